@@ -13,6 +13,8 @@ T = TypeVar("T")
 
 _QUANTITY = re.compile(r"\s*([+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?|[+-]?nan|[+-]?inf)\s*([A-Za-zµ/]*)\s*", re.IGNORECASE)
 
+_SHARE = re.compile(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*(%?)\s*", re.ASCII)
+
 _RATES = {"qps": 1.0, "kqps": 1e3, "/s": 1.0, "qpm": 1 / 60}
 _DURATIONS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 _SIZES = {
@@ -33,6 +35,17 @@ def parse_duration(text: str) -> float:
 def parse_size(text: str) -> int:
     """``"4GiB"`` → 4294967296 bytes. Raises `UsageError`."""
     return round(_parse(text, _SIZES, what="size", example="4GiB"))
+
+
+def parse_share(text: str) -> float:
+    """``"99.5%"`` or ``"0.995"`` → 0.995: more than none, and less than all. Raises `UsageError`."""
+    match = _SHARE.fullmatch(text)
+    share = float(f"{match[1]}e{-2 if match[2] else 0}") if match else 0.0
+    if not 0 < share < 1:
+        raise UsageError(
+            f"`{text}` is not a share between none and all.", hint="write a percentage or a fraction: `99.5%`, `0.995`"
+        )
+    return share
 
 
 def parse_assignments(text: str, what: str, separator: str = "=") -> dict[str, str | None]:

@@ -98,10 +98,12 @@ def make_profile(
     )
 
 
-def make_family(name: str, accuracies: Mapping[str, float], *, slo: str = "100ms", weight: float = 1.0) -> Family:
+def make_family(
+    name: str, accuracies: Mapping[str, float], *, slo: str = "100ms", weight: float = 1.0, attainment: float = 0.995
+) -> Family:
     """A family by the accuracy of each variant."""
     variants = tuple(Variant(variant, accuracy, f"{variant}.onnx") for variant, accuracy in accuracies.items())
-    return Family(name, slo, variants, weight)
+    return Family(name, slo, variants, weight, attainment)
 
 
 def make_catalog(*families: Family) -> Catalog:

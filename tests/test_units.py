@@ -13,6 +13,7 @@ from proteus_cli.units import (
     parse_assignments,
     parse_duration,
     parse_rate,
+    parse_share,
     parse_size,
 )
 
@@ -120,6 +121,21 @@ def test_formats_are_as_people_write_them() -> None:
     assert (format_duration(1.0), format_duration(120.0)) == ("1.0 s", "2.0 min")
     assert (format_size(4 * 2**30), format_size(512), format_size(2**41)) == ("4.0 GiB", "512 B", "2.0 TiB")
     assert format_percent(0.9731) == "97.3 %"
+
+
+@pytest.mark.parametrize("text", ["99.9%", "0.999", " 99.9 % ", "099.90%", ".999"])
+def test_a_share_is_a_percentage_or_a_fraction(text: str) -> None:
+    """Exactly the number that is written: 99.9 / 100 would be another."""
+    assert parse_share(text) == 0.999
+
+
+@pytest.mark.parametrize(
+    "text", ["", "99.5", "100%", "1", "0", "0%", "-5%", "%", "nan", "1e-3", "0.9.9", "٩%", "9" * 400]
+)
+def test_what_is_no_share_between_none_and_all_is_refused_with_a_hint(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a share between none and all") as caught:
+        parse_share(text)
+    assert caught.value.hint == "write a percentage or a fraction: `99.5%`, `0.995`"
 
 
 def test_a_list_of_assignments_is_read_by_name() -> None:

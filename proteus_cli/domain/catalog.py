@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, is_attainment_target
 from proteus_cli.domain.base import FORMAT, Value, is_amount, require
 from proteus_cli.errors import ProteusError, UsageError
 from proteus_cli.units import parse_duration
@@ -42,6 +43,8 @@ class Variant(Value, frozen=True):
 class Family(Value, frozen=True):
     """One query type with one SLO. ``weight`` is its share where a demand gives only a total.
 
+    ``attainment`` is the share of its queries that must be answered in time, unless the rules of a plan set another.
+
     Limits for its plans: the least accurate variant that may answer (``min_accuracy``), the largest part of its
     demand on any one device (``max_share``), devices (ids or types) that nobody else may use (``reserved``).
     """
@@ -50,6 +53,7 @@ class Family(Value, frozen=True):
     slo: str
     variants: tuple[Variant, ...] = msgspec.field(name="variant")
     weight: float = 1.0
+    attainment: float = DEFAULT_ATTAINMENT
     eval: str | None = None
     min_accuracy: float | None = None
     max_share: float | None = None
@@ -59,6 +63,10 @@ class Family(Value, frozen=True):
         require(is_name(self.name), f"family name `{self.name}` must be letters, digits, `.`, `_`, `-`")
         require(self.slo_s > 0, f"slo of `{self.name}` must be above zero")
         require(is_amount(self.weight), f"weight of `{self.name}` must be a number that is not negative")
+        require(
+            is_attainment_target(self.attainment),
+            f"attainment of `{self.name}` must be above 0 and below 1: 0.995 asks for 99.5 % in time",
+        )
         floor, share = self.min_accuracy, self.max_share
         require(floor is None or 0 <= floor <= 1, f"min_accuracy of `{self.name}` must be a fraction from 0 to 1")
         require(share is None or 0 < share <= 1, f"max_share of `{self.name}` must be above 0 and at most 1")

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import msgspec
+
 from proteus_cli.domain.base import MadeBy, Value, is_amount, is_count, is_rate, require
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import LARGEST_BATCH
@@ -86,6 +88,10 @@ class Plan(Value, frozen=True):
         for placement in self.placements:
             require(placement.device in devices, f"placement on `{placement.device}`, which is not in the fleet")
             require(placement.family in self.demand_qps, f"placement of `{placement.family}`, which has no demand")
+
+    def with_attainment(self, target: float | None) -> "Plan":
+        """This plan with another attainment target for all families; None: as it is."""
+        return msgspec.structs.replace(self, rules=self.rules.with_attainment(target))
 
     @property
     def devices(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, require
 
 Mode = Literal["live", "emulated", "simulated"]
@@ -38,6 +39,12 @@ class Summary(Value, frozen=True):
     goodput_qps: float
     mean_batch: float | None
     latency_s: LatencySummary | None
+
+
+class FamilySummary(Summary, frozen=True):
+    """The measures of one family, with its attainment."""
+
+    attainment: Attainment
 
 
 class Window(Value, frozen=True):
@@ -94,7 +101,7 @@ class Report(Summary, frozen=True):
     duration_s: float
     slo_s: dict[str, float]
     latency_quantiles_s: tuple[float, ...]
-    families: dict[str, Summary]
+    families: dict[str, FamilySummary]
     devices: dict[str, DeviceSummary]
     windows: tuple[Window, ...]
     seconds: tuple[Window, ...]

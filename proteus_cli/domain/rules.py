@@ -1,12 +1,13 @@
 """What a user asks of every plan besides the demand: objectives, limits of devices and variants, budgets."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 
+from proteus_cli.domain.attainment import is_attainment_target
 from proteus_cli.domain.base import Value, is_amount, is_count, require
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
@@ -65,6 +66,7 @@ class Rules(Value, frozen=True):
     - ``residency``: how many variants a device may hold at a time; ``memory``: as many as fit;
     - ``survive``: how many devices may be lost, any of them, without losing capacity for what is served (0 or 1);
     - ``pack``: use as few devices as the rest allows;
+    - ``attainment``: the share of every family's queries that must be answered in time; None: as the catalog says;
     - ``min_accuracy``: by family, the least accurate variant that may answer (a fraction);
     - ``max_share``: by family, the largest part of its demand (headroom included) that one device may get;
     - ``budget_w``, ``budget_cost``: the most that the devices in use may draw (watts), or cost per hour.
@@ -78,6 +80,7 @@ class Rules(Value, frozen=True):
     residency: Residency = 1
     survive: int = 0
     pack: bool = False
+    attainment: float | None = None
     min_accuracy: dict[str, float] = msgspec.field(default_factory=dict)
     max_share: dict[str, float] = msgspec.field(default_factory=dict)
     reserved: tuple[Reserved, ...] = ()
@@ -91,6 +94,8 @@ class Rules(Value, frozen=True):
         require(is_part, "slo_fraction must be above 0 and at most 1")
         require(self.residency == "memory" or is_count(self.residency, 1), "residency must be at least 1, or `memory`")
         require(self.survive in {0, 1}, "survive must be 0 or 1")
+        is_target = self.attainment is None or is_attainment_target(self.attainment)
+        require(is_target, "attainment must be above 0 and below 1")
         for family, accuracy in self.min_accuracy.items():
             require(0 <= accuracy <= 1, f"min_accuracy of `{family}` must be a fraction from 0 to 1")
         for family, share in self.max_share.items():
@@ -116,6 +121,16 @@ class Rules(Value, frozen=True):
     def capacity_within(self, slo_s: float, points: Sequence[Point], hosts: int = 1) -> Capacity:
         """The capacity of a variant of which these points were measured, where so many hosts serve its family."""
         return capacity_at(self.capacity_steps(slo_s, points), hosts)
+
+    def with_attainment(self, target: float | None) -> "Rules":
+        """These rules with another attainment target for all families; None: as they are."""
+        return self if target is None else msgspec.structs.replace(self, attainment=target)
+
+    def attainment_targets(self, catalog: Catalog) -> Mapping[str, float]:
+        """The share of its queries that must be answered in time, by family."""
+        if self.attainment is not None:
+            return dict.fromkeys(catalog.names, self.attainment)
+        return {family.name: family.attainment for family in catalog.families}
 
     @property
     def is_resident_set(self) -> bool:

@@ -90,7 +90,8 @@ class ChangeReply(msgspec.Struct):
 class StatusReply(msgspec.Struct):
     """The part of ``/v2/proteus/status`` that a report needs.
 
-    ``pace`` is the slowdown by device. ``emulated``: its devices are emulated.
+    ``pace`` is the slowdown by device. ``emulated``: its devices are emulated. ``attainment_target`` is by family;
+    servers of older versions have none.
     """
 
     policy: str
@@ -99,6 +100,7 @@ class StatusReply(msgspec.Struct):
     pace: dict[str, float]
     changes: list[ChangeReply]
     emulated: bool = False
+    attainment_target: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

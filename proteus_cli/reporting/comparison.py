@@ -85,6 +85,17 @@ def format_count(number: float) -> str:
     return f"{number:,.0f}"
 
 
+def format_target(fraction: float) -> str:
+    """0.995 → ``"99.5"``: a target in percent, with all of its digits."""
+    return f"{100 * fraction:.10g}"
+
+
+def format_budget(used: float) -> str:
+    """0.4 → ``"40"``: how much of an error budget was used, in percent, with a decimal below 10."""
+    percent = 100 * used
+    return f"{percent:.1f}" if 0 < percent < 10 else f"{percent:,.0f}"  # noqa: PLR2004
+
+
 def format_span(start_s: float, length_s: float) -> str:
     """A part of a run: ``"0–10 s"``, with a decimal only where it needs one."""
     return f"{_short(start_s)}–{_short(start_s + length_s)} s"
@@ -124,6 +135,14 @@ RATES = (
 )
 BATCHES = (Measure("mean batch", attrgetter("mean_batch"), lambda rows: f"{rows:.1f}", short="batch"),)
 PERCENTILES = tuple(_latency(name) for name in ("p50", "p90", "p95", "p99", "max"))
+ATTAINMENT = (
+    Measure("attainment", attrgetter("attainment.reached"), format_hundredths, "%", "higher"),
+    Measure("target", attrgetter("attainment.target"), format_target, "%"),
+    Measure("target met", attrgetter("attainment.met"), lambda met: "met" if met else "missed"),
+    Measure("error budget used", attrgetter("attainment.error_budget_used"), format_budget, "%", "lower"),
+)
+"""Of a `FamilySummary` only."""
+
 MEASURES = (*OUTCOMES, *ACCURACY, *RATES, *BATCHES, *PERCENTILES)
 
 

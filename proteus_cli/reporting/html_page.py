@@ -77,11 +77,12 @@ def _within_s(report: Report, part: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class FamilyRows:
-    """The measures of a family in the runs that have it."""
+    """The measures of a family in the runs that have it, and its attainment."""
 
     name: str
     run_names: tuple[str, ...]
     measures: list[comparison.ReportRow]
+    attainment: list[comparison.ReportRow]
 
 
 def family_rows(reports: Sequence[Report]) -> list[FamilyRows]:
@@ -90,8 +91,11 @@ def family_rows(reports: Sequence[Report]) -> list[FamilyRows]:
     for family in dict.fromkeys(each for report in reports for each in report.families):
         named = zip(comparison.run_names(reports), reports, strict=True)
         found = {name: report.families[family] for name, report in named if family in report.families}
-        summaries = list(found.values())
-        rows.append(FamilyRows(family, tuple(found), [measure.row(summaries) for measure in comparison.MEASURES]))
+        measures, attainment = (
+            [measure.row(list(found.values())) for measure in each]
+            for each in (comparison.MEASURES, comparison.ATTAINMENT)
+        )
+        rows.append(FamilyRows(family, tuple(found), measures, attainment))
     return rows
 
 
@@ -159,6 +163,7 @@ def page(reports: Sequence[Report]) -> str:
         window_measures=WINDOW_MEASURES,
         families=family_rows(reports),
         family_headings=[measure.row([]).heading for measure in comparison.MEASURES],
+        attainment_headings=[measure.row([]).heading for measure in comparison.ATTAINMENT],
         device_groups=similar_devices(reports),
         devices=each_device(reports),
         max_devices=MAX_DEVICES,

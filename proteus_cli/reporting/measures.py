@@ -3,13 +3,25 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
 
 from proteus_cli.domain.arrays import Bools, Floats, Ints
+from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, Attainment
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.report import QUANTILES, DeviceSummary, LatencySummary, Mode, Replan, Report, Summary, Window
+from proteus_cli.domain.report import (
+    QUANTILES,
+    DeviceSummary,
+    FamilySummary,
+    LatencySummary,
+    Mode,
+    Replan,
+    Report,
+    Summary,
+    Window,
+)
 from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.store import made_by
 
@@ -113,6 +125,7 @@ def report(
     duration_s: float,
     slo_s: Mapping[str, float],
     best_accuracy: Mapping[str, float],
+    attainment: Mapping[str, float] = MappingProxyType({}),
     devices: Sequence[str] = (),
     replans: Sequence[Replan] = (),
     generator_lag_s: float | None = None,
@@ -120,13 +133,16 @@ def report(
     """The report of one run of ``duration_s`` seconds.
 
     ``best_accuracy`` is that of the best variant by family; relative accuracy is unknown for families that it lacks.
+    ``attainment`` is the target by family; that of families which it lacks is `DEFAULT_ATTAINMENT`.
     Families with an SLO are reported even without requests, ``devices`` even without answers.
     """
     columns = RequestColumns.of(ended, best_accuracy, families=tuple(slo_s), devices=devices)
-    families = {name: summary(columns.of_family(name), duration_s) for name in columns.families}
-    total = summary(columns, duration_s)
+    families = {
+        name: family_summary(columns.of_family(name), duration_s, attainment.get(name, DEFAULT_ATTAINMENT))
+        for name in columns.families
+    }
     return Report(
-        **{name: getattr(total, name) for name in total.__struct_fields__},
+        **_fields(summary(columns, duration_s)),
         format=FORMAT,
         made_by=made_by(),
         policy=policy,
@@ -176,6 +192,13 @@ def summary(columns: RequestColumns, duration_s: float) -> Summary:
     )
 
 
+def family_summary(columns: RequestColumns, duration_s: float, target: float) -> FamilySummary:
+    """The `summary` of one family's requests, and their attainment beside its ``target``."""
+    found = summary(columns, duration_s)
+    attainment = Attainment.of(found.requests, found.requests - found.served, target)
+    return FamilySummary(**_fields(found), attainment=attainment)
+
+
 def device_summary(columns: RequestColumns) -> DeviceSummary:
     """The requests that one device answered; the number of batches is that of `summary`, rounded."""
     pairs, counts = np.unique(np.stack((columns.family, columns.variant)), axis=1, return_counts=True)
@@ -223,6 +246,10 @@ def windows(columns: RequestColumns, duration_s: float, length_s: float) -> tupl
         strict=True,
     )
     return tuple(Window(*row) for row in rows)
+
+
+def _fields(found: Summary) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in found.__struct_fields__}
 
 
 def _answered(outcome: Ints) -> Bools:

@@ -1,19 +1,23 @@
 """Reports in a terminal: readable without colour and when piped."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.report import Report, Window
 from proteus_cli.reporting.comparison import (
     MAX_BESIDE,
     ReportRow,
     comparison_rows,
+    format_budget,
     format_count,
+    format_hundredths,
     format_span,
+    format_target,
     outcome_rows,
     quality_rows,
     run_names,
@@ -25,6 +29,7 @@ from proteus_cli.units import UNKNOWN, format_bar, or_unknown
 _MAX_ROWS = 12
 _MAX_COLUMNS = 8
 _BAR_COLUMNS = 14
+_ATTAINMENT = "in time: share of requests · budget: error budget used · ! target missed"
 
 
 def comparison_table(reports: Sequence[Report]) -> RenderableType:
@@ -46,6 +51,33 @@ def comparison_table(reports: Sequence[Report]) -> RenderableType:
             "relative accuracy, and its largest drop · p50, p99: latency",
         ),
     )
+
+
+def attainment_table(reports: Sequence[Report]) -> RenderableType:
+    """What families with requests attained, beside their targets, and how much of their error budgets was used.
+
+    Of many families only those are shown that used most of theirs. Of many runs, each has a row about the family that
+    used most.
+    """
+    runs = [_attained(report) for report in reports]
+    if len(reports) > MAX_BESIDE:
+        return Group(
+            "", _titled("attainment", _attained_in_rows(reports, runs), "worst: the family that used most", _ATTAINMENT)
+        )
+    targets = {name: of.target for run in runs for name, of in run.items()}
+    shown = list(targets)
+    if len(shown) > _MAX_ROWS:
+        shown = sorted(shown, key=lambda name: max(_used(run[name]) for run in runs if name in run), reverse=True)
+    table = _table(reports)
+    table.add_column("\nfamily", overflow="fold")
+    table.add_column("target\n%", justify="right", no_wrap=True)
+    for name in run_names(reports):
+        table.add_column(Text(f"{name}\nin time%  budget%"), justify="right", overflow="fold")
+    for family in shown[:_MAX_ROWS]:
+        cells = (or_unknown(run.get(family), _in_time) for run in runs)
+        table.add_row(Text(family), format_target(targets[family]), *cells)
+    others = [f"and {len(shown) - _MAX_ROWS:,} families that used less"] if len(shown) > _MAX_ROWS else []
+    return _titled("attainment", table, *others, _ATTAINMENT)
 
 
 def timeline_table(reports: Sequence[Report]) -> RenderableType:
@@ -120,6 +152,35 @@ def _timelines_in_rows(
 
     accuracy = over_time("over time: relative accuracy, %", _accuracy)
     return Group("", accuracy, "", over_time("over time: SLO violations, % of requests", _violations))
+
+
+def _attained_in_rows(reports: Sequence[Report], runs: Sequence[Mapping[str, Attainment]]) -> Table:
+    table = _table(reports, space=0)
+    table.add_column("policy", overflow="fold")
+    table.add_column("met", justify="right", no_wrap=True)
+    table.add_column("worst", overflow="fold")
+    table.add_column("target%", justify="right", no_wrap=True)
+    table.add_column("in time%  budget%", justify="right", no_wrap=True)
+    for name, run in zip(run_names(reports), runs, strict=True):
+        worst = max(run, key=lambda family: _used(run[family]), default=None)
+        cells = [f"{sum(bool(of.met) for of in run.values())} of {len(run)}"]
+        if worst is not None:
+            cells += [worst, format_target(run[worst].target), _in_time(run[worst])]
+        table.add_row(Text(name), *map(Text, cells))
+    return table
+
+
+def _attained(report: Report) -> dict[str, Attainment]:
+    return {name: of.attainment for name, of in report.families.items() if of.requests}
+
+
+def _used(of: Attainment) -> float:
+    return of.error_budget_used or 0.0
+
+
+def _in_time(of: Attainment) -> str:
+    reached, used = or_unknown(of.reached, format_hundredths), or_unknown(of.error_budget_used, format_budget)
+    return f"{reached:>6}  {used:>6}{' ' if of.met else '!'}"
 
 
 def _starred(row: ReportRow, cells: Sequence[str], star: str) -> list[Text]:

@@ -44,6 +44,17 @@ def test_a_fleet_adds_devices_that_the_plan_does_not_know(cluster: Workspace) ->
     assert {"c-2", "c-3", "c-4"} <= {placement.device for placement in replanned.placements}
 
 
+def test_a_server_has_the_attainment_of_its_option_and_so_have_its_later_plans(cluster: Workspace) -> None:
+    plain, strict = (
+        deployment_of(Path("plan"), cluster, replan="auto", batching=None, emulation=Emulation(), attainment=attainment)
+        for attainment in (None, 0.999)
+    )
+    assert (plain.plan.rules.attainment, strict.plan.rules.attainment) == (None, 0.999)
+    assert strict.source.read_plan()[0].rules.attainment == 0.999
+    replanned = strict.source.replanner(strict.plan, strict.profiles)(strict.plan.demand_qps, strict.plan, NONE_OUT, {})
+    assert replanned.rules.attainment == 0.999
+
+
 def test_a_measured_plan_can_be_emulated_with_the_signatures_of_its_models(tiny: Tiny) -> None:
     catalog = tiny.place.catalog_path
     catalog.write_text(catalog.read_text().replace('onnx = "models/tones/tones-s.onnx"\n', ""))

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from proteus_cli.cli.views.live_frames import frame
 from proteus_cli.cli.views.live_view import MAX_LINES, HoldableStream, LiveView
+from proteus_cli.domain.attainment import Attainment
 from proteus_cli.serving.telemetry.snapshot import (
     DeviceSnapshot,
     FamilySnapshot,
@@ -18,8 +19,9 @@ from proteus_cli.serving.telemetry.snapshot import (
     Snapshot,
 )
 
-DIGITS = FamilySnapshot(0.05, 0.98, 1234.4, 1200.0, 1190.0, 0.002, 0.97, 0.041, 3)
-SIGNALS = FamilySnapshot(0.05, None, 4.26, 0.0, 0.0, None, None, None, 0)
+SOME, NONE = Attainment.of(1000, 2, 0.995), Attainment.of(0, 0, 0.995)
+DIGITS = FamilySnapshot(0.05, 0.98, 1234.4, 1200.0, 1190.0, 0.002, 0.97, 0.041, 3, SOME, SOME)
+SIGNALS = FamilySnapshot(0.05, None, 4.26, 0.0, 0.0, None, None, None, 0, NONE, NONE)
 EVENTS = [
     ServerEvent(10.0, ServerEventKind.PLAN, "digits: 1,200 qps is more than the plan carries"),
     ServerEvent(70.0, ServerEventKind.PLAN, "digits: 900 qps for 5 s"),
@@ -61,10 +63,19 @@ def many(number: int) -> dict[str, DeviceSnapshot]:
 def test_families_and_devices_have_a_row_each() -> None:
     lines = drawn(NOW)
     assert lines[0] == "proteus ready · proteus · up 1 min · 7 in flight"
-    assert row(lines, "digits ") == ["digits", "1,234", "1,200", "0.2%", "97.0%", "99.0%", "41.0 ms", "50.0 ms"]
-    assert row(lines, "signals") == ["signals", "4.3", "0", "–", "–", "–", "–", "50.0 ms"]
+    assert row(lines, "digits ") == ["digits", "1,234", "1,200", "0.2%", "40%", "97.0%", "99.0%", "41.0 ms", "50.0 ms"]
+    assert row(lines, "signals") == ["signals", "4.3", "0", "–", "–", "–", "–", "–", "50.0 ms"]
     assert row(lines, "cpu0") == ["cpu0", "digits-l", "50.0%", "1.2", "closed"]
     assert row(lines, "cpu1") == ["cpu1", "–", "0.0%", "–", "closed"]
+
+
+def test_every_number_of_a_family_is_whole_in_eighty_columns() -> None:
+    busy = replace(
+        DIGITS, demand_qps=23456.0, violations=1.0, recent_attainment=Attainment.of(9, 9, 0.995), p99_s=0.1234
+    )
+    lines = drawn(replace(NOW, families={"digits": busy}), columns=80)
+    cells = ["digits", "23,456", "1,200", "100.0%!", "20,000%!", "97.0%", "99.0%", "123.4 ms!", "50.0 ms"]
+    assert row(lines, "digits") == cells
 
 
 def test_the_last_changes_of_plan_are_told_newest_first() -> None:
@@ -74,9 +85,10 @@ def test_the_last_changes_of_plan_are_told_newest_first() -> None:
 
 
 def test_what_is_wrong_is_said_not_only_coloured() -> None:
-    late = replace(DIGITS, p99_s=0.06, violations=0.2)
+    late = replace(DIGITS, p99_s=0.06, violations=0.2, recent_attainment=Attainment.of(100, 15, 0.99))
     lines = drawn(replace(NOW, families={"digits": late}, devices=many(12)))
-    assert row(lines, "digits")[3::3] == ["20.0%!", "60.0 ms!"]
+    assert row(lines, "digits")[3:5] == ["20.0%!", "1,500%!"]
+    assert row(lines, "digits")[-2] == "60.0 ms!"
     assert "1 LOST" in lines[0]
     devices = [line for line in lines if line.startswith("gpu")]
     assert devices[0].split()[0] == "gpu7"

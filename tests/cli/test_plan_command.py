@@ -194,6 +194,15 @@ def test_an_explanation_can_be_read(workspace: Path) -> None:
     assert "Nothing limits this plan" in easy.stdout
 
 
+def test_a_plan_keeps_the_attainment_target_that_is_asked_for(workspace: Path) -> None:
+    plain, strict = (
+        plan(workspace, "--demand", "a=1qps", *options, "--json").document()
+        for options in ((), ("--attainment", "99.9%"))
+    )
+    assert (plain["rules"]["attainment"], strict["rules"]["attainment"]) == (None, 0.999)
+    assert plain["inputs"] == strict["inputs"]
+
+
 def test_a_sweep_is_a_table_a_document_and_a_picture(workspace: Path) -> None:
     sweep = ("--demand", "a=1qps", "--sweep", "40qps:440qps:200qps")
     table = plan(workspace, *sweep, "--plot", workspace / "frontier.svg", "-o", workspace / "frontier.json")
@@ -231,6 +240,7 @@ def test_a_sweep_is_a_table_a_document_and_a_picture(workspace: Path) -> None:
         (("--slo-fraction", "0"), "The rules are not valid: slo_fraction must be above 0 and at most 1"),
         (("--budget-w", "-1"), "The rules are not valid: a budget must not be negative"),
         (("--minimize", "cost"), "No price per hour is known of `small`, `big`."),
+        (("--attainment", "99.9"), "`99.9` is not a share between none and all."),
         (("--plot", "f.png"), "`--plot` draws a sweep."),
         (("--sweep", "1qps:2qps:1qps", "--plot", "f.gif"), "`f.gif` is neither .png nor .svg."),
         (("--sweep", "1qps:2qps:1qps", "--explain"), "`--explain`, `--strict` and `--current` are for one plan."),

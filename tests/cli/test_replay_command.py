@@ -106,6 +106,30 @@ def test_a_batching_that_is_not_there_is_refused(tiny: Tiny, trace: Path, batchi
     assert "static-N" in ended.stderr
 
 
+# --- attainment
+
+
+def test_the_target_is_that_of_the_option_else_of_the_plan_else_of_the_catalog(tiny: Tiny, trace: Path) -> None:
+    def targets(*options: str) -> set[float]:
+        families = replayed(tiny, trace, *options)["families"].values()
+        return {family["attainment"]["target"] for family in families}
+
+    made = proteus(
+        "plan", "--demand", "10qps", "--attainment", "0.9", "-o", tiny.place.plans_dir / "p.json", "-w", tiny.root
+    )
+    assert made.code == 0, made.stderr
+    assert targets() == {0.995}
+    assert targets("--plan", "p") == {0.9}
+    assert targets("--plan", "p", "--attainment", "99%") == targets("--attainment", "0.99") == {0.99}
+
+
+def test_a_run_that_misses_its_target_is_no_failure(tiny: Tiny, trace: Path) -> None:
+    ended = proteus("replay", trace, "--policy", "most-accurate", "--attainment", "99.99%", "-w", tiny.root)
+    assert ended.code == 0, ended.stderr
+    rows = [line for line in ended.stdout.splitlines() if " 99.99 " in line]
+    assert [row.split()[0] for row in rows if row.endswith("!")]
+
+
 # --- loads, jitter, failures
 
 

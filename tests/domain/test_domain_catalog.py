@@ -44,6 +44,19 @@ def test_a_weight_is_a_finite_amount(weight: float) -> None:
         Family("a", "50ms", (SMALL,), weight)
 
 
+@pytest.mark.parametrize("attainment", [0.0, 1.0, 99.5, -0.5, float("nan"), float("inf")])
+def test_an_attainment_target_allows_some_violations_but_not_only_those(attainment: float) -> None:
+    with pytest.raises(ValueError, match=r"attainment of `a` must be above 0 and below 1: 0\.995 asks for 99\.5 %"):
+        Family("a", "50ms", (SMALL,), attainment=attainment)
+
+
+def test_a_family_has_a_target_of_its_own_or_the_default() -> None:
+    assert (Family("a", "50ms", (SMALL,)).attainment, Family("a", "50ms", (SMALL,), attainment=0.9).attainment) == (
+        0.995,
+        0.9,
+    )
+
+
 def test_a_family_needs_variants_that_differ_in_name() -> None:
     with pytest.raises(ValueError, match="at least one variant"):
         Family("a", "50ms", ())

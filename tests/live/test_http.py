@@ -124,6 +124,7 @@ def test_the_status_shows_what_runs(server: LiveServer) -> None:
     assert (status["state"], status["policy"], status["inside"], status["changes"]) == ("ready", "proteus", 0, [])
     assert {(p["device"], p["variant"]) for p in status["placements"]} == {("cpu0", "shapes-s"), ("cpu1", "shapes-l")}
     assert status["slo_s"] == {"shapes": 60.0, "tones": 0.2}
+    assert status["attainment_target"] == {"shapes": 0.995, "tones": 0.995}
     assert status["best_accuracy"] == {"shapes": 0.9, "tones": 0.95}
 
 

@@ -109,6 +109,37 @@ def test_it_shows_what_happens_while_a_trace_plays(browser: Browser, server: Liv
     assert browser.complaints() == []
 
 
+def test_it_shows_what_each_family_attained_and_how_much_of_its_error_budget_was_used(
+    browser: Browser, server: LiveServer
+) -> None:
+    browser.open(server.port)
+    browser.until(lambda: browser.shows("#main"))
+    with replaying(server):
+        pass
+    browser.until(lambda: browser.table("#attainment") == attained(server))
+    families = server.status()["families"].values()
+    used = [family["recent_attainment"]["error_budget_used"] for family in families]
+    assert browser.run(
+        "return [...document.querySelectorAll('#attainment tbody tr')]"
+        ".map((row) => +row.cells[3].querySelector('rect:last-child').getAttribute('width'))"
+    ) == pytest.approx([40 * min(1, part) for part in used])
+    missed = sum(not family[of]["met"] for family in families for of in ("attainment", "recent_attainment"))
+    assert len(browser.all("#attainment td.bad")) == 2 * missed
+
+
+def attained(server: LiveServer) -> dict[str, list[str]]:
+    """What the table of attainment shows of each family: from the status."""
+
+    def shown(of: dict[str, float]) -> list[str]:
+        used = 100 * of["error_budget_used"]
+        return [f"{100 * of['reached']:.2f} %", f"{round(used, 1):g} %" if used < 9.95 else f"{used:,.0f} %"]
+
+    return {
+        name: ["99.5 %", *shown(family["recent_attainment"]), *shown(family["attainment"])]
+        for name, family in server.status()["families"].items()
+    }
+
+
 def test_its_picture_and_its_tables_are_the_plan(browser: Browser, server: LiveServer) -> None:
     browser.open(server.port)
     browser.until(lambda: browser.all(".diagram svg"))
@@ -203,7 +234,9 @@ def test_everything_can_be_reached_and_used_by_keys(browser: Browser, server: Li
         expected += [f"chart-{chart} plot"]
     assert [stop for stop in reached if stop in expected] == expected
     assert {"The plan as a table", "Devices as a table", "events", "API", "metrics"} <= set(reached)
-    assert sum(stop.endswith("as a table") for stop in reached) == len(charts) + 1 + 2  # what opens them, and two more
+    assert (
+        sum(stop.endswith("as a table") for stop in reached) == len(charts) + 1 + 3
+    )  # what opens them, and three more
 
 
 def test_a_chart_can_be_read_as_a_table(browser: Browser, server: LiveServer) -> None:

@@ -1,6 +1,7 @@
 """Small runs with known answers, for the tests of reports."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -37,6 +38,7 @@ def reported(
     duration_s: float = 60.0,
     devices: Sequence[str] = (),
     replans: Sequence[Replan] = (),
+    attainment: Mapping[str, float] = MappingProxyType({}),
 ) -> Report:
     return report(
         ended,
@@ -46,6 +48,7 @@ def reported(
         duration_s=duration_s,
         slo_s=SLO_S,
         best_accuracy=BEST,
+        attainment=attainment,
         devices=devices,
         replans=replans,
     )

@@ -3,10 +3,12 @@ import time
 
 import msgspec
 import pytest
+from builders import near
 from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_runs import answer, burst, reported
 
+from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.report import QUANTILES, DeviceSummary, LatencySummary, Report, Summary
 from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.reporting.measures import RequestColumns, summary, windows
@@ -51,6 +53,17 @@ def test_families_add_up_to_the_whole() -> None:
     assert (signals.requests, signals.slo_violation_ratio) == (2, 0.5)
     assert digits.relative_accuracy == pytest.approx((1 + 0.5) / 2)
     assert signals.relative_accuracy == pytest.approx(0.76 / 0.95)
+
+
+def test_a_family_has_its_attainment_beside_its_target() -> None:
+    """digits: 3 violations of 4, where 10 % are allowed: 3 / 0.4; signals: 1 of 2, where half are allowed."""
+    run = reported(ONE_OF_EACH, attainment={"digits": 0.9, "signals": 0.5})
+    assert run.families["digits"].attainment == Attainment(0.9, 0.25, False, near(7.5))
+    assert run.families["signals"].attainment == Attainment(0.5, 0.5, True, near(1.0))
+
+
+def test_a_family_without_a_target_or_requests_has_the_default_target_only() -> None:
+    assert reported([]).families["digits"].attainment == Attainment(0.995, None, None, None)
 
 
 def test_the_accuracy_drop_is_that_of_the_worst_ten_seconds() -> None:

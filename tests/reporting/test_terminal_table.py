@@ -6,7 +6,8 @@ from rich.console import Console, RenderableType
 from synthetic_runs import answer, burst, reported
 
 from proteus_cli.domain.report import Report
-from proteus_cli.reporting.terminal_tables import comparison_table, timeline_table
+from proteus_cli.domain.request import Outcome
+from proteus_cli.reporting.terminal_tables import attainment_table, comparison_table, timeline_table
 
 PAIR = (burst("proteus"), burst("most-accurate"))
 MANY = tuple(
@@ -58,11 +59,52 @@ def test_nothing_is_starred_where_all_read_the_same_or_nobody_competes() -> None
 
 @pytest.mark.parametrize("reports", [PAIR[:1], PAIR, MANY[:3], MANY[:4], MANY])
 def test_tables_fit_eighty_columns_with_every_number_whole(reports: tuple[Report, ...]) -> None:
-    for table in (comparison_table(reports), timeline_table(reports)):
+    for table in (comparison_table(reports), attainment_table(reports), timeline_table(reports)):
         lines = printed(table)
         assert max(map(len, lines)) <= 80
         assert lines == printed(table, width=200)
         assert not any("…" in line for line in lines)
+
+
+def test_each_family_has_its_target_and_each_run_its_attainment() -> None:
+    """`most-accurate` drops 300 of 1000 signals: 70 % in time, and 300 of the 5 violations that 99.5 % allows."""
+    lines = printed(attainment_table(PAIR))
+    assert row(lines, "signals") == "signals 99.5 100.00 0 70.00 6,000!"
+    assert lines[-1] == "in time: share of requests · budget: error budget used · ! target missed"
+
+
+def test_targets_are_written_with_all_of_their_digits() -> None:
+    """2 of 1000 requests failed: twice what 99.9 % allows, a third of what 99.4 % does."""
+    ended = [answer(0.0, outcome=Outcome.FAILED if n < 2 else Outcome.SERVED) for n in range(1000)]
+    strict, loose = (reported(ended, attainment={"digits": target}) for target in (0.999, 0.994))
+    assert row(printed(attainment_table([strict])), "digits") == "digits 99.9 99.80 200!"
+    assert row(printed(attainment_table([loose])), "digits") == "digits 99.4 99.80 33"
+
+
+def test_families_without_requests_have_no_attainment() -> None:
+    """Only `signals` was asked for, and only in one of the runs."""
+    lines = printed(attainment_table([reported([answer(0.0, family="signals")]), reported([])]))
+    assert row(lines, "signals") == "signals 99.5 100.00 0 –"
+    assert not any("digits" in line for line in lines)
+
+
+def test_of_many_families_those_are_shown_that_used_most() -> None:
+    """Of 20 families the n-th fails n of 100 requests: the last 12 are shown, the worst first."""
+    ended = [
+        answer(0.0, family=f"f{n}", outcome=Outcome.FAILED if k < n else Outcome.SERVED)
+        for n in range(20)
+        for k in range(100)
+    ]
+    lines = printed(attainment_table([reported(ended)]))
+    assert [line.split()[0] for line in lines[4:16]] == [f"f{n}" for n in range(19, 7, -1)]
+    assert "and 8 families that used less" in lines
+
+
+def test_of_many_runs_each_has_a_row_about_its_worst_family() -> None:
+    lines = printed(attainment_table([*MANY, reported([], policy="idle")]))
+    assert row(lines, "proteus ") == "proteus 2 of 2 digits 99.5 100.00 0"
+    assert row(lines, "most-accurate") == "most-accurate 0 of 2 digits 99.5 70.00 6,000!"
+    assert row(lines, "idle") == "idle 0 of 0"
 
 
 def test_many_policies_have_a_row_each_and_the_best_of_a_column_is_starred() -> None:

@@ -39,8 +39,9 @@ CATALOG_DOCUMENT: Any = {
     "format": 1,
     "family": [
         {
-            "name": "a", "slo": "100ms", "weight": 1.0, "min_accuracy": 0.5, "max_share": 0.5, "reserved": ["cpu0"],
-            "eval": "a.npz", "variant": [{"name": "a-s", "accuracy": 0.8, "onnx": "a.onnx", "banned": ["cpu1"]}],
+            "name": "a", "slo": "100ms", "weight": 1.0, "attainment": 0.99, "min_accuracy": 0.5, "max_share": 0.5,
+            "reserved": ["cpu0"], "eval": "a.npz",
+            "variant": [{"name": "a-s", "accuracy": 0.8, "onnx": "a.onnx", "banned": ["cpu1"]}],
         }
     ],
     "price_per_hour": {"cpu0": 1.5},

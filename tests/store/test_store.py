@@ -282,6 +282,11 @@ def test_a_broken_catalog_names_the_file_and_the_field(tmp_path: Path) -> None:
     workspace.catalog_path.write_text("format = 1\n[[family]]\nname = 'a'\nslo = 'soon'\nvariant = []\n")
     with pytest.raises(ArtefactError, match=r"catalog\.toml.*slo of `a`"):
         workspace.catalog()
+    small = "variant = [{name = 's', accuracy = 0.5}]\n"
+    workspace.catalog_path.write_text(f"format = 1\n[[family]]\nname = 'a'\nslo = '1s'\nattainment = 99.5\n{small}")
+    with pytest.raises(ArtefactError, match=r"attainment of `a` must be above 0 and below 1.*family\[0\]") as caught:
+        workspace.catalog()
+    assert caught.value.hint == "docs/formats.md describes the catalog; `proteus init` writes an example"
     workspace.catalog_path.write_bytes(b"format = 1 # \xff")
     with pytest.raises(ArtefactError, match="is not a valid catalog"):
         workspace.catalog()

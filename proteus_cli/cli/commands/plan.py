@@ -29,6 +29,7 @@ def plan(
     demand: options.Demand = None,
     from_trace: options.FromTrace = None,
     headroom: common.Headroom = common.HEADROOM,
+    attainment: common.Attainment = None,
     policy: options.Policy = common.POLICY,
     fleet: common.Fleet = None,
     residency: options.Residency = "1",
@@ -78,6 +79,7 @@ def plan(
         catalog, profiles, residency=residency, reserve=reserve, ban=ban, pin=pin, min_accuracy=min_accuracy,
         max_share=max_share, capacity=capacity, slo_fraction=slo_fraction, fairness=fairness, objective=objective,
         minimize=minimize, survive=survive, pack=pack, budget_w=budget_w, budget_cost=budget_cost,
+        attainment=attainment,
     )  # fmt: skip
     from proteus_cli.cli.workflows.planning import made_plan, wanted_demand, wanted_mix
     from proteus_cli.planning.from_workspace import planner_settings

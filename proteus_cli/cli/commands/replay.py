@@ -36,6 +36,7 @@ def replay(
     fleet: common.Fleet = None,
     policy: options.Policy = common.POLICY,
     headroom: common.Headroom = options.HEADROOM,
+    attainment: common.Attainment = None,
     batching: options.Batching = None,
     load_time: options.LoadTime = None,
     memory: common.Memory = None,
@@ -62,17 +63,17 @@ def replay(
     gates = [parse_gate(text) for text in fail_on or ()]
     arrivals = _arrivals(trace, scale_to, seed)
     workspace = Workspace(workspace_dir)
-    given = _up_to_date_plan(workspace, serve or plan)
+    given = _up_to_date_plan(workspace, serve or plan, attainment)
     is_interrupted = False
     if url is not None or serve is not None:
-        reports = _live(arrivals, workspace, url, given, policy, ca, emulate=emulate)
+        reports = _live(arrivals, workspace, url, given, policy, ca, attainment, emulate=emulate)
     else:
         from proteus_cli.cli.workflows.simulated_replay import Scenario, simulated, until_interrupted
         from proteus_cli.domain.fleet import fleet_of
 
         profiles = fleet_of(workspace.profiles(), fleet) if given is None else workspace.profiles_of(given)
         conditions = _conditions(load_time, memory, jitter, fail or (), profiles)
-        scenario = Scenario(workspace, profiles, arrivals, given, headroom, conditions, seed)
+        scenario = Scenario(workspace, profiles, arrivals, given, headroom, conditions, seed, attainment)
         reports, is_interrupted = until_interrupted(simulated(scenario, _policies(policy, batching)))
     _deliver(reports, is_list=url is None and _is_list(policy), output=output, page=report, png=png, json=json)
     if is_interrupted:
@@ -116,13 +117,16 @@ def _arrivals(path: Path, peak_qps: float | None, seed: int) -> "Trace":
     return arrivals if peak_qps is None else scaled_to(arrivals, peak_qps, to_scale)
 
 
-def _up_to_date_plan(workspace: "Workspace", name: Path | None) -> "Plan | None":
-    """The plan of that name, if one is given. Raises `ArtefactError` if an input of the plan has changed."""
+def _up_to_date_plan(workspace: "Workspace", name: Path | None, attainment: float | None) -> "Plan | None":
+    """The plan of that name, if one is given, with the target that is given.
+
+    Raises `ArtefactError` if an input of the plan has changed.
+    """
     if name is None:
         return None
     plan = workspace.plan(name)
     workspace.require_current(plan.inputs)
-    return plan
+    return plan.with_attainment(attainment)
 
 
 def _conditions(
@@ -148,14 +152,14 @@ def _conditions(
 
 
 def _live(
-    arrivals: "Trace", workspace: "Workspace", url: str | None, given: "Plan | None", policies: str, ca: Path | None, *,
-    emulate: bool,
+    arrivals: "Trace", workspace: "Workspace", url: str | None, given: "Plan | None", policies: str, ca: Path | None,
+    attainment: float | None, *, emulate: bool,
 ) -> "list[Report]":  # fmt: skip
     """The report of the server at ``url``, or those of servers that are started with a plan."""
     from proteus_cli.cli.workflows.live_replay import replayed_against, replayed_on_local_servers
 
     if url is not None:
-        return [replayed_against(url, arrivals, ca)]
+        return [replayed_against(url, arrivals, ca, attainment)]
     assert given is not None  # noqa: S101 - without a URL, there is a plan
     return list(replayed_on_local_servers(arrivals, workspace, given, policies, ca, emulate=emulate))
 
@@ -198,7 +202,8 @@ def _deliver(
     if json and not is_on_stdout:
         console.show_json(document)
     elif not is_on_stdout:
-        from proteus_cli.reporting.terminal_tables import comparison_table, timeline_table
+        from proteus_cli.reporting.terminal_tables import attainment_table, comparison_table, timeline_table
 
         console.show(comparison_table(reports))
+        console.show(attainment_table(reports))
         console.show(timeline_table(reports))

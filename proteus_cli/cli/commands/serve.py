@@ -38,6 +38,7 @@ def serve(
     auth_tokens: options.AuthTokens = None,
     allowed_hosts: options.AllowedHosts = "",
     drain_timeout: options.DrainTimeout = common.unparsed("10s"),
+    attainment: common.Attainment = None,
     replan: options.Replan = "auto",
     resume: options.Resume = True,
     plan_history: options.PlanHistory = 1000,
@@ -83,7 +84,7 @@ def serve(
         plan, Workspace(workspace_dir), replan=replan, batching=batching,
         emulation=Emulation(fleet) if emulate else None, resume=resume, kept_plans=plan_history,
         in_processes=executor is options.ExecutorKind.PROCESS, max_unavailable_frac=max_unavailable,
-        drift_after_s=drift_after, record=record, memory=memory,
+        drift_after_s=drift_after, record=record, memory=memory, attainment=attainment,
     )  # fmt: skip
     run_server(deployment, server, _announce, live_view)
 

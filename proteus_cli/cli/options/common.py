@@ -8,7 +8,7 @@ from typer import Option
 from proteus_cli.cli.options.defaults import load_defaults
 from proteus_cli.cli.options.memory import parse_memory
 from proteus_cli.cli.options.names import environment
-from proteus_cli.units import parse_duration, parse_rate, parse_size
+from proteus_cli.units import parse_duration, parse_rate, parse_share, parse_size
 
 DURATION: dict[str, Any] = {"parser": parse_duration, "metavar": "DURATION"}
 RATE: dict[str, Any] = {"parser": parse_rate, "metavar": "RATE"}
@@ -49,6 +49,16 @@ Memory = Annotated[
         help="The memory of each device that variants may take, such as `4GiB`, or by id or type `gpu0=8GiB,cpu=0B`. "
         "What the plan leaves of it keeps standbys: variants that later plans may want, loaded.",
         rich_help_panel="Devices",
+    ),
+]
+Attainment = Annotated[
+    float | None,
+    Option(
+        parser=parse_share,
+        metavar="SHARE",
+        envvar=environment("attainment"),
+        show_default="as the plan or the catalog says",
+        help="The share of each family's requests that must be answered in time, such as `99.9%`.",
     ),
 ]
 Fleet = Annotated[

@@ -79,8 +79,8 @@ def _head(now: "Snapshot") -> Iterable[Text]:
 
 _FAMILIES = {
     True: (
-        ("family", "left"), ("demand qps", "right"), ("throughput", "right"), ("violations", "right"),
-        ("accuracy", "right"), ("of best", "right"), ("p99", "right"), ("SLO", "right"),
+        ("family", "left"), ("qps", "right"), ("answers", "right"), ("viol.", "right"), ("budget", "right"),
+        ("acc.", "right"), ("of best", "right"), ("p99", "right"), ("SLO", "right"),
     ),
     False: (("family", "left"), ("qps", "right"), ("viol.", "right"), ("acc.", "right"), ("p99", "right")),
 }  # fmt: skip
@@ -94,10 +94,18 @@ def _family(name: str, of: "FamilySnapshot", *, is_wide: bool) -> FrameRow:
     if not is_wide:
         return (name, _rate(of.demand_qps), violations, _percent(of.relative_accuracy), p99), style
     cells = (
-        name, _rate(of.demand_qps), _rate(of.throughput_qps), violations, _percent(of.accuracy),
+        name, _rate(of.demand_qps), _rate(of.throughput_qps), violations, _budget(of), _percent(of.accuracy),
         _percent(of.relative_accuracy), p99, format_duration(of.slo_s),
     )  # fmt: skip
     return cells, style
+
+
+def _budget(of: "FamilySnapshot") -> str:
+    """The part of the error budget of the last 15 minutes that was used; `!`: the target is missed."""
+    lately = of.recent_attainment
+    return (
+        UNKNOWN if lately.error_budget_used is None else f"{lately.error_budget_used:,.0%}{'' if lately.met else '!'}"
+    )
 
 
 # --- devices

@@ -37,6 +37,7 @@ def deployment_of(
     drift_after_s: float = 60.0,
     record: bool = False,
     memory: Mapping[str, int] | None = None,
+    attainment: float | None = None,
 ) -> Deployment:
     """A deployment whose plan is current, and whose devices and models are those that were measured, or emulated.
 
@@ -44,6 +45,7 @@ def deployment_of(
     force then, if that is current. ``kept_plans``: how many to keep in ``plans/history/``. ``drift_after_s``: how long
     a profile must be wrong to be recalibrated; 0: never. ``record``: recalibrated profiles are written back.
     ``memory`` as in `memory_limits`.
+    ``attainment`` replaces the target of the plan and of its file when that is read again.
     Raises `ArtefactError`, `UsageError` or `DeviceUnavailable`.
     """
     is_emulated = emulation is not None
@@ -52,7 +54,7 @@ def deployment_of(
     start = _StartingPlan(on_fleet(plan, resources.profiles, emulation))
     if resume:
         start = _resumed(workspace, base, start, resources, emulated=is_emulated)
-    catalog, plan = workspace.catalog(), start.plan
+    catalog, plan = workspace.catalog(), start.plan.with_attainment(attainment)
     workspace.require_current(plan.inputs)
     for placement in plan.placements:
         catalog.family(placement.family).variant(placement.variant)
@@ -69,7 +71,7 @@ def deployment_of(
         devices=resources.devices,
         models=resources.models,
         policy=policy,
-        source=WorkspacePlans(workspace, name, resources, emulation, settings),
+        source=WorkspacePlans(workspace, name, resources, emulation, settings, attainment),
         drift_after_s=drift_after_s,
         records=record,
         built=workspace.built_dir,
@@ -100,10 +102,11 @@ class WorkspacePlans:
     resources: Resources
     emulation: Emulation | None
     planner: PlannerSettings
+    attainment: float | None = None
 
     def read_plan(self) -> tuple[Plan, Base]:
-        """The plan file that the server was started with, as it is now."""
-        plan = self.workspace.plan(self.name)
+        """The plan file that the server was started with, as it is now, for the attainment that it was started with."""
+        plan = self.workspace.plan(self.name).with_attainment(self.attainment)
         return on_fleet(plan, self.resources.profiles, self.emulation), _base(self.workspace, self.name)
 
     def require_current(self, plan: Plan) -> None:

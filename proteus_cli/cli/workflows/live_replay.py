@@ -46,8 +46,11 @@ def replayed_on_local_servers(
                 yield replayed_against(url, arrivals, ca)
 
 
-def replayed_against(url: str, arrivals: Trace, ca: Path | None) -> Report:
-    """The report of a replay against the server at a URL. Raises `ServerError`, and `UsageError` for a bad ``ca``."""
+def replayed_against(url: str, arrivals: Trace, ca: Path | None, attainment: float | None = None) -> Report:
+    """The report of a replay against the server at a URL; ``attainment`` replaces the targets of the server.
+
+    Raises `ServerError`, and `UsageError` for a bad ``ca``.
+    """
 
     async def run() -> tuple[ReplayResult, StatusReply]:
         async with http_target(url, os.environ.get(environment("token")), _trusting(ca)) as target:
@@ -72,6 +75,7 @@ def replayed_against(url: str, arrivals: Trace, ca: Path | None) -> Report:
         duration_s=arrivals.duration_s,
         slo_s=status.slo_s,
         best_accuracy=status.best_accuracy,
+        attainment=status.attainment_target if attainment is None else dict.fromkeys(status.slo_s, attainment),
         devices=list(status.pace),
         replans=[Replan(at_s, c.reason, c.solve_s, c.swaps) for at_s, c in changes if at_s >= 0],
         generator_lag_s=load.lag_p99_s,

@@ -13,6 +13,7 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, with_load_time
 from proteus_cli.domain.report import Replan, Report
 from proteus_cli.domain.request import RequestRecord
+from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.explain import max_multiple
 from proteus_cli.planning.from_workspace import planner_settings
@@ -29,7 +30,10 @@ FIRST_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What all policies are simulated with; ``given``: the plan to start from."""
+    """What all policies are simulated with; ``given``: the plan to start from.
+
+    ``attainment``: the target for all families; None: that of the given plan, else of the catalog.
+    """
 
     workspace: Workspace
     profiles: Mapping[str, Profile]
@@ -38,6 +42,7 @@ class Scenario:
     headroom: float
     conditions: Conditions
     seed: int
+    attainment: float | None = None
 
 
 def simulated(scenario: Scenario, policies: Iterable[Policy]) -> Iterator[Report]:
@@ -55,6 +60,7 @@ def simulated(scenario: Scenario, policies: Iterable[Policy]) -> Iterator[Report
             duration_s=arrivals.duration_s if until_s is None else until_s,
             slo_s=catalog.slo_s(),
             best_accuracy=best_accuracy(scenario.profiles.values()),
+            attainment=_rules(scenario, policy).attainment_targets(catalog),
             devices=tuple(scenario.profiles),
             replans=replans,
         )
@@ -118,14 +124,20 @@ def _run(
 
 
 def _planner(scenario: Scenario, policy: Policy) -> Planner:
-    rules = scenario.given.rules if scenario.given is not None else None
-    if policy.plans == "oracle" and rules is not None:
+    rules = _rules(scenario, policy)
+    if policy.plans == "oracle":
         rules = msgspec.structs.replace(rules, slo_fraction=policy.rules.slo_fraction, capacity=policy.rules.capacity)
     headroom = scenario.given.headroom if scenario.given is not None else scenario.headroom
     profiles, load_time_s = scenario.profiles, scenario.conditions.load_time_s
     if load_time_s is not None:
         profiles = with_load_time(profiles, load_time_s)
     return planner_settings(scenario.workspace, policy, headroom, profiles=profiles, rules=rules).make()
+
+
+def _rules(scenario: Scenario, policy: Policy) -> Rules:
+    """The rules of the given plan, else of the policy, with the target that is given."""
+    rules = scenario.given.rules if scenario.given is not None else policy.rules
+    return rules.with_attainment(scenario.attainment)
 
 
 def _prepared(planner: Planner, policy: Policy, scenario: Scenario) -> tuple[Planner, Plan]:

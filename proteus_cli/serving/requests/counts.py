@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import sub
 
+from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.requests.families import ServedFamily
 
@@ -158,6 +159,11 @@ class FamilyCounts:
         for (_, _, outcome), count in self.outcomes.items():
             ended[outcome] += count
         return Tally(tuple(ended.values()), self.accuracy)
+
+    def attainment(self, target: float) -> Attainment:
+        """Of the requests that have ended so far."""
+        requests = sum(self.outcomes.values())
+        return Attainment.of(requests, requests - self.of_outcome(Outcome.SERVED), target)
 
     def of_outcome(self, outcome: Outcome) -> int:
         return sum(count for (_, _, ended), count in self.outcomes.items() if ended is outcome)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.control.controller import Controller
+from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
 from proteus_cli.errors import UnknownModel
 from proteus_cli.serving.lifecycle import Lifecycle
 
@@ -13,8 +14,9 @@ from proteus_cli.serving.lifecycle import Lifecycle
 class ServedFamily:
     """A family as clients see it: what it takes and gives, and its limits.
 
-    A request has ``max_rows`` at most. ``best_accuracy`` is None where no variant was profiled. While the family is not
-    ``is_loaded``, it takes no requests; nothing else changes, so clients may load and unload it at any time.
+    A request has ``max_rows`` at most. ``best_accuracy`` is None where no variant was profiled. ``attainment`` is the
+    target that the catalog sets. While the family is not ``is_loaded``, it takes no requests; nothing else changes, so
+    clients may load and unload it at any time.
     """
 
     name: str
@@ -22,6 +24,7 @@ class ServedFamily:
     slo_s: float
     max_rows: int
     best_accuracy: float | None
+    attainment: float = DEFAULT_ATTAINMENT
     is_loaded: bool = True
 
 
@@ -38,6 +41,11 @@ class Families:
             return self.by_name[name]
         except KeyError:
             raise UnknownModel(f"no model `{name}`; there are: {', '.join(self.by_name)}") from None
+
+    def attainment_target(self, name: str) -> float:
+        """The share of the family's requests that must be in time: as the plan in force says, else the catalog."""
+        of_all = self._controller.plan.rules.attainment
+        return self.by_name[name].attainment if of_all is None else of_all
 
     def why_unavailable(self, name: str) -> str | None:
         """Why a family answers no requests now; None where it does."""

@@ -108,15 +108,18 @@ def _memory(deployment: Deployment) -> Mapping[str, DeviceMemory]:
 
 def _served_families(deployment: Deployment, hardware: Hardware) -> list[ServedFamily]:
     """A request may have as many rows as the largest batch that a variant of its family was measured with."""
-    best, slo_s = best_accuracy(deployment.profiles.values()), deployment.catalog.slo_s()
+    best = best_accuracy(deployment.profiles.values())
     max_rows = dict.fromkeys(deployment.catalog.names, 1)
     for measured in (variant for profile in deployment.profiles.values() for variant in profile.variants):
         if measured.family in max_rows and measured.points:
             max_rows[measured.family] = max(max_rows[measured.family], measured.points[-1].batch)
     return [
-        ServedFamily(name, hardware.signatures[name], slo_s[name], rows, best.get(name))
-        for name, rows in max_rows.items()
-    ]
+        ServedFamily(
+            family.name, hardware.signatures[family.name], family.slo_s, max_rows[family.name], best.get(family.name),
+            family.attainment,
+        )
+        for family in deployment.catalog.families
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

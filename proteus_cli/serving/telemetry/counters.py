@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proteus_cli.domain.arrays import Floats
+from proteus_cli.domain.arrays import Floats, Ints
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.requests.counts import quantile
 from proteus_cli.serving.requests.data_plane import DataPlane
@@ -33,6 +33,12 @@ class Counters:
         """By how much ``families`` have grown per second."""
         took_s, growth = self.at_s - before.at_s, self.families - before.families
         return growth / took_s if took_s > 0 else np.zeros_like(growth)
+
+    def ended(self) -> Ints:
+        """For each family the requests that have ended, and how many of them were SLO violations."""
+        *violations, served = self.families[:, 3:8].T.astype(np.int64)
+        violating = np.sum(violations, axis=0)
+        return np.column_stack((violating + served, violating))
 
     def answer_rate(self, before: "Counters", family: str, variant: str, device: str) -> float:
         took_s, key = self.at_s - before.at_s, (family, variant, device)

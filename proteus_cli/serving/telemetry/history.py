@@ -9,6 +9,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from proteus_cli.control.topology.breaker import BreakerState
+from proteus_cli.domain.attainment import Attainment
 from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip.documents import Count, Fraction
 from proteus_cli.serving.telemetry.snapshot import ServerEvent
@@ -46,6 +47,8 @@ class FamilyHistory(Struct, frozen=True):
         float | None, Meta(description="Over 10 s, of the requests that batches answered; estimated from a histogram.")
     ]
     waiting: Annotated[Count, Meta(description="Requests in the queues.")]
+    attainment: Annotated[Attainment, Meta(description="Since the start.")]
+    recent_attainment: Annotated[Attainment, Meta(description="Over the last 15 minutes.")]
     samples: FamilySamples
 
 

@@ -9,6 +9,7 @@ from proteus_cli import __version__
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.control.topology.rollout import keys
+from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.adaptation.control_loop import ChangeTotals
 from proteus_cli.serving.fleet.fleet import Fleet
@@ -89,6 +90,18 @@ _GAUGES: tuple[tuple[MetricDescription, Callable[[DataPlane, str, float], float 
     (
         _gauge("proteus_slo_seconds", "Latency target.", "family"),
         lambda plane, family, _: plane.families.by_name[family].slo_s,
+    ),
+    (
+        _gauge("proteus_attainment_target", "Share of requests that must be in time.", "family"),
+        lambda plane, family, _: plane.families.attainment_target(family),
+    ),
+    (
+        _gauge(
+            "proteus_error_budget_used_ratio",
+            "SLO violations since the start, over those that the target allows.",
+            "family",
+        ),
+        lambda plane, family, _: _attainment(plane, family).error_budget_used,
     ),
     (
         _gauge("proteus_demand_qps", "Rows that arrived in the last second.", "family"),
@@ -269,6 +282,10 @@ def _states(fleet: Fleet, controller: Controller) -> Iterator[tuple[Sequence[str
         active, resident = keys(controller.hosted_on(device)), controller.resident_on(device)
         for key in fleet.loader.loadable(device):
             yield (device, *key), 2 if key in active else int(key in resident)
+
+
+def _attainment(plane: DataPlane, family: str) -> Attainment:
+    return plane.counts.by_family[family].attainment(plane.families.attainment_target(family))
 
 
 def _outcomes(counts: Mapping[str, FamilyCounts]) -> Iterator[tuple[Sequence[str], float]]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from proteus_cli import __version__
-from proteus_cli.domain.arrays import Floats
+from proteus_cli.domain.arrays import Floats, Ints
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.fleet.worker import Clock
@@ -81,9 +81,11 @@ class MetricsSampler:
         self._devices = SampleRing(tuple(plane.fleet.workers), DEVICE_DIGITS)
         self._at_s = np.zeros(SAMPLES)
         self._taken = 0
-        self._readings: deque[Counters] = deque([read_counters(plane, self._start_s)], TAIL_SAMPLES + 1)
+        first = read_counters(plane, self._start_s)
+        self._readings: deque[Counters] = deque([first], TAIL_SAMPLES + 1)
+        self._ended = np.repeat(first.ended()[np.newaxis], SAMPLES, axis=0)  # at each of the last samples
         self._events = EventLog(plane.fleet, changes, self._start_s, unix_s)
-        self._now = self._snapshot(self._p99_s())
+        self._now = self._snapshot(self._p99_s(), self._ended[0] * 0)
 
     @property
     def now(self) -> Snapshot:
@@ -105,10 +107,14 @@ class MetricsSampler:
         p99_s = self._p99_s()
         self._families.put(self._taken, self._of_families(counters.family_rates(before), p99_s))
         self._devices.put(self._taken, counters.device_loads(before))
-        self._at_s[self._taken % SAMPLES] = counters.at_s - self._start_s
+        place = self._taken % SAMPLES
+        self._at_s[place] = counters.at_s - self._start_s
+        ended = counters.ended()
+        recent = ended - self._ended[place]  # that was read `SAMPLES` ago, or at the start
+        self._ended[place] = ended
         self._events.notice(self._taken, counters.at_s)
         self._taken += 1
-        self._now = self._snapshot(p99_s)
+        self._now = self._snapshot(p99_s, recent)
 
     def feed(self, since: str | None = None) -> History:
         """The samples after ``since``, the cursor of an earlier answer; all, if that was another server's.
@@ -150,7 +156,7 @@ class MetricsSampler:
     @property
     def nbytes(self) -> int:
         """Memory of the samples, which never grows."""
-        return self._families.nbytes + self._devices.nbytes + self._at_s.nbytes
+        return self._families.nbytes + self._devices.nbytes + self._at_s.nbytes + self._ended.nbytes
 
     def _number(self, cursor: str | None) -> int:
         if cursor is None:
@@ -174,10 +180,10 @@ class MetricsSampler:
         """By family, over the last `TAIL_SAMPLES`."""
         return self._readings[-1].latency_quantiles_s(self._readings[0], self._plane, TAIL)
 
-    def _snapshot(self, p99_s: Sequence[float | None]) -> Snapshot:
+    def _snapshot(self, p99_s: Sequence[float | None], recent: Ints) -> Snapshot:
         before = self._readings[max(0, len(self._readings) - 1 - SNAPSHOT_SAMPLES)]
         events = self._events.latest(SNAPSHOT_EVENTS)
-        return make_snapshot(self._plane, self._readings[-1], before, p99_s, self._start_s, events)
+        return make_snapshot(self._plane, self._readings[-1], before, p99_s, recent, self._start_s, events)
 
 
 def _rounded(of: FamilySnapshot | DeviceSnapshot, digits: Mapping[str, int]) -> dict[str, Any]:

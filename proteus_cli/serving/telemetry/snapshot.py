@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from proteus_cli.domain.arrays import Ints
+from proteus_cli.domain.attainment import Attainment
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.telemetry.counters import Counters
 
@@ -39,7 +41,8 @@ class Flow(NamedTuple):
 class FamilySnapshot:
     """A family lately. Demand, throughput and goodput count rows, ``violations`` is a fraction of requests.
 
-    None: no request was answered, or ended, from which it could be known.
+    None: no request was answered, or ended, from which it could be known. ``attainment`` is that since the start,
+    ``recent_attainment`` that of the last 15 minutes.
     """
 
     slo_s: float
@@ -51,6 +54,8 @@ class FamilySnapshot:
     accuracy: float | None
     p99_s: float | None
     waiting: int
+    attainment: Attainment
+    recent_attainment: Attainment
 
     @property
     def relative_accuracy(self) -> float | None:
@@ -93,10 +98,15 @@ def make_snapshot(
     counters: Counters,
     before: Counters,
     p99_s: Sequence[float | None],
+    recent: Ints,
     start_s: float,
     events: Sequence[ServerEvent],
 ) -> Snapshot:
-    """The means between two readings of the counters. ``p99_s`` are of the families, in their order."""
+    """The means between two readings of the counters.
+
+    ``p99_s`` and ``recent`` are of the families, in their order; the latter has the requests that have ended in the
+    last 15 minutes, and how many of them were SLO violations.
+    """
     controller, breakers, standbys = plane.controller, plane.fleet.states(), plane.controller.standbys
     rates, loads = counters.family_rates(before).tolist(), counters.device_loads(before).tolist()
     hosted: dict[str, list[str]] = {}
@@ -109,8 +119,8 @@ def make_snapshot(
         is_emulated=plane.is_emulated,
         inside=plane.results.in_flight_count,
         families={
-            name: _family(plane, name, of, tail_s)
-            for name, of, tail_s in zip(plane.families.by_name, rates, p99_s, strict=True)
+            name: _family(plane, name, of, tail_s, ended)
+            for name, of, tail_s, ended in zip(plane.families.by_name, rates, p99_s, recent.tolist(), strict=True)
         },
         devices={
             name: DeviceSnapshot(
@@ -131,9 +141,12 @@ def make_snapshot(
     )  # fmt: skip
 
 
-def _family(plane: DataPlane, name: str, rates: Sequence[float], p99_s: float | None) -> FamilySnapshot:
-    """``rates`` are the growth per second of the columns of `Counters.families`."""
-    served = plane.families.by_name[name]
+def _family(
+    plane: DataPlane, name: str, rates: Sequence[float], p99_s: float | None, recent: Sequence[int]
+) -> FamilySnapshot:
+    """``rates`` are the growth per second of the columns of `Counters.families`; ``recent`` requests and violations."""
+    requests, violations = recent
+    served, target = plane.families.by_name[name], plane.families.attainment_target(name)
     demand_qps, throughput_qps, goodput_qps, *violated, served_qps, accuracy = rates
     ended_qps = sum(violated) + served_qps
     return FamilySnapshot(
@@ -146,6 +159,8 @@ def _family(plane: DataPlane, name: str, rates: Sequence[float], p99_s: float | 
         accuracy=accuracy / served_qps if served_qps else None,
         p99_s=p99_s,
         waiting=plane.controller.waiting_of(name),
+        attainment=plane.counts.by_family[name].attainment(target),
+        recent_attainment=Attainment.of(requests, violations, target),
     )
 
 

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.control.topology.drift import Estimate
+from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.record import Origin
@@ -43,6 +44,8 @@ class FamilyStatus(Struct, frozen=True):
     best_accuracy: Fraction | None
     slo_s: float
     p99_s: float | None
+    attainment: Annotated[Attainment, Meta(description="Since the start.")]
+    recent_attainment: Annotated[Attainment, Meta(description="Over the last 15 minutes.")]
     waiting: Annotated[Count, Meta(description="Requests in the queues.")]
     loaded: Annotated[bool, Meta(description="False after `unload`: the family takes no requests.")]
 
@@ -150,6 +153,7 @@ class ServerStatus(Struct, frozen=True):
     demand_qps: Annotated[Mapping[str, float], Meta(description="Over the last second, by family.")]
     planned_qps: Annotated[Mapping[str, float], Meta(description="What the plan in force is for, by family.")]
     slo_s: Annotated[Mapping[str, float], Meta(description="By family.")]
+    attainment_target: Annotated[Mapping[str, Fraction], Meta(description="By family.")]
     best_accuracy: Annotated[Mapping[str, Fraction], Meta(description="Of the best variant, by family.")]
     placements: Annotated[Sequence[Placement], Meta(description="What the plan in force hosts.")]
     pace: Annotated[Mapping[str, float], Meta(description="The slowdown by device.")]
@@ -192,6 +196,7 @@ def status(sources: StatusSources) -> ServerStatus:
         demand_qps={name: family.demand_qps for name, family in families.items()},
         planned_qps=controller.plan.demand_qps,
         slo_s={name: family.slo_s for name, family in plane.families.by_name.items()},
+        attainment_target={name: family.attainment.target for name, family in families.items()},
         best_accuracy={
             name: family.best_accuracy
             for name, family in plane.families.by_name.items()
@@ -256,6 +261,8 @@ def _families(sources: StatusSources) -> dict[str, FamilyStatus]:
             best_accuracy=served.best_accuracy,
             slo_s=served.slo_s,
             p99_s=lately[family].p99_s,
+            attainment=counts.attainment(plane.families.attainment_target(family)),
+            recent_attainment=lately[family].recent_attainment,
             waiting=controller.waiting_of(family),
             loaded=served.is_loaded,
         )

@@ -120,6 +120,21 @@ def test_histograms_add_up(accept: bytes, content_type: bytes, parse: Parse) -> 
     assert of["sum", None] == pytest.approx(6 * (0.011 + 0.030))
 
 
+@pytest.mark.parametrize(("accept", "content_type", "parse"), FORMATS)
+def test_the_error_budget_is_that_of_the_target(accept: bytes, content_type: bytes, parse: Parse) -> None:
+    """Each of six variants served 12,345 requests and was late once."""
+    content, _ = shown(accept, 1, 1, 1)
+    values = {family.name: [sample.value for sample in family.samples] for family in parse(content.decode())}
+    assert values["proteus_attainment_target"] == [0.995]
+    assert values["proteus_error_budget_used_ratio"] == [pytest.approx(6 / (0.005 * 6 * 12_346))]
+
+
+def test_without_requests_no_error_budget_is_told() -> None:
+    content, _ = shown(b"text/plain", 1, 1, 0)
+    assert b'proteus_attainment_target{family="family-0"} 0.995\n' in content
+    assert b"proteus_error_budget_used_ratio{" not in content
+
+
 NUMBERS = st.floats(allow_nan=False) | st.integers(0, 2**53)
 
 

@@ -7,13 +7,15 @@ from typing import Any
 
 import msgspec
 import pytest
-from builders import near
+from builders import make_profile, near
 from jsonschema_rs import validator_for
 from one_device import World, run
 
 from proteus_cli.control.topology.breaker import BreakerEvent as Device
+from proteus_cli.domain.attainment import Attainment
+from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.adaptation.control_loop import PlanChange
+from proteus_cli.serving.adaptation.control_loop import ControlLoop, PlanChange
 from proteus_cli.serving.lifecycle import LifecycleEvent as Life
 from proteus_cli.serving.requests.counts import Histogram, quantile
 from proteus_cli.serving.rest.openapi import document
@@ -21,6 +23,7 @@ from proteus_cli.serving.rest.routes import ROUTES
 from proteus_cli.serving.telemetry.sample_ring import SAMPLES
 from proteus_cli.serving.telemetry.sampler import EVERY_S, MAX_NUMBERS, MetricsSampler
 from proteus_cli.serving.telemetry.snapshot import ServerEvent, ServerEventKind
+from proteus_cli.serving.telemetry.status import StatusSources, status
 
 NOW_S = 1_800_000_000.0
 COLUMNS = 12  # of one family, and of one device
@@ -121,6 +124,67 @@ def test_a_snapshot_is_the_mean_of_the_last_seconds() -> None:
     watched(test)
 
 
+def test_attainment_is_that_since_the_start_and_that_of_the_last_samples() -> None:
+    """One of 4 requests fails in the first second; later 6 are answered, then nothing more is asked."""
+
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        def attained() -> tuple[Attainment, Attainment]:
+            now = history.now.families["f"]
+            return now.attainment, now.recent_attainment
+
+        async def second(answers: int = 0, failures: int = 0) -> None:
+            await answer(world, answers)
+            world.plane.counts.by_family["f"].ended(Outcome.FAILED, requests=failures)
+            clock.now_s += 1.0
+            history.sample()
+
+        assert attained() == (Attainment.of(0, 0, 0.995),) * 2
+        await second(answers=3, failures=1)
+        assert attained() == (Attainment.of(4, 1, 0.995),) * 2
+        await second(answers=6)
+        for _ in range(SAMPLES - 2):
+            await second()
+        assert attained() == (Attainment.of(10, 1, 0.995),) * 2
+        await second()
+        assert attained() == (Attainment.of(10, 1, 0.995), Attainment.of(6, 0, 0.995))
+        await second()
+        assert attained() == (Attainment.of(10, 1, 0.995), Attainment.of(0, 0, 0.995))
+
+    watched(test)
+
+
+def test_the_target_is_that_of_the_plan_in_force_else_of_the_catalog() -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        await answer(world, 1)
+        targets = []
+        for plan in (world.plan, world.plan.with_attainment(0.9), world.plan):
+            await world.fleet.deploy(plan)
+            clock.now_s += 1.0
+            history.sample()
+            now = history.now.families["f"]
+            targets.append((now.attainment.target, now.recent_attainment.target))
+        assert targets == [(0.995, 0.995), (0.9, 0.9), (0.995, 0.995)]
+
+    watched(test)
+
+
+def test_the_status_tells_the_attainment_and_its_target() -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        plane = world.plane
+        control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock)
+        sources = StatusSources(plane, control_loop, {"cpu0": make_profile("cpu0").device}, history, "off")
+        await answer(world, 4)
+        plane.counts.by_family["f"].ended(Outcome.LATE)
+        found = status(sources)
+        assert found.attainment_target == {"f": 0.995}
+        assert found.families["f"].attainment == Attainment.of(5, 1, 0.995)
+        assert found.families["f"].recent_attainment == Attainment.of(0, 0, 0.995)  # as of the last sample
+        history.sample()
+        assert status(sources).families["f"].recent_attainment == Attainment.of(5, 1, 0.995)
+
+    watched(test)
+
+
 def test_the_load_of_a_device_is_the_fraction_of_time_in_which_batches_ran() -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         world.fleet.workers["cpu0"].busy_s += 0.5
@@ -138,7 +202,7 @@ def test_memory_is_bounded_and_the_oldest_samples_are_overwritten() -> None:
         for second in range(1, SAMPLES + 51):
             clock.now_s = float(second)
             history.sample()
-        assert history.nbytes == kept == SAMPLES * (COLUMNS * 4 + 8)
+        assert history.nbytes == kept == SAMPLES * (COLUMNS * 4 + 8 + 2 * 8)
         at_s: list[float] = []
         cursor: str | None = None
         while True:

@@ -76,6 +76,7 @@ function show() {
   showFacts();
   updateFamilyChoice(Object.keys(families));
   tables.families(byId("families"), families);
+  tables.attainment(byId("attainment"), families);
   tables.devices(byId("devices"), devices);
   tables.flows(byId("flows"), flows);
   tables.events(byId("events"), series.events);

@@ -74,6 +74,19 @@ export function families(table, of) {
   })));
 }
 
+// For each family its target; of the last minutes and since the start, the attainment and a bar as long as the budget used.
+export function attainment(table, of) {
+  fill(table, Object.entries(of).map(([name, {attainment: all, recent_attainment: recent}]) => ({
+    key: name,
+    cells: [text(name), text(format.exactPercent(all.target)), ...[recent, all].flatMap(attained)],
+  })));
+}
+
+function attained({reached, met, error_budget_used: used}) {
+  const className = met === false ? "bad" : "";
+  return [text(format.hundredths(reached), className), {text: format.budget(used), className, bar: used ?? 0}];
+}
+
 export const BREAKERS = {
   closed: {label: "closed", className: ""},
   open: {label: "✕ open: lost", className: "lost"},
