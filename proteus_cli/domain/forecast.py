@@ -4,9 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-CURVE_POINTS = 8
-"""So many points has each `LossCurve`."""
-
 
 @dataclass(frozen=True, slots=True)
 class LossCurve:
@@ -23,17 +20,12 @@ class LossCurve:
     def lines(self) -> tuple[tuple[float, float], ...]:
         """The lines whose largest is the curve: what is lost without capacity, and how much each multiple saves."""
         points = tuple(zip(self.capacities, self.lost, strict=True))
-        falls = [(before[1] - after[1]) / max(after[0] - before[0], 1e-9) for before, after in pairwise(points)]
+        falls = [(before[1] - after[1]) / (after[0] - before[0]) for before, after in pairwise(points)]
         return tuple((lost + fall * at, fall) for (at, lost), fall in zip(points, falls, strict=False))
 
     def at(self, capacity: float) -> float:
         """The part that is lost with that capacity."""
-        before = (0.0, 1.0)
-        for point in zip(self.capacities, self.lost, strict=True):
-            if point[0] >= capacity > before[0]:
-                return before[1] + (point[1] - before[1]) * (capacity - before[0]) / (point[0] - before[0])
-            before = point
-        return self.lost[0] if capacity <= 0 else self.lost[-1]
+        return max(self.lost[-1], *(lost - fall * capacity for lost, fall in self.lines))
 
 
 @dataclass(frozen=True)

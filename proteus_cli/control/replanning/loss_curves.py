@@ -9,13 +9,11 @@ from proteus_cli.control.replanning.demand import Rate
 from proteus_cli.domain.arrays import Floats
 from proteus_cli.domain.forecast import LossCurve
 
+HISTORY_S = 20.0  # of arrivals that are replayed
 TREND_S = 2.0  # a change of rate over more than this is a trend, which the forecast of the rate follows, and no scatter
 _ABOVE_RATE = np.array((-1.0, -0.15, 0.0, 0.1, 0.3, 0.7, 1.5, 4.0))  # capacities of a curve, beyond the rate
 _DEVIATIONS = np.array((-math.sqrt(3), 0.0, math.sqrt(3)))  # three points that stand for a normal distribution …
 _WEIGHTS = np.array((1 / 6, 2 / 3, 1 / 6))  # … and their weights (Gauss–Hermite)
-
-
-HISTORY_S = 20.0  # of arrivals that are replayed
 
 
 def loss_curves(
