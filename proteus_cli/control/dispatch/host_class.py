@@ -26,7 +26,7 @@ class HostClass:
     usual_qps: float = 0.0
     slowdown: float = 1.0  # the mean of those that serve
     row_s: float = field(init=False)  # how long one row takes
-    _counted: dict[Host, tuple[float, float]] = field(default_factory=dict)
+    _slowdowns: dict[str, tuple[float, float]] = field(default_factory=dict)  # (factor, upper) of devices that serve
 
     def __post_init__(self) -> None:
         self.host = self.hosts[0]
@@ -42,19 +42,22 @@ class HostClass:
         """How long a batch of so many rows takes."""
         return self.slowdown * self.host.latency(rows)
 
+    def slowdown_of(self, device: str) -> float:
+        """The slowdown of a device that serves."""
+        return self._slowdowns[device][0]
+
     def count(self, host: Host, slowdown: SlowdownEstimator | None) -> None:
         """Count one host, in place of what was counted for it before; None: its worker does not serve."""
-        capacity_qps, usual_qps = self._counted.pop(host, (0.0, 0.0))
-        if capacity_qps:
+        if host.device in self._slowdowns:
+            factor, upper = self._slowdowns.pop(host.device)
             self.serving -= 1
-        self.capacity_qps -= capacity_qps
-        self.usual_qps -= usual_qps
+            self.capacity_qps -= host.capacity_qps / upper
+            self.usual_qps -= host.capacity_qps / factor
         if slowdown is not None:
-            now = host.capacity_qps / slowdown.upper, host.capacity_qps / slowdown.factor
-            self._counted[host] = now
+            self._slowdowns[host.device] = slowdown.factor, slowdown.upper
             self.serving += 1
-            self.capacity_qps += now[0]
-            self.usual_qps += now[1]
+            self.capacity_qps += host.capacity_qps / slowdown.upper
+            self.usual_qps += host.capacity_qps / slowdown.factor
         elif not self.serving:
             self.capacity_qps = self.usual_qps = 0.0  # no rests of rounding
         self.slowdown = self.planned_qps / self.usual_qps if self.usual_qps > 0 else 1.0

@@ -153,17 +153,20 @@ class WorkSelector:
     def _delegate(self, worker: WorkerState, source: WorkSource, now_s: float) -> Delegate | None:
         """What a worker does that can make none of the requests: it transfers its quota to a faster class.
 
-        That is the most accurate one which has a free worker that can make the first request, else the fastest.
+        That is the most accurate one which has a free worker that can make the first request, else the fastest. Which
+        is faster depends on the rows of that request. Where none is, a less slowed device of its own class is asked.
         """
         queue, own, tier = source.queue, source.host_class, source.tier
         if not own.quota:
             return None
         rows = queue.head().rows
         left_s = self._batcher.due_s(queue.head()) - now_s
-        faster = [each for each in tier.classes if each.serving and each.row_s < own.row_s]
+        own_s = own.takes_s(rows)
+        faster = [each for each in tier.classes if each.serving and each.takes_s(rows) < own_s]
         able = [each for each in faster if each.free and each.takes_s(rows) <= left_s]
         if not faster:
-            return None
+            peer = min(own.free, key=own.slowdown_of)
+            return Delegate(peer) if own.slowdown_of(peer) < worker.slowdown.factor else None
         target = able[0] if able else min(faster, key=lambda each: each.takes_s(rows))
         moved = min(own.quota, queue.rows)
         own.quota -= moved

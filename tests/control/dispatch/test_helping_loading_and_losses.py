@@ -5,7 +5,18 @@ from builders import controller_hosting, hosted, ids, launched, make_request, ne
 
 from proteus_cli.control.batching import GreedyBatcher, ProactiveBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import IDLE, NO_EFFECTS, Admitted, Drop, Host, Load, Refused, WaitUntil, WakeOthers
+from proteus_cli.control.decision import (
+    IDLE,
+    NO_EFFECTS,
+    Admitted,
+    Delegate,
+    Drop,
+    Host,
+    Load,
+    Refused,
+    WaitUntil,
+    WakeOthers,
+)
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
 from proteus_cli.control.topology.rollout import keys
@@ -127,6 +138,27 @@ def test_a_more_accurate_worker_that_is_free_in_time_takes_its_own() -> None:
     controller.finished(first, 0.040)
     assert ids(launched(controller, "cpu0", 0.040)) == [1]
     assert controller.decide("cpu1", 0.090) == IDLE
+
+
+def test_a_request_of_many_rows_goes_to_whom_is_faster_for_so_many() -> None:
+    """With one row cpu0 is the faster, with four cpu1: 60 ms against 40, and 50 are left."""
+    steep = hosted("cpu0", "a", "a-0.9", latency_s={1: 0.015, 2: 0.030}, weight=1.0, capacity_qps=66.0)
+    flat = hosted("cpu1", "a", "a-0.8", latency_s={1: 0.020, 2: 0.020}, weight=0.0, capacity_qps=100.0)
+    controller = controller_of(steep, flat)
+    assert offered(controller, make_request(0, rows=4, slo_s=0.05)) == [("cpu0",)]
+    assert controller.decide("cpu0", 0.0) == Delegate("cpu1")
+    assert ids(launched(controller, "cpu1", 0.0)) == [0]
+
+
+def test_a_slowed_device_delegates_to_one_of_its_class_that_is_less_slowed() -> None:
+    """cpu0 and cpu1 are alike, but batches take twice as long on cpu0: 20 ms, and 15 are left."""
+    controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1", weight=1.0))
+    for number in range(100):
+        offered(controller, make_request(number))
+        controller.finished(launched(controller, "cpu0", 0.0), 0.020)
+    offered(controller, make_request(100, slo_s=0.015))
+    assert controller.decide("cpu0", 0.0) == Delegate("cpu1")
+    assert ids(launched(controller, "cpu1", 0.0)) == [100]
 
 
 def test_help_takes_as_many_as_the_most_urgent_has_time_for() -> None:
