@@ -34,4 +34,4 @@ class InFlightBatches:
         if not self._take_s:
             return now_s
         ran_s = now_s - self._first_start_s if self._first_start_s is not None else 0.0
-        return now_s + sum(self._take_s) - min(ran_s, self._take_s[0])
+        return now_s + (sum(self._take_s) - min(ran_s, self._take_s[0]))  # never before now, whatever is rounded

@@ -140,3 +140,11 @@ def test_what_takes_longer_than_it_should_is_taken_to_end_any_moment() -> None:
     assert in_flight.ends_s(9.0) == near(9.25)
     in_flight.note_start(9.0)
     assert in_flight.ends_s(9.2) == near(9.25)
+
+
+@pytest.mark.parametrize("takes_s", [0.03625, 0.0725, 0.1, 1 / 3, 0.7])
+def test_a_batch_that_takes_longer_than_it_should_may_end_now_but_not_before(takes_s: float) -> None:
+    """Whatever is rounded: no end is before now."""
+    in_flight = InFlightBatches()
+    in_flight.add(takes_s, at_s=0.0)
+    assert all(in_flight.ends_s(now_s) == now_s for now_s in (takes_s, takes_s + 0.05, takes_s + 0.1, takes_s + 7.0))
