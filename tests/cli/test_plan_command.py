@@ -159,11 +159,21 @@ def test_devices_hold_as_many_variants_as_fit_their_memory(workspace: Path) -> N
 
 
 def test_a_plan_comes_from_the_current_one_with_the_fewest_loads(workspace: Path) -> None:
-    first = planned(workspace, "--demand", "a=10qps")
+    first = planned(workspace, "--demand", "a=10qps", "--no-spares")
     kept = workspace / "kept.json"
     kept.write_bytes((workspace / "plans" / "plan.json").read_bytes())
     second = planned(workspace, "--demand", "a=10qps,b=10qps", "--current", kept, "--pack")
     assert second.swaps_from(first) == 1
+
+
+def test_devices_that_a_plan_leaves_idle_host_spares_as_in_serving(workspace: Path) -> None:
+    lean, usual = (planned(workspace, "--demand", "a=10qps", *more) for more in (("--no-spares",), ()))
+    assert usual.placements[: len(lean.placements)] == lean.placements
+    spares = usual.placements[len(lean.placements) :]
+    assert spares
+    assert all(placement.rate_qps == 0 for placement in spares)
+    idle = {*usual.devices} - {placement.device for placement in lean.placements}
+    assert {placement.device for placement in spares} <= idle
 
 
 def explained(workspace: Path, *arguments: str) -> tuple[Plan, dict[str, Any]]:

@@ -43,7 +43,7 @@ def plan(
     minimize: options.Minimize = None,
     current: options.Current = None,
     pack: options.Pack = False,
-    spares: options.Spares = False,
+    spares: options.Spares = None,
     min_accuracy: options.MinAccuracy = None,
     max_share: options.MaxShare = None,
     survive: options.Survive = 0,

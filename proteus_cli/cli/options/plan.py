@@ -91,7 +91,12 @@ Current = Annotated[
 ]
 Pack = Annotated[bool, _objective("--pack", help="Then use as few devices as possible.")]
 Spares = Annotated[
-    bool, _objective("--spares", help="Host variants on devices that would be idle, ready to help the others.")
+    bool | None,
+    _objective(
+        "--spares/--no-spares",
+        show_default="as the policy says",
+        help="Host variants on devices that would be idle, ready to help the others.",
+    ),
 ]
 
 # --- limits

@@ -92,6 +92,19 @@ def test_of_a_more_accurate_worker_it_takes_only_what_that_one_cannot_make_any_m
     assert ids(launched(controller, "cpu1", waiting.at_s)) == [1]
 
 
+def test_the_last_moment_leaves_time_for_a_slow_batch() -> None:
+    """cpu1 needs 20 ms in the mean, and at its p95 40: it begins at 60 ms, when one batch in twenty is just in time."""
+    own = hosted("cpu1", "a", "a-s", latency_s={1: 0.040}, mean_latency_s={1: 0.020}, max_batch=1, weight=0.0)
+    controller = controller_of(slow("cpu0", weight=1.0, accuracy=0.95), own)
+    offered(controller, make_request(0))
+    launched(controller, "cpu0", 0.0)
+    assert offered(controller, make_request(1)) == [("cpu1",)]
+    waiting = controller.decide("cpu1", 0.0)
+    assert waiting == WaitUntil(near(0.060))
+    assert isinstance(waiting, WaitUntil)
+    assert ids(launched(controller, "cpu1", waiting.at_s)) == [1]
+
+
 def test_of_a_faster_and_more_accurate_worker_it_takes_only_at_its_own_last_moment() -> None:
     """Due at 100 ms, and cpu1 needs 40: at 60 ms it takes the first, though cpu0 could make that until 90."""
     controller = controller_of(fast("cpu0", weight=1.0, accuracy=0.95), slow("cpu1"))
