@@ -6,7 +6,7 @@ requests of `tiny`, which make one batch: from 32 connections over HTTP, from tw
 
     python -m benchmarks.instructions [TREE …]
 
-Needs valgrind; a minute for each tree.
+Needs valgrind; minutes for each tree.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ from proteus_cli.serving.server.server import GARBAGE_OBJECTS
 from proteus_cli.serving.transport.connections import Connections
 
 KINDS = ("json", "binary", "grpc")
-TURNS = 20, 220  # so far apart that imports, which differ by some 2 million, make 300 a request at most
+TURNS = 20, 220  # far apart, as imports differ by some 2 million from run to run
 WARM_UP_TURNS, PER_TURN, STREAMS = 40, 32, 16
 PATH = "/v2/models/tiny/infer"
 LATENCY_S = {rows: 1e-5 + 1e-6 * rows for rows in (1, 2, 4, 8, 16, 32)}  # so short that batches run on the loop
