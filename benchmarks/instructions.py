@@ -6,7 +6,7 @@ requests of `tiny`, which make one batch: from 32 connections over HTTP, from tw
 
     python -m benchmarks.instructions [TREE …]
 
-Needs valgrind; a minute for each tree.
+Needs valgrind; minutes for each tree.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ from proteus_cli.serving.server.server import GARBAGE_OBJECTS
 from proteus_cli.serving.transport.connections import Connections
 
 KINDS = ("json", "binary", "grpc")
-TURNS = 20, 60
+TURNS = 20, 220  # far apart, as imports differ by some 2 million from run to run
 WARM_UP_TURNS, PER_TURN, STREAMS = 40, 32, 16
 PATH = "/v2/models/tiny/infer"
 LATENCY_S = {rows: 1e-5 + 1e-6 * rows for rows in (1, 2, 4, 8, 16, 32)}  # so short that batches run on the loop
@@ -66,7 +66,8 @@ def counted(tree: Path, kind: str, turns: int) -> int:
     done = subprocess.run(
         ("valgrind", "--tool=cachegrind", "--cachegrind-out-file=/dev/null", sys.executable, __file__,  # noqa: S607
          "--play", kind, str(turns)),
-        env=os.environ | {"PYTHONHASHSEED": "0", "PYTHONPATH": f"{tree}:{tree / 'tests'}"},
+        # OpenBLAS' threads would wait in loops, longer on a busy machine.
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYTHONPATH": f"{tree}:{tree / 'tests'}"},
         cwd=tree, capture_output=True, text=True, check=False,
     )  # fmt: skip
     found = re.search(r"I +refs: +([\d,]+)", done.stderr)

@@ -87,7 +87,8 @@ class RequestParser:
 
         None also for a read that fills the buffer, behind which there may be another one in the same turn of the loop.
         """
-        start = _SHARED_READ_BUFFER[: min(nbytes, MAX_HEAD_BYTES)].tobytes()
+        is_long = nbytes > MAX_HEAD_BYTES
+        start = _SHARED_READ_BUFFER[: MAX_HEAD_BYTES if is_long else nbytes].tobytes()
         text, end_of_head, body = start.partition(END_OF_HEAD)
         known = self._known_heads.get(text)
         if known is None:
@@ -101,7 +102,7 @@ class RequestParser:
             if not self._connection.connections.reserve(body_bytes):
                 return None
             reserved_bytes = body_bytes
-        if nbytes > MAX_HEAD_BYTES:
+        if is_long:
             body = _SHARED_READ_BUFFER[nbytes - body_bytes : nbytes].tobytes()
         return Exchange(self._connection, head, body, True, reserved_bytes)
 

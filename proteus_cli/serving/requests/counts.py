@@ -30,6 +30,16 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def add_all(self, values: Sequence[float]) -> None:
+        """Add at least one value. Most are of one bucket, as they are times of one batch."""
+        first, last = bisect_left(self.bounds, min(values)), bisect_left(self.bounds, max(values))
+        if first == last:
+            self.counts[first] += len(values)
+        else:
+            for value in values:
+                self.counts[bisect_left(self.bounds, value, first, last)] += 1
+        self.total += sum(values)
+
 
 @dataclass(frozen=True, slots=True)
 class Tally:
@@ -109,13 +119,9 @@ class FamilyCounts:
         found.batches += 1
         found.compute_s += compute_s
         self.last_s = now_s
-        queue, latency, bounds = self.queue.counts, self.latency.counts, self.latency.bounds
-        for each_s in waited_s:
-            queue[bisect_left(bounds, each_s)] += 1
-            latency[bisect_left(bounds, each_s + took_s)] += 1
-        all_waited_s = sum(waited_s)
-        self.queue.total += all_waited_s
-        self.latency.total += all_waited_s + took_s * len(waited_s)
+        if waited_s:
+            self.queue.add_all(waited_s)
+            self.latency.add_all([each_s + took_s for each_s in waited_s])
 
     def served(
         self,

@@ -74,7 +74,10 @@ class _Layout(msgspec.Struct, frozen=True):
     def slices(self, body: bytes | bytearray, json_length: int) -> tuple[Buffer, ...]:
         """The inputs of a request that has all of them behind its JSON."""
         content: Buffer = memoryview(body) if self.binary_bytes > _SMALL_BYTES else body
-        return tuple([content[json_length + start : json_length + end] for _, start, end in self.sources])
+        inputs = []
+        for _, start, end in self.sources:  # as in `RestCodec.encode`
+            inputs.append(content[json_length + start : json_length + end])
+        return tuple(inputs)
 
 
 class _Last(msgspec.Struct, frozen=True):
@@ -118,6 +121,7 @@ class RestCodec:
         self.family, self._signature = family, signature
         self.max_bytes = oip.max_bytes(signature, max_rows)
         self._layouts: dict[tuple[bytes | int, ...], _Layout] = {}
+        self._starts: dict[int, tuple[bytes, _Layout]] = {}  # JSON before binary tensors, by the size of the request
         self._last: _Last | None = None
         self._values = tuple(JsonValues(spec) for spec in signature.inputs)
         self._all_outputs = tuple((index, False) for index in range(len(signature.outputs)))
@@ -138,8 +142,8 @@ class RestCodec:
             return self._like_last(body) or self._decode_any(body, size)
         if not 0 <= json_length <= size:
             raise BadRequest(f"Inference-Header-Content-Length is {json_length}, but the body has {size} bytes")
-        layout = self._layouts.get((bytes(body[:json_length]),)) if json_length <= _LONGEST_KNOWN else None
-        if layout is not None and layout.binary_bytes == size - json_length:
+        start, layout = self._starts.get(size, (b"", None))
+        if layout is not None and len(start) == json_length and body.startswith(start):
             return layout.query, partial(layout.slices, body, json_length)
         return self._decode_any(body, json_length)
 
@@ -177,9 +181,9 @@ class RestCodec:
         if layout is None or layout.binary_bytes != binary_bytes:
             layout = self._layout(request, binary_bytes)
             if sum(map(len, request.pieces)) <= _LONGEST_KNOWN:
-                if len(self._layouts) >= _MAX_KNOWN:
-                    self._layouts.clear()
-                self._layouts[request.key] = layout
+                _remember(self._layouts, request.key, layout)
+        if not request.arrays and request.id is None and json_length <= _LONGEST_KNOWN:
+            _remember(self._starts, len(body), (request.pieces[0], layout))
         self._last = _last(request, layout)
         query = layout.query if request.id is None or not layout.has_id else _with_id(layout.query, request.id)
         if json_length > _AT_ONCE_BYTES:
@@ -265,7 +269,10 @@ class RestCodec:
                 json += _encode(values[first : first + rows].reshape(-1).tolist()) + end
         if query.id is not None:
             json = b'%b,"id":%b}' % (json[:-1], _encode(query.id))
-        return json, [values[first * size : (first + rows) * size] for values, size in binary]
+        tensors = []
+        for values, size in binary:  # not a comprehension: in Python 3.11 each is a call
+            tensors.append(values[first * size : (first + rows) * size])
+        return json, tensors
 
     def _shared(self, query: Query, answer: Answered) -> _SharedAnswer:
         batch, hosted = answer.batch, answer.batch.hosted
@@ -325,6 +332,12 @@ def _rows(batch: AnsweredBatch, index: int) -> Any:
     if key not in batch.memo:
         batch.memo[key] = values.reshape(len(values), -1).tolist()
     return batch.memo[key]
+
+
+def _remember(known: dict[Any, Any], key: object, value: object) -> None:
+    if len(known) >= _MAX_KNOWN:
+        known.clear()
+    known[key] = value
 
 
 def _with_id(query: Query, identity: str) -> Query:

@@ -11,6 +11,7 @@ behind it as are open then, it is an array by itself, nested as deep as the whol
 import math
 import re
 import struct
+from collections.abc import Sequence
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -26,6 +27,7 @@ from proteus_cli.serving.requests.query import Steps, drained
 _SMALL_BYTES = 16 * 1024  # are copied, which costs less than a view
 SLICE_BYTES = 64 * 1024  # hold at most 32,768 values, of 40 bytes each while they are decoded
 MAX_DEPTH = 64  # of nested lists
+_MAX_TUPLE = 4096  # values
 _LEAVES = {"f": float, "i": int, "u": int, "b": bool}
 _WHOLE_NUMBERS = {1: "b", 2: "h", 4: "i", 8: "q"}
 _CLOSING = b"] \t\r\n"
@@ -45,13 +47,15 @@ class JsonValues:
         code = _WHOLE_NUMBERS[size] if kind in "iu" else spec.dtype.char
         self._code = code.upper() if kind == "u" else code
         self._row_values = math.prod(size or 0 for size in spec.shape)  # inputs have fixed shapes
+        self._one_row = _row_decoder(self._leaf, self._row_values).decode
         self._pack_row = struct.Struct(f"<{self._row_values}{self._code}").pack
 
     def read_short(self, text: Text, start: int, end: int, rows: int) -> tuple[Text]:
         """The values of the array ``text[start:end]``, all at once, as the only input. Raises `BadRequest`."""
         try:
-            values = self._flat(text[start:end] if end - start <= _SMALL_BYTES else memoryview(text)[start:end])
-        except _MALFORMED:  # or nested
+            decode = self._one_row if rows == 1 else self._flat
+            values = decode(text[start:end] if end - start <= _SMALL_BYTES else memoryview(text)[start:end])
+        except _MALFORMED:  # or nested, or not of one row
             return (drained(self.read(text, start, end, rows)),)
         if len(values) != rows * self._row_values:
             raise self._wrong_count(str(len(values)), rows)
@@ -74,7 +78,7 @@ class JsonValues:
             raise self._wrong_count(str(count), rows)
         return packed
 
-    def _packed(self, values: list[Any]) -> bytes:
+    def _packed(self, values: Sequence[Any]) -> bytes:
         try:
             if len(values) == self._row_values:
                 return self._pack_row(*values)
@@ -152,6 +156,12 @@ class _Slices:
                 raise msgspec.DecodeError
             lists = list(chain.from_iterable(lists))
         return lists
+
+
+def _row_decoder(leaf: Any, values: int) -> "msgspec.json.Decoder[Sequence[Any]]":
+    """Decodes one row as a tuple of that length, which costs less than a list; a long one as a list."""
+    kind: Any = tuple
+    return msgspec.json.Decoder(kind[(leaf,) * values] if values <= _MAX_TUPLE else list[leaf])
 
 
 @cache

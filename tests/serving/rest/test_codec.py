@@ -511,13 +511,29 @@ def test_a_head_that_is_known_is_checked_against_what_follows_it() -> None:
                 codec.decode(wrong, length)
 
 
+def test_binary_requests_of_one_size_are_told_apart() -> None:
+    codec = RestCodec("m", TWO, MAX_ROWS)
+    tensors = (K, KS.tobytes()), (X, XS.tobytes())
+    first, length = with_binary(*tensors, outputs=[{"name": "y"}])
+    second, _ = with_binary(*tensors, outputs=[{"name": "z"}])
+    assert len(first) == len(second)
+    for content, wanted in [(first, 0), (first, 0), (second, 1), (second, 1), (first, 0)]:
+        query, read_inputs = at_once(codec.decode(content, length))
+        assert query.outputs == ((wanted, False),)
+        assert [bytes(values) for values in inputs_of(read_inputs)] == [XS.tobytes(), KS.tobytes()]
+        with pytest.raises(BadRequest):
+            codec.decode(content, length - 1)
+
+
 def test_heads_are_not_remembered_for_ever() -> None:
     codec = RestCodec("m", TWO, MAX_ROWS)
     for number in range(1000):
         content, length = with_binary((K, KS.tobytes()), (X, XS.tobytes()), id=str(number))
         query, _ = at_once(codec.decode(content, length))
         assert query.id == str(number)
+        codec.decode(content.replace(b'"id": "', b'"no": "' + b"x" * number), length + number)
     assert len(codec._layouts) <= 256
+    assert len(codec._starts) <= 256
 
 
 @pytest.mark.parametrize("indent", [None, 4])

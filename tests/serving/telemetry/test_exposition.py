@@ -151,9 +151,13 @@ def test_labels_of_any_text_are_read_back(*, samples: list[tuple[str, str, float
 
 @given(st.lists(st.floats(0, 100), max_size=30))
 def test_a_histogram_counts_each_value_once_in_its_bucket(values: list[float]) -> None:
-    histogram = Histogram((0.1, 1.0, 10.0))
+    histogram, at_once = Histogram((0.1, 1.0, 10.0)), Histogram((0.1, 1.0, 10.0))
     for value in values:
         histogram.add(value)
+    if values:
+        at_once.add_all(values)
+    assert at_once.counts == histogram.counts
+    assert at_once.total == pytest.approx(histogram.total)
     exposition = Exposition(openmetrics=True)
     exposition.add_histograms(MetricDescription("h", MetricKind.HISTOGRAM, "Help."), [((), histogram)])
     parse: Parse = parse_openmetrics
