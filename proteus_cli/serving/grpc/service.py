@@ -229,6 +229,7 @@ class InferCall(UnaryCall, Inference[bytes]):
 
     def abandoned(self) -> None:
         self._pipeline.cancel(self._in_flight)
+        self._in_flight = None
 
 
 class _Refused(GrpcCall):

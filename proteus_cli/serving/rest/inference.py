@@ -9,7 +9,7 @@ from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import BadRequest, BodyTooLarge, NotReady, RequestError
 from proteus_cli.serving.http1.compression import accepted_encodings, compressed
 from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange
-from proteus_cli.serving.oip.inference import Decoded, Inference, InferencePipeline, InFlight
+from proteus_cli.serving.oip.inference import NO_MEMORY, Decoded, Inference, InferencePipeline, InFlight
 from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import Inputs, InTurns, ReadInputs, Steps
 from proteus_cli.serving.rest.codec import DecodedRequest, EncodedAnswer, RestCodec
@@ -97,7 +97,7 @@ class RestInference(Inference[EncodedAnswer]):
             if pieces:
                 yield
             if not self._exchange.reserve(len(piece)):
-                raise NotReady("too many large requests at once")
+                raise NotReady(NO_MEMORY)
             pieces.append(piece)
         if len(pieces) == 1:
             return pieces[0]
@@ -126,6 +126,9 @@ class RestInference(Inference[EncodedAnswer]):
 
     def fail(self, error: RequestError) -> None:
         refuse(self._exchange, error, self._headers)
+
+    def reserve(self, size: int) -> bool:
+        return self._exchange.reserve(size)
 
     def turns(self) -> Turns:
         return self._exchange.connection.connections.turns

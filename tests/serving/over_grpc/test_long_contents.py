@@ -1,12 +1,14 @@
-"""Many typed values over gRPC are read in turns, and each request of them ends once."""
+"""Many numbers in typed contents over gRPC are read in turns, and each request of them ends once."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import pytest
 from grpc_client import INFER, STREAM, Client
-from one_device import World, run
+from one_device import LONG, World, run
 from tritonclient.grpc import service_pb2
 
 from proteus_cli.domain.request import Outcome
@@ -15,20 +17,22 @@ from proteus_cli.serving.grpc.framing import framed
 from proteus_cli.serving.grpc.service import GrpcHandler
 from proteus_cli.serving.http2.frames import ErrorCode, rst_stream
 from proteus_cli.serving.lifecycle import LifecycleEvent
+from proteus_cli.serving.oip import in_turns
 from proteus_cli.serving.oip.codes import GrpcStatus
 
 ROWS = 8
+TENSOR_BYTES = ROWS * 2 * LONG.itemsize
 METHODS = pytest.mark.parametrize("path", [INFER, STREAM])
 
 
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (inference, protobuf_wire):
-        monkeypatch.setattr(module, "SLICE_BYTES", 8)  # two values
+        monkeypatch.setattr(module, "SLICE_BYTES", 2)  # two values
 
 
 class Asked:
-    """A request of `ROWS` rows of two floats, and the turns that it takes."""
+    """A request of `ROWS` rows of two small whole numbers, and the turns that it takes."""
 
     def __init__(self, world: World, path: str, values: int = 2 * ROWS) -> None:
         handler = GrpcHandler(
@@ -36,9 +40,7 @@ class Asked:
         )
         self.world, self.client = world, Client(handler=handler)
         request = service_pb2.ModelInferRequest(model_name="f", id="a")
-        request.inputs.add(
-            name="x", datatype="FP32", shape=[ROWS, 2], contents={"fp32_contents": [float(at) for at in range(values)]}
-        )
+        request.inputs.add(name="x", datatype="INT64", shape=[ROWS, 2], contents={"int64_contents": range(values)})
         request.parameters["timeout"].int64_param = 20_000_000
         self.stream = self.client.call(path, framed(request.SerializeToString()), ended=True)
 
@@ -59,7 +61,7 @@ class Asked:
 
 
 def play(scene: Callable[[World], Awaitable[None]]) -> None:
-    run(scene)
+    run(scene, dtype=LONG)
 
 
 @METHODS
@@ -112,3 +114,51 @@ def test_a_client_that_goes_meanwhile_is_one_cancelled_request(path: str) -> Non
         assert asked.ended == ({Outcome.DROPPED: 1}, {}, 1)
 
     play(scene)
+
+
+@METHODS
+def test_their_tensors_count_as_memory_before_they_are_read(path: str) -> None:
+    async def scene(world: World) -> None:
+        asked = Asked(world, path)
+        connections = asked.client.peer.connections
+        before = connections.body_bytes
+        await asked.take_turns(1)
+        assert connections.body_bytes - before == TENSOR_BYTES
+        asked.client.peer.connection.data_received(rst_stream(asked.stream, ErrorCode.CANCEL))
+        assert connections.body_bytes == 0
+
+    play(scene)
+
+
+@METHODS
+def test_those_for_whose_tensors_there_is_no_memory_are_refused(path: str) -> None:
+    async def scene(world: World) -> None:
+        asked = Asked(world, path)
+        connections = asked.client.peer.connections
+        connections._max_body_bytes = connections.body_bytes + TENSOR_BYTES - 1
+        await asked.take_turns()
+        assert asked.client.peer.is_answered(asked.stream)
+        assert asked.ended == ({}, {"NotReady": 1}, 0)
+        assert connections.body_bytes == 0
+
+    play(scene)
+
+
+@METHODS
+@pytest.mark.parametrize("turns_before", [0, 1, 3])
+def test_a_client_that_goes_leaves_nothing_to_the_garbage_collector(path: str, turns_before: int) -> None:
+    """Which may come much later, when many requests have gone."""
+
+    async def scene(world: World) -> None:
+        asked = Asked(world, path)
+        await asked.take_turns(turns_before)
+        (task,) = map(weakref.ref, in_turns._tasks)
+        asked.client.peer.connection.data_received(rst_stream(asked.stream, ErrorCode.CANCEL))
+        await asked.take_turns()
+        assert task() is None
+
+    gc.disable()
+    try:
+        play(scene)
+    finally:
+        gc.enable()
