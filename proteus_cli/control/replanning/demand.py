@@ -1,19 +1,19 @@
 """The demand, estimated from arrivals."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
-WINDOWS_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # from two buckets to all that is kept
-PARTS = 10  # of a window, between which arrivals scatter
-AGREEMENT_SIGMAS = 3.0  # chance alone breaks it in 1 of 370 comparisons
+import numpy as np
+
+from proteus_cli.control.replanning.change_points import LEAST_BUCKETS, Rate, present_rates
+
+HORIZON_S = 20.0  # of arrivals that are kept
 
 
 class DemandEstimator:
     """Counts arrivals of each family in buckets of ``bucket_s``, for the last ``horizon_s``; ``slo_s`` by family."""
 
-    def __init__(self, slo_s: Mapping[str, float], *, bucket_s: float = 0.1, horizon_s: float = max(WINDOWS_S)) -> None:
+    def __init__(self, slo_s: Mapping[str, float], *, bucket_s: float = 0.1, horizon_s: float = HORIZON_S) -> None:
         self.families, self.slo_s = tuple(slo_s), slo_s
         self.bucket_s = bucket_s
         size = round(horizon_s / bucket_s) + 2  # beside the horizon, the running bucket and its end
@@ -39,45 +39,12 @@ class DemandEstimator:
         before = self._counts[family].before_each(range(running - number, running + 1))
         return [late - early for early, late in pairwise(before)]
 
-    def estimate(self, family: str, served_s: float, now_s: float) -> "Rate":
-        """The present rate: the mean of the longest of `WINDOWS_S` that agrees with all shorter ones.
-
-        A short window sees a change early, a long one says more of a rate that stays (Lepski's method). Windows agree
-        where they differ by `AGREEMENT_SIGMAS` standard deviations of the shorter one at most. Windows that began
-        before the server did, ``served_s`` ago, are left out.
-        """
-        known_s = [window_s for window_s in WINDOWS_S if window_s <= served_s] or [WINDOWS_S[0]]
-        arrivals = self.arrivals(family, known_s[-1], now_s)
-        rates_qps = [sum(arrivals[-round(window_s / self.bucket_s) :]) / window_s for window_s in known_s]
-        scatter = [dispersion(arrivals, max(1, round(window_s / self.bucket_s / PARTS))) for window_s in known_s]
-        found = 0
-        for place in range(1, len(known_s)):
-            bound = AGREEMENT_SIGMAS**2 * rates_qps[place]
-            if any((rates_qps[place] - rates_qps[i]) ** 2 * known_s[i] > bound * scatter[i] for i in range(place)):
-                break
-            found = place
-        return Rate(rates_qps[found], math.sqrt(rates_qps[found] * scatter[found] / known_s[found]))
-
-
-def dispersion(arrivals: Sequence[int], width: int) -> float:
-    """Variance over mean of the arrivals in windows of ``width`` buckets; 1 is Poisson.
-
-    Counted from the differences of neighbouring windows (Allan's variance), so that a trend is no scatter, and without
-    the largest of them, which may be a step. At least 1: arrivals that look regular for seconds need not stay so.
-    """
-    totals = [sum(arrivals[end - width : end]) for end in range(len(arrivals), width - 1, -width)]
-    squares = sorted((late - early) ** 2 for early, late in pairwise(totals))
-    if len(squares) < 2 or not sum(totals):  # noqa: PLR2004 - nothing beside the largest
-        return 1.0
-    return max(1.0, sum(squares[:-1]) / (2 * (len(squares) - 1)) / (sum(totals) / len(totals)))
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """A rate that is known but for a standard deviation, in queries per second."""
-
-    qps: float
-    deviation_qps: float
+    def estimates(self, over_s: float, now_s: float) -> list[Rate]:
+        """The present rate of each family, from the arrivals of the last ``over_s``."""
+        over_s = min(max(over_s, LEAST_BUCKETS * self.bucket_s), HORIZON_S)
+        return present_rates(
+            np.array([self.arrivals(family, over_s, now_s) for family in self.families]), self.bucket_s
+        )
 
 
 class Counts:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from proteus_cli.control.replanning.demand import Rate
+from proteus_cli.control.replanning.change_points import Rate
 from proteus_cli.domain.arrays import Floats
 from proteus_cli.domain.forecast import LossCurve
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from proteus_cli.control.replanning.demand import WINDOWS_S, DemandEstimator, Rate
+from proteus_cli.control.replanning.change_points import Rate
+from proteus_cli.control.replanning.demand import HORIZON_S, DemandEstimator
 from proteus_cli.control.replanning.loss_curves import HISTORY_S, loss_curves
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import NONE_OUT, Outages
@@ -120,9 +121,8 @@ class ForecastRule:
         served_s = context.now_s - context.started_s
         if served_s < self.first_s:
             return None
-        for family in context.demand.families:
+        for family, rate in self._rates(context).items():
             planned_qps = max(context.plan.demand_qps.get(family, 0.0), self.min_demand_qps)
-            rate = self._rate(context, family)
             if rate.qps - self.up_sigmas * rate.deviation_qps > planned_qps:
                 slowdown = context.slowdown[family]
                 slower = f" at {slowdown:.1f} × the profiled times" if slowdown > NOTABLE_SLOWDOWN else ""
@@ -137,7 +137,7 @@ class ForecastRule:
     def target_demand(self, context: ReplanContext) -> Demand:
         demand, now_s = context.demand, context.now_s
         over_s = min(now_s - context.started_s, HISTORY_S)
-        rates = [self._rate(context, family) for family in demand.families]
+        rates = tuple(self._rates(context).values())
         arrivals = [demand.arrivals(family, over_s, now_s) for family in demand.families]
         return _forecast(rates, context.slack_s, arrivals, demand.bucket_s)
 
@@ -150,14 +150,17 @@ class ForecastRule:
     def _is_idle(self, context: ReplanContext) -> bool:
         """Nothing has arrived for as long as anything is known, and the plan is for that."""
         return max(context.plan.demand_qps.values(), default=0.0) <= self.min_demand_qps and not any(
-            context.demand.rate_qps(family, max(WINDOWS_S), context.now_s) for family in context.demand.families
+            context.demand.rate_qps(family, HORIZON_S, context.now_s) for family in context.demand.families
         )
 
-    def _rate(self, context: ReplanContext, family: str) -> Rate:
-        """At profiled speed."""
-        rate = context.demand.estimate(family, context.now_s - context.started_s, context.now_s)
-        slowdown = context.slowdown[family]
-        return Rate(max(rate.qps * slowdown, self.min_demand_qps), rate.deviation_qps * slowdown)
+    def _rates(self, context: ReplanContext) -> dict[str, Rate]:
+        """By family, at profiled speed."""
+        rates = context.demand.estimates(context.now_s - context.started_s, context.now_s)
+        return {
+            family: Rate(max(rate.qps * slowdown, self.min_demand_qps), rate.deviation_qps * slowdown)
+            for family, rate in zip(context.demand.families, rates, strict=True)
+            for slowdown in [context.slowdown[family]]
+        }
 
 
 def _forecast(

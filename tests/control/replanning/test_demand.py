@@ -1,8 +1,7 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from proteus_cli.control.replanning.demand import DemandEstimator, dispersion
+from proteus_cli.control.replanning.change_points import Rate
+from proteus_cli.control.replanning.demand import DemandEstimator
 
 
 def seen(*seconds: float, rows: int = 1) -> DemandEstimator:
@@ -48,31 +47,16 @@ def test_what_is_older_than_the_horizon_is_forgotten() -> None:
     assert demand.rate_qps("a", 10.0, now_s=100.0) == pytest.approx(1.0)
 
 
-def test_the_estimate_of_a_steady_rate_is_the_mean_of_the_longest_window() -> None:
-    """10 qps for 30 s: the deviation over 20 s is √(10/20)."""
-    rate = seen(*(0.05 + i / 10 for i in range(300))).estimate("a", served_s=30.0, now_s=30.01)
-    assert rate.qps == pytest.approx(10.0)
-    assert rate.deviation_qps == pytest.approx(0.5**0.5)
-
-
-def test_after_a_step_the_estimate_is_of_a_window_since_then() -> None:
-    """10 qps, then 100 for 1 s: the mean of 2 s, 55, is far from both."""
+def test_the_present_rates_are_those_of_all_families_since_they_changed() -> None:
+    """10 qps, then 100 for 1 s; the other family has none."""
     steps = [0.05 + i / 10 for i in range(200)] + [20.0 + (i + 0.5) / 100 for i in range(100)]
-    rate = seen(*steps).estimate("a", served_s=21.0, now_s=21.01)
-    assert rate.qps == pytest.approx(100.0)
-    assert rate.deviation_qps >= 10.0
+    stepped, silent = seen(*steps).estimates(over_s=21.0, now_s=21.01)
+    assert stepped.qps == pytest.approx(100.0)
+    assert stepped.deviation_qps >= 10.0
+    assert silent == Rate(0.0, 0.0)
 
 
-def test_windows_that_began_before_the_server_are_left_out() -> None:
-    assert seen(*(0.05 + i / 10 for i in range(30))).estimate("a", served_s=3.0, now_s=3.01).qps == pytest.approx(10.0)
-
-
-@given(st.lists(st.integers(0, 1000), max_size=200), st.integers(1, 20))
-def test_dispersion_is_that_of_poisson_arrivals_or_more(arrivals: list[int], width: int) -> None:
-    assert 1.0 <= dispersion(arrivals, width) < float("inf")
-
-
-def test_one_step_is_no_dispersion_and_clumps_are() -> None:
-    assert dispersion([1] * 50 + [10] * 50, 1) == 1.0
-    assert dispersion([100, *[0] * 9] * 10, 1) > 50
-    assert dispersion([100, *[0] * 9] * 10, 10) == 1.0
+def test_the_time_before_the_server_served_is_left_out() -> None:
+    demand = seen(*(0.05 + i / 10 for i in range(30)))
+    assert demand.estimates(over_s=3.0, now_s=3.01)[0].qps == pytest.approx(10.0)
+    assert demand.estimates(over_s=0.0, now_s=3.01)[0].qps == pytest.approx(10.0)  # of the least that has a rate
