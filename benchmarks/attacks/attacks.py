@@ -74,6 +74,7 @@ def _grpc() -> Iterator[Attack]:
     yield Attack("gRPC, malformed requests in a row", over_http2.malformed_requests, is_grpc=True)
     yield Attack("gRPC, empty messages in a stream", over_http2.empty_messages, is_grpc=True)
     yield Attack(f"gRPC, {VALUES:,} typed values", over_http2.typed_values, is_grpc=True)
+    yield Attack(f"gRPC, {VALUES:,} typed values, gzipped", over_http2.typed_values_gzipped, is_grpc=True)
     yield Attack(f"gRPC, {VALUES:,} typed values from many", over_http2.typed_values, SOME, CROWD_HELD_MS, is_grpc=True)
 
 

@@ -47,7 +47,6 @@ class GrpcCall(MessageReader):
     """
 
     __slots__ = ("_has_begun", "request")
-    takes_tensors = False
 
     def __init__(self, request: CallHeaders, stream: Http2Stream) -> None:
         max_bytes = request.max_message_bytes

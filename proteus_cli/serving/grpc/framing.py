@@ -9,14 +9,16 @@ frames that a turn leaves, and those that come while a call has no room, wait in
 Source: the "gRPC over HTTP2" and "Compression" documents of the gRPC project.
 """
 
+from collections.abc import Iterator
+
 from proteus_cli.domain.arrays import Buffer
-from proteus_cli.errors import BodyTooLarge
+from proteus_cli.errors import BodyTooLarge, CorruptBody
 from proteus_cli.serving.grpc.status import CallError
 from proteus_cli.serving.http2.limits import KIB
 from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.codes import GrpcStatus
 from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S
-from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompress
+from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompressed_pieces
 from proteus_cli.serving.transport.unset_bytes import unset_bytes
 
 PREFIX_BYTES = 5
@@ -38,13 +40,17 @@ class MessageReader:
     What is kept is counted among the bodies in memory. After a message of a call that ``may_idle`` the client may take
     any time until the next one. ``_is_stopped``: complete messages may wait until `read_on`. ``_is_over``: nothing more
     is read.
+
+    Messages of methods that take tensors may be compressed when they are handed on, and then ``is_compressed``: those
+    unpack them in turns, by `unpacked`.
     """
 
     __slots__ = (
         "_connections", "_frame", "_frame_left", "_has_all", "_is_gzip", "_is_over", "_is_stopped", "_kept_bytes",
-        "_max_bytes", "_needed_bytes", "_pieces", "_reserved_bytes", "stream",
+        "_max_bytes", "_needed_bytes", "_pieces", "_reserved_bytes", "is_compressed", "stream",
     )  # fmt: skip
     may_idle = True
+    takes_tensors = False
 
     def __init__(self, stream: Http2Stream, max_message_bytes: int, *, is_gzip: bool) -> None:
         self.stream, self._connections = stream, stream.connection.connections
@@ -53,7 +59,7 @@ class MessageReader:
         self._pieces: list[Buffer] = []  # of a frame that is coming in, or of frames that wait, behind the large one
         self._frame_left = self._kept_bytes = self._needed_bytes = 0
         self._reserved_bytes = 0  # for what is kept, and for the message that is being answered
-        self._has_all = self._is_over = self._is_stopped = False
+        self._has_all = self._is_over = self._is_stopped = self.is_compressed = False
 
     def message(self, message: Buffer) -> None:
         """Take the next message. Raises `RequestError` or `CallError` to end the call."""
@@ -172,7 +178,10 @@ class MessageReader:
 
     def _take(self, flag: int, message: Buffer) -> None:
         self.stream.connection.flood_budget.message_received()
-        self.message(self._decompressed(message, flag) if flag else message)
+        if flag and (flag != 1 or not self._is_gzip):
+            raise CallError(GrpcStatus.INTERNAL, "a compressed message without a grpc-encoding")
+        self.is_compressed = bool(flag) and self.takes_tensors
+        self.message(b"".join(self.unpacked(message)) if flag and not self.takes_tensors else message)
 
     def _stop(self, rest: Buffer) -> None:
         """Keep messages for later: for the next turn, or for when the call has room."""
@@ -226,14 +235,11 @@ class MessageReader:
         self._connections.free(size)
         self._reserved_bytes -= size
 
-    def _decompressed(self, message: Buffer, flag: int) -> Buffer:
-        if flag != 1 or not self._is_gzip:
-            raise CallError(GrpcStatus.INTERNAL, "a compressed message without a grpc-encoding")
+    def unpacked(self, message: Buffer) -> Iterator[bytes]:
+        """The pieces of a compressed message. Raises `CorruptBody`, `BodyTooLarge`."""
         try:
-            return decompress(message, Compression.GZIP, self._max_bytes)
+            yield from decompressed_pieces(message, Compression.GZIP, self._max_bytes)
         except CorruptContent as error:
-            raise CallError(
-                GrpcStatus.INTERNAL, f"a message that is not what its grpc-encoding says: {error}"
-            ) from None
+            raise CorruptBody(f"a message that is not what its grpc-encoding says: {error}") from None
         except ContentTooLarge:
             raise BodyTooLarge(f"the message unpacks to more than {self._max_bytes} bytes") from None

@@ -11,8 +11,10 @@ from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.messages import ModelInferResponse, ModelStreamInferResponse
 from proteus_cli.serving.http2.limits import KIB, MIB
 from proteus_cli.serving.http2.stream import Http2Stream
-from proteus_cli.serving.oip.inference import NO_MEMORY, Decoded, Inference, InferencePipeline, InFlight
+from proteus_cli.serving.oip.inference import Decoded, Inference, InferencePipeline, InFlight
+from proteus_cli.serving.oip.unpacking import NO_MEMORY, put_together
 from proteus_cli.serving.requests.in_flight import Answered
+from proteus_cli.serving.requests.query import InTurns, Steps
 from proteus_cli.serving.transport.turns import Turns
 
 if TYPE_CHECKING:
@@ -95,9 +97,16 @@ class _StreamRequest(Inference[bytes]):
         self.in_flight: InFlight | None = None
         self.response: bytes | None = None
 
-    def decode(self, content: Buffer) -> Decoded:
+    def decode(self, content: Buffer) -> Decoded | InTurns[Decoded]:
         if not self.reserve(len(content) + _REQUEST_BYTES):
             raise NotReady(NO_MEMORY)
+        return InTurns(self._unpacked_and_decoded(content)) if self._call.is_compressed else self._decoded(content)
+
+    def _unpacked_and_decoded(self, content: Buffer) -> Steps[Decoded]:
+        message = yield from put_together(self._call.unpacked(content), self.reserve)
+        return self._decoded(memoryview(message))
+
+    def _decoded(self, content: Buffer) -> Decoded:
         self._query, read_inputs = self._call.codec.decode(content, self._call.request.timeout_s)
         return self._query, read_inputs
 

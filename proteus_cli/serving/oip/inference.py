@@ -27,6 +27,7 @@ from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import DeadlineExceeded, InternalError, NotReady, RequestError
 from proteus_cli.serving.oip.codes import request_error
 from proteus_cli.serving.oip.in_turns import result_of, start
+from proteus_cli.serving.oip.unpacking import NO_MEMORY
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
 from proteus_cli.serving.requests.query import Inputs, InTurns, Query, ReadInputs
@@ -41,8 +42,6 @@ Encoded = TypeVar("Encoded")
 Decoded = tuple[Query, ReadInputs | InTurns[Inputs]]
 InFlight = InFlightRequest | asyncio.Task[None]
 """What is cancelled where the client goes."""
-
-NO_MEMORY = "too many large requests at once"
 
 
 class Inference(ABC, Generic[Encoded]):
