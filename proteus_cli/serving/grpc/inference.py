@@ -226,11 +226,14 @@ def _contents(tensor: Any, packed: PackedValues | None, spec: TensorSpec, rows: 
     name = _CONTENTS.get(tensor.datatype)
     if name is None:
         raise BadRequest(f"input `{tensor.name}`: {tensor.datatype} has no typed contents; use raw_input_contents")
+    needed, count = rows * _row_bytes(spec) // spec.dtype.itemsize, 0
     if packed is not None and packed.floats is not None:
         _require_field(tensor, name, [packed.floats])
-        oip.require_bytes(spec.name, len(packed.content), rows, spec)
+        count, more_bytes = divmod(len(packed.content), spec.dtype.itemsize)
+        if more_bytes:
+            raise BadRequest("the message is not a ModelInferRequest")
+        _require_count(tensor, count, needed)
         return packed.content
-    needed, count = rows * _row_bytes(spec) // spec.dtype.itemsize, 0
     values = np.empty(needed, spec.dtype)
     for contents in (tensor.contents,) if packed is None else map(parse_contents, slices_of(packed)):
         _require_field(tensor, name, [field.name for field, _ in contents.ListFields()])
@@ -245,8 +248,7 @@ def _contents(tensor: Any, packed: PackedValues | None, spec: TensorSpec, rows: 
                 raise BadRequest(f"input `{tensor.name}`: values don't fit {tensor.datatype}")
         values[first:count] = wide
         yield
-    if count != needed:
-        raise BadRequest(f"input `{tensor.name}` has {count} values; its shape needs {needed}")
+    _require_count(tensor, count, needed)
     return values.data.cast("B")
 
 
@@ -257,6 +259,11 @@ def _are_bytes(values: PackedValues | None) -> bool:
 def _require_field(tensor: Any, name: str, present: Sequence[str]) -> None:
     if present not in ([name], []):
         raise BadRequest(f"input `{tensor.name}`: {tensor.datatype} comes as {name}, not {', '.join(present)}")
+
+
+def _require_count(tensor: Any, count: int, needed: int) -> None:
+    if count != needed:
+        raise BadRequest(f"input `{tensor.name}` has {count} values; its shape needs {needed}")
 
 
 def _described(

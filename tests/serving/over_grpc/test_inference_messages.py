@@ -262,13 +262,22 @@ def test_floats_in_contents_are_no_copy_of_the_message() -> None:
     assert any(bytes(floats))
 
 
+def test_floats_in_contents_that_are_cut_off_are_refused() -> None:
+    request = service_pb2.ModelInferRequest(model_name="a")
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 2])
+    floats = length_delimited(b"\x2a", length_delimited(b"\x32", bytes(7)))
+    tensor = length_delimited(b"\x2a", request.inputs.pop().SerializeToString() + floats)
+    with pytest.raises(BadRequest, match="not a ModelInferRequest"):
+        inputs_of(GrpcCodec(cast("Any", OneInput())), request.SerializeToString() + tensor)
+
+
 @pytest.mark.parametrize("values", [39_999, 40_001])
 def test_floats_in_contents_of_a_wrong_number_are_refused(values: int) -> None:
     request = good_request(20_000)
     del request.raw_input_contents[:]
     request.inputs[0].contents.fp32_contents.extend([0.5] * values)
     request.inputs[1].contents.int64_contents.extend([7] * 20_000)
-    with pytest.raises(BadRequest, match=f"input `x` has {4 * values} bytes of data; its type and shape need 160000"):
+    with pytest.raises(BadRequest, match=f"input `x` has {values} values; its shape needs 40000"):
         inputs_of(GrpcCodec(plane()), request.SerializeToString())
 
 
