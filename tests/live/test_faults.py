@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from pathlib import Path
@@ -308,13 +309,17 @@ def test_where_the_thread_of_a_device_ends_the_device_is_lost_and_opened_again(
         (made.root / str(live.process.pid)).write_text("cpu0-run")
         status = live.until(lambda status: status["devices"]["cpu0"]["losses"] == 1)
         live.until(is_back(1, "cpu0"))
-        back_s = time.monotonic()
         time.sleep(9.0)
     assert "cpu0-run has ended" in live.log.read_text()
     assert status["devices"]["cpu1"]["losses"] == 0
     assert violations(steady.ended("shapes")) < 0.02  # the target: over ten seconds
     assert "failed" not in steady.tally("shapes")
-    assert "cpu0" in devices_of(steady.ended("shapes", back_s))
+    with ThreadPoolExecutor(8) as pool:  # so many at once that cpu0 is needed, or helps
+        stop_s, devices = time.monotonic() + ANSWER_WITHIN_S, set[str]()
+        while "cpu0" not in devices and time.monotonic() < stop_s:
+            replies = pool.map(lambda _: live.infer("shapes", _FOUR), range(64))
+            devices |= {reply.document().get("parameters", {}).get("device", "") for reply in replies}
+    assert "cpu0" in devices
 
 
 # --- models and engines, which are real
