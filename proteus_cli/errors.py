@@ -161,6 +161,10 @@ class BodyTooLarge(RequestError):
     pass
 
 
+class CorruptBody(RequestError):
+    """Of another encoding than it says."""
+
+
 class RetryLater(RequestError):
     """``retry_after_s``: when a retry may succeed."""
 

@@ -9,7 +9,7 @@ from benchmarks.attacks.target import VALUES
 HELD_MS = 10.0  # by four connections that send as fast as they can; the bound of docs/security.md
 CROWD_HELD_MS = 20.0  # by more, which add up
 FEW, SOME, CROWD = 4, 20, 1000
-DECODED_TIMES = 3.0  # a body of JSON, and twice as many bytes of FP32 that it holds at most
+GIVEN_UP_S = 0.5  # after a request was sent, before it can be answered
 
 Traffic = Callable[[], Iterator[bytes]]
 """What one connection sends, piece by piece; once there is no more, it stays open."""
@@ -20,8 +20,7 @@ class Attack:
     """``connections`` that send ``traffic`` as fast as the server reads it.
 
     With ``wave_s`` they act together: at each wave all that are open send their next piece, those that have none close,
-    and those that were closed open again. ``is_closed``: the server must close them. What it counts of a request may be
-    held ``held_times`` in memory.
+    and those that were closed open again. ``is_closed``: the server must close them.
     """
 
     name: str
@@ -31,7 +30,6 @@ class Attack:
     is_grpc: bool = False
     wave_s: float = 0.0
     is_closed: bool = False
-    held_times: float = 1.0
 
 
 def _http1() -> Iterator[Attack]:
@@ -50,16 +48,13 @@ def _http1() -> Iterator[Attack]:
 
 
 def _json() -> Iterator[Attack]:
-    yield Attack(f"JSON, {VALUES:,} values", over_http1.many_values, held_times=DECODED_TIMES)
-    yield Attack(f"JSON, {VALUES:,} values, gzipped", over_http1.many_values_gzipped, held_times=DECODED_TIMES)
+    yield Attack(f"JSON, {VALUES:,} values", over_http1.many_values)
+    yield Attack(f"JSON, {VALUES:,} values, gzipped", over_http1.many_values_gzipped)
+    yield Attack("JSON, a long string among numbers, gzipped", over_http1.string_among_numbers)
+    yield Attack("JSON, bodies of `[]` from many", over_http1.empty_lists, SOME, CROWD_HELD_MS)
+    yield Attack(f"JSON, {VALUES:,} values from many", over_http1.many_values, SOME, CROWD_HELD_MS)
     yield Attack(
-        "JSON, a long string among numbers, gzipped", over_http1.string_among_numbers, held_times=DECODED_TIMES
-    )
-    yield Attack(
-        "JSON, bodies of `[]` from many", over_http1.empty_lists, SOME, CROWD_HELD_MS, held_times=DECODED_TIMES
-    )
-    yield Attack(
-        f"JSON, {VALUES:,} values from many", over_http1.many_values, SOME, CROWD_HELD_MS, held_times=DECODED_TIMES
+        f"JSON, {VALUES:,} values, given up", over_http1.many_values_once, SOME, CROWD_HELD_MS, wave_s=GIVEN_UP_S
     )
 
 
@@ -79,6 +74,7 @@ def _grpc() -> Iterator[Attack]:
     yield Attack("gRPC, malformed requests in a row", over_http2.malformed_requests, is_grpc=True)
     yield Attack("gRPC, empty messages in a stream", over_http2.empty_messages, is_grpc=True)
     yield Attack(f"gRPC, {VALUES:,} typed values", over_http2.typed_values, is_grpc=True)
+    yield Attack(f"gRPC, {VALUES:,} typed values, gzipped", over_http2.typed_values_gzipped, is_grpc=True)
     yield Attack(f"gRPC, {VALUES:,} typed values from many", over_http2.typed_values, SOME, CROWD_HELD_MS, is_grpc=True)
 
 

@@ -67,6 +67,10 @@ def many_values() -> Iterator[bytes]:
     return repeat(_many_values())
 
 
+def many_values_once() -> Iterator[bytes]:
+    yield _many_values()
+
+
 def many_values_gzipped() -> Iterator[bytes]:
     return repeat(_many_values_gzipped())
 

@@ -1,5 +1,6 @@
 """What attackers send over HTTP/2 and gRPC. Each function gives the pieces of one connection."""
 
+import gzip
 import struct
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -29,6 +30,7 @@ _AT_ONCE = 100  # calls of a piece
 _FRAMES = 2000  # of a piece
 _TABLE_ENTRIES = 60  # of a header block
 _DATA_BYTES = 16 * 1024
+_GZIP = b"\0\x0dgrpc-encoding\x04gzip"
 
 
 def crumbs() -> Iterator[bytes]:
@@ -86,7 +88,7 @@ def empty_messages() -> Iterator[bytes]:
 
 
 def typed_values() -> Iterator[bytes]:
-    pieces = _typed_values()
+    pieces = _pieces(_framed(_typed_values()))
 
     def call(stream: int) -> bytes:
         data = b"".join(frame(DATA, 0, stream, piece) for piece in pieces)
@@ -95,13 +97,25 @@ def typed_values() -> Iterator[bytes]:
     return _calls(call, at_once=1)
 
 
+def typed_values_gzipped() -> Iterator[bytes]:
+    packed = gzip.compress(_typed_values(), 9)
+    content = b"\1" + len(packed).to_bytes(4, "big") + packed
+    return _calls(
+        lambda stream: _headers(stream, GRPC_INFER.encode(), _GZIP) + frame(DATA, END_STREAM, stream, content),
+        at_once=1,
+    )
+
+
 @cache
-def _typed_values() -> list[bytes]:
-    """A message in pieces for DATA."""
+def _typed_values() -> bytes:
     contents = {"fp32_contents": [0.5] * VALUES}
     shape = [LARGE_ROWS, *LARGE_SHAPE]
     tensor = service_pb2.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=shape, contents=contents)
-    content = _framed(service_pb2.ModelInferRequest(model_name=LARGE, inputs=[tensor]).SerializeToString())
+    return bytes(service_pb2.ModelInferRequest(model_name=LARGE, inputs=[tensor]).SerializeToString())
+
+
+def _pieces(content: bytes) -> list[bytes]:
+    """For DATA."""
     return [content[at : at + _DATA_BYTES] for at in range(0, len(content), _DATA_BYTES)]
 
 

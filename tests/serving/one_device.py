@@ -20,10 +20,13 @@ from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
 from proteus_cli.serving.requests.query import Query, RequestOptions
 
-FLOAT = np.dtype(np.float32)
-TWICE = Signature((TensorSpec("x", FLOAT, (2,)),), (TensorSpec("y", FLOAT, (2,)),))
+FLOAT, LONG = np.dtype(np.float32), np.dtype(np.int64)
 SLO_S = 0.1
 AT_ONCE_S, SLOW_S = 10e-6, 0.01
+
+
+def twice(dtype: "np.dtype[Any]") -> Signature:
+    return Signature((TensorSpec("x", dtype, (2,)),), (TensorSpec("y", dtype, (2,)),))
 
 
 class HeldExecutor:
@@ -32,19 +35,21 @@ class HeldExecutor:
     runs_inline = True
     pid = None
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: "np.dtype[Any]") -> None:
+        self.dtype = dtype
         self.held: list[tuple[Batch, BatchCallback]] = []
         self.runs: list[int] = []
 
     async def load(self, key: VariantKey, model: object, warm_up_rows: int) -> Signature:
-        return TWICE
+        return twice(self.dtype)
 
     def unload(self, key: VariantKey) -> None:
         pass
 
     def run(self, batch: Batch) -> BatchResult:
         self.runs.append(batch.rows)
-        rows = np.frombuffer(b"".join(bytes(inputs[0]) for _, inputs in batch.parts), FLOAT).reshape(batch.rows, 2)
+        content = b"".join(bytes(inputs[0]) for _, inputs in batch.parts)
+        rows = np.frombuffer(content, self.dtype).reshape(batch.rows, 2)
         with np.errstate(over="ignore"):
             return BatchResult((rows * 2,), 0.001)
 
@@ -74,16 +79,17 @@ class World:
         is_emulated: bool = False,
         max_timeout_s: float = inf,
         row_s: float = 0.0,
+        dtype: "np.dtype[Any]" = FLOAT,
     ) -> None:
         times_s = {rows: latency_s + row_s * rows for rows in (1, 2, 4, 8)}
         profile = make_profile(device, make_measured("f", "v", 0.9, times_s))
         self.plan = make_plan(make_placement(device, "f", "v", max_batch=8, rate_qps=10, capacity_qps=8 / latency_s))
         clock = asyncio.get_running_loop().time
         controller = Controller({"f": SLO_S}, {device: 1}, live_policy_named("proteus"))
-        self.executor = HeldExecutor()
+        self.executor = HeldExecutor(dtype)
         models: Any = {("f", "v"): None}
         self.plane = make_data_plane(
-            controller, [ServedFamily("f", TWICE, SLO_S, max_rows=8, best_accuracy=0.9)], [device],
+            controller, [ServedFamily("f", twice(dtype), SLO_S, max_rows=8, best_accuracy=0.9)], [device],
             lambda _device, _on_lost: self.executor, clock, models=models, profiles={device: profile},
             refuses_non_finite=refuses_non_finite, is_emulated=is_emulated, max_timeout_s=max_timeout_s,
         )  # fmt: skip

@@ -47,7 +47,6 @@ class GrpcCall(MessageReader):
     """
 
     __slots__ = ("_has_begun", "request")
-    takes_tensors = False
 
     def __init__(self, request: CallHeaders, stream: Http2Stream) -> None:
         max_bytes = request.max_message_bytes
@@ -83,6 +82,7 @@ class GrpcCall(MessageReader):
 
     def cancelled(self) -> None:
         self._is_over = True
+        self._frame = None
         self._pieces.clear()
         self.free()
         self.abandoned()

@@ -2,23 +2,27 @@
 
 The prefix is a flag, 1 if the message is compressed, and the message's length. A frame may come in any pieces, and a
 piece may hold many frames. `MessageReader` puts messages together and checks each frame: its length, its compression,
-that it is complete where the stream ends, and how long the client takes to send it. A frame that is not the first of
-its piece is a unit of work; frames that a turn leaves, and those that come while a call has no room, wait in pieces.
+that it is complete where the stream ends, and how long the client takes to send it. A large frame has its place in
+memory, for which it is counted, once its length is known. A frame that is not the first of its piece is a unit of work;
+frames that a turn leaves, and those that come while a call has no room, wait in pieces.
 
 Source: the "gRPC over HTTP2" and "Compression" documents of the gRPC project.
 """
 
+from collections.abc import Iterator
+
 from proteus_cli.domain.arrays import Buffer
-from proteus_cli.errors import BodyTooLarge
+from proteus_cli.errors import BodyTooLarge, CorruptBody
 from proteus_cli.serving.grpc.status import CallError
 from proteus_cli.serving.http2.limits import KIB
 from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.codes import GrpcStatus
 from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S
-from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompress
+from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompressed_pieces
+from proteus_cli.serving.transport.unset_bytes import unset_bytes
 
 PREFIX_BYTES = 5
-_VIEWED_BYTES = 64 * KIB  # a message from here on is a view of what was read; smaller ones are copied
+_LARGE_BYTES = 64 * KIB  # a frame from here on is read into its place, and its message a view of it
 UNCOUNTED_BYTES = 4 * KIB  # of a complete message
 _BYTES_PER_UNIT = 16 * KIB  # of work: they are put together, copied, and read
 _PIECE_BYTES = 64  # what a piece takes in memory besides its content
@@ -33,24 +37,29 @@ def framed(message: bytes) -> bytes:
 class MessageReader:
     """Reads the messages of a call, and hands each to `message`, and at their end calls `ended`, as subclasses define.
 
-    What is kept in pieces is counted among the bodies in memory. After a message of a call that ``may_idle`` the client
-    may take any time until the next one. ``_is_stopped``: complete messages may wait until `read_on`. ``_is_over``:
-    nothing more is read.
+    What is kept is counted among the bodies in memory. After a message of a call that ``may_idle`` the client may take
+    any time until the next one. ``_is_stopped``: complete messages may wait until `read_on`. ``_is_over``: nothing more
+    is read.
+
+    Messages of methods that take tensors may be compressed when they are handed on, and then ``is_compressed``: those
+    unpack them in turns, by `unpacked`.
     """
 
     __slots__ = (
-        "_connections", "_has_all", "_is_gzip", "_is_over", "_is_stopped", "_kept_bytes", "_max_bytes", "_needed_bytes",
-        "_pieces", "_reserved_bytes", "stream",
+        "_connections", "_frame", "_frame_left", "_has_all", "_is_gzip", "_is_over", "_is_stopped", "_kept_bytes",
+        "_max_bytes", "_needed_bytes", "_pieces", "_reserved_bytes", "is_compressed", "stream",
     )  # fmt: skip
     may_idle = True
+    takes_tensors = False
 
     def __init__(self, stream: Http2Stream, max_message_bytes: int, *, is_gzip: bool) -> None:
         self.stream, self._connections = stream, stream.connection.connections
         self._max_bytes, self._is_gzip = max_message_bytes, is_gzip
-        self._pieces: list[Buffer] = []  # of a message that is coming in, or of messages that wait
-        self._kept_bytes = self._needed_bytes = 0
-        self._reserved_bytes = 0  # for the pieces, and for the message that is being answered
-        self._has_all = self._is_over = self._is_stopped = False
+        self._frame: bytearray | None = None  # a large one, of which ``_frame_left`` bytes are to come
+        self._pieces: list[Buffer] = []  # of a frame that is coming in, or of frames that wait, behind the large one
+        self._frame_left = self._kept_bytes = self._needed_bytes = 0
+        self._reserved_bytes = 0  # for what is kept, and for the message that is being answered
+        self._has_all = self._is_over = self._is_stopped = self.is_compressed = False
 
     def message(self, message: Buffer) -> None:
         """Take the next message. Raises `RequestError` or `CallError` to end the call."""
@@ -76,26 +85,30 @@ class MessageReader:
             0 <= size <= UNCOUNTED_BYTES
             and not content[0]
             and int.from_bytes(content[1:PREFIX_BYTES], "big") == size <= self._max_bytes
-            and not self._pieces
+            and not self._has_kept
             and not self._is_over
         )
 
     def read(self, content: Buffer, *, ended: bool) -> None:
         """Take the next piece of the stream. Raises `BodyTooLarge`, `CallError`, and what `message` raises."""
         self._has_all = ended
-        if not self._pieces:
+        if not self._has_kept:
             self._read_frames(content)
         else:
             self._keep(content)
             if self._is_stopped:
                 return
-            if self._kept_bytes >= self._needed_bytes and not self._is_postponed():
-                self._read_frames(self._taken())
+            if not self._frame_left and self._kept_bytes >= self._needed_bytes and not self._is_postponed():
+                self._read_kept()
         self._after_read(len(content))
+
+    @property
+    def _has_kept(self) -> bool:
+        return bool(self._pieces) or self._frame is not None
 
     def _is_postponed(self) -> bool:
         """Whether a long message waits for the next turn, as the loop is crowded; else it counts as work."""
-        units, connection = self._kept_bytes // _BYTES_PER_UNIT, self.stream.connection
+        units, connection = (len(self._frame or b"") + self._kept_bytes) // _BYTES_PER_UNIT, self.stream.connection
         if units and self._connections.loop_turn.is_crowded:
             self._is_stopped = True
             connection.later(self.go_on)
@@ -108,7 +121,7 @@ class MessageReader:
     def read_on(self) -> None:
         """Read the messages that wait. Raises like `read`."""
         self._is_stopped = False
-        self._read_frames(self._taken())
+        self._read_kept()
         self._after_read(0)
 
     def _after_read(self, received_bytes: int) -> None:
@@ -118,16 +131,24 @@ class MessageReader:
             self.stream.waiting_since_s = None
         elif not self._has_all:
             self._note_waiting(received_bytes)
-        elif self._pieces:
+        elif self._has_kept:
             raise CallError(GrpcStatus.INTERNAL, "a message that is cut off")
         else:
             self.ended()
 
-    def _taken(self) -> Buffer:
-        """What was kept; it counts no more, but a message that is being answered does."""
-        self._free(self._kept_bytes + _PIECE_BYTES * len(self._pieces))
-        pieces, self._pieces, self._kept_bytes = self._pieces, [], 0
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    def _read_kept(self) -> None:
+        """Read what was kept; it counts no more, but a message that is being answered does."""
+        if self._frame is not None:
+            if not self.has_room:
+                self._is_stopped = True
+                return
+            frame, self._frame = self._frame, None
+            self._free(len(frame))
+            self._take(frame[0], memoryview(frame)[PREFIX_BYTES:])
+        if self._pieces and not self._is_over:
+            self._free(self._kept_bytes + _PIECE_BYTES * len(self._pieces))
+            pieces, self._pieces, self._kept_bytes = self._pieces, [], 0
+            self._read_frames(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def _read_frames(self, data: Buffer) -> None:
         at, stop, size, connection = 0, PREFIX_BYTES, len(data), self.stream.connection
@@ -143,17 +164,24 @@ class MessageReader:
                 raise BodyTooLarge(f"the message is larger than {self._max_bytes} bytes")
             if stop > size:
                 break
-            message: Buffer = memoryview(data)[first:stop]
-            if stop - at < _VIEWED_BYTES:
-                message = bytes(message)
-            connection.flood_budget.message_received()
-            self.message(self._decompressed(message, data[at]) if data[at] else message)
+            self._take(data[at], bytes(data[first:stop]))
             if self._is_over:
                 return
             at, stop = stop, stop + PREFIX_BYTES
         if at < size:
-            self._needed_bytes = stop - at
+            needed = stop - at
+            if needed >= _LARGE_BYTES:
+                self._reserve(needed)
+                self._frame, self._frame_left, needed = unset_bytes(needed), needed, 0
+            self._needed_bytes = needed  # of the pieces
             self._keep(memoryview(data)[at:])
+
+    def _take(self, flag: int, message: Buffer) -> None:
+        self.stream.connection.flood_budget.message_received()
+        if flag and (flag != 1 or not self._is_gzip):
+            raise CallError(GrpcStatus.INTERNAL, "a compressed message without a grpc-encoding")
+        self.is_compressed = bool(flag) and self.takes_tensors
+        self.message(b"".join(self.unpacked(message)) if flag and not self.takes_tensors else message)
 
     def _stop(self, rest: Buffer) -> None:
         """Keep messages for later: for the next turn, or for when the call has room."""
@@ -163,23 +191,35 @@ class MessageReader:
             self.stream.connection.later(self.go_on)
 
     def _keep(self, piece: Buffer) -> None:
-        """Keep a piece of an incomplete message: as a view, unless that would hold much more in memory than it is."""
+        """Keep a piece: in its place, or as a view, unless that would hold much more in memory than it is."""
+        if self._frame is not None and self._frame_left:
+            at, size = len(self._frame) - self._frame_left, min(len(piece), self._frame_left)
+            self._frame[at : at + size] = piece[:size]
+            self._frame_left -= size
+            piece = piece[size:]
+            if not piece:
+                return
         self._reserve(len(piece) + _PIECE_BYTES)
         self._kept_bytes += len(piece)
         if isinstance(piece, memoryview) and len(piece) * _MAX_WASTE < len(piece.obj):  # type: ignore[arg-type]
             piece = bytes(piece)
         self._pieces.append(piece)
 
+    def reserve(self, size: int) -> bool:
+        """Reserve memory until `free`. False: there is not enough left."""
+        has_reserved = self._connections.reserve(size)
+        if has_reserved:
+            self._reserved_bytes += size
+        return has_reserved
+
     def _reserve(self, size: int) -> None:
-        """Reserve memory until `free`."""
-        if not self._connections.reserve(size):
+        if not self.reserve(size):
             raise CallError(GrpcStatus.RESOURCE_EXHAUSTED, "too many large messages at once; try again")
-        self._reserved_bytes += size
 
     def _note_waiting(self, received_bytes: int) -> None:
         """Note since when the client has been at a message; what it sends gives it more time."""
         stream = self.stream
-        if self._pieces:
+        if self._has_kept:
             since_s, now_s = stream.waiting_since_s, self._connections.now_s
             gained_s = received_bytes / MIN_BYTES_PER_S
             stream.waiting_since_s = now_s if since_s is None else min(since_s + gained_s, now_s)
@@ -195,14 +235,11 @@ class MessageReader:
         self._connections.free(size)
         self._reserved_bytes -= size
 
-    def _decompressed(self, message: Buffer, flag: int) -> Buffer:
-        if flag != 1 or not self._is_gzip:
-            raise CallError(GrpcStatus.INTERNAL, "a compressed message without a grpc-encoding")
+    def unpacked(self, message: Buffer) -> Iterator[bytes]:
+        """The pieces of a compressed message. Raises `CorruptBody`, `BodyTooLarge`."""
         try:
-            return decompress(message, Compression.GZIP, self._max_bytes)
+            yield from decompressed_pieces(message, Compression.GZIP, self._max_bytes)
         except CorruptContent as error:
-            raise CallError(
-                GrpcStatus.INTERNAL, f"a message that is not what its grpc-encoding says: {error}"
-            ) from None
+            raise CorruptBody(f"a message that is not what its grpc-encoding says: {error}") from None
         except ContentTooLarge:
             raise BodyTooLarge(f"the message unpacks to more than {self._max_bytes} bytes") from None

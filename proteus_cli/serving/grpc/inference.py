@@ -20,6 +20,7 @@ from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving.grpc.messages import ModelInferResponse
 from proteus_cli.serving.grpc.protobuf_wire import (
     SLICE_BYTES,
+    PackedValues,
     integer_parameter,
     outline_of,
     parse_contents,
@@ -87,19 +88,17 @@ class GrpcCodec:
         if like is not None and timeout_s is None and message[: len(like[0])] == like[0]:
             start, query = like
             return query, partial(tuple, (message[len(start) :],))
-        rest, request_id, raw, tail = split_request(message)
+        fields, request_id, raw, tail = split_request(message)
+        rest = b"".join(fields) if raw else b""
         head = self._known.get(rest) if len(rest) <= _MAX_HEAD_BYTES else None
         if head is None:
-            outline = outline_of(rest)
+            outline = outline_of(fields)
             decoded = parse_request(outline.request)
+            head = self._head(decoded)
             if not raw:
-                head = self._head(decoded)
-                typed = self._typed(decoded, outline.values, head)
-                is_long = len(rest) > SLICE_BYTES
-                return head.query(request_id, timeout_s), InTurns(typed) if is_long else partial(drained, typed)
+                return head.query(request_id, timeout_s), self._typed(decoded, outline.values, head)
             if any(outline.values) or any(tensor.HasField("contents") for tensor in decoded.inputs):
                 raise BadRequest("tensors come either all in raw_input_contents, or all in contents")
-            head = self._head(decoded)
             if len(rest) <= _MAX_HEAD_BYTES:
                 _remember(self._known, rest, head)
         if 0 <= tail <= _MAX_HEAD_BYTES and request_id is None and (len(raw[0]),) == head.sizes:
@@ -117,8 +116,17 @@ class GrpcCodec:
                 oip.require_bytes(spec.name, len(inputs[at]), head.usual.rows, spec)
         return inputs
 
-    def _typed(self, request: Any, values: Sequence[Buffer], head: RequestHead) -> Steps[Inputs]:
-        """The inputs of a request whose tensors are numbers in `contents`."""
+    def _typed(
+        self, request: Any, values: Sequence[PackedValues | None], head: RequestHead
+    ) -> ReadInputs | InTurns[Inputs]:
+        """How to read the inputs of a request whose tensors are numbers in `contents`."""
+        steps = self._typed_inputs(request, values, head)
+        memory_bytes = sum(
+            size for place, size in zip(head.places, head.sizes, strict=True) if not _are_bytes(values[place])
+        )
+        return InTurns(steps, memory_bytes) if memory_bytes > SLICE_BYTES else partial(drained, steps)
+
+    def _typed_inputs(self, request: Any, values: Sequence[PackedValues | None], head: RequestHead) -> Steps[Inputs]:
         query, inputs = head.usual, list[Buffer]()
         specs = self._families[query.family].signature.inputs
         for place, spec in zip(head.places, specs, strict=True):
@@ -210,17 +218,25 @@ def _parameters(entries: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if kind is None else getattr(entries[name], kind) for name, kind in kinds.items()}
 
 
-def _contents(tensor: Any, packed: Buffer, spec: TensorSpec, rows: int) -> Steps[Buffer]:
-    """The bytes of a tensor whose values come as numbers, with a pause after each slice. Raises `BadRequest`."""
+def _contents(tensor: Any, packed: PackedValues | None, spec: TensorSpec, rows: int) -> Steps[Buffer]:
+    """The bytes of a tensor whose values come as numbers, with a pause after each slice. Raises `BadRequest`.
+
+    Floats that are packed are such bytes.
+    """
     name = _CONTENTS.get(tensor.datatype)
     if name is None:
         raise BadRequest(f"input `{tensor.name}`: {tensor.datatype} has no typed contents; use raw_input_contents")
     needed, count = rows * _row_bytes(spec) // spec.dtype.itemsize, 0
+    if packed is not None and packed.floats is not None:
+        _require_field(tensor, name, [packed.floats])
+        count, more_bytes = divmod(len(packed.content), spec.dtype.itemsize)
+        if more_bytes:
+            raise BadRequest("the message is not a ModelInferRequest")
+        _require_count(tensor, count, needed)
+        return packed.content
     values = np.empty(needed, spec.dtype)
-    for contents in map(parse_contents, slices_of(packed)) if packed else (tensor.contents,):
-        present = [field.name for field, _ in contents.ListFields()]
-        if present not in ([name], []):
-            raise BadRequest(f"input `{tensor.name}`: {tensor.datatype} comes as {name}, not {', '.join(present)}")
+    for contents in (tensor.contents,) if packed is None else map(parse_contents, slices_of(packed)):
+        _require_field(tensor, name, [field.name for field, _ in contents.ListFields()])
         numbers = getattr(contents, name)
         first, count = count, count + len(numbers)
         if count > needed:
@@ -232,9 +248,22 @@ def _contents(tensor: Any, packed: Buffer, spec: TensorSpec, rows: int) -> Steps
                 raise BadRequest(f"input `{tensor.name}`: values don't fit {tensor.datatype}")
         values[first:count] = wide
         yield
+    _require_count(tensor, count, needed)
+    return values.data.cast("B")
+
+
+def _are_bytes(values: PackedValues | None) -> bool:
+    return values is not None and values.floats is not None
+
+
+def _require_field(tensor: Any, name: str, present: Sequence[str]) -> None:
+    if present not in ([name], []):
+        raise BadRequest(f"input `{tensor.name}`: {tensor.datatype} comes as {name}, not {', '.join(present)}")
+
+
+def _require_count(tensor: Any, count: int, needed: int) -> None:
     if count != needed:
         raise BadRequest(f"input `{tensor.name}` has {count} values; its shape needs {needed}")
-    return values.data.cast("B")
 
 
 def _described(

@@ -3,7 +3,7 @@
 Fields may come in any order; unknown ones are passed over. Source: "Encoding" in protobuf's documentation.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -18,7 +18,7 @@ _ID, _INPUT, _OUTPUT, _RAW_INPUT = 0x1A, 0x2A, 0x32, 0x3A  # tags of fields 3, 5
 _TENSORS = (_INPUT, _OUTPUT)
 _CONTENTS = 0x2A  # of field 5 of an input
 _VARINTS = frozenset(range(0x0A, 0x32, 8))  # fields 1 to 5 of contents: Booleans and whole numbers, packed
-_PACKED = _VARINTS | {0x32, 0x3A}  # and 6 and 7: floats, of 4 and 8 bytes
+_FLOATS = {0x32: "fp32_contents", 0x3A: "fp64_contents"}  # packed
 _MORE = 0x80
 _LONGEST_VARINT = 10
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
@@ -31,8 +31,8 @@ SLICE_BYTES = 16 * 1024  # of packed values, which take half a millisecond
 _TURNS = range(MAX_FIELDS + 1)
 
 
-def split_request(message: Buffer) -> tuple[bytes, str | None, list[Buffer], int]:
-    """Split a ModelInferRequest: all other fields, as bytes; its id; its raw tensors. Raises `BadRequest`.
+def split_request(message: Buffer) -> tuple[list[Buffer], str | None, list[Buffer], int]:
+    """Split a ModelInferRequest: each other field, as it stands; its id; its raw tensors. Raises `BadRequest`.
 
     The last result is where its one raw tensor begins that ends the message; -1 where there are others, or none.
     """
@@ -67,7 +67,7 @@ def split_request(message: Buffer) -> tuple[bytes, str | None, list[Buffer], int
             raise _too_many_fields()
     except IndexError:
         raise BadRequest("the message is cut off") from None
-    return b"".join(rest), request_id, raw, tail
+    return rest, request_id, raw, tail
 
 
 def _id(content: Buffer) -> str | None:
@@ -79,79 +79,94 @@ def _id(content: Buffer) -> str | None:
         raise BadRequest("the id is not valid UTF-8") from None
 
 
+class PackedValues(NamedTuple):
+    """The values of an input: the tag of a packed field of its contents, and what is behind its length."""
+
+    tag: int
+    content: Buffer
+
+    @property
+    def floats(self) -> str | None:
+        """The name of a field of floats, whose bytes are those of the tensor; None of numbers that vary in length."""
+        return _FLOATS.get(self.tag)
+
+
 class Outline(NamedTuple):
-    """A request without the values of its tensors, and these: by input the packed field of its contents, or nothing."""
+    """A request without the values of its tensors that are packed, and these by input; None where there are none."""
 
     request: bytes
-    values: Sequence[Buffer]
+    values: Sequence[PackedValues | None]
 
 
-def outline_of(rest: bytes) -> Outline:
-    """Cut the values out of what `split_request` leaves. Raises `BadRequest`.
+def outline_of(fields: Iterable[Buffer]) -> Outline:
+    """Cut the values out of the fields that `split_request` leaves. Raises `BadRequest`.
 
     Protobuf takes hundreds of bytes for a field of two, and eight bytes for a number of one. So it gets the outline,
     which may not be large, and values in slices. Values that are not packed, as those of all encoders are, are part of
     the outline.
     """
-    parts, values, fields, size, at = list[bytes](), list[Buffer](), 0, 0, 0
+    parts, values, count, size = list[bytes](), list[PackedValues | None](), 0, 0
     try:
-        for tag, first, end in _fields(rest, 0, len(rest)):
-            kept, inner_fields = [slice(at, end)], 0
-            content: Buffer = b""
+        for field in fields:
+            tag, first, end = _field(field, 0, len(field))
+            kept, inner_fields = [slice(0, end)], 0
+            packed: PackedValues | None = None
             if tag in _TENSORS:
-                kept, content, inner_fields = _cut(rest, first, end, has_contents=tag == _INPUT)
-            fields += 1 + inner_fields
+                kept, packed, inner_fields = _cut(field, first, end, has_contents=tag == _INPUT)
+            count += 1 + inner_fields
             size += sum(part.stop - part.start for part in kept)
-            if fields > MAX_FIELDS:
+            if count > MAX_FIELDS:
                 raise _too_many_fields()
             if size > OTHER_BYTES:
                 raise BadRequest(f"the message has more than {OTHER_BYTES} bytes besides the values of its tensors")
-            part = b"".join([rest[each] for each in kept])
+            part = b"".join([field[each] for each in kept])
             parts.append(_delimited(tag, part) if tag in _TENSORS else part)
             if tag == _INPUT:
-                values.append(content)
-            at = end
+                values.append(packed)
     except IndexError:
         raise BadRequest("the message is cut off") from None
     return Outline(b"".join(parts), values)
 
 
-def _cut(rest: bytes, at: int, end: int, *, has_contents: bool) -> tuple[list[slice], Buffer, int]:
+def _cut(field: Buffer, at: int, end: int, *, has_contents: bool) -> tuple[list[slice], PackedValues | None, int]:
     """What to keep of a tensor, its packed contents if it ``has_contents``, and how many fields there are."""
     kept, fields = list[slice](), 0
-    content: Buffer = b""
-    for tag, start, stop in _fields(rest, at, end):
+    values: PackedValues | None = None
+    for tag, start, stop in _fields(field, at, end):
         fields += 1
         if fields > MAX_FIELDS:
             raise _too_many_fields()
-        if has_contents and tag == _CONTENTS and _is_packed(rest, start, stop):
-            if content:
-                raise BadRequest("an input has its contents twice")
-            content = memoryview(rest)[start:stop]
-        else:
+        packed = _packed(field, start, stop) if has_contents and tag == _CONTENTS else None
+        if packed is None:
             kept.append(slice(at, stop))
+        elif values is None:
+            values = packed
+        else:
+            raise BadRequest("an input has its contents twice")
         at = stop
-    return kept, content, fields
+    return kept, values, fields
 
 
 def _too_many_fields() -> BadRequest:
     return BadRequest(f"the message has more than {MAX_FIELDS} fields")
 
 
-def _is_packed(contents: bytes, start: int, stop: int) -> bool:
-    """Whether the contents of an input are one packed field of numbers."""
+def _packed(field: Buffer, start: int, stop: int) -> PackedValues | None:
+    """The contents of an input, if they are one packed field of numbers."""
     if start == stop:
-        return False
-    tag, _, end = _field(contents, start, stop)
-    return tag in _PACKED and end == stop
+        return None
+    tag, first, end = _field(field, start, stop)
+    is_packed = end == stop and (tag in _VARINTS or tag in _FLOATS)
+    return PackedValues(tag, memoryview(field)[first:stop]) if is_packed else None
 
 
-def slices_of(packed: Buffer) -> Iterator[bytes]:
-    """The contents of an input whose values are packed, in slices that are such contents, too. Raises `BadRequest`."""
-    tag, at, end = _field(packed, 0, len(packed))
+def slices_of(values: PackedValues) -> Iterator[bytes]:
+    """Numbers that vary in length, in slices that are contents of an input, too. Raises `BadRequest`."""
+    (tag, packed), at = values, 0
+    end = len(packed)
     while at < end:
         stop = min(at + SLICE_BYTES, end)
-        while tag in _VARINTS and stop < end and packed[stop - 1] >= _MORE:
+        while stop < end and packed[stop - 1] >= _MORE:
             stop += 1
             if stop - at > SLICE_BYTES + _LONGEST_VARINT:
                 raise BadRequest("a number in the message is too large")

@@ -25,9 +25,11 @@ from proteus_cli.serving.oip.codes import GRPC_STATUS, GrpcStatus
 from proteus_cli.serving.oip.documents import Statistics
 from proteus_cli.serving.oip.inference import Decoded, Inference, InferencePipeline, InFlight
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
+from proteus_cli.serving.oip.unpacking import put_together
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered
+from proteus_cli.serving.requests.query import InTurns, Steps
 from proteus_cli.serving.transport.tokens import Tokens
 from proteus_cli.serving.transport.turns import Turns
 
@@ -211,7 +213,14 @@ class InferCall(UnaryCall, Inference[bytes]):
     def handle(self, message: Buffer) -> None:
         self._in_flight = self._pipeline.submit(self, message, self.request.trace)
 
-    def decode(self, content: Buffer) -> Decoded:
+    def decode(self, content: Buffer) -> Decoded | InTurns[Decoded]:
+        return InTurns(self._unpacked_and_decoded(content)) if self.is_compressed else self._decoded(content)
+
+    def _unpacked_and_decoded(self, content: Buffer) -> Steps[Decoded]:
+        message = yield from put_together(self.unpacked(content), self.reserve)
+        return self._decoded(memoryview(message))
+
+    def _decoded(self, content: Buffer) -> Decoded:
         self._query, read_inputs = self._codec.decode(content, self.request.timeout_s)
         return self._query, read_inputs
 
@@ -229,6 +238,7 @@ class InferCall(UnaryCall, Inference[bytes]):
 
     def abandoned(self) -> None:
         self._pipeline.cancel(self._in_flight)
+        self._in_flight = None
 
 
 class _Refused(GrpcCall):

@@ -12,7 +12,9 @@ from proteus_cli.serving.grpc.messages import ModelInferResponse, ModelStreamInf
 from proteus_cli.serving.http2.limits import KIB, MIB
 from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.inference import Decoded, Inference, InferencePipeline, InFlight
+from proteus_cli.serving.oip.unpacking import NO_MEMORY, put_together
 from proteus_cli.serving.requests.in_flight import Answered
+from proteus_cli.serving.requests.query import InTurns, Steps
 from proteus_cli.serving.transport.turns import Turns
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 _MAX_IN_FLIGHT = 256  # requests of one stream
 _REQUEST_BYTES = 1 * KIB  # what a request takes in memory besides its message
 _MAX_BACKLOG = 1 * MIB
-_NO_MEMORY = "too many large requests at once"
 
 
 class StreamInferCall(GrpcCall):
@@ -52,9 +53,6 @@ class StreamInferCall(GrpcCall):
     def has_room(self) -> bool:
         return len(self._requests) < _MAX_IN_FLIGHT and self.stream.unsent_bytes < _MAX_BACKLOG
 
-    def reserve(self, size: int) -> bool:
-        return self._connections.reserve(size)
-
     def ended(self) -> None:
         self._has_ended = True
         self.send_ready()
@@ -65,6 +63,7 @@ class StreamInferCall(GrpcCall):
     def abandoned(self) -> None:
         for request in self._requests:
             self._pipeline.cancel(request.in_flight)
+            request.in_flight = None
             self._connections.free(request.reserved_bytes)
         self._requests.clear()
 
@@ -98,9 +97,16 @@ class _StreamRequest(Inference[bytes]):
         self.in_flight: InFlight | None = None
         self.response: bytes | None = None
 
-    def decode(self, content: Buffer) -> Decoded:
-        if not self._has_reserved(len(content) + _REQUEST_BYTES):
-            raise NotReady(_NO_MEMORY)
+    def decode(self, content: Buffer) -> Decoded | InTurns[Decoded]:
+        if not self.reserve(len(content) + _REQUEST_BYTES):
+            raise NotReady(NO_MEMORY)
+        return InTurns(self._unpacked_and_decoded(content)) if self._call.is_compressed else self._decoded(content)
+
+    def _unpacked_and_decoded(self, content: Buffer) -> Steps[Decoded]:
+        message = yield from put_together(self._call.unpacked(content), self.reserve)
+        return self._decoded(memoryview(message))
+
+    def _decoded(self, content: Buffer) -> Decoded:
         self._query, read_inputs = self._call.codec.decode(content, self._call.request.timeout_s)
         return self._query, read_inputs
 
@@ -108,6 +114,12 @@ class _StreamRequest(Inference[bytes]):
         assert self._query is not None  # noqa: S101 - it was decoded
         response = ModelInferResponse.FromString(self._call.codec.encode(self._query, answered))
         return bytes(ModelStreamInferResponse(infer_response=response).SerializeToString())
+
+    def reserve(self, size: int) -> bool:
+        has_reserved = self._call.stream.connection.connections.reserve(size)
+        if has_reserved:
+            self.reserved_bytes += size
+        return has_reserved
 
     def turns(self) -> Turns:
         return self._call.stream.connection.connections.turns
@@ -119,8 +131,8 @@ class _StreamRequest(Inference[bytes]):
         self.in_flight = in_flight
 
     def answer(self, encoded: bytes) -> None:
-        if not self._has_reserved(len(encoded)):
-            encoded = self._error(_NO_MEMORY)
+        if not self.reserve(len(encoded)):
+            encoded = self._error(NO_MEMORY)
         self.response = encoded
         self._call.send_ready()
 
@@ -134,10 +146,3 @@ class _StreamRequest(Inference[bytes]):
         if self._query is not None and self._query.id is not None:
             response.infer_response.id = self._query.id
         return bytes(response.SerializeToString())
-
-    def _has_reserved(self, size: int) -> bool:
-        """Reserve memory until the answer is sent. False: there is not enough left."""
-        has_reserved = self._call.reserve(size)
-        if has_reserved:
-            self.reserved_bytes += size
-        return has_reserved

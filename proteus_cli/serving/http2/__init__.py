@@ -22,7 +22,8 @@ a ``GOAWAY`` with the code that the RFC names, in bounded memory.
   server more than the client. `FloodBudget` (`flood_budget.py`) allows some; responses and time give them back. Window
   updates are free while they are due for DATA that was sent.
 * **Turns.** A frame is a unit of work, eight bytes of a header block are another. When the units of a turn are spent,
-  the rest of a read waits for the connection's next turn, and reading pauses (`transport/turns.py`).
+  the rest of a read waits for the connection's next turn, and reading pauses (`transport/turns.py`). A read that costs
+  no more than a unary call costs nothing, so that connections with one call at a time wait for no turn.
 * **Closing.** A `StreamFault` resets one stream. A `ConnectionFault` cancels all and sends GOAWAY; the socket stays
   half open so that the peer can read why. Draining sends GOAWAY, lets streams end, and closes.
 * **Bounds** (`limits.py`): streams, windows, frames, header blocks and lists, remembered resets and blocks, unsent

@@ -15,7 +15,7 @@ from proteus_cli.serving.http2.flood_budget import FloodBudget
 from proteus_cli.serving.http2.frame_reader import FrameReader
 from proteus_cli.serving.http2.frames import ACK, END_STREAM, PADDED, SETTINGS, ConnectionFault, ErrorCode, StreamFault
 from proteus_cli.serving.http2.header_blocks import Fields, HeaderBlocks, MalformedRequest
-from proteus_cli.serving.http2.limits import Http2Limits, Http2Timeouts
+from proteus_cli.serving.http2.limits import KIB, Http2Limits, Http2Timeouts
 from proteus_cli.serving.http2.send_queue import SendQueue
 from proteus_cli.serving.http2.stream import Call, Http2Stream
 from proteus_cli.serving.transport.connections import Connections
@@ -30,6 +30,8 @@ _CONNECTION_KINDS = {SETTINGS, frames.PING, frames.GOAWAY}
 _SETTING_BYTES, _MIN_GOAWAY_BYTES = 6, 8
 _MAX_SETTINGS = 100
 _MAX_REMEMBERED_RESETS = 256
+_CALL_UNITS = 2  # of work: the frames of a unary call
+_LONG_READ_BYTES = 64 * KIB  # behind a read from here on, another one may follow in the same turn of the loop
 _DEFAULT_LIMITS, _DEFAULT_TIMEOUTS = Http2Limits(), Http2Timeouts()
 
 
@@ -124,11 +126,13 @@ class Http2Connection(asyncio.Protocol):
         if self.is_closing:  # and discarding what the peer still sends
             self.turn.end()
         else:
-            self._last_read_s = self.connections.now_s
+            self._last_read_s, left = self.connections.now_s, self.turn.left
             try:
                 self._reader.read(data)
             except ConnectionFault as fault:
                 self._fail(fault)
+            if 0 < self.turn.left >= left - _CALL_UNITS and len(data) < _LONG_READ_BYTES:
+                self.turn.left = left
         if self.turn.left <= 0:
             self._go_on()
 

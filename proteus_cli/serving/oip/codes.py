@@ -32,6 +32,7 @@ _CODES: Mapping[type[RequestError], tuple[int, GrpcStatus]] = {
     errors.MethodNotAllowed: (405, GrpcStatus.UNIMPLEMENTED),
     errors.Conflict: (409, GrpcStatus.FAILED_PRECONDITION),
     errors.BodyTooLarge: (413, GrpcStatus.RESOURCE_EXHAUSTED),
+    errors.CorruptBody: (400, GrpcStatus.INTERNAL),
     errors.UnsupportedMediaType: (415, GrpcStatus.INVALID_ARGUMENT),
     errors.Unprocessable: (422, GrpcStatus.INVALID_ARGUMENT),
     errors.Overloaded: (429, GrpcStatus.RESOURCE_EXHAUSTED),

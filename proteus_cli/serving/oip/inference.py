@@ -24,9 +24,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from proteus_cli.domain.arrays import Buffer
-from proteus_cli.errors import DeadlineExceeded, InternalError, RequestError
+from proteus_cli.errors import DeadlineExceeded, InternalError, NotReady, RequestError
 from proteus_cli.serving.oip.codes import request_error
 from proteus_cli.serving.oip.in_turns import result_of, start
+from proteus_cli.serving.oip.unpacking import NO_MEMORY
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
 from proteus_cli.serving.requests.query import Inputs, InTurns, Query, ReadInputs
@@ -63,6 +64,10 @@ class Inference(ABC, Generic[Encoded]):
     @abstractmethod
     def fail(self, error: RequestError) -> None:
         """Send an error in place of the answer."""
+
+    @abstractmethod
+    def reserve(self, size: int) -> bool:
+        """Reserve memory until the answer is sent. False: there is not enough left."""
 
     @abstractmethod
     def turns(self) -> Turns:
@@ -133,7 +138,11 @@ class InferencePipeline:
             return None
 
     def cancel(self, in_flight: InFlight | None) -> None:
-        """The client has gone: nobody waits for the answer. Harmless where the request has ended."""
+        """The client has gone: nobody waits for the answer. Harmless where the request has ended.
+
+        A task that is cancelled keeps its frames, which hold the request. So that they are freed at once, and not by
+        the next garbage collection, the caller forgets the task.
+        """
         if isinstance(in_flight, asyncio.Task):
             in_flight.cancel()
         elif in_flight is not None:
@@ -177,6 +186,8 @@ class InferencePipeline:
                 query, read_inputs = await result_of(decoded, turns) if isinstance(decoded, InTurns) else decoded
                 if isinstance(read_inputs, InTurns):
                     long.probe(query)
+                    if not inference.reserve(read_inputs.memory_bytes):
+                        raise NotReady(NO_MEMORY)  # noqa: TRY301 - as all that it is refused for
                     inputs = await result_of(read_inputs, turns, long.require_time)
                     inference.is_now(self._admit(inference, query, lambda: inputs, trace, long.arrival_s))
                 else:

@@ -39,12 +39,15 @@ Steps = Generator[None, None, Result]
 
 
 class InTurns(Generic[Result]):
-    """Work that takes long: ``steps`` pause wherever others may be served first, and return the result."""
+    """Work that takes long: ``steps`` pause wherever others may be served first, and return the result.
 
-    __slots__ = ("steps",)
+    It fills ``memory_bytes``, unless it counts the memory that it takes itself.
+    """
 
-    def __init__(self, steps: Steps[Result]) -> None:
-        self.steps = steps
+    __slots__ = ("memory_bytes", "steps")
+
+    def __init__(self, steps: Steps[Result], memory_bytes: int = 0) -> None:
+        self.steps, self.memory_bytes = steps, memory_bytes
 
 
 def drained(steps: Steps[Result]) -> Result:

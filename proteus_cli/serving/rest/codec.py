@@ -187,7 +187,9 @@ class RestCodec:
         self._last = _last(request, layout)
         query = layout.query if request.id is None or not layout.has_id else _with_id(layout.query, request.id)
         if json_length > _AT_ONCE_BYTES:
-            return query, InTurns(self._read(layout, body, json_length, request.arrays))
+            of_json = (values for values, source in zip(self._values, layout.sources, strict=True) if source.array >= 0)
+            memory_bytes = query.rows * sum(values.row_bytes for values in of_json)
+            return query, InTurns(self._read(layout, body, json_length, request.arrays), memory_bytes)
         if self._last is not None:
             return query, partial(self._values[0].read_short, body, *request.arrays[0], query.rows)
         return query, partial(drained, self._read(layout, body, json_length, request.arrays))

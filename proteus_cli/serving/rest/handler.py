@@ -76,6 +76,7 @@ class RestHandler:
     def abandoned(self, exchange: Exchange) -> None:
         """The client has gone."""
         self._pipeline.cancel(exchange.in_flight)
+        exchange.in_flight = None
 
     def _infers(self, codec: RestCodec, headers: Mapping[bytes, bytes]) -> Answer:
         return RestInferences(self._pipeline, codec, headers, min(self._max_body_bytes, codec.max_bytes)).answer

@@ -1,28 +1,26 @@
 """Inference requests over HTTP: how those of one head are read, decoded and answered."""
 
 import asyncio
-from collections import deque
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
 
 from proteus_cli.domain.arrays import Buffer
-from proteus_cli.errors import BadRequest, BodyTooLarge, NotReady, RequestError
+from proteus_cli.errors import BadRequest, BodyTooLarge, CorruptBody, RequestError
 from proteus_cli.serving.http1.compression import accepted_encodings, compressed
 from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange
 from proteus_cli.serving.oip.inference import Decoded, Inference, InferencePipeline, InFlight
+from proteus_cli.serving.oip.unpacking import put_together
 from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import Inputs, InTurns, ReadInputs, Steps
 from proteus_cli.serving.rest.codec import DecodedRequest, EncodedAnswer, RestCodec
 from proteus_cli.serving.rest.refusals import refuse
 from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompressed_pieces
 from proteus_cli.serving.transport.turns import LoopTurn, Turns
-from proteus_cli.serving.transport.unset_bytes import unset_bytes
 
 JSON_LENGTH = b"inference-header-content-length"
 _OK = 200
 _MAX_DIGITS = 18
 _JSON_BYTES_PER_UNIT = 2 * 1024  # of work: they take 10 µs
-_PIECES_AT_ONCE = 8  # of an unpacked body, which are copied to their place: 1 MiB
 
 
 class RestInferences:
@@ -87,28 +85,8 @@ class RestInference(Inference[EncodedAnswer]):
         return decoded
 
     def _unpacked_and_decoded(self, body: bytes | bytearray, encoding: bytes) -> Steps[Decoded]:
-        content = yield from self._unpacked(body, encoding)
+        content = yield from put_together(unpacked(body, encoding, self._of.max_bytes), self._exchange.reserve)
         return (yield from self._decoded(content))
-
-    def _unpacked(self, body: bytes | bytearray, encoding: bytes) -> Steps[bytes | bytearray]:
-        """The body without its encoding: one piece, or its pieces in one place."""
-        pieces = deque[bytes | bytearray]()
-        for piece in unpacked(body, encoding, self._of.max_bytes):
-            if pieces:
-                yield
-            if not self._exchange.reserve(len(piece)):
-                raise NotReady("too many large requests at once")
-            pieces.append(piece)
-        if len(pieces) == 1:
-            return pieces[0]
-        content, at = unset_bytes(sum(map(len, pieces))), 0
-        while pieces:
-            piece = pieces.popleft()
-            content[at : at + len(piece)] = piece
-            at += len(piece)
-            if len(pieces) % _PIECES_AT_ONCE == 0:
-                yield
-        return content
 
     def encode(self, answered: Answered) -> EncodedAnswer | InTurns[EncodedAnswer]:
         return self._of.codec.encode(self._query, answered)
@@ -127,6 +105,9 @@ class RestInference(Inference[EncodedAnswer]):
     def fail(self, error: RequestError) -> None:
         refuse(self._exchange, error, self._headers)
 
+    def reserve(self, size: int) -> bool:
+        return self._exchange.reserve(size)
+
     def turns(self) -> Turns:
         return self._exchange.connection.connections.turns
 
@@ -141,7 +122,7 @@ class RestInference(Inference[EncodedAnswer]):
 
 
 def unpacked(body: bytes | bytearray, encoding: bytes, max_bytes: int) -> Iterator[bytes | bytearray]:
-    """A body without its ``Content-Encoding``, in pieces. Raises `BadRequest`, `BodyTooLarge`."""
+    """A body without its ``Content-Encoding``, in pieces. Raises `BadRequest`, `BodyTooLarge`, `CorruptBody`."""
     name = encoding.strip().lower()
     if name == b"identity":
         yield body
@@ -151,7 +132,7 @@ def unpacked(body: bytes | bytearray, encoding: bytes, max_bytes: int) -> Iterat
     try:
         yield from decompressed_pieces(body, Compression.GZIP_OR_ZLIB, max_bytes)
     except CorruptContent as error:
-        raise BadRequest(f"the body is not what its Content-Encoding says: {error}") from None
+        raise CorruptBody(f"the body is not what its Content-Encoding says: {error}") from None
     except ContentTooLarge:
         raise BodyTooLarge(f"the body unpacks to more than {max_bytes} bytes") from None
 

@@ -48,6 +48,7 @@ class JsonValues:
         self._code = code.upper() if kind == "u" else code
         self._row_values = math.prod(size or 0 for size in spec.shape)  # inputs have fixed shapes
         self._one_row = _row_decoder(self._leaf, self._row_values).decode
+        self.row_bytes = self._row_values * spec.dtype.itemsize
         self._pack_row = struct.Struct(f"<{self._row_values}{self._code}").pack
 
     def read_short(self, text: Text, start: int, end: int, rows: int) -> tuple[Text]:

@@ -26,16 +26,11 @@ class ContentTooLarge(Exception):
     """The content is larger than its bound once it is decompressed."""
 
 
-def decompress(content: Buffer, format: Compression, max_bytes: int) -> bytearray:  # noqa: A002 - the word for it
-    """The decompressed content, of ``max_bytes`` at most. Raises `CorruptContent`, `ContentTooLarge`."""
-    decompressed = bytearray()
-    for piece in decompressed_pieces(content, format, max_bytes):
-        decompressed += piece
-    return decompressed
-
-
 def decompressed_pieces(content: Buffer, format: Compression, max_bytes: int) -> Iterator[bytes]:  # noqa: A002
-    """The same in pieces of `PIECE_BYTES` at most, each of which takes half a millisecond."""
+    """The decompressed content in pieces of `PIECE_BYTES` at most, each of which takes half a millisecond.
+
+    It has ``max_bytes`` at most. Raises `CorruptContent`, `ContentTooLarge`.
+    """
     left = max_bytes
     for piece in _pieces(memoryview(content), format):
         left -= len(piece)

@@ -6,8 +6,9 @@ turn of the event loop one connection of those that wait takes its turn; in betw
 Where turns add up because many send at once, the loop is crowded until its next turn: connections do little more than
 answer short requests, and longer ones wait in turns, too.
 
-A read of HTTP/1 that holds one request and nothing else costs no units: before the loop reads from that connection
-again, it looks at the others. Were it counted, connections that ask one request at a time would wait for each other.
+A read that holds one request of HTTP/1, or one unary call of HTTP/2, and nothing else costs no units: before the loop
+reads from that connection again, it looks at the others. Were it counted, connections that ask one request at a time
+would use up their turns together, and wait for each other.
 """
 
 from collections import deque

@@ -122,6 +122,57 @@ def test_the_units_of_a_turn_count_whatever_the_reads(reads: int) -> None:
     in_loop(scene)
 
 
+def call(stream: int, size: int = 1) -> bytes:
+    return headers(stream) + data(stream, b"x" * size, ended=True)
+
+
+def test_calls_that_come_one_by_one_wait_for_no_turn() -> None:
+    """However many connections ask so, they need not wait for each other."""
+
+    def scene() -> None:
+        counted = Counted(b"")
+        peer = counted.peer
+        for stream in range(3, 3 + 20 * WORK_PER_TURN, 2):
+            peer.connection.data_received(call(stream))
+            assert peer.is_answered(stream)
+            assert not peer.transport.is_reading_paused
+
+    in_loop(scene)
+
+
+@pytest.mark.parametrize("left", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2])
+def test_calls_that_a_turn_leaves_need_no_other_read(left: int, count: int) -> None:
+    """Though a call that comes in a read of its own costs nothing."""
+
+    def scene() -> None:
+        peer, streams = Counted(b"").peer, range(3, 3 + 2 * count, 2)
+        peer.connection.turn.left = left
+        peer.connection.data_received(b"".join(call(stream) for stream in streams))
+        while peer.turns:
+            peer.turns.popleft()()
+        assert all(peer.is_answered(stream) for stream in streams)
+        assert not peer.transport.is_reading_paused
+
+    in_loop(scene)
+
+
+@pytest.mark.parametrize("calls", [(2, 1), (1, 65_500)], ids=["two calls", "a long read"])
+def test_reads_of_more_than_a_call_cost_units_each_time(calls: tuple[int, int]) -> None:
+    """As a read that holds one of 64 KiB, behind which another one may come at once."""
+
+    def scene() -> None:
+        counted, (count, size) = Counted(b""), calls
+        left = [counted.peer.connection.turn.left]
+        for read in range(3):
+            streams = range(3 + 2 * count * read, 3 + 2 * count * (read + 1), 2)
+            counted.peer.connection.data_received(b"".join(call(stream, size) for stream in streams))
+            left.append(counted.peer.connection.turn.left)
+        assert left == sorted(set(left), reverse=True)
+
+    in_loop(scene)
+
+
 def test_what_comes_while_a_connection_waits_for_its_turn_is_kept_in_order() -> None:
     """TLS hands on what it has decrypted, though reading is paused."""
 

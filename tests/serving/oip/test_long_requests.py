@@ -1,10 +1,12 @@
 """Long requests over REST are decoded in turns: others are served in between, and each request ends once."""
 
 import asyncio
+import gc
 import gzip
 import json
 import logging
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ from one_device import World, run
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.http1.exchange import NO_HEAD, Exchange, Head
 from proteus_cli.serving.lifecycle import LifecycleEvent
+from proteus_cli.serving.oip import in_turns
 from proteus_cli.serving.rest import codec, inference, json_values, outline
 from proteus_cli.serving.rest.access import Access, KnownHosts
 from proteus_cli.serving.rest.handler import RestHandler
@@ -27,6 +30,7 @@ from proteus_cli.serving.transport.turns import WORK_AT_ONCE
 SLICE_BYTES = 4
 AMPLE_US, SHORT_US = 20_000_000, 50_000
 ROWS = 8
+TENSOR_BYTES = ROWS * 2 * 4
 VALUES = [float(value) for value in range(10, 10 + 2 * ROWS)]  # of 5 bytes each in JSON: a slice for each
 
 
@@ -320,6 +324,36 @@ def test_too_little_memory_is_answered_503(monkeypatch: pytest.MonkeyPatch, capl
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+def test_a_request_for_whose_tensors_there_is_no_memory_is_refused() -> None:
+    async def scene(client: Client) -> None:
+        client.connections._max_body_bytes = TENSOR_BYTES - 1
+        asked = client.ask()
+        await turns(9)
+        assert answer(asked) == (503, {"error": "too many large requests at once"})
+        assert (client.world.counted, client.refusals) == ({}, {"NotReady": 1})
+
+    play(scene)
+
+
+@pytest.mark.parametrize("turns_before", [0, 1, 9])
+def test_a_client_that_goes_leaves_nothing_to_the_garbage_collector(turns_before: int) -> None:
+    """Which may come much later, when many requests have gone."""
+
+    async def scene(client: Client) -> None:
+        asked = client.ask()
+        await turns(turns_before)
+        (task,) = map(weakref.ref, in_turns._tasks)
+        client.leave(asked)
+        await turns(9)
+        assert task() is None
+
+    gc.disable()
+    try:
+        play(scene)
+    finally:
+        gc.enable()
+
+
 # --- others are served in between
 
 
@@ -372,8 +406,8 @@ def test_a_body_is_unpacked_in_turns_and_its_memory_counted(pieces: int, monkeyp
             await turns()
             found.append(client.connections.body_bytes)
         grown = sorted(set(found))
-        assert (grown[-1], len(grown) > pieces // 2) == (size, True)
-        assert asked.reserved_bytes == size
+        assert (grown[-1], len(grown) > pieces // 2) == (size + TENSOR_BYTES, True)
+        assert asked.reserved_bytes == size + TENSOR_BYTES
         await served(client)
         assert answer(asked)[0] == 200
 
@@ -397,7 +431,7 @@ def test_of_one_connection_one_body_at_a_time_is_unpacked(monkeypatch: pytest.Mo
             reserved.append(tuple(each.reserved_bytes for each in asked))
         size = len(body_of())
         for before, behind in pairwise(range(3)):
-            assert all(each[before] == size for each in reserved if each[behind])
+            assert all(each[before] == size + TENSOR_BYTES for each in reserved if each[behind])
         while any(each.response is None for each in asked):
             await served(client)
         assert [answer(each)[0] for each in asked] == [200] * 3

@@ -40,6 +40,10 @@ class SmallPlane:
     def clock(self) -> float:
         return asyncio.get_running_loop().time()
 
+    @property
+    def now_s(self) -> float:
+        return self.clock()
+
     def hosting(self, family: str) -> list[Host]:
         return [HOSTED] if family == "two" else []
 

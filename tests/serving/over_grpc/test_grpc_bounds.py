@@ -1,7 +1,6 @@
 """What gRPC calls may hold in memory, and what they may cost before the others are looked at."""
 
 import asyncio
-import gzip
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
@@ -21,7 +20,7 @@ from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.frames import ErrorCode
 from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.oip.codes import GrpcStatus
-from proteus_cli.serving.transport.turns import WORK_PER_TURN
+from proteus_cli.serving.transport.turns import WORK_AT_ONCE, WORK_PER_TURN
 
 WATCH = "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
@@ -89,6 +88,18 @@ def test_a_turn_has_one_call_that_is_no_inference(path: str) -> None:
     scene(play)
 
 
+def timers_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """What the loop would call later, from now on."""
+    timers: list[Callable[[], None]] = []
+
+    def call_later(_delay_s: float, call: Callable[[], None]) -> object:
+        timers.append(call)
+        return call
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", call_later)
+    return timers
+
+
 def test_all_watchers_of_a_service_cost_one_look_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
         asked: list[str] = []
@@ -97,6 +108,7 @@ def test_all_watchers_of_a_service_cost_one_look_at_it(monkeypatch: pytest.Monke
             asked.append(service)
             return True
 
+        timers = timers_of_the_loop(monkeypatch)
         watches = health.Watches(is_serving)
         calls: list[Any] = [_Told() for _ in range(50)]
         for call in calls:
@@ -104,18 +116,17 @@ def test_all_watchers_of_a_service_cost_one_look_at_it(monkeypatch: pytest.Monke
         monkeypatch.setattr(health, "_MAX_WATCHES", 50)
         with pytest.raises(CallError):
             watches.add("two", calls[0])
-        await until(lambda: bool(asked))
+        timers.pop()()
         assert asked == ["two"]
         assert all(call.told == ["SERVING"] for call in calls)
         for call in calls:
             watches.remove("two", call)
         watches.remove("two", calls[0])
         asked.clear()
-        await asyncio.sleep(2 * health._CHECK_EVERY_S)
-        assert asked == []
+        timers.pop()()
+        assert (asked, timers) == ([], [])
 
-    monkeypatch.setattr(health, "_CHECK_EVERY_S", 0.01)
-    scene(play)
+    asyncio.run(play())
 
 
 def test_watchers_that_come_and_go_leave_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,13 +138,7 @@ def test_watchers_that_come_and_go_leave_one_timer(monkeypatch: pytest.MonkeyPat
             looks += 1
             return True
 
-        timers: list[Callable[[], None]] = []
-
-        def call_later(_delay_s: float, call: Callable[[], None]) -> object:
-            timers.append(call)
-            return call
-
-        monkeypatch.setattr(asyncio.get_running_loop(), "call_later", call_later)
+        timers = timers_of_the_loop(monkeypatch)
         watches, call = health.Watches(is_serving), cast("Any", _Told())
         for _ in range(10):
             watches.add("two", call)
@@ -155,35 +160,95 @@ class _Told:
         self.told.append(status)
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not holds():
-            await asyncio.sleep(0.001)
-
-
 # --- memory
 
 LARGE = request(2.0).SerializeToString() + b"\xa2\x06" + varint(30_000) + b"x" * 30_000  # a field of a later version
-SMALL = gzip.compress(LARGE)
-MESSAGES: dict[str, tuple[str, bytes, dict[str, Any]]] = {
-    "in one frame": (INFER, framed(LARGE), {}),
-    "compressed": (INFER, b"\x01" + len(SMALL).to_bytes(4, "big") + SMALL, {"grpc_encoding": "gzip"}),
-    "in a stream": (STREAM, framed(LARGE), {}),
-    "compressed in a stream": (STREAM, b"\x01" + len(SMALL).to_bytes(4, "big") + SMALL, {"grpc_encoding": "gzip"}),
-}
 
 
-@pytest.mark.parametrize(("path", "message", "metadata"), MESSAGES.values(), ids=MESSAGES)
-def test_a_message_counts_as_memory_until_it_is_answered(path: str, message: bytes, metadata: dict[str, Any]) -> None:
+def of_bytes(size: int) -> bytes:
+    """A request of that size, with a field of a later version."""
+    start = bytes(request(2.0).SerializeToString()) + b"\xa2\x06"
+    return start + varint(size - len(start) - 3) + b"x" * (size - len(start) - 3)
+
+
+PLACED = 65_535 + 5  # of a frame that is read into its place
+
+
+@pytest.mark.parametrize("piece_bytes", [4, 5, 999, 4096, 60_000])
+@pytest.mark.parametrize("path", [INFER, STREAM])
+def test_a_large_message_has_its_place_and_counts_once_its_length_is_known(path: str, piece_bytes: int) -> None:
+    async def play() -> None:
+        client = Client(Http2Limits(flood_budget=10**6), max_message_bytes=2**20)
+        connections, sent = client.peer.connections, framed(of_bytes(65_535))
+        stream = client.call(path, sent[:4], ended=False)
+        assert connections.body_bytes < 100
+        client.peer.feed(data(stream, sent[4:5]))
+        assert PLACED <= connections.body_bytes < PLACED + 100
+        for at in range(5, PLACED - 1, piece_bytes):
+            client.peer.feed(data(stream, sent[at : min(at + piece_bytes, PLACED - 1)]))
+            assert PLACED <= connections.body_bytes < PLACED + 100
+        client.peer.feed(data(stream, sent[-1:], ended=True))
+        await turns()
+        assert client.status(stream) is GrpcStatus.OK
+        assert len(client.messages(stream)) == 1
+        assert connections.body_bytes == 0
+
+    scene(play)
+
+
+@pytest.mark.parametrize("piece_bytes", [70, 30_000, 65_000])
+@pytest.mark.parametrize("waits", [False, True])
+def test_messages_behind_a_large_one_are_read_after_it(piece_bytes: int, *, waits: bool) -> None:
+    """Also where it waits, as the loop is crowded."""
+
+    async def play() -> None:
+        client = Client(Http2Limits(flood_budget=10**6), max_message_bytes=2**20)
+        stream = client.call(STREAM, ended=False)
+        asked = [request(float(at), id=str(at)).SerializeToString() for at in range(2)]
+        large = request(7.0, id="large").SerializeToString()
+        large += b"\xa2\x06" + varint(65_000) + b"x" * 65_000
+        large += b"\xaa\x06" + varint(65_535 - len(large) - 3) + b"x" * (65_535 - len(large) - 3)
+        sent = framed(asked[0]) + framed(large) + framed(asked[1]) + framed(large)
+        for at in range(0, len(sent), piece_bytes):
+            if waits:
+                client.peer.connections.loop_turn.spend(WORK_AT_ONCE)
+            client.peer.connection.data_received(data(stream, sent[at : at + piece_bytes]))
+        client.peer.connection.data_received(data(stream, b"", ended=True))
+        client.peer.take_turns()
+        await turns()
+        answers = [service_pb2.ModelStreamInferResponse.FromString(each) for each in client.messages(stream)]
+        assert [each.infer_response.id for each in answers] == ["0", "large", "1", "large"]
+        assert client.status(stream) is GrpcStatus.OK
+        assert client.peer.connections.body_bytes == 0
+
+    scene(play)
+
+
+def test_a_large_message_that_is_cut_off_or_given_up_counts_no_more() -> None:
+    async def play() -> None:
+        client = Client(max_message_bytes=2**20)
+        sent = framed(of_bytes(65_535))
+        cut_off = client.call(INFER, sent[:50_000])
+        assert client.status(cut_off) is GrpcStatus.INTERNAL
+        given_up = client.call(INFER, sent[:50_000], ended=False)
+        assert client.peer.connections.body_bytes >= PLACED
+        client.peer.feed(frames.rst_stream(given_up, ErrorCode.CANCEL))
+        assert client.peer.connections.body_bytes == 0
+
+    scene(play)
+
+
+@pytest.mark.parametrize("path", [INFER, STREAM])
+def test_a_message_counts_as_memory_until_it_is_answered(path: str) -> None:
     async def play() -> None:
         client = Client()
         connections = client.peer.connections
-        streams = [client.call(path, message, **metadata) for _ in range(3)]
+        streams = [client.call(path, framed(LARGE)) for _ in range(3)]
         assert 3 * len(LARGE) <= connections.body_bytes <= 3 * (len(LARGE) + 2048)
         client.peer.feed(frames.rst_stream(streams[0], ErrorCode.CANCEL))
         assert 2 * len(LARGE) <= connections.body_bytes <= 2 * (len(LARGE) + 2048)
         connections._max_body_bytes = connections.body_bytes
-        refused = client.call(path, message, **metadata)
+        refused = client.call(path, framed(LARGE))
         if path == INFER:
             assert client.status(refused) is GrpcStatus.RESOURCE_EXHAUSTED
         else:

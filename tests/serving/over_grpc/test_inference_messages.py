@@ -147,7 +147,7 @@ def test_a_message_is_split_as_protobuf_reads_it(request: Any, random: Any) -> N
         rest, request_id, raw, _ = split_request(form)
         assert (request_id or "") == reference.id
         assert [bytes(content) for content in raw] == list(reference.raw_input_contents)
-        read = service_pb2.ModelInferRequest.FromString(rest)
+        read = service_pb2.ModelInferRequest.FromString(b"".join(rest))
         assert not read.id
         assert not read.raw_input_contents
         read.id = reference.id
@@ -252,6 +252,33 @@ def typed(*contents: bytes, datatype: bytes = b"INT64", rows: int = 20_000) -> b
     shape = length_delimited(b"\x1a", varint(rows) + b"\x02")
     x = b"\x0a\x01x\x12\x04FP32" + shape + length_delimited(b"\x2a", floats)
     return b"\x0a\x03two" + length_delimited(b"\x2a", x) + length_delimited(b"\x2a", tensor)
+
+
+def test_floats_in_contents_are_no_copy_of_the_message() -> None:
+    message = bytearray(typed(length_delimited(b"\x1a", b"\x01" * 20_000)))
+    _, read_inputs = GrpcCodec(plane()).decode(memoryview(message), None)
+    floats = all_at_once(read_inputs)[0]
+    message[message.index(bytes(1000)) + 500] = 1
+    assert any(bytes(floats))
+
+
+def test_floats_in_contents_that_are_cut_off_are_refused() -> None:
+    request = service_pb2.ModelInferRequest(model_name="a")
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 2])
+    floats = length_delimited(b"\x2a", length_delimited(b"\x32", bytes(7)))
+    tensor = length_delimited(b"\x2a", request.inputs.pop().SerializeToString() + floats)
+    with pytest.raises(BadRequest, match="not a ModelInferRequest"):
+        inputs_of(GrpcCodec(cast("Any", OneInput())), request.SerializeToString() + tensor)
+
+
+@pytest.mark.parametrize("values", [39_999, 40_001])
+def test_floats_in_contents_of_a_wrong_number_are_refused(values: int) -> None:
+    request = good_request(20_000)
+    del request.raw_input_contents[:]
+    request.inputs[0].contents.fp32_contents.extend([0.5] * values)
+    request.inputs[1].contents.int64_contents.extend([7] * 20_000)
+    with pytest.raises(BadRequest, match=f"input `x` has {values} values; its shape needs 40000"):
+        inputs_of(GrpcCodec(plane()), request.SerializeToString())
 
 
 def test_numbers_of_any_length_may_end_anywhere_in_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,16 @@
-"""Many typed values over gRPC are read in turns, and each request of them ends once."""
+"""Many numbers in typed contents, and compressed messages, are read in turns over gRPC; each request ends once."""
 
 import asyncio
+import gc
+import gzip
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from grpc_client import INFER, STREAM, Client
-from one_device import World, run
+from one_device import LONG, World, run
 from tritonclient.grpc import service_pb2
 
 from proteus_cli.domain.request import Outcome
@@ -15,32 +19,49 @@ from proteus_cli.serving.grpc.framing import framed
 from proteus_cli.serving.grpc.service import GrpcHandler
 from proteus_cli.serving.http2.frames import ErrorCode, rst_stream
 from proteus_cli.serving.lifecycle import LifecycleEvent
+from proteus_cli.serving.oip import in_turns
 from proteus_cli.serving.oip.codes import GrpcStatus
+from proteus_cli.serving.transport import gunzip
 
 ROWS = 8
+TENSOR_BYTES = ROWS * 2 * LONG.itemsize
 METHODS = pytest.mark.parametrize("path", [INFER, STREAM])
+KINDS = pytest.mark.parametrize("is_compressed", [False, True], ids=["numbers", "compressed"])
 
 
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (inference, protobuf_wire):
-        monkeypatch.setattr(module, "SLICE_BYTES", 8)  # two values
+        monkeypatch.setattr(module, "SLICE_BYTES", 2)  # two values
+    monkeypatch.setattr(gunzip, "PIECE_BYTES", 16)
 
 
 class Asked:
-    """A request of `ROWS` rows of two floats, and the turns that it takes."""
+    """A request of `ROWS` rows of two small whole numbers, and the turns that it takes.
 
-    def __init__(self, world: World, path: str, values: int = 2 * ROWS) -> None:
+    Its message has ``size`` bytes. Where it ``is_compressed``, its numbers are the bytes of the tensor.
+    """
+
+    def __init__(self, world: World, path: str, values: int = 2 * ROWS, *, is_compressed: bool = False) -> None:
         handler = GrpcHandler(
             world.plane.admission, world.plane.families, models=cast("Any", None), max_message_bytes=2**20
         )
         self.world, self.client = world, Client(handler=handler)
         request = service_pb2.ModelInferRequest(model_name="f", id="a")
-        request.inputs.add(
-            name="x", datatype="FP32", shape=[ROWS, 2], contents={"fp32_contents": [float(at) for at in range(values)]}
-        )
+        tensor = request.inputs.add(name="x", datatype="INT64", shape=[ROWS, 2])
+        if is_compressed:
+            request.raw_input_contents.append(np.arange(values, dtype=LONG).tobytes())
+        else:
+            tensor.contents.int64_contents.extend(range(values))
         request.parameters["timeout"].int64_param = 20_000_000
-        self.stream = self.client.call(path, framed(request.SerializeToString()), ended=True)
+        message = request.SerializeToString()
+        self.size = len(message)
+        if is_compressed:
+            packed = gzip.compress(message)
+            frame = b"\1" + len(packed).to_bytes(4, "big") + packed
+            self.stream = self.client.call(path, frame, grpc_encoding="gzip")
+        else:
+            self.stream = self.client.call(path, framed(message))
 
     async def take_turns(self, count: int = 100) -> int:
         """How many were taken of that many, until none is left."""
@@ -59,13 +80,14 @@ class Asked:
 
 
 def play(scene: Callable[[World], Awaitable[None]]) -> None:
-    run(scene)
+    run(scene, dtype=LONG)
 
 
 @METHODS
-def test_they_are_read_in_turns_and_answered(path: str) -> None:
+@KINDS
+def test_they_are_read_in_turns_and_answered(path: str, *, is_compressed: bool) -> None:
     async def scene(world: World) -> None:
-        asked = Asked(world, path)
+        asked = Asked(world, path, is_compressed=is_compressed)
         assert world.plane.results.in_flight_count == 0
         assert await asked.take_turns() >= ROWS
         assert world.plane.results.in_flight_count == 1
@@ -80,9 +102,10 @@ def test_they_are_read_in_turns_and_answered(path: str) -> None:
 
 
 @METHODS
-def test_too_few_of_them_are_one_refusal(path: str) -> None:
+@KINDS
+def test_too_few_of_them_are_one_refusal(path: str, *, is_compressed: bool) -> None:
     async def scene(world: World) -> None:
-        asked = Asked(world, path, values=ROWS)
+        asked = Asked(world, path, values=ROWS, is_compressed=is_compressed)
         await asked.take_turns()
         assert asked.client.peer.is_answered(asked.stream)
         assert asked.ended == ({}, {"BadRequest": 1}, 0)
@@ -110,5 +133,88 @@ def test_a_client_that_goes_meanwhile_is_one_cancelled_request(path: str) -> Non
         asked.client.peer.connection.data_received(rst_stream(asked.stream, ErrorCode.CANCEL))
         await asked.take_turns()
         assert asked.ended == ({Outcome.DROPPED: 1}, {}, 1)
+
+    play(scene)
+
+
+@METHODS
+def test_their_tensors_count_as_memory_before_they_are_read(path: str) -> None:
+    async def scene(world: World) -> None:
+        asked = Asked(world, path)
+        connections = asked.client.peer.connections
+        before = connections.body_bytes
+        await asked.take_turns(1)
+        assert connections.body_bytes - before == TENSOR_BYTES
+        asked.client.peer.connection.data_received(rst_stream(asked.stream, ErrorCode.CANCEL))
+        assert connections.body_bytes == 0
+
+    play(scene)
+
+
+@METHODS
+def test_those_for_whose_tensors_there_is_no_memory_are_refused(path: str) -> None:
+    async def scene(world: World) -> None:
+        asked = Asked(world, path)
+        connections = asked.client.peer.connections
+        connections._max_body_bytes = connections.body_bytes + TENSOR_BYTES - 1
+        await asked.take_turns()
+        assert asked.client.peer.is_answered(asked.stream)
+        assert asked.ended == ({}, {"NotReady": 1}, 0)
+        assert connections.body_bytes == 0
+
+    play(scene)
+
+
+@METHODS
+@KINDS
+@pytest.mark.parametrize("turns_before", [0, 1, 3])
+def test_a_client_that_goes_leaves_nothing_to_the_garbage_collector(
+    path: str, turns_before: int, *, is_compressed: bool
+) -> None:
+    """Which may come much later, when many requests have gone."""
+
+    async def scene(world: World) -> None:
+        asked = Asked(world, path, is_compressed=is_compressed)
+        await asked.take_turns(turns_before)
+        (task,) = map(weakref.ref, in_turns._tasks)
+        asked.client.peer.connection.data_received(rst_stream(asked.stream, ErrorCode.CANCEL))
+        await asked.take_turns()
+        assert task() is None
+
+    gc.disable()
+    try:
+        play(scene)
+    finally:
+        gc.enable()
+
+
+@METHODS
+def test_what_is_unpacked_counts_as_memory_as_it_is(path: str) -> None:
+    async def scene(world: World) -> None:
+        asked = Asked(world, path, is_compressed=True)
+        connections = asked.client.peer.connections
+        before, found = connections.body_bytes, set[int]()
+        while await asked.take_turns(1):
+            found.add(connections.body_bytes - before)
+        assert max(found) == asked.size
+        assert len(found) > asked.size // 16
+        world.executor.release()
+        await asyncio.sleep(0.01)
+        assert asked.client.status(asked.stream) is GrpcStatus.OK
+        assert connections.body_bytes == 0
+
+    play(scene)
+
+
+@METHODS
+def test_a_message_for_which_there_is_no_memory_once_it_is_unpacked_is_refused(path: str) -> None:
+    async def scene(world: World) -> None:
+        asked = Asked(world, path, is_compressed=True)
+        connections = asked.client.peer.connections
+        connections._max_body_bytes = connections.body_bytes + asked.size // 2
+        await asked.take_turns()
+        assert asked.client.peer.is_answered(asked.stream)
+        assert asked.ended == ({}, {"NotReady": 1}, 0)
+        assert connections.body_bytes == 0
 
     play(scene)

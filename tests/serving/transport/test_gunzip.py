@@ -13,10 +13,16 @@ from proteus_cli.serving.transport.gunzip import (
     Compression,
     ContentTooLarge,
     CorruptContent,
-    decompress,
+    decompressed_pieces,
 )
 
 PLAIN = bytes(range(256)) * 4
+
+
+def decompress(content: bytes | memoryview, format_: Compression, max_bytes: int) -> bytes:
+    return b"".join(decompressed_pieces(content, format_, max_bytes))
+
+
 GZIP, ZLIB = gzip.compress(PLAIN), zlib.compress(PLAIN)
 
 
