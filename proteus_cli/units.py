@@ -103,6 +103,11 @@ def format_size(size_bytes: float) -> str:
     return f"{size_bytes:.1f} TiB"
 
 
+def format_accuracy(accuracy: float, *, estimated: bool) -> str:
+    """0.9531 → ``"0.9531"``, or ``"~0.9531"`` where no labels stand behind it."""
+    return f"{'~' if estimated else ''}{accuracy:.4f}"
+
+
 def format_bar(part: float, columns: int) -> str:
     """A bar of ``part`` (0 to 1) of so many columns, to an eighth of a column."""
     full, rest = divmod(round(max(0.0, min(part, 1.0)) * columns * 8), 8)

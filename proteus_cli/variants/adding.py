@@ -71,7 +71,7 @@ def add(
         _require_new(known, models, evidence)
         evidence = replace(evidence, eval=place.eval_path(known))
     reference = _reference(place, known)
-    finder = AccuracyFinder(backend, evidence, reference)
+    finder = AccuracyFinder(backend, family, evidence, reference)
     finder.require_enough(list(models))
     with within_free_memory("the models"), staging(place) as staged:
         new = [stage_model(staged, place, family, name, path, backend) for name, path in models.items()]

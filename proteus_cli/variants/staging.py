@@ -37,6 +37,10 @@ class Staging:
         ):
             shutil.copyfileobj(file, copy)
 
+    def drop(self, name: str) -> None:
+        """Leave a staged file behind."""
+        self._names.remove(name)
+
     def _new(self, name: str) -> Path:
         target = self._place.model_path(name)
         if target.exists() or name in self._names:

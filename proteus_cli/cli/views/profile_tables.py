@@ -11,7 +11,7 @@ from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.rules import Rules
 from proteus_cli.profiling.jobs import MeasurementJob
 from proteus_cli.profiling.slots import points_of_batch
-from proteus_cli.units import UNKNOWN, format_duration
+from proteus_cli.units import UNKNOWN, format_accuracy, format_duration
 
 
 def jobs_table(device: str, jobs: Sequence[MeasurementJob]) -> Table:
@@ -29,7 +29,7 @@ def profile_tables(profiles: Sequence[Profile], catalog: Catalog) -> Iterator[Re
     own = [profile for profile in profiles if profile.measured_on == profile.device.id]
     yield _variants_table(own, catalog)
     yield (
-        "acc.: accuracy · p95 of 1: of a batch of one · at: batch size of the capacity\n"
+        "acc.: accuracy (~: estimated) · p95 of 1: of a batch of one · at: batch size of the capacity\n"
         f"{UNKNOWN}: not known, or no batch size is fast enough for the SLO"
     )
     for profile in own:
@@ -51,7 +51,7 @@ def _variants_table(profiles: Sequence[Profile], catalog: Catalog) -> Table:
 
 def _numbers(profile: Profile, variant: VariantProfile, family: Family) -> Iterator[str]:
     one, within = variant.points[0], Rules().capacity_within(family.slo_s, profile.points_of(variant))
-    yield f"{variant.accuracy:.4f}"
+    yield format_accuracy(variant.accuracy, estimated=variant.estimated)
     yield format_duration(one.p95_s) if one.batch == 1 else UNKNOWN
     yield f"{within.qps:,.0f}" if within.qps else UNKNOWN
     yield str(within.max_batch) if within.qps else UNKNOWN
