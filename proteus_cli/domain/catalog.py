@@ -47,6 +47,9 @@ class Family(Value, frozen=True):
 
     Limits for its plans: the least accurate variant that may answer (``min_accuracy``), the largest part of its
     demand on any one device (``max_share``), devices (ids or types) that nobody else may use (``reserved``).
+
+    ``eval`` and ``labels`` are paths relative to the catalog: of the split that accuracy is measured on, and of the
+    names of the classes.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Family(Value, frozen=True):
     weight: float = 1.0
     attainment: float = DEFAULT_ATTAINMENT
     eval: str | None = None
+    labels: str | None = None
     min_accuracy: float | None = None
     max_share: float | None = None
     reserved: tuple[str, ...] = ()

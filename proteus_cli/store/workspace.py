@@ -10,9 +10,11 @@ from proteus_cli.domain.fleet import as_device, base_name, of_type, profile_for
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
-from proteus_cli.input_files import CATALOG, decode_toml, decoded, read_bytes
+from proteus_cli.input_files import CATALOG, LABELS, decode_toml, decoded, read_bytes, read_text
 from proteus_cli.store.digests import content_digest, digest, model_digest
 from proteus_cli.store.files import read_json
+
+MAX_LABEL_BYTES = 256
 
 
 def parse_catalog(content: bytes, path: Path) -> Catalog:
@@ -20,6 +22,16 @@ def parse_catalog(content: bytes, path: Path) -> Catalog:
     hint = "docs/formats.md describes the catalog; `proteus init` writes an example"
     what = f"`{path}` is not a valid catalog"
     return decoded(content, lambda content: decode_toml(content, Catalog), what, hint=hint)
+
+
+def _labels(path: Path) -> tuple[str, ...]:
+    """The lines of a file, without their ends. Raises `ArtefactError`."""
+    hint = "it has the name of a class on each line, in the order of the model's scores"
+    labels = read_text(path, LABELS, hint=hint).removesuffix("\n").split("\n")
+    for number, label in enumerate(labels, start=1):
+        if not 0 < len(label.rstrip("\r").encode()) <= MAX_LABEL_BYTES:
+            raise ArtefactError(f"`{path}`, line {number}: a label has 1 to {MAX_LABEL_BYTES} bytes.", hint=hint)
+    return tuple(label.rstrip("\r") for label in labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +96,11 @@ class Workspace:
 
     def eval_path(self, family: Family) -> Path | None:
         return None if family.eval is None else self.model_path(family.eval)
+
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """The names of the classes, by family; only of families that have such names. Raises `ArtefactError`."""
+        families = self.catalog().families
+        return {family.name: _labels(self.model_path(family.labels)) for family in families if family.labels}
 
     def profiles(self) -> dict[str, Profile]:
         """All profiles by device id, in natural order. Raises `ArtefactError` where there is none or one is broken."""
