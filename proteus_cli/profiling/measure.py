@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -25,6 +25,7 @@ from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import EVAL_SPLIT, open_input
 from proteus_cli.units import format_size
 
+CELL_S = 1.0  # the longest that a cell takes, stable or not
 WARM_UP_RUNS = 3
 FEWEST_RUNS = 5
 ROUND_RUNS = 20
@@ -32,6 +33,8 @@ STABLE_FRAC = 0.03  # the p95 is stable when two rounds in a row move it by no m
 EVAL_BATCH = ANY_RUNNER_TAKES
 MAX_RATIO, MIN_UNPACKED_BYTES = 64, 32 * 2**20
 """An eval split may unpack to so many times its size, and so much more: arrays of few values do."""
+T = TypeVar("T")
+
 _NOT_NPZ = (  # what zipfile, zlib and numpy raise for files that are damaged, or claim to hold what they don't
     OSError, EOFError, LookupError, ValueError, TypeError, RuntimeError, MemoryError, SyntaxError, ArithmeticError,
     TokenError, BadZipFile, zlib.error, lzma.LZMAError, struct.error,
@@ -99,12 +102,22 @@ def measure_accuracy(runner: Runner, eval_path: Path) -> float:
     return right / len(labels)
 
 
+def eval_rows(path: Path) -> int:
+    """The number of rows of an eval split, by its header. Raises `ArtefactError` where it is none."""
+    return _of_eval(path, lambda file, _: _count_labels(file))
+
+
 def _load_eval(path: Path, signature: Signature) -> tuple[NamedArrays, npt.NDArray[np.int64]]:
+    return _of_eval(path, lambda file, max_bytes: _read_eval(file, signature, max_bytes))
+
+
+def _of_eval(path: Path, read: Callable[[BinaryIO, int], T]) -> T:
+    """What ``read`` finds in an eval split, given its file and the most bytes that it may unpack to."""
     hint = "an eval split is an .npz with `y` and one array per input of the model (or `x` for its only one)"
     with open_input(path, EVAL_SPLIT, hint=hint) as file:
         max_bytes = min(4 * EVAL_SPLIT.max_bytes, MIN_UNPACKED_BYTES + MAX_RATIO * os.fstat(file.fileno()).st_size)
         try:
-            return _read_eval(file, signature, max_bytes)
+            return read(file, max_bytes)
         except _NOT_NPZ as error:
             raise ArtefactError(f"Can't use the eval split `{path}`: {error}.", hint=hint) from error
 
@@ -114,8 +127,7 @@ def _read_eval(file: BinaryIO, signature: Signature, max_bytes: int) -> tuple[Na
     with NpzFile(file, allow_pickle=False) as arrays:
         only = len(signature.inputs) == 1 and "x" in arrays
         names = {spec.name: f"{'x' if only else spec.name}.npy" for spec in signature.inputs}
-        shape, needed_bytes = _header(arrays, "y.npy", np.dtype(np.int64))
-        require(len(shape) == 1 and shape[0] > 0, f"`y` must be a list of labels; its shape is {shape}")
+        shape, needed_bytes = _labels_header(arrays)
         for spec in signature.inputs:
             found, input_bytes = _header(arrays, names[spec.name], spec.dtype)
             needed_bytes += input_bytes
@@ -125,6 +137,18 @@ def _read_eval(file: BinaryIO, signature: Signature, max_bytes: int) -> tuple[Na
         labels = arrays["y.npy"].astype(np.int64)
         inputs = {spec.name: arrays[names[spec.name]].astype(spec.dtype, copy=False) for spec in signature.inputs}
     return inputs, labels
+
+
+def _count_labels(file: BinaryIO) -> int:
+    with NpzFile(file, allow_pickle=False) as arrays:
+        (rows,), _ = _labels_header(arrays)
+    return rows
+
+
+def _labels_header(arrays: NpzFile) -> tuple[tuple[int, ...], int]:
+    shape, needed_bytes = _header(arrays, "y.npy", np.dtype(np.int64))
+    require(len(shape) == 1 and shape[0] > 0, f"`y` must be a list of labels; its shape is {shape}")
+    return shape, needed_bytes
 
 
 def _header(arrays: NpzFile, name: str, dtype: np.dtype[Any]) -> tuple[tuple[int, ...], int]:

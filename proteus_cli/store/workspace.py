@@ -4,6 +4,9 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.fleet import as_device, base_name, of_type, profile_for
@@ -19,7 +22,18 @@ def parse_catalog(content: bytes, path: Path) -> Catalog:
     """Decode a catalog strictly from TOML. Raises `ArtefactError` that names ``path``."""
     hint = "docs/formats.md describes the catalog; `proteus init` writes an example"
     what = f"`{path}` is not a valid catalog"
-    return decoded(content, lambda content: decode_toml(content, Catalog), what, hint=hint)
+    return decoded(content, _catalog, what, hint=hint)
+
+
+def _catalog(content: bytes) -> Catalog:
+    """Raises what `decoded` expects; an SLO without a unit is met with one that has it."""
+    tree = decode_toml(content, dict[str, Any])
+    families = tree.get("family")
+    for family in families if isinstance(families, list) else ():
+        slo = family.get("slo") if isinstance(family, dict) else None
+        if isinstance(slo, int | float) and not isinstance(slo, bool):
+            raise ValueError(f'slo of `{family.get("name")}` has no unit: write "{slo}ms", or with the unit meant')
+    return msgspec.convert(tree, Catalog)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +224,10 @@ def _require_measured(
     if variant.onnx is not None and model_digest(workspace.model_path(variant.onnx)) != measured.model_digest:
         raise ArtefactError(f"{where} was measured with another `{variant.onnx}`.", hint=hint)
     eval_path = workspace.eval_path(family)
-    if measured.eval_digest != (digest(eval_path) if eval_path is not None else None):
+    is_declared = measured.eval_digest is None
+    if not is_declared and measured.eval_digest != (digest(eval_path) if eval_path is not None else None):
         raise ArtefactError(f"The accuracy of {where} is not that of the eval split in the catalog.", hint=hint)
-    if eval_path is None and measured.accuracy != variant.accuracy:
+    if is_declared and measured.accuracy != variant.accuracy:
         raise ArtefactError(f"The accuracy of {where} is not the one that the catalog declares.", hint=hint)
 
 
