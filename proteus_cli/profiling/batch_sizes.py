@@ -25,8 +25,9 @@ def powers_of_two(max_batch: int) -> Iterator[int]:
 def expected_s(points: Sequence[Point], batch: int) -> float:
     """The median latency that a batch size is expected to have, from the measured ones, which rise; 0 without any.
 
-    The median, as other programs may have held up some of the few runs that a small budget allows for. Between two measured sizes it is linear. Beyond the largest it grows as between the last two, or as the number of
-    rows where only one size was measured: small models gain more from a batch than that.
+    The median, as other programs may have held up some of the few runs that a small budget allows for. Between two
+    measured sizes it is linear. Beyond the largest it grows as between the last two, or as the number of rows where
+    only one size was measured: small models gain more from a batch than that.
     """
     below = [point for point in points if point.batch <= batch]
     above = next((point for point in points if point.batch > batch), None)

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from proteus_cli.domain.base import require
 from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.fleet import as_device, base_name, of_type, profile_for
 from proteus_cli.domain.plan import Plan
@@ -29,10 +30,10 @@ def _catalog(content: bytes) -> Catalog:
     """Raises what `decoded` expects; an SLO without a unit is met with one that has it."""
     tree = decode_toml(content, dict[str, Any])
     families = tree.get("family")
-    for family in families if isinstance(families, list) else ():
-        slo = family.get("slo") if isinstance(family, dict) else None
-        if isinstance(slo, int | float) and not isinstance(slo, bool):
-            raise ValueError(f'slo of `{family.get("name")}` has no unit: write "{slo}ms", or with the unit meant')
+    for family in (each for each in families if isinstance(each, dict)) if isinstance(families, list) else ():
+        slo = family.get("slo")
+        has_unit = not isinstance(slo, int | float) or isinstance(slo, bool)
+        require(has_unit, f'slo of `{family.get("name")}` has no unit: write "{slo}ms", or with the unit meant')
     return msgspec.convert(tree, Catalog)
 
 
