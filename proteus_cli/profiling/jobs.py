@@ -102,7 +102,9 @@ def measurement_jobs(
         found = known.of(family.name, variant.name) if known is not None else None
         current = found if found is not None and found.engine_digest == engine_digest else None
         if current is not None and eval_path is None:  # the declared accuracy holds
-            current = msgspec.structs.replace(current, accuracy=variant.accuracy, eval_digest=None)
+            current = msgspec.structs.replace(
+                current, accuracy=variant.accuracy, eval_digest=None, estimated=variant.estimated
+            )
         current, marked = (current, ()) if current is None or accepts_noise else without_noise(current)
         jobs.append(
             MeasurementJob(

@@ -179,8 +179,9 @@ class Sweep:
 
     def _measure_accuracy(self, job: MeasurementJob, runner: Runner) -> None:
         assert job.eval is not None  # noqa: S101 - else no accuracy is lacking
+        accuracy, known = measure_accuracy(runner, job.eval), self._results[job.key]
         self._results[job.key] = msgspec.structs.replace(
-            self._results[job.key], accuracy=measure_accuracy(runner, job.eval), eval_digest=job.eval_digest
+            known, accuracy=accuracy, eval_digest=job.eval_digest, estimated=False
         )
 
     def _measure_more(self, job: MeasurementJob, runner: SlottedRunner, batch: int, stop_s: float) -> None:
@@ -254,6 +255,7 @@ class Sweep:
             points=known.points if known is not None else (),
             slot_bytes=known.slot_bytes if known is not None else 0,
             concurrent=known.concurrent if known is not None else (),
+            estimated=job.variant.estimated and not (is_known and job.eval is not None),
         )
 
     def _point(self, job: MeasurementJob, runner: Runner, batch: int, stop_s: float, slots: int = 1) -> Point:
