@@ -7,6 +7,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from tokenize import TokenError
@@ -119,11 +120,8 @@ def eval_rows(path: Path) -> int:
 
 
 def _load(path: Path, signature: Signature, *, with_labels: bool) -> tuple[NamedArrays, npt.NDArray[np.int64]]:
-    return _of_npz(
-        path,
-        lambda file, max_bytes: _read(file, signature, max_bytes, with_labels=with_labels),
-        with_labels=with_labels,
-    )
+    read = partial(_read, signature=signature, with_labels=with_labels)
+    return _of_npz(path, read, with_labels=with_labels)
 
 
 def _of_npz(path: Path, read: Callable[[BinaryIO, int], T], *, with_labels: bool) -> T:
