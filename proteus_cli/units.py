@@ -8,6 +8,7 @@ from typing import TypeVar
 from proteus_cli.errors import UsageError
 
 UNKNOWN = "–"  # in tables
+ESTIMATED = "≈"  # before an accuracy
 
 T = TypeVar("T")
 
@@ -104,8 +105,8 @@ def format_size(size_bytes: float) -> str:
 
 
 def format_accuracy(accuracy: float, *, estimated: bool) -> str:
-    """0.9531 → ``"0.9531"``, or ``"~0.9531"`` where no labels stand behind it."""
-    return f"{'~' if estimated else ''}{accuracy:.4f}"
+    """0.9531 → ``"0.9531"``, or ``"≈0.9531"`` where no labels stand behind it."""
+    return f"{ESTIMATED if estimated else ''}{accuracy:.4f}"
 
 
 def format_bar(part: float, columns: int) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import count
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from proteus_cli.input_files import CATALOG, read_text
 from proteus_cli.profiling.measure import load_inputs
 from proteus_cli.store import catalog_text
 from proteus_cli.variants.accuracy import Accuracy, AccuracyFinder, Evidence
+from proteus_cli.variants.calibration import require_others
 from proteus_cli.variants.measuring import ROUNDS, Measurement, measure_beside
 from proteus_cli.variants.models import unusable
 from proteus_cli.variants.recipes import Recipe, Wanted, recipes
@@ -53,7 +53,10 @@ class Derivation:
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """The variant that others are derived from, as the catalog has it, and the rows to calibrate on."""
+    """The variant that others are derived from, as the catalog has it, and calibration rows as clients send them.
+
+    ``model`` is its file, and ``loaded`` what is run: the same, but for a family with an input of its own.
+    """
 
     place: store.Workspace
     text: str
@@ -61,6 +64,7 @@ class Parent:
     family: Family
     variant: Variant
     model: Path
+    loaded: Path
     signature: Signature
     inputs: Path | None
     rows: NamedArrays | None
@@ -82,7 +86,7 @@ class Parent:
 
     def recipes(self, wanted: Wanted) -> list[Recipe]:
         """The recipes that are wanted. Raises `UsageError` where a variant is there already, or as `recipes` does."""
-        found = list(recipes(self.model, wanted, self.rows))
+        found = list(recipes(self.model, self.loaded, wanted, self.rows))
         if not found:
             raise UsageError("Nothing to derive.", hint="give `--int8`, `--fp16`, or `--sizes 160,192`")
         names = {variant.name for variant in self.family.variants}
@@ -110,12 +114,13 @@ def read_parent(place: store.Workspace, name: str, inputs: Path | None, backend:
             f"Nothing tells how accurate variants of `{variant.name}` are: `{family.name}` has no eval split.",
             hint="`--calibration rows.npz` estimates it by agreement; or set `eval` in engines/catalog.toml",
         )
-    with unusable(model, str(model)), backend.runner(model, VariantKey(family.name, variant.name)) as runner:
+    loaded = place.loaded_path(family, model)
+    with unusable(loaded, str(model)), backend.runner(loaded, VariantKey(family.name, variant.name)) as runner:
         signature = runner.signature
     rows = load_inputs(inputs, signature) if inputs is not None else None
     if rows is not None and eval_path is not None:
-        _require_others(rows, load_inputs(eval_path, signature), str(inputs))
-    return Parent(place, text, catalog, family, variant, model, signature, inputs, rows)
+        require_others(rows, load_inputs(eval_path, signature), str(inputs))
+    return Parent(place, text, catalog, family, variant, model, loaded, signature, inputs, rows)
 
 
 def derive(
@@ -134,7 +139,9 @@ def derive(
         for recipe in made:
             advance(f"making {parent.key(recipe).variant}", 0.0)
             staged.write(parent.onnx(recipe), recipe.convert())
-        models = {parent.key(): parent.model} | {parent.key(each): staged.path(parent.onnx(each)) for each in made}
+        models = {parent.key(): parent.loaded} | {
+            parent.key(each): staged.loaded(parent.family, staged.path(parent.onnx(each))) for each in made
+        }
         _require_work(models, parent, devices[0][1])
         found = _measured(models, parent, devices, advance)
         derived = tuple(
@@ -147,22 +154,6 @@ def derive(
             staged.commit(_text(parent, kept))
     size_bytes = sum(part.stat().st_size for part in store.model_parts(parent.model))
     return Derivation(parent.family.name, parent.variant.name, size_bytes, _of(parent.key(), found), derived)
-
-
-def _require_others(rows: NamedArrays, labelled: NamedArrays, name: str) -> None:
-    """Raise `ArtefactError` where calibration rows are in the eval split: the accuracy would be flattered."""
-    if shared := len(_digests(rows) & _digests(labelled)):
-        raise ArtefactError(
-            f"`{name}` has {shared} rows that are in the eval split, too.", hint="calibrate on other rows"
-        )
-
-
-def _digests(rows: NamedArrays) -> set[bytes]:
-    names = sorted(rows)
-    return {
-        blake2b(b"".join(rows[name][index].tobytes() for name in names)).digest()
-        for index in range(len(rows[names[0]]))
-    }
 
 
 def _require_work(models: Mapping[VariantKey, Path], parent: Parent, backend: Backend) -> None:

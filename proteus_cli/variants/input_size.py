@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from proteus_cli.errors import UsageError
-from proteus_cli.variants.onnx_files import read_graph
+from proteus_cli.variants.onnx_files import inputs_of, read_graph
 
 _CHANNELS = {1, 3, 4}
 _MIN_OPSET = 11  # `Resize` takes sizes since then
@@ -50,8 +50,7 @@ def with_input_size(onnx: Any, model: Path, size: int) -> bytes:
 
 
 def _image(model: Path, graph: Any) -> Any:
-    weights = {tensor.name for tensor in graph.initializer}  # which old files list as inputs, too
-    inputs = [value for value in graph.input if value.name not in weights]
+    inputs = inputs_of(graph)
     if len(inputs) > 1:
         listed = ", ".join(f"`{value.name}`" for value in inputs)
         raise UsageError(f"`{model}` has several inputs ({listed}), so which to resize?", hint="leave out `--sizes`")

@@ -21,11 +21,8 @@ from typing import Any
 
 from proteus_cli.backends.base import NamedArrays
 from proteus_cli.errors import EngineError, UsageError
+from proteus_cli.variants.calibration import in_batches
 from proteus_cli.variants.onnx_files import read_graph
-
-MAX_ROWS = 512
-"""The first rows of a calibration file are used: ranges hardly change with more."""
-BATCH = 8
 
 _CONVOLUTIONS = {"Conv", "ConvTranspose"}
 _PRODUCTS = {"MatMul", "Gemm", "Attention", "LSTM", "EmbedLayerNormalization"}
@@ -107,13 +104,7 @@ class _Rows:
     """Calibration rows in batches, as the quantiser asks for them."""
 
     def __init__(self, rows: NamedArrays) -> None:
-        self._batches = self._in_batches(rows)
-
-    @staticmethod
-    def _in_batches(rows: NamedArrays) -> Iterator[NamedArrays]:
-        count = min(MAX_ROWS, len(next(iter(rows.values()))))
-        for first in range(0, count, BATCH):
-            yield {name: values[first : min(first + BATCH, count)] for name, values in rows.items()}
+        self._batches = iter(in_batches(rows))
 
     def get_next(self) -> NamedArrays | None:
         return next(self._batches, None)

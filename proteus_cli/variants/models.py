@@ -89,7 +89,7 @@ def stage_model(
         staged.copy(part, f"{directory}/{part.relative_to(source.parent).as_posix()}")
     if rows is not None:
         require_same_answers(source, rows, staged.path(onnx), backend)
-    return Model(variant, source, onnx, staged.path(onnx), rows)
+    return Model(variant, source, onnx, source if rows is None else staged.path(onnx), rows)
 
 
 def name_in(place: store.Workspace, file: Path) -> str | None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from proteus_cli.backends.base import NamedArrays
 from proteus_cli.errors import UsageError
+from proteus_cli.variants.calibration import behind_preparation
 from proteus_cli.variants.fp16 import to_fp16
 from proteus_cli.variants.input_size import with_input_size
 from proteus_cli.variants.int8 import needs_rows, to_int8
@@ -32,13 +33,17 @@ class Recipe(NamedTuple):
     convert: Callable[[], bytes]
 
 
-def recipes(model: Path, wanted: Wanted, rows: NamedArrays | None) -> Iterator[Recipe]:
-    """The recipes that are wanted of an ONNX file; ``rows`` are there to calibrate on.
+def recipes(model: Path, loaded: Path, wanted: Wanted, rows: NamedArrays | None) -> Iterator[Recipe]:
+    """The recipes that are wanted of an ONNX file; ``rows`` are what ``loaded`` takes, which runs the model.
 
     Raises `UsageError` where a recipe doesn't suit the model, or needs rows; `ArtefactError` where it can't be read,
     and `BackendUnavailable` without the package `onnx`. So does converting; it raises `EngineError`, too.
     """
     onnx = onnx_package(f"derive variants from `{model}`")
+
+    def own_rows() -> NamedArrays | None:
+        return rows if rows is None or loaded == model else behind_preparation(onnx, model, loaded, rows)
+
     if wanted.int8:
         static = needs_rows(onnx, model)
         if static and rows is None:
@@ -47,7 +52,7 @@ def recipes(model: Path, wanted: Wanted, rows: NamedArrays | None) -> Iterator[R
                 hint="`--calibration rows.npz` names rows like those of the eval split, but others",
             )
         kind = "static: activations by calibration rows" if static else "dynamic: activations by batch"
-        yield Recipe("int8", f"INT8, {kind}", lambda: to_int8(model, rows if static else None))
+        yield Recipe("int8", f"INT8, {kind}", lambda: to_int8(model, own_rows() if static else None))
     if wanted.fp16:
         yield Recipe("fp16", "FP16", lambda: to_fp16(onnx, model))
     for size in wanted.sizes:

@@ -7,8 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from proteus_cli import store
+from proteus_cli.domain.catalog import Family
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import WEIGHTS, open_input
+from proteus_cli.store.prepared_models import prepared
 
 
 class Staging:
@@ -24,6 +26,15 @@ class Staging:
     def path(self, name: str) -> Path:
         """Where the file is until `commit`."""
         return self._directory / name if name in self._names else self._place.model_path(name)
+
+    def loaded(self, family: Family | None, model: Path) -> Path:
+        """The file that is loaded for a model of a family: with the preparation of the family's input, if it has one.
+
+        Raises `ArtefactError`, `BackendUnavailable` as `prepared` does.
+        """
+        if family is None or family.input is None:
+            return model
+        return prepared(model, family.input, self._directory / "prepared")
 
     def write(self, name: str, content: bytes) -> None:
         """Stage a file. Raises `ArtefactError` where its place is taken."""

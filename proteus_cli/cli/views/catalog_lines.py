@@ -26,7 +26,7 @@ def derivation_table(made: Derivation) -> Table:
     """A row for the parent and for each derived variant, on each device."""
     rows = table(
         name("variant"), name("device"), number("accuracy"), number("rate"), number("size"),
-        legend="rate: queries per second within the SLO\n~: estimated",
+        legend="rate: queries per second within the SLO\n≈: estimated",
     )  # fmt: skip
     for variant, size_bytes, devices in (
         (made.variant, made.size_bytes, made.devices),
