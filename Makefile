@@ -131,6 +131,9 @@ bench-executors: setup  ## what a process for each device costs, beside threads;
 bench-large-json: setup  ## how long 1 million values in JSON hold up others; half a minute
 	$(BIN)/python -m benchmarks.large_json
 
+bench-first-hour: setup  ## from a model to a server that carries a burst, step by step; 2 minutes
+	$(BIN)/python -m benchmarks.first_hour
+
 bench-attacks: setup  ## how long attacks on a server hold up others, and what memory they take; 5 minutes
 	$(BIN)/python -m benchmarks.attacks
 
