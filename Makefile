@@ -10,7 +10,7 @@ PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint type layers unit extended fuzz contract contract-key test-gpu chaos soak golden proto docs docs-check
-.PHONY: bench bench-planner bench-simulator bench-dispatch bench-paper bench-arrivals bench-waits bench-serving bench-overload bench-executors bench-large-json bench-attacks bench-emulation bench-control-loop bench-adaptation bench-gpu bench-compare
+.PHONY: bench bench-planner bench-simulator bench-dispatch bench-paper bench-arrivals bench-waits bench-serving bench-overload bench-executors bench-large-json bench-first-hour bench-attacks bench-emulation bench-control-loop bench-adaptation bench-gpu bench-compare
 .PHONY: lock all clean
 
 help:  ## show the verbs
