@@ -15,8 +15,9 @@ class ServedFamily:
     """A family as clients see it: what it takes and gives, and its limits.
 
     A request has ``max_rows`` at most. ``best_accuracy`` is None where no variant was profiled. ``attainment`` is the
-    target that the catalog sets, and ``labels`` are its names for the classes of the first output. While the family is
-    not ``is_loaded``, it takes no requests; nothing else changes, so clients may load and unload it at any time.
+    target that the catalog sets, and ``labels`` are its names for the classes of the first output. ``estimated``: some
+    of its accuracies are estimates. While the family is not ``is_loaded``, it takes no requests; nothing else changes,
+    so clients may load and unload it at any time.
     """
 
     name: str
@@ -26,6 +27,7 @@ class ServedFamily:
     best_accuracy: float | None
     attainment: float = DEFAULT_ATTAINMENT
     labels: Sequence[str] = ()
+    estimated: bool = False
     is_loaded: bool = True
 
 
