@@ -282,11 +282,17 @@ def relative(accuracy: float, best: float) -> float:
 
 def best_accuracy(profiles: Iterable[Profile]) -> dict[str, float]:
     """The accuracy of the most accurate variant of each family, whatever it costs."""
-    best: dict[str, float] = {}
+    return {family: max(of.values()) for family, of in accuracy_by_variant(profiles).items()}
+
+
+def accuracy_by_variant(profiles: Iterable[Profile]) -> dict[str, dict[str, float]]:
+    """By family the variants, the most accurate first, each with its accuracy on the device where that is highest."""
+    found: dict[str, dict[str, float]] = {}
     distinct = {id(profile.variants): profile.variants for profile in profiles}  # like devices share theirs
     for measured in (variant for variants in distinct.values() for variant in variants):
-        best[measured.family] = max(best.get(measured.family, 0.0), measured.accuracy)
-    return best
+        of_family = found.setdefault(measured.family, {})
+        of_family[measured.variant] = max(of_family.get(measured.variant, 0.0), measured.accuracy)
+    return {family: dict(sorted(of.items(), key=lambda each: -each[1])) for family, of in found.items()}
 
 
 def accuracies(profiles: Mapping[str, Profile]) -> Callable[[str, str, str], float]:

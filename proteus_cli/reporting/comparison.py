@@ -135,6 +135,7 @@ RATES = (
 )
 BATCHES = (Measure("mean batch", attrgetter("mean_batch"), lambda rows: f"{rows:.1f}", short="batch"),)
 PERCENTILES = tuple(_latency(name) for name in ("p50", "p90", "p95", "p99", "max"))
+P99 = PERCENTILES[3]
 ATTAINMENT = (
     Measure("attainment", attrgetter("attainment.reached"), format_hundredths, "%", "higher"),
     Measure("target", attrgetter("attainment.target"), format_target, "%"),

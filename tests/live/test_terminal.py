@@ -106,7 +106,7 @@ def test_a_terminal_shows_families_and_devices_live_and_is_left_as_it_was(tiny: 
         connection.close()
         there.until(lambda: any(re.match(r"shapes +[0-9.]+ +[0-9.]+ +0\.0% +0% +70\.0%", line) for line in there.lines))
         assert any(re.match(r"tones +0 +0 +– +–", line) for line in there.lines)
-        assert any(re.match(r"cpu0 +shapes-s +[0-9.]+% +1\.0 +closed", line) for line in there.lines)
+        assert any(re.match(r"cpu0 +shapes-s +[0-9.]+% +1\.0 +working", line) for line in there.lines)
         assert there.stop() == 0
         assert there.is_as_before
     assert b"\x1b[?25l" not in there.said  # the cursor was never hidden

@@ -77,7 +77,7 @@ def replayed_against(url: str, arrivals: Trace, ca: Path | None, attainment: flo
         best_accuracy=status.best_accuracy,
         attainment=status.attainment_target if attainment is None else dict.fromkeys(status.slo_s, attainment),
         devices=list(status.pace),
-        replans=[Replan(at_s, c.reason, c.solve_s, c.swaps) for at_s, c in changes if at_s >= 0],
+        replans=[Replan(at_s, c.reason, c.solve_s, c.swaps, c.activated, c.what) for at_s, c in changes if at_s >= 0],
         generator_lag_s=load.lag_p99_s,
     )
 

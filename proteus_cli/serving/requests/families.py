@@ -1,7 +1,7 @@
 """The families that the server offers, and whether they take requests now."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.control.controller import Controller
@@ -16,7 +16,8 @@ class ServedFamily:
 
     A request has ``max_rows`` at most. ``best_accuracy`` is None where no variant was profiled. ``attainment`` is the
     target that the catalog sets. While the family is not ``is_loaded``, it takes no requests; nothing else changes, so
-    clients may load and unload it at any time.
+    clients may load and unload it at any time. ``variants`` are those that were profiled, with their accuracies, the
+    most accurate first.
     """
 
     name: str
@@ -26,6 +27,7 @@ class ServedFamily:
     best_accuracy: float | None
     attainment: float = DEFAULT_ATTAINMENT
     is_loaded: bool = True
+    variants: Mapping[str, float] = field(default_factory=dict)
 
 
 class Families:

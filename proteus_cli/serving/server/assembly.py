@@ -13,7 +13,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.drift import Drift
 from proteus_cli.control.topology.hosting import device_memory, slots_of
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.domain.profile import best_accuracy
+from proteus_cli.domain.profile import accuracy_by_variant
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
@@ -108,15 +108,16 @@ def _memory(deployment: Deployment) -> Mapping[str, DeviceMemory]:
 
 def _served_families(deployment: Deployment, hardware: Hardware) -> list[ServedFamily]:
     """A request may have as many rows as the largest batch that a variant of its family was measured with."""
-    best = best_accuracy(deployment.profiles.values())
+    accuracies = accuracy_by_variant(deployment.profiles.values())
     max_rows = dict.fromkeys(deployment.catalog.names, 1)
     for measured in (variant for profile in deployment.profiles.values() for variant in profile.variants):
         if measured.family in max_rows and measured.points:
             max_rows[measured.family] = max(max_rows[measured.family], measured.points[-1].batch)
     return [
         ServedFamily(
-            family.name, hardware.signatures[family.name], family.slo_s, max_rows[family.name], best.get(family.name),
-            family.attainment,
+            family.name, hardware.signatures[family.name], family.slo_s, max_rows[family.name],
+            max(accuracies.get(family.name, {}).values(), default=None), family.attainment,
+            variants=accuracies.get(family.name, {}),
         )
         for family in deployment.catalog.families
     ]  # fmt: skip
