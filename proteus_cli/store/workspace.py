@@ -24,9 +24,13 @@ def parse_catalog(content: bytes, path: Path) -> Catalog:
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A directory with ``engines/``, ``profiles/`` and ``plans/``."""
+    """A directory with ``engines/``, ``profiles/`` and ``plans/``.
+
+    What is written while serving goes to ``state`` instead, where that is given; the workspace may then be read-only.
+    """
 
     root: Path
+    state: Path | None = None
 
     @property
     def catalog_path(self) -> Path:
@@ -35,7 +39,7 @@ class Workspace:
     @property
     def built_dir(self) -> Path:
         """Engines that were built, by device type."""
-        return self.root / "engines" / "built"
+        return (self.state or self.root) / "engines" / "built"
 
     @property
     def profiles_dir(self) -> Path:
@@ -48,7 +52,7 @@ class Workspace:
     @property
     def history_dir(self) -> Path:
         """The plans that were in force, each with its record."""
-        return self.plans_dir / "history"
+        return (self.state or self.root) / "plans" / "history"
 
     def profile_path(self, device: str) -> Path:
         return self.profiles_dir / f"{device}.json"

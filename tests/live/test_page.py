@@ -439,7 +439,8 @@ def test_a_lost_device_stands_out_in_words_and_on_the_time_axis(browser: Browser
         assert browser.find("#news").get_attribute("textContent") == "Lost: cpu1."
         assert browser.run(CONTRASTS) == []
         elsewhere.rename(models)
-        browser.until(lambda: browser.table("#devices")["cpu1"][0] == "working")
+        browser.until(lambda: browser.table("#devices")["cpu1"][0].startswith("working, without "))
+        assert "shapes-s" in browser.table("#devices")["cpu1"][0]  # it was tried out, too, when no model was there
         assert not browser.shows("#lost")
         assert browser.complaints() == []
         assert live.stop() == 0

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from synthetic_runs import answer, burst, reported
 
 from proteus_cli.domain.attainment import Attainment
-from proteus_cli.domain.report import QUANTILES, DeviceSummary, LatencySummary, Report, Summary
+from proteus_cli.domain.report import QUANTILES, DeviceSummary, LatencySummary, Report, Summary, Window
 from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.reporting.measures import RequestColumns, summary, windows
 
@@ -293,7 +293,9 @@ def test_values_are_python_numbers_not_numpy_ones(ended: list[RequestRecord]) ->
 
 
 def _numbers(value: msgspec.Struct) -> list[float]:
-    found = [n for n in msgspec.structs.astuple(value) if n is not None and not isinstance(n, LatencySummary)]
+    found = [n for n in msgspec.structs.astuple(value) if n is not None and not isinstance(n, LatencySummary | dict)]
+    if isinstance(value, Window):
+        found += [count for by_variant in value.answers_by_variant.values() for count in by_variant.values()]
     latency = value.latency_s if isinstance(value, Summary) else None
     return found if latency is None else [*found, *msgspec.structs.astuple(latency)]
 

@@ -239,7 +239,7 @@ def test_which_variants_answered_is_drawn_for_each_family_and_run() -> None:
     drawn = variant_svgs(PAIR)
     assert set(drawn) == {"digits", "signals"}
     large, small = answering_variants(PAIR)["digits"]
-    assert (large.name, large.accuracy, large.shares) == ("digits-l", 0.98, (0.4, 1.0))
+    assert (large.name, large.accuracy, large.shares) == ("digits-l", pytest.approx(0.98), (0.4, 1.0))
     assert (small.name, small.shares) == ("digits-s", (0.6, 0.0))
     root = ET.fromstring(drawn["digits"])  # noqa: S314 - our own
     assert {"proteus", "most-accurate", "answers (qps)"} <= {element.text for element in root.iter("text")}
@@ -252,7 +252,7 @@ def test_answers_are_stacked_with_the_most_accurate_at_the_bottom() -> None:
     axes = Figure().add_subplot()
     runs = PlottedRun.all_of(PAIR[:1])
     over_time([axes], runs, "digits", answering_variants(PAIR[:1])["digits"], "black")
-    large, small = (area.get_paths()[0].vertices for area in axes.collections)
+    large, small = (np.asarray(area.get_paths()[0].vertices) for area in axes.collections)
     busy = large[:, 0] == 25.5
     assert set(large[busy][:, 1]) == {0.0}
     assert set(small[small[:, 0] == 25.5][:, 1]) == {0.0, 30.0}

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.command import Command
+from proteus_cli.cli.command import Command, Group
 from proteus_cli.cli.options import common
 
 if TYPE_CHECKING:
     from proteus_cli.backends.base import Backend
     from proteus_cli.store import Workspace
 
-app = typer.Typer(help="Change the catalog of what can be served.", no_args_is_help=True)
+app = typer.Typer(
+    cls=Group, rich_markup_mode=None, help="Change the catalog of what can be served.", no_args_is_help=True
+)
 
 
 class Precision(StrEnum):
@@ -22,7 +24,7 @@ class Precision(StrEnum):
     FP16 = "fp16"
 
 
-VariantName = Annotated[str, typer.Argument(help="The variant: its name, or FAMILY/NAME.")]
+VariantName = Annotated[str, typer.Argument(metavar="VARIANT", help="The variant: its name, or FAMILY/NAME.")]
 TargetPrecision = Annotated[Precision, typer.Option(help="The precision of the new variant.")]
 
 

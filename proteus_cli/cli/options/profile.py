@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Option
 
+from proteus_cli.cli.options import completion
 from proteus_cli.cli.options.common import DURATION
 from proteus_cli.cli.options.names import environment
 
@@ -12,7 +13,12 @@ MEASURING = {"--device", "--budget", "--max-batch", "--max-slots", "--dry-run"}
 IMPORTING = {"--slo"}
 
 Device = Annotated[
-    str, Option(help="Ids of devices, separated by commas; `all` measures one device of each type for all of them.")
+    str,
+    Option(
+        metavar="DEVICE,…",
+        autocompletion=completion.devices,
+        help="Ids of devices, separated by commas; `all` measures one device of each type for all of them.",
+    ),
 ]
 Budget = Annotated[
     float | None,
@@ -23,9 +29,10 @@ Budget = Annotated[
         help="The time to measure the latencies of each device in, such as `60s`.",
     ),
 ]
-MaxBatch = Annotated[int, Option(min=1, help="The largest batch size to measure.")]
+MaxBatch = Annotated[int, Option(min=1, metavar="N", help="The largest batch size to measure.")]
 MaxSlots = Annotated[
-    int, Option(min=1, max=4, help="The most batches to run on a GPU at once. Fewer take less of its memory.")
+    int,
+    Option(min=1, max=4, metavar="N", help="The most batches to run on a GPU at once. Fewer take less of its memory."),
 ]
 DryRun = Annotated[bool, Option("--dry-run", help="Only list what would be measured, with an estimate of the time.")]
 FromCsv = Annotated[

@@ -152,7 +152,11 @@ def _state(of: "DeviceSnapshot") -> str:
         text += f", again in {of.retry_s:.0f} s"
     if of.reason:
         text += f": {of.reason}"
-    return "; ".join([text, *(f"without {variant}: {reason}" for variant, reason in of.broken.items())])
+    if of.broken:
+        text += f"; without {', '.join(of.broken)}"
+    if len(of.broken) == 1:
+        text += f": {next(iter(of.broken.values()))}"
+    return text
 
 
 # --- parts

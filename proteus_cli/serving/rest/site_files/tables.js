@@ -93,11 +93,13 @@ export const BREAKERS = {
   "half-open": {label: "◐ being tried out", className: "probation"},
 };
 
-// "✕ lost, trying again in 4 s (its process has ended)"; "working, without shapes-l (it cannot be loaded)".
+// "✕ lost, trying again in 4 s (its process has ended)"; "working, without shapes-l (it cannot be loaded)". Of several
+// variants, only the names; the status has the reasons.
 function deviceState({breaker, reason, retry_s, broken}) {
-  const without = Object.entries(broken).map(([variant, why]) => `, without ${variant}${why && ` (${why})`}`);
+  const variants = Object.keys(broken), why = variants.length === 1 ? broken[variants[0]] : "";
+  const without = variants.length ? `, without ${variants.join(", ")}${why && ` (${why})`}` : "";
   const retry = breaker === "open" && retry_s !== null ? `, trying again ${format.wait(retry_s)}` : "";
-  return BREAKERS[breaker].label + retry + (reason && ` (${reason})`) + without.join("");
+  return BREAKERS[breaker].label + retry + (reason && ` (${reason})`) + without;
 }
 
 export function devices(table, of) {
