@@ -116,7 +116,7 @@ def tensor(name: str, shape: Sequence[int | str | None], dtype: int = TensorProt
     return helper.make_tensor_value_info(name, dtype, list(shape))
 
 
-def mlp(path: Path, *, hidden: int = 8, inputs: int = INPUTS, seed: int = 0) -> Path:
+def mlp(path: Path, *, hidden: int = 8, inputs: int = INPUTS, seed: int = 0, batch: int | str = "n") -> Path:
     """``x`` [batch, inputs] → ReLU layer → ``scores`` [batch, 3]."""
     rng = np.random.default_rng(seed)
     weights = {
@@ -129,7 +129,11 @@ def mlp(path: Path, *, hidden: int = 8, inputs: int = INPUTS, seed: int = 0) -> 
         helper.make_node("MatMul", ["a", "w2"], ["scores"]),
     ]
     return save_model(
-        path, nodes, inputs=[tensor("x", ["n", inputs])], outputs=[tensor("scores", ["n", CLASSES])], weights=weights
+        path,
+        nodes,
+        inputs=[tensor("x", [batch, inputs])],
+        outputs=[tensor("scores", [batch, CLASSES])],
+        weights=weights,
     )
 
 

@@ -20,8 +20,12 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus devices --json", "the same as JSON, with all that is known of GPUs"),
     ),
     "proteus catalog": (
-        ("proteus catalog precision digits-xl --to fp16", "add a variant in FP16"),
-        ("proteus catalog precision digits/digits-l --to fp16", "name its family, too"),
+        ("proteus catalog add things thing.onnx --slo 200ms", "make a family of one model"),
+        ("proteus catalog precision things/thing --to fp16", "add the same model in FP16"),
+    ),
+    "proteus catalog add": (
+        ("proteus catalog add things thing.onnx --slo 200ms --eval eval.npz", "measure the accuracy on labelled rows"),
+        ("proteus catalog add things large.onnx small.onnx --accuracy large=.95,small=.9", "or state accuracies"),
     ),
     "proteus catalog precision": (
         ("proteus catalog precision digits-xl --to fp16", "add the same model in FP16"),

@@ -1,7 +1,7 @@
 """What can be served: families of queries and the variants that can answer them."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -11,7 +11,7 @@ from proteus_cli.domain.base import FORMAT, Value, is_amount, require
 from proteus_cli.errors import ProteusError, UsageError
 from proteus_cli.units import parse_duration
 
-_LONGEST_NAME = 100
+LONGEST_NAME = 100
 
 
 class VariantKey(NamedTuple):
@@ -24,6 +24,7 @@ class VariantKey(NamedTuple):
 class Variant(Value, frozen=True):
     """One model of a family. ``onnx`` is a path relative to the catalog; ``accuracy`` a fraction, as declared.
 
+    ``estimated``: no labels stand behind the accuracy, only convention or agreement with another variant.
     Without ``onnx`` it can be planned and simulated from imported profiles, not measured or served. ``banned`` and
     ``pinned`` are devices (ids or types) that may not, or must, host it.
     """
@@ -31,6 +32,7 @@ class Variant(Value, frozen=True):
     name: str
     accuracy: float
     onnx: str | None = None
+    estimated: bool = False
     banned: tuple[str, ...] = ()
     pinned: tuple[str, ...] = ()
 
@@ -138,6 +140,14 @@ class Catalog(Value, frozen=True):
             raise UsageError(f"Several families have a variant `{name}`.", hint=f"name one of: {each}")
         return found[0]
 
+    def with_variants(self, family: Family, after: str, added: Sequence[Variant]) -> "Catalog":
+        """With more variants of a family, behind the one named ``after``."""
+        place = [variant.name for variant in family.variants].index(after) + 1
+        variants = (*family.variants[:place], *added, *family.variants[place:])
+        larger = msgspec.structs.replace(family, variants=variants)
+        families = tuple(larger if each is family else each for each in self.families)
+        return msgspec.structs.replace(self, families=families)
+
     def slo_s(self) -> Mapping[str, float]:
         """Latency target in seconds by family."""
         return {family.name: family.slo_s for family in self.families}
@@ -146,7 +156,7 @@ class Catalog(Value, frozen=True):
 def is_name(text: str) -> bool:
     """Letters, digits, `.`, `_` and `-`, of which the first is none of the last three: safe in paths and options."""
     plain = all(c.isascii() and (c.isalnum() or c in "._-") for c in text)
-    return 0 < len(text) <= _LONGEST_NAME and plain and text[0].isalnum()
+    return 0 < len(text) <= LONGEST_NAME and plain and text[0].isalnum()
 
 
 def _require_unique(names: list[str], what: str) -> None:

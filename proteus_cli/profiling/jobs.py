@@ -84,7 +84,9 @@ def measurement_jobs(
         found = known.of(family.name, variant.name) if known is not None else None
         current = found if found is not None and found.engine_digest == engine_digest else None
         if current is not None and eval_path is None:  # the declared accuracy holds
-            current = msgspec.structs.replace(current, accuracy=variant.accuracy, eval_digest=None)
+            current = msgspec.structs.replace(
+                current, accuracy=variant.accuracy, eval_digest=None, estimated=variant.estimated
+            )
         batches = _batches(current, family.slo_s, max_batch, max_slots)
         jobs.append(
             MeasurementJob(
