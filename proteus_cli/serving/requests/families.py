@@ -1,6 +1,6 @@
 """The families that the server offers, and whether they take requests now."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proteus_cli.backends.base import Signature
@@ -15,9 +15,9 @@ class ServedFamily:
     """A family as clients see it: what it takes and gives, and its limits.
 
     A request has ``max_rows`` at most. ``best_accuracy`` is None where no variant was profiled. ``attainment`` is the
-    target that the catalog sets. While the family is not ``is_loaded``, it takes no requests; nothing else changes, so
-    clients may load and unload it at any time. ``variants`` are those that were profiled, with their accuracies, the
-    most accurate first.
+    target that the catalog sets, and ``labels`` are its names for the classes of the first output. While the family is
+    not ``is_loaded``, it takes no requests; nothing else changes, so clients may load and unload it at any time.
+    ``variants`` are those that were profiled, with their accuracies, the most accurate first.
     """
 
     name: str
@@ -26,6 +26,7 @@ class ServedFamily:
     max_rows: int
     best_accuracy: float | None
     attainment: float = DEFAULT_ATTAINMENT
+    labels: Sequence[str] = ()
     is_loaded: bool = True
     variants: Mapping[str, float] = field(default_factory=dict)
 
