@@ -1,6 +1,7 @@
 """The live view fits its terminal, says what is wrong without colours, and never keeps a line for itself."""
 
 import io
+import logging
 import re
 import threading
 from dataclasses import replace
@@ -11,6 +12,7 @@ from rich.console import Console
 from proteus_cli.cli.views.live_frames import frame
 from proteus_cli.cli.views.live_view import MAX_LINES, HoldableStream, LiveView
 from proteus_cli.domain.attainment import Attainment
+from proteus_cli.serving.logs import BriefLines
 from proteus_cli.serving.telemetry.snapshot import (
     DeviceSnapshot,
     FamilySnapshot,
@@ -216,3 +218,27 @@ def test_no_color_is_heeded(monkeypatch: pytest.MonkeyPatch, *, no_color: bool) 
             assert asked.acquire(timeout=10)
     codes = {code for found in re.findall(r"\x1b\[([0-9;]*)m", stdout.getvalue()) for code in found.split(";")}
     assert (codes <= {"0", "1", "2"}) is no_color  # bold and dim
+
+
+def test_events_are_in_the_log_or_in_the_view_and_never_in_both() -> None:
+    for log_stream in (None, HoldableStream(io.StringIO())):
+        stdout, asked = io.StringIO(), threading.Semaphore(0)
+
+        def now(asked: threading.Semaphore = asked) -> Snapshot:
+            asked.release()
+            return NOW
+
+        with LiveView(stdout, log_stream, every_s=0.01)(now):
+            for _ in range(2):
+                assert asked.acquire(timeout=10)
+        assert ("b → a (was warm)" in stdout.getvalue()) is (log_stream is None)
+
+
+def test_log_lines_beside_the_view_are_brief_and_say_what_is_wrong() -> None:
+    record = logging.makeLogRecord({
+        "msg": "%s was lost", "args": ("cpu0",), "levelno": logging.WARNING, "levelname": "WARNING", "created": 0.0,
+        "name": "proteus.fleet", "fields": {"device": "cpu0"},
+    })  # fmt: skip
+    assert re.fullmatch(r"\d\d:00:00 WARNING cpu0 was lost", BriefLines().format(record))
+    record.levelno, record.levelname = logging.INFO, "INFO"
+    assert re.fullmatch(r"\d\d:00:00 cpu0 was lost", BriefLines().format(record))

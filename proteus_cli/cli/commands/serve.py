@@ -75,7 +75,7 @@ def serve(
         flags(context), emulate=emulate, record=record, drift_after_s=drift_after, writes_elsewhere=state is not None
     )
     stderr, live_view = _streams(view)
-    set_up(log_level or _level(), log_format, stderr)
+    set_up(log_level or _level(), log_format, stderr, beside_view=live_view is not None and sys.stderr.isatty())
     server = ServerOptions(
         host, port, grpc_port, max_body_bytes=int(max_body), max_connections=max_connections,
         max_timeout_s=max_timeout, drain_timeout_s=drain_timeout,

@@ -24,18 +24,19 @@ FrameRow = tuple[Sequence[str], str]
 """Cells, and a style."""
 
 
-def frame(now: "Snapshot", columns: int, lines: int) -> RenderableType:
+def frame(now: "Snapshot", columns: int, lines: int, *, has_events: bool = True) -> RenderableType:
     """A picture of the server that fits a terminal of this size, with one line to spare."""
+    events = now.events if has_events else ()
     is_wide = columns >= WIDE_COLUMNS
     head = list(_head(now))
-    rows = _row_counts(lines - 1 - len(head), len(now.families), len(now.devices), len(now.events))
+    rows = _row_counts(lines - 1 - len(head), len(now.families), len(now.devices), len(events))
     families = [_family(name, of, is_wide=is_wide) for name, of in now.families.items()]
     parts: list[RenderableType] = [*head, _table(_FAMILIES[is_wide], _truncated(families, rows.families))]
     if rows.devices:
         devices = _devices(now.devices, rows.devices, is_wide=is_wide)
         parts += ["", _table(_DEVICES[is_wide], _truncated(devices, rows.devices))]
     if rows.events:
-        parts += ["", *(_event(event, now.at_s) for event in reversed(now.events[-rows.events :]))]
+        parts += ["", *(_event(event, now.at_s) for event in reversed(events[-rows.events :]))]
     return Group(*parts)
 
 

@@ -148,7 +148,7 @@ def _announce(
     if options.tokens is None and not all(map(is_loopback, listeners.values())):
         log.warning("every client that reaches this address may send requests; `--auth-tokens` asks for tokens")
     urls = [url_of(name, listener, uses_tls=options.tls is not None) for name, listener in listeners.items()]
-    log.info("ready at %s", " ".join(urls), extra=fields(urls=urls, hosts=hosts(plane.controller.plan)))
+    log.info("ready", extra=fields(urls=urls, hosts=hosts(plane.controller.plan)))
     ready = " ".join([*urls, "emulated"] if plane.is_emulated else urls)
     announce(ready)
     return f"ready {ready}"
@@ -165,4 +165,5 @@ async def _drain(plane: DataPlane, stop_s: float) -> None:
 
 def _log_outcomes(plane: DataPlane) -> None:
     outcomes = {str(outcome): plane.counts.of_outcome(outcome) for outcome in Outcome}
-    log.info("requests by how they ended", extra=fields(**outcomes))
+    told = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items() if count) or "none"
+    log.info("requests by how they ended: %s", told, extra=fields(**outcomes))
