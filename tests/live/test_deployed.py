@@ -55,7 +55,7 @@ def test_a_service_manager_hears_that_the_server_is_ready_works_and_stops(
         manager.settimeout(30)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         monkeypatch.setenv("WATCHDOG_USEC", "200000")
-        heard = []
+        heard: list[bytes] = []
 
         def hear_until(start: bytes) -> None:
             while not heard or not heard[-1].startswith(start):

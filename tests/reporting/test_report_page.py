@@ -239,7 +239,8 @@ def test_which_variants_answered_is_drawn_for_each_family_and_run() -> None:
     drawn = variant_svgs(PAIR)
     assert set(drawn) == {"digits", "signals"}
     large, small = answering_variants(PAIR)["digits"]
-    assert (large.name, large.accuracy, large.shares) == ("digits-l", pytest.approx(0.98), (0.4, 1.0))
+    assert (large.name, large.shares) == ("digits-l", (0.4, 1.0))
+    assert large.accuracy == pytest.approx(0.98)
     assert (small.name, small.shares) == ("digits-s", (0.6, 0.0))
     root = ET.fromstring(drawn["digits"])  # noqa: S314 - our own
     assert {"proteus", "most-accurate", "answers (qps)"} <= {element.text for element in root.iter("text")}
