@@ -8,6 +8,7 @@ from typing import TypeVar
 from proteus_cli.errors import UsageError
 
 UNKNOWN = "–"  # in tables
+ESTIMATED = "≈"  # before an accuracy
 
 T = TypeVar("T")
 
@@ -101,6 +102,11 @@ def format_size(size_bytes: float) -> str:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1024
     return f"{size_bytes:.1f} TiB"
+
+
+def format_accuracy(accuracy: float, *, estimated: bool) -> str:
+    """0.9531 → ``"0.9531"``, or ``"≈0.9531"`` where no labels stand behind it."""
+    return f"{ESTIMATED if estimated else ''}{accuracy:.4f}"
 
 
 def format_bar(part: float, columns: int) -> str:

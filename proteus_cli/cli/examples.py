@@ -21,15 +21,15 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
     ),
     "proteus catalog": (
         ("proteus catalog add things thing.onnx --slo 200ms", "make a family of one model"),
-        ("proteus catalog precision things/thing --to fp16", "add the same model in FP16"),
+        ("proteus catalog derive thing --int8 --calibration calib.npz", "derive a variant from it"),
     ),
     "proteus catalog add": (
         ("proteus catalog add things thing.onnx --slo 200ms --eval eval.npz", "measure the accuracy on labelled rows"),
         ("proteus catalog add things large.onnx small.onnx --accuracy large=.95,small=.9", "or state accuracies"),
     ),
-    "proteus catalog precision": (
-        ("proteus catalog precision digits-xl --to fp16", "add the same model in FP16"),
-        ("proteus catalog precision digits/digits-xl --to fp16 --json", "name the family, too; print JSON"),
+    "proteus catalog derive": (
+        ("proteus catalog derive thing --int8 --calibration calib.npz", "a variant with numbers of 8 bits"),
+        ("proteus catalog derive digits/digits-xl --fp16 --dry-run", "only show what would be made"),
     ),
     "proteus profile": (
         ("proteus profile --budget 60s", "measure all variants, within a minute for each device"),

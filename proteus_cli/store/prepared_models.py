@@ -21,6 +21,7 @@ from proteus_cli.units import format_size
 _RECIPE = 1
 """Goes up whenever other nodes are made from the same description."""
 
+_PREFIX = "prepared/"  # of the names of what is put in front; with underscores where a model has such names
 _IMAGE_AXES = 4
 _OLDEST_OPSET, _OLDEST_RESIZE, _ROI_IS_OPTIONAL = 7, 11, 13
 _TO = {("NHWC", "NCHW"): (0, 3, 1, 2), ("NCHW", "NHWC"): (0, 2, 3, 1)}
@@ -64,6 +65,12 @@ def _with_preparation(model: Path, image: ImageInput) -> bytes:
     return bytes(loaded.SerializeToString(deterministic=True))
 
 
+def own_input(graph: Any) -> str:
+    """The name of the tensor that a model itself takes, within the graph of its prepared file."""
+    names = (name for node in graph.node for name in node.output)
+    return next(name for name in names if name.startswith(_PREFIX) and name.removeprefix(_PREFIX).strip("_") == "input")
+
+
 @dataclass(frozen=True, slots=True)
 class _Target:
     """What the model itself takes: the number of its type in ONNX, and the size of its images; (height, width)."""
@@ -88,7 +95,7 @@ class _Preparation:
         names = set(_names(self._graph))
         if image.name in names - {self._input.name}:
             raise _unfit(model, f"it has a tensor `{image.name}` within; give the family's input another `name`")
-        self._prefix = "prepared/"
+        self._prefix = _PREFIX
         while any(name.startswith(self._prefix) for name in names):
             self._prefix += "_"
         self._nodes: list[Any] = []

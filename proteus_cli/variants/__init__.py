@@ -4,4 +4,8 @@
 finds its accuracy: measured on an eval split, as stated, or else estimated. Until all of that is done, new files lie in
 a directory of their own (`staging`); then they move into the workspace, the catalog last. So an error leaves the
 workspace as it was.
+
+*Deriving* follows recipes (INT8, FP16, input sizes), each of which converts the file of a variant. What they make is
+measured beside their parent (`measuring`), by the profiler's clock and in turn, so that noise of the machine meets all
+alike. `verdict` decides what is kept.
 """

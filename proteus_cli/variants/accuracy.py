@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from proteus_cli.backends.base import Backend, Runner, Signature
-from proteus_cli.domain.catalog import Variant
+from proteus_cli.domain.catalog import Variant, VariantKey
 from proteus_cli.errors import UsageError
 from proteus_cli.profiling.measure import load_inputs, measure_accuracy, predicted_classes
 from proteus_cli.units import format_percent, parse_assignments
@@ -33,16 +33,18 @@ class Evidence:
     """What tells how accurate variants are: rows with labels, accuracies by variant, or rows without labels."""
 
     eval: Path | None = None
-    stated: Mapping[str, float] = field(default_factory=dict)
+    stated: Mapping[str, Accuracy] = field(default_factory=dict)
     inputs: Path | None = None
 
 
 class AccuracyFinder:
     """Finds the accuracies of a family's new variants, one after another."""
 
-    def __init__(self, backend: Backend, evidence: Evidence, reference: tuple[Variant, Path] | None) -> None:
+    def __init__(
+        self, backend: Backend, family: str, evidence: Evidence, reference: tuple[Variant, Path] | None = None
+    ) -> None:
         """``reference`` is the variant that others are compared with, and its model; None: the first that comes."""
-        self._backend, self._evidence, self._reference = backend, evidence, reference
+        self._backend, self._family, self._evidence, self._reference = backend, family, evidence, reference
         self._compared: _Reference | None = None
 
     def require_enough(self, names: Sequence[str]) -> None:
@@ -65,26 +67,30 @@ class AccuracyFinder:
             value = measure_accuracy(runner, self._evidence.eval)
             return Accuracy(round(value, DIGITS), estimated=False, basis="measured on the eval split")
         if name in self._evidence.stated:
-            found = Accuracy(self._evidence.stated[name], estimated=False, basis="as stated")
+            found = self._evidence.stated[name]
         elif self._reference is None:
             found = Accuracy(1.0, estimated=True, basis="estimated: the first variant counts as always right")
         else:
-            self._compared = self._compared or _Reference(*self._reference, self._evidence.inputs, self._backend)
-            found = self._compared.accuracy_of(runner)
+            found = self._agreement_with(*self._reference).accuracy_of(runner)
         self._reference = self._reference or (Variant(name, found.value), model)
         return found
+
+    def _agreement_with(self, variant: Variant, model: Path) -> "_Reference":
+        if self._compared is None:
+            assert self._evidence.inputs is not None  # noqa: S101 - `require_enough` was asked
+            with self._backend.runner(model, VariantKey(self._family, variant.name)) as runner:
+                self._compared = _Reference(variant, runner, self._evidence.inputs)
+        return self._compared
 
 
 class _Reference:
     """A variant that others are compared with, on inputs without labels."""
 
-    def __init__(self, variant: Variant, model: Path, inputs: Path | None, backend: Backend) -> None:
-        assert inputs is not None  # noqa: S101 - `require_enough` was asked
+    def __init__(self, variant: Variant, runner: Runner, inputs: Path) -> None:
+        _require_classes(runner.signature, variant.name)
         self._variant, self._source = variant, inputs
-        with backend.runner(model) as runner:
-            _require_classes(runner.signature, variant.name)
-            self._inputs = load_inputs(inputs, runner.signature)
-            self._classes = predicted_classes(runner, self._inputs)
+        self._inputs = load_inputs(inputs, runner.signature)
+        self._classes = predicted_classes(runner, self._inputs)
 
     def accuracy_of(self, runner: Runner) -> Accuracy:
         """The estimated accuracy of a model with the same inputs and outputs."""
@@ -102,20 +108,20 @@ def _require_classes(signature: Signature, name: str) -> None:
         )
 
 
-def parse_accuracies(text: str, names: Sequence[str]) -> dict[str, float]:
+def parse_accuracies(text: str, names: Sequence[str]) -> dict[str, Accuracy]:
     """``"0.91"`` for one variant, or ``"small=0.9,large=95.2%"`` → accuracies by name. Raises `UsageError`."""
     hint = f"write `--accuracy {','.join(f'{name}=0.9' for name in names)}`"
     if "=" not in text:
         if len(names) > 1:
             raise UsageError(f"`--accuracy {text}` doesn't say of which variant.", hint=hint)
-        return {names[0]: _fraction(text, hint)}
+        return {names[0]: _stated(text, hint)}
     stated = parse_assignments(text, "`--accuracy`")
     if unknown := [name for name in stated if name not in names]:
         raise UsageError(f"`--accuracy` names `{unknown[0]}`, which is not added.", hint=hint)
-    return {name: _fraction(value or "", hint) for name, value in stated.items()}
+    return {name: _stated(value or "", hint) for name, value in stated.items()}
 
 
-def _fraction(text: str, hint: str) -> float:
+def _stated(text: str, hint: str) -> Accuracy:
     number, is_percentage = text.strip().removesuffix("%"), text.strip().endswith("%")
     try:
         value = float(f"{number}e-2" if is_percentage else number)
@@ -123,4 +129,4 @@ def _fraction(text: str, hint: str) -> float:
         value = -1.0
     if not 0 <= value <= 1:
         raise UsageError(f"`{text}` is not an accuracy.", hint=f"{hint}: a fraction or a percentage")
-    return value
+    return Accuracy(value, estimated=False, basis="as stated")

@@ -71,10 +71,11 @@ def add(
         _require_new(known, models, evidence)
         evidence = replace(evidence, eval=place.eval_path(known))
     reference = _reference(place, known)
-    finder = AccuracyFinder(backend, evidence, reference)
+    finder = AccuracyFinder(backend, family, evidence, reference)
     finder.require_enough(list(models))
     with within_free_memory("the models"), staging(place) as staged:
-        new = [stage_model(staged, place, family, name, path, backend) for name, path in models.items()]
+        made = [stage_model(staged, place, family, name, path, backend) for name, path in models.items()]
+        new = [replace(model, file=staged.loaded(known, model.file)) for model in made]
         signature = _signature(reference, new, backend)
         eval_name = known.eval if known is not None else _eval_name(staged, place, family, evidence.eval)
         added = tuple(_measured(new, finder, backend, advance))
@@ -133,7 +134,7 @@ def _reference(place: store.Workspace, known: Family | None) -> tuple[Variant, P
     if known is None or not with_model:
         return None
     best = max(with_model, key=lambda variant: variant.accuracy)
-    return best, place.model_of(known, best, to="compare with")
+    return best, place.loaded_model_of(known, best, to="compare with")
 
 
 def _eval_name(staged: Staging, place: store.Workspace, family: str, eval_path: Path | None) -> str | None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from proteus_cli.backends.base import Backend
 from proteus_cli.backends.onnxruntime import open_session
 from proteus_cli.errors import ArtefactError, EngineError
-from proteus_cli.variants.onnx_files import constants, onnx_package, read_graph
+from proteus_cli.variants.onnx_files import constants, inputs_of, onnx_package, read_graph
 
 AXIS = "batch"
 HINT = "export the model with axis 0 of all inputs and outputs dynamic"
@@ -39,9 +39,8 @@ def with_dynamic_batch(model: Path, rows: int) -> bytes:
     """
     onnx = onnx_package(f"make the batch of `{model}` dynamic (it takes just {rows} at a time)")
     loaded = read_graph(onnx, model)
-    weights = {tensor.name for tensor in loaded.graph.initializer}  # which old files list as inputs, too
-    for value in (*loaded.graph.input, *loaded.graph.output):
-        if value.name not in weights and (sizes := value.type.tensor_type.shape.dim):
+    for value in (*inputs_of(loaded.graph), *loaded.graph.output):
+        if sizes := value.type.tensor_type.shape.dim:
             sizes[0].dim_param = AXIS
     del loaded.graph.value_info[:]  # they repeat the number, and are inferred anew
     _free_reshapes(onnx, loaded.graph, rows)

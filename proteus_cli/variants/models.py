@@ -32,12 +32,17 @@ class Model:
     @contextmanager
     def runner(self, backend: Backend) -> Iterator[Runner]:
         """Load it. Raises `ArtefactError`, which names ``source``, where the model can't be loaded, or fails."""
-        try:
-            with backend.runner(self.file) as runner:
-                yield runner
-        except EngineError as error:
-            message = error.message.replace(str(self.file), str(self.source))
-            raise ArtefactError(message, hint=error.hint) from error
+        with unusable(self.file, str(self.source)), backend.runner(self.file) as runner:
+            yield runner
+
+
+@contextmanager
+def unusable(file: Path, name: str) -> Iterator[None]:
+    """Make `EngineError` of a model an `ArtefactError` that calls its file by ``name``: it is the user's to mend."""
+    try:
+        yield
+    except EngineError as error:
+        raise ArtefactError(error.message.replace(str(file), name), hint=error.hint) from error
 
 
 def variant_names(models: Sequence[Path]) -> dict[str, Path]:
@@ -71,10 +76,8 @@ def stage_model(
     directory of its own. Raises `ArtefactError`; `BackendUnavailable` where `with_dynamic_batch` does.
     """
     content = read_bytes(source, MODEL, hint="name the ONNX files to add")
-    try:
+    with unusable(source, str(source)):
         rows = fixed_batch(source)
-    except EngineError as error:
-        raise ArtefactError(error.message, hint=error.hint) from error
     there = name_in(place, source)
     if there is not None and rows is None:
         return Model(variant, source, there, source, None)
@@ -86,7 +89,7 @@ def stage_model(
         staged.copy(part, f"{directory}/{part.relative_to(source.parent).as_posix()}")
     if rows is not None:
         require_same_answers(source, rows, staged.path(onnx), backend)
-    return Model(variant, source, onnx, staged.path(onnx), rows)
+    return Model(variant, source, onnx, source if rows is None else staged.path(onnx), rows)
 
 
 def name_in(place: store.Workspace, file: Path) -> str | None:

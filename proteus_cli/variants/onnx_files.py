@@ -28,6 +28,12 @@ def read_graph(onnx: Any, model: Path, *, with_weights: bool = False) -> Any:
         ) from error
 
 
+def inputs_of(graph: Any) -> list[Any]:
+    """The inputs of a graph, without the weights that old files list as inputs, too."""
+    weights = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in weights]
+
+
 def constants(graph: Any) -> dict[str, Any]:
     """The constant tensors of a graph by name: initializers, and values of `Constant` nodes."""
     found = {tensor.name: tensor for tensor in graph.initializer}

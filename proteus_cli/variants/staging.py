@@ -7,8 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from proteus_cli import store
+from proteus_cli.domain.catalog import Family
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import WEIGHTS, open_input
+from proteus_cli.store.prepared_models import prepared
 
 
 class Staging:
@@ -25,6 +27,15 @@ class Staging:
         """Where the file is until `commit`."""
         return self._directory / name if name in self._names else self._place.model_path(name)
 
+    def loaded(self, family: Family | None, model: Path) -> Path:
+        """The file that is loaded for a model of a family: with the preparation of the family's input, if it has one.
+
+        Raises `ArtefactError`, `BackendUnavailable` as `prepared` does.
+        """
+        if family is None or family.input is None:
+            return model
+        return prepared(model, family.input, self._directory / "prepared")
+
     def write(self, name: str, content: bytes) -> None:
         """Stage a file. Raises `ArtefactError` where its place is taken."""
         store.write_bytes(self._new(name), content)
@@ -36,6 +47,10 @@ class Staging:
             store.writing(self._new(name)) as copy,
         ):
             shutil.copyfileobj(file, copy)
+
+    def drop(self, name: str) -> None:
+        """Leave a staged file behind."""
+        self._names.remove(name)
 
     def _new(self, name: str) -> Path:
         target = self._place.model_path(name)

@@ -11,7 +11,7 @@ from tiny import Tiny, add_plan, keep_apart
 
 SERVE = ("serve", "plan", "--port", "0")
 PLAN = ("plan", "--demand", "20qps")
-CONVERT = ("catalog", "precision", "shapes-s", "--to", "fp16")
+DERIVE = ("catalog", "derive", "shapes-s", "--fp16")
 TLS = (*SERVE, "--tls-cert", "cert.pem", "--tls-key", "key.pem")
 SIMULATE = ("replay", "t.csv", "--plan", "plan")
 
@@ -42,8 +42,8 @@ def planned(tiny: Tiny) -> Tiny:
 
 READ: dict[str, list[tuple[str, ...]]] = {
     "proteus.toml": [PLAN, SERVE, ("devices",)],
-    "engines/catalog.toml": [PLAN, ("profile",), SERVE, CONVERT],
-    "engines/models/shapes/shapes-s.onnx": [("profile",), SERVE, CONVERT],
+    "engines/catalog.toml": [PLAN, ("profile",), SERVE, DERIVE],
+    "engines/models/shapes/shapes-s.onnx": [("profile",), SERVE, DERIVE],
     "engines/models/tones/tones-s.weights": [("profile",)],
     "engines/models/shapes/eval.npz": [("profile",), PLAN],
     "profiles/cpu0.json": [PLAN, SERVE, ("profile", "--to-csv", "-")],

@@ -1,7 +1,6 @@
 """``proteus catalog``: change the catalog."""
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -11,22 +10,17 @@ from proteus_cli.cli.options import catalog as options
 from proteus_cli.cli.options import common
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from proteus_cli.backends.base import Backend
+    from proteus_cli.domain.device import Device
     from proteus_cli.store import Workspace
+    from proteus_cli.variants.deriving import Parent
+    from proteus_cli.variants.recipes import Recipe
 
 app = typer.Typer(
     cls=Group, rich_markup_mode=None, help="Change the catalog of what can be served.", no_args_is_help=True
 )
-
-
-class Precision(StrEnum):
-    """The precisions that a model can be converted to."""
-
-    FP16 = "fp16"
-
-
-VariantName = Annotated[str, typer.Argument(metavar="VARIANT", help="The variant: its name, or FAMILY/NAME.")]
-TargetPrecision = Annotated[Precision, typer.Option(help="The precision of the new variant.")]
 
 
 @app.command(cls=Command)
@@ -67,40 +61,68 @@ def add(
 
 
 @app.command(cls=Command)
-def precision(
-    variant: VariantName,
+def derive(
+    variant: options.VariantName,
     *,
-    to: TargetPrecision,
+    int8: options.Int8 = False,
+    fp16: options.Fp16 = False,
+    sizes: options.Sizes = None,
+    calibration: options.CalibrationRows = None,
+    device: options.Device = "all",
+    keep_all: options.KeepAll = False,
+    dry_run: options.DryRun = False,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
 ) -> None:
-    """Add a variant with the same model in another precision, and measure its accuracy on the family's eval split.
+    """Make variants of a variant: in INT8 or FP16, or with smaller images inside. Needs the extra `derive`.
 
-    Inputs and outputs keep their types. Run `proteus profile` and `proteus plan` afterwards. Needs the extra
-    `derive`.
+    Each is measured beside the variant that it is made of, and kept if it is faster, or more accurate than all that are
+    as fast. Its accuracy is measured on the eval split of the family; without one it is estimated, by its agreement
+    with that variant on the calibration rows. Run `proteus profile` and `proteus plan` afterwards.
     """
-    from proteus_cli.profiling.precision import add_fp16
+    from proteus_cli.cli.views.catalog_lines import derivation_lines, derivation_table
     from proteus_cli.store import Workspace
-    from proteus_cli.units import format_size
+    from proteus_cli.variants.deriving import derive, read_parent
+    from proteus_cli.variants.recipes import Wanted, parse_sizes
 
-    assert to is Precision.FP16  # noqa: S101 - there is no other
     workspace = Workspace(workspace_dir)
-    made = add_fp16(workspace, variant, _backend(workspace))
+    parent = read_parent(workspace, variant, calibration, _backend(workspace))
+    recipes = parent.recipes(Wanted(int8, fp16, parse_sizes(sizes) if sizes is not None else ()))
+    if dry_run:
+        _list(parent, recipes, json=json)
+        return
+    with console.progress(f"deriving from {variant}") as advance:
+        made = derive(parent, recipes, _devices(workspace, device), keep_all=keep_all, advance=advance)
     if json:
         console.show_json(made)
         return
-    console.say(
-        f"added {made.variant} to `{made.family}`: accuracy {made.accuracy:.4f} (before: {made.accuracy_before:.4f}), "
-        f"{format_size(made.size_bytes)} (before: {format_size(made.size_before_bytes)})"
-    )
-    console.say(
-        f"wrote {workspace.model_path(made.onnx)} and {workspace.catalog_path}; next: proteus profile, proteus plan"
-    )
+    console.show(derivation_table(made))
+    for line in derivation_lines(made):
+        console.say(line)
+
+
+def _list(parent: "Parent", recipes: "Sequence[Recipe]", *, json: bool) -> None:
+    """Show what would be made."""
+    planned = [{"variant": parent.key(each).variant, "onnx": parent.onnx(each), "how": each.how} for each in recipes]
+    if json:
+        console.show_json(planned)
+        return
+    for each in planned:
+        console.say(f"would make {each['variant']} ({each['how']}) as {each['onnx']}")
 
 
 def _backend(workspace: "Workspace") -> "Backend":
+    return _devices(workspace, "all")[0][1]
+
+
+def _devices(workspace: "Workspace", names: str) -> "list[tuple[Device, Backend]]":
+    """One device of each type among those that are named."""
+    from proteus_cli.backends.base import BuildContext
     from proteus_cli.backends.discovery import discover, select
     from proteus_cli.backends.registry import open_backend
     from proteus_cli.settings import read_settings
 
-    return open_backend(select(discover(read_settings(workspace.root).devices), "all")[0])
+    chosen = select(discover(read_settings(workspace.root).devices), names)
+    first_of_type = {device.type: device for device in reversed(chosen)}
+    engines = BuildContext(workspace.built_dir, say=console.say)
+    return [(device, open_backend(device, engines)) for device in chosen if device is first_of_type[device.type]]

@@ -32,3 +32,33 @@ Calibration = Annotated[
         "variant agrees with the best of its family.",
     ),
 ]
+
+# --- derive
+
+VariantName = Annotated[str, Argument(metavar="VARIANT", help="The variant to derive from: its name, or FAMILY/NAME.")]
+Int8 = Annotated[
+    bool, Option("--int8", help="In INT8: statically quantised where it has convolutions, else dynamically.")
+]
+Fp16 = Annotated[bool, Option("--fp16", help="In FP16, which pays on GPUs; CPUs are mostly slower with it.")]
+Sizes = Annotated[
+    str | None,
+    Option(
+        metavar="SIZE,…",
+        help="With square images of these sizes, such as `160,192`: each is resized inside of the model.",
+    ),
+]
+CalibrationRows = Annotated[
+    Path | None,
+    Option(
+        "--calibration",
+        metavar="NPZ",
+        help="Rows without labels, none of them in the eval split: to quantise statically, and to estimate accuracies.",
+    ),
+]
+Device = Annotated[
+    str, Option(help="Ids of devices to measure on, separated by commas; `all`: one CPU device of each type.")
+]
+KeepAll = Annotated[
+    bool, Option("--keep-all", help="Also keep what is not worth it here: for devices that are elsewhere.")
+]
+DryRun = Annotated[bool, Option("--dry-run", help="Only say what would be made.")]

@@ -1,8 +1,13 @@
-"""What was added to the catalog, in lines."""
+"""What was added to the catalog, and what was derived, in lines and a table."""
 
 from collections.abc import Iterator
 
+from rich.table import Table
+
+from proteus_cli.cli.views.table import name, number, table
+from proteus_cli.units import format_accuracy, format_size
 from proteus_cli.variants.adding import Addition
+from proteus_cli.variants.deriving import Derivation
 
 
 def addition_lines(made: Addition) -> Iterator[str]:
@@ -15,3 +20,30 @@ def addition_lines(made: Addition) -> Iterator[str]:
 
 def _tensors(tensors: dict[str, str]) -> str:
     return ", ".join(f"{name} ({described})" for name, described in tensors.items())
+
+
+def derivation_table(made: Derivation) -> Table:
+    """A row for the parent and for each derived variant, on each device."""
+    rows = table(
+        name("variant"), name("device"), number("accuracy"), number("rate"), number("size"),
+        legend="rate: queries per second within the SLO\n≈: estimated",
+    )  # fmt: skip
+    for variant, size_bytes, devices in (
+        (made.variant, made.size_bytes, made.devices),
+        *((each.variant, each.size_bytes, each.devices) for each in made.derived),
+    ):
+        for device, measured in devices.items():
+            accuracy = format_accuracy(measured.accuracy, estimated=measured.estimated)
+            rows.add_row(variant, device, accuracy, f"{measured.qps:,.0f}", format_size(size_bytes))
+    return rows
+
+
+def derivation_lines(made: Derivation) -> Iterator[str]:
+    """What became of each derived variant."""
+    for each in made.derived:
+        basis = next(iter(each.devices.values())).basis
+        yield f"{'kept' if each.kept else 'dropped'} {each.variant} ({each.how}): {each.why}; accuracy {basis}"
+    if any(each.kept for each in made.derived):
+        yield "wrote engines/catalog.toml; next: proteus profile, proteus plan"
+    else:
+        yield "nothing was kept: the catalog is as it was"

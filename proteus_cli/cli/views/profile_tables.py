@@ -11,7 +11,7 @@ from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.domain.rules import Rules
 from proteus_cli.profiling.estimate import Estimate
 from proteus_cli.profiling.slots import points_of_batch
-from proteus_cli.units import UNKNOWN, format_duration
+from proteus_cli.units import ESTIMATED, UNKNOWN, format_accuracy, format_duration
 
 NOISY = "~"
 
@@ -38,6 +38,7 @@ def profile_tables(profiles: Sequence[Profile], catalog: Catalog) -> Iterator[Re
     yield (
         "acc.: accuracy · p95 of 1: of a batch of one · at: batch size of the capacity\n"
         f"{UNKNOWN}: not known, or no batch size is fast enough for the SLO"
+        + (f"\n{ESTIMATED}: estimated, without labels" if any(v.estimated for p in own for v in p.variants) else "")
         + (f"\n{NOISY}: noisy, so the device may be faster" if any(v.noisy for p in own for v in p.variants) else "")
     )
     for profile in own:
@@ -60,7 +61,7 @@ def _variants_table(profiles: Sequence[Profile], catalog: Catalog) -> Table:
 def _numbers(profile: Profile, variant: VariantProfile, family: Family) -> Iterator[str]:
     one, within = variant.points[0], Rules().capacity_within(family.slo_s, profile.points_of(variant))
     best = next((point for point in profile.points_of(variant) if point.batch == within.max_batch), None)
-    yield f"{variant.accuracy:.4f}"
+    yield format_accuracy(variant.accuracy, estimated=variant.estimated)
     yield _marked(one, format_duration(one.p95_s)) if one.batch == 1 else UNKNOWN
     yield _marked(best, f"{within.qps:,.0f}") if within.qps else UNKNOWN
     yield str(within.max_batch) if within.qps else UNKNOWN

@@ -1,0 +1,232 @@
+"""Makes variants out of a variant, measures them beside it, and keeps what is worth it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from proteus_cli import store
+from proteus_cli.backends.base import Backend, NamedArrays, Signature
+from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.device import Device
+from proteus_cli.errors import ArtefactError, EngineError, UsageError
+from proteus_cli.input_files import CATALOG, read_text
+from proteus_cli.profiling.measure import load_inputs
+from proteus_cli.store import catalog_text
+from proteus_cli.variants.accuracy import Accuracy, AccuracyFinder, Evidence
+from proteus_cli.variants.calibration import require_others
+from proteus_cli.variants.measuring import ROUNDS, Measurement, measure_beside
+from proteus_cli.variants.models import unusable
+from proteus_cli.variants.recipes import Recipe, Wanted, recipes
+from proteus_cli.variants.staging import staging
+from proteus_cli.variants.verdict import Standing, Verdict, judge
+
+Advance = Callable[[str, float], object]
+"""Takes the name of the current step, and how much of the total is done (0 to 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A variant that was made: ``how``, what it measured by device, and whether and ``why`` it was kept."""
+
+    variant: str
+    onnx: str
+    how: str
+    size_bytes: int
+    devices: dict[str, Measurement]
+    kept: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Derivation:
+    """What was made of a variant, and what that measured itself, by device."""
+
+    family: str
+    variant: str
+    size_bytes: int
+    devices: dict[str, Measurement]
+    derived: tuple[Derived, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The variant that others are derived from, as the catalog has it, and calibration rows as clients send them.
+
+    ``model`` is its file, and ``loaded`` what is run: the same, but for a family with an input of its own.
+    """
+
+    place: store.Workspace
+    text: str
+    catalog: Catalog
+    family: Family
+    variant: Variant
+    model: Path
+    loaded: Path
+    signature: Signature
+    inputs: Path | None
+    rows: NamedArrays | None
+
+    @property
+    def eval(self) -> Path | None:
+        """The eval split of its family."""
+        return self.place.eval_path(self.family)
+
+    def key(self, recipe: Recipe | None = None) -> VariantKey:
+        """The variant itself, or what a recipe makes of it."""
+        suffix = f"-{recipe.suffix}" if recipe is not None else ""
+        return VariantKey(self.family.name, f"{self.variant.name}{suffix}")
+
+    def onnx(self, recipe: Recipe) -> str:
+        """The new file's name: ``models/a/b.onnx`` → ``models/a/b-int8.onnx``."""
+        path = Path(str(self.variant.onnx))
+        return path.with_name(f"{path.stem}-{recipe.suffix}{path.suffix}").as_posix()
+
+    def recipes(self, wanted: Wanted) -> list[Recipe]:
+        """The recipes that are wanted. Raises `UsageError` where a variant is there already, or as `recipes` does."""
+        found = list(recipes(self.model, self.loaded, wanted, self.rows))
+        if not found:
+            raise UsageError("Nothing to derive.", hint="give `--int8`, `--fp16`, or `--sizes 160,192`")
+        names = {variant.name for variant in self.family.variants}
+        if taken := [each for recipe in found if (each := self.key(recipe).variant) in names]:
+            raise UsageError(
+                f"Family `{self.family.name}` has a variant `{taken[0]}` already.",
+                hint="to make it anew, take it out of engines/catalog.toml and remove its file first",
+            )
+        return found
+
+
+def read_parent(place: store.Workspace, name: str, inputs: Path | None, backend: Backend) -> Parent:
+    """The variant ``name``, or ``family/name``, and the rows of the .npz ``inputs``.
+
+    Raises `UsageError` where nothing tells how accurate its children will be, and `ArtefactError` where the catalog,
+    the model or the rows can't be used, or rows are in the eval split, too.
+    """
+    text = read_text(place.catalog_path, CATALOG, hint="`proteus catalog add` makes a catalog")
+    catalog = store.parse_catalog(text.encode(), place.catalog_path)
+    family, variant = catalog.find(name)
+    model, eval_path = place.model_of(family, variant, to="derive from"), place.eval_path(family)
+    store.model_parts(model)  # raises where one can't be read
+    if eval_path is None and inputs is None:
+        raise UsageError(
+            f"Nothing tells how accurate variants of `{variant.name}` are: `{family.name}` has no eval split.",
+            hint="`--calibration rows.npz` estimates it by agreement; or set `eval` in engines/catalog.toml",
+        )
+    loaded = place.loaded_path(family, model)
+    with unusable(loaded, str(model)), backend.runner(loaded, VariantKey(family.name, variant.name)) as runner:
+        signature = runner.signature
+    rows = load_inputs(inputs, signature) if inputs is not None else None
+    if rows is not None and eval_path is not None:
+        require_others(rows, load_inputs(eval_path, signature), str(inputs))
+    return Parent(place, text, catalog, family, variant, model, loaded, signature, inputs, rows)
+
+
+def derive(
+    parent: Parent,
+    made: Sequence[Recipe],
+    devices: Sequence[tuple[Device, Backend]],
+    *,
+    keep_all: bool,
+    advance: Advance,
+) -> Derivation:
+    """Follow recipes of `Parent.recipes`, measure what they make, and add to the catalog what is worth it, or all.
+
+    After an error all is as before. Raises `UsageError`, `ArtefactError`, and `EngineError`.
+    """
+    with staging(parent.place) as staged:
+        for recipe in made:
+            advance(f"making {parent.key(recipe).variant}", 0.0)
+            staged.write(parent.onnx(recipe), recipe.convert())
+        models = {parent.key(): parent.loaded} | {
+            parent.key(each): staged.loaded(parent.family, staged.path(parent.onnx(each))) for each in made
+        }
+        _require_work(models, parent, devices[0][1])
+        found = _measured(models, parent, devices, advance)
+        derived = tuple(
+            _derived(parent, recipe, staged.path(parent.onnx(recipe)), found, keep_all=keep_all) for recipe in made
+        )
+        if kept := [each for each in derived if each.kept]:
+            for each in derived:
+                if not each.kept:
+                    staged.drop(each.onnx)
+            staged.commit(_text(parent, kept))
+    size_bytes = sum(part.stat().st_size for part in store.model_parts(parent.model))
+    return Derivation(parent.family.name, parent.variant.name, size_bytes, _of(parent.key(), found), derived)
+
+
+def _require_work(models: Mapping[VariantKey, Path], parent: Parent, backend: Backend) -> None:
+    """Raise `ArtefactError` where a new model doesn't run, or takes or gives other tensors than its parent."""
+    sample = parent.signature.sample(2, np.random.default_rng(0))
+    for key, model in models.items():
+        try:
+            with backend.runner(model, key) as runner:
+                runner.infer(sample)
+                different = "; ".join(runner.signature.differences(parent.signature))
+        except EngineError as error:
+            different = error.message.replace(str(model), key.variant).rstrip(".")
+        if different:
+            raise ArtefactError(
+                f"`{key.variant}` can't replace `{parent.variant.name}`: {different}.",
+                hint="leave out its option; the model does not allow it",
+            )
+
+
+def _measured(
+    models: Mapping[VariantKey, Path], parent: Parent, devices: Sequence[tuple[Device, Backend]], advance: Advance
+) -> dict[str, dict[VariantKey, Measurement]]:
+    """What was measured, by device and variant."""
+    steps, total = count(), len(devices) * len(models) * ROUNDS
+    own = Accuracy(parent.variant.accuracy, parent.variant.estimated, "as in the catalog")
+    evidence = Evidence(parent.eval, {parent.variant.name: own}, parent.inputs)
+    found: dict[str, dict[VariantKey, Measurement]] = {}
+    for device, backend in devices:
+        finder = AccuracyFinder(backend, parent.family.name, evidence)
+        found[device.id] = measure_beside(
+            device, backend, models, parent.family.slo_s, finder, lambda now: advance(now, next(steps) / total)
+        )
+    return found
+
+
+def _derived(
+    parent: Parent,
+    recipe: Recipe,
+    model: Path,
+    found: Mapping[str, Mapping[VariantKey, Measurement]],
+    *,
+    keep_all: bool,
+) -> Derived:
+    own = _of(parent.key(recipe), found)
+    verdicts = {device: _verdict(parent.key(recipe), parent.key(), by_key) for device, by_key in found.items()}
+    why = "; ".join(
+        f"{verdict.why} on {device}" if len(verdicts) > 1 else verdict.why for device, verdict in verdicts.items()
+    )
+    kept = keep_all or any(verdict.kept for verdict in verdicts.values())
+    name, onnx = parent.key(recipe).variant, parent.onnx(recipe)
+    return Derived(name, onnx, recipe.how, model.stat().st_size, own, kept, why)
+
+
+def _verdict(own: VariantKey, parent: VariantKey, by_key: Mapping[VariantKey, Measurement]) -> Verdict:
+    standings = {key: Standing(each.accuracy, each.qps) for key, each in by_key.items()}
+    siblings = [standing for key, standing in standings.items() if key not in {own, parent}]
+    return judge(standings[own], standings[parent], siblings)
+
+
+def _of(key: VariantKey, found: Mapping[str, Mapping[VariantKey, Measurement]]) -> dict[str, Measurement]:
+    """What one variant measured, by device."""
+    return {device: by_key[key] for device, by_key in found.items()}
+
+
+def _text(parent: Parent, kept: Sequence[Derived]) -> str:
+    """The catalog with the variants that are kept behind their parent; accuracies are those of the first device."""
+    first = [next(iter(each.devices.values())) for each in kept]
+    added = [
+        Variant(each.variant, measured.accuracy, each.onnx, measured.estimated)
+        for each, measured in zip(kept, first, strict=True)
+    ]
+    after = parent.variant.name
+    text = catalog_text.with_variants(parent.text, parent.family.name, after, added)
+    meant = parent.catalog.with_variants(parent.family, after, added)
+    catalog_text.require_says(text, meant, parent.place.catalog_path)
+    return text

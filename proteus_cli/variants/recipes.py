@@ -1,0 +1,68 @@
+"""What can be made of a model: each recipe converts its file, and has a name for the new variant."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from proteus_cli.backends.base import NamedArrays
+from proteus_cli.errors import UsageError
+from proteus_cli.variants.calibration import behind_preparation
+from proteus_cli.variants.fp16 import to_fp16
+from proteus_cli.variants.input_size import with_input_size
+from proteus_cli.variants.int8 import needs_rows, to_int8
+from proteus_cli.variants.onnx_files import onnx_package
+
+LARGEST_SIZE = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to make of a variant: its model in INT8, in FP16, and with square images of other sizes inside."""
+
+    int8: bool = False
+    fp16: bool = False
+    sizes: tuple[int, ...] = ()
+
+
+class Recipe(NamedTuple):
+    """``suffix`` is put behind the name of the variant; ``how`` says in words what is done."""
+
+    suffix: str
+    how: str
+    convert: Callable[[], bytes]
+
+
+def recipes(model: Path, loaded: Path, wanted: Wanted, rows: NamedArrays | None) -> Iterator[Recipe]:
+    """The recipes that are wanted of an ONNX file; ``rows`` are what ``loaded`` takes, which runs the model.
+
+    Raises `UsageError` where a recipe doesn't suit the model, or needs rows; `ArtefactError` where it can't be read,
+    and `BackendUnavailable` without the package `onnx`. So does converting; it raises `EngineError`, too.
+    """
+    onnx = onnx_package(f"derive variants from `{model}`")
+
+    def own_rows() -> NamedArrays | None:
+        return rows if rows is None or loaded == model else behind_preparation(onnx, model, loaded, rows)
+
+    if wanted.int8:
+        static = needs_rows(onnx, model)
+        if static and rows is None:
+            raise UsageError(
+                f"`{model}` has convolutions, so INT8 needs rows to calibrate on.",
+                hint="`--calibration rows.npz` names rows like those of the eval split, but others",
+            )
+        kind = "static: activations by calibration rows" if static else "dynamic: activations by batch"
+        yield Recipe("int8", f"INT8, {kind}", lambda: to_int8(model, own_rows() if static else None))
+    if wanted.fp16:
+        yield Recipe("fp16", "FP16", lambda: to_fp16(onnx, model))
+    for size in wanted.sizes:
+        yield Recipe(str(size), f"images of {size} × {size}", lambda size=size: with_input_size(onnx, model, size))  # type: ignore[misc]
+
+
+def parse_sizes(text: str) -> tuple[int, ...]:
+    """``"160,192"`` → (160, 192): sizes of images. Raises `UsageError`."""
+    words = [word.strip() for word in text.split(",")]
+    sizes = [int(word) for word in words if word.isdecimal() and len(word) <= len(str(LARGEST_SIZE))]
+    if len(set(sizes)) < len(words) or not all(0 < size <= LARGEST_SIZE for size in sizes):
+        raise UsageError(f"`{text}` is not a list of image sizes.", hint="write `--sizes 160,192`, each size once")
+    return tuple(sizes)
