@@ -125,7 +125,7 @@ def _served_families(deployment: Deployment, hardware: Hardware) -> list[ServedF
     return [
         ServedFamily(
             family.name, hardware.signatures[family.name], family.slo_s, max_rows[family.name], best.get(family.name),
-            family.attainment, deployment.labels.get(family.name, ()),
+            family.attainment, deployment.labels.get(family.name, ()), family.input,
         )
         for family in deployment.catalog.families
     ]  # fmt: skip
