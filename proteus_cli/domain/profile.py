@@ -35,7 +35,8 @@ class Point(Value, frozen=True, omit_defaults=True):
 
     So many as ``slots`` batches were on the device at once, and each took so long; ``qps`` is slots × batch / mean.
     ``compute_s`` is the mean time that the device computed, by its own clock; ``power_w`` the mean that it drew
-    meanwhile, and ``energy_j`` what a row took of it. None is unknown.
+    meanwhile, and ``energy_j`` what a row took of it. None is unknown. ``noise_frac`` marks a noisy cell: the part of
+    the mean that is due to other programs, or to runs that scatter; 0 where the cell can be trusted.
     """
 
     batch: int
@@ -50,6 +51,7 @@ class Point(Value, frozen=True, omit_defaults=True):
     compute_s: float | None = None
     power_w: float | None = None
     energy_j: float | None = None
+    noise_frac: float = 0.0
 
     def __post_init__(self) -> None:
         require(is_count(self.batch, 1, LARGEST_BATCH), f"batch must be from 1 to {LARGEST_BATCH:,}")
@@ -63,6 +65,7 @@ class Point(Value, frozen=True, omit_defaults=True):
         require(is_amount(self.qps) and self.qps > 0, f"qps of batch {self.batch} must be above zero")
         for amount in (self.compute_s, self.power_w, self.energy_j):
             require(amount is None or is_amount(amount), f"amounts of batch {self.batch} must not be negative")
+        require(0 <= self.noise_frac <= 1, f"noise_frac of batch {self.batch} must be a fraction from 0 to 1")
 
     def latency_s(self, of: LatencyStatistic) -> float:
         """The latency of that name, in seconds."""
@@ -140,6 +143,11 @@ class VariantProfile(Value, frozen=True, omit_defaults=True):
     @property
     def key(self) -> VariantKey:
         return VariantKey(self.family, self.variant)
+
+    @property
+    def noisy(self) -> tuple[Point, ...]:
+        """The points that are marked as noisy."""
+        return tuple(point for point in (*self.points, *self.concurrent) if point.noise_frac)
 
     def points_at(self, slots: int) -> tuple[Point, ...]:
         """The points of so many batches at once."""

@@ -1,7 +1,7 @@
 """Profiles as CSV, one row per batch size, columns in any order::
 
     device_type,family,variant,accuracy,batch,latency_ms[,p50_ms][,p90_ms][,p95_ms][,p99_ms]
-    [,load_s][,memory_bytes][,power_w][,device_memory_bytes][,slots][,slot_bytes][,device_slots]
+    [,load_s][,memory_bytes][,power_w][,device_memory_bytes][,slots][,slot_bytes][,device_slots][,noise_frac]
 
 An empty cell is unknown. Numbers are kept to the last digit, so that an export that is imported gives the same points.
 """
@@ -37,7 +37,9 @@ PERCENTILES = ("p50_ms", "p90_ms", "p95_ms", "p99_ms")
 USUAL = (*PERCENTILES, "load_s", "memory_bytes", "power_w", "device_memory_bytes")
 SLOTS = ("slots", "slot_bytes", "device_slots")
 """Of devices that have several batches at once; an export without any lacks these columns."""
-OPTIONAL = (*USUAL, *SLOTS)
+NOISE = ("noise_frac",)
+"""Of cells that are marked as noisy; an export without any lacks this column."""
+OPTIONAL = (*USUAL, *SLOTS, *NOISE)
 HINT = "docs/formats.md describes profile files; `proteus profile --to-csv` writes one"
 
 T = TypeVar("T", int, float)
@@ -120,8 +122,9 @@ def _point(cells: Mapping[str, str], known: Mapping[str, str]) -> Point:
     batch, mean_s = whole_number("batch", cells["batch"]), _latency_s("latency_ms", cells["latency_ms"])
     require(1 <= batch <= LARGEST_BATCH, f"batch `{batch}` is not from 1 to {LARGEST_BATCH:,}")
     p50_s, p90_s, p95_s, p99_s = (_latency_s(name, known[name]) if name in known else mean_s for name in PERCENTILES)
-    slots = _slots("slots", known)
-    return Point(batch, 1, mean_s, p50_s, p90_s, p95_s, p99_s, qps=slots * batch / mean_s, slots=slots)
+    slots, noise_frac = _slots("slots", known), fraction("noise_frac", known.get("noise_frac", "0"))
+    qps = slots * batch / mean_s
+    return Point(batch, 1, mean_s, p50_s, p90_s, p95_s, p99_s, qps=qps, slots=slots, noise_frac=noise_frac)
 
 
 def _slots(column: str, known: Mapping[str, str]) -> int:
@@ -231,26 +234,29 @@ def to_csv(profiles: Iterable[Profile]) -> str:
     """
     profiles = tuple(profiles)
     has_slots = any(measured.concurrent for profile in profiles for measured in profile.variants)
+    has_noise = any(measured.noisy for profile in profiles for measured in profile.variants)
+    columns = (*NEEDED, *USUAL, *(SLOTS if has_slots else ()), *(NOISE if has_noise else ()))
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*NEEDED, *(OPTIONAL if has_slots else USUAL)))
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
     count = 0
-    for label, rows in _labelled(profiles, has_slots=has_slots).items():
+    for label, rows in _labelled(profiles).items():
         count += len(rows)
-        writer.writerows((label, *row) for row in rows)
+        writer.writerows({"device_type": label} | row for row in rows)
     if not count:
         raise UsageError("The profiles have no measurements to export.", hint="run `proteus profile` to make some")
     return text.getvalue()
 
 
-CsvCells = tuple[str, ...]
+CsvCells = dict[str, str]
+"""A row by column."""
 
 
-def _labelled(profiles: Iterable[Profile], *, has_slots: bool) -> dict[str, list[CsvCells]]:
-    """Rows without their first cell, by what stands there."""
+def _labelled(profiles: Iterable[Profile]) -> dict[str, list[CsvCells]]:
+    """Rows without their device_type, by what stands there."""
     by_type: dict[str, dict[str, list[CsvCells]]] = {}
     for profile in profiles:
-        by_type.setdefault(profile.device.type, {})[profile.device.id] = list(_rows(profile, has_slots=has_slots))
+        by_type.setdefault(profile.device.type, {})[profile.device.id] = list(_rows(profile))
     labelled: dict[str, list[CsvCells]] = {}
     for device_type, by_id in by_type.items():
         first = next(iter(by_id.values()))
@@ -264,23 +270,28 @@ def _labelled(profiles: Iterable[Profile], *, has_slots: bool) -> dict[str, list
     return labelled
 
 
-def _rows(profile: Profile, *, has_slots: bool) -> Iterator[CsvCells]:
+def _rows(profile: Profile) -> Iterator[CsvCells]:
     for measured in profile.variants:
         for point in (*measured.points, *measured.concurrent):
-            slots = (str(point.slots), _where_known(measured.slot_bytes), str(profile.slots))
-            latencies_s = (point.mean_s, point.p50_s, point.p90_s, point.p95_s, point.p99_s)
-            yield (
-                measured.family,
-                measured.variant,
-                repr(measured.accuracy),
-                str(point.batch),
-                *(_milliseconds(seconds) for seconds in latencies_s),
-                _where_known(measured.load_s),
-                _where_known(measured.memory_bytes),
-                _where_known(measured.power_w, unknown=None),
-                _where_known(profile.device.memory_bytes),
-                *(slots if has_slots else ()),
-            )
+            yield {
+                "family": measured.family,
+                "variant": measured.variant,
+                "accuracy": repr(measured.accuracy),
+                "batch": str(point.batch),
+                "latency_ms": _milliseconds(point.mean_s),
+                "p50_ms": _milliseconds(point.p50_s),
+                "p90_ms": _milliseconds(point.p90_s),
+                "p95_ms": _milliseconds(point.p95_s),
+                "p99_ms": _milliseconds(point.p99_s),
+                "load_s": _where_known(measured.load_s),
+                "memory_bytes": _where_known(measured.memory_bytes),
+                "power_w": _where_known(measured.power_w, unknown=None),
+                "device_memory_bytes": _where_known(profile.device.memory_bytes),
+                "slots": str(point.slots),
+                "slot_bytes": _where_known(measured.slot_bytes),
+                "device_slots": str(profile.slots),
+                "noise_frac": _where_known(point.noise_frac),
+            }
 
 
 def _milliseconds(seconds: float) -> str:

@@ -1,7 +1,6 @@
 """Measurement jobs: which cells of which variants a device's profile still lacks."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +10,9 @@ from proteus_cli import store
 from proteus_cli.backends.base import Backend
 from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile import VariantProfile
+from proteus_cli.domain.profile import LARGEST_SLOTS, Point, VariantProfile
+from proteus_cli.profiling.batch_sizes import useful_sizes
 from proteus_cli.profiling.slots import MAX_SLOTS, is_settled, points_of_batch
-
-TYPICAL_CELL_S = 0.25  # for estimates: what a cell with one slot takes …
-TYPICAL_SLOTS = 3  # … and how many slots are tried until one more adds nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +26,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class MeasurementJob:
-    """What is still to be measured of a variant.
+    """What is still to be measured of a variant: batch sizes up to ``max_batch``, each with up to ``max_slots``.
 
-    ``known``: what was measured and is current. Of ``cells``, those after the first batch that exceeds the SLO are not
-    measured.
+    ``known``: what was measured and is current. ``marked`` are the points to measure again, which ``known`` lacks:
+    noisy ones, and those with more slots that build on them. With ``accepts_noise`` there are none, and none is marked.
     """
 
     family: Family
@@ -43,17 +40,36 @@ class MeasurementJob:
     model_digest: str
     engine_digest: str
     eval_digest: str | None
-    cells: tuple[Cell, ...]
+    max_batch: int
     max_slots: int = 1
+    marked: tuple[Point, ...] = ()
+    accepts_noise: bool = False
 
     @property
     def key(self) -> VariantKey:
         return VariantKey(self.family.name, self.variant.name)
 
     @property
-    def needs_accuracy(self) -> bool:
+    def cells(self) -> tuple[Cell, ...]:
+        """What there is to measure, in order of use. Each cell that is measured may show that others are useless."""
+        unsettled = (Cell(self.family.name, self.variant.name, batch) for batch in self.unsettled(self.known))
+        return (*unsettled, *self.unmeasured(self.known))
+
+    def unmeasured(self, known: VariantProfile | None) -> tuple[Cell, ...]:
+        """The cells of batch sizes that plans can use and that are not known, in order of use."""
+        sizes = useful_sizes(known.points if known is not None else (), self.family.slo_s, self.max_batch)
+        return tuple(Cell(self.family.name, self.variant.name, batch) for batch in sizes)
+
+    def unsettled(self, known: VariantProfile | None) -> tuple[int, ...]:
+        """The measured batch sizes of which more slots are to be measured."""
+        if known is None:
+            return ()
+        by_batch = ((point.batch, points_of_batch(known, point.batch)) for point in known.points)
+        return tuple(batch for batch, points in by_batch if not is_settled(points, self.family.slo_s, self.max_slots))
+
+    def lacks_accuracy(self, known: VariantProfile | None) -> bool:
         """Whether there is an eval split that the known accuracy was not measured on."""
-        return self.eval is not None and (self.known is None or self.known.eval_digest != self.eval_digest)
+        return self.eval is not None and (known is None or known.eval_digest != self.eval_digest)
 
 
 def measurement_jobs(
@@ -65,11 +81,13 @@ def measurement_jobs(
     max_slots: int = MAX_SLOTS,
     *,
     force: bool = False,
+    accepts_noise: bool = False,
 ) -> list[MeasurementJob]:
     """The job of each variant on a device. Raises `ArtefactError` where a model is missing or not named.
 
     A cell is current while model, backend, its version, device type and threads are what they were; with ``force`` none
-    is. Up to ``max_slots`` batches at once are tried, or as many as the backend can.
+    is. Up to ``max_slots`` batches at once are tried, or as many as the backend can. Noisy cells are to be measured
+    again, unless the user ``accepts_noise``.
     """
     max_slots = min(backend.max_slots, max_slots)
     path = workspace.profile_path(device.id)
@@ -87,7 +105,7 @@ def measurement_jobs(
             current = msgspec.structs.replace(
                 current, accuracy=variant.accuracy, eval_digest=None, estimated=variant.estimated
             )
-        batches = _batches(current, family.slo_s, max_batch, max_slots)
+        current, marked = (current, ()) if current is None or accepts_noise else without_noise(current)
         jobs.append(
             MeasurementJob(
                 family=family,
@@ -98,33 +116,29 @@ def measurement_jobs(
                 model_digest=model_digest,
                 engine_digest=engine_digest,
                 eval_digest=store.digest(eval_path) if eval_path is not None else None,
-                cells=tuple(Cell(family.name, variant.name, batch) for batch in batches),
+                max_batch=max_batch,
                 max_slots=max_slots,
+                marked=marked,
+                accepts_noise=accepts_noise,
             )
         )
     return jobs
+
+
+def without_noise(known: VariantProfile) -> tuple[VariantProfile, tuple[Point, ...]]:
+    """What is known but for noisy points, and these; a noisy number of slots takes larger ones of its batch along."""
+    noisy_from: dict[int, int] = {}
+    for point in known.concurrent:
+        if point.noise_frac:
+            noisy_from.setdefault(point.batch, point.slots)
+    points = [point for point in known.points if not point.noise_frac]
+    concurrent = [each for each in known.concurrent if each.slots < noisy_from.get(each.batch, LARGEST_SLOTS + 1)]
+    marked = [each for each in (*known.points, *known.concurrent) if each not in (*points, *concurrent)]
+    trusted = msgspec.structs.replace(known, points=tuple(points), concurrent=tuple(concurrent))
+    return trusted, tuple(marked)
 
 
 def _engine_digest(model_digest: str, backend: Backend, device: Device) -> str:
     versions = sorted(backend.versions.versions.items())
     key = (model_digest, backend.versions.name, versions, device.type, device.name, len(device.cores))
     return hashlib.sha256(repr(key).encode()).hexdigest()
-
-
-def _batches(known: VariantProfile | None, slo_s: float, max_batch: int, max_slots: int) -> Iterator[int]:
-    """Known batch sizes that need more slots, then the next powers of two, unless the last one exceeded the SLO."""
-    done = known.points if known is not None else ()
-    if known is not None:
-        yield from (p.batch for p in done if not is_settled(points_of_batch(known, p.batch), slo_s, max_slots))
-    if done and done[-1].p95_s > slo_s:
-        return
-    batch = done[-1].batch * 2 if done else 1
-    while batch <= max_batch:
-        yield batch
-        batch *= 2
-
-
-def estimate_s(work: Sequence[MeasurementJob], budget_s: float | None) -> float:
-    """A rough estimate of how long the cells take, in seconds."""
-    guess_s = TYPICAL_CELL_S * sum(len(job.cells) * min(job.max_slots, TYPICAL_SLOTS) for job in work)
-    return guess_s if budget_s is None else min(guess_s, budget_s)

@@ -7,10 +7,11 @@ import struct
 import time
 import zlib
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -25,6 +26,7 @@ from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import EVAL_SPLIT, open_input
 from proteus_cli.units import format_size
 
+CELL_S = 1.0  # the longest that a cell takes, stable or not
 WARM_UP_RUNS = 3
 FEWEST_RUNS = 5
 ROUND_RUNS = 20
@@ -32,6 +34,8 @@ STABLE_FRAC = 0.03  # the p95 is stable when two rounds in a row move it by no m
 EVAL_BATCH = ANY_RUNNER_TAKES
 MAX_RATIO, MIN_UNPACKED_BYTES = 64, 32 * 2**20
 """An eval split may unpack to so many times its size, and so much more: arrays of few values do."""
+T = TypeVar("T")
+
 _NOT_NPZ = (  # what zipfile, zlib and numpy raise for files that are damaged, or claim to hold what they don't
     OSError, EOFError, LookupError, ValueError, TypeError, RuntimeError, MemoryError, SyntaxError, ArithmeticError,
     TokenError, BadZipFile, zlib.error, lzma.LZMAError, struct.error,
@@ -110,27 +114,37 @@ def load_inputs(path: Path, signature: Signature) -> NamedArrays:
     return _load(path, signature, with_labels=False)[0]
 
 
+def eval_rows(path: Path) -> int:
+    """The number of rows of an eval split, by its header. Raises `ArtefactError` where it has no labels."""
+    return _of_npz(path, lambda file, _: _count_labels(file), with_labels=True)
+
+
 def _load(path: Path, signature: Signature, *, with_labels: bool) -> tuple[NamedArrays, npt.NDArray[np.int64]]:
+    read = partial(_read, signature=signature, with_labels=with_labels)
+    return _of_npz(path, read, with_labels=with_labels)
+
+
+def _of_npz(path: Path, read: Callable[[BinaryIO, int], T], *, with_labels: bool) -> T:
+    """What ``read`` finds in an ``.npz``, given its file and the most bytes that it may unpack to."""
     what, labels = ("eval split", "`y` and ") if with_labels else ("inputs", "")
     hint = f"it is an .npz with {labels}one array per input of the model (or `x` for its only one)"
     with open_input(path, EVAL_SPLIT, hint=hint) as file:
         max_bytes = min(4 * EVAL_SPLIT.max_bytes, MIN_UNPACKED_BYTES + MAX_RATIO * os.fstat(file.fileno()).st_size)
         try:
-            return _read(file, signature, max_bytes, with_labels=with_labels)
+            return read(file, max_bytes)
         except _NOT_NPZ as error:
             raise ArtefactError(f"Can't use the {what} in `{path}`: {error}.", hint=hint) from error
 
 
 def _read(
-    file: BinaryIO, signature: Signature, max_bytes: int, *, with_labels: bool
+    file: BinaryIO, max_bytes: int, *, signature: Signature, with_labels: bool
 ) -> tuple[NamedArrays, npt.NDArray[np.int64]]:
     """Inputs, and labels or none. Nothing is unpacked before the headers of all arrays fit, and ``max_bytes``."""
     with NpzFile(file, allow_pickle=False) as arrays:
         only = len(signature.inputs) == 1 and "x" in arrays
         names = {spec.name: f"{'x' if only else spec.name}.npy" for spec in signature.inputs}
         if with_labels:
-            shape, needed_bytes = _header(arrays, "y.npy", np.dtype(np.int64))
-            require(len(shape) == 1 and shape[0] > 0, f"`y` must be a list of labels; its shape is {shape}")
+            shape, needed_bytes = _labels_header(arrays)
         else:
             shape, needed_bytes = _header(arrays, names[signature.inputs[0].name], np.dtype(np.int64))[0][:1], 0
             require(shape != () and shape[0] > 0, "it has no rows")
@@ -143,6 +157,18 @@ def _read(
         labels = arrays["y.npy"].astype(np.int64) if with_labels else np.empty(0, np.int64)
         inputs = {spec.name: arrays[names[spec.name]].astype(spec.dtype, copy=False) for spec in signature.inputs}
     return inputs, labels
+
+
+def _count_labels(file: BinaryIO) -> int:
+    with NpzFile(file, allow_pickle=False) as arrays:
+        (rows,), _ = _labels_header(arrays)
+    return rows
+
+
+def _labels_header(arrays: NpzFile) -> tuple[tuple[int, ...], int]:
+    shape, needed_bytes = _header(arrays, "y.npy", np.dtype(np.int64))
+    require(len(shape) == 1 and shape[0] > 0, f"`y` must be a list of labels; its shape is {shape}")
+    return shape, needed_bytes
 
 
 def _header(arrays: NpzFile, name: str, dtype: np.dtype[Any]) -> tuple[tuple[int, ...], int]:

@@ -1,5 +1,6 @@
 """A sweep: all measurement jobs of a device, with a valid profile on the disk after each cell."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -16,14 +17,24 @@ from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
+from proteus_cli.profiling.batch_sizes import next_size
 from proteus_cli.profiling.concurrency import measure_concurrently
-from proteus_cli.profiling.jobs import MeasurementJob
-from proteus_cli.profiling.measure import FEWEST_RUNS, ROUND_RUNS, measure_accuracy, measure_point
+from proteus_cli.profiling.jobs import Cell, MeasurementJob
+from proteus_cli.profiling.measure import (
+    CELL_S,
+    FEWEST_RUNS,
+    ROUND_RUNS,
+    WARM_UP_RUNS,
+    eval_rows,
+    measure_accuracy,
+    measure_point,
+)
+from proteus_cli.profiling.noise import noise_frac, observing
 from proteus_cli.profiling.power import MIN_S, measuring_power
 from proteus_cli.profiling.slots import best_slots, is_settled, missing_points, points_of_batch, useful_slots
 
-CELL_S = 1.0  # the longest that a cell takes, stable or not
-
+MAX_REPEATS = 2
+"""Of a noisy cell. What disturbs it longer than that is for the next `proteus profile`, which measures it again."""
 
 SweepProgress = tuple[str, float]
 """What was done last, and the part of the work that is done (0 to 1)."""
@@ -32,8 +43,11 @@ SweepProgress = tuple[str, float]
 class Sweep:
     """Does the measurement jobs of one device, and writes the profile after each cell.
 
-    With a budget, the time that is left is shared equally among the cells that are left. ``measured`` counts the cells
-    that were measured, and not taken from the profile as it was.
+    With a budget, each variant has an equal share of the time that is left when its turn comes, and the time that is
+    left after all of them is for what did not fit a share. A batch size of 2 or more is measured only if its fewest
+    runs fit, or take less than to load the model again for them later; the accuracy comes last, and if it does not fit,
+    the declared one stands. Builds of engines, which are kept, come on top. ``measured`` counts the cells that were
+    measured, and not taken from the profile as it was.
     """
 
     def __init__(
@@ -44,17 +58,27 @@ class Sweep:
         jobs: Sequence[MeasurementJob],
         budget_s: float | None = None,
     ) -> None:
-        self._workspace, self._device, self._backend, self._jobs = workspace, device, backend, jobs
-        self._stop_s = time.perf_counter() + budget_s if budget_s is not None else None
+        self._workspace, self.device, self._backend, self._jobs = workspace, device, backend, jobs
+        self._stop_s = time.perf_counter() + budget_s if budget_s is not None else math.inf
         self._results = {job.key: job.known for job in jobs if job.known is not None}
         is_there = workspace.profile_path(device.id).is_file()
         self._before = _measured_content(workspace.profile(device.id)) if is_there else (1, ())
         self._max_slots = max((job.max_slots for job in jobs), default=1)
-        self._cells = sum(len(job.cells) for job in jobs)
         self._signatures: dict[str, tuple[str, Signature]] = {}
-        self._finished = 0
+        self._cells, self._done_frac = sum(len(job.cells) for job in jobs), 0.0
         self.measured = 0
         self._slowed_by: dict[str, None] = {}
+
+    @property
+    def missing(self) -> tuple[Cell, ...]:
+        """The cells that are still to be measured."""
+        return tuple(cell for job in self._jobs for cell in job.unmeasured(self._results.get(job.key)))
+
+    @property
+    def unverified(self) -> tuple[str, ...]:
+        """The variants whose accuracy is the declared one, though there is an eval split to measure it on."""
+        done = ((job, self._results[job.key]) for job in self._jobs if job.key in self._results)
+        return tuple(job.variant.name for job, known in done if job.lacks_accuracy(known))
 
     @property
     def slowed_by(self) -> tuple[str, ...]:
@@ -64,13 +88,17 @@ class Sweep:
     @property
     def profile(self) -> Profile:
         """The profile with all that is known now."""
-        done = [(self._results[job.key], job.family.slo_s) for job in self._jobs if job.key in self._results]
+        done = [
+            (_with_marked(self._results[job.key], job.marked), job.family.slo_s)
+            for job in self._jobs
+            if job.key in self._results
+        ]
         slots = best_slots(done, self._max_slots)
         return Profile(
             format=FORMAT,
             made_by=store.made_by(),
-            device=self._device,
-            measured_on=self._device.id,
+            device=self.device,
+            measured_on=self.device.id,
             backend=self._backend.versions,
             variants=tuple(_with_power(measured, slots) for measured, _ in done),
             slots=slots,
@@ -81,61 +109,97 @@ class Sweep:
 
         Where nothing is to be measured, the profile file stays as it is, so plans that were made from it stay current.
         """
-        is_cpu = self._device.kind == "cpu"
-        with pinned(self._device.cores), within_free_memory("the model") if is_cpu else nullcontext():
-            for job in self._jobs:
-                finished = self._finished
-                if job.cells or job.needs_accuracy:
-                    yield from self._run_variant(job)
-                self._finished = finished + len(job.cells)  # a sweep that passed its SLO skips the rest
+        is_cpu = self.device.kind == "cpu"
+        with pinned(self.device.cores), within_free_memory("the model") if is_cpu else nullcontext():
+            todo = [job for job in self._jobs if job.cells or job.lacks_accuracy(job.known)]
+            for count, job in zip(range(len(todo), 0, -1), todo, strict=True):
+                now_s = time.perf_counter()
+                yield from self._run_variant(job, now_s + (self._stop_s - now_s) / count)
+            for job in todo if self._stop_s < math.inf else ():
+                known = self._results[job.key]
+                if self._lacks(job) and time.perf_counter() + known.load_s < self._stop_s:
+                    yield from self._run_variant(job, self._stop_s)
             yield from self._measure_missing_slots()
         if _measured_content(self.profile) != self._before:
             self._save()
 
-    def _run_variant(self, job: MeasurementJob) -> Iterator[SweepProgress]:
+    def _lacks(self, job: MeasurementJob) -> bool:
+        known = self._results[job.key]
+        return self._next_size(job, math.inf) is not None or job.lacks_accuracy(known)
+
+    def _run_variant(self, job: MeasurementJob, stop_s: float) -> Iterator[SweepProgress]:
+        """Load a variant, and measure of it what fits until ``stop_s``."""
+        prepare_s = time.perf_counter()
         build_s = self._backend.prepare(job.model, job.key)
         start_s = time.perf_counter()
+        stop_s, self._stop_s = stop_s + start_s - prepare_s, self._stop_s + start_s - prepare_s
         with self._backend.runner(job.model, job.key) as runner:
             load_s = time.perf_counter() - start_s
             self._require_same_tensors(job, runner.signature)
             self._results[job.key] = self._loaded(job, runner, build_s, load_s)
-            yield self._progress(f"{job.variant.name}, accuracy")
-            for cell in job.cells:
-                alone = self._measure_alone(job, runner, cell.batch)
+            yield self._progress(f"{job.variant.name}, loaded")
+            if isinstance(runner, SlottedRunner):
+                for batch in job.unsettled(self._results[job.key]):
+                    self._measure_more(job, runner, batch, stop_s)
+                    yield self._measured(job, batch)
+            while (size := self._next_size(job, self._left_s(job, stop_s))) is not None:
+                self._measure_alone(job, runner, size, stop_s)
                 if isinstance(runner, SlottedRunner):
-                    self._measure_more(job, runner, cell.batch)
-                self._finished += 1
-                self.measured += 1
+                    self._measure_more(job, runner, size, stop_s)
+                yield self._measured(job, size)
+            if job.lacks_accuracy(self._results[job.key]) and self._accuracy_s(job) <= self._left_s(job, stop_s):
+                self._measure_accuracy(job, runner)
                 self._save()
-                yield self._progress(f"{cell.variant}, batch {cell.batch}")
-                if alone.p95_s > job.family.slo_s:
-                    return
+                yield self._progress(f"{job.variant.name}, accuracy")
 
-    def _measure_alone(self, job: MeasurementJob, runner: Runner, batch: int) -> Point:
-        """Measure one batch at a time, unless that is known."""
-        known = self._results[job.key]
-        if (found := next((point for point in known.points if point.batch == batch), None)) is not None:
-            return found
-        point = self._point(runner, batch)
-        self._results[job.key] = msgspec.structs.replace(known, points=(*known.points, point))
-        return point
+    def _left_s(self, job: MeasurementJob, stop_s: float) -> float:
+        """The time that the next measurement may take: what takes less than a load is not worth another load."""
+        return max(stop_s - time.perf_counter(), self._results[job.key].load_s)
 
-    def _measure_more(self, job: MeasurementJob, runner: SlottedRunner, batch: int) -> None:
+    def _next_size(self, job: MeasurementJob, left_s: float) -> int | None:
+        longest_s = left_s / ((WARM_UP_RUNS + FEWEST_RUNS) * self._max_slots)
+        return next_size(self._results[job.key].points, job.family.slo_s, job.max_batch, longest_s)
+
+    def _measured(self, job: MeasurementJob, batch: int) -> SweepProgress:
+        self.measured += 1
+        self._save()
+        return self._progress(f"{job.variant.name}, batch {batch}")
+
+    def _measure_alone(self, job: MeasurementJob, runner: Runner, batch: int, stop_s: float) -> None:
+        """Measure one batch at a time."""
+        point, known = self._point(job, runner, batch, stop_s), self._results[job.key]
+        points = sorted((*known.points, point), key=lambda each: each.batch)
+        self._results[job.key] = msgspec.structs.replace(known, points=tuple(points))
+
+    def _accuracy_s(self, job: MeasurementJob) -> float:
+        """The time that measuring the accuracy is expected to take, by the cost per row of the largest batch."""
+        assert job.eval is not None  # noqa: S101 - else no accuracy is lacking
+        last = self._results[job.key].points[-1]
+        return eval_rows(job.eval) * last.p50_s / last.batch
+
+    def _measure_accuracy(self, job: MeasurementJob, runner: Runner) -> None:
+        assert job.eval is not None  # noqa: S101 - else no accuracy is lacking
+        accuracy, known = measure_accuracy(runner, job.eval), self._results[job.key]
+        self._results[job.key] = msgspec.structs.replace(
+            known, accuracy=accuracy, eval_digest=job.eval_digest, estimated=False
+        )
+
+    def _measure_more(self, job: MeasurementJob, runner: SlottedRunner, batch: int, stop_s: float) -> None:
         """Measure several batches at once, one more each time, until one more adds nothing or memory is short."""
         while not is_settled(
             points := points_of_batch(self._results[job.key], batch), job.family.slo_s, self._max_slots
         ):
-            if not self._measure_with(job, runner, batch, points[-1].slots + 1):
+            if not self._measure_with(job, runner, batch, points[-1].slots + 1, stop_s):
                 return
 
-    def _measure_with(self, job: MeasurementJob, runner: SlottedRunner, batch: int, slots: int) -> bool:
+    def _measure_with(self, job: MeasurementJob, runner: SlottedRunner, batch: int, slots: int, stop_s: float) -> bool:
         """Measure ``slots`` batches at once; False where there is no memory for them."""
         try:
             while runner.slots < slots:
                 runner.add_slot()
         except OutOfDeviceMemory:
             return False
-        point, known = self._point(runner, batch, slots), self._results[job.key]
+        point, known = self._point(job, runner, batch, stop_s, slots), self._results[job.key]
         concurrent = sorted((*known.concurrent, point), key=lambda each: (each.batch, each.slots))
         self._results[job.key] = msgspec.structs.replace(
             known, concurrent=tuple(concurrent), slot_bytes=max(known.slot_bytes, runner.slot_bytes)
@@ -154,7 +218,9 @@ class Sweep:
                 continue
             with self._backend.runner(job.model, job.key) as runner:
                 for batch, count in missing:
-                    if not isinstance(runner, SlottedRunner) or not self._measure_with(job, runner, batch, count):
+                    if not isinstance(runner, SlottedRunner):
+                        break
+                    if not self._measure_with(job, runner, batch, count, self._stop_s):
                         break
                     self.measured += 1
                     self._save()
@@ -171,51 +237,68 @@ class Sweep:
             )
 
     def _loaded(self, job: MeasurementJob, runner: Runner, build_s: float, load_s: float) -> VariantProfile:
-        accuracy = job.variant.accuracy
-        if job.eval is not None:
-            known = None if job.needs_accuracy else job.known
-            accuracy = known.accuracy if known is not None else measure_accuracy(runner, job.eval)
+        """What is known of a variant now that it was loaded; a second load in one sweep changes nothing."""
+        known = self._results.get(job.key)
+        if known is not None and known is not job.known:
+            return known
+        is_known = known is not None and not job.lacks_accuracy(known)
         return VariantProfile(
             family=job.family.name,
             variant=job.variant.name,
-            accuracy=accuracy,
+            accuracy=known.accuracy if known is not None and is_known else job.variant.accuracy,
             model_digest=job.model_digest,
             engine_digest=job.engine_digest,
-            eval_digest=job.eval_digest,
+            eval_digest=job.eval_digest if is_known else None,
             build_s=build_s,
             load_s=load_s,
             memory_bytes=runner.memory_bytes,
-            points=job.known.points if job.known is not None else (),
-            slot_bytes=job.known.slot_bytes if job.known is not None else 0,
-            concurrent=job.known.concurrent if job.known is not None else (),
-            estimated=job.eval is None and job.variant.estimated,
+            points=known.points if known is not None else (),
+            slot_bytes=known.slot_bytes if known is not None else 0,
+            concurrent=known.concurrent if known is not None else (),
+            estimated=job.variant.estimated and not (is_known and job.eval is not None),
         )
 
-    def _point(self, runner: Runner, batch: int, slots: int = 1) -> Point:
-        inputs, budget_s = runner.signature.sample(batch, np.random.default_rng(0)), self._point_budget_s()
+    def _point(self, job: MeasurementJob, runner: Runner, batch: int, stop_s: float, slots: int = 1) -> Point:
+        """The least noisy of a marked point, and of what is measured: again while it is noisy and there is time."""
+        found = [point for point in job.marked if (point.batch, point.slots) == (batch, slots)]
+        for _ in range(1 + MAX_REPEATS):
+            start_s = time.perf_counter()
+            found.append(self._measure_once(job, runner, batch, self._point_budget_s(job, stop_s), slots))
+            now_s = time.perf_counter()
+            if not found[-1].noise_frac or now_s + (now_s - start_s) > stop_s:
+                break
+        return min(found, key=lambda point: point.noise_frac)
+
+    def _measure_once(self, job: MeasurementJob, runner: Runner, batch: int, budget_s: float, slots: int) -> Point:
+        inputs = runner.signature.sample(batch, np.random.default_rng(0))
         min_s = MIN_S if self._backend.meter is not None else 0.0
-        with measuring_power(self._backend.meter) as reading:
+        with measuring_power(self._backend.meter) as reading, observing(self.device.cores) as waiting:
             if slots == 1:
                 point = measure_point(lambda: runner.infer(inputs), batch, budget_s, min_s=min_s)
             else:
                 point = measure_concurrently(lambda: runner.infer(inputs), batch, slots, budget_s, min_s=min_s)
+        if not job.accepts_noise:
+            point = msgspec.structs.replace(point, noise_frac=noise_frac(point, waiting.frac))
         if slots == 1 and isinstance(runner, SlottedRunner):
             point = msgspec.structs.replace(point, compute_s=_compute_s(runner, inputs, budget_s))
         if self._backend.meter is not None:
             self._slowed_by |= dict.fromkeys(self._backend.meter.slowed_by() or ())
         return reading.of(point)
 
-    def _point_budget_s(self) -> float:
-        if self._stop_s is None:
-            return CELL_S
-        left_s = max(self._stop_s - time.perf_counter(), 0.0)
-        return min(CELL_S, left_s / max((self._cells - self._finished) * self._max_slots, 1))
+    def _point_budget_s(self, job: MeasurementJob, stop_s: float) -> float:
+        """An equal part, for each cell that the variant still lacks, of the time until ``stop_s``."""
+        left_s = max(stop_s - time.perf_counter(), 0.0)
+        cells = len(job.unmeasured(self._results[job.key]))
+        return min(CELL_S, left_s / (max(cells, 1) * self._max_slots))
 
     def _progress(self, now: str) -> SweepProgress:
-        return now, self._finished / max(self._cells, 1)
+        """It never falls: a cell may show that more of the sizes are useful than was thought."""
+        done_frac = 1 - len(self.missing) / self._cells if self._cells else 1.0
+        self._done_frac = max(self._done_frac, done_frac)
+        return now, self._done_frac
 
     def _save(self) -> None:
-        store.write_json(self._workspace.profile_path(self._device.id), self.profile)
+        store.write_json(self._workspace.profile_path(self.device.id), self.profile)
 
 
 def _compute_s(runner: SlottedRunner, inputs: NamedArrays, budget_s: float) -> float:
@@ -225,6 +308,20 @@ def _compute_s(runner: SlottedRunner, inputs: NamedArrays, budget_s: float) -> f
     while len(taken_s) < FEWEST_RUNS or (len(taken_s) < ROUND_RUNS and time.perf_counter() < stop_s):
         taken_s.append(runner.compute_s(inputs))
     return sum(taken_s) / len(taken_s)
+
+
+def _with_marked(measured: VariantProfile, marked: Sequence[Point]) -> VariantProfile:
+    """With the marked points that were not measured again."""
+    there = {(point.batch, point.slots) for point in (*measured.points, *measured.concurrent)}
+    kept = [point for point in marked if (point.batch, point.slots) not in there]
+    if not kept:
+        return measured
+    both = sorted((*measured.points, *measured.concurrent, *kept), key=lambda point: (point.batch, point.slots))
+    return msgspec.structs.replace(
+        measured,
+        points=tuple(point for point in both if point.slots == 1),
+        concurrent=tuple(point for point in both if point.slots > 1),
+    )
 
 
 def _with_power(measured: VariantProfile, slots: int) -> VariantProfile:

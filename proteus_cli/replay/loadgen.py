@@ -5,9 +5,10 @@ coordinated omission).
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from time import perf_counter, time
+from typing import Any
 
 import numpy as np
 
@@ -21,11 +22,15 @@ PROGRESS_EVERY = 100
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """One record per request, the p99 of how late the generator sent them in seconds, and the start as a Unix time."""
+    """One record per request, the p99 of how late the generator sent them in seconds, and the start as a Unix time.
+
+    ``interrupted_s``: the arrival of the last request that was sent, where the replay was stopped; else None.
+    """
 
     records: list[RequestRecord]
     lag_p99_s: float
     started_unix_s: float
+    interrupted_s: float | None = None
 
 
 async def replay(
@@ -33,8 +38,9 @@ async def replay(
     target: Target,
     slo_s: Mapping[str, float],
     progress: Callable[[float], None] = lambda _done_frac: None,
+    stop: asyncio.Event | None = None,
 ) -> ReplayResult:
-    """Send the whole trace. Returns when every request has ended."""
+    """Send the trace, until ``stop`` is set. Returns when every request that was sent has ended."""
     start_s, started_unix_s = perf_counter() + LEAD_S, time() + LEAD_S
     lags_s = np.zeros(len(trace))
     jobs: list[asyncio.Task[RequestRecord]] = []
@@ -61,14 +67,35 @@ async def replay(
             batch=reply.batch,
         )
 
-    for index in range(len(trace)):
-        arrival_s = float(trace.arrival_s[index])
-        delay_s = start_s + arrival_s - perf_counter()
-        if delay_s > 0:
-            await asyncio.sleep(delay_s)
-        lags_s[index] = max(0.0, perf_counter() - start_s - arrival_s)
-        jobs.append(asyncio.create_task(send(index, arrival_s)))
-        if index % PROGRESS_EVERY == 0:
-            progress(arrival_s / max(trace.duration_s, 1e-9))
+    async def send_all() -> None:
+        for index in range(len(trace)):
+            arrival_s = float(trace.arrival_s[index])
+            delay_s = start_s + arrival_s - perf_counter()
+            if delay_s > 0:
+                await asyncio.sleep(delay_s)
+            lags_s[index] = max(0.0, perf_counter() - start_s - arrival_s)
+            jobs.append(asyncio.create_task(send(index, arrival_s)))
+            if index % PROGRESS_EVERY == 0:
+                progress(arrival_s / max(trace.duration_s, 1e-9))
+
+    is_whole = await _until(stop, send_all())
     records = await asyncio.gather(*jobs)
-    return ReplayResult(records, float(np.percentile(lags_s, 99)) if len(trace) else 0.0, started_unix_s)
+    lag_p99_s = float(np.percentile(lags_s[: len(jobs)], 99)) if jobs else 0.0
+    interrupted_s = None if is_whole else float(trace.arrival_s[len(jobs) - 1]) if jobs else 0.0
+    return ReplayResult(records, lag_p99_s, started_unix_s, interrupted_s)
+
+
+async def _until(stop: asyncio.Event | None, work: Coroutine[Any, Any, None]) -> bool:
+    """Do the work; True if it ended, False if it was cancelled because ``stop`` was set. Raises what it raises."""
+    if stop is None:
+        await work
+        return True
+    task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
+        is_whole = task.done() or not task.cancel()
+    if is_whole:
+        await task
+    return is_whole

@@ -28,7 +28,13 @@ def local_server(plan: Path, workspace: Path, *, emulate: bool = False, options:
     command += ["--emulate", *options] if emulate else options
     with (
         tempfile.TemporaryFile() as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL) as process,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C is for the replay, which ends the server after it
+        ) as process,
     ):
         try:
             yield _ready_url(process, log)

@@ -129,6 +129,7 @@ def report(
     devices: Sequence[str] = (),
     replans: Sequence[Replan] = (),
     generator_lag_s: float | None = None,
+    interrupted: bool = False,
 ) -> Report:
     """The report of one run of ``duration_s`` seconds.
 
@@ -157,6 +158,7 @@ def report(
         seconds=windows(columns, duration_s, SECOND_S),
         replans=tuple(replans),
         generator_lag_s=generator_lag_s,
+        interrupted=interrupted,
     )
 
 

@@ -4,7 +4,11 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
+
+from proteus_cli.domain.base import require
 from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.fleet import as_device, base_name, of_type, profile_for
 from proteus_cli.domain.plan import Plan
@@ -22,7 +26,18 @@ def parse_catalog(content: bytes, path: Path) -> Catalog:
     """Decode a catalog strictly from TOML. Raises `ArtefactError` that names ``path``."""
     hint = "docs/formats.md describes the catalog; `proteus init` writes an example"
     what = f"`{path}` is not a valid catalog"
-    return decoded(content, lambda content: decode_toml(content, Catalog), what, hint=hint)
+    return decoded(content, _catalog, what, hint=hint)
+
+
+def _catalog(content: bytes) -> Catalog:
+    """Raises what `decoded` expects; an SLO without a unit is met with one that has it."""
+    tree = decode_toml(content, dict[str, Any])
+    families = tree.get("family")
+    for family in (each for each in families if isinstance(each, dict)) if isinstance(families, list) else ():
+        slo = family.get("slo")
+        has_unit = not isinstance(slo, int | float) or isinstance(slo, bool)
+        require(has_unit, f'slo of `{family.get("name")}` has no unit: write "{slo}ms", or with the unit meant')
+    return msgspec.convert(tree, Catalog)
 
 
 def _labels(path: Path) -> tuple[str, ...]:
@@ -254,9 +269,10 @@ def _require_measured(
             another = variant.onnx if family.input is None else f"{variant.onnx}` or another `[family.input]"
             raise ArtefactError(f"{where} was measured with another `{another}`.", hint=hint)
     eval_path = workspace.eval_path(family)
-    if measured.eval_digest != (digest(eval_path) if eval_path is not None else None):
+    is_declared = measured.eval_digest is None
+    if not is_declared and measured.eval_digest != (digest(eval_path) if eval_path is not None else None):
         raise ArtefactError(f"The accuracy of {where} is not that of the eval split in the catalog.", hint=hint)
-    if eval_path is None and measured.accuracy != variant.accuracy:
+    if is_declared and measured.accuracy != variant.accuracy:
         raise ArtefactError(f"The accuracy of {where} is not the one that the catalog declares.", hint=hint)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from command_line import Ended, proteus
-from tiny import Tiny, add_plan
+from tiny import DEVICES, Tiny, add_plan, change_json
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.plan import FrontierPoint, Plan
@@ -289,3 +289,30 @@ def test_options_for_making_a_plan_are_not_passed_over_in_silence(tiny: Tiny) ->
     ended = proteus("plan", "--demand", "5qps", "diff", "a", "a", "-w", tiny.root)
     assert "`--demand` is for making a plan" in ended.refused()
     assert "No file" in proteus("plan", "diff", "a", "nothing", "-w", tiny.root).refused()
+
+
+def changed_points(tiny: Tiny, device: str, variant: str, **fields: Any) -> None:
+    """Change fields of all points of a variant in the profile of a device."""
+    path = tiny.place.profile_path(device)
+    variants = json.loads(path.read_text())["variants"]
+    for point in next(each for each in variants if each["variant"] == variant)["points"]:
+        point.update(fields)
+    change_json(path, variants=variants)
+
+
+def test_a_plan_that_counts_on_noisy_cells_says_so(tiny: Tiny) -> None:
+    quiet = proteus("plan", "--demand", "shapes=10qps", "-w", tiny.root)
+    assert "noisy" not in quiet.stderr
+    for device in DEVICES:
+        changed_points(tiny, device, "shapes-l", noise_frac=0.5)
+    warned = proteus("plan", "--demand", "shapes=10qps", "-w", tiny.root)
+    assert "warning: noisy cells (shapes-l on cpu0" in warned.stderr
+
+
+def test_a_plan_says_which_variants_the_profile_of_a_device_lacks(tiny: Tiny) -> None:
+    path = tiny.place.profile_path("cpu1")
+    variants = json.loads(path.read_text())["variants"]
+    change_json(path, variants=[each for each in variants if each["variant"] not in {"shapes-l", "tones-s"}])
+    stderr = proteus("plan", "--demand", "shapes=10qps", "-w", tiny.root).stderr
+    assert "lacks shapes-l, tones-s, so the plan does not place them there" in " ".join(stderr.split())
+    assert stderr.count("warning:") == 1

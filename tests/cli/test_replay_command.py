@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from command_line import Ended, command, interrupted_process, proteus
-from tiny import DEVICES, Tiny, change_json
+from tiny import DEVICES, Tiny, add_plan, change_json
 
 from proteus_cli.control.policies import POLICIES
 
@@ -246,6 +246,7 @@ def test_ctrl_c_prints_what_is_known_so_far_and_ends_with_130(tiny: Tiny, long_t
     assert 0 < report["requests"] < 1_200_000
     assert report["requests"] == sum(report[outcome] for outcome in OUTCOMES)
     assert 0 < report["duration_s"] < 2400
+    assert report["interrupted"]
     assert report["requests"] == pytest.approx(500 * report["duration_s"], rel=0.1)
     assert f"interrupted after {report['duration_s']:.1f} s of the trace" in " ".join(stderr.split())
     assert stderr.rstrip().endswith("interrupted")
@@ -271,3 +272,21 @@ def test_ctrl_c_in_the_first_of_two_policies_still_gives_a_list(tiny: Tiny, long
     ended = interrupted(*call)
     assert ended.code == 130
     assert [report["policy"] for report in json.loads(ended.stdout)] == ["proteus"]
+
+
+@pytest.mark.live
+def test_ctrl_c_in_a_replay_against_a_server_reports_what_was_sent(tiny: Tiny, tmp_path: Path) -> None:
+    """Requests that were sent end; the server outlives the interrupt, and is asked for its status after it."""
+    add_plan(tiny, {"cpu0": "shapes-s", "cpu1": "tones-s"})
+    trace, path = tmp_path / "t.csv", tmp_path / "out.json"
+    trace.write_text("second,family,count\n" + "".join(f"{second},shapes,100\n" for second in range(600)))
+    call = ("replay", trace, "--serve", "plan", "--emulate", "-o", path, "-w", tiny.root)
+    ended = interrupted_process(command(*call), once=r"replaying against proteus .*[1-9]\d*%")
+    assert ended.code == 130
+    report = json.loads(path.read_text())
+    assert (report["mode"], report["interrupted"]) == ("emulated", True)
+    assert 0 < report["requests"] < 60_000
+    assert report["requests"] == sum(report[outcome] for outcome in OUTCOMES)
+    assert report["requests"] == pytest.approx(100 * report["duration_s"], rel=0.1, abs=10)
+    assert f"interrupted after {report['duration_s']:.1f} s of the trace" in " ".join(ended.stderr.split())
+    assert "SLO violations" in ended.stdout

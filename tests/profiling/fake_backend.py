@@ -1,6 +1,6 @@
 """A backend and a clock that the tests of sweeps wind themselves."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,22 @@ from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import EngineError
+from proteus_cli.profiling.noise import Waiting
 
 
 class Clock:
-    """Stands still but for the runs."""
+    """Stands still but for the runs. ``waiting_fracs``: of the next blocks that are observed; then there is none."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
+        self.waiting_fracs: list[float] = []
 
     def perf_counter(self) -> float:
         return self.now_s
+
+    @contextmanager
+    def observing(self, _cores: Sequence[int]) -> Iterator[Waiting]:
+        yield Waiting(self.waiting_fracs.pop(0) if self.waiting_fracs else 0.0)
 
 
 class FakeRunner:
@@ -53,7 +59,7 @@ class FakeBackend:
         self.max_slots = 1
         self.meter: Any = None
         self.row_s: dict[str, float] = {}
-        self.build_s = 0.0
+        self.build_s = self.load_s = 0.0
         self.runs: list[tuple[str, int]] = []
         self.fails_at: tuple[str, int] | None = None
 
@@ -62,4 +68,5 @@ class FakeBackend:
 
     @contextmanager
     def runner(self, model: Path, owner: VariantKey | None = None) -> Iterator[Runner]:
+        self.clock.now_s += self.load_s
         yield FakeRunner(self, model)

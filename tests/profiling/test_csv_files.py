@@ -236,6 +236,16 @@ def test_a_file_reads_like_this() -> None:
     )
 
 
+def test_a_noisy_cell_keeps_its_mark_and_others_have_none() -> None:
+    measured = make_measured("a", "s", 0.8, {1: 0.01, 2: 0.02})
+    one, two = measured.points
+    noisy = msgspec.structs.replace(measured, points=(one, msgspec.structs.replace(two, noise_frac=0.25)))
+    text = to_csv([make_profile("cpu0", noisy)])
+    assert [line.rpartition(",")[2] for line in text.splitlines()] == ["noise_frac", "", "0.25"]
+    (profile,) = read(text).values()
+    assert [point.noise_frac for point in profile.variants[0].points] == [0.0, 0.25]
+
+
 def types_in(profiles: Iterable[Profile]) -> list[str]:
     return list(dict.fromkeys(line.partition(",")[0] for line in to_csv(profiles).splitlines()[1:]))
 

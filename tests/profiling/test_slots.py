@@ -132,6 +132,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> SlottedBackend:
     clock = Clock()
     monkeypatch.setattr(measure, "time", clock)
     monkeypatch.setattr(sweep, "time", clock)
+    monkeypatch.setattr(sweep, "observing", clock.observing)
     made = SlottedBackend(clock)
     monkeypatch.setattr(sweep, "measure_concurrently", made.measure_concurrently)
     return made

@@ -7,12 +7,14 @@ from tiny import Tiny, device
 
 from proteus_cli.domain.profile import BackendInfo, Profile
 from proteus_cli.errors import EngineError
-from proteus_cli.profiling import measure, sweep
-from proteus_cli.profiling.jobs import estimate_s, measurement_jobs
-from proteus_cli.profiling.measure import FEWEST_RUNS, ROUND_RUNS, WARM_UP_RUNS
-from proteus_cli.profiling.sweep import CELL_S, Sweep, share
+from proteus_cli.profiling import estimate, measure, sweep
+from proteus_cli.profiling.estimate import estimates, total_s
+from proteus_cli.profiling.jobs import measurement_jobs
+from proteus_cli.profiling.measure import CELL_S, FEWEST_RUNS, ROUND_RUNS, WARM_UP_RUNS
+from proteus_cli.profiling.sweep import Sweep, share
 
 VARIANTS = 5
+EVAL_ROWS = 32
 STABLE_RUNS = 60  # three rounds: two moves of the p95, both none at all
 
 
@@ -21,6 +23,8 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     clock = Clock()
     monkeypatch.setattr(measure, "time", clock)
     monkeypatch.setattr(sweep, "time", clock)
+    monkeypatch.setattr(sweep, "observing", clock.observing)
+    monkeypatch.setattr(estimate, "time", clock)
     return FakeBackend(clock)
 
 
@@ -56,15 +60,15 @@ def test_building_counts_apart_from_loading(bare: Tiny, backend: FakeBackend) ->
     assert {variant.build_s for variant in swept(bare, backend).profile.variants} == {12.5}
 
 
-def test_batches_double_and_end_with_the_first_that_passes_the_slo(bare: Tiny, backend: FakeBackend) -> None:
+def test_batches_double_up_to_the_last_that_meets_the_slo(bare: Tiny, backend: FakeBackend) -> None:
     backend.row_s = {"shapes-m": 0.030, "shapes-l": 0.201, "tones-l": 0.050}
     swept(bare, backend)
     assert cells(bare.place.profile("cpu0")) == {
         "shapes-s": [1, 2, 4, 8, 16, 32, 64],
-        "shapes-m": [1, 2, 4, 8],  # 240 ms
+        "shapes-m": [1, 2, 4],  # 8 would take 240 ms
         "shapes-l": [1],
         "tones-s": [1, 2, 4, 8, 16, 32, 64],
-        "tones-l": [1, 2, 4, 8],  # a batch of 4 takes 200 ms to the point and is in
+        "tones-l": [1, 2, 4],  # a batch of 4 takes 200 ms to the point and is in
     }
 
 
@@ -121,11 +125,36 @@ def test_a_stable_cell_is_measured_for_the_least_time_and_one_round_more_at_most
 # --- budgets: how many runs, as time is the fake clock's
 
 
-def test_without_any_budget_left_each_cell_gets_the_fewest_runs(bare: Tiny, backend: FakeBackend) -> None:
-    swept(bare, backend, budget_s=0.0, max_batch=4)
-    assert runs(bare.place.profile("cpu0")) == [FEWEST_RUNS] * VARIANTS * 3
-    of_eval = sum(rows == 32 for _, rows in backend.runs)
-    assert len(backend.runs) - of_eval == VARIANTS * 3 * (WARM_UP_RUNS + FEWEST_RUNS)
+def test_without_any_budget_each_variant_is_measured_with_a_batch_of_one(bare: Tiny, backend: FakeBackend) -> None:
+    done = swept(bare, backend, budget_s=0.0, max_batch=4)
+    assert runs(bare.place.profile("cpu0")) == [FEWEST_RUNS] * VARIANTS
+    assert len(backend.runs) == VARIANTS * (WARM_UP_RUNS + FEWEST_RUNS)
+    assert [cell.batch for cell in done.missing] == [4, 2] * VARIANTS
+
+
+def test_what_takes_less_than_another_load_is_measured_whatever_the_budget(bare: Tiny, backend: FakeBackend) -> None:
+    backend.load_s, backend.row_s = 0.02, {"shapes-m": 0.010}  # 8 runs of 4 rows take 320 ms
+    swept(bare, backend, budget_s=0.0, max_batch=2)
+    assert cells(bare.place.profile("cpu0")) == {
+        "shapes-s": [1, 2], "shapes-m": [1], "shapes-l": [1, 2], "tones-s": [1, 2], "tones-l": [1, 2],
+    }  # fmt: skip
+
+
+def test_the_largest_batch_that_meets_the_slo_comes_next(bare: Tiny, backend: FakeBackend) -> None:
+    backend.row_s = {"shapes-s": 0.010}
+    swept(bare, backend)
+    order = list(dict.fromkeys(rows for name, rows in backend.runs if name == "shapes-s"))
+    assert order == [1, 16, 8, 4, 2, EVAL_ROWS]
+
+
+def test_what_does_not_fit_a_share_is_measured_in_the_time_that_others_left(bare: Tiny, backend: FakeBackend) -> None:
+    """A cell of shapes-s takes longer than its share, a fifth of the budget."""
+    backend.row_s = {"shapes-s": 0.1} | dict.fromkeys(("shapes-m", "shapes-l", "tones-s", "tones-l"), 0.0001)
+    backend.load_s = 0.001
+    done = swept(bare, backend, budget_s=4.0, max_batch=2)
+    assert done.missing == ()
+    assert [name for name, _ in backend.runs][-1] == "shapes-s"
+    assert backend.clock.now_s <= 4.0 + 0.2  # to the end of the run in which it ended
 
 
 def test_a_budget_bounds_what_a_device_takes(bare: Tiny, backend: FakeBackend) -> None:
@@ -137,7 +166,7 @@ def test_a_budget_bounds_what_a_device_takes(bare: Tiny, backend: FakeBackend) -
     backend.clock.now_s = 0.0
     within = runs(swept(bare, backend, budget_s=budget_s).profile)
     assert without_s > 2 * budget_s
-    assert backend.clock.now_s < 1.5 * budget_s
+    assert backend.clock.now_s < 1.05 * budget_s
     assert sum(within) < sum(most)
     assert min(within) >= FEWEST_RUNS
 
@@ -147,21 +176,44 @@ def test_a_generous_budget_changes_nothing(bare: Tiny, backend: FakeBackend) -> 
     assert within == [STABLE_RUNS] * VARIANTS * 3
 
 
-def test_an_estimate_is_no_more_than_the_budget(bare: Tiny, backend: FakeBackend) -> None:
+def test_an_estimate_is_what_a_sweep_takes(bare: Tiny, backend: FakeBackend) -> None:
+    """The fake runs are as stable as runs can be, so they are the fewest that can show it."""
+    backend.row_s, backend.load_s = {"shapes-m": 0.030, "shapes-l": 0.0001}, 0.05
     work = measurement_jobs(bare.place, bare.place.catalog(), device(bare, "cpu0"), backend, 64)
-    assert estimate_s(work, 2.0) == 2.0
-    assert estimate_s(work, None) > 2.0
-    assert estimate_s([], None) == 0.0
+    found = estimates(device(bare, "cpu0"), backend, work)
+    backend.clock.now_s = 0.0
+    done = swept(bare, backend)
+    assert total_s(found, None) == pytest.approx(backend.clock.now_s, rel=0.25)
+    assert sum(len(each.cells) for each in found) == done.measured
+    assert found[1].useless == (8, 16, 32, 64)
+
+
+def test_an_estimate_within_a_budget_is_the_budget(bare: Tiny, backend: FakeBackend) -> None:
+    work = measurement_jobs(bare.place, bare.place.catalog(), device(bare, "cpu0"), backend, 64)
+    found = estimates(device(bare, "cpu0"), backend, work)
+    assert total_s(found, 2.0) == 2.0
+    assert total_s(found, None) > 2.0
+    assert total_s(found, 0.0) == pytest.approx(VARIANTS * (WARM_UP_RUNS + FEWEST_RUNS) * 0.001)
+    assert total_s([], None) == 0.0
+
+
+def test_an_estimate_goes_by_what_is_known(bare: Tiny, backend: FakeBackend) -> None:
+    swept(bare, backend, max_batch=2)
+    before = len(backend.runs)
+    work = measurement_jobs(bare.place, bare.place.catalog(), device(bare, "cpu0"), backend, 4)
+    found = estimates(device(bare, "cpu0"), backend, work)
+    assert [cell.batch for each in found for cell in each.cells] == [4] * VARIANTS
+    assert len(backend.runs) == before
 
 
 # --- what is kept
 
 
 def test_an_engine_that_fails_keeps_what_was_measured_before(bare: Tiny, backend: FakeBackend) -> None:
-    backend.fails_at = ("shapes-m", 4)
+    backend.fails_at = ("shapes-m", 2)
     with pytest.raises(EngineError, match="the model failed"):
         swept(bare, backend, max_batch=4)
-    assert cells(bare.place.profile("cpu0")) == {"shapes-s": [1, 2, 4], "shapes-m": [1, 2]}
+    assert cells(bare.place.profile("cpu0")) == {"shapes-s": [1, 2, 4], "shapes-m": [1, 4]}
 
     backend.fails_at = None
     before = len(backend.runs)

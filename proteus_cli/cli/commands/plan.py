@@ -147,10 +147,16 @@ def _warn_of_what_is_left_out(planner: "Planner") -> None:
     from proteus_cli.cli.options.plan_rules import unknown_devices
 
     distinct = {id(profile.variants): profile for profile in planner.profiles.values()}
-    known = {variant.key for profile in distinct.values() for variant in profile.variants}
+    known = {variant.key for profile in distinct.values() for variant in profile.variants if variant.points}
     missing = [v.name for f, v in planner.catalog.variants if (f.name, v.name) not in known]
     if missing:
         console.warn(f"no device has a profile of {', '.join(missing)}, so the plan does not use them")
+    for profile in distinct.values():
+        here = {variant.key for variant in profile.variants if variant.points}
+        lacking = [v.name for f, v in planner.catalog.variants if (f.name, v.name) in known - here]
+        if lacking:
+            where = f"the profile of {profile.device.id} ({profile.device.type}) lacks {', '.join(lacking)}"
+            console.warn(f"{where}, so the plan does not place them there")
     absent = unknown_devices(planner.rules, planner.profiles)
     if absent:
         console.warn(f"the catalog has rules for {', '.join(absent)}, which are not in this fleet")
@@ -186,7 +192,7 @@ def _sweep(
 
 def _deliver(planner: "Planner", made: "Plan", output: Path, *, explains: bool, json: bool) -> None:
     """Save a plan, show it, and warn if it is not optimal or leaves a shortfall."""
-    from proteus_cli.cli.workflows.planning import has_shortfall
+    from proteus_cli.cli.workflows.planning import has_shortfall, noisy_placements
 
     console.save(made, output)
     is_file = output != console.DASH
@@ -203,6 +209,9 @@ def _deliver(planner: "Planner", made: "Plan", output: Path, *, explains: bool, 
         console.say(f"wrote {output}")
     if made.solver.status != "optimal":
         console.warn(f"the solver reached its time limit: the plan is within {made.solver.gap:.2%} of the best")
+    if noisy := noisy_placements(planner.profiles, made):
+        listed = ", ".join(noisy)
+        console.warn(f"noisy cells ({listed}): its rates may be too low; `proteus profile` measures them again")
     if has_shortfall(made):
         _warn_of_shortfall(planner, made)
 

@@ -28,6 +28,7 @@ def profile(
     budget: options.Budget = None,
     max_batch: options.MaxBatch = 64,
     max_slots: options.MaxSlots = 4,
+    accept_noise: options.AcceptNoise = False,
     dry_run: options.DryRun = False,
     from_csv: options.FromCsv = None,
     slo: options.Slo = None,
@@ -36,12 +37,14 @@ def profile(
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
 ) -> None:
-    """Measure latency, load time, memory and accuracy of every variant, for batch sizes 1, 2, 4, … up to its SLO.
+    """Measure latency, load time, memory and accuracy of every variant, for batch sizes 1, 2, 4, … within its SLO.
 
     A GPU is also measured with several batches at once, while that raises its throughput; so are compute time and
     power.
 
-    What is measured already, and still current, is not measured again: an interrupted run continues where it was.
+    What is measured already, and still current, is not measured again: an interrupted run continues where it was. Cells
+    that were measured while other programs used the device, or whose runs scatter, are repeated, and if that does not
+    help, they are marked as noisy (~) and measured again by the next run.
     """
     from proteus_cli.store import Workspace
 
@@ -57,7 +60,7 @@ def profile(
     else:
         from proteus_cli.cli.workflows.measuring import work_on
 
-        work = work_on(workspace, device, max_batch, max_slots, force=force)
+        work = work_on(workspace, device, max_batch, max_slots, force=force, accepts_noise=accept_noise)
         _list(work, budget, json=json) if dry_run else _measure(workspace, work, budget, json=json)
 
 
@@ -78,17 +81,17 @@ def _require_one_task(given: set[str], from_csv: Path | None, to_csv: Path | Non
 def _list(work: "Iterable[DeviceWork]", budget_s: float | None, *, json: bool) -> None:
     """Show what would be measured, and about how long that takes."""
     from proteus_cli.cli.views.profile_tables import jobs_table
-    from proteus_cli.profiling.jobs import estimate_s
+    from proteus_cli.profiling.estimate import estimates, total_s
     from proteus_cli.units import format_duration
 
     planned: list[dict[str, Any]] = []
     for each in work:
-        device, cells = each.device.id, [cell for job in each.jobs for cell in job.cells]
-        planned.append({"device": device, "estimate_s": estimate_s(each.jobs, budget_s), "cells": cells})
+        found = estimates(each.device, each.backend, each.jobs)
+        device, cells, seconds = each.device.id, [cell for one in found for cell in one.cells], total_s(found, budget_s)
+        planned.append({"device": device, "estimate_s": seconds, "cells": cells})
         if not json:
-            console.show(jobs_table(device, each.jobs))
-            about = format_duration(planned[-1]["estimate_s"])
-            console.say(f"{device}: at most {len(cells)} cells, about {about}; a variant ends early past its SLO")
+            console.show(jobs_table(device, found))
+            console.say(f"{device}: at most {len(cells)} cells, about {format_duration(seconds)}")
     if json:
         console.show_json(planned)
 

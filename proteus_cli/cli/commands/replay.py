@@ -13,7 +13,7 @@ from proteus_cli.cli.options.defaults import flags
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from proteus_cli.control.policies import Policy
     from proteus_cli.domain.plan import Plan
@@ -64,17 +64,17 @@ def replay(
     arrivals = _arrivals(trace, scale_to, seed)
     workspace = Workspace(workspace_dir)
     given = _up_to_date_plan(workspace, serve or plan, attainment)
-    is_interrupted = False
     if url is not None or serve is not None:
-        reports = _live(arrivals, workspace, url, given, policy, ca, attainment, emulate=emulate)
+        made = _live(arrivals, workspace, url, given, policy, ca, attainment, emulate=emulate)
     else:
-        from proteus_cli.cli.workflows.simulated_replay import Scenario, simulated, until_interrupted
+        from proteus_cli.cli.workflows.simulated_replay import Scenario, simulated
         from proteus_cli.domain.fleet import fleet_of
 
         profiles = fleet_of(workspace.profiles(), fleet) if given is None else workspace.profiles_of(given)
         conditions = _conditions(load_time, memory, jitter, fail or (), profiles)
         scenario = Scenario(workspace, profiles, arrivals, given, headroom, conditions, seed, attainment)
-        reports, is_interrupted = until_interrupted(simulated(scenario, _policies(policy, batching)))
+        made = simulated(scenario, _policies(policy, batching))
+    reports, is_interrupted = _until_interrupted(made)
     _deliver(reports, is_list=url is None and _is_list(policy), output=output, page=report, png=png, json=json)
     if is_interrupted:
         raise KeyboardInterrupt
@@ -154,14 +154,26 @@ def _conditions(
 def _live(
     arrivals: "Trace", workspace: "Workspace", url: str | None, given: "Plan | None", policies: str, ca: Path | None,
     attainment: float | None, *, emulate: bool,
-) -> "list[Report]":  # fmt: skip
+) -> "Iterator[Report]":  # fmt: skip
     """The report of the server at ``url``, or those of servers that are started with a plan."""
     from proteus_cli.cli.workflows.live_replay import replayed_against, replayed_on_local_servers
 
     if url is not None:
-        return [replayed_against(url, arrivals, ca, attainment)]
+        return replayed_against(url, arrivals, ca, attainment)
     assert given is not None  # noqa: S101 - without a URL, there is a plan
-    return list(replayed_on_local_servers(arrivals, workspace, given, policies, ca, emulate=emulate))
+    return replayed_on_local_servers(arrivals, workspace, given, policies, ca, emulate=emulate)
+
+
+def _until_interrupted(reports: "Iterable[Report]") -> "tuple[list[Report], bool]":
+    """The reports, and whether Ctrl-C came before the last. Raises `KeyboardInterrupt` if it came before the first."""
+    done: list[Report] = []
+    try:
+        done.extend(reports)
+    except KeyboardInterrupt:
+        if not done:
+            raise
+        return done, True
+    return done, False
 
 
 def _policies(names: str, batching: str | None) -> "Sequence[Policy]":

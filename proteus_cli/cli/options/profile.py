@@ -8,7 +8,7 @@ from typer import Option
 from proteus_cli.cli.options.common import DURATION
 from proteus_cli.cli.options.names import environment
 
-MEASURING = {"--device", "--budget", "--max-batch", "--max-slots", "--dry-run"}
+MEASURING = {"--device", "--budget", "--max-batch", "--max-slots", "--accept-noise", "--dry-run"}
 IMPORTING = {"--slo"}
 
 Device = Annotated[
@@ -20,12 +20,20 @@ Budget = Annotated[
         **DURATION,
         envvar=environment("budget"),
         show_default="until stable",
-        help="The time to measure the latencies of each device in, such as `60s`.",
+        help="The time to measure each device in, such as `60s`; what plans use most comes first.",
     ),
 ]
 MaxBatch = Annotated[int, Option(min=1, help="The largest batch size to measure.")]
 MaxSlots = Annotated[
     int, Option(min=1, max=4, help="The most batches to run on a GPU at once. Fewer take less of its memory.")
+]
+AcceptNoise = Annotated[
+    bool,
+    Option(
+        "--accept-noise",
+        help="Take cells as they are measured, though other programs use the device or the runs scatter; do not repeat "
+        "or mark them.",
+    ),
 ]
 DryRun = Annotated[bool, Option("--dry-run", help="Only list what would be measured, with an estimate of the time.")]
 FromCsv = Annotated[

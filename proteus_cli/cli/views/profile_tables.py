@@ -7,20 +7,27 @@ from rich.table import Table
 
 from proteus_cli.cli.views.table import number, table, text
 from proteus_cli.domain.catalog import Catalog, Family
-from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.domain.rules import Rules
-from proteus_cli.profiling.jobs import MeasurementJob
+from proteus_cli.profiling.estimate import Estimate
 from proteus_cli.profiling.slots import points_of_batch
 from proteus_cli.units import UNKNOWN, format_duration
 
+NOISY = "~"
 
-def jobs_table(device: str, jobs: Sequence[MeasurementJob]) -> Table:
-    """What would be measured on a device: a row for each variant."""
-    rows = table(text("device"), text("family"), text("variant"), text("batch sizes to measure"), text("current"))
-    for job in jobs:
-        batches = " ".join(str(cell.batch) for cell in job.cells) or UNKNOWN
+
+def jobs_table(device: str, found: Sequence[Estimate]) -> Table:
+    """What would be measured on a device: a row for each variant, batch sizes in order of use."""
+    rows = table(
+        text("device"), text("family"), text("variant"), text("batch sizes to measure"), text("past the SLO"),
+        text("current"),
+    )  # fmt: skip
+    for each in found:
+        job, batches = each.job, " ".join(str(cell.batch) for cell in each.cells) or UNKNOWN
+        useless = " ".join(map(str, each.useless)) or UNKNOWN
         known = len(job.known.points) if job.known is not None else 0
-        rows.add_row(device, job.family.name, job.variant.name, batches, f"{known} cells")
+        noisy = f", {len(job.marked)} noisy" if job.marked else ""
+        rows.add_row(device, job.family.name, job.variant.name, batches, useless, f"{known} cells{noisy}")
     return rows
 
 
@@ -31,6 +38,7 @@ def profile_tables(profiles: Sequence[Profile], catalog: Catalog) -> Iterator[Re
     yield (
         "acc.: accuracy · p95 of 1: of a batch of one · at: batch size of the capacity\n"
         f"{UNKNOWN}: not known, or no batch size is fast enough for the SLO"
+        + (f"\n{NOISY}: noisy, so the device may be faster" if any(v.noisy for p in own for v in p.variants) else "")
     )
     for profile in own:
         if any(variant.concurrent for variant in profile.variants):
@@ -51,11 +59,16 @@ def _variants_table(profiles: Sequence[Profile], catalog: Catalog) -> Table:
 
 def _numbers(profile: Profile, variant: VariantProfile, family: Family) -> Iterator[str]:
     one, within = variant.points[0], Rules().capacity_within(family.slo_s, profile.points_of(variant))
+    best = next((point for point in profile.points_of(variant) if point.batch == within.max_batch), None)
     yield f"{variant.accuracy:.4f}"
-    yield format_duration(one.p95_s) if one.batch == 1 else UNKNOWN
-    yield f"{within.qps:,.0f}" if within.qps else UNKNOWN
+    yield _marked(one, format_duration(one.p95_s)) if one.batch == 1 else UNKNOWN
+    yield _marked(best, f"{within.qps:,.0f}") if within.qps else UNKNOWN
     yield str(within.max_batch) if within.qps else UNKNOWN
     yield format_duration(variant.load_s) if variant.load_s else UNKNOWN
+
+
+def _marked(point: Point | None, text: str) -> str:
+    return f"{NOISY} {text}" if point is not None and point.noise_frac else text
 
 
 def _slots(profile: Profile, catalog: Catalog) -> Iterator[RenderableType]:

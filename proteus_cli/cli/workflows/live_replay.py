@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import signal
 import ssl
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -43,20 +45,21 @@ def replayed_on_local_servers(
             write_json(path, plan)
             console.say(f"starting a server with the policy {policy.name} …")
             with local_server(path, workspace.root, emulate=emulate) as url:
-                yield replayed_against(url, arrivals, ca)
+                yield from replayed_against(url, arrivals, ca)
 
 
-def replayed_against(url: str, arrivals: Trace, ca: Path | None, attainment: float | None = None) -> Report:
+def replayed_against(url: str, arrivals: Trace, ca: Path | None, attainment: float | None = None) -> Iterator[Report]:
     """The report of a replay against the server at a URL; ``attainment`` replaces the targets of the server.
 
-    Raises `ServerError`, and `UsageError` for a bad ``ca``.
+    After Ctrl-C no more requests are sent, and the report is on those that were. Raises `KeyboardInterrupt` after that
+    report; `ServerError`; and `UsageError` for a bad ``ca``.
     """
 
     async def run() -> tuple[ReplayResult, StatusReply]:
         async with http_target(url, os.environ.get(environment("token")), _trusting(ca)) as target:
             before = await target.prepare(arrivals.families)
-            with console.progress(f"replaying against {before.policy}") as advance:
-                load = await replay(arrivals, target, before.slo_s, lambda done: advance("", done))
+            with console.progress(f"replaying against {before.policy}") as advance, _first_interrupt() as stop:
+                load = await replay(arrivals, target, before.slo_s, lambda done: advance("", done), stop)
             return load, await target.status()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -67,19 +70,39 @@ def replayed_against(url: str, arrivals: Trace, ca: Path | None, attainment: flo
             "include that: this machine is too slow for the rate of the trace"
         )
     changes = [(change.unix_s - load.started_unix_s, change) for change in status.changes]
-    return report(
+    yield report(
         load.records,
         policy=status.policy,
         mode="emulated" if status.emulated else "live",
         trace=arrivals.name,
-        duration_s=arrivals.duration_s,
+        duration_s=arrivals.duration_s if load.interrupted_s is None else load.interrupted_s,
         slo_s=status.slo_s,
         best_accuracy=status.best_accuracy,
         attainment=status.attainment_target if attainment is None else dict.fromkeys(status.slo_s, attainment),
         devices=list(status.pace),
         replans=[Replan(at_s, c.reason, c.solve_s, c.swaps) for at_s, c in changes if at_s >= 0],
         generator_lag_s=load.lag_p99_s,
+        interrupted=load.interrupted_s is not None,
     )
+    if load.interrupted_s is not None:
+        console.warn(f"interrupted after {load.interrupted_s:.1f} s of the trace: the report covers these")
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _first_interrupt() -> Iterator[asyncio.Event]:
+    """An event that the first Ctrl-C within the block sets; the second one ends the program as usual."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def set_once() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGINT, set_once)
+    try:
+        yield stop
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
 
 
 def _trusting(ca: Path | None) -> ssl.SSLContext | None:

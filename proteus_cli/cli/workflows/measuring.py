@@ -1,5 +1,6 @@
 """Profiles of devices: measured here, or shared by devices of the same type."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,29 +16,42 @@ from proteus_cli.profiling.jobs import MeasurementJob, measurement_jobs
 from proteus_cli.profiling.sweep import Sweep, accuracy_warnings, share
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
+from proteus_cli.units import format_percent
 
 ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceWork:
-    """What to measure on a device; ``alike`` are the devices of its type that share the result."""
+    """What to measure on a device; ``alike`` are the devices of its type that share the result.
 
+    ``began_s``: when the work on it began, by `time.perf_counter`; a budget counts from then.
+    """
+
+    began_s: float
     device: Device
     alike: Sequence[Device]
     backend: Backend
     jobs: Sequence[MeasurementJob]
 
 
-def work_on(workspace: Workspace, names: str, max_batch: int, max_slots: int, *, force: bool) -> Iterator[DeviceWork]:
-    """What to measure on each of the named devices; with ``force`` also what is current. Raises `ProteusError`."""
+def work_on(
+    workspace: Workspace, names: str, max_batch: int, max_slots: int, *, force: bool, accepts_noise: bool
+) -> Iterator[DeviceWork]:
+    """What to measure on each of the named devices; with ``force`` also what is current. Raises `ProteusError`.
+
+    ``accepts_noise`` as in `measurement_jobs`.
+    """
     catalog = workspace.catalog()
     chosen = select(discover(read_settings(workspace.root).devices), names)
     engines = BuildContext(workspace.built_dir, max_batch, console.say, _building)
     for device, *alike in _grouped(chosen, by_type=names == ALL):
+        began_s = time.perf_counter()
         backend = open_backend(device, engines)
-        jobs = measurement_jobs(workspace, catalog, device, backend, max_batch, max_slots, force=force)
-        yield DeviceWork(device, alike, backend, jobs)
+        jobs = measurement_jobs(
+            workspace, catalog, device, backend, max_batch, max_slots, force=force, accepts_noise=accepts_noise
+        )
+        yield DeviceWork(began_s, device, alike, backend, jobs)
 
 
 def _grouped(devices: Sequence[Device], *, by_type: bool) -> list[list[Device]]:
@@ -51,10 +65,15 @@ def _grouped(devices: Sequence[Device], *, by_type: bool) -> list[list[Device]]:
 def measured(workspace: Workspace, catalog: Catalog, work: DeviceWork, budget_s: float | None) -> list[Profile]:
     """Measure a device, and write its profile and those of the devices that share it. Raises `ProteusError`."""
     device = work.device
-    sweep = Sweep(workspace, device, work.backend, work.jobs, budget_s)
-    with console.progress(f"profiling {device.id}") as advance:
-        for step in sweep.run():
-            advance(*step)
+    left_s = None if budget_s is None else budget_s - (time.perf_counter() - work.began_s)
+    sweep = Sweep(workspace, device, work.backend, work.jobs, left_s)
+    try:
+        with console.progress(f"profiling {device.id}") as advance:
+            for step in sweep.run():
+                advance(*step)
+    except KeyboardInterrupt:
+        _say_what_was_measured(workspace, sweep)
+        raise
     for warning in accuracy_warnings(catalog, sweep.profile):
         console.warn(warning)
     if sweep.slowed_by:
@@ -62,11 +81,41 @@ def measured(workspace: Workspace, catalog: Catalog, work: DeviceWork, budget_s:
             f"the clocks of {device.id} were held down while it was measured ({', '.join(sweep.slowed_by)}), so it "
             "may be faster than its profile"
         )
-    console.say(f"measured {sweep.measured} cells on {device.id} → {workspace.profile_path(device.id)}")
+    _say_what_was_measured(workspace, sweep)
     profile = workspace.profile(device.id)
     for other in work.alike:
         console.say(f"{other.id} is of the same type and shares this profile → {workspace.profile_path(other.id)}")
     return [profile, *(share(workspace, profile, other) for other in work.alike)]
+
+
+def _say_what_was_measured(workspace: Workspace, sweep: Sweep) -> None:
+    """Say what was measured, and which cells and accuracies are still missing."""
+    device = sweep.device.id
+    console.say(f"measured {sweep.measured} cells on {device} → {workspace.profile_path(device)}")
+    missing: dict[str, list[str]] = {}
+    for cell in sweep.missing:
+        missing.setdefault(cell.variant, []).append(str(cell.batch))
+    if missing:
+        listed = "; ".join(f"{variant} {' '.join(batches)}" for variant, batches in missing.items())
+        console.say(f"still to be measured (variant, batch sizes): {listed}")
+    if sweep.unverified:
+        console.say(f"the accuracy is still the declared one of: {', '.join(sweep.unverified)}")
+    _warn_of_noise(sweep.profile)
+    if missing or sweep.unverified:
+        console.say("run `proteus profile` again to go on there; a longer `--budget`, or none, measures more at once")
+
+
+def _warn_of_noise(profile: Profile) -> None:
+    cells = {variant.variant: variant.noisy for variant in profile.variants if variant.noisy}
+    if not cells:
+        return
+    noisy = [point for points in cells.values() for point in points]
+    worst = format_percent(max(point.noise_frac for point in noisy))
+    listed = "; ".join(f"{name} {' '.join(str(point.batch) for point in points)}" for name, points in cells.items())
+    console.warn(
+        f"{len(noisy)} cells on {profile.device.id} are noisy, by up to {worst}: other programs used the device, or "
+        f"runs scatter ({listed}). Stop these programs, and run `proteus profile` again: it measures such cells anew"
+    )
 
 
 @contextmanager

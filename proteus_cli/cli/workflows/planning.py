@@ -6,6 +6,7 @@ from pathlib import Path
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import check_demand, parse_demand
 from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.conflict import smallest_conflict
 from proteus_cli.planning.planner import Planner
@@ -53,6 +54,18 @@ def made_plan(planner: Planner, demand_qps: Mapping[str, float], current: Plan |
 def has_shortfall(plan: Plan) -> bool:
     """Whether a plan leaves more of its demand unserved than the solver's rounding explains."""
     return plan.shortfall_qps > NEGLIGIBLE_FRAC * sum(plan.demand_qps.values())
+
+
+def noisy_placements(profiles: Mapping[str, Profile], plan: Plan) -> list[str]:
+    """The placements, as `variant on device`, whose batches up to the largest have noisy cells in their profile."""
+    found: list[str] = []
+    for placement in plan.placements:
+        profile = profiles[placement.device]
+        measured = profile.of(placement.family, placement.variant)
+        points = profile.points_of(measured) if measured is not None else ()
+        if any(point.noise_frac for point in points if point.batch <= placement.max_batch):
+            found.append(f"{placement.variant} on {placement.device}")
+    return found
 
 
 def _shortfall(planner: Planner, plan: Plan) -> NoFeasiblePlan:

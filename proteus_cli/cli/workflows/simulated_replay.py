@@ -63,22 +63,11 @@ def simulated(scenario: Scenario, policies: Iterable[Policy]) -> Iterator[Report
             attainment=_rules(scenario, policy).attainment_targets(catalog),
             devices=tuple(scenario.profiles),
             replans=replans,
+            interrupted=until_s is not None,
         )
         if until_s is not None:
             console.warn(f"interrupted after {until_s:.1f} s of the trace: the report covers these")
             raise KeyboardInterrupt
-
-
-def until_interrupted(reports: Iterable[Report]) -> tuple[list[Report], bool]:
-    """The reports, and whether Ctrl-C came before the last. Raises `KeyboardInterrupt` if it came before the first."""
-    done: list[Report] = []
-    try:
-        done.extend(reports)
-    except KeyboardInterrupt:
-        if not done:
-            raise
-        return done, True
-    return done, False
 
 
 def first_demand(arrivals: Trace) -> dict[str, float]:

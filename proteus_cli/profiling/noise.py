@@ -1,0 +1,86 @@
+"""Whether a cell can be trusted: how much others, or scatter, may have moved its mean latency.
+
+Two signs count, each as a part of the mean latency:
+
+* **Waiting.** While a thread of this process could run and had no core, its runs took longer. Linux counts that time
+  for each thread (``/proc/self/task/*/schedstat``), to the nanosecond, and for a virtual machine the time in which the
+  host gave a core to another one (``steal`` in ``/proc/stat``).
+* **Scatter.** All runs of a cell do the same work, so their mean is near their median. What lifts the mean above it
+  came from elsewhere: another program, another user of a GPU, a change of the clocks.
+
+A cell is noisy where either is more than `NOISE_FRAC`. Elsewhere than on Linux, only scatter is known.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from proteus_cli.domain.profile import Point
+
+NOISE_FRAC = 0.1
+"""Half of the fifth from which on a server corrects a profile: what is measured must be nearer to the truth."""
+
+_TASKS, _STAT = Path("/proc/self/task"), Path("/proc/stat")
+_STEAL = 8  # the place of `steal` in a line of /proc/stat; before it, the name of the core and seven other times
+
+
+@dataclass(slots=True)
+class Waiting:
+    """``frac``: the part of the time of a block in which this process waited for a core; filled in at its end."""
+
+    frac: float = 0.0
+
+
+@contextmanager
+def observing(cores: Sequence[int]) -> Iterator[Waiting]:
+    """How long this process, which runs on these cores, waits for them during the block. No cores: only its threads.
+
+    Several threads may wait at once, and the slowest decides, so their times are added.
+    """
+    waiting = Waiting()
+    start_s, waited_s, stolen_s = time.perf_counter(), _waited_s(), _stolen_s(cores)
+    try:
+        yield waiting
+    finally:
+        took_s = time.perf_counter() - start_s
+        lost_s = _waited_s() - waited_s + counted_steal_s(_stolen_s(cores) - stolen_s, len(cores))
+        waiting.frac = min(max(lost_s / took_s, 0.0), 1.0) if took_s > 0 else 0.0
+
+
+def noise_frac(point: Point, waiting_frac: float) -> float:
+    """The part of the mean latency that is due to others or to scatter; 0 where it is no more than `NOISE_FRAC`."""
+    scatter_frac = max(point.mean_s - point.p50_s, 0.0) / point.mean_s
+    found = max(waiting_frac, scatter_frac)
+    return found if found > NOISE_FRAC else 0.0
+
+
+def counted_steal_s(stolen_s: float, cores: int) -> float:
+    """The steal that surely fell into a block: it is counted in ticks, and one of each core may be from before."""
+    return max(stolen_s - cores * _tick_s(), 0.0)
+
+
+def _waited_s() -> float:
+    """Seconds that the threads of this process were ready to run and had no core; 0 where the system does not say."""
+    waited_ns = 0
+    with contextlib.suppress(OSError):
+        for task in _TASKS.iterdir():
+            with contextlib.suppress(OSError):  # the thread has ended
+                waited_ns += int((task / "schedstat").read_text(encoding="ascii").split()[1])
+    return waited_ns / 1e9
+
+
+def _stolen_s(cores: Sequence[int]) -> float:
+    """Seconds of these cores that the host of a virtual machine gave to others; 0 where the system does not say."""
+    names = {f"cpu{core}" for core in cores}
+    with contextlib.suppress(OSError):
+        lines = [line.split() for line in _STAT.read_text(encoding="ascii").splitlines() if line.startswith("cpu")]
+        return sum(int(fields[_STEAL]) for fields in lines if fields[0] in names and len(fields) > _STEAL) * _tick_s()
+    return 0.0
+
+
+def _tick_s() -> float:
+    return 1 / os.sysconf("SC_CLK_TCK")
