@@ -1,6 +1,7 @@
 """A family of image models of different sizes and layouts is measured, planned and served with one UINT8 tensor."""
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from command_line import proteus
 from live_server import LiveServer, serving
 from onnx import TensorProto, helper
+from PIL import Image
 from tiny import save_model, tensor
 from tritonclient import grpc, http
 from tritonclient.utils import InferenceServerException
@@ -125,6 +127,65 @@ def test_clients_send_pixels_whichever_variant_answers(client: Any) -> None:
     wanted = [client.library.InferRequestedOutput("scores", class_count=1)]
     best = client.infer("colours", inputs(client.library, pixels), outputs=wanted).as_numpy("scores")
     assert [text.decode().rpartition(":")[2] for text in best.ravel()] == ["red", "green"]
+
+
+def image_file(colour: tuple[int, int, int], kind: str) -> bytes:
+    made = BytesIO()
+    Image.new("RGB", (64, 48), colour).save(made, kind)
+    return made.getvalue()
+
+
+def files(library: Any, *each: bytes) -> list[Any]:
+    given = library.InferInput("image", [len(each), 1], "BYTES")
+    given.set_data_from_numpy(np.array(each, np.object_).reshape(-1, 1))
+    return [given]
+
+
+def outcomes(server: LiveServer) -> tuple[float, float]:
+    """Requests that ended in an outcome, and those that were refused."""
+    lines = server.get("/metrics").body.decode().splitlines()
+    return tuple(  # type: ignore[return-value]
+        sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+        for name in ("proteus_requests_total{", "proteus_refused_requests_total{")
+    )
+
+
+def test_clients_may_send_image_files(client: Any) -> None:
+    colours = (250, 10, 30), (0, 200, 255)
+    sent = [image_file(colour, kind) for colour, kind in zip(colours, ("PNG", "JPEG"), strict=True)]
+    answer = client.infer("colours", files(client.library, *sent))
+    np.testing.assert_allclose(answer.as_numpy("scores"), scores(images(np.array(colours))), atol=0.05)
+
+
+def test_image_files_and_pixels_may_come_in_turn(client: Any) -> None:
+    for _ in range(3):
+        expected = scores(images(np.array([[250, 10, 30]])))
+        for given in (
+            files(client.library, image_file((250, 10, 30), "PNG")),
+            inputs(client.library, images(np.array([[250, 10, 30]]))),
+        ):
+            found = client.infer("colours", given).as_numpy("scores")
+            np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_bad_image_ends_its_request_once_and_no_other(client: Any, server: LiveServer) -> None:
+    ended, refused = outcomes(server)
+    good = image_file((250, 10, 30), "PNG")
+    for bad, problem in (
+        (b"hello", "is neither JPEG nor PNG"),
+        (good[: len(good) // 2], "is damaged"),
+        (b"", "is neither"),
+    ):
+        with pytest.raises(InferenceServerException, match=f"image 1 of input `image` {problem}"):
+            client.infer("colours", files(client.library, good, bad))
+    client.infer("colours", files(client.library, good))
+    assert outcomes(server) == (ended + 1, refused + 3)
+
+
+def test_images_are_refused_in_json(server: LiveServer) -> None:
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": ["iVBORw0KGgo="]}
+    answer = server.infer("colours", msgspec.json.encode({"inputs": [tensor]}))
+    assert (answer.status, "not taken in JSON" in answer.document()["error"]) == (400, True)
 
 
 def test_the_family_is_described_as_clients_see_it(server: LiveServer) -> None:
