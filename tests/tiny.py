@@ -48,6 +48,7 @@ class TinyFamily:
     weight: float = 1.0
     slo: str = SLO
     eval: str | None = None
+    labels: str | None = None
 
 
 SHAPES = TinyFamily(
@@ -175,6 +176,7 @@ def catalog_toml(families: Sequence[TinyFamily] = FAMILIES) -> str:
     for family in families:
         lines += ["[[family]]", f'name = "{family.name}"', f'slo = "{family.slo}"', f"weight = {family.weight}"]
         lines += [f'eval = "{family.eval}"'] if family.eval is not None else []
+        lines += [f'labels = "{family.labels}"'] if family.labels is not None else []
         for variant in family.variants:
             onnx_path = f"models/{family.name}/{variant.name}.onnx"
             lines += ["[[family.variant]]", f'name = "{variant.name}"', f'onnx = "{onnx_path}"']

@@ -95,7 +95,7 @@ def measurement_jobs(
     elsewhere = ", or import what was measured elsewhere with `--from-csv`"
     jobs = []
     for family, variant in catalog.variants:
-        model = workspace.model_of(family, variant, to="measure", hint=elsewhere)
+        model = workspace.loaded_model_of(family, variant, to="measure", hint=elsewhere)
         eval_path = workspace.eval_path(family)
         model_digest = store.model_digest(model)
         engine_digest = _engine_digest(model_digest, backend, device)
