@@ -104,7 +104,7 @@ class VariantProfile(Value, frozen=True, omit_defaults=True):
 
     ``accuracy`` is measured on the eval split whose digest is ``eval_digest``, or as declared where that is None; the
     catalog may declare it as ``estimated``.
-    ``model_digest`` is None where the numbers were imported and no model is known.
+    ``model_digest`` is None where the numbers were imported and the file did not say it.
     Seconds to build and load the engine; ``memory_bytes`` is what a loaded one takes with one slot (0: unknown), and
     ``slot_bytes`` what each more takes. ``power_w`` is what the device draws while it runs, where that was measured.
     ``points`` are of one batch at a time, ``concurrent`` of several on the device at once. ``recorded``: some
@@ -143,6 +143,11 @@ class VariantProfile(Value, frozen=True, omit_defaults=True):
     @property
     def key(self) -> VariantKey:
         return VariantKey(self.family, self.variant)
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the numbers came from a file, so that no engine is known, and perhaps no model."""
+        return self.model_digest is None or not self.engine_digest
 
     @property
     def noisy(self) -> tuple[Point, ...]:

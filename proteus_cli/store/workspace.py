@@ -241,7 +241,7 @@ ACCURACY_TOLERANCE = 0.01  # how far a measured accuracy may be from the declare
 def require_current_models(catalog: Catalog, profile: Profile, workspace: Workspace) -> None:
     """Raise `ArtefactError` where a model, its eval split or its declared accuracy changed after it was profiled.
 
-    Without an ONNX file in the catalog, or with an imported profile, there is no model to compare, only an accuracy.
+    Of an imported profile, the accuracy is compared, and the model where both the profile and the catalog have it.
     """
     for measured in profile.variants:
         family = next((f for f in catalog.families if f.name == measured.family), None)
@@ -249,8 +249,10 @@ def require_current_models(catalog: Catalog, profile: Profile, workspace: Worksp
         if not family or not variant:
             continue  # the catalog no longer offers it: the planner leaves it out
         where = f"`{measured.family}/{measured.variant}` in the profile of `{profile.device.id}`"
-        if measured.model_digest is None:
+        if measured.is_imported:
             _require_declared(measured, family, variant, where)
+            if measured.model_digest is not None and variant.onnx is not None:
+                require_model(workspace, measured.model_digest, variant.onnx, where)
         else:
             hint = f"run `proteus profile --device {profile.device.id}`; it measures only what changed"
             _require_measured(measured, family, variant, workspace, where, hint)
@@ -261,6 +263,15 @@ def _require_declared(measured: VariantProfile, family: Family, variant: Variant
         raise ArtefactError(
             f"The accuracy of {where} is {measured.accuracy}; the catalog declares {variant.accuracy}.",
             hint="correct the one that is wrong; a file is imported again with `proteus profile --from-csv`",
+        )
+
+
+def require_model(workspace: Workspace, expected: str, onnx: str, where: str) -> None:
+    """Raise `ArtefactError` where an ONNX file of the catalog is here, and is not the one that was measured."""
+    path = workspace.model_path(onnx)
+    if path.is_file() and model_digest(path) != expected:
+        raise ArtefactError(
+            f"{where} was measured with another `{onnx}`.", hint="measure the model that the catalog names"
         )
 
 

@@ -9,7 +9,7 @@ from proteus_cli.cli.options import completion
 from proteus_cli.cli.options.common import DURATION
 from proteus_cli.cli.options.names import environment
 
-MEASURING = {"--device", "--budget", "--max-batch", "--max-slots", "--accept-noise", "--dry-run"}
+MEASURING = {"--device", "--budget", "--max-batch", "--max-slots", "--accept-noise", "--as-type", "--dry-run"}
 IMPORTING = {"--slo"}
 
 Device = Annotated[
@@ -43,9 +43,21 @@ AcceptNoise = Annotated[
     ),
 ]
 DryRun = Annotated[bool, Option("--dry-run", help="Only list what would be measured, with an estimate of the time.")]
+AsType = Annotated[
+    str | None,
+    Option(
+        metavar="NAME",
+        help="The device type to store profiles under, so that machines of one make share them. It stays until another "
+        "one is given.",
+    ),
+]
 FromCsv = Annotated[
-    Path | None,
-    Option(metavar="CSV", help="Import profiles by device type instead of measuring; needs no models. `-` is stdin."),
+    list[Path] | None,
+    Option(
+        metavar="CSV",
+        help="Import profiles by device type instead of measuring; needs no models. `-` is stdin. Several, as from "
+        "machines of one make, are merged: the slower of two cells counts.",
+    ),
 ]
 Slo = Annotated[
     str | None,

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ from proteus_cli.serving.server.assembly import (
     open_hardware,
     open_telemetry,
 )
+from proteus_cli.serving.server.core_claims import Overlap, claiming, runtime_dir
 from proteus_cli.serving.server.deployment import Deployment, ServerOptions
 from proteus_cli.serving.server.front_ends import accepting_on, make_protocols, open_connections
 from proteus_cli.serving.server.service_manager import ServiceManager
@@ -72,6 +73,7 @@ def serve(
             listeners = {"http": stack.enter_context(contextlib.closing(listen(options.host, options.port)))}
             if options.grpc_port is not None:
                 listeners["grpc"] = stack.enter_context(contextlib.closing(listen(options.host, options.grpc_port)))
+            _warn_of_shared_cores(stack.enter_context(claiming(_own_cores(deployment), runtime_dir())))
             runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
             runner.run(_serve(deployment, options, listeners, announce, view, tracing))
     except StoppedEarly:
@@ -118,6 +120,22 @@ async def _serve(
             await connections.close(max(MIN_CLOSE_S, stop_s - plane.clock()))
             plane.lifecycle.on(LifecycleEvent.EMPTIED)
             _log_outcomes(plane)
+
+
+def _own_cores(deployment: Deployment) -> tuple[int, ...]:
+    """The cores of the devices; none where they are emulated."""
+    devices = () if deployment.emulated else deployment.devices
+    return tuple(core for device in devices for core in device.cores)
+
+
+def _warn_of_shared_cores(overlaps: Sequence[Overlap]) -> None:
+    for other in overlaps:
+        log.warning(
+            "another Proteus server (pid %d) serves from the same cores (%s): both are slower than planned",
+            other.pid,
+            ", ".join(map(str, other.cores)),
+            extra=fields(other_pid=other.pid, cores=list(other.cores)),
+        )
 
 
 def _tracing(options: ServerOptions) -> AbstractContextManager["Tracing | None"]:
