@@ -67,7 +67,7 @@ def _with_preparation(model: Path, image: ImageInput) -> bytes:
 
 def own_input(graph: Any) -> str:
     """The name of the tensor that a model itself takes, within the graph of its prepared file."""
-    names = (name for node in graph.node for name in node.output)
+    names: Iterator[str] = (name for node in graph.node for name in node.output)
     return next(name for name in names if name.startswith(_PREFIX) and name.removeprefix(_PREFIX).strip("_") == "input")
 
 
