@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from proteus_cli.domain.base import MadeBy, Value, is_amount, is_count, is_rate, require
 from proteus_cli.domain.catalog import VariantKey
@@ -59,7 +60,7 @@ class Plan(Value, frozen=True):
 
     ``fleet`` lists the device ids by type that the plan may use. ``inputs`` are the files that the plan was made from:
     by path relative to the workspace, the SHA-256 of what each says, comments and layout apart
-    (`store.content_digest`).
+    (`store.content_digest`). ``estimated`` are the families with accuracies that are estimates, if there are any.
     """
 
     format: int
@@ -77,6 +78,7 @@ class Plan(Value, frozen=True):
     fleet: dict[str, tuple[str, ...]]
     placements: tuple[Placement, ...]
     inputs: dict[str, str]
+    estimated: tuple[str, ...] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         require(self.format == PLAN_FORMAT, f"`format` is {self.format}; this version reads {PLAN_FORMAT}")

@@ -310,6 +310,12 @@ def accuracy_by_variant(profiles: Iterable[Profile]) -> dict[str, dict[str, floa
     return {family: dict(sorted(of.items(), key=lambda each: -each[1])) for family, of in found.items()}
 
 
+def estimated_families(profiles: Iterable[Profile]) -> frozenset[str]:
+    """The families of which some variant's accuracy is an estimate, and with it the relative accuracy of all."""
+    distinct = {id(profile.variants): profile.variants for profile in profiles}
+    return frozenset(measured.family for variants in distinct.values() for measured in variants if measured.estimated)
+
+
 def accuracies(profiles: Mapping[str, Profile]) -> Callable[[str, str, str], float]:
     """The accuracy of a variant by device id, family and variant; raises `KeyError` where it was never profiled.
 

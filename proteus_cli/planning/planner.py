@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
+from msgspec import UNSET
 from msgspec.structs import replace as replace_fields
 
 from proteus_cli import store
@@ -20,7 +21,7 @@ from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.fleet import ids_by_type
 from proteus_cli.domain.forecast import Forecast, LossCurve
 from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
-from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, relative
+from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, estimated_families, relative
 from proteus_cli.domain.rules import Rules, in_words, with_catalog
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.check import check_plan, spent
@@ -302,6 +303,7 @@ class Planner:
             fleet=ids_by_type(self.profiles),
             placements=placed,
             inputs=self.inputs,
+            estimated=tuple(sorted(estimated_families(self.profiles.values()) & set(demand_qps))) or UNSET,
         )
 
     def mean_accuracy(self, placed: Iterable[Placement], best: Mapping[str, float] | None = None) -> float | None:

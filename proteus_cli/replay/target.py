@@ -95,8 +95,8 @@ class ChangeReply(msgspec.Struct):
 class StatusReply(msgspec.Struct):
     """The part of ``/v2/proteus/status`` that a report needs.
 
-    ``pace`` is the slowdown by device. ``emulated``: its devices are emulated. ``attainment_target`` is by family;
-    servers of older versions have none.
+    ``pace`` is the slowdown by device. ``emulated``: its devices are emulated. ``attainment_target`` is by family, and
+    ``estimated`` are the families with estimated accuracies; servers of older versions have neither.
     """
 
     policy: str
@@ -106,6 +106,7 @@ class StatusReply(msgspec.Struct):
     changes: list[ChangeReply]
     emulated: bool = False
     attainment_target: dict[str, float] = msgspec.field(default_factory=dict)
+    estimated: list[str] = msgspec.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Literal
 
 from proteus_cli.domain.report import Report, Summary
-from proteus_cli.units import format_duration, format_rate, or_unknown
+from proteus_cli.units import ESTIMATED, format_duration, format_rate, or_unknown
 
 MAX_BESIDE = 3  # runs that have a column each; more have a row each
 
@@ -37,7 +37,8 @@ class ReportRow:
 class Measure:
     """One number of a summary: its name, how it is read and written, and whether higher or lower is better, if either.
 
-    ``plain`` writes it in ``unit``. ``text`` writes it with a unit, where that isn't ``unit`` after ``plain``.
+    ``plain`` writes it in ``unit``. ``text`` writes it with a unit, where that isn't ``unit`` after ``plain``. One that
+    ``is_accuracy`` is marked where accuracies are estimates.
     """
 
     label: str
@@ -47,12 +48,23 @@ class Measure:
     better: Literal["higher", "lower"] | None = None
     short: str = ""
     text: Callable[[float], str] | None = None
+    is_accuracy: bool = False
 
     def row(self, summaries: Sequence[Summary]) -> ReportRow:
         """The measure of each of ``summaries``."""
         values = [self.value(summary) for summary in summaries]
-        cells, plain = self._written(values, self._text), self._written(values, self.plain)
+        cells, plain = (
+            tuple(
+                self._mark(summary) + cell
+                for summary, cell in zip(summaries, self._written(values, write), strict=True)
+            )
+            for write in (self._text, self.plain)
+        )
         return ReportRow(self.label, cells, self._best(values), plain, self.unit, self.short or self.label.strip())
+
+    def _mark(self, summary: Summary) -> str:
+        is_estimate = self.is_accuracy and isinstance(summary, Report) and summary.estimated
+        return ESTIMATED if is_estimate and self.value(summary) is not None else ""
 
     def _text(self, value: float) -> str:
         return self.text(value) if self.text else f"{self.plain(value)} {self.unit}".rstrip()
@@ -125,8 +137,18 @@ OUTCOMES = (
     Measure("  failed", attrgetter("failed"), format_count),
 )
 ACCURACY = (
-    Measure("effective accuracy", attrgetter("effective_accuracy"), format_hundredths, "%", "higher", "eff."),
-    Measure("relative accuracy", attrgetter("relative_accuracy"), format_hundredths, "%", "higher", "rel."),
+    Measure(
+        "effective accuracy",
+        attrgetter("effective_accuracy"),
+        format_hundredths,
+        "%",
+        "higher",
+        "eff.",
+        is_accuracy=True,
+    ),
+    Measure(
+        "relative accuracy", attrgetter("relative_accuracy"), format_hundredths, "%", "higher", "rel.", is_accuracy=True
+    ),
     Measure("max accuracy drop", attrgetter("max_accuracy_drop"), "{:.2f}".format, "pts", "lower", "drop"),
 )
 RATES = (
@@ -191,6 +213,12 @@ def run_names(reports: Sequence[Report]) -> tuple[str, ...]:
     named = [f"{r.policy} ({r.mode})" if r.policy in twice else r.policy for r in reports]
     again = {name for name, n in Counter(named).items() if n > 1}
     return tuple(f"{name} #{place}" if name in again else name for place, name in enumerate(named, start=1))
+
+
+def estimate_note(reports: Sequence[Report]) -> str:
+    """What the mark of estimates means, and for which families; empty where there are none."""
+    families = dict.fromkeys(family for report in reports for family in report.estimated)
+    return f"{ESTIMATED} accuracies of {', '.join(families)} are estimated, without labels" if families else ""
 
 
 def run_subject(reports: Sequence[Report]) -> str:

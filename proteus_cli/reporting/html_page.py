@@ -12,7 +12,7 @@ from proteus_cli.reporting import comparison, plots, variant_plots
 from proteus_cli.reporting.device_groups import SimilarDevices, similar_devices, variant_shares
 from proteus_cli.reporting.timeline import merge_windows, violation_frac, window_width_s
 from proteus_cli.store import write_bytes
-from proteus_cli.units import UNKNOWN, format_duration, format_percent, or_unknown
+from proteus_cli.units import ESTIMATED, UNKNOWN, format_duration, format_percent, or_unknown
 
 MAX_DEVICES = 256  # that have a row each
 _MAX_WINDOWS = 200
@@ -200,12 +200,15 @@ def page(reports: Sequence[Report]) -> str:
 
 
 def _facts(reports: Sequence[Report]) -> dict[str, str]:
+    estimated = _listed(family for report in reports for family in report.estimated)
+    estimates = {f"estimated accuracies ({ESTIMATED})": estimated} if estimated != UNKNOWN else {}
     return {
         "policies": _listed(report.policy for report in reports),
         "mode": _listed(report.mode for report in reports),
         "duration": _listed(f"{report.duration_s:,.1f} s" for report in reports),
         "latency targets (SLO)": _slos(reports),
         "date": _listed(report.made_by.time[:10] for report in reports),
+        **estimates,
     }
 
 

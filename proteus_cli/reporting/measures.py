@@ -1,7 +1,7 @@
 """The measures of a run, live or simulated: the report of its requests."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Self
@@ -125,6 +125,7 @@ def report(
     duration_s: float,
     slo_s: Mapping[str, float],
     best_accuracy: Mapping[str, float],
+    estimated: Collection[str] = (),
     attainment: Mapping[str, float] = MappingProxyType({}),
     devices: Sequence[str] = (),
     replans: Sequence[Replan] = (),
@@ -134,7 +135,8 @@ def report(
     """The report of one run of ``duration_s`` seconds.
 
     ``best_accuracy`` is that of the best variant by family; relative accuracy is unknown for families that it lacks.
-    ``attainment`` is the target by family; that of families which it lacks is `DEFAULT_ATTAINMENT`.
+    ``estimated`` are the families with estimated accuracies. ``attainment`` is the target by family; that of families
+    which it lacks is `DEFAULT_ATTAINMENT`.
     Families with an SLO are reported even without requests, ``devices`` even without answers.
     """
     columns = RequestColumns.of(ended, best_accuracy, families=tuple(slo_s), devices=devices)
@@ -159,6 +161,7 @@ def report(
         replans=tuple(replans),
         generator_lag_s=generator_lag_s,
         interrupted=interrupted,
+        estimated=tuple(name for name in slo_s if name in estimated),
     )
 
 

@@ -13,6 +13,7 @@ from proteus_cli.reporting.comparison import (
     MAX_BESIDE,
     ReportRow,
     comparison_rows,
+    estimate_note,
     format_budget,
     format_count,
     format_hundredths,
@@ -34,9 +35,10 @@ _ATTAINMENT = "in time: share of requests · budget: error budget used · ! targ
 
 def comparison_table(reports: Sequence[Report]) -> RenderableType:
     """The measures of runs; the best of each is bold and starred. A few runs have a column each, more a row each."""
+    estimates = [note] if (note := estimate_note(reports)) else []
     if len(reports) <= MAX_BESIDE:
-        note = ["* best of the row"] if len(reports) > 1 else []
-        return _titled(run_subject(reports), _in_columns(reports), *note)
+        notes = ["* best of the row"] if len(reports) > 1 else []
+        return _titled(run_subject(reports), _in_columns(reports), *notes, *estimates)
     outcomes = outcome_rows(reports)
     requests, *others = outcomes
     is_same = len(set(requests.cells)) == 1
@@ -49,6 +51,7 @@ def comparison_table(reports: Sequence[Report]) -> RenderableType:
             _in_rows(reports, quality_rows(reports)),
             "* best of the column · viol.: SLO violations · eff., rel., drop: effective and\n"
             "relative accuracy, and its largest drop · p50, p99: latency",
+            *estimates,
         ),
     )
 

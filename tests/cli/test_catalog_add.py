@@ -67,7 +67,28 @@ def test_what_it_makes_can_be_profiled_and_planned(tmp_path: Path) -> None:
     profiled = Workspace(ws).profile("cpu0").of("things", "thing")
     assert profiled is not None
     assert profiled.estimated
-    assert [point.batch for point in profiled.points] == [1, 2]
+    assert profiled.points
+
+
+def test_an_estimate_is_marked_wherever_it_is_shown(tiny: Tiny) -> None:
+    """In the tables of profiles and plans, in the plan and in reports; and no longer once it is measured."""
+    text = tiny.place.catalog_path.read_text()
+    tiny.place.catalog_path.write_text(text.replace("accuracy = 0.95", "accuracy = 0.95\nestimated = true"))
+    assert "≈0.9500" in proteus("profile", "--device", "cpu0", "--budget", "0s", "-w", tiny.root).stdout
+    plan = ("plan", "--demand", "shapes=1qps,tones=1qps", "-w", tiny.root)
+    ended = proteus(*plan)
+    assert "at effective accuracy ≈" in ended.stderr
+    assert "≈: accuracies of tones are estimated, without labels" in ended.stderr
+    assert tiny.place.plan(Path("plan")).estimated == ("tones",)
+    assert "≈0.95" in proteus(*plan, "--explain").stdout
+    (tiny.root / "t.csv").write_text("arrival_s,family\n0,shapes\n0.5,tones\n")
+    replay = ("replay", tiny.root / "t.csv", "--plan", "plan", "-w", tiny.root)
+    assert "≈ accuracies of tones are estimated, without labels" in proteus(*replay).stdout
+    assert proteus(*replay, "--json").document()["estimated"] == ["tones"]
+    tiny.place.catalog_path.write_text(text)
+    assert proteus("profile", "--device", "cpu0", "--budget", "0s", "-w", tiny.root).code == 0
+    assert proteus(*plan).code == 0
+    assert "estimated" not in (tiny.root / "plans" / "plan.json").read_text()
 
 
 def test_json_is_one_document(tmp_path: Path) -> None:

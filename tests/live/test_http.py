@@ -126,6 +126,7 @@ def test_the_status_shows_what_runs(server: LiveServer) -> None:
     assert status["slo_s"] == {"shapes": 60.0, "tones": 0.2}
     assert status["attainment_target"] == {"shapes": 0.995, "tones": 0.995}
     assert status["best_accuracy"] == {"shapes": 0.9, "tones": 0.95}
+    assert status["estimated"] == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import io
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console, RenderableType
 from synthetic_runs import answer, burst, reported
 
@@ -174,3 +175,12 @@ def test_names_are_never_markup() -> None:
 def test_reports_of_one_policy_are_named_with_their_place() -> None:
     heading = printed(comparison_table([PAIR[0], PAIR[0]]))[1].split()
     assert heading == ["proteus", "(simulated)", "#1", "proteus", "(simulated)", "#2"]
+
+
+def test_estimated_accuracies_are_marked_and_explained() -> None:
+    estimated = replace(PAIR[0], estimated=("digits",))
+    lines = printed(comparison_table([estimated, PAIR[1]]))
+    effective = next(line for line in lines if line.startswith("effective accuracy"))
+    assert effective.count("≈") == 1
+    assert lines[-1] == "≈ accuracies of digits are estimated, without labels"
+    assert not any("≈" in line for line in printed(comparison_table(PAIR)))

@@ -218,17 +218,20 @@ def _deliver(planner: "Planner", made: "Plan", output: Path, *, explains: bool, 
 
 def _show(made: "Plan", explanation: "Explanation | None") -> None:
     from proteus_cli.cli.views.plan_tables import explanation_tables, plan_table
-    from proteus_cli.units import format_percent, format_rate
+    from proteus_cli.units import ESTIMATED, format_accuracy, format_percent, format_rate
 
     if explanation is None:
         console.show(plan_table(made))
     else:
-        console.show(explanation_tables(explanation, spent_on=made.rules.minimize))
+        console.show(explanation_tables(explanation, spent_on=made.rules.minimize, estimated=made.estimated or ()))
     if made.effective_accuracy is not None and made.relative_accuracy is not None:
         console.say(
             f"serves {format_rate(sum(made.served_qps.values()))} of {format_rate(sum(made.demand_qps.values()))} at "
-            f"effective accuracy {made.effective_accuracy:.4f} ({format_percent(made.relative_accuracy)} of the best)"
+            f"effective accuracy {format_accuracy(made.effective_accuracy, estimated=bool(made.estimated))} "
+            f"({format_percent(made.relative_accuracy)} of the best)"
         )
+    if made.estimated:
+        console.say(f"{ESTIMATED}: accuracies of {', '.join(made.estimated)} are estimated, without labels")
 
 
 def _warn_of_shortfall(planner: "Planner", made: "Plan") -> None:

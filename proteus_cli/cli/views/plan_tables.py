@@ -1,13 +1,13 @@
 """How plans, their explanations and frontiers look in a terminal."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Column, Table
 
 from proteus_cli.cli.views.table import name, number, table, text
-from proteus_cli.units import UNKNOWN, format_bar, format_percent, format_rate
+from proteus_cli.units import UNKNOWN, format_accuracy, format_bar, format_percent, format_rate
 
 if TYPE_CHECKING:
     from proteus_cli.domain.difference import BeforeAfter, DeviceChange, PlanDifference, VariantChange
@@ -58,10 +58,15 @@ def _alike(plan: "Plan") -> "Iterator[tuple[str, list[str], list[Placement]]]":
         yield kind_of[devices[0]], devices, placed[devices[0]]
 
 
-def explanation_tables(explanation: "Explanation", *, spent_on: str | None) -> RenderableType:
-    """Families, devices, what limits the plan, and how far the demand could grow. ``spent_on``: what is minimised."""
+def explanation_tables(
+    explanation: "Explanation", *, spent_on: str | None, estimated: Collection[str] = ()
+) -> RenderableType:
+    """Families, devices, what limits the plan, and how far the demand could grow.
+
+    ``spent_on``: what is minimised; ``estimated``: the families whose accuracies are estimates.
+    """
     return Group(
-        _families_table(explanation),
+        _families_table(explanation, estimated),
         "",
         _devices_table(explanation),
         "",
@@ -70,7 +75,7 @@ def explanation_tables(explanation: "Explanation", *, spent_on: str | None) -> R
     )
 
 
-def _families_table(explanation: "Explanation") -> Table:
+def _families_table(explanation: "Explanation", estimated: Collection[str]) -> Table:
     rows = table(
         name("family"),
         *map(number, ("demand", "unserved", "capacity", "accuracy", "of best")),
@@ -85,7 +90,7 @@ def _families_table(explanation: "Explanation") -> Table:
             _rate(family.demand_qps),
             _rate(family.unserved_qps) if family.unserved_qps > 1e-6 else UNKNOWN,  # noqa: PLR2004 - rounding
             _rate(family.capacity_qps),
-            f"{accuracy:.4f}" if accuracy is not None else UNKNOWN,
+            UNKNOWN if accuracy is None else format_accuracy(accuracy, estimated=family.family in estimated),
             format_percent(relative) if relative is not None else UNKNOWN,
             variants,
         )

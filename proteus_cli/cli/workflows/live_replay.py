@@ -78,6 +78,7 @@ def replayed_against(url: str, arrivals: Trace, ca: Path | None, attainment: flo
         duration_s=arrivals.duration_s if load.interrupted_s is None else load.interrupted_s,
         slo_s=status.slo_s,
         best_accuracy=status.best_accuracy,
+        estimated=status.estimated,
         attainment=status.attainment_target if attainment is None else dict.fromkeys(status.slo_s, attainment),
         devices=list(status.pace),
         replans=[Replan(at_s, c.reason, c.solve_s, c.swaps, c.activated, c.what) for at_s, c in changes if at_s >= 0],

@@ -10,7 +10,7 @@ from proteus_cli.cli import console
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.demand import check_demand
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, with_load_time
+from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, estimated_families, with_load_time
 from proteus_cli.domain.report import Replan, Report
 from proteus_cli.domain.request import RequestRecord
 from proteus_cli.domain.rules import Rules
@@ -60,6 +60,7 @@ def simulated(scenario: Scenario, policies: Iterable[Policy]) -> Iterator[Report
             duration_s=arrivals.duration_s if until_s is None else until_s,
             slo_s=catalog.slo_s(),
             best_accuracy=best_accuracy(scenario.profiles.values()),
+            estimated=estimated_families(scenario.profiles.values()),
             attainment=_rules(scenario, policy).attainment_targets(catalog),
             devices=tuple(scenario.profiles),
             replans=replans,

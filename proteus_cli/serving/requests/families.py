@@ -17,9 +17,9 @@ class ServedFamily:
 
     A request has ``max_rows`` at most. ``best_accuracy`` is None where no variant was profiled. ``attainment`` is the
     target that the catalog sets, ``labels`` are its names for the classes of the first output, and ``image`` is the
-    family's input, where it has one of its own. While the family is not ``is_loaded``, it takes no requests; nothing
-    else changes, so clients may load and unload it at any time. ``variants`` are those that were profiled, with their
-    accuracies, the most accurate first.
+    family's input, where it has one of its own. ``estimated``: some of its accuracies are estimates. While the family
+    is not ``is_loaded``, it takes no requests; nothing else changes, so clients may load and unload it at any time.
+    ``variants`` are those that were profiled, with their accuracies, the most accurate first.
     """
 
     name: str
@@ -30,6 +30,7 @@ class ServedFamily:
     attainment: float = DEFAULT_ATTAINMENT
     labels: Sequence[str] = ()
     image: ImageInput | None = None
+    estimated: bool = False
     is_loaded: bool = True
     variants: Mapping[str, float] = field(default_factory=dict)
 

@@ -15,7 +15,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.drift import Drift
 from proteus_cli.control.topology.hosting import device_memory, slots_of
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.domain.profile import accuracy_by_variant
+from proteus_cli.domain.profile import accuracy_by_variant, estimated_families
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
@@ -115,6 +115,7 @@ def _served_families(deployment: Deployment, hardware: Hardware) -> list[ServedF
     Raises `ArtefactError` where a family has not as many labels as classes.
     """
     accuracies = accuracy_by_variant(deployment.profiles.values())
+    estimated = estimated_families(deployment.profiles.values())
     max_rows = dict.fromkeys(deployment.catalog.names, 1)
     for measured in (variant for profile in deployment.profiles.values() for variant in profile.variants):
         if measured.family in max_rows and measured.points:
@@ -126,7 +127,8 @@ def _served_families(deployment: Deployment, hardware: Hardware) -> list[ServedF
         ServedFamily(
             family.name, hardware.signatures[family.name], family.slo_s, max_rows[family.name],
             max(accuracies.get(family.name, {}).values(), default=None), family.attainment,
-            deployment.labels.get(family.name, ()), family.input, variants=accuracies.get(family.name, {}),
+            deployment.labels.get(family.name, ()), family.input, estimated=family.name in estimated,
+            variants=accuracies.get(family.name, {}),
         )
         for family in deployment.catalog.families
     ]  # fmt: skip

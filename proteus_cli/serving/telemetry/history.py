@@ -40,6 +40,7 @@ class FamilyHistory(Struct, frozen=True):
 
     slo_s: float
     best_accuracy: Fraction | None
+    estimated: Annotated[bool, Meta(description="Some accuracies of the family are estimates, without labels.")]
     demand_qps: Annotated[float, Meta(description="Rows that arrived, per second.")]
     throughput_qps: Annotated[float, Meta(description="Rows of batches that ran, per second.")]
     goodput_qps: Annotated[float, Meta(description="Rows of requests that were answered in time, per second.")]

@@ -57,6 +57,7 @@ class FamilySnapshot:
     waiting: int
     attainment: Attainment
     recent_attainment: Attainment
+    estimated: bool = False
 
     @property
     def relative_accuracy(self) -> float | None:
@@ -161,6 +162,7 @@ def _family(
     return FamilySnapshot(
         slo_s=served.slo_s,
         best_accuracy=served.best_accuracy,
+        estimated=served.estimated,
         demand_qps=demand_qps,
         throughput_qps=throughput_qps,
         goodput_qps=goodput_qps,

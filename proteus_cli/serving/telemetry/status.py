@@ -155,6 +155,9 @@ class ServerStatus(Struct, frozen=True):
     slo_s: Annotated[Mapping[str, float], Meta(description="By family.")]
     attainment_target: Annotated[Mapping[str, Fraction], Meta(description="By family.")]
     best_accuracy: Annotated[Mapping[str, Fraction], Meta(description="Of the best variant, by family.")]
+    estimated: Annotated[
+        Sequence[str], Meta(description="Families with accuracies that are estimates, without labels.")
+    ]
     placements: Annotated[Sequence[Placement], Meta(description="What the plan in force hosts.")]
     pace: Annotated[Mapping[str, float], Meta(description="The slowdown by device.")]
     outcomes: Annotated[Mapping[str, Mapping[str, Count]], Meta(description="Requests by family and outcome.")]
@@ -202,6 +205,7 @@ def status(sources: StatusSources) -> ServerStatus:
             for name, family in plane.families.by_name.items()
             if family.best_accuracy is not None
         },
+        estimated=[name for name, family in plane.families.by_name.items() if family.estimated],
         placements=controller.placements,
         pace={device: controller.slowdown_of(device) for device in controller.plan.devices},
         outcomes={name: family.outcomes for name, family in families.items()},

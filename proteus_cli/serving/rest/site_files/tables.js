@@ -56,6 +56,9 @@ function setBar(cell, text, part) {
 
 const text = (value, className = "") => ({text: value, className});
 
+// A mark before accuracies that no labels stand behind.
+const estimate = (now) => now.estimated && now.accuracy !== null ? "≈" : "";
+
 export function families(table, of) {
   fill(table, Object.entries(of).map(([name, now]) => ({
     key: name,
@@ -65,8 +68,8 @@ export function families(table, of) {
       text(format.duration(now.p99_s), now.p99_s > now.slo_s ? "bad" : ""),
       text(format.duration(now.slo_s)),
       text(format.percent(now.violations), now.violations > 0.01 ? "bad" : ""),
-      text(format.percent(now.accuracy)),
-      text(format.percent(now.relative_accuracy)),
+      text(estimate(now) + format.percent(now.accuracy)),
+      text(estimate(now) + format.percent(now.relative_accuracy)),
       text(format.rate(now.throughput_qps)),
       text(format.rate(now.goodput_qps)),
       text(format.count(now.waiting)),
