@@ -125,7 +125,8 @@ def _served_families(deployment: Deployment, hardware: Hardware) -> list[ServedF
     return [
         ServedFamily(
             family.name, hardware.signatures[family.name], family.slo_s, max_rows[family.name], best.get(family.name),
-            family.attainment, deployment.labels.get(family.name, ()), family.input,
+            family.attainment, deployment.labels.get(family.name, ()),
+            None if family.name in hardware.stubs else family.input,
         )
         for family in deployment.catalog.families
     ]  # fmt: skip
