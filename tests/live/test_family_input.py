@@ -1,5 +1,7 @@
 """A family of image models of different sizes and layouts is measured, planned and served with one UINT8 tensor."""
 
+import re
+import shutil
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -226,3 +228,18 @@ def test_emulated_devices_take_the_familys_tensor(root: Path) -> None:
     assert proteus("plan", "--demand", "1qps", "-o", plan, "-w", root).code == 0
     with serving(root, plan, "--emulate", "--replan=off") as live:
         assert live.get("/v2/models/colours").document()["inputs"][0]["shape"] == [-1, 8, 6, 3]
+
+
+def test_a_family_without_models_takes_the_made_up_tensor_and_no_images(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "w", ignore=shutil.ignore_patterns("*.onnx", "plans"))
+    catalog, plan = tmp_path / "w" / "engines" / "catalog.toml", tmp_path / "w" / "plans" / "p.json"
+    catalog.write_text(re.sub(r"onnx = .*\n", "", catalog.read_text()))
+    assert proteus("plan", "--demand", "1qps", "-o", plan, "-w", tmp_path / "w").code == 0
+    with serving(tmp_path / "w", plan, "--emulate", "--replan=off") as live:
+        (taken,) = live.get("/v2/models/colours").document()["inputs"]
+        assert taken == {"name": "x", "datatype": "FP32", "shape": [-1, 1]}
+        with http.InferenceServerClient(f"127.0.0.1:{live.port}") as client:
+            given = http.InferInput("x", [1], "BYTES")
+            given.set_data_from_numpy(np.array([image_file((1, 2, 3), "PNG")], np.object_))
+            with pytest.raises(InferenceServerException, match="must have datatype FP32"):
+                client.infer("colours", [given])

@@ -208,12 +208,12 @@ class RestCodec:
             layout = self._layout(request, binary_bytes)
             if sum(map(len, request.pieces)) <= _LONGEST_KNOWN:
                 _remember(self._layouts, request.key, layout)
+        query = layout.query if request.id is None or not layout.has_id else _with_id(layout.query, request.id)
         if layout.has_images:
-            return self._with_images(request, layout, body, json_length)
+            return query, self._images(layout, body, json_length)
         if not request.arrays and request.id is None and json_length <= _LONGEST_KNOWN:
             _remember(self._starts, len(body), (request.pieces[0], layout))
         self._last = _last(request, layout)
-        query = _query(request, layout)
         if json_length > _AT_ONCE_BYTES:
             of_json = (values for values, source in zip(self._values, layout.sources, strict=True) if source.array >= 0)
             memory_bytes = query.rows * sum(values.row_bytes for values in of_json)
@@ -222,12 +222,11 @@ class RestCodec:
             return query, partial(self._values[0].read_short, body, *request.arrays[0], query.rows)
         return query, partial(drained, self._read(layout, body, json_length, request.arrays))
 
-    def _with_images(self, request: Cut, layout: _Layout, body: bytes | bytearray, json_length: int) -> DecodedRequest:
+    def _images(self, layout: _Layout, body: bytes | bytearray, json_length: int) -> InTurns[Inputs]:
+        """How to read the one input of a request that has images."""
         assert self._image is not None  # noqa: S101 - only a family with one has such a layout
-        (images,) = layout.slices(body, json_length)
-        rows = layout.query.rows
-        memory_bytes = rows * self._signature.inputs[0].row_bytes
-        return _query(request, layout), InThreads(read_images(images, rows, self._image), memory_bytes)
+        (images,), rows = layout.slices(body, json_length), layout.query.rows
+        return InThreads(read_images(images, rows, self._image), rows * self._signature.inputs[0].row_bytes)
 
     def _read(
         self, layout: _Layout, body: bytes | bytearray, json_length: int, arrays: Sequence[tuple[int, int]]
@@ -406,10 +405,6 @@ def _remember(known: dict[Any, Any], key: object, value: object) -> None:
     if len(known) >= _MAX_KNOWN:
         known.clear()
     known[key] = value
-
-
-def _query(request: Cut, layout: _Layout) -> Query:
-    return layout.query if request.id is None or not layout.has_id else _with_id(layout.query, request.id)
 
 
 def _with_id(query: Query, identity: str) -> Query:

@@ -127,8 +127,8 @@ def _served_families(deployment: Deployment, hardware: Hardware) -> list[ServedF
         ServedFamily(
             family.name, hardware.signatures[family.name], family.slo_s, max_rows[family.name],
             max(accuracies.get(family.name, {}).values(), default=None), family.attainment,
-            deployment.labels.get(family.name, ()), family.input, estimated=family.name in estimated,
-            variants=accuracies.get(family.name, {}),
+            deployment.labels.get(family.name, ()), None if family.name in hardware.stubs else family.input,
+            estimated=family.name in estimated, variants=accuracies.get(family.name, {}),
         )
         for family in deployment.catalog.families
     ]  # fmt: skip
