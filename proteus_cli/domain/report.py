@@ -91,7 +91,8 @@ class Report(Summary, frozen=True):
     ``latency_quantiles_s`` are `QUANTILES` latencies, in seconds and rising: those that 0, 0.5, 1, … 100 % of the
     answered queries had at most. None are there where nothing was answered.
     ``generator_lag_s`` is the p99 by which the load generator itself was late; None where nothing generated load.
-    ``interrupted``: the run was ended by hand, after ``duration_s`` of the trace.
+    ``interrupted``: the run was ended by hand, after ``duration_s`` of the trace. ``noisy_cells``: how many cells of
+    the profiles that it goes by are marked as noisy; None where these are not known.
     """
 
     format: int
@@ -109,6 +110,7 @@ class Report(Summary, frozen=True):
     replans: tuple[Replan, ...]
     generator_lag_s: float | None = None
     interrupted: bool = False
+    noisy_cells: int | None = None
 
     def __post_init__(self) -> None:
         require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")

@@ -130,6 +130,7 @@ def report(
     replans: Sequence[Replan] = (),
     generator_lag_s: float | None = None,
     interrupted: bool = False,
+    noisy_cells: int | None = None,
 ) -> Report:
     """The report of one run of ``duration_s`` seconds.
 
@@ -159,6 +160,7 @@ def report(
         replans=tuple(replans),
         generator_lag_s=generator_lag_s,
         interrupted=interrupted,
+        noisy_cells=noisy_cells,
     )
 
 
