@@ -290,6 +290,12 @@ def with_load_time(profiles: Mapping[str, Profile], load_s: float) -> dict[str, 
     return {device: replace(profile, variants=changed[id(profile.variants)]) for device, profile in profiles.items()}
 
 
+def noisy_cells(profiles: Iterable[Profile]) -> int:
+    """How many cells are marked as noisy; those that devices share count once."""
+    distinct = {profile.measured_on: profile for profile in profiles}
+    return sum(len(variant.noisy) for profile in distinct.values() for variant in profile.variants)
+
+
 def relative(accuracy: float, best: float) -> float:
     """``accuracy`` as a part of the best; the whole where even the best is 0."""
     return accuracy / best if best > 0 else 1.0

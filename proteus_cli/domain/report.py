@@ -104,7 +104,8 @@ class Report(Summary, frozen=True):
     answered queries had at most. None are there where nothing was answered.
     ``generator_lag_s`` is the p99 by which the load generator itself was late; None where nothing generated load.
     ``interrupted``: the run was ended by hand, after ``duration_s`` of the trace.
-    ``estimated`` are the families with accuracies that are estimates, without labels.
+    ``estimated`` are the families with accuracies that are estimates, without labels. ``noisy_cells``: how many cells
+    of the profiles that it goes by are marked as noisy; None where these are not known.
     """
 
     format: int
@@ -123,6 +124,7 @@ class Report(Summary, frozen=True):
     generator_lag_s: float | None = None
     interrupted: bool = False
     estimated: tuple[str, ...] = ()
+    noisy_cells: int | None = None
 
     def __post_init__(self) -> None:
         require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")

@@ -94,9 +94,9 @@ def _require_in_catalog(place: store.Workspace, rows: Iterable[ProfileRow], name
             )
     measured = {(row.family, row.variant, row.model_digest) for row in rows if row.model_digest is not None}
     for family_name, variant_name, digest in sorted(measured):
-        onnx = catalog.family(family_name).variant(variant_name).onnx
-        if onnx is not None:
-            store.require_model(place, digest, onnx, f"`{family_name}/{variant_name}` in `{name}`")
+        family = catalog.family(family_name)
+        variant = family.variant(variant_name)
+        store.require_model(place, family, variant, digest, f"`{family_name}/{variant_name}` in `{name}`")
 
 
 def _missing(catalog: Catalog, rows: Iterable[ProfileRow]) -> Iterator[str]:

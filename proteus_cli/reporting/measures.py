@@ -131,6 +131,7 @@ def report(
     replans: Sequence[Replan] = (),
     generator_lag_s: float | None = None,
     interrupted: bool = False,
+    noisy_cells: int | None = None,
 ) -> Report:
     """The report of one run of ``duration_s`` seconds.
 
@@ -162,6 +163,7 @@ def report(
         generator_lag_s=generator_lag_s,
         interrupted=interrupted,
         estimated=tuple(name for name in slo_s if name in estimated),
+        noisy_cells=noisy_cells,
     )
 
 

@@ -251,8 +251,8 @@ def require_current_models(catalog: Catalog, profile: Profile, workspace: Worksp
         where = f"`{measured.family}/{measured.variant}` in the profile of `{profile.device.id}`"
         if measured.is_imported:
             _require_declared(measured, family, variant, where)
-            if measured.model_digest is not None and variant.onnx is not None:
-                require_model(workspace, measured.model_digest, variant.onnx, where)
+            if measured.model_digest is not None:
+                require_model(workspace, family, variant, measured.model_digest, where)
         else:
             hint = f"run `proteus profile --device {profile.device.id}`; it measures only what changed"
             _require_measured(measured, family, variant, workspace, where, hint)
@@ -266,13 +266,12 @@ def _require_declared(measured: VariantProfile, family: Family, variant: Variant
         )
 
 
-def require_model(workspace: Workspace, expected: str, onnx: str, where: str) -> None:
-    """Raise `ArtefactError` where an ONNX file of the catalog is here, and is not the one that was measured."""
-    path = workspace.model_path(onnx)
-    if path.is_file() and model_digest(path) != expected:
-        raise ArtefactError(
-            f"{where} was measured with another `{onnx}`.", hint="measure the model that the catalog names"
-        )
+def require_model(workspace: Workspace, family: Family, variant: Variant, expected: str, where: str) -> None:
+    """Raise `ArtefactError` where the model of a variant is here, and is not the one with the digest ``expected``."""
+    path = workspace.model_path(variant.onnx) if variant.onnx is not None else None
+    if path is not None and path.is_file() and model_digest(workspace.loaded_path(family, path)) != expected:
+        hint = "measure the model that the catalog names, and import that"
+        raise ArtefactError(f"{where} was measured with another `{variant.onnx}`.", hint=hint)
 
 
 def _require_measured(
