@@ -45,6 +45,7 @@ REPEATS = 100
 ACCURACY = 0.75
 SLO_S = 0.1
 COLUMNS, LINES = 120, 50
+VARIANTS = ("s", "m", "l", "xl", "xxl", "3xl")  # of each family; l is hosted
 X = TensorSpec("x", np.dtype(np.float32), (1,))
 
 
@@ -59,7 +60,13 @@ class World:
             dict.fromkeys(names, SLO_S), dict.fromkeys(self.hosted, 1), live_policy_named("proteus")
         )
         idle, nothing = cast("Any", ExecutorBase("none", print)), cast("Any", None)
-        served = [ServedFamily(name, Signature((X,), (X,)), SLO_S, 8, ACCURACY) for name in names]
+        served = [
+            ServedFamily(
+                name, Signature((X,), (X,)), SLO_S, 8, ACCURACY,
+                variants={f"{name}-{variant}": ACCURACY for variant in VARIANTS},
+            )
+            for name in names
+        ]  # fmt: skip
         self.plane = make_data_plane(
             controller, served, self.hosted, lambda _device, _on_lost: idle, self.clock, models={},
             profiles=dict.fromkeys(self.hosted, nothing),

@@ -139,7 +139,7 @@ def _workspace(workspace_dir: Path) -> Iterator[Finding]:
 def _models(catalog: Catalog, absent: Mapping[VariantKey, Path], profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """A file that is not there is an error, unless the variant has only imported profiles, which need no model."""
     found = [measured for profile in profiles.values() for measured in profile.variants]
-    imported = {each.key for each in found} - {each.key for each in found if each.model_digest is not None}
+    imported = {each.key for each in found} - {each.key for each in found if not each.is_imported}
     needed = [str(path) for key, path in absent.items() if key not in imported]
     if needed:
         hint = "put the files there, or change `onnx` in the catalog: these variants cannot be measured or served"

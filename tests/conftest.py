@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -33,9 +34,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--nothing-skipped", action="store_true", help="fail where a test is skipped or left out")
 
 
-def pytest_configure() -> None:
-    """A shell has its background jobs ignore Ctrl-C, and programs that the tests start would inherit that."""
+def pytest_configure(config: pytest.Config) -> None:
+    """What programs that the tests start inherit.
+
+    They hear Ctrl-C, which a shell has its background jobs ignore. Servers have no place to claim cores in: those of
+    several tests, and of several runs of the tests, share the cores, and none shall warn of it.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    directory = Path(tempfile.mkdtemp(prefix="proteus-tests-"))
+    (directory / "proteus").touch()  # where the directory of claims would be
+    os.environ["XDG_RUNTIME_DIR"] = str(directory)
+    config.add_cleanup(lambda: shutil.rmtree(directory))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

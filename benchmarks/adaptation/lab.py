@@ -142,7 +142,9 @@ class Lab:
             slo_s=status.slo_s,
             best_accuracy=best_accuracy(self.profiles.values()),
             devices=list(status.pace),
-            replans=[Replan(at_s, c.reason, c.solve_s, c.swaps) for at_s, c in changes if at_s >= 0],
+            replans=[
+                Replan(at_s, c.reason, c.solve_s, c.swaps, c.activated, c.what) for at_s, c in changes if at_s >= 0
+            ],
             generator_lag_s=load.lag_p99_s,
         )
 

@@ -1,18 +1,36 @@
-"""`Command` and `Group`: those of typer, with old names of options, help texts that wrap, and commands in order."""
+"""`Command` and `Group`: those of typer, with old names of options, examples in their help, and commands in order."""
 
 import os
+from textwrap import wrap
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from proteus_cli.cli.examples import EXAMPLES
 from proteus_cli.cli.options.names import RENAMED_OPTIONS, environment, flag, renamed, section_of
+
+MAX_NAME = 28
+"""Longer names of options, with what they take, have a line of their own."""
 
 
 class Command(TyperCommand):
     """A command for which the old name of an option is an error, with the new one as its hint."""
 
     def __init__(self, *args: Any, help: str | None = None, **kwargs: Any) -> None:  # noqa: A002 - typer's name
-        super().__init__(*args, help=_unwrapped(help), **kwargs)
+        super().__init__(*args, help=_unwrapped(help), **{**kwargs, "rich_markup_mode": None})
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Examples come first."""
+        _write_examples(ctx.command_path, formatter)
+        super().format_help(ctx, formatter)
+
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - typer's signature
+        """The description."""
+        _write_paragraphs(self.help or "", formatter)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """A section for each panel of options."""
+        _write_options(self, ctx, formatter)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Raises `UsageError` if an argument or an environment variable has an old name."""
@@ -34,12 +52,69 @@ class Group(TyperGroup):
     ORDER = ("init", "devices", "catalog", "profile", "plan", "serve", "replay", "trace", "engines", "doctor", "demo")
 
     def __init__(self, *args: Any, help: str | None = None, **kwargs: Any) -> None:  # noqa: A002 - typer's name
-        super().__init__(*args, help=_unwrapped(help), **kwargs)
+        super().__init__(*args, help=_unwrapped(help), **{**kwargs, "rich_markup_mode": None})
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Examples come first."""
+        _write_examples(ctx.command_path, formatter)
+        super().format_help(ctx, formatter)
+
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - typer's signature
+        """The description."""
+        _write_paragraphs(self.help or "", formatter)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """A section for each panel of options, then the commands."""
+        _write_options(self, ctx, formatter)
+        self.format_commands(ctx, formatter)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of the commands, in order."""
         names = super().list_commands(ctx)
         return sorted(names, key=lambda name: self.ORDER.index(name) if name in self.ORDER else len(self.ORDER))
+
+
+def _write_examples(path: str, formatter: Any) -> None:
+    formatter.write("Examples:\n")
+    for line, meaning in EXAMPLES.get(path, ()):
+        formatter.write(f"  {line}\n")  # whole, to be copied
+        formatter.write(f"      {meaning}\n")
+    formatter.write_paragraph()
+
+
+def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
+    """A section for each panel."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(ctx):
+        record = parameter.get_help_record(ctx)
+        if record is not None:
+            is_argument = parameter.param_type_name == "argument"
+            title = parameter.rich_help_panel or ("Arguments" if is_argument else "Options")
+            sections.setdefault(title, []).append(
+                (parameter.metavar or record[0], record[1]) if is_argument else record
+            )
+    for title, records in sections.items():
+        formatter.write(f"\n{title}:\n")
+        indent = min(MAX_NAME, max(len(name) for name, _ in records)) + 4
+        for name, text in records:
+            head = f"  {name}".ljust(indent)
+            if len(name) > MAX_NAME:
+                formatter.write(f"{head}\n")
+                head = ""
+            formatter.write(_wrapped(text, formatter.width, head.ljust(indent), " " * indent))
+
+
+def _write_paragraphs(text: str, formatter: Any) -> None:
+    for paragraph in text.split("\n\n"):
+        formatter.write("\n" + _wrapped(paragraph, formatter.width, "  ", "  "))
+
+
+def _wrapped(text: str, width: int, first: str, others: str) -> str:
+    """Lines that break no word, not even at a hyphen, as options have them."""
+    lines = wrap(
+        text, width, initial_indent=first, subsequent_indent=others, break_on_hyphens=False, break_long_words=False
+    )
+    return "".join(f"{line}\n" for line in lines or [first.rstrip()])
 
 
 def _unwrapped(text: str | None) -> str | None:

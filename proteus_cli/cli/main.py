@@ -20,6 +20,7 @@ app = typer.Typer(
     help="Serve ML inference on a fixed set of devices by scaling accuracy.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("init", cls=Command)(init.init)
@@ -59,7 +60,7 @@ def global_options(
 def run() -> None:
     """Run the command line; the one error boundary."""
     try:
-        app()
+        app(prog_name="proteus")
     except ProteusError as error:
         if console.loudness.debug or os.environ.get(environment("debug"), "") not in {"", "0"}:
             raise  # the environment is read again for an error that precedes the options

@@ -45,6 +45,11 @@ class Device(Value, frozen=True, omit_defaults=True):
         require(is_count(self.memory_bytes), f"memory_bytes of `{self.id}` must be a number of bytes")
         require(all(map(is_count, self.cores)), f"cores of `{self.id}` must be numbers of cores")
 
+    def is_like(self, other: "Device") -> bool:
+        """Whether both are the same hardware; the type is a name that users may give."""
+        mine, theirs = ((each.kind, each.name, len(each.cores)) for each in (self, other))
+        return mine == theirs
+
 
 @dataclass(frozen=True, slots=True)
 class Outages:

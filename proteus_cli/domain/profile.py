@@ -104,7 +104,7 @@ class VariantProfile(Value, frozen=True, omit_defaults=True):
 
     ``accuracy`` is measured on the eval split whose digest is ``eval_digest``, or as declared where that is None; the
     catalog may declare it as ``estimated``.
-    ``model_digest`` is None where the numbers were imported and no model is known.
+    ``model_digest`` is None where the numbers were imported and the file did not say it.
     Seconds to build and load the engine; ``memory_bytes`` is what a loaded one takes with one slot (0: unknown), and
     ``slot_bytes`` what each more takes. ``power_w`` is what the device draws while it runs, where that was measured.
     ``points`` are of one batch at a time, ``concurrent`` of several on the device at once. ``recorded``: some
@@ -143,6 +143,11 @@ class VariantProfile(Value, frozen=True, omit_defaults=True):
     @property
     def key(self) -> VariantKey:
         return VariantKey(self.family, self.variant)
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the numbers came from a file, so that no engine is known, and perhaps no model."""
+        return self.model_digest is None or not self.engine_digest
 
     @property
     def noisy(self) -> tuple[Point, ...]:
@@ -285,6 +290,12 @@ def with_load_time(profiles: Mapping[str, Profile], load_s: float) -> dict[str, 
     return {device: replace(profile, variants=changed[id(profile.variants)]) for device, profile in profiles.items()}
 
 
+def noisy_cells(profiles: Iterable[Profile]) -> int:
+    """How many cells are marked as noisy; those that devices share count once."""
+    distinct = {profile.measured_on: profile for profile in profiles}
+    return sum(len(variant.noisy) for profile in distinct.values() for variant in profile.variants)
+
+
 def relative(accuracy: float, best: float) -> float:
     """``accuracy`` as a part of the best; the whole where even the best is 0."""
     return accuracy / best if best > 0 else 1.0
@@ -292,11 +303,17 @@ def relative(accuracy: float, best: float) -> float:
 
 def best_accuracy(profiles: Iterable[Profile]) -> dict[str, float]:
     """The accuracy of the most accurate variant of each family, whatever it costs."""
-    best: dict[str, float] = {}
+    return {family: max(of.values()) for family, of in accuracy_by_variant(profiles).items()}
+
+
+def accuracy_by_variant(profiles: Iterable[Profile]) -> dict[str, dict[str, float]]:
+    """By family the variants, the most accurate first, each with its accuracy on the device where that is highest."""
+    found: dict[str, dict[str, float]] = {}
     distinct = {id(profile.variants): profile.variants for profile in profiles}  # like devices share theirs
     for measured in (variant for variants in distinct.values() for variant in variants):
-        best[measured.family] = max(best.get(measured.family, 0.0), measured.accuracy)
-    return best
+        of_family = found.setdefault(measured.family, {})
+        of_family[measured.variant] = max(of_family.get(measured.variant, 0.0), measured.accuracy)
+    return {family: dict(sorted(of.items(), key=lambda each: -each[1])) for family, of in found.items()}
 
 
 def estimated_families(profiles: Iterable[Profile]) -> frozenset[str]:

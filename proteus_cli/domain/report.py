@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from msgspec import field
+
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, require
 
@@ -42,13 +44,20 @@ class Summary(Value, frozen=True):
 
 
 class FamilySummary(Summary, frozen=True):
-    """The measures of one family, with its attainment."""
+    """The measures of one family, with its attainment.
+
+    ``variants`` are those that answered, the most accurate first, each with its accuracy; None where that is unknown.
+    """
 
     attainment: Attainment
+    variants: dict[str, float | None] = field(default_factory=dict)
 
 
 class Window(Value, frozen=True):
-    """One stretch of the run: offered and answered rates, relative accuracy, SLO violations, all families."""
+    """One stretch of the run: offered and answered rates, relative accuracy, SLO violations, all families.
+
+    ``answers_by_variant`` counts answers, in time or late, by family and variant.
+    """
 
     start_s: float
     length_s: float
@@ -56,6 +65,7 @@ class Window(Value, frozen=True):
     throughput_qps: float
     relative_accuracy: float | None
     violations: int
+    answers_by_variant: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 class DeviceSummary(Value, frozen=True):
@@ -75,7 +85,8 @@ class DeviceSummary(Value, frozen=True):
 class Replan(Value, frozen=True):
     """A change of plan: when in the run, why, how long the solver took, how many variants were loaded.
 
-    So many more were ``activated``: they stood by and needed no load.
+    So many more were ``activated``: they stood by and needed no load. ``what`` says what changed on which devices
+    (`hosting_text`); servers of older versions do not.
     """
 
     at_s: float
@@ -83,6 +94,7 @@ class Replan(Value, frozen=True):
     solve_s: float
     swaps: int
     activated: int = 0
+    what: str = ""
 
 
 class Report(Summary, frozen=True):
@@ -92,7 +104,8 @@ class Report(Summary, frozen=True):
     answered queries had at most. None are there where nothing was answered.
     ``generator_lag_s`` is the p99 by which the load generator itself was late; None where nothing generated load.
     ``interrupted``: the run was ended by hand, after ``duration_s`` of the trace.
-    ``estimated`` are the families with accuracies that are estimates, without labels.
+    ``estimated`` are the families with accuracies that are estimates, without labels. ``noisy_cells``: how many cells
+    of the profiles that it goes by are marked as noisy; None where these are not known.
     """
 
     format: int
@@ -111,6 +124,7 @@ class Report(Summary, frozen=True):
     generator_lag_s: float | None = None
     interrupted: bool = False
     estimated: tuple[str, ...] = ()
+    noisy_cells: int | None = None
 
     def __post_init__(self) -> None:
         require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")

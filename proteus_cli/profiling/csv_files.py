@@ -2,6 +2,7 @@
 
     device_type,family,variant,accuracy,batch,latency_ms[,p50_ms][,p90_ms][,p95_ms][,p99_ms]
     [,load_s][,memory_bytes][,power_w][,device_memory_bytes][,slots][,slot_bytes][,device_slots][,noise_frac]
+    [,model_digest]
 
 An empty cell is unknown. Numbers are kept to the last digit, so that an export that is imported gives the same points.
 """
@@ -39,7 +40,9 @@ SLOTS = ("slots", "slot_bytes", "device_slots")
 """Of devices that have several batches at once; an export without any lacks these columns."""
 NOISE = ("noise_frac",)
 """Of cells that are marked as noisy; an export without any lacks this column."""
-OPTIONAL = (*USUAL, *SLOTS, *NOISE)
+DIGEST = ("model_digest",)
+"""Of variants that were measured; an export without any lacks this column."""
+OPTIONAL = (*USUAL, *SLOTS, *NOISE, *DIGEST)
 HINT = "docs/formats.md describes profile files; `proteus profile --to-csv` writes one"
 
 T = TypeVar("T", int, float)
@@ -64,6 +67,7 @@ class ProfileRow:
     device_memory_bytes: int | None = None
     slot_bytes: int | None = None
     device_slots: int = 1
+    model_digest: str | None = None
 
 
 # --- reading
@@ -111,6 +115,7 @@ def _row(cells: Mapping[str, str]) -> ProfileRow:
         device_memory_bytes=whole_numbers("device_memory_bytes"),
         slot_bytes=whole_numbers("slot_bytes"),
         device_slots=_slots("device_slots", known),
+        model_digest=known.get("model_digest"),
     )
 
 
@@ -146,7 +151,7 @@ class _Known:
 
     def __init__(self) -> None:
         self._cells: dict[tuple[str, str, str, int, int], int] = {}
-        self._facts: dict[tuple[str, str], tuple[float, int]] = {}
+        self._facts: dict[tuple[str, str], tuple[float | str, int]] = {}
         self._slots: dict[str, int] = {}
         self._has_slots: dict[str, set[int]] = {}
 
@@ -157,12 +162,13 @@ class _Known:
         what = f"`{row.family}/{row.variant}`"
         require(first == line, f"batch {batch} of {what} on `{row.device_type}` stands on line {first} already")
         self._require_same("the accuracy", what, row.accuracy, line, "; it is one for all types")
+        self._require_same("model_digest", what, row.model_digest, line)
         self._require_same("device_memory_bytes", f"`{row.device_type}`", row.device_memory_bytes, line)
         self._require_same("device_slots", f"`{row.device_type}`", row.device_slots, line)
         self._slots[row.device_type] = row.device_slots
         self._has_slots.setdefault(row.device_type, set()).add(count)
 
-    def _require_same(self, fact: str, of: str, value: float | None, line: int, why: str = "") -> None:
+    def _require_same(self, fact: str, of: str, value: float | str | None, line: int, why: str = "") -> None:
         if value is not None:
             known, where = self._facts.setdefault((fact, of), (value, line))
             require(known == value, f"{fact} of {of} is {value} here and {known} on line {where}{why}")
@@ -210,7 +216,7 @@ def _variant(rows: Sequence[ProfileRow]) -> VariantProfile:
         family=rows[0].family,
         variant=rows[0].variant,
         accuracy=rows[0].accuracy,
-        model_digest=None,
+        model_digest=next((row.model_digest for row in rows if row.model_digest is not None), None),
         engine_digest="",
         eval_digest=None,
         build_s=0.0,
@@ -235,7 +241,9 @@ def to_csv(profiles: Iterable[Profile]) -> str:
     profiles = tuple(profiles)
     has_slots = any(measured.concurrent for profile in profiles for measured in profile.variants)
     has_noise = any(measured.noisy for profile in profiles for measured in profile.variants)
-    columns = (*NEEDED, *USUAL, *(SLOTS if has_slots else ()), *(NOISE if has_noise else ()))
+    has_digest = any(measured.model_digest for profile in profiles for measured in profile.variants)
+    optional = (*(SLOTS if has_slots else ()), *(NOISE if has_noise else ()), *(DIGEST if has_digest else ()))
+    columns = (*NEEDED, *USUAL, *optional)
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -291,6 +299,7 @@ def _rows(profile: Profile) -> Iterator[CsvCells]:
                 "slot_bytes": _where_known(measured.slot_bytes),
                 "device_slots": str(profile.slots),
                 "noise_frac": _where_known(point.noise_frac),
+                "model_digest": measured.model_digest or "",
             }
 
 

@@ -46,7 +46,7 @@ def import_rows(
             f"`{place.catalog_path}` has the SLOs already.", hint="leave out `--slo`, and change `slo` in the catalog"
         )
     if has_catalog:
-        _require_in_catalog(place.catalog(), rows, name)
+        _require_in_catalog(place, rows, name)
     made = profiles_from(rows, store.made_by())
     current = (
         {} if force else {device: there for device in made if (there := _on_disk(place, made[device])) is not None}
@@ -75,7 +75,8 @@ def _on_disk(place: store.Workspace, profile: Profile) -> Profile | None:
     return there if msgspec.structs.replace(there, made_by=profile.made_by) == profile else None
 
 
-def _require_in_catalog(catalog: Catalog, rows: Iterable[ProfileRow], name: str) -> None:
+def _require_in_catalog(place: store.Workspace, rows: Iterable[ProfileRow], name: str) -> None:
+    catalog = place.catalog()
     missing = list(dict.fromkeys(_missing(catalog, rows)))
     if missing:
         raise ArtefactError(
@@ -91,6 +92,11 @@ def _require_in_catalog(catalog: Catalog, rows: Iterable[ProfileRow], name: str)
                 f"declares {variant.accuracy}.",
                 hint="correct the one that is wrong",
             )
+    measured = {(row.family, row.variant, row.model_digest) for row in rows if row.model_digest is not None}
+    for family_name, variant_name, digest in sorted(measured):
+        family = catalog.family(family_name)
+        variant = family.variant(variant_name)
+        store.require_model(place, family, variant, digest, f"`{family_name}/{variant_name}` in `{name}`")
 
 
 def _missing(catalog: Catalog, rows: Iterable[ProfileRow]) -> Iterator[str]:

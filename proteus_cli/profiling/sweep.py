@@ -62,7 +62,7 @@ class Sweep:
         self._stop_s = time.perf_counter() + budget_s if budget_s is not None else math.inf
         self._results = {job.key: job.known for job in jobs if job.known is not None}
         is_there = workspace.profile_path(device.id).is_file()
-        self._before = _measured_content(workspace.profile(device.id)) if is_there else (1, ())
+        self._before = _measured_content(workspace.profile(device.id)) if is_there else (device.type, 1, ())
         self._max_slots = max((job.max_slots for job in jobs), default=1)
         self._signatures: dict[str, tuple[str, Signature]] = {}
         self._cells, self._done_frac = sum(len(job.cells) for job in jobs), 0.0
@@ -330,9 +330,9 @@ def _with_power(measured: VariantProfile, slots: int) -> VariantProfile:
     return msgspec.structs.replace(measured, power_w=max(powers_w)) if powers_w else measured
 
 
-def _measured_content(profile: Profile) -> tuple[int, tuple[VariantProfile, ...]]:
+def _measured_content(profile: Profile) -> tuple[str, int, tuple[VariantProfile, ...]]:
     """All that a profile says but when and where it was made."""
-    return profile.slots, profile.variants
+    return profile.device.type, profile.slots, profile.variants
 
 
 def accuracy_warnings(catalog: Catalog, profile: Profile) -> list[str]:

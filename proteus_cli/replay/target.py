@@ -79,12 +79,17 @@ class _Metadata(msgspec.Struct):
 
 
 class ChangeReply(msgspec.Struct):
-    """A change of plan: unix time, reason, seconds to solve, variants loaded."""
+    """A change of plan: unix time, reason, seconds to solve, variants loaded and activated, and what changed.
+
+    Servers of older versions do not say the last two.
+    """
 
     unix_s: float
     reason: str
     solve_s: float
     swaps: int
+    activated: int = 0
+    what: str = ""
 
 
 class StatusReply(msgspec.Struct):

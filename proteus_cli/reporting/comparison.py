@@ -157,6 +157,7 @@ RATES = (
 )
 BATCHES = (Measure("mean batch", attrgetter("mean_batch"), lambda rows: f"{rows:.1f}", short="batch"),)
 PERCENTILES = tuple(_latency(name) for name in ("p50", "p90", "p95", "p99", "max"))
+P99 = PERCENTILES[3]
 ATTAINMENT = (
     Measure("attainment", attrgetter("attainment.reached"), format_hundredths, "%", "higher"),
     Measure("target", attrgetter("attainment.target"), format_target, "%"),
@@ -193,6 +194,12 @@ def _latencies(percentiles: Iterable[str]) -> list[Measure]:
 def _run_rows(reports: Sequence[Report]) -> Iterable[ReportRow]:
     yield _counted("replans", [len(report.replans) for report in reports])
     yield _counted("swaps", [sum(replan.swaps for replan in report.replans) for report in reports])
+    if any(report.noisy_cells for report in reports):
+        noisy = tuple(or_unknown(report.noisy_cells, format_count) for report in reports)
+        yield ReportRow("noisy cells in profiles", noisy, plain=noisy, short="noisy cells")
+    if any(report.interrupted for report in reports):
+        ended = tuple("yes" if report.interrupted else "no" for report in reports)
+        yield ReportRow("interrupted", ended, plain=ended, short="interrupted")
     lags = [report.generator_lag_s for report in reports]
     if any(lag is not None for lag in lags):
         cells = tuple(or_unknown(lag, format_duration) for lag in lags)

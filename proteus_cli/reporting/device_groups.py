@@ -1,12 +1,11 @@
 """Similar devices in groups, as a fleet may have hundreds."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from proteus_cli.domain.fleet import base_name
 from proteus_cli.domain.report import DeviceSummary, Report
-from proteus_cli.reporting.timeline import weighted_mean
+from proteus_cli.reporting.timeline import summed_answers, weighted_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +43,10 @@ def variant_shares(summary: DeviceSummary) -> Iterator[tuple[str, float]]:
 
 def _sum(parts: Sequence[DeviceSummary]) -> DeviceSummary:
     batches = [part.batches or 0 for part in parts]
-    families = dict.fromkeys(family for part in parts for family in part.answers_by_variant)
-    counts = {family: [Counter(part.answers_by_variant.get(family, {})) for part in parts] for family in families}
     return DeviceSummary(
         answers=sum(part.answers for part in parts),
         batches=sum(batches) or None,
         mean_batch=weighted_mean([part.mean_batch for part in parts], batches),
         relative_accuracy=weighted_mean([part.relative_accuracy for part in parts], [part.answers for part in parts]),
-        answers_by_variant={family: dict(sum(of_family, Counter())) for family, of_family in counts.items()},
+        answers_by_variant=summed_answers(part.answers_by_variant for part in parts),
     )

@@ -8,7 +8,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from proteus_cli.domain.report import DeviceSummary, Report, Window
-from proteus_cli.reporting import comparison, plots
+from proteus_cli.reporting import comparison, plots, variant_plots
 from proteus_cli.reporting.device_groups import SimilarDevices, similar_devices, variant_shares
 from proteus_cli.reporting.timeline import merge_windows, violation_frac, window_width_s
 from proteus_cli.store import write_bytes
@@ -77,7 +77,7 @@ def _within_s(report: Report, part: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class FamilyRows:
-    """The measures of a family in the runs that have it, and its attainment."""
+    """The measures of a family in the runs that have it; its p99 and SLO, and its attainment."""
 
     name: str
     run_names: tuple[str, ...]
@@ -90,13 +90,18 @@ def family_rows(reports: Sequence[Report]) -> list[FamilyRows]:
     rows = []
     for family in dict.fromkeys(each for report in reports for each in report.families):
         named = zip(comparison.run_names(reports), reports, strict=True)
-        found = {name: report.families[family] for name, report in named if family in report.families}
-        measures, attainment = (
-            [measure.row(list(found.values())) for measure in each]
-            for each in (comparison.MEASURES, comparison.ATTAINMENT)
+        found = {name: report for name, report in named if family in report.families}
+        summaries = [report.families[family] for report in found.values()]
+        slos = tuple(or_unknown(report.slo_s.get(family), comparison.format_milliseconds) for report in found.values())
+        measures, (p99, *attainment) = (
+            [measure.row(summaries) for measure in each] for each in (comparison.MEASURES, _ATTAINMENT)
         )
-        rows.append(FamilyRows(family, tuple(found), measures, attainment))
+        slo = comparison.ReportRow("SLO", slos, plain=slos, unit="ms")
+        rows.append(FamilyRows(family, tuple(found), measures, [p99, slo, *attainment]))
     return rows
+
+
+_ATTAINMENT = (comparison.P99, *comparison.ATTAINMENT)
 
 
 def each_device(reports: Sequence[Report]) -> list[SimilarDevices]:
@@ -111,7 +116,7 @@ def variants_text(summary: DeviceSummary) -> str:
 
 
 def _share(share: float) -> str:
-    return format_percent(share) if share >= _MIN_SHARE else f"< {format_percent(_MIN_SHARE)}"
+    return format_percent(share) if share >= _MIN_SHARE or not share else f"< {format_percent(_MIN_SHARE)}"
 
 
 _TEMPLATES = Environment(
@@ -127,13 +132,34 @@ _TEMPLATES.filters |= {
     "or_unknown": or_unknown,
     "variants": variants_text,
 }
-_TEMPLATES.globals |= {"count": comparison.format_count, "hundredths": comparison.format_hundredths, "unknown": UNKNOWN}
+_TEMPLATES.globals |= {
+    "count": comparison.format_count,
+    "hundredths": comparison.format_hundredths,
+    "percent": _share,
+    "unknown": UNKNOWN,
+}
 _PLOTS = {
     "over_time": plots.OVER_TIME,
     "latency": plots.LATENCY,
     "families": plots.FAMILIES,
     "devices": plots.DEVICES,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyVariants:
+    """The variants of a family that answered, and their plot; families beyond the bound of plots have none."""
+
+    family: str
+    variants: Sequence[variant_plots.AnsweringVariant]
+    picture: str | None
+
+
+def family_variants(reports: Sequence[Report]) -> list[FamilyVariants]:
+    """Every family that answered, the busiest first."""
+    pictures = plots.variant_svgs(reports)
+    answering = variant_plots.answering_variants(reports)
+    return [FamilyVariants(family, variants, pictures.get(family)) for family, variants in answering.items()]
 
 
 def write_html(path: Path, reports: Sequence[Report]) -> None:
@@ -158,12 +184,14 @@ def page(reports: Sequence[Report]) -> str:
         measures=comparison.comparison_rows(reports, percentiles=percentiles),
         outcomes=comparison.outcome_rows(reports),
         quality=comparison.quality_rows(reports, percentiles=percentiles),
+        family_variants=family_variants(reports),
+        max_runs=variant_plots.MAX_RUNS,
         latencies=latency_rows(reports),
         windows=window_rows(reports),
         window_measures=WINDOW_MEASURES,
         families=family_rows(reports),
         family_headings=[measure.row([]).heading for measure in comparison.MEASURES],
-        attainment_headings=[measure.row([]).heading for measure in comparison.ATTAINMENT],
+        attainment_headings=["p99 (ms)", "SLO (ms)", *(measure.row([]).heading for measure in comparison.ATTAINMENT)],
         device_groups=similar_devices(reports),
         devices=each_device(reports),
         max_devices=MAX_DEVICES,

@@ -26,7 +26,7 @@ _LOSSES = (0, 1, 5, 10, 20, 30, 50, 75, 100)  # ticks of that scale
 _LINEAR_RATIO = 50.0  # a larger ratio between latencies makes the scale logarithmic
 _LONG_RATIO = 200.0  # a larger ratio leaves a logarithmic axis with ticks at decades only
 _MIDDLE = 0.5
-_PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
+PLAIN_TICKS = FuncFormatter(lambda value, _: f"{value:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def demand(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
         _plot(axes, run, run.middles_s, [window.throughput_qps for window in run.windows])
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    _over_time(axes, runs, "queries per second")
+    label_time_axis(axes, runs, "queries per second")
 
 
 def accuracy(axes: Axes, runs: Sequence[PlottedRun], _ink: str) -> None:
@@ -92,7 +92,7 @@ def accuracy(axes: Axes, runs: Sequence[PlottedRun], _ink: str) -> None:
         lost = max([lost, *(100 - percent for percent in percents if not math.isnan(percent))])
         _plot(axes, run, run.middles_s, percents)
     _set_loss_scale(axes, lost, at_top=True, margin_frac=_draw_plan_changes(axes, runs) if len(runs) <= _MANY else 0.0)
-    _over_time(axes, runs, "relative accuracy (%)")
+    label_time_axis(axes, runs, "relative accuracy (%)")
 
 
 def violations(axes: Axes, runs: Sequence[PlottedRun], _ink: str) -> None:
@@ -103,7 +103,7 @@ def violations(axes: Axes, runs: Sequence[PlottedRun], _ink: str) -> None:
         lost = max([lost, *(percent for percent in percents if not math.isnan(percent))])
         _plot(axes, run, run.middles_s, percents)
     _set_loss_scale(axes, lost, at_top=False)
-    _over_time(axes, runs, "violations (%)")
+    label_time_axis(axes, runs, "violations (%)")
 
 
 def latency_cdf(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
@@ -163,7 +163,7 @@ def _set_loss_scale(axes: Axes, lost: float, *, at_top: bool, margin_frac: float
     if is_root:
         axes.yaxis.set_major_locator(FixedLocator([100 - loss if at_top else loss for loss in _LOSSES if loss <= lost]))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(_PLAIN)
+    axes.yaxis.set_major_formatter(PLAIN_TICKS)
     axes.set_ylim(*((100 - end, 100 - nothing) if at_top else (nothing, end)))
 
 
@@ -175,20 +175,21 @@ def _square(values: Any) -> Any:
     return np.sign(values) * np.square(values)
 
 
-def _over_time(axes: Axes, runs: Sequence[PlottedRun], ylabel: str) -> None:
+def label_time_axis(axes: Axes, runs: Sequence[PlottedRun], ylabel: str) -> None:
+    """Label the axes of something over time, which goes on until the longest of the runs has ended."""
     ends_s = (window.start_s + window.length_s for run in runs for window in run.windows[-1:])
     axes.set_xlabel("time since start (s)")
     axes.set_ylabel(ylabel)
     axes.set_xlim(0, max(ends_s, default=1.0))
     axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 3, 6, 10]))
-    axes.xaxis.set_major_formatter(_PLAIN)
+    axes.xaxis.set_major_formatter(PLAIN_TICKS)
 
 
 def _logarithmic(axes: Axes, start: float, end: float) -> None:
     axes.set_xscale("log")
     axes.set_xlim(start, end)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if end < _LONG_RATIO * start else (1,)))
-    axes.xaxis.set_major_formatter(_PLAIN)
+    axes.xaxis.set_major_formatter(PLAIN_TICKS)
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 

@@ -131,6 +131,7 @@ def report(
     replans: Sequence[Replan] = (),
     generator_lag_s: float | None = None,
     interrupted: bool = False,
+    noisy_cells: int | None = None,
 ) -> Report:
     """The report of one run of ``duration_s`` seconds.
 
@@ -162,6 +163,7 @@ def report(
         generator_lag_s=generator_lag_s,
         interrupted=interrupted,
         estimated=tuple(name for name in slo_s if name in estimated),
+        noisy_cells=noisy_cells,
     )
 
 
@@ -201,7 +203,7 @@ def family_summary(columns: RequestColumns, duration_s: float, target: float) ->
     """The `summary` of one family's requests, and their attainment beside its ``target``."""
     found = summary(columns, duration_s)
     attainment = Attainment.of(found.requests, found.requests - found.served, target)
-    return FamilySummary(**_fields(found), attainment=attainment)
+    return FamilySummary(**_fields(found), attainment=attainment, variants=_variants(columns))
 
 
 def device_summary(columns: RequestColumns) -> DeviceSummary:
@@ -248,9 +250,31 @@ def windows(columns: RequestColumns, duration_s: float, length_s: float) -> tupl
         (total(columns.answered) / lengths_s).tolist(),
         [relative / answers if answers else None for relative, answers in summed],
         total(columns.violating).tolist(),
+        _answers_by_variant(columns, index, count),
         strict=True,
     )
     return tuple(Window(*row) for row in rows)
+
+
+def _answers_by_variant(columns: RequestColumns, index: Ints, count: int) -> list[dict[str, dict[str, int]]]:
+    """For each of ``count`` windows the answers by family and variant; ``index`` is the window of each request."""
+    known, families, variants = columns.variant != _UNKNOWN, columns.families, columns.variants
+    codes = (index * len(families) + columns.family) * len(variants) + columns.variant
+    found: list[dict[str, dict[str, int]]] = [{} for _ in range(count)]
+    for code, answers in zip(*map(np.ndarray.tolist, np.unique(codes[known], return_counts=True)), strict=True):
+        place, variant = divmod(code, len(variants))
+        window, family = divmod(place, len(families))
+        found[window].setdefault(families[family], {})[variants[variant]] = answers
+    return found
+
+
+def _variants(columns: RequestColumns) -> dict[str, float | None]:
+    """The variants that answered and their accuracies, the most accurate first, unknown ones last."""
+    found = {
+        columns.variants[variant]: _mean(columns.accuracy[columns.variant == variant])
+        for variant in np.unique(columns.variant[columns.variant != _UNKNOWN]).tolist()
+    }
+    return dict(sorted(found.items(), key=lambda each: (-(each[1] or 0.0), each[0])))
 
 
 def _fields(found: Summary) -> dict[str, Any]:

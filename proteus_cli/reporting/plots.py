@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ from xml.etree import ElementTree as ET
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from proteus_cli.domain.report import Report
-from proteus_cli.reporting import heatmaps, line_plots
+from proteus_cli.reporting import heatmaps, line_plots, variant_plots
 from proteus_cli.reporting.line_plots import PlottedRun
 from proteus_cli.reporting.plot_style import COLOURS, INK, PNG_DPI, plot_settings, render
+from proteus_cli.reporting.variant_plots import AnsweringVariant
 from proteus_cli.store import write_bytes
 
 _WIDTH_INCHES = 5.6
@@ -23,11 +25,14 @@ _LINES_INCHES = 2.95
 _LEGEND_ROW_INCHES = 0.24
 _CELLS_INCHES = 1.35
 _CELL_INCHES = 0.25
+_PANEL_INCHES = 1.5
+_BELOW_PANELS_INCHES = 0.5
 _LEGEND_CHARACTERS = 66
 _SMALL_LEGEND_CHARACTERS = 84
 _SMALL_LEGEND_FROM = 5
 _SMALL_POINTS = 9
 _KEY_INCHES = (0.48, 0.16)
+_PNG: dict[str, Any] = {"format": "png", "dpi": PNG_DPI, "facecolor": "white"}
 _SVG: dict[str, Any] = {"format": "svg", "transparent": True, "metadata": {"Date": None}}
 
 
@@ -81,12 +86,35 @@ DEVICES = (Plot("devices", "Answers by device", "Over the whole run.", heatmaps.
 PLOTS = (*OVER_TIME, *LATENCY, *FAMILIES, *DEVICES)
 
 
+def plots_of(reports: Sequence[Report]) -> tuple[Plot, ...]:
+    """Those of `PLOTS` that compare anything: no heat maps of a single family, or of a single device."""
+    families = {family for report in reports for family in report.families}
+    devices = {device for report in reports for device in report.devices}
+    return (
+        *OVER_TIME, *LATENCY, *(FAMILIES if len(families) > 1 else ()), *(DEVICES if len(devices) > 1 else ()),
+    )  # fmt: skip
+
+
 def inline_svgs(reports: Sequence[Report]) -> dict[str, str]:
     """Each of `PLOTS` by name as an SVG element for HTML: no fixed size, no legend, font and ink of the page."""
     runs = PlottedRun.all_of(reports)
     return {
         plot.name: inline(_drawn(plot, runs, SVG_INK, has_legend=False, **_SVG), name=plot.name, title=plot.title)
-        for plot in PLOTS
+        for plot in plots_of(reports)
+    }
+
+
+def variant_svgs(reports: Sequence[Report]) -> dict[str, str]:
+    """By family, which variants answered over time, as `inline_svgs`; within the bounds of `variant_plots`."""
+    runs = PlottedRun.all_of(reports)[: variant_plots.MAX_RUNS]
+    families = list(variant_plots.answering_variants(reports).items())[: variant_plots.MAX_FAMILIES]
+    return {
+        family: inline(
+            _drawn_variants({family: variants}, runs, SVG_INK, has_legend=False, **_SVG),
+            name=f"variants{place}",
+            title=f"Which variants of {family} answered",
+        )
+        for place, (family, variants) in enumerate(families)
     }
 
 
@@ -96,14 +124,18 @@ def legend_symbols(reports: Sequence[Report]) -> str:
 
 
 def write_png(directory: Path, reports: Sequence[Report]) -> tuple[Path, ...]:
-    """Write each of `PLOTS` as ``NAME.png``; returns the paths. Raises `ArtefactError`."""
+    """Write each of `plots_of` the reports as ``NAME.png``; returns the paths. Raises `ArtefactError`."""
     runs = PlottedRun.all_of(reports)
-    paths = tuple(directory / f"{plot.name}.png" for plot in PLOTS)
-    for plot, path in zip(PLOTS, paths, strict=True):
-        write_bytes(
-            path, _drawn(plot, runs, INK, has_legend=plot.has_lines, format="png", dpi=PNG_DPI, facecolor="white")
+    pictures = {plot.name: _drawn(plot, runs, INK, has_legend=plot.has_lines, **_PNG) for plot in plots_of(reports)}
+    families = list(variant_plots.answering_variants(reports).items())[: variant_plots.MAX_FAMILIES]
+    if families:
+        pictures["variants"] = _drawn_variants(
+            dict(families), runs[: variant_plots.MAX_RUNS], INK, has_legend=True, **_PNG
         )
-    return paths
+    paths = {name: directory / f"{name}.png" for name in pictures}
+    for name, picture in pictures.items():
+        write_bytes(paths[name], picture)
+    return tuple(paths.values())
 
 
 def _key(run: PlottedRun) -> bytes:
@@ -126,6 +158,29 @@ def _drawn(plot: Plot, runs: Sequence[PlottedRun], ink: str, *, has_legend: bool
         plot.draw(axes, runs, ink)
         if has_legend:
             _legend(figure, axes, runs, columns)
+        return render(figure, **options)
+
+
+def _drawn_variants(
+    families: Mapping[str, Sequence[AnsweringVariant]],
+    runs: Sequence[PlottedRun],
+    ink: str,
+    *,
+    has_legend: bool,
+    **options: object,
+) -> bytes:
+    """A row of axes for each family and run; of several families, each has its name and a legend."""
+    rows = len(families) * len(runs)
+    with mpl.rc_context(plot_settings("-".join(families), ink)):
+        size = (_WIDTH_INCHES, _PANEL_INCHES * rows + _BELOW_PANELS_INCHES)
+        figure = Figure(figsize=size, layout="constrained")
+        parts = figure.subfigures(len(families), squeeze=False)[:, 0]
+        for part, (family, variants) in zip(parts, families.items(), strict=True):
+            panels = part.subplots(len(runs), sharex=True, squeeze=False)[:, 0]
+            variant_plots.over_time(panels, runs, family, variants, ink)
+            if has_legend:
+                keys = [Patch(color=variant.colour, label=variant.name) for variant in variants]
+                part.legend(handles=keys, title=family, loc="outside right upper", fontsize=_SMALL_POINTS)
         return render(figure, **options)
 
 

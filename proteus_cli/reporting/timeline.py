@@ -1,7 +1,8 @@
 """A run over time in spans coarse enough to print or draw."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from proteus_cli.domain.report import Report, Window
@@ -45,7 +46,17 @@ def _joined(parts: Sequence[Window]) -> Window:
             [part.relative_accuracy for part in parts], [part.throughput_qps * part.length_s for part in parts]
         ),
         violations=sum(part.violations for part in parts),
+        answers_by_variant=summed_answers(part.answers_by_variant for part in parts),
     )
+
+
+def summed_answers(parts: Iterable[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[str, int]]:
+    """Counts of answers by family and variant, added up."""
+    total: dict[str, Counter[str]] = {}
+    for part in parts:
+        for family, by_variant in part.items():
+            total.setdefault(family, Counter()).update(by_variant)
+    return {family: dict(by_variant) for family, by_variant in total.items()}
 
 
 def weighted_mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:

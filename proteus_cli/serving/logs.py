@@ -36,10 +36,14 @@ class LogStream(Protocol):
     def flush(self) -> Any: ...
 
 
-def set_up(level: LogLevel, style: LogFormat, stream: LogStream) -> None:
-    """Log to ``stream`` from now on: our lines of at least ``level``, warnings and errors of libraries."""
+def set_up(level: LogLevel, style: LogFormat, stream: LogStream, *, beside_view: bool = False) -> None:
+    """Log to ``stream`` from now on: our lines of at least ``level``, warnings and errors of libraries.
+
+    Text ``beside_view``, in the terminal that shows the live view, is brief, unless it is of level debug.
+    """
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonLines() if style is LogFormat.JSON else TextLines())
+    text = BriefLines() if beside_view and level is not LogLevel.DEBUG else TextLines()
+    handler.setFormatter(JsonLines() if style is LogFormat.JSON else text)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.captureWarnings(capture=True)
     logging.getLogger("proteus").setLevel(level.upper())
@@ -73,12 +77,22 @@ class TextLines(logging.Formatter):
     """For people: ``time LEVEL logger: message name=value …``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        named = "".join(f" {name}={_shown(value)}" for name, value in getattr(record, "fields", {}).items())
-        message = printable(record.getMessage()).replace("\n", "\\n")  # one line, whatever it quotes
-        line = f"{_time(record)} {record.levelname} {record.name}: {message}{named}"
+        line = self._line(record, printable(record.getMessage()).replace("\n", "\\n"))  # one, whatever it quotes
         if record.exc_info:
             line = f"{line}\n{printable(self.formatException(record.exc_info))}"
         return line
+
+    def _line(self, record: logging.LogRecord, message: str) -> str:
+        named = "".join(f" {name}={_shown(value)}" for name, value in getattr(record, "fields", {}).items())
+        return f"{_time(record)} {record.levelname} {record.name}: {message}{named}"
+
+
+class BriefLines(TextLines):
+    """For people who see the live view below: ``time message``, by the local clock, with the level of what is wrong."""
+
+    def _line(self, record: logging.LogRecord, message: str) -> str:
+        level = f"{record.levelname} " if record.levelno >= logging.WARNING else ""
+        return f"{datetime.fromtimestamp(record.created).astimezone():%H:%M:%S} {level}{message}"
 
 
 class LogRateLimiter:

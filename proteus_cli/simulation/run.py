@@ -25,7 +25,8 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import device_memory, hosted_by, slots_of
 from proteus_cli.control.topology.rollout import keys
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.change_text import hosting_text
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile
 from proteus_cli.domain.report import Replan
@@ -265,10 +266,11 @@ class _Simulation:
             return
         swaps, hosted = plan.swaps_from(before, standbys), hosted_by(plan, self._profiles)
         activated = plan.swaps_from(before) - swaps
+        what = hosting_text(before, plan, self._loads_s(plan, before, standbys))
         load_beside_s = self._load_beside_s(hosted)
 
         def adopt(then_s: float) -> None:
-            change = Replan(then_s, wanted.reason, SOLVE_S, swaps, activated)
+            change = Replan(then_s, wanted.reason, SOLVE_S, swaps, activated, what)
             self.result.replans.append(change)
             if not (wanted.is_routine and plan.hosts_as(before)):
                 self.result.changes.append(change)
@@ -278,6 +280,18 @@ class _Simulation:
             self._events.at(then_s + every_s, self._tick)
 
         self._events.at(now_s + SOLVE_S + load_beside_s, adopt)
+
+    def _loads_s(
+        self, plan: Plan, before: Plan, standbys: Mapping[str, frozenset[VariantKey]]
+    ) -> dict[tuple[str, VariantKey], float]:
+        """Seconds of the loads that the change from ``before`` takes, by device and variant."""
+        load_s, hosted, nothing = _load_time_s(self._conditions), before.hosted(), frozenset[VariantKey]()
+        return {
+            (device, key): load_s(measured)
+            for device, wanted in plan.hosted().items()
+            for key in wanted - hosted.get(device, nothing) - standbys.get(device, nothing)
+            if (measured := self._profiles[device].of(*key)) is not None
+        }
 
     def _load_beside_s(self, hosted: Sequence[Host]) -> float:
         """Seconds until the last device has loaded what it has not yet, beside what it hosts."""

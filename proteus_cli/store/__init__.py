@@ -19,6 +19,7 @@ from proteus_cli.store.workspace import (
     is_as_declared,
     parse_catalog,
     require_current_models,
+    require_model,
 )
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "parse_catalog",
     "read_json",
     "require_current_models",
+    "require_model",
     "to_json",
     "write_bytes",
     "write_in_order",

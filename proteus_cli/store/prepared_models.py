@@ -36,9 +36,7 @@ def prepared(model: Path, image: ImageInput, directory: Path) -> Path:
     content_key = digest_of((_RECIPE, model_digest(model), image))[:32]
     path = directory / f"{content_key}.onnx"
     if not path.is_file():
-        content = _with_preparation(model, image)
-        directory.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, content)
+        write_bytes(path, _with_preparation(model, image))
     return path
 
 

@@ -52,9 +52,13 @@ def _labels(path: Path) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A directory with ``engines/``, ``profiles/`` and ``plans/``."""
+    """A directory with ``engines/``, ``profiles/`` and ``plans/``.
+
+    What is written while serving goes to ``state`` instead, where that is given; the workspace may then be read-only.
+    """
 
     root: Path
+    state: Path | None = None
 
     @property
     def catalog_path(self) -> Path:
@@ -63,7 +67,7 @@ class Workspace:
     @property
     def built_dir(self) -> Path:
         """Engines that were built, by device type."""
-        return self.root / "engines" / "built"
+        return (self.state or self.root) / "engines" / "built"
 
     @property
     def profiles_dir(self) -> Path:
@@ -76,7 +80,7 @@ class Workspace:
     @property
     def history_dir(self) -> Path:
         """The plans that were in force, each with its record."""
-        return self.plans_dir / "history"
+        return (self.state or self.root) / "plans" / "history"
 
     @property
     def prepared_dir(self) -> Path:
@@ -237,7 +241,7 @@ ACCURACY_TOLERANCE = 0.01  # how far a measured accuracy may be from the declare
 def require_current_models(catalog: Catalog, profile: Profile, workspace: Workspace) -> None:
     """Raise `ArtefactError` where a model, its eval split or its declared accuracy changed after it was profiled.
 
-    Without an ONNX file in the catalog, or with an imported profile, there is no model to compare, only an accuracy.
+    Of an imported profile, the accuracy is compared, and the model where both the profile and the catalog have it.
     """
     for measured in profile.variants:
         family = next((f for f in catalog.families if f.name == measured.family), None)
@@ -245,8 +249,10 @@ def require_current_models(catalog: Catalog, profile: Profile, workspace: Worksp
         if not family or not variant:
             continue  # the catalog no longer offers it: the planner leaves it out
         where = f"`{measured.family}/{measured.variant}` in the profile of `{profile.device.id}`"
-        if measured.model_digest is None:
+        if measured.is_imported:
             _require_declared(measured, family, variant, where)
+            if measured.model_digest is not None:
+                require_model(workspace, family, variant, measured.model_digest, where)
         else:
             hint = f"run `proteus profile --device {profile.device.id}`; it measures only what changed"
             _require_measured(measured, family, variant, workspace, where, hint)
@@ -258,6 +264,14 @@ def _require_declared(measured: VariantProfile, family: Family, variant: Variant
             f"The accuracy of {where} is {measured.accuracy}; the catalog declares {variant.accuracy}.",
             hint="correct the one that is wrong; a file is imported again with `proteus profile --from-csv`",
         )
+
+
+def require_model(workspace: Workspace, family: Family, variant: Variant, expected: str, where: str) -> None:
+    """Raise `ArtefactError` where the model of a variant is here, and is not the one with the digest ``expected``."""
+    path = workspace.model_path(variant.onnx) if variant.onnx is not None else None
+    if path is not None and path.is_file() and model_digest(workspace.loaded_path(family, path)) != expected:
+        hint = "measure the model that the catalog names, and import that"
+        raise ArtefactError(f"{where} was measured with another `{variant.onnx}`.", hint=hint)
 
 
 def _require_measured(

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from builders import MADE_BY, make_placement, make_plan
 from command_line import Ended, files, proteus, proteus_process
-from tiny import DEVICES, Tiny, add_plan, change_json
+from tiny import DEVICES, Tiny, add_plan, change_json, mlp
 
 from proteus_cli import store
 from proteus_cli.domain.plan import Plan
@@ -472,3 +472,47 @@ def test_a_fleet_in_the_settings_is_for_simulations_that_have_no_other(imported:
     call = ("replay", trace, "--json", "-w", imported.root)
     assert proteus(*call).document()["served"] < 200
     assert proteus(*call, "--plan", "plan").document()["served"] == 200
+
+
+# --- machines of one make
+
+
+def test_two_machines_of_one_make_are_planned_together(tiny: Tiny, tmp_path: Path) -> None:
+    """Each is measured under the type that they share; a third machine reads both files."""
+    files = []
+    for name in ("one", "other"):
+        quick = ("profile", "--budget", "0s", "--max-batch", "1", "--accept-noise", "-w", tiny.root)
+        assert proteus(*quick, "--as-type", "edge").code == 0
+        assert {tiny.place.profile(device).device.type for device in DEVICES} == {"edge"}
+        files.append(tmp_path / f"{name}.csv")
+        assert proteus("profile", "--to-csv", files[-1], "-w", tiny.root).code == 0
+    there = tmp_path / "there"
+    call = ("profile", "--from-csv", files[0], "--from-csv", files[1], "--slo", "200ms", "-w", there)
+    imported = proteus(*call)
+    assert imported.code == 0, imported
+    assert "5 cells stand in more than one file" in imported.stderr
+    assert proteus("plan", "--demand", "10qps", "--fleet", "edge:2", "-w", there).code == 0
+
+
+def test_the_type_that_was_given_stays_and_measures_nothing_anew(tiny: Tiny) -> None:
+    quick = ("profile", "--budget", "0s", "--max-batch", "1", "--accept-noise", "-w", tiny.root)
+    proteus(*quick, "--as-type", "edge")
+    again = proteus(*quick)
+    assert "measured 0 cells on cpu0" in again.stderr
+    assert tiny.place.profile("cpu0").device.type == "edge"
+    renamed = proteus(*quick, "--as-type", "box")
+    assert "measured 0 cells on cpu0" in renamed.stderr
+    assert {tiny.place.profile(device).device.type for device in DEVICES} == {"box"}
+
+
+def test_a_type_needs_a_name(tiny: Tiny) -> None:
+    assert proteus("profile", "--as-type", "../edge", "-w", tiny.root).refused() == "`../edge` is no name of a type."
+
+
+def test_a_file_that_was_measured_with_another_model_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    assert proteus("profile", "--to-csv", path, "-w", tiny.root).code == 0
+    mlp(tiny.model("tones-l"), hidden=5)
+    ended = proteus("profile", "--from-csv", path, "--force", "-w", tiny.root)
+    assert "`tones/tones-l`" in ended.refused()
+    assert "was measured with another" in ended.refused()

@@ -1,6 +1,7 @@
 """The live view fits its terminal, says what is wrong without colours, and never keeps a line for itself."""
 
 import io
+import logging
 import re
 import threading
 from dataclasses import replace
@@ -11,6 +12,7 @@ from rich.console import Console
 from proteus_cli.cli.views.live_frames import frame
 from proteus_cli.cli.views.live_view import MAX_LINES, HoldableStream, LiveView
 from proteus_cli.domain.attainment import Attainment
+from proteus_cli.serving.logs import BriefLines
 from proteus_cli.serving.telemetry.snapshot import (
     DeviceSnapshot,
     FamilySnapshot,
@@ -23,8 +25,10 @@ SOME, NONE = Attainment.of(1000, 2, 0.995), Attainment.of(0, 0, 0.995)
 DIGITS = FamilySnapshot(0.05, 0.98, 1234.4, 1200.0, 1190.0, 0.002, 0.97, 0.041, 3, SOME, SOME)
 SIGNALS = FamilySnapshot(0.05, None, 4.26, 0.0, 0.0, None, None, None, 0, NONE, NONE)
 EVENTS = [
-    ServerEvent(10.0, ServerEventKind.PLAN, "digits: 1,200 qps is more than the plan carries"),
-    ServerEvent(70.0, ServerEventKind.PLAN, "digits: 900 qps for 5 s"),
+    ServerEvent(
+        10.0, ServerEventKind.PLAN, "cpu0: a → b (was warm)", "digits: 1,200 qps is more than the plan carries"
+    ),
+    ServerEvent(70.0, ServerEventKind.PLAN, "cpu0: b → a (was warm)", "digits: 900 qps for 5 s"),
 ]
 NOW = Snapshot(
     at_s=75.0,
@@ -57,7 +61,7 @@ def row(lines: list[str], name: str) -> list[str]:
 def many(number: int) -> dict[str, DeviceSnapshot]:
     """Devices of three kinds, of which one is lost."""
     devices = {f"gpu{at}": DeviceSnapshot((f"digits-{'sml'[at % 3]}",), at % 10 / 10, 2.0) for at in range(number)}
-    return {**devices, "gpu7": replace(devices["gpu7"], breaker="open", reason="its process died")}
+    return {**devices, "gpu7": replace(devices["gpu7"], breaker="open", reason="its process died", retry_s=4.2)}
 
 
 def test_families_and_devices_have_a_row_each() -> None:
@@ -65,8 +69,8 @@ def test_families_and_devices_have_a_row_each() -> None:
     assert lines[0] == "proteus ready · proteus · up 1 min · 7 in flight"
     assert row(lines, "digits ") == ["digits", "1,234", "1,200", "0.2%", "40%", "97.0%", "99.0%", "41.0 ms", "50.0 ms"]
     assert row(lines, "signals") == ["signals", "4.3", "0", "–", "–", "–", "–", "–", "50.0 ms"]
-    assert row(lines, "cpu0") == ["cpu0", "digits-l", "50.0%", "1.2", "closed"]
-    assert row(lines, "cpu1") == ["cpu1", "–", "0.0%", "–", "closed"]
+    assert row(lines, "cpu0") == ["cpu0", "digits-l", "50.0%", "1.2", "working"]
+    assert row(lines, "cpu1") == ["cpu1", "–", "0.0%", "–", "working"]
 
 
 def test_every_number_of_a_family_is_whole_in_eighty_columns() -> None:
@@ -80,8 +84,8 @@ def test_every_number_of_a_family_is_whole_in_eighty_columns() -> None:
 
 def test_the_last_changes_of_plan_are_told_newest_first() -> None:
     lines = drawn(NOW)
-    assert " ".join(lines[-2].split()) == "5 s ago plan digits: 900 qps for 5 s"
-    assert " ".join(lines[-1].split()) == "1 min ago plan digits: 1,200 qps is more than the plan carries"
+    assert " ".join(lines[-2].split()) == "5 s ago plan cpu0: b → a (was warm) · digits: 900 qps for 5 s"
+    assert " ".join(lines[-1].split()).startswith("1 min ago plan cpu0: a → b (was warm) · digits: 1,200 qps is more")
 
 
 def test_what_is_wrong_is_said_not_only_coloured() -> None:
@@ -92,7 +96,14 @@ def test_what_is_wrong_is_said_not_only_coloured() -> None:
     assert "1 LOST" in lines[0]
     devices = [line for line in lines if line.startswith("gpu")]
     assert devices[0].split()[0] == "gpu7"
-    assert devices[0].rstrip().endswith("LOST: its process died")
+    assert devices[0].rstrip().endswith("LOST, again in 4 s: its process died")
+
+
+def test_a_broken_variant_is_told_beside_its_device() -> None:
+    device = replace(NOW.devices["cpu0"], broken={"digits-xl": "it cannot be loaded"})
+    lines = drawn(replace(NOW, devices={"cpu0": device, "cpu1": NOW.devices["cpu1"]}))
+    assert "1 BROKEN" in lines[0]
+    assert row(lines, "cpu0")[-1] == "working; without digits-xl: it cannot be loaded"
 
 
 def test_emulated_devices_are_said_to_be() -> None:
@@ -116,7 +127,7 @@ def test_too_many_devices_are_put_together_by_what_they_host() -> None:
     lines = drawn(replace(NOW, devices=many(100)), lines=24)
     rows = [line for line in lines if "gpu" in line]
     assert [line.split()[0] for line in rows] == ["gpu7", "34", "32", "33"]
-    assert row(lines, "34 × gpu0")[1:] == ["digits-s", "45.0% ≤ 90%", "2.0", "closed"]
+    assert row(lines, "34 × gpu0")[1:] == ["digits-s", "45.0% ≤ 90%", "2.0", "working"]
 
 
 def test_what_does_not_fit_is_counted() -> None:
@@ -207,3 +218,27 @@ def test_no_color_is_heeded(monkeypatch: pytest.MonkeyPatch, *, no_color: bool) 
             assert asked.acquire(timeout=10)
     codes = {code for found in re.findall(r"\x1b\[([0-9;]*)m", stdout.getvalue()) for code in found.split(";")}
     assert (codes <= {"0", "1", "2"}) is no_color  # bold and dim
+
+
+def test_events_are_in_the_log_or_in_the_view_and_never_in_both() -> None:
+    for log_stream in (None, HoldableStream(io.StringIO())):
+        stdout, asked = io.StringIO(), threading.Semaphore(0)
+
+        def now(asked: threading.Semaphore = asked) -> Snapshot:
+            asked.release()
+            return NOW
+
+        with LiveView(stdout, log_stream, every_s=0.01)(now):
+            for _ in range(2):
+                assert asked.acquire(timeout=10)
+        assert ("b → a (was warm)" in stdout.getvalue()) is (log_stream is None)
+
+
+def test_log_lines_beside_the_view_are_brief_and_say_what_is_wrong() -> None:
+    record = logging.makeLogRecord({
+        "msg": "%s was lost", "args": ("cpu0",), "levelno": logging.WARNING, "levelname": "WARNING", "created": 0.0,
+        "name": "proteus.fleet", "fields": {"device": "cpu0"},
+    })  # fmt: skip
+    assert re.fullmatch(r"\d\d:00:00 WARNING cpu0 was lost", BriefLines().format(record))
+    record.levelno, record.levelname = logging.INFO, "INFO"
+    assert re.fullmatch(r"\d\d:00:00 cpu0 was lost", BriefLines().format(record))

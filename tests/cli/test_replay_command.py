@@ -48,6 +48,20 @@ def replayed(tiny: Tiny, trace: Path, *options: str) -> Any:
     return document
 
 
+def test_a_report_says_how_many_noisy_cells_it_goes_by(tiny: Tiny, trace: Path) -> None:
+    """Two devices share the profile of the first, and its cells count once."""
+    quiet = proteus("replay", trace, "-w", tiny.root)
+    assert "noisy" not in quiet.stdout
+    for device in DEVICES:
+        path = tiny.place.profile_path(device)
+        variants = msgspec.json.decode(path.read_bytes())["variants"]
+        for point in variants[0]["points"][:2]:
+            point["noise_frac"] = 0.3
+        change_json(path, variants=variants)
+    assert replayed(tiny, trace)["noisy_cells"] == 2
+    assert "noisy cells in profiles" in proteus("replay", trace, "-w", tiny.root).stdout
+
+
 # --- policies and batching
 
 

@@ -5,6 +5,7 @@ Its plans are not TensorRT's, and nothing here runs one.
 
 import ctypes
 import importlib
+import math
 import sys
 import weakref
 from collections.abc import Sequence
@@ -24,9 +25,11 @@ from proteus_cli.backends.tensorrt.building import build, key_of
 from proteus_cli.backends.tensorrt.cache import EngineRequest, find_or_build
 from proteus_cli.backends.tensorrt.progress import error_logger
 from proteus_cli.backends.tensorrt.timing_cache import timing_path
+from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.domain.engine import BuildOptions, Gpu
 from proteus_cli.errors import EngineError
 from proteus_cli.store import Workspace
+from proteus_cli.store.prepared_models import prepared
 
 # Its timing cache does nothing, as it tunes on the GPU later; it says so by a warning.
 pytestmark = pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
@@ -118,6 +121,15 @@ def test_a_variant_in_fp16_is_built_as_its_file_says(tmp_path: Path) -> None:
     ends = [tensor("x", ["n", 4], TensorProto.FLOAT16)], [tensor("y", ["n", 4], TensorProto.FLOAT16)]
     model = network(tmp_path, [helper.make_node("MatMul", ["x", "w"], ["y"])], *ends, w=weights)
     assert built(model, tmp_path)
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16])
+@pytest.mark.parametrize("shape", [(3, 8, 6), (3, 9, 7), (5, 4, 3)], ids=str)
+def test_a_model_that_is_prepared_for_pixels_is_built(shape: tuple[int, int, int], kind: int, tmp_path: Path) -> None:
+    ends = [tensor("x", ["n", *shape], kind)], [tensor("y", ["n", math.prod(shape)], kind)]
+    model = network(tmp_path, [helper.make_node("Flatten", ["x"], ["y"])], *ends)
+    pixels = ImageInput(size=(8, 6), scale=1 / 255, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
+    assert built(prepared(model, pixels, tmp_path / "prepared"), tmp_path)
 
 
 def test_external_data_beside_the_model_is_found(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -89,8 +90,7 @@ class LiveServer:
     def ended(self) -> dict[str, int]:
         """How many requests ended how, as the server says when it has stopped."""
         (line,) = [line for line in self.log.read_text().splitlines() if "requests by how they ended" in line]
-        counts = line.rpartition("how they ended ")[2].split()
-        return {outcome: int(number) for outcome, number in (count.split("=") for count in counts)}
+        return {outcome: int(number) for outcome, number in re.findall(r"(\w+)=(\d+)", line)}
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Tell it to stop, and wait for its exit code."""

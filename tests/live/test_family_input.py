@@ -1,6 +1,9 @@
 """A family of image models of different sizes and layouts is measured, planned and served with one UINT8 tensor."""
 
+import re
+import shutil
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 from command_line import proteus
 from live_server import LiveServer, serving
 from onnx import TensorProto, helper
+from PIL import Image
 from tiny import save_model, tensor
 from tritonclient import grpc, http
 from tritonclient.utils import InferenceServerException
@@ -127,6 +131,65 @@ def test_clients_send_pixels_whichever_variant_answers(client: Any) -> None:
     assert [text.decode().rpartition(":")[2] for text in best.ravel()] == ["red", "green"]
 
 
+def image_file(colour: tuple[int, int, int], kind: str) -> bytes:
+    made = BytesIO()
+    Image.new("RGB", (64, 48), colour).save(made, kind)
+    return made.getvalue()
+
+
+def files(library: Any, *each: bytes) -> list[Any]:
+    given = library.InferInput("image", [len(each), 1], "BYTES")
+    given.set_data_from_numpy(np.array(each, np.object_).reshape(-1, 1))
+    return [given]
+
+
+def outcomes(server: LiveServer) -> tuple[float, float]:
+    """Requests that ended in an outcome, and those that were refused."""
+    lines = server.get("/metrics").body.decode().splitlines()
+    return tuple(  # type: ignore[return-value]
+        sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+        for name in ("proteus_requests_total{", "proteus_refused_requests_total{")
+    )
+
+
+def test_clients_may_send_image_files(client: Any) -> None:
+    colours = (250, 10, 30), (0, 200, 255)
+    sent = [image_file(colour, kind) for colour, kind in zip(colours, ("PNG", "JPEG"), strict=True)]
+    answer = client.infer("colours", files(client.library, *sent))
+    np.testing.assert_allclose(answer.as_numpy("scores"), scores(images(np.array(colours))), atol=0.05)
+
+
+def test_image_files_and_pixels_may_come_in_turn(client: Any) -> None:
+    for _ in range(3):
+        expected = scores(images(np.array([[250, 10, 30]])))
+        for given in (
+            files(client.library, image_file((250, 10, 30), "PNG")),
+            inputs(client.library, images(np.array([[250, 10, 30]]))),
+        ):
+            found = client.infer("colours", given).as_numpy("scores")
+            np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_bad_image_ends_its_request_once_and_no_other(client: Any, server: LiveServer) -> None:
+    ended, refused = outcomes(server)
+    good = image_file((250, 10, 30), "PNG")
+    for bad, problem in (
+        (b"hello", "is neither JPEG nor PNG"),
+        (good[: len(good) // 2], "is damaged"),
+        (b"", "is neither"),
+    ):
+        with pytest.raises(InferenceServerException, match=f"image 1 of input `image` {problem}"):
+            client.infer("colours", files(client.library, good, bad))
+    client.infer("colours", files(client.library, good))
+    assert outcomes(server) == (ended + 1, refused + 3)
+
+
+def test_images_are_refused_in_json(server: LiveServer) -> None:
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": ["iVBORw0KGgo="]}
+    answer = server.infer("colours", msgspec.json.encode({"inputs": [tensor]}))
+    assert (answer.status, "not taken in JSON" in answer.document()["error"]) == (400, True)
+
+
 def test_the_family_is_described_as_clients_see_it(server: LiveServer) -> None:
     assert server.get("/v2/models/colours").document()["inputs"] == [
         {"name": "image", "datatype": "UINT8", "shape": [-1, 8, 6, 3]}
@@ -165,3 +228,18 @@ def test_emulated_devices_take_the_familys_tensor(root: Path) -> None:
     assert proteus("plan", "--demand", "1qps", "-o", plan, "-w", root).code == 0
     with serving(root, plan, "--emulate", "--replan=off") as live:
         assert live.get("/v2/models/colours").document()["inputs"][0]["shape"] == [-1, 8, 6, 3]
+
+
+def test_a_family_without_models_takes_the_made_up_tensor_and_no_images(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "w", ignore=shutil.ignore_patterns("*.onnx", "plans"))
+    catalog, plan = tmp_path / "w" / "engines" / "catalog.toml", tmp_path / "w" / "plans" / "p.json"
+    catalog.write_text(re.sub(r"onnx = .*\n", "", catalog.read_text()))
+    assert proteus("plan", "--demand", "1qps", "-o", plan, "-w", tmp_path / "w").code == 0
+    with serving(tmp_path / "w", plan, "--emulate", "--replan=off") as live:
+        (taken,) = live.get("/v2/models/colours").document()["inputs"]
+        assert taken == {"name": "x", "datatype": "FP32", "shape": [-1, 1]}
+        with http.InferenceServerClient(f"127.0.0.1:{live.port}") as client:
+            given = http.InferInput("x", [1], "BYTES")
+            given.set_data_from_numpy(np.array([image_file((1, 2, 3), "PNG")], np.object_))
+            with pytest.raises(InferenceServerException, match="must have datatype FP32"):
+                client.infer("colours", [given])

@@ -89,14 +89,17 @@ def test_it_shows_what_happens_while_a_trace_plays(browser: Browser, server: Liv
     before = inked(browser, "#chart-demand")
     with replaying(server):
         browser.until(lambda: all(number(cells[0]) > 50 for cells in browser.table("#families").values()))
-        browser.until(lambda: all(number(cells[1]) > 20 for cells in browser.table("#families").values()))
+        browser.until(lambda: all(number(cells[6]) > 20 for cells in browser.table("#families").values()))
         browser.until(lambda: any(number(cells[3]) > 0 for cells in browser.table("#devices").values()))
         change = browser.until(lambda: browser.all("#events .plan"))[0].text
+        assert " → " in change
+        assert "(loaded in " in change or "(was warm)" in change
         assert "more than was planned for" in change or "better for the last" in change
+        browser.until(lambda: len(browser.all("#chart-variants .legend li")) > len(FAMILIES))
         assert browser.all(".diagram .band")
         assert "The plan changed" in (browser.find("#news").get_attribute("textContent") or "")
     rows = browser.table("#families")
-    for family, (_, _, _, _, accuracy, _, p99, slo, _) in rows.items():
+    for family, (_, p99, slo, _, accuracy, *_) in rows.items():
         assert number(accuracy) / 100 <= max(ACCURACY[family].values())
         assert p99.endswith(("ms", "s"))
         assert slo == "1.20 s"
@@ -190,6 +193,51 @@ def test_it_fits_the_screen_and_can_be_read(browser: Browser, server: LiveServer
     assert faint == []
 
 
+def test_a_phone_shows_p99_and_slo_without_scrolling(browser: Browser, server: LiveServer) -> None:
+    browser.open(server.port, width=390)
+    browser.until(lambda: browser.all("#families tbody tr"))
+    ends = browser.run(
+        "return Object.fromEntries([...document.querySelectorAll('#families thead th')]"
+        ".map((head) => [head.textContent, head.getBoundingClientRect().right]))"
+    )
+    assert ends["p99"] < ends["SLO"] <= 390
+
+
+def test_the_plan_can_be_shown_as_planned(browser: Browser, server: LiveServer) -> None:
+    """Without traffic nothing is answered, so bands are thin; what is planned is as wide as ever."""
+    browser.open(server.port)
+    browser.until(lambda: browser.all(".diagram svg") and not browser.all(".diagram .band"))
+    assert re.search(r"text: 0 of [1-9][0-9.]* qps", titles(browser))
+    browser.find("#rates option[value=planned_qps]").click()
+    browser.until(lambda: browser.all(".diagram .band"))
+
+
+def titles(browser: Browser) -> str:
+    found: str = browser.run(
+        "return [...document.querySelectorAll('.diagram title')].map((t) => t.textContent).join('; ')"
+    )
+    return found
+
+
+def test_charts_fill_from_the_left(browser: Browser, server: LiveServer) -> None:
+    """From the start to two minutes after it, later to now, and at last the 15 minutes before now."""
+    browser.open(server.port)
+    assert browser.module(
+        """
+        const {Chart, KINDS} = await import("/ui/charts.js"), {Series} = await import("/ui/series.js");
+        const chart = new Chart(KINDS[0], () => {}), ranges = [];
+        document.body.append(chart.figure);
+        for (const uptime_s of [10, 500, 5000]) {
+          chart.show(new Series(), "", {unix_s: 10000, uptime_s, keeps_s: 900, families: {}});
+          await Promise.resolve();
+          const {min, max} = chart.plot.scales.x;
+          ranges.push([min, max]);
+        }
+        return ranges;
+        """
+    ) == [[9990, 10110], [9500, 10000], [9100, 10000]]
+
+
 # Texts that have less contrast with what is behind them than WCAG 2.2 asks for (1.4.3).
 CONTRASTS = """
 const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
@@ -228,7 +276,7 @@ def test_everything_can_be_reached_and_used_by_keys(browser: Browser, server: Li
             assert re.match(r"\d\d:\d\d:\d\d · ", said)  # a time, then values
             browser.press(Keys.ESCAPE)
             assert browser.text(readout) == ""
-    charts = ["demand", "violations", "accuracy", "p99"]
+    charts = ["demand", "variants", "violations", "accuracy", "p99"]
     expected = ["Skip to the numbers", "Families as a table", "family"]
     for chart in charts:
         expected += [f"chart-{chart} plot"]
@@ -271,7 +319,7 @@ def test_its_structure_makes_sense_without_eyes(browser: Browser, server: LiveSe
             assert node["name"]["value"], (node["role"]["value"], node.get("properties"))
     assert sum(node["role"]["value"] == "image" for node in nodes if not node["ignored"]) >= 5  # charts, picture
     lives = browser.run("return [...document.querySelectorAll('[aria-live], [role=status], [role=alert]')].length")
-    assert lives == 1 + 4  # news, and readouts, which speak when keys are pressed
+    assert lives == 1 + 5  # news, and readouts, which speak when keys are pressed
 
 
 def test_columns_become_series(browser: Browser, server: LiveServer) -> None:
@@ -282,11 +330,12 @@ def test_columns_become_series(browser: Browser, server: LiveServer) -> None:
         const {Series, stacked, means, scaled, sum} = await import("/ui/series.js");
         const feed = (server, unix_s, uptime_s, at_s, values, events = []) => ({
           server, unix_s, uptime_s, at_s, every_s: 1, keeps_s: 3, events, devices: {},
-          families: {f: {samples: {demand_qps: values}}, g: {samples: {demand_qps: values}}},
+          families: {f: {samples: {demand_qps: values, answered_qps: {v: values}}},
+            g: {samples: {demand_qps: values, answered_qps: {}}}},
         });
         const series = new Series(), said = [];
         const say = () => said.push(structuredClone(
-          [series.unix_s, series.column("demand_qps", "f"), series.column("demand_qps", "")]));
+          [series.unix_s, series.column("demand_qps", "f"), series.column("demand_qps", ""), series.variants]));
         series.append(feed("a", 1010, 10, [8, 9], [1, null], [{at_s: 8, kind: "plan", text: "why"}]));
         say();
         series.append(feed("a", 1012, 12, [10, 11], [3, 4]));
@@ -299,9 +348,9 @@ def test_columns_become_series(browser: Browser, server: LiveServer) -> None:
         """
     ) == [
         [
-            [[1008, 1009], [1, None], [2, 0]],
-            [[1009, 1010, 1011], [None, 3, 4], [0, 6, 8]],
-            [[1019.5], [7], [14]],
+            [[1008, 1009], [1, None], [2, 0], {"f": {"v": [1, None]}, "g": {}}],
+            [[1009, 1010, 1011], [None, 3, 4], [0, 6, 8], {"f": {"v": [None, 3, 4]}, "g": {}}],
+            [[1019.5], [7], [14], {"f": {"v": [7]}, "g": {}}],
         ],
         0, 0, [[4, 2], [3, 0]], [2, None], [0, 0],
         [{"unix_s": 0, "values": [1]}, {"unix_s": 1, "values": [2]}, {"unix_s": 3, "values": [5]}],
@@ -377,12 +426,12 @@ def test_a_lost_device_stands_out_in_words_and_on_the_time_axis(browser: Browser
     with serving(tiny.root, plan, "--executor", "process", "--replan", "off") as live:
         browser.open(live.port)
         browser.until(lambda: browser.all("#devices tbody tr"))
-        assert browser.table("#devices")["cpu1"][0] == "closed"
+        assert browser.table("#devices")["cpu1"][0] == "working"
         assert not browser.shows("#emulated")
         models.rename(elsewhere)
         process = live.status()["devices"]["cpu1"]["pid"]
         os.kill(process, signal.SIGKILL)
-        browser.until(lambda: browser.table("#devices")["cpu1"][0].startswith("✕ open: lost ("))
+        browser.until(lambda: browser.table("#devices")["cpu1"][0].startswith("✕ lost, trying again "))
         assert browser.text("#lost") == "1 lost"
         assert browser.find("#devices tbody tr.lost").text.startswith("cpu1")
         assert "✕ cpu1" in browser.run("return document.querySelector('.diagram .lost text').textContent")
@@ -390,7 +439,8 @@ def test_a_lost_device_stands_out_in_words_and_on_the_time_axis(browser: Browser
         assert browser.find("#news").get_attribute("textContent") == "Lost: cpu1."
         assert browser.run(CONTRASTS) == []
         elsewhere.rename(models)
-        browser.until(lambda: browser.table("#devices")["cpu1"][0] == "closed")
+        browser.until(lambda: browser.table("#devices")["cpu1"][0].startswith("working, without "))
+        assert "shapes-s" in browser.table("#devices")["cpu1"][0]  # it was tried out, too, when no model was there
         assert not browser.shows("#lost")
         assert browser.complaints() == []
         assert live.stop() == 0

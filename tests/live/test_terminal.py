@@ -106,16 +106,19 @@ def test_a_terminal_shows_families_and_devices_live_and_is_left_as_it_was(tiny: 
         connection.close()
         there.until(lambda: any(re.match(r"shapes +[0-9.]+ +[0-9.]+ +0\.0% +0% +70\.0%", line) for line in there.lines))
         assert any(re.match(r"tones +0 +0 +– +–", line) for line in there.lines)
-        assert any(re.match(r"cpu0 +shapes-s +[0-9.]+% +1\.0 +closed", line) for line in there.lines)
+        assert any(re.match(r"cpu0 +shapes-s +[0-9.]+% +1\.0 +working", line) for line in there.lines)
         assert there.stop() == 0
         assert there.is_as_before
     assert b"\x1b[?25l" not in there.said  # the cursor was never hidden
     assert b"\x1b[?1049h" not in there.said  # nor the screen exchanged
-    logged = [line for line in there.lines if " INFO proteus.server: " in line]
-    assert [line.split("server: ")[1].split()[0].rstrip(":,") for line in logged] == [
-        "starting", "ready", "draining", "requests", "drained",
+    logged = [match[1] for line in there.lines if (match := re.fullmatch(r"\d\d:\d\d:\d\d ([a-z].*)", line))]
+    starting, *loaded, ready_, draining, ended, stopped = logged
+    assert [re.sub(r" in \d+ ms$", "", line) for line in sorted(loaded)] == [
+        "loaded shapes-s on cpu0", "loaded tones-l on cpu1",
     ]  # fmt: skip
-    assert all(re.match(r"\d{4}-\d\d-\d\dT", line) for line in logged)  # whole, on lines of their own
+    assert (starting, ready_, draining) == ("starting", "ready", "draining: 0 requests inside")
+    assert (ended, stopped) == ("requests by how they ended: 20 served", "drained, stopped")
+    assert there.said.count(b"http://127.0.0.1") == 1
 
 
 def test_a_plain_terminal_shows_the_ready_line_only(tiny: Tiny) -> None:

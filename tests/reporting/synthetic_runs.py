@@ -61,7 +61,8 @@ def burst(policy: str, trace: str = "burst.csv") -> Report:
     """
     arrivals = np.concatenate([np.arange(400) / 20, np.arange(1200, 2400) / 60, np.arange(800, 1200) / 20])
     ended = [_in_burst(policy, place, float(at)) for place, at in enumerate(arrivals)]
-    replans = (Replan(at_s=21.0, reason="burst", solve_s=0.03, swaps=3),) if policy == "proteus" else ()
+    what = "cpu0: digits-l → digits-s (loaded in 80 ms)"
+    replans = (Replan(21.0, reason="burst", solve_s=0.03, swaps=3, what=what),) if policy == "proteus" else ()
     return reported(ended, policy=policy, trace=trace, devices=DEVICES, replans=replans)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from synthetic_runs import answer, burst, reported
 
 from proteus_cli.domain.attainment import Attainment
-from proteus_cli.domain.report import QUANTILES, DeviceSummary, LatencySummary, Report, Summary
+from proteus_cli.domain.report import QUANTILES, DeviceSummary, LatencySummary, Report, Summary, Window
 from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.reporting.measures import RequestColumns, summary, windows
 
@@ -293,6 +293,31 @@ def test_values_are_python_numbers_not_numpy_ones(ended: list[RequestRecord]) ->
 
 
 def _numbers(value: msgspec.Struct) -> list[float]:
-    found = [n for n in msgspec.structs.astuple(value) if n is not None and not isinstance(n, LatencySummary)]
+    found = [n for n in msgspec.structs.astuple(value) if n is not None and not isinstance(n, LatencySummary | dict)]
+    if isinstance(value, Window):
+        found += [count for by_variant in value.answers_by_variant.values() for count in by_variant.values()]
     latency = value.latency_s if isinstance(value, Summary) else None
     return found if latency is None else [*found, *msgspec.structs.astuple(latency)]
+
+
+def test_a_window_counts_answers_by_family_and_variant_and_late_ones_too() -> None:
+    run = reported([
+        answer(0.1, variant="l"), answer(0.2, variant="l", outcome=Outcome.LATE), answer(0.3, variant="s"),
+        answer(0.4, family="signals", variant="l"), RequestRecord("digits", 0.5, Outcome.DROPPED),
+        answer(1.5, variant="s"), answer(1.6),
+    ], duration_s=2.0)  # fmt: skip
+    assert [second.answers_by_variant for second in run.seconds] == [
+        {"digits": {"l": 2, "s": 1}, "signals": {"l": 1}},
+        {"digits": {"s": 1}},
+    ]
+
+
+def test_a_family_lists_the_variants_that_answered_the_most_accurate_first() -> None:
+    """The accuracy of a variant may differ between devices: its mean over the answers."""
+    run = reported([
+        answer(0.1, variant="s", accuracy=0.5), answer(0.2, variant="l", accuracy=0.9),
+        answer(0.3, variant="s", accuracy=0.6), answer(0.4, variant="x", accuracy=None),
+    ])  # fmt: skip
+    assert list(run.families["digits"].variants) == ["l", "s", "x"]
+    assert run.families["digits"].variants == {"l": 0.9, "s": near(0.55), "x": None}
+    assert run.families["signals"].variants == {}

@@ -14,7 +14,8 @@ from proteus_cli.errors import ArtefactError
 from proteus_cli.reporting.html_page import page, write_html
 from proteus_cli.reporting.line_plots import PlottedRun, accuracy, latency_cdf
 from proteus_cli.reporting.plot_style import line_style
-from proteus_cli.reporting.plots import PLOTS, Plot, inline_svgs, write_png
+from proteus_cli.reporting.plots import PLOTS, Plot, inline_svgs, plots_of, variant_svgs, write_png
+from proteus_cli.reporting.variant_plots import MAX_FAMILIES, answering_variants, over_time
 
 VOID = {"meta", "link", "br", "hr", "img"}
 PAIR = (burst("proteus"), burst("most-accurate"))
@@ -68,7 +69,7 @@ def test_the_page_nests_and_is_ready_for_phones_and_screen_readers() -> None:
     assert ("name", "viewport") in reader.attributes
     assert {"header", "main", "section", "figure", "figcaption", "footer"} <= set(reader.tags)
     assert "prefers-color-scheme: dark" in PAGE
-    assert PAGE.count('role="img"') == len(PLOTS)
+    assert PAGE.count('role="img"') == len(PLOTS) + 2  # and which variants answered, of two families
     drawn = [plot for plot in PLOTS if plot.has_lines]
     assert PAGE.count('<use href="#key0"/></svg>proteus') == PAGE.count("</svg>most-accurate") == len(drawn)
 
@@ -88,7 +89,7 @@ def test_tables_hold_the_numbers() -> None:
     assert ["SLO violations", "* 0.00 %", "30.00 %"] in rows
     assert ["latency p90", "30.0 ms", "30.0 ms"] in rows
     assert ["20–30 s", "60.0", "60.0", "90.00", "0.00", "30.0", "100.00", "50.00"] in rows
-    assert ["proteus", "21.0 s", "burst", "30.0 ms", "3"] in rows
+    assert ["proteus", "21.0 s", "cpu0: digits-l → digits-s (loaded in 80 ms)", "burst", "30.0 ms"] in rows
     families = next(place for place, row in enumerate(rows) if "goodput (qps)" in row)
     signals = rows.index(["signals", ""], families)
     assert [row[:3] for row in rows[signals + 1 : signals + 3]] == [
@@ -100,11 +101,12 @@ def test_tables_hold_the_numbers() -> None:
 def test_each_family_has_its_attainment_beside_its_target() -> None:
     """`most-accurate` drops 300 of 1000 signals: 70 % in time, and 300 of the 5 violations that 99.5 % allows."""
     rows = Reader(PAGE).rows
-    place = rows.index(["family, policy", "attainment (%)", "target (%)", "target met", "error budget used (%)"])
+    heads = ["p99 (ms)", "SLO (ms)", "attainment (%)", "target (%)", "target met", "error budget used (%)"]
+    place = rows.index(["family, policy", *heads])
     assert rows[place + 4 : place + 7] == [
         ["signals", ""],
-        ["proteus", "* 100.00", "99.5", "met", "* 0"],
-        ["most-accurate", "70.00", "99.5", "missed", "6,000"],
+        ["proteus", "30.0", "80.0", "* 100.00", "99.5", "met", "* 0"],
+        ["most-accurate", "30.0", "80.0", "70.00", "99.5", "missed", "6,000"],
     ]
     assert "<dt>error budget used</dt>" in PAGE
 
@@ -141,7 +143,7 @@ def test_hundreds_of_devices_are_shown_in_groups_only() -> None:
 
 def test_one_run_has_a_row_for_each_family_and_device() -> None:
     rows = Reader(page([burst("proteus")])).rows
-    assert [row[1] for row in rows if row[0] == "signals"] == ["100.00", "1,000"]
+    assert [row[1] for row in rows if row[0] == "signals"] == ["", "30.0", "1,000"]  # its variants are below the first
     assert [row[1] for row in rows if row[0] == "cpu0"] == ["1,000", "1,000"]
 
 
@@ -232,6 +234,50 @@ def test_axes_are_labelled_with_units() -> None:
         assert all(f">{text}" in drawn[name] for text in texts), name
 
 
+def test_which_variants_answered_is_drawn_for_each_family_and_run() -> None:
+    """The variants of the burst are in the colours of the legend; the other run never used the small ones."""
+    drawn = variant_svgs(PAIR)
+    assert set(drawn) == {"digits", "signals"}
+    large, small = answering_variants(PAIR)["digits"]
+    assert (large.name, large.shares) == ("digits-l", (0.4, 1.0))
+    assert large.accuracy == pytest.approx(0.98)
+    assert (small.name, small.shares) == ("digits-s", (0.6, 0.0))
+    root = ET.fromstring(drawn["digits"])  # noqa: S314 - our own
+    assert {"proteus", "most-accurate", "answers (qps)"} <= {element.text for element in root.iter("text")}
+    assert drawn["digits"].count(small.colour) == drawn["digits"].count(large.colour) > 0
+    assert ["digits-s", "88.20", "60.0 %", "0.0 %"] in Reader(PAGE).rows
+
+
+def test_answers_are_stacked_with_the_most_accurate_at_the_bottom() -> None:
+    """30 qps of digits in the burst: all of them by the small variant, on top of none by the large one."""
+    axes = Figure().add_subplot()
+    runs = PlottedRun.all_of(PAIR[:1])
+    over_time([axes], runs, "digits", answering_variants(PAIR[:1])["digits"], "black")
+    large, small = (np.asarray(area.get_paths()[0].vertices) for area in axes.collections)
+    busy = large[:, 0] == 25.5
+    assert set(large[busy][:, 1]) == {0.0}
+    assert set(small[small[:, 0] == 25.5][:, 1]) == {0.0, 30.0}
+    assert max(large[:, 1]) == 10.0
+
+
+def test_of_many_runs_and_families_only_so_many_are_drawn_and_all_are_listed() -> None:
+    ended = [answer(0.1 * n, family=f"f{n % 20}", variant=f"v{n % 20}", device="cpu0") for n in range(20 + 19)]
+    run = reported(ended)
+    assert list(variant_svgs([run])) == [f"f{n}" for n in range(MAX_FAMILIES)]  # that had two answers each
+    assert [row[0] for row in Reader(page([run])).rows].count("v19") == 1
+    text = page(MANY)
+    assert "Plots of the first 3 runs." in text
+    assert text.count("<title>Which variants of") == 2
+
+
+def test_a_single_family_or_device_has_no_heat_map() -> None:
+    ended = [answer(0.1, variant="l", device="cpu0")]
+    run = msgspec.structs.replace(reported(ended), families={"digits": reported(ended).families["digits"]})
+    assert [plot.name for plot in plots_of([run])] == ["demand", "accuracy", "violations", "latency"]
+    assert 'class="cells"' not in page([run])
+    assert 'class="cells"' in PAGE
+
+
 def test_the_latency_curve_ends_at_what_was_answered_at_all() -> None:
     """`most-accurate` drops 600 of 2000."""
     axes = Figure().add_subplot()
@@ -266,7 +312,7 @@ def test_small_losses_stay_apart_beside_large_ones() -> None:
 
 def test_pngs_hold_the_same_plots(tmp_path: Path) -> None:
     paths = write_png(tmp_path / "plots", PAIR)
-    assert [path.name for path in paths] == [f"{plot.name}.png" for plot in PLOTS]
+    assert [path.stem for path in paths] == [*(plot.name for plot in PLOTS), "variants"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
 

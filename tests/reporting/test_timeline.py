@@ -14,6 +14,7 @@ def test_merging_seconds_gives_the_ten_second_windows() -> None:
         assert joined.demand_qps == pytest.approx(window.demand_qps)
         assert joined.throughput_qps == pytest.approx(window.throughput_qps)
         assert joined.relative_accuracy == pytest.approx(window.relative_accuracy)
+        assert joined.answers_by_variant == window.answers_by_variant != {}
 
 
 def test_accuracy_weighs_by_answers_not_by_seconds() -> None:

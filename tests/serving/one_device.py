@@ -88,8 +88,10 @@ class World:
         controller = Controller({"f": SLO_S}, {device: 1}, live_policy_named("proteus"))
         self.executor = HeldExecutor(dtype)
         models: Any = {("f", "v"): None}
+        variants = {"v": 0.9, "never": 0.5}
+        served = ServedFamily("f", twice(dtype), SLO_S, max_rows=8, best_accuracy=0.9, variants=variants)
         self.plane = make_data_plane(
-            controller, [ServedFamily("f", twice(dtype), SLO_S, max_rows=8, best_accuracy=0.9)], [device],
+            controller, [served], [device],
             lambda _device, _on_lost: self.executor, clock, models=models, profiles={device: profile},
             refuses_non_finite=refuses_non_finite, is_emulated=is_emulated, max_timeout_s=max_timeout_s,
         )  # fmt: skip

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.command import Command
+from proteus_cli.cli.command import Command, Group
 from proteus_cli.cli.options import catalog as options
 from proteus_cli.cli.options import common
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from proteus_cli.variants.deriving import Parent
     from proteus_cli.variants.recipes import Recipe
 
-app = typer.Typer(help="Change the catalog of what can be served.", no_args_is_help=True)
+app = typer.Typer(
+    cls=Group, rich_markup_mode=None, help="Change the catalog of what can be served.", no_args_is_help=True
+)
 
 
 @app.command(cls=Command)

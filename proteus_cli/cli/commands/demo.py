@@ -20,7 +20,7 @@ BASE_FRAC = 0.16  # rate of the bundled trace outside its burst, over that of th
 HEADROOM = "1.5"  # more than the default: here the front end and the load share the cores with the models
 MAX_QPS = 2000.0  # what the load generator can send beside the server on a small machine
 
-Directory = Annotated[Path, typer.Argument(help="The directory of the demo's workspace.")]
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory of the demo's workspace.")]
 
 
 def demo(directory: Directory = Path("proteus-demo")) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from proteus_cli.cli import console
 
-Directory = Annotated[Path, typer.Argument(help="The directory of the workspace.")]
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory of the workspace.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
 
 

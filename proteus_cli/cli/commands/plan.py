@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.command import Group
+from proteus_cli.cli.command import Command, Group
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options import plan as options
 from proteus_cli.cli.options.defaults import flags
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from proteus_cli.planning.explain import Explanation
     from proteus_cli.planning.planner import Planner
 
-app = typer.Typer(cls=Group)
+app = typer.Typer(cls=Group, rich_markup_mode=None)
 
 
 @app.callback(invoke_without_command=True)
@@ -97,7 +97,7 @@ def plan(
     _deliver(planner, made, output or workspace.plans_dir / "plan.json", explains=explain, json=json)
 
 
-@app.command()
+@app.command(cls=Command)
 def diff(
     before: options.Before,
     after: options.After,

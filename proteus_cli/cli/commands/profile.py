@@ -29,6 +29,7 @@ def profile(
     max_batch: options.MaxBatch = 64,
     max_slots: options.MaxSlots = 4,
     accept_noise: options.AcceptNoise = False,
+    as_type: options.AsType = None,
     dry_run: options.DryRun = False,
     from_csv: options.FromCsv = None,
     slo: options.Slo = None,
@@ -53,24 +54,26 @@ def profile(
     workspace = Workspace(workspace_dir)
     if to_csv is not None:
         _export(workspace, to_csv)
-    elif from_csv is not None:
+    elif from_csv:
         # A default in proteus.toml is for workspaces that have no catalog yet; a flag is meant for this one.
         has_slos = workspace.catalog_path.exists() and "--slo" not in given
         _import(workspace, from_csv, None if has_slos else slo, force=force, json=json)
     else:
         from proteus_cli.cli.workflows.measuring import work_on
 
-        work = work_on(workspace, device, max_batch, max_slots, force=force, accepts_noise=accept_noise)
+        work = work_on(
+            workspace, device, max_batch, max_slots, as_type=as_type, force=force, accepts_noise=accept_noise
+        )
         _list(work, budget, json=json) if dry_run else _measure(workspace, work, budget, json=json)
 
 
-def _require_one_task(given: set[str], from_csv: Path | None, to_csv: Path | None) -> None:
+def _require_one_task(given: set[str], from_csv: "Sequence[Path] | None", to_csv: Path | None) -> None:
     """Raise `UsageError` if flags belong to another task than the one that was asked for."""
-    if from_csv is not None and to_csv is not None:
+    if from_csv and to_csv is not None:
         raise UsageError("Give one of `--from-csv` and `--to-csv`.", hint="without any, the devices are measured")
     if to_csv is not None:
         task, strange = "with `--to-csv`", options.MEASURING | options.IMPORTING | {"--force", "--json"}
-    elif from_csv is not None:
+    elif from_csv:
         task, strange = "with `--from-csv`", options.MEASURING
     else:
         task, strange = "without `--from-csv`", options.IMPORTING
@@ -103,13 +106,19 @@ def _measure(workspace: "Workspace", work: "Iterable[DeviceWork]", budget_s: flo
     _show([profile for each in work for profile in measured(workspace, catalog, each, budget_s)], catalog, json=json)
 
 
-def _import(workspace: "Workspace", path: Path, slo: str | None, *, force: bool, json: bool) -> None:
+def _import(workspace: "Workspace", paths: "Sequence[Path]", slo: str | None, *, force: bool, json: bool) -> None:
     from proteus_cli.profiling.csv_files import parse_rows
     from proteus_cli.profiling.importing import import_rows, parse_slos
+    from proteus_cli.profiling.merging import merged
+    from proteus_cli.units import format_percent
 
     slos = parse_slos(slo) if slo is not None else None
-    text, name = _read(path)
-    done = import_rows(workspace, parse_rows(text, name), slos, name=name, force=force)
+    texts = [_read(path) for path in paths]
+    both = merged([(name, parse_rows(text, name)) for text, name in texts])
+    done = import_rows(workspace, both.rows, slos, name=", ".join(name for _, name in texts), force=force)
+    if both.shared:
+        slower = f"slower by {format_percent(both.spread_frac)} at most"
+        console.say(f"{both.shared} cells stand in more than one file: the slower ones count, {slower}")
     for each in done:
         console.say(f"imported {each.device.type} → {workspace.profile_path(each.device.id)}")
     _show(done, workspace.catalog(), json=json)

@@ -42,6 +42,7 @@ def serve(
     replan: options.Replan = "auto",
     resume: options.Resume = True,
     plan_history: options.PlanHistory = 1000,
+    state: options.State = None,
     max_unavailable: options.MaxUnavailable = 0.5,
     drift_after: options.DriftAfter = common.unparsed("1min"),
     record: options.Record = False,
@@ -70,9 +71,11 @@ def serve(
     from proteus_cli.serving.transport.tokens import read_tokens
     from proteus_cli.store import Workspace
 
-    _require_compatible(flags(context), emulate=emulate, record=record, drift_after_s=drift_after)
+    _require_compatible(
+        flags(context), emulate=emulate, record=record, drift_after_s=drift_after, writes_elsewhere=state is not None
+    )
     stderr, live_view = _streams(view)
-    set_up(log_level or _level(), log_format, stderr)
+    set_up(log_level or _level(), log_format, stderr, beside_view=live_view is not None and sys.stderr.isatty())
     server = ServerOptions(
         host, port, grpc_port, max_body_bytes=int(max_body), max_connections=max_connections,
         max_timeout_s=max_timeout, drain_timeout_s=drain_timeout,
@@ -81,7 +84,7 @@ def serve(
         allowed_hosts=_hosts(allowed_hosts), otlp=otlp, otlp_sample=otlp_sample,
     )  # fmt: skip
     deployment = deployment_of(
-        plan, Workspace(workspace_dir), replan=replan, batching=batching,
+        plan, Workspace(workspace_dir, state), replan=replan, batching=batching,
         emulation=Emulation(fleet) if emulate else None, resume=resume, kept_plans=plan_history,
         in_processes=executor is options.ExecutorKind.PROCESS, max_unavailable_frac=max_unavailable,
         drift_after_s=drift_after, record=record, memory=memory, attainment=attainment,
@@ -89,9 +92,15 @@ def serve(
     run_server(deployment, server, _announce, live_view)
 
 
-def _require_compatible(given: set[str], *, emulate: bool, record: bool, drift_after_s: float) -> None:
+def _require_compatible(
+    given: set[str], *, emulate: bool, record: bool, drift_after_s: float, writes_elsewhere: bool
+) -> None:
     if "--fleet" in given and not emulate:
         raise UsageError("`--fleet` is for devices that are emulated.", hint="add `--emulate`, or leave out `--fleet`")
+    if record and writes_elsewhere:
+        raise UsageError(
+            "`--record` writes to the workspace, which `--state` leaves as it is.", hint="leave out one of both"
+        )
     if record and emulate:
         raise UsageError(
             "Emulated devices measure nothing that could be recorded.", hint="leave out `--record` or `--emulate`"

@@ -106,7 +106,7 @@ def make(
     _save(made, output, per_second=per_second)
 
 
-@app.command()
+@app.command(cls=Command)
 def info(trace: options.Trace, *, json: common.Json = False) -> None:
     """Show what a trace asks for: rates, families, burstiness."""
     from proteus_cli.cli.views.trace_table import trace_table

@@ -5,6 +5,8 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from proteus_cli.cli.options import completion
+
 # --- add
 
 FamilyName = Annotated[str, Argument(metavar="FAMILY", help="The family: new, or one of the catalog.")]
@@ -56,7 +58,12 @@ CalibrationRows = Annotated[
     ),
 ]
 Device = Annotated[
-    str, Option(help="Ids of devices to measure on, separated by commas; `all`: one CPU device of each type.")
+    str,
+    Option(
+        metavar="DEVICE,…",
+        autocompletion=completion.devices,
+        help="Ids of devices to measure on, separated by commas; `all`: one CPU device of each type.",
+    ),
 ]
 KeepAll = Annotated[
     bool, Option("--keep-all", help="Also keep what is not worth it here: for devices that are elsewhere.")

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
+from proteus_cli.cli.options import completion
 from proteus_cli.cli.options.defaults import load_defaults
 from proteus_cli.cli.options.memory import parse_memory
 from proteus_cli.cli.options.names import environment
@@ -29,6 +30,7 @@ Workspace = Annotated[
     Option(
         "--workspace",
         "-w",
+        metavar="DIR",
         envvar=environment("workspace"),
         is_eager=True,
         callback=load_defaults,
@@ -37,7 +39,8 @@ Workspace = Annotated[
 ]
 Json = Annotated[bool, Option("--json", help="Print one JSON document on stdout.")]
 Headroom = Annotated[
-    float, Option(min=1.0, envvar=environment("headroom"), help="Plan for this multiple of the demand.")
+    float,
+    Option(min=1.0, metavar="FACTOR", envvar=environment("headroom"), help="Plan for this multiple of the demand."),
 ]
 Memory = Annotated[
     dict[str, int] | None,
@@ -66,6 +69,7 @@ Fleet = Annotated[
     Option(
         envvar=environment("fleet"),
         metavar="TYPE:COUNT,…",
+        autocompletion=completion.fleets,
         show_default="the profiled devices",
         help="Assume these devices, such as `cpu:20,v100:10`. TYPE is that of a profiled device, or its id.",
     ),

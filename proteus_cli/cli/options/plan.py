@@ -6,6 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from proteus_cli.cli.options import completion
 from proteus_cli.cli.options.common import DURATION
 from proteus_cli.cli.options.names import environment
 
@@ -27,7 +28,13 @@ FromTrace = Annotated[
     Path | None, Option(metavar="TRACE", help="Plan for the demand in the busiest 10 s of this trace instead.")
 ]
 Policy = Annotated[
-    str, Option(envvar=environment("policy"), help="How to plan and adapt: proteus, most-accurate or least-accurate.")
+    str,
+    Option(
+        metavar="POLICY",
+        autocompletion=completion.policies,
+        envvar=environment("policy"),
+        help="How to plan and adapt: proteus, most-accurate or least-accurate.",
+    ),
 ]
 Strict = Annotated[bool, Option("--strict", help="Exit with code 3 if the plan cannot serve all of the demand.")]
 TimeLimit = Annotated[float, Option(**DURATION, help="The longest time that the solver may take.")]
@@ -52,11 +59,17 @@ Pin = Annotated[
     _fleet(metavar="DEVICE:VARIANT", help="Always host this variant on this device or type of devices. Repeatable."),
 ]
 Capacity = Annotated[
-    str, _fleet(metavar="p50|p95|p99|mean", help="Which of a batch's measured latencies capacities are computed from.")
+    str,
+    _fleet(
+        metavar="p50|p95|p99|mean",
+        autocompletion=completion.one_of("p50", "p95", "p99", "mean"),
+        help="Which of a batch's measured latencies capacities are computed from.",
+    ),
 ]
 SloFraction = Annotated[
     float | None,
     _fleet(
+        metavar="FRACTION",
         help="The largest part of the SLO that a batch may take, whatever its wait. By default it depends on the "
         "number of hosts of the family: a half with one, 0.92 with 60.",
         show_default=False,
@@ -69,6 +82,7 @@ Fairness = Annotated[
     str,
     _objective(
         metavar="total|maxmin",
+        autocompletion=completion.one_of("total", "maxmin"),
         help="If not all demand can be served: serve the most queries (total), or first serve the worst-served family "
         "as well as possible (maxmin).",
     ),
@@ -77,17 +91,23 @@ Objective = Annotated[
     str,
     _objective(
         metavar="mean|min-family",
+        autocompletion=completion.one_of("mean", "min-family"),
         help="Then maximize the mean accuracy of all queries, or first that of the family with the lowest.",
     ),
 ]
 Minimize = Annotated[
     str | None,
     _objective(
-        metavar="cost|power", help="Serve all demand at the lowest cost or power, instead of at the highest accuracy."
+        metavar="cost|power",
+        autocompletion=completion.one_of("cost", "power"),
+        help="Serve all demand at the lowest cost or power, instead of at the highest accuracy.",
     ),
 ]
 Current = Annotated[
-    Path | None, _objective(metavar="PLAN", help="Then load as few variants as possible after this plan.")
+    Path | None,
+    _objective(
+        metavar="PLAN", autocompletion=completion.plans, help="Then load as few variants as possible after this plan."
+    ),
 ]
 Pack = Annotated[bool, _objective("--pack", help="Then use as few devices as possible.")]
 Spares = Annotated[
@@ -109,7 +129,9 @@ MaxShare = Annotated[
     str | None,
     _limit(metavar="FRACTION", help="The largest part of a family's demand on one device: `0.5`, or by family."),
 ]
-Survive = Annotated[int, _limit(min=0, max=1, help="1: the plan serves no less when any one device is lost.")]
+Survive = Annotated[
+    int, _limit(min=0, max=1, metavar="N", help="1: the plan serves no less when any one device is lost.")
+]
 BudgetWatts = Annotated[float | None, _limit(metavar="WATTS", help="The most power that the devices may draw.")]
 BudgetCost = Annotated[float | None, _limit(metavar="COST", help="The most that the devices may cost per hour.")]
 
@@ -128,10 +150,21 @@ Explain = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    _answer("--output", "-o", show_default="plans/plan.json", help="The file to write the plan to; `-` is stdout."),
+    _answer(
+        "--output",
+        "-o",
+        metavar="FILE",
+        show_default="plans/plan.json",
+        help="The file to write the plan to; `-` is stdout.",
+    ),
 ]
 
 # --- plan diff
 
-Before = Annotated[Path, Argument(metavar="A", help="A plan: a path, or a name in plans/ or plans/history/.")]
-After = Annotated[Path, Argument(metavar="B", help="The plan to compare it with.")]
+Before = Annotated[
+    Path,
+    Argument(
+        metavar="A", autocompletion=completion.plans, help="A plan: a path, or a name in plans/ or plans/history/."
+    ),
+]
+After = Annotated[Path, Argument(metavar="B", autocompletion=completion.plans, help="The plan to compare it with.")]

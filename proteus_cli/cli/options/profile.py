@@ -5,14 +5,20 @@ from typing import Annotated
 
 from typer import Option
 
+from proteus_cli.cli.options import completion
 from proteus_cli.cli.options.common import DURATION
 from proteus_cli.cli.options.names import environment
 
-MEASURING = {"--device", "--budget", "--max-batch", "--max-slots", "--accept-noise", "--dry-run"}
+MEASURING = {"--device", "--budget", "--max-batch", "--max-slots", "--accept-noise", "--as-type", "--dry-run"}
 IMPORTING = {"--slo"}
 
 Device = Annotated[
-    str, Option(help="Ids of devices, separated by commas; `all` measures one device of each type for all of them.")
+    str,
+    Option(
+        metavar="DEVICE,…",
+        autocompletion=completion.devices,
+        help="Ids of devices, separated by commas; `all` measures one device of each type for all of them.",
+    ),
 ]
 Budget = Annotated[
     float | None,
@@ -23,9 +29,10 @@ Budget = Annotated[
         help="The time to measure each device in, such as `60s`; what plans use most comes first.",
     ),
 ]
-MaxBatch = Annotated[int, Option(min=1, help="The largest batch size to measure.")]
+MaxBatch = Annotated[int, Option(min=1, metavar="N", help="The largest batch size to measure.")]
 MaxSlots = Annotated[
-    int, Option(min=1, max=4, help="The most batches to run on a GPU at once. Fewer take less of its memory.")
+    int,
+    Option(min=1, max=4, metavar="N", help="The most batches to run on a GPU at once. Fewer take less of its memory."),
 ]
 AcceptNoise = Annotated[
     bool,
@@ -36,9 +43,21 @@ AcceptNoise = Annotated[
     ),
 ]
 DryRun = Annotated[bool, Option("--dry-run", help="Only list what would be measured, with an estimate of the time.")]
+AsType = Annotated[
+    str | None,
+    Option(
+        metavar="NAME",
+        help="The device type to store profiles under, so that machines of one make share them. It stays until another "
+        "one is given.",
+    ),
+]
 FromCsv = Annotated[
-    Path | None,
-    Option(metavar="CSV", help="Import profiles by device type instead of measuring; needs no models. `-` is stdin."),
+    list[Path] | None,
+    Option(
+        metavar="CSV",
+        help="Import profiles by device type instead of measuring; needs no models. `-` is stdin. Several, as from "
+        "machines of one make, are merged: the slower of two cells counts.",
+    ),
 ]
 Slo = Annotated[
     str | None,

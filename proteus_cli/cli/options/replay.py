@@ -5,37 +5,54 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from proteus_cli.cli.options import completion
 from proteus_cli.cli.options.common import DURATION, RATE
 from proteus_cli.cli.options.names import environment
 
 HEADROOM = 1.0  # policies that re-plan have forecasts of how arrivals scatter
 SIMULATED_ONLY = {"--batching", "--load-time", "--memory", "--jitter", "--fail"}
 
-Trace = Annotated[Path, Argument(help="The trace, a CSV file, gzipped or not.")]
-Url = Annotated[str | None, Option(help="Replay against the server at this URL.")]
+Trace = Annotated[Path, Argument(metavar="TRACE", help="The trace, a CSV file, gzipped or not.")]
+Url = Annotated[str | None, Option(metavar="URL", help="Replay against the server at this URL.")]
 Ca = Annotated[
     Path | None, Option(metavar="FILE", help="Trust servers whose certificate is signed by this certificate (PEM).")
 ]
 Serve = Annotated[
     Path | None,
-    Option(metavar="PLAN", help="Replay against a server that is started with this plan and stopped afterwards."),
+    Option(
+        metavar="PLAN",
+        autocompletion=completion.plans,
+        help="Replay against a server that is started with this plan and stopped afterwards.",
+    ),
 ]
 Emulate = Annotated[
     bool, Option("--emulate", help="With --serve: emulate the plan's devices, with the times of their profiles.")
 ]
 Plan = Annotated[
     Path | None,
-    Option(metavar="PLAN", help="Simulate from this plan.", show_default="a plan for the trace's first 10 s"),
+    Option(
+        metavar="PLAN",
+        autocompletion=completion.plans,
+        help="Simulate from this plan.",
+        show_default="a plan for the trace's first 10 s",
+    ),
 ]
 Policy = Annotated[
     str,
     Option(
+        metavar="POLICY,…",
+        autocompletion=completion.simulated_policies,
         envvar=environment("policy"),
         help="The policies to compare, separated by commas, or `all`; docs/policies.md lists them.",
     ),
 ]
 Batching = Annotated[
-    str | None, Option(help="The batching rule: proactive, aimd, nexus, greedy or static-N. Only in simulation.")
+    str | None,
+    Option(
+        metavar="RULE",
+        autocompletion=completion.one_of(*completion.BATCHING),
+        help="The batching rule: proactive, aimd, nexus, greedy or static-N. Only in simulation.",
+    ),
 ]
 LoadTime = Annotated[
     float | None,
@@ -49,6 +66,7 @@ Jitter = Annotated[
     str | None,
     Option(
         metavar="p90|p95|p99",
+        autocompletion=completion.one_of("p90", "p95", "p99"),
         help="Draw batch times from the profiled distribution, up to this percentile. Only in simulation.",
     ),
 ]
@@ -61,12 +79,17 @@ Fail = Annotated[
 ]
 ScaleTo = Annotated[float | None, Option(**RATE, help="Scale the trace, so that its busiest 10 s have this rate.")]
 Seed = Annotated[
-    int, Option(min=0, help="The seed for scaling, for jitter, and for traces that only count queries per second.")
+    int,
+    Option(
+        min=0, metavar="N", help="The seed for scaling, for jitter, and for traces that only count queries per second."
+    ),
 ]
 FailOn = Annotated[
     list[str] | None,
     Option(metavar="GATE", help="Exit with code 5 if this holds, such as `slo_violation_ratio>0.01`. Repeatable."),
 ]
-Output = Annotated[Path | None, Option("--output", "-o", help="Write the report as JSON; `-` is stdout.")]
+Output = Annotated[
+    Path | None, Option("--output", "-o", metavar="FILE", help="Write the report as JSON; `-` is stdout.")
+]
 Report = Annotated[Path | None, Option(metavar="HTML", help="Write the report as a page with plots.")]
 Png = Annotated[Path | None, Option(metavar="DIR", help="Write the plots as PNG files.")]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from proteus_cli.cli.options import completion
 from proteus_cli.cli.options.common import DURATION, SIZE
 from proteus_cli.cli.options.names import environment
 from proteus_cli.serving import logs
@@ -39,17 +40,28 @@ class ExecutorKind(StrEnum):
     PROCESS = "process"
 
 
-Plan = Annotated[Path, Argument(help="The plan to start with: a path, or a name in plans/.")]
+Plan = Annotated[
+    Path,
+    Argument(
+        metavar="PLAN",
+        autocompletion=completion.plans,
+        help="The plan to start with: a path, or a name in plans/.",
+    ),
+]
 
 # --- network
 
-Host = Annotated[str, _network(envvar=environment("host"), help="The address to listen on.")]
-Port = Annotated[int, _network(min=0, max=65535, envvar=environment("port"), help="The HTTP port; 0 picks a free one.")]
+Host = Annotated[str, _network(metavar="ADDRESS", envvar=environment("host"), help="The address to listen on.")]
+Port = Annotated[
+    int,
+    _network(min=0, max=65535, metavar="PORT", envvar=environment("port"), help="The HTTP port; 0 picks a free one."),
+]
 GrpcPort = Annotated[
     int | None,
     _network(
         min=0,
         max=65535,
+        metavar="PORT",
         envvar=environment("grpc_port"),
         show_default="no gRPC",
         help="The gRPC port; 0 picks a free one.",
@@ -63,7 +75,9 @@ NonFinite = Annotated[
         help="Serve requests and answers with NaN or infinity (pass), or make them errors (refuse).",
     ),
 ]
-MaxConnections = Annotated[int, _network(min=1, help="The most connections at a time; further ones are refused.")]
+MaxConnections = Annotated[
+    int, _network(min=1, metavar="N", help="The most connections at a time; further ones are refused.")
+]
 MaxTimeout = Annotated[
     float,
     _network(
@@ -95,6 +109,7 @@ Replan = Annotated[
     str,
     _adaptation(
         metavar="off|period=10s|auto",
+        autocompletion=completion.one_of("off", "period=10s", "auto"),
         envvar=environment("replan"),
         help="When to re-plan: never, at this interval, or when the plan no longer fits the demand.",
     ),
@@ -108,6 +123,15 @@ Resume = Annotated[
 ]
 PlanHistory = Annotated[
     int, _adaptation(min=0, metavar="N", help="How many of the plans that were in force to keep in plans/history/.")
+]
+State = Annotated[
+    Path | None,
+    _adaptation(
+        metavar="DIR",
+        envvar=environment("state"),
+        show_default="the workspace",
+        help="The directory to write plans/history/ and engines/built/ to. The workspace may then be read-only.",
+    ),
 ]
 MaxUnavailable = Annotated[
     float,
@@ -140,6 +164,8 @@ Executor = Annotated[
 Batching = Annotated[
     str | None,
     _devices(
+        metavar="RULE",
+        autocompletion=completion.one_of(*completion.BATCHING),
         show_default="greedy",
         help="The batching rule: greedy launches what waits; proactive waits for more while the SLO allows; aimd; "
         "nexus; static-N.",
@@ -156,6 +182,7 @@ Fleet = Annotated[
     str | None,
     _devices(
         metavar="TYPE:COUNT,…",
+        autocompletion=completion.fleets,
         show_default="those of the plan",
         help="With --emulate: the devices, such as `cpu:20,v100:10`. TYPE is that of a profiled device, or its id.",
     ),
@@ -195,6 +222,7 @@ OtlpSample = Annotated[
     _monitoring(
         min=0,
         max=1,
+        metavar="FRACTION",
         envvar=environment("otlp_sample"),
         help="The fraction of requests to trace, of those whose `traceparent` does not decide it.",
     ),

@@ -5,32 +5,50 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from proteus_cli.cli.options import completion
 from proteus_cli.cli.options.common import DURATION, RATE
 
 Families = Annotated[
     str | None,
     Option(
+        metavar="FAMILY[=SHARE],…",
+        autocompletion=completion.families,
         help="The families and their shares, such as `digits=0.7,signals=0.3`, or only their names.",
         show_default="those of the catalog, by weight",
     ),
 ]
-Seed = Annotated[int, Option(min=0, help="The seed: the same one makes the same trace.")]
+Seed = Annotated[int, Option(min=0, metavar="N", help="The seed: the same one makes the same trace.")]
 PerSecond = Annotated[
     bool, Option("--per-second", help="Write counts by second and family, which is a much shorter file.")
 ]
-Output = Annotated[Path, Option("--output", "-o", help="The file to write, gzipped if it ends in .gz; `-` is stdout.")]
-Trace = Annotated[Path, Argument(help="The trace, a CSV file, gzipped or not.")]
+Output = Annotated[
+    Path, Option("--output", "-o", metavar="FILE", help="The file to write, gzipped if it ends in .gz; `-` is stdout.")
+]
+Trace = Annotated[Path, Argument(metavar="TRACE", help="The trace, a CSV file, gzipped or not.")]
 
 # --- make
 
-Shape = Annotated[str, Argument(help="How the rate changes: constant, poisson, gamma, burst or diurnal.")]
+Shape = Annotated[
+    str,
+    Argument(
+        metavar="SHAPE",
+        autocompletion=completion.one_of(*completion.SHAPES),
+        help="How the rate changes: constant, poisson, gamma, burst or diurnal.",
+    ),
+]
 Rate = Annotated[float, Option(**RATE, help="The arrivals per second; burst, diurnal: those outside the peak.")]
 Peak = Annotated[float | None, Option(**RATE, help="The highest rate. Only for burst and diurnal.")]
 Duration = Annotated[float, Option(**DURATION, help="The length of the trace.")]
-Zipf = Annotated[float | None, Option(help="Give the k-th family a share in proportion to 1/k^ZIPF.")]
+Zipf = Annotated[
+    float | None, Option(metavar="EXPONENT", help="Give the k-th family a share in proportion to 1/k^ZIPF.")
+]
 GammaShape = Annotated[
     float | None,
-    Option(help="The shape parameter of the Gamma distribution; 1 is Poisson. Only for gamma.", show_default="0.05"),
+    Option(
+        metavar="SHAPE",
+        help="The shape parameter of the Gamma distribution; 1 is Poisson. Only for gamma.",
+        show_default="0.05",
+    ),
 ]
 Period = Annotated[
     float | None,
@@ -61,12 +79,13 @@ SHAPE_FLAGS = {
 
 # --- convert
 
-Sources = Annotated[list[Path], Argument(help="The traces to convert, gzipped or not; `-` is stdin.")]
+Sources = Annotated[list[Path], Argument(metavar="TRACE", help="The traces to convert, gzipped or not; `-` is stdin.")]
 Format = Annotated[
     str | None,
     Option(
         "--format",
         metavar="NAME",
+        autocompletion=completion.one_of(*completion.FORMATS),
         show_default="told by the first line",
         help="The format of the sources: arrivals, counts, counts-by-line, proteus-artifact, azure-functions-2019, "
         "azure-functions-2021, azure-llm, burstgpt or mooncake.",

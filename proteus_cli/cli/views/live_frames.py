@@ -17,25 +17,26 @@ _MAX_EVENTS = 4
 _MIN_LINES_FOR_EVENTS, _MIN_LINES_FOR_DEVICES = 9, 6
 _HIGH = 0.01  # of violations
 
-_BREAKERS = {"closed": "closed", "open": "LOST", "half-open": "probation"}
-_RANKS = tuple(reversed(_BREAKERS))  # lost devices are listed first
+_STATES = {"closed": "working", "open": "LOST", "half-open": "being tried out"}
+_RANKS = tuple(reversed(_STATES))  # lost devices are listed first
 
 FrameRow = tuple[Sequence[str], str]
 """Cells, and a style."""
 
 
-def frame(now: "Snapshot", columns: int, lines: int) -> RenderableType:
+def frame(now: "Snapshot", columns: int, lines: int, *, has_events: bool = True) -> RenderableType:
     """A picture of the server that fits a terminal of this size, with one line to spare."""
+    events = now.events if has_events else ()
     is_wide = columns >= WIDE_COLUMNS
     head = list(_head(now))
-    rows = _row_counts(lines - 1 - len(head), len(now.families), len(now.devices), len(now.events))
+    rows = _row_counts(lines - 1 - len(head), len(now.families), len(now.devices), len(events))
     families = [_family(name, of, is_wide=is_wide) for name, of in now.families.items()]
     parts: list[RenderableType] = [*head, _table(_FAMILIES[is_wide], _truncated(families, rows.families))]
     if rows.devices:
         devices = _devices(now.devices, rows.devices, is_wide=is_wide)
         parts += ["", _table(_DEVICES[is_wide], _truncated(devices, rows.devices))]
     if rows.events:
-        parts += ["", *(_event(event, now.at_s) for event in reversed(now.events[-rows.events :]))]
+        parts += ["", *(_event(event, now.at_s) for event in reversed(events[-rows.events :]))]
     return Group(*parts)
 
 
@@ -64,9 +65,11 @@ def _row_counts(lines: int, families: int, devices: int, events: int) -> _RowCou
 def _head(now: "Snapshot") -> Iterable[Text]:
     style = {"ready": "bold green", "draining": "bold yellow"}.get(now.state, "bold red")
     lost = sum(device.breaker == "open" for device in now.devices.values())
+    broken = len({variant for device in now.devices.values() for variant in device.broken})
     line = Text.assemble(
         ("proteus ", "bold"), (now.state, style), f" · {now.policy} · up {_ago(now.at_s)} · {now.inside:,} in flight",
-        (f" · {lost} LOST" if lost else "", "bold red"), no_wrap=True, overflow="ellipsis",
+        (f" · {lost} LOST" if lost else "", "bold red"), (f" · {broken} BROKEN" if broken else "", "bold red"),
+        no_wrap=True, overflow="ellipsis",
     )  # fmt: skip
     yield line
     if now.is_emulated:
@@ -111,19 +114,19 @@ def _budget(of: "FamilySnapshot") -> str:
 # --- devices
 
 _DEVICES = {
-    True: (("device", "left"), ("hosts", "left"), ("busy", "right"), ("batch", "right"), ("breaker", "left")),
+    True: (("device", "left"), ("hosts", "left"), ("busy", "right"), ("batch", "right"), ("state", "left")),
     False: (("device", "left"), ("hosts", "left"), ("busy", "right"), ("", "left")),
 }
 
 
 def _devices(devices: Mapping[str, "DeviceSnapshot"], count: int, *, is_wide: bool) -> list[FrameRow]:
-    """A row for each device, or if these are more than ``count``, for all that host the same variants."""
+    """A row for each device, or if these are more than ``count``, for all alike: in what they host, and in state."""
     ranked = sorted(devices.items(), key=lambda named: _RANKS.index(named[1].breaker))
     if len(ranked) <= count:
         return [_device(name, [of], is_wide=is_wide) for name, of in ranked]
-    alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    alike: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for name, of in ranked:
-        alike.setdefault((of.breaker, of.variants), []).append(name)
+        alike.setdefault((of.breaker, of.variants, tuple(of.broken)), []).append(name)
     return [_device(_named(names), [devices[name] for name in names], is_wide=is_wide) for names in alike.values()]
 
 
@@ -136,12 +139,25 @@ def _device(name: str, of: Sequence["DeviceSnapshot"], *, is_wide: bool) -> Fram
     loads, batches = [device.load for device in of], [device.mean_batch for device in of if device.mean_batch]
     load = _percent(sum(loads) / len(loads)) + (f" ≤ {max(loads):.0%}" if len(of) > 1 and is_wide else "")
     batch = f"{sum(batches) / len(batches):.1f}" if batches else UNKNOWN
-    hosts, breaker = ", ".join(of[0].variants) or UNKNOWN, _BREAKERS[of[0].breaker]
-    style = "" if of[0].breaker == "closed" else "bold red" if of[0].breaker == "open" else "yellow"
+    hosts, first = ", ".join(of[0].variants) or UNKNOWN, of[0]
+    style = "bold red" if first.breaker == "open" else "yellow" if first.breaker == "half-open" or first.broken else ""
     if not is_wide:
-        return (name, hosts, load, "" if of[0].breaker == "closed" else breaker), style
-    reason = f": {of[0].reason}" if of[0].reason else ""
-    return (name, hosts, load, batch, breaker + reason), style
+        return (name, hosts, load, _STATES[first.breaker] if style else ""), style
+    return (name, hosts, load, batch, _state(first)), style
+
+
+def _state(of: "DeviceSnapshot") -> str:
+    """``"LOST, again in 4 s: its process has ended"``, or ``"working, without digits-l: it cannot be loaded"``."""
+    text = _STATES[of.breaker]
+    if of.breaker == "open" and of.retry_s is not None:
+        text += f", again in {of.retry_s:.0f} s"
+    if of.reason:
+        text += f": {of.reason}"
+    if of.broken:
+        text += f"; without {', '.join(of.broken)}"
+    if len(of.broken) == 1:
+        text += f": {next(iter(of.broken.values()))}"
+    return text
 
 
 # --- parts
@@ -167,6 +183,7 @@ def _event(event: "ServerEvent", now_s: float) -> Text:
     style = "bold red" if event.kind == "device" else ""
     return Text.assemble(
         (f"{_ago(now_s - event.at_s):>7} ago  ", "dim"), (f"{event.kind}  ", "dim"), (event.text, style),
+        (f" · {event.reason}" if event.reason else "", "dim"),
         no_wrap=True, overflow="ellipsis",
     )  # fmt: skip
 

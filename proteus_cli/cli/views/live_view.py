@@ -78,7 +78,7 @@ class _Terminal(Console):
 
 
 class LiveView:
-    """Draws on ``stdout``; ``log_stream`` takes the log, if that goes to the same terminal."""
+    """Draws on ``stdout``; ``log_stream`` takes the log, where that goes to the same terminal and tells of events."""
 
     def __init__(
         self, stdout: TextIO, log_stream: HoldableStream | None = None, every_s: float = FRAME_EVERY_S
@@ -117,7 +117,7 @@ class LiveView:
         ) as live:
             while True:
                 lines = self._log_stream.take() if self._log_stream is not None else []
-                live.update(frame(now(), *console.size), refresh=not lines)
+                live.update(frame(now(), *console.size, has_events=self._log_stream is None), refresh=not lines)
                 if lines:
                     console.print(Text("".join(lines)), end="", soft_wrap=True)  # and the frame below them
                 if self._stop.wait(self._every_s):

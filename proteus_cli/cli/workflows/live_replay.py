@@ -14,6 +14,7 @@ import uvloop
 from proteus_cli.cli import console
 from proteus_cli.cli.options.names import environment
 from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import noisy_cells
 from proteus_cli.domain.report import Replan, Report
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
@@ -45,11 +46,15 @@ def replayed_on_local_servers(
             write_json(path, plan)
             console.say(f"starting a server with the policy {policy.name} …")
             with local_server(path, workspace.root, emulate=emulate) as url:
-                yield from replayed_against(url, arrivals, ca)
+                yield from replayed_against(url, arrivals, ca, noisy=noisy_cells(profiles.values()))
 
 
-def replayed_against(url: str, arrivals: Trace, ca: Path | None, attainment: float | None = None) -> Iterator[Report]:
+def replayed_against(
+    url: str, arrivals: Trace, ca: Path | None, attainment: float | None = None, *, noisy: int | None = None
+) -> Iterator[Report]:
     """The report of a replay against the server at a URL; ``attainment`` replaces the targets of the server.
+
+    ``noisy``: the number of noisy cells in its profiles, where they are known.
 
     After Ctrl-C no more requests are sent, and the report is on those that were. Raises `KeyboardInterrupt` after that
     report; `ServerError`; and `UsageError` for a bad ``ca``.
@@ -81,9 +86,10 @@ def replayed_against(url: str, arrivals: Trace, ca: Path | None, attainment: flo
         estimated=status.estimated,
         attainment=status.attainment_target if attainment is None else dict.fromkeys(status.slo_s, attainment),
         devices=list(status.pace),
-        replans=[Replan(at_s, c.reason, c.solve_s, c.swaps) for at_s, c in changes if at_s >= 0],
+        replans=[Replan(at_s, c.reason, c.solve_s, c.swaps, c.activated, c.what) for at_s, c in changes if at_s >= 0],
         generator_lag_s=load.lag_p99_s,
         interrupted=load.interrupted_s is not None,
+        noisy_cells=noisy,
     )
     if load.interrupted_s is not None:
         console.warn(f"interrupted after {load.interrupted_s:.1f} s of the trace: the report covers these")

@@ -5,13 +5,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from proteus_cli.backends.base import Backend, BuildContext, OnBuildProgress
 from proteus_cli.backends.discovery import discover, select
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.cli import console
-from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog, is_name
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile
+from proteus_cli.errors import UsageError
 from proteus_cli.profiling.jobs import MeasurementJob, measurement_jobs
 from proteus_cli.profiling.sweep import Sweep, accuracy_warnings, share
 from proteus_cli.settings import read_settings
@@ -25,23 +28,36 @@ ALL = "all"
 class DeviceWork:
     """What to measure on a device; ``alike`` are the devices of its type that share the result.
 
+    ``device_type``: the type to store them under.
+
     ``began_s``: when the work on it began, by `time.perf_counter`; a budget counts from then.
     """
 
     began_s: float
     device: Device
     alike: Sequence[Device]
+    device_type: str
     backend: Backend
     jobs: Sequence[MeasurementJob]
 
 
 def work_on(
-    workspace: Workspace, names: str, max_batch: int, max_slots: int, *, force: bool, accepts_noise: bool
+    workspace: Workspace,
+    names: str,
+    max_batch: int,
+    max_slots: int,
+    *,
+    as_type: str | None = None,
+    force: bool,
+    accepts_noise: bool,
 ) -> Iterator[DeviceWork]:
     """What to measure on each of the named devices; with ``force`` also what is current. Raises `ProteusError`.
 
-    ``accepts_noise`` as in `measurement_jobs`.
+    ``accepts_noise`` as in `measurement_jobs`. Profiles are stored under the type ``as_type``, else under the one that
+    they have, else under that of the device.
     """
+    if as_type is not None and not is_name(as_type):
+        raise UsageError(f"`{as_type}` is no name of a type.", hint="use letters, digits, `.`, `_`, `-`")
     catalog = workspace.catalog()
     chosen = select(discover(read_settings(workspace.root).devices), names)
     engines = BuildContext(workspace.built_dir, max_batch, console.say, _building)
@@ -51,7 +67,15 @@ def work_on(
         jobs = measurement_jobs(
             workspace, catalog, device, backend, max_batch, max_slots, force=force, accepts_noise=accepts_noise
         )
-        yield DeviceWork(began_s, device, alike, backend, jobs)
+        yield DeviceWork(began_s, device, alike, as_type or _stored_type(workspace, device), backend, jobs)
+
+
+def _stored_type(workspace: Workspace, device: Device) -> str:
+    """The type that the profile of a device has, where it is of this very device."""
+    if not workspace.profile_path(device.id).is_file():
+        return device.type
+    stored = workspace.profile(device.id).device
+    return stored.type if stored.is_like(device) else device.type
 
 
 def _grouped(devices: Sequence[Device], *, by_type: bool) -> list[list[Device]]:
@@ -64,7 +88,7 @@ def _grouped(devices: Sequence[Device], *, by_type: bool) -> list[list[Device]]:
 
 def measured(workspace: Workspace, catalog: Catalog, work: DeviceWork, budget_s: float | None) -> list[Profile]:
     """Measure a device, and write its profile and those of the devices that share it. Raises `ProteusError`."""
-    device = work.device
+    device, *alike = (replace(each, type=work.device_type) for each in (work.device, *work.alike))
     left_s = None if budget_s is None else budget_s - (time.perf_counter() - work.began_s)
     sweep = Sweep(workspace, device, work.backend, work.jobs, left_s)
     try:
@@ -83,9 +107,9 @@ def measured(workspace: Workspace, catalog: Catalog, work: DeviceWork, budget_s:
         )
     _say_what_was_measured(workspace, sweep)
     profile = workspace.profile(device.id)
-    for other in work.alike:
+    for other in alike:
         console.say(f"{other.id} is of the same type and shares this profile → {workspace.profile_path(other.id)}")
-    return [profile, *(share(workspace, profile, other) for other in work.alike)]
+    return [profile, *(share(workspace, profile, other) for other in alike)]
 
 
 def _say_what_was_measured(workspace: Workspace, sweep: Sweep) -> None:

@@ -81,7 +81,7 @@ def _require_here(measured: Device, here: Mapping[str, Device]) -> None:
         raise DeviceUnavailable(
             f"The plan uses `{measured.id}`, which is not on this machine (it has {', '.join(here)}).", hint=hint
         )
-    if (found.type, found.name) != (measured.type, measured.name):
+    if not found.is_like(measured):
         raise DeviceUnavailable(
             f"The profile of `{measured.id}` is of a {measured.type}, {measured.name}; here it is a {found.type}, "
             f"{found.name}.",

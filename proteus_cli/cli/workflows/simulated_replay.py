@@ -10,7 +10,14 @@ from proteus_cli.cli import console
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.demand import check_demand
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, estimated_families, with_load_time
+from proteus_cli.domain.profile import (
+    Profile,
+    accuracies,
+    best_accuracy,
+    estimated_families,
+    noisy_cells,
+    with_load_time,
+)
 from proteus_cli.domain.report import Replan, Report
 from proteus_cli.domain.request import RequestRecord
 from proteus_cli.domain.rules import Rules
@@ -65,6 +72,7 @@ def simulated(scenario: Scenario, policies: Iterable[Policy]) -> Iterator[Report
             devices=tuple(scenario.profiles),
             replans=replans,
             interrupted=until_s is not None,
+            noisy_cells=noisy_cells(scenario.profiles.values()),
         )
         if until_s is not None:
             console.warn(f"interrupted after {until_s:.1f} s of the trace: the report covers these")

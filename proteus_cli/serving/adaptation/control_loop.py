@@ -10,6 +10,8 @@ from typing import Protocol
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.change_text import hosting_text
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.record import Base, Observation, Origin
 from proteus_cli.errors import EngineError, NoFeasiblePlan, ProteusError, SolverLost
@@ -36,7 +38,10 @@ OTHER, BUG = "other", "bug"
 
 @dataclass(frozen=True, slots=True)
 class PlanChange:
-    """A change of plan: unix time, reason, seconds to solve and in total, variants loaded, and standbys activated."""
+    """A change of plan: unix time, reason, seconds to solve and in total, variants loaded, and standbys activated.
+
+    ``what`` says what changed on which devices.
+    """
 
     unix_s: float
     reason: str
@@ -45,6 +50,7 @@ class PlanChange:
     swaps: int
     origin: Origin = "demand"
     activated: int = 0
+    what: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,17 +188,22 @@ class ControlLoop:
         solve_s: float = 0.0,
         base: Base | None = None,
     ) -> PlanChange:
-        seen = self._observation()
+        seen, before = self._observation(), self._controller.plan
         engines = await self._fleet.deploy(plan)
-        loaded = sum(engine.load_s is not None for engine in engines)
+        load_s = {
+            (engine.device, VariantKey(engine.family, engine.variant)): engine.load_s
+            for engine in engines
+            if engine.load_s is not None
+        }
         change = PlanChange(
             unix_s=time.time(),
             reason=reason,
             solve_s=solve_s,
             total_s=self._clock() - start_s,
-            swaps=loaded,
+            swaps=len(load_s),
             origin=origin,
-            activated=len(engines) - loaded,
+            activated=len(engines) - len(load_s),
+            what=hosting_text(before, plan, load_s),
         )
         self.changes.append(change)
         self.totals.add(change)
@@ -203,8 +214,7 @@ class ControlLoop:
                 Adopted(plan, origin, reason, seen, change.solve_s, total_s, change.swaps, base, engines)
             )
         log.info(
-            "new plan after %.0f ms, %d loaded, %d activated: %s", change.total_s * 1e3, change.swaps,
-            change.activated, change.reason,
+            "new plan after %.0f ms: %s. Why: %s", change.total_s * 1e3, change.what, change.reason,
             extra=fields(
                 reason=change.reason, solve_s=change.solve_s, total_s=round(change.total_s, 6), swaps=change.swaps,
                 activated=change.activated, hosts=hosts(plan),

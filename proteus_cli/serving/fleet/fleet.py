@@ -14,7 +14,7 @@ from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.rollout import keys
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.record import EngineChange
 from proteus_cli.errors import BuildCancelled, DeviceLost, OutOfDeviceMemory
 from proteus_cli.serving.devices.executor import Executor, OpenDevice
@@ -94,6 +94,21 @@ class Fleet:
     def states(self) -> dict[str, tuple[str, str]]:
         """The state of each device's breaker, and why it isn't closed."""
         return {device: (breaker.state.value, breaker.reason or "") for device, breaker in self.breakers.items()}
+
+    def hostable_on(self, device: str) -> list[VariantProfile]:
+        """What a device can host; a profile may be older than the catalog, and have variants that are gone there."""
+        measured = self._profiles[device].variants
+        return [each for each in measured if each.points and each.key in self.loader.models]
+
+    def retry_s(self, device: str) -> float | None:
+        """When a lost device is opened again; None where it is not lost, or is tried out now."""
+        breaker = self.breakers[device]
+        if breaker.state is not BreakerState.OPEN:
+            return None
+        # It is needed where a family that it can host has no device that is there.
+        return breaker.retry_s(
+            is_needed=any(self._controller.is_lost(each.family) for each in self.hostable_on(device))
+        )
 
     # --- plans
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.breaker import BreakerEvent, BreakerState, hang_timeout_s
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile
+from proteus_cli.domain.profile import LatencyTable, Profile
 from proteus_cli.errors import DeviceLost, EngineError, ProteusError
 from proteus_cli.serving.devices.executor import Executor
 from proteus_cli.serving.fleet.fleet import Fleet
@@ -61,17 +61,14 @@ class Recovery:
                 self._fleet.lose(device, BreakerEvent.HUNG, "a batch that should have ended long ago has not")
         self._overdue = overdue
         for device, breaker in self._fleet.breakers.items():
-            if breaker.state is BreakerState.OPEN and now_s >= breaker.retry_s(is_needed=self._is_needed(device)):
+            retry_s = self._fleet.retry_s(device)
+            if retry_s is not None and now_s >= retry_s:
                 breaker.on(BreakerEvent.RETRIED, now_s)
                 self._start(device)
         for (device, key), breaker in self._fleet.broken.items():
             if breaker.state is BreakerState.OPEN and now_s >= breaker.retry_s():
                 breaker.on(BreakerEvent.RETRIED, now_s)
                 self._controller.engine_recovered(device, key)
-
-    def _is_needed(self, device: str) -> bool:
-        """A family that the device can host has no device that is there."""
-        return any(self._controller.is_lost(each.family) for each in self._measured(device))
 
     def _start(self, device: str) -> None:
         probation = asyncio.create_task(self._on_probation(device))
@@ -119,14 +116,9 @@ class Recovery:
         """What the device hosted, with the rows of its batches; then what else it can host, shortest load first."""
         hosted_before_loss = self._hosted_before_loss(device)
         yield from hosted_before_loss.items()
-        for each in sorted(self._measured(device), key=lambda each: each.load_s):
+        for each in sorted(self._fleet.hostable_on(device), key=lambda each: each.load_s):
             if each.key not in hosted_before_loss and not self._is_open(device, each.key):
                 yield each.key, 1
-
-    def _measured(self, device: str) -> list[VariantProfile]:
-        """What the device can host; a profile may be older than the catalog, and have variants that are gone there."""
-        models = self._fleet.loader.models
-        return [each for each in self._profiles[device].variants if each.points and each.key in models]
 
     def _hosted_before_loss(self, device: str) -> dict[VariantKey, int]:
         keys = {host.key: host.max_batch for host in self._fleet.hosted_before_loss.get(device, ())}

@@ -31,6 +31,7 @@ from proteus_cli.serving.grpc.protobuf_wire import (
 )
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.classification import highest_classes, packed, wants_classes
+from proteus_cli.serving.oip.images import image_rows, may_be_encoded, read_images
 from proteus_cli.serving.oip.parameters import InputParameters, OutputParameters, RequestParameters, checked
 from proteus_cli.serving.oip.tensors import DATATYPE_OF
 from proteus_cli.serving.requests.families import Families
@@ -39,6 +40,7 @@ from proteus_cli.serving.requests.query import (
     Classes,
     Form,
     Inputs,
+    InThreads,
     InTurns,
     Query,
     ReadInputs,
@@ -65,7 +67,7 @@ class RequestHead:
     """What a request says besides its tensors and id.
 
     ``places`` and ``sizes`` are in the order of the signature: the index of each input among the request's tensors, and
-    its bytes. ``usual`` is the query without an id and a deadline.
+    its bytes; no sizes, where the one input is of images. ``usual`` is the query without an id and a deadline.
     """
 
     places: tuple[int, ...]
@@ -107,11 +109,15 @@ class GrpcCodec:
             decoded = parse_request(outline.request)
             head = self._head(decoded)
             if not raw:
+                if not head.sizes:
+                    raise BadRequest("images come in raw_input_contents")
                 return head.query(request_id, timeout_s), self._typed(decoded, outline.values, head)
             if any(outline.values) or any(tensor.HasField("contents") for tensor in decoded.inputs):
                 raise BadRequest("tensors come either all in raw_input_contents, or all in contents")
             if len(rest) <= _MAX_HEAD_BYTES:
                 _remember(self._known, rest, head)
+        if not head.sizes:
+            return head.query(request_id, timeout_s), self._images(raw, head)
         if 0 <= tail <= _MAX_HEAD_BYTES and request_id is None and (len(raw[0]),) == head.sizes:
             _remember(self._starts, len(message), (bytes(message[:tail]), head.usual))
         return head.query(request_id, timeout_s), partial(self._raw, raw, head)
@@ -126,6 +132,14 @@ class GrpcCodec:
                 spec = self._families[head.usual.family].signature.inputs[at]
                 oip.require_bytes(spec.name, len(inputs[at]), head.usual.rows, spec)
         return inputs
+
+    def _images(self, raw: Sequence[Buffer], head: RequestHead) -> InTurns[Inputs]:
+        """How to read the one input of a request that has images."""
+        family, rows = self._families[head.usual.family], head.usual.rows
+        if len(raw) != 1:
+            raise BadRequest(f"raw_input_contents must hold 1 tensor of images; got {len(raw)}")
+        assert family.image is not None  # noqa: S101 - only of a family with one the sizes are unknown
+        return InThreads(read_images(raw[0], rows, family.image), rows * family.signature.inputs[0].row_bytes)
 
     def _typed(
         self, request: Any, values: Sequence[PackedValues | None], head: RequestHead
@@ -145,20 +159,25 @@ class GrpcCodec:
         return tuple(inputs)
 
     def _head(self, request: Any) -> RequestHead:
-        signature = self._require(request.model_name).signature
+        family = self._require(request.model_name)
+        signature = family.signature
         if request.model_version not in {"", oip.VERSION}:
             raise UnknownModel(
                 f"`{request.model_name}` has no version `{request.model_version}`; there is `{oip.VERSION}`"
             )
         tensors = request.inputs
         places = oip.in_order(signature, [tensor.name for tensor in tensors])
-        rows = oip.require_same(
-            [
-                oip.rows_of(spec.name, tensors[place].datatype, tensors[place].shape, spec)
-                for place, spec in zip(places, signature.inputs, strict=True)
-            ]
-        )
-        sizes = tuple([rows * _row_bytes(spec) for spec in signature.inputs])
+        sizes: tuple[int, ...] = ()
+        if tensors[0].datatype == oip.STRINGS and may_be_encoded(family.image):
+            rows = image_rows(tensors[0].name, tensors[0].shape)
+        else:
+            rows = oip.require_same(
+                [
+                    oip.rows_of(spec.name, tensors[place].datatype, tensors[place].shape, spec)
+                    for place, spec in zip(places, signature.inputs, strict=True)
+                ]
+            )
+            sizes = tuple([rows * _row_bytes(spec) for spec in signature.inputs])
         for tensor in tensors:
             checked(_parameters(tensor.parameters), InputParameters)
         outputs = _outputs(request, signature)

@@ -1,12 +1,16 @@
-"""Work that takes long, in turns of some milliseconds, between which others are served."""
+"""Work that takes long, in turns of some milliseconds, between which others are served, or in threads."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from typing import Any
 
-from proteus_cli.serving.requests.query import InTurns, Result
+from proteus_cli.serving.requests.query import InThreads, InTurns, Result, Steps
 from proteus_cli.serving.transport.turns import Turns
+
+THREADS = 2
+"""For the steps of all requests: each takes memory while it runs."""
 
 _tasks: set[asyncio.Task[None]] = set()  # the loop holds only weak references
 
@@ -20,6 +24,8 @@ def start(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
 
 async def result_of(work: InTurns[Result], turns: Turns, check: Callable[[], None] = lambda: None) -> Result:
     """The result of the work, each part of which waits for its turn. Raises what it raises, or ``check`` in between."""
+    if isinstance(work, InThreads):
+        return await _in_threads(work.steps, check)
     while True:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         turns.wait(partial(_begin, turn))
@@ -30,6 +36,29 @@ async def result_of(work: InTurns[Result], turns: Turns, check: Callable[[], Non
         except StopIteration as ended:
             result: Result = ended.value
             return result
+
+
+async def _in_threads(steps: Steps[Result], check: Callable[[], None]) -> Result:
+    loop, threads = asyncio.get_running_loop(), _threads()
+    while True:
+        check()
+        ended: list[Result] = await loop.run_in_executor(threads, _step, steps)
+        if ended:
+            return ended[0]
+
+
+def _step(steps: Steps[Result]) -> list[Result]:
+    """Do a step; returns the result once there is one. (A future can't hold a `StopIteration`.)"""
+    try:
+        next(steps)
+    except StopIteration as ended:
+        return [ended.value]
+    return []
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="images")
 
 
 def _begin(turn: "asyncio.Future[None]") -> None:

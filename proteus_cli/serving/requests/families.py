@@ -1,11 +1,12 @@
 """The families that the server offers, and whether they take requests now."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.control.controller import Controller
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
+from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.errors import UnknownModel
 from proteus_cli.serving.lifecycle import Lifecycle
 
@@ -15,9 +16,10 @@ class ServedFamily:
     """A family as clients see it: what it takes and gives, and its limits.
 
     A request has ``max_rows`` at most. ``best_accuracy`` is None where no variant was profiled. ``attainment`` is the
-    target that the catalog sets, and ``labels`` are its names for the classes of the first output. ``estimated``: some
-    of its accuracies are estimates. While the family is not ``is_loaded``, it takes no requests; nothing else changes,
-    so clients may load and unload it at any time.
+    target that the catalog sets, ``labels`` are its names for the classes of the first output, and ``image`` is the
+    family's input, where it has one of its own. ``estimated``: some of its accuracies are estimates. While the family
+    is not ``is_loaded``, it takes no requests; nothing else changes, so clients may load and unload it at any time.
+    ``variants`` are those that were profiled, with their accuracies, the most accurate first.
     """
 
     name: str
@@ -27,8 +29,10 @@ class ServedFamily:
     best_accuracy: float | None
     attainment: float = DEFAULT_ATTAINMENT
     labels: Sequence[str] = ()
+    image: ImageInput | None = None
     estimated: bool = False
     is_loaded: bool = True
+    variants: Mapping[str, float] = field(default_factory=dict)
 
 
 class Families:

@@ -61,6 +61,12 @@ class InTurns(Generic[Result]):
         self.steps, self.memory_bytes = steps, memory_bytes
 
 
+class InThreads(InTurns[Result]):
+    """Work of which each step takes long in C, without the GIL: it is done in a thread, and others are served."""
+
+    __slots__ = ()
+
+
 def drained(steps: Steps[Result]) -> Result:
     """The result of work, without its pauses."""
     while True:

@@ -13,12 +13,24 @@ import msgspec
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.domain.arrays import Buffer
+from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.classification import highest_classes, packed, wants_classes
+from proteus_cli.serving.oip.images import image_rows, may_be_encoded, read_images
 from proteus_cli.serving.oip.parameters import OutputParameters, problem, request_options
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
-from proteus_cli.serving.requests.query import Classes, Form, Inputs, InTurns, Query, ReadInputs, Steps, drained
+from proteus_cli.serving.requests.query import (
+    Classes,
+    Form,
+    Inputs,
+    InThreads,
+    InTurns,
+    Query,
+    ReadInputs,
+    Steps,
+    drained,
+)
 from proteus_cli.serving.rest.bodies import (
     InferRequest,
     InferResponse,
@@ -68,12 +80,14 @@ class _Layout(msgspec.Struct, frozen=True):
     """What an outline says: where the inputs are, how many bytes follow the JSON, and the query.
 
     Sources are in the order of the signature. ``has_id``: the id is one that was cut out, else it is the query's.
+    ``has_images``: the one input is of images.
     """
 
     sources: tuple[_Source, ...]
     binary_bytes: int
     query: Query
     has_id: bool
+    has_images: bool
 
     def slices(self, body: bytes | bytearray, json_length: int) -> tuple[Buffer, ...]:
         """The inputs of a request that has all of them behind its JSON."""
@@ -119,11 +133,18 @@ class RestCodec:
     """Decodes the requests of one ``family``, of ``max_rows`` rows at most, and encodes their answers.
 
     ``max_bytes`` is the most that so many rows need. A larger body is refused before it is decoded. The classes of the
-    first output have ``labels``.
+    first output have ``labels``. In place of the pixels of an ``image``, clients may send images.
     """
 
-    def __init__(self, family: str, signature: Signature, max_rows: int, labels: Sequence[str] = ()) -> None:
-        self.family, self._signature, self._labels = family, signature, labels
+    def __init__(
+        self,
+        family: str,
+        signature: Signature,
+        max_rows: int,
+        labels: Sequence[str] = (),
+        image: ImageInput | None = None,
+    ) -> None:
+        self.family, self._signature, self._labels, self._image = family, signature, labels, image
         self.max_bytes = oip.max_bytes(signature, max_rows)
         self._layouts: dict[tuple[bytes | int, ...], _Layout] = {}
         self._starts: dict[int, tuple[bytes, _Layout]] = {}  # JSON before binary tensors, by the size of the request
@@ -187,10 +208,12 @@ class RestCodec:
             layout = self._layout(request, binary_bytes)
             if sum(map(len, request.pieces)) <= _LONGEST_KNOWN:
                 _remember(self._layouts, request.key, layout)
+        query = layout.query if request.id is None or not layout.has_id else _with_id(layout.query, request.id)
+        if layout.has_images:
+            return query, self._images(layout, body, json_length)
         if not request.arrays and request.id is None and json_length <= _LONGEST_KNOWN:
             _remember(self._starts, len(body), (request.pieces[0], layout))
         self._last = _last(request, layout)
-        query = layout.query if request.id is None or not layout.has_id else _with_id(layout.query, request.id)
         if json_length > _AT_ONCE_BYTES:
             of_json = (values for values, source in zip(self._values, layout.sources, strict=True) if source.array >= 0)
             memory_bytes = query.rows * sum(values.row_bytes for values in of_json)
@@ -198,6 +221,12 @@ class RestCodec:
         if self._last is not None:
             return query, partial(self._values[0].read_short, body, *request.arrays[0], query.rows)
         return query, partial(drained, self._read(layout, body, json_length, request.arrays))
+
+    def _images(self, layout: _Layout, body: bytes | bytearray, json_length: int) -> InTurns[Inputs]:
+        """How to read the one input of a request that has images."""
+        assert self._image is not None  # noqa: S101 - only a family with one has such a layout
+        (images,), rows = layout.slices(body, json_length), layout.query.rows
+        return InThreads(read_images(images, rows, self._image), rows * self._signature.inputs[0].row_bytes)
 
     def _read(
         self, layout: _Layout, body: bytes | bytearray, json_length: int, arrays: Sequence[tuple[int, int]]
@@ -216,16 +245,20 @@ class RestCodec:
         decoded = _parsed(outline)
         require_unique_names(outline, _encode(decoded))
         order = oip.in_order(self._signature, [tensor.name for tensor in decoded.inputs])
-        rows = oip.require_same(
+        first = decoded.inputs[0]
+        has_images = first.datatype == oip.STRINGS and may_be_encoded(self._image)
+        rows = image_rows(first.name, first.shape) if has_images else oip.require_same(
             [
                 oip.rows_of(spec.name, decoded.inputs[place].datatype, decoded.inputs[place].shape, spec)
                 for place, spec in zip(order, self._signature.inputs, strict=True)
             ]
-        )
+        )  # fmt: skip
         sources: list[_Source] = []
         at = 0
         for tensor in decoded.inputs:
             size = _binary_size(tensor)
+            if size is None and has_images:
+                raise BadRequest(f"images are not taken in JSON: send input `{tensor.name}` as a binary tensor")
             if size is None:
                 sources.append(_Source(_array(tensor), 0, 0))
             else:
@@ -238,7 +271,7 @@ class RestCodec:
             raise BadRequest(f"{binary_bytes - at} bytes of binary data belong to no input")
         in_order = tuple([sources[place] for place in order])
         for spec, (array, start, end) in zip(self._signature.inputs, in_order, strict=True):
-            if array < 0:
+            if array < 0 and not has_images:
                 oip.require_bytes(spec.name, end - start, rows, spec)
         has_id = decoded.id == ID_PLACEHOLDER
         query = Query(
@@ -248,7 +281,7 @@ class RestCodec:
             request_options(decoded.parameters),
             None if has_id else decoded.id,
         )
-        return _Layout(in_order, binary_bytes, query, has_id)
+        return _Layout(in_order, binary_bytes, query, has_id, has_images)
 
     def _outputs(self, request: InferRequest) -> tuple[tuple[int, Form], ...]:
         by_default = request.parameters is not None and request.parameters.binary_data_output

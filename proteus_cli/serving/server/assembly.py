@@ -15,7 +15,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.drift import Drift
 from proteus_cli.control.topology.hosting import device_memory, slots_of
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.domain.profile import best_accuracy, estimated_families
+from proteus_cli.domain.profile import accuracy_by_variant, estimated_families
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
@@ -114,7 +114,7 @@ def _served_families(deployment: Deployment, hardware: Hardware) -> list[ServedF
 
     Raises `ArtefactError` where a family has not as many labels as classes.
     """
-    best = best_accuracy(deployment.profiles.values())
+    accuracies = accuracy_by_variant(deployment.profiles.values())
     estimated = estimated_families(deployment.profiles.values())
     max_rows = dict.fromkeys(deployment.catalog.names, 1)
     for measured in (variant for profile in deployment.profiles.values() for variant in profile.variants):
@@ -125,8 +125,10 @@ def _served_families(deployment: Deployment, hardware: Hardware) -> list[ServedF
             _require_as_many(family, labels, hardware.signatures[family].outputs[0])
     return [
         ServedFamily(
-            family.name, hardware.signatures[family.name], family.slo_s, max_rows[family.name], best.get(family.name),
-            family.attainment, deployment.labels.get(family.name, ()), estimated=family.name in estimated,
+            family.name, hardware.signatures[family.name], family.slo_s, max_rows[family.name],
+            max(accuracies.get(family.name, {}).values(), default=None), family.attainment,
+            deployment.labels.get(family.name, ()), None if family.name in hardware.stubs else family.input,
+            estimated=family.name in estimated, variants=accuracies.get(family.name, {}),
         )
         for family in deployment.catalog.families
     ]  # fmt: skip

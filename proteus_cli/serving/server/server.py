@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BackendUnavailable
 from proteus_cli.serving.adaptation.control_loop import hosts
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
-from proteus_cli.serving.lifecycle import LifecycleEvent, StoppedEarly
+from proteus_cli.serving.lifecycle import LifecycleEvent, StoppedEarly, running
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.server.assembly import (
@@ -29,8 +29,10 @@ from proteus_cli.serving.server.assembly import (
     open_hardware,
     open_telemetry,
 )
+from proteus_cli.serving.server.core_claims import Overlap, claiming, runtime_dir
 from proteus_cli.serving.server.deployment import Deployment, ServerOptions
 from proteus_cli.serving.server.front_ends import accepting_on, make_protocols, open_connections
+from proteus_cli.serving.server.service_manager import ServiceManager
 from proteus_cli.serving.server.signals import reloading_on_hangup, stopping_on_signals
 from proteus_cli.serving.telemetry.snapshot import Snapshot
 from proteus_cli.serving.transport.listening import is_loopback, listen, url_of
@@ -71,6 +73,7 @@ def serve(
             listeners = {"http": stack.enter_context(contextlib.closing(listen(options.host, options.port)))}
             if options.grpc_port is not None:
                 listeners["grpc"] = stack.enter_context(contextlib.closing(listen(options.host, options.grpc_port)))
+            _warn_of_shared_cores(stack.enter_context(claiming(_own_cores(deployment), runtime_dir())))
             runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
             runner.run(_serve(deployment, options, listeners, announce, view, tracing))
     except StoppedEarly:
@@ -88,10 +91,11 @@ async def _serve(
     tracing: "Tracing | None",
 ) -> None:
     log.info("starting", extra=fields(version=__version__, pid=os.getpid(), devices=list(deployment.plan.devices)))
-    stop, profiles = asyncio.Event(), ProfileStore(deployment.profiles)
+    stop, profiles, manager = asyncio.Event(), ProfileStore(deployment.profiles), ServiceManager.of(os.environ)
     drift = Drift(profiles, after_s=deployment.drift_after_s) if deployment.drift_after_s else None
     with stopping_on_signals(stop):
         async with (
+            running(manager.watch()),
             open_hardware(deployment) as hardware,
             open_data_plane(deployment, options, hardware, profiles, drift) as plane,
             open_adaptation(deployment, options, hardware, plane, profiles, drift, stop) as adaptation,
@@ -105,16 +109,33 @@ async def _serve(
                 with reloading_on_hangup(adaptation.manual_plans.reload):
                     _tune_garbage_collection()
                     plane.lifecycle.on(LifecycleEvent.WARMED_UP)
-                    _announce(listeners, options, plane, announce)
+                    manager.ready(_announce(listeners, options, plane, announce))
                     with view(lambda: telemetry.sampler.now) if view is not None else nullcontext():
                         await stop.wait()
                         stop_s = plane.clock() + options.drain_timeout_s
                         plane.lifecycle.on(LifecycleEvent.STOPPED)
+                        manager.stopping("draining")
                         connections.is_draining = True
                         await _drain(plane, stop_s)
             await connections.close(max(MIN_CLOSE_S, stop_s - plane.clock()))
             plane.lifecycle.on(LifecycleEvent.EMPTIED)
             _log_outcomes(plane)
+
+
+def _own_cores(deployment: Deployment) -> tuple[int, ...]:
+    """The cores of the devices; none where they are emulated."""
+    devices = () if deployment.emulated else deployment.devices
+    return tuple(core for device in devices for core in device.cores)
+
+
+def _warn_of_shared_cores(overlaps: Sequence[Overlap]) -> None:
+    for other in overlaps:
+        log.warning(
+            "another Proteus server (pid %d) serves from the same cores (%s): both are slower than planned",
+            other.pid,
+            ", ".join(map(str, other.cores)),
+            extra=fields(other_pid=other.pid, cores=list(other.cores)),
+        )
 
 
 def _tracing(options: ServerOptions) -> AbstractContextManager["Tracing | None"]:
@@ -140,12 +161,15 @@ def _tune_garbage_collection() -> None:
 
 def _announce(
     listeners: Mapping[str, socket.socket], options: ServerOptions, plane: DataPlane, announce: Callable[[str], None]
-) -> None:
+) -> str:
+    """Say that requests are taken, and at which URLs; returns what was announced."""
     if options.tokens is None and not all(map(is_loopback, listeners.values())):
         log.warning("every client that reaches this address may send requests; `--auth-tokens` asks for tokens")
     urls = [url_of(name, listener, uses_tls=options.tls is not None) for name, listener in listeners.items()]
-    log.info("ready at %s", " ".join(urls), extra=fields(urls=urls, hosts=hosts(plane.controller.plan)))
-    announce(" ".join([*urls, "emulated"] if plane.is_emulated else urls))
+    log.info("ready", extra=fields(urls=urls, hosts=hosts(plane.controller.plan)))
+    ready = " ".join([*urls, "emulated"] if plane.is_emulated else urls)
+    announce(ready)
+    return f"ready {ready}"
 
 
 async def _drain(plane: DataPlane, stop_s: float) -> None:
@@ -159,4 +183,5 @@ async def _drain(plane: DataPlane, stop_s: float) -> None:
 
 def _log_outcomes(plane: DataPlane) -> None:
     outcomes = {str(outcome): plane.counts.of_outcome(outcome) for outcome in Outcome}
-    log.info("requests by how they ended", extra=fields(**outcomes))
+    told = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items() if count) or "none"
+    log.info("requests by how they ended: %s", told, extra=fields(**outcomes))

@@ -1,6 +1,6 @@
 """The counters of the data plane at one moment. Their growth between two moments gives rates, loads and quantiles."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +43,15 @@ class Counters:
     def answer_rate(self, before: "Counters", family: str, variant: str, device: str) -> float:
         took_s, key = self.at_s - before.at_s, (family, variant, device)
         return (self.answers.get(key, 0) - before.answers.get(key, 0)) / took_s if took_s > 0 else 0.0
+
+    def variant_rates(self, before: "Counters", variants: Sequence[tuple[str, str]]) -> Floats:
+        """A row with one column for each of ``variants``, by family and name: the rate of `answers` on all devices."""
+        took_s, place = self.at_s - before.at_s, {key: at for at, key in enumerate(variants)}
+        rates = np.zeros((len(variants), 1))
+        for (family, variant, device), number in self.answers.items():
+            if (family, variant) in place and took_s > 0:
+                rates[place[family, variant]] += (number - before.answers.get((family, variant, device), 0)) / took_s
+        return rates
 
     def device_loads(self, before: "Counters") -> Floats:
         """For each device the fraction of time in which batches ran, and the mean rows of its batches (NaN: none)."""

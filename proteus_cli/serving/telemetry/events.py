@@ -31,8 +31,7 @@ class EventLog:
         self._notice_plans(sample, now_s)
         for device, (state, reason) in self._fleet.states().items():
             if state != self._states[device]:
-                text = f"{device}: {_STATES[state]}{reason and f' ({reason})'}"
-                self._add(sample, now_s, ServerEventKind.DEVICE, text)
+                self._add(sample, now_s, ServerEventKind.DEVICE, f"{device}: {_STATES[state]}", reason)
             self._states[device] = state
 
     def between(self, first: int, last: int) -> list[ServerEvent]:
@@ -47,8 +46,8 @@ class EventLog:
         unix_s = self._unix_s()
         for change in reversed(new):
             ago_s = min(max(0.0, unix_s - change.unix_s), now_s - self._start_s)  # the time of day may have been set
-            self._add(sample, now_s - ago_s, ServerEventKind.PLAN, change.reason)
+            self._add(sample, now_s - ago_s, ServerEventKind.PLAN, change.what, change.reason)
             self._last_change = change
 
-    def _add(self, sample: int, at_s: float, kind: ServerEventKind, text: str) -> None:
-        self._events.append((sample, ServerEvent(round(at_s - self._start_s, 3), kind, text)))
+    def _add(self, sample: int, at_s: float, kind: ServerEventKind, text: str, reason: str) -> None:
+        self._events.append((sample, ServerEvent(round(at_s - self._start_s, 3), kind, text, reason)))

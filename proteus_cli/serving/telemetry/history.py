@@ -30,6 +30,9 @@ class FamilySamples(Struct, frozen=True):
     accuracy: SampleValues
     p99_s: SampleValues
     waiting: SampleValues
+    answered_qps: Annotated[
+        Mapping[str, SampleValues], Meta(description="By variant: requests that it answered in time, per second.")
+    ]
 
 
 class FamilyHistory(Struct, frozen=True):
@@ -50,6 +53,7 @@ class FamilyHistory(Struct, frozen=True):
     waiting: Annotated[Count, Meta(description="Requests in the queues.")]
     attainment: Annotated[Attainment, Meta(description="Since the start.")]
     recent_attainment: Annotated[Attainment, Meta(description="Over the last 15 minutes.")]
+    variants: Annotated[Mapping[str, Fraction], Meta(description="Accuracies, the most accurate variant first.")]
     samples: FamilySamples
 
 
@@ -69,6 +73,8 @@ class DeviceHistory(Struct, frozen=True):
     mean_batch: Annotated[float | None, Meta(description="Rows.")]
     breaker: BreakerState
     reason: Annotated[str, Meta(description="Why the breaker is not closed.")]
+    retry_s: Annotated[float | None, Meta(description="Of a lost device: seconds until it is opened again.")]
+    broken: Annotated[Mapping[str, str], Meta(description="Variants that plans do without here, and why.")]
     samples: DeviceSamples
 
 

@@ -1,6 +1,7 @@
 """The last samples of a table, in memory that is allocated once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -9,13 +10,16 @@ from proteus_cli.domain.arrays import Floats
 SAMPLES = 900
 
 
-class SampleRing:
+Name = TypeVar("Name", bound=Hashable)
+
+
+class SampleRing(Generic[Name]):
     """The last `SAMPLES` tables with a row for each of ``names``; numbers that are not known are NaN.
 
     ``digits`` are the columns, each with the digits behind the point that it is read with.
     """
 
-    def __init__(self, names: Sequence[str], digits: Mapping[str, int]) -> None:
+    def __init__(self, names: Sequence[Name], digits: Mapping[str, int]) -> None:
         self.names, self.columns = names, tuple(digits)
         self._scale = 10.0 ** np.array(list(digits.values()))
         self._tables = np.full((SAMPLES, len(names), len(digits)), np.nan, np.float32)
@@ -23,11 +27,16 @@ class SampleRing:
     def put(self, number: int, table: Floats) -> None:
         self._tables[number % SAMPLES] = table
 
-    def read(self, numbers: Sequence[int]) -> dict[str, dict[str, list[float]]]:
+    def read(self, numbers: Sequence[int]) -> dict[Name, dict[str, list[float]]]:
         """By name and column, the values of the samples with these numbers."""
         tables = self._tables[[number % SAMPLES for number in numbers]].astype(np.float64)
         values = (np.round(tables * self._scale) / self._scale).transpose(1, 2, 0).tolist()
         return {name: dict(zip(self.columns, of, strict=True)) for name, of in zip(self.names, values, strict=True)}
+
+    @property
+    def width(self) -> int:
+        """The numbers of one sample."""
+        return len(self.names) * len(self.columns)
 
     @property
     def nbytes(self) -> int:

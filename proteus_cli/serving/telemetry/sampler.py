@@ -57,6 +57,7 @@ FAMILY_DIGITS = {
     "failed_qps": 2, "accuracy": 5, "p99_s": 6, "waiting": 0,
 }  # fmt: skip
 DEVICE_DIGITS = {"load": 4, "mean_batch": 2}
+VARIANT_DIGITS = {"answered_qps": 2}
 
 _RATES = 7  # the first columns of families, which are those of `Counters.families`
 
@@ -79,6 +80,8 @@ class MetricsSampler:
         self._start_s = clock()
         self._families = SampleRing(tuple(plane.families.by_name), FAMILY_DIGITS)
         self._devices = SampleRing(tuple(plane.fleet.workers), DEVICE_DIGITS)
+        variants = [(family, variant) for family, of in plane.families.by_name.items() for variant in of.variants]
+        self._variants = SampleRing(variants, VARIANT_DIGITS)
         self._at_s = np.zeros(SAMPLES)
         self._taken = 0
         first = read_counters(plane, self._start_s)
@@ -107,6 +110,7 @@ class MetricsSampler:
         p99_s = self._p99_s()
         self._families.put(self._taken, self._of_families(counters.family_rates(before), p99_s))
         self._devices.put(self._taken, counters.device_loads(before))
+        self._variants.put(self._taken, counters.variant_rates(before, self._variants.names))
         place = self._taken % SAMPLES
         self._at_s[place] = counters.at_s - self._start_s
         ended = counters.ended()
@@ -123,10 +127,14 @@ class MetricsSampler:
         are NaN, which msgspec writes as null. Raises `BadRequest`.
         """
         first = max(self._number(since), self._taken - SAMPLES)
-        columns = len(self._families.names) * len(FAMILY_DIGITS) + len(self._devices.names) * len(DEVICE_DIGITS)
+        columns = self._families.width + self._devices.width + self._variants.width
         last = min(self._taken, first + max(1, MAX_NUMBERS // max(1, columns)))
         numbers, now = range(first, last), self.now
-        families, devices = self._families.read(numbers), self._devices.read(numbers)
+        families, devices, variants = (
+            self._families.read(numbers),
+            self._devices.read(numbers),
+            self._variants.read(numbers),
+        )
         return History(
             server=self._server,
             cursor=f"{self._server}-{last}",
@@ -142,7 +150,17 @@ class MetricsSampler:
             uptime_s=round(self._clock() - self._start_s, 3),
             at_s=[round(float(self._at_s[number % SAMPLES]), 3) for number in numbers],
             families={
-                name: FamilyHistory(**_rounded(of, FAMILY_DIGITS), samples=FamilySamples(**families[name]))
+                name: FamilyHistory(
+                    **_rounded(of, FAMILY_DIGITS),
+                    variants=self._plane.families.by_name[name].variants,
+                    samples=FamilySamples(
+                        **families[name],
+                        answered_qps={
+                            variant: variants[name, variant]["answered_qps"]
+                            for variant in self._plane.families.by_name[name].variants
+                        },
+                    ),
+                )
                 for name, of in now.families.items()
             },
             devices={
@@ -156,7 +174,8 @@ class MetricsSampler:
     @property
     def nbytes(self) -> int:
         """Memory of the samples, which never grows."""
-        return self._families.nbytes + self._devices.nbytes + self._at_s.nbytes + self._ended.nbytes
+        rings = self._families.nbytes + self._devices.nbytes + self._variants.nbytes
+        return rings + self._at_s.nbytes + self._ended.nbytes
 
     def _number(self, cursor: str | None) -> int:
         if cursor is None:

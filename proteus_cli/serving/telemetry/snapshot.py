@@ -1,7 +1,7 @@
 """The server over the last seconds, as the terminal and the page show it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -19,11 +19,12 @@ class ServerEventKind(StrEnum):
 
 
 class ServerEvent(Struct, frozen=True):
-    """A change of plan or of a device: seconds since the server was ready, and what happened, for people."""
+    """A change of plan or of a device: seconds since the server was ready, what happened, and why, for people."""
 
     at_s: float
     kind: ServerEventKind
     text: str
+    reason: str = ""
 
 
 class Flow(NamedTuple):
@@ -68,7 +69,8 @@ class FamilySnapshot:
 class DeviceSnapshot:
     """A device lately: what it hosts, the fraction of time in which batches ran, their mean rows (None: none ran).
 
-    Its ``warm`` variants stand by.
+    Its ``warm`` variants stand by. ``broken``: variants that plans do without there, and why. A lost device is opened
+    again in ``retry_s`` seconds.
     """
 
     variants: tuple[str, ...]
@@ -77,6 +79,8 @@ class DeviceSnapshot:
     breaker: str = "closed"
     reason: str = ""
     warm: tuple[str, ...] = ()
+    retry_s: float | None = None
+    broken: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,10 @@ def make_snapshot(
     hosted: dict[str, list[str]] = {}
     for placement in controller.placements:
         hosted.setdefault(placement.device, []).append(placement.variant)
+    broken: dict[str, dict[str, str]] = {}
+    for (device, key), breaker in plane.fleet.broken.items():
+        if not breaker.is_closed:
+            broken.setdefault(device, {})[key.variant] = breaker.reason or ""
     return Snapshot(
         at_s=counters.at_s - start_s,
         state=plane.lifecycle.state.value,
@@ -127,6 +135,7 @@ def make_snapshot(
             name: DeviceSnapshot(
                 tuple(hosted.get(name, ())), min(1.0, load), _known(mean_batch), *breakers[name],
                 warm=tuple(sorted(key.variant for key in standbys.get(name, ()))),
+                retry_s=_until(plane.fleet.retry_s(name), counters.at_s), broken=broken.get(name, {}),
             )
             for name, (load, mean_batch) in zip(plane.fleet.workers, loads, strict=True)
         },
@@ -164,6 +173,10 @@ def _family(
         attainment=plane.counts.by_family[name].attainment(target),
         recent_attainment=Attainment.of(requests, violations, target),
     )
+
+
+def _until(at_s: float | None, now_s: float) -> float | None:
+    return None if at_s is None else max(0.0, at_s - now_s)
 
 
 def _known(value: float) -> float | None:

@@ -11,8 +11,10 @@ from builders import make_profile, near
 from jsonschema_rs import validator_for
 from one_device import World, run
 
+from proteus_cli.control.topology.breaker import Breaker
 from proteus_cli.control.topology.breaker import BreakerEvent as Device
 from proteus_cli.domain.attainment import Attainment
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.adaptation.control_loop import ControlLoop, PlanChange
@@ -26,7 +28,7 @@ from proteus_cli.serving.telemetry.snapshot import ServerEvent, ServerEventKind
 from proteus_cli.serving.telemetry.status import StatusSources, status
 
 NOW_S = 1_800_000_000.0
-COLUMNS = 12  # of one family, and of one device
+COLUMNS = 14  # of one family, of one device, and of two variants
 
 
 class Clock:
@@ -85,6 +87,38 @@ def test_a_sample_holds_the_rates_since_the_last_sample() -> None:
             "device": ["cpu0"], "family": ["f"], "variant": ["v"], "accuracy": [0.9], "planned_qps": [10],
             "answered_qps": [2.0],
         }  # fmt: skip
+
+    watched(test)
+
+
+def test_answers_are_sampled_by_variant() -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        await answer(world, 3)
+        clock.now_s = 0.5
+        history.sample()
+        clock.now_s = 1.5
+        history.sample()
+        family = history.feed().families["f"]
+        assert family.variants == {"v": 0.9, "never": 0.5}
+        assert family.samples.answered_qps == {"v": [6.0, 0.0], "never": [0.0, 0.0]}
+
+    watched(test)
+
+
+def test_a_lost_device_says_when_it_is_tried_again_and_which_variants_are_broken() -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        device, engine = world.fleet.breakers["cpu0"], Breaker(since_s=0.0)
+        world.fleet.broken["cpu0", VariantKey("f", "v")] = engine
+        seen = []
+        for second, event in enumerate([None, Device.DIED, Device.RETRIED], 1):
+            clock.now_s = float(second)
+            for breaker in (device, engine):
+                if event is not None:
+                    breaker.on(event, clock.now_s - 0.25, "it died")
+            history.sample()
+            found = history.feed().devices["cpu0"]
+            seen.append((found.retry_s, found.broken))
+        assert seen == [(None, {}), (0.25, {"v": "it died"}), (None, {"v": "it died"})]
 
     watched(test)
 
@@ -286,24 +320,25 @@ def test_the_feed_matches_the_openapi_document() -> None:
 
 
 def test_changes_of_plan_are_events_at_their_time_each_once() -> None:
-    changes = [PlanChange(NOW_S - 5, "before", 0.1, 0.1, 1)]
+    changes = [PlanChange(NOW_S - 5, "before", 0.1, 0.1, 1, what="cpu0: first")]
 
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         clock.now_s = 10.0
         history.sample()
         changes.extend(
-            PlanChange(NOW_S + at_s, reason, 0.1, 0.1, 1) for at_s, reason in ((10.5, "up"), (10.75, "down"))
+            PlanChange(NOW_S + at_s, reason, 0.1, 0.1, 1, what=f"cpu0: {reason}")
+            for at_s, reason in ((10.5, "up"), (10.75, "down"))
         )
         clock.now_s = 11.0
         history.sample()
         clock.now_s = 12.0
         history.sample()
         assert history.now.events == [
-            ServerEvent(0.0, ServerEventKind.PLAN, "before"),
-            ServerEvent(10.5, ServerEventKind.PLAN, "up"),
-            ServerEvent(10.75, ServerEventKind.PLAN, "down"),
-        ]  # fmt: skip
-        assert [event.text for event in history.feed().events] == ["before", "up", "down"]
+            ServerEvent(0.0, ServerEventKind.PLAN, "cpu0: first", "before"),
+            ServerEvent(10.5, ServerEventKind.PLAN, "cpu0: up", "up"),
+            ServerEvent(10.75, ServerEventKind.PLAN, "cpu0: down", "down"),
+        ]
+        assert [event.reason for event in history.feed().events] == ["before", "up", "down"]
 
     watched(test, changes=changes)
 
@@ -319,10 +354,10 @@ def test_the_loss_and_the_return_of_a_device_are_events() -> None:
             history.sample()
             states.append(history.now.devices["cpu0"].breaker)
         assert states == ["closed", "open", "open", "half-open", "closed"]
-        assert [(event.at_s, event.text) for event in history.now.events] == [
-            (2.0, "cpu0: lost (its process died)"),
-            (4.0, "cpu0: on probation (its process died)"),
-            (5.0, "cpu0: serves again"),
+        assert [(event.at_s, event.text, event.reason) for event in history.now.events] == [
+            (2.0, "cpu0: lost", "its process died"),
+            (4.0, "cpu0: on probation", "its process died"),
+            (5.0, "cpu0: serves again", ""),
         ]
 
     watched(test)
@@ -335,11 +370,11 @@ def test_events_are_sent_with_the_samples_that_noticed_them() -> None:
         clock.now_s = 1.0
         history.sample()
         cursor = history.feed().cursor
-        changes.append(PlanChange(NOW_S + 1.5, "more", 0.1, 0.1, 1))
+        changes.append(PlanChange(NOW_S + 1.5, "more", 0.1, 0.1, 1, what="cpu0: a → b"))
         clock.now_s = 2.0
         history.sample()
         feed = history.feed(cursor)
-        assert feed.events == [ServerEvent(1.5, ServerEventKind.PLAN, "more")]
+        assert feed.events == [ServerEvent(1.5, ServerEventKind.PLAN, "cpu0: a → b", "more")]
         assert history.feed(feed.cursor).events == []
 
     watched(test, changes=changes)

@@ -15,21 +15,33 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 const lineStyle = (place) => ({colour: `line${place % COLOURS}`, dash: DASHES[place % DASHES.length]});
 
 // Each kind of chart: its lines {label, colour, dash, fill, values}, for one family or, where that is "", for all.
+// `fill` is the opacity of the area below a line, in hexadecimal; where lines are `stacked`, it ends at the next line.
 export const KINDS = [
   {
     id: "demand", title: "Demand and throughput", unit: "qps", write: format.rate,
     lines: (series, family) => [
-      {label: "demand", colour: "line6", dash: [], fill: true, values: series.column("demand_qps", family)},
+      {label: "demand", colour: "line6", dash: [], fill: "30", values: series.column("demand_qps", family)},
       {label: "throughput", ...lineStyle(0), values: series.column("throughput_qps", family)},
       {label: "on time", colour: "line2", dash: [7, 4], values: series.column("goodput_qps", family)},
     ],
   },
   {
-    id: "violations", title: "SLO violations", unit: "requests per second, stacked", write: format.rate,
+    id: "variants", title: "Which variant answered", unit: "requests in time per second, stacked", write: format.rate, stacked: true,
+    lines: (series, family, history) => {
+      const answering = selectedFamilies(history, family).flatMap(([name, {variants}, place]) => {
+        const found = Object.keys(variants).filter((variant) => series.variants[name][variant].some((qps) => qps > 0));
+        return found.map((variant, rank) => ({label: variant, colour: `line${place % COLOURS}`, fill: shade(rank), values: series.variants[name][variant]}));
+      }).reverse();  // the most accurate of the first family at the bottom
+      const heights = stacked(answering.map(({values}) => values));
+      return answering.map(({values, ...line}, place) => ({...line, dash: [], values: heights[place], shown: values}));
+    },
+  },
+  {
+    id: "violations", title: "SLO violations", unit: "requests per second, stacked", write: format.rate, stacked: true,
     lines: (series, family) => {
       const values = OUTCOMES.map((outcome) => series.column(`${outcome}_qps`, family)), heights = stacked(values);
       return OUTCOMES.map((outcome, place) => (
-        {label: outcome, colour: outcome, dash: DASHES[place], fill: true, values: heights[place], shown: values[place]}
+        {label: outcome, colour: outcome, dash: DASHES[place], fill: "c0", values: heights[place], shown: values[place]}
       ));
     },
   },
@@ -54,6 +66,9 @@ export const KINDS = [
     ],
   },
 ];
+
+// The opacity of a family's variants, of which the most accurate has rank 0.
+const shade = (rank) => Math.round(230 * 0.62 ** rank).toString(16).padStart(2, "0");
 
 const selectedFamilies = (history, family) => (
   Object.entries(history.families).map(([name, of], place) => [name, of, place]).filter(([name]) => !family || name === family)
@@ -84,11 +99,12 @@ export class Chart {
   // Show what `series` has; `history` is the last answer of the server.
   show(series, family, history) {
     this.series = series;
-    this.now_s = history.unix_s;
-    this.span_s = Math.min(history.keeps_s, Math.max(MIN_SPAN_S, history.uptime_s));
+    // In the first minutes, charts fill from the left.
+    this.from_s = history.unix_s - Math.min(history.keeps_s, history.uptime_s);
+    this.to_s = Math.max(history.unix_s, this.from_s + MIN_SPAN_S);
     this.lines = this.kind.lines(series, family, history);
     const unit = typeof this.kind.unit === "string" ? this.kind.unit : this.kind.unit(family);
-    const shape = JSON.stringify([unit, this.lines.map(({label, colour: of, dash}) => [label, of, dash])]);
+    const shape = JSON.stringify([unit, this.lines.map(({label, colour: of, dash, fill}) => [label, of, dash, fill])]);
     if (shape !== this.shape) {
       this.shape = shape;
       this.unit.textContent = unit;
@@ -106,21 +122,22 @@ export class Chart {
       stroke: colour("soft"), font: "12px system-ui, sans-serif", ticks: {stroke: colour("rule"), width: 1},
       grid: {stroke: colour("grid"), width: 1},
     };
-    const {min, max} = this.kind;
+    const {min, max} = this.kind, bands = this.kind.stacked ? this.lines.slice(1).map((_, place) => ({series: [place + 1, place + 2]})) : [];
     this.plot = new uPlot({
       width: this.place.clientWidth || 300,
       height: HEIGHT,
       legend: {show: false},
       padding: [8, 34, 0, 0],  // half a label of the time axis
       cursor: {drag: {x: false, y: false}, y: false, points: {size: 7}, bind: UNBOUND},
-      scales: {x: {range: () => [this.now_s - this.span_s, this.now_s]}, y: {range: (_, low, high) => ranged(low, high, min, max)}},
+      bands,
+      scales: {x: {range: () => [this.from_s, this.to_s]}, y: {range: (_, low, high) => ranged(low, high, min, max)}},
       axes: [
-        {...axis, space: 70, size: 30, values: (_, times) => times.map((time) => format.clock(time).slice(0, this.span_s < 300 ? 8 : 5))},
+        {...axis, space: 70, size: 30, values: (_, times) => times.map((time) => format.clock(time).slice(0, this.to_s - this.from_s < 300 ? 8 : 5))},
         {...axis, size: 52, values: (_, values) => values.map((value) => value.toLocaleString("en"))},
       ],
       series: [{}, ...this.lines.map(({label, colour: of, dash, fill}) => ({
         label, stroke: colour(of), dash, width: fill ? 1 : 2, points: {show: false},
-        ...(fill ? {fill: `${colour(of)}${this.kind.id === "demand" ? "30" : "c0"}`} : {}),
+        ...(fill ? {fill: `${colour(of)}${fill}`} : {}),
       }))],
       hooks: {draw: [(plot) => this.drawMarks(plot)]},
     }, [[], ...this.lines.map(() => [])], this.place);
@@ -128,7 +145,7 @@ export class Chart {
     this.plot.over.addEventListener("pointerleave", () => this.onCursor(null));
     this.legend.replaceChildren(...this.lines.map(({label, colour: of, dash, fill}) =>
       element("li", {}, svgElement("svg", {viewBox: "0 0 29 12", "aria-hidden": "true"},
-        svgElement("line", {x1: 0, x2: 29, y1: 6, y2: 6, stroke: colour(of), "stroke-width": fill ? 8 : 2.5, "stroke-opacity": fill ? 0.6 : 1,
+        svgElement("line", {x1: 0, x2: 29, y1: 6, y2: 6, stroke: colour(of), "stroke-width": fill ? 8 : 2.5, "stroke-opacity": fill ? Math.max(0.2, parseInt(fill, 16) / 255) : 1,
           "stroke-dasharray": fill ? "" : dash.join(" ")})), label)));
   }
 
@@ -167,7 +184,7 @@ export class Chart {
     }
     this.plot.setCursor({left: this.plot.valToPos(time_s, "x"), top: 10}, false);
     const texts = this.lines.map(({label, values, shown}) => `${label} ${this.kind.write((shown ?? values)[at])}`);
-    const near = this.series.events.filter(({unix_s}) => Math.abs(unix_s - time_s) <= 1).map(({kind, text}) => `${kind}: ${text}`);
+    const near = this.series.events.filter(({unix_s}) => Math.abs(unix_s - time_s) <= 1).map(({kind, text, reason}) => `${kind}: ${[text, reason].filter(Boolean).join(". ")}`);
     this.readout.textContent = [format.clock(time_s), ...texts, ...near].join(" · ");
   }
 

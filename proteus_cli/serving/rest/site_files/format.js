@@ -21,6 +21,8 @@ export const duration = known((seconds) => {
   return `${seconds.toFixed(2)} s`;
 });
 
+export const wait = known((seconds) => (seconds < 1 ? "now" : `in ${Math.round(seconds)} s`));
+
 export const clock = (unix_s) => hours.format(new Date(unix_s * 1000));
 
 export function span(seconds) {

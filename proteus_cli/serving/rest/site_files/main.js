@@ -12,7 +12,7 @@ const byId = (id) => document.getElementById(id);
 const CHANGE_PAUSE_S = 60;
 const STATES = {ready: "ready", starting: "wait", draining: "wait", gone: "lost"};
 
-const series = new Series(), choice = byId("family");
+const series = new Series(), choice = byId("family"), rates = byId("rates");
 const announced = {};  // the state, losses and change that screen readers were told last
 let latest = null, unreachableSince_s = 0, pointed_s = null, diagramWidth = 0;
 
@@ -90,7 +90,7 @@ function show() {
 
 function drawDiagram() {
   diagramWidth = byId("diagram").clientWidth;
-  diagram.show(byId("diagram"), latest.flows, Object.keys(latest.families), latest.devices);
+  diagram.show(byId("diagram"), latest.flows, Object.keys(latest.families), latest.devices, rates.value);
 }
 
 function showFacts() {
@@ -153,7 +153,7 @@ function badge(text, className) {
   setText(place, text);
 }
 
-choice.addEventListener("change", () => latest && show());
+for (const chosen of [choice, rates]) chosen.addEventListener("change", () => latest && show());
 for (const query of ["(prefers-color-scheme: dark)", "(forced-colors: active)"])
   matchMedia(query).addEventListener("change", () => {
     for (const chart of charts) chart.shape = "";

@@ -5,13 +5,14 @@ import {BREAKERS, svgElement} from "./tables.js";
 
 const COLOURS = 7, NODE_WIDTH = 10, GAP = 8, MIN_HEIGHT = 17, BANDS_HEIGHT = 260;
 
-// Nodes and bands, without coordinates. Devices come in the order of the families that they serve.
-export function graph(flows, families, devices) {
+// Nodes and bands, without coordinates. Devices come in the order of the families that they serve. `shown` is the column
+// of flows that is the rate of bands.
+export function graph(flows, families, devices, shown) {
   const columns = [[], [], []], bands = [], nodes = new Map();
   const node = (column, key, more) => {
     const id = `${column} ${key}`;
     if (!nodes.has(id)) {
-      nodes.set(id, {key, rate: 0, ...more});
+      nodes.set(id, {key, rate: 0, answered_qps: 0, planned_qps: 0, ...more});
       columns[column].push(nodes.get(id));
     }
     return nodes.get(id);
@@ -20,11 +21,14 @@ export function graph(flows, families, devices) {
   const order = flows.family.map((_, at) => at).sort((one, other) =>
     families.indexOf(flows.family[one]) - families.indexOf(flows.family[other]) || flows.accuracy[other] - flows.accuracy[one]);
   for (const at of order) {
-    const family = node(0, flows.family[at]), rate = flows.answered_qps[at], {colour} = family;
+    const family = node(0, flows.family[at]), rate = flows[shown][at], {colour} = family;
     const variant = node(1, `${flows.family[at]} ${flows.variant[at]}`,
       {label: flows.variant[at], more: format.percent(flows.accuracy[at]), colour});
     const device = node(2, flows.device[at], {label: flows.device[at]});
-    for (const each of [family, variant, device]) each.rate += rate;
+    for (const each of [family, variant, device]) {
+      each.rate += rate;
+      for (const column of ["answered_qps", "planned_qps"]) each[column] += flows[column][at];
+    }
     const known = bands.find((band) => band.from === family && band.to === variant);
     if (known) known.rate += rate;
     else bands.push({from: family, to: variant, rate, colour});
@@ -38,9 +42,9 @@ export function graph(flows, families, devices) {
   return {columns, bands};
 }
 
-export function show(place, flows, families, devices) {
+export function show(place, flows, families, devices, shown) {
   const width = Math.max(280, place.clientWidth), isNarrow = width < 560;
-  const {columns, bands} = graph(flows, families, devices);
+  const {columns, bands} = graph(flows, families, devices, shown);
   const total = columns[0].reduce((sum, {rate}) => sum + rate, 0);
   const scale = total ? BANDS_HEIGHT / total : 0;
   for (const column of columns) for (const node of column) node.height = Math.max(MIN_HEIGHT, node.rate * scale);
@@ -77,14 +81,16 @@ function stack(column, x, top, scale) {
 
 function nodeElement(node, column, isNarrow, {middle, last, width}) {
   const room = [middle, last - middle, width - last][column] - NODE_WIDTH - 10;
-  const texts = [node.label, ...(isNarrow ? [] : [node.more ?? "", column === 1 ? "" : `${format.rate(node.rate)} qps`])].filter(Boolean);
+  const texts = [node.label, ...(isNarrow ? [] : [node.more ?? "", column === 1 ? "" : rates(node)])].filter(Boolean);
   const label = svgElement("text", {x: node.x + NODE_WIDTH + 5, y: node.y + node.height / 2, dy: ".35em"}, fitted(texts[0], room));
   if (texts.length > 1 && (texts.join(" ").length * 7.2) < room) label.append(svgElement("tspan", {class: "soft", dx: 6}, texts.slice(1).join(" ")));
   const bar = {class: node.colour === undefined ? "bar" : `bar f${node.colour}`, x: node.x, y: node.y, width: NODE_WIDTH, height: node.height, rx: 2};
   const isLost = node.breaker === "open";
   return svgElement("g", {class: isLost ? "lost" : ""}, svgElement("rect", bar), label,
-    svgElement("title", {}, `${node.label}: ${format.rate(node.rate)} qps${node.breaker ? `, breaker ${BREAKERS[node.breaker].label}` : ""}`));
+    svgElement("title", {}, `${node.label}: ${rates(node)}${node.breaker ? `, ${BREAKERS[node.breaker].label}` : ""}`));
 }
+
+const rates = ({answered_qps, planned_qps}) => `${format.rate(answered_qps)} of ${format.rate(planned_qps)} qps`;
 
 const fitted = (label, room) => (label.length * 7.2 <= room ? label : `${label.slice(0, Math.max(3, Math.floor(room / 7.2) - 1))}…`);
 

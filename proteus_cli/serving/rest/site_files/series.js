@@ -9,8 +9,9 @@ export class Series {
     this.server = server;
     this.unix_s = [];
     this.families = {};  // name → column → values
+    this.variants = {};  // family → variant → answers per second
     this.devices = {};
-    this.events = [];  // {unix_s, kind, text}, oldest first
+    this.events = [];  // {unix_s, kind, text, reason}, oldest first
   }
 
   // Append the samples of an answer, and drop the oldest. Samples of another server replace all.
@@ -18,13 +19,16 @@ export class Series {
     if (feed.server !== this.server) this.clear(feed.server);
     const start_s = feed.unix_s - feed.uptime_s, before = this.unix_s.length;
     for (const at_s of feed.at_s) this.unix_s.push(Math.max(start_s + at_s, (this.unix_s.at(-1) ?? 0) + 1e-3));
-    extend(this.families, feed.families, before);
-    extend(this.devices, feed.devices, before);
-    for (const {at_s, kind, text} of feed.events) this.events.push({unix_s: start_s + at_s, kind, text});
+    for (const [name, {samples: {answered_qps, ...columns}}] of Object.entries(feed.families)) {
+      extend(this.families, name, columns, before);
+      extend(this.variants, name, answered_qps, before);
+    }
+    for (const [name, {samples}] of Object.entries(feed.devices)) extend(this.devices, name, samples, before);
+    for (const {at_s, ...event} of feed.events) this.events.push({unix_s: start_s + at_s, ...event});
     const extra = this.unix_s.length - Math.round(feed.keeps_s / feed.every_s);
     if (extra > 0) {
       this.unix_s.splice(0, extra);
-      for (const all of [this.families, this.devices])
+      for (const all of [this.families, this.variants, this.devices])
         for (const columns of Object.values(all)) for (const values of Object.values(columns)) values.splice(0, extra);
     }
     const oldest_s = feed.unix_s - feed.keeps_s;
@@ -38,14 +42,9 @@ export class Series {
   }
 }
 
-function extend(all, families, before) {
-  for (const [name, {samples}] of Object.entries(families)) {
-    const columns = (all[name] ??= {});
-    for (const [column, values] of Object.entries(samples)) {
-      const kept = (columns[column] ??= new Array(before).fill(null));
-      kept.push(...values);
-    }
-  }
+function extend(all, name, columns, before) {
+  const known = (all[name] ??= {});
+  for (const [column, values] of Object.entries(columns)) (known[column] ??= new Array(before).fill(null)).push(...values);
 }
 
 export function sum(columns, length) {

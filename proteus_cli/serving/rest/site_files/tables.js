@@ -65,13 +65,13 @@ export function families(table, of) {
     cells: [
       text(name),
       text(format.rate(now.demand_qps)),
-      text(format.rate(now.throughput_qps)),
-      text(format.rate(now.goodput_qps)),
+      text(format.duration(now.p99_s), now.p99_s > now.slo_s ? "bad" : ""),
+      text(format.duration(now.slo_s)),
       text(format.percent(now.violations), now.violations > 0.01 ? "bad" : ""),
       text(estimate(now) + format.percent(now.accuracy)),
       text(estimate(now) + format.percent(now.relative_accuracy)),
-      text(format.duration(now.p99_s), now.p99_s > now.slo_s ? "bad" : ""),
-      text(format.duration(now.slo_s)),
+      text(format.rate(now.throughput_qps)),
+      text(format.rate(now.goodput_qps)),
       text(format.count(now.waiting)),
     ],
   })));
@@ -91,10 +91,19 @@ function attained({reached, met, error_budget_used: used}) {
 }
 
 export const BREAKERS = {
-  closed: {label: "closed", className: ""},
-  open: {label: "✕ open: lost", className: "lost"},
-  "half-open": {label: "◐ half-open: on probation", className: "probation"},
+  closed: {label: "working", className: ""},
+  open: {label: "✕ lost", className: "lost"},
+  "half-open": {label: "◐ being tried out", className: "probation"},
 };
+
+// "✕ lost, trying again in 4 s (its process has ended)"; "working, without shapes-l (it cannot be loaded)". Of several
+// variants, only the names; the status has the reasons.
+function deviceState({breaker, reason, retry_s, broken}) {
+  const variants = Object.keys(broken), why = variants.length === 1 ? broken[variants[0]] : "";
+  const without = variants.length ? `, without ${variants.join(", ")}${why && ` (${why})`}` : "";
+  const retry = breaker === "open" && retry_s !== null ? `, trying again ${format.wait(retry_s)}` : "";
+  return BREAKERS[breaker].label + retry + (reason && ` (${reason})`) + without;
+}
 
 export function devices(table, of) {
   const named = Object.entries(of);
@@ -105,7 +114,7 @@ export function devices(table, of) {
     className: BREAKERS[now.breaker].className,
     cells: [
       text(name),
-      text(BREAKERS[now.breaker].label + (now.reason && ` (${now.reason})`), "text breaker"),
+      text(deviceState(now), "text state"),
       text(now.variants.join(", ") || format.UNKNOWN, "text hosts"),
       text(now.warm.join(", ") || format.UNKNOWN, "text hosts"),
       {text: format.percent(now.load), bar: now.load},
@@ -132,8 +141,9 @@ export function events(list, of) {
   const newest = [...of].reverse();
   if (list.dataset.last === String(newest.length && newest[0].unix_s) && list.children.length === newest.length) return;
   list.dataset.last = String(newest.length && newest[0].unix_s);
-  list.replaceChildren(...newest.map(({unix_s, kind, text: label}) =>
+  list.replaceChildren(...newest.map(({unix_s, kind, text: label, reason}) =>
     element("li", {class: kind},
       element("time", {datetime: new Date(unix_s * 1000).toISOString()}, format.clock(unix_s)),
-      element("span", {class: "kind"}, kind), element("span", {}, label))));
+      element("span", {class: "kind"}, kind),
+      element("span", {}, label, ...(reason ? [element("span", {class: "why"}, reason)] : [])))));
 }

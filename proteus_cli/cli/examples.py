@@ -1,0 +1,95 @@
+"""Two examples of each command, which its ``--help`` begins with."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+Example = tuple[str, str]
+"""A command line, and what it does."""
+
+EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
+    "proteus": (
+        ("proteus demo", "see on this machine what it is about"),
+        ("proteus init ws", "make a workspace with sample models, to go on from"),
+    ),
+    "proteus init": (
+        ("proteus init ws", "make a workspace in the directory `ws`"),
+        ("proteus init --force", "put the samples in this directory back"),
+    ),
+    "proteus devices": (
+        ("proteus devices", "list the devices, and whether they are profiled"),
+        ("proteus devices --json", "the same as JSON, with all that is known of GPUs"),
+    ),
+    "proteus catalog": (
+        ("proteus catalog add things thing.onnx --slo 200ms", "make a family of one model"),
+        ("proteus catalog derive thing --int8 --calibration calib.npz", "derive a variant from it"),
+    ),
+    "proteus catalog add": (
+        ("proteus catalog add things thing.onnx --slo 200ms --eval eval.npz", "measure the accuracy on labelled rows"),
+        ("proteus catalog add things large.onnx small.onnx --accuracy large=.95,small=.9", "or state accuracies"),
+    ),
+    "proteus catalog derive": (
+        ("proteus catalog derive thing --int8 --calibration calib.npz", "a variant with numbers of 8 bits"),
+        ("proteus catalog derive digits/digits-xl --fp16 --dry-run", "only show what would be made"),
+    ),
+    "proteus profile": (
+        ("proteus profile --budget 60s", "measure all variants, within a minute for each device"),
+        ("proteus profile --from-csv profiles.csv --slo 300ms", "import profiles instead, without models"),
+    ),
+    "proteus plan": (
+        ("proteus plan --demand 1200qps", "plan for this machine's profiled devices"),
+        ("proteus plan --demand bert=50qps,yolo=80qps --fleet cpu:20,v100:10", "plan for a cluster"),
+    ),
+    "proteus plan diff": (
+        ("proteus plan diff plan.json other.json", "compare two plans of the workspace"),
+        ("proteus plan diff plan.json 000012-20261126T120000Z", "compare with one that was in force"),
+    ),
+    "proteus serve": (
+        ("proteus serve plan.json", "serve plans/plan.json at http://127.0.0.1:8000"),
+        ("proteus serve plan.json --port 0 --grpc-port 0 --emulate", "rehearse on emulated devices, with gRPC"),
+    ),
+    "proteus replay": (
+        ("proteus replay trace.csv --policy proteus,most-accurate --report page.html", "simulate and compare"),
+        ("proteus replay trace.csv --url http://127.0.0.1:8000 --json", "send it to a server"),
+    ),
+    "proteus trace": (
+        ("proteus trace make burst --rate 200qps --peak 900qps --duration 60s -o t.csv", "make a trace"),
+        ("proteus trace info t.csv", "say what it asks for"),
+    ),
+    "proteus trace make": (
+        ("proteus trace make burst --rate 200qps --peak 900qps --duration 60s -o t.csv", "a burst in the middle"),
+        ("proteus trace make poisson --rate 50qps --duration 1h --per-second -o p.csv.gz",
+         "an hour of it, in a short file"),
+    ),
+    "proteus trace info": (
+        ("proteus trace info t.csv", "arrivals, rates and families"),
+        ("proteus trace info t.csv.gz --json", "the same as JSON"),
+    ),
+    "proteus trace convert": (
+        ("proteus trace convert azure.csv -o t.csv.gz", "a published trace; its first line tells the format"),
+        ("proteus trace convert log.csv --map-column time_ms=at -o t.csv", "any other CSV"),
+    ),
+    "proteus engines": (
+        ("proteus engines ls", "list the engines that were built for GPUs"),
+        ("proteus engines prune --dry-run", "show which are of no use any more"),
+    ),
+    "proteus engines ls": (
+        ("proteus engines ls", "list the engines that were built for GPUs"),
+        ("proteus engines ls --json", "the same as JSON"),
+    ),
+    "proteus engines verify": (
+        ("proteus engines verify", "exit with code 1 if an engine is stale"),
+        ("proteus engines verify --json", "the stale ones as JSON"),
+    ),
+    "proteus engines prune": (
+        ("proteus engines prune --dry-run", "show what would be removed"),
+        ("proteus engines prune", "remove it"),
+    ),
+    "proteus doctor": (
+        ("proteus doctor", "check this machine and the workspace"),
+        ("proteus doctor -w ws --json", "check another workspace; print JSON"),
+    ),
+    "proteus demo": (
+        ("proteus demo", "in the directory proteus-demo"),
+        ("proteus demo /tmp/demo", "in another one"),
+    ),
+})  # fmt: skip

@@ -1,0 +1,57 @@
+"""What a shell offers where a value is expected: by the shell's own way of asking, in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import Tiny, add_plan
+
+
+def offered(*words: str, cwd: Path | None = None) -> list[str]:
+    """What is offered for the last of the words after `proteus`."""
+    environment = {
+        **os.environ,
+        "_PROTEUS_COMPLETE": "complete_bash",
+        "COMP_WORDS": " ".join(("proteus", *words)),
+        "COMP_CWORD": str(len(words)),
+    }
+    command = [sys.executable, "-m", "proteus_cli"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=cwd, check=False, timeout=60)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("plan", "--policy", "mo"), ["most-accurate"]),
+        (("plan", "--objective", "m"), ["mean", "min-family"]),
+        (("plan", "--capacity", "p9"), ["p95", "p99"]),
+        (("replay", "t.csv", "--policy", "proteus,most"), ["proteus,most-accurate"]),
+        (("serve", "plan", "--replan", "o"), ["off"]),
+        (("serve", "plan", "--log-format", "j"), ["json"]),
+        (("trace", "make", "bu"), ["burst"]),
+        (("trace", "convert", "a.csv", "--format", "azure-l"), ["azure-llm"]),
+    ],
+)
+def test_names_of_policies_objectives_and_rules_are_offered(words: tuple[str, ...], expected: list[str]) -> None:
+    assert offered(*words) == expected
+
+
+def test_plans_families_and_types_are_those_of_the_workspace(tiny: Tiny) -> None:
+    add_plan(tiny, {"cpu0": "shapes-s", "cpu1": "tones-s"})
+    (name,) = [path.stem for path in (tiny.root / "plans").glob("*.json")]
+    assert offered("serve", "-w", str(tiny.root), name[:2]) == [name]
+    assert offered("plan", "diff", "-w", str(tiny.root), name, name[:2]) == [name]
+    assert offered("trace", "make", "burst", "-w", str(tiny.root), "--families", "shapes,t") == ["shapes,tones"]
+    assert offered("plan", "-w", str(tiny.root), "--fleet", "") != []
+
+
+def test_a_workspace_without_a_catalog_offers_nothing(tmp_path: Path) -> None:
+    assert offered("trace", "make", "burst", "-w", str(tmp_path), "--families", "") == []
+    assert offered("serve", "-w", str(tmp_path), "") == []
+    (tmp_path / "engines").mkdir()
+    (tmp_path / "engines" / "catalog.toml").write_text("families = 7")
+    assert offered("trace", "make", "burst", "-w", str(tmp_path), "--families", "") == []

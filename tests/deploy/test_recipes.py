@@ -1,0 +1,195 @@
+"""The recipes of deploy/: each is read by the tool that it is for, or by one that knows its schema."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from proteus_cli.cli.main import app
+from proteus_cli.serving.rest.routes import ROUTES
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+UNIT = DEPLOY / "systemd" / "proteus.service"
+CONTAINERFILE = DEPLOY / "container" / "Containerfile"
+MANIFESTS = DEPLOY / "kubernetes" / "proteus.yaml"
+ALERTS = DEPLOY / "prometheus" / "alerts.yml"
+INSTALLED = Path(sys.executable).parent
+DRAIN_S = 10
+
+
+def ran(*command: str | Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def tool(name: str) -> str:
+    """A program that is no Python package; the test is skipped where it is missing."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed; .ci/run installs it")
+    return found
+
+
+# --- systemd
+
+
+def verified(unit: str, tmp_path: Path) -> str:
+    """What `systemd-analyze verify` complains about in a unit whose program is ours."""
+    path = tmp_path / "proteus.service"
+    path.write_text(unit.replace("/opt/proteus/bin/proteus", str(INSTALLED / "proteus")))
+    done = ran(tool("systemd-analyze"), "verify", "--man=no", path)
+    return done.stdout + done.stderr
+
+
+def test_systemd_has_nothing_to_say_about_the_unit(tmp_path: Path) -> None:
+    assert verified(UNIT.read_text(), tmp_path) == ""
+
+
+def test_systemd_would_say_what_is_wrong(tmp_path: Path) -> None:
+    assert "WatchdogSeconds" in verified(UNIT.read_text().replace("WatchdogSec", "WatchdogSeconds"), tmp_path)
+
+
+def test_the_unit_may_do_little() -> None:
+    """systemd's own measure, of 10; docs/deploy.md says which it is."""
+    done = ran(tool("systemd-analyze"), "security", "--offline=yes", "--no-pager", "--threshold=15", UNIT)
+    assert done.returncode == 0, done.stdout
+    assert "Overall exposure level for proteus.service: 1.5 OK" in done.stdout
+
+
+def test_the_unit_waits_until_the_server_is_ready_and_has_drained() -> None:
+    settings = dict(line.split("=", 1) for line in UNIT.read_text().splitlines() if re.match(r"[A-Z]\w+=", line))
+    assert (settings["Type"], settings["KillMode"], settings["Restart"]) == ("notify", "mixed", "on-failure")
+    assert int(settings["TimeoutStopSec"].removesuffix("s")) > DRAIN_S
+    assert f"--state /var/lib/{settings['StateDirectory']}" in settings["ExecStart"]
+
+
+# --- containers
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Those of the Containerfile, each a name and the rest, with lines that go on joined."""
+    text = re.sub(r"\\\n", " ", CONTAINERFILE.read_text())
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(line.partition(" ")[0], " ".join(line.partition(" ")[2].split())) for line in lines]
+
+
+def test_hadolint_has_nothing_to_say() -> None:
+    done = ran(INSTALLED / "hadolint", CONTAINERFILE)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_hadolint_would_say_what_is_wrong(tmp_path: Path) -> None:
+    worse = tmp_path / "Containerfile"
+    worse.write_text(CONTAINERFILE.read_text().replace("USER 10001:10001", "USER root"))
+    assert "DL3002" in ran(INSTALLED / "hadolint", worse).stdout
+
+
+def test_the_image_has_two_stages_and_no_rights() -> None:
+    found = instructions()
+    stages = [place for place, (name, _) in enumerate(found) if name == "FROM"]
+    assert len(stages) == 2
+    last = dict(found[stages[1] :])
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last["USER"])
+    assert (last["ENTRYPOINT"], last["STOPSIGNAL"]) == ('["proteus"]', "SIGTERM")
+    assert "RUN" not in last
+
+
+def test_what_the_image_copies_is_there_and_its_variables_are_known() -> None:
+    copied = [rest.split()[:-1] for name, rest in instructions() if name == "COPY" and "--from" not in rest]
+    assert [path for paths in copied for path in paths if not (ROOT / path).exists()] == []
+    set_here = re.findall(r"PROTEUS_\w+", " ".join(rest for name, rest in instructions() if name == "ENV"))
+    assert set_here
+    assert set(set_here) <= variables()
+
+
+def variables() -> set[str]:
+    """The environment variables of `proteus serve`."""
+    serve: Any = get_command(app)
+    return {parameter.envvar for parameter in serve.commands["serve"].params if parameter.envvar}
+
+
+# --- Kubernetes
+
+
+def manifests() -> dict[str, Any]:
+    """By kind."""
+    return {each["kind"]: each for each in yaml.safe_load_all(MANIFESTS.read_text())}
+
+
+def test_manifests_are_what_the_published_schemas_say() -> None:
+    done = ran(sys.executable, "-m", "kubernetes_validate", "--strict", MANIFESTS)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_schemas_would_refuse_what_they_do_not_know(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(MANIFESTS.read_text().replace("readOnlyRootFilesystem", "readonlyRootFilesystem"))
+    assert ran(sys.executable, "-m", "kubernetes_validate", "--strict", wrong).returncode != 0
+
+
+def pod() -> Any:
+    return manifests()["StatefulSet"]["spec"]["template"]["spec"]
+
+
+def test_all_manifests_are_about_the_same_pods() -> None:
+    found, labels = manifests(), {"app.kubernetes.io/name": "proteus"}
+    assert found["StatefulSet"]["spec"]["template"]["metadata"]["labels"] == labels
+    assert found["StatefulSet"]["spec"]["selector"]["matchLabels"] == labels
+    assert found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+    assert found["Service"]["spec"]["selector"] == labels
+    assert found["PodDisruptionBudget"]["spec"]["minAvailable"] < found["StatefulSet"]["spec"]["replicas"]
+
+
+def test_a_pod_has_probes_that_the_server_answers_and_time_to_drain() -> None:
+    (container,) = pod()["containers"]
+    known = {route.path for route in ROUTES}
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"]["path"] in known
+    pause_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod()["terminationGracePeriodSeconds"] > pause_s + DRAIN_S
+
+
+def test_a_pod_is_the_user_of_the_image_and_writes_only_to_its_state() -> None:
+    (container,), security = pod()["containers"], pod()["securityContext"]
+    user = dict(instructions())["USER"]
+    assert f"{security['runAsUser']}:{security['runAsGroup']}" == user
+    assert security["runAsNonRoot"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
+    assert mounts == {"/workspace": True, "/state": False, "/tmp": False, "/dev/shm": False}  # noqa: S108
+    assert container["resources"]["requests"] == container["resources"]["limits"]
+    assert {each["name"] for each in container["env"]} <= variables()
+
+
+# --- Prometheus
+
+
+def test_prometheus_takes_the_configuration_and_the_rules() -> None:
+    done = ran(tool("promtool"), "check", "config", DEPLOY / "prometheus" / "prometheus.yml")
+    assert done.returncode == 0, done.stderr
+    assert "rules found" in done.stdout
+
+
+def test_alerts_come_when_they_should_and_not_before(tmp_path: Path) -> None:
+    cases = tmp_path / "alerts_test.yml"
+    cases.write_text(Path(__file__).with_name("alerts_test.yml").read_text().replace("ALERTS", str(ALERTS)))
+    done = ran(tool("promtool"), "test", "rules", cases)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_is_tested_and_described_and_asks_for_metrics_that_there_are() -> None:
+    rules = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
+    cases = Path(__file__).with_name("alerts_test.yml").read_text()
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    metrics = (ROOT / "docs" / "observability.md").read_text()
+    for rule in rules:
+        assert f"alertname: {rule['alert']}" in cases
+        assert f"`{rule['alert']}`" in page
+        for metric in re.findall(r"proteus_\w+", rule["expr"]):
+            assert f"| `{metric}` |" in metrics, metric

@@ -1,0 +1,79 @@
+"""Files of machines of one make become one profile; unlike machines are refused."""
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+from builders import make_point
+
+from proteus_cli.errors import ArtefactError
+from proteus_cli.profiling.csv_files import ProfileRow
+from proteus_cli.profiling.merging import SAME_MAKE_FRAC, merged
+
+
+def row(latency_s: float = 0.010, batch: int = 1, *, noise_frac: float = 0.0, variant: str = "s") -> ProfileRow:
+    point = msgspec.structs.replace(make_point(batch, latency_s), noise_frac=noise_frac)
+    return ProfileRow("edge", "a", variant, 0.8, point, device_memory_bytes=8000, model_digest="m")
+
+
+def latencies(*files: list[ProfileRow]) -> list[float]:
+    both = merged([(f"{number}.csv", rows) for number, rows in enumerate(files)])
+    return [each.point.mean_s for each in both.rows]
+
+
+def test_one_file_is_as_it_is() -> None:
+    rows = (row(), row(0.02, 2))
+    both = merged([("a.csv", rows)])
+    assert (both.rows, both.shared) == (rows, 0)
+
+
+def test_cells_of_both_files_are_there() -> None:
+    assert latencies([row()], [row(0.02, 2), row(0.03, variant="m")]) == [0.010, 0.02, 0.03]
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_the_slower_of_two_cells_counts(*, swapped: bool) -> None:
+    files = [("a.csv", [row(0.010)]), ("b.csv", [row(0.011)])]
+    both = merged(files[::-1] if swapped else files)
+    assert [each.point.mean_s for each in both.rows] == [0.011]
+    assert both.shared == 1
+    assert both.spread_frac == pytest.approx(0.1)
+
+
+def test_of_three_files_the_slowest_counts() -> None:
+    assert latencies([row(0.010)], [row(0.0115)], [row(0.011)]) == [0.0115]
+
+
+def test_a_cell_that_can_be_trusted_counts_before_a_noisy_one() -> None:
+    assert latencies([row(0.050, noise_frac=0.8)], [row(0.010)]) == [0.010]
+    assert latencies([row(0.010)], [row(0.050, noise_frac=0.8)]) == [0.010]
+
+
+def test_machines_that_differ_by_more_than_noise_are_not_of_one_make() -> None:
+    latencies([row(0.010)], [row(0.010 * (1 + SAME_MAKE_FRAC))])
+    with pytest.raises(ArtefactError, match=r"takes 10\.0 ms in `0\.csv` and 12\.1 ms in `1\.csv`") as caught:
+        latencies([row(0.010)], [row(0.0121)])
+    assert "--as-type" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"model_digest": "n"}, "the digest of the model of `a/s` is m in `0.csv` and n in `1.csv`"),
+        ({"accuracy": 0.9}, "the accuracy of `a/s` is 0.8 in `0.csv` and 0.9 in `1.csv`"),
+        ({"device_slots": 2}, "device_slots of `edge` is 1 in `0.csv` and 2 in `1.csv`"),
+    ],
+)
+def test_files_of_other_models_are_not_merged(changed: dict[str, object], problem: str) -> None:
+    with pytest.raises(ArtefactError) as caught:
+        latencies([row()], [replace(row(0.02, 2), **changed)])  # type: ignore[arg-type]
+    assert problem in caught.value.message
+
+
+def test_a_file_that_knows_no_digest_fits_any() -> None:
+    assert latencies([row()], [replace(row(0.02, 2), model_digest=None)]) == [0.010, 0.02]
+
+
+def test_a_type_has_the_memory_of_its_smallest_machine() -> None:
+    both = merged([("a.csv", [row()]), ("b.csv", [replace(row(0.02, 2), device_memory_bytes=7900)])])
+    assert {each.device_memory_bytes for each in both.rows} == {7900}

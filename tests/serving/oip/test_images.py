@@ -1,0 +1,278 @@
+"""Images become the pixels of their family's input; what is too much is refused undecoded, what is damaged as such."""
+
+import asyncio
+import json
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from small_plane import SmallPlane
+from tritonclient.grpc import service_pb2
+
+from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.domain.catalog import ImageInput
+from proteus_cli.errors import BadRequest, DeadlineExceeded
+from proteus_cli.serving.grpc.inference import GrpcCodec
+from proteus_cli.serving.oip import images
+from proteus_cli.serving.oip.images import MAX_PIXELS, MAX_SCANS, image_rows, read_images
+from proteus_cli.serving.oip.in_turns import result_of
+from proteus_cli.serving.requests.families import ServedFamily
+from proteus_cli.serving.requests.query import InThreads, Query, ReadInputs, Steps, drained
+from proteus_cli.serving.rest.codec import RestCodec
+
+WANTED = ImageInput(size=(4, 6))
+GREY = ImageInput(size=(4, 6), channels=1)
+SIGNATURE = Signature(
+    (TensorSpec("image", np.dtype(np.uint8), WANTED.shape),), (TensorSpec("y", np.dtype(np.float32), (3,)),)
+)
+NO_TURNS: Any = None  # steps in threads wait for none
+RED, BLUE = (200, 30, 10), (10, 40, 220)
+
+
+def encoded(kind: str, mode: str = "RGB", colour: Any = RED, size: tuple[int, int] = (12, 8), **how: Any) -> bytes:
+    """An image of one colour; ``size`` is (width, height)."""
+    made = BytesIO()
+    Image.new(mode, size, colour).save(made, kind, **how)
+    return made.getvalue()
+
+
+def packed(*each: bytes) -> bytes:
+    return b"".join(struct.pack("<I", len(image)) + image for image in each)
+
+
+def read(*each: bytes, image: ImageInput = WANTED) -> npt.NDArray[np.uint8]:
+    (pixels,) = drained(read_images(packed(*each), len(each), image))
+    return np.frombuffer(pixels, np.uint8).reshape(len(each), *image.shape)
+
+
+def png(width: int, height: int, data: bytes = b"", depth: int = 8, colour: int = 2) -> bytes:
+    """A PNG by hand, which may claim anything."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+# --- what is right
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_images_become_rows_of_the_familys_size(kind: str) -> None:
+    found = read(encoded(kind), encoded(kind, colour=BLUE, size=(6, 4)))
+    assert found.shape == (2, 4, 6, 3)
+    for row, colour in zip(found, (RED, BLUE), strict=True):
+        assert np.abs(row.astype(int) - colour).max() <= 3
+
+
+def test_pixels_are_in_their_place() -> None:
+    there = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    made = BytesIO()
+    Image.fromarray(there).save(made, "PNG")
+    np.testing.assert_array_equal(read(made.getvalue())[0], there)
+    first = ImageInput(size=(4, 6), layout="NCHW")
+    np.testing.assert_array_equal(read(made.getvalue(), image=first)[0], there.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "colour", "how"),
+    [
+        ("PNG", "RGBA", (*RED, 0), {}), ("PNG", "P", 0, {"transparency": b"\0"}), ("PNG", "L", 7, {}),
+        ("PNG", "LA", (7, 0), {}), ("PNG", "1", 1, {}), ("JPEG", "L", 7, {}), ("JPEG", "CMYK", (0, 0, 0, 9), {}),
+        ("JPEG", "RGB", RED, {"progressive": True}),
+    ],
+)  # fmt: skip
+def test_images_of_any_mode_become_the_familys_channels(kind: str, mode: str, colour: Any, how: Any) -> None:
+    for image in (WANTED, GREY):
+        assert read(encoded(kind, mode, colour, **how), image=image).shape == (1, *image.shape)
+
+
+def test_a_large_image_is_decoded() -> None:
+    assert np.abs(read(encoded("JPEG", size=(4000, 3000)))[0].astype(int) - RED).max() <= 3
+
+
+# --- what is too much, or damaged
+
+
+@pytest.mark.parametrize(
+    ("damaged", "problem"),
+    [
+        (b"", "neither JPEG nor PNG"), (b"GIF89a" + 40 * b"\0", "neither JPEG nor PNG"), (b"hello", "neither"),
+        (b"\xff\xd8\xff", "is damaged"), (b"\x89PNG\r\n\x1a\n", "is damaged"),
+        (encoded("JPEG", size=(64, 64))[:-200], "is damaged"), (encoded("PNG")[:-30], "is damaged"),
+        (png(8, 8), "is damaged"), (png(0, 8), "is damaged"), (png(8, 8, 200 * b"\0", depth=3), "is damaged"),
+        (png(2**31 - 1, 2**31 - 1), "pixels; at most"), (png(MAX_PIXELS // 2, 3), "pixels; at most"),
+        (png(8, 8, 8 * 17 * b"\0", depth=16, colour=0), "has 16 bits for a pixel"),
+        (encoded("JPEG") + (MAX_SCANS + 1) * b"\xff\xda", "more than 100 scans"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_can_not_be_decoded_is_refused_by_its_row(damaged: bytes, problem: str) -> None:
+    with pytest.raises(BadRequest, match=problem) as refused:
+        read(encoded("PNG"), damaged)
+    assert refused.value.message.startswith("image 1 of input `image`")
+
+
+def test_nothing_is_decoded_of_an_image_that_claims_too_many_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image.Image, "load", None)
+    with pytest.raises(BadRequest, match="pixels; at most 33,554,432 are decoded"):
+        read(png(100_000, 100_000))
+
+
+@given(st.sampled_from([encoded("JPEG", size=(24, 16)), encoded("PNG", size=(24, 16))]), st.data())
+def test_a_damaged_image_is_decoded_or_refused(image: bytes, data: st.DataObject) -> None:
+    content = bytearray(image)
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        assert read(bytes(content[: data.draw(st.integers(0, len(content)))])).shape == (1, 4, 6, 3)
+    except BadRequest as error:
+        assert "image 0 of input `image`" in error.message  # noqa: PT017 - either is right
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\1\0\0", packed(b"x"), packed(encoded("PNG")) + b"\0", packed(*3 * [encoded("PNG")]), b"\xff\xff\xff\xff"],
+    ids=len,
+)
+def test_images_must_be_as_many_as_rows(content: bytes) -> None:
+    with pytest.raises(BadRequest, match=r"must hold 2 images, each behind its length|neither JPEG nor PNG"):
+        drained(read_images(content, 2, WANTED))
+
+
+@pytest.mark.parametrize("shape", [[], [0], [-1], [2, 2], [1, 1, 1], [0, 1]], ids=str)
+def test_the_shape_of_images_is_one_for_each_row(shape: list[int]) -> None:
+    with pytest.raises(BadRequest, match=r"must have shape \[rows\]"):
+        image_rows("image", shape)
+    assert image_rows("image", [3]) == image_rows("image", [3, 1]) == 3
+
+
+# --- requests
+
+Decode = Callable[..., tuple[Query, Any]]
+
+
+def over_rest(
+    content: bytes, shape: Sequence[int], image: ImageInput | None = WANTED, **more: Any
+) -> tuple[Query, Any]:
+    tensor = {"name": "image", "datatype": "BYTES", "shape": shape, "parameters": {"binary_data_size": len(content)}}
+    head = json.dumps({"inputs": [tensor], **more}).encode()
+    found = RestCodec("f", SIGNATURE, 8, image=image).decode(head + content, len(head))
+    assert isinstance(found, tuple)
+    return found
+
+
+def over_grpc(
+    content: bytes, shape: Sequence[int], image: ImageInput | None = WANTED, **more: Any
+) -> tuple[Query, Any]:
+    plane = SmallPlane()
+    plane.by_name["f"] = ServedFamily("f", SIGNATURE, 0.1, 8, 0.75, image=image)
+    request = service_pb2.ModelInferRequest(model_name="f", **more)
+    request.inputs.add(name="image", datatype="BYTES", shape=shape)
+    request.raw_input_contents.append(content)
+    return GrpcCodec(plane).decode(request.SerializeToString(), None)  # type: ignore[arg-type]
+
+
+by_each_protocol = pytest.mark.parametrize("decode", [over_rest, over_grpc])
+
+
+@by_each_protocol
+@pytest.mark.parametrize("more", [{}, {"id": "a"}])
+def test_a_request_may_have_images_in_place_of_pixels(decode: Decode, more: Any) -> None:
+    query, read_inputs = decode(packed(encoded("PNG"), encoded("JPEG")), [2, 1], **more)
+    assert (query.rows, query.id) == (2, more.get("id"))
+    assert isinstance(read_inputs, InThreads)
+    assert read_inputs.memory_bytes == 2 * 4 * 6 * 3
+    (pixels,) = drained(read_inputs.steps)
+    assert len(pixels) == 2 * 4 * 6 * 3
+
+
+@by_each_protocol
+@pytest.mark.parametrize("image", [None, ImageInput(size=(4, 6), channels=4)], ids=["no input", "four channels"])
+def test_a_family_without_images_refuses_strings(decode: Decode, image: ImageInput | None) -> None:
+    with pytest.raises(BadRequest, match=r"strings \(BYTES\) are not served; input `image` must have datatype UINT8"):
+        decode(packed(encoded("PNG")), [1], image)
+
+
+def test_a_codec_that_has_read_images_reads_pixels_of_the_same_size_as_such() -> None:
+    codec = RestCodec("f", SIGNATURE, 8, image=WANTED)
+    pixels = bytes(range(72))
+    for datatype, shape in (("BYTES", [1]), ("UINT8", [1, 4, 6, 3]), ("BYTES", [1]), ("UINT8", [1, 4, 6, 3])):
+        tensor = {"name": "image", "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": 72}}
+        head = json.dumps({"inputs": [tensor]}).encode().ljust(150)
+        found = codec.decode(head + pixels, len(head))
+        assert isinstance(found, tuple)
+        assert isinstance(found[1], InThreads) == (datatype == "BYTES")
+        if datatype == "UINT8":
+            read_inputs: ReadInputs = found[1]  # type: ignore[assignment]
+            assert bytes(read_inputs()[0]) == pixels
+
+
+def test_images_in_json_are_refused() -> None:
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": ["iVBORw0KGgo="]}
+    with pytest.raises(BadRequest, match="images are not taken in JSON"):
+        RestCodec("f", SIGNATURE, 8, image=WANTED).decode(json.dumps({"inputs": [tensor]}).encode(), None)
+
+
+def test_images_in_typed_contents_are_refused() -> None:
+    plane = SmallPlane()
+    plane.by_name["f"] = ServedFamily("f", SIGNATURE, 0.1, 8, 0.75, image=WANTED)
+    request = service_pb2.ModelInferRequest(model_name="f")
+    request.inputs.add(name="image", datatype="BYTES", shape=[1]).contents.bytes_contents.append(encoded("PNG"))
+    with pytest.raises(BadRequest, match="images come in raw_input_contents"):
+        GrpcCodec(plane).decode(request.SerializeToString(), None)  # type: ignore[arg-type]
+
+
+# --- threads
+
+
+def counting(threads: set[str]) -> Steps[int]:
+    for _ in range(3):
+        threads.add(threading.current_thread().name)
+        yield
+    return 7
+
+
+def test_the_steps_of_images_run_in_threads() -> None:
+    threads = set[str]()
+    assert asyncio.run(result_of(InThreads(counting(threads)), NO_TURNS)) == 7
+    assert threads
+    assert all(name.startswith("images") for name in threads)
+
+
+def test_a_deadline_that_passes_between_two_images_ends_their_request() -> None:
+    checks = iter([None, DeadlineExceeded("late", is_late=False)])
+
+    def check() -> None:
+        error = next(checks)
+        if error is not None:
+            raise error
+
+    threads = set[str]()
+    with pytest.raises(DeadlineExceeded):
+        asyncio.run(result_of(InThreads(counting(threads)), NO_TURNS, check))
+    assert len(threads) == 1
+
+
+def test_what_a_step_raises_is_raised() -> None:
+    with pytest.raises(BadRequest, match="neither"):
+        asyncio.run(result_of(InThreads(read_images(packed(b"x"), 1, WANTED)), NO_TURNS))
+
+
+def test_memory_that_runs_out_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_memory(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(images, "_opened", without_memory)
+    with pytest.raises(MemoryError):
+        read(encoded("PNG"))
