@@ -43,6 +43,7 @@ CATALOG = FileKind("a catalog", 4 * _MIB)
 ARTEFACT = FileKind("a plan, profile or record", 64 * _MIB)
 PROFILE_TABLE = FileKind("a profile file", 16 * _MIB)
 TRACE = FileKind("a trace", 4 * _GIB)
+LABELS = FileKind("a file of labels", _MIB)
 EVAL_SPLIT = FileKind("an eval split", _GIB)
 MODEL = FileKind("an ONNX file", 2 * _GIB)  # protobuf takes no more
 WEIGHTS = FileKind("a file of weights, or a built engine", 64 * _GIB)

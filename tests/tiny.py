@@ -48,6 +48,7 @@ class TinyFamily:
     weight: float = 1.0
     slo: str = SLO
     eval: str | None = None
+    labels: str | None = None
 
 
 SHAPES = TinyFamily(
@@ -116,7 +117,7 @@ def tensor(name: str, shape: Sequence[int | str | None], dtype: int = TensorProt
     return helper.make_tensor_value_info(name, dtype, list(shape))
 
 
-def mlp(path: Path, *, hidden: int = 8, inputs: int = INPUTS, seed: int = 0) -> Path:
+def mlp(path: Path, *, hidden: int = 8, inputs: int = INPUTS, seed: int = 0, batch: int | str = "n") -> Path:
     """``x`` [batch, inputs] → ReLU layer → ``scores`` [batch, 3]."""
     rng = np.random.default_rng(seed)
     weights = {
@@ -129,7 +130,11 @@ def mlp(path: Path, *, hidden: int = 8, inputs: int = INPUTS, seed: int = 0) -> 
         helper.make_node("MatMul", ["a", "w2"], ["scores"]),
     ]
     return save_model(
-        path, nodes, inputs=[tensor("x", ["n", inputs])], outputs=[tensor("scores", ["n", CLASSES])], weights=weights
+        path,
+        nodes,
+        inputs=[tensor("x", [batch, inputs])],
+        outputs=[tensor("scores", [batch, CLASSES])],
+        weights=weights,
     )
 
 
@@ -171,6 +176,7 @@ def catalog_toml(families: Sequence[TinyFamily] = FAMILIES) -> str:
     for family in families:
         lines += ["[[family]]", f'name = "{family.name}"', f'slo = "{family.slo}"', f"weight = {family.weight}"]
         lines += [f'eval = "{family.eval}"'] if family.eval is not None else []
+        lines += [f'labels = "{family.labels}"'] if family.labels is not None else []
         for variant in family.variants:
             onnx_path = f"models/{family.name}/{variant.name}.onnx"
             lines += ["[[family.variant]]", f'name = "{variant.name}"', f'onnx = "{onnx_path}"']

@@ -14,8 +14,8 @@ from proteus_cli.domain.fleet import fleet_of
 from proteus_cli.domain.profile import Point, Profile
 from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.planning.planner import Planner
-from proteus_cli.profiling.importing import catalog_toml
 from proteus_cli.store import Workspace, to_json, write_in_order
+from proteus_cli.store.catalog_text import new_text
 
 SEED = 2024
 VARIANT_BYTES = 2**30
@@ -94,6 +94,7 @@ def cluster_of(fleet: Fleet, directory: Path, name: str) -> Cluster:
     """A fleet as a workspace in ``directory``."""
     place = Workspace(directory)
     files = {place.profile_path(kind): to_json(profile) for kind, profile in fleet.types.items()}
-    write_in_order({**files, place.catalog_path: catalog_toml(fleet.catalog)})
+    text = new_text(fleet.catalog, made_by="python -m benchmarks.paper")
+    write_in_order({**files, place.catalog_path: text.encode()})
     counts = ",".join(f"{kind}:{count}" for kind, count in fleet.counts.items())
     return Cluster(f"{name} ({counts})", place, fleet_of(place.profiles(), counts), fleet)

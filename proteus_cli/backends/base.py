@@ -1,6 +1,6 @@
 """What every backend offers and is given, and the tensors that go into models and come out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -53,6 +53,11 @@ class TensorSpec:
         """`shape`, where sizes that vary are 1."""
         return tuple(size or 1 for size in self.shape)
 
+    @property
+    def shape_text(self) -> str:
+        """``[3,224,224]``, with ``?`` for a size that varies."""
+        return f"[{','.join('?' if size is None else str(size) for size in self.shape)}]"
+
     def sample(self, rows: int, rng: np.random.Generator) -> npt.NDArray[Any]:
         """Random values of so many rows."""
         shape = (rows, *self.sizes)
@@ -89,7 +94,14 @@ class Signature:
 
     def fits(self, other: "Signature") -> bool:
         """Whether both have the same tensors (`TensorSpec.fits`)."""
-        return _fit(self.inputs, other.inputs) and _fit(self.outputs, other.outputs)
+        return not self.differences(other)
+
+    def differences(self, other: "Signature") -> list[str]:
+        """Where the tensors of both do not fit, in words: ``"`x` has [3,240,240] against [3,224,224]"``."""
+        return [
+            *_differences("inputs", self.inputs, other.inputs),
+            *_differences("outputs", self.outputs, other.outputs),
+        ]
 
 
 def gather(parts: Sequence[Part], which: int, target: memoryview, row_bytes: int) -> None:
@@ -132,8 +144,19 @@ def require_size(where: str, spec: TensorSpec) -> None:
         )
 
 
-def _fit(ours: tuple[TensorSpec, ...], theirs: tuple[TensorSpec, ...]) -> bool:
-    return len(ours) == len(theirs) and all(one.fits(other) for one, other in zip(ours, theirs, strict=True))
+def _differences(what: str, ours: Sequence[TensorSpec], theirs: Sequence[TensorSpec]) -> Iterator[str]:
+    if [spec.name for spec in ours] != [spec.name for spec in theirs]:
+        yield f"{what} {_names(ours)} against {_names(theirs)}"
+        return
+    for one, other in zip(ours, theirs, strict=True):
+        if one.dtype != other.dtype:
+            yield f"`{one.name}` has {one.dtype} against {other.dtype}"
+        elif not one.fits(other):
+            yield f"`{one.name}` has {one.shape_text} against {other.shape_text}"
+
+
+def _names(specs: Iterable[TensorSpec]) -> str:
+    return ", ".join(f"`{spec.name}`" for spec in specs)
 
 
 class Runner(Protocol):

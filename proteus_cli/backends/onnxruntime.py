@@ -50,20 +50,25 @@ class OnnxRuntime:
 
         ONNX Runtime's own threads inherit the cores of the loading thread, so pin that first.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = len(self._cores)
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         before_bytes = _resident_bytes()
-        try:
-            session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions share no base class of their own
-            raise EngineError(
-                f"ONNX Runtime can't load `{model}`: {first_line(error)}",
-                hint="is it a complete ONNX file? `python -m onnx.checker` tells more",
-            ) from error
+        session = open_session(model, threads=len(self._cores))
         memory_bytes = max(_resident_bytes() - before_bytes, model.stat().st_size)
         yield _Session(model, session, _signature(session, model), memory_bytes)
+
+
+def open_session(model: Path, *, threads: int = 1) -> ort.InferenceSession:
+    """A session of an ONNX file, whatever its inputs and outputs are. Raises `EngineError` where it can't be loaded."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class of their own
+        raise EngineError(
+            f"ONNX Runtime can't load `{model}`: {first_line(error)}",
+            hint="is it a complete ONNX file? `python -m onnx.checker` tells more",
+        ) from error
 
 
 class _Session:

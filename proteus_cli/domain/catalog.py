@@ -1,8 +1,9 @@
 """What can be served: families of queries and the variants that can answer them."""
 
+import math
 from collections import Counter
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -11,7 +12,9 @@ from proteus_cli.domain.base import FORMAT, Value, is_amount, require
 from proteus_cli.errors import ProteusError, UsageError
 from proteus_cli.units import parse_duration
 
-_LONGEST_NAME = 100
+LONGEST_NAME = 100
+_LARGEST_SIDE = 16_384
+_MOST_CHANNELS = 64
 
 
 class VariantKey(NamedTuple):
@@ -24,6 +27,7 @@ class VariantKey(NamedTuple):
 class Variant(Value, frozen=True):
     """One model of a family. ``onnx`` is a path relative to the catalog; ``accuracy`` a fraction, as declared.
 
+    ``estimated``: no labels stand behind the accuracy, only convention or agreement with another variant.
     Without ``onnx`` it can be planned and simulated from imported profiles, not measured or served. ``banned`` and
     ``pinned`` are devices (ids or types) that may not, or must, host it.
     """
@@ -31,6 +35,7 @@ class Variant(Value, frozen=True):
     name: str
     accuracy: float
     onnx: str | None = None
+    estimated: bool = False
     banned: tuple[str, ...] = ()
     pinned: tuple[str, ...] = ()
 
@@ -40,6 +45,47 @@ class Variant(Value, frozen=True):
         require(self.onnx is None or bool(self.onnx), f"onnx of `{self.name}` must be the path of its ONNX file")
 
 
+Layout = Literal["NHWC", "NCHW"]
+"""The order of the axes of images: rows, height, width, channels; or rows, channels, height, width."""
+
+
+class ImageInput(Value, frozen=True):
+    """The one tensor that clients send to a family of image models, in UINT8, whatever each variant takes itself.
+
+    ``size`` is (height, width). Each variant's model gets it in its own size, layout and type, with the value
+    (pixel × ``scale`` - ``mean``) / ``std``; the last two by channel, or empty: 0 and 1.
+    """
+
+    size: tuple[int, int]
+    name: str = "image"
+    layout: Layout = "NHWC"
+    channels: int = 3
+    scale: float = 1.0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        require(is_name(self.name), f"name `{self.name}` of an input must be letters, digits, `.`, `_`, `-`")
+        largest = f"from 1 to {_LARGEST_SIDE:,}"
+        require(all(1 <= side <= _LARGEST_SIDE for side in self.size), f"size of `{self.name}` must be {largest}")
+        require(1 <= self.channels <= _MOST_CHANNELS, f"channels of `{self.name}` must be from 1 to {_MOST_CHANNELS}")
+        require(math.isfinite(self.scale) and self.scale != 0, f"scale of `{self.name}` must be a number other than 0")
+        for what, values in (("mean", self.mean), ("std", self.std)):
+            require(len(values) in {0, self.channels}, f"{what} of `{self.name}` must have a number for each channel")
+            require(all(map(math.isfinite, values)), f"{what} of `{self.name}` must be numbers")
+        require(all(each > 0 for each in self.std), f"std of `{self.name}` must be above zero")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The sizes of a row."""
+        height, width = self.size
+        return (height, width, self.channels) if self.layout == "NHWC" else (self.channels, height, width)
+
+    @property
+    def changes_values(self) -> bool:
+        return self.scale != 1 or any(self.mean) or any(each != 1 for each in self.std)
+
+
 class Family(Value, frozen=True):
     """One query type with one SLO. ``weight`` is its share where a demand gives only a total.
 
@@ -47,6 +93,11 @@ class Family(Value, frozen=True):
 
     Limits for its plans: the least accurate variant that may answer (``min_accuracy``), the largest part of its
     demand on any one device (``max_share``), devices (ids or types) that nobody else may use (``reserved``).
+
+    ``input`` is what clients send, where that is not what the models themselves take.
+
+    ``eval`` and ``labels`` are paths relative to the catalog: of the split that accuracy is measured on, and of the
+    names of the classes.
     """
 
     name: str
@@ -55,6 +106,8 @@ class Family(Value, frozen=True):
     weight: float = 1.0
     attainment: float = DEFAULT_ATTAINMENT
     eval: str | None = None
+    labels: str | None = None
+    input: ImageInput | None = None
     min_accuracy: float | None = None
     max_share: float | None = None
     reserved: tuple[str, ...] = ()
@@ -138,6 +191,14 @@ class Catalog(Value, frozen=True):
             raise UsageError(f"Several families have a variant `{name}`.", hint=f"name one of: {each}")
         return found[0]
 
+    def with_variants(self, family: Family, after: str, added: Sequence[Variant]) -> "Catalog":
+        """With more variants of a family, behind the one named ``after``."""
+        place = [variant.name for variant in family.variants].index(after) + 1
+        variants = (*family.variants[:place], *added, *family.variants[place:])
+        larger = msgspec.structs.replace(family, variants=variants)
+        families = tuple(larger if each is family else each for each in self.families)
+        return msgspec.structs.replace(self, families=families)
+
     def slo_s(self) -> Mapping[str, float]:
         """Latency target in seconds by family."""
         return {family.name: family.slo_s for family in self.families}
@@ -146,7 +207,7 @@ class Catalog(Value, frozen=True):
 def is_name(text: str) -> bool:
     """Letters, digits, `.`, `_` and `-`, of which the first is none of the last three: safe in paths and options."""
     plain = all(c.isascii() and (c.isalnum() or c in "._-") for c in text)
-    return 0 < len(text) <= _LONGEST_NAME and plain and text[0].isalnum()
+    return 0 < len(text) <= LONGEST_NAME and plain and text[0].isalnum()
 
 
 def _require_unique(names: list[str], what: str) -> None:

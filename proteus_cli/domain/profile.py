@@ -99,7 +99,8 @@ class Recorded(Value, frozen=True):
 class VariantProfile(Value, frozen=True, omit_defaults=True):
     """One variant on one device. ``engine_digest`` is the content key: model, backend, device type and threads.
 
-    ``accuracy`` is measured on the eval split whose digest is ``eval_digest``, or as declared where that is None.
+    ``accuracy`` is measured on the eval split whose digest is ``eval_digest``, or as declared where that is None; the
+    catalog may declare it as ``estimated``.
     ``model_digest`` is None where the numbers were imported and no model is known.
     Seconds to build and load the engine; ``memory_bytes`` is what a loaded one takes with one slot (0: unknown), and
     ``slot_bytes`` what each more takes. ``power_w`` is what the device draws while it runs, where that was measured.
@@ -120,6 +121,7 @@ class VariantProfile(Value, frozen=True, omit_defaults=True):
     power_w: float | None = always(None)
     slot_bytes: int = 0
     concurrent: tuple[Point, ...] = ()
+    estimated: bool = False
     recorded: Recorded | UnsetType = UNSET
 
     def __post_init__(self) -> None:

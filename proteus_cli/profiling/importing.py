@@ -1,16 +1,16 @@
 """Imports a file of profiles into a workspace: checks all of it, then writes."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from proteus_cli import store
-from proteus_cli.domain.base import FORMAT, require
+from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.profiling.csv_files import IMPORTED, ProfileRow, profiles_from
+from proteus_cli.store import catalog_text
 from proteus_cli.units import parse_assignments, parse_duration
 
 Slos = str | Mapping[str, str]
@@ -20,11 +20,12 @@ Slos = str | Mapping[str, str]
 def parse_slos(text: str) -> Slos:
     """``"300ms"`` or ``"bert=300ms,yolo=100ms"`` → one latency target, or one by family. Raises `UsageError`."""
     if "=" not in text:
-        return _slo(text)
-    return {family: _slo(slo or "") for family, slo in parse_assignments(text, "`--slo`").items()}
+        return parse_slo(text)
+    return {family: parse_slo(slo or "") for family, slo in parse_assignments(text, "`--slo`").items()}
 
 
-def _slo(text: str) -> str:
+def parse_slo(text: str) -> str:
+    """``"0.3 s"`` → ``"0.3s"``: one latency target. Raises `UsageError`."""
     if parse_duration(text) <= 0:
         raise UsageError(f"The SLO `{text}` is not above zero.", hint="give a latency target, like `300ms`")
     return "".join(text.split())
@@ -52,7 +53,10 @@ def import_rows(
     )
     files = {place.profile_path(device): store.to_json(made[device]) for device in made if device not in current}
     if not has_catalog:
-        files[place.catalog_path] = catalog_toml(new_catalog(rows, slos))
+        catalog = new_catalog(rows, slos)
+        text = catalog_text.new_text(catalog, made_by="proteus profile --from-csv")
+        catalog_text.require_says(text, catalog, place.catalog_path)
+        files[place.catalog_path] = text.encode()
     store.write_in_order(files)
     return list((made | current).values())
 
@@ -132,20 +136,3 @@ def _by_family(slos: Slos | None, families: Sequence[str]) -> Mapping[str, str]:
     if unknown:
         raise UsageError(f"`--slo` names `{', '.join(unknown)}`, which the file doesn't have.", hint=hint)
     return slos
-
-
-def catalog_toml(catalog: Catalog) -> bytes:
-    """A catalog of names, SLOs and accuracies as TOML that reads back as the very same catalog."""
-    lines = ["# Made by `proteus profile --from-csv`. docs/formats.md says what else may stand here.", "format = 1"]
-    for family in catalog.families:
-        lines += ["", "[[family]]", f"name = {_string(family.name)}", f"slo = {_string(family.slo)}"]
-        for variant in family.variants:
-            lines += ["", "[[family.variant]]", f"name = {_string(variant.name)}", f"accuracy = {variant.accuracy!r}"]
-    content = ("\n".join(lines) + "\n").encode()
-    require(msgspec.toml.decode(content, type=Catalog) == catalog, "the catalog that was written reads otherwise")
-    return content
-
-
-def _string(text: str) -> str:
-    """A basic string of TOML, whose escapes are those of JSON."""
-    return json.dumps(text, ensure_ascii=False)

@@ -77,14 +77,16 @@ def measurement_jobs(
     elsewhere = ", or import what was measured elsewhere with `--from-csv`"
     jobs = []
     for family, variant in catalog.variants:
-        model = workspace.model_of(family, variant, to="measure", hint=elsewhere)
+        model = workspace.loaded_model_of(family, variant, to="measure", hint=elsewhere)
         eval_path = workspace.eval_path(family)
         model_digest = store.model_digest(model)
         engine_digest = _engine_digest(model_digest, backend, device)
         found = known.of(family.name, variant.name) if known is not None else None
         current = found if found is not None and found.engine_digest == engine_digest else None
         if current is not None and eval_path is None:  # the declared accuracy holds
-            current = msgspec.structs.replace(current, accuracy=variant.accuracy, eval_digest=None)
+            current = msgspec.structs.replace(
+                current, accuracy=variant.accuracy, eval_digest=None, estimated=variant.estimated
+            )
         batches = _batches(current, family.slo_s, max_batch, max_slots)
         jobs.append(
             MeasurementJob(

@@ -89,40 +89,58 @@ def measure_accuracy(runner: Runner, eval_path: Path) -> float:
     The ``.npz`` holds labels ``y`` and one array per input of the model, or ``x`` where it has just one. Raises
     `ArtefactError` where it doesn't fit the model.
     """
-    inputs, labels = _load_eval(eval_path, runner.signature)
-    right = 0
-    for first in range(0, len(labels), EVAL_BATCH):
-        rows = slice(first, first + EVAL_BATCH)
-        outputs = runner.infer({name: values[rows] for name, values in inputs.items()})
+    inputs, labels = _load(eval_path, runner.signature, with_labels=True)
+    return int(np.sum(predicted_classes(runner, inputs) == labels)) / len(labels)
+
+
+def predicted_classes(runner: Runner, inputs: NamedArrays) -> npt.NDArray[np.int64]:
+    """The place of the highest score of the first output, by row."""
+    rows = len(next(iter(inputs.values())))
+    classes = np.empty(rows, np.int64)
+    for first in range(0, rows, EVAL_BATCH):
+        part = slice(first, first + EVAL_BATCH)
+        outputs = runner.infer({name: values[part] for name, values in inputs.items()})
         scores = next(iter(outputs.values()))
-        right += int(np.sum(scores.reshape(len(scores), -1).argmax(axis=1) == labels[rows]))
-    return right / len(labels)
+        classes[part] = scores.reshape(len(scores), -1).argmax(axis=1)
+    return classes
 
 
-def _load_eval(path: Path, signature: Signature) -> tuple[NamedArrays, npt.NDArray[np.int64]]:
-    hint = "an eval split is an .npz with `y` and one array per input of the model (or `x` for its only one)"
+def load_inputs(path: Path, signature: Signature) -> NamedArrays:
+    """The rows of an ``.npz`` like that of `measure_accuracy`, which needs no labels. Raises `ArtefactError`."""
+    return _load(path, signature, with_labels=False)[0]
+
+
+def _load(path: Path, signature: Signature, *, with_labels: bool) -> tuple[NamedArrays, npt.NDArray[np.int64]]:
+    what, labels = ("eval split", "`y` and ") if with_labels else ("inputs", "")
+    hint = f"it is an .npz with {labels}one array per input of the model (or `x` for its only one)"
     with open_input(path, EVAL_SPLIT, hint=hint) as file:
         max_bytes = min(4 * EVAL_SPLIT.max_bytes, MIN_UNPACKED_BYTES + MAX_RATIO * os.fstat(file.fileno()).st_size)
         try:
-            return _read_eval(file, signature, max_bytes)
+            return _read(file, signature, max_bytes, with_labels=with_labels)
         except _NOT_NPZ as error:
-            raise ArtefactError(f"Can't use the eval split `{path}`: {error}.", hint=hint) from error
+            raise ArtefactError(f"Can't use the {what} in `{path}`: {error}.", hint=hint) from error
 
 
-def _read_eval(file: BinaryIO, signature: Signature, max_bytes: int) -> tuple[NamedArrays, npt.NDArray[np.int64]]:
-    """Inputs and labels. Nothing is unpacked before the headers of all arrays fit the model, and ``max_bytes``."""
+def _read(
+    file: BinaryIO, signature: Signature, max_bytes: int, *, with_labels: bool
+) -> tuple[NamedArrays, npt.NDArray[np.int64]]:
+    """Inputs, and labels or none. Nothing is unpacked before the headers of all arrays fit, and ``max_bytes``."""
     with NpzFile(file, allow_pickle=False) as arrays:
         only = len(signature.inputs) == 1 and "x" in arrays
         names = {spec.name: f"{'x' if only else spec.name}.npy" for spec in signature.inputs}
-        shape, needed_bytes = _header(arrays, "y.npy", np.dtype(np.int64))
-        require(len(shape) == 1 and shape[0] > 0, f"`y` must be a list of labels; its shape is {shape}")
+        if with_labels:
+            shape, needed_bytes = _header(arrays, "y.npy", np.dtype(np.int64))
+            require(len(shape) == 1 and shape[0] > 0, f"`y` must be a list of labels; its shape is {shape}")
+        else:
+            shape, needed_bytes = _header(arrays, names[signature.inputs[0].name], np.dtype(np.int64))[0][:1], 0
+            require(shape != () and shape[0] > 0, "it has no rows")
         for spec in signature.inputs:
             found, input_bytes = _header(arrays, names[spec.name], spec.dtype)
             needed_bytes += input_bytes
             expected = (*shape, *spec.shape)
             require(found == expected, f"it has shape {found} for `{spec.name}`; the model takes {expected}")
         require(needed_bytes <= max_bytes, f"its arrays take {format_size(needed_bytes)}, far more than its size")
-        labels = arrays["y.npy"].astype(np.int64)
+        labels = arrays["y.npy"].astype(np.int64) if with_labels else np.empty(0, np.int64)
         inputs = {spec.name: arrays[names[spec.name]].astype(spec.dtype, copy=False) for spec in signature.inputs}
     return inputs, labels
 

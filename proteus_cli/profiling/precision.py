@@ -11,16 +11,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import msgspec
-import tomlkit
-from tomlkit.items import AoT, Comment, Table, Whitespace
-
 from proteus_cli import store
 from proteus_cli.backends.base import Backend
-from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.catalog import Family, Variant
 from proteus_cli.errors import ArtefactError, BackendUnavailable, EngineError, UsageError
 from proteus_cli.input_files import CATALOG, read_text
 from proteus_cli.profiling.measure import measure_accuracy
+from proteus_cli.store import catalog_text
 
 SUFFIX = "-fp16"
 DIGITS = 4  # of an accuracy in the catalog
@@ -55,8 +52,8 @@ def add_fp16(place: store.Workspace, name: str, backend: Backend) -> Converted:
     converted = to_fp16(model)
     before, after = _accuracies(model, converted, eval_path, backend)
     added = Variant(variant.name + SUFFIX, round(after, DIGITS), onnx)
-    text = with_variant(content, family.name, variant.name, added)
-    _require_as_meant(text, place, catalog, family, variant, added)
+    text = catalog_text.with_variant(content, family.name, variant.name, added)
+    catalog_text.require_says(text, catalog.with_variants(family, variant.name, [added]), place.catalog_path)
     store.write_in_order({place.model_path(onnx): converted, place.catalog_path: text.encode()})
     return Converted(family.name, added.name, onnx, after, before, len(converted), _size_bytes(model))
 
@@ -77,31 +74,6 @@ def to_fp16(model: Path) -> bytes:
         raise EngineError(f"Can't convert `{model}` to FP16: {error}", hint=hint) from error
 
 
-def with_variant(content: str, family: str, after: str, added: Variant) -> str:
-    """A catalog's text with one more variant after the one named ``after``; all else, comments too, is as it was."""
-    document: Any = tomlkit.parse(content)
-    variants = next(each for each in document["family"] if each["name"] == family)["variant"]
-    place = [each["name"] for each in variants].index(after)
-    new = tomlkit.table() if isinstance(variants, AoT) else tomlkit.inline_table()
-    new.update({"name": added.name, "onnx": added.onnx, "accuracy": added.accuracy})
-    if isinstance(new, Table):
-        _move_end(variants[place], new)
-    variants.insert(place + 1, new)
-    return tomlkit.dumps(document)
-
-
-def _move_end(table: Table, new: Table) -> None:
-    """Move what follows the last blank line of a table, such as the comment on the next table, behind the new one."""
-    body = table.value.body
-    last = max(place for place, (key, _) in enumerate(body) if key is not None)
-    blank = next((p for p in range(last + 1, len(body)) if isinstance(body[p][1], Whitespace)), len(body))
-    rest = [item for _, item in body[blank:] if isinstance(item, Comment | Whitespace)]
-    del body[blank:]
-    table.add(tomlkit.nl())
-    for item in rest:
-        new.add(item)
-
-
 def _converter() -> tuple[Any, Callable[..., Any]]:
     try:
         import onnx  # noqa: PLC0415 - an extra
@@ -109,7 +81,7 @@ def _converter() -> tuple[Any, Callable[..., Any]]:
     except ModuleNotFoundError as error:
         raise BackendUnavailable(
             f"Converting models needs the package `{error.name}`, which is not installed.",
-            hint="pip install 'proteus-serving[precision]'",
+            hint="pip install 'proteus-serving[derive]'",
         ) from error
     return onnx, convert_float_to_float16
 
@@ -159,22 +131,6 @@ def _accuracies(model: Path, converted: bytes, eval_path: Path, backend: Backend
                     hint="queries of a family must fit each of its variants; convert it by hand",
                 )
             return measure_accuracy(original, eval_path), measure_accuracy(runner, eval_path)
-
-
-def _require_as_meant(
-    text: str, place: store.Workspace, catalog: Catalog, family: Family, after: Variant, added: Variant
-) -> None:
-    """Raise `ArtefactError` unless the new text is the catalog with one more variant."""
-    behind = family.variants.index(after) + 1
-    larger = msgspec.structs.replace(family, variants=(*family.variants[:behind], added, *family.variants[behind:]))
-    meant = msgspec.structs.replace(
-        catalog, families=tuple(larger if each is family else each for each in catalog.families)
-    )
-    if store.parse_catalog(text.encode(), place.catalog_path) != meant:
-        raise ArtefactError(
-            f"Can't add a variant to `{place.catalog_path}`, as it is written.",
-            hint="write each variant as a [[family.variant]] of its own",
-        )
 
 
 def _size_bytes(model: Path) -> int:

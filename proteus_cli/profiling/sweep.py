@@ -188,6 +188,7 @@ class Sweep:
             points=job.known.points if job.known is not None else (),
             slot_bytes=job.known.slot_bytes if job.known is not None else 0,
             concurrent=job.known.concurrent if job.known is not None else (),
+            estimated=job.eval is None and job.variant.estimated,
         )
 
     def _point(self, runner: Runner, batch: int, slots: int = 1) -> Point:

@@ -3,6 +3,7 @@
 from proteus_cli.store.digests import content_digest, digest, digest_of, model_digest, model_parts
 from proteus_cli.store.files import (
     made_by,
+    move_in_order,
     read_json,
     to_json,
     write_bytes,
@@ -30,6 +31,7 @@ __all__ = [
     "made_by",
     "model_digest",
     "model_parts",
+    "move_in_order",
     "parse_catalog",
     "read_json",
     "require_current_models",

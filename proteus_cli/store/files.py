@@ -111,6 +111,26 @@ def write_in_order(contents: Mapping[Path, bytes]) -> None:
                 temporary.replace(path.resolve())
 
 
+def move_in_order(files: Mapping[Path, Path]) -> None:
+    """Move files (their new places by their old ones) on one file system, all of them or none.
+
+    The last one may replace a file. A crash meanwhile may leave the first ones moved, so a file that refers to others
+    comes after them. Raises `ArtefactError`.
+    """
+    moved: list[tuple[Path, Path]] = []
+    with _interrupts_deferred():
+        try:
+            for old, new in files.items():
+                with _as_artefact_error(new):
+                    new.parent.mkdir(parents=True, exist_ok=True)
+                    old.replace(new.resolve())
+                    moved.append((old, new.resolve()))
+        except ArtefactError:
+            for old, new in reversed(moved):
+                new.replace(old)
+            raise
+
+
 @contextlib.contextmanager
 def _interrupts_deferred() -> Iterator[None]:
     """Hold Ctrl-C back until the end.

@@ -10,9 +10,12 @@ from proteus_cli.domain.fleet import as_device, base_name, of_type, profile_for
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
-from proteus_cli.input_files import CATALOG, decode_toml, decoded, read_bytes
+from proteus_cli.input_files import CATALOG, LABELS, decode_toml, decoded, read_bytes, read_text
 from proteus_cli.store.digests import content_digest, digest, model_digest
 from proteus_cli.store.files import read_json
+from proteus_cli.store.prepared_models import prepared
+
+MAX_LABEL_BYTES = 256
 
 
 def parse_catalog(content: bytes, path: Path) -> Catalog:
@@ -20,6 +23,16 @@ def parse_catalog(content: bytes, path: Path) -> Catalog:
     hint = "docs/formats.md describes the catalog; `proteus init` writes an example"
     what = f"`{path}` is not a valid catalog"
     return decoded(content, lambda content: decode_toml(content, Catalog), what, hint=hint)
+
+
+def _labels(path: Path) -> tuple[str, ...]:
+    """The lines of a file, without their ends. Raises `ArtefactError`."""
+    hint = "it has the name of a class on each line, in the order of the model's scores"
+    labels = read_text(path, LABELS, hint=hint).removesuffix("\n").split("\n")
+    for number, label in enumerate(labels, start=1):
+        if not 0 < len(label.rstrip("\r").encode()) <= MAX_LABEL_BYTES:
+            raise ArtefactError(f"`{path}`, line {number}: a label has 1 to {MAX_LABEL_BYTES} bytes.", hint=hint)
+    return tuple(label.rstrip("\r") for label in labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +63,11 @@ class Workspace:
         """The plans that were in force, each with its record."""
         return self.plans_dir / "history"
 
+    @property
+    def prepared_dir(self) -> Path:
+        """Models that take their family's input, by content. They are made again where they are missing."""
+        return self.root / "engines" / "prepared"
+
     def profile_path(self, device: str) -> Path:
         return self.profiles_dir / f"{device}.json"
 
@@ -66,6 +84,24 @@ class Workspace:
         """The ONNX files that the catalog names; they need not be there. Raises `ArtefactError`."""
         named = [(family.name, variant.name, variant.onnx) for family, variant in self.catalog().variants]
         return {VariantKey(family, name): self.model_path(onnx) for family, name, onnx in named if onnx is not None}
+
+    def loaded_paths(self) -> dict[VariantKey, Path]:
+        """The files that are loaded for the variants that the catalog names an ONNX file of. It need not be there.
+
+        Raises `ArtefactError`, `BackendUnavailable` as `prepared` does.
+        """
+        families = {family.name: family for family in self.catalog().families}
+        return {key: self.loaded_path(families[key.family], path) for key, path in self.model_paths().items()}
+
+    def loaded_path(self, family: Family, model: Path) -> Path:
+        """The file that is loaded for a model of a family: the model itself, or `prepared` if it is there."""
+        if family.input is None or not model.is_file():
+            return model
+        return prepared(model, family.input, self.prepared_dir)
+
+    def loaded_model_of(self, family: Family, variant: Variant, *, to: str, hint: str = "") -> Path:
+        """The file that is loaded for a variant. Raises like `model_of` and `prepared`."""
+        return self.loaded_path(family, self.model_of(family, variant, to=to, hint=hint))
 
     def model_of(self, family: Family, variant: Variant, *, to: str, hint: str = "") -> Path:
         """The ONNX file of a variant, which is needed ``to`` do something. Raises `ArtefactError` if it is not there.
@@ -84,6 +120,11 @@ class Workspace:
 
     def eval_path(self, family: Family) -> Path | None:
         return None if family.eval is None else self.model_path(family.eval)
+
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """The names of the classes, by family; only of families that have such names. Raises `ArtefactError`."""
+        families = self.catalog().families
+        return {family.name: _labels(self.model_path(family.labels)) for family in families if family.labels}
 
     def profiles(self) -> dict[str, Profile]:
         """All profiles by device id, in natural order. Raises `ArtefactError` where there is none or one is broken."""
@@ -207,8 +248,11 @@ def _require_declared(measured: VariantProfile, family: Family, variant: Variant
 def _require_measured(
     measured: VariantProfile, family: Family, variant: Variant, workspace: Workspace, where: str, hint: str
 ) -> None:
-    if variant.onnx is not None and model_digest(workspace.model_path(variant.onnx)) != measured.model_digest:
-        raise ArtefactError(f"{where} was measured with another `{variant.onnx}`.", hint=hint)
+    if variant.onnx is not None:
+        model = workspace.loaded_path(family, workspace.model_path(variant.onnx))
+        if model_digest(model) != measured.model_digest:
+            another = variant.onnx if family.input is None else f"{variant.onnx}` or another `[family.input]"
+            raise ArtefactError(f"{where} was measured with another `{another}`.", hint=hint)
     eval_path = workspace.eval_path(family)
     if measured.eval_digest != (digest(eval_path) if eval_path is not None else None):
         raise ArtefactError(f"The accuracy of {where} is not that of the eval split in the catalog.", hint=hint)

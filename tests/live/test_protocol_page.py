@@ -49,7 +49,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 def without_measurements(text: str) -> list[str]:
     """Lines, with a 0 for what differs from run to run, times, and from one machine to another, scores."""
-    return [re.sub(r"(?<=_us\":)\d+|(?<=\[)-?\d+\.\d[^]]*(?=\])", "0", line) for line in text.splitlines()]
+    return [
+        re.sub(r"(?<=_us\":)\d+|(?<=\[)-?\d+\.\d[^]]*(?=\])|(?<=\")-?\d+\.\d+(?=:\d)", "0", line)
+        for line in text.splitlines()
+    ]
 
 
 def test_all_code_of_the_page_is_an_example_that_says_what_it_prints() -> None:

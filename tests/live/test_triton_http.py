@@ -174,8 +174,6 @@ def test_a_request_may_have_a_priority_a_timeout_and_parameters(ask: Ask) -> Non
 def test_what_would_have_no_effect_is_refused(ask: Ask) -> None:
     with pytest.raises(InferenceServerException, match=r"the parameter `sequence_(id|start|end)` is not supported"):
         ask("infer", "wide", [given("x", rows_of_x())], sequence_id=7, sequence_start=True)
-    with pytest.raises(InferenceServerException, match="the parameter `classification` is not supported"):
-        ask("infer", "wide", [given("x", rows_of_x())], outputs=[http.InferRequestedOutput("y", class_count=2)])
 
 
 @pytest.mark.parametrize("packs", ["gzip", "deflate"])
@@ -261,7 +259,8 @@ def test_the_server_lists_what_it_offers(ask: Ask) -> None:
         "name": "proteus",
         "version": __version__,
         "extensions": [
-            "binary_tensor_data", "model_configuration", "model_repository", "schedule_policy", "statistics",
+            "binary_tensor_data", "classification", "model_configuration", "model_repository", "schedule_policy",
+            "statistics",
         ],
     }  # fmt: skip
 

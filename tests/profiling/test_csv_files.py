@@ -12,7 +12,8 @@ from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.profile import LARGEST_BATCH, Point, Profile, VariantProfile
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.profiling.csv_files import NEEDED, ProfileRow, parse_rows, profiles_from, to_csv
-from proteus_cli.profiling.importing import catalog_toml, new_catalog, parse_slos
+from proteus_cli.profiling.importing import new_catalog, parse_slos
+from proteus_cli.store.catalog_text import new_text
 
 HEADER = ",".join(NEEDED)
 ROW = "v100,bert,bert-s,0.8,1,2"
@@ -281,7 +282,7 @@ def test_a_catalog_is_written_exactly(accuracies: dict[tuple[str, str], float], 
         for (family, variant), accuracy in accuracies.items()
     ]
     catalog = new_catalog(rows, parse_slos(slo))
-    assert msgspec.toml.decode(catalog_toml(catalog), type=Catalog) == catalog
+    assert msgspec.toml.decode(new_text(catalog, made_by="a test"), type=Catalog) == catalog
 
 
 @pytest.mark.parametrize(

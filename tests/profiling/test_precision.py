@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -11,10 +10,7 @@ from command_line import files, proteus
 from tiny import CLASSES, INPUTS, Tiny, mlp
 
 from proteus_cli.backends.onnxruntime import OnnxRuntime
-from proteus_cli.domain.catalog import Variant
 from proteus_cli.domain.device import Device
-from proteus_cli.profiling.precision import with_variant
-from proteus_cli.store import parse_catalog
 
 CALL = ("catalog", "precision", "shapes-m", "--to", "fp16")
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
@@ -103,61 +99,3 @@ def test_a_broken_model_is_refused(tiny: Tiny) -> None:
 
 def test_another_precision_is_none_of_ours(tiny: Tiny) -> None:
     assert "fp16" in proteus(*CALL[:-1], "int8", "-w", tiny.root).misused()
-
-
-# --- the catalog's text
-
-COMMENTED = """\
-# All that we serve.
-format = 1
-
-[[family]]  # the first
-name = "a"
-slo = "1s"
-
-# The small one.
-[[family.variant]]
-name = "a-s"   # quick
-accuracy = 0.5
-# trained in a hurry
-
-# The large one.
-[[family.variant]]
-name = "a-l"
-accuracy = 0.9
-
-# Another family.
-[[family]]
-name = "b"
-slo = "1s"
-[[family.variant]]
-name = "b-s"
-accuracy = 0.7"""
-NEW = Variant("new", 0.4, "new.onnx")
-TEXT_OF_NEW = '[[family.variant]]\nname = "new"\nonnx = "new.onnx"\naccuracy = 0.4\n'
-
-
-@pytest.mark.parametrize(
-    ("family", "after", "before_it", "behind_it"),
-    [
-        ("a", "a-s", "# trained in a hurry\n\n", "\n# The large one.\n"),
-        ("a", "a-l", "accuracy = 0.9\n\n", "\n# Another family.\n"),
-        ("b", "b-s", "accuracy = 0.7\n", ""),
-    ],
-)
-def test_comments_stay_with_what_they_are_about(family: str, after: str, before_it: str, behind_it: str) -> None:
-    text = with_variant(COMMENTED, family, after, NEW)
-    assert f"{before_it}{TEXT_OF_NEW}{behind_it}" in text
-    assert text.replace(TEXT_OF_NEW, "").split() == COMMENTED.split()
-    found = parse_catalog(text.encode(), Path("catalog.toml"))
-    old = parse_catalog(COMMENTED.encode(), Path("catalog.toml"))
-    variants = found.family(family).variants
-    assert [v.name for v in variants][[v.name for v in variants].index(after) + 1] == "new"
-    without = msgspec.structs.replace(found.family(family), variants=tuple(v for v in variants if v.name != "new"))
-    assert without == old.family(family)
-
-
-def test_families_that_are_written_as_inline_tables_take_one_too() -> None:
-    inline = 'format = 1\nfamily = [{name = "a", slo = "1s", variant = [{name = "a-s", accuracy = 0.5}]}]\n'
-    found = parse_catalog(with_variant(inline, "a", "a-s", NEW).encode(), Path("catalog.toml"))
-    assert found.family("a").variants == (Variant("a-s", 0.5), NEW)

@@ -65,7 +65,7 @@ def prune(place: store.Workspace, *, dry_run: bool) -> list[ListedEngine]:
 
 def _judge_of(place: store.Workspace) -> Judge:
     """A function that finds the state of an engine. It reads the catalog now, and each model once."""
-    models = place.model_paths()
+    models = place.loaded_paths()
     digest_of = cache(store.model_digest)
 
     def state(files: EngineFiles, record: BuiltEngine) -> tuple[EngineState, str]:

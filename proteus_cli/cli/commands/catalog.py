@@ -7,6 +7,7 @@ import typer
 
 from proteus_cli.cli import console
 from proteus_cli.cli.command import Command
+from proteus_cli.cli.options import catalog as options
 from proteus_cli.cli.options import common
 
 if TYPE_CHECKING:
@@ -26,9 +27,41 @@ VariantName = Annotated[str, typer.Argument(help="The variant: its name, or FAMI
 TargetPrecision = Annotated[Precision, typer.Option(help="The precision of the new variant.")]
 
 
-@app.callback()
-def _group() -> None:
-    """Without a callback, typer would drop the name of a single command."""
+@app.command(cls=Command)
+def add(
+    family: options.FamilyName,
+    models: options.Models,
+    *,
+    slo: options.Slo = None,
+    eval: options.Eval = None,  # noqa: A002 - the name of the option
+    accuracy: options.Accuracy = None,
+    calibration: options.Calibration = None,
+    workspace_dir: common.Workspace = common.WORKSPACE,
+    json: common.Json = False,
+) -> None:
+    """Add models as variants of a family; makes the family where it is new, and the catalog where there is none.
+
+    Names, shapes and types are read from the files. Where a batch is fixed, axis 0 is made dynamic, which needs the
+    extra `derive`. Without `--eval`, `--accuracy` or `--calibration` the first variant of a family counts as always
+    right, and that is shown as an estimate.
+    """
+    from proteus_cli.cli.views.catalog_lines import addition_lines
+    from proteus_cli.store import Workspace
+    from proteus_cli.variants.accuracy import Evidence, parse_accuracies
+    from proteus_cli.variants.adding import add
+    from proteus_cli.variants.models import variant_names
+
+    workspace, named = Workspace(workspace_dir), variant_names(models)
+    stated = parse_accuracies(accuracy, list(named)) if accuracy is not None else {}
+    evidence = Evidence(eval, stated, calibration)
+    with console.progress(f"adding to {family}") as advance:
+        made = add(workspace, family, named, slo=slo, evidence=evidence, backend=_backend(workspace), advance=advance)
+    if json:
+        console.show_json(made)
+        return
+    for line in addition_lines(made):
+        console.say(line)
+    console.say(f"wrote {workspace.catalog_path}; next: proteus profile, proteus plan")
 
 
 @app.command(cls=Command)
@@ -42,7 +75,7 @@ def precision(
     """Add a variant with the same model in another precision, and measure its accuracy on the family's eval split.
 
     Inputs and outputs keep their types. Run `proteus profile` and `proteus plan` afterwards. Needs the extra
-    `precision`.
+    `derive`.
     """
     from proteus_cli.profiling.precision import add_fp16
     from proteus_cli.store import Workspace

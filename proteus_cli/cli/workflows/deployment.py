@@ -70,6 +70,7 @@ def deployment_of(
         profiles=resources.profiles,
         devices=resources.devices,
         models=resources.models,
+        labels=workspace.labels(),
         policy=policy,
         source=WorkspacePlans(workspace, name, resources, emulation, settings, attainment),
         drift_after_s=drift_after_s,

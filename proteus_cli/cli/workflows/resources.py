@@ -67,7 +67,7 @@ def _local(workspace: Workspace, plan: Plan) -> Resources:
         measured_for(placement, profiles)
     again = ", then `proteus profile` and `proteus plan` again; `--emulate` needs no models"
     models = {
-        VariantKey(family.name, variant.name): workspace.model_of(family, variant, to="run", hint=again)
+        VariantKey(family.name, variant.name): workspace.loaded_model_of(family, variant, to="run", hint=again)
         for family, variant in workspace.catalog().variants
     }
     return Resources(profiles, [here[device] for device in plan.devices], models)
@@ -97,7 +97,7 @@ def _emulated(workspace: Workspace, plan: Plan, emulation: Emulation) -> Resourc
     if emulation.fleet is not None:
         profiles = fleet_of(workspace.profiles(), emulation.fleet)
     _require_times(on_fleet(plan, profiles, emulation), profiles)
-    models = {key: path for key, path in workspace.model_paths().items() if path.is_file()}
+    models = {key: path for key, path in workspace.loaded_paths().items() if path.is_file()}
     return Resources(profiles, [profile.device for profile in profiles.values()], models)
 
 

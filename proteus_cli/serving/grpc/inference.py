@@ -5,7 +5,7 @@ by its bytes, and protobuf decodes only what was not seen before.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,11 +30,22 @@ from proteus_cli.serving.grpc.protobuf_wire import (
     varint,
 )
 from proteus_cli.serving.oip import tensors as oip
+from proteus_cli.serving.oip.classification import highest_classes, packed, wants_classes
 from proteus_cli.serving.oip.parameters import InputParameters, OutputParameters, RequestParameters, checked
 from proteus_cli.serving.oip.tensors import DATATYPE_OF
 from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered
-from proteus_cli.serving.requests.query import Inputs, InTurns, Query, ReadInputs, RequestOptions, Steps, drained
+from proteus_cli.serving.requests.query import (
+    Classes,
+    Form,
+    Inputs,
+    InTurns,
+    Query,
+    ReadInputs,
+    RequestOptions,
+    Steps,
+    drained,
+)
 
 _ID, _RAW_OUTPUT = b"\x1a", b"\x32"  # tags of fields 3 and 6 of an answer
 _MAX_KNOWN = 1024  # heads and starts of requests, and heads of answers
@@ -148,20 +159,20 @@ class GrpcCodec:
             ]
         )
         sizes = tuple([rows * _row_bytes(spec) for spec in signature.inputs])
-        outputs = _outputs(request, signature)
         for tensor in tensors:
             checked(_parameters(tensor.parameters), InputParameters)
-        for output in request.outputs:
-            checked(_parameters(output.parameters), OutputParameters)
+        outputs = _outputs(request, signature)
         options = checked(_parameters(request.parameters), RequestParameters).options()
         return RequestHead(places, sizes, Query(request.model_name, rows, outputs, options))
 
-    def encode(self, query: Query, answered: Answered) -> bytes:
+    def encode(self, query: Query, answered: Answered) -> bytes | InTurns[bytes]:
         """The answer, serialized."""
         batch, first, rows = answered.batch, answered.first, answered.rows
         key = ("grpc", query.outputs, rows)
         head = batch.memo.get(key)
         if head is None:
+            if wants_classes(query):
+                return InTurns(self._encoded_classes(query, answered))
             head = batch.memo[key] = self._answer_head(query, answered)
         parts: list[Buffer] = [head, integer_parameter("queue_us", round(answered.queue_s * _US_PER_S))]
         if query.id is not None:
@@ -172,16 +183,41 @@ class GrpcCodec:
             parts += (_RAW_OUTPUT, varint(rows * row_bytes), content[first * row_bytes : (first + rows) * row_bytes])
         return b"".join(parts)
 
+    def _encoded_classes(self, query: Query, answered: Answered) -> Steps[bytes]:
+        """An answer that has the classes of some outputs."""
+        head = self._answer_head(query, answered)
+        parts: list[Buffer] = [head, integer_parameter("queue_us", round(answered.queue_s * _US_PER_S))]
+        if query.id is not None:
+            encoded = query.id.encode()
+            parts += (_ID, varint(len(encoded)), encoded)
+        for place, form in query.outputs:
+            values = answered.outputs[place]
+            if isinstance(form, Classes):
+                labels = self._families[query.family].labels if place == 0 else ()
+                texts = yield from highest_classes(values, form.count, labels)
+                content = yield from packed(texts)
+            else:
+                content = values.tobytes()
+            parts += (_RAW_OUTPUT, varint(len(content)), content)
+        return b"".join(parts)
+
     def _answer_head(self, query: Query, answered: Answered) -> bytes:
         """What the answers of one batch with as many rows share."""
         batch = answered.batch
-        shapes = [(answered.rows, *batch.outputs[place].shape[1:]) for place, _ in query.outputs]
+        shapes = [
+            (answered.rows, *((form.count,) if isinstance(form, Classes) else batch.outputs[place].shape[1:]))
+            for place, form in query.outputs
+        ]
         key = (batch.hosted, query.outputs, *shapes)
         known = self._heads.get(key)
         if known is None:
             of_family = self._families[batch.hosted.family].signature.outputs
-            specs = [of_family[place] for place, _ in query.outputs]
-            known = _described(batch.hosted, specs, shapes, is_emulated=batch.is_emulated)
+            tensors = [
+                (spec.name, oip.STRINGS if isinstance(form, Classes) else DATATYPE_OF[spec.dtype], shape)
+                for (place, form), shape in zip(query.outputs, shapes, strict=True)
+                for spec in [of_family[place]]
+            ]
+            known = _described(batch.hosted, tensors, is_emulated=batch.is_emulated)
             _remember(self._heads, key, known)
         return (
             known
@@ -207,9 +243,13 @@ def _row_bytes(spec: TensorSpec) -> int:
     return math.prod(size for size in spec.shape if size is not None) * spec.dtype.itemsize  # inputs' are all fixed
 
 
-def _outputs(request: Any, signature: Signature) -> tuple[tuple[int, bool], ...]:
-    names = [output.name for output in request.outputs] or [spec.name for spec in signature.outputs]
-    return oip.outputs_by_name(signature, [(name, True) for name in names])
+def _outputs(request: Any, signature: Signature) -> tuple[tuple[int, Form], ...]:
+    """The wanted outputs; their values, and the texts of classes, are always binary."""
+    wanted: list[tuple[str, Form]] = []
+    for output in request.outputs:
+        parameters = checked(_parameters(output.parameters), OutputParameters)
+        wanted.append((output.name, replace(parameters, binary_data=True).form(binary_by_default=True)))
+    return oip.outputs_by_name(signature, wanted or [(spec.name, True) for spec in signature.outputs])
 
 
 def _parameters(entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -266,16 +306,14 @@ def _require_count(tensor: Any, count: int, needed: int) -> None:
         raise BadRequest(f"input `{tensor.name}` has {count} values; its shape needs {needed}")
 
 
-def _described(
-    hosted: Host, specs: Sequence[TensorSpec], shapes: Sequence[Sequence[int]], *, is_emulated: bool
-) -> bytes:
-    """What the answers of one variant with outputs of the same shapes share."""
+def _described(hosted: Host, tensors: Iterable[tuple[str, str, Sequence[int]]], *, is_emulated: bool) -> bytes:
+    """What the answers of one variant with the same outputs (name, datatype, shape) share."""
     head = ModelInferResponse(model_name=hosted.family, model_version=oip.VERSION)
     head.parameters["variant"].string_param = hosted.variant
     head.parameters["accuracy"].double_param = hosted.accuracy
     head.parameters["device"].string_param = hosted.device
     if is_emulated:
         head.parameters["emulated"].bool_param = True
-    for spec, shape in zip(specs, shapes, strict=True):
-        head.outputs.add(name=spec.name, datatype=DATATYPE_OF[spec.dtype], shape=shape)
+    for name, datatype, shape in tensors:
+        head.outputs.add(name=name, datatype=datatype, shape=shape)
     return bytes(head.SerializeToString(deterministic=True))

@@ -224,7 +224,7 @@ class InferCall(UnaryCall, Inference[bytes]):
         self._query, read_inputs = self._codec.decode(content, self.request.timeout_s)
         return self._query, read_inputs
 
-    def encode(self, answered: Answered) -> bytes:
+    def encode(self, answered: Answered) -> bytes | InTurns[bytes]:
         return self._codec.encode(self._query, answered)
 
     def turns(self) -> Turns:

@@ -110,10 +110,10 @@ class _StreamRequest(Inference[bytes]):
         self._query, read_inputs = self._call.codec.decode(content, self._call.request.timeout_s)
         return self._query, read_inputs
 
-    def encode(self, answered: Answered) -> bytes:
+    def encode(self, answered: Answered) -> bytes | InTurns[bytes]:
         assert self._query is not None  # noqa: S101 - it was decoded
-        response = ModelInferResponse.FromString(self._call.codec.encode(self._query, answered))
-        return bytes(ModelStreamInferResponse(infer_response=response).SerializeToString())
+        encoded = self._call.codec.encode(self._query, answered)
+        return InTurns(_wrapped_later(encoded.steps)) if isinstance(encoded, InTurns) else _wrapped(encoded)
 
     def reserve(self, size: int) -> bool:
         has_reserved = self._call.stream.connection.connections.reserve(size)
@@ -146,3 +146,13 @@ class _StreamRequest(Inference[bytes]):
         if self._query is not None and self._query.id is not None:
             response.infer_response.id = self._query.id
         return bytes(response.SerializeToString())
+
+
+def _wrapped_later(steps: Steps[bytes]) -> Steps[bytes]:
+    return _wrapped((yield from steps))
+
+
+def _wrapped(answer: bytes) -> bytes:
+    """An answer as a message of the stream."""
+    response = ModelInferResponse.FromString(answer)
+    return bytes(ModelStreamInferResponse(infer_response=response).SerializeToString())

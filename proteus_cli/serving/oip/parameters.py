@@ -1,8 +1,8 @@
 """The parameters of inference requests, of their inputs and of their outputs, for REST and gRPC alike.
 
-What has no effect here but has one in other servers, as `sequence_id`, `classification` and `shared_memory_region` do,
-is refused: a client that asks for it would otherwise get another answer than it expects. The three parameters that say
-where tensors are in the body of an HTTP request or answer are taken over gRPC as well, where they change nothing.
+What has no effect here but has one in other servers, as `sequence_id` and `shared_memory_region` do, is refused: a
+client that asks for it would otherwise get another answer than it expects. The three parameters that say where tensors
+are in the body of an HTTP request or answer are taken over gRPC as well, where they change nothing.
 """
 
 import re
@@ -13,10 +13,11 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, RequestOptions
+from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Classes, Form, RequestOptions
 
 LOWEST_PRIORITY = 2**31 - 1
 LONGEST_US = 2**63 - 1
+MAX_CLASSES = 1000
 _US_PER_S = 1e6
 _UNKNOWN = re.compile(r"Object contains unknown field (`.*?`)(?: - at .*)?", re.DOTALL)
 
@@ -54,9 +55,20 @@ class InputParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
 
 
 class OutputParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """How an output is wanted; without it, as `binary_data_output` says."""
+    """How an output is wanted."""
 
-    binary_data: bool | UnsetType = UNSET
+    binary_data: Annotated[
+        bool | UnsetType, Meta(description="As a binary tensor; without it, as `binary_data_output` says.")
+    ] = UNSET
+    classification: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_CLASSES)] | None,
+        Meta(description="Only so many classes with the highest values, as BYTES `value:index:label`."),
+    ] = None
+
+    def form(self, *, binary_by_default: bool) -> Form:
+        """The same, as the data plane takes it."""
+        as_binary = binary_by_default if self.binary_data is UNSET else self.binary_data
+        return as_binary if self.classification is None else Classes(self.classification, as_binary)
 
 
 Parameters = TypeVar("Parameters", RequestParameters, InputParameters, OutputParameters)

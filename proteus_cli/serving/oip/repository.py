@@ -17,7 +17,7 @@ from proteus_cli.serving.oip.tensors import DATATYPE_OF, VERSION
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import Families, ServedFamily
 
-EXTENSIONS = ("model_configuration", "model_repository", "schedule_policy", "statistics")
+EXTENSIONS = ("classification", "model_configuration", "model_repository", "schedule_policy", "statistics")
 """What both protocols offer beyond the Open Inference Protocol."""
 
 _NS_PER_S = 1e9

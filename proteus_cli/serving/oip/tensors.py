@@ -10,6 +10,7 @@ import numpy as np
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.errors import BadRequest
+from proteus_cli.serving.requests.query import Classes, Form
 
 DATATYPES = {
     "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
@@ -66,12 +67,25 @@ def require_same(rows: Sequence[int]) -> int:
     return rows[0]
 
 
-def outputs_by_name(signature: Signature, wanted: Sequence[tuple[str, bool]]) -> tuple[tuple[int, bool], ...]:
-    """The wanted outputs by index in the signature. Raises `BadRequest` for an unknown or repeated name."""
+def outputs_by_name(signature: Signature, wanted: Sequence[tuple[str, Form]]) -> tuple[tuple[int, Form], ...]:
+    """The wanted outputs by index in the signature.
+
+    Raises `BadRequest` for an unknown or repeated name, and where an output has not as many classes as are wanted.
+    """
     names = [spec.name for spec in signature.outputs]
-    for name, _ in wanted:
+    for name, form in wanted:
         if name not in names:
             raise BadRequest(f"no output `{name}`; there are: {', '.join(names)}")
+        if isinstance(form, Classes):
+            _require_classes(signature.outputs[names.index(name)], form.count)
     if len({name for name, _ in wanted}) != len(wanted):
         raise BadRequest("an output may be asked for once")
-    return tuple((names.index(name), as_binary) for name, as_binary in wanted)
+    return tuple((names.index(name), form) for name, form in wanted)
+
+
+def _require_classes(spec: TensorSpec, count: int) -> None:
+    if spec.dtype.kind == "b" or None in spec.shape:
+        why = "are true or false" if spec.dtype.kind == "b" else "vary in number"
+        raise BadRequest(f"the values of output `{spec.name}` {why}, so they are no classes")
+    if count > math.prod(spec.sizes):
+        raise BadRequest(f"output `{spec.name}` has {math.prod(spec.sizes)} classes; got `classification` {count}")

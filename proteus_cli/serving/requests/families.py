@@ -1,6 +1,6 @@
 """The families that the server offers, and whether they take requests now."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from proteus_cli.backends.base import Signature
@@ -15,8 +15,8 @@ class ServedFamily:
     """A family as clients see it: what it takes and gives, and its limits.
 
     A request has ``max_rows`` at most. ``best_accuracy`` is None where no variant was profiled. ``attainment`` is the
-    target that the catalog sets. While the family is not ``is_loaded``, it takes no requests; nothing else changes, so
-    clients may load and unload it at any time.
+    target that the catalog sets, and ``labels`` are its names for the classes of the first output. While the family is
+    not ``is_loaded``, it takes no requests; nothing else changes, so clients may load and unload it at any time.
     """
 
     name: str
@@ -25,6 +25,7 @@ class ServedFamily:
     max_rows: int
     best_accuracy: float | None
     attainment: float = DEFAULT_ATTAINMENT
+    labels: Sequence[str] = ()
     is_loaded: bool = True
 
 

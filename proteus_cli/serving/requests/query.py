@@ -21,15 +21,26 @@ class RequestOptions(msgspec.Struct, frozen=True, gc=False):
 DEFAULT_OPTIONS = RequestOptions()
 
 
+class Classes(msgspec.Struct, frozen=True, gc=False):
+    """Of an output, the ``count`` classes with the highest values are wanted, and not all of its values."""
+
+    count: int
+    as_binary: bool
+
+
+Form = bool | Classes
+"""How an output is wanted: its values, as binary or not; or its highest classes."""
+
+
 class Query(msgspec.Struct, frozen=True, eq=False):
     """What a request asks of a family, besides its tensors, which have ``rows`` rows each.
 
-    ``outputs`` are the wanted ones, in order, each as (index in the signature, whether as binary).
+    ``outputs`` are the wanted ones, in order, each as (index in the signature, its form).
     """
 
     family: str
     rows: int
-    outputs: tuple[tuple[int, bool], ...]
+    outputs: tuple[tuple[int, Form], ...]
     options: RequestOptions = DEFAULT_OPTIONS
     id: str | None = None
 

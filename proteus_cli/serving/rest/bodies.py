@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from proteus_cli.serving.oip.documents import Count, Datatype, Fraction
+from proteus_cli.serving.oip.documents import AnswerDatatype, Count, Datatype, Fraction
 from proteus_cli.serving.oip.parameters import InputParameters, OutputParameters, RequestParameters
 
 LARGEST_INT64 = 2**63 - 1
@@ -70,12 +70,12 @@ class ResponseTensor(Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     """An output."""
 
     name: str
-    datatype: Datatype
+    datatype: AnswerDatatype
     shape: list[Count]
     parameters: ResponseTensorParameters | UnsetType = UNSET
     data: Annotated[
-        list[float | bool | None] | UnsetType,
-        Meta(description="Row-major and flat; null stands for NaN and the infinities."),
+        list[float | bool | str | None] | UnsetType,
+        Meta(description="Row-major and flat; null stands for NaN and the infinities. Classes are text."),
     ] = UNSET
 
 

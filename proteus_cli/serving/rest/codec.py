@@ -4,7 +4,7 @@ What the outline of a request says is remembered, so usually only its values are
 "HTTP/REST" document, and Triton's "Binary Tensor Data Extension".
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -15,9 +15,10 @@ from proteus_cli.backends.base import Signature
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip import tensors as oip
+from proteus_cli.serving.oip.classification import highest_classes, packed, wants_classes
 from proteus_cli.serving.oip.parameters import OutputParameters, problem, request_options
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
-from proteus_cli.serving.requests.query import Inputs, InTurns, Query, ReadInputs, Steps, drained
+from proteus_cli.serving.requests.query import Classes, Form, Inputs, InTurns, Query, ReadInputs, Steps, drained
 from proteus_cli.serving.rest.bodies import (
     InferRequest,
     InferResponse,
@@ -47,6 +48,9 @@ _US_PER_S = 1e6
 
 DecodedRequest = tuple[Query, ReadInputs | InTurns[Inputs]]
 """What is asked, and how to read the tensors."""
+
+Texts = list[str] | bytes
+"""The texts of all classes of an output; packed, where they are wanted as a binary tensor."""
 
 EncodedAnswer = tuple[bytes, list[Buffer]]
 """The JSON of an answer, and the binary tensors behind it."""
@@ -114,11 +118,12 @@ _NO_QUEUE_US = b"0" + _OUTPUTS + b"]}"  # ends an answer without outputs
 class RestCodec:
     """Decodes the requests of one ``family``, of ``max_rows`` rows at most, and encodes their answers.
 
-    ``max_bytes`` is the most that so many rows need. A larger body is refused before it is decoded.
+    ``max_bytes`` is the most that so many rows need. A larger body is refused before it is decoded. The classes of the
+    first output have ``labels``.
     """
 
-    def __init__(self, family: str, signature: Signature, max_rows: int) -> None:
-        self.family, self._signature = family, signature
+    def __init__(self, family: str, signature: Signature, max_rows: int, labels: Sequence[str] = ()) -> None:
+        self.family, self._signature, self._labels = family, signature, labels
         self.max_bytes = oip.max_bytes(signature, max_rows)
         self._layouts: dict[tuple[bytes | int, ...], _Layout] = {}
         self._starts: dict[int, tuple[bytes, _Layout]] = {}  # JSON before binary tensors, by the size of the request
@@ -245,13 +250,13 @@ class RestCodec:
         )
         return _Layout(in_order, binary_bytes, query, has_id)
 
-    def _outputs(self, request: InferRequest) -> tuple[tuple[int, bool], ...]:
+    def _outputs(self, request: InferRequest) -> tuple[tuple[int, Form], ...]:
         by_default = request.parameters is not None and request.parameters.binary_data_output
         if not request.outputs:
             return tuple((index, by_default) for index, _ in self._all_outputs)
-        flags = ((output.name, output.parameters or OutputParameters()) for output in request.outputs)
-        wanted = [(name, by_default if of.binary_data is msgspec.UNSET else of.binary_data) for name, of in flags]
-        return oip.outputs_by_name(self._signature, wanted)
+        wanted = ((output.name, output.parameters or OutputParameters()) for output in request.outputs)
+        forms = [(name, parameters.form(binary_by_default=by_default)) for name, parameters in wanted]
+        return oip.outputs_by_name(self._signature, forms)
 
     def encode(self, query: Query, answer: Answered) -> EncodedAnswer | InTurns[EncodedAnswer]:
         """The JSON of an answer, and the binary tensors that follow it."""
@@ -259,6 +264,8 @@ class RestCodec:
         try:
             shared = memo[query.outputs, rows]
         except KeyError:
+            if wants_classes(query):
+                return InTurns(self._encoded_classes(query, answer))
             shared = memo[query.outputs, rows] = self._shared(query, answer)
         before, after, lists, binary, is_long = shared
         json = b"".join((before, _encode(int(answer.queue_s * _US_PER_S)), after))
@@ -276,7 +283,22 @@ class RestCodec:
             tensors.append(values[first * size : (first + rows) * size])
         return json, tensors
 
-    def _shared(self, query: Query, answer: Answered) -> _SharedAnswer:
+    def _encoded_classes(self, query: Query, answer: Answered) -> Steps[EncodedAnswer]:
+        """An answer that has the classes of some outputs: it shares nothing with others of its batch."""
+        batch, classes = answer.batch, dict[int, Texts]()
+        own = AnsweredBatch(batch.hosted, batch.rows, answer.outputs, batch.compute_s, is_emulated=batch.is_emulated)
+        for index, form in query.outputs:
+            if isinstance(form, Classes):
+                labels = self._labels if index == 0 else ()
+                texts = yield from highest_classes(own.outputs[index], form.count, labels)
+                classes[index] = (yield from packed(texts)) if form.as_binary else texts
+        alone = Answered(own, 0, answer.rows, answer.queue_s)
+        shared = self._shared(query, alone, classes)
+        json = b"".join((shared.before, _encode(int(answer.queue_s * _US_PER_S)), shared.after))
+        return (yield from _encoded_in_turns(json, shared, query, alone))
+
+    def _shared(self, query: Query, answer: Answered, classes: Mapping[int, Texts] = {}) -> _SharedAnswer:
+        """``classes``: the texts of an output's classes, by its index, where these are wanted in its place."""
         batch, hosted = answer.batch, answer.batch.hosted
         parameters = ResponseParameters(
             variant=hosted.variant,
@@ -288,25 +310,35 @@ class RestCodec:
             queue_us=0,
         )
         before = _encode(InferResponse(self.family, oip.VERSION, parameters, [])).removesuffix(_NO_QUEUE_US)
-        in_json = [batch.outputs[index] for index, as_binary in query.outputs if not as_binary]
+        in_json = [batch.outputs[index] for index, form in query.outputs if form is False]
         is_long = any(output.size // len(output) * answer.rows > _VALUES_AT_ONCE for output in in_json)
         lists, binary, texts = list[Any](), list[tuple[Buffer, int]](), [_OUTPUTS]
-        for place, (index, as_binary) in enumerate(query.outputs):
-            values, spec = batch.outputs[index], self._signature.outputs[index]
-            tensor = ResponseTensor(spec.name, oip.DATATYPE_OF[values.dtype], [answer.rows, *values.shape[1:]])
+        for place, (index, form) in enumerate(query.outputs):
+            values, spec, of_classes = batch.outputs[index], self._signature.outputs[index], classes.get(index)
             if place:
                 texts[-1] += b","
-            if as_binary:
+            if isinstance(form, Classes):
+                tensor = ResponseTensor(spec.name, oip.STRINGS, [answer.rows, form.count])
+            else:
+                tensor = ResponseTensor(spec.name, oip.DATATYPE_OF[values.dtype], [answer.rows, *values.shape[1:]])
+            if form is True:
                 content, row_bytes = batch.content(index)
                 binary.append((content, row_bytes))
-                size = ResponseTensorParameters(row_bytes * answer.rows)
-                texts[-1] += _encode(msgspec.structs.replace(tensor, parameters=size))
+                texts[-1] += _in_binary(tensor, row_bytes * answer.rows)
+            elif isinstance(of_classes, bytes):
+                binary.append((of_classes, len(of_classes)))  # of all rows: the answer has no others
+                texts[-1] += _in_binary(tensor, len(of_classes))
             else:
-                lists.append(_rows(batch, index))
+                lists.append(_rows(batch, index) if of_classes is None else [of_classes])
                 texts[-1] += _encode(tensor)[:-1] + b',"data":'
                 texts.append(b"}")
         texts[-1] += b"]}"
         return _SharedAnswer(before, texts[0], list(zip(lists, texts[1:], strict=True)), binary, is_long)
+
+
+def _in_binary(tensor: ResponseTensor, size: int) -> bytes:
+    """The JSON of an output that has so many bytes behind the JSON."""
+    return _encode(msgspec.structs.replace(tensor, parameters=ResponseTensorParameters(size)))
 
 
 def _encoded_in_turns(json: bytes, shared: _SharedAnswer, query: Query, answer: Answered) -> Steps[EncodedAnswer]:

@@ -54,7 +54,7 @@ class RestHandler:
         self._codecs = {
             f"/v2/models/{family.name}{version}/infer".encode(): codec
             for family in families.by_name.values()
-            for codec in [RestCodec(family.name, family.signature, family.max_rows)]
+            for codec in [RestCodec(family.name, family.signature, family.max_rows, family.labels)]
             for version in ("", f"/versions/{oip.VERSION}")
         }
         self._tasks: set[asyncio.Future[None]] = set()  # the loop holds only weak references

@@ -3,17 +3,20 @@
 import asyncio
 import contextlib
 import logging
+import math
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from proteus_cli.backends import free_memory
+from proteus_cli.backends.base import TensorSpec
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.drift import Drift
 from proteus_cli.control.topology.hosting import device_memory, slots_of
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.profile import best_accuracy
+from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
@@ -107,19 +110,35 @@ def _memory(deployment: Deployment) -> Mapping[str, DeviceMemory]:
 
 
 def _served_families(deployment: Deployment, hardware: Hardware) -> list[ServedFamily]:
-    """A request may have as many rows as the largest batch that a variant of its family was measured with."""
+    """A request may have as many rows as the largest batch that a variant of its family was measured with.
+
+    Raises `ArtefactError` where a family has not as many labels as classes.
+    """
     best = best_accuracy(deployment.profiles.values())
     max_rows = dict.fromkeys(deployment.catalog.names, 1)
     for measured in (variant for profile in deployment.profiles.values() for variant in profile.variants):
         if measured.family in max_rows and measured.points:
             max_rows[measured.family] = max(max_rows[measured.family], measured.points[-1].batch)
+    for family, labels in deployment.labels.items():
+        if family not in hardware.stubs:
+            _require_as_many(family, labels, hardware.signatures[family].outputs[0])
     return [
         ServedFamily(
             family.name, hardware.signatures[family.name], family.slo_s, max_rows[family.name], best.get(family.name),
-            family.attainment,
+            family.attainment, deployment.labels.get(family.name, ()),
         )
         for family in deployment.catalog.families
     ]  # fmt: skip
+
+
+def _require_as_many(family: str, labels: Sequence[str], scores: TensorSpec) -> None:
+    classes = None if None in scores.shape else math.prod(scores.sizes)
+    if len(labels) != classes:
+        raise ArtefactError(
+            f"The catalog has {len(labels)} labels for `{family}`, whose output `{scores.name}` has "
+            f"{'any number of' if classes is None else classes} classes.",
+            hint="`labels` names a file with as many lines as the first output has values for a row",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ class Deployment:
     """What to serve: a plan and why it is the first, and what changes of plan may use.
 
     ``models`` are ONNX files by variant; where devices are ``emulated``, only of some variants, and none is run.
+    ``labels`` are names of classes, by family; only of some families.
     Devices other than GPUs run in threads of the server, or ``in_processes`` of their own. Plans come from ``source``;
     the ``journal`` records them, unless it is None. Engines for GPUs are kept in ``built``. ``replanning`` is the
     option of that name; a solve takes ``solve_limit_s`` at most. While a plan is rolled out, at most
@@ -64,6 +65,7 @@ class Deployment:
     policy: Policy
     source: PlanSource
     built: Path
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     emulated: bool = False
     replanning: str = "auto"
     solve_limit_s: float = 2.0

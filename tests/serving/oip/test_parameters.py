@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2
 
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.grpc.inference import GrpcCodec
-from proteus_cli.serving.requests.query import Query, RequestOptions
+from proteus_cli.serving.requests.query import Classes, Query, RequestOptions
 from proteus_cli.serving.rest.codec import RestCodec
 
 X, K = np.zeros((1, 2), FLOAT), np.zeros((1, 1), LONG)
@@ -49,15 +49,22 @@ by_each_protocol = pytest.mark.parametrize("decode", [over_rest, over_grpc])
 Decode = Callable[[Parameters, Parameters, Parameters], Query]
 Given = tuple[Parameters, Parameters, Parameters]
 UNKNOWN = [
-    {"sequence_id": 7}, {"sequence_start": True}, {"sequence_end": True}, {"classification": 3}, {"a`b": "c"},
+    {"sequence_id": 7}, {"sequence_start": True}, {"sequence_end": True}, {"a`b": "c"},
     {"shared_memory_region": "r"}, {"shared_memory_offset": 0}, {"shared_memory_byte_size": 8}, {"content_type": "np"},
     {"triton_enable_empty_final_response": True}, {"Timeout": 1000}, {"": 1},
 ]  # fmt: skip
 
 
 @by_each_protocol
-@pytest.mark.parametrize("place", range(3))
-@pytest.mark.parametrize("parameters", UNKNOWN, ids=str)
+@pytest.mark.parametrize(
+    ("place", "parameters"),
+    [
+        *((place, each) for place in range(3) for each in UNKNOWN),
+        (0, {"classification": 1}),
+        (1, {"classification": 1}),
+    ],
+    ids=str,
+)
 def test_what_would_have_no_effect_is_refused(decode: Decode, parameters: Parameters, place: int) -> None:
     given: list[Parameters] = [{}, {}, {}]
     given[place] = parameters
@@ -74,7 +81,9 @@ def test_what_would_have_no_effect_is_refused(decode: Decode, parameters: Parame
         ({"timeout": -1}, {}, {}), ({"timeout": "soon"}, {}, {}), ({"priority": 0.5}, {}, {}),
         ({"priority": True}, {}, {}), ({"min_accuracy": 2}, {}, {}),
         ({"binary_data_output": 1}, {}, {}), ({}, {"binary_data_size": -1}, {}),
-        ({}, {}, {"binary_data": "yes"}),
+        ({}, {}, {"binary_data": "yes"}), ({}, {}, {"classification": 0}), ({}, {}, {"classification": -1}),
+        ({}, {}, {"classification": 1001}), ({}, {}, {"classification": "1"}), ({}, {}, {"classification": 1.5}),
+        ({}, {}, {"classification": True}),
     ],
     ids=str,
 )  # fmt: skip
@@ -91,6 +100,14 @@ def test_what_is_supported_is_read(decode: Decode) -> None:
     query = decode(asked, {}, {"binary_data": True})
     assert query.options == RequestOptions(0.25, 1, 0.5)
     assert query.outputs == ((0, True),)
+
+
+@by_each_protocol
+def test_classes_are_wanted_in_the_form_of_their_protocol(decode: Decode) -> None:
+    (found,) = decode({}, {}, {"classification": 2}).outputs
+    assert found == (0, Classes(2, as_binary=decode is over_grpc))
+    with pytest.raises(BadRequest, match="output `y` has 2 classes; got `classification` 3"):
+        decode({}, {}, {"classification": 3})
 
 
 def test_what_other_clients_say_of_tensors_over_grpc_changes_nothing() -> None:

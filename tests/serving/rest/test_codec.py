@@ -19,7 +19,7 @@ from proteus_cli.backends.base import NamedArrays, Signature, TensorSpec
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip.tensors import DATATYPE_OF, DATATYPES
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
-from proteus_cli.serving.requests.query import InTurns, Query, RequestOptions
+from proteus_cli.serving.requests.query import Form, InTurns, Query, RequestOptions
 from proteus_cli.serving.rest import codec as rest_codec
 from proteus_cli.serving.rest.codec import RestCodec
 
@@ -40,7 +40,7 @@ class Seen:
 
     inputs: NamedArrays
     query: Query
-    outputs: list[tuple[str, bool]]
+    outputs: list[tuple[str, Form]]
 
     @property
     def rows(self) -> int:

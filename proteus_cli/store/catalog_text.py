@@ -1,0 +1,94 @@
+"""Changes to the text of a catalog: what users wrote stays as it is, with comments, order and layout.
+
+Each function returns the new text. `require_says` checks that the text says what is meant, before it is written.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from tomlkit.items import AoT, Comment, Table, Whitespace
+
+from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.errors import ArtefactError
+from proteus_cli.store.workspace import parse_catalog
+
+
+def new_text(catalog: Catalog, *, made_by: str) -> str:
+    """A catalog's families and variants without their limits. ``made_by`` is the command that writes it."""
+    text = f"# Made by `{made_by}`. docs/formats.md says what else may stand here.\nformat = 1\n"
+    for family in catalog.families:
+        text = with_family(text, family)
+    return text
+
+
+def with_family(text: str, family: Family) -> str:
+    """With one more family at the end, without its limits."""
+    return "\n".join([text.rstrip("\n"), *_family_lines(family), ""])
+
+
+def with_variants(text: str, family: str, after: str, added: Sequence[Variant]) -> str:
+    """With more variants of a family behind the one that is named ``after``, without their limits."""
+    for variant in added:
+        text = with_variant(text, family, after, variant)
+        after = variant.name
+    return text
+
+
+def with_variant(text: str, family: str, after: str, added: Variant) -> str:
+    """With one more variant of a family behind the one that is named ``after``, without its limits."""
+    document: Any = tomlkit.parse(text)
+    variants = next(each for each in document["family"] if each["name"] == family)["variant"]
+    place = [each["name"] for each in variants].index(after)
+    new = tomlkit.table() if isinstance(variants, AoT) else tomlkit.inline_table()
+    new.update(_fields(added))
+    if isinstance(new, Table):
+        _move_end(variants[place], new)
+    variants.insert(place + 1, new)
+    return tomlkit.dumps(document)
+
+
+def require_says(text: str, meant: Catalog, path: Path) -> None:
+    """Raise `ArtefactError` unless the new text of ``path`` is the catalog ``meant``."""
+    if parse_catalog(text.encode(), path) != meant:
+        raise ArtefactError(
+            f"Can't add to `{path}`, as it is written.",
+            hint="write each family as a [[family]], and each variant as a [[family.variant]] of its own",
+        )
+
+
+def _family_lines(family: Family) -> Iterator[str]:
+    yield from ("", "[[family]]", f"name = {_toml(family.name)}", f"slo = {_toml(family.slo)}")
+    if family.eval is not None:
+        yield f"eval = {_toml(family.eval)}"
+    for variant in family.variants:
+        yield from ("", "[[family.variant]]", *(f"{name} = {_toml(value)}" for name, value in _fields(variant).items()))
+
+
+def _fields(variant: Variant) -> dict[str, str | float | bool]:
+    fields: dict[str, str | float | bool] = {"name": variant.name}
+    if variant.onnx is not None:
+        fields["onnx"] = variant.onnx
+    fields["accuracy"] = variant.accuracy
+    if variant.estimated:
+        fields["estimated"] = True
+    return fields
+
+
+def _toml(value: str | float | bool) -> str:  # noqa: FBT001 - a value of TOML
+    """Strings, numbers and truth values of JSON are those of TOML."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _move_end(table: Table, new: Table) -> None:
+    """Move what follows the last blank line of a table, such as the comment on the next table, behind the new one."""
+    body = table.value.body
+    last = max(place for place, (key, _) in enumerate(body) if key is not None)
+    blank = next((p for p in range(last + 1, len(body)) if isinstance(body[p][1], Whitespace)), len(body))
+    rest = [item for _, item in body[blank:] if isinstance(item, Comment | Whitespace)]
+    del body[blank:]
+    table.add(tomlkit.nl())
+    for item in rest:
+        new.add(item)

@@ -1,0 +1,221 @@
+"""Models with the preparation of their family's input in front, so that all variants of the family take one tensor.
+
+A prepared model is an ONNX file like any other: it is measured, digested and run as a whole, by every backend. Its
+nodes come from the package `onnx`, which is needed to make the file, not to run it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from proteus_cli.domain.catalog import ImageInput, Layout
+from proteus_cli.errors import ArtefactError, BackendUnavailable
+from proteus_cli.input_files import MODEL
+from proteus_cli.store.digests import digest_of, model_digest, model_parts
+from proteus_cli.store.files import write_bytes
+from proteus_cli.units import format_size
+
+_RECIPE = 1
+"""Goes up whenever other nodes are made from the same description."""
+
+_IMAGE_AXES = 4
+_OLDEST_OPSET, _OLDEST_RESIZE, _ROI_IS_OPTIONAL = 7, 11, 13
+_TO = {("NHWC", "NCHW"): (0, 3, 1, 2), ("NCHW", "NHWC"): (0, 2, 3, 1)}
+_HINT = "docs/formats.md says what models `[family.input]` fits"
+
+
+def prepared(model: Path, image: ImageInput, directory: Path) -> Path:
+    """The file of a model that takes ``image``: in ``directory``, by the content of both; made unless it is there.
+
+    Raises `ArtefactError` where the model can't take such images, `BackendUnavailable` without the package `onnx`.
+    """
+    content_key = digest_of((_RECIPE, model_digest(model), image))[:32]
+    path = directory / f"{content_key}.onnx"
+    if not path.is_file():
+        content = _with_preparation(model, image)
+        directory.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content)
+    return path
+
+
+def _with_preparation(model: Path, image: ImageInput) -> bytes:
+    try:
+        import onnx  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise BackendUnavailable(
+            "`[family.input]` needs the package `onnx`, which is not installed.",
+            hint="pip install 'proteus-serving[images]'",
+        ) from error
+    size_bytes = sum(part.stat().st_size for part in model_parts(model))
+    if size_bytes >= MODEL.max_bytes:
+        raise _unfit(
+            model, f"it has {format_size(size_bytes)}; less than {format_size(MODEL.max_bytes)} can be prepared"
+        )
+    try:
+        loaded = onnx.load(str(model))
+    except Exception as error:  # of protobuf, of onnx, or of the system: they share no base class
+        raise ArtefactError(
+            f"Can't read `{model}`: {error}", hint="is it a complete ONNX file? `python -m onnx.checker` tells more"
+        ) from error
+    _Preparation(onnx, model, loaded, image).put_in_front()
+    return bytes(loaded.SerializeToString(deterministic=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What the model itself takes: the number of its type in ONNX, and the size of its images; (height, width)."""
+
+    type: int
+    layout: Layout
+    size: tuple[int, int]
+
+
+class _Preparation:
+    """Nodes before the one input of a model: cast, resize, transpose, scale. ``loaded`` is changed in its place."""
+
+    def __init__(self, onnx: Any, model: Path, loaded: Any, image: ImageInput) -> None:
+        self._onnx, self._model, self._graph, self._image = onnx, model, loaded.graph, image
+        weights = {tensor.name for tensor in self._graph.initializer}
+        inputs = [value for value in self._graph.input if value.name not in weights]
+        if len(inputs) != 1:
+            raise _unfit(model, f"it has {len(inputs)} inputs; there must be one")
+        self._input = inputs[0]
+        self._target = self._target_of(self._input)
+        self._opset = max((each.version for each in loaded.opset_import if each.domain in {"", "ai.onnx"}), default=0)
+        names = set(_names(self._graph))
+        if image.name in names - {self._input.name}:
+            raise _unfit(model, f"it has a tensor `{image.name}` within; give the family's input another `name`")
+        self._prefix = "prepared/"
+        while any(name.startswith(self._prefix) for name in names):
+            self._prefix += "_"
+        self._nodes: list[Any] = []
+
+    def put_in_front(self) -> None:
+        """Raises `ArtefactError` where the model is too old for a node that is needed."""
+        self._require_opset(_OLDEST_OPSET)
+        image, target, kinds = self._image, self._target, self._onnx.TensorProto
+        is_resized = target.size != image.size
+        current, layout = image.name, image.layout
+        is_whole = target.type == kinds.UINT8
+        if is_resized or not is_whole:
+            current = self._add("Cast", current, to=kinds.FLOAT)
+        if is_resized:
+            current, layout = self._resized(self._transposed(current, layout, "NCHW")), "NCHW"
+        current = self._transposed(current, layout, target.layout)
+        if not is_whole:
+            current = self._scaled(current)
+            if target.type != kinds.FLOAT:
+                current = self._add("Cast", current, to=target.type)
+        elif is_resized:
+            current = self._add("Cast", self._add("Round", current), to=target.type)
+        own = f"{self._prefix}input"
+        self._nodes.append(self._onnx.helper.make_node("Identity", [current], [own]))
+        _rename(self._graph, self._input.name, own)
+        self._describe_input()
+        nodes = [*self._nodes, *self._graph.node]
+        del self._graph.node[:]
+        self._graph.node.extend(nodes)
+
+    def _target_of(self, value: Any) -> _Target:
+        kinds, tensor, channels = self._onnx.TensorProto, value.type.tensor_type, self._image.channels
+        sizes = [size.dim_value for size in tensor.shape.dim]  # 0: dynamic
+        where = f"its input `{value.name}`"
+        if len(sizes) != _IMAGE_AXES or channels not in {sizes[1], sizes[3]}:
+            raise _unfit(
+                self._model,
+                f"{where} has shape {sizes} (0: dynamic); it takes no images of {channels} channels, NCHW or NHWC",
+            )
+        layout: Layout = "NCHW" if sizes[1] == channels else "NHWC"
+        size = sizes[2:] if layout == "NCHW" else sizes[1:3]
+        if tensor.elem_type not in {kinds.FLOAT, kinds.FLOAT16, kinds.UINT8}:
+            raise _unfit(self._model, f"{where} is of none of the types FP32, FP16 and UINT8")
+        if tensor.elem_type == kinds.UINT8 and self._image.changes_values:
+            raise _unfit(self._model, f"{where} is UINT8, so `scale`, `mean` and `std` must be left out")
+        own = (size[0] or self._image.size[0], size[1] or self._image.size[1])
+        return _Target(tensor.elem_type, layout, own)
+
+    def _describe_input(self) -> None:
+        tensor = self._input.type.tensor_type
+        tensor.elem_type = self._onnx.TensorProto.UINT8
+        for axis, size in zip(tensor.shape.dim[1:], self._image.shape, strict=True):
+            axis.Clear()
+            axis.dim_value = size
+        self._input.name = self._image.name
+
+    # --- nodes
+
+    def _add(self, op: str, *inputs: str, **attributes: Any) -> str:
+        """A node with one output; returns the name of that."""
+        output = f"{self._prefix}{len(self._nodes)}"
+        self._nodes.append(self._onnx.helper.make_node(op, list(inputs), [output], **attributes))
+        return output
+
+    def _constant(self, *values: float, shape: tuple[int, ...]) -> str:
+        array = np.array(values, np.float32).reshape(shape)
+        return self._add("Constant", value=self._onnx.numpy_helper.from_array(array))
+
+    def _transposed(self, tensor: str, layout: Layout, to: Layout) -> str:
+        return tensor if layout == to else self._add("Transpose", tensor, perm=_TO[layout, to])
+
+    def _resized(self, tensor: str) -> str:
+        self._require_opset(_OLDEST_RESIZE)
+        factors = [_factor(*pair) for pair in zip(self._image.size, self._target.size, strict=True)]
+        roi = "" if self._opset >= _ROI_IS_OPTIONAL else self._constant(shape=(0,))
+        scales = self._constant(1, 1, *factors, shape=(4,))
+        return self._add("Resize", tensor, roi, scales, mode="linear", coordinate_transformation_mode="half_pixel")
+
+    def _scaled(self, tensor: str) -> str:
+        """(pixel × scale - mean) / std, as one product and one sum."""
+        image = self._image
+        if not image.changes_values:
+            return tensor
+        std, mean = image.std or (1.0,) * image.channels, image.mean or (0.0,) * image.channels
+        shape = (image.channels, 1, 1) if self._target.layout == "NCHW" else (image.channels,)
+        factors = self._constant(*(image.scale / each for each in std), shape=shape)
+        terms = self._constant(*(-m / s for m, s in zip(mean, std, strict=True)), shape=shape)
+        return self._add("Add", self._add("Mul", tensor, factors), terms)
+
+    def _require_opset(self, oldest: int) -> None:
+        if self._opset < oldest:
+            raise _unfit(self._model, f"it is of opset {self._opset}; {oldest} or later is needed")
+
+
+def _factor(size: int, to: int) -> float:
+    """What to multiply a size with to get another one, in single precision and rounded down, as Resize does."""
+    factor = np.float32(to / size)
+    while int(np.float32(size) * factor) < to:
+        factor = np.nextafter(factor, np.float32(np.inf))
+    return float(factor)
+
+
+def _graphs(graph: Any) -> Iterator[Any]:
+    """A graph and those within its nodes, at any depth."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
+                yield from _graphs(inner)
+
+
+def _names(graph: Any) -> Iterator[str]:
+    """All tensors of a graph and those within it."""
+    for each in _graphs(graph):
+        for node in each.node:
+            yield from (*node.input, *node.output)
+        yield from (value.name for value in (*each.input, *each.output, *each.initializer))
+
+
+def _rename(graph: Any, old: str, new: str) -> None:
+    """Have all nodes take ``new`` in place of ``old``. A graph within another names no tensor of its own like that."""
+    for each in _graphs(graph):
+        for node in each.node:
+            for place, name in enumerate(node.input):
+                if name == old:
+                    node.input[place] = new
+
+
+def _unfit(model: Path, problem: str) -> ArtefactError:
+    return ArtefactError(f"`{model}` can't take its family's input: {problem}.", hint=_HINT)

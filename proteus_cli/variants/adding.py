@@ -1,0 +1,173 @@
+"""Adds models to the catalog as the variants of a family, and makes catalog and family where there are none."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from proteus_cli import store
+from proteus_cli.backends.base import Backend, Signature, TensorSpec
+from proteus_cli.backends.free_memory import within_free_memory
+from proteus_cli.domain.base import FORMAT
+from proteus_cli.domain.catalog import Catalog, Family, Variant, is_name
+from proteus_cli.errors import UsageError
+from proteus_cli.input_files import CATALOG, read_text
+from proteus_cli.profiling.importing import parse_slo
+from proteus_cli.store import catalog_text
+from proteus_cli.variants.accuracy import AccuracyFinder, Evidence
+from proteus_cli.variants.models import Model, name_in, require_same_tensors, stage_model
+from proteus_cli.variants.staging import Staging, staging
+
+_HINT = "name another workspace with `--workspace`"
+
+Advance = Callable[[str, float], None]
+"""Takes the name of the current step, and how much of the total is done (0 to 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddedVariant:
+    """``basis`` says how the accuracy is known; ``fixed_batch`` is the batch that was made dynamic."""
+
+    variant: str
+    onnx: str
+    accuracy: float
+    estimated: bool
+    basis: str
+    fixed_batch: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """Variants that were added to a family, and the tensors that all of the family take and give."""
+
+    family: str
+    slo: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    variants: tuple[AddedVariant, ...]
+
+
+def add(
+    place: store.Workspace,
+    family: str,
+    models: Mapping[str, Path],
+    *,
+    slo: str | None,
+    evidence: Evidence,
+    backend: Backend,
+    advance: Advance,
+) -> Addition:
+    """Add models, by the names of their variants; files that are not below ``engines/`` are copied there.
+
+    Tensors are compared before anything is measured. The catalog is written last; after an error all is as before.
+    Raises `UsageError`, `ArtefactError`, and `BackendUnavailable` where the package `onnx` is needed.
+    """
+    text = read_text(place.catalog_path, CATALOG, hint=_HINT) if place.catalog_path.exists() else None
+    before = store.parse_catalog(text.encode(), place.catalog_path) if text is not None else None
+    known = before.family(family) if before is not None and family in before.names else None
+    slo = _slo(known, family, slo)
+    if known is not None:
+        _require_new(known, models, evidence)
+        evidence = replace(evidence, eval=place.eval_path(known))
+    reference = _reference(place, known)
+    finder = AccuracyFinder(backend, evidence, reference)
+    finder.require_enough(list(models))
+    with within_free_memory("the models"), staging(place) as staged:
+        new = [stage_model(staged, place, family, name, path, backend) for name, path in models.items()]
+        signature = _signature(reference, new, backend)
+        eval_name = known.eval if known is not None else _eval_name(staged, place, family, evidence.eval)
+        added = tuple(_measured(new, finder, backend, advance))
+        variants = tuple(Variant(each.variant, each.accuracy, each.onnx, each.estimated) for each in added)
+        target = known if known is not None else Family(family, slo, variants, eval=eval_name)
+        changed, meant = _changed(text, before, target, variants)
+        catalog_text.require_says(changed, meant, place.catalog_path)
+        staged.commit(changed)
+    return Addition(family, slo, _described(signature.inputs), _described(signature.outputs), added)
+
+
+def _slo(known: Family | None, family: str, slo: str | None) -> str:
+    if known is not None:
+        if slo is not None:
+            raise UsageError(
+                f"Family `{family}` has the SLO {known.slo} already.",
+                hint="leave out `--slo`, and change `slo` in engines/catalog.toml",
+            )
+        return known.slo
+    if not is_name(family):
+        raise UsageError(f"`{family}` is no name for a family.", hint="use letters, digits, `.`, `_` and `-`")
+    if slo is None:
+        raise UsageError(f"Family `{family}` is new, and needs a latency target.", hint="give one: `--slo 200ms`")
+    return parse_slo(slo)
+
+
+def _require_new(known: Family, models: Mapping[str, Path], evidence: Evidence) -> None:
+    """Raise `UsageError` where a family has a variant of that name, or its eval split is to be set."""
+    if taken := [variant.name for variant in known.variants if variant.name in models]:
+        raise UsageError(
+            f"Family `{known.name}` has a variant `{taken[0]}` already.",
+            hint="rename the file: a variant has the name of its file",
+        )
+    if evidence.eval is not None:
+        raise UsageError(
+            f"Family `{known.name}` is in the catalog already.",
+            hint="leave out `--eval`, and set `eval` in engines/catalog.toml",
+        )
+
+
+def _signature(reference: tuple[Variant, Path] | None, new: Sequence[Model], backend: Backend) -> Signature:
+    """The signature of the family. Raises `ArtefactError` where a model has another one."""
+    signatures: list[tuple[str, Signature]] = []
+    if reference is not None:
+        with backend.runner(reference[1]) as runner:
+            signatures.append((reference[0].name, runner.signature))
+    for model in new:
+        with model.runner(backend) as runner:
+            signatures.append((model.variant, runner.signature))
+    return require_same_tensors(signatures)
+
+
+def _reference(place: store.Workspace, known: Family | None) -> tuple[Variant, Path] | None:
+    """The most accurate variant of a family that has a model, and its file. Raises `ArtefactError` without the file."""
+    with_model = [variant for variant in known.variants if variant.onnx is not None] if known is not None else []
+    if known is None or not with_model:
+        return None
+    best = max(with_model, key=lambda variant: variant.accuracy)
+    return best, place.model_of(known, best, to="compare with")
+
+
+def _eval_name(staged: Staging, place: store.Workspace, family: str, eval_path: Path | None) -> str | None:
+    """What the catalog calls an eval split; it is copied unless it is below ``engines/``."""
+    if eval_path is None:
+        return None
+    if (there := name_in(place, eval_path)) is not None:
+        return there
+    name = f"models/{family}/eval.npz"
+    staged.copy(eval_path, name)
+    return name
+
+
+def _measured(
+    new: Sequence[Model], finder: AccuracyFinder, backend: Backend, advance: Advance
+) -> Iterator[AddedVariant]:
+    for index, model in enumerate(new):
+        advance(model.variant, index / len(new))
+        with model.runner(backend) as runner:
+            accuracy = finder.accuracy_of(model.variant, model.file, runner)
+        yield AddedVariant(model.variant, model.onnx, *accuracy, fixed_batch=model.rows)
+
+
+def _changed(text: str | None, before: Catalog | None, family: Family, added: Sequence[Variant]) -> tuple[str, Catalog]:
+    """The catalog, as text and as what it should say, with a new family or with variants added to one that it has."""
+    if text is None or before is None:
+        made = Catalog(format=FORMAT, families=(family,))
+        return catalog_text.new_text(made, made_by="proteus catalog add"), made
+    if family not in before.families:
+        larger = msgspec.structs.replace(before, families=(*before.families, family))
+        return catalog_text.with_family(text, family), larger
+    last = family.variants[-1].name
+    return catalog_text.with_variants(text, family.name, last, added), before.with_variants(family, last, added)
+
+
+def _described(specs: Sequence[TensorSpec]) -> dict[str, str]:
+    return {spec.name: f"{spec.dtype} {spec.shape_text}" for spec in specs}
