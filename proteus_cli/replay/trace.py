@@ -32,7 +32,7 @@ COUNTS = ("second", "family", "count")
 _HINT = "docs/formats.md describes trace files; `proteus trace make` writes one"
 
 
-class FamilySummary(Value, frozen=True):
+class FamilyCount(Value, frozen=True):
     """Arrivals of one family, and their fraction of all."""
 
     count: int
@@ -54,7 +54,7 @@ class TraceSummary(Value, frozen=True):
     peak_qps: float
     gap_cv: float | None
     peak_to_mean: float
-    families: dict[str, FamilySummary]
+    families: dict[str, FamilyCount]
 
 
 # --- reading
@@ -243,7 +243,7 @@ def summary(trace: Trace) -> TraceSummary:
         gap_cv=_gap_cv(trace.arrival_s),
         peak_to_mean=float(np.max(in_second) * (seconds[-1] + 1) / len(trace)),
         families={
-            name: FamilySummary(count=count, share=count / len(trace))
+            name: FamilyCount(count=count, share=count / len(trace))
             for name, count in zip(trace.families, counts, strict=True)
         },
     )

@@ -40,7 +40,7 @@ from worn_models import looking_up_twice, overwrite, weights_of
 
 from proteus_cli.control.topology.breaker import MIN_HANG_TIMEOUT_S
 from proteus_cli.serving.adaptation.plan_journal import records
-from proteus_cli.store import Workspace
+from proteus_cli.store import Workspace, write_text
 
 pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended]
 
@@ -306,7 +306,7 @@ def test_where_the_thread_of_a_device_ends_the_device_is_lost_and_opened_again(
     live, _, made = meddled
     with asking(live, {"shapes": 40.0}, four) as steady:
         time.sleep(0.2)
-        (made.root / str(live.process.pid)).write_text("cpu0-run")
+        write_text(made.root / str(live.process.pid), "cpu0-run")  # whole, as the server looks for it all the time
         status = live.until(lambda status: status["devices"]["cpu0"]["losses"] == 1)
         live.until(is_back(1, "cpu0"))
         time.sleep(9.0)
