@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.live, pytest.mark.alone]
 parse: Callable[[str], Iterable[Metric]] = untyped_parse
 
 DOCS = Path(__file__).parents[2] / "docs"
+ALERTS = DOCS.parent / "deploy" / "prometheus" / "alerts.yml"
 PAGE = (DOCS / "observability.md").read_text(encoding="utf-8")
 DASHBOARD = json.loads((DOCS / "grafana-dashboard.json").read_text(encoding="utf-8"))
 OF_SCRAPING = {"job", "instance"}  # labels that Prometheus adds
@@ -104,13 +105,14 @@ def test_a_panel_queries_metrics_that_exist(expression: str, legend: str, seen: 
     assert "rate(" not in expression or "[$__rate_interval]" in expression
 
 
-def test_the_rules_on_the_page_query_metrics_that_exist(seen: dict[str, dict[str, set[str]]]) -> None:
-    rules = re.findall(r"^ +expr: (.+)$", PAGE, re.MULTILINE)
-    assert len(rules) == 6
+def test_the_rules_for_alerts_query_metrics_that_exist(seen: dict[str, dict[str, set[str]]]) -> None:
+    rules = re.findall(r"^ +expr: (.+)$", ALERTS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rules) == 7
+    assert sum("up{" in rule for rule in rules) == 1  # Prometheus' own
     for rule in rules:
         assert set(NAME.findall(rule)) <= set(seen)
         for name, matchers in SELECTOR.findall(rule):
-            assert all(value in seen[name][label] for label, _, value in MATCHER.findall(matchers))
+            assert name == "up" or all(value in seen[name][label] for label, _, value in MATCHER.findall(matchers))
 
 
 def test_variables_and_annotations_of_the_dashboard_query_metrics_that_exist(
