@@ -129,7 +129,7 @@ def _capacity_qps(place: Path) -> float:
     """What the model that was added carries, on all devices together."""
     profiles = [json.loads(path.read_text(encoding="utf-8")) for path in (place / "profiles").glob("*.json")]
     variants = [each for profile in profiles for each in profile["variants"] if each["variant"] == VARIANT]
-    return sum(max(point["qps"] for point in variant["points"]) for variant in variants)
+    return sum(max(float(point["qps"]) for point in variant["points"]) for variant in variants)
 
 
 # --- the model, and rows to measure it with

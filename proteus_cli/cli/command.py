@@ -7,26 +7,32 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 from proteus_cli.cli.examples import EXAMPLES
-from proteus_cli.cli.options.names import RENAMED_OPTIONS, environment, flag, renamed, section_of
+from proteus_cli.cli.options.names import RENAMED_COMMANDS, RENAMED_OPTIONS, environment, flag, renamed, section_of
 
 MAX_NAME = 28
 """Longer names of options, with what they take, have a line of their own."""
 
 
-class Command(TyperCommand):
-    """A command for which the old name of an option is an error, with the new one as its hint."""
+class _Help:
+    """Help without markup, which starts with examples."""
 
-    def __init__(self, *args: Any, help: str | None = None, **kwargs: Any) -> None:  # noqa: A002 - typer's name
-        super().__init__(*args, help=_unwrapped(help), **{**kwargs, "rich_markup_mode": None})
+    help: str | None
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Examples come first."""
         _write_examples(ctx.command_path, formatter)
-        super().format_help(ctx, formatter)
+        super().format_help(ctx, formatter)  # type: ignore[misc]  # that of typer
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - typer's signature
         """The description."""
         _write_paragraphs(self.help or "", formatter)
+
+
+class Command(_Help, TyperCommand):
+    """A command for which the old name of an option is an error, with the new one as its hint."""
+
+    def __init__(self, *args: Any, help: str | None = None, **kwargs: Any) -> None:  # noqa: A002 - typer's name
+        super().__init__(*args, help=_unwrapped(help), **{**kwargs, "rich_markup_mode": None})
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """A section for each panel of options."""
@@ -46,27 +52,25 @@ class Command(TyperCommand):
         return rest
 
 
-class Group(TyperGroup):
-    """A group that lists its commands in the order in which they are used."""
+class Group(_Help, TyperGroup):
+    """A group that lists its commands in the order in which they are used. The old name of one is an error."""
 
     ORDER = ("init", "devices", "catalog", "profile", "plan", "serve", "replay", "trace", "engines", "doctor", "demo")
 
     def __init__(self, *args: Any, help: str | None = None, **kwargs: Any) -> None:  # noqa: A002 - typer's name
         super().__init__(*args, help=_unwrapped(help), **{**kwargs, "rich_markup_mode": None})
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Examples come first."""
-        _write_examples(ctx.command_path, formatter)
-        super().format_help(ctx, formatter)
-
-    def format_help_text(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - typer's signature
-        """The description."""
-        _write_paragraphs(self.help or "", formatter)
-
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """A section for each panel of options, then the commands."""
         _write_options(self, ctx, formatter)
         self.format_commands(ctx, formatter)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Raises `UsageError` if a command has an old name."""
+        new = RENAMED_COMMANDS.get(f"{section_of(self.name)} {cmd_name}")
+        if new is not None:
+            raise renamed(cmd_name, new)
+        return super().get_command(ctx, cmd_name)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of the commands, in order."""

@@ -220,6 +220,12 @@ def test_an_old_option_errs_with_the_new_one_as_its_hint(
     assert ended.stderr.endswith(f"hint: write `{flag(new)}`\n")
 
 
+def test_the_old_name_of_a_command_is_an_error_with_the_new_one_as_its_hint(tiny: Tiny) -> None:
+    ended = proteus("catalog", "precision", "shapes-l", "fp16", "-w", tiny.root)
+    assert ended.refused() == "`precision` was renamed."
+    assert ended.stderr.endswith("hint: write `proteus catalog derive VARIANT --fp16`\n")
+
+
 @pytest.mark.parametrize(("command", "old", "new"), RENAMED)
 def test_an_old_key_in_the_settings_errs_with_the_new_one_as_its_hint(
     tiny: Tiny, command: str, old: str, new: str

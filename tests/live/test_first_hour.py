@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from benchmarks.first_hour import FAMILY, QUICK, VARIANT, Hour, run
 
 pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended]
