@@ -46,7 +46,7 @@ def profiled(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> tupl
     made = make_workspace(tmp_path_factory.mktemp("gpu"))
     with made.place.catalog_path.open("a", encoding="utf-8") as catalog:  # `tones` is its last family
         catalog.write(f'\n[[family.variant]]\nname = "{TWIN[1]}"\naccuracy = 0.95\nonnx = "{TONES_L}"\n')
-    return made, machine.proteus(made, "profile", "--device", "gpu0", "--budget", "5s", "--max-batch", "2")
+    return made, machine.proteus(made, "profile", "--device", "gpu0", "--max-batch", "2")
 
 
 def marked(*artefacts: str) -> None:
@@ -101,7 +101,7 @@ def test_profiling_measures_slots_computing_and_power(profiled: tuple[Tiny, str]
             assert several.slots == profile.slots
             alone_qps, several_qps = alone_qps + point.qps, several_qps + several.qps
         assert variant.slot_bytes > 2**20  # what an execution context of the double takes, and buffers
-        assert variant.power_w is None  # cells were too short for a meter
+        assert variant.power_w == pytest.approx(70.0, rel=0.05)  # what the double of the meter says
     assert copying_s > 2 * len(VARIANTS) * 0.002  # of 4 ms each: not of each, as a stall may hit any
     assert several_qps > 1.2 * alone_qps
     assert "the clocks of gpu0 were held down while it was measured (power cap)" in " ".join(said.split())
