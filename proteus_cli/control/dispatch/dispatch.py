@@ -144,7 +144,7 @@ class Dispatch:
                 wake_s = min(wake_s, batching.until_s)
             elif batching is not None:
                 if isinstance(batching, Drop):
-                    self._uncount(batching.requests)
+                    self._given_up(worker, source.hosted, batching.requests)
                 return batching
         if best is not None:
             return self._launch(worker, *best, now_s)
@@ -214,6 +214,17 @@ class Dispatch:
         for request in requests:
             self._families[request.family].rows -= request.rows
         return requests
+
+    def _given_up(self, worker: WorkerState, hosted: Host, dropped: Sequence[Request]) -> None:
+        """A worker with a free slot drops requests.
+
+        Where it does so only because it is slowed, its slowdown is doubted: no batch would ever show that it is over.
+        """
+        for request in self._uncount(dropped):
+            time_s, alone_s = self._batcher.due_s(request) - request.arrival_s, hosted.latency(request.rows)
+            if alone_s <= time_s < worker.slowdown.factor * alone_s:
+                worker.slowdown.doubt()
+                self.count_capacity(worker)
 
     def _decide_busy(self, worker: WorkerState, now_s: float) -> Decision:
         """Leave work to others, or submit a batch ahead."""

@@ -45,6 +45,12 @@ class SlowdownEstimator:
         self._deviation /= ratio
         self._settle()
 
+    def doubt(self) -> None:
+        """Expect less, as nothing runs any more that could show it: the device would be too slow for each request."""
+        self._ratio -= MAX_WEIGHT * max(self._ratio - 1.0, 0.0)
+        self._deviation -= MAX_WEIGHT * self._deviation
+        self._settle()
+
     def _settle(self) -> None:
         self.factor = max(1.0, self._ratio)
         self.upper = max(self.factor, (self._ratio + self._deviation) / self._p95_ratio)

@@ -12,6 +12,7 @@ from proteus_cli.control.decision import (
     Delegate,
     Drop,
     Host,
+    Launch,
     Load,
     Refused,
     WaitUntil,
@@ -473,3 +474,27 @@ def test_all_slots_of_a_recovered_device_are_free() -> None:
     controller.device_recovered("cpu0", 1.0, (host,))
     assert [len(ids(launched(controller, "cpu0", 1.0))) for _ in range(2)] == [4, 4]
     assert controller.decide("cpu0", 1.0) == IDLE
+
+
+@pytest.mark.parametrize("devices", [("cpu0",), ("cpu0", "cpu1")])
+def test_devices_that_were_too_slow_for_every_request_are_tried_again(devices: tuple[str, ...]) -> None:
+    """Though no batch can show that what slowed them has ended, as none would be in time while it lasts."""
+    hosts = [hosted(device, "a", "a-0.9", latency_s={1: 0.06}, capacity_qps=16.0) for device in devices]
+    controller = controller_hosting(*hosts, policy=GREEDY, slots=dict.fromkeys(devices, 1))
+    now_s, numbers = 0.0, iter(range(10_000))
+
+    def tried() -> list[bool]:
+        """Whether each device takes a request; its batches take five times as long as profiled."""
+        found = []
+        for device in devices:
+            offered(controller, make_request(next(numbers), at_s=now_s))
+            decision = controller.decide(device, now_s)
+            found.append(isinstance(decision, Launch))
+            if isinstance(decision, Launch):
+                controller.finished(decision, 0.3)
+        return found
+
+    while any(tried()):
+        now_s += 1.0
+    tries = [any(tried()) for now_s in (now_s + n for n in range(1, 61))]
+    assert 3 <= sum(tries) <= 30
