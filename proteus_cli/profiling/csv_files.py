@@ -2,7 +2,7 @@
 
     device_type,family,variant,accuracy,batch,latency_ms[,p50_ms][,p90_ms][,p95_ms][,p99_ms]
     [,load_s][,memory_bytes][,power_w][,device_memory_bytes][,slots][,slot_bytes][,device_slots][,noise_frac]
-    [,model_digest]
+    [,model_digest][,device_kind]
 
 An empty cell is unknown. Numbers are kept to the last digit, so that an export that is imported gives the same points.
 """
@@ -42,10 +42,13 @@ NOISE = ("noise_frac",)
 """Of cells that are marked as noisy; an export without any lacks this column."""
 DIGEST = ("model_digest",)
 """Of variants that were measured; an export without any lacks this column."""
-OPTIONAL = (*USUAL, *SLOTS, *NOISE, *DIGEST)
+KIND = ("device_kind",)
+"""Of types whose name does not say it; an export without any lacks this column."""
+OPTIONAL = (*USUAL, *SLOTS, *NOISE, *DIGEST, *KIND)
 HINT = "docs/formats.md describes profile files; `proteus profile --to-csv` writes one"
 
 T = TypeVar("T", int, float)
+Kind = Literal["cpu", "gpu"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class ProfileRow:
     """One batch size of one variant on one type of device, with so many at once; None is unknown.
 
     ``point`` counts as one run; a percentile that isn't given is the mean. ``device_slots``: with how many slots
-    devices of the type are served.
+    devices of the type are served. ``device_kind``: None where it goes by the name of the type.
     """
 
     device_type: str
@@ -68,6 +71,7 @@ class ProfileRow:
     slot_bytes: int | None = None
     device_slots: int = 1
     model_digest: str | None = None
+    device_kind: Kind | None = None
 
 
 # --- reading
@@ -116,6 +120,7 @@ def _row(cells: Mapping[str, str]) -> ProfileRow:
         slot_bytes=whole_numbers("slot_bytes"),
         device_slots=_slots("device_slots", known),
         model_digest=known.get("model_digest"),
+        device_kind=_kind(known["device_kind"]) if "device_kind" in known else None,
     )
 
 
@@ -130,6 +135,14 @@ def _point(cells: Mapping[str, str], known: Mapping[str, str]) -> Point:
     slots, noise_frac = _slots("slots", known), fraction("noise_frac", known.get("noise_frac", "0"))
     qps = slots * batch / mean_s
     return Point(batch, 1, mean_s, p50_s, p90_s, p95_s, p99_s, qps=qps, slots=slots, noise_frac=noise_frac)
+
+
+def _kind(cell: str) -> Kind:
+    match cell.strip():
+        case "cpu" | "gpu" as kind:
+            return kind
+        case _:
+            raise ValueError(f"device_kind `{cell}` is neither `cpu` nor `gpu`")
 
 
 def _slots(column: str, known: Mapping[str, str]) -> int:
@@ -165,6 +178,7 @@ class _Known:
         self._require_same("model_digest", what, row.model_digest, line)
         self._require_same("device_memory_bytes", f"`{row.device_type}`", row.device_memory_bytes, line)
         self._require_same("device_slots", f"`{row.device_type}`", row.device_slots, line)
+        self._require_same("device_kind", f"`{row.device_type}`", row.device_kind, line)
         self._slots[row.device_type] = row.device_slots
         self._has_slots.setdefault(row.device_type, set()).add(count)
 
@@ -193,7 +207,7 @@ def profiles_from(rows: Iterable[ProfileRow], made_by: MadeBy) -> dict[str, Prof
         device_type: Profile(
             format=FORMAT,
             made_by=made_by,
-            device=_device(device_type, (row for group in variants.values() for row in group)),
+            device=_device(device_type, [row for group in variants.values() for row in group]),
             measured_on=device_type,
             backend=BackendInfo(name=IMPORTED, versions={}),
             variants=tuple(_variant(group) for group in variants.values()),
@@ -203,10 +217,14 @@ def profiles_from(rows: Iterable[ProfileRow], made_by: MadeBy) -> dict[str, Prof
     }
 
 
-def _device(device_type: str, rows: Iterable[ProfileRow]) -> Device:
-    memory_bytes = max((row.device_memory_bytes or 0 for row in rows), default=0)
-    kind: Literal["cpu", "gpu"] = "cpu" if device_type.lower().startswith("cpu") else "gpu"
+def _device(device_type: str, rows: Sequence[ProfileRow]) -> Device:
+    memory_bytes = max(row.device_memory_bytes or 0 for row in rows)
+    kind = next((row.device_kind for row in rows if row.device_kind is not None), _kind_by_name(device_type))
     return Device(id=device_type, type=device_type, kind=kind, name=device_type, memory_bytes=memory_bytes)
+
+
+def _kind_by_name(device_type: str) -> Kind:
+    return "cpu" if device_type.lower().startswith("cpu") else "gpu"
 
 
 def _variant(rows: Sequence[ProfileRow]) -> VariantProfile:
@@ -242,13 +260,20 @@ def to_csv(profiles: Iterable[Profile]) -> str:
     has_slots = any(measured.concurrent for profile in profiles for measured in profile.variants)
     has_noise = any(measured.noisy for profile in profiles for measured in profile.variants)
     has_digest = any(measured.model_digest for profile in profiles for measured in profile.variants)
-    optional = (*(SLOTS if has_slots else ()), *(NOISE if has_noise else ()), *(DIGEST if has_digest else ()))
+    labelled = _labelled(profiles)
+    has_kind = any(rows and rows[0]["device_kind"] != _kind_by_name(label) for label, rows in labelled.items())
+    optional = (
+        *(SLOTS if has_slots else ()),
+        *(NOISE if has_noise else ()),
+        *(DIGEST if has_digest else ()),
+        *(KIND if has_kind else ()),
+    )
     columns = (*NEEDED, *USUAL, *optional)
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     count = 0
-    for label, rows in _labelled(profiles).items():
+    for label, rows in labelled.items():
         count += len(rows)
         writer.writerows({"device_type": label} | row for row in rows)
     if not count:
@@ -300,6 +325,7 @@ def _rows(profile: Profile) -> Iterator[CsvCells]:
                 "device_slots": str(profile.slots),
                 "noise_frac": _where_known(point.noise_frac),
                 "model_digest": measured.model_digest or "",
+                "device_kind": profile.device.kind,
             }
 
 

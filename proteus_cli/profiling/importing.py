@@ -47,18 +47,30 @@ def import_rows(
         )
     if has_catalog:
         _require_in_catalog(place, rows, name)
-    made = profiles_from(rows, store.made_by())
+    catalog = place.catalog() if has_catalog else new_catalog(rows, slos)
+    made = {
+        device: _with_estimates(profile, catalog) for device, profile in profiles_from(rows, store.made_by()).items()
+    }
     current = (
         {} if force else {device: there for device in made if (there := _on_disk(place, made[device])) is not None}
     )
     files = {place.profile_path(device): store.to_json(made[device]) for device in made if device not in current}
     if not has_catalog:
-        catalog = new_catalog(rows, slos)
         text = catalog_text.new_text(catalog, made_by="proteus profile --from-csv")
         catalog_text.require_says(text, catalog, place.catalog_path)
         files[place.catalog_path] = text.encode()
     store.write_in_order(files)
     return list((made | current).values())
+
+
+def _with_estimates(profile: Profile, catalog: Catalog) -> Profile:
+    """The profile with accuracies marked that the catalog declares as estimates; one that differs was measured."""
+    variants = []
+    for each in profile.variants:
+        declared = catalog.family(each.family).variant(each.variant)
+        is_estimate = declared.estimated and each.accuracy == declared.accuracy
+        variants.append(msgspec.structs.replace(each, estimated=is_estimate))
+    return msgspec.structs.replace(profile, variants=tuple(variants))
 
 
 def _on_disk(place: store.Workspace, profile: Profile) -> Profile | None:

@@ -29,7 +29,8 @@ class MeasurementJob:
     """What is still to be measured of a variant: batch sizes up to ``max_batch``, each with up to ``max_slots``.
 
     ``known``: what was measured and is current. ``marked`` are the points to measure again, which ``known`` lacks:
-    noisy ones, and those with more slots that build on them. With ``accepts_noise`` there are none, and none is marked.
+    noisy ones, and those with more slots that build on them. With ``accepts_noise`` none is measured again, and
+    none is marked; ``known`` keeps the marks that it has.
     """
 
     family: Family

@@ -1,7 +1,8 @@
 """Merges the profiles of several machines, so that those of one make count as one type of device."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from proteus_cli.errors import ArtefactError
 from proteus_cli.profiling.csv_files import ProfileRow
@@ -9,6 +10,11 @@ from proteus_cli.units import format_duration
 
 SAME_MAKE_FRAC = 0.2
 """Cells of machines of one make differ by no more: each trusted cell is within a tenth of the truth (`NOISE_FRAC`)."""
+
+T = TypeVar("T", int, float)
+
+Entry = tuple[str, ProfileRow]
+"""The name of a file, and a row of it."""
 
 Cell = tuple[str, str, str, int, int]
 """Device type, family, variant, batch size and slots."""
@@ -30,22 +36,20 @@ def merged(files: Sequence[tuple[str, Sequence[ProfileRow]]]) -> Merged:
     """The rows of files, each with its name, as those of one file.
 
     Where several files have a cell, one that is not noisy counts before one that is, and then the slower one: a plan
-    must hold on each of the machines. Raises `ArtefactError` where two files were measured with different models,
-    accuracies or slots, or where a cell differs by more than `SAME_MAKE_FRAC`.
+    must hold on each of the machines. The largest load time, memory and power of a cell count. Raises `ArtefactError`
+    where files were measured with different models, accuracies, slots or kinds of device, or where a cell differs by
+    more than `SAME_MAKE_FRAC`.
     """
-    (first, rows), *others = files
-    known: dict[Cell, tuple[str, ProfileRow]] = {_cell(row): (first, row) for row in rows}
-    shared: set[Cell] = set()
-    spread_frac = 0.0
-    for name, more in others:
-        _require_same_facts(list(known.values()), name, more)
-        for row in more:
-            before = known.setdefault(_cell(row), (name, row))
-            if before[1] is not row:
-                shared.add(_cell(row))
-                known[_cell(row)], differ_frac = _slower(before, (name, row))
-                spread_frac = max(spread_frac, differ_frac)
-    return Merged(_with_least_memory([row for _, row in known.values()]), len(shared), spread_frac)
+    known: dict[Cell, list[Entry]] = {}
+    for name, rows in files:
+        _require_same_facts([entry for entries in known.values() for entry in entries], name, rows)
+        for row in rows:
+            known.setdefault(_cell(row), []).append((name, row))
+    both = [_one(entries) for entries in known.values()]
+    shared = sum(len(entries) > 1 for entries in known.values())
+    return Merged(
+        _with_least_memory([row for row, _ in both]), shared, max((spread for _, spread in both), default=0.0)
+    )
 
 
 def _cell(row: ProfileRow) -> Cell:
@@ -60,6 +64,7 @@ def _require_same_facts(known: Sequence[tuple[str, ProfileRow]], name: str, rows
             ("the accuracy", variant, row.accuracy),
             ("the digest of the model", variant, row.model_digest),
             ("device_slots", f"`{row.device_type}`", row.device_slots),
+            ("device_kind", f"`{row.device_type}`", row.device_kind),
         ):
             there, before = facts.setdefault((fact, of), (file, value)) if value is not None else (file, value)
             if before != value:
@@ -69,20 +74,39 @@ def _require_same_facts(known: Sequence[tuple[str, ProfileRow]], name: str, rows
                 )
 
 
-def _slower(one: tuple[str, ProfileRow], other: tuple[str, ProfileRow]) -> tuple[tuple[str, ProfileRow], float]:
-    """The one of two that counts, and by how much the slower one is slower where both can be trusted."""
-    (one_name, a), (other_name, b) = one, other
-    if bool(a.point.noise_frac) != bool(b.point.noise_frac):
-        return (one if not a.point.noise_frac else other), 0.0
-    slow, fast = max(a.point.mean_s, b.point.mean_s), min(a.point.mean_s, b.point.mean_s)
-    if slow > (1 + SAME_MAKE_FRAC) * fast:
-        first, second = format_duration(a.point.mean_s), format_duration(b.point.mean_s)
+def _one(entries: Sequence[Entry]) -> tuple[ProfileRow, float]:
+    """The row for a cell of several files, and by how much the slowest is slower than the fastest that counts."""
+    trusted = [entry for entry in entries if not entry[1].point.noise_frac]
+    by_latency = sorted(trusted or entries, key=lambda entry: entry[1].point.mean_s)
+    fastest, slowest = by_latency[0], by_latency[-1]
+    _require_same_make(fastest, slowest)
+    rows = [row for _, row in entries]
+    row = replace(
+        slowest[1],
+        load_s=_largest(each.load_s for each in rows),
+        memory_bytes=_largest(each.memory_bytes for each in rows),
+        slot_bytes=_largest(each.slot_bytes for each in rows),
+        power_w=_largest(each.power_w for each in rows),
+        device_kind=next((each.device_kind for each in rows if each.device_kind is not None), None),
+    )
+    return row, slowest[1].point.mean_s / fastest[1].point.mean_s - 1
+
+
+def _require_same_make(fastest: Entry, slowest: Entry) -> None:
+    (fast_name, fast), (slow_name, slow) = fastest, slowest
+    fast_s, slow_s = fast.point.mean_s, slow.point.mean_s
+    if slow_s > (1 + SAME_MAKE_FRAC) * fast_s:
         raise ArtefactError(
-            f"Batch {a.point.batch} of `{a.family}/{a.variant}` on `{a.device_type}` takes {first} in `{one_name}` and "
-            f"{second} in `{other_name}`, which is more than noise explains.",
+            f"Batch {slow.point.batch} of `{slow.family}/{slow.variant}` on `{slow.device_type}` takes "
+            f"{format_duration(fast_s)} in `{fast_name}` and {format_duration(slow_s)} in `{slow_name}`, which is more "
+            "than noise explains.",
             hint="give unlike machines types of their own (`proteus profile --as-type NAME`), or measure them again",
         )
-    return (one if a.point.mean_s >= b.point.mean_s else other), slow / fast - 1
+
+
+def _largest(values: Iterable[T | None]) -> T | None:
+    """The largest of what is known; None where nothing is."""
+    return max((value for value in values if value is not None), default=None)
 
 
 def _with_least_memory(rows: Sequence[ProfileRow]) -> tuple[ProfileRow, ...]:

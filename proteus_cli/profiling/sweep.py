@@ -46,7 +46,8 @@ class Sweep:
     With a budget, each variant has an equal share of the time that is left when its turn comes, and the time that is
     left after all of them is for what did not fit a share. A batch size of 2 or more is measured only if its fewest
     runs fit, or take less than to load the model again for them later; the accuracy comes last, and if it does not fit,
-    the declared one stands. Builds of engines, which are kept, come on top. ``measured`` counts the cells that were
+    the declared one stands. After the budget no variant is measured with a number of slots that only others can use.
+    Builds of engines, which are kept, come on top. ``measured`` counts the cells that were
     measured, and not taken from the profile as it was.
     """
 
@@ -64,15 +65,17 @@ class Sweep:
         is_there = workspace.profile_path(device.id).is_file()
         self._before = _measured_content(workspace.profile(device.id)) if is_there else (device.type, 1, ())
         self._max_slots = max((job.max_slots for job in jobs), default=1)
-        self._signatures: dict[str, tuple[str, Signature]] = {}
+        self._signatures: dict[str, dict[str, Signature]] = {}  # by family and variant
         self._cells, self._done_frac = sum(len(job.cells) for job in jobs), 0.0
+        self._late: list[Cell] = []
         self.measured = 0
         self._slowed_by: dict[str, None] = {}
 
     @property
     def missing(self) -> tuple[Cell, ...]:
-        """The cells that are still to be measured."""
-        return tuple(cell for job in self._jobs for cell in job.unmeasured(self._results.get(job.key)))
+        """The cells that are still to be measured, or to be measured with more slots."""
+        unmeasured = (cell for job in self._jobs for cell in job.unmeasured(self._results.get(job.key)))
+        return (*unmeasured, *self._late)
 
     @property
     def unverified(self) -> tuple[str, ...]:
@@ -213,28 +216,38 @@ class Sweep:
         numbers = (useful_slots(points_of_batch(each, p.batch)) for each in measured for p in each.points)
         slots = min(max(numbers, default=1), self._max_slots)
         for job in done:
-            missing = list(missing_points(self._results[job.key], job.family.slo_s, slots))
-            if not missing:
-                continue
-            with self._backend.runner(job.model, job.key) as runner:
-                for batch, count in missing:
-                    if not isinstance(runner, SlottedRunner):
-                        break
-                    if not self._measure_with(job, runner, batch, count, self._stop_s):
-                        break
-                    self.measured += 1
-                    self._save()
-                    yield self._progress(f"{job.variant.name}, batch {batch}, {count} slots")
+            known = self._results[job.key]
+            left = list(missing_points(known, job.family.slo_s, slots))
+            if left and time.perf_counter() + known.load_s < self._stop_s:
+                with self._backend.runner(job.model, job.key) as runner:
+                    if isinstance(runner, SlottedRunner):
+                        yield from self._measure_slots(job, runner, left)
+            self._late += [Cell(*job.key, batch) for batch in dict.fromkeys(batch for batch, _ in left)]
+
+    def _measure_slots(
+        self, job: MeasurementJob, runner: SlottedRunner, left: list[tuple[int, int]]
+    ) -> Iterator[SweepProgress]:
+        """Measure each (batch, slots) while there is time, and leave in ``left`` those that it was too late for."""
+        while left and time.perf_counter() < self._stop_s:
+            batch, count = left.pop(0)
+            if not self._measure_with(job, runner, batch, count, self._stop_s):
+                left.clear()  # there is no memory for them, at any time
+                return
+            self.measured += 1
+            self._save()
+            yield self._progress(f"{job.variant.name}, batch {batch}, {count} slots")
 
     def _require_same_tensors(self, job: MeasurementJob, signature: Signature) -> None:
         """Compare the variants that were loaded in this sweep; the server compares all of them."""
-        first, expected = self._signatures.setdefault(job.family.name, (job.variant.name, signature))
-        if signature != expected:
-            raise EngineError(
-                f"`{job.variant.name}` takes or gives other tensors than `{first}` of the same family "
-                f"`{job.family.name}`.",
-                hint="queries of a family must fit each of its variants; make it a family of its own",
-            )
+        loaded = self._signatures.setdefault(job.family.name, {})
+        for other, expected in loaded.items():
+            if different := signature.differences(expected):
+                raise EngineError(
+                    f"`{job.variant.name}` takes or gives other tensors than `{other}` of the same family "
+                    f"`{job.family.name}`: {'; '.join(different)}.",
+                    hint="queries of a family must fit each of its variants; make it a family of its own",
+                )
+        loaded[job.variant.name] = signature
 
     def _loaded(self, job: MeasurementJob, runner: Runner, build_s: float, load_s: float) -> VariantProfile:
         """What is known of a variant now that it was loaded; a second load in one sweep changes nothing."""

@@ -1,5 +1,6 @@
 """``proteus serve`` in a process of its own, for the duration of a replay."""
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -7,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from select import select
+from types import FrameType
 from typing import BinaryIO
 
 from proteus_cli.errors import ServerError
@@ -14,12 +16,14 @@ from proteus_cli.errors import ServerError
 READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
 _LOG_TAIL = 2000  # bytes of the log in an error
+_SIGNALLED = 128  # plus the number of a signal: the exit code of a program that it ended, as in shells
 
 
 @contextmanager
 def local_server(plan: Path, workspace: Path, *, emulate: bool = False, options: Sequence[str] = ()) -> Iterator[str]:
     """Serve the plan on a free port and yield the URL; on the way out, drain and stop the server.
 
+    SIGTERM and SIGHUP, too, stop the server and then end the program (`SystemExit`). To be called in the main thread.
     ``emulate``: its devices are emulated; ``options`` are others of `proteus serve`. Raises `ServerError` with the end
     of the log where the server doesn't become ready.
     """
@@ -27,6 +31,7 @@ def local_server(plan: Path, workspace: Path, *, emulate: bool = False, options:
     command += ["--no-resume", "--plan-history", "0"]  # each run is the same, and leaves nothing behind
     command += ["--emulate", *options] if emulate else options
     with (
+        _ending_by_exception(),
         tempfile.TemporaryFile() as log,
         subprocess.Popen(
             command,
@@ -44,6 +49,28 @@ def local_server(plan: Path, workspace: Path, *, emulate: bool = False, options:
                 process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+@contextmanager
+def _ending_by_exception() -> Iterator[None]:
+    """Within the block, the first SIGTERM or SIGHUP raises `SystemExit`, and more of them don't disturb the way out.
+
+    A signal that is ignored, as by ``nohup``, or that has a handler stays as it is.
+    """
+    ending = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        for each in ending:
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(_SIGNALLED + number)
+
+    try:
+        for number in ending:
+            signal.signal(number, end)
+        yield
+    finally:
+        for number in ending:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _ready_url(process: "subprocess.Popen[bytes]", log: BinaryIO) -> str:

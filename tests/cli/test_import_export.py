@@ -474,7 +474,31 @@ def test_a_fleet_in_the_settings_is_for_simulations_that_have_no_other(imported:
     assert proteus(*call, "--plan", "plan").document()["served"] == 200
 
 
+# --- estimates
+
+
+def test_an_accuracy_that_the_catalog_estimates_is_an_estimate_when_it_is_imported(
+    imported: Workspace, csv: Path
+) -> None:
+    text = imported.catalog_path.read_text()
+    imported.catalog_path.write_text(text.replace("accuracy = 0.9\n", "accuracy = 0.9\nestimated = true\n"))
+    assert import_into(imported.root, csv).code == 0
+    marked = {(v.variant, v.estimated) for profile in imported.profiles().values() for v in profile.variants}
+    assert marked == {("bert-s", False), ("bert-l", True), ("yolo-s", False)}
+
+
 # --- machines of one make
+
+
+def test_a_type_that_was_named_stays_where_no_device_is_named(tiny: Tiny) -> None:
+    """Also where other devices of the same hardware have no such name, and are measured before."""
+    quick = ("profile", "--budget", "0s", "--max-batch", "1", "--accept-noise", "-w", tiny.root)
+    assert proteus(*quick, "--device", "cpu1", "--as-type", "small").code == 0
+    before = tiny.place.profile_path("cpu1").read_bytes()
+    ended = proteus(*quick)
+    assert "measured 0 cells on cpu1" in ended.stderr
+    assert tiny.place.profile_path("cpu1").read_bytes() == before
+    assert tiny.place.profile("cpu0").device.type != "small"
 
 
 def test_two_machines_of_one_make_are_planned_together(tiny: Tiny, tmp_path: Path) -> None:
@@ -486,11 +510,13 @@ def test_two_machines_of_one_make_are_planned_together(tiny: Tiny, tmp_path: Pat
         assert {tiny.place.profile(device).device.type for device in DEVICES} == {"edge"}
         files.append(tmp_path / f"{name}.csv")
         assert proteus("profile", "--to-csv", files[-1], "-w", tiny.root).code == 0
+    assert "device_kind" in files[0].read_text()
     there = tmp_path / "there"
     call = ("profile", "--from-csv", files[0], "--from-csv", files[1], "--slo", "200ms", "-w", there)
     imported = proteus(*call)
     assert imported.code == 0, imported
     assert "5 cells stand in more than one file" in imported.stderr
+    assert Workspace(there).profile("edge").device.kind == "cpu"
     assert proteus("plan", "--demand", "10qps", "--fleet", "edge:2", "-w", there).code == 0
 
 

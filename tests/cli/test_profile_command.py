@@ -142,6 +142,19 @@ def test_a_dry_run_after_profiling_has_nothing_to_list(tiny: Tiny) -> None:
     assert planned["cells"] == []
 
 
+def test_who_accepts_noise_is_not_told_to_measure_marked_cells_again(tiny: Tiny) -> None:
+    """The marks stay: nobody has shown that the cells can be trusted."""
+    profiled(tiny)
+    path = tiny.place.profile_path("cpu0")
+    profile = json.loads(path.read_text(encoding="utf-8"))
+    profile["variants"][0]["points"][0]["noise_frac"] = 0.5
+    path.write_text(json.dumps(profile), encoding="utf-8")
+    ended = profiled(tiny)
+    assert measured_cells(ended.stderr) == 0
+    assert "noisy" not in ended.stderr
+    assert tiny.place.profile("cpu0").variants[0].points[0].noise_frac == 0.5
+
+
 # --- accuracy
 
 

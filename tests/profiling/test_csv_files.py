@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.profile import LARGEST_BATCH, Point, Profile, VariantProfile
 from proteus_cli.errors import ArtefactError, UsageError
-from proteus_cli.profiling.csv_files import NEEDED, ProfileRow, parse_rows, profiles_from, to_csv
+from proteus_cli.profiling.csv_files import NEEDED, Kind, ProfileRow, parse_rows, profiles_from, to_csv
 from proteus_cli.profiling.importing import new_catalog, parse_slos
 from proteus_cli.store.catalog_text import new_text
 
@@ -57,6 +57,14 @@ def test_a_type_is_a_device_of_its_own_name_measured_by_nobody_here() -> None:
 )
 def test_a_type_that_starts_with_cpu_is_one(device_type: str, kind: str) -> None:
     assert read(f"{HEADER}\n{device_type},bert,bert-s,0.8,1,2\n")[device_type].device.kind == kind
+
+
+def test_a_row_may_say_what_a_type_is() -> None:
+    profiles = read(f"{HEADER},device_kind\nxeon,a,s,0.8,1,2,\nxeon,a,s,0.8,2,3,cpu\nt4,a,s,0.8,1,2,\n")
+    assert {device_type: profile.device.kind for device_type, profile in profiles.items()} == {
+        "xeon": "cpu",
+        "t4": "gpu",
+    }
 
 
 def test_what_is_unknown_is_zero_or_nothing() -> None:
@@ -126,6 +134,12 @@ def test_columns_may_come_in_any_order_with_quotes_blanks_and_foreign_line_ends(
         (f"{HEADER},memory_bytes\n{ROW},4GiB\n", 2, "memory_bytes `4GiB` is not a whole number"),
         (f"{HEADER},power_w\n{ROW},inf\n", 2, "power_w `inf`"),
         (f"{HEADER},device_memory_bytes\n{ROW},1e9\n", 2, "device_memory_bytes `1e9` is not a whole number"),
+        (f"{HEADER},device_kind\n{ROW},tpu\n", 2, "device_kind `tpu` is neither `cpu` nor `gpu`"),
+        (
+            f"{HEADER},device_kind\n{ROW},gpu\nv100,a,s,0.5,1,2,cpu\n",
+            3,
+            "device_kind of `v100` is cpu here and gpu on line 2",
+        ),
         (f"{HEADER}\n{ROW}\n{ROW}\n", 3, "batch 1 of `bert/bert-s` on `v100` stands on line 2 already"),
         (
             f"{HEADER}\n{ROW}\ncpu,bert,bert-s,0.81,1,9\n",
@@ -169,6 +183,7 @@ SECONDS = st.floats(1e-7, 1e4)
 NAMES = st.text("abcXYZ019", min_size=1, max_size=3)
 ACCURACIES = st.fixed_dictionaries({}, optional={(f, v): st.floats(0, 1) for f in "ab" for v in ("s", "m", "l")})
 BYTES = st.integers(0, 2**50)
+KINDS: st.SearchStrategy[Kind] = st.sampled_from(["cpu", "gpu"])
 
 
 @st.composite
@@ -188,7 +203,7 @@ def workspaces(draw: st.DrawFn) -> list[Profile]:
     accuracies = draw(ACCURACIES.filter(bool))
     return [
         msgspec.structs.replace(
-            _as_imported(make_profile(name, device_type=name, memory_bytes=draw(BYTES))),
+            _as_imported(make_profile(name, device_type=name, memory_bytes=draw(BYTES)), draw(KINDS)),
             variants=tuple(
                 VariantProfile(
                     *(*key, accuracies[key], None, "", None, 0.0),
@@ -204,9 +219,8 @@ def workspaces(draw: st.DrawFn) -> list[Profile]:
     ]
 
 
-def _as_imported(profile: Profile) -> Profile:
+def _as_imported(profile: Profile, kind: Kind) -> Profile:
     """What a file can say of it: no backend, no runs, no models."""
-    kind = "cpu" if profile.device.type.lower().startswith("cpu") else "gpu"
     device = msgspec.structs.replace(profile.device, name=profile.device.id, kind=kind, cores=())
     return msgspec.structs.replace(
         profile, device=device, backend=msgspec.structs.replace(profile.backend, name="imported")
@@ -227,7 +241,8 @@ def test_an_export_of_an_import_is_the_same_file(profiles: list[Profile]) -> Non
 def test_a_file_reads_like_this() -> None:
     small = make_measured("a", "s", 0.8, {1: 0.0025, 2: 0.004}, load_s=0.5, memory_bytes=0, power_w=70.0)
     large = make_measured("a", "l", 0.95, {1: 12.0}, load_s=0.0, memory_bytes=3000)
-    assert to_csv([make_profile("v100", small, large, device_type="v100", memory_bytes=8000)]) == (
+    profile = _as_imported(make_profile("v100", small, large, device_type="v100", memory_bytes=8000), "gpu")
+    assert to_csv([profile]) == (
         "device_type,family,variant,accuracy,batch,latency_ms,p50_ms,p90_ms,p95_ms,p99_ms,"
         "load_s,memory_bytes,power_w,device_memory_bytes,model_digest\n"
         "v100,a,s,0.8,1,2.5,2.5,2.5,2.5,2.5,0.5,,70.0,8000,m\n"
@@ -244,6 +259,13 @@ def test_a_noisy_cell_keeps_its_mark_and_others_have_none() -> None:
     assert [line.split(",")[-2] for line in text.splitlines()] == ["noise_frac", "", "0.25"]
     (profile,) = read(text).values()
     assert [point.noise_frac for point in profile.variants[0].points] == [0.0, 0.25]
+
+
+def test_a_type_whose_name_says_what_it_is_needs_no_column_for_that() -> None:
+    measured = make_measured("a", "s", 0.8, {1: 0.01})
+    named, other = (to_csv([make_profile("cpu0", measured, device_type=name)]) for name in ("cpu-1c", "xeon"))
+    assert "device_kind" not in named
+    assert [line.split(",")[-1] for line in other.splitlines()] == ["device_kind", "cpu"]
 
 
 def types_in(profiles: Iterable[Profile]) -> list[str]:

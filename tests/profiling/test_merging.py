@@ -1,6 +1,7 @@
 """Files of machines of one make become one profile; unlike machines are refused."""
 
 from dataclasses import replace
+from itertools import permutations
 
 import msgspec
 import pytest
@@ -44,6 +45,18 @@ def test_of_three_files_the_slowest_counts() -> None:
     assert latencies([row(0.010)], [row(0.0115)], [row(0.011)]) == [0.0115]
 
 
+@pytest.mark.parametrize("order", list(permutations((0.010, 0.0119, 0.0131))))
+def test_of_three_files_the_fastest_and_the_slowest_are_compared(order: tuple[float, ...]) -> None:
+    with pytest.raises(ArtefactError, match=r"takes 10\.0 ms in .* and 13\.1 ms in"):
+        latencies(*([row(latency_s)] for latency_s in order))
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_in_any_order_noisy_cells_do_not_count_beside_one_that_can_be_trusted(order: tuple[int, ...]) -> None:
+    files = [row(0.050, noise_frac=0.8), row(0.020, noise_frac=0.5), row(0.010)]
+    assert latencies(*([files[number]] for number in order)) == [0.010]
+
+
 def test_a_cell_that_can_be_trusted_counts_before_a_noisy_one() -> None:
     assert latencies([row(0.050, noise_frac=0.8)], [row(0.010)]) == [0.010]
     assert latencies([row(0.010)], [row(0.050, noise_frac=0.8)]) == [0.010]
@@ -61,12 +74,13 @@ def test_machines_that_differ_by_more_than_noise_are_not_of_one_make() -> None:
     [
         ({"model_digest": "n"}, "the digest of the model of `a/s` is m in `0.csv` and n in `1.csv`"),
         ({"accuracy": 0.9}, "the accuracy of `a/s` is 0.8 in `0.csv` and 0.9 in `1.csv`"),
+        ({"device_kind": "gpu"}, "device_kind of `edge` is cpu in `0.csv` and gpu in `1.csv`"),
         ({"device_slots": 2}, "device_slots of `edge` is 1 in `0.csv` and 2 in `1.csv`"),
     ],
 )
 def test_files_of_other_models_are_not_merged(changed: dict[str, object], problem: str) -> None:
     with pytest.raises(ArtefactError) as caught:
-        latencies([row()], [replace(row(0.02, 2), **changed)])  # type: ignore[arg-type]
+        latencies([replace(row(), device_kind="cpu")], [replace(row(0.02, 2), **changed)])  # type: ignore[arg-type]
     assert problem in caught.value.message
 
 
@@ -77,3 +91,13 @@ def test_a_file_that_knows_no_digest_fits_any() -> None:
 def test_a_type_has_the_memory_of_its_smallest_machine() -> None:
     both = merged([("a.csv", [row()]), ("b.csv", [replace(row(0.02, 2), device_memory_bytes=7900)])])
     assert {each.device_memory_bytes for each in both.rows} == {7900}
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_the_most_that_a_machine_takes_counts_though_it_is_the_faster_one(*, swapped: bool) -> None:
+    fast = replace(row(0.010), load_s=2.0, memory_bytes=500, slot_bytes=50, power_w=90.0)
+    slow = replace(row(0.011), load_s=1.0, memory_bytes=400)
+    files = [("a.csv", [fast]), ("b.csv", [slow])]
+    (both,) = merged(files[::-1] if swapped else files).rows
+    assert both.point == slow.point
+    assert (both.load_s, both.memory_bytes, both.slot_bytes, both.power_w) == (2.0, 500, 50, 90.0)

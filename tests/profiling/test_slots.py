@@ -145,9 +145,12 @@ def bare(tiny: Tiny) -> Tiny:
     return tiny
 
 
-def swept(made: Tiny, backend: SlottedBackend, max_slots: int = 4) -> tuple[Sweep, Profile]:
+def swept(
+    made: Tiny, backend: SlottedBackend, max_slots: int = 4, *, budget_s: float | None = None
+) -> tuple[Sweep, Profile]:
     on = device(made, "cpu0")
-    done = Sweep(made.place, on, backend, measurement_jobs(made.place, made.place.catalog(), on, backend, 4, max_slots))
+    jobs = measurement_jobs(made.place, made.place.catalog(), on, backend, 4, max_slots)
+    done = Sweep(made.place, on, backend, jobs, budget_s)
     for _ in done.run():
         pass
     return done, made.place.profile("cpu0")
@@ -182,6 +185,21 @@ def test_all_variants_are_measured_with_the_number_that_one_makes_use_of(bare: T
     assert numbers(profile, "tones-l")[1] == [1, 2, 3]
     assert [backend.loads.count(name) for name in ("shapes-s", "tones-l")] == [1, 2]
     assert profile.slots == 3  # (3 + 1 + 1 + 1 + 1) / 5 of what one slot carries
+
+
+def test_after_the_budget_nothing_is_measured_with_the_number_that_another_makes_use_of(
+    bare: Tiny, backend: SlottedBackend
+) -> None:
+    """What is left is listed, and the next sweep measures it."""
+    backend.gains = {"shapes-s": {2: 2.0, 3: 3.0, 4: 3.0}}
+    done, profile = swept(bare, backend, budget_s=0.0)
+    assert len(backend.loads) == len(set(backend.loads)) == 5
+    assert numbers(profile, "tones-l")[1] == [1, 2]
+    late = [cell.batch for cell in done.missing if cell.variant == "tones-l"]
+    assert late == [4, 2, 1]
+    done, profile = swept(bare, backend)
+    assert done.missing == ()
+    assert numbers(profile, "tones-l")[1] == [1, 2, 3]
 
 
 def test_no_more_slots_are_used_than_are_allowed(bare: Tiny, backend: SlottedBackend) -> None:

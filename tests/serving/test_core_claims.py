@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from proteus_cli.serving.server.core_claims import Overlap, claiming, runtime_dir
+from proteus_cli.serving.server.core_claims import CoreClaim, claiming, runtime_dir
 
 HOLD = """
 import sys
@@ -36,7 +36,7 @@ def another_server(directory: Path, cores: str) -> Iterator[subprocess.Popen[str
 
 def test_two_servers_on_the_same_cores_find_each_other(tmp_path: Path) -> None:
     with another_server(tmp_path, "1,2,3") as other, claiming((3, 4, 1), tmp_path) as found:
-        assert found == (Overlap(other.pid, (1, 3)),)
+        assert found == (CoreClaim(other.pid, (1, 3)),)
 
 
 def test_servers_on_other_cores_are_no_matter(tmp_path: Path) -> None:

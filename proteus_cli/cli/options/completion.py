@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from proteus_cli.store import Workspace
 
 BATCHING = ("greedy", "proactive", "aimd", "nexus", "static-8")
-FORMATS = (
-    "arrivals", "counts", "counts-by-line", "proteus-artifact", "azure-functions-2019", "azure-functions-2021",
-    "azure-llm", "burstgpt", "mooncake",
-)  # fmt: skip
-SHAPES = ("constant", "poisson", "gamma", "burst", "diurnal")
 
 
 def one_of(*names: str) -> Callable[[str], list[str]]:
@@ -29,6 +24,20 @@ def one_of(*names: str) -> Callable[[str], list[str]]:
         return _starting(names, incomplete)
 
     return complete
+
+
+def trace_formats(incomplete: str) -> list[str]:
+    """The formats of traces that can be converted."""
+    from proteus_cli.replay.conversion.formats import NAMES
+
+    return _starting(NAMES, incomplete)
+
+
+def trace_shapes(incomplete: str) -> list[str]:
+    """The shapes of traces that can be made."""
+    from proteus_cli.replay.synthesis import SHAPES
+
+    return _starting(SHAPES, incomplete)
 
 
 def policies(incomplete: str) -> list[str]:

@@ -38,8 +38,8 @@ AcceptNoise = Annotated[
     bool,
     Option(
         "--accept-noise",
-        help="Take cells as they are measured, though other programs use the device or the runs scatter; do not repeat "
-        "or mark them.",
+        help="Take cells as they are measured, though other programs use the device or the runs scatter: none is "
+        "repeated or marked. Marks of earlier runs stay.",
     ),
 ]
 DryRun = Annotated[bool, Option("--dry-run", help="Only list what would be measured, with an estimate of the time.")]

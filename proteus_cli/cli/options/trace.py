@@ -32,7 +32,7 @@ Shape = Annotated[
     str,
     Argument(
         metavar="SHAPE",
-        autocompletion=completion.one_of(*completion.SHAPES),
+        autocompletion=completion.trace_shapes,
         help="How the rate changes: constant, poisson, gamma, burst or diurnal.",
     ),
 ]
@@ -85,7 +85,7 @@ Format = Annotated[
     Option(
         "--format",
         metavar="NAME",
-        autocompletion=completion.one_of(*completion.FORMATS),
+        autocompletion=completion.trace_formats,
         show_default="told by the first line",
         help="The format of the sources: arrivals, counts, counts-by-line, proteus-artifact, azure-functions-2019, "
         "azure-functions-2021, azure-llm, burstgpt or mooncake.",

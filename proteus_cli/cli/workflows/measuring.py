@@ -1,7 +1,7 @@
 """Profiles of devices: measured here, or shared by devices of the same type."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ ALL = "all"
 class DeviceWork:
     """What to measure on a device; ``alike`` are the devices of its type that share the result.
 
-    ``device_type``: the type to store them under.
+    ``device_type``: the type to store them under. ``accepts_noise`` as in `measurement_jobs`.
 
     ``began_s``: when the work on it began, by `time.perf_counter`; a budget counts from then.
     """
@@ -39,6 +39,7 @@ class DeviceWork:
     device_type: str
     backend: Backend
     jobs: Sequence[MeasurementJob]
+    accepts_noise: bool
 
 
 def work_on(
@@ -61,13 +62,14 @@ def work_on(
     catalog = workspace.catalog()
     chosen = select(discover(read_settings(workspace.root).devices), names)
     engines = BuildContext(workspace.built_dir, max_batch, console.say, _building)
-    for device, *alike in _grouped(chosen, by_type=names == ALL):
+    stored_as = {device.id: as_type or _stored_type(workspace, device) for device in chosen}
+    for device, *alike in _grouped(chosen, stored_as, by_type=names == ALL):
         began_s = time.perf_counter()
         backend = open_backend(device, engines)
         jobs = measurement_jobs(
             workspace, catalog, device, backend, max_batch, max_slots, force=force, accepts_noise=accepts_noise
         )
-        yield DeviceWork(began_s, device, alike, as_type or _stored_type(workspace, device), backend, jobs)
+        yield DeviceWork(began_s, device, alike, stored_as[device.id], backend, jobs, accepts_noise)
 
 
 def _stored_type(workspace: Workspace, device: Device) -> str:
@@ -78,11 +80,12 @@ def _stored_type(workspace: Workspace, device: Device) -> str:
     return stored.type if stored.is_like(device) else device.type
 
 
-def _grouped(devices: Sequence[Device], *, by_type: bool) -> list[list[Device]]:
-    """Devices whose first is measured for the others."""
-    groups: dict[str, list[Device]] = {}
+def _grouped(devices: Sequence[Device], stored_as: Mapping[str, str], *, by_type: bool) -> list[list[Device]]:
+    """Devices whose first is measured for the others: they have one type, and are stored under one, which is by id."""
+    groups: dict[tuple[str, str], list[Device]] = {}
     for device in devices:
-        groups.setdefault(device.type if by_type else device.id, []).append(device)
+        key = (device.type, stored_as[device.id]) if by_type else (device.id, "")
+        groups.setdefault(key, []).append(device)
     return list(groups.values())
 
 
@@ -96,7 +99,7 @@ def measured(workspace: Workspace, catalog: Catalog, work: DeviceWork, budget_s:
             for step in sweep.run():
                 advance(*step)
     except KeyboardInterrupt:
-        _say_what_was_measured(workspace, sweep)
+        _say_what_was_measured(workspace, sweep, accepts_noise=work.accepts_noise)
         raise
     for warning in accuracy_warnings(catalog, sweep.profile):
         console.warn(warning)
@@ -105,15 +108,15 @@ def measured(workspace: Workspace, catalog: Catalog, work: DeviceWork, budget_s:
             f"the clocks of {device.id} were held down while it was measured ({', '.join(sweep.slowed_by)}), so it "
             "may be faster than its profile"
         )
-    _say_what_was_measured(workspace, sweep)
+    _say_what_was_measured(workspace, sweep, accepts_noise=work.accepts_noise)
     profile = workspace.profile(device.id)
     for other in alike:
         console.say(f"{other.id} is of the same type and shares this profile → {workspace.profile_path(other.id)}")
     return [profile, *(share(workspace, profile, other) for other in alike)]
 
 
-def _say_what_was_measured(workspace: Workspace, sweep: Sweep) -> None:
-    """Say what was measured, and which cells and accuracies are still missing."""
+def _say_what_was_measured(workspace: Workspace, sweep: Sweep, *, accepts_noise: bool) -> None:
+    """Say what was measured, which cells and accuracies are still missing, and which cells are to be repeated."""
     device = sweep.device.id
     console.say(f"measured {sweep.measured} cells on {device} → {workspace.profile_path(device)}")
     missing: dict[str, list[str]] = {}
@@ -124,7 +127,8 @@ def _say_what_was_measured(workspace: Workspace, sweep: Sweep) -> None:
         console.say(f"still to be measured (variant, batch sizes): {listed}")
     if sweep.unverified:
         console.say(f"the accuracy is still the declared one of: {', '.join(sweep.unverified)}")
-    _warn_of_noise(sweep.profile)
+    if not accepts_noise:
+        _warn_of_noise(sweep.profile)
     if missing or sweep.unverified:
         console.say("run `proteus profile` again to go on there; a longer `--budget`, or none, measures more at once")
 

@@ -11,7 +11,6 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -27,14 +26,6 @@ class CoreClaim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cores: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """Another server, and the cores that both serve from."""
-
-    pid: int
-    cores: tuple[int, ...]
-
-
 def runtime_dir() -> Path:
     """``$XDG_RUNTIME_DIR/proteus``, else a directory of this user among the temporary files."""
     given = os.environ.get("XDG_RUNTIME_DIR")
@@ -42,14 +33,14 @@ def runtime_dir() -> Path:
 
 
 @contextmanager
-def claiming(cores: Iterable[int], directory: Path) -> Iterator[tuple[Overlap, ...]]:
-    """Claim cores for this process until the block ends; yields the running servers that claimed some of them.
+def claiming(cores: Iterable[int], directory: Path) -> Iterator[tuple[CoreClaim, ...]]:
+    """Claim cores for this process until the block ends; yields what running servers have claimed of them.
 
     Where the directory cannot be written or belongs to another user, nothing is claimed and nobody found.
     """
     claim = CoreClaim(os.getpid(), tuple(sorted(set(cores))))
     with contextlib.ExitStack() as stack:
-        others: tuple[Overlap, ...] = ()
+        others: tuple[CoreClaim, ...] = ()
         if claim.cores:
             with contextlib.suppress(OSError):
                 _open_private(directory)
@@ -66,11 +57,11 @@ def _open_private(directory: Path) -> None:
         raise PermissionError(f"{directory} may be written by others")
 
 
-def _overlaps(claim: CoreClaim, directory: Path) -> Iterator[Overlap]:
+def _overlaps(claim: CoreClaim, directory: Path) -> Iterator[CoreClaim]:
     for path in sorted(directory.glob(f"*{_SUFFIX}")):
         other = _running(path)
         if other is not None and other.pid != claim.pid and (shared := set(other.cores) & set(claim.cores)):
-            yield Overlap(other.pid, tuple(sorted(shared)))
+            yield CoreClaim(other.pid, tuple(sorted(shared)))
 
 
 def _running(path: Path) -> CoreClaim | None:

@@ -29,7 +29,7 @@ from proteus_cli.serving.server.assembly import (
     open_hardware,
     open_telemetry,
 )
-from proteus_cli.serving.server.core_claims import Overlap, claiming, runtime_dir
+from proteus_cli.serving.server.core_claims import CoreClaim, claiming, runtime_dir
 from proteus_cli.serving.server.deployment import Deployment, ServerOptions
 from proteus_cli.serving.server.front_ends import accepting_on, make_protocols, open_connections
 from proteus_cli.serving.server.service_manager import ServiceManager
@@ -128,7 +128,7 @@ def _own_cores(deployment: Deployment) -> tuple[int, ...]:
     return tuple(core for device in devices for core in device.cores)
 
 
-def _warn_of_shared_cores(overlaps: Sequence[Overlap]) -> None:
+def _warn_of_shared_cores(overlaps: Sequence[CoreClaim]) -> None:
     for other in overlaps:
         log.warning(
             "another Proteus server (pid %d) serves from the same cores (%s): both are slower than planned",
