@@ -65,7 +65,7 @@ class Sweep:
         is_there = workspace.profile_path(device.id).is_file()
         self._before = _measured_content(workspace.profile(device.id)) if is_there else (device.type, 1, ())
         self._max_slots = max((job.max_slots for job in jobs), default=1)
-        self._signatures: dict[str, tuple[str, Signature]] = {}
+        self._signatures: dict[str, dict[str, Signature]] = {}  # by family and variant
         self._cells, self._done_frac = sum(len(job.cells) for job in jobs), 0.0
         self._late: dict[Cell, None] = {}
         self.measured = 0
@@ -242,13 +242,15 @@ class Sweep:
 
     def _require_same_tensors(self, job: MeasurementJob, signature: Signature) -> None:
         """Compare the variants that were loaded in this sweep; the server compares all of them."""
-        first, expected = self._signatures.setdefault(job.family.name, (job.variant.name, signature))
-        if signature != expected:
-            raise EngineError(
-                f"`{job.variant.name}` takes or gives other tensors than `{first}` of the same family "
-                f"`{job.family.name}`.",
-                hint="queries of a family must fit each of its variants; make it a family of its own",
-            )
+        loaded = self._signatures.setdefault(job.family.name, {})
+        for other, expected in loaded.items():
+            if different := signature.differences(expected):
+                raise EngineError(
+                    f"`{job.variant.name}` takes or gives other tensors than `{other}` of the same family "
+                    f"`{job.family.name}`: {'; '.join(different)}.",
+                    hint="queries of a family must fit each of its variants; make it a family of its own",
+                )
+        loaded[job.variant.name] = signature
 
     def _loaded(self, job: MeasurementJob, runner: Runner, build_s: float, load_s: float) -> VariantProfile:
         """What is known of a variant now that it was loaded; a second load in one sweep changes nothing."""

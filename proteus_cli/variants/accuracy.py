@@ -1,7 +1,7 @@
 """How accurate a new variant is, and how that is known.
 
-Measured on an eval split where there is one. Else as stated; else estimated: the first variant of a family counts as
-always right, and another one is as accurate as its reference, times the part of inputs on which both answer alike.
+Measured on an eval split where there is one. Else as stated; else estimated: the first variant of a new family counts
+as always right, and another one is as accurate as its reference, times the part of inputs on which both answer alike.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,12 +47,20 @@ class AccuracyFinder:
         self._backend, self._family, self._evidence, self._reference = backend, family, evidence, reference
         self._compared: _Reference | None = None
 
-    def require_enough(self, names: Sequence[str]) -> None:
-        """Raise `UsageError` unless the accuracy of each new variant can be found, in just one way."""
+    def require_enough(self, names: Sequence[str], *, is_new: bool) -> None:
+        """Raise `UsageError` unless the accuracy of each new variant can be found, in just one way.
+
+        Only in a family that ``is_new`` may the first variant count as always right.
+        """
         labelled, stated, inputs = self._evidence.eval, self._evidence.stated, self._evidence.inputs
         if labelled is not None and (stated or inputs is not None):
             option = "--accuracy" if stated else "--calibration"
             raise UsageError("The accuracies are measured on the eval split.", hint=f"leave out `{option}`")
+        if labelled is None and self._reference is None and not is_new and names[0] not in stated:
+            raise UsageError(
+                f"Nothing tells how accurate `{names[0]}` is: `{self._family}` has no model to compare it with.",
+                hint=f"`--accuracy {names[0]}=0.9` states it; or set `eval` in engines/catalog.toml",
+            )
         compared = [name for name in names[self._reference is None :] if name not in stated]
         if compared and labelled is None and inputs is None:
             raise UsageError(

@@ -21,7 +21,7 @@ from proteus_cli.variants.staging import Staging, staging
 
 _HINT = "name another workspace with `--workspace`"
 
-Advance = Callable[[str, float], None]
+Advance = Callable[[str, float], object]
 """Takes the name of the current step, and how much of the total is done (0 to 1)."""
 
 
@@ -72,18 +72,18 @@ def add(
         evidence = replace(evidence, eval=place.eval_path(known))
     reference = _reference(place, known)
     finder = AccuracyFinder(backend, family, evidence, reference)
-    finder.require_enough(list(models))
+    finder.require_enough(list(models), is_new=known is None)
     with within_free_memory("the models"), staging(place) as staged:
         made = [stage_model(staged, place, family, name, path, backend) for name, path in models.items()]
         new = [replace(model, file=staged.loaded(known, model.file)) for model in made]
         signature = _signature(reference, new, backend)
         eval_name = known.eval if known is not None else _eval_name(staged, place, family, evidence.eval)
+        planned = tuple(Variant(each.variant, 1.0, each.onnx) for each in new)
+        target = known if known is not None else Family(family, slo, planned, eval=eval_name)
+        _changed(place, text, before, target, planned)  # raises before anything is measured
         added = tuple(_measured(new, finder, backend, advance))
-        variants = tuple(Variant(each.variant, each.accuracy, each.onnx, each.estimated) for each in added)
-        target = known if known is not None else Family(family, slo, variants, eval=eval_name)
-        changed, meant = _changed(text, before, target, variants)
-        catalog_text.require_says(changed, meant, place.catalog_path)
-        staged.commit(changed)
+        variants = [Variant(each.variant, each.accuracy, each.onnx, each.estimated) for each in added]
+        staged.commit(_changed(place, text, before, target, variants), before=text)
     return Addition(family, slo, _described(signature.inputs), _described(signature.outputs), added)
 
 
@@ -158,16 +158,26 @@ def _measured(
         yield AddedVariant(model.variant, model.onnx, *accuracy, fixed_batch=model.rows)
 
 
-def _changed(text: str | None, before: Catalog | None, family: Family, added: Sequence[Variant]) -> tuple[str, Catalog]:
-    """The catalog, as text and as what it should say, with a new family or with variants added to one that it has."""
+def _changed(
+    place: store.Workspace, text: str | None, before: Catalog | None, family: Family, added: Sequence[Variant]
+) -> str:
+    """The catalog's text with variants added to a family that it has, or with a new family of them.
+
+    Raises `ArtefactError` where that can't be put into the text.
+    """
+    made = msgspec.structs.replace(family, variants=tuple(added))
     if text is None or before is None:
-        made = Catalog(format=FORMAT, families=(family,))
-        return catalog_text.new_text(made, made_by="proteus catalog add"), made
-    if family not in before.families:
-        larger = msgspec.structs.replace(before, families=(*before.families, family))
-        return catalog_text.with_family(text, family), larger
-    last = family.variants[-1].name
-    return catalog_text.with_variants(text, family.name, last, added), before.with_variants(family, last, added)
+        meant = Catalog(format=FORMAT, families=(made,))
+        changed = catalog_text.new_text(meant, made_by="proteus catalog add")
+    elif family not in before.families:
+        meant = msgspec.structs.replace(before, families=(*before.families, made))
+        changed = catalog_text.with_family(text, made)
+    else:
+        last = family.variants[-1].name
+        meant = before.with_variants(family, last, added)
+        changed = catalog_text.with_variants(text, family.name, last, added)
+    catalog_text.require_says(changed, meant, place.catalog_path)
+    return changed
 
 
 def _described(specs: Sequence[TensorSpec]) -> dict[str, str]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from proteus_cli.backends.base import Backend
 from proteus_cli.backends.onnxruntime import open_session
 from proteus_cli.errors import ArtefactError, EngineError
-from proteus_cli.variants.onnx_files import constants, inputs_of, onnx_package, read_graph
+from proteus_cli.variants.onnx_files import constants, content_of, inputs_of, onnx_package, read_graph
 
 AXIS = "batch"
 HINT = "export the model with axis 0 of all inputs and outputs dynamic"
@@ -43,8 +43,10 @@ def with_dynamic_batch(model: Path, rows: int) -> bytes:
         if sizes := value.type.tensor_type.shape.dim:
             sizes[0].dim_param = AXIS
     del loaded.graph.value_info[:]  # they repeat the number, and are inferred anew
+    if any(node.op_type == "Reshape" and len(node.input) == 1 for node in loaded.graph.node):
+        raise _cannot(model, rows, "its `Reshape` has the shape as an attribute, as in opset 4 and older")
     _free_reshapes(onnx, loaded.graph, rows)
-    return bytes(loaded.SerializeToString())
+    return content_of(loaded, model)
 
 
 def _free_reshapes(onnx: Any, graph: Any, rows: int) -> None:

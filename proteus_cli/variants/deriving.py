@@ -135,6 +135,7 @@ def derive(
 
     After an error all is as before. Raises `UsageError`, `ArtefactError`, and `EngineError`.
     """
+    _text(parent, [Variant(parent.key(each).variant, 1.0, parent.onnx(each)) for each in made])  # raises early
     with staging(parent.place) as staged:
         for recipe in made:
             advance(f"making {parent.key(recipe).variant}", 0.0)
@@ -151,7 +152,7 @@ def derive(
             for each in derived:
                 if not each.kept:
                     staged.drop(each.onnx)
-            staged.commit(_text(parent, kept))
+            staged.commit(_text(parent, [_variant(each) for each in kept]), before=parent.text)
     size_bytes = sum(part.stat().st_size for part in store.model_parts(parent.model))
     return Derivation(parent.family.name, parent.variant.name, size_bytes, _of(parent.key(), found), derived)
 
@@ -218,13 +219,14 @@ def _of(key: VariantKey, found: Mapping[str, Mapping[VariantKey, Measurement]]) 
     return {device: by_key[key] for device, by_key in found.items()}
 
 
-def _text(parent: Parent, kept: Sequence[Derived]) -> str:
-    """The catalog with the variants that are kept behind their parent; accuracies are those of the first device."""
-    first = [next(iter(each.devices.values())) for each in kept]
-    added = [
-        Variant(each.variant, measured.accuracy, each.onnx, measured.estimated)
-        for each, measured in zip(kept, first, strict=True)
-    ]
+def _variant(made: Derived) -> Variant:
+    """What the catalog says of it; its accuracy is that of the first device."""
+    measured = next(iter(made.devices.values()))
+    return Variant(made.variant, measured.accuracy, made.onnx, measured.estimated)
+
+
+def _text(parent: Parent, added: Sequence[Variant]) -> str:
+    """The catalog with more variants behind their parent. Raises `ArtefactError` where they can't be put there."""
     after = parent.variant.name
     text = catalog_text.with_variants(parent.text, parent.family.name, after, added)
     meant = parent.catalog.with_variants(parent.family, after, added)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from proteus_cli.errors import UsageError
-from proteus_cli.variants.onnx_files import inputs_of, read_graph
+from proteus_cli.variants.onnx_files import content_of, inputs_of, read_graph
 
 _CHANNELS = {1, 3, 4}
 _MIN_OPSET = 11  # `Resize` takes sizes since then
@@ -28,7 +28,8 @@ def image_axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
 def with_input_size(onnx: Any, model: Path, size: int) -> bytes:
     """The content of an ONNX file that first resizes its images to ``size`` × ``size``.
 
-    Raises `ArtefactError` where it can't be read, `UsageError` where its only input is no image of another size.
+    Raises `ArtefactError` where it can't be read or is too large, `UsageError` where its only input is no image of
+    another size.
     """
     loaded = read_graph(onnx, model, with_weights=True)
     graph = loaded.graph
@@ -46,7 +47,7 @@ def with_input_size(onnx: Any, model: Path, size: int) -> bytes:
     for axis in axes:
         shape[axis] = size
     _insert_resize(onnx, graph, image.name, shape)
-    return bytes(loaded.SerializeToString())
+    return content_of(loaded, model)
 
 
 def _image(model: Path, graph: Any) -> Any:

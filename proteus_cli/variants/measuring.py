@@ -24,7 +24,10 @@ ROUNDS = 2
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A variant on a device: its accuracy, and the highest rate of a batch size within the SLO, by the median time."""
+    """A variant on a device: its accuracy, and the highest rate of a batch size within the SLO, by the median time.
+
+    ``qps`` is 0 where no batch size is within the SLO.
+    """
 
     accuracy: float
     estimated: bool
@@ -59,11 +62,11 @@ def measure_beside(
 
 
 def _rate_qps(runner: Runner, slo_s: float) -> float:
-    """The highest rate of all batch sizes whose median time is within the SLO; that of one row where none is."""
+    """The highest rate of all batch sizes whose median time is within the SLO; 0 where none is."""
     points = []
     for batch in BATCHES:
         inputs = runner.signature.sample(batch, np.random.default_rng(0))
         points.append(measure_point(lambda inputs=inputs: runner.infer(inputs), batch, CELL_S))  # type: ignore[misc]
         if points[-1].p50_s > slo_s:
             break
-    return capacity(points_in_time(points, slo_s, of="p50") or points[:1], of="p50").qps
+    return capacity(points_in_time(points, slo_s, of="p50"), of="p50").qps

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from proteus_cli import store
@@ -82,8 +83,9 @@ def stage_model(
     if there is not None and rows is None:
         return Model(variant, source, there, source, None)
     parts = external_files(source, content)
-    directory = f"models/{family}/{variant}" if parts else f"models/{family}"
-    onnx = f"{directory}/{variant}.onnx" if there is None else f"{directory}/{variant}-any-batch.onnx"
+    stem = variant if there is None else f"{variant}-any-batch"  # the file itself may have the place of a copy
+    directory = f"models/{family}/{stem}" if parts else f"models/{family}"
+    onnx = f"{directory}/{stem}.onnx"
     staged.write(onnx, content if rows is None else with_dynamic_batch(source, rows))
     for part in parts:
         staged.copy(part, f"{directory}/{part.relative_to(source.parent).as_posix()}")
@@ -102,12 +104,14 @@ def name_in(place: store.Workspace, file: Path) -> str | None:
 
 
 def require_same_tensors(models: Sequence[tuple[str, Signature]]) -> Signature:
-    """The signature that all models (name, signature) have. Raises `ArtefactError` with each difference."""
-    (first, expected), *others = models
-    for name, signature in others:
+    """The signature of the first model (name, signature). Raises `ArtefactError` where two of them differ, and where.
+
+    Each is compared with each: `[3]` and `[5]` differ, though both fit `[?]`.
+    """
+    for (first, expected), (name, signature) in combinations(models, 2):
         if different := signature.differences(expected):
             raise ArtefactError(
                 f"`{name}` takes or gives other tensors than `{first}`: {'; '.join(different)}.",
                 hint="variants of a family answer the same queries: export it alike, or make it another family",
             )
-    return expected
+    return models[0][1]

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from proteus_cli.errors import ArtefactError, BackendUnavailable
+from proteus_cli.input_files import MODEL
+from proteus_cli.units import format_size
 
 
 def onnx_package(to: str) -> Any:
@@ -25,6 +27,17 @@ def read_graph(onnx: Any, model: Path, *, with_weights: bool = False) -> Any:
     except Exception as error:  # of protobuf, of onnx, or of the system: they share no base class
         raise ArtefactError(
             f"Can't read `{model}`: {error}", hint="is it a complete ONNX file? `python -m onnx.checker` tells more"
+        ) from error
+
+
+def content_of(loaded: Any, model: Path) -> bytes:
+    """The content of an ONNX file for what was made of ``model``. Raises `ArtefactError` where it is too large."""
+    try:
+        return bytes(loaded.SerializeToString())
+    except Exception as error:  # of protobuf, whose errors share no base class
+        raise ArtefactError(
+            f"Can't write what was made of `{model}` into one file: {error}",
+            hint=f"with its weights it must have less than {format_size(MODEL.max_bytes)}",
         ) from error
 
 

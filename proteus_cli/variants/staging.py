@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from proteus_cli import store
 from proteus_cli.domain.catalog import Family
 from proteus_cli.errors import ArtefactError
-from proteus_cli.input_files import WEIGHTS, open_input
+from proteus_cli.input_files import CATALOG, WEIGHTS, open_input, read_text
 from proteus_cli.store.prepared_models import prepared
 
 
@@ -59,23 +59,37 @@ class Staging:
         self._names.append(name)
         return self._directory / name
 
-    def commit(self, catalog: str) -> None:
-        """Move all files to their places, and write the catalog: all of it, or nothing. Raises `ArtefactError`."""
+    def commit(self, catalog: str, *, before: str | None) -> None:
+        """Move all files to their places, and write the catalog: all of it, or nothing.
+
+        ``before`` is the text that ``catalog`` was made of; None where there was no catalog. Raises `ArtefactError`,
+        also where the catalog says something else by now.
+        """
+        self._require_unchanged(before)
         text = self._directory / self._place.catalog_path.name
         store.write_text(text, catalog)
         files = {self._directory / name: self._place.model_path(name) for name in self._names}
         store.move_in_order(files | {text: self._place.catalog_path})
 
+    def _require_unchanged(self, before: str | None) -> None:
+        path, hint = self._place.catalog_path, "run it again, so that what was changed is kept"
+        if (read_text(path, CATALOG, hint=hint) if path.exists() else None) != before:
+            raise ArtefactError(f"`{path}` was changed meanwhile, so nothing was added to it.", hint=hint)
+
 
 @contextmanager
 def staging(place: store.Workspace) -> Iterator[Staging]:
-    """A `Staging` whose directory is removed at the end, with whatever was not committed. Raises `ArtefactError`."""
+    """A `Staging` whose directory is removed at the end, with whatever was not committed. Raises `ArtefactError`.
+
+    The directory is beside the catalog: ``engines/`` may be another file system than the rest of the workspace.
+    """
+    parent = place.catalog_path.parent
     try:
-        place.root.mkdir(parents=True, exist_ok=True)
-        directory = TemporaryDirectory(dir=place.root, prefix=".adding-")
+        parent.mkdir(parents=True, exist_ok=True)
+        directory = TemporaryDirectory(dir=parent, prefix=".adding-")
     except OSError as error:
         raise ArtefactError(
-            f"Can't write to `{place.root}`: {error.strerror or error}.",
+            f"Can't write to `{parent}`: {error.strerror or error}.",
             hint="choose another place with `--workspace`",
         ) from error
     with directory as name:

@@ -81,6 +81,10 @@ def test_an_estimate_is_marked_wherever_it_is_shown(tiny: Tiny) -> None:
     assert "≈: accuracies of tones are estimated, without labels" in ended.stderr
     assert tiny.place.plan(Path("plan")).estimated == ("tones",)
     assert "≈0.95" in proteus(*plan, "--explain").stdout
+    swept = proteus(*plan, "--sweep", "1qps:2qps:1qps")
+    assert swept.stdout.count("≈") == 4
+    assert "≈: accuracies of tones are estimated, without labels" in swept.stderr
+    assert "effective accuracy ≈" in proteus("plan", "diff", "plan", "plan", "-w", tiny.root).stderr
     (tiny.root / "t.csv").write_text("arrival_s,family\n0,shapes\n0.5,tones\n")
     replay = ("replay", tiny.root / "t.csv", "--plan", "plan", "-w", tiny.root)
     assert "≈ accuracies of tones are estimated, without labels" in proteus(*replay).stdout
@@ -151,6 +155,31 @@ def test_one_below_engines_whose_batch_is_fixed_stays_as_it_is_beside_the_new_on
     assert model.read_bytes() == before
 
 
+def test_one_of_those_with_external_data_may_have_the_place_of_a_copy(tmp_path: Path) -> None:
+    directory = tmp_path / "engines" / "models" / "things" / "thing"
+    model = mlp(directory / "thing.onnx", batch=1)
+    keep_apart(model, "weights.bin")
+    before = files(tmp_path)
+    onnx_name = added(tmp_path, "things", model, "--slo", "1s")[0].onnx
+    assert onnx_name == "models/things/thing-any-batch/thing-any-batch.onnx"
+    after = files(tmp_path)
+    assert {name: after[name] for name in before} == before
+    assert "engines/models/things/thing-any-batch/weights.bin" in after
+
+
+def test_a_catalog_with_families_in_an_inline_array_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    """The eval split is broken, and nothing looks at it."""
+    (tmp_path / "engines").mkdir()
+    path = tmp_path / "engines" / "catalog.toml"
+    path.write_text('format = 1\nfamily = [{name = "a", slo = "1s", variant = [{name = "a-s", accuracy = 0.5}]}]\n')
+    model = mlp(tmp_path / "thing.onnx")
+    labelled = tmp_path / "labels.npz"
+    labelled.write_bytes(b"broken")
+    message = refused(tmp_path, "things", model, "--slo", "1s", "--eval", labelled)
+    assert message == f"Can't add to `{path}`, as it is written."
+    assert [each.name for each in added(tmp_path, "a", model, "--accuracy", "0.9")] == ["a-s", "thing"]
+
+
 @pytest.mark.parametrize("batch", ["n", 1])
 def test_external_data_comes_along(tmp_path: Path, batch: int | str) -> None:
     models = []
@@ -212,6 +241,21 @@ def test_a_later_variant_is_compared_with_the_familys_best(tiny: Tiny) -> None:
 def test_nothing_tells_how_accurate_a_second_model_is(tmp_path: Path) -> None:
     message = refused(tmp_path, "things", *two(tmp_path), "--slo", "1s")
     assert message == "Nothing tells how accurate `large` is."
+
+
+def test_a_model_of_a_family_without_models_is_not_taken_to_be_always_right(tmp_path: Path) -> None:
+    """Its declared variant may be better, and can't be compared with."""
+    path = tmp_path / "engines" / "catalog.toml"
+    path.parent.mkdir()
+    path.write_text(
+        'format = 1\n[[family]]\nname = "things"\nslo = "1s"\n[[family.variant]]\nname = "a"\naccuracy = 0.5\n'
+    )
+    model, rows = mlp(tmp_path / "thing.onnx"), tmp_path / "rows.npz"
+    np.savez(rows, x=np.zeros((4, 4), np.float32))
+    expected = "Nothing tells how accurate `thing` is: `things` has no model to compare it with."
+    assert refused(tmp_path, "things", model) == expected
+    assert refused(tmp_path, "things", model, "--calibration", rows) == expected
+    assert added(tmp_path, "things", model, "--accuracy", "0.4")[-1].accuracy == 0.4
 
 
 @pytest.mark.parametrize(

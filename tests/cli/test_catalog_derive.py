@@ -75,6 +75,16 @@ def test_where_nothing_is_kept_nothing_changes_and_that_is_said(images: Path) ->
     assert "≈1.0000" in ended.stdout
 
 
+def test_the_rate_is_0_where_no_batch_is_within_the_slo(images: Path) -> None:
+    path = images / "engines" / "catalog.toml"
+    path.write_text(path.read_text().replace('slo = "1s"', 'slo = "0.001ms"'))
+    call = derive(images, "thing", "--sizes", str(SMALLER), "--calibration", images / "rows.npz", "--json")
+    made = proteus(*call).document()
+    (smaller,) = made["derived"]
+    assert (made["devices"]["cpu0"]["qps"], smaller["devices"]["cpu0"]["qps"]) == (0.0, 0.0)
+    assert (smaller["kept"], smaller["why"]) == (False, "too slow for the SLO")
+
+
 def test_all_is_kept_if_asked_for(images: Path) -> None:
     rows = images / "rows.npz"
     assert proteus(*derive(images, "thing", "--fp16", "--sizes", "256", "--calibration", rows, "--keep-all")).code == 0

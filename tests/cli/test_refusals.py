@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import files, proteus
 from onnx import TensorProto, helper
@@ -142,7 +143,19 @@ def test_variants_of_one_family_must_take_and_give_the_same(tiny: Tiny) -> None:
     ends = ([tensor(name, ["n", 7])] for name in ("x", "scores"))
     save_model(tiny.model("tones-l"), [node], inputs=next(ends), outputs=next(ends))
     ended = proteus("-q", "profile", "--device", "cpu0", "--budget", "0s", "--max-batch", "1", "-w", tiny.root)
-    assert "`tones-l` takes or gives other tensors than `tones-s`" in ended.refused(1)
+    assert "`tones-l` takes or gives other tensors than `tones-s` of the same family `tones`: `x`" in ended.refused(1)
+
+
+def test_a_size_that_varies_in_one_variant_may_be_fixed_in_another(tiny: Tiny) -> None:
+    node = helper.make_node("Compress", ["x", "all"], ["scores"], axis=1)
+    save_model(
+        tiny.model("tones-l"),
+        [node],
+        inputs=[tensor("x", ["n", 4])],
+        outputs=[tensor("scores", ["n", "classes"])],
+        weights={"all": np.array([True, True, True, False])},
+    )
+    assert proteus("profile", "--device", "cpu0", "--budget", "0s", "--max-batch", "1", "-w", tiny.root).code == 0
 
 
 def test_what_was_measured_before_a_bad_model_is_kept(tiny: Tiny) -> None:

@@ -62,6 +62,18 @@ def test_a_shape_in_a_constant_node_is_freed_too(tmp_path: Path) -> None:
         assert runner.infer({"x": np.zeros((5, 6), np.float32)})["scores"].shape == (5, 2, 3)
 
 
+def test_a_reshape_with_its_shape_as_an_attribute_is_refused(tmp_path: Path) -> None:
+    model = conv_net(tmp_path / "m.onnx", batch=1)
+    loaded = onnx.load(model)
+    reshape = next(node for node in loaded.graph.node if node.op_type == "Reshape")
+    del reshape.input[1]
+    reshape.attribute.append(helper.make_attribute("shape", [1, 8]))
+    loaded.opset_import[0].version = 4
+    model.write_bytes(loaded.SerializeToString())
+    with pytest.raises(ArtefactError, match=r"takes just 1 at a time.*as in opset 4 and older"):
+        with_dynamic_batch(model, 1)
+
+
 def test_a_model_whose_rows_depend_on_each_other_is_refused(tmp_path: Path) -> None:
     model = mixing_rows(tmp_path / "m.onnx", batch=2)
     with pytest.raises(ArtefactError, match="`scores` of a row would depend on the other rows"):

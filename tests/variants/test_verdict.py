@@ -32,3 +32,14 @@ def test_a_slower_one_is_dropped_where_a_sibling_is_as_accurate() -> None:
 def test_the_reason_has_the_rate_beside_that_of_the_parent() -> None:
     assert judge(Standing(0.8, 250.0), PARENT, ()).why == "2.50 × the rate"
     assert judge(Standing(0.8, 50.0), PARENT, ()).why == "0.50 × the rate, and not more accurate"
+
+
+def test_what_misses_the_slo_is_dropped_however_accurate() -> None:
+    verdict = judge(Standing(0.99, 0.0), PARENT, ())
+    assert (verdict.kept, verdict.why) == (False, "too slow for the SLO")
+    assert not judge(Standing(0.99, 0.0), Standing(0.9, 0.0), ()).kept
+
+
+def test_what_is_in_time_is_kept_where_its_parent_is_not() -> None:
+    verdict = judge(Standing(0.5, 10.0), Standing(0.9, 0.0), ())
+    assert (verdict.kept, verdict.why) == (True, "within the SLO, and what it is made of is not")

@@ -38,8 +38,8 @@ def add(
     """Add models as variants of a family; makes the family where it is new, and the catalog where there is none.
 
     Names, shapes and types are read from the files. Where a batch is fixed, axis 0 is made dynamic, which needs the
-    extra `derive`. Without `--eval`, `--accuracy` or `--calibration` the first variant of a family counts as always
-    right, and that is shown as an estimate.
+    extra `derive`. Without `--eval`, `--accuracy` or `--calibration` the first variant of a new family counts as
+    always right, and that is shown as an estimate.
     """
     from proteus_cli.cli.views.catalog_lines import addition_lines
     from proteus_cli.store import Workspace
