@@ -81,6 +81,10 @@ def test_an_estimate_is_marked_wherever_it_is_shown(tiny: Tiny) -> None:
     assert "≈: accuracies of tones are estimated, without labels" in ended.stderr
     assert tiny.place.plan(Path("plan")).estimated == ("tones",)
     assert "≈0.95" in proteus(*plan, "--explain").stdout
+    swept = proteus(*plan, "--sweep", "1qps:2qps:1qps")
+    assert swept.stdout.count("≈") == 4
+    assert "≈: accuracies of tones are estimated, without labels" in swept.stderr
+    assert "effective accuracy ≈" in proteus("plan", "diff", "plan", "plan", "-w", tiny.root).stderr
     (tiny.root / "t.csv").write_text("arrival_s,family\n0,shapes\n0.5,tones\n")
     replay = ("replay", tiny.root / "t.csv", "--plan", "plan", "-w", tiny.root)
     assert "≈ accuracies of tones are estimated, without labels" in proteus(*replay).stdout

@@ -223,6 +223,18 @@ def test_another_description_makes_profiles_stale(root: Path) -> None:
     assert "was measured with another `first.onnx` or another `[family.input]`" in said
 
 
+def test_with_a_state_directory_models_are_prepared_there(root: Path, tmp_path: Path) -> None:
+    """Nothing is written to the workspace, neither by the plan."""
+    ws, state, plan = tmp_path / "ws", tmp_path / "state", tmp_path / "plan.json"
+    shutil.copytree(root, ws, ignore=shutil.ignore_patterns("prepared", "plans"))
+    before = sorted(ws.rglob("*"))
+    assert proteus("plan", "--demand", "1qps", "-o", plan, "-w", ws).code == 0
+    with serving(ws, plan, "--replan=off", "--state", str(state)) as live:
+        assert live.get("/v2/models/colours").document()["inputs"][0]["shape"] == [-1, 8, 6, 3]
+    assert len(list((state / "engines" / "prepared").iterdir())) == 2
+    assert sorted(ws.rglob("*")) == before
+
+
 def test_emulated_devices_take_the_familys_tensor(root: Path) -> None:
     plan = root / "plans" / "emulated.json"
     assert proteus("plan", "--demand", "1qps", "-o", plan, "-w", root).code == 0
