@@ -359,6 +359,18 @@ def test_other_types_and_names_are_told(tmp_path: Path, ends: tuple[onnx.ValueIn
     assert message == f"`b` takes or gives other tensors than `a`: {difference}."
 
 
+def test_where_a_size_of_the_best_variant_varies_all_are_compared(tiny: Tiny) -> None:
+    save_model(
+        tiny.model("tones-l"),
+        [helper.make_node("Compress", ["x", "some"], ["scores"], axis=1)],
+        inputs=[tensor("x", ["n", 4])],
+        outputs=[tensor("scores", ["n", "classes"])],
+        weights={"some": np.array([True, True, True, False])},
+    )
+    message = refused(tiny.root, "tones", passing_on(tiny.root / "new.onnx"), "--accuracy", "0.9")
+    assert message == "`new` takes or gives other tensors than `tones-s`: `scores` has [4] against [3]."
+
+
 def test_a_batch_that_cannot_be_made_dynamic_is_refused(tmp_path: Path) -> None:
     model = mixing_rows(tmp_path / "thing.onnx", batch=2)
     message = refused(tmp_path, "things", model, "--slo", "1s")
