@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from proteus_cli.domain.catalog import ImageInput, Layout
-from proteus_cli.errors import ArtefactError, BackendUnavailable
+from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import MODEL
 from proteus_cli.store.digests import digest_of, model_digest, model_parts, single_file_digest
 from proteus_cli.store.files import write_bytes
+from proteus_cli.store.onnx_files import content_of, inputs_of, onnx_package, read_graph
 from proteus_cli.units import format_size
 
 _RECIPE = 1
@@ -64,26 +65,15 @@ def _found(name: str, directories: Sequence[Path]) -> Path | None:
 
 
 def _with_preparation(model: Path, image: ImageInput) -> bytes:
-    try:
-        import onnx  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise BackendUnavailable(
-            "`[family.input]` needs the package `onnx`, which is not installed.",
-            hint="pip install 'proteus-serving[images]'",
-        ) from error
+    onnx = onnx_package(f"let `{model}` take its family's input", extra="images")
     size_bytes = sum(part.stat().st_size for part in model_parts(model))
     if size_bytes >= MODEL.max_bytes:
         raise _unfit(
             model, f"it has {format_size(size_bytes)}; less than {format_size(MODEL.max_bytes)} can be prepared"
         )
-    try:
-        loaded = onnx.load(str(model))
-    except Exception as error:  # of protobuf, of onnx, or of the system: they share no base class
-        raise ArtefactError(
-            f"Can't read `{model}`: {error}", hint="is it a complete ONNX file? `python -m onnx.checker` tells more"
-        ) from error
+    loaded = read_graph(onnx, model, with_weights=True)
     _Preparation(onnx, model, loaded, image).put_in_front()
-    return bytes(loaded.SerializeToString(deterministic=True))
+    return content_of(loaded, model)
 
 
 def own_input(graph: Any) -> str:
@@ -106,8 +96,7 @@ class _Preparation:
 
     def __init__(self, onnx: Any, model: Path, loaded: Any, image: ImageInput) -> None:
         self._onnx, self._model, self._graph, self._image = onnx, model, loaded.graph, image
-        weights = {tensor.name for tensor in self._graph.initializer}
-        inputs = [value for value in self._graph.input if value.name not in weights]
+        inputs = inputs_of(self._graph)
         if len(inputs) != 1:
             raise _unfit(model, f"it has {len(inputs)} inputs; there must be one")
         self._input = inputs[0]

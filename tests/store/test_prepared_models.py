@@ -214,7 +214,7 @@ def test_onnx_is_needed_only_to_make_the_file(tmp_path: Path, monkeypatch: pytes
     path = prepared(model, PLAIN, tmp_path)
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert prepared(model, PLAIN, tmp_path) == path
-    with pytest.raises(BackendUnavailable, match="needs the package `onnx`") as missing:
+    with pytest.raises(BackendUnavailable, match=r"`onnx` is needed to let `.*` take its family's input") as missing:
         prepared(model, SCALED, tmp_path)
     assert missing.value.hint == "pip install 'proteus-serving[images]'"
 
