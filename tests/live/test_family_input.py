@@ -159,6 +159,12 @@ def test_clients_may_send_image_files(client: Any) -> None:
     np.testing.assert_allclose(answer.as_numpy("scores"), scores(images(np.array(colours))), atol=0.05)
 
 
+def test_image_files_may_be_much_larger_than_the_familys_pixels(client: Any) -> None:
+    large = image_file((250, 10, 30), "PNG") + bytes(2**21)  # what follows an image is not read
+    answer = client.infer("colours", files(client.library, large))
+    np.testing.assert_allclose(answer.as_numpy("scores"), scores(images(np.array([[250, 10, 30]]))), atol=0.05)
+
+
 def test_image_files_and_pixels_may_come_in_turn(client: Any) -> None:
     for _ in range(3):
         expected = scores(images(np.array([[250, 10, 30]])))
