@@ -104,9 +104,14 @@ def format_size(size_bytes: float) -> str:
     return f"{size_bytes:.1f} TiB"
 
 
+def mark_estimate(text: str, *, estimated: bool) -> str:
+    """``"95.3 %"``, or ``"≈95.3 %"`` where no labels stand behind it; what is unknown has no mark."""
+    return f"{ESTIMATED}{text}" if estimated and text != UNKNOWN else text
+
+
 def format_accuracy(accuracy: float, *, estimated: bool) -> str:
     """0.9531 → ``"0.9531"``, or ``"≈0.9531"`` where no labels stand behind it."""
-    return f"{ESTIMATED if estimated else ''}{accuracy:.4f}"
+    return mark_estimate(f"{accuracy:.4f}", estimated=estimated)
 
 
 def format_bar(part: float, columns: int) -> str:

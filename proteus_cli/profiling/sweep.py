@@ -46,9 +46,9 @@ class Sweep:
     With a budget, each variant has an equal share of the time that is left when its turn comes, and the time that is
     left after all of them is for what did not fit a share. A batch size of 2 or more is measured only if its fewest
     runs fit, or take less than to load the model again for them later; the accuracy comes last, and if it does not fit,
-    the declared one stands. After the budget no variant is measured with a number of slots that only others can use.
-    Builds of engines, which are kept, come on top. ``measured`` counts the cells that were
-    measured, and not taken from the profile as it was.
+    the declared one stands. After the budget, batch sizes that are known are not measured with more slots. Builds of
+    engines, which are kept, come on top. ``measured`` counts the cells that were measured, and not taken from the
+    profile as it was.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Sweep:
         self._max_slots = max((job.max_slots for job in jobs), default=1)
         self._signatures: dict[str, dict[str, Signature]] = {}  # by family and variant
         self._cells, self._done_frac = sum(len(job.cells) for job in jobs), 0.0
-        self._late: list[Cell] = []
+        self._late: dict[Cell, None] = {}
         self.measured = 0
         self._slowed_by: dict[str, None] = {}
 
@@ -143,6 +143,9 @@ class Sweep:
             yield self._progress(f"{job.variant.name}, loaded")
             if isinstance(runner, SlottedRunner):
                 for batch in job.unsettled(self._results[job.key]):
+                    if time.perf_counter() >= self._stop_s:
+                        self._late[Cell(*job.key, batch)] = None
+                        continue
                     self._measure_more(job, runner, batch, stop_s)
                     yield self._measured(job, batch)
             while (size := self._next_size(job, self._left_s(job, stop_s))) is not None:
@@ -222,7 +225,7 @@ class Sweep:
                 with self._backend.runner(job.model, job.key) as runner:
                     if isinstance(runner, SlottedRunner):
                         yield from self._measure_slots(job, runner, left)
-            self._late += [Cell(*job.key, batch) for batch in dict.fromkeys(batch for batch, _ in left)]
+            self._late |= dict.fromkeys(Cell(*job.key, batch) for batch, _ in left)
 
     def _measure_slots(
         self, job: MeasurementJob, runner: SlottedRunner, left: list[tuple[int, int]]

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Literal
 
 from proteus_cli.domain.report import Report, Summary
-from proteus_cli.units import ESTIMATED, format_duration, format_rate, or_unknown
+from proteus_cli.units import ESTIMATED, format_duration, format_rate, mark_estimate, or_unknown
 
 MAX_BESIDE = 3  # runs that have a column each; more have a row each
 
@@ -50,21 +50,18 @@ class Measure:
     text: Callable[[float], str] | None = None
     is_accuracy: bool = False
 
-    def row(self, summaries: Sequence[Summary]) -> ReportRow:
-        """The measure of each of ``summaries``."""
+    def row(self, summaries: Sequence[Summary], estimated: Sequence[bool] = ()) -> ReportRow:
+        """The measure of each of ``summaries``; ``estimated``: whether its accuracies are estimates, false if empty."""
+        marks = [self.is_accuracy and each for each in estimated] or [False] * len(summaries)
         values = [self.value(summary) for summary in summaries]
         cells, plain = (
             tuple(
-                self._mark(summary) + cell
-                for summary, cell in zip(summaries, self._written(values, write), strict=True)
+                mark_estimate(cell, estimated=mark)
+                for mark, cell in zip(marks, self._written(values, write), strict=True)
             )
             for write in (self._text, self.plain)
         )
         return ReportRow(self.label, cells, self._best(values), plain, self.unit, self.short or self.label.strip())
-
-    def _mark(self, summary: Summary) -> str:
-        is_estimate = self.is_accuracy and isinstance(summary, Report) and summary.estimated
-        return ESTIMATED if is_estimate and self.value(summary) is not None else ""
 
     def _text(self, value: float) -> str:
         return self.text(value) if self.text else f"{self.plain(value)} {self.unit}".rstrip()
@@ -172,18 +169,23 @@ MEASURES = (*OUTCOMES, *ACCURACY, *RATES, *BATCHES, *PERCENTILES)
 def comparison_rows(reports: Sequence[Report], *, percentiles: Iterable[str] = ("p50", "p99")) -> tuple[ReportRow, ...]:
     """The measures of whole runs, one cell per report."""
     measures = (*OUTCOMES, *ACCURACY, *RATES, *BATCHES, *_latencies(percentiles))
-    return (*(measure.row(reports) for measure in measures), *_run_rows(reports))
+    return (*_measured(measures, reports), *_run_rows(reports))
 
 
 def outcome_rows(reports: Sequence[Report]) -> tuple[ReportRow, ...]:
     """The part of a comparison about the outcomes of requests."""
-    return tuple(measure.row(reports) for measure in (*OUTCOMES, *RATES))
+    return tuple(_measured((*OUTCOMES, *RATES), reports))
 
 
 def quality_rows(reports: Sequence[Report], *, percentiles: Iterable[str] = ("p50", "p99")) -> tuple[ReportRow, ...]:
     """The rest of a comparison: accuracy, batches, latency, plan changes."""
     measures = (*ACCURACY, *BATCHES, *_latencies(percentiles))
-    return (*(measure.row(reports) for measure in measures), *_run_rows(reports))
+    return (*_measured(measures, reports), *_run_rows(reports))
+
+
+def _measured(measures: Iterable[Measure], reports: Sequence[Report]) -> list[ReportRow]:
+    estimated = [bool(report.estimated) for report in reports]
+    return [measure.row(reports, estimated) for measure in measures]
 
 
 def _latencies(percentiles: Iterable[str]) -> list[Measure]:

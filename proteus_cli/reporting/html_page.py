@@ -12,7 +12,7 @@ from proteus_cli.reporting import comparison, plots, variant_plots
 from proteus_cli.reporting.device_groups import SimilarDevices, similar_devices, variant_shares
 from proteus_cli.reporting.timeline import merge_windows, violation_frac, window_width_s
 from proteus_cli.store import write_bytes
-from proteus_cli.units import ESTIMATED, UNKNOWN, format_duration, format_percent, or_unknown
+from proteus_cli.units import ESTIMATED, UNKNOWN, format_duration, format_percent, mark_estimate, or_unknown
 
 MAX_DEVICES = 256  # that have a row each
 _MAX_WINDOWS = 200
@@ -92,9 +92,10 @@ def family_rows(reports: Sequence[Report]) -> list[FamilyRows]:
         named = zip(comparison.run_names(reports), reports, strict=True)
         found = {name: report for name, report in named if family in report.families}
         summaries = [report.families[family] for report in found.values()]
+        estimated = [family in report.estimated for report in found.values()]
         slos = tuple(or_unknown(report.slo_s.get(family), comparison.format_milliseconds) for report in found.values())
         measures, (p99, *attainment) = (
-            [measure.row(summaries) for measure in each] for each in (comparison.MEASURES, _ATTAINMENT)
+            [measure.row(summaries, estimated) for measure in each] for each in (comparison.MEASURES, _ATTAINMENT)
         )
         slo = comparison.ReportRow("SLO", slos, plain=slos, unit="ms")
         rows.append(FamilyRows(family, tuple(found), measures, [p99, slo, *attainment]))
@@ -115,6 +116,11 @@ def variants_text(summary: DeviceSummary) -> str:
     return " · ".join(f"{variant} {_share(share)}" for variant, share in shares) or UNKNOWN
 
 
+def has_estimates(summary: DeviceSummary, report: Report) -> bool:
+    """Whether some of what a device answered was of a family with estimated accuracies."""
+    return not summary.answers_by_variant.keys().isdisjoint(report.estimated)
+
+
 def _share(share: float) -> str:
     return format_percent(share) if share >= _MIN_SHARE or not share else f"< {format_percent(_MIN_SHARE)}"
 
@@ -129,11 +135,13 @@ _TEMPLATES = Environment(
 _TEMPLATES.filters |= {
     "count": comparison.format_count,
     "duration": format_duration,
+    "mark_estimate": mark_estimate,
     "or_unknown": or_unknown,
     "variants": variants_text,
 }
 _TEMPLATES.globals |= {
     "count": comparison.format_count,
+    "has_estimates": has_estimates,
     "hundredths": comparison.format_hundredths,
     "percent": _share,
     "unknown": UNKNOWN,
@@ -148,18 +156,26 @@ _PLOTS = {
 
 @dataclass(frozen=True, slots=True)
 class FamilyVariants:
-    """The variants of a family that answered, and their plot; families beyond the bound of plots have none."""
+    """The variants of a family that answered, and their plot; families beyond the bound of plots have none.
+
+    ``has_estimates``: some of their accuracies are estimates; reports do not say which.
+    """
 
     family: str
     variants: Sequence[variant_plots.AnsweringVariant]
     picture: str | None
+    has_estimates: bool
 
 
 def family_variants(reports: Sequence[Report]) -> list[FamilyVariants]:
     """Every family that answered, the busiest first."""
     pictures = plots.variant_svgs(reports)
     answering = variant_plots.answering_variants(reports)
-    return [FamilyVariants(family, variants, pictures.get(family)) for family, variants in answering.items()]
+    estimated = {family for report in reports for family in report.estimated}
+    return [
+        FamilyVariants(family, variants, pictures.get(family), family in estimated)
+        for family, variants in answering.items()
+    ]
 
 
 def write_html(path: Path, reports: Sequence[Report]) -> None:

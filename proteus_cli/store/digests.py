@@ -45,3 +45,8 @@ def model_digest(model: Path) -> str:
     hint = f"`{model}` is named in the catalog"
     hashes = [sha256_of(part, WEIGHTS, hint=hint) for part in model_parts(model)]
     return (hashes[0] if len(hashes) == 1 else hashlib.sha256(b"".join(hashes)).digest()).hex()
+
+
+def single_file_digest(content: bytes) -> str:
+    """The `model_digest` of a file with this content, which holds all of its weights."""
+    return hashlib.sha256(content).hexdigest()

@@ -4,7 +4,8 @@ A prepared model is an ONNX file like any other: it is measured, digested and ru
 nodes come from the package `onnx`, which is needed to make the file, not to run it.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,55 +13,67 @@ from typing import Any
 import numpy as np
 
 from proteus_cli.domain.catalog import ImageInput, Layout
-from proteus_cli.errors import ArtefactError, BackendUnavailable
+from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import MODEL
-from proteus_cli.store.digests import digest_of, model_digest, model_parts
+from proteus_cli.store.digests import digest_of, model_digest, model_parts, single_file_digest
 from proteus_cli.store.files import write_bytes
+from proteus_cli.store.onnx_files import content_of, inputs_of, onnx_package, read_graph
 from proteus_cli.units import format_size
 
 _RECIPE = 1
 """Goes up whenever other nodes are made from the same description."""
 
 _PREFIX = "prepared/"  # of the names of what is put in front; with underscores where a model has such names
+_NAME = re.compile(r"[0-9a-f]{32}\.onnx")
 _IMAGE_AXES = 4
 _OLDEST_OPSET, _OLDEST_RESIZE, _ROI_IS_OPTIONAL = 7, 11, 13
 _TO = {("NHWC", "NCHW"): (0, 3, 1, 2), ("NCHW", "NHWC"): (0, 2, 3, 1)}
 _HINT = "docs/formats.md says what models `[family.input]` fits"
 
 
-def prepared(model: Path, image: ImageInput, directory: Path) -> Path:
-    """The file of a model that takes ``image``: in ``directory``, by the content of both; made unless it is there.
+def prepared(model: Path, image: ImageInput, *directories: Path) -> Path:
+    """The file of a model that takes ``image``: in one of ``directories``, or else made in the last of them.
 
     Raises `ArtefactError` where the model can't take such images, `BackendUnavailable` without the package `onnx`.
     """
-    content_key = digest_of((_RECIPE, model_digest(model), image))[:32]
-    path = directory / f"{content_key}.onnx"
-    if not path.is_file():
-        write_bytes(path, _with_preparation(model, image))
-    return path
+    name = prepared_name(model, image)
+    found = _found(name, directories)
+    if found is None:
+        found = directories[-1] / name
+        write_bytes(found, _with_preparation(model, image))
+    return found
+
+
+def prepared_digest(model: Path, image: ImageInput, *directories: Path) -> str:
+    """The digest of the file that is `prepared`, which is not written. Raises as `prepared` does."""
+    found = _found(prepared_name(model, image), directories)
+    return model_digest(found) if found is not None else single_file_digest(_with_preparation(model, image))
+
+
+def prepared_name(model: Path, image: ImageInput) -> str:
+    """The name of the file, by the content of model and description. Raises `ArtefactError` without the model."""
+    return digest_of((_RECIPE, model_digest(model), image))[:32] + ".onnx"
+
+
+def prepared_files(directory: Path) -> list[Path]:
+    """The files in a directory that have the name of a prepared one."""
+    return sorted(path for path in directory.glob("*.onnx") if _NAME.fullmatch(path.name))
+
+
+def _found(name: str, directories: Sequence[Path]) -> Path | None:
+    return next((path for directory in directories if (path := directory / name).is_file()), None)
 
 
 def _with_preparation(model: Path, image: ImageInput) -> bytes:
-    try:
-        import onnx  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise BackendUnavailable(
-            "`[family.input]` needs the package `onnx`, which is not installed.",
-            hint="pip install 'proteus-serving[images]'",
-        ) from error
+    onnx = onnx_package(f"let `{model}` take its family's input", extra="images")
     size_bytes = sum(part.stat().st_size for part in model_parts(model))
     if size_bytes >= MODEL.max_bytes:
         raise _unfit(
             model, f"it has {format_size(size_bytes)}; less than {format_size(MODEL.max_bytes)} can be prepared"
         )
-    try:
-        loaded = onnx.load(str(model))
-    except Exception as error:  # of protobuf, of onnx, or of the system: they share no base class
-        raise ArtefactError(
-            f"Can't read `{model}`: {error}", hint="is it a complete ONNX file? `python -m onnx.checker` tells more"
-        ) from error
+    loaded = read_graph(onnx, model, with_weights=True)
     _Preparation(onnx, model, loaded, image).put_in_front()
-    return bytes(loaded.SerializeToString(deterministic=True))
+    return content_of(loaded, model)
 
 
 def own_input(graph: Any) -> str:
@@ -83,8 +96,7 @@ class _Preparation:
 
     def __init__(self, onnx: Any, model: Path, loaded: Any, image: ImageInput) -> None:
         self._onnx, self._model, self._graph, self._image = onnx, model, loaded.graph, image
-        weights = {tensor.name for tensor in self._graph.initializer}
-        inputs = [value for value in self._graph.input if value.name not in weights]
+        inputs = inputs_of(self._graph)
         if len(inputs) != 1:
             raise _unfit(model, f"it has {len(inputs)} inputs; there must be one")
         self._input = inputs[0]

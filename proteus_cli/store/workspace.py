@@ -17,7 +17,7 @@ from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import CATALOG, LABELS, decode_toml, decoded, read_bytes, read_text
 from proteus_cli.store.digests import content_digest, digest, model_digest
 from proteus_cli.store.files import read_json
-from proteus_cli.store.prepared_models import prepared
+from proteus_cli.store.prepared_models import prepared, prepared_digest, prepared_files, prepared_name
 
 MAX_LABEL_BYTES = 256
 
@@ -83,9 +83,9 @@ class Workspace:
         return (self.state or self.root) / "plans" / "history"
 
     @property
-    def prepared_dir(self) -> Path:
-        """Models that take their family's input, by content. They are made again where they are missing."""
-        return self.root / "engines" / "prepared"
+    def prepared_dirs(self) -> tuple[Path, ...]:
+        """Where models are that take their family's input, by content. Missing ones are made in the last."""
+        return tuple(place / "engines" / "prepared" for place in (self.root, self.state) if place is not None)
 
     def profile_path(self, device: str) -> Path:
         return self.profiles_dir / f"{device}.json"
@@ -116,7 +116,21 @@ class Workspace:
         """The file that is loaded for a model of a family: the model itself, or `prepared` if it is there."""
         if family.input is None or not model.is_file():
             return model
-        return prepared(model, family.input, self.prepared_dir)
+        return prepared(model, family.input, *self.prepared_dirs)
+
+    def loaded_digest(self, family: Family, model: Path) -> str:
+        """The `model_digest` of the `loaded_path`, which is not made for that. Raises as `prepared` does."""
+        if family.input is None or not model.is_file():
+            return model_digest(model)
+        return prepared_digest(model, family.input, *self.prepared_dirs)
+
+    def unused_prepared(self) -> list[Path]:
+        """Prepared files, made here, that no model of the catalog is loaded from. Raises `ArtefactError`."""
+        made = prepared_files(self.prepared_dirs[-1])
+        families = {family.name: family for family in self.catalog().families}
+        named = ((families[key.family].input, path) for key, path in self.model_paths().items() if made)
+        used = {prepared_name(path, image) for image, path in named if image is not None and path.is_file()}
+        return [path for path in made if path.name not in used]
 
     def loaded_model_of(self, family: Family, variant: Variant, *, to: str, hint: str = "") -> Path:
         """The file that is loaded for a variant. Raises like `model_of` and `prepared`."""
@@ -269,7 +283,7 @@ def _require_declared(measured: VariantProfile, family: Family, variant: Variant
 def require_model(workspace: Workspace, family: Family, variant: Variant, expected: str, where: str) -> None:
     """Raise `ArtefactError` where the model of a variant is here, and is not the one with the digest ``expected``."""
     path = workspace.model_path(variant.onnx) if variant.onnx is not None else None
-    if path is not None and path.is_file() and model_digest(workspace.loaded_path(family, path)) != expected:
+    if path is not None and path.is_file() and workspace.loaded_digest(family, path) != expected:
         hint = "measure the model that the catalog names, and import that"
         raise ArtefactError(f"{where} was measured with another `{variant.onnx}`.", hint=hint)
 
@@ -277,11 +291,10 @@ def require_model(workspace: Workspace, family: Family, variant: Variant, expect
 def _require_measured(
     measured: VariantProfile, family: Family, variant: Variant, workspace: Workspace, where: str, hint: str
 ) -> None:
-    if variant.onnx is not None:
-        model = workspace.loaded_path(family, workspace.model_path(variant.onnx))
-        if model_digest(model) != measured.model_digest:
-            another = variant.onnx if family.input is None else f"{variant.onnx}` or another `[family.input]"
-            raise ArtefactError(f"{where} was measured with another `{another}`.", hint=hint)
+    path = workspace.model_path(variant.onnx) if variant.onnx is not None else None
+    if path is not None and workspace.loaded_digest(family, path) != measured.model_digest:
+        another = variant.onnx if family.input is None else f"{variant.onnx}` or another `[family.input]"
+        raise ArtefactError(f"{where} was measured with another `{another}`.", hint=hint)
     eval_path = workspace.eval_path(family)
     is_declared = measured.eval_digest is None
     if not is_declared and measured.eval_digest != (digest(eval_path) if eval_path is not None else None):

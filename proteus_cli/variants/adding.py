@@ -76,7 +76,7 @@ def add(
     with within_free_memory("the models"), staging(place) as staged:
         made = [stage_model(staged, place, family, name, path, backend) for name, path in models.items()]
         new = [replace(model, file=staged.loaded(known, model.file)) for model in made]
-        signature = _signature(reference, new, backend)
+        signature = _signature(place, known, reference, new, backend)
         eval_name = known.eval if known is not None else _eval_name(staged, place, family, evidence.eval)
         planned = tuple(Variant(each.variant, 1.0, each.onnx) for each in new)
         target = known if known is not None else Family(family, slo, planned, eval=eval_name)
@@ -116,16 +116,37 @@ def _require_new(known: Family, models: Mapping[str, Path], evidence: Evidence) 
         )
 
 
-def _signature(reference: tuple[Variant, Path] | None, new: Sequence[Model], backend: Backend) -> Signature:
-    """The signature of the family. Raises `ArtefactError` where a model has another one."""
+def _signature(
+    place: store.Workspace,
+    known: Family | None,
+    reference: tuple[Variant, Path] | None,
+    new: Sequence[Model],
+    backend: Backend,
+) -> Signature:
+    """The signature of the family. Raises `ArtefactError` where a model has another one.
+
+    What fits the reference fits the whole family, unless a size varies in the reference; then all are compared.
+    """
     signatures: list[tuple[str, Signature]] = []
-    if reference is not None:
+    if known is not None and reference is not None:
         with backend.runner(reference[1]) as runner:
             signatures.append((reference[0].name, runner.signature))
+        if any(None in spec.shape for spec in signatures[0][1].outputs):
+            signatures.extend(_others(place, known, reference[0], backend))
     for model in new:
         with model.runner(backend) as runner:
             signatures.append((model.variant, runner.signature))
     return require_same_tensors(signatures)
+
+
+def _others(
+    place: store.Workspace, known: Family, reference: Variant, backend: Backend
+) -> Iterator[tuple[str, Signature]]:
+    """The signatures of a family's variants but for the reference, where their models are here."""
+    for variant in known.variants:
+        if variant is not reference and variant.onnx is not None and place.model_path(variant.onnx).exists():
+            with backend.runner(place.loaded_model_of(known, variant, to="compare with")) as runner:
+                yield variant.name, runner.signature
 
 
 def _reference(place: store.Workspace, known: Family | None) -> tuple[Variant, Path] | None:

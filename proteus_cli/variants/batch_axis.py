@@ -14,7 +14,7 @@ import numpy.typing as npt
 from proteus_cli.backends.base import Backend
 from proteus_cli.backends.onnxruntime import open_session
 from proteus_cli.errors import ArtefactError, EngineError
-from proteus_cli.variants.onnx_files import constants, content_of, inputs_of, onnx_package, read_graph
+from proteus_cli.store.onnx_files import constants, content_of, inputs_of, onnx_package, read_graph
 
 AXIS = "batch"
 HINT = "export the model with axis 0 of all inputs and outputs dynamic"
@@ -37,7 +37,7 @@ def with_dynamic_batch(model: Path, rows: int) -> bytes:
 
     Raises `ArtefactError`, and `BackendUnavailable` without the package `onnx`.
     """
-    onnx = onnx_package(f"make the batch of `{model}` dynamic (it takes just {rows} at a time)")
+    onnx = onnx_package(f"make the batch of `{model}` dynamic (it takes just {rows} at a time)", extra="derive")
     loaded = read_graph(onnx, model)
     for value in (*inputs_of(loaded.graph), *loaded.graph.output):
         if sizes := value.type.tensor_type.shape.dim:

@@ -21,8 +21,8 @@ from typing import Any
 
 from proteus_cli.backends.base import NamedArrays
 from proteus_cli.errors import EngineError, UsageError
+from proteus_cli.store.onnx_files import read_graph
 from proteus_cli.variants.calibration import in_batches
-from proteus_cli.variants.onnx_files import read_graph
 
 _CONVOLUTIONS = {"Conv", "ConvTranspose"}
 _PRODUCTS = {"MatMul", "Gemm", "Attention", "LSTM", "EmbedLayerNormalization"}

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from proteus_cli.backends.base import NamedArrays
 from proteus_cli.errors import UsageError
+from proteus_cli.store.onnx_files import onnx_package
 from proteus_cli.variants.calibration import behind_preparation
 from proteus_cli.variants.fp16 import to_fp16
 from proteus_cli.variants.input_size import with_input_size
 from proteus_cli.variants.int8 import needs_rows, to_int8
-from proteus_cli.variants.onnx_files import onnx_package
 
 LARGEST_SIZE = 8192
 
@@ -39,7 +39,7 @@ def recipes(model: Path, loaded: Path, wanted: Wanted, rows: NamedArrays | None)
     Raises `UsageError` where a recipe doesn't suit the model, or needs rows; `ArtefactError` where it can't be read,
     and `BackendUnavailable` without the package `onnx`. So does converting; it raises `EngineError`, too.
     """
-    onnx = onnx_package(f"derive variants from `{model}`")
+    onnx = onnx_package(f"derive variants from `{model}`", extra="derive")
 
     def own_rows() -> NamedArrays | None:
         return rows if rows is None or loaded == model else behind_preparation(onnx, model, loaded, rows)

@@ -81,6 +81,10 @@ def test_an_estimate_is_marked_wherever_it_is_shown(tiny: Tiny) -> None:
     assert "≈: accuracies of tones are estimated, without labels" in ended.stderr
     assert tiny.place.plan(Path("plan")).estimated == ("tones",)
     assert "≈0.95" in proteus(*plan, "--explain").stdout
+    swept = proteus(*plan, "--sweep", "1qps:2qps:1qps")
+    assert swept.stdout.count("≈") == 4
+    assert "≈: accuracies of tones are estimated, without labels" in swept.stderr
+    assert "effective accuracy ≈" in proteus("plan", "diff", "plan", "plan", "-w", tiny.root).stderr
     (tiny.root / "t.csv").write_text("arrival_s,family\n0,shapes\n0.5,tones\n")
     replay = ("replay", tiny.root / "t.csv", "--plan", "plan", "-w", tiny.root)
     assert "≈ accuracies of tones are estimated, without labels" in proteus(*replay).stdout
@@ -353,6 +357,18 @@ def test_other_types_and_names_are_told(tmp_path: Path, ends: tuple[onnx.ValueIn
         models.append(save_model(tmp_path / f"{name}.onnx", [node], inputs=[x], outputs=[y]))
     message = refused(tmp_path, "things", *models, "--slo", "1s", "--accuracy", "a=0.8,b=0.9")
     assert message == f"`b` takes or gives other tensors than `a`: {difference}."
+
+
+def test_where_a_size_of_the_best_variant_varies_all_are_compared(tiny: Tiny) -> None:
+    save_model(
+        tiny.model("tones-l"),
+        [helper.make_node("Compress", ["x", "some"], ["scores"], axis=1)],
+        inputs=[tensor("x", ["n", 4])],
+        outputs=[tensor("scores", ["n", "classes"])],
+        weights={"some": np.array([True, True, True, False])},
+    )
+    message = refused(tiny.root, "tones", passing_on(tiny.root / "new.onnx"), "--accuracy", "0.9")
+    assert message == "`new` takes or gives other tensors than `tones-s`: `scores` has [4] against [3]."
 
 
 def test_a_batch_that_cannot_be_made_dynamic_is_refused(tmp_path: Path) -> None:

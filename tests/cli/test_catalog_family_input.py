@@ -54,6 +54,24 @@ def test_a_model_of_another_size_is_added(root: Path) -> None:
     ] == [0, 3, 12, 12]
 
 
+def test_engines_are_listed_without_a_file_and_prepared_models_that_are_no_longer_used_are_removed(root: Path) -> None:
+    place = Workspace(root)
+    (directory,) = place.prepared_dirs
+    assert proteus("engines", "ls", "-w", root).code == 0
+    assert not directory.exists()
+    old, current = place.loaded_paths(), root / "engines" / "catalog.toml"
+    mine = directory / "mine.onnx"
+    mine.write_bytes(b"kept")
+    current.write_text(CATALOG.replace("10, 10", "12, 12"))
+    used = place.loaded_paths()
+    before = sorted(directory.iterdir())
+    assert "would remove 1 prepared models" in proteus("engines", "prune", "--dry-run", "-w", root).stderr
+    assert sorted(directory.iterdir()) == before
+    assert "removed 1 prepared models" in proteus("engines", "prune", "-w", root).stderr
+    assert sorted(directory.iterdir()) == sorted([mine, *used.values()])
+    assert not set(old.values()) & set(used.values())
+
+
 def test_a_model_that_cannot_take_the_familys_input_is_refused(root: Path) -> None:
     model = mlp(root / "rows.onnx")
     message = proteus("catalog", "add", "things", model, "--accuracy", "0.5", "-w", root).refused()

@@ -73,6 +73,14 @@ def test_families_and_devices_have_a_row_each() -> None:
     assert row(lines, "cpu1") == ["cpu1", "–", "0.0%", "–", "working"]
 
 
+def test_what_follows_from_estimates_is_marked() -> None:
+    families = {"digits": replace(DIGITS, estimated=True), "signals": replace(SIGNALS, estimated=True)}
+    lines = drawn(replace(NOW, families=families))
+    assert row(lines, "digits ")[5:7] == ["≈97.0%", "≈99.0%"]
+    assert row(lines, "signals")[5:7] == ["–", "–"]
+    assert row(drawn(replace(NOW, families=families), columns=60), "digits ")[3] == "≈99.0%"
+
+
 def test_every_number_of_a_family_is_whole_in_eighty_columns() -> None:
     busy = replace(
         DIGITS, demand_qps=23456.0, violations=1.0, recent_attainment=Attainment.of(9, 9, 0.995), p99_s=0.1234

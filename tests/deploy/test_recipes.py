@@ -100,6 +100,12 @@ def test_the_image_has_two_stages_and_no_rights() -> None:
     assert "RUN" not in last
 
 
+def test_the_image_has_what_serving_may_need() -> None:
+    """Traces, and what prepares models for `[family.input]`."""
+    (made,) = [rest for name, rest in instructions() if name == "RUN"]
+    assert '".[otlp,images]"' in made
+
+
 def test_what_the_image_copies_is_there_and_its_variables_are_known() -> None:
     copied = [rest.split()[:-1] for name, rest in instructions() if name == "COPY" and "--from" not in rest]
     assert [path for paths in copied for path in paths if not (ROOT / path).exists()] == []

@@ -159,6 +159,12 @@ def test_clients_may_send_image_files(client: Any) -> None:
     np.testing.assert_allclose(answer.as_numpy("scores"), scores(images(np.array(colours))), atol=0.05)
 
 
+def test_image_files_may_be_much_larger_than_the_familys_pixels(client: Any) -> None:
+    large = image_file((250, 10, 30), "PNG") + bytes(2**21)  # what follows an image is not read
+    answer = client.infer("colours", files(client.library, large))
+    np.testing.assert_allclose(answer.as_numpy("scores"), scores(images(np.array([[250, 10, 30]]))), atol=0.05)
+
+
 def test_image_files_and_pixels_may_come_in_turn(client: Any) -> None:
     for _ in range(3):
         expected = scores(images(np.array([[250, 10, 30]])))
@@ -221,6 +227,18 @@ def test_another_description_makes_profiles_stale(root: Path) -> None:
     finally:
         catalog.write_text(before)
     assert "was measured with another `first.onnx` or another `[family.input]`" in said
+
+
+def test_with_a_state_directory_models_are_prepared_there(root: Path, tmp_path: Path) -> None:
+    """Nothing is written to the workspace, neither by the plan."""
+    ws, state, plan = tmp_path / "ws", tmp_path / "state", tmp_path / "plan.json"
+    shutil.copytree(root, ws, ignore=shutil.ignore_patterns("prepared", "plans"))
+    before = sorted(ws.rglob("*"))
+    assert proteus("plan", "--demand", "1qps", "-o", plan, "-w", ws).code == 0
+    with serving(ws, plan, "--replan=off", "--state", str(state)) as live:
+        assert live.get("/v2/models/colours").document()["inputs"][0]["shape"] == [-1, 8, 6, 3]
+    assert len(list((state / "engines" / "prepared").iterdir())) == 2
+    assert sorted(ws.rglob("*")) == before
 
 
 def test_emulated_devices_take_the_familys_tensor(root: Path) -> None:

@@ -202,6 +202,20 @@ def test_after_the_budget_nothing_is_measured_with_the_number_that_another_makes
     assert numbers(profile, "tones-l")[1] == [1, 2, 3]
 
 
+def test_after_the_budget_what_is_known_is_not_measured_with_more_slots(bare: Tiny, backend: SlottedBackend) -> None:
+    """As where more are allowed than before. What is left is listed, and the next sweep measures it."""
+    backend.gains = {key: {2: 2.0, 3: 3.0} for key in ("shapes-s", "shapes-m", "shapes-l", "tones-s", "tones-l")}
+    swept(bare, backend, max_slots=2)
+    before = bare.place.profile_path("cpu0").read_bytes()
+    done, _ = swept(bare, backend, budget_s=0.0)
+    assert done.measured == 0
+    assert bare.place.profile_path("cpu0").read_bytes() == before
+    assert [cell.batch for cell in done.missing if cell.variant == "tones-l"] == [1, 2, 4]
+    done, profile = swept(bare, backend)
+    assert done.missing == ()
+    assert profile.slots == 3
+
+
 def test_no_more_slots_are_used_than_are_allowed(bare: Tiny, backend: SlottedBackend) -> None:
     """Also where more were measured before, and are better."""
     backend.gains = {

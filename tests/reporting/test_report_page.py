@@ -1,4 +1,5 @@
 import re
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -268,6 +269,14 @@ def test_of_many_runs_and_families_only_so_many_are_drawn_and_all_are_listed() -
     text = page(MANY)
     assert "Plots of the first 3 runs." in text
     assert text.count("<title>Which variants of") == 2
+
+
+def test_estimated_accuracies_are_marked_by_family_variant_and_device() -> None:
+    run = msgspec.structs.replace(PAIR[0], estimated=("digits",))
+    marks = Counter(row[0] for row in Reader(page([run])).rows for cell in row if cell.startswith("≈"))
+    of_run = {"effective accuracy": 1, "relative accuracy": 1}
+    assert marks == of_run | {"digits": 2, "digits-l": 1, "digits-s": 1, "cpu0": 2}  # cpu0: alone, and as a group
+    assert "≈" not in PAGE
 
 
 def test_a_single_family_or_device_has_no_heat_map() -> None:

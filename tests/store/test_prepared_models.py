@@ -18,8 +18,8 @@ from tiny import keep_apart, tensor
 from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.errors import ArtefactError, BackendUnavailable
 from proteus_cli.input_files import FileKind
-from proteus_cli.store import prepared_models
-from proteus_cli.store.prepared_models import prepared
+from proteus_cli.store import model_digest, prepared_models
+from proteus_cli.store.prepared_models import prepared, prepared_digest
 
 MEAN, STD = (0.5, 0.25, 0.125), (0.5, 0.25, 2.0)
 PIXELS = np.random.default_rng(7).integers(0, 256, (2, 8, 6, 3), np.uint8)
@@ -214,9 +214,24 @@ def test_onnx_is_needed_only_to_make_the_file(tmp_path: Path, monkeypatch: pytes
     path = prepared(model, PLAIN, tmp_path)
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert prepared(model, PLAIN, tmp_path) == path
-    with pytest.raises(BackendUnavailable, match="needs the package `onnx`") as missing:
+    with pytest.raises(BackendUnavailable, match=r"`onnx` is needed to let `.*` take its family's input") as missing:
         prepared(model, SCALED, tmp_path)
     assert missing.value.hint == "pip install 'proteus-serving[images]'"
+
+
+def test_a_file_that_is_in_any_of_the_directories_is_used_and_a_new_one_is_made_in_the_last(tmp_path: Path) -> None:
+    model, first, last = seeing(tmp_path / "m.onnx"), tmp_path / "ws", tmp_path / "state"
+    there = prepared(model, PLAIN, first)
+    assert prepared(model, PLAIN, first, last) == there
+    assert prepared(model, SCALED, first, last).parent == last
+    assert list(first.iterdir()) == [there]
+
+
+def test_the_digest_of_a_file_needs_no_file(tmp_path: Path) -> None:
+    model, directory = seeing(tmp_path / "m.onnx"), tmp_path / "prepared"
+    found = prepared_digest(model, SCALED, directory)
+    assert not directory.exists()
+    assert found == model_digest(prepared(model, SCALED, directory)) == prepared_digest(model, SCALED, directory)
 
 
 # --- models that do not fit

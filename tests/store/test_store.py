@@ -10,10 +10,11 @@ import pytest
 from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import conv_net
 from tiny import keep_apart, mlp
 
 from proteus_cli import store
-from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.catalog import Catalog, Family, ImageInput, Variant
 from proteus_cli.domain.fleet import hypothetical_fleet
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
@@ -507,6 +508,24 @@ def test_profiled_models_are_current_until_the_file_changes(tmp_path: Path) -> N
     with pytest.raises(ArtefactError, match=r"`a/a-s` in the profile of `cpu0`.*a-s\.onnx") as caught:
         require_current_models(catalog, profile, workspace)
     assert "proteus profile --device cpu0" in caught.value.hint
+
+
+def test_models_with_an_input_of_their_family_are_compared_without_a_file_and_loaded_from_the_state(
+    tmp_path: Path,
+) -> None:
+    """So that the workspace may be read-only."""
+    image = ImageInput(size=(8, 8))
+    family = msgspec.structs.replace(make_family("a", {"a-s": 0.8}), input=image)
+    read_only = Workspace(tmp_path / "ws")
+    model = conv_net(read_only.model_path("a-s.onnx"), size=8)
+    before = sorted(read_only.root.rglob("*"))
+    served = Workspace(read_only.root, tmp_path / "state")
+    loaded = served.loaded_path(family, model)
+    assert loaded.parent == tmp_path / "state" / "engines" / "prepared"
+    measured = msgspec.structs.replace(make_measured("a", "a-s", 0.8, {1: 0.01}), model_digest=model_digest(loaded))
+    for place in (read_only, served):
+        require_current_models(make_catalog(family), make_profile("cpu0", measured), place)
+    assert sorted(read_only.root.rglob("*")) == before
 
 
 @pytest.mark.parametrize("families", [("a", "other"), ("other", "a-s")])

@@ -5,18 +5,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from google.protobuf.descriptor_pb2 import UninterpretedOption
 from networks import conv_net
 from onnx import TensorProto, helper
 from tiny import save_model, tensor
 
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.device import Device
-from proteus_cli.errors import ArtefactError, UsageError
+from proteus_cli.errors import UsageError
 from proteus_cli.variants.calibration import BATCH, MAX_ROWS
 from proteus_cli.variants.input_size import image_axes, with_input_size
 from proteus_cli.variants.int8 import reduces_range, to_int8
-from proteus_cli.variants.onnx_files import content_of
 
 CPU = OnnxRuntime(Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,)))
 
@@ -76,13 +74,6 @@ def test_an_opset_without_sizes_is_refused(tmp_path: Path) -> None:
     model.write_bytes(loaded.SerializeToString())
     with pytest.raises(UsageError, match="has opset 9; resizing needs 11"):
         with_input_size(onnx, model, 4)
-
-
-def test_what_fits_into_no_file_is_refused(tmp_path: Path) -> None:
-    """Protobuf refuses a message that lacks a field as it does one that is too large."""
-    with pytest.raises(ArtefactError, match=r"Can't write what was made of `.*m\.onnx` into one file") as caught:
-        content_of(UninterpretedOption.NamePart(), tmp_path / "m.onnx")
-    assert "less than 2.0 GiB" in str(caught.value.hint)
 
 
 # --- INT8

@@ -63,18 +63,34 @@ def prune(place: store.Workspace, *, dry_run: bool) -> list[ListedEngine]:
     return removed
 
 
+def prune_prepared(place: store.Workspace, *, dry_run: bool) -> tuple[int, int]:
+    """Remove prepared models that no variant of the catalog is loaded from; returns their number and bytes.
+
+    Raises `ArtefactError` where the catalog or a model cannot be read, or a file cannot be removed.
+    """
+    unused = place.unused_prepared()
+    size_bytes = sum(path.stat().st_size for path in unused)
+    for path in unused if not dry_run else ():
+        _unlink(path)
+    return len(unused), size_bytes
+
+
 def _judge_of(place: store.Workspace) -> Judge:
     """A function that finds the state of an engine. It reads the catalog now, and each model once."""
-    models = place.loaded_paths()
-    digest_of = cache(store.model_digest)
+    catalog = place.catalog()
+    models = place.model_paths()
+
+    @cache
+    def digest_of(key: VariantKey) -> str:
+        return place.loaded_digest(catalog.family(key.family), models[key])
 
     def state(files: EngineFiles, record: BuiltEngine) -> tuple[EngineState, str]:
-        model = models.get(VariantKey(record.family, record.variant))
-        if model is None:
+        key = VariantKey(record.family, record.variant)
+        if key not in models:
             return "orphan", "not in the catalog"
         if not files.belong_to(record.device_type, record.family, record.variant):
             return "stale", f"it was built for {record.device_type}"
-        if digest_of(model) != record.key.model_digest:
+        if digest_of(key) != record.key.model_digest:
             return "stale", "another model"
         damage = files.damage(record)
         return ("stale", damage) if damage else ("current", "")

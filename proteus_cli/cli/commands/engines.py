@@ -62,15 +62,20 @@ def verify(*, workspace_dir: common.Workspace = common.WORKSPACE, json: common.J
 def prune(
     *, dry_run: DryRun = False, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False
 ) -> None:
-    """Remove stale engines, orphans, and the files of interrupted builds."""
+    """Remove stale engines, orphans, the files of interrupted builds, and prepared models that are no longer used."""
     from proteus_cli.backends.tensorrt import inventory
     from proteus_cli.store import Workspace
     from proteus_cli.units import format_size
 
-    removed = inventory.prune(Workspace(workspace_dir), dry_run=dry_run)
+    workspace = Workspace(workspace_dir)
+    removed = inventory.prune(workspace, dry_run=dry_run)
+    prepared, prepared_bytes = inventory.prune_prepared(workspace, dry_run=dry_run)
     _show(removed, json=json)
     freed_bytes = sum(engine.record.plan_bytes for engine in removed if engine.record is not None)
-    console.say(f"{'would remove' if dry_run else 'removed'} {len(removed)} engines, {format_size(freed_bytes)}")
+    verb = "would remove" if dry_run else "removed"
+    console.say(f"{verb} {len(removed)} engines, {format_size(freed_bytes)}")
+    if prepared:
+        console.say(f"{verb} {prepared} prepared models, {format_size(prepared_bytes)}")
 
 
 def _show(engines: "Sequence[ListedEngine]", *, json: bool) -> None:

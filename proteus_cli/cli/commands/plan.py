@@ -13,7 +13,7 @@ from proteus_cli.cli.options.defaults import flags
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from proteus_cli.domain.plan import Plan
     from proteus_cli.planning.explain import Explanation
@@ -112,15 +112,25 @@ def diff(
     from proteus_cli.units import format_percent
 
     workspace = Workspace(workspace_dir)
-    found = difference(workspace.plan(before), workspace.plan(after))
+    plans = workspace.plan(before), workspace.plan(after)
+    found = difference(*plans)
     if json:
         console.show_json(found)
         return
     console.show(difference_tables(found))
-    accuracy = changed(found.effective_accuracy, lambda value: f"{value:.4f}")
-    relative = changed(found.relative_accuracy, format_percent)
+    estimated = bool(plans[0].estimated), bool(plans[1].estimated)
+    accuracy = changed(found.effective_accuracy, lambda value: f"{value:.4f}", estimated=estimated)
+    relative = changed(found.relative_accuracy, format_percent, estimated=estimated)
     loads = f"{found.swaps} load{'s' if found.swaps != 1 else ''}"
     console.say(f"{loads}; effective accuracy {accuracy}, of the best {relative}")
+    _say_what_is_estimated(dict.fromkeys(family for each in plans for family in each.estimated or ()))
+
+
+def _say_what_is_estimated(families: "Collection[str]") -> None:
+    from proteus_cli.units import ESTIMATED
+
+    if families:
+        console.say(f"{ESTIMATED}: accuracies of {', '.join(families)} are estimated, without labels")
 
 
 def _require_no_flags(context: typer.Context) -> None:
@@ -166,6 +176,7 @@ def _sweep(
     planner: "Planner", text: str, mix: "Mapping[str, float]", *, output: Path | None, plot: Path | None, json: bool
 ) -> None:
     from proteus_cli.cli.views.plan_tables import frontier_table
+    from proteus_cli.domain.profile import estimated_families
     from proteus_cli.planning.frontier import parse_sweep, sweep
 
     totals = parse_sweep(text)
@@ -187,7 +198,9 @@ def _sweep(
     if json and not is_on_stdout:
         console.show_json(points)
     elif not is_on_stdout:
-        console.show(frontier_table(points))
+        estimated = estimated_families(planner.profiles.values()) & {family for family, qps in mix.items() if qps > 0}
+        console.show(frontier_table(points, estimated=bool(estimated)))
+        _say_what_is_estimated(sorted(estimated))
 
 
 def _deliver(planner: "Planner", made: "Plan", output: Path, *, explains: bool, json: bool) -> None:
@@ -218,20 +231,20 @@ def _deliver(planner: "Planner", made: "Plan", output: Path, *, explains: bool, 
 
 def _show(made: "Plan", explanation: "Explanation | None") -> None:
     from proteus_cli.cli.views.plan_tables import explanation_tables, plan_table
-    from proteus_cli.units import ESTIMATED, format_accuracy, format_percent, format_rate
+    from proteus_cli.units import format_accuracy, format_percent, format_rate, mark_estimate
 
     if explanation is None:
         console.show(plan_table(made))
     else:
         console.show(explanation_tables(explanation, spent_on=made.rules.minimize, estimated=made.estimated or ()))
     if made.effective_accuracy is not None and made.relative_accuracy is not None:
+        is_estimate = bool(made.estimated)
         console.say(
             f"serves {format_rate(sum(made.served_qps.values()))} of {format_rate(sum(made.demand_qps.values()))} at "
-            f"effective accuracy {format_accuracy(made.effective_accuracy, estimated=bool(made.estimated))} "
-            f"({format_percent(made.relative_accuracy)} of the best)"
+            f"effective accuracy {format_accuracy(made.effective_accuracy, estimated=is_estimate)} "
+            f"({mark_estimate(format_percent(made.relative_accuracy), estimated=is_estimate)} of the best)"
         )
-    if made.estimated:
-        console.say(f"{ESTIMATED}: accuracies of {', '.join(made.estimated)} are estimated, without labels")
+    _say_what_is_estimated(made.estimated or ())
 
 
 def _warn_of_shortfall(planner: "Planner", made: "Plan") -> None:

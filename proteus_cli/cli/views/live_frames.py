@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from proteus_cli.units import UNKNOWN, format_duration
+from proteus_cli.units import UNKNOWN, format_duration, mark_estimate
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.snapshot import DeviceSnapshot, FamilySnapshot, ServerEvent, Snapshot
@@ -95,12 +95,16 @@ def _family(name: str, of: "FamilySnapshot", *, is_wide: bool) -> FrameRow:
     p99 = (UNKNOWN if of.p99_s is None else format_duration(of.p99_s)) + ("!" if is_late else "")
     style = "red" if is_late or violations.endswith("!") else ""
     if not is_wide:
-        return (name, _rate(of.demand_qps), violations, _percent(of.relative_accuracy), p99), style
+        return (name, _rate(of.demand_qps), violations, _accuracy(of.relative_accuracy, of), p99), style
     cells = (
-        name, _rate(of.demand_qps), _rate(of.throughput_qps), violations, _budget(of), _percent(of.accuracy),
-        _percent(of.relative_accuracy), p99, format_duration(of.slo_s),
+        name, _rate(of.demand_qps), _rate(of.throughput_qps), violations, _budget(of), _accuracy(of.accuracy, of),
+        _accuracy(of.relative_accuracy, of), p99, format_duration(of.slo_s),
     )  # fmt: skip
     return cells, style
+
+
+def _accuracy(fraction: float | None, of: "FamilySnapshot") -> str:
+    return mark_estimate(_percent(fraction), estimated=of.estimated)
 
 
 def _budget(of: "FamilySnapshot") -> str:

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 
 from proteus_cli.cli.views.table import name, number, table, text
-from proteus_cli.units import UNKNOWN, format_accuracy, format_bar, format_percent, format_rate
+from proteus_cli.units import UNKNOWN, format_accuracy, format_bar, format_percent, format_rate, mark_estimate
 
 if TYPE_CHECKING:
     from proteus_cli.domain.difference import BeforeAfter, DeviceChange, PlanDifference, VariantChange
@@ -85,13 +85,14 @@ def _families_table(explanation: "Explanation", estimated: Collection[str]) -> T
     for family in explanation.families:
         variants = "\n".join(f"{count} × {variant}" for variant, count in family.variants.items()) or UNKNOWN
         accuracy, relative = family.effective_accuracy, family.relative_accuracy
+        is_estimate = family.family in estimated
         rows.add_row(
             family.family,
             _rate(family.demand_qps),
             _rate(family.unserved_qps) if family.unserved_qps > 1e-6 else UNKNOWN,  # noqa: PLR2004 - rounding
             _rate(family.capacity_qps),
-            UNKNOWN if accuracy is None else format_accuracy(accuracy, estimated=family.family in estimated),
-            format_percent(relative) if relative is not None else UNKNOWN,
+            UNKNOWN if accuracy is None else format_accuracy(accuracy, estimated=is_estimate),
+            UNKNOWN if relative is None else mark_estimate(format_percent(relative), estimated=is_estimate),
             variants,
         )
     return rows
@@ -144,8 +145,8 @@ def _growth(explanation: "Explanation") -> str:
     return f"\nAt most {multiple:.2f} times this demand could be served, without headroom."
 
 
-def frontier_table(points: "Sequence[FrontierPoint]") -> Table:
-    """A row for each total demand, with bars of the accuracy that is kept."""
+def frontier_table(points: "Sequence[FrontierPoint]", *, estimated: bool) -> Table:
+    """A row for each total demand, with bars of the accuracy that is kept. ``estimated``: some accuracies are."""
     rows = table(*map(number, ("demand", "unserved", "accuracy", "of best")), _bars(), number("devices"))
     known = [point.relative_accuracy for point in points if point.relative_accuracy is not None]
     least = min(known, default=0.0)
@@ -155,8 +156,8 @@ def frontier_table(points: "Sequence[FrontierPoint]") -> Table:
         rows.add_row(
             format_rate(point.demand_qps),
             format_rate(point.unserved_qps) if point.unserved_qps > 1e-6 else UNKNOWN,  # noqa: PLR2004 - rounding
-            f"{accuracy:.4f}" if accuracy is not None else UNKNOWN,
-            format_percent(relative) if relative is not None else UNKNOWN,
+            format_accuracy(accuracy, estimated=estimated) if accuracy is not None else UNKNOWN,
+            mark_estimate(format_percent(relative), estimated=estimated) if relative is not None else UNKNOWN,
             format_bar(0.1 + 0.9 * (relative - least) / span, _BAR) if relative is not None else "",
             str(point.devices_used),
         )
@@ -214,6 +215,12 @@ def _add_device(rows: Table, alike: "Sequence[DeviceChange]") -> None:
         rows.add_row(who, "", "idle", UNKNOWN, UNKNOWN, UNKNOWN)
 
 
-def changed(pair: "BeforeAfter", shown: "Callable[[float], str]") -> str:
-    before, after = (shown(value) if value is not None else UNKNOWN for value in (pair.before, pair.after))
+def changed(
+    pair: "BeforeAfter", shown: "Callable[[float], str]", *, estimated: "tuple[bool, bool]" = (False, False)
+) -> str:
+    """``"0.91 → 0.93"``, or one of them if they read the same. ``estimated``: which of them are marked as estimates."""
+    before, after = (
+        mark_estimate(shown(value), estimated=mark) if value is not None else UNKNOWN
+        for value, mark in zip((pair.before, pair.after), estimated, strict=True)
+    )
     return after if before == after else f"{before} → {after}"

@@ -30,7 +30,7 @@ def wants_classes(query: Query) -> bool:
 def highest_classes(values: Values, count: int, labels: Sequence[str]) -> Steps[list[str]]:
     """The ``count`` highest values of each row, one row behind another, with a pause wherever it takes long.
 
-    The highest come first; of equal ones, those with the lower index. NaN is lower than all else. A class beyond the
+    The highest come first; of equal ones, those with the lower index. NaN counts as -inf. A class beyond the
     ``labels`` has none. Axis 0 of ``values`` has the rows; all else of a row are its classes, ``count`` or more.
     """
     flat, texts = values.reshape(len(values), -1), list[str]()

@@ -15,7 +15,7 @@ from proteus_cli.serving.oip.tensors import DATATYPES, STRINGS
 Count = Annotated[int, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Datatype = Annotated[str, Meta(extra_json_schema={"enum": list(DATATYPES)})]
-AnswerDatatype = Annotated[str, Meta(extra_json_schema={"enum": [*DATATYPES, STRINGS]})]
+SentDatatype = Annotated[str, Meta(extra_json_schema={"enum": [*DATATYPES, STRINGS]})]
 TritonDatatype = Annotated[str, Meta(extra_json_schema={"enum": [f"TYPE_{name}" for name in DATATYPES]})]
 Size = Annotated[int, Meta(ge=-1)]
 

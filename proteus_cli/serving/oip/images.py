@@ -13,13 +13,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from proteus_cli.backends.base import Signature
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.errors import BadRequest
+from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.requests.query import Inputs, Steps
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
+
+MAX_FILE_BYTES = 16 * 2**20
+"""Of an encoded image: a JPEG of `MAX_PIXELS` pixels and of good quality has about as many."""
 
 MAX_PIXELS = 2**25
 """Of an encoded image: decoded, it takes up to 8 bytes for each."""
@@ -36,6 +41,14 @@ _LENGTH = struct.Struct("<I")
 def may_be_encoded(image: ImageInput | None) -> bool:
     """Whether a family takes images: it has an input of one channel, grey, or of three, red, green and blue."""
     return image is not None and image.channels in _MODES
+
+
+def max_bytes(signature: Signature, rows: int, image: ImageInput | None) -> int:
+    """The largest size of a request of so many rows, be they numbers or, for a family that takes them, images."""
+    of_values = oip.max_bytes(signature, rows)
+    if not may_be_encoded(image):
+        return of_values
+    return max(of_values, rows * (_LENGTH.size + MAX_FILE_BYTES) + oip.OTHER_BYTES)
 
 
 def image_rows(name: str, shape: Sequence[int]) -> int:
@@ -93,6 +106,8 @@ def _decoded(encoded: bytes, where: str, image: ImageInput) -> npt.NDArray[np.ui
 
 def _opened(encoded: bytes, where: str) -> "ImageFile":
     """An image of which only the head was read. Raises `BadRequest` where it is too much to decode, or no image."""
+    if len(encoded) > MAX_FILE_BYTES:
+        raise BadRequest(f"{where} has {len(encoded)} bytes; at most {MAX_FILE_BYTES} are decoded")
     from PIL.JpegImagePlugin import JpegImageFile  # noqa: PLC0415 - only where images are sent
     from PIL.PngImagePlugin import PngImageFile  # noqa: PLC0415 - like above
 

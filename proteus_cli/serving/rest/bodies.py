@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from proteus_cli.serving.oip.documents import AnswerDatatype, Count, Datatype, Fraction
+from proteus_cli.serving.oip.documents import Count, Fraction, SentDatatype
 from proteus_cli.serving.oip.parameters import InputParameters, OutputParameters, RequestParameters
 
 LARGEST_INT64 = 2**63 - 1
@@ -23,11 +23,11 @@ _RowSize = Annotated[int, Meta(le=LARGEST_INT64, extra_json_schema={"minimum": 1
 
 
 class RequestTensor(Struct, omit_defaults=True):
-    """An input, as the model's metadata says. The first size is the number of rows."""
+    """An input, as the model's metadata says; or BYTES, with an image file for each row. The first size is the rows."""
 
     name: str
     shape: Annotated[list[_RowSize], Meta(extra_json_schema={"minItems": 1})]
-    datatype: Datatype
+    datatype: SentDatatype
     parameters: InputParameters | None = None
     data: Annotated[Any, Meta(extra_json_schema=_VALUES_OR_NULL)] = None
 
@@ -70,7 +70,7 @@ class ResponseTensor(Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     """An output."""
 
     name: str
-    datatype: AnswerDatatype
+    datatype: SentDatatype
     shape: list[Count]
     parameters: ResponseTensorParameters | UnsetType = UNSET
     data: Annotated[

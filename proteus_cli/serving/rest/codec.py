@@ -17,7 +17,7 @@ from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.classification import highest_classes, packed, wants_classes
-from proteus_cli.serving.oip.images import image_rows, may_be_encoded, read_images
+from proteus_cli.serving.oip.images import image_rows, max_bytes, may_be_encoded, read_images
 from proteus_cli.serving.oip.parameters import OutputParameters, problem, request_options
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
 from proteus_cli.serving.requests.query import (
@@ -132,8 +132,9 @@ _NO_QUEUE_US = b"0" + _OUTPUTS + b"]}"  # ends an answer without outputs
 class RestCodec:
     """Decodes the requests of one ``family``, of ``max_rows`` rows at most, and encodes their answers.
 
-    ``max_bytes`` is the most that so many rows need. A larger body is refused before it is decoded. The classes of the
-    first output have ``labels``. In place of the pixels of an ``image``, clients may send images.
+    ``max_bytes`` is the most that so many rows need, in JSON ``max_json_bytes``. A larger body is refused before it is
+    decoded. The classes of the first output have ``labels``. In place of the pixels of an ``image``, clients may send
+    images, which are binary tensors.
     """
 
     def __init__(
@@ -145,7 +146,8 @@ class RestCodec:
         image: ImageInput | None = None,
     ) -> None:
         self.family, self._signature, self._labels, self._image = family, signature, labels, image
-        self.max_bytes = oip.max_bytes(signature, max_rows)
+        self.max_bytes = max_bytes(signature, max_rows, image)
+        self.max_json_bytes = oip.max_bytes(signature, max_rows)
         self._layouts: dict[tuple[bytes | int, ...], _Layout] = {}
         self._starts: dict[int, tuple[bytes, _Layout]] = {}  # JSON before binary tensors, by the size of the request
         self._last: _Last | None = None
@@ -160,18 +162,24 @@ class RestCodec:
         """
         size = len(body)
         if size > self.max_bytes:
-            raise BodyTooLarge(
-                f"a request for `{self.family}` needs at most {self.max_bytes} bytes; got {size}"
-                " (binary tensors are smaller than JSON, see Inference-Header-Content-Length)"
-            )
+            raise self._too_large("bytes", self.max_bytes, size)
+        json_bytes = size if json_length is None else json_length
+        if not 0 <= json_bytes <= size:
+            raise BadRequest(f"Inference-Header-Content-Length is {json_length}, but the body has {size} bytes")
+        if json_bytes > self.max_json_bytes:
+            raise self._too_large("bytes of JSON", self.max_json_bytes, json_bytes)
         if json_length is None:
             return self._like_last(body) or self._decode_any(body, size)
-        if not 0 <= json_length <= size:
-            raise BadRequest(f"Inference-Header-Content-Length is {json_length}, but the body has {size} bytes")
         start, layout = self._starts.get(size, (b"", None))
         if layout is not None and len(start) == json_length and body.startswith(start):
             return layout.query, partial(layout.slices, body, json_length)
         return self._decode_any(body, json_length)
+
+    def _too_large(self, what: str, most: int, size: int) -> BodyTooLarge:
+        return BodyTooLarge(
+            f"a request for `{self.family}` needs at most {most} {what}; got {size}"
+            " (binary tensors are smaller than JSON, see Inference-Header-Content-Length)"
+        )
 
     def _like_last(self, body: bytes | bytearray) -> tuple[Query, ReadInputs] | None:
         """A short request whose outline is that of the last one, with one array; None for others."""

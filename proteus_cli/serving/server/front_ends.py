@@ -15,7 +15,7 @@ from proteus_cli.serving.http1.limits import HttpLimits
 from proteus_cli.serving.http2.connection import ALPN as HTTP_2
 from proteus_cli.serving.http2.connection import Http2Connection
 from proteus_cli.serving.lifecycle import running
-from proteus_cli.serving.oip import tensors as oip
+from proteus_cli.serving.oip.images import max_bytes
 from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.requests.families import Families
@@ -98,5 +98,5 @@ async def accepting_on(
 
 def _largest_body_bytes(families: Families) -> int:
     """What the largest request of any family may need."""
-    needed = (oip.max_bytes(family.signature, family.max_rows) for family in families.by_name.values())
+    needed = (max_bytes(family.signature, family.max_rows, family.image) for family in families.by_name.values())
     return max(MIN_BODY_BYTES, *needed)

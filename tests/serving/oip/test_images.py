@@ -20,10 +20,10 @@ from tritonclient.grpc import service_pb2
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.domain.catalog import ImageInput
-from proteus_cli.errors import BadRequest, DeadlineExceeded
+from proteus_cli.errors import BadRequest, BodyTooLarge, DeadlineExceeded
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.oip import images
-from proteus_cli.serving.oip.images import MAX_PIXELS, MAX_SCANS, image_rows, read_images
+from proteus_cli.serving.oip.images import MAX_FILE_BYTES, MAX_PIXELS, MAX_SCANS, image_rows, read_images
 from proteus_cli.serving.oip.in_turns import result_of
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.query import InThreads, Query, ReadInputs, Steps, drained
@@ -121,6 +121,26 @@ def test_what_can_not_be_decoded_is_refused_by_its_row(damaged: bytes, problem: 
     with pytest.raises(BadRequest, match=problem) as refused:
         read(encoded("PNG"), damaged)
     assert refused.value.message.startswith("image 1 of input `image`")
+
+
+def test_a_file_may_have_its_bytes_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = encoded("PNG")
+    monkeypatch.setattr(images, "MAX_FILE_BYTES", len(image))
+    assert len(read(image)) == 1
+    with pytest.raises(BadRequest, match=f"image 1 of input `image` has {len(image) + 1} bytes; at most {len(image)}"):
+        read(image, image + b"\0")
+
+
+def test_a_request_may_have_a_file_for_each_row_and_no_more_json_than_without() -> None:
+    codec, plain = RestCodec("m", SIGNATURE, 2, image=WANTED), RestCodec("m", SIGNATURE, 2)
+    assert codec.max_bytes == 2 * (4 + MAX_FILE_BYTES) + 65536
+    assert codec.max_json_bytes == plain.max_json_bytes == plain.max_bytes
+    assert RestCodec("m", SIGNATURE, 2, image=ImageInput(size=(4, 6), channels=2)).max_bytes == plain.max_bytes
+    large = encoded("PNG") + bytes(2**20)  # what follows an image is not read
+    assert over_rest(packed(large), [1])[0].rows == 1
+    for length in (None, codec.max_json_bytes + 1):
+        with pytest.raises(BodyTooLarge, match=f"needs at most {codec.max_json_bytes} bytes of JSON"):
+            codec.decode(bytes(codec.max_json_bytes + 1), length)
 
 
 def test_nothing_is_decoded_of_an_image_that_claims_too_many_pixels(monkeypatch: pytest.MonkeyPatch) -> None:

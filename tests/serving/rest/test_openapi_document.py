@@ -16,6 +16,7 @@ from reading import at_once, inputs_of
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.oip.codes import HTTP_STATUS
+from proteus_cli.serving.oip.tensors import DATATYPES, STRINGS
 from proteus_cli.serving.rest.codec import RestCodec
 from proteus_cli.serving.rest.openapi import document
 from proteus_cli.serving.rest.routes import ROUTES
@@ -111,6 +112,11 @@ def test_families_are_named_and_small_ones_have_an_example() -> None:
             ]
         }
     }
+
+
+def test_requests_may_have_all_datatypes_that_are_taken_images_among_them() -> None:
+    datatypes = document(ROUTES, FAMILIES)["components"]["schemas"]["RequestTensor"]["properties"]["datatype"]["enum"]
+    assert set(datatypes) == {*DATATYPES, STRINGS}
 
 
 # --- a request with something in the place of one of its parts

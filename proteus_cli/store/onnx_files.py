@@ -8,14 +8,14 @@ from proteus_cli.input_files import MODEL
 from proteus_cli.units import format_size
 
 
-def onnx_package(to: str) -> Any:
-    """The module `onnx`. Raises `BackendUnavailable` that says what it is needed ``to`` do."""
+def onnx_package(to: str, *, extra: str) -> Any:
+    """The module `onnx`, of an ``extra``. Raises `BackendUnavailable` that says what it is needed ``to`` do."""
     try:
         import onnx  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise BackendUnavailable(
             f"The package `{error.name}` is needed to {to}, and is not installed.",
-            hint="pip install 'proteus-serving[derive]'",
+            hint=f"pip install 'proteus-serving[{extra}]'",
         ) from error
     return onnx
 
@@ -31,9 +31,12 @@ def read_graph(onnx: Any, model: Path, *, with_weights: bool = False) -> Any:
 
 
 def content_of(loaded: Any, model: Path) -> bytes:
-    """The content of an ONNX file for what was made of ``model``. Raises `ArtefactError` where it is too large."""
+    """The content of an ONNX file for what was made of ``model``; the same for the same.
+
+    Raises `ArtefactError` where it is too large.
+    """
     try:
-        return bytes(loaded.SerializeToString())
+        return bytes(loaded.SerializeToString(deterministic=True))
     except Exception as error:  # of protobuf, whose errors share no base class
         raise ArtefactError(
             f"Can't write what was made of `{model}` into one file: {error}",
