@@ -5,6 +5,7 @@ memory as Linux counts it, so that allocations of C code count, and memory that 
 of the processor, as the machine may be shared.
 """
 
+import ctypes
 import os
 import re
 import time
@@ -21,6 +22,7 @@ MAX_HOLD_S = 0.25
 
 _KIB = 2**10
 _PEAK, _NOW = re.compile(rb"VmHWM:\s*(\d+)"), re.compile(rb"VmRSS:\s*(\d+)")
+_LIBC = ctypes.CDLL(None)
 _RESET_PEAK = b"5"  # proc_pid_clear_refs(5)
 _STATUS_BYTES = 4096
 
@@ -70,7 +72,11 @@ class ResidentMemory:
         self._clear_refs = os.open("/proc/self/clear_refs", os.O_WRONLY)
 
     def reset(self) -> int:
-        """Forget the peak; the bytes that the process has now."""
+        """Forget the peak; the bytes that the process has now, without what earlier inputs have freed.
+
+        Else that would be given back meanwhile, and hide as much of what the next input takes.
+        """
+        _LIBC.malloc_trim(0)
         os.write(self._clear_refs, _RESET_PEAK)
         return self._read(_NOW)
 
