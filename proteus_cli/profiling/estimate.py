@@ -23,7 +23,7 @@ TYPICAL_SLOTS = 3  # how many slots are tried until one more adds nothing
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class JobEstimate:
     """Of one job: ``cells`` to measure in order of use, and ``useless`` sizes, which no plan could use.
 
     ``total_s``: seconds without a budget; ``fewest_s``: seconds that even a budget of nothing takes.
@@ -36,7 +36,7 @@ class Estimate:
     fewest_s: float
 
 
-def estimates(device: Device, backend: Backend, jobs: Sequence[MeasurementJob]) -> list[Estimate]:
+def estimates(device: Device, backend: Backend, jobs: Sequence[MeasurementJob]) -> list[JobEstimate]:
     """An estimate for each job of a device.
 
     A variant of which nothing is known is loaded and run a few times with a batch of one, unless that would take the
@@ -47,7 +47,7 @@ def estimates(device: Device, backend: Backend, jobs: Sequence[MeasurementJob]) 
         return [_estimate(job, *(_looked_at(backend, job) if is_cpu else _known(job))) for job in jobs]
 
 
-def total_s(work: Sequence[Estimate], budget_s: float | None) -> float:
+def total_s(work: Sequence[JobEstimate], budget_s: float | None) -> float:
     """The seconds that the jobs take together, within a budget where it allows for the fewest measurements."""
     whole_s = sum(each.total_s for each in work)
     return whole_s if budget_s is None else min(whole_s, max(budget_s, sum(each.fewest_s for each in work)))
@@ -69,20 +69,20 @@ def _looked_at(backend: Backend, job: MeasurementJob) -> tuple[float, tuple[Poin
     return load_s, (point,)
 
 
-def _estimate(job: MeasurementJob, load_s: float, points: tuple[Point, ...]) -> Estimate:
+def _estimate(job: MeasurementJob, load_s: float, points: tuple[Point, ...]) -> JobEstimate:
     known = job.known.points if job.known is not None else ()
     useless = useless_sizes(points, job.family.slo_s, job.max_batch)
     cells = tuple(cell for cell in job.cells if cell.batch not in useless)
     lacks_accuracy = job.lacks_accuracy(job.known)
     if not cells and not lacks_accuracy:
-        return Estimate(job, cells, tuple(useless), 0.0, 0.0)
+        return JobEstimate(job, cells, tuple(useless), 0.0, 0.0)
     slots = min(job.max_slots, TYPICAL_SLOTS)
     cells_s = slots * sum(_cell_s(points, cell.batch) for cell in cells)
     accuracy_s = 0.0
     if lacks_accuracy and job.eval is not None:
         accuracy_s = eval_rows(job.eval) * expected_s(points, EVAL_BATCH) / EVAL_BATCH
     fewest_s = load_s if known else load_s + (WARM_UP_RUNS + FEWEST_RUNS) * expected_s(points, 1)
-    return Estimate(job, cells, tuple(useless), load_s + cells_s + accuracy_s, fewest_s)
+    return JobEstimate(job, cells, tuple(useless), load_s + cells_s + accuracy_s, fewest_s)
 
 
 def _cell_s(points: Sequence[Point], batch: int) -> float:

@@ -16,7 +16,7 @@ from proteus_cli.input_files import CATALOG, read_text
 from proteus_cli.profiling.importing import parse_slo
 from proteus_cli.store import catalog_text
 from proteus_cli.variants.accuracy import AccuracyFinder, Evidence
-from proteus_cli.variants.models import Model, name_in, require_same_tensors, stage_model
+from proteus_cli.variants.models import NewModel, name_in, require_same_tensors, stage_model
 from proteus_cli.variants.staging import Staging, staging
 
 _HINT = "name another workspace with `--workspace`"
@@ -120,7 +120,7 @@ def _signature(
     place: store.Workspace,
     known: Family | None,
     reference: tuple[Variant, Path] | None,
-    new: Sequence[Model],
+    new: Sequence[NewModel],
     backend: Backend,
 ) -> Signature:
     """The signature of the family. Raises `ArtefactError` where a model has another one.
@@ -170,7 +170,7 @@ def _eval_name(staged: Staging, place: store.Workspace, family: str, eval_path: 
 
 
 def _measured(
-    new: Sequence[Model], finder: AccuracyFinder, backend: Backend, advance: Advance
+    new: Sequence[NewModel], finder: AccuracyFinder, backend: Backend, advance: Advance
 ) -> Iterator[AddedVariant]:
     for index, model in enumerate(new):
         advance(model.variant, index / len(new))

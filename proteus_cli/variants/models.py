@@ -18,7 +18,7 @@ from proteus_cli.variants.staging import Staging
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class NewModel:
     """A model to add: what the catalog will call its file (``onnx``), and the ``file`` that can be run until then.
 
     ``rows``: the batch that it was exported for, where that was fixed.
@@ -70,7 +70,7 @@ def _as_name(text: str) -> str:
 
 def stage_model(
     staged: Staging, place: store.Workspace, family: str, variant: str, source: Path, backend: Backend
-) -> Model:
+) -> NewModel:
     """Make axis 0 of a model dynamic where it isn't, and stage the files that are not in the workspace yet.
 
     A file below ``engines/`` stays where it is. A copy has the name of its variant, with its external data in a
@@ -81,7 +81,7 @@ def stage_model(
         rows = fixed_batch(source)
     there = name_in(place, source)
     if there is not None and rows is None:
-        return Model(variant, source, there, source, None)
+        return NewModel(variant, source, there, source, None)
     parts = external_files(source, content)
     stem = variant if there is None else f"{variant}-any-batch"  # the file itself may have the place of a copy
     directory = f"models/{family}/{stem}" if parts else f"models/{family}"
@@ -91,7 +91,7 @@ def stage_model(
         staged.copy(part, f"{directory}/{part.relative_to(source.parent).as_posix()}")
     if rows is not None:
         require_same_answers(source, rows, staged.path(onnx), backend)
-    return Model(variant, source, onnx, source if rows is None else staged.path(onnx), rows)
+    return NewModel(variant, source, onnx, source if rows is None else staged.path(onnx), rows)
 
 
 def name_in(place: store.Workspace, file: Path) -> str | None:

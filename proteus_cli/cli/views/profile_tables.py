@@ -9,14 +9,14 @@ from proteus_cli.cli.views.table import number, table, text
 from proteus_cli.domain.catalog import Catalog, Family
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.domain.rules import Rules
-from proteus_cli.profiling.estimate import Estimate
+from proteus_cli.profiling.estimate import JobEstimate
 from proteus_cli.profiling.slots import points_of_batch
 from proteus_cli.units import ESTIMATED, UNKNOWN, format_accuracy, format_duration
 
 NOISY = "~"
 
 
-def jobs_table(device: str, found: Sequence[Estimate]) -> Table:
+def jobs_table(device: str, found: Sequence[JobEstimate]) -> Table:
     """What would be measured on a device: a row for each variant, batch sizes in order of use."""
     rows = table(
         text("device"), text("family"), text("variant"), text("batch sizes to measure"), text("past the SLO"),

@@ -2,6 +2,9 @@
 
 What the outline of a request says is remembered, so usually only its values are decoded. Source: the protocol's
 "HTTP/REST" document, and Triton's "Binary Tensor Data Extension".
+
+The module is long because requests and answers share the outlines that are remembered, and each of JSON, binary and
+mixed tensors has a way of its own through both. Values, bodies and images have modules of their own.
 """
 
 from collections.abc import Mapping, Sequence
