@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -82,8 +82,18 @@ class Lab:
         """What the most accurate variants carry, of all families alike."""
         return max_multiple(self.planner(policy_named("most-accurate"), 1.0), self.shares)
 
-    def planner(self, policy: Policy, headroom: float, rules: Rules = RULES) -> Planner:
-        return planner_settings(self.place, policy, headroom, profiles=self.profiles, rules=rules).make()
+    def planner(
+        self,
+        policy: Policy,
+        headroom: float,
+        rules: Rules = RULES,
+        *,
+        profiles: Mapping[str, Profile] | None = None,
+    ) -> Planner:
+        """For the devices of ``profiles``; None: for all."""
+        return planner_settings(
+            self.place, policy, headroom, profiles=self.profiles if profiles is None else profiles, rules=rules
+        ).make()
 
     def trace(self, lasts_s: float, seed: int) -> Trace:
         """One day of so many seconds: from far less than the most accurate variants carry to 3 times that, and back."""

@@ -7,7 +7,7 @@ from datetime import datetime
 import numpy as np
 from msgspec.structs import replace
 
-from benchmarks.adaptation.lab import RULES, Lab
+from benchmarks.adaptation.lab import POLICY, RULES, Lab
 from benchmarks.adaptation.results import PROTEUS, Reaction
 from proteus_cli.domain.record import PlanRecord
 from proteus_cli.domain.rules import DeviceVariant
@@ -51,11 +51,10 @@ def reactions(lab: Lab, asked: Stairs, *, resident: bool) -> tuple[Reaction, ...
     rules = replace(RULES, pinned=_all_pairs(lab)) if resident else RULES
     _, load = lab.live(PROTEUS, lab.first_plan(asked.trace, rules), asked.trace)
     began = sorted(_began(lab, load.started_unix_s), key=lambda pair: pair[0])
-    found = []
-    for number, at_s in enumerate(asked.steps_s):
-        mine = [(then_s - at_s, record) for then_s, record in began if at_s <= then_s < at_s + HIGH_S]
-        found.append(_reaction(lab, number, mine, asked.high_qps, resident=resident))
-    return tuple(found)
+    return tuple(
+        _reaction(lab, number, began, at_s, asked.high_qps, resident=resident)
+        for number, at_s in enumerate(asked.steps_s)
+    )
 
 
 def _all_pairs(lab: Lab) -> tuple[DeviceVariant, ...]:
@@ -68,14 +67,15 @@ def _all_pairs(lab: Lab) -> tuple[DeviceVariant, ...]:
 
 
 def _began(lab: Lab, start_unix_s: float) -> Iterator[tuple[float, PlanRecord]]:
-    """When plans came into force, in seconds of the trace."""
+    """When plans that host other variants came into force, in seconds of the trace."""
     for record in records(lab.place.history_dir):
         yield datetime.fromisoformat(record.began).timestamp() - start_unix_s, record
 
 
 def _reaction(
-    lab: Lab, number: int, mine: list[tuple[float, PlanRecord]], high_qps: float, *, resident: bool
+    lab: Lab, number: int, began: list[tuple[float, PlanRecord]], step_s: float, high_qps: float, *, resident: bool
 ) -> Reaction:
+    mine = [(then_s - step_s, record) for then_s, record in began if step_s <= then_s < step_s + HIGH_S]
     swaps, first_s = 0, mine[0][0] if mine else None
     for after_s, record in mine:
         swaps += record.swaps
@@ -85,6 +85,15 @@ def _reaction(
 
 
 def _carries(lab: Lab, record: PlanRecord, qps: float) -> bool:
-    """Whether that plan serves so much of all families, each its share."""
-    plan = lab.place.plan(lab.place.history_dir / record.plan)
-    return all(plan.served_qps.get(family, 0.0) >= share * qps for family, share in lab.shares.items())
+    """Whether the variants that a plan hosts can serve so much, each family its share.
+
+    Not whether the plan's rates do: what arrives later changes these without a record.
+    """
+    hosted = lab.place.plan(lab.place.history_dir / record.plan).hosted()
+    profiles = {
+        device: replace(profile, variants=tuple(each for each in profile.variants if each.key in hosted[device]))
+        for device, profile in lab.profiles.items()
+        if device in hosted
+    }
+    asked_qps = {family: share * qps for family, share in lab.shares.items()}
+    return lab.planner(POLICY, 1.0, profiles=profiles).can_serve_all(asked_qps)
