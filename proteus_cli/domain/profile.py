@@ -2,13 +2,14 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
+from proteus_cli.domain.arrays import Floats
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, always, is_amount, is_count, require
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
@@ -240,11 +241,12 @@ def slo_fraction(hosts: int) -> float:
     return 1 / (1 + longest_wait)
 
 
-def hosts_needed(part: float) -> float:
-    """The fewest hosts with which one batch may take this part of the SLO; infinite where no number is enough."""
-    if part <= slo_fraction(1):
-        return 1
-    return math.ceil(math.log(LONG_WAIT_FRAC) / math.log(2 - 1 / part) - ROUNDING) if part < 1 else math.inf
+def hosts_needed(parts: Floats) -> Floats:
+    """The fewest hosts with which one batch may take each part of the SLO; infinite where no number is enough."""
+    found = np.where(parts < 1, 1.0, math.inf)
+    is_longer = (parts > slo_fraction(1)) & (parts < 1)
+    found[is_longer] = np.ceil(math.log(LONG_WAIT_FRAC) / np.log(2 - 1 / parts[is_longer]) - ROUNDING)
+    return found
 
 
 def points_in_time(points: Iterable[Point], longest_s: float, *, of: LatencyStatistic = "p95") -> list[Point]:
@@ -264,12 +266,26 @@ def capacity(points: Iterable[Point], *, of: LatencyStatistic = "mean") -> Capac
     return Capacity(qps=_rate_qps(best, of), max_batch=best.batch)
 
 
-def capacity_of_largest(points: Iterable[Point], *, of: LatencyStatistic = "mean") -> Capacity:
-    """The best rate, with the largest batch of that rate, within what rates are measured to."""
-    within = list(points)
-    best_qps = capacity(within, of=of).qps
-    same = [point.batch for point in within if _rate_qps(point, of) >= (1 - SAME_RATE_FRAC) * best_qps]
-    return Capacity(qps=best_qps, max_batch=max(same))
+def capacity_by_hosts(points: Sequence[Point], slo_s: float, *, of: LatencyStatistic = "mean") -> list[CapacityStep]:
+    """The capacity by the number of hosts that serve a family: the best rate of all batches that may wait for so many.
+
+    Of all batch sizes, as latencies are linear between the measured ones; with the largest batch of that rate, within
+    what rates are measured to. Measured with one number of batches on the device at once.
+    """
+    if not points:
+        return []
+    measured = [point.batch for point in points]
+    batches = np.arange(measured[0], measured[-1] + 1)
+    hosts = hosts_needed(np.interp(batches, measured, [point.p95_s for point in points]) / slo_s)
+    rates_qps = points[0].slots * batches / np.interp(batches, measured, [point.latency_s(of) for point in points])
+    steps: list[CapacityStep] = []
+    for fewest in np.unique(hosts[hosts < math.inf]).tolist():
+        within = np.where(hosts <= fewest, rates_qps, 0.0)
+        best_qps = float(within.max())
+        if not steps or best_qps > steps[-1].capacity.qps:
+            largest = batches[within >= (1 - SAME_RATE_FRAC) * best_qps].max()
+            steps.append(CapacityStep(int(fewest), Capacity(best_qps, int(largest))))
+    return steps
 
 
 def capacity_at(steps: Iterable[CapacityStep], hosts: int) -> Capacity:

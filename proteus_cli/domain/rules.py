@@ -1,6 +1,5 @@
 """What a user asks of every plan besides the demand: objectives, limits of devices and variants, budgets."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,8 +17,7 @@ from proteus_cli.domain.profile import (
     Point,
     capacity,
     capacity_at,
-    capacity_of_largest,
-    hosts_needed,
+    capacity_by_hosts,
     points_in_time,
 )
 
@@ -110,13 +108,7 @@ class Rules(Value, frozen=True):
         if self.slo_fraction is not None:
             in_time = points_in_time(points, self.slo_fraction * slo_s, of=self.capacity)
             return (CapacityStep(1, capacity(in_time, of=self.capacity)),) if in_time else ()
-        needed = [(hosts_needed(point.p95_s / slo_s), point) for point in points]
-        return tuple(
-            CapacityStep(
-                int(hosts), capacity_of_largest([p for fewest, p in needed if fewest <= hosts], of=self.capacity)
-            )
-            for hosts in sorted({fewest for fewest, _ in needed if fewest < math.inf})
-        )
+        return tuple(capacity_by_hosts(points, slo_s, of=self.capacity))
 
     def capacity_within(self, slo_s: float, points: Sequence[Point], hosts: int = 1) -> Capacity:
         """The capacity of a variant of which these points were measured, where so many hosts serve its family."""
