@@ -41,6 +41,7 @@ from proteus_cli.profiling.measure import measure_point  # noqa: E402
 DELAY_S = 0.004
 MEASURE_S = 0.5
 MEASURE_TIMES = 3
+TIMED_RUNS = 10
 
 Scenario = Callable[[], Coroutine[Any, Any, str]]
 SCENARIOS: dict[str, Scenario] = {}
@@ -161,18 +162,24 @@ async def responsive() -> str:
 
 @on(FAKE, REAL)
 async def timed() -> str:
-    """The device's own time of computing has no copies in it."""
+    """The device's own time of computing has no copies in it.
+
+    Several times, as what else keeps a busy machine would hide copies that are counted, but not each time.
+    """
     async with harness.opened() as device:
         engine = LoadedEngine(_plan(device), primary_context(0), slots=1)
         copy_s, min_s = driver.slow_down(copies_s=0.01, compute_s=0.02)
         inputs = {"x": device.rows()}
-        start_s = perf_counter()
-        compute_s = engine.compute_s(inputs)
-        total_s = perf_counter() - start_s
+        said = ""
+        for _ in range(TIMED_RUNS):
+            start_s = perf_counter()
+            compute_s = engine.compute_s(inputs)
+            total_s = perf_counter() - start_s
+            assert compute_s >= min_s, "computing is too short"
+            assert compute_s <= total_s - 2 * copy_s, "copies are in the time of computing"
+            said = f"{compute_s * 1e3:.1f} of {total_s * 1e3:.1f} ms computing"
         engine.close()
-        assert compute_s >= min_s, "computing is too short"
-        assert compute_s <= total_s - 2 * copy_s, "copies are in the time of computing"
-        return f"{compute_s * 1e3:.1f} of {total_s * 1e3:.1f} ms computing"
+        return said
 
 
 @on(FAKE)
