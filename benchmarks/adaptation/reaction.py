@@ -7,8 +7,9 @@ from datetime import datetime
 import numpy as np
 from msgspec.structs import replace
 
-from benchmarks.adaptation.lab import POLICY, RULES, Lab
+from benchmarks.adaptation.lab import RULES, Lab
 from benchmarks.adaptation.results import PROTEUS, Reaction
+from proteus_cli.control.policies import PROTEUS as POLICY
 from proteus_cli.domain.record import PlanRecord
 from proteus_cli.domain.rules import DeviceVariant
 from proteus_cli.domain.trace import Trace

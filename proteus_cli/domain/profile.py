@@ -269,8 +269,8 @@ def capacity(points: Iterable[Point], *, of: LatencyStatistic = "mean") -> Capac
 def capacity_by_hosts(points: Sequence[Point], slo_s: float, *, of: LatencyStatistic = "mean") -> list[CapacityStep]:
     """The capacity by the number of hosts that serve a family: the best rate of all batches that may wait for so many.
 
-    Of all batch sizes, as latencies are linear between the measured ones; with the largest batch of that rate, within
-    what rates are measured to. Measured with one number of batches on the device at once.
+    Of all sizes, as latencies are linear between the measured ones, that of the best rate; or the largest measured one
+    of the same rate, within what rates are measured to. All points are of one number of slots.
     """
     if not points:
         return []
@@ -281,10 +281,11 @@ def capacity_by_hosts(points: Sequence[Point], slo_s: float, *, of: LatencyStati
     steps: list[CapacityStep] = []
     for fewest in np.unique(hosts[hosts < math.inf]).tolist():
         within = np.where(hosts <= fewest, rates_qps, 0.0)
-        best_qps = float(within.max())
-        if not steps or best_qps > steps[-1].capacity.qps:
-            largest = batches[within >= (1 - SAME_RATE_FRAC) * best_qps].max()
-            steps.append(CapacityStep(int(fewest), Capacity(best_qps, int(largest))))
+        best = int(within.argmax())
+        if not steps or within[best] > steps[-1].capacity.qps:
+            same = [n for n in measured if within[n - measured[0]] >= (1 - SAME_RATE_FRAC) * within[best]]
+            largest_batch = max([measured[0] + best, *same])
+            steps.append(CapacityStep(int(fewest), Capacity(float(within[best]), largest_batch)))
     return steps
 
 

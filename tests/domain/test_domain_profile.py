@@ -1,6 +1,7 @@
 import math
 
 import msgspec
+import numpy as np
 import pytest
 from builders import make_measured, make_point, make_points, make_profile, make_table, near
 from hypothesis import given
@@ -69,22 +70,44 @@ def test_a_batch_may_take_the_more_of_the_slo_the_more_hosts_there_are() -> None
 
 @pytest.mark.parametrize("hosts", [1, 2, 3, 7, 60, 1000])
 def test_so_many_hosts_are_needed_for_the_largest_batch_that_they_allow(hosts: int) -> None:
-    assert hosts_needed(slo_fraction(hosts)) == hosts
-    assert hosts_needed(slo_fraction(hosts) + 1e-6) == hosts + 1
+    parts = np.array([slo_fraction(hosts), slo_fraction(hosts) + 1e-6])
+    assert hosts_needed(parts).tolist() == [hosts, hosts + 1]
 
 
 def test_no_number_of_hosts_allows_a_batch_as_long_as_the_slo() -> None:
-    assert [hosts_needed(part) for part in (1.0, 1.5)] == [math.inf, math.inf]
+    assert hosts_needed(np.array([1.0, 1.5])).tolist() == [math.inf, math.inf]
 
 
 def test_capacity_rises_with_the_hosts_in_steps() -> None:
-    """SLO 100 ms: 1 row takes 40 ms, 4 take 60 ms (at least 5 hosts), 8 take 80 ms (19), 16 take 100 ms (never)."""
-    steps = Rules().capacity_steps(0.1, make_points({1: 0.040, 4: 0.060, 8: 0.080, 16: 0.100}))
-    assert [(step.hosts, step.capacity.max_batch, round(step.capacity.qps)) for step in steps] == [
-        (1, 1, 25),
-        (5, 4, 67),
-        (19, 8, 100),
+    """SLO 100 ms: 1 row takes 40 ms, 2 take 60 ms (at least 5 hosts), 3 take 80 ms (19), 4 take 100 ms (never)."""
+    steps = Rules().capacity_steps(0.1, make_points({1: 0.040, 2: 0.060, 3: 0.080, 4: 0.100}))
+    assert [(step.hosts, step.capacity.max_batch, round(step.capacity.qps, 1)) for step in steps] == [
+        (1, 1, 25.0),
+        (5, 2, 33.3),
+        (19, 3, 37.5),
     ]
+
+
+def test_batches_between_the_measured_ones_count() -> None:
+    """As above, with latencies that are linear between those of 1 and 4 rows; only those were measured."""
+    measured = make_points({1: 0.040, 2: 0.060, 3: 0.080, 4: 0.100})
+    assert Rules().capacity_steps(0.1, (measured[0], measured[-1])) == Rules().capacity_steps(0.1, measured)
+
+
+def test_by_the_papers_rules_only_measured_batches_count() -> None:
+    assert PAPER_RULES.capacity_within(0.1, make_points({1: 0.010, 8: 0.080})).max_batch == 1
+
+
+@given(LATENCIES)
+def test_steps_of_capacity_rise_and_are_the_best_of_all_batches_in_time(latency_s: dict[int, float]) -> None:
+    rising = dict(zip(latency_s, sorted(latency_s.values()), strict=True))
+    steps, table = Rules().capacity_steps(1.0, make_points(rising)), make_table(rising)
+    assert [step.capacity.qps for step in steps] == sorted({step.capacity.qps for step in steps})
+    for step in steps:
+        in_time = [
+            rows for rows in range(min(rising), max(rising) + 1) if table(rows) <= slo_fraction(step.hosts) + 1e-9
+        ]
+        assert step.capacity.qps == pytest.approx(max(rows / table(rows) for rows in in_time))
 
 
 @given(LATENCIES, st.floats(1e-4, 20.0), st.integers(1, 100))

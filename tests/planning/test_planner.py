@@ -17,7 +17,7 @@ from proteus_cli.planning.planner import Planner
 
 # Within half of 100 ms: a-s 4 in 20 ms = 200 qps, a-m 2 in 25 ms = 80 qps, a-l 1 in 50 ms = 20 qps; b-s 4 in 40 ms.
 LATENCY_S = {
-    "a-s": {1: 0.008, 4: 0.020, 16: 0.060},
+    "a-s": {1: 0.008, 4: 0.020, 5: 0.050, 16: 0.060},
     "a-m": {1: 0.015, 2: 0.025, 4: 0.080},
     "a-l": {1: 0.050},
     "b-s": {1: 0.020, 4: 0.040},
