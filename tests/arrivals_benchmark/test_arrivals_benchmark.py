@@ -2,16 +2,20 @@
 
 import io
 
+import msgspec
 import numpy as np
 import pytest
 from rich.console import Console
 
 from benchmarks.arrivals import kinds, pages
+from benchmarks.arrivals.ahead import told
 from benchmarks.arrivals.results import Benchmark, Found, Limits, Runs
-from benchmarks.arrivals.rows import ORACLE, OURS, POLICIES, ROWS, TUNING, UNSEEN, VALIDATION, Replayed, Site
+from benchmarks.arrivals.rows import BOUNDS, ORACLE, OURS, POLICIES, ROWS, TUNING, UNSEEN, VALIDATION, Replayed, Site
 from benchmarks.arrivals.workers import ACCURACIES, FAMILY, alike
 from benchmarks.paper.cluster import Cluster
+from benchmarks.paper.lab import Case, play
 from benchmarks.paper.results import Figures
+from proteus_cli.control.policies import PROTEUS
 from proteus_cli.domain.base import MadeBy
 from proteus_cli.domain.profile import Point
 from proteus_cli.domain.rules import PAPER_RULES
@@ -140,8 +144,18 @@ def test_a_row_has_all_policies_and_the_oracle_is_the_most_accurate(site: Site) 
         assert tuple(by_name) == POLICIES
         assert by_name[OURS].accuracy_on_time <= by_name[ORACLE].accuracy_on_time
         assert [aim.what for aim in found.aims] == [
-            f"row: ahead of {name}, on time" for name in POLICIES if name not in {OURS, ORACLE}
+            f"row: ahead of {name}, on time" for name in POLICIES if name not in {OURS, *BOUNDS}
         ]
+
+
+def test_what_is_told_nothing_ahead_is_proteus_and_else_it_expects_a_step(site: Site) -> None:
+    cluster, trace = site.alike(3), kinds.steps((40.0, 160.0))({FAMILY: 1.0}, 12.0, np.random.default_rng(1))
+    slo_s = cluster.fleet.catalog.slo_s()
+    [ours, same, told_ahead] = [
+        play(Case(policy, trace), cluster)[1] for policy in (PROTEUS, told(trace, slo_s, 0.0), told(trace, slo_s, 1.0))
+    ]
+    assert msgspec.structs.replace(same, cpu_s=ours.cpu_s) == ours
+    assert told_ahead.slo_violation_ratio < ours.slo_violation_ratio
 
 
 def test_the_same_seed_finds_the_same(site: Site) -> None:
