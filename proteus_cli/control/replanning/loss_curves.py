@@ -11,6 +11,7 @@ from proteus_cli.domain.forecast import LossCurve
 
 HISTORY_S = 20.0  # of arrivals that are replayed
 TREND_S = 2.0  # a change of rate over more than this is a trend, which the forecast of the rate follows, and no scatter
+FEWEST_WAITING = 0.01  # queries that arrive while one may wait; fewer make no difference to a curve's capacities
 _ABOVE_RATE = np.array((-1.0, -0.15, 0.0, 0.1, 0.3, 0.7, 1.5, 4.0))  # capacities of a curve, beyond the rate
 _DEVIATIONS = np.array((-math.sqrt(3), 0.0, math.sqrt(3)))  # three points that stand for a normal distribution …
 _WEIGHTS = np.array((1 / 6, 2 / 3, 1 / 6))  # … and their weights (Gauss–Hermite)
@@ -28,7 +29,7 @@ def loss_curves(
     qps = np.array([rate.qps for rate in rates])[:, None]
     deviation = np.array([rate.deviation_qps for rate in rates])[:, None] / qps
     slack = np.array(slack_s)[:, None, None]
-    spread = np.maximum(1.0, 1 / np.sqrt(qps * slack[:, 0]))  # rare queries scatter more
+    spread = 1 / np.sqrt(np.clip(qps * slack[:, 0], FEWEST_WAITING, 1.0))  # rare queries scatter more
     capacities = 1 + _ABOVE_RATE * np.where(_ABOVE_RATE > 0, spread, 1.0)  # [F, points]
     likely = np.maximum(1 + _DEVIATIONS * deviation, 0.1)  # [F, 3], in multiples of the expected rate
     capacity = capacities[:, :, None] / likely[:, None, :]  # [F, points, 3]

@@ -1,10 +1,12 @@
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from builders import hosted, make_placement, make_plan
 
-from proteus_cli.control.replanning.demand import DemandEstimator
+from proteus_cli.control.replanning.demand import DemandEstimator, Rate
+from proteus_cli.control.replanning.loss_curves import loss_curves
 from proteus_cli.control.replanning.replan_rules import (
     ForecastRule,
     PeriodicRule,
@@ -181,6 +183,13 @@ def test_queries_may_wait_until_their_batch_begins() -> None:
     """Of 100 ms, 20 are left beside a batch of 80 ms and 80 beside one of 20, each for half of the queries."""
     hosts = [hosted(latency_s={1: batch_s}, max_batch=1, weight=10.0) for batch_s in (0.08, 0.02)]
     assert slack_s(hosts, {"a": 0.1, "b": 0.2}) == {"a": pytest.approx(0.05), "b": pytest.approx(0.1)}
+
+
+def test_where_a_batch_takes_all_of_the_slo_the_curve_is_steep_but_there() -> None:
+    """As with `--slo-fraction 1`: nothing may wait, so what comes while hosts are busy is lost."""
+    [none, some] = loss_curves([[4] * 200] * 2, 0.1, [0.0, 0.05], [Rate(40.0, 0.0)] * 2)
+    assert all(math.isfinite(number) and number >= 0 for number in (*none.capacities, *none.lost))
+    assert none.at(1.2) > some.at(1.2)
 
 
 # --- what is promised of the rule as it is: a burst is seen within half a second
