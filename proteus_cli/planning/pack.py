@@ -133,7 +133,12 @@ class _Packer:
         for c in mine[instance.pinned[mine] > 0].tolist():
             for device in devices:
                 self._place(device, c, 0.0)
-        utilisation = solution.rate_qps / instance.capacity_qps
+        utilisation = np.divide(
+            solution.rate_qps,
+            instance.capacity_qps,
+            out=np.zeros(len(instance.choices)),
+            where=instance.capacity_qps > 0,
+        )
         items = [
             _Item(c, float(utilisation[c]), float(instance.memory_frac[c]), float(instance.power_w[c]))
             for c in mine.tolist()

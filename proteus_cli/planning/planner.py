@@ -241,14 +241,14 @@ class Planner:
             solution = optimise(model, instance, self.rules, target, current, deadline_s)
             if self._may_use_more_devices:
                 solution = with_more_hosts(instance, solution, self.rules)
-            kept = kept_replicas(instance, solution, self.rules)
-            found = np.rint(instance.family_choices @ kept).astype(np.int64)
-            is_missing = found < needed_hosts(instance, kept)
+            needed = needed_hosts(instance, kept_replicas(instance, solution, self.rules))
+            packed = pack(instance, solution, self.rules, target)
+            placed = placements(instance, packed, asked.demand_qps, now, self.profiles)
+            found = _hosts_of(instance, placed)
+            is_missing = found < needed
             if not is_missing.any():
                 break
             hosts = np.where(is_missing, np.maximum(found, 1), hosts)
-        packed = pack(instance, solution, self.rules, target)
-        placed = placements(instance, packed, asked.demand_qps, now, self.profiles)
         to_split = {device for g in packed.unplaced | packed.over_power for device in instance.groups[g].devices}
         if current is not None and not now.has_standbys:
             to_split |= _with_more_loads(instance, solution, current, placed, now.hosted)
@@ -313,6 +313,12 @@ class Planner:
             of_best = relative(accuracy(p.device, p.family, p.variant), best[p.family] if best is not None else 1.0)
             total_qps, sum_qps = total_qps + p.rate_qps, sum_qps + p.rate_qps * of_best
         return sum_qps / total_qps if total_qps > 0 else None
+
+
+def _hosts_of(instance: Instance, placed: Iterable[Placement]) -> Ints:
+    """How many hosts each family [F] has."""
+    count = Counter(placement.family for placement in placed)
+    return np.array([count[name] for name in instance.families], dtype=np.int64)
 
 
 def _first_hosts(instance: Instance, current: Now) -> Ints:
