@@ -229,6 +229,11 @@ LONG_WAIT_FRAC = 0.005
 """The part of queries that may wait longer than `slo_fraction` counts on: so many miss an attainment of 99.5 %."""
 
 
+HOST_STEPS = np.array([1, *(n * 2**power for power in range(17) for n in (2, 3)), math.inf])
+"""The numbers of hosts at which capacities change: 1, 2, 3, 4, 6, 8, 12 … With finer steps, plans of one host less than
+their batches count on would be the rule, and each of them is solved again."""
+
+
 def slo_fraction(hosts: int) -> float:
     """The part of the SLO that one batch may take where so many hosts serve a family from one queue.
 
@@ -276,7 +281,8 @@ def capacity_by_hosts(points: Sequence[Point], slo_s: float, *, of: LatencyStati
         return []
     measured = [point.batch for point in points]
     batches = np.arange(measured[0], measured[-1] + 1)
-    hosts = hosts_needed(np.interp(batches, measured, [point.p95_s for point in points]) / slo_s)
+    needed = hosts_needed(np.interp(batches, measured, [point.p95_s for point in points]) / slo_s)
+    hosts = HOST_STEPS[np.searchsorted(HOST_STEPS, needed)]
     rates_qps = points[0].slots * batches / np.interp(batches, measured, [point.latency_s(of) for point in points])
     steps: list[CapacityStep] = []
     for fewest in np.unique(hosts[hosts < math.inf]).tolist():

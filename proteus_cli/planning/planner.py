@@ -322,15 +322,15 @@ def _hosts_of(instance: Instance, placed: Iterable[Placement]) -> Ints:
 
 
 def _first_hosts(instance: Instance, current: Now) -> Ints:
-    """How many hosts of each family [F] capacities count on first: all devices; from a plan in force, twice its hosts.
+    """How many hosts of each family [F] capacities count on first: all devices; else one more than the plan in force has.
 
-    A family that needs more hosts for larger batches gets them within a few plans.
+    So most plans need one solve. A family that needs more hosts for larger batches gets them within a few plans.
     """
     devices = int(instance.device_count.sum())
     if not current:
         return np.full(len(instance.families), devices)
     now = Counter(key.family for keys in current.hosted.values() for key in keys)
-    return np.array([min(max(2 * now[name], 1), devices) for name in instance.families])
+    return np.array([min(now[name] + 1, devices) for name in instance.families])
 
 
 def _available(profiles: Mapping[str, Profile], without: Outages) -> dict[str, Profile]:

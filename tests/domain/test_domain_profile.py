@@ -79,12 +79,12 @@ def test_no_number_of_hosts_allows_a_batch_as_long_as_the_slo() -> None:
 
 
 def test_capacity_rises_with_the_hosts_in_steps() -> None:
-    """SLO 100 ms: 1 row takes 40 ms, 2 take 60 ms (at least 5 hosts), 3 take 80 ms (19), 4 take 100 ms (never)."""
+    """SLO 100 ms: 1 row takes 40 ms, 2 take 60 ms (5 hosts, so 6), 3 take 80 ms (19: 24), 4 take 100 ms (never)."""
     steps = Rules().capacity_steps(0.1, make_points({1: 0.040, 2: 0.060, 3: 0.080, 4: 0.100}))
     assert [(step.hosts, step.capacity.max_batch, round(step.capacity.qps, 1)) for step in steps] == [
         (1, 1, 25.0),
-        (5, 2, 33.3),
-        (19, 3, 37.5),
+        (6, 2, 33.3),
+        (24, 3, 37.5),
     ]
 
 
