@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -22,6 +22,16 @@ class VariantKey(NamedTuple):
 
     family: str
     variant: str
+
+
+def variant_labels(keys: Iterable[VariantKey]) -> dict[VariantKey, str]:
+    """The name of each variant for people: with its family where another family has a variant of that name.
+
+    ``"digits-l"``, but ``"faces/large"`` beside ``"plates/large"``.
+    """
+    keys = set(keys)
+    count = Counter(key.variant for key in keys)
+    return {key: key.variant if count[key.variant] == 1 else f"{key.family}/{key.variant}" for key in keys}
 
 
 class Variant(Value, frozen=True):

@@ -2,7 +2,6 @@
 
 import math
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
@@ -315,16 +314,6 @@ def accuracy_by_variant(profiles: Iterable[Profile]) -> dict[str, dict[str, floa
         of_family = found.setdefault(measured.family, {})
         of_family[measured.variant] = max(of_family.get(measured.variant, 0.0), measured.accuracy)
     return {family: dict(sorted(of.items(), key=lambda each: -each[1])) for family, of in found.items()}
-
-
-def variant_labels(profiles: Iterable[Profile]) -> dict[VariantKey, str]:
-    """The name of each variant for people: with its family where another family has a variant of that name.
-
-    ``"digits-l"``, but ``"faces/large"`` beside ``"plates/large"``.
-    """
-    keys = {measured.key for profile in profiles for measured in profile.variants}
-    count = Counter(key.variant for key in keys)
-    return {key: key.variant if count[key.variant] == 1 else f"{key.family}/{key.variant}" for key in keys}
 
 
 def estimated_families(profiles: Iterable[Profile]) -> frozenset[str]:

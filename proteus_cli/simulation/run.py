@@ -25,10 +25,10 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import device_memory, hosted_by, slots_of
 from proteus_cli.control.topology.rollout import keys
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog import Catalog, VariantKey, variant_labels
 from proteus_cli.domain.change_text import hosting_text
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile, variant_labels
+from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile
 from proteus_cli.domain.report import Replan
 from proteus_cli.domain.request import Outcome, Request, RequestRecord
 from proteus_cli.domain.trace import Trace
@@ -138,7 +138,7 @@ class _Simulation:
     ) -> None:
         self.result = Simulated()
         self._profiles, self._replan, self._rule, self._conditions = profiles, replan, policy.replanning, conditions
-        self._variant_labels = variant_labels(profiles.values())
+        self._variant_labels = variant_labels(v.key for profile in profiles.values() for v in profile.variants)
         memory = _memory(plan, catalog, profiles, conditions) if policy.standbys and self._rule is not None else {}
         self._controller = Controller(catalog.slo_s(), slots_of(plan.devices, profiles), policy, memory=memory)
         self._events = Events()

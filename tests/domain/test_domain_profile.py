@@ -6,7 +6,6 @@ from builders import make_measured, make_point, make_points, make_profile, make_
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import (
     LARGEST_BATCH,
     NO_CAPACITY,
@@ -17,7 +16,6 @@ from proteus_cli.domain.profile import (
     best_accuracy,
     hosts_needed,
     slo_fraction,
-    variant_labels,
 )
 from proteus_cli.domain.rules import PAPER_RULES, Rules
 
@@ -257,12 +255,3 @@ def test_what_a_device_is_called_is_printable(field: str) -> None:
     """It is shown in tables, logs and labels."""
     with pytest.raises(ValueError, match="printable"):
         msgspec.structs.replace(make_profile("cpu0").device, **{field: "cpu\x1b[2J"})
-
-
-def test_a_variant_is_named_with_its_family_where_another_family_has_one_of_that_name() -> None:
-    keys = [VariantKey("faces", "large"), VariantKey("plates", "large"), VariantKey("plates", "own")]
-    profiles = [
-        make_profile(device, *(make_measured(family, variant, 0.9, {1: 0.01}) for family, variant in keys))
-        for device in ("cpu0", "cpu1")
-    ]
-    assert variant_labels(profiles) == dict(zip(keys, ["faces/large", "plates/large", "own"], strict=True))
