@@ -201,6 +201,10 @@ class Catalog(Value, frozen=True):
             raise UsageError(f"Several families have a variant `{name}`.", hint=f"name one of: {each}")
         return found[0]
 
+    def label(self, key: VariantKey) -> str:
+        """What messages call a variant, beside all of the catalog: one of `variant_labels`."""
+        return variant_labels([key, *(VariantKey(family.name, variant.name) for family, variant in self.variants)])[key]
+
     def with_variants(self, family: Family, after: str, added: Sequence[Variant]) -> "Catalog":
         """With more variants of a family, behind the one named ``after``."""
         place = [variant.name for variant in family.variants].index(after) + 1
