@@ -42,7 +42,7 @@ def comparison_table(reports: Sequence[Report]) -> RenderableType:
     outcomes = outcome_rows(reports)
     requests, *others = outcomes
     is_same = len(set(requests.cells)) == 1
-    title = f"{run_subject(reports)} · requests: {requests.cells[0]}" if is_same else run_subject(reports)
+    title = f"{run_subject(reports)} · {counted(reports[0].requests, 'request')}" if is_same else run_subject(reports)
     return Group(
         _titled(title, _in_rows(reports, others if is_same else outcomes)),
         "",
