@@ -27,14 +27,14 @@ def profile(
     *,
     device: options.Device = "all",
     budget: options.Budget = None,
+    dry_run: options.DryRun = False,
+    force: options.Force = False,
     max_batch: options.MaxBatch = 64,
     max_slots: options.MaxSlots = 4,
     accept_noise: options.AcceptNoise = False,
     as_type: options.AsType = None,
-    dry_run: options.DryRun = False,
     from_csv: options.FromCsv = None,
     slo: options.Slo = None,
-    force: options.Force = False,
     to_csv: options.ToCsv = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
@@ -88,7 +88,7 @@ def _list(work: "Iterable[DeviceWork]", budget_s: float | None, *, json: bool) -
     from proteus_cli.cli.views.profile_tables import jobs_table
     from proteus_cli.profiling.estimate import estimates, total_s
     from proteus_cli.profiling.noise import NOISE_FRAC, waiting_now
-    from proteus_cli.units import format_duration, format_percent
+    from proteus_cli.units import counted, format_duration, format_percent
 
     planned: list[dict[str, Any]] = []
     for each in work:
@@ -98,7 +98,7 @@ def _list(work: "Iterable[DeviceWork]", budget_s: float | None, *, json: bool) -
         planned.append({"device": device, "estimate_s": seconds, "waiting_frac": waiting_frac, "cells": cells})
         if not json:
             console.show(jobs_table(device, found))
-            console.say(f"{device}: at most {len(cells)} cells, about {format_duration(seconds)}")
+            console.say(f"{device}: at most {counted(len(cells), 'cell')}, about {format_duration(seconds)}")
         if waiting_frac > NOISE_FRAC:
             console.warn(
                 f"other programs use {device} now: work there waits for a core for {format_percent(waiting_frac)} of "
@@ -119,7 +119,7 @@ def _import(workspace: "Workspace", paths: "Sequence[Path]", slo: str | None, *,
     from proteus_cli.profiling.csv_files import parse_rows
     from proteus_cli.profiling.importing import import_rows, parse_slos
     from proteus_cli.profiling.merging import merged
-    from proteus_cli.units import format_percent
+    from proteus_cli.units import counted, format_percent
 
     slos = parse_slos(slo) if slo is not None else None
     texts = [_read(path) for path in paths]
@@ -127,7 +127,7 @@ def _import(workspace: "Workspace", paths: "Sequence[Path]", slo: str | None, *,
     done = import_rows(workspace, both.rows, slos, name=", ".join(name for _, name in texts), force=force)
     if both.shared:
         slower = f"slower by {format_percent(both.spread_frac)} at most"
-        console.say(f"{both.shared} cells stand in more than one file: the slower ones count, {slower}")
+        console.say(f"more than one file has {counted(both.shared, 'cell')}: the slower ones count, {slower}")
     for each in done:
         console.say(f"imported {each.device.type} → {workspace.profile_path(each.device.id)}")
     _show(done, workspace.catalog(), json=json)
