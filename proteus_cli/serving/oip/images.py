@@ -35,9 +35,9 @@ MAX_PIXELS = 2**25
 MAX_SCANS = 100
 """Of a progressive JPEG, which is gone through once for each. Encoders make 10."""
 
-MAX_READS = 2**14
-"""Of a file. Pillow reads each segment of a JPEG and each chunk of a PNG in Python, byte by byte between them, with up
-to four reads for one; encoders of PNG make a chunk for each 8 KiB, so a file has no more than some 2,000."""
+MIN_READS, BYTES_OF_A_READ = 2**11, 2**10
+"""A file may be read so often, and once more for so many of its bytes. Pillow reads each segment of a JPEG and each
+chunk of a PNG in Python, with three reads, and byte by byte between them. Encoders of PNG make chunks of 8 KiB."""
 
 MAX_EXIF_ENTRIES = 512
 """Of the first directory, which has some 20; among them is how the image is to be turned."""
@@ -157,17 +157,19 @@ def _centre(size: tuple[int, int], shape: tuple[int, int]) -> tuple[float, float
 
 
 class _TooManyReadsError(Exception):
-    """More than `MAX_READS` of one file."""
+    """More than `MIN_READS` of one file, and more than it has bytes for."""
 
 
 class _File(BytesIO):
     """A file in memory that may be read so many times."""
 
-    reads = 0
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self._reads_left = MIN_READS + len(content) // BYTES_OF_A_READ
 
     def read(self, size: int | None = -1) -> bytes:
-        self.reads += 1
-        if self.reads > MAX_READS:
+        self._reads_left -= 1
+        if self._reads_left < 0:
             raise _TooManyReadsError
         return super().read(size)
 

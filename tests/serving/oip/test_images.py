@@ -202,7 +202,7 @@ def test_a_png_of_many_chunks_is_refused(name: bytes, before: bytes) -> None:
 
 
 def test_a_png_of_16_mib_in_the_chunks_of_an_encoder_is_decoded() -> None:
-    """8 KiB for each; noise does not shrink."""
+    """8 KiB for each, and noise, which does not shrink."""
     made = BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (2048, 2600, 3), np.uint8)).save(made, "PNG")
     whole = made.getvalue()
