@@ -14,8 +14,8 @@ def devices(*, workspace_dir: common.Workspace = common.WORKSPACE, json: common.
     """List the devices of this machine. The section `devices` of proteus.toml defines which cores make a device."""
     from proteus_cli.backends.discovery import discover
     from proteus_cli.backends.nvml import readings_of
-    from proteus_cli.cli.views.table import table, text
     from proteus_cli.settings import read_settings
+    from proteus_cli.tables import table, text
     from proteus_cli.units import UNKNOWN, format_size
 
     found = discover(read_settings(workspace_dir).devices)
