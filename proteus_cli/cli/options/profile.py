@@ -9,7 +9,16 @@ from proteus_cli.cli.options import completion
 from proteus_cli.cli.options.common import DURATION
 from proteus_cli.cli.options.names import environment
 
-MEASURING = {"--device", "--budget", "--max-batch", "--max-slots", "--accept-noise", "--as-type", "--dry-run"}
+MEASURING = {
+    "--device",
+    "--budget",
+    "--max-batch",
+    "--max-slots",
+    "--accept-noise",
+    "--as-type",
+    "--dry-run",
+    "--cluster",
+}
 IMPORTING = {"--slo"}
 
 Device = Annotated[

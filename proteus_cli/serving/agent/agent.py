@@ -7,6 +7,7 @@ import os
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from socket import socket
 
@@ -16,6 +17,7 @@ from proteus_cli import __version__
 from proteus_cli.backends.free_memory import free_bytes
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceUnavailable
+from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import ModelStore
 from proteus_cli.serving.agent.session import ServerSession
 from proteus_cli.serving.devices.hardware import process_specs
@@ -28,6 +30,7 @@ from proteus_cli.serving.devices.remote.messages import (
     PROTOCOL,
     TO_AGENT,
     Hello,
+    Inquiry,
     Inventory,
     Refused,
     ToAgent,
@@ -63,6 +66,8 @@ class Agent:
         built, slots = settings.state / "engines" / "built", {device.id: 1 for device in settings.devices}
         self._specs = process_specs(settings.devices, built, slots, in_processes=True)
         self._devices, self._models = tuple(settings.devices), settings.state / "models"
+        self._measurer = Measurer(self._devices, settings.state / "profiling")
+        self._versions = {"proteus": __version__, "onnxruntime": metadata.version("onnxruntime")}
         self._greeting: dict[_Greeting, None] = {}  # oldest first
 
     def accept(self) -> asyncio.BaseProtocol:
@@ -83,14 +88,18 @@ class Agent:
         """A connection has greeted, or ended."""
         self._greeting.pop(greeting, None)
 
-    def welcome(self, hello: Hello, channel: FrameChannel[ToAgent]) -> None:
-        """Start a session. Raises `DeviceUnavailable` where the server can't be served."""
+    def welcome(self, hello: Hello | Inquiry, channel: FrameChannel[ToAgent]) -> None:
+        """Start a session, or say what there is. Raises `DeviceUnavailable` where the server can't be served."""
         if hello.protocol != PROTOCOL:
             raise DeviceUnavailable(
                 f"This agent (proteus {__version__}) speaks version {PROTOCOL} of the protocol, the server (proteus "
                 f"{hello.version}) speaks version {hello.protocol}.",
                 hint="install the same version of proteus on all machines of the cluster",
             )
+        if isinstance(hello, Inquiry):
+            channel.send(Welcome(self._inventory()))
+            channel.close(flush=True)
+            return
         if self.session is not None:
             now = self.session.hello
             if now.server != hello.server:
@@ -102,10 +111,13 @@ class Agent:
                 raise DeviceUnavailable("A newer connection of this server has replaced this one.")
             self.session.end("a newer connection of the same server replaces it")
         channel.decode_with(TO_AGENT, MAX_MESSAGE_BYTES, MAX_TENSOR_BYTES)
-        versions = {"proteus": __version__}
-        channel.send(Welcome(Inventory(self._devices, versions, free_bytes() or 0)))
-        self.session = ServerSession(hello, channel, self._specs, ModelStore(self._models), self._ended)
+        channel.send(Welcome(self._inventory()))
+        self.session = ServerSession(hello, channel, self._specs, ModelStore(self._models), self._measurer, self._ended)
         log.info("server %s is connected", channel.peer, extra=fields(server=hello.server, epoch=hello.epoch))
+
+    def _inventory(self) -> Inventory:
+        server = self.session.peer if self.session is not None else ""
+        return Inventory(self._devices, self._versions, free_bytes() or 0, server)
 
     def _ended(self, session: ServerSession, reason: str) -> None:
         log.info("server %s is gone: %s", session.peer, reason, extra=fields(server=session.hello.server))
@@ -123,7 +135,7 @@ class _Greeting:
 
     def received(self, message: ToAgent, _behind: memoryview) -> None:
         self._leave()
-        assert isinstance(message, Hello)  # noqa: S101 - the decoder knows no other
+        assert isinstance(message, Hello | Inquiry)  # noqa: S101 - the decoder knows no other
         try:
             self._agent.welcome(message, self._channel)
         except DeviceUnavailable as error:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError, ProteusError
+from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import ModelStore
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.devices.process import messages as device_messages
@@ -22,6 +23,10 @@ from proteus_cli.serving.devices.remote.messages import (
     Beat,
     FromDevice,
     Hello,
+    Inquiry,
+    Measure,
+    Measured,
+    Measuring,
     ModelPiece,
     OfferModel,
     OpenDevice,
@@ -138,10 +143,12 @@ class ServerSession:
         channel: FrameChannel[ToAgent],
         specs: Mapping[str, DeviceSpec],
         models: ModelStore,
+        measurer: Measurer,
         on_end: Callable[["ServerSession", str], None],
     ) -> None:
         self.hello, self.peer = hello, channel.peer
         self._channel, self._specs, self._models, self._on_end = channel, specs, models, on_end
+        self._measurer, self._one_measurement = measurer, asyncio.Lock()
         self._opened: dict[int, OpenedDevice] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._has_ended = False
@@ -163,7 +170,9 @@ class ServerSession:
                 self._start(self._answer(self._models.offered(message)))
             case ModelPiece():
                 self._start(self._answer(self._models.take(message, behind)))
-            case Hello():
+            case Measure():
+                self._start(self._measure(message))
+            case Hello() | Inquiry():
                 self.end("it greets twice")
 
     def ended(self, reason: str) -> None:
@@ -207,6 +216,18 @@ class ServerSession:
 
     async def _answer(self, state: "Coroutine[Any, Any, Any]") -> None:
         self._channel.send(await state)
+
+    async def _measure(self, command: Measure) -> None:
+        """Measure devices, which must not be open."""
+        try:
+            async with self._one_measurement:
+                content = await self._measurer.measure(command, self._models.path_of, self._say)
+            self._channel.send(Measured(), [content])
+        except (ProteusError, UnreadableFrame) as error:
+            self._channel.send(Measured(device_messages.SentError.of(error)))
+
+    def _say(self, line: str) -> None:
+        self._channel.send(Measuring(line))
 
     async def _beat(self) -> None:
         seen, seen_s = self._channel.bytes_received, time.monotonic()

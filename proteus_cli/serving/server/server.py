@@ -123,8 +123,8 @@ async def _serve(
 
 
 def _own_cores(deployment: Deployment) -> tuple[int, ...]:
-    """The cores of the devices; none where they are emulated."""
-    devices = () if deployment.emulated else deployment.devices
+    """The cores of this machine's devices; none where they are emulated."""
+    devices = () if deployment.emulated else deployment.local_devices
     return tuple(core for device in devices for core in device.cores)
 
 

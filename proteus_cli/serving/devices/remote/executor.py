@@ -70,15 +70,17 @@ class RemoteExecutor(CommandingExecutor):
 
     # --- events
 
-    def told(self, event: FromDevice) -> None:
-        match event.event:
-            case device_messages.FailedEvent(number=number, error=error):
-                if not self._failed(number, error.error()) and self._sent.pop(number, None) is not None:
-                    self._ended(number, error.error())
-            case other:
-                self._told(other)
+    def told(self, message: BatchRan | FromDevice, behind: memoryview) -> None:
+        if isinstance(message, BatchRan):
+            self._ran(message, behind)
+        elif isinstance(message.event, device_messages.FailedEvent):
+            number, error = message.event.number, message.event.error.error()
+            if not self._failed(number, error) and self._sent.pop(number, None) is not None:
+                self._ended(number, error)
+        else:
+            self._told(message.event)
 
-    def ran(self, event: BatchRan, outputs: memoryview) -> None:
+    def _ran(self, event: BatchRan, outputs: memoryview) -> None:
         layout = self._sent.pop(event.number, None)
         if layout is None:
             return

@@ -6,7 +6,7 @@ import ssl
 import time
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -30,7 +30,11 @@ from proteus_cli.serving.devices.remote.messages import (
     FromAgent,
     FromDevice,
     Hello,
+    Inquiry,
     Inventory,
+    Measure,
+    Measured,
+    Measuring,
     ModelState,
     Ping,
     Pong,
@@ -85,6 +89,8 @@ class AgentSession:
         self._executors: dict[int, RemoteExecutor] = {}
         self._uploads = Uploads(self.send)
         self._round_trips_s: deque[float] = deque(maxlen=_ROUND_TRIPS)
+        self._say: Callable[[str], object] = lambda _: None
+        self._measured: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         channel.owner = self
 
     @property
@@ -108,6 +114,15 @@ class AgentSession:
         """The digest of a model, once the agent has it; `EngineError` where it can't be sent."""
         return self._uploads.send(model)
 
+    async def measure(self, command: Measure, say: Callable[[str], object]) -> bytes:
+        """The profiles, as JSON, of devices that are not open; ``say`` is told how far it is. One at a time.
+
+        Raises what the agent raises, `HostLost`.
+        """
+        self._measured, self._say = asyncio.get_running_loop().create_future(), say
+        self.send(command)
+        return await self._measured
+
     def forget(self, opening: int) -> None:
         """Nothing is to be told to the executor of this number any more."""
         self._executors.pop(opening, None)
@@ -129,20 +144,21 @@ class AgentSession:
 
     def received(self, message: FromAgent, behind: memoryview) -> None:
         match message:
-            case BatchRan(opening=opening):
-                if opening in self._executors:
-                    self._executors[opening].ran(message, behind)
-            case FromDevice(opening=opening):
-                if opening in self._executors:
-                    self._executors[opening].told(message)
+            case BatchRan() | FromDevice():
+                if message.opening in self._executors:
+                    self._executors[message.opening].told(message, behind)
             case Beat():
                 pass
             case Pong(sent_s=sent_s):
                 self._round_trips_s.append(time.monotonic() - sent_s)
             case ModelState():
                 self._uploads.state(message)
-            case Refused(error=error):
-                self.ended(error.message)
+            case Measuring(line=line):
+                self._say(line)
+            case Measured(error=error):
+                settle(self._measured, bytes(behind) if error is None else error.error())
+            case Refused(error=refusal):
+                self.ended(refusal.message)
             case Welcome():
                 self.ended("it says what it has said before")
 
@@ -156,6 +172,7 @@ class AgentSession:
         self.loss = HostLost(f"host {self._address} is lost: {reason}")
         if lost:
             log.error("%s", self.loss, extra=fields(host=self._address.name, devices=len(lost), reason=reason))
+        settle(self._measured, self.loss)
         for executor in lost.values():
             executor.lost(self.loss)
 
@@ -183,27 +200,43 @@ class _Greeting:
 
 
 async def connect(address: AgentAddress, server: str, epoch: int) -> AgentSession:
-    """A session with an agent. Raises `DeviceUnavailable` where it refuses the server, `OSError` where it is not there.
+    """A session with an agent; ``server`` and ``epoch`` as in `Hello`. Raises as `_greeted` does."""
+    channel, inventory = await _greeted(address, Hello(PROTOCOL, __version__, server, epoch))
+    return AgentSession(address, channel, inventory)
 
-    ``server`` and ``epoch`` as in `Hello`.
+
+async def ask(address: AgentAddress) -> Inventory:
+    """What an agent has, whether it serves or not. Raises as `_greeted` does."""
+    channel, inventory = await _greeted(address, Inquiry(PROTOCOL, __version__))
+    channel.close()
+    return inventory
+
+
+async def _greeted(address: AgentAddress, hello: Hello | Inquiry) -> tuple[FrameChannel[FromAgent], Inventory]:
+    """A channel to an agent that has answered.
+
+    Raises `DeviceUnavailable` where the agent refuses, `OSError` where it is not there.
     """
     channel: FrameChannel[FromAgent] = FrameChannel(FROM_AGENT, FrameReader())
     channel.owner = greeting = _Greeting()
+    is_welcome = False
     try:
         async with asyncio.timeout(CONNECT_S):
             loop = asyncio.get_running_loop()
             await loop.create_connection(lambda: channel, address.host, address.port, ssl=address.tls)
-        channel.send(Hello(PROTOCOL, __version__, server, epoch))
+        channel.send(hello)
         async with asyncio.timeout(CONNECT_S):
-            return AgentSession(address, channel, await greeting.answer)
+            inventory = await greeting.answer
+        is_welcome = True
     except ssl.SSLCertVerificationError as error:
         raise DeviceUnavailable(
             f"The agent of host {address} has another key than this server.",
             hint="copy one file of `proteus cluster key` to both machines",
         ) from error
     finally:
-        if channel.owner is greeting:
+        if not is_welcome:
             channel.close()
+    return channel, inventory
 
 
 class AgentLink:

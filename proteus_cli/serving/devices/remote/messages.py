@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog import Family, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.serving.devices.process.commanding import SentCommand
 from proteus_cli.serving.devices.process.messages import (
@@ -22,7 +22,7 @@ from proteus_cli.serving.devices.process.messages import (
 )
 
 PROTOCOL = 1
-"""The version of all messages but `Hello` and `Refused`, which no version changes. Both ends must have the same."""
+"""Both ends must have the same version of all messages but `Hello`, `Inquiry` and `Refused`, which never change."""
 
 MAX_FIRST_BYTES = 4096
 """Of the first message of a connection, which has nothing behind it."""
@@ -34,12 +34,14 @@ PIECE_BYTES = 2**20
 class Inventory(msgspec.Struct, frozen=True):
     """What an agent has: its devices, by the ids that they have there, and its versions by name.
 
-    ``free_bytes`` is the free memory of the machine; 0 where it is unknown.
+    ``free_bytes`` is the free memory of the machine; 0 where it is unknown. ``server`` is the address of the server
+    that it serves now; empty without one.
     """
 
     devices: tuple[Device, ...]
     versions: Mapping[str, str]
     free_bytes: int
+    server: str = ""
 
 
 # --- to an agent
@@ -52,6 +54,13 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=True):
     version: str
     server: str
     epoch: int
+
+
+class Inquiry(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A first message that only asks for the inventory, also while the agent serves. The agent then disconnects."""
+
+    protocol: int
+    version: str
 
 
 class OpenDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -97,6 +106,28 @@ class ModelPiece(msgspec.Struct, frozen=True, array_like=True, tag=True):
     offset: int
 
 
+class MeasureOptions(msgspec.Struct, frozen=True):
+    """The options of `proteus profile` that an agent measures with; ``devices`` as in its `--device`."""
+
+    devices: str
+    budget_s: float | None
+    max_batch: int
+    max_slots: int
+    accepts_noise: bool
+    as_type: str | None
+    force: bool
+
+
+class Measure(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Measure families on devices that are not open; answered by `Measured`.
+
+    ``onnx`` of each variant, and ``eval`` of a family, are digests of files that the agent has.
+    """
+
+    families: tuple[Family, ...]
+    options: MeasureOptions
+
+
 class Ping(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The answer is `Pong`."""
 
@@ -107,7 +138,7 @@ class Ping(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The answer to `Hello`."""
+    """The answer to `Hello` and `Inquiry`."""
 
     inventory: Inventory
 
@@ -149,6 +180,18 @@ class ModelState(msgspec.Struct, frozen=True, array_like=True, tag=True):
     error: SentError | None = None
 
 
+class Measuring(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A line about a measurement that goes on, for people."""
+
+    line: str
+
+
+class Measured(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The profiles, as JSON, are behind this, unless there is an ``error``."""
+
+    error: SentError | None = None
+
+
 class Beat(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Sent at a fixed interval: the agent is alive."""
 
@@ -157,10 +200,10 @@ class Pong(msgspec.Struct, frozen=True, array_like=True, tag=True):
     sent_s: float
 
 
-ToAgent = Hello | OpenDevice | ToDevice | AbandonDevice | RunBatch | OfferModel | ModelPiece | Ping
-FromAgent = Welcome | Refused | FromDevice | BatchRan | ModelState | Beat | Pong
+ToAgent = Hello | Inquiry | OpenDevice | ToDevice | AbandonDevice | RunBatch | OfferModel | ModelPiece | Measure | Ping
+FromAgent = Welcome | Refused | FromDevice | BatchRan | ModelState | Measuring | Measured | Beat | Pong
 
 
-FIRST_TO_AGENT: "msgspec.msgpack.Decoder[Hello]" = msgspec.msgpack.Decoder(Hello)
+FIRST_TO_AGENT: "msgspec.msgpack.Decoder[Hello | Inquiry]" = msgspec.msgpack.Decoder(Hello | Inquiry)
 TO_AGENT: "msgspec.msgpack.Decoder[ToAgent]" = msgspec.msgpack.Decoder(ToAgent, dec_hook=decoded)
 FROM_AGENT: "msgspec.msgpack.Decoder[FromAgent]" = msgspec.msgpack.Decoder(FromAgent, dec_hook=decoded)
