@@ -87,7 +87,7 @@ class FrameReader:
             if message_bytes > self._max_message_bytes or behind_bytes > self._max_behind_bytes:
                 raise UnreadableFrame(f"a frame of {message_bytes:,} and {behind_bytes:,} bytes is larger than allowed")
             needed += message_bytes + (behind_bytes if behind_bytes <= _JOINED_BYTES else 0)
-        if len(received) < max(needed, _PREFIX.size + 1):
+        if len(received) < needed:
             self._make_room(needed)
             return None
         first = _PREFIX.size + message_bytes
