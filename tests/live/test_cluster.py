@@ -93,7 +93,7 @@ def test_a_stopped_agent_is_lost_and_is_back_when_it_goes_on(made: Tiny) -> None
         with asking(live, {"shapes": RATE_QPS}, one_row) as steady:
             os.kill(running["b"].pid, signal.SIGSTOP)
             live.until(breaker_is("b/cpu0", "open"))
-            assert "nothing came from it for 300 ms" in live.log.read_text()
+            assert "nothing came from it for 500 ms" in live.log.read_text()
             os.kill(running["b"].pid, signal.SIGCONT)
             live.until(breaker_is("b/cpu0", "closed"))
         stopped_well(live, tally_of(steady), running)
@@ -178,7 +178,7 @@ def test_a_cut_connection_is_made_again_and_strangers_at_the_port_disturb_nobody
                 live.until(breaker_is("a/cpu0", "open"))
                 relay.is_cut = False
                 live.until(breaker_is("a/cpu0", "closed"))
-            assert live.status()["devices"]["b/cpu0"]["losses"] == 0
+            until(lambda: running["b"].log.count("was no server's") == 3, "what strangers were")
             stopped_well(live, tally_of(steady), running)
         relay.close()
 

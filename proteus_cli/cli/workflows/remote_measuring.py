@@ -20,6 +20,9 @@ from proteus_cli.serving.lifecycle import running
 from proteus_cli.store import Workspace, write_json
 from proteus_cli.units import format_duration
 
+MAX_SILENT = 100
+"""`BEAT_S` each: measuring keeps a host busy, and nobody waits for what it serves."""
+
 
 def measured_by_agents(workspace: Workspace, hosts: Path, options: MeasureOptions) -> list[Profile]:
     """Measure devices of the cluster, host by host, and write their profiles. The agents may not serve meanwhile.
@@ -60,7 +63,7 @@ async def _measured(workspace: Workspace, agent: AgentAddress, options: MeasureO
         session = await connect(agent, uuid.uuid4().hex, 1)
     except OSError as error:
         raise HostLost(f"host {agent} can't be reached: {str(error) or 'no answer'}") from error
-    async with running(session.watch()):
+    async with running(session.watch(MAX_SILENT)):
         try:
             families = [await _sent(workspace, family, session) for family in workspace.catalog().families]
             command = Measure(tuple(families), options)

@@ -284,17 +284,17 @@ def test_an_agent_that_falls_silent_loses_all_devices_of_its_host_at_once_with_o
             for device in devices:
                 await remote_device(link, lambda loss: lost.append(str(loss)), device).opened()
             assert agent.agent.session is not None
-            assert link._session is not None
+            assert link.session is not None
             for task in agent.agent.session._tasks:
                 task.cancel()  # no beats
-            monkeypatch.setattr(link._session, "send", lambda *_: None)  # no pings, which would be answered
+            monkeypatch.setattr(link.session, "send", lambda *_: None)  # no pings, which would be answered
             began_s = time.monotonic()
             await until(lambda: lost)
             assert time.monotonic() - began_s < 5.0
             assert len(lost) == 2
             assert len(set(lost)) == 1
-            assert "nothing came from it for 300 ms" in lost[0]
-            await until(lambda: link._session is not None)  # connected again
+            assert "nothing came from it for 500 ms" in lost[0]
+            await until(lambda: link.session is not None)  # connected again
 
     run(test)
     assert len([record for record in caplog.records if "is lost" in record.getMessage()]) == 1
@@ -303,11 +303,11 @@ def test_an_agent_that_falls_silent_loses_all_devices_of_its_host_at_once_with_o
 def test_a_server_whose_event_loop_is_held_up_keeps_its_hosts(tmp_path: Path) -> None:
     async def test() -> None:
         async with running_agent(tmp_path) as agent, linked(agent.address) as link:
-            session = link._session
+            session = link.session
             for _ in range(4):
                 time.sleep(0.7)  # noqa: ASYNC251 - that is what is tested
                 await asyncio.sleep(0.15)
-            assert link._session is session
+            assert link.session is session
 
     run(test)
 
@@ -351,7 +351,7 @@ def test_a_host_that_is_not_there_has_lost_devices_until_it_is(tmp_path: Path) -
             absent.submit(BATCH, print)
         absent.close()
         async with running_agent(tmp_path, port=address.port):
-            await until(lambda: link._session is not None)
+            await until(lambda: link.session is not None)
             executor = remote_device(link)
             await executor.load(KEY, mlp(tmp_path / "m.onnx"), 4)
             other = msgspec.structs.replace(CPU, id="a/cpu0", name="another CPU")

@@ -193,10 +193,10 @@ def test_a_broken_upload_goes_on_where_it_was_with_the_next_connection(
 
             loop = asyncio.get_running_loop()
             monkeypatch.setattr(uploads, "_read", read_and_break)
-            first, model = link._session, mlp(tmp_path / "m.onnx", hidden=64)
+            first, model = link.session, mlp(tmp_path / "m.onnx", hidden=64)
             with pytest.raises(EngineError):
                 await remote_device(link).load(KEY, model, 4)
-            while link._session is None or link._session is first:
+            while link.session is None or link.session is first:
                 await asyncio.sleep(0.01)
             executor = remote_device(link)
             monkeypatch.setattr(uploads, "_read", read_and_note)

@@ -78,7 +78,8 @@ class FrameReader:
 
     def next(self) -> Frame | None:
         """The next frame, or None where it is not whole. Raises `UnreadableFrame`."""
-        if self._large is not None:
+        if self._start == self._end:  # as after most frames
+            self._start = self._end = 0
             return None
         received = self._received[self._start : self._end]
         needed, message_bytes, behind_bytes = _PREFIX.size, 0, 0

@@ -47,8 +47,12 @@ from proteus_cli.serving.logs import fields
 BEAT_S = 0.1
 """An agent sends something at least so often."""
 
-MAX_SILENT = 3
-"""A host is dead after so many looks, `BEAT_S` apart, without anything from it in between: 300 ms."""
+MAX_SILENT = 5
+"""A host is dead after so many looks, `BEAT_S` apart, without anything from it in between.
+
+That is 500 ms, as long as a batch may hang at least: a machine whose cores are all busy pauses for less
+(`python -m benchmarks.cluster`). An agent that ends is noticed at once, as its connection ends.
+"""
 
 PING_S = 1.0
 """Between two measurements of the round trip; the agent hears of the server so often, too."""
@@ -94,6 +98,11 @@ class AgentSession:
         channel.owner = self
 
     @property
+    def bytes_received(self) -> int:
+        """Grows with whatever comes from the agent."""
+        return self._channel.bytes_received
+
+    @property
     def round_trip_s(self) -> float:
         """The shortest of the last round trips: a long one tells of an event loop that was late."""
         return min(self._round_trips_s, default=0.0)
@@ -127,18 +136,18 @@ class AgentSession:
         """Nothing is to be told to the executor of this number any more."""
         self._executors.pop(opening, None)
 
-    async def watch(self) -> None:
+    async def watch(self, max_silent: int = MAX_SILENT) -> None:
         """Look for signs of life, and measure round trips, until the session ends."""
-        seen, silent, looks = self._channel.bytes_received, 0, 0
+        seen, silent, looks = self.bytes_received, 0, 0
         while not self.has_ended.is_set():
             if looks % round(PING_S / BEAT_S) == 0:
                 self.send(Ping(time.monotonic()))
             looks += 1
             await asyncio.sleep(BEAT_S)
-            silent = 0 if self._channel.bytes_received != seen else silent + 1
-            seen = self._channel.bytes_received
-            if silent >= MAX_SILENT:
-                self.ended(f"nothing came from it for {MAX_SILENT * BEAT_S * 1e3:.0f} ms")
+            silent = 0 if self.bytes_received != seen else silent + 1
+            seen = self.bytes_received
+            if silent >= max_silent:
+                self.ended(f"nothing came from it for {max_silent * BEAT_S * 1e3:.0f} ms")
 
     # --- the channel's owner
 
@@ -244,7 +253,7 @@ class AgentLink:
 
     def __init__(self, address: AgentAddress) -> None:
         self.address = address
-        self._session: AgentSession | None = None
+        self.session: AgentSession | None = None
         self._server, self._epochs = uuid.uuid4().hex, count(1)
         self._why: ProteusError = HostLost(f"host {address} is not connected yet")
         self._tried = asyncio.Event()
@@ -257,13 +266,13 @@ class AgentLink:
         await self._tried.wait()
         if isinstance(self._why, DeviceUnavailable):
             raise self._why
-        return self._session.inventory if self._session is not None else None
+        return self.session.inventory if self.session is not None else None
 
     async def run(self) -> None:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                self._session = await connect(self.address, self._server, next(self._epochs))
+                self.session = await connect(self.address, self._server, next(self._epochs))
             except (OSError, DeviceUnavailable) as error:
                 self._failed(error)
                 await asyncio.sleep(pause_s)
@@ -273,22 +282,22 @@ class AgentLink:
             pause_s = FIRST_PAUSE_S
             self._tried.set()
             try:
-                await self._session.watch()
-                self._why = self._session.loss or self._why
+                await self.session.watch()
+                self._why = self.session.loss or self._why
             finally:
-                self._session.close()
-                self._session = None
+                self.session.close()
+                self.session = None
 
     def open_device(self, device: Device, slots: int, on_lost: OnLost) -> Executor:
         """Open a device of the host; ``device`` is the one that was measured. It is lost where it is not there now."""
         name = device.id.removeprefix(f"{self.address.name}/")
-        if self._session is None:
+        if self.session is None:
             return AbsentExecutor(device.id, self._why.message)
-        found = next((each for each in self._session.inventory.devices if each.id == name), None)
+        found = next((each for each in self.session.inventory.devices if each.id == name), None)
         if found is None or not found.is_like(device):
             what = "is not there any more" if found is None else f"is another one now: {found.name}"
             return AbsentExecutor(device.id, f"{device.id} {what}")
-        return self._session.open_device(name, slots, on_lost)
+        return self.session.open_device(name, slots, on_lost)
 
     def _failed(self, error: OSError | DeviceUnavailable) -> None:
         why: ProteusError
