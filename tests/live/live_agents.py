@@ -105,7 +105,7 @@ def write_hosts(root: Path, ports: Mapping[str, int], key: Path | None = None) -
 
 
 def add_remote_profiles(made: Tiny, hosts: str) -> None:
-    """Profiles of the first CPU of each host, as if measured there."""
+    """Profiles of the first CPU of each host, as if measured there, and of that of this machine."""
     add_profiles(made, ["cpu0"])
     measured, device = made.place.profile("cpu0"), discover(DeviceSettings())[0]
     for host in hosts:

@@ -8,14 +8,12 @@ from proteus_cli.cli import console
 from proteus_cli.cli.command import Command, Group
 from proteus_cli.cli.options import cluster as options
 
-app = typer.Typer(
-    cls=Group, rich_markup_mode=None, help="Make the key of a cluster of several machines.", no_args_is_help=True
-)
+app = typer.Typer(cls=Group, rich_markup_mode=None, help="Make the key of a cluster.", no_args_is_help=True)
 
 
 @app.callback()
 def cluster() -> None:
-    """Make the key of a cluster of several machines."""
+    """Make the key of a cluster."""
 
 
 @app.command(cls=Command)
