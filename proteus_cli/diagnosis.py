@@ -36,7 +36,14 @@ NEEDED = (
     "prometheus_client",
 )
 _FOR_GPUS = "only for GPUs: pip install 'proteus-serving[tensorrt]'"
-OPTIONAL = {"tensorrt": _FOR_GPUS, "pycuda": _FOR_GPUS, "pynvml": _FOR_GPUS, "uvloop": "pip install uvloop"}
+_FOR_MODELS = "only to derive variants, and for `[family.input]`: pip install 'proteus-serving[derive]'"
+OPTIONAL = {
+    "onnx": _FOR_MODELS,
+    "tensorrt": _FOR_GPUS,
+    "pycuda": _FOR_GPUS,
+    "pynvml": _FOR_GPUS,
+    "uvloop": "pip install uvloop",
+}
 DISTRIBUTIONS = {"pynvml": "nvidia-ml-py"}
 """The distribution of a module, if its name is another."""
 

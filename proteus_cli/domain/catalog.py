@@ -191,6 +191,11 @@ class Catalog(Value, frozen=True):
             raise UsageError(f"Several families have a variant `{name}`.", hint=f"name one of: {each}")
         return found[0]
 
+    def label(self, key: VariantKey) -> str:
+        """What messages call a variant: its name, or FAMILY/NAME where several families have one of that name."""
+        alike = sum(variant.name == key.variant for _, variant in self.variants)
+        return key.variant if alike == 1 else f"{key.family}/{key.variant}"
+
     def with_variants(self, family: Family, after: str, added: Sequence[Variant]) -> "Catalog":
         """With more variants of a family, behind the one named ``after``."""
         place = [variant.name for variant in family.variants].index(after) + 1

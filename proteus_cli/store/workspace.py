@@ -93,7 +93,10 @@ class Workspace:
 
     def catalog(self) -> Catalog:
         """Read ``engines/catalog.toml``. Raises `ArtefactError`."""
-        hint = "run `proteus init` to make a workspace, or name one with `--workspace`"
+        hint = (
+            "run `proteus catalog add FAMILY MODEL.onnx` for a model of your own, or `proteus init` for the sample "
+            "models; or name a workspace with `--workspace`"
+        )
         return parse_catalog(read_bytes(self.catalog_path, CATALOG, hint=hint), self.catalog_path)
 
     def model_path(self, onnx: str) -> Path:

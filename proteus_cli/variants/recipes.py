@@ -52,7 +52,7 @@ def recipes(model: Path, loaded: Path, wanted: Wanted, rows: NamedArrays | None)
                 hint="`--calibration rows.npz` names rows like those of the eval split, but others",
             )
         kind = "static: activations by calibration rows" if static else "dynamic: activations by batch"
-        yield Recipe("int8", f"INT8, {kind}", lambda: to_int8(model, own_rows() if static else None))
+        yield Recipe("int8", f"INT8, {kind}", lambda: to_int8(onnx, model, own_rows() if static else None))
     if wanted.fp16:
         yield Recipe("fp16", "FP16", lambda: to_fp16(onnx, model))
     for size in wanted.sizes:

@@ -65,6 +65,19 @@ def test_what_is_faster_is_kept_and_what_is_slower_is_not(images: Path) -> None:
     }
 
 
+def test_a_great_loss_of_accuracy_is_said_in_a_warning(images: Path) -> None:
+    """A scale that is far too large makes all scores of the images in 8 bits alike."""
+    rows = np.random.default_rng(0).random((8, 3, SIZE, SIZE)).astype(np.float32)
+    rows[0] *= 1e6
+    np.savez(images / "wild.npz", image=rows)
+    ended = proteus(*derive(images, "thing", "--int8", "--calibration", images / "wild.npz", "--keep-all"))
+    lost = 100 * (1 - Workspace(images).catalog().family("things").variant("thing-int8").accuracy)
+    assert f"warning: thing-int8 is {lost:.1f} points less accurate than thing on cpu0: ≈" in ended.stderr
+    assert "an eval split (`eval` in engines/catalog.toml) tells the true one" in ended.stderr
+    quiet = proteus(*derive(images, "thing", "--fp16", "--calibration", images / "rows.npz", "--keep-all"))
+    assert "points less accurate" not in quiet.stderr
+
+
 def test_where_nothing_is_kept_nothing_changes_and_that_is_said(images: Path) -> None:
     before = files(images)
     ended = proteus(*derive(images, "thing", "--sizes", str(LARGER), "--calibration", images / "rows.npz"))

@@ -2,7 +2,7 @@ import msgspec
 import pytest
 from builders import make_catalog, make_family
 
-from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.errors import UsageError
 
 SMALL = Variant("a-s", 0.8, "a-s.onnx")
@@ -79,6 +79,15 @@ def test_the_same_variant_name_in_two_families_is_fine() -> None:
     assert catalog.names == ("a", "b")
     assert catalog.slo_s() == pytest.approx({"a": 0.1, "b": 1.0})
     assert catalog.family("b").variant("small").accuracy == 0.7
+
+
+def test_messages_name_the_family_of_variants_that_are_named_alike() -> None:
+    """`find` takes what they say."""
+    both = (SMALL, Variant("a-l", 0.9, "a-l.onnx"))
+    catalog = Catalog(1, (Family("a", "50ms", both), Family("b", "50ms", (SMALL,))))
+    labels = [catalog.label(VariantKey(family.name, variant.name)) for family, variant in catalog.variants]
+    assert labels == ["a/a-s", "a-l", "b/a-s"]
+    assert [catalog.find(label) for label in labels] == list(catalog.variants)
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:

@@ -9,6 +9,9 @@ from proteus_cli.units import format_accuracy, format_size
 from proteus_cli.variants.adding import Addition
 from proteus_cli.variants.deriving import Derivation
 
+LOUD_LOSS = 0.05
+"""Of accuracy: what loses more is named in a warning. INT8 costs the models of the sample zoo half a point at most."""
+
 
 def addition_lines(made: Addition) -> Iterator[str]:
     """A line for each variant, then what all of the family take and give."""
@@ -47,3 +50,25 @@ def derivation_lines(made: Derivation) -> Iterator[str]:
         yield "wrote engines/catalog.toml; next: proteus profile, proteus plan"
     else:
         yield "nothing was kept: the catalog is as it was"
+
+
+def loss_warnings(made: Derivation) -> Iterator[str]:
+    """A warning for each variant that is kept and lost more than `LOUD_LOSS` of accuracy, with what may help."""
+    for each in made.derived:
+        losses = {device: made.devices[device].accuracy - found.accuracy for device, found in each.devices.items()}
+        device = max(losses, key=lambda name: losses[name])
+        if not each.kept or losses[device] <= LOUD_LOSS:
+            continue
+        own, parent = each.devices[device], made.devices[device]
+        now = format_accuracy(own.accuracy, estimated=own.estimated)
+        before = format_accuracy(parent.accuracy, estimated=parent.estimated)
+        yield (
+            f"{each.variant} is {100 * losses[device]:.1f} points less accurate than {made.variant} on {device}: {now} "
+            f"against {before}. Plans use it where demand leaves them no better one. {_ADVICE[own.estimated]}"
+        )
+
+
+_ADVICE = {
+    True: "The loss is an estimate: an eval split (`eval` in engines/catalog.toml) tells the true one",
+    False: "Other rows to calibrate on, or sizes nearer to its own, may lose less",
+}

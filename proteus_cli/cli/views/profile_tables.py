@@ -54,7 +54,7 @@ def _variants_table(profiles: Sequence[Profile], catalog: Catalog) -> Table:
     for profile in profiles:
         for variant in (v for v in profile.variants if v.family in catalog.names and v.points):
             numbers = _numbers(profile, variant, catalog.family(variant.family))
-            rows.add_row(profile.device.id, variant.variant, *numbers)
+            rows.add_row(profile.device.id, catalog.label(variant.key), *numbers)
     return rows
 
 
@@ -82,7 +82,7 @@ def _slots(profile: Profile, catalog: Catalog) -> Iterator[RenderableType]:
             by_slots = {each.slots: each for each in points_of_batch(variant, point.batch)}
             served = by_slots.get(profile.slots, point)
             rows.add_row(
-                variant.variant,
+                catalog.label(variant.key),
                 str(point.batch),
                 format_duration(point.mean_s),
                 UNKNOWN if point.compute_s is None else format_duration(point.compute_s),
