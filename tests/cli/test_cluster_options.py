@@ -22,7 +22,7 @@ def listed(directory: Path, text: str) -> Path:
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("10.0.0.2:7000", ("10.0.0.2", 7000)), ("[::1]:80", ("::1", 80)), ("box:65535", ("box", 65535)), ("h:0", ("h", 0))],
+    [("10.0.0.2:7000", ("10.0.0.2", 7000)), ("[::1]:80", ("::1", 80)), ("b:65535", ("b", 65535)), ("h:0", ("h", 0))],
 )  # fmt: skip
 def test_an_address_has_a_host_and_a_port(text: str, found: tuple[str, int]) -> None:
     assert split_address(text) == found
