@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -22,6 +22,16 @@ class VariantKey(NamedTuple):
 
     family: str
     variant: str
+
+
+def variant_labels(keys: Iterable[VariantKey]) -> dict[VariantKey, str]:
+    """The name of each variant for people: with its family where another family has a variant of that name.
+
+    ``"digits-l"``, but ``"faces/large"`` beside ``"plates/large"``.
+    """
+    keys = set(keys)
+    count = Counter(key.variant for key in keys)
+    return {key: key.variant if count[key.variant] == 1 else f"{key.family}/{key.variant}" for key in keys}
 
 
 class Variant(Value, frozen=True):
@@ -192,9 +202,8 @@ class Catalog(Value, frozen=True):
         return found[0]
 
     def label(self, key: VariantKey) -> str:
-        """What messages call a variant: its name, or FAMILY/NAME where several families have one of that name."""
-        alike = sum(variant.name == key.variant for _, variant in self.variants)
-        return key.variant if alike == 1 else f"{key.family}/{key.variant}"
+        """What messages call a variant, beside all of the catalog: one of `variant_labels`."""
+        return variant_labels([key, *(VariantKey(family.name, variant.name) for family, variant in self.variants)])[key]
 
     def with_variants(self, family: Family, after: str, added: Sequence[Variant]) -> "Catalog":
         """With more variants of a family, behind the one named ``after``."""

@@ -32,6 +32,7 @@ from proteus_cli.profiling.measure import (
 from proteus_cli.profiling.noise import noise_frac, observing
 from proteus_cli.profiling.power import MIN_S, measuring_power
 from proteus_cli.profiling.slots import best_slots, is_settled, missing_points, points_of_batch, useful_slots
+from proteus_cli.units import counted
 
 MAX_REPEATS = 2
 """Of a noisy cell. What disturbs it longer than that is for the next `proteus profile`, which measures it again."""
@@ -251,7 +252,7 @@ class Sweep:
                 return
             self.measured += 1
             self._save()
-            yield self._progress(f"{job.variant.name}, batch {batch}, {count} slots")
+            yield self._progress(f"{job.variant.name}, batch {batch}, {counted(count, 'slot')}")
 
     def _require_same_tensors(self, job: MeasurementJob, signature: Signature) -> None:
         """Compare the variants that were loaded in this sweep; the server compares all of them."""

@@ -25,7 +25,7 @@ from proteus_cli.reporting.comparison import (
     run_subject,
 )
 from proteus_cli.reporting.timeline import merge_windows, violation_frac, window_width_s
-from proteus_cli.units import UNKNOWN, format_bar, or_unknown
+from proteus_cli.units import UNKNOWN, counted, format_bar, or_unknown
 
 _MAX_ROWS = 12
 _MAX_COLUMNS = 8
@@ -42,7 +42,7 @@ def comparison_table(reports: Sequence[Report]) -> RenderableType:
     outcomes = outcome_rows(reports)
     requests, *others = outcomes
     is_same = len(set(requests.cells)) == 1
-    title = f"{run_subject(reports)} · {requests.cells[0]} requests" if is_same else run_subject(reports)
+    title = f"{run_subject(reports)} · {counted(reports[0].requests, 'request')}" if is_same else run_subject(reports)
     return Group(
         _titled(title, _in_rows(reports, others if is_same else outcomes)),
         "",
@@ -79,7 +79,11 @@ def attainment_table(reports: Sequence[Report]) -> RenderableType:
     for family in shown[:_MAX_ROWS]:
         cells = (or_unknown(run.get(family), _in_time) for run in runs)
         table.add_row(Text(family), format_target(targets[family]), *cells)
-    others = [f"and {len(shown) - _MAX_ROWS:,} families that used less"] if len(shown) > _MAX_ROWS else []
+    others = (
+        [f"and {counted(len(shown) - _MAX_ROWS, 'family', 'families')} that used less"]
+        if len(shown) > _MAX_ROWS
+        else []
+    )
     return _titled("attainment", table, *others, _ATTAINMENT)
 
 

@@ -165,6 +165,12 @@ def test_with_labels_accuracies_are_measured(tiny: Tiny) -> None:
     assert (variant.accuracy, variant.estimated) == (after["accuracy"], False)
 
 
+def test_estimates_are_explained_only_where_there_are_some(tiny: Tiny) -> None:
+    mlp(tiny.model("shapes-m"), hidden=64)
+    save_eval(tiny.root / "engines" / "models" / "shapes" / "eval.npz", rows=32, right=24)
+    assert "≈" not in proteus(*derive(tiny.root, "shapes-m", "--fp16", "--keep-all")).stdout
+
+
 def test_a_dry_run_only_says_what_would_be_made(images: Path) -> None:
     before = files(images)
     call = derive(images, "thing", "--int8", "--sizes", "16", "--calibration", images / "rows.npz", "--dry-run")
@@ -195,7 +201,7 @@ def test_convolutions_need_rows_to_calibrate_on(tmp_path: Path) -> None:
     shared = tmp_path / "rows.npz"
     np.savez(shared, x=np.concatenate([rows[:3], rows[:5] + 1]))
     message = refused(ws, "thing", "--int8", "--calibration", shared)
-    assert message == f"`{shared}` has 3 rows that are in the eval split, too."
+    assert message == f"`{shared}` shares 3 rows with the eval split."
 
 
 @pytest.mark.parametrize(

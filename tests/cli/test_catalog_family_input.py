@@ -65,9 +65,9 @@ def test_engines_are_listed_without_a_file_and_prepared_models_that_are_no_longe
     current.write_text(CATALOG.replace("10, 10", "12, 12"))
     used = place.loaded_paths()
     before = sorted(directory.iterdir())
-    assert "would remove 1 prepared models" in proteus("engines", "prune", "--dry-run", "-w", root).stderr
+    assert "would remove 1 prepared model" in proteus("engines", "prune", "--dry-run", "-w", root).stderr
     assert sorted(directory.iterdir()) == before
-    assert "removed 1 prepared models" in proteus("engines", "prune", "-w", root).stderr
+    assert "removed 1 prepared model" in proteus("engines", "prune", "-w", root).stderr
     assert sorted(directory.iterdir()) == sorted([mine, *used.values()])
     assert not set(old.values()) & set(used.values())
 

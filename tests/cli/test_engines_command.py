@@ -118,7 +118,7 @@ def test_engines_that_are_sound_are_verified(tiny: Tiny) -> None:
     add_engine(tiny)
     add_engine(tiny, OTHER)
     ended = proteus("engines", "verify", "-w", tiny.root)
-    assert (ended.code, ended.stdout, ended.stderr) == (0, "", "2 engines, none of them stale\n")
+    assert (ended.code, ended.stdout, ended.stderr) == (0, "", "2 engines, none stale\n")
 
 
 def test_verifying_fails_where_one_is_stale_and_says_which_and_why(tiny: Tiny) -> None:
@@ -126,7 +126,7 @@ def test_verifying_fails_where_one_is_stale_and_says_which_and_why(tiny: Tiny) -
     add_engine(tiny, OTHER).plan.write_bytes(b"")
     ended = proteus("engines", "verify", "--json", "-w", tiny.root)
     assert ended.code == 1
-    assert "1 of 2 engines are stale: shapes/shapes-m for tesla-t4: the plan is not the one" in ended.stderr
+    assert "1 of 2 engines stale: shapes/shapes-m for tesla-t4: the plan is not the one" in ended.stderr
     assert "hint: " in ended.stderr
     (wrong,) = msgspec.json.decode(ended.stdout)
     assert (wrong["name"], wrong["state"]) == ("shapes/shapes-m", "stale")
@@ -160,7 +160,7 @@ def test_a_dry_run_removes_nothing(tiny: Tiny) -> None:
     before = files(tiny.root)
     ended = proteus("engines", "prune", "--dry-run", "-w", tiny.root)
     assert ended.code == 0
-    assert "would remove 1 engines" in ended.stderr
+    assert "would remove 1 engine" in ended.stderr
     assert files(tiny.root) == before
 
 

@@ -41,7 +41,7 @@ def profiled(tiny: Tiny, *arguments: str) -> Ended:
 
 def measured_cells(stderr: str) -> int:
     """How many cells the command says that it measured."""
-    match = re.search(r"measured (\d+) cells", stderr)
+    match = re.search(r"measured (\d+) cells?", stderr)
     assert match is not None, stderr
     return int(match[1])
 

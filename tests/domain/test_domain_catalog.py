@@ -2,7 +2,7 @@ import msgspec
 import pytest
 from builders import make_catalog, make_family
 
-from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey, variant_labels
 from proteus_cli.errors import UsageError
 
 SMALL = Variant("a-s", 0.8, "a-s.onnx")
@@ -134,3 +134,8 @@ def test_a_large_catalog_is_checked_in_proportion_to_its_size() -> None:
     names = [Counting(f"v{number}") for number in range(2_000)]
     Family("a", "50ms", tuple(Variant(name, 0.8) for name in names))
     assert Counting.comparisons < 10 * len(names)
+
+
+def test_a_variant_is_named_with_its_family_where_another_family_has_one_of_that_name() -> None:
+    keys = [VariantKey("faces", "large"), VariantKey("plates", "large"), VariantKey("plates", "own")]
+    assert variant_labels(keys * 2) == dict(zip(keys, ["faces/large", "plates/large", "own"], strict=True))

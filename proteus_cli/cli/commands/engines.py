@@ -46,16 +46,17 @@ def verify(*, workspace_dir: common.Workspace = common.WORKSPACE, json: common.J
     """Compare each engine with its record and its model. Exits with code 1 if one is stale, and says why."""
     from proteus_cli.backends.tensorrt.inventory import list_engines
     from proteus_cli.store import Workspace
+    from proteus_cli.units import counted
 
     found = list_engines(Workspace(workspace_dir))
     _show([engine for engine in found if engine.state != "current"], json=json)
     stale = [f"{engine.name} for {engine.device_type}: {engine.why}" for engine in found if engine.state == "stale"]
     if stale:
         raise EngineError(
-            f"{len(stale)} of {len(found)} engines are stale: {'; '.join(stale)}.",
+            f"{len(stale)} of {counted(len(found), 'engine')} stale: {'; '.join(stale)}.",
             hint="they are built again when they are needed; `proteus engines prune` removes them",
         )
-    console.say(f"{len(found)} engines, none of them stale")
+    console.say(f"{counted(len(found), 'engine')}, none stale")
 
 
 @app.command(cls=Command)
@@ -65,7 +66,7 @@ def prune(
     """Remove stale engines, orphans, the files of interrupted builds, and prepared models that are no longer used."""
     from proteus_cli.backends.tensorrt import inventory
     from proteus_cli.store import Workspace
-    from proteus_cli.units import format_size
+    from proteus_cli.units import counted, format_size
 
     workspace = Workspace(workspace_dir)
     removed = inventory.prune(workspace, dry_run=dry_run)
@@ -73,9 +74,9 @@ def prune(
     _show(removed, json=json)
     freed_bytes = sum(engine.record.plan_bytes for engine in removed if engine.record is not None)
     verb = "would remove" if dry_run else "removed"
-    console.say(f"{verb} {len(removed)} engines, {format_size(freed_bytes)}")
+    console.say(f"{verb} {counted(len(removed), 'engine')}, {format_size(freed_bytes)}")
     if prepared:
-        console.say(f"{verb} {prepared} prepared models, {format_size(prepared_bytes)}")
+        console.say(f"{verb} {counted(prepared, 'prepared model')}, {format_size(prepared_bytes)}")
 
 
 def _show(engines: "Sequence[ListedEngine]", *, json: bool) -> None:

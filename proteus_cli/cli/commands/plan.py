@@ -109,7 +109,7 @@ def diff(
     from proteus_cli.cli.views.plan_tables import changed, difference_tables
     from proteus_cli.domain.difference import difference
     from proteus_cli.store import Workspace
-    from proteus_cli.units import format_percent
+    from proteus_cli.units import counted, format_percent
 
     workspace = Workspace(workspace_dir)
     plans = workspace.plan(before), workspace.plan(after)
@@ -121,8 +121,7 @@ def diff(
     estimated = bool(plans[0].estimated), bool(plans[1].estimated)
     accuracy = changed(found.effective_accuracy, lambda value: f"{value:.4f}", estimated=estimated)
     relative = changed(found.relative_accuracy, format_percent, estimated=estimated)
-    loads = f"{found.swaps} load{'s' if found.swaps != 1 else ''}"
-    console.say(f"{loads}; effective accuracy {accuracy}, of the best {relative}")
+    console.say(f"{counted(found.swaps, 'load')}; effective accuracy {accuracy}, of the best {relative}")
     _say_what_is_estimated(dict.fromkeys(family for each in plans for family in each.estimated or ()))
 
 

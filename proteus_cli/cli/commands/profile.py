@@ -27,14 +27,14 @@ def profile(
     *,
     device: options.Device = "all",
     budget: options.Budget = None,
+    dry_run: options.DryRun = False,
+    force: options.Force = False,
     max_batch: options.MaxBatch = 64,
     max_slots: options.MaxSlots = 4,
     accept_noise: options.AcceptNoise = False,
     as_type: options.AsType = None,
-    dry_run: options.DryRun = False,
     from_csv: options.FromCsv = None,
     slo: options.Slo = None,
-    force: options.Force = False,
     to_csv: options.ToCsv = None,
     cluster: cluster_options.Cluster = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
@@ -95,7 +95,7 @@ def _list(work: "Iterable[DeviceWork]", budget_s: float | None, *, json: bool) -
     """Show what would be measured, and about how long that takes."""
     from proteus_cli.cli.views.profile_tables import jobs_table
     from proteus_cli.profiling.estimate import estimates, total_s
-    from proteus_cli.units import format_duration
+    from proteus_cli.units import counted, format_duration
 
     planned: list[dict[str, Any]] = []
     for each in work:
@@ -104,7 +104,7 @@ def _list(work: "Iterable[DeviceWork]", budget_s: float | None, *, json: bool) -
         planned.append({"device": device, "estimate_s": seconds, "cells": cells})
         if not json:
             console.show(jobs_table(device, found))
-            console.say(f"{device}: at most {len(cells)} cells, about {format_duration(seconds)}")
+            console.say(f"{device}: at most {counted(len(cells), 'cell')}, about {format_duration(seconds)}")
     if json:
         console.show_json(planned)
 
@@ -120,7 +120,7 @@ def _import(workspace: "Workspace", paths: "Sequence[Path]", slo: str | None, *,
     from proteus_cli.profiling.csv_files import parse_rows
     from proteus_cli.profiling.importing import import_rows, parse_slos
     from proteus_cli.profiling.merging import merged
-    from proteus_cli.units import format_percent
+    from proteus_cli.units import counted, format_percent
 
     slos = parse_slos(slo) if slo is not None else None
     texts = [_read(path) for path in paths]
@@ -128,7 +128,7 @@ def _import(workspace: "Workspace", paths: "Sequence[Path]", slo: str | None, *,
     done = import_rows(workspace, both.rows, slos, name=", ".join(name for _, name in texts), force=force)
     if both.shared:
         slower = f"slower by {format_percent(both.spread_frac)} at most"
-        console.say(f"{both.shared} cells stand in more than one file: the slower ones count, {slower}")
+        console.say(f"more than one file has {counted(both.shared, 'cell')}: the slower ones count, {slower}")
     for each in done:
         console.say(f"imported {each.device.type} → {workspace.profile_path(each.device.id)}")
     _show(done, workspace.catalog(), json=json)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from proteus_cli.cli.options import sections
 from proteus_cli.cli.options.names import environment
 
 Cluster = Annotated[
@@ -13,7 +14,7 @@ Cluster = Annotated[
         metavar="FILE",
         envvar=environment("cluster"),
         help="A hosts.toml: the hosts of a cluster, each with an agent.",
-        rich_help_panel="Devices",
+        rich_help_panel=sections.DEVICES,
     ),
 ]
 Listen = Annotated[
@@ -27,6 +28,7 @@ Key = Annotated[
         envvar=environment("key"),
         show_default="none: servers of this machine only",
         help="The cluster's key, which `proteus cluster key` makes.",
+        rich_help_panel=sections.SECURITY,
     ),
 ]
 AgentState = Annotated[

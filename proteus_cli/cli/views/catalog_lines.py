@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from proteus_cli.cli.views.table import name, number, table
-from proteus_cli.units import format_accuracy, format_size
+from proteus_cli.units import ESTIMATED, format_accuracy, format_size
 from proteus_cli.variants.adding import Addition
 from proteus_cli.variants.deriving import Derivation
 
@@ -27,14 +27,16 @@ def _tensors(tensors: dict[str, str]) -> str:
 
 def derivation_table(made: Derivation) -> Table:
     """A row for the parent and for each derived variant, on each device."""
-    rows = table(
-        name("variant"), name("device"), number("accuracy"), number("rate"), number("size"),
-        legend="rate: queries per second within the SLO\n≈: estimated",
-    )  # fmt: skip
-    for variant, size_bytes, devices in (
+    all_variants = [
         (made.variant, made.size_bytes, made.devices),
         *((each.variant, each.size_bytes, each.devices) for each in made.derived),
-    ):
+    ]
+    is_estimated = any(measured.estimated for _, _, devices in all_variants for measured in devices.values())
+    rows = table(
+        name("variant"), name("device"), number("accuracy"), number("rate"), number("size"),
+        legend="rate: queries per second within the SLO" + (f"\n{ESTIMATED}: estimated" if is_estimated else ""),
+    )  # fmt: skip
+    for variant, size_bytes, devices in all_variants:
         for device, measured in devices.items():
             accuracy = format_accuracy(measured.accuracy, estimated=measured.estimated)
             rows.add_row(variant, device, accuracy, f"{measured.qps:,.0f}", format_size(size_bytes))

@@ -11,7 +11,7 @@ from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.domain.rules import Rules
 from proteus_cli.profiling.estimate import JobEstimate
 from proteus_cli.profiling.slots import points_of_batch
-from proteus_cli.units import ESTIMATED, UNKNOWN, format_accuracy, format_duration
+from proteus_cli.units import ESTIMATED, UNKNOWN, counted, format_accuracy, format_duration
 
 NOISY = "~"
 
@@ -27,7 +27,7 @@ def jobs_table(device: str, found: Sequence[JobEstimate]) -> Table:
         useless = " ".join(map(str, each.useless)) or UNKNOWN
         known = len(job.known.points) if job.known is not None else 0
         noisy = f", {len(job.marked)} noisy" if job.marked else ""
-        rows.add_row(device, job.family.name, job.variant.name, batches, useless, f"{known} cells{noisy}")
+        rows.add_row(device, job.family.name, job.variant.name, batches, useless, f"{counted(known, 'cell')}{noisy}")
     return rows
 
 
@@ -75,7 +75,7 @@ def _marked(point: Point | None, text: str) -> str:
 def _slots(profile: Profile, catalog: Catalog) -> Iterator[RenderableType]:
     """Throughput by the number of batches on a device at once, and what is known only of GPUs."""
     most = max(point.slots for variant in profile.variants for point in variant.concurrent)
-    slots = ("1 slot", *(f"{count} slots" for count in range(2, most + 1)))
+    slots = [counted(count, "slot") for count in range(1, most + 1)]
     rows = table(text("variant"), *(number(name) for name in ("batch", "alone", "compute", *slots, "power", "energy")))
     for variant in (each for each in profile.variants if each.family in catalog.names):
         for point in variant.points:
@@ -90,7 +90,7 @@ def _slots(profile: Profile, catalog: Catalog) -> Iterator[RenderableType]:
                 UNKNOWN if served.power_w is None else f"{served.power_w:.0f} W",
                 UNKNOWN if served.energy_j is None else f"{served.energy_j:.3g} J",
             )
-    yield f"\n{profile.device.id} is served with {profile.slots} slot{'s' if profile.slots > 1 else ''}:"
+    yield f"\n{profile.device.id} is served with {counted(profile.slots, 'slot')}:"
     yield rows
     yield (
         "alone: mean of one batch at a time, with copies; compute: without them, by the device's clock\n"

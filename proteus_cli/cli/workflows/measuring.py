@@ -19,7 +19,7 @@ from proteus_cli.profiling.jobs import MeasurementJob, measurement_jobs
 from proteus_cli.profiling.sweep import Sweep, accuracy_warnings, share
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
-from proteus_cli.units import format_accuracy, format_percent
+from proteus_cli.units import counted, format_accuracy, format_percent
 
 ALL = "all"
 
@@ -118,7 +118,7 @@ def measured(workspace: Workspace, catalog: Catalog, work: DeviceWork, budget_s:
 def _say_what_was_measured(workspace: Workspace, catalog: Catalog, sweep: Sweep, *, accepts_noise: bool) -> None:
     """Say what was measured, which cells and accuracies are still missing, and which cells are to be repeated."""
     device = sweep.device.id
-    console.say(f"measured {sweep.measured} cells on {device} → {workspace.profile_path(device)}")
+    console.say(f"measured {counted(sweep.measured, 'cell')} on {device} → {workspace.profile_path(device)}")
     missing: dict[str, list[str]] = {}
     for cell in sweep.missing:
         missing.setdefault(catalog.label(VariantKey(cell.family, cell.variant)), []).append(str(cell.batch))
@@ -150,8 +150,9 @@ def _warn_of_noise(catalog: Catalog, profile: Profile) -> None:
     worst = format_percent(max(point.noise_frac for point in noisy))
     listed = "; ".join(f"{name} {' '.join(str(point.batch) for point in points)}" for name, points in cells.items())
     console.warn(
-        f"{len(noisy)} cells on {profile.device.id} are noisy, by up to {worst}: other programs used the device, or "
-        f"runs scatter ({listed}). Stop these programs, and run `proteus profile` again: it measures such cells anew"
+        f"noise of up to {worst} in {counted(len(noisy), 'cell')} on {profile.device.id}: other programs used the "
+        f"device, or runs scatter ({listed}). Stop these programs, and run `proteus profile` again: it measures such "
+        "cells anew"
     )
 
 
