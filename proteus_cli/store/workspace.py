@@ -1,9 +1,11 @@
 """A workspace: where its files are, and what they hold."""
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -56,10 +58,18 @@ class Workspace:
     """A directory with ``engines/``, ``profiles/`` and ``plans/``.
 
     What is written while serving goes to ``state`` instead, where that is given; the workspace may then be read-only.
+    Models that must be prepared go to ``scratch``, where that is given.
     """
 
     root: Path
     state: Path | None = None
+    scratch: Path | None = None
+
+    @contextmanager
+    def only_read(self) -> Iterator["Workspace"]:
+        """The workspace for what must leave no file: models that it prepares are removed at the end."""
+        with TemporaryDirectory(prefix="proteus-") as directory:
+            yield replace(self, scratch=Path(directory))
 
     @property
     def catalog_path(self) -> Path:
@@ -86,7 +96,8 @@ class Workspace:
     @property
     def prepared_dirs(self) -> tuple[Path, ...]:
         """Where models are that take their family's input, by content. Missing ones are made in the last."""
-        return tuple(place / "engines" / "prepared" for place in (self.root, self.state) if place is not None)
+        places = (self.root, self.state, self.scratch)
+        return tuple(place / "engines" / "prepared" for place in places if place is not None)
 
     def profile_path(self, device: str) -> Path:
         return self.profiles_dir / f"{device}.json"

@@ -64,5 +64,8 @@ def parse_sizes(text: str) -> tuple[int, ...]:
     words = [word.strip() for word in text.split(",")]
     sizes = [int(word) for word in words if word.isdecimal() and len(word) <= len(str(LARGEST_SIZE))]
     if len(set(sizes)) < len(words) or not all(0 < size <= LARGEST_SIZE for size in sizes):
-        raise UsageError(f"`{text}` is not a list of image sizes.", hint="write `--sizes 160,192`, each size once")
+        raise UsageError(
+            f"`{text}` is not a list of image sizes.",
+            hint=f"write `--sizes 160,192`: each size once, from 1 to {LARGEST_SIZE}",
+        )
     return tuple(sizes)

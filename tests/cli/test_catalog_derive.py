@@ -98,6 +98,20 @@ def test_the_rate_is_0_where_no_batch_is_within_the_slo(images: Path) -> None:
     assert (smaller["kept"], smaller["why"]) == (False, "too slow for the SLO")
 
 
+def test_each_step_is_shown_with_how_much_is_done(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proteus_cli.cli.console.PLAIN_LINE_EVERY_S", 0.0)
+    rows = images / "rows.npz"
+    ended = proteus(*derive(images, "thing", "--int8", "--sizes", "16", "--calibration", rows, "--device", "cpu0"))
+    shown = [line for line in ended.stderr.splitlines() if line.startswith("deriving from thing: ")]
+    assert [line.split(": ")[1] for line in shown] == [
+        "0% making thing-int8", "9% making thing-16",
+        "18% accuracy of thing on cpu0", "27% rate of thing on cpu0",
+        "36% accuracy of thing-int8 on cpu0", "45% rate of thing-int8 on cpu0",
+        "55% accuracy of thing-16 on cpu0", "64% rate of thing-16 on cpu0",
+        "73% rate of thing on cpu0", "82% rate of thing-int8 on cpu0", "91% rate of thing-16 on cpu0",
+    ]  # fmt: skip
+
+
 def test_all_is_kept_if_asked_for(images: Path) -> None:
     rows = images / "rows.npz"
     assert proteus(*derive(images, "thing", "--fp16", "--sizes", "256", "--calibration", rows, "--keep-all")).code == 0
@@ -207,7 +221,11 @@ def test_convolutions_need_rows_to_calibrate_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "problem"),
     [
-        ({"picture": np.zeros((8, 3, SIZE, SIZE))}, "image.npy"),
+        (
+            {"picture": np.zeros((8, 3, SIZE, SIZE)), "y": np.zeros(8)},
+            "it has no array `image`, but `picture`, `y`.",
+        ),
+        ({f"a{place}": np.zeros(1) for place in range(10)}, "but `a0`, `a1`, `a2`, `a3`, `a4`, `a5`, `a6`, `a7` and 2"),
         ({"image": np.zeros((8, 3, 9, 9))}, "it has shape (8, 3, 9, 9) for `image`; the model takes (8, 3, 64, 64)"),
     ],
 )
@@ -225,6 +243,7 @@ def test_calibration_rows_must_fit_the_model(images: Path, arrays: dict[str, np.
         ((), "Nothing to derive."),
         (("--sizes", "16,16"), "`16,16` is not a list of image sizes."),
         (("--sizes", "0"), "`0` is not a list of image sizes."),
+        (("--sizes", "999999"), "`999999` is not a list of image sizes."),
         (("--sizes", "big"), "`big` is not a list of image sizes."),
         (("--sizes", "64"), "`{model}` takes images of that size already: `image` is [3, 64, 64]."),
     ],
@@ -233,6 +252,11 @@ def test_wishes_that_make_no_sense_are_refused(images: Path, arguments: tuple[st
     model = images / "engines" / "models" / "things" / "thing.onnx"
     found = refused(images, "thing", *arguments, "--calibration", images / "rows.npz")
     assert found == message.format(model=model)
+
+
+def test_the_bound_of_sizes_is_named(images: Path) -> None:
+    ended = proteus(*derive(images, "thing", "--sizes", "8193", "--calibration", images / "rows.npz"))
+    assert "each size once, from 1 to 8192" in ended.stderr
 
 
 def test_only_images_can_be_resized(tiny: Tiny) -> None:

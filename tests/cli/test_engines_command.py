@@ -42,6 +42,17 @@ def test_engines_are_listed_with_what_they_were_built_from(tiny: Tiny) -> None:
     assert engine["record"]["key"]["tensorrt"] == "10.13.3.9"
 
 
+def test_engines_of_a_servers_state_are_named_by_their_place_there(tiny: Tiny, tmp_path: Path) -> None:
+    wanted = EngineRequest(TYPE, "shapes", CURRENT, make_key(store.model_digest(tiny.model(CURRENT))))
+    find_or_build(store.Workspace(tiny.root, tmp_path).built_dir, wanted, lambda _: b"plan", lambda _: None)
+    assert states(tiny) == {}
+    (engine,) = proteus("engines", "ls", "--json", "--state", tmp_path, "-w", tiny.root).document()
+    assert engine["directory"] == "engines/built/tesla-t4/shapes__shapes-s"
+    assert proteus("engines", "verify", "--state", tmp_path, "-w", tiny.root).code == 0
+    mlp(tiny.model(CURRENT), hidden=5)
+    assert "removed 1 engine" in proteus("engines", "prune", "--state", tmp_path, "-w", tiny.root).stderr
+
+
 def test_people_see_a_table(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     add_engine(tiny)

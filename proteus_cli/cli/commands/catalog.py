@@ -1,5 +1,6 @@
 """``proteus catalog``: change the catalog."""
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import typer
@@ -87,8 +88,9 @@ def derive(
     from proteus_cli.variants.recipes import Wanted, parse_sizes
 
     workspace = Workspace(workspace_dir)
-    parent = read_parent(workspace, variant, calibration, _backend(workspace))
-    recipes = parent.recipes(Wanted(int8, fp16, parse_sizes(sizes) if sizes is not None else ()))
+    with workspace.only_read() if dry_run else nullcontext(workspace) as place:
+        parent = read_parent(place, variant, calibration, _backend(place))
+        recipes = parent.recipes(Wanted(int8, fp16, parse_sizes(sizes) if sizes is not None else ()))
     if dry_run:
         _list(parent, recipes, json=json)
         return

@@ -25,7 +25,9 @@ app = typer.Typer(
 
 
 @app.command(cls=Command)
-def ls(*, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
+def ls(
+    *, state: common.State = None, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False
+) -> None:
     """List the engines that were built: their batch sizes, size, TensorRT version, and whether they are current.
 
     An engine is stale if its model has changed, or if its file is not the one that was built. It is an orphan if the
@@ -35,20 +37,22 @@ def ls(*, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json 
     from proteus_cli.backends.tensorrt.inventory import list_engines
     from proteus_cli.store import Workspace
 
-    found = list_engines(Workspace(workspace_dir))
+    found = list_engines(Workspace(workspace_dir, state))
     _show(found, json=json)
     if not found:
         console.say("no engines are built; `proteus profile` builds them for GPUs")
 
 
 @app.command(cls=Command)
-def verify(*, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
+def verify(
+    *, state: common.State = None, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False
+) -> None:
     """Compare each engine with its record and its model. Exits with code 1 if one is stale, and says why."""
     from proteus_cli.backends.tensorrt.inventory import list_engines
     from proteus_cli.store import Workspace
     from proteus_cli.units import counted
 
-    found = list_engines(Workspace(workspace_dir))
+    found = list_engines(Workspace(workspace_dir, state))
     _show([engine for engine in found if engine.state != "current"], json=json)
     stale = [f"{engine.name} for {engine.device_type}: {engine.why}" for engine in found if engine.state == "stale"]
     if stale:
@@ -61,14 +65,21 @@ def verify(*, workspace_dir: common.Workspace = common.WORKSPACE, json: common.J
 
 @app.command(cls=Command)
 def prune(
-    *, dry_run: DryRun = False, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False
+    *,
+    dry_run: DryRun = False,
+    state: common.State = None,
+    workspace_dir: common.Workspace = common.WORKSPACE,
+    json: common.Json = False,
 ) -> None:
-    """Remove stale engines, orphans, the files of interrupted builds, and prepared models that are no longer used."""
+    """Remove stale engines, orphans, the files of interrupted builds, and prepared models that are no longer used.
+
+    With --state, of that directory; without, of the workspace.
+    """
     from proteus_cli.backends.tensorrt import inventory
     from proteus_cli.store import Workspace
     from proteus_cli.units import counted, format_size
 
-    workspace = Workspace(workspace_dir)
+    workspace = Workspace(workspace_dir, state)
     removed = inventory.prune(workspace, dry_run=dry_run)
     prepared, prepared_bytes = inventory.prune_prepared(workspace, dry_run=dry_run)
     _show(removed, json=json)

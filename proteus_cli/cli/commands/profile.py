@@ -1,6 +1,7 @@
 """``proteus profile``: measure the variants on the devices, or import and export profiles."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,10 +72,11 @@ def profile(
     else:
         from proteus_cli.cli.workflows.measuring import work_on
 
-        work = work_on(
-            workspace, device, max_batch, max_slots, as_type=as_type, force=force, accepts_noise=accept_noise
-        )
-        _list(work, budget, json=json) if dry_run else _measure(workspace, work, budget, json=json)
+        with workspace.only_read() if dry_run else nullcontext(workspace) as place:
+            work = work_on(
+                place, device, max_batch, max_slots, as_type=as_type, force=force, accepts_noise=accept_noise
+            )
+            _list(work, budget, json=json) if dry_run else _measure(place, work, budget, json=json)
 
 
 def _require_one_task(given: set[str], from_csv: "Sequence[Path] | None", to_csv: Path | None) -> None:
@@ -92,19 +94,26 @@ def _require_one_task(given: set[str], from_csv: "Sequence[Path] | None", to_csv
 
 
 def _list(work: "Iterable[DeviceWork]", budget_s: float | None, *, json: bool) -> None:
-    """Show what would be measured, and about how long that takes."""
+    """Show what would be measured, about how long that takes, and whether other programs would disturb it now."""
     from proteus_cli.cli.views.profile_tables import jobs_table
     from proteus_cli.profiling.estimate import estimates, total_s
-    from proteus_cli.units import counted, format_duration
+    from proteus_cli.profiling.noise import NOISE_FRAC, waiting_now
+    from proteus_cli.units import counted, format_duration, format_percent
 
     planned: list[dict[str, Any]] = []
     for each in work:
         found = estimates(each.device, each.backend, each.jobs)
         device, cells, seconds = each.device.id, [cell for one in found for cell in one.cells], total_s(found, budget_s)
-        planned.append({"device": device, "estimate_s": seconds, "cells": cells})
+        waiting_frac = waiting_now(each.device.cores) if each.device.cores else 0.0
+        planned.append({"device": device, "estimate_s": seconds, "waiting_frac": waiting_frac, "cells": cells})
         if not json:
             console.show(jobs_table(device, found))
             console.say(f"{device}: at most {counted(len(cells), 'cell')}, about {format_duration(seconds)}")
+        if waiting_frac > NOISE_FRAC:
+            console.warn(
+                f"other programs use {device} now: work there waits for a core for {format_percent(waiting_frac)} of "
+                "the time. What is measured meanwhile is repeated, and marked as noisy; stop these programs first"
+            )
     if json:
         console.show_json(planned)
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,14 +90,16 @@ def serve(
         tls=_tls(tls_cert, tls_key), tokens=read_tokens(auth_tokens) if auth_tokens is not None else None,
         allowed_hosts=_hosts(allowed_hosts), otlp=otlp, otlp_sample=otlp_sample,
     )  # fmt: skip
-    deployment = deployment_of(
-        plan, Workspace(workspace_dir, state), replan=replan, batching=batching,
-        emulation=Emulation(fleet) if emulate else None, resume=resume, kept_plans=plan_history,
-        in_processes=executor is options.ExecutorKind.PROCESS, max_unavailable_frac=max_unavailable,
-        drift_after_s=drift_after, record=record, memory=memory, attainment=attainment,
-        agents=agents_of(cluster) if cluster is not None else (),
-    )  # fmt: skip
-    run_server(deployment, server, _announce, live_view)
+    workspace = Workspace(workspace_dir, state)
+    with workspace.only_read() if emulate else nullcontext(workspace) as place:  # plans are kept all the same
+        deployment = deployment_of(
+            plan, place, replan=replan, batching=batching,
+            emulation=Emulation(fleet) if emulate else None, resume=resume, kept_plans=plan_history,
+            in_processes=executor is options.ExecutorKind.PROCESS, max_unavailable_frac=max_unavailable,
+            drift_after_s=drift_after, record=record, memory=memory, attainment=attainment,
+            agents=agents_of(cluster) if cluster is not None else (),
+        )  # fmt: skip
+        run_server(deployment, server, _announce, live_view)
 
 
 def _require_compatible(

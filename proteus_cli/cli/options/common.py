@@ -37,6 +37,15 @@ Workspace = Annotated[
         help="The directory that holds engines/, profiles/ and plans/.",
     ),
 ]
+State = Annotated[
+    Path | None,
+    Option(
+        metavar="DIR",
+        envvar=environment("state"),
+        show_default="the workspace",
+        help="The directory that `proteus serve --state` writes to.",
+    ),
+]
 Json = Annotated[bool, Option("--json", help="Print one JSON document on stdout.")]
 Headroom = Annotated[
     float,
