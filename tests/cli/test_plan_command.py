@@ -197,7 +197,7 @@ def test_an_explanation_prices_what_limits_the_plan(workspace: Path) -> None:
 def test_an_explanation_can_be_read(workspace: Path) -> None:
     ended = plan(workspace, "--demand", "a=120qps", "--min-accuracy", "b=0.4", "--explain")
     assert ended.code == 0, ended.stderr
-    assert "What limits this plan, and the effect of a change:" in ended.stdout
+    assert "what limits this plan" in ended.stdout
     assert "one more big" in ended.stdout
     assert "At most 3.33 times this demand could be served" in ended.stdout
     easy = plan(workspace, "--demand", "a=1qps", "--explain")

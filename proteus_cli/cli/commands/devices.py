@@ -78,7 +78,7 @@ def _show_cluster(workspace_dir: "Path", hosts: "Path", *, json: bool) -> None:
 
 
 def _show_table(devices: "Sequence[Device]", workspace_dir: "Path") -> None:
-    from proteus_cli.cli.views.table import table, text
+    from proteus_cli.tables import table, text
     from proteus_cli.units import UNKNOWN, format_size
 
     rows = table(*map(text, ("device", "type", "cores", "memory", "profiled", "name")))

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from rich.table import Table
+from rich.console import RenderableType
 
-from proteus_cli.cli.views.table import name, number, table
+from proteus_cli.tables import described, name, number, table
 from proteus_cli.units import ESTIMATED, format_accuracy, format_size
 from proteus_cli.variants.adding import Addition
 from proteus_cli.variants.deriving import Derivation
@@ -25,22 +25,20 @@ def _tensors(tensors: dict[str, str]) -> str:
     return ", ".join(f"{name} ({described})" for name, described in tensors.items())
 
 
-def derivation_table(made: Derivation) -> Table:
+def derivation_table(made: Derivation) -> RenderableType:
     """A row for the parent and for each derived variant, on each device."""
     all_variants = [
         (made.variant, made.size_bytes, made.devices),
         *((each.variant, each.size_bytes, each.devices) for each in made.derived),
     ]
     is_estimated = any(measured.estimated for _, _, devices in all_variants for measured in devices.values())
-    rows = table(
-        name("variant"), name("device"), number("accuracy"), number("rate"), number("size"),
-        legend="rate: queries per second within the SLO" + (f"\n{ESTIMATED}: estimated" if is_estimated else ""),
-    )  # fmt: skip
+    rows = table(name("variant"), name("device"), number("accuracy"), number("rate"), number("size"))
     for variant, size_bytes, devices in all_variants:
         for device, measured in devices.items():
             accuracy = format_accuracy(measured.accuracy, estimated=measured.estimated)
             rows.add_row(variant, device, accuracy, f"{measured.qps:,.0f}", format_size(size_bytes))
-    return rows
+    notes = [f"{ESTIMATED}: estimated"] if is_estimated else []
+    return described(rows, "rate: queries per second within the SLO", *notes)
 
 
 def derivation_lines(made: Derivation) -> Iterator[str]:
