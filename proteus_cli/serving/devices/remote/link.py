@@ -183,8 +183,7 @@ class AgentSession:
         self._uploads.close()
         lost, self._executors = self._executors, {}
         self.loss = HostLost(f"host {self._address} is lost: {reason}")
-        if lost:
-            log.error("%s", self.loss, extra=fields(host=self._address.name, devices=len(lost), reason=reason))
+        log.error("%s", self.loss, extra=fields(host=self._address.name, devices=len(lost), reason=reason))
         settle(self._measured, self.loss)
         for executor in lost.values():
             executor.lost(self.loss)
