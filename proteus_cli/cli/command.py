@@ -62,7 +62,21 @@ class Command(_Help, TyperCommand):
 class Group(_Help, TyperGroup):
     """A group that lists its commands in the order in which they are used. The old name of one is an error."""
 
-    ORDER = ("init", "devices", "catalog", "profile", "plan", "serve", "replay", "trace", "engines", "doctor", "demo")
+    ORDER = (
+        "init",
+        "devices",
+        "catalog",
+        "profile",
+        "plan",
+        "serve",
+        "cluster",
+        "agent",
+        "replay",
+        "trace",
+        "engines",
+        "doctor",
+        "demo",
+    )
 
     def __init__(self, *args: Any, help: str | None = None, **kwargs: Any) -> None:  # noqa: A002 - typer's name
         super().__init__(*args, help=_unwrapped(help), **{**kwargs, "rich_markup_mode": None})

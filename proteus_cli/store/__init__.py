@@ -13,6 +13,7 @@ from proteus_cli.store.files import (
     writing,
     writing_text,
 )
+from proteus_cli.store.hosts import read_hosts
 from proteus_cli.store.workspace import (
     ACCURACY_TOLERANCE,
     Workspace,
@@ -34,6 +35,7 @@ __all__ = [
     "model_parts",
     "move_in_order",
     "parse_catalog",
+    "read_hosts",
     "read_json",
     "require_current_models",
     "require_model",

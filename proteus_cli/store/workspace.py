@@ -12,6 +12,7 @@ import msgspec
 
 from proteus_cli.domain.base import require
 from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.device import host_of
 from proteus_cli.domain.fleet import as_device, base_name, of_type, profile_for
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
@@ -176,10 +177,10 @@ class Workspace:
     def profiles(self) -> dict[str, Profile]:
         """All profiles by device id, in natural order. Raises `ArtefactError` where there is none or one is broken."""
         hint = "run `proteus profile` to measure this machine's devices"
-        paths = sorted(self.profiles_dir.glob("*.json"), key=lambda path: (len(path.stem), path.stem))
-        if not paths:
+        devices = sorted(self._profiled(), key=lambda device: (host_of(device), len(device), device))
+        if not devices:
             raise ArtefactError(f"No profiles in `{self.profiles_dir}`.", hint=hint)
-        return {path.stem: self.profile(path.stem) for path in paths}
+        return {device: self.profile(device) for device in devices}
 
     def profile(self, device: str) -> Profile:
         """The profile of one device. Raises `ArtefactError`."""
@@ -219,13 +220,18 @@ class Workspace:
         Reads no other profiles where those that the ids name are enough, so that a broken one of another device does no
         harm.
         """
-        here = {path.stem for path in self.profiles_dir.glob("*.json")}
+        here = set(self._profiled())
         names = dict.fromkeys(name for device in types for name in (device, base_name(device)) if name in here)
         named = {name: self.profile(name) for name in names}
         found = {device: profile_for(device, device_type, named) for device, device_type in types.items()}
         missing = {types[device]: device for device, profile in found.items() if profile is None}
         by_type = {device_type: self._of_type(device_type, device) for device_type, device in missing.items()}
         return {device: profile if profile is not None else by_type[types[device]] for device, profile in found.items()}
+
+    def _profiled(self) -> list[str]:
+        """The ids of devices with a profile; those of a host of a cluster are in a directory of its name."""
+        paths = (path for pattern in ("*.json", "*/*.json") for path in self.profiles_dir.glob(pattern))
+        return [path.relative_to(self.profiles_dir).with_suffix("").as_posix() for path in paths]
 
     def _of_type(self, device_type: str, device: str) -> Profile:
         profile = of_type(device_type, self.profiles())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from proteus_cli.cli import console
+from proteus_cli.cli.options import cluster as cluster_options
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options import profile as options
 from proteus_cli.cli.options.defaults import flags
@@ -36,6 +37,7 @@ def profile(
     from_csv: options.FromCsv = None,
     slo: options.Slo = None,
     to_csv: options.ToCsv = None,
+    cluster: cluster_options.Cluster = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
 ) -> None:
@@ -59,6 +61,14 @@ def profile(
         # A default in proteus.toml is for workspaces that have no catalog yet; a flag is meant for this one.
         has_slos = workspace.catalog_path.exists() and "--slo" not in given
         _import(workspace, from_csv, None if has_slos else slo, force=force, json=json)
+    elif cluster is not None:
+        from proteus_cli.cli.workflows.remote_measuring import measured_by_agents
+        from proteus_cli.serving.devices.remote.messages import MeasureOptions
+
+        if dry_run:
+            raise UsageError("`--dry-run` lists what this machine would measure.", hint="leave out `--cluster`")
+        wanted = MeasureOptions(device, budget, max_batch, max_slots, accept_noise, as_type, force)
+        _show(measured_by_agents(workspace, cluster, wanted), workspace.catalog(), json=json)
     else:
         from proteus_cli.cli.workflows.measuring import work_on
 

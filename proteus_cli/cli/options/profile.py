@@ -10,7 +10,16 @@ from proteus_cli.cli.options import completion, sections
 from proteus_cli.cli.options.common import DURATION
 from proteus_cli.cli.options.names import environment
 
-MEASURING = {"--device", "--budget", "--max-batch", "--max-slots", "--accept-noise", "--as-type", "--dry-run"}
+MEASURING = {
+    "--device",
+    "--budget",
+    "--max-batch",
+    "--max-slots",
+    "--accept-noise",
+    "--as-type",
+    "--dry-run",
+    "--cluster",
+}
 IMPORTING = {"--slo"}
 
 _measuring = partial(Option, rich_help_panel=sections.MEASURING)

@@ -33,7 +33,7 @@ from proteus_cli.serving.server.core_claims import CoreClaim, claiming, runtime_
 from proteus_cli.serving.server.deployment import Deployment, ServerOptions
 from proteus_cli.serving.server.front_ends import accepting_on, make_protocols, open_connections
 from proteus_cli.serving.server.service_manager import ServiceManager
-from proteus_cli.serving.server.signals import reloading_on_hangup, stopping_on_signals
+from proteus_cli.serving.signals import reloading_on_hangup, stopping_on_signals
 from proteus_cli.serving.telemetry.snapshot import Snapshot
 from proteus_cli.serving.transport.listening import is_loopback, listen, url_of
 
@@ -123,8 +123,8 @@ async def _serve(
 
 
 def _own_cores(deployment: Deployment) -> tuple[int, ...]:
-    """The cores of the devices; none where they are emulated."""
-    devices = () if deployment.emulated else deployment.devices
+    """The cores of this machine's devices; none where they are emulated."""
+    devices = () if deployment.emulated else deployment.local_devices
     return tuple(core for device in devices for core in device.cores)
 
 
