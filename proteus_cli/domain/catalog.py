@@ -55,6 +55,9 @@ class Variant(Value, frozen=True):
         require(self.onnx is None or bool(self.onnx), f"onnx of `{self.name}` must be the path of its ONNX file")
 
 
+Resizing = Literal["stretch", "crop"]
+"""How JPEG and PNG files get the size of an input: all of the image, or its centre in the shape of the input."""
+
 Layout = Literal["NHWC", "NCHW"]
 """The order of the axes of images: rows, height, width, channels; or rows, channels, height, width."""
 
@@ -73,6 +76,7 @@ class ImageInput(Value, frozen=True):
     scale: float = 1.0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    resize: Resizing = "stretch"
 
     def __post_init__(self) -> None:
         require(is_name(self.name), f"name `{self.name}` of an input must be letters, digits, `.`, `_`, `-`")
