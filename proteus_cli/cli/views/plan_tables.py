@@ -29,10 +29,14 @@ def plan_table(plan: "Plan") -> RenderableType:
             who = ""
         if not placements:
             rows.add_row(who, UNKNOWN, "idle", UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)
+    spare = (
+        ["0 qps: a spare, which is loaded and helps the others"] if any(not p.share for p in plan.placements) else []
+    )
     return described(
         rows,
         "qps: rate of each device · busy: part of its capacity",
         "share: part of the family's queries · batch: the largest",
+        *spare,
     )
 
 
