@@ -10,7 +10,7 @@ PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint type layers unit extended fuzz contract contract-key test-gpu chaos soak golden proto docs docs-check
-.PHONY: bench bench-planner bench-simulator bench-dispatch bench-paper bench-arrivals bench-waits bench-serving bench-overload bench-executors bench-large-json bench-first-hour bench-attacks bench-emulation bench-control-loop bench-adaptation bench-gpu bench-compare
+.PHONY: bench bench-planner bench-simulator bench-dispatch bench-paper bench-arrivals bench-waits bench-serving bench-overload bench-executors bench-large-json bench-first-hour bench-attacks bench-emulation bench-cluster bench-control-loop bench-adaptation bench-gpu bench-compare
 .PHONY: lock all clean
 
 help:  ## show the verbs
@@ -62,7 +62,7 @@ extended: setup  ## the long tests: GPU contract, faults, soak, chaos, the page;
 TARGET ?= properties
 ENGINE := $(VENV)/.engine
 
-fuzz: setup $(if $(filter-out properties,$(TARGET)),$(ENGINE))  ## new examples for the property tests, or inputs for TARGET=json|binary|http1|http2|grpc|files; DURATION=10m
+fuzz: setup $(if $(filter-out properties,$(TARGET)),$(ENGINE))  ## new examples for the property tests, or inputs for TARGET=json|binary|http1|http2|grpc|images|files; DURATION=10m
 	$(if $(filter properties,$(TARGET)),$(BIN)/python tests/fuzz.py,PYTHONPATH=tests $(BIN)/python -m fuzzing $(TARGET)) $(DURATION)
 
 # Without a wheel for this machine, Hypothesis takes the engine's place.
@@ -139,6 +139,9 @@ bench-attacks: setup  ## how long attacks on a server hold up others, and what m
 
 bench-emulation: setup  ## how exact emulated devices are, and how near to the simulator; 4 minutes
 	$(BIN)/python -m benchmarks.emulation
+
+bench-cluster: setup  ## the channel to agents of a cluster, and what a device behind one costs; 2 minutes
+	$(BIN)/python -m benchmarks.cluster
 
 bench-control-loop: setup  ## latency while a plan is solved, and the time to serve again after a crash; 6 minutes
 	$(BIN)/python -m benchmarks.control_loop

@@ -29,9 +29,10 @@ from proteus_cli.cli.views.live_frames import frame
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Host
 from proteus_cli.control.policies import live_policy_named
-from proteus_cli.domain.base import MadeBy
+from proteus_cli.domain.base import FORMAT, MadeBy
+from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
-from proteus_cli.domain.profile import LatencyTable, Point
+from proteus_cli.domain.profile import BackendInfo, LatencyTable, Point, Profile, VariantProfile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.rules import Rules
 from proteus_cli.serving.devices.executor import ExecutorBase
@@ -46,6 +47,7 @@ ACCURACY = 0.75
 SLO_S = 0.1
 COLUMNS, LINES = 120, 50
 VARIANTS = ("s", "m", "l", "xl", "xxl", "3xl")  # of each family; l is hosted
+NOBODY = MadeBy(version="0", host="bench", time="")
 X = TensorSpec("x", np.dtype(np.float32), (1,))
 
 
@@ -59,7 +61,9 @@ class World:
         controller = Controller(
             dict.fromkeys(names, SLO_S), dict.fromkeys(self.hosted, 1), live_policy_named("proteus")
         )
-        idle, nothing = cast("Any", ExecutorBase("none", print)), cast("Any", None)
+        idle = cast("Any", ExecutorBase("none", print))
+        keys = [(name, f"{name}-{variant}") for name in names for variant in VARIANTS]
+        measured = tuple(VariantProfile(*key, ACCURACY, None, "", None, 0.0, 0.0, 0, ()) for key in keys)
         served = [
             ServedFamily(
                 name, Signature((X,), (X,)), SLO_S, 8, ACCURACY,
@@ -69,7 +73,12 @@ class World:
         ]  # fmt: skip
         self.plane = make_data_plane(
             controller, served, self.hosted, lambda _device, _on_lost: idle, self.clock, models={},
-            profiles=dict.fromkeys(self.hosted, nothing),
+            profiles={
+                device: Profile(
+                    FORMAT, NOBODY, Device(device, "gpu", "gpu", "", 0), "gpu0", BackendInfo("", {}), measured
+                )
+                for device in self.hosted
+            },
         )  # fmt: skip
         controller.adopt(self._plan(names), [self._host(device) for device in self.hosted], 0.0)
 
@@ -104,7 +113,7 @@ class World:
         )
         nothing = dict.fromkeys(names, 0.0)
         return Plan(
-            format=PLAN_FORMAT, made_by=MadeBy(version="0", host="bench", time=""), policy="proteus", objective="",
+            format=PLAN_FORMAT, made_by=NOBODY, policy="proteus", objective="",
             rules=Rules(), headroom=1.0, demand_qps=nothing, served_qps=nothing, unserved_qps=nothing,
             effective_accuracy=None, relative_accuracy=None, solver=Solver("", "", 0.0, 0.0),
             fleet={"gpu": tuple(self.hosted)}, placements=placements, inputs={},

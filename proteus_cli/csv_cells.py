@@ -12,6 +12,7 @@ from pathlib import Path
 
 from proteus_cli.domain.base import is_count, require
 from proteus_cli.errors import ArtefactError
+from proteus_cli.units import counted
 
 MAX_DIGITS = 18  # of a whole number
 
@@ -60,7 +61,7 @@ def column_names(cells: Sequence[str]) -> list[str]:
 def require_width(cells: Sequence[str], header: Sequence[str]) -> None:
     """A row must have as many cells as the header."""
     if len(cells) != len(header):
-        raise ValueError(f"{len(cells)} cells where the header has {len(header)}")
+        raise ValueError(f"{counted(len(cells), 'cell')} where the header has {len(header)}")
 
 
 def number(column: str, cell: str) -> float:

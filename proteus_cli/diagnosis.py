@@ -21,7 +21,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ProteusError, printable
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace, require_current_models
-from proteus_cli.units import format_size
+from proteus_cli.units import counted, format_size
 
 FindingState = Literal["ok", "missing", "optional"]
 
@@ -36,7 +36,14 @@ NEEDED = (
     "prometheus_client",
 )
 _FOR_GPUS = "only for GPUs: pip install 'proteus-serving[tensorrt]'"
-OPTIONAL = {"tensorrt": _FOR_GPUS, "pycuda": _FOR_GPUS, "pynvml": _FOR_GPUS, "uvloop": "pip install uvloop"}
+_FOR_MODELS = "only to derive variants, and for `[family.input]`: pip install 'proteus-serving[derive]'"
+OPTIONAL = {
+    "onnx": _FOR_MODELS,
+    "tensorrt": _FOR_GPUS,
+    "pycuda": _FOR_GPUS,
+    "pynvml": _FOR_GPUS,
+    "uvloop": "pip install uvloop",
+}
 DISTRIBUTIONS = {"pynvml": "nvidia-ml-py"}
 """The distribution of a module, if its name is another."""
 
@@ -84,9 +91,7 @@ def _devices(workspace_dir: Path) -> Iterator[Finding]:
         return
     for device in devices:
         if device.kind == "cpu":
-            yield Finding(
-                device.id, "ok", f"{len(device.cores)} core{'s' if len(device.cores) > 1 else ''}, {device.name}"
-            )
+            yield Finding(device.id, "ok", f"{counted(len(device.cores), 'core')}, {device.name}")
         else:
             yield _gpu(device)
     if all(device.kind == "cpu" for device in devices):
@@ -118,7 +123,7 @@ def _workspace(workspace_dir: Path) -> Iterator[Finding]:
     except ProteusError as error:
         yield Finding("workspace", "optional", error.message, error.hint)
         return
-    yield Finding("catalog", "ok", f"{len(catalog.families)} families, {workspace.catalog_path}")
+    yield Finding("catalog", "ok", f"{counted(len(catalog.families), 'family', 'families')}, {workspace.catalog_path}")
     absent = {key: path for key, path in workspace.model_paths().items() if not path.is_file()}
     profiles: Mapping[str, Profile] = {}
     finding: Finding
@@ -148,7 +153,9 @@ def _models(catalog: Catalog, absent: Mapping[VariantKey, Path], profiles: Mappi
     without = [*unnamed, *(key.variant for key in absent if key in imported)]
     if without:
         hint = "they can be planned and simulated, but not measured or served"
-        yield Finding("models", "optional", f"{len(without)} variants have no ONNX file: {', '.join(without)}", hint)
+        yield Finding(
+            "models", "optional", f"no ONNX file of {counted(len(without), 'variant')}: {', '.join(without)}", hint
+        )
 
 
 def _plan(workspace: Workspace, path: Path) -> Finding:

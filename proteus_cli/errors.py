@@ -15,6 +15,7 @@
     │   ├── EngineBroken              … on inputs that it served when it was loaded
     │   ├── BuildCancelled            … because the build of its engine was cancelled
     │   └── DeviceLost                … because nothing runs on its device any more
+    │       └── HostLost              … as its host, with an agent, can't be reached
     ├── SolverLost            exit 1  the solver's process ended or hangs
     ├── ServerError           exit 1  a server cannot start, or cannot be reached
     └── RequestError                  one request failed; front ends map it to their status codes
@@ -102,6 +103,10 @@ class BuildCancelled(EngineError):
 
 
 class DeviceLost(EngineError):
+    pass
+
+
+class HostLost(DeviceLost):
     pass
 
 

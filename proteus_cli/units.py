@@ -104,6 +104,11 @@ def format_size(size_bytes: float) -> str:
     return f"{size_bytes:.1f} TiB"
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """1, ``"cell"`` → ``"1 cell"``; 1200 → ``"1,200 cells"``."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def mark_estimate(text: str, *, estimated: bool) -> str:
     """``"95.3 %"``, or ``"≈95.3 %"`` where no labels stand behind it; what is unknown has no mark."""
     return f"{ESTIMATED}{text}" if estimated and text != UNKNOWN else text

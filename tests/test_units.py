@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from proteus_cli.errors import UsageError
 from proteus_cli.units import (
+    counted,
     format_duration,
     format_percent,
     format_rate,
@@ -146,3 +147,8 @@ def test_a_list_of_assignments_is_read_by_name() -> None:
 def test_a_list_that_names_one_twice_is_refused() -> None:
     with pytest.raises(UsageError, match="The list names `a` twice"):
         parse_assignments("a=1,b=2,a=3", "The list")
+
+
+def test_a_count_has_its_noun_in_the_singular_or_the_plural() -> None:
+    assert [counted(number, "cell") for number in (0, 1, 1200)] == ["0 cells", "1 cell", "1,200 cells"]
+    assert [counted(number, "family", "families") for number in (1, 2)] == ["1 family", "2 families"]

@@ -60,7 +60,7 @@ def attacked(root: Path, attack: Attack, lasts_s: float) -> Iterator[Aim]:
     asked = f"{len(waited_s)} requests beside them waited {1000 * max(waited_s):.0f} ms at most"
     held_ms = 1000 * target.longest.s
     yield Aim(f"{attack.name} ({sent}, {asked}): others held", held_ms, attack.held_ms, "ms", is_most=True)
-    most_bytes = BASE_BYTES + COUNTED_BYTES + attack.connections * UNCOUNTED_BYTES
+    most_bytes = BASE_BYTES + COUNTED_BYTES + attack.connections * UNCOUNTED_BYTES + attack.decoding_bytes
     yield Aim(f"{attack.name}: memory", more_bytes / MIB, most_bytes / MIB, "MiB more", is_most=True)
     if attack.is_closed:
         yield Aim(f"{attack.name}: closed", done.closed / done.opened, 1.0, "of the connections", is_most=False)

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from benchmarks.attacks import over_http1, over_http2
-from benchmarks.attacks.target import VALUES
+from benchmarks.attacks.target import DECODED_BYTES, VALUES
 
 HELD_MS = 10.0  # by four connections that send as fast as they can; the bound of docs/security.md
 CROWD_HELD_MS = 20.0  # by more, which add up
@@ -20,7 +21,8 @@ class Attack:
     """``connections`` that send ``traffic`` as fast as the server reads it.
 
     With ``wave_s`` they act together: at each wave all that are open send their next piece, those that have none close,
-    and those that were closed open again. ``is_closed``: the server must close them.
+    and those that were closed open again. ``is_closed``: the server must close them. ``decoding_bytes``: what threads
+    may take for it, beside the memory that any attack may.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Attack:
     is_grpc: bool = False
     wave_s: float = 0.0
     is_closed: bool = False
+    decoding_bytes: int = 0
 
 
 def _http1() -> Iterator[Attack]:
@@ -58,6 +61,14 @@ def _json() -> Iterator[Attack]:
     )
 
 
+def _images() -> Iterator[Attack]:
+    large = partial(Attack, traffic=over_http1.large_images, decoding_bytes=DECODED_BYTES)
+    yield large("images, PNG of 32 million pixels in 0.1 MB")
+    yield large("images, PNG of 32 million pixels from many", connections=SOME, held_ms=CROWD_HELD_MS)
+    yield Attack("images, PNG that claim 10 billion pixels", over_http1.huge_images)
+    yield Attack("images, JPEG of 4 MiB of filling bytes", over_http1.filled_images)
+
+
 def _http2() -> Iterator[Attack]:
     yield Attack("HTTP/2, DATA of one byte", over_http2.crumbs, is_grpc=True, is_closed=True)
     yield Attack("HTTP/2, streams that are reset", over_http2.resets, is_grpc=True, is_closed=True)
@@ -78,4 +89,4 @@ def _grpc() -> Iterator[Attack]:
     yield Attack(f"gRPC, {VALUES:,} typed values from many", over_http2.typed_values, SOME, CROWD_HELD_MS, is_grpc=True)
 
 
-ATTACKS = {attack.name: attack for kind in (_http1, _json, _http2, _grpc) for attack in kind()}
+ATTACKS = {attack.name: attack for kind in (_http1, _json, _images, _http2, _grpc) for attack in kind()}

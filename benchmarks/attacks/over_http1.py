@@ -2,17 +2,21 @@
 
 import gzip
 import json
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import count, repeat
 from math import prod
 
-from benchmarks.attacks.target import LARGE, LARGE_ROWS, LARGE_SHAPE, SMALL, SMALL_SHAPE, VALUES
+from benchmarks.attacks.target import LARGE, LARGE_ROWS, LARGE_SHAPE, PHOTOS, SMALL, SMALL_SHAPE, VALUES
 
 _PIECE_BYTES = 64 * 1024
 _NUMBER = b"0.12345678"
 _EMPTY_LISTS = 190_000
 _LONG_STRING = 20_000
+_LARGEST = (8192, 4096)  # pixels of a side: as many as are decoded
+_FILLING_BYTES = 4 * 2**20
 _GZIP = b"content-encoding: gzip\r\n"
 
 
@@ -84,6 +88,18 @@ def empty_lists() -> Iterator[bytes]:
     return repeat(_gzipped(_large_body(b"[%b[]]" % (b"[]," * _EMPTY_LISTS))))
 
 
+def large_images() -> Iterator[bytes]:
+    return repeat(_image_request(_png(*_LARGEST, zlib.compress(bytes((3 * _LARGEST[0] + 1) * _LARGEST[1]), 9))))
+
+
+def huge_images() -> Iterator[bytes]:
+    return _in_a_row(_image_request(_png(100_000, 100_000, b"")))
+
+
+def filled_images() -> Iterator[bytes]:
+    return repeat(_image_request(b"\xff\xd8" + b"\xff" * _FILLING_BYTES))
+
+
 @cache
 def _many_values() -> bytes:
     return _post(LARGE, _large_body(b"[%b]" % b",".join([_NUMBER] * VALUES)))
@@ -105,6 +121,23 @@ def _get(path: bytes, lines: bytes = b"") -> bytes:
 def _post(family: str, body: bytes, lines: bytes = b"") -> bytes:
     head = b"POST /v2/models/%b/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n%b\r\n"
     return head % (family.encode(), len(body), lines) + body
+
+
+def _image_request(image: bytes) -> bytes:
+    content = struct.pack("<I", len(image)) + image
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(content)}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    return _post(PHOTOS, head + content, b"inference-header-content-length: %d\r\n" % len(head))
+
+
+def _png(width: int, height: int, pixels: bytes) -> bytes:
+    """A file of 8-bit colours; ``pixels`` are compressed."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", pixels), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in chunks
+    )
 
 
 def _gzipped(body: bytes) -> bytes:

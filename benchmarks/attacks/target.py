@@ -1,4 +1,4 @@
-"""The server that is attacked: a workspace with two families, profiled and planned, and `proteus serve` on it.
+"""The server that is attacked: a workspace with three families, profiled and planned, and `proteus serve` on it.
 
 Its devices are emulated: no batch takes processor time that the event loop needs.
 """
@@ -18,7 +18,7 @@ from benchmarks.serving.models import make_models
 from benchmarks.serving.processes import NotStarted, Process, running
 from benchmarks.serving.venvs import ROOT
 
-SMALL, LARGE = "tiny", "image"
+SMALL, LARGE, PHOTOS = "tiny", "image", "photos"
 SMALL_SHAPE, LARGE_ROWS, LARGE_SHAPE = (64,), 7, (3, 224, 224)
 VALUES = LARGE_ROWS * 3 * 224 * 224
 """Of the largest request that is sent."""
@@ -27,11 +27,16 @@ MIB = 2**20
 MAX_BODY_BYTES = 16 * MIB
 COUNTED_BYTES = 16 * MAX_BODY_BYTES  # that all connections share
 UNCOUNTED_BYTES = MIB // 2  # of each connection, beside what is counted
+DECODED_BYTES = 2 * 400 * MIB  # what two threads take to decode images
 
 _CATALOG = "format = 1\n" + "".join(
-    f'[[family]]\nname = "{family}"\nslo = "{slo}"\n'
-    f'[[family.variant]]\nname = "{family}-1"\nonnx = "models/{family}.onnx"\naccuracy = 0.9\n'
-    for family, slo in ((SMALL, "100ms"), (LARGE, "10s"))
+    f'[[family]]\nname = "{family}"\nslo = "{slo}"\n{more}'
+    f'[[family.variant]]\nname = "{family}-1"\nonnx = "models/{model}.onnx"\naccuracy = 0.9\n'
+    for family, model, slo, more in (
+        (SMALL, SMALL, "100ms", ""),
+        (LARGE, LARGE, "10s", ""),
+        (PHOTOS, LARGE, "10s", "[family.input]\nsize = [224, 224]\n"),
+    )
 )
 _READY = re.compile(rb"^ready http://127\.0\.0\.1:(\d+) grpc://127\.0\.0\.1:(\d+)", re.MULTILINE)
 _WITHIN_S = 60.0
@@ -62,14 +67,15 @@ class Server:
 
 
 def make_workspace(root: Path) -> None:
-    """Models, a short profile, and a plan for both families."""
+    """Models, a short profile, and a plan for all families."""
     models = root / "engines" / "models"
     models.mkdir(parents=True)
     make_models(models)
     (root / "engines" / "catalog.toml").write_text(_CATALOG, encoding="utf-8")
     (root / "proteus.toml").write_text("[devices]\ncpu = [[0]]\n", encoding="utf-8")
     _proteus(root, "profile", "--max-batch", "8", "--budget", "2s")
-    _proteus(root, "plan", "--demand", f"{SMALL}=10qps,{LARGE}=1qps", "--residency", "2", "-o", "plans/plan.json")
+    demand = f"{SMALL}=10qps,{LARGE}=1qps,{PHOTOS}=1qps"
+    _proteus(root, "plan", "--demand", demand, "--residency", "3", "-o", "plans/plan.json")
 
 
 @contextmanager

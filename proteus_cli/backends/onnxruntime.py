@@ -16,6 +16,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import EngineError
+from proteus_cli.store.onnx_files import TOLD_BY_CHECK
 from proteus_cli.units import format_size
 
 NAME = "onnxruntime"
@@ -67,7 +68,7 @@ def open_session(model: Path, *, threads: int = 1) -> ort.InferenceSession:
     except Exception as error:  # its exceptions share no base class of their own
         raise EngineError(
             f"ONNX Runtime can't load `{model}`: {first_line(error)}",
-            hint="is it a complete ONNX file? `python -m onnx.checker` tells more",
+            hint=f"is it a complete ONNX file? {TOLD_BY_CHECK}",
         ) from error
 
 

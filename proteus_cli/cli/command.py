@@ -1,6 +1,8 @@
 """`Command` and `Group`: those of typer, with old names of options, examples in their help, and commands in order."""
 
 import os
+import re
+from collections.abc import Sequence
 from textwrap import wrap
 from typing import Any
 
@@ -8,6 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from proteus_cli.cli.examples import EXAMPLES
 from proteus_cli.cli.options.names import RENAMED_COMMANDS, RENAMED_OPTIONS, environment, flag, renamed, section_of
+from proteus_cli.cli.options.sections import ARGUMENTS, OPTIONS, SECTIONS
 
 MAX_NAME = 28
 """Longer names of options, with what they take, have a line of their own."""
@@ -17,6 +20,10 @@ class _Help:
     """Help without markup, which starts with examples."""
 
     help: str | None
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """``PLAN``, not typer's ``{PLAN}``."""
+        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]  # type: ignore[misc]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Examples come first."""
@@ -55,15 +62,30 @@ class Command(_Help, TyperCommand):
 class Group(_Help, TyperGroup):
     """A group that lists its commands in the order in which they are used. The old name of one is an error."""
 
-    ORDER = ("init", "devices", "catalog", "profile", "plan", "serve", "replay", "trace", "engines", "doctor", "demo")
+    ORDER = (
+        "init",
+        "devices",
+        "catalog",
+        "profile",
+        "plan",
+        "serve",
+        "cluster",
+        "agent",
+        "replay",
+        "trace",
+        "engines",
+        "doctor",
+        "demo",
+    )
 
     def __init__(self, *args: Any, help: str | None = None, **kwargs: Any) -> None:  # noqa: A002 - typer's name
         super().__init__(*args, help=_unwrapped(help), **{**kwargs, "rich_markup_mode": None})
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """A section for each panel of options, then the commands."""
+        """A section for each panel of options, then the commands, each with the first sentence of its help."""
         _write_options(self, ctx, formatter)
-        self.format_commands(ctx, formatter)
+        commands = [(name, self.commands[name].help or "") for name in self.list_commands(ctx)]
+        _write_section("Commands", [(name, _first_sentence(text)) for name, text in commands], formatter)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Raises `UsageError` if a command has an old name."""
@@ -93,24 +115,32 @@ def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
         record = parameter.get_help_record(ctx)
         if record is not None:
             is_argument = parameter.param_type_name == "argument"
-            title = parameter.rich_help_panel or ("Arguments" if is_argument else "Options")
+            title = parameter.rich_help_panel or (ARGUMENTS if is_argument else OPTIONS)
             sections.setdefault(title, []).append(
                 (parameter.metavar or record[0], record[1]) if is_argument else record
             )
-    for title, records in sections.items():
-        formatter.write(f"\n{title}:\n")
-        indent = min(MAX_NAME, max(len(name) for name, _ in records)) + 4
-        for name, text in records:
-            head = f"  {name}".ljust(indent)
-            if len(name) > MAX_NAME:
-                formatter.write(f"{head}\n")
-                head = ""
-            formatter.write(_wrapped(text, formatter.width, head.ljust(indent), " " * indent))
+    for title, records in sorted(sections.items(), key=lambda section: SECTIONS.index(section[0])):
+        _write_section(title, records, formatter)
+
+
+def _write_section(title: str, records: Sequence[tuple[str, str]], formatter: Any) -> None:
+    formatter.write(f"\n{title}:\n")
+    indent = min(MAX_NAME, max(len(name) for name, _ in records)) + 4
+    for name, text in records:
+        head = f"  {name}".ljust(indent)
+        if len(name) > MAX_NAME:
+            formatter.write(f"{head}\n")
+            head = ""
+        formatter.write(_wrapped(text, formatter.width, head.ljust(indent), " " * indent))
 
 
 def _write_paragraphs(text: str, formatter: Any) -> None:
     for paragraph in text.split("\n\n"):
         formatter.write("\n" + _wrapped(paragraph, formatter.width, "  ", "  "))
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"\.(?=\s|$)", text, maxsplit=1)[0]
 
 
 def _wrapped(text: str, width: int, first: str, others: str) -> str:

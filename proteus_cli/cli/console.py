@@ -15,6 +15,8 @@ from proteus_cli.errors import printable
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from proteus_cli.serving.logs import LogLevel
+
 PLAIN_LINE_EVERY_S = 10.0
 DASH = Path("-")  # as the name of a file: stdin, or stdout
 
@@ -29,6 +31,13 @@ class Loudness:
 
 
 loudness = Loudness()
+
+
+def log_level() -> "LogLevel":
+    """The level that ``-v`` and ``-q`` ask for."""
+    from proteus_cli.serving.logs import LogLevel
+
+    return LogLevel.DEBUG if loudness.verbose else LogLevel.WARNING if loudness.quiet else LogLevel.INFO
 
 
 def _stderr() -> Console:

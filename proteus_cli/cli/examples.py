@@ -47,6 +47,18 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus serve plan.json", "serve plans/plan.json at http://127.0.0.1:8000"),
         ("proteus serve plan.json --port 0 --grpc-port 0 --emulate", "rehearse on emulated devices, with gRPC"),
     ),
+    "proteus cluster": (
+        ("proteus cluster key", "make cluster.pem, to be copied to each machine"),
+        ("proteus serve plan.json --cluster hosts.toml", "serve with the devices of all machines"),
+    ),
+    "proteus cluster key": (
+        ("proteus cluster key", "make cluster.pem"),
+        ("proteus cluster key /etc/proteus/cluster.pem", "make it elsewhere"),
+    ),
+    "proteus agent": (
+        ("proteus agent --listen 0.0.0.0:7000 --key cluster.pem", "offer this machine's devices to a server"),
+        ("proteus agent --listen 127.0.0.1:7000", "the same for a server on this machine, without a key"),
+    ),
     "proteus replay": (
         ("proteus replay trace.csv --policy proteus,most-accurate --report page.html", "simulate and compare"),
         ("proteus replay trace.csv --url http://127.0.0.1:8000 --json", "send it to a server"),

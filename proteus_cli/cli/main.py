@@ -10,7 +10,21 @@ from proteus_cli import __version__
 from proteus_cli.__main__ import INTERRUPTED
 from proteus_cli.cli import console
 from proteus_cli.cli.command import Command, Group
-from proteus_cli.cli.commands import catalog, demo, devices, doctor, engines, init, plan, profile, replay, serve, trace
+from proteus_cli.cli.commands import (
+    agent,
+    catalog,
+    cluster,
+    demo,
+    devices,
+    doctor,
+    engines,
+    init,
+    plan,
+    profile,
+    replay,
+    serve,
+    trace,
+)
 from proteus_cli.cli.options.names import environment
 from proteus_cli.errors import ProteusError
 
@@ -29,6 +43,8 @@ app.add_typer(catalog.app, name="catalog")
 app.command("profile", cls=Command)(profile.profile)
 app.add_typer(plan.app, name="plan")
 app.command("serve", cls=Command)(serve.serve)
+app.add_typer(cluster.app, name="cluster")
+app.command("agent", cls=Command)(agent.agent)
 app.command("replay", cls=Command)(replay.replay)
 app.add_typer(trace.app, name="trace")
 app.add_typer(engines.app, name="engines")

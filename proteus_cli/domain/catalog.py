@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -22,6 +22,16 @@ class VariantKey(NamedTuple):
 
     family: str
     variant: str
+
+
+def variant_labels(keys: Iterable[VariantKey]) -> dict[VariantKey, str]:
+    """The name of each variant for people: with its family where another family has a variant of that name.
+
+    ``"digits-l"``, but ``"faces/large"`` beside ``"plates/large"``.
+    """
+    keys = set(keys)
+    count = Counter(key.variant for key in keys)
+    return {key: key.variant if count[key.variant] == 1 else f"{key.family}/{key.variant}" for key in keys}
 
 
 class Variant(Value, frozen=True):
@@ -45,6 +55,9 @@ class Variant(Value, frozen=True):
         require(self.onnx is None or bool(self.onnx), f"onnx of `{self.name}` must be the path of its ONNX file")
 
 
+Resizing = Literal["stretch", "crop"]
+"""How JPEG and PNG files get the size of an input: all of the image, or its centre in the shape of the input."""
+
 Layout = Literal["NHWC", "NCHW"]
 """The order of the axes of images: rows, height, width, channels; or rows, channels, height, width."""
 
@@ -63,6 +76,7 @@ class ImageInput(Value, frozen=True):
     scale: float = 1.0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    resize: Resizing = "stretch"
 
     def __post_init__(self) -> None:
         require(is_name(self.name), f"name `{self.name}` of an input must be letters, digits, `.`, `_`, `-`")
@@ -190,6 +204,10 @@ class Catalog(Value, frozen=True):
             each = ", ".join(f"{family.name}/{name}" for family, _ in found)
             raise UsageError(f"Several families have a variant `{name}`.", hint=f"name one of: {each}")
         return found[0]
+
+    def label(self, key: VariantKey) -> str:
+        """What messages call a variant, beside all of the catalog: one of `variant_labels`."""
+        return variant_labels([key, *(VariantKey(family.name, variant.name) for family, variant in self.variants)])[key]
 
     def with_variants(self, family: Family, after: str, added: Sequence[Variant]) -> "Catalog":
         """With more variants of a family, behind the one named ``after``."""

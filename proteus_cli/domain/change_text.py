@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement, Plan
-from proteus_cli.units import format_duration
+from proteus_cli.units import counted, format_duration
 
 MAX_PARTS = 4
 """Devices that change alike share a part of the text; further ones are only counted."""
@@ -13,23 +13,25 @@ MAX_PARTS = 4
 _MAX_NAMED = 3
 
 
-def hosting_text(before: Plan, after: Plan, load_s: Mapping[tuple[str, VariantKey], float]) -> str:
+def hosting_text(
+    before: Plan, after: Plan, load_s: Mapping[tuple[str, VariantKey], float], labels: Mapping[VariantKey, str]
+) -> str:
     """``"cpu1: faces-large → faces-small (loaded in 80 ms)"``: the devices that host other variants than ``before``.
 
     ``load_s``: seconds of the loads that the change takes, by device and variant; other variants that come are warm.
-    At most `MAX_PARTS` parts and a count.
+    ``labels`` are the names of all variants (`variant_labels`). At most `MAX_PARTS` parts and a count.
     """
     old, new = before.by_device(), after.by_device()
     parts: dict[_Swap, list[tuple[str, float]]] = {}
     for device in new | old:
-        swap = _swap(device, old.get(device, ()), new.get(device, ()), load_s)
+        swap = _swap(device, old.get(device, ()), new.get(device, ()), load_s, labels)
         if swap is not None:
             longest_s = max((load_s.get((device, each.key), 0.0) for each in new.get(device, ())), default=0.0)
             parts.setdefault(swap, []).append((device, longest_s))
     texts = [_part(swap, devices) for swap, devices in parts.items()]
     if len(texts) > MAX_PARTS:
         others = sum(len(devices) for devices in list(parts.values())[MAX_PARTS:])
-        texts[MAX_PARTS:] = [f"{others} more device{'s' if others > 1 else ''}"]
+        texts[MAX_PARTS:] = [counted(others, "more device")]
     return "; ".join(texts) or "the same variants, with other shares"
 
 
@@ -44,15 +46,18 @@ class _Swap:
 
 
 def _swap(
-    device: str, before: Sequence[Placement], after: Sequence[Placement], load_s: Mapping[tuple[str, VariantKey], float]
+    device: str,
+    before: Sequence[Placement],
+    after: Sequence[Placement],
+    load_s: Mapping[tuple[str, VariantKey], float],
+    labels: Mapping[VariantKey, str],
 ) -> _Swap | None:
     old = {each.key for each in before}
     if old == {each.key for each in after}:
         return None
     loaded = {(device, each.key) in load_s for each in after if each.key not in old}
-    return _Swap(
-        tuple(each.variant for each in before), tuple(each.variant for each in after), True in loaded, False in loaded
-    )
+    was, hosted = (tuple(labels[each.key] for each in placed) for placed in (before, after))
+    return _Swap(was, hosted, True in loaded, False in loaded)
 
 
 def _part(swap: _Swap, devices: Sequence[tuple[str, float]]) -> str:

@@ -25,7 +25,8 @@ class GpuFacts(Value, frozen=True):
 class Device(Value, frozen=True, omit_defaults=True):
     """One thing that runs one batch at a time per slot.
 
-    ``id`` is like ``cpu0`` or ``gpu0``; devices of one ``type`` perform alike and share a profile.
+    ``id`` is like ``cpu0`` or ``gpu0``, on a host of a cluster like ``a/gpu0``; devices of one ``type`` perform alike
+    and share a profile.
     ``cores`` are the CPU numbers of a ``cpu`` device (empty for a ``gpu``); ``memory_bytes`` is what it can use.
     ``gpu`` is None for a CPU, and for a GPU that isn't here.
     """
@@ -45,10 +46,20 @@ class Device(Value, frozen=True, omit_defaults=True):
         require(is_count(self.memory_bytes), f"memory_bytes of `{self.id}` must be a number of bytes")
         require(all(map(is_count, self.cores)), f"cores of `{self.id}` must be numbers of cores")
 
+    @property
+    def host(self) -> str:
+        """The host of the cluster that has it, as its id says; empty for this machine."""
+        return host_of(self.id)
+
     def is_like(self, other: "Device") -> bool:
         """Whether both are the same hardware; the type is a name that users may give."""
         mine, theirs = ((each.kind, each.name, len(each.cores)) for each in (self, other))
         return mine == theirs
+
+
+def host_of(device: str) -> str:
+    """The host in the id of a device: ``a`` of ``a/cpu0``; empty for this machine."""
+    return device.rpartition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ STABLE_FRAC = 0.03  # the p95 is stable when two rounds in a row move it by no m
 EVAL_BATCH = ANY_RUNNER_TAKES
 MAX_RATIO, MIN_UNPACKED_BYTES = 64, 32 * 2**20
 """An eval split may unpack to so many times its size, and so much more: arrays of few values do."""
+MAX_LISTED = 8  # of the names of arrays, where one is missing
 T = TypeVar("T")
 
 _NOT_NPZ = (  # what zipfile, zlib and numpy raise for files that are damaged, or claim to hold what they don't
@@ -174,6 +175,10 @@ def _labels_header(arrays: NpzFile) -> tuple[tuple[int, ...], int]:
 def _header(arrays: NpzFile, name: str, dtype: np.dtype[Any]) -> tuple[tuple[int, ...], int]:
     """The shape of an array, and the bytes that it takes as it is and as ``dtype``."""
     assert arrays.zip is not None  # noqa: S101 - it is open
+    if name not in arrays.zip.NameToInfo:
+        there = ", ".join(f"`{each}`" for each in arrays.files[:MAX_LISTED]) or "nothing"
+        more = f" and {len(arrays.files) - MAX_LISTED} others" if len(arrays.files) > MAX_LISTED else ""
+        raise ValueError(f"it has no array `{name.removesuffix('.npy')}`, but {there}{more}")
     with arrays.zip.open(name) as member:
         version = read_magic(member)
         read_header = read_array_header_1_0 if version == (1, 0) else read_array_header_2_0

@@ -15,14 +15,19 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
+from proteus_cli.backends.affinity import pinned
 from proteus_cli.domain.profile import Point
 
 NOISE_FRAC = 0.1
 """Half of the fifth from which on a server corrects a profile: what is measured must be nearer to the truth."""
+
+PROBE_S = 0.3  # many turns of a scheduler, which are some milliseconds long
 
 _TASKS, _STAT = Path("/proc/self/task"), Path("/proc/stat")
 _STEAL = 8  # the place of `steal` in a line of /proc/stat; before it, the name of the core and seven other times
@@ -49,6 +54,19 @@ def observing(cores: Sequence[int]) -> Iterator[Waiting]:
         took_s = time.perf_counter() - start_s
         lost_s = _waited_s() - waited_s + counted_steal_s(_stolen_s(cores) - stolen_s, len(cores))
         waiting.frac = min(max(lost_s / took_s, 0.0), 1.0) if took_s > 0 else 0.0
+
+
+def waiting_now(cores: Sequence[int]) -> float:
+    """The `Waiting.frac` of work of `PROBE_S` on each of these cores: what a measurement would meet there now."""
+    work = bytes(2**20)
+
+    def compute(stop_s: float) -> None:
+        while time.perf_counter() < stop_s:
+            blake2b(work)  # without the GIL
+
+    with pinned(cores), ThreadPoolExecutor(len(cores)) as pool, observing(cores) as waiting:
+        list(pool.map(compute, [time.perf_counter() + PROBE_S] * len(cores)))
+    return waiting.frac
 
 
 def noise_frac(point: Point, waiting_frac: float) -> float:

@@ -32,6 +32,7 @@ from proteus_cli.profiling.measure import (
 from proteus_cli.profiling.noise import noise_frac, observing
 from proteus_cli.profiling.power import MIN_S, measuring_power
 from proteus_cli.profiling.slots import best_slots, is_settled, missing_points, points_of_batch, useful_slots
+from proteus_cli.units import counted
 
 MAX_REPEATS = 2
 """Of a noisy cell. What disturbs it longer than that is for the next `proteus profile`, which measures it again."""
@@ -45,10 +46,10 @@ class Sweep:
 
     With a budget, each variant has an equal share of the time that is left when its turn comes, and the time that is
     left after all of them is for what did not fit a share. A batch size of 2 or more is measured only if its fewest
-    runs fit, or take less than to load the model again for them later; the accuracy comes last, and if it does not fit,
-    the declared one stands. After the budget, batch sizes that are known are not measured with more slots. Builds of
-    engines, which are kept, come on top. ``measured`` counts the cells that were measured, and not taken from the
-    profile as it was.
+    runs fit, or take less than to load the model again for them later. The accuracy comes last; where the catalog has
+    an estimate, it comes as soon as it fits. If it never fits, that of the catalog stands. After the budget, batch
+    sizes that are known are not measured with more slots. Builds of engines, which are kept, come on top. ``measured``
+    counts the cells that were measured, and not taken from the profile as it was.
     """
 
     def __init__(
@@ -78,10 +79,17 @@ class Sweep:
         return (*unmeasured, *self._late)
 
     @property
-    def unverified(self) -> tuple[str, ...]:
-        """The variants whose accuracy is the declared one, though there is an eval split to measure it on."""
+    def unverified(self) -> tuple[VariantProfile, ...]:
+        """The variants whose accuracy is that of the catalog, though there is an eval split to measure it on."""
         done = ((job, self._results[job.key]) for job in self._jobs if job.key in self._results)
-        return tuple(job.variant.name for job, known in done if job.lacks_accuracy(known))
+        return tuple(known for job, known in done if job.lacks_accuracy(known))
+
+    @property
+    def no_longer_estimated(self) -> tuple[VariantProfile, ...]:
+        """The variants whose accuracy was measured, while the catalog has an estimate."""
+        done = ((job, self._results[job.key]) for job in self._jobs if job.key in self._results)
+        measured = ((job, known) for job, known in done if job.lacks_accuracy(job.known))
+        return tuple(known for job, known in measured if job.variant.estimated and not job.lacks_accuracy(known))
 
     @property
     def slowed_by(self) -> tuple[str, ...]:
@@ -153,10 +161,16 @@ class Sweep:
                 if isinstance(runner, SlottedRunner):
                     self._measure_more(job, runner, size, stop_s)
                 yield self._measured(job, size)
-            if job.lacks_accuracy(self._results[job.key]) and self._accuracy_s(job) <= self._left_s(job, stop_s):
-                self._measure_accuracy(job, runner)
-                self._save()
-                yield self._progress(f"{job.variant.name}, accuracy")
+                if job.variant.estimated:
+                    yield from self._verified(job, runner, stop_s)
+            yield from self._verified(job, runner, stop_s)
+
+    def _verified(self, job: MeasurementJob, runner: Runner, stop_s: float) -> Iterator[SweepProgress]:
+        """Measure the accuracy if it is lacking, and fits until ``stop_s``."""
+        if job.lacks_accuracy(self._results[job.key]) and self._accuracy_s(job) <= self._left_s(job, stop_s):
+            self._measure_accuracy(job, runner)
+            self._save()
+            yield self._progress(f"{job.variant.name}, accuracy")
 
     def _left_s(self, job: MeasurementJob, stop_s: float) -> float:
         """The time that the next measurement may take: what takes less than a load is not worth another load."""
@@ -238,7 +252,7 @@ class Sweep:
                 return
             self.measured += 1
             self._save()
-            yield self._progress(f"{job.variant.name}, batch {batch}, {count} slots")
+            yield self._progress(f"{job.variant.name}, batch {batch}, {counted(count, 'slot')}")
 
     def _require_same_tensors(self, job: MeasurementJob, signature: Signature) -> None:
         """Compare the variants that were loaded in this sweep; the server compares all of them."""
@@ -352,11 +366,13 @@ def _measured_content(profile: Profile) -> tuple[str, int, tuple[VariantProfile,
 
 
 def accuracy_warnings(catalog: Catalog, profile: Profile) -> list[str]:
-    """Warnings for users where the measured accuracy isn't the declared one."""
+    """Warnings for users where the measured accuracy isn't the declared one. Estimates are there to be replaced."""
     return [
-        f"{variant.name}: the catalog declares accuracy {variant.accuracy:.4f}, measured is {measured.accuracy:.4f}"
+        f"{catalog.label(measured.key)}: the catalog declares accuracy {variant.accuracy:.4f}, "
+        f"measured is {measured.accuracy:.4f}"
         for family, variant in catalog.variants
         if (measured := profile.of(family.name, variant.name)) is not None
+        and not variant.estimated
         and abs(measured.accuracy - variant.accuracy) > store.ACCURACY_TOLERANCE
     ]
 

@@ -163,8 +163,6 @@ ATTAINMENT = (
 )
 """Of a `FamilySummary` only."""
 
-MEASURES = (*OUTCOMES, *ACCURACY, *RATES, *BATCHES, *PERCENTILES)
-
 
 def comparison_rows(reports: Sequence[Report], *, percentiles: Iterable[str] = ("p50", "p99")) -> tuple[ReportRow, ...]:
     """The measures of whole runs, one cell per report."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.fleet import base_name
 from proteus_cli.domain.report import DeviceSummary, Report
 from proteus_cli.reporting.timeline import summed_answers, weighted_mean
@@ -34,11 +35,12 @@ def similar_devices(reports: Sequence[Report]) -> tuple[SimilarDevices, ...]:
     return tuple(SimilarDevices(name, tuple(devices)) for name, devices in members.items())
 
 
-def variant_shares(summary: DeviceSummary) -> Iterator[tuple[str, float]]:
+def variant_shares(summary: DeviceSummary) -> Iterator[tuple[VariantKey, float]]:
     """The variants that answered, the busiest first, with their share of the answers."""
-    counts = [(name, n) for variants in summary.answers_by_variant.values() for name, n in variants.items()]
-    for name, n in sorted(counts, key=lambda each: -each[1]):
-        yield name, n / summary.answers
+    by_variant = summary.answers_by_variant.items()
+    counts = [(VariantKey(family, name), n) for family, variants in by_variant for name, n in variants.items()]
+    for key, n in sorted(counts, key=lambda each: -each[1]):
+        yield key, n / summary.answers
 
 
 def _sum(parts: Sequence[DeviceSummary]) -> DeviceSummary:

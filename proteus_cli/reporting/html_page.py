@@ -1,12 +1,13 @@
 """Reports as one page that stands alone: no network, no scripts; importing this loads matplotlib."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from proteus_cli.domain.catalog import VariantKey, variant_labels
 from proteus_cli.domain.report import DeviceSummary, Report, Window
 from proteus_cli.reporting import comparison, plots, variant_plots
 from proteus_cli.reporting.device_groups import SimilarDevices, similar_devices, variant_shares
@@ -77,11 +78,12 @@ def _within_s(report: Report, part: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class FamilyRows:
-    """The measures of a family in the runs that have it; its p99 and SLO, and its attainment."""
+    """The measures of a family in the runs that have it, in two tables; its p99 and SLO, and its attainment."""
 
     name: str
     run_names: tuple[str, ...]
-    measures: list[comparison.ReportRow]
+    outcomes: list[comparison.ReportRow]
+    quality: list[comparison.ReportRow]
     attainment: list[comparison.ReportRow]
 
 
@@ -94,14 +96,16 @@ def family_rows(reports: Sequence[Report]) -> list[FamilyRows]:
         summaries = [report.families[family] for report in found.values()]
         estimated = [family in report.estimated for report in found.values()]
         slos = tuple(or_unknown(report.slo_s.get(family), comparison.format_milliseconds) for report in found.values())
-        measures, (p99, *attainment) = (
-            [measure.row(summaries, estimated) for measure in each] for each in (comparison.MEASURES, _ATTAINMENT)
+        outcomes, quality, (p99, *attainment) = (
+            [measure.row(summaries, estimated) for measure in each] for each in (_OUTCOMES, _QUALITY, _ATTAINMENT)
         )
         slo = comparison.ReportRow("SLO", slos, plain=slos, unit="ms")
-        rows.append(FamilyRows(family, tuple(found), measures, [p99, slo, *attainment]))
+        rows.append(FamilyRows(family, tuple(found), outcomes, quality, [p99, slo, *attainment]))
     return rows
 
 
+_OUTCOMES = (*comparison.OUTCOMES, *comparison.RATES)
+_QUALITY = (*comparison.ACCURACY, *comparison.BATCHES, *comparison.PERCENTILES)
 _ATTAINMENT = (comparison.P99, *comparison.ATTAINMENT)
 
 
@@ -110,10 +114,10 @@ def each_device(reports: Sequence[Report]) -> list[SimilarDevices]:
     return [SimilarDevices(device, (device,)) for group in similar_devices(reports) for device in group.devices]
 
 
-def variants_text(summary: DeviceSummary) -> str:
+def variants_text(summary: DeviceSummary, labels: Mapping[VariantKey, str]) -> str:
     """The variants that answered, with their shares: ``"l 80.0 % · s 20.0 %"``."""
     shares = variant_shares(summary)
-    return " · ".join(f"{variant} {_share(share)}" for variant, share in shares) or UNKNOWN
+    return " · ".join(f"{labels[variant]} {_share(share)}" for variant, share in shares) or UNKNOWN
 
 
 def has_estimates(summary: DeviceSummary, report: Report) -> bool:
@@ -206,13 +210,21 @@ def page(reports: Sequence[Report]) -> str:
         windows=window_rows(reports),
         window_measures=WINDOW_MEASURES,
         families=family_rows(reports),
-        family_headings=[measure.row([]).heading for measure in comparison.MEASURES],
-        attainment_headings=["p99 (ms)", "SLO (ms)", *(measure.row([]).heading for measure in comparison.ATTAINMENT)],
+        outcome_headings=_headings(_OUTCOMES),
+        quality_headings=_headings(_QUALITY),
+        attainment_headings=["p99 (ms)", "SLO (ms)", *_headings(comparison.ATTAINMENT)],
         device_groups=similar_devices(reports),
         devices=each_device(reports),
+        variant_labels=variant_labels(
+            key for report in reports for device in report.devices.values() for key, _ in variant_shares(device)
+        ),
         max_devices=MAX_DEVICES,
         footer=f"Measured by {made}, {max(report.made_by.time for report in reports)}.",
     )
+
+
+def _headings(measures: Iterable[comparison.Measure]) -> list[str]:
+    return [measure.row([]).heading for measure in measures]
 
 
 def _facts(reports: Sequence[Report]) -> dict[str, str]:

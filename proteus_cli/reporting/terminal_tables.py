@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -25,7 +24,8 @@ from proteus_cli.reporting.comparison import (
     run_subject,
 )
 from proteus_cli.reporting.timeline import merge_windows, violation_frac, window_width_s
-from proteus_cli.units import UNKNOWN, format_bar, or_unknown
+from proteus_cli.tables import bars, described, name, number, table, text
+from proteus_cli.units import UNKNOWN, counted, format_bar, or_unknown
 
 _MAX_ROWS = 12
 _MAX_COLUMNS = 8
@@ -38,20 +38,20 @@ def comparison_table(reports: Sequence[Report]) -> RenderableType:
     estimates = [note] if (note := estimate_note(reports)) else []
     if len(reports) <= MAX_BESIDE:
         notes = ["* best of the row"] if len(reports) > 1 else []
-        return _titled(run_subject(reports), _in_columns(reports), *notes, *estimates)
+        return described(_in_columns(reports), *notes, *estimates, title=run_subject(reports))
     outcomes = outcome_rows(reports)
     requests, *others = outcomes
     is_same = len(set(requests.cells)) == 1
-    title = f"{run_subject(reports)} · {requests.cells[0]} requests" if is_same else run_subject(reports)
+    title = f"{run_subject(reports)} · {counted(reports[0].requests, 'request')}" if is_same else run_subject(reports)
     return Group(
-        _titled(title, _in_rows(reports, others if is_same else outcomes)),
+        described(_in_rows(reports, others if is_same else outcomes), title=title),
         "",
-        _titled(
-            "accuracy, batches, latency",
+        described(
             _in_rows(reports, quality_rows(reports)),
-            "* best of the column · viol.: SLO violations · eff., rel., drop: effective and\n"
+            "* best of the column · viol.: SLO violations · eff., rel., drop: effective and",
             "relative accuracy, and its largest drop · p50, p99: latency",
             *estimates,
+            title="accuracy, batches, latency",
         ),
     )
 
@@ -64,23 +64,20 @@ def attainment_table(reports: Sequence[Report]) -> RenderableType:
     """
     runs = [_attained(report) for report in reports]
     if len(reports) > MAX_BESIDE:
-        return Group(
-            "", _titled("attainment", _attained_in_rows(reports, runs), "worst: the family that used most", _ATTAINMENT)
-        )
-    targets = {name: of.target for run in runs for name, of in run.items()}
+        rows = _attained_in_rows(reports, runs)
+        return Group("", described(rows, "worst: the family that used most", _ATTAINMENT, title="attainment"))
+    targets = {family: of.target for run in runs for family, of in run.items()}
     shown = list(targets)
     if len(shown) > _MAX_ROWS:
-        shown = sorted(shown, key=lambda name: max(_used(run[name]) for run in runs if name in run), reverse=True)
-    table = _table(reports)
-    table.add_column("\nfamily", overflow="fold")
-    table.add_column("target\n%", justify="right", no_wrap=True)
-    for name in run_names(reports):
-        table.add_column(Text(f"{name}\nin time%  budget%"), justify="right", overflow="fold")
+        shown = sorted(shown, key=lambda family: max(_used(run[family]) for run in runs if family in run), reverse=True)
+    columns = (text(run, "in time%  budget%", justify="right") for run in run_names(reports))
+    rows = table(text("", "family"), number("target", "%"), *columns)
     for family in shown[:_MAX_ROWS]:
         cells = (or_unknown(run.get(family), _in_time) for run in runs)
-        table.add_row(Text(family), format_target(targets[family]), *cells)
-    others = [f"and {len(shown) - _MAX_ROWS:,} families that used less"] if len(shown) > _MAX_ROWS else []
-    return _titled("attainment", table, *others, _ATTAINMENT)
+        rows.add_row(Text(family), format_target(targets[family]), *cells)
+    others = len(shown) - _MAX_ROWS
+    notes = [f"and {counted(others, 'family', 'families')} that used less"] if others > 0 else []
+    return described(rows, *notes, _ATTAINMENT, title="attainment")
 
 
 def timeline_table(reports: Sequence[Report]) -> RenderableType:
@@ -88,89 +85,59 @@ def timeline_table(reports: Sequence[Report]) -> RenderableType:
     runs, demand = _over_time(reports)
     if len(reports) > MAX_BESIDE:
         return _timelines_in_rows(reports, runs, demand)
-    table = _table(reports)
-    table.add_column("time", justify="right", no_wrap=True)
-    table.add_column("demand\nqps", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True, min_width=_BAR_COLUMNS)
-    for name in run_names(reports):
-        table.add_column(Text(f"{name}\nacc.% viol.%"), justify="right", overflow="fold")
+    columns = (text(run, "acc.% viol.%", justify="right") for run in run_names(reports))
+    rows = table(number("", "time"), number("demand", "qps"), bars(_BAR_COLUMNS), *columns)
     peak_qps = max((window.demand_qps for window in demand), default=0.0)
     for place, window in enumerate(demand):
         bar = format_bar(window.demand_qps / peak_qps if peak_qps else 0.0, _BAR_COLUMNS)
         shares = [
             f"{_accuracy(run[place]):>5}  {_violations(run[place]):>5}" if place < len(run) else UNKNOWN for run in runs
         ]
-        table.add_row(format_span(window.start_s, window.length_s), f"{window.demand_qps:,.0f}", bar, *shares)
+        rows.add_row(format_span(window.start_s, window.length_s), f"{window.demand_qps:,.0f}", bar, *shares)
     note = "acc.: relative accuracy · viol.: share of requests that missed their SLO"
-    return _titled("over time", table, note)
-
-
-def _titled(title: str, table: Table, *notes: str) -> Group:
-    """A table between lines of text; a title of the table itself would wrap at the width of the table."""
-    return Group(Text(title, style="bold"), table, *(Text(note) for note in notes))
-
-
-def _table(reports: Sequence[Report], *, space: int = 1) -> Table:
-    return Table(
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        show_edge=False,
-        padding=(0, space, 0, 0),
-        header_style="bold" if len(reports) > 1 else "",
-    )
+    return described(rows, note, title="over time")
 
 
 def _in_columns(reports: Sequence[Report]) -> Table:
-    table = _table(reports)
-    table.add_column("", no_wrap=True)
-    for name in run_names(reports):
-        table.add_column(Text(name), justify="right", overflow="fold")
+    rows = table(name(""), *(text(run, justify="right") for run in run_names(reports)))
     for row in comparison_rows(reports):
-        table.add_row(row.label, *_starred(row, row.cells, "* "))
-    return table
+        rows.add_row(row.label, *_starred(row, row.cells, "* "))
+    return rows
 
 
 def _in_rows(reports: Sequence[Report], measures: Sequence[ReportRow]) -> Table:
-    table = _table(reports, space=0)
-    table.add_column("\npolicy", overflow="fold")
-    for row in measures:
-        table.add_column(f"{row.short}\n{row.unit}" if row.unit else f"\n{row.short}", justify="right", no_wrap=True)
-    for name, *cells in zip(run_names(reports), *(_starred(row, row.plain, "*") for row in measures), strict=True):
-        table.add_row(Text(name), *cells)
-    return table
+    columns = (number(row.short, row.unit) if row.unit else number("", row.short) for row in measures)
+    rows = table(text("", "policy"), *columns, is_dense=True)
+    for run, *cells in zip(run_names(reports), *(_starred(row, row.plain, "*") for row in measures), strict=True):
+        rows.add_row(Text(run), *cells)
+    return rows
 
 
 def _timelines_in_rows(
     reports: Sequence[Report], runs: Sequence[Sequence[Window]], demand: Sequence[Window]
 ) -> RenderableType:
     def over_time(title: str, value: Callable[[Window], str]) -> Group:
-        table = _table(reports, space=0)
-        table.add_column("from (s)", overflow="fold")
-        for window in demand:
-            table.add_column(format_count(window.start_s), justify="right", no_wrap=True)
-        table.add_row("demand (qps)", *(format_count(window.demand_qps) for window in demand), end_section=True)
-        for name, run in zip(run_names(reports), runs, strict=True):
-            table.add_row(Text(name), *(value(w) for w in run), *[UNKNOWN] * (len(demand) - len(run)))
-        return _titled(title, table)
+        columns = (number(format_count(window.start_s)) for window in demand)
+        rows = table(text("from (s)"), *columns, is_dense=True)
+        rows.add_row("demand (qps)", *(format_count(window.demand_qps) for window in demand), end_section=True)
+        for label, run in zip(run_names(reports), runs, strict=True):
+            rows.add_row(Text(label), *(value(w) for w in run), *[UNKNOWN] * (len(demand) - len(run)))
+        return described(rows, title=title)
 
     accuracy = over_time("over time: relative accuracy, %", _accuracy)
     return Group("", accuracy, "", over_time("over time: SLO violations, % of requests", _violations))
 
 
 def _attained_in_rows(reports: Sequence[Report], runs: Sequence[Mapping[str, Attainment]]) -> Table:
-    table = _table(reports, space=0)
-    table.add_column("policy", overflow="fold")
-    table.add_column("met", justify="right", no_wrap=True)
-    table.add_column("worst", overflow="fold")
-    table.add_column("target%", justify="right", no_wrap=True)
-    table.add_column("in time%  budget%", justify="right", no_wrap=True)
-    for name, run in zip(run_names(reports), runs, strict=True):
+    columns = (text("policy"), number("met"), text("worst"), number("target%"), number("in time%  budget%"))
+    rows = table(*columns, is_dense=True)
+    for label, run in zip(run_names(reports), runs, strict=True):
         worst = max(run, key=lambda family: _used(run[family]), default=None)
         cells = [f"{sum(bool(of.met) for of in run.values())} of {len(run)}"]
         if worst is not None:
             cells += [worst, format_target(run[worst].target), _in_time(run[worst])]
-        table.add_row(Text(name), *map(Text, cells))
-    return table
+        rows.add_row(Text(label), *map(Text, cells))
+    return rows
 
 
 def _attained(report: Report) -> dict[str, Attainment]:

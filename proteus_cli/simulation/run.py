@@ -25,7 +25,7 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import device_memory, hosted_by, slots_of
 from proteus_cli.control.topology.rollout import keys
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog import Catalog, VariantKey, variant_labels
 from proteus_cli.domain.change_text import hosting_text
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile
@@ -138,6 +138,7 @@ class _Simulation:
     ) -> None:
         self.result = Simulated()
         self._profiles, self._replan, self._rule, self._conditions = profiles, replan, policy.replanning, conditions
+        self._variant_labels = variant_labels(v.key for profile in profiles.values() for v in profile.variants)
         memory = _memory(plan, catalog, profiles, conditions) if policy.standbys and self._rule is not None else {}
         self._controller = Controller(catalog.slo_s(), slots_of(plan.devices, profiles), policy, memory=memory)
         self._events = Events()
@@ -266,7 +267,7 @@ class _Simulation:
             return
         swaps, hosted = plan.swaps_from(before, standbys), hosted_by(plan, self._profiles)
         activated = plan.swaps_from(before) - swaps
-        what = hosting_text(before, plan, self._loads_s(plan, before, standbys))
+        what = hosting_text(before, plan, self._loads_s(plan, before, standbys), self._variant_labels)
         load_beside_s = self._load_beside_s(hosted)
 
         def adopt(then_s: float) -> None:

@@ -1,6 +1,14 @@
 """Artefacts: atomic files, the paths of a workspace, digests of inputs, and whether a profile is still current."""
 
-from proteus_cli.store.digests import content_digest, digest, digest_of, model_digest, model_parts
+from proteus_cli.store.digests import (
+    ModelStamp,
+    content_digest,
+    digest,
+    digest_of,
+    model_digest,
+    model_parts,
+    model_stamp,
+)
 from proteus_cli.store.files import (
     made_by,
     move_in_order,
@@ -13,6 +21,7 @@ from proteus_cli.store.files import (
     writing,
     writing_text,
 )
+from proteus_cli.store.hosts import read_hosts
 from proteus_cli.store.workspace import (
     ACCURACY_TOLERANCE,
     Workspace,
@@ -24,6 +33,7 @@ from proteus_cli.store.workspace import (
 
 __all__ = [
     "ACCURACY_TOLERANCE",
+    "ModelStamp",
     "Workspace",
     "content_digest",
     "digest",
@@ -32,8 +42,10 @@ __all__ = [
     "made_by",
     "model_digest",
     "model_parts",
+    "model_stamp",
     "move_in_order",
     "parse_catalog",
+    "read_hosts",
     "read_json",
     "require_current_models",
     "require_model",

@@ -7,6 +7,8 @@ from proteus_cli.errors import ArtefactError, BackendUnavailable
 from proteus_cli.input_files import MODEL
 from proteus_cli.units import format_size
 
+TOLD_BY_CHECK = "`check-model FILE`, a command of the package `onnx`, tells more"
+
 
 def onnx_package(to: str, *, extra: str) -> Any:
     """The module `onnx`, of an ``extra``. Raises `BackendUnavailable` that says what it is needed ``to`` do."""
@@ -26,7 +28,7 @@ def read_graph(onnx: Any, model: Path, *, with_weights: bool = False) -> Any:
         return onnx.load(str(model), load_external_data=with_weights)
     except Exception as error:  # of protobuf, of onnx, or of the system: they share no base class
         raise ArtefactError(
-            f"Can't read `{model}`: {error}", hint="is it a complete ONNX file? `python -m onnx.checker` tells more"
+            f"Can't read `{model}`: {error}", hint=f"is it a complete ONNX file? {TOLD_BY_CHECK}"
         ) from error
 
 

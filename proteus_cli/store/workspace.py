@@ -1,15 +1,18 @@
 """A workspace: where its files are, and what they hold."""
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
 
 from proteus_cli.domain.base import require
 from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.device import host_of
 from proteus_cli.domain.fleet import as_device, base_name, of_type, profile_for
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
@@ -55,10 +58,18 @@ class Workspace:
     """A directory with ``engines/``, ``profiles/`` and ``plans/``.
 
     What is written while serving goes to ``state`` instead, where that is given; the workspace may then be read-only.
+    Models that must be prepared go to ``scratch``, where that is given.
     """
 
     root: Path
     state: Path | None = None
+    scratch: Path | None = None
+
+    @contextmanager
+    def only_read(self) -> Iterator["Workspace"]:
+        """The workspace for what must leave no file: models that it prepares are removed at the end."""
+        with TemporaryDirectory(prefix="proteus-") as directory:
+            yield replace(self, scratch=Path(directory))
 
     @property
     def catalog_path(self) -> Path:
@@ -85,14 +96,18 @@ class Workspace:
     @property
     def prepared_dirs(self) -> tuple[Path, ...]:
         """Where models are that take their family's input, by content. Missing ones are made in the last."""
-        return tuple(place / "engines" / "prepared" for place in (self.root, self.state) if place is not None)
+        places = (self.root, self.state, self.scratch)
+        return tuple(place / "engines" / "prepared" for place in places if place is not None)
 
     def profile_path(self, device: str) -> Path:
         return self.profiles_dir / f"{device}.json"
 
     def catalog(self) -> Catalog:
         """Read ``engines/catalog.toml``. Raises `ArtefactError`."""
-        hint = "run `proteus init` to make a workspace, or name one with `--workspace`"
+        hint = (
+            "run `proteus catalog add FAMILY MODEL.onnx` for a model of your own, or `proteus init` for the sample "
+            "models; or name a workspace with `--workspace`"
+        )
         return parse_catalog(read_bytes(self.catalog_path, CATALOG, hint=hint), self.catalog_path)
 
     def model_path(self, onnx: str) -> Path:
@@ -162,10 +177,10 @@ class Workspace:
     def profiles(self) -> dict[str, Profile]:
         """All profiles by device id, in natural order. Raises `ArtefactError` where there is none or one is broken."""
         hint = "run `proteus profile` to measure this machine's devices"
-        paths = sorted(self.profiles_dir.glob("*.json"), key=lambda path: (len(path.stem), path.stem))
-        if not paths:
+        devices = sorted(self._profiled(), key=lambda device: (host_of(device), len(device), device))
+        if not devices:
             raise ArtefactError(f"No profiles in `{self.profiles_dir}`.", hint=hint)
-        return {path.stem: self.profile(path.stem) for path in paths}
+        return {device: self.profile(device) for device in devices}
 
     def profile(self, device: str) -> Profile:
         """The profile of one device. Raises `ArtefactError`."""
@@ -205,13 +220,18 @@ class Workspace:
         Reads no other profiles where those that the ids name are enough, so that a broken one of another device does no
         harm.
         """
-        here = {path.stem for path in self.profiles_dir.glob("*.json")}
+        here = set(self._profiled())
         names = dict.fromkeys(name for device in types for name in (device, base_name(device)) if name in here)
         named = {name: self.profile(name) for name in names}
         found = {device: profile_for(device, device_type, named) for device, device_type in types.items()}
         missing = {types[device]: device for device, profile in found.items() if profile is None}
         by_type = {device_type: self._of_type(device_type, device) for device_type, device in missing.items()}
         return {device: profile if profile is not None else by_type[types[device]] for device, profile in found.items()}
+
+    def _profiled(self) -> list[str]:
+        """The ids of devices with a profile; those of a host of a cluster are in a directory of its name."""
+        paths = (path for pattern in ("*.json", "*/*.json") for path in self.profiles_dir.glob(pattern))
+        return [path.relative_to(self.profiles_dir).with_suffix("").as_posix() for path in paths]
 
     def _of_type(self, device_type: str, device: str) -> Profile:
         profile = of_type(device_type, self.profiles())
@@ -306,11 +326,12 @@ def _require_measured(
 def is_as_declared(accuracy: float, family: Family, variant: Variant) -> bool:
     """Whether an imported accuracy is that of the catalog.
 
-    Where the family has an eval split it was probably measured on one like it, so that the declared one is near.
+    Where the family has an eval split it was probably measured on one like it, so that the declared one is near, unless
+    that is an estimate, which it replaces.
     """
     if family.eval is None:
         return accuracy == variant.accuracy
-    return abs(accuracy - variant.accuracy) <= ACCURACY_TOLERANCE
+    return variant.estimated or abs(accuracy - variant.accuracy) <= ACCURACY_TOLERANCE
 
 
 def _is_there(path: Path) -> bool:

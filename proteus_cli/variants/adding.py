@@ -1,6 +1,6 @@
 """Adds models to the catalog as the variants of a family, and makes catalog and family where there are none."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,11 +18,9 @@ from proteus_cli.store import catalog_text
 from proteus_cli.variants.accuracy import AccuracyFinder, Evidence
 from proteus_cli.variants.models import NewModel, name_in, require_same_tensors, stage_model
 from proteus_cli.variants.staging import Staging, staging
+from proteus_cli.variants.steps import Advance, Steps
 
 _HINT = "name another workspace with `--workspace`"
-
-Advance = Callable[[str, float], object]
-"""Takes the name of the current step, and how much of the total is done (0 to 1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +64,15 @@ def add(
     text = read_text(place.catalog_path, CATALOG, hint=_HINT) if place.catalog_path.exists() else None
     before = store.parse_catalog(text.encode(), place.catalog_path) if text is not None else None
     known = before.family(family) if before is not None and family in before.names else None
-    slo = _slo(known, family, slo)
     if known is not None:
         _require_new(known, models, evidence)
+    slo = _slo(known, family, slo)
+    if known is not None:
         evidence = replace(evidence, eval=place.eval_path(known))
     reference = _reference(place, known)
     finder = AccuracyFinder(backend, family, evidence, reference)
     finder.require_enough(list(models), is_new=known is None)
+    steps = Steps(advance, len(models))
     with within_free_memory("the models"), staging(place) as staged:
         made = [stage_model(staged, place, family, name, path, backend) for name, path in models.items()]
         new = [replace(model, file=staged.loaded(known, model.file)) for model in made]
@@ -81,7 +81,7 @@ def add(
         planned = tuple(Variant(each.variant, 1.0, each.onnx) for each in new)
         target = known if known is not None else Family(family, slo, planned, eval=eval_name)
         _changed(place, text, before, target, planned)  # raises before anything is measured
-        added = tuple(_measured(new, finder, backend, advance))
+        added = tuple(_measured(new, finder, backend, steps))
         variants = [Variant(each.variant, each.accuracy, each.onnx, each.estimated) for each in added]
         staged.commit(_changed(place, text, before, target, variants), before=text)
     return Addition(family, slo, _described(signature.inputs), _described(signature.outputs), added)
@@ -170,10 +170,10 @@ def _eval_name(staged: Staging, place: store.Workspace, family: str, eval_path: 
 
 
 def _measured(
-    new: Sequence[NewModel], finder: AccuracyFinder, backend: Backend, advance: Advance
+    new: Sequence[NewModel], finder: AccuracyFinder, backend: Backend, steps: Steps
 ) -> Iterator[AddedVariant]:
-    for index, model in enumerate(new):
-        advance(model.variant, index / len(new))
+    for model in new:
+        steps.begin(f"accuracy of {model.variant}")
         with model.runner(backend) as runner:
             accuracy = finder.accuracy_of(model.variant, model.file, runner)
         yield AddedVariant(model.variant, model.onnx, *accuracy, fixed_batch=model.rows)

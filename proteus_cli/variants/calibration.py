@@ -12,6 +12,7 @@ from proteus_cli.backends.onnxruntime import open_session
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store.onnx_files import inputs_of, read_graph
 from proteus_cli.store.prepared_models import own_input
+from proteus_cli.units import counted
 
 MAX_ROWS = 512
 """The first rows of a file are used to quantise: ranges hardly change with more."""
@@ -22,7 +23,7 @@ def require_others(rows: NamedArrays, labelled: NamedArrays, name: str) -> None:
     """Raise `ArtefactError` where rows of the file ``name`` are in the eval split: the accuracy would be flattered."""
     if shared := len(_digests(rows) & _digests(labelled)):
         raise ArtefactError(
-            f"`{name}` has {shared} rows that are in the eval split, too.", hint="calibrate on other rows"
+            f"`{name}` shares {counted(shared, 'row')} with the eval split.", hint="calibrate on other rows"
         )
 
 

@@ -1,8 +1,7 @@
 """Makes variants out of a variant, measures them beside it, and keeps what is worth it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,12 @@ from proteus_cli.profiling.measure import load_inputs
 from proteus_cli.store import catalog_text
 from proteus_cli.variants.accuracy import Accuracy, AccuracyFinder, Evidence
 from proteus_cli.variants.calibration import require_others
-from proteus_cli.variants.measuring import ROUNDS, Measurement, measure_beside
+from proteus_cli.variants.measuring import STEPS_OF_A_MODEL, Measurement, measure_beside
 from proteus_cli.variants.models import unusable
 from proteus_cli.variants.recipes import Recipe, Wanted, recipes
 from proteus_cli.variants.staging import staging
+from proteus_cli.variants.steps import Advance, Steps
 from proteus_cli.variants.verdict import Standing, Verdict, judge
-
-Advance = Callable[[str, float], object]
-"""Takes the name of the current step, and how much of the total is done (0 to 1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +133,16 @@ def derive(
     After an error all is as before. Raises `UsageError`, `ArtefactError`, and `EngineError`.
     """
     _text(parent, [Variant(parent.key(each).variant, 1.0, parent.onnx(each)) for each in made])  # raises early
+    steps = Steps(advance, len(made) + len(devices) * (1 + len(made)) * STEPS_OF_A_MODEL)
     with staging(parent.place) as staged:
         for recipe in made:
-            advance(f"making {parent.key(recipe).variant}", 0.0)
+            steps.begin(f"making {parent.key(recipe).variant}")
             staged.write(parent.onnx(recipe), recipe.convert())
         models = {parent.key(): parent.loaded} | {
             parent.key(each): staged.loaded(parent.family, staged.path(parent.onnx(each))) for each in made
         }
         _require_work(models, parent, devices[0][1])
-        found = _measured(models, parent, devices, advance)
+        found = _measured(models, parent, devices, steps)
         derived = tuple(
             _derived(parent, recipe, staged.path(parent.onnx(recipe)), found, keep_all=keep_all) for recipe in made
         )
@@ -175,18 +173,15 @@ def _require_work(models: Mapping[VariantKey, Path], parent: Parent, backend: Ba
 
 
 def _measured(
-    models: Mapping[VariantKey, Path], parent: Parent, devices: Sequence[tuple[Device, Backend]], advance: Advance
+    models: Mapping[VariantKey, Path], parent: Parent, devices: Sequence[tuple[Device, Backend]], steps: Steps
 ) -> dict[str, dict[VariantKey, Measurement]]:
     """What was measured, by device and variant."""
-    steps, total = count(), len(devices) * len(models) * ROUNDS
     own = Accuracy(parent.variant.accuracy, parent.variant.estimated, "as in the catalog")
     evidence = Evidence(parent.eval, {parent.variant.name: own}, parent.inputs)
     found: dict[str, dict[VariantKey, Measurement]] = {}
     for device, backend in devices:
         finder = AccuracyFinder(backend, parent.family.name, evidence)
-        found[device.id] = measure_beside(
-            device, backend, models, parent.family.slo_s, finder, lambda now: advance(now, next(steps) / total)
-        )
+        found[device.id] = measure_beside(device, backend, models, parent.family.slo_s, finder, steps)
     return found
 
 

@@ -2,8 +2,13 @@
 
 Convolutions are quantised *statically*: the ranges of activations are measured on calibration rows (smallest and
 largest value), and stand in the file, in the QDQ format. Computing them anew for each batch makes convolutions slower
-than FP32 (onnxruntime #6732, #12854). Models with matrix products alone, such as transformers, are quantised
-*dynamically*, which takes no rows.
+than FP32 (onnxruntime #6732, #12854). Models with more matrix products than convolutions, such as transformers, are
+quantised *dynamically*, which takes no rows; their convolutions stay in floating point.
+
+Statically, what lies *between* convolutions is quantised with them, as else most of the time goes into conversions
+there and back. What leads to no convolution stays in floating point: the features, their mean over the image, the
+last layer and its scores. They take little time, and decide: classes of which one is a little more likely than the
+others have scores that 8 bits do not tell apart. `tests/variants/test_int8.py` has such a model.
 
 Weights are signed. Activations are unsigned on processors of the x86 family, whose instructions multiply unsigned by
 signed bytes: with signed ones, ONNX Runtime 1.32 leaves most convolutions of the sample models in FP32. Where those
@@ -13,6 +18,7 @@ processors lack VNNI, they add pairs of products in 16 bits, which may saturate;
 
 import logging
 import platform
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +31,10 @@ from proteus_cli.store.onnx_files import read_graph
 from proteus_cli.variants.calibration import in_batches
 
 _CONVOLUTIONS = {"Conv", "ConvTranspose"}
+_BETWEEN = {
+    "Add", "AveragePool", "Clip", "Concat", "GlobalAveragePool", "LeakyRelu", "MaxPool", "Mul", "Pad", "Relu",
+    "Reshape", "Resize", "Sigmoid", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
+}  # fmt: skip
 _PRODUCTS = {"MatMul", "Gemm", "Attention", "LSTM", "EmbedLayerNormalization"}
 _QUANTISED = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger"}
 _X86 = {"x86_64", "AMD64", "i386", "i686"}
@@ -37,18 +47,19 @@ def needs_rows(onnx: Any, model: Path) -> bool:
 
     Raises `UsageError` where it is quantised already, or has nothing to quantise; `ArtefactError` as `read_graph` does.
     """
-    operators = {node.op_type for node in read_graph(onnx, model).graph.node}
-    if operators & _QUANTISED:
+    operators = Counter(node.op_type for node in read_graph(onnx, model).graph.node)
+    if _QUANTISED & operators.keys():
         raise UsageError(f"`{model}` is quantised already.", hint="name a variant in full precision")
-    if not operators & (_CONVOLUTIONS | _PRODUCTS):
+    convolutions, products = (sum(operators[each] for each in kind) for kind in (_CONVOLUTIONS, _PRODUCTS))
+    if not convolutions and not products:
         raise UsageError(
             f"`{model}` has no convolutions and no matrix products, so there is nothing to quantise.",
             hint="leave out `--int8`",
         )
-    return bool(operators & _CONVOLUTIONS)
+    return convolutions >= products
 
 
-def to_int8(model: Path, rows: NamedArrays | None) -> bytes:
+def to_int8(onnx: Any, model: Path, rows: NamedArrays | None) -> bytes:
     """The content of a file that computes in INT8; statically quantised if there are calibration ``rows``.
 
     Raises `EngineError` where the quantiser fails.
@@ -65,13 +76,21 @@ def to_int8(model: Path, rows: NamedArrays | None) -> bytes:
             quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
             if rows is None:
                 quantization.quantize_dynamic(
-                    prepared, made, per_channel=True, reduce_range=reduced, weight_type=signed
-                )
-            else:
-                quantization.quantize_static(
                     prepared,
                     made,
+                    op_types_to_quantize=sorted(_PRODUCTS | {"Gather"}),  # of embeddings
+                    per_channel=True,
+                    reduce_range=reduced,
+                    weight_type=signed,
+                )
+            else:
+                named = read_graph(onnx, prepared, with_weights=True)
+                quantization.quantize_static(
+                    named,
+                    made,
                     _Rows(rows),
+                    op_types_to_quantize=sorted(_CONVOLUTIONS | _BETWEEN),
+                    nodes_to_exclude=_behind_convolutions(named.graph),
                     quant_format=quantization.QuantFormat.QDQ,
                     calibrate_method=quantization.CalibrationMethod.MinMax,
                     activation_type=unsigned if machine in _X86 else signed,
@@ -84,6 +103,19 @@ def to_int8(model: Path, rows: NamedArrays | None) -> bytes:
                 f"Can't quantise `{model}`: {error}", hint="leave out `--int8`, or quantise it by hand and add the file"
             ) from error
         return made.read_bytes()
+
+
+def _behind_convolutions(graph: Any) -> list[str]:
+    """The nodes of a graph that lead to no convolution. All nodes are given new names, as names may be missing."""
+    leading: set[str] = set()
+    behind = []
+    for place, node in reversed(list(enumerate(graph.node))):  # they are in topological order
+        node.name = f"{node.op_type}_{place}"
+        if node.op_type in _CONVOLUTIONS or leading.intersection(node.output):
+            leading.update(node.input)
+        else:
+            behind.append(node.name)
+    return behind
 
 
 def reduces_range(machine: str, flags: Collection[str]) -> bool:

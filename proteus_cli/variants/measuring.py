@@ -1,6 +1,6 @@
 """Measures variants beside each other on one device, in short: how accurate they are, and how fast."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,15 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import capacity, points_in_time
 from proteus_cli.profiling.measure import measure_point
 from proteus_cli.variants.accuracy import Accuracy, AccuracyFinder
+from proteus_cli.variants.steps import Steps
 
 BATCHES = (1, 4, 16)
 CELL_S = 0.2
 ROUNDS = 2
 """Each variant is measured so many times, in turn, and its best rate counts: what else runs here slows all alike."""
+
+STEPS_OF_A_MODEL = 1 + ROUNDS
+"""Of `measure_beside`: the accuracy, and the rate in each round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +45,9 @@ def measure_beside(
     models: Mapping[VariantKey, Path],
     slo_s: float,
     finder: AccuracyFinder,
-    advance: Callable[[str], object],
+    steps: Steps,
 ) -> dict[VariantKey, Measurement]:
-    """Measure models by the variants that they are; ``advance`` is called with the name of what is measured next.
+    """Measure models by the variants that they are, in `STEPS_OF_A_MODEL` for each.
 
     Raises `EngineError` where one can't be built, loaded or run, and what `AccuracyFinder.accuracy_of` raises.
     """
@@ -52,11 +56,12 @@ def measure_beside(
     with pinned(device.cores), within_free_memory("the models") if device.kind == "cpu" else nullcontext():
         for _ in range(ROUNDS):
             for key, model in models.items():
-                advance(f"{key.variant} on {device.id}")
                 backend.prepare(model, key)
                 with backend.runner(model, key) as runner:
                     if key not in accuracies:
+                        steps.begin(f"accuracy of {key.variant} on {device.id}")
                         accuracies[key] = finder.accuracy_of(key.variant, model, runner)
+                    steps.begin(f"rate of {key.variant} on {device.id}")
                     rates_qps[key] = max(rates_qps[key], _rate_qps(runner, slo_s))
     return {key: Measurement(*accuracies[key], rates_qps[key]) for key in models}
 

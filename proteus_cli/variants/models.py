@@ -16,6 +16,12 @@ from proteus_cli.store.external_data import external_files
 from proteus_cli.variants.batch_axis import fixed_batch, require_same_answers, with_dynamic_batch
 from proteus_cli.variants.staging import Staging
 
+IMAGE_AXES = 3  # of a row: height, width and channels
+_IMAGES = (
+    ". Models for images of different sizes and layouts make one family where the catalog says what clients send: "
+    "`[family.input]` (docs/formats.md)"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class NewModel:
@@ -110,8 +116,10 @@ def require_same_tensors(models: Sequence[tuple[str, Signature]]) -> Signature:
     """
     for (first, expected), (name, signature) in combinations(models, 2):
         if different := signature.differences(expected):
+            images = all(len(spec.shape) == IMAGE_AXES for each in (expected, signature) for spec in each.inputs)
             raise ArtefactError(
                 f"`{name}` takes or gives other tensors than `{first}`: {'; '.join(different)}.",
-                hint="variants of a family answer the same queries: export it alike, or make it another family",
+                hint="variants of a family answer the same queries: export it alike, or make it another family"
+                + (_IMAGES if images else ""),
             )
     return models[0][1]

@@ -52,7 +52,7 @@ def recipes(model: Path, loaded: Path, wanted: Wanted, rows: NamedArrays | None)
                 hint="`--calibration rows.npz` names rows like those of the eval split, but others",
             )
         kind = "static: activations by calibration rows" if static else "dynamic: activations by batch"
-        yield Recipe("int8", f"INT8, {kind}", lambda: to_int8(model, own_rows() if static else None))
+        yield Recipe("int8", f"INT8, {kind}", lambda: to_int8(onnx, model, own_rows() if static else None))
     if wanted.fp16:
         yield Recipe("fp16", "FP16", lambda: to_fp16(onnx, model))
     for size in wanted.sizes:
@@ -64,5 +64,8 @@ def parse_sizes(text: str) -> tuple[int, ...]:
     words = [word.strip() for word in text.split(",")]
     sizes = [int(word) for word in words if word.isdecimal() and len(word) <= len(str(LARGEST_SIZE))]
     if len(set(sizes)) < len(words) or not all(0 < size <= LARGEST_SIZE for size in sizes):
-        raise UsageError(f"`{text}` is not a list of image sizes.", hint="write `--sizes 160,192`, each size once")
+        raise UsageError(
+            f"`{text}` is not a list of image sizes.",
+            hint=f"write `--sizes 160,192`: each size once, from 1 to {LARGEST_SIZE}",
+        )
     return tuple(sizes)

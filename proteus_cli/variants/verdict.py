@@ -22,19 +22,41 @@ class Verdict(NamedTuple):
 
 
 def judge(own: Standing, parent: Standing, siblings: Sequence[Standing]) -> Verdict:
-    """Keep what is faster than its parent, or more accurate than all that are as fast.
+    """Keep what is faster than its parent and of use to a plan, or more accurate than all that are as fast.
 
-    What misses the SLO is of no use, however accurate. Rates that differ by less than `SAME_RATE_FRAC` are the same,
-    and so are accuracies that differ by less than `ACCURACY_TOLERANCE`: a row or two of an eval split are no gain.
+    What misses the SLO is of no use, however accurate. What is faster is of use where it answers more queries *rightly*
+    per second than its parent: else a device that is asked for more than its parent carries gains nothing by it,
+    though more is answered. And no sibling may be better in one respect, and as good in the other. Rates that differ by
+    less than `SAME_RATE_FRAC` are the same, and so are accuracies that differ by less than `ACCURACY_TOLERANCE`: a row
+    or two of an eval split are no gain.
     """
     if own.qps == 0:
         return Verdict(kept=False, why="too slow for the SLO")
     if parent.qps == 0:
         return Verdict(kept=True, why="within the SLO, and what it is made of is not")
-    ratio = own.qps / parent.qps
-    if ratio > 1 + SAME_RATE_FRAC:
-        return Verdict(kept=True, why=f"{ratio:.2f} × the rate")
-    as_fast = [other for other in (parent, *siblings) if other.qps * (1 + SAME_RATE_FRAC) >= own.qps]
-    if all(own.accuracy - other.accuracy > ACCURACY_TOLERANCE for other in as_fast):
-        return Verdict(kept=True, why=f"{ratio:.2f} × the rate, and more accurate than all that are as fast")
-    return Verdict(kept=False, why=f"{ratio:.2f} × the rate, and not more accurate")
+    rate = f"{own.qps / parent.qps:.2f} × the rate"
+    if _is_faster(own, parent):
+        if any(_is_better(sibling, own) for sibling in siblings):
+            return Verdict(kept=False, why=f"{rate}, and another one is better")
+        if own.accuracy * own.qps > parent.accuracy * parent.qps:
+            return Verdict(kept=True, why=rate)
+        return Verdict(kept=False, why=f"{rate}, and so inaccurate that it answers less rightly per second")
+    as_fast = [other for other in (parent, *siblings) if not _is_faster(own, other)]
+    if all(_is_more_accurate(own, other) for other in as_fast):
+        return Verdict(kept=True, why=f"{rate}, and more accurate than all that are as fast")
+    return Verdict(kept=False, why=f"{rate}, and not more accurate")
+
+
+def _is_better(one: Standing, other: Standing) -> bool:
+    """Whether one is better in one respect, and as good in the other."""
+    if _is_faster(other, one) or _is_more_accurate(other, one):
+        return False
+    return _is_faster(one, other) or _is_more_accurate(one, other)
+
+
+def _is_faster(one: Standing, other: Standing) -> bool:
+    return one.qps > other.qps * (1 + SAME_RATE_FRAC)
+
+
+def _is_more_accurate(one: Standing, other: Standing) -> bool:
+    return one.accuracy > other.accuracy + ACCURACY_TOLERANCE

@@ -280,7 +280,7 @@ def test_with_an_eval_split_accuracies_are_measured(tiny: Tiny, option: str) -> 
 @pytest.mark.parametrize(
     ("arrays", "problem"),
     [
-        ({"z": np.zeros((8, 4))}, "'x.npy'"),
+        ({"z": np.zeros((8, 4))}, "it has no array `x`, but `z`."),
         ({"x": np.zeros((8, 5))}, "it has shape (8, 5) for `x`; the model takes (8, 4)"),
         ({"x": np.zeros((0, 4))}, "it has no rows"),
     ],
@@ -331,7 +331,9 @@ def test_files_that_give_no_names_are_refused(tmp_path: Path, names: tuple[str, 
 
 def test_sizes_that_differ_are_told_exactly(tmp_path: Path) -> None:
     models = conv_net(tmp_path / "b0.onnx", size=224), conv_net(tmp_path / "b1.onnx", size=240)
-    message = refused(tmp_path, "things", *models, "--slo", "1s", "--accuracy", "b0=0.8,b1=0.9")
+    call = (tmp_path, "things", *models, "--slo", "1s", "--accuracy", "b0=0.8,b1=0.9")
+    assert "`[family.input]`" in proteus("catalog", "add", *call[1:], "-w", tmp_path).stderr
+    message = refused(*call)
     assert message == "`b1` takes or gives other tensors than `b0`: `image` has [3,240,240] against [3,224,224]."
 
 
@@ -413,8 +415,11 @@ def test_what_the_catalog_says_of_a_family_is_changed_there(tiny: Tiny) -> None:
 
 
 def test_a_variant_is_not_added_twice(tiny: Tiny) -> None:
-    message = refused(tiny.root, "shapes", mlp(tiny.root / "shapes-s.onnx"))
-    assert message == "Family `shapes` has a variant `shapes-s` already."
+    """That is said first, whatever else is wrong: a command is often just run again."""
+    model, labelled = mlp(tiny.root / "shapes-s.onnx"), save_eval(tiny.root / "new.npz")
+    for more in ((), ("--slo", "1s"), ("--slo", "1s", "--eval", labelled), ("--accuracy", "0.5")):
+        message = refused(tiny.root, "shapes", model, *more)
+        assert message == "Family `shapes` has a variant `shapes-s` already."
 
 
 def test_a_file_in_the_way_is_left_alone(tmp_path: Path) -> None:

@@ -65,6 +65,19 @@ def test_what_is_faster_is_kept_and_what_is_slower_is_not(images: Path) -> None:
     }
 
 
+def test_a_great_loss_of_accuracy_is_said_in_a_warning(images: Path) -> None:
+    """A scale that is far too large makes all scores of the images in 8 bits alike."""
+    rows = np.random.default_rng(0).random((8, 3, SIZE, SIZE)).astype(np.float32)
+    rows[0] *= 1e6
+    np.savez(images / "wild.npz", image=rows)
+    ended = proteus(*derive(images, "thing", "--int8", "--calibration", images / "wild.npz", "--keep-all"))
+    lost = 100 * (1 - Workspace(images).catalog().family("things").variant("thing-int8").accuracy)
+    assert f"warning: thing-int8 is {lost:.1f} points less accurate than thing on cpu0: ≈" in ended.stderr
+    assert "an eval split (`eval` in engines/catalog.toml) tells the true one" in ended.stderr
+    quiet = proteus(*derive(images, "thing", "--fp16", "--calibration", images / "rows.npz", "--keep-all"))
+    assert "points less accurate" not in quiet.stderr
+
+
 def test_where_nothing_is_kept_nothing_changes_and_that_is_said(images: Path) -> None:
     before = files(images)
     ended = proteus(*derive(images, "thing", "--sizes", str(LARGER), "--calibration", images / "rows.npz"))
@@ -83,6 +96,20 @@ def test_the_rate_is_0_where_no_batch_is_within_the_slo(images: Path) -> None:
     (smaller,) = made["derived"]
     assert (made["devices"]["cpu0"]["qps"], smaller["devices"]["cpu0"]["qps"]) == (0.0, 0.0)
     assert (smaller["kept"], smaller["why"]) == (False, "too slow for the SLO")
+
+
+def test_each_step_is_shown_with_how_much_is_done(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proteus_cli.cli.console.PLAIN_LINE_EVERY_S", 0.0)
+    rows = images / "rows.npz"
+    ended = proteus(*derive(images, "thing", "--int8", "--sizes", "16", "--calibration", rows, "--device", "cpu0"))
+    shown = [line for line in ended.stderr.splitlines() if line.startswith("deriving from thing: ")]
+    assert [line.split(": ")[1] for line in shown] == [
+        "0% making thing-int8", "9% making thing-16",
+        "18% accuracy of thing on cpu0", "27% rate of thing on cpu0",
+        "36% accuracy of thing-int8 on cpu0", "45% rate of thing-int8 on cpu0",
+        "55% accuracy of thing-16 on cpu0", "64% rate of thing-16 on cpu0",
+        "73% rate of thing on cpu0", "82% rate of thing-int8 on cpu0", "91% rate of thing-16 on cpu0",
+    ]  # fmt: skip
 
 
 def test_all_is_kept_if_asked_for(images: Path) -> None:
@@ -152,6 +179,12 @@ def test_with_labels_accuracies_are_measured(tiny: Tiny) -> None:
     assert (variant.accuracy, variant.estimated) == (after["accuracy"], False)
 
 
+def test_estimates_are_explained_only_where_there_are_some(tiny: Tiny) -> None:
+    mlp(tiny.model("shapes-m"), hidden=64)
+    save_eval(tiny.root / "engines" / "models" / "shapes" / "eval.npz", rows=32, right=24)
+    assert "≈" not in proteus(*derive(tiny.root, "shapes-m", "--fp16", "--keep-all")).stdout
+
+
 def test_a_dry_run_only_says_what_would_be_made(images: Path) -> None:
     before = files(images)
     call = derive(images, "thing", "--int8", "--sizes", "16", "--calibration", images / "rows.npz", "--dry-run")
@@ -182,13 +215,17 @@ def test_convolutions_need_rows_to_calibrate_on(tmp_path: Path) -> None:
     shared = tmp_path / "rows.npz"
     np.savez(shared, x=np.concatenate([rows[:3], rows[:5] + 1]))
     message = refused(ws, "thing", "--int8", "--calibration", shared)
-    assert message == f"`{shared}` has 3 rows that are in the eval split, too."
+    assert message == f"`{shared}` shares 3 rows with the eval split."
 
 
 @pytest.mark.parametrize(
     ("arrays", "problem"),
     [
-        ({"picture": np.zeros((8, 3, SIZE, SIZE))}, "image.npy"),
+        (
+            {"picture": np.zeros((8, 3, SIZE, SIZE)), "y": np.zeros(8)},
+            "it has no array `image`, but `picture`, `y`.",
+        ),
+        ({f"a{place}": np.zeros(1) for place in range(10)}, "but `a0`, `a1`, `a2`, `a3`, `a4`, `a5`, `a6`, `a7` and 2"),
         ({"image": np.zeros((8, 3, 9, 9))}, "it has shape (8, 3, 9, 9) for `image`; the model takes (8, 3, 64, 64)"),
     ],
 )
@@ -206,6 +243,7 @@ def test_calibration_rows_must_fit_the_model(images: Path, arrays: dict[str, np.
         ((), "Nothing to derive."),
         (("--sizes", "16,16"), "`16,16` is not a list of image sizes."),
         (("--sizes", "0"), "`0` is not a list of image sizes."),
+        (("--sizes", "999999"), "`999999` is not a list of image sizes."),
         (("--sizes", "big"), "`big` is not a list of image sizes."),
         (("--sizes", "64"), "`{model}` takes images of that size already: `image` is [3, 64, 64]."),
     ],
@@ -214,6 +252,11 @@ def test_wishes_that_make_no_sense_are_refused(images: Path, arguments: tuple[st
     model = images / "engines" / "models" / "things" / "thing.onnx"
     found = refused(images, "thing", *arguments, "--calibration", images / "rows.npz")
     assert found == message.format(model=model)
+
+
+def test_the_bound_of_sizes_is_named(images: Path) -> None:
+    ended = proteus(*derive(images, "thing", "--sizes", "8193", "--calibration", images / "rows.npz"))
+    assert "each size once, from 1 to 8192" in ended.stderr
 
 
 def test_only_images_can_be_resized(tiny: Tiny) -> None:

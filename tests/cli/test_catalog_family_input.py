@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from command_line import proteus
+from command_line import files, proteus
 from networks import conv_net
 from onnx import numpy_helper
 from tiny import mlp
@@ -65,11 +65,29 @@ def test_engines_are_listed_without_a_file_and_prepared_models_that_are_no_longe
     current.write_text(CATALOG.replace("10, 10", "12, 12"))
     used = place.loaded_paths()
     before = sorted(directory.iterdir())
-    assert "would remove 1 prepared models" in proteus("engines", "prune", "--dry-run", "-w", root).stderr
+    assert "would remove 1 prepared model" in proteus("engines", "prune", "--dry-run", "-w", root).stderr
     assert sorted(directory.iterdir()) == before
-    assert "removed 1 prepared models" in proteus("engines", "prune", "-w", root).stderr
+    assert "removed 1 prepared model" in proteus("engines", "prune", "-w", root).stderr
     assert sorted(directory.iterdir()) == sorted([mine, *used.values()])
     assert not set(old.values()) & set(used.values())
+
+
+def test_what_a_server_prepared_in_its_state_is_removed_there(root: Path, tmp_path: Path) -> None:
+    state, catalog = tmp_path / "state", root / "engines" / "catalog.toml"
+    (old,) = Workspace(root, state).loaded_paths().values()
+    assert old.is_relative_to(state)
+    catalog.write_text(CATALOG.replace("10, 10", "12, 12"))
+    assert "prepared" not in proteus("engines", "prune", "-w", root).stderr
+    assert "removed 1 prepared model" in proteus("engines", "prune", "--state", state, "-w", root).stderr
+    assert not old.exists()
+
+
+def test_dry_runs_leave_no_prepared_model(root: Path) -> None:
+    before = files(root)
+    assert proteus("profile", "--dry-run", "--max-batch", "1", "-w", root).code == 0
+    call = ("catalog", "derive", "thing", "--int8", "--calibration", root / "rows.npz", "--dry-run", "-w", root)
+    assert "would make thing-int8" in proteus(*call).stderr
+    assert files(root) == before
 
 
 def test_a_model_that_cannot_take_the_familys_input_is_refused(root: Path) -> None:

@@ -42,6 +42,17 @@ def test_engines_are_listed_with_what_they_were_built_from(tiny: Tiny) -> None:
     assert engine["record"]["key"]["tensorrt"] == "10.13.3.9"
 
 
+def test_engines_of_a_servers_state_are_named_by_their_place_there(tiny: Tiny, tmp_path: Path) -> None:
+    wanted = EngineRequest(TYPE, "shapes", CURRENT, make_key(store.model_digest(tiny.model(CURRENT))))
+    find_or_build(store.Workspace(tiny.root, tmp_path).built_dir, wanted, lambda _: b"plan", lambda _: None)
+    assert states(tiny) == {}
+    (engine,) = proteus("engines", "ls", "--json", "--state", tmp_path, "-w", tiny.root).document()
+    assert engine["directory"] == "engines/built/tesla-t4/shapes__shapes-s"
+    assert proteus("engines", "verify", "--state", tmp_path, "-w", tiny.root).code == 0
+    mlp(tiny.model(CURRENT), hidden=5)
+    assert "removed 1 engine" in proteus("engines", "prune", "--state", tmp_path, "-w", tiny.root).stderr
+
+
 def test_people_see_a_table(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     add_engine(tiny)
@@ -118,7 +129,7 @@ def test_engines_that_are_sound_are_verified(tiny: Tiny) -> None:
     add_engine(tiny)
     add_engine(tiny, OTHER)
     ended = proteus("engines", "verify", "-w", tiny.root)
-    assert (ended.code, ended.stdout, ended.stderr) == (0, "", "2 engines, none of them stale\n")
+    assert (ended.code, ended.stdout, ended.stderr) == (0, "", "2 engines, none stale\n")
 
 
 def test_verifying_fails_where_one_is_stale_and_says_which_and_why(tiny: Tiny) -> None:
@@ -126,7 +137,7 @@ def test_verifying_fails_where_one_is_stale_and_says_which_and_why(tiny: Tiny) -
     add_engine(tiny, OTHER).plan.write_bytes(b"")
     ended = proteus("engines", "verify", "--json", "-w", tiny.root)
     assert ended.code == 1
-    assert "1 of 2 engines are stale: shapes/shapes-m for tesla-t4: the plan is not the one" in ended.stderr
+    assert "1 of 2 engines stale: shapes/shapes-m for tesla-t4: the plan is not the one" in ended.stderr
     assert "hint: " in ended.stderr
     (wrong,) = msgspec.json.decode(ended.stdout)
     assert (wrong["name"], wrong["state"]) == ("shapes/shapes-m", "stale")
@@ -160,7 +171,7 @@ def test_a_dry_run_removes_nothing(tiny: Tiny) -> None:
     before = files(tiny.root)
     ended = proteus("engines", "prune", "--dry-run", "-w", tiny.root)
     assert ended.code == 0
-    assert "would remove 1 engines" in ended.stderr
+    assert "would remove 1 engine" in ended.stderr
     assert files(tiny.root) == before
 
 

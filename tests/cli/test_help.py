@@ -11,6 +11,7 @@ from typer.main import get_command
 
 from proteus_cli.cli.examples import EXAMPLES
 from proteus_cli.cli.main import app
+from proteus_cli.cli.options.sections import SECTIONS
 
 COLUMNS = 80
 
@@ -56,6 +57,23 @@ def test_help_breaks_no_word_and_shows_no_types_in_brackets(path: str) -> None:
     written = [command.help or "", *(parameter.help or "" for parameter in command.params)]
     words = {word for said in written for word in said.split()}
     assert words <= set(text.split())
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_sections_have_the_same_names_and_order_in_all_commands(path: str) -> None:
+    lines = told(path).splitlines()
+    titles = [line.removesuffix(":") for line in lines if re.fullmatch(r"[A-Z][a-z ]+:", line)]
+    assert titles[0] == "Examples"
+    found = [title for title in titles[1:] if title != "Commands"]
+    assert found == [title for title in SECTIONS if title in found]
+
+
+def test_help_of_serve_starts_with_addresses_and_logs() -> None:
+    text = told("proteus serve")
+    first = text[text.index("Options:\n") : text.index("Devices:\n")]
+    assert re.findall(r"^  (?:-w, )?--([a-z-]+)", first, re.MULTILINE) == [
+        "port", "grpc-port", "host", "view", "log-level", "log-format", "workspace",
+    ]  # fmt: skip
 
 
 def test_there_are_no_examples_of_commands_that_are_gone() -> None:

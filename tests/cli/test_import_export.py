@@ -278,7 +278,7 @@ def test_measuring_a_variant_without_a_model_is_refused(imported: Workspace) -> 
 
 def test_doctor_tells_which_variants_have_no_model(imported: Workspace) -> None:
     findings = {finding["what"]: finding for finding in proteus("doctor", "--json", "-w", imported.root).document()}
-    assert findings["models"]["found"] == "3 variants have no ONNX file: bert-s, bert-l, yolo-s"
+    assert findings["models"]["found"] == "no ONNX file of 3 variants: bert-s, bert-l, yolo-s"
     assert findings["profiles"]["found"] == "cpu, v100"
 
 
@@ -515,7 +515,7 @@ def test_two_machines_of_one_make_are_planned_together(tiny: Tiny, tmp_path: Pat
     call = ("profile", "--from-csv", files[0], "--from-csv", files[1], "--slo", "200ms", "-w", there)
     imported = proteus(*call)
     assert imported.code == 0, imported
-    assert "5 cells stand in more than one file" in imported.stderr
+    assert "more than one file has 5 cells" in imported.stderr
     assert Workspace(there).profile("edge").device.kind == "cpu"
     assert proteus("plan", "--demand", "10qps", "--fleet", "edge:2", "-w", there).code == 0
 

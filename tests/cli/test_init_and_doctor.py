@@ -153,6 +153,24 @@ def test_doctor_fails_where_something_that_is_needed_is_missing(tiny: Tiny, monk
     assert "Traceback" not in ended.stderr
 
 
+def test_doctor_says_whether_models_can_be_changed(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package `onnx` is what the extras `derive` and `images` install."""
+
+    def onnx() -> dict[str, str]:
+        return next(each for each in proteus("doctor", "--json", "-w", tiny.root).document() if each["what"] == "onnx")
+
+    assert onnx()["state"] == "ok"
+    monkeypatch.setattr(diagnosis, "_version", lambda package: "" if package == "onnx" else "1.0")
+    assert onnx()["state"] == "optional"
+    assert "proteus-serving[derive]" in onnx()["hint"]
+
+
+def test_where_there_is_no_catalog_both_ways_to_one_are_named(tmp_path: Path) -> None:
+    ended = proteus("plan", "--demand", "1qps", "-w", tmp_path)
+    assert "`proteus catalog add FAMILY MODEL.onnx`" in ended.stderr
+    assert "`proteus init`" in ended.stderr
+
+
 # --- devices
 
 

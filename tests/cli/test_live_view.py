@@ -66,11 +66,16 @@ def many(number: int) -> dict[str, DeviceSnapshot]:
 
 def test_families_and_devices_have_a_row_each() -> None:
     lines = drawn(NOW)
-    assert lines[0] == "proteus ready · proteus · up 1 min · 7 in flight"
+    assert lines[0] == "proteus ready · policy proteus · up 1 min · 7 in flight"
     assert row(lines, "digits ") == ["digits", "1,234", "1,200", "0.2%", "40%", "97.0%", "99.0%", "41.0 ms", "50.0 ms"]
     assert row(lines, "signals") == ["signals", "4.3", "0", "–", "–", "–", "–", "–", "50.0 ms"]
     assert row(lines, "cpu0") == ["cpu0", "digits-l", "50.0%", "1.2", "working"]
     assert row(lines, "cpu1") == ["cpu1", "–", "0.0%", "–", "working"]
+
+
+def test_abbreviations_are_explained_where_there_is_room() -> None:
+    assert any("budget: error budget used" in line for line in drawn(NOW, columns=80, lines=24))
+    assert not any("budget: error budget used" in line for line in drawn(NOW, columns=80, lines=12))
 
 
 def test_what_follows_from_estimates_is_marked() -> None:

@@ -166,6 +166,12 @@ def test_a_plan_comes_from_the_current_one_with_the_fewest_loads(workspace: Path
     assert second.swaps_from(first) == 1
 
 
+def test_what_a_spare_is_stands_below_a_table_with_one(workspace: Path) -> None:
+    lean, usual = (plan(workspace, "--demand", "a=10qps", *more).stdout for more in (("--no-spares",), ()))
+    assert "a spare" in usual
+    assert "a spare" not in lean
+
+
 def test_devices_that_a_plan_leaves_idle_host_spares_as_in_serving(workspace: Path) -> None:
     lean, usual = (planned(workspace, "--demand", "a=10qps", *more) for more in (("--no-spares",), ()))
     assert usual.placements[: len(lean.placements)] == lean.placements
@@ -197,7 +203,7 @@ def test_an_explanation_prices_what_limits_the_plan(workspace: Path) -> None:
 def test_an_explanation_can_be_read(workspace: Path) -> None:
     ended = plan(workspace, "--demand", "a=120qps", "--min-accuracy", "b=0.4", "--explain")
     assert ended.code == 0, ended.stderr
-    assert "What limits this plan, and the effect of a change:" in ended.stdout
+    assert "what limits this plan" in ended.stdout
     assert "one more big" in ended.stdout
     assert "At most 3.33 times this demand could be served" in ended.stdout
     easy = plan(workspace, "--demand", "a=1qps", "--explain")
@@ -314,5 +320,5 @@ def test_a_plan_says_which_variants_the_profile_of_a_device_lacks(tiny: Tiny) ->
     variants = json.loads(path.read_text())["variants"]
     change_json(path, variants=[each for each in variants if each["variant"] not in {"shapes-l", "tones-s"}])
     stderr = proteus("plan", "--demand", "shapes=10qps", "-w", tiny.root).stderr
-    assert "lacks shapes-l, tones-s, so the plan does not place them there" in " ".join(stderr.split())
+    assert "not profiled on cpu1, so not placed there: shapes-l, tones-s" in " ".join(stderr.split())
     assert stderr.count("warning:") == 1

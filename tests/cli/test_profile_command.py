@@ -41,7 +41,7 @@ def profiled(tiny: Tiny, *arguments: str) -> Ended:
 
 def measured_cells(stderr: str) -> int:
     """How many cells the command says that it measured."""
-    match = re.search(r"measured (\d+) cells", stderr)
+    match = re.search(r"measured (\d+) cells?", stderr)
     assert match is not None, stderr
     return int(match[1])
 
@@ -188,6 +188,67 @@ def test_a_new_eval_split_is_measured_without_measuring_latencies_again(known: T
     after = known.place.profile("cpu0")
     assert [variant.accuracy for variant in after.variants] == [0.5, 0.5]
     assert [variant.points for variant in after.variants] == [variant.points for variant in before.variants]
+
+
+@pytest.fixture
+def guessed(tmp_path: Path) -> Tiny:
+    """Two families of which each has a variant `small`, as `catalog add` leaves them: accuracies of 1, estimated."""
+    families = [TinyFamily(name, (TinyVariant("small", 1.0, hidden=4),)) for name in ("cats", "dogs")]
+    made = make_workspace(tmp_path / "guessed", families)
+    for family in families:
+        passing_on(made.root / "engines" / "models" / family.name / "small.onnx")
+    path = made.place.catalog_path
+    path.write_text(path.read_text().replace("accuracy = 1.0", "accuracy = 1.0\nestimated = true"))
+    return made
+
+
+def add_eval(made: Tiny, family: str, *, rows: int) -> None:
+    """As a user does it, later."""
+    save_eval(made.root / "engines" / "eval.npz", rows=rows, right=rows // 2)
+    path, name = made.place.catalog_path, f'name = "{family}"'
+    path.write_text(path.read_text().replace(name, f'{name}\neval = "eval.npz"'))
+
+
+def test_a_measured_accuracy_replaces_an_estimate_and_that_is_said_once(guessed: Tiny) -> None:
+    profiled(guessed)
+    add_eval(guessed, "dogs", rows=32)
+    ended = profiled(guessed)
+    found = {each.family: (each.accuracy, each.estimated) for each in guessed.place.profile("cpu0").variants}
+    assert found == {"cats": (1.0, True), "dogs": (0.5, False)}
+    said = "accuracies that were measured in place of the catalog's estimates: dogs/small 0.5000"
+    assert said in ended.stderr.splitlines()
+    assert "declares" not in ended.stderr
+    assert "in place of" not in profiled(guessed).stderr
+
+
+def test_a_measured_accuracy_is_imported_in_place_of_an_estimate(guessed: Tiny, tmp_path: Path) -> None:
+    """As on another machine with the same catalog."""
+    add_eval(guessed, "dogs", rows=32)
+    profiled(guessed)
+    table = tmp_path / "profiles.csv"
+    assert "will refuse" not in proteus("profile", "--to-csv", table, "-w", guessed.root).stderr
+    for path in guessed.place.profiles_dir.iterdir():
+        path.unlink()
+    assert proteus("profile", "--from-csv", table, "-w", guessed.root).code == 0
+    (imported,) = guessed.place.profiles().values()
+    found = {(each.family, each.accuracy, each.estimated) for each in imported.variants}
+    assert found == {("cats", 1.0, True), ("dogs", 0.5, False)}
+    assert proteus("plan", "--demand", "1qps", "-w", guessed.root).code == 0
+
+
+def test_an_accuracy_that_is_still_the_catalogs_is_called_that(guessed: Tiny) -> None:
+    """There is no time to measure it: `add` may have estimated it, or measured it."""
+    add_eval(guessed, "dogs", rows=200_000)
+    ended = profiled(guessed)
+    said = "accuracies that are still the catalog's, and are to be measured on cpu0: dogs/small ≈1.0000"
+    assert said in ended.stderr.splitlines()
+    assert guessed.place.profile("cpu0").of("dogs", "small").estimated  # type: ignore[union-attr]
+
+
+def test_variants_of_one_name_are_told_apart_by_their_families(guessed: Tiny) -> None:
+    """The profile of one device stands for those of its type."""
+    ended = profiled(guessed)
+    assert re.findall(r"\w+/small", ended.stdout) == ["cats/small", "dogs/small"]
 
 
 def test_without_an_eval_split_the_catalog_is_believed(tiny: Tiny) -> None:

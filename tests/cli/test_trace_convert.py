@@ -390,7 +390,7 @@ HEAD_2021 = "app,func,end_timestamp,duration\n"
         ("arrival_s,family\n1,a\nnan,a\n", 3, "arrival_s `nan`"),
         ("arrival_s,family\n1,a\n1e300,a\n", 3, "is no time"),
         ("arrival_s,family\n1,\n", 2, "family is empty"),
-        ("arrival_s,family\n1,a\n2\n", 3, "1 cells where the header has 2"),
+        ("arrival_s,family\n1,a\n2\n", 3, "1 cell where the header has 2"),
         ('arrival_s,family\n1,"a\n', 2, "unexpected end of data"),
         ("arrival_s,family,slo_s\n1,a,0\n", 2, "slo_s `0` is not above zero"),
         ("arrival_s,family,min_accuracy\n1,a,\n1,a,9\n", 3, "min_accuracy `9` is not a fraction"),

@@ -1,5 +1,7 @@
 """What a change of plan does to the devices, as people read it."""
 
+from collections.abc import Mapping
+
 from builders import make_placement, make_plan
 
 from proteus_cli.domain.catalog import VariantKey
@@ -17,23 +19,28 @@ def plan(**hosts: str) -> Plan:
     return make_plan(*placements, demand_qps={"a": 20.0}, devices=tuple(hosts))
 
 
+def text_of(before: Plan, after: Plan, load_s: Mapping[tuple[str, VariantKey], float]) -> str:
+    """The text where each variant has a name of its own."""
+    return hosting_text(before, after, load_s, {p.key: p.variant for p in (*before.placements, *after.placements)})
+
+
 def test_a_device_has_what_it_hosted_what_it_hosts_and_how_long_the_load_took() -> None:
     before, after = plan(cpu0="a-l", cpu1="a-l"), plan(cpu0="a-l", cpu1="a-s")
-    assert hosting_text(before, after, {("cpu1", SMALL): 0.08}) == "cpu1: a-l → a-s (loaded in 80 ms)"
-    assert hosting_text(before, after, {("cpu1", SMALL): 2.5}) == "cpu1: a-l → a-s (loaded in 2.5 s)"
-    assert hosting_text(before, after, {}) == "cpu1: a-l → a-s (was warm)"
+    assert text_of(before, after, {("cpu1", SMALL): 0.08}) == "cpu1: a-l → a-s (loaded in 80 ms)"
+    assert text_of(before, after, {("cpu1", SMALL): 2.5}) == "cpu1: a-l → a-s (loaded in 2.5 s)"
+    assert text_of(before, after, {}) == "cpu1: a-l → a-s (was warm)"
 
 
 def test_devices_may_host_several_variants_or_none() -> None:
     before, after = plan(cpu0="a-l", cpu1="", cpu2="a-l"), plan(cpu0="a-l a-s", cpu1="a-l", cpu2="")
     loads = {("cpu0", SMALL): 0.02, ("cpu1", LARGE): 0.3}
-    assert hosting_text(before, after, loads) == (
+    assert text_of(before, after, loads) == (
         "cpu0: a-l → a-l, a-s (loaded in 20 ms); cpu1: nothing → a-l (loaded in 300 ms); cpu2: a-l → nothing"
     )
 
 
 def test_a_device_that_the_fleet_no_longer_has_hosts_nothing() -> None:
-    assert hosting_text(plan(cpu0="a-l", cpu1="a-l"), plan(cpu0="a-l"), {}) == "cpu1: a-l → nothing"
+    assert text_of(plan(cpu0="a-l", cpu1="a-l"), plan(cpu0="a-l"), {}) == "cpu1: a-l → nothing"
 
 
 def test_devices_that_change_alike_share_a_part_with_the_longest_of_their_loads() -> None:
@@ -44,18 +51,23 @@ def test_devices_that_change_alike_share_a_part_with_the_longest_of_their_loads(
         plan(**dict.fromkeys(names, "a-s")),
     )
     loads = {(name, SMALL): 0.1 * number for number, name in enumerate(names, start=1)}
-    assert hosting_text(before, two, loads) == "cpu0, cpu1: a-l → a-s (loaded in 200 ms)"
-    assert hosting_text(before, five, loads) == "5 devices: a-l → a-s (loaded in 500 ms)"
+    assert text_of(before, two, loads) == "cpu0, cpu1: a-l → a-s (loaded in 200 ms)"
+    assert text_of(before, five, loads) == "5 devices: a-l → a-s (loaded in 500 ms)"
 
 
 def test_the_text_is_bounded_and_counts_the_rest() -> None:
     names = [f"cpu{number}" for number in range(50)]
     before = plan(**dict.fromkeys(names, ""))
     after = plan(**{name: f"v{name}" for name in names})
-    text = hosting_text(before, after, {})
+    text = text_of(before, after, {})
     assert text.count(";") == MAX_PARTS
     assert text.endswith(f"; {50 - MAX_PARTS} more devices")
 
 
 def test_a_change_of_shares_only_says_so() -> None:
-    assert hosting_text(plan(cpu0="a-l"), plan(cpu0="a-l"), {}) == "the same variants, with other shares"
+    assert text_of(plan(cpu0="a-l"), plan(cpu0="a-l"), {}) == "the same variants, with other shares"
+
+
+def test_variants_have_their_labels() -> None:
+    labels = {LARGE: "a/large", SMALL: "a/small"}
+    assert hosting_text(plan(cpu0="a-l"), plan(cpu0="a-s"), {}, labels) == "cpu0: a/large → a/small (was warm)"

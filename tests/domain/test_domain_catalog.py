@@ -2,7 +2,7 @@ import msgspec
 import pytest
 from builders import make_catalog, make_family
 
-from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey, variant_labels
 from proteus_cli.errors import UsageError
 
 SMALL = Variant("a-s", 0.8, "a-s.onnx")
@@ -81,6 +81,15 @@ def test_the_same_variant_name_in_two_families_is_fine() -> None:
     assert catalog.family("b").variant("small").accuracy == 0.7
 
 
+def test_messages_name_the_family_of_variants_that_are_named_alike() -> None:
+    """`find` takes what they say."""
+    both = (SMALL, Variant("a-l", 0.9, "a-l.onnx"))
+    catalog = Catalog(1, (Family("a", "50ms", both), Family("b", "50ms", (SMALL,))))
+    labels = [catalog.label(VariantKey(family.name, variant.name)) for family, variant in catalog.variants]
+    assert labels == ["a/a-s", "a-l", "b/a-s"]
+    assert [catalog.find(label) for label in labels] == list(catalog.variants)
+
+
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     catalog = make_catalog(make_family("a", {"a-s": 0.8, "a-l": 0.9}), make_family("b", {"b-s": 0.7}))
     with pytest.raises(UsageError, match="No family `c`") as caught:
@@ -125,3 +134,8 @@ def test_a_large_catalog_is_checked_in_proportion_to_its_size() -> None:
     names = [Counting(f"v{number}") for number in range(2_000)]
     Family("a", "50ms", tuple(Variant(name, 0.8) for name in names))
     assert Counting.comparisons < 10 * len(names)
+
+
+def test_a_variant_is_named_with_its_family_where_another_family_has_one_of_that_name() -> None:
+    keys = [VariantKey("faces", "large"), VariantKey("plates", "large"), VariantKey("plates", "own")]
+    assert variant_labels(keys * 2) == dict(zip(keys, ["faces/large", "plates/large", "own"], strict=True))

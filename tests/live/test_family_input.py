@@ -241,11 +241,15 @@ def test_with_a_state_directory_models_are_prepared_there(root: Path, tmp_path: 
     assert sorted(ws.rglob("*")) == before
 
 
-def test_emulated_devices_take_the_familys_tensor(root: Path) -> None:
-    plan = root / "plans" / "emulated.json"
-    assert proteus("plan", "--demand", "1qps", "-o", plan, "-w", root).code == 0
-    with serving(root, plan, "--emulate", "--replan=off") as live:
+def test_emulated_devices_take_the_familys_tensor(root: Path, tmp_path: Path) -> None:
+    """Models are prepared to read what they take, and not kept."""
+    ws, plan = tmp_path / "ws", tmp_path / "plan.json"
+    shutil.copytree(root, ws, ignore=shutil.ignore_patterns("prepared", "plans"))
+    before = sorted(ws.rglob("*"))
+    assert proteus("plan", "--demand", "1qps", "-o", plan, "-w", ws).code == 0
+    with serving(ws, plan, "--emulate", "--replan=off", "--plan-history", "0") as live:
         assert live.get("/v2/models/colours").document()["inputs"][0]["shape"] == [-1, 8, 6, 3]
+    assert sorted(ws.rglob("*")) == before
 
 
 def test_a_family_without_models_takes_the_made_up_tensor_and_no_images(root: Path, tmp_path: Path) -> None:

@@ -212,6 +212,39 @@ def test_the_plan_can_be_shown_as_planned(browser: Browser, server: LiveServer) 
     browser.until(lambda: browser.all(".diagram .band"))
 
 
+def test_without_answers_the_picture_has_outlines_and_no_line_through_a_name(
+    browser: Browser, server: LiveServer
+) -> None:
+    browser.open(server.port)
+    browser.until(lambda: browser.all(".diagram svg") and not browser.all(".diagram .band"))
+    assert browser.run(
+        """
+        const nodes = [...document.querySelectorAll(".diagram g")].map((node) => {
+          const text = node.querySelector("text").getBBox(), behind = node.querySelector(".behind").getBBox();
+          const isCovered = behind.x <= text.x && behind.x + behind.width >= text.x + text.width;
+          return [node.getAttribute("class"), isCovered && behind.height >= text.height];
+        });
+        return [...new Set(nodes.map(String))];
+        """
+    ) == ["empty,true"]
+    said = browser.run("return [...document.querySelectorAll('.diagram text')].map((text) => text.textContent)")
+    assert len([text for text in said if text.endswith("0 answered")]) == len(
+        {placement[:2] for placement in placements(server)}
+    )
+
+
+def test_variants_of_one_name_are_told_apart_by_their_families(browser: Browser, server: LiveServer) -> None:
+    browser.open(server.port)
+    assert browser.module(
+        """
+        const {KINDS} = await import("/ui/charts.js"), {lines} = KINDS.find(({id}) => id === "variants");
+        const families = {faces: {variants: {large: 0.9, own: 0.8}}, plates: {variants: {large: 0.9}}};
+        const variants = {faces: {large: [1], own: [1]}, plates: {large: [1]}};
+        return ["", "faces"].map((family) => lines({variants}, family, {families}).map(({label}) => label));
+        """
+    ) == [["plates/large", "own", "faces/large"], ["own", "faces/large"]]
+
+
 def titles(browser: Browser) -> str:
     found: str = browser.run(
         "return [...document.querySelectorAll('.diagram title')].map((t) => t.textContent).join('; ')"

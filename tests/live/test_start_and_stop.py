@@ -161,7 +161,7 @@ def garbage(made: Tiny) -> None:
     [
         (other_inputs, "shapes-l", "takes or gives other tensors than the rest of family `shapes`"),
         (other_outputs, "shapes-l", "takes or gives other tensors than the rest of family `shapes`"),
-        (rows_of_its_own, "shapes-s", "has 2 rows for 1 rows of input"),
+        (rows_of_its_own, "shapes-s", "has 2 rows for 1 of input"),
         (garbage, "shapes-s", "can't load"),
     ],
 )

@@ -105,7 +105,7 @@ def test_columns_may_come_in_any_order_with_quotes_blanks_and_foreign_line_ends(
         (f"{HEADER},colour\n", 1, "unknown column `colour`"),
         (f"{HEADER},batch\n", 1, "names a column twice"),
         (f"{HEADER}\n{ROW},7\n", 2, "7 cells where the header has 6"),
-        (f"{HEADER}\n{ROW}\nv100\n", 3, "1 cells where the header has 6"),
+        (f"{HEADER}\n{ROW}\nv100\n", 3, "1 cell where the header has 6"),
         (f'{HEADER}\n"{ROW}\n', 2, "unexpected end of data"),
         (f"{HEADER}\n../v100,a,s,0.8,1,2\n", 2, "device_type `../v100` must be letters"),
         (f"{HEADER}\n.v100,a,s,0.8,1,2\n", 2, "device_type `.v100`"),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 from builders import make_measured, make_point
+from command_line import proteus
 from fake_backend import Clock, FakeBackend
 from tiny import Tiny, device
 
@@ -195,6 +196,15 @@ def test_a_program_that_shares_its_core_with_two_others_waits_for_most_of_the_ti
         while time.process_time() < stop_s:
             pass
     assert waiting.frac > 0.4  # two thirds, where all three get the same
+
+
+@pytest.mark.alone
+def test_a_dry_run_says_that_the_machine_is_loaded_now(hogs: int, bare: Tiny) -> None:
+    ended = proteus("profile", "--device", "cpu0", "--dry-run", "--max-batch", "1", "-w", bare.root)
+    assert device(bare, "cpu0").cores == (hogs,)
+    assert "warning: other programs use cpu0 now: work there waits for a core for " in ended.stderr
+    call = ("profile", "--device", "cpu0", "--dry-run", "--max-batch", "1", "-w", bare.root, "--json")
+    assert proteus(*call).document()[0]["waiting_frac"] > 0.4
 
 
 @pytest.mark.alone

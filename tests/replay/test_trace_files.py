@@ -157,7 +157,7 @@ def test_counts_refuse_to_lose_latency_targets() -> None:
         ("arrival_s,family\n1700000000,a\n", 2, "more than a year"),
         ("arrival_s,family\n1,\n", 2, "family is empty"),
         ("arrival_s,family\n1,a \n", 2, "blanks around"),
-        ("arrival_s,family\n1,a\n2\n", 3, "1 cells where the header has 2"),
+        ("arrival_s,family\n1,a\n2\n", 3, "1 cell where the header has 2"),
         ("arrival_s,family\n1,a,b\n", 2, "3 cells where the header has 2"),
         ("arrival_s,family\n1,a\n\nsoon,a\n", 4, "arrival_s `soon`"),
         ("arrival_s,family\n１,a\n", 2, "arrival_s `１`"),

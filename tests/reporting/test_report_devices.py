@@ -1,6 +1,7 @@
 import pytest
 from synthetic_runs import answer, burst, reported
 
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.report import DeviceSummary
 from proteus_cli.reporting.device_groups import similar_devices, variant_shares
 
@@ -26,7 +27,7 @@ def test_a_group_of_devices_weighs_its_means_by_batches_and_answers() -> None:
     assert (found.answers, found.batches, found.mean_batch) == (5, 2, 2.5)
     assert found.relative_accuracy == pytest.approx(4.5 / 5)
     assert found.answers_by_variant == {"digits": {"l": 4, "s": 1}}
-    assert list(variant_shares(found)) == [("l", 0.8), ("s", 0.2)]
+    assert list(variant_shares(found)) == [(VariantKey("digits", "l"), 0.8), (VariantKey("digits", "s"), 0.2)]
 
 
 def test_a_group_that_a_run_does_not_have_has_no_answers_in_it() -> None:

@@ -7,6 +7,7 @@ from xml.etree import ElementTree as ET
 import msgspec
 import numpy as np
 import pytest
+from browser import browsing
 from matplotlib.figure import Figure
 from synthetic_runs import MADE_BY, answer, burst, reported
 
@@ -144,8 +145,32 @@ def test_hundreds_of_devices_are_shown_in_groups_only() -> None:
 
 def test_one_run_has_a_row_for_each_family_and_device() -> None:
     rows = Reader(page([burst("proteus")])).rows
-    assert [row[1] for row in rows if row[0] == "signals"] == ["", "30.0", "1,000"]  # its variants are below the first
+    signals = [row[1] for row in rows if row[0] == "signals"]
+    assert signals == ["", "30.0", "1,000", "89.30"]  # variants, below; attainment; requests; accuracy
     assert [row[1] for row in rows if row[0] == "cpu0"] == ["1,000", "1,000"]
+
+
+def test_devices_name_variants_with_their_family_where_two_families_have_one_of_that_name() -> None:
+    ended = [
+        answer(0.0, family=family, variant="large", device="cpu0", accuracy=0.9) for family in ("digits", "signals")
+    ]
+    ended.append(answer(0.0, variant="own", device="cpu1"))
+    rows = {row[0]: row[-1] for row in Reader(page([reported(ended)])).rows}
+    assert rows["cpu0"] == "digits/large 50.0 % · signals/large 50.0 %"
+    assert rows["cpu1"] == "own 100.0 %"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("runs", [PAIR[:1], PAIR])
+def test_no_table_is_cut_on_a_desk(runs: tuple[Report, ...], tmp_path: Path) -> None:
+    write_html(tmp_path / "report.html", runs)
+    with browsing() as browser:
+        browser.look(width=1280)
+        browser.driver.get((tmp_path / "report.html").as_uri())
+        assert browser.run(
+            "return [...document.querySelectorAll('.scroll')].filter((at) => at.scrollWidth > at.clientWidth)"
+            ".map((at) => at.getAttribute('aria-label'))"
+        ) == []  # fmt: skip
 
 
 def test_many_policies_have_a_row_each() -> None:

@@ -12,9 +12,7 @@ from tiny import save_model, tensor
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import UsageError
-from proteus_cli.variants.calibration import BATCH, MAX_ROWS
 from proteus_cli.variants.input_size import image_axes, with_input_size
-from proteus_cli.variants.int8 import reduces_range, to_int8
 
 CPU = OnnxRuntime(Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,)))
 
@@ -74,38 +72,3 @@ def test_an_opset_without_sizes_is_refused(tmp_path: Path) -> None:
     model.write_bytes(loaded.SerializeToString())
     with pytest.raises(UsageError, match="has opset 9; resizing needs 11"):
         with_input_size(onnx, model, 4)
-
-
-# --- INT8
-
-
-@pytest.mark.parametrize(
-    ("machine", "flags", "reduced"),
-    [
-        ("x86_64", {"avx2"}, True),
-        ("x86_64", {"avx2", "avx512_vnni"}, False),
-        ("x86_64", {"avx2", "avx_vnni"}, False),
-        ("aarch64", set(), False),
-    ],
-)
-def test_weights_have_7_bits_where_products_may_saturate(machine: str, flags: set[str], *, reduced: bool) -> None:
-    assert reduces_range(machine, flags) is reduced
-
-
-def test_int8_answers_nearly_as_before(tmp_path: Path) -> None:
-    model, int8 = conv_net(tmp_path / "m.onnx"), tmp_path / "int8.onnx"
-    rows = np.random.default_rng(0).random((64, 3, 8, 8)).astype(np.float32)
-    int8.write_bytes(to_int8(model, {"image": rows}))
-    with CPU.runner(model) as before, CPU.runner(int8) as after:
-        assert before.signature == after.signature
-        expected, found = (runner.infer({"image": rows})["scores"] for runner in (before, after))
-    assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
-    assert not np.array_equal(found, expected)
-
-
-def test_only_the_first_rows_calibrate(tmp_path: Path) -> None:
-    """A row behind them may be as large as it likes."""
-    model = conv_net(tmp_path / "m.onnx")
-    rows = np.random.default_rng(0).random((MAX_ROWS + BATCH, 3, 8, 8)).astype(np.float32)
-    rows[MAX_ROWS:] *= 1e6
-    assert to_int8(model, {"image": rows}) == to_int8(model, {"image": rows[:MAX_ROWS]})

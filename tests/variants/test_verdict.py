@@ -10,7 +10,10 @@ PARENT = Standing(0.90, 100.0)
 @pytest.mark.parametrize(
     ("own", "kept"),
     [
-        (Standing(0.50, 104.0), True),  # faster, whatever it costs: the planner weighs that
+        (Standing(0.87, 104.0), True),  # faster: whether that is worth the accuracy, the planner weighs
+        (Standing(0.31, 300.0), True),  # … however much it costs, as long as more is answered rightly per second
+        (Standing(0.29, 300.0), False),
+        (Standing(0.50, 104.0), False),
         (Standing(0.90, 102.0), False),  # as fast, for what is measured
         (Standing(0.89, 100.0), False),
         (Standing(0.92, 100.0), True),  # as fast, and more accurate
@@ -29,9 +32,19 @@ def test_a_slower_one_is_dropped_where_a_sibling_is_as_accurate() -> None:
     assert judge(sibling, PARENT, [Standing(0.92, 20.0)]).kept
 
 
+def test_a_faster_one_is_dropped_where_a_sibling_is_better() -> None:
+    """Of two that are alike both are kept."""
+    own = Standing(0.80, 200.0)
+    assert not judge(own, PARENT, [Standing(0.85, 202.0)]).kept
+    assert judge(own, PARENT, [Standing(0.81, 250.0)]).why == "2.00 × the rate, and another one is better"
+    assert judge(own, PARENT, [own, Standing(0.805, 202.0), Standing(0.7, 300.0), Standing(0.85, 150.0)]).kept
+
+
 def test_the_reason_has_the_rate_beside_that_of_the_parent() -> None:
     assert judge(Standing(0.8, 250.0), PARENT, ()).why == "2.50 × the rate"
     assert judge(Standing(0.8, 50.0), PARENT, ()).why == "0.50 × the rate, and not more accurate"
+    less = "2.00 × the rate, and so inaccurate that it answers less rightly per second"
+    assert judge(Standing(0.4, 200.0), PARENT, ()).why == less
 
 
 def test_what_misses_the_slo_is_dropped_however_accurate() -> None:

@@ -17,6 +17,7 @@ from proteus_cli.backends.tensorrt.progress import BuildProgress, error_logger, 
 from proteus_cli.backends.tensorrt.timing_cache import keep_timings, timing_path, use_timings
 from proteus_cli.domain.engine import BuildOptions, EngineKey, Gpu
 from proteus_cli.errors import BuildCancelled, DeviceUnavailable, EngineError
+from proteus_cli.store.onnx_files import TOLD_BY_CHECK
 
 OnDevice = Callable[[], AbstractContextManager[object]]
 
@@ -139,8 +140,8 @@ def _failed(model: Path, errors: Sequence[str]) -> EngineError:
 
 BATCH = -1  # how TensorRT writes an axis that is dynamic
 
-_BROKEN = "is it a complete ONNX file, with its external data beside it? `python -m onnx.checker` tells more"
-_INVALID = "is the model valid? `python -m onnx.checker` tells more"
+_BROKEN = f"is it a complete ONNX file, with its external data beside it? {TOLD_BY_CHECK}"
+_INVALID = f"is the model valid? {TOLD_BY_CHECK}"
 _UNSUPPORTED = (
     "export the model with other operators or another opset; which operators TensorRT takes stands in "
     "docs/operators.md of github.com/onnx/onnx-tensorrt"

@@ -20,7 +20,9 @@ EngineState = Literal["current", "stale", "orphan"]
 
 
 class ListedEngine(Value, frozen=True):
-    """One engine on the disk. ``directory`` is relative to the workspace; ``record`` is None where it cannot be read.
+    """One engine on the disk. ``record`` is None where it cannot be read.
+
+    ``directory`` is relative to the workspace, or to the state where there is one.
 
     An engine is *current* when model and plan are those of its record (more cannot be known without a GPU), an *orphan*
     when its variant is not in the catalog, else *stale*. ``why`` says why it is not current.
@@ -97,7 +99,7 @@ def _judge_of(place: store.Workspace) -> Judge:
 
     def judge(files: EngineFiles) -> ListedEngine:
         device_type, name = files.directory.parent.name, files.directory.name
-        directory = files.directory.relative_to(place.root).as_posix()
+        directory = files.directory.relative_to(place.state or place.root).as_posix()
         try:
             record = files.read_record()
         except ArtefactError:

@@ -1,30 +1,88 @@
-"""``proteus devices``: the devices of this machine."""
+"""``proteus devices``: the devices of this machine, or of a cluster."""
 
 from typing import TYPE_CHECKING, Any
 
 from proteus_cli.cli import console
+from proteus_cli.cli.options import cluster as cluster_options
 from proteus_cli.cli.options import common
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from proteus_cli.backends.nvml import Readings
     from proteus_cli.domain.device import Device, GpuFacts
 
 
-def devices(*, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
-    """List the devices of this machine. The section `devices` of proteus.toml defines which cores make a device."""
+def devices(
+    *,
+    cluster: cluster_options.Cluster = None,
+    workspace_dir: common.Workspace = common.WORKSPACE,
+    json: common.Json = False,
+) -> None:
+    """List the devices of this machine, or with --cluster of all hosts of a cluster.
+
+    The section `devices` of proteus.toml defines which cores make a device; on a host, that of its agent does.
+    """
+    if cluster is None:
+        _show_local(workspace_dir, json=json)
+    else:
+        _show_cluster(workspace_dir, cluster, json=json)
+
+
+def _show_local(workspace_dir: "Path", *, json: bool) -> None:
     from proteus_cli.backends.discovery import discover
     from proteus_cli.backends.nvml import readings_of
-    from proteus_cli.cli.views.table import table, text
     from proteus_cli.settings import read_settings
-    from proteus_cli.units import UNKNOWN, format_size
 
     found = discover(read_settings(workspace_dir).devices)
     readings = {device.id: readings_of(device) for device in found if device.kind == "gpu"}
     if json:
         console.show_json([_with_readings(device, readings) for device in found])
         return
-    rows = table(*map(text, ("device", "type", "cores", "memory", "profiled", "name")))
+    _show_table(found, workspace_dir)
     for device in found:
+        if device.gpu is not None:
+            console.show(f"{device.id}: {', '.join(_facts(device.gpu, readings[device.id]))}")
+
+
+def _show_cluster(workspace_dir: "Path", hosts: "Path", *, json: bool) -> None:
+    import msgspec
+
+    from proteus_cli.cli.workflows.cluster import inventories
+    from proteus_cli.errors import DeviceUnavailable
+    from proteus_cli.units import format_size
+
+    found = inventories(hosts)
+    known = {host: each for host, each in found.items() if not isinstance(each, DeviceUnavailable)}
+    unknown = {host: each for host, each in found.items() if isinstance(each, DeviceUnavailable)}
+    if json:
+        console.show_json(known)
+    else:
+        _show_table(
+            [
+                msgspec.structs.replace(device, id=f"{host}/{device.id}")
+                for host, each in known.items()
+                for device in each.devices
+            ],
+            workspace_dir,
+        )
+        for host, each in known.items():
+            serves = f"serves {each.server}" if each.server else "serves nobody"
+            versions = ", ".join(f"{name} {version}" for name, version in each.versions.items())
+            console.show(f"{host}: {serves}, {format_size(each.free_bytes)} of memory are free, {versions}")
+    for error in unknown.values():
+        console.warn(f"{error.message} ({error.hint})" if error.hint else error.message)
+    if not known:
+        raise DeviceUnavailable("No host of the cluster can be used.", hint="the warnings say why")
+
+
+def _show_table(devices: "Sequence[Device]", workspace_dir: "Path") -> None:
+    from proteus_cli.tables import table, text
+    from proteus_cli.units import UNKNOWN, format_size
+
+    rows = table(*map(text, ("device", "type", "cores", "memory", "profiled", "name")))
+    for device in devices:
         is_profiled = (workspace_dir / "profiles" / f"{device.id}.json").is_file()
         rows.add_row(
             device.id,
@@ -35,9 +93,6 @@ def devices(*, workspace_dir: common.Workspace = common.WORKSPACE, json: common.
             device.name,
         )
     console.show(rows)
-    for device in found:
-        if device.gpu is not None:
-            console.show(f"{device.id}: {', '.join(_facts(device.gpu, readings[device.id]))}")
 
 
 def _with_readings(device: "Device", readings: "dict[str, Readings | None]") -> Any:

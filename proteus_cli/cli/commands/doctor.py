@@ -10,8 +10,8 @@ MARKS = {"ok": "ok", "missing": "MISSING", "optional": "optional"}
 
 def doctor(*, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
     """Check the installation, this machine's devices and the workspace. Exits with code 1 if something is missing."""
-    from proteus_cli.cli.views.table import table, text
     from proteus_cli.diagnosis import diagnose
+    from proteus_cli.tables import table, text
 
     findings = diagnose(workspace_dir)
     if json:

@@ -109,7 +109,7 @@ def diff(
     from proteus_cli.cli.views.plan_tables import changed, difference_tables
     from proteus_cli.domain.difference import difference
     from proteus_cli.store import Workspace
-    from proteus_cli.units import format_percent
+    from proteus_cli.units import counted, format_percent
 
     workspace = Workspace(workspace_dir)
     plans = workspace.plan(before), workspace.plan(after)
@@ -121,8 +121,7 @@ def diff(
     estimated = bool(plans[0].estimated), bool(plans[1].estimated)
     accuracy = changed(found.effective_accuracy, lambda value: f"{value:.4f}", estimated=estimated)
     relative = changed(found.relative_accuracy, format_percent, estimated=estimated)
-    loads = f"{found.swaps} load{'s' if found.swaps != 1 else ''}"
-    console.say(f"{loads}; effective accuracy {accuracy}, of the best {relative}")
+    console.say(f"{counted(found.swaps, 'load')}; effective accuracy {accuracy}, of the best {relative}")
     _say_what_is_estimated(dict.fromkeys(family for each in plans for family in each.estimated or ()))
 
 
@@ -155,18 +154,18 @@ def _require_compatible(
 
 def _warn_of_what_is_left_out(planner: "Planner") -> None:
     from proteus_cli.cli.options.plan_rules import unknown_devices
+    from proteus_cli.domain.catalog import VariantKey
+    from proteus_cli.domain.fleet import base_name
 
     distinct = {id(profile.variants): profile for profile in planner.profiles.values()}
     known = {variant.key for profile in distinct.values() for variant in profile.variants if variant.points}
-    missing = [v.name for f, v in planner.catalog.variants if (f.name, v.name) not in known]
-    if missing:
-        console.warn(f"no device has a profile of {', '.join(missing)}, so the plan does not use them")
+    keys = [VariantKey(family.name, variant.name) for family, variant in planner.catalog.variants]
+    if missing := [planner.catalog.label(key) for key in keys if key not in known]:
+        console.warn(f"not profiled on any device, so not used: {', '.join(missing)}")
     for profile in distinct.values():
         here = {variant.key for variant in profile.variants if variant.points}
-        lacking = [v.name for f, v in planner.catalog.variants if (f.name, v.name) in known - here]
-        if lacking:
-            where = f"the profile of {profile.device.id} ({profile.device.type}) lacks {', '.join(lacking)}"
-            console.warn(f"{where}, so the plan does not place them there")
+        if lacking := [planner.catalog.label(key) for key in keys if key in known - here]:
+            console.warn(f"not profiled on {base_name(profile.device.id)}, so not placed there: {', '.join(lacking)}")
     absent = unknown_devices(planner.rules, planner.profiles)
     if absent:
         console.warn(f"the catalog has rules for {', '.join(absent)}, which are not in this fleet")

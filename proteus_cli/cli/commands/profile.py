@@ -1,12 +1,14 @@
 """``proteus profile``: measure the variants on the devices, or import and export profiles."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from proteus_cli.cli import console
+from proteus_cli.cli.options import cluster as cluster_options
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options import profile as options
 from proteus_cli.cli.options.defaults import flags
@@ -26,15 +28,16 @@ def profile(
     *,
     device: options.Device = "all",
     budget: options.Budget = None,
+    dry_run: options.DryRun = False,
+    force: options.Force = False,
     max_batch: options.MaxBatch = 64,
     max_slots: options.MaxSlots = 4,
     accept_noise: options.AcceptNoise = False,
     as_type: options.AsType = None,
-    dry_run: options.DryRun = False,
     from_csv: options.FromCsv = None,
     slo: options.Slo = None,
-    force: options.Force = False,
     to_csv: options.ToCsv = None,
+    cluster: cluster_options.Cluster = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
 ) -> None:
@@ -58,13 +61,22 @@ def profile(
         # A default in proteus.toml is for workspaces that have no catalog yet; a flag is meant for this one.
         has_slos = workspace.catalog_path.exists() and "--slo" not in given
         _import(workspace, from_csv, None if has_slos else slo, force=force, json=json)
+    elif cluster is not None:
+        from proteus_cli.cli.workflows.remote_measuring import measured_by_agents
+        from proteus_cli.serving.devices.remote.messages import MeasureOptions
+
+        if dry_run:
+            raise UsageError("`--dry-run` lists what this machine would measure.", hint="leave out `--cluster`")
+        wanted = MeasureOptions(device, budget, max_batch, max_slots, accept_noise, as_type, force)
+        _show(measured_by_agents(workspace, cluster, wanted), workspace.catalog(), json=json)
     else:
         from proteus_cli.cli.workflows.measuring import work_on
 
-        work = work_on(
-            workspace, device, max_batch, max_slots, as_type=as_type, force=force, accepts_noise=accept_noise
-        )
-        _list(work, budget, json=json) if dry_run else _measure(workspace, work, budget, json=json)
+        with workspace.only_read() if dry_run else nullcontext(workspace) as place:
+            work = work_on(
+                place, device, max_batch, max_slots, as_type=as_type, force=force, accepts_noise=accept_noise
+            )
+            _list(work, budget, json=json) if dry_run else _measure(place, work, budget, json=json)
 
 
 def _require_one_task(given: set[str], from_csv: "Sequence[Path] | None", to_csv: Path | None) -> None:
@@ -82,19 +94,26 @@ def _require_one_task(given: set[str], from_csv: "Sequence[Path] | None", to_csv
 
 
 def _list(work: "Iterable[DeviceWork]", budget_s: float | None, *, json: bool) -> None:
-    """Show what would be measured, and about how long that takes."""
+    """Show what would be measured, about how long that takes, and whether other programs would disturb it now."""
     from proteus_cli.cli.views.profile_tables import jobs_table
     from proteus_cli.profiling.estimate import estimates, total_s
-    from proteus_cli.units import format_duration
+    from proteus_cli.profiling.noise import NOISE_FRAC, waiting_now
+    from proteus_cli.units import counted, format_duration, format_percent
 
     planned: list[dict[str, Any]] = []
     for each in work:
         found = estimates(each.device, each.backend, each.jobs)
         device, cells, seconds = each.device.id, [cell for one in found for cell in one.cells], total_s(found, budget_s)
-        planned.append({"device": device, "estimate_s": seconds, "cells": cells})
+        waiting_frac = waiting_now(each.device.cores) if each.device.cores else 0.0
+        planned.append({"device": device, "estimate_s": seconds, "waiting_frac": waiting_frac, "cells": cells})
         if not json:
             console.show(jobs_table(device, found))
-            console.say(f"{device}: at most {len(cells)} cells, about {format_duration(seconds)}")
+            console.say(f"{device}: at most {counted(len(cells), 'cell')}, about {format_duration(seconds)}")
+        if waiting_frac > NOISE_FRAC:
+            console.warn(
+                f"other programs use {device} now: work there waits for a core for {format_percent(waiting_frac)} of "
+                "the time. What is measured meanwhile is repeated, and marked as noisy; stop these programs first"
+            )
     if json:
         console.show_json(planned)
 
@@ -110,7 +129,7 @@ def _import(workspace: "Workspace", paths: "Sequence[Path]", slo: str | None, *,
     from proteus_cli.profiling.csv_files import parse_rows
     from proteus_cli.profiling.importing import import_rows, parse_slos
     from proteus_cli.profiling.merging import merged
-    from proteus_cli.units import format_percent
+    from proteus_cli.units import counted, format_percent
 
     slos = parse_slos(slo) if slo is not None else None
     texts = [_read(path) for path in paths]
@@ -118,7 +137,7 @@ def _import(workspace: "Workspace", paths: "Sequence[Path]", slo: str | None, *,
     done = import_rows(workspace, both.rows, slos, name=", ".join(name for _, name in texts), force=force)
     if both.shared:
         slower = f"slower by {format_percent(both.spread_frac)} at most"
-        console.say(f"{both.shared} cells stand in more than one file: the slower ones count, {slower}")
+        console.say(f"more than one file has {counted(both.shared, 'cell')}: the slower ones count, {slower}")
     for each in done:
         console.say(f"imported {each.device.type} → {workspace.profile_path(each.device.id)}")
     _show(done, workspace.catalog(), json=json)

@@ -2,17 +2,19 @@
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from proteus_cli.cli import console
+from proteus_cli.cli.options import cluster as cluster_options
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options import serve as options
 from proteus_cli.cli.options.defaults import flags
 from proteus_cli.errors import UsageError
-from proteus_cli.serving.logs import LogFormat, LogLevel
+from proteus_cli.serving.logs import LogFormat
 
 if TYPE_CHECKING:
     import ssl
@@ -26,9 +28,12 @@ def serve(
     context: typer.Context,
     plan: options.Plan,
     *,
-    host: options.Host = "127.0.0.1",
     port: options.Port = 8000,
     grpc_port: options.GrpcPort = None,
+    host: options.Host = "127.0.0.1",
+    view: options.View = options.ViewMode.AUTO,
+    log_level: options.LogLevel = None,
+    log_format: options.LogFormat = LogFormat.TEXT,
     max_body: options.MaxBody = common.unparsed("64MiB"),
     non_finite: options.NonFinite = options.NonFinitePolicy.PASS,
     max_connections: options.MaxConnections = 4096,
@@ -51,9 +56,7 @@ def serve(
     memory: common.Memory = None,
     emulate: options.Emulate = False,
     fleet: options.Fleet = None,
-    view: options.View = options.ViewMode.AUTO,
-    log_format: options.LogFormat = LogFormat.TEXT,
-    log_level: options.LogLevel = None,
+    cluster: cluster_options.Cluster = None,
     otlp: options.Otlp = None,
     otlp_sample: options.OtlpSample = 0.01,
     workspace_dir: common.Workspace = common.WORKSPACE,
@@ -63,6 +66,7 @@ def serve(
     The first signal drains: the server finishes the requests that it has and takes no more. A second one ends it at
     once.
     """
+    from proteus_cli.cli.workflows.cluster import agents_of
     from proteus_cli.cli.workflows.deployment import deployment_of
     from proteus_cli.cli.workflows.resources import Emulation
     from proteus_cli.serving.logs import set_up
@@ -72,10 +76,13 @@ def serve(
     from proteus_cli.store import Workspace
 
     _require_compatible(
-        flags(context), emulate=emulate, record=record, drift_after_s=drift_after, writes_elsewhere=state is not None
-    )
+        flags(context), emulate=emulate, record=record, drift_after_s=drift_after, writes_elsewhere=state is not None,
+        is_cluster=cluster is not None,
+    )  # fmt: skip
     stderr, live_view = _streams(view)
-    set_up(log_level or _level(), log_format, stderr, beside_view=live_view is not None and sys.stderr.isatty())
+    set_up(
+        log_level or console.log_level(), log_format, stderr, beside_view=live_view is not None and sys.stderr.isatty()
+    )
     server = ServerOptions(
         host, port, grpc_port, max_body_bytes=int(max_body), max_connections=max_connections,
         max_timeout_s=max_timeout, drain_timeout_s=drain_timeout,
@@ -83,18 +90,29 @@ def serve(
         tls=_tls(tls_cert, tls_key), tokens=read_tokens(auth_tokens) if auth_tokens is not None else None,
         allowed_hosts=_hosts(allowed_hosts), otlp=otlp, otlp_sample=otlp_sample,
     )  # fmt: skip
-    deployment = deployment_of(
-        plan, Workspace(workspace_dir, state), replan=replan, batching=batching,
-        emulation=Emulation(fleet) if emulate else None, resume=resume, kept_plans=plan_history,
-        in_processes=executor is options.ExecutorKind.PROCESS, max_unavailable_frac=max_unavailable,
-        drift_after_s=drift_after, record=record, memory=memory, attainment=attainment,
-    )  # fmt: skip
-    run_server(deployment, server, _announce, live_view)
+    workspace = Workspace(workspace_dir, state)
+    with workspace.only_read() if emulate else nullcontext(workspace) as place:  # plans are kept all the same
+        deployment = deployment_of(
+            plan, place, replan=replan, batching=batching,
+            emulation=Emulation(fleet) if emulate else None, resume=resume, kept_plans=plan_history,
+            in_processes=executor is options.ExecutorKind.PROCESS, max_unavailable_frac=max_unavailable,
+            drift_after_s=drift_after, record=record, memory=memory, attainment=attainment,
+            agents=agents_of(cluster) if cluster is not None else (),
+        )  # fmt: skip
+        run_server(deployment, server, _announce, live_view)
 
 
 def _require_compatible(
-    given: set[str], *, emulate: bool, record: bool, drift_after_s: float, writes_elsewhere: bool
+    given: set[str],
+    *,
+    emulate: bool,
+    record: bool,
+    drift_after_s: float,
+    writes_elsewhere: bool,
+    is_cluster: bool,
 ) -> None:
+    if emulate and is_cluster:
+        raise UsageError("Emulated devices are on this machine.", hint="leave out `--cluster` or `--emulate`")
     if "--fleet" in given and not emulate:
         raise UsageError("`--fleet` is for devices that are emulated.", hint="add `--emulate`, or leave out `--fleet`")
     if record and writes_elsewhere:
@@ -159,8 +177,3 @@ def _hosts(text: str) -> tuple[str, ...]:
 def _announce(ready: str) -> None:
     sys.stdout.write(f"ready {ready}\n")
     sys.stdout.flush()
-
-
-def _level() -> LogLevel:
-    """The level that ``-v`` and ``-q`` ask for."""
-    return LogLevel.DEBUG if console.loudness.verbose else LogLevel.WARNING if console.loudness.quiet else LogLevel.INFO

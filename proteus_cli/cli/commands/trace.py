@@ -158,7 +158,7 @@ def _announce(source: str, form: "Format", rule: "FamilyRule") -> None:
 
 
 def _summarize(conversion: "Conversion", how: "ConversionOptions", output: Path) -> None:
-    from proteus_cli.units import format_rate
+    from proteus_cli.units import counted, format_rate
 
     found = conversion.found
     if conversion.began is not None:
@@ -166,8 +166,8 @@ def _summarize(conversion: "Conversion", how: "ConversionOptions", output: Path)
     scaled = f", scaled to {format_rate(how.scale_to_qps)}" if how.scale_to_qps is not None else ""
     where = "" if output == console.DASH else f" written to {output}"
     console.say(
-        f"{found.arrivals:,} arrivals in {found.duration_s:.1f} s, busiest 10 s at {format_rate(found.peak_qps)}"
-        f"{scaled}{where}"
+        f"{counted(found.arrivals, 'arrival')} in {found.duration_s:.1f} s, "
+        f"busiest 10 s at {format_rate(found.peak_qps)}{scaled}{where}"
     )
 
 
@@ -199,8 +199,9 @@ def _shape(name: str, given: dict[str, float]) -> "Shape":
 
 def _save(trace: "Trace", output: Path, *, per_second: bool) -> None:
     from proteus_cli.replay.trace import to_csv
+    from proteus_cli.units import counted
 
     with console.writing(output) as write:
         write(to_csv(trace, per_second=per_second))
     if output != console.DASH:
-        console.say(f"{len(trace):,} arrivals in {trace.duration_s:.1f} s written to {output}")
+        console.say(f"{counted(len(trace), 'arrival')} in {trace.duration_s:.1f} s written to {output}")

@@ -39,7 +39,7 @@ Calibration = Annotated[
 
 VariantName = Annotated[str, Argument(metavar="VARIANT", help="The variant to derive from: its name, or FAMILY/NAME.")]
 Int8 = Annotated[
-    bool, Option("--int8", help="In INT8: statically quantised where it has convolutions, else dynamically.")
+    bool, Option("--int8", help="In INT8: statically quantised where most layers are convolutions, else dynamically.")
 ]
 Fp16 = Annotated[bool, Option("--fp16", help="In FP16, which pays on GPUs; CPUs are mostly slower with it.")]
 Sizes = Annotated[

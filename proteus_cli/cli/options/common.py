@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from proteus_cli.cli.options import completion
+from proteus_cli.cli.options import completion, sections
 from proteus_cli.cli.options.defaults import load_defaults
 from proteus_cli.cli.options.memory import parse_memory
 from proteus_cli.cli.options.names import environment
@@ -37,10 +37,25 @@ Workspace = Annotated[
         help="The directory that holds engines/, profiles/ and plans/.",
     ),
 ]
+State = Annotated[
+    Path | None,
+    Option(
+        metavar="DIR",
+        envvar=environment("state"),
+        show_default="the workspace",
+        help="The directory that `proteus serve --state` writes to.",
+    ),
+]
 Json = Annotated[bool, Option("--json", help="Print one JSON document on stdout.")]
 Headroom = Annotated[
     float,
-    Option(min=1.0, metavar="FACTOR", envvar=environment("headroom"), help="Plan for this multiple of the demand."),
+    Option(
+        min=1.0,
+        metavar="FACTOR",
+        envvar=environment("headroom"),
+        help="Plan for this multiple of the demand.",
+        rich_help_panel=sections.OBJECTIVES,
+    ),
 ]
 Memory = Annotated[
     dict[str, int] | None,
@@ -51,7 +66,7 @@ Memory = Annotated[
         show_default="half of each device's memory",
         help="The memory of each device that variants may take, such as `4GiB`, or by id or type `gpu0=8GiB,cpu=0B`. "
         "What the plan leaves of it keeps standbys: variants that later plans may want, loaded.",
-        rich_help_panel="Devices",
+        rich_help_panel=sections.DEVICES,
     ),
 ]
 Attainment = Annotated[
@@ -62,6 +77,7 @@ Attainment = Annotated[
         envvar=environment("attainment"),
         show_default="as the plan or the catalog says",
         help="The share of each family's requests that must be answered in time, such as `99.9%`.",
+        rich_help_panel=sections.OBJECTIVES,
     ),
 ]
 Fleet = Annotated[
@@ -72,5 +88,6 @@ Fleet = Annotated[
         autocompletion=completion.fleets,
         show_default="the profiled devices",
         help="Assume these devices, such as `cpu:20,v100:10`. TYPE is that of a profiled device, or its id.",
+        rich_help_panel=sections.DEVICES,
     ),
 ]

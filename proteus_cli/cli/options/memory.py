@@ -29,12 +29,13 @@ def memory_limits(
 ) -> dict[str, int]:
     """The bytes that variants may take of each device, as ``given`` by `parse_memory`.
 
-    Devices that are left out get `DEFAULT_FRAC` of their memory; CPUs, which share that of their machine, no more than
-    that part of an equal share of the ``free_bytes`` there. Raises `UsageError`.
+    Devices that are left out get `DEFAULT_FRAC` of their memory; CPUs of this machine, which share that, no more than
+    that part of an equal share of the ``free_bytes`` here. Raises `UsageError`.
     """
     from proteus_cli.domain.rules import selects
 
-    given, cpus = given or {}, sum(device.kind == "cpu" for device in devices.values())
+    given = given or {}
+    cpus = sum(device.kind == "cpu" and not device.host for device in devices.values())
     for name in given:
         if name and not any(selects(name, device) for device in devices.values()):
             known = dict.fromkeys([*(device.type for device in devices.values()), *devices])
@@ -47,7 +48,7 @@ def memory_limits(
         own = next((given[key] for key in (name, device.type, "") if key in given), None)
         if own is None:
             share = device.memory_bytes
-            if device.kind == "cpu" and free_bytes is not None:
+            if device.kind == "cpu" and not device.host and free_bytes is not None:
                 share = min(share, free_bytes // cpus)
             own = round(DEFAULT_FRAC * share)
         elif 0 < device.memory_bytes < own:

@@ -6,14 +6,13 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from proteus_cli.cli.options import completion
+from proteus_cli.cli.options import completion, sections
 from proteus_cli.cli.options.common import DURATION
 from proteus_cli.cli.options.names import environment
 
-_fleet = partial(Option, rich_help_panel="Fleet")
-_objective = partial(Option, rich_help_panel="Objectives")
-_limit = partial(Option, rich_help_panel="Limits")
-_answer = partial(Option, rich_help_panel="Answer")
+_device = partial(Option, rich_help_panel=sections.DEVICES)
+_objective = partial(Option, rich_help_panel=sections.OBJECTIVES)
+_limit = partial(Option, rich_help_panel=sections.LIMITS)
 
 Demand = Annotated[
     str | None,
@@ -37,30 +36,30 @@ Policy = Annotated[
     ),
 ]
 Strict = Annotated[bool, Option("--strict", help="Exit with code 3 if the plan cannot serve all of the demand.")]
-TimeLimit = Annotated[float, Option(**DURATION, help="The longest time that the solver may take.")]
+TimeLimit = Annotated[float, _limit(**DURATION, help="The longest time that the solver may take.")]
 
 # --- fleet
 
 Residency = Annotated[
-    str, _fleet(metavar="N|memory", help="How many variants a device may host at a time; `memory`: as many as fit.")
+    str, _device(metavar="N|memory", help="How many variants a device may host at a time; `memory`: as many as fit.")
 ]
 Reserve = Annotated[
     list[str] | None,
-    _fleet(
+    _device(
         metavar="DEVICE[=FAMILY]", help="Keep a device, or all of a type, idle, or for one family only. Repeatable."
     ),
 ]
 Ban = Annotated[
     list[str] | None,
-    _fleet(metavar="DEVICE:VARIANT", help="Never host this variant on this device or type of devices. Repeatable."),
+    _device(metavar="DEVICE:VARIANT", help="Never host this variant on this device or type of devices. Repeatable."),
 ]
 Pin = Annotated[
     list[str] | None,
-    _fleet(metavar="DEVICE:VARIANT", help="Always host this variant on this device or type of devices. Repeatable."),
+    _device(metavar="DEVICE:VARIANT", help="Always host this variant on this device or type of devices. Repeatable."),
 ]
 Capacity = Annotated[
     str,
-    _fleet(
+    _device(
         metavar="p50|p95|p99|mean",
         autocompletion=completion.one_of("p50", "p95", "p99", "mean"),
         help="Which of a batch's measured latencies capacities are computed from.",
@@ -68,7 +67,7 @@ Capacity = Annotated[
 ]
 SloFraction = Annotated[
     float | None,
-    _fleet(
+    _device(
         metavar="FRACTION",
         help="The largest part of the SLO that a batch may take, whatever its wait. By default it depends on the "
         "number of hosts of the family: a half with one, 0.92 with 60.",
@@ -139,18 +138,18 @@ BudgetCost = Annotated[float | None, _limit(metavar="COST", help="The most that 
 
 Sweep = Annotated[
     str | None,
-    _answer(
+    Option(
         metavar="FROM:TO:STEP",
         help="Plan for each of these total demands, and show the accuracy that each leaves: `100qps:900qps:100qps`.",
     ),
 ]
-Plot = Annotated[Path | None, _answer(metavar="FILE", help="Plot the sweep to a .png or .svg file.")]
+Plot = Annotated[Path | None, Option(metavar="FILE", help="Plot the sweep to a .png or .svg file.")]
 Explain = Annotated[
-    bool, _answer("--explain", help="Show what limits the plan, and how much more accurate it would be without.")
+    bool, Option("--explain", help="Show what limits the plan, and how much more accurate it would be without.")
 ]
 Output = Annotated[
     Path | None,
-    _answer(
+    Option(
         "--output",
         "-o",
         metavar="FILE",

@@ -1,16 +1,29 @@
 """Options of `proteus profile`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from typer import Option
 
-from proteus_cli.cli.options import completion
+from proteus_cli.cli.options import completion, sections
 from proteus_cli.cli.options.common import DURATION
 from proteus_cli.cli.options.names import environment
 
-MEASURING = {"--device", "--budget", "--max-batch", "--max-slots", "--accept-noise", "--as-type", "--dry-run"}
+MEASURING = {
+    "--device",
+    "--budget",
+    "--max-batch",
+    "--max-slots",
+    "--accept-noise",
+    "--as-type",
+    "--dry-run",
+    "--cluster",
+}
 IMPORTING = {"--slo"}
+
+_measuring = partial(Option, rich_help_panel=sections.MEASURING)
+_exchange = partial(Option, rich_help_panel=sections.EXCHANGE)
 
 Device = Annotated[
     str,
@@ -29,14 +42,16 @@ Budget = Annotated[
         help="The time to measure each device in, such as `60s`; what plans use most comes first.",
     ),
 ]
-MaxBatch = Annotated[int, Option(min=1, metavar="N", help="The largest batch size to measure.")]
+MaxBatch = Annotated[int, _measuring(min=1, metavar="N", help="The largest batch size to measure.")]
 MaxSlots = Annotated[
     int,
-    Option(min=1, max=4, metavar="N", help="The most batches to run on a GPU at once. Fewer take less of its memory."),
+    _measuring(
+        min=1, max=4, metavar="N", help="The most batches to run on a GPU at once. Fewer take less of its memory."
+    ),
 ]
 AcceptNoise = Annotated[
     bool,
-    Option(
+    _measuring(
         "--accept-noise",
         help="Take cells as they are measured, though other programs use the device or the runs scatter: none is "
         "repeated or marked. Marks of earlier runs stay.",
@@ -45,7 +60,7 @@ AcceptNoise = Annotated[
 DryRun = Annotated[bool, Option("--dry-run", help="Only list what would be measured, with an estimate of the time.")]
 AsType = Annotated[
     str | None,
-    Option(
+    _measuring(
         metavar="NAME",
         help="The device type to store profiles under, so that machines of one make share them. It stays until another "
         "one is given.",
@@ -53,7 +68,7 @@ AsType = Annotated[
 ]
 FromCsv = Annotated[
     list[Path] | None,
-    Option(
+    _exchange(
         metavar="CSV",
         help="Import profiles by device type instead of measuring; needs no models. `-` is stdin. Several, as from "
         "machines of one make, are merged: the slower of two cells counts.",
@@ -61,7 +76,7 @@ FromCsv = Annotated[
 ]
 Slo = Annotated[
     str | None,
-    Option(
+    _exchange(
         metavar="DURATION",
         help="With --from-csv, if there is no catalog: the SLO of all families, `300ms`, or of each, "
         "`bert=300ms,yolo=100ms`.",
@@ -74,5 +89,5 @@ Force = Annotated[
     ),
 ]
 ToCsv = Annotated[
-    Path | None, Option(metavar="CSV", help="Export the profiles of the workspace instead. `-` is stdout.")
+    Path | None, _exchange(metavar="CSV", help="Export the profiles of the workspace instead. `-` is stdout.")
 ]

@@ -1,21 +1,29 @@
 """Options of `proteus replay`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
-from proteus_cli.cli.options import completion
+from proteus_cli.cli.options import completion, sections
 from proteus_cli.cli.options.common import DURATION, RATE
 from proteus_cli.cli.options.names import environment
 
 HEADROOM = 1.0  # policies that re-plan have forecasts of how arrivals scatter
 SIMULATED_ONLY = {"--batching", "--load-time", "--memory", "--jitter", "--fail"}
 
+_simulation = partial(Option, rich_help_panel=sections.SIMULATION)
+
 Trace = Annotated[Path, Argument(metavar="TRACE", help="The trace, a CSV file, gzipped or not.")]
 Url = Annotated[str | None, Option(metavar="URL", help="Replay against the server at this URL.")]
 Ca = Annotated[
-    Path | None, Option(metavar="FILE", help="Trust servers whose certificate is signed by this certificate (PEM).")
+    Path | None,
+    Option(
+        metavar="FILE",
+        help="Trust servers whose certificate is signed by this certificate (PEM).",
+        rich_help_panel=sections.SECURITY,
+    ),
 ]
 Serve = Annotated[
     Path | None,
@@ -26,11 +34,16 @@ Serve = Annotated[
     ),
 ]
 Emulate = Annotated[
-    bool, Option("--emulate", help="With --serve: emulate the plan's devices, with the times of their profiles.")
+    bool,
+    Option(
+        "--emulate",
+        help="With --serve: emulate the plan's devices, with the times of their profiles.",
+        rich_help_panel=sections.DEVICES,
+    ),
 ]
 Plan = Annotated[
     Path | None,
-    Option(
+    _simulation(
         metavar="PLAN",
         autocompletion=completion.plans,
         help="Simulate from this plan.",
@@ -48,7 +61,7 @@ Policy = Annotated[
 ]
 Batching = Annotated[
     str | None,
-    Option(
+    _simulation(
         metavar="RULE",
         autocompletion=completion.one_of(*completion.BATCHING),
         help="The batching rule: proactive, aimd, nexus, greedy or static-N. Only in simulation.",
@@ -56,7 +69,7 @@ Batching = Annotated[
 ]
 LoadTime = Annotated[
     float | None,
-    Option(
+    _simulation(
         **DURATION,
         show_default="as profiled, while the device serves",
         help="How long a device serves nothing when it loads a variant. Only in simulation.",
@@ -64,7 +77,7 @@ LoadTime = Annotated[
 ]
 Jitter = Annotated[
     str | None,
-    Option(
+    _simulation(
         metavar="p90|p95|p99",
         autocompletion=completion.one_of("p90", "p95", "p99"),
         help="Draw batch times from the profiled distribution, up to this percentile. Only in simulation.",
@@ -72,7 +85,7 @@ Jitter = Annotated[
 ]
 Fail = Annotated[
     list[str] | None,
-    Option(
+    _simulation(
         metavar="DEVICE@FROM..TO",
         help="Lose a device for some time, such as `v100-3@60s..120s`. Repeatable. Only in simulation.",
     ),

@@ -7,15 +7,16 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from proteus_cli.cli.options import completion
+from proteus_cli.cli.options import completion, sections
 from proteus_cli.cli.options.common import DURATION, SIZE
 from proteus_cli.cli.options.names import environment
 from proteus_cli.serving import logs
 
-_network = partial(Option, rich_help_panel="Network")
-_adaptation = partial(Option, rich_help_panel="Adaptation")
-_devices = partial(Option, rich_help_panel="Devices")
-_monitoring = partial(Option, rich_help_panel="Monitoring")
+_devices = partial(Option, rich_help_panel=sections.DEVICES)
+_request = partial(Option, rich_help_panel=sections.REQUESTS)
+_security = partial(Option, rich_help_panel=sections.SECURITY)
+_adaptation = partial(Option, rich_help_panel=sections.ADAPTATION)
+_trace = partial(Option, rich_help_panel=sections.TRACES)
 
 
 class ViewMode(StrEnum):
@@ -51,14 +52,14 @@ Plan = Annotated[
 
 # --- network
 
-Host = Annotated[str, _network(metavar="ADDRESS", envvar=environment("host"), help="The address to listen on.")]
+Host = Annotated[str, Option(metavar="ADDRESS", envvar=environment("host"), help="The address to listen on.")]
 Port = Annotated[
     int,
-    _network(min=0, max=65535, metavar="PORT", envvar=environment("port"), help="The HTTP port; 0 picks a free one."),
+    Option(min=0, max=65535, metavar="PORT", envvar=environment("port"), help="The HTTP port; 0 picks a free one."),
 ]
 GrpcPort = Annotated[
     int | None,
-    _network(
+    Option(
         min=0,
         max=65535,
         metavar="PORT",
@@ -67,41 +68,41 @@ GrpcPort = Annotated[
         help="The gRPC port; 0 picks a free one.",
     ),
 ]
-MaxBody = Annotated[float, _network(**SIZE, help="The largest request body that is accepted.")]
+MaxBody = Annotated[float, _request(**SIZE, help="The largest request body that is accepted.")]
 NonFinite = Annotated[
     NonFinitePolicy,
-    _network(
+    _request(
         envvar=environment("non_finite"),
         help="Serve requests and answers with NaN or infinity (pass), or make them errors (refuse).",
     ),
 ]
 MaxConnections = Annotated[
-    int, _network(min=1, metavar="N", help="The most connections at a time; further ones are refused.")
+    int, _request(min=1, metavar="N", help="The most connections at a time; further ones are refused.")
 ]
 MaxTimeout = Annotated[
     float,
-    _network(
+    _request(
         **DURATION,
         help="The longest time that a request may wait. A longer `timeout`, or gRPC deadline, is cut to this; "
         "an SLO is not.",
     ),
 ]
-TlsCert = Annotated[Path | None, _network(metavar="FILE", help="Speak only TLS, with this certificate (PEM).")]
-TlsKey = Annotated[Path | None, _network(metavar="FILE", help="The private key of the certificate (PEM).")]
+TlsCert = Annotated[Path | None, _security(metavar="FILE", help="Speak only TLS, with this certificate (PEM).")]
+TlsKey = Annotated[Path | None, _security(metavar="FILE", help="The private key of the certificate (PEM).")]
 AuthTokens = Annotated[
     Path | None,
-    _network(metavar="FILE", help="Require one of the bearer tokens in this file: one per line, with # comments."),
+    _security(metavar="FILE", help="Require one of the bearer tokens in this file: one per line, with # comments."),
 ]
 AllowedHosts = Annotated[
     str,
-    _network(
+    _security(
         metavar="NAME,…",
         envvar=environment("allowed_hosts"),
         show_default="this machine",
         help="Host names by which clients may call a server without tokens, such as `proteus.example`; `*`: any.",
     ),
 ]
-DrainTimeout = Annotated[float, _network(**DURATION, help="The longest time that draining may take.")]
+DrainTimeout = Annotated[float, _request(**DURATION, help="The longest time that draining may take.")]
 
 # --- adaptation
 
@@ -192,18 +193,16 @@ Fleet = Annotated[
 
 View = Annotated[
     ViewMode,
-    _monitoring(
+    Option(
         envvar=environment("view"),
         help="What stdout shows: families and devices, live, or only the ready line (plain). auto: live if it is a "
         "terminal, without -q.",
     ),
 ]
-LogFormat = Annotated[
-    logs.LogFormat, _monitoring(envvar=environment("log_format"), help="The format of the log on stderr.")
-]
+LogFormat = Annotated[logs.LogFormat, Option(envvar=environment("log_format"), help="The format of the log on stderr.")]
 LogLevel = Annotated[
     logs.LogLevel | None,
-    _monitoring(
+    Option(
         envvar=environment("log_level"),
         show_default="info; debug with -v, warning with -q",
         help="What to log; debug has a line for each batch.",
@@ -211,7 +210,7 @@ LogLevel = Annotated[
 ]
 Otlp = Annotated[
     str | None,
-    _monitoring(
+    _trace(
         metavar="URL",
         envvar=environment("otlp"),
         help="Send traces to this collector (OTLP over HTTP), such as `http://127.0.0.1:4318`.",
@@ -219,7 +218,7 @@ Otlp = Annotated[
 ]
 OtlpSample = Annotated[
     float,
-    _monitoring(
+    _trace(
         min=0,
         max=1,
         metavar="FRACTION",

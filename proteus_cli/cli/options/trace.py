@@ -1,11 +1,12 @@
 """Options of `proteus trace`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
-from proteus_cli.cli.options import completion
+from proteus_cli.cli.options import completion, sections
 from proteus_cli.cli.options.common import DURATION, RATE
 
 Families = Annotated[
@@ -28,6 +29,8 @@ Trace = Annotated[Path, Argument(metavar="TRACE", help="The trace, a CSV file, g
 
 # --- make
 
+_shape = partial(Option, rich_help_panel=sections.SHAPES)
+
 Shape = Annotated[
     str,
     Argument(
@@ -37,14 +40,14 @@ Shape = Annotated[
     ),
 ]
 Rate = Annotated[float, Option(**RATE, help="The arrivals per second; burst, diurnal: those outside the peak.")]
-Peak = Annotated[float | None, Option(**RATE, help="The highest rate. Only for burst and diurnal.")]
+Peak = Annotated[float | None, _shape(**RATE, help="The highest rate. Only for burst and diurnal.")]
 Duration = Annotated[float, Option(**DURATION, help="The length of the trace.")]
 Zipf = Annotated[
     float | None, Option(metavar="EXPONENT", help="Give the k-th family a share in proportion to 1/k^ZIPF.")
 ]
 GammaShape = Annotated[
     float | None,
-    Option(
+    _shape(
         metavar="SHAPE",
         help="The shape parameter of the Gamma distribution; 1 is Poisson. Only for gamma.",
         show_default="0.05",
@@ -52,19 +55,19 @@ GammaShape = Annotated[
 ]
 Period = Annotated[
     float | None,
-    Option(**DURATION, help="The time from one low to the next. Only for diurnal.", show_default="the duration"),
+    _shape(**DURATION, help="The time from one low to the next. Only for diurnal.", show_default="the duration"),
 ]
 Ramp = Annotated[
     float | None,
-    Option(**DURATION, help="The time to rise to the peak, and to fall from it. Only for burst.", show_default="2s"),
+    _shape(**DURATION, help="The time to rise to the peak, and to fall from it. Only for burst.", show_default="2s"),
 ]
 BurstStart = Annotated[
     float | None,
-    Option(**DURATION, help="When the peak begins. Only for burst.", show_default="a third of the duration"),
+    _shape(**DURATION, help="When the peak begins. Only for burst.", show_default="a third of the duration"),
 ]
 BurstStop = Annotated[
     float | None,
-    Option(**DURATION, help="When the peak ends. Only for burst.", show_default="two thirds of the duration"),
+    _shape(**DURATION, help="When the peak ends. Only for burst.", show_default="two thirds of the duration"),
 ]
 
 SHAPE_FLAGS = {

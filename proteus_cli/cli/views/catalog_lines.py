@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 
-from rich.table import Table
+from rich.console import RenderableType
 
-from proteus_cli.cli.views.table import name, number, table
-from proteus_cli.units import format_accuracy, format_size
+from proteus_cli.tables import described, name, number, table
+from proteus_cli.units import ESTIMATED, format_accuracy, format_size
 from proteus_cli.variants.adding import Addition
 from proteus_cli.variants.deriving import Derivation
+
+LOUD_LOSS = 0.05
+"""Of accuracy: what loses more is named in a warning. INT8 costs the models of the sample zoo half a point at most."""
 
 
 def addition_lines(made: Addition) -> Iterator[str]:
@@ -22,20 +25,20 @@ def _tensors(tensors: dict[str, str]) -> str:
     return ", ".join(f"{name} ({described})" for name, described in tensors.items())
 
 
-def derivation_table(made: Derivation) -> Table:
+def derivation_table(made: Derivation) -> RenderableType:
     """A row for the parent and for each derived variant, on each device."""
-    rows = table(
-        name("variant"), name("device"), number("accuracy"), number("rate"), number("size"),
-        legend="rate: queries per second within the SLO\n≈: estimated",
-    )  # fmt: skip
-    for variant, size_bytes, devices in (
+    all_variants = [
         (made.variant, made.size_bytes, made.devices),
         *((each.variant, each.size_bytes, each.devices) for each in made.derived),
-    ):
+    ]
+    is_estimated = any(measured.estimated for _, _, devices in all_variants for measured in devices.values())
+    rows = table(name("variant"), name("device"), number("accuracy"), number("rate"), number("size"))
+    for variant, size_bytes, devices in all_variants:
         for device, measured in devices.items():
             accuracy = format_accuracy(measured.accuracy, estimated=measured.estimated)
             rows.add_row(variant, device, accuracy, f"{measured.qps:,.0f}", format_size(size_bytes))
-    return rows
+    notes = [f"{ESTIMATED}: estimated"] if is_estimated else []
+    return described(rows, "rate: queries per second within the SLO", *notes)
 
 
 def derivation_lines(made: Derivation) -> Iterator[str]:
@@ -47,3 +50,25 @@ def derivation_lines(made: Derivation) -> Iterator[str]:
         yield "wrote engines/catalog.toml; next: proteus profile, proteus plan"
     else:
         yield "nothing was kept: the catalog is as it was"
+
+
+def loss_warnings(made: Derivation) -> Iterator[str]:
+    """A warning for each variant that is kept and lost more than `LOUD_LOSS` of accuracy, with what may help."""
+    for each in made.derived:
+        losses = {device: made.devices[device].accuracy - found.accuracy for device, found in each.devices.items()}
+        device = max(losses, key=lambda name: losses[name])
+        if not each.kept or losses[device] <= LOUD_LOSS:
+            continue
+        own, parent = each.devices[device], made.devices[device]
+        now = format_accuracy(own.accuracy, estimated=own.estimated)
+        before = format_accuracy(parent.accuracy, estimated=parent.estimated)
+        yield (
+            f"{each.variant} is {100 * losses[device]:.1f} points less accurate than {made.variant} on {device}: {now} "
+            f"against {before}. Plans use it where demand leaves them no better one. {_ADVICE[own.estimated]}"
+        )
+
+
+_ADVICE = {
+    True: "The loss is an estimate: an eval split (`eval` in engines/catalog.toml) tells the true one",
+    False: "Other rows to calibrate on, or sizes nearer to its own, may lose less",
+}

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from proteus_cli import tables
 from proteus_cli.units import UNKNOWN, format_duration, mark_estimate
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 WIDE_COLUMNS = 78
 _MAX_EVENTS = 4
 _MIN_LINES_FOR_EVENTS, _MIN_LINES_FOR_DEVICES = 9, 6
+_MIN_LINES_FOR_LEGEND = 20
 _HIGH = 0.01  # of violations
 
 _STATES = {"closed": "working", "open": "LOST", "half-open": "being tried out"}
@@ -29,12 +31,17 @@ def frame(now: "Snapshot", columns: int, lines: int, *, has_events: bool = True)
     events = now.events if has_events else ()
     is_wide = columns >= WIDE_COLUMNS
     head = list(_head(now))
-    rows = _row_counts(lines - 1 - len(head), len(now.families), len(now.devices), len(events))
+    legend = [Text(_LEGEND, "dim", no_wrap=True)] if is_wide and lines >= _MIN_LINES_FOR_LEGEND else []
+    rows = _row_counts(lines - 1 - len(head) - len(legend), len(now.families), len(now.devices), len(events))
     families = [_family(name, of, is_wide=is_wide) for name, of in now.families.items()]
-    parts: list[RenderableType] = [*head, _table(_FAMILIES[is_wide], _truncated(families, rows.families))]
+    parts: list[RenderableType] = [
+        *head,
+        _table(_family_columns(is_wide=is_wide), _truncated(families, rows.families)),
+        *legend,
+    ]
     if rows.devices:
         devices = _devices(now.devices, rows.devices, is_wide=is_wide)
-        parts += ["", _table(_DEVICES[is_wide], _truncated(devices, rows.devices))]
+        parts += ["", _table(_device_columns(is_wide=is_wide), _truncated(devices, rows.devices))]
     if rows.events:
         parts += ["", *(_event(event, now.at_s) for event in reversed(events[-rows.events :]))]
     return Group(*parts)
@@ -67,8 +74,9 @@ def _head(now: "Snapshot") -> Iterable[Text]:
     lost = sum(device.breaker == "open" for device in now.devices.values())
     broken = len({variant for device in now.devices.values() for variant in device.broken})
     line = Text.assemble(
-        ("proteus ", "bold"), (now.state, style), f" · {now.policy} · up {_ago(now.at_s)} · {now.inside:,} in flight",
+        ("proteus ", "bold"), (now.state, style),
         (f" · {lost} LOST" if lost else "", "bold red"), (f" · {broken} BROKEN" if broken else "", "bold red"),
+        f" · policy {now.policy} · up {_ago(now.at_s)} · {now.inside:,} in flight",
         no_wrap=True, overflow="ellipsis",
     )  # fmt: skip
     yield line
@@ -80,13 +88,12 @@ def _head(now: "Snapshot") -> Iterable[Text]:
 
 # --- families
 
-_FAMILIES = {
-    True: (
-        ("family", "left"), ("qps", "right"), ("answers", "right"), ("viol.", "right"), ("budget", "right"),
-        ("acc.", "right"), ("of best", "right"), ("p99", "right"), ("SLO", "right"),
-    ),
-    False: (("family", "left"), ("qps", "right"), ("viol.", "right"), ("acc.", "right"), ("p99", "right")),
-}  # fmt: skip
+_LEGEND = "demand, answers: per second · viol.: SLO violations · budget: error budget used"
+
+
+def _family_columns(*, is_wide: bool) -> Iterable[Column]:
+    wide = ("demand", "answers", "viol.", "budget", "acc.", "of best", "p99", "SLO")
+    return tables.name("family"), *map(tables.number, wide if is_wide else ("demand", "viol.", "of best", "p99"))
 
 
 def _family(name: str, of: "FamilySnapshot", *, is_wide: bool) -> FrameRow:
@@ -117,10 +124,15 @@ def _budget(of: "FamilySnapshot") -> str:
 
 # --- devices
 
-_DEVICES = {
-    True: (("device", "left"), ("hosts", "left"), ("busy", "right"), ("batch", "right"), ("state", "left")),
-    False: (("device", "left"), ("hosts", "left"), ("busy", "right"), ("", "left")),
-}
+
+def _device_columns(*, is_wide: bool) -> Iterable[Column]:
+    batch = [tables.number("batch")] if is_wide else []
+    return (
+        *map(tables.name, ("device", "hosts")),
+        tables.number("busy"),
+        *batch,
+        tables.name("state" if is_wide else ""),
+    )
 
 
 def _devices(devices: Mapping[str, "DeviceSnapshot"], count: int, *, is_wide: bool) -> list[FrameRow]:
@@ -167,13 +179,11 @@ def _state(of: "DeviceSnapshot") -> str:
 # --- parts
 
 
-def _table(columns: Sequence[tuple[str, str]], rows: Sequence[FrameRow]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
-    for heading, justify in columns:
-        table.add_column(heading, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+def _table(columns: Iterable[Column], rows: Sequence[FrameRow]) -> Table:
+    shown = tables.table(*columns, has_line=False)  # each line counts
     for cells, style in rows:
-        table.add_row(*map(Text, cells), style=style)
-    return table
+        shown.add_row(*map(Text, cells), style=style)
+    return shown
 
 
 def _truncated(rows: Sequence[FrameRow], count: int) -> Sequence[FrameRow]:

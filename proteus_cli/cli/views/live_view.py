@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from proteus_cli.cli.views.live_frames import frame
+from proteus_cli.units import counted
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.snapshot import Snapshot
@@ -58,7 +59,7 @@ class HoldableStream:
             lines, left_out = list(self._lines), self._left_out
             self._lines.clear()
             self._left_out = 0
-        return [f"… {left_out} lines left out\n", *lines] if left_out else lines
+        return [f"… {counted(left_out, 'line')} left out\n", *lines] if left_out else lines
 
     def release(self) -> None:
         """Forward the lines that were kept, and all later ones."""

@@ -4,9 +4,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
-from rich.table import Column, Table
+from rich.table import Table
 
-from proteus_cli.cli.views.table import name, number, table, text
+from proteus_cli.tables import bars, described, name, number, table, text
 from proteus_cli.units import UNKNOWN, format_accuracy, format_bar, format_percent, format_rate, mark_estimate
 
 if TYPE_CHECKING:
@@ -17,14 +17,9 @@ if TYPE_CHECKING:
 _BAR = 20
 
 
-def plan_table(plan: "Plan") -> Table:
+def plan_table(plan: "Plan") -> RenderableType:
     """A row for each variant on each device; devices that do the same share a row."""
-    rows = table(
-        *map(name, ("device", "family", "variant")),
-        *map(number, ("qps", "busy", "share", "batch")),
-        legend="qps: rate of each device · busy: part of its capacity\n"
-        "share: part of the family's queries · batch: the largest",
-    )
+    rows = table(*map(name, ("device", "family", "variant")), *map(number, ("qps", "busy", "share", "batch")))
     for kind, devices, placements in _alike(plan):
         who = named(kind, devices)
         for p in placements:  # each of a device's variants grows with the others, so all are equally near their limit
@@ -34,7 +29,15 @@ def plan_table(plan: "Plan") -> Table:
             who = ""
         if not placements:
             rows.add_row(who, UNKNOWN, "idle", UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)
-    return rows
+    spare = (
+        ["0 qps: a spare, which is loaded and helps the others"] if any(not p.share for p in plan.placements) else []
+    )
+    return described(
+        rows,
+        "qps: rate of each device · busy: part of its capacity",
+        "share: part of the family's queries · batch: the largest",
+        *spare,
+    )
 
 
 def _rate(qps: float) -> str:
@@ -75,13 +78,9 @@ def explanation_tables(
     )
 
 
-def _families_table(explanation: "Explanation", estimated: Collection[str]) -> Table:
-    rows = table(
-        name("family"),
-        *map(number, ("demand", "unserved", "capacity", "accuracy", "of best")),
-        name("hosts"),
-        legend="demand, unserved, capacity: queries per second",
-    )
+def _families_table(explanation: "Explanation", estimated: Collection[str]) -> RenderableType:
+    numbers = ("demand", "unserved", "capacity", "accuracy", "of best")
+    rows = table(name("family"), *map(number, numbers), name("hosts"))
     for family in explanation.families:
         variants = "\n".join(f"{count} × {variant}" for variant, count in family.variants.items()) or UNKNOWN
         accuracy, relative = family.effective_accuracy, family.relative_accuracy
@@ -95,30 +94,25 @@ def _families_table(explanation: "Explanation", estimated: Collection[str]) -> T
             UNKNOWN if relative is None else mark_estimate(format_percent(relative), estimated=is_estimate),
             variants,
         )
-    return rows
+    return described(rows, "demand, unserved, capacity: queries per second")
 
 
 def _devices_table(explanation: "Explanation") -> Table:
-    rows = table(name("device"), text("hosts"), number("busy"), _bars())
+    rows = table(name("device"), text("hosts"), number("busy"), bars(_BAR))
     for each in sorted(explanation.devices, key=lambda each: not each.hosts):
         hosts = ", ".join(each.hosts) or "idle"
         rows.add_row(named(each.type, each.devices), hosts, format_percent(each.busy), format_bar(each.busy, _BAR))
     return rows
 
 
-def _bars() -> Column:
-    return Column(no_wrap=True, min_width=_BAR)
-
-
 def _limits(explanation: "Explanation", spent_on: str | None) -> Iterator[RenderableType]:
     if not explanation.prices:
         yield "Nothing limits this plan: one device, query or rule more or less would not change its accuracy."
         return
-    rows = Table.grid(padding=(0, 2))
+    rows = table(text("change"), text("effect"))
     for price in explanation.prices:
         rows.add_row(price.what, _effect(price, spent_on))
-    yield "What limits this plan, and the effect of a change:"
-    yield rows
+    yield described(rows, title="what limits this plan")
 
 
 def _effect(price: "Price", spent_on: str | None) -> str:
@@ -147,7 +141,7 @@ def _growth(explanation: "Explanation") -> str:
 
 def frontier_table(points: "Sequence[FrontierPoint]", *, estimated: bool) -> Table:
     """A row for each total demand, with bars of the accuracy that is kept. ``estimated``: some accuracies are."""
-    rows = table(*map(number, ("demand", "unserved", "accuracy", "of best")), _bars(), number("devices"))
+    rows = table(*map(number, ("demand", "unserved", "accuracy", "of best")), bars(_BAR), number("devices"))
     known = [point.relative_accuracy for point in points if point.relative_accuracy is not None]
     least = min(known, default=0.0)
     span = max(1 - least, 1e-9)
@@ -177,19 +171,17 @@ def _changed_families(found: "PlanDifference") -> Table:
     return rows
 
 
-def _changed_devices(found: "PlanDifference") -> Table:
-    rows = table(
-        *map(name, ("device", "", "variant")),
-        *map(number, ("share", "qps", "batch")),
-        legend="= stays · + is loaded · − is unloaded\nshare: part of the family's queries · batch: the largest",
-    )
+def _changed_devices(found: "PlanDifference") -> RenderableType:
+    rows = table(*map(name, ("device", "", "variant")), *map(number, ("share", "qps", "batch")))
     groups: dict[object, list[DeviceChange]] = {}
     for each in found.devices:
         does = tuple((c.variant, c.family, c.share, c.max_batch) for c in (*each.stays, *each.loads, *each.unloads))
         groups.setdefault((each.type, each.is_new, each.is_gone, each.is_same, does), []).append(each)
     for alike in groups.values():
         _add_device(rows, alike)
-    return rows
+    return described(
+        rows, "= stays · + is loaded · − is unloaded", "share: part of the family's queries · batch: the largest"
+    )
 
 
 def _add_device(rows: Table, alike: "Sequence[DeviceChange]") -> None:

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 from rich.table import Table
 
-from proteus_cli.cli.views.table import number, table, text
 from proteus_cli.domain.catalog import Catalog, Family
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.domain.rules import Rules
 from proteus_cli.profiling.estimate import JobEstimate
 from proteus_cli.profiling.slots import points_of_batch
-from proteus_cli.units import ESTIMATED, UNKNOWN, format_accuracy, format_duration
+from proteus_cli.tables import described, number, table, text
+from proteus_cli.units import ESTIMATED, UNKNOWN, counted, format_accuracy, format_duration
 
 NOISY = "~"
 
@@ -27,19 +27,23 @@ def jobs_table(device: str, found: Sequence[JobEstimate]) -> Table:
         useless = " ".join(map(str, each.useless)) or UNKNOWN
         known = len(job.known.points) if job.known is not None else 0
         noisy = f", {len(job.marked)} noisy" if job.marked else ""
-        rows.add_row(device, job.family.name, job.variant.name, batches, useless, f"{known} cells{noisy}")
+        rows.add_row(device, job.family.name, job.variant.name, batches, useless, f"{counted(known, 'cell')}{noisy}")
     return rows
 
 
 def profile_tables(profiles: Sequence[Profile], catalog: Catalog) -> Iterator[RenderableType]:
     """A table of all measured variants, and of devices with several slots one of their throughput."""
     own = [profile for profile in profiles if profile.measured_on == profile.device.id]
-    yield _variants_table(own, catalog)
-    yield (
-        "acc.: accuracy · p95 of 1: of a batch of one · at: batch size of the capacity\n"
-        f"{UNKNOWN}: not known, or no batch size is fast enough for the SLO"
-        + (f"\n{ESTIMATED}: estimated, without labels" if any(v.estimated for p in own for v in p.variants) else "")
-        + (f"\n{NOISY}: noisy, so the device may be faster" if any(v.noisy for p in own for v in p.variants) else "")
+    measured = [variant for profile in own for variant in profile.variants]
+    marks = {
+        f"{ESTIMATED}: estimated, without labels": any(variant.estimated for variant in measured),
+        f"{NOISY}: noisy, so the device may be faster": any(variant.noisy for variant in measured),
+    }
+    yield described(
+        _variants_table(own, catalog),
+        "acc.: accuracy · p95 of 1: of a batch of one · at: batch size of the capacity",
+        f"{UNKNOWN}: not known, or no batch size is fast enough for the SLO",
+        *(note for note, is_there in marks.items() if is_there),
     )
     for profile in own:
         if any(variant.concurrent for variant in profile.variants):
@@ -54,7 +58,7 @@ def _variants_table(profiles: Sequence[Profile], catalog: Catalog) -> Table:
     for profile in profiles:
         for variant in (v for v in profile.variants if v.family in catalog.names and v.points):
             numbers = _numbers(profile, variant, catalog.family(variant.family))
-            rows.add_row(profile.device.id, variant.variant, *numbers)
+            rows.add_row(profile.device.id, catalog.label(variant.key), *numbers)
     return rows
 
 
@@ -75,14 +79,14 @@ def _marked(point: Point | None, text: str) -> str:
 def _slots(profile: Profile, catalog: Catalog) -> Iterator[RenderableType]:
     """Throughput by the number of batches on a device at once, and what is known only of GPUs."""
     most = max(point.slots for variant in profile.variants for point in variant.concurrent)
-    slots = ("1 slot", *(f"{count} slots" for count in range(2, most + 1)))
+    slots = [counted(count, "slot") for count in range(1, most + 1)]
     rows = table(text("variant"), *(number(name) for name in ("batch", "alone", "compute", *slots, "power", "energy")))
     for variant in (each for each in profile.variants if each.family in catalog.names):
         for point in variant.points:
             by_slots = {each.slots: each for each in points_of_batch(variant, point.batch)}
             served = by_slots.get(profile.slots, point)
             rows.add_row(
-                variant.variant,
+                catalog.label(variant.key),
                 str(point.batch),
                 format_duration(point.mean_s),
                 UNKNOWN if point.compute_s is None else format_duration(point.compute_s),
@@ -90,9 +94,9 @@ def _slots(profile: Profile, catalog: Catalog) -> Iterator[RenderableType]:
                 UNKNOWN if served.power_w is None else f"{served.power_w:.0f} W",
                 UNKNOWN if served.energy_j is None else f"{served.energy_j:.3g} J",
             )
-    yield f"\n{profile.device.id} is served with {profile.slots} slot{'s' if profile.slots > 1 else ''}:"
-    yield rows
-    yield (
-        "alone: mean of one batch at a time, with copies; compute: without them, by the device's clock\n"
-        "1 slot, 2 slots, …: queries per second with so many batches at once · energy: of a query"
+    yield described(
+        rows,
+        "alone: mean of one batch at a time, with copies; compute: without them, by the device's clock",
+        "1 slot, 2 slots, …: queries per second with so many batches at once · energy: of a query",
+        title=f"\n{profile.device.id} is served with {counted(profile.slots, 'slot')}",
     )

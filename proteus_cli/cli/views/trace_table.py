@@ -1,20 +1,20 @@
 """A table of what a trace asks for, with its demand over time."""
 
 import numpy as np
-from rich.table import Table
+from rich.console import Group, RenderableType
 
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.trace import TraceSummary
+from proteus_cli.tables import name, number, table, text
 from proteus_cli.units import UNKNOWN, format_duration, format_percent, format_rate
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SPARKLINE_WIDTH = 50
 
 
-def trace_table(trace: Trace, summary: TraceSummary) -> Table:
+def trace_table(trace: Trace, summary: TraceSummary) -> RenderableType:
     """A row for each fact, then one for each family."""
-    rows = {
-        "trace": summary.trace,
+    facts = {
         "arrivals": f"{summary.arrivals:,}",
         "duration": format_duration(summary.duration_s),
         "mean": format_rate(summary.mean_qps),
@@ -23,12 +23,13 @@ def trace_table(trace: Trace, summary: TraceSummary) -> Table:
         "CV of gaps": UNKNOWN if summary.gap_cv is None else f"{summary.gap_cv:.2f}",
         "demand": _sparkline(trace),
     }
-    table = Table.grid(padding=(0, 2))
-    for name, value in rows.items():
-        table.add_row(name, value)
-    for name, family in summary.families.items():
-        table.add_row(f"  {name}", f"{family.count:,} ({format_percent(family.share)})")
-    return table
+    rows = table(name("trace"), text(summary.trace))
+    for fact in facts.items():
+        rows.add_row(*fact)
+    families = table(name("family"), number("arrivals"), number("share"))
+    for family, of in summary.families.items():
+        families.add_row(family, f"{of.count:,}", format_percent(of.share))
+    return Group(rows, "", families)
 
 
 def _sparkline(trace: Trace) -> str:

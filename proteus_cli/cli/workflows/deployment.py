@@ -1,7 +1,7 @@
 """A deployment for `proteus serve`: a plan, the devices and models to serve it with, and the source of later plans."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from proteus_cli.domain.record import Base, Origin
 from proteus_cli.errors import ArtefactError, printable
 from proteus_cli.planning.from_workspace import DeferredPlanner, PlannerSettings, deferred_planner, planner_settings
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings, claim, left_behind, records
+from proteus_cli.serving.devices.remote.link import AgentAddress
 from proteus_cli.serving.server.deployment import Deployment
 from proteus_cli.store import Workspace, digest, digest_of, write_json
 
@@ -38,6 +39,7 @@ def deployment_of(
     record: bool = False,
     memory: Mapping[str, int] | None = None,
     attainment: float | None = None,
+    agents: Sequence[AgentAddress] = (),
 ) -> Deployment:
     """A deployment whose plan is current, and whose devices and models are those that were measured, or emulated.
 
@@ -50,7 +52,7 @@ def deployment_of(
     """
     is_emulated = emulation is not None
     base, plan = _base(workspace, name), workspace.plan(name)
-    resources = resources_for(workspace, plan, emulation)
+    resources = resources_for(workspace, plan, emulation, [agent.name for agent in agents])
     start = _StartingPlan(on_fleet(plan, resources.profiles, emulation))
     if resume:
         start = _resumed(workspace, base, start, resources, emulated=is_emulated)
@@ -83,6 +85,7 @@ def deployment_of(
         origin=start.origin,
         reason=start.reason,
         in_processes=in_processes,
+        agents=agents,
         max_unavailable_frac=max_unavailable_frac,
         memory_bytes=memory_limits(
             memory, {device.id: device for device in resources.devices}, None if is_emulated else free_bytes()

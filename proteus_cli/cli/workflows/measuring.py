@@ -11,15 +11,15 @@ from proteus_cli.backends.base import Backend, BuildContext, OnBuildProgress
 from proteus_cli.backends.discovery import discover, select
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.cli import console
-from proteus_cli.domain.catalog import Catalog, is_name
+from proteus_cli.domain.catalog import Catalog, VariantKey, is_name
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import UsageError
 from proteus_cli.profiling.jobs import MeasurementJob, measurement_jobs
 from proteus_cli.profiling.sweep import Sweep, accuracy_warnings, share
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
-from proteus_cli.units import format_percent
+from proteus_cli.units import counted, format_accuracy, format_percent
 
 ALL = "all"
 
@@ -99,7 +99,7 @@ def measured(workspace: Workspace, catalog: Catalog, work: DeviceWork, budget_s:
             for step in sweep.run():
                 advance(*step)
     except KeyboardInterrupt:
-        _say_what_was_measured(workspace, sweep, accepts_noise=work.accepts_noise)
+        _say_what_was_measured(workspace, catalog, sweep, accepts_noise=work.accepts_noise)
         raise
     for warning in accuracy_warnings(catalog, sweep.profile):
         console.warn(warning)
@@ -108,41 +108,51 @@ def measured(workspace: Workspace, catalog: Catalog, work: DeviceWork, budget_s:
             f"the clocks of {device.id} were held down while it was measured ({', '.join(sweep.slowed_by)}), so it "
             "may be faster than its profile"
         )
-    _say_what_was_measured(workspace, sweep, accepts_noise=work.accepts_noise)
+    _say_what_was_measured(workspace, catalog, sweep, accepts_noise=work.accepts_noise)
     profile = workspace.profile(device.id)
     for other in alike:
         console.say(f"{other.id} is of the same type and shares this profile → {workspace.profile_path(other.id)}")
     return [profile, *(share(workspace, profile, other) for other in alike)]
 
 
-def _say_what_was_measured(workspace: Workspace, sweep: Sweep, *, accepts_noise: bool) -> None:
+def _say_what_was_measured(workspace: Workspace, catalog: Catalog, sweep: Sweep, *, accepts_noise: bool) -> None:
     """Say what was measured, which cells and accuracies are still missing, and which cells are to be repeated."""
     device = sweep.device.id
-    console.say(f"measured {sweep.measured} cells on {device} → {workspace.profile_path(device)}")
+    console.say(f"measured {counted(sweep.measured, 'cell')} on {device} → {workspace.profile_path(device)}")
     missing: dict[str, list[str]] = {}
     for cell in sweep.missing:
-        missing.setdefault(cell.variant, []).append(str(cell.batch))
+        missing.setdefault(catalog.label(VariantKey(cell.family, cell.variant)), []).append(str(cell.batch))
     if missing:
         listed = "; ".join(f"{variant} {' '.join(batches)}" for variant, batches in missing.items())
         console.say(f"still to be measured (variant, batch sizes): {listed}")
-    if sweep.unverified:
-        console.say(f"the accuracy is still the declared one of: {', '.join(sweep.unverified)}")
+    if found := sweep.no_longer_estimated:
+        console.say(f"accuracies that were measured in place of the catalog's estimates: {_accuracies(catalog, found)}")
+    if found := sweep.unverified:
+        still = "accuracies that are still the catalog's, and are to be measured on"
+        console.say(f"{still} {device}: {_accuracies(catalog, found)}")
     if not accepts_noise:
-        _warn_of_noise(sweep.profile)
+        _warn_of_noise(catalog, sweep.profile)
     if missing or sweep.unverified:
         console.say("run `proteus profile` again to go on there; a longer `--budget`, or none, measures more at once")
 
 
-def _warn_of_noise(profile: Profile) -> None:
-    cells = {variant.variant: variant.noisy for variant in profile.variants if variant.noisy}
+def _accuracies(catalog: Catalog, variants: Sequence[VariantProfile]) -> str:
+    return ", ".join(
+        f"{catalog.label(each.key)} {format_accuracy(each.accuracy, estimated=each.estimated)}" for each in variants
+    )
+
+
+def _warn_of_noise(catalog: Catalog, profile: Profile) -> None:
+    cells = {catalog.label(variant.key): variant.noisy for variant in profile.variants if variant.noisy}
     if not cells:
         return
     noisy = [point for points in cells.values() for point in points]
     worst = format_percent(max(point.noise_frac for point in noisy))
     listed = "; ".join(f"{name} {' '.join(str(point.batch) for point in points)}" for name, points in cells.items())
     console.warn(
-        f"{len(noisy)} cells on {profile.device.id} are noisy, by up to {worst}: other programs used the device, or "
-        f"runs scatter ({listed}). Stop these programs, and run `proteus profile` again: it measures such cells anew"
+        f"noise of up to {worst} in {counted(len(noisy), 'cell')} on {profile.device.id}: other programs used the "
+        f"device, or runs scatter ({listed}). Stop these programs, and run `proteus profile` again: it measures such "
+        "cells anew"
     )
 
 

@@ -1,6 +1,6 @@
-"""The devices, profiles and models that a plan is served with: those of this machine, or emulated ones."""
+"""The devices, profiles and models that a plan is served with: of this machine and of a cluster, or emulated ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,12 +34,14 @@ class Resources:
     models: Mapping[VariantKey, Path]
 
 
-def resources_for(workspace: Workspace, plan: Plan, emulation: Emulation | None) -> Resources:
-    """The resources to serve a plan with.
+def resources_for(
+    workspace: Workspace, plan: Plan, emulation: Emulation | None, hosts: Collection[str] = ()
+) -> Resources:
+    """The resources to serve a plan with; ``hosts`` of a cluster have devices, too.
 
     Raises `DeviceUnavailable` if a device is not here, and `ArtefactError` if a model or a profile is missing.
     """
-    return _local(workspace, plan) if emulation is None else _emulated(workspace, plan, emulation)
+    return _real(workspace, plan, hosts) if emulation is None else _emulated(workspace, plan, emulation)
 
 
 def on_fleet(plan: Plan, profiles: Mapping[str, Profile], emulation: Emulation | None) -> Plan:
@@ -55,14 +57,17 @@ def on_fleet(plan: Plan, profiles: Mapping[str, Profile], emulation: Emulation |
     return msgspec.structs.replace(plan, fleet=ids_by_type(profiles))
 
 
-# --- this machine
+# --- this machine, and hosts of a cluster
 
 
-def _local(workspace: Workspace, plan: Plan) -> Resources:
+def _real(workspace: Workspace, plan: Plan, hosts: Collection[str]) -> Resources:
     profiles = workspace.profiles_of(plan)
     here = {device.id: device for device in discover(read_settings(workspace.root).devices)}
     for profile in profiles.values():
-        _require_here(profile.device, here)
+        if profile.device.host:
+            _require_host(profile.device, hosts)
+        else:
+            _require_here(profile.device, here)
     for placement in plan.placements:
         measured_for(placement, profiles)
     again = ", then `proteus profile` and `proteus plan` again; `--emulate` needs no models"
@@ -70,7 +75,14 @@ def _local(workspace: Workspace, plan: Plan) -> Resources:
         VariantKey(family.name, variant.name): workspace.loaded_model_of(family, variant, to="run", hint=again)
         for family, variant in workspace.catalog().variants
     }
-    return Resources(profiles, [here[device] for device in plan.devices], models)
+    return Resources(profiles, [here.get(device, profiles[device].device) for device in plan.devices], models)
+
+
+def _require_host(measured: Device, hosts: Collection[str]) -> None:
+    """Raise `DeviceUnavailable` unless the host of a device is known. Whether its agent has it shows once connected."""
+    if measured.host not in hosts:
+        known = f"hosts.toml has {', '.join(hosts)}" if hosts else "`--cluster hosts.toml` names the hosts of a cluster"
+        raise DeviceUnavailable(f"The plan uses `{measured.id}`, of a host `{measured.host}`.", hint=known)
 
 
 def _require_here(measured: Device, here: Mapping[str, Device]) -> None:

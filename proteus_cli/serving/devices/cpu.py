@@ -15,6 +15,7 @@ from proteus_cli.errors import EngineError
 from proteus_cli.serving.devices.bisection import run_with_bisection
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, OnLost
 from proteus_cli.serving.devices.threaded import ThreadedExecutor
+from proteus_cli.units import counted
 
 
 class CpuEngine:
@@ -46,7 +47,7 @@ class CpuEngine:
         outputs = tuple(self._runner.infer(inputs).values())
         for values in outputs:
             if len(values) != rows:
-                raise EngineError(f"the model gave {len(values)} rows for the {rows} that it got")
+                raise EngineError(f"the model gave {counted(len(values), 'row')} for the {rows} that it got")
         return outputs
 
     def _reserve(self, rows: int) -> None:
@@ -98,7 +99,7 @@ class CpuExecutor(ThreadedExecutor[CpuEngine]):
                 for name, values in runner.infer(runner.signature.sample(rows, rng)).items():
                     if len(values) != rows:
                         raise EngineError(
-                            f"`{name}` of `{model}` has {len(values)} rows for {rows} rows of input.",
+                            f"`{name}` of `{model}` has {counted(len(values), 'row')} for {rows} of input.",
                             hint="export the model with axis 0 of every input and output as the batch",
                         )
             return CpuEngine(runner, stack.pop_all(), warm_up_rows)

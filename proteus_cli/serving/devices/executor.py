@@ -132,7 +132,7 @@ class ExecutorBase:
 
     def _require_open(self) -> None:
         if self._loss is not None:
-            raise DeviceLost(self._loss.message, hint=self._loss.hint)
+            raise type(self._loss)(self._loss.message, hint=self._loss.hint)
         if self._is_closed:
             raise RuntimeError(f"{self._device_id} is closed")
 
@@ -167,7 +167,7 @@ class ExecutorBase:
 
     def _fail_loads(self, loss: DeviceLost) -> None:
         for loading in self._loading:
-            settle(loading, DeviceLost(loss.message, hint=loss.hint))
+            settle(loading, type(loss)(loss.message, hint=loss.hint))
 
     async def _until_loaded(self, loading: "asyncio.Future[Awaited]") -> Awaited:
         """Wait for a load. Raises `DeviceLost` when the device is lost meanwhile."""

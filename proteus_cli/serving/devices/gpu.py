@@ -22,6 +22,7 @@ from proteus_cli.serving.devices.bisection import run_with_bisection
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, OnLost
 from proteus_cli.serving.devices.threaded import ThreadedExecutor
 from proteus_cli.serving.logs import fields
+from proteus_cli.units import counted
 
 log = logging.getLogger("proteus.gpu")
 
@@ -154,7 +155,8 @@ class GpuExecutor(ThreadedExecutor[LoadedEngine]):
 
 def _require_max_rows(engine: LoadedEngine, key: VariantKey, rows: int) -> None:
     if rows > engine.tensors.max_rows:
+        most = counted(engine.tensors.max_rows, "row")
         raise EngineError(
-            f"The engine of `{key.variant}` takes {engine.tensors.max_rows} rows at most, and the plan wants {rows}.",
+            f"The engine of `{key.variant}` takes {most} at most, and the plan wants {rows}.",
             hint="build it anew for the plan's batch",
         )

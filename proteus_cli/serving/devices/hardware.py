@@ -1,9 +1,9 @@
-"""The devices that a server runs batches on: those of this machine, or emulated ones."""
+"""The devices that a server runs batches on: those of this machine, of a cluster, or emulated ones."""
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +11,16 @@ from proteus_cli.backends import emulated
 from proteus_cli.backends.base import Backend, Signature
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.domain.catalog import Catalog, Family, VariantKey
-from proteus_cli.domain.device import Device
+from proteus_cli.domain.device import Device, host_of
 from proteus_cli.domain.profile import Profile
-from proteus_cli.errors import DeviceLost
+from proteus_cli.errors import DeviceLost, DeviceUnavailable
 from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Executor, OnLost
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
+from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink
+from proteus_cli.serving.lifecycle import running
 
 REAL = {"onnxruntime", "tensorrt"}
 """The backends that run models. Doubles have other names, and their times count as emulated."""
@@ -68,6 +70,22 @@ class LocalHardware(Hardware):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClusterHardware(Hardware):
+    """The devices of a cluster: those of ``hosts`` by the links to their agents, and ``local`` ones."""
+
+    local: Hardware
+    links: Mapping[str, AgentLink]
+    devices: Mapping[str, Device]
+    slots: Mapping[str, int]
+
+    def open_device(self, device: str, on_lost: OnLost) -> Executor:
+        host = host_of(device)
+        if not host:
+            return self.local.open_device(device, on_lost)
+        return self.links[host].open_device(self.devices[device], self.slots[device], on_lost)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EmulatedHardware(Hardware):
     """Emulated devices, by the id in their profile; each has a process of its own if ``in_processes``."""
 
@@ -111,13 +129,45 @@ async def local_devices(
             for device, found in devices.items()
         ]
         yield LocalHardware(
-            platform=platforms[0],
+            platform=next(iter(platforms), reader.versions.name),
             is_emulated=not REAL.issuperset(platforms),
             models=models,
             signatures=signatures,
             devices=devices,
             specs=specs,
             started=started,
+        )
+
+
+@asynccontextmanager
+async def cluster_devices(
+    local: Hardware, agents: Sequence[AgentAddress], devices: Mapping[str, Device], slots: Mapping[str, int]
+) -> AsyncIterator[Hardware]:
+    """The devices of a cluster, by id, until left: those of ``agents``, and ``local`` ones.
+
+    A host that cannot be reached now is tried again and again; its devices are lost until then.
+    Raises `DeviceUnavailable` where an agent refuses this server, or no device at all is there.
+    """
+    async with AsyncExitStack() as stack:
+        models = dict.fromkeys(local.models.values())
+        links = {address.name: AgentLink(address, models) for address in agents}
+        for link in links.values():
+            await stack.enter_async_context(running(link.run()))
+        found = {name: await link.tried() for name, link in links.items()}
+        if not any(not host_of(device) or found[host_of(device)] for device in devices):
+            raise DeviceUnavailable(
+                f"None of the hosts {', '.join(links)} can be reached.",
+                hint="is `proteus agent` running there, and do the addresses in hosts.toml lead there?",
+            )
+        yield ClusterHardware(
+            platform=local.platform,
+            models=local.models,
+            signatures=local.signatures,
+            is_emulated=local.is_emulated,
+            local=local,
+            links=links,
+            devices=devices,
+            slots=slots,
         )
 
 

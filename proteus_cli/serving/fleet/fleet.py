@@ -12,11 +12,11 @@ from proteus_cli.control.decision import Effects, Host, Load
 from proteus_cli.control.topology.breaker import FIRST_ENGINE_RETRY_S, Breaker, BreakerEvent, BreakerState
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.rollout import keys
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey, variant_labels
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.record import EngineChange
-from proteus_cli.errors import BuildCancelled, DeviceLost, OutOfDeviceMemory
+from proteus_cli.errors import BuildCancelled, DeviceLost, HostLost, OutOfDeviceMemory
 from proteus_cli.serving.devices.executor import Executor, OpenDevice
 from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, FailedLoad, Loader
 from proteus_cli.serving.fleet.model_files import ModelFiles
@@ -55,6 +55,7 @@ class Fleet:
     ) -> None:
         self._controller, self._results, self._clock, self._profiles = controller, results, clock, profiles
         self._open_device = open_device
+        self.variant_labels = variant_labels(v.key for profile in profiles.values() for v in profile.variants)
         self.loader = Loader(models, profiles, signatures, files, clock)
         self.breakers = {device: Breaker(since_s=clock()) for device in devices}
         self.broken: dict[tuple[str, VariantKey], Breaker] = {}
@@ -71,7 +72,7 @@ class Fleet:
 
     def open_device(self, device: str) -> Executor:
         """Open a device; its executor reports a loss to `lose`. Raises `DeviceUnavailable`."""
-        return self._open_device(device, lambda loss: self.lose(device, BreakerEvent.DIED, loss.message))
+        return self._open_device(device, lambda loss: self._died(device, loss))
 
     async def deploy(self, plan: Plan) -> tuple[EngineChange, ...]:
         """Put a plan in force: load its engines, switch, free the others. Returns what came to each device.
@@ -219,7 +220,9 @@ class Fleet:
         executors = {device: worker.executor for device, worker in self.workers.items()}
         failures = []
         for failed in await self.loader.load_all(hosts, executors, self._is_suspect, limit_s):
-            if isinstance(failed.error, DeviceLost):
+            if isinstance(failed.error, HostLost):
+                self._died(failed.device, failed.error)
+            elif isinstance(failed.error, DeviceLost):
                 self.lose(failed.device, BreakerEvent.HUNG, failed.error.message)
             else:
                 failures.append(failed)
@@ -239,13 +242,20 @@ class Fleet:
 
     # --- losses and recoveries
 
-    def lose(self, device: str, event: BreakerEvent, reason: str) -> None:
+    def _died(self, device: str, loss: DeviceLost) -> None:
+        """A host that is lost was logged once, for all of its devices."""
+        self.lose(
+            device, BreakerEvent.DIED, loss.message, logging.DEBUG if isinstance(loss, HostLost) else logging.ERROR
+        )
+
+    def lose(self, device: str, event: BreakerEvent, reason: str, level: int = logging.ERROR) -> None:
         """Give a device up. Requests that ran there wait again, or fail if they were on too many lost devices."""
         breaker, worker = self.breakers[device], self.workers[device]
         if not breaker.is_closed:
             return
         breaker.on(event, self._clock(), reason)
-        log.error("%s %s: %s", device, event, reason, extra=fields(device=device, event=event.value, reason=reason))
+        told = fields(device=device, event=event.value, reason=reason)
+        log.log(level, "%s %s: %s", device, event, reason, extra=told)
         worker.executor.abandon()
         self.loader.forget(device)
         self.hosted_before_loss[device] = self._controller.hosted_on(device)

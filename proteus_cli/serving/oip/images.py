@@ -1,12 +1,14 @@
 """JPEG and PNG images in place of a family's tensor of pixels: one of BYTES, with an image for each row.
 
 Pillow decodes and resizes in C, without the GIL, so each image is a step for a thread (`InThreads`). What an image
-claims to be is bounded before it is decoded. Images are squeezed to the family's size, whatever their shape;
-transparency and rotation by metadata are passed over.
+claims to be is bounded before it is decoded, and so is what Pillow reads in Python: the pieces of a file, and EXIF.
+Images are turned as their EXIF says, and stretched to the family's size, or cropped to its shape first. Transparency
+is passed over.
 """
 
 import struct
 from collections.abc import Iterator, Sequence
+from functools import cache
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,7 @@ from proteus_cli.serving.requests.query import Inputs, Steps
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
+    from PIL.JpegImagePlugin import JpegImageFile
 
 MAX_FILE_BYTES = 16 * 2**20
 """Of an encoded image: a JPEG of `MAX_PIXELS` pixels and of good quality has about as many."""
@@ -32,10 +35,24 @@ MAX_PIXELS = 2**25
 MAX_SCANS = 100
 """Of a progressive JPEG, which is gone through once for each. Encoders make 10."""
 
+MIN_READS, BYTES_OF_A_READ = 2**11, 2**10
+"""A file may be read so often, and once more for so many of its bytes. Pillow reads each segment of a JPEG and each
+chunk of a PNG in Python, with three reads, and byte by byte between them. Encoders of PNG make chunks of 8 KiB."""
+
+MAX_EXIF_ENTRIES = 512
+"""Of the first directory, which has some 20; among them is how the image is to be turned."""
+
 _MODES = {1: "L", 3: "RGB"}
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _SCAN = b"\xff\xda"
 _LENGTH = struct.Struct("<I")
+_ORIENTATION, _SHORT, _UPRIGHT = 0x0112, 3, 1
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
+    8: "ROTATE_90",
+}  # fmt: skip
+"""What Pillow calls that which sets an image upright, by its orientation in EXIF."""
+_ON_ITS_SIDE = 5  # orientations from here on exchange width and height
 
 
 def may_be_encoded(image: ImageInput | None) -> bool:
@@ -88,35 +105,87 @@ def _split(content: Buffer, rows: int, name: str) -> Iterator[bytes]:
 
 
 def _decoded(encoded: bytes, where: str, image: ImageInput) -> npt.NDArray[np.uint8]:
-    from PIL.Image import Resampling  # noqa: PLC0415 - only where images are sent
+    from PIL.Image import Resampling, Transpose  # noqa: PLC0415 - only where images are sent
 
     height, width = image.size
     try:
         with _opened(encoded, where) as opened:
-            opened.draft(_MODES[image.channels], (width, height))  # a JPEG needs not be decoded in its full size
+            orientation = exif_orientation(opened.info.get("exif", b""))
+            size = (height, width) if orientation >= _ON_ITS_SIDE else (width, height)
+            opened.draft(_MODES[image.channels], size)  # a JPEG needs not be decoded in its full size
             whole = opened.convert("RGBA") if opened.mode == "P" else opened
-            resized = whole.convert(_MODES[image.channels]).resize((width, height), Resampling.BILINEAR)
-            pixels = np.asarray(resized).reshape(height, width, image.channels)
+            box = _centre(whole.size, size) if image.resize == "crop" else None
+            made = whole.convert(_MODES[image.channels]).resize(size, Resampling.BILINEAR, box)
+            if orientation != _UPRIGHT:
+                made = made.transpose(Transpose[_TURNS[orientation]])
+            pixels = np.asarray(made).reshape(height, width, image.channels)
     except (BadRequest, MemoryError):
         raise
+    except _TooManyReadsError:
+        raise BadRequest(f"{where} has more segments, chunks or filling bytes than are read") from None
     except Exception as error:  # what a damaged file makes decoders raise has no base class
         raise BadRequest(f"{where} is damaged: {error}") from error
     return pixels if image.layout == "NHWC" else pixels.transpose(2, 0, 1)
+
+
+def exif_orientation(exif: bytes) -> int:
+    """How an image is to be turned, from 1 (not at all) to 8, by its EXIF; 1 where that does not say it, or is damaged.
+
+    EXIF is a TIFF file (TIFF 6.0, section 2): only the first directory is looked at, and none of its values is read.
+    """
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None:
+        return _UPRIGHT
+    try:
+        (first,) = struct.unpack_from(f"{order}4xI", tiff)
+        (count,) = struct.unpack_from(f"{order}H", tiff, first)
+        entries = struct.iter_unpack(f"{order}HHIH2x", tiff[first + 2 : first + 2 + 12 * min(count, MAX_EXIF_ENTRIES)])
+    except struct.error:  # cut off
+        return _UPRIGHT
+    for tag, kind, number, value in entries:
+        if tag == _ORIENTATION:
+            return int(value) if (kind, number) == (_SHORT, 1) and value in _TURNS else _UPRIGHT
+    return _UPRIGHT
+
+
+def _centre(size: tuple[int, int], shape: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The largest box (left, upper, right, lower) in the centre of an image of ``size`` with the sides of ``shape``."""
+    scale = min(size[0] / shape[0], size[1] / shape[1])
+    margins = [(whole - scale * side) / 2 for whole, side in zip(size, shape, strict=True)]
+    return margins[0], margins[1], size[0] - margins[0], size[1] - margins[1]
+
+
+class _TooManyReadsError(Exception):
+    """More than `MIN_READS` of one file, and more than it has bytes for."""
+
+
+class _File(BytesIO):
+    """A file in memory that may be read so many times."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self._reads_left = MIN_READS + len(content) // BYTES_OF_A_READ
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._reads_left -= 1
+        if self._reads_left < 0:
+            raise _TooManyReadsError
+        return super().read(size)
 
 
 def _opened(encoded: bytes, where: str) -> "ImageFile":
     """An image of which only the head was read. Raises `BadRequest` where it is too much to decode, or no image."""
     if len(encoded) > MAX_FILE_BYTES:
         raise BadRequest(f"{where} has {len(encoded)} bytes; at most {MAX_FILE_BYTES} are decoded")
-    from PIL.JpegImagePlugin import JpegImageFile  # noqa: PLC0415 - only where images are sent
-    from PIL.PngImagePlugin import PngImageFile  # noqa: PLC0415 - like above
+    from PIL.PngImagePlugin import PngImageFile  # noqa: PLC0415 - only where images are sent
 
     if encoded.startswith(_JPEG):
         if encoded.count(_SCAN) > MAX_SCANS:
             raise BadRequest(f"{where} has more than {MAX_SCANS} scans")
-        opened: ImageFile = JpegImageFile(BytesIO(encoded))
+        opened: ImageFile = _jpeg_type()(_File(encoded))
     elif encoded.startswith(_PNG):
-        opened = PngImageFile(BytesIO(encoded))
+        opened = PngImageFile(_File(encoded))
     else:
         raise BadRequest(f"{where} is neither JPEG nor PNG")
     width, height = opened.size
@@ -125,3 +194,17 @@ def _opened(encoded: bytes, where: str) -> "ImageFile":
     if opened.mode.startswith("I"):
         raise BadRequest(f"{where} has 16 bits for a pixel; 8 are decoded")
     return opened
+
+
+@cache
+def _jpeg_type() -> "type[JpegImageFile]":
+    """Files of JPEG of which no more of the EXIF is read than `exif_orientation` does."""
+    from PIL.Image import Exif  # noqa: PLC0415 - only where images are sent
+    from PIL.JpegImagePlugin import JpegImageFile  # noqa: PLC0415 - like above
+
+    class WithoutExif(JpegImageFile):
+        def getexif(self) -> Exif:
+            """None: Pillow would read all of its entries for a resolution that nobody asks for."""
+            return Exif()
+
+    return WithoutExif

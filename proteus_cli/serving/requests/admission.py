@@ -19,6 +19,7 @@ from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.requests.in_flight import InFlightRequest, ResultCallback, nobody
 from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, ReadInputs, is_finite
 from proteus_cli.serving.requests.results import Results
+from proteus_cli.units import counted
 
 log = logging.getLogger("proteus.dataplane")
 
@@ -75,7 +76,7 @@ class Admission:
             raise NotReady(f"`{family}` is unloaded")
         rows, options = query.rows, query.options
         if rows > served.max_rows:
-            raise BadRequest(f"`{family}` takes at most {served.max_rows} rows a request; got {rows}")
+            raise BadRequest(f"`{family}` takes at most {counted(served.max_rows, 'row')} a request; got {rows}")
         slo_s, now_s = served.slo_s, self._clock()
         if arrival_s is None:
             arrival_s = now_s
@@ -148,7 +149,7 @@ class Admission:
         family, options = query.family, query.options
         if isinstance(offered, TooManyRows):
             return BadRequest(
-                f"what is hosted of `{family}` answers at most {offered.max_rows} rows of a request within "
+                f"what is hosted of `{family}` answers at most {counted(offered.max_rows, 'row')} of a request within "
                 f"{1000 * timeout_s:g} ms; got {query.rows}"
             )
         self._counts.by_family[family].ended(Outcome.REJECTED)

@@ -24,7 +24,7 @@ from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.recalibration import Recalibration
 from proteus_cli.serving.adaptation.solver_jobs import WarmUp
 from proteus_cli.serving.adaptation.solver_process import SolverProcess
-from proteus_cli.serving.devices.hardware import Hardware, emulated_devices, local_devices
+from proteus_cli.serving.devices.hardware import Hardware, cluster_devices, emulated_devices, local_devices
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.recovery import Recovery
 from proteus_cli.serving.fleet.worker import DISPATCH_AHEAD_S
@@ -47,16 +47,24 @@ log = logging.getLogger("proteus.server")
 
 @asynccontextmanager
 async def open_hardware(deployment: Deployment) -> AsyncIterator[Hardware]:
-    """The devices of this machine, or emulated ones. Raises like `local_devices` and `emulated_devices`."""
+    """The devices of this machine and of a cluster, or emulated ones.
+
+    Raises like `local_devices`, `cluster_devices` and `emulated_devices`.
+    """
     catalog, models, in_processes = deployment.catalog, deployment.models, deployment.in_processes
     if deployment.emulated:
         with emulated_devices(deployment.profiles, catalog, models, in_processes=in_processes) as hardware:
             yield hardware
     else:
         devices = {device.id: device for device in deployment.devices}
+        local = {device.id: device for device in deployment.local_devices}
         built, slots = deployment.built, slots_of(devices, deployment.profiles)
-        async with local_devices(devices, catalog, models, built, slots, in_processes=in_processes) as hardware:
-            yield hardware
+        async with local_devices(local, catalog, models, built, slots, in_processes=in_processes) as hardware:
+            if not deployment.agents:
+                yield hardware
+                return
+            async with cluster_devices(hardware, deployment.agents, devices, slots) as cluster:
+                yield cluster
 
 
 @asynccontextmanager

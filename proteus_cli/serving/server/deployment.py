@@ -14,6 +14,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.record import Origin
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings
 from proteus_cli.serving.adaptation.plan_source import PlanSource
+from proteus_cli.serving.devices.remote.link import AgentAddress
 from proteus_cli.serving.transport.tokens import Tokens
 
 
@@ -54,7 +55,8 @@ class Deployment:
     option of that name; a solve takes ``solve_limit_s`` at most. While a plan is rolled out, at most
     ``max_unavailable_frac`` of a family's capacity is unavailable. What a profile is wrong in for ``drift_after_s`` is
     re-estimated (0: never), and written to the workspace if the server ``records``. Variants may take ``memory_bytes``
-    of each device, standbys included; without, there are no standbys.
+    of each device, standbys included; without, there are no standbys. Devices of hosts of a cluster are those of the
+    ``agents``.
     """
 
     plan: Plan
@@ -77,3 +79,9 @@ class Deployment:
     in_processes: bool = False
     max_unavailable_frac: float = MAX_UNAVAILABLE_FRAC
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
+    agents: Sequence[AgentAddress] = ()
+
+    @property
+    def local_devices(self) -> Sequence[Device]:
+        """The devices of this machine."""
+        return [device for device in self.devices if not device.host]

@@ -69,8 +69,8 @@ class FamilySnapshot:
 class DeviceSnapshot:
     """A device lately: what it hosts, the fraction of time in which batches ran, their mean rows (None: none ran).
 
-    Its ``warm`` variants stand by. ``broken``: variants that plans do without there, and why. A lost device is opened
-    again in ``retry_s`` seconds.
+    Its ``warm`` variants stand by. ``broken``: variants that plans do without there, and why. Variants have their
+    `variant_labels`. A lost device is opened again in ``retry_s`` seconds.
     """
 
     variants: tuple[str, ...]
@@ -114,13 +114,14 @@ def make_snapshot(
     """
     controller, breakers, standbys = plane.controller, plane.fleet.states(), plane.controller.standbys
     rates, loads = counters.family_rates(before).tolist(), counters.device_loads(before).tolist()
+    labels = plane.fleet.variant_labels
     hosted: dict[str, list[str]] = {}
     for placement in controller.placements:
-        hosted.setdefault(placement.device, []).append(placement.variant)
+        hosted.setdefault(placement.device, []).append(labels[placement.key])
     broken: dict[str, dict[str, str]] = {}
     for (device, key), breaker in plane.fleet.broken.items():
         if not breaker.is_closed:
-            broken.setdefault(device, {})[key.variant] = breaker.reason or ""
+            broken.setdefault(device, {})[labels[key]] = breaker.reason or ""
     return Snapshot(
         at_s=counters.at_s - start_s,
         state=plane.lifecycle.state.value,
@@ -134,7 +135,7 @@ def make_snapshot(
         devices={
             name: DeviceSnapshot(
                 tuple(hosted.get(name, ())), min(1.0, load), _known(mean_batch), *breakers[name],
-                warm=tuple(sorted(key.variant for key in standbys.get(name, ()))),
+                warm=tuple(sorted(labels[key] for key in standbys.get(name, ()))),
                 retry_s=_until(plane.fleet.retry_s(name), counters.at_s), broken=broken.get(name, {}),
             )
             for name, (load, mean_batch) in zip(plane.fleet.workers, loads, strict=True)

@@ -14,9 +14,11 @@ BACKLOG = 4096  # of connections to be accepted: the most that Linux allows by d
 RESERVED_FILES = 128 + MAX_REFUSED_OPEN  # open files other than admitted connections
 
 
-def listen(host: str, port: int) -> socket.socket:
+_HINT = "choose another with `--port` or `--grpc-port` (0 picks a free one), or with `--host`"
+
+
+def listen(host: str, port: int, *, hint: str = _HINT) -> socket.socket:
     """A listening TCP socket; port 0 picks a free port. Raises `ServerError`."""
-    hint = "choose another with `--port` or `--grpc-port` (0 picks a free one), or with `--host`"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)

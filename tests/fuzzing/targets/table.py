@@ -12,6 +12,7 @@ _CLASSES = {
     "http1": "http1_connections.Http1Connections",
     "http2": "http2_frames.Http2Frames",
     "grpc": "grpc_calls.GrpcCalls",
+    "images": "images.Images",
     "files": "files.Files",
 }
 TARGETS = tuple(_CLASSES)

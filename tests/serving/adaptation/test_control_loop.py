@@ -10,6 +10,7 @@ from builders import hosted, make_placement, make_plan, make_request
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.record import EngineChange
@@ -34,6 +35,7 @@ class Fleet:
 
     def __init__(self, world: "World") -> None:
         self.workers = {"cpu0": None, "cpu1": None}
+        self.variant_labels = {VariantKey("a", variant): variant for variant in ("a-l", "a-s")}
         self.fails = False
         self._world = world
 

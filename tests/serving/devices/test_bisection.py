@@ -123,5 +123,5 @@ def test_outputs_with_a_wrong_number_of_rows_are_an_error(runner: Runner, tmp_pa
         def infer(self, inputs: Any) -> Any:
             return {name: values[:-1] for name, values in super().infer(inputs).items()}
 
-    with pytest.raises(EngineError, match="gave 1 rows for the 2"):
+    with pytest.raises(EngineError, match="gave 1 row for the 2"):
         CpuEngine(Short(runner), ExitStack(), 4).run([part(1, 2)], 2)

@@ -38,10 +38,12 @@ from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, OnLost
 from proteus_cli.serving.devices.hardware import local_devices
 from proteus_cli.serving.devices.process import executor as executor_module
-from proteus_cli.serving.devices.process.channel import COMMANDS, EVENTS, Channel
+from proteus_cli.serving.devices.process.channel import Channel
 from proteus_cli.serving.devices.process.child import LogForwarder
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.messages import (
+    COMMANDS,
+    EVENTS,
     FailedEvent,
     LoadedEvent,
     LogEvent,

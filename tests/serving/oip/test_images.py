@@ -5,7 +5,7 @@ import json
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from small_plane import SmallPlane
 from tritonclient.grpc import service_pb2
 
@@ -23,13 +23,21 @@ from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.errors import BadRequest, BodyTooLarge, DeadlineExceeded
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.oip import images
-from proteus_cli.serving.oip.images import MAX_FILE_BYTES, MAX_PIXELS, MAX_SCANS, image_rows, read_images
+from proteus_cli.serving.oip.images import (
+    MAX_FILE_BYTES,
+    MAX_PIXELS,
+    MAX_SCANS,
+    exif_orientation,
+    image_rows,
+    read_images,
+)
 from proteus_cli.serving.oip.in_turns import result_of
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.query import InThreads, Query, ReadInputs, Steps, drained
 from proteus_cli.serving.rest.codec import RestCodec
 
 WANTED = ImageInput(size=(4, 6))
+CROPPED = ImageInput(size=(4, 6), resize="crop")
 GREY = ImageInput(size=(4, 6), channels=1)
 SIGNATURE = Signature(
     (TensorSpec("image", np.dtype(np.uint8), WANTED.shape),), (TensorSpec("y", np.dtype(np.float32), (3,)),)
@@ -101,7 +109,130 @@ def test_a_large_image_is_decoded() -> None:
     assert np.abs(read(encoded("JPEG", size=(4000, 3000)))[0].astype(int) - RED).max() <= 3
 
 
+# --- how it is turned, and cut
+
+
+def numbered(width: int, height: int) -> Image.Image:
+    """An image of which no two pixels are alike."""
+    return Image.fromarray(np.arange(width * height * 3, dtype=np.uint8).reshape(height, width, 3))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_turned_as_its_exif_says(orientation: int, order: str) -> None:
+    exif = Image.Exif()
+    exif.endian = order
+    exif[0x010F] = "a maker of cameras"
+    exif[0x0112] = orientation
+    made = BytesIO()
+    numbered(*((6, 4) if orientation < 5 else (4, 6))).save(made, "PNG", exif=exif)
+    there = ImageOps.exif_transpose(Image.open(BytesIO(made.getvalue())))
+    np.testing.assert_array_equal(read(made.getvalue())[0], np.asarray(there))
+
+
+def test_a_large_jpeg_on_its_side_is_decoded_in_no_more_than_the_size_that_is_needed() -> None:
+    """Half of it is red: after the turn the upper one."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    made, whole = BytesIO(), Image.new("RGB", (800, 1200), BLUE)
+    whole.paste(RED, (0, 0, 400, 1200))
+    whole.save(made, "JPEG", exif=exif)
+    found = read(made.getvalue())[0].astype(int)
+    assert np.abs(found[0] - RED).max() <= 3
+    assert np.abs(found[3] - BLUE).max() <= 3
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"", b"Exif\0\0", b"II*\0", b"II*\0\xff\xff\xff\xff", b"II*\0\x08\0\0\0\x05\0\x12\x01\x03\0",
+        b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x09\0\0",
+        b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x04\0\0\0\x01\0\0\0\x06",
+        b"MM\0*\0\0\0\x08\0\0\x01\x12\0\x03\0\0\0\x01\0\x06\0\0",
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_an_image_whose_exif_says_nothing_is_not_turned(exif: bytes) -> None:
+    """Cut off, of another type, an orientation that there is not, an entry behind the last one."""
+    assert exif_orientation(exif) == 1
+
+
+@given(st.binary(max_size=64))
+def test_no_exif_is_too_broken(content: bytes) -> None:
+    assert 1 <= exif_orientation(b"II*\0" + content) <= 8
+
+
+@pytest.mark.parametrize(
+    ("size", "kept"), [((10, 4), (2, 0, 8, 4)), ((6, 8), (0, 2, 6, 6)), ((6, 4), (0, 0, 6, 4))], ids=str
+)
+def test_an_image_is_cropped_to_the_shape_of_its_family(size: tuple[int, int], kept: tuple[int, ...]) -> None:
+    made, whole = BytesIO(), numbered(*size)
+    whole.save(made, "PNG")
+    expected = np.asarray(whole)[kept[1] : kept[3], kept[0] : kept[2]]
+    np.testing.assert_array_equal(read(made.getvalue(), image=CROPPED)[0], expected)
+    large = BytesIO()
+    whole.resize((50 * size[0], 50 * size[1]), Image.Resampling.NEAREST).save(large, "JPEG", quality=100, subsampling=0)
+    assert np.abs(read(large.getvalue(), image=CROPPED)[0].astype(int) - expected).max() <= 5
+
+
 # --- what is too much, or damaged
+
+
+MANY = 2**16
+UNREAD = b"\xff\xe9\x00\x02"  # a segment without content
+
+
+@pytest.mark.parametrize("pieces", [MANY * b"\xff", MANY * UNREAD], ids=["filling", "segments"])
+def test_a_jpeg_of_many_pieces_is_refused(pieces: bytes) -> None:
+    """Pillow goes through them in Python: 16 MiB took 10 seconds."""
+    image = encoded("JPEG")
+    with pytest.raises(BadRequest, match="image 0 of input `image` has more segments, chunks or filling bytes than"):
+        read(image[:2] + pieces + image[2:])
+    assert len(read(image[:2] + 40 * b"\xff" + 40 * UNREAD + image[2:])) == 1
+
+
+@pytest.mark.parametrize("name", [b"IDAT", b"abCd"])
+@pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
+def test_a_png_of_many_chunks_is_refused(name: bytes, before: bytes) -> None:
+    image, chunk = encoded("PNG"), struct.pack(">I4sI", 0, name, zlib.crc32(name))
+    at = image.index(before) - 4
+    with pytest.raises(BadRequest, match="image 0 of input `image` has more segments, chunks or filling bytes than"):
+        read(image[:at] + MANY * chunk + image[at:])
+    assert len(read(image[:at] + 400 * chunk + image[at:])) == 1
+
+
+def test_a_png_of_16_mib_in_the_chunks_of_an_encoder_is_decoded() -> None:
+    """8 KiB for each, and noise, which does not shrink."""
+    made = BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (2048, 2600, 3), np.uint8)).save(made, "PNG")
+    whole = made.getvalue()
+    start, end = whole.index(b"IDAT") - 4, whole.index(b"IEND") - 4
+    data = b"".join(whole[at + 8 : at + 8 + size] for at, size in _chunks(whole, start, end))
+    parts = [data[at : at + 8192] for at in range(0, len(data), 8192)]
+    chunks = b"".join(
+        struct.pack(">I", len(part)) + b"IDAT" + part + struct.pack(">I", zlib.crc32(b"IDAT" + part)) for part in parts
+    )
+    assert len(parts) > 1900
+    assert len(read(whole[:start] + chunks + whole[end:])) == 1
+
+
+def _chunks(png: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    while start < end:
+        (size,) = struct.unpack_from(">I", png, start)
+        yield start, size
+        start += size + 12
+
+
+def test_pillow_does_not_read_the_exif_of_a_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks for the resolution there, and reads all entries: 65,535 of them may stand in a file."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    made = BytesIO()
+    numbered(6, 4).save(made, "JPEG", exif=exif)
+    image = made.getvalue()
+    head = image.index(b"\xff\xe1")  # without JFIF, which has a resolution
+    monkeypatch.setattr(Image.Exif, "load", None)
+    assert len(read(image[:2] + image[head:])) == 1
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any
 
 import pytest
-from builders import hosted, make_placement, make_plan, make_profile, make_request
+from builders import hosted, make_measured, make_placement, make_plan, make_profile, make_request
 from hypothesis import given
 from hypothesis import strategies as st
 from lint import problems
@@ -58,7 +58,7 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
     idle: Any = ExecutorBase("none", print)
     plane = make_data_plane(
         controller, served, ids, lambda _device, _on_lost: idle, lambda: 1.0, models={},
-        profiles={device: make_profile(device) for device in ids},
+        profiles={device: make_profile(device, make_measured(f, "v0", 0.9, {1: 0.01})) for device, f in placed},
     )  # fmt: skip
     fleet = plane.fleet
     if ids:

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
-import numpy as np
 
-from proteus_cli.serving.devices.process.messages import DeviceCommand, DeviceEvent
+from proteus_cli.serving.devices.process.messages import ENCODER
 
 _MAX_BYTES = 2**15  # of a message on the socket; a larger one goes through memory of its own
 _IN_MEMORY = b"\xc1"  # sent instead of a large message; begins no MessagePack
@@ -46,7 +45,7 @@ class Channel(Generic[Received]):
         Raises `BlockingIOError` where the socket is full and ``wait`` is false, `ConnectionError` where the other end
         is closed.
         """
-        body, to_send = _ENCODER.encode(message), list(descriptors)
+        body, to_send = ENCODER.encode(message), list(descriptors)
         try:
             if len(body) > _MAX_BYTES:
                 to_send.insert(0, _in_memory(body))
@@ -106,16 +105,3 @@ def _content(descriptor: int) -> bytes:
     with open(descriptor, "rb") as file:
         file.seek(0)
         return file.read()
-
-
-def _encoded(value: Any) -> str:
-    return value.str if isinstance(value, np.dtype) else str(value)
-
-
-def _decoded(kind: Any, value: Any) -> Any:
-    return np.dtype(value) if kind == np.dtype[Any] else value
-
-
-_ENCODER = msgspec.msgpack.Encoder(enc_hook=_encoded)
-COMMANDS: "msgspec.msgpack.Decoder[DeviceCommand]" = msgspec.msgpack.Decoder(DeviceCommand, dec_hook=_decoded)
-EVENTS: "msgspec.msgpack.Decoder[DeviceEvent]" = msgspec.msgpack.Decoder(DeviceEvent, dec_hook=_decoded)

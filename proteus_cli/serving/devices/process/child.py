@@ -20,14 +20,15 @@ from proteus_cli.backends.affinity import pin_this_thread
 from proteus_cli.backends.base import BuildContext
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, ProteusError
+from proteus_cli.errors import DeviceLost, EngineBroken, EngineError
 from proteus_cli.serving.child_process import depend_on_parent
 from proteus_cli.serving.devices.builds import log_build
 from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, Executor, OnLost
 from proteus_cli.serving.devices.process import messages
-from proteus_cli.serving.devices.process.channel import COMMANDS, Channel
+from proteus_cli.serving.devices.process.channel import Channel
+from proteus_cli.serving.devices.process.engines import CommandedEngines
 from proteus_cli.serving.devices.process.layout import BatchLayout
 from proteus_cli.serving.devices.process.shared_memory import TransferBuffer
 from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
@@ -40,9 +41,8 @@ class DeviceProcess:
 
     def __init__(self, channel: Channel[messages.DeviceCommand], executor: Executor) -> None:
         self._channel, self._executor = channel, executor
-        self._layouts: dict[VariantKey, BatchLayout] = {}
+        self._engines = CommandedEngines(executor, partial(channel.send, wait=True))
         self._buffers: dict[int, TransferBuffer] = {}
-        self._loads: dict[int, asyncio.Task[None]] = {}
         self._running = 0
         self._is_closing = False
         self._has_ended = asyncio.Event()
@@ -68,35 +68,13 @@ class DeviceProcess:
         match command:
             case messages.RunCommand():
                 self._run(command, descriptors)
-            case messages.LoadCommand():
-                task = asyncio.create_task(self._load(command))
-                self._loads[command.number] = task
-                task.add_done_callback(lambda _: self._loads.pop(command.number))
-            case messages.CancelLoadCommand(number=number, key=key):
-                if number not in self._loads or not self._loads[number].cancel():
-                    self._unload(key)
-            case messages.UnloadCommand(key=key):
-                self._unload(key)
+            case messages.LoadCommand() | messages.CancelLoadCommand() | messages.UnloadCommand():
+                self._engines.obey(command)
             case messages.CloseCommand():
                 self._is_closing = True
                 self._end_if_idle()
             case messages.OpenCommand():
                 raise RuntimeError("it is open")
-
-    # --- engines
-
-    async def _load(self, command: messages.LoadCommand) -> None:
-        try:
-            signature = await self._executor.load(command.key, Path(command.model), command.warm_up_rows)
-        except Exception as error:  # noqa: BLE001 - it is sent to the server
-            self._send(messages.FailedEvent(command.number, _sent(error)))
-        else:
-            self._layouts[command.key] = BatchLayout(signature)
-            self._send(messages.LoadedEvent(command.number, signature))
-
-    def _unload(self, key: VariantKey) -> None:
-        if self._layouts.pop(key, None) is not None:
-            self._executor.unload(key)
 
     # --- batches
 
@@ -104,7 +82,7 @@ class DeviceProcess:
         """Run the batch as one part, as its inputs are in one piece; where that fails, as the parts that it has."""
         key = command.key
         buffer = self._buffers.setdefault(command.buffer, TransferBuffer())
-        inputs, layout = buffer.incoming(descriptors), self._layouts[key]
+        inputs, layout = buffer.incoming(descriptors), self._engines.layouts[key]
         complete = partial(self._complete, command.number, layout, buffer)
         self._running += 1
 
@@ -140,9 +118,6 @@ class DeviceProcess:
         if self._is_closing and not self._running:
             self._has_ended.set()
 
-    def _send(self, event: messages.DeviceEvent) -> None:
-        self._channel.send(event, wait=True)
-
 
 class LogForwarder(logging.Handler):
     """Has the server log what is logged here."""
@@ -164,7 +139,7 @@ class LogForwarder(logging.Handler):
 def main(descriptor: int) -> None:
     """Open the device that the first message names, and carry out the commands that follow."""
     depend_on_parent()
-    channel: Channel[messages.DeviceCommand] = Channel(socket.socket(fileno=descriptor), COMMANDS)
+    channel: Channel[messages.DeviceCommand] = Channel(socket.socket(fileno=descriptor), messages.COMMANDS)
     received = channel.receive(wait=True)
     if received is None or not isinstance(received[0], messages.OpenCommand):
         return
@@ -183,7 +158,7 @@ async def _serve(channel: Channel[messages.DeviceCommand], spec: DeviceSpec) -> 
             pin_this_thread(spec.device.cores)
             executor, platform = _open_device(spec, stack, partial(_end_lost, channel))
         except Exception as error:  # noqa: BLE001 - it is sent to the server
-            channel.send(messages.FailedEvent(messages.OPENING, _sent(error)), wait=True)
+            channel.send(messages.FailedEvent(messages.OPENING, messages.SentError.logged(error)), wait=True)
             return
         process = DeviceProcess(channel, executor)
         gc.freeze()  # what was imported stays
@@ -229,20 +204,13 @@ def _event(
 ) -> messages.RanEvent | messages.FailedEvent:
     """What became of a batch; its outputs are written to the buffer."""
     if isinstance(result, Exception):
-        return messages.FailedEvent(number, _sent(result))
+        return messages.FailedEvent(number, messages.SentError.logged(result))
     try:
         shapes = layout.write_outputs(result.outputs, buffer)
     except Exception as error:  # noqa: BLE001 - it is sent to the server
-        return messages.FailedEvent(number, _sent(error))
-    failures = {part: _sent(error) for part, error in result.failures.items()}
+        return messages.FailedEvent(number, messages.SentError.logged(error))
+    failures = {part: messages.SentError.logged(error) for part, error in result.failures.items()}
     return messages.RanEvent(number, result.compute_s, time.monotonic(), shapes, failures)
-
-
-def _sent(error: Exception) -> messages.SentError:
-    """An error for the server. That of a bug is logged, too, as its traceback stays here."""
-    if not isinstance(error, ProteusError):
-        log.error("a bug: %r", error, exc_info=error)
-    return messages.SentError.of(error)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The server's side of a device in a process of its own."""
 
-import asyncio
 import logging
 import signal
 import socket
@@ -16,9 +15,10 @@ from proteus_cli.backends.base import Signature
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError
 from proteus_cli.serving.child_process import LIMITS_HINT, start_process
-from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase, OnLost, settle
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, OnLost
 from proteus_cli.serving.devices.process import messages
-from proteus_cli.serving.devices.process.channel import EVENTS, Channel, UnreadableMessage
+from proteus_cli.serving.devices.process.channel import Channel, UnreadableMessage
+from proteus_cli.serving.devices.process.commanding import CommandingExecutor
 from proteus_cli.serving.devices.process.layout import BatchLayout
 from proteus_cli.serving.devices.process.shared_memory import CAN_SHARE, TransferBuffer
 from proteus_cli.serving.devices.process.spec import DeviceSpec
@@ -45,7 +45,7 @@ class SentBatch:
     sent_s: float
 
 
-class ProcessExecutor(ExecutorBase):
+class ProcessExecutor(CommandingExecutor):
     """An `Executor` whose device is opened in a process of its own, which ends when this one does, however that ends.
 
     The process is started at once, and commands are sent without waiting; its events are read on the running loop. The
@@ -55,53 +55,23 @@ class ProcessExecutor(ExecutorBase):
     def __init__(self, spec: DeviceSpec, on_lost: OnLost) -> None:
         """Raises `DeviceUnavailable` where no process can be started."""
         super().__init__(spec.device.id, on_lost)
-        self._loop = asyncio.get_running_loop()
-        self._opened: asyncio.Future[str] = self._loop.create_future()
-        self._loading.add(self._opened)
-        self._loads: dict[int, asyncio.Future[Signature]] = {}
-        self._layouts: dict[VariantKey, BatchLayout] = {}
         self._sent: dict[int, SentBatch] = {}
         self._buffers: list[TransferBuffer] = []
         self._free_buffers: list[int] = []
         self._reserve_bytes = 0
         self._is_released = False
         self._process, end = _start_process(spec.device.id)
-        self._channel: Channel[messages.DeviceEvent] = Channel(end, EVENTS)
+        self._channel: Channel[messages.DeviceEvent] = Channel(end, messages.EVENTS)
         self.pid = self._process.pid
         self._reaper = threading.Thread(target=self._reap, name=f"{spec.device.id}-reap", daemon=True)
         self._loop.add_reader(self._channel.fileno(), self._read)
         level = logging.getLogger("proteus").getEffectiveLevel()
         self._send(messages.OpenCommand(spec, level, sys.getswitchinterval()))
 
-    async def opened(self) -> str:
-        """Wait until the device is open; returns the name of its backend.
-
-        Raises `BackendUnavailable`, `DeviceUnavailable` where it cannot be opened, `DeviceLost`.
-        """
-        return await asyncio.shield(self._opened)
-
     async def load(self, key: VariantKey, model: Path, warm_up_rows: int) -> Signature:
-        """Besides, raises like `opened`."""
-        await self.opened()
-        self._require_open()
-        number, loaded = next(self._numbers), self._loop.create_future()
-        self._loads[number] = loaded
-        self._send(messages.LoadCommand(number, key, str(model), warm_up_rows))
-        try:
-            signature: Signature = await self._until_loaded(loaded)
-        except asyncio.CancelledError:
-            self._send(messages.CancelLoadCommand(number, key))
-            raise
-        finally:
-            del self._loads[number]
-        layout = self._layouts[key] = BatchLayout(signature)
-        self._reserve_bytes = max(self._reserve_bytes, layout.input_bytes(warm_up_rows))
+        signature = await super().load(key, model, warm_up_rows)
+        self._reserve_bytes = max(self._reserve_bytes, self._layouts[key].input_bytes(warm_up_rows))
         return signature
-
-    def unload(self, key: VariantKey) -> None:
-        if not self.is_lost:
-            del self._layouts[key]
-            self._send(messages.UnloadCommand(key))
 
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         """Besides, raises `EngineError` where there is no memory for the inputs."""
@@ -163,14 +133,9 @@ class ProcessExecutor(ExecutorBase):
             case messages.RanEvent():
                 self._ran(event, descriptors)
             case messages.FailedEvent(number=number, error=error):
-                self._failed(number, error.error())
-            case messages.OpenedEvent(platform=platform):
-                settle(self._opened, platform)
-            case messages.LoadedEvent(number=number, signature=signature):
-                if number in self._loads:
-                    settle(self._loads[number], signature)
-            case messages.LostEvent(error=error):
-                self._lose(DeviceLost(error.message, hint=error.hint))
+                self._has_failed(number, error.error())
+            case messages.OpenedEvent() | messages.LoadedEvent() | messages.LostEvent():
+                self._told(event)
             case messages.LogEvent():
                 named = {"device": self._device_id, **event.fields}
                 logging.getLogger(event.logger).log(event.level, "%s", event.message, extra=fields(**named))
@@ -189,12 +154,8 @@ class ProcessExecutor(ExecutorBase):
         elapsed_s = event.ended_s - sent.sent_s
         self._complete(event.number, BatchResult(outputs, event.compute_s, failures, elapsed_s))
 
-    def _failed(self, number: int, error: Exception) -> None:
-        if number == messages.OPENING:
-            settle(self._opened, error)
-        elif number in self._loads:
-            settle(self._loads[number], error)
-        elif number in self._sent:
+    def _has_failed(self, number: int, error: Exception) -> None:
+        if not self._failed(number, error) and number in self._sent:
             self._free_buffers.append(self._sent.pop(number).place)
             self._complete(number, error)
 

@@ -6,6 +6,7 @@ from math import prod
 import numpy as np
 
 from proteus_cli.backends.base import OutputArrays, Part, Signature, gather
+from proteus_cli.domain.arrays import Buffer
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.serving.devices.executor import Batch
 from proteus_cli.serving.devices.process.shared_memory import TransferBuffer, offsets
@@ -30,6 +31,17 @@ class BatchLayout:
         for which, (place, row_bytes) in enumerate(zip(places, self._row_bytes, strict=True)):
             gather(batch.parts, which, memory[place:], row_bytes)
 
+    def pieces(self, batch: Batch) -> list[Buffer]:
+        """What `write_inputs` would write, piece by piece, without a copy."""
+        found: list[Buffer] = []
+        places, size = self._inputs(batch.rows)
+        end = 0
+        for which, (place, row_bytes) in enumerate(zip(places, self._row_bytes, strict=True)):
+            found += [bytes(place - end)] if place > end else []
+            found += [buffers[which] for _, buffers in batch.parts]
+            end = place + batch.rows * row_bytes
+        return [*found, bytes(size - end)]
+
     def read_inputs(self, key: VariantKey, rows: Sequence[int], memory: memoryview) -> Batch:
         """A batch of parts of so many rows each, without a copy."""
         total = sum(rows)
@@ -53,10 +65,30 @@ class BatchLayout:
         return shapes
 
     def read_outputs(self, shapes: Sequence[tuple[int, ...]], memory: memoryview) -> OutputArrays:
-        """Copies of the outputs, as the next batch overwrites them. Raises `TypeError` where they don't fit."""
+        """Copies of the outputs, as the next batch overwrites them. Raises as `outputs_in` does."""
+        return tuple(values.copy() for values in self.outputs_in(shapes, memory))
+
+    def outputs_in(self, shapes: Sequence[tuple[int, ...]], memory: memoryview) -> OutputArrays:
+        """The outputs that lie in memory, without a copy. Raises `TypeError`, `ValueError` where they don't fit."""
         places, _ = self._outputs(shapes)
         tensors = zip(shapes, self._output_dtypes, places, strict=True)
-        return tuple(np.ndarray(shape, dtype, memory, place).copy() for shape, dtype, place in tensors)
+        return tuple(np.ndarray(shape, dtype, memory, place) for shape, dtype, place in tensors)
+
+    def output_pieces(self, outputs: OutputArrays) -> list[Buffer]:
+        """What `write_outputs` would write, piece by piece; copied only where memory has gaps.
+
+        Raises `TypeError` where one is not of the signature's type.
+        """
+        found: list[Buffer] = []
+        places, _ = self._outputs([values.shape for values in outputs])
+        end = 0
+        for values, dtype, place in zip(outputs, self._output_dtypes, places, strict=True):
+            if values.dtype != dtype:
+                raise TypeError(f"an output has {values.dtype}, not {dtype}")
+            found += [bytes(place - end)] if place > end else []
+            found.append(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+            end = place + values.nbytes
+        return found
 
     def _inputs(self, rows: int) -> tuple[list[int], int]:
         return offsets(rows * row_bytes for row_bytes in self._row_bytes)

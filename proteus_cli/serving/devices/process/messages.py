@@ -3,10 +3,12 @@
 One message for each batch either way; its tensors lie beside it, in shared memory (`TransferBuffer`).
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.domain.catalog import VariantKey
@@ -26,6 +28,8 @@ from proteus_cli.serving.devices.process.spec import DeviceSpec
 
 OPENING = -1
 """The number of a `FailedEvent` when the device cannot be opened; batches and loads count from 0."""
+
+log = logging.getLogger("proteus.process")
 
 _ERRORS = {
     kind.__name__: kind
@@ -48,6 +52,13 @@ class SentError(msgspec.Struct, frozen=True, array_like=True):
         if isinstance(error, ProteusError):
             return cls(type(error).__name__, error.message, error.hint)
         return cls(type(error).__name__, repr(error))
+
+    @classmethod
+    def logged(cls, error: Exception) -> "SentError":
+        """As `of`; that of a bug is logged, too, as its traceback stays here."""
+        if not isinstance(error, ProteusError):
+            log.error("a bug: %r", error, exc_info=error)
+        return cls.of(error)
 
     def error(self) -> Exception:
         """The error that was sent: a `ProteusError` as it was, any other as a `RuntimeError` that quotes it."""
@@ -151,3 +162,25 @@ class LogEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 DeviceCommand = OpenCommand | LoadCommand | CancelLoadCommand | UnloadCommand | RunCommand | CloseCommand
 DeviceEvent = OpenedEvent | LoadedEvent | RanEvent | FailedEvent | LostEvent | LogEvent
+
+
+# --- encoded
+
+
+def _encoded(value: Any) -> str:
+    return value.str if isinstance(value, np.dtype) else str(value)
+
+
+def decoded(kind: Any, value: Any) -> Any:
+    """The ``dec_hook`` of decoders of messages. Raises `ValueError` for a type of values that are no plain numbers."""
+    if kind != np.dtype[Any]:
+        return value
+    dtype = np.dtype(value)
+    if dtype.hasobject:
+        raise ValueError(f"{dtype} is no type of tensors")
+    return dtype
+
+
+ENCODER = msgspec.msgpack.Encoder(enc_hook=_encoded)
+COMMANDS: "msgspec.msgpack.Decoder[DeviceCommand]" = msgspec.msgpack.Decoder(DeviceCommand, dec_hook=decoded)
+EVENTS: "msgspec.msgpack.Decoder[DeviceEvent]" = msgspec.msgpack.Decoder(DeviceEvent, dec_hook=decoded)

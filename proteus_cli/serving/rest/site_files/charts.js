@@ -30,7 +30,7 @@ export const KINDS = [
     lines: (series, family, history) => {
       const answering = selectedFamilies(history, family).flatMap(([name, {variants}, place]) => {
         const found = Object.keys(variants).filter((variant) => series.variants[name][variant].some((qps) => qps > 0));
-        return found.map((variant, rank) => ({label: variant, colour: `line${place % COLOURS}`, fill: shade(rank), values: series.variants[name][variant]}));
+        return found.map((variant, rank) => ({label: variantLabel(history, name, variant), colour: `line${place % COLOURS}`, fill: shade(rank), values: series.variants[name][variant]}));
       }).reverse();  // the most accurate of the first family at the bottom
       const heights = stacked(answering.map(({values}) => values));
       return answering.map(({values, ...line}, place) => ({...line, dash: [], values: heights[place], shown: values}));
@@ -69,6 +69,12 @@ export const KINDS = [
 
 // The opacity of a family's variants, of which the most accurate has rank 0.
 const shade = (rank) => Math.round(230 * 0.62 ** rank).toString(16).padStart(2, "0");
+
+// With its family, where another one has a variant of that name; devices and changes come with such labels.
+const variantLabel = ({families}, family, variant) => {
+  const isUnique = Object.entries(families).every(([other, {variants}]) => other === family || !(variant in variants));
+  return isUnique ? variant : `${family}/${variant}`;
+};
 
 const selectedFamilies = (history, family) => (
   Object.entries(history.families).map(([name, of], place) => [name, of, place]).filter(([name]) => !family || name === family)

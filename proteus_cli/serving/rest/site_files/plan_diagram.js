@@ -3,10 +3,10 @@
 import * as format from "./format.js";
 import {BREAKERS, svgElement} from "./tables.js";
 
-const COLOURS = 7, NODE_WIDTH = 10, GAP = 8, MIN_HEIGHT = 17, BANDS_HEIGHT = 260;
+const COLOURS = 7, NODE_WIDTH = 10, GAP = 8, MIN_HEIGHT = 17, MIN_BAND = 0.5, BANDS_HEIGHT = 260;
 
 // Nodes and bands, without coordinates. Devices come in the order of the families that they serve. `shown` is the column
-// of flows that is the rate of bands.
+// of flows that is the rate of bands. Nodes without any rate are idle.
 export function graph(flows, families, devices, shown) {
   const columns = [[], [], []], bands = [], nodes = new Map();
   const node = (column, key, more) => {
@@ -43,6 +43,7 @@ export function graph(flows, families, devices, shown) {
 }
 
 export function show(place, flows, families, devices, shown) {
+  const none = shown === "answered_qps" ? "0 answered" : "0 planned";
   const width = Math.max(280, place.clientWidth), isNarrow = width < 560;
   const {columns, bands} = graph(flows, families, devices, shown);
   const total = columns[0].reduce((sum, {rate}) => sum + rate, 0);
@@ -53,8 +54,8 @@ export function show(place, flows, families, devices, shown) {
   const middle = Math.round(width * (isNarrow ? 0.4 : 0.44)), last = width - (isNarrow ? 92 : 170);
   [0, middle, last].forEach((x, at) => stack(columns[at], x, (height - heights[at]) / 2, scale));
   const band = ({from, to, rate, colour}) => {
-    const thick = rate * scale, isIdle = thick < 0.5, one = from.x + NODE_WIDTH, other = to.x, bend = (one + other) / 2;
-    const [top, below] = isIdle ? [from.y + from.height / 2, to.y + to.height / 2] : [from.out, to.into];
+    const thick = rate * scale, isIdle = thick < MIN_BAND, one = from.x + NODE_WIDTH, other = to.x, bend = (one + other) / 2;
+    const top = from.out, below = to.into;
     if (!isIdle) { from.out += thick; to.into += thick; }
     const tooltip = svgElement("title", {}, `${from.label} → ${to.label}: ${format.rate(rate)} qps`);
     const there = `M${one} ${top}C${bend} ${top} ${bend} ${below} ${other} ${below}`;
@@ -66,8 +67,19 @@ export function show(place, flows, families, devices, shown) {
   };
   const svg = svgElement("svg", {
     viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": summary(columns, total, devices),
-  }, ...bands.map(band), ...columns.flatMap((column, at) => column.map((node) => nodeElement(node, at, isNarrow, {middle, last, width}))));
+  }, ...bands.map(band), ...columns.flatMap((column, at) => column.map((node) => {
+    const isIdle = node.rate * scale < MIN_BAND;
+    return nodeElement(node, at, isNarrow, {middle, last, width}, isIdle ? none : "");
+  })));
   place.replaceChildren(svg);
+  const thin = columns.flat().filter((node) => node.rate * scale < MIN_HEIGHT);
+  for (const {element} of thin) clear(element.querySelector("text"));
+}
+
+// Clear what is behind a text, as a band that is thinner would strike it through.
+function clear(text) {
+  const {x, y, width, height} = text.getBBox();
+  text.before(svgElement("rect", {class: "behind", x: x - 2, y, width: width + 4, height}));
 }
 
 // Nodes below one another; bands leave and enter from the middle of what they need.
@@ -79,15 +91,17 @@ function stack(column, x, top, scale) {
   }
 }
 
-function nodeElement(node, column, isNarrow, {middle, last, width}) {
+// `idle` says so of a node without any rate; it is empty of others.
+function nodeElement(node, column, isNarrow, {middle, last, width}, idle) {
   const room = [middle, last - middle, width - last][column] - NODE_WIDTH - 10;
-  const texts = [node.label, ...(isNarrow ? [] : [node.more ?? "", column === 1 ? "" : rates(node)])].filter(Boolean);
+  const texts = [node.label, ...(isNarrow ? [] : [node.more ?? "", column === 1 ? idle : rates(node)])].filter(Boolean);
   const label = svgElement("text", {x: node.x + NODE_WIDTH + 5, y: node.y + node.height / 2, dy: ".35em"}, fitted(texts[0], room));
-  if (texts.length > 1 && (texts.join(" ").length * 7.2) < room) label.append(svgElement("tspan", {class: "soft", dx: 6}, texts.slice(1).join(" ")));
-  const bar = {class: node.colour === undefined ? "bar" : `bar f${node.colour}`, x: node.x, y: node.y, width: NODE_WIDTH, height: node.height, rx: 2};
+  if (texts.length > 1 && (texts.join(" ").length * 7.2) < room) label.append(svgElement("tspan", {class: "soft", dx: 6}, texts.slice(1).join(", ")));
+  const bar = {class: node.colour === undefined ? "bar" : `bar f${node.colour}`, x: node.x + 0.5, y: node.y, width: NODE_WIDTH - 1, height: node.height, rx: 2};
   const isLost = node.breaker === "open";
-  return svgElement("g", {class: isLost ? "lost" : ""}, svgElement("rect", bar), label,
+  node.element = svgElement("g", {class: isLost ? "lost" : idle && "empty"}, svgElement("rect", bar), label,
     svgElement("title", {}, `${node.label}: ${rates(node)}${node.breaker ? `, ${BREAKERS[node.breaker].label}` : ""}`));
+  return node.element;
 }
 
 const rates = ({answered_qps, planned_qps}) => `${format.rate(answered_qps)} of ${format.rate(planned_qps)} qps`;
@@ -96,6 +110,7 @@ const fitted = (label, room) => (label.length * 7.2 <= room ? label : `${label.s
 
 function summary([families, variants, hosts], total, devices) {
   const lost = Object.values(devices).filter(({breaker}) => breaker === "open").length;
-  return `Plan: ${families.length} families answered by ${variants.length} variants on ${hosts.length} devices` +
+  return `Plan: ${format.counted(families.length, "family", "families")} answered by ${format.counted(variants.length, "variant")} on ` +
+    `${format.counted(hosts.length, "device")}` +
     `${lost ? `, of which ${lost} lost` : ""}; ${format.rate(total)} qps in all. The table below has the same.`;
 }

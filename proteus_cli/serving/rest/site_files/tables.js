@@ -77,7 +77,7 @@ export function families(table, of) {
   })));
 }
 
-// For each family its target; of the last minutes and since the start, the attainment and a bar as long as the budget used.
+// For each family its target; of the last minutes and since the start, the attainment and a bar of the budget.
 export function attainment(table, of) {
   fill(table, Object.entries(of).map(([name, {attainment: all, recent_attainment: recent}]) => ({
     key: name,
@@ -87,7 +87,7 @@ export function attainment(table, of) {
 
 function attained({reached, met, error_budget_used: used}) {
   const className = met === false ? "bad" : "";
-  return [text(format.hundredths(reached), className), {text: format.budget(used), className, bar: used ?? 0}];
+  return [text(format.hundredths(reached), className), {text: format.budget(used), className: `budget ${className}`, bar: used ?? 0}];
 }
 
 export const BREAKERS = {

@@ -1,0 +1,130 @@
+"""Round trips of tensors over TLS as Proteus uses it, and over pyzmq with CURVE, where that is installed."""
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import uvloop
+
+from proteus_cli.serving.devices.remote.channel import FrameChannel
+from proteus_cli.serving.devices.remote.frames import FrameReader
+from proteus_cli.serving.devices.remote.messages import Ping
+from proteus_cli.serving.transport.cluster_key import cluster_tls, write_key
+
+SIZES = (16 * 2**10, 602 * 1000)
+"""Bytes: a small batch, and an image of 224 × 224 pixels in FP32."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTrips:
+    """Of one size over one channel, one at a time: the seconds of each, and of the client's CPU for each."""
+
+    channel: str
+    size: int
+    p50_s: float
+    p99_s: float
+    client_cpu_s: float
+
+    @property
+    def gb_per_s(self) -> float:
+        return self.size / self.p50_s / 1e9
+
+
+def measure(times: int) -> list[RoundTrips]:
+    """All channels that are installed here, in turns for each size."""
+    with tempfile.TemporaryDirectory() as directory:
+        key = Path(directory) / "cluster.pem"
+        write_key(key)
+        found = [_tls(key, size, times) for size in SIZES]
+    return found + [_curve(size, times) for size in SIZES] if find_spec("zmq") is not None else found
+
+
+@contextmanager
+def _echo(*arguments: str) -> Iterator[int]:
+    command = [sys.executable, "-m", "benchmarks.cluster.echo", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+    finally:
+        process.kill()
+        process.wait()
+
+
+class _Asking:
+    def __init__(self) -> None:
+        self.answered: asyncio.Future[None] | None = None
+
+    def received(self, _message: Ping, _behind: memoryview) -> None:
+        assert self.answered is not None
+        self.answered.set_result(None)
+
+    def ended(self, reason: str) -> None:
+        raise SystemExit(f"error: the channel has ended: {reason}")
+
+
+def _tls(key: Path, size: int, times: int) -> RoundTrips:
+    async def run(port: int) -> RoundTrips:
+        channel: FrameChannel[Ping] = FrameChannel(msgspec.msgpack.Decoder(Ping), FrameReader())
+        channel.owner = asking = _Asking()
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: channel, "127.0.0.1", port, ssl=cluster_tls(key, listens=False))
+        tensors, taken_s = bytes(size), []
+        for number in range(times + times // 10):
+            if number == times // 10:  # warm by now
+                cpu_s = time.process_time()
+            start_s, asking.answered = time.perf_counter(), loop.create_future()
+            channel.send(Ping(0.0), [tensors])
+            await asking.answered
+            taken_s.append(time.perf_counter() - start_s)
+        cpu_s = time.process_time() - cpu_s
+        channel.close()
+        return _round_trips("TLS 1.3", size, taken_s[-times:], cpu_s)
+
+    with _echo("tls", str(key)) as port:
+        return uvloop.run(run(port))
+
+
+def _curve(size: int, times: int) -> RoundTrips:
+    import zmq  # noqa: PLC0415 - only to compare with
+
+    public, secret = zmq.curve_keypair()
+    with _echo("curve", secret.decode(), public.decode()) as port:
+        socket = zmq.Context().socket(zmq.REQ)
+        socket.curve_serverkey = public
+        socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
+        socket.connect(f"tcp://127.0.0.1:{port}")
+        tensors = bytes(size)
+
+        def once() -> None:
+            socket.send_multipart([b"message", tensors], copy=False)
+            socket.recv_multipart()
+
+        taken_s, cpu_s = _timed(once, times)
+        socket.close(0)
+    return _round_trips("pyzmq with CURVE", size, taken_s, cpu_s)
+
+
+def _timed(once: Callable[[], object], times: int) -> tuple[list[float], float]:
+    for _ in range(times // 10):
+        once()
+    taken_s, cpu_s = [], time.process_time()
+    for _ in range(times):
+        start_s = time.perf_counter()
+        once()
+        taken_s.append(time.perf_counter() - start_s)
+    return taken_s, time.process_time() - cpu_s
+
+
+def _round_trips(channel: str, size: int, taken_s: list[float], cpu_s: float) -> RoundTrips:
+    p50_s, p99_s = (float(value) for value in np.percentile(taken_s, (50, 99)))
+    return RoundTrips(channel, size, p50_s, p99_s, cpu_s / len(taken_s))

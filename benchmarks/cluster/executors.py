@@ -1,0 +1,166 @@
+"""CPU per batch of a device behind an agent, beside one in a process of this machine, in turns."""
+
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import uvloop
+
+from proteus_cli.backends.affinity import usable_cores
+from proteus_cli.backends.base import Part
+from proteus_cli.backends.discovery import discover
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.serving.devices.executor import Batch, BatchResult
+from proteus_cli.serving.devices.process.executor import ProcessExecutor
+from proteus_cli.serving.devices.process.spec import CpuSpec
+from proteus_cli.serving.devices.remote.executor import RemoteExecutor
+from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink
+from proteus_cli.serving.lifecycle import running
+from proteus_cli.serving.transport.cluster_key import cluster_tls, write_key
+from proteus_cli.settings import DeviceSettings
+
+KEY = VariantKey("signals", "signals-xs")
+AHEAD = 2  # batches that are submitted at once
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Of one executor, in seconds per batch: the CPU of the server's process, and of all processes together."""
+
+    server_s: float
+    all_s: float
+
+
+def measure(model: Path, batches: int, rounds: int) -> tuple[Figures, Figures]:
+    """The process executor's figures and the remote one's: medians over rounds, in turns."""
+    with tempfile.TemporaryDirectory() as directory, _agent(Path(directory)) as (address, pid):
+        return uvloop.run(_measure(address, pid, model, batches, rounds))
+
+
+@contextmanager
+def _agent(directory: Path) -> Iterator[tuple[AgentAddress, int]]:
+    key = directory / "cluster.pem"
+    write_key(key)
+    command = [sys.executable, "-m", "proteus_cli", "agent", "--listen", "127.0.0.1:0", "--key", str(key)]
+    command += ["--state", str(directory / "agent"), "-w", str(directory)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        port = int(process.stdout.readline().rpartition(":")[2])
+        yield AgentAddress("a", "127.0.0.1", port, cluster_tls(key, listens=False)), process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def _measure(address: AgentAddress, pid: int, model: Path, batches: int, rounds: int) -> tuple[Figures, Figures]:
+    device, link = discover(DeviceSettings())[0], AgentLink(address)
+    async with running(link.run()):
+        await link.tried()
+        local = ProcessExecutor(CpuSpec(device), print)
+        remote = link.open_device(msgspec.structs.replace(device, id="a/cpu0"), 1, print)
+        assert isinstance(remote, RemoteExecutor)
+        assert local.pid is not None
+        signature = await local.load(KEY, model, 8)
+        await remote.load(KEY, model, 8)
+        part = signature.sample_part(1, np.random.default_rng(0))
+        behind = {local: [local.pid], remote: [pid, *_children(pid)]}
+        found: dict[object, list[Figures]] = {local: [], remote: []}
+        for number in range(rounds):
+            for executor in (local, remote) if number % 2 == 0 else (remote, local):
+                found[executor].append(await _run(executor, part, behind[executor], batches))
+        local.close()
+        remote.close()
+    medians = [
+        Figures(statistics.median(f.server_s for f in figures), statistics.median(f.all_s for f in figures))
+        for figures in found.values()
+    ]
+    return medians[0], medians[1]
+
+
+async def _run(executor: ProcessExecutor | RemoteExecutor, part: Part, pids: list[int], batches: int) -> Figures:
+    """Run batches, always `AHEAD` at once; each must have its rows."""
+    loop, left, right = asyncio.get_running_loop(), batches, 0
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def submit() -> None:
+        nonlocal left
+        left -= 1
+        executor.submit(Batch(KEY, [part], 1), done)
+
+    def done(result: BatchResult | Exception) -> None:
+        nonlocal right
+        assert isinstance(result, BatchResult), result
+        assert len(result.outputs[0]) == 1
+        right += 1
+        if left:
+            submit()
+        elif right == batches:
+            ended.set_result(None)
+
+    server_s, others_s = time.process_time(), sum(map(_cpu_s, pids))
+    for _ in range(AHEAD):
+        submit()
+    await ended
+    server_s = time.process_time() - server_s
+    others_s = sum(map(_cpu_s, pids)) - others_s
+    return Figures(server_s / batches, (server_s + others_s) / batches)
+
+
+async def _longest_gap_s(address: AgentAddress, seconds: float) -> float:
+    link = AgentLink(address)
+    async with running(link.run()):
+        await link.tried()
+        session, longest_s = link.session, 0.0
+        assert session is not None
+        seen, seen_s, stop_s = session.bytes_received, time.perf_counter(), time.perf_counter() + seconds
+        while time.perf_counter() < stop_s:
+            await asyncio.sleep(0.002)
+            if session.bytes_received != seen:
+                now_s = time.perf_counter()
+                longest_s, seen, seen_s = max(longest_s, now_s - seen_s), session.bytes_received, now_s
+        return longest_s
+
+
+def gaps(seconds: float) -> dict[int, float]:
+    """The longest time without a byte from an idle agent, by the number of processes beside that use all CPU they get.
+
+    None, one for each core, and four.
+    """
+    cores, found = len(usable_cores()), dict[int, float]()
+    with tempfile.TemporaryDirectory() as directory, _agent(Path(directory)) as (address, _):
+        for hogs in (0, cores, 4 * cores):
+            with _busy(hogs):
+                found[hogs] = uvloop.run(_longest_gap_s(address, seconds))
+    return found
+
+
+@contextmanager
+def _busy(processes: int) -> Iterator[None]:
+    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for each in started:
+            each.kill()
+            each.wait()
+
+
+def _children(pid: int) -> list[int]:
+    return [int(c) for t in Path(f"/proc/{pid}/task").iterdir() for c in (t / "children").read_text().split()]
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S

@@ -1,0 +1,67 @@
+"""``proteus agent``: offer the devices of this machine to the server of a cluster."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proteus_cli.cli import console
+from proteus_cli.cli.options import cluster as options
+from proteus_cli.cli.options import common
+from proteus_cli.cli.options import serve as serve_options
+from proteus_cli.errors import UsageError
+from proteus_cli.serving.logs import LogFormat
+
+if TYPE_CHECKING:
+    import socket
+
+
+def agent(
+    *,
+    listen: options.Listen = "127.0.0.1:7000",
+    key: options.Key = None,
+    state: options.AgentState = Path("agent"),
+    log_format: serve_options.LogFormat = LogFormat.TEXT,
+    log_level: serve_options.LogLevel = None,
+    workspace_dir: common.Workspace = common.WORKSPACE,
+) -> None:
+    """Offer the devices of this machine to `proteus serve --cluster`, until SIGTERM or Ctrl-C.
+
+    The agent serves one server at a time: it keeps the models that the server sends, builds and loads engines, and runs
+    batches. It needs no workspace; the section `devices` of a proteus.toml defines which cores make a device.
+    """
+    from proteus_cli.backends.discovery import discover
+    from proteus_cli.serving.agent.agent import AgentSettings, run_agent
+    from proteus_cli.serving.logs import set_up
+    from proteus_cli.serving.transport.cluster_key import cluster_tls
+    from proteus_cli.settings import read_settings
+
+    set_up(log_level or console.log_level(), log_format, sys.stderr)
+    tls = cluster_tls(key, listens=True) if key is not None else None
+    devices = discover(read_settings(workspace_dir).devices)
+    with _listening(listen, has_key=key is not None) as listener:
+        host, port = listener.getsockname()[:2]
+        run_agent(AgentSettings(devices, state, tls), listener, lambda: _announce(host, port))
+
+
+def _listening(address: str, *, has_key: bool) -> "socket.socket":
+    from proteus_cli.domain.hosts import split_address
+    from proteus_cli.serving.transport.listening import is_loopback
+    from proteus_cli.serving.transport.listening import listen as listen_on
+
+    try:
+        host, port = split_address(address)
+    except ValueError as error:
+        raise UsageError(f"`--listen`: {error}.", hint="port 0 picks a free one") from None
+    listener = listen_on(host, port, hint="choose another address with `--listen`")
+    if not has_key and not is_loopback(listener):
+        listener.close()
+        raise UsageError(
+            f"Other machines can reach `{address}`, and without a key anyone there could run models here.",
+            hint="give `--key cluster.pem`, which `proteus cluster key` makes, or listen on 127.0.0.1",
+        )
+    return listener
+
+
+def _announce(host: str, port: int) -> None:
+    sys.stdout.write(f"ready {f'[{host}]' if ':' in host else host}:{port}\n")
+    sys.stdout.flush()

@@ -1,0 +1,42 @@
+"""Options of commands that deal with a cluster."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from proteus_cli.cli.options import sections
+from proteus_cli.cli.options.names import environment
+
+Cluster = Annotated[
+    Path | None,
+    Option(
+        metavar="FILE",
+        envvar=environment("cluster"),
+        help="A hosts.toml: the hosts of a cluster, each with an agent.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]
+Listen = Annotated[
+    str,
+    Option(metavar="HOST:PORT", envvar=environment("listen"), help="Where to listen for servers; port 0 picks one."),
+]
+Key = Annotated[
+    Path | None,
+    Option(
+        metavar="FILE",
+        envvar=environment("key"),
+        show_default="none: servers of this machine only",
+        help="The cluster's key, which `proteus cluster key` makes.",
+        rich_help_panel=sections.SECURITY,
+    ),
+]
+AgentState = Annotated[
+    Path,
+    Option(
+        metavar="DIR",
+        envvar=environment("state"),
+        help="The directory for models that servers send, and for engines that are built.",
+    ),
+]
+NewKey = Annotated[Path, Argument(metavar="FILE", help="The file to make.")]

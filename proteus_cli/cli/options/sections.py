@@ -1,0 +1,22 @@
+"""The sections of ``--help``: what is needed first, then the rest by topic, with the same names in all commands."""
+
+ARGUMENTS = "Arguments"
+OPTIONS = "Options"
+"""What is needed first."""
+MEASURING = "Measuring"
+EXCHANGE = "Import and export"
+SHAPES = "Shapes"
+DEVICES = "Devices"
+OBJECTIVES = "Objectives"
+LIMITS = "Limits"
+SIMULATION = "Simulation"
+REQUESTS = "Requests"
+SECURITY = "Security"
+ADAPTATION = "Adaptation"
+TRACES = "Traces"
+
+SECTIONS = (
+    ARGUMENTS, OPTIONS, MEASURING, EXCHANGE, SHAPES, DEVICES, OBJECTIVES, LIMITS, SIMULATION, REQUESTS, SECURITY,
+    ADAPTATION, TRACES,
+)  # fmt: skip
+"""In order."""

@@ -1,0 +1,93 @@
+"""Profiles of devices of a cluster, measured by their agents."""
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from proteus_cli.cli import console
+from proteus_cli.cli.workflows.cluster import agents_of
+from proteus_cli.cli.workflows.measuring import ALL
+from proteus_cli.domain.catalog import Family
+from proteus_cli.domain.device import host_of
+from proteus_cli.domain.profile import Profile
+from proteus_cli.errors import DeviceUnavailable, HostLost, UsageError
+from proteus_cli.serving.devices.remote.link import AgentAddress, AgentSession, connect
+from proteus_cli.serving.devices.remote.messages import Measure, MeasureOptions
+from proteus_cli.serving.lifecycle import running
+from proteus_cli.store import Workspace, write_json
+from proteus_cli.units import format_duration
+
+MAX_SILENT = 100
+"""`BEAT_S` each: measuring keeps a host busy, and nobody waits for what it serves."""
+
+
+def measured_by_agents(workspace: Workspace, hosts: Path, options: MeasureOptions) -> list[Profile]:
+    """Measure devices of the cluster, host by host, and write their profiles. The agents may not serve meanwhile.
+
+    The options' ``devices`` are as in `devices_by_host`. Raises `ProteusError`.
+    """
+    agents = {agent.name: agent for agent in agents_of(hosts)}
+    wanted = devices_by_host(options.devices, agents)
+    profiles: list[Profile] = []
+    for host, devices in wanted.items():
+        of_host = msgspec.structs.replace(options, devices=devices)
+        profiles += asyncio.run(_measured(workspace, agents[host], of_host))
+    return profiles
+
+
+def devices_by_host(text: str, hosts: Mapping[str, object]) -> dict[str, str]:
+    """``"a/cpu0,a/cpu1,b/cpu0"`` → the devices of each host, by the ids there; ``all``: all CPUs of all hosts.
+
+    Raises `DeviceUnavailable`, `UsageError`.
+    """
+    if text == ALL:
+        return dict.fromkeys(hosts, ALL)
+    found: dict[str, list[str]] = {}
+    for name in (part.strip() for part in text.split(",")):
+        host = host_of(name)
+        if not host:
+            raise UsageError(
+                f"`{name}` is a device of this machine.", hint=f"leave out `--cluster`, or write `HOST/{name}`"
+            )
+        if host not in hosts:
+            raise DeviceUnavailable(f"No host `{host}` in the cluster.", hint=f"there are: {', '.join(hosts)}")
+        found.setdefault(host, []).append(name.removeprefix(f"{host}/"))
+    return {host: ",".join(devices) for host, devices in found.items()}
+
+
+async def _measured(workspace: Workspace, agent: AgentAddress, options: MeasureOptions) -> list[Profile]:
+    try:
+        session = await connect(agent, uuid.uuid4().hex, 1)
+    except OSError as error:
+        raise HostLost(f"host {agent} can't be reached: {str(error) or 'no answer'}") from error
+    async with running(session.watch(MAX_SILENT)):
+        try:
+            families = [await _sent(workspace, family, session) for family in workspace.catalog().families]
+            command = Measure(tuple(families), options)
+            content = await session.measure(command, lambda line: console.say(f"{agent.name}: {line}"))
+            round_trip_s = session.round_trip_s
+        finally:
+            session.close()
+    console.say(f"{agent.name}: to the host and back takes {format_duration(round_trip_s)}, which no profile counts")
+    return [_written(workspace, agent.name, profile) for profile in msgspec.json.decode(content, type=list[Profile])]
+
+
+async def _sent(workspace: Workspace, family: Family, session: AgentSession) -> Family:
+    """A family with digests of its files, once the agent has them. Raises `ArtefactError`, `EngineError`."""
+    variants = []
+    for variant in family.variants:
+        path = workspace.loaded_model_of(family, variant, to="measure")
+        variants.append(msgspec.structs.replace(variant, onnx=await session.sent_model(path)))
+    split = workspace.eval_path(family)
+    digest = await session.sent_model(split) if split is not None else None
+    return msgspec.structs.replace(family, variants=tuple(variants), eval=digest)
+
+
+def _written(workspace: Workspace, host: str, profile: Profile) -> Profile:
+    device = msgspec.structs.replace(profile.device, id=f"{host}/{profile.device.id}")
+    named = msgspec.structs.replace(profile, device=device, measured_on=f"{host}/{profile.measured_on}")
+    write_json(workspace.profile_path(device.id), named)
+    return named

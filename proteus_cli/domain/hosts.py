@@ -1,0 +1,46 @@
+"""The machines of a cluster, as `hosts.toml` lists them."""
+
+from proteus_cli.domain.base import Value, require
+from proteus_cli.domain.catalog import is_name
+
+MAX_HOSTS = 1000
+
+_LARGEST_PORT = 65_535
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """``"10.0.0.2:7000"`` or ``"[::1]:7000"`` → the host and the port. Raises `ValueError`."""
+    host, separator, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    is_port = port.isascii() and port.isdigit() and len(port) <= len(str(_LARGEST_PORT)) and int(port) <= _LARGEST_PORT
+    is_host = bool(bare) and bare.isprintable() and (":" not in bare or bare != host)
+    require(bool(separator) and is_port and is_host, f"`{text}` is no address with a port, like `10.0.0.2:7000`")
+    return bare, int(port)
+
+
+class ClusterHost(Value, frozen=True):
+    """A machine with an agent, which listens at ``address``."""
+
+    address: str
+
+    def __post_init__(self) -> None:
+        require(split_address(self.address)[1] > 0, f"`{self.address}` has no port")
+
+
+class ClusterHosts(Value, frozen=True):
+    """The hosts of a cluster by name; ids of their devices begin with it, like ``a/cpu0``.
+
+    ``key`` is the path of the cluster's key, relative to the file; None: all agents are on this machine.
+    """
+
+    hosts: dict[str, ClusterHost]
+    key: str | None = None
+
+    def __post_init__(self) -> None:
+        require(0 < len(self.hosts) <= MAX_HOSTS, f"a cluster has 1 to {MAX_HOSTS:,} hosts")
+        for name in self.hosts:
+            require(is_name(name), f"`{name}` is no name of a host: use letters, digits, `.`, `_`, `-`")
+        addresses: dict[str, str] = {}
+        for name, host in self.hosts.items():
+            first = addresses.setdefault(host.address, name)
+            require(first == name, f"`{first}` and `{name}` have the same address")

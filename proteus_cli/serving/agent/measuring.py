@@ -1,0 +1,112 @@
+"""Measures an agent's devices for a server: by `proteus profile`, in a process and a workspace of their own.
+
+The workspace is kept, so that a measurement that is broken off goes on where it was.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from proteus_cli.domain.base import FORMAT
+from proteus_cli.domain.catalog import Catalog, Family
+from proteus_cli.domain.device import Device
+from proteus_cli.errors import EngineError
+from proteus_cli.serving.devices.remote.messages import Measure, MeasureOptions
+from proteus_cli.store import Workspace, write_text
+from proteus_cli.store.catalog_text import new_text
+
+MAX_OUTPUT_BYTES = 64 * 2**20
+_MAX_LINE_BYTES = 64 * 2**10
+
+FindModel = Callable[[str], Path]
+Say = Callable[[str], object]
+
+
+class Measurer:
+    """Measures ``devices`` in the workspace ``root``."""
+
+    def __init__(self, devices: Sequence[Device], root: Path) -> None:
+        self._devices, self._workspace = devices, Workspace(root.absolute())
+
+    async def measure(self, command: Measure, find_model: FindModel, say: Say) -> bytes:
+        """The profiles as JSON. ``find_model`` gives the file of a digest; ``say`` is told each line about progress.
+
+        Raises `EngineError`, `ArtefactError`.
+        """
+        families = tuple(_with_files(family, find_model) for family in command.families)
+        text = new_text(Catalog(FORMAT, families), made_by="proteus profile --cluster")
+        write_text(self._workspace.catalog_path, text)
+        write_text(self._workspace.root / "proteus.toml", self._settings())
+        process = await asyncio.create_subprocess_exec(
+            *[sys.executable, "-P", "-m", "proteus_cli", "profile", *_arguments(command.options)],
+            *["--workspace", str(self._workspace.root), "--json"],
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env=_environment(), limit=_MAX_LINE_BYTES,
+        )  # fmt: skip
+        try:
+            output, last = await asyncio.gather(_read(process.stdout), _tell(process.stderr, say))
+            code = await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+        if code != 0:
+            raise EngineError(f"The agent can't measure: {last or f'exit code {code}'}")
+        return output
+
+    def _settings(self) -> str:
+        """A `proteus.toml` in which devices have the same cores as here."""
+        cores = ", ".join(str(list(device.cores)) for device in self._devices if device.kind == "cpu")
+        return f"[devices]\ncpu = [{cores}]\n" if cores else ""
+
+
+def _with_files(family: Family, find_model: FindModel) -> Family:
+    """With paths of files in place of digests, and without what measuring does not need."""
+    variants = tuple(
+        msgspec.structs.replace(each, onnx=str(find_model(each.onnx or "").absolute()), banned=(), pinned=())
+        for each in family.variants
+    )
+    split = str(find_model(family.eval).absolute()) if family.eval is not None else None
+    return msgspec.structs.replace(family, variants=variants, eval=split, labels=None, input=None)
+
+
+def _arguments(options: MeasureOptions) -> list[str]:
+    given = [f"--device={options.devices}", f"--max-batch={options.max_batch}", f"--max-slots={options.max_slots}"]
+    given += [f"--budget={options.budget_s}s"] if options.budget_s is not None else []
+    given += [f"--as-type={options.as_type}"] if options.as_type is not None else []
+    given += ["--accept-noise"] if options.accepts_noise else []
+    return [*given, "--force"] if options.force else given
+
+
+def _environment() -> dict[str, str]:
+    """Without options of this agent; with the paths that this program was found at."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PROTEUS_")}
+    return kept | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+
+
+async def _read(stream: asyncio.StreamReader | None) -> bytes:
+    assert stream is not None  # noqa: S101 - it is a pipe
+    content = bytearray()
+    while piece := await stream.read(2**16):
+        content += piece
+        if len(content) > MAX_OUTPUT_BYTES:
+            raise EngineError("The profiles are larger than allowed.")
+    return bytes(content)
+
+
+async def _tell(stream: asyncio.StreamReader | None, say: Say) -> str:
+    """Tell each line; returns the last error."""
+    assert stream is not None  # noqa: S101 - it is a pipe
+    last = ""
+    try:
+        while line := (await stream.readline()).decode(errors="replace"):
+            if line.startswith("error: "):
+                last = line.removeprefix("error: ").strip()
+            elif line.strip():
+                say(line.rstrip())
+    except ValueError as error:  # a line above the limit of the stream
+        raise EngineError(f"`proteus profile` says something that is no line: {error}") from error
+    return last

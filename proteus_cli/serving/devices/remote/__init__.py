@@ -1,0 +1,24 @@
+"""Devices of other machines: `executor` is the server's side, and the agent there (`serving/agent`) the other.
+
+Theory of operation
+===================
+
+A server has one `link.AgentLink` for each host of its cluster, which keeps a `channel.FrameChannel` to the agent there:
+a connection over TLS that carries `frames`, each a message (`messages`) and the tensors behind it. While it is
+connected it has a `link.AgentSession`; executors belong to one session, and are lost with it, all at once.
+
+**Copies.** A batch of at most 64 KiB is copied into one frame, and a larger one not at all: TLS encrypts the clients'
+own memory. The agent receives it where it stays, and copies it once, into the memory that it shares with the device's
+process. Outputs come back the same way; large ones are used where they were received.
+
+**Loss.** The agent sends something every `link.BEAT_S`. A host is dead when the server has looked `link.MAX_SILENT`
+times, an interval apart, and nothing came in between. A server whose event loop is held up looks late and once, so it
+does not lose its hosts. The link then connects again, with pauses that double; a device is opened again by its breaker
+(`serving/fleet`), as those of this machine are.
+
+**Epochs.** Each connection of a server has a higher epoch. The agent serves one server at a time, and a newer
+connection of the same server replaces the older one, with all devices that it had open. Answers go to the connection
+that asked, so late ones reach nobody.
+
+**Times.** No message carries a time of a clock that the other end would have to share.
+"""

@@ -1,0 +1,29 @@
+"""A device that cannot be opened now, as its host is not connected, or has it no more: lost from the start."""
+
+from pathlib import Path
+
+from proteus_cli.backends.base import Signature
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.errors import HostLost
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, ExecutorBase
+
+
+class AbsentExecutor(ExecutorBase):
+    """An `Executor` that is lost, without a call of any ``on_lost``."""
+
+    def __init__(self, device: str, why: str) -> None:
+        super().__init__(device, lambda _: None)
+        self._why = why
+        self._loss = HostLost(why)
+
+    async def load(self, key: VariantKey, model: Path, warm_up_rows: int) -> Signature:  # noqa: ARG002
+        raise HostLost(self._why)
+
+    def unload(self, key: VariantKey) -> None: ...
+
+    def submit(self, batch: Batch, done: BatchCallback) -> None:  # noqa: ARG002
+        raise HostLost(self._why)
+
+    def close(self) -> None: ...
+
+    def abandon(self) -> None: ...

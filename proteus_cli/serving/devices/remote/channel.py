@@ -1,0 +1,113 @@
+"""One end of a connection that carries frames, over TCP and where there is a key over TLS."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+import msgspec
+
+from proteus_cli.domain.arrays import Buffer
+from proteus_cli.serving.devices.process.messages import ENCODER
+from proteus_cli.serving.devices.remote.frames import MAX_TENSOR_BYTES, Frame, FrameReader, UnreadableFrame, pieces_of
+
+MAX_UNSENT_BYTES = 2 * MAX_TENSOR_BYTES
+"""An end that has so much to send is not read any more."""
+
+log = logging.getLogger("proteus.cluster")
+
+Received = TypeVar("Received")
+Received_contra = TypeVar("Received_contra", contravariant=True)
+
+
+class ChannelOwner(Protocol[Received_contra]):
+    def received(self, message: Received_contra, behind: memoryview) -> None:
+        """A frame came."""
+        ...
+
+    def ended(self, reason: str) -> None:
+        """The connection has ended; called once, unless this end closed it."""
+        ...
+
+
+class FrameChannel(asyncio.BufferedProtocol, Generic[Received]):
+    """Sends frames, and hands those that come to its ``owner``. ``bytes_received`` grows with whatever comes.
+
+    ``peer`` is the address of the other end. A frame that is malformed or too large ends the connection.
+    """
+
+    def __init__(self, decoder: "msgspec.msgpack.Decoder[Any]", reader: FrameReader) -> None:
+        self.owner: ChannelOwner[Received] | None = None
+        self.bytes_received = 0
+        self.peer = ""
+        self._decoder, self._reader = decoder, reader
+        self._transport: asyncio.Transport | None = None
+
+    def decode_with(
+        self, decoder: "msgspec.msgpack.Decoder[Any]", max_message_bytes: int, max_behind_bytes: int
+    ) -> None:
+        """Take other messages from now on, of up to this size."""
+        self._decoder = decoder
+        self._reader.allow(max_message_bytes, max_behind_bytes)
+
+    def send(self, message: msgspec.Struct, behind: Sequence[Buffer] = ()) -> None:
+        """Send a frame without waiting; nothing once closed. What is ``behind`` must not change any more.
+
+        The owner is never called meanwhile. Raises `UnreadableFrame` where the frame is larger than allowed.
+        """
+        pieces = pieces_of(ENCODER.encode(message), behind)
+        if self._transport is None:
+            return
+        if self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            asyncio.get_running_loop().call_soon(self._end, "the other end takes no more")
+        elif len(pieces) == 1:
+            self._transport.write(pieces[0])
+        else:
+            self._transport.writelines(pieces)
+
+    def close(self, *, flush: bool = False) -> None:
+        """End the connection; ``flush``: send what was to be sent before. The owner hears nothing more."""
+        self.owner, transport, self._transport = None, self._transport, None
+        if transport is not None:
+            transport.close() if flush else transport.abort()
+
+    # --- asyncio.BufferedProtocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        host, port, *_ = transport.get_extra_info("peername")
+        self.peer = f"{host}:{port}"
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        return self._reader.buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.bytes_received += nbytes
+        try:
+            frame = self._reader.feed(nbytes)
+            while frame is not None and self._transport is not None:
+                self._hand_over(frame)
+                frame = self._reader.next()
+        except UnreadableFrame as error:
+            self._end(str(error))
+
+    def eof_received(self) -> None:
+        self._end("the other end has closed the connection")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(str(exc) if exc is not None else "the connection has ended")
+
+    def _hand_over(self, frame: Frame) -> None:
+        message, behind = frame
+        try:
+            decoded = self._decoder.decode(message)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UnreadableFrame(f"a message can't be read: {error}") from error
+        if self.owner is not None:
+            self.owner.received(decoded, behind)
+
+    def _end(self, reason: str) -> None:
+        owner = self.owner
+        self.close()
+        if owner is not None:
+            owner.ended(reason)

@@ -1,0 +1,117 @@
+"""The server's side of a device of another machine."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proteus_cli.errors import DeviceLost, EngineError
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, OnLost
+from proteus_cli.serving.devices.process import messages as device_messages
+from proteus_cli.serving.devices.process.commanding import CommandingExecutor, SentCommand
+from proteus_cli.serving.devices.remote.frames import UnreadableFrame
+from proteus_cli.serving.devices.remote.messages import (
+    AbandonDevice,
+    BatchRan,
+    FromDevice,
+    OpenDevice,
+    RunBatch,
+    ToDevice,
+)
+
+if TYPE_CHECKING:
+    from proteus_cli.serving.devices.process.layout import BatchLayout
+    from proteus_cli.serving.devices.remote.link import AgentSession
+
+
+class RemoteExecutor(CommandingExecutor):
+    """An `Executor` whose device is opened by an agent, over the session of its host.
+
+    The device is lost when the session ends, or when the agent says so. `close` does not wait: batches that were
+    submitted end as their answers come.
+    """
+
+    def __init__(self, device: str, opening: int, session: "AgentSession", on_lost: OnLost) -> None:
+        """``opening`` is the number of this executor in its session; `open` sends the first command."""
+        super().__init__(device, on_lost)
+        self._opening, self._session = opening, session
+        self._sent: dict[int, BatchLayout] = {}
+
+    def open(self, device: str, slots: int) -> None:
+        """Have the agent open the device of an id that it has."""
+        self._session.send(OpenDevice(self._opening, device, slots))
+
+    def submit(self, batch: Batch, done: BatchCallback) -> None:
+        """Besides, raises `EngineError` where the batch is too large for a frame."""
+        self._require_open()
+        layout = self._layouts[batch.key]
+        number = self._register(done)
+        command = RunBatch(self._opening, number, batch.key, [rows for rows, _ in batch.parts])
+        try:
+            self._session.send(command, layout.pieces(batch))
+        except UnreadableFrame as error:
+            del self._pending[number]
+            raise EngineError(f"A batch can't be sent to {self._device_id}: {error}") from error
+        self._sent[number] = layout
+
+    def close(self) -> None:
+        if self._is_closed or self.is_lost:
+            return
+        self._is_closed = True
+        self._send(device_messages.CloseCommand())
+        self._fail_loads(DeviceLost(f"{self._device_id} was closed"))
+        if not self._pending:
+            self._session.forget(self._opening)
+
+    def abandon(self) -> None:
+        if not self.is_lost:
+            self._session.send(AbandonDevice(self._opening))
+        self._forget_pending()
+        self._sent.clear()
+        self._session.forget(self._opening)
+
+    # --- events
+
+    def told(self, message: BatchRan | FromDevice, behind: memoryview) -> None:
+        if isinstance(message, BatchRan):
+            self._ran(message, behind)
+        elif isinstance(message.event, device_messages.FailedEvent):
+            number, error = message.event.number, message.event.error.error()
+            if not self._failed(number, error) and self._sent.pop(number, None) is not None:
+                self._ended(number, error)
+        else:
+            self._told(message.event)
+
+    def _ran(self, event: BatchRan, outputs: memoryview) -> None:
+        layout = self._sent.pop(event.number, None)
+        if layout is None:
+            return
+        try:
+            arrays = layout.outputs_in(event.shapes, outputs)
+        except (TypeError, ValueError) as error:
+            self._session.send(AbandonDevice(self._opening))
+            self._lose(DeviceLost(f"{self._device_id} is lost: the outputs of a batch are not whole ({error})"))
+            return
+        failures = {part: error.error() for part, error in event.failures.items()}
+        elapsed_s = event.elapsed_s + self._session.round_trip_s
+        self._ended(event.number, BatchResult(arrays, event.compute_s, failures, elapsed_s))
+
+    def lost(self, loss: DeviceLost) -> None:
+        """The session has ended."""
+        self._lose(loss)
+
+    def _ended(self, number: int, result: BatchResult | Exception) -> None:
+        self._complete(number, result)
+        if self._is_closed and not self._pending:
+            self._session.forget(self._opening)
+
+    def _lose(self, loss: DeviceLost) -> None:
+        self._session.forget(self._opening)
+        self._sent.clear()
+        super()._lose(loss)
+
+    async def _name_of(self, model: Path) -> str:
+        """The digest of a model, once the agent has it. Raises `EngineError`."""
+        return await self._until_loaded(self._session.sent_model(model))
+
+    def _send(self, command: SentCommand) -> None:
+        if not self.is_lost:
+            self._session.send(ToDevice(self._opening, command))

@@ -1,0 +1,112 @@
+"""Frames: a message and the bytes behind it, as they travel between a server and an agent.
+
+A frame is a prefix of 8 bytes (the length of the message, the length of the bytes behind it; big-endian, 32 bits each),
+the message in MessagePack, and the bytes: tensors in the order of `BatchLayout`, or a piece of a file.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from proteus_cli.domain.arrays import Buffer
+
+MAX_MESSAGE_BYTES = 2**20
+MAX_TENSOR_BYTES = 2**30
+"""Of all tensors of a batch, on their way to a device or back."""
+
+_PREFIX = struct.Struct("!II")
+_RECEIVE_BYTES = 2**18  # what TLS decrypts at a time at most; shorter frames cost less than a read each
+_JOINED_BYTES = 2**16  # shorter frames are sent and received in one piece
+_RECORD_BYTES = 2**14  # of TLS: pieces that do not fill one are joined, as each would take a record
+
+Frame: TypeAlias = tuple[memoryview, memoryview]
+"""The message and the bytes behind it, both in memory of their own."""
+
+
+class UnreadableFrame(Exception):
+    """What came is no frame, or one that is larger than allowed."""
+
+
+def pieces_of(message: bytes, behind: Sequence[Buffer] = ()) -> list[Buffer]:
+    """A frame, to be sent in these pieces: copied into one where it is small, or has many small parts; else no copies.
+
+    Raises `UnreadableFrame` where it is larger than what the other end takes.
+    """
+    size = sum(memoryview(each).nbytes for each in behind)
+    if len(message) > MAX_MESSAGE_BYTES or size > MAX_TENSOR_BYTES:
+        raise UnreadableFrame(f"a frame of {len(message):,} and {size:,} bytes is larger than allowed")
+    head = _PREFIX.pack(len(message), size) + message
+    if size <= max(_JOINED_BYTES, len(behind) * _RECORD_BYTES):
+        return [b"".join((head, *behind))]
+    return [head, *behind]
+
+
+class FrameReader:
+    """Finds frames in a stream of bytes, which are written into its `buffer`.
+
+    Small frames are copied out of that. The bytes behind a large message are received where they stay.
+    """
+
+    def __init__(self, max_message_bytes: int = MAX_MESSAGE_BYTES, max_behind_bytes: int = MAX_TENSOR_BYTES) -> None:
+        self._max_message_bytes, self._max_behind_bytes = max_message_bytes, max_behind_bytes
+        self._received = memoryview(bytearray(_RECEIVE_BYTES))
+        self._start = self._end = 0  # of what was received and not read
+        self._large: tuple[memoryview, memoryview] | None = None  # a message, and what is behind it, not whole yet
+        self._filled = 0
+
+    def allow(self, max_message_bytes: int, max_behind_bytes: int) -> None:
+        """Take frames of up to this size from now on."""
+        self._max_message_bytes, self._max_behind_bytes = max_message_bytes, max_behind_bytes
+
+    def buffer(self) -> memoryview:
+        """Where the next bytes are to be written; never empty."""
+        if self._large is not None:
+            return self._large[1][self._filled :]
+        return self._received[self._end :]
+
+    def feed(self, size: int) -> Frame | None:
+        """So many bytes were written to the `buffer`; returns the first frame, as `next` does."""
+        if self._large is None:
+            self._end += size
+            return self.next()
+        self._filled += size
+        if self._filled < len(self._large[1]):
+            return None
+        frame, self._large = self._large, None
+        self._start = self._end = 0
+        return frame
+
+    def next(self) -> Frame | None:
+        """The next frame, or None where it is not whole. Raises `UnreadableFrame`."""
+        if self._start == self._end:  # as after most frames
+            self._start = self._end = 0
+            return None
+        received = self._received[self._start : self._end]
+        needed, message_bytes, behind_bytes = _PREFIX.size, 0, 0
+        if len(received) >= needed:
+            message_bytes, behind_bytes = _PREFIX.unpack_from(received)
+            if message_bytes > self._max_message_bytes or behind_bytes > self._max_behind_bytes:
+                raise UnreadableFrame(f"a frame of {message_bytes:,} and {behind_bytes:,} bytes is larger than allowed")
+            needed += message_bytes + (behind_bytes if behind_bytes <= _JOINED_BYTES else 0)
+        if len(received) < needed:
+            self._make_room(needed)
+            return None
+        first = _PREFIX.size + message_bytes
+        message, behind = memoryview(bytes(received[_PREFIX.size : first])), memoryview(bytearray(behind_bytes))
+        here = min(len(received) - first, behind_bytes)
+        behind[:here] = received[first : first + here]
+        self._start += first + here
+        if here == behind_bytes:
+            return message, behind
+        self._large, self._filled = (message, behind), here
+        return None
+
+    def _make_room(self, size: int) -> None:
+        """Have room for a frame that begins at `_start` and takes so many bytes, at least."""
+        left = self._received[self._start : self._end]
+        if (self._start and (not left or self._start + size > len(self._received))) or size > len(self._received):
+            moved = bytes(left)
+            if size > len(self._received):
+                self._received = memoryview(bytearray(size))
+            self._received[: len(moved)] = moved
+            self._start, self._end = 0, len(moved)

@@ -1,0 +1,318 @@
+"""The server's side of the channel to one agent: connected, watched, and connected again."""
+
+import asyncio
+import logging
+import ssl
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import msgspec
+
+from proteus_cli import __version__
+from proteus_cli.domain.arrays import Buffer
+from proteus_cli.domain.device import Device
+from proteus_cli.errors import DeviceUnavailable, HostLost, ProteusError
+from proteus_cli.serving.devices.executor import Executor, OnLost, settle
+from proteus_cli.serving.devices.remote.absent import AbsentExecutor
+from proteus_cli.serving.devices.remote.channel import FrameChannel
+from proteus_cli.serving.devices.remote.executor import RemoteExecutor
+from proteus_cli.serving.devices.remote.frames import FrameReader
+from proteus_cli.serving.devices.remote.messages import (
+    FROM_AGENT,
+    PROTOCOL,
+    BatchRan,
+    Beat,
+    FromAgent,
+    FromDevice,
+    Hello,
+    Inquiry,
+    Inventory,
+    Measure,
+    Measured,
+    Measuring,
+    ModelState,
+    Ping,
+    Pong,
+    Refused,
+    Welcome,
+)
+from proteus_cli.serving.devices.remote.uploads import Uploads
+from proteus_cli.serving.logs import fields
+
+BEAT_S = 0.1
+"""An agent sends something at least so often."""
+
+MAX_SILENT = 5
+"""A host is dead after so many looks, `BEAT_S` apart, without anything from it in between.
+
+That is 500 ms, as long as a batch may hang at least: a machine whose cores are all busy pauses for less
+(`python -m benchmarks.cluster`). An agent that ends is noticed at once, as its connection ends.
+"""
+
+PING_S = 1.0
+"""Between two measurements of the round trip; the agent hears of the server so often, too."""
+
+CONNECT_S = 2.0
+"""For a connection, TLS and the agent's answer, each."""
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+"""Before a lost host is tried again; each pause is twice the one before."""
+
+_ROUND_TRIPS = 10
+
+log = logging.getLogger("proteus.cluster")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentAddress:
+    """Where an agent listens, and the name of its host in ids of devices. Without ``tls`` only on this machine."""
+
+    name: str
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.host}:{self.port})"
+
+
+class AgentSession:
+    """One connection with an agent, from its answer to `Hello` on. It ends once; then all its executors are lost."""
+
+    def __init__(self, address: AgentAddress, channel: FrameChannel[FromAgent], inventory: Inventory) -> None:
+        self.inventory = inventory
+        self.has_ended = asyncio.Event()
+        self.loss: HostLost | None = None
+        self._address, self._channel = address, channel
+        self._openings = count()
+        self._executors: dict[int, RemoteExecutor] = {}
+        self._uploads = Uploads(self.send)
+        self._round_trips_s: deque[float] = deque(maxlen=_ROUND_TRIPS)
+        self._say: Callable[[str], object] = lambda _: None
+        self._measured: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        channel.owner = self
+
+    @property
+    def bytes_received(self) -> int:
+        """Grows with whatever comes from the agent."""
+        return self._channel.bytes_received
+
+    @property
+    def round_trip_s(self) -> float:
+        """The shortest of the last round trips: a long one tells of an event loop that was late."""
+        return min(self._round_trips_s, default=0.0)
+
+    def open_device(self, device: str, slots: int, on_lost: OnLost) -> RemoteExecutor:
+        """Open a device by the id that it has at the agent."""
+        opening = next(self._openings)
+        executor = RemoteExecutor(f"{self._address.name}/{device}", opening, self, on_lost)
+        self._executors[opening] = executor
+        executor.open(device, slots)
+        return executor
+
+    def send(self, message: msgspec.Struct, behind: Sequence[Buffer] = ()) -> None:
+        """Raises `UnreadableFrame` where it is too large."""
+        self._channel.send(message, behind)
+
+    def send_ahead(self, models: Iterable[Path]) -> None:
+        """Send models that may be loaded later."""
+        self._uploads.send_ahead(models)
+
+    def sent_model(self, model: Path) -> "asyncio.Future[str]":
+        """The digest of a model, once the agent has it; `EngineError` where it can't be sent."""
+        return self._uploads.send(model)
+
+    async def measure(self, command: Measure, say: Callable[[str], object]) -> bytes:
+        """The profiles, as JSON, of devices that are not open; ``say`` is told how far it is. One at a time.
+
+        Raises what the agent raises, `HostLost`.
+        """
+        self._measured, self._say = asyncio.get_running_loop().create_future(), say
+        self.send(command)
+        return await self._measured
+
+    def forget(self, opening: int) -> None:
+        """Nothing is to be told to the executor of this number any more."""
+        self._executors.pop(opening, None)
+
+    async def watch(self, max_silent: int = MAX_SILENT) -> None:
+        """Look for signs of life, and measure round trips, until the session ends."""
+        seen, silent, looks = self.bytes_received, 0, 0
+        while not self.has_ended.is_set():
+            if looks % round(PING_S / BEAT_S) == 0:
+                self.send(Ping(time.monotonic()))
+            looks += 1
+            await asyncio.sleep(BEAT_S)
+            silent = 0 if self.bytes_received != seen else silent + 1
+            seen = self.bytes_received
+            if silent >= max_silent:
+                self.ended(f"nothing came from it for {max_silent * BEAT_S * 1e3:.0f} ms")
+
+    # --- the channel's owner
+
+    def received(self, message: FromAgent, behind: memoryview) -> None:
+        match message:
+            case BatchRan() | FromDevice():
+                if message.opening in self._executors:
+                    self._executors[message.opening].told(message, behind)
+            case Beat():
+                pass
+            case Pong(sent_s=sent_s):
+                self._round_trips_s.append(time.monotonic() - sent_s)
+            case ModelState():
+                self._uploads.state(message)
+            case Measuring(line=line):
+                self._say(line)
+            case Measured(error=error):
+                settle(self._measured, bytes(behind) if error is None else error.error())
+            case Refused(error=refusal):
+                self.ended(refusal.message)
+            case Welcome():
+                self.ended("it says what it has said before")
+
+    def ended(self, reason: str) -> None:
+        if self.has_ended.is_set():
+            return
+        self.has_ended.set()
+        self._channel.close()
+        self._uploads.close()
+        lost, self._executors = self._executors, {}
+        self.loss = HostLost(f"host {self._address} is lost: {reason}")
+        log.error("%s", self.loss, extra=fields(host=self._address.name, devices=len(lost), reason=reason))
+        settle(self._measured, self.loss)
+        for executor in lost.values():
+            executor.lost(self.loss)
+
+    def close(self) -> None:
+        """End the session from this side; what was sent before arrives."""
+        self.has_ended.set()
+        self._channel.close(flush=True)
+        self._uploads.close()
+
+
+class _Greeting:
+    """Owns a channel until the agent has answered `Hello`."""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[Inventory] = asyncio.get_running_loop().create_future()
+
+    def received(self, message: FromAgent, _behind: memoryview) -> None:
+        if isinstance(message, Welcome):
+            settle(self.answer, message.inventory)
+        elif isinstance(message, Refused):
+            settle(self.answer, DeviceUnavailable(message.error.message, hint=message.error.hint))
+
+    def ended(self, reason: str) -> None:
+        settle(self.answer, ConnectionError(reason))
+
+
+async def connect(address: AgentAddress, server: str, epoch: int) -> AgentSession:
+    """A session with an agent; ``server`` and ``epoch`` as in `Hello`. Raises as `_greeted` does."""
+    channel, inventory = await _greeted(address, Hello(PROTOCOL, __version__, server, epoch))
+    return AgentSession(address, channel, inventory)
+
+
+async def ask(address: AgentAddress) -> Inventory:
+    """What an agent has, whether it serves or not. Raises as `_greeted` does."""
+    channel, inventory = await _greeted(address, Inquiry(PROTOCOL, __version__))
+    channel.close()
+    return inventory
+
+
+async def _greeted(address: AgentAddress, hello: Hello | Inquiry) -> tuple[FrameChannel[FromAgent], Inventory]:
+    """A channel to an agent that has answered.
+
+    Raises `DeviceUnavailable` where the agent refuses, `OSError` where it is not there.
+    """
+    channel: FrameChannel[FromAgent] = FrameChannel(FROM_AGENT, FrameReader())
+    channel.owner = greeting = _Greeting()
+    is_welcome = False
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            loop = asyncio.get_running_loop()
+            await loop.create_connection(lambda: channel, address.host, address.port, ssl=address.tls)
+        channel.send(hello)
+        async with asyncio.timeout(CONNECT_S):
+            inventory = await greeting.answer
+        is_welcome = True
+    except ssl.SSLCertVerificationError as error:
+        raise DeviceUnavailable(
+            f"The agent of host {address} has another key than this server.",
+            hint="copy one file of `proteus cluster key` to both machines",
+        ) from error
+    finally:
+        if not is_welcome:
+            channel.close()
+    return channel, inventory
+
+
+class AgentLink:
+    """Keeps a session with one agent: connects, and when the session ends connects again, until `run` is cancelled.
+
+    Each session begins to send the ``models`` that the agent does not have.
+    """
+
+    def __init__(self, address: AgentAddress, models: Collection[Path] = ()) -> None:
+        self.address, self._models = address, models
+        self.session: AgentSession | None = None
+        self._server, self._epochs = uuid.uuid4().hex, count(1)
+        self._why: ProteusError = HostLost(f"host {address} is not connected yet")
+        self._tried = asyncio.Event()
+
+    async def tried(self) -> Inventory | None:
+        """Wait for the end of the first try; what the agent has, or None where it can't be reached.
+
+        Raises `DeviceUnavailable` where the agent refuses this server.
+        """
+        await self._tried.wait()
+        if isinstance(self._why, DeviceUnavailable):
+            raise self._why
+        return self.session.inventory if self.session is not None else None
+
+    async def run(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                self.session = await connect(self.address, self._server, next(self._epochs))
+            except (OSError, DeviceUnavailable) as error:
+                self._failed(error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                continue
+            log.info("connected to host %s", self.address, extra=fields(host=self.address.name))
+            pause_s = FIRST_PAUSE_S
+            self._tried.set()
+            self.session.send_ahead(self._models)
+            try:
+                await self.session.watch()
+                self._why = self.session.loss or self._why
+            finally:
+                self.session.close()
+                self.session = None
+
+    def open_device(self, device: Device, slots: int, on_lost: OnLost) -> Executor:
+        """Open a device of the host; ``device`` is the one that was measured. It is lost where it is not there now."""
+        name = device.id.removeprefix(f"{self.address.name}/")
+        if self.session is None:
+            return AbsentExecutor(device.id, self._why.message)
+        found = next((each for each in self.session.inventory.devices if each.id == name), None)
+        if found is None or not found.is_like(device):
+            what = "is not there any more" if found is None else f"is another one now: {found.name}"
+            return AbsentExecutor(device.id, f"{device.id} {what}")
+        return self.session.open_device(name, slots, on_lost)
+
+    def _failed(self, error: OSError | DeviceUnavailable) -> None:
+        why: ProteusError
+        if isinstance(error, DeviceUnavailable):
+            why = error
+        else:
+            why = HostLost(f"host {self.address} can't be reached: {str(error) or 'no answer'}")
+        if why.message != self._why.message:
+            log.warning("%s", why.message, extra=fields(host=self.address.name))
+        self._why = why
+        self._tried.set()

@@ -1,0 +1,209 @@
+"""What a server and an agent send each other, each in a frame; tensors and pieces of files lie behind the message.
+
+Commands for a device, and its events, are those of a device in a process (`devices/process/messages.py`), in an
+envelope: the agent may have the device opened anew at any time, and ``opening`` says for which opening they are.
+A `LoadCommand` names its model by digest.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from proteus_cli.domain.catalog import Family, VariantKey
+from proteus_cli.domain.device import Device
+from proteus_cli.serving.devices.process.commanding import SentCommand
+from proteus_cli.serving.devices.process.messages import (
+    FailedEvent,
+    LoadedEvent,
+    LostEvent,
+    OpenedEvent,
+    SentError,
+    decoded,
+)
+
+PROTOCOL = 1
+"""Both ends must have the same version of all messages but `Hello`, `Inquiry` and `Refused`, which never change."""
+
+MAX_FIRST_BYTES = 4096
+"""Of the first message of a connection, which has nothing behind it."""
+
+PIECE_BYTES = 2**18
+"""Of a file, at most: a batch behind a piece waits for 2 ms on 1 Gbit/s."""
+
+
+class Inventory(msgspec.Struct, frozen=True):
+    """What an agent has: its devices, by the ids that they have there, and its versions by name.
+
+    ``free_bytes`` is the free memory of the machine; 0 where it is unknown. ``server`` is the address of the server
+    that it serves now; empty without one.
+    """
+
+    devices: tuple[Device, ...]
+    versions: Mapping[str, str]
+    free_bytes: int
+    server: str = ""
+
+
+# --- to an agent
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The first message. ``server`` is drawn once by each server, ``epoch`` counts its connections to this agent."""
+
+    protocol: int
+    version: str
+    server: str
+    epoch: int
+
+
+class Inquiry(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A first message that only asks for the inventory, also while the agent serves. The agent then disconnects."""
+
+    protocol: int
+    version: str
+
+
+class OpenDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Open a device of the inventory, for up to ``slots`` batches at once; also one that was lost or is open."""
+
+    opening: int
+    device: str
+    slots: int
+
+
+class ToDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    opening: int
+    command: SentCommand
+
+
+class AbandonDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Give an opening up at once, with what runs there."""
+
+    opening: int
+
+
+class RunBatch(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Run a batch; its inputs are behind this, ``rows`` are of each part. Answered by `BatchRan` or `FailedEvent`."""
+
+    opening: int
+    number: int
+    key: VariantKey
+    rows: Sequence[int]
+
+
+class OfferModel(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Say how much there is of the model of a digest; ``parts`` are the names and sizes of its files."""
+
+    digest: str
+    parts: Sequence[tuple[str, int]]
+
+
+class ModelPiece(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The bytes behind this are those of a part, from ``offset``. The answer is `ModelState`."""
+
+    digest: str
+    part: int
+    offset: int
+
+
+class MeasureOptions(msgspec.Struct, frozen=True):
+    """The options of `proteus profile` that an agent measures with; ``devices`` as in its `--device`."""
+
+    devices: str
+    budget_s: float | None
+    max_batch: int
+    max_slots: int
+    accepts_noise: bool
+    as_type: str | None
+    force: bool
+
+
+class Measure(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Measure families on devices that are not open; answered by `Measured`.
+
+    ``onnx`` of each variant, and ``eval`` of a family, are digests of files that the agent has.
+    """
+
+    families: tuple[Family, ...]
+    options: MeasureOptions
+
+
+class Ping(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The answer is `Pong`."""
+
+    sent_s: float
+
+
+# --- from an agent
+
+
+class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The answer to `Hello` and `Inquiry`."""
+
+    inventory: Inventory
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The agent closes the connection."""
+
+    error: SentError
+
+
+class FromDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    opening: int
+    event: OpenedEvent | LoadedEvent | FailedEvent | LostEvent
+
+
+class BatchRan(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A batch has run; its outputs, of these ``shapes``, are behind this.
+
+    ``elapsed_s`` is the time from when the agent had the batch to when it had the outputs, by the agent's clock.
+    """
+
+    opening: int
+    number: int
+    compute_s: float
+    elapsed_s: float
+    shapes: Sequence[tuple[int, ...]]
+    failures: Mapping[int, SentError]
+
+
+class ModelState(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """How many bytes there are of each part of a model; ``is_whole`` once all are there and have the digest.
+
+    ``error``: the model cannot be kept.
+    """
+
+    digest: str
+    sizes: Sequence[int]
+    is_whole: bool
+    error: SentError | None = None
+
+
+class Measuring(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A line about a measurement that goes on, for people."""
+
+    line: str
+
+
+class Measured(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The profiles, as JSON, are behind this, unless there is an ``error``."""
+
+    error: SentError | None = None
+
+
+class Beat(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Sent at a fixed interval: the agent is alive."""
+
+
+class Pong(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    sent_s: float
+
+
+ToAgent = Hello | Inquiry | OpenDevice | ToDevice | AbandonDevice | RunBatch | OfferModel | ModelPiece | Measure | Ping
+FromAgent = Welcome | Refused | FromDevice | BatchRan | ModelState | Measuring | Measured | Beat | Pong
+
+
+FIRST_TO_AGENT: "msgspec.msgpack.Decoder[Hello | Inquiry]" = msgspec.msgpack.Decoder(Hello | Inquiry)
+TO_AGENT: "msgspec.msgpack.Decoder[ToAgent]" = msgspec.msgpack.Decoder(ToAgent, dec_hook=decoded)
+FROM_AGENT: "msgspec.msgpack.Decoder[FromAgent]" = msgspec.msgpack.Decoder(FromAgent, dec_hook=decoded)

@@ -1,0 +1,118 @@
+"""The list of a cluster's hosts, its key, and options that make no sense together."""
+
+from pathlib import Path
+
+import pytest
+from command_line import proteus
+from tiny import add_plan, add_profiles, device, make_workspace
+
+from proteus_cli.cli.options.memory import memory_limits
+from proteus_cli.cli.workflows.cluster import agents_of
+from proteus_cli.cli.workflows.remote_measuring import devices_by_host
+from proteus_cli.domain.hosts import split_address
+from proteus_cli.errors import ArtefactError, DeviceUnavailable, UsageError
+from proteus_cli.store import read_hosts
+
+
+def listed(directory: Path, text: str) -> Path:
+    path = directory / "hosts.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("10.0.0.2:7000", ("10.0.0.2", 7000)), ("[::1]:80", ("::1", 80)), ("b:65535", ("b", 65535)), ("h:0", ("h", 0))],
+)  # fmt: skip
+def test_an_address_has_a_host_and_a_port(text: str, found: tuple[str, int]) -> None:
+    assert split_address(text) == found
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":80", "host", "host:", "host:x", "host:65536", "::1:80", "h:-1", "h:²", "h\n:8", "[]:8"]
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no address with a port"):
+        split_address(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "hosts"),
+        ("[hosts]", "1 to 1,000 hosts"),
+        ("[hosts.a]", "address"),
+        ('[hosts.a]\naddress = "x"', "no address with a port"),
+        ('[hosts.a]\naddress = "127.0.0.1:0"', "has no port"),
+        ('[hosts."a/b"]\naddress = "127.0.0.1:7"', "no name of a host"),
+        ('[hosts.a]\naddress = "127.0.0.1:7"\n[hosts.b]\naddress = "127.0.0.1:7"', "the same address"),
+        ('[hosts.a]\naddress = "127.0.0.1:7"\nport = 7', "port"),
+        ("key = 7\n[hosts]", "key"),
+    ],
+)
+def test_a_list_of_hosts_is_read_strictly(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(ArtefactError, match=r"no valid list of hosts") as refusal:
+        read_hosts(listed(tmp_path, text))
+    assert problem in refusal.value.message
+
+
+def test_other_machines_are_reached_with_a_key_only(tmp_path: Path) -> None:
+    path = listed(tmp_path, '[hosts.a]\naddress = "192.0.2.1:7000"')
+    with pytest.raises(UsageError, match="has no key, and host `a`"):
+        agents_of(path)
+    (agent,) = agents_of(listed(tmp_path, '[hosts.a]\naddress = "127.0.0.1:7000"'))
+    assert (agent.name, agent.host, agent.port, agent.tls) == ("a", "127.0.0.1", 7000, None)
+    assert proteus("cluster", "key", tmp_path / "cluster.pem").code == 0
+    (agent,) = agents_of(listed(tmp_path, 'key = "cluster.pem"\n[hosts.a]\naddress = "192.0.2.1:7000"'))
+    assert agent.tls is not None
+
+
+def test_a_key_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.pem"
+    assert proteus("cluster", "key", path).code == 0
+    before = path.read_bytes()
+    assert "is there already" in proteus("cluster", "key", path).refused()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0"])
+def test_an_agent_listens_to_other_machines_with_a_key_only(tmp_path: Path, address: str) -> None:
+    said = proteus("agent", "--listen", address, "--state", tmp_path / "state", "-w", tmp_path)
+    assert "without a key anyone there could run models here" in said.refused()
+    assert "no address with a port" in proteus("agent", "--listen", "7000", "-w", tmp_path).refused()
+
+
+def test_a_plan_for_a_host_needs_the_cluster_that_has_it(tmp_path: Path) -> None:
+    made = make_workspace(tmp_path)
+    add_profiles(made, ["b/cpu0"])
+    add_plan(made, {"b/cpu0": "shapes-l"})
+    hosts = listed(tmp_path, '[hosts.a]\naddress = "127.0.0.1:7000"')
+    assert "`b/cpu0`, of a host `b`" in proteus("serve", "plan", "-w", tmp_path).refused(4)
+    assert "of a host `b`" in proteus("serve", "plan", "--cluster", hosts, "-w", tmp_path).refused(4)
+    assert "Emulated devices" in proteus("serve", "plan", "--emulate", "--cluster", hosts, "-w", tmp_path).refused()
+
+
+def test_devices_are_measured_host_by_host() -> None:
+    hosts = {"a": None, "b": None}
+    assert devices_by_host("all", hosts) == {"a": "all", "b": "all"}
+    assert devices_by_host("b/cpu1, a/cpu0,b/cpu0", hosts) == {"b": "cpu1,cpu0", "a": "cpu0"}
+    with pytest.raises(UsageError, match="is a device of this machine"):
+        devices_by_host("cpu0", hosts)
+    with pytest.raises(DeviceUnavailable, match="No host `c`"):
+        devices_by_host("c/cpu0", hosts)
+
+
+def test_profiles_of_hosts_are_found_beside_those_of_this_machine(tmp_path: Path) -> None:
+    made = make_workspace(tmp_path)
+    add_profiles(made, ["cpu0", "b/cpu1", "b/cpu0"])
+    assert list(made.place.profiles()) == ["cpu0", "b/cpu0", "b/cpu1"]
+    planned = proteus("plan", "--demand", "10qps", "-w", tmp_path, "--json").document()
+    assert {each for ids in planned["fleet"].values() for each in ids} == {"cpu0", "b/cpu0", "b/cpu1"}
+    assert "profiles/b/cpu0.json" in planned["inputs"]
+
+
+def test_free_memory_here_says_nothing_of_other_machines(tmp_path: Path) -> None:
+    made = make_workspace(tmp_path)
+    here, there = device(made, "cpu9"), device(made, "b/cpu9")
+    limits = memory_limits(None, {"cpu9": here, "b/cpu9": there}, free_bytes=2**20)
+    assert limits == {"cpu9": 2**19, "b/cpu9": there.memory_bytes // 2}

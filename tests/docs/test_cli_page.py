@@ -1,0 +1,23 @@
+"""docs/cli.md has the help of every command as it is, with its examples."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from proteus_cli.cli.examples import EXAMPLES
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_page_is_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, DOCS / "generate_cli.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_page_has_the_examples_of_each_command() -> None:
+    sections = dict(part.split("`\n", 1) for part in (DOCS / "cli.md").read_text().split("\n## `")[1:])
+    assert set(sections) == set(EXAMPLES)
+    for path, examples in EXAMPLES.items():
+        assert all(f"  {line}\n      {meaning}\n" in sections[path] for line, meaning in examples)

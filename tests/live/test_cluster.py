@@ -1,0 +1,245 @@
+"""A server with the devices of two agents, each in a process of its own, and everything that can happen to those."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from command_line import proteus
+from injecting import descendants, is_gone, until, until_said
+from live_agents import LiveAgent, add_remote_profiles, agents, write_hosts
+from live_server import LiveServer, Reply, serving
+from steady import Steady, asking, row
+from tiny import SHAPES, Tiny, add_plan, make_workspace
+
+from proteus_cli.domain.profile import Profile
+from proteus_cli.serving.transport.cluster_key import write_key
+from proteus_cli.store import read_json
+
+pytestmark = [pytest.mark.live, pytest.mark.alone]
+
+RATE_QPS = 40.0
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Tiny:
+    """The most accurate variant on both hosts."""
+    made = make_workspace(tmp_path / "ws", [SHAPES])
+    add_remote_profiles(made, "ab")
+    add_plan(made, {"a/cpu0": "shapes-l", "b/cpu0": "shapes-l"})
+    return made
+
+
+@contextmanager
+def serving_cluster(made: Tiny) -> Iterator[LiveServer]:
+    with serving(made.root, Path("plan"), "--cluster", str(made.root / "hosts.toml")) as live:
+        yield live
+
+
+def one_row(_: int) -> bytes:
+    return row()
+
+
+def devices_of(steady: Steady, since_s: float) -> set[str]:
+    """The devices that have answered what was sent since then."""
+    return {ending.device for ending in steady.ended("shapes", since_s) if ending.device}
+
+
+def breaker_is(device: str, state: str) -> Callable[[Any], bool]:
+    return lambda status: status["devices"][device]["breaker"] == state
+
+
+def answered_by(live: LiveServer) -> str:
+    """The device that answers, once one does: a machine without time for its processes loses some for a while."""
+    replies = list[Reply]()
+
+    def is_answered() -> bool:
+        replies.append(live.infer("shapes", row()))
+        return replies[-1].status == 200
+
+    until(is_answered, "an answer")
+    return str(replies[-1].document()["parameters"]["device"])
+
+
+def stopped_well(live: LiveServer, running: dict[str, LiveAgent]) -> None:
+    """Nothing of the server is left at the agents."""
+    assert live.stop() == 0
+    assert "Traceback" not in live.log.read_text()
+    for agent in running.values():
+        until(lambda agent=agent: not descendants(agent.pid), "devices after the server")
+        assert agent.stop() == 0
+        assert "Traceback" not in agent.log
+
+
+def test_a_cluster_serves_with_the_devices_of_all_hosts_and_loses_none_of_its_requests(made: Tiny) -> None:
+    """One agent is killed under load, and comes back; each request ends once, as `asking` checks."""
+    key = made.root / "cluster.pem"
+    write_key(key)
+    with agents(made.root, "ab", key) as running, serving_cluster(made) as live:
+        with asking(live, {"shapes": RATE_QPS}, one_row) as steady:
+            time.sleep(1.0)
+            running["a"].kill()
+            live.until(breaker_is("a/cpu0", "open"))
+            lost_s = time.monotonic()
+            until(lambda: devices_of(steady, lost_s) == {"b/cpu0"}, "answers of the other host")
+            running["a"].start()
+            live.until(breaker_is("a/cpu0", "closed"))
+            back_s = time.monotonic()
+            until(lambda: devices_of(steady, back_s) == {"a/cpu0", "b/cpu0"}, "answers of both hosts")
+        assert "a/cpu0 died" not in live.log.read_text()
+        stopped_well(live, running)
+
+
+def test_a_stopped_agent_is_lost_and_is_back_when_it_goes_on(made: Tiny) -> None:
+    with agents(made.root, "ab") as running, serving_cluster(made) as live:
+        with asking(live, {"shapes": RATE_QPS}, one_row):
+            os.kill(running["b"].pid, signal.SIGSTOP)
+            live.until(breaker_is("b/cpu0", "open"))
+            until_said(live, "is lost: nothing came from it for 500 ms")
+            os.kill(running["b"].pid, signal.SIGCONT)
+            live.until(breaker_is("b/cpu0", "closed"))
+        stopped_well(live, running)
+
+
+def test_a_server_starts_without_a_host_that_is_not_there_yet(made: Tiny) -> None:
+    """It serves with a device of its own machine meanwhile."""
+    add_plan(made, {"cpu0": "shapes-l", "b/cpu0": "shapes-l"})
+    with agents(made.root, "ab") as running:
+        running["b"].kill()
+        with serving_cluster(made) as live:
+            assert breaker_is("b/cpu0", "open")(live.status())
+            assert answered_by(live) == "cpu0"
+            running["b"].start()
+            live.until(breaker_is("b/cpu0", "closed"))
+            stopped_well(live, running)
+
+
+def test_a_server_that_is_killed_leaves_nothing_and_the_next_one_finds_its_agents(made: Tiny) -> None:
+    with agents(made.root, "ab") as running:
+        with serving_cluster(made) as live:
+            assert answered_by(live) in {"a/cpu0", "b/cpu0"}
+            devices = [pid for agent in running.values() for pid in descendants(agent.pid)]
+            assert len(devices) == 2
+            live.process.kill()
+            live.process.wait()
+            until(lambda: all(map(is_gone, devices)), "devices of the server that was killed")
+        with serving_cluster(made) as live:
+            assert answered_by(live) in {"a/cpu0", "b/cpu0"}
+            stopped_well(live, running)
+
+
+class Relay:
+    """Passes bytes between a server and an agent until it is cut; then it accepts nobody until it is mended."""
+
+    def __init__(self, port: int) -> None:
+        self._to, self._open = port, list[socket.socket]()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.is_cut = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        self.is_cut = True
+        for end in self._open:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.cut()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                if self.is_cut:
+                    near.close()
+                    continue
+                far = socket.create_connection(("127.0.0.1", self._to))
+                self._open += [near, far]
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while content := source.recv(2**16):
+                target.sendall(content)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_cut_connection_is_made_again_and_strangers_at_the_port_disturb_nobody(made: Tiny) -> None:
+    with agents(made.root, "ab") as running:
+        relay = Relay(running["a"].port)
+        write_hosts(made.root, {"a": relay.port, "b": running["b"].port})
+        with serving_cluster(made) as live:
+            with asking(live, {"shapes": RATE_QPS}, one_row):
+                for said in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100, b""):
+                    with socket.create_connection(("127.0.0.1", running["b"].port)) as stranger:
+                        stranger.sendall(said)
+                relay.cut()
+                live.until(breaker_is("a/cpu0", "open"))
+                relay.is_cut = False
+                live.until(breaker_is("a/cpu0", "closed"))
+            until(lambda: running["b"].log.count("was no server's") == 3, "what strangers were")
+            stopped_well(live, running)
+        relay.close()
+
+
+def test_two_servers_do_not_share_an_agent(made: Tiny) -> None:
+    with agents(made.root, "ab") as running, serving_cluster(made) as live:
+        command = [sys.executable, "-m", "proteus_cli", "serve", "plan", "--port", "0", "-w", str(made.root)]
+        refused = subprocess.run(
+            [*command, "--cluster", str(made.root / "hosts.toml")],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert refused.returncode == 4
+        assert "error: This agent serves another server" in refused.stderr
+        assert answered_by(live) in {"a/cpu0", "b/cpu0"}
+        stopped_well(live, running)
+
+
+def test_what_the_commands_say_of_a_cluster(made: Tiny) -> None:
+    """Devices are listed, measured by their agents, planned with and served."""
+    made.place.profile_path("cpu0").unlink()
+    with agents(made.root, "ab") as running:
+        hosts = made.root / "hosts.toml"
+        listed = proteus("devices", "--cluster", hosts, "-w", made.root)
+        assert listed.code == 0
+        assert "a/cpu0" in listed.stdout
+        assert "serves nobody" in listed.stdout
+        measured = proteus(
+            "profile", "--cluster", hosts, "--device", "a/cpu0,b/cpu0", "--budget", "2s", "--accept-noise", "--json",
+            "-w", made.root,
+        )  # fmt: skip
+        assert measured.code == 0, measured
+        profiles = msgspec.json.decode(measured.stdout, type=list[Profile])
+        assert [profile.device.id for profile in profiles] == ["a/cpu0", "b/cpu0"]
+        stored = read_json(made.place.profile_path("a/cpu0"), Profile, hint="")
+        assert stored == profiles[0]
+        assert all(variant.points[0].runs > 0 for variant in stored.variants)
+        planned = proteus("plan", "--demand", "50qps", "-o", made.root / "plans" / "measured.json", "-w", made.root)
+        assert planned.code == 0, planned
+        with serving(made.root, Path("measured"), "--cluster", str(hosts)) as live:
+            assert answered_by(live) in {"a/cpu0", "b/cpu0"}
+            listed = proteus("devices", "--cluster", hosts, "-w", made.root)
+            assert "serves 127.0.0.1:" in listed.stdout
+            assert live.stop() == 0
+        running["b"].kill()
+        listed = proteus("devices", "--cluster", hosts, "-w", made.root)
+        assert listed.code == 0
+        assert "Host b (127.0.0.1" in listed.stderr
+        assert running["a"].stop() == 0

@@ -1,0 +1,384 @@
+"""Whom an agent serves, and what becomes of a connection: refused, replaced, silent, or full of nonsense."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from agents import CPU, RunningAgent, key_of, linked, remote_device, run, running_agent, until
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny import INPUTS, mlp
+
+from proteus_cli import __version__
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.errors import ArtefactError, DeviceLost, DeviceUnavailable, EngineError, HostLost
+from proteus_cli.serving.agent import agent as agent_module
+from proteus_cli.serving.agent import session as session_module
+from proteus_cli.serving.devices.executor import Batch, BatchResult
+from proteus_cli.serving.devices.process.messages import ENCODER, LoadCommand
+from proteus_cli.serving.devices.remote import channel as channel_module
+from proteus_cli.serving.devices.remote import link as link_module
+from proteus_cli.serving.devices.remote.frames import pieces_of
+from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink, ask, connect
+from proteus_cli.serving.devices.remote.messages import Hello, Ping, RunBatch, ToDevice
+from proteus_cli.serving.transport.cluster_key import cluster_tls
+
+KEY = VariantKey("f", "v")
+BATCH = Batch(KEY, [(1, (np.ones(INPUTS, np.float32).tobytes(),))], 1)
+
+
+def has_another_key(agent: RunningAgent, directory: Path) -> AgentAddress:
+    return replaced(agent.address, tls=cluster_tls(key_of(directory, "other.pem"), listens=False))
+
+
+def replaced(address: AgentAddress, **changed: Any) -> AgentAddress:
+    return AgentAddress(**{**{name: getattr(address, name) for name in ("name", "host", "port", "tls")}, **changed})
+
+
+# --- who is served
+
+
+def test_only_who_has_the_key_is_served(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent:
+            with pytest.raises(DeviceUnavailable, match="has another key"):
+                await connect(has_another_key(agent, tmp_path), "s", 1)
+            with pytest.raises((OSError, TimeoutError)):
+                await connect(replaced(agent.address, tls=None), "s", 1)
+            assert agent.agent.session is None
+            session = await connect(agent.address, "s", 1)
+            assert session.inventory.devices == (CPU,)
+            session.close()
+
+    run(test)
+
+
+def test_a_server_does_not_talk_to_an_agent_without_its_key(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running_agent(tmp_path, has_key=False) as agent:
+            with pytest.raises(OSError):
+                await connect(has_another_key(agent, tmp_path), "s", 1)
+            session = await connect(agent.address, "s", 1)
+            session.close()
+
+    run(test)
+
+
+def test_a_key_that_others_may_read_or_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = key_of(tmp_path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o640)
+    with pytest.raises(ArtefactError, match="Others than its owner"):
+        cluster_tls(path, listens=True)
+    path.write_text("no key")
+    path.chmod(0o600)
+    with pytest.raises(ArtefactError, match="is no key of a cluster"):
+        cluster_tls(path, listens=True)
+
+
+def test_another_version_of_the_protocol_is_refused_with_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent:
+            monkeypatch.setattr(link_module, "PROTOCOL", 7)
+            for asking in (connect(agent.address, "s", 1), ask(agent.address)):
+                with pytest.raises(DeviceUnavailable) as refusal:
+                    await asking
+                assert f"(proteus {__version__}) speaks version 1 " in refusal.value.message
+                assert f"(proteus {__version__}) speaks version 7." in refusal.value.message
+                assert "same version" in refusal.value.hint
+
+    run(test)
+
+
+def test_an_agent_serves_one_server_and_tells_others_what_it_has(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent:
+            assert (await ask(agent.address)).server == ""
+            first = await connect(agent.address, "one", 1)
+            with pytest.raises(DeviceUnavailable, match="serves another server, which is connected from"):
+                await connect(agent.address, "two", 1)
+            found = await ask(agent.address)
+            assert found.server.startswith("127.0.0.1:")
+            assert found.devices == (CPU,)
+            assert {"proteus", "onnxruntime"} <= found.versions.keys()
+            assert not first.has_ended.is_set()
+            first.close()
+            await until(lambda: agent.agent.session is None)
+            (await connect(agent.address, "two", 1)).close()
+
+    run(test)
+
+
+def test_a_newer_connection_of_a_server_replaces_the_older_whose_answers_reach_nobody(tmp_path: Path) -> None:
+    async def test() -> None:
+        model = mlp(tmp_path / "m.onnx")
+        async with running_agent(tmp_path) as agent:
+            older = await connect(agent.address, "s", 1)
+            lost, told = list[DeviceLost](), list[Any]()
+            executor = older.open_device("cpu0", 1, lost.append)
+            await executor.load(KEY, model, 4)
+            executor.submit(BATCH, told.append)
+            newer = await connect(agent.address, "s", 2)
+            with pytest.raises(DeviceUnavailable, match="newer connection"):
+                await connect(agent.address, "s", 1)
+            await until(older.has_ended.is_set)
+            assert len(lost) == 1
+            assert isinstance(lost[0], HostLost)
+            assert len(told) == 1  # as `on_lost` did not abandon it
+            again = newer.open_device("cpu0", 1, print)
+            await again.load(KEY, model, 4)
+            again.submit(BATCH, told.append)
+            await until(lambda: len(told) == 2)
+            assert isinstance(told[1], BatchResult)
+            newer.close()
+
+    run(test)
+
+
+# --- what comes over a connection
+
+
+def spoken(*messages: msgspec.Struct) -> bytes:
+    return b"".join(bytes(piece) for message in messages for piece in pieces_of(ENCODER.encode(message)))
+
+
+HELLO = Hello(1, __version__, "s", 1)
+NONSENSE = [
+    b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"\0" * 8, b"\xff" * 100,
+    spoken(Ping(0.0)), spoken(HELLO, HELLO), spoken(HELLO)[:-3] + b"\xc1\xc1\xc1", spoken(HELLO) + b"\xff" * 8,
+    spoken(HELLO) + (3).to_bytes(4, "big") + bytes(4) + b"abc", b"".join(map(bytes, pieces_of(b"x" * 5000))),
+]  # fmt: skip
+
+
+@asynccontextmanager
+async def plain_agent(directory: Path) -> AsyncIterator[RunningAgent]:
+    async with running_agent(directory, has_key=False) as agent:
+        yield agent
+
+
+def closes(agent: RunningAgent, said: bytes) -> bytes:
+    """What an agent answers until it closes the connection."""
+    with socket.create_connection((agent.address.host, agent.address.port), timeout=20) as client:
+        client.sendall(said)
+        answer = b""
+        try:
+            while piece := client.recv(2**16):
+                answer += piece
+        except ConnectionResetError:
+            pass
+        return answer
+
+
+@pytest.mark.parametrize("said", NONSENSE)
+def test_nonsense_ends_its_connection_and_nothing_else(tmp_path: Path, said: bytes) -> None:
+    async def test() -> None:
+        async with plain_agent(tmp_path) as agent:
+            await asyncio.to_thread(closes, agent, said)
+            await until(lambda: agent.agent.session is None)
+            (await connect(agent.address, "other", 1)).close()
+
+    run(test)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(said=st.lists(st.binary(max_size=200), max_size=4), greets=st.booleans())
+def test_no_bytes_leave_an_agent_that_serves_nobody_any_more(
+    tmp_path: Path, said: Sequence[bytes], *, greets: bool
+) -> None:
+    async def test() -> None:
+        async with plain_agent(tmp_path) as agent:
+            framed = b"".join(bytes(piece) for each in said for piece in pieces_of(each))
+            await asyncio.to_thread(closes, agent, (spoken(HELLO) if greets else b"") + framed + b"\xff" * 8)
+            await until(lambda: agent.agent.session is None)
+            (await connect(agent.address, "other", 1)).close()
+
+    run(test)
+
+
+def test_commands_for_what_is_not_there_disturb_nothing(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent:
+            session = await connect(agent.address, "s", 1)
+            session.send(RunBatch(77, 0, KEY, [1]))
+            session.send(ToDevice(77, LoadCommand(0, KEY, "../../etc", 1)))
+            missing = session.open_device("gpu9", 1, print)
+            with pytest.raises(DeviceUnavailable, match="no device `gpu9`"):
+                await missing.load(KEY, mlp(tmp_path / "m.onnx"), 4)
+            executor = session.open_device("cpu0", 1, print)
+            await executor.load(KEY, mlp(tmp_path / "m.onnx"), 4)
+            executor._layouts[VariantKey("f", "w")] = executor._layouts[KEY]
+            told = list[Any]()
+            executor.submit(Batch(VariantKey("f", "w"), BATCH.parts, 1), told.append)
+            executor.submit(Batch(KEY, [(2, BATCH.parts[0][1])], 2), told.append)  # too few bytes
+            executor.submit(BATCH, told.append)
+            await until(lambda: len(told) == 3)
+            assert [isinstance(each, BatchResult) for each in told].count(True) == 1
+            session.close()
+
+    run(test)
+
+
+def test_a_connection_that_says_nothing_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_module, "FIRST_MESSAGE_S", 0.05)
+
+    async def test() -> None:
+        async with plain_agent(tmp_path) as agent:
+            assert await asyncio.to_thread(closes, agent, b"") == b""
+            assert not agent.agent._greeting
+
+    run(test)
+
+
+def test_of_many_connections_that_say_nothing_the_oldest_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_module, "MAX_GREETING", 3)
+
+    async def test() -> None:
+        async with plain_agent(tmp_path) as agent:
+            silent = [socket.create_connection((agent.address.host, agent.address.port)) for _ in range(10)]
+            await until(lambda: len(agent.agent._greeting) == 3)
+            (await connect(agent.address, "s", 1)).close()
+            for each in silent:
+                each.close()
+
+    run(test)
+
+
+# --- losses
+
+
+def test_a_server_that_falls_silent_is_given_up_with_its_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent:
+            session = await connect(agent.address, "s", 1)  # without `watch`, it never pings
+            executor = session.open_device("cpu0", 1, print)
+            await executor.opened()
+            assert agent.agent.session is not None
+            (opened,) = agent.agent.session._opened.values()
+            monkeypatch.setattr(session_module, "SERVER_SILENT_S", 0.3)
+            await until(lambda: agent.agent.session is None)
+            assert opened._executor.is_lost
+
+    run(test)
+
+
+def test_an_agent_that_falls_silent_loses_all_devices_of_its_host_at_once_with_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = [CPU, msgspec.structs.replace(CPU, id="cpu1")]
+
+    async def test() -> None:
+        async with running_agent(tmp_path, devices) as agent, linked(agent.address) as link:
+            lost = list[str]()
+            for device in devices:
+                await remote_device(link, lambda loss: lost.append(str(loss)), device).opened()
+            assert agent.agent.session is not None
+            assert link.session is not None
+            for task in agent.agent.session._tasks:
+                task.cancel()  # no beats
+            monkeypatch.setattr(link.session, "send", lambda *_: None)  # no pings, which would be answered
+            began_s = time.monotonic()
+            await until(lambda: lost)
+            assert time.monotonic() - began_s < 5.0
+            assert len(lost) == 2
+            assert len(set(lost)) == 1
+            assert "nothing came from it for 500 ms" in lost[0]
+            await until(lambda: link.session is not None)  # connected again
+
+    run(test)
+    assert len([record for record in caplog.records if "is lost" in record.getMessage()]) == 1
+
+
+def test_an_agent_that_takes_no_more_is_lost_once_the_call_has_returned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker notes a batch as running only after it was submitted."""
+
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent, linked(agent.address) as link:
+            ended = list[Any]()
+            executor = remote_device(link, ended.append)
+            await executor.load(KEY, mlp(tmp_path / "m.onnx"), 4)
+            monkeypatch.setattr(channel_module, "MAX_UNSENT_BYTES", -1)
+            executor.submit(BATCH, ended.append)
+            assert ended == []
+            await until(lambda: len(ended) == 2)
+            assert all(isinstance(each, HostLost) and "takes no more" in each.message for each in ended)
+
+    run(test)
+
+
+def test_a_server_whose_event_loop_is_held_up_keeps_its_hosts(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent, linked(agent.address) as link:
+            session = link.session
+            for _ in range(4):
+                time.sleep(0.7)  # noqa: ASYNC251 - that is what is tested
+                await asyncio.sleep(0.15)
+            assert link.session is session
+
+    run(test)
+
+
+def test_an_engine_error_and_a_lost_process_of_a_device_come_as_such(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent, linked(agent.address) as link:
+            lost, told = list[DeviceLost](), list[Any]()
+            executor = remote_device(link, lost.append)
+            await executor.load(KEY, mlp(tmp_path / "m.onnx"), 4)
+            (tmp_path / "bad.onnx").write_bytes(b"bad")
+            with pytest.raises(EngineError):
+                await executor.load(VariantKey("f", "bad"), tmp_path / "bad.onnx", 4)
+            assert agent.agent.session is not None
+            (opened,) = agent.agent.session._opened.values()
+            assert opened._executor.pid is not None
+            os.kill(opened._executor.pid, signal.SIGSTOP)
+            executor.submit(BATCH, told.append)
+            os.kill(opened._executor.pid, signal.SIGKILL)
+            await until(lambda: told)
+            assert [type(each) for each in (*lost, *told)] == [DeviceLost, DeviceLost]
+            assert "has ended" in lost[0].message
+            again = remote_device(link)
+            await again.load(KEY, mlp(tmp_path / "m.onnx"), 4)
+            again.abandon()
+
+    run(test)
+
+
+def test_a_host_that_is_not_there_has_lost_devices_until_it_is(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent:
+            address = agent.address
+        link = AgentLink(address)
+        running = asyncio.create_task(link.run())
+        assert await link.tried() is None
+        absent = link.open_device(msgspec.structs.replace(CPU, id="a/cpu0"), 1, print)
+        with pytest.raises(HostLost, match="can't be reached"):
+            await absent.load(KEY, mlp(tmp_path / "m.onnx"), 4)
+        with pytest.raises(HostLost):
+            absent.submit(BATCH, print)
+        absent.close()
+        async with running_agent(tmp_path, port=address.port):
+            await until(lambda: link.session is not None)
+            executor = remote_device(link)
+            await executor.load(KEY, mlp(tmp_path / "m.onnx"), 4)
+            other = msgspec.structs.replace(CPU, id="a/cpu0", name="another CPU")
+            with pytest.raises(HostLost, match="is another one now: a CPU"):
+                await link.open_device(other, 1, print).load(KEY, mlp(tmp_path / "m.onnx"), 4)
+            executor.abandon()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    run(test)

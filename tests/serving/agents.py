@@ -1,0 +1,89 @@
+"""Agents in this process, on loopback, and links to them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from proteus_cli.domain.device import Device
+from proteus_cli.serving.agent.agent import Agent, AgentSettings
+from proteus_cli.serving.devices.executor import OnLost
+from proteus_cli.serving.devices.remote.executor import RemoteExecutor
+from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink
+from proteus_cli.serving.lifecycle import running
+from proteus_cli.serving.transport.cluster_key import cluster_tls, write_key
+from proteus_cli.serving.transport.listening import listen
+from proteus_cli.serving.transport.tls import accepting
+
+CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
+PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True)
+class RunningAgent:
+    """An agent that listens; ``address`` is where a server finds it as host `a`."""
+
+    agent: Agent
+    address: AgentAddress
+    state: Path
+
+
+def key_of(directory: Path, name: str = "cluster.pem") -> Path:
+    """The key in a directory, made where there is none."""
+    path = directory / name
+    if not path.exists():
+        write_key(path)
+    return path
+
+
+@asynccontextmanager
+async def running_agent(
+    directory: Path, devices: Sequence[Device] = (CPU,), *, has_key: bool = True, port: int = 0
+) -> AsyncIterator[RunningAgent]:
+    listener = listen("127.0.0.1", port)
+    tls = cluster_tls(key_of(directory), listens=True) if has_key else None
+    agent = Agent(AgentSettings(devices, directory / "state", tls))
+    client = cluster_tls(key_of(directory), listens=False) if has_key else None
+    address = AgentAddress("a", "127.0.0.1", listener.getsockname()[1], client)
+    try:
+        async with accepting(listener, agent.accept, tls):
+            yield RunningAgent(agent, address, directory / "state")
+    finally:
+        agent.close()
+
+
+@asynccontextmanager
+async def linked(address: AgentAddress) -> AsyncIterator[AgentLink]:
+    """A link that has been tried once."""
+    link = AgentLink(address)
+    async with running(link.run()):
+        await link.tried()
+        yield link
+
+
+def remote_device(link: AgentLink, on_lost: OnLost = print, device: Device = CPU) -> RemoteExecutor:
+    """A device that the agent has, opened anew."""
+    named = msgspec.structs.replace(device, id=f"{link.address.name}/{device.id}")
+    executor = link.open_device(named, 1, on_lost)
+    assert isinstance(executor, RemoteExecutor)
+    return executor
+
+
+async def until(what: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not what():
+            await asyncio.sleep(0.005)
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    """Run a test on the event loop that servers and agents use."""
+
+    async def in_loop() -> None:
+        await test()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(in_loop())
