@@ -322,7 +322,7 @@ def _hosts_of(instance: Instance, placed: Iterable[Placement]) -> Ints:
 
 
 def _first_hosts(instance: Instance, current: Now) -> Ints:
-    """How many hosts of each family [F] capacities count on first: all devices; else one more than the plan in force has.
+    """How many hosts of each family [F] to count on first: all devices; one more than the plan in force has.
 
     So most plans need one solve. A family that needs more hosts for larger batches gets them within a few plans.
     """
