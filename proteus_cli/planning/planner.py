@@ -245,10 +245,10 @@ class Planner:
             packed = pack(instance, solution, self.rules, target)
             placed = placements(instance, packed, asked.demand_qps, now, self.profiles)
             found = _hosts_of(instance, placed)
-            is_missing = found < needed
-            if not is_missing.any():
+            fewer = np.where(found < needed, np.maximum(found, 1), hosts)
+            if not instance.depends_on_hosts or (fewer == hosts).all():
                 break
-            hosts = np.where(is_missing, np.maximum(found, 1), hosts)
+            hosts = fewer
         to_split = {device for g in packed.unplaced | packed.over_power for device in instance.groups[g].devices}
         if current is not None and not now.has_standbys:
             to_split |= _with_more_loads(instance, solution, current, placed, now.hosted)
