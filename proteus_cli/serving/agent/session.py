@@ -218,7 +218,9 @@ class ServerSession:
         self._channel.send(await state)
 
     async def _measure(self, command: Measure) -> None:
-        """Measure devices, which must not be open."""
+        """Measure devices, after giving up what is open: it would be measured, too."""
+        for device in list(self._opened.values()):
+            device.abandon()
         try:
             async with self._one_measurement:
                 content = await self._measurer.measure(command, self._models.path_of, self._say)

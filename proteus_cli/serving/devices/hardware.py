@@ -149,7 +149,8 @@ async def cluster_devices(
     Raises `DeviceUnavailable` where an agent refuses this server, or no device at all is there.
     """
     async with AsyncExitStack() as stack:
-        links = {address.name: AgentLink(address) for address in agents}
+        models = dict.fromkeys(local.models.values())
+        links = {address.name: AgentLink(address, models) for address in agents}
         for link in links.values():
             await stack.enter_async_context(running(link.run()))
         found = {name: await link.tried() for name, link in links.items()}

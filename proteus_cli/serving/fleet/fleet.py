@@ -219,7 +219,9 @@ class Fleet:
         executors = {device: worker.executor for device, worker in self.workers.items()}
         failures = []
         for failed in await self.loader.load_all(hosts, executors, self._is_suspect, limit_s):
-            if isinstance(failed.error, DeviceLost):
+            if isinstance(failed.error, HostLost):
+                self._died(failed.device, failed.error)
+            elif isinstance(failed.error, DeviceLost):
                 self.lose(failed.device, BreakerEvent.HUNG, failed.error.message)
             else:
                 failures.append(failed)

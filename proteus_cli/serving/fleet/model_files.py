@@ -1,16 +1,13 @@
 """Model files that must be those that were measured; checked before each load."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, EngineError
-from proteus_cli.store import model_digest, model_parts
-
-Stamp = tuple[tuple[str, int, int, int], ...]
-"""Of each file of a model: name, size, and times of the last change of content and of metadata (ns)."""
+from proteus_cli.store import ModelStamp, model_digest, model_parts, model_stamp
 
 _HINT = "put back the file that was measured, or `proteus profile` and `proteus plan` again and start the server anew"
 
@@ -18,8 +15,8 @@ _HINT = "put back the file that was measured, or `proteus profile` and `proteus 
 class ModelFiles:
     """The ONNX files of a server, which were compared with the profiles at its start.
 
-    A file with an unchanged `Stamp` counts as unchanged; otherwise its content is read, in a thread. The constructor
-    raises `ArtefactError` where a file is missing.
+    A file with an unchanged `ModelStamp` counts as unchanged; otherwise its content is read, in a thread. The
+    constructor raises `ArtefactError` where a file is missing.
     """
 
     def __init__(self, models: Mapping[VariantKey, Path], profiles: Mapping[str, Profile]) -> None:
@@ -30,12 +27,12 @@ class ModelFiles:
             for measured in profile.variants
         }
         self._parts = {key: model_parts(model) for key, model in models.items()}
-        self._known = {key: _stamp(parts) for key, parts in self._parts.items()}
+        self._known = {key: model_stamp(parts) for key, parts in self._parts.items()}
 
-    async def require_measured(self, key: VariantKey) -> Stamp:
+    async def require_measured(self, key: VariantKey) -> ModelStamp:
         """The present stamp. Raises `EngineError` where the files are gone, or are not those that were measured."""
         model, expected = self._models[key], self._digests.get(key)
-        stamp = _stamp(self._parts[key])
+        stamp = model_stamp(self._parts[key])
         if stamp == self._known[key]:
             return stamp
         if not stamp:
@@ -50,16 +47,7 @@ class ModelFiles:
         self._known[key] = stamp
         return stamp
 
-    def require_unchanged(self, key: VariantKey, stamp: Stamp) -> None:
+    def require_unchanged(self, key: VariantKey, stamp: ModelStamp) -> None:
         """Raise `EngineError` where the stamp has changed: it is unknown which content was loaded."""
-        if _stamp(self._parts[key]) != stamp:
+        if model_stamp(self._parts[key]) != stamp:
             raise EngineError(f"`{self._models[key]}` was changed while it was loaded.", hint=_HINT)
-
-
-def _stamp(parts: Sequence[Path]) -> Stamp:
-    """The stamp of some files; empty where one cannot be read."""
-    try:
-        found = [(part.name, part.stat()) for part in parts]
-    except OSError:
-        return ()
-    return tuple((name, status.st_size, status.st_mtime_ns, status.st_ctime_ns) for name, status in found)

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BackendUnavailable
 from proteus_cli.serving.adaptation.control_loop import hosts
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.core_claims import warning_of_shared
 from proteus_cli.serving.lifecycle import LifecycleEvent, StoppedEarly, running
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
@@ -29,7 +30,6 @@ from proteus_cli.serving.server.assembly import (
     open_hardware,
     open_telemetry,
 )
-from proteus_cli.serving.server.core_claims import CoreClaim, claiming, runtime_dir
 from proteus_cli.serving.server.deployment import Deployment, ServerOptions
 from proteus_cli.serving.server.front_ends import accepting_on, make_protocols, open_connections
 from proteus_cli.serving.server.service_manager import ServiceManager
@@ -73,7 +73,7 @@ def serve(
             listeners = {"http": stack.enter_context(contextlib.closing(listen(options.host, options.port)))}
             if options.grpc_port is not None:
                 listeners["grpc"] = stack.enter_context(contextlib.closing(listen(options.host, options.grpc_port)))
-            _warn_of_shared_cores(stack.enter_context(claiming(_own_cores(deployment), runtime_dir())))
+            stack.enter_context(warning_of_shared(_own_cores(deployment)))
             runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
             runner.run(_serve(deployment, options, listeners, announce, view, tracing))
     except StoppedEarly:
@@ -126,16 +126,6 @@ def _own_cores(deployment: Deployment) -> tuple[int, ...]:
     """The cores of this machine's devices; none where they are emulated."""
     devices = () if deployment.emulated else deployment.local_devices
     return tuple(core for device in devices for core in device.cores)
-
-
-def _warn_of_shared_cores(overlaps: Sequence[CoreClaim]) -> None:
-    for other in overlaps:
-        log.warning(
-            "another Proteus server (pid %d) serves from the same cores (%s): both are slower than planned",
-            other.pid,
-            ", ".join(map(str, other.cores)),
-            extra=fields(other_pid=other.pid, cores=list(other.cores)),
-        )
 
 
 def _tracing(options: ServerOptions) -> AbstractContextManager["Tracing | None"]:

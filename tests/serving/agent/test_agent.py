@@ -25,6 +25,7 @@ from proteus_cli.serving.agent import agent as agent_module
 from proteus_cli.serving.agent import session as session_module
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.process.messages import ENCODER, LoadCommand
+from proteus_cli.serving.devices.remote import channel as channel_module
 from proteus_cli.serving.devices.remote import link as link_module
 from proteus_cli.serving.devices.remote.frames import pieces_of
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink, ask, connect
@@ -298,6 +299,25 @@ def test_an_agent_that_falls_silent_loses_all_devices_of_its_host_at_once_with_o
 
     run(test)
     assert len([record for record in caplog.records if "is lost" in record.getMessage()]) == 1
+
+
+def test_an_agent_that_takes_no_more_is_lost_once_the_call_has_returned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker notes a batch as running only after it was submitted."""
+
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent, linked(agent.address) as link:
+            ended = list[Any]()
+            executor = remote_device(link, ended.append)
+            await executor.load(KEY, mlp(tmp_path / "m.onnx"), 4)
+            monkeypatch.setattr(channel_module, "MAX_UNSENT_BYTES", -1)
+            executor.submit(BATCH, ended.append)
+            assert ended == []
+            await until(lambda: len(ended) == 2)
+            assert all(isinstance(each, HostLost) and "takes no more" in each.message for each in ended)
+
+    run(test)
 
 
 def test_a_server_whose_event_loop_is_held_up_keeps_its_hosts(tmp_path: Path) -> None:

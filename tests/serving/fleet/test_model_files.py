@@ -30,7 +30,7 @@ def files_of(model: Path) -> ModelFiles:
     return ModelFiles({KEY: model}, {"cpu0": make_profile("cpu0", measured)})
 
 
-def check(files: ModelFiles) -> model_files.Stamp:
+def check(files: ModelFiles) -> store.ModelStamp:
     return asyncio.run(files.require_measured(KEY))
 
 

@@ -29,7 +29,7 @@ class CommandedEngines:
             case messages.LoadCommand():
                 task = asyncio.create_task(self._load(command))
                 self._loads[command.number] = task
-                task.add_done_callback(lambda _: self._loads.pop(command.number))
+                task.add_done_callback(lambda _: self._loads.pop(command.number, None))
             case messages.CancelLoadCommand(number=number, key=key):
                 if number not in self._loads or not self._loads[number].cancel():
                     self._unload(key)

@@ -33,12 +33,13 @@ class ChannelOwner(Protocol[Received_contra]):
 class FrameChannel(asyncio.BufferedProtocol, Generic[Received]):
     """Sends frames, and hands those that come to its ``owner``. ``bytes_received`` grows with whatever comes.
 
-    A frame that is malformed or too large ends the connection.
+    ``peer`` is the address of the other end. A frame that is malformed or too large ends the connection.
     """
 
     def __init__(self, decoder: "msgspec.msgpack.Decoder[Any]", reader: FrameReader) -> None:
         self.owner: ChannelOwner[Received] | None = None
         self.bytes_received = 0
+        self.peer = ""
         self._decoder, self._reader = decoder, reader
         self._transport: asyncio.Transport | None = None
 
@@ -49,26 +50,16 @@ class FrameChannel(asyncio.BufferedProtocol, Generic[Received]):
         self._decoder = decoder
         self._reader.allow(max_message_bytes, max_behind_bytes)
 
-    @property
-    def peer(self) -> str:
-        """The address of the other end."""
-        name = self._transport.get_extra_info("peername") if self._transport is not None else None
-        return f"{name[0]}:{name[1]}" if name else "nowhere"
-
-    @property
-    def is_open(self) -> bool:
-        return self._transport is not None
-
     def send(self, message: msgspec.Struct, behind: Sequence[Buffer] = ()) -> None:
         """Send a frame without waiting; nothing once closed. What is ``behind`` must not change any more.
 
-        Raises `UnreadableFrame` where the frame is larger than allowed.
+        The owner is never called meanwhile. Raises `UnreadableFrame` where the frame is larger than allowed.
         """
         pieces = pieces_of(ENCODER.encode(message), behind)
         if self._transport is None:
             return
         if self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
-            self._end("the other end takes no more")
+            asyncio.get_running_loop().call_soon(self._end, "the other end takes no more")
         elif len(pieces) == 1:
             self._transport.write(pieces[0])
         else:
@@ -84,6 +75,8 @@ class FrameChannel(asyncio.BufferedProtocol, Generic[Received]):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        host, port, *_ = transport.get_extra_info("peername")
+        self.peer = f"{host}:{port}"
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         return self._reader.buffer()

@@ -6,7 +6,7 @@ import ssl
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -119,6 +119,10 @@ class AgentSession:
         """Raises `UnreadableFrame` where it is too large."""
         self._channel.send(message, behind)
 
+    def send_ahead(self, models: Iterable[Path]) -> None:
+        """Send models that may be loaded later."""
+        self._uploads.send_ahead(models)
+
     def sent_model(self, model: Path) -> "asyncio.Future[str]":
         """The digest of a model, once the agent has it; `EngineError` where it can't be sent."""
         return self._uploads.send(model)
@@ -179,8 +183,7 @@ class AgentSession:
         self._uploads.close()
         lost, self._executors = self._executors, {}
         self.loss = HostLost(f"host {self._address} is lost: {reason}")
-        if lost:
-            log.error("%s", self.loss, extra=fields(host=self._address.name, devices=len(lost), reason=reason))
+        log.error("%s", self.loss, extra=fields(host=self._address.name, devices=len(lost), reason=reason))
         settle(self._measured, self.loss)
         for executor in lost.values():
             executor.lost(self.loss)
@@ -249,10 +252,13 @@ async def _greeted(address: AgentAddress, hello: Hello | Inquiry) -> tuple[Frame
 
 
 class AgentLink:
-    """Keeps a session with one agent: connects, and when the session ends connects again, until `run` is cancelled."""
+    """Keeps a session with one agent: connects, and when the session ends connects again, until `run` is cancelled.
 
-    def __init__(self, address: AgentAddress) -> None:
-        self.address = address
+    Each session begins to send the ``models`` that the agent does not have.
+    """
+
+    def __init__(self, address: AgentAddress, models: Collection[Path] = ()) -> None:
+        self.address, self._models = address, models
         self.session: AgentSession | None = None
         self._server, self._epochs = uuid.uuid4().hex, count(1)
         self._why: ProteusError = HostLost(f"host {address} is not connected yet")
@@ -281,6 +287,7 @@ class AgentLink:
             log.info("connected to host %s", self.address, extra=fields(host=self.address.name))
             pause_s = FIRST_PAUSE_S
             self._tried.set()
+            self.session.send_ahead(self._models)
             try:
                 await self.session.watch()
                 self._why = self.session.loss or self._why

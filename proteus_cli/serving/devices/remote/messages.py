@@ -27,8 +27,8 @@ PROTOCOL = 1
 MAX_FIRST_BYTES = 4096
 """Of the first message of a connection, which has nothing behind it."""
 
-PIECE_BYTES = 2**20
-"""Of a file, at most."""
+PIECE_BYTES = 2**18
+"""Of a file, at most: a batch behind a piece waits for 2 ms on 1 Gbit/s."""
 
 
 class Inventory(msgspec.Struct, frozen=True):

@@ -1,8 +1,11 @@
 """Models on their way to an agent, which keeps them by digest: each is sent once, and goes on where it broke off."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -10,9 +13,31 @@ from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import ArtefactError, EngineError, ProteusError
 from proteus_cli.serving.devices.executor import settle
 from proteus_cli.serving.devices.remote.messages import PIECE_BYTES, ModelPiece, ModelState, OfferModel
-from proteus_cli.store import model_digest, model_parts
+from proteus_cli.store import ModelStamp, model_digest, model_parts, model_stamp
+
+log = logging.getLogger("proteus.cluster")
 
 Send = Callable[[msgspec.Struct, Sequence[Buffer]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """The files of a model when it was last read, and its digest then."""
+
+    parts: Sequence[Path]
+    stamp: ModelStamp
+    digest: str
+
+    @classmethod
+    def read(cls, model: Path) -> "KnownModel":
+        """Raises `ArtefactError`."""
+        parts = model_parts(model)
+        stamp = model_stamp(parts)
+        return cls(parts, stamp, model_digest(model))
+
+    @property
+    def is_current(self) -> bool:
+        return self.stamp == model_stamp(self.parts)
 
 
 class Uploads:
@@ -20,6 +45,7 @@ class Uploads:
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self._known: dict[Path, KnownModel] = {}
         self._one_each: dict[str, asyncio.Lock] = {}  # by digest
         self._there: set[str] = set()
         self._states: dict[str, asyncio.Future[ModelState]] = {}
@@ -28,10 +54,12 @@ class Uploads:
     def send(self, model: Path) -> "asyncio.Future[str]":
         """Send a model unless the agent has it. The future gets its digest, or `EngineError`; nothing once closed."""
         sent: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(self._upload_for(model, sent))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._start(self._upload_for(model, sent))
         return sent
+
+    def send_ahead(self, models: Iterable[Path]) -> None:
+        """Send models one after another, so that no load waits for the network later."""
+        self._start(self._upload_ahead(models))
 
     def state(self, state: ModelState) -> None:
         """The agent has answered an offer, or a piece."""
@@ -42,6 +70,18 @@ class Uploads:
         for task in self._tasks:
             task.cancel()
 
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _upload_ahead(self, models: Iterable[Path]) -> None:
+        for model in models:
+            try:
+                await self._upload(model)
+            except ProteusError as error:
+                log.warning("`%s` can't be sent ahead: %s", model, error.message)
+
     async def _upload_for(self, model: Path, sent: "asyncio.Future[str]") -> None:
         try:
             settle(sent, await self._upload(model))
@@ -49,16 +89,17 @@ class Uploads:
             settle(sent, error if isinstance(error, EngineError) else EngineError(error.message, hint=error.hint))
 
     async def _upload(self, model: Path) -> str:
-        digest = await asyncio.to_thread(model_digest, model)
-        async with self._one_each.setdefault(digest, asyncio.Lock()):
-            if digest not in self._there:
-                await self._send_missing(model, digest)
-                self._there.add(digest)
-        return digest
+        known = self._known.get(model)
+        if known is None or not known.is_current:
+            known = self._known[model] = await asyncio.to_thread(KnownModel.read, model)
+        async with self._one_each.setdefault(known.digest, asyncio.Lock()):
+            if known.digest not in self._there:
+                await self._send_missing(model, known.parts, known.digest)
+                self._there.add(known.digest)
+        return known.digest
 
-    async def _send_missing(self, model: Path, digest: str) -> None:
+    async def _send_missing(self, model: Path, parts: Sequence[Path], digest: str) -> None:
         """Raises `EngineError` where the agent can't keep it, or where it changes meanwhile."""
-        parts = await asyncio.to_thread(model_parts, model)
         named = [(part.relative_to(model.parent).as_posix(), part.stat().st_size) for part in parts]
         state = await self._ask(OfferModel(digest, named))
         while not state.is_whole:

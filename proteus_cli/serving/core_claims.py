@@ -7,6 +7,7 @@ inherit the lock.
 
 import contextlib
 import fcntl
+import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+
+from proteus_cli.serving.logs import fields
+
+log = logging.getLogger("proteus.server")
 
 _SUFFIX = ".cores"
 _MAX_BYTES = 64 * 1024
@@ -47,6 +52,20 @@ def claiming(cores: Iterable[int], directory: Path) -> Iterator[tuple[CoreClaim,
                 others = tuple(_overlaps(claim, directory))
                 stack.enter_context(_held(claim, directory))
         yield others
+
+
+@contextmanager
+def warning_of_shared(cores: Iterable[int]) -> Iterator[None]:
+    """Claim cores in the `runtime_dir` until the block ends, and log a warning of each other server on them."""
+    with claiming(cores, runtime_dir()) as others:
+        for other in others:
+            log.warning(
+                "another Proteus server (pid %d) serves from the same cores (%s): both are slower than planned",
+                other.pid,
+                ", ".join(map(str, other.cores)),
+                extra=fields(other_pid=other.pid, cores=list(other.cores)),
+            )
+        yield
 
 
 def _open_private(directory: Path) -> None:
