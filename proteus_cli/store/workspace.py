@@ -326,11 +326,12 @@ def _require_measured(
 def is_as_declared(accuracy: float, family: Family, variant: Variant) -> bool:
     """Whether an imported accuracy is that of the catalog.
 
-    Where the family has an eval split it was probably measured on one like it, so that the declared one is near.
+    Where the family has an eval split it was probably measured on one like it, so that the declared one is near, unless
+    that is an estimate, which it replaces.
     """
     if family.eval is None:
         return accuracy == variant.accuracy
-    return abs(accuracy - variant.accuracy) <= ACCURACY_TOLERANCE
+    return variant.estimated or abs(accuracy - variant.accuracy) <= ACCURACY_TOLERANCE
 
 
 def _is_there(path: Path) -> bool:

