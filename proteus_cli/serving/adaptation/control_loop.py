@@ -203,7 +203,7 @@ class ControlLoop:
             swaps=len(load_s),
             origin=origin,
             activated=len(engines) - len(load_s),
-            what=hosting_text(before, plan, load_s, self._fleet.variant_labels),
+            what=hosting_text(before, plan, load_s, self._fleet.loader.labels),
         )
         self.changes.append(change)
         self.totals.add(change)

@@ -12,7 +12,7 @@ from proteus_cli.control.decision import Effects, Host, Load
 from proteus_cli.control.topology.breaker import FIRST_ENGINE_RETRY_S, Breaker, BreakerEvent, BreakerState
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.rollout import keys
-from proteus_cli.domain.catalog import VariantKey, variant_labels
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.record import EngineChange
@@ -55,7 +55,6 @@ class Fleet:
     ) -> None:
         self._controller, self._results, self._clock, self._profiles = controller, results, clock, profiles
         self._open_device = open_device
-        self.variant_labels = variant_labels(v.key for profile in profiles.values() for v in profile.variants)
         self.loader = Loader(models, profiles, signatures, files, clock)
         self.breakers = {device: Breaker(since_s=clock()) for device in devices}
         self.broken: dict[tuple[str, VariantKey], Breaker] = {}
@@ -282,7 +281,8 @@ class Fleet:
                 breaker.on(BreakerEvent.BROKE, now_s, failed.error.message)
                 self._controller.engine_failed(device, key)
         log.error(
-            "%s is broken%s: %s", key.variant, f" on {failed.device}" if works_elsewhere else "", failed.error.message,
+            "%s is broken%s: %s", self.loader.labels[key],
+            f" on {failed.device}" if works_elsewhere else "", failed.error.message,
             extra=fields(family=key.family, variant=key.variant, device=failed.device),
         )  # fmt: skip
 

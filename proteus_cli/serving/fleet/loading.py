@@ -13,7 +13,7 @@ import numpy as np
 from proteus_cli.backends.base import Signature
 from proteus_cli.control.decision import Host
 from proteus_cli.control.topology.breaker import hang_timeout_s
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey, variant_labels
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceLost, EngineError
 from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, settle
@@ -40,7 +40,8 @@ class FailedLoad:
 class Loader:
     """Loads engines from the files ``models``, and knows which device has which. ``signatures`` by family.
 
-    With ``files``, only model files that were measured are loaded.
+    With ``files``, only model files that were measured are loaded. ``labels`` name variants for people
+    (`variant_labels`).
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Loader:
     ) -> None:
         self.models, self._profiles, self._signatures, self._files = models, profiles, signatures, files
         self._clock = clock
+        self.labels = variant_labels(v.key for profile in profiles.values() for v in profile.variants)
         self._loaded: dict[str, dict[VariantKey, float]] = {
             device: {} for device in profiles
         }  # with its load's seconds
@@ -103,7 +105,7 @@ class Loader:
             self.unload(device, executor, key)
             raise
         log.info(
-            "loaded %s on %s in %.0f ms", variant, device, load_s * 1e3,
+            "loaded %s on %s in %.0f ms", self.labels[key], device, load_s * 1e3,
             extra=fields(family=family, variant=variant, device=device, load_s=round(load_s, 6)),
         )  # fmt: skip
 

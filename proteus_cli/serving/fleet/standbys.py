@@ -78,7 +78,7 @@ class StandbyLoader:
         except EngineError as error:
             how = StandbyEnd.NO_MEMORY if isinstance(error, OutOfDeviceMemory) else StandbyEnd.FAILED
             log.warning(
-                "%s cannot stand by on %s: %s", load.key.variant, load.device, error.message,
+                "%s cannot stand by on %s: %s", self._loader.labels[load.key], load.device, error.message,
                 extra=fields(family=load.key.family, variant=load.key.variant, device=load.device),
             )  # fmt: skip
         finally:

@@ -114,7 +114,7 @@ def make_snapshot(
     """
     controller, breakers, standbys = plane.controller, plane.fleet.states(), plane.controller.standbys
     rates, loads = counters.family_rates(before).tolist(), counters.device_loads(before).tolist()
-    labels = plane.fleet.variant_labels
+    labels = plane.fleet.loader.labels
     hosted: dict[str, list[str]] = {}
     for placement in controller.placements:
         hosted.setdefault(placement.device, []).append(labels[placement.key])

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ class Fleet:
 
     def __init__(self, world: "World") -> None:
         self.workers = {"cpu0": None, "cpu1": None}
-        self.variant_labels = {VariantKey("a", variant): variant for variant in ("a-l", "a-s")}
+        self.loader = SimpleNamespace(labels={VariantKey("a", variant): variant for variant in ("a-l", "a-s")})
         self.fails = False
         self._world = world
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from agents import linked, remote_device, run, running_agent
+from agents import linked, remote_device, run, running_agent, until
 from tiny import keep_apart, mlp
 
 from proteus_cli.domain.catalog import VariantKey
@@ -14,7 +14,9 @@ from proteus_cli.errors import EngineError
 from proteus_cli.serving.agent import models
 from proteus_cli.serving.agent.models import ModelStore
 from proteus_cli.serving.devices.remote import uploads
+from proteus_cli.serving.devices.remote.link import AgentLink
 from proteus_cli.serving.devices.remote.messages import ModelPiece, ModelState, OfferModel
+from proteus_cli.serving.lifecycle import running
 from proteus_cli.store import model_digest
 
 DIGEST = "ab" * 32
@@ -206,3 +208,28 @@ def test_a_broken_upload_goes_on_where_it_was_with_the_next_connection(
             executor.abandon()
 
     run(test)
+
+
+def test_models_are_sent_ahead_and_one_that_cannot_be_read_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A load that follows sends nothing, and reads no file again."""
+    first, gone, last = mlp(tmp_path / "a.onnx"), tmp_path / "gone.onnx", mlp(tmp_path / "b.onnx", seed=1)
+
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent:
+            link = AgentLink(agent.address, [first, gone, last])
+            async with running(link.run()):
+                await link.tried()
+                assert link.session is not None
+                there = link.session._uploads._there
+                await until(lambda: len(there) == 2)
+                assert there == {model_digest(first), model_digest(last)}
+                known = dict(link.session._uploads._known)
+                executor = remote_device(link)
+                await executor.load(KEY, last, 4)
+                assert known[last] is link.session._uploads._known[last]
+                executor.abandon()
+
+    run(test)
+    assert "`" + str(gone) + "` can't be sent ahead" in caplog.text
