@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +17,7 @@ import uvloop
 from proteus_cli import __version__
 from proteus_cli.backends.free_memory import free_bytes
 from proteus_cli.domain.device import Device
-from proteus_cli.errors import DeviceUnavailable
+from proteus_cli.errors import ArtefactError, DeviceUnavailable
 from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import ModelStore
 from proteus_cli.serving.agent.session import ServerSession
@@ -157,10 +158,37 @@ class _Greeting:
 
 
 def run_agent(settings: AgentSettings, listener: socket, announce: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT. Raises as `claimed` does."""
     cores = [core for device in settings.devices for core in device.cores]
-    with warning_of_shared(cores), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with (
+        claimed(settings.state),
+        warning_of_shared(cores),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         runner.run(_serve(settings, listener, announce))
+
+
+@contextlib.contextmanager
+def claimed(state: Path) -> Iterator[None]:
+    """Keep other agents out of a directory, made where it is missing. The system releases it where this process dies.
+
+    Raises `ArtefactError` where another agent has it, or it cannot be written to.
+    """
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        file = (state / "agent.lock").open("ab")
+    except OSError as error:
+        raise ArtefactError(
+            f"Can't write to `{state}`: {error.strerror}.", hint="name another directory with `--state`"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ArtefactError(
+                f"Another agent keeps its models in `{state}`.", hint="give each a directory of its own with `--state`"
+            ) from None
+        yield
 
 
 async def _serve(settings: AgentSettings, listener: socket, announce: Callable[[], None]) -> None:

@@ -145,6 +145,18 @@ def test_a_newer_connection_of_a_server_replaces_the_older_whose_answers_reach_n
     run(test)
 
 
+def test_two_agents_do_not_share_a_directory(tmp_path: Path) -> None:
+    with agent_module.claimed(tmp_path / "state"):
+        with pytest.raises(ArtefactError, match="Another agent"), agent_module.claimed(tmp_path / "state"):
+            pass
+        with agent_module.claimed(tmp_path / "other"):
+            pass
+    with agent_module.claimed(tmp_path / "state"):
+        pass
+    with pytest.raises(ArtefactError, match="Can't write"), agent_module.claimed(tmp_path / "state" / "agent.lock"):
+        pass
+
+
 # --- what comes over a connection
 
 
