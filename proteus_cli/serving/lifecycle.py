@@ -5,11 +5,13 @@ import logging
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from proteus_cli.errors import NotReady
 
 log = logging.getLogger("proteus.server")
+
+Result = TypeVar("Result")
 
 
 class ServerState(StrEnum):
@@ -56,14 +58,14 @@ class StoppedEarly(Exception):
     """The server was told to stop before it was ready."""
 
 
-async def run_unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Run ``work``, unless ``stop`` is set before it is done: then cancel it and raise `StoppedEarly`."""
+async def run_unless(stop: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of ``work``, unless ``stop`` is set before it is done: then cancel it and raise `StoppedEarly`."""
     working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
             raise StoppedEarly
-        await working
+        return await working
     finally:
         working.cancel()
         stopping.cancel()

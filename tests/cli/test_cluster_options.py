@@ -1,16 +1,21 @@
 """The list of a cluster's hosts, its key, and options that make no sense together."""
 
+import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
+from agents import PATIENCE_S, run, running_agent
 from command_line import proteus
 from tiny import add_plan, add_profiles, device, make_workspace
 
 from proteus_cli.cli.options.memory import memory_limits
 from proteus_cli.cli.workflows.cluster import agents_of
-from proteus_cli.cli.workflows.remote_measuring import devices_by_host
+from proteus_cli.cli.workflows.remote_measuring import _measured, devices_by_host, profiles_in
 from proteus_cli.domain.hosts import split_address
-from proteus_cli.errors import ArtefactError, DeviceUnavailable, UsageError
+from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, UsageError
+from proteus_cli.serving.agent.models import ModelStore
+from proteus_cli.serving.devices.remote.messages import MeasureOptions
 from proteus_cli.store import read_hosts
 
 
@@ -100,6 +105,40 @@ def test_devices_are_measured_host_by_host() -> None:
         devices_by_host("cpu0", hosts)
     with pytest.raises(DeviceUnavailable, match="No host `c`"):
         devices_by_host("c/cpu0", hosts)
+
+
+@pytest.mark.parametrize("name", ["../../cpu0", "/etc/cpu0", "b/cpu0", "..", ".hidden"])
+def test_a_host_cannot_name_the_files_that_its_profiles_are_written_to(tmp_path: Path, name: str) -> None:
+    made = make_workspace(tmp_path)
+    add_profiles(made, ["cpu0"])
+    profile = made.place.profile("cpu0")
+    (same,) = profiles_in(msgspec.json.encode([profile]), "a")
+    assert same == profile
+    strange = msgspec.structs.replace(profile, device=msgspec.structs.replace(profile.device, id=name))
+    for content in (msgspec.json.encode([profile, strange]), b"[{}]", b"\xff"):
+        with pytest.raises(ArtefactError, match="What host a has measured"):
+            profiles_in(content, "a")
+
+
+@pytest.mark.parametrize("asked", ["offered", "take"])
+def test_measuring_ends_when_the_host_is_lost_while_it_gets_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    made = make_workspace(tmp_path)
+    options = MeasureOptions("all", 1.0, 1, 1, accepts_noise=True, as_type=None, force=False)
+
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent:
+
+            async def is_lost(*_: object) -> None:
+                assert agent.agent.session is not None
+                agent.agent.session.end("it is lost")
+
+            monkeypatch.setattr(ModelStore, asked, is_lost)
+            with pytest.raises(HostLost, match=r"host a .* is lost"):
+                await asyncio.wait_for(_measured(made.place, agent.address, options), PATIENCE_S)
+
+    run(test)
 
 
 def test_profiles_of_hosts_are_found_beside_those_of_this_machine(tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ import msgspec
 from proteus_cli.cli import console
 from proteus_cli.cli.workflows.cluster import agents_of
 from proteus_cli.cli.workflows.measuring import ALL
-from proteus_cli.domain.catalog import Family
+from proteus_cli.domain.catalog import Family, is_name
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile import Profile
-from proteus_cli.errors import DeviceUnavailable, HostLost, UsageError
+from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, UsageError
+from proteus_cli.input_files import decoded
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentSession, connect
 from proteus_cli.serving.devices.remote.messages import Measure, MeasureOptions
-from proteus_cli.serving.lifecycle import running
+from proteus_cli.serving.lifecycle import StoppedEarly, run_unless, running
 from proteus_cli.store import Workspace, write_json
 from proteus_cli.units import format_duration
 
@@ -65,14 +66,30 @@ async def _measured(workspace: Workspace, agent: AgentAddress, options: MeasureO
         raise HostLost(f"host {agent} can't be reached: {str(error) or 'no answer'}") from error
     async with running(session.watch(MAX_SILENT)):
         try:
-            families = [await _sent(workspace, family, session) for family in workspace.catalog().families]
-            command = Measure(tuple(families), options)
-            content = await session.measure(command, lambda line: console.say(f"{agent.name}: {line}"))
+            content = await run_unless(session.has_ended, _content(workspace, agent, options, session))
             round_trip_s = session.round_trip_s
+        except StoppedEarly:
+            raise session.loss or HostLost(f"host {agent} is lost") from None
         finally:
             session.close()
     console.say(f"{agent.name}: to the host and back takes {format_duration(round_trip_s)}, which no profile counts")
-    return [_written(workspace, agent.name, profile) for profile in msgspec.json.decode(content, type=list[Profile])]
+    return [_written(workspace, agent.name, profile) for profile in profiles_in(content, agent.name)]
+
+
+async def _content(workspace: Workspace, agent: AgentAddress, options: MeasureOptions, session: AgentSession) -> bytes:
+    """What the agent measures, as JSON. Never returns where the session ends before all models are sent."""
+    families = [await _sent(workspace, family, session) for family in workspace.catalog().families]
+    command = Measure(tuple(families), options)
+    return await session.measure(command, lambda line: console.say(f"{agent.name}: {line}"))
+
+
+def profiles_in(content: bytes, host: str) -> list[Profile]:
+    """The profiles that a host has sent. Ids of devices become names of files: `ArtefactError` where one is no name."""
+    what, hint = f"What host {host} has measured is no list of profiles", "install the same version on all machines"
+    profiles = decoded(content, lambda content: msgspec.json.decode(content, type=list[Profile]), what, hint=hint)
+    if strange := [profile.device.id for profile in profiles if not is_name(profile.device.id)]:
+        raise ArtefactError(f"{what}: `{strange[0][:100]}` is no name of a device.", hint=hint)
+    return profiles
 
 
 async def _sent(workspace: Workspace, family: Family, session: AgentSession) -> Family:

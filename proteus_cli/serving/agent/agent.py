@@ -73,11 +73,13 @@ class Agent:
 
     def accept(self) -> asyncio.BaseProtocol:
         """The protocol of a new connection."""
-        channel: FrameChannel[ToAgent] = FrameChannel(FIRST_TO_AGENT, FrameReader(MAX_FIRST_BYTES, 0))
+        return FrameChannel(FIRST_TO_AGENT, FrameReader(MAX_FIRST_BYTES, 0), self._greet)
+
+    def _greet(self, channel: FrameChannel[ToAgent]) -> None:
+        """A connection is there; where there is a key, it has shown that. Wait for its first message."""
         if len(self._greeting) >= MAX_GREETING:
             next(iter(self._greeting)).ended("too many connections say nothing")
         self._greeting[_Greeting(self, channel)] = None
-        return channel
 
     def close(self) -> None:
         for greeting in list(self._greeting):

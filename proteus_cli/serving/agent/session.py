@@ -28,6 +28,7 @@ from proteus_cli.serving.devices.remote.messages import (
     Measured,
     Measuring,
     ModelPiece,
+    ModelState,
     OfferModel,
     OpenDevice,
     Ping,
@@ -166,10 +167,10 @@ class ServerSession:
                 self._open(message)
             case Ping(sent_s=sent_s):
                 self._channel.send(Pong(sent_s))
-            case OfferModel():
-                self._start(self._answer(self._models.offered(message)))
-            case ModelPiece():
-                self._start(self._answer(self._models.take(message, behind)))
+            case OfferModel(digest=digest):
+                self._start(self._answer(digest, self._models.offered(message)))
+            case ModelPiece(digest=digest):
+                self._start(self._answer(digest, self._models.take(message, behind)))
             case Measure():
                 self._start(self._measure(message))
             case Hello() | Inquiry():
@@ -214,8 +215,12 @@ class ServerSession:
     def _forget(self, opening: int) -> None:
         self._opened.pop(opening, None)
 
-    async def _answer(self, state: "Coroutine[Any, Any, Any]") -> None:
-        self._channel.send(await state)
+    async def _answer(self, digest: str, state: "Coroutine[Any, Any, ModelState]") -> None:
+        try:
+            answer = await state
+        except Exception as error:  # noqa: BLE001 - it is sent to the server
+            answer = ModelState(digest, [], is_whole=False, error=device_messages.SentError.logged(error))
+        self._channel.send(answer)
 
     async def _measure(self, command: Measure) -> None:
         """Measure devices, after giving up what is open: it would be measured, too."""
@@ -225,8 +230,8 @@ class ServerSession:
             async with self._one_measurement:
                 content = await self._measurer.measure(command, self._models.path_of, self._say)
             self._channel.send(Measured(), [content])
-        except (ProteusError, UnreadableFrame) as error:
-            self._channel.send(Measured(device_messages.SentError.of(error)))
+        except Exception as error:  # noqa: BLE001 - it is sent to the server
+            self._channel.send(Measured(device_messages.SentError.logged(error)))
 
     def _say(self, line: str) -> None:
         self._channel.send(Measuring(line))

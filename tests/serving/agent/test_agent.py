@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from agents import CPU, RunningAgent, key_of, linked, remote_device, run, running_agent, until
+from agents import CPU, PATIENCE_S, RunningAgent, key_of, linked, remote_device, run, running_agent, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import INPUTS, mlp
@@ -29,8 +29,9 @@ from proteus_cli.serving.devices.remote import channel as channel_module
 from proteus_cli.serving.devices.remote import link as link_module
 from proteus_cli.serving.devices.remote.frames import pieces_of
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink, ask, connect
-from proteus_cli.serving.devices.remote.messages import Hello, Ping, RunBatch, ToDevice
+from proteus_cli.serving.devices.remote.messages import Hello, Measure, MeasureOptions, Ping, RunBatch, ToDevice
 from proteus_cli.serving.transport.cluster_key import cluster_tls
+from proteus_cli.store import model_digest
 
 KEY = VariantKey("f", "v")
 BATCH = Batch(KEY, [(1, (np.ones(INPUTS, np.float32).tobytes(),))], 1)
@@ -250,6 +251,39 @@ def test_of_many_connections_that_say_nothing_the_oldest_are_closed(
             (await connect(agent.address, "s", 1)).close()
             for each in silent:
                 each.close()
+
+    run(test)
+
+
+def test_connections_that_show_no_key_take_no_place_of_those_that_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_module, "MAX_GREETING", 3)
+
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent:
+            silent = [socket.create_connection((agent.address.host, agent.address.port)) for _ in range(10)]
+            await ask(agent.address)  # is accepted after those
+            assert not agent.agent._greeting
+            for each in silent:
+                each.close()
+
+    run(test)
+
+
+def test_a_command_that_an_agent_cannot_carry_out_is_answered_with_what_went_wrong(tmp_path: Path) -> None:
+    async def test() -> None:
+        model = mlp(tmp_path / "m.onnx")
+        async with running_agent(tmp_path) as agent, linked(agent.address) as link:
+            models = agent.state / "models"
+            models.mkdir(parents=True)
+            (models / f"{model_digest(model)}.partial").write_text("no directory")
+            async with asyncio.timeout(PATIENCE_S):
+                with pytest.raises(EngineError, match="NotADirectoryError"):
+                    await remote_device(link).load(KEY, model, 4)
+                assert link.session is not None
+                with pytest.raises(RuntimeError, match="at least one"):
+                    await link.session.measure(Measure((), MeasureOptions("all", 1.0, 1, 1, False, None, False)), print)
 
     run(test)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import msgspec
@@ -33,14 +33,20 @@ class ChannelOwner(Protocol[Received_contra]):
 class FrameChannel(asyncio.BufferedProtocol, Generic[Received]):
     """Sends frames, and hands those that come to its ``owner``. ``bytes_received`` grows with whatever comes.
 
-    ``peer`` is the address of the other end. A frame that is malformed or too large ends the connection.
+    ``peer`` is the address of the other end; ``on_connected`` is called once it is there, after the handshake of TLS.
+    A frame that is malformed or too large ends the connection.
     """
 
-    def __init__(self, decoder: "msgspec.msgpack.Decoder[Any]", reader: FrameReader) -> None:
+    def __init__(
+        self,
+        decoder: "msgspec.msgpack.Decoder[Any]",
+        reader: FrameReader,
+        on_connected: "Callable[[FrameChannel[Received]], object]" = lambda _: None,
+    ) -> None:
         self.owner: ChannelOwner[Received] | None = None
         self.bytes_received = 0
         self.peer = ""
-        self._decoder, self._reader = decoder, reader
+        self._decoder, self._reader, self._on_connected = decoder, reader, on_connected
         self._transport: asyncio.Transport | None = None
 
     def decode_with(
@@ -77,6 +83,7 @@ class FrameChannel(asyncio.BufferedProtocol, Generic[Received]):
         self._transport = cast("asyncio.Transport", transport)
         host, port, *_ = transport.get_extra_info("peername")
         self.peer = f"{host}:{port}"
+        self._on_connected(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         return self._reader.buffer()

@@ -100,7 +100,10 @@ class Uploads:
 
     async def _send_missing(self, model: Path, parts: Sequence[Path], digest: str) -> None:
         """Raises `EngineError` where the agent can't keep it, or where it changes meanwhile."""
-        named = [(part.relative_to(model.parent).as_posix(), part.stat().st_size) for part in parts]
+        try:
+            named = [(part.relative_to(model.parent).as_posix(), part.stat().st_size) for part in parts]
+        except OSError as error:
+            raise ArtefactError(f"Can't read `{model}`: {error.strerror}.") from error
         state = await self._ask(OfferModel(digest, named))
         while not state.is_whole:
             place = next((n for n, (_, size) in enumerate(named) if state.sizes[n] < size), None)
