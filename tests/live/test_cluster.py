@@ -25,7 +25,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.transport.cluster_key import write_key
 from proteus_cli.store import read_json
 
-pytestmark = [pytest.mark.live, pytest.mark.alone]
+pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended]
 
 RATE_QPS = 40.0
 

@@ -16,7 +16,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, UsageError
 from proteus_cli.input_files import decoded
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentSession, connect
-from proteus_cli.serving.devices.remote.messages import Measure, MeasureOptions
+from proteus_cli.serving.devices.remote.messages import MeasureDevices, MeasureOptions
 from proteus_cli.serving.lifecycle import StoppedEarly, run_unless, running
 from proteus_cli.store import Workspace, write_json
 from proteus_cli.units import format_duration
@@ -79,7 +79,7 @@ async def _measured(workspace: Workspace, agent: AgentAddress, options: MeasureO
 async def _content(workspace: Workspace, agent: AgentAddress, options: MeasureOptions, session: AgentSession) -> bytes:
     """What the agent measures, as JSON. Never returns where the session ends before all models are sent."""
     families = [await _sent(workspace, family, session) for family in workspace.catalog().families]
-    command = Measure(tuple(families), options)
+    command = MeasureDevices(tuple(families), options)
     return await session.measure(command, lambda line: console.say(f"{agent.name}: {line}"))
 
 

@@ -15,7 +15,7 @@ from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog, Family
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import EngineError
-from proteus_cli.serving.devices.remote.messages import Measure, MeasureOptions
+from proteus_cli.serving.devices.remote.messages import MeasureDevices, MeasureOptions
 from proteus_cli.store import Workspace, write_text
 from proteus_cli.store.catalog_text import new_text
 
@@ -32,7 +32,7 @@ class Measurer:
     def __init__(self, devices: Sequence[Device], root: Path) -> None:
         self._devices, self._workspace = devices, Workspace(root.absolute())
 
-    async def measure(self, command: Measure, find_model: FindModel, say: Say) -> bytes:
+    async def measure(self, command: MeasureDevices, find_model: FindModel, say: Say) -> bytes:
         """The profiles as JSON. ``find_model`` gives the file of a digest; ``say`` is told each line about progress.
 
         Raises `EngineError`, `ArtefactError`.

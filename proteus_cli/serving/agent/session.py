@@ -24,8 +24,8 @@ from proteus_cli.serving.devices.remote.messages import (
     FromDevice,
     Hello,
     Inquiry,
-    Measure,
     Measured,
+    MeasureDevices,
     Measuring,
     ModelPiece,
     ModelState,
@@ -171,7 +171,7 @@ class ServerSession:
                 self._start(self._answer(digest, self._models.offered(message)))
             case ModelPiece(digest=digest):
                 self._start(self._answer(digest, self._models.take(message, behind)))
-            case Measure():
+            case MeasureDevices():
                 self._start(self._measure(message))
             case Hello() | Inquiry():
                 self.end("it greets twice")
@@ -222,7 +222,7 @@ class ServerSession:
             answer = ModelState(digest, [], is_whole=False, error=device_messages.SentError.logged(error))
         self._channel.send(answer)
 
-    async def _measure(self, command: Measure) -> None:
+    async def _measure(self, command: MeasureDevices) -> None:
         """Measure devices, after giving up what is open: it would be measured, too."""
         for device in list(self._opened.values()):
             device.abandon()

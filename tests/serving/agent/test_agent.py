@@ -29,7 +29,7 @@ from proteus_cli.serving.devices.remote import channel as channel_module
 from proteus_cli.serving.devices.remote import link as link_module
 from proteus_cli.serving.devices.remote.frames import pieces_of
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink, ask, connect
-from proteus_cli.serving.devices.remote.messages import Hello, Measure, MeasureOptions, Ping, RunBatch, ToDevice
+from proteus_cli.serving.devices.remote.messages import Hello, MeasureDevices, MeasureOptions, Ping, RunBatch, ToDevice
 from proteus_cli.serving.transport.cluster_key import cluster_tls
 from proteus_cli.store import model_digest
 
@@ -295,7 +295,9 @@ def test_a_command_that_an_agent_cannot_carry_out_is_answered_with_what_went_wro
                     await remote_device(link).load(KEY, model, 4)
                 assert link.session is not None
                 with pytest.raises(RuntimeError, match="at least one"):
-                    await link.session.measure(Measure((), MeasureOptions("all", 1.0, 1, 1, False, None, False)), print)
+                    await link.session.measure(
+                        MeasureDevices((), MeasureOptions("all", 1.0, 1, 1, False, None, False)), print
+                    )
 
     run(test)
 

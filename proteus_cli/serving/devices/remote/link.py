@@ -21,24 +21,24 @@ from proteus_cli.serving.devices.executor import Executor, OnLost, settle
 from proteus_cli.serving.devices.remote.absent import AbsentExecutor
 from proteus_cli.serving.devices.remote.channel import FrameChannel
 from proteus_cli.serving.devices.remote.executor import RemoteExecutor
-from proteus_cli.serving.devices.remote.frames import FrameReader
+from proteus_cli.serving.devices.remote.frames import MessageReader
 from proteus_cli.serving.devices.remote.messages import (
     FROM_AGENT,
     PROTOCOL,
     BatchRan,
     Beat,
+    ConnectionRefused,
     FromAgent,
     FromDevice,
     Hello,
     Inquiry,
     Inventory,
-    Measure,
     Measured,
+    MeasureDevices,
     Measuring,
     ModelState,
     Ping,
     Pong,
-    Refused,
     Welcome,
 )
 from proteus_cli.serving.devices.remote.uploads import Uploads
@@ -127,7 +127,7 @@ class AgentSession:
         """The digest of a model, once the agent has it; `EngineError` where it can't be sent."""
         return self._uploads.send(model)
 
-    async def measure(self, command: Measure, say: Callable[[str], object]) -> bytes:
+    async def measure(self, command: MeasureDevices, say: Callable[[str], object]) -> bytes:
         """The profiles, as JSON, of devices that are not open; ``say`` is told how far it is. One at a time.
 
         Raises what the agent raises, `HostLost`.
@@ -170,7 +170,7 @@ class AgentSession:
                 self._say(line)
             case Measured(error=error):
                 settle(self._measured, bytes(behind) if error is None else error.error())
-            case Refused(error=refusal):
+            case ConnectionRefused(error=refusal):
                 self.ended(refusal.message)
             case Welcome():
                 self.ended("it says what it has said before")
@@ -204,7 +204,7 @@ class _Greeting:
     def received(self, message: FromAgent, _behind: memoryview) -> None:
         if isinstance(message, Welcome):
             settle(self.answer, message.inventory)
-        elif isinstance(message, Refused):
+        elif isinstance(message, ConnectionRefused):
             settle(self.answer, DeviceUnavailable(message.error.message, hint=message.error.hint))
 
     def ended(self, reason: str) -> None:
@@ -229,7 +229,7 @@ async def _greeted(address: AgentAddress, hello: Hello | Inquiry) -> tuple[Frame
 
     Raises `DeviceUnavailable` where the agent refuses, `OSError` where it is not there.
     """
-    channel: FrameChannel[FromAgent] = FrameChannel(FROM_AGENT, FrameReader())
+    channel: FrameChannel[FromAgent] = FrameChannel(FROM_AGENT, MessageReader())
     channel.owner = greeting = _Greeting()
     is_welcome = False
     try:

@@ -22,7 +22,7 @@ from proteus_cli.serving.devices.process.messages import (
 )
 
 PROTOCOL = 1
-"""Both ends must have the same version of all messages but `Hello`, `Inquiry` and `Refused`, which never change."""
+"""Both ends must have the same version of all messages; `Hello`, `Inquiry` and `ConnectionRefused` never change."""
 
 MAX_FIRST_BYTES = 4096
 """Of the first message of a connection, which has nothing behind it."""
@@ -118,7 +118,7 @@ class MeasureOptions(msgspec.Struct, frozen=True):
     force: bool
 
 
-class Measure(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class MeasureDevices(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Measure families on devices that are not open; answered by `Measured`.
 
     ``onnx`` of each variant, and ``eval`` of a family, are digests of files that the agent has.
@@ -143,7 +143,7 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=True):
     inventory: Inventory
 
 
-class Refused(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class ConnectionRefused(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The agent closes the connection."""
 
     error: SentError
@@ -200,8 +200,10 @@ class Pong(msgspec.Struct, frozen=True, array_like=True, tag=True):
     sent_s: float
 
 
-ToAgent = Hello | Inquiry | OpenDevice | ToDevice | AbandonDevice | RunBatch | OfferModel | ModelPiece | Measure | Ping
-FromAgent = Welcome | Refused | FromDevice | BatchRan | ModelState | Measuring | Measured | Beat | Pong
+ToAgent = (
+    Hello | Inquiry | OpenDevice | ToDevice | AbandonDevice | RunBatch | OfferModel | ModelPiece | MeasureDevices | Ping
+)
+FromAgent = Welcome | ConnectionRefused | FromDevice | BatchRan | ModelState | Measuring | Measured | Beat | Pong
 
 
 FIRST_TO_AGENT: "msgspec.msgpack.Decoder[Hello | Inquiry]" = msgspec.msgpack.Decoder(Hello | Inquiry)
