@@ -16,7 +16,7 @@ import numpy as np
 import uvloop
 
 from proteus_cli.serving.devices.remote.channel import FrameChannel
-from proteus_cli.serving.devices.remote.frames import MessageReader
+from proteus_cli.serving.devices.remote.frames import FrameParser
 from proteus_cli.serving.devices.remote.messages import Ping
 from proteus_cli.serving.transport.cluster_key import cluster_tls, write_key
 
@@ -74,7 +74,7 @@ class _Asking:
 
 def _tls(key: Path, size: int, times: int) -> RoundTrips:
     async def run(port: int) -> RoundTrips:
-        channel: FrameChannel[Ping] = FrameChannel(msgspec.msgpack.Decoder(Ping), MessageReader())
+        channel: FrameChannel[Ping] = FrameChannel(msgspec.msgpack.Decoder(Ping), FrameParser())
         channel.owner = asking = _Asking()
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: channel, "127.0.0.1", port, ssl=cluster_tls(key, listens=False))

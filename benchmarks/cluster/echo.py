@@ -11,7 +11,7 @@ import msgspec
 import uvloop
 
 from proteus_cli.serving.devices.remote.channel import FrameChannel
-from proteus_cli.serving.devices.remote.frames import MessageReader
+from proteus_cli.serving.devices.remote.frames import FrameParser
 from proteus_cli.serving.devices.remote.messages import Ping
 from proteus_cli.serving.transport.cluster_key import cluster_tls
 from proteus_cli.serving.transport.listening import listen
@@ -33,7 +33,7 @@ class Answering:
 
 
 def _channel() -> "FrameChannel[Ping]":
-    channel: FrameChannel[Ping] = FrameChannel(msgspec.msgpack.Decoder(Ping), MessageReader())
+    channel: FrameChannel[Ping] = FrameChannel(msgspec.msgpack.Decoder(Ping), FrameParser())
     channel.owner = Answering(channel)
     return channel
 

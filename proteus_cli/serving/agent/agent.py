@@ -25,7 +25,7 @@ from proteus_cli.serving.core_claims import warning_of_shared
 from proteus_cli.serving.devices.hardware import process_specs
 from proteus_cli.serving.devices.process.messages import SentError
 from proteus_cli.serving.devices.remote.channel import FrameChannel
-from proteus_cli.serving.devices.remote.frames import MAX_MESSAGE_BYTES, MAX_TENSOR_BYTES, MessageReader
+from proteus_cli.serving.devices.remote.frames import MAX_MESSAGE_BYTES, MAX_TENSOR_BYTES, FrameParser
 from proteus_cli.serving.devices.remote.messages import (
     FIRST_TO_AGENT,
     MAX_FIRST_BYTES,
@@ -74,7 +74,7 @@ class Agent:
 
     def accept(self) -> asyncio.BaseProtocol:
         """The protocol of a new connection."""
-        return FrameChannel(FIRST_TO_AGENT, MessageReader(MAX_FIRST_BYTES, 0), self._greet)
+        return FrameChannel(FIRST_TO_AGENT, FrameParser(MAX_FIRST_BYTES, 0), self._greet)
 
     def _greet(self, channel: FrameChannel[ToAgent]) -> None:
         """A connection is there; where there is a key, it has shown that. Wait for its first message."""

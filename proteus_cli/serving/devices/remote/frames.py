@@ -41,7 +41,7 @@ def pieces_of(message: bytes, behind: Sequence[Buffer] = ()) -> list[Buffer]:
     return [head, *behind]
 
 
-class MessageReader:
+class FrameParser:
     """Finds frames in a stream of bytes, which are written into its `buffer`.
 
     Small frames are copied out of that. The bytes behind a large message are received where they stay.

@@ -21,7 +21,7 @@ from proteus_cli.serving.devices.executor import Executor, OnLost, settle
 from proteus_cli.serving.devices.remote.absent import AbsentExecutor
 from proteus_cli.serving.devices.remote.channel import FrameChannel
 from proteus_cli.serving.devices.remote.executor import RemoteExecutor
-from proteus_cli.serving.devices.remote.frames import MessageReader
+from proteus_cli.serving.devices.remote.frames import FrameParser
 from proteus_cli.serving.devices.remote.messages import (
     FROM_AGENT,
     PROTOCOL,
@@ -229,7 +229,7 @@ async def _greeted(address: AgentAddress, hello: Hello | Inquiry) -> tuple[Frame
 
     Raises `DeviceUnavailable` where the agent refuses, `OSError` where it is not there.
     """
-    channel: FrameChannel[FromAgent] = FrameChannel(FROM_AGENT, MessageReader())
+    channel: FrameChannel[FromAgent] = FrameChannel(FROM_AGENT, FrameParser())
     channel.owner = greeting = _Greeting()
     is_welcome = False
     try:

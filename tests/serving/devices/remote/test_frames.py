@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from proteus_cli.serving.devices.remote.frames import (
     MAX_MESSAGE_BYTES,
     MAX_TENSOR_BYTES,
-    MessageReader,
+    FrameParser,
     UnreadableFrame,
     pieces_of,
 )
@@ -21,7 +21,7 @@ FRAMES = st.lists(st.tuples(st.integers(0, 300_000), st.lists(SIZES, max_size=4)
 
 
 def played(
-    reader: MessageReader, stream: bytes, reads: random.Random, sizes: Sequence[int] = READS
+    reader: FrameParser, stream: bytes, reads: random.Random, sizes: Sequence[int] = READS
 ) -> list[tuple[bytes, bytes]]:
     """The frames that a reader finds in a stream that arrives in pieces of any size."""
     found, at = list[tuple[bytes, bytes]](), 0
@@ -44,12 +44,12 @@ def test_frames_arrive_as_they_were_sent(frames: list[tuple[int, list[int]]], se
     sent = [(rng.randbytes(message), [rng.randbytes(size) for size in behind]) for message, behind in frames]
     stream = b"".join(bytes(piece) for message, behind in sent for piece in pieces_of(message, behind))
     sizes = READS if len(stream) < 2000 else READS[2:]  # one byte at a time takes long
-    found = played(MessageReader(), stream, rng, sizes)
+    found = played(FrameParser(), stream, rng, sizes)
     assert found == [(message, b"".join(behind)) for message, behind in sent]
 
 
 def test_memory_of_a_frame_does_not_change_while_later_ones_arrive() -> None:
-    reader, sizes = MessageReader(), (10, 100_000, 5)
+    reader, sizes = FrameParser(), (10, 100_000, 5)
     stream = b"".join(bytes(piece) for size in sizes for piece in pieces_of(b"m" * size, [bytes([size % 251]) * size]))
     kept, at = [], 0
     while at < len(stream):
@@ -76,7 +76,7 @@ def test_memory_of_a_frame_does_not_change_while_later_ones_arrive() -> None:
     ],
 )
 def test_a_stream_that_has_no_frames_or_too_large_ones_is_refused_by_its_first_bytes(start: bytes) -> None:
-    reader = MessageReader(max_behind_bytes=0)
+    reader = FrameParser(max_behind_bytes=0)
     reader.buffer()[: len(start)] = start
     with pytest.raises(UnreadableFrame, match="larger than allowed"):
         reader.feed(len(start))
@@ -92,7 +92,7 @@ def test_limits_hold_for_both_ends() -> None:
     row = memoryview(bytes(2**20))
     with pytest.raises(UnreadableFrame):
         pieces_of(b"", [row] * (MAX_TENSOR_BYTES // 2**20 + 1))
-    reader = MessageReader(4, 4)
+    reader = FrameParser(4, 4)
     reader.allow(5, 5)
     stream = b"".join(map(bytes, pieces_of(b"12345", [b"12345"])))
     assert played(reader, stream, random.Random(1)) == [(b"12345", b"12345")]
