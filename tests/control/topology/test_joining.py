@@ -19,8 +19,6 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.request import Request
 
-FAST = {"latency_s": {1: 0.004, 4: 0.008}, "capacity_qps": 500.0}
-GOOD = {"latency_s": {1: 0.01, 4: 0.03}, "capacity_qps": 130.0, "accuracy": 0.95}
 MEMORY = DeviceMemory(
     "cpu",
     3,
@@ -29,11 +27,11 @@ MEMORY = DeviceMemory(
 
 
 def good(device: str) -> Host:
-    return hosted(device, variant="a-l", **GOOD)
+    return hosted(device, variant="a-l", latency_s={1: 0.01, 4: 0.03}, capacity_qps=130.0, accuracy=0.95)
 
 
 def fast(device: str, family: str = "a") -> Host:
-    return hosted(device, family, f"{family}-s", **FAST)
+    return hosted(device, family, f"{family}-s", latency_s={1: 0.004, 4: 0.008}, capacity_qps=500.0)
 
 
 def test_a_new_device_counts_as_lost_until_it_has_passed_its_probation() -> None:
@@ -95,7 +93,8 @@ class Both:
         placements = (make_placement(each.device, each.family, each.variant) for each in hosts)
         demand_qps = {"a": 100.0, "b": 100.0}
         plan = make_plan(*placements, demand_qps=demand_qps, devices=("cpu0", "b/cpu0"))
-        self._apply(*(each.adopt(plan, hosts, now_s, in_place) for each in (self.early, self.late)), now_s)
+        early, late = (each.adopt(plan, hosts, now_s, in_place) for each in (self.early, self.late))
+        self._apply(early, late, now_s)
 
     def offer(self, request: Request) -> None:
         now_s = request.arrival_s
@@ -127,7 +126,8 @@ class Both:
         self.running = [pair for pair in self.running if pair not in lost]
         early = self.early.device_lost(device, [pair[0] for pair in lost])
         self._apply(early, self.late.device_lost(device, [pair[1] for pair in lost]), now_s)
-        self._apply(*(each.device_recovered(device, now_s) for each in (self.early, self.late)), now_s)
+        early, recovered = (each.device_recovered(device, now_s) for each in (self.early, self.late))
+        self._apply(early, recovered, now_s)
 
     def stand_by(self, now_s: float) -> None:
         """A standby begins to load, or has loaded."""

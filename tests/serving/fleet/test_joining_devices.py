@@ -116,10 +116,12 @@ def test_the_page_and_the_terminal_see_a_device_that_joins() -> None:
         await world.ask(RATE_QPS, 2.0)
         history.sample()
         feed = history.feed()
-        load = feed.devices["b/cpu0"].samples.load
-        assert math.isnan(load[0]), "nothing is known of the time before it"
-        assert load[1] == 0.0
-        assert load[-1] > 0.0
+        first, second, *_, last = feed.devices["b/cpu0"].samples.load
+        assert first is not None
+        assert math.isnan(first), "nothing is known of the time before it"
+        assert second == 0.0
+        assert last is not None
+        assert last > 0.0
         of_device = [event.text for event in feed.events if event.kind.value == "device"]
         assert of_device == ["b/cpu0: joins", "b/cpu0: on probation", "b/cpu0: has joined"]
         await asyncio.sleep(1.0)
