@@ -9,12 +9,22 @@ from proteus_cli.cli.options import sections
 from proteus_cli.cli.options.names import environment
 
 Cluster = Annotated[
+    str | None,
+    Option(
+        metavar="HOSTS",
+        envvar=environment("cluster"),
+        help="The hosts of a cluster, each with an agent: a hosts.toml, or kubernetes:SERVICE[:PORT].",
+        rich_help_panel=sections.DEVICES,
+    ),
+]
+ClusterKey = Annotated[
     Path | None,
     Option(
         metavar="FILE",
-        envvar=environment("cluster"),
-        help="A hosts.toml: the hosts of a cluster, each with an agent.",
-        rich_help_panel=sections.DEVICES,
+        envvar=environment("cluster_key"),
+        show_default="the key that hosts.toml names",
+        help="The cluster's key, which `proteus cluster key` makes.",
+        rich_help_panel=sections.SECURITY,
     ),
 ]
 Listen = Annotated[
@@ -29,6 +39,15 @@ Key = Annotated[
         show_default="none: servers of this machine only",
         help="The cluster's key, which `proteus cluster key` makes.",
         rich_help_panel=sections.SECURITY,
+    ),
+]
+HostName = Annotated[
+    str | None,
+    Option(
+        metavar="NAME",
+        envvar=environment("name"),
+        show_default="the machine's",
+        help="The name of this host, for servers that find agents by address (Kubernetes).",
     ),
 ]
 AgentState = Annotated[

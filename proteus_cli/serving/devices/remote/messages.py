@@ -35,13 +35,15 @@ class Inventory(msgspec.Struct, frozen=True):
     """What an agent has: its devices, by the ids that they have there, and its versions by name.
 
     ``free_bytes`` is the free memory of the machine; 0 where it is unknown. ``server`` is the address of the server
-    that it serves now; empty without one.
+    that it serves now; empty without one. ``name`` is that of its host, for servers that know only its address;
+    it may be empty.
     """
 
     devices: tuple[Device, ...]
     versions: Mapping[str, str]
     free_bytes: int
     server: str = ""
+    name: str = ""
 
 
 # --- to an agent
