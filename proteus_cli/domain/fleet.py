@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_assignments
@@ -65,6 +66,11 @@ def as_device(profile: Profile, device: str) -> Profile:
     if profile.device.id == device:
         return profile
     return msgspec.structs.replace(profile, device=msgspec.structs.replace(profile.device, id=device))
+
+
+def on_device(profile: Profile, device: Device) -> Profile:
+    """The same measurements for a device that is like the one of the profile, and so of its type."""
+    return msgspec.structs.replace(profile, device=msgspec.structs.replace(device, type=profile.device.type))
 
 
 def ids_by_type(profiles: Mapping[str, Profile]) -> dict[str, tuple[str, ...]]:
