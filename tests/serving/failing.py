@@ -9,6 +9,7 @@ from builders import make_catalog, make_family, make_measured, make_placement, m
 from virtual_loop import VirtualLoop
 
 from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
@@ -114,12 +115,12 @@ class World:
         self.results: list[Result] = []
         slo_s, memory = self.catalog.slo_s(), self._memory(self.profiles)
         self.controller = Controller(slo_s, dict.fromkeys(self.profiles, 1), PROTEUS, memory=memory)
-        self.is_memory_short = False
+        self.memory = dict[str, HostMemory]()  # by host
         self.models: Any = {(v.family, v.variant): None for v in variants}
         served = ServedFamily("f", SIGNATURE, self.catalog.slo_s()["f"], max_rows=4, best_accuracy=0.9)
         self.plane = make_data_plane(
             self.controller, [served], self.profiles, self._open, self.loop.time, models=self.models,
-            profiles=self.profiles, timer_s=0.0, is_memory_short=lambda: self.is_memory_short,
+            profiles=self.profiles, timer_s=0.0, memory_of=lambda host: self.memory.get(host, HostMemory()),
         )  # fmt: skip
         self.fleet, self.lifecycle = self.plane.fleet, self.plane.lifecycle
         self.opened.clear()

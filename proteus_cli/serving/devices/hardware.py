@@ -9,6 +9,7 @@ from pathlib import Path
 
 from proteus_cli.backends import emulated
 from proteus_cli.backends.base import Backend, Signature
+from proteus_cli.backends.free_memory import HostMemory, host_memory
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.domain.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.device import Device, host_of
@@ -55,6 +56,10 @@ class Hardware(ABC):
     def open_device(self, device: str, on_lost: OnLost) -> Executor:
         """Open the device of an id, also again once it was lost. Raises `DeviceUnavailable`."""
 
+    def memory_of(self, host: str) -> HostMemory:  # noqa: ARG002
+        """The memory of a host of the cluster, or of this machine (an empty name), as it is now."""
+        return HostMemory()
+
     def is_reachable(self, device: str) -> bool:  # noqa: ARG002
         """Whether it makes sense to open a device that was lost; not while its host is not connected."""
         return True
@@ -75,6 +80,9 @@ class LocalHardware(Hardware):
         if device in self.started and not self.started[device].executor.is_lost:
             return self.started.pop(device).hand_over(on_lost)
         return ProcessExecutor(self.specs[device], on_lost)
+
+    def memory_of(self, host: str) -> HostMemory:  # noqa: ARG002
+        return host_memory()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +106,12 @@ class ClusterHardware(Hardware):
     def is_reachable(self, device: str) -> bool:
         host = host_of(device)
         return not host or (host in self.links and self.links[host].is_connected)
+
+    def memory_of(self, host: str) -> HostMemory:
+        if not host:
+            return self.local.memory_of(host)
+        session = self.links[host].session if host in self.links else None
+        return session.memory if session is not None else HostMemory()
 
     def sessions(self) -> list[tuple[str, AgentSession]]:
         """The hosts that are connected."""

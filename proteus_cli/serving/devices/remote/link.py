@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from proteus_cli import __version__
+from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceUnavailable, HostLost, ProteusError
@@ -94,6 +95,7 @@ class AgentSession:
         self, address: AgentAddress, channel: FrameChannel[FromAgent], inventory: Inventory, known: KnownModels
     ) -> None:
         self.inventory = inventory
+        self.memory = HostMemory(inventory.free_bytes or None)
         self.has_ended = asyncio.Event()
         self.loss: HostLost | None = None
         self._address, self._channel = address, channel
@@ -177,8 +179,8 @@ class AgentSession:
             case BatchRan() | FromDevice():
                 if message.opening in self._executors:
                     self._executors[message.opening].told(message, behind)
-            case Beat():
-                pass
+            case Beat(memory=memory):
+                self.memory = memory
             case Pong(sent_s=sent_s):
                 self._round_trips_s.append(time.monotonic() - sent_s)
             case ModelState():
