@@ -152,7 +152,7 @@ class Planner:
         return plan
 
     def _after_loss(self, demand: Demand, current: Plan | None, standbys: HostedKeys) -> Plan:
-        """The best plan for what is left. It survives another loss only where that leaves no more of the demand unserved.
+        """The best plan for what is left. It survives another loss only where that leaves nothing unserved.
 
         Each of two solves has half of the time.
         """
@@ -338,10 +338,12 @@ def _require_what_may_be_lost(devices: Iterable[str], rules: Rules) -> None:
     """Raise `NoFeasiblePlan` where the one loss that a plan is to survive is that of everything."""
     units = set(map(rules.unit_of, devices)) if rules.survives is not None else set()
     if len(units) == 1:
-        everything = "device" if rules.survives == "device" else f"host, {units.pop() or 'this machine'}"
+        only, option = "device", "--survive"
+        if rules.survives == "host":
+            only, option = f"host, {units.pop() or 'this machine'}", "--survive-host"
         raise NoFeasiblePlan(
-            f"No plan survives the loss of a {rules.survives}: there is only one {everything}.",
-            hint=f"profile devices of another one, or leave out `--survive{'' if rules.survives == 'device' else '-host'}`",
+            f"No plan survives the loss of a {rules.survives}: there is only one {only}.",
+            hint=f"profile devices of another one, or leave out `{option}`",
         )
 
 
