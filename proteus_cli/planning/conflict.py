@@ -103,7 +103,7 @@ def _rules(rules: Rules) -> Iterator[_Requirement]:
     for pair in rules.pinned:
         yield _Requirement(f"{pair.device}: {pair.variant} is pinned", {"pinned": (pair,)})
     if rules.survive:
-        lost = {"survive": rules.survive, "survive_unit": rules.survive_unit}
+        lost: dict[str, object] = {"survive": rules.survive, "survive_unit": rules.survive_unit}
         yield _Requirement(f"any one {rules.survives} may be lost", lost)
     if rules.budget_w is not None:
         yield _Requirement(f"at most {rules.budget_w:g} W", {"budget_w": rules.budget_w})

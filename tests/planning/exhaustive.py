@@ -3,7 +3,6 @@
 Written from the rules' own words, not from the package's model.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise, product
@@ -285,11 +284,12 @@ class _Single(_Worth):
                 key=lambda host: -host.accuracy,
             )
             capacities_qps = [min(host.capacity_qps, share_qps) for host in mine]
-            lost = Counter[str]()
+            lost_qps: dict[str, float] = {}
             if tiny.rules.survives is not None:
                 for host, capacity_qps in zip(mine, capacities_qps, strict=True):
-                    lost[tiny.rules.unit_of(host.device)] += capacity_qps
-            left = self.served_qps[family] = min(qps, sum(capacities_qps) - max(lost.values(), default=0.0))
+                    unit = tiny.rules.unit_of(host.device)
+                    lost_qps[unit] = lost_qps.get(unit, 0.0) + capacity_qps
+            left = self.served_qps[family] = min(qps, sum(capacities_qps) - max(lost_qps.values(), default=0.0))
             self.accuracy_qps[family] = 0.0
             for host, capacity_qps in zip(mine, capacities_qps, strict=True):
                 self.accuracy_qps[family] += min(left, capacity_qps) * host.accuracy
