@@ -11,7 +11,7 @@ from tiny import add_plan, add_profiles, device, make_workspace
 
 from proteus_cli.cli.options.memory import memory_limits
 from proteus_cli.cli.workflows.cluster import agents_of, host_list
-from proteus_cli.cli.workflows.remote_measuring import _measured, devices_by_host, profiles_in
+from proteus_cli.cli.workflows.remote_measuring import _measured, devices_by_host
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.hosts import split_address
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, UsageError
