@@ -1,5 +1,6 @@
 """What models run on, and what of it must not be used."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,6 +61,23 @@ class Device(Value, frozen=True, omit_defaults=True):
 def host_of(device: str) -> str:
     """The host in the id of a device: ``a`` of ``a/cpu0``; empty for this machine."""
     return device.rpartition("/")[0]
+
+
+def by_host(devices: Iterable[str]) -> dict[str, list[str]]:
+    """The devices of each host, in order; those of this machine by an empty name."""
+    found: dict[str, list[str]] = {}
+    for device in devices:
+        found.setdefault(host_of(device), []).append(device)
+    return found
+
+
+def short_names(devices: Iterable[str], fleet: Iterable[str]) -> list[str]:
+    """``["host a", "b/cpu1", "cpu0"]``: hosts of which all devices are meant, if several; else devices."""
+    of_hosts, names = by_host(fleet), list[str]()
+    for host, chosen in by_host(devices).items():
+        is_whole = bool(host) and 1 < len(of_hosts.get(host, ())) <= len(chosen)
+        names += [f"host {host}"] if is_whole else chosen
+    return names
 
 
 @dataclass(frozen=True, slots=True)

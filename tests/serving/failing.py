@@ -1,7 +1,7 @@
 """A server of two devices in virtual time, which the test can kill, stop and break."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,7 +79,10 @@ class FailingExecutor(EmulatedExecutor):
             super().submit(batch, done)
 
     def die(self) -> None:
-        self._lose(DeviceLost(f"{self._device_id} was killed"))
+        self.lose(DeviceLost(f"{self._device_id} was killed"))
+
+    def lose(self, loss: DeviceLost) -> None:
+        self._lose(loss)
 
 
 class World:
@@ -92,6 +95,7 @@ class World:
         self,
         hosts: Mapping[str, str],
         *,
+        devices: Sequence[str] = ("cpu0", "cpu1"),
         memory_bytes: int = 0,
         variants: tuple[VariantProfile, ...] = VARIANTS,
         replans: bool = True,
@@ -100,9 +104,7 @@ class World:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.catalog = make_catalog(make_family("f", {v.variant: v.accuracy for v in variants}, slo=slo))
-        self.profiles = {
-            device: make_profile(device, *variants, memory_bytes=memory_bytes) for device in ("cpu0", "cpu1")
-        }
+        self.profiles = {device: make_profile(device, *variants, memory_bytes=memory_bytes) for device in devices}
         self.planner = Planner(self.catalog, self.profiles, PROTEUS, headroom=1.0, inputs={}, spares=True)
         self._variants = variants
         self.spoilt: dict[VariantKey, EngineError] = {}

@@ -100,7 +100,7 @@ async def _serve(
             open_data_plane(deployment, options, hardware, profiles, drift) as plane,
             open_adaptation(deployment, options, hardware, plane, profiles, drift, stop) as adaptation,
             open_connections(options) as connections,
-            open_telemetry(deployment, plane, adaptation, connections) as telemetry,
+            open_telemetry(deployment, hardware, plane, adaptation, connections) as telemetry,
         ):
             models, endpoints = make_endpoints(deployment, options, hardware, plane, adaptation, telemetry)
             is_local = is_loopback(listeners["http"])
