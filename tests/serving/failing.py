@@ -110,6 +110,7 @@ class World:
         self.spoilt: dict[VariantKey, EngineError] = {}
         self.broken: set[tuple[str, VariantKey]] = set()
         self.shut: set[str] = set()
+        self.unreachable: set[str] = set()
         self.opened: list[FailingExecutor] = []
         self.asked = list[Outages]()
         self.results: list[Result] = []
@@ -126,7 +127,9 @@ class World:
         self.fleet, self.lifecycle = self.plane.fleet, self.plane.lifecycle
         self.opened.clear()
         self.first = self.plan_of(hosts)
-        self.recovery = Recovery(self.fleet, self.controller, self.profiles, self.loop.time)
+        self.recovery = Recovery(
+            self.fleet, self.controller, self.profiles, self.loop.time, lambda device: device not in self.unreachable
+        )
         self.adaptation = ControlLoop(self.controller, self.fleet, self.loop.time)
         self.replans = replans
 

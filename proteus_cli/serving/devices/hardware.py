@@ -56,6 +56,10 @@ class Hardware(ABC):
         """How the hosts of a cluster are reached now, by name."""
         return {}
 
+    def is_reachable(self, device: str) -> bool:  # noqa: ARG002
+        """Whether it makes sense to open a device that was lost; not while its host is not connected."""
+        return True
+
 
 @dataclass(frozen=True, kw_only=True)
 class LocalHardware(Hardware):
@@ -91,6 +95,10 @@ class ClusterHardware(Hardware):
 
     def links(self) -> dict[str, LinkState]:
         return {name: link.state for name, link in self.agents.items()}
+
+    def is_reachable(self, device: str) -> bool:
+        host = host_of(device)
+        return not host or self.agents[host].is_connected
 
 
 @dataclass(frozen=True, kw_only=True)

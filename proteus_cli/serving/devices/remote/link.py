@@ -62,7 +62,10 @@ CONNECT_S = 2.0
 """For a connection, TLS and the agent's answer, each."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
-"""Before a lost host is tried again; each pause is twice the one before."""
+"""Before a lost host is tried again; each pause is twice the one before, until a session has been steady."""
+
+STEADY_S = 10.0
+"""A session that lasts for so long is steady: an agent that ends sooner, again and again, is tried at long pauses."""
 
 _ROUND_TRIPS = 10
 _NOT_YET = "it is not connected yet"
@@ -275,13 +278,15 @@ class AgentLink:
     @property
     def state(self) -> LinkState:
         session, sent, received = self.session, self._sent, self._received
+        loss = self._loss_now()
         if session is not None:
             sent, received = sent + session.bytes_sent, received + session.bytes_received
+            loss = session.loss or loss
         return LinkState(
             address=f"{self.address.host}:{self.address.port}",
-            is_connected=session is not None,
+            is_connected=self.is_connected,
             since_s=self._since_s,
-            why=self._loss_now().why if session is None else "",
+            why="" if self.is_connected else loss.why,
             losses=self._losses,
             round_trip_s=session.round_trip_s or None if session is not None else None,
             bytes_sent=sent,
@@ -298,29 +303,24 @@ class AgentLink:
             raise self._why
         return self.session.inventory if self.session is not None else None
 
+    @property
+    def is_connected(self) -> bool:
+        return self.session is not None and not self.session.has_ended.is_set()
+
     async def run(self) -> None:
+        """Connect, again and again, until cancelled."""
         pause_s = FIRST_PAUSE_S
         while True:
             try:
                 self.session = await connect(self.address, self._server, next(self._epochs))
             except (OSError, DeviceUnavailable) as error:
                 self._failed(error)
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-                continue
-            log.info("connected to host %s", self.address, extra=fields(host=self.address.name))
-            pause_s, self._since_s = FIRST_PAUSE_S, time.monotonic()
-            self._tried.set()
-            self.session.send_ahead(self._models)
-            try:
-                await self.session.watch()
-                self._why = self.session.loss or self._why
-                self._since_s, self._losses = time.monotonic(), self._losses + 1
-            finally:
-                self._sent += self.session.bytes_sent
-                self._received += self.session.bytes_received
-                self.session.close()
-                self.session = None
+            else:
+                began_s = time.monotonic()
+                await self._keep(self.session)
+                pause_s = FIRST_PAUSE_S if time.monotonic() - began_s >= STEADY_S else pause_s
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def open_device(self, device: Device, slots: int, on_lost: OnLost) -> Executor:
         """Open a device of the host; ``device`` is the one that was measured. It is lost where it is not there now."""
@@ -337,6 +337,22 @@ class AgentLink:
         """Why there is no session."""
         why = self._why
         return why if isinstance(why, HostLost) else HostLost(why.message, hint=why.hint, why=why.message)
+
+    async def _keep(self, session: AgentSession) -> None:
+        """Until the session ends."""
+        log.info("connected to host %s", self.address, extra=fields(host=self.address.name))
+        self._since_s = time.monotonic()
+        self._tried.set()
+        session.send_ahead(self._models)
+        try:
+            await session.watch()
+            self._why = session.loss or self._why
+            self._since_s, self._losses = time.monotonic(), self._losses + 1
+        finally:
+            self._sent += session.bytes_sent
+            self._received += session.bytes_received
+            session.close()
+            self.session = None
 
     def _failed(self, error: OSError | DeviceUnavailable) -> None:
         why: HostLost | DeviceUnavailable
