@@ -40,14 +40,12 @@ class _Group(NamedTuple):
         return 0 if self.is_lost else 2 if all(map(_is_well, self.devices.values())) else 1
 
 
-def device_columns(*, is_wide: bool) -> Iterable[Column]:
+def device_columns(now: "Snapshot", columns: int, *, is_wide: bool) -> Iterable[Column]:
+    """For a terminal of so many ``columns``: why a host is lost must not take the room of all names."""
     batch = [tables.number("batch")] if is_wide else []
-    return (
-        *map(tables.name, ("device", "hosts")),
-        tables.number("busy"),
-        *batch,
-        tables.name("state" if is_wide else ""),
-    )
+    state = tables.name("state" if is_wide else "")
+    state.max_width = columns // 2 if now.hosts else None
+    return (*map(tables.name, ("device", "hosts")), tables.number("busy"), *batch, state)
 
 
 def wanted_rows(now: "Snapshot") -> int:
@@ -76,7 +74,7 @@ def _alike(ranked: Sequence[tuple[str, "DeviceSnapshot"]], *, is_wide: bool) -> 
 
 
 def _by_host(now: "Snapshot", count: int, *, is_wide: bool) -> list[FrameRow]:
-    """Each host and its devices; or each host, and devices that are not well though their host is there.
+    """Each host that is there with its devices; or each host, and devices that are not well though their host is there.
 
     If these are too many, too, hosts where all is well share a row.
     """
@@ -110,7 +108,7 @@ def _group_rows(group: _Group, *, is_wide: bool, has_all: bool = False) -> Itera
     state = _host_state(group) if is_wide else "LOST" if group.is_lost else ""
     yield _several(label, devices, state, style, is_wide=is_wide)
     for name, of in sorted(group.devices.items(), key=lambda named: _RANKS.index(named[1].breaker)):
-        if has_all or not (group.is_lost or _is_well(of)):
+        if not group.is_lost and (has_all or not _is_well(of)):
             yield _device(_INDENT + name, [of], is_wide=is_wide)
 
 

@@ -37,7 +37,7 @@ def frame(now: "Snapshot", columns: int, lines: int, *, has_events: bool = True)
     ]
     if rows.devices:
         devices = device_rows(now, rows.devices, is_wide=is_wide)
-        parts += ["", _table(device_columns(is_wide=is_wide), _truncated(devices, rows.devices))]
+        parts += ["", _table(device_columns(now, columns, is_wide=is_wide), _truncated(devices, rows.devices))]
     if rows.events:
         parts += ["", *(_event(event, now.at_s) for event in reversed(events[-rows.events :]))]
     return Group(*parts)
