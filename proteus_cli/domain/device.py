@@ -71,15 +71,6 @@ def by_host(devices: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def short_names(devices: Iterable[str], fleet: Iterable[str]) -> list[str]:
-    """``["host a", "b/cpu1", "cpu0"]``: hosts of which all devices are meant, if several; else devices."""
-    of_hosts, names = by_host(fleet), list[str]()
-    for host, chosen in by_host(devices).items():
-        is_whole = bool(host) and 1 < len(of_hosts.get(host, ())) <= len(chosen)
-        names += [f"host {host}"] if is_whole else chosen
-    return names
-
-
 @dataclass(frozen=True, slots=True)
 class Outages:
     """Devices (by id) that are lost, and engines (device, family, variant) that don't load or fail on everything."""
