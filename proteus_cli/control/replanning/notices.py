@@ -1,4 +1,4 @@
-"""Devices and engines that were lost or are back since the last plan was asked for, as the reason for the next one."""
+"""Devices and engines that were lost, are back or have joined since the last request for a plan: the reason for the next."""
 
 from collections.abc import Collection
 from enum import StrEnum
@@ -11,9 +11,14 @@ from proteus_cli.units import counted
 class DeviceChanged(StrEnum):
     LOST = "was lost"
     BACK = "is back"
+    JOINED = "has joined"
 
 
-_OF_SEVERAL = {DeviceChanged.LOST: "were lost", DeviceChanged.BACK: "are back"}
+_OF_SEVERAL = {
+    DeviceChanged.LOST: "were lost",
+    DeviceChanged.BACK: "are back",
+    DeviceChanged.JOINED: "have joined",
+}
 
 
 class Notices:
@@ -34,7 +39,7 @@ class Notices:
         self._noted.clear()
 
     def text(self, devices: Collection[str], lost: Collection[str]) -> str:
-        """All of them, as one reason. A host was lost, or is back, where that holds for all of its devices, several.
+        """All of them, as one reason. A host was lost, is back or has joined where all of its devices, several, are.
 
         ``devices`` are all that there are, of which some are ``lost`` now.
         """

@@ -1,27 +1,33 @@
-"""What people are told of devices that are lost and come back: once for the devices of a host that share its fate.
+"""What people are told of devices that are lost, come back and join: once for those of a host that share its fate.
 
 A host is lost where its agent can't be reached, or where all of its devices, several, are lost at once for one reason.
-Then nothing is told of these devices until some serve again and none is being tried out: the host is back. What of
-them comes later is told together, too. All other devices are told of one by one.
+It joins where all of its devices, several, are new at once. Then nothing is told of these devices until some serve and
+none is being tried out: the host is back, or has joined. What of them comes later is told together, too. All other
+devices are told of one by one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from proteus_cli.control.topology.breaker import BreakerState
+from proteus_cli.control.topology.breaker import NEW, BreakerState
 from proteus_cli.domain.device import by_host
 from proteus_cli.units import counted, format_duration
 
 _TOLD = {BreakerState.OPEN: "lost", BreakerState.HALF_OPEN: "on probation", BreakerState.CLOSED: "serves again"}
+_TOLD_OF_NEW = {**_TOLD, BreakerState.OPEN: "cannot join", BreakerState.CLOSED: "has joined"}
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceHealth:
-    """A device's breaker, and why it is not closed. ``host_loss``: why the whole host was lost, with this device."""
+    """A device's breaker, and why it is not closed. ``host_loss``: why the whole host was lost, with this device.
+
+    What ``is_new`` was never lost.
+    """
 
     breaker: BreakerState
     reason: str = ""
     host_loss: str = ""
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +35,21 @@ class News:
     """What happened to devices, and why."""
 
     text: str
-    reason: str
+    reason: str = ""
 
 
 @dataclass(slots=True)
-class _HostOutage:
-    """A host that was lost: when, the devices that do not serve again yet, and whether it was told that it is back."""
+class _Absence:
+    """Of a host that was lost or joins: since when, the devices that do not serve yet, and what was told since.
+
+    ``is_over``: that the host is back, or has joined; ``is_failed``: that it cannot join.
+    """
 
     since_s: float
     away: set[str]
-    is_back: bool = False
+    is_joining: bool = False
+    is_over: bool = False
+    is_failed: bool = False
 
 
 class DeviceNews:
@@ -46,43 +57,39 @@ class DeviceNews:
 
     def __init__(self, devices: Iterable[str]) -> None:
         self._breakers = dict.fromkeys(devices, BreakerState.CLOSED)
-        self._outages: dict[str, _HostOutage] = {}
+        self._absences: dict[str, _Absence] = {}
 
     def look(self, devices: Mapping[str, DeviceHealth], now_s: float) -> list[News]:
         """What has changed since the last look; ``devices`` are all, by id."""
         before, self._breakers = self._breakers, {device: now.breaker for device, now in devices.items()}
-        changed = [
-            device for device, now in devices.items() if now.breaker is not before.get(device, BreakerState.CLOSED)
-        ]
+        changed = [device for device, now in devices.items() if now.breaker is not before.get(device)]
         hosts, news = by_host(devices), list[News]()
         for host, of_host in by_host(changed).items():
-            if host:
-                known = {device: devices[device] for device in hosts[host]}
-                news += self._of_host(host, known, of_host, now_s)
-            else:
-                news += [_alone(device, devices[device]) for device in of_host]
+            known = {device: devices[device] for device in hosts[host]}
+            new = {device for device in of_host if device not in before}
+            news += self._of_host(host, known, of_host, new, now_s) if host else _alone(known, of_host, new)
         return news
 
     def _of_host(
-        self, host: str, known: Mapping[str, DeviceHealth], changed: Sequence[str], now_s: float
+        self, host: str, known: Mapping[str, DeviceHealth], changed: Sequence[str], new: set[str], now_s: float
     ) -> list[News]:
-        """``known`` are all devices of the host."""
-        news, outage = list[News](), self._outages.get(host)
-        away = outage.away if outage is not None else set[str]()
-        together, why = _lost_together(known, changed)
-        if not together <= away and (outage is None or outage.is_back):
-            news.append(News(f"host {host} is lost: {counted(len(together - away), 'device')}", why))
-            outage = self._outages[host] = _HostOutage(now_s, away)
-        away |= together
-        news += [_alone(device, known[device]) for device in changed if device not in away]
-        arrived = {device for device in away if known[device].breaker is BreakerState.CLOSED}
-        is_any_tried_out = any(known[device].breaker is BreakerState.HALF_OPEN for device in away)
-        if outage is not None and arrived and not is_any_tried_out:
-            news.append(_back(host, outage, len(arrived), now_s))
-            outage.is_back = True
-            away -= arrived
+        """``known`` are all devices of the host, ``new`` those that were not known at the last look."""
+        news, absence = list[News](), self._absences.get(host)
+        away = absence.away if absence is not None else set[str]()
+        joining = new if len(known) == len(new) > 1 else set[str]()
+        lost, why = _lost_together(known, [device for device in changed if device not in new])
+        if joining:
+            news.append(News(f"host {host} joins: {counted(len(joining), 'device')}"))
+            absence = self._absences[host] = _Absence(now_s, away, is_joining=True)
+        elif not lost <= away and (absence is None or absence.is_over):
+            news.append(News(f"host {host} is lost: {counted(len(lost - away), 'device')}", why))
+            absence = self._absences[host] = _Absence(now_s, away)
+        away |= joining | lost
+        news += _alone(known, [device for device in changed if device not in away], new)
+        if absence is not None:
+            news += _ended(host, absence, known, now_s)
             if not away:
-                del self._outages[host]
+                del self._absences[host]
         return news
 
 
@@ -97,13 +104,39 @@ def _lost_together(known: Mapping[str, DeviceHealth], changed: Iterable[str]) ->
     return (set(lost), reasons.pop()) if is_whole and len(reasons) == 1 else (set(), "")
 
 
-def _alone(device: str, now: DeviceHealth) -> News:
-    return News(f"{device}: {_TOLD[now.breaker]}", now.reason)
+def _alone(known: Mapping[str, DeviceHealth], changed: Iterable[str], new: set[str]) -> list[News]:
+    """A piece of news for each device."""
+    return [
+        News(f"{device}: joins")
+        if device in new
+        else News(f"{device}: {(_TOLD_OF_NEW if now.is_new else _TOLD)[now.breaker]}", now.reason)
+        for device, now in ((device, known[device]) for device in changed)
+    ]
 
 
-def _back(host: str, outage: _HostOutage, arrived: int, now_s: float) -> News:
-    if outage.is_back:
-        return News(f"host {host}: {counted(arrived, 'more device serves', 'more devices serve')} again", "")
-    count = counted(len(outage.away), "device")
-    shown = count if arrived == len(outage.away) else f"{arrived} of {count}"
-    return News(f"host {host} is back: {shown}", f"it was away for {format_duration(now_s - outage.since_s)}")
+def _ended(host: str, absence: _Absence, known: Mapping[str, DeviceHealth], now_s: float) -> list[News]:
+    """What is told as devices of an absent host have been tried out; those that serve are no longer away."""
+    if any(known[device].breaker is BreakerState.HALF_OPEN for device in absence.away):
+        return []
+    arrived = {device for device in absence.away if known[device].breaker is BreakerState.CLOSED}
+    all_of_them, was_over = counted(len(absence.away), "device"), absence.is_over
+    count = all_of_them if len(arrived) == len(absence.away) else f"{len(arrived)} of {all_of_them}"
+    if not arrived:
+        return _failed(host, absence, known)
+    absence.is_over = True
+    absence.away -= arrived
+    if was_over:
+        return [News(f"host {host}: {counted(len(arrived), 'more device serves', 'more devices serve')}")]
+    if absence.is_joining:
+        return [News(f"host {host} has joined: {count}")]
+    return [News(f"host {host} is back: {count}", f"it was away for {format_duration(now_s - absence.since_s)}")]
+
+
+def _failed(host: str, absence: _Absence, known: Mapping[str, DeviceHealth]) -> list[News]:
+    """A host that joins and cannot is told of once; one that was lost is lost until it is back."""
+    is_untried = all(known[device].reason == NEW for device in absence.away)
+    if not absence.is_joining or absence.is_over or absence.is_failed or is_untried:
+        return []
+    absence.is_failed = True
+    reason = known[min(absence.away)].reason
+    return [News(f"host {host} cannot join: {counted(len(absence.away), 'device')}", reason)]

@@ -9,10 +9,11 @@ from pathlib import Path
 from proteus_cli.backends.base import Signature
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects, Host, Load
-from proteus_cli.control.topology.breaker import FIRST_ENGINE_RETRY_S, Breaker, BreakerEvent, BreakerState
+from proteus_cli.control.topology.breaker import FIRST_ENGINE_RETRY_S, NEW, Breaker, BreakerEvent, BreakerState
 from proteus_cli.control.topology.device_news import DeviceHealth
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.rollout import keys
+from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import by_host, host_of
 from proteus_cli.domain.plan import Plan
@@ -20,6 +21,7 @@ from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.record import EngineChange
 from proteus_cli.errors import BuildCancelled, DeviceLost, HostLost, OutOfDeviceMemory
 from proteus_cli.serving.devices.executor import Executor, OpenDevice
+from proteus_cli.serving.devices.remote.absent import AbsentExecutor
 from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, FailedLoad, Loader
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.standbys import StandbyLoader
@@ -57,20 +59,33 @@ class Fleet:
         is_memory_short: Callable[[], bool] = lambda: False,
     ) -> None:
         self._controller, self._results, self._clock, self._profiles = controller, results, clock, profiles
-        self._open_device = open_device
+        self._open_device, self._timer_s = open_device, timer_s
         self.loader = Loader(models, profiles, signatures, files, clock)
-        self.breakers = {device: Breaker(since_s=clock()) for device in devices}
+        self.breakers: dict[str, Breaker] = {}
         self.broken: dict[tuple[str, VariantKey], Breaker] = {}
         self.hosted_before_loss: dict[str, tuple[Host, ...]] = {}
         self.lost_with_host: dict[str, str] = {}
         self._changing = asyncio.Lock()
         self.workers: dict[str, Worker] = {}
-        for device in self.breakers:
-            self.workers[device] = Worker(
-                device, controller, self.open_device(device), results, clock, self.workers, self.lose, timer_s
-            )
+        for device in devices:
+            self._add(device, Breaker(since_s=clock()), self.open_device(device))
         self.standbys = StandbyLoader(
             controller, self.loader, self.workers, profiles, clock, self._changing.locked, is_memory_short
+        )
+
+    def add_device(self, device: str, memory: DeviceMemory | None = None) -> None:
+        """A device that is new, and whose profile is known: it is tried out as a lost one is (`recovery.Recovery`).
+
+        ``memory`` as in `Controller.add_device`.
+        """
+        self._controller.add_device(device, self._profiles[device].slots, memory)
+        self._add(device, Breaker(since_s=self._clock(), is_new=True), AbsentExecutor(device, HostLost(NEW)))
+
+    def _add(self, device: str, breaker: Breaker, executor: Executor) -> None:
+        self.loader.add_device(device)
+        self.breakers[device] = breaker
+        self.workers[device] = Worker(
+            device, self._controller, executor, self._results, self._clock, self.workers, self.lose, self._timer_s
         )
 
     def open_device(self, device: str) -> Executor:
@@ -98,7 +113,9 @@ class Fleet:
     def health(self) -> dict[str, DeviceHealth]:
         """Of each device."""
         return {
-            device: DeviceHealth(breaker.state, breaker.reason or "", self.lost_with_host.get(device, ""))
+            device: DeviceHealth(
+                breaker.state, breaker.reason or "", self.lost_with_host.get(device, ""), is_new=not breaker.opened
+            )
             for device, breaker in self.breakers.items()
         }
 
@@ -318,7 +335,8 @@ class Fleet:
 
     def _log_recovery(self, device: str, *, with_host: bool) -> None:
         """The devices that were lost with their host have one line, once all are back."""
-        log.log(logging.DEBUG if with_host else logging.INFO, "%s is back", device, extra=fields(device=device))
+        what = "is back" if self.breakers[device].opened else "has joined"
+        log.log(logging.DEBUG if with_host else logging.INFO, "%s %s", device, what, extra=fields(device=device))
         host = host_of(device)
         if with_host and host not in by_host(self.lost_with_host):
             log.info("all devices of host %s are back", host, extra=fields(host=host))

@@ -235,7 +235,8 @@ class Metrics:
         exposition.add(BROKEN, engines.items())
         exposition.add(STATE, _states(fleet, controller))
         exposition.add(PLAN, [((p.device, p.family, p.variant), 1) for p in controller.placements])
-        add_devices(exposition, self._sources.devices.values())
+        profiles = self._sources.profiles.items()
+        add_devices(exposition, [profile.device for device, profile in profiles if device in fleet.workers])
         add_hosts(exposition, self._sources.hosts())
 
     def _plans(self, exposition: Exposition) -> None:

@@ -12,8 +12,9 @@ from msgspec import Meta, Struct
 from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.control.topology.drift import Estimate
 from proteus_cli.domain.attainment import Attainment
-from proteus_cli.domain.device import Device
+from proteus_cli.domain.device import host_of
 from proteus_cli.domain.plan import Placement
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.record import Origin
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import printable
@@ -185,7 +186,7 @@ class StatusSources:
 
     plane: DataPlane
     control_loop: ControlLoop
-    devices: Mapping[str, Device]
+    profiles: Mapping[str, Profile]
     sampler: MetricsSampler
     replan: str
     solver: SolverState | None = None
@@ -290,9 +291,9 @@ def _devices(sources: StatusSources) -> dict[str, DeviceStatus]:
     hosted = hosts(controller.plan)
     return {
         device: DeviceStatus(
-            host=sources.devices[device].host,
-            type=sources.devices[device].type,
-            kind=sources.devices[device].kind,
+            host=host_of(device),
+            type=sources.profiles[device].device.type,
+            kind=sources.profiles[device].device.kind,
             variants=hosted.get(device, []),
             warm=sorted(key.variant for key in controller.standbys.get(device, ())),
             pace=controller.slowdown_of(device),

@@ -21,6 +21,8 @@ LOST, BACK = DeviceChanged.LOST, DeviceChanged.BACK
         ([(LOST, each) for each in B[1:]], set(B), "host b was lost (7 devices)"),  # one was lost before
         ([(LOST, each) for each in B[:2]], set(B[:2]), "2 of 8 devices of host b were lost"),
         ([(BACK, each) for each in B[:2]], set(B[2:]), "2 of 8 devices of host b are back"),
+        ([(DeviceChanged.JOINED, each) for each in B], set(), "host b has joined (8 devices)"),
+        ([(DeviceChanged.JOINED, each) for each in B[:2]], set(B[2:]), "2 of 8 devices of host b have joined"),
         ([(LOST, B[0])], {B[0]}, "b/gpu0 was lost"),
         (
             [(LOST, "cpu0"), *((LOST, each) for each in B), ("l is broken on cpu1", ""), (LOST, "c/cpu0")],

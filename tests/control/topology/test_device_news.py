@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.control.topology.breaker import BreakerState
+from proteus_cli.control.topology.breaker import NEW, BreakerState
 from proteus_cli.control.topology.device_news import DeviceHealth, DeviceNews, News
 
 OPEN, HALF_OPEN, CLOSED = BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED
@@ -91,8 +91,8 @@ def test_devices_that_come_later_than_their_host_are_told_together() -> None:
     assert watched.at(2.0, serving(*B[:5])) == [("host b is back: 5 of 8 devices", "it was away for 1.0 s")]
     assert watched.at(3.0, tried(B[5])) == []
     assert watched.at(3.5, lost(B[5], reason="it has no memory")) == []
-    assert watched.at(4.0, serving(B[5])) == [("host b: 1 more device serves again", "")]
-    assert watched.at(5.0, serving(*B)) == [("host b: 2 more devices serve again", "")]
+    assert watched.at(4.0, serving(B[5])) == [("host b: 1 more device serves", "")]
+    assert watched.at(5.0, serving(*B)) == [("host b: 2 more devices serve", "")]
     assert watched.at(6.0, lost(B[7])) == [("b/gpu7: lost", "its process has ended")]
 
 
@@ -107,7 +107,39 @@ def test_a_host_that_is_lost_again_is_told_again_once_it_was_back() -> None:
 def test_a_host_of_one_device_and_a_device_that_nobody_knew() -> None:
     news = DeviceNews(["c/cpu0"])
     told = news.look({"c/cpu0": DeviceHealth(OPEN, "", SILENT), "d/cpu0": DeviceHealth(OPEN, "it hangs")}, 1.0)
-    assert told == [News("host c is lost: 1 device", SILENT), News("d/cpu0: lost", "it hangs")]
+    assert told == [News("host c is lost: 1 device", SILENT), News("d/cpu0: joins")]
+
+
+def joining(*devices: str, breaker: BreakerState = OPEN, reason: str = NEW) -> dict[str, DeviceHealth]:
+    return dict.fromkeys(devices, DeviceHealth(breaker, reason, is_new=True))
+
+
+def test_a_host_that_joins_is_one_event_and_another_when_it_has() -> None:
+    watched, new = Watched(), [f"n/gpu{number}" for number in range(4)]
+    assert watched.at(1.0, joining(*new)) == [("host n joins: 4 devices", "")]
+    assert watched.at(2.0, joining(*new, breaker=HALF_OPEN)) == []
+    assert watched.at(3.0, joining(*new, breaker=CLOSED)) == [("host n has joined: 4 devices", "")]
+    assert watched.at(4.0, lost(*new, host_loss=SILENT)) == [("host n is lost: 4 devices", SILENT)]
+
+
+def test_a_host_that_cannot_join_is_told_of_once_and_joins_later() -> None:
+    watched, new = Watched(), ["n/gpu0", "n/gpu1"]
+    watched.at(1.0, joining(*new))
+    watched.at(2.0, joining(*new, breaker=HALF_OPEN))
+    assert watched.at(3.0, joining(*new, reason="no memory")) == [("host n cannot join: 2 devices", "no memory")]
+    assert watched.at(4.0, joining(*new, breaker=HALF_OPEN)) == []
+    assert watched.at(5.0, joining(*new, reason="no memory")) == []
+    assert watched.at(9.0, joining(*new, breaker=CLOSED)) == [("host n has joined: 2 devices", "")]
+
+
+def test_a_device_that_joins_a_host_that_is_there_is_told_of_alone() -> None:
+    watched = Watched()
+    assert watched.at(1.0, joining("a/gpu2")) == [("a/gpu2: joins", "")]
+    assert watched.at(2.0, joining("a/gpu2", reason="no memory", breaker=HALF_OPEN)) == [
+        ("a/gpu2: on probation", "no memory")
+    ]
+    assert watched.at(3.0, joining("a/gpu2", reason="no memory")) == [("a/gpu2: cannot join", "no memory")]
+    assert watched.at(4.0, joining("a/gpu2", reason="", breaker=CLOSED)) == [("a/gpu2: has joined", "")]
 
 
 @given(
@@ -132,7 +164,7 @@ def test_whatever_happens_each_loss_of_a_host_that_is_told_has_a_return_that_is_
         losses = [text for text in told if text.startswith(f"host {host} is lost")]
         returns = [text for text in told if text.startswith(f"host {host} is back")]
         assert len(losses) == len(returns)
-    assert watched.news._outages == {}
+    assert watched.news._absences == {}
 
 
 @pytest.mark.parametrize("number", [1, 100])

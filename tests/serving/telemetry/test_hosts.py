@@ -36,8 +36,8 @@ class Seen:
         plane = world.plane
         self.history = MetricsSampler(plane, lambda: self.now_s, links=lambda: self.links)
         control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock)
-        devices = {device: make_profile(device).device}
-        self.sources = StatusSources(plane, control_loop, devices, self.history, "off", links=lambda: self.links)
+        profiles = {device: make_profile(device)}
+        self.sources = StatusSources(plane, control_loop, profiles, self.history, "off", links=lambda: self.links)
 
     def lose(self, host_loss: str = "") -> None:
         """What the fleet notes as it loses the device, with its host or alone."""
