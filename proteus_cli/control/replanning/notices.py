@@ -1,4 +1,4 @@
-"""Devices and engines that were lost, are back or have joined since the last request for a plan: the reason for the next."""
+"""Devices and engines that were lost, are back or have joined, as the reason for the next plan."""
 
 from collections.abc import Collection
 from enum import StrEnum
