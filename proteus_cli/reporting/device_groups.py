@@ -1,9 +1,10 @@
-"""Similar devices in groups, as a fleet may have hundreds."""
+"""Devices in groups, as a fleet may have hundreds: those of a host, or similar ones."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.device import by_host
 from proteus_cli.domain.fleet import base_name
 from proteus_cli.domain.report import DeviceSummary, Report
 from proteus_cli.reporting.timeline import summed_answers, weighted_mean
@@ -24,6 +25,24 @@ class SimilarDevices:
     def summary(self, report: Report) -> DeviceSummary:
         """The answers and batches of all its devices in a run."""
         return _sum([report.devices[device] for device in self.devices if device in report.devices])
+
+
+@dataclass(frozen=True, slots=True)
+class HostDevices(SimilarDevices):
+    """The devices of a host; ``name`` is empty for those of this machine."""
+
+    @property
+    def label(self) -> str:
+        """``host a``, or ``this machine``."""
+        return f"host {self.name}" if self.name else "this machine"
+
+
+def grouped_devices(reports: Sequence[Report]) -> tuple[SimilarDevices, ...]:
+    """The devices of all reports by host where there are several, else as `similar_devices`."""
+    hosts = by_host(dict.fromkeys(device for report in reports for device in report.devices))
+    if len(hosts) < 2:  # noqa: PLR2004
+        return similar_devices(reports)
+    return tuple(HostDevices(name, tuple(devices)) for name, devices in hosts.items())
 
 
 def similar_devices(reports: Sequence[Report]) -> tuple[SimilarDevices, ...]:

@@ -3,7 +3,7 @@ from synthetic_runs import answer, burst, reported
 
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.report import DeviceSummary
-from proteus_cli.reporting.device_groups import similar_devices, variant_shares
+from proteus_cli.reporting.device_groups import grouped_devices, similar_devices, variant_shares
 
 
 def test_devices_of_one_base_name_are_similar_and_real_ones_are_alone() -> None:
@@ -14,6 +14,19 @@ def test_devices_of_one_base_name_are_similar_and_real_ones_are_alone() -> None:
         ("cpu0", ("cpu0",)),
         ("cpu1", ("cpu1",)),
     ]
+
+
+def test_devices_of_several_hosts_are_grouped_by_host() -> None:
+    ended = [answer(0.0, device=device) for device in ("a/gpu0", "b/gpu0", "a/gpu1", "cpu0")]
+    found = grouped_devices([reported(ended)])
+    assert [(group.label, group.devices) for group in found] == [
+        ("host a", ("a/gpu0", "a/gpu1")),
+        ("host b", ("b/gpu0",)),
+        ("this machine", ("cpu0",)),
+    ]
+    assert found[0].summary(reported(ended)).answers == 2
+    alone = reported([answer(0.0, device=device) for device in ("a/gpu0", "a/gpu1")])
+    assert [group.label for group in grouped_devices([alone])] == [group.label for group in similar_devices([alone])]
 
 
 def test_a_group_of_devices_weighs_its_means_by_batches_and_answers() -> None:
