@@ -291,7 +291,7 @@ class AgentLink:
             since_s=self._since_s,
             why="" if self.is_connected else loss.why,
             losses=self._losses,
-            round_trip_s=session.round_trip_s or None if session is not None else None,
+            round_trip_s=session.round_trip_s or None if session is not None and self.is_connected else None,
             bytes_sent=sent,
             bytes_received=received,
         )
