@@ -22,7 +22,7 @@ from proteus_cli.serving.devices.remote.absent import AbsentExecutor
 from proteus_cli.serving.devices.remote.channel import FrameChannel
 from proteus_cli.serving.devices.remote.executor import RemoteExecutor
 from proteus_cli.serving.devices.remote.frames import FrameParser
-from proteus_cli.serving.devices.remote.link_state import LinkState
+from proteus_cli.serving.devices.remote.link_state import LinkState, PastSessions
 from proteus_cli.serving.devices.remote.messages import (
     FROM_AGENT,
     PROTOCOL,
@@ -95,6 +95,7 @@ class AgentSession:
         self.inventory = inventory
         self.has_ended = asyncio.Event()
         self.loss: HostLost | None = None
+        self.ended_s = 0.0  # by `time.monotonic`
         self._address, self._channel = address, channel
         self._openings = count()
         self._executors: dict[int, RemoteExecutor] = {}
@@ -190,6 +191,7 @@ class AgentSession:
         if self.has_ended.is_set():
             return
         self.has_ended.set()
+        self.ended_s = time.monotonic()
         self._channel.close()
         self._uploads.close()
         lost, self._executors = self._executors, {}
@@ -275,26 +277,11 @@ class AgentLink:
         self._server, self._epochs = uuid.uuid4().hex, count(1)
         self._why: HostLost | DeviceUnavailable = HostLost(f"host {address} is not connected yet", why=_NOT_YET)
         self._tried = asyncio.Event()
-        self._since_s, self._losses = time.monotonic(), 0
-        self._sent = self._received = 0  # bytes of sessions that have ended
+        self._past = PastSessions()
 
     @property
     def state(self) -> LinkState:
-        session, sent, received = self.session, self._sent, self._received
-        loss = self._loss_now()
-        if session is not None:
-            sent, received = sent + session.bytes_sent, received + session.bytes_received
-            loss = session.loss or loss
-        return LinkState(
-            address=f"{self.address.host}:{self.address.port}",
-            is_connected=self.is_connected,
-            since_s=self._since_s,
-            why="" if self.is_connected else loss.why,
-            losses=self._losses,
-            round_trip_s=session.round_trip_s or None if session is not None and self.is_connected else None,
-            bytes_sent=sent,
-            bytes_received=received,
-        )
+        return self._past.state(f"{self.address.host}:{self.address.port}", self.session, self._loss_now())
 
     async def tried(self) -> Inventory | None:
         """Wait for the end of the first try; what the agent has, or None where it can't be reached.
@@ -344,16 +331,14 @@ class AgentLink:
     async def _keep(self, session: AgentSession) -> None:
         """Until the session ends."""
         log.info("connected to host %s", self.address, extra=fields(host=self.address.name))
-        self._since_s = time.monotonic()
+        self._past.since_s = time.monotonic()
         self._tried.set()
         session.send_ahead(self._models)
         try:
             await session.watch()
             self._why = session.loss or self._why
-            self._since_s, self._losses = time.monotonic(), self._losses + 1
         finally:
-            self._sent += session.bytes_sent
-            self._received += session.bytes_received
+            self._past.add(session)
             session.close()
             self.session = None
 

@@ -35,7 +35,7 @@ export function grouped(devices, hosts) {
 }
 
 // The rows of a table: {level, key, group} of a host, {level, key, groups} of several where all is well, and
-// {level, device: [id, now]}. `isOpen(key, otherwise)` says what a person chose to see.
+// {level, device: [id, now], group}. `isOpen(key, otherwise)` says what a person chose to see.
 export function* rows(devices, hosts, isOpen) {
   const all = grouped(devices, hosts), well = all.filter((group) => group.isWell);
   const isSmall = Object.keys(devices).length <= OPEN_UP_TO, areFolded = well.length > EACH_UP_TO;
@@ -49,7 +49,7 @@ function* ofGroup(group, level, isSmall, isOpen) {
   const key = `host ${group.name}`, open = isOpen(key, isSmall);
   yield {level, key, group, isOpen: open};
   // On a host that is there, a device that is not well is seen all the same.
-  for (const [id, now] of group.devices) if (open || !(group.isLost || isWell(now))) yield {level: level + 1, device: [id, now]};
+  for (const [id, now] of group.devices) if (open || !(group.isLost || isWell(now))) yield {level: level + 1, device: [id, now], group};
 }
 
 // Hosts of which all devices are meant, if several; else devices by their ids.

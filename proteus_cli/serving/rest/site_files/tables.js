@@ -120,7 +120,7 @@ function deviceState({breaker, reason, retry_s, broken}) {
 export function devices(table, of, hosts, isOpen, onToggle) {
   if (Object.keys(hosts).length) {
     fill(table, [...inHosts.rows(of, hosts, isOpen)].map((row) => (
-      row.device ? deviceRow(...row.device, row.level) : hostRow(row, () => onToggle(row.key, !row.isOpen))
+      row.device ? deviceRow(...row.device, row.level, row.group) : hostRow(row, () => onToggle(row.key, !row.isOpen))
     )));
     return;
   }
@@ -130,12 +130,13 @@ export function devices(table, of, hosts, isOpen, onToggle) {
   fill(table, named.map(([name, now]) => deviceRow(name, now)));
 }
 
-const deviceRow = (name, now, level = 0) => ({
+// Why a device of a lost host is lost, the row of the host says.
+const deviceRow = (name, now, level = 0, group = null) => ({
   key: name,
   className: BREAKERS[now.breaker].className,
   cells: [
     text(name, level ? `level${level}` : ""),
-    text(deviceState(now), "text state"),
+    text(group?.isLost ? BREAKERS[now.breaker].label : deviceState(now), "text state"),
     text(now.variants.join(", ") || format.UNKNOWN, "text hosts"),
     text(now.warm.join(", ") || format.UNKNOWN, "text hosts"),
     {text: format.percent(now.load), bar: now.load},
