@@ -12,7 +12,10 @@ from proteus_cli.reporting.timeline import summed_answers, weighted_mean
 
 @dataclass(frozen=True, slots=True)
 class SimilarDevices:
-    """Hypothetical or emulated devices of one base name, such as ``v100-0`` and ``v100-1``, or one real device."""
+    """Hypothetical or emulated devices of one base name, such as ``v100-0`` and ``v100-1``, or one real device.
+
+    Devices of a host have base names of their own, such as ``a/v100``.
+    """
 
     name: str
     devices: tuple[str, ...]
@@ -48,9 +51,8 @@ def grouped_devices(reports: Sequence[Report]) -> tuple[SimilarDevices, ...]:
 def similar_devices(reports: Sequence[Report]) -> tuple[SimilarDevices, ...]:
     """The devices of all reports by base name, in the order in which they first appear."""
     members: dict[str, dict[str, None]] = {}
-    for report in reports:
-        for device in report.devices:
-            members.setdefault(base_name(device), {})[device] = None
+    for device in dict.fromkeys(device for report in reports for device in report.devices):
+        members.setdefault(base_name(device), {})[device] = None
     return tuple(SimilarDevices(name, tuple(devices)) for name, devices in members.items())
 
 

@@ -29,6 +29,11 @@ def test_devices_of_several_hosts_are_grouped_by_host() -> None:
     assert [group.label for group in grouped_devices([alone])] == [group.label for group in similar_devices([alone])]
 
 
+def test_devices_of_a_host_have_a_name_of_their_own() -> None:
+    ended = [answer(0.0, device=f"h{host}/v100-{number}") for host in (0, 1) for number in (0, 1)]
+    assert [kind.label for kind in similar_devices([reported(ended)])] == ["2 × h0/v100", "2 × h1/v100"]
+
+
 def test_a_group_of_devices_weighs_its_means_by_batches_and_answers() -> None:
     """4 answers in a batch of 4 at 1.0, and one in a batch of 1 at 0.5: 5 in 2 batches, (4 + 0.5) / 5 of the best."""
     run = reported([

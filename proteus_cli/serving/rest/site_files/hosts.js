@@ -7,7 +7,7 @@ const EACH_UP_TO = 12;  // hosts where all is well, that have a row each
 const MAX_HOSTED = 4;
 const RANKS = ["open", "half-open", "closed"];
 
-export const hostOf = (device) => device.slice(0, Math.max(0, device.lastIndexOf("/")));
+export const hostOf = (device) => device.slice(0, Math.max(0, device.indexOf("/")));
 
 function byHost(names) {
   const found = new Map();
