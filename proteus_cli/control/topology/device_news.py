@@ -66,18 +66,22 @@ class DeviceNews:
         hosts, news = by_host(devices), list[News]()
         for host, of_host in by_host(changed).items():
             known = {device: devices[device] for device in hosts[host]}
-            new = {device for device in of_host if device not in before}
-            news += self._of_host(host, known, of_host, new, now_s) if host else _alone(known, of_host, new)
+            news += self._of_host(host, known, of_host, before, now_s) if host else _alone(known, of_host, before)
         return news
 
     def _of_host(
-        self, host: str, known: Mapping[str, DeviceHealth], changed: Sequence[str], new: set[str], now_s: float
+        self,
+        host: str,
+        known: Mapping[str, DeviceHealth],
+        changed: Sequence[str],
+        before: Mapping[str, BreakerState],
+        now_s: float,
     ) -> list[News]:
-        """``known`` are all devices of the host, ``new`` those that were not known at the last look."""
+        """``known`` are all devices of the host; ``before`` is of all devices."""
         news, absence = list[News](), self._absences.get(host)
         away = absence.away if absence is not None else set[str]()
-        joining = new if len(known) == len(new) > 1 else set[str]()
-        lost, why = _lost_together(known, [device for device in changed if device not in new])
+        joining = set(known) if len(known) > 1 and before.keys().isdisjoint(known) else set[str]()
+        lost, why = _lost_together(known, changed, before)
         if joining:
             news.append(News(f"host {host} joins: {counted(len(joining), 'device')}"))
             absence = self._absences[host] = _Absence(now_s, away, is_joining=True)
@@ -85,7 +89,7 @@ class DeviceNews:
             news.append(News(f"host {host} is lost: {counted(len(lost - away), 'device')}", why))
             absence = self._absences[host] = _Absence(now_s, away)
         away |= joining | lost
-        news += _alone(known, [device for device in changed if device not in away], new)
+        news += _alone(known, [device for device in changed if device not in away], before)
         if absence is not None:
             news += _ended(host, absence, known, now_s)
             if not away:
@@ -93,22 +97,25 @@ class DeviceNews:
         return news
 
 
-def _lost_together(known: Mapping[str, DeviceHealth], changed: Iterable[str]) -> tuple[set[str], str]:
-    """Which of the devices that changed were lost with their host, and why."""
-    lost = {device: known[device] for device in changed if known[device].breaker is BreakerState.OPEN}
-    with_host = {device: now.host_loss for device, now in lost.items() if now.host_loss}
+def _lost_together(
+    known: Mapping[str, DeviceHealth], changed: Iterable[str], before: Mapping[str, BreakerState]
+) -> tuple[set[str], str]:
+    """Which of the devices that changed were lost with their host, and why. Some may be tried out already."""
+    away = {device: now for device, now in known.items() if now.breaker is not BreakerState.CLOSED}
+    with_host = {device: away[device].host_loss for device in changed if device in away and away[device].host_loss}
     if with_host:
         return set(with_host), next(iter(with_host.values()))
-    reasons = {now.reason for now in lost.values()}
-    is_whole = len(lost) > 1 and not any(now.breaker is BreakerState.CLOSED for now in known.values())
-    return (set(lost), reasons.pop()) if is_whole and len(reasons) == 1 else (set(), "")
+    lost = {device for device in away if before.get(device) is BreakerState.CLOSED}
+    reasons = {away[device].reason for device in lost}
+    is_whole = len(lost) > 1 and len(away) == len(known)
+    return (lost, reasons.pop()) if is_whole and len(reasons) == 1 else (set(), "")
 
 
-def _alone(known: Mapping[str, DeviceHealth], changed: Iterable[str], new: set[str]) -> list[News]:
+def _alone(known: Mapping[str, DeviceHealth], changed: Iterable[str], before: Mapping[str, BreakerState]) -> list[News]:
     """A piece of news for each device."""
     return [
         News(f"{device}: joins")
-        if device in new
+        if device not in before
         else News(f"{device}: {(_TOLD_OF_NEW if now.is_new else _TOLD)[now.breaker]}", now.reason)
         for device, now in ((device, known[device]) for device in changed)
     ]

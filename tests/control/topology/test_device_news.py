@@ -54,6 +54,15 @@ def test_a_lost_host_is_one_event_and_so_is_its_return() -> None:
     assert watched.at(20.0, lost(B[0])) == [("b/gpu0: lost", "its process has ended")]
 
 
+def test_a_host_that_is_seen_when_its_devices_are_tried_out_already_was_lost() -> None:
+    watched = Watched()
+    assert watched.at(1.0, tried(*B, host_loss=SILENT)) == [("host b is lost: 8 devices", SILENT)]
+    assert watched.at(2.0, serving(*B)) == [("host b is back: 8 devices", "it was away for 1.0 s")]
+    assert watched.at(3.0, lost("a/gpu0")) == [("a/gpu0: lost", "its process has ended")]
+    assert watched.at(4.0, lost("a/gpu1", reason="it hangs")) == [("a/gpu1: lost", "it hangs")]
+    assert watched.at(5.0, tried("a/gpu0", "a/gpu1")) == [("a/gpu0: on probation", ""), ("a/gpu1: on probation", "")]
+
+
 def test_devices_that_are_lost_singly_are_single_events() -> None:
     watched = Watched()
     assert watched.at(1.0, lost("cpu0", B[0], B[1])) == [
