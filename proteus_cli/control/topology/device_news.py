@@ -63,7 +63,7 @@ class DeviceNews:
         """What has changed since the last look; ``devices`` are all, by id."""
         before, self._breakers = self._breakers, {device: now.breaker for device, now in devices.items()}
         changed = [device for device, now in devices.items() if now.breaker is not before.get(device)]
-        hosts, news = by_host(devices), list[News]()
+        hosts, news = by_host(devices) if changed else {}, list[News]()
         for host, of_host in by_host(changed).items():
             known = {device: devices[device] for device in hosts[host]}
             news += self._of_host(host, known, of_host, before, now_s) if host else _alone(known, of_host, before)
