@@ -3,13 +3,14 @@
 Written from the rules' own words, not from the package's model.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise, product
 
+import highspy
 import numpy as np
 import pytest
-from scipy.optimize import linprog
 from tiny_fleets import Tiny
 
 from proteus_cli.domain.arrays import Floats
@@ -23,6 +24,12 @@ Objective = tuple[str, int]
 
 SAME = 1e-9  # hostings that differ less are equally good
 CLOSE = 3e-6  # a plan that is worse by less is as good
+LP_OPTIONS = {
+    "output_flag": False,
+    "threads": 1,
+    "primal_feasibility_tolerance": 1e-10,
+    "dual_feasibility_tolerance": 1e-10,
+}
 SERVED = 1e-6  # a smaller part of a demand isn't served
 
 
@@ -48,7 +55,7 @@ def objectives(tiny: Tiny) -> list[Objective]:
     """What the rules want, in order; all to be made large."""
     rules, families = tiny.rules, sum(qps > 0 for qps in tiny.demand_qps.values())
     if rules.minimize is not None:
-        first: list[Objective] = [("all served", 0), (rules.minimize, 0)]
+        first: list[Objective] = [(rules.minimize, 0)]
     elif rules.fairness == "maxmin":
         first = [*(("least served", k) for k in range(1, families + 1)), ("served", 0)]
     else:
@@ -68,7 +75,7 @@ def assert_best(tiny: Tiny) -> None:
             tiny.planned()
         return
     remaining = [rated(tiny, hosting) for hosting in _worth_a_try(tiny, hostings)]
-    if not remaining or (tiny.rules.must_serve_all and max(each.value(("all served", 0)) for each in remaining) < 1):
+    if not remaining or (tiny.rules.must_serve_all and not any(each.serves_all() for each in remaining)):
         with pytest.raises(RulesConflict):
             tiny.planned()
         return
@@ -78,8 +85,10 @@ def assert_best(tiny: Tiny) -> None:
     assert mine in hostings, f"{plan.placements} obey no rules"
     worths = {"what it hosts": rated(tiny, mine)} | ({"its rates": _Rates(tiny, plan)} if tiny.headroom == 1 else {})
     for objective in objectives(tiny):
-        values = [each.value(objective) for each in remaining]
-        best = max(values)
+        best, values = -math.inf, list[float]()
+        for each in remaining:
+            values.append(each.value(objective, best - SAME))
+            best = max(best, values[-1])
         for what, worth in worths.items():
             found = worth.value(objective)
             assert found >= best - CLOSE, f"{objective}: {what} give {found}, the best {best}; {plan.placements}"
@@ -234,21 +243,29 @@ class _Worth:
     served_qps: dict[str, float] = field(default_factory=dict)
     accuracy_qps: dict[str, float] = field(default_factory=dict)
 
-    def value(self, objective: Objective) -> float:
+    def value(self, objective: Objective, floor: float = -math.inf) -> float:
+        """What is less than ``floor`` need not be worked out: anything less may be told."""
         name, number = objective
         wanted = wanted_qps(self.tiny)
         values: Mapping[str, Callable[[], float]] = {
-            "cost": lambda: -_spent(self.tiny, self.hosting, "cost"),
-            "power": lambda: -_spent(self.tiny, self.hosting, "power"),
+            "cost": lambda: self._saved("cost", floor),
+            "power": lambda: self._saved("power", floor),
             "loads": lambda: -_loads(self.tiny, self.hosting),
             "devices": lambda: -sum(bool(residents) for residents in self.hosting),
-            "all served": lambda: float(min(self._parts().values(), default=1.0) >= 1 - SERVED),
             "least served": lambda: sum(sorted(self._parts().values())[:number]),
             "served": lambda: sum(self.served_qps.values()) / (sum(wanted.values()) or 1.0),
             "accuracy": lambda: sum(self.accuracy_qps.values()) / (sum(wanted.values()) or 1.0),
             "worst family": self._worst,
         }
         return float(values[name]())
+
+    def serves_all(self) -> bool:
+        return min(self._parts().values(), default=1.0) >= 1 - SERVED
+
+    def _saved(self, of: str, floor: float) -> float:
+        """What is spent, to be small, where all is served."""
+        saved = -_spent(self.tiny, self.hosting, of)
+        return saved if saved < floor or self.serves_all() else -math.inf
 
     def _parts(self) -> Mapping[str, float]:
         return {f: self.served_qps[f] / qps for f, qps in wanted_qps(self.tiny).items() if qps > 0}
@@ -316,23 +333,27 @@ class _Shared(_Worth):
             self.rows.extend(shares)
         self.rows.extend((part, 1.0) for part in self.part_of.values())
 
-    def value(self, objective: Objective) -> float:
+    def value(self, objective: Objective, floor: float = -math.inf) -> float:
         name, number = objective
         everything = sum(self.wanted.values()) or 1.0
         if name in {"cost", "power", "loads", "devices"}:
-            return super().value(objective)
-        if name == "all served":
-            everyone = np.ones(self.size)
-            is_served = self._most(everyone) >= len(self.wanted) * (1 - SAME)
-            if is_served:
-                self.rows.append((-everyone, SAME - len(self.wanted)))
-            return float(is_served)
+            return super().value(objective, floor)
         if name == "least served":
             return self._least(number)
         if name == "worst family":
-            return self._raised()
-        each = self.accuracy if name == "accuracy" else 1.0
-        return self._fix(self._padded(each * self.wanted_qps / everything))
+            return self._raised(floor)
+        each = self.accuracy if name == "accuracy" else np.ones(len(self.accuracy))
+        most = sum(qps * max(each[self.part_of[f] > 0], default=0.0) for f, qps in self.wanted.items()) / everything
+        return most if most < floor else self._fix(self._padded(each * self.wanted_qps / everything))
+
+    def serves_all(self) -> bool:
+        """If so, it will."""
+        everyone = np.ones(self.size)
+        is_possible = all(part.any() for part in self.part_of.values())
+        if not is_possible or self._most(everyone) < len(self.wanted) * (1 - SAME):
+            return False
+        self.rows.append((-everyone, SAME - len(self.wanted)))
+        return True
 
     def _fix(self, row: Floats) -> float:
         value = self._most(row)
@@ -351,14 +372,20 @@ class _Shared(_Worth):
         objective[first], objective[first + 1 :] = number, -1.0
         return self._fix(objective)
 
-    def _raised(self) -> float:
+    def _raised(self, floor: float) -> float:
         """The worst family's relative accuracy over what is answered: by bisection, as that is a ratio."""
-        low, high = 0.0, 1.0
         rows = self.rows
+
+        def is_possible(least: float) -> bool:
+            self.rows = [*rows, *self._at_least(least)]
+            return self._run(np.zeros(self.size)) is not None
+
+        if floor > 0 and not is_possible(floor):
+            return 0.0
+        low, high = max(floor, 0.0), 1.0
         while high - low > SAME:
             middle = (low + high) / 2
-            self.rows = [*rows, *self._at_least(middle)]
-            low, high = (middle, high) if self._run(np.zeros(self.size)) is not None else (low, middle)
+            low, high = (middle, high) if is_possible(middle) else (low, middle)
         self.rows = [*rows, *self._at_least(low)]
         return low
 
@@ -375,15 +402,27 @@ class _Shared(_Worth):
     def _run(self, row: Floats) -> float | None:
         if self.size == 0:
             return 0.0
-        done = linprog(
-            -self._padded(row),
-            A_ub=np.array([self._padded(each) for each, _ in self.rows]),
-            b_ub=np.array([most for _, most in self.rows]),
-            bounds=(0, None),
-            options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
-        )
-        assert done.status in {0, 2}, done.message
-        return -float(done.fun) if done.status == 0 else None
+        matrix = np.array([self._padded(each) for each, _ in self.rows])
+        solver = highspy.Highs()
+        for option, value in LP_OPTIONS.items():
+            solver.setOptionValue(option, value)
+        lp = highspy.HighsLp()
+        lp.num_row_, lp.num_col_ = matrix.shape
+        lp.col_cost_ = -self._padded(row)
+        lp.col_lower_, lp.col_upper_ = np.zeros(self.size), np.full(self.size, highspy.kHighsInf)
+        lp.row_lower_ = np.full(len(matrix), -highspy.kHighsInf)
+        lp.row_upper_ = np.array([most for _, most in self.rows])
+        lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+        lp.a_matrix_.start_ = np.arange(0, matrix.size + 1, self.size)
+        lp.a_matrix_.index_ = np.tile(np.arange(self.size), len(matrix))
+        lp.a_matrix_.value_ = matrix.ravel()
+        solver.passModel(lp)
+        solver.run()
+        status = solver.getModelStatus()
+        if status == highspy.HighsModelStatus.kInfeasible:
+            return None
+        assert status == highspy.HighsModelStatus.kOptimal, status
+        return -float(solver.getInfo().objective_function_value)
 
     def _padded(self, row: Floats) -> Floats:
         return np.concatenate([row, np.zeros(self.size - len(row))])
