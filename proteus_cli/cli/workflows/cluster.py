@@ -4,24 +4,30 @@ import asyncio
 from contextlib import aclosing
 from pathlib import Path
 
+from proteus_cli.cli import console
 from proteus_cli.domain.hosts import split_address
 from proteus_cli.errors import DeviceUnavailable, UsageError
 from proteus_cli.serving.cluster.hosts_file import HostsFile
 from proteus_cli.serving.cluster.kubernetes import KubernetesService
+from proteus_cli.serving.cluster.ray_nodes import RayNodes, require_ray
 from proteus_cli.serving.devices.remote.host_list import Agents, HostList
 from proteus_cli.serving.devices.remote.link import AgentAddress, ask
 from proteus_cli.serving.devices.remote.messages import Inventory
-from proteus_cli.serving.transport.cluster_key import cluster_tls
+from proteus_cli.serving.transport.cluster_key import cluster_tls, write_key
 
 KUBERNETES = "kubernetes:"
 AGENT_PORT = 7000
 
 
-def host_list(text: str, key: Path | None = None) -> HostList:
+def host_list(text: str, key: Path | None = None, workspace_dir: Path = Path()) -> HostList:
     """The list that `--cluster` names, and `--cluster-key` where the list has no key of its own.
 
-    Raises `UsageError`, `ArtefactError` where the key can't be used.
+    For Ray the key is that of the workspace, which is made where there is none: Ray takes it to the agents.
+    Raises `UsageError`, `ArtefactError` where the key can't be used, `BackendUnavailable` where Ray is missing.
     """
+    if is_ray(text):
+        require_ray()
+        return RayNodes(ray_address(text), key or _key_in(workspace_dir))
     if text.startswith(KUBERNETES):
         if key is None:
             raise UsageError(
@@ -63,6 +69,25 @@ async def _inventory(agent: AgentAddress) -> Inventory | DeviceUnavailable:
         return DeviceUnavailable(
             f"Host {agent} can't be reached: {str(error) or 'no answer'}.", hint="is `proteus agent` running there?"
         )
+
+
+def is_ray(text: str) -> bool:
+    """Whether `--cluster` names a cluster of Ray."""
+    return text in {"ray", "auto"} or text.startswith("ray://")
+
+
+def ray_address(text: str) -> str:
+    """The address of a cluster as Ray calls it: ``auto`` is the one that this machine is part of."""
+    return "auto" if text == "ray" else text
+
+
+def _key_in(workspace_dir: Path) -> Path:
+    """The key of the workspace. Raises `ArtefactError`, `BackendUnavailable`."""
+    path = workspace_dir / "cluster.pem"
+    if not path.exists():
+        write_key(path)
+        console.say(f"wrote {path}: the key of the cluster, which Ray takes to its agents")
+    return path
 
 
 def _service(text: str) -> tuple[str, int]:

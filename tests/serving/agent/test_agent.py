@@ -23,6 +23,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import ArtefactError, DeviceLost, DeviceUnavailable, EngineError, HostLost
 from proteus_cli.serving.agent import agent as agent_module
 from proteus_cli.serving.agent import session as session_module
+from proteus_cli.serving.agent.claim import AgentRecord, agent_in, claimed
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.process.messages import ENCODER, LoadCommand
 from proteus_cli.serving.devices.remote import channel as channel_module
@@ -34,6 +35,7 @@ from proteus_cli.serving.transport.cluster_key import cluster_tls
 from proteus_cli.store import model_digest
 
 KEY = VariantKey("f", "v")
+RECORD = AgentRecord(os.getpid(), "127.0.0.1", 7000, __version__)
 BATCH = Batch(KEY, [(1, (np.ones(INPUTS, np.float32).tobytes(),))], 1)
 
 
@@ -146,14 +148,17 @@ def test_a_newer_connection_of_a_server_replaces_the_older_whose_answers_reach_n
 
 
 def test_two_agents_do_not_share_a_directory(tmp_path: Path) -> None:
-    with agent_module.claimed(tmp_path / "state"):
-        with pytest.raises(ArtefactError, match="Another agent"), agent_module.claimed(tmp_path / "state"):
+    with claimed(tmp_path / "state", RECORD):
+        assert agent_in(tmp_path / "state") == RECORD
+        with pytest.raises(ArtefactError, match="Another agent"), claimed(tmp_path / "state", RECORD):
             pass
-        with agent_module.claimed(tmp_path / "other"):
+        with claimed(tmp_path / "other", RECORD):
             pass
-    with agent_module.claimed(tmp_path / "state"):
+    assert agent_in(tmp_path / "state") is None
+    assert agent_in(tmp_path / "nothing") is None
+    with claimed(tmp_path / "state", RECORD):
         pass
-    with pytest.raises(ArtefactError, match="Can't write"), agent_module.claimed(tmp_path / "state" / "agent.lock"):
+    with pytest.raises(ArtefactError, match="Can't write"), claimed(tmp_path / "state" / "agent.lock", RECORD):
         pass
 
 
