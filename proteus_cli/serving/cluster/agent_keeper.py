@@ -21,13 +21,13 @@ from proteus_cli.serving.agent.claim import AgentRecord, agent_in
 LOOK_S = 0.5
 """Between two looks whether the agent is there."""
 
-START_S = 60.0
-"""For an agent to start; then another one is started."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+"""Between two starts, where one failed; each pause is twice the one before, until an agent is there."""
 
 STOP_S = 10.0
 """For an agent to end after SIGTERM; then it is killed."""
 
-_DETACHED = '"$0" "$@" &'  # for a shell: its child becomes that of the init process
+_DETACHED = '"$0" "$@" >/dev/null & echo $!'  # for a shell: its child becomes that of the init process
 _KEY = "cluster.pem"
 
 
@@ -56,9 +56,10 @@ class AgentSpec:
 class AgentKeeper:
     """Keeps the agent of a `AgentSpec`, from `run` on until `stop`."""
 
-    def __init__(self, spec: AgentSpec, start: Callable[[AgentSpec], None] | None = None) -> None:
+    def __init__(self, spec: AgentSpec, start: Callable[[AgentSpec], int] | None = None) -> None:
         self._spec, self._start = spec, start or start_agent
-        self._started_s = -START_S
+        self._started: int | None = None
+        self._next_s, self._pause_s = 0.0, FIRST_PAUSE_S
         self._stopping = Event()
 
     def where(self) -> tuple[str, int] | None:
@@ -78,10 +79,10 @@ class AgentKeeper:
             end_agent(self._spec.state, record)
             record = None
         if record is not None:
-            self._started_s = -START_S  # start the next one at once
-        elif time.monotonic() - self._started_s >= START_S:
-            self._started_s = time.monotonic()
-            self._start(self._spec)
+            self._next_s, self._pause_s = 0.0, FIRST_PAUSE_S
+        elif time.monotonic() >= self._next_s and not _runs(self._started):
+            self._next_s, self._pause_s = time.monotonic() + self._pause_s, min(2 * self._pause_s, LONGEST_PAUSE_S)
+            self._started = self._start(self._spec)
 
     def stop(self) -> None:
         """End the agent, and start none any more. Returns once it has ended."""
@@ -91,8 +92,8 @@ class AgentKeeper:
             end_agent(self._spec.state, record)
 
 
-def start_agent(spec: AgentSpec) -> None:
-    """Start an agent that this process keeps, and is not the parent of."""
+def start_agent(spec: AgentSpec) -> int:
+    """Start an agent that this process keeps, and is not the parent of; returns its process."""
     spec.state.mkdir(parents=True, exist_ok=True)
     key = spec.state / _KEY
     with os.fdopen(os.open(f"{key}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
@@ -101,14 +102,15 @@ def start_agent(spec: AgentSpec) -> None:
     address = f"[{spec.address}]" if ":" in spec.address else spec.address
     agent = [sys.executable, "-P", "-m", "proteus_cli", "agent", "--listen", f"{address}:0", "--name", spec.host]
     owned = ["--key", str(key), "--state", str(spec.state), "-w", str(spec.state), "--keeper", str(os.getpid())]
-    subprocess.run(
+    started = subprocess.run(
         ["/bin/sh", "-c", _DETACHED, *agent, *owned],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         env=spec.environment,
         start_new_session=True,
         check=True,
     )
+    return int(started.stdout)
 
 
 def end_agent(state: Path, record: AgentRecord) -> None:
@@ -119,6 +121,14 @@ def end_agent(state: Path, record: AgentRecord) -> None:
         if time.monotonic() > last_s:
             _send(record.pid, signal.SIGKILL)
         time.sleep(0.05)
+
+
+def _runs(pid: int | None) -> bool:
+    """Whether there is such a process, which has not ended; its parent may not want to know that it has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _send(pid: int, number: signal.Signals) -> None:

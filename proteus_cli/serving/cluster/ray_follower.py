@@ -4,6 +4,7 @@ Ray starts, restarts and lists: an actor for each node, detached from this proce
 never go over Ray, nor does it say whether an agent is alive.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +22,9 @@ from proteus_cli.serving.cluster.ray_reports import Problem, Report
 LOOK_S = 1.0
 """Between two looks at the nodes and agents."""
 
-ALL_S = 30.0
+_STDOUT, _STDERR = 1, 2
+
+ALL_S = 60.0
 """For the agents of all nodes to be there at first; then those that there are are listed."""
 
 
@@ -34,17 +37,18 @@ def follow(address: str, key: bytes, report: Callable[[Report], None]) -> None:
             time.sleep(LOOK_S)
 
 
-def _write(report: Report) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
-    sys.stdout.buffer.flush()
-
-
 def main() -> None:
     depend_on_parent()
+    reports = os.dup(_STDOUT)
+    os.dup2(_STDERR, _STDOUT)  # Ray writes there whatever happens to its nodes
+
+    def write(report: Report) -> None:
+        os.write(reports, msgspec.json.encode(report) + b"\n")
+
     try:
-        follow(sys.argv[1], read_bytes(Path(sys.argv[2]), SETTINGS, hint=""), _write)
+        follow(sys.argv[1], read_bytes(Path(sys.argv[2]), SETTINGS, hint=""), write)
     except ProteusError as error:
-        _write(Problem(error.message, error.hint))
+        write(Problem(error.message, error.hint))
         sys.exit(1)
 
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +20,7 @@ from proteus_cli.errors import BackendUnavailable, DeviceUnavailable
 from proteus_cli.serving.cluster.ray_reports import Listed, Problem, Report
 from proteus_cli.serving.devices.remote.host_list import Agents
 from proteus_cli.serving.devices.remote.link import AgentAddress
+from proteus_cli.serving.lifecycle import running
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.transport.cluster_key import cluster_tls
 
@@ -98,17 +99,21 @@ class RayNodes:
             *self._command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
             limit=LONGEST_LINE_BYTES,
-            env=_quiet(os.environ),
+            env={"RAY_USAGE_STATS_ENABLED": "0", **os.environ},
         )
         try:
-            yield follower
+            async with running(_logged(follower.stderr)):
+                yield follower
         finally:
             if follower.returncode is None:
                 follower.kill()
             await follower.wait()
 
 
-def _quiet(environment: Mapping[str, str]) -> dict[str, str]:
-    """Ray writes no usage statistics, and says on stderr only what has failed."""
-    return {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"} | dict(environment)
+async def _logged(stderr: asyncio.StreamReader | None) -> None:
+    """Log what Ray has to say, which is much."""
+    assert stderr is not None  # noqa: S101 - it is a pipe
+    while line := await stderr.readline():
+        log.debug("Ray: %s", line.decode(errors="replace").rstrip())

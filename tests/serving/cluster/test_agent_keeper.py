@@ -40,19 +40,24 @@ def agent_process(state: Path, version: str = __version__, *more: str) -> Iterat
             process.kill()
 
 
+GONE = 2**30
+"""The id of no process."""
+
+
 class Keeping:
     """A keeper that starts no agent, but counts."""
 
     def __init__(self, state: Path) -> None:
         self.spec = AgentSpec("a", "127.0.0.1", b"key", state, {})
-        self.starts = 0
+        self.starts, self.started = 0, GONE
         self.keeper = AgentKeeper(self.spec, self._start)
         state.mkdir()
         (state / "cluster.pem").write_bytes(b"key")
 
-    def _start(self, spec: AgentSpec) -> None:
+    def _start(self, spec: AgentSpec) -> int:
         assert spec is self.spec
         self.starts += 1
+        return self.started
 
 
 @pytest.fixture
@@ -61,24 +66,33 @@ def keeping(tmp_path: Path) -> Keeping:
 
 
 def test_an_agent_is_started_once_and_again_when_it_has_ended(keeping: Keeping) -> None:
+    keeping.started = os.getpid()  # a process that runs
     keeping.keeper.look()
     keeping.keeper.look()
     assert (keeping.starts, keeping.keeper.where()) == (1, None)
+    keeping.started = GONE
     with agent_process(keeping.spec.state):
         keeping.keeper.look()
         assert (keeping.starts, keeping.keeper.where()) == (1, ("127.0.0.1", 7000))
     keeping.keeper.look()
+    assert keeping.starts == 1, "what was started first is there, and may be about to listen"
+    keeping.keeper._started = GONE
+    keeping.keeper.look()
     assert (keeping.starts, keeping.keeper.where()) == (2, None)
 
 
-def test_an_agent_that_does_not_start_is_started_again_after_a_while(
+def test_an_agent_that_does_not_start_is_started_again_after_pauses_that_grow(
     keeping: Keeping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeping.keeper.look()
-    later_s = time.monotonic() + agent_keeper.START_S
-    monkeypatch.setattr(time, "monotonic", lambda: later_s)
-    keeping.keeper.look()
-    assert keeping.starts == 2
+    now_s, starts_s = 1000.0, list[float]()
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    while now_s < 1100.0:
+        before = keeping.starts
+        keeping.keeper.look()
+        if keeping.starts > before:
+            starts_s.append(now_s - 1000.0)
+        now_s += 0.5
+    assert starts_s == [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 61.0, 91.0]
 
 
 def test_an_agent_that_is_there_is_taken_over(keeping: Keeping) -> None:
@@ -93,7 +107,7 @@ def test_an_agent_of_another_kind_is_replaced(keeping: Keeping, other: str) -> N
     if other == "key":
         (keeping.spec.state / "cluster.pem").write_bytes(b"another")
     if other == "address":
-        keeping.keeper = AgentKeeper(AgentSpec("a", "127.0.0.2", b"key", keeping.spec.state, {}), lambda _: None)
+        keeping.keeper = AgentKeeper(AgentSpec("a", "127.0.0.2", b"key", keeping.spec.state, {}), lambda _: GONE)
     with agent_process(keeping.spec.state, "0.0" if other == "version" else __version__) as agent:
         assert keeping.keeper.where() is None
         keeping.keeper.look()
@@ -115,19 +129,24 @@ def test_an_agent_gets_its_key_and_its_environment_and_is_no_child(
 ) -> None:
     """The double of the interpreter writes down how it was started."""
     said, double = tmp_path / "said", tmp_path / "python"
-    double.write_text(f'#!/bin/sh\n{{ echo "$@"; echo "$COLOUR"; echo "$PPID"; }} > {said}.new; mv {said}.new {said}\n')
+    double.write_text(
+        f'#!/bin/sh\n{{ echo "$@"; echo "$COLOUR"; echo "$PPID"; echo "$$"; }} > {said}.new; mv {said}.new {said}\n'
+    )
     double.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(double))
     state = tmp_path / "state"
-    agent_keeper.start_agent(AgentSpec("a", "::1", b"key", state, {"COLOUR": "blue", "PATH": os.environ["PATH"]}))
+    started = agent_keeper.start_agent(
+        AgentSpec("a", "::1", b"key", state, {"COLOUR": "blue", "PATH": os.environ["PATH"]})
+    )
     last_s = time.monotonic() + 30
     while not said.exists():
         assert time.monotonic() < last_s
         time.sleep(0.01)
-    options, colour, parent = said.read_text().splitlines()
+    options, colour, parent, pid = said.read_text().splitlines()
     assert f"agent --listen [::1]:0 --name a --key {state}/cluster.pem --state {state}" in options
     assert options.endswith(f"--keeper {os.getpid()}")
     assert colour == "blue"
     assert int(parent) != os.getpid()
+    assert int(pid) == started
     assert (state / "cluster.pem").read_bytes() == b"key"
     assert (state / "cluster.pem").stat().st_mode & 0o077 == 0
