@@ -64,15 +64,14 @@ class Placing:
         self._names = named(nodes.values(), {node: name for node, name in self._names.items() if node in nodes})
         for node in nodes.values():
             if node.id not in self._names:
-                self._say(
-                    f"Ray has several nodes that are called {node.name} or {node.machine}, and one of them is used"
-                )
-        for node, problem in self._actors.place(self._names, self._key).items():
-            self._say(f"Ray can't keep an agent on {self._names[node]}: {problem}")
-        self._where = {node: where for node, where in self._where.items() if node in self._names} | self._actors.where()
+                self._say(f"several nodes of Ray are called {node.name} or {node.machine}, and one of them is used")
+        for place, problem in self._actors.place(self._names, self._key).items():
+            self._say(f"Ray can't keep an agent on {self._names[place]}: {problem}")
+        before = {place: where for place, where in self._where.items() if place in self._names}
+        self._where = {**before, **self._actors.where()}
         if is_patient and len(self._where) < len(self._names):
             return
-        listed = Listed({self._names[node]: where for node, where in sorted(self._where.items())})
+        listed = Listed({self._names[place]: where for place, where in sorted(self._where.items())})
         if listed != self._before:
             self._before = listed
             self._report(listed)

@@ -20,6 +20,7 @@ from proteus_cli.serving.devices.executor import Executor, OnLost
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink
+from proteus_cli.serving.devices.remote.uploads import KnownModels
 from proteus_cli.serving.lifecycle import running
 
 REAL = {"onnxruntime", "tensorrt"}
@@ -50,6 +51,10 @@ class Hardware(ABC):
     @abstractmethod
     def open_device(self, device: str, on_lost: OnLost) -> Executor:
         """Open the device of an id, also again once it was lost. Raises `DeviceUnavailable`."""
+
+    def is_reachable(self, device: str) -> bool:  # noqa: ARG002
+        """Whether it makes sense to open a device that was lost; not while its host is not connected."""
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +88,10 @@ class ClusterHardware(Hardware):
         if not host:
             return self.local.open_device(device, on_lost)
         return self.links[host].open_device(self.devices[device], self.slots[device], on_lost)
+
+    def is_reachable(self, device: str) -> bool:
+        host = host_of(device)
+        return not host or self.links[host].is_connected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +158,8 @@ async def cluster_devices(
     Raises `DeviceUnavailable` where an agent refuses this server, or no device at all is there.
     """
     async with AsyncExitStack() as stack:
-        models = dict.fromkeys(local.models.values())
-        links = {address.name: AgentLink(address, models) for address in agents}
+        models, known = dict.fromkeys(local.models.values()), KnownModels()
+        links = {address.name: AgentLink(address, models, known) for address in agents}
         for link in links.values():
             await stack.enter_async_context(running(link.run()))
         found = {name: await link.tried() for name, link in links.items()}

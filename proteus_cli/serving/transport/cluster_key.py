@@ -11,9 +11,11 @@ from pathlib import Path
 
 from proteus_cli.errors import ArtefactError, BackendUnavailable
 from proteus_cli.input_files import SETTINGS, read_bytes
+from proteus_cli.store import write_new
 
-OTHERS_MAY = 0o077
-"""The permissions of group and others, of which a key has none."""
+OTHERS_MAY, OTHERS_MAY_OF_ROOTS = 0o077, 0o037
+"""The permissions of group and others that a key has not. Where root owns it, its group may read it: so Kubernetes
+gives secrets to users other than root."""
 
 _HINT = "`proteus cluster key` makes one; copy it to each machine of the cluster"
 _ALWAYS = datetime(2000, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # RFC 5280, 4.1.2.5
@@ -53,8 +55,7 @@ def write_key(path: Path) -> None:
     """Write a `new_key`, which only its owner may read. Raises `ArtefactError` where there is a file already."""
     content = new_key()
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
+        write_new(path, content, 0o600)
     except FileExistsError:
         raise ArtefactError(
             f"`{path}` is there already.", hint="a cluster has one key; remove the file first to replace it"
@@ -63,13 +64,18 @@ def write_key(path: Path) -> None:
         raise ArtefactError(f"Can't write `{path}`: {error.strerror}.", hint="name another place") from error
 
 
+def is_known_to_others(status: os.stat_result) -> bool:
+    """Whether others than its owner, and than those that root lets, may read or change a file."""
+    return bool(status.st_mode & (OTHERS_MAY if status.st_uid else OTHERS_MAY_OF_ROOTS))
+
+
 def cluster_tls(path: Path, *, listens: bool) -> ssl.SSLContext:
     """The context of one end of a channel: the end that ``listens``, or the one that connects.
 
     Raises `ArtefactError` where the file is missing, is no key, or may be read by others.
     """
     read_bytes(path, SETTINGS, hint=_HINT)
-    if path.stat().st_mode & OTHERS_MAY:
+    if is_known_to_others(path.stat()):
         raise ArtefactError(f"Others than its owner may read `{path}`.", hint=f"chmod 600 {path}")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if listens else ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3

@@ -31,7 +31,7 @@ from proteus_cli.serving.devices.remote import link as link_module
 from proteus_cli.serving.devices.remote.frames import pieces_of
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink, ask, connect
 from proteus_cli.serving.devices.remote.messages import Hello, MeasureDevices, MeasureOptions, Ping, RunBatch, ToDevice
-from proteus_cli.serving.transport.cluster_key import cluster_tls
+from proteus_cli.serving.transport.cluster_key import cluster_tls, is_known_to_others
 from proteus_cli.store import model_digest
 
 KEY = VariantKey("f", "v")
@@ -79,13 +79,25 @@ def test_a_server_does_not_talk_to_an_agent_without_its_key(tmp_path: Path) -> N
 def test_a_key_that_others_may_read_or_that_is_none_is_refused(tmp_path: Path) -> None:
     path = key_of(tmp_path)
     assert path.stat().st_mode & 0o777 == 0o600
-    path.chmod(0o640)
+    path.chmod(0o644)
     with pytest.raises(ArtefactError, match="Others than its owner"):
         cluster_tls(path, listens=True)
     path.write_text("no key")
     path.chmod(0o600)
     with pytest.raises(ArtefactError, match="is no key of a cluster"):
         cluster_tls(path, listens=True)
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "known"),
+    [
+        (0o600, 7, False), (0o400, 7, False), (0o640, 7, True), (0o604, 7, True), (0o620, 7, True),
+        (0o440, 0, False), (0o640, 0, False), (0o460, 0, True), (0o444, 0, True), (0o401, 0, True),
+    ],
+)  # fmt: skip
+def test_a_key_of_root_may_be_read_by_its_group(mode: int, owner: int, *, known: bool) -> None:
+    """So Kubernetes gives secrets to a pod's user."""
+    assert is_known_to_others(os.stat_result((mode, 0, 0, 1, owner, 9, 0, 0, 0, 0))) is known
 
 
 def test_another_version_of_the_protocol_is_refused_with_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,6 +418,21 @@ def test_an_engine_error_and_a_lost_process_of_a_device_come_as_such(tmp_path: P
             again = remote_device(link)
             await again.load(KEY, mlp(tmp_path / "m.onnx"), 4)
             again.abandon()
+
+    run(test)
+
+
+def test_an_agent_that_ends_soon_after_each_connection_is_tried_at_growing_pauses(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent, linked(agent.address) as link:
+            began_s = time.monotonic()
+            for _ in range(4):
+                await until(lambda: link.is_connected and agent.agent.session is not None)
+                assert agent.agent.session is not None
+                agent.agent.session.end("it is restarted")
+                await until(lambda: not link.is_connected)
+            await until(lambda: link.is_connected)
+            assert time.monotonic() - began_s >= sum(link_module.FIRST_PAUSE_S * 2**times for times in range(4))
 
     run(test)
 

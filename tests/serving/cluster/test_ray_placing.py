@@ -91,5 +91,5 @@ def test_what_cannot_be_used_is_said_once() -> None:
     looking.look(is_patient=True)
     texts = [report.message for report in said if isinstance(report, Problem) and not report.is_fatal]
     assert len(texts) == len(said) == 2
-    assert "several nodes that are called a" in texts[0]
+    assert "several nodes of Ray are called a" in texts[0]
     assert "can't keep an agent on a: it has no time" in texts[1]

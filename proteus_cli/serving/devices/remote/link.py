@@ -41,7 +41,7 @@ from proteus_cli.serving.devices.remote.messages import (
     Pong,
     Welcome,
 )
-from proteus_cli.serving.devices.remote.uploads import Uploads
+from proteus_cli.serving.devices.remote.uploads import KnownModels, Uploads
 from proteus_cli.serving.logs import fields
 
 BEAT_S = 0.1
@@ -61,7 +61,10 @@ CONNECT_S = 2.0
 """For a connection, TLS and the agent's answer, each."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
-"""Before a lost host is tried again; each pause is twice the one before."""
+"""Before a lost host is tried again; each pause is twice the one before, until a session has been steady."""
+
+STEADY_S = 10.0
+"""A session that lasts for so long is steady: an agent that ends sooner, again and again, is tried at long pauses."""
 
 _ROUND_TRIPS = 10
 
@@ -84,14 +87,16 @@ class AgentAddress:
 class AgentSession:
     """One connection with an agent, from its answer to `Hello` on. It ends once; then all its executors are lost."""
 
-    def __init__(self, address: AgentAddress, channel: FrameChannel[FromAgent], inventory: Inventory) -> None:
+    def __init__(
+        self, address: AgentAddress, channel: FrameChannel[FromAgent], inventory: Inventory, known: KnownModels
+    ) -> None:
         self.inventory = inventory
         self.has_ended = asyncio.Event()
         self.loss: HostLost | None = None
         self._address, self._channel = address, channel
         self._openings = count()
         self._executors: dict[int, RemoteExecutor] = {}
-        self._uploads = Uploads(self.send)
+        self._uploads = Uploads(self.send, known)
         self._round_trips_s: deque[float] = deque(maxlen=_ROUND_TRIPS)
         self._say: Callable[[str], object] = lambda _: None
         self._measured: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -211,10 +216,10 @@ class _Greeting:
         settle(self.answer, ConnectionError(reason))
 
 
-async def connect(address: AgentAddress, server: str, epoch: int) -> AgentSession:
+async def connect(address: AgentAddress, server: str, epoch: int, known: KnownModels | None = None) -> AgentSession:
     """A session with an agent; ``server`` and ``epoch`` as in `Hello`. Raises as `_greeted` does."""
     channel, inventory = await _greeted(address, Hello(PROTOCOL, __version__, server, epoch))
-    return AgentSession(address, channel, inventory)
+    return AgentSession(address, channel, inventory, known or KnownModels())
 
 
 async def ask(address: AgentAddress) -> Inventory:
@@ -257,8 +262,9 @@ class AgentLink:
     Each session begins to send the ``models`` that the agent does not have.
     """
 
-    def __init__(self, address: AgentAddress, models: Collection[Path] = ()) -> None:
-        self.address, self._models = address, models
+    def __init__(self, address: AgentAddress, models: Collection[Path] = (), known: KnownModels | None = None) -> None:
+        """``known`` is what all links of a server know of their models."""
+        self.address, self._models, self._known = address, models, known or KnownModels()
         self.session: AgentSession | None = None
         self._server, self._epochs = uuid.uuid4().hex, count(1)
         self._why: ProteusError = HostLost(f"host {address} is not connected yet")
@@ -274,26 +280,24 @@ class AgentLink:
             raise self._why
         return self.session.inventory if self.session is not None else None
 
+    @property
+    def is_connected(self) -> bool:
+        return self.session is not None and not self.session.has_ended.is_set()
+
     async def run(self) -> None:
+        """Connect, again and again, until cancelled."""
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                self.session = await connect(self.address, self._server, next(self._epochs))
+                self.session = await connect(self.address, self._server, next(self._epochs), self._known)
             except (OSError, DeviceUnavailable) as error:
                 self._failed(error)
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-                continue
-            log.info("connected to host %s", self.address, extra=fields(host=self.address.name))
-            pause_s = FIRST_PAUSE_S
-            self._tried.set()
-            self.session.send_ahead(self._models)
-            try:
-                await self.session.watch()
-                self._why = self.session.loss or self._why
-            finally:
-                self.session.close()
-                self.session = None
+            else:
+                began_s = time.monotonic()
+                await self._keep(self.session)
+                pause_s = FIRST_PAUSE_S if time.monotonic() - began_s >= STEADY_S else pause_s
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def open_device(self, device: Device, slots: int, on_lost: OnLost) -> Executor:
         """Open a device of the host; ``device`` is the one that was measured. It is lost where it is not there now."""
@@ -305,6 +309,18 @@ class AgentLink:
             what = "is not there any more" if found is None else f"is another one now: {found.name}"
             return AbsentExecutor(device.id, f"{device.id} {what}")
         return self.session.open_device(name, slots, on_lost)
+
+    async def _keep(self, session: AgentSession) -> None:
+        """Until the session ends."""
+        log.info("connected to host %s", self.address, extra=fields(host=self.address.name))
+        self._tried.set()
+        session.send_ahead(self._models)
+        try:
+            await session.watch()
+            self._why = session.loss or self._why
+        finally:
+            session.close()
+            self.session = None
 
     def _failed(self, error: OSError | DeviceUnavailable) -> None:
         why: ProteusError
