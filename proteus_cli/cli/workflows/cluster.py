@@ -9,11 +9,12 @@ from proteus_cli.domain.hosts import split_address
 from proteus_cli.errors import DeviceUnavailable, UsageError
 from proteus_cli.serving.cluster.hosts_file import HostsFile
 from proteus_cli.serving.cluster.kubernetes import KubernetesService
+from proteus_cli.serving.cluster.new_key import write_key
 from proteus_cli.serving.cluster.ray_nodes import RayNodes, require_ray
 from proteus_cli.serving.devices.remote.host_list import Agents, HostList
 from proteus_cli.serving.devices.remote.link import AgentAddress, ask
 from proteus_cli.serving.devices.remote.messages import Inventory
-from proteus_cli.serving.transport.cluster_key import cluster_tls, write_key
+from proteus_cli.serving.transport.cluster_key import cluster_tls
 
 KUBERNETES = "kubernetes:"
 AGENT_PORT = 7000
