@@ -24,6 +24,7 @@ from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, RequestError
 from proteus_cli.planning.planner import Planner
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
+from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.solver_jobs import Standbys
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, OnLost
@@ -102,8 +103,8 @@ class World:
         self.loop = asyncio.get_running_loop()
         self.catalog = make_catalog(make_family("f", {v.variant: v.accuracy for v in variants}, slo=slo))
         self._variants, self._memory_bytes, self._resident_bytes = variants, memory_bytes, resident_bytes
-        self.profiles = {device: self._profile(device) for device in ("cpu0", "cpu1")}
-        self.planner = self._planner()
+        self.profiles = ProfileStore({device: self.profile(device) for device in ("cpu0", "cpu1")})
+        self.planner = self.planner_of(self.profiles)
         self.spoilt: dict[VariantKey, EngineError] = {}
         self.broken: set[tuple[str, VariantKey]] = set()
         self.shut: set[str] = set()
@@ -143,8 +144,8 @@ class World:
 
     def join(self, device: str) -> None:
         """Another device like those that are there; plans may use it from now on."""
-        self.profiles[device] = self._profile(device)
-        self.planner = self._planner()
+        self.profiles.add(self.profile(device))
+        self.planner = self.planner_of(self.profiles)
         self.fleet.add_device(device, self._memory([device]).get(device))
 
     def executor(self, device: str) -> FailingExecutor:
@@ -186,11 +187,12 @@ class World:
             await asyncio.sleep(1 / rate_qps)
         return count
 
-    def _profile(self, device: str) -> Profile:
+    def profile(self, device: str) -> Profile:
+        """Of a device like those that are there."""
         return make_profile(device, *self._variants, memory_bytes=self._memory_bytes)
 
-    def _planner(self) -> Planner:
-        return Planner(self.catalog, self.profiles, PROTEUS, headroom=1.0, inputs={}, spares=True)
+    def planner_of(self, profiles: Mapping[str, Profile]) -> Planner:
+        return Planner(self.catalog, profiles, PROTEUS, headroom=1.0, inputs={}, spares=True)
 
     def _memory(self, devices: Iterable[str]) -> dict[str, DeviceMemory]:
         limits = dict.fromkeys(devices, self._resident_bytes)
