@@ -46,7 +46,7 @@ class LiveRay:
         """Start a node, whose agent has one CPU."""
         (self.state / name).mkdir(parents=True, exist_ok=True)
         (self.state / name / "proteus.toml").write_text(f"[devices]\ncpu = [{list(usable_cores()[:1])}]\n")
-        role = ("--address", self.address)
+        role: tuple[str, ...] = ("--address", self.address)
         if is_head:
             role = ("--head", "--port", str(self.port), "--temp-dir", str(self.directory / "ray"))
             role += ("--include-dashboard", "false", "--ray-client-server-port", str(free_port()))
