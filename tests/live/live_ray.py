@@ -117,14 +117,13 @@ def ray_cluster(*names: str) -> Iterator[LiveRay]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def ran(*command: str, within_s: float = 3 * ANSWER_WITHIN_S) -> str:
-    """What a command of proteus says on both streams, in a process of its own."""
+def ran(*command: str) -> str:
+    """What a command of proteus says on both streams, in a process of its own; it may fail."""
     done = subprocess.run(
         [sys.executable, "-m", "proteus_cli", *command],
         capture_output=True,
         text=True,
         check=False,
-        timeout=within_s,
+        timeout=2 * ANSWER_WITHIN_S,
     )
-    assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr

@@ -23,6 +23,7 @@ pytestmark = [
 ]
 
 RATE_QPS = 40.0
+LISTED_WITHIN_S = 240.0
 
 
 @pytest.fixture
@@ -43,10 +44,16 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveRay]:
 
 def serving_cluster(made: Tiny) -> Any:
     """A server, once Ray has placed the agents."""
-    said = ran("devices", "--cluster", "auto", "-w", str(made.root))
-    assert "a/cpu0" in said
-    assert "b/cpu0" in said
+    until_listed(made)
     return serving(made.root, Path("plan"), "--cluster", "auto", "--no-join")
+
+
+def until_listed(made: Tiny) -> None:
+    """Until Ray lists both nodes, and their agents answer. Many processes start meanwhile."""
+    stop_s, said = time.monotonic() + LISTED_WITHIN_S, ""
+    while not ("a/cpu0" in said and "b/cpu0" in said):
+        assert time.monotonic() < stop_s, said
+        said = ran("devices", "--cluster", "auto", "-w", str(made.root))
 
 
 def one_row(_: int) -> bytes:
@@ -100,7 +107,7 @@ def test_the_loss_of_rays_head_stops_no_serving(made: Tiny, ray: LiveRay) -> Non
             ray.kill("b")
             ray.start("a", is_head=True)
             ray.start("b")
-            assert "b/cpu0" in ran("devices", "--cluster", "auto", "-w", str(made.root))
+            until_listed(made)
             until(answered_by(steady, {"a/cpu0", "b/cpu0"}), "answers of both nodes again")
             assert [ray.agent(name).pid for name in "ab"] == agents
         assert {ending.outcome for ending in steady.endings} == {"served"}
