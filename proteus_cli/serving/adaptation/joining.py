@@ -112,12 +112,12 @@ class Joining:
 
     def _new(self, host: str, session: AgentSession) -> list[Device]:
         """The devices of a host that the fleet does not have, by the ids that they have here."""
-        named = [device for device in session.inventory.devices if is_name(device.id)]  # ids become names of files
-        devices = [replace(device, id=f"{host}/{device.id}") for device in named]
+        workers, left_out = self._plane.fleet.workers, self._left_out
+        ids = {f"{host}/{device.id}": device for device in session.inventory.devices}
         return [
-            device
-            for device in devices
-            if device.id not in self._plane.fleet.workers and self._left_out.get(device.id) is not session
+            replace(device, id=name)
+            for name, device in ids.items()
+            if name not in workers and left_out.get(name) is not session and is_name(device.id)  # it will name a file
         ]
 
     async def _take_in(self, host: str, session: AgentSession, new: Sequence[Device]) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from proteus_cli.backends import emulated
 from proteus_cli.backends.base import Backend, Signature
+from proteus_cli.backends.free_memory import HostMemory, host_memory
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.domain.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.device import Device, host_of
 from proteus_cli.domain.profile import Profile
-from proteus_cli.errors import DeviceLost, DeviceUnavailable
+from proteus_cli.errors import DeviceLost, DeviceUnavailable, HostLost
 from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Executor, OnLost
@@ -22,6 +23,7 @@ from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, Emulat
 from proteus_cli.serving.devices.remote.absent import AbsentExecutor
 from proteus_cli.serving.devices.remote.host_list import Agents
 from proteus_cli.serving.devices.remote.link import AgentLink, AgentSession
+from proteus_cli.serving.devices.remote.link_state import LinkState
 from proteus_cli.serving.devices.remote.links import AgentLinks
 from proteus_cli.serving.devices.remote.uploads import KnownModels
 from proteus_cli.serving.lifecycle import running
@@ -55,6 +57,14 @@ class Hardware(ABC):
     def open_device(self, device: str, on_lost: OnLost) -> Executor:
         """Open the device of an id, also again once it was lost. Raises `DeviceUnavailable`."""
 
+    def memory_of(self, host: str) -> HostMemory:  # noqa: ARG002
+        """The memory of a host of the cluster, or of this machine (an empty name), as it is now."""
+        return HostMemory()
+
+    def links(self) -> dict[str, LinkState]:
+        """How the hosts of a cluster are reached now, by name."""
+        return {}
+
     def is_reachable(self, device: str) -> bool:  # noqa: ARG002
         """Whether it makes sense to open a device that was lost; not while its host is not connected."""
         return True
@@ -76,13 +86,16 @@ class LocalHardware(Hardware):
             return self.started.pop(device).hand_over(on_lost)
         return ProcessExecutor(self.specs[device], on_lost)
 
+    def memory_of(self, host: str) -> HostMemory:  # noqa: ARG002
+        return host_memory()
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterHardware(Hardware):
-    """The devices of a cluster: those of ``hosts`` by the links to their agents, and ``local`` ones."""
+    """The devices of a cluster: those of hosts by the links to their ``agents``, and ``local`` ones."""
 
     local: Hardware
-    links: AgentLinks
+    agents: AgentLinks
     devices: dict[str, Device]
     slots: dict[str, int]
 
@@ -90,18 +103,28 @@ class ClusterHardware(Hardware):
         host = host_of(device)
         if not host:
             return self.local.open_device(device, on_lost)
-        link = self.links.get(host)
+        link = self.agents.get(host)
         if link is None:
-            return AbsentExecutor(device, f"host {host} is not listed any more")
+            why = "it is not listed any more"
+            return AbsentExecutor(device, HostLost(f"host {host} is lost: {why}", why=why))
         return link.open_device(self.devices[device], self.slots[device], on_lost)
+
+    def links(self) -> dict[str, LinkState]:
+        return {name: link.state for name, link in self.agents.items()}
 
     def is_reachable(self, device: str) -> bool:
         host = host_of(device)
-        return not host or (host in self.links and self.links[host].is_connected)
+        return not host or (host in self.agents and self.agents[host].is_connected)
+
+    def memory_of(self, host: str) -> HostMemory:
+        if not host:
+            return self.local.memory_of(host)
+        session = self.agents[host].session if host in self.agents else None
+        return session.memory if session is not None else HostMemory()
 
     def sessions(self) -> list[tuple[str, AgentSession]]:
         """The hosts that are connected."""
-        return [(host, link.session) for host, link in self.links.items() if link.is_connected and link.session]
+        return [(host, link.session) for host, link in self.agents.items() if link.is_connected and link.session]
 
     def add_device(self, device: Device, slots: int) -> None:
         """A device of a host that was not there at the start."""
@@ -189,7 +212,7 @@ async def cluster_devices(
             signatures=local.signatures,
             is_emulated=local.is_emulated,
             local=local,
-            links=links,
+            agents=links,
             devices=dict(devices),
             slots=dict(slots),
         )

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from proteus_cli.backends import free_memory
 from proteus_cli.backends.base import TensorSpec
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.drift import Drift
@@ -107,7 +106,7 @@ async def open_data_plane(
         refuses_non_finite=options.refuses_non_finite,
         max_timeout_s=options.max_timeout_s,
         is_emulated=hardware.is_emulated,
-        is_memory_short=(lambda: False) if hardware.is_emulated else free_memory.is_short,
+        memory_of=hardware.memory_of,
     )
     try:
         recovery = Recovery(plane.fleet, plane.controller, profiles, plane.clock, hardware.is_reachable)
@@ -241,9 +240,15 @@ class Telemetry:
 
 @asynccontextmanager
 async def open_telemetry(
-    deployment: Deployment, plane: DataPlane, profiles: ProfileStore, adaptation: Adaptation, connections: Connections
+    deployment: Deployment,
+    hardware: Hardware,
+    plane: DataPlane,
+    profiles: ProfileStore,
+    adaptation: Adaptation,
+    connections: Connections,
 ) -> AsyncIterator[Telemetry]:
-    lag, sampler = LoopLag(), MetricsSampler(plane, plane.clock, adaptation.control_loop.changes)
+    lag = LoopLag()
+    sampler = MetricsSampler(plane, plane.clock, adaptation.control_loop.changes, links=hardware.links)
     sources = StatusSources(
         plane=plane,
         control_loop=adaptation.control_loop,
@@ -253,6 +258,7 @@ async def open_telemetry(
         solver=adaptation.solver.state if adaptation.solver is not None else None,
         journal=adaptation.journal,
         recalibration=adaptation.recalibration,
+        links=hardware.links,
     )
     async with running(lag.watch()), running(sampler.run()):
         yield Telemetry(sampler, Metrics(sources, connections, lag), sources)
