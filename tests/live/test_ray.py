@@ -84,7 +84,7 @@ def test_a_node_of_ray_is_killed_under_load_then_its_agent_and_both_come_back(ma
             live.until(breaker_is("b/cpu0", "open"))
             until(answered_by(steady, {"a/cpu0"}), "answers of the other node")
             ray.start("b")
-            live.until(breaker_is("b/cpu0", "closed"))
+            live.until(breaker_is("b/cpu0", "closed"), LISTED_WITHIN_S)
             until(answered_by(steady, {"a/cpu0", "b/cpu0"}), "answers of both nodes again")
             assert ray.agent("b").pid != first.pid
         stopped_well(live)
