@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.exceptions import ActorUnschedulableError, GetTimeoutError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from proteus_cli.errors import DeviceUnavailable
@@ -92,7 +92,7 @@ class RayActors:
         for answer in answered:
             try:
                 where = ray.get(answer)
-            except RayActorError:
+            except (RayActorError, ActorUnschedulableError):
                 self._by_node.pop(asked[answer])
             else:
                 if where is not None:

@@ -7,7 +7,6 @@ line for each change. Without it, or without Ray, the hosts stay as they were.
 
 import asyncio
 import logging
-import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -16,7 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from proteus_cli.errors import BackendUnavailable, DeviceUnavailable
+from proteus_cli.errors import BackendUnavailable, DeviceUnavailable, printable
+from proteus_cli.serving.child_process import environment
 from proteus_cli.serving.cluster.ray_reports import Listed, Problem, Report
 from proteus_cli.serving.devices.remote.host_list import Agents
 from proteus_cli.serving.devices.remote.link import AgentAddress
@@ -55,7 +55,7 @@ class RayNodes:
             require_ray()
         self._address, self._tls = address, cluster_tls(key, listens=False)
         self._command = command or (sys.executable, "-P", "-m", FOLLOWER, address, str(key.absolute()))
-        self._has_listed, self._last_problem = False, ""
+        self._has_listed, self._last_problem, self._last_words = False, "", ""
 
     def __str__(self) -> str:
         return self._address
@@ -84,7 +84,15 @@ class RayNodes:
                         yield {name: AgentAddress(name, *where, self._tls) for name, where in hosts.items()}
                     case Problem() as problem:
                         self._failed(problem)
-            self._failed(Problem(f"the process that follows Ray has ended ({await follower.wait()})"))
+            last = f": {self._last_words}" if self._last_words else ""
+            self._failed(Problem(f"the process that follows Ray has ended ({await follower.wait()}){last}"))
+
+    async def _logged(self, stderr: asyncio.StreamReader | None) -> None:
+        """Log what Ray has to say, which is much."""
+        assert stderr is not None  # noqa: S101 - it is a pipe
+        while line := await stderr.readline():
+            self._last_words = printable(line.decode(errors="replace").strip())
+            log.debug("Ray: %s", self._last_words)
 
     def _failed(self, problem: Problem) -> None:
         """Log what there is to know; raise where the server can't start with it."""
@@ -102,19 +110,12 @@ class RayNodes:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=LONGEST_LINE_BYTES,
-            env={"RAY_USAGE_STATS_ENABLED": "0", **os.environ},
+            env={"RAY_USAGE_STATS_ENABLED": "0", **environment()},
         )
         try:
-            async with running(_logged(follower.stderr)):
+            async with running(self._logged(follower.stderr)):
                 yield follower
         finally:
             if follower.returncode is None:
                 follower.kill()
             await follower.wait()
-
-
-async def _logged(stderr: asyncio.StreamReader | None) -> None:
-    """Log what Ray has to say, which is much."""
-    assert stderr is not None  # noqa: S101 - it is a pipe
-    while line := await stderr.readline():
-        log.debug("Ray: %s", line.decode(errors="replace").rstrip())

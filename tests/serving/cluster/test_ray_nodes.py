@@ -57,7 +57,7 @@ def test_without_ray_the_hosts_stay(tmp_path: Path, caplog: pytest.LogCaptureFix
     """The follower is started again, and its complaint is logged once."""
 
     async def test() -> None:
-        async with following(told(tmp_path, TWO, LOST, then="sys.exit(1)")) as followed:
+        async with following(told(tmp_path, TWO, LOST, then="sys.exit('it was too late')")) as followed:
             await followed.next()
             while len((tmp_path / "said").read_text()) < 4:
                 await asyncio.sleep(0.01)
@@ -66,7 +66,7 @@ def test_without_ray_the_hosts_stay(tmp_path: Path, caplog: pytest.LogCaptureFix
     run(test)
     said = [record.message for record in caplog.records]
     assert said.count("the head is lost; its hosts stay as they are") == 1
-    assert said.count("the process that follows Ray has ended (1); its hosts stay as they are") == 1
+    assert said.count("the process that follows Ray has ended (1): it was too late; its hosts stay as they are") == 1
 
 
 def test_a_cluster_that_is_not_there_is_an_error_at_first(tmp_path: Path) -> None:
