@@ -101,7 +101,7 @@ def test_the_loss_of_rays_head_stops_no_serving(made: Tiny, ray: LiveRay) -> Non
             node = ray.nodes["b"]
             ray.kill("a")
             until(lambda: node.poll() is not None, "the end of a node without a head")
-            until_said(live, "its hosts stay as they are")
+            until_said(live, "the hosts stay as they are")
             until(answered_by(steady, {"a/cpu0", "b/cpu0"}), "answers of both nodes, which are gone")
             ray.kill("b")
             ray.start("a", is_head=True)

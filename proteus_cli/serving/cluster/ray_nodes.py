@@ -55,7 +55,8 @@ class RayNodes:
             require_ray()
         self._address, self._tls = address, cluster_tls(key, listens=False)
         self._command = command or (sys.executable, "-P", "-m", FOLLOWER, address, str(key.absolute()))
-        self._has_listed, self._last_problem, self._last_words = False, "", ""
+        self._has_listed, self._last_words = False, ""
+        self._said: set[str] = set()  # since hosts were listed
 
     def __str__(self) -> str:
         return self._address
@@ -77,15 +78,19 @@ class RayNodes:
         """What one follower says, until it ends."""
         async with self._following() as follower:
             assert follower.stdout is not None  # noqa: S101 - it is a pipe
+            has_said_why = False
             while line := await follower.stdout.readline():
                 match msgspec.json.decode(line, type=Report):
                     case Listed(hosts=hosts):
-                        self._has_listed, self._last_problem = True, ""
+                        self._has_listed = True
+                        self._said.clear()
                         yield {name: AgentAddress(name, *where, self._tls) for name, where in hosts.items()}
                     case Problem() as problem:
+                        has_said_why = has_said_why or problem.is_fatal
                         self._failed(problem)
-            last = f": {self._last_words}" if self._last_words else ""
-            self._failed(Problem(f"the process that follows Ray has ended ({await follower.wait()}){last}"))
+            if not has_said_why:
+                code = await follower.wait()
+                self._failed(Problem(f"the process that follows Ray has ended ({code})", self._last_words))
 
     async def _logged(self, stderr: asyncio.StreamReader | None) -> None:
         """Log what Ray has to say, which is much."""
@@ -98,9 +103,11 @@ class RayNodes:
         """Log what there is to know; raise where the server can't start with it."""
         if not self._has_listed and problem.is_fatal:
             raise DeviceUnavailable(problem.message, hint=problem.hint)
-        if problem.message != self._last_problem:
-            self._last_problem = problem.message
-            log.warning("%s; its hosts stay as they are", problem.message, extra=fields(cluster=self._address))
+        if problem.message not in self._said:
+            self._said.add(problem.message)
+            then = "; the hosts stay as they are" if problem.is_fatal else ""
+            hint = f" ({problem.hint})" if problem.hint else ""
+            log.warning("%s%s%s", problem.message, then, hint, extra=fields(cluster=self._address))
 
     @asynccontextmanager
     async def _following(self) -> AsyncIterator[asyncio.subprocess.Process]:
