@@ -51,6 +51,10 @@ class Hardware(ABC):
     def open_device(self, device: str, on_lost: OnLost) -> Executor:
         """Open the device of an id, also again once it was lost. Raises `DeviceUnavailable`."""
 
+    def is_reachable(self, device: str) -> bool:  # noqa: ARG002
+        """Whether it makes sense to open a device that was lost; not while its host is not connected."""
+        return True
+
 
 @dataclass(frozen=True, kw_only=True)
 class LocalHardware(Hardware):
@@ -83,6 +87,10 @@ class ClusterHardware(Hardware):
         if not host:
             return self.local.open_device(device, on_lost)
         return self.links[host].open_device(self.devices[device], self.slots[device], on_lost)
+
+    def is_reachable(self, device: str) -> bool:
+        host = host_of(device)
+        return not host or self.links[host].is_connected
 
 
 @dataclass(frozen=True, kw_only=True)

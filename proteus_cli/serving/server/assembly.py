@@ -100,7 +100,8 @@ async def open_data_plane(
         is_memory_short=(lambda: False) if hardware.is_emulated else free_memory.is_short,
     )
     try:
-        async with running(Recovery(plane.fleet, plane.controller, profiles, plane.clock).run()):
+        recovery = Recovery(plane.fleet, plane.controller, profiles, plane.clock, hardware.is_reachable)
+        async with running(recovery.run()):
             yield plane
     finally:
         plane.fleet.close()

@@ -405,6 +405,21 @@ def test_an_engine_error_and_a_lost_process_of_a_device_come_as_such(tmp_path: P
     run(test)
 
 
+def test_an_agent_that_ends_soon_after_each_connection_is_tried_at_growing_pauses(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent, linked(agent.address) as link:
+            began_s = time.monotonic()
+            for _ in range(4):
+                await until(lambda: link.is_connected and agent.agent.session is not None)
+                assert agent.agent.session is not None
+                agent.agent.session.end("it is restarted")
+                await until(lambda: not link.is_connected)
+            await until(lambda: link.is_connected)
+            assert time.monotonic() - began_s >= sum(link_module.FIRST_PAUSE_S * 2**times for times in range(4))
+
+    run(test)
+
+
 def test_a_host_that_is_not_there_has_lost_devices_until_it_is(tmp_path: Path) -> None:
     async def test() -> None:
         async with running_agent(tmp_path) as agent:

@@ -61,7 +61,10 @@ CONNECT_S = 2.0
 """For a connection, TLS and the agent's answer, each."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
-"""Before a lost host is tried again; each pause is twice the one before."""
+"""Before a lost host is tried again; each pause is twice the one before, until a session has been steady."""
+
+STEADY_S = 10.0
+"""A session that lasts for so long is steady: an agent that ends sooner, again and again, is tried at long pauses."""
 
 _ROUND_TRIPS = 10
 
@@ -274,26 +277,24 @@ class AgentLink:
             raise self._why
         return self.session.inventory if self.session is not None else None
 
+    @property
+    def is_connected(self) -> bool:
+        return self.session is not None and not self.session.has_ended.is_set()
+
     async def run(self) -> None:
+        """Connect, again and again, until cancelled."""
         pause_s = FIRST_PAUSE_S
         while True:
             try:
                 self.session = await connect(self.address, self._server, next(self._epochs))
             except (OSError, DeviceUnavailable) as error:
                 self._failed(error)
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-                continue
-            log.info("connected to host %s", self.address, extra=fields(host=self.address.name))
-            pause_s = FIRST_PAUSE_S
-            self._tried.set()
-            self.session.send_ahead(self._models)
-            try:
-                await self.session.watch()
-                self._why = self.session.loss or self._why
-            finally:
-                self.session.close()
-                self.session = None
+            else:
+                began_s = time.monotonic()
+                await self._keep(self.session)
+                pause_s = FIRST_PAUSE_S if time.monotonic() - began_s >= STEADY_S else pause_s
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def open_device(self, device: Device, slots: int, on_lost: OnLost) -> Executor:
         """Open a device of the host; ``device`` is the one that was measured. It is lost where it is not there now."""
@@ -305,6 +306,18 @@ class AgentLink:
             what = "is not there any more" if found is None else f"is another one now: {found.name}"
             return AbsentExecutor(device.id, f"{device.id} {what}")
         return self.session.open_device(name, slots, on_lost)
+
+    async def _keep(self, session: AgentSession) -> None:
+        """Until the session ends."""
+        log.info("connected to host %s", self.address, extra=fields(host=self.address.name))
+        self._tried.set()
+        session.send_ahead(self._models)
+        try:
+            await session.watch()
+            self._why = session.loss or self._why
+        finally:
+            session.close()
+            self.session = None
 
     def _failed(self, error: OSError | DeviceUnavailable) -> None:
         why: ProteusError
