@@ -20,6 +20,7 @@ from proteus_cli.serving.devices.executor import Executor, OnLost
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink
+from proteus_cli.serving.devices.remote.uploads import KnownModels
 from proteus_cli.serving.lifecycle import running
 
 REAL = {"onnxruntime", "tensorrt"}
@@ -157,8 +158,8 @@ async def cluster_devices(
     Raises `DeviceUnavailable` where an agent refuses this server, or no device at all is there.
     """
     async with AsyncExitStack() as stack:
-        models = dict.fromkeys(local.models.values())
-        links = {address.name: AgentLink(address, models) for address in agents}
+        models, known = dict.fromkeys(local.models.values()), KnownModels()
+        links = {address.name: AgentLink(address, models, known) for address in agents}
         for link in links.values():
             await stack.enter_async_context(running(link.run()))
         found = {name: await link.tried() for name, link in links.items()}
