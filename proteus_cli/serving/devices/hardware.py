@@ -20,6 +20,7 @@ from proteus_cli.serving.devices.executor import Executor, OnLost
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink
+from proteus_cli.serving.devices.remote.link_state import LinkState
 from proteus_cli.serving.devices.remote.uploads import KnownModels
 from proteus_cli.serving.lifecycle import running
 
@@ -52,6 +53,10 @@ class Hardware(ABC):
     def open_device(self, device: str, on_lost: OnLost) -> Executor:
         """Open the device of an id, also again once it was lost. Raises `DeviceUnavailable`."""
 
+    def links(self) -> dict[str, LinkState]:
+        """How the hosts of a cluster are reached now, by name."""
+        return {}
+
     def is_reachable(self, device: str) -> bool:  # noqa: ARG002
         """Whether it makes sense to open a device that was lost; not while its host is not connected."""
         return True
@@ -76,10 +81,10 @@ class LocalHardware(Hardware):
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterHardware(Hardware):
-    """The devices of a cluster: those of ``hosts`` by the links to their agents, and ``local`` ones."""
+    """The devices of a cluster: those of hosts by the links to their ``agents``, and ``local`` ones."""
 
     local: Hardware
-    links: Mapping[str, AgentLink]
+    agents: Mapping[str, AgentLink]
     devices: Mapping[str, Device]
     slots: Mapping[str, int]
 
@@ -87,11 +92,14 @@ class ClusterHardware(Hardware):
         host = host_of(device)
         if not host:
             return self.local.open_device(device, on_lost)
-        return self.links[host].open_device(self.devices[device], self.slots[device], on_lost)
+        return self.agents[host].open_device(self.devices[device], self.slots[device], on_lost)
+
+    def links(self) -> dict[str, LinkState]:
+        return {name: link.state for name, link in self.agents.items()}
 
     def is_reachable(self, device: str) -> bool:
         host = host_of(device)
-        return not host or self.links[host].is_connected
+        return not host or self.agents[host].is_connected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +182,7 @@ async def cluster_devices(
             signatures=local.signatures,
             is_emulated=local.is_emulated,
             local=local,
-            links=links,
+            agents=links,
             devices=devices,
             slots=slots,
         )
