@@ -209,6 +209,10 @@ def test_a_lost_host_is_one_loss_of_all_its_devices(tiny: Tiny, trace: Path, tmp
     assert 8.0 < first["back_s"] < 10.5
     assert second == {"what": "host a", "devices": 2, "at_s": pytest.approx(12.5), "back_s": None}
     assert sum(found[outcome] for outcome in OUTCOMES) == 1600
+    reasons = [change["reason"] for change in found["replans"]]
+    assert [reason for reason in reasons if "host a" in reason] == [
+        "host a was lost (2 devices)", "host a is back (2 devices)", "host a was lost (2 devices)",
+    ]  # fmt: skip
     page = tmp_path / "page.html"
     ended = proteus("replay", trace, *fails, "--report", page, "-w", tiny.root)
     assert ended.code == 0, ended

@@ -93,7 +93,7 @@ def test_the_loss_of_a_host_is_one_reason_for_one_plan_and_so_is_its_return() ->
     policy = Policy("test", "all", GreedyBatcher(), PeriodicRule(period_s=100.0), admits="all")
     run = played(evenly(20.0, SPARSE_S), host(12.0, 13.0), policy=policy, replan=replan)
     assert asked == [Outages(devices=frozenset(H)), NONE_OUT]
-    assert len(run.replans) == 2
+    assert [change.reason for change in run.replans] == ["host h was lost (2 devices)", "host h is back (2 devices)"]
 
 
 def test_a_lost_host_is_tried_again_at_pauses_and_its_devices_wait_for_it() -> None:
