@@ -42,13 +42,19 @@ def key_of(directory: Path, name: str = "cluster.pem") -> Path:
 
 @asynccontextmanager
 async def running_agent(
-    directory: Path, devices: Sequence[Device] = (CPU,), *, has_key: bool = True, port: int = 0
+    directory: Path,
+    devices: Sequence[Device] = (CPU,),
+    *,
+    has_key: bool = True,
+    port: int = 0,
+    host: str = "127.0.0.1",
+    name: str = "",
 ) -> AsyncIterator[RunningAgent]:
-    listener = listen("127.0.0.1", port)
+    listener = listen(host, port)
     tls = cluster_tls(key_of(directory), listens=True) if has_key else None
-    agent = Agent(AgentSettings(devices, directory / "state", tls))
+    agent = Agent(AgentSettings(devices, directory / "state", tls, name))
     client = cluster_tls(key_of(directory), listens=False) if has_key else None
-    address = AgentAddress("a", "127.0.0.1", listener.getsockname()[1], client)
+    address = AgentAddress("a", host, listener.getsockname()[1], client)
     try:
         async with accepting(listener, agent.accept, tls):
             yield RunningAgent(agent, address, directory / "state")

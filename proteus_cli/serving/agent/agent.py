@@ -53,11 +53,15 @@ log = logging.getLogger("proteus.agent")
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """What an agent has: its devices; and where it keeps models and built engines. ``tls`` None: on loopback only."""
+    """What an agent has: its devices; and where it keeps models and built engines. ``tls`` None: on loopback only.
+
+    ``name``: of its host; empty where it has none.
+    """
 
     devices: Sequence[Device]
     state: Path
     tls: ssl.SSLContext | None
+    name: str = ""
 
 
 class Agent:
@@ -69,6 +73,7 @@ class Agent:
         self._specs = process_specs(settings.devices, built, slots, in_processes=True)
         self._devices, self._models = tuple(settings.devices), settings.state / "models"
         self._measurer = Measurer(self._devices, settings.state / "profiling")
+        self._name = settings.name
         self._versions = {"proteus": __version__, "onnxruntime": metadata.version("onnxruntime")}
         self._greeting: dict[_Greeting, None] = {}  # oldest first
 
@@ -121,7 +126,7 @@ class Agent:
 
     def _inventory(self) -> Inventory:
         server = self.session.peer if self.session is not None else ""
-        return Inventory(self._devices, self._versions, free_bytes() or 0, server)
+        return Inventory(self._devices, self._versions, free_bytes() or 0, server, self._name)
 
     def _ended(self, session: ServerSession, reason: str) -> None:
         log.info("server %s is gone: %s", session.peer, reason, extra=fields(server=session.hello.server))
