@@ -20,6 +20,7 @@ def agent(
     listen: options.Listen = "127.0.0.1:7000",
     key: options.Key = None,
     name: options.HostName = None,
+    keeper: options.Keeper = None,
     state: options.AgentState = Path("agent"),
     log_format: serve_options.LogFormat = LogFormat.TEXT,
     log_level: serve_options.LogLevel = None,
@@ -42,7 +43,7 @@ def agent(
     devices = discover(read_settings(workspace_dir).devices)
     with _listening(listen, has_key=key is not None) as listener:
         host, port = listener.getsockname()[:2]
-        run_agent(AgentSettings(devices, state, tls, host_name), listener, lambda: _announce(host, port))
+        run_agent(AgentSettings(devices, state, tls, host_name, keeper), listener, lambda: _announce(host, port))
 
 
 def _host_name(name: str | None) -> str:
