@@ -1,11 +1,17 @@
-"""Three emulated devices, two for the family `shapes` and one for `tones`: each carries 100 qps of it, or 500."""
+"""Three emulated devices, two for the family `shapes` and one for `tones`: each carries 100 qps of it, or 500.
 
+Or as many as there are hosts, each with one, for the family `shapes`.
+"""
+
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import msgspec
 from command_line import proteus
 from steady import row
 
-from proteus_cli.store import Workspace
+from proteus_cli.domain.profile import Profile
+from proteus_cli.store import Workspace, read_json, write_json
 
 SLO = "500ms"
 FLEET = "a:2,b:1"
@@ -19,18 +25,39 @@ _ACCURACY = {"good": 0.9, "fast": 0.7}
 
 def make_small_cluster(root: Path) -> Workspace:
     """Profiles from a CSV file, and ``plan``, with the accurate variants."""
+    _add_profiles(root, {"a": "shapes", "b": "tones"})
+    demand = ",".join(f"{family}={rate:g}qps" for family, rate in RATES_QPS.items())
+    return _planned(root, "--demand", demand, "--fleet", FLEET)
+
+
+def make_emulated_hosts(root: Path, hosts: Iterable[str], rate_qps: float, devices: int = 1) -> Workspace:
+    """Profiles of the devices `cpu0`, `cpu1` … of each host, and ``plan`` for so much of `shapes`."""
+    _add_profiles(root, {"cpu": "shapes"})
+    place = Workspace(root)
+    measured = read_json(place.profile_path("cpu"), Profile, hint="")
+    place.profile_path("cpu").unlink()
+    for name in (f"{host}/cpu{number}" for host in hosts for number in range(devices)):
+        device = msgspec.structs.replace(measured.device, id=name)
+        write_json(place.profile_path(name), msgspec.structs.replace(measured, device=device))
+    return _planned(root, "--demand", f"shapes={rate_qps:g}qps")
+
+
+def _add_profiles(root: Path, families: Mapping[str, str]) -> None:
+    """Of a type of devices for each family."""
     root.mkdir(parents=True)
     rows = [
         f"{kind},{family},{family}-{variant},{_ACCURACY[variant]},{batch},{first_ms * batch:g},{LOAD_S}"
-        for kind, family in (("a", "shapes"), ("b", "tones"))
+        for kind, family in families.items()
         for variant, first_ms in _FIRST_MS.items()
         for batch in (1, 2, 4)
     ]
     csv = root / "profiles.csv"
     csv.write_text("\n".join(["device_type,family,variant,accuracy,batch,latency_ms,load_s", *rows]) + "\n")
     assert proteus("profile", "--from-csv", csv, "--slo", SLO, "-w", root).code == 0
-    demand = ",".join(f"{family}={rate:g}qps" for family, rate in RATES_QPS.items())
-    planned = proteus("plan", "--demand", demand, "--fleet", FLEET, "-o", root / "plans" / "plan.json", "-w", root)
+
+
+def _planned(root: Path, *options: str) -> Workspace:
+    planned = proteus("plan", *options, "-o", root / "plans" / "plan.json", "-w", root)
     assert planned.code == 0, planned
     return Workspace(root)
 

@@ -11,7 +11,9 @@ import uvloop
 
 from proteus_cli.domain.device import Device
 from proteus_cli.serving.agent.agent import Agent, AgentSettings
+from proteus_cli.serving.devices.emulated import TimerThread
 from proteus_cli.serving.devices.executor import OnLost
+from proteus_cli.serving.devices.process.spec import EmulatedSpec
 from proteus_cli.serving.devices.remote.executor import RemoteExecutor
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink
 from proteus_cli.serving.lifecycle import running
@@ -42,11 +44,17 @@ def key_of(directory: Path, name: str = "cluster.pem") -> Path:
 
 @asynccontextmanager
 async def running_agent(
-    directory: Path, devices: Sequence[Device] = (CPU,), *, has_key: bool = True, port: int = 0
+    directory: Path,
+    devices: Sequence[Device] = (CPU,),
+    *,
+    has_key: bool = True,
+    port: int = 0,
+    timer: TimerThread | None = None,
 ) -> AsyncIterator[RunningAgent]:
+    """With a ``timer`` it emulates devices."""
     listener = listen("127.0.0.1", port)
     tls = cluster_tls(key_of(directory), listens=True) if has_key else None
-    agent = Agent(AgentSettings(devices, directory / "state", tls))
+    agent = Agent(AgentSettings(devices, directory / "state", tls), timer)
     client = cluster_tls(key_of(directory), listens=False) if has_key else None
     address = AgentAddress("a", "127.0.0.1", listener.getsockname()[1], client)
     try:
@@ -57,18 +65,20 @@ async def running_agent(
 
 
 @asynccontextmanager
-async def linked(address: AgentAddress) -> AsyncIterator[AgentLink]:
+async def linked(address: AgentAddress, *, emulates: bool = False) -> AsyncIterator[AgentLink]:
     """A link that has been tried once."""
-    link = AgentLink(address)
+    link = AgentLink(address, emulates=emulates)
     async with running(link.run()):
         await link.tried()
         yield link
 
 
-def remote_device(link: AgentLink, on_lost: OnLost = print, device: Device = CPU) -> RemoteExecutor:
-    """A device that the agent has, opened anew."""
+def remote_device(
+    link: AgentLink, on_lost: OnLost = print, device: Device = CPU, emulated: EmulatedSpec | None = None
+) -> RemoteExecutor:
+    """A device that the agent has, or emulates, opened anew."""
     named = msgspec.structs.replace(device, id=f"{link.address.name}/{device.id}")
-    executor = link.open_device(named, 1, on_lost)
+    executor = link.open_device(named, 1, on_lost, emulated)
     assert isinstance(executor, RemoteExecutor)
     return executor
 

@@ -108,6 +108,7 @@ class World:
         self.spoilt: dict[VariantKey, EngineError] = {}
         self.broken: set[tuple[str, VariantKey]] = set()
         self.shut: set[str] = set()
+        self.unreachable: set[str] = set()
         self.opened: list[FailingExecutor] = []
         self.asked = list[Outages]()
         self.results: list[Result] = []
@@ -124,7 +125,9 @@ class World:
         self.fleet, self.lifecycle = self.plane.fleet, self.plane.lifecycle
         self.opened.clear()
         self.first = self.plan_of(hosts)
-        self.recovery = Recovery(self.fleet, self.controller, self.profiles, self.loop.time)
+        self.recovery = Recovery(
+            self.fleet, self.controller, self.profiles, self.loop.time, lambda device: device not in self.unreachable
+        )
         self.adaptation = ControlLoop(self.controller, self.fleet, self.loop.time)
         self.replans = replans
 

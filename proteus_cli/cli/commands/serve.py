@@ -77,7 +77,6 @@ def serve(
 
     _require_compatible(
         flags(context), emulate=emulate, record=record, drift_after_s=drift_after, writes_elsewhere=state is not None,
-        is_cluster=cluster is not None,
     )  # fmt: skip
     stderr, live_view = _streams(view)
     set_up(
@@ -109,10 +108,7 @@ def _require_compatible(
     record: bool,
     drift_after_s: float,
     writes_elsewhere: bool,
-    is_cluster: bool,
 ) -> None:
-    if emulate and is_cluster:
-        raise UsageError("Emulated devices are on this machine.", hint="leave out `--cluster` or `--emulate`")
     if "--fleet" in given and not emulate:
         raise UsageError("`--fleet` is for devices that are emulated.", hint="add `--emulate`, or leave out `--fleet`")
     if record and writes_elsewhere:

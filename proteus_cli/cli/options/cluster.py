@@ -39,4 +39,12 @@ AgentState = Annotated[
         help="The directory for models that servers send, and for engines that are built.",
     ),
 ]
+AgentEmulates = Annotated[
+    bool,
+    Option(
+        "--emulate",
+        help="Have no devices, and emulate those of servers with `--emulate`.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]
 NewKey = Annotated[Path, Argument(metavar="FILE", help="The file to make.")]

@@ -18,10 +18,12 @@ from proteus_cli import __version__
 from proteus_cli.backends.free_memory import free_bytes
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError, DeviceUnavailable
+from proteus_cli.serving.agent.host_devices import EmulatedDevices, HostDevices, ProcessDevices
 from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import ModelStore
 from proteus_cli.serving.agent.session import ServerSession
 from proteus_cli.serving.core_claims import warning_of_shared
+from proteus_cli.serving.devices.emulated import TimerThread
 from proteus_cli.serving.devices.hardware import process_specs
 from proteus_cli.serving.devices.process.messages import SentError
 from proteus_cli.serving.devices.remote.channel import FrameChannel
@@ -53,22 +55,29 @@ log = logging.getLogger("proteus.agent")
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """What an agent has: its devices; and where it keeps models and built engines. ``tls`` None: on loopback only."""
+    """What an agent has: its devices; and where it keeps models and built engines. ``tls`` None: on loopback only.
+
+    An agent that ``emulates`` has no devices.
+    """
 
     devices: Sequence[Device]
     state: Path
     tls: ssl.SSLContext | None
+    emulates: bool = False
 
 
 class Agent:
-    """Welcomes servers. Sessions are values of `server`, one at a time; a newer one of the same server replaces it."""
+    """Welcomes servers. Sessions are values of `server`, one at a time; a newer one of the same server replaces it.
 
-    def __init__(self, settings: AgentSettings) -> None:
+    With a ``timer``, it emulates devices.
+    """
+
+    def __init__(self, settings: AgentSettings, timer: TimerThread | None = None) -> None:
         self.session: ServerSession | None = None
-        built, slots = settings.state / "engines" / "built", {device.id: 1 for device in settings.devices}
-        self._specs = process_specs(settings.devices, built, slots, in_processes=True)
-        self._devices, self._models = tuple(settings.devices), settings.state / "models"
-        self._measurer = Measurer(self._devices, settings.state / "profiling")
+        self._devices = EmulatedDevices(timer) if timer is not None else _devices_of(settings)
+        self._found, self._models = tuple(settings.devices), settings.state / "models"
+        self._emulates = timer is not None
+        self._measurer = Measurer(self._found, settings.state / "profiling")
         self._versions = {"proteus": __version__, "onnxruntime": metadata.version("onnxruntime")}
         self._greeting: dict[_Greeting, None] = {}  # oldest first
 
@@ -116,15 +125,18 @@ class Agent:
             self.session.end("a newer connection of the same server replaces it")
         channel.decode_with(TO_AGENT, MAX_MESSAGE_BYTES, MAX_TENSOR_BYTES)
         channel.send(Welcome(self._inventory()))
-        self.session = ServerSession(hello, channel, self._specs, ModelStore(self._models), self._measurer, self._ended)
+        models = ModelStore(self._models)
+        self.session = ServerSession(hello, channel, self._devices, models, self._measurer, self._ended)
         log.info("server %s is connected", channel.peer, extra=fields(server=hello.server, epoch=hello.epoch))
 
     def _inventory(self) -> Inventory:
         server = self.session.peer if self.session is not None else ""
-        return Inventory(self._devices, self._versions, free_bytes() or 0, server)
+        return Inventory(self._found, self._versions, free_bytes() or 0, server, self._emulates)
 
     def _ended(self, session: ServerSession, reason: str) -> None:
-        log.info("server %s is gone: %s", session.peer, reason, extra=fields(server=session.hello.server))
+        batches = {f"batches_{ended}": count for ended, count in vars(session.batches).items()}
+        told = fields(server=session.hello.server, epoch=session.hello.epoch, **batches)
+        log.info("server %s is gone: %s", session.peer, reason, extra=told)
         if self.session is session:
             self.session = None
 
@@ -155,6 +167,11 @@ class _Greeting:
     def _leave(self) -> None:
         self._timer.cancel()
         self._agent.leaves(self)
+
+
+def _devices_of(settings: AgentSettings) -> HostDevices:
+    built, slots = settings.state / "engines" / "built", {device.id: 1 for device in settings.devices}
+    return ProcessDevices(process_specs(settings.devices, built, slots, in_processes=True))
 
 
 def run_agent(settings: AgentSettings, listener: socket, announce: Callable[[], None]) -> None:
@@ -192,9 +209,14 @@ def claimed(state: Path) -> Iterator[None]:
 
 
 async def _serve(settings: AgentSettings, listener: socket, announce: Callable[[], None]) -> None:
-    stop, agent = asyncio.Event(), Agent(settings)
-    with stopping_on_signals(stop), contextlib.closing(agent):
+    stop = asyncio.Event()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(stopping_on_signals(stop))
+        timer = stack.enter_context(TimerThread()) if settings.emulates else None
+        agent = stack.enter_context(contextlib.closing(Agent(settings, timer)))
         async with accepting(listener, agent.accept, settings.tls):
+            if settings.emulates:
+                log.warning("devices are emulated: no time of theirs is a measurement")
             log.info(
                 "ready", extra=fields(version=__version__, pid=os.getpid(), devices=[d.id for d in settings.devices])
             )

@@ -2,18 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError, ProteusError
+from proteus_cli.serving.agent.host_devices import HostDevices
 from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import ModelStore
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.devices.process import messages as device_messages
 from proteus_cli.serving.devices.process.engines import CommandedEngines
-from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.layout import BatchLayout
-from proteus_cli.serving.devices.process.spec import DeviceSpec, GpuSpec
 from proteus_cli.serving.devices.remote.channel import FrameChannel
 from proteus_cli.serving.devices.remote.frames import UnreadableFrame
 from proteus_cli.serving.devices.remote.link import BEAT_S
@@ -42,23 +43,36 @@ SERVER_SILENT_S = 10.0
 """A server that sends nothing for so long is gone. It pings each second, but its event loop may be held up."""
 
 
+@dataclass
+class BatchCounts:
+    """The batches that a server sent, and how each ended: with an answer, with an error, or without anyone to tell."""
+
+    sent: int = 0
+    answered: int = 0
+    failed: int = 0
+    given_up: int = 0
+
+
 class OpenedDevice:
-    """One opening of a device, in a process of its own, for one server. ``on_closed`` is called when it is over."""
+    """One opening of a device for one server. ``on_closed`` is called when it is over."""
 
     def __init__(
         self,
-        opening: int,
-        spec: DeviceSpec,
+        command: OpenDevice,
+        devices: HostDevices,
         channel: FrameChannel[ToAgent],
         models: ModelStore,
+        counts: BatchCounts,
         on_closed: Callable[[int], object],
     ) -> None:
-        """Raises `DeviceUnavailable` where no process can be started."""
-        self.device = spec.device.id
-        self._opening, self._channel, self._on_closed = opening, channel, on_closed
-        self._executor = ProcessExecutor(spec, self._on_lost)
-        self._engines = CommandedEngines(self._executor, self._send, models.path_of)
-        self._running = 0
+        """Raises `DeviceUnavailable` where it cannot be opened."""
+        self.device = command.device
+        self._opening, self._channel, self._on_closed = command.opening, channel, on_closed
+        self._executor = devices.open(command, self._on_lost)
+        self._engines = CommandedEngines(
+            self._executor, self._send, models.path_of if command.emulated is None else Path
+        )
+        self._counts, self._running = counts, 0
         self._is_closing = False
 
     async def report_opened(self) -> None:
@@ -83,14 +97,17 @@ class OpenedDevice:
                 self.abandon()
 
     def abandon(self) -> None:
-        """End the device's process at once."""
+        """Give the device up at once, with the batches that run there: their results reach nobody."""
         self._executor.abandon()
+        self._counts.given_up += self._running
+        self._running = 0
         self._on_closed(self._opening)
 
     def _run(self, command: RunBatch, inputs: memoryview) -> None:
+        self._counts.sent += 1
         layout = self._engines.layouts.get(command.key)
         if layout is None:
-            self._fail(command.number, EngineError(f"`{command.key.variant}` is not loaded."))
+            self._batch_failed(command.number, EngineError(f"`{command.key.variant}` is not loaded."))
             return
         began_s = time.monotonic()
         self._running += 1
@@ -98,7 +115,7 @@ class OpenedDevice:
         def ended(result: BatchResult | Exception) -> None:
             self._running -= 1
             if isinstance(result, Exception):
-                self._fail(command.number, result)
+                self._batch_failed(command.number, result)
             else:
                 self._answer(command, layout, result, time.monotonic() - began_s)
             self._end_if_idle()
@@ -115,9 +132,12 @@ class OpenedDevice:
         try:
             self._channel.send(ran, layout.output_pieces(result.outputs))
         except (TypeError, UnreadableFrame) as error:
-            self._fail(command.number, EngineError(f"the outputs can't be sent: {error}"))
+            self._batch_failed(command.number, EngineError(f"the outputs can't be sent: {error}"))
+        else:
+            self._counts.answered += 1
 
-    def _fail(self, number: int, error: Exception) -> None:
+    def _batch_failed(self, number: int, error: Exception) -> None:
+        self._counts.failed += 1
         self._send(device_messages.FailedEvent(number, device_messages.SentError.logged(error)))
 
     def _end_if_idle(self) -> None:
@@ -135,20 +155,20 @@ class OpenedDevice:
 class ServerSession:
     """Obeys a server that was welcomed, until its connection ends: then nothing of it is left but models.
 
-    ``specs`` are the devices of this host. ``on_end`` is called once.
+    ``devices`` are those of this host. ``on_end`` is called once.
     """
 
     def __init__(
         self,
         hello: Hello,
         channel: FrameChannel[ToAgent],
-        specs: Mapping[str, DeviceSpec],
+        devices: HostDevices,
         models: ModelStore,
         measurer: Measurer,
         on_end: Callable[["ServerSession", str], None],
     ) -> None:
-        self.hello, self.peer = hello, channel.peer
-        self._channel, self._specs, self._models, self._on_end = channel, specs, models, on_end
+        self.hello, self.peer, self.batches = hello, channel.peer, BatchCounts()
+        self._channel, self._devices, self._models, self._on_end = channel, devices, models, on_end
         self._measurer, self._one_measurement = measurer, asyncio.Lock()
         self._opened: dict[int, OpenedDevice] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -198,19 +218,12 @@ class ServerSession:
         for earlier in [each for each in self._opened.values() if each.device == command.device]:
             earlier.abandon()
         try:
-            spec = self._spec_of(command)
-            device = OpenedDevice(command.opening, spec, self._channel, self._models, self._forget)
+            device = OpenedDevice(command, self._devices, self._channel, self._models, self.batches, self._forget)
         except DeviceUnavailable as error:
             self._channel.send(FromDevice(command.opening, _cannot_open(error)))
             return
         self._opened[command.opening] = device
         self._start(device.report_opened())
-
-    def _spec_of(self, command: OpenDevice) -> DeviceSpec:
-        spec = self._specs.get(command.device)
-        if spec is None:
-            raise DeviceUnavailable(f"This host has no device `{command.device}`.")
-        return GpuSpec(spec.device, spec.built, command.slots) if isinstance(spec, GpuSpec) else spec
 
     def _forget(self, opening: int) -> None:
         self._opened.pop(opening, None)

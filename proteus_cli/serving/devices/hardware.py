@@ -52,6 +52,10 @@ class Hardware(ABC):
     def open_device(self, device: str, on_lost: OnLost) -> Executor:
         """Open the device of an id, also again once it was lost. Raises `DeviceUnavailable`."""
 
+    def is_reachable(self, device: str) -> bool:  # noqa: ARG002
+        """Whether it makes sense to open a device that was lost; not while its host is not connected."""
+        return True
+
 
 @dataclass(frozen=True, kw_only=True)
 class LocalHardware(Hardware):
@@ -72,18 +76,27 @@ class LocalHardware(Hardware):
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterHardware(Hardware):
-    """The devices of a cluster: those of ``hosts`` by the links to their agents, and ``local`` ones."""
+    """The devices of a cluster: those of ``hosts`` by the links to their agents, and ``local`` ones.
+
+    ``emulated``: what agents emulate, by device; nothing where devices are real.
+    """
 
     local: Hardware
     links: Mapping[str, AgentLink]
     devices: Mapping[str, Device]
     slots: Mapping[str, int]
+    emulated: Mapping[str, EmulatedSpec]
 
     def open_device(self, device: str, on_lost: OnLost) -> Executor:
         host = host_of(device)
         if not host:
             return self.local.open_device(device, on_lost)
-        return self.links[host].open_device(self.devices[device], self.slots[device], on_lost)
+        emulated_as = self.emulated.get(device)
+        return self.links[host].open_device(self.devices[device], self.slots[device], on_lost, emulated_as)
+
+    def is_reachable(self, device: str) -> bool:
+        host = host_of(device)
+        return not host or self.links[host].is_connected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,16 +155,22 @@ async def local_devices(
 
 @asynccontextmanager
 async def cluster_devices(
-    local: Hardware, agents: Sequence[AgentAddress], devices: Mapping[str, Device], slots: Mapping[str, int]
+    local: Hardware,
+    agents: Sequence[AgentAddress],
+    devices: Mapping[str, Device],
+    slots: Mapping[str, int],
+    profiles: Mapping[str, Profile] | None = None,
 ) -> AsyncIterator[Hardware]:
     """The devices of a cluster, by id, until left: those of ``agents``, and ``local`` ones.
 
-    A host that cannot be reached now is tried again and again; its devices are lost until then.
+    With ``profiles``, by device, the agents emulate devices. A host that cannot be reached now is tried again and
+    again; its devices are lost until then.
     Raises `DeviceUnavailable` where an agent refuses this server, or no device at all is there.
     """
     async with AsyncExitStack() as stack:
-        models, known = dict.fromkeys(local.models.values()), KnownModels()
-        links = {address.name: AgentLink(address, models, known) for address in agents}
+        emulates, known = profiles is not None, KnownModels()
+        models = () if emulates else tuple(dict.fromkeys(local.models.values()))
+        links = {address.name: AgentLink(address, models, known, emulates=emulates) for address in agents}
         for link in links.values():
             await stack.enter_async_context(running(link.run()))
         found = {name: await link.tried() for name, link in links.items()}
@@ -169,6 +188,7 @@ async def cluster_devices(
             links=links,
             devices=devices,
             slots=slots,
+            emulated={name: EmulatedSpec(each, local.signatures) for name, each in (profiles or {}).items()},
         )
 
 

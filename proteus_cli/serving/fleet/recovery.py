@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from proteus_cli.control.controller import Controller
@@ -29,10 +29,21 @@ class Recovery:
 
     A device on probation is opened anew, loads what it hosted before, and must run one batch of each engine in time;
     then it serves again. A broken engine is only reported as recovered: the next plan that places it tries it.
+
+    A device that is not ``is_reachable`` waits for that without a probation, which could only fail and lengthen the
+    pauses.
     """
 
-    def __init__(self, fleet: Fleet, controller: Controller, profiles: Mapping[str, Profile], clock: Clock) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        controller: Controller,
+        profiles: Mapping[str, Profile],
+        clock: Clock,
+        is_reachable: Callable[[str], bool] = lambda _: True,
+    ) -> None:
         self._fleet, self._controller, self._profiles, self._clock = fleet, controller, profiles, clock
+        self._is_reachable = is_reachable
         self._overdue: Mapping[str, Launch | None] = {}  # at the last check, by device
         self._checked_s = clock()
         self._probations: set[asyncio.Task[None]] = set()
@@ -62,7 +73,7 @@ class Recovery:
         self._overdue = overdue
         for device, breaker in self._fleet.breakers.items():
             retry_s = self._fleet.retry_s(device)
-            if retry_s is not None and now_s >= retry_s:
+            if retry_s is not None and now_s >= retry_s and self._is_reachable(device):
                 breaker.on(BreakerEvent.RETRIED, now_s)
                 self._start(device)
         for (device, key), breaker in self._fleet.broken.items():

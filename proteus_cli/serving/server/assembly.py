@@ -15,7 +15,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.drift import Drift
 from proteus_cli.control.topology.hosting import device_memory, slots_of
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.domain.profile import accuracy_by_variant, estimated_families
+from proteus_cli.domain.profile import Profile, accuracy_by_variant, estimated_families
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
@@ -52,19 +52,23 @@ async def open_hardware(deployment: Deployment) -> AsyncIterator[Hardware]:
     Raises like `local_devices`, `cluster_devices` and `emulated_devices`.
     """
     catalog, models, in_processes = deployment.catalog, deployment.models, deployment.in_processes
-    if deployment.emulated:
-        with emulated_devices(deployment.profiles, catalog, models, in_processes=in_processes) as hardware:
-            yield hardware
-    else:
-        devices = {device.id: device for device in deployment.devices}
-        local = {device.id: device for device in deployment.local_devices}
-        built, slots = deployment.built, slots_of(devices, deployment.profiles)
-        async with local_devices(local, catalog, models, built, slots, in_processes=in_processes) as hardware:
-            if not deployment.agents:
-                yield hardware
-                return
-            async with cluster_devices(hardware, deployment.agents, devices, slots) as cluster:
-                yield cluster
+    devices = {device.id: device for device in deployment.devices}
+    built, slots = deployment.built, slots_of(devices, deployment.profiles)
+    async with AsyncExitStack() as stack:
+        if deployment.emulated:
+            profiles: Mapping[str, Profile] | None = deployment.profiles
+            here = emulated_devices(deployment.profiles, catalog, models, in_processes=in_processes)
+            hardware = stack.enter_context(here)
+        else:
+            profiles = None
+            local = {device.id: device for device in deployment.local_devices}
+            hardware = await stack.enter_async_context(
+                local_devices(local, catalog, models, built, slots, in_processes=in_processes)
+            )
+        if deployment.agents:
+            cluster = cluster_devices(hardware, deployment.agents, devices, slots, profiles)
+            hardware = await stack.enter_async_context(cluster)
+        yield hardware
 
 
 @asynccontextmanager
@@ -100,7 +104,8 @@ async def open_data_plane(
         is_memory_short=(lambda: False) if hardware.is_emulated else free_memory.is_short,
     )
     try:
-        async with running(Recovery(plane.fleet, plane.controller, profiles, plane.clock).run()):
+        recovery = Recovery(plane.fleet, plane.controller, profiles, plane.clock, hardware.is_reachable)
+        async with running(recovery.run()):
             yield plane
     finally:
         plane.fleet.close()

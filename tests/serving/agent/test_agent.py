@@ -23,13 +23,22 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import ArtefactError, DeviceLost, DeviceUnavailable, EngineError, HostLost
 from proteus_cli.serving.agent import agent as agent_module
 from proteus_cli.serving.agent import session as session_module
+from proteus_cli.serving.devices.emulated import TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.process.messages import ENCODER, LoadCommand
 from proteus_cli.serving.devices.remote import channel as channel_module
 from proteus_cli.serving.devices.remote import link as link_module
 from proteus_cli.serving.devices.remote.frames import pieces_of
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink, ask, connect
-from proteus_cli.serving.devices.remote.messages import Hello, MeasureDevices, MeasureOptions, Ping, RunBatch, ToDevice
+from proteus_cli.serving.devices.remote.messages import (
+    PROTOCOL,
+    Hello,
+    MeasureDevices,
+    MeasureOptions,
+    Ping,
+    RunBatch,
+    ToDevice,
+)
 from proteus_cli.serving.transport.cluster_key import cluster_tls
 from proteus_cli.store import model_digest
 
@@ -93,7 +102,7 @@ def test_another_version_of_the_protocol_is_refused_with_both(tmp_path: Path, mo
             for asking in (connect(agent.address, "s", 1), ask(agent.address)):
                 with pytest.raises(DeviceUnavailable) as refusal:
                     await asking
-                assert f"(proteus {__version__}) speaks version 1 " in refusal.value.message
+                assert f"(proteus {__version__}) speaks version {PROTOCOL} " in refusal.value.message
                 assert f"(proteus {__version__}) speaks version 7." in refusal.value.message
                 assert "same version" in refusal.value.hint
 
@@ -401,6 +410,37 @@ def test_an_engine_error_and_a_lost_process_of_a_device_come_as_such(tmp_path: P
             again = remote_device(link)
             await again.load(KEY, mlp(tmp_path / "m.onnx"), 4)
             again.abandon()
+
+    run(test)
+
+
+def test_an_agent_that_ends_soon_after_each_connection_is_tried_at_growing_pauses(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent, linked(agent.address) as link:
+            began_s = time.monotonic()
+            for _ in range(4):
+                await until(lambda: link.is_connected and agent.agent.session is not None)
+                assert agent.agent.session is not None
+                agent.agent.session.end("it is restarted")
+                await until(lambda: not link.is_connected)
+            await until(lambda: link.is_connected)
+            assert time.monotonic() - began_s >= sum(link_module.FIRST_PAUSE_S * 2**times for times in range(4))
+
+    run(test)
+
+
+def test_servers_and_agents_that_emulate_keep_to_each_other(tmp_path: Path) -> None:
+    """So no time of an emulated device passes for a measured one, and no server emulates on a host that has devices."""
+
+    async def test() -> None:
+        with TimerThread() as timer:
+            async with running_agent(tmp_path) as real, running_agent(tmp_path, timer=timer) as other:
+                for agent, emulates, why in ((real, True, "emulates none"), (other, False, "emulates devices")):
+                    with pytest.raises(DeviceUnavailable, match=why):
+                        async with linked(agent.address, emulates=emulates):
+                            pass
+                    await until(lambda agent=agent: agent.agent.session is None)  # type: ignore[misc]
+                    assert (await ask(agent.address)).emulates is not emulates
 
     run(test)
 

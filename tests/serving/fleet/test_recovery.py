@@ -136,6 +136,35 @@ def test_a_device_that_hangs_is_given_up_and_opened_again() -> None:
     played(hang, BOTH, replans=False)
 
 
+def test_a_device_whose_host_is_away_is_back_soon_after_the_host_however_long_that_took() -> None:
+    """No probation fails meanwhile, which would lengthen the pauses up to a minute."""
+
+    async def away(world: World) -> None:
+        world.unreachable.add("cpu0")
+        world.executor("cpu0").die()
+        opened = len(world.opened)
+        await asyncio.sleep(5 * LONGEST_RETRY_S)
+        assert len(world.opened) == opened
+        assert world.state("cpu0") is BreakerState.OPEN
+        world.unreachable.clear()
+        await asyncio.sleep(BACK_S - FIRST_RETRY_S)
+        assert world.state("cpu0") is BreakerState.CLOSED
+
+    played(away, BOTH, replans=False)
+
+
+def test_a_host_that_is_lost_again_and_again_is_tried_at_longer_pauses() -> None:
+    async def flap(world: World) -> None:
+        for times in range(5):
+            assert world.state("cpu0") is BreakerState.CLOSED
+            world.executor("cpu0").die()
+            await asyncio.sleep(2**times * FIRST_RETRY_S - EVERY_S)
+            assert world.state("cpu0") is BreakerState.OPEN
+            await asyncio.sleep(BACK_S - FIRST_RETRY_S + EVERY_S)
+
+    played(flap, BOTH, replans=False)
+
+
 def test_batches_that_end_unnoticed_while_the_loop_is_held_up_do_not_hang() -> None:
     """At each check another batch seems to be overdue."""
 

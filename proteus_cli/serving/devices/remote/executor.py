@@ -19,6 +19,7 @@ from proteus_cli.serving.devices.remote.messages import (
 
 if TYPE_CHECKING:
     from proteus_cli.serving.devices.process.layout import BatchLayout
+    from proteus_cli.serving.devices.process.spec import EmulatedSpec
     from proteus_cli.serving.devices.remote.link import AgentSession
 
 
@@ -34,10 +35,12 @@ class RemoteExecutor(CommandingExecutor):
         super().__init__(device, on_lost)
         self._opening, self._session = opening, session
         self._sent: dict[int, BatchLayout] = {}
+        self._needs_models = True
 
-    def open(self, device: str, slots: int) -> None:
-        """Have the agent open the device of an id that it has."""
-        self._session.send(OpenDevice(self._opening, device, slots))
+    def open(self, device: str, slots: int, emulated: "EmulatedSpec | None" = None) -> None:
+        """Have the agent open the device of an id that it has, or an ``emulated`` one."""
+        self._needs_models = emulated is None
+        self._session.send(OpenDevice(self._opening, device, slots, emulated))
 
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         """Besides, raises `EngineError` where the batch is too large for a frame."""
@@ -110,6 +113,8 @@ class RemoteExecutor(CommandingExecutor):
 
     async def _name_of(self, model: Path) -> str:
         """The digest of a model, once the agent has it. Raises `EngineError`."""
+        if not self._needs_models:
+            return ""
         return await self._until_loaded(self._session.sent_model(model))
 
     def _send(self, command: SentCommand) -> None:

@@ -18,6 +18,7 @@ from proteus_cli.domain.arrays import Buffer
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceUnavailable, HostLost, ProteusError
 from proteus_cli.serving.devices.executor import Executor, OnLost, settle
+from proteus_cli.serving.devices.process.spec import EmulatedSpec
 from proteus_cli.serving.devices.remote.absent import AbsentExecutor
 from proteus_cli.serving.devices.remote.channel import FrameChannel
 from proteus_cli.serving.devices.remote.executor import RemoteExecutor
@@ -61,7 +62,10 @@ CONNECT_S = 2.0
 """For a connection, TLS and the agent's answer, each."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
-"""Before a lost host is tried again; each pause is twice the one before."""
+"""Before a lost host is tried again; each pause is twice the one before, until a session has been steady."""
+
+STEADY_S = 10.0
+"""A session that lasts for so long is steady: an agent that ends sooner, again and again, is tried at long pauses."""
 
 _ROUND_TRIPS = 10
 
@@ -109,12 +113,14 @@ class AgentSession:
         """The shortest of the last round trips: a long one tells of an event loop that was late."""
         return min(self._round_trips_s, default=0.0)
 
-    def open_device(self, device: str, slots: int, on_lost: OnLost) -> RemoteExecutor:
-        """Open a device by the id that it has at the agent."""
+    def open_device(
+        self, device: str, slots: int, on_lost: OnLost, emulated: EmulatedSpec | None = None
+    ) -> RemoteExecutor:
+        """Open a device by the id that it has at the agent, or an ``emulated`` one."""
         opening = next(self._openings)
         executor = RemoteExecutor(f"{self._address.name}/{device}", opening, self, on_lost)
         self._executors[opening] = executor
-        executor.open(device, slots)
+        executor.open(device, slots, emulated)
         return executor
 
     def send(self, message: msgspec.Struct, behind: Sequence[Buffer] = ()) -> None:
@@ -256,12 +262,21 @@ async def _greeted(address: AgentAddress, hello: Hello | Inquiry) -> tuple[Frame
 class AgentLink:
     """Keeps a session with one agent: connects, and when the session ends connects again, until `run` is cancelled.
 
-    Each session begins to send the ``models`` that the agent does not have.
+    Each session begins to send the ``models`` that the agent does not have. A server that ``emulates`` its devices
+    needs agents that do, too, and any other needs agents that have devices.
     """
 
-    def __init__(self, address: AgentAddress, models: Collection[Path] = (), known: KnownModels | None = None) -> None:
+    def __init__(
+        self,
+        address: AgentAddress,
+        models: Collection[Path] = (),
+        known: KnownModels | None = None,
+        *,
+        emulates: bool = False,
+    ) -> None:
         """``known`` is what all links of a server know of their models."""
-        self.address, self._models, self._known = address, models, known or KnownModels()
+        self.address, self._models, self._emulates = address, models, emulates
+        self._known = known or KnownModels()
         self.session: AgentSession | None = None
         self._server, self._epochs = uuid.uuid4().hex, count(1)
         self._why: ProteusError = HostLost(f"host {address} is not connected yet")
@@ -277,37 +292,68 @@ class AgentLink:
             raise self._why
         return self.session.inventory if self.session is not None else None
 
+    @property
+    def is_connected(self) -> bool:
+        return self.session is not None and not self.session.has_ended.is_set()
+
     async def run(self) -> None:
+        """Connect, again and again, until cancelled."""
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                self.session = await connect(self.address, self._server, next(self._epochs), self._known)
+                session = await connect(self.address, self._server, next(self._epochs), self._known)
+                self._require_fit(session)
             except (OSError, DeviceUnavailable) as error:
                 self._failed(error)
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-                continue
-            log.info("connected to host %s", self.address, extra=fields(host=self.address.name))
-            pause_s = FIRST_PAUSE_S
-            self._tried.set()
-            self.session.send_ahead(self._models)
-            try:
-                await self.session.watch()
-                self._why = self.session.loss or self._why
-            finally:
-                self.session.close()
-                self.session = None
+            else:
+                began_s = time.monotonic()
+                await self._keep(session)
+                pause_s = FIRST_PAUSE_S if time.monotonic() - began_s >= STEADY_S else pause_s
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    def open_device(self, device: Device, slots: int, on_lost: OnLost) -> Executor:
-        """Open a device of the host; ``device`` is the one that was measured. It is lost where it is not there now."""
+    def open_device(
+        self, device: Device, slots: int, on_lost: OnLost, emulated: EmulatedSpec | None = None
+    ) -> Executor:
+        """Open a device of the host; ``device`` is the one that was measured. It is lost where it is not there now.
+
+        A link that emulates opens what is ``emulated`` under that id.
+        """
         name = device.id.removeprefix(f"{self.address.name}/")
         if self.session is None:
             return AbsentExecutor(device.id, self._why.message)
+        if emulated is not None:
+            return self.session.open_device(name, slots, on_lost, emulated)
         found = next((each for each in self.session.inventory.devices if each.id == name), None)
         if found is None or not found.is_like(device):
             what = "is not there any more" if found is None else f"is another one now: {found.name}"
             return AbsentExecutor(device.id, f"{device.id} {what}")
         return self.session.open_device(name, slots, on_lost)
+
+    def _require_fit(self, session: AgentSession) -> None:
+        """Raise `DeviceUnavailable`, after closing the session, unless both ends emulate devices or neither does."""
+        if session.inventory.emulates == self._emulates:
+            return
+        session.close()
+        if self._emulates:
+            what = "has devices of its own, and emulates none"
+            hint = "start the agent with `--emulate`, or leave out `--cluster`"
+        else:
+            what, hint = "emulates devices", "start the agent without `--emulate`, or the server with it"
+        raise DeviceUnavailable(f"The agent of host {self.address} {what}.", hint=hint)
+
+    async def _keep(self, session: AgentSession) -> None:
+        """Until the session ends."""
+        self.session = session
+        log.info("connected to host %s", self.address, extra=fields(host=self.address.name))
+        self._tried.set()
+        session.send_ahead(self._models)
+        try:
+            await session.watch()
+            self._why = session.loss or self._why
+        finally:
+            session.close()
+            self.session = None
 
     def _failed(self, error: OSError | DeviceUnavailable) -> None:
         why: ProteusError

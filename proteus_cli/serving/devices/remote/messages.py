@@ -20,8 +20,9 @@ from proteus_cli.serving.devices.process.messages import (
     SentError,
     decoded,
 )
+from proteus_cli.serving.devices.process.spec import EmulatedSpec
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Both ends must have the same version of all messages; `Hello`, `Inquiry` and `ConnectionRefused` never change."""
 
 MAX_FIRST_BYTES = 4096
@@ -35,13 +36,14 @@ class Inventory(msgspec.Struct, frozen=True):
     """What an agent has: its devices, by the ids that they have there, and its versions by name.
 
     ``free_bytes`` is the free memory of the machine; 0 where it is unknown. ``server`` is the address of the server
-    that it serves now; empty without one.
+    that it serves now; empty without one. An agent that ``emulates`` has no devices of its own.
     """
 
     devices: tuple[Device, ...]
     versions: Mapping[str, str]
     free_bytes: int
     server: str = ""
+    emulates: bool = False
 
 
 # --- to an agent
@@ -64,11 +66,15 @@ class Inquiry(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class OpenDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Open a device of the inventory, for up to ``slots`` batches at once; also one that was lost or is open."""
+    """Open a device of the inventory, for up to ``slots`` batches at once; also one that was lost or is open.
+
+    An agent that emulates opens what is ``emulated``, under any id.
+    """
 
     opening: int
     device: str
     slots: int
+    emulated: EmulatedSpec | None = None
 
 
 class ToDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
