@@ -151,6 +151,10 @@ class Controller:
         """A device has too little memory: it gives up its standbys (see `resident_on`), and gets none for a while."""
         self._topology.memory_short(device, now_s)
 
+    def share(self, device: str, servers: int) -> None:
+        """So many servers share a device: standbys may take this server's part of its memory, see `resident_on`."""
+        self._topology.share(device, servers)
+
     def device_lost(self, device: str, running: Sequence[Launch]) -> Effects:
         """A device is lost with the batches that it ran: their requests wait again."""
         self.replanning.notice(f"{device} was lost")

@@ -14,7 +14,7 @@ from proteus_cli.cli.workflows.cluster import agents_of
 from proteus_cli.cli.workflows.remote_measuring import _measured, devices_by_host, profiles_in
 from proteus_cli.domain.hosts import split_address
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, UsageError
-from proteus_cli.serving.agent.models import ModelStore
+from proteus_cli.serving.agent.models import OfferedModels
 from proteus_cli.serving.devices.remote.messages import MeasureOptions
 from proteus_cli.store import read_hosts
 
@@ -131,10 +131,9 @@ def test_measuring_ends_when_the_host_is_lost_while_it_gets_a_model(
         async with running_agent(tmp_path) as agent:
 
             async def is_lost(*_: object) -> None:
-                assert agent.agent.session is not None
-                agent.agent.session.end("it is lost")
+                agent.session.end("it is lost")
 
-            monkeypatch.setattr(ModelStore, asked, is_lost)
+            monkeypatch.setattr(OfferedModels, asked, is_lost)
             with pytest.raises(HostLost, match=r"host a .* is lost"):
                 await asyncio.wait_for(_measured(made.place, agent.address, options), PATIENCE_S)
 

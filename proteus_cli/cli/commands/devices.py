@@ -68,7 +68,7 @@ def _show_cluster(workspace_dir: "Path", hosts: "Path", *, json: bool) -> None:
             workspace_dir,
         )
         for host, each in known.items():
-            serves = f"serves {each.server}" if each.server else "serves nobody"
+            serves = f"serves {', '.join(each.servers)}" if each.servers else "serves nobody"
             serves = f"emulates devices, {serves}" if each.emulates else serves
             versions = ", ".join(f"{name} {version}" for name, version in each.versions.items())
             console.show(f"{host}: {serves}, {format_size(each.free_bytes)} of memory are free, {versions}")

@@ -12,7 +12,7 @@ family stands by before it was ever needed.
 
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 
 from proteus_cli.control.decision import Host
@@ -57,10 +57,16 @@ class Standbys:
     """Decides what stands by. ``memory`` by device; where a device is left out, nothing stands by."""
 
     def __init__(self, memory: Mapping[str, DeviceMemory]) -> None:
-        self._memory = memory
+        self._unshared, self._memory = memory, dict(memory)
         self._recent: deque[Counter[Replica]] = deque(maxlen=RECENT_PLANS)
         self._burst: Counter[Replica] = Counter()
         self._fastest = {each.type: _fastest(each.loadable) for each in memory.values()}
+
+    def share(self, device: str, servers: int) -> None:
+        """So many servers share the memory of a device."""
+        if device in self._memory:
+            memory = self._unshared[device]
+            self._memory[device] = replace(memory, memory_bytes=memory.memory_bytes // servers)
 
     def adopted(self, hosted: Collection[Host]) -> None:
         """A plan that places ``hosted`` came into force."""

@@ -27,9 +27,9 @@ class Topology:
         memory: Mapping[str, DeviceMemory],
     ) -> None:
         self._families, self._workers, self._dispatch = families, workers, dispatch
-        standbys = Standbys(memory)
-        self._rollout = Rollout(workers, max_unavailable_frac, standbys)
-        self._warming = Warming(workers, self._rollout, standbys)
+        self._standbys = Standbys(memory)
+        self._rollout = Rollout(workers, max_unavailable_frac, self._standbys)
+        self._warming = Warming(workers, self._rollout, self._standbys)
         self.plan: Plan | None = None
         self.outages = Outages()
 
@@ -62,6 +62,10 @@ class Topology:
 
     def memory_short(self, device: str, now_s: float) -> None:
         self._warming.memory_short(device, now_s)
+
+    def share(self, device: str, servers: int) -> None:
+        self._standbys.share(device, servers)
+        self._warming.changed()
 
     def adopt(self, plan: Plan, hosted: Sequence[Host], in_place: Collection[str]) -> Effects:
         self.plan = plan

@@ -56,6 +56,10 @@ class Hardware(ABC):
         """Whether it makes sense to open a device that was lost; not while its host is not connected."""
         return True
 
+    def servers_of(self, device: str) -> int:  # noqa: ARG002
+        """How many servers have a device open, this one included."""
+        return 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class LocalHardware(Hardware):
@@ -97,6 +101,10 @@ class ClusterHardware(Hardware):
     def is_reachable(self, device: str) -> bool:
         host = host_of(device)
         return not host or self.links[host].is_connected
+
+    def servers_of(self, device: str) -> int:
+        host = host_of(device)
+        return self.links[host].servers_of(device) if host else 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,7 +92,7 @@ async def _serve(
 ) -> None:
     log.info("starting", extra=fields(version=__version__, pid=os.getpid(), devices=list(deployment.plan.devices)))
     stop, profiles, manager = asyncio.Event(), ProfileStore(deployment.profiles), ServiceManager.of(os.environ)
-    drift = Drift(profiles, after_s=deployment.drift_after_s) if deployment.drift_after_s else None
+    drift = Drift(profiles.alone, after_s=deployment.drift_after_s) if deployment.drift_after_s else None
     with stopping_on_signals(stop):
         async with (
             running(manager.watch()),

@@ -6,7 +6,7 @@ import ssl
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -29,6 +29,7 @@ from proteus_cli.serving.devices.remote.messages import (
     BatchRan,
     Beat,
     ConnectionRefused,
+    DevicesShared,
     FromAgent,
     FromDevice,
     Hello,
@@ -86,7 +87,10 @@ class AgentAddress:
 
 
 class AgentSession:
-    """One connection with an agent, from its answer to `Hello` on. It ends once; then all its executors are lost."""
+    """One connection with an agent, from its answer to `Hello` on. It ends once; then all its executors are lost.
+
+    ``shared``: how many servers have a device of the agent open, where that is more than this one.
+    """
 
     def __init__(
         self, address: AgentAddress, channel: FrameChannel[FromAgent], inventory: Inventory, known: KnownModels
@@ -100,6 +104,7 @@ class AgentSession:
         self._uploads = Uploads(self.send, known)
         self._round_trips_s: deque[float] = deque(maxlen=_ROUND_TRIPS)
         self._say: Callable[[str], object] = lambda _: None
+        self.shared: Mapping[str, int] = {}
         self._measured: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         channel.owner = self
 
@@ -174,13 +179,13 @@ class AgentSession:
                 self._round_trips_s.append(time.monotonic() - sent_s)
             case ModelState():
                 self._uploads.state(message)
+            case DevicesShared(servers=servers):
+                self.shared = servers
             case Measuring(line=line):
                 self._say(line)
             case Measured(error=error):
                 settle(self._measured, bytes(behind) if error is None else error.error())
-            case ConnectionRefused(error=refusal):
-                self.ended(refusal.message)
-            case Welcome():
+            case Welcome() | ConnectionRefused():
                 self.ended("it says what it has said before")
 
     def ended(self, reason: str) -> None:
@@ -206,14 +211,18 @@ class AgentSession:
 class _Greeting:
     """Owns a channel until the agent has answered `Hello`."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: AgentAddress) -> None:
+        self._address = address
         self.answer: asyncio.Future[Inventory] = asyncio.get_running_loop().create_future()
 
     def received(self, message: FromAgent, _behind: memoryview) -> None:
         if isinstance(message, Welcome):
             settle(self.answer, message.inventory)
         elif isinstance(message, ConnectionRefused):
-            settle(self.answer, DeviceUnavailable(message.error.message, hint=message.error.hint))
+            settle(
+                self.answer,
+                DeviceUnavailable(f"Host {self._address}: {message.error.message}", hint=message.error.hint),
+            )
 
     def ended(self, reason: str) -> None:
         settle(self.answer, ConnectionError(reason))
@@ -238,7 +247,7 @@ async def _greeted(address: AgentAddress, hello: Hello | Inquiry) -> tuple[Frame
     Raises `DeviceUnavailable` where the agent refuses, `OSError` where it is not there.
     """
     channel: FrameChannel[FromAgent] = FrameChannel(FROM_AGENT, FrameParser())
-    channel.owner = greeting = _Greeting()
+    channel.owner = greeting = _Greeting(address)
     is_welcome = False
     try:
         async with asyncio.timeout(CONNECT_S):
@@ -291,6 +300,11 @@ class AgentLink:
         if isinstance(self._why, DeviceUnavailable):
             raise self._why
         return self.session.inventory if self.session is not None else None
+
+    def servers_of(self, device: str) -> int:
+        """How many servers have a device of the host open, this one included."""
+        shared = self.session.shared if self.session is not None else {}
+        return shared.get(device.removeprefix(f"{self.address.name}/"), 1)
 
     @property
     def is_connected(self) -> bool:
