@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from proteus_cli.cli.workflows.cluster import write_key
 from proteus_cli.domain.device import Device
 from proteus_cli.serving.agent.agent import Agent, AgentSettings
 from proteus_cli.serving.agent.session import ServerSession
@@ -18,7 +19,7 @@ from proteus_cli.serving.devices.process.spec import EmulatedSpec
 from proteus_cli.serving.devices.remote.executor import RemoteExecutor
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink
 from proteus_cli.serving.lifecycle import running
-from proteus_cli.serving.transport.cluster_key import cluster_tls, write_key
+from proteus_cli.serving.transport.cluster_key import cluster_tls
 from proteus_cli.serving.transport.listening import listen
 from proteus_cli.serving.transport.tls import accepting
 

@@ -22,7 +22,7 @@ def key(path: options.NewKey = Path("cluster.pem")) -> None:
 
     Who has the file may run models on all machines of the cluster, and read what is sent between them.
     """
-    from proteus_cli.serving.transport.cluster_key import write_key
+    from proteus_cli.cli.workflows.cluster import write_key
 
     write_key(path)
     console.say(f"wrote {path}: copy it to each machine of the cluster, with mode 600")

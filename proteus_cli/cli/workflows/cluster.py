@@ -1,4 +1,4 @@
-"""The agents of a cluster, from a `hosts.toml`."""
+"""The agents of a cluster, from a `hosts.toml`, and their key."""
 
 import asyncio
 import socket
@@ -6,11 +6,11 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from proteus_cli.domain.hosts import split_address
-from proteus_cli.errors import DeviceUnavailable, UsageError
+from proteus_cli.errors import ArtefactError, DeviceUnavailable, UsageError
 from proteus_cli.serving.devices.remote.link import AgentAddress, ask
 from proteus_cli.serving.devices.remote.messages import Inventory
-from proteus_cli.serving.transport.cluster_key import cluster_tls
-from proteus_cli.store import read_hosts
+from proteus_cli.serving.transport.cluster_key import cluster_tls, new_key
+from proteus_cli.store import read_hosts, write_new
 
 
 def agents_of(path: Path) -> tuple[AgentAddress, ...]:
@@ -27,6 +27,19 @@ def agents_of(path: Path) -> tuple[AgentAddress, ...]:
             )
         agents.append(AgentAddress(name, where, port, tls))
     return tuple(agents)
+
+
+def write_key(path: Path) -> None:
+    """Write a `new_key`, which only its owner may read. Raises `ArtefactError` where there is a file already."""
+    content = new_key()
+    try:
+        write_new(path, content, 0o600)
+    except FileExistsError:
+        raise ArtefactError(
+            f"`{path}` is there already.", hint="a cluster has one key; remove the file first to replace it"
+        ) from None
+    except OSError as error:
+        raise ArtefactError(f"Can't write `{path}`: {error.strerror}.", hint="name another place") from error
 
 
 def inventories(path: Path) -> dict[str, Inventory | DeviceUnavailable]:

@@ -71,8 +71,9 @@ class SharedOpening:
         turn = Turn(self, now_s, max(0.0, now_s - max(batch.arrived_s, self.ended_s)))
         self.device.began(turn)
         batch.start(turn)
-        while self._waiting and not isinstance(self._waiting[0], WaitingBatch):
-            self._waiting.popleft()()
+        while self._waiting and not isinstance(action := self._waiting[0], WaitingBatch):
+            self._waiting.popleft()
+            action()
 
     def leave(self) -> None:
         """The opening is over: what waits is forgotten, and what runs holds no turn any more."""

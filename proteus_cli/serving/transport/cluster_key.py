@@ -10,7 +10,6 @@ from pathlib import Path
 
 from proteus_cli.errors import ArtefactError, BackendUnavailable
 from proteus_cli.input_files import SETTINGS, read_bytes
-from proteus_cli.store import write_new
 
 OTHERS_MAY = 0o077
 """The permissions of group and others, of which a key has none."""
@@ -47,19 +46,6 @@ def new_key() -> bytes:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return secret + certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def write_key(path: Path) -> None:
-    """Write a `new_key`, which only its owner may read. Raises `ArtefactError` where there is a file already."""
-    content = new_key()
-    try:
-        write_new(path, content, 0o600)
-    except FileExistsError:
-        raise ArtefactError(
-            f"`{path}` is there already.", hint="a cluster has one key; remove the file first to replace it"
-        ) from None
-    except OSError as error:
-        raise ArtefactError(f"Can't write `{path}`: {error.strerror}.", hint="name another place") from error
 
 
 def cluster_tls(path: Path, *, listens: bool) -> ssl.SSLContext:

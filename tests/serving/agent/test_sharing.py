@@ -1,6 +1,7 @@
 """Whose batch runs next on a device that servers share, and what they are told of each other."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def test_as_many_batches_run_at_once_as_there_are_slots() -> None:
 
 def test_what_is_waited_for_is_told_without_the_servers_own_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 100.0
-    monkeypatch.setattr(sharing.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
 
     def test() -> None:
         nonlocal now_s
