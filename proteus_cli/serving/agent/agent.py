@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import fcntl
 import logging
-import math
 import os
 import ssl
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError, DeviceUnavailable
 from proteus_cli.serving.agent.host_devices import EmulatedDevices, HostDevices, ProcessDevices
 from proteus_cli.serving.agent.measuring import Measurer
-from proteus_cli.serving.agent.models import ModelStore
+from proteus_cli.serving.agent.models import ModelStore, half_of_disk
 from proteus_cli.serving.agent.session import ServerSession
 from proteus_cli.serving.agent.sharing import SharedDevices
 from proteus_cli.serving.core_claims import warning_of_shared
@@ -62,14 +61,15 @@ log = logging.getLogger("proteus.agent")
 class AgentSettings:
     """What an agent has: its devices; and where it keeps models and built engines. ``tls`` None: on loopback only.
 
-    An agent that ``emulates`` has no devices. Its models may take ``max_models_bytes``.
+    An agent that ``emulates`` has no devices. Its models may take ``max_models_bytes``, by default half
+    of what the disk has for them.
     """
 
     devices: Sequence[Device]
     state: Path
     tls: ssl.SSLContext | None
     emulates: bool = False
-    max_models_bytes: float = math.inf
+    max_models_bytes: float | None = None
 
 
 class Agent:
@@ -83,7 +83,8 @@ class Agent:
         self._shared, self._is_telling = SharedDevices(self._sharing_changed), False
         self._devices = EmulatedDevices(timer) if timer is not None else _devices_of(settings)
         self._found = tuple(settings.devices)
-        self._models = ModelStore(settings.state / "models", settings.max_models_bytes)
+        models, limit_bytes = settings.state / "models", settings.max_models_bytes
+        self._models = ModelStore(models, half_of_disk(models) if limit_bytes is None else limit_bytes)
         self._emulates = timer is not None
         self._measurer = Measurer(self._found, settings.state / "profiling")
         self._versions = {"proteus": __version__, "onnxruntime": metadata.version("onnxruntime")}

@@ -37,6 +37,12 @@ _PARTIAL = ".partial"
 log = logging.getLogger("proteus.agent")
 
 
+def half_of_disk(root: Path) -> float:
+    """Half of what the disk of a directory has free, with what is there already: the rest is for engines and others."""
+    there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
+    return (shutil.disk_usage(there).free + _bytes_below(root)) / 2
+
+
 class ModelStore:
     """The directory of all models of an agent, which takes up to ``max_bytes``: those that were used last stay.
 
@@ -98,7 +104,7 @@ class ModelStore:
         for path in self._root.iterdir() if self._root.is_dir() else ():
             digest = path.name.removesuffix(_PARTIAL)
             with contextlib.suppress(FileNotFoundError):  # it has become whole, so it is held
-                found[digest] = max(found[digest], sum(map(_size, filter(Path.is_file, path.rglob("*")))))
+                found[digest] = max(found[digest], _bytes_below(path))
                 used_s[digest] = path.stat().st_mtime
         left_bytes = self._max_bytes - found.total()
         for digest in sorted(used_s.keys() - held_bytes.keys(), key=lambda each: used_s[each]):
@@ -246,3 +252,7 @@ def _sync(path: Path) -> None:
 
 def _size_of(parts: "Sequence[tuple[str, int]]") -> int:
     return sum(size for _, size in parts)
+
+
+def _bytes_below(directory: Path) -> int:
+    return sum(map(_size, filter(Path.is_file, directory.rglob("*"))))

@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from tiny import keep_apart, mlp
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.serving.agent import models
-from proteus_cli.serving.agent.models import ModelStore, OfferedModels
+from proteus_cli.serving.agent.models import ModelStore, OfferedModels, half_of_disk
 from proteus_cli.serving.devices.remote import uploads
 from proteus_cli.serving.devices.remote.link import AgentLink
 from proteus_cli.serving.devices.remote.messages import ModelPiece, ModelState, OfferModel
@@ -339,3 +341,13 @@ def test_a_model_that_a_connected_server_was_told_of_stays(tmp_path: Path) -> No
         assert (await sent(OfferedModels(store), models[2], digests[2])).is_whole
 
     asyncio.run(test())
+
+
+def test_by_default_models_take_half_of_what_the_disk_has_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    assert half_of_disk(tmp_path / "state" / "models") == 500
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "m").write_bytes(bytes(300))
+    assert half_of_disk(tmp_path / "a") == 650
