@@ -5,7 +5,6 @@ import logging
 import ssl
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -43,6 +42,7 @@ from proteus_cli.serving.devices.remote.messages import (
     Pong,
     Welcome,
 )
+from proteus_cli.serving.devices.remote.round_trips import RoundTrips
 from proteus_cli.serving.devices.remote.uploads import KnownModels, Uploads
 from proteus_cli.serving.logs import fields
 
@@ -57,7 +57,7 @@ That is 500 ms, as long as a batch may hang at least: a machine whose cores are 
 """
 
 PING_S = 1.0
-"""Between two measurements of the round trip; the agent hears of the server so often, too."""
+"""Between two measurements of the round trip of an idle connection; the agent hears of the server so often, too."""
 
 CONNECT_S = 2.0
 """For a connection, TLS and the agent's answer, each."""
@@ -67,8 +67,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 
 STEADY_S = 10.0
 """A session that lasts for so long is steady: an agent that ends sooner, again and again, is tried at long pauses."""
-
-_ROUND_TRIPS = 10
 
 log = logging.getLogger("proteus.cluster")
 
@@ -102,7 +100,7 @@ class AgentSession:
         self._openings = count()
         self._executors: dict[int, RemoteExecutor] = {}
         self._uploads = Uploads(self.send, known)
-        self._round_trips_s: deque[float] = deque(maxlen=_ROUND_TRIPS)
+        self.round_trips = RoundTrips()
         self._say: Callable[[str], object] = lambda _: None
         self.shared: Mapping[str, int] = {}
         self._measured: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -115,8 +113,8 @@ class AgentSession:
 
     @property
     def round_trip_s(self) -> float:
-        """The shortest of the last round trips: a long one tells of an event loop that was late."""
-        return min(self._round_trips_s, default=0.0)
+        """To the agent and back, at present; 0 before the first measurement."""
+        return self.round_trips.shortest_s
 
     def open_device(
         self, device: str, slots: int, on_lost: OnLost, emulated: EmulatedSpec | None = None
@@ -176,7 +174,8 @@ class AgentSession:
             case Beat():
                 pass
             case Pong(sent_s=sent_s):
-                self._round_trips_s.append(time.monotonic() - sent_s)
+                now_s = time.monotonic()
+                self.round_trips.add(now_s - sent_s, now_s)
             case ModelState():
                 self._uploads.state(message)
             case DevicesShared(servers=servers):
