@@ -46,7 +46,7 @@ class Sharing:
         """Until cancelled."""
         while True:
             await asyncio.sleep(EVERY_S)
-            found = {device: self._servers_of(device) for device in self._profiles}
+            found = {device: self._servers_of(device) for device in self._fleet.workers}
             changed = {device: count for device, count in found.items() if count != self._profiles.servers_of(device)}
             if changed:
                 await self._count_with(changed)
