@@ -41,7 +41,9 @@ from proteus_cli.serving.devices.remote.messages import (
     ToAgent,
     Welcome,
 )
+from proteus_cli.serving.lifecycle import running
 from proteus_cli.serving.logs import fields
+from proteus_cli.serving.service_manager import ServiceManager
 from proteus_cli.serving.signals import stopping_on_signals
 from proteus_cli.serving.transport.tls import accepting
 
@@ -232,17 +234,19 @@ def claimed(state: Path) -> Iterator[None]:
 
 
 async def _serve(settings: AgentSettings, listener: socket, announce: Callable[[], None]) -> None:
-    stop = asyncio.Event()
-    with contextlib.ExitStack() as stack:
+    stop, manager = asyncio.Event(), ServiceManager.of(os.environ)
+    async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(stopping_on_signals(stop))
         timer = stack.enter_context(TimerThread()) if settings.emulates else None
         agent = stack.enter_context(contextlib.closing(Agent(settings, timer)))
-        async with accepting(listener, agent.accept, settings.tls):
-            if settings.emulates:
-                log.warning("devices are emulated: no time of theirs is a measurement")
-            log.info(
-                "ready", extra=fields(version=__version__, pid=os.getpid(), devices=[d.id for d in settings.devices])
-            )
-            announce()
-            await stop.wait()
+        await stack.enter_async_context(running(manager.watch()))
+        await stack.enter_async_context(accepting(listener, agent.accept, settings.tls))
+        if settings.emulates:
+            log.warning("devices are emulated: no time of theirs is a measurement")
+        names = [device.id for device in settings.devices]
+        log.info("ready", extra=fields(version=__version__, pid=os.getpid(), devices=names))
+        manager.ready(f"ready with {', '.join(names) or 'emulated devices'}")
+        announce()
+        await stop.wait()
+        manager.stopping("stopping")
     log.info("stopped")
