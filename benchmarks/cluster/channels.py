@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import uvloop
 
-from proteus_cli.cli.workflows.cluster import write_key
+from proteus_cli.serving.cluster.new_key import write_key
 from proteus_cli.serving.devices.remote.channel import FrameChannel
 from proteus_cli.serving.devices.remote.frames import FrameParser
 from proteus_cli.serving.devices.remote.messages import Ping

@@ -19,8 +19,8 @@ import uvloop
 from proteus_cli.backends.affinity import usable_cores
 from proteus_cli.backends.base import Part
 from proteus_cli.backends.discovery import discover
-from proteus_cli.cli.workflows.cluster import write_key
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.serving.cluster.new_key import write_key
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.spec import CpuSpec

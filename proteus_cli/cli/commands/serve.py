@@ -57,6 +57,7 @@ def serve(
     emulate: options.Emulate = False,
     fleet: options.Fleet = None,
     cluster: cluster_options.Cluster = None,
+    cluster_key: cluster_options.ClusterKey = None,
     otlp: options.Otlp = None,
     otlp_sample: options.OtlpSample = 0.01,
     workspace_dir: common.Workspace = common.WORKSPACE,
@@ -66,7 +67,7 @@ def serve(
     The first signal drains: the server finishes the requests that it has and takes no more. A second one ends it at
     once.
     """
-    from proteus_cli.cli.workflows.cluster import agents_of
+    from proteus_cli.cli.workflows.cluster import host_list
     from proteus_cli.cli.workflows.deployment import deployment_of
     from proteus_cli.cli.workflows.resources import Emulation
     from proteus_cli.serving.logs import set_up
@@ -96,7 +97,7 @@ def serve(
             emulation=Emulation(fleet) if emulate else None, resume=resume, kept_plans=plan_history,
             in_processes=executor is options.ExecutorKind.PROCESS, max_unavailable_frac=max_unavailable,
             drift_after_s=drift_after, record=record, memory=memory, attainment=attainment,
-            agents=agents_of(cluster) if cluster is not None else (),
+            hosts=host_list(cluster, cluster_key, workspace_dir) if cluster is not None else None,
         )  # fmt: skip
         run_server(deployment, server, _announce, live_view)
 

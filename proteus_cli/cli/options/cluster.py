@@ -10,12 +10,23 @@ from proteus_cli.cli.options.common import SIZE
 from proteus_cli.cli.options.names import environment
 
 Cluster = Annotated[
+    str | None,
+    Option(
+        metavar="HOSTS",
+        envvar=environment("cluster"),
+        help="The hosts of a cluster, each with an agent: a hosts.toml, kubernetes:SERVICE[:PORT], "
+        "ray://HOST:PORT, or auto: the cluster of Ray that this machine is part of.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]
+ClusterKey = Annotated[
     Path | None,
     Option(
         metavar="FILE",
-        envvar=environment("cluster"),
-        help="A hosts.toml: the hosts of a cluster, each with an agent.",
-        rich_help_panel=sections.DEVICES,
+        envvar=environment("cluster_key"),
+        show_default="what hosts.toml names; for Ray cluster.pem in the workspace",
+        help="The cluster's key, which `proteus cluster key` makes.",
+        rich_help_panel=sections.SECURITY,
     ),
 ]
 Listen = Annotated[
@@ -30,6 +41,23 @@ Key = Annotated[
         show_default="none: servers of this machine only",
         help="The cluster's key, which `proteus cluster key` makes.",
         rich_help_panel=sections.SECURITY,
+    ),
+]
+HostName = Annotated[
+    str | None,
+    Option(
+        metavar="NAME",
+        envvar=environment("name"),
+        show_default="the machine's",
+        help="The name of this host, for servers that find agents by address (Kubernetes).",
+    ),
+]
+Keeper = Annotated[
+    int | None,
+    Option(
+        metavar="PID",
+        envvar=environment("keeper"),
+        help="A process that keeps this agent: once that has ended, the agent ends when it has had no server for 10 s.",
     ),
 ]
 AgentState = Annotated[
@@ -57,5 +85,8 @@ MaxModelsSize = Annotated[
         help="What models that servers send may take of the disk; those that were used least recently go first.",
         rich_help_panel=sections.LIMITS,
     ),
+]
+RayAddress = Annotated[
+    str, Argument(metavar="CLUSTER", help="A cluster of Ray, as for `--cluster`: auto, or ray://HOST:PORT.")
 ]
 NewKey = Annotated[Path, Argument(metavar="FILE", help="The file to make.")]

@@ -1,12 +1,13 @@
 """A deployment for `proteus serve`: a plan, the devices and models to serve it with, and the source of later plans."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from proteus_cli.backends.free_memory import free_bytes
 from proteus_cli.cli.options.memory import memory_limits
+from proteus_cli.cli.workflows.cluster import agents_of
 from proteus_cli.cli.workflows.resources import Emulation, Resources, on_fleet, resources_for
 from proteus_cli.control.policies import batcher_named, live_policy_named, with_replanning
 from proteus_cli.domain.plan import Plan
@@ -15,7 +16,7 @@ from proteus_cli.domain.record import Base, Origin
 from proteus_cli.errors import ArtefactError, printable
 from proteus_cli.planning.from_workspace import DeferredPlanner, PlannerSettings, deferred_planner, planner_settings
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings, claim, left_behind, records
-from proteus_cli.serving.devices.remote.link import AgentAddress
+from proteus_cli.serving.devices.remote.host_list import HostList
 from proteus_cli.serving.server.deployment import Deployment
 from proteus_cli.store import Workspace, digest, digest_of, write_json
 
@@ -39,7 +40,7 @@ def deployment_of(
     record: bool = False,
     memory: Mapping[str, int] | None = None,
     attainment: float | None = None,
-    agents: Sequence[AgentAddress] = (),
+    hosts: HostList | None = None,
 ) -> Deployment:
     """A deployment whose plan is current, and whose devices and models are those that were measured, or emulated.
 
@@ -52,7 +53,8 @@ def deployment_of(
     """
     is_emulated = emulation is not None
     base, plan = _base(workspace, name), workspace.plan(name)
-    resources = resources_for(workspace, plan, emulation, [agent.name for agent in agents])
+    agents = agents_of(hosts) if hosts is not None else {}
+    resources = resources_for(workspace, plan, emulation, agents)
     start = _StartingPlan(on_fleet(plan, resources.profiles, emulation))
     if resume:
         start = _resumed(workspace, base, start, resources, emulated=is_emulated)
@@ -85,7 +87,8 @@ def deployment_of(
         origin=start.origin,
         reason=start.reason,
         in_processes=in_processes,
-        agents=agents,
+        hosts=hosts,
+        agents=tuple(agents.values()),
         max_unavailable_frac=max_unavailable_frac,
         memory_bytes=memory_limits(
             memory, {device.id: device for device in resources.devices}, None if is_emulated else free_bytes()

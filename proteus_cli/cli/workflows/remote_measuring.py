@@ -3,7 +3,6 @@
 import asyncio
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
 
 import msgspec
 
@@ -15,6 +14,7 @@ from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, UsageError
 from proteus_cli.input_files import decoded
+from proteus_cli.serving.devices.remote.host_list import HostList
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentSession, connect
 from proteus_cli.serving.devices.remote.messages import MeasureDevices, MeasureOptions
 from proteus_cli.serving.lifecycle import StoppedEarly, run_unless, running
@@ -25,12 +25,12 @@ MAX_SILENT = 100
 """`BEAT_S` each: measuring keeps a host busy, and nobody waits for what it serves."""
 
 
-def measured_by_agents(workspace: Workspace, hosts: Path, options: MeasureOptions) -> list[Profile]:
+def measured_by_agents(workspace: Workspace, hosts: HostList, options: MeasureOptions) -> list[Profile]:
     """Measure devices of the cluster, host by host, and write their profiles. The agents may not serve meanwhile.
 
     The options' ``devices`` are as in `devices_by_host`. Raises `ProteusError`.
     """
-    agents = {agent.name: agent for agent in agents_of(hosts)}
+    agents = agents_of(hosts)
     wanted = devices_by_host(options.devices, agents)
     profiles: list[Profile] = []
     for host, devices in wanted.items():

@@ -2,11 +2,10 @@
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,8 +16,10 @@ import uvloop
 from proteus_cli import __version__
 from proteus_cli.backends.free_memory import free_bytes
 from proteus_cli.domain.device import Device
-from proteus_cli.errors import ArtefactError, DeviceUnavailable
+from proteus_cli.errors import DeviceUnavailable
+from proteus_cli.serving.agent.claim import AgentRecord, claimed
 from proteus_cli.serving.agent.host_devices import EmulatedDevices, HostDevices, ProcessDevices
+from proteus_cli.serving.agent.keeping import ends_with
 from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import ModelStore, half_of_disk
 from proteus_cli.serving.agent.session import ServerSession
@@ -63,13 +64,16 @@ log = logging.getLogger("proteus.agent")
 class AgentSettings:
     """What an agent has: its devices; and where it keeps models and built engines. ``tls`` None: on loopback only.
 
-    An agent that ``emulates`` has no devices. Its models may take ``max_models_bytes``, by default half
-    of what the disk has for them.
+    ``name``: of its host; empty where it has none. ``keeper``: the process that keeps the agent, if one does. An agent
+    that ``emulates`` has no devices. Its models may take ``max_models_bytes``, by default half of what the disk has for
+    them.
     """
 
     devices: Sequence[Device]
     state: Path
     tls: ssl.SSLContext | None
+    name: str = ""
+    keeper: int | None = None
     emulates: bool = False
     max_models_bytes: float | None = None
 
@@ -84,7 +88,7 @@ class Agent:
         self.sessions: dict[str, ServerSession] = {}
         self._shared, self._is_telling = SharedDevices(self._sharing_changed), False
         self._devices = EmulatedDevices(timer) if timer is not None else _devices_of(settings)
-        self._found = tuple(settings.devices)
+        self._found, self._name = tuple(settings.devices), settings.name
         models, limit_bytes = settings.state / "models", settings.max_models_bytes
         self._models = ModelStore(models, half_of_disk(models) if limit_bytes is None else limit_bytes)
         self._emulates = timer is not None
@@ -142,7 +146,9 @@ class Agent:
         log.info("server %s is connected", channel.peer, extra=fields(server=hello.server, epoch=hello.epoch))
 
     def _inventory(self) -> Inventory:
-        return Inventory(self._found, self._versions, free_bytes() or 0, self._servers(), self._emulates)
+        return Inventory(
+            self._found, self._versions, free_bytes() or 0, self._servers(), emulates=self._emulates, name=self._name
+        )
 
     def _servers(self) -> tuple[str, ...]:
         return tuple(session.peer for session in self.sessions.values())
@@ -200,37 +206,15 @@ def _devices_of(settings: AgentSettings) -> HostDevices:
 
 
 def run_agent(settings: AgentSettings, listener: socket, announce: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT. Raises as `claimed` does."""
+    """Serve until SIGTERM or SIGINT, or as `ends_with` says. Raises as `claimed` does."""
+    host, port = listener.getsockname()[:2]
     cores = [core for device in settings.devices for core in device.cores]
     with (
-        claimed(settings.state),
+        claimed(settings.state, AgentRecord(os.getpid(), host, port, __version__)),
         warning_of_shared(cores),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         runner.run(_serve(settings, listener, announce))
-
-
-@contextlib.contextmanager
-def claimed(state: Path) -> Iterator[None]:
-    """Keep other agents out of a directory, made where it is missing. The system releases it where this process dies.
-
-    Raises `ArtefactError` where another agent has it, or it cannot be written to.
-    """
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-        file = (state / "agent.lock").open("ab")
-    except OSError as error:
-        raise ArtefactError(
-            f"Can't write to `{state}`: {error.strerror}.", hint="name another directory with `--state`"
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ArtefactError(
-                f"Another agent keeps its models in `{state}`.", hint="give each a directory of its own with `--state`"
-            ) from None
-        yield
 
 
 async def _serve(settings: AgentSettings, listener: socket, announce: Callable[[], None]) -> None:
@@ -247,6 +231,7 @@ async def _serve(settings: AgentSettings, listener: socket, announce: Callable[[
         log.info("ready", extra=fields(version=__version__, pid=os.getpid(), devices=names))
         manager.ready(f"ready with {', '.join(names) or 'emulated devices'}")
         announce()
-        await stop.wait()
+        async with ends_with(settings.keeper, stop, is_serving=lambda: bool(agent.sessions)):
+            await stop.wait()
         manager.stopping("stopping")
     log.info("stopped")

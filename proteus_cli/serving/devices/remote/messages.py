@@ -36,7 +36,8 @@ class Inventory(msgspec.Struct, frozen=True):
     """What an agent has: its devices, by the ids that they have there, and its versions by name.
 
     ``free_bytes`` is the free memory of the machine; 0 where it is unknown. ``servers`` are the addresses of those that
-    it serves now. An agent that ``emulates`` has no devices of its own.
+    it serves now. An agent that ``emulates`` has no devices of its own. ``name`` is that of its host, for servers that
+    know only its address; it may be empty.
     """
 
     devices: tuple[Device, ...]
@@ -44,6 +45,7 @@ class Inventory(msgspec.Struct, frozen=True):
     free_bytes: int
     servers: tuple[str, ...] = ()
     emulates: bool = False
+    name: str = ""
 
 
 # --- to an agent
