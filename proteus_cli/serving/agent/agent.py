@@ -147,7 +147,13 @@ class Agent:
 
     def _inventory(self) -> Inventory:
         return Inventory(
-            self._found, self._versions, free_bytes() or 0, self._servers(), emulates=self._emulates, name=self._name
+            self._found,
+            self._versions,
+            free_bytes() or 0,
+            self._servers(),
+            emulates=self._emulates,
+            name=self._name,
+            free_disk_bytes=self._models.free_disk_bytes,
         )
 
     def _servers(self) -> tuple[str, ...]:

@@ -39,8 +39,13 @@ log = logging.getLogger("proteus.agent")
 
 def half_of_disk(root: Path) -> float:
     """Half of what the disk of a directory has free, with what is there already: the rest is for engines and others."""
+    return (_free_bytes(root) + _bytes_below(root)) / 2
+
+
+def _free_bytes(root: Path) -> int:
+    """Of the disk of a directory, which need not be there yet."""
     there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
-    return (shutil.disk_usage(there).free + _bytes_below(root)) / 2
+    return shutil.disk_usage(there).free
 
 
 class ModelStore:
@@ -54,6 +59,10 @@ class ModelStore:
         self._held: dict[str, list[int]] = {}  # by digest, for each server the size that it has offered
         self._locks = defaultdict[str, asyncio.Lock](asyncio.Lock)
         self._making_room = asyncio.Lock()
+
+    @property
+    def free_disk_bytes(self) -> int:
+        return _free_bytes(self._root)
 
     def path_of(self, digest: str) -> Path:
         """Where a whole model is, which counts as used. Raises `EngineError` where there is none of this digest."""

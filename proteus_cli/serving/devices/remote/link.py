@@ -229,19 +229,24 @@ class _Greeting:
 
 async def connect(address: AgentAddress, server: str, epoch: int, known: KnownModels | None = None) -> AgentSession:
     """A session with an agent; ``server`` and ``epoch`` as in `Hello`. Raises as `_greeted` does."""
-    channel, inventory = await _greeted(address, Hello(PROTOCOL, __version__, server, epoch))
+    channel, inventory, _ = await _greeted(address, Hello(PROTOCOL, __version__, server, epoch))
     return AgentSession(address, channel, inventory, known or KnownModels())
 
 
 async def ask(address: AgentAddress) -> Inventory:
     """What an agent has, whether it serves or not. Raises as `_greeted` does."""
-    channel, inventory = await _greeted(address, Inquiry(PROTOCOL, __version__))
+    return (await probe(address))[0]
+
+
+async def probe(address: AgentAddress) -> tuple[Inventory, float]:
+    """As `ask`, and how many seconds passed until the answer came, over a connection that was there."""
+    channel, inventory, took_s = await _greeted(address, Inquiry(PROTOCOL, __version__))
     channel.close()
-    return inventory
+    return inventory, took_s
 
 
-async def _greeted(address: AgentAddress, hello: Hello | Inquiry) -> tuple[FrameChannel[FromAgent], Inventory]:
-    """A channel to an agent that has answered.
+async def _greeted(address: AgentAddress, hello: Hello | Inquiry) -> tuple[FrameChannel[FromAgent], Inventory, float]:
+    """A channel to an agent that has answered, and the seconds until it did.
 
     Raises `DeviceUnavailable` where the agent refuses, `OSError` where it is not there.
     """
@@ -252,9 +257,11 @@ async def _greeted(address: AgentAddress, hello: Hello | Inquiry) -> tuple[Frame
         async with asyncio.timeout(CONNECT_S):
             loop = asyncio.get_running_loop()
             await loop.create_connection(lambda: channel, address.host, address.port, ssl=address.tls)
+        sent_s = time.monotonic()
         channel.send(hello)
         async with asyncio.timeout(CONNECT_S):
             inventory = await greeting.answer
+        took_s = time.monotonic() - sent_s
         is_welcome = True
     except ssl.SSLCertVerificationError as error:
         raise DeviceUnavailable(
@@ -264,7 +271,7 @@ async def _greeted(address: AgentAddress, hello: Hello | Inquiry) -> tuple[Frame
     finally:
         if not is_welcome:
             channel.close()
-    return channel, inventory
+    return channel, inventory, took_s
 
 
 class AgentLink:

@@ -37,7 +37,7 @@ class Inventory(msgspec.Struct, frozen=True):
 
     ``free_bytes`` is the free memory of the machine; 0 where it is unknown. ``servers`` are the addresses of those that
     it serves now. An agent that ``emulates`` has no devices of its own. ``name`` is that of its host, for servers that
-    know only its address; it may be empty.
+    know only its address; it may be empty. ``free_disk_bytes`` is what models and engines may still take.
     """
 
     devices: tuple[Device, ...]
@@ -46,6 +46,7 @@ class Inventory(msgspec.Struct, frozen=True):
     servers: tuple[str, ...] = ()
     emulates: bool = False
     name: str = ""
+    free_disk_bytes: int = 0
 
 
 # --- to an agent
