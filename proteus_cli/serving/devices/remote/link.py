@@ -143,6 +143,8 @@ class AgentSession:
 
         Raises what the agent raises, `HostLost`.
         """
+        if self.loss is not None:
+            raise HostLost(self.loss.message, hint=self.loss.hint)
         self._measured, self._say = asyncio.get_running_loop().create_future(), say
         self.send(command)
         return await self._measured
