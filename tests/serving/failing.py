@@ -1,7 +1,7 @@
 """A server of two devices in virtual time, which the test can kill, stop and break."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,10 @@ class FailingExecutor(EmulatedExecutor):
             super().submit(batch, done)
 
     def die(self) -> None:
-        self._lose(DeviceLost(f"{self._device_id} was killed"))
+        self.lose(DeviceLost(f"{self._device_id} was killed"))
+
+    def lose(self, loss: DeviceLost) -> None:
+        self._lose(loss)
 
 
 class World:
@@ -93,6 +96,7 @@ class World:
         self,
         hosts: Mapping[str, str],
         *,
+        devices: Sequence[str] = ("cpu0", "cpu1"),
         memory_bytes: int = 0,
         variants: tuple[VariantProfile, ...] = VARIANTS,
         replans: bool = True,
@@ -102,7 +106,7 @@ class World:
         self.loop = asyncio.get_running_loop()
         self.catalog = make_catalog(make_family("f", {v.variant: v.accuracy for v in variants}, slo=slo))
         self._variants, self._memory_bytes, self._resident_bytes = variants, memory_bytes, resident_bytes
-        self.profiles = {device: self._profile(device) for device in ("cpu0", "cpu1")}
+        self.profiles = {device: self._profile(device) for device in devices}
         self.planner = self._planner()
         self.spoilt: dict[VariantKey, EngineError] = {}
         self.broken: set[tuple[str, VariantKey]] = set()

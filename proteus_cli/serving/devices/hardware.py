@@ -20,6 +20,7 @@ from proteus_cli.serving.devices.executor import Executor, OnLost
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink
+from proteus_cli.serving.devices.remote.link_state import LinkState
 from proteus_cli.serving.devices.remote.uploads import KnownModels
 from proteus_cli.serving.lifecycle import running
 
@@ -52,6 +53,10 @@ class Hardware(ABC):
     def open_device(self, device: str, on_lost: OnLost) -> Executor:
         """Open the device of an id, also again once it was lost. Raises `DeviceUnavailable`."""
 
+    def links(self) -> dict[str, LinkState]:
+        """How the hosts of a cluster are reached now, by name."""
+        return {}
+
     def is_reachable(self, device: str) -> bool:  # noqa: ARG002
         """Whether it makes sense to open a device that was lost; not while its host is not connected."""
         return True
@@ -80,13 +85,13 @@ class LocalHardware(Hardware):
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterHardware(Hardware):
-    """The devices of a cluster: those of ``hosts`` by the links to their agents, and ``local`` ones.
+    """The devices of a cluster: those of hosts by the links to their ``agents``, and ``local`` ones.
 
     ``emulated``: what agents emulate, by device; nothing where devices are real.
     """
 
     local: Hardware
-    links: Mapping[str, AgentLink]
+    agents: Mapping[str, AgentLink]
     devices: Mapping[str, Device]
     slots: Mapping[str, int]
     emulated: Mapping[str, EmulatedSpec]
@@ -96,15 +101,18 @@ class ClusterHardware(Hardware):
         if not host:
             return self.local.open_device(device, on_lost)
         emulated_as = self.emulated.get(device)
-        return self.links[host].open_device(self.devices[device], self.slots[device], on_lost, emulated_as)
+        return self.agents[host].open_device(self.devices[device], self.slots[device], on_lost, emulated_as)
+
+    def links(self) -> dict[str, LinkState]:
+        return {name: link.state for name, link in self.agents.items()}
 
     def is_reachable(self, device: str) -> bool:
         host = host_of(device)
-        return not host or self.links[host].is_connected
+        return not host or self.agents[host].is_connected
 
     def servers_of(self, device: str) -> int:
         host = host_of(device)
-        return self.links[host].servers_of(device) if host else 1
+        return self.agents[host].servers_of(device) if host else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +201,7 @@ async def cluster_devices(
             signatures=local.signatures,
             is_emulated=local.is_emulated,
             local=local,
-            links=links,
+            agents=links,
             devices=devices,
             slots=slots,
             emulated={name: EmulatedSpec(each, local.signatures) for name, each in (profiles or {}).items()},

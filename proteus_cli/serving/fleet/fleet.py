@@ -10,10 +10,12 @@ from proteus_cli.backends.base import Signature
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects, Host, Load
 from proteus_cli.control.topology.breaker import FIRST_ENGINE_RETRY_S, NEW, Breaker, BreakerEvent, BreakerState
+from proteus_cli.control.topology.device_news import DeviceHealth
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.rollout import keys
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.device import by_host, host_of
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.record import EngineChange
@@ -37,7 +39,8 @@ class Fleet:
     """The devices of a server by id: their workers, what is loaded on them, and whether they can be used.
 
     ``breakers`` has one breaker per device, ``broken`` one per engine that ever failed on a device.
-    ``hosted_before_loss`` is what each device served when it was last lost.
+    ``hosted_before_loss`` is what each device served when it was last lost. ``lost_with_host`` are the devices that are
+    lost as their host is, each with the reason.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Fleet:
         self.breakers: dict[str, Breaker] = {}
         self.broken: dict[tuple[str, VariantKey], Breaker] = {}
         self.hosted_before_loss: dict[str, tuple[Host, ...]] = {}
+        self.lost_with_host: dict[str, str] = {}
         self._changing = asyncio.Lock()
         self.workers: dict[str, Worker] = {}
         for device in devices:
@@ -75,7 +79,7 @@ class Fleet:
         ``memory`` as in `Controller.add_device`.
         """
         self._controller.add_device(device, self._profiles[device].slots, memory)
-        self._add(device, Breaker(since_s=self._clock(), is_new=True), AbsentExecutor(device, NEW))
+        self._add(device, Breaker(since_s=self._clock(), is_new=True), AbsentExecutor(device, HostLost(NEW)))
 
     def _add(self, device: str, breaker: Breaker, executor: Executor) -> None:
         self.loader.add_device(device)
@@ -111,14 +115,23 @@ class Fleet:
         for worker in self.workers.values():
             worker.executor.close()
 
-    def states(self) -> dict[str, tuple[str, str]]:
-        """The state of each device's breaker, and why it isn't closed."""
-        return {device: (breaker.state.value, breaker.reason or "") for device, breaker in self.breakers.items()}
+    def health(self) -> dict[str, DeviceHealth]:
+        """Of each device."""
+        return {
+            device: DeviceHealth(
+                breaker.state, breaker.reason or "", self.lost_with_host.get(device, ""), is_new=not breaker.opened
+            )
+            for device, breaker in self.breakers.items()
+        }
 
     def hostable_on(self, device: str) -> list[VariantProfile]:
         """What a device can host; a profile may be older than the catalog, and have variants that are gone there."""
         measured = self._profiles[device].variants
         return [each for each in measured if each.points and each.key in self.loader.models]
+
+    def type_of(self, device: str) -> str:
+        """The type of a device, by its profile."""
+        return self._profiles[device].device.type
 
     def retry_s(self, device: str) -> float | None:
         """When a lost device is opened again; None where it is not lost, or is tried out now."""
@@ -263,9 +276,10 @@ class Fleet:
 
     def _died(self, device: str, loss: DeviceLost) -> None:
         """A host that is lost was logged once, for all of its devices."""
-        self.lose(
-            device, BreakerEvent.DIED, loss.message, logging.DEBUG if isinstance(loss, HostLost) else logging.ERROR
-        )
+        why = loss.why if isinstance(loss, HostLost) else ""
+        if why and self.breakers[device].is_closed:
+            self.lost_with_host[device] = why
+        self.lose(device, BreakerEvent.DIED, loss.message, logging.DEBUG if why else logging.ERROR)
 
     def lose(self, device: str, event: BreakerEvent, reason: str, level: int = logging.ERROR) -> None:
         """Give a device up. Requests that ran there wait again, or fail if they were on too many lost devices."""
@@ -318,11 +332,19 @@ class Fleet:
             loaded = self.loader.loaded(device)
             self.workers[device].use(executor)
             self.breakers[device].on(BreakerEvent.PASSED, self._clock())
+            was_lost_with_host = self.lost_with_host.pop(device, None) is not None
             hosted = tuple(host for host in wanted if host.key in loaded)
             self._report(await self._follow(self._controller.device_recovered(device, self._clock(), hosted)))
             self._free_the_rest()
-        is_back = self.breakers[device].opened
-        log.info("%s %s", device, "is back" if is_back else "has joined", extra=fields(device=device))
+        self._log_recovery(device, with_host=was_lost_with_host)
+
+    def _log_recovery(self, device: str, *, with_host: bool) -> None:
+        """The devices that were lost with their host have one line, once all are back."""
+        what = "is back" if self.breakers[device].opened else "has joined"
+        log.log(logging.DEBUG if with_host else logging.INFO, "%s %s", device, what, extra=fields(device=device))
+        host = host_of(device)
+        if with_host and host not in by_host(self.lost_with_host):
+            log.info("all devices of host %s are back", host, extra=fields(host=host))
 
     def _report(self, failures: Iterable[FailedLoad]) -> None:
         for failed in failures:

@@ -231,9 +231,15 @@ class Telemetry:
 
 @asynccontextmanager
 async def open_telemetry(
-    deployment: Deployment, plane: DataPlane, profiles: ProfileStore, adaptation: Adaptation, connections: Connections
+    deployment: Deployment,
+    hardware: Hardware,
+    plane: DataPlane,
+    profiles: ProfileStore,
+    adaptation: Adaptation,
+    connections: Connections,
 ) -> AsyncIterator[Telemetry]:
-    lag, sampler = LoopLag(), MetricsSampler(plane, plane.clock, adaptation.control_loop.changes)
+    lag = LoopLag()
+    sampler = MetricsSampler(plane, plane.clock, adaptation.control_loop.changes, links=hardware.links)
     sources = StatusSources(
         plane=plane,
         control_loop=adaptation.control_loop,
@@ -243,6 +249,7 @@ async def open_telemetry(
         solver=adaptation.solver.state if adaptation.solver is not None else None,
         journal=adaptation.journal,
         recalibration=adaptation.recalibration,
+        links=hardware.links,
     )
     async with running(lag.watch()), running(sampler.run()):
         yield Telemetry(sampler, Metrics(sources, connections, lag), sources)

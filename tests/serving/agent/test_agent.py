@@ -488,3 +488,25 @@ def test_a_host_that_is_not_there_has_lost_devices_until_it_is(tmp_path: Path) -
         await asyncio.gather(running, return_exceptions=True)
 
     run(test)
+
+
+def test_a_link_says_how_its_host_is_reached(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent, linked(agent.address) as link:
+            await until(lambda: link.state.round_trip_s)
+            up = link.state
+            assert (up.is_connected, up.why, up.losses, up.address.split(":")[0]) == (True, "", 0, "127.0.0.1")
+            assert min(up.bytes_sent, up.bytes_received) > 0
+            assert agent.agent.sessions
+            agent.agent.close()
+            await until(lambda: link.state.losses == 1)
+            later = link.state  # it may be connected again
+            assert later.since_s > up.since_s
+            assert later.bytes_sent >= up.bytes_sent
+            assert later.bytes_received >= up.bytes_received
+        async with linked(agent.address) as link:
+            down = link.state
+            assert (down.is_connected, down.losses, down.round_trip_s, down.bytes_sent) == (False, 0, None, 0)
+            assert down.why.startswith("it can't be reached: ")
+
+    run(test)

@@ -15,13 +15,14 @@ import msgspec
 from proteus_cli import __version__
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.domain.device import Device
-from proteus_cli.errors import DeviceUnavailable, HostLost, ProteusError
+from proteus_cli.errors import DeviceUnavailable, HostLost
 from proteus_cli.serving.devices.executor import Executor, OnLost, settle
 from proteus_cli.serving.devices.process.spec import EmulatedSpec
 from proteus_cli.serving.devices.remote.absent import AbsentExecutor
 from proteus_cli.serving.devices.remote.channel import FrameChannel
 from proteus_cli.serving.devices.remote.executor import RemoteExecutor
 from proteus_cli.serving.devices.remote.frames import FrameParser
+from proteus_cli.serving.devices.remote.link_state import LinkState, PastSessions
 from proteus_cli.serving.devices.remote.messages import (
     FROM_AGENT,
     PROTOCOL,
@@ -68,6 +69,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 STEADY_S = 10.0
 """A session that lasts for so long is steady: an agent that ends sooner, again and again, is tried at long pauses."""
 
+_NOT_YET = "it is not connected yet"
+
 log = logging.getLogger("proteus.cluster")
 
 
@@ -96,6 +99,7 @@ class AgentSession:
         self.inventory = inventory
         self.has_ended = asyncio.Event()
         self.loss: HostLost | None = None
+        self.ended_s = 0.0  # by `time.monotonic`
         self._address, self._channel = address, channel
         self._openings = count()
         self._executors: dict[int, RemoteExecutor] = {}
@@ -110,6 +114,10 @@ class AgentSession:
     def bytes_received(self) -> int:
         """Grows with whatever comes from the agent."""
         return self._channel.bytes_received
+
+    @property
+    def bytes_sent(self) -> int:
+        return self._channel.bytes_sent
 
     @property
     def round_trip_s(self) -> float:
@@ -193,10 +201,11 @@ class AgentSession:
         if self.has_ended.is_set():
             return
         self.has_ended.set()
+        self.ended_s = time.monotonic()
         self._channel.close()
         self._uploads.close()
         lost, self._executors = self._executors, {}
-        self.loss = HostLost(f"host {self._address} is lost: {reason}")
+        self.loss = HostLost(f"host {self._address} is lost: {reason}", why=reason)
         log.error("%s", self.loss, extra=fields(host=self._address.name, devices=len(lost), reason=reason))
         settle(self._measured, self.loss)
         for executor in lost.values():
@@ -296,8 +305,13 @@ class AgentLink:
         self._known = known or KnownModels()
         self.session: AgentSession | None = None
         self._server, self._epochs = uuid.uuid4().hex, count(1)
-        self._why: ProteusError = HostLost(f"host {address} is not connected yet")
+        self._why: HostLost | DeviceUnavailable = HostLost(f"host {address} is not connected yet", why=_NOT_YET)
         self._tried = asyncio.Event()
+        self._past = PastSessions()
+
+    @property
+    def state(self) -> LinkState:
+        return self._past.state(f"{self.address.host}:{self.address.port}", self.session, self._loss_now())
 
     async def tried(self) -> Inventory | None:
         """Wait for the end of the first try; what the agent has, or None where it can't be reached.
@@ -343,14 +357,19 @@ class AgentLink:
         """
         name = device.id.removeprefix(f"{self.address.name}/")
         if self.session is None:
-            return AbsentExecutor(device.id, self._why.message)
+            return AbsentExecutor(device.id, self._loss_now())
         if emulated is not None:
             return self.session.open_device(name, slots, on_lost, emulated)
         found = next((each for each in self.session.inventory.devices if each.id == name), None)
         if found is None or not found.is_like(device):
             what = "is not there any more" if found is None else f"is another one now: {found.name}"
-            return AbsentExecutor(device.id, f"{device.id} {what}")
+            return AbsentExecutor(device.id, HostLost(f"{device.id} {what}"))
         return self.session.open_device(name, slots, on_lost)
+
+    def _loss_now(self) -> HostLost:
+        """Why there is no session."""
+        why = self._why
+        return why if isinstance(why, HostLost) else HostLost(why.message, hint=why.hint, why=why.message)
 
     def _require_fit(self, session: AgentSession) -> None:
         """Raise `DeviceUnavailable`, after closing the session, unless both ends emulate devices or neither does."""
@@ -368,21 +387,24 @@ class AgentLink:
         """Until the session ends."""
         self.session = session
         log.info("connected to host %s", self.address, extra=fields(host=self.address.name))
+        self._past.since_s = time.monotonic()
         self._tried.set()
         session.send_ahead(self._models)
         try:
             await session.watch()
             self._why = session.loss or self._why
         finally:
+            self._past.add(session)
             session.close()
             self.session = None
 
     def _failed(self, error: OSError | DeviceUnavailable) -> None:
-        why: ProteusError
+        why: HostLost | DeviceUnavailable
         if isinstance(error, DeviceUnavailable):
             why = error
         else:
-            why = HostLost(f"host {self.address} can't be reached: {str(error) or 'no answer'}")
+            what = f"can't be reached: {str(error) or 'no answer'}"
+            why = HostLost(f"host {self.address} {what}", why=f"it {what}")
         if why.message != self._why.message:
             log.warning("%s", why.message, extra=fields(host=self.address.name))
         self._why = why
