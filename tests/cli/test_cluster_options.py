@@ -11,12 +11,13 @@ from tiny import add_plan, add_profiles, device, make_workspace
 
 from proteus_cli.cli.options.memory import memory_limits
 from proteus_cli.cli.workflows.cluster import agents_of, host_list
-from proteus_cli.cli.workflows.remote_measuring import _measured, devices_by_host, profiles_in
+from proteus_cli.cli.workflows.remote_measuring import _measured, devices_by_host
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.hosts import split_address
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, UsageError
 from proteus_cli.serving.agent.models import OfferedModels
 from proteus_cli.serving.cluster.hosts_file import HostsFile
+from proteus_cli.serving.devices.remote.measuring import profiles_in
 from proteus_cli.serving.devices.remote.messages import MeasureOptions
 from proteus_cli.store import read_hosts
 

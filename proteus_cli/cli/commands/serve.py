@@ -58,6 +58,8 @@ def serve(
     fleet: options.Fleet = None,
     cluster: cluster_options.Cluster = None,
     cluster_key: cluster_options.ClusterKey = None,
+    join: cluster_options.Join = True,
+    join_budget: cluster_options.JoinBudget = common.unparsed("1min"),
     otlp: options.Otlp = None,
     otlp_sample: options.OtlpSample = 0.01,
     workspace_dir: common.Workspace = common.WORKSPACE,
@@ -78,6 +80,7 @@ def serve(
 
     _require_compatible(
         flags(context), emulate=emulate, record=record, drift_after_s=drift_after, writes_elsewhere=state is not None,
+        is_cluster=cluster is not None,
     )  # fmt: skip
     stderr, live_view = _streams(view)
     set_up(
@@ -98,6 +101,7 @@ def serve(
             in_processes=executor is options.ExecutorKind.PROCESS, max_unavailable_frac=max_unavailable,
             drift_after_s=drift_after, record=record, memory=memory, attainment=attainment,
             hosts=host_list(cluster, cluster_key, workspace_dir) if cluster is not None else None,
+            join_budget_s=join_budget if join else None,
         )  # fmt: skip
         run_server(deployment, server, _announce, live_view)
 
@@ -109,7 +113,10 @@ def _require_compatible(
     record: bool,
     drift_after_s: float,
     writes_elsewhere: bool,
+    is_cluster: bool,
 ) -> None:
+    if "--join-budget" in given and not is_cluster:
+        raise UsageError("`--join-budget` is for devices of a cluster.", hint="add `--cluster`, or leave it out")
     if "--fleet" in given and not emulate:
         raise UsageError("`--fleet` is for devices that are emulated.", hint="add `--emulate`, or leave out `--fleet`")
     if record and writes_elsewhere:

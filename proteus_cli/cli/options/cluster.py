@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from proteus_cli.cli.options import sections
-from proteus_cli.cli.options.common import SIZE
+from proteus_cli.cli.options.common import DURATION, SIZE
 from proteus_cli.cli.options.names import environment
 
 Cluster = Annotated[
@@ -27,6 +27,25 @@ ClusterKey = Annotated[
         show_default="what hosts.toml names; for Ray cluster.pem in the workspace",
         help="The cluster's key, which `proteus cluster key` makes.",
         rich_help_panel=sections.SECURITY,
+    ),
+]
+Join = Annotated[
+    bool,
+    Option(
+        "--join/--no-join",
+        help="With --cluster: also serve with devices of its hosts that the plan does not have, and with hosts that "
+        "come later; or only with the devices of the plan.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]
+JoinBudget = Annotated[
+    float,
+    Option(
+        **DURATION,
+        envvar=environment("join_budget"),
+        help="With --cluster, the time to measure each device in that no profile is of, before it joins; `0s`: such "
+        "devices stay out.",
+        rich_help_panel=sections.DEVICES,
     ),
 ]
 Listen = Annotated[

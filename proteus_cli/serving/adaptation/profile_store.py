@@ -16,7 +16,7 @@ class ProfileStore(Mapping[str, Profile]):
     """Profiles by device: as measured, until they are corrected. All who plan and serve read them here.
 
     Where servers share a device, its profile is what one of them can count on. Those in ``alone`` are of devices that
-    one server has to itself.
+    one server has to itself. Those of devices that join are added.
     """
 
     def __init__(self, measured: Mapping[str, Profile]) -> None:
@@ -43,6 +43,10 @@ class ProfileStore(Mapping[str, Profile]):
         """From now on so many servers share a device, this one included."""
         self._servers[device] = servers
         self._current[device] = shared_profile(self._alone[device], servers)
+
+    def add(self, profile: Profile) -> None:
+        """The profile of a device that joins."""
+        self._alone[profile.device.id] = self._current[profile.device.id] = profile
 
     def correct(self, device: str, corrections: Sequence[Correction]) -> Profile:
         """Replace the profile of a device by a corrected one, which says what it replaces; returns that of it alone."""

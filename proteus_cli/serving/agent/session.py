@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from proteus_cli.backends.free_memory import host_memory
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError, ProteusError
 from proteus_cli.serving.agent.host_devices import HostDevices
 from proteus_cli.serving.agent.measuring import Measurer
@@ -44,6 +46,9 @@ from proteus_cli.serving.devices.remote.messages import (
 
 ALL = "all"
 """Instead of devices, in the options of a measurement."""
+
+BEATS_A_LOOK = 10
+"""At the memory of the host."""
 
 SERVER_SILENT_S = 10.0
 """A server that sends nothing for so long is gone. It pings each second, but its event loop may be held up."""
@@ -296,8 +301,11 @@ class ServerSession:
 
     async def _beat(self) -> None:
         seen, seen_s = self._channel.bytes_received, time.monotonic()
-        while True:
-            self._channel.send(Beat())
+        memory = host_memory()
+        for number in count(1):
+            self._channel.send(Beat(memory))
+            if number % BEATS_A_LOOK == 0:
+                memory = host_memory()
             await asyncio.sleep(BEAT_S)
             now_s = time.monotonic()
             if self._channel.bytes_received != seen:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tiny import INPUTS, mlp
 
 from proteus_cli import __version__
+from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import ArtefactError, DeviceLost, DeviceUnavailable, EngineError, HostLost
 from proteus_cli.serving.agent import agent as agent_module
@@ -393,6 +394,19 @@ def test_an_agent_that_takes_no_more_is_lost_once_the_call_has_returned(
             assert ended == []
             await until(lambda: len(ended) == 2)
             assert all(isinstance(each, HostLost) and "takes no more" in each.message for each in ended)
+
+    run(test)
+
+
+def test_a_server_knows_how_much_memory_is_free_on_its_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [HostMemory(2**30)]
+    monkeypatch.setattr("proteus_cli.serving.agent.session.host_memory", lambda: now[-1])
+
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent, linked(agent.address) as link:
+            for memory in (now[0], HostMemory(2**20, is_short=True), HostMemory(None)):
+                now.append(memory)
+                await until(lambda: link.session is not None and link.session.memory == now[-1])
 
     run(test)
 

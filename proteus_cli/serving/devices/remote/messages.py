@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.domain.catalog import Family, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.serving.devices.process.commanding import SentCommand
@@ -210,7 +211,9 @@ class Measured(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Beat(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Sent at a fixed interval: the agent is alive."""
+    """Sent at a fixed interval: the agent is alive. ``memory`` is that of its host, about a second old at most."""
+
+    memory: HostMemory
 
 
 class Pong(msgspec.Struct, frozen=True, array_like=True, tag=True):
