@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.cluster.channels import SIZES, RoundTrips, tls_round_trips
-from benchmarks.cluster.losses import Relay
+from benchmarks.cluster.live import Relay
 from benchmarks.tables import Table
 from proteus_cli.serving.transport.cluster_key import write_key
 

@@ -6,7 +6,6 @@ breaks and comes back are measured. The client is that of `tests/live`, and coun
 
 import os
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,17 +15,22 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.cluster.live import (
+    LiveAgent,
+    LiveServer,
+    Relay,
+    Steady,
+    agents,
+    asking,
+    make_emulated_hosts,
+    metric,
+    one_row,
+    serving,
+    until,
+    violations,
+    write_hosts,
+)
 from benchmarks.tables import UNKNOWN, Aim, Table
-
-_TESTS = Path(__file__).parents[2] / "tests"
-sys.path[:0] = [str(_TESTS / "live"), str(_TESTS / "cli"), str(_TESTS)]
-
-from injecting import metric, until  # noqa: E402 - tests are no package
-from live_agents import LiveAgent, agents, write_hosts  # noqa: E402
-from live_server import LiveServer, serving  # noqa: E402
-from relay import Relay  # noqa: E402
-from small_cluster import make_emulated_hosts, one_row  # noqa: E402
-from steady import Steady, asking, violations  # noqa: E402
 
 HOSTS, LOST, FAMILY = "abc", "a", "shapes"
 RATE_QPS = 180.0  # 60 % of what three devices carry as accurately as can be

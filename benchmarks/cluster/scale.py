@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.cluster.losses import LiveServer, make_emulated_hosts, one_row, serving, write_hosts
+from benchmarks.cluster.live import LiveServer, make_emulated_hosts, one_row, serving, write_hosts
 from benchmarks.cluster.processes import cpu_s
 from benchmarks.tables import Aim, Table
 from proteus_cli.domain.plan import Plan

@@ -45,6 +45,9 @@ ends.
 
 **Slowdown.** Each worker measures its batches against the profile. Admission, batching and re-planning count with it.
 
+**A device that joins** (`Controller.add_device`) counts as lost until its driver has tried it out. From then on a
+controller decides as one that had the device from the start.
+
 **Phases of a worker** (`dispatch.workers.TRANSITIONS`)::
 
     serving ──load started──► loading ──load ended──► serving

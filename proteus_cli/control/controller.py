@@ -26,8 +26,9 @@ class Controller:
     The package's docstring explains the parts. The driver passes the time with each call, does what it is told, and
     applies the `Effects` that a change returns.
 
-    ``slo_s`` by family, ``slots`` and ``memory`` by device; without its memory, a device has no standbys.
-    ``dispatch_ahead_s`` as in `Dispatch`. At most ``max_unavailable_frac`` of a family's capacity loads at a time.
+    ``slo_s`` by family; ``slots`` and ``memory`` by device, of those that are there at the start. Without its memory, a
+    device has no standbys. ``dispatch_ahead_s`` as in `Dispatch`. At most ``max_unavailable_frac`` of a family's
+    capacity loads at a time.
     """
 
     def __init__(
@@ -43,12 +44,13 @@ class Controller:
         self.policy = policy
         self.demand = DemandEstimator(slo_s)
         self._families = {name: FamilyState(self.demand.counts_of(name), lambda: _new_queue(policy)) for name in slo_s}
-        self._workers = {
-            device: WorkerState(device, count, InFlightBatches() if dispatch_ahead_s and count == 1 else None)
-            for device, count in slots.items()
-        }
+        self._dispatch_ahead_s = dispatch_ahead_s
+        self._workers = dict[str, WorkerState]()
         self._dispatch = Dispatch(self._families, self._workers, self.demand, policy, dispatch_ahead_s)
-        self._topology = Topology(self._families, self._workers, self._dispatch, max_unavailable_frac, memory)
+        self._topology = Topology(self._families, self._workers, self._dispatch, max_unavailable_frac)
+        self._joining = set[str]()
+        for device, count in slots.items():
+            self._topology.add_device(self._worker(device, count), memory.get(device))
         self.replanning = Replanning(policy.replanning, self.demand, self._families, self._topology)
         # The three calls of the hot path are those of `Dispatch` itself: another call around each takes 2 % of a run.
         self.offer, self.decide, self.finished = self._dispatch.offer, self._dispatch.decide, self._dispatch.finished
@@ -151,14 +153,29 @@ class Controller:
         """A device has too little memory: it gives up its standbys (see `resident_on`), and gets none for a while."""
         self._topology.memory_short(device, now_s)
 
+    def add_device(self, device: str, slots: int, memory: DeviceMemory | None = None) -> None:
+        """A new device. It counts as lost until it has passed its probation: the driver calls `device_recovered` then.
+
+        ``memory`` as for the constructor. Raises `ValueError` where there is a device of that id.
+        """
+        if device in self._workers:
+            raise ValueError(f"{device} is there already")
+        self._joining.add(device)
+        self._topology.add_device(self._worker(device, slots), memory)
+        self._topology.device_lost(device, ())
+
     def device_lost(self, device: str, running: Sequence[Launch]) -> Effects:
         """A device is lost with the batches that it ran: their requests wait again."""
         self.replanning.notice(f"{device} was lost")
         return self._topology.device_lost(device, running)
 
     def device_recovered(self, device: str, now_s: float, hosted: tuple[Host, ...] | None = None) -> Effects:
-        """A lost device is back with ``hosted`` loaded; None: with nothing, and it loads what the plan wants."""
-        self.replanning.notice(f"{device} is back")
+        """A lost device is back with ``hosted`` loaded; None: with nothing, and it loads what the plan wants.
+
+        A new one has joined.
+        """
+        self.replanning.notice(f"{device} {'has joined' if device in self._joining else 'is back'}")
+        self._joining.discard(device)
         return self._changed(self._topology.device_recovered(device, hosted), now_s)
 
     def engine_failed(self, device: str, key: VariantKey) -> None:
@@ -174,6 +191,9 @@ class Controller:
     def recalibrated(self, device: str, ratio: float) -> None:
         """The profile of a device has changed: latencies are ``ratio`` times the earlier ones, on average."""
         self._workers[device].slowdown.rebase(ratio)
+
+    def _worker(self, device: str, slots: int) -> WorkerState:
+        return WorkerState(device, slots, InFlightBatches() if self._dispatch_ahead_s and slots == 1 else None)
 
     def _changed(self, effects: Effects, now_s: float) -> Effects:
         if effects is not NO_EFFECTS:

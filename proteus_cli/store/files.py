@@ -56,6 +56,17 @@ def write_bytes(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def write_new(path: Path, content: bytes, mode: int) -> None:
+    """Write a file where there is none, whole or not at all. Until it has its ``mode``, only its owner may read it.
+
+    Raises `OSError`, as `FileExistsError` where there is one.
+    """
+    with _interrupts_deferred(), _temporary_beside(path) as (file, temporary):
+        file.write(content)
+        _sync(file, mode)
+        os.link(temporary, path)  # unlike renaming, this replaces nothing
+
+
 @contextlib.contextmanager
 def writing_text(path: Path) -> Iterator[Callable[[str], object]]:
     """A function that writes text to ``path`` as `writing` does; gzipped where the name ends in ``.gz``.
@@ -181,11 +192,11 @@ def _temporary_beside(path: Path) -> Iterator[tuple[IO[bytes], Path]]:
             temporary.unlink(missing_ok=True)
 
 
-def _sync(file: IO[bytes]) -> None:
-    """Bring all that was written to the disk, readable by anyone."""
+def _sync(file: IO[bytes], mode: int = 0o644) -> None:
+    """Bring all that was written to the disk, by default readable by anyone; until here, only its owner may read it."""
     file.flush()
     os.fsync(file.fileno())
-    os.fchmod(file.fileno(), 0o644)
+    os.fchmod(file.fileno(), mode)
 
 
 # --- reading

@@ -171,6 +171,23 @@ def test_two_servers_do_not_share_an_agent(made: Tiny) -> None:
         stopped_well(live, running)
 
 
+def test_a_measurement_ends_with_the_agent_that_measures(made: Tiny) -> None:
+    """Also the devices that it has open, as `kill` checks."""
+    with agents(made.root, "a") as running:
+        command = [sys.executable, "-m", "proteus_cli", "profile", "--device", "a/cpu0", "-w", str(made.root)]
+        command += ["--cluster", str(made.root / "hosts.toml"), "--force", "--accept-noise", "--budget", "60s"]
+        measuring = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        until(lambda: "measuring_child" in commands_of(descendants(running["a"].pid)), "a measurement")
+        running["a"].kill()
+        _, said = measuring.communicate(timeout=60)
+        assert measuring.returncode == 1
+        assert "host a (127.0.0.1" in said
+
+
+def commands_of(pids: list[int]) -> str:
+    return " ".join(Path(f"/proc/{pid}/cmdline").read_text() for pid in pids if not is_gone(pid))
+
+
 def test_what_the_commands_say_of_a_cluster(made: Tiny) -> None:
     """Devices are listed, measured by their agents, planned with and served."""
     made.place.profile_path("cpu0").unlink()

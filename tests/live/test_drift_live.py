@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from command_line import proteus
-from live_server import ANSWER_WITHIN_S, serving
+from injecting import until
+from live_server import ANSWER_WITHIN_S, LiveServer, serving
 from tiny import Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace
 
 from proteus_cli import store
@@ -38,15 +39,19 @@ def origins_after_drift(status: Any) -> list[str]:
     return origins[origins.index("drift") + 1 :] if "drift" in origins else []
 
 
+def ask_until_corrected(live: LiveServer) -> None:
+    stop_s = time.monotonic() + ANSWER_WITHIN_S
+    while live.status()["drift"]["corrections"] == 0:
+        assert live.infer("shapes", {"inputs": [X]}).status in {200, 429}
+        time.sleep(0.01)
+        assert time.monotonic() < stop_s
+
+
 def test_a_corrected_profile_is_recorded_and_the_next_server_uses_it(made: Tiny) -> None:
     options = ("--drift-after", "1200ms", "--record")
     before = store.digest(made.place.profile_path("cpu0"))
     with serving(made.root, Path("plan"), *options) as live:
-        stop_s = time.monotonic() + ANSWER_WITHIN_S
-        while live.status()["drift"]["corrections"] == 0:
-            assert live.infer("shapes", {"inputs": [X]}).status in {200, 429}
-            time.sleep(0.01)
-            assert time.monotonic() < stop_s
+        ask_until_corrected(live)
         live.until(lambda status: store.digest(made.place.profile_path("cpu0")) != before)
         live.until(lambda status: "demand" in origins_after_drift(status))
         (correction,) = live.status()["drift"]["last"]
@@ -75,3 +80,21 @@ def test_a_corrected_profile_is_recorded_and_the_next_server_uses_it(made: Tiny)
         assert status["plan"]["origin"] == "resumed", "the plan that it was started with is stale"
         assert live.stop() == 0
     assert "has changed since the plan" in proteus("serve", "plan", "--no-resume", "-w", made.root).refused()
+
+
+@pytest.mark.extended
+def test_a_server_that_is_killed_resumes_though_it_wrote_no_profile(made: Tiny) -> None:
+    options = ("--drift-after", "1200ms")
+    before = store.digest(made.place.profile_path("cpu0"))
+    with serving(made.root, Path("plan"), *options) as live:
+        ask_until_corrected(live)
+        live.until(lambda status: "demand" in origins_after_drift(status))
+        in_force = live.status()["plan"]["id"]
+        history = made.root / "plans" / "history"
+        until(lambda: in_force in {record.stem for record in history.glob("*.json")}, "the record of the plan")
+        live.process.send_signal(signal.SIGKILL)
+        live.process.wait()
+    assert store.digest(made.place.profile_path("cpu0")) == before
+    with serving(made.root, Path("plan"), *options) as live:
+        assert live.status()["plan"]["origin"] == "resumed", live.log.read_text()
+        assert live.stop() == 0

@@ -1,7 +1,7 @@
 """A server of two devices in virtual time, which the test can kill, stop and break."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,11 @@ from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.control.topology.hosting import device_memory
+from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import VariantProfile
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, RequestError
@@ -100,11 +101,9 @@ class World:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.catalog = make_catalog(make_family("f", {v.variant: v.accuracy for v in variants}, slo=slo))
-        self.profiles = {
-            device: make_profile(device, *variants, memory_bytes=memory_bytes) for device in ("cpu0", "cpu1")
-        }
-        self.planner = Planner(self.catalog, self.profiles, PROTEUS, headroom=1.0, inputs={}, spares=True)
-        self._variants = variants
+        self._variants, self._memory_bytes, self._resident_bytes = variants, memory_bytes, resident_bytes
+        self.profiles = {device: self._profile(device) for device in ("cpu0", "cpu1")}
+        self.planner = self._planner()
         self.spoilt: dict[VariantKey, EngineError] = {}
         self.broken: set[tuple[str, VariantKey]] = set()
         self.shut: set[str] = set()
@@ -112,8 +111,7 @@ class World:
         self.opened: list[FailingExecutor] = []
         self.asked = list[Outages]()
         self.results: list[Result] = []
-        slo_s = self.catalog.slo_s()
-        memory = device_memory(dict.fromkeys(self.profiles, resident_bytes), self.profiles, slo_s, Rules())
+        slo_s, memory = self.catalog.slo_s(), self._memory(self.profiles)
         self.controller = Controller(slo_s, dict.fromkeys(self.profiles, 1), PROTEUS, memory=memory)
         self.is_memory_short = False
         self.models: Any = {(v.family, v.variant): None for v in variants}
@@ -142,6 +140,12 @@ class World:
             for device, variant in hosts.items()
         ]  # fmt: skip
         return make_plan(*placements, demand_qps={"f": demand_qps}, devices=tuple(self.profiles))
+
+    def join(self, device: str) -> None:
+        """Another device like those that are there; plans may use it from now on."""
+        self.profiles[device] = self._profile(device)
+        self.planner = self._planner()
+        self.fleet.add_device(device, self._memory([device]).get(device))
 
     def executor(self, device: str) -> FailingExecutor:
         found = self.fleet.workers[device].executor
@@ -181,6 +185,16 @@ class World:
             self.submit()
             await asyncio.sleep(1 / rate_qps)
         return count
+
+    def _profile(self, device: str) -> Profile:
+        return make_profile(device, *self._variants, memory_bytes=self._memory_bytes)
+
+    def _planner(self) -> Planner:
+        return Planner(self.catalog, self.profiles, PROTEUS, headroom=1.0, inputs={}, spares=True)
+
+    def _memory(self, devices: Iterable[str]) -> dict[str, DeviceMemory]:
+        limits = dict.fromkeys(devices, self._resident_bytes)
+        return device_memory(limits, self.profiles, self.catalog.slo_s(), Rules())
 
     def _open(self, device: str, on_lost: OnLost) -> FailingExecutor:
         if device in self.shut:

@@ -142,6 +142,28 @@ def test_a_place_that_cannot_be_written_is_an_error_of_the_user(tmp_path: Path) 
     assert names(tmp_path) == ["directory", "file"]
 
 
+def test_a_new_file_replaces_none_and_is_whole_with_its_mode_or_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, modes = tmp_path / "key", list[int]()
+
+    def fsync(_file: int) -> None:
+        modes.extend(each.stat().st_mode & 0o777 for each in tmp_path.iterdir())
+
+    with monkeypatch.context() as watched:
+        watched.setattr(os, "fsync", fsync)
+        store.write_new(path, b"secret", 0o600)
+    assert modes == [0o600]
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"secret", 0o600)
+    with pytest.raises(FileExistsError):
+        store.write_new(path, b"another", 0o600)
+    assert path.read_bytes() == b"secret"
+    monkeypatch.setattr(os, "fsync", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        store.write_new(tmp_path / "other", b"secret", 0o600)
+    assert names(tmp_path) == ["key"]
+
+
 def test_files_that_are_written_together_are_all_there(tmp_path: Path) -> None:
     paths = [tmp_path / "profiles" / "a.json", tmp_path / "profiles" / "b.json", tmp_path / "catalog.toml"]
     paths[2].write_text("old")

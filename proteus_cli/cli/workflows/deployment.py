@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from proteus_cli.backends.free_memory import free_bytes
@@ -99,7 +99,7 @@ def _base(workspace: Workspace, name: Path) -> Base:
 
 @dataclass(frozen=True, slots=True)
 class WorkspacePlans:
-    """The `PlanSource` of a server: plans and profiles in its workspace."""
+    """The `PlanSource` of a server: plans and profiles in its workspace. ``written``: digests of profiles, by file."""
 
     workspace: Workspace
     name: Path
@@ -107,6 +107,7 @@ class WorkspacePlans:
     emulation: Emulation | None
     planner: PlannerSettings
     attainment: float | None = None
+    written: dict[str, str] = field(default_factory=dict)
 
     def read_plan(self) -> tuple[Plan, Base]:
         """The plan file that the server was started with, as it is now, for the attainment that it was started with."""
@@ -119,22 +120,20 @@ class WorkspacePlans:
 
     def replanner(self, plan: Plan, profiles: Mapping[str, Profile]) -> DeferredPlanner:
         """A planner with the rules and the headroom of a plan, for profiles by device id."""
-        return deferred_planner(self.planner, plan, profiles, self.inputs(profiles))
+        return deferred_planner(self.planner, plan, profiles, self.inputs())
 
-    def inputs(self, profiles: Mapping[str, Profile]) -> Mapping[str, str]:
-        """Digests of a plan's inputs; a recalibrated profile counts as it will be once it is written back."""
-        recalibrated = {} if self.emulation is not None else {
-            device: profile for device, profile in profiles.items() if profile is not self.resources.profiles[device]
-        }  # fmt: skip
-        paths = {
-            device: self.workspace.profile_path(device).relative_to(self.workspace.root) for device in recalibrated
-        }
-        digests = {paths[device].as_posix(): digest_of(profile) for device, profile in recalibrated.items()}
-        return {**self.planner.inputs, **digests}
+    def inputs(self) -> Mapping[str, str]:
+        """Digests of a plan's inputs: a recalibrated profile counts once it is written back, and not before.
+
+        So the inputs are always what the workspace has, and a server that was killed can resume its last plan.
+        """
+        return {**self.planner.inputs, **self.written}
 
     def write_profile(self, profile: Profile) -> None:
         """Write a recalibrated profile back."""
-        write_json(self.workspace.profile_path(profile.device.id), profile)
+        path = self.workspace.profile_path(profile.device.id)
+        write_json(path, profile)
+        self.written[path.relative_to(self.workspace.root).as_posix()] = digest_of(profile)
 
 
 # --- resuming

@@ -10,6 +10,7 @@ MAX_DOUBLINGS = 30  # any pause is the longest by then
 STABLE_S = 60.0  # after working for so long, the first retry comes as early as ever
 HANG_TIMEOUT_MULTIPLE = 10  # of the profiled time: a batch that takes longer counts as hung …
 MIN_HANG_TIMEOUT_S = 0.5  # … if it takes this long, too: machines pause for less
+NEW = "it has joined, and was not tried out yet"
 
 
 class BreakerState(StrEnum):
@@ -40,6 +41,7 @@ TRANSITIONS: dict[BreakerState, dict[BreakerEvent, BreakerState]] = {
 class Breaker:
     """Moves along `TRANSITIONS`; a move that is not there raises `KeyError`.
 
+    What ``is_new`` is open at first, for that reason, and is tried out at once. Else it is closed.
     ``reason``: why it is not closed, and why its last probation failed. ``opened`` counts how often it left the closed
     state, ``since_s`` is when it last changed. The first retry comes after ``first_retry_s``; each time in a row that
     the breaker fails its probation, or is closed for less than `STABLE_S`, doubles that. What is needed is retried
@@ -47,11 +49,10 @@ class Breaker:
     that, too.
     """
 
-    def __init__(self, first_retry_s: float = FIRST_RETRY_S, *, since_s: float = 0.0) -> None:
+    def __init__(self, first_retry_s: float = FIRST_RETRY_S, *, since_s: float = 0.0, is_new: bool = False) -> None:
         self._first_retry_s, self.since_s = first_retry_s, since_s
-        self.state = BreakerState.CLOSED
-        self.reason: str | None = None
-        self._first_reason: str | None = None
+        self.state = BreakerState.OPEN if is_new else BreakerState.CLOSED
+        self.reason = self._first_reason = NEW if is_new else None
         self.opened = 0
         self._in_a_row = self._failed_probations = 0
 
@@ -76,6 +77,8 @@ class Breaker:
 
     def retry_s(self, *, is_needed: bool = False) -> float:
         """When to retry, once it is open. A device is needed where no other is there for one of its families."""
+        if not self._in_a_row:
+            return self.since_s
         pause_s = min(self._first_retry_s * 2.0 ** min(self._in_a_row - 1, MAX_DOUBLINGS), LONGEST_RETRY_S)
         if is_needed:
             pause_s = min(pause_s, NEEDED_RETRY_S * 2.0 ** min(self._failed_probations, MAX_DOUBLINGS))

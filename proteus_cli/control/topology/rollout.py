@@ -59,7 +59,7 @@ class Rollout:
         self, workers: Mapping[str, WorkerState], max_unavailable_frac: float, standbys: Standbys | None = None
     ) -> None:
         self._workers, self._max_unavailable_frac = workers, max_unavailable_frac
-        self._standbys = standbys or Standbys({})
+        self._standbys = standbys or Standbys()
         self._devices = {device: DeviceRollout() for device in workers}
         self._demand_qps: Mapping[str, float] = {}
         self._has_failed = False
@@ -89,6 +89,10 @@ class Rollout:
     def unchanging(self) -> tuple[str, ...]:
         """The devices that host what the plan wants there."""
         return tuple(device for device, each in self._available().items() if each.load is None and each.is_complete)
+
+    def add_device(self, device: str) -> None:
+        """A device that hosts nothing, and of which no plan wants anything yet."""
+        self._devices[device] = DeviceRollout()
 
     def add_standby(self, device: str, key: VariantKey) -> None:
         each = self._devices[device]

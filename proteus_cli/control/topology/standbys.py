@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import cycle, islice
+from types import MappingProxyType
 
 from proteus_cli.control.decision import Host
 from proteus_cli.domain.catalog import VariantKey
@@ -56,11 +57,17 @@ Replica = tuple[str, VariantKey]
 class Standbys:
     """Decides what stands by. ``memory`` by device; where a device is left out, nothing stands by."""
 
-    def __init__(self, memory: Mapping[str, DeviceMemory]) -> None:
-        self._memory = memory
+    def __init__(self, memory: Mapping[str, DeviceMemory] = MappingProxyType({})) -> None:
+        self._memory = dict[str, DeviceMemory]()
         self._recent: deque[Counter[Replica]] = deque(maxlen=RECENT_PLANS)
         self._burst: Counter[Replica] = Counter()
-        self._fastest = {each.type: _fastest(each.loadable) for each in memory.values()}
+        self._fastest = dict[str, dict[str, VariantKey]]()
+        for device, each in memory.items():
+            self.add_device(device, each)
+
+    def add_device(self, device: str, memory: DeviceMemory) -> None:
+        self._memory[device] = memory
+        self._fastest[memory.type] = _fastest(memory.loadable)
 
     def adopted(self, hosted: Collection[Host]) -> None:
         """A plan that places ``hosted`` came into force."""

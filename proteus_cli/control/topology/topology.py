@@ -21,15 +21,15 @@ class Topology:
     def __init__(
         self,
         families: Mapping[str, FamilyState],
-        workers: Mapping[str, WorkerState],
+        workers: dict[str, WorkerState],
         dispatch: Dispatch,
         max_unavailable_frac: float,
-        memory: Mapping[str, DeviceMemory],
     ) -> None:
+        """``workers`` is empty yet; all parts of the controller see there what `add_device` adds."""
         self._families, self._workers, self._dispatch = families, workers, dispatch
-        standbys = Standbys(memory)
-        self._rollout = Rollout(workers, max_unavailable_frac, standbys)
-        self._warming = Warming(workers, self._rollout, standbys)
+        self._standbys = Standbys()
+        self._rollout = Rollout(workers, max_unavailable_frac, self._standbys)
+        self._warming = Warming(workers, self._rollout, self._standbys)
         self.plan: Plan | None = None
         self.outages = Outages()
 
@@ -70,6 +70,14 @@ class Topology:
     def loaded(self, load: Load, engines: Collection[VariantKey]) -> Effects:
         loads = self._rollout.loaded(load, engines)
         return NO_EFFECTS if loads is None else self._rehost(loads)
+
+    def add_device(self, worker: WorkerState, memory: DeviceMemory | None) -> None:
+        """A device that serves, and hosts nothing; without its ``memory``, nothing stands by there."""
+        self._workers[worker.device] = worker
+        self._rollout.add_device(worker.device)
+        if memory is not None:
+            self._standbys.add_device(worker.device, memory)
+        self._warming.changed()
 
     def device_lost(self, device: str, running: Sequence[Launch]) -> Effects:
         self.outages = replace(self.outages, devices=self.outages.devices | {device})

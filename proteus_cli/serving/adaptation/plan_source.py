@@ -24,8 +24,8 @@ class PlanSource(Protocol):
         """A planner with the rules and the headroom of a plan, and with these profiles."""
         ...
 
-    def inputs(self, profiles: Mapping[str, Profile]) -> Mapping[str, str]:
-        """The digests of the files that plans with these profiles are made from."""
+    def inputs(self) -> Mapping[str, str]:
+        """The digests of the files that plans are made from, as this server has read or written them."""
         ...
 
     def write_profile(self, profile: Profile) -> None:

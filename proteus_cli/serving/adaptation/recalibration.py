@@ -11,6 +11,7 @@ import msgspec
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.drift import Correction, Drift, rerated
+from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.plan_source import PlanSource
@@ -69,11 +70,15 @@ class Recalibration:
             corrections = self.drift.due(self._clock())
             if corrections:
                 await self._correct(corrections)
-            if self._unwritten:
-                await asyncio.to_thread(self.write)
+            elif await asyncio.to_thread(self.write):
+                await self._put_in_force(self._controller.plan, "the corrected profiles are written")
 
-    def write(self) -> None:
-        """Write the profiles that have changed. May run in any thread; a failure is logged, and tried again later."""
+    def write(self) -> bool:
+        """Write the profiles that have changed; whether any was written.
+
+        May run in any thread. A failure is logged, and tried again later.
+        """
+        written = False
         for device in sorted(self._unwritten):
             try:
                 self._source.write_profile(self._profiles[device])
@@ -81,21 +86,26 @@ class Recalibration:
                 if self.problem is None:
                     log.error("can't write the profile of %s: %s", device, error.message)  # noqa: TRY400
                 self.problem = error.message
-                return
+                return written
             self._unwritten.discard(device)
-            self.problem = None
+            self.problem, written = None, True
             log.info("wrote the profile of %s, as seen while serving", device, extra=fields(device=device))
+        return written
 
     async def _correct(self, corrections: Sequence[Correction]) -> None:
+        """Correct profiles, write them, and then put plans in force that are made from what was written."""
         for device in dict.fromkeys(correction.device for correction in corrections):
             self._correct_device(device, [each for each in corrections if each.device == device])
+        await asyncio.to_thread(self.write)
         reason = "; ".join(map(_description, corrections))
-        plan = rerated(self._controller.plan, corrections)
-        plan = msgspec.structs.replace(plan, inputs={**plan.inputs, **self._source.inputs(self._profiles)})
+        await self._put_in_force(rerated(self._controller.plan, corrections), reason)
+        self._controller.replanning.ask(reason, self._clock())
+
+    async def _put_in_force(self, plan: Plan, reason: str) -> None:
+        plan = msgspec.structs.replace(plan, inputs={**plan.inputs, **self._source.inputs()})
         if self._solver is not None:
             self._solver.use(self._source.replanner(plan, self._profiles))
         await self._control_loop.rerate(plan, reason)
-        self._controller.replanning.ask(reason, self._clock())
 
     def _correct_device(self, device: str, corrections: Sequence[Correction]) -> None:
         profile = self._profiles.correct(device, corrections)

@@ -19,6 +19,8 @@ from proteus_cli.serving.devices.remote.messages import MeasureDevices, MeasureO
 from proteus_cli.store import Workspace, write_text
 from proteus_cli.store.catalog_text import new_text
 
+MEASURING = "proteus_cli.serving.agent.measuring_child"
+
 MAX_OUTPUT_BYTES = 64 * 2**20
 _MAX_LINE_BYTES = 64 * 2**10
 
@@ -42,7 +44,7 @@ class Measurer:
         write_text(self._workspace.catalog_path, text)
         write_text(self._workspace.root / "proteus.toml", self._settings())
         process = await asyncio.create_subprocess_exec(
-            *[sys.executable, "-P", "-m", "proteus_cli", "profile", *_arguments(command.options)],
+            *[sys.executable, "-P", "-m", MEASURING, str(os.getpid()), "profile", *_arguments(command.options)],
             *["--workspace", str(self._workspace.root), "--json"],
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             env=_environment(), limit=_MAX_LINE_BYTES,

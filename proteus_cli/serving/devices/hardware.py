@@ -20,6 +20,7 @@ from proteus_cli.serving.devices.executor import Executor, OnLost
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink
+from proteus_cli.serving.devices.remote.uploads import KnownModels
 from proteus_cli.serving.lifecycle import running
 
 REAL = {"onnxruntime", "tensorrt"}
@@ -167,9 +168,9 @@ async def cluster_devices(
     Raises `DeviceUnavailable` where an agent refuses this server, or no device at all is there.
     """
     async with AsyncExitStack() as stack:
-        emulates = profiles is not None
+        emulates, known = profiles is not None, KnownModels()
         models = () if emulates else tuple(dict.fromkeys(local.models.values()))
-        links = {address.name: AgentLink(address, models, emulates=emulates) for address in agents}
+        links = {address.name: AgentLink(address, models, known, emulates=emulates) for address in agents}
         for link in links.values():
             await stack.enter_async_context(running(link.run()))
         found = {name: await link.tried() for name, link in links.items()}

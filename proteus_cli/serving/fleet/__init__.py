@@ -22,5 +22,8 @@ the device.
 anew, loads what it hosted before, runs one batch of each engine, and serves again once that works. A broken engine
 gets its try in the next plan that places it, with one batch before it serves.
 
+**Devices that join** (`Fleet.add_device`) have an open breaker, as if they had been lost, and are tried out at once.
+They host nothing until a plan wants it.
+
 Changes of plans and recoveries take turns (one lock); losses may happen at any time, also in the middle of either.
 """

@@ -9,15 +9,17 @@ from pathlib import Path
 from proteus_cli.backends.base import Signature
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects, Host, Load
-from proteus_cli.control.topology.breaker import FIRST_ENGINE_RETRY_S, Breaker, BreakerEvent, BreakerState
+from proteus_cli.control.topology.breaker import FIRST_ENGINE_RETRY_S, NEW, Breaker, BreakerEvent, BreakerState
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.rollout import keys
+from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.record import EngineChange
 from proteus_cli.errors import BuildCancelled, DeviceLost, HostLost, OutOfDeviceMemory
 from proteus_cli.serving.devices.executor import Executor, OpenDevice
+from proteus_cli.serving.devices.remote.absent import AbsentExecutor
 from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, FailedLoad, Loader
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.standbys import StandbyLoader
@@ -54,19 +56,32 @@ class Fleet:
         is_memory_short: Callable[[], bool] = lambda: False,
     ) -> None:
         self._controller, self._results, self._clock, self._profiles = controller, results, clock, profiles
-        self._open_device = open_device
+        self._open_device, self._timer_s = open_device, timer_s
         self.loader = Loader(models, profiles, signatures, files, clock)
-        self.breakers = {device: Breaker(since_s=clock()) for device in devices}
+        self.breakers: dict[str, Breaker] = {}
         self.broken: dict[tuple[str, VariantKey], Breaker] = {}
         self.hosted_before_loss: dict[str, tuple[Host, ...]] = {}
         self._changing = asyncio.Lock()
         self.workers: dict[str, Worker] = {}
-        for device in self.breakers:
-            self.workers[device] = Worker(
-                device, controller, self.open_device(device), results, clock, self.workers, self.lose, timer_s
-            )
+        for device in devices:
+            self._add(device, Breaker(since_s=clock()), self.open_device(device))
         self.standbys = StandbyLoader(
             controller, self.loader, self.workers, profiles, clock, self._changing.locked, is_memory_short
+        )
+
+    def add_device(self, device: str, memory: DeviceMemory | None = None) -> None:
+        """A device that is new, and whose profile is known: it is tried out as a lost one is (`recovery.Recovery`).
+
+        ``memory`` as in `Controller.add_device`.
+        """
+        self._controller.add_device(device, self._profiles[device].slots, memory)
+        self._add(device, Breaker(since_s=self._clock(), is_new=True), AbsentExecutor(device, NEW))
+
+    def _add(self, device: str, breaker: Breaker, executor: Executor) -> None:
+        self.loader.add_device(device)
+        self.breakers[device] = breaker
+        self.workers[device] = Worker(
+            device, self._controller, executor, self._results, self._clock, self.workers, self.lose, self._timer_s
         )
 
     def open_device(self, device: str) -> Executor:
@@ -301,7 +316,8 @@ class Fleet:
             hosted = tuple(host for host in wanted if host.key in loaded)
             self._report(await self._follow(self._controller.device_recovered(device, self._clock(), hosted)))
             self._free_the_rest()
-        log.info("%s is back", device, extra=fields(device=device))
+        is_back = self.breakers[device].opened
+        log.info("%s %s", device, "is back" if is_back else "has joined", extra=fields(device=device))
 
     def _report(self, failures: Iterable[FailedLoad]) -> None:
         for failed in failures:

@@ -54,10 +54,14 @@ class Loader:
     ) -> None:
         self.models, self._profiles, self._signatures, self._files = models, profiles, signatures, files
         self._clock = clock
-        self.labels = variant_labels(v.key for profile in profiles.values() for v in profile.variants)
-        self._loaded: dict[str, dict[VariantKey, float]] = {
-            device: {} for device in profiles
-        }  # with its load's seconds
+        self._loaded = dict[str, dict[VariantKey, float]]()  # with its load's seconds
+        self.labels = self._labels()
+
+    def add_device(self, device: str) -> None:
+        """A device on which nothing is loaded; its profile is known."""
+        self._loaded[device] = {}
+        if any(measured.key not in self.labels for measured in self._profiles[device].variants):
+            self.labels = self._labels()
 
     def loaded(self, device: str) -> frozenset[VariantKey]:
         return frozenset(self._loaded[device])
@@ -156,6 +160,9 @@ class Loader:
             await asyncio.wait_for(ended, hang_timeout_s)
         except TimeoutError:
             raise DeviceLost(f"a batch of {key[1]} did not end within {hang_timeout_s:.1f} s") from None
+
+    def _labels(self) -> dict[VariantKey, str]:
+        return variant_labels(each.key for profile in self._profiles.values() for each in profile.variants)
 
     def _require_fitting(self, key: VariantKey, signature: Signature) -> None:
         family, variant = key

@@ -13,25 +13,20 @@ _HINT = "put back the file that was measured, or `proteus profile` and `proteus 
 
 
 class ModelFiles:
-    """The ONNX files of a server, which were compared with the profiles at its start.
+    """The ONNX files of a server, which were compared with the profiles at its start; later ones may be added.
 
     A file with an unchanged `ModelStamp` counts as unchanged; otherwise its content is read, in a thread. The
     constructor raises `ArtefactError` where a file is missing.
     """
 
     def __init__(self, models: Mapping[VariantKey, Path], profiles: Mapping[str, Profile]) -> None:
-        self._models = models
-        self._digests = {
-            (measured.family, measured.variant): measured.model_digest
-            for profile in profiles.values()
-            for measured in profile.variants
-        }
+        self._models, self._profiles = models, profiles
         self._parts = {key: model_parts(model) for key, model in models.items()}
         self._known = {key: model_stamp(parts) for key, parts in self._parts.items()}
 
     async def require_measured(self, key: VariantKey) -> ModelStamp:
         """The present stamp. Raises `EngineError` where the files are gone, or are not those that were measured."""
-        model, expected = self._models[key], self._digests.get(key)
+        model = self._models[key]
         stamp = model_stamp(self._parts[key])
         if stamp == self._known[key]:
             return stamp
@@ -41,11 +36,16 @@ class ModelFiles:
             found = await asyncio.to_thread(model_digest, model)
         except ArtefactError as error:
             raise EngineError(error.message, hint=_HINT) from error
-        if found != expected:
+        if found not in self._measured(key):
             raise EngineError(f"`{model}` is not the file that was measured.", hint=_HINT)
         self.require_unchanged(key, stamp)
         self._known[key] = stamp
         return stamp
+
+    def _measured(self, key: VariantKey) -> set[str | None]:
+        """The digests that a variant was measured with."""
+        measured = (profile.of(*key) for profile in self._profiles.values())
+        return {each.model_digest for each in measured if each is not None}
 
     def require_unchanged(self, key: VariantKey, stamp: ModelStamp) -> None:
         """Raise `EngineError` where the stamp has changed: it is unknown which content was loaded."""

@@ -1,14 +1,14 @@
 """The families of the catalog as models of the protocol: metadata, and Triton's extensions, for REST and gRPC alike."""
 
 import time
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, Literal
 
 from proteus_cli import __version__
 from proteus_cli.backends.base import TensorSpec
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Host
-from proteus_cli.domain.device import Device
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving.lifecycle import Lifecycle
@@ -42,7 +42,7 @@ class ModelRepository:
         clock: Callable[[], float],
         *,
         platform: str,
-        devices: Iterable[Device],
+        profiles: Mapping[str, Profile],
         stubs: Container[str] = (),
         is_emulated: bool = False,
         unix_s: Callable[[], float] = time.time,
@@ -50,7 +50,7 @@ class ModelRepository:
         self._families, self._controller, self._lifecycle, self._counts = families, controller, lifecycle, counts
         self._platform, self._stubs, self._is_emulated = platform, stubs, is_emulated
         self._epoch_s = unix_s() - clock()
-        self._devices = {device.id: device for device in devices}
+        self._profiles = profiles
 
     def require(self, name: str, version: str = "") -> str:
         """The family of that name; an empty ``version`` stands for the only one."""
@@ -148,8 +148,8 @@ class ModelRepository:
         return {name: documents.ConfigParameter(string_value=text) for name, text in found.items()}
 
     def _instance(self, hosted: Host) -> documents.ModelInstance:
-        device = self._devices[hosted.device]
-        is_local_gpu = device.kind == "gpu" and not self._is_emulated
+        device = self._profiles[hosted.device].device
+        is_local_gpu = device.kind == "gpu" and not device.host and not self._is_emulated
         gpus = [int(device.id.removeprefix("gpu"))] if is_local_gpu else []
         return documents.ModelInstance(
             name=f"{hosted.variant} on {device.id}", kind=_KINDS[device.kind], count=1, gpus=gpus

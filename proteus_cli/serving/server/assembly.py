@@ -225,13 +225,13 @@ class Telemetry:
 
 @asynccontextmanager
 async def open_telemetry(
-    deployment: Deployment, plane: DataPlane, adaptation: Adaptation, connections: Connections
+    deployment: Deployment, plane: DataPlane, profiles: ProfileStore, adaptation: Adaptation, connections: Connections
 ) -> AsyncIterator[Telemetry]:
     lag, sampler = LoopLag(), MetricsSampler(plane, plane.clock, adaptation.control_loop.changes)
     sources = StatusSources(
         plane=plane,
         control_loop=adaptation.control_loop,
-        devices={device.id: device for device in deployment.devices},
+        profiles=profiles,
         sampler=sampler,
         replan=deployment.replanning,
         solver=adaptation.solver.state if adaptation.solver is not None else None,
@@ -243,10 +243,10 @@ async def open_telemetry(
 
 
 def make_endpoints(
-    deployment: Deployment,
     options: ServerOptions,
     hardware: Hardware,
     plane: DataPlane,
+    profiles: ProfileStore,
     adaptation: Adaptation,
     telemetry: Telemetry,
 ) -> tuple[ModelRepository, Endpoints]:
@@ -258,7 +258,7 @@ def make_endpoints(
         plane.counts,
         plane.clock,
         platform=hardware.platform,
-        devices=deployment.devices,
+        profiles=profiles,
         stubs=hardware.stubs,
         is_emulated=plane.is_emulated,
     )

@@ -100,9 +100,9 @@ async def _serve(
             open_data_plane(deployment, options, hardware, profiles, drift) as plane,
             open_adaptation(deployment, options, hardware, plane, profiles, drift, stop) as adaptation,
             open_connections(options) as connections,
-            open_telemetry(deployment, plane, adaptation, connections) as telemetry,
+            open_telemetry(deployment, plane, profiles, adaptation, connections) as telemetry,
         ):
-            models, endpoints = make_endpoints(deployment, options, hardware, plane, adaptation, telemetry)
+            models, endpoints = make_endpoints(options, hardware, plane, profiles, adaptation, telemetry)
             is_local = is_loopback(listeners["http"])
             protocols = make_protocols(plane, models, endpoints, options, connections, tracing, is_local=is_local)
             async with accepting_on(listeners, protocols, options.tls):

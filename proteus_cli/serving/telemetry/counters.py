@@ -55,7 +55,9 @@ class Counters:
 
     def device_loads(self, before: "Counters") -> Floats:
         """For each device the fraction of time in which batches ran, and the mean rows of its batches (NaN: none)."""
-        busy_s, batches, rows = (self.devices - before.devices).T
+        growth = self.devices.copy()
+        growth[: len(before.devices)] -= before.devices  # devices that joined meanwhile are behind those
+        busy_s, batches, rows = growth.T
         took_s = self.at_s - before.at_s
         with np.errstate(invalid="ignore"):
             return np.column_stack((busy_s / took_s if took_s > 0 else busy_s * 0, rows / batches))

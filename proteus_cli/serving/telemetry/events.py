@@ -10,6 +10,7 @@ from proteus_cli.serving.telemetry.snapshot import ServerEvent, ServerEventKind
 
 MAX_EVENTS = 1000
 _STATES = {"open": "lost", "half-open": "on probation", "closed": "serves again"}
+_STATES_OF_NEW = {"open": "cannot join", "half-open": "on probation", "closed": "has joined"}
 
 
 class EventLog:
@@ -30,8 +31,11 @@ class EventLog:
         """Add what has changed since the last call."""
         self._notice_plans(sample, now_s)
         for device, (state, reason) in self._fleet.states().items():
-            if state != self._states[device]:
-                self._add(sample, now_s, ServerEventKind.DEVICE, f"{device}: {_STATES[state]}", reason)
+            if device not in self._states:
+                self._add(sample, now_s, ServerEventKind.DEVICE, f"{device}: joins", "")
+            elif state != self._states[device]:
+                text = _STATES[state] if self._fleet.breakers[device].opened else _STATES_OF_NEW[state]
+                self._add(sample, now_s, ServerEventKind.DEVICE, f"{device}: {text}", reason)
             self._states[device] = state
 
     def between(self, first: int, last: int) -> list[ServerEvent]:

@@ -1,6 +1,6 @@
-"""The last samples of a table, in memory that is allocated once."""
+"""The last samples of a table, in memory that is allocated once, and again when the table gets rows."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -20,9 +20,18 @@ class SampleRing(Generic[Name]):
     """
 
     def __init__(self, names: Sequence[Name], digits: Mapping[str, int]) -> None:
-        self.names, self.columns = names, tuple(digits)
+        self.names, self.columns = tuple[Name, ...](), tuple(digits)
         self._scale = 10.0 ** np.array(list(digits.values()))
-        self._tables = np.full((SAMPLES, len(names), len(digits)), np.nan, np.float32)
+        self._tables = np.full((SAMPLES, 0, len(digits)), np.nan, np.float32)
+        self.extend(names)
+
+    def extend(self, names: Iterable[Name]) -> None:
+        """Add a row for each of ``names`` that has none; its earlier numbers are not known."""
+        known = set(self.names)
+        new = tuple(name for name in names if name not in known)
+        if new:
+            unknown = np.full((SAMPLES, len(new), len(self.columns)), np.nan, np.float32)
+            self.names, self._tables = (*self.names, *new), np.concatenate((self._tables, unknown), axis=1)
 
     def put(self, number: int, table: Floats) -> None:
         self._tables[number % SAMPLES] = table

@@ -79,9 +79,9 @@ class MetricsSampler:
         self._server = secrets.token_hex(4)  # tells a cursor of this process from one of another
         self._start_s = clock()
         self._families = SampleRing(tuple(plane.families.by_name), FAMILY_DIGITS)
-        self._devices = SampleRing(tuple(plane.fleet.workers), DEVICE_DIGITS)
-        variants = [(family, variant) for family, of in plane.families.by_name.items() for variant in of.variants]
-        self._variants = SampleRing(variants, VARIANT_DIGITS)
+        self._devices: SampleRing[str] = SampleRing((), DEVICE_DIGITS)
+        self._variants: SampleRing[tuple[str, str]] = SampleRing((), VARIANT_DIGITS)
+        self._add_rows()
         self._at_s = np.zeros(SAMPLES)
         self._taken = 0
         first = read_counters(plane, self._start_s)
@@ -105,6 +105,7 @@ class MetricsSampler:
 
     def sample(self) -> None:
         """Take a sample now."""
+        self._add_rows()
         counters, before = read_counters(self._plane, self._clock()), self._readings[-1]
         self._readings.append(counters)
         p99_s = self._p99_s()
@@ -126,6 +127,7 @@ class MetricsSampler:
         At most `MAX_NUMBERS`: unless the answer is ``complete``, there are more to ask for. Numbers that are not known
         are NaN, which msgspec writes as null. Raises `BadRequest`.
         """
+        self._add_rows()
         first = max(self._number(since), self._taken - SAMPLES)
         columns = self._families.width + self._devices.width + self._variants.width
         last = min(self._taken, first + max(1, MAX_NUMBERS // max(1, columns)))
@@ -173,9 +175,15 @@ class MetricsSampler:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the samples, which never grows."""
+        """Memory of the samples, which grows only with devices and variants that join."""
         rings = self._families.nbytes + self._devices.nbytes + self._variants.nbytes
         return rings + self._at_s.nbytes + self._ended.nbytes
+
+    def _add_rows(self) -> None:
+        """For devices that have joined, and variants that were measured for the first time there."""
+        self._devices.extend(self._plane.fleet.workers)
+        families = self._plane.families.by_name
+        self._variants.extend((name, variant) for name, of in families.items() for variant in of.variants)
 
     def _number(self, cursor: str | None) -> int:
         if cursor is None:

@@ -12,8 +12,8 @@ from msgspec import Meta, Struct
 from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.control.topology.drift import Estimate
 from proteus_cli.domain.attainment import Attainment
-from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Placement
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.record import Origin
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import printable
@@ -178,7 +178,7 @@ class StatusSources:
 
     plane: DataPlane
     control_loop: ControlLoop
-    devices: Mapping[str, Device]
+    profiles: Mapping[str, Profile]
     sampler: MetricsSampler
     replan: str
     solver: SolverState | None = None
@@ -278,8 +278,8 @@ def _devices(sources: StatusSources) -> dict[str, DeviceStatus]:
     hosted = hosts(controller.plan)
     return {
         device: DeviceStatus(
-            type=sources.devices[device].type,
-            kind=sources.devices[device].kind,
+            type=sources.profiles[device].device.type,
+            kind=sources.profiles[device].device.kind,
             variants=hosted.get(device, []),
             warm=sorted(key.variant for key in controller.standbys.get(device, ())),
             pace=controller.slowdown_of(device),

@@ -4,13 +4,13 @@ Both ends of a channel present the certificate, and trust no other: who has the 
 Channels speak TLS 1.3 (RFC 8446) only. The certificate has no dates to keep, so clocks do not matter.
 """
 
-import os
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
 
 from proteus_cli.errors import ArtefactError, BackendUnavailable
 from proteus_cli.input_files import SETTINGS, read_bytes
+from proteus_cli.store import write_new
 
 OTHERS_MAY = 0o077
 """The permissions of group and others, of which a key has none."""
@@ -53,8 +53,7 @@ def write_key(path: Path) -> None:
     """Write a `new_key`, which only its owner may read. Raises `ArtefactError` where there is a file already."""
     content = new_key()
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
+        write_new(path, content, 0o600)
     except FileExistsError:
         raise ArtefactError(
             f"`{path}` is there already.", hint="a cluster has one key; remove the file first to replace it"

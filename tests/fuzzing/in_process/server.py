@@ -165,8 +165,10 @@ async def running_server(tokens: Sequence[str] = ()) -> AsyncIterator[Server]:
             open_adaptation(deployment, options, hardware, plane, profiles, None, asyncio.Event())
         )
         connections = await stack.enter_async_context(open_connections(options))
-        telemetry = await stack.enter_async_context(open_telemetry(deployment, plane, adaptation, connections))
-        models, endpoints = make_endpoints(deployment, options, hardware, plane, adaptation, telemetry)
+        telemetry = await stack.enter_async_context(
+            open_telemetry(deployment, plane, profiles, adaptation, connections)
+        )
+        models, endpoints = make_endpoints(options, hardware, plane, profiles, adaptation, telemetry)
         plane.lifecycle.on(LifecycleEvent.WARMED_UP)
         yield Server(
             plane, connections, make_protocols(plane, models, endpoints, options, connections, None, is_local=True)

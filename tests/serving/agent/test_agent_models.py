@@ -1,21 +1,23 @@
 """What an agent keeps of models: whole, with the digest that they were announced by, and nowhere else."""
 
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from agents import linked, remote_device, run, running_agent, until
+from agents import PATIENCE_S, linked, remote_device, run, running_agent, until
 from tiny import keep_apart, mlp
 
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.errors import EngineError
+from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.serving.agent import models
 from proteus_cli.serving.agent.models import ModelStore
 from proteus_cli.serving.devices.remote import uploads
 from proteus_cli.serving.devices.remote.link import AgentLink
 from proteus_cli.serving.devices.remote.messages import ModelPiece, ModelState, OfferModel
+from proteus_cli.serving.devices.remote.uploads import KnownModels
 from proteus_cli.serving.lifecycle import running
 from proteus_cli.store import model_digest
 
@@ -225,11 +227,48 @@ def test_models_are_sent_ahead_and_one_that_cannot_be_read_is_left_out(
                 there = link.session._uploads._there
                 await until(lambda: len(there) == 2)
                 assert there == {model_digest(first), model_digest(last)}
-                known = dict(link.session._uploads._known)
+                known = await link.session._uploads._known.of(last)
                 executor = remote_device(link)
                 await executor.load(KEY, last, 4)
-                assert known[last] is link.session._uploads._known[last]
+                assert await link.session._uploads._known.of(last) is known
                 executor.abandon()
 
     run(test)
     assert "`" + str(gone) + "` can't be sent ahead" in caplog.text
+
+
+def test_a_model_is_hashed_once_for_all_connections_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the connection that wanted it first has ended meanwhile."""
+    read, begun, may_go_on = list[Path](), threading.Event(), threading.Event()
+
+    def slow_digest(model: Path) -> str:
+        read.append(model)
+        begun.set()
+        assert may_go_on.wait(PATIENCE_S)
+        return model_digest(model)
+
+    monkeypatch.setattr(uploads, "model_digest", slow_digest)
+    model = mlp(tmp_path / "m.onnx")
+
+    async def test() -> None:
+        known = KnownModels()
+        first = asyncio.create_task(known.of(model))
+        await asyncio.to_thread(begun.wait, PATIENCE_S)
+        first.cancel()
+        second = asyncio.create_task(known.of(model))
+        await asyncio.sleep(0)
+        may_go_on.set()
+        found = await second
+        assert first.cancelled()
+        assert await known.of(model) is found
+        assert read == [model]
+        mlp(model, seed=1)
+        assert (await known.of(model)).digest == model_digest(model) != found.digest
+        assert read == [model, model]
+        model.unlink()
+        with pytest.raises(ArtefactError):
+            await known.of(model)
+
+    asyncio.run(test())

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import make_plan
+from builders import make_plan, make_profile
 from msgspec import to_builtins
+from msgspec.structs import replace
 from one_device import AT_ONCE_S, SLO_S, World, outputs, run
 
 from proteus_cli.backends.base import Signature, TensorSpec
@@ -22,10 +23,10 @@ CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 
 
 def models(world: World, device: Device = CPU, platform: str = "onnxruntime", **more: Any) -> ModelRepository:
-    plane = world.plane
+    plane, profile = world.plane, replace(make_profile(device.id), device=device)
     return ModelRepository(
         plane.families, plane.controller, plane.lifecycle, plane.counts, plane.clock, platform=platform,
-        devices=[device], unix_s=lambda: NOW_S, is_emulated=plane.is_emulated, **more,
+        profiles={device.id: profile}, unix_s=lambda: NOW_S, is_emulated=plane.is_emulated, **more,
     )  # fmt: skip
 
 

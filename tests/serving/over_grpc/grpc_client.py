@@ -28,7 +28,7 @@ class Client:
 
     def _handler(self, **options: Any) -> GrpcHandler:
         plane = self.plane
-        models = ModelRepository(plane, plane, plane.lifecycle, plane, plane.clock, platform="numpy", devices=[])
+        models = ModelRepository(plane, plane, plane.lifecycle, plane, plane.clock, platform="numpy", profiles={})
         return GrpcHandler(plane, plane, models=models, **{"max_message_bytes": MAX_BYTES, **options})
 
     def call(self, path: str, *pieces: bytes, ended: bool = True, **metadata: str) -> int:

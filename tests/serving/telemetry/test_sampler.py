@@ -206,7 +206,7 @@ def test_the_status_tells_the_attainment_and_its_target() -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         plane = world.plane
         control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock)
-        sources = StatusSources(plane, control_loop, {"cpu0": make_profile("cpu0").device}, history, "off")
+        sources = StatusSources(plane, control_loop, {"cpu0": make_profile("cpu0")}, history, "off")
         await answer(world, 4)
         plane.counts.by_family["f"].ended(Outcome.LATE)
         found = status(sources)

@@ -42,7 +42,7 @@ from proteus_cli.serving.devices.remote.messages import (
     Welcome,
 )
 from proteus_cli.serving.devices.remote.round_trips import RoundTrips
-from proteus_cli.serving.devices.remote.uploads import Uploads
+from proteus_cli.serving.devices.remote.uploads import KnownModels, Uploads
 from proteus_cli.serving.logs import fields
 
 BEAT_S = 0.1
@@ -86,14 +86,16 @@ class AgentAddress:
 class AgentSession:
     """One connection with an agent, from its answer to `Hello` on. It ends once; then all its executors are lost."""
 
-    def __init__(self, address: AgentAddress, channel: FrameChannel[FromAgent], inventory: Inventory) -> None:
+    def __init__(
+        self, address: AgentAddress, channel: FrameChannel[FromAgent], inventory: Inventory, known: KnownModels
+    ) -> None:
         self.inventory = inventory
         self.has_ended = asyncio.Event()
         self.loss: HostLost | None = None
         self._address, self._channel = address, channel
         self._openings = count()
         self._executors: dict[int, RemoteExecutor] = {}
-        self._uploads = Uploads(self.send)
+        self._uploads = Uploads(self.send, known)
         self.round_trips = RoundTrips()
         self._say: Callable[[str], object] = lambda _: None
         self._measured: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -216,10 +218,10 @@ class _Greeting:
         settle(self.answer, ConnectionError(reason))
 
 
-async def connect(address: AgentAddress, server: str, epoch: int) -> AgentSession:
+async def connect(address: AgentAddress, server: str, epoch: int, known: KnownModels | None = None) -> AgentSession:
     """A session with an agent; ``server`` and ``epoch`` as in `Hello`. Raises as `_greeted` does."""
     channel, inventory = await _greeted(address, Hello(PROTOCOL, __version__, server, epoch))
-    return AgentSession(address, channel, inventory)
+    return AgentSession(address, channel, inventory, known or KnownModels())
 
 
 async def ask(address: AgentAddress) -> Inventory:
@@ -263,8 +265,17 @@ class AgentLink:
     needs agents that do, too, and any other needs agents that have devices.
     """
 
-    def __init__(self, address: AgentAddress, models: Collection[Path] = (), *, emulates: bool = False) -> None:
+    def __init__(
+        self,
+        address: AgentAddress,
+        models: Collection[Path] = (),
+        known: KnownModels | None = None,
+        *,
+        emulates: bool = False,
+    ) -> None:
+        """``known`` is what all links of a server know of their models."""
         self.address, self._models, self._emulates = address, models, emulates
+        self._known = known or KnownModels()
         self.session: AgentSession | None = None
         self._server, self._epochs = uuid.uuid4().hex, count(1)
         self._why: ProteusError = HostLost(f"host {address} is not connected yet")
@@ -289,7 +300,7 @@ class AgentLink:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                session = await connect(self.address, self._server, next(self._epochs))
+                session = await connect(self.address, self._server, next(self._epochs), self._known)
                 self._require_fit(session)
             except (OSError, DeviceUnavailable) as error:
                 self._failed(error)

@@ -40,12 +40,34 @@ class KnownModel:
         return self.stamp == model_stamp(self.parts)
 
 
+class KnownModels:
+    """The models of a server, by file: each is read once for all hosts and connections, until it changes."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, KnownModel] = {}
+        self._reading: dict[Path, asyncio.Task[KnownModel]] = {}
+
+    async def of(self, model: Path) -> KnownModel:
+        """Raises `ArtefactError`. Where the caller is cancelled, the model is read all the same, for the next one."""
+        known = self._known.get(model)
+        if known is not None and known.is_current:
+            return known
+        if model not in self._reading:
+            self._reading[model] = asyncio.create_task(asyncio.to_thread(KnownModel.read, model))
+            self._reading[model].add_done_callback(lambda reading: self._read(model, reading))
+        return await asyncio.shield(self._reading[model])
+
+    def _read(self, model: Path, reading: "asyncio.Task[KnownModel]") -> None:
+        del self._reading[model]
+        if not reading.cancelled() and reading.exception() is None:
+            self._known[model] = reading.result()
+
+
 class Uploads:
     """The models that an agent has, as far as this session knows, and those that are being sent to it."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._known: dict[Path, KnownModel] = {}
+    def __init__(self, send: Send, known: KnownModels) -> None:
+        self._send, self._known = send, known
         self._one_each: dict[str, asyncio.Lock] = {}  # by digest
         self._there: set[str] = set()
         self._states: dict[str, asyncio.Future[ModelState]] = {}
@@ -89,9 +111,7 @@ class Uploads:
             settle(sent, error if isinstance(error, EngineError) else EngineError(error.message, hint=error.hint))
 
     async def _upload(self, model: Path) -> str:
-        known = self._known.get(model)
-        if known is None or not known.is_current:
-            known = self._known[model] = await asyncio.to_thread(KnownModel.read, model)
+        known = await self._known.of(model)
         async with self._one_each.setdefault(known.digest, asyncio.Lock()):
             if known.digest not in self._there:
                 await self._send_missing(model, known.parts, known.digest)

@@ -1,0 +1,42 @@
+"""What a server says its plans are made from: files as the workspace has them, so that the next server can resume."""
+
+from pathlib import Path
+
+import pytest
+from tiny import Tiny, add_plan, add_profiles, make_workspace
+
+from proteus_cli.cli.workflows.deployment import deployment_of
+from proteus_cli.control.topology.drift import Correction, Estimate
+from proteus_cli.serving.adaptation.plan_source import PlanSource
+from proteus_cli.serving.adaptation.profile_store import ProfileStore
+
+CORRECTIONS = (Correction("cpu0", "shapes", "shapes-s", (Estimate(1, 0.5, 30),)),)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Tiny:
+    tiny = make_workspace(tmp_path / "ws")
+    add_profiles(tiny, ("cpu0",))
+    add_plan(tiny, {"cpu0": "shapes-s"})
+    return tiny
+
+
+def opened(made: Tiny) -> tuple[PlanSource, ProfileStore]:
+    deployment = deployment_of(Path("plan"), made.place, replan="auto", batching=None)
+    return deployment.source, ProfileStore(deployment.profiles)
+
+
+def test_a_profile_that_is_corrected_and_not_written_is_no_input(made: Tiny) -> None:
+    source, profiles = opened(made)
+    before = source.inputs()
+    profiles.correct("cpu0", CORRECTIONS)
+    assert source.inputs() == before
+    made.place.require_current(source.inputs())
+
+
+def test_a_profile_that_is_written_back_is_the_input_from_then_on(made: Tiny) -> None:
+    source, profiles = opened(made)
+    before = source.inputs()
+    source.write_profile(profiles.correct("cpu0", CORRECTIONS))
+    assert source.inputs()["profiles/cpu0.json"] != before["profiles/cpu0.json"]
+    made.place.require_current(source.inputs())
