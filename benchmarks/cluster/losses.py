@@ -147,7 +147,7 @@ def _watched(live: LiveServer, lose: Callable[[], object], bring_back: Callable[
         time.sleep(CALM_S)
         lost_s = time.monotonic()
         lose()
-        noticed_s = _until(live, lambda status: status["devices"][f"{LOST}/cpu0"]["losses"] == 1) - lost_s
+        noticed_s = _until(live, lambda status: status["devices"][f"{LOST}/cpu-0"]["losses"] == 1) - lost_s
         planned_s = _until(live, lambda status: len(status["changes"]) > changes) - lost_s
         time.sleep(max(0.0, lost_s + WATCHED_S - time.monotonic()))
         bring_back()
@@ -164,7 +164,7 @@ def _until(live: LiveServer, holds: Callable[[Any], bool]) -> float:
 def _until_answers(steady: Steady) -> float:
     """Seconds until the host that was lost has answered what is sent from now on."""
     now_s = time.monotonic()
-    until(lambda: any(ending.device == f"{LOST}/cpu0" for ending in steady.ended(FAMILY, now_s)), "the host answers")
+    until(lambda: any(ending.device == f"{LOST}/cpu-0" for ending in steady.ended(FAMILY, now_s)), "the host answers")
     return time.monotonic() - now_s
 
 
