@@ -150,6 +150,7 @@ class AgentSession:
         """Look for signs of life, and measure round trips, until the session ends."""
         loop, looks = asyncio.get_running_loop(), count(1)
         seen, silent = self.bytes_received, 0
+        timer: asyncio.TimerHandle | None = None
 
         def look() -> None:  # no task that sleeps: with hundreds of agents, those cost as much as their beats
             nonlocal seen, silent, timer
