@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from proteus_cli.domain.attainment import is_attainment_target
 from proteus_cli.domain.base import Value, is_amount, is_count, require
 from proteus_cli.domain.catalog import Catalog, VariantKey
-from proteus_cli.domain.device import Device
+from proteus_cli.domain.device import Device, host_of
 from proteus_cli.domain.profile import (
     Capacity,
     CapacityStep,
@@ -23,6 +24,8 @@ from proteus_cli.domain.profile import (
 
 Resource = Literal["cost", "power"]
 Residency = int | Literal["memory"]
+LossUnit = Literal["device", "host"]
+"""What is lost at once: a device, or a host of a cluster with all its devices."""
 
 
 class DeviceVariant(Value, frozen=True, order=True):
@@ -63,6 +66,7 @@ class Rules(Value, frozen=True):
     - ``minimize``: instead serve all demand at the lowest price per hour, or power, and only then accurately;
     - ``residency``: how many variants a device may hold at a time; ``memory``: as many as fit;
     - ``survive``: how many devices may be lost, any of them, without losing capacity for what is served (0 or 1);
+      with ``survive_unit`` so many hosts, with all their devices. This machine is the host of its own devices;
     - ``pack``: use as few devices as the rest allows;
     - ``attainment``: the share of every family's queries that must be answered in time; None: as the catalog says;
     - ``min_accuracy``: by family, the least accurate variant that may answer (a fraction);
@@ -86,6 +90,7 @@ class Rules(Value, frozen=True):
     pinned: tuple[DeviceVariant, ...] = ()
     budget_w: float | None = None
     budget_cost: float | None = None
+    survive_unit: Literal["host"] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         is_part = self.slo_fraction is None or 0 < self.slo_fraction <= 1
@@ -123,6 +128,16 @@ class Rules(Value, frozen=True):
         if self.attainment is not None:
             return dict.fromkeys(catalog.names, self.attainment)
         return {family.name: family.attainment for family in catalog.families}
+
+    @property
+    def survives(self) -> LossUnit | None:
+        """What plans survive the loss of, any one of them."""
+        unit: LossUnit = "device" if self.survive_unit is UNSET else self.survive_unit
+        return unit if self.survive else None
+
+    def unit_of(self, device: str) -> str:
+        """What is lost together with a device (by id): its host, or only itself."""
+        return host_of(device) if self.survives == "host" else device
 
     @property
     def is_resident_set(self) -> bool:

@@ -1,6 +1,7 @@
 """A check of a plan against its inputs, independent of the model: no wrong answer of the solver becomes a plan."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from proteus_cli.domain.catalog import Catalog
@@ -36,10 +37,13 @@ class _Checked:
     def measured(self, placement: Placement) -> VariantProfile | None:
         return self._of(placement)[0]
 
-    def capacity(self, placement: Placement) -> Capacity | None:
-        """The capacity in batches of the placement's size, where the family has enough hosts for these; else None."""
-        hosts, steps = len(self.by_family[placement.family]), self._of(placement)[1]
-        allowed = [step.capacity for step in steps if step.hosts <= hosts]
+    def capacity(self, placement: Placement, hosts: int | None = None) -> Capacity | None:
+        """The capacity in batches of the placement's size, where the family has enough hosts for these; else None.
+
+        ``hosts``: as if it had so many.
+        """
+        enough = len(self.by_family[placement.family]) if hosts is None else hosts
+        allowed = [step.capacity for step in self._of(placement)[1] if step.hosts <= enough]
         same = [each for each in allowed if each.max_batch == placement.max_batch]
         return max(same, key=lambda each: each.qps, default=None)
 
@@ -112,10 +116,22 @@ def _problems_of_family(given: _Checked, family: str, hosts: Sequence[Placement]
         yield f"{family}: rates don't add up to what is served"
     if any(p.rate_qps > 0 for p in hosts) and not _close(sum(p.share for p in hosts), 1.0):
         yield f"{family}: shares don't add up to one"
-    if given.rules.survive and hosts:
-        capacities = [within.qps for p in hosts if (within := given.capacity(p)) is not None]
-        if sum(capacities) - max(capacities) < served_qps * (1 - _REL):
-            yield f"{family}: what is served would not survive the loss of a device"
+    if given.rules.survives is not None and hosts and _surviving_qps(given, hosts) < served_qps * (1 - _REL):
+        yield f"{family}: what is served would not survive the loss of a {given.rules.survives}"
+
+
+def _surviving_qps(given: _Checked, hosts: Sequence[Placement]) -> float:
+    """The capacity that is left of a family's hosts after the worst loss, with batches for as many as are left."""
+    units = Counter(given.rules.unit_of(placement.device) for placement in hosts)
+    worst_qps = math.inf
+    for size in set(units.values()):
+        qps_of: dict[str, float] = dict.fromkeys(units, 0.0)
+        for placement in hosts:
+            within = given.capacity(placement, len(hosts) - size)
+            qps_of[given.rules.unit_of(placement.device)] += within.qps if within is not None else 0.0
+        largest_qps = max(qps for unit, qps in qps_of.items() if units[unit] == size)
+        worst_qps = min(worst_qps, sum(qps_of.values()) - largest_qps)
+    return worst_qps
 
 
 def _problems_of_pins(given: _Checked) -> Iterator[str]:

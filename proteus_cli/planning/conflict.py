@@ -103,7 +103,8 @@ def _rules(rules: Rules) -> Iterator[_Requirement]:
     for pair in rules.pinned:
         yield _Requirement(f"{pair.device}: {pair.variant} is pinned", {"pinned": (pair,)})
     if rules.survive:
-        yield _Requirement("any one device may be lost", {"survive": rules.survive})
+        lost: dict[str, object] = {"survive": rules.survive, "survive_unit": rules.survive_unit}
+        yield _Requirement(f"any one {rules.survives} may be lost", lost)
     if rules.budget_w is not None:
         yield _Requirement(f"at most {rules.budget_w:g} W", {"budget_w": rules.budget_w})
     if rules.budget_cost is not None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.demand import Demand
+from proteus_cli.domain.device import host_of
 from proteus_cli.domain.fleet import as_device
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import best_accuracy, relative
@@ -166,9 +167,10 @@ def _questions(planner: Planner, plan: Plan) -> Iterator[_Question]:
             demand = {**plan.demand_qps, family: qps + more_qps}
             yield _Question(f"{format_rate(more_qps)} more of {family}", "demand", planner, demand)
     for kind, devices in plan.fleet.items():
-        another = as_device(planner.profiles[devices[0]], f"one more {kind}")
+        more, host = f"one more {kind}", host_of(devices[0])
+        another = as_device(planner.profiles[devices[0]], f"{host}/{more}" if host else more)
         richer = planner.with_changes(profiles={**planner.profiles, another.device.id: another})
-        yield _Question(another.device.id, "device", richer, plan.demand_qps)
+        yield _Question(more, "device", richer, plan.demand_qps)
     for text, rules in without_each(planner.rules):
         yield _Question(f"without “{text}”", "rule", planner.with_changes(rules=rules), plan.demand_qps)
 

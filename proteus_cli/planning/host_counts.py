@@ -1,10 +1,13 @@
 """How many hosts a family needs for the batches of its plan, and idle devices that make up for missing ones."""
 
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 import numpy as np
 
 from proteus_cli.domain.arrays import Ints
+from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.instance import Instance
 from proteus_cli.planning.lexicographic import Solution
@@ -15,7 +18,7 @@ def kept_replicas(instance: Instance, solution: Solution, rules: Rules) -> Ints:
 
     With a forecast, those are there for bursts.
     """
-    is_asked_for = bool(rules.survive) or solution.is_forecast
+    is_asked_for = rules.survives is not None or solution.is_forecast
     kept: Ints = np.where((solution.rate_qps > 0) | is_asked_for, solution.replicas, instance.pinned)
     return kept.astype(np.int64)
 
@@ -28,6 +31,21 @@ def needed_hosts(instance: Instance, replicas: Ints) -> Ints:
         fewest = min(step.hosts for step in choice.capacity_steps if step.capacity == choice.capacity)
         needed[choice.family] = max(needed[choice.family], fewest)
     return needed
+
+
+def sure_hosts(instance: Instance, placed: Iterable[Placement], rules: Rules) -> Ints:
+    """How many hosts each family [F] has left after any loss that plans survive; at least 1 where it has any."""
+    devices_of: dict[str, list[str]] = {name: [] for name in instance.families}
+    for placement in placed:
+        devices_of[placement.family].append(placement.device)
+    return np.array([sure_count(devices, rules) for devices in devices_of.values()], dtype=np.int64)
+
+
+def sure_count(devices: Collection[str], rules: Rules) -> int:
+    """How many of these devices (by id) are left after any loss that plans survive; at least 1 where there are any."""
+    if rules.survives is None or not devices:
+        return len(devices)
+    return max(len(devices) - max(Counter(map(rules.unit_of, devices)).values()), 1)
 
 
 def with_more_hosts(instance: Instance, solution: Solution, rules: Rules) -> Solution:

@@ -55,7 +55,8 @@ NOWHERE = Now({}, {})
 class DeviceGroup:
     """Devices of equal type, measurements, limits and price, which host the same variants where that matters.
 
-    ``price_per_hour`` is None where it is unknown; ``hosted`` is empty where it doesn't matter.
+    ``price_per_hour`` is None where it is unknown; ``hosted`` is empty where it doesn't matter. ``host`` is the host of
+    the cluster that all of them belong to, None where that doesn't matter.
     """
 
     type: str
@@ -64,6 +65,7 @@ class DeviceGroup:
     price_per_hour: float | None
     limits: DeviceLimits
     hosted: frozenset[VariantKey]
+    host: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +161,18 @@ class Instance:
 
     def group_family_pairs(self) -> tuple[int, sp.csr_array, Ints, Ints]:
         """The P pairs of a group and a family with choices there: P, their choices 0/1 [P, C], groups, families."""
-        both = np.stack((self.choice_group, self.choice_family))
-        (groups, families), pair_of = np.unique(both, axis=1, return_inverse=True)
-        return len(groups), members(pair_of.ravel(), len(groups)), groups, families
+        return self._pairs_with_family(self.choice_group)
+
+    def host_family_pairs(self) -> tuple[int, sp.csr_array, Ints, Ints]:
+        """The same of hosts of the cluster, by the order of their first groups, where all groups have one."""
+        hosts = {host: h for h, host in enumerate(dict.fromkeys(group.host for group in self.groups))}
+        choice_host = np.array([hosts[self.groups[choice.group].host] for choice in self.choices], dtype=np.int64)
+        return self._pairs_with_family(choice_host)
+
+    def _pairs_with_family(self, of_choice: Ints) -> tuple[int, sp.csr_array, Ints, Ints]:
+        both = np.stack((of_choice, self.choice_family))
+        (firsts, families), pair_of = np.unique(both, axis=1, return_inverse=True)
+        return len(firsts), members(pair_of.ravel(), len(firsts)), firsts, families
 
     @cached_property
     def rivals(self) -> tuple[Ints, ...]:
@@ -256,6 +267,7 @@ def _groups(
             price_per_hour=catalog.price_per_hour.get(device.id, catalog.price_per_hour.get(device.type)),
             limits=limits[named_as],
             hosted=hosted.get(device_id, NOTHING),
+            host=device.host if rules.survives == "host" else None,
         )
         number = _number(measurements, profile.variants)
         key = (
@@ -266,6 +278,7 @@ def _groups(
             group.price_per_hour,
             group.limits,
             group.hosted,
+            group.host,
         )
         key_alone = (key, device_id if device_id in alone else None)
         alike.setdefault(key_alone, group)

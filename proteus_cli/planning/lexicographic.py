@@ -329,7 +329,8 @@ def _max_replicas(
     A dominated choice stays possible for a spare, which answers nothing and is best what the device hosts now.
     """
     with np.errstate(divide="ignore"):
-        enough = np.where(capacity_frac > 0, np.ceil(useful / capacity_frac - NEGLIGIBLE) + rules.survive, 0.0)
+        spares = float(rules.survives == "device")  # the devices of one host are lost together
+        enough = np.where(capacity_frac > 0, np.ceil(useful / capacity_frac - NEGLIGIBLE) + spares, 0.0)
     max_replicas = np.minimum(enough, instance.device_count[instance.choice_group])
     is_useless = _is_dominated(instance, rules, capacity_frac)
     if rules.survive and current_replicas is not None:
@@ -364,13 +365,26 @@ def _rates(
         available = search.point.columns[search.program.columns(model.variables.served)]
         available = np.where(available > NEGLIGIBLE, available, 0.0)
     rates, unanswered = np.zeros(len(replicas)), np.ones(len(target.qps))
-    if rules.survive:
-        largest = np.zeros(len(target.qps))
-        np.maximum.at(largest, instance.choice_family, capacity_frac * (replicas > 0))
-        unanswered = np.minimum(unanswered, instance.family_choices @ available - largest)
+    if rules.survives is not None:
+        lost = _most_lost(instance, rules, available, capacity_frac * (replicas > 0))
+        unanswered = np.minimum(unanswered, instance.family_choices @ available - lost)
     for c in np.argsort(-instance.accuracy, kind="stable"):
         family = instance.choices[c].family
         answered = min(unanswered[family], available[c])
         unanswered[family] -= answered
         rates[c] = answered * target.qps[family]
     return rates
+
+
+def _most_lost(instance: Instance, rules: Rules, available: Floats, of_replica: Floats) -> Floats:
+    """The most of each family's demand [F] that one device, or one host, may take with it when it is lost.
+
+    By choice [C]: what all replicas can answer, ``available``, and what one can.
+    """
+    most = np.zeros(len(instance.families))
+    if rules.survives == "host":
+        _, of_pair, _, pair_family = instance.host_family_pairs()
+        np.maximum.at(most, pair_family, of_pair @ available)
+    else:
+        np.maximum.at(most, instance.choice_family, of_replica)
+    return most

@@ -145,9 +145,10 @@ def formulate(instance: Instance, rules: Rules, lines: int = 1) -> Model:
         constraints.append(v.unserved + instance.family_choices @ answered >= p.has_demand)
     if v.served is not None:
         constraints += [v.served <= capacity, *_devices_are_shared(instance, rules, p, v)]
-    if rules.survive:
-        spares_answer_nothing = v.shortfall >= v.unserved[instance.step_family]
-        constraints += [spares_answer_nothing, *_any_device_may_be_lost(instance, p, v)]
+    if rules.survives is not None:
+        constraints.append(v.shortfall >= v.unserved[instance.step_family])  # spares answer nothing
+        any_may_be_lost = _any_host_may_be_lost if rules.survives == "host" else _any_device_may_be_lost
+        constraints += any_may_be_lost(instance, p, v)
 
     objectives: dict[Objective, list[Any]] = {
         "unserved": [p.demand_frac @ v.unserved],
@@ -236,6 +237,16 @@ def _any_device_may_be_lost(instance: Instance, p: Parameters, v: Variables) -> 
         members(case, choices) @ cp.multiply(p.capacity_frac[other], in_case)
         >= served + cp.multiply(p.capacity_frac, is_case),
         v.unserved + instance.family_choices @ served >= p.has_demand,
+    ]
+
+
+def _any_host_may_be_lost(instance: Instance, p: Parameters, v: Variables) -> list[Any]:
+    """A family's replicas without those on any one host still have the capacity for what is served."""
+    _, of_pair, _, pair_family = instance.host_family_pairs()
+    capacity, most = cp.multiply(p.capacity_frac, v.replicas), cp.Variable(len(instance.families), nonneg=True)
+    return [
+        most[pair_family] >= of_pair @ capacity,
+        instance.family_choices @ capacity - most + v.unserved >= p.has_demand,
     ]
 
 

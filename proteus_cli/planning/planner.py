@@ -26,9 +26,9 @@ from proteus_cli.domain.rules import Rules, in_words, with_catalog
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.check import check_plan, spent
 from proteus_cli.planning.decode import placements
-from proteus_cli.planning.host_counts import kept_replicas, needed_hosts, with_more_hosts
+from proteus_cli.planning.host_counts import kept_replicas, needed_hosts, sure_count, sure_hosts, with_more_hosts
 from proteus_cli.planning.instance import NOTHING, NOWHERE, HostedKeys, Instance, Now, make_instance
-from proteus_cli.planning.lexicographic import Infeasible, Solution, TargetDemand, optimise
+from proteus_cli.planning.lexicographic import NEGLIGIBLE, Infeasible, Solution, TargetDemand, optimise
 from proteus_cli.planning.milp import Model, formulate
 from proteus_cli.planning.pack import pack, serves_all
 from proteus_cli.planning.program import prepare
@@ -122,8 +122,9 @@ class Planner:
         """
         if without:
             available = self.with_changes(profiles=_available(self.profiles, without))
-            return available(demand, current, standbys=standbys)
+            return available._after_loss(demand, current, standbys)  # noqa: SLF001 - of another planner of ours
         check_demand(demand, self.catalog)
+        _require_what_may_be_lost(self.profiles, self.rules)
         asked = _Asked.of(demand, self.catalog)
         self._model(_Grouping(), asked.lines)  # compiling it isn't part of the solve's time
         start_s = time.perf_counter()
@@ -149,6 +150,24 @@ class Planner:
         plan = self.plan_of(asked.demand_qps, self._with_spares(found.placements, asked, now), solver)
         check_plan(plan, self.catalog, self.profiles)
         return plan
+
+    def _after_loss(self, demand: Demand, current: Plan | None, standbys: HostedKeys) -> Plan:
+        """The best plan for what is left. It survives another loss only where that leaves nothing unserved.
+
+        Each of two solves has half of the time.
+        """
+        if self.rules.survives is None:
+            return self(demand, current, standbys=standbys)
+        halved = self.with_changes()
+        halved.time_limit_s = self.time_limit_s / 2
+        try:
+            plan = halved(demand, current, standbys=standbys)
+        except NoFeasiblePlan:
+            plan = None
+        if plan is not None and plan.shortfall_qps <= NEGLIGIBLE * sum(plan.demand_qps.values()):
+            return plan
+        exposed = halved.with_changes(rules=replace_fields(self.rules, survive=0, survive_unit=UNSET))
+        return replace_fields(exposed(demand, current, standbys=standbys), rules=self.rules)
 
     def with_changes(
         self,
@@ -231,7 +250,7 @@ class Planner:
         every, model = self._model(grouping, asked.lines)
         current = _current_replicas(every, now.resident) if now else None
         asked_qps = np.array([qps * self.headroom for qps in asked.demand_qps.values()])
-        instance, hosts = every, _first_hosts(every, now)
+        instance, hosts = every, _first_hosts(every, now, sure_count(self.profiles, self.rules))
         while True:
             if instance.depends_on_hosts:
                 instance = every.with_hosts(hosts)
@@ -244,7 +263,7 @@ class Planner:
             needed = needed_hosts(instance, kept_replicas(instance, solution, self.rules))
             packed = pack(instance, solution, self.rules, target)
             placed = placements(instance, packed, asked.demand_qps, now, self.profiles)
-            found = _hosts_of(instance, placed)
+            found = sure_hosts(instance, placed, self.rules)
             fewer = np.where(found < needed, np.maximum(found, 1), hosts)
             if not instance.depends_on_hosts or (fewer == hosts).all():
                 break
@@ -315,18 +334,25 @@ class Planner:
         return sum_qps / total_qps if total_qps > 0 else None
 
 
-def _hosts_of(instance: Instance, placed: Iterable[Placement]) -> Ints:
-    """How many hosts each family [F] has."""
-    count = Counter(placement.family for placement in placed)
-    return np.array([count[name] for name in instance.families], dtype=np.int64)
+def _require_what_may_be_lost(devices: Iterable[str], rules: Rules) -> None:
+    """Raise `NoFeasiblePlan` where the one loss that a plan is to survive is that of everything."""
+    units = set(map(rules.unit_of, devices)) if rules.survives is not None else set()
+    if len(units) == 1:
+        only, option = "device", "--survive"
+        if rules.survives == "host":
+            only, option = f"host, {units.pop() or 'this machine'}", "--survive-host"
+        raise NoFeasiblePlan(
+            f"No plan survives the loss of a {rules.survives}: there is only one {only}.",
+            hint=f"profile devices of another one, or leave out `{option}`",
+        )
 
 
-def _first_hosts(instance: Instance, current: Now) -> Ints:
+def _first_hosts(instance: Instance, current: Now, devices: int) -> Ints:
     """How many hosts of each family [F] to count on first: all devices; one more than the plan in force has.
 
     So most plans need one solve. A family that needs more hosts for larger batches gets them within a few plans.
+    ``devices``: how many can be counted on.
     """
-    devices = int(instance.device_count.sum())
     if not current:
         return np.full(len(instance.families), devices)
     now = Counter(key.family for keys in current.hosted.values() for key in keys)

@@ -12,6 +12,7 @@ from tiny import add_plan, add_profiles, device, make_workspace
 from proteus_cli.cli.options.memory import memory_limits
 from proteus_cli.cli.workflows.cluster import agents_of
 from proteus_cli.cli.workflows.remote_measuring import _measured, devices_by_host, profiles_in
+from proteus_cli.domain.device import host_of
 from proteus_cli.domain.hosts import split_address
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, UsageError
 from proteus_cli.serving.agent.models import ModelStore
@@ -95,6 +96,18 @@ def test_a_plan_for_a_host_needs_the_cluster_that_has_it(tmp_path: Path) -> None
     assert "`b/cpu0`, of a host `b`" in proteus("serve", "plan", "-w", tmp_path).refused(4)
     assert "of a host `b`" in proteus("serve", "plan", "--cluster", hosts, "-w", tmp_path).refused(4)
     assert "Emulated devices" in proteus("serve", "plan", "--emulate", "--cluster", hosts, "-w", tmp_path).refused()
+
+
+def test_a_plan_can_survive_the_loss_of_any_host(tmp_path: Path) -> None:
+    """The rule stands in the plan, so that plans of the server obey it as well."""
+    made = make_workspace(tmp_path)
+    add_profiles(made, ["a/cpu0", "a/cpu1", "b/cpu0", "b/cpu1"])
+    said = proteus("plan", "--demand", "20qps", "--survive-host", "1", "-w", tmp_path)
+    assert said.code == 0, said.stderr
+    plan = made.place.plan(Path("plan"))
+    assert (plan.rules.survive, plan.rules.survive_unit) == (1, "host")
+    for family in plan.demand_qps:
+        assert {host_of(p.device) for p in plan.placements if p.family == family} == {"a", "b"}
 
 
 def test_devices_are_measured_host_by_host() -> None:

@@ -270,6 +270,12 @@ def test_what_makes_no_sense_is_refused(workspace: Path, arguments: tuple[str, .
     assert not (workspace / "plans").exists()
 
 
+def test_the_loss_of_the_only_host_leaves_no_plan(workspace: Path) -> None:
+    said = plan(workspace, "--demand", "10qps", "--survive-host", "1").refused(3)
+    assert said.startswith("No plan survives the loss of a host: there is only one host, this machine.")
+    assert not (workspace / "plans").exists()
+
+
 # --- plan diff
 
 

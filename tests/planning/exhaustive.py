@@ -13,6 +13,7 @@ from scipy.optimize import linprog
 from tiny_fleets import Tiny
 
 from proteus_cli.domain.arrays import Floats
+from proteus_cli.domain.device import host_of
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import DeviceVariant
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict
@@ -61,7 +62,8 @@ def objectives(tiny: Tiny) -> list[Objective]:
 def assert_best(tiny: Tiny) -> None:
     """The plan is one that the rules allow, and in each aim as good as all that are as good in the aims before."""
     hostings = list(allowed_hostings(tiny))
-    if not any(hosts_of(tiny).values()):
+    is_all_lost = tiny.rules.survives is not None and len(tiny.units) == 1
+    if is_all_lost or not any(hosts_of(tiny).values()):
         with pytest.raises(NoFeasiblePlan):
             tiny.planned()
         return
@@ -177,7 +179,8 @@ def _worth_a_try(tiny: Tiny, hostings: list[Hosting]) -> list[Hosting]:
 
 
 def _is_in_order(tiny: Tiny, hosting: Hosting) -> bool:
-    held = [(kind, [h.variant for h in residents]) for kind, residents in zip(tiny.devices, hosting, strict=True)]
+    alike = [(kind, host_of(device)) for device, kind in tiny.kind_of.items()]
+    held = [(like, [h.variant for h in residents]) for like, residents in zip(alike, hosting, strict=True)]
     return all(left[0] != right[0] or left[1] <= right[1] for left, right in pairwise(held))
 
 
@@ -281,8 +284,12 @@ class _Single(_Worth):
                 key=lambda host: -host.accuracy,
             )
             capacities_qps = [min(host.capacity_qps, share_qps) for host in mine]
-            lost = max(capacities_qps, default=0.0) if tiny.rules.survive else 0.0
-            left = self.served_qps[family] = min(qps, sum(capacities_qps) - lost)
+            lost_qps: dict[str, float] = {}
+            if tiny.rules.survives is not None:
+                for host, capacity_qps in zip(mine, capacities_qps, strict=True):
+                    unit = tiny.rules.unit_of(host.device)
+                    lost_qps[unit] = lost_qps.get(unit, 0.0) + capacity_qps
+            left = self.served_qps[family] = min(qps, sum(capacities_qps) - max(lost_qps.values(), default=0.0))
             self.accuracy_qps[family] = 0.0
             for host, capacity_qps in zip(mine, capacities_qps, strict=True):
                 self.accuracy_qps[family] += min(left, capacity_qps) * host.accuracy

@@ -26,6 +26,8 @@ Latencies = dict[tuple[str, str, str], dict[int, float]]
 class Tiny:
     """``accuracy`` by family and variant; ``devices`` are the type of each; ``demand_qps`` by family.
 
+    ``hosts`` are those of the devices; without, all are of this machine.
+
     ``memory`` (of variants by name, and of devices by type), ``power_w`` (by device type and variant) and ``price``
     (by device type) are small whole numbers where rules need them. ``tails``: by variant, how many times the latency
     its mean, p50, p95 and p99 are.
@@ -43,6 +45,7 @@ class Tiny:
     rules: Rules = PAPER_RULES
     headroom: float = 1.0
     current: Plan | None = None
+    hosts: tuple[str, ...] = ()
 
     @property
     def catalog(self) -> Catalog:
@@ -52,7 +55,14 @@ class Tiny:
     @property
     def kind_of(self) -> dict[str, str]:
         """The type of each device by its id."""
-        return {f"{kind}{i}": kind for i, kind in enumerate(self.devices)}
+        hosts = self.hosts or ("",) * len(self.devices)
+        places = enumerate(zip(hosts, self.devices, strict=True))
+        return {f"{host}/{kind}{i}" if host else f"{kind}{i}": kind for i, (host, kind) in places}
+
+    @property
+    def units(self) -> set[str]:
+        """What may be lost, if anything may be: devices, or hosts."""
+        return set(map(self.rules.unit_of, self.kind_of))
 
     @property
     def profiles(self) -> dict[str, Profile]:

@@ -36,7 +36,8 @@ def small_fleets(draw: st.DrawFn, *, devices: int = 3, choices: int = 6) -> Tiny
     }
     fleet = tuple(sorted(draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=devices))))
     rates = st.sampled_from([0, 10, 20, 50, 80, 120, 300]) | st.integers(1, 300)
-    return Tiny(accuracy, latency_s, fleet, {family: float(draw(rates)) for family in accuracy})
+    hosts = tuple(draw(st.lists(st.sampled_from(["", "x", "y"]), min_size=len(fleet), max_size=len(fleet))))
+    return Tiny(accuracy, latency_s, fleet, {family: float(draw(rates)) for family in accuracy}, hosts=hosts)
 
 
 @st.composite
@@ -144,16 +145,15 @@ PARTS: Mapping[str, Callable[[st.DrawFn, Tiny], Tiny]] = {
     "bans": lambda draw, tiny: _asking(tiny, banned=tuple(draw(st.lists(_pairs(tiny), min_size=1, max_size=3)))),
     "pins": lambda draw, tiny: _asking(tiny, pinned=tuple(draw(st.lists(_pairs(tiny), min_size=1, max_size=2)))),
     "the loss of a device": lambda draw, tiny: _asking(tiny, survive=1),
+    "the loss of a host": lambda draw, tiny: _asking(tiny, survive=1, survive_unit="host"),
     "headroom": lambda draw, tiny: replace(tiny, headroom=draw(st.sampled_from([1.1, 1.5, 2.0]))),
     "kinds of latency": _with_tails,
     "resident sets": _with_memory,
 }
-SHARED = [part for part in PARTS if part not in {"the loss of a device", "resident sets"}]
-AT_ODDS = [
-    # Rules refuse the first. Of the second nobody says whether the share holds after the loss.
-    {"the loss of a device", "resident sets"},
-    {"the loss of a device", "shares"},
-]
+LOSSES = ("the loss of a device", "the loss of a host")
+SHARED = [part for part in PARTS if part not in {*LOSSES, "resident sets"}]
+# Rules refuse the first. Of the second nobody says whether the share holds after the loss.
+AT_ODDS = [{loss, other} for loss in LOSSES for other in ("resident sets", "shares")]
 
 
 @st.composite

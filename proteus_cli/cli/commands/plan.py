@@ -47,6 +47,7 @@ def plan(
     min_accuracy: options.MinAccuracy = None,
     max_share: options.MaxShare = None,
     survive: options.Survive = 0,
+    survive_host: options.SurviveHost = 0,
     budget_w: options.BudgetWatts = None,
     budget_cost: options.BudgetCost = None,
     sweep: options.Sweep = None,
@@ -78,8 +79,8 @@ def plan(
     rules = plan_rules(
         catalog, profiles, residency=residency, reserve=reserve, ban=ban, pin=pin, min_accuracy=min_accuracy,
         max_share=max_share, capacity=capacity, slo_fraction=slo_fraction, fairness=fairness, objective=objective,
-        minimize=minimize, survive=survive, pack=pack, budget_w=budget_w, budget_cost=budget_cost,
-        attainment=attainment,
+        minimize=minimize, survive=survive, survive_host=survive_host, pack=pack, budget_w=budget_w,
+        budget_cost=budget_cost, attainment=attainment,
     )  # fmt: skip
     from proteus_cli.cli.workflows.planning import made_plan, wanted_demand, wanted_mix
     from proteus_cli.planning.from_workspace import planner_settings

@@ -131,6 +131,16 @@ MaxShare = Annotated[
 Survive = Annotated[
     int, _limit(min=0, max=1, metavar="N", help="1: the plan serves no less when any one device is lost.")
 ]
+SurviveHost = Annotated[
+    int,
+    _limit(
+        min=0,
+        max=1,
+        metavar="N",
+        help="1: the plan serves no less when any one host of the cluster is lost, with all its devices. This machine "
+        "counts as one.",
+    ),
+]
 BudgetWatts = Annotated[float | None, _limit(metavar="WATTS", help="The most power that the devices may draw.")]
 BudgetCost = Annotated[float | None, _limit(metavar="COST", help="The most that the devices may cost per hour.")]
 

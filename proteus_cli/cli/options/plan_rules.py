@@ -22,6 +22,8 @@ def plan_rules(
     pin: "Sequence[str] | None",
     min_accuracy: str | None,
     max_share: str | None,
+    survive: int,
+    survive_host: int,
     **fields: object,
 ) -> "Rules":
     """The rules that the options of `proteus plan` give; ``fields`` need no parsing. Raises `UsageError`."""
@@ -36,7 +38,10 @@ def plan_rules(
         "pinned": _pairs(pin or (), catalog, profiles),
         "min_accuracy": _fractions(min_accuracy, catalog, "--min-accuracy"),
         "max_share": _fractions(max_share, catalog, "--max-share"),
+        "survive": max(survive, survive_host),
     }
+    if survive_host:  # each device is lost with its host
+        fields["survive_unit"] = "host"
     try:
         return msgspec.convert(fields, Rules)
     except msgspec.ValidationError as error:
