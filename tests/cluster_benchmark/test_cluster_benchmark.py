@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.cluster import __main__ as benchmark
-from benchmarks.cluster import delays, losses, scale
+from benchmarks.cluster import delays, executors, losses, scale
 from benchmarks.cluster.channels import RoundTrips
 from benchmarks.cluster.executors import Compared, Figures
 from benchmarks.cluster.losses import SERVER, WAYS, Loss
@@ -43,7 +43,7 @@ def test_the_ratio_that_counts_is_that_of_large_batches(monkeypatch: pytest.Monk
         Compared(160, Figures(100e-6, 200e-6), Figures(190e-6, 400e-6), (1.8, 1.9, 2.0)),
         Compared(16320, Figures(100e-6, 200e-6), Figures(140e-6, 300e-6), (1.3, 1.4, 1.5)),
     ]
-    monkeypatch.setattr(benchmark.executors, "measure", lambda *_: found)
+    monkeypatch.setattr(executors, "measure", lambda *_: found)
     (table,), (aim,) = benchmark.PARTS["executors"](benchmark.Runs.quick())
     assert table.rows[-1] == ("16.3 KB, ratio", "1.40 (1.30–1.50)", "1.50")
     assert aim_line(aim).startswith("✓ CPU of the server per batch of 16 KB, remote / process: 1.40 ×")
