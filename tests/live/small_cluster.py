@@ -6,12 +6,10 @@ Or as many as there are hosts, each with one, for the family `shapes`.
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import msgspec
 from command_line import proteus
 from steady import row
 
-from proteus_cli.domain.profile import Profile
-from proteus_cli.store import Workspace, read_json, write_json
+from proteus_cli.store import Workspace
 
 SLO = "500ms"
 FLEET = "a:2,b:1"
@@ -31,15 +29,10 @@ def make_small_cluster(root: Path) -> Workspace:
 
 
 def make_emulated_hosts(root: Path, hosts: Iterable[str], rate_qps: float, devices: int = 1) -> Workspace:
-    """Profiles of the devices `cpu0`, `cpu1` … of each host, and ``plan`` for so much of `shapes`."""
+    """``plan`` for so much of `shapes` on the devices `cpu-0`, `cpu-1` … of each host."""
     _add_profiles(root, {"cpu": "shapes"})
-    place = Workspace(root)
-    measured = read_json(place.profile_path("cpu"), Profile, hint="")
-    place.profile_path("cpu").unlink()
-    for name in (f"{host}/cpu{number}" for host in hosts for number in range(devices)):
-        device = msgspec.structs.replace(measured.device, id=name)
-        write_json(place.profile_path(name), msgspec.structs.replace(measured, device=device))
-    return _planned(root, "--demand", f"shapes={rate_qps:g}qps")
+    fleet = ";".join(f"{host}=cpu:{devices}" for host in hosts)
+    return _planned(root, "--demand", f"shapes={rate_qps:g}qps", "--fleet", fleet)
 
 
 def _add_profiles(root: Path, families: Mapping[str, str]) -> None:

@@ -61,7 +61,7 @@ class World:
         return found
 
     def is_lost(self, host: str) -> Callable[[Any], bool]:
-        return lambda status: status["devices"][f"{host}/cpu0"]["breaker"] != "closed"
+        return lambda status: status["devices"][f"{host}/cpu-0"]["breaker"] != "closed"
 
     def until_lost(self, host: str) -> None:
         self.live.until(self.is_lost(host))
@@ -72,7 +72,7 @@ class World:
     def until_serves(self, host: str, steady: Steady) -> None:
         """Until the device of a host answers what is sent from now on."""
         now_s = time.monotonic()
-        until(lambda: any(each.device == f"{host}/cpu0" for each in steady.ended("shapes", now_s)), f"{host} serves")
+        until(lambda: any(each.device == f"{host}/cpu-0" for each in steady.ended("shapes", now_s)), f"{host} serves")
 
     def stop(self) -> int:
         """Stop the server; returns the batches that it has had of all agents. Each has ended once at an agent."""
@@ -164,7 +164,7 @@ def test_a_slow_network_makes_a_host_slow_and_not_lost(root: Path, running: dict
 
     def slower(status: Any) -> float:
         """How much slower the device of `c` is than the slowest of the others: also on a machine that is busy."""
-        pace = {host: status["devices"][f"{host}/cpu0"]["pace"] for host in HOSTS}
+        pace = {host: status["devices"][f"{host}/cpu-0"]["pace"] for host in HOSTS}
         return float(pace["c"] / max(pace["a"], pace["b"]))
 
     with serving_hosts(root, running, "--replan=off") as world:
@@ -174,7 +174,7 @@ def test_a_slow_network_makes_a_host_slow_and_not_lost(root: Path, running: dict
             world.live.until(lambda status: slower(status) > 2.0)
             slow_s = time.monotonic()
             until(lambda: len(steady.ended("shapes", slow_s)) >= 3 * RATE_QPS, "answers")
-            shares = {host: sum(e.device == f"{host}/cpu0" for e in steady.ended("shapes", slow_s)) for host in HOSTS}
+            shares = {host: sum(e.device == f"{host}/cpu-0" for e in steady.ended("shapes", slow_s)) for host in HOSTS}
             assert shares["c"] < min(shares["a"], shares["b"])
             world.relays["c"].latency_s = 0.0
             world.live.until(lambda status: slower(status) < 1.5)
@@ -193,7 +193,7 @@ def test_a_host_that_comes_and_goes_is_tried_less_often_and_fills_no_log(world: 
             relay.mend()
         world.until_back("a")
         world.until_serves("a", steady)
-    told = [line for line in world.live.log.read_text().splitlines() if "a/cpu0" in line or "host a " in line]
+    told = [line for line in world.live.log.read_text().splitlines() if "a/cpu-0" in line or "host a " in line]
     # Connections come after 0.1, 0.2, 0.4, 0.8, 1.6 and 2 s, tries of the device after 0.5, 1, 2 and 4 s.
     assert len(told) <= 30, told
     world.stop()

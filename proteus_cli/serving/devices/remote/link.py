@@ -176,17 +176,28 @@ class AgentSession:
 
         A host that is measured is busy, and serves nobody: it may be silent for longer.
         """
-        seen, silent, looks = self.bytes_received, 0, 0
-        while not self.has_ended.is_set():
-            if looks % round(PING_S / BEAT_S) == 0:
-                self.send(Ping(time.monotonic()))
-            looks += 1
-            await asyncio.sleep(BEAT_S)
+        loop, looks = asyncio.get_running_loop(), count(1)
+        seen, silent = self.bytes_received, 0
+        timer: asyncio.TimerHandle | None = None
+
+        def look() -> None:  # no task that sleeps: with hundreds of agents, those cost as much as their beats
+            nonlocal seen, silent, timer
             silent = 0 if self.bytes_received != seen else silent + 1
             seen = self.bytes_received
             allowed = max(max_silent, MAX_SILENT_MEASURING) if self._is_measuring else max_silent
             if silent >= allowed:
                 self.ended(f"nothing came from it for {allowed * BEAT_S * 1e3:.0f} ms")
+                return
+            if next(looks) % round(PING_S / BEAT_S) == 0:
+                self.send(Ping(time.monotonic()))
+            timer = loop.call_later(BEAT_S, look)
+
+        self.send(Ping(time.monotonic()))
+        timer = loop.call_later(BEAT_S, look)
+        try:
+            await self.has_ended.wait()
+        finally:
+            timer.cancel()
 
     # --- the channel's owner
 
