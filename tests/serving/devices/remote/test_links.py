@@ -107,7 +107,7 @@ def test_a_host_that_moves_is_connected_to_at_its_new_address_once_the_old_conne
             assert old.agent.sessions
             end_session(links)
             await until(lambda: new.agent.sessions)
-            assert connected(links)()
+            await until(connected(links))
 
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
