@@ -1,6 +1,7 @@
 """The hosts of a cluster, as users name who lists them."""
 
 import asyncio
+from collections.abc import Collection
 from contextlib import aclosing
 from pathlib import Path
 
@@ -39,6 +40,13 @@ def host_list(text: str, key: Path | None = None, workspace_dir: Path = Path()) 
     if key is not None:
         raise UsageError(f"`{text}` names its key itself.", hint="leave out `--cluster-key`")
     return HostsFile(Path(text))
+
+
+def known_hosts(hosts: HostList | None) -> Collection[str] | None:
+    """The hosts that a plan may be for; None: any, as they may come later. Raises as `HostList.changes` does."""
+    if hosts is None:
+        return ()
+    return agents_of(hosts) if hosts.fixed else None
 
 
 def agents_of(hosts: HostList) -> Agents:

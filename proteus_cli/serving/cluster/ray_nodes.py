@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -64,11 +64,12 @@ class RayNodes:
         """See `HostList.changes`. Raises `DeviceUnavailable` where there is no such cluster of Ray."""
         pause_s, before = FIRST_PAUSE_S, None
         while True:
-            async for agents in self._reported():
-                pause_s = FIRST_PAUSE_S
-                if agents != before:
-                    before = agents
-                    yield agents
+            async with aclosing(self._reported()) as reported:
+                async for agents in reported:
+                    pause_s = FIRST_PAUSE_S
+                    if agents != before:
+                        before = agents
+                        yield agents
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
