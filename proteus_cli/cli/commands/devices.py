@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 
     from proteus_cli.backends.nvml import Readings
     from proteus_cli.domain.device import Device, GpuFacts
+    from proteus_cli.serving.devices.remote.host_list import HostList
 
 
 def devices(
     *,
     cluster: cluster_options.Cluster = None,
+    cluster_key: cluster_options.ClusterKey = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
 ) -> None:
@@ -25,10 +27,12 @@ def devices(
 
     The section `devices` of proteus.toml defines which cores make a device; on a host, that of its agent does.
     """
+    from proteus_cli.cli.workflows.cluster import host_list
+
     if cluster is None:
         _show_local(workspace_dir, json=json)
     else:
-        _show_cluster(workspace_dir, cluster, json=json)
+        _show_cluster(workspace_dir, host_list(cluster, cluster_key, workspace_dir), json=json)
 
 
 def _show_local(workspace_dir: "Path", *, json: bool) -> None:
@@ -47,7 +51,7 @@ def _show_local(workspace_dir: "Path", *, json: bool) -> None:
             console.show(f"{device.id}: {', '.join(_facts(device.gpu, readings[device.id]))}")
 
 
-def _show_cluster(workspace_dir: "Path", hosts: "Path", *, json: bool) -> None:
+def _show_cluster(workspace_dir: "Path", hosts: "HostList", *, json: bool) -> None:
     from proteus_cli.cli.views.inventory_tables import inventory_tables
     from proteus_cli.cli.workflows.cluster import inventories
     from proteus_cli.errors import DeviceUnavailable

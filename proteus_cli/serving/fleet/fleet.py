@@ -7,12 +7,14 @@ from itertools import chain
 from pathlib import Path
 
 from proteus_cli.backends.base import Signature
+from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects, Host, Load
 from proteus_cli.control.topology.breaker import FIRST_ENGINE_RETRY_S, NEW, Breaker, BreakerEvent, BreakerState
 from proteus_cli.control.topology.device_news import DeviceHealth
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.rollout import keys
+from proteus_cli.control.topology.room import without_room
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import by_host, host_of
@@ -56,10 +58,10 @@ class Fleet:
         signatures: Mapping[str, Signature],
         files: ModelFiles | None = None,
         timer_s: float = TIMER_RESOLUTION_S,
-        is_memory_short: Callable[[], bool] = lambda: False,
+        memory_of: Callable[[str], HostMemory] = lambda _: HostMemory(),
     ) -> None:
         self._controller, self._results, self._clock, self._profiles = controller, results, clock, profiles
-        self._open_device, self._timer_s = open_device, timer_s
+        self._open_device, self._timer_s, self._memory_of = open_device, timer_s, memory_of
         self.loader = Loader(models, profiles, signatures, files, clock)
         self.breakers: dict[str, Breaker] = {}
         self.broken: dict[tuple[str, VariantKey], Breaker] = {}
@@ -70,7 +72,7 @@ class Fleet:
         for device in devices:
             self._add(device, Breaker(since_s=clock()), self.open_device(device))
         self.standbys = StandbyLoader(
-            controller, self.loader, self.workers, profiles, clock, self._changing.locked, is_memory_short
+            controller, self.loader, self.workers, profiles, clock, self._changing.locked, memory_of
         )
 
     def add_device(self, device: str, memory: DeviceMemory | None = None) -> None:
@@ -173,6 +175,7 @@ class Fleet:
         self._controller.make_room(hosted)
         self._free_the_rest()
         in_place = {device for device, hosts in wanted.items() if not self._fits_beside(device, hosts)}
+        in_place |= self._without_room({device: hosts for device, hosts in wanted.items() if device not in in_place})
         beside = [device for device in self._usable() if device not in in_place]
         failures = await self._load(host for device in beside for host in wanted.get(device, ()))
         failures = await self._again_without_standbys(failures, wanted)
@@ -209,6 +212,14 @@ class Fleet:
         """Whether a device has the memory for engines beside those that are loaded."""
         loaded, wanted = self.loader.loaded(device), keys(tuple(hosts))
         return wanted <= loaded or not loaded or self.loader.fits(device, loaded | wanted)
+
+    def _without_room(self, wanted: Mapping[str, Sequence[Host]]) -> set[str]:
+        """The devices that cannot load beside what they have: the CPUs of their host have too little memory for all."""
+        cpus = [device for device in wanted if self._profiles[device].device.kind == "cpu"]
+        needed = {device: self.loader.missing_bytes(device, keys(wanted[device])) for device in cpus}
+        memory = {host: self._memory_of(host).free_bytes for host in map(host_of, cpus)}
+        found = without_room(needed, {host: free for host, free in memory.items() if free is not None})
+        return {device for device in found if self.loader.loaded(device)}
 
     async def _follow(self, effects: Effects) -> list[FailedLoad]:
         """Apply effects, and do the loads in place that they start, until there are no more; returns what failed."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from proteus_cli import __version__
+from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceUnavailable, HostLost
@@ -55,6 +56,9 @@ That is 500 ms, as long as a batch may hang at least: a machine whose cores are 
 (`python -m benchmarks.cluster`). An agent that ends is noticed at once, as its connection ends.
 """
 
+MAX_SILENT_MEASURING = 100
+"""As `MAX_SILENT`, of a host that is measured."""
+
 PING_S = 1.0
 """Between two measurements of the round trip; the agent hears of the server so often, too."""
 
@@ -93,6 +97,7 @@ class AgentSession:
         self, address: AgentAddress, channel: FrameChannel[FromAgent], inventory: Inventory, known: KnownModels
     ) -> None:
         self.inventory = inventory
+        self.memory = HostMemory(inventory.free_bytes or None)
         self.has_ended = asyncio.Event()
         self.loss: HostLost | None = None
         self.ended_s = 0.0  # by `time.monotonic`
@@ -103,6 +108,7 @@ class AgentSession:
         self._round_trips_s: deque[float] = deque(maxlen=_ROUND_TRIPS)
         self._say: Callable[[str], object] = lambda _: None
         self._measured: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._is_measuring = False
         channel.owner = self
 
     @property
@@ -145,15 +151,22 @@ class AgentSession:
         Raises what the agent raises, `HostLost`.
         """
         self._measured, self._say = asyncio.get_running_loop().create_future(), say
-        self.send(command)
-        return await self._measured
+        self._is_measuring = True
+        try:
+            self.send(command)
+            return await self._measured
+        finally:
+            self._is_measuring = False
 
     def forget(self, opening: int) -> None:
         """Nothing is to be told to the executor of this number any more."""
         self._executors.pop(opening, None)
 
     async def watch(self, max_silent: int = MAX_SILENT) -> None:
-        """Look for signs of life, and measure round trips, until the session ends."""
+        """Look for signs of life, and measure round trips, until the session ends.
+
+        A host that is measured is busy, and serves nobody: it may be silent for longer.
+        """
         seen, silent, looks = self.bytes_received, 0, 0
         while not self.has_ended.is_set():
             if looks % round(PING_S / BEAT_S) == 0:
@@ -162,8 +175,9 @@ class AgentSession:
             await asyncio.sleep(BEAT_S)
             silent = 0 if self.bytes_received != seen else silent + 1
             seen = self.bytes_received
-            if silent >= max_silent:
-                self.ended(f"nothing came from it for {max_silent * BEAT_S * 1e3:.0f} ms")
+            allowed = max(max_silent, MAX_SILENT_MEASURING) if self._is_measuring else max_silent
+            if silent >= allowed:
+                self.ended(f"nothing came from it for {allowed * BEAT_S * 1e3:.0f} ms")
 
     # --- the channel's owner
 
@@ -172,8 +186,8 @@ class AgentSession:
             case BatchRan() | FromDevice():
                 if message.opening in self._executors:
                     self._executors[message.opening].told(message, behind)
-            case Beat():
-                pass
+            case Beat(memory=memory):
+                self.memory = memory
             case Pong(sent_s=sent_s):
                 self._round_trips_s.append(time.monotonic() - sent_s)
             case ModelState():
@@ -267,12 +281,14 @@ async def _greeted(address: AgentAddress, hello: Hello | Inquiry) -> tuple[Frame
 class AgentLink:
     """Keeps a session with one agent: connects, and when the session ends connects again, until `run` is cancelled.
 
-    Each session begins to send the ``models`` that the agent does not have.
+    Each session begins to send the ``models`` that the agent does not have. While the host ``is_listed`` no more, no
+    session follows the last one. Sessions go to the ``address`` that holds when they begin.
     """
 
     def __init__(self, address: AgentAddress, models: Collection[Path] = (), known: KnownModels | None = None) -> None:
         """``known`` is what all links of a server know of their models."""
         self.address, self._models, self._known = address, models, known or KnownModels()
+        self.is_listed = True
         self.session: AgentSession | None = None
         self._server, self._epochs = uuid.uuid4().hex, count(1)
         self._why: HostLost | DeviceUnavailable = HostLost(f"host {address} is not connected yet", why=_NOT_YET)
@@ -298,9 +314,9 @@ class AgentLink:
         return self.session is not None and not self.session.has_ended.is_set()
 
     async def run(self) -> None:
-        """Connect, again and again, until cancelled."""
+        """Connect, again and again, until cancelled or the host is not listed any more."""
         pause_s = FIRST_PAUSE_S
-        while True:
+        while self.is_listed:
             try:
                 self.session = await connect(self.address, self._server, next(self._epochs), self._known)
             except (OSError, DeviceUnavailable) as error:
