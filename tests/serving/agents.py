@@ -49,14 +49,16 @@ async def running_agent(
     *,
     has_key: bool = True,
     port: int = 0,
+    host: str = "127.0.0.1",
+    name: str = "",
     timer: TimerThread | None = None,
 ) -> AsyncIterator[RunningAgent]:
     """With a ``timer`` it emulates devices."""
-    listener = listen("127.0.0.1", port)
+    listener = listen(host, port)
     tls = cluster_tls(key_of(directory), listens=True) if has_key else None
-    agent = Agent(AgentSettings(devices, directory / "state", tls), timer)
+    agent = Agent(AgentSettings(devices, directory / "state", tls, name), timer)
     client = cluster_tls(key_of(directory), listens=False) if has_key else None
-    address = AgentAddress("a", "127.0.0.1", listener.getsockname()[1], client)
+    address = AgentAddress("a", host, listener.getsockname()[1], client)
     try:
         async with accepting(listener, agent.accept, tls):
             yield RunningAgent(agent, address, directory / "state")

@@ -6,14 +6,44 @@ from typing import Annotated
 from typer import Argument, Option
 
 from proteus_cli.cli.options import sections
+from proteus_cli.cli.options.common import DURATION
 from proteus_cli.cli.options.names import environment
 
 Cluster = Annotated[
+    str | None,
+    Option(
+        metavar="HOSTS",
+        envvar=environment("cluster"),
+        help="The hosts of a cluster, each with an agent: a hosts.toml, or kubernetes:SERVICE[:PORT].",
+        rich_help_panel=sections.DEVICES,
+    ),
+]
+ClusterKey = Annotated[
     Path | None,
     Option(
         metavar="FILE",
-        envvar=environment("cluster"),
-        help="A hosts.toml: the hosts of a cluster, each with an agent.",
+        envvar=environment("cluster_key"),
+        show_default="the key that hosts.toml names",
+        help="The cluster's key, which `proteus cluster key` makes.",
+        rich_help_panel=sections.SECURITY,
+    ),
+]
+Join = Annotated[
+    bool,
+    Option(
+        "--join/--no-join",
+        help="With --cluster: also serve with devices of its hosts that the plan does not have, and with hosts that "
+        "come later; or only with the devices of the plan.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]
+JoinBudget = Annotated[
+    float,
+    Option(
+        **DURATION,
+        envvar=environment("join_budget"),
+        help="With --cluster, the time to measure each device in that no profile is of, before it joins; `0s`: such "
+        "devices stay out.",
         rich_help_panel=sections.DEVICES,
     ),
 ]
@@ -29,6 +59,15 @@ Key = Annotated[
         show_default="none: servers of this machine only",
         help="The cluster's key, which `proteus cluster key` makes.",
         rich_help_panel=sections.SECURITY,
+    ),
+]
+HostName = Annotated[
+    str | None,
+    Option(
+        metavar="NAME",
+        envvar=environment("name"),
+        show_default="the machine's",
+        help="The name of this host, for servers that find agents by address (Kubernetes).",
     ),
 ]
 AgentState = Annotated[

@@ -10,27 +10,25 @@ import msgspec
 from proteus_cli.cli import console
 from proteus_cli.cli.workflows.cluster import agents_of
 from proteus_cli.cli.workflows.measuring import ALL
-from proteus_cli.domain.catalog import Family, is_name
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile import Profile
-from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, UsageError
-from proteus_cli.input_files import decoded
-from proteus_cli.serving.devices.remote.link import AgentAddress, AgentSession, connect
-from proteus_cli.serving.devices.remote.messages import MeasureDevices, MeasureOptions
-from proteus_cli.serving.lifecycle import StoppedEarly, run_unless, running
+from proteus_cli.errors import DeviceUnavailable, HostLost, UsageError
+from proteus_cli.serving.devices.remote.host_list import HostList
+from proteus_cli.serving.devices.remote.link import AgentAddress, connect
+from proteus_cli.serving.devices.remote.measuring import Measurable, measured_by_agent
+from proteus_cli.serving.devices.remote.messages import MeasureOptions
+from proteus_cli.serving.lifecycle import running
 from proteus_cli.store import Workspace, write_json
 from proteus_cli.units import format_duration
 
-MAX_SILENT = 100
-"""`BEAT_S` each: measuring keeps a host busy, and nobody waits for what it serves."""
 
-
-def measured_by_agents(workspace: Workspace, hosts: Path, options: MeasureOptions) -> list[Profile]:
+def measured_by_agents(workspace: Workspace, hosts: HostList, options: MeasureOptions) -> list[Profile]:
     """Measure devices of the cluster, host by host, and write their profiles. The agents may not serve meanwhile.
 
     The options' ``devices`` are as in `devices_by_host`. Raises `ProteusError`.
     """
-    agents = {agent.name: agent for agent in agents_of(hosts)}
+    agents = agents_of(hosts)
     wanted = devices_by_host(options.devices, agents)
     profiles: list[Profile] = []
     for host, devices in wanted.items():
@@ -64,47 +62,39 @@ async def _measured(workspace: Workspace, agent: AgentAddress, options: MeasureO
         session = await connect(agent, uuid.uuid4().hex, 1)
     except OSError as error:
         raise HostLost(f"host {agent} can't be reached: {str(error) or 'no answer'}") from error
-    async with running(session.watch(MAX_SILENT)):
+    async with running(session.watch()):
         try:
-            content = await run_unless(session.has_ended, _content(workspace, agent, options, session))
+            profiles = await measured_by_agent(
+                session,
+                agent.name,
+                _measurable(workspace),
+                options,
+                lambda line: console.say(f"{agent.name}: {line}"),
+            )
             round_trip_s = session.round_trip_s
-        except StoppedEarly:
-            raise session.loss or HostLost(f"host {agent} is lost") from None
         finally:
             session.close()
     console.say(f"{agent.name}: to the host and back takes {format_duration(round_trip_s)}, which no profile counts")
-    return [_written(workspace, agent.name, profile) for profile in profiles_in(content, agent.name)]
+    return [_written(workspace, profile) for profile in profiles]
 
 
-async def _content(workspace: Workspace, agent: AgentAddress, options: MeasureOptions, session: AgentSession) -> bytes:
-    """What the agent measures, as JSON. Never returns where the session ends before all models are sent."""
-    families = [await _sent(workspace, family, session) for family in workspace.catalog().families]
-    command = MeasureDevices(tuple(families), options)
-    return await session.measure(command, lambda line: console.say(f"{agent.name}: {line}"))
+def _measurable(workspace: Workspace) -> Measurable:
+    """All that the catalog has. Raises `ArtefactError` where a model is missing."""
+    families = workspace.catalog().families
+    models = {
+        VariantKey(family.name, variant.name): workspace.loaded_model_of(family, variant, to="measure")
+        for family in families
+        for variant in family.variants
+    }
+    return Measurable(families, models, splits_of(workspace))
 
 
-def profiles_in(content: bytes, host: str) -> list[Profile]:
-    """The profiles that a host has sent. Ids of devices become names of files: `ArtefactError` where one is no name."""
-    what, hint = f"What host {host} has measured is no list of profiles", "install the same version on all machines"
-    profiles = decoded(content, lambda content: msgspec.json.decode(content, type=list[Profile]), what, hint=hint)
-    if strange := [profile.device.id for profile in profiles if not is_name(profile.device.id)]:
-        raise ArtefactError(f"{what}: `{strange[0][:100]}` is no name of a device.", hint=hint)
-    return profiles
+def splits_of(workspace: Workspace) -> dict[str, Path]:
+    """The eval split of each family that has one."""
+    splits = {family.name: workspace.eval_path(family) for family in workspace.catalog().families}
+    return {family: path for family, path in splits.items() if path is not None}
 
 
-async def _sent(workspace: Workspace, family: Family, session: AgentSession) -> Family:
-    """A family with digests of its files, once the agent has them. Raises `ArtefactError`, `EngineError`."""
-    variants = []
-    for variant in family.variants:
-        path = workspace.loaded_model_of(family, variant, to="measure")
-        variants.append(msgspec.structs.replace(variant, onnx=await session.sent_model(path)))
-    split = workspace.eval_path(family)
-    digest = await session.sent_model(split) if split is not None else None
-    return msgspec.structs.replace(family, variants=tuple(variants), eval=digest)
-
-
-def _written(workspace: Workspace, host: str, profile: Profile) -> Profile:
-    device = msgspec.structs.replace(profile.device, id=f"{host}/{profile.device.id}")
-    named = msgspec.structs.replace(profile, device=device, measured_on=f"{host}/{profile.measured_on}")
-    write_json(workspace.profile_path(device.id), named)
-    return named
+def _written(workspace: Workspace, profile: Profile) -> Profile:
+    write_json(workspace.profile_path(profile.device.id), profile)
+    return profile

@@ -88,7 +88,9 @@ def _real(workspace: Workspace, plan: Plan, hosts: Collection[str]) -> Resources
 def _require_host(measured: Device, hosts: Collection[str]) -> None:
     """Raise `DeviceUnavailable` unless the host of a device is known. Whether its agent has it shows once connected."""
     if measured.host not in hosts:
-        known = f"hosts.toml has {', '.join(hosts)}" if hosts else "`--cluster hosts.toml` names the hosts of a cluster"
+        known = (
+            f"the cluster has {', '.join(hosts)}" if hosts else "`--cluster hosts.toml` names the hosts of a cluster"
+        )
         raise DeviceUnavailable(f"The plan uses `{measured.id}`, of a host `{measured.host}`.", hint=known)
 
 

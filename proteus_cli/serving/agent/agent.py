@@ -57,12 +57,13 @@ log = logging.getLogger("proteus.agent")
 class AgentSettings:
     """What an agent has: its devices; and where it keeps models and built engines. ``tls`` None: on loopback only.
 
-    An agent that ``emulates`` has no devices.
+    ``name``: of its host; empty where it has none. An agent that ``emulates`` has no devices.
     """
 
     devices: Sequence[Device]
     state: Path
     tls: ssl.SSLContext | None
+    name: str = ""
     emulates: bool = False
 
 
@@ -76,7 +77,7 @@ class Agent:
         self.session: ServerSession | None = None
         self._devices = EmulatedDevices(timer) if timer is not None else _devices_of(settings)
         self._found, self._models = tuple(settings.devices), settings.state / "models"
-        self._emulates = timer is not None
+        self._emulates, self._name = timer is not None, settings.name
         self._measurer = Measurer(self._found, settings.state / "profiling")
         self._versions = {"proteus": __version__, "onnxruntime": metadata.version("onnxruntime")}
         self._greeting: dict[_Greeting, None] = {}  # oldest first
@@ -131,7 +132,7 @@ class Agent:
 
     def _inventory(self) -> Inventory:
         server = self.session.peer if self.session is not None else ""
-        return Inventory(self._found, self._versions, free_bytes() or 0, server, self._emulates)
+        return Inventory(self._found, self._versions, free_bytes() or 0, server, self._name, self._emulates)
 
     def _ended(self, session: ServerSession, reason: str) -> None:
         batches = {f"batches_{ended}": count for ended, count in vars(session.batches).items()}

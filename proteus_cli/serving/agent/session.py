@@ -4,9 +4,11 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from proteus_cli.backends.free_memory import host_memory
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError, ProteusError
 from proteus_cli.serving.agent.host_devices import HostDevices
 from proteus_cli.serving.agent.measuring import Measurer
@@ -38,6 +40,9 @@ from proteus_cli.serving.devices.remote.messages import (
     ToAgent,
     ToDevice,
 )
+
+BEATS_A_LOOK = 10
+"""At the memory of the host."""
 
 SERVER_SILENT_S = 10.0
 """A server that sends nothing for so long is gone. It pings each second, but its event loop may be held up."""
@@ -251,8 +256,11 @@ class ServerSession:
 
     async def _beat(self) -> None:
         seen, seen_s = self._channel.bytes_received, time.monotonic()
-        while True:
-            self._channel.send(Beat())
+        memory = host_memory()
+        for number in count(1):
+            self._channel.send(Beat(memory))
+            if number % BEATS_A_LOOK == 0:
+                memory = host_memory()
             await asyncio.sleep(BEAT_S)
             now_s = time.monotonic()
             if self._channel.bytes_received != seen:

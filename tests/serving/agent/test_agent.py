@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tiny import INPUTS, mlp
 
 from proteus_cli import __version__
+from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import ArtefactError, DeviceLost, DeviceUnavailable, EngineError, HostLost
 from proteus_cli.serving.agent import agent as agent_module
@@ -377,6 +378,19 @@ def test_an_agent_that_takes_no_more_is_lost_once_the_call_has_returned(
     run(test)
 
 
+def test_a_server_knows_how_much_memory_is_free_on_its_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [HostMemory(2**30)]
+    monkeypatch.setattr("proteus_cli.serving.agent.session.host_memory", lambda: now[-1])
+
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent, linked(agent.address) as link:
+            for memory in (now[0], HostMemory(2**20, is_short=True), HostMemory(None)):
+                now.append(memory)
+                await until(lambda: link.session is not None and link.session.memory == now[-1])
+
+    run(test)
+
+
 def test_a_server_whose_event_loop_is_held_up_keeps_its_hosts(tmp_path: Path) -> None:
     async def test() -> None:
         async with running_agent(tmp_path) as agent, linked(agent.address) as link:
@@ -468,5 +482,27 @@ def test_a_host_that_is_not_there_has_lost_devices_until_it_is(tmp_path: Path) -
             executor.abandon()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+    run(test)
+
+
+def test_a_link_says_how_its_host_is_reached(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent, linked(agent.address) as link:
+            await until(lambda: link.state.round_trip_s)
+            up = link.state
+            assert (up.is_connected, up.why, up.losses, up.address.split(":")[0]) == (True, "", 0, "127.0.0.1")
+            assert min(up.bytes_sent, up.bytes_received) > 0
+            assert agent.agent.session is not None
+            agent.agent.close()
+            await until(lambda: link.state.losses == 1)
+            later = link.state  # it may be connected again
+            assert later.since_s > up.since_s
+            assert later.bytes_sent >= up.bytes_sent
+            assert later.bytes_received >= up.bytes_received
+        async with linked(agent.address) as link:
+            down = link.state
+            assert (down.is_connected, down.losses, down.round_trip_s, down.bytes_sent) == (False, 0, None, 0)
+            assert down.why.startswith("it can't be reached: ")
 
     run(test)
