@@ -17,7 +17,7 @@ import msgspec
 from benchmarks.cluster.channels import SIZES, RoundTrips, tls_round_trips
 from benchmarks.cluster.live import Relay
 from benchmarks.tables import Table
-from proteus_cli.serving.transport.cluster_key import write_key
+from proteus_cli.serving.cluster.new_key import write_key
 
 DELAYS_S = (0.001, 0.01)
 """Each way: within a building, and between towns."""

@@ -19,7 +19,7 @@ from benchmarks.cluster.live import LiveServer, make_emulated_hosts, one_row, se
 from benchmarks.cluster.processes import cpu_s
 from benchmarks.tables import Aim, Table
 from proteus_cli.domain.plan import Plan
-from proteus_cli.serving.transport.cluster_key import write_key
+from proteus_cli.serving.cluster.new_key import write_key
 
 DEVICES = 8
 HOSTS = (10, 100)

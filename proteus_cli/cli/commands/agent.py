@@ -20,6 +20,7 @@ def agent(
     listen: options.Listen = "127.0.0.1:7000",
     key: options.Key = None,
     name: options.HostName = None,
+    keeper: options.Keeper = None,
     state: options.AgentState = Path("agent"),
     emulate: options.AgentEmulates = False,
     log_format: serve_options.LogFormat = LogFormat.TEXT,
@@ -44,7 +45,7 @@ def agent(
     devices = discover(read_settings(workspace_dir).devices) if not emulate else []
     with _listening(listen, has_key=key is not None) as listener:
         host, port = listener.getsockname()[:2]
-        settings = AgentSettings(devices, state, tls, host_name, emulate)
+        settings = AgentSettings(devices, state, tls, host_name, keeper, emulate)
         run_agent(settings, listener, lambda: _announce(host, port, *["emulated"] if emulate else []))
 
 

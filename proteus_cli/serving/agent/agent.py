@@ -2,11 +2,10 @@
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,8 +16,10 @@ import uvloop
 from proteus_cli import __version__
 from proteus_cli.backends.free_memory import free_bytes
 from proteus_cli.domain.device import Device
-from proteus_cli.errors import ArtefactError, DeviceUnavailable
+from proteus_cli.errors import DeviceUnavailable
+from proteus_cli.serving.agent.claim import AgentRecord, claimed
 from proteus_cli.serving.agent.host_devices import EmulatedDevices, HostDevices, ProcessDevices
+from proteus_cli.serving.agent.keeping import ends_with
 from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import ModelStore
 from proteus_cli.serving.agent.session import ServerSession
@@ -57,13 +58,15 @@ log = logging.getLogger("proteus.agent")
 class AgentSettings:
     """What an agent has: its devices; and where it keeps models and built engines. ``tls`` None: on loopback only.
 
-    ``name``: of its host; empty where it has none. An agent that ``emulates`` has no devices.
+    ``name``: of its host; empty where it has none. ``keeper``: the process that keeps the agent, if one does. An agent
+    that ``emulates`` has no devices.
     """
 
     devices: Sequence[Device]
     state: Path
     tls: ssl.SSLContext | None
     name: str = ""
+    keeper: int | None = None
     emulates: bool = False
 
 
@@ -176,37 +179,15 @@ def _devices_of(settings: AgentSettings) -> HostDevices:
 
 
 def run_agent(settings: AgentSettings, listener: socket, announce: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT. Raises as `claimed` does."""
+    """Serve until SIGTERM or SIGINT, or as `ends_with` says. Raises as `claimed` does."""
+    host, port = listener.getsockname()[:2]
     cores = [core for device in settings.devices for core in device.cores]
     with (
-        claimed(settings.state),
+        claimed(settings.state, AgentRecord(os.getpid(), host, port, __version__)),
         warning_of_shared(cores),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         runner.run(_serve(settings, listener, announce))
-
-
-@contextlib.contextmanager
-def claimed(state: Path) -> Iterator[None]:
-    """Keep other agents out of a directory, made where it is missing. The system releases it where this process dies.
-
-    Raises `ArtefactError` where another agent has it, or it cannot be written to.
-    """
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-        file = (state / "agent.lock").open("ab")
-    except OSError as error:
-        raise ArtefactError(
-            f"Can't write to `{state}`: {error.strerror}.", hint="name another directory with `--state`"
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ArtefactError(
-                f"Another agent keeps its models in `{state}`.", hint="give each a directory of its own with `--state`"
-            ) from None
-        yield
 
 
 async def _serve(settings: AgentSettings, listener: socket, announce: Callable[[], None]) -> None:
@@ -222,5 +203,6 @@ async def _serve(settings: AgentSettings, listener: socket, announce: Callable[[
                 "ready", extra=fields(version=__version__, pid=os.getpid(), devices=[d.id for d in settings.devices])
             )
             announce()
-            await stop.wait()
+            async with ends_with(settings.keeper, stop, is_serving=lambda: agent.session is not None):
+                await stop.wait()
     log.info("stopped")

@@ -212,8 +212,8 @@ async def cluster_devices(
         found = {name: await link.tried() for name, link in list(links.items())}
         if not any(not host_of(device) or found.get(host_of(device)) for device in devices):
             raise DeviceUnavailable(
-                f"None of the hosts {', '.join(links)} can be reached.",
-                hint="is `proteus agent` running there, and do the addresses in hosts.toml lead there?",
+                f"None of the hosts {', '.join(links)} can be reached." if links else "The cluster has no hosts now.",
+                hint="is `proteus agent` running there, and do the addresses that are listed lead there?",
             )
         await stack.enter_async_context(running(links.follow(changes)))
         yield ClusterHardware(

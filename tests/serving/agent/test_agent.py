@@ -24,6 +24,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import ArtefactError, DeviceLost, DeviceUnavailable, EngineError, HostLost
 from proteus_cli.serving.agent import agent as agent_module
 from proteus_cli.serving.agent import session as session_module
+from proteus_cli.serving.agent.claim import AgentRecord, agent_in, claimed
 from proteus_cli.serving.devices.emulated import TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.process.messages import ENCODER, LoadCommand
@@ -40,10 +41,11 @@ from proteus_cli.serving.devices.remote.messages import (
     RunBatch,
     ToDevice,
 )
-from proteus_cli.serving.transport.cluster_key import cluster_tls
+from proteus_cli.serving.transport.cluster_key import cluster_tls, is_known_to_others
 from proteus_cli.store import model_digest
 
 KEY = VariantKey("f", "v")
+RECORD = AgentRecord(os.getpid(), "127.0.0.1", 7000, __version__)
 BATCH = Batch(KEY, [(1, (np.ones(INPUTS, np.float32).tobytes(),))], 1)
 
 
@@ -87,13 +89,25 @@ def test_a_server_does_not_talk_to_an_agent_without_its_key(tmp_path: Path) -> N
 def test_a_key_that_others_may_read_or_that_is_none_is_refused(tmp_path: Path) -> None:
     path = key_of(tmp_path)
     assert path.stat().st_mode & 0o777 == 0o600
-    path.chmod(0o640)
+    path.chmod(0o644)
     with pytest.raises(ArtefactError, match="Others than its owner"):
         cluster_tls(path, listens=True)
     path.write_text("no key")
     path.chmod(0o600)
     with pytest.raises(ArtefactError, match="is no key of a cluster"):
         cluster_tls(path, listens=True)
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "known"),
+    [
+        (0o600, 7, False), (0o400, 7, False), (0o640, 7, True), (0o604, 7, True), (0o620, 7, True),
+        (0o440, 0, False), (0o640, 0, False), (0o460, 0, True), (0o444, 0, True), (0o401, 0, True),
+    ],
+)  # fmt: skip
+def test_a_key_of_root_may_be_read_by_its_group(mode: int, owner: int, *, known: bool) -> None:
+    """So Kubernetes gives secrets to a pod's user."""
+    assert is_known_to_others(os.stat_result((mode, 0, 0, 1, owner, 9, 0, 0, 0, 0))) is known
 
 
 def test_another_version_of_the_protocol_is_refused_with_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,14 +170,17 @@ def test_a_newer_connection_of_a_server_replaces_the_older_whose_answers_reach_n
 
 
 def test_two_agents_do_not_share_a_directory(tmp_path: Path) -> None:
-    with agent_module.claimed(tmp_path / "state"):
-        with pytest.raises(ArtefactError, match="Another agent"), agent_module.claimed(tmp_path / "state"):
+    with claimed(tmp_path / "state", RECORD):
+        assert agent_in(tmp_path / "state") == RECORD
+        with pytest.raises(ArtefactError, match="Another agent"), claimed(tmp_path / "state", RECORD):
             pass
-        with agent_module.claimed(tmp_path / "other"):
+        with claimed(tmp_path / "other", RECORD):
             pass
-    with agent_module.claimed(tmp_path / "state"):
+    assert agent_in(tmp_path / "state") is None
+    assert agent_in(tmp_path / "nothing") is None
+    with claimed(tmp_path / "state", RECORD):
         pass
-    with pytest.raises(ArtefactError, match="Can't write"), agent_module.claimed(tmp_path / "state" / "agent.lock"):
+    with pytest.raises(ArtefactError, match="Can't write"), claimed(tmp_path / "state" / "agent.lock", RECORD):
         pass
 
 
