@@ -71,7 +71,7 @@ extended: setup  ## the long tests: GPU contract, faults, soak, chaos, the page;
 TARGET ?= properties
 ENGINE := $(VENV)/.engine
 
-fuzz: setup $(if $(filter-out properties,$(TARGET)),$(ENGINE))  ## new examples for the property tests, or inputs for TARGET=json|binary|http1|http2|grpc|images|files; DURATION=10m
+fuzz: setup $(if $(filter-out properties,$(TARGET)),$(ENGINE))  ## new examples for the property tests, or inputs for TARGET=json|binary|http1|http2|grpc|images|files|cluster; DURATION=10m
 	$(if $(filter properties,$(TARGET)),$(BIN)/python tests/fuzz.py,PYTHONPATH=tests $(BIN)/python -m fuzzing $(TARGET)) $(DURATION)
 
 # Without a wheel for this machine, Hypothesis takes the engine's place.

@@ -81,12 +81,12 @@ class LiveAgent:
         return code
 
 
-def make_agent(root: Path, name: str, key: Path | None = None, cores: int = 1, *, emulate: bool = False) -> LiveAgent:
-    """One that is not started yet; it has a single CPU of so many cores, or none of its own."""
+def make_agent(root: Path, name: str, key: Path | None = None, cores: int = 1, *, emulates: bool = False) -> LiveAgent:
+    """One that is not started yet; it has a single CPU of so many cores."""
     directory = root / f"agent-{name}"
     directory.mkdir(parents=True)
     write_text(directory / "proteus.toml", f"[devices]\ncpu = [{list(usable_cores()[:cores])}]\n")
-    return LiveAgent(directory, key, emulate)
+    return LiveAgent(directory, key, emulates)
 
 
 @contextmanager
@@ -95,7 +95,7 @@ def agents(root: Path, names: str, key: Path | None = None, *, emulate: bool = F
     started: dict[str, LiveAgent] = {}
     try:
         for name in names:
-            started[name] = make_agent(root, name, key, emulate=emulate)
+            started[name] = make_agent(root, name, key, emulates=emulate)
             started[name].start()
         write_hosts(root, {name: agent.port for name, agent in started.items()}, key)
         yield started

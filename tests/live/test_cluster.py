@@ -155,22 +155,6 @@ def test_a_cut_connection_is_made_again_and_strangers_at_the_port_disturb_nobody
         relay.close()
 
 
-def test_two_servers_do_not_share_an_agent(made: Tiny) -> None:
-    with agents(made.root, "ab") as running, serving_cluster(made) as live:
-        command = [sys.executable, "-m", "proteus_cli", "serve", "plan", "--port", "0", "-w", str(made.root)]
-        refused = subprocess.run(
-            [*command, "--cluster", str(made.root / "hosts.toml")],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert refused.returncode == 4
-        assert "error: This agent serves another server" in refused.stderr
-        assert answered_by(live) in {"a/cpu0", "b/cpu0"}
-        stopped_well(live, running)
-
-
 def test_a_measurement_ends_with_the_agent_that_measures(made: Tiny) -> None:
     """Also the devices that it has open, as `kill` checks."""
     with agents(made.root, "a") as running:

@@ -11,6 +11,7 @@ import uvloop
 
 from proteus_cli.domain.device import Device
 from proteus_cli.serving.agent.agent import Agent, AgentSettings
+from proteus_cli.serving.agent.session import ServerSession
 from proteus_cli.serving.cluster.new_key import write_key
 from proteus_cli.serving.devices.emulated import TimerThread
 from proteus_cli.serving.devices.executor import OnLost
@@ -33,6 +34,12 @@ class RunningAgent:
     agent: Agent
     address: AgentAddress
     state: Path
+
+    @property
+    def session(self) -> ServerSession:
+        """The only one."""
+        (session,) = self.agent.sessions.values()
+        return session
 
 
 def key_of(directory: Path, name: str = "cluster.pem") -> Path:

@@ -22,6 +22,7 @@ def agent(
     name: options.HostName = None,
     keeper: options.Keeper = None,
     state: options.AgentState = Path("agent"),
+    max_models_size: options.MaxModelsSize = None,
     emulate: options.AgentEmulates = False,
     log_format: serve_options.LogFormat = LogFormat.TEXT,
     log_level: serve_options.LogLevel = None,
@@ -29,9 +30,10 @@ def agent(
 ) -> None:
     """Offer the devices of this machine to `proteus serve --cluster`, until SIGTERM or Ctrl-C.
 
-    The agent serves one server at a time: it keeps the models that the server sends, builds and loads engines, and runs
-    batches. It needs no workspace; the section `devices` of a proteus.toml defines which cores make a device. With
-    --emulate, it emulates the devices of a plan that is served with --emulate, to rehearse a cluster.
+    The agent keeps the models that servers send, builds and loads engines, and runs batches. Several servers may share
+    its devices: their batches take turns. It needs no workspace; the section `devices` of a proteus.toml defines which
+    cores make a device. With --emulate, it emulates the devices of a plan that is served with --emulate, to rehearse a
+    cluster.
     """
     from proteus_cli.backends.discovery import discover
     from proteus_cli.serving.agent.agent import AgentSettings, run_agent
@@ -45,7 +47,9 @@ def agent(
     devices = discover(read_settings(workspace_dir).devices) if not emulate else []
     with _listening(listen, has_key=key is not None) as listener:
         host, port = listener.getsockname()[:2]
-        settings = AgentSettings(devices, state, tls, host_name, keeper, emulate)
+        settings = AgentSettings(
+            devices, state, tls, host_name, keeper, emulates=emulate, max_models_bytes=max_models_size
+        )
         run_agent(settings, listener, lambda: _announce(host, port, *["emulated"] if emulate else []))
 
 

@@ -69,6 +69,10 @@ class Hardware(ABC):
         """Whether it makes sense to open a device that was lost; not while its host is not connected."""
         return True
 
+    def servers_of(self, device: str) -> int:  # noqa: ARG002
+        """How many servers have a device open, this one included."""
+        return 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class LocalHardware(Hardware):
@@ -111,7 +115,8 @@ class ClusterHardware(Hardware):
         if link is None:
             why = "it is not listed any more"
             return AbsentExecutor(device, HostLost(f"host {host} is lost: {why}", why=why))
-        return link.open_device(self.devices[device], self.slots[device], on_lost, self.emulated.get(device))
+        emulated_as = self.emulated.get(device)
+        return link.open_device(self.devices[device], self.slots[device], on_lost, emulated_as)
 
     def links(self) -> dict[str, LinkState]:
         return {name: link.state for name, link in self.agents.items()}
@@ -133,6 +138,10 @@ class ClusterHardware(Hardware):
     def add_device(self, device: Device, slots: int) -> None:
         """A device of a host that was not there at the start."""
         self.devices[device.id], self.slots[device.id] = device, slots
+
+    def servers_of(self, device: str) -> int:
+        host = host_of(device)
+        return self.agents[host].servers_of(device) if host in self.agents else 1
 
 
 @dataclass(frozen=True, kw_only=True)

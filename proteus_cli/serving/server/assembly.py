@@ -22,6 +22,7 @@ from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequire
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.recalibration import Recalibration
+from proteus_cli.serving.adaptation.sharing import Sharing
 from proteus_cli.serving.adaptation.solver_jobs import WarmUp
 from proteus_cli.serving.adaptation.solver_process import SolverProcess
 from proteus_cli.serving.devices.hardware import (
@@ -211,6 +212,11 @@ async def open_adaptation(
         if rule is not None and solver is not None:
             await stack.enter_async_context(running(solver.watch()))
             await stack.enter_async_context(running(control_loop.run(rule.every_s, solver)))
+        if deployment.hosts is not None:
+            sharing = Sharing(
+                hardware.servers_of, profiles, plane.controller, plane.fleet, control_loop, solver, source
+            )
+            await stack.enter_async_context(running(sharing.watch()))
         recalibration = None
         if drift is not None:
             recalibration = Recalibration(

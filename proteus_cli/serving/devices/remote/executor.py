@@ -99,7 +99,7 @@ class RemoteExecutor(CommandingExecutor):
             return
         failures = {part: error.error() for part, error in event.failures.items()}
         elapsed_s = event.elapsed_s + self._session.round_trips.shortest_s
-        self._ended(event.number, BatchResult(arrays, event.compute_s, failures, elapsed_s))
+        self._ended(event.number, BatchResult(arrays, event.compute_s, failures, elapsed_s, event.waited_s))
 
     def lost(self, loss: DeviceLost) -> None:
         """The session has ended."""

@@ -5,7 +5,7 @@ import logging
 import ssl
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -30,6 +30,7 @@ from proteus_cli.serving.devices.remote.messages import (
     BatchRan,
     Beat,
     ConnectionRefused,
+    DevicesShared,
     FromAgent,
     FromDevice,
     Hello,
@@ -74,7 +75,6 @@ STEADY_S = 10.0
 
 _NOT_YET = "it is not connected yet"
 
-
 log = logging.getLogger("proteus.cluster")
 
 
@@ -92,7 +92,10 @@ class AgentAddress:
 
 
 class AgentSession:
-    """One connection with an agent, from its answer to `Hello` on. It ends once; then all its executors are lost."""
+    """One connection with an agent, from its answer to `Hello` on. It ends once; then all its executors are lost.
+
+    ``shared``: how many servers have a device of the agent open, where that is more than this one.
+    """
 
     def __init__(
         self, address: AgentAddress, channel: FrameChannel[FromAgent], inventory: Inventory, known: KnownModels
@@ -108,6 +111,7 @@ class AgentSession:
         self._uploads = Uploads(self.send, known)
         self.round_trips = RoundTrips()
         self._say: Callable[[str], object] = lambda _: None
+        self.shared: Mapping[str, int] = {}
         self._measured: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._is_measuring = False
         channel.owner = self
@@ -153,6 +157,8 @@ class AgentSession:
 
         Raises what the agent raises, `HostLost`.
         """
+        if self.loss is not None:
+            raise HostLost(self.loss.message, hint=self.loss.hint)
         self._measured, self._say = asyncio.get_running_loop().create_future(), say
         self._is_measuring = True
         try:
@@ -207,13 +213,13 @@ class AgentSession:
                 self.round_trips.add(now_s - sent_s, now_s)
             case ModelState():
                 self._uploads.state(message)
+            case DevicesShared(servers=servers):
+                self.shared = servers
             case Measuring(line=line):
                 self._say(line)
             case Measured(error=error):
                 settle(self._measured, bytes(behind) if error is None else error.error())
-            case ConnectionRefused(error=refusal):
-                self.ended(refusal.message)
-            case Welcome():
+            case Welcome() | ConnectionRefused():
                 self.ended("it says what it has said before")
 
     def ended(self, reason: str) -> None:
@@ -240,14 +246,18 @@ class AgentSession:
 class _Greeting:
     """Owns a channel until the agent has answered `Hello`."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: AgentAddress) -> None:
+        self._address = address
         self.answer: asyncio.Future[Inventory] = asyncio.get_running_loop().create_future()
 
     def received(self, message: FromAgent, _behind: memoryview) -> None:
         if isinstance(message, Welcome):
             settle(self.answer, message.inventory)
         elif isinstance(message, ConnectionRefused):
-            settle(self.answer, DeviceUnavailable(message.error.message, hint=message.error.hint))
+            settle(
+                self.answer,
+                DeviceUnavailable(f"Host {self._address}: {message.error.message}", hint=message.error.hint),
+            )
 
     def ended(self, reason: str) -> None:
         settle(self.answer, ConnectionError(reason))
@@ -255,32 +265,39 @@ class _Greeting:
 
 async def connect(address: AgentAddress, server: str, epoch: int, known: KnownModels | None = None) -> AgentSession:
     """A session with an agent; ``server`` and ``epoch`` as in `Hello`. Raises as `_greeted` does."""
-    channel, inventory = await _greeted(address, Hello(PROTOCOL, __version__, server, epoch))
+    channel, inventory, _ = await _greeted(address, Hello(PROTOCOL, __version__, server, epoch))
     return AgentSession(address, channel, inventory, known or KnownModels())
 
 
 async def ask(address: AgentAddress) -> Inventory:
     """What an agent has, whether it serves or not. Raises as `_greeted` does."""
-    channel, inventory = await _greeted(address, Inquiry(PROTOCOL, __version__))
+    return (await probe(address))[0]
+
+
+async def probe(address: AgentAddress) -> tuple[Inventory, float]:
+    """As `ask`, and how many seconds passed until the answer came, over a connection that was there."""
+    channel, inventory, took_s = await _greeted(address, Inquiry(PROTOCOL, __version__))
     channel.close()
-    return inventory
+    return inventory, took_s
 
 
-async def _greeted(address: AgentAddress, hello: Hello | Inquiry) -> tuple[FrameChannel[FromAgent], Inventory]:
-    """A channel to an agent that has answered.
+async def _greeted(address: AgentAddress, hello: Hello | Inquiry) -> tuple[FrameChannel[FromAgent], Inventory, float]:
+    """A channel to an agent that has answered, and the seconds until it did.
 
     Raises `DeviceUnavailable` where the agent refuses, `OSError` where it is not there.
     """
     channel: FrameChannel[FromAgent] = FrameChannel(FROM_AGENT, FrameParser())
-    channel.owner = greeting = _Greeting()
+    channel.owner = greeting = _Greeting(address)
     is_welcome = False
     try:
         async with asyncio.timeout(CONNECT_S):
             loop = asyncio.get_running_loop()
             await loop.create_connection(lambda: channel, address.host, address.port, ssl=address.tls)
+        sent_s = time.monotonic()
         channel.send(hello)
         async with asyncio.timeout(CONNECT_S):
             inventory = await greeting.answer
+        took_s = time.monotonic() - sent_s
         is_welcome = True
     except ssl.SSLCertVerificationError as error:
         raise DeviceUnavailable(
@@ -290,15 +307,15 @@ async def _greeted(address: AgentAddress, hello: Hello | Inquiry) -> tuple[Frame
     finally:
         if not is_welcome:
             channel.close()
-    return channel, inventory
+    return channel, inventory, took_s
 
 
 class AgentLink:
     """Keeps a session with one agent: connects, and when the session ends connects again, until `run` is cancelled.
 
-    Each session begins to send the ``models`` that the agent does not have. While the host ``is_listed`` no more, no
-    session follows the last one. Sessions go to the ``address`` that holds when they begin. A server that ``emulates``
-    its devices needs agents that do, too, and any other needs agents that have devices.
+    Each session begins to send the ``models`` that the agent does not have. A server that ``emulates`` its devices
+    needs agents that do, too, and any other needs agents that have devices. While the host ``is_listed`` no more, no
+    session follows the last one. Sessions go to the ``address`` that holds when they begin.
     """
 
     def __init__(
@@ -332,6 +349,11 @@ class AgentLink:
         if isinstance(self._why, DeviceUnavailable):
             raise self._why
         return self.session.inventory if self.session is not None else None
+
+    def servers_of(self, device: str) -> int:
+        """How many servers have a device of the host open, this one included."""
+        shared = self.session.shared if self.session is not None else {}
+        return shared.get(device.removeprefix(f"{self.address.name}/"), 1)
 
     @property
     def is_connected(self) -> bool:
@@ -371,6 +393,11 @@ class AgentLink:
             return AbsentExecutor(device.id, HostLost(f"{device.id} {what}"))
         return self.session.open_device(name, slots, on_lost)
 
+    def _loss_now(self) -> HostLost:
+        """Why there is no session."""
+        why = self._why
+        return why if isinstance(why, HostLost) else HostLost(why.message, hint=why.hint, why=why.message)
+
     def _require_fit(self, session: AgentSession) -> None:
         """Raise `DeviceUnavailable`, after closing the session, unless both ends emulate devices or neither does."""
         if session.inventory.emulates == self._emulates:
@@ -382,11 +409,6 @@ class AgentLink:
         else:
             what, hint = "emulates devices", "start the agent without `--emulate`, or the server with it"
         raise DeviceUnavailable(f"The agent of host {self.address} {what}.", hint=hint)
-
-    def _loss_now(self) -> HostLost:
-        """Why there is no session."""
-        why = self._why
-        return why if isinstance(why, HostLost) else HostLost(why.message, hint=why.hint, why=why.message)
 
     async def _keep(self, session: AgentSession) -> None:
         """Until the session ends."""
