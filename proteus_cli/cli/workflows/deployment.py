@@ -96,7 +96,7 @@ def deployment_of(
         reason=start.reason,
         in_processes=in_processes,
         hosts=hosts,
-        newcomers=_newcomers(source, memory, join_budget_s) if hosts is not None else None,
+        newcomers=_newcomers(source, memory, join_budget_s) if hosts is not None and not is_emulated else None,
         max_unavailable_frac=max_unavailable_frac,
         memory_bytes=memory_limits(
             memory, {device.id: device for device in resources.devices}, None if is_emulated else free_bytes()
