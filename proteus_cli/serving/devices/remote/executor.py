@@ -1,5 +1,6 @@
 """The server's side of a device of another machine."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from proteus_cli.serving.devices.remote.messages import (
 
 if TYPE_CHECKING:
     from proteus_cli.serving.devices.process.layout import BatchLayout
+    from proteus_cli.serving.devices.process.spec import EmulatedSpec
     from proteus_cli.serving.devices.remote.link import AgentSession
 
 
@@ -33,11 +35,13 @@ class RemoteExecutor(CommandingExecutor):
         """``opening`` is the number of this executor in its session; `open` sends the first command."""
         super().__init__(device, on_lost)
         self._opening, self._session = opening, session
-        self._sent: dict[int, BatchLayout] = {}
+        self._sent: dict[int, tuple[BatchLayout, float]] = {}  # with the time of `time.monotonic`
+        self._needs_models = True
 
-    def open(self, device: str, slots: int) -> None:
-        """Have the agent open the device of an id that it has."""
-        self._session.send(OpenDevice(self._opening, device, slots))
+    def open(self, device: str, slots: int, emulated: "EmulatedSpec | None" = None) -> None:
+        """Have the agent open the device of an id that it has, or an ``emulated`` one."""
+        self._needs_models = emulated is None
+        self._session.send(OpenDevice(self._opening, device, slots, emulated))
 
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         """Besides, raises `EngineError` where the batch is too large for a frame."""
@@ -50,7 +54,7 @@ class RemoteExecutor(CommandingExecutor):
         except UnreadableFrame as error:
             del self._pending[number]
             raise EngineError(f"A batch can't be sent to {self._device_id}: {error}") from error
-        self._sent[number] = layout
+        self._sent[number] = layout, time.monotonic()
 
     def close(self) -> None:
         if self._is_closed or self.is_lost:
@@ -81,9 +85,12 @@ class RemoteExecutor(CommandingExecutor):
             self._told(message.event)
 
     def _ran(self, event: BatchRan, outputs: memoryview) -> None:
-        layout = self._sent.pop(event.number, None)
-        if layout is None:
+        sent = self._sent.pop(event.number, None)
+        if sent is None:
             return
+        layout, sent_s = sent
+        now_s = time.monotonic()
+        self._session.round_trips.add(now_s - sent_s - event.elapsed_s, now_s)
         try:
             arrays = layout.outputs_in(event.shapes, outputs)
         except (TypeError, ValueError) as error:
@@ -91,8 +98,8 @@ class RemoteExecutor(CommandingExecutor):
             self._lose(DeviceLost(f"{self._device_id} is lost: the outputs of a batch are not whole ({error})"))
             return
         failures = {part: error.error() for part, error in event.failures.items()}
-        elapsed_s = event.elapsed_s + self._session.round_trip_s
-        self._ended(event.number, BatchResult(arrays, event.compute_s, failures, elapsed_s))
+        elapsed_s = event.elapsed_s + self._session.round_trips.shortest_s
+        self._ended(event.number, BatchResult(arrays, event.compute_s, failures, elapsed_s, event.waited_s))
 
     def lost(self, loss: DeviceLost) -> None:
         """The session has ended."""
@@ -110,6 +117,8 @@ class RemoteExecutor(CommandingExecutor):
 
     async def _name_of(self, model: Path) -> str:
         """The digest of a model, once the agent has it. Raises `EngineError`."""
+        if not self._needs_models:
+            return ""
         return await self._until_loaded(self._session.sent_model(model))
 
     def _send(self, command: SentCommand) -> None:
