@@ -12,14 +12,17 @@ from proteus_cli.cli.workflows.cluster import agents_of
 from proteus_cli.cli.workflows.measuring import ALL
 from proteus_cli.domain.catalog import Family, is_name
 from proteus_cli.domain.device import host_of
+from proteus_cli.domain.link import Link, reached_over
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, UsageError
 from proteus_cli.input_files import decoded
+from proteus_cli.serving.devices.hardware import signature_of
+from proteus_cli.serving.devices.remote.crossings import measured_speed
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentSession, connect
 from proteus_cli.serving.devices.remote.messages import MeasureDevices, MeasureOptions
 from proteus_cli.serving.lifecycle import StoppedEarly, run_unless, running
 from proteus_cli.store import Workspace, write_json
-from proteus_cli.units import format_duration
+from proteus_cli.units import format_duration, format_size
 
 MAX_SILENT = 100
 """`BEAT_S` each: measuring keeps a host busy, and nobody waits for what it serves."""
@@ -67,13 +70,24 @@ async def _measured(workspace: Workspace, agent: AgentAddress, options: MeasureO
     async with running(session.watch(MAX_SILENT)):
         try:
             content = await run_unless(session.has_ended, _content(workspace, agent, options, session))
-            round_trip_s = session.round_trip_s
+            round_trip_s, bytes_per_s = await measured_speed(session)
         except StoppedEarly:
             raise session.loss or HostLost(f"host {agent} is lost") from None
         finally:
             session.close()
-    console.say(f"{agent.name}: to the host and back takes {format_duration(round_trip_s)}, which no profile counts")
-    return [_written(workspace, agent.name, profile) for profile in profiles_in(content, agent.name)]
+    link = Link.measured(round_trip_s, bytes_per_s, _row_bytes(workspace))
+    console.say(
+        f"{agent.name}: to the host and back takes {format_duration(link.round_trip_s)}, and its network carries "
+        f"{format_size(link.bytes_per_s)} per second; both count in its profiles"
+    )
+    profiles = [reached_over(link, profile) for profile in profiles_in(content, agent.name)]
+    return [_written(workspace, agent.name, profile) for profile in profiles]
+
+
+def _row_bytes(workspace: Workspace) -> dict[str, int]:
+    """What a row of each family takes, inputs and outputs together."""
+    catalog, models = workspace.catalog(), workspace.loaded_paths()
+    return {family.name: signature_of(family, models).row_bytes for family in catalog.families}
 
 
 async def _content(workspace: Workspace, agent: AgentAddress, options: MeasureOptions, session: AgentSession) -> bytes:

@@ -20,6 +20,7 @@ from proteus_cli.errors import DeviceUnavailable, HostLost, ProteusError
 from proteus_cli.serving.devices.executor import Executor, OnLost, settle
 from proteus_cli.serving.devices.remote.absent import AbsentExecutor
 from proteus_cli.serving.devices.remote.channel import FrameChannel
+from proteus_cli.serving.devices.remote.crossings import Crossings
 from proteus_cli.serving.devices.remote.executor import RemoteExecutor
 from proteus_cli.serving.devices.remote.frames import FrameParser
 from proteus_cli.serving.devices.remote.messages import (
@@ -100,6 +101,9 @@ class AgentSession:
         self._round_trips_s: deque[float] = deque(maxlen=_ROUND_TRIPS)
         self._say: Callable[[str], object] = lambda _: None
         self._measured: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._echoed: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._echo_sent_s = 0.0
+        self.crossings = Crossings()
         channel.owner = self
 
     @property
@@ -141,6 +145,13 @@ class AgentSession:
         self.send(command)
         return await self._measured
 
+    async def echo(self, size: int) -> float:
+        """Seconds until so many bytes are back from the agent. One at a time. Raises `HostLost`."""
+        content = bytes(size)
+        self._echoed, self._echo_sent_s = asyncio.get_running_loop().create_future(), time.monotonic()
+        self.send(Ping(self._echo_sent_s), [content])
+        return await self._echoed
+
     def forget(self, opening: int) -> None:
         """Nothing is to be told to the executor of this number any more."""
         self._executors.pop(opening, None)
@@ -168,7 +179,7 @@ class AgentSession:
             case Beat():
                 pass
             case Pong(sent_s=sent_s):
-                self._round_trips_s.append(time.monotonic() - sent_s)
+                self._answered(sent_s)
             case ModelState():
                 self._uploads.state(message)
             case Measuring(line=line):
@@ -180,6 +191,13 @@ class AgentSession:
             case Welcome():
                 self.ended("it says what it has said before")
 
+    def _answered(self, sent_s: float) -> None:
+        took_s = time.monotonic() - sent_s
+        if sent_s == self._echo_sent_s:
+            settle(self._echoed, took_s)
+        else:
+            self._round_trips_s.append(took_s)
+
     def ended(self, reason: str) -> None:
         if self.has_ended.is_set():
             return
@@ -190,6 +208,7 @@ class AgentSession:
         self.loss = HostLost(f"host {self._address} is lost: {reason}")
         log.error("%s", self.loss, extra=fields(host=self._address.name, devices=len(lost), reason=reason))
         settle(self._measured, self.loss)
+        settle(self._echoed, self.loss)
         for executor in lost.values():
             executor.lost(self.loss)
 
