@@ -157,10 +157,11 @@ def _problems_of_networks(given: _Checked) -> Iterator[str]:
     allowed: dict[str, float] = {}
     for placement in given.plan.placements:
         profile = given.profiles[placement.device]
-        if profile.link is not None:
-            host, size = profile.device.host, profile.link.row_bytes.get(placement.family, 0)
+        host = profile.device.host
+        if host and profile.network is not None:
+            size = profile.network.row_bytes.get(placement.family, 0)
             used[host] = used.get(host, 0.0) + placement.rate_qps * size
-            allowed[host] = min(allowed.get(host, math.inf), NETWORK_FRAC * profile.link.bytes_per_s)
+            allowed[host] = min(allowed.get(host, math.inf), NETWORK_FRAC * profile.network.bytes_per_s)
     for host, bytes_per_s in used.items():
         if bytes_per_s > allowed[host] * (1 + _REL):
             yield f"{host} gets {bytes_per_s:g} bytes per second over its network, and may get {allowed[host]:g}"

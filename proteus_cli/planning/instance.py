@@ -273,6 +273,7 @@ def _groups(
     limited_hosts: Collection[str],
 ) -> Iterator[DeviceGroup]:
     measurements: list[tuple[VariantProfile, ...]] = []
+    is_by_host = rules.survives == "host"
     limits: dict[tuple[str, str], DeviceLimits] = {}
     named = {pair.device for pair in (*rules.pinned, *rules.banned)} | {each.device for each in rules.reserved}
     alike: dict[object, DeviceGroup] = {}
@@ -289,7 +290,7 @@ def _groups(
             price_per_hour=catalog.price_per_hour.get(device.id, catalog.price_per_hour.get(device.type)),
             limits=limits[named_as],
             hosted=hosted.get(device_id, NOTHING),
-            host=device.host if rules.survives == "host" or device.host in limited_hosts else None,
+            host=device.host if is_by_host or (limited_hosts and device.host in limited_hosts) else None,
         )
         number = _number(measurements, profile.variants)
         key = (
@@ -348,9 +349,8 @@ def _memory_frac(profile: Profile, measured: VariantProfile) -> float:
 
 
 def _network_frac_s(group: DeviceGroup, choice: Choice, limits: Mapping[str, float]) -> float:
-    if group.host not in limits:
-        return 0.0
-    return row_bytes(group.profile, choice.measured.family) / limits[group.host]
+    limit = limits.get(group.host) if group.host is not None else None
+    return row_bytes(group.profile, choice.measured.family) / limit if limit is not None else 0.0
 
 
 def _allowed(measured: Sequence[VariantProfile], rule: VariantRule) -> Sequence[VariantProfile]:

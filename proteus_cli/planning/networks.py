@@ -17,17 +17,17 @@ own time for those before it where they take the part ρ of the time (M/D/1): ha
 def limits_of_hosts(catalog: Catalog, profiles: Mapping[str, Profile], rules: Rules) -> dict[str, float]:
     """Bytes per second that plans may have go to each host and back, where its devices could ask for more.
 
-    Without a link, nothing is known of a network, and the devices of this machine have none.
+    Hosts of whose network nothing is known have no limit, and neither has this machine.
     """
     limits: dict[str, float] = {}
     most: dict[str, float] = {}
     known: dict[tuple[int, int, int], float] = {}
     for profile in profiles.values():
-        if profile.link is not None:
-            host = profile.device.host
-            limit = NETWORK_FRAC * profile.link.bytes_per_s
+        host = profile.device.host if profile.network is not None else ""
+        if host and profile.network is not None:
+            limit = NETWORK_FRAC * profile.network.bytes_per_s
             limits[host] = min(limits.get(host, limit), limit)
-            key = id(profile.variants), profile.slots, id(profile.link)
+            key = id(profile.variants), profile.slots, id(profile.network)
             if key not in known:
                 known[key] = _most_bytes_per_s(catalog, profile, rules)
             most[host] = most.get(host, 0.0) + known[key]
@@ -41,14 +41,14 @@ def limit_in_words(host: str, limit_bytes_per_s: float) -> str:
 def without_limits(profiles: Mapping[str, Profile], hosts: Collection[str]) -> dict[str, Profile]:
     """The profiles where the networks of these hosts may carry anything, in the time that they take now."""
     return {
-        device: replace(profile, link=None) if profile.device.host in hosts else profile
+        device: replace(profile, network=None) if profile.device.host in hosts else profile
         for device, profile in profiles.items()
     }
 
 
 def row_bytes(profile: Profile, family: str) -> int:
     """What a query of a family takes of the network of a device's host; 0 where that is unknown."""
-    return profile.link.row_bytes.get(family, 0) if profile.link is not None else 0
+    return profile.network.row_bytes.get(family, 0) if profile.network is not None else 0
 
 
 def _most_bytes_per_s(catalog: Catalog, profile: Profile, rules: Rules) -> float:

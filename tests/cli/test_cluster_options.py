@@ -161,10 +161,10 @@ def test_profiles_of_a_host_have_its_network(tmp_path: Path, monkeypatch: pytest
     assert len(found) == 2
     for profile in found:
         assert profile.device.id == profile.measured_on == "a/cpu0"
-        assert profile.link is not None
-        assert profile.link.row_bytes == {"shapes": 4 * (INPUTS + CLASSES)}, "float32"
+        assert profile.network is not None
+        assert profile.network.row_bytes == {"shapes": 4 * (INPUTS + CLASSES)}, "float32"
         for here, later in zip(there.variants, profile.variants, strict=True):
-            expected = [point.mean_s + profile.link.transfer_s("shapes", point.batch) for point in here.points]
+            expected = [point.mean_s + profile.network.transfer_s("shapes", point.batch) for point in here.points]
             assert [point.mean_s for point in later.points] == pytest.approx(expected)
     assert made.place.profile("a/cpu0") == found[-1]
 

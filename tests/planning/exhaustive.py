@@ -101,10 +101,12 @@ def _assert_rates(tiny: Tiny, plan: Plan, mine: Hosting) -> None:
     for residents in mine:
         busy = sum(rate_of[h.device, h.family, h.variant] / h.capacity_qps for h in residents)
         assert busy <= 1 + CLOSE
-    for name, link in tiny.links.items():
-        bytes_per_s = sum(p.rate_qps * link.row_bytes[p.family] for p in plan.placements if host_of(p.device) == name)
-        assert bytes_per_s <= link.bytes_per_s / 2 * (1 + CLOSE)
-    if not tiny.rules.is_resident_set and not tiny.links:
+    for name, network in tiny.networks.items():
+        bytes_per_s = sum(
+            p.rate_qps * network.row_bytes[p.family] for p in plan.placements if host_of(p.device) == name
+        )
+        assert bytes_per_s <= network.bytes_per_s / 2 * (1 + CLOSE)
+    if not tiny.rules.is_resident_set and not tiny.networks:
         single = _Single(tiny, mine)
         for family, demand_qps in tiny.demand_qps.items():
             served_qps = min(demand_qps, single.served_qps[family])
@@ -318,8 +320,10 @@ class _Shared(_Worth):
             shares = [(part * is_here, tiny.rules.max_share.get(f, 1.0)) for f, part in self.part_of.items()]
             self.rows.extend(shares)
         self.rows.extend((part, 1.0) for part in self.part_of.values())
-        for name, link in tiny.links.items():
-            sizes = [float(host_of(h.device) == name) * link.row_bytes[h.family] / link.bytes_per_s for h in hosts]
+        for name, network in tiny.networks.items():
+            sizes = [
+                float(host_of(h.device) == name) * network.row_bytes[h.family] / network.bytes_per_s for h in hosts
+            ]
             self.rows.append((np.array(sizes) * self.wanted_qps, 0.5))
 
     def value(self, objective: Objective) -> float:
@@ -396,4 +400,4 @@ class _Shared(_Worth):
 
 
 def rated(tiny: Tiny, hosting: Hosting) -> _Worth:
-    return _Shared(tiny, hosting) if tiny.rules.is_resident_set or tiny.links else _Single(tiny, hosting)
+    return _Shared(tiny, hosting) if tiny.rules.is_resident_set or tiny.networks else _Single(tiny, hosting)

@@ -9,7 +9,7 @@ from builders import make_placement, make_plan
 from hypothesis import strategies as st
 from tiny_fleets import TYPES, Latencies, Tiny
 
-from proteus_cli.domain.link import Link
+from proteus_cli.domain.network import Network
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import DeviceVariant, Reserved
 
@@ -134,8 +134,8 @@ def _reserved(draw: st.DrawFn, tiny: Tiny) -> Tiny:
 def _networks(draw: st.DrawFn, tiny: Tiny) -> Tiny:
     """From too narrow for one device to wide enough for all."""
     sizes = {family: draw(st.sampled_from([0, 1, 2, 5])) for family in tiny.accuracy}
-    links = {host: Link(0.0, float(draw(st.integers(1, 400))), sizes) for host in ("x", "y")}
-    return replace(tiny, links=links)
+    networks = {host: Network(0.0, float(draw(st.integers(1, 400))), sizes) for host in ("x", "y")}
+    return replace(tiny, networks=networks)
 
 
 PARTS: Mapping[str, Callable[[st.DrawFn, Tiny], Tiny]] = {

@@ -12,7 +12,7 @@ from proteus_cli.cli.workflows.cluster import agents_of
 from proteus_cli.cli.workflows.measuring import ALL
 from proteus_cli.domain.catalog import Family, is_name
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.link import Link, reached_over
+from proteus_cli.domain.network import Network, reached_over
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, UsageError
 from proteus_cli.input_files import decoded
@@ -75,12 +75,12 @@ async def _measured(workspace: Workspace, agent: AgentAddress, options: MeasureO
             raise session.loss or HostLost(f"host {agent} is lost") from None
         finally:
             session.close()
-    link = Link.measured(round_trip_s, bytes_per_s, _row_bytes(workspace))
+    network = Network.measured(round_trip_s, bytes_per_s, _row_bytes(workspace))
     console.say(
-        f"{agent.name}: to the host and back takes {format_duration(link.round_trip_s)}, and its network carries "
-        f"{format_size(link.bytes_per_s)} per second; both count in its profiles"
+        f"{agent.name}: to the host and back takes {format_duration(network.round_trip_s)}, and its network carries "
+        f"{format_size(network.bytes_per_s)} per second; both count in its profiles"
     )
-    profiles = [reached_over(link, profile) for profile in profiles_in(content, agent.name)]
+    profiles = [reached_over(network, profile) for profile in profiles_in(content, agent.name)]
     return [_written(workspace, agent.name, profile) for profile in profiles]
 
 

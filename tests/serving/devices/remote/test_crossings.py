@@ -18,9 +18,7 @@ def test_a_late_event_loop_makes_no_host_slow() -> None:
     assert times.shortest_s(1000, 0.004) == 0.004
     assert times.shortest_s(900, 0.050) == 0.004
     assert times.shortest_s(100_000, 0.050) == 0.050, "a batch of another size"
-    for _ in range(9):
-        found = times.shortest_s(1000, 0.006)
-    assert found == 0.006, "the network has become slower"
+    assert [times.shortest_s(1000, 0.006) for _ in range(9)][-1] == 0.006, "the network has become slower"
     assert times.shortest_s(1000, -0.001) == 0.0
 
 

@@ -1,4 +1,4 @@
-"""Links to hosts: as measured, and in the latencies of a profile."""
+"""Networks to hosts: as measured, and in the latencies of a profile."""
 
 import msgspec
 import pytest
@@ -6,10 +6,10 @@ from builders import make_measured, make_profile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.domain.link import Link, reached_over
+from proteus_cli.domain.network import Network, reached_over
 from proteus_cli.domain.profile import Profile
 
-LINK = Link(round_trip_s=0.001, bytes_per_s=1e6, row_bytes={"a": 2000})
+NETWORK = Network(round_trip_s=0.001, bytes_per_s=1e6, row_bytes={"a": 2000})
 
 
 def test_each_batch_is_on_its_way_too() -> None:
@@ -18,7 +18,7 @@ def test_each_batch_is_on_its_way_too() -> None:
         make_measured("a", "s", 0.8, {1: 0.010, 4: 0.020}, at_once_s={2: {4: 0.030}}),
         make_measured("b", "t", 0.8, {1: 0.010}),
     )
-    profile = reached_over(LINK, make_profile("x/cpu0", *measured, slots=2))
+    profile = reached_over(NETWORK, make_profile("x/cpu0", *measured, slots=2))
     small, other = profile.variants
     assert [point.mean_s for point in small.points] == pytest.approx([0.013, 0.029])
     assert [point.p95_s for point in small.points] == pytest.approx([0.013, 0.029])
@@ -30,8 +30,8 @@ def test_each_batch_is_on_its_way_too() -> None:
 
 def test_a_link_stands_in_the_profile_where_there_is_one() -> None:
     profile = make_profile("x/cpu0", make_measured("a", "s", 0.8, {1: 0.010}))
-    assert b"link" not in msgspec.json.encode(profile)
-    far = reached_over(LINK, profile)
+    assert b"network" not in msgspec.json.encode(profile)
+    far = reached_over(NETWORK, profile)
     assert msgspec.json.decode(msgspec.json.encode(far), type=Profile) == far
 
 
@@ -47,18 +47,18 @@ def test_a_link_stands_in_the_profile_where_there_is_one() -> None:
 )
 def test_what_is_no_link_is_refused(fields: str, problem: str) -> None:
     with pytest.raises(msgspec.DecodeError, match=problem):
-        msgspec.json.decode("{" + fields + "}", type=Link)
+        msgspec.json.decode("{" + fields + "}", type=Network)
 
 
 def test_a_measured_link_is_rounded_time_up_and_bandwidth_down() -> None:
-    found = Link.measured(0.000213, 1.24e9, {"a": 8})
-    assert found == Link(0.00025, 1e9, {"a": 8})
-    assert Link.measured(0.0, 1e9, {}) == Link(0.0, 1e9, {})
+    found = Network.measured(0.000213, 1.24e9, {"a": 8})
+    assert found == Network(0.00025, 1e9, {"a": 8})
+    assert Network.measured(0.0, 1e9, {}) == Network(0.0, 1e9, {})
 
 
 @given(st.floats(1e-9, 1e3), st.floats(1.0, 1e12))
 def test_a_link_is_rounded_by_no_more_than_a_step(round_trip_s: float, bytes_per_s: float) -> None:
-    once = Link.measured(round_trip_s, bytes_per_s, {})
+    once = Network.measured(round_trip_s, bytes_per_s, {})
     assert once.round_trip_s <= 1.35 * round_trip_s
     assert once.bytes_per_s >= bytes_per_s / 1.35
     for_round_trip = round_trip_s / once.round_trip_s

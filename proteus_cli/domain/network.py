@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from proteus_cli.domain.profile import Point, Profile
 
 STEPS_PER_DECADE = 10
-"""Measured links are rounded to these steps, of 26 %: measured again they are mostly the same, and like hosts alike."""
+"""Measured networks are rounded to these steps, of 26 %: measured again they are mostly the same, and like hosts alike."""
 
 
-class Link(Value, frozen=True):
+class Network(Value, frozen=True):
     """How long a message takes to a host and back, in seconds, and how much the network carries, in either direction.
 
     ``row_bytes``: what a row of each family takes there and back together, its inputs and its outputs.
@@ -26,14 +26,14 @@ class Link(Value, frozen=True):
     row_bytes: dict[str, int]
 
     def __post_init__(self) -> None:
-        require(is_amount(self.round_trip_s), "round_trip_s of a link must not be negative")
-        require(is_amount(self.bytes_per_s) and self.bytes_per_s > 0, "bytes_per_s of a link must be above zero")
+        require(is_amount(self.round_trip_s), "round_trip_s of a network must not be negative")
+        require(is_amount(self.bytes_per_s) and self.bytes_per_s > 0, "bytes_per_s of a network must be above zero")
         for family, size in self.row_bytes.items():
             require(is_count(size), f"row_bytes of `{family}` must be a number of bytes")
 
     @classmethod
-    def measured(cls, round_trip_s: float, bytes_per_s: float, row_bytes: dict[str, int]) -> "Link":
-        """A link of which this was measured: rounded to the next step, time up and bandwidth down."""
+    def measured(cls, round_trip_s: float, bytes_per_s: float, row_bytes: dict[str, int]) -> "Network":
+        """A network of which this was measured: rounded to the next step, time up and bandwidth down."""
         return cls(_step(round_trip_s, math.ceil), _step(bytes_per_s, math.floor), row_bytes)
 
     def transfer_s(self, family: str, rows: int) -> float:
@@ -41,17 +41,17 @@ class Link(Value, frozen=True):
         return self.round_trip_s + rows * self.row_bytes.get(family, 0) / self.bytes_per_s
 
 
-def reached_over(link: Link, profile: "Profile") -> "Profile":
+def reached_over(network: Network, profile: "Profile") -> "Profile":
     """What was measured on the host itself, as the server sees it: each batch is on its way, too."""
     variants = tuple(
         replace(
             each,
-            points=tuple(_later(point, link.transfer_s(each.family, point.batch)) for point in each.points),
-            concurrent=tuple(_later(point, link.transfer_s(each.family, point.batch)) for point in each.concurrent),
+            points=tuple(_later(point, network.transfer_s(each.family, point.batch)) for point in each.points),
+            concurrent=tuple(_later(point, network.transfer_s(each.family, point.batch)) for point in each.concurrent),
         )
         for each in profile.variants
     )
-    return replace(profile, variants=variants, link=link)
+    return replace(profile, variants=variants, network=network)
 
 
 def _later(point: "Point", by_s: float) -> "Point":
