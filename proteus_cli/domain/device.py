@@ -59,7 +59,8 @@ class Device(Value, frozen=True, omit_defaults=True):
 
 def host_of(device: str) -> str:
     """The host in the id of a device: ``a`` of ``a/cpu0``; empty for this machine."""
-    return device.rpartition("/")[0]
+    host, slash, _ = device.partition("/")
+    return host if slash else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,12 @@
-"""Hypothetical fleets: any number of devices of each profiled type, with made-up ids."""
+"""Hypothetical fleets: any number of devices of each profiled type, with made-up ids, also on made-up hosts."""
 
 from collections.abc import Mapping
 
 import msgspec
 
+from proteus_cli.domain.catalog import is_name
+from proteus_cli.domain.device import host_of
+from proteus_cli.domain.hosts import MAX_HOSTS
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_assignments
@@ -12,19 +15,54 @@ MAX_DEVICES = 100_000
 
 _MAX_DIGITS = 18
 _EXAMPLE = "write it like `--fleet cpu:20,v100:10`"
+_HOSTS_EXAMPLE = "write it like `--fleet 'a=cpu:4,gpu:1;b=cpu:4'`"
+
+Counts = Mapping[str, int]
+"""How many devices of each type, or like each profiled device."""
 
 
 def fleet_of(profiles: Mapping[str, Profile], fleet: str | None) -> Mapping[str, Profile]:
-    """Profiles by device id: those given, or of a fleet like ``"cpu:20,v100:10"`` of such. Raises `UsageError`."""
-    return profiles if fleet is None else hypothetical_fleet(parse_fleet(fleet), profiles)
+    """Profiles by device id: those given, or of a fleet (`parse_fleet`) of such. Raises `UsageError`."""
+    if fleet is None:
+        return profiles
+    found: dict[str, Profile] = {}
+    for host, counts in parse_fleet(fleet).items():
+        made_up = hypothetical_fleet(counts, profiles, host)
+        if twice := found.keys() & made_up.keys():
+            raise UsageError(f"The fleet has `{min(twice)}` twice.", hint=_HOSTS_EXAMPLE)
+        found |= made_up
+    return found
 
 
-def parse_fleet(text: str) -> dict[str, int]:
-    """``"cpu:20,v100:10"`` → how many devices of each type, or like each device. Raises `UsageError`."""
-    counts = {name: _count(name, count) for name, count in parse_assignments(text, "The fleet", ":").items()}
-    if sum(counts.values()) > MAX_DEVICES:
+def parse_fleet(text: str) -> dict[str, dict[str, int]]:
+    """``"cpu:20,v100:10"``, or on hosts ``"a=cpu:4,gpu:1;b=cpu:4"`` → `Counts` by host; that of no host is empty.
+
+    Raises `UsageError`.
+    """
+    found: dict[str, dict[str, int]] = {}
+    for part in text.split(";"):
+        host, on_host, counts = (piece.strip() for piece in part.rpartition("="))
+        if on_host and not is_name(host):
+            raise UsageError(
+                f"`{host}` in the fleet is no name of a host.",
+                hint=f"use letters, digits, `.`, `_`, `-`; {_HOSTS_EXAMPLE}",
+            )
+        if host in found:
+            whose = f"the host `{host}`" if on_host else "devices of no host"
+            raise UsageError(
+                f"The fleet names {whose} twice.",
+                hint=f"separate hosts by semicolons and their devices by commas; {_HOSTS_EXAMPLE}",
+            )
+        found[host] = _counts(counts, f"Host `{host}` of the fleet" if on_host else "The fleet")
+    if len(found) > MAX_HOSTS:
+        raise UsageError(f"The fleet has more than {MAX_HOSTS:,} hosts.", hint="make it smaller")
+    if sum(sum(counts.values()) for counts in found.values()) > MAX_DEVICES:
         raise UsageError(f"The fleet has more than {MAX_DEVICES:,} devices.", hint="make it smaller")
-    return counts
+    return found
+
+
+def _counts(text: str, whose: str) -> dict[str, int]:
+    return {name: _count(name, count) for name, count in parse_assignments(text, whose, ":").items()}
 
 
 def _count(name: str, text: str | None) -> int:
@@ -37,18 +75,19 @@ def _count(name: str, text: str | None) -> int:
     return int(text)
 
 
-def hypothetical_fleet(counts: Mapping[str, int], profiles: Mapping[str, Profile]) -> dict[str, Profile]:
-    """Profiles by made-up device id (``cpu-0``, ``cpu-1``, …) of a fleet.
+def hypothetical_fleet(counts: Counts, profiles: Mapping[str, Profile], host: str = "") -> dict[str, Profile]:
+    """Profiles by made-up device id (``cpu-0``, ``cpu-1``, …; ``a/cpu-0``, … on a ``host`` a) of a fleet.
 
-    ``counts`` is by device type, or by the id of a profiled device ("four like cpu0"); ``profiles`` by device id.
-    All devices of a name share the very tuple of variants. Raises `UsageError` for a name that isn't profiled, or a
-    type whose devices have different profiles.
+    ``counts`` is by device type, or by the id of a profiled device ("four like cpu0"); ``profiles`` by device id. A
+    profiled device of the very host comes first. All devices of a name share the very tuple of variants, on all hosts.
+    Raises `UsageError` for a name that isn't profiled, or a type whose devices have different profiles.
     """
+    place = f"{host}/" if host else ""
     return {
         device: as_device(profile, device)
         for name, count in counts.items()
-        for profile in [_named(name, profiles)]
-        for device in (f"{name}-{number}" for number in range(count))
+        for profile in [profiles.get(f"{place}{name}") or _named(name, profiles)]
+        for device in (f"{place}{name}-{number}" for number in range(count))
     }
 
 
@@ -76,14 +115,26 @@ def ids_by_type(profiles: Mapping[str, Profile]) -> dict[str, tuple[str, ...]]:
 
 
 def base_name(device: str) -> str:
-    """What a made-up device was named after: ``v100-3`` → ``v100``; any other id as it is."""
+    """What a made-up device was named after: ``v100-3`` → ``v100``, ``a/v100-3`` → ``a/v100``; any other id: itself."""
     name, _, number = device.rpartition("-")
     return name if name and number.isdigit() else device
 
 
+def origins(device: str) -> tuple[str, ...]:
+    """Whose profile a device may have, the likeliest first: its own; where it is made up, that of what it is like.
+
+    ``a/v100-3`` → ``a/v100-3``, ``a/v100``, ``v100``.
+    """
+    name = base_name(device)
+    if name == device:
+        return (device,)
+    on_host = name.removeprefix(f"{host_of(device)}/")
+    return (device, name) if on_host == name else (device, name, on_host)
+
+
 def profile_for(device: str, device_type: str, profiles: Mapping[str, Profile]) -> Profile | None:
     """The profile of the device, or of what it was named after, where that is of its type."""
-    found = (profiles.get(name) for name in (device, base_name(device)))
+    found = map(profiles.get, origins(device))
     return next((profile for profile in found if profile is not None and profile.device.type == device_type), None)
 
 

@@ -4,14 +4,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.device import host_of
 from proteus_cli.domain.fleet import base_name
 from proteus_cli.domain.report import DeviceSummary, Report
 from proteus_cli.reporting.timeline import summed_answers, weighted_mean
 
+MAX_HOSTS_APART = 16
+"""Of more hosts, devices of one name are similar whichever host has them."""
+
 
 @dataclass(frozen=True, slots=True)
 class SimilarDevices:
-    """Hypothetical or emulated devices of one base name, such as ``v100-0`` and ``v100-1``, or one real device."""
+    """Hypothetical or emulated devices of one base name, such as ``v100-0`` and ``v100-1``, or one real device.
+
+    Devices of one host have a base name of their own, such as ``a/v100``, unless there are many hosts.
+    """
 
     name: str
     devices: tuple[str, ...]
@@ -29,9 +36,11 @@ class SimilarDevices:
 def similar_devices(reports: Sequence[Report]) -> tuple[SimilarDevices, ...]:
     """The devices of all reports by base name, in the order in which they first appear."""
     members: dict[str, dict[str, None]] = {}
-    for report in reports:
-        for device in report.devices:
-            members.setdefault(base_name(device), {})[device] = None
+    devices = dict.fromkeys(device for report in reports for device in report.devices)
+    are_apart = len({host_of(device) for device in devices}) <= MAX_HOSTS_APART
+    for device in devices:
+        name = base_name(device)
+        members.setdefault(name if are_apart else name.removeprefix(f"{host_of(device)}/"), {})[device] = None
     return tuple(SimilarDevices(name, tuple(devices)) for name, devices in members.items())
 
 

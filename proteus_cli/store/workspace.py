@@ -13,7 +13,7 @@ import msgspec
 from proteus_cli.domain.base import require
 from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.fleet import as_device, base_name, of_type, profile_for
+from proteus_cli.domain.fleet import as_device, of_type, origins, profile_for
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
@@ -221,7 +221,7 @@ class Workspace:
         harm.
         """
         here = set(self._profiled())
-        names = dict.fromkeys(name for device in types for name in (device, base_name(device)) if name in here)
+        names = dict.fromkeys(name for device in types for name in origins(device) if name in here)
         named = {name: self.profile(name) for name in names}
         found = {device: profile_for(device, device_type, named) for device, device_type in types.items()}
         missing = {types[device]: device for device, profile in found.items() if profile is None}

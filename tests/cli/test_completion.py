@@ -46,7 +46,9 @@ def test_plans_families_and_types_are_those_of_the_workspace(tiny: Tiny) -> None
     assert offered("serve", "-w", str(tiny.root), name[:2]) == [name]
     assert offered("plan", "diff", "-w", str(tiny.root), name, name[:2]) == [name]
     assert offered("trace", "make", "burst", "-w", str(tiny.root), "--families", "shapes,t") == ["shapes,tones"]
-    assert offered("plan", "-w", str(tiny.root), "--fleet", "") != []
+    assert offered("plan", "-w", str(tiny.root), "--fleet", "") == ["cpu-1c:"]
+    assert offered("plan", "-w", str(tiny.root), "--fleet", "a=cpu-1c:2;b=c") == ["a=cpu-1c:2;b=cpu-1c:"]
+    assert offered("plan", "-w", str(tiny.root), "--fleet", "a=") == ["a=cpu-1c:"]
 
 
 def test_a_workspace_without_a_catalog_offers_nothing(tmp_path: Path) -> None:

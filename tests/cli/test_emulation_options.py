@@ -44,6 +44,20 @@ def test_a_fleet_adds_devices_that_the_plan_does_not_know(cluster: Workspace) ->
     assert {"c-2", "c-3", "c-4"} <= {placement.device for placement in replanned.placements}
 
 
+def test_a_fleet_may_be_on_hosts_and_its_plan_is_emulated_there(cluster: Workspace) -> None:
+    fleet, path = "x=a:2,b:1;y=a:2", cluster.plans_dir / "hosts.json"
+    planned = proteus("plan", "--demand", "30qps", "--fleet", fleet, "-o", path, "-w", cluster.root)
+    assert planned.code == 0, planned
+    plan = cluster.plan(Path("hosts"))
+    assert plan.fleet == {"a": ("x/a-0", "x/a-1", "y/a-0", "y/a-1"), "b": ("x/b-0",)}
+    for emulation in (Emulation(), Emulation(fleet)):
+        deployment = deployment_of(Path("hosts"), cluster, replan="auto", batching=None, emulation=emulation)
+        assert {device.id: device.host for device in deployment.devices} == {
+            "x/a-0": "x", "x/a-1": "x", "y/a-0": "y", "y/a-1": "y", "x/b-0": "x",
+        }  # fmt: skip
+        assert deployment.plan == plan
+
+
 def test_a_server_has_the_attainment_of_its_option_and_so_have_its_later_plans(cluster: Workspace) -> None:
     plain, strict = (
         deployment_of(Path("plan"), cluster, replan="auto", batching=None, emulation=Emulation(), attainment=attainment)

@@ -15,7 +15,7 @@ from tiny import keep_apart, mlp
 
 from proteus_cli import store
 from proteus_cli.domain.catalog import Catalog, Family, ImageInput, Variant
-from proteus_cli.domain.fleet import hypothetical_fleet
+from proteus_cli.domain.fleet import fleet_of, hypothetical_fleet, ids_by_type
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError, UsageError
@@ -400,6 +400,16 @@ def test_made_up_devices_of_a_plan_have_the_profile_that_they_were_made_from(nam
     fleet = hypothetical_fleet({name: 3, "v100": 2}, workspace.profiles())
     plan = plan_for(cpu=tuple(fleet)[:3], v100=tuple(fleet)[3:])
     assert workspace.profiles_of(plan) == fleet
+
+
+def test_made_up_devices_on_hosts_have_the_profiles_that_they_were_made_from(tmp_path: Path) -> None:
+    differing = make_profile("cpu0", FAST), make_profile("b/cpu0", SLOW)
+    workspace = with_profiles(tmp_path, *differing, make_profile("v100", SLOW, device_type="v100"))
+    fleet = fleet_of(workspace.profiles(), "a=cpu0:2,v100:1;b=cpu0:1,v100:1")
+    assert workspace.profiles_of(plan_for(**ids_by_type(fleet))) == fleet
+    assert fleet["b/cpu0-0"].variants == (SLOW,)
+    paths = [workspace.profile_path(name) for name in ("cpu0", "v100", "b/cpu0")]
+    assert workspace.profile_paths(fleet) == paths
 
 
 def test_a_device_is_told_apart_from_the_profiles_of_another_type_by_its_type(tmp_path: Path) -> None:

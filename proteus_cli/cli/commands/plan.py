@@ -156,7 +156,7 @@ def _require_compatible(
 def _warn_of_what_is_left_out(planner: "Planner") -> None:
     from proteus_cli.cli.options.plan_rules import unknown_devices
     from proteus_cli.domain.catalog import VariantKey
-    from proteus_cli.domain.fleet import base_name
+    from proteus_cli.domain.fleet import origins
 
     distinct = {id(profile.variants): profile for profile in planner.profiles.values()}
     known = {variant.key for profile in distinct.values() for variant in profile.variants if variant.points}
@@ -166,7 +166,7 @@ def _warn_of_what_is_left_out(planner: "Planner") -> None:
     for profile in distinct.values():
         here = {variant.key for variant in profile.variants if variant.points}
         if lacking := [planner.catalog.label(key) for key in keys if key in known - here]:
-            console.warn(f"not profiled on {base_name(profile.device.id)}, so not placed there: {', '.join(lacking)}")
+            console.warn(f"not profiled on {origins(profile.device.id)[-1]}, so not placed there: {', '.join(lacking)}")
     absent = unknown_devices(planner.rules, planner.profiles)
     if absent:
         console.warn(f"the catalog has rules for {', '.join(absent)}, which are not in this fleet")

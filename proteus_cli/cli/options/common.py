@@ -87,7 +87,8 @@ Fleet = Annotated[
         metavar="TYPE:COUNT,…",
         autocompletion=completion.fleets,
         show_default="the profiled devices",
-        help="Assume these devices, such as `cpu:20,v100:10`. TYPE is that of a profiled device, or its id.",
+        help="Assume these devices, such as `cpu:20,v100:10`; on hosts: `'a=cpu:4,v100:1;b=cpu:4'`. TYPE is that of a "
+        "profiled device, or its id.",
         rich_help_panel=sections.DEVICES,
     ),
 ]

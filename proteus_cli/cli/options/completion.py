@@ -83,12 +83,13 @@ def devices(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def fleets(context: typer.Context, incomplete: str) -> list[str]:
-    """The types of profiled devices, each with a colon, in a list with commas."""
+    """The types of profiled devices, each with a colon, in a list with commas; on each host anew."""
     try:
         types = dict.fromkeys(profile.device.type for profile in _workspace(context).profiles().values())
     except ProteusError:
         return []
-    return _in_list([f"{name}:" for name in types], incomplete)
+    place = max(incomplete.rfind(";"), incomplete.rfind("=")) + 1
+    return [incomplete[:place] + each for each in _in_list([f"{name}:" for name in types], incomplete[place:])]
 
 
 def _workspace(context: typer.Context) -> "Workspace":

@@ -20,7 +20,7 @@ from proteus_cli.store import Workspace
 
 @dataclass(frozen=True, slots=True)
 class Emulation:
-    """The devices to emulate: of a ``fleet`` like ``cpu:20,v100:10``, or if that is None those of the plan."""
+    """The devices to emulate: of a ``fleet`` (`parse_fleet`), or if that is None those of the plan."""
 
     fleet: str | None = None
 
