@@ -176,8 +176,8 @@ class Profile(Value, frozen=True, omit_defaults=True):
     """All variants measured on one device (``profiles/<device>.json``).
 
     ``measured_on`` is the device of the same type whose measurements these are. It is served with so many ``slots``:
-    batches that are on it at once. Of a host of a cluster, latencies have the transfer over its ``network``, if that was
-    measured.
+    batches that are on it at once. Of a host of a cluster, latencies have the transfer over its ``network``, where that
+    was measured.
     """
 
     format: int
