@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from proteus_cli.domain.profile import Point, Profile
 
 STEPS_PER_DECADE = 10
-"""Measurements are rounded to these steps, of 26 %: measured again they are mostly the same, and like hosts are alike."""
+"""Measurements are rounded to steps of 26 %: measured again they are mostly the same, and like hosts are alike."""
 
 
 class Network(Value, frozen=True):
