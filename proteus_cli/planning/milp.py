@@ -116,7 +116,8 @@ class Model:
     """Compiled once for an instance; between solves only the parameters change (DPP).
 
     ``objectives`` is a variable with an entry for each objective, to be minimised one after another;
-    ``objective_index`` says which is which ("worst served" has one for each number of families).
+    ``objective_index`` says which is which ("worst served" has one for each number of families). ``is_by_host``: some
+    groups are of one host of the cluster each.
     """
 
     problem: Any
@@ -124,6 +125,7 @@ class Model:
     variables: Variables
     objectives: Any
     objective_index: Mapping[Objective, tuple[int, ...]]
+    is_by_host: bool
 
 
 def formulate(instance: Instance, rules: Rules, lines: int = 1) -> Model:
@@ -186,6 +188,7 @@ def formulate(instance: Instance, rules: Rules, lines: int = 1) -> Model:
         objective_index={
             objective: tuple(i for i, (name, _) in enumerate(order) if name == objective) for objective in objectives
         },
+        is_by_host=any(group.host is not None for group in instance.groups),
     )
 
 
