@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint type layers unit extended fuzz contract contract-key test-gpu chaos soak golden proto docs docs-check
+.PHONY: help setup demo test fmt lint type layers unit ray extended fuzz contract contract-key test-gpu chaos soak golden proto docs docs-check
 .PHONY: bench bench-planner bench-simulator bench-dispatch bench-paper bench-arrivals bench-waits bench-serving bench-overload bench-executors bench-large-json bench-first-hour bench-attacks bench-emulation bench-cluster bench-control-loop bench-adaptation bench-gpu bench-compare
 .PHONY: lock all clean
 
@@ -53,6 +53,15 @@ SKIPPING := $(if $(NOTHING_SKIPPED),--nothing-skipped)
 unit: setup  ## the tests on all cores, then one by one those that need the machine for themselves
 	$(BIN)/pytest -m "not extended and not alone and not gpu" -n $(WORKERS) --dist loadfile $(SKIPPING)
 	$(BIN)/pytest -m "not extended and alone and not gpu" $(SKIPPING)
+
+# Ray is large, and only its own tests need it; without it they are skipped.
+RAY := $(VENV)/.ray
+
+ray: $(RAY)  ## add Ray to .venv, for its tests
+
+$(RAY): requirements-ray.lock $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps -r $<
+	@touch $@
 
 extended: setup  ## the long tests: GPU contract, faults, soak, chaos, the page; needs gcc, g++ and the network the first time
 	$(BIN)/pytest -m "extended and not alone" -n $(WORKERS) --dist loadfile $(SKIPPING)
@@ -155,8 +164,10 @@ bench-compare: setup  ## this tree against another checkout, BASE=PATH: each fig
 bench-gpu: setup  ## our executor on a GPU beside trtexec; 2 minutes; needs a GPU, TensorRT and trtexec
 	$(BIN)/python -m benchmarks.gpu
 
-lock:  ## renew requirements.lock (needs uv)
+# Ray's lock has only what Ray adds to the other one.
+lock:  ## renew requirements.lock and requirements-ray.lock (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.lock --upgrade
+	printf 'ray[client]\nfilelock\nmsgpack\n' | uv pip compile - --no-deps --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements-ray.lock --upgrade
 
 all: test extended demo bench  ## everything
 

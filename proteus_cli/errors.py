@@ -107,7 +107,11 @@ class DeviceLost(EngineError):
 
 
 class HostLost(DeviceLost):
-    pass
+    """``why`` the whole host is lost, without its name; empty where only the device cannot be had."""
+
+    def __init__(self, message: str, *, hint: str = "", why: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.why = printable(why)
 
 
 class SolverLost(ProteusError):

@@ -12,6 +12,7 @@ import resource
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from proteus_cli.errors import EngineError
@@ -51,13 +52,24 @@ def free_bytes() -> int | None:
     return min(machine * _KIB, max(0, limit - used + cached))
 
 
-def is_short() -> bool:
-    """Whether less than `MIN_FREE_FRAC` of this machine's memory, or of this container's, is free."""
+@dataclass(frozen=True, slots=True)
+class HostMemory:
+    """The memory of a machine, or of a container: what is free, None where that is unknown.
+
+    It ``is_short`` while less than `MIN_FREE_FRAC` of it is free.
+    """
+
+    free_bytes: int | None = None
+    is_short: bool = False
+
+
+def host_memory() -> HostMemory:
+    """That of this machine, or of this container, now."""
     total, free = _number(Path("/proc/meminfo"), "MemTotal:"), free_bytes()
     if total is None or free is None:
-        return False
+        return HostMemory(free)
     limit = _number(_CGROUP / "memory.max")
-    return free < MIN_FREE_FRAC * min(total * _KIB, limit if limit is not None else math.inf)
+    return HostMemory(free, free < MIN_FREE_FRAC * min(total * _KIB, limit if limit is not None else math.inf))
 
 
 class _ProcessBound:

@@ -51,6 +51,10 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus cluster key", "make cluster.pem, to be copied to each machine"),
         ("proteus serve plan.json --cluster hosts.toml", "serve with the devices of all machines"),
     ),
+    "proteus cluster down": (
+        ("proteus cluster down", "end the agents of the Ray cluster that this machine is part of"),
+        ("proteus cluster down ray://head:10001", "of another one"),
+    ),
     "proteus cluster key": (
         ("proteus cluster key", "make cluster.pem"),
         ("proteus cluster key /etc/proteus/cluster.pem", "make it elsewhere"),

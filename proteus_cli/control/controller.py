@@ -11,6 +11,7 @@ from proteus_cli.control.dispatch.in_flight import InFlightBatches
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
+from proteus_cli.control.replanning.notices import DeviceChanged
 from proteus_cli.control.replanning.replanning import Replanning
 from proteus_cli.control.topology.rollout import MAX_UNAVAILABLE_FRAC
 from proteus_cli.control.topology.standbys import DeviceMemory
@@ -166,7 +167,7 @@ class Controller:
 
     def device_lost(self, device: str, running: Sequence[Launch]) -> Effects:
         """A device is lost with the batches that it ran: their requests wait again."""
-        self.replanning.notice(f"{device} was lost")
+        self.replanning.notice(DeviceChanged.LOST, device)
         return self._topology.device_lost(device, running)
 
     def device_recovered(self, device: str, now_s: float, hosted: tuple[Host, ...] | None = None) -> Effects:
@@ -174,7 +175,7 @@ class Controller:
 
         A new one has joined.
         """
-        self.replanning.notice(f"{device} {'has joined' if device in self._joining else 'is back'}")
+        self.replanning.notice(DeviceChanged.JOINED if device in self._joining else DeviceChanged.BACK, device)
         self._joining.discard(device)
         return self._changed(self._topology.device_recovered(device, hosted), now_s)
 

@@ -1,9 +1,10 @@
 """What a change of plan does to the devices, in words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.host_text import short_names
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.units import counted, format_duration
 
@@ -28,7 +29,7 @@ def hosting_text(
         if swap is not None:
             longest_s = max((load_s.get((device, each.key), 0.0) for each in new.get(device, ())), default=0.0)
             parts.setdefault(swap, []).append((device, longest_s))
-    texts = [_part(swap, devices) for swap, devices in parts.items()]
+    texts = [_part(swap, devices, new | old) for swap, devices in parts.items()]
     if len(texts) > MAX_PARTS:
         others = sum(len(devices) for devices in list(parts.values())[MAX_PARTS:])
         texts[MAX_PARTS:] = [counted(others, "more device")]
@@ -60,9 +61,10 @@ def _swap(
     return _Swap(was, hosted, True in loaded, False in loaded)
 
 
-def _part(swap: _Swap, devices: Sequence[tuple[str, float]]) -> str:
-    names, times_s = zip(*devices, strict=True)
-    who = ", ".join(names) if len(names) <= _MAX_NAMED else f"{len(names)} devices"
+def _part(swap: _Swap, devices: Sequence[tuple[str, float]], fleet: Iterable[str]) -> str:
+    changing, times_s = zip(*devices, strict=True)
+    names = short_names(changing, fleet)
+    who = ", ".join(names) if len(names) <= _MAX_NAMED else f"{len(changing)} devices"
     hosts = " → ".join(", ".join(variants) or "nothing" for variants in (swap.before, swap.after))
     if not swap.was_loaded:
         return f"{who}: {hosts}{' (was warm)' if swap.was_warm else ''}"

@@ -1,5 +1,6 @@
 """What models run on, and what of it must not be used."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,6 +62,14 @@ def host_of(device: str) -> str:
     """The host in the id of a device: ``a`` of ``a/cpu0``; empty for this machine."""
     host, slash, _ = device.partition("/")
     return host if slash else ""
+
+
+def by_host(devices: Iterable[str]) -> dict[str, list[str]]:
+    """The devices of each host, in order; those of this machine by an empty name."""
+    found: dict[str, list[str]] = {}
+    for device in devices:
+        found.setdefault(host_of(device), []).append(device)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from proteus_cli.domain.catalog import is_name
-from proteus_cli.domain.device import host_of
+from proteus_cli.domain.device import Device, host_of
 from proteus_cli.domain.hosts import MAX_HOSTS
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import UsageError
@@ -104,6 +104,11 @@ def as_device(profile: Profile, device: str) -> Profile:
     if profile.device.id == device:
         return profile
     return msgspec.structs.replace(profile, device=msgspec.structs.replace(profile.device, id=device))
+
+
+def on_device(profile: Profile, device: Device) -> Profile:
+    """The same measurements for a device that is like the one of the profile, and so of its type."""
+    return msgspec.structs.replace(profile, device=msgspec.structs.replace(device, type=profile.device.type))
 
 
 def ids_by_type(profiles: Mapping[str, Profile]) -> dict[str, tuple[str, ...]]:

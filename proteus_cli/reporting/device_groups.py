@@ -1,23 +1,20 @@
-"""Similar devices in groups, as a fleet may have hundreds."""
+"""Devices in groups, as a fleet may have hundreds: those of a host, or similar ones."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.device import host_of
+from proteus_cli.domain.device import by_host
 from proteus_cli.domain.fleet import base_name
 from proteus_cli.domain.report import DeviceSummary, Report
 from proteus_cli.reporting.timeline import summed_answers, weighted_mean
-
-MAX_HOSTS_APART = 16
-"""Of more hosts, devices of one name are similar whichever host has them."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimilarDevices:
     """Hypothetical or emulated devices of one base name, such as ``v100-0`` and ``v100-1``, or one real device.
 
-    Devices of one host have a base name of their own, such as ``a/v100``, unless there are many hosts.
+    Devices of a host have base names of their own, such as ``a/v100``.
     """
 
     name: str
@@ -33,14 +30,29 @@ class SimilarDevices:
         return _sum([report.devices[device] for device in self.devices if device in report.devices])
 
 
+@dataclass(frozen=True, slots=True)
+class HostDevices(SimilarDevices):
+    """The devices of a host; ``name`` is empty for those of this machine."""
+
+    @property
+    def label(self) -> str:
+        """``host a``, or ``this machine``."""
+        return f"host {self.name}" if self.name else "this machine"
+
+
+def grouped_devices(reports: Sequence[Report]) -> tuple[SimilarDevices, ...]:
+    """The devices of all reports by host where there are several, else as `similar_devices`."""
+    hosts = by_host(dict.fromkeys(device for report in reports for device in report.devices))
+    if len(hosts) < 2:  # noqa: PLR2004
+        return similar_devices(reports)
+    return tuple(HostDevices(name, tuple(devices)) for name, devices in hosts.items())
+
+
 def similar_devices(reports: Sequence[Report]) -> tuple[SimilarDevices, ...]:
     """The devices of all reports by base name, in the order in which they first appear."""
     members: dict[str, dict[str, None]] = {}
-    devices = dict.fromkeys(device for report in reports for device in report.devices)
-    are_apart = len({host_of(device) for device in devices}) <= MAX_HOSTS_APART
-    for device in devices:
-        name = base_name(device)
-        members.setdefault(name if are_apart else name.removeprefix(f"{host_of(device)}/"), {})[device] = None
+    for device in dict.fromkeys(device for report in reports for device in report.devices):
+        members.setdefault(base_name(device), {})[device] = None
     return tuple(SimilarDevices(name, tuple(devices)) for name, devices in members.items())
 
 

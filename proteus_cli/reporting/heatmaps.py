@@ -8,7 +8,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 
-from proteus_cli.reporting.device_groups import similar_devices
+from proteus_cli.reporting.device_groups import grouped_devices
 from proteus_cli.reporting.line_plots import PlottedRun
 from proteus_cli.reporting.plot_style import COLOURS
 from proteus_cli.units import UNKNOWN
@@ -17,6 +17,7 @@ _MAX_NUMBERED = 12  # columns; with more, numbers do not fit into cells
 _MAX_COLUMNS = 64  # beyond this, similar devices share a column
 _MAX_ALPHA = 0.6  # of a cell, so that the number in it can be read
 _NUMBER_POINTS = 9
+_MAX_LABELS = 12  # of groups; of more, some have none
 _LABEL_CHARACTERS = 40  # that fit below all columns together
 _LARGE_LOSS = 5.0  # percentage points in the strongest colour, unless a cell has more
 
@@ -53,8 +54,8 @@ def family_accuracy(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
 
 
 def device_rates(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
-    """Answers per second of each device; of many, the mean of each group of similar ones."""
-    groups = similar_devices([run.report for run in runs])
+    """Answers per second of each device; of many, the mean of each group: those of a host, or similar ones."""
+    groups = grouped_devices([run.report for run in runs])
     devices = [(device,) for group in groups for device in group.devices]
     is_each = len(devices) <= _MAX_COLUMNS
     members = devices if is_each else [group.devices for group in groups]
@@ -64,7 +65,11 @@ def device_rates(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
     else:
         widths = [len(group.devices) if is_each else 1 for group in groups]
         labels = [group.label.replace(" × ", " ×\n") for group in groups]
-        columns = list(map(_Column, labels, widths))
+        every = -(-len(groups) // _MAX_LABELS)
+        columns = [
+            _Column(label if at % every == 0 else "", width)
+            for at, (label, width) in enumerate(zip(labels, widths, strict=True))
+        ]
     _draw(axes, runs, columns, cells, strength=np.sqrt(_scaled(cells)), colour=COLOURS[2], ink=ink)
     axes.set_xlabel(f"answers per second and device\nthe stronger the colour, the more; at most {_maximum(cells):.3g}")
 

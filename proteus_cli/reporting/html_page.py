@@ -10,7 +10,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from proteus_cli.domain.catalog import VariantKey, variant_labels
 from proteus_cli.domain.report import DeviceSummary, Report, Window
 from proteus_cli.reporting import comparison, plots, variant_plots
-from proteus_cli.reporting.device_groups import SimilarDevices, similar_devices, variant_shares
+from proteus_cli.reporting.device_groups import (
+    HostDevices,
+    SimilarDevices,
+    grouped_devices,
+    similar_devices,
+    variant_shares,
+)
 from proteus_cli.reporting.timeline import merge_windows, violation_frac, window_width_s
 from proteus_cli.store import write_bytes
 from proteus_cli.units import ESTIMATED, UNKNOWN, format_duration, format_percent, mark_estimate, or_unknown
@@ -191,6 +197,7 @@ def page(reports: Sequence[Report]) -> str:
     """The page about ``reports`` of one trace, at least one; the same for the same reports."""
     made = _listed(f"proteus {report.made_by.version} on {report.made_by.host}" for report in reports)
     percentiles = [measure.short for measure in comparison.PERCENTILES]
+    groups = grouped_devices(reports)
     return _TEMPLATES.get_template("report.html.jinja").render(
         title=f"Replay of {_listed(report.trace for report in reports)}",
         facts=_facts(reports),
@@ -213,7 +220,8 @@ def page(reports: Sequence[Report]) -> str:
         outcome_headings=_headings(_OUTCOMES),
         quality_headings=_headings(_QUALITY),
         attainment_headings=["p99 (ms)", "SLO (ms)", *_headings(comparison.ATTAINMENT)],
-        device_groups=similar_devices(reports),
+        device_groups=groups,
+        has_hosts=any(isinstance(group, HostDevices) for group in groups),
         devices=each_device(reports),
         variant_labels=variant_labels(
             key for report in reports for device in report.devices.values() for key, _ in variant_shares(device)

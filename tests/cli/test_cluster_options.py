@@ -6,19 +6,21 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from agents import PATIENCE_S, run, running_agent
+from agents import PATIENCE_S, key_of, run, running_agent
 from command_line import proteus
 from tiny import CLASSES, INPUTS, SHAPES, add_plan, add_profiles, device, make_workspace
 
 from proteus_cli.cli.options.memory import memory_limits
-from proteus_cli.cli.workflows.cluster import agents_of
-from proteus_cli.cli.workflows.remote_measuring import _measured, devices_by_host, profiles_in
+from proteus_cli.cli.workflows.cluster import agents_of, host_list
+from proteus_cli.cli.workflows.remote_measuring import _measured, devices_by_host
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.hosts import split_address
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, UsageError
 from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import ModelStore
+from proteus_cli.serving.cluster.hosts_file import HostsFile
 from proteus_cli.serving.devices.remote import crossings
+from proteus_cli.serving.devices.remote.measuring import profiles_in
 from proteus_cli.serving.devices.remote.messages import MeasureOptions
 from proteus_cli.store import read_hosts
 
@@ -71,12 +73,32 @@ def test_a_list_of_hosts_is_read_strictly(tmp_path: Path, text: str, problem: st
 def test_other_machines_are_reached_with_a_key_only(tmp_path: Path) -> None:
     path = listed(tmp_path, '[hosts.a]\naddress = "192.0.2.1:7000"')
     with pytest.raises(UsageError, match="has no key, and host `a`"):
-        agents_of(path)
-    (agent,) = agents_of(listed(tmp_path, '[hosts.a]\naddress = "127.0.0.1:7000"'))
+        agents_of(host_list(str(path)))
+    (agent,) = agents_of(HostsFile(listed(tmp_path, '[hosts.a]\naddress = "127.0.0.1:7000"'))).values()
     assert (agent.name, agent.host, agent.port, agent.tls) == ("a", "127.0.0.1", 7000, None)
     assert proteus("cluster", "key", tmp_path / "cluster.pem").code == 0
-    (agent,) = agents_of(listed(tmp_path, 'key = "cluster.pem"\n[hosts.a]\naddress = "192.0.2.1:7000"'))
+    (agent,) = agents_of(
+        HostsFile(listed(tmp_path, 'key = "cluster.pem"\n[hosts.a]\naddress = "192.0.2.1:7000"'))
+    ).values()
     assert agent.tls is not None
+
+
+def test_a_service_of_kubernetes_needs_a_key_and_has_a_port(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="`kubernetes:agents` needs the key"):
+        host_list("kubernetes:agents")
+    key = key_of(tmp_path)
+    assert str(host_list("kubernetes:agents", key)) == "kubernetes:agents:7000"
+    assert str(host_list("kubernetes:agents.ns.svc:7001", key)) == "kubernetes:agents.ns.svc:7001"
+    for wrong in ("kubernetes:", "kubernetes:agents:", "kubernetes:agents:0", "kubernetes:a:b:c", "kubernetes:a:99999"):
+        with pytest.raises(UsageError, match="--cluster kubernetes:"):
+            host_list(wrong, key)
+    with pytest.raises(UsageError, match="names its key itself"):
+        host_list("hosts.toml", key)
+
+
+def test_the_name_of_a_host_is_one_of_a_directory(tmp_path: Path) -> None:
+    said = proteus("agent", "--name", "a/b", "--state", tmp_path / "state", "-w", tmp_path).refused()
+    assert "`a/b` is no name of a host" in said
 
 
 def test_a_key_is_not_overwritten(tmp_path: Path) -> None:

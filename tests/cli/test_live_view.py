@@ -13,6 +13,7 @@ from proteus_cli.cli.views.live_frames import frame
 from proteus_cli.cli.views.live_view import MAX_LINES, HoldableStream, LiveView
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.serving.logs import BriefLines
+from proteus_cli.serving.telemetry.hosts import HostState, HostStatus
 from proteus_cli.serving.telemetry.snapshot import (
     DeviceSnapshot,
     FamilySnapshot,
@@ -141,6 +142,78 @@ def test_too_many_devices_are_put_together_by_what_they_host() -> None:
     rows = [line for line in lines if "gpu" in line]
     assert [line.split()[0] for line in rows] == ["gpu7", "34", "32", "33"]
     assert row(lines, "34 × gpu0")[1:] == ["digits-s", "45.0% ≤ 90%", "2.0", "working"]
+
+
+# --- hosts of a cluster
+
+
+def host(*, is_lost: bool = False, has_agent: bool = True, devices: int = 8) -> HostStatus:
+    if is_lost:
+        return HostStatus(
+            HostState.LOST, 12.3, "nothing came from it for 500 ms", "10.0.0.2:7000", devices, 0, 1, None, 9, 9
+        )
+    away_s, count = (0.0004, 0) if has_agent else (None, None)
+    return HostStatus(HostState.CONNECTED, 70.0, "", "10.0.0.2:7000", devices, devices, count, away_s, count, count)
+
+
+def clustered(*names: str, lost: str = "", local: int = 0) -> Snapshot:
+    """Eight devices on each host, of which one host may be lost, and some of this machine."""
+    devices = {f"cpu{at}": DeviceSnapshot(("digits-s",), 0.1, 1.0) for at in range(local)}
+    for name in names:
+        of = (
+            DeviceSnapshot((), 0.0, None, "open", "host is lost")
+            if name == lost
+            else DeviceSnapshot(("digits-l",), 0.5, 2.0)
+        )
+        devices |= {f"{name}/gpu{at}": of for at in range(8)}
+    return replace(NOW, devices=devices, hosts={name: host(is_lost=name == lost) for name in names})
+
+
+def of_devices(lines: list[str]) -> list[list[str]]:
+    """The rows of the table of devices, in cells."""
+    (first,) = [at for at, line in enumerate(lines) if line.startswith("device")]
+    rows = [line.split("  ") for line in lines[first + 1 :]]
+    cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
+    return cells[: cells.index([])] if [] in cells else cells
+
+
+def test_devices_stand_under_their_hosts_of_which_the_lost_ones_come_first() -> None:
+    rows = of_devices(drawn(clustered("a", "b", lost="b", local=1)))
+    assert rows[0] == ["host b", "–", "0.0% ≤ 0%", "–", "LOST 12.3 s ago, 8 devices: nothing came from it for 500 ms"]
+    assert rows[1] == ["this machine", "digits-s", "10.0%", "1.0", "1 device"]
+    assert rows[3] == ["host a", "8 × digits-l", "50.0% ≤ 50%", "2.0", "connected, 8 devices, 400 µs away"]
+    assert [cells[0] for cells in rows[4:]] == [f"a/gpu{at}" for at in range(8)]
+
+
+def test_a_lost_host_is_counted_once_at_the_top() -> None:
+    now = clustered("a", "b", lost="b")
+    assert "1 HOST LOST · policy" in drawn(now)[0]
+    devices = {**now.devices, "a/gpu3": replace(now.devices["a/gpu3"], breaker="open", reason="it hangs")}
+    assert "1 HOST LOST · 1 LOST · policy" in drawn(replace(now, devices=devices))[0]
+
+
+def test_where_devices_do_not_fit_hosts_do_with_devices_that_are_not_well() -> None:
+    now = clustered("a", "b", "c", lost="b")
+    devices = {**now.devices, "c/gpu5": replace(now.devices["c/gpu5"], breaker="half-open", reason="it hangs")}
+    rows = of_devices(drawn(replace(now, devices=devices, families={"digits": DIGITS}), lines=24))
+    assert [cells[0] for cells in rows] == ["host b", "host c", "c/gpu5", "host a"]
+    assert rows[1][-1] == "connected, 7 of 8 devices work, 400 µs away"
+
+
+def test_of_many_hosts_those_where_all_is_well_share_a_row() -> None:
+    now = clustered(*(f"n{at:02}" for at in range(100)), lost="n41")
+    rows = of_devices(drawn(replace(now, families={"digits": DIGITS}), lines=24))
+    assert [cells[0] for cells in rows] == ["host n41", "99 hosts"]
+    assert rows[0][-1].startswith("LOST 12.3 s ago, 8 devices: nothing came from it")
+    assert rows[1] == ["99 hosts", "792 × digits-l", "50.0% ≤ 50%", "2.0", "connected, 792 devices"]
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+@pytest.mark.parametrize("lines", [6, 10, 24, 50, 2000])
+def test_a_frame_of_a_cluster_fits_its_terminal(columns: int, lines: int) -> None:
+    found = drawn(clustered(*(f"a-long-name-{at}" for at in range(100)), lost="a-long-name-7"), columns, lines)
+    assert len(found) < lines
+    assert max(map(len, found)) <= columns
 
 
 def test_what_does_not_fit_is_counted() -> None:

@@ -55,6 +55,14 @@ def test_devices_that_change_alike_share_a_part_with_the_longest_of_their_loads(
     assert text_of(before, five, loads) == "5 devices: a-l → a-s (loaded in 500 ms)"
 
 
+def test_a_host_of_which_all_devices_change_alike_is_named() -> None:
+    names = [f"{host}/gpu{number}" for host in "ab" for number in range(8)]
+    before = plan(**dict.fromkeys([*names, "c/cpu0"], "a-l"))
+    lost, mixed = plan(**dict.fromkeys(names[:8], "a-l")), plan(**dict.fromkeys([*names[:8], *names[9:]], "a-l"))
+    assert text_of(before, lost, {}) == "host b, c/cpu0: a-l → nothing"
+    assert text_of(before, mixed, {}) == "b/gpu0, c/cpu0: a-l → nothing"
+
+
 def test_the_text_is_bounded_and_counts_the_rest() -> None:
     names = [f"cpu{number}" for number in range(50)]
     before = plan(**dict.fromkeys(names, ""))

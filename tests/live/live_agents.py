@@ -15,6 +15,7 @@ from injecting import descendants, is_gone, until
 from live_server import ANSWER_WITHIN_S, READY_WITHIN_S
 from tiny import Tiny, add_profiles
 
+from proteus_cli.backends.affinity import usable_cores
 from proteus_cli.backends.discovery import discover
 from proteus_cli.settings import DeviceSettings
 from proteus_cli.store import write_json, write_text
@@ -77,15 +78,21 @@ class LiveAgent:
         return code
 
 
+def make_agent(root: Path, name: str, key: Path | None = None, cores: int = 1) -> LiveAgent:
+    """One that is not started yet; it has a single CPU of so many cores."""
+    directory = root / f"agent-{name}"
+    directory.mkdir(parents=True)
+    write_text(directory / "proteus.toml", f"[devices]\ncpu = [{list(usable_cores()[:cores])}]\n")
+    return LiveAgent(directory, key)
+
+
 @contextmanager
 def agents(root: Path, names: str, key: Path | None = None) -> Iterator[dict[str, LiveAgent]]:
     """An agent for each letter, and a `hosts.toml` in ``root``; whatever happens, they are gone afterwards."""
     started: dict[str, LiveAgent] = {}
     try:
         for name in names:
-            directory = root / f"agent-{name}"
-            directory.mkdir(parents=True)
-            started[name] = LiveAgent(directory, key)
+            started[name] = make_agent(root, name, key)
             started[name].start()
         write_hosts(root, {name: agent.port for name, agent in started.items()}, key)
         yield started

@@ -77,9 +77,9 @@ class LiveServer:
     def status(self) -> Any:
         return self.get("/v2/proteus/status").document()
 
-    def until(self, holds: Callable[[Any], bool]) -> Any:
+    def until(self, holds: Callable[[Any], bool], within_s: float = ANSWER_WITHIN_S) -> Any:
         """The first status for which that holds."""
-        stop_s = time.monotonic() + ANSWER_WITHIN_S
+        stop_s = time.monotonic() + within_s
         while True:
             status = self.status()
             if holds(status):

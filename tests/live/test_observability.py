@@ -13,7 +13,9 @@ from live_server import LiveServer
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as untyped_parse
 
-from proteus_cli.serving.telemetry.exposition import OPENMETRICS
+from proteus_cli.serving.telemetry.exposition import OPENMETRICS, Exposition
+from proteus_cli.serving.telemetry.host_metrics import add_hosts
+from proteus_cli.serving.telemetry.hosts import HostState, HostStatus
 
 pytestmark = [pytest.mark.live, pytest.mark.alone]
 
@@ -41,7 +43,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 @pytest.fixture(scope="module")
 def text(server: LiveServer) -> str:
-    return server.get("/metrics").body.decode()
+    """What this server shows, and what one with a cluster shows besides."""
+    return server.get("/metrics").body.decode() + of_hosts()
+
+
+def of_hosts() -> str:
+    host = HostStatus(HostState.CONNECTED, 1.0, "", "10.0.0.2:7000", 8, 8, 0, 0.0004, 1000, 2000)
+    exposition = Exposition(openmetrics=False)
+    add_hosts(exposition, {"b": host})
+    return exposition.finished().decode()
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +86,7 @@ def test_openmetrics_is_served_when_accept_names_it(server: LiveServer, text: st
     reply = server.ask("GET", "/metrics", headers={"accept": accept})
     assert reply.headers["content-type"] == OPENMETRICS.decode()
     names = {family.name for family in parse(reply.body.decode())}
-    in_text = re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)
+    in_text = re.findall(r"^# TYPE (\S+)", text.removesuffix(of_hosts()), re.MULTILINE)
     assert names == {name.removesuffix("_total") for name in in_text}
 
 
@@ -107,7 +117,7 @@ def test_a_panel_queries_metrics_that_exist(expression: str, legend: str, seen: 
 
 def test_the_rules_for_alerts_query_metrics_that_exist(seen: dict[str, dict[str, set[str]]]) -> None:
     rules = re.findall(r"^ +expr: (.+)$", ALERTS.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(rules) == 7
+    assert len(rules) == 8
     assert sum("up{" in rule for rule in rules) == 1  # Prometheus' own
     for rule in rules:
         assert set(NAME.findall(rule)) <= set(seen)

@@ -390,6 +390,102 @@ def test_columns_become_series(browser: Browser, server: LiveServer) -> None:
     ]  # fmt: skip
 
 
+# A cluster of so many hosts with eight devices each, and one device of this machine; `h1` is lost, `h2/gpu3` tried out.
+CLUSTER = """
+const cluster = (count) => {
+  const device = (breaker) => ({type: "t", breaker, reason: "", retry_s: null, broken: {}, warm: [], load: 0.5,
+    mean_batch: 2, variants: breaker === "open" ? [] : ["v"]});
+  const devices = {cpu0: device("closed")}, hosts = {};
+  for (let at = 0; at < count; at++) {
+    const isLost = at === 1;
+    hosts[`h${at}`] = {state: isLost ? "lost" : "connected", state_s: 12, reason: isLost ? "it ended" : "",
+      round_trip_s: isLost ? null : 0.0004};
+    for (let gpu = 0; gpu < 8; gpu++)
+      devices[`h${at}/gpu${gpu}`] = device(isLost ? "open" : at === 2 && gpu === 3 ? "half-open" : "closed");
+  }
+  const ids = Object.keys(devices).filter((id) => !id.startsWith("h1/"));
+  const flows = {device: ids, family: ids.map(() => "f"), variant: ids.map(() => "v"), accuracy: ids.map(() => 0.9),
+    planned_qps: ids.map(() => 2), answered_qps: ids.map(() => 1)};
+  return {devices, hosts, flows, families: {f: {}}};
+};
+"""
+
+
+def test_devices_are_shown_under_their_hosts_and_many_hosts_in_one_row(browser: Browser, server: LiveServer) -> None:
+    """On a lost host no device, and on one that is there each that is not well; a person may open the others."""
+    browser.open(server.port)
+    found = browser.module(
+        CLUSTER
+        + """
+        const {devices: fill, element} = await import("/ui/tables.js"), chosen = new Map();
+        const table = element("table", {}, element("tbody"));
+        const shown = ({devices, hosts}) => {
+          const again = () => fill(table, devices, hosts, (key, otherwise) => chosen.get(key) ?? otherwise,
+            (key, isOpen) => { chosen.set(key, isOpen); again(); });
+          again();
+          return [...table.tBodies[0].rows].map((row) => [row.cells[0].textContent, row.cells[1].textContent]);
+        };
+        const three = shown(cluster(3));
+        [...table.querySelectorAll("button")].find((button) => button.textContent === "host h0").click();
+        const opened = shown(cluster(3)), many = shown(cluster(100));
+        const local = shown({devices: {cpu0: cluster(1).devices.cpu0}, hosts: {}});
+        return [three, opened.map(([name]) => name), many, local];
+        """
+    )
+    lost = ["host h1", "✕ lost for 12 s, with 8 devices (it ended)"]
+    tried = [["host h2", "connected, 7 of 8 devices work, 400 µs away"], ["h2/gpu3", "◐ being tried out"]]
+    well = ["host h0", "connected, 8 devices, 400 µs away"]
+    assert found == [
+        [lost, *tried, well, ["this machine", "1 device"]],
+        ["host h1", "host h2", "h2/gpu3", "host h0", *(f"h0/gpu{gpu}" for gpu in range(8)), "this machine"],
+        [lost, *tried, ["99 hosts", "connected, 785 devices"]],
+        [["cpu0", "working"]],
+    ]
+
+
+def test_hosts_are_the_last_column_of_the_picture_where_there_are_several(browser: Browser, server: LiveServer) -> None:
+    """Many devices are a node by type, and many hosts one; on a phone hosts take the place of devices."""
+    browser.open(server.port)
+    found = browser.module(
+        CLUSTER
+        + """
+        const {graph} = await import("/ui/plan_diagram.js");
+        const said = (count, isNarrow) => graph(cluster(count), "answered_qps", isNarrow).columns.map(
+          (column) => column.map(({label, rate}) => `${label}: ${rate}`));
+        const {devices: {cpu0}, flows, families} = cluster(1);
+        for (const values of Object.values(flows)) values.length = 1;
+        const local = graph({devices: {cpu0}, hosts: {}, flows, families}, "answered_qps").columns;
+        return [said(2, false), said(3, false), said(100, false), said(3, true),
+          local.map((column) => column.map(({label}) => label))];
+        """
+    )
+    each = [f"h0/gpu{gpu}: 1" for gpu in range(8)]
+    lost = [f"✕ h1/gpu{gpu}: 0" for gpu in range(8)]
+    hosts = ["this machine: 1", "h0: 8", "h2: 8", "✕ h1: 0"]
+    assert found == [
+        [["f: 9"], ["v: 9"], ["cpu0: 1", *each, *lost], ["this machine: 1", "h0: 8", "✕ h1: 0"]],
+        [["f: 17"], ["v: 17"], ["25 × t: 17"], hosts],
+        [["f: 793"], ["v: 793"], ["801 × t: 793"], ["100 hosts: 793", "✕ h1: 0"]],
+        [["f: 17"], ["v: 17"], hosts],
+        [["f"], ["v"], ["cpu0"]],
+    ]
+
+
+def test_what_is_lost_is_said_by_host(browser: Browser, server: LiveServer) -> None:
+    browser.open(server.port)
+    assert browser.module(
+        CLUSTER
+        + """
+        const {lost, shortNames} = await import("/ui/hosts.js"), {devices, hosts} = cluster(3);
+        const gone = Object.keys(devices).filter((id) => devices[id].breaker === "open");
+        const more = {...devices, "h0/gpu0": {...devices["h0/gpu0"], breaker: "open"}};
+        return [lost(devices, hosts), lost(more, hosts), lost({cpu0: {breaker: "open"}}, {}),
+          lost({cpu0: {breaker: "closed"}}, {}),
+          shortNames([...gone, "cpu0"], devices), shortNames(["h0/gpu0", "h0/gpu1"], devices)];
+        """
+    ) == ["1 host", "1 host, 1 device", "1", "", ["host h1", "cpu0"], ["h0/gpu0", "h0/gpu1"]]
+
+
 def test_a_server_that_drains_and_goes_is_told_and_one_that_comes_back_is_shown(
     browser: Browser, server: LiveServer, tmp_path: Path
 ) -> None:

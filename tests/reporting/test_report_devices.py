@@ -3,7 +3,7 @@ from synthetic_runs import answer, burst, reported
 
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.report import DeviceSummary
-from proteus_cli.reporting.device_groups import MAX_HOSTS_APART, similar_devices, variant_shares
+from proteus_cli.reporting.device_groups import grouped_devices, similar_devices, variant_shares
 
 
 def test_devices_of_one_base_name_are_similar_and_real_ones_are_alone() -> None:
@@ -16,15 +16,22 @@ def test_devices_of_one_base_name_are_similar_and_real_ones_are_alone() -> None:
     ]
 
 
-def on_hosts(count: int) -> list[str]:
-    ended = [answer(0.0, device=f"h{host}/v100-{number}") for host in range(count) for number in (0, 1)]
-    return [kind.label for kind in similar_devices([reported(ended)])]
+def test_devices_of_several_hosts_are_grouped_by_host() -> None:
+    ended = [answer(0.0, device=device) for device in ("a/gpu0", "b/gpu0", "a/gpu1", "cpu0")]
+    found = grouped_devices([reported(ended)])
+    assert [(group.label, group.devices) for group in found] == [
+        ("host a", ("a/gpu0", "a/gpu1")),
+        ("host b", ("b/gpu0",)),
+        ("this machine", ("cpu0",)),
+    ]
+    assert found[0].summary(reported(ended)).answers == 2
+    alone = reported([answer(0.0, device=device) for device in ("a/gpu0", "a/gpu1")])
+    assert [group.label for group in grouped_devices([alone])] == [group.label for group in similar_devices([alone])]
 
 
-def test_devices_of_a_host_are_similar_and_of_many_hosts_those_of_one_name() -> None:
-    assert on_hosts(2) == ["2 × h0/v100", "2 × h1/v100"]
-    assert len(on_hosts(MAX_HOSTS_APART)) == MAX_HOSTS_APART
-    assert on_hosts(MAX_HOSTS_APART + 1) == [f"{2 * (MAX_HOSTS_APART + 1)} × v100"]
+def test_devices_of_a_host_have_a_name_of_their_own() -> None:
+    ended = [answer(0.0, device=f"h{host}/v100-{number}") for host in (0, 1) for number in (0, 1)]
+    assert [kind.label for kind in similar_devices([reported(ended)])] == ["2 × h0/v100", "2 × h1/v100"]
 
 
 def test_a_group_of_devices_weighs_its_means_by_batches_and_answers() -> None:

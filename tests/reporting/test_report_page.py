@@ -135,6 +135,21 @@ def test_devices_are_shown_in_groups_and_each_alone() -> None:
     assert "<summary>Each of the 3 devices</summary>" in PAGE
 
 
+def test_devices_of_several_hosts_are_shown_by_host_and_each_alone() -> None:
+    ended = [answer(0.0, device=f"n{host}/gpu{gpu}") for host in range(3) for gpu in range(2)]
+    text = page([reported(ended)])
+    for host in range(3):
+        assert f'<tr><th scope="row">host n{host}</th><td>2</td>' in text
+    assert '<th class="text" scope="col">host</th>' in text
+    assert "<summary>Each of the 6 devices</summary>" in text
+
+
+def test_the_heat_map_of_a_hundred_hosts_names_some_of_them() -> None:
+    ended = [answer(0.0, device=f"n{host}/gpu{gpu}") for host in range(100) for gpu in range(2)]
+    picture = inline_svgs([reported(ended)])["devices"]
+    assert 0 < sum(f"host n{host}<" in picture for host in range(100)) <= 12
+
+
 def test_hundreds_of_devices_are_shown_in_groups_only() -> None:
     ended = [answer(0.0, device=f"{name}-{number}") for name in ("cpu", "v100") for number in range(150)]
     text = page([reported(ended)])

@@ -11,11 +11,12 @@ import uvloop
 
 from proteus_cli.domain.device import Device
 from proteus_cli.serving.agent.agent import Agent, AgentSettings
+from proteus_cli.serving.cluster.new_key import write_key
 from proteus_cli.serving.devices.executor import OnLost
 from proteus_cli.serving.devices.remote.executor import RemoteExecutor
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink
 from proteus_cli.serving.lifecycle import running
-from proteus_cli.serving.transport.cluster_key import cluster_tls, write_key
+from proteus_cli.serving.transport.cluster_key import cluster_tls
 from proteus_cli.serving.transport.listening import listen
 from proteus_cli.serving.transport.tls import accepting
 
@@ -42,13 +43,19 @@ def key_of(directory: Path, name: str = "cluster.pem") -> Path:
 
 @asynccontextmanager
 async def running_agent(
-    directory: Path, devices: Sequence[Device] = (CPU,), *, has_key: bool = True, port: int = 0
+    directory: Path,
+    devices: Sequence[Device] = (CPU,),
+    *,
+    has_key: bool = True,
+    port: int = 0,
+    host: str = "127.0.0.1",
+    name: str = "",
 ) -> AsyncIterator[RunningAgent]:
-    listener = listen("127.0.0.1", port)
+    listener = listen(host, port)
     tls = cluster_tls(key_of(directory), listens=True) if has_key else None
-    agent = Agent(AgentSettings(devices, directory / "state", tls))
+    agent = Agent(AgentSettings(devices, directory / "state", tls, name))
     client = cluster_tls(key_of(directory), listens=False) if has_key else None
-    address = AgentAddress("a", "127.0.0.1", listener.getsockname()[1], client)
+    address = AgentAddress("a", host, listener.getsockname()[1], client)
     try:
         async with accepting(listener, agent.accept, tls):
             yield RunningAgent(agent, address, directory / "state")

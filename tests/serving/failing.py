@@ -1,7 +1,7 @@
 """A server of two devices in virtual time, which the test can kill, stop and break."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from builders import make_catalog, make_family, make_measured, make_placement, m
 from virtual_loop import VirtualLoop
 
 from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
@@ -24,6 +25,7 @@ from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, RequestError
 from proteus_cli.planning.planner import Planner
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
+from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.solver_jobs import Standbys
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, OnLost
@@ -80,7 +82,10 @@ class FailingExecutor(EmulatedExecutor):
             super().submit(batch, done)
 
     def die(self) -> None:
-        self._lose(DeviceLost(f"{self._device_id} was killed"))
+        self.lose(DeviceLost(f"{self._device_id} was killed"))
+
+    def lose(self, loss: DeviceLost) -> None:
+        self._lose(loss)
 
 
 class World:
@@ -93,6 +98,7 @@ class World:
         self,
         hosts: Mapping[str, str],
         *,
+        devices: Sequence[str] = ("cpu0", "cpu1"),
         memory_bytes: int = 0,
         variants: tuple[VariantProfile, ...] = VARIANTS,
         replans: bool = True,
@@ -102,8 +108,8 @@ class World:
         self.loop = asyncio.get_running_loop()
         self.catalog = make_catalog(make_family("f", {v.variant: v.accuracy for v in variants}, slo=slo))
         self._variants, self._memory_bytes, self._resident_bytes = variants, memory_bytes, resident_bytes
-        self.profiles = {device: self._profile(device) for device in ("cpu0", "cpu1")}
-        self.planner = self._planner()
+        self.profiles = ProfileStore({device: self.profile(device) for device in devices})
+        self.planner = self.planner_of(self.profiles)
         self.spoilt: dict[VariantKey, EngineError] = {}
         self.broken: set[tuple[str, VariantKey]] = set()
         self.shut: set[str] = set()
@@ -113,12 +119,12 @@ class World:
         self.results: list[Result] = []
         slo_s, memory = self.catalog.slo_s(), self._memory(self.profiles)
         self.controller = Controller(slo_s, dict.fromkeys(self.profiles, 1), PROTEUS, memory=memory)
-        self.is_memory_short = False
+        self.memory = dict[str, HostMemory]()  # by host
         self.models: Any = {(v.family, v.variant): None for v in variants}
         served = ServedFamily("f", SIGNATURE, self.catalog.slo_s()["f"], max_rows=4, best_accuracy=0.9)
         self.plane = make_data_plane(
             self.controller, [served], self.profiles, self._open, self.loop.time, models=self.models,
-            profiles=self.profiles, timer_s=0.0, is_memory_short=lambda: self.is_memory_short,
+            profiles=self.profiles, timer_s=0.0, memory_of=lambda host: self.memory.get(host, HostMemory()),
         )  # fmt: skip
         self.fleet, self.lifecycle = self.plane.fleet, self.plane.lifecycle
         self.opened.clear()
@@ -143,8 +149,8 @@ class World:
 
     def join(self, device: str) -> None:
         """Another device like those that are there; plans may use it from now on."""
-        self.profiles[device] = self._profile(device)
-        self.planner = self._planner()
+        self.profiles.add(self.profile(device))
+        self.planner = self.planner_of(self.profiles)
         self.fleet.add_device(device, self._memory([device]).get(device))
 
     def executor(self, device: str) -> FailingExecutor:
@@ -186,11 +192,12 @@ class World:
             await asyncio.sleep(1 / rate_qps)
         return count
 
-    def _profile(self, device: str) -> Profile:
+    def profile(self, device: str) -> Profile:
+        """Of a device like those that are there."""
         return make_profile(device, *self._variants, memory_bytes=self._memory_bytes)
 
-    def _planner(self) -> Planner:
-        return Planner(self.catalog, self.profiles, PROTEUS, headroom=1.0, inputs={}, spares=True)
+    def planner_of(self, profiles: Mapping[str, Profile]) -> Planner:
+        return Planner(self.catalog, profiles, PROTEUS, headroom=1.0, inputs={}, spares=True)
 
     def _memory(self, devices: Iterable[str]) -> dict[str, DeviceMemory]:
         limits = dict.fromkeys(devices, self._resident_bytes)

@@ -19,6 +19,8 @@ def agent(
     *,
     listen: options.Listen = "127.0.0.1:7000",
     key: options.Key = None,
+    name: options.HostName = None,
+    keeper: options.Keeper = None,
     state: options.AgentState = Path("agent"),
     log_format: serve_options.LogFormat = LogFormat.TEXT,
     log_level: serve_options.LogLevel = None,
@@ -37,10 +39,25 @@ def agent(
 
     set_up(log_level or console.log_level(), log_format, sys.stderr)
     tls = cluster_tls(key, listens=True) if key is not None else None
+    host_name = _host_name(name)
     devices = discover(read_settings(workspace_dir).devices)
     with _listening(listen, has_key=key is not None) as listener:
         host, port = listener.getsockname()[:2]
-        run_agent(AgentSettings(devices, state, tls), listener, lambda: _announce(host, port))
+        run_agent(AgentSettings(devices, state, tls, host_name, keeper), listener, lambda: _announce(host, port))
+
+
+def _host_name(name: str | None) -> str:
+    """The name that was given, or that of the machine, if it can be one: else nobody may need it."""
+    from socket import gethostname
+
+    from proteus_cli.domain.catalog import is_name
+
+    if name is None:
+        machine = gethostname()
+        return machine if is_name(machine) else ""
+    if not is_name(name):
+        raise UsageError(f"`{name}` is no name of a host.", hint="use letters, digits, `.`, `_`, `-`")
+    return name
 
 
 def _listening(address: str, *, has_key: bool) -> "socket.socket":

@@ -1,5 +1,6 @@
 """``proteus devices``: the devices of this machine, or of a cluster."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from proteus_cli.cli import console
@@ -12,11 +13,13 @@ if TYPE_CHECKING:
 
     from proteus_cli.backends.nvml import Readings
     from proteus_cli.domain.device import Device, GpuFacts
+    from proteus_cli.serving.devices.remote.host_list import HostList
 
 
 def devices(
     *,
     cluster: cluster_options.Cluster = None,
+    cluster_key: cluster_options.ClusterKey = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
 ) -> None:
@@ -24,10 +27,12 @@ def devices(
 
     The section `devices` of proteus.toml defines which cores make a device; on a host, that of its agent does.
     """
+    from proteus_cli.cli.workflows.cluster import host_list
+
     if cluster is None:
         _show_local(workspace_dir, json=json)
     else:
-        _show_cluster(workspace_dir, cluster, json=json)
+        _show_cluster(workspace_dir, host_list(cluster, cluster_key, workspace_dir), json=json)
 
 
 def _show_local(workspace_dir: "Path", *, json: bool) -> None:
@@ -46,12 +51,10 @@ def _show_local(workspace_dir: "Path", *, json: bool) -> None:
             console.show(f"{device.id}: {', '.join(_facts(device.gpu, readings[device.id]))}")
 
 
-def _show_cluster(workspace_dir: "Path", hosts: "Path", *, json: bool) -> None:
-    import msgspec
-
+def _show_cluster(workspace_dir: "Path", hosts: "HostList", *, json: bool) -> None:
+    from proteus_cli.cli.views.inventory_tables import inventory_tables
     from proteus_cli.cli.workflows.cluster import inventories
     from proteus_cli.errors import DeviceUnavailable
-    from proteus_cli.units import format_size
 
     found = inventories(hosts)
     known = {host: each for host, each in found.items() if not isinstance(each, DeviceUnavailable)}
@@ -59,18 +62,7 @@ def _show_cluster(workspace_dir: "Path", hosts: "Path", *, json: bool) -> None:
     if json:
         console.show_json(known)
     else:
-        _show_table(
-            [
-                msgspec.structs.replace(device, id=f"{host}/{device.id}")
-                for host, each in known.items()
-                for device in each.devices
-            ],
-            workspace_dir,
-        )
-        for host, each in known.items():
-            serves = f"serves {each.server}" if each.server else "serves nobody"
-            versions = ", ".join(f"{name} {version}" for name, version in each.versions.items())
-            console.show(f"{host}: {serves}, {format_size(each.free_bytes)} of memory are free, {versions}")
+        console.show(inventory_tables(known, partial(_is_profiled, workspace_dir), list(unknown)))
     for error in unknown.values():
         console.warn(f"{error.message} ({error.hint})" if error.hint else error.message)
     if not known:
@@ -83,16 +75,19 @@ def _show_table(devices: "Sequence[Device]", workspace_dir: "Path") -> None:
 
     rows = table(*map(text, ("device", "type", "cores", "memory", "profiled", "name")))
     for device in devices:
-        is_profiled = (workspace_dir / "profiles" / f"{device.id}.json").is_file()
         rows.add_row(
             device.id,
             device.type,
             " ".join(map(str, device.cores)) or UNKNOWN,
             format_size(device.memory_bytes),
-            "yes" if is_profiled else "no",
+            "yes" if _is_profiled(workspace_dir, device.id) else "no",
             device.name,
         )
     console.show(rows)
+
+
+def _is_profiled(workspace_dir: "Path", device: str) -> bool:
+    return (workspace_dir / "profiles" / f"{device}.json").is_file()
 
 
 def _with_readings(device: "Device", readings: "dict[str, Readings | None]") -> Any:

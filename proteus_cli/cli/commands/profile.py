@@ -38,6 +38,7 @@ def profile(
     slo: options.Slo = None,
     to_csv: options.ToCsv = None,
     cluster: cluster_options.Cluster = None,
+    cluster_key: cluster_options.ClusterKey = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
 ) -> None:
@@ -62,13 +63,18 @@ def profile(
         has_slos = workspace.catalog_path.exists() and "--slo" not in given
         _import(workspace, from_csv, None if has_slos else slo, force=force, json=json)
     elif cluster is not None:
+        from proteus_cli.cli.workflows.cluster import host_list
         from proteus_cli.cli.workflows.remote_measuring import measured_by_agents
         from proteus_cli.serving.devices.remote.messages import MeasureOptions
 
         if dry_run:
             raise UsageError("`--dry-run` lists what this machine would measure.", hint="leave out `--cluster`")
         wanted = MeasureOptions(device, budget, max_batch, max_slots, accept_noise, as_type, force)
-        _show(measured_by_agents(workspace, cluster, wanted), workspace.catalog(), json=json)
+        _show(
+            measured_by_agents(workspace, host_list(cluster, cluster_key, workspace_dir), wanted),
+            workspace.catalog(),
+            json=json,
+        )
     else:
         from proteus_cli.cli.workflows.measuring import work_on
 

@@ -57,6 +57,9 @@ def serve(
     emulate: options.Emulate = False,
     fleet: options.Fleet = None,
     cluster: cluster_options.Cluster = None,
+    cluster_key: cluster_options.ClusterKey = None,
+    join: cluster_options.Join = True,
+    join_budget: cluster_options.JoinBudget = common.unparsed("1min"),
     otlp: options.Otlp = None,
     otlp_sample: options.OtlpSample = 0.01,
     workspace_dir: common.Workspace = common.WORKSPACE,
@@ -66,7 +69,7 @@ def serve(
     The first signal drains: the server finishes the requests that it has and takes no more. A second one ends it at
     once.
     """
-    from proteus_cli.cli.workflows.cluster import agents_of
+    from proteus_cli.cli.workflows.cluster import host_list
     from proteus_cli.cli.workflows.deployment import deployment_of
     from proteus_cli.cli.workflows.resources import Emulation
     from proteus_cli.serving.logs import set_up
@@ -97,7 +100,8 @@ def serve(
             emulation=Emulation(fleet) if emulate else None, resume=resume, kept_plans=plan_history,
             in_processes=executor is options.ExecutorKind.PROCESS, max_unavailable_frac=max_unavailable,
             drift_after_s=drift_after, record=record, memory=memory, attainment=attainment,
-            agents=agents_of(cluster) if cluster is not None else (),
+            hosts=host_list(cluster, cluster_key, workspace_dir) if cluster is not None else None,
+            join_budget_s=join_budget if join else None,
         )  # fmt: skip
         run_server(deployment, server, _announce, live_view)
 
@@ -113,6 +117,8 @@ def _require_compatible(
 ) -> None:
     if emulate and is_cluster:
         raise UsageError("Emulated devices are on this machine.", hint="leave out `--cluster` or `--emulate`")
+    if "--join-budget" in given and not is_cluster:
+        raise UsageError("`--join-budget` is for devices of a cluster.", hint="add `--cluster`, or leave it out")
     if "--fleet" in given and not emulate:
         raise UsageError("`--fleet` is for devices that are emulated.", hint="add `--emulate`, or leave out `--fleet`")
     if record and writes_elsewhere:

@@ -6,14 +6,45 @@ from typing import Annotated
 from typer import Argument, Option
 
 from proteus_cli.cli.options import sections
+from proteus_cli.cli.options.common import DURATION
 from proteus_cli.cli.options.names import environment
 
 Cluster = Annotated[
+    str | None,
+    Option(
+        metavar="HOSTS",
+        envvar=environment("cluster"),
+        help="The hosts of a cluster, each with an agent: a hosts.toml, kubernetes:SERVICE[:PORT], "
+        "ray://HOST:PORT, or auto: the cluster of Ray that this machine is part of.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]
+ClusterKey = Annotated[
     Path | None,
     Option(
         metavar="FILE",
-        envvar=environment("cluster"),
-        help="A hosts.toml: the hosts of a cluster, each with an agent.",
+        envvar=environment("cluster_key"),
+        show_default="what hosts.toml names; for Ray cluster.pem in the workspace",
+        help="The cluster's key, which `proteus cluster key` makes.",
+        rich_help_panel=sections.SECURITY,
+    ),
+]
+Join = Annotated[
+    bool,
+    Option(
+        "--join/--no-join",
+        help="With --cluster: also serve with devices of its hosts that the plan does not have, and with hosts that "
+        "come later; or only with the devices of the plan.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]
+JoinBudget = Annotated[
+    float,
+    Option(
+        **DURATION,
+        envvar=environment("join_budget"),
+        help="With --cluster, the time to measure each device in that no profile is of, before it joins; `0s`: such "
+        "devices stay out.",
         rich_help_panel=sections.DEVICES,
     ),
 ]
@@ -31,6 +62,23 @@ Key = Annotated[
         rich_help_panel=sections.SECURITY,
     ),
 ]
+HostName = Annotated[
+    str | None,
+    Option(
+        metavar="NAME",
+        envvar=environment("name"),
+        show_default="the machine's",
+        help="The name of this host, for servers that find agents by address (Kubernetes).",
+    ),
+]
+Keeper = Annotated[
+    int | None,
+    Option(
+        metavar="PID",
+        envvar=environment("keeper"),
+        help="A process that keeps this agent: once that has ended, the agent ends when it has had no server for 10 s.",
+    ),
+]
 AgentState = Annotated[
     Path,
     Option(
@@ -38,5 +86,8 @@ AgentState = Annotated[
         envvar=environment("state"),
         help="The directory for models that servers send, and for engines that are built.",
     ),
+]
+RayAddress = Annotated[
+    str, Argument(metavar="CLUSTER", help="A cluster of Ray, as for `--cluster`: auto, or ray://HOST:PORT.")
 ]
 NewKey = Annotated[Path, Argument(metavar="FILE", help="The file to make.")]

@@ -1,6 +1,6 @@
 """The memory of devices that variants may take, from ``--memory``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from proteus_cli.errors import UsageError
@@ -45,12 +45,9 @@ def memory_limits(
             )
     limits = {}
     for name, device in devices.items():
-        own = next((given[key] for key in (name, device.type, "") if key in given), None)
+        own = _given(given, device)
         if own is None:
-            share = device.memory_bytes
-            if device.kind == "cpu" and not device.host and free_bytes is not None:
-                share = min(share, free_bytes // cpus)
-            own = round(DEFAULT_FRAC * share)
+            own = _part(device, free_bytes if not device.host else None, cpus)
         elif 0 < device.memory_bytes < own:
             raise UsageError(
                 f"`--memory` gives variants {format_size(own)} of `{name}`, which has "
@@ -59,3 +56,29 @@ def memory_limits(
             )
         limits[name] = own
     return limits
+
+
+def limits_of_host(
+    given: Mapping[str, int] | None, devices: "Sequence[Device]", free_bytes: int | None
+) -> dict[str, int]:
+    """As `memory_limits`, of the devices of a host that join a server: what is given for other devices is no error.
+
+    They get what is given for them as far as they have it. CPUs share the ``free_bytes`` of their host.
+    """
+    cpus, limits = sum(device.kind == "cpu" for device in devices), {}
+    for device in devices:
+        own = _given(given or {}, device)
+        limits[device.id] = _part(device, free_bytes, cpus) if own is None else min(own, device.memory_bytes or own)
+    return limits
+
+
+def _given(given: Mapping[str, int], device: "Device") -> int | None:
+    return next((given[key] for key in (device.id, device.type, "") if key in given), None)
+
+
+def _part(device: "Device", free_bytes: int | None, cpus: int) -> int:
+    """What variants may take unless it is given; CPUs have equal shares of what is free."""
+    share = device.memory_bytes
+    if device.kind == "cpu" and free_bytes is not None:
+        share = min(share, free_bytes // cpus)
+    return round(DEFAULT_FRAC * share)

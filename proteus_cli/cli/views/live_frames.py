@@ -1,6 +1,6 @@
 """A frame of the live view of `proteus serve`, in the lines and columns of the terminal."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Group, RenderableType
@@ -8,22 +8,18 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from proteus_cli import tables
-from proteus_cli.units import UNKNOWN, format_duration, mark_estimate
+from proteus_cli.cli.views.device_rows import FrameRow, device_columns, device_rows, wanted_rows
+from proteus_cli.domain.device import host_of
+from proteus_cli.units import UNKNOWN, counted, format_duration, mark_estimate
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.telemetry.snapshot import DeviceSnapshot, FamilySnapshot, ServerEvent, Snapshot
+    from proteus_cli.serving.telemetry.snapshot import FamilySnapshot, ServerEvent, Snapshot
 
 WIDE_COLUMNS = 78
 _MAX_EVENTS = 4
 _MIN_LINES_FOR_EVENTS, _MIN_LINES_FOR_DEVICES = 9, 6
 _MIN_LINES_FOR_LEGEND = 20
 _HIGH = 0.01  # of violations
-
-_STATES = {"closed": "working", "open": "LOST", "half-open": "being tried out"}
-_RANKS = tuple(reversed(_STATES))  # lost devices are listed first
-
-FrameRow = tuple[Sequence[str], str]
-"""Cells, and a style."""
 
 
 def frame(now: "Snapshot", columns: int, lines: int, *, has_events: bool = True) -> RenderableType:
@@ -32,7 +28,7 @@ def frame(now: "Snapshot", columns: int, lines: int, *, has_events: bool = True)
     is_wide = columns >= WIDE_COLUMNS
     head = list(_head(now))
     legend = [Text(_LEGEND, "dim", no_wrap=True)] if is_wide and lines >= _MIN_LINES_FOR_LEGEND else []
-    rows = _row_counts(lines - 1 - len(head) - len(legend), len(now.families), len(now.devices), len(events))
+    rows = _row_counts(lines - 1 - len(head) - len(legend), len(now.families), wanted_rows(now), len(events))
     families = [_family(name, of, is_wide=is_wide) for name, of in now.families.items()]
     parts: list[RenderableType] = [
         *head,
@@ -40,8 +36,8 @@ def frame(now: "Snapshot", columns: int, lines: int, *, has_events: bool = True)
         *legend,
     ]
     if rows.devices:
-        devices = _devices(now.devices, rows.devices, is_wide=is_wide)
-        parts += ["", _table(_device_columns(is_wide=is_wide), _truncated(devices, rows.devices))]
+        devices = device_rows(now, rows.devices, is_wide=is_wide)
+        parts += ["", _table(device_columns(now, columns, is_wide=is_wide), _truncated(devices, rows.devices))]
     if rows.events:
         parts += ["", *(_event(event, now.at_s) for event in reversed(events[-rows.events :]))]
     return Group(*parts)
@@ -71,10 +67,12 @@ def _row_counts(lines: int, families: int, devices: int, events: int) -> _RowCou
 
 def _head(now: "Snapshot") -> Iterable[Text]:
     style = {"ready": "bold green", "draining": "bold yellow"}.get(now.state, "bold red")
-    lost = sum(device.breaker == "open" for device in now.devices.values())
+    lost_hosts = {name for name, host in now.hosts.items() if host.state == "lost"}
+    lost = sum(of.breaker == "open" and host_of(name) not in lost_hosts for name, of in now.devices.items())
     broken = len({variant for device in now.devices.values() for variant in device.broken})
     line = Text.assemble(
         ("proteus ", "bold"), (now.state, style),
+        (f" · {counted(len(lost_hosts), 'HOST', 'HOSTS')} LOST" if lost_hosts else "", "bold red"),
         (f" · {lost} LOST" if lost else "", "bold red"), (f" · {broken} BROKEN" if broken else "", "bold red"),
         f" · policy {now.policy} · up {_ago(now.at_s)} · {now.inside:,} in flight",
         no_wrap=True, overflow="ellipsis",
@@ -120,60 +118,6 @@ def _budget(of: "FamilySnapshot") -> str:
     return (
         UNKNOWN if lately.error_budget_used is None else f"{lately.error_budget_used:,.0%}{'' if lately.met else '!'}"
     )
-
-
-# --- devices
-
-
-def _device_columns(*, is_wide: bool) -> Iterable[Column]:
-    batch = [tables.number("batch")] if is_wide else []
-    return (
-        *map(tables.name, ("device", "hosts")),
-        tables.number("busy"),
-        *batch,
-        tables.name("state" if is_wide else ""),
-    )
-
-
-def _devices(devices: Mapping[str, "DeviceSnapshot"], count: int, *, is_wide: bool) -> list[FrameRow]:
-    """A row for each device, or if these are more than ``count``, for all alike: in what they host, and in state."""
-    ranked = sorted(devices.items(), key=lambda named: _RANKS.index(named[1].breaker))
-    if len(ranked) <= count:
-        return [_device(name, [of], is_wide=is_wide) for name, of in ranked]
-    alike: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[str]] = {}
-    for name, of in ranked:
-        alike.setdefault((of.breaker, of.variants, tuple(of.broken)), []).append(name)
-    return [_device(_named(names), [devices[name] for name in names], is_wide=is_wide) for names in alike.values()]
-
-
-def _named(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{len(names)} × {names[0]} …"
-
-
-def _device(name: str, of: Sequence["DeviceSnapshot"], *, is_wide: bool) -> FrameRow:
-    """A row for devices that host the same variants."""
-    loads, batches = [device.load for device in of], [device.mean_batch for device in of if device.mean_batch]
-    load = _percent(sum(loads) / len(loads)) + (f" ≤ {max(loads):.0%}" if len(of) > 1 and is_wide else "")
-    batch = f"{sum(batches) / len(batches):.1f}" if batches else UNKNOWN
-    hosts, first = ", ".join(of[0].variants) or UNKNOWN, of[0]
-    style = "bold red" if first.breaker == "open" else "yellow" if first.breaker == "half-open" or first.broken else ""
-    if not is_wide:
-        return (name, hosts, load, _STATES[first.breaker] if style else ""), style
-    return (name, hosts, load, batch, _state(first)), style
-
-
-def _state(of: "DeviceSnapshot") -> str:
-    """``"LOST, again in 4 s: its process has ended"``, or ``"working, without digits-l: it cannot be loaded"``."""
-    text = _STATES[of.breaker]
-    if of.breaker == "open" and of.retry_s is not None:
-        text += f", again in {of.retry_s:.0f} s"
-    if of.reason:
-        text += f": {of.reason}"
-    if of.broken:
-        text += f"; without {', '.join(of.broken)}"
-    if len(of.broken) == 1:
-        text += f": {next(iter(of.broken.values()))}"
-    return text
 
 
 # --- parts

@@ -1,11 +1,13 @@
 """How plans, their explanations and frontiers look in a terminal."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 
+from proteus_cli.domain.device import by_host
+from proteus_cli.domain.host_text import whereabouts
 from proteus_cli.tables import bars, described, name, number, table, text
 from proteus_cli.units import UNKNOWN, format_accuracy, format_bar, format_percent, format_rate, mark_estimate
 
@@ -18,17 +20,19 @@ _BAR = 20
 
 
 def plan_table(plan: "Plan") -> RenderableType:
-    """A row for each variant on each device; devices that do the same share a row."""
-    rows = table(*map(name, ("device", "family", "variant")), *map(number, ("qps", "busy", "share", "batch")))
+    """A row for each variant on each device; devices that do the same share a row. Several hosts have a column."""
+    where = _whereabouts(plan.devices)
+    numbers = map(number, ("qps", "busy", "share", "batch"))
+    rows = table(*map(name, ("device", "family", "variant")), *numbers, *where.columns("host"))
     for kind, devices, placements in _alike(plan):
-        who = named(kind, devices)
+        who, hosts = named(kind, devices), where.cells(devices)
         for p in placements:  # each of a device's variants grows with the others, so all are equally near their limit
             busy = format_percent(p.rate_qps / p.capacity_qps) if who and p.capacity_qps > 0 else ""
             rate, share = _rate(p.rate_qps), format_percent(p.share)
-            rows.add_row(who, p.family, p.variant, rate, busy, share, str(p.max_batch))
-            who = ""
+            rows.add_row(who, p.family, p.variant, rate, busy, share, str(p.max_batch), *hosts)
+            who, hosts = "", ()
         if not placements:
-            rows.add_row(who, UNKNOWN, "idle", UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)
+            rows.add_row(who, UNKNOWN, "idle", UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, *hosts)
     spare = (
         ["0 qps: a spare, which is loaded and helps the others"] if any(not p.share for p in plan.placements) else []
     )
@@ -38,6 +42,22 @@ def plan_table(plan: "Plan") -> RenderableType:
         "share: part of the family's queries · batch: the largest",
         *spare,
     )
+
+
+class _Whereabouts(NamedTuple):
+    """A last column that says on which hosts devices are; none where these are all on one."""
+
+    has_several: bool
+
+    def columns(self, header: str) -> Sequence[Column]:
+        return [text(header)] if self.has_several else []
+
+    def cells(self, devices: Sequence[str]) -> Sequence[str]:
+        return [whereabouts(devices)] if self.has_several else []
+
+
+def _whereabouts(devices: Iterable[str]) -> _Whereabouts:
+    return _Whereabouts(len(by_host(devices)) > 1)
 
 
 def _rate(qps: float) -> str:
@@ -98,10 +118,12 @@ def _families_table(explanation: "Explanation", estimated: Collection[str]) -> R
 
 
 def _devices_table(explanation: "Explanation") -> Table:
-    rows = table(name("device"), text("hosts"), number("busy"), bars(_BAR))
+    where = _whereabouts(device for each in explanation.devices for device in each.devices)
+    rows = table(name("device"), text("hosts"), number("busy"), bars(_BAR), *where.columns("on host"))
     for each in sorted(explanation.devices, key=lambda each: not each.hosts):
         hosts = ", ".join(each.hosts) or "idle"
-        rows.add_row(named(each.type, each.devices), hosts, format_percent(each.busy), format_bar(each.busy, _BAR))
+        who, bar = named(each.type, each.devices), format_bar(each.busy, _BAR)
+        rows.add_row(who, hosts, format_percent(each.busy), bar, *where.cells(each.devices))
     return rows
 
 
@@ -172,19 +194,20 @@ def _changed_families(found: "PlanDifference") -> Table:
 
 
 def _changed_devices(found: "PlanDifference") -> RenderableType:
-    rows = table(*map(name, ("device", "", "variant")), *map(number, ("share", "qps", "batch")))
+    where = _whereabouts(each.device for each in found.devices)
+    rows = table(*map(name, ("device", "", "variant")), *map(number, ("share", "qps", "batch")), *where.columns("host"))
     groups: dict[object, list[DeviceChange]] = {}
     for each in found.devices:
         does = tuple((c.variant, c.family, c.share, c.max_batch) for c in (*each.stays, *each.loads, *each.unloads))
         groups.setdefault((each.type, each.is_new, each.is_gone, each.is_same, does), []).append(each)
     for alike in groups.values():
-        _add_device(rows, alike)
+        _add_device(rows, alike, where.cells([each.device for each in alike]))
     return described(
         rows, "= stays · + is loaded · − is unloaded", "share: part of the family's queries · batch: the largest"
     )
 
 
-def _add_device(rows: Table, alike: "Sequence[DeviceChange]") -> None:
+def _add_device(rows: Table, alike: "Sequence[DeviceChange]", hosts: Sequence[str]) -> None:
     first = alike[0]
     who = named(first.type, [each.device for each in alike])
     who += " (new)" if first.is_new else " (gone)" if first.is_gone else ""
@@ -201,10 +224,11 @@ def _add_device(rows: Table, alike: "Sequence[DeviceChange]") -> None:
             changed(change.share, format_percent),
             changed(change.rate_qps, _rate),
             changed(change.max_batch, lambda rows: f"{rows:g}"),
+            *hosts,
         )
-        who = ""
+        who, hosts = "", ()
     if not marked:
-        rows.add_row(who, "", "idle", UNKNOWN, UNKNOWN, UNKNOWN)
+        rows.add_row(who, "", "idle", UNKNOWN, UNKNOWN, UNKNOWN, *hosts)
 
 
 def changed(

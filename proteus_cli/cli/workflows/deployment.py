@@ -1,23 +1,27 @@
 """A deployment for `proteus serve`: a plan, the devices and models to serve it with, and the source of later plans."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from proteus_cli.backends.free_memory import free_bytes
 from proteus_cli.cli.options.memory import memory_limits
+from proteus_cli.cli.workflows.cluster import known_hosts
+from proteus_cli.cli.workflows.joining import WorkspaceProfiles
+from proteus_cli.cli.workflows.remote_measuring import splits_of
 from proteus_cli.cli.workflows.resources import Emulation, Resources, on_fleet, resources_for
 from proteus_cli.control.policies import batcher_named, live_policy_named, with_replanning
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.record import Base, Origin
-from proteus_cli.errors import ArtefactError, printable
+from proteus_cli.errors import ArtefactError, DeviceUnavailable, printable
 from proteus_cli.planning.from_workspace import DeferredPlanner, PlannerSettings, deferred_planner, planner_settings
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings, claim, left_behind, records
-from proteus_cli.serving.devices.remote.link import AgentAddress
+from proteus_cli.serving.devices.remote.host_list import HostList
+from proteus_cli.serving.devices.remote.measuring import Measurable
 from proteus_cli.serving.server.deployment import Deployment
-from proteus_cli.store import Workspace, digest, digest_of, write_json
+from proteus_cli.store import Workspace, digest, write_json
 
 log = logging.getLogger("proteus.server")
 
@@ -39,24 +43,27 @@ def deployment_of(
     record: bool = False,
     memory: Mapping[str, int] | None = None,
     attainment: float | None = None,
-    agents: Sequence[AgentAddress] = (),
+    hosts: HostList | None = None,
+    join_budget_s: float | None = 60.0,
 ) -> Deployment:
     """A deployment whose plan is current, and whose devices and models are those that were measured, or emulated.
 
     With ``resume``, if the last server that was started with this plan was killed, the plan is the one that was in
     force then, if that is current. ``kept_plans``: how many to keep in ``plans/history/``. ``drift_after_s``: how long
     a profile must be wrong to be recalibrated; 0: never. ``record``: recalibrated profiles are written back.
-    ``memory`` as in `memory_limits`.
+    ``memory`` as in `memory_limits`. Devices of ``hosts`` that the plan does not have join, after
+    ``join_budget_s`` of measuring where no profile is of them; None: they do not join.
     ``attainment`` replaces the target of the plan and of its file when that is read again.
     Raises `ArtefactError`, `UsageError` or `DeviceUnavailable`.
     """
     is_emulated = emulation is not None
     base, plan = _base(workspace, name), workspace.plan(name)
-    resources = resources_for(workspace, plan, emulation, [agent.name for agent in agents])
-    start = _StartingPlan(on_fleet(plan, resources.profiles, emulation))
+    known = known_hosts(hosts)
+    resources = resources_for(workspace, plan, emulation, known)
+    start = _StartingPlan(on_fleet(plan, resources.profiles, emulation), resources)
     if resume:
-        start = _resumed(workspace, base, start, resources, emulated=is_emulated)
-    catalog, plan = workspace.catalog(), start.plan.with_attainment(attainment)
+        start = _resumed(workspace, base, start, emulation, known)
+    catalog, plan, resources = workspace.catalog(), start.plan.with_attainment(attainment), start.resources
     workspace.require_current(plan.inputs)
     for placement in plan.placements:
         catalog.family(placement.family).variant(placement.variant)
@@ -66,6 +73,7 @@ def deployment_of(
     settings = planner_settings(
         workspace, policy, plan.headroom, profiles=resources.profiles, rules=plan.rules, time_limit_s=SOLVE_LIMIT_S
     )
+    source = WorkspacePlans(workspace, name, resources, emulation, settings, attainment)
     return Deployment(
         plan=plan,
         catalog=catalog,
@@ -74,7 +82,7 @@ def deployment_of(
         models=resources.models,
         labels=workspace.labels(),
         policy=policy,
-        source=WorkspacePlans(workspace, name, resources, emulation, settings, attainment),
+        source=source,
         drift_after_s=drift_after_s,
         records=record,
         built=workspace.built_dir,
@@ -85,12 +93,24 @@ def deployment_of(
         origin=start.origin,
         reason=start.reason,
         in_processes=in_processes,
-        agents=agents,
+        hosts=hosts,
+        newcomers=_newcomers(source, memory, join_budget_s) if hosts is not None else None,
         max_unavailable_frac=max_unavailable_frac,
         memory_bytes=memory_limits(
             memory, {device.id: device for device in resources.devices}, None if is_emulated else free_bytes()
         ),
     )
+
+
+def _newcomers(
+    source: "WorkspacePlans", memory: Mapping[str, int] | None, budget_s: float | None
+) -> WorkspaceProfiles | None:
+    workspace, resources = source.workspace, source.resources
+    if budget_s is None or source.emulation is not None:
+        return None
+    measurable = Measurable(workspace.catalog().families, resources.models, splits_of(workspace))
+    write, use = source.write_profile, source.use_profile
+    return WorkspaceProfiles(workspace, resources.profiles, measurable, budget_s, memory, write, use)
 
 
 def _base(workspace: Workspace, name: Path) -> Base:
@@ -130,10 +150,13 @@ class WorkspacePlans:
         return {**self.planner.inputs, **self.written}
 
     def write_profile(self, profile: Profile) -> None:
-        """Write a recalibrated profile back."""
-        path = self.workspace.profile_path(profile.device.id)
-        write_json(path, profile)
-        self.written[path.relative_to(self.workspace.root).as_posix()] = digest_of(profile)
+        """Write a profile that was recalibrated, or measured for a device that joins."""
+        write_json(self.workspace.profile_path(profile.device.id), profile)
+        self.use_profile(profile)
+
+    def use_profile(self, profile: Profile) -> None:
+        """Plans are made from a profile as its file has it now."""
+        self.written.update(self.workspace.digests([self.workspace.profile_path(profile.device.id)]))
 
 
 # --- resuming
@@ -142,17 +165,20 @@ class WorkspacePlans:
 @dataclass(frozen=True, slots=True)
 class _StartingPlan:
     plan: Plan
+    resources: Resources
     origin: Origin = "start"
     reason: str = "the plan that the server was started with"
 
 
 def _resumed(
-    workspace: Workspace, base: Base, start: _StartingPlan, resources: Resources, *, emulated: bool
+    workspace: Workspace, base: Base, start: _StartingPlan, emulation: Emulation | None, known: Collection[str] | None
 ) -> _StartingPlan:
     """The plan that was in force when the last server with this plan was killed, else ``start``.
 
-    If ``start`` is stale, as after a server has recorded profiles, the last server need not have been killed.
+    If ``start`` is stale, as after a server has recorded profiles, the last server need not have been killed. Real
+    devices may have joined that server.
     """
+    emulated = emulation is not None
     is_stale = _is_stale(workspace, start.plan)
     left = left_behind(records(workspace.history_dir), base, emulated=emulated, also_stopped=is_stale)
     if left is None or not _claimed(workspace, base):
@@ -160,13 +186,18 @@ def _resumed(
     try:
         last = workspace.plan(workspace.history_dir / left.plan)
         workspace.require_current(last.inputs)
-        _require_devices(last, resources)
-    except ArtefactError as error:
+        if not emulated:
+            resources = resources_for(workspace, last, None, known)
+        else:
+            resources = start.resources
+            _require_devices(last, resources)
+    except (ArtefactError, DeviceUnavailable) as error:
         log.warning("can't resume `%s`, the last plan in force: %s", left.plan, error.message)
         return start
     why = "the inputs of the plan have changed" if is_stale else "the last server with this plan was killed"
     log.warning("%s: resuming the plan that was in force then, `%s`", why, left.plan)
-    return _StartingPlan(last, "resumed", f"{why} while `{left.plan}` was in force" if not is_stale else why)
+    reason = f"{why} while `{left.plan}` was in force" if not is_stale else why
+    return _StartingPlan(last, resources, "resumed", reason)
 
 
 def _claimed(workspace: Workspace, base: Base) -> bool:

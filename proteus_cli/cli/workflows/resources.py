@@ -35,9 +35,9 @@ class Resources:
 
 
 def resources_for(
-    workspace: Workspace, plan: Plan, emulation: Emulation | None, hosts: Collection[str] = ()
+    workspace: Workspace, plan: Plan, emulation: Emulation | None, hosts: Collection[str] | None = ()
 ) -> Resources:
-    """The resources to serve a plan with; ``hosts`` of a cluster have devices, too.
+    """The resources to serve a plan with; ``hosts`` of a cluster have devices, too. None: there may be any hosts.
 
     Raises `DeviceUnavailable` if a device is not here, and `ArtefactError` if a model or a profile is missing.
     """
@@ -60,14 +60,14 @@ def on_fleet(plan: Plan, profiles: Mapping[str, Profile], emulation: Emulation |
 # --- this machine, and hosts of a cluster
 
 
-def _real(workspace: Workspace, plan: Plan, hosts: Collection[str]) -> Resources:
+def _real(workspace: Workspace, plan: Plan, hosts: Collection[str] | None) -> Resources:
     profiles = workspace.profiles_of(plan)
     here = {device.id: device for device in discover(read_settings(workspace.root).devices)}
     for profile in profiles.values():
-        if profile.device.host:
-            _require_host(profile.device, hosts)
-        else:
+        if not profile.device.host:
             _require_here(profile.device, here)
+        elif hosts is not None:
+            _require_host(profile.device, hosts)
     for placement in plan.placements:
         measured_for(placement, profiles)
     again = ", then `proteus profile` and `proteus plan` again; `--emulate` needs no models"
@@ -81,7 +81,9 @@ def _real(workspace: Workspace, plan: Plan, hosts: Collection[str]) -> Resources
 def _require_host(measured: Device, hosts: Collection[str]) -> None:
     """Raise `DeviceUnavailable` unless the host of a device is known. Whether its agent has it shows once connected."""
     if measured.host not in hosts:
-        known = f"hosts.toml has {', '.join(hosts)}" if hosts else "`--cluster hosts.toml` names the hosts of a cluster"
+        known = (
+            f"the cluster has {', '.join(hosts)}" if hosts else "`--cluster hosts.toml` names the hosts of a cluster"
+        )
         raise DeviceUnavailable(f"The plan uses `{measured.id}`, of a host `{measured.host}`.", hint=known)
 
 

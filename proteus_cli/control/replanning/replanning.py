@@ -6,6 +6,7 @@ from dataclasses import replace
 from proteus_cli.control.decision import Host
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.replanning.demand import DemandEstimator
+from proteus_cli.control.replanning.notices import DeviceChanged, Notices
 from proteus_cli.control.replanning.replan_rules import UNKNOWN_SLACK_FRAC, ReplanContext, ReplanRequest, Rule
 from proteus_cli.control.topology.slowdown import SlidingMaximum
 from proteus_cli.control.topology.topology import Topology
@@ -27,7 +28,7 @@ class Replanning:
         self._rule, self._demand, self._families, self._topology = rule, demand, families, topology
         self._recent_slowdowns = {name: SlidingMaximum() for name in families}
         self._slack_s = slack_s((), demand.slo_s)
-        self._notices: list[str] = []
+        self._notices = Notices()
         self._owed: ReplanRequest | None = None
         self._started_s: float | None = None
         self._hosting_since_s = self._asked_s = 0.0
@@ -58,10 +59,9 @@ class Replanning:
         if self._rule is not None and plan is not None:
             self._owed = self._request(self._rule, self._context(plan, now_s), reason)
 
-    def notice(self, reason: str) -> None:
-        """A device or an engine was lost or recovered: the next decision asks for a plan."""
-        if reason not in self._notices:
-            self._notices.append(reason)
+    def notice(self, what: DeviceChanged | str, device: str = "") -> None:
+        """A device was lost or recovered, or ``what`` happened to an engine: the next decision asks for a plan."""
+        self._notices.add(what, device)
 
     def hosting_changed(self, now_s: float) -> None:
         """A plan was adopted, or a step of its roll-out is done."""
@@ -93,7 +93,8 @@ class Replanning:
 
     def _wanted(self, rule: Rule, context: ReplanContext) -> ReplanRequest | None:
         if self._notices:
-            return self._request(rule, context, "; ".join(self._notices))
+            reason = self._notices.text(self._topology.devices, self._topology.outages.devices)
+            return self._request(rule, context, reason)
         wanted = rule.decide(context)
         return self._owed if wanted is None else replace(wanted, without=self._topology.outages)
 

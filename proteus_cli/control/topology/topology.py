@@ -34,6 +34,11 @@ class Topology:
         self.outages = Outages()
 
     @property
+    def devices(self) -> Collection[str]:
+        """All that there are, lost or not."""
+        return self._workers.keys()
+
+    @property
     def hosted(self) -> tuple[Host, ...]:
         return self._rollout.hosted
 

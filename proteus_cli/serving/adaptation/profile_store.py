@@ -12,7 +12,10 @@ from proteus_cli.domain.profile import Profile, Recorded
 
 
 class ProfileStore(Mapping[str, Profile]):
-    """Profiles by device: as measured, until they are corrected. All who plan and serve read them here."""
+    """Profiles by device: as measured, until they are corrected. All who plan and serve read them here.
+
+    Those of devices that join are added.
+    """
 
     def __init__(self, measured: Mapping[str, Profile]) -> None:
         self._current = dict(measured)
@@ -25,6 +28,10 @@ class ProfileStore(Mapping[str, Profile]):
 
     def __len__(self) -> int:
         return len(self._current)
+
+    def add(self, profile: Profile) -> None:
+        """The profile of a device that joins."""
+        self._current[profile.device.id] = profile
 
     def correct(self, device: str, corrections: Sequence[Correction]) -> Profile:
         """Replace the profile of a device by a corrected one, which says what it replaces."""

@@ -2,11 +2,10 @@
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +16,9 @@ import uvloop
 from proteus_cli import __version__
 from proteus_cli.backends.free_memory import free_bytes
 from proteus_cli.domain.device import Device
-from proteus_cli.errors import ArtefactError, DeviceUnavailable
+from proteus_cli.errors import DeviceUnavailable
+from proteus_cli.serving.agent.claim import AgentRecord, claimed
+from proteus_cli.serving.agent.keeping import ends_with
 from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import ModelStore
 from proteus_cli.serving.agent.session import ServerSession
@@ -53,11 +54,16 @@ log = logging.getLogger("proteus.agent")
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """What an agent has: its devices; and where it keeps models and built engines. ``tls`` None: on loopback only."""
+    """What an agent has: its devices; and where it keeps models and built engines. ``tls`` None: on loopback only.
+
+    ``name``: of its host; empty where it has none. ``keeper``: the process that keeps the agent, if one does.
+    """
 
     devices: Sequence[Device]
     state: Path
     tls: ssl.SSLContext | None
+    name: str = ""
+    keeper: int | None = None
 
 
 class Agent:
@@ -69,6 +75,7 @@ class Agent:
         self._specs = process_specs(settings.devices, built, slots, in_processes=True)
         self._devices, self._models = tuple(settings.devices), settings.state / "models"
         self._measurer = Measurer(self._devices, settings.state / "profiling")
+        self._name = settings.name
         self._versions = {"proteus": __version__, "onnxruntime": metadata.version("onnxruntime")}
         self._greeting: dict[_Greeting, None] = {}  # oldest first
 
@@ -121,7 +128,7 @@ class Agent:
 
     def _inventory(self) -> Inventory:
         server = self.session.peer if self.session is not None else ""
-        return Inventory(self._devices, self._versions, free_bytes() or 0, server)
+        return Inventory(self._devices, self._versions, free_bytes() or 0, server, self._name)
 
     def _ended(self, session: ServerSession, reason: str) -> None:
         log.info("server %s is gone: %s", session.peer, reason, extra=fields(server=session.hello.server))
@@ -158,37 +165,15 @@ class _Greeting:
 
 
 def run_agent(settings: AgentSettings, listener: socket, announce: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT. Raises as `claimed` does."""
+    """Serve until SIGTERM or SIGINT, or as `ends_with` says. Raises as `claimed` does."""
+    host, port = listener.getsockname()[:2]
     cores = [core for device in settings.devices for core in device.cores]
     with (
-        claimed(settings.state),
+        claimed(settings.state, AgentRecord(os.getpid(), host, port, __version__)),
         warning_of_shared(cores),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         runner.run(_serve(settings, listener, announce))
-
-
-@contextlib.contextmanager
-def claimed(state: Path) -> Iterator[None]:
-    """Keep other agents out of a directory, made where it is missing. The system releases it where this process dies.
-
-    Raises `ArtefactError` where another agent has it, or it cannot be written to.
-    """
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-        file = (state / "agent.lock").open("ab")
-    except OSError as error:
-        raise ArtefactError(
-            f"Can't write to `{state}`: {error.strerror}.", hint="name another directory with `--state`"
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ArtefactError(
-                f"Another agent keeps its models in `{state}`.", hint="give each a directory of its own with `--state`"
-            ) from None
-        yield
 
 
 async def _serve(settings: AgentSettings, listener: socket, announce: Callable[[], None]) -> None:
@@ -199,5 +184,6 @@ async def _serve(settings: AgentSettings, listener: socket, announce: Callable[[
                 "ready", extra=fields(version=__version__, pid=os.getpid(), devices=[d.id for d in settings.devices])
             )
             announce()
-            await stop.wait()
+            async with ends_with(settings.keeper, stop, is_serving=lambda: agent.session is not None):
+                await stop.wait()
     log.info("stopped")

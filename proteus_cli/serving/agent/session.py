@@ -3,8 +3,10 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from itertools import count
 from typing import Any
 
+from proteus_cli.backends.free_memory import host_memory
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError, ProteusError
 from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import ModelStore
@@ -37,6 +39,9 @@ from proteus_cli.serving.devices.remote.messages import (
     ToAgent,
     ToDevice,
 )
+
+BEATS_A_LOOK = 10
+"""At the memory of the host."""
 
 SERVER_SILENT_S = 10.0
 """A server that sends nothing for so long is gone. It pings each second, but its event loop may be held up."""
@@ -238,8 +243,11 @@ class ServerSession:
 
     async def _beat(self) -> None:
         seen, seen_s = self._channel.bytes_received, time.monotonic()
-        while True:
-            self._channel.send(Beat())
+        memory = host_memory()
+        for number in count(1):
+            self._channel.send(Beat(memory))
+            if number % BEATS_A_LOOK == 0:
+                memory = host_memory()
             await asyncio.sleep(BEAT_S)
             now_s = time.monotonic()
             if self._channel.bytes_received != seen:

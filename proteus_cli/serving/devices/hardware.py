@@ -2,24 +2,29 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from proteus_cli.backends import emulated
 from proteus_cli.backends.base import Backend, Signature
+from proteus_cli.backends.free_memory import HostMemory, host_memory
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.domain.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.device import Device, host_of
 from proteus_cli.domain.profile import Profile
-from proteus_cli.errors import DeviceLost, DeviceUnavailable
+from proteus_cli.errors import DeviceLost, DeviceUnavailable, HostLost
 from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Executor, OnLost
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
-from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink
+from proteus_cli.serving.devices.remote.absent import AbsentExecutor
+from proteus_cli.serving.devices.remote.host_list import Agents
+from proteus_cli.serving.devices.remote.link import AgentLink, AgentSession
+from proteus_cli.serving.devices.remote.link_state import LinkState
+from proteus_cli.serving.devices.remote.links import AgentLinks
 from proteus_cli.serving.devices.remote.uploads import KnownModels
 from proteus_cli.serving.lifecycle import running
 
@@ -52,6 +57,14 @@ class Hardware(ABC):
     def open_device(self, device: str, on_lost: OnLost) -> Executor:
         """Open the device of an id, also again once it was lost. Raises `DeviceUnavailable`."""
 
+    def memory_of(self, host: str) -> HostMemory:  # noqa: ARG002
+        """The memory of a host of the cluster, or of this machine (an empty name), as it is now."""
+        return HostMemory()
+
+    def links(self) -> dict[str, LinkState]:
+        """How the hosts of a cluster are reached now, by name."""
+        return {}
+
     def is_reachable(self, device: str) -> bool:  # noqa: ARG002
         """Whether it makes sense to open a device that was lost; not while its host is not connected."""
         return True
@@ -73,25 +86,49 @@ class LocalHardware(Hardware):
             return self.started.pop(device).hand_over(on_lost)
         return ProcessExecutor(self.specs[device], on_lost)
 
+    def memory_of(self, host: str) -> HostMemory:  # noqa: ARG002
+        return host_memory()
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterHardware(Hardware):
-    """The devices of a cluster: those of ``hosts`` by the links to their agents, and ``local`` ones."""
+    """The devices of a cluster: those of hosts by the links to their ``agents``, and ``local`` ones."""
 
     local: Hardware
-    links: Mapping[str, AgentLink]
-    devices: Mapping[str, Device]
-    slots: Mapping[str, int]
+    agents: AgentLinks
+    devices: dict[str, Device]
+    slots: dict[str, int]
 
     def open_device(self, device: str, on_lost: OnLost) -> Executor:
         host = host_of(device)
         if not host:
             return self.local.open_device(device, on_lost)
-        return self.links[host].open_device(self.devices[device], self.slots[device], on_lost)
+        link = self.agents.get(host)
+        if link is None:
+            why = "it is not listed any more"
+            return AbsentExecutor(device, HostLost(f"host {host} is lost: {why}", why=why))
+        return link.open_device(self.devices[device], self.slots[device], on_lost)
+
+    def links(self) -> dict[str, LinkState]:
+        return {name: link.state for name, link in self.agents.items()}
 
     def is_reachable(self, device: str) -> bool:
         host = host_of(device)
-        return not host or self.links[host].is_connected
+        return not host or (host in self.agents and self.agents[host].is_connected)
+
+    def memory_of(self, host: str) -> HostMemory:
+        if not host:
+            return self.local.memory_of(host)
+        session = self.agents[host].session if host in self.agents else None
+        return session.memory if session is not None else HostMemory()
+
+    def sessions(self) -> list[tuple[str, AgentSession]]:
+        """The hosts that are connected."""
+        return [(host, link.session) for host, link in self.agents.items() if link.is_connected and link.session]
+
+    def add_device(self, device: Device, slots: int) -> None:
+        """A device of a host that was not there at the start."""
+        self.devices[device.id], self.slots[device.id] = device, slots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,33 +185,34 @@ async def local_devices(
 
 @asynccontextmanager
 async def cluster_devices(
-    local: Hardware, agents: Sequence[AgentAddress], devices: Mapping[str, Device], slots: Mapping[str, int]
+    local: Hardware, changes: AsyncIterator[Agents], devices: Mapping[str, Device], slots: Mapping[str, int]
 ) -> AsyncIterator[Hardware]:
-    """The devices of a cluster, by id, until left: those of ``agents``, and ``local`` ones.
+    """The devices of a cluster, by id, until left: those of the hosts in the last of ``changes``, and ``local`` ones.
 
     A host that cannot be reached now is tried again and again; its devices are lost until then.
-    Raises `DeviceUnavailable` where an agent refuses this server, or no device at all is there.
+    Raises `DeviceUnavailable` where an agent refuses this server at the start, or no device at all is there.
     """
     async with AsyncExitStack() as stack:
         models, known = dict.fromkeys(local.models.values()), KnownModels()
-        links = {address.name: AgentLink(address, models, known) for address in agents}
-        for link in links.values():
-            await stack.enter_async_context(running(link.run()))
-        found = {name: await link.tried() for name, link in links.items()}
-        if not any(not host_of(device) or found[host_of(device)] for device in devices):
+        links = AgentLinks(lambda address: AgentLink(address, models, known))
+        stack.push_async_callback(links.close)
+        links.use(await anext(changes))
+        found = {name: await link.tried() for name, link in list(links.items())}
+        if not any(not host_of(device) or found.get(host_of(device)) for device in devices):
             raise DeviceUnavailable(
-                f"None of the hosts {', '.join(links)} can be reached.",
-                hint="is `proteus agent` running there, and do the addresses in hosts.toml lead there?",
+                f"None of the hosts {', '.join(links)} can be reached." if links else "The cluster has no hosts now.",
+                hint="is `proteus agent` running there, and do the addresses that are listed lead there?",
             )
+        await stack.enter_async_context(running(links.follow(changes)))
         yield ClusterHardware(
             platform=local.platform,
             models=local.models,
             signatures=local.signatures,
             is_emulated=local.is_emulated,
             local=local,
-            links=links,
-            devices=devices,
-            slots=slots,
+            agents=links,
+            devices=dict(devices),
+            slots=dict(slots),
         )
 
 

@@ -7,13 +7,17 @@ from itertools import chain
 from pathlib import Path
 
 from proteus_cli.backends.base import Signature
+from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects, Host, Load
 from proteus_cli.control.topology.breaker import FIRST_ENGINE_RETRY_S, NEW, Breaker, BreakerEvent, BreakerState
+from proteus_cli.control.topology.device_news import DeviceHealth
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.rollout import keys
+from proteus_cli.control.topology.room import without_room
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.device import by_host, host_of
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.record import EngineChange
@@ -37,7 +41,8 @@ class Fleet:
     """The devices of a server by id: their workers, what is loaded on them, and whether they can be used.
 
     ``breakers`` has one breaker per device, ``broken`` one per engine that ever failed on a device.
-    ``hosted_before_loss`` is what each device served when it was last lost.
+    ``hosted_before_loss`` is what each device served when it was last lost. ``lost_with_host`` are the devices that are
+    lost as their host is, each with the reason.
     """
 
     def __init__(
@@ -53,20 +58,21 @@ class Fleet:
         signatures: Mapping[str, Signature],
         files: ModelFiles | None = None,
         timer_s: float = TIMER_RESOLUTION_S,
-        is_memory_short: Callable[[], bool] = lambda: False,
+        memory_of: Callable[[str], HostMemory] = lambda _: HostMemory(),
     ) -> None:
         self._controller, self._results, self._clock, self._profiles = controller, results, clock, profiles
-        self._open_device, self._timer_s = open_device, timer_s
+        self._open_device, self._timer_s, self._memory_of = open_device, timer_s, memory_of
         self.loader = Loader(models, profiles, signatures, files, clock)
         self.breakers: dict[str, Breaker] = {}
         self.broken: dict[tuple[str, VariantKey], Breaker] = {}
         self.hosted_before_loss: dict[str, tuple[Host, ...]] = {}
+        self.lost_with_host: dict[str, str] = {}
         self._changing = asyncio.Lock()
         self.workers: dict[str, Worker] = {}
         for device in devices:
             self._add(device, Breaker(since_s=clock()), self.open_device(device))
         self.standbys = StandbyLoader(
-            controller, self.loader, self.workers, profiles, clock, self._changing.locked, is_memory_short
+            controller, self.loader, self.workers, profiles, clock, self._changing.locked, memory_of
         )
 
     def add_device(self, device: str, memory: DeviceMemory | None = None) -> None:
@@ -75,7 +81,7 @@ class Fleet:
         ``memory`` as in `Controller.add_device`.
         """
         self._controller.add_device(device, self._profiles[device].slots, memory)
-        self._add(device, Breaker(since_s=self._clock(), is_new=True), AbsentExecutor(device, NEW))
+        self._add(device, Breaker(since_s=self._clock(), is_new=True), AbsentExecutor(device, HostLost(NEW)))
 
     def _add(self, device: str, breaker: Breaker, executor: Executor) -> None:
         self.loader.add_device(device)
@@ -106,14 +112,23 @@ class Fleet:
         for worker in self.workers.values():
             worker.executor.close()
 
-    def states(self) -> dict[str, tuple[str, str]]:
-        """The state of each device's breaker, and why it isn't closed."""
-        return {device: (breaker.state.value, breaker.reason or "") for device, breaker in self.breakers.items()}
+    def health(self) -> dict[str, DeviceHealth]:
+        """Of each device."""
+        return {
+            device: DeviceHealth(
+                breaker.state, breaker.reason or "", self.lost_with_host.get(device, ""), is_new=not breaker.opened
+            )
+            for device, breaker in self.breakers.items()
+        }
 
     def hostable_on(self, device: str) -> list[VariantProfile]:
         """What a device can host; a profile may be older than the catalog, and have variants that are gone there."""
         measured = self._profiles[device].variants
         return [each for each in measured if each.points and each.key in self.loader.models]
+
+    def type_of(self, device: str) -> str:
+        """The type of a device, by its profile."""
+        return self._profiles[device].device.type
 
     def retry_s(self, device: str) -> float | None:
         """When a lost device is opened again; None where it is not lost, or is tried out now."""
@@ -160,6 +175,7 @@ class Fleet:
         self._controller.make_room(hosted)
         self._free_the_rest()
         in_place = {device for device, hosts in wanted.items() if not self._fits_beside(device, hosts)}
+        in_place |= self._without_room({device: hosts for device, hosts in wanted.items() if device not in in_place})
         beside = [device for device in self._usable() if device not in in_place]
         failures = await self._load(host for device in beside for host in wanted.get(device, ()))
         failures = await self._again_without_standbys(failures, wanted)
@@ -196,6 +212,14 @@ class Fleet:
         """Whether a device has the memory for engines beside those that are loaded."""
         loaded, wanted = self.loader.loaded(device), keys(tuple(hosts))
         return wanted <= loaded or not loaded or self.loader.fits(device, loaded | wanted)
+
+    def _without_room(self, wanted: Mapping[str, Sequence[Host]]) -> set[str]:
+        """The devices that cannot load beside what they have: the CPUs of their host have too little memory for all."""
+        cpus = [device for device in wanted if self._profiles[device].device.kind == "cpu"]
+        needed = {device: self.loader.missing_bytes(device, keys(wanted[device])) for device in cpus}
+        memory = {host: self._memory_of(host).free_bytes for host in map(host_of, cpus)}
+        found = without_room(needed, {host: free for host, free in memory.items() if free is not None})
+        return {device for device in found if self.loader.loaded(device)}
 
     async def _follow(self, effects: Effects) -> list[FailedLoad]:
         """Apply effects, and do the loads in place that they start, until there are no more; returns what failed."""
@@ -258,9 +282,10 @@ class Fleet:
 
     def _died(self, device: str, loss: DeviceLost) -> None:
         """A host that is lost was logged once, for all of its devices."""
-        self.lose(
-            device, BreakerEvent.DIED, loss.message, logging.DEBUG if isinstance(loss, HostLost) else logging.ERROR
-        )
+        why = loss.why if isinstance(loss, HostLost) else ""
+        if why and self.breakers[device].is_closed:
+            self.lost_with_host[device] = why
+        self.lose(device, BreakerEvent.DIED, loss.message, logging.DEBUG if why else logging.ERROR)
 
     def lose(self, device: str, event: BreakerEvent, reason: str, level: int = logging.ERROR) -> None:
         """Give a device up. Requests that ran there wait again, or fail if they were on too many lost devices."""
@@ -313,11 +338,19 @@ class Fleet:
             loaded = self.loader.loaded(device)
             self.workers[device].use(executor)
             self.breakers[device].on(BreakerEvent.PASSED, self._clock())
+            was_lost_with_host = self.lost_with_host.pop(device, None) is not None
             hosted = tuple(host for host in wanted if host.key in loaded)
             self._report(await self._follow(self._controller.device_recovered(device, self._clock(), hosted)))
             self._free_the_rest()
-        is_back = self.breakers[device].opened
-        log.info("%s %s", device, "is back" if is_back else "has joined", extra=fields(device=device))
+        self._log_recovery(device, with_host=was_lost_with_host)
+
+    def _log_recovery(self, device: str, *, with_host: bool) -> None:
+        """The devices that were lost with their host have one line, once all are back."""
+        what = "is back" if self.breakers[device].opened else "has joined"
+        log.log(logging.DEBUG if with_host else logging.INFO, "%s %s", device, what, extra=fields(device=device))
+        host = host_of(device)
+        if with_host and host not in by_host(self.lost_with_host):
+            log.info("all devices of host %s are back", host, extra=fields(host=host))
 
     def _report(self, failures: Iterable[FailedLoad]) -> None:
         for failed in failures:

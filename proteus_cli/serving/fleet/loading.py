@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -80,6 +80,11 @@ class Loader:
         measured = (profile.of(*key) for key in set(keys))
         needed_bytes = sum(each.memory_bytes for each in measured if each is not None)
         return not profile.device.memory_bytes or needed_bytes <= profile.device.memory_bytes
+
+    def missing_bytes(self, device: str, keys: Collection[VariantKey]) -> int:
+        """The memory that these engines take on a device, without those that are loaded there; as profiles know it."""
+        measured = (self._profiles[device].of(*key) for key in set(keys) - self._loaded[device].keys())
+        return sum(each.memory_bytes for each in measured if each is not None)
 
     async def load(
         self, device: str, executor: Executor, key: VariantKey, rows: int, min_limit_s: float = UNHURRIED_S

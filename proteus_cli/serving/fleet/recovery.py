@@ -9,7 +9,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.breaker import BreakerEvent, BreakerState, hang_timeout_s
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import LatencyTable, Profile
-from proteus_cli.errors import DeviceLost, EngineError, ProteusError
+from proteus_cli.errors import DeviceLost, EngineError, HostLost, ProteusError
 from proteus_cli.serving.devices.executor import Executor
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.fleet.loading import FailedLoad
@@ -88,7 +88,8 @@ class Recovery:
         probation.add_done_callback(_report)
 
     async def _on_probation(self, device: str) -> None:
-        log.info("opening %s again", device)
+        level = logging.DEBUG if device in self._fleet.lost_with_host else logging.INFO  # its host has a line
+        log.log(level, "opening %s again", device)
         executor: Executor | None = None
         try:
             executor = self._fleet.open_device(device)
@@ -103,7 +104,8 @@ class Recovery:
             self._fleet.breakers[device].on(event, self._clock(), reason)
             if not isinstance(error, ProteusError):
                 raise
-            log.warning("%s is still lost: %s", device, reason)
+            is_host_lost = isinstance(error, HostLost) and bool(error.why)
+            log.log(logging.DEBUG if is_host_lost else logging.WARNING, "%s is still lost: %s", device, reason)
 
     async def _try_out(self, device: str, executor: Executor) -> None:
         """Load candidates and run a batch of each. Raises `EngineError` where none works."""

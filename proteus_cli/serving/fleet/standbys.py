@@ -5,9 +5,11 @@ import logging
 from collections.abc import Callable, Container, Mapping
 from functools import partial
 
+from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import StandbyEnd, StandbyLoad
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 from proteus_cli.serving.fleet.loading import Loader
@@ -22,8 +24,8 @@ log = logging.getLogger("proteus.standbys")
 class StandbyLoader:
     """Does what the controller decides on standbys. No load of one that fails changes what is active.
 
-    Nothing is loaded while ``is_changing`` says that a plan is being deployed. While ``is_memory_short`` says so of
-    this machine, devices that use its memory (CPUs) give their standbys up.
+    Nothing is loaded while ``is_changing`` says that a plan is being deployed. While a host has too little memory
+    (``memory_of``, by its name), devices that use it (CPUs) give their standbys up, and get none.
     """
 
     def __init__(
@@ -34,10 +36,10 @@ class StandbyLoader:
         profiles: Mapping[str, Profile],
         clock: Clock,
         is_changing: Callable[[], bool],
-        is_memory_short: Callable[[], bool],
+        memory_of: Callable[[str], HostMemory],
     ) -> None:
         self._controller, self._loader, self._workers, self._clock = controller, loader, workers, clock
-        self._profiles, self._is_changing, self._is_memory_short = profiles, is_changing, is_memory_short
+        self._profiles, self._is_changing, self._memory_of = profiles, is_changing, memory_of
         self._load: StandbyLoad | None = None
         self._loading: asyncio.Task[None] | None = None
 
@@ -52,12 +54,14 @@ class StandbyLoader:
             await self.make_way(())
 
     def check(self) -> None:
-        """Start to load the next standby, if there is one and none is loading; or give all up."""
-        if self._is_memory_short():
-            self._relieve()
-        elif self._loading is None:
+        """Start to load the next standby, if there is one and none is loading; hosts without memory give theirs up."""
+        self._relieve()
+        if self._loading is None:
             self._load = self._controller.next_standby(self._clock())
-            if self._load is not None:
+            if self._load is not None and self._is_short(self._load.device):
+                self._controller.standby_ended(self._load, StandbyEnd.NO_MEMORY, self._clock())
+                self._load = None
+            elif self._load is not None:
                 self._loading = asyncio.create_task(self._run(self._load))
                 self._loading.add_done_callback(partial(self._ended, self._load))
 
@@ -94,10 +98,13 @@ class StandbyLoader:
 
     def _relieve(self) -> None:
         for device in self._controller.standbys:
-            if self._profiles[device].device.kind == "cpu":
-                log.warning("%s gives its standbys up: this machine has too little memory", device)
+            if self._is_short(device):
+                log.warning("%s gives its standbys up: its machine has too little memory", device)
                 self._controller.memory_short(device, self._clock())
                 self._free(device)
+
+    def _is_short(self, device: str) -> bool:
+        return self._profiles[device].device.kind == "cpu" and self._memory_of(host_of(device)).is_short
 
     def _free(self, device: str) -> None:
         self._loader.keep_only(device, self._workers[device].executor, self._controller.resident_on(device))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
+from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.drift import Drift
 from proteus_cli.domain.catalog import VariantKey
@@ -50,7 +51,7 @@ def make_data_plane(
     max_timeout_s: float = inf,
     is_emulated: bool = False,
     timer_s: float = TIMER_RESOLUTION_S,
-    is_memory_short: Callable[[], bool] = lambda: False,
+    memory_of: Callable[[str], HostMemory] = lambda _: HostMemory(),
 ) -> DataPlane:
     """Open all devices, which host nothing yet. Raises `DeviceUnavailable`."""
     lifecycle = Lifecycle()
@@ -67,7 +68,7 @@ def make_data_plane(
         signatures={family.name: family.signature for family in served},
         files=files,
         timer_s=timer_s,
-        is_memory_short=is_memory_short,
+        memory_of=memory_of,
     )
     admission = Admission(
         families,

@@ -1,12 +1,13 @@
 """The families that the server offers, and whether they take requests now."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.control.controller import Controller
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
 from proteus_cli.domain.catalog import ImageInput
+from proteus_cli.domain.profile import Profile, accuracy_by_variant, estimated_families
 from proteus_cli.errors import UnknownModel
 from proteus_cli.serving.lifecycle import Lifecycle
 
@@ -41,6 +42,15 @@ class Families:
     def __init__(self, served: Iterable[ServedFamily], controller: Controller, lifecycle: Lifecycle) -> None:
         self.by_name = {family.name: family for family in served}
         self._controller, self._lifecycle = controller, lifecycle
+
+    def use(self, profiles: Collection[Profile]) -> None:
+        """These are the profiles of all devices now; a device that has joined may have the first of a variant."""
+        estimated = estimated_families(profiles)
+        for name, accuracies in accuracy_by_variant(profiles).items():
+            if name in self.by_name:
+                family = self.by_name[name]
+                family.variants, family.best_accuracy = accuracies, max(accuracies.values())
+                family.estimated = name in estimated
 
     def require(self, name: str) -> ServedFamily:
         """Raises `UnknownModel`."""

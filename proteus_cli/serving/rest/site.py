@@ -18,7 +18,7 @@ FILES = {
     "page.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
     **dict.fromkeys(
-        ("main.js", "feed.js", "series.js", "charts.js", "plan_diagram.js", "tables.js", "format.js"),
+        ("main.js", "feed.js", "series.js", "charts.js", "plan_diagram.js", "hosts.js", "tables.js", "format.js"),
         "text/javascript; charset=utf-8",
     ),
     "uPlot.iife.min.js": "text/javascript; charset=utf-8",

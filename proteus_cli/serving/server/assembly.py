@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from proteus_cli.backends import free_memory
 from proteus_cli.backends.base import TensorSpec
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.drift import Drift
@@ -18,13 +17,20 @@ from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.profile import accuracy_by_variant, estimated_families
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
+from proteus_cli.serving.adaptation.joining import Joining
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.recalibration import Recalibration
 from proteus_cli.serving.adaptation.solver_jobs import WarmUp
 from proteus_cli.serving.adaptation.solver_process import SolverProcess
-from proteus_cli.serving.devices.hardware import Hardware, cluster_devices, emulated_devices, local_devices
+from proteus_cli.serving.devices.hardware import (
+    ClusterHardware,
+    Hardware,
+    cluster_devices,
+    emulated_devices,
+    local_devices,
+)
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.recovery import Recovery
 from proteus_cli.serving.fleet.worker import DISPATCH_AHEAD_S
@@ -60,10 +66,13 @@ async def open_hardware(deployment: Deployment) -> AsyncIterator[Hardware]:
         local = {device.id: device for device in deployment.local_devices}
         built, slots = deployment.built, slots_of(devices, deployment.profiles)
         async with local_devices(local, catalog, models, built, slots, in_processes=in_processes) as hardware:
-            if not deployment.agents:
+            if deployment.hosts is None:
                 yield hardware
                 return
-            async with cluster_devices(hardware, deployment.agents, devices, slots) as cluster:
+            async with (
+                contextlib.aclosing(deployment.hosts.changes()) as changes,
+                cluster_devices(hardware, changes, devices, slots) as cluster,
+            ):
                 yield cluster
 
 
@@ -92,12 +101,12 @@ async def open_data_plane(
         time.monotonic,
         models=hardware.models,
         profiles=profiles,
-        files=None if deployment.emulated else ModelFiles(hardware.models, deployment.profiles),
+        files=None if deployment.emulated else ModelFiles(hardware.models, profiles),
         drift=drift,
         refuses_non_finite=options.refuses_non_finite,
         max_timeout_s=options.max_timeout_s,
         is_emulated=hardware.is_emulated,
-        is_memory_short=(lambda: False) if hardware.is_emulated else free_memory.is_short,
+        memory_of=hardware.memory_of,
     )
     try:
         recovery = Recovery(plane.fleet, plane.controller, profiles, plane.clock, hardware.is_reachable)
@@ -107,9 +116,14 @@ async def open_data_plane(
         plane.fleet.close()
 
 
+def _has_standbys(deployment: Deployment) -> bool:
+    """Where plans change, variants may stand by."""
+    return deployment.policy.standbys and deployment.policy.replanning is not None
+
+
 def _memory(deployment: Deployment) -> Mapping[str, DeviceMemory]:
-    """Of the devices that may have standbys: those whose plans change, and whose profiles know memory."""
-    if not deployment.policy.standbys or deployment.policy.replanning is None:
+    """Of the devices that may have standbys: those whose profiles know memory."""
+    if not _has_standbys(deployment):
         return {}
     slo_s, rules = deployment.catalog.slo_s(), deployment.plan.rules
     memory = device_memory(deployment.memory_bytes, deployment.profiles, slo_s, rules)
@@ -203,6 +217,11 @@ async def open_adaptation(
             )  # fmt: skip
             stack.callback(recalibration.write)
             await stack.enter_async_context(running(recalibration.watch()))
+        if deployment.newcomers is not None and isinstance(hardware, ClusterHardware):
+            joining = Joining(
+                hardware, plane, profiles, deployment.newcomers, source, solver, has_standbys=_has_standbys(deployment)
+            )
+            await stack.enter_async_context(running(joining.run()))
         requirements = PlanRequirements(deployment.policy.name, deployment.catalog, profiles, hardware.models)
         manual_plans = ManualPlans(
             control_loop, plane.lifecycle, source, requirements, solver, is_guarded=options.tokens is not None
@@ -221,9 +240,15 @@ class Telemetry:
 
 @asynccontextmanager
 async def open_telemetry(
-    deployment: Deployment, plane: DataPlane, profiles: ProfileStore, adaptation: Adaptation, connections: Connections
+    deployment: Deployment,
+    hardware: Hardware,
+    plane: DataPlane,
+    profiles: ProfileStore,
+    adaptation: Adaptation,
+    connections: Connections,
 ) -> AsyncIterator[Telemetry]:
-    lag, sampler = LoopLag(), MetricsSampler(plane, plane.clock, adaptation.control_loop.changes)
+    lag = LoopLag()
+    sampler = MetricsSampler(plane, plane.clock, adaptation.control_loop.changes, links=hardware.links)
     sources = StatusSources(
         plane=plane,
         control_loop=adaptation.control_loop,
@@ -233,6 +258,7 @@ async def open_telemetry(
         solver=adaptation.solver.state if adaptation.solver is not None else None,
         journal=adaptation.journal,
         recalibration=adaptation.recalibration,
+        links=hardware.links,
     )
     async with running(lag.watch()), running(sampler.run()):
         yield Telemetry(sampler, Metrics(sources, connections, lag), sources)

@@ -12,9 +12,10 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.record import Origin
+from proteus_cli.serving.adaptation.joining import ProfileSource
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings
 from proteus_cli.serving.adaptation.plan_source import PlanSource
-from proteus_cli.serving.devices.remote.link import AgentAddress
+from proteus_cli.serving.devices.remote.host_list import HostList
 from proteus_cli.serving.transport.tokens import Tokens
 
 
@@ -55,8 +56,8 @@ class Deployment:
     option of that name; a solve takes ``solve_limit_s`` at most. While a plan is rolled out, at most
     ``max_unavailable_frac`` of a family's capacity is unavailable. What a profile is wrong in for ``drift_after_s`` is
     re-estimated (0: never), and written to the workspace if the server ``records``. Variants may take ``memory_bytes``
-    of each device, standbys included; without, there are no standbys. Devices of hosts of a cluster are those of the
-    ``agents``.
+    of each device, standbys included; without, there are no standbys. Devices of a cluster are those of the
+    ``hosts``; what is known of those that the plan does not know, ``newcomers`` say.
     """
 
     plan: Plan
@@ -79,7 +80,8 @@ class Deployment:
     in_processes: bool = False
     max_unavailable_frac: float = MAX_UNAVAILABLE_FRAC
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
-    agents: Sequence[AgentAddress] = ()
+    hosts: HostList | None = None
+    newcomers: ProfileSource | None = None
 
     @property
     def local_devices(self) -> Sequence[Device]:

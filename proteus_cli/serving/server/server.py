@@ -100,7 +100,7 @@ async def _serve(
             open_data_plane(deployment, options, hardware, profiles, drift) as plane,
             open_adaptation(deployment, options, hardware, plane, profiles, drift, stop) as adaptation,
             open_connections(options) as connections,
-            open_telemetry(deployment, plane, profiles, adaptation, connections) as telemetry,
+            open_telemetry(deployment, hardware, plane, profiles, adaptation, connections) as telemetry,
         ):
             models, endpoints = make_endpoints(options, hardware, plane, profiles, adaptation, telemetry)
             is_local = is_loopback(listeners["http"])

@@ -4,13 +4,12 @@ from collections import deque
 from collections.abc import Callable, Collection
 from itertools import takewhile
 
+from proteus_cli.control.topology.device_news import DeviceNews
 from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.telemetry.snapshot import ServerEvent, ServerEventKind
 
 MAX_EVENTS = 1000
-_STATES = {"open": "lost", "half-open": "on probation", "closed": "serves again"}
-_STATES_OF_NEW = {"open": "cannot join", "half-open": "on probation", "closed": "has joined"}
 
 
 class EventLog:
@@ -25,18 +24,13 @@ class EventLog:
         self._fleet, self._changes, self._start_s, self._unix_s = fleet, changes, start_s, unix_s
         self._events: deque[tuple[int, ServerEvent]] = deque(maxlen=MAX_EVENTS)
         self._last_change: PlanChange | None = None
-        self._states = dict.fromkeys(fleet.workers, "closed")
+        self._news = DeviceNews(fleet.workers)
 
     def notice(self, sample: int, now_s: float) -> None:
         """Add what has changed since the last call."""
         self._notice_plans(sample, now_s)
-        for device, (state, reason) in self._fleet.states().items():
-            if device not in self._states:
-                self._add(sample, now_s, ServerEventKind.DEVICE, f"{device}: joins", "")
-            elif state != self._states[device]:
-                text = _STATES[state] if self._fleet.breakers[device].opened else _STATES_OF_NEW[state]
-                self._add(sample, now_s, ServerEventKind.DEVICE, f"{device}: {text}", reason)
-            self._states[device] = state
+        for news in self._news.look(self._fleet.health(), now_s):
+            self._add(sample, now_s, ServerEventKind.DEVICE, news.text, news.reason)
 
     def between(self, first: int, last: int) -> list[ServerEvent]:
         """Events that came with the samples from ``first`` to before ``last``."""

@@ -12,6 +12,7 @@ from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip.documents import Count, Fraction
+from proteus_cli.serving.telemetry.hosts import HostStatus
 from proteus_cli.serving.telemetry.snapshot import ServerEvent
 
 SampleValues = Sequence[float | None]
@@ -67,6 +68,7 @@ class DeviceSamples(Struct, frozen=True):
 class DeviceHistory(Struct, frozen=True):
     """A device: means over the last 5 s, and its samples."""
 
+    type: str
     variants: Annotated[Sequence[str], Meta(description="Active: what the plan has it host.")]
     warm: Annotated[Sequence[str], Meta(description="Standbys: loaded, so that plans can activate them at once.")]
     load: Annotated[float, Meta(description="Fraction of the time in which batches ran; they count when they end.")]
@@ -106,6 +108,9 @@ class History(Struct, frozen=True):
     uptime_s: Annotated[float, Meta(description="Seconds since the server was ready.")]
     at_s: Annotated[Sequence[float], Meta(description="When the samples were taken, as seconds of uptime.")]
     families: Mapping[str, FamilyHistory]
-    devices: Mapping[str, DeviceHistory]
+    devices: Annotated[
+        Mapping[str, DeviceHistory], Meta(description="By id, which on a host of a cluster begins with it: `b/cpu0`.")
+    ]
+    hosts: Annotated[Mapping[str, HostStatus], Meta(description="Of the cluster; empty without one.")]
     flows: Flows
     events: Annotated[Sequence[ServerEvent], Meta(description="Changes of plan and of devices among these samples.")]

@@ -25,6 +25,7 @@ from proteus_cli.serving.telemetry.exposition import (
     MetricKind,
     wants_openmetrics,
 )
+from proteus_cli.serving.telemetry.host_metrics import add_devices, add_hosts
 from proteus_cli.serving.telemetry.loop_lag import LoopLag
 from proteus_cli.serving.telemetry.status import DEMAND_WINDOW_S, StatusSources
 from proteus_cli.serving.transport.connections import Connections
@@ -234,6 +235,9 @@ class Metrics:
         exposition.add(BROKEN, engines.items())
         exposition.add(STATE, _states(fleet, controller))
         exposition.add(PLAN, [((p.device, p.family, p.variant), 1) for p in controller.placements])
+        profiles = self._sources.profiles.items()
+        add_devices(exposition, [profile.device for device, profile in profiles if device in fleet.workers])
+        add_hosts(exposition, self._sources.hosts())
 
     def _plans(self, exposition: Exposition) -> None:
         sources = self._sources

@@ -15,6 +15,7 @@ from proteus_cli import __version__
 from proteus_cli.domain.arrays import Floats, Ints
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.adaptation.control_loop import PlanChange
+from proteus_cli.serving.devices.remote.link_state import LinkState
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.telemetry.counters import Counters, read_counters
@@ -65,7 +66,7 @@ _RATES = 7  # the first columns of families, which are those of `Counters.famili
 class MetricsSampler:
     """Reads the counters once a second. ``changes`` are all changes of plan so far, oldest first.
 
-    ``unix_s`` gives the time of day.
+    ``unix_s`` gives the time of day, ``links`` how the hosts of a cluster are reached.
     """
 
     def __init__(
@@ -74,8 +75,9 @@ class MetricsSampler:
         clock: Clock,
         changes: Collection[PlanChange] = (),
         unix_s: Callable[[], float] = time.time,
+        links: Callable[[], Mapping[str, LinkState]] = dict,
     ) -> None:
-        self._plane, self._clock, self._unix_s = plane, clock, unix_s
+        self._plane, self._clock, self._unix_s, self._links = plane, clock, unix_s, links
         self._server = secrets.token_hex(4)  # tells a cursor of this process from one of another
         self._start_s = clock()
         self._families = SampleRing(tuple(plane.families.by_name), FAMILY_DIGITS)
@@ -169,6 +171,7 @@ class MetricsSampler:
                 name: DeviceHistory(**_rounded(of, DEVICE_DIGITS), samples=DeviceSamples(**devices[name]))
                 for name, of in now.devices.items()
             },
+            hosts=now.hosts,
             flows=_columns(now.flows),
             events=self._events.between(first, last),
         )
@@ -210,7 +213,9 @@ class MetricsSampler:
     def _snapshot(self, p99_s: Sequence[float | None], recent: Ints) -> Snapshot:
         before = self._readings[max(0, len(self._readings) - 1 - SNAPSHOT_SAMPLES)]
         events = self._events.latest(SNAPSHOT_EVENTS)
-        return make_snapshot(self._plane, self._readings[-1], before, p99_s, recent, self._start_s, events)
+        return make_snapshot(
+            self._plane, self._readings[-1], before, p99_s, recent, self._start_s, events, self._links()
+        )
 
 
 def _rounded(of: FamilySnapshot | DeviceSnapshot, digits: Mapping[str, int]) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from msgspec import Struct
 
 from proteus_cli.domain.arrays import Ints
 from proteus_cli.domain.attainment import Attainment
+from proteus_cli.serving.devices.remote.link_state import LinkState
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.telemetry.counters import Counters
+from proteus_cli.serving.telemetry.hosts import HostStatus, host_statuses
 
 
 class ServerEventKind(StrEnum):
@@ -80,12 +82,13 @@ class DeviceSnapshot:
     reason: str = ""
     warm: tuple[str, ...] = ()
     retry_s: float | None = None
+    type: str = ""
     broken: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The server at its last sample; ``events`` are the last ones, oldest first."""
+    """The server at its last sample; ``events`` are the last ones, oldest first. Without a cluster it has no hosts."""
 
     at_s: float
     state: str
@@ -96,6 +99,7 @@ class Snapshot:
     devices: Mapping[str, DeviceSnapshot]
     flows: Sequence[Flow]
     events: Sequence[ServerEvent]
+    hosts: Mapping[str, HostStatus] = field(default_factory=dict)
 
 
 def make_snapshot(
@@ -106,13 +110,14 @@ def make_snapshot(
     recent: Ints,
     start_s: float,
     events: Sequence[ServerEvent],
+    links: Mapping[str, LinkState],
 ) -> Snapshot:
     """The means between two readings of the counters.
 
     ``p99_s`` and ``recent`` are of the families, in their order; the latter has the requests that have ended in the
     last 15 minutes, and how many of them were SLO violations.
     """
-    controller, breakers, standbys = plane.controller, plane.fleet.states(), plane.controller.standbys
+    controller, health, standbys = plane.controller, plane.fleet.health(), plane.controller.standbys
     rates, loads = counters.family_rates(before).tolist(), counters.device_loads(before).tolist()
     labels = plane.fleet.loader.labels
     hosted: dict[str, list[str]] = {}
@@ -134,9 +139,11 @@ def make_snapshot(
         },
         devices={
             name: DeviceSnapshot(
-                tuple(hosted.get(name, ())), min(1.0, load), _known(mean_batch), *breakers[name],
+                tuple(hosted.get(name, ())), min(1.0, load), _known(mean_batch), health[name].breaker.value,
+                health[name].reason,
                 warm=tuple(sorted(labels[key] for key in standbys.get(name, ()))),
-                retry_s=_until(plane.fleet.retry_s(name), counters.at_s), broken=broken.get(name, {}),
+                retry_s=_until(plane.fleet.retry_s(name), counters.at_s), type=plane.fleet.type_of(name),
+                broken=broken.get(name, {}),
             )
             for name, (load, mean_batch) in zip(plane.fleet.workers, loads, strict=True)
         },
@@ -149,6 +156,7 @@ def make_snapshot(
             for of in controller.hosting(family)
         ],
         events=events,
+        hosts=host_statuses(plane.fleet, links, counters.at_s),
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 The Structs are what is sent; REST makes its OpenAPI schemas from them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.control.topology.drift import Estimate
 from proteus_cli.domain.attainment import Attainment
+from proteus_cli.domain.device import host_of
 from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.record import Origin
@@ -21,9 +22,11 @@ from proteus_cli.serving.adaptation.control_loop import SEEN_WINDOWS_S, ControlL
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.recalibration import Recalibration
 from proteus_cli.serving.adaptation.solver_process import SolverState
+from proteus_cli.serving.devices.remote.link_state import LinkState
 from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip.documents import Count, Fraction
 from proteus_cli.serving.requests.data_plane import DataPlane
+from proteus_cli.serving.telemetry.hosts import HostStatus, host_statuses
 from proteus_cli.serving.telemetry.sampler import MetricsSampler
 
 DEMAND_WINDOW_S = 1.0
@@ -53,6 +56,7 @@ class FamilyStatus(Struct, frozen=True):
 class DeviceStatus(Struct, frozen=True):
     """A device that may be planned on."""
 
+    host: Annotated[str, Meta(description="The host of the cluster that has it; empty: this machine.")]
     type: str
     kind: str
     variants: Annotated[Sequence[str], Meta(description="Active: what the plan has it host.")]
@@ -169,12 +173,16 @@ class ServerStatus(Struct, frozen=True):
     drift: Annotated[DriftStatus | None, Meta(description="Null: profiles are not compared with measured times.")]
     families: Mapping[str, FamilyStatus]
     devices: Mapping[str, DeviceStatus]
+    hosts: Annotated[Mapping[str, HostStatus], Meta(description="Of the cluster; empty without one.")]
     broken: Sequence[BrokenEngine]
 
 
 @dataclass(frozen=True, slots=True)
 class StatusSources:
-    """What the status and the metrics are read from. ``replan`` is the option. None: the server has no such part."""
+    """What the status and the metrics are read from. ``replan`` is the option. None: the server has no such part.
+
+    ``links`` says how the hosts of a cluster are reached.
+    """
 
     plane: DataPlane
     control_loop: ControlLoop
@@ -184,6 +192,10 @@ class StatusSources:
     solver: SolverState | None = None
     journal: PlanJournal | None = None
     recalibration: Recalibration | None = None
+    links: Callable[[], Mapping[str, LinkState]] = dict
+
+    def hosts(self) -> dict[str, HostStatus]:
+        return host_statuses(self.plane.fleet, self.links(), self.plane.clock())
 
 
 def status(sources: StatusSources) -> ServerStatus:
@@ -221,6 +233,7 @@ def status(sources: StatusSources) -> ServerStatus:
         drift=_drift(sources.recalibration),
         families=families,
         devices=_devices(sources),
+        hosts=sources.hosts(),
         broken=[
             BrokenEngine(device, family, variant, breaker.reason)
             for (device, (family, variant)), breaker in sources.plane.fleet.broken.items()
@@ -278,6 +291,7 @@ def _devices(sources: StatusSources) -> dict[str, DeviceStatus]:
     hosted = hosts(controller.plan)
     return {
         device: DeviceStatus(
+            host=host_of(device),
             type=sources.profiles[device].device.type,
             kind=sources.profiles[device].device.kind,
             variants=hosted.get(device, []),

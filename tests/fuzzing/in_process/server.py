@@ -166,7 +166,7 @@ async def running_server(tokens: Sequence[str] = ()) -> AsyncIterator[Server]:
         )
         connections = await stack.enter_async_context(open_connections(options))
         telemetry = await stack.enter_async_context(
-            open_telemetry(deployment, plane, profiles, adaptation, connections)
+            open_telemetry(deployment, hardware, plane, profiles, adaptation, connections)
         )
         models, endpoints = make_endpoints(options, hardware, plane, profiles, adaptation, telemetry)
         plane.lifecycle.on(LifecycleEvent.WARMED_UP)

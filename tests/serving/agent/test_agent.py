@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 from tiny import INPUTS, mlp
 
 from proteus_cli import __version__
+from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import ArtefactError, DeviceLost, DeviceUnavailable, EngineError, HostLost
 from proteus_cli.serving.agent import agent as agent_module
 from proteus_cli.serving.agent import session as session_module
+from proteus_cli.serving.agent.claim import AgentRecord, agent_in, claimed
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.process.messages import ENCODER, LoadCommand
 from proteus_cli.serving.devices.remote import channel as channel_module
@@ -30,10 +32,11 @@ from proteus_cli.serving.devices.remote import link as link_module
 from proteus_cli.serving.devices.remote.frames import pieces_of
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink, ask, connect
 from proteus_cli.serving.devices.remote.messages import Hello, MeasureDevices, MeasureOptions, Ping, RunBatch, ToDevice
-from proteus_cli.serving.transport.cluster_key import cluster_tls
+from proteus_cli.serving.transport.cluster_key import cluster_tls, is_known_to_others
 from proteus_cli.store import model_digest
 
 KEY = VariantKey("f", "v")
+RECORD = AgentRecord(os.getpid(), "127.0.0.1", 7000, __version__)
 BATCH = Batch(KEY, [(1, (np.ones(INPUTS, np.float32).tobytes(),))], 1)
 
 
@@ -77,13 +80,25 @@ def test_a_server_does_not_talk_to_an_agent_without_its_key(tmp_path: Path) -> N
 def test_a_key_that_others_may_read_or_that_is_none_is_refused(tmp_path: Path) -> None:
     path = key_of(tmp_path)
     assert path.stat().st_mode & 0o777 == 0o600
-    path.chmod(0o640)
+    path.chmod(0o644)
     with pytest.raises(ArtefactError, match="Others than its owner"):
         cluster_tls(path, listens=True)
     path.write_text("no key")
     path.chmod(0o600)
     with pytest.raises(ArtefactError, match="is no key of a cluster"):
         cluster_tls(path, listens=True)
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "known"),
+    [
+        (0o600, 7, False), (0o400, 7, False), (0o640, 7, True), (0o604, 7, True), (0o620, 7, True),
+        (0o440, 0, False), (0o640, 0, False), (0o460, 0, True), (0o444, 0, True), (0o401, 0, True),
+    ],
+)  # fmt: skip
+def test_a_key_of_root_may_be_read_by_its_group(mode: int, owner: int, *, known: bool) -> None:
+    """So Kubernetes gives secrets to a pod's user."""
+    assert is_known_to_others(os.stat_result((mode, 0, 0, 1, owner, 9, 0, 0, 0, 0))) is known
 
 
 def test_another_version_of_the_protocol_is_refused_with_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,14 +161,17 @@ def test_a_newer_connection_of_a_server_replaces_the_older_whose_answers_reach_n
 
 
 def test_two_agents_do_not_share_a_directory(tmp_path: Path) -> None:
-    with agent_module.claimed(tmp_path / "state"):
-        with pytest.raises(ArtefactError, match="Another agent"), agent_module.claimed(tmp_path / "state"):
+    with claimed(tmp_path / "state", RECORD):
+        assert agent_in(tmp_path / "state") == RECORD
+        with pytest.raises(ArtefactError, match="Another agent"), claimed(tmp_path / "state", RECORD):
             pass
-        with agent_module.claimed(tmp_path / "other"):
+        with claimed(tmp_path / "other", RECORD):
             pass
-    with agent_module.claimed(tmp_path / "state"):
+    assert agent_in(tmp_path / "state") is None
+    assert agent_in(tmp_path / "nothing") is None
+    with claimed(tmp_path / "state", RECORD):
         pass
-    with pytest.raises(ArtefactError, match="Can't write"), agent_module.claimed(tmp_path / "state" / "agent.lock"):
+    with pytest.raises(ArtefactError, match="Can't write"), claimed(tmp_path / "state" / "agent.lock", RECORD):
         pass
 
 
@@ -368,6 +386,19 @@ def test_an_agent_that_takes_no_more_is_lost_once_the_call_has_returned(
     run(test)
 
 
+def test_a_server_knows_how_much_memory_is_free_on_its_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [HostMemory(2**30)]
+    monkeypatch.setattr("proteus_cli.serving.agent.session.host_memory", lambda: now[-1])
+
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent, linked(agent.address) as link:
+            for memory in (now[0], HostMemory(2**20, is_short=True), HostMemory(None)):
+                now.append(memory)
+                await until(lambda: link.session is not None and link.session.memory == now[-1])
+
+    run(test)
+
+
 def test_a_server_whose_event_loop_is_held_up_keeps_its_hosts(tmp_path: Path) -> None:
     async def test() -> None:
         async with running_agent(tmp_path) as agent, linked(agent.address) as link:
@@ -443,5 +474,27 @@ def test_a_host_that_is_not_there_has_lost_devices_until_it_is(tmp_path: Path) -
             executor.abandon()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+    run(test)
+
+
+def test_a_link_says_how_its_host_is_reached(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent, linked(agent.address) as link:
+            await until(lambda: link.state.round_trip_s)
+            up = link.state
+            assert (up.is_connected, up.why, up.losses, up.address.split(":")[0]) == (True, "", 0, "127.0.0.1")
+            assert min(up.bytes_sent, up.bytes_received) > 0
+            assert agent.agent.session is not None
+            agent.agent.close()
+            await until(lambda: link.state.losses == 1)
+            later = link.state  # it may be connected again
+            assert later.since_s > up.since_s
+            assert later.bytes_sent >= up.bytes_sent
+            assert later.bytes_received >= up.bytes_received
+        async with linked(agent.address) as link:
+            down = link.state
+            assert (down.is_connected, down.losses, down.round_trip_s, down.bytes_sent) == (False, 0, None, 0)
+            assert down.why.startswith("it can't be reached: ")
 
     run(test)

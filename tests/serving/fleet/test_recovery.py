@@ -1,6 +1,7 @@
 """Devices die, hang and break, engines turn out to be spoilt: no request fails by that, or as few as can be."""
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -18,12 +19,13 @@ from proteus_cli.control.topology.breaker import (
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.request import Outcome
-from proteus_cli.errors import BuildCancelled, DeviceLost, EngineError, EngineFailed, NotReady
+from proteus_cli.errors import BuildCancelled, DeviceLost, EngineError, EngineFailed, HostLost, NotReady
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.fleet.loading import HURRIED_S, LIMIT_MULTIPLE
 from proteus_cli.serving.fleet.recovery import EVERY_S, Recovery
 
 BOTH = {"cpu0": "good", "cpu1": "good"}
+HOST_A = ("a/cpu0", "a/cpu1")
 BACK_S = FIRST_RETRY_S + LOAD_S + 2 * EVERY_S + 0.1  # opened, loaded, tried out
 RATE_QPS = 120.0  # 60 % of what both carry, and more than one of them does
 WATCHED_S = 10.0
@@ -481,3 +483,29 @@ def test_where_the_new_variant_does_not_come_up_the_old_plan_is_brought_back() -
 def test_the_times_of_these_tests_hold() -> None:
     assert BACK_S > FIRST_RETRY_S + LOAD_S
     assert VARIANTS[0].load_s == LOAD_S > SOLVE_S
+
+
+def test_devices_that_are_lost_with_their_host_have_no_line_each_but_one_when_all_are_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The link to the host has told that it is lost."""
+
+    async def lose_host(world: World) -> None:
+        caplog.set_level(logging.INFO, logger="proteus")
+        caplog.clear()
+        for device in HOST_A:
+            world.executor(device).lose(HostLost("host a is lost: it ended", why="it ended"))
+        assert world.fleet.lost_with_host == dict.fromkeys(HOST_A, "it ended")
+        assert {of.host_loss for of in world.fleet.health().values()} == {"it ended"}
+        await asyncio.sleep(BACK_S + LOAD_S)
+        assert [world.state(device) for device in HOST_A] == [BreakerState.CLOSED] * 2
+        assert world.fleet.lost_with_host == {}
+        assert [record.getMessage() for record in caplog.records if "loaded" not in record.getMessage()] == [
+            "all devices of host a are back"
+        ]
+        world.executor("a/cpu0").lose(HostLost("a/cpu0 is another one now"))
+        assert caplog.records[-1].levelname == "ERROR"
+        await asyncio.sleep(2 * BACK_S + LOAD_S)  # the second pause is twice the first
+        assert caplog.records[-1].getMessage() == "a/cpu0 is back"
+
+    played(lose_host, dict.fromkeys(HOST_A, "good"), devices=HOST_A, replans=False)

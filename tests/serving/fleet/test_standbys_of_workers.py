@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 from builders import make_measured
 from failing import LOAD_S, VARIANTS, World, played
 
+from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
@@ -141,7 +142,7 @@ def test_a_machine_without_memory_gives_all_standbys_up() -> None:
     async def fill(world: World) -> None:
         await asyncio.sleep(WARM_S)
         assert set(world.controller.standbys) == set(BOTH)
-        world.is_memory_short = True
+        world.memory[""] = HostMemory(0, is_short=True)
         await asyncio.sleep(2 * EVERY_S)
         assert world.controller.standbys == {}
         assert all(world.fleet.loader.loaded(device) == {GOOD} for device in BOTH)

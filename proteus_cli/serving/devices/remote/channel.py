@@ -31,7 +31,9 @@ class ChannelOwner(Protocol[Received_contra]):
 
 
 class FrameChannel(asyncio.BufferedProtocol, Generic[Received]):
-    """Sends frames, and hands those that come to its ``owner``. ``bytes_received`` grows with whatever comes.
+    """Sends frames, and hands those that come to its ``owner``.
+
+    ``bytes_sent`` and ``bytes_received`` grow with whatever goes and comes, without what TLS adds.
 
     ``peer`` is the address of the other end; ``on_connected`` is called once it is there, after the handshake of TLS.
     A frame that is malformed or too large ends the connection.
@@ -44,7 +46,7 @@ class FrameChannel(asyncio.BufferedProtocol, Generic[Received]):
         on_connected: "Callable[[FrameChannel[Received]], object]" = lambda _: None,
     ) -> None:
         self.owner: ChannelOwner[Received] | None = None
-        self.bytes_received = 0
+        self.bytes_sent = self.bytes_received = 0
         self.peer = ""
         self._decoder, self._reader, self._on_connected = decoder, reader, on_connected
         self._transport: asyncio.Transport | None = None
@@ -66,10 +68,12 @@ class FrameChannel(asyncio.BufferedProtocol, Generic[Received]):
             return
         if self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
             asyncio.get_running_loop().call_soon(self._end, "the other end takes no more")
-        elif len(pieces) == 1:
+            return
+        if len(pieces) == 1:
             self._transport.write(pieces[0])
         else:
             self._transport.writelines(pieces)
+        self.bytes_sent += sum(memoryview(each).nbytes for each in pieces)
 
     def close(self, *, flush: bool = False) -> None:
         """End the connection; ``flush``: send what was to be sent before. The owner hears nothing more."""

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 RECENT = 10
 PINGS = 20
-FIRST_BYTES, MOST_BYTES = 2**16, 2**24
+FIRST_BYTES, MOST_BYTES = 2**16, 2**22
 LONG_ENOUGH_S = 0.05
 """An echo of so long tells the bandwidth: what the event loops at both ends add is a few per cent of it at most."""
 ECHOES, ECHOES_S = 3, 1.0
@@ -34,8 +34,8 @@ class Crossings:
 async def measured_speed(session: "AgentSession") -> tuple[float, float]:
     """Seconds of a round trip without content, the median, and bytes per second of large messages, there and back.
 
-    Nothing else may use the connection meanwhile. It takes a few seconds at most, unless 64 KiB take longer than one.
-    Raises `HostLost`.
+    No device of the host serves meanwhile. The event loop is held up for a few milliseconds at a time. It takes a few
+    seconds at most, unless 64 KiB take longer than one. Raises `HostLost`.
     """
     round_trip_s = statistics.median([await session.echo(0) for _ in range(PINGS)])
     size, shortest_s = FIRST_BYTES, await _shortest_echo_s(session, FIRST_BYTES)

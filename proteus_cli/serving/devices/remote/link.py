@@ -14,15 +14,17 @@ from pathlib import Path
 import msgspec
 
 from proteus_cli import __version__
+from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.domain.device import Device
-from proteus_cli.errors import DeviceUnavailable, HostLost, ProteusError
+from proteus_cli.errors import DeviceUnavailable, HostLost
 from proteus_cli.serving.devices.executor import Executor, OnLost, settle
 from proteus_cli.serving.devices.remote.absent import AbsentExecutor
 from proteus_cli.serving.devices.remote.channel import FrameChannel
 from proteus_cli.serving.devices.remote.crossings import Crossings
 from proteus_cli.serving.devices.remote.executor import RemoteExecutor
 from proteus_cli.serving.devices.remote.frames import FrameParser
+from proteus_cli.serving.devices.remote.link_state import LinkState, PastSessions
 from proteus_cli.serving.devices.remote.messages import (
     FROM_AGENT,
     PROTOCOL,
@@ -55,6 +57,9 @@ That is 500 ms, as long as a batch may hang at least: a machine whose cores are 
 (`python -m benchmarks.cluster`). An agent that ends is noticed at once, as its connection ends.
 """
 
+MAX_SILENT_MEASURING = 100
+"""As `MAX_SILENT`, of a host that is measured."""
+
 PING_S = 1.0
 """Between two measurements of the round trip; the agent hears of the server so often, too."""
 
@@ -68,6 +73,7 @@ STEADY_S = 10.0
 """A session that lasts for so long is steady: an agent that ends sooner, again and again, is tried at long pauses."""
 
 _ROUND_TRIPS = 10
+_NOT_YET = "it is not connected yet"
 
 log = logging.getLogger("proteus.cluster")
 
@@ -92,8 +98,10 @@ class AgentSession:
         self, address: AgentAddress, channel: FrameChannel[FromAgent], inventory: Inventory, known: KnownModels
     ) -> None:
         self.inventory = inventory
+        self.memory = HostMemory(inventory.free_bytes or None)
         self.has_ended = asyncio.Event()
         self.loss: HostLost | None = None
+        self.ended_s = 0.0  # by `time.monotonic`
         self._address, self._channel = address, channel
         self._openings = count()
         self._executors: dict[int, RemoteExecutor] = {}
@@ -104,6 +112,7 @@ class AgentSession:
         self._echoed: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._echo_sent_s = 0.0
         self.crossings = Crossings()
+        self._is_measuring = False
         channel.owner = self
 
     @property
@@ -112,8 +121,12 @@ class AgentSession:
         return self._channel.bytes_received
 
     @property
+    def bytes_sent(self) -> int:
+        return self._channel.bytes_sent
+
+    @property
     def round_trip_s(self) -> float:
-        """The shortest of the last round trips: a long one tells of an event loop that was late."""
+        """The shortest of the last round trips: a long one tells of an event loop that was late. 0 before the first."""
         return min(self._round_trips_s, default=0.0)
 
     def open_device(self, device: str, slots: int, on_lost: OnLost) -> RemoteExecutor:
@@ -142,8 +155,12 @@ class AgentSession:
         Raises what the agent raises, `HostLost`.
         """
         self._measured, self._say = asyncio.get_running_loop().create_future(), say
-        self.send(command)
-        return await self._measured
+        self._is_measuring = True
+        try:
+            self.send(command)
+            return await self._measured
+        finally:
+            self._is_measuring = False
 
     async def echo(self, size: int) -> float:
         """Seconds until so many bytes are back from the agent. One at a time. Raises `HostLost`."""
@@ -157,7 +174,10 @@ class AgentSession:
         self._executors.pop(opening, None)
 
     async def watch(self, max_silent: int = MAX_SILENT) -> None:
-        """Look for signs of life, and measure round trips, until the session ends."""
+        """Look for signs of life, and measure round trips, until the session ends.
+
+        A host that is measured is busy, and serves nobody: it may be silent for longer.
+        """
         seen, silent, looks = self.bytes_received, 0, 0
         while not self.has_ended.is_set():
             if looks % round(PING_S / BEAT_S) == 0:
@@ -166,8 +186,9 @@ class AgentSession:
             await asyncio.sleep(BEAT_S)
             silent = 0 if self.bytes_received != seen else silent + 1
             seen = self.bytes_received
-            if silent >= max_silent:
-                self.ended(f"nothing came from it for {max_silent * BEAT_S * 1e3:.0f} ms")
+            allowed = max(max_silent, MAX_SILENT_MEASURING) if self._is_measuring else max_silent
+            if silent >= allowed:
+                self.ended(f"nothing came from it for {allowed * BEAT_S * 1e3:.0f} ms")
 
     # --- the channel's owner
 
@@ -176,8 +197,8 @@ class AgentSession:
             case BatchRan() | FromDevice():
                 if message.opening in self._executors:
                     self._executors[message.opening].told(message, behind)
-            case Beat():
-                pass
+            case Beat(memory=memory):
+                self.memory = memory
             case Pong(sent_s=sent_s):
                 self._answered(sent_s)
             case ModelState():
@@ -202,10 +223,11 @@ class AgentSession:
         if self.has_ended.is_set():
             return
         self.has_ended.set()
+        self.ended_s = time.monotonic()
         self._channel.close()
         self._uploads.close()
         lost, self._executors = self._executors, {}
-        self.loss = HostLost(f"host {self._address} is lost: {reason}")
+        self.loss = HostLost(f"host {self._address} is lost: {reason}", why=reason)
         log.error("%s", self.loss, extra=fields(host=self._address.name, devices=len(lost), reason=reason))
         settle(self._measured, self.loss)
         settle(self._echoed, self.loss)
@@ -278,16 +300,23 @@ async def _greeted(address: AgentAddress, hello: Hello | Inquiry) -> tuple[Frame
 class AgentLink:
     """Keeps a session with one agent: connects, and when the session ends connects again, until `run` is cancelled.
 
-    Each session begins to send the ``models`` that the agent does not have.
+    Each session begins to send the ``models`` that the agent does not have. While the host ``is_listed`` no more, no
+    session follows the last one. Sessions go to the ``address`` that holds when they begin.
     """
 
     def __init__(self, address: AgentAddress, models: Collection[Path] = (), known: KnownModels | None = None) -> None:
         """``known`` is what all links of a server know of their models."""
         self.address, self._models, self._known = address, models, known or KnownModels()
+        self.is_listed = True
         self.session: AgentSession | None = None
         self._server, self._epochs = uuid.uuid4().hex, count(1)
-        self._why: ProteusError = HostLost(f"host {address} is not connected yet")
+        self._why: HostLost | DeviceUnavailable = HostLost(f"host {address} is not connected yet", why=_NOT_YET)
         self._tried = asyncio.Event()
+        self._past = PastSessions()
+
+    @property
+    def state(self) -> LinkState:
+        return self._past.state(f"{self.address.host}:{self.address.port}", self.session, self._loss_now())
 
     async def tried(self) -> Inventory | None:
         """Wait for the end of the first try; what the agent has, or None where it can't be reached.
@@ -304,9 +333,9 @@ class AgentLink:
         return self.session is not None and not self.session.has_ended.is_set()
 
     async def run(self) -> None:
-        """Connect, again and again, until cancelled."""
+        """Connect, again and again, until cancelled or the host is not listed any more."""
         pause_s = FIRST_PAUSE_S
-        while True:
+        while self.is_listed:
             try:
                 self.session = await connect(self.address, self._server, next(self._epochs), self._known)
             except (OSError, DeviceUnavailable) as error:
@@ -322,31 +351,39 @@ class AgentLink:
         """Open a device of the host; ``device`` is the one that was measured. It is lost where it is not there now."""
         name = device.id.removeprefix(f"{self.address.name}/")
         if self.session is None:
-            return AbsentExecutor(device.id, self._why.message)
+            return AbsentExecutor(device.id, self._loss_now())
         found = next((each for each in self.session.inventory.devices if each.id == name), None)
         if found is None or not found.is_like(device):
             what = "is not there any more" if found is None else f"is another one now: {found.name}"
-            return AbsentExecutor(device.id, f"{device.id} {what}")
+            return AbsentExecutor(device.id, HostLost(f"{device.id} {what}"))
         return self.session.open_device(name, slots, on_lost)
+
+    def _loss_now(self) -> HostLost:
+        """Why there is no session."""
+        why = self._why
+        return why if isinstance(why, HostLost) else HostLost(why.message, hint=why.hint, why=why.message)
 
     async def _keep(self, session: AgentSession) -> None:
         """Until the session ends."""
         log.info("connected to host %s", self.address, extra=fields(host=self.address.name))
+        self._past.since_s = time.monotonic()
         self._tried.set()
         session.send_ahead(self._models)
         try:
             await session.watch()
             self._why = session.loss or self._why
         finally:
+            self._past.add(session)
             session.close()
             self.session = None
 
     def _failed(self, error: OSError | DeviceUnavailable) -> None:
-        why: ProteusError
+        why: HostLost | DeviceUnavailable
         if isinstance(error, DeviceUnavailable):
             why = error
         else:
-            why = HostLost(f"host {self.address} can't be reached: {str(error) or 'no answer'}")
+            what = f"can't be reached: {str(error) or 'no answer'}"
+            why = HostLost(f"host {self.address} {what}", why=f"it {what}")
         if why.message != self._why.message:
             log.warning("%s", why.message, extra=fields(host=self.address.name))
         self._why = why

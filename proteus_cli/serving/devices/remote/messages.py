@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.domain.catalog import Family, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.serving.devices.process.commanding import SentCommand
@@ -35,13 +36,15 @@ class Inventory(msgspec.Struct, frozen=True):
     """What an agent has: its devices, by the ids that they have there, and its versions by name.
 
     ``free_bytes`` is the free memory of the machine; 0 where it is unknown. ``server`` is the address of the server
-    that it serves now; empty without one.
+    that it serves now; empty without one. ``name`` is that of its host, for servers that know only its address;
+    it may be empty.
     """
 
     devices: tuple[Device, ...]
     versions: Mapping[str, str]
     free_bytes: int
     server: str = ""
+    name: str = ""
 
 
 # --- to an agent
@@ -193,7 +196,9 @@ class Measured(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Beat(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Sent at a fixed interval: the agent is alive."""
+    """Sent at a fixed interval: the agent is alive. ``memory`` is that of its host, about a second old at most."""
+
+    memory: HostMemory
 
 
 class Pong(msgspec.Struct, frozen=True, array_like=True, tag=True):

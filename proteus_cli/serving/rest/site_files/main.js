@@ -3,6 +3,7 @@
 import {Chart, KINDS} from "./charts.js";
 import {Feed} from "./feed.js";
 import * as format from "./format.js";
+import * as inHosts from "./hosts.js";
 import * as diagram from "./plan_diagram.js";
 import {Series} from "./series.js";
 import * as tables from "./tables.js";
@@ -14,6 +15,7 @@ const STATES = {ready: "ready", starting: "wait", draining: "wait", gone: "lost"
 
 const series = new Series(), choice = byId("family"), rates = byId("rates");
 const announced = {};  // the state, losses and change that screen readers were told last
+const chosenRows = new Map();  // of the table of devices: what a person has opened or closed
 let latest = null, unreachableSince_s = 0, pointed_s = null, diagramWidth = 0;
 
 const charts = KINDS.map((kind) => new Chart(kind, pointAt));
@@ -72,25 +74,31 @@ byId("token-form").addEventListener("submit", (event) => {
 });
 
 function show() {
-  const {families, devices, flows} = latest;
+  const {families, devices, hosts, flows} = latest;
   showFacts();
   updateFamilyChoice(Object.keys(families));
   tables.families(byId("families"), families);
   tables.attainment(byId("attainment"), families);
-  tables.devices(byId("devices"), devices);
+  tables.devices(byId("devices"), devices, hosts, (key, otherwise) => chosenRows.get(key) ?? otherwise, toggleRow);
   tables.flows(byId("flows"), flows);
   tables.events(byId("events"), series.events);
+  byId("devices").closest(".side-by-side").classList.toggle("in-hosts", Object.keys(hosts).length > 0);
   byId("no-events").hidden = series.events.length > 0;
   for (const chart of charts) chart.show(series, choice.value, latest);
   updatePointer();
   drawDiagram();
-  announceLosses(devices);
+  announceLosses(devices, hosts);
   announceChanges();
+}
+
+function toggleRow(key, isOpen) {
+  chosenRows.set(key, isOpen);
+  show();
 }
 
 function drawDiagram() {
   diagramWidth = byId("diagram").clientWidth;
-  diagram.show(byId("diagram"), latest.flows, Object.keys(latest.families), latest.devices, rates.value);
+  diagram.show(byId("diagram"), latest, rates.value);
 }
 
 function showFacts() {
@@ -98,6 +106,8 @@ function showFacts() {
     version: latest.version, policy: latest.policy, up: format.span(latest.uptime_s), "in flight": format.count(latest.inside),
     families: String(Object.keys(latest.families).length), devices: String(Object.keys(latest.devices).length),
   };
+  const hosts = Object.keys(latest.hosts).length;
+  if (hosts) values.hosts = String(hosts);
   const list = byId("facts");
   if (!list.children.length)
     list.append(...Object.keys(values).map((term) => element("div", {}, element("dt", {}, term), element("dd"))));
@@ -115,13 +125,14 @@ function updateFamilyChoice(names) {
   choice.value = names.includes(chosen) ? chosen : "";
 }
 
-function announceLosses(devices) {
+function announceLosses(devices, hosts) {
   const lost = Object.entries(devices).filter(([, {breaker}]) => breaker === "open").map(([name]) => name);
-  byId("lost").hidden = !lost.length;
-  setText(byId("lost"), lost.length ? `${lost.length} lost` : "");
+  const said = inHosts.lost(devices, hosts);
+  byId("lost").hidden = !said;
+  setText(byId("lost"), said ? `${said} lost` : "");
   const before = announced.lost ?? lost, gone = lost.filter((name) => !before.includes(name)), back = before.filter((name) => !lost.includes(name));
-  if (gone.length) announce(`Lost: ${gone.join(", ")}.`);
-  if (back.length) announce(`No longer lost: ${back.join(", ")}.`);
+  if (gone.length) announce(`Lost: ${inHosts.shortNames(gone, devices).join(", ")}.`);
+  if (back.length) announce(`No longer lost: ${inHosts.shortNames(back, devices).join(", ")}.`);
   announced.lost = lost;
 }
 

@@ -1,14 +1,20 @@
-// The plan as a flow diagram: families → variants → devices, with bands as wide as their rates.
+// The plan as a flow diagram: families → variants → devices → hosts, with bands as wide as their rates. Hosts are a
+// column where there are several; then many devices share a node with all of their type, and many hosts share one, too.
 
 import * as format from "./format.js";
+import {hostOf} from "./hosts.js";
 import {BREAKERS, svgElement} from "./tables.js";
 
 const COLOURS = 7, NODE_WIDTH = 10, GAP = 8, MIN_HEIGHT = 17, MIN_BAND = 0.5, BANDS_HEIGHT = 260;
+const MAX_DEVICES = 24, MAX_HOSTS = 16;  // with a node each, where there are hosts
+const NARROW = 560;
 
-// Nodes and bands, without coordinates. Devices come in the order of the families that they serve. `shown` is the column
-// of flows that is the rate of bands. Nodes without any rate are idle.
-export function graph(flows, families, devices, shown) {
-  const columns = [[], [], []], bands = [], nodes = new Map();
+// Nodes and bands, without coordinates. Devices come in the order of the families that they serve, on hosts by host.
+// `shown` is the column of flows that is the rate of bands. Nodes without any rate are idle. Without room for four
+// columns, hosts take the place of devices.
+export function graph({flows, families, devices, hosts}, shown, isNarrow = false) {
+  const place = placing(devices, hosts, isNarrow), names = Object.keys(families);
+  const columns = place.columns.map(() => []), bands = new Map(), nodes = new Map();
   const node = (column, key, more) => {
     const id = `${column} ${key}`;
     if (!nodes.has(id)) {
@@ -17,42 +23,79 @@ export function graph(flows, families, devices, shown) {
     }
     return nodes.get(id);
   };
-  families.forEach((name, place) => node(0, name, {label: name, colour: place % COLOURS}));
+  names.forEach((name, at) => node(0, name, {label: name, colour: at % COLOURS}));
   const order = flows.family.map((_, at) => at).sort((one, other) =>
-    families.indexOf(flows.family[one]) - families.indexOf(flows.family[other]) || flows.accuracy[other] - flows.accuracy[one]);
+    names.indexOf(flows.family[one]) - names.indexOf(flows.family[other]) || flows.accuracy[other] - flows.accuracy[one]);
   for (const at of order) {
     const family = node(0, flows.family[at]), rate = flows[shown][at], {colour} = family;
     const variant = node(1, `${flows.family[at]} ${flows.variant[at]}`,
       {label: flows.variant[at], more: format.percent(flows.accuracy[at]), colour});
-    const device = node(2, flows.device[at], {label: flows.device[at]});
-    for (const each of [family, variant, device]) {
+    const path = [family, variant, ...place.nodes(flows.device[at]).map((more, column) => node(column + 2, more.key, more))];
+    path.forEach((each, column) => {
       each.rate += rate;
-      for (const column of ["answered_qps", "planned_qps"]) each[column] += flows[column][at];
-    }
-    const known = bands.find((band) => band.from === family && band.to === variant);
-    if (known) known.rate += rate;
-    else bands.push({from: family, to: variant, rate, colour});
-    bands.push({from: variant, to: device, rate, colour});
+      for (const rates of ["answered_qps", "planned_qps"]) each[rates] += flows[rates][at];
+      if (column) join(bands, path[column - 1], each, rate, colour);
+    });
   }
-  for (const [name, {breaker}] of Object.entries(devices)) {
-    const device = node(2, name, {label: name});
-    device.breaker = breaker;
-    if (breaker !== "closed") device.label = `${breaker === "open" ? "✕ " : "◐ "}${name}`;
-  }
-  return {columns, bands};
+  for (const id of Object.keys(devices)) place.nodes(id).forEach((more, column) => node(column + 2, more.key, more));
+  for (const name of Object.keys(hosts)) if (place.hosts) node(columns.length - 1, place.hosts(name).key, place.hosts(name));
+  if (place.hosts) arrange(columns);
+  return {columns, bands: [...bands.values()]};
 }
 
-export function show(place, flows, families, devices, shown) {
+function join(bands, from, to, rate, colour) {
+  const key = `${from.key} → ${to.key} ${colour}`;
+  if (!bands.has(key)) bands.set(key, {from, to, rate: 0, colour});
+  bands.get(key).rate += rate;
+}
+
+// What stands for a device in the columns behind the variants: itself or its type, and where there are several, its host.
+function placing(devices, hosts, isNarrow) {
+  const ids = Object.keys(devices), areTyped = ids.length > MAX_DEVICES;
+  const ofDevice = (id) => ({key: `device ${id}`, label: id, host: hostOf(id), ...state(devices[id]?.breaker, id)});
+  const machines = new Set([...ids.map(hostOf), ...Object.keys(hosts)]);
+  if (machines.size < 2) return {columns: [0, 1, 2], nodes: (id) => [ofDevice(id)], hosts: null};
+  const counts = new Map();
+  for (const {type} of Object.values(devices)) counts.set(type, (counts.get(type) ?? 0) + 1);
+  const there = [...machines].filter((name) => hosts[name]?.state !== "lost");
+  const all = {key: "hosts", label: format.counted(there.length, "host")};
+  const ofHost = (name) => {
+    const isLost = hosts[name]?.state === "lost", label = name || "this machine";
+    if (!isLost && machines.size > MAX_HOSTS) return all;
+    return {key: `host ${name}`, host: name, label, ...state(isLost ? "open" : "closed", label)};
+  };
+  const ofType = (type) => ({key: `type ${type}`, label: `${format.count(counts.get(type))} × ${type}`});
+  const ofId = (id) => (areTyped && devices[id] ? ofType(devices[id].type) : ofDevice(id));
+  return {
+    columns: isNarrow ? [0, 1, 2] : [0, 1, 2, 3],
+    nodes: (id) => (isNarrow ? [ofHost(hostOf(id))] : [ofId(id), ofHost(hostOf(id))]),
+    hosts: ofHost,
+  };
+}
+
+const state = (breaker, label) => (
+  {breaker, ...(breaker && breaker !== "closed" ? {label: `${breaker === "open" ? "✕ " : "◐ "}${label}`} : {})}
+);
+
+// Hosts by name, the lost ones last, and devices in the order of their hosts.
+function arrange(columns) {
+  const last = columns.at(-1), isLost = ({breaker}) => breaker === "open", name = ({host}) => host ?? "";
+  last.sort((one, other) => isLost(one) - isLost(other) || name(one).localeCompare(name(other), "en", {numeric: true}));
+  const at = new Map(last.map(({host}, place) => [host, place]));
+  if (columns.length === 4) columns[2].sort((one, other) => (at.get(one.host) ?? 0) - (at.get(other.host) ?? 0));
+}
+
+export function show(place, found, shown) {
   const none = shown === "answered_qps" ? "0 answered" : "0 planned";
-  const width = Math.max(280, place.clientWidth), isNarrow = width < 560;
-  const {columns, bands} = graph(flows, families, devices, shown);
+  const width = Math.max(280, place.clientWidth), isNarrow = width < NARROW;
+  const {columns, bands} = graph(found, shown, isNarrow);
   const total = columns[0].reduce((sum, {rate}) => sum + rate, 0);
   const scale = total ? BANDS_HEIGHT / total : 0;
   for (const column of columns) for (const node of column) node.height = Math.max(MIN_HEIGHT, node.rate * scale);
   const heights = columns.map((column) => column.reduce((sum, {height}) => sum + height + GAP, -GAP));
   const height = Math.max(...heights, MIN_HEIGHT);
-  const middle = Math.round(width * (isNarrow ? 0.4 : 0.44)), last = width - (isNarrow ? 92 : 170);
-  [0, middle, last].forEach((x, at) => stack(columns[at], x, (height - heights[at]) / 2, scale));
+  const edges = columnEdges(columns.length, width, isNarrow);
+  columns.forEach((column, at) => stack(column, edges[at], (height - heights[at]) / 2, scale));
   const band = ({from, to, rate, colour}) => {
     const thick = rate * scale, isIdle = thick < MIN_BAND, one = from.x + NODE_WIDTH, other = to.x, bend = (one + other) / 2;
     const top = from.out, below = to.into;
@@ -66,14 +109,20 @@ export function show(place, flows, families, devices, shown) {
     }, tooltip);
   };
   const svg = svgElement("svg", {
-    viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": summary(columns, total, devices),
+    viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": summary(columns, total, found),
   }, ...bands.map(band), ...columns.flatMap((column, at) => column.map((node) => {
     const isIdle = node.rate * scale < MIN_BAND;
-    return nodeElement(node, at, isNarrow, {middle, last, width}, isIdle ? none : "");
+    return nodeElement(node, at, isNarrow, edges[at + 1] - edges[at], isIdle ? none : "");
   })));
   place.replaceChildren(svg);
   const thin = columns.flat().filter((node) => node.rate * scale < MIN_HEIGHT);
   for (const {element} of thin) clear(element.querySelector("text"));
+}
+
+// Where the columns begin; at the end, the width.
+function columnEdges(count, width, isNarrow) {
+  if (count === 4) return [0, Math.round(width * 0.29), Math.round(width * 0.58), width - 170, width];
+  return [0, Math.round(width * (isNarrow ? 0.4 : 0.44)), width - (isNarrow ? 92 : 170), width];
 }
 
 // Clear what is behind a text, as a band that is thinner would strike it through.
@@ -91,9 +140,9 @@ function stack(column, x, top, scale) {
   }
 }
 
-// `idle` says so of a node without any rate; it is empty of others.
-function nodeElement(node, column, isNarrow, {middle, last, width}, idle) {
-  const room = [middle, last - middle, width - last][column] - NODE_WIDTH - 10;
+// `width` is that of the column; `idle` says so of a node without any rate, and is empty of others.
+function nodeElement(node, column, isNarrow, width, idle) {
+  const room = width - NODE_WIDTH - 10;
   const texts = [node.label, ...(isNarrow ? [] : [node.more ?? "", column === 1 ? idle : rates(node)])].filter(Boolean);
   const label = svgElement("text", {x: node.x + NODE_WIDTH + 5, y: node.y + node.height / 2, dy: ".35em"}, fitted(texts[0], room));
   if (texts.length > 1 && (texts.join(" ").length * 7.2) < room) label.append(svgElement("tspan", {class: "soft", dx: 6}, texts.slice(1).join(", ")));
@@ -108,9 +157,10 @@ const rates = ({answered_qps, planned_qps}) => `${format.rate(answered_qps)} of 
 
 const fitted = (label, room) => (label.length * 7.2 <= room ? label : `${label.slice(0, Math.max(3, Math.floor(room / 7.2) - 1))}…`);
 
-function summary([families, variants, hosts], total, devices) {
-  const lost = Object.values(devices).filter(({breaker}) => breaker === "open").length;
+function summary([families, variants], total, {devices, hosts}) {
+  const lost = Object.values(devices).filter(({breaker}) => breaker === "open").length, count = Object.keys(devices).length;
+  const on = Object.keys(hosts).length ? ` of ${format.counted(Object.keys(hosts).length, "host")}` : "";
   return `Plan: ${format.counted(families.length, "family", "families")} answered by ${format.counted(variants.length, "variant")} on ` +
-    `${format.counted(hosts.length, "device")}` +
+    `${format.counted(count, "device")}${on}` +
     `${lost ? `, of which ${lost} lost` : ""}; ${format.rate(total)} qps in all. The table below has the same.`;
 }

@@ -1,6 +1,7 @@
 // Tables. Cells change only where their text changes, so that a selection in them stays.
 
 import * as format from "./format.js";
+import * as inHosts from "./hosts.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -22,7 +23,7 @@ export function setText(cell, text) {
   if (cell.textContent !== text) cell.textContent = text;
 }
 
-// rows: [{key, className, cells: [{text, className, make}]}]; the first cell heads its row.
+// rows: [{key, className, cells: [{text, className, bar, toggle}]}]; the first cell heads its row.
 function fill(table, rows) {
   const body = table.tBodies[0], known = new Map([...body.rows].map((row) => [row.dataset.key, row]));
   rows.forEach(({key, className = "", cells}, place) => {
@@ -34,10 +35,11 @@ function fill(table, rows) {
     known.delete(key);
     if (body.rows[place] !== row) body.insertBefore(row, body.rows[place] ?? null);
     row.className = className;
-    cells.forEach(({text, className: of = "", bar}, at) => {
+    cells.forEach(({text, className: of = "", bar, toggle}, at) => {
       const cell = row.cells[at];
       if (cell.className !== of) cell.className = of;
-      if (bar === undefined) setText(cell, text);
+      if (toggle) setToggle(cell, text, toggle);
+      else if (bar === undefined) setText(cell, text);
       else setBar(cell, text, bar);
     });
   });
@@ -52,6 +54,15 @@ function setBar(cell, text, part) {
   }
   setText(cell.firstElementChild, text);
   cell.querySelector("rect:last-child").setAttribute("width", 40 * Math.min(1, part));
+}
+
+// A button that shows or hides what is below. toggle: {isOpen, onToggle}.
+function setToggle(cell, text, {isOpen, onToggle}) {
+  if (!cell.firstElementChild) cell.append(element("button", {type: "button", class: "toggle"}));
+  const button = cell.firstElementChild;
+  setText(button, text);
+  button.setAttribute("aria-expanded", isOpen);
+  button.onclick = onToggle;
 }
 
 const text = (value, className = "") => ({text: value, className});
@@ -105,22 +116,52 @@ function deviceState({breaker, reason, retry_s, broken}) {
   return BREAKERS[breaker].label + retry + (reason && ` (${reason})`) + without;
 }
 
-export function devices(table, of) {
+// Without a cluster the devices, the lost ones first; else under their hosts, of which many may be folded into one row.
+export function devices(table, of, hosts, isOpen, onToggle) {
+  if (Object.keys(hosts).length) {
+    fill(table, [...inHosts.rows(of, hosts, isOpen)].map((row) => (
+      row.device ? deviceRow(...row.device, row.level, row.group) : hostRow(row, () => onToggle(row.key, !row.isOpen))
+    )));
+    return;
+  }
   const named = Object.entries(of);
   const rank = ([, {breaker}]) => ["open", "half-open", "closed"].indexOf(breaker);
   named.sort((one, other) => rank(one) - rank(other));  // stable: the lost first
-  fill(table, named.map(([name, now]) => ({
-    key: name,
-    className: BREAKERS[now.breaker].className,
+  fill(table, named.map(([name, now]) => deviceRow(name, now)));
+}
+
+// Why a device of a lost host is lost, the row of the host says.
+const deviceRow = (name, now, level = 0, group = null) => ({
+  key: name,
+  className: BREAKERS[now.breaker].className,
+  cells: [
+    text(name, level ? `level${level}` : ""),
+    text(group?.isLost ? BREAKERS[now.breaker].label : deviceState(now), "text state"),
+    text(now.variants.join(", ") || format.UNKNOWN, "text hosts"),
+    text(now.warm.join(", ") || format.UNKNOWN, "text hosts"),
+    {text: format.percent(now.load), bar: now.load},
+    text(format.decimal(now.mean_batch)),
+  ],
+});
+
+// A host, or several where all is well: their state, and what their devices host, with the means of these.
+function hostRow({key, level, group = null, groups, isOpen}, onToggle) {
+  const found = (groups ?? [group]).flatMap(({devices: named}) => named.map(([, now]) => now)), state = inHosts.hostState(group, found.length);
+  const loads = found.map(({load}) => load), batches = found.map(({mean_batch: rows}) => rows).filter((rows) => rows !== null);
+  const mean = (values) => (values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null);
+  const label = groups ? format.counted(groups.length, "host") : group.host ? `host ${group.name}` : "this machine";
+  return {
+    key,
+    className: `host ${group?.isLost ? "lost" : ""}`,
     cells: [
-      text(name),
-      text(deviceState(now), "text state"),
-      text(now.variants.join(", ") || format.UNKNOWN, "text hosts"),
-      text(now.warm.join(", ") || format.UNKNOWN, "text hosts"),
-      {text: format.percent(now.load), bar: now.load},
-      text(format.decimal(now.mean_batch)),
+      {text: label, className: level ? `level${level}` : "", toggle: {isOpen, onToggle}},
+      text(state, "text state"),
+      text(inHosts.hosted(found), "text hosts"),
+      text("", "text"),
+      {text: format.percent(mean(loads)), bar: mean(loads) ?? 0},
+      text(format.decimal(mean(batches))),
     ],
-  })));
+  };
 }
 
 export function flows(table, columns) {

@@ -1,0 +1,84 @@
+"""What the hosts of a cluster have, in a terminal; many that are alike share a row."""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from rich.console import Group, RenderableType
+
+from proteus_cli.tables import name, number, table, text
+from proteus_cli.units import UNKNOWN, format_size
+
+if TYPE_CHECKING:
+    from proteus_cli.domain.device import Device
+    from proteus_cli.serving.devices.remote.messages import Inventory
+
+_EACH_UP_TO = 24
+"""Devices that have a row each; of more, those of a host that are alike share one, and so do hosts."""
+
+Each = TypeVar("Each")
+Shown = TypeVar("Shown", bound=Hashable)
+
+
+def inventory_tables(
+    hosts: Mapping[str, "Inventory"], is_profiled: Callable[[str], bool], unknown: Sequence[str]
+) -> RenderableType:
+    """The devices of each host, then a row for each host; those of ``unknown`` can't be reached.
+
+    ``is_profiled`` of an id like ``b/cpu0``.
+    """
+    is_small = sum(len(inventory.devices) for inventory in hosts.values()) <= _EACH_UP_TO
+    return Group(_devices(hosts, is_profiled, is_small=is_small), "", _hosts(hosts, unknown, is_small=is_small))
+
+
+def _devices(hosts: Mapping[str, "Inventory"], is_profiled: Callable[[str], bool], *, is_small: bool) -> RenderableType:
+    rows = table(*map(text, ("host", "device", "type", "cores", "memory", "profiled", "name")))
+
+    def cells(host: str, device: "Device") -> tuple[str, ...]:
+        cores = " ".join(map(str, device.cores)) if is_small else str(len(device.cores) or "")
+        profiled = "yes" if is_profiled(f"{host}/{device.id}") else "no"
+        return device.type, cores or UNKNOWN, format_size(device.memory_bytes), profiled, device.name
+
+    def of_host(host: str) -> tuple[tuple[str, ...], ...]:
+        devices = hosts[host].devices
+        if is_small:
+            return tuple((f"{host}/{device.id}", *cells(host, device)) for device in devices)
+        alike = _alike(devices, lambda device: cells(host, device))
+        return tuple((_several([device.id for device in group]), *shown) for shown, group in alike)
+
+    groups = [(of_host(host), [host]) for host in hosts] if is_small else _alike(hosts, of_host)
+    for devices, named in groups:
+        who = _several(named)
+        for device in devices:
+            rows.add_row(who, *device)
+            who = ""
+    return rows
+
+
+def _hosts(hosts: Mapping[str, "Inventory"], unknown: Sequence[str], *, is_small: bool) -> RenderableType:
+    rows = table(name("host"), text("state"), number("memory free"), text("versions"))
+
+    def cells(host: str) -> tuple[str, str]:
+        inventory = hosts[host]
+        serves = f"serves {inventory.server}" if inventory.server else "serves nobody"
+        return serves, ", ".join(f"{software} {version}" for software, version in inventory.versions.items())
+
+    groups = [(cells(host), [host]) for host in hosts] if is_small else _alike(hosts, cells)
+    for (serves, versions), named in groups:
+        free = min(hosts[host].free_bytes for host in named)
+        least = "≥ " if len(named) > 1 else ""
+        rows.add_row(_several(named), serves, f"{least}{format_size(free)}" if free else UNKNOWN, versions)
+    for host in unknown:
+        rows.add_row(host, "can't be used: see below", UNKNOWN, UNKNOWN)
+    return rows
+
+
+def _alike(each: Iterable[Each], shown: Callable[[Each], Shown]) -> list[tuple[Shown, list[Each]]]:
+    """Those that are shown alike, in the order of the first of each."""
+    groups: dict[Shown, list[Each]] = {}
+    for one in each:
+        groups.setdefault(shown(one), []).append(one)
+    return list(groups.items())
+
+
+def _several(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} × {names[0]} …"

@@ -1,0 +1,122 @@
+"""Profiles of devices that join a server: those in its workspace, and those that agents measure for it."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from proteus_cli.cli.options.memory import limits_of_host
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.fleet import on_device
+from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.errors import ArtefactError
+from proteus_cli.serving.devices.remote.link import AgentSession
+from proteus_cli.serving.devices.remote.measuring import Measurable, measured_by_agent
+from proteus_cli.serving.devices.remote.messages import MeasureOptions
+from proteus_cli.store import Workspace, require_current_models
+
+MAX_BATCH, MAX_SLOTS = 64, 4
+"""As `proteus profile` without options."""
+
+log = logging.getLogger("proteus.joining")
+
+
+@dataclass(slots=True)
+class WorkspaceProfiles:
+    """The `ProfileSource` of a server. ``at_start`` are the profiles that it was started with, of the present models.
+
+    Unknown devices are measured for ``budget_s`` each; 0: not at all. ``memory`` as in `memory_limits`. What is not in
+    the workspace yet is written by ``write``; what is, ``use`` counts as an input of plans.
+    """
+
+    workspace: Workspace
+    at_start: Mapping[str, Profile]
+    measurable: Measurable
+    budget_s: float
+    memory: Mapping[str, int] | None
+    write: Callable[[Profile], None]
+    use: Callable[[Profile], None]
+    _measured: list[Profile] = field(default_factory=list)
+    _current: list[tuple[VariantProfile, ...]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._current += [profile.variants for profile in self.at_start.values()]
+
+    @property
+    def measures(self) -> bool:
+        return self.budget_s > 0
+
+    def profiles_of(self, devices: Sequence[Device]) -> Mapping[str, Profile]:
+        """See `ProfileSource`. A profile of other hardware, or of models that have changed, is none."""
+        found = {device.id: self._own(device) for device in devices}
+        if None in found.values():
+            others = list(self._others())
+            found |= {device.id: self._alike(device, others) for device in devices if found[device.id] is None}
+        return {device: profile for device, profile in found.items() if profile is not None}
+
+    async def measure(self, session: AgentSession, devices: Sequence[Device]) -> None:
+        """See `ProfileSource`. Of devices that are alike, the first is measured."""
+        host = devices[0].host
+        first = [d for at, d in enumerate(devices) if not any(d.is_like(before) for before in devices[:at])]
+        names = ",".join(device.id.removeprefix(f"{host}/") for device in first)
+        options = MeasureOptions(
+            names, self.budget_s, MAX_BATCH, MAX_SLOTS, accepts_noise=True, as_type=None, force=False
+        )
+        profiles = await measured_by_agent(
+            session, host, self.measurable, options, lambda line: log.debug("%s: %s", host, line)
+        )
+        for profile in profiles:
+            self._current.append(profile.variants)
+            self._measured.append(profile)
+            self._write(profile)
+
+    def memory_bytes(self, devices: Sequence[Device], free_bytes: int) -> Mapping[str, int]:
+        """See `ProfileSource`."""
+        return limits_of_host(self.memory, devices, free_bytes or None)
+
+    def _own(self, device: Device) -> Profile | None:
+        measured = next((each for each in self._measured if each.device.id == device.id), None)
+        if measured is not None:
+            return measured
+        if not self.workspace.profile_path(device.id).is_file():
+            return None
+        profile = self.workspace.profile(device.id)
+        if not profile.device.is_like(device) or not self._is_current(profile):
+            return None
+        self.use(profile)
+        return profile
+
+    def _others(self) -> Iterator[Profile]:
+        """Of devices that an unknown one may be like, the surest first."""
+        yield from self._measured
+        yield from self.at_start.values()
+        yield from self.workspace.profiles().values()
+
+    def _alike(self, device: Device, others: Sequence[Profile]) -> Profile | None:
+        for other in others:
+            if other.device.is_like(device) and self._is_current(other):
+                profile = on_device(other, device)
+                self._write(profile)
+                return profile
+        return None
+
+    def _is_current(self, profile: Profile) -> bool:
+        """Whether its models, eval splits and accuracies are those of the catalog. Reads them once for like devices."""
+        if profile.variants in self._current:
+            return True
+        try:
+            require_current_models(self.workspace.catalog(), profile, self.workspace)
+        except ArtefactError as error:
+            log.warning("the profile of %s is of no use: %s", profile.device.id, error.message)
+            return False
+        self._current.append(profile.variants)
+        return True
+
+    def _write(self, profile: Profile) -> None:
+        """A profile that cannot be written is of use until the server ends."""
+        if self.workspace.state is not None:
+            log.info("the profile of %s is not kept, as `--state` leaves the workspace as it is", profile.device.id)
+            return
+        try:
+            self.write(profile)
+        except ArtefactError as error:
+            log.error("can't write the profile of %s: %s", profile.device.id, error.message)  # noqa: TRY400

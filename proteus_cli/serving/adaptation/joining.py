@@ -1,0 +1,190 @@
+"""Devices of a cluster that the server does not have yet: measured if they are unknown, then they join.
+
+Theory of operation
+===================
+
+The links to agents follow the list of hosts (`devices/remote/links.py`). `Joining` looks at the hosts that are
+connected: a device that the fleet does not have is new. If the workspace has a profile of it, or of a device that is
+like it, the device joins at once. If not, its host is measured first, as `proteus profile --cluster` does; of devices
+that are alike, one is measured for all. A host that serves is not measured, as both would disturb each other.
+
+A device joins in one step: from then on there is its profile, a worker, and a planner that may place variants on it.
+Its breaker is open, so it is tried out (`fleet/recovery.py`); once it has passed, the controller asks for a plan.
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from proteus_cli.control.topology.hosting import device_memory
+from proteus_cli.control.topology.standbys import DeviceMemory
+from proteus_cli.domain.catalog import is_name
+from proteus_cli.domain.device import Device, host_of
+from proteus_cli.domain.profile import Profile
+from proteus_cli.errors import ProteusError
+from proteus_cli.serving.adaptation.plan_source import PlanSource
+from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.solver_process import SolverProcess
+from proteus_cli.serving.devices.hardware import ClusterHardware
+from proteus_cli.serving.devices.remote.link import AgentSession
+from proteus_cli.serving.logs import fields
+from proteus_cli.serving.requests.data_plane import DataPlane
+
+LOOK_S = 0.5
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 600.0
+"""Before a host is tried again whose devices could not join; each pause is twice the one before."""
+
+log = logging.getLogger("proteus.joining")
+
+
+class ProfileSource(Protocol):
+    """Profiles of devices that were not there when the server started. Methods may read files for long."""
+
+    @property
+    def measures(self) -> bool:
+        """Whether devices without a profile are measured."""
+        ...
+
+    def profiles_of(self, devices: Sequence[Device]) -> Mapping[str, Profile]:
+        """By id, the profiles of those that are known, or like one that is known. Raises `ProteusError`."""
+        ...
+
+    async def measure(self, session: AgentSession, devices: Sequence[Device]) -> None:
+        """Have the agent measure devices of its host that are not open; from then on they are known.
+
+        Raises `ProteusError`.
+        """
+        ...
+
+    def memory_bytes(self, devices: Sequence[Device], free_bytes: int) -> Mapping[str, int]:
+        """What variants may take of each device of a host with so much free memory, standbys included."""
+        ...
+
+
+class Joining:
+    """Looks for new devices of the ``hardware``, and has them join. Without ``has_standbys``, nothing stands by there.
+
+    ``solver`` is None where nothing re-plans.
+    """
+
+    def __init__(
+        self,
+        hardware: ClusterHardware,
+        plane: DataPlane,
+        profiles: ProfileStore,
+        known: ProfileSource,
+        source: PlanSource,
+        solver: SolverProcess | None,
+        *,
+        has_standbys: bool,
+    ) -> None:
+        self._hardware, self._plane, self._profiles = hardware, plane, profiles
+        self._known, self._source, self._solver = known, source, solver
+        self._has_standbys = has_standbys
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._pauses: dict[str, tuple[float, float]] = {}  # by host: its length, and until when
+        self._left_out: dict[str, AgentSession] = {}  # devices that do not join while that session lasts
+
+    async def run(self) -> None:
+        """Look every `LOOK_S` until cancelled."""
+        try:
+            while True:
+                self.look()
+                await asyncio.sleep(LOOK_S)
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def look(self) -> None:
+        """Look at all hosts once."""
+        now_s = self._plane.clock()
+        for host, session in self._hardware.sessions():
+            new = self._new(host, session)
+            if new and host not in self._tasks and now_s >= self._pauses.get(host, (0.0, 0.0))[1]:
+                self._tasks[host] = asyncio.create_task(self._take_in(host, session, new))
+                self._tasks[host].add_done_callback(partial(self._ended, host))
+
+    def _new(self, host: str, session: AgentSession) -> list[Device]:
+        """The devices of a host that the fleet does not have, by the ids that they have here."""
+        workers, left_out = self._plane.fleet.workers, self._left_out
+        ids = {f"{host}/{device.id}": device for device in session.inventory.devices}
+        return [
+            replace(device, id=name)
+            for name, device in ids.items()
+            if name not in workers and left_out.get(name) is not session and is_name(device.id)  # it will name a file
+        ]
+
+    async def _take_in(self, host: str, session: AgentSession, new: Sequence[Device]) -> None:
+        """Have devices join, after measuring those that are unknown."""
+        found = await asyncio.to_thread(self._known.profiles_of, new)
+        unknown = [device for device in new if device.id not in found]
+        if unknown and self._may_measure(host, unknown):
+            await self._measure(session, unknown)
+            found = await asyncio.to_thread(self._known.profiles_of, new)
+        self._left_out |= {device.id: session for device in new if device.id not in found}
+        self._join([found[device.id] for device in new if device.id in found], new, session)
+        self._pauses.pop(host, None)
+
+    def _may_measure(self, host: str, unknown: Sequence[Device]) -> bool:
+        serves = any(host_of(device) == host for device in self._plane.fleet.workers)
+        if self._known.measures and not serves:
+            return True
+        why = "its host serves" if serves else "the server measures none"
+        for device in unknown:
+            log.warning(
+                "%s has no profile, and %s: it stays out. Stop the server, and run `proteus profile --cluster`",
+                device.id, why, extra=fields(device=device.id),
+            )  # fmt: skip
+        return False
+
+    async def _measure(self, session: AgentSession, unknown: Sequence[Device]) -> None:
+        names = ", ".join(device.id for device in unknown)
+        log.info("measuring %s before they join", names, extra=fields(devices=[device.id for device in unknown]))
+        start_s = self._plane.clock()
+        await self._known.measure(session, unknown)
+        log.info("measured %s in %.0f s", names, self._plane.clock() - start_s)
+
+    def _join(self, profiles: Sequence[Profile], new: Collection[Device], session: AgentSession) -> None:
+        """All at once, so that nobody knows of a device that another does not know."""
+        if not profiles:
+            return
+        memory = self._memory(profiles, new, session)
+        for profile in profiles:
+            device = profile.device
+            self._profiles.add(profile)
+            self._hardware.add_device(device, profile.slots)
+            self._plane.fleet.add_device(device.id, memory.get(device.id))
+            log.info("%s joins", device.id, extra=fields(device=device.id, measured_on=profile.measured_on))
+        self._plane.families.use(self._profiles.values())
+        if self._solver is not None:
+            self._solver.use(self._source.replanner(self._plane.controller.plan, self._profiles))
+
+    def _memory(
+        self, profiles: Sequence[Profile], new: Collection[Device], session: AgentSession
+    ) -> Mapping[str, DeviceMemory]:
+        if not self._has_standbys:
+            return {}
+        by_id = {profile.device.id: profile for profile in profiles}
+        limits = self._known.memory_bytes([each for each in new if each.id in by_id], session.inventory.free_bytes)
+        return device_memory(limits, by_id, self._plane.controller.demand.slo_s, self._plane.controller.plan.rules)
+
+    def _ended(self, host: str, task: "asyncio.Task[None]") -> None:
+        del self._tasks[host]
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            return
+        pause_s = min(2 * self._pauses.get(host, (FIRST_PAUSE_S / 2, 0.0))[0], LONGEST_PAUSE_S)
+        self._pauses[host] = pause_s, self._plane.clock() + pause_s
+        told = fields(host=host, pause_s=pause_s)
+        if isinstance(error, ProteusError):
+            log.warning("new devices of host %s cannot join: %s", host, error.message, extra=told)
+        else:
+            log.critical("a bug while devices of host %s joined", host, exc_info=error, extra=told)

@@ -1,0 +1,83 @@
+"""The links to all agents of a cluster, as the list of its hosts changes."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import partial
+
+from proteus_cli.serving.devices.remote.host_list import Agents
+from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink
+from proteus_cli.serving.logs import fields
+
+log = logging.getLogger("proteus.cluster")
+
+
+class AgentLinks(Mapping[str, AgentLink]):
+    """By the names of the hosts.
+
+    A list says whom to connect to; a connection says who serves. A host that is not listed any more serves on until its
+    connection ends, and is then left alone: so a list that is empty for a while takes nothing out of service. A host
+    that is listed with another address is connected to there once its connection has ended.
+    """
+
+    def __init__(self, make_link: Callable[[AgentAddress], AgentLink]) -> None:
+        self._make_link = make_link
+        self._links: dict[str, AgentLink] = {}
+        self._tasks: dict[AgentLink, asyncio.Task[None]] = {}
+
+    def __getitem__(self, host: str) -> AgentLink:
+        return self._links[host]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._links)
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def use(self, agents: Agents) -> None:
+        """These are all hosts that there are now."""
+        for host, address in agents.items():
+            link = self._links.get(host)
+            if link is None:
+                self._start(address)
+            else:
+                link.address, link.is_listed = address, True
+        for host in self._links.keys() - agents.keys():
+            self._unlist(host)
+
+    async def follow(self, changes: AsyncIterator[Agents]) -> None:
+        """Use each list that comes."""
+        async for agents in changes:
+            self.use(agents)
+
+    async def close(self) -> None:
+        """End all connections."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, address: AgentAddress) -> None:
+        link = self._links[address.name] = self._make_link(address)
+        self._tasks[link] = asyncio.create_task(link.run())
+        self._tasks[link].add_done_callback(partial(self._ended, link))
+
+    def _unlist(self, host: str) -> None:
+        link = self._links[host]
+        if link.is_listed:
+            then = "it serves until its connection ends" if link.is_connected else "it is not connected"
+            log.info("host %s is not listed any more; %s", link.address, then, extra=fields(host=host))
+        link.is_listed = False
+        if not link.is_connected:
+            del self._links[host]
+            self._tasks[link].cancel()
+
+    def _ended(self, link: AgentLink, task: "asyncio.Task[None]") -> None:
+        del self._tasks[link]
+        if not task.cancelled() and task.exception() is not None:
+            log.critical("a bug has ended the link to host %s", link.address, exc_info=task.exception())
+        host = link.address.name
+        if self._links.get(host) is link and not task.cancelled():
+            del self._links[host]
+            if link.is_listed:  # again, at the moment of its end
+                self._start(link.address)

@@ -1,0 +1,84 @@
+"""Has the agent of another machine measure its devices."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from proteus_cli.domain.catalog import Family, VariantKey, is_name
+from proteus_cli.domain.network import Network, reached_over
+from proteus_cli.domain.profile import Profile
+from proteus_cli.errors import ArtefactError, HostLost
+from proteus_cli.input_files import decoded
+from proteus_cli.serving.devices.hardware import signature_of
+from proteus_cli.serving.devices.remote.crossings import measured_speed
+from proteus_cli.serving.devices.remote.link import AgentSession
+from proteus_cli.serving.devices.remote.messages import MeasureDevices, MeasureOptions
+from proteus_cli.serving.lifecycle import StoppedEarly, run_unless
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurable:
+    """What is measured: families, a model for each of their variants, and the eval split of those that have one."""
+
+    families: Sequence[Family]
+    models: Mapping[VariantKey, Path]
+    splits: Mapping[str, Path]
+
+
+async def measured_by_agent(
+    session: AgentSession, host: str, what: Measurable, options: MeasureOptions, say: Say
+) -> list[Profile]:
+    """Profiles of devices that are not open at the agent, by ids like ``b/cpu0``; ``options.devices`` are ids there.
+
+    All have the network to the host, which is measured last. The agent gets the files that it does not have first.
+    ``say`` is told each line about progress. Raises what the agent raises, `HostLost`, and `ArtefactError` where its
+    answer is no list of profiles.
+    """
+    try:
+        content = await run_unless(session.has_ended, _content(session, what, options, say))
+        round_trip_s, bytes_per_s = await measured_speed(session)
+    except StoppedEarly:
+        raise session.loss or HostLost(f"host {host} is lost") from None
+    network = Network.measured(round_trip_s, bytes_per_s, await asyncio.to_thread(_row_bytes, what))
+    return [reached_over(network, _of_host(profile, host)) for profile in profiles_in(content, host)]
+
+
+def _row_bytes(what: Measurable) -> dict[str, int]:
+    """What a row of each family takes, inputs and outputs together."""
+    return {family.name: signature_of(family, what.models).row_bytes for family in what.families}
+
+
+def profiles_in(content: bytes, host: str) -> list[Profile]:
+    """The profiles that a host has sent. Ids of devices become names of files: `ArtefactError` where one is no name."""
+    what, hint = f"What host {host} has measured is no list of profiles", "install the same version on all machines"
+    profiles = decoded(content, lambda content: msgspec.json.decode(content, type=list[Profile]), what, hint=hint)
+    if strange := [profile.device.id for profile in profiles if not is_name(profile.device.id)]:
+        raise ArtefactError(f"{what}: `{strange[0][:100]}` is no name of a device.", hint=hint)
+    return profiles
+
+
+async def _content(session: AgentSession, what: Measurable, options: MeasureOptions, say: Say) -> bytes:
+    """What the agent measures, as JSON. Never returns where the session ends before all models are sent."""
+    families = [await _sent(family, what, session) for family in what.families]
+    return await session.measure(MeasureDevices(tuple(families), options), say)
+
+
+async def _sent(family: Family, what: Measurable, session: AgentSession) -> Family:
+    """A family with digests of its files, once the agent has them. Raises `EngineError`."""
+    variants = []
+    for variant in family.variants:
+        model = what.models[VariantKey(family.name, variant.name)]
+        variants.append(msgspec.structs.replace(variant, onnx=await session.sent_model(model)))
+    split = what.splits.get(family.name)
+    digest = await session.sent_model(split) if split is not None else None
+    return msgspec.structs.replace(family, variants=tuple(variants), eval=digest)
+
+
+def _of_host(profile: Profile, host: str) -> Profile:
+    device = msgspec.structs.replace(profile.device, id=f"{host}/{profile.device.id}")
+    return msgspec.structs.replace(profile, device=device, measured_on=f"{host}/{profile.measured_on}")

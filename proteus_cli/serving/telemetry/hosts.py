@@ -1,0 +1,53 @@
+"""The hosts of the cluster as status, page and terminal show them: how each is, and how many of its devices serve."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from proteus_cli.domain.device import by_host
+from proteus_cli.serving.devices.remote.link_state import LinkState
+from proteus_cli.serving.fleet.fleet import Fleet
+from proteus_cli.serving.oip.documents import Count
+
+
+class HostState(StrEnum):
+    CONNECTED = "connected"
+    LOST = "lost"
+
+
+class HostStatus(Struct, frozen=True):
+    """A host of the cluster. Null: not known; an emulated host has no agent, and is lost with its last device."""
+
+    state: HostState
+    state_s: Annotated[float | None, Meta(description="Seconds since it is connected, or lost.")]
+    reason: Annotated[str, Meta(description="Why it is lost.")]
+    address: Annotated[str | None, Meta(description="Of its agent.")]
+    devices: Annotated[Count, Meta(description="Its devices; their ids begin with its name.")]
+    working: Annotated[Count, Meta(description="Devices whose breaker is closed.")]
+    losses: Annotated[Count | None, Meta(description="How often the host was lost.")]
+    round_trip_s: Annotated[float | None, Meta(description="To its agent and back: the shortest of the last ten.")]
+    bytes_sent: Annotated[Count | None, Meta(description="To its agent, since the start.")]
+    bytes_received: Annotated[Count | None, Meta(description="From its agent, since the start.")]
+
+
+def host_statuses(fleet: Fleet, links: Mapping[str, LinkState], now_s: float) -> dict[str, HostStatus]:
+    """The hosts by name: those with devices, and those with ``links``. Empty without a cluster."""
+    devices = by_host(fleet.workers)
+    devices.pop("", None)
+    found = {}
+    for host in devices | dict.fromkeys(links):
+        of_host, link = devices.get(host, []), links.get(host)
+        working = sum(fleet.breakers[device].is_closed for device in of_host)
+        is_there = link.is_connected if link is not None else working > 0
+        state = HostState.CONNECTED if is_there else HostState.LOST
+        if link is None:
+            reason = "" if is_there else fleet.breakers[of_host[0]].reason or ""
+            found[host] = HostStatus(state, None, reason, None, len(of_host), working, None, None, None, None)
+        else:
+            found[host] = HostStatus(
+                state, max(0.0, now_s - link.since_s), link.why, link.address, len(of_host), working, link.losses,
+                link.round_trip_s, link.bytes_sent, link.bytes_received,
+            )  # fmt: skip
+    return found

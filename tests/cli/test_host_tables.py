@@ -1,0 +1,87 @@
+"""Tables of clusters: short where hosts are alike, and without a word of hosts where there is one machine."""
+
+import io
+
+from builders import make_placement, make_plan
+from rich.console import Console, RenderableType
+
+from proteus_cli.cli.views.inventory_tables import inventory_tables
+from proteus_cli.cli.views.plan_tables import difference_tables, plan_table
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.difference import difference
+from proteus_cli.domain.plan import Plan
+from proteus_cli.serving.devices.remote.messages import Inventory
+
+CPU = Device("cpu0", "cpu-2c", "cpu", "a CPU", 2**34, cores=(0, 1))
+
+
+def shown(found: RenderableType) -> list[list[str]]:
+    """The cells of each line; lines of rules are left out."""
+    console = Console(file=io.StringIO(), width=140)
+    with console.capture() as capture:
+        console.print(found)
+    lines = [line for line in capture.get().splitlines() if line.strip("─ ")]
+    return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines]
+
+
+# --- plans
+
+
+def plan(*devices: str, idle: str = "") -> Plan:
+    placed = [make_placement(device, "f", "v", rate_qps=5.0, capacity_qps=10.0) for device in devices if device != idle]
+    return make_plan(*placed, demand_qps={"f": 10.0}, devices=devices)
+
+
+def test_several_hosts_are_the_last_column_of_a_plan() -> None:
+    head, first, second, *_ = shown(plan_table(plan("a/gpu0", "a/gpu1", "b/gpu0", "b/gpu1", "cpu0", idle="cpu0")))
+    assert head[-1] == "host"
+    assert first[-1] == "2 each on a, b"
+    assert second[-1] == "this machine"
+    assert second[1:3] == ["–", "idle"]
+
+
+def test_one_host_has_no_column() -> None:
+    assert shown(plan_table(plan("cpu0", "cpu1")))[0][-1] == "batch"
+    assert shown(plan_table(plan("a/cpu0", "a/cpu1")))[0][-1] == "batch"
+
+
+def test_the_difference_of_two_plans_says_on_which_hosts() -> None:
+    lines = shown(difference_tables(difference(plan("a/gpu0", "b/gpu0"), plan("a/gpu0", "b/gpu0", idle="b/gpu0"))))
+    rows = {cells[0]: cells for cells in lines}
+    assert rows["device"][-1] == "host"
+    assert rows["a/gpu0"][-1] == "a"
+    assert rows["b/gpu0"][-1] == "b"
+
+
+# --- inventories
+
+
+def inventory(gpus: int, *more: Device, server: str = "") -> Inventory:
+    found = [Device(f"gpu{at}", "h100", "gpu", "a GPU", 2**36) for at in range(gpus)]
+    return Inventory((*found, *more), {"proteus": "1.0"}, 2**35, server)
+
+
+def test_each_device_of_a_few_hosts_has_a_row_below_its_host() -> None:
+    hosts = {"a": inventory(1, CPU), "b": inventory(1, server="10.0.0.1:8000")}
+    lines = shown(inventory_tables(hosts, "a/gpu0".__eq__, ["c"]))
+    assert lines[1:4] == [
+        ["a", "a/gpu0", "h100", "–", "64.0 GiB", "yes", "a GPU"],
+        ["a/cpu0", "cpu-2c", "0 1", "16.0 GiB", "no", "a CPU"],
+        ["b", "b/gpu0", "h100", "–", "64.0 GiB", "no", "a GPU"],
+    ]
+    assert lines[5:] == [
+        ["a", "serves nobody", "32.0 GiB", "proteus 1.0"],
+        ["b", "serves 10.0.0.1:8000", "32.0 GiB", "proteus 1.0"],
+        ["c", "can't be used: see below", "–", "–"],
+    ]
+
+
+def test_a_hundred_hosts_are_a_few_rows() -> None:
+    hosts = {f"n{at:02}": inventory(8, *([CPU] if at == 3 else [])) for at in range(100)}
+    lines = shown(inventory_tables(hosts, lambda _: True, []))
+    assert [cells[:2] for cells in lines[1:4]] == [
+        ["99 × n00 …", "8 × gpu0 …"],
+        ["n03", "8 × gpu0 …"],
+        ["cpu0", "cpu-2c"],
+    ]
+    assert lines[5:] == [["100 × n00 …", "serves nobody", "≥ 32.0 GiB", "proteus 1.0"]]

@@ -1,0 +1,128 @@
+"""Links follow the list of hosts; who serves is left alone by it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from agents import remote_device, run, running_agent, until
+
+from proteus_cli.errors import DeviceLost
+from proteus_cli.serving.devices.remote.host_list import Agents
+from proteus_cli.serving.devices.remote.link import AgentLink
+from proteus_cli.serving.devices.remote.links import AgentLinks
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[AgentLinks]:
+    links = AgentLinks(AgentLink)
+    try:
+        yield links
+    finally:
+        await links.close()
+
+
+def connected(links: AgentLinks, host: str = "a") -> Callable[[], bool]:
+    return lambda: host in links and links[host].is_connected
+
+
+def end_session(links: AgentLinks, host: str = "a") -> None:
+    session = links[host].session
+    assert session is not None
+    session.ended("a test")
+
+
+def test_a_host_that_is_listed_later_is_connected_to(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running_agent(tmp_path / "a") as first, running_agent(tmp_path / "b") as other, opened() as links:
+            links.use({"a": first.address})
+            await until(connected(links))
+            session = links["a"].session
+            links.use({"a": first.address, "b": replace(other.address, name="b")})
+            await until(connected(links, "b"))
+            assert links["a"].session is session
+
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    run(test)
+
+
+def test_a_list_that_is_empty_for_a_while_ends_nothing(tmp_path: Path) -> None:
+    async def test() -> None:
+        lost = list[DeviceLost]()
+        async with running_agent(tmp_path) as agent, opened() as links:
+            links.use({"a": agent.address})
+            await until(connected(links))
+            remote_device(links["a"], lost.append)
+            links.use({})
+            await asyncio.sleep(0.3)
+            assert connected(links)()
+            links.use({"a": agent.address})
+            end_session(links)
+            assert len(lost) == 1
+            await until(connected(links))
+
+    run(test)
+
+
+def test_a_host_that_is_not_listed_any_more_is_left_alone_once_its_connection_ends(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent, opened() as links:
+            links.use({"a": agent.address})
+            await until(connected(links))
+            links.use({})
+            end_session(links)
+            await until(lambda: not links)
+            await until(lambda: agent.agent.session is None)
+            await asyncio.sleep(0.3)
+            assert agent.agent.session is None, "nobody connects again"
+            links.use({"a": agent.address})
+            await until(connected(links))
+
+    run(test)
+
+
+def test_a_host_that_is_not_there_is_not_tried_any_longer_than_it_is_listed(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent, opened() as links:
+            nowhere = replace(agent.address, port=1)
+            links.use({"a": nowhere})
+            assert await links["a"].tried() is None
+            links.use({})
+            assert not links
+            links.use({"a": agent.address})
+            await until(connected(links))
+
+    run(test)
+
+
+def test_a_host_that_moves_is_connected_to_at_its_new_address_once_the_old_connection_ends(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running_agent(tmp_path / "old") as old, running_agent(tmp_path / "new") as new, opened() as links:
+            links.use({"a": old.address})
+            await until(connected(links))
+            links.use({"a": new.address})
+            await asyncio.sleep(0.3)
+            assert old.agent.session is not None
+            end_session(links)
+            await until(lambda: new.agent.session is not None)
+            assert connected(links)()
+
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    run(test)
+
+
+def test_each_list_that_comes_is_followed(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent, opened() as links:
+
+            async def changes() -> AsyncIterator[Agents]:
+                yield {}
+                yield {"a": agent.address}
+
+            await links.follow(changes())
+            await until(connected(links))
+
+    run(test)

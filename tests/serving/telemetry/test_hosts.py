@@ -1,0 +1,147 @@
+"""The hosts of a cluster in status, history, metrics and events; without a cluster there are none."""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+import pytest
+from builders import make_profile
+from jsonschema_rs import validator_for
+from one_device import World, run
+
+from proteus_cli.control.topology.breaker import BreakerEvent
+from proteus_cli.serving.adaptation.control_loop import ControlLoop
+from proteus_cli.serving.devices.remote.link_state import LinkState
+from proteus_cli.serving.rest.openapi import document
+from proteus_cli.serving.rest.routes import ROUTES
+from proteus_cli.serving.telemetry.hosts import HostState
+from proteus_cli.serving.telemetry.loop_lag import LoopLag
+from proteus_cli.serving.telemetry.metrics import Metrics
+from proteus_cli.serving.telemetry.sampler import MetricsSampler
+from proteus_cli.serving.telemetry.status import StatusSources, status
+from proteus_cli.serving.transport.connections import Connections
+
+SILENT = "nothing came from it for 500 ms"
+UP = LinkState("10.0.0.2:7000", True, 2.0, "", 1, 0.0004, 1000, 2000)
+DOWN = LinkState("10.0.0.2:7000", False, 9.0, SILENT, 2, None, 1000, 2000)
+
+
+class Seen:
+    """A server whose only device is on host `b`, at 10 s; ``links`` may change."""
+
+    def __init__(self, world: World, device: str) -> None:
+        self.world, self.links = world, dict[str, LinkState]()
+        self.now_s = 10.0
+        plane = world.plane
+        self.history = MetricsSampler(plane, lambda: self.now_s, links=lambda: self.links)
+        control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock)
+        profiles = {device: make_profile(device)}
+        self.sources = StatusSources(plane, control_loop, profiles, self.history, "off", links=lambda: self.links)
+
+    def lose(self, host_loss: str = "") -> None:
+        """What the fleet notes as it loses the device, with its host or alone."""
+        if host_loss:
+            self.world.fleet.lost_with_host["b/cpu0"] = host_loss
+        self.world.fleet.breakers["b/cpu0"].on(BreakerEvent.DIED, self.now_s, "it is lost")
+
+    def metrics(self) -> list[str]:
+        text = Metrics(self.sources, Connections(max_connections=9, max_body_bytes=9), LoopLag()).page(b"")[0].decode()
+        return [line for line in text.splitlines() if line.startswith(("proteus_host", "proteus_device_info"))]
+
+
+def seen(test: Callable[[Seen], None], device: str = "b/cpu0") -> None:
+    async def in_world(world: World) -> None:
+        test(Seen(world, device))
+
+    checked: Callable[[World], Awaitable[None]] = in_world
+    run(checked, device=device)
+
+
+def test_without_a_cluster_there_are_no_hosts() -> None:
+    def test(server: Seen) -> None:
+        server.history.sample()
+        assert server.history.feed().hosts == status(server.sources).hosts == {}
+        assert server.metrics() == ['proteus_device_info{device="cpu0",host="",type="cpu"} 1']
+
+    seen(test, "cpu0")
+
+
+def test_an_emulated_host_is_lost_with_its_last_device() -> None:
+    def test(server: Seen) -> None:
+        server.history.sample()
+        up = server.history.now.hosts["b"]
+        assert (up.state, up.devices, up.address, up.round_trip_s) == (HostState.CONNECTED, 1, None, None)
+        server.lose()
+        server.history.sample()
+        down = server.history.now.hosts["b"]
+        assert (down.state, down.working, down.reason) == (HostState.LOST, 0, "it is lost")
+        assert server.metrics() == [
+            'proteus_device_info{device="b/cpu0",host="b",type="cpu"} 1',
+            'proteus_host_up{host="b"} 0',
+        ]
+
+    seen(test)
+
+
+@pytest.mark.parametrize(
+    ("link", "up", "trip"), [(UP, 1, ['proteus_host_round_trip_seconds{host="b"} 0.0004']), (DOWN, 0, [])]
+)
+def test_a_host_is_as_its_link_says(link: LinkState, up: int, trip: list[str]) -> None:
+    def test(server: Seen) -> None:
+        server.links["b"] = link
+        server.history.sample()
+        host = server.history.now.hosts["b"]
+        assert host.state is (HostState.CONNECTED if up else HostState.LOST)
+        assert (host.state_s, host.reason) == (10.0 - link.since_s, link.why)
+        assert (host.losses, host.bytes_sent, host.bytes_received) == (link.losses, 1000, 2000)
+        assert server.metrics()[1:] == [
+            f'proteus_host_up{{host="b"}} {up}',
+            f'proteus_host_losses_total{{host="b"}} {link.losses}',
+            *trip,
+            'proteus_host_sent_bytes_total{host="b"} 1000',
+            'proteus_host_received_bytes_total{host="b"} 2000',
+        ]
+
+    seen(test)
+
+
+def test_a_host_that_no_device_is_planned_on_is_shown_too() -> None:
+    def test(server: Seen) -> None:
+        server.links |= {"b": UP, "c": DOWN}
+        found = status(server.sources)
+        assert {name: (host.devices, host.working) for name, host in found.hosts.items()} == {"b": (1, 1), "c": (0, 0)}
+        assert found.devices["b/cpu0"].host == "b"
+
+    seen(test)
+
+
+def test_what_is_sent_of_hosts_is_what_the_openapi_document_says() -> None:
+    def test(server: Seen) -> None:
+        server.links |= {"b": UP, "c": DOWN}
+        server.history.sample()
+        sent: Mapping[str, Any] = {"History": server.history.feed(), "ServerStatus": status(server.sources)}
+        for name, content in sent.items():
+            schemas = {**document(ROUTES, {}), "$ref": f"#/components/schemas/{name}"}
+            validator_for(schemas).validate(json.loads(msgspec.json.encode(content)))
+
+    seen(test)
+
+
+def test_the_loss_of_a_host_and_its_return_are_an_event_each() -> None:
+    def test(server: Seen) -> None:
+        breaker = server.world.fleet.breakers["b/cpu0"]
+        server.lose(SILENT)
+        server.history.sample()
+        server.now_s = 12.0
+        breaker.on(BreakerEvent.RETRIED, server.now_s)
+        server.history.sample()
+        server.now_s = 14.0
+        breaker.on(BreakerEvent.PASSED, server.now_s)
+        server.history.sample()
+        assert [(event.text, event.reason) for event in server.history.now.events] == [
+            ("host b is lost: 1 device", SILENT),
+            ("host b is back: 1 device", "it was away for 4.0 s"),
+        ]
+
+    seen(test)
