@@ -6,6 +6,7 @@ FIRST_RETRY_S = 0.5  # s; of a device: a process that was killed can be started 
 FIRST_ENGINE_RETRY_S = 5.0  # s; a model does not mend itself
 LONGEST_RETRY_S = 60.0
 NEEDED_RETRY_S = 2.0  # s; opening takes about 1 s of CPU time, so a device that dies at once takes a third of a core
+CHECK_EVERY_S = 0.1  # s between two looks for what hangs, or is to be retried
 MAX_DOUBLINGS = 30  # any pause is the longest by then
 STABLE_S = 60.0  # after working for so long, the first retry comes as early as ever
 HANG_TIMEOUT_MULTIPLE = 10  # of the profiled time: a batch that takes longer counts as hung …

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.topology.breaker import BreakerEvent, BreakerState, hang_timeout_s
+from proteus_cli.control.topology.breaker import CHECK_EVERY_S, BreakerEvent, BreakerState, hang_timeout_s
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import LatencyTable, Profile
 from proteus_cli.errors import DeviceLost, EngineError, HostLost, ProteusError
@@ -18,7 +18,7 @@ from proteus_cli.serving.fleet.worker import Clock
 if TYPE_CHECKING:
     from proteus_cli.control.decision import Launch
 
-EVERY_S = 0.1  # s between two checks
+EVERY_S = CHECK_EVERY_S
 LATE_S = 2 * EVERY_S  # s since the last check: the machine has no time for this process
 
 log = logging.getLogger("proteus.recovery")
