@@ -71,7 +71,7 @@ extended: setup  ## the long tests: GPU contract, faults, soak, chaos, the page;
 TARGET ?= properties
 ENGINE := $(VENV)/.engine
 
-fuzz: setup $(if $(filter-out properties,$(TARGET)),$(ENGINE))  ## new examples for the property tests, or inputs for TARGET=json|binary|http1|http2|grpc|images|files; DURATION=10m
+fuzz: setup $(if $(filter-out properties,$(TARGET)),$(ENGINE))  ## new examples for the property tests, or inputs for TARGET=json|binary|http1|http2|grpc|images|files|cluster; DURATION=10m
 	$(if $(filter properties,$(TARGET)),$(BIN)/python tests/fuzz.py,PYTHONPATH=tests $(BIN)/python -m fuzzing $(TARGET)) $(DURATION)
 
 # Without a wheel for this machine, Hypothesis takes the engine's place.
@@ -149,7 +149,7 @@ bench-attacks: setup  ## how long attacks on a server hold up others, and what m
 bench-emulation: setup  ## how exact emulated devices are, and how near to the simulator; 4 minutes
 	$(BIN)/python -m benchmarks.emulation
 
-bench-cluster: setup  ## the channel to agents of a cluster, and what a device behind one costs; 2 minutes
+bench-cluster: setup  ## a server and its agents: the channel, what a device behind one costs, losses, 100 agents; 7 minutes
 	$(BIN)/python -m benchmarks.cluster
 
 bench-control-loop: setup  ## latency while a plan is solved, and the time to serve again after a crash; 6 minutes

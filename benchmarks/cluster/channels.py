@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,7 +45,7 @@ def measure(times: int) -> list[RoundTrips]:
     with tempfile.TemporaryDirectory() as directory:
         key = Path(directory) / "cluster.pem"
         write_key(key)
-        found = [_tls(key, size, times) for size in SIZES]
+        found = [tls_round_trips(key, size, times) for size in SIZES]
     return found + [_curve(size, times) for size in SIZES] if find_spec("zmq") is not None else found
 
 
@@ -73,7 +73,11 @@ class _Asking:
         raise SystemExit(f"error: the channel has ended: {reason}")
 
 
-def _tls(key: Path, size: int, times: int) -> RoundTrips:
+def tls_round_trips(
+    key: Path, size: int, times: int, through: Callable[[int], AbstractContextManager[int]] = nullcontext
+) -> RoundTrips:
+    """Over TLS as Proteus uses it; ``through`` gives the port that leads to another one, for as long as it is open."""
+
     async def run(port: int) -> RoundTrips:
         channel: FrameChannel[Ping] = FrameChannel(msgspec.msgpack.Decoder(Ping), FrameParser())
         channel.owner = asking = _Asking()
@@ -91,8 +95,8 @@ def _tls(key: Path, size: int, times: int) -> RoundTrips:
         channel.close()
         return _round_trips("TLS 1.3", size, taken_s[-times:], cpu_s)
 
-    with _echo("tls", str(key)) as port:
-        return uvloop.run(run(port))
+    with _echo("tls", str(key)) as port, through(port) as way:
+        return uvloop.run(run(way))
 
 
 def _curve(size: int, times: int) -> RoundTrips:

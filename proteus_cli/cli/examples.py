@@ -102,7 +102,7 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
     ),
     "proteus doctor": (
         ("proteus doctor", "check this machine and the workspace"),
-        ("proteus doctor -w ws --json", "check another workspace; print JSON"),
+        ("proteus doctor --cluster hosts.toml --json", "check the hosts of a cluster, too; print JSON"),
     ),
     "proteus demo": (
         ("proteus demo", "in the directory proteus-demo"),

@@ -17,7 +17,7 @@ from proteus_cli.domain.device import host_of
 from proteus_cli.domain.hosts import split_address
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, UsageError
 from proteus_cli.serving.agent.measuring import Measurer
-from proteus_cli.serving.agent.models import ModelStore
+from proteus_cli.serving.agent.models import OfferedModels
 from proteus_cli.serving.cluster.hosts_file import HostsFile
 from proteus_cli.serving.devices.remote import crossings
 from proteus_cli.serving.devices.remote.measuring import profiles_in
@@ -123,7 +123,8 @@ def test_a_plan_for_a_host_needs_the_cluster_that_has_it(tmp_path: Path) -> None
     hosts = listed(tmp_path, '[hosts.a]\naddress = "127.0.0.1:7000"')
     assert "`b/cpu0`, of a host `b`" in proteus("serve", "plan", "-w", tmp_path).refused(4)
     assert "of a host `b`" in proteus("serve", "plan", "--cluster", hosts, "-w", tmp_path).refused(4)
-    assert "Emulated devices" in proteus("serve", "plan", "--emulate", "--cluster", hosts, "-w", tmp_path).refused()
+    emulating = proteus("serve", "plan", "--emulate", "--cluster", hosts, "-w", tmp_path)
+    assert "of a host `b`" in emulating.refused(4)
 
 
 def test_a_plan_can_survive_the_loss_of_any_host(tmp_path: Path) -> None:
@@ -202,10 +203,9 @@ def test_measuring_ends_when_the_host_is_lost_while_it_gets_a_model(
         async with running_agent(tmp_path) as agent:
 
             async def is_lost(*_: object) -> None:
-                assert agent.agent.session is not None
-                agent.agent.session.end("it is lost")
+                agent.session.end("it is lost")
 
-            monkeypatch.setattr(ModelStore, asked, is_lost)
+            monkeypatch.setattr(OfferedModels, asked, is_lost)
             with pytest.raises(HostLost, match=r"host a .* is lost"):
                 await asyncio.wait_for(_measured(made.place, agent.address, options), PATIENCE_S)
 

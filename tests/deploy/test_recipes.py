@@ -17,6 +17,8 @@ from proteus_cli.serving.rest.routes import ROUTES
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "systemd" / "proteus.service"
+AGENT_UNIT = DEPLOY / "systemd" / "proteus-agent.service"
+UNITS = pytest.mark.parametrize("unit", [UNIT, AGENT_UNIT], ids=lambda unit: unit.stem)
 CONTAINERFILE = DEPLOY / "container" / "Containerfile"
 MANIFESTS = DEPLOY / "kubernetes" / "proteus.yaml"
 CLUSTER = DEPLOY / "kubernetes" / "cluster.yaml"
@@ -48,26 +50,46 @@ def verified(unit: str, tmp_path: Path) -> str:
     return done.stdout + done.stderr
 
 
-def test_systemd_has_nothing_to_say_about_the_unit(tmp_path: Path) -> None:
-    assert verified(UNIT.read_text(), tmp_path) == ""
+@UNITS
+def test_systemd_has_nothing_to_say_about_the_unit(tmp_path: Path, unit: Path) -> None:
+    assert verified(unit.read_text(), tmp_path) == ""
 
 
-def test_systemd_would_say_what_is_wrong(tmp_path: Path) -> None:
-    assert "WatchdogSeconds" in verified(UNIT.read_text().replace("WatchdogSec", "WatchdogSeconds"), tmp_path)
+@UNITS
+def test_systemd_would_say_what_is_wrong(tmp_path: Path, unit: Path) -> None:
+    assert "WatchdogSeconds" in verified(unit.read_text().replace("WatchdogSec", "WatchdogSeconds"), tmp_path)
 
 
-def test_the_unit_may_do_little() -> None:
+@UNITS
+def test_the_unit_may_do_little(unit: Path) -> None:
     """systemd's own measure, of 10; docs/deploy.md says which it is."""
-    done = ran(tool("systemd-analyze"), "security", "--offline=yes", "--no-pager", "--threshold=15", UNIT)
+    done = ran(tool("systemd-analyze"), "security", "--offline=yes", "--no-pager", "--threshold=15", unit)
     assert done.returncode == 0, done.stdout
-    assert "Overall exposure level for proteus.service: 1.5 OK" in done.stdout
+    assert f"Overall exposure level for {unit.name}: 1.5 OK" in done.stdout
 
 
 def test_the_unit_waits_until_the_server_is_ready_and_has_drained() -> None:
-    settings = dict(line.split("=", 1) for line in UNIT.read_text().splitlines() if re.match(r"[A-Z]\w+=", line))
+    settings = settings_of(UNIT)
     assert (settings["Type"], settings["KillMode"], settings["Restart"]) == ("notify", "mixed", "on-failure")
     assert int(settings["TimeoutStopSec"].removesuffix("s")) > DRAIN_S
     assert f"--state /var/lib/{settings['StateDirectory']}" in settings["ExecStart"]
+
+
+def test_the_agent_is_always_started_again_and_its_options_are_known() -> None:
+    settings = settings_of(AGENT_UNIT)
+    assert (settings["Type"], settings["KillMode"], settings["Restart"]) == ("notify", "mixed", "always")
+    assert f"--state /var/lib/{settings['StateDirectory']}" in settings["ExecStart"]
+    commands: Any = get_command(app)
+    known = {name for parameter in commands.commands["agent"].params for name in parameter.opts}
+    given = re.findall(r" (--[\w-]+)", settings["ExecStart"])
+    assert set(given) == {"--listen", "--key", "--state", "--workspace"} <= known
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    assert f"useradd --system --no-create-home {settings['User']}" in page
+    assert f"install -o {settings['User']} -m 600" in page
+
+
+def settings_of(unit: Path) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in unit.read_text().splitlines() if re.match(r"[A-Z]\w+=", line))
 
 
 # --- containers

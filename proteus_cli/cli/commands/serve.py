@@ -115,8 +115,6 @@ def _require_compatible(
     writes_elsewhere: bool,
     is_cluster: bool,
 ) -> None:
-    if emulate and is_cluster:
-        raise UsageError("Emulated devices are on this machine.", hint="leave out `--cluster` or `--emulate`")
     if "--join-budget" in given and not is_cluster:
         raise UsageError("`--join-budget` is for devices of a cluster.", hint="add `--cluster`, or leave it out")
     if "--fleet" in given and not emulate:

@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from proteus_cli.cli.options import sections
-from proteus_cli.cli.options.common import DURATION
+from proteus_cli.cli.options.common import DURATION, SIZE
 from proteus_cli.cli.options.names import environment
 
 Cluster = Annotated[
@@ -85,6 +85,24 @@ AgentState = Annotated[
         metavar="DIR",
         envvar=environment("state"),
         help="The directory for models that servers send, and for engines that are built.",
+    ),
+]
+AgentEmulates = Annotated[
+    bool,
+    Option(
+        "--emulate",
+        help="Have no devices, and emulate those of servers with `--emulate`.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]
+MaxModelsSize = Annotated[
+    int | None,
+    Option(
+        **SIZE,
+        envvar=environment("max-models-size"),
+        show_default="half of what the disk has for them",
+        help="What models that servers send may take of the disk; those that were used least recently go first.",
+        rich_help_panel=sections.LIMITS,
     ),
 ]
 RayAddress = Annotated[

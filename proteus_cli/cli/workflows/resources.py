@@ -41,7 +41,14 @@ def resources_for(
 
     Raises `DeviceUnavailable` if a device is not here, and `ArtefactError` if a model or a profile is missing.
     """
-    return _real(workspace, plan, hosts) if emulation is None else _emulated(workspace, plan, emulation)
+    if emulation is None:
+        return _real(workspace, plan, hosts)
+    resources = _emulated(workspace, plan, emulation)
+    if hosts:  # else this machine emulates those of other hosts, too
+        for device in resources.devices:
+            if device.host:
+                _require_host(device, hosts)
+    return resources
 
 
 def on_fleet(plan: Plan, profiles: Mapping[str, Profile], emulation: Emulation | None) -> Plan:

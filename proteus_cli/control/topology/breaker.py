@@ -11,6 +11,7 @@ MAX_DOUBLINGS = 30  # any pause is the longest by then
 STABLE_S = 60.0  # after working for so long, the first retry comes as early as ever
 HANG_TIMEOUT_MULTIPLE = 10  # of the profiled time: a batch that takes longer counts as hung …
 MIN_HANG_TIMEOUT_S = 0.5  # … if it takes this long, too: machines pause for less
+LONGEST_TURN_S = 1.0  # of a batch on a device that servers share: then the next server's batch runs beside it
 NEW = "it has joined, and was not tried out yet"
 
 
@@ -86,6 +87,9 @@ class Breaker:
         return self.since_s + pause_s
 
 
-def hang_timeout_s(takes_s: float) -> float:
-    """How long a batch that should take ``takes_s`` may run before its device counts as hung."""
-    return max(HANG_TIMEOUT_MULTIPLE * takes_s, MIN_HANG_TIMEOUT_S)
+def hang_timeout_s(takes_s: float, servers: int = 1) -> float:
+    """How long a batch that should take ``takes_s`` may run before its device counts as hung.
+
+    On a device that so many ``servers`` share, it may wait for a turn of each other one first.
+    """
+    return max(HANG_TIMEOUT_MULTIPLE * takes_s, MIN_HANG_TIMEOUT_S) + (servers - 1) * LONGEST_TURN_S

@@ -109,13 +109,13 @@ class Recovery:
 
     async def _try_out(self, device: str, executor: Executor) -> None:
         """Load candidates and run a batch of each. Raises `EngineError` where none works."""
-        loader, works = self._fleet.loader, False
+        loader, servers, works = self._fleet.loader, self._fleet.workers[device].servers, False
         for key, rows in self._candidates(device):
             if works and key not in self._hosted_before_loss(device):
                 return
             try:
                 await loader.load(device, executor, key, rows)
-                await loader.prove(executor, key, rows, hang_timeout_s(self._takes_s(device, key, rows)))
+                await loader.prove(executor, key, rows, hang_timeout_s(self._takes_s(device, key, rows), servers))
             except DeviceLost:
                 raise
             except EngineError as error:

@@ -25,13 +25,22 @@ from proteus_cli.errors import ArtefactError, DeviceLost, DeviceUnavailable, Eng
 from proteus_cli.serving.agent import agent as agent_module
 from proteus_cli.serving.agent import session as session_module
 from proteus_cli.serving.agent.claim import AgentRecord, agent_in, claimed
+from proteus_cli.serving.devices.emulated import TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.process.messages import ENCODER, LoadCommand
 from proteus_cli.serving.devices.remote import channel as channel_module
 from proteus_cli.serving.devices.remote import link as link_module
 from proteus_cli.serving.devices.remote.frames import pieces_of
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink, ask, connect
-from proteus_cli.serving.devices.remote.messages import Hello, MeasureDevices, MeasureOptions, Ping, RunBatch, ToDevice
+from proteus_cli.serving.devices.remote.messages import (
+    PROTOCOL,
+    Hello,
+    MeasureDevices,
+    MeasureOptions,
+    Ping,
+    RunBatch,
+    ToDevice,
+)
 from proteus_cli.serving.transport.cluster_key import cluster_tls, is_known_to_others
 from proteus_cli.store import model_digest
 
@@ -58,7 +67,7 @@ def test_only_who_has_the_key_is_served(tmp_path: Path) -> None:
                 await connect(has_another_key(agent, tmp_path), "s", 1)
             with pytest.raises((OSError, TimeoutError)):
                 await connect(replaced(agent.address, tls=None), "s", 1)
-            assert agent.agent.session is None
+            assert not agent.agent.sessions
             session = await connect(agent.address, "s", 1)
             assert session.inventory.devices == (CPU,)
             session.close()
@@ -108,28 +117,33 @@ def test_another_version_of_the_protocol_is_refused_with_both(tmp_path: Path, mo
             for asking in (connect(agent.address, "s", 1), ask(agent.address)):
                 with pytest.raises(DeviceUnavailable) as refusal:
                     await asking
-                assert f"(proteus {__version__}) speaks version 1 " in refusal.value.message
+                assert f"(proteus {__version__}) speaks version {PROTOCOL} " in refusal.value.message
                 assert f"(proteus {__version__}) speaks version 7." in refusal.value.message
                 assert "same version" in refusal.value.hint
 
     run(test)
 
 
-def test_an_agent_serves_one_server_and_tells_others_what_it_has(tmp_path: Path) -> None:
+def test_an_agent_serves_several_servers_and_tells_others_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def test() -> None:
         async with running_agent(tmp_path) as agent:
-            assert (await ask(agent.address)).server == ""
-            first = await connect(agent.address, "one", 1)
-            with pytest.raises(DeviceUnavailable, match="serves another server, which is connected from"):
-                await connect(agent.address, "two", 1)
+            assert (await ask(agent.address)).servers == ()
+            first, second = [await connect(agent.address, server, 1) for server in ("one", "two")]
             found = await ask(agent.address)
-            assert found.server.startswith("127.0.0.1:")
+            assert len(set(found.servers)) == 2
+            assert all(server.startswith("127.0.0.1:") for server in found.servers)
             assert found.devices == (CPU,)
             assert {"proteus", "onnxruntime"} <= found.versions.keys()
             assert not first.has_ended.is_set()
+            monkeypatch.setattr(agent_module, "MAX_SERVERS", 2)
+            with pytest.raises(DeviceUnavailable, match=r"Host a \(.*\): This agent serves 2 servers, as many"):
+                await connect(agent.address, "three", 1)
             first.close()
-            await until(lambda: agent.agent.session is None)
-            (await connect(agent.address, "two", 1)).close()
+            second.close()
+            await until(lambda: not agent.agent.sessions)
+            (await connect(agent.address, "three", 1)).close()
 
     run(test)
 
@@ -214,7 +228,7 @@ def test_nonsense_ends_its_connection_and_nothing_else(tmp_path: Path, said: byt
     async def test() -> None:
         async with plain_agent(tmp_path) as agent:
             await asyncio.to_thread(closes, agent, said)
-            await until(lambda: agent.agent.session is None)
+            await until(lambda: not agent.agent.sessions)
             (await connect(agent.address, "other", 1)).close()
 
     run(test)
@@ -229,7 +243,7 @@ def test_no_bytes_leave_an_agent_that_serves_nobody_any_more(
         async with plain_agent(tmp_path) as agent:
             framed = b"".join(bytes(piece) for each in said for piece in pieces_of(each))
             await asyncio.to_thread(closes, agent, (spoken(HELLO) if greets else b"") + framed + b"\xff" * 8)
-            await until(lambda: agent.agent.session is None)
+            await until(lambda: not agent.agent.sessions)
             (await connect(agent.address, "other", 1)).close()
 
     run(test)
@@ -331,10 +345,9 @@ def test_a_server_that_falls_silent_is_given_up_with_its_devices(
             session = await connect(agent.address, "s", 1)  # without `watch`, it never pings
             executor = session.open_device("cpu0", 1, print)
             await executor.opened()
-            assert agent.agent.session is not None
-            (opened,) = agent.agent.session._opened.values()
+            (opened,) = agent.session._opened.values()
             monkeypatch.setattr(session_module, "SERVER_SILENT_S", 0.3)
-            await until(lambda: agent.agent.session is None)
+            await until(lambda: not agent.agent.sessions)
             assert opened._executor.is_lost
 
     run(test)
@@ -350,9 +363,8 @@ def test_an_agent_that_falls_silent_loses_all_devices_of_its_host_at_once_with_o
             lost = list[str]()
             for device in devices:
                 await remote_device(link, lambda loss: lost.append(str(loss)), device).opened()
-            assert agent.agent.session is not None
             assert link.session is not None
-            for task in agent.agent.session._tasks:
+            for task in agent.session._tasks:
                 task.cancel()  # no beats
             monkeypatch.setattr(link.session, "send", lambda *_: None)  # no pings, which would be answered
             began_s = time.monotonic()
@@ -420,8 +432,7 @@ def test_an_engine_error_and_a_lost_process_of_a_device_come_as_such(tmp_path: P
             (tmp_path / "bad.onnx").write_bytes(b"bad")
             with pytest.raises(EngineError):
                 await executor.load(VariantKey("f", "bad"), tmp_path / "bad.onnx", 4)
-            assert agent.agent.session is not None
-            (opened,) = agent.agent.session._opened.values()
+            (opened,) = agent.session._opened.values()
             assert opened._executor.pid is not None
             os.kill(opened._executor.pid, signal.SIGSTOP)
             executor.submit(BATCH, told.append)
@@ -441,12 +452,27 @@ def test_an_agent_that_ends_soon_after_each_connection_is_tried_at_growing_pause
         async with running_agent(tmp_path) as agent, linked(agent.address) as link:
             began_s = time.monotonic()
             for _ in range(4):
-                await until(lambda: link.is_connected and agent.agent.session is not None)
-                assert agent.agent.session is not None
-                agent.agent.session.end("it is restarted")
+                await until(lambda: link.is_connected and agent.agent.sessions)
+                agent.session.end("it is restarted")
                 await until(lambda: not link.is_connected)
             await until(lambda: link.is_connected)
             assert time.monotonic() - began_s >= sum(link_module.FIRST_PAUSE_S * 2**times for times in range(4))
+
+    run(test)
+
+
+def test_servers_and_agents_that_emulate_keep_to_each_other(tmp_path: Path) -> None:
+    """So no time of an emulated device passes for a measured one, and no server emulates on a host that has devices."""
+
+    async def test() -> None:
+        with TimerThread() as timer:
+            async with running_agent(tmp_path) as real, running_agent(tmp_path, timer=timer) as other:
+                for agent, emulates, why in ((real, True, "emulates none"), (other, False, "emulates devices")):
+                    with pytest.raises(DeviceUnavailable, match=why):
+                        async with linked(agent.address, emulates=emulates):
+                            pass
+                    await until(lambda agent=agent: not agent.agent.sessions)  # type: ignore[misc]
+                    assert (await ask(agent.address)).emulates is not emulates
 
     run(test)
 
@@ -485,7 +511,7 @@ def test_a_link_says_how_its_host_is_reached(tmp_path: Path) -> None:
             up = link.state
             assert (up.is_connected, up.why, up.losses, up.address.split(":")[0]) == (True, "", 0, "127.0.0.1")
             assert min(up.bytes_sent, up.bytes_received) > 0
-            assert agent.agent.session is not None
+            assert agent.agent.sessions
             agent.agent.close()
             await until(lambda: link.state.losses == 1)
             later = link.state  # it may be connected again

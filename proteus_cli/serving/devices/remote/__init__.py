@@ -16,9 +16,11 @@ times, an interval apart, and nothing came in between. A server whose event loop
 does not lose its hosts. The link then connects again, with pauses that double; a device is opened again by its breaker
 (`serving/fleet`), as those of this machine are.
 
-**Epochs.** Each connection of a server has a higher epoch. The agent serves one server at a time, and a newer
-connection of the same server replaces the older one, with all devices that it had open. Answers go to the connection
-that asked, so late ones reach nobody.
+**Epochs.** Each connection of a server has a higher epoch. A newer connection of the same server replaces the older
+one, with all devices that it had open. Answers go to the connection that asked, so late ones reach nobody.
+
+**Several servers** may have a device open. The agent runs their batches in turns (`serving/agent/sharing.py`) and tells
+each how many they are; a server then counts on its part (`control/topology/sharing.py`).
 
 **Times.** No message carries a time of a clock that the other end would have to share.
 """

@@ -1,13 +1,13 @@
 """How long batches are on their way between a server and an agent, and how fast the network is."""
 
 import statistics
-from collections import deque
 from typing import TYPE_CHECKING
+
+from proteus_cli.serving.devices.remote.round_trips import RoundTrips
 
 if TYPE_CHECKING:
     from proteus_cli.serving.devices.remote.link import AgentSession
 
-RECENT = 10
 PINGS = 20
 FIRST_BYTES, MOST_BYTES = 2**16, 2**22
 LONG_ENOUGH_S = 0.05
@@ -16,19 +16,16 @@ ECHOES, ECHOES_S = 3, 1.0
 
 
 class Crossings:
-    """The time that batches are on their way, there and back: the shortest of the last ten of about the same size.
-
-    A longer one tells of an event loop that was late, or of batches that went before.
-    """
+    """The time that batches are on their way, there and back, as `RoundTrips` of batches of about the same size."""
 
     def __init__(self) -> None:
-        self._recent_s: dict[int, deque[float]] = {}
+        self._by_size: dict[int, RoundTrips] = {}
 
-    def shortest_s(self, size: int, took_s: float) -> float:
-        """Learn from a batch of so many bytes, inputs and outputs together."""
-        recent_s = self._recent_s.setdefault(size.bit_length(), deque(maxlen=RECENT))
-        recent_s.append(took_s)
-        return max(min(recent_s), 0.0)
+    def shortest_s(self, size: int, took_s: float, ended_s: float) -> float:
+        """The time that counts for a batch of so many bytes, inputs and outputs together. Learns from it."""
+        trips = self._by_size.setdefault(size.bit_length(), RoundTrips())
+        trips.add(took_s, ended_s)
+        return trips.shortest_s
 
 
 async def measured_speed(session: "AgentSession") -> tuple[float, float]:

@@ -21,6 +21,7 @@ from proteus_cli.serving.devices.remote.messages import (
 
 if TYPE_CHECKING:
     from proteus_cli.serving.devices.process.layout import BatchLayout
+    from proteus_cli.serving.devices.process.spec import EmulatedSpec
     from proteus_cli.serving.devices.remote.link import AgentSession
 
 
@@ -45,10 +46,12 @@ class RemoteExecutor(CommandingExecutor):
         super().__init__(device, on_lost)
         self._opening, self._session = opening, session
         self._sent: dict[int, _Sent] = {}
+        self._needs_models = True
 
-    def open(self, device: str, slots: int) -> None:
-        """Have the agent open the device of an id that it has."""
-        self._session.send(OpenDevice(self._opening, device, slots))
+    def open(self, device: str, slots: int, emulated: "EmulatedSpec | None" = None) -> None:
+        """Have the agent open the device of an id that it has, or an ``emulated`` one."""
+        self._needs_models = emulated is None
+        self._session.send(OpenDevice(self._opening, device, slots, emulated))
 
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         """Besides, raises `EngineError` where the batch is too large for a frame."""
@@ -96,6 +99,9 @@ class RemoteExecutor(CommandingExecutor):
         sent = self._sent.pop(event.number, None)
         if sent is None:
             return
+        now_s = time.monotonic()
+        on_the_way_s = now_s - sent.sent_s - event.elapsed_s
+        self._session.round_trips.add(on_the_way_s, now_s)
         try:
             arrays = sent.layout.outputs_in(event.shapes, outputs)
         except (TypeError, ValueError) as error:
@@ -103,9 +109,9 @@ class RemoteExecutor(CommandingExecutor):
             self._lose(DeviceLost(f"{self._device_id} is lost: the outputs of a batch are not whole ({error})"))
             return
         failures = {part: error.error() for part, error in event.failures.items()}
-        on_the_way_s = time.monotonic() - sent.sent_s - event.elapsed_s
-        elapsed_s = event.elapsed_s + self._session.crossings.shortest_s(sent.bytes + len(outputs), on_the_way_s)
-        self._ended(event.number, BatchResult(arrays, event.compute_s, failures, elapsed_s))
+        size = sent.bytes + len(outputs)
+        elapsed_s = event.elapsed_s + self._session.crossings.shortest_s(size, on_the_way_s, now_s)
+        self._ended(event.number, BatchResult(arrays, event.compute_s, failures, elapsed_s, event.waited_s))
 
     def lost(self, loss: DeviceLost) -> None:
         """The session has ended."""
@@ -123,6 +129,8 @@ class RemoteExecutor(CommandingExecutor):
 
     async def _name_of(self, model: Path) -> str:
         """The digest of a model, once the agent has it. Raises `EngineError`."""
+        if not self._needs_models:
+            return ""
         return await self._until_loaded(self._session.sent_model(model))
 
     def _send(self, command: SentCommand) -> None:

@@ -12,14 +12,13 @@ from proteus_cli.serving.devices.remote.crossings import Crossings, measured_spe
 from proteus_cli.serving.devices.remote.link import AgentSession, connect
 
 
-def test_a_late_event_loop_makes_no_host_slow() -> None:
-    """The shortest of the last ten batches of about the same size counts."""
+def test_a_batch_is_on_its_way_for_the_shortest_time_of_its_size() -> None:
     times = Crossings()
-    assert times.shortest_s(1000, 0.004) == 0.004
-    assert times.shortest_s(900, 0.050) == 0.004
-    assert times.shortest_s(100_000, 0.050) == 0.050, "a batch of another size"
-    assert [times.shortest_s(1000, 0.006) for _ in range(9)][-1] == 0.006, "the network has become slower"
-    assert times.shortest_s(1000, -0.001) == 0.0
+    assert times.shortest_s(1000, 0.004, 0.0) == 0.004
+    assert times.shortest_s(900, 0.050, 0.1) == 0.004, "an event loop was late"
+    assert times.shortest_s(100_000, 0.050, 0.2) == 0.050, "a batch of another size"
+    times.shortest_s(1000, 0.006, 1.1)
+    assert times.shortest_s(1000, 0.006, 2.2) == 0.006, "the network has become slower"
 
 
 class _Network:
