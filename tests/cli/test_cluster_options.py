@@ -12,6 +12,7 @@ from tiny import CLASSES, INPUTS, SHAPES, add_plan, add_profiles, device, make_w
 
 from proteus_cli.cli.options.memory import memory_limits
 from proteus_cli.cli.workflows.cluster import agents_of, host_list
+from proteus_cli.cli.workflows.deployment import deployment_of
 from proteus_cli.cli.workflows.remote_measuring import _measured, devices_by_host
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.hosts import split_address
@@ -137,6 +138,16 @@ def test_a_plan_can_survive_the_loss_of_any_host(tmp_path: Path) -> None:
     assert (plan.rules.survive, plan.rules.survive_unit) == (1, "host")
     for family in plan.demand_qps:
         assert {host_of(p.device) for p in plan.placements if p.family == family} == {"a", "b"}
+
+
+def test_a_plan_may_be_for_hosts_that_ray_or_kubernetes_do_not_list_yet(tmp_path: Path) -> None:
+    made = make_workspace(tmp_path)
+    add_profiles(made, ["b/cpu0"])
+    add_plan(made, {"b/cpu0": "shapes-l"})
+    hosts = host_list("kubernetes:agents", key_of(tmp_path))
+    deployment = deployment_of(Path("plan"), made.place, replan="auto", batching=None, hosts=hosts)
+    assert [device.id for device in deployment.devices] == ["b/cpu0"]
+    assert deployment.hosts is hosts
 
 
 def test_devices_are_measured_host_by_host() -> None:

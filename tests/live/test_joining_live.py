@@ -83,7 +83,7 @@ def test_a_host_that_appears_is_measured_and_served_with_and_a_server_started_ag
         with serving_cluster(made) as live:
             status = live.until(lambda status: all(serves(f"{name}/cpu0")(status) for name in "abc"))
             assert status["plan"]["origin"] == "resumed"
-            assert "measuring " not in live.log.read_text()
+            assert " joins" not in live.log.read_text()
             assert live.stop() == 0
             assert "Traceback" not in live.log.read_text()
 

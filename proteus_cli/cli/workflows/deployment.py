@@ -5,6 +5,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
+
 from proteus_cli.backends.free_memory import free_bytes
 from proteus_cli.cli.options.memory import memory_limits
 from proteus_cli.cli.workflows.cluster import known_hosts
@@ -94,7 +96,7 @@ def deployment_of(
         reason=start.reason,
         in_processes=in_processes,
         hosts=hosts,
-        newcomers=_newcomers(source, memory, join_budget_s) if hosts is not None else None,
+        newcomers=_newcomers(source, memory, join_budget_s) if hosts is not None and not is_emulated else None,
         max_unavailable_frac=max_unavailable_frac,
         memory_bytes=memory_limits(
             memory, {device.id: device for device in resources.devices}, None if is_emulated else free_bytes()
@@ -176,7 +178,7 @@ def _resumed(
     """The plan that was in force when the last server with this plan was killed, else ``start``.
 
     If ``start`` is stale, as after a server has recorded profiles, the last server need not have been killed. Real
-    devices may have joined that server.
+    devices may have joined that server, and devices of ``start`` may have been lost when its last plan was made.
     """
     emulated = emulation is not None
     is_stale = _is_stale(workspace, start.plan)
@@ -187,7 +189,7 @@ def _resumed(
         last = workspace.plan(workspace.history_dir / left.plan)
         workspace.require_current(last.inputs)
         if not emulated:
-            resources = resources_for(workspace, last, None, known)
+            resources = resources_for(workspace, _with_devices_of(last, start.plan), None, known)
         else:
             resources = start.resources
             _require_devices(last, resources)
@@ -214,6 +216,13 @@ def _is_stale(workspace: Workspace, plan: Plan) -> bool:
     except ArtefactError:
         return True
     return False
+
+
+def _with_devices_of(plan: Plan, other: Plan) -> Plan:
+    """The plan, with the devices that another one may use, too."""
+    types = [*plan.fleet, *(each for each in other.fleet if each not in plan.fleet)]
+    fleet = {each: tuple(dict.fromkeys((*plan.fleet.get(each, ()), *other.fleet.get(each, ())))) for each in types}
+    return msgspec.structs.replace(plan, fleet=fleet)
 
 
 def _require_devices(plan: Plan, resources: Resources) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from proteus_cli.backends.free_memory import host_memory
+from proteus_cli.domain.connection import BEAT_S
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError, ProteusError
 from proteus_cli.serving.agent.host_devices import HostDevices
 from proteus_cli.serving.agent.measuring import Measurer
@@ -21,7 +22,6 @@ from proteus_cli.serving.devices.process.engines import CommandedEngines
 from proteus_cli.serving.devices.process.layout import BatchLayout
 from proteus_cli.serving.devices.remote.channel import FrameChannel
 from proteus_cli.serving.devices.remote.frames import UnreadableFrame
-from proteus_cli.serving.devices.remote.link import BEAT_S
 from proteus_cli.serving.devices.remote.messages import (
     AbandonDevice,
     BatchRan,

@@ -89,7 +89,7 @@ class Recovery:
 
     async def _on_probation(self, device: str) -> None:
         level = logging.DEBUG if device in self._fleet.lost_with_host else logging.INFO  # its host has a line
-        log.log(level, "opening %s again", device)
+        log.log(level, "opening %s again" if self._fleet.breakers[device].opened else "opening %s", device)
         executor: Executor | None = None
         try:
             executor = self._fleet.open_device(device)

@@ -15,6 +15,7 @@ import msgspec
 from proteus_cli import __version__
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.domain.arrays import Buffer
+from proteus_cli.domain.connection import BEAT_S, CONNECT_S, MAX_SILENT, ConnectionPauses
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceUnavailable, HostLost
 from proteus_cli.serving.devices.executor import Executor, OnLost, settle
@@ -49,30 +50,11 @@ from proteus_cli.serving.devices.remote.round_trips import RoundTrips
 from proteus_cli.serving.devices.remote.uploads import KnownModels, Uploads
 from proteus_cli.serving.logs import fields
 
-BEAT_S = 0.1
-"""An agent sends something at least so often."""
-
-MAX_SILENT = 5
-"""A host is dead after so many looks, `BEAT_S` apart, without anything from it in between.
-
-That is 500 ms, as long as a batch may hang at least: a machine whose cores are all busy pauses for less
-(`python -m benchmarks.cluster`). An agent that ends is noticed at once, as its connection ends.
-"""
-
 MAX_SILENT_MEASURING = 100
 """As `MAX_SILENT`, of a host that is measured."""
 
 PING_S = 1.0
 """Between two measurements of the round trip of an idle connection; the agent hears of the server so often, too."""
-
-CONNECT_S = 2.0
-"""For a connection, TLS and the agent's answer, each."""
-
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
-"""Before a lost host is tried again; each pause is twice the one before, until a session has been steady."""
-
-STEADY_S = 10.0
-"""A session that lasts for so long is steady: an agent that ends sooner, again and again, is tried at long pauses."""
 
 _NOT_YET = "it is not connected yet"
 
@@ -379,8 +361,9 @@ class AgentLink:
 
     async def run(self) -> None:
         """Connect, again and again, until cancelled or the host is not listed any more."""
-        pause_s = FIRST_PAUSE_S
+        pauses = ConnectionPauses()
         while self.is_listed:
+            session_s = 0.0
             try:
                 session = await connect(self.address, self._server, next(self._epochs), self._known)
                 self._require_fit(session)
@@ -389,9 +372,8 @@ class AgentLink:
             else:
                 began_s = time.monotonic()
                 await self._keep(session)
-                pause_s = FIRST_PAUSE_S if time.monotonic() - began_s >= STEADY_S else pause_s
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                session_s = time.monotonic() - began_s
+            await asyncio.sleep(pauses.next_s(session_s))
 
     def open_device(
         self, device: Device, slots: int, on_lost: OnLost, emulated: EmulatedSpec | None = None
