@@ -77,14 +77,13 @@ def test_a_node_of_ray_is_killed_under_load_then_its_agent_and_both_come_back(ma
             until(answered_by(steady, {"a/cpu0", "b/cpu0"}), "answers of both nodes")
             first = ray.agent("b")
             ray.kill("b")
-            time.sleep(2.0)
             until(answered_by(steady, {"a/cpu0", "b/cpu0"}), "answers of the agent whose node is gone")
-            assert "is lost" not in live.log.read_text()
+            assert ray.agent("b") == first
             ray.kill_agent("b")
             live.until(breaker_is("b/cpu0", "open"))
             until(answered_by(steady, {"a/cpu0"}), "answers of the other node")
             ray.start("b")
-            live.until(breaker_is("b/cpu0", "closed"))
+            live.until(breaker_is("b/cpu0", "closed"), LISTED_WITHIN_S)
             until(answered_by(steady, {"a/cpu0", "b/cpu0"}), "answers of both nodes again")
             assert ray.agent("b").pid != first.pid
         stopped_well(live)
@@ -102,7 +101,7 @@ def test_the_loss_of_rays_head_stops_no_serving(made: Tiny, ray: LiveRay) -> Non
             node = ray.nodes["b"]
             ray.kill("a")
             until(lambda: node.poll() is not None, "the end of a node without a head")
-            until_said(live, "its hosts stay as they are")
+            until_said(live, "the hosts stay as they are")
             until(answered_by(steady, {"a/cpu0", "b/cpu0"}), "answers of both nodes, which are gone")
             ray.kill("b")
             ray.start("a", is_head=True)
@@ -110,8 +109,7 @@ def test_the_loss_of_rays_head_stops_no_serving(made: Tiny, ray: LiveRay) -> Non
             until_listed(made)
             until(answered_by(steady, {"a/cpu0", "b/cpu0"}), "answers of both nodes again")
             assert [ray.agent(name).pid for name in "ab"] == agents
-        assert {ending.outcome for ending in steady.endings} == {"served"}
-        assert "is lost" not in live.log.read_text()
+        assert not {"failed", "lost"} & {ending.outcome for ending in steady.endings}
         for name in "ab":
             ray.kill(name)
         stopped_well(live)

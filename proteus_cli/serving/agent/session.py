@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from proteus_cli.backends.free_memory import host_memory
+from proteus_cli.domain.connection import BEAT_S
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError, ProteusError
 from proteus_cli.serving.agent.host_devices import HostDevices
 from proteus_cli.serving.agent.measuring import Measurer
@@ -21,7 +22,6 @@ from proteus_cli.serving.devices.process.engines import CommandedEngines
 from proteus_cli.serving.devices.process.layout import BatchLayout
 from proteus_cli.serving.devices.remote.channel import FrameChannel
 from proteus_cli.serving.devices.remote.frames import UnreadableFrame
-from proteus_cli.serving.devices.remote.link import BEAT_S
 from proteus_cli.serving.devices.remote.messages import (
     AbandonDevice,
     BatchRan,
@@ -208,7 +208,7 @@ class ServerSession:
             case OpenDevice():
                 self._open(message)
             case Ping(sent_s=sent_s):
-                self._channel.send(Pong(sent_s))
+                self._channel.send(Pong(sent_s), [behind])
             case OfferModel(digest=digest):
                 self._write(digest, self._offered.offered(message))
             case ModelPiece(digest=digest):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.exceptions import ActorUnschedulableError, GetTimeoutError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from proteus_cli.errors import DeviceUnavailable
@@ -92,7 +92,7 @@ class RayActors:
         for answer in answered:
             try:
                 where = ray.get(answer)
-            except RayActorError:
+            except (RayActorError, ActorUnschedulableError):
                 self._by_node.pop(asked[answer])
             else:
                 if where is not None:
@@ -123,8 +123,9 @@ def connected(address: str) -> Iterator[RayActors]:
     try:
         ray.init(address, namespace=NAMESPACE, log_to_driver=False, logging_level="error")
     except (ConnectionError, RayError, RuntimeError, ValueError) as error:
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DeviceUnavailable(
-            f"No cluster of Ray at `{address}`: {str(error).strip().splitlines()[0]}",
+            f"No cluster of Ray at `{address}`: {why}",
             hint="`ray start --head` starts one, `ray start --address HOST:6379` adds a node; `ray status` shows it",
         ) from error
     try:

@@ -7,7 +7,6 @@ line for each change. Without it, or without Ray, the hosts stay as they were.
 
 import asyncio
 import logging
-import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -16,7 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from proteus_cli.errors import BackendUnavailable, DeviceUnavailable
+from proteus_cli.errors import BackendUnavailable, DeviceUnavailable, printable
+from proteus_cli.serving.child_process import environment
 from proteus_cli.serving.cluster.ray_reports import Listed, Problem, Report
 from proteus_cli.serving.devices.remote.host_list import Agents
 from proteus_cli.serving.devices.remote.link import AgentAddress
@@ -55,7 +55,8 @@ class RayNodes:
             require_ray()
         self._address, self._tls = address, cluster_tls(key, listens=False)
         self._command = command or (sys.executable, "-P", "-m", FOLLOWER, address, str(key.absolute()))
-        self._has_listed, self._last_problem = False, ""
+        self._has_listed, self._last_words = False, ""
+        self._said: set[str] = set()  # since hosts were listed
 
     def __str__(self) -> str:
         return self._address
@@ -77,22 +78,36 @@ class RayNodes:
         """What one follower says, until it ends."""
         async with self._following() as follower:
             assert follower.stdout is not None  # noqa: S101 - it is a pipe
+            has_said_why = False
             while line := await follower.stdout.readline():
                 match msgspec.json.decode(line, type=Report):
                     case Listed(hosts=hosts):
-                        self._has_listed, self._last_problem = True, ""
+                        self._has_listed = True
+                        self._said.clear()
                         yield {name: AgentAddress(name, *where, self._tls) for name, where in hosts.items()}
                     case Problem() as problem:
+                        has_said_why = has_said_why or problem.is_fatal
                         self._failed(problem)
-            self._failed(Problem(f"the process that follows Ray has ended ({await follower.wait()})"))
+            if not has_said_why:
+                code = await follower.wait()
+                self._failed(Problem(f"the process that follows Ray has ended ({code})", self._last_words))
+
+    async def _logged(self, stderr: asyncio.StreamReader | None) -> None:
+        """Log what Ray has to say, which is much."""
+        assert stderr is not None  # noqa: S101 - it is a pipe
+        while line := await stderr.readline():
+            self._last_words = printable(line.decode(errors="replace").strip())
+            log.debug("Ray: %s", self._last_words)
 
     def _failed(self, problem: Problem) -> None:
         """Log what there is to know; raise where the server can't start with it."""
         if not self._has_listed and problem.is_fatal:
             raise DeviceUnavailable(problem.message, hint=problem.hint)
-        if problem.message != self._last_problem:
-            self._last_problem = problem.message
-            log.warning("%s; its hosts stay as they are", problem.message, extra=fields(cluster=self._address))
+        if problem.message not in self._said:
+            self._said.add(problem.message)
+            then = "; the hosts stay as they are" if problem.is_fatal else ""
+            hint = f" ({problem.hint})" if problem.hint else ""
+            log.warning("%s%s%s", problem.message, then, hint, extra=fields(cluster=self._address))
 
     @asynccontextmanager
     async def _following(self) -> AsyncIterator[asyncio.subprocess.Process]:
@@ -102,19 +117,12 @@ class RayNodes:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=LONGEST_LINE_BYTES,
-            env={"RAY_USAGE_STATS_ENABLED": "0", **os.environ},
+            env={"RAY_USAGE_STATS_ENABLED": "0", **environment()},
         )
         try:
-            async with running(_logged(follower.stderr)):
+            async with running(self._logged(follower.stderr)):
                 yield follower
         finally:
             if follower.returncode is None:
                 follower.kill()
             await follower.wait()
-
-
-async def _logged(stderr: asyncio.StreamReader | None) -> None:
-    """Log what Ray has to say, which is much."""
-    assert stderr is not None  # noqa: S101 - it is a pipe
-    while line := await stderr.readline():
-        log.debug("Ray: %s", line.decode(errors="replace").rstrip())

@@ -21,6 +21,7 @@ from tiny import INPUTS, mlp
 from proteus_cli import __version__
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.connection import FIRST_PAUSE_S
 from proteus_cli.errors import ArtefactError, DeviceLost, DeviceUnavailable, EngineError, HostLost
 from proteus_cli.serving.agent import agent as agent_module
 from proteus_cli.serving.agent import session as session_module
@@ -456,7 +457,7 @@ def test_an_agent_that_ends_soon_after_each_connection_is_tried_at_growing_pause
                 agent.session.end("it is restarted")
                 await until(lambda: not link.is_connected)
             await until(lambda: link.is_connected)
-            assert time.monotonic() - began_s >= sum(link_module.FIRST_PAUSE_S * 2**times for times in range(4))
+            assert time.monotonic() - began_s >= sum(FIRST_PAUSE_S * 2**times for times in range(4))
 
     run(test)
 

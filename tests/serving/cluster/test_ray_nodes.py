@@ -57,16 +57,30 @@ def test_without_ray_the_hosts_stay(tmp_path: Path, caplog: pytest.LogCaptureFix
     """The follower is started again, and its complaint is logged once."""
 
     async def test() -> None:
-        async with following(told(tmp_path, TWO, LOST, then="sys.exit(1)")) as followed:
+        async with following(told(tmp_path, TWO, then="sys.exit('it was too late')")) as followed:
             await followed.next()
             while len((tmp_path / "said").read_text()) < 4:
                 await asyncio.sleep(0.01)
             assert followed.is_quiet
 
     run(test)
-    said = [record.message for record in caplog.records]
-    assert said.count("the head is lost; its hosts stay as they are") == 1
-    assert said.count("the process that follows Ray has ended (1); its hosts stay as they are") == 1
+    assert [record.message for record in caplog.records if "Ray" in record.message] == [
+        "the process that follows Ray has ended (1); the hosts stay as they are (it was too late)"
+    ]
+
+
+def test_what_the_follower_says_of_its_end_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        then = f"if said.read_text() == 'x': print({TWO!r})\nprint({LOST!r})\nsys.exit(1)"
+        async with following(told(tmp_path, then=then)) as followed:
+            await followed.next()
+            while len((tmp_path / "said").read_text()) < 4:
+                await asyncio.sleep(0.01)
+
+    run(test)
+    assert [record.message for record in caplog.records if record.name == "proteus.cluster"] == [
+        "the head is lost; the hosts stay as they are"
+    ]
 
 
 def test_a_cluster_that_is_not_there_is_an_error_at_first(tmp_path: Path) -> None:

@@ -15,12 +15,14 @@ import msgspec
 from proteus_cli import __version__
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.domain.arrays import Buffer
+from proteus_cli.domain.connection import BEAT_S, CONNECT_S, MAX_SILENT, ConnectionPauses
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceUnavailable, HostLost
 from proteus_cli.serving.devices.executor import Executor, OnLost, settle
 from proteus_cli.serving.devices.process.spec import EmulatedSpec
 from proteus_cli.serving.devices.remote.absent import AbsentExecutor
 from proteus_cli.serving.devices.remote.channel import FrameChannel
+from proteus_cli.serving.devices.remote.crossings import Crossings
 from proteus_cli.serving.devices.remote.executor import RemoteExecutor
 from proteus_cli.serving.devices.remote.frames import FrameParser
 from proteus_cli.serving.devices.remote.link_state import LinkState, PastSessions
@@ -48,30 +50,11 @@ from proteus_cli.serving.devices.remote.round_trips import RoundTrips
 from proteus_cli.serving.devices.remote.uploads import KnownModels, Uploads
 from proteus_cli.serving.logs import fields
 
-BEAT_S = 0.1
-"""An agent sends something at least so often."""
-
-MAX_SILENT = 5
-"""A host is dead after so many looks, `BEAT_S` apart, without anything from it in between.
-
-That is 500 ms, as long as a batch may hang at least: a machine whose cores are all busy pauses for less
-(`python -m benchmarks.cluster`). An agent that ends is noticed at once, as its connection ends.
-"""
-
 MAX_SILENT_MEASURING = 100
 """As `MAX_SILENT`, of a host that is measured."""
 
 PING_S = 1.0
 """Between two measurements of the round trip of an idle connection; the agent hears of the server so often, too."""
-
-CONNECT_S = 2.0
-"""For a connection, TLS and the agent's answer, each."""
-
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
-"""Before a lost host is tried again; each pause is twice the one before, until a session has been steady."""
-
-STEADY_S = 10.0
-"""A session that lasts for so long is steady: an agent that ends sooner, again and again, is tried at long pauses."""
 
 _NOT_YET = "it is not connected yet"
 
@@ -113,6 +96,9 @@ class AgentSession:
         self._say: Callable[[str], object] = lambda _: None
         self.shared: Mapping[str, int] = {}
         self._measured: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._echoed: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._echo_sent_s = 0.0
+        self.crossings = Crossings()
         self._is_measuring = False
         channel.owner = self
 
@@ -167,6 +153,13 @@ class AgentSession:
         finally:
             self._is_measuring = False
 
+    async def echo(self, size: int) -> float:
+        """Seconds until so many bytes are back from the agent. One at a time. Raises `HostLost`."""
+        content = bytes(size)
+        self._echoed, self._echo_sent_s = asyncio.get_running_loop().create_future(), time.monotonic()
+        self.send(Ping(self._echo_sent_s), [content])
+        return await self._echoed
+
     def forget(self, opening: int) -> None:
         """Nothing is to be told to the executor of this number any more."""
         self._executors.pop(opening, None)
@@ -209,8 +202,7 @@ class AgentSession:
             case Beat(memory=memory):
                 self.memory = memory
             case Pong(sent_s=sent_s):
-                now_s = time.monotonic()
-                self.round_trips.add(now_s - sent_s, now_s)
+                self._answered(sent_s)
             case ModelState():
                 self._uploads.state(message)
             case DevicesShared(servers=servers):
@@ -221,6 +213,13 @@ class AgentSession:
                 settle(self._measured, bytes(behind) if error is None else error.error())
             case Welcome() | ConnectionRefused():
                 self.ended("it says what it has said before")
+
+    def _answered(self, sent_s: float) -> None:
+        now_s = time.monotonic()
+        if sent_s == self._echo_sent_s:
+            settle(self._echoed, now_s - sent_s)
+        else:
+            self.round_trips.add(now_s - sent_s, now_s)
 
     def ended(self, reason: str) -> None:
         if self.has_ended.is_set():
@@ -233,6 +232,7 @@ class AgentSession:
         self.loss = HostLost(f"host {self._address} is lost: {reason}", why=reason)
         log.error("%s", self.loss, extra=fields(host=self._address.name, devices=len(lost), reason=reason))
         settle(self._measured, self.loss)
+        settle(self._echoed, self.loss)
         for executor in lost.values():
             executor.lost(self.loss)
 
@@ -350,10 +350,11 @@ class AgentLink:
             raise self._why
         return self.session.inventory if self.session is not None else None
 
-    def servers_of(self, device: str) -> int:
-        """How many servers have a device of the host open, this one included."""
-        shared = self.session.shared if self.session is not None else {}
-        return shared.get(device.removeprefix(f"{self.address.name}/"), 1)
+    def servers_of(self, device: str) -> int | None:
+        """How many servers have a device of the host open, this one included; None while there is no session."""
+        if self.session is None:
+            return None
+        return self.session.shared.get(device.removeprefix(f"{self.address.name}/"), 1)
 
     @property
     def is_connected(self) -> bool:
@@ -361,8 +362,9 @@ class AgentLink:
 
     async def run(self) -> None:
         """Connect, again and again, until cancelled or the host is not listed any more."""
-        pause_s = FIRST_PAUSE_S
+        pauses = ConnectionPauses()
         while self.is_listed:
+            session_s = 0.0
             try:
                 session = await connect(self.address, self._server, next(self._epochs), self._known)
                 self._require_fit(session)
@@ -371,9 +373,8 @@ class AgentLink:
             else:
                 began_s = time.monotonic()
                 await self._keep(session)
-                pause_s = FIRST_PAUSE_S if time.monotonic() - began_s >= STEADY_S else pause_s
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                session_s = time.monotonic() - began_s
+            await asyncio.sleep(pauses.next_s(session_s))
 
     def open_device(
         self, device: Device, slots: int, on_lost: OnLost, emulated: EmulatedSpec | None = None
