@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fmt lint type layers unit extended fuzz contract contract-key test-gpu chaos soak golden proto docs docs-check
+.PHONY: help setup demo test fmt lint type layers unit ray extended fuzz contract contract-key test-gpu chaos soak golden proto docs docs-check
 .PHONY: bench bench-planner bench-simulator bench-dispatch bench-paper bench-arrivals bench-waits bench-serving bench-overload bench-executors bench-large-json bench-first-hour bench-attacks bench-emulation bench-cluster bench-control-loop bench-adaptation bench-gpu bench-compare
 .PHONY: lock all clean
 
@@ -54,6 +54,15 @@ unit: setup  ## the tests on all cores, then one by one those that need the mach
 	$(BIN)/pytest -m "not extended and not alone and not gpu" -n $(WORKERS) --dist loadfile $(SKIPPING)
 	$(BIN)/pytest -m "not extended and alone and not gpu" $(SKIPPING)
 
+# Ray is large, and only its own tests need it; without it they are skipped.
+RAY := $(VENV)/.ray
+
+ray: $(RAY)  ## add Ray to .venv, for its tests
+
+$(RAY): requirements-ray.lock $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps -r $<
+	@touch $@
+
 extended: setup  ## the long tests: GPU contract, faults, soak, chaos, the page; needs gcc, g++ and the network the first time
 	$(BIN)/pytest -m "extended and not alone" -n $(WORKERS) --dist loadfile $(SKIPPING)
 	$(BIN)/pytest -m "extended and alone" $(SKIPPING)
@@ -62,7 +71,7 @@ extended: setup  ## the long tests: GPU contract, faults, soak, chaos, the page;
 TARGET ?= properties
 ENGINE := $(VENV)/.engine
 
-fuzz: setup $(if $(filter-out properties,$(TARGET)),$(ENGINE))  ## new examples for the property tests, or inputs for TARGET=json|binary|http1|http2|grpc|images|files; DURATION=10m
+fuzz: setup $(if $(filter-out properties,$(TARGET)),$(ENGINE))  ## new examples for the property tests, or inputs for TARGET=json|binary|http1|http2|grpc|images|files|cluster; DURATION=10m
 	$(if $(filter properties,$(TARGET)),$(BIN)/python tests/fuzz.py,PYTHONPATH=tests $(BIN)/python -m fuzzing $(TARGET)) $(DURATION)
 
 # Without a wheel for this machine, Hypothesis takes the engine's place.
@@ -140,7 +149,7 @@ bench-attacks: setup  ## how long attacks on a server hold up others, and what m
 bench-emulation: setup  ## how exact emulated devices are, and how near to the simulator; 4 minutes
 	$(BIN)/python -m benchmarks.emulation
 
-bench-cluster: setup  ## the channel to agents of a cluster, and what a device behind one costs; 2 minutes
+bench-cluster: setup  ## a server and its agents: the channel, what a device behind one costs, losses, 100 agents; 7 minutes
 	$(BIN)/python -m benchmarks.cluster
 
 bench-control-loop: setup  ## latency while a plan is solved, and the time to serve again after a crash; 6 minutes
@@ -155,8 +164,10 @@ bench-compare: setup  ## this tree against another checkout, BASE=PATH: each fig
 bench-gpu: setup  ## our executor on a GPU beside trtexec; 2 minutes; needs a GPU, TensorRT and trtexec
 	$(BIN)/python -m benchmarks.gpu
 
-lock:  ## renew requirements.lock (needs uv)
+# Ray's lock has only what Ray adds to the other one.
+lock:  ## renew requirements.lock and requirements-ray.lock (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.lock --upgrade
+	printf 'ray[client]\nfilelock\nmsgpack\n' | uv pip compile - --no-deps --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements-ray.lock --upgrade
 
 all: test extended demo bench  ## everything
 

@@ -60,7 +60,12 @@ class Finding(Value, frozen=True):
 def diagnose(workspace_dir: Path) -> list[Finding]:
     """All findings, in the order in which a user needs the things."""
     found = [*_installation(), *_devices(workspace_dir), *_workspace(workspace_dir)]
-    return [Finding(each.what, each.state, printable(each.found), printable(each.hint)) for each in found]
+    return [printable_finding(each) for each in found]
+
+
+def printable_finding(finding: Finding) -> Finding:
+    """Without anything that would do something to a terminal."""
+    return Finding(finding.what, finding.state, printable(finding.found), printable(finding.hint))
 
 
 def _installation() -> Iterator[Finding]:

@@ -1,23 +1,50 @@
-"""The channel to agents, and what a device behind one costs; agents are processes of their own, on loopback.
+"""A server and its agents, which are processes of their own on loopback: the channel, losses, and many of them.
 
-`python -m benchmarks.cluster` (2 minutes; `--quick`: 20 s). Encrypted round trips of 16 KB and 602 KB, one at a time,
-beside those of pyzmq with CURVE where that is installed (`pip install pyzmq`); CPU per batch beside an executor in a
-process of this machine; and how long an agent is silent while other programs use all cores. A line for each aim; exits
-with 1 where one is missed. Loopback has no network in it: what a network adds is its own latency and bandwidth.
+`python -m benchmarks.cluster` (7 minutes; `--quick`: 2): all parts, or some with `--parts`.
+
+* channel: encrypted round trips of 16 KB and 602 KB, one at a time, beside those of pyzmq with CURVE where that is
+  installed (`pip install pyzmq`), and with latency, by `tc netem` where that is permitted;
+* executors: CPU per batch beside an executor in a process of this machine;
+* gaps: how long an agent is silent while other programs use all cores;
+* losses: one of three hosts is lost at 60 % load, and the server;
+* scale: one server with 100 agents of 8 devices each. Needs wrk.
+
+Devices of losses and scale are emulated. A line for each aim; exits with 1 where one is missed. Loopback has no network
+in it: what a network adds is its own latency and bandwidth.
 """
 
 import argparse
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.cluster import channels, executors
+from benchmarks.cluster import channels, delays, executors, losses, scale
 from benchmarks.machine import machine
 from benchmarks.tables import Aim, Table, aim_line, rich_table
-from proteus_cli.serving.devices.remote.link import BEAT_S, MAX_SILENT
+from proteus_cli.domain.connection import BEAT_S, MAX_SILENT
 
 MODEL = Path(__file__).parents[2] / "engines" / "models" / "signals" / "signals-xs.onnx"
+
+Part = tuple[list[Table], list[Aim]]
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """How much of everything is measured."""
+
+    round_trips: int = 3000
+    slow_round_trips: int = 200
+    batches: int = 3000
+    rounds: int = 9
+    losses: int = 3
+    seconds: float = 10.0
+
+    @classmethod
+    def quick(cls) -> "Runs":
+        return cls(round_trips=300, slow_round_trips=30, batches=500, rounds=3, losses=1, seconds=2.0)
 
 
 def main() -> int:
@@ -25,49 +52,85 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.cluster", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="a tenth of all runs")
-    quick = parser.parse_args().quick
+    parser.add_argument("--quick", action="store_true", help="a tenth of all runs, one round of losses")
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
+    options = parser.parse_args()
+    names = options.parts.split(",")
+    if unknown := set(names) - set(PARTS):
+        parser.error(f"no part `{min(unknown)}`: there are {', '.join(PARTS)}")
     console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(machine())
-    found = channels.measure(300 if quick else 3000)
-    console.print(rich_table(_channels(found)))
-    local, remote = executors.measure(MODEL, 500 if quick else 3000, 3 if quick else 7)
-    console.print(rich_table(_executors(local, remote)))
-    gaps = executors.gaps(3.0 if quick else 20.0)
-    console.print(rich_table(_gaps(gaps)))
-    small, large = found[:2]
-    aims = [
-        Aim("round trip of 16 KB, encrypted, p50", 1e3 * small.p50_s, 0.3, "ms", is_most=True),
-        Aim("602 KB, encrypted, on one connection", large.gb_per_s, 0.5, "GB/s", is_most=False),
-        Aim("CPU of the server per batch, remote / process", remote.server_s / local.server_s, 1.5, "×", is_most=True),
-    ]
+    aims = list[Aim]()
+    for name in names:
+        tables, wanted = PARTS[name](Runs.quick() if options.quick else Runs())
+        for table in tables:
+            console.print(rich_table(table))
+        aims += wanted
     for aim in aims:
         console.print(aim_line(aim))
     return 0 if all(aim.is_reached for aim in aims) else 1
 
 
-def _channels(found: list[channels.RoundTrips]) -> Table:
+def _channel(runs: Runs) -> Part:
+    found = channels.measure(runs.round_trips)
+    small, large = found[:2]
     rows = tuple(
         (f"{each.channel}, {each.size / 1000:.0f} KB", f"{1e3 * each.p50_s:.3f}", f"{1e3 * each.p99_s:.3f}",
          f"{each.gb_per_s:.2f}", f"{1e6 * each.client_cpu_s:.0f}")
         for each in found
     )  # fmt: skip
-    return Table("Round trips, one at a time", ("channel", "p50, ms", "p99, ms", "GB/s", "client's CPU, µs"), rows)
+    columns = ("channel", "p50, ms", "p99, ms", "GB/s", "client's CPU, µs")
+    tables = [Table("Round trips, one at a time", columns, rows), delays.table(delays.measure(runs.slow_round_trips))]
+    return tables, [
+        Aim("round trip of 16 KB, encrypted, p50", 1e3 * small.p50_s, 0.3, "ms", is_most=True),
+        Aim("602 KB, encrypted, on one connection", large.gb_per_s, 0.5, "GB/s", is_most=False),
+    ]
 
 
-def _executors(local: executors.Figures, remote: executors.Figures) -> Table:
-    named = (("in a process here", local), ("behind an agent", remote))
-    rows = [(name, f"{1e6 * each.server_s:.0f}", f"{1e6 * each.all_s:.0f}") for name, each in named]
-    ratio = (f"{remote.server_s / local.server_s:.2f}", f"{remote.all_s / local.all_s:.2f}")
+def _executors(runs: Runs) -> Part:
+    found = executors.measure(MODEL, runs.batches, runs.rounds)
+    rows = []
+    for each in found:
+        size = f"{each.size / 1000:.1f} KB"
+        rows += [
+            (f"{size}, {name}", f"{1e6 * figures.server_s:.0f}", f"{1e6 * figures.all_s:.0f}")
+            for name, figures in (("in a process here", each.local), ("behind an agent", each.remote))
+        ]
+        ratio = each.remote.server_s / each.local.server_s
+        spread = f"{ratio:.2f} ({min(each.ratios):.2f}–{max(each.ratios):.2f})"
+        rows.append((f"{size}, ratio", spread, f"{each.remote.all_s / each.local.all_s:.2f}"))
     columns = ("device", "server", "server, agent and device")
-    return Table("CPU per batch of one row, µs", columns, (*rows, ("ratio", *ratio)), "the model takes some 20 µs")
+    note = "medians over rounds, in turns; the range is that of rounds; one row takes the model some 20 µs"
+    large = found[-1]
+    ratio = large.remote.server_s / large.local.server_s
+    aim = Aim("CPU of the server per batch of 16 KB, remote / process", ratio, 1.5, "×", is_most=True)
+    return [Table("CPU per batch, µs", columns, tuple(rows), note)], [aim]
 
 
-def _gaps(gaps: dict[int, float]) -> Table:
-    rows = tuple((f"{hogs} busy processes", f"{1e3 * gap_s:.0f}") for hogs, gap_s in gaps.items())
+def _gaps(runs: Runs) -> Part:
+    found = executors.gaps(2 * runs.seconds)
+    rows = tuple((f"{hogs} busy processes", f"{1e3 * gap_s:.0f}") for hogs, gap_s in found.items())
     note = f"sent each {1e3 * BEAT_S:.0f} ms; a host is dead after {1e3 * MAX_SILENT * BEAT_S:.0f} ms"
-    return Table("The longest time without anything from an agent", ("beside", "ms"), rows, note)
+    return [Table("The longest time without anything from an agent", ("beside", "ms"), rows, note)], []
 
+
+def _losses(runs: Runs) -> Part:
+    found = losses.measure(runs.losses)
+    return [losses.table(found)], losses.aims(found)
+
+
+def _scale(runs: Runs) -> Part:
+    found = scale.measure(runs.seconds, runs.seconds)
+    return [scale.table(found)], scale.aims(found)
+
+
+PARTS: dict[str, Callable[[Runs], Part]] = {
+    "channel": _channel,
+    "executors": _executors,
+    "gaps": _gaps,
+    "losses": _losses,
+    "scale": _scale,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

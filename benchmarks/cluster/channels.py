@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,10 +15,11 @@ import msgspec
 import numpy as np
 import uvloop
 
+from proteus_cli.serving.cluster.new_key import write_key
 from proteus_cli.serving.devices.remote.channel import FrameChannel
 from proteus_cli.serving.devices.remote.frames import FrameParser
 from proteus_cli.serving.devices.remote.messages import Ping
-from proteus_cli.serving.transport.cluster_key import cluster_tls, write_key
+from proteus_cli.serving.transport.cluster_key import cluster_tls
 
 SIZES = (16 * 2**10, 602 * 1000)
 """Bytes: a small batch, and an image of 224 × 224 pixels in FP32."""
@@ -44,7 +45,7 @@ def measure(times: int) -> list[RoundTrips]:
     with tempfile.TemporaryDirectory() as directory:
         key = Path(directory) / "cluster.pem"
         write_key(key)
-        found = [_tls(key, size, times) for size in SIZES]
+        found = [tls_round_trips(key, size, times) for size in SIZES]
     return found + [_curve(size, times) for size in SIZES] if find_spec("zmq") is not None else found
 
 
@@ -72,7 +73,11 @@ class _Asking:
         raise SystemExit(f"error: the channel has ended: {reason}")
 
 
-def _tls(key: Path, size: int, times: int) -> RoundTrips:
+def tls_round_trips(
+    key: Path, size: int, times: int, through: Callable[[int], AbstractContextManager[int]] = nullcontext
+) -> RoundTrips:
+    """Over TLS as Proteus uses it; ``through`` gives the port that leads to another one, for as long as it is open."""
+
     async def run(port: int) -> RoundTrips:
         channel: FrameChannel[Ping] = FrameChannel(msgspec.msgpack.Decoder(Ping), FrameParser())
         channel.owner = asking = _Asking()
@@ -90,8 +95,8 @@ def _tls(key: Path, size: int, times: int) -> RoundTrips:
         channel.close()
         return _round_trips("TLS 1.3", size, taken_s[-times:], cpu_s)
 
-    with _echo("tls", str(key)) as port:
-        return uvloop.run(run(port))
+    with _echo("tls", str(key)) as port, through(port) as way:
+        return uvloop.run(run(way))
 
 
 def _curve(size: int, times: int) -> RoundTrips:

@@ -1,7 +1,6 @@
 """CPU per batch of a device behind an agent, beside one in a process of this machine, in turns."""
 
 import asyncio
-import os
 import statistics
 import subprocess
 import sys
@@ -16,22 +15,24 @@ import msgspec
 import numpy as np
 import uvloop
 
+from benchmarks.cluster.processes import children, cpu_s
 from proteus_cli.backends.affinity import usable_cores
 from proteus_cli.backends.base import Part
 from proteus_cli.backends.discovery import discover
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.serving.cluster.new_key import write_key
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.spec import CpuSpec
 from proteus_cli.serving.devices.remote.executor import RemoteExecutor
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink
 from proteus_cli.serving.lifecycle import running
-from proteus_cli.serving.transport.cluster_key import cluster_tls, write_key
+from proteus_cli.serving.transport.cluster_key import cluster_tls
 from proteus_cli.settings import DeviceSettings
 
 KEY = VariantKey("signals", "signals-xs")
 AHEAD = 2  # batches that are submitted at once
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+LARGE_BYTES = 16 * 2**10
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,18 @@ class Figures:
     all_s: float
 
 
-def measure(model: Path, batches: int, rounds: int) -> tuple[Figures, Figures]:
-    """The process executor's figures and the remote one's: medians over rounds, in turns."""
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Batches of so many bytes in a process here, and behind an agent: medians over rounds, in turns."""
+
+    size: int
+    local: Figures
+    remote: Figures
+    ratios: tuple[float, ...]  # of the server's CPU, of each round
+
+
+def measure(model: Path, batches: int, rounds: int) -> list[Compared]:
+    """Batches of one row, and of 16 KiB."""
     with tempfile.TemporaryDirectory() as directory, _agent(Path(directory)) as (address, pid):
         return uvloop.run(_measure(address, pid, model, batches, rounds))
 
@@ -64,7 +75,7 @@ def _agent(directory: Path) -> Iterator[tuple[AgentAddress, int]]:
         process.wait()
 
 
-async def _measure(address: AgentAddress, pid: int, model: Path, batches: int, rounds: int) -> tuple[Figures, Figures]:
+async def _measure(address: AgentAddress, pid: int, model: Path, batches: int, rounds: int) -> list[Compared]:
     device, link = discover(DeviceSettings())[0], AgentLink(address)
     async with running(link.run()):
         await link.tried()
@@ -74,19 +85,24 @@ async def _measure(address: AgentAddress, pid: int, model: Path, batches: int, r
         assert local.pid is not None
         signature = await local.load(KEY, model, 8)
         await remote.load(KEY, model, 8)
-        part = signature.sample_part(1, np.random.default_rng(0))
-        behind = {local: [local.pid], remote: [pid, *_children(pid)]}
-        found: dict[object, list[Figures]] = {local: [], remote: []}
-        for number in range(rounds):
-            for executor in (local, remote) if number % 2 == 0 else (remote, local):
-                found[executor].append(await _run(executor, part, behind[executor], batches))
+        row_bytes = sum(spec.row_bytes for spec in signature.inputs)
+        compared = []
+        for rows in (1, LARGE_BYTES // row_bytes):
+            part = signature.sample_part(rows, np.random.default_rng(0))
+            behind = {local: [local.pid], remote: [pid, *children(pid)]}
+            found: dict[object, list[Figures]] = {local: [], remote: []}
+            for number in range(rounds):
+                for executor in (local, remote) if number % 2 == 0 else (remote, local):
+                    found[executor].append(await _run(executor, part, behind[executor], batches))
+            ratios = tuple(far.server_s / near.server_s for near, far in zip(found[local], found[remote], strict=True))
+            compared.append(Compared(rows * row_bytes, _medians(found[local]), _medians(found[remote]), ratios))
         local.close()
         remote.close()
-    medians = [
-        Figures(statistics.median(f.server_s for f in figures), statistics.median(f.all_s for f in figures))
-        for figures in found.values()
-    ]
-    return medians[0], medians[1]
+    return compared
+
+
+def _medians(figures: list[Figures]) -> Figures:
+    return Figures(statistics.median(f.server_s for f in figures), statistics.median(f.all_s for f in figures))
 
 
 async def _run(executor: ProcessExecutor | RemoteExecutor, part: Part, pids: list[int], batches: int) -> Figures:
@@ -97,24 +113,24 @@ async def _run(executor: ProcessExecutor | RemoteExecutor, part: Part, pids: lis
     def submit() -> None:
         nonlocal left
         left -= 1
-        executor.submit(Batch(KEY, [part], 1), done)
+        executor.submit(Batch(KEY, [part], part[0]), done)
 
     def done(result: BatchResult | Exception) -> None:
         nonlocal right
         assert isinstance(result, BatchResult), result
-        assert len(result.outputs[0]) == 1
+        assert len(result.outputs[0]) == part[0]
         right += 1
         if left:
             submit()
         elif right == batches:
             ended.set_result(None)
 
-    server_s, others_s = time.process_time(), sum(map(_cpu_s, pids))
+    server_s, others_s = time.process_time(), sum(map(cpu_s, pids))
     for _ in range(AHEAD):
         submit()
     await ended
     server_s = time.process_time() - server_s
-    others_s = sum(map(_cpu_s, pids)) - others_s
+    others_s = sum(map(cpu_s, pids)) - others_s
     return Figures(server_s / batches, (server_s + others_s) / batches)
 
 
@@ -155,12 +171,3 @@ def _busy(processes: int) -> Iterator[None]:
         for each in started:
             each.kill()
             each.wait()
-
-
-def _children(pid: int) -> list[int]:
-    return [int(c) for t in Path(f"/proc/{pid}/task").iterdir() for c in (t / "children").read_text().split()]
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S

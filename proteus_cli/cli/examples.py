@@ -51,6 +51,10 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus cluster key", "make cluster.pem, to be copied to each machine"),
         ("proteus serve plan.json --cluster hosts.toml", "serve with the devices of all machines"),
     ),
+    "proteus cluster down": (
+        ("proteus cluster down", "end the agents of the Ray cluster that this machine is part of"),
+        ("proteus cluster down ray://head:10001", "of another one"),
+    ),
     "proteus cluster key": (
         ("proteus cluster key", "make cluster.pem"),
         ("proteus cluster key /etc/proteus/cluster.pem", "make it elsewhere"),
@@ -98,7 +102,7 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
     ),
     "proteus doctor": (
         ("proteus doctor", "check this machine and the workspace"),
-        ("proteus doctor -w ws --json", "check another workspace; print JSON"),
+        ("proteus doctor --cluster hosts.toml --json", "check the hosts of a cluster, too; print JSON"),
     ),
     "proteus demo": (
         ("proteus demo", "in the directory proteus-demo"),

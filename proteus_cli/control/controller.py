@@ -154,6 +154,10 @@ class Controller:
         """A device has too little memory: it gives up its standbys (see `resident_on`), and gets none for a while."""
         self._topology.memory_short(device, now_s)
 
+    def share(self, device: str, servers: int) -> None:
+        """So many servers share a device: standbys may take this server's part of its memory, see `resident_on`."""
+        self._topology.share(device, servers)
+
     def add_device(self, device: str, slots: int, memory: DeviceMemory | None = None) -> None:
         """A new device. It counts as lost until it has passed its probation: the driver calls `device_recovered` then.
 

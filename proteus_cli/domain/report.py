@@ -97,6 +97,24 @@ class Replan(Value, frozen=True):
     what: str = ""
 
 
+class Loss(Value, frozen=True):
+    """A device, or a host with all its devices, that was lost in a simulated run: ``what``, ``v100-3`` or ``host a``.
+
+    ``at_s``: when in the run the server gave it up; ``back_s``: when the last of its devices served again, None where
+    that never came.
+    """
+
+    what: str
+    devices: int
+    at_s: float
+    back_s: float | None = None
+
+    @property
+    def away_s(self) -> float | None:
+        """For how long; None where it never served again."""
+        return None if self.back_s is None else self.back_s - self.at_s
+
+
 class Report(Summary, frozen=True):
     """One policy on one trace. ``windows`` are 10 s long, ``seconds`` 1 s.
 
@@ -106,6 +124,7 @@ class Report(Summary, frozen=True):
     ``interrupted``: the run was ended by hand, after ``duration_s`` of the trace.
     ``estimated`` are the families with accuracies that are estimates, without labels. ``noisy_cells``: how many cells
     of the profiles that it goes by are marked as noisy; None where these are not known.
+    ``losses`` are those of a simulated run.
     """
 
     format: int
@@ -125,6 +144,7 @@ class Report(Summary, frozen=True):
     interrupted: bool = False
     estimated: tuple[str, ...] = ()
     noisy_cells: int | None = None
+    losses: tuple[Loss, ...] = ()
 
     def __post_init__(self) -> None:
         require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")

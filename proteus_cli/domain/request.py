@@ -16,6 +16,9 @@ class Outcome(StrEnum):
     FAILED = "failed"  # engine or transport error
 
 
+MAX_RUNS = 2
+"""A request that was running on so many devices when they were lost may be the cause, and is not run again."""
+
 USUAL_LEVEL = 2
 LOWEST_LEVEL = 8
 

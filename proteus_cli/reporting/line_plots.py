@@ -95,8 +95,11 @@ def accuracy(axes: Axes, runs: Sequence[PlottedRun], _ink: str) -> None:
     label_time_axis(axes, runs, "relative accuracy (%)")
 
 
-def violations(axes: Axes, runs: Sequence[PlottedRun], _ink: str) -> None:
-    """The share of requests that missed their SLO."""
+def violations(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
+    """The share of requests that missed their SLO; shaded, where the first run was without devices that it had lost."""
+    for loss in runs[0].report.losses:
+        back_s = runs[0].report.duration_s if loss.back_s is None else loss.back_s
+        axes.axvspan(loss.at_s, back_s, color=ink, alpha=0.12, linewidth=0)
     lost = 1.0
     for run in runs:
         percents = [_percent(violation_frac(window)) for window in run.windows]

@@ -16,6 +16,7 @@ from proteus_cli.domain.report import (
     DeviceSummary,
     FamilySummary,
     LatencySummary,
+    Loss,
     Mode,
     Replan,
     Report,
@@ -132,6 +133,7 @@ def report(
     generator_lag_s: float | None = None,
     interrupted: bool = False,
     noisy_cells: int | None = None,
+    losses: Sequence[Loss] = (),
 ) -> Report:
     """The report of one run of ``duration_s`` seconds.
 
@@ -164,6 +166,7 @@ def report(
         interrupted=interrupted,
         estimated=tuple(name for name in slo_s if name in estimated),
         noisy_cells=noisy_cells,
+        losses=tuple(losses),
     )
 
 

@@ -65,7 +65,7 @@ OVER_TIME = (
         "violations",
         "SLO violations",
         "Share of requests that were late, dropped, rejected or failed, by arrival. Where it is large, the scale is "
-        "wider near 0.",
+        "wider near 0. Shaded: lost devices or hosts are away, in the first run.",
         line_plots.violations,
     ),
 )

@@ -98,6 +98,20 @@ def timeline_table(reports: Sequence[Report]) -> RenderableType:
     return described(rows, note, title="over time")
 
 
+def losses_table(reports: Sequence[Report]) -> RenderableType:
+    """What simulated runs lost, when, and after how long it served again; the first of many."""
+    found = [(run, loss) for run, report in zip(run_names(reports), reports, strict=True) for loss in report.losses]
+    policies = (text("", "policy"),) if len(reports) > 1 else ()
+    rows = table(*policies, text("", "lost"), number("", "devices"), number("at", "s"), number("back after", "s"))
+    for run, loss in found[:_MAX_ROWS]:
+        after = or_unknown(loss.away_s, "{:.1f}".format)
+        cells = loss.what, str(loss.devices), f"{loss.at_s:.1f}", after
+        rows.add_row(*map(Text, (run, *cells) if policies else cells))
+    others = len(found) - _MAX_ROWS
+    notes = [f"and {counted(others, 'loss', 'losses')} more"] if others > 0 else []
+    return described(rows, *notes, "back: all of its devices serve again", title="losses")
+
+
 def _in_columns(reports: Sequence[Report]) -> Table:
     rows = table(name(""), *(text(run, justify="right") for run in run_names(reports)))
     for row in comparison_rows(reports):

@@ -23,15 +23,20 @@ def start_process(module: str, descriptor: int) -> "subprocess.Popen[bytes]":
 
     The process begins with `GROUP_SIGNALS` blocked, until it calls `depend_on_parent`.
     """
-    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)  # so that it finds this package as we did
     with _group_signals_blocked():
         return subprocess.Popen(
             [sys.executable, "-P", "-m", module, str(descriptor)],
             stdin=subprocess.DEVNULL,
             stdout=_STDERR,
             pass_fds=[descriptor],
-            env=os.environ | {"PYTHONPATH": paths},
+            env=environment(),
         )
+
+
+def environment() -> dict[str, str]:
+    """Our own, in which Python finds this package as we did."""
+    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    return {**os.environ, "PYTHONPATH": paths}
 
 
 @contextlib.contextmanager

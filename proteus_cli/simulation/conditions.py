@@ -1,11 +1,12 @@
-"""The conditions of a simulation: load times, scatter of batch times, failures of devices."""
+"""The conditions of a simulation: load times, scatter of batch times, failures of devices and hosts."""
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile import Point
 from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_duration
@@ -13,13 +14,23 @@ from proteus_cli.units import parse_duration
 JITTERS = {"p90": 0.90, "p95": 0.95, "p99": 0.99}
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceFailure:
-    """A device is lost from ``from_s`` until ``until_s``, which may be infinite."""
+_HANGS = "hangs"
 
-    device: str
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Devices fail at ``from_s``, and can be opened again from ``until_s`` on, which may be infinite.
+
+    Those that ``hang`` end no batch, and nobody is told: the server finds out. If it does not until ``until_s``, they
+    go on. A device that hangs can be opened again as soon as the server has given it up.
+    With a ``host``, that can't be reached meanwhile, and ``devices`` are all that it has.
+    """
+
+    devices: tuple[str, ...]
     from_s: float
     until_s: float
+    host: str = ""
+    hang: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,29 +39,37 @@ class Conditions:
 
     ``jitter``: batch times scatter between the profiled percentiles, up to this fraction; None: they are the mean.
     ``slowdown``: batches take so many times as long as profiled, which the controller is not told.
+    ``opening_s``: seconds until a device that was lost is open again; profiles do not know it.
     ``memory_bytes``: what variants may take of each device's memory, standbys included; without, there are none.
     """
 
     load_time_s: float | None = None
     jitter: float | None = None
-    failures: tuple[DeviceFailure, ...] = ()
+    failures: tuple[Failure, ...] = ()
     slowdown: float = 1.0
+    opening_s: float = 0.0
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
-def parse_failure(text: str, devices: Container[str]) -> DeviceFailure:
-    """``"v100-3@60s..120s"``, or without an end. Raises `UsageError`."""
-    hint = "say which device is lost when, like `v100-3@60s..120s`, or `v100-3@60s..` for good"
-    device, at, times = text.partition("@")
+def parse_failure(text: str, devices: Collection[str]) -> Failure:
+    """``"v100-3@60s..120s"``, or without an end; ``"a@60s..90s,hangs"`` of a host among ``devices``.
+
+    Raises `UsageError`.
+    """
+    hint = "say which device or host fails when, like `v100-3@60s..120s`, `a@60s..` for good, or `a@60s..90s,hangs`"
+    name, at, when = text.partition("@")
+    times, comma, how = when.partition(",")
     first, dots, last = times.partition("..")
-    if not (device and at and first and dots):
+    if not (name and at and first and dots) or (comma and how != _HANGS):
         raise UsageError(f"`{text}` is no failure.", hint=hint)
-    if device not in devices:
-        raise UsageError(f"`{text}` names `{device}`, which is not in the fleet.", hint=hint)
-    failure = DeviceFailure(device, parse_duration(first), parse_duration(last) if last else math.inf)
-    if failure.until_s <= failure.from_s:
+    is_device = name in devices
+    failing = (name,) if is_device else tuple(device for device in devices if host_of(device) == name)
+    if not failing:
+        raise UsageError(f"`{text}` names `{name}`, which is not in the fleet.", hint=hint)
+    from_s, until_s = parse_duration(first), parse_duration(last) if last else math.inf
+    if until_s <= from_s:
         raise UsageError(f"`{text}` ends before it starts.", hint=hint)
-    return failure
+    return Failure(failing, from_s, until_s, host="" if is_device else name, hang=bool(comma))
 
 
 class LatencySampler:

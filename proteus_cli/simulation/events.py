@@ -18,6 +18,10 @@ class Events:
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = count()
 
+    def __bool__(self) -> bool:
+        """Some action is scheduled."""
+        return bool(self._heap)
+
     def at(self, time_s: float, action: Callable[[float, *Given], None], *given: *Given) -> None:
         """Schedule an action; actions of the same time run in the order of scheduling."""
         heappush(self._heap, (time_s, next(self._sequence), action, given))

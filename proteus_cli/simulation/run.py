@@ -1,5 +1,6 @@
 """The simulator: one trace through the controller in virtual time."""
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, repeat
@@ -28,21 +29,21 @@ from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog import Catalog, VariantKey, variant_labels
 from proteus_cli.domain.change_text import hosting_text
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile
-from proteus_cli.domain.report import Replan
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.report import Loss, Replan
 from proteus_cli.domain.request import Outcome, Request, RequestRecord
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import NoFeasiblePlan
-from proteus_cli.simulation.conditions import Conditions, DeviceFailure, LatencySampler
+from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.simulation.events import Events
+from proteus_cli.simulation.fleet import SimulatedDevice, SimulatedFleet
+from proteus_cli.simulation.losses import Losses
+from proteus_cli.simulation.timing import batch_times, load_time_s
 
 SOLVE_S = 0.05  # s of virtual time for a solve; what one takes in another process
-NEVER_S = float("inf")
+NEVER_S = math.inf
 SERVED, LATE = Outcome.SERVED, Outcome.LATE  # to look an enum member up takes as long as to make a `RequestRecord`
 PROGRESS_EVERY = 1000  # requests
-
-Latencies = Callable[[int], float]
-"""Seconds of a batch by rows."""
 
 ReplanFunction = Callable[..., Plan]
 """Called with a demand, the plan in force and, by name, outages and standbys if any. Raises `NoFeasiblePlan`."""
@@ -52,7 +53,7 @@ ReplanFunction = Callable[..., Plan]
 class Simulated:
     """What happened: a record for each request, in the order of their ends, and the plans that were made.
 
-    ``changes`` are without those of `ReplanRequest.is_routine` that changed nothing but rates.
+    ``changes`` are without those of `ReplanRequest.is_routine` that changed nothing but rates; ``losses`` are in order.
     ``interrupted_s``: the virtual time at which Ctrl-C ended the run; requests that waited or ran have no record.
     """
 
@@ -60,6 +61,7 @@ class Simulated:
     replans: list[Replan] = field(default_factory=list)
     changes: list[Replan] = field(default_factory=list)
     launches: list[tuple[float, Launch]] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
     interrupted_s: float | None = None
 
 
@@ -94,6 +96,7 @@ def simulate(
         simulation.finish()
     except KeyboardInterrupt:
         simulation.result.interrupted_s = request.arrival_s if request is not None else 0.0
+    simulation.result.losses = simulation.losses.found
     return simulation.result
 
 
@@ -105,22 +108,6 @@ def _requests(trace: Trace, slo_s: Mapping[str, float]) -> Iterator[Request]:
     times = trace.arrival_s.tolist(), deadline_s.tolist()
     minima = trace.min_accuracy.tolist()
     return map(Request, count(), families, *times, repeat(1), family_slo_s.tolist(), repeat(0), minima)
-
-
-@dataclass(slots=True)
-class _Device:
-    """What runs on a device: ``running`` batches, the last of which ends at ``busy_until_s``.
-
-    ``timer`` and ``life`` count settings of the worker's timer and losses of the device: an event that refers to an
-    earlier one is void. A device that ``is_lost`` is so until ``lost_until_s``.
-    """
-
-    running: dict[int, Launch] = field(default_factory=dict)
-    busy_until_s: float = 0.0
-    is_lost: bool = False
-    lost_until_s: float = 0.0
-    timer: int = 0
-    life: int = 0
 
 
 class _Simulation:
@@ -142,19 +129,23 @@ class _Simulation:
         memory = _memory(plan, catalog, profiles, conditions) if policy.standbys and self._rule is not None else {}
         self._controller = Controller(catalog.slo_s(), slots_of(plan.devices, profiles), policy, memory=memory)
         self._events = Events()
-        self._run_s, self._slowdown = _latencies(profiles, conditions, rng), conditions.slowdown
-        self._arrivals_over = False
-        self._devices = {device: _Device() for device in plan.devices}
+        self._run_s, self._slowdown = batch_times(profiles, conditions, rng), conditions.slowdown
+        self._load_time_s = load_time_s(conditions)
+        self._arrived, self._arrivals_over = 0, False
+        self._devices = {device: SimulatedDevice() for device in plan.devices}
         self._in_place: Collection[str] = self._devices if conditions.load_time_s else ()
         self._apply(self._controller.adopt(plan, hosted_by(plan, profiles), 0.0), 0.0)
         if self._rule is not None:
             self._events.at(self._rule.every_s, self._tick)
-        for failure in conditions.failures:
-            self._schedule(failure)
+        fleet = SimulatedFleet(
+            self._devices, profiles, self._controller, self._run_s, conditions, apply=self._apply, end=self._end
+        )
+        self.losses = Losses(conditions.failures, self._events, fleet, self._open_requests)
 
     def arrive(self, request: Request) -> None:
         now_s = request.arrival_s
         self._events.run_until(now_s)
+        self._arrived += 1
         answer = self._controller.offer(request, now_s)
         if isinstance(answer, Admitted):
             for device in answer.devices:
@@ -167,6 +158,10 @@ class _Simulation:
         self._arrivals_over = True
         self._events.run_until(NEVER_S)
         self._end(self._controller.forget_all(), Outcome.DROPPED)
+
+    def _open_requests(self) -> float:
+        """How many requests have not ended; infinite while more may come."""
+        return self._arrived - len(self.result.ended) if self._arrivals_over else math.inf
 
     def _apply(self, effects: Effects, now_s: float) -> None:
         """Do what a change of the controller's state asks for."""
@@ -225,7 +220,7 @@ class _Simulation:
         profiled_s = self._run_s[hosted.device, hosted.family, hosted.variant][len(state.running)](launch.rows)
         run_s = profiled_s * self._slowdown
         end_s = now_s + run_s
-        state.running[id(launch)] = launch
+        state.running[id(launch)] = launch, now_s
         state.busy_until_s = max(state.busy_until_s, end_s)
         self._events.at(end_s, self._finished, launch, run_s, state.life)
 
@@ -235,7 +230,12 @@ class _Simulation:
         state = self._devices[device]
         if state.life != life:
             return
+        if now_s < state.stalled_until_s:
+            if state.stalled_until_s < NEVER_S:
+                self._events.at(state.stalled_until_s, self._finished, launch, took_s, life)
+            return
         del state.running[id(launch)]
+        state.ended_s = now_s
         self._controller.finished(launch, took_s)
         ended = self.result.ended
         for r in launch.requests:
@@ -286,7 +286,7 @@ class _Simulation:
         self, plan: Plan, before: Plan, standbys: Mapping[str, frozenset[VariantKey]]
     ) -> dict[tuple[str, VariantKey], float]:
         """Seconds of the loads that the change from ``before`` takes, by device and variant."""
-        load_s, hosted, nothing = _load_time_s(self._conditions), before.hosted(), frozenset[VariantKey]()
+        load_s, hosted, nothing = self._load_time_s, before.hosted(), frozenset[VariantKey]()
         return {
             (device, key): load_s(measured)
             for device, wanted in plan.hosted().items()
@@ -307,8 +307,7 @@ class _Simulation:
 
     def _slowest_load_s(self, hosts: Iterable[Host]) -> float:
         measured = (self._profiles[host.device].of(host.family, host.variant) for host in hosts)
-        load_s = _load_time_s(self._conditions)
-        return max((load_s(variant) for variant in measured if variant is not None), default=0.0)
+        return max((self._load_time_s(variant) for variant in measured if variant is not None), default=0.0)
 
     def _loaded(self, now_s: float, load: Load) -> None:
         self._apply(self._controller.loaded(load, keys(load.hosts) | load.keeps, now_s), now_s)
@@ -316,34 +315,13 @@ class _Simulation:
 
     def _load_standbys(self, now_s: float) -> None:
         """Start the loads of standbys that are worth it now."""
-        load_s = _load_time_s(self._conditions)
         while (load := self._controller.next_standby(now_s)) is not None:
             measured = self._profiles[load.device].of(*load.key)
             assert measured is not None  # noqa: S101 - only what was profiled stands by
-            self._events.at(now_s + load_s(measured), self._standby_loaded, load)
+            self._events.at(now_s + self._load_time_s(measured), self._standby_loaded, load)
 
     def _standby_loaded(self, now_s: float, load: StandbyLoad) -> None:
         self._controller.standby_ended(load, StandbyEnd.LOADED, now_s)
-
-    def _schedule(self, failure: DeviceFailure) -> None:
-        state = self._devices[failure.device]
-
-        def lose(now_s: float) -> None:
-            running = tuple(state.running.values())
-            state.running, state.busy_until_s = {}, 0.0
-            state.life += 1
-            state.is_lost = True
-            state.lost_until_s = max(state.lost_until_s, failure.until_s)
-            self._apply(self._controller.device_lost(failure.device, running), now_s)
-
-        def recover(now_s: float) -> None:
-            if state.is_lost and now_s >= state.lost_until_s:  # else another failure goes on, or has just ended
-                state.is_lost = False
-                self._apply(self._controller.device_recovered(failure.device, now_s), now_s)
-
-        self._events.at(failure.from_s, lose)
-        if failure.until_s < NEVER_S:
-            self._events.at(failure.until_s, recover)
 
 
 def _if_any(**arguments: object) -> dict[str, Any]:
@@ -351,39 +329,8 @@ def _if_any(**arguments: object) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value}
 
 
-def _load_time_s(conditions: Conditions) -> Callable[[VariantProfile], float]:
-    """Seconds that a variant takes to load."""
-    load_time_s = conditions.load_time_s
-    return (lambda measured: measured.load_s) if load_time_s is None else (lambda _: load_time_s)
-
-
 def _memory(
     plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile], conditions: Conditions
 ) -> Mapping[str, DeviceMemory]:
     limit_bytes = {device: limit for device, limit in conditions.memory_bytes.items() if device in plan.devices}
-    return device_memory(limit_bytes, profiles, catalog.slo_s(), plan.rules, _load_time_s(conditions))
-
-
-def _latencies(
-    profiles: Mapping[str, Profile], conditions: Conditions, rng: np.random.Generator | None
-) -> dict[tuple[str, str, str], tuple[Latencies, ...]]:
-    """By device, family and variant: latencies for each number of batches that are on the device already.
-
-    Devices that share measurements share the tables.
-    """
-    tables: dict[tuple[int, int], tuple[Latencies, ...]] = {}
-    found: dict[tuple[str, str, str], tuple[Latencies, ...]] = {}
-    for device, profile in profiles.items():
-        for variant in profile.variants:
-            if not profile.points_of(variant):
-                continue
-            key = id(variant), profile.slots
-            if key not in tables:
-                tables[key] = tuple(
-                    LatencyTable(points, of=lambda point: point.mean_s)
-                    if conditions.jitter is None
-                    else LatencySampler(points, conditions.jitter, rng or np.random.default_rng(0))
-                    for points in variant.points_up_to(profile.slots)
-                )
-            found[device, variant.family, variant.variant] = tables[key]
-    return found
+    return device_memory(limit_bytes, profiles, catalog.slo_s(), plan.rules, load_time_s(conditions))

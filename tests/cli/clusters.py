@@ -30,12 +30,12 @@ def csv_text() -> str:
     return "\n".join(["device_type,family,variant,accuracy,batch,latency_ms,load_s", *rows]) + "\n"
 
 
-def make_cluster(root: Path, demand: str = "30qps") -> Workspace:
+def make_cluster(root: Path, demand: str = "30qps", fleet: str = FLEET) -> Workspace:
     """Profiles from a CSV file, and ``plan`` for that demand on the fleet."""
     root.mkdir(parents=True)
     csv = root / "profiles.csv"
     csv.write_text(csv_text())
     assert proteus("profile", "--from-csv", csv, "--slo", SLO, "-w", root).code == 0
-    planned = proteus("plan", "--demand", demand, "--fleet", FLEET, "-o", root / "plans" / "plan.json", "-w", root)
+    planned = proteus("plan", "--demand", demand, "--fleet", fleet, "-o", root / "plans" / "plan.json", "-w", root)
     assert planned.code == 0, planned
     return Workspace(root)

@@ -2,24 +2,31 @@
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 from agents import PATIENCE_S, key_of, run, running_agent
 from command_line import proteus
-from tiny import add_plan, add_profiles, device, make_workspace
+from tiny import CLASSES, INPUTS, SHAPES, add_plan, add_profiles, device, make_workspace
 
 from proteus_cli.cli.options.memory import memory_limits
 from proteus_cli.cli.workflows.cluster import agents_of, host_list
+from proteus_cli.cli.workflows.deployment import deployment_of
 from proteus_cli.cli.workflows.remote_measuring import _measured, devices_by_host
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.hosts import split_address
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, UsageError
-from proteus_cli.serving.agent.models import ModelStore
+from proteus_cli.serving.agent.measuring import Measurer
+from proteus_cli.serving.agent.models import OfferedModels
 from proteus_cli.serving.cluster.hosts_file import HostsFile
+from proteus_cli.serving.devices.remote import crossings
 from proteus_cli.serving.devices.remote.measuring import profiles_in
 from proteus_cli.serving.devices.remote.messages import MeasureOptions
 from proteus_cli.store import read_hosts
+
+if TYPE_CHECKING:
+    from proteus_cli.domain.profile import Profile
 
 
 def listed(directory: Path, text: str) -> Path:
@@ -117,7 +124,8 @@ def test_a_plan_for_a_host_needs_the_cluster_that_has_it(tmp_path: Path) -> None
     hosts = listed(tmp_path, '[hosts.a]\naddress = "127.0.0.1:7000"')
     assert "`b/cpu0`, of a host `b`" in proteus("serve", "plan", "-w", tmp_path).refused(4)
     assert "of a host `b`" in proteus("serve", "plan", "--cluster", hosts, "-w", tmp_path).refused(4)
-    assert "Emulated devices" in proteus("serve", "plan", "--emulate", "--cluster", hosts, "-w", tmp_path).refused()
+    emulating = proteus("serve", "plan", "--emulate", "--cluster", hosts, "-w", tmp_path)
+    assert "of a host `b`" in emulating.refused(4)
 
 
 def test_a_plan_can_survive_the_loss_of_any_host(tmp_path: Path) -> None:
@@ -130,6 +138,16 @@ def test_a_plan_can_survive_the_loss_of_any_host(tmp_path: Path) -> None:
     assert (plan.rules.survive, plan.rules.survive_unit) == (1, "host")
     for family in plan.demand_qps:
         assert {host_of(p.device) for p in plan.placements if p.family == family} == {"a", "b"}
+
+
+def test_a_plan_may_be_for_hosts_that_ray_or_kubernetes_do_not_list_yet(tmp_path: Path) -> None:
+    made = make_workspace(tmp_path)
+    add_profiles(made, ["b/cpu0"])
+    add_plan(made, {"b/cpu0": "shapes-l"})
+    hosts = host_list("kubernetes:agents", key_of(tmp_path))
+    deployment = deployment_of(Path("plan"), made.place, replan="auto", batching=None, hosts=hosts)
+    assert [device.id for device in deployment.devices] == ["b/cpu0"]
+    assert deployment.hosts is hosts
 
 
 def test_devices_are_measured_host_by_host() -> None:
@@ -155,6 +173,36 @@ def test_a_host_cannot_name_the_files_that_its_profiles_are_written_to(tmp_path:
             profiles_in(content, "a")
 
 
+def test_profiles_of_a_host_have_its_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the agent has measured, and the way there; measured again, the way does not count twice."""
+    made = make_workspace(tmp_path, [SHAPES])
+    add_profiles(made, ["cpu0"])
+    there = made.place.profile("cpu0")
+    options = MeasureOptions("all", 1.0, 1, 1, accepts_noise=True, as_type=None, force=False)
+
+    async def as_measured(*_: object) -> bytes:
+        return msgspec.json.encode([there])
+
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent:
+            for _ in range(2):
+                found.extend(await asyncio.wait_for(_measured(made.place, agent.address, options), PATIENCE_S))
+
+    found: list[Profile] = []
+    monkeypatch.setattr(crossings, "MOST_BYTES", crossings.FIRST_BYTES)
+    monkeypatch.setattr(Measurer, "measure", as_measured)
+    run(test)
+    assert len(found) == 2
+    for profile in found:
+        assert profile.device.id == profile.measured_on == "a/cpu0"
+        assert profile.network is not None
+        assert profile.network.row_bytes == {"shapes": 4 * (INPUTS + CLASSES)}, "float32"
+        for here, later in zip(there.variants, profile.variants, strict=True):
+            expected = [point.mean_s + profile.network.transfer_s("shapes", point.batch) for point in here.points]
+            assert [point.mean_s for point in later.points] == pytest.approx(expected)
+    assert made.place.profile("a/cpu0") == found[-1]
+
+
 @pytest.mark.parametrize("asked", ["offered", "take"])
 def test_measuring_ends_when_the_host_is_lost_while_it_gets_a_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
@@ -166,10 +214,9 @@ def test_measuring_ends_when_the_host_is_lost_while_it_gets_a_model(
         async with running_agent(tmp_path) as agent:
 
             async def is_lost(*_: object) -> None:
-                assert agent.agent.session is not None
-                agent.agent.session.end("it is lost")
+                agent.session.end("it is lost")
 
-            monkeypatch.setattr(ModelStore, asked, is_lost)
+            monkeypatch.setattr(OfferedModels, asked, is_lost)
             with pytest.raises(HostLost, match=r"host a .* is lost"):
                 await asyncio.wait_for(_measured(made.place, agent.address, options), PATIENCE_S)
 

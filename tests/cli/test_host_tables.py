@@ -56,13 +56,13 @@ def test_the_difference_of_two_plans_says_on_which_hosts() -> None:
 # --- inventories
 
 
-def inventory(gpus: int, *more: Device, server: str = "") -> Inventory:
+def inventory(gpus: int, *more: Device, servers: tuple[str, ...] = ()) -> Inventory:
     found = [Device(f"gpu{at}", "h100", "gpu", "a GPU", 2**36) for at in range(gpus)]
-    return Inventory((*found, *more), {"proteus": "1.0"}, 2**35, server)
+    return Inventory((*found, *more), {"proteus": "1.0"}, 2**35, servers)
 
 
 def test_each_device_of_a_few_hosts_has_a_row_below_its_host() -> None:
-    hosts = {"a": inventory(1, CPU), "b": inventory(1, server="10.0.0.1:8000")}
+    hosts = {"a": inventory(1, CPU), "b": inventory(1, servers=("10.0.0.1:8000",))}
     lines = shown(inventory_tables(hosts, "a/gpu0".__eq__, ["c"]))
     assert lines[1:4] == [
         ["a", "a/gpu0", "h100", "–", "64.0 GiB", "yes", "a GPU"],

@@ -165,12 +165,15 @@ def test_no_device_joins_where_that_is_not_wanted(made: Tiny) -> None:
     assert "`--join-budget` is for devices of a cluster" in said
 
 
-def test_a_plan_with_a_device_that_has_joined_is_resumed(made: Tiny) -> None:
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_plan_with_a_device_that_has_joined_is_resumed(made: Tiny, *, is_lost: bool) -> None:
+    """Also one that was made while the first device was lost: it is a device of the next server all the same."""
     deployment = deployment_of(
         Path("plan"), made.place, replan="auto", batching=None, hosts=HostsFile(made.root / "hosts.toml")
     )
     add_profiles(made, ["cpu0", "b/cpu0"])
-    last = read_json(add_plan(made, {"cpu0": "shapes-l", "b/cpu0": "shapes-s"}, name="last"), Plan, hint="")
+    hosted = {"b/cpu0": "shapes-s"} if is_lost else {"b/cpu0": "shapes-s", "cpu0": "shapes-l"}
+    last = read_json(add_plan(made, hosted, name="last"), Plan, hint="")
     assert deployment.journal is not None
     journal = PlanJournal(deployment.journal, RequestCounts([]))
     journal.began(Adopted(last, "demand", "b/cpu0 has joined", Observation({}, {}, ())))
@@ -179,7 +182,6 @@ def test_a_plan_with_a_device_that_has_joined_is_resumed(made: Tiny) -> None:
     hosts = HostsFile(made.root / "hosts.toml")
     again = deployment_of(Path("plan"), made.place, replan="auto", batching=None, hosts=hosts)
     assert again.origin == "resumed"
-    assert [device.id for device in again.devices] == ["cpu0", "b/cpu0"]
-    assert set(again.profiles) == {"cpu0", "b/cpu0"}
+    assert {device.id for device in again.devices} == set(again.profiles) == {"cpu0", "b/cpu0"}
     alone = deployment_of(Path("plan"), made.place, replan="auto", batching=None)
     assert alone.origin == "start", "this cluster has no host b"

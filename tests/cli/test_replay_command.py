@@ -1,6 +1,7 @@
 """`proteus replay` in simulation: policies, other batching, loads, jitter, failures, and Ctrl-C."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,36 @@ def test_under_all_conditions_together_the_same_seed_gives_the_same_reports(scat
     conditions = ("--jitter", "p99", "--load-time", "500ms", "--fail", "cpu0@3s..6s", "--fail", "cpu1@12s..13s")
     first, second = (replayed(scattering, trace, "--policy", "all", *conditions, "--seed", "5") for _ in range(2))
     assert first == second
+
+
+def test_a_lost_host_is_one_loss_of_all_its_devices(tiny: Tiny, trace: Path, tmp_path: Path) -> None:
+    fails = ("--fleet", "a=cpu-1c:2;b=cpu-1c:1", "--fail", "a@2s..8s", "--fail", "a@12s..,hangs")
+    found = replayed(tiny, trace, *fails)
+    first, second = found["losses"]
+    assert (first["what"], first["devices"], first["at_s"]) == ("host a", 2, 2.0)
+    assert 8.0 < first["back_s"] < 10.5
+    assert second == {"what": "host a", "devices": 2, "at_s": pytest.approx(12.5), "back_s": None}
+    assert sum(found[outcome] for outcome in OUTCOMES) == 1600
+    reasons = [change["reason"] for change in found["replans"]]
+    assert [reason for reason in reasons if "host a" in reason] == [
+        "host a was lost (2 devices)", "host a is back (2 devices)", "host a was lost (2 devices)",
+    ]  # fmt: skip
+    page = tmp_path / "page.html"
+    ended = proteus("replay", trace, *fails, "--report", page, "-w", tiny.root)
+    assert ended.code == 0, ended
+    assert re.search(r"host a +2 +2\.0 +[78]\.\d *\n *host a +2 +12\.5 +–", ended.stdout), ended.stdout
+    assert page.read_text().count('<td class="text">host a</td>') == 2
+
+
+def test_a_host_that_fails_has_devices(tiny: Tiny, trace: Path) -> None:
+    ended = proteus("replay", trace, "--fleet", "a=cpu-1c:2", "--fail", "b@2s..8s", "-w", tiny.root)
+    assert ended.refused() == "`b@2s..8s` names `b`, which is not in the fleet."
+
+
+def test_without_failures_there_is_no_word_of_losses(tiny: Tiny, trace: Path) -> None:
+    ended = proteus("replay", trace, "-w", tiny.root)
+    assert "lost" not in ended.stdout
+    assert replayed(tiny, trace)["losses"] == []
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,11 @@ from proteus_cli.serving.rest.routes import ROUTES
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "systemd" / "proteus.service"
+AGENT_UNIT = DEPLOY / "systemd" / "proteus-agent.service"
+UNITS = pytest.mark.parametrize("unit", [UNIT, AGENT_UNIT], ids=lambda unit: unit.stem)
 CONTAINERFILE = DEPLOY / "container" / "Containerfile"
 MANIFESTS = DEPLOY / "kubernetes" / "proteus.yaml"
+CLUSTER = DEPLOY / "kubernetes" / "cluster.yaml"
 ALERTS = DEPLOY / "prometheus" / "alerts.yml"
 INSTALLED = Path(sys.executable).parent
 DRAIN_S = 10
@@ -47,26 +50,46 @@ def verified(unit: str, tmp_path: Path) -> str:
     return done.stdout + done.stderr
 
 
-def test_systemd_has_nothing_to_say_about_the_unit(tmp_path: Path) -> None:
-    assert verified(UNIT.read_text(), tmp_path) == ""
+@UNITS
+def test_systemd_has_nothing_to_say_about_the_unit(tmp_path: Path, unit: Path) -> None:
+    assert verified(unit.read_text(), tmp_path) == ""
 
 
-def test_systemd_would_say_what_is_wrong(tmp_path: Path) -> None:
-    assert "WatchdogSeconds" in verified(UNIT.read_text().replace("WatchdogSec", "WatchdogSeconds"), tmp_path)
+@UNITS
+def test_systemd_would_say_what_is_wrong(tmp_path: Path, unit: Path) -> None:
+    assert "WatchdogSeconds" in verified(unit.read_text().replace("WatchdogSec", "WatchdogSeconds"), tmp_path)
 
 
-def test_the_unit_may_do_little() -> None:
+@UNITS
+def test_the_unit_may_do_little(unit: Path) -> None:
     """systemd's own measure, of 10; docs/deploy.md says which it is."""
-    done = ran(tool("systemd-analyze"), "security", "--offline=yes", "--no-pager", "--threshold=15", UNIT)
+    done = ran(tool("systemd-analyze"), "security", "--offline=yes", "--no-pager", "--threshold=15", unit)
     assert done.returncode == 0, done.stdout
-    assert "Overall exposure level for proteus.service: 1.5 OK" in done.stdout
+    assert f"Overall exposure level for {unit.name}: 1.5 OK" in done.stdout
 
 
 def test_the_unit_waits_until_the_server_is_ready_and_has_drained() -> None:
-    settings = dict(line.split("=", 1) for line in UNIT.read_text().splitlines() if re.match(r"[A-Z]\w+=", line))
+    settings = settings_of(UNIT)
     assert (settings["Type"], settings["KillMode"], settings["Restart"]) == ("notify", "mixed", "on-failure")
     assert int(settings["TimeoutStopSec"].removesuffix("s")) > DRAIN_S
     assert f"--state /var/lib/{settings['StateDirectory']}" in settings["ExecStart"]
+
+
+def test_the_agent_is_always_started_again_and_its_options_are_known() -> None:
+    settings = settings_of(AGENT_UNIT)
+    assert (settings["Type"], settings["KillMode"], settings["Restart"]) == ("notify", "mixed", "always")
+    assert f"--state /var/lib/{settings['StateDirectory']}" in settings["ExecStart"]
+    commands: Any = get_command(app)
+    known = {name for parameter in commands.commands["agent"].params for name in parameter.opts}
+    given = re.findall(r" (--[\w-]+)", settings["ExecStart"])
+    assert set(given) == {"--listen", "--key", "--state", "--workspace"} <= known
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    assert f"useradd --system --no-create-home {settings['User']}" in page
+    assert f"install -o {settings['User']} -m 600" in page
+
+
+def settings_of(unit: Path) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in unit.read_text().splitlines() if re.match(r"[A-Z]\w+=", line))
 
 
 # --- containers
@@ -114,10 +137,10 @@ def test_what_the_image_copies_is_there_and_its_variables_are_known() -> None:
     assert set(set_here) <= variables()
 
 
-def variables() -> set[str]:
-    """The environment variables of `proteus serve`."""
-    serve: Any = get_command(app)
-    return {parameter.envvar for parameter in serve.commands["serve"].params if parameter.envvar}
+def variables(command: str = "serve") -> set[str]:
+    """The environment variables of a command of `proteus`."""
+    group: Any = get_command(app)
+    return {parameter.envvar for parameter in group.commands[command].params if parameter.envvar}
 
 
 # --- Kubernetes
@@ -128,8 +151,9 @@ def manifests() -> dict[str, Any]:
     return {each["kind"]: each for each in yaml.safe_load_all(MANIFESTS.read_text())}
 
 
-def test_manifests_are_what_the_published_schemas_say() -> None:
-    done = ran(sys.executable, "-m", "kubernetes_validate", "--strict", MANIFESTS)
+@pytest.mark.parametrize("path", [MANIFESTS, CLUSTER], ids=lambda path: path.name)
+def test_manifests_are_what_the_published_schemas_say(path: Path) -> None:
+    done = ran(sys.executable, "-m", "kubernetes_validate", "--strict", path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -171,6 +195,60 @@ def test_a_pod_is_the_user_of_the_image_and_writes_only_to_its_state() -> None:
     assert mounts == {"/workspace": True, "/state": False, "/tmp": False, "/dev/shm": False}  # noqa: S108
     assert container["resources"]["requests"] == container["resources"]["limits"]
     assert {each["name"] for each in container["env"]} <= variables()
+
+
+def in_cluster() -> dict[str, Any]:
+    """The manifests of a cluster, by kind and name."""
+    return {f"{each['kind']} {each['metadata']['name']}": each for each in yaml.safe_load_all(CLUSTER.read_text())}
+
+
+def pods_of(workload: Any) -> Any:
+    return workload["spec"]["template"]["spec"]
+
+
+def test_the_server_finds_the_agents_that_the_daemon_set_starts() -> None:
+    """By the name and the port of the headless service, which selects them."""
+    found = in_cluster()
+    service, daemons = found["Service proteus-agents"], found["DaemonSet proteus-agent"]
+    assert service["spec"]["clusterIP"] == "None"
+    labels = daemons["spec"]["template"]["metadata"]["labels"]
+    assert labels == service["spec"]["selector"] == daemons["spec"]["selector"]["matchLabels"]
+    (agent,), (server,) = pods_of(daemons)["containers"], pods_of(found["Deployment proteus"])["containers"]
+    (port,) = service["spec"]["ports"]
+    assert agent["ports"] == [{"name": port["targetPort"], "containerPort": port["port"]}]
+    assert agent["args"][-1] == f"0.0.0.0:{port['port']}"
+    assert server["args"][-2:] == ["--cluster", f"kubernetes:{service['metadata']['name']}:{port['port']}"]
+    (name,) = [each for each in agent["env"] if each["name"] == "PROTEUS_NAME"]
+    assert name["valueFrom"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
+
+
+@pytest.mark.parametrize(
+    ("workload", "command", "key"),
+    [("DaemonSet proteus-agent", "agent", "PROTEUS_KEY"), ("Deployment proteus", "serve", "PROTEUS_CLUSTER_KEY")],
+)
+def test_pods_of_a_cluster_have_its_key_and_few_rights(workload: str, command: str, key: str) -> None:
+    pods = pods_of(in_cluster()[workload])
+    (container,), security = pods["containers"], pods["securityContext"]
+    environment = {each["name"]: each.get("value") for each in container["env"]}
+    assert container["args"][0] == command
+    assert environment.keys() <= variables(command)
+    assert environment[key] == "/key/cluster.pem"
+    assert {"name": "key", "mountPath": "/key", "readOnly": True} in container["volumeMounts"]
+    (secret,) = [each["secret"] for each in pods["volumes"] if each["name"] == "key"]
+    assert secret == {"secretName": "proteus-cluster-key", "defaultMode": 0o400}
+    assert f"{security['runAsUser']}:{security['runAsGroup']}" == dict(instructions())["USER"]
+    assert security["fsGroup"] == security["runAsGroup"], "else nobody but root may read the key"
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert container["resources"]["requests"] == container["resources"]["limits"]
+
+
+def test_of_the_servers_of_a_cluster_there_is_one_at_a_time() -> None:
+    """And it has the probes of `proteus.yaml`."""
+    server = in_cluster()["Deployment proteus"]
+    assert (server["spec"]["replicas"], server["spec"]["strategy"]) == (1, {"type": "Recreate"})
+    (container,), (alone,) = pods_of(server)["containers"], pod()["containers"]
+    for each in ("startupProbe", "readinessProbe", "livenessProbe", "lifecycle", "ports"):
+        assert container[each] == alone[each]
 
 
 # --- Prometheus

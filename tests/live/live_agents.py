@@ -23,10 +23,11 @@ from proteus_cli.store import write_json, write_text
 
 @dataclass
 class LiveAgent:
-    """``proteus agent``, which listens on ``port`` of the loopback."""
+    """``proteus agent``, which listens on ``port`` of the loopback, with this machine's devices or emulated ones."""
 
     directory: Path
     key: Path | None
+    emulates: bool = False
     port: int = 0
     process: "subprocess.Popen[bytes] | None" = None
 
@@ -43,6 +44,7 @@ class LiveAgent:
         """Start it, again on the same port."""
         options = ["--listen", f"127.0.0.1:{self.port}", "--state", str(self.directory), "-w", str(self.directory)]
         options += ["--key", str(self.key)] if self.key is not None else []
+        options += ["--emulate"] if self.emulates else []
         with (self.directory / "agent.log").open("ab") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "proteus_cli", "agent", *options],
@@ -55,7 +57,8 @@ class LiveAgent:
         readable, _, _ = select([self.process.stdout], [], [], READY_WITHIN_S)
         line = self.process.stdout.readline().decode() if readable else ""
         assert line.startswith("ready 127.0.0.1:"), self.log
-        self.port = int(line.rpartition(":")[2])
+        assert ("emulated" in line) == self.emulates, line
+        self.port = int(line.split()[1].rpartition(":")[2])
 
     def kill(self) -> None:
         """Kill it; the processes of its devices end with it."""
@@ -78,21 +81,21 @@ class LiveAgent:
         return code
 
 
-def make_agent(root: Path, name: str, key: Path | None = None, cores: int = 1) -> LiveAgent:
+def make_agent(root: Path, name: str, key: Path | None = None, cores: int = 1, *, emulates: bool = False) -> LiveAgent:
     """One that is not started yet; it has a single CPU of so many cores."""
     directory = root / f"agent-{name}"
     directory.mkdir(parents=True)
     write_text(directory / "proteus.toml", f"[devices]\ncpu = [{list(usable_cores()[:cores])}]\n")
-    return LiveAgent(directory, key)
+    return LiveAgent(directory, key, emulates)
 
 
 @contextmanager
-def agents(root: Path, names: str, key: Path | None = None) -> Iterator[dict[str, LiveAgent]]:
+def agents(root: Path, names: str, key: Path | None = None, *, emulate: bool = False) -> Iterator[dict[str, LiveAgent]]:
     """An agent for each letter, and a `hosts.toml` in ``root``; whatever happens, they are gone afterwards."""
     started: dict[str, LiveAgent] = {}
     try:
         for name in names:
-            started[name] = make_agent(root, name, key)
+            started[name] = make_agent(root, name, key, emulates=emulate)
             started[name].start()
         write_hosts(root, {name: agent.port for name, agent in started.items()}, key)
         yield started

@@ -1,5 +1,9 @@
-"""Three emulated devices, two for the family `shapes` and one for `tones`: each carries 100 qps of it, or 500."""
+"""Three emulated devices, two for the family `shapes` and one for `tones`: each carries 100 qps of it, or 500.
 
+Or as many as there are hosts, each with one, for the family `shapes`.
+"""
+
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from command_line import proteus
@@ -19,18 +23,34 @@ _ACCURACY = {"good": 0.9, "fast": 0.7}
 
 def make_small_cluster(root: Path) -> Workspace:
     """Profiles from a CSV file, and ``plan``, with the accurate variants."""
+    _add_profiles(root, {"a": "shapes", "b": "tones"})
+    demand = ",".join(f"{family}={rate:g}qps" for family, rate in RATES_QPS.items())
+    return _planned(root, "--demand", demand, "--fleet", FLEET)
+
+
+def make_emulated_hosts(root: Path, hosts: Iterable[str], rate_qps: float, devices: int = 1) -> Workspace:
+    """``plan`` for so much of `shapes` on the devices `cpu-0`, `cpu-1` … of each host."""
+    _add_profiles(root, {"cpu": "shapes"})
+    fleet = ";".join(f"{host}=cpu:{devices}" for host in hosts)
+    return _planned(root, "--demand", f"shapes={rate_qps:g}qps", "--fleet", fleet)
+
+
+def _add_profiles(root: Path, families: Mapping[str, str]) -> None:
+    """Of a type of devices for each family."""
     root.mkdir(parents=True)
     rows = [
         f"{kind},{family},{family}-{variant},{_ACCURACY[variant]},{batch},{first_ms * batch:g},{LOAD_S}"
-        for kind, family in (("a", "shapes"), ("b", "tones"))
+        for kind, family in families.items()
         for variant, first_ms in _FIRST_MS.items()
         for batch in (1, 2, 4)
     ]
     csv = root / "profiles.csv"
     csv.write_text("\n".join(["device_type,family,variant,accuracy,batch,latency_ms,load_s", *rows]) + "\n")
     assert proteus("profile", "--from-csv", csv, "--slo", SLO, "-w", root).code == 0
-    demand = ",".join(f"{family}={rate:g}qps" for family, rate in RATES_QPS.items())
-    planned = proteus("plan", "--demand", demand, "--fleet", FLEET, "-o", root / "plans" / "plan.json", "-w", root)
+
+
+def _planned(root: Path, *options: str) -> Workspace:
+    planned = proteus("plan", *options, "-o", root / "plans" / "plan.json", "-w", root)
     assert planned.code == 0, planned
     return Workspace(root)
 

@@ -1,4 +1,4 @@
-"""A long run: what is served, what is asked of it, what is done to it, and when devices are away because of that."""
+"""A long run: what is served, what is asked of it, what is done to it, and how devices fail because of that."""
 
 import os
 import signal
@@ -18,12 +18,11 @@ from footprint import Process, descendants
 from live_server import LiveServer
 from tiny import TinyFamily, TinyVariant, add_profiles, make_workspace
 
-from proteus_cli.control.topology.breaker import Breaker, BreakerEvent, hang_timeout_s
 from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Diurnal, Poisson, make_trace
-from proteus_cli.simulation.conditions import DeviceFailure
+from proteus_cli.simulation.conditions import Failure
 from proteus_cli.store import Workspace
 
 FIRST_FAULT_S = 4.0
@@ -33,7 +32,6 @@ HANG_S = 6.0
 SLOW_S = 4.0
 TIMES_SLOWER = 3.0
 NO_MODEL_S = 4.0
-LOOK_S = 0.2  # until a device that hangs or can be tried again is looked at
 OPENING_S = 1.0  # a process of a device, until it runs batches
 BURST_S = 2.0
 BURST_EVERY_S = 12.0
@@ -185,12 +183,12 @@ class Fault:
 
 @dataclass(frozen=True)
 class Injected:
-    """What was done to whom, when; ``away``: the time in which that device can't be there. In seconds of the trace."""
+    """What was done to whom, when, and how a device fails because of that. In seconds of the trace."""
 
     kind: Kind
     target: str
     at_s: float
-    away: DeviceFailure | None = None
+    failure: Failure | None = None
 
 
 def schedule(kinds: Sequence[Kind], lasts_s: float, rng: np.random.Generator) -> list[Fault]:
@@ -207,14 +205,13 @@ def schedule(kinds: Sequence[Kind], lasts_s: float, rng: np.random.Generator) ->
 class Injector:
     """Does the faults to a server, one after another, in a thread of its own.
 
-    When devices are away is worked out from what was done, and from the rules of breakers: never from what the server
-    says of itself. It is asked only whom there is to do something to.
+    How devices fail follows from what was done, and never from what the server says of itself: the simulator works out
+    for how long they are away. The server is asked only whom there is to do something to.
     """
 
     def __init__(self, live: LiveServer, site: Site, faults: Sequence[Fault]) -> None:
         self._live, self._site, self._faults = live, site, faults
         self._profiles = site.profiles
-        self._breakers = {device: Breaker() for device in self._profiles}
         self._stop = threading.Event()
         self._start_s = 0.0
         self.done: list[Injected] = []
@@ -269,26 +266,23 @@ class Injector:
             case Kind.KILLED:
                 return self._kill(device, process)
             case Kind.HUNG:
-                return self._hang(device, process, batch_s)
+                return self._hang(device, process)
             case _:
                 return self._slow_down(device, process, batch_s)
 
     def _kill(self, device: str, process: Process) -> Injected:
         at_s = self._now_s()
         os.kill(process.pid, signal.SIGKILL)
-        return Injected(Kind.KILLED, device, at_s, self._away(device, at_s, at_s, BreakerEvent.DIED))
+        return Injected(Kind.KILLED, device, at_s, Failure((device,), at_s, at_s))  # it can be opened at once
 
-    def _hang(self, device: str, process: Process, batch_s: float) -> Injected:
+    def _hang(self, device: str, process: Process) -> Injected:
         """Stop the process; if it is still there after some time, let it go on."""
         at_s = self._now_s()
         os.kill(process.pid, signal.SIGSTOP)
         self._wait(process, HANG_S)
         if process.is_there:
             os.kill(process.pid, signal.SIGCONT)
-        found_s = at_s + hang_timeout_s(batch_s) + LOOK_S
-        if found_s < at_s + HANG_S:
-            return Injected(Kind.HUNG, device, at_s, self._away(device, at_s, found_s, BreakerEvent.HUNG))
-        return Injected(Kind.HUNG, device, at_s, DeviceFailure(device, at_s, at_s + HANG_S))
+        return Injected(Kind.HUNG, device, at_s, Failure((device,), at_s, at_s + HANG_S, hang=True))
 
     def _slow_down(self, device: str, process: Process, batch_s: float) -> Injected:
         """Stop it again and again: for twice the time of a batch, after as long as a batch, so all take three times."""
@@ -322,15 +316,6 @@ class Injector:
             aside.rename(model)
         return Injected(Kind.NO_MODEL, model.stem, at_s)
 
-    def _away(self, device: str, at_s: float, noticed_s: float, event: BreakerEvent) -> DeviceFailure:
-        """From then on, until it can have been opened again."""
-        breaker = self._breakers[device]
-        breaker.on(event, noticed_s)
-        back_s = breaker.retry_s() + LOOK_S + OPENING_S
-        breaker.on(BreakerEvent.RETRIED, breaker.retry_s())
-        breaker.on(BreakerEvent.PASSED, back_s)
-        return DeviceFailure(device, at_s, back_s)
-
     def _longest_batch_s(self, placements: Sequence[Mapping[str, object]], device: str) -> float:
         """Of those that the device should run now, as profiled; of one row of what is fastest where it runs none."""
         mine = [each for each in placements if each["device"] == device]
@@ -354,6 +339,6 @@ class Injector:
             self._stop.wait(0.05)
 
 
-def failures(injected: Sequence[Injected]) -> tuple[DeviceFailure, ...]:
+def failures(injected: Sequence[Injected]) -> tuple[Failure, ...]:
     """For the simulator."""
-    return tuple(each.away for each in injected if each.away is not None)
+    return tuple(each.failure for each in injected if each.failure is not None)

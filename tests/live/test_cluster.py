@@ -5,10 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,12 @@ from command_line import proteus
 from injecting import descendants, is_gone, until, until_said
 from live_agents import LiveAgent, add_remote_profiles, agents, write_hosts
 from live_server import LiveServer, Reply, serving
+from relay import Relay
 from steady import Steady, asking, row
 from tiny import SHAPES, Tiny, add_plan, make_workspace
 
 from proteus_cli.domain.profile import Profile
-from proteus_cli.serving.transport.cluster_key import write_key
+from proteus_cli.serving.cluster.new_key import write_key
 from proteus_cli.store import read_json
 
 pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended]
@@ -137,47 +137,6 @@ def test_a_server_that_is_killed_leaves_nothing_and_the_next_one_finds_its_agent
             stopped_well(live, running)
 
 
-class Relay:
-    """Passes bytes between a server and an agent until it is cut; then it accepts nobody until it is mended."""
-
-    def __init__(self, port: int) -> None:
-        self._to, self._open = port, list[socket.socket]()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.is_cut = False
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut(self) -> None:
-        self.is_cut = True
-        for end in self._open:
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self.cut()
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                if self.is_cut:
-                    near.close()
-                    continue
-                far = socket.create_connection(("127.0.0.1", self._to))
-                self._open += [near, far]
-                for ends in ((near, far), (far, near)):
-                    threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
-
-    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while content := source.recv(2**16):
-                target.sendall(content)
-        for end in (source, target):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-
 def test_a_cut_connection_is_made_again_and_strangers_at_the_port_disturb_nobody(made: Tiny) -> None:
     with agents(made.root, "ab") as running:
         relay = Relay(running["a"].port)
@@ -189,27 +148,11 @@ def test_a_cut_connection_is_made_again_and_strangers_at_the_port_disturb_nobody
                         stranger.sendall(said)
                 relay.cut()
                 live.until(breaker_is("a/cpu0", "open"))
-                relay.is_cut = False
+                relay.mend()
                 live.until(breaker_is("a/cpu0", "closed"))
             until(lambda: running["b"].log.count("was no server's") == 3, "what strangers were")
             stopped_well(live, running)
         relay.close()
-
-
-def test_two_servers_do_not_share_an_agent(made: Tiny) -> None:
-    with agents(made.root, "ab") as running, serving_cluster(made) as live:
-        command = [sys.executable, "-m", "proteus_cli", "serve", "plan", "--port", "0", "-w", str(made.root)]
-        refused = subprocess.run(
-            [*command, "--cluster", str(made.root / "hosts.toml")],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert refused.returncode == 4
-        assert "error: This agent serves another server" in refused.stderr
-        assert answered_by(live) in {"a/cpu0", "b/cpu0"}
-        stopped_well(live, running)
 
 
 def test_a_measurement_ends_with_the_agent_that_measures(made: Tiny) -> None:
@@ -248,6 +191,8 @@ def test_what_the_commands_say_of_a_cluster(made: Tiny) -> None:
         stored = read_json(made.place.profile_path("a/cpu0"), Profile, hint="")
         assert stored == profiles[0]
         assert all(variant.points[0].runs > 0 for variant in stored.variants)
+        assert stored.network is not None
+        assert 0 < stored.network.round_trip_s < min(variant.points[0].mean_s for variant in stored.variants)
         planned = proteus("plan", "--demand", "50qps", "-o", made.root / "plans" / "measured.json", "-w", made.root)
         assert planned.code == 0, planned
         with serving(made.root, Path("measured"), "--cluster", str(hosts)) as live:

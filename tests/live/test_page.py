@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -469,6 +469,30 @@ def test_hosts_are_the_last_column_of_the_picture_where_there_are_several(browse
         [["f: 17"], ["v: 17"], hosts],
         [["f"], ["v"], ["cpu0"]],
     ]
+
+
+@pytest.mark.extended
+def test_a_page_of_hosts_fits_the_screen_and_opens_them_by_keys(browser: Browser, tmp_path: Path) -> None:
+    """Five emulated hosts with 20 devices, which are closed at first."""
+    fleet = ";".join(f"host{number}=a:2,b:2" for number in range(5))
+    cluster = make_cluster(tmp_path / "ws", f"{CALM_QPS}qps", fleet)
+    with serving(cluster.root, Path("plan"), "--emulate") as live:
+        for width, dark in product((PHONE, DESK), (False, True)):
+            browser.open(live.port, width=width, dark=dark)
+            browser.until(lambda: len(browser.all("#devices tbody tr")) == 5)
+            assert browser.run("return document.documentElement.scrollWidth") <= width
+            assert browser.run(CONTRASTS) == []
+        assert browser.text("#facts > div:last-child") == "hosts\n5"
+        names = names_in_picture(browser)
+        assert {f"host{number}" for number in range(5)} <= names
+        browser.run("document.querySelector('#devices .toggle').focus()")
+        browser.press(Keys.ENTER)
+        browser.until(lambda: len(browser.all("#devices tbody tr")) == 5 + 4)
+        assert browser.run("return document.activeElement.getAttribute('aria-expanded')") == "true"
+        browser.press(Keys.SPACE)
+        browser.until(lambda: len(browser.all("#devices tbody tr")) == 5)
+        assert browser.complaints() == []
+        assert live.stop() == 0
 
 
 def test_what_is_lost_is_said_by_host(browser: Browser, server: LiveServer) -> None:

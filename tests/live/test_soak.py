@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.table import Table
 from soak import (
+    OPENING_S,
     Injector,
     Site,
     diurnal_with_bursts,
@@ -37,7 +38,7 @@ from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.loadgen import LEAD_S, ReplayResult, replay
 from proteus_cli.replay.target import Reply, Target, http_target
 from proteus_cli.reporting.measures import report
-from proteus_cli.simulation.conditions import Conditions, DeviceFailure
+from proteus_cli.simulation.conditions import Conditions, Failure
 from proteus_cli.units import parse_duration
 
 pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended]
@@ -185,7 +186,7 @@ def best_accuracies(site: Site) -> dict[str, float]:
 
 
 def expectations(
-    site: Site, trace: Trace, lost: Sequence[DeviceFailure], rude: int, rng: np.random.Generator
+    site: Site, trace: Trace, fails: Sequence[Failure], rude: int, rng: np.random.Generator
 ) -> list[Report]:
     """What simulations make of the same: what bad clients asked for is spread evenly over the time.
 
@@ -201,7 +202,8 @@ def expectations(
     for _ in range(SIMULATIONS):
         late = [replace(part, arrival_s=np.sort(part.arrival_s + rng.uniform(0, SHIFT_S, len(part)))) for part in parts]
         asked = joined(late, [0.0] * len(late))
-        scenario = Scenario(site.place, site.profiles, asked, plan, plan.headroom, Conditions(failures=tuple(lost)), 0)
+        conditions = Conditions(failures=tuple(fails), opening_s=OPENING_S)
+        scenario = Scenario(site.place, site.profiles, asked, plan, plan.headroom, conditions, 0)
         found += simulated(scenario, [PROTEUS])
     return found
 
@@ -251,10 +253,9 @@ def summary(
     grown: dict[str, Growth],
     samples: Sequence[Footprint],
 ) -> None:
-    faults = Table("at, s", "fault", "device or model", "away until, s", title="what was done")
+    faults = Table("at, s", "fault", "device or model", title="what was done")
     for injected in injector.done:
-        until = f"{injected.away.until_s:.1f}" if injected.away is not None else ""
-        faults.add_row(f"{injected.at_s:.1f}", injected.kind.value, injected.target, until)
+        faults.add_row(f"{injected.at_s:.1f}", injected.kind.value, injected.target)
     requests = Table("", *(outcome.value for outcome in Outcome), title="how requests ended")
     for family in site.busy:
         for who, outcomes in (("told to clients", run.told[family]), ("counted by the server", counted[family])):

@@ -5,70 +5,23 @@ from dataclasses import replace
 from itertools import accumulate, groupby
 
 import msgspec
-import numpy as np
 import pytest
+from parity_world import LOAD_S, arrivals, make_world
 from virtual_time import run_live
 
 from proteus_cli.control.decision import Launch
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
-from proteus_cli.domain.base import FORMAT, MadeBy
-from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.demand import Demand
-from proteus_cli.domain.device import NONE_OUT, Device, Outages
+from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
+from proteus_cli.domain.profile import Point, Profile
 from proteus_cli.domain.request import Outcome
-from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.planner import Planner
-from proteus_cli.replay.synthesis import Burst, Poisson, make_trace
 from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.simulation.run import Simulated, simulate
 
-SLO_S = 0.1
-LOAD_S = 0.03
-VARIANTS = {"small": (0.8, 0.0004, 0.0001), "medium": (0.9, 0.002, 0.001), "large": (0.99, 0.006, 0.004)}
-
-
-def _points(base_s: float, row_s: float) -> tuple[Point, ...]:
-    points = []
-    for batch in (1, 2, 4, 8, 16, 32):
-        mean_s = base_s + row_s * batch
-        points.append(Point(batch, 50, mean_s, mean_s, mean_s * 1.05, mean_s * 1.1, mean_s * 1.2, batch / mean_s))
-        if mean_s > SLO_S:
-            break
-    return tuple(points)
-
-
-def _world(devices: int) -> tuple[Catalog, dict[str, Profile]]:
-    families = tuple(
-        Family(
-            name,
-            "100ms",
-            tuple(Variant(f"{name}-{size}", VARIANTS[size][0], f"{name}-{size}.onnx") for size in VARIANTS),
-        )
-        for name in ("a", "b")
-    )
-    measured = tuple(
-        VariantProfile(name, f"{name}-{size}", accuracy, "m", "e", None, 0.0, LOAD_S, 1000, _points(base_s, row_s))
-        for name in ("a", "b")
-        for size, (accuracy, base_s, row_s) in VARIANTS.items()
-    )
-    made_by = MadeBy("0", "host", "2026-01-01T00:00:00+00:00")
-    profiles = {
-        f"cpu{n}": Profile(
-            FORMAT,
-            made_by,
-            Device(f"cpu{n}", "cpu-1c", "cpu", "cpu", 10**9, (n,)),
-            "cpu0",
-            BackendInfo("b", {}),
-            measured,
-        )
-        for n in range(devices)
-    }
-    return Catalog(FORMAT, families), profiles
-
-
+CPUS = ("cpu0", "cpu1", "cpu2", "cpu3", "cpu4")
 AT_ONCE = {2: 1.3, 3: 1.8}
 """How many times longer a batch takes with so many on the device."""
 
@@ -96,14 +49,6 @@ def _longer(point: Point, times: float, slots: int) -> Point:
     return msgspec.structs.replace(point, **longer, qps=slots * point.qps / times, slots=slots)
 
 
-def _trace(kind: str) -> Trace:
-    rng = np.random.default_rng(7)
-    shares = {"a": 0.6, "b": 0.4}
-    if kind == "poisson":
-        return make_trace(kind, Poisson(), rate_qps=200, duration_s=20, shares=shares, rng=rng)
-    return make_trace(kind, Burst(peak_qps=1500), rate_qps=200, duration_s=30, shares=shares, rng=rng)
-
-
 def _batch(launch: Launch) -> tuple[str, str, tuple[int, ...]]:
     return launch.hosted.device, launch.hosted.variant, tuple(request.id for request in launch.requests)
 
@@ -113,8 +58,8 @@ def _batch(launch: Launch) -> tuple[str, str, tuple[int, ...]]:
 @pytest.mark.parametrize("policy_name", ["proteus", "most-accurate"])
 def test_live_workers_and_simulator_make_the_same_batches(kind: str, devices: int, policy_name: str) -> None:
     """Same requests, same plan, same engine times: same batches at the same moments, and the same results."""
-    catalog, profiles = _world(devices)
-    policy, trace = policy_named(policy_name), _trace(kind)
+    catalog, profiles = make_world(CPUS[:devices])
+    policy, trace = policy_named(policy_name), arrivals(kind)
     planner = Planner(catalog, profiles, policy, headroom=1.2, inputs={})
     plan = planner(trace.demand(0.0, 10.0))
 
@@ -131,9 +76,9 @@ def test_live_workers_and_simulator_make_the_same_batches(kind: str, devices: in
 
 def test_they_do_so_on_devices_with_several_slots() -> None:
     """Batches end in another order than they began in, and take longer beside others; a device of one slot is there."""
-    catalog, profiles = _world(3)
+    catalog, profiles = make_world(CPUS[:3])
     profiles |= {device: _with_slots(profiles[device], slots) for device, slots in (("cpu0", 2), ("cpu1", 3))}
-    policy, trace = policy_named("proteus"), _trace("burst")
+    policy, trace = policy_named("proteus"), arrivals("burst")
     planner = Planner(catalog, profiles, policy, headroom=1.2, inputs={})
     plan = planner(trace.demand(0.0, 10.0))
 
@@ -149,7 +94,7 @@ def test_they_do_so_on_devices_with_several_slots() -> None:
 
 def test_they_roll_a_plan_out_in_the_same_steps_where_devices_load_in_place() -> None:
     """No device has memory for two engines: each frees one before it loads another, and serves nothing meanwhile."""
-    catalog, profiles = _world(5)
+    catalog, profiles = make_world(CPUS[:5])
     profiles = {
         name: msgspec.structs.replace(profile, device=msgspec.structs.replace(profile.device, memory_bytes=1500))
         for name, profile in profiles.items()
@@ -161,7 +106,7 @@ def test_they_roll_a_plan_out_in_the_same_steps_where_devices_load_in_place() ->
     def other(_demand: Demand, current: Plan, _without: Outages = NONE_OUT, _standbys: object = None) -> Plan:
         return little if current is much else much
 
-    trace, conditions = _trace("poisson"), Conditions(load_time_s=LOAD_S)
+    trace, conditions = arrivals("poisson"), Conditions(load_time_s=LOAD_S)
     simulated = simulate(trace, little, catalog, profiles, policy, other, conditions=conditions)
     live = run_live(trace, little, catalog, profiles, policy, other)
 
@@ -190,8 +135,8 @@ def max_at_once(simulated: Simulated) -> dict[str, int]:
 
 def test_the_burst_makes_both_change_the_plan_down_and_up_again() -> None:
     """Parity of nothing would prove nothing: the burst must change what is hosted, and its end must change it back."""
-    catalog, profiles = _world(2)
-    policy, trace = policy_named("proteus"), _trace("burst")
+    catalog, profiles = make_world(CPUS[:2])
+    policy, trace = policy_named("proteus"), arrivals("burst")
     planner = Planner(catalog, profiles, policy, headroom=1.2, inputs={})
     live = run_live(trace, planner(trace.demand(0.0, 10.0)), catalog, profiles, policy, planner)
     hosted = [launch.hosted.variant for _, launch in live.launches if launch.hosted.family == "b"]

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from failing_hardware import FailingHardware
 from virtual_loop import VirtualLoop
 
-from proteus_cli.backends.base import Signature
+from proteus_cli.backends.emulated import STUB
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Decision, Launch
 from proteus_cli.control.policies import Policy
@@ -21,17 +22,16 @@ from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import RequestError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.solver_jobs import Replanner, Standbys
-from proteus_cli.serving.devices.emulated import EmulatedExecutor
+from proteus_cli.serving.fleet.recovery import Recovery
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.data_plane import make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.query import Query
+from proteus_cli.simulation.conditions import Failure
 from proteus_cli.simulation.run import SOLVE_S
 
 if TYPE_CHECKING:
     from proteus_cli.serving.requests.in_flight import Result
-
-NOTHING = Signature((), ())
 
 
 class RecordingController(Controller):
@@ -59,31 +59,41 @@ class LiveRun:
 
 
 def run_live(
-    trace: Trace, plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile], policy: Policy, replan: Replanner
+    trace: Trace,
+    plan: Plan,
+    catalog: Catalog,
+    profiles: dict[str, Profile],
+    policy: Policy,
+    replan: Replanner,
+    failures: Sequence[Failure] = (),
 ) -> LiveRun:
-    """Feed a trace to data plane, fleet, workers and control loop in virtual time."""
+    """Feed a trace to data plane, fleet, workers, recovery and control loop in virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(_run(trace, plan, catalog, profiles, policy, replan))
+        return runner.run(_run(trace, plan, catalog, profiles, policy, replan, failures))
 
 
 async def _run(
-    trace: Trace, plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile], policy: Policy, replan: Replanner
+    trace: Trace,
+    plan: Plan,
+    catalog: Catalog,
+    profiles: dict[str, Profile],
+    policy: Policy,
+    replan: Replanner,
+    failures: Sequence[Failure],
 ) -> LiveRun:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     # The first plan is there when the trace starts, as simulated.
     loop.now_s = -max(variant.load_s for profile in profiles.values() for variant in profile.variants)
-    signatures = dict.fromkeys(catalog.names, NOTHING)
+    signatures = dict.fromkeys(catalog.names, STUB)
     controller = RecordingController(catalog.slo_s(), slots_of(plan.devices, profiles), policy)
     models: Any = {(family.name, variant.name): None for family in catalog.families for variant in family.variants}
+    hardware = FailingHardware(profiles, signatures, failures)
     plane = make_data_plane(
         controller,
-        [
-            ServedFamily(name, NOTHING, slo_s, max_rows=64, best_accuracy=None)
-            for name, slo_s in catalog.slo_s().items()
-        ],
+        [ServedFamily(name, STUB, slo_s, max_rows=64, best_accuracy=None) for name, slo_s in catalog.slo_s().items()],
         plan.devices,
-        lambda device, on_lost: EmulatedExecutor(profiles[device], signatures, loop.time, loop.call_at, on_lost),
+        hardware.open_device,
         loop.time,
         models=models,
         profiles=profiles,
@@ -97,6 +107,8 @@ async def _run(
         await asyncio.sleep(SOLVE_S)
         return replan(wanted.demand_qps, current, wanted.without, standbys)
 
+    recovery = Recovery(plane.fleet, controller, profiles, loop.time, hardware.is_reachable)
+    running = [asyncio.create_task(each) for each in (hardware.play(), recovery.run())] if failures else []
     control = asyncio.create_task(adaptation.run(policy.replanning.every_s, solve)) if policy.replanning else None
     results: list[asyncio.Future[Result]] = []
     for index in range(len(trace)):
@@ -107,9 +119,10 @@ async def _run(
             plane.admission.submit(Query(family, 1, ()), tuple, result.set_result)
             results.append(result)
     await asyncio.gather(*results)
-    if control is not None:
-        control.cancel()
-        await asyncio.gather(control, return_exceptions=True)
+    for task in [*running, control]:
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
     run = LiveRun()
     run.launches = controller.launches
     run.outcomes = {outcome: plane.counts.of_outcome(outcome) for outcome in Outcome}

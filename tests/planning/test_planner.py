@@ -1,6 +1,7 @@
 import pickle
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,9 +11,13 @@ from builders import make_catalog, make_family, make_measured, make_profile, nea
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.device import host_of
+from proteus_cli.domain.fleet import fleet_of
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import NoFeasiblePlan, UsageError
+from proteus_cli.planning.instance import make_instance
 from proteus_cli.planning.planner import Planner
 
 # Within half of 100 ms: a-s 4 in 20 ms = 200 qps, a-m 2 in 25 ms = 80 qps, a-l 1 in 50 ms = 20 qps; b-s 4 in 40 ms.
@@ -50,6 +55,21 @@ def planner_of(
 
 def placed(plan: Plan) -> dict[str, str]:
     return {placement.device: placement.variant for placement in plan.placements}
+
+
+def test_a_hundred_hosts_are_as_easy_to_plan_for_as_their_devices_alone() -> None:
+    """Devices that are alike are one group, whichever hosts have them."""
+    types = fleet(cpu=1, old=1)
+    alone, on_hosts = (
+        fleet_of(types, text)
+        for text in ("cpu:400,old:400", ";".join(f"h{number}=cpu:4,old:4" for number in range(100)))
+    )
+    groups = make_instance(CATALOG, on_hosts, "all", Rules()).groups
+    assert [(group.type, len(group.devices)) for group in groups] == [("cpu", 400), ("old", 400)]
+    plans = [planner_of(each)({"a": 9000.0, "b": 4000.0}) for each in (alone, on_hosts)]
+    hosts, alike = (Counter((p.variant, p.max_batch, round(p.rate_qps, 6)) for p in plan.placements) for plan in plans)
+    assert hosts == alike
+    assert {host_of(p.device) for p in plans[1].placements} <= {f"h{number}" for number in range(100)}
 
 
 def test_one_device_hosts_the_most_accurate_variant_that_carries_the_demand() -> None:

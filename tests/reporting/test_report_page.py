@@ -11,10 +11,10 @@ from browser import browsing
 from matplotlib.figure import Figure
 from synthetic_runs import MADE_BY, answer, burst, reported
 
-from proteus_cli.domain.report import Report
+from proteus_cli.domain.report import Loss, Report
 from proteus_cli.errors import ArtefactError
 from proteus_cli.reporting.html_page import page, write_html
-from proteus_cli.reporting.line_plots import PlottedRun, accuracy, latency_cdf
+from proteus_cli.reporting.line_plots import PlottedRun, accuracy, latency_cdf, violations
 from proteus_cli.reporting.plot_style import line_style
 from proteus_cli.reporting.plots import PLOTS, Plot, inline_svgs, plots_of, variant_svgs, write_png
 from proteus_cli.reporting.variant_plots import MAX_FAMILIES, answering_variants, over_time
@@ -357,6 +357,27 @@ def test_small_losses_stay_apart_beside_large_ones() -> None:
     accuracy(axes, PlottedRun.all_of([reported(ended, duration_s=10.0)]), "black")
     at_99, at_100 = (axes.transAxes.inverted().transform(axes.transData.transform((0, y)))[1] for y in (99, 100))
     assert at_100 - at_99 > 0.1
+
+
+LOSSES = (Loss("host <a>", 8, 20.0, 25.0), Loss("v100-3", 1, 50.0))
+
+
+def test_losses_are_listed_by_run_and_shaded_among_the_violations() -> None:
+    fails, whole = (
+        msgspec.structs.replace(report, losses=losses) for report, losses in zip(PAIR, (LOSSES, ()), strict=True)
+    )
+    html = page([fails, whole])
+    assert re.findall(r'<td class="text">(.*?)</td><td>(.*?)</td><td>(.*?)</td>', html) == [
+        ("host &lt;a&gt;", "8", "5.0 s"), ("v100-3", "1", "–"),
+    ]  # fmt: skip
+    axes = Figure().add_subplot()
+    violations(axes, PlottedRun.all_of([fails, whole]), "black")
+    spans = [patch.get_extents().transformed(axes.transData.inverted()) for patch in axes.patches]
+    assert [(round(span.x0, 6), round(span.x1, 6)) for span in spans] == [(20.0, 25.0), (50.0, 60.0)]
+
+
+def test_a_page_without_losses_does_not_speak_of_them() -> None:
+    assert 'aria-label="Losses"' not in page(PAIR)
 
 
 def test_pngs_hold_the_same_plots(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from msgspec.structs import replace
 from rich.console import Console, RenderableType
 from synthetic_runs import answer, burst, reported
 
-from proteus_cli.domain.report import Report
+from proteus_cli.domain.report import Loss, Report
 from proteus_cli.domain.request import Outcome
-from proteus_cli.reporting.terminal_tables import attainment_table, comparison_table, timeline_table
+from proteus_cli.reporting.terminal_tables import attainment_table, comparison_table, losses_table, timeline_table
 
 PAIR = (burst("proteus"), burst("most-accurate"))
 MANY = tuple(
@@ -163,6 +163,15 @@ def test_an_empty_run_prints() -> None:
     empty = reported([], duration_s=0.0)
     assert row(printed(comparison_table([empty])), "effective accuracy") == "effective accuracy –"
     assert printed(timeline_table([empty]))
+
+
+def test_losses_are_told_with_how_long_they_lasted_and_only_so_many() -> None:
+    lost = [Loss("host a", 8, 20.0, 25.25), *(Loss(f"v100-{number}", 1, 30.0) for number in range(20))]
+    one = printed(losses_table([replace(PAIR[0], losses=tuple(lost))]))
+    assert [line.split() for line in one[4:6]] == [["host", "a", "8", "20.0", "5.2"], ["v100-0", "1", "30.0", "–"]]
+    assert "and 9 losses more" in one
+    both = printed(losses_table([replace(report, losses=(lost[0],)) for report in PAIR]))
+    assert [line.split()[0] for line in both if "host a" in line] == ["proteus", "most-accurate"]
 
 
 def test_names_are_never_markup() -> None:

@@ -11,11 +11,15 @@ import uvloop
 
 from proteus_cli.domain.device import Device
 from proteus_cli.serving.agent.agent import Agent, AgentSettings
+from proteus_cli.serving.agent.session import ServerSession
+from proteus_cli.serving.cluster.new_key import write_key
+from proteus_cli.serving.devices.emulated import TimerThread
 from proteus_cli.serving.devices.executor import OnLost
+from proteus_cli.serving.devices.process.spec import EmulatedSpec
 from proteus_cli.serving.devices.remote.executor import RemoteExecutor
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink
 from proteus_cli.serving.lifecycle import running
-from proteus_cli.serving.transport.cluster_key import cluster_tls, write_key
+from proteus_cli.serving.transport.cluster_key import cluster_tls
 from proteus_cli.serving.transport.listening import listen
 from proteus_cli.serving.transport.tls import accepting
 
@@ -30,6 +34,12 @@ class RunningAgent:
     agent: Agent
     address: AgentAddress
     state: Path
+
+    @property
+    def session(self) -> ServerSession:
+        """The only one."""
+        (session,) = self.agent.sessions.values()
+        return session
 
 
 def key_of(directory: Path, name: str = "cluster.pem") -> Path:
@@ -49,10 +59,12 @@ async def running_agent(
     port: int = 0,
     host: str = "127.0.0.1",
     name: str = "",
+    timer: TimerThread | None = None,
 ) -> AsyncIterator[RunningAgent]:
+    """With a ``timer`` it emulates devices."""
     listener = listen(host, port)
     tls = cluster_tls(key_of(directory), listens=True) if has_key else None
-    agent = Agent(AgentSettings(devices, directory / "state", tls, name))
+    agent = Agent(AgentSettings(devices, directory / "state", tls, name), timer)
     client = cluster_tls(key_of(directory), listens=False) if has_key else None
     address = AgentAddress("a", host, listener.getsockname()[1], client)
     try:
@@ -63,18 +75,20 @@ async def running_agent(
 
 
 @asynccontextmanager
-async def linked(address: AgentAddress) -> AsyncIterator[AgentLink]:
+async def linked(address: AgentAddress, *, emulates: bool = False) -> AsyncIterator[AgentLink]:
     """A link that has been tried once."""
-    link = AgentLink(address)
+    link = AgentLink(address, emulates=emulates)
     async with running(link.run()):
         await link.tried()
         yield link
 
 
-def remote_device(link: AgentLink, on_lost: OnLost = print, device: Device = CPU) -> RemoteExecutor:
-    """A device that the agent has, opened anew."""
+def remote_device(
+    link: AgentLink, on_lost: OnLost = print, device: Device = CPU, emulated: EmulatedSpec | None = None
+) -> RemoteExecutor:
+    """A device that the agent has, or emulates, opened anew."""
     named = msgspec.structs.replace(device, id=f"{link.address.name}/{device.id}")
-    executor = link.open_device(named, 1, on_lost)
+    executor = link.open_device(named, 1, on_lost, emulated)
     assert isinstance(executor, RemoteExecutor)
     return executor
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proteus_cli.serving.server.service_manager import ServiceManager
+from proteus_cli.serving.service_manager import ServiceManager
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
+from proteus_cli.control.topology.breaker import CHECK_EVERY_S
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.plan import Plan
@@ -19,7 +20,7 @@ from proteus_cli.domain.profile import Point
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import NoFeasiblePlan, UsageError
-from proteus_cli.simulation.conditions import Conditions, DeviceFailure, LatencySampler, parse_failure
+from proteus_cli.simulation.conditions import Conditions, Failure, LatencySampler, parse_failure
 from proteus_cli.simulation.run import SOLVE_S, ReplanFunction, Simulated, simulate
 
 CATALOG = make_catalog(make_family("a", {"a-s": 0.6, "a-l": 1.0}, slo="1s"))
@@ -27,6 +28,7 @@ MEASURED = (
     make_measured("a", "a-s", 0.6, {1: 0.01}, load_s=0.5),
     make_measured("a", "a-l", 1.0, {1: 0.01}, load_s=0.5),
 )
+LOOK_S = CHECK_EVERY_S + 0.001
 FIXED = Policy("test", "all", GreedyBatcher(), None, admits="all")
 EVERY_SECOND = Policy("test", "all", GreedyBatcher(), PeriodicRule(period_s=1.0), admits="all")
 
@@ -50,12 +52,21 @@ def never(_demand: Demand, _plan: Plan) -> Plan:
 
 
 def played(
-    trace: Trace, plan: Plan, *failures: DeviceFailure, load_time_s: float | None = None,
-    policy: Policy = FIXED, replan: ReplanFunction = never,
+    trace: Trace, plan: Plan, *failures: Failure, load_time_s: float | None = None,
+    policy: Policy = FIXED, replan: ReplanFunction = never, opening_s: float = 0.0,
 ) -> Simulated:  # fmt: skip
     profiles = {device: make_profile(device, *MEASURED) for device in plan.devices}
-    conditions = Conditions(load_time_s=load_time_s, failures=failures)
+    conditions = Conditions(load_time_s=load_time_s, failures=failures, opening_s=opening_s)
     return simulate(trace, plan, CATALOG, profiles, policy, replan, conditions=conditions)
+
+
+def lost(device: str, from_s: float, until_s: float) -> Failure:
+    return Failure((device,), from_s, until_s)
+
+
+def back_after(run: Simulated, at_s: float) -> float:
+    """When the first batch begins after that time."""
+    return min(started_s for started_s, _ in run.launches if started_s > at_s)
 
 
 def starts(run: Simulated, device: str, variant: str | None = None) -> list[float]:
@@ -152,41 +163,58 @@ def test_a_plan_that_cannot_be_made_is_tried_again_after_longer_and_longer_pause
 def test_a_lost_device_runs_nothing_and_what_it_ran_is_run_by_another() -> None:
     """The batch that cpu0 starts at 0.1 s would end at 0.11; at 0.105 it is lost, and cpu1 runs it again."""
     trace = make_trace((0.1, "a"), (0.3, "a"), families=("a",))
-    run = played(trace, plan_of(cpu0="a_s", cpu1="a_s"), DeviceFailure("cpu0", 0.105, math.inf))
+    run = played(trace, plan_of(cpu0="a_s", cpu1="a_s"), lost("cpu0", 0.105, math.inf))
     assert starts(run, "cpu0") == pytest.approx([0.1])
     assert starts(run, "cpu1") == pytest.approx([0.105, 0.3])
     assert [ended.latency_s for ended in run.ended] == pytest.approx([0.015, 0.01])
     assert {ended.device for ended in run.ended} == {"cpu1"}
 
 
-@pytest.mark.parametrize(("load_time_s", "loaded_s"), [(None, 2.5), (0.0, 2.0), (1.0, 3.0)])
-def test_a_device_that_is_back_loads_before_it_serves(load_time_s: float | None, loaded_s: float) -> None:
-    """Lost from 1 to 2 s. Nothing is loaded on it any more, so what else would load beside keeps it from serving."""
-    run = played(evenly(4.0, 0.004), plan_of(cpu0="a_s"), DeviceFailure("cpu0", 1.0, 2.0), load_time_s=load_time_s)
+@pytest.mark.parametrize(("load_time_s", "loaded_s"), [(None, 0.5), (0.0, 0.0), (1.0, 1.0)])
+def test_a_device_that_is_back_is_tried_out_before_it_serves(load_time_s: float | None, loaded_s: float) -> None:
+    """Lost from 1 to 2 s. Tries come 0.5 s after the loss, when it can't be opened, and 1 s later: then it loads.
+
+    Nothing is loaded on it any more, so what else would load beside keeps it from serving; then it runs a batch.
+    """
+    run = played(evenly(5.0, 0.004), plan_of(cpu0="a_s"), lost("cpu0", 1.0, 2.0), load_time_s=load_time_s)
     after_s = [at_s for at_s in starts(run, "cpu0") if at_s > 1.0]
-    assert min(after_s) == pytest.approx(loaded_s, abs=0.011)
+    assert min(after_s) == pytest.approx(2.5 + loaded_s + 0.01, abs=LOOK_S)
+
+
+def test_a_device_that_takes_time_to_open_serves_so_much_later() -> None:
+    fails = lost("cpu0", 1.0, 1.0)
+    back_s = [
+        back_after(played(evenly(5.0, 0.004), plan_of(cpu0="a_s"), fails, load_time_s=0.0, opening_s=opening_s), 1.0)
+        for opening_s in (0.0, 0.7)
+    ]
+    assert back_s == pytest.approx([1.51, 2.21], abs=LOOK_S)
 
 
 def test_a_device_does_not_load_while_it_is_lost() -> None:
-    """cpu1 is back at 1.2 s, and loads; that is no reason for cpu0, which is back at 3 s, to be ready at once then."""
-    failures = DeviceFailure("cpu0", 1.0, 3.0), DeviceFailure("cpu1", 1.0, 1.2)
-    run = played(evenly(5.0, 0.004), plan_of(cpu0="a_s", cpu1="a_s"), *failures, load_time_s=0.5)
-    assert min(at_s for at_s in starts(run, "cpu1") if at_s > 1.0) == pytest.approx(1.7, abs=0.011)
-    assert min(at_s for at_s in starts(run, "cpu0") if at_s > 1.0) == pytest.approx(3.5, abs=0.011)
+    """cpu1 is back at 1.2 s, tried at 1.5 s, and loads. That is no reason for cpu0, which is back at 3 s, to be ready.
+
+    It is tried at 1.5, 2.5 and 4.5 s.
+    """
+    failures = lost("cpu0", 1.0, 3.0), lost("cpu1", 1.0, 1.2)
+    run = played(evenly(7.0, 0.004), plan_of(cpu0="a_s", cpu1="a_s"), *failures, load_time_s=0.5)
+    assert min(at_s for at_s in starts(run, "cpu1") if at_s > 1.0) == pytest.approx(2.01, abs=LOOK_S)
+    assert min(at_s for at_s in starts(run, "cpu0") if at_s > 1.0) == pytest.approx(5.01, abs=2 * LOOK_S)
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_of_two_failures_at_a_time_the_longer_one_counts(order: int) -> None:
-    """From 1 to 2 s and from 1.5 to 3 s: not back at 2."""
-    failures = [DeviceFailure("cpu0", 1.0, 2.0), DeviceFailure("cpu0", 1.5, 3.0)][::order]
-    run = played(evenly(4.0), plan_of(cpu0="a_s"), *failures, load_time_s=0.0)
-    assert min(at_s for at_s in starts(run, "cpu0") if at_s > 1.0) >= 3.0
+    """From 1 to 2 s and from 1.4 to 3 s: not back at 2.5."""
+    failures = [lost("cpu0", 1.0, 2.0), lost("cpu0", 1.4, 3.0)][::order]
+    run = played(evenly(6.0), plan_of(cpu0="a_s"), *failures, load_time_s=0.0)
+    assert back_after(run, 1.0) == pytest.approx(4.5, abs=0.1 + 2 * LOOK_S)
+    assert [(loss.what, loss.devices, loss.at_s) for loss in run.losses] == [("cpu0", 1, 1.0)]
 
 
 def test_two_failures_that_end_at_the_same_moment_end_once() -> None:
-    failures = DeviceFailure("cpu0", 1.0, 3.0), DeviceFailure("cpu0", 1.5, 3.0)
-    run = played(evenly(4.0), plan_of(cpu0="a_s"), *failures, load_time_s=0.0)
-    assert min(at_s for at_s in starts(run, "cpu0") if at_s > 1.0) >= 3.0
+    failures = lost("cpu0", 1.0, 3.0), lost("cpu0", 1.5, 3.0)
+    run = played(evenly(6.0), plan_of(cpu0="a_s"), *failures, load_time_s=0.0)
+    assert back_after(run, 1.0) >= 3.0
+    assert (len(run.ended), len(run.losses)) == (60, 1)
 
 
 def test_the_next_plan_does_without_a_lost_device_and_then_with_it_again() -> None:
@@ -197,12 +225,10 @@ def test_the_next_plan_does_without_a_lost_device_and_then_with_it_again() -> No
         return plan_of(cpu0="" if without else "a_s", cpu1="a_l")
 
     policy = Policy("test", "all", GreedyBatcher(), PeriodicRule(period_s=100.0))
-    run = played(
-        evenly(6.0), plan_of(cpu0="a_s", cpu1="a_l"), DeviceFailure("cpu0", 1.5, 4.5), policy=policy, replan=replan
-    )
+    run = played(evenly(8.0), plan_of(cpu0="a_s", cpu1="a_l"), lost("cpu0", 1.5, 4.5), policy=policy, replan=replan)
     assert [replan.reason for replan in run.replans] == ["cpu0 was lost", "cpu0 is back"]
     assert [without for _, without in asked] == [Outages(devices=frozenset({"cpu0"})), NONE_OUT]
-    assert count(run, Outcome.SERVED) == 60
+    assert count(run, Outcome.SERVED) == 80
 
 
 def test_where_no_plan_can_be_made_without_it_the_run_goes_on() -> None:
@@ -215,28 +241,34 @@ def test_where_no_plan_can_be_made_without_it_the_run_goes_on() -> None:
 
     policy = Policy("test", "all", GreedyBatcher(), PeriodicRule(period_s=100.0))
     run = played(
-        evenly(6.0), plan_of(cpu0="a_s"), DeviceFailure("cpu0", 1.5, 3.5), load_time_s=0.0, policy=policy, replan=replan
+        evenly(8.0), plan_of(cpu0="a_s"), lost("cpu0", 1.5, 3.5), load_time_s=0.0, policy=policy, replan=replan
     )
-    assert len(run.ended) == 60
+    assert len(run.ended) == 80
     assert [replan.reason for replan in run.replans] == ["cpu0 is back"]
-    assert starts(run, "cpu0")[-1] == pytest.approx(5.9)
+    assert starts(run, "cpu0")[-1] == pytest.approx(7.9)
 
 
 def test_what_a_device_that_never_returns_leaves_is_dropped_at_the_end() -> None:
-    run = played(evenly(2.0), plan_of(cpu0="a_s"), DeviceFailure("cpu0", 0.95, math.inf))
+    run = played(evenly(2.0), plan_of(cpu0="a_s"), lost("cpu0", 0.95, math.inf))
     assert (count(run, Outcome.SERVED), count(run, Outcome.DROPPED)) == (10, 10)
 
 
 @pytest.mark.parametrize(
     ("text", "failure"),
     [
-        ("v100-3@60s..120s", DeviceFailure("v100-3", 60.0, 120.0)),
-        ("v100-3@1min..", DeviceFailure("v100-3", 60.0, math.inf)),
-        ("v100-3@0s..500ms", DeviceFailure("v100-3", 0.0, 0.5)),
+        ("v100-3@60s..120s", lost("v100-3", 60.0, 120.0)),
+        ("v100-3@1min..", lost("v100-3", 60.0, math.inf)),
+        ("v100-3@0s..500ms", lost("v100-3", 0.0, 0.5)),
+        ("v100-3@0s..500ms,hangs", Failure(("v100-3",), 0.0, 0.5, hang=True)),
+        ("h@60s..90s", Failure(("h/v100-0", "h/cpu-0"), 60.0, 90.0, "h")),
+        ("h@60s..,hangs", Failure(("h/v100-0", "h/cpu-0"), 60.0, math.inf, "h", hang=True)),
+        ("h/cpu-0@60s..90s", lost("h/cpu-0", 60.0, 90.0)),
+        ("d@60s..90s", lost("d", 60.0, 90.0)),
     ],
 )
-def test_a_failure_is_a_device_with_two_times(text: str, failure: DeviceFailure) -> None:
-    assert parse_failure(text, {"v100-3"}) == failure
+def test_a_failure_is_a_device_or_a_host_with_two_times(text: str, failure: Failure) -> None:
+    """A device comes before a host of its name."""
+    assert parse_failure(text, ["v100-3", "h/v100-0", "d", "h/cpu-0", "d/cpu-0"]) == failure
 
 
 @pytest.mark.parametrize(
@@ -244,7 +276,7 @@ def test_a_failure_is_a_device_with_two_times(text: str, failure: DeviceFailure)
     [
         "", "v100-3", "v100-3@", "@60s..120s", "v100-3@60s", "v100-3@..120s", "v100-3@60s..120s..180s",
         "v100-3@60..120", "v100-3@120s..60s", "v100-3@60s..60s", "v100-3@-1s..60s", "v100-3@inf..", "v100-3@60s..inf",
-        "v100-4@60s..120s",
+        "v100-4@60s..120s", "v100-3@60s..120s,", "v100-3@60s..120s,hang", "v100-3@60s..120s,hangs,hangs", "h@1s..2s",
     ],
 )  # fmt: skip
 def test_a_failure_that_makes_no_sense_is_refused_with_a_hint(text: str) -> None:

@@ -22,7 +22,8 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.heuristics import InfaasPlanner, SommelierPlanner, frozen_to
 from proteus_cli.planning.planner import Planner
-from proteus_cli.simulation.conditions import JITTERS, Conditions, DeviceFailure
+from proteus_cli.simulation.conditions import JITTERS, Conditions, Failure
+from proteus_cli.simulation.losses import SILENT_S
 from proteus_cli.simulation.run import Simulated, simulate
 
 SEED = 7
@@ -69,7 +70,7 @@ class Recorded:
 
 @st.composite
 def profiles(draw: st.DrawFn, accuracy: Mapping[str, Mapping[str, float]]) -> dict[str, Profile]:
-    """Up to three devices of two types; a tail of each latency up to twice its median."""
+    """Up to three devices of two types, some on a host h; a tail of each latency up to twice its median."""
     by_type = {}
     for kind in ("cpu", "gpu"):
         measured = []
@@ -85,7 +86,8 @@ def profiles(draw: st.DrawFn, accuracy: Mapping[str, Mapping[str, float]]) -> di
                 measured.append(msgspec.structs.replace(found, points=points))
         by_type[kind] = measured
     kinds = draw(st.lists(st.sampled_from(("cpu", "gpu")), min_size=1, max_size=3))
-    return {f"{k}{i}": make_profile(f"{k}{i}", *by_type[k], device_type=k) for i, k in enumerate(kinds)}
+    names = [f"{draw(st.sampled_from(['', 'h/']))}{kind}{number}" for number, kind in enumerate(kinds)]
+    return {n: make_profile(n, *by_type[k], device_type=k) for n, k in zip(names, kinds, strict=True)}
 
 
 @st.composite
@@ -109,9 +111,12 @@ def worlds(draw: st.DrawFn) -> World:
     accuracy = {family: {f"{family}{i}": each for i, each in enumerate(draw(variants))} for family in FAMILIES}
     fleet, times = draw(profiles(accuracy)), st.sampled_from([0.0, 0.11, 0.5, 1.3, 2.0])
     failures = []
+    on_host = tuple(device for device in fleet if device.startswith("h/"))
     for device in draw(st.lists(st.sampled_from(sorted(fleet)), max_size=2)):
-        from_s, lasts_s = draw(times), draw(st.sampled_from([0.01, 0.2, 1.0, math.inf]))
-        failures.append(DeviceFailure(device, from_s, from_s + lasts_s))
+        from_s, lasts_s, hang = draw(times), draw(st.sampled_from([0.01, 0.2, 1.0, math.inf])), draw(st.booleans())
+        is_host = device in on_host and draw(st.booleans())
+        failing, host = (on_host, "h") if is_host else ((device,), "")
+        failures.append(Failure(failing, from_s, from_s + lasts_s, host, hang))
     conditions = Conditions(
         load_time_s=draw(st.sampled_from([None, 0.0, 0.07, 0.3, 1.0])),
         jitter=draw(st.sampled_from([None, *JITTERS.values()])),
@@ -171,11 +176,15 @@ def hosts(plan: Plan, launch: Launch) -> frozenset[tuple[str, str]]:
 
 
 def lost_devices_answer_nothing(world: World, run: Simulated) -> None:
+    """Batches begin where it isn't known yet; a device that was found to hang may be back sooner."""
     for failure in world.conditions.failures:
         for at_s, launch in run.launches:
-            assert launch.hosted.device != failure.device or not failure.from_s < at_s < failure.until_s
+            is_known = at_s > failure.from_s + (SILENT_S if failure.hang else 0.0)
+            assert launch.hosted.device not in failure.devices or not is_known or at_s >= failure.until_s or (
+                failure.hang and not failure.host
+            )  # fmt: skip
         for ended in run.ended:
-            if ended.device == failure.device and ended.latency_s is not None:
+            if ended.device in failure.devices and ended.latency_s is not None and (failure.host or not failure.hang):
                 assert not failure.from_s < ended.arrival_s + ended.latency_s < failure.until_s
 
 
@@ -185,7 +194,7 @@ def loading_devices_answer_nothing(world: World, first: Plan, plans: list[Plan],
     for device in world.profiles:
         loaded = next(iter(first.hosted()[device]), None)
         free_s = -math.inf
-        back_s = sorted(f.until_s for f in world.conditions.failures if f.device == device)
+        back_s = sorted(f.until_s for f in world.conditions.failures if device in f.devices and not f.hang)
         for at_s, launch in run.launches:
             if launch.hosted.device != device:
                 continue

@@ -20,15 +20,20 @@ def agent(
     listen: options.Listen = "127.0.0.1:7000",
     key: options.Key = None,
     name: options.HostName = None,
+    keeper: options.Keeper = None,
     state: options.AgentState = Path("agent"),
+    max_models_size: options.MaxModelsSize = None,
+    emulate: options.AgentEmulates = False,
     log_format: serve_options.LogFormat = LogFormat.TEXT,
     log_level: serve_options.LogLevel = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
 ) -> None:
     """Offer the devices of this machine to `proteus serve --cluster`, until SIGTERM or Ctrl-C.
 
-    The agent serves one server at a time: it keeps the models that the server sends, builds and loads engines, and runs
-    batches. It needs no workspace; the section `devices` of a proteus.toml defines which cores make a device.
+    The agent keeps the models that servers send, builds and loads engines, and runs batches. Several servers may share
+    its devices: their batches take turns. It needs no workspace; the section `devices` of a proteus.toml defines which
+    cores make a device. With --emulate, it emulates the devices of a plan that is served with --emulate, to rehearse a
+    cluster.
     """
     from proteus_cli.backends.discovery import discover
     from proteus_cli.serving.agent.agent import AgentSettings, run_agent
@@ -39,10 +44,13 @@ def agent(
     set_up(log_level or console.log_level(), log_format, sys.stderr)
     tls = cluster_tls(key, listens=True) if key is not None else None
     host_name = _host_name(name)
-    devices = discover(read_settings(workspace_dir).devices)
+    devices = discover(read_settings(workspace_dir).devices) if not emulate else []
     with _listening(listen, has_key=key is not None) as listener:
         host, port = listener.getsockname()[:2]
-        run_agent(AgentSettings(devices, state, tls, host_name), listener, lambda: _announce(host, port))
+        settings = AgentSettings(
+            devices, state, tls, host_name, keeper, emulates=emulate, max_models_bytes=max_models_size
+        )
+        run_agent(settings, listener, lambda: _announce(host, port, *["emulated"] if emulate else []))
 
 
 def _host_name(name: str | None) -> str:
@@ -78,6 +86,6 @@ def _listening(address: str, *, has_key: bool) -> "socket.socket":
     return listener
 
 
-def _announce(host: str, port: int) -> None:
-    sys.stdout.write(f"ready {f'[{host}]' if ':' in host else host}:{port}\n")
+def _announce(host: str, port: int, *more: str) -> None:
+    sys.stdout.write(" ".join(["ready", f"{f'[{host}]' if ':' in host else host}:{port}", *more]) + "\n")
     sys.stdout.flush()

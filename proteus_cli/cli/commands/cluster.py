@@ -1,4 +1,4 @@
-"""``proteus cluster``: what the machines of a cluster have in common."""
+"""``proteus cluster``: the key that the machines of a cluster have in common, and the end of what Ray keeps there."""
 
 from pathlib import Path
 
@@ -8,12 +8,17 @@ from proteus_cli.cli import console
 from proteus_cli.cli.command import Command, Group
 from proteus_cli.cli.options import cluster as options
 
-app = typer.Typer(cls=Group, rich_markup_mode=None, help="Make the key of a cluster.", no_args_is_help=True)
+app = typer.Typer(
+    cls=Group,
+    rich_markup_mode=None,
+    help="Make the key of a cluster, or end the agents that Ray keeps.",
+    no_args_is_help=True,
+)
 
 
 @app.callback()
 def cluster() -> None:
-    """Make the key of a cluster."""
+    """Make the key of a cluster, or end the agents that Ray keeps."""
 
 
 @app.command(cls=Command)
@@ -22,7 +27,26 @@ def key(path: options.NewKey = Path("cluster.pem")) -> None:
 
     Who has the file may run models on all machines of the cluster, and read what is sent between them.
     """
-    from proteus_cli.serving.transport.cluster_key import write_key
+    from proteus_cli.serving.cluster.new_key import write_key
 
     write_key(path)
     console.say(f"wrote {path}: copy it to each machine of the cluster, with mode 600")
+
+
+@app.command(cls=Command)
+def down(address: options.RayAddress = "auto") -> None:
+    """End the agents of a Ray cluster, and the actors that keep them. Stop the servers first: they start them again.
+
+    Models and engines stay where the agents kept them.
+    """
+    from proteus_cli.cli.workflows.cluster import is_ray, ray_address
+    from proteus_cli.errors import UsageError
+    from proteus_cli.serving.cluster.ray_nodes import require_ray
+    from proteus_cli.units import counted
+
+    if not is_ray(address):
+        raise UsageError(f"`{address}` is no cluster of Ray.", hint="others' agents end as they were started")
+    require_ray()
+    from proteus_cli.serving.cluster.ray_actors import take_down
+
+    console.say(f"ended {counted(take_down(ray_address(address)), 'agent')}")

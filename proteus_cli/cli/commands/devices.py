@@ -32,7 +32,7 @@ def devices(
     if cluster is None:
         _show_local(workspace_dir, json=json)
     else:
-        _show_cluster(workspace_dir, host_list(cluster, cluster_key), json=json)
+        _show_cluster(workspace_dir, host_list(cluster, cluster_key, workspace_dir), json=json)
 
 
 def _show_local(workspace_dir: "Path", *, json: bool) -> None:

@@ -3,17 +3,34 @@
 import typer
 
 from proteus_cli.cli import console
+from proteus_cli.cli.options import cluster as cluster_options
 from proteus_cli.cli.options import common
 
 MARKS = {"ok": "ok", "missing": "MISSING", "optional": "optional"}
 
 
-def doctor(*, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
-    """Check the installation, this machine's devices and the workspace. Exits with code 1 if something is missing."""
+def doctor(
+    *,
+    cluster: cluster_options.Cluster = None,
+    cluster_key: cluster_options.ClusterKey = None,
+    workspace_dir: common.Workspace = common.WORKSPACE,
+    json: common.Json = False,
+) -> None:
+    """Check the installation, this machine's devices and the workspace. Exits with code 1 if something is missing.
+
+    With --cluster, also its hosts: whether they can be reached, their versions, what they have free, and which of their
+    devices are measured.
+    """
     from proteus_cli.diagnosis import diagnose
     from proteus_cli.tables import table, text
 
     findings = diagnose(workspace_dir)
+    if cluster is not None:
+        from proteus_cli.cli.workflows.cluster import host_list
+        from proteus_cli.cli.workflows.cluster_diagnosis import diagnose_cluster
+        from proteus_cli.store import Workspace
+
+        findings += diagnose_cluster(host_list(cluster, cluster_key, workspace_dir), Workspace(workspace_dir))
     if json:
         console.show_json(findings)
     else:

@@ -70,7 +70,11 @@ def profile(
         if dry_run:
             raise UsageError("`--dry-run` lists what this machine would measure.", hint="leave out `--cluster`")
         wanted = MeasureOptions(device, budget, max_batch, max_slots, accept_noise, as_type, force)
-        _show(measured_by_agents(workspace, host_list(cluster, cluster_key), wanted), workspace.catalog(), json=json)
+        _show(
+            measured_by_agents(workspace, host_list(cluster, cluster_key, workspace_dir), wanted),
+            workspace.catalog(),
+            json=json,
+        )
     else:
         from proteus_cli.cli.workflows.measuring import work_on
 

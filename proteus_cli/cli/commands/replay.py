@@ -214,8 +214,15 @@ def _deliver(
     if json and not is_on_stdout:
         console.show_json(document)
     elif not is_on_stdout:
-        from proteus_cli.reporting.terminal_tables import attainment_table, comparison_table, timeline_table
+        from proteus_cli.reporting.terminal_tables import (
+            attainment_table,
+            comparison_table,
+            losses_table,
+            timeline_table,
+        )
 
         console.show(comparison_table(reports))
         console.show(attainment_table(reports))
         console.show(timeline_table(reports))
+        if any(report.losses for report in reports):
+            console.show(losses_table(reports))

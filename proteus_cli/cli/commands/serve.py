@@ -100,7 +100,7 @@ def serve(
             emulation=Emulation(fleet) if emulate else None, resume=resume, kept_plans=plan_history,
             in_processes=executor is options.ExecutorKind.PROCESS, max_unavailable_frac=max_unavailable,
             drift_after_s=drift_after, record=record, memory=memory, attainment=attainment,
-            hosts=host_list(cluster, cluster_key) if cluster is not None else None,
+            hosts=host_list(cluster, cluster_key, workspace_dir) if cluster is not None else None,
             join_budget_s=join_budget if join else None,
         )  # fmt: skip
         run_server(deployment, server, _announce, live_view)
@@ -115,8 +115,6 @@ def _require_compatible(
     writes_elsewhere: bool,
     is_cluster: bool,
 ) -> None:
-    if emulate and is_cluster:
-        raise UsageError("Emulated devices are on this machine.", hint="leave out `--cluster` or `--emulate`")
     if "--join-budget" in given and not is_cluster:
         raise UsageError("`--join-budget` is for devices of a cluster.", hint="add `--cluster`, or leave it out")
     if "--fleet" in given and not emulate:

@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from proteus_cli.cli.options import sections
-from proteus_cli.cli.options.common import DURATION
+from proteus_cli.cli.options.common import DURATION, SIZE
 from proteus_cli.cli.options.names import environment
 
 Cluster = Annotated[
@@ -14,7 +14,8 @@ Cluster = Annotated[
     Option(
         metavar="HOSTS",
         envvar=environment("cluster"),
-        help="The hosts of a cluster, each with an agent: a hosts.toml, or kubernetes:SERVICE[:PORT].",
+        help="The hosts of a cluster, each with an agent: a hosts.toml, kubernetes:SERVICE[:PORT], "
+        "ray://HOST:PORT, or auto: the cluster of Ray that this machine is part of.",
         rich_help_panel=sections.DEVICES,
     ),
 ]
@@ -23,7 +24,7 @@ ClusterKey = Annotated[
     Option(
         metavar="FILE",
         envvar=environment("cluster_key"),
-        show_default="the key that hosts.toml names",
+        show_default="what hosts.toml names; for Ray cluster.pem in the workspace",
         help="The cluster's key, which `proteus cluster key` makes.",
         rich_help_panel=sections.SECURITY,
     ),
@@ -70,6 +71,14 @@ HostName = Annotated[
         help="The name of this host, for servers that find agents by address (Kubernetes).",
     ),
 ]
+Keeper = Annotated[
+    int | None,
+    Option(
+        metavar="PID",
+        envvar=environment("keeper"),
+        help="A process that keeps this agent: once that has ended, the agent ends when it has had no server for 10 s.",
+    ),
+]
 AgentState = Annotated[
     Path,
     Option(
@@ -77,5 +86,26 @@ AgentState = Annotated[
         envvar=environment("state"),
         help="The directory for models that servers send, and for engines that are built.",
     ),
+]
+AgentEmulates = Annotated[
+    bool,
+    Option(
+        "--emulate",
+        help="Have no devices, and emulate those of servers with `--emulate`.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]
+MaxModelsSize = Annotated[
+    int | None,
+    Option(
+        **SIZE,
+        envvar=environment("max-models-size"),
+        show_default="half of what the disk has for them",
+        help="What models that servers send may take of the disk; those that were used least recently go first.",
+        rich_help_panel=sections.LIMITS,
+    ),
+]
+RayAddress = Annotated[
+    str, Argument(metavar="CLUSTER", help="A cluster of Ray, as for `--cluster`: auto, or ray://HOST:PORT.")
 ]
 NewKey = Annotated[Path, Argument(metavar="FILE", help="The file to make.")]

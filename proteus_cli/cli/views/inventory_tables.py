@@ -59,7 +59,8 @@ def _hosts(hosts: Mapping[str, "Inventory"], unknown: Sequence[str], *, is_small
 
     def cells(host: str) -> tuple[str, str]:
         inventory = hosts[host]
-        serves = f"serves {inventory.server}" if inventory.server else "serves nobody"
+        serves = f"serves {', '.join(inventory.servers)}" if inventory.servers else "serves nobody"
+        serves = f"emulates devices, {serves}" if inventory.emulates else serves
         return serves, ", ".join(f"{software} {version}" for software, version in inventory.versions.items())
 
     groups = [(cells(host), [host]) for host in hosts] if is_small else _alike(hosts, cells)

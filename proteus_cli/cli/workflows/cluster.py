@@ -1,13 +1,17 @@
 """The hosts of a cluster, as users name who lists them."""
 
 import asyncio
+from collections.abc import Collection
 from contextlib import aclosing
 from pathlib import Path
 
+from proteus_cli.cli import console
 from proteus_cli.domain.hosts import split_address
 from proteus_cli.errors import DeviceUnavailable, UsageError
 from proteus_cli.serving.cluster.hosts_file import HostsFile
 from proteus_cli.serving.cluster.kubernetes import KubernetesService
+from proteus_cli.serving.cluster.new_key import write_key
+from proteus_cli.serving.cluster.ray_nodes import RayNodes, require_ray
 from proteus_cli.serving.devices.remote.host_list import Agents, HostList
 from proteus_cli.serving.devices.remote.link import AgentAddress, ask
 from proteus_cli.serving.devices.remote.messages import Inventory
@@ -17,11 +21,15 @@ KUBERNETES = "kubernetes:"
 AGENT_PORT = 7000
 
 
-def host_list(text: str, key: Path | None = None) -> HostList:
+def host_list(text: str, key: Path | None = None, workspace_dir: Path = Path()) -> HostList:
     """The list that `--cluster` names, and `--cluster-key` where the list has no key of its own.
 
-    Raises `UsageError`, `ArtefactError` where the key can't be used.
+    For Ray the key is that of the workspace, which is made where there is none: Ray takes it to the agents.
+    Raises `UsageError`, `ArtefactError` where the key can't be used, `BackendUnavailable` where Ray is missing.
     """
+    if is_ray(text):
+        require_ray()
+        return RayNodes(ray_address(text), key or _key_in(workspace_dir))
     if text.startswith(KUBERNETES):
         if key is None:
             raise UsageError(
@@ -32,6 +40,13 @@ def host_list(text: str, key: Path | None = None) -> HostList:
     if key is not None:
         raise UsageError(f"`{text}` names its key itself.", hint="leave out `--cluster-key`")
     return HostsFile(Path(text))
+
+
+def known_hosts(hosts: HostList | None) -> Collection[str] | None:
+    """The hosts that a plan may be for; None: any, as they may come later. Raises as `HostList.changes` does."""
+    if hosts is None:
+        return ()
+    return agents_of(hosts) if hosts.fixed else None
 
 
 def agents_of(hosts: HostList) -> Agents:
@@ -63,6 +78,25 @@ async def _inventory(agent: AgentAddress) -> Inventory | DeviceUnavailable:
         return DeviceUnavailable(
             f"Host {agent} can't be reached: {str(error) or 'no answer'}.", hint="is `proteus agent` running there?"
         )
+
+
+def is_ray(text: str) -> bool:
+    """Whether `--cluster` names a cluster of Ray."""
+    return text in {"ray", "auto"} or text.startswith("ray://")
+
+
+def ray_address(text: str) -> str:
+    """The address of a cluster as Ray calls it: ``auto`` is the one that this machine is part of."""
+    return "auto" if text == "ray" else text
+
+
+def _key_in(workspace_dir: Path) -> Path:
+    """The key of the workspace. Raises `ArtefactError`, `BackendUnavailable`."""
+    path = workspace_dir / "cluster.pem"
+    if not path.exists():
+        write_key(path)
+        console.say(f"wrote {path}: the key of the cluster, which Ray takes to its agents")
+    return path
 
 
 def _service(text: str) -> tuple[str, int]:

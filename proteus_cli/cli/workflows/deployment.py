@@ -1,13 +1,15 @@
 """A deployment for `proteus serve`: a plan, the devices and models to serve it with, and the source of later plans."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
+
 from proteus_cli.backends.free_memory import free_bytes
 from proteus_cli.cli.options.memory import memory_limits
-from proteus_cli.cli.workflows.cluster import agents_of
+from proteus_cli.cli.workflows.cluster import known_hosts
 from proteus_cli.cli.workflows.joining import WorkspaceProfiles
 from proteus_cli.cli.workflows.remote_measuring import splits_of
 from proteus_cli.cli.workflows.resources import Emulation, Resources, on_fleet, resources_for
@@ -18,7 +20,7 @@ from proteus_cli.domain.record import Base, Origin
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, printable
 from proteus_cli.planning.from_workspace import DeferredPlanner, PlannerSettings, deferred_planner, planner_settings
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings, claim, left_behind, records
-from proteus_cli.serving.devices.remote.host_list import Agents, HostList
+from proteus_cli.serving.devices.remote.host_list import HostList
 from proteus_cli.serving.devices.remote.measuring import Measurable
 from proteus_cli.serving.server.deployment import Deployment
 from proteus_cli.store import Workspace, digest, write_json
@@ -58,11 +60,11 @@ def deployment_of(
     """
     is_emulated = emulation is not None
     base, plan = _base(workspace, name), workspace.plan(name)
-    agents = agents_of(hosts) if hosts is not None else {}
-    resources = resources_for(workspace, plan, emulation, agents)
+    known = known_hosts(hosts)
+    resources = resources_for(workspace, plan, emulation, known)
     start = _StartingPlan(on_fleet(plan, resources.profiles, emulation), resources)
     if resume:
-        start = _resumed(workspace, base, start, emulation, agents)
+        start = _resumed(workspace, base, start, emulation, known)
     catalog, plan, resources = workspace.catalog(), start.plan.with_attainment(attainment), start.resources
     workspace.require_current(plan.inputs)
     for placement in plan.placements:
@@ -94,7 +96,7 @@ def deployment_of(
         reason=start.reason,
         in_processes=in_processes,
         hosts=hosts,
-        newcomers=_newcomers(source, memory, join_budget_s) if hosts is not None else None,
+        newcomers=_newcomers(source, memory, join_budget_s) if hosts is not None and not is_emulated else None,
         max_unavailable_frac=max_unavailable_frac,
         memory_bytes=memory_limits(
             memory, {device.id: device for device in resources.devices}, None if is_emulated else free_bytes()
@@ -171,12 +173,12 @@ class _StartingPlan:
 
 
 def _resumed(
-    workspace: Workspace, base: Base, start: _StartingPlan, emulation: Emulation | None, agents: Agents
+    workspace: Workspace, base: Base, start: _StartingPlan, emulation: Emulation | None, known: Collection[str] | None
 ) -> _StartingPlan:
     """The plan that was in force when the last server with this plan was killed, else ``start``.
 
     If ``start`` is stale, as after a server has recorded profiles, the last server need not have been killed. Real
-    devices may have joined that server.
+    devices may have joined that server, and devices of ``start`` may have been lost when its last plan was made.
     """
     emulated = emulation is not None
     is_stale = _is_stale(workspace, start.plan)
@@ -187,7 +189,7 @@ def _resumed(
         last = workspace.plan(workspace.history_dir / left.plan)
         workspace.require_current(last.inputs)
         if not emulated:
-            resources = resources_for(workspace, last, None, agents)
+            resources = resources_for(workspace, _with_devices_of(last, start.plan), None, known)
         else:
             resources = start.resources
             _require_devices(last, resources)
@@ -214,6 +216,13 @@ def _is_stale(workspace: Workspace, plan: Plan) -> bool:
     except ArtefactError:
         return True
     return False
+
+
+def _with_devices_of(plan: Plan, other: Plan) -> Plan:
+    """The plan, with the devices that another one may use, too."""
+    types = [*plan.fleet, *(each for each in other.fleet if each not in plan.fleet)]
+    fleet = {each: tuple(dict.fromkeys((*plan.fleet.get(each, ()), *other.fleet.get(each, ())))) for each in types}
+    return msgspec.structs.replace(plan, fleet=fleet)
 
 
 def _require_devices(plan: Plan, resources: Resources) -> None:

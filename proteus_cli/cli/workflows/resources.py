@@ -35,13 +35,20 @@ class Resources:
 
 
 def resources_for(
-    workspace: Workspace, plan: Plan, emulation: Emulation | None, hosts: Collection[str] = ()
+    workspace: Workspace, plan: Plan, emulation: Emulation | None, hosts: Collection[str] | None = ()
 ) -> Resources:
-    """The resources to serve a plan with; ``hosts`` of a cluster have devices, too.
+    """The resources to serve a plan with; ``hosts`` of a cluster have devices, too. None: there may be any hosts.
 
     Raises `DeviceUnavailable` if a device is not here, and `ArtefactError` if a model or a profile is missing.
     """
-    return _real(workspace, plan, hosts) if emulation is None else _emulated(workspace, plan, emulation)
+    if emulation is None:
+        return _real(workspace, plan, hosts)
+    resources = _emulated(workspace, plan, emulation)
+    if hosts:  # else this machine emulates those of other hosts, too
+        for device in resources.devices:
+            if device.host:
+                _require_host(device, hosts)
+    return resources
 
 
 def on_fleet(plan: Plan, profiles: Mapping[str, Profile], emulation: Emulation | None) -> Plan:
@@ -60,14 +67,14 @@ def on_fleet(plan: Plan, profiles: Mapping[str, Profile], emulation: Emulation |
 # --- this machine, and hosts of a cluster
 
 
-def _real(workspace: Workspace, plan: Plan, hosts: Collection[str]) -> Resources:
+def _real(workspace: Workspace, plan: Plan, hosts: Collection[str] | None) -> Resources:
     profiles = workspace.profiles_of(plan)
     here = {device.id: device for device in discover(read_settings(workspace.root).devices)}
     for profile in profiles.values():
-        if profile.device.host:
-            _require_host(profile.device, hosts)
-        else:
+        if not profile.device.host:
             _require_here(profile.device, here)
+        elif hosts is not None:
+            _require_host(profile.device, hosts)
     for placement in plan.placements:
         measured_for(placement, profiles)
     again = ", then `proteus profile` and `proteus plan` again; `--emulate` needs no models"

@@ -1,6 +1,6 @@
 """A trace replayed in simulation: each policy on the same trace, in virtual time."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -18,8 +18,7 @@ from proteus_cli.domain.profile import (
     noisy_cells,
     with_load_time,
 )
-from proteus_cli.domain.report import Replan, Report
-from proteus_cli.domain.request import RequestRecord
+from proteus_cli.domain.report import Report
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.explain import max_multiple
@@ -29,7 +28,7 @@ from proteus_cli.planning.planner import Planner
 from proteus_cli.reporting.measures import report
 from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.simulation.oracle import simulate_oracle
-from proteus_cli.simulation.run import simulate
+from proteus_cli.simulation.run import Simulated, simulate
 from proteus_cli.store import Workspace
 
 FIRST_SECONDS = 10.0
@@ -58,9 +57,10 @@ def simulated(scenario: Scenario, policies: Iterable[Policy]) -> Iterator[Report
     check_demand(first_demand(arrivals), catalog)
     for policy in policies:
         with console.progress(f"simulating {policy.name}") as advance:
-            ended, replans, until_s = _run(scenario, policy, lambda done: advance("", done))
+            found = _run(scenario, policy, lambda done: advance("", done))
+        until_s = found.interrupted_s
         yield report(
-            ended,
+            found.ended,
             policy=policy.name,
             mode="simulated",
             trace=arrivals.name,
@@ -70,7 +70,8 @@ def simulated(scenario: Scenario, policies: Iterable[Policy]) -> Iterator[Report
             estimated=estimated_families(scenario.profiles.values()),
             attainment=_rules(scenario, policy).attainment_targets(catalog),
             devices=tuple(scenario.profiles),
-            replans=replans,
+            replans=found.changes,
+            losses=found.losses,
             interrupted=until_s is not None,
             noisy_cells=noisy_cells(scenario.profiles.values()),
         )
@@ -100,14 +101,12 @@ def starting_plan(planner: Planner, policy: Policy, given: Plan | None, arrivals
     return planner(policy.replanning.initial_demand(first_demand(arrivals), planner.catalog.slo_s()))
 
 
-def _run(
-    scenario: Scenario, policy: Policy, progress: Callable[[float], None]
-) -> tuple[Sequence[RequestRecord], Sequence[Replan], float | None]:
+def _run(scenario: Scenario, policy: Policy, progress: Callable[[float], None]) -> Simulated:
     planner = _planner(scenario, policy)
     if policy.plans == "oracle":
-        return simulate_oracle(scenario.arrivals, planner, accuracies(scenario.profiles), progress=progress), (), None
+        return Simulated(simulate_oracle(scenario.arrivals, planner, accuracies(scenario.profiles), progress=progress))
     planner, plan = _prepared(planner, policy, scenario)
-    found = simulate(
+    return simulate(
         scenario.arrivals,
         plan,
         scenario.workspace.catalog(),
@@ -118,7 +117,6 @@ def _run(
         rng=np.random.default_rng(scenario.seed),
         progress=progress,
     )
-    return found.ended, found.changes, found.interrupted_s
 
 
 def _planner(scenario: Scenario, policy: Policy) -> Planner:

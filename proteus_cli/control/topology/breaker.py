@@ -6,10 +6,12 @@ FIRST_RETRY_S = 0.5  # s; of a device: a process that was killed can be started 
 FIRST_ENGINE_RETRY_S = 5.0  # s; a model does not mend itself
 LONGEST_RETRY_S = 60.0
 NEEDED_RETRY_S = 2.0  # s; opening takes about 1 s of CPU time, so a device that dies at once takes a third of a core
+CHECK_EVERY_S = 0.1  # s between two looks for what hangs, or is to be retried
 MAX_DOUBLINGS = 30  # any pause is the longest by then
 STABLE_S = 60.0  # after working for so long, the first retry comes as early as ever
 HANG_TIMEOUT_MULTIPLE = 10  # of the profiled time: a batch that takes longer counts as hung …
 MIN_HANG_TIMEOUT_S = 0.5  # … if it takes this long, too: machines pause for less
+LONGEST_TURN_S = 1.0  # of a batch on a device that servers share: then the next server's batch runs beside it
 NEW = "it has joined, and was not tried out yet"
 
 
@@ -85,6 +87,9 @@ class Breaker:
         return self.since_s + pause_s
 
 
-def hang_timeout_s(takes_s: float) -> float:
-    """How long a batch that should take ``takes_s`` may run before its device counts as hung."""
-    return max(HANG_TIMEOUT_MULTIPLE * takes_s, MIN_HANG_TIMEOUT_S)
+def hang_timeout_s(takes_s: float, servers: int = 1) -> float:
+    """How long a batch that should take ``takes_s`` may run before its device counts as hung.
+
+    On a device that so many ``servers`` share, it may wait for a turn of each other one first.
+    """
+    return max(HANG_TIMEOUT_MULTIPLE * takes_s, MIN_HANG_TIMEOUT_S) + (servers - 1) * LONGEST_TURN_S

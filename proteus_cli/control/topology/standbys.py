@@ -12,7 +12,7 @@ family stands by before it was ever needed.
 
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from types import MappingProxyType
 
@@ -58,7 +58,7 @@ class Standbys:
     """Decides what stands by. ``memory`` by device; where a device is left out, nothing stands by."""
 
     def __init__(self, memory: Mapping[str, DeviceMemory] = MappingProxyType({})) -> None:
-        self._memory = dict[str, DeviceMemory]()
+        self._memory, self._unshared = dict[str, DeviceMemory](), dict[str, DeviceMemory]()
         self._recent: deque[Counter[Replica]] = deque(maxlen=RECENT_PLANS)
         self._burst: Counter[Replica] = Counter()
         self._fastest = dict[str, dict[str, VariantKey]]()
@@ -66,8 +66,14 @@ class Standbys:
             self.add_device(device, each)
 
     def add_device(self, device: str, memory: DeviceMemory) -> None:
-        self._memory[device] = memory
+        self._memory[device] = self._unshared[device] = memory
         self._fastest[memory.type] = _fastest(memory.loadable)
+
+    def share(self, device: str, servers: int) -> None:
+        """So many servers share the memory of a device."""
+        if device in self._memory:
+            memory = self._unshared[device]
+            self._memory[device] = replace(memory, memory_bytes=memory.memory_bytes // servers)
 
     def adopted(self, hosted: Collection[Host]) -> None:
         """A plan that places ``hosted`` came into force."""

@@ -68,6 +68,10 @@ class Topology:
     def memory_short(self, device: str, now_s: float) -> None:
         self._warming.memory_short(device, now_s)
 
+    def share(self, device: str, servers: int) -> None:
+        self._standbys.share(device, servers)
+        self._warming.changed()
+
     def adopt(self, plan: Plan, hosted: Sequence[Host], in_place: Collection[str]) -> Effects:
         self.plan = plan
         return self._rehost(self._rollout.begin(hosted, plan.demand_qps, in_place))

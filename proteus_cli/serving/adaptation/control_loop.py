@@ -146,6 +146,14 @@ class ControlLoop:
         async with self._deploying:
             await self._deploy(plan, "drift", reason, start_s=self._clock())
 
+    async def recount(self, change: Callable[[], Plan]) -> None:
+        """The plan in force gets other capacities, by a ``change`` that is made when no other is being made.
+
+        That is not recorded, as the next plan is. Raises `EngineError`.
+        """
+        async with self._deploying:
+            await self._fleet.deploy(change())
+
     def _observation(self) -> Observation:
         """What the controller decides on, now."""
         controller, now_s = self._controller, self._clock()

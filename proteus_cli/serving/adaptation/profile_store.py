@@ -8,17 +8,20 @@ import msgspec
 
 from proteus_cli import store
 from proteus_cli.control.topology.drift import Correction, corrected_profile
+from proteus_cli.control.topology.sharing import shared_profile
 from proteus_cli.domain.profile import Profile, Recorded
 
 
 class ProfileStore(Mapping[str, Profile]):
     """Profiles by device: as measured, until they are corrected. All who plan and serve read them here.
 
-    Those of devices that join are added.
+    Where servers share a device, its profile is what one of them can count on. Those in ``alone`` are of devices that
+    one server has to itself. Those of devices that join are added.
     """
 
     def __init__(self, measured: Mapping[str, Profile]) -> None:
-        self._current = dict(measured)
+        self._alone, self._current = dict(measured), dict(measured)
+        self._servers: dict[str, int] = {}
 
     def __getitem__(self, device: str) -> Profile:
         return self._current[device]
@@ -29,15 +32,28 @@ class ProfileStore(Mapping[str, Profile]):
     def __len__(self) -> int:
         return len(self._current)
 
+    @property
+    def alone(self) -> Mapping[str, Profile]:
+        return self._alone
+
+    def servers_of(self, device: str) -> int:
+        return self._servers.get(device, 1)
+
+    def share(self, device: str, servers: int) -> None:
+        """From now on so many servers share a device, this one included."""
+        self._servers[device] = servers
+        self._current[device] = shared_profile(self._alone[device], servers)
+
     def add(self, profile: Profile) -> None:
         """The profile of a device that joins."""
-        self._current[profile.device.id] = profile
+        self._alone[profile.device.id] = self._current[profile.device.id] = profile
 
     def correct(self, device: str, corrections: Sequence[Correction]) -> Profile:
-        """Replace the profile of a device by a corrected one, which says what it replaces."""
-        before = self._current[device]
+        """Replace the profile of a device by a corrected one, which says what it replaces; returns that of it alone."""
+        before = self._alone[device]
         replaces = hashlib.sha256(store.to_json(before)).hexdigest()
         recorded = Recorded(datetime.now(UTC).isoformat(timespec="seconds"), replaces)
         after = msgspec.structs.replace(corrected_profile(before, corrections, recorded), made_by=store.made_by())
-        self._current[device] = after
+        self._alone[device] = after
+        self.share(device, self.servers_of(device))
         return after

@@ -1,12 +1,11 @@
-"""The agent's process: listens for servers, and serves one at a time until it is stopped."""
+"""The agent's process: listens for servers, and serves them until it is stopped."""
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,11 +16,16 @@ import uvloop
 from proteus_cli import __version__
 from proteus_cli.backends.free_memory import free_bytes
 from proteus_cli.domain.device import Device
-from proteus_cli.errors import ArtefactError, DeviceUnavailable
+from proteus_cli.errors import DeviceUnavailable
+from proteus_cli.serving.agent.claim import AgentRecord, claimed
+from proteus_cli.serving.agent.host_devices import EmulatedDevices, HostDevices, ProcessDevices
+from proteus_cli.serving.agent.keeping import ends_with
 from proteus_cli.serving.agent.measuring import Measurer
-from proteus_cli.serving.agent.models import ModelStore
+from proteus_cli.serving.agent.models import ModelStore, half_of_disk
 from proteus_cli.serving.agent.session import ServerSession
+from proteus_cli.serving.agent.sharing import SharedDevices
 from proteus_cli.serving.core_claims import warning_of_shared
+from proteus_cli.serving.devices.emulated import TimerThread
 from proteus_cli.serving.devices.hardware import process_specs
 from proteus_cli.serving.devices.process.messages import SentError
 from proteus_cli.serving.devices.remote.channel import FrameChannel
@@ -38,12 +42,17 @@ from proteus_cli.serving.devices.remote.messages import (
     ToAgent,
     Welcome,
 )
+from proteus_cli.serving.lifecycle import running
 from proteus_cli.serving.logs import fields
+from proteus_cli.serving.service_manager import ServiceManager
 from proteus_cli.serving.signals import stopping_on_signals
 from proteus_cli.serving.transport.tls import accepting
 
 FIRST_MESSAGE_S = 5.0
 """For a server to say `Hello`."""
+
+MAX_SERVERS = 16
+"""Each has engines of its own, and counts on its part of a device."""
 
 MAX_GREETING = 64
 """Connections that have not said `Hello` yet; one more closes the oldest."""
@@ -55,25 +64,35 @@ log = logging.getLogger("proteus.agent")
 class AgentSettings:
     """What an agent has: its devices; and where it keeps models and built engines. ``tls`` None: on loopback only.
 
-    ``name``: of its host; empty where it has none.
+    ``name``: of its host; empty where it has none. ``keeper``: the process that keeps the agent, if one does. An agent
+    that ``emulates`` has no devices. Its models may take ``max_models_bytes``, by default half of what the disk has for
+    them.
     """
 
     devices: Sequence[Device]
     state: Path
     tls: ssl.SSLContext | None
     name: str = ""
+    keeper: int | None = None
+    emulates: bool = False
+    max_models_bytes: float | None = None
 
 
 class Agent:
-    """Welcomes servers. Sessions are values of `server`, one at a time; a newer one of the same server replaces it."""
+    """Welcomes servers. Each has one of the ``sessions``, by its id; a newer one of the same server replaces it.
 
-    def __init__(self, settings: AgentSettings) -> None:
-        self.session: ServerSession | None = None
-        built, slots = settings.state / "engines" / "built", {device.id: 1 for device in settings.devices}
-        self._specs = process_specs(settings.devices, built, slots, in_processes=True)
-        self._devices, self._models = tuple(settings.devices), settings.state / "models"
-        self._measurer = Measurer(self._devices, settings.state / "profiling")
-        self._name = settings.name
+    With a ``timer``, it emulates devices.
+    """
+
+    def __init__(self, settings: AgentSettings, timer: TimerThread | None = None) -> None:
+        self.sessions: dict[str, ServerSession] = {}
+        self._shared, self._is_telling = SharedDevices(self._sharing_changed), False
+        self._devices = EmulatedDevices(timer) if timer is not None else _devices_of(settings)
+        self._found, self._name = tuple(settings.devices), settings.name
+        models, limit_bytes = settings.state / "models", settings.max_models_bytes
+        self._models = ModelStore(models, half_of_disk(models) if limit_bytes is None else limit_bytes)
+        self._emulates = timer is not None
+        self._measurer = Measurer(self._found, settings.state / "profiling")
         self._versions = {"proteus": __version__, "onnxruntime": metadata.version("onnxruntime")}
         self._greeting: dict[_Greeting, None] = {}  # oldest first
 
@@ -90,8 +109,8 @@ class Agent:
     def close(self) -> None:
         for greeting in list(self._greeting):
             greeting.ended("the agent stops")
-        if self.session is not None:
-            self.session.end("the agent stops")
+        for session in list(self.sessions.values()):
+            session.end("the agent stops")
 
     def leaves(self, greeting: "_Greeting") -> None:
         """A connection has greeted, or ended."""
@@ -109,29 +128,54 @@ class Agent:
             channel.send(Welcome(self._inventory()))
             channel.close(flush=True)
             return
-        if self.session is not None:
-            now = self.session.hello
-            if now.server != hello.server:
-                raise DeviceUnavailable(
-                    f"This agent serves another server, which is connected from {self.session.peer}.",
-                    hint="an agent serves one at a time; stop the other one, or start a second agent",
-                )
-            if hello.epoch <= now.epoch:
+        before = self.sessions.get(hello.server)
+        if before is not None:
+            if hello.epoch <= before.hello.epoch:
                 raise DeviceUnavailable("A newer connection of this server has replaced this one.")
-            self.session.end("a newer connection of the same server replaces it")
+            before.end("a newer connection of the same server replaces it")
+        elif len(self.sessions) >= MAX_SERVERS:
+            raise DeviceUnavailable(
+                f"This agent serves {MAX_SERVERS} servers, as many as it may: {', '.join(self._servers())}.",
+                hint="stop some of them, or start another agent",
+            )
         channel.decode_with(TO_AGENT, MAX_MESSAGE_BYTES, MAX_TENSOR_BYTES)
         channel.send(Welcome(self._inventory()))
-        self.session = ServerSession(hello, channel, self._specs, ModelStore(self._models), self._measurer, self._ended)
+        self.sessions[hello.server] = ServerSession(
+            hello, channel, self._devices, self._shared, self._models, self._measurer, self._ended
+        )
         log.info("server %s is connected", channel.peer, extra=fields(server=hello.server, epoch=hello.epoch))
 
     def _inventory(self) -> Inventory:
-        server = self.session.peer if self.session is not None else ""
-        return Inventory(self._devices, self._versions, free_bytes() or 0, server, self._name)
+        return Inventory(
+            self._found,
+            self._versions,
+            free_bytes() or 0,
+            self._servers(),
+            emulates=self._emulates,
+            name=self._name,
+            free_disk_bytes=self._models.free_disk_bytes,
+        )
+
+    def _servers(self) -> tuple[str, ...]:
+        return tuple(session.peer for session in self.sessions.values())
+
+    def _sharing_changed(self) -> None:
+        """Tell all servers, once what happens now is over: a device that is opened anew was not given up."""
+        if not self._is_telling:
+            self._is_telling = True
+            asyncio.get_running_loop().call_soon(self._tell_shared)
+
+    def _tell_shared(self) -> None:
+        self._is_telling = False
+        for session in self.sessions.values():
+            session.tell_shared()
 
     def _ended(self, session: ServerSession, reason: str) -> None:
-        log.info("server %s is gone: %s", session.peer, reason, extra=fields(server=session.hello.server))
-        if self.session is session:
-            self.session = None
+        batches = {f"batches_{ended}": count for ended, count in vars(session.batches).items()}
+        told = fields(server=session.hello.server, epoch=session.hello.epoch, **batches)
+        log.info("server %s is gone: %s", session.peer, reason, extra=told)
+        if self.sessions.get(session.hello.server) is session:
+            del self.sessions[session.hello.server]
 
 
 class _Greeting:
@@ -162,47 +206,38 @@ class _Greeting:
         self._agent.leaves(self)
 
 
+def _devices_of(settings: AgentSettings) -> HostDevices:
+    built, slots = settings.state / "engines" / "built", {device.id: 1 for device in settings.devices}
+    return ProcessDevices(process_specs(settings.devices, built, slots, in_processes=True))
+
+
 def run_agent(settings: AgentSettings, listener: socket, announce: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT. Raises as `claimed` does."""
+    """Serve until SIGTERM or SIGINT, or as `ends_with` says. Raises as `claimed` does."""
+    host, port = listener.getsockname()[:2]
     cores = [core for device in settings.devices for core in device.cores]
     with (
-        claimed(settings.state),
+        claimed(settings.state, AgentRecord(os.getpid(), host, port, __version__)),
         warning_of_shared(cores),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         runner.run(_serve(settings, listener, announce))
 
 
-@contextlib.contextmanager
-def claimed(state: Path) -> Iterator[None]:
-    """Keep other agents out of a directory, made where it is missing. The system releases it where this process dies.
-
-    Raises `ArtefactError` where another agent has it, or it cannot be written to.
-    """
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-        file = (state / "agent.lock").open("ab")
-    except OSError as error:
-        raise ArtefactError(
-            f"Can't write to `{state}`: {error.strerror}.", hint="name another directory with `--state`"
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ArtefactError(
-                f"Another agent keeps its models in `{state}`.", hint="give each a directory of its own with `--state`"
-            ) from None
-        yield
-
-
 async def _serve(settings: AgentSettings, listener: socket, announce: Callable[[], None]) -> None:
-    stop, agent = asyncio.Event(), Agent(settings)
-    with stopping_on_signals(stop), contextlib.closing(agent):
-        async with accepting(listener, agent.accept, settings.tls):
-            log.info(
-                "ready", extra=fields(version=__version__, pid=os.getpid(), devices=[d.id for d in settings.devices])
-            )
-            announce()
+    stop, manager = asyncio.Event(), ServiceManager.of(os.environ)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(stopping_on_signals(stop))
+        timer = stack.enter_context(TimerThread()) if settings.emulates else None
+        agent = stack.enter_context(contextlib.closing(Agent(settings, timer)))
+        await stack.enter_async_context(running(manager.watch()))
+        await stack.enter_async_context(accepting(listener, agent.accept, settings.tls))
+        if settings.emulates:
+            log.warning("devices are emulated: no time of theirs is a measurement")
+        names = [device.id for device in settings.devices]
+        log.info("ready", extra=fields(version=__version__, pid=os.getpid(), devices=names))
+        manager.ready(f"ready with {', '.join(names) or 'emulated devices'}")
+        announce()
+        async with ends_with(settings.keeper, stop, is_serving=lambda: bool(agent.sessions)):
             await stop.wait()
+        manager.stopping("stopping")
     log.info("stopped")

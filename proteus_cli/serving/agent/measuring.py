@@ -33,12 +33,17 @@ class Measurer:
 
     def __init__(self, devices: Sequence[Device], root: Path) -> None:
         self._devices, self._workspace = devices, Workspace(root.absolute())
+        self._one_at_a_time = asyncio.Lock()
 
     async def measure(self, command: MeasureDevices, find_model: FindModel, say: Say) -> bytes:
         """The profiles as JSON. ``find_model`` gives the file of a digest; ``say`` is told each line about progress.
 
         Raises `EngineError`, `ArtefactError`.
         """
+        async with self._one_at_a_time:
+            return await self._measured(command, find_model, say)
+
+    async def _measured(self, command: MeasureDevices, find_model: FindModel, say: Say) -> bytes:
         families = tuple(_with_files(family, find_model) for family in command.families)
         text = new_text(Catalog(FORMAT, families), made_by="proteus profile --cluster")
         write_text(self._workspace.catalog_path, text)

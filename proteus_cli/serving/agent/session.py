@@ -3,26 +3,30 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from proteus_cli.backends.free_memory import host_memory
+from proteus_cli.domain.connection import BEAT_S
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError, ProteusError
+from proteus_cli.serving.agent.host_devices import HostDevices
 from proteus_cli.serving.agent.measuring import Measurer
-from proteus_cli.serving.agent.models import ModelStore
+from proteus_cli.serving.agent.models import ModelStore, OfferedModels
+from proteus_cli.serving.agent.sharing import SharedDevices, SharedOpening, Turn
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.devices.process import messages as device_messages
 from proteus_cli.serving.devices.process.engines import CommandedEngines
-from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.layout import BatchLayout
-from proteus_cli.serving.devices.process.spec import DeviceSpec, GpuSpec
 from proteus_cli.serving.devices.remote.channel import FrameChannel
 from proteus_cli.serving.devices.remote.frames import UnreadableFrame
-from proteus_cli.serving.devices.remote.link import BEAT_S
 from proteus_cli.serving.devices.remote.messages import (
     AbandonDevice,
     BatchRan,
     Beat,
+    DevicesShared,
     FromDevice,
     Hello,
     Inquiry,
@@ -40,6 +44,9 @@ from proteus_cli.serving.devices.remote.messages import (
     ToDevice,
 )
 
+ALL = "all"
+"""Instead of devices, in the options of a measurement."""
+
 BEATS_A_LOOK = 10
 """At the memory of the host."""
 
@@ -47,23 +54,37 @@ SERVER_SILENT_S = 10.0
 """A server that sends nothing for so long is gone. It pings each second, but its event loop may be held up."""
 
 
+@dataclass
+class BatchCounts:
+    """The batches that a server sent, and how each ended: with an answer, with an error, or without anyone to tell."""
+
+    sent: int = 0
+    answered: int = 0
+    failed: int = 0
+    given_up: int = 0
+
+
 class OpenedDevice:
-    """One opening of a device, in a process of its own, for one server. ``on_closed`` is called when it is over."""
+    """One opening of a device for one server; its batches take ``turns``. ``on_closed`` is called when it is over."""
 
     def __init__(
         self,
-        opening: int,
-        spec: DeviceSpec,
+        command: OpenDevice,
+        devices: HostDevices,
+        turns: SharedOpening,
         channel: FrameChannel[ToAgent],
         models: ModelStore,
+        counts: BatchCounts,
         on_closed: Callable[[int], object],
     ) -> None:
-        """Raises `DeviceUnavailable` where no process can be started."""
-        self.device = spec.device.id
-        self._opening, self._channel, self._on_closed = opening, channel, on_closed
-        self._executor = ProcessExecutor(spec, self._on_lost)
-        self._engines = CommandedEngines(self._executor, self._send, models.path_of)
-        self._running = 0
+        """Raises `DeviceUnavailable` where it cannot be opened."""
+        self.device = command.device
+        self._opening, self._channel, self._on_closed = command.opening, channel, on_closed
+        self._executor = devices.open(command, self._on_lost)
+        self._engines = CommandedEngines(
+            self._executor, self._send, models.path_of if command.emulated is None else Path
+        )
+        self._turns, self._counts, self._running = turns, counts, 0
         self._is_closing = False
 
     async def report_opened(self) -> None:
@@ -83,46 +104,59 @@ class OpenedDevice:
                     self._is_closing = True
                     self._end_if_idle()
                 else:
-                    self._engines.obey(command)
+                    self._turns.after_batches(partial(self._engines.obey, command))
             case AbandonDevice():
                 self.abandon()
 
     def abandon(self) -> None:
-        """End the device's process at once."""
+        """Give the device up at once, with the batches that run there: their results reach nobody."""
         self._executor.abandon()
+        self._turns.leave()
+        self._counts.given_up += self._running
+        self._running = 0
         self._on_closed(self._opening)
 
     def _run(self, command: RunBatch, inputs: memoryview) -> None:
+        self._counts.sent += 1
         layout = self._engines.layouts.get(command.key)
         if layout is None:
-            self._fail(command.number, EngineError(f"`{command.key.variant}` is not loaded."))
+            self._batch_failed(command.number, EngineError(f"`{command.key.variant}` is not loaded."))
             return
-        began_s = time.monotonic()
+        arrived_s = time.monotonic()
         self._running += 1
 
-        def ended(result: BatchResult | Exception) -> None:
-            self._running -= 1
-            if isinstance(result, Exception):
-                self._fail(command.number, result)
-            else:
-                self._answer(command, layout, result, time.monotonic() - began_s)
-            self._end_if_idle()
+        def start(turn: Turn) -> None:
+            def ended(result: BatchResult | Exception) -> None:
+                turn.end()
+                self._running -= 1
+                if isinstance(result, Exception):
+                    self._batch_failed(command.number, result)
+                else:
+                    self._answer(command, layout, result, time.monotonic() - arrived_s, turn.waited_s)
+                self._end_if_idle()
 
-        try:
-            self._executor.submit(layout.read_inputs(command.key, command.rows, inputs), ended)
-        except Exception as error:  # noqa: BLE001 - it is sent to the server
-            ended(error)
+            try:
+                self._executor.submit(layout.read_inputs(command.key, command.rows, inputs), ended)
+            except Exception as error:  # noqa: BLE001 - it is sent to the server
+                ended(error)
 
-    def _answer(self, command: RunBatch, layout: BatchLayout, result: BatchResult, elapsed_s: float) -> None:
+        self._turns.submit(start)
+
+    def _answer(
+        self, command: RunBatch, layout: BatchLayout, result: BatchResult, elapsed_s: float, waited_s: float
+    ) -> None:
         failures = {part: device_messages.SentError.of(error) for part, error in result.failures.items()}
         shapes = [values.shape for values in result.outputs]
-        ran = BatchRan(self._opening, command.number, result.compute_s, elapsed_s, shapes, failures)
+        ran = BatchRan(self._opening, command.number, result.compute_s, elapsed_s, waited_s, shapes, failures)
         try:
             self._channel.send(ran, layout.output_pieces(result.outputs))
         except (TypeError, UnreadableFrame) as error:
-            self._fail(command.number, EngineError(f"the outputs can't be sent: {error}"))
+            self._batch_failed(command.number, EngineError(f"the outputs can't be sent: {error}"))
+        else:
+            self._counts.answered += 1
 
-    def _fail(self, number: int, error: Exception) -> None:
+    def _batch_failed(self, number: int, error: Exception) -> None:
+        self._counts.failed += 1
         self._send(device_messages.FailedEvent(number, device_messages.SentError.logged(error)))
 
     def _end_if_idle(self) -> None:
@@ -140,22 +174,25 @@ class OpenedDevice:
 class ServerSession:
     """Obeys a server that was welcomed, until its connection ends: then nothing of it is left but models.
 
-    ``specs`` are the devices of this host. ``on_end`` is called once.
+    ``devices`` are those of this host, and ``shared`` says who else has them open. ``on_end`` is called once.
     """
 
     def __init__(
         self,
         hello: Hello,
         channel: FrameChannel[ToAgent],
-        specs: Mapping[str, DeviceSpec],
+        devices: HostDevices,
+        shared: SharedDevices,
         models: ModelStore,
         measurer: Measurer,
         on_end: Callable[["ServerSession", str], None],
     ) -> None:
-        self.hello, self.peer = hello, channel.peer
-        self._channel, self._specs, self._models, self._on_end = channel, specs, models, on_end
-        self._measurer, self._one_measurement = measurer, asyncio.Lock()
+        self.hello, self.peer, self.batches = hello, channel.peer, BatchCounts()
+        self._channel, self._devices, self._models, self._on_end = channel, devices, models, on_end
+        self._shared, self._measurer, self._offered = shared, measurer, OfferedModels(models)
         self._opened: dict[int, OpenedDevice] = {}
+        self._told_shared: Mapping[str, int] = {}
+        self._writing: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._has_ended = False
         channel.owner = self
@@ -171,11 +208,11 @@ class ServerSession:
             case OpenDevice():
                 self._open(message)
             case Ping(sent_s=sent_s):
-                self._channel.send(Pong(sent_s))
+                self._channel.send(Pong(sent_s), [behind])
             case OfferModel(digest=digest):
-                self._start(self._answer(digest, self._models.offered(message)))
+                self._write(digest, self._offered.offered(message))
             case ModelPiece(digest=digest):
-                self._start(self._answer(digest, self._models.take(message, behind)))
+                self._write(digest, self._offered.take(message, behind))
             case MeasureDevices():
                 self._start(self._measure(message))
             case Hello() | Inquiry():
@@ -194,7 +231,15 @@ class ServerSession:
             device.abandon()
         for task in self._tasks:
             task.cancel()
+        self._offered.close()
         self._on_end(self, reason)
+
+    def tell_shared(self) -> None:
+        """Tell the server which of its devices others have open, too, unless it knows."""
+        shared = self._shared.shared_by(self.hello.server)
+        if shared != self._told_shared:
+            self._told_shared = shared
+            self._channel.send(DevicesShared(shared))
 
     # ---
 
@@ -202,20 +247,17 @@ class ServerSession:
         """Open a device. An earlier opening of it is given up: it may hang."""
         for earlier in [each for each in self._opened.values() if each.device == command.device]:
             earlier.abandon()
+        turns = self._shared.join(command.device, self.hello.server, command.slots)
         try:
-            spec = self._spec_of(command)
-            device = OpenedDevice(command.opening, spec, self._channel, self._models, self._forget)
+            device = OpenedDevice(
+                command, self._devices, turns, self._channel, self._models, self.batches, self._forget
+            )
         except DeviceUnavailable as error:
+            turns.leave()
             self._channel.send(FromDevice(command.opening, _cannot_open(error)))
             return
         self._opened[command.opening] = device
         self._start(device.report_opened())
-
-    def _spec_of(self, command: OpenDevice) -> DeviceSpec:
-        spec = self._specs.get(command.device)
-        if spec is None:
-            raise DeviceUnavailable(f"This host has no device `{command.device}`.")
-        return GpuSpec(spec.device, spec.built, command.slots) if isinstance(spec, GpuSpec) else spec
 
     def _forget(self, opening: int) -> None:
         self._opened.pop(opening, None)
@@ -227,16 +269,32 @@ class ServerSession:
             answer = ModelState(digest, [], is_whole=False, error=device_messages.SentError.logged(error))
         self._channel.send(answer)
 
+    def _write(self, digest: str, state: "Coroutine[Any, Any, ModelState]") -> None:
+        """Answer with a state. What writes a model is not broken off when the session ends: others may write there."""
+        task = asyncio.create_task(self._answer(digest, state))
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+
     async def _measure(self, command: MeasureDevices) -> None:
         """Measure devices, after giving up what is open: it would be measured, too."""
         for device in list(self._opened.values()):
             device.abandon()
         try:
-            async with self._one_measurement:
-                content = await self._measurer.measure(command, self._models.path_of, self._say)
+            self._require_unused(command.options.devices)
+            content = await self._measurer.measure(command, self._models.path_of, self._say)
             self._channel.send(Measured(), [content])
         except Exception as error:  # noqa: BLE001 - it is sent to the server
             self._channel.send(Measured(device_messages.SentError.logged(error)))
+
+    def _require_unused(self, devices: str) -> None:
+        """Raise `DeviceUnavailable` where other servers use devices that are to be measured; ``all`` means any."""
+        wanted = None if devices == ALL else {name.strip() for name in devices.split(",")}
+        used = sorted(device for device in self._shared.open_devices if wanted is None or device in wanted)
+        if used:
+            raise DeviceUnavailable(
+                f"A server uses {', '.join(used)}: to measure beside it would say nothing, and slow it down.",
+                hint="stop that server, or measure other devices",
+            )
 
     def _say(self, line: str) -> None:
         self._channel.send(Measuring(line))

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from proteus_cli.backends import emulated
 from proteus_cli.backends.base import Signature
 from proteus_cli.backends.emulated import EmulatedEngine
 from proteus_cli.domain.catalog import VariantKey
@@ -90,6 +91,10 @@ class EmulatedExecutor(ExecutorBase):
         self._one_load = asyncio.Lock()
         self._slots_free_s = [0.0] * profile.slots  # a heap
         self._running = 0
+
+    async def opened(self) -> str:
+        """The name of the backend; such a device is open at once."""
+        return emulated.NAME
 
     async def load(self, key: VariantKey, model: Path, warm_up_rows: int) -> Signature:  # noqa: ARG002 - no model, no warm-up
         """Take the profile's load time, once earlier loads are done. Raises `EngineError`, `DeviceLost`."""

@@ -33,13 +33,14 @@ class BatchResult:
 
     ``failures`` has the error of each part that failed by itself, by its place; the rows of such a part in ``outputs``
     mean nothing. ``elapsed_s`` is the time from submission to end by the clock of the device's own process; 0 where the
-    device has none.
+    device has none. For ``waited_s`` of it, batches of other servers ran on the device.
     """
 
     outputs: OutputArrays
     compute_s: float
     failures: Mapping[int, Exception] = field(default_factory=dict)
     elapsed_s: float = 0.0
+    waited_s: float = 0.0
 
 
 BatchCallback = Callable[[BatchResult | Exception], object]

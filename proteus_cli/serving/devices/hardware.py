@@ -69,6 +69,10 @@ class Hardware(ABC):
         """Whether it makes sense to open a device that was lost; not while its host is not connected."""
         return True
 
+    def servers_of(self, device: str) -> int | None:  # noqa: ARG002
+        """How many servers have a device open, this one included; None while that is not known."""
+        return 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class LocalHardware(Hardware):
@@ -92,12 +96,16 @@ class LocalHardware(Hardware):
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterHardware(Hardware):
-    """The devices of a cluster: those of hosts by the links to their ``agents``, and ``local`` ones."""
+    """The devices of a cluster: those of hosts by the links to their ``agents``, and ``local`` ones.
+
+    ``emulated``: what agents emulate, by device; nothing where devices are real.
+    """
 
     local: Hardware
     agents: AgentLinks
     devices: dict[str, Device]
     slots: dict[str, int]
+    emulated: Mapping[str, EmulatedSpec]
 
     def open_device(self, device: str, on_lost: OnLost) -> Executor:
         host = host_of(device)
@@ -107,7 +115,8 @@ class ClusterHardware(Hardware):
         if link is None:
             why = "it is not listed any more"
             return AbsentExecutor(device, HostLost(f"host {host} is lost: {why}", why=why))
-        return link.open_device(self.devices[device], self.slots[device], on_lost)
+        emulated_as = self.emulated.get(device)
+        return link.open_device(self.devices[device], self.slots[device], on_lost, emulated_as)
 
     def links(self) -> dict[str, LinkState]:
         return {name: link.state for name, link in self.agents.items()}
@@ -129,6 +138,12 @@ class ClusterHardware(Hardware):
     def add_device(self, device: Device, slots: int) -> None:
         """A device of a host that was not there at the start."""
         self.devices[device.id], self.slots[device.id] = device, slots
+
+    def servers_of(self, device: str) -> int | None:
+        host = host_of(device)
+        if not host:
+            return 1
+        return self.agents[host].servers_of(device) if host in self.agents else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,9 +182,7 @@ async def local_devices(
     specs = process_specs(devices.values(), built, slots, in_processes=in_processes)
     with _started_processes(specs) as started:
         reader = open_backend(_READER)  # the ONNX file has the signature, whichever backend runs the model
-        signatures = {
-            f.name: _signature(reader, models, VariantKey(f.name, f.variants[0].name)) for f in catalog.families
-        }
+        signatures = {f.name: signature_of(f, models, reader) for f in catalog.families}
         platforms = [
             await started[device].executor.opened() if device in started else open_backend(found).versions.name
             for device, found in devices.items()
@@ -187,23 +200,29 @@ async def local_devices(
 
 @asynccontextmanager
 async def cluster_devices(
-    local: Hardware, changes: AsyncIterator[Agents], devices: Mapping[str, Device], slots: Mapping[str, int]
+    local: Hardware,
+    changes: AsyncIterator[Agents],
+    devices: Mapping[str, Device],
+    slots: Mapping[str, int],
+    profiles: Mapping[str, Profile] | None = None,
 ) -> AsyncIterator[Hardware]:
     """The devices of a cluster, by id, until left: those of the hosts in the last of ``changes``, and ``local`` ones.
 
-    A host that cannot be reached now is tried again and again; its devices are lost until then.
+    With ``profiles``, by device, the agents emulate devices. A host that cannot be reached now is tried again and
+    again; its devices are lost until then.
     Raises `DeviceUnavailable` where an agent refuses this server at the start, or no device at all is there.
     """
     async with AsyncExitStack() as stack:
-        models, known = dict.fromkeys(local.models.values()), KnownModels()
-        links = AgentLinks(lambda address: AgentLink(address, models, known))
+        emulates, known = profiles is not None, KnownModels()
+        models = () if emulates else tuple(dict.fromkeys(local.models.values()))
+        links = AgentLinks(lambda address: AgentLink(address, models, known, emulates=emulates))
         stack.push_async_callback(links.close)
         links.use(await anext(changes))
         found = {name: await link.tried() for name, link in list(links.items())}
         if not any(not host_of(device) or found.get(host_of(device)) for device in devices):
             raise DeviceUnavailable(
-                f"None of the hosts {', '.join(links)} can be reached.",
-                hint="is `proteus agent` running there, and do the addresses in hosts.toml lead there?",
+                f"None of the hosts {', '.join(links)} can be reached." if links else "The cluster has no hosts now.",
+                hint="is `proteus agent` running there, and do the addresses that are listed lead there?",
             )
         await stack.enter_async_context(running(links.follow(changes)))
         yield ClusterHardware(
@@ -215,6 +234,7 @@ async def cluster_devices(
             agents=links,
             devices=dict(devices),
             slots=dict(slots),
+            emulated={name: EmulatedSpec(each, local.signatures) for name, each in (profiles or {}).items()},
         )
 
 
@@ -283,6 +303,11 @@ def _started_processes(specs: Mapping[str, DeviceSpec]) -> Iterator[dict[str, _S
     finally:
         for process in started.values():
             process.executor.close()
+
+
+def signature_of(family: Family, models: ModelPaths, reader: Backend | None = None) -> Signature:
+    """What the models of a family take and give, as the ONNX file of its first variant says."""
+    return _signature(reader or open_backend(_READER), models, VariantKey(family.name, family.variants[0].name))
 
 
 def _signature(backend: Backend, models: ModelPaths, key: VariantKey) -> Signature:

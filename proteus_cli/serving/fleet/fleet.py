@@ -94,6 +94,11 @@ class Fleet:
         """Open a device; its executor reports a loss to `lose`. Raises `DeviceUnavailable`."""
         return self._open_device(device, lambda loss: self._died(device, loss))
 
+    def share(self, device: str, servers: int) -> None:
+        """So many servers share a device, this one included."""
+        self.workers[device].servers = servers
+        self._controller.share(device, servers)
+
     async def deploy(self, plan: Plan) -> tuple[EngineChange, ...]:
         """Put a plan in force: load its engines, switch, free the others. Returns what came to each device.
 

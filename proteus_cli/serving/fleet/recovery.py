@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.topology.breaker import BreakerEvent, BreakerState, hang_timeout_s
+from proteus_cli.control.topology.breaker import CHECK_EVERY_S, BreakerEvent, BreakerState, hang_timeout_s
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import LatencyTable, Profile
 from proteus_cli.errors import DeviceLost, EngineError, HostLost, ProteusError
@@ -18,7 +18,7 @@ from proteus_cli.serving.fleet.worker import Clock
 if TYPE_CHECKING:
     from proteus_cli.control.decision import Launch
 
-EVERY_S = 0.1  # s between two checks
+EVERY_S = CHECK_EVERY_S
 LATE_S = 2 * EVERY_S  # s since the last check: the machine has no time for this process
 
 log = logging.getLogger("proteus.recovery")
@@ -89,7 +89,7 @@ class Recovery:
 
     async def _on_probation(self, device: str) -> None:
         level = logging.DEBUG if device in self._fleet.lost_with_host else logging.INFO  # its host has a line
-        log.log(level, "opening %s again", device)
+        log.log(level, "opening %s again" if self._fleet.breakers[device].opened else "opening %s", device)
         executor: Executor | None = None
         try:
             executor = self._fleet.open_device(device)
@@ -109,13 +109,13 @@ class Recovery:
 
     async def _try_out(self, device: str, executor: Executor) -> None:
         """Load candidates and run a batch of each. Raises `EngineError` where none works."""
-        loader, works = self._fleet.loader, False
+        loader, servers, works = self._fleet.loader, self._fleet.workers[device].servers, False
         for key, rows in self._candidates(device):
             if works and key not in self._hosted_before_loss(device):
                 return
             try:
                 await loader.load(device, executor, key, rows)
-                await loader.prove(executor, key, rows, hang_timeout_s(self._takes_s(device, key, rows)))
+                await loader.prove(executor, key, rows, hang_timeout_s(self._takes_s(device, key, rows), servers))
             except DeviceLost:
                 raise
             except EngineError as error:

@@ -10,6 +10,7 @@ from proteus_cli.backends.base import Part
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Delegate, Drop, Idle, Launch, WaitUntil, WakeOthers
 from proteus_cli.control.topology.breaker import BreakerEvent, hang_timeout_s
+from proteus_cli.control.topology.sharing import counted_s
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Request
 from proteus_cli.errors import DeviceLost, EngineBroken
@@ -54,7 +55,7 @@ class Worker:
 
     A batch that fails by a fault of the device counts as running until `take_back`; ``report`` is called. Waits are
     rounded up to ``timer_s``, the resolution of the loop's timers, as shorter ones would spin. Batches that should take
-    `INLINE_S` at most run on the event loop, where the executor ``runs_inline``.
+    `INLINE_S` at most run on the event loop, where the executor ``runs_inline``. So many ``servers`` share the device.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Worker:
         timer_s: float,
     ) -> None:
         self.device = device
+        self.servers = 1
         self.busy_s = 0.0  # with any batch, until the end of the last one
         self.batches = self.rows = 0  # of batches with results
         self._running: dict[int, tuple[Launch, float]] = {}  # with its start, in order
@@ -126,7 +128,7 @@ class Worker:
             return None
         launch, started_s = next(iter(self._running.values()))
         takes_s = launch.hosted.latency(launch.rows) * self._controller.slowdown_of(self.device)
-        return launch if now_s - max(started_s, self._ended_s) > hang_timeout_s(takes_s) else None
+        return launch if now_s - max(started_s, self._ended_s) > hang_timeout_s(takes_s, self.servers) else None
 
     @property
     def is_busy(self) -> bool:
@@ -184,17 +186,20 @@ class Worker:
         else:
             self.batches += 1
             self.rows += launch.rows
-            self._controller.finished(launch, _service_s(launch, took_s, result))
+            self._controller.finished(launch, _service_s(launch, took_s, result, self.servers))
             self._results.answered(launch, started_s, result)
 
 
-def _service_s(launch: Launch, took_s: float, result: BatchResult) -> float | None:
+def _service_s(launch: Launch, took_s: float, result: BatchResult, servers: int) -> float | None:
     """The seconds that a batch counts for the slowdown of its device; None where it had to be split.
 
     For a batch submitted ahead, the time since the one before it ended. Else the model's own time, as a late event loop
-    says nothing about the device, plus the time that the device's process stood still.
+    says nothing about the device, plus the time that the device's process stood still. Of a device that servers share,
+    it is compared with what this server's part of it can do.
     """
     if result.failures:
         return None
-    stood_s = result.elapsed_s - result.compute_s
-    return took_s if launch.is_ahead else result.compute_s + max(0.0, stood_s - IPC_S)
+    if launch.is_ahead and not result.waited_s:
+        return servers * took_s
+    stood_s = result.elapsed_s - result.waited_s - result.compute_s
+    return counted_s(result.compute_s + max(0.0, stood_s - IPC_S), result.waited_s, servers)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from proteus_cli.backends.base import Part
 from proteus_cli.control.decision import Host, Launch
 from proteus_cli.control.topology.drift import Drift
-from proteus_cli.domain.request import Outcome, Request
+from proteus_cli.domain.request import MAX_RUNS, Outcome, Request
 from proteus_cli.errors import DeadlineExceeded, EngineFailed, RequestError
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.logs import LogRateLimiter, fields
@@ -25,9 +25,6 @@ from proteus_cli.serving.requests.in_flight import (
 )
 
 log = logging.getLogger("proteus.dataplane")
-
-MAX_RUNS = 2
-"""A request that was running on so many devices when they were lost may be the cause, and is not run again."""
 
 
 class Results:

@@ -14,7 +14,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.drift import Drift
 from proteus_cli.control.topology.hosting import device_memory, slots_of
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.domain.profile import accuracy_by_variant, estimated_families
+from proteus_cli.domain.profile import Profile, accuracy_by_variant, estimated_families
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.joining import Joining
@@ -22,6 +22,7 @@ from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequire
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.recalibration import Recalibration
+from proteus_cli.serving.adaptation.sharing import Sharing
 from proteus_cli.serving.adaptation.solver_jobs import WarmUp
 from proteus_cli.serving.adaptation.solver_process import SolverProcess
 from proteus_cli.serving.devices.hardware import (
@@ -58,22 +59,24 @@ async def open_hardware(deployment: Deployment) -> AsyncIterator[Hardware]:
     Raises like `local_devices`, `cluster_devices` and `emulated_devices`.
     """
     catalog, models, in_processes = deployment.catalog, deployment.models, deployment.in_processes
-    if deployment.emulated:
-        with emulated_devices(deployment.profiles, catalog, models, in_processes=in_processes) as hardware:
-            yield hardware
-    else:
-        devices = {device.id: device for device in deployment.devices}
-        local = {device.id: device for device in deployment.local_devices}
-        built, slots = deployment.built, slots_of(devices, deployment.profiles)
-        async with local_devices(local, catalog, models, built, slots, in_processes=in_processes) as hardware:
-            if deployment.hosts is None:
-                yield hardware
-                return
-            async with (
-                contextlib.aclosing(deployment.hosts.changes()) as changes,
-                cluster_devices(hardware, changes, devices, slots) as cluster,
-            ):
-                yield cluster
+    devices = {device.id: device for device in deployment.devices}
+    built, slots = deployment.built, slots_of(devices, deployment.profiles)
+    async with AsyncExitStack() as stack:
+        if deployment.emulated:
+            profiles: Mapping[str, Profile] | None = deployment.profiles
+            here = emulated_devices(deployment.profiles, catalog, models, in_processes=in_processes)
+            hardware = stack.enter_context(here)
+        else:
+            profiles = None
+            local = {device.id: device for device in deployment.local_devices}
+            hardware = await stack.enter_async_context(
+                local_devices(local, catalog, models, built, slots, in_processes=in_processes)
+            )
+        if deployment.hosts is not None:
+            changes = await stack.enter_async_context(contextlib.aclosing(deployment.hosts.changes()))
+            cluster = cluster_devices(hardware, changes, devices, slots, profiles)
+            hardware = await stack.enter_async_context(cluster)
+        yield hardware
 
 
 @asynccontextmanager
@@ -209,6 +212,11 @@ async def open_adaptation(
         if rule is not None and solver is not None:
             await stack.enter_async_context(running(solver.watch()))
             await stack.enter_async_context(running(control_loop.run(rule.every_s, solver)))
+        if deployment.hosts is not None:
+            sharing = Sharing(
+                hardware.servers_of, profiles, plane.controller, plane.fleet, control_loop, solver, source
+            )
+            await stack.enter_async_context(running(sharing.watch()))
         recalibration = None
         if drift is not None:
             recalibration = Recalibration(

@@ -32,7 +32,7 @@ from proteus_cli.serving.server.assembly import (
 )
 from proteus_cli.serving.server.deployment import Deployment, ServerOptions
 from proteus_cli.serving.server.front_ends import accepting_on, make_protocols, open_connections
-from proteus_cli.serving.server.service_manager import ServiceManager
+from proteus_cli.serving.service_manager import ServiceManager
 from proteus_cli.serving.signals import reloading_on_hangup, stopping_on_signals
 from proteus_cli.serving.telemetry.snapshot import Snapshot
 from proteus_cli.serving.transport.listening import is_loopback, listen, url_of
@@ -92,7 +92,7 @@ async def _serve(
 ) -> None:
     log.info("starting", extra=fields(version=__version__, pid=os.getpid(), devices=list(deployment.plan.devices)))
     stop, profiles, manager = asyncio.Event(), ProfileStore(deployment.profiles), ServiceManager.of(os.environ)
-    drift = Drift(profiles, after_s=deployment.drift_after_s) if deployment.drift_after_s else None
+    drift = Drift(profiles.alone, after_s=deployment.drift_after_s) if deployment.drift_after_s else None
     with stopping_on_signals(stop):
         async with (
             running(manager.watch()),

@@ -11,6 +11,8 @@ from proteus_cli.serving.devices.remote.link_state import LinkState
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.oip.documents import Count
 
+_NOT_LISTED = "it is not listed any more"
+
 
 class HostState(StrEnum):
     CONNECTED = "connected"
@@ -27,7 +29,7 @@ class HostStatus(Struct, frozen=True):
     devices: Annotated[Count, Meta(description="Its devices; their ids begin with its name.")]
     working: Annotated[Count, Meta(description="Devices whose breaker is closed.")]
     losses: Annotated[Count | None, Meta(description="How often the host was lost.")]
-    round_trip_s: Annotated[float | None, Meta(description="To its agent and back: the shortest of the last ten.")]
+    round_trip_s: Annotated[float | None, Meta(description="To its agent and back: the shortest of the last seconds.")]
     bytes_sent: Annotated[Count | None, Meta(description="To its agent, since the start.")]
     bytes_received: Annotated[Count | None, Meta(description="From its agent, since the start.")]
 
@@ -43,7 +45,8 @@ def host_statuses(fleet: Fleet, links: Mapping[str, LinkState], now_s: float) ->
         is_there = link.is_connected if link is not None else working > 0
         state = HostState.CONNECTED if is_there else HostState.LOST
         if link is None:
-            reason = "" if is_there else fleet.breakers[of_host[0]].reason or ""
+            # A cluster without a link to a host has left it alone; emulated hosts have no links at all.
+            reason = "" if is_there else _NOT_LISTED if links else fleet.breakers[of_host[0]].reason or ""
             found[host] = HostStatus(state, None, reason, None, len(of_host), working, None, None, None, None)
         else:
             found[host] = HostStatus(

@@ -14,6 +14,7 @@ _CLASSES = {
     "grpc": "grpc_calls.GrpcCalls",
     "images": "images.Images",
     "files": "files.Files",
+    "cluster": "cluster_channels.Cluster",
 }
 TARGETS = tuple(_CLASSES)
 

@@ -21,20 +21,32 @@ from tiny import INPUTS, mlp
 from proteus_cli import __version__
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.connection import FIRST_PAUSE_S
 from proteus_cli.errors import ArtefactError, DeviceLost, DeviceUnavailable, EngineError, HostLost
 from proteus_cli.serving.agent import agent as agent_module
 from proteus_cli.serving.agent import session as session_module
+from proteus_cli.serving.agent.claim import AgentRecord, agent_in, claimed
+from proteus_cli.serving.devices.emulated import TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.process.messages import ENCODER, LoadCommand
 from proteus_cli.serving.devices.remote import channel as channel_module
 from proteus_cli.serving.devices.remote import link as link_module
 from proteus_cli.serving.devices.remote.frames import pieces_of
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink, ask, connect
-from proteus_cli.serving.devices.remote.messages import Hello, MeasureDevices, MeasureOptions, Ping, RunBatch, ToDevice
-from proteus_cli.serving.transport.cluster_key import cluster_tls
+from proteus_cli.serving.devices.remote.messages import (
+    PROTOCOL,
+    Hello,
+    MeasureDevices,
+    MeasureOptions,
+    Ping,
+    RunBatch,
+    ToDevice,
+)
+from proteus_cli.serving.transport.cluster_key import cluster_tls, is_known_to_others
 from proteus_cli.store import model_digest
 
 KEY = VariantKey("f", "v")
+RECORD = AgentRecord(os.getpid(), "127.0.0.1", 7000, __version__)
 BATCH = Batch(KEY, [(1, (np.ones(INPUTS, np.float32).tobytes(),))], 1)
 
 
@@ -56,7 +68,7 @@ def test_only_who_has_the_key_is_served(tmp_path: Path) -> None:
                 await connect(has_another_key(agent, tmp_path), "s", 1)
             with pytest.raises((OSError, TimeoutError)):
                 await connect(replaced(agent.address, tls=None), "s", 1)
-            assert agent.agent.session is None
+            assert not agent.agent.sessions
             session = await connect(agent.address, "s", 1)
             assert session.inventory.devices == (CPU,)
             session.close()
@@ -78,13 +90,25 @@ def test_a_server_does_not_talk_to_an_agent_without_its_key(tmp_path: Path) -> N
 def test_a_key_that_others_may_read_or_that_is_none_is_refused(tmp_path: Path) -> None:
     path = key_of(tmp_path)
     assert path.stat().st_mode & 0o777 == 0o600
-    path.chmod(0o640)
+    path.chmod(0o644)
     with pytest.raises(ArtefactError, match="Others than its owner"):
         cluster_tls(path, listens=True)
     path.write_text("no key")
     path.chmod(0o600)
     with pytest.raises(ArtefactError, match="is no key of a cluster"):
         cluster_tls(path, listens=True)
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "known"),
+    [
+        (0o600, 7, False), (0o400, 7, False), (0o640, 7, True), (0o604, 7, True), (0o620, 7, True),
+        (0o440, 0, False), (0o640, 0, False), (0o460, 0, True), (0o444, 0, True), (0o401, 0, True),
+    ],
+)  # fmt: skip
+def test_a_key_of_root_may_be_read_by_its_group(mode: int, owner: int, *, known: bool) -> None:
+    """So Kubernetes gives secrets to a pod's user."""
+    assert is_known_to_others(os.stat_result((mode, 0, 0, 1, owner, 9, 0, 0, 0, 0))) is known
 
 
 def test_another_version_of_the_protocol_is_refused_with_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,28 +118,33 @@ def test_another_version_of_the_protocol_is_refused_with_both(tmp_path: Path, mo
             for asking in (connect(agent.address, "s", 1), ask(agent.address)):
                 with pytest.raises(DeviceUnavailable) as refusal:
                     await asking
-                assert f"(proteus {__version__}) speaks version 1 " in refusal.value.message
+                assert f"(proteus {__version__}) speaks version {PROTOCOL} " in refusal.value.message
                 assert f"(proteus {__version__}) speaks version 7." in refusal.value.message
                 assert "same version" in refusal.value.hint
 
     run(test)
 
 
-def test_an_agent_serves_one_server_and_tells_others_what_it_has(tmp_path: Path) -> None:
+def test_an_agent_serves_several_servers_and_tells_others_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def test() -> None:
         async with running_agent(tmp_path) as agent:
-            assert (await ask(agent.address)).server == ""
-            first = await connect(agent.address, "one", 1)
-            with pytest.raises(DeviceUnavailable, match="serves another server, which is connected from"):
-                await connect(agent.address, "two", 1)
+            assert (await ask(agent.address)).servers == ()
+            first, second = [await connect(agent.address, server, 1) for server in ("one", "two")]
             found = await ask(agent.address)
-            assert found.server.startswith("127.0.0.1:")
+            assert len(set(found.servers)) == 2
+            assert all(server.startswith("127.0.0.1:") for server in found.servers)
             assert found.devices == (CPU,)
             assert {"proteus", "onnxruntime"} <= found.versions.keys()
             assert not first.has_ended.is_set()
+            monkeypatch.setattr(agent_module, "MAX_SERVERS", 2)
+            with pytest.raises(DeviceUnavailable, match=r"Host a \(.*\): This agent serves 2 servers, as many"):
+                await connect(agent.address, "three", 1)
             first.close()
-            await until(lambda: agent.agent.session is None)
-            (await connect(agent.address, "two", 1)).close()
+            second.close()
+            await until(lambda: not agent.agent.sessions)
+            (await connect(agent.address, "three", 1)).close()
 
     run(test)
 
@@ -147,14 +176,17 @@ def test_a_newer_connection_of_a_server_replaces_the_older_whose_answers_reach_n
 
 
 def test_two_agents_do_not_share_a_directory(tmp_path: Path) -> None:
-    with agent_module.claimed(tmp_path / "state"):
-        with pytest.raises(ArtefactError, match="Another agent"), agent_module.claimed(tmp_path / "state"):
+    with claimed(tmp_path / "state", RECORD):
+        assert agent_in(tmp_path / "state") == RECORD
+        with pytest.raises(ArtefactError, match="Another agent"), claimed(tmp_path / "state", RECORD):
             pass
-        with agent_module.claimed(tmp_path / "other"):
+        with claimed(tmp_path / "other", RECORD):
             pass
-    with agent_module.claimed(tmp_path / "state"):
+    assert agent_in(tmp_path / "state") is None
+    assert agent_in(tmp_path / "nothing") is None
+    with claimed(tmp_path / "state", RECORD):
         pass
-    with pytest.raises(ArtefactError, match="Can't write"), agent_module.claimed(tmp_path / "state" / "agent.lock"):
+    with pytest.raises(ArtefactError, match="Can't write"), claimed(tmp_path / "state" / "agent.lock", RECORD):
         pass
 
 
@@ -197,7 +229,7 @@ def test_nonsense_ends_its_connection_and_nothing_else(tmp_path: Path, said: byt
     async def test() -> None:
         async with plain_agent(tmp_path) as agent:
             await asyncio.to_thread(closes, agent, said)
-            await until(lambda: agent.agent.session is None)
+            await until(lambda: not agent.agent.sessions)
             (await connect(agent.address, "other", 1)).close()
 
     run(test)
@@ -212,7 +244,7 @@ def test_no_bytes_leave_an_agent_that_serves_nobody_any_more(
         async with plain_agent(tmp_path) as agent:
             framed = b"".join(bytes(piece) for each in said for piece in pieces_of(each))
             await asyncio.to_thread(closes, agent, (spoken(HELLO) if greets else b"") + framed + b"\xff" * 8)
-            await until(lambda: agent.agent.session is None)
+            await until(lambda: not agent.agent.sessions)
             (await connect(agent.address, "other", 1)).close()
 
     run(test)
@@ -314,10 +346,9 @@ def test_a_server_that_falls_silent_is_given_up_with_its_devices(
             session = await connect(agent.address, "s", 1)  # without `watch`, it never pings
             executor = session.open_device("cpu0", 1, print)
             await executor.opened()
-            assert agent.agent.session is not None
-            (opened,) = agent.agent.session._opened.values()
+            (opened,) = agent.session._opened.values()
             monkeypatch.setattr(session_module, "SERVER_SILENT_S", 0.3)
-            await until(lambda: agent.agent.session is None)
+            await until(lambda: not agent.agent.sessions)
             assert opened._executor.is_lost
 
     run(test)
@@ -333,9 +364,8 @@ def test_an_agent_that_falls_silent_loses_all_devices_of_its_host_at_once_with_o
             lost = list[str]()
             for device in devices:
                 await remote_device(link, lambda loss: lost.append(str(loss)), device).opened()
-            assert agent.agent.session is not None
             assert link.session is not None
-            for task in agent.agent.session._tasks:
+            for task in agent.session._tasks:
                 task.cancel()  # no beats
             monkeypatch.setattr(link.session, "send", lambda *_: None)  # no pings, which would be answered
             began_s = time.monotonic()
@@ -403,8 +433,7 @@ def test_an_engine_error_and_a_lost_process_of_a_device_come_as_such(tmp_path: P
             (tmp_path / "bad.onnx").write_bytes(b"bad")
             with pytest.raises(EngineError):
                 await executor.load(VariantKey("f", "bad"), tmp_path / "bad.onnx", 4)
-            assert agent.agent.session is not None
-            (opened,) = agent.agent.session._opened.values()
+            (opened,) = agent.session._opened.values()
             assert opened._executor.pid is not None
             os.kill(opened._executor.pid, signal.SIGSTOP)
             executor.submit(BATCH, told.append)
@@ -424,12 +453,27 @@ def test_an_agent_that_ends_soon_after_each_connection_is_tried_at_growing_pause
         async with running_agent(tmp_path) as agent, linked(agent.address) as link:
             began_s = time.monotonic()
             for _ in range(4):
-                await until(lambda: link.is_connected and agent.agent.session is not None)
-                assert agent.agent.session is not None
-                agent.agent.session.end("it is restarted")
+                await until(lambda: link.is_connected and agent.agent.sessions)
+                agent.session.end("it is restarted")
                 await until(lambda: not link.is_connected)
             await until(lambda: link.is_connected)
-            assert time.monotonic() - began_s >= sum(link_module.FIRST_PAUSE_S * 2**times for times in range(4))
+            assert time.monotonic() - began_s >= sum(FIRST_PAUSE_S * 2**times for times in range(4))
+
+    run(test)
+
+
+def test_servers_and_agents_that_emulate_keep_to_each_other(tmp_path: Path) -> None:
+    """So no time of an emulated device passes for a measured one, and no server emulates on a host that has devices."""
+
+    async def test() -> None:
+        with TimerThread() as timer:
+            async with running_agent(tmp_path) as real, running_agent(tmp_path, timer=timer) as other:
+                for agent, emulates, why in ((real, True, "emulates none"), (other, False, "emulates devices")):
+                    with pytest.raises(DeviceUnavailable, match=why):
+                        async with linked(agent.address, emulates=emulates):
+                            pass
+                    await until(lambda agent=agent: not agent.agent.sessions)  # type: ignore[misc]
+                    assert (await ask(agent.address)).emulates is not emulates
 
     run(test)
 
@@ -468,7 +512,7 @@ def test_a_link_says_how_its_host_is_reached(tmp_path: Path) -> None:
             up = link.state
             assert (up.is_connected, up.why, up.losses, up.address.split(":")[0]) == (True, "", 0, "127.0.0.1")
             assert min(up.bytes_sent, up.bytes_received) > 0
-            assert agent.agent.session is not None
+            assert agent.agent.sessions
             agent.agent.close()
             await until(lambda: link.state.losses == 1)
             later = link.state  # it may be connected again

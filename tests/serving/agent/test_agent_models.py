@@ -1,9 +1,12 @@
 """What an agent keeps of models: whole, with the digest that they were announced by, and nowhere else."""
 
 import asyncio
+import os
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from tiny import keep_apart, mlp
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.serving.agent import models
-from proteus_cli.serving.agent.models import ModelStore
+from proteus_cli.serving.agent.models import ModelStore, OfferedModels, half_of_disk
 from proteus_cli.serving.devices.remote import uploads
 from proteus_cli.serving.devices.remote.link import AgentLink
 from proteus_cli.serving.devices.remote.messages import ModelPiece, ModelState, OfferModel
@@ -39,7 +42,7 @@ def pieces(model: Path, size: int = 100) -> Iterator[tuple[int, bytes]]:
         yield offset, content[offset : offset + size]
 
 
-async def sent(store: ModelStore, model: Path, digest: str, *, stop_after: int | None = None) -> ModelState:
+async def sent(store: OfferedModels, model: Path, digest: str, *, stop_after: int | None = None) -> ModelState:
     state = await store.offered(OfferModel(digest, [(model.name, size_of(model))]))
     for number, (offset, content) in enumerate(pieces(model)):
         if state.is_whole or state.error is not None or number == stop_after:
@@ -49,19 +52,23 @@ async def sent(store: ModelStore, model: Path, digest: str, *, stop_after: int |
     return state
 
 
+def offers_to(directory: Path) -> OfferedModels:
+    return OfferedModels(ModelStore(directory / "models"))
+
+
 def test_a_model_is_there_once_it_is_whole_and_is_sent_once(tmp_path: Path) -> None:
     async def test() -> None:
         model, store = mlp(tmp_path / "m.onnx"), ModelStore(tmp_path / "models")
-        digest = model_digest(model)
-        state = await sent(store, model, digest, stop_after=3)
+        offered, digest = OfferedModels(store), model_digest(model)
+        state = await sent(offered, model, digest, stop_after=3)
         assert (state.is_whole, state.sizes) == (False, [300])
         with pytest.raises(EngineError, match="has no model"):
             store.path_of(digest)
-        again = ModelStore(tmp_path / "models")  # as after a restart
+        again = OfferedModels(ModelStore(tmp_path / "models"))  # as after a restart
         assert (await again.offered(OfferModel(digest, [("m.onnx", size_of(model))]))).sizes == [300]
         assert (await sent(again, model, digest)).is_whole
-        assert again.path_of(digest).read_bytes() == model.read_bytes()
-        assert (await store.offered(OfferModel(digest, [("m.onnx", 1)]))).is_whole
+        assert store.path_of(digest).read_bytes() == model.read_bytes()
+        assert (await offered.offered(OfferModel(digest, [("m.onnx", 1)]))).is_whole
         assert files(tmp_path / "models") == [f"{digest}/model.onnx"]
 
     asyncio.run(test())
@@ -69,8 +76,7 @@ def test_a_model_is_there_once_it_is_whole_and_is_sent_once(tmp_path: Path) -> N
 
 def test_another_model_than_the_one_announced_is_refused_and_removed(tmp_path: Path) -> None:
     async def test() -> None:
-        store = ModelStore(tmp_path / "models")
-        state = await sent(store, mlp(tmp_path / "m.onnx"), DIGEST)
+        state = await sent(offers_to(tmp_path), mlp(tmp_path / "m.onnx"), DIGEST)
         assert state.error is not None
         assert "not the model that was announced" in state.error.message
         assert files(tmp_path / "models") == []
@@ -87,7 +93,7 @@ def test_another_model_than_the_one_announced_is_refused_and_removed(tmp_path: P
 )  # fmt: skip
 def test_no_name_leads_out_of_the_directory_of_a_model(tmp_path: Path, names: Sequence[str]) -> None:
     async def test() -> None:
-        store = ModelStore(tmp_path / "models")
+        store = offers_to(tmp_path)
         state = await store.offered(OfferModel(DIGEST, [(name, 5) for name in names]))
         assert state.error is not None
         taken = await store.take(ModelPiece(DIGEST, min(1, len(names)), 0), memoryview(b"12345"))
@@ -99,18 +105,18 @@ def test_no_name_leads_out_of_the_directory_of_a_model(tmp_path: Path, names: Se
 
 def test_neither_digests_nor_pieces_lead_elsewhere(tmp_path: Path) -> None:
     async def test() -> None:
-        store = ModelStore(tmp_path / "models")
+        store, offered = ModelStore(tmp_path / "models"), offers_to(tmp_path)
         for digest in ("../" * 20 + "abcd", "", "AB" * 32, "ab" * 31, "g" * 64):
-            assert (await store.offered(OfferModel(digest, [("m", 5)]))).error is not None
+            assert (await offered.offered(OfferModel(digest, [("m", 5)]))).error is not None
             with pytest.raises(EngineError):
                 store.path_of(digest)
-        await store.offered(OfferModel(DIGEST, [("m", 5)]))
+        await offered.offered(OfferModel(DIGEST, [("m", 5)]))
         for piece, content in (
             (ModelPiece(DIGEST, 0, 1), b"1"), (ModelPiece(DIGEST, 1, 0), b"1"), (ModelPiece(DIGEST, -1, 0), b"1"),
             (ModelPiece(DIGEST, 0, 0), b"123456"), (ModelPiece(DIGEST, 0, 0), b""), (ModelPiece("cd" * 32, 0, 0), b"1"),
             (ModelPiece(DIGEST, 0, -1), b"1"),
         ):  # fmt: skip
-            assert (await store.take(piece, memoryview(content))).error is not None
+            assert (await offered.take(piece, memoryview(content))).error is not None
         assert files(tmp_path) == []
 
     asyncio.run(test())
@@ -123,7 +129,7 @@ def test_a_full_disk_is_an_error_of_the_model(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(models, "_append", append)
 
     async def test() -> None:
-        state = await sent(ModelStore(tmp_path / "models"), mlp(tmp_path / "m.onnx"), DIGEST)
+        state = await sent(offers_to(tmp_path), mlp(tmp_path / "m.onnx"), DIGEST)
         assert state.error is not None
         assert "No space left" in state.error.message
 
@@ -192,8 +198,7 @@ def test_a_broken_upload_goes_on_where_it_was_with_the_next_connection(
                 return read(part, offset)
 
             def break_off() -> None:
-                assert agent.agent.session is not None
-                agent.agent.session.end("the test ends it")
+                agent.session.end("the test ends it")
 
             loop = asyncio.get_running_loop()
             monkeypatch.setattr(uploads, "_read", read_and_break)
@@ -272,3 +277,77 @@ def test_a_model_is_hashed_once_for_all_connections_until_it_changes(
             await known.of(model)
 
     asyncio.run(test())
+
+
+def test_servers_that_send_the_same_model_help_each_other(tmp_path: Path) -> None:
+    async def test() -> None:
+        model, store = mlp(tmp_path / "m.onnx", hidden=64), ModelStore(tmp_path / "models")
+        digest = model_digest(model)
+        ends = await asyncio.gather(*(sent(OfferedModels(store), model, digest) for _ in range(3)))
+        assert all(state.is_whole for state in ends)
+        assert files(tmp_path / "models") == [f"{digest}/model.onnx"]
+
+    asyncio.run(test())
+
+
+def test_the_models_that_were_used_last_stay_where_there_is_no_room_for_all(tmp_path: Path) -> None:
+    async def test() -> None:
+        models = [mlp(tmp_path / f"{seed}.onnx", seed=seed) for seed in range(4)]
+        digests, size = [model_digest(model) for model in models], size_of(models[0])
+        store = ModelStore(tmp_path / "models", 2.5 * size)
+
+        async def keep(number: int, *, stop_after: int | None = None) -> OfferedModels:
+            offered = OfferedModels(store)
+            await sent(offered, models[number], digests[number], stop_after=stop_after)
+            return offered
+
+        def kept() -> set[int]:
+            return {number for number, digest in enumerate(digests) if store.is_whole(digest)}
+
+        for number in (0, 1):
+            (await keep(number)).close()
+            os.utime(tmp_path / "models" / digests[number], (number, number))
+        assert kept() == {0, 1}
+        store.path_of(digests[0])
+        (await keep(2)).close()
+        assert kept() == {0, 2}
+        (await keep(3, stop_after=1)).close()
+        assert kept() == {2}, "one that is on its way counts in full"
+        os.utime(tmp_path / "models" / f"{digests[3]}.partial", (0, 0))
+        (await keep(0)).close()
+        assert kept() == {0, 2}
+        (await keep(1)).close()
+        assert files(tmp_path / "models") == sorted(f"{digests[number]}/model.onnx" for number in (0, 1))
+
+    asyncio.run(test())
+
+
+def test_a_model_that_a_connected_server_was_told_of_stays(tmp_path: Path) -> None:
+    async def test() -> None:
+        models = [mlp(tmp_path / f"{seed}.onnx", seed=seed) for seed in range(3)]
+        digests, size = [model_digest(model) for model in models], size_of(models[0])
+        store = ModelStore(tmp_path / "models", 2.5 * size)
+        one, two = OfferedModels(store), OfferedModels(store)
+        assert (await sent(one, models[0], digests[0])).is_whole
+        assert (await sent(two, models[0], digests[0])).is_whole
+        assert (await sent(two, models[1], digests[1])).is_whole
+        refused = (await sent(one, models[2], digests[2])).error
+        assert refused is not None
+        assert "connected servers need these" in refused.message
+        assert "--max-models-size" in refused.hint
+        one.close()
+        assert (await sent(two, models[2], digests[2])).error is not None
+        two.close()
+        assert (await sent(OfferedModels(store), models[2], digests[2])).is_whole
+
+    asyncio.run(test())
+
+
+def test_by_default_models_take_half_of_what_the_disk_has_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    assert half_of_disk(tmp_path / "state" / "models") == 500
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "m").write_bytes(bytes(300))
+    assert half_of_disk(tmp_path / "a") == 650

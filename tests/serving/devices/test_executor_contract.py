@@ -24,7 +24,7 @@ from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, OnLost
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
-from proteus_cli.serving.devices.process.spec import CpuSpec
+from proteus_cli.serving.devices.process.spec import CpuSpec, EmulatedSpec
 
 KEY, OTHER, UNKNOWN = VariantKey("f", "v"), VariantKey("f", "other"), VariantKey("f", "unknown")
 PATIENCE_S = 30.0
@@ -72,20 +72,33 @@ async def remote(directory: Path) -> AsyncIterator[Site]:
         yield Site(partial(remote_device, link), directory)
 
 
+EMULATED = EmulatedSpec(
+    make_profile(
+        "cpu0", *(make_measured("f", variant, 0.9, {1: 0.001, 8: 0.004}, load_s=0.01) for variant in ("v", "other"))
+    ),
+    {"f": STUB},
+)
+
+
 @asynccontextmanager
 async def emulated(directory: Path) -> AsyncIterator[Site]:
-    measured = [make_measured("f", variant, 0.9, {1: 0.001, 8: 0.004}, load_s=0.01) for variant in ("v", "other")]
-    profile = make_profile("cpu0", *measured)
     with TimerThread() as timer:
 
         def open_device(on_lost: OnLost) -> Executor:
-            return EmulatedExecutor(profile, {"f": STUB}, time.monotonic, timer.at, on_lost)
+            return EmulatedExecutor(EMULATED.profile, EMULATED.signatures, time.monotonic, timer.at, on_lost)
 
         yield Site(open_device, directory, is_emulated=True)
 
 
-SITES = {"threads": threads, "process": process, "remote": remote, "emulated": emulated}
-MODELS = {name: site for name, site in SITES.items() if name != "emulated"}
+@asynccontextmanager
+async def emulated_by_an_agent(directory: Path) -> AsyncIterator[Site]:
+    with TimerThread() as timer:
+        async with running_agent(directory, [], timer=timer) as agent, linked(agent.address, emulates=True) as link:
+            yield Site(lambda on_lost: remote_device(link, on_lost, emulated=EMULATED), directory, is_emulated=True)
+
+
+WITH_MODELS = {"threads": threads, "process": process, "remote": remote}
+SITES = {**WITH_MODELS, "emulated": emulated, "emulated by an agent": emulated_by_an_agent}
 
 
 @pytest.fixture(params=SITES)
@@ -93,7 +106,7 @@ def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Callab
     return partial(_run_at, SITES[request.param], tmp_path)
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=WITH_MODELS)
 def with_models(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Callable[[Site], Awaitable[None]]], None]:
     return partial(_run_at, SITES[request.param], tmp_path)
 

@@ -9,6 +9,7 @@ from builders import hosted, make_request, near
 
 from proteus_cli.backends.base import Part
 from proteus_cli.control.decision import IDLE, Decision, Delegate, Launch, WaitUntil, WakeOthers
+from proteus_cli.control.topology.breaker import LONGEST_TURN_S, hang_timeout_s
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.fleet.worker import INLINE_S, Worker
 
@@ -97,20 +98,20 @@ def test_thousands_of_workers_may_wake_each_other() -> None:
 class SlowExecutor:
     """Batches that were submitted end when the test says so, after 5 ms in the model; nothing may run inline.
 
-    ``elapsed_s``: what their device's own process says of that, if it has one.
+    ``elapsed_s``: what their device's own process says of that, if it has one. They wait for other servers' batches.
     """
 
     runs_inline = True
 
-    def __init__(self, elapsed_s: float = 0.0) -> None:
+    def __init__(self, elapsed_s: float = 0.0, waited_s: float = 0.0) -> None:
         self.submitted: list[BatchCallback] = []
-        self._elapsed_s = elapsed_s
+        self._elapsed_s, self._waited_s = elapsed_s, waited_s
 
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         self.submitted.append(done)
 
     def end_first(self) -> None:
-        self.submitted.pop(0)(BatchResult((), compute_s=0.005, elapsed_s=self._elapsed_s))
+        self.submitted.pop(0)(BatchResult((), 0.005, elapsed_s=self._elapsed_s, waited_s=self._waited_s))
 
 
 class Results:
@@ -218,3 +219,34 @@ def test_what_a_process_stood_still_is_time_that_its_device_took(elapsed_s: floa
         return controller.took_s
 
     assert asyncio.run(run()) == [near(service_s)]
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "is_ahead", "service_s"),
+    [(0.0, False, 0.010), (0.004, False, 0.010), (0.020, False, 0.025), (0.004, True, 0.010), (0.0, True, 0.110)],
+    ids=["no wait", "a short wait", "long batches of others", "ahead, waited", "ahead, did not wait"],
+)
+def test_of_a_shared_device_a_batch_counts_as_what_this_servers_part_can_do(
+    waited_s: float, service_s: float, *, is_ahead: bool
+) -> None:
+    """Two servers; a batch of 5 ms, which was handed over within half a millisecond and ends 55 ms after its launch."""
+
+    async def run() -> list[float | None]:
+        clock, executor = Clock(), SlowExecutor(0.0055 + waited_s, waited_s)
+        launch = Launch(hosted(latency_s={1: 0.01}), (make_request(),), 1, 1.0, is_ahead=is_ahead)
+        controller = ScriptedController([launch])
+        worker = Worker(
+            "cpu0", double(controller), double(executor), double(Results()), clock, {}, double(None), 3600.0
+        )
+        worker.servers = 2
+        clock.now_s = 1.0
+        worker.ask()
+        clock.now_s = 1.055
+        executor.end_first()
+        return controller.took_s
+
+    assert asyncio.run(run()) == [near(service_s)]
+
+
+def test_a_batch_on_a_shared_device_hangs_later_as_it_may_wait_for_turns() -> None:
+    assert hang_timeout_s(0.02, servers=3) == hang_timeout_s(0.02) + 2 * LONGEST_TURN_S

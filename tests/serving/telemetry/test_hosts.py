@@ -116,6 +116,16 @@ def test_a_host_that_no_device_is_planned_on_is_shown_too() -> None:
     seen(test)
 
 
+def test_a_host_that_is_not_listed_any_more_is_lost_for_that_reason() -> None:
+    def test(server: Seen) -> None:
+        server.links["c"] = UP
+        server.lose(SILENT)
+        found = status(server.sources).hosts["b"]
+        assert (found.state, found.reason, found.losses) == (HostState.LOST, "it is not listed any more", None)
+
+    seen(test)
+
+
 def test_what_is_sent_of_hosts_is_what_the_openapi_document_says() -> None:
     def test(server: Seen) -> None:
         server.links |= {"b": UP, "c": DOWN}

@@ -1,6 +1,7 @@
 """How the tensors of a batch lie in a `TransferBuffer`: each in one piece, one behind another."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -11,6 +12,8 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.serving.devices.executor import Batch
 from proteus_cli.serving.devices.process.shared_memory import TransferBuffer, offsets
 
+_CACHED = 256  # sizes of batches: as good as all that an engine has
+
 
 class BatchLayout:
     """Writes and reads the batches of one engine; both processes have one for each engine that is loaded."""
@@ -19,6 +22,8 @@ class BatchLayout:
         self.signature = signature
         self._row_bytes = [spec.row_bytes for spec in signature.inputs]
         self._output_dtypes = [spec.dtype for spec in signature.outputs]
+        self._inputs = lru_cache(_CACHED)(self._find_inputs)
+        self._outputs = lru_cache(_CACHED)(self._find_outputs)
 
     def input_bytes(self, rows: int) -> int:
         """The bytes that the inputs of a batch of so many rows take."""
@@ -36,11 +41,14 @@ class BatchLayout:
         found: list[Buffer] = []
         places, size = self._inputs(batch.rows)
         end = 0
-        for which, (place, row_bytes) in enumerate(zip(places, self._row_bytes, strict=True)):
-            found += [bytes(place - end)] if place > end else []
+        for which, place in enumerate(places):
+            if place > end:
+                found.append(bytes(place - end))
             found += [buffers[which] for _, buffers in batch.parts]
-            end = place + batch.rows * row_bytes
-        return [*found, bytes(size - end)]
+            end = place + batch.rows * self._row_bytes[which]
+        if size > end:
+            found.append(bytes(size - end))
+        return found
 
     def read_inputs(self, key: VariantKey, rows: Sequence[int], memory: memoryview) -> Batch:
         """A batch of parts of so many rows each, without a copy."""
@@ -55,9 +63,9 @@ class BatchLayout:
             firsts = lasts
         return Batch(key, parts, total)
 
-    def write_outputs(self, outputs: OutputArrays, buffer: TransferBuffer) -> list[tuple[int, ...]]:
+    def write_outputs(self, outputs: OutputArrays, buffer: TransferBuffer) -> Sequence[tuple[int, ...]]:
         """Returns the shapes of the outputs. Raises `TypeError` where one is not of the signature's type."""
-        shapes = [values.shape for values in outputs]
+        shapes = tuple(values.shape for values in outputs)
         places, size = self._outputs(shapes)
         memory = buffer.outgoing(size)
         for values, dtype, place in zip(outputs, self._output_dtypes, places, strict=True):
@@ -70,9 +78,9 @@ class BatchLayout:
 
     def outputs_in(self, shapes: Sequence[tuple[int, ...]], memory: memoryview) -> OutputArrays:
         """The outputs that lie in memory, without a copy. Raises `TypeError`, `ValueError` where they don't fit."""
-        places, _ = self._outputs(shapes)
+        places, _ = self._outputs(tuple(shapes))
         tensors = zip(shapes, self._output_dtypes, places, strict=True)
-        return tuple(np.ndarray(shape, dtype, memory, place) for shape, dtype, place in tensors)
+        return tuple([np.ndarray(shape, dtype, memory, place) for shape, dtype, place in tensors])
 
     def output_pieces(self, outputs: OutputArrays) -> list[Buffer]:
         """What `write_outputs` would write, piece by piece; copied only where memory has gaps.
@@ -80,7 +88,7 @@ class BatchLayout:
         Raises `TypeError` where one is not of the signature's type.
         """
         found: list[Buffer] = []
-        places, _ = self._outputs([values.shape for values in outputs])
+        places, _ = self._outputs(tuple(values.shape for values in outputs))
         end = 0
         for values, dtype, place in zip(outputs, self._output_dtypes, places, strict=True):
             if values.dtype != dtype:
@@ -90,9 +98,10 @@ class BatchLayout:
             end = place + values.nbytes
         return found
 
-    def _inputs(self, rows: int) -> tuple[list[int], int]:
+    def _find_inputs(self, rows: int) -> tuple[list[int], int]:
+        """Where each input lies, and how many bytes they take together."""
         return offsets(rows * row_bytes for row_bytes in self._row_bytes)
 
-    def _outputs(self, shapes: Sequence[tuple[int, ...]]) -> tuple[list[int], int]:
+    def _find_outputs(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[list[int], int]:
         sizes = (prod(shape) * dtype.itemsize for shape, dtype in zip(shapes, self._output_dtypes, strict=True))
         return offsets(sizes)

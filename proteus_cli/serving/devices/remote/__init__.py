@@ -11,14 +11,16 @@ connected it has a `link.AgentSession`; executors belong to one session, and are
 own memory. The agent receives it where it stays, and copies it once, into the memory that it shares with the device's
 process. Outputs come back the same way; large ones are used where they were received.
 
-**Loss.** The agent sends something every `link.BEAT_S`. A host is dead when the server has looked `link.MAX_SILENT`
+**Loss.** The agent sends something every `BEAT_S`. A host is dead when the server has looked `MAX_SILENT`
 times, an interval apart, and nothing came in between. A server whose event loop is held up looks late and once, so it
 does not lose its hosts. The link then connects again, with pauses that double; a device is opened again by its breaker
 (`serving/fleet`), as those of this machine are.
 
-**Epochs.** Each connection of a server has a higher epoch. The agent serves one server at a time, and a newer
-connection of the same server replaces the older one, with all devices that it had open. Answers go to the connection
-that asked, so late ones reach nobody.
+**Epochs.** Each connection of a server has a higher epoch. A newer connection of the same server replaces the older
+one, with all devices that it had open. Answers go to the connection that asked, so late ones reach nobody.
+
+**Several servers** may have a device open. The agent runs their batches in turns (`serving/agent/sharing.py`) and tells
+each how many they are; a server then counts on its part (`control/topology/sharing.py`).
 
 **Times.** No message carries a time of a clock that the other end would have to share.
 """

@@ -20,7 +20,7 @@ _JOINED_BYTES = 2**16  # shorter frames are sent and received in one piece
 _RECORD_BYTES = 2**14  # of TLS: pieces that do not fill one are joined, as each would take a record
 
 Frame: TypeAlias = tuple[memoryview, memoryview]
-"""The message and the bytes behind it, both in memory of their own."""
+"""The message, which must be read before more bytes are received, and the bytes behind it, in memory of their own."""
 
 
 class UnreadableFrame(Exception):
@@ -32,7 +32,7 @@ def pieces_of(message: bytes, behind: Sequence[Buffer] = ()) -> list[Buffer]:
 
     Raises `UnreadableFrame` where it is larger than what the other end takes.
     """
-    size = sum(memoryview(each).nbytes for each in behind)
+    size = sum([memoryview(each).nbytes for each in behind])
     if len(message) > MAX_MESSAGE_BYTES or size > MAX_TENSOR_BYTES:
         raise UnreadableFrame(f"a frame of {len(message):,} and {size:,} bytes is larger than allowed")
     head = _PREFIX.pack(len(message), size) + message
@@ -44,7 +44,7 @@ def pieces_of(message: bytes, behind: Sequence[Buffer] = ()) -> list[Buffer]:
 class FrameParser:
     """Finds frames in a stream of bytes, which are written into its `buffer`.
 
-    Small frames are copied out of that. The bytes behind a large message are received where they stay.
+    The bytes behind a message are copied out of that where they are few; else they are received where they stay.
     """
 
     def __init__(self, max_message_bytes: int = MAX_MESSAGE_BYTES, max_behind_bytes: int = MAX_TENSOR_BYTES) -> None:
@@ -78,27 +78,35 @@ class FrameParser:
 
     def next(self) -> Frame | None:
         """The next frame, or None where it is not whole. Raises `UnreadableFrame`."""
-        if self._start == self._end:  # as after most frames
+        start, end, received = self._start, self._end, self._received
+        if start == end:  # as after most frames
             self._start = self._end = 0
             return None
-        received = self._received[self._start : self._end]
-        needed, message_bytes, behind_bytes = _PREFIX.size, 0, 0
-        if len(received) >= needed:
-            message_bytes, behind_bytes = _PREFIX.unpack_from(received)
-            if message_bytes > self._max_message_bytes or behind_bytes > self._max_behind_bytes:
-                raise UnreadableFrame(f"a frame of {message_bytes:,} and {behind_bytes:,} bytes is larger than allowed")
-            needed += message_bytes + (behind_bytes if behind_bytes <= _JOINED_BYTES else 0)
-        if len(received) < needed:
-            self._make_room(needed)
+        first = start + _PREFIX.size
+        if end < first:
+            self._make_room(_PREFIX.size)
             return None
-        first = _PREFIX.size + message_bytes
-        message, behind = memoryview(bytes(received[_PREFIX.size : first])), memoryview(bytearray(behind_bytes))
-        here = min(len(received) - first, behind_bytes)
-        behind[:here] = received[first : first + here]
-        self._start += first + here
-        if here == behind_bytes:
+        message_bytes, behind_bytes = _PREFIX.unpack_from(received, start)
+        if message_bytes > self._max_message_bytes or behind_bytes > self._max_behind_bytes:
+            raise UnreadableFrame(f"a frame of {message_bytes:,} and {behind_bytes:,} bytes is larger than allowed")
+        middle, is_small = first + message_bytes, behind_bytes <= _JOINED_BYTES
+        last = middle + behind_bytes
+        if end < (last if is_small else middle):
+            self._make_room((last if is_small else middle) - start)
+            return None
+        if is_small:
+            self._start = last
+            return received[first:middle], memoryview(bytearray(received[middle:last]))
+        return self._begin_large(received[first:middle], received[middle : min(end, last)], behind_bytes)
+
+    def _begin_large(self, message: memoryview, here: memoryview, behind_bytes: int) -> Frame | None:
+        """The bytes behind a message are received where they stay, but for those that are ``here`` already."""
+        behind = memoryview(bytearray(behind_bytes))
+        behind[: len(here)] = here
+        self._start += _PREFIX.size + len(message) + len(here)
+        if len(here) == behind_bytes:
             return message, behind
-        self._large, self._filled = (message, behind), here
+        self._large, self._filled = (memoryview(bytes(message)), behind), len(here)
         return None
 
     def _make_room(self, size: int) -> None:

@@ -5,8 +5,7 @@ import logging
 import ssl
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -16,11 +15,14 @@ import msgspec
 from proteus_cli import __version__
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.domain.arrays import Buffer
+from proteus_cli.domain.connection import BEAT_S, CONNECT_S, MAX_SILENT, ConnectionPauses
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceUnavailable, HostLost
 from proteus_cli.serving.devices.executor import Executor, OnLost, settle
+from proteus_cli.serving.devices.process.spec import EmulatedSpec
 from proteus_cli.serving.devices.remote.absent import AbsentExecutor
 from proteus_cli.serving.devices.remote.channel import FrameChannel
+from proteus_cli.serving.devices.remote.crossings import Crossings
 from proteus_cli.serving.devices.remote.executor import RemoteExecutor
 from proteus_cli.serving.devices.remote.frames import FrameParser
 from proteus_cli.serving.devices.remote.link_state import LinkState, PastSessions
@@ -30,6 +32,7 @@ from proteus_cli.serving.devices.remote.messages import (
     BatchRan,
     Beat,
     ConnectionRefused,
+    DevicesShared,
     FromAgent,
     FromDevice,
     Hello,
@@ -43,35 +46,16 @@ from proteus_cli.serving.devices.remote.messages import (
     Pong,
     Welcome,
 )
+from proteus_cli.serving.devices.remote.round_trips import RoundTrips
 from proteus_cli.serving.devices.remote.uploads import KnownModels, Uploads
 from proteus_cli.serving.logs import fields
-
-BEAT_S = 0.1
-"""An agent sends something at least so often."""
-
-MAX_SILENT = 5
-"""A host is dead after so many looks, `BEAT_S` apart, without anything from it in between.
-
-That is 500 ms, as long as a batch may hang at least: a machine whose cores are all busy pauses for less
-(`python -m benchmarks.cluster`). An agent that ends is noticed at once, as its connection ends.
-"""
 
 MAX_SILENT_MEASURING = 100
 """As `MAX_SILENT`, of a host that is measured."""
 
 PING_S = 1.0
-"""Between two measurements of the round trip; the agent hears of the server so often, too."""
+"""Between two measurements of the round trip of an idle connection; the agent hears of the server so often, too."""
 
-CONNECT_S = 2.0
-"""For a connection, TLS and the agent's answer, each."""
-
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
-"""Before a lost host is tried again; each pause is twice the one before, until a session has been steady."""
-
-STEADY_S = 10.0
-"""A session that lasts for so long is steady: an agent that ends sooner, again and again, is tried at long pauses."""
-
-_ROUND_TRIPS = 10
 _NOT_YET = "it is not connected yet"
 
 log = logging.getLogger("proteus.cluster")
@@ -91,7 +75,10 @@ class AgentAddress:
 
 
 class AgentSession:
-    """One connection with an agent, from its answer to `Hello` on. It ends once; then all its executors are lost."""
+    """One connection with an agent, from its answer to `Hello` on. It ends once; then all its executors are lost.
+
+    ``shared``: how many servers have a device of the agent open, where that is more than this one.
+    """
 
     def __init__(
         self, address: AgentAddress, channel: FrameChannel[FromAgent], inventory: Inventory, known: KnownModels
@@ -105,9 +92,13 @@ class AgentSession:
         self._openings = count()
         self._executors: dict[int, RemoteExecutor] = {}
         self._uploads = Uploads(self.send, known)
-        self._round_trips_s: deque[float] = deque(maxlen=_ROUND_TRIPS)
+        self.round_trips = RoundTrips()
         self._say: Callable[[str], object] = lambda _: None
+        self.shared: Mapping[str, int] = {}
         self._measured: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._echoed: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._echo_sent_s = 0.0
+        self.crossings = Crossings()
         self._is_measuring = False
         channel.owner = self
 
@@ -122,15 +113,17 @@ class AgentSession:
 
     @property
     def round_trip_s(self) -> float:
-        """The shortest of the last round trips: a long one tells of an event loop that was late. 0 before the first."""
-        return min(self._round_trips_s, default=0.0)
+        """To the agent and back, at present; 0 before the first measurement."""
+        return self.round_trips.shortest_s
 
-    def open_device(self, device: str, slots: int, on_lost: OnLost) -> RemoteExecutor:
-        """Open a device by the id that it has at the agent."""
+    def open_device(
+        self, device: str, slots: int, on_lost: OnLost, emulated: EmulatedSpec | None = None
+    ) -> RemoteExecutor:
+        """Open a device by the id that it has at the agent, or an ``emulated`` one."""
         opening = next(self._openings)
         executor = RemoteExecutor(f"{self._address.name}/{device}", opening, self, on_lost)
         self._executors[opening] = executor
-        executor.open(device, slots)
+        executor.open(device, slots, emulated)
         return executor
 
     def send(self, message: msgspec.Struct, behind: Sequence[Buffer] = ()) -> None:
@@ -150,6 +143,8 @@ class AgentSession:
 
         Raises what the agent raises, `HostLost`.
         """
+        if self.loss is not None:
+            raise HostLost(self.loss.message, hint=self.loss.hint)
         self._measured, self._say = asyncio.get_running_loop().create_future(), say
         self._is_measuring = True
         try:
@@ -157,6 +152,13 @@ class AgentSession:
             return await self._measured
         finally:
             self._is_measuring = False
+
+    async def echo(self, size: int) -> float:
+        """Seconds until so many bytes are back from the agent. One at a time. Raises `HostLost`."""
+        content = bytes(size)
+        self._echoed, self._echo_sent_s = asyncio.get_running_loop().create_future(), time.monotonic()
+        self.send(Ping(self._echo_sent_s), [content])
+        return await self._echoed
 
     def forget(self, opening: int) -> None:
         """Nothing is to be told to the executor of this number any more."""
@@ -167,17 +169,28 @@ class AgentSession:
 
         A host that is measured is busy, and serves nobody: it may be silent for longer.
         """
-        seen, silent, looks = self.bytes_received, 0, 0
-        while not self.has_ended.is_set():
-            if looks % round(PING_S / BEAT_S) == 0:
-                self.send(Ping(time.monotonic()))
-            looks += 1
-            await asyncio.sleep(BEAT_S)
+        loop, looks = asyncio.get_running_loop(), count(1)
+        seen, silent = self.bytes_received, 0
+        timer: asyncio.TimerHandle | None = None
+
+        def look() -> None:  # no task that sleeps: with hundreds of agents, those cost as much as their beats
+            nonlocal seen, silent, timer
             silent = 0 if self.bytes_received != seen else silent + 1
             seen = self.bytes_received
             allowed = max(max_silent, MAX_SILENT_MEASURING) if self._is_measuring else max_silent
             if silent >= allowed:
                 self.ended(f"nothing came from it for {allowed * BEAT_S * 1e3:.0f} ms")
+                return
+            if next(looks) % round(PING_S / BEAT_S) == 0:
+                self.send(Ping(time.monotonic()))
+            timer = loop.call_later(BEAT_S, look)
+
+        self.send(Ping(time.monotonic()))
+        timer = loop.call_later(BEAT_S, look)
+        try:
+            await self.has_ended.wait()
+        finally:
+            timer.cancel()
 
     # --- the channel's owner
 
@@ -189,17 +202,24 @@ class AgentSession:
             case Beat(memory=memory):
                 self.memory = memory
             case Pong(sent_s=sent_s):
-                self._round_trips_s.append(time.monotonic() - sent_s)
+                self._answered(sent_s)
             case ModelState():
                 self._uploads.state(message)
+            case DevicesShared(servers=servers):
+                self.shared = servers
             case Measuring(line=line):
                 self._say(line)
             case Measured(error=error):
                 settle(self._measured, bytes(behind) if error is None else error.error())
-            case ConnectionRefused(error=refusal):
-                self.ended(refusal.message)
-            case Welcome():
+            case Welcome() | ConnectionRefused():
                 self.ended("it says what it has said before")
+
+    def _answered(self, sent_s: float) -> None:
+        now_s = time.monotonic()
+        if sent_s == self._echo_sent_s:
+            settle(self._echoed, now_s - sent_s)
+        else:
+            self.round_trips.add(now_s - sent_s, now_s)
 
     def ended(self, reason: str) -> None:
         if self.has_ended.is_set():
@@ -212,6 +232,7 @@ class AgentSession:
         self.loss = HostLost(f"host {self._address} is lost: {reason}", why=reason)
         log.error("%s", self.loss, extra=fields(host=self._address.name, devices=len(lost), reason=reason))
         settle(self._measured, self.loss)
+        settle(self._echoed, self.loss)
         for executor in lost.values():
             executor.lost(self.loss)
 
@@ -225,14 +246,18 @@ class AgentSession:
 class _Greeting:
     """Owns a channel until the agent has answered `Hello`."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: AgentAddress) -> None:
+        self._address = address
         self.answer: asyncio.Future[Inventory] = asyncio.get_running_loop().create_future()
 
     def received(self, message: FromAgent, _behind: memoryview) -> None:
         if isinstance(message, Welcome):
             settle(self.answer, message.inventory)
         elif isinstance(message, ConnectionRefused):
-            settle(self.answer, DeviceUnavailable(message.error.message, hint=message.error.hint))
+            settle(
+                self.answer,
+                DeviceUnavailable(f"Host {self._address}: {message.error.message}", hint=message.error.hint),
+            )
 
     def ended(self, reason: str) -> None:
         settle(self.answer, ConnectionError(reason))
@@ -240,32 +265,39 @@ class _Greeting:
 
 async def connect(address: AgentAddress, server: str, epoch: int, known: KnownModels | None = None) -> AgentSession:
     """A session with an agent; ``server`` and ``epoch`` as in `Hello`. Raises as `_greeted` does."""
-    channel, inventory = await _greeted(address, Hello(PROTOCOL, __version__, server, epoch))
+    channel, inventory, _ = await _greeted(address, Hello(PROTOCOL, __version__, server, epoch))
     return AgentSession(address, channel, inventory, known or KnownModels())
 
 
 async def ask(address: AgentAddress) -> Inventory:
     """What an agent has, whether it serves or not. Raises as `_greeted` does."""
-    channel, inventory = await _greeted(address, Inquiry(PROTOCOL, __version__))
+    return (await probe(address))[0]
+
+
+async def probe(address: AgentAddress) -> tuple[Inventory, float]:
+    """As `ask`, and how many seconds passed until the answer came, over a connection that was there."""
+    channel, inventory, took_s = await _greeted(address, Inquiry(PROTOCOL, __version__))
     channel.close()
-    return inventory
+    return inventory, took_s
 
 
-async def _greeted(address: AgentAddress, hello: Hello | Inquiry) -> tuple[FrameChannel[FromAgent], Inventory]:
-    """A channel to an agent that has answered.
+async def _greeted(address: AgentAddress, hello: Hello | Inquiry) -> tuple[FrameChannel[FromAgent], Inventory, float]:
+    """A channel to an agent that has answered, and the seconds until it did.
 
     Raises `DeviceUnavailable` where the agent refuses, `OSError` where it is not there.
     """
     channel: FrameChannel[FromAgent] = FrameChannel(FROM_AGENT, FrameParser())
-    channel.owner = greeting = _Greeting()
+    channel.owner = greeting = _Greeting(address)
     is_welcome = False
     try:
         async with asyncio.timeout(CONNECT_S):
             loop = asyncio.get_running_loop()
             await loop.create_connection(lambda: channel, address.host, address.port, ssl=address.tls)
+        sent_s = time.monotonic()
         channel.send(hello)
         async with asyncio.timeout(CONNECT_S):
             inventory = await greeting.answer
+        took_s = time.monotonic() - sent_s
         is_welcome = True
     except ssl.SSLCertVerificationError as error:
         raise DeviceUnavailable(
@@ -275,19 +307,28 @@ async def _greeted(address: AgentAddress, hello: Hello | Inquiry) -> tuple[Frame
     finally:
         if not is_welcome:
             channel.close()
-    return channel, inventory
+    return channel, inventory, took_s
 
 
 class AgentLink:
     """Keeps a session with one agent: connects, and when the session ends connects again, until `run` is cancelled.
 
-    Each session begins to send the ``models`` that the agent does not have. While the host ``is_listed`` no more, no
+    Each session begins to send the ``models`` that the agent does not have. A server that ``emulates`` its devices
+    needs agents that do, too, and any other needs agents that have devices. While the host ``is_listed`` no more, no
     session follows the last one. Sessions go to the ``address`` that holds when they begin.
     """
 
-    def __init__(self, address: AgentAddress, models: Collection[Path] = (), known: KnownModels | None = None) -> None:
+    def __init__(
+        self,
+        address: AgentAddress,
+        models: Collection[Path] = (),
+        known: KnownModels | None = None,
+        *,
+        emulates: bool = False,
+    ) -> None:
         """``known`` is what all links of a server know of their models."""
-        self.address, self._models, self._known = address, models, known or KnownModels()
+        self.address, self._models, self._emulates = address, models, emulates
+        self._known = known or KnownModels()
         self.is_listed = True
         self.session: AgentSession | None = None
         self._server, self._epochs = uuid.uuid4().hex, count(1)
@@ -309,30 +350,44 @@ class AgentLink:
             raise self._why
         return self.session.inventory if self.session is not None else None
 
+    def servers_of(self, device: str) -> int | None:
+        """How many servers have a device of the host open, this one included; None while there is no session."""
+        if self.session is None:
+            return None
+        return self.session.shared.get(device.removeprefix(f"{self.address.name}/"), 1)
+
     @property
     def is_connected(self) -> bool:
         return self.session is not None and not self.session.has_ended.is_set()
 
     async def run(self) -> None:
         """Connect, again and again, until cancelled or the host is not listed any more."""
-        pause_s = FIRST_PAUSE_S
+        pauses = ConnectionPauses()
         while self.is_listed:
+            session_s = 0.0
             try:
-                self.session = await connect(self.address, self._server, next(self._epochs), self._known)
+                session = await connect(self.address, self._server, next(self._epochs), self._known)
+                self._require_fit(session)
             except (OSError, DeviceUnavailable) as error:
                 self._failed(error)
             else:
                 began_s = time.monotonic()
-                await self._keep(self.session)
-                pause_s = FIRST_PAUSE_S if time.monotonic() - began_s >= STEADY_S else pause_s
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                await self._keep(session)
+                session_s = time.monotonic() - began_s
+            await asyncio.sleep(pauses.next_s(session_s))
 
-    def open_device(self, device: Device, slots: int, on_lost: OnLost) -> Executor:
-        """Open a device of the host; ``device`` is the one that was measured. It is lost where it is not there now."""
+    def open_device(
+        self, device: Device, slots: int, on_lost: OnLost, emulated: EmulatedSpec | None = None
+    ) -> Executor:
+        """Open a device of the host; ``device`` is the one that was measured. It is lost where it is not there now.
+
+        A link that emulates opens what is ``emulated`` under that id.
+        """
         name = device.id.removeprefix(f"{self.address.name}/")
         if self.session is None:
             return AbsentExecutor(device.id, self._loss_now())
+        if emulated is not None:
+            return self.session.open_device(name, slots, on_lost, emulated)
         found = next((each for each in self.session.inventory.devices if each.id == name), None)
         if found is None or not found.is_like(device):
             what = "is not there any more" if found is None else f"is another one now: {found.name}"
@@ -344,8 +399,21 @@ class AgentLink:
         why = self._why
         return why if isinstance(why, HostLost) else HostLost(why.message, hint=why.hint, why=why.message)
 
+    def _require_fit(self, session: AgentSession) -> None:
+        """Raise `DeviceUnavailable`, after closing the session, unless both ends emulate devices or neither does."""
+        if session.inventory.emulates == self._emulates:
+            return
+        session.close()
+        if self._emulates:
+            what = "has devices of its own, and emulates none"
+            hint = "start the agent with `--emulate`, or leave out `--cluster`"
+        else:
+            what, hint = "emulates devices", "start the agent without `--emulate`, or the server with it"
+        raise DeviceUnavailable(f"The agent of host {self.address} {what}.", hint=hint)
+
     async def _keep(self, session: AgentSession) -> None:
         """Until the session ends."""
+        self.session = session
         log.info("connected to host %s", self.address, extra=fields(host=self.address.name))
         self._past.since_s = time.monotonic()
         self._tried.set()

@@ -21,8 +21,9 @@ from proteus_cli.serving.devices.process.messages import (
     SentError,
     decoded,
 )
+from proteus_cli.serving.devices.process.spec import EmulatedSpec
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Both ends must have the same version of all messages; `Hello`, `Inquiry` and `ConnectionRefused` never change."""
 
 MAX_FIRST_BYTES = 4096
@@ -35,16 +36,18 @@ PIECE_BYTES = 2**18
 class Inventory(msgspec.Struct, frozen=True):
     """What an agent has: its devices, by the ids that they have there, and its versions by name.
 
-    ``free_bytes`` is the free memory of the machine; 0 where it is unknown. ``server`` is the address of the server
-    that it serves now; empty without one. ``name`` is that of its host, for servers that know only its address;
-    it may be empty.
+    ``free_bytes`` is the free memory of the machine; 0 where it is unknown. ``servers`` are the addresses of those that
+    it serves now. An agent that ``emulates`` has no devices of its own. ``name`` is that of its host, for servers that
+    know only its address; it may be empty. ``free_disk_bytes`` is what models and engines may still take.
     """
 
     devices: tuple[Device, ...]
     versions: Mapping[str, str]
     free_bytes: int
-    server: str = ""
+    servers: tuple[str, ...] = ()
+    emulates: bool = False
     name: str = ""
+    free_disk_bytes: int = 0
 
 
 # --- to an agent
@@ -67,11 +70,15 @@ class Inquiry(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class OpenDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Open a device of the inventory, for up to ``slots`` batches at once; also one that was lost or is open."""
+    """Open a device of the inventory, for up to ``slots`` batches at once; also one that was lost or is open.
+
+    An agent that emulates opens what is ``emulated``, under any id.
+    """
 
     opening: int
     device: str
     slots: int
+    emulated: EmulatedSpec | None = None
 
 
 class ToDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -132,7 +139,7 @@ class MeasureDevices(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Ping(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The answer is `Pong`."""
+    """The answer is `Pong`, with the same bytes behind it as are behind this."""
 
     sent_s: float
 
@@ -161,12 +168,14 @@ class BatchRan(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A batch has run; its outputs, of these ``shapes``, are behind this.
 
     ``elapsed_s`` is the time from when the agent had the batch to when it had the outputs, by the agent's clock.
+    For ``waited_s`` of it, batches of other servers ran.
     """
 
     opening: int
     number: int
     compute_s: float
     elapsed_s: float
+    waited_s: float
     shapes: Sequence[tuple[int, ...]]
     failures: Mapping[int, SentError]
 
@@ -181,6 +190,12 @@ class ModelState(msgspec.Struct, frozen=True, array_like=True, tag=True):
     sizes: Sequence[int]
     is_whole: bool
     error: SentError | None = None
+
+
+class DevicesShared(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The devices that this server has open beside others, and how many servers that are; sent when it changes."""
+
+    servers: Mapping[str, int]
 
 
 class Measuring(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -208,7 +223,18 @@ class Pong(msgspec.Struct, frozen=True, array_like=True, tag=True):
 ToAgent = (
     Hello | Inquiry | OpenDevice | ToDevice | AbandonDevice | RunBatch | OfferModel | ModelPiece | MeasureDevices | Ping
 )
-FromAgent = Welcome | ConnectionRefused | FromDevice | BatchRan | ModelState | Measuring | Measured | Beat | Pong
+FromAgent = (
+    Welcome
+    | ConnectionRefused
+    | FromDevice
+    | BatchRan
+    | ModelState
+    | DevicesShared
+    | Measuring
+    | Measured
+    | Beat
+    | Pong
+)
 
 
 FIRST_TO_AGENT: "msgspec.msgpack.Decoder[Hello | Inquiry]" = msgspec.msgpack.Decoder(Hello | Inquiry)

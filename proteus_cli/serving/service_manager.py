@@ -1,4 +1,4 @@
-"""Tells a service manager, such as systemd, when the server is ready, that it still works, and when it stops.
+"""Tells a service manager, such as systemd, when a server or an agent is ready, still works, and stops.
 
 Source: sd_notify(3) and sd_watchdog_enabled(3): datagrams of lines ``NAME=value`` to the socket `$NOTIFY_SOCKET`.
 """
@@ -19,7 +19,7 @@ US_PER_S = 1e6
 class ServiceManager:
     """The manager that listens at ``address``: a path, or a name after ``@``; None: there is none.
 
-    Unless it hears of the server every ``watchdog_s`` seconds, it ends it as one that hangs; None: it never does.
+    Unless it hears of this process every ``watchdog_s`` seconds, it ends it as one that hangs; None: it never does.
     """
 
     address: str | None = None
@@ -34,11 +34,11 @@ class ServiceManager:
         return cls(environment.get("NOTIFY_SOCKET") or None, watchdog_s)
 
     def ready(self, status: str) -> None:
-        """Requests are taken; ``status`` is a line for people."""
+        """Requests, or servers, are taken; ``status`` is a line for people."""
         self._send(f"READY=1\nSTATUS={status}")
 
     def stopping(self, status: str) -> None:
-        """No more requests are taken."""
+        """No more are taken."""
         self._send(f"STOPPING=1\nSTATUS={status}")
 
     async def watch(self) -> None:
@@ -56,5 +56,5 @@ class ServiceManager:
             ) as notify:
                 notify.connect("\0" + self.address[1:] if self.address.startswith("@") else self.address)
                 notify.send(message.encode())
-        except OSError as error:  # requests are answered all the same
+        except OSError as error:  # the process works all the same
             log.warning("can't tell the service manager `%s`: %s", message.partition("\n")[0], error)

@@ -1,0 +1,84 @@
+"""Devices that other servers share: counted on for this server's part of them, from one change to the next."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.topology.sharing import with_shares
+from proteus_cli.domain.plan import Plan
+from proteus_cli.errors import ProteusError
+from proteus_cli.serving.adaptation.control_loop import ControlLoop
+from proteus_cli.serving.adaptation.plan_source import PlanSource
+from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.solver_process import SolverProcess
+from proteus_cli.serving.fleet.fleet import Fleet
+from proteus_cli.serving.logs import fields
+from proteus_cli.units import counted
+
+log = logging.getLogger("proteus.adaptation")
+
+EVERY_S = 0.1
+"""Between two looks at who shares devices."""
+
+
+class Sharing:
+    """Where other servers open devices of this one, or give them up: has fleet, plan and solver count with that.
+
+    ``servers_of`` says how many servers have a device open, this one included. Nothing changes while that is
+    not known.
+    """
+
+    def __init__(
+        self,
+        servers_of: Callable[[str], int | None],
+        profiles: ProfileStore,
+        controller: Controller,
+        fleet: Fleet,
+        control_loop: ControlLoop,
+        solver: SolverProcess | None,
+        source: PlanSource,
+    ) -> None:
+        self._servers_of, self._profiles, self._controller, self._fleet = servers_of, profiles, controller, fleet
+        self._control_loop, self._solver, self._source = control_loop, solver, source
+
+    async def watch(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(EVERY_S)
+            await self.look()
+
+    async def look(self) -> None:
+        """Look at all devices once."""
+        known = {device: self._profiles.servers_of(device) for device in self._fleet.workers}
+        found = {device: self._servers_of(device) or count for device, count in known.items()}
+        changed = {device: count for device, count in found.items() if count != known[device]}
+        if changed:
+            await self._count_with(changed)
+
+    async def _count_with(self, servers: Mapping[str, int]) -> None:
+        """Correct the capacities of the plan in force at once, and ask for another plan."""
+        reason = "; ".join(_described(count, servers) for count in sorted(set(servers.values())))
+        log.info("%s", reason, extra=fields(servers=dict(servers)))
+        try:
+            await self._control_loop.recount(partial(self._recounted, servers))
+        except ProteusError as error:
+            log.error("kept the capacities: %s", error.message)  # noqa: TRY400
+        if self._solver is not None:
+            self._solver.use(self._source.replanner(self._controller.plan, self._profiles))
+        self._controller.replanning.notice(reason)
+
+    def _recounted(self, servers: Mapping[str, int]) -> Plan:
+        before = {device: self._profiles.servers_of(device) for device in servers}
+        for device, count in servers.items():
+            self._profiles.share(device, count)
+            self._fleet.share(device, count)
+        return with_shares(self._controller.plan, before, servers)
+
+
+def _described(count: int, servers: Mapping[str, int]) -> str:
+    devices = [device for device, each in servers.items() if each == count]
+    named = devices[0] if len(devices) == 1 else counted(len(devices), "device")
+    verb = "is" if len(devices) == 1 else "are"
+    return f"{named} {verb} this server's alone" if count == 1 else f"{named} {verb} shared by {count} servers"

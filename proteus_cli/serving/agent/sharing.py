@@ -1,0 +1,179 @@
+"""Devices that several servers have open: who they are, and whose batch runs next.
+
+Each server has engines and a process of its own on a device, and batches take turns: as many at once as the device has
+slots, so that each takes as long as was profiled. A server that has a batch to run waits in the line of the device,
+once; when its turn is over, it goes to the end. One that has the device to itself submits what it wants.
+
+No server can keep others waiting: a batch that has run for `LONGEST_TURN_S` loses its turn, and the next one runs
+beside it.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from proteus_cli.control.topology.breaker import LONGEST_TURN_S
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """The time of one batch on a device, which it had to wait for. To `end` it more than once is harmless."""
+
+    opening: "SharedOpening"
+    began_s: float
+    waited_s: float
+
+    def end(self) -> None:
+        self.opening.device.ended(self)
+
+
+StartBatch = Callable[[Turn], None]
+"""Submits a batch, whose end ends the turn. It may do so at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingBatch:
+    arrived_s: float
+    start: StartBatch
+
+
+class SharedOpening:
+    """One server's opening of a device, for so many batches at once."""
+
+    def __init__(self, device: "SharedDevice", server: str, slots: int) -> None:
+        self.device, self.server, self.slots = device, server, max(slots, 1)
+        self.ended_s = 0.0
+        self._waiting: deque[WaitingBatch | Callable[[], None]] = deque()  # the first one is a batch
+
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self._waiting)
+
+    def submit(self, start: StartBatch) -> None:
+        """Call ``start`` when it is this batch's turn: now, or later."""
+        now_s = time.monotonic()
+        self._waiting.append(WaitingBatch(now_s, start))
+        self.device.wants_turn(self, now_s)
+
+    def after_batches(self, action: Callable[[], None]) -> None:
+        """Call it once all batches that came before have been submitted."""
+        if self._waiting:
+            self._waiting.append(action)
+        else:
+            action()
+
+    def begin(self, now_s: float) -> None:
+        """Submit the first batch that waits."""
+        batch = self._waiting.popleft()
+        assert isinstance(batch, WaitingBatch)  # noqa: S101 - the others are called as soon as they are first
+        turn = Turn(self, now_s, max(0.0, now_s - max(batch.arrived_s, self.ended_s)))
+        self.device.began(turn)
+        batch.start(turn)
+        while self._waiting and not isinstance(action := self._waiting[0], WaitingBatch):
+            self._waiting.popleft()
+            action()
+
+    def leave(self) -> None:
+        """The opening is over: what waits is forgotten, and what runs holds no turn any more."""
+        self._waiting.clear()
+        self.device.leave(self)
+
+
+class SharedDevice:
+    """A device, and all that have it open; ``on_change`` is called when that changes."""
+
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
+        self._openings: list[SharedOpening] = []
+        self._line: list[SharedOpening] = []
+        self._turns: list[Turn] = []  # in the order of their beginning
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def servers(self) -> set[str]:
+        return {opening.server for opening in self._openings}
+
+    def join(self, server: str, slots: int) -> SharedOpening:
+        opening = SharedOpening(self, server, slots)
+        self._openings.append(opening)
+        self._on_change()
+        return opening
+
+    def leave(self, opening: SharedOpening) -> None:
+        if opening not in self._openings:
+            return
+        self._openings.remove(opening)
+        self._line = [each for each in self._line if each is not opening]
+        self._turns = [turn for turn in self._turns if turn.opening is not opening]
+        self._on_change()
+        self._advance(time.monotonic())
+
+    def wants_turn(self, opening: SharedOpening, now_s: float) -> None:
+        if opening not in self._line:
+            self._line.append(opening)
+        self._advance(now_s)
+
+    def began(self, turn: Turn) -> None:
+        self._turns.append(turn)
+
+    def ended(self, turn: Turn) -> None:
+        turn.opening.ended_s = now_s = time.monotonic()
+        if turn in self._turns:
+            self._turns.remove(turn)
+            self._advance(now_s)
+
+    def _advance(self, now_s: float) -> None:
+        """Begin all turns that may begin now."""
+        while self._line and self._has_turn(self._line[0]):
+            first = self._line.pop(0)
+            first.begin(now_s)
+            if first.is_waiting and first not in self._line:
+                self._line.append(first)
+        self._watch()
+
+    def _has_turn(self, first: SharedOpening) -> bool:
+        is_alone = len(self._line) == 1 and all(turn.opening is first for turn in self._turns)
+        return is_alone or len(self._turns) < first.slots
+
+    def _watch(self) -> None:
+        """While anyone waits, see that no turn is too long."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._line:
+            left_s = self._turns[0].began_s + LONGEST_TURN_S - time.monotonic()
+            self._timer = asyncio.get_running_loop().call_later(max(left_s, 0.0), self._end_longest)
+
+    def _end_longest(self) -> None:
+        self._timer = None
+        now_s = time.monotonic()
+        self._turns = [turn for turn in self._turns if now_s - turn.began_s < LONGEST_TURN_S]
+        self._advance(now_s)
+
+
+class SharedDevices:
+    """The devices of a host by id, while any server has them open. ``on_change``: other servers share some now."""
+
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
+        self._devices: dict[str, SharedDevice] = {}
+
+    def join(self, device: str, server: str, slots: int) -> SharedOpening:
+        if device not in self._devices:
+            self._devices[device] = SharedDevice(self._changed)
+        return self._devices[device].join(server, slots)
+
+    @property
+    def open_devices(self) -> set[str]:
+        return set(self._devices)
+
+    def shared_by(self, server: str) -> dict[str, int]:
+        """The devices that a server has open beside others, and how many servers that are together."""
+        servers = {device: each.servers for device, each in self._devices.items()}
+        return {device: len(each) for device, each in servers.items() if server in each and len(each) > 1}
+
+    def _changed(self) -> None:
+        self._devices = {device: each for device, each in self._devices.items() if each.servers}
+        self._on_change()

@@ -1,0 +1,82 @@
+"""Which nodes of a Ray cluster are hosts, what these are called, and when to report them. Knows no Ray."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from proteus_cli.domain.catalog import is_name
+from proteus_cli.serving.cluster.ray_reports import Listed, Problem, Report
+
+
+@dataclass(frozen=True, slots=True)
+class RayNode:
+    """A node that Ray takes for alive: its id, its name, the name of its machine, and its address."""
+
+    id: str
+    name: str
+    machine: str
+    address: str
+
+
+class Actors(Protocol):
+    """The actors of a cluster, one on each node, which keep agents there."""
+
+    def nodes(self) -> Sequence[RayNode]:
+        """Those that Ray takes for alive."""
+        ...
+
+    def place(self, hosts: Mapping[str, str], key: bytes) -> Mapping[str, str]:
+        """Have an actor on each node of ``hosts``, the names of hosts by node; what fails, by node."""
+        ...
+
+    def where(self) -> Mapping[str, tuple[str, int]]:
+        """Where agents listen, by node, of the nodes whose actors answer."""
+        ...
+
+
+def named(nodes: Iterable[RayNode], before: Mapping[str, str]) -> dict[str, str]:
+    """The names of hosts, by node: what `ray start --node-name` says, else the name of the machine, else its address.
+
+    Of nodes with the same name one has it: the one that had it ``before``, else the one with the smallest id.
+    """
+    names: dict[str, str] = {}
+    for node in sorted(nodes, key=lambda node: (node.id not in before, node.id)):
+        choices = [node.name] * (node.name != node.address) + [node.machine, node.address.replace(":", ".")]
+        name = before.get(node.id) or next((choice for choice in choices if is_name(choice)), node.id)
+        if name not in names.values():
+            names[node.id] = name
+    return names
+
+
+class Placing:
+    """Places agents, and reports hosts that change."""
+
+    def __init__(self, actors: Actors, key: bytes, report: Callable[[Report], None]) -> None:
+        self._actors, self._key, self._report = actors, key, report
+        self._names: dict[str, str] = {}  # of hosts, by node
+        self._where: dict[str, tuple[str, int]] = {}  # by node
+        self._before: Report | None = None
+        self._said: set[str] = set()
+
+    def look(self, *, is_patient: bool) -> None:
+        """Look at all nodes once. A patient look reports nothing as long as a node has no agent yet."""
+        nodes = {node.id: node for node in self._actors.nodes()}
+        self._names = named(nodes.values(), {node: name for node, name in self._names.items() if node in nodes})
+        for node in nodes.values():
+            if node.id not in self._names:
+                self._say(f"several nodes of Ray are called {node.name} or {node.machine}, and one of them is used")
+        for place, problem in self._actors.place(self._names, self._key).items():
+            self._say(f"Ray can't keep an agent on {self._names[place]}: {problem}")
+        before = {place: where for place, where in self._where.items() if place in self._names}
+        self._where = {**before, **self._actors.where()}
+        if is_patient and len(self._where) < len(self._names):
+            return
+        listed = Listed({self._names[place]: where for place, where in sorted(self._where.items())})
+        if listed != self._before:
+            self._before = listed
+            self._report(listed)
+
+    def _say(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._report(Problem(text, is_fatal=False))

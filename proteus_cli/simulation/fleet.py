@@ -1,0 +1,133 @@
+"""The simulated devices: what runs there, what is lost with them, and how they are tried out when they are back."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import Effects, Host, Launch
+from proteus_cli.control.topology.breaker import hang_timeout_s
+from proteus_cli.control.topology.hosting import hosted_by
+from proteus_cli.control.topology.rollout import keys
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.request import MAX_RUNS, Outcome, Request
+from proteus_cli.simulation.conditions import Conditions
+from proteus_cli.simulation.timing import BatchTimes, load_time_s
+
+
+@dataclass(slots=True)
+class SimulatedDevice:
+    """What runs on a device: ``running`` batches, with their starts, the last of which ends at ``busy_until_s``.
+
+    ``timer`` and ``life`` count settings of the worker's timer and losses of the device: an event that refers to an
+    earlier one is void. No batch ends before ``stalled_until_s``; the last one ended at ``ended_s``.
+    ``hosted_before_loss`` is what it hosted when it was last lost, ``tried_out`` what is loaded during its probation.
+    """
+
+    running: dict[int, tuple[Launch, float]] = field(default_factory=dict)
+    busy_until_s: float = 0.0
+    stalled_until_s: float = 0.0
+    ended_s: float = 0.0
+    timer: int = 0
+    life: int = 0
+    hosted_before_loss: tuple[Host, ...] = ()
+    tried_out: frozenset[VariantKey] = frozenset()
+
+
+class SimulatedFleet:
+    """Does to devices what `Losses` says, and tells the controller."""
+
+    def __init__(
+        self,
+        devices: Mapping[str, SimulatedDevice],
+        profiles: Mapping[str, Profile],
+        controller: Controller,
+        run_s: BatchTimes,
+        conditions: Conditions,
+        *,
+        apply: Callable[[Effects, float], None],
+        end: Callable[[Iterable[Request], Outcome], None],
+    ) -> None:
+        self._devices, self._profiles, self._controller, self._run_s = devices, profiles, controller, run_s
+        self._slowdown, self._opening_s = conditions.slowdown, conditions.opening_s
+        self._load_time_s = load_time_s(conditions)
+        self._apply, self._end = apply, end
+        self._lost_runs: Counter[int] = Counter()
+
+    def stall(self, devices: Sequence[str], until_s: float) -> None:
+        """No batch of these devices ends before then."""
+        for device in devices:
+            self._devices[device].stalled_until_s = until_s
+
+    def is_busy(self, device: str) -> bool:
+        return bool(self._devices[device].running)
+
+    def overdue(self, device: str, now_s: float) -> Launch | None:
+        """The oldest batch, if it should have ended long ago."""
+        state = self._devices[device]
+        if not state.running:
+            return None
+        launch, started_s = next(iter(state.running.values()))
+        takes_s = launch.hosted.latency(launch.rows) * self._controller.slowdown_of(device)
+        return launch if now_s - max(started_s, state.ended_s) > hang_timeout_s(takes_s) else None
+
+    def lose(self, devices: Sequence[str], now_s: float) -> None:
+        """These devices are lost, all in this instant, with what they run.
+
+        The requests wait again, or fail if they were on too many lost devices.
+        """
+        effects, failed = list[Effects](), list[Request]()
+        for device in devices:
+            state = self._devices[device]
+            state.hosted_before_loss = self._controller.hosted_on(device)
+            running = tuple(launch for launch, _ in state.running.values())
+            state.running, state.busy_until_s, state.stalled_until_s = {}, 0.0, 0.0
+            state.life += 1
+            effects.append(self._controller.device_lost(device, running))
+            for request in (request for launch in running for request in launch.requests):
+                self._lost_runs[request.id] += 1
+                if self._lost_runs[request.id] >= MAX_RUNS:
+                    self._controller.cancel(request)  # its effects add nothing: those of the loss ask all workers
+                    failed.append(request)
+        self._end(failed, Outcome.FAILED)
+        for each in effects:  # only now, as no other of these devices may be asked
+            self._apply(each, now_s)
+
+    def is_needed(self, device: str) -> bool:
+        """A family that the lost device can host has no device."""
+        return any(each.points and self._controller.is_lost(each.family) for each in self._profiles[device].variants)
+
+    def try_out_s(self, device: str) -> float:
+        """Begin the probation of a device; returns the seconds that it takes.
+
+        It loads what it hosted before its loss, else what loads soonest, and runs a batch of each.
+        """
+        state = self._devices[device]
+        rows = {host.key: host.max_batch for host in state.hosted_before_loss}
+        if not rows:
+            usable = [each for each in self._profiles[device].variants if each.points]
+            rows = {each.key: 1 for each in sorted(usable, key=self._load_time_s)[:1]}
+        state.tried_out = frozenset(rows)
+        batches_s = (self._run_s[device, *key][0](count) * self._slowdown for key, count in rows.items())
+        return self._opening_s + self._loading_s(device, rows) + sum(batches_s)
+
+    def load_rest_s(self, device: str) -> float:
+        """Load what the plan in force wants there and is not loaded; returns the seconds that it takes."""
+        state = self._devices[device]
+        rest = keys(self._planned_on(device)) - state.tried_out
+        state.tried_out |= rest
+        return self._loading_s(device, rest)
+
+    def recover(self, device: str, now_s: float) -> None:
+        """The device has passed its probation, and serves again."""
+        self._apply(self._controller.device_recovered(device, now_s, self._planned_on(device)), now_s)
+
+    def _planned_on(self, device: str) -> tuple[Host, ...]:
+        """What the plan in force wants on a device."""
+        return tuple(host for host in hosted_by(self._controller.plan, self._profiles) if host.device == device)
+
+    def _loading_s(self, device: str, wanted: Iterable[VariantKey]) -> float:
+        """Seconds to load variants one after another."""
+        measured = (self._profiles[device].of(*key) for key in wanted)
+        return sum(self._load_time_s(each) for each in measured if each is not None)

@@ -1,0 +1,252 @@
+"""Target `cluster`: what a server sends to an agent, or an agent to a server, in any pieces.
+
+The first byte says who receives: `A` or `S`; the rest are frames. The agent emulates devices, and afterwards it must
+serve another server. The server has a device open there, loads an engine, runs batches, sends a model and measures;
+when the connection ends, each of these must have ended, once.
+"""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from random import Random
+from typing import Any, cast
+
+import numpy as np
+from builders import make_measured, make_profile
+from fuzzing.in_process.loop import WatchedLoop
+from fuzzing.in_process.pieces import pieces
+from fuzzing.in_process.wire import Wire, connected
+from fuzzing.mutations.cluster_frames import ClusterMutations
+from fuzzing.targets.target import Target
+from fuzzing.watch import Watch
+from tiny import mlp
+
+from proteus_cli import __version__
+from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.errors import DeviceLost, EngineError, ProteusError
+from proteus_cli.serving.agent.agent import Agent, AgentSettings
+from proteus_cli.serving.agent.measuring import Measurer
+from proteus_cli.serving.devices.executor import Batch
+from proteus_cli.serving.devices.process.messages import ENCODER
+from proteus_cli.serving.devices.process.spec import EmulatedSpec
+from proteus_cli.serving.devices.remote.channel import FrameChannel
+from proteus_cli.serving.devices.remote.executor import RemoteExecutor
+from proteus_cli.serving.devices.remote.frames import FrameParser, pieces_of
+from proteus_cli.serving.devices.remote.link import AgentAddress, AgentSession, _Greeting
+from proteus_cli.serving.devices.remote.messages import (
+    FROM_AGENT,
+    PROTOCOL,
+    Hello,
+    Inventory,
+    MeasureDevices,
+    MeasureOptions,
+    Welcome,
+)
+from proteus_cli.serving.devices.remote.uploads import KnownModels
+
+ADDRESS = AgentAddress("a", "127.0.0.1", 7000, None)
+KEY = VariantKey("f", "v")
+BATCH = Batch(KEY, [(1, (np.ones(4, np.float32).tobytes(),)), (2, (np.ones((2, 4), np.float32).tobytes(),))], 3)
+BATCHES = 3
+SETTLES_S = 5.0
+"""Of the loop's time, which costs nothing: loads and batches of emulated devices end."""
+_TO_AGENT, _TO_SERVER = b"A", b"S"
+_SIGNATURE = Signature(
+    inputs=(TensorSpec("x", np.dtype(np.float32), (4,)),), outputs=(TensorSpec("y", np.dtype(np.float32), (3,)),)
+)
+_SPEC = EmulatedSpec(
+    make_profile("cpu0", make_measured("f", "v", 0.9, {1: 0.001, 4: 0.002}, load_s=0.01)), {"f": _SIGNATURE}
+)
+_OPTIONS = MeasureOptions("cpu0", 1.0, 1, 1, accepts_noise=True, as_type=None, force=False)
+
+
+class Cluster(Target):
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner(loop_factory=WatchedLoop)
+        self._loop = cast("WatchedLoop", self._runner.get_loop())
+        self._root = Path(tempfile.mkdtemp(prefix="fuzzed-"))
+        self._model = mlp(self._root / "m.onnx", hidden=64)
+        self._seeds = dict(zip(("to-agent", "to-server"), self._runner.run(self._recorded()), strict=True))
+        self._mutate = ClusterMutations([*self._seeds.values()])
+
+    def play(self, content: bytes, watch: Watch) -> None:
+        self._loop.watch = watch
+        self._runner.run(self._play(content))
+
+    def accepts(self, content: bytes) -> bool:
+        """Whether the connection was kept until its end."""
+        return self._runner.run(self._play(content))
+
+    def seeds(self) -> Mapping[str, bytes]:
+        return self._seeds
+
+    def mutate(self, content: bytes, rng: Random) -> bytes:
+        return self._mutate(content, rng)
+
+    def close(self) -> None:
+        self._runner.close()
+        shutil.rmtree(self._root)
+
+    async def _play(self, content: bytes) -> bool:
+        self._loop.client = asyncio.current_task()
+        await asyncio.sleep(0)  # this step is still timed
+        try:
+            play = self._at_server if content.startswith(_TO_SERVER) else self._at_agent
+            return await play(content[1:])
+        finally:
+            shutil.rmtree(self._root / "state", ignore_errors=True)
+
+    # --- an agent
+
+    async def _at_agent(self, content: bytes) -> bool:
+        agent = self._agent()
+        wire = Wire(agent.accept(), self._loop)
+        await _send(wire, content)
+        is_kept = not wire.is_closing()
+        other = Wire(agent.accept(), self._loop)
+        other.send(b"".join(map(bytes, pieces_of(ENCODER.encode(Hello(PROTOCOL, __version__, "another one", 1))))))
+        assert isinstance(_first_of(other), Welcome), "the agent serves no other server any more"
+        for end in (wire, other):
+            end.end()
+        await asyncio.sleep(SETTLES_S)
+        assert not agent.sessions, "a session outlives its connection"
+        assert not agent._shared.open_devices, "a device outlives its session"
+        agent.close()
+        return is_kept
+
+    def _agent(self) -> Agent:
+        agent = Agent(AgentSettings((), self._root / "state", None, emulates=True), cast("Any", LoopTimer()))
+        agent._measurer = cast("Any", NoMeasurer())
+        return agent
+
+    # --- a server
+
+    async def _at_server(self, content: bytes) -> bool:
+        channel: FrameChannel[Any] = FrameChannel(FROM_AGENT, FrameParser())
+        channel.owner = greeting = _Greeting(ADDRESS)
+        wire = Wire(channel, self._loop)
+        works = Works(channel, self._model)
+        greeting.answer.add_done_callback(lambda _: None)  # some answers refuse
+        await _send(wire, content, works.go_on)
+        is_kept = not wire.is_closing()
+        wire.end()
+        await asyncio.sleep(SETTLES_S)
+        works.require_ended()
+        return is_kept
+
+    # --- both
+
+    async def _recorded(self) -> tuple[bytes, bytes]:
+        """What both ends send in a conversation that goes well."""
+        agent = self._agent()
+        channel: FrameChannel[Any] = FrameChannel(FROM_AGENT, FrameParser())
+        channel.owner = greeting = _Greeting(ADDRESS)
+        near, far = connected(channel, agent.accept(), self._loop)
+        channel.send(Hello(PROTOCOL, __version__, "s", 1))
+        works = Works(channel, self._model)
+        await greeting.answer
+        await works.begin()
+        await asyncio.sleep(SETTLES_S)
+        near.end()
+        await asyncio.sleep(SETTLES_S)
+        works.require_ended()
+        assert works.told == ["BatchResult"] * BATCHES, works.told
+        agent.close()
+        shutil.rmtree(self._root / "state")
+        return _TO_AGENT + far.received, _TO_SERVER + near.received
+
+
+class Works:
+    """What a server does at an agent: it begins once the agent has answered."""
+
+    def __init__(self, channel: FrameChannel[Any], model: Path) -> None:
+        self._channel, self._model = channel, model
+        self._session: AgentSession | None = None
+        self._work: asyncio.Task[None] | None = None
+        self._submitted, self._all_ended = 0, asyncio.Event()
+        self.lost = 0
+        self.told: list[str] = []
+
+    async def go_on(self) -> None:
+        """To be called after each piece of what the agent says."""
+        greeting = self._channel.owner
+        if self._session is None and isinstance(greeting, _Greeting) and _succeeded(greeting.answer):
+            await self.begin()
+
+    async def begin(self) -> None:
+        session = self._session = AgentSession(ADDRESS, self._channel, Inventory((), {}, 0), KnownModels())
+        executor = session.open_device("cpu0", 1, self._on_lost, _SPEC)
+        self._work = asyncio.create_task(self._run(executor, session))
+        session.sent_model(self._model)  # nobody is told once the session has ended
+        await asyncio.sleep(0)
+
+    async def _run(self, executor: RemoteExecutor, session: AgentSession) -> None:
+        await executor.load(KEY, Path(), 4)
+        for _ in range(BATCHES):
+            executor.submit(BATCH, self._ended)
+            self._submitted += 1
+        await self._all_ended.wait()
+        await session.measure(MeasureDevices((), _OPTIONS), lambda _: None)
+
+    def _ended(self, result: object) -> None:
+        self.told.append(type(result).__name__)
+        if len(self.told) == BATCHES:
+            self._all_ended.set()
+
+    def _on_lost(self, _: DeviceLost) -> None:
+        self.lost += 1
+
+    def require_ended(self) -> None:
+        if self._session is None:
+            return
+        assert self._session.has_ended.is_set(), "a session outlives its connection"
+        assert self._work is not None
+        assert self._work.done(), "it waits for ever"
+        error = self._work.exception()
+        if error is not None and not isinstance(error, ProteusError):
+            raise error
+        assert len(self.told) == self._submitted, "a batch has no end, or two"
+        assert self.lost <= 1
+
+
+class NoMeasurer(Measurer):
+    """Starts no process."""
+
+    def __init__(self) -> None:
+        super().__init__((), Path())
+
+    async def measure(self, *_: Any) -> bytes:
+        raise EngineError("nothing is measured here")
+
+
+class LoopTimer:
+    """In place of a `TimerThread`: calls come at once."""
+
+    def at(self, _due_s: float, call: Any) -> None:
+        asyncio.get_running_loop().call_soon(call)
+
+
+async def _send(wire: Wire, content: bytes, then: Any = None) -> None:
+    for piece in pieces(content):
+        wire.send(piece)
+        await asyncio.sleep(0)
+        if then is not None:
+            await then()
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(SETTLES_S)
+
+
+def _succeeded(answer: "asyncio.Future[Any]") -> bool:
+    return answer.done() and not answer.cancelled() and answer.exception() is None
+
+
+def _first_of(wire: Wire) -> Any:
+    """The first message that was sent to the other end of a wire."""
+    parser, sent = FrameParser(), b"".join(wire.sent)
+    target = parser.buffer()
+    target[: len(sent)] = sent
+    frame = parser.feed(len(sent))
+    return FROM_AGENT.decode(frame[0]) if frame is not None else None

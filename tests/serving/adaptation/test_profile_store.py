@@ -1,0 +1,33 @@
+"""Profiles while serving: corrected, and as far as a device is this server's."""
+
+from builders import make_measured, make_profile, near
+
+from proteus_cli.control.topology.drift import Correction, Estimate
+from proteus_cli.domain.profile import Profile
+from proteus_cli.serving.adaptation.profile_store import ProfileStore
+
+MEASURED = {name: make_profile(name, make_measured("f", "v", 0.9, {1: 0.01})) for name in ("a/cpu0", "b/cpu0")}
+
+
+def mean_s(profile: Profile) -> float:
+    return profile.variants[0].points[0].mean_s
+
+
+def test_a_device_that_is_shared_is_slower_until_it_is_not() -> None:
+    profiles = ProfileStore(MEASURED)
+    profiles.share("a/cpu0", 2)
+    assert [mean_s(profile) for profile in profiles.values()] == [near(0.02), near(0.01)]
+    assert [profiles.servers_of(device) for device in profiles] == [2, 1]
+    profiles.share("a/cpu0", 1)
+    assert dict(profiles) == MEASURED
+
+
+def test_a_correction_is_of_the_device_alone_and_shared_like_the_rest() -> None:
+    profiles = ProfileStore(MEASURED)
+    profiles.share("a/cpu0", 2)
+    corrected = profiles.correct("a/cpu0", [Correction("a/cpu0", "f", "v", (Estimate(1, 1.5, 30),))])
+    assert mean_s(corrected) == near(0.015)
+    assert profiles.alone["a/cpu0"] == corrected
+    assert mean_s(profiles["a/cpu0"]) == near(0.03)
+    profiles.share("a/cpu0", 1)
+    assert profiles["a/cpu0"] == corrected

@@ -1,0 +1,199 @@
+"""Hosts that are lost with all their devices, and devices and hosts that hang: found out and taken back as live.
+
+A device of `played` runs one request in 10 ms, and loads in no time; checks for the return of a device come each 0.1 s.
+"""
+
+import math
+
+import pytest
+from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile, make_trace
+
+from proteus_cli.control.batching import GreedyBatcher
+from proteus_cli.control.policies import Policy
+from proteus_cli.control.replanning.replan_rules import PeriodicRule
+from proteus_cli.control.topology.breaker import CHECK_EVERY_S, FIRST_RETRY_S
+from proteus_cli.domain.demand import Demand
+from proteus_cli.domain.device import NONE_OUT, Outages
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.report import Loss
+from proteus_cli.domain.request import Outcome
+from proteus_cli.domain.trace import Trace
+from proteus_cli.simulation.conditions import Conditions, Failure
+from proteus_cli.simulation.losses import SILENT_S
+from proteus_cli.simulation.run import ReplanFunction, Simulated, simulate
+
+RUN_S = 0.01
+SPARSE_S = 0.02  # between requests, of which one device carries twice as many
+CATALOG = make_catalog(make_family("a", {"s": 0.6}, slo="1s"))
+MEASURED = make_measured("a", "s", 0.6, {1: RUN_S})
+FIXED = Policy("test", "all", GreedyBatcher(), None, admits="all")
+DEVICES = ("h/cpu0", "h/cpu1", "g/cpu0")
+H = DEVICES[:2]
+
+
+def never(_demand: Demand, _plan: Plan) -> Plan:
+    raise AssertionError("this policy never re-plans")
+
+
+def played(
+    trace: Trace, *failures: Failure, devices: tuple[str, ...] = DEVICES, policy: Policy = FIXED,
+    replan: ReplanFunction = never,
+) -> Simulated:  # fmt: skip
+    profiles = {device: make_profile(device, MEASURED) for device in devices}
+    return simulate(
+        trace, plan_of(*devices), CATALOG, profiles, policy, replan,
+        conditions=Conditions(load_time_s=0.0, failures=failures),
+    )  # fmt: skip
+
+
+def plan_of(*devices: str) -> Plan:
+    placements = (make_placement(device, "a", "s", capacity_qps=100.0, max_batch=1) for device in devices)
+    return make_plan(*placements, demand_qps={"a": 100.0}, devices=DEVICES)
+
+
+def evenly(until_s: float, every_s: float = 0.004) -> Trace:
+    """Each 4 ms, more than two devices carry."""
+    return make_trace(*((n * every_s, "a") for n in range(round(until_s / every_s))), families=("a",))
+
+
+def host(from_s: float, until_s: float, *, hang: bool = False) -> Failure:
+    return Failure(H, from_s, until_s, "h", hang)
+
+
+def starts(run: Simulated, *devices: str) -> list[float]:
+    return [at_s for at_s, launch in run.launches if launch.hosted.device in devices]
+
+
+def back_s(run: Simulated, after_s: float, *devices: str) -> float:
+    return min(at_s for at_s in starts(run, *devices) if at_s > after_s)
+
+
+def just_after(at_s: float, checks: int = 1) -> object:
+    """When a device serves that can be tried then: after the next look, and a batch."""
+    return pytest.approx(at_s + RUN_S + CHECK_EVERY_S * checks / 2, abs=CHECK_EVERY_S * checks / 2 + SPARSE_S)
+
+
+def test_all_devices_of_a_host_are_lost_in_the_same_instant() -> None:
+    """What ran on one of them runs elsewhere, not on the other, and so no request is lost twice."""
+    run = played(evenly(2.0), host(1.0021, math.inf))
+    assert max(starts(run, *H)) <= 1.0021
+    assert run.losses == [Loss("host h", 2, 1.0021)]
+    assert sum(ended.outcome is Outcome.FAILED for ended in run.ended) == 0
+    twice = [request.id for _, launch in run.launches for request in launch.requests]
+    assert len(twice) - len(set(twice)) == 2, "the two that ran there"
+
+
+def test_the_loss_of_a_host_is_one_reason_for_one_plan_and_so_is_its_return() -> None:
+    asked: list[Outages] = []
+
+    def replan(_demand: Demand, _plan: Plan, without: Outages = NONE_OUT) -> Plan:
+        asked.append(without)
+        return plan_of(*(device for device in DEVICES if device not in without.devices))
+
+    policy = Policy("test", "all", GreedyBatcher(), PeriodicRule(period_s=100.0), admits="all")
+    run = played(evenly(20.0, SPARSE_S), host(12.0, 13.0), policy=policy, replan=replan)
+    assert asked == [Outages(devices=frozenset(H)), NONE_OUT]
+    assert [change.reason for change in run.replans] == ["host h was lost (2 devices)", "host h is back (2 devices)"]
+
+
+def test_a_lost_host_is_tried_again_at_pauses_and_its_devices_wait_for_it() -> None:
+    """Tried after 0.1, 0.3, 0.7 and 1.5 s; the devices could be tried from 0.5 s on, and fail no probation."""
+    run = played(evenly(16.0), host(12.0, 13.0))
+    assert [back_s(run, 12.0, device) for device in H] == [just_after(13.5)] * 2
+    assert run.losses[0].back_s == pytest.approx(back_s(run, 12.0, *H))
+
+
+def test_the_devices_of_a_host_that_is_back_at_once_are_tried_when_their_breakers_say() -> None:
+    run = played(evenly(14.0), host(12.0, 12.05))
+    assert back_s(run, 12.0, *H) == just_after(12.0 + FIRST_RETRY_S)
+
+
+def test_a_host_that_flaps_is_tried_later_each_time() -> None:
+    """Connected 0.1 s after the first loss, 0.2 s after the second …; its devices are tried after 0.5, 1 and 2 s."""
+    run = played(evenly(20.0), host(12.0, 12.01), host(13.0, 13.01), host(15.0, 15.01))
+    found = [back_s(run, at_s, *H) for at_s in (12.0, 13.0, 15.0)]
+    assert found == [just_after(12.5), just_after(14.0), just_after(17.0)]
+    assert [(loss.what, loss.devices, loss.at_s) for loss in run.losses] == [("host h", 2, at) for at in (12, 13, 15)]
+
+
+def test_a_host_that_is_lost_again_during_probations_begins_anew() -> None:
+    """Its devices take 10 ms to be tried out, from a check at 12.5 or 12.6 s on."""
+    profiles = {device: make_profile(device, MEASURED) for device in DEVICES}
+    conditions = Conditions(load_time_s=1.0, failures=(host(12.0, 12.05), host(13.0, 13.05)))
+    run = simulate(evenly(20.0), plan_of(*DEVICES), CATALOG, profiles, FIXED, never, conditions=conditions)
+    assert back_s(run, 12.0, *H) == just_after(14.0 + 1.0)
+    assert [loss.at_s for loss in run.losses] == [12.0], "nothing served in between"
+
+
+def test_a_host_that_hangs_is_given_up_after_so_long() -> None:
+    """Batches go there until then, and end elsewhere."""
+    run = played(evenly(16.0, SPARSE_S), host(12.0, 13.0, hang=True))
+    assert any(12.0 < at_s < 12.0 + SILENT_S for at_s in starts(run, *H))
+    answered = [e.arrival_s + e.latency_s for e in run.ended if e.device in H and e.latency_s is not None]
+    assert not any(12.0 < at_s < 13.0 for at_s in answered)
+    assert run.losses[0].at_s == pytest.approx(12.0 + SILENT_S)
+    assert back_s(run, 12.0 + SILENT_S, *H) == just_after(13.0), "a try to connect waits for an answer"
+
+
+def test_a_host_that_hangs_for_less_is_not_lost_and_its_batches_end_late() -> None:
+    run = played(evenly(14.0), host(12.0, 12.4, hang=True))
+    assert run.losses == []
+    late = [e.latency_s for e in run.ended if e.device in H and e.latency_s is not None and e.latency_s > 0.39]
+    assert 0 < len(late) <= 4
+    assert len(run.ended) == 3500
+
+
+def test_hanging_twice_without_a_break_is_hanging_on() -> None:
+    run = played(evenly(14.0), host(12.0, 12.4, hang=True), host(12.3, 12.9, hang=True))
+    assert [loss.at_s for loss in run.losses] == pytest.approx([12.5])
+
+
+def test_with_a_break_it_is_not() -> None:
+    run = played(evenly(14.0), host(12.0, 12.3, hang=True), host(12.4, 12.8, hang=True))
+    assert run.losses == []
+
+
+def test_a_device_that_hangs_is_found_by_its_batch_and_opened_anew() -> None:
+    """After 0.5 s, at two checks in a row; and tried 0.5 s later, however long the first process would have hung."""
+    run = played(evenly(16.0), Failure(("h/cpu0",), 12.0, math.inf, hang=True))
+    (loss,) = run.losses
+    assert (loss.what, loss.devices) == ("h/cpu0", 1)
+    assert loss.at_s == pytest.approx(12.0 + 0.5 + 1.5 * CHECK_EVERY_S, abs=CHECK_EVERY_S)
+    assert back_s(run, loss.at_s, "h/cpu0") == just_after(loss.at_s + FIRST_RETRY_S)
+    assert not [e for e in run.ended if e.outcome is Outcome.FAILED]
+
+
+def test_a_device_that_hangs_for_less_goes_on() -> None:
+    run = played(evenly(14.0), Failure(("h/cpu0",), 12.0, 12.3, hang=True))
+    assert run.losses == []
+    (late,) = (e for e in run.ended if e.latency_s is not None and e.latency_s > 0.29)
+    assert late.device == "h/cpu0"
+
+
+@pytest.mark.parametrize("hang", [False, True])
+def test_a_run_ends_where_a_host_fails_for_good(*, hang: bool) -> None:
+    """All that is there: what waits is dropped."""
+    run = played(evenly(1.0), host(0.5, math.inf, hang=hang), devices=H)
+    assert len(run.ended) == 250
+    assert {ended.outcome for ended in run.ended if ended.arrival_s > 0.5} == {Outcome.DROPPED}
+
+
+def test_a_run_ends_where_a_device_hangs_for_good() -> None:
+    """It is found to, opened anew, and goes on."""
+    run = played(evenly(1.0, SPARSE_S), Failure(("h/cpu0",), 0.5, math.inf, hang=True), devices=("h/cpu0",))
+    assert len(run.ended) == 50
+    assert run.ended[-1].outcome is Outcome.SERVED
+    assert not [e for e in run.ended if e.outcome is Outcome.DROPPED and e.arrival_s > 0.9], "an SLO of 1 s"
+
+
+def test_what_was_on_two_lost_devices_fails() -> None:
+    """It may be to blame. The request of 0.5 s is on cpu0 when that is lost, and then on cpu1."""
+    trace = make_trace((0.5, "a"), (0.9, "a"))
+    failures = Failure(("h/cpu0",), 0.505, 0.505), Failure(("h/cpu1",), 0.51, 0.51)
+    run = played(trace, *failures, devices=H)
+    assert [(ended.arrival_s, ended.outcome) for ended in run.ended] == [(0.5, Outcome.FAILED), (0.9, Outcome.SERVED)]
+
+
+def test_a_device_of_a_host_may_fail_alone_and_the_host_later() -> None:
+    run = played(evenly(16.0), Failure(("h/cpu0",), 11.9, 11.9), host(12.0, 12.05))
+    assert [(loss.what, loss.devices) for loss in run.losses] == [("h/cpu0", 1), ("host h", 1)]
