@@ -26,12 +26,13 @@ EVERY_S = 0.1
 class Sharing:
     """Where other servers open devices of this one, or give them up: has fleet, plan and solver count with that.
 
-    ``servers_of`` says how many servers have a device open, this one included.
+    ``servers_of`` says how many servers have a device open, this one included. Nothing changes while that is
+    not known.
     """
 
     def __init__(
         self,
-        servers_of: Callable[[str], int],
+        servers_of: Callable[[str], int | None],
         profiles: ProfileStore,
         controller: Controller,
         fleet: Fleet,
@@ -46,10 +47,15 @@ class Sharing:
         """Until cancelled."""
         while True:
             await asyncio.sleep(EVERY_S)
-            found = {device: self._servers_of(device) for device in self._fleet.workers}
-            changed = {device: count for device, count in found.items() if count != self._profiles.servers_of(device)}
-            if changed:
-                await self._count_with(changed)
+            await self.look()
+
+    async def look(self) -> None:
+        """Look at all devices once."""
+        known = {device: self._profiles.servers_of(device) for device in self._fleet.workers}
+        found = {device: self._servers_of(device) or count for device, count in known.items()}
+        changed = {device: count for device, count in found.items() if count != known[device]}
+        if changed:
+            await self._count_with(changed)
 
     async def _count_with(self, servers: Mapping[str, int]) -> None:
         """Correct the capacities of the plan in force at once, and ask for another plan."""

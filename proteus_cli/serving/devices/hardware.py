@@ -69,8 +69,8 @@ class Hardware(ABC):
         """Whether it makes sense to open a device that was lost; not while its host is not connected."""
         return True
 
-    def servers_of(self, device: str) -> int:  # noqa: ARG002
-        """How many servers have a device open, this one included."""
+    def servers_of(self, device: str) -> int | None:  # noqa: ARG002
+        """How many servers have a device open, this one included; None while that is not known."""
         return 1
 
 
@@ -139,9 +139,11 @@ class ClusterHardware(Hardware):
         """A device of a host that was not there at the start."""
         self.devices[device.id], self.slots[device.id] = device, slots
 
-    def servers_of(self, device: str) -> int:
+    def servers_of(self, device: str) -> int | None:
         host = host_of(device)
-        return self.agents[host].servers_of(device) if host in self.agents else 1
+        if not host:
+            return 1
+        return self.agents[host].servers_of(device) if host in self.agents else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -350,10 +350,11 @@ class AgentLink:
             raise self._why
         return self.session.inventory if self.session is not None else None
 
-    def servers_of(self, device: str) -> int:
-        """How many servers have a device of the host open, this one included."""
-        shared = self.session.shared if self.session is not None else {}
-        return shared.get(device.removeprefix(f"{self.address.name}/"), 1)
+    def servers_of(self, device: str) -> int | None:
+        """How many servers have a device of the host open, this one included; None while there is no session."""
+        if self.session is None:
+            return None
+        return self.session.shared.get(device.removeprefix(f"{self.address.name}/"), 1)
 
     @property
     def is_connected(self) -> bool:

@@ -1,0 +1,89 @@
+"""A server counts on its part of devices that others share, and on all of them again."""
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from builders import make_measured, make_placement, make_plan, make_profile, near
+
+from proteus_cli.domain.plan import Plan
+from proteus_cli.errors import EngineError
+from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.sharing import Sharing
+
+DEVICES = ("a/cpu0", "a/cpu1", "cpu0")
+
+
+class World:
+    """All that counts with it, in one; ``servers`` by device is what agents say."""
+
+    def __init__(self) -> None:
+        measured = {device: make_profile(device, make_measured("f", "v", 0.9, {1: 0.01})) for device in DEVICES}
+        self.profiles = ProfileStore(measured)
+        self.plan = make_plan(
+            *(make_placement(device, "f", "v", capacity_qps=100.0) for device in DEVICES), devices=DEVICES
+        )
+        self.servers: dict[str, int | None] = dict.fromkeys(DEVICES, 1)
+        self.workers = dict.fromkeys(DEVICES)
+        self.reasons: list[str] = []
+        self.replanning = SimpleNamespace(notice=self.reasons.append)
+        self.shared: dict[str, int] = {}
+        self.planned_with: list[float] = []
+        self.fails = False
+        everything = cast("Any", self)
+        self.sharing = Sharing(
+            self.servers.__getitem__, self.profiles, everything, everything, everything, everything, everything
+        )
+
+    def share(self, device: str, servers: int) -> None:
+        self.shared[device] = servers
+
+    async def recount(self, change: Callable[[], Plan]) -> None:
+        self.plan = change()
+        if self.fails:
+            raise EngineError("it can't be loaded")
+
+    def replanner(self, plan: Plan, profiles: ProfileStore) -> float:
+        assert plan is self.plan
+        return profiles["a/cpu0"].variants[0].points[0].mean_s
+
+    def use(self, replanner: float) -> None:
+        self.planned_with.append(replanner)
+
+    def looks(self) -> list[float]:
+        asyncio.run(self.sharing.look())
+        return [placement.capacity_qps for placement in self.plan.placements]
+
+
+def test_capacities_follow_the_number_of_servers_and_each_change_asks_for_a_plan() -> None:
+    world = World()
+    assert world.looks() == [100.0, 100.0, 100.0]
+    assert world.reasons == []
+    world.servers |= {"a/cpu0": 2, "a/cpu1": 2}
+    assert world.looks() == [50.0, 50.0, 100.0]
+    assert world.shared == {"a/cpu0": 2, "a/cpu1": 2}
+    world.servers |= {"a/cpu0": 1}
+    assert world.looks() == [100.0, 50.0, 100.0]
+    assert world.looks() == [100.0, 50.0, 100.0]
+    assert world.reasons == ["2 devices are shared by 2 servers", "a/cpu0 is this server's alone"]
+    assert world.planned_with == [near(0.02), near(0.01)]
+
+
+def test_while_a_host_is_away_nothing_changes() -> None:
+    world = World()
+    world.servers |= {"a/cpu0": 2}
+    world.looks()
+    world.servers |= {"a/cpu0": None}
+    assert world.looks() == [50.0, 100.0, 100.0]
+    assert len(world.reasons) == 1
+
+
+def test_capacities_that_cannot_be_put_in_force_still_ask_for_a_plan(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    world.fails, world.servers["a/cpu0"] = True, 2
+    world.looks()
+    assert "kept the capacities: it can't be loaded" in caplog.text
+    assert world.reasons == ["a/cpu0 is shared by 2 servers"]
+    assert world.planned_with == [near(0.02)]
