@@ -78,6 +78,11 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    @property
+    def row_bytes(self) -> int:
+        """The bytes of one row, inputs and outputs together; sizes that vary count as 1."""
+        return sum(spec.row_bytes for spec in (*self.inputs, *self.outputs))
+
     def sample(self, rows: int, rng: np.random.Generator) -> NamedArrays:
         """Random inputs of so many rows, for measuring: floats in [0, 1), else zeros and ones."""
         return {spec.name: spec.sample(rows, rng) for spec in self.inputs}

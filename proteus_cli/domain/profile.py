@@ -13,6 +13,7 @@ from proteus_cli.domain.arrays import Floats
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, always, is_amount, is_count, require
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
+from proteus_cli.domain.network import Network
 
 LARGEST_BATCH = 65_536
 """Tables of latencies have an entry for each row of the largest batch."""
@@ -175,7 +176,8 @@ class Profile(Value, frozen=True, omit_defaults=True):
     """All variants measured on one device (``profiles/<device>.json``).
 
     ``measured_on`` is the device of the same type whose measurements these are. It is served with so many ``slots``:
-    batches that are on it at once.
+    batches that are on it at once. Of a host of a cluster, latencies have the transfer over its ``network``, where that
+    was measured.
     """
 
     format: int
@@ -185,6 +187,7 @@ class Profile(Value, frozen=True, omit_defaults=True):
     backend: BackendInfo
     variants: tuple[VariantProfile, ...]
     slots: int = 1
+    network: Network | None = None
 
     def __post_init__(self) -> None:
         require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")

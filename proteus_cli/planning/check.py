@@ -8,6 +8,7 @@ from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Capacity, CapacityStep, Profile, VariantProfile
 from proteus_cli.domain.rules import Resource, selects
+from proteus_cli.planning.networks import NETWORK_FRAC
 
 _REL = 1e-5
 
@@ -66,6 +67,7 @@ def _problems(given: _Checked) -> Iterator[str]:
         yield from _problems_of_family(given, family, hosts)
     yield from _problems_of_pins(given)
     yield from _problems_of_budgets(given)
+    yield from _problems_of_networks(given)
 
 
 def _problems_of_placement(given: _Checked, placement: Placement) -> Iterator[str]:
@@ -148,6 +150,21 @@ def _problems_of_budgets(given: _Checked) -> Iterator[str]:
         needed = spent(given.plan, given.catalog, given.profiles)[resource]
         if needed > budget * (1 + _REL):
             yield f"it needs {needed:g} of a budget of {budget:g} for {resource}"
+
+
+def _problems_of_networks(given: _Checked) -> Iterator[str]:
+    used: dict[str, float] = {}
+    allowed: dict[str, float] = {}
+    for placement in given.plan.placements:
+        profile = given.profiles[placement.device]
+        host = profile.device.host
+        if host and profile.network is not None:
+            size = profile.network.row_bytes.get(placement.family, 0)
+            used[host] = used.get(host, 0.0) + placement.rate_qps * size
+            allowed[host] = min(allowed.get(host, math.inf), NETWORK_FRAC * profile.network.bytes_per_s)
+    for host, bytes_per_s in used.items():
+        if bytes_per_s > allowed[host] * (1 + _REL):
+            yield f"{host} gets {bytes_per_s:g} bytes per second over its network, and may get {allowed[host]:g}"
 
 
 def spent(plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile]) -> dict[Resource, float]:

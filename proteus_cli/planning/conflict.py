@@ -8,6 +8,7 @@ from itertools import combinations
 import msgspec
 
 from proteus_cli.domain.rules import Rules
+from proteus_cli.planning.networks import limit_in_words, limits_of_hosts, without_limits
 from proteus_cli.planning.planner import Planner
 from proteus_cli.units import format_percent, format_rate
 
@@ -16,25 +17,34 @@ Question = Callable[[frozenset[int]], bool]
 
 @dataclass(frozen=True, slots=True)
 class _Requirement:
-    """One demand or rule: in words, and as fields of `Rules` or as the family whose demand is to be served."""
+    """One demand, rule or limit of a network.
+
+    In words, and as fields of `Rules`, as the family whose demand is to be served, or as the host of the network.
+    """
 
     text: str
     rules: dict[str, object]
     family: str | None = None
+    host: str | None = None
 
 
 def smallest_conflict(planner: Planner, demand_qps: Mapping[str, float]) -> tuple[str, ...]:
-    """The fewest demands and rules that can't be met together, in words; empty where all can.
+    """The fewest demands, rules and limits of networks that can't be met together, in words; empty where all can.
 
     A demand is met where all of the family's queries are served, with the planner's headroom.
     """
-    requirements = [*_demands(planner, demand_qps), *_rules(planner.rules)]
+    limits = limits_of_hosts(planner.catalog, planner.profiles, planner.rules)
+    networks = [_Requirement(limit_in_words(host, limit), {}, host=host) for host, limit in limits.items()]
+    requirements = [*_demands(planner, demand_qps), *_rules(planner.rules), *networks]
 
     def can_be_met(chosen: frozenset[int]) -> bool:
         asked = [requirements[i] for i in sorted(chosen)]
         families = {requirement.family for requirement in asked if requirement.family is not None}
         demand = {name: qps if name in families else 0.0 for name, qps in demand_qps.items()}
-        return planner.with_changes(rules=_rules_asking(planner.rules, asked)).can_serve_all(demand)
+        ignored = limits.keys() - {requirement.host for requirement in asked}
+        profiles = without_limits(planner.profiles, ignored) if ignored else None
+        changed = planner.with_changes(rules=_rules_asking(planner.rules, asked), profiles=profiles)
+        return changed.can_serve_all(demand)
 
     return tuple(requirements[i].text for i in sorted(smallest_infeasible_subset(len(requirements), can_be_met)))
 

@@ -13,10 +13,11 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import best_accuracy, relative
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning.conflict import without_each
+from proteus_cli.planning.networks import limit_in_words, limits_of_hosts, without_limits
 from proteus_cli.planning.planner import Planner
 from proteus_cli.units import format_rate
 
-LimitKind = Literal["demand", "device", "rule"]
+LimitKind = Literal["demand", "device", "rule", "network"]
 
 MORE_FRAC = 0.1  # of a family's demand: the increase that is priced
 MULTIPLE_STEPS = 12  # halvings: the multiple is exact to a few thousandths
@@ -50,7 +51,7 @@ class DeviceExplanation(Value, frozen=True):
 
 
 class Price(Value, frozen=True):
-    """What would change if one demand, device or rule were different (``what``, in words).
+    """What would change if one demand, device, rule or network were different (``what``, in words).
 
     ``accuracy_points``: change of the relative accuracy, None where either plan serves nothing. ``unserved_qps`` and
     ``spent``: by how much more is unserved, or spent of what is minimised (per hour, or watts; None where nothing is).
@@ -83,7 +84,7 @@ class Explanation(Value, frozen=True):
 def explain(
     planner: Planner, plan: Plan, *, progress: Callable[[str, float], None] = lambda _now, _done_frac: None
 ) -> Explanation:
-    """Explain a plan that ``planner`` made; takes a solve for each family, device type and rule."""
+    """Explain a plan that ``planner`` made; takes a solve for each family, device type, rule and limited network."""
     questions = list(_questions(planner, plan))
     prices = []
     for number, question in enumerate(questions):
@@ -152,7 +153,7 @@ def _devices(planner: Planner, plan: Plan) -> Iterator[DeviceExplanation]:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """One demand, device or rule that is changed, and the planner and demand with that change."""
+    """One demand, device, rule or network that is changed, and the planner and demand with that change."""
 
     what: str
     kind: LimitKind
@@ -173,6 +174,9 @@ def _questions(planner: Planner, plan: Plan) -> Iterator[_Question]:
         yield _Question(more, "device", richer, plan.demand_qps)
     for text, rules in without_each(planner.rules):
         yield _Question(f"without “{text}”", "rule", planner.with_changes(rules=rules), plan.demand_qps)
+    for host, limit in limits_of_hosts(planner.catalog, planner.profiles, planner.rules).items():
+        unlimited = planner.with_changes(profiles=without_limits(planner.profiles, {host}))
+        yield _Question(f"without “{limit_in_words(host, limit)}”", "network", unlimited, plan.demand_qps)
 
 
 def _price(question: _Question, plan: Plan) -> Price:

@@ -1,6 +1,6 @@
 """The planning instance: catalog, profiles and rules as arrays."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +15,7 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Capacity, CapacityStep, Profile, VariantProfile, best_accuracy, capacity_at
 from proteus_cli.domain.rules import DeviceLimits, Rules, limits_of
 from proteus_cli.errors import UsageError
+from proteus_cli.planning.networks import limits_of_hosts, row_bytes
 
 HostedKeys = Mapping[str, frozenset[VariantKey]]
 
@@ -90,9 +91,10 @@ class Choice:
 class Instance:
     """``F`` families, ``G`` device groups, ``C`` choices, ``L`` steps of accuracy.
 
-    By choice: ``capacity_qps``, ``accuracy``, ``power_w``, ``pinned`` (devices that must host it), and ``memory_frac``,
-    the part of a device's memory that it takes. ``family_choices`` [F, C] and ``group_choices`` [G, C] are 1 where the
-    choice is of the family, or of the group, else 0; ``device_count`` is [G].
+    By choice: ``capacity_qps``, ``accuracy``, ``power_w``, ``pinned`` (devices that must host it), ``memory_frac``, the
+    part of a device's memory that it takes, and ``network_frac_s``, the part of what its host's network may carry that
+    one query per second takes; 0 without a limit. ``family_choices`` [F, C] and ``group_choices`` [G, C] are 1 where
+    the choice is of the family, or of the group, else 0; ``device_count`` is [G].
 
     The steps of a family are its distinct accuracies, falling; a family without choices has one step, of 0.
     ``up_to_step`` [L, C] is 1 where the choice is at least as accurate as the step, ``step_family`` [L] its family,
@@ -112,6 +114,7 @@ class Instance:
     power_w: Floats
     pinned: Floats
     memory_frac: Floats
+    network_frac_s: Floats
     family_choices: sp.csr_array
     group_choices: sp.csr_array
     device_count: Floats
@@ -164,10 +167,22 @@ class Instance:
         return self._pairs_with_family(self.choice_group)
 
     def host_family_pairs(self) -> tuple[int, sp.csr_array, Ints, Ints]:
-        """The same of hosts of the cluster, by the order of their first groups, where all groups have one."""
+        """The same of hosts of the cluster, in the order of their first groups, where all groups have one."""
+        return self._pairs_with_family(self._choice_host)
+
+    @cached_property
+    def network_choices(self) -> sp.csr_array:
+        """Which choices take of which host's network, for hosts with a limit: 0/1 [N, C]."""
+        is_limited = self.network_frac_s > 0
+        limited, row_of = np.unique(self._choice_host[is_limited], return_inverse=True)
+        columns = np.flatnonzero(is_limited)
+        return sp.csr_array((np.ones(len(columns)), (row_of, columns)), (len(limited), len(self.choices)))
+
+    @cached_property
+    def _choice_host(self) -> Ints:
+        """A number for the host of each choice [C]; one for all where it doesn't matter."""
         hosts = {host: h for h, host in enumerate(dict.fromkeys(group.host for group in self.groups))}
-        choice_host = np.array([hosts[self.groups[choice.group].host] for choice in self.choices], dtype=np.int64)
-        return self._pairs_with_family(choice_host)
+        return np.array([hosts[self.groups[choice.group].host] for choice in self.choices], dtype=np.int64)
 
     def _pairs_with_family(self, of_choice: Ints) -> tuple[int, sp.csr_array, Ints, Ints]:
         both = np.stack((of_choice, self.choice_family))
@@ -211,7 +226,8 @@ def make_instance(
     With ``hosted``, devices that host different variants now are in different groups; each device in ``alone`` is a
     group. Raises `UsageError` where the rules need a power, price or memory that is unknown.
     """
-    groups = tuple(_groups(catalog, profiles, rules, hosted or {}, alone))
+    limits = limits_of_hosts(catalog, profiles, rules)
+    groups = tuple(_groups(catalog, profiles, rules, hosted or {}, alone, limits))
     choices = tuple(_choices(catalog, groups, variants, rules))
     _require_known(groups, choices, rules)
     steps = list(_steps(catalog, choices))
@@ -229,6 +245,7 @@ def make_instance(
             [len(groups[c.group].devices) * float(c.key in groups[c.group].limits.pinned) for c in choices]
         ),
         memory_frac=np.array([_memory_frac(groups[c.group].profile, c.measured) for c in choices]),
+        network_frac_s=np.array([_network_frac_s(groups[choice.group], choice, limits) for choice in choices]),
         family_choices=members([choice.family for choice in choices], len(catalog.families)),
         group_choices=members([choice.group for choice in choices], len(groups)),
         device_count=np.array([float(len(group.devices)) for group in groups]),
@@ -248,9 +265,15 @@ def make_instance(
 
 
 def _groups(
-    catalog: Catalog, profiles: Mapping[str, Profile], rules: Rules, hosted: HostedKeys, alone: AbstractSet[str]
+    catalog: Catalog,
+    profiles: Mapping[str, Profile],
+    rules: Rules,
+    hosted: HostedKeys,
+    alone: AbstractSet[str],
+    limited_hosts: Collection[str],
 ) -> Iterator[DeviceGroup]:
     measurements: list[tuple[VariantProfile, ...]] = []
+    is_by_host = rules.survives == "host"
     limits: dict[tuple[str, str], DeviceLimits] = {}
     named = {pair.device for pair in (*rules.pinned, *rules.banned)} | {each.device for each in rules.reserved}
     alike: dict[object, DeviceGroup] = {}
@@ -267,7 +290,7 @@ def _groups(
             price_per_hour=catalog.price_per_hour.get(device.id, catalog.price_per_hour.get(device.type)),
             limits=limits[named_as],
             hosted=hosted.get(device_id, NOTHING),
-            host=device.host if rules.survives == "host" else None,
+            host=device.host if is_by_host or (limited_hosts and device.host in limited_hosts) else None,
         )
         number = _number(measurements, profile.variants)
         key = (
@@ -323,6 +346,11 @@ def _memory_frac(profile: Profile, measured: VariantProfile) -> float:
     """The part of a device's memory that a variant takes; 0 where that of either is unknown."""
     memory_bytes = profile.device.memory_bytes
     return measured.memory_with(profile.slots) / memory_bytes if memory_bytes > 0 else 0.0
+
+
+def _network_frac_s(group: DeviceGroup, choice: Choice, limits: Mapping[str, float]) -> float:
+    limit = limits.get(group.host) if group.host is not None else None
+    return row_bytes(group.profile, choice.measured.family) / limit if limit is not None else 0.0
 
 
 def _allowed(measured: Sequence[VariantProfile], rule: VariantRule) -> Sequence[VariantProfile]:

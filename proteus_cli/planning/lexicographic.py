@@ -305,6 +305,7 @@ def _set_parameters(
     p.accuracy_floor.value = np.zeros(len(target.qps))
     p.capacity_frac.value = np.minimum(_ratio(replica_qps, qps), useful)
     p.load_loss.value = (LOAD_EFFORT_S + instance.load_s) / (HORIZON_S * instance.device_count.sum())
+    p.network_frac.value = qps * instance.network_frac_s
     of_replica = p.capacity_frac.value if model.variables.served is None else np.ones(len(qps))
     for lost_at_0, saved, lost, saved_by in zip(p.lost_at_0, p.saved, target.lost_at_0, target.saved, strict=True):
         lost_at_0.value = lost * p.has_demand.value

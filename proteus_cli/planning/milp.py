@@ -41,7 +41,8 @@ class Parameters:
 
     By choice: ``capacity_frac`` the part of the family's demand that one replica can answer; ``utilisation`` how many
     devices all of it would keep busy; ``current_replicas`` replicas that need no load; ``max_replicas``: more are of no
-    use; ``load_loss`` what the load of one costs, as a loss.
+    use; ``load_loss`` what the load of one costs, as a loss; ``network_frac`` the part of what its host's network may
+    carry that all of the family's demand would take.
 
     By line of the curves: ``lost_at_0`` by family, and ``saved`` by choice: what one replica, or one unit of what is
     ``served``, takes from it.
@@ -57,6 +58,7 @@ class Parameters:
     current_replicas: Any
     max_replicas: Any
     load_loss: Any
+    network_frac: Any
     lost_at_0: Sequence[Any]
     saved: Sequence[Any]
 
@@ -69,7 +71,7 @@ class Parameters:
             return [cp.Parameter(size, nonneg=True) for _ in range(count)]
 
         by_line = [parameters(lines, families), parameters(lines, choices)]
-        return cls(*[*parameters(5, families), *parameters(5, choices), *by_line])
+        return cls(*[*parameters(5, families), *parameters(6, choices), *by_line])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,9 +80,9 @@ class Variables:
 
     ``replicas`` [C] devices of the choice's group that host it; ``shortfall`` [L] as above; ``unserved`` [F] the part
     of the demand that there is no capacity for: without a forecast, the last step of each family; ``devices_used`` [G];
-    ``loads`` [C] replicas that aren't hosted now. Only where
-    devices may host several variants: ``served`` [C], the part of the demand that the choice answers, and, where power
-    counts, ``power_w`` [G], what the devices in use draw.
+    ``loads`` [C] replicas that aren't hosted now. Only where devices may host several variants, or a host's network is
+    limited: ``served`` [C], the part of the demand that the choice can answer, of its devices' time and the network.
+    Only where devices may host several variants and power counts: ``power_w`` [G], what the devices in use draw.
     """
 
     replicas: Any
@@ -104,7 +106,7 @@ class Variables:
             unserved=shortfall[instance.last_step] if lines == 1 else cp.Variable(len(instance.families), nonneg=True),
             devices_used=cp.Variable(groups, integer=True) if is_shared else instance.group_choices @ replicas,
             loads=cp.Variable(choices, nonneg=True),
-            served=cp.Variable(choices, nonneg=True) if is_shared else None,
+            served=cp.Variable(choices, nonneg=True) if is_shared or instance.network_choices.shape[0] else None,
             power_w=cp.Variable(groups, nonneg=True) if is_shared and "power" in rules.resources else None,
         )
 
@@ -114,7 +116,8 @@ class Model:
     """Compiled once for an instance; between solves only the parameters change (DPP).
 
     ``objectives`` is a variable with an entry for each objective, to be minimised one after another;
-    ``objective_index`` says which is which ("worst served" has one for each number of families).
+    ``objective_index`` says which is which ("worst served" has one for each number of families). ``is_by_host``: some
+    groups are of one host of the cluster each.
     """
 
     problem: Any
@@ -122,6 +125,7 @@ class Model:
     variables: Variables
     objectives: Any
     objective_index: Mapping[Objective, tuple[int, ...]]
+    is_by_host: bool
 
 
 def formulate(instance: Instance, rules: Rules, lines: int = 1) -> Model:
@@ -130,7 +134,6 @@ def formulate(instance: Instance, rules: Rules, lines: int = 1) -> Model:
     ``lines``: how many there are in each family's curve; one for a demand without a forecast.
     """
     p, v = Parameters.of(instance, lines), Variables.of(instance, rules, lines)
-    capacity = cp.multiply(p.capacity_frac, v.replicas)
     answering = v.replicas if v.served is None else v.served
     constraints = [
         *(
@@ -141,10 +144,9 @@ def formulate(instance: Instance, rules: Rules, lines: int = 1) -> Model:
         v.devices_used <= instance.device_count,
     ]
     if lines > 1:
-        answered = capacity if v.served is None else v.served
-        constraints.append(v.unserved + instance.family_choices @ answered >= p.has_demand)
+        constraints.append(v.unserved + instance.family_choices @ _answerable(p, v) >= p.has_demand)
     if v.served is not None:
-        constraints += [v.served <= capacity, *_devices_are_shared(instance, rules, p, v)]
+        constraints += _served_within_limits(instance, rules, p, v)
     if rules.survives is not None:
         constraints.append(v.shortfall >= v.unserved[instance.step_family])  # spares answer nothing
         any_may_be_lost = _any_host_may_be_lost if rules.survives == "host" else _any_device_may_be_lost
@@ -186,7 +188,23 @@ def formulate(instance: Instance, rules: Rules, lines: int = 1) -> Model:
         objective_index={
             objective: tuple(i for i, (name, _) in enumerate(order) if name == objective) for objective in objectives
         },
+        is_by_host=any(group.host is not None for group in instance.groups),
     )
+
+
+def _served_within_limits(instance: Instance, rules: Rules, p: Parameters, v: Variables) -> list[Any]:
+    """What is served is within the capacity of what is hosted, of shared devices, and of networks."""
+    constraints = [v.served <= cp.multiply(p.capacity_frac, v.replicas)]
+    if rules.is_resident_set:
+        constraints += _devices_are_shared(instance, rules, p, v)
+    if instance.network_choices.shape[0]:
+        constraints.append(instance.network_choices @ cp.multiply(p.network_frac, v.served) <= 1)
+    return constraints
+
+
+def _answerable(p: Parameters, v: Variables) -> Any:
+    """The part of the demand that each choice can answer [C]."""
+    return cp.multiply(p.capacity_frac, v.replicas) if v.served is None else v.served
 
 
 def _devices_are_shared(instance: Instance, rules: Rules, p: Parameters, v: Variables) -> list[Any]:
@@ -219,12 +237,12 @@ def _any_device_may_be_lost(instance: Instance, p: Parameters, v: Variables) -> 
     case, other = _largest_replica_cases(instance)
     choices = len(instance.choices)
     is_case = cp.Variable(choices, boolean=True)
-    if len(case) > MAX_CASES:
+    if len(case) > MAX_CASES or v.served is not None:
         largest = cp.Variable(len(instance.families), nonneg=True)
         return [
             v.replicas <= cp.multiply(p.max_replicas, is_case),
             largest[instance.choice_family] >= cp.multiply(p.capacity_frac, is_case),
-            instance.family_choices @ cp.multiply(p.capacity_frac, v.replicas) - largest + v.unserved >= p.has_demand,
+            instance.family_choices @ _answerable(p, v) - largest + v.unserved >= p.has_demand,
         ]
     in_case, served = cp.Variable(len(case), nonneg=True), cp.Variable(choices, nonneg=True)
     is_same = case == other
@@ -243,10 +261,10 @@ def _any_device_may_be_lost(instance: Instance, p: Parameters, v: Variables) -> 
 def _any_host_may_be_lost(instance: Instance, p: Parameters, v: Variables) -> list[Any]:
     """A family's replicas without those on any one host still have the capacity for what is served."""
     _, of_pair, _, pair_family = instance.host_family_pairs()
-    capacity, most = cp.multiply(p.capacity_frac, v.replicas), cp.Variable(len(instance.families), nonneg=True)
+    answerable, most = _answerable(p, v), cp.Variable(len(instance.families), nonneg=True)
     return [
-        most[pair_family] >= of_pair @ capacity,
-        instance.family_choices @ capacity - most + v.unserved >= p.has_demand,
+        most[pair_family] >= of_pair @ answerable,
+        instance.family_choices @ answerable - most + v.unserved >= p.has_demand,
     ]
 
 

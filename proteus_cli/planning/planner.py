@@ -257,7 +257,7 @@ class Planner:
             target = TargetDemand.of(instance, asked_qps, asked.curves)
             if instance.unplaceable or (self.rules.must_serve_all and target.exceeds_capacity):
                 raise Infeasible
-            solution = optimise(model, instance, self.rules, target, current, deadline_s)
+            solution = optimise(model, instance, self.rules, target, current, self._round_by_s(instance, deadline_s))
             if self._may_use_more_devices:
                 solution = with_more_hosts(instance, solution, self.rules)
             needed = needed_hosts(instance, kept_replicas(instance, solution, self.rules))
@@ -275,6 +275,12 @@ class Planner:
         return _PlacedSolution(
             solution, placed, serves_all(instance, packed, target), frozenset(to_split), is_over_budget
         )
+
+    def _round_by_s(self, instance: Instance, deadline_s: float) -> float:
+        """When a round must end. Where losses are to be survived, another one for fewer hosts is likely to follow."""
+        if self.rules.survives is None or not instance.depends_on_hosts:
+            return deadline_s
+        return (time.perf_counter() + deadline_s) / 2
 
     def _with_spares(self, placed: tuple[Placement, ...], asked: _Asked, now: Now) -> tuple[Placement, ...]:
         if not self.spares or self.rules.pack or self.rules.resources:

@@ -37,6 +37,9 @@ _OPTIONS = {
     "mip_allow_restart": False,
     "mip_heuristic_run_feasibility_jump": False,
 }
+_OPTIONS_BY_HOST = {"mip_heuristic_run_feasibility_jump": True, "mip_heuristic_run_shifting": True}
+"""Where hosts are alike, many points differ in nothing, and branching finds the first one late: with 20 hosts of 8
+devices after more than 15 s, and with these heuristics within 1 s."""
 _NO_POINT = {highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible}
 _ENDED = {highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kInterrupt, highspy.HighsModelStatus.kTimeLimit}
 
@@ -200,6 +203,7 @@ def _run_highs(reduced: _ReducedProgram, goal: _Goal, start: SolverPoint | None,
     absolute_gap = min(goal.gap, FIRST_ABSOLUTE_GAP) if goal.gap < INTEGER_GAP else INTEGER_GAP
     options = {**_OPTIONS, "presolve": presolve, "time_limit": left_s, "mip_abs_gap": absolute_gap}
     options["mip_rel_gap"] = goal.relative_gap
+    options |= _OPTIONS_BY_HOST if reduced.program.model.is_by_host else {}
     for name, value in options.items():
         _require_ok(highs.setOptionValue(name, value))
     _require_ok(highs.passModel(_lp(reduced, goal.column)))

@@ -2,12 +2,13 @@
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 from agents import PATIENCE_S, key_of, run, running_agent
 from command_line import proteus
-from tiny import add_plan, add_profiles, device, make_workspace
+from tiny import CLASSES, INPUTS, SHAPES, add_plan, add_profiles, device, make_workspace
 
 from proteus_cli.cli.options.memory import memory_limits
 from proteus_cli.cli.workflows.cluster import agents_of, host_list
@@ -16,11 +17,16 @@ from proteus_cli.cli.workflows.remote_measuring import _measured, devices_by_hos
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.hosts import split_address
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, UsageError
+from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import OfferedModels
 from proteus_cli.serving.cluster.hosts_file import HostsFile
+from proteus_cli.serving.devices.remote import crossings
 from proteus_cli.serving.devices.remote.measuring import profiles_in
 from proteus_cli.serving.devices.remote.messages import MeasureOptions
 from proteus_cli.store import read_hosts
+
+if TYPE_CHECKING:
+    from proteus_cli.domain.profile import Profile
 
 
 def listed(directory: Path, text: str) -> Path:
@@ -165,6 +171,36 @@ def test_a_host_cannot_name_the_files_that_its_profiles_are_written_to(tmp_path:
     for content in (msgspec.json.encode([profile, strange]), b"[{}]", b"\xff"):
         with pytest.raises(ArtefactError, match="What host a has measured"):
             profiles_in(content, "a")
+
+
+def test_profiles_of_a_host_have_its_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the agent has measured, and the way there; measured again, the way does not count twice."""
+    made = make_workspace(tmp_path, [SHAPES])
+    add_profiles(made, ["cpu0"])
+    there = made.place.profile("cpu0")
+    options = MeasureOptions("all", 1.0, 1, 1, accepts_noise=True, as_type=None, force=False)
+
+    async def as_measured(*_: object) -> bytes:
+        return msgspec.json.encode([there])
+
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent:
+            for _ in range(2):
+                found.extend(await asyncio.wait_for(_measured(made.place, agent.address, options), PATIENCE_S))
+
+    found: list[Profile] = []
+    monkeypatch.setattr(crossings, "MOST_BYTES", crossings.FIRST_BYTES)
+    monkeypatch.setattr(Measurer, "measure", as_measured)
+    run(test)
+    assert len(found) == 2
+    for profile in found:
+        assert profile.device.id == profile.measured_on == "a/cpu0"
+        assert profile.network is not None
+        assert profile.network.row_bytes == {"shapes": 4 * (INPUTS + CLASSES)}, "float32"
+        for here, later in zip(there.variants, profile.variants, strict=True):
+            expected = [point.mean_s + profile.network.transfer_s("shapes", point.batch) for point in here.points]
+            assert [point.mean_s for point in later.points] == pytest.approx(expected)
+    assert made.place.profile("a/cpu0") == found[-1]
 
 
 @pytest.mark.parametrize("asked", ["offered", "take"])

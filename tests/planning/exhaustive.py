@@ -101,7 +101,12 @@ def _assert_rates(tiny: Tiny, plan: Plan, mine: Hosting) -> None:
     for residents in mine:
         busy = sum(rate_of[h.device, h.family, h.variant] / h.capacity_qps for h in residents)
         assert busy <= 1 + CLOSE
-    if not tiny.rules.is_resident_set:
+    for name, network in tiny.networks.items():
+        bytes_per_s = sum(
+            p.rate_qps * network.row_bytes[p.family] for p in plan.placements if host_of(p.device) == name
+        )
+        assert bytes_per_s <= network.bytes_per_s / 2 * (1 + CLOSE)
+    if not tiny.rules.is_resident_set and not tiny.networks:
         single = _Single(tiny, mine)
         for family, demand_qps in tiny.demand_qps.items():
             served_qps = min(demand_qps, single.served_qps[family])
@@ -297,7 +302,7 @@ class _Single(_Worth):
 
 
 class _Shared(_Worth):
-    """Several variants per device: how best to share its time is a linear program, whose aims are fixed in turn."""
+    """Devices or networks that families share: how best to is a linear program, whose aims are fixed in turn."""
 
     def __init__(self, tiny: Tiny, hosting: Hosting) -> None:
         super().__init__(tiny, hosting)
@@ -315,6 +320,11 @@ class _Shared(_Worth):
             shares = [(part * is_here, tiny.rules.max_share.get(f, 1.0)) for f, part in self.part_of.items()]
             self.rows.extend(shares)
         self.rows.extend((part, 1.0) for part in self.part_of.values())
+        for name, network in tiny.networks.items():
+            sizes = [
+                float(host_of(h.device) == name) * network.row_bytes[h.family] / network.bytes_per_s for h in hosts
+            ]
+            self.rows.append((np.array(sizes) * self.wanted_qps, 0.5))
 
     def value(self, objective: Objective) -> float:
         name, number = objective
@@ -390,4 +400,4 @@ class _Shared(_Worth):
 
 
 def rated(tiny: Tiny, hosting: Hosting) -> _Worth:
-    return _Shared(tiny, hosting) if tiny.rules.is_resident_set else _Single(tiny, hosting)
+    return _Shared(tiny, hosting) if tiny.rules.is_resident_set or tiny.networks else _Single(tiny, hosting)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.device import host_of
+from proteus_cli.domain.network import Network
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import LatencyStatistic, Point, Profile, VariantProfile
 from proteus_cli.domain.rules import PAPER_RULES, Rules
@@ -26,7 +28,7 @@ Latencies = dict[tuple[str, str, str], dict[int, float]]
 class Tiny:
     """``accuracy`` by family and variant; ``devices`` are the type of each; ``demand_qps`` by family.
 
-    ``hosts`` are those of the devices; without, all are of this machine.
+    ``hosts`` are those of the devices; without, all are of this machine. ``networks``: of some of them, without time.
 
     ``memory`` (of variants by name, and of devices by type), ``power_w`` (by device type and variant) and ``price``
     (by device type) are small whole numbers where rules need them. ``tails``: by variant, how many times the latency
@@ -46,6 +48,7 @@ class Tiny:
     headroom: float = 1.0
     current: Plan | None = None
     hosts: tuple[str, ...] = ()
+    networks: dict[str, Network] = field(default_factory=dict)
 
     @property
     def catalog(self) -> Catalog:
@@ -74,7 +77,8 @@ class Tiny:
             for family, variants in self.accuracy.items()
             for variant, accuracy in variants.items()
         )
-        return make_profile(device, *measured, device_type=kind, memory_bytes=self.memory.get(kind, 2**30))
+        profile = make_profile(device, *measured, device_type=kind, memory_bytes=self.memory.get(kind, 2**30))
+        return msgspec.structs.replace(profile, network=self.networks.get(host_of(device)))
 
     def _measured(self, kind: str, family: str, variant: str, accuracy: float) -> VariantProfile:
         latency_s = self.latency_s[kind, family, variant]

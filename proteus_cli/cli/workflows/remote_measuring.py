@@ -20,7 +20,7 @@ from proteus_cli.serving.devices.remote.measuring import Measurable, measured_by
 from proteus_cli.serving.devices.remote.messages import MeasureOptions
 from proteus_cli.serving.lifecycle import running
 from proteus_cli.store import Workspace, write_json
-from proteus_cli.units import format_duration
+from proteus_cli.units import format_duration, format_size
 
 
 def measured_by_agents(workspace: Workspace, hosts: HostList, options: MeasureOptions) -> list[Profile]:
@@ -71,10 +71,14 @@ async def _measured(workspace: Workspace, agent: AgentAddress, options: MeasureO
                 options,
                 lambda line: console.say(f"{agent.name}: {line}"),
             )
-            round_trip_s = session.round_trip_s
         finally:
             session.close()
-    console.say(f"{agent.name}: to the host and back takes {format_duration(round_trip_s)}, which no profile counts")
+    for network in {id(profile.network): profile.network for profile in profiles}.values():
+        if network is not None:
+            console.say(
+                f"{agent.name}: to the host and back takes {format_duration(network.round_trip_s)}, and its network "
+                f"carries {format_size(network.bytes_per_s)} per second; both count in its profiles"
+            )
     return [_written(workspace, profile) for profile in profiles]
 
 

@@ -208,7 +208,7 @@ class ServerSession:
             case OpenDevice():
                 self._open(message)
             case Ping(sent_s=sent_s):
-                self._channel.send(Pong(sent_s))
+                self._channel.send(Pong(sent_s), [behind])
             case OfferModel(digest=digest):
                 self._write(digest, self._offered.offered(message))
             case ModelPiece(digest=digest):

@@ -182,9 +182,7 @@ async def local_devices(
     specs = process_specs(devices.values(), built, slots, in_processes=in_processes)
     with _started_processes(specs) as started:
         reader = open_backend(_READER)  # the ONNX file has the signature, whichever backend runs the model
-        signatures = {
-            f.name: _signature(reader, models, VariantKey(f.name, f.variants[0].name)) for f in catalog.families
-        }
+        signatures = {f.name: signature_of(f, models, reader) for f in catalog.families}
         platforms = [
             await started[device].executor.opened() if device in started else open_backend(found).versions.name
             for device, found in devices.items()
@@ -305,6 +303,11 @@ def _started_processes(specs: Mapping[str, DeviceSpec]) -> Iterator[dict[str, _S
     finally:
         for process in started.values():
             process.executor.close()
+
+
+def signature_of(family: Family, models: ModelPaths, reader: Backend | None = None) -> Signature:
+    """What the models of a family take and give, as the ONNX file of its first variant says."""
+    return _signature(reader or open_backend(_READER), models, VariantKey(family.name, family.variants[0].name))
 
 
 def _signature(backend: Backend, models: ModelPaths, key: VariantKey) -> Signature:

@@ -1,6 +1,7 @@
 """The server's side of a device of another machine."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
     from proteus_cli.serving.devices.remote.link import AgentSession
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A batch that was sent, with so many bytes of inputs, when."""
+
+    layout: "BatchLayout"
+    bytes: int
+    sent_s: float
+
+
 class RemoteExecutor(CommandingExecutor):
     """An `Executor` whose device is opened by an agent, over the session of its host.
 
@@ -35,7 +45,7 @@ class RemoteExecutor(CommandingExecutor):
         """``opening`` is the number of this executor in its session; `open` sends the first command."""
         super().__init__(device, on_lost)
         self._opening, self._session = opening, session
-        self._sent: dict[int, tuple[BatchLayout, float]] = {}  # with the time of `time.monotonic`
+        self._sent: dict[int, _Sent] = {}
         self._needs_models = True
 
     def open(self, device: str, slots: int, emulated: "EmulatedSpec | None" = None) -> None:
@@ -49,12 +59,13 @@ class RemoteExecutor(CommandingExecutor):
         layout = self._layouts[batch.key]
         number = self._register(done)
         command = RunBatch(self._opening, number, batch.key, [rows for rows, _ in batch.parts])
+        sent = _Sent(layout, layout.input_bytes(batch.rows), time.monotonic())
         try:
             self._session.send(command, layout.pieces(batch))
         except UnreadableFrame as error:
             del self._pending[number]
             raise EngineError(f"A batch can't be sent to {self._device_id}: {error}") from error
-        self._sent[number] = layout, time.monotonic()
+        self._sent[number] = sent
 
     def close(self) -> None:
         if self._is_closed or self.is_lost:
@@ -88,17 +99,18 @@ class RemoteExecutor(CommandingExecutor):
         sent = self._sent.pop(event.number, None)
         if sent is None:
             return
-        layout, sent_s = sent
         now_s = time.monotonic()
-        self._session.round_trips.add(now_s - sent_s - event.elapsed_s, now_s)
+        on_the_way_s = now_s - sent.sent_s - event.elapsed_s
+        self._session.round_trips.add(on_the_way_s, now_s)
         try:
-            arrays = layout.outputs_in(event.shapes, outputs)
+            arrays = sent.layout.outputs_in(event.shapes, outputs)
         except (TypeError, ValueError) as error:
             self._session.send(AbandonDevice(self._opening))
             self._lose(DeviceLost(f"{self._device_id} is lost: the outputs of a batch are not whole ({error})"))
             return
         failures = {part: error.error() for part, error in event.failures.items()}
-        elapsed_s = event.elapsed_s + self._session.round_trips.shortest_s
+        size = sent.bytes + len(outputs)
+        elapsed_s = event.elapsed_s + self._session.crossings.shortest_s(size, on_the_way_s, now_s)
         self._ended(event.number, BatchResult(arrays, event.compute_s, failures, elapsed_s, event.waited_s))
 
     def lost(self, loss: DeviceLost) -> None:

@@ -22,6 +22,7 @@ from proteus_cli.serving.devices.executor import Executor, OnLost, settle
 from proteus_cli.serving.devices.process.spec import EmulatedSpec
 from proteus_cli.serving.devices.remote.absent import AbsentExecutor
 from proteus_cli.serving.devices.remote.channel import FrameChannel
+from proteus_cli.serving.devices.remote.crossings import Crossings
 from proteus_cli.serving.devices.remote.executor import RemoteExecutor
 from proteus_cli.serving.devices.remote.frames import FrameParser
 from proteus_cli.serving.devices.remote.link_state import LinkState, PastSessions
@@ -95,6 +96,9 @@ class AgentSession:
         self._say: Callable[[str], object] = lambda _: None
         self.shared: Mapping[str, int] = {}
         self._measured: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._echoed: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._echo_sent_s = 0.0
+        self.crossings = Crossings()
         self._is_measuring = False
         channel.owner = self
 
@@ -149,6 +153,13 @@ class AgentSession:
         finally:
             self._is_measuring = False
 
+    async def echo(self, size: int) -> float:
+        """Seconds until so many bytes are back from the agent. One at a time. Raises `HostLost`."""
+        content = bytes(size)
+        self._echoed, self._echo_sent_s = asyncio.get_running_loop().create_future(), time.monotonic()
+        self.send(Ping(self._echo_sent_s), [content])
+        return await self._echoed
+
     def forget(self, opening: int) -> None:
         """Nothing is to be told to the executor of this number any more."""
         self._executors.pop(opening, None)
@@ -191,8 +202,7 @@ class AgentSession:
             case Beat(memory=memory):
                 self.memory = memory
             case Pong(sent_s=sent_s):
-                now_s = time.monotonic()
-                self.round_trips.add(now_s - sent_s, now_s)
+                self._answered(sent_s)
             case ModelState():
                 self._uploads.state(message)
             case DevicesShared(servers=servers):
@@ -203,6 +213,13 @@ class AgentSession:
                 settle(self._measured, bytes(behind) if error is None else error.error())
             case Welcome() | ConnectionRefused():
                 self.ended("it says what it has said before")
+
+    def _answered(self, sent_s: float) -> None:
+        now_s = time.monotonic()
+        if sent_s == self._echo_sent_s:
+            settle(self._echoed, now_s - sent_s)
+        else:
+            self.round_trips.add(now_s - sent_s, now_s)
 
     def ended(self, reason: str) -> None:
         if self.has_ended.is_set():
@@ -215,6 +232,7 @@ class AgentSession:
         self.loss = HostLost(f"host {self._address} is lost: {reason}", why=reason)
         log.error("%s", self.loss, extra=fields(host=self._address.name, devices=len(lost), reason=reason))
         settle(self._measured, self.loss)
+        settle(self._echoed, self.loss)
         for executor in lost.values():
             executor.lost(self.loss)
 

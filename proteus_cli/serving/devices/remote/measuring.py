@@ -1,5 +1,6 @@
 """Has the agent of another machine measure its devices."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +8,12 @@ from pathlib import Path
 import msgspec
 
 from proteus_cli.domain.catalog import Family, VariantKey, is_name
+from proteus_cli.domain.network import Network, reached_over
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, HostLost
 from proteus_cli.input_files import decoded
+from proteus_cli.serving.devices.hardware import signature_of
+from proteus_cli.serving.devices.remote.crossings import measured_speed
 from proteus_cli.serving.devices.remote.link import AgentSession
 from proteus_cli.serving.devices.remote.messages import MeasureDevices, MeasureOptions
 from proteus_cli.serving.lifecycle import StoppedEarly, run_unless
@@ -31,14 +35,22 @@ async def measured_by_agent(
 ) -> list[Profile]:
     """Profiles of devices that are not open at the agent, by ids like ``b/cpu0``; ``options.devices`` are ids there.
 
-    The agent gets the files that it does not have first. ``say`` is told each line about progress.
-    Raises what the agent raises, `HostLost`, and `ArtefactError` where its answer is no list of profiles.
+    All have the network to the host, which is measured last. The agent gets the files that it does not have first.
+    ``say`` is told each line about progress. Raises what the agent raises, `HostLost`, and `ArtefactError` where its
+    answer is no list of profiles.
     """
     try:
         content = await run_unless(session.has_ended, _content(session, what, options, say))
+        round_trip_s, bytes_per_s = await measured_speed(session)
     except StoppedEarly:
         raise session.loss or HostLost(f"host {host} is lost") from None
-    return [_of_host(profile, host) for profile in profiles_in(content, host)]
+    network = Network.measured(round_trip_s, bytes_per_s, await asyncio.to_thread(_row_bytes, what))
+    return [reached_over(network, _of_host(profile, host)) for profile in profiles_in(content, host)]
+
+
+def _row_bytes(what: Measurable) -> dict[str, int]:
+    """What a row of each family takes, inputs and outputs together."""
+    return {family.name: signature_of(family, what.models).row_bytes for family in what.families}
 
 
 def profiles_in(content: bytes, host: str) -> list[Profile]:

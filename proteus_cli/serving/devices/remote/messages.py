@@ -139,7 +139,7 @@ class MeasureDevices(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Ping(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The answer is `Pong`."""
+    """The answer is `Pong`, with the same bytes behind it as are behind this."""
 
     sent_s: float
 

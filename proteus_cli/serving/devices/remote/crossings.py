@@ -1,0 +1,51 @@
+"""How long batches are on their way between a server and an agent, and how fast the network is."""
+
+import statistics
+from typing import TYPE_CHECKING
+
+from proteus_cli.serving.devices.remote.round_trips import RoundTrips
+
+if TYPE_CHECKING:
+    from proteus_cli.serving.devices.remote.link import AgentSession
+
+PINGS = 20
+FIRST_BYTES, MOST_BYTES = 2**16, 2**22
+LONG_ENOUGH_S = 0.05
+"""An echo of so long tells the bandwidth: what the event loops at both ends add is a few per cent of it at most."""
+ECHOES, ECHOES_S = 3, 1.0
+
+
+class Crossings:
+    """The time that batches are on their way, there and back, as `RoundTrips` of batches of about the same size."""
+
+    def __init__(self) -> None:
+        self._by_size: dict[int, RoundTrips] = {}
+
+    def shortest_s(self, size: int, took_s: float, ended_s: float) -> float:
+        """The time that counts for a batch of so many bytes, inputs and outputs together. Learns from it."""
+        trips = self._by_size.setdefault(size.bit_length(), RoundTrips())
+        trips.add(took_s, ended_s)
+        return trips.shortest_s
+
+
+async def measured_speed(session: "AgentSession") -> tuple[float, float]:
+    """Seconds of a round trip without content, the median, and bytes per second of large messages, there and back.
+
+    No device of the host serves meanwhile. The event loop is held up for a few milliseconds at a time. It takes a few
+    seconds at most, unless 64 KiB take longer than one. Raises `HostLost`.
+    """
+    round_trip_s = statistics.median([await session.echo(0) for _ in range(PINGS)])
+    size, shortest_s = FIRST_BYTES, await _shortest_echo_s(session, FIRST_BYTES)
+    while shortest_s < LONG_ENOUGH_S and size < MOST_BYTES:
+        size *= 4
+        shortest_s = await _shortest_echo_s(session, size)
+    crossing_s = max(shortest_s - round_trip_s, shortest_s / 2)  # of all bytes twice: they come back once all are there
+    return round_trip_s, 2 * size / crossing_s
+
+
+async def _shortest_echo_s(session: "AgentSession", size: int) -> float:
+    """Of a few: the first ones are slow, as TCP finds out how much the network carries."""
+    took_s: list[float] = []
+    while len(took_s) < ECHOES and sum(took_s) < ECHOES_S:
+        took_s.append(await session.echo(size))
+    return min(took_s)
