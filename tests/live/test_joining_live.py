@@ -1,5 +1,6 @@
 """Hosts that appear while a server runs: their devices are measured if need be, tried out, planned with, and serve."""
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from tiny import SHAPES, Tiny, add_plan, make_workspace
 
 from proteus_cli.backends.affinity import usable_cores
 from proteus_cli.serving.adaptation.plan_journal import records
+from proteus_cli.store import Workspace
 
 pytestmark = [
     pytest.mark.live,
@@ -104,3 +106,24 @@ def test_a_host_that_is_listed_and_was_never_measured_joins_after_the_start(made
             assert serves("a/cpu0")(live.status())
             assert live.stop() == 0
             assert "Traceback" not in live.log.read_text()
+
+
+def test_two_servers_have_a_host_measured_once_and_both_serve_with_it(made: Tiny) -> None:
+    """Both ask while it is measured, so both get the profile."""
+    other = made.root.with_name("other")
+    shutil.copytree(made.root, other)
+    with agents(made.root, "a") as running:
+        options = ("--cluster", str(made.root / "hosts.toml"), "--join-budget", "10s")
+        first, second = (serving(root, Path("plan"), *options) for root in (made.root, other))
+        with first as one, second as two:
+            running["b"] = make_agent(made.root, "b", cores=2)
+            running["b"].start()
+            write_hosts(made.root, {host: each.port for host, each in running.items()})
+            for live in (one, two):
+                live.until(serves("b/cpu0"), MEASURED_WITHIN_S)
+            profiles = [Workspace(root).profile("b/cpu0") for root in (made.root, other)]
+            assert profiles[0].variants == profiles[1].variants
+            for live in (one, two):
+                assert live.stop() == 0
+                assert "Traceback" not in live.log.read_text()
+                assert "cannot join" not in live.log.read_text()
