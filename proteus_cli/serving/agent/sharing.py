@@ -45,6 +45,7 @@ class SharedOpening:
     def __init__(self, device: "SharedDevice", server: str, slots: int) -> None:
         self.device, self.server, self.slots = device, server, max(slots, 1)
         self.ended_s = 0.0
+        self.turns = 0
         self._waiting: deque[WaitingBatch | Callable[[], None]] = deque()  # the first one is a batch
 
     @property
@@ -88,7 +89,7 @@ class SharedDevice:
         self._on_change = on_change
         self._openings: list[SharedOpening] = []
         self._line: list[SharedOpening] = []
-        self._turns: list[Turn] = []  # in the order of their beginning
+        self._turns: dict[Turn, None] = {}  # in the order of their beginning
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -106,7 +107,8 @@ class SharedDevice:
             return
         self._openings.remove(opening)
         self._line = [each for each in self._line if each is not opening]
-        self._turns = [turn for turn in self._turns if turn.opening is not opening]
+        for turn in [turn for turn in self._turns if turn.opening is opening]:
+            self._end(turn)
         self._on_change()
         self._advance(time.monotonic())
 
@@ -116,13 +118,18 @@ class SharedDevice:
         self._advance(now_s)
 
     def began(self, turn: Turn) -> None:
-        self._turns.append(turn)
+        self._turns[turn] = None
+        turn.opening.turns += 1
 
     def ended(self, turn: Turn) -> None:
         turn.opening.ended_s = now_s = time.monotonic()
         if turn in self._turns:
-            self._turns.remove(turn)
+            self._end(turn)
             self._advance(now_s)
+
+    def _end(self, turn: Turn) -> None:
+        del self._turns[turn]
+        turn.opening.turns -= 1
 
     def _advance(self, now_s: float) -> None:
         """Begin all turns that may begin now."""
@@ -134,7 +141,7 @@ class SharedDevice:
         self._watch()
 
     def _has_turn(self, first: SharedOpening) -> bool:
-        is_alone = len(self._line) == 1 and all(turn.opening is first for turn in self._turns)
+        is_alone = len(self._line) == 1 and first.turns == len(self._turns)
         return is_alone or len(self._turns) < first.slots
 
     def _watch(self) -> None:
@@ -143,13 +150,14 @@ class SharedDevice:
             self._timer.cancel()
             self._timer = None
         if self._line:
-            left_s = self._turns[0].began_s + LONGEST_TURN_S - time.monotonic()
+            left_s = next(iter(self._turns)).began_s + LONGEST_TURN_S - time.monotonic()
             self._timer = asyncio.get_running_loop().call_later(max(left_s, 0.0), self._end_longest)
 
     def _end_longest(self) -> None:
         self._timer = None
         now_s = time.monotonic()
-        self._turns = [turn for turn in self._turns if now_s - turn.began_s < LONGEST_TURN_S]
+        for turn in [turn for turn in self._turns if now_s - turn.began_s >= LONGEST_TURN_S]:
+            self._end(turn)
         self._advance(now_s)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from typing import Any, cast
+from unittest import mock
 
 import numpy as np
 from builders import make_measured, make_profile
@@ -27,6 +28,7 @@ from proteus_cli import __version__
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, EngineError, ProteusError
+from proteus_cli.serving.agent import agent as agent_module
 from proteus_cli.serving.agent.agent import Agent, AgentSettings
 from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.devices.executor import Batch
@@ -34,7 +36,7 @@ from proteus_cli.serving.devices.process.messages import ENCODER
 from proteus_cli.serving.devices.process.spec import EmulatedSpec
 from proteus_cli.serving.devices.remote.channel import FrameChannel
 from proteus_cli.serving.devices.remote.executor import RemoteExecutor
-from proteus_cli.serving.devices.remote.frames import FrameParser, pieces_of
+from proteus_cli.serving.devices.remote.frames import MAX_MESSAGE_BYTES, FrameParser, pieces_of
 from proteus_cli.serving.devices.remote.link import AgentAddress, AgentSession, _Greeting
 from proteus_cli.serving.devices.remote.messages import (
     FROM_AGENT,
@@ -51,6 +53,9 @@ ADDRESS = AgentAddress("a", "127.0.0.1", 7000, None)
 KEY = VariantKey("f", "v")
 BATCH = Batch(KEY, [(1, (np.ones(4, np.float32).tobytes(),)), (2, (np.ones((2, 4), np.float32).tobytes(),))], 3)
 BATCHES = 3
+MAX_TENSOR_BYTES = 2**22
+"""In place of 1 GiB, which a receiver allocates when it is announced."""
+
 SETTLES_S = 5.0
 """Of the loop's time, which costs nothing: loads and batches of emulated devices end."""
 _TO_AGENT, _TO_SERVER = b"A", b"S"
@@ -102,6 +107,10 @@ class Cluster(Target):
     # --- an agent
 
     async def _at_agent(self, content: bytes) -> bool:
+        with mock.patch.object(agent_module, "MAX_TENSOR_BYTES", MAX_TENSOR_BYTES):
+            return await self._at_any_agent(content)
+
+    async def _at_any_agent(self, content: bytes) -> bool:
         agent = self._agent()
         wire = Wire(agent.accept(), self._loop)
         await _send(wire, content)
@@ -125,7 +134,7 @@ class Cluster(Target):
     # --- a server
 
     async def _at_server(self, content: bytes) -> bool:
-        channel: FrameChannel[Any] = FrameChannel(FROM_AGENT, FrameParser())
+        channel: FrameChannel[Any] = FrameChannel(FROM_AGENT, FrameParser(MAX_MESSAGE_BYTES, MAX_TENSOR_BYTES))
         channel.owner = greeting = _Greeting(ADDRESS)
         wire = Wire(channel, self._loop)
         works = Works(channel, self._model)
@@ -142,7 +151,7 @@ class Cluster(Target):
     async def _recorded(self) -> tuple[bytes, bytes]:
         """What both ends send in a conversation that goes well."""
         agent = self._agent()
-        channel: FrameChannel[Any] = FrameChannel(FROM_AGENT, FrameParser())
+        channel: FrameChannel[Any] = FrameChannel(FROM_AGENT, FrameParser(MAX_MESSAGE_BYTES, MAX_TENSOR_BYTES))
         channel.owner = greeting = _Greeting(ADDRESS)
         near, far = connected(channel, agent.accept(), self._loop)
         channel.send(Hello(PROTOCOL, __version__, "s", 1))

@@ -101,7 +101,10 @@ class FrameParser:
 
     def _begin_large(self, message: memoryview, here: memoryview, behind_bytes: int) -> Frame | None:
         """The bytes behind a message are received where they stay, but for those that are ``here`` already."""
-        behind = memoryview(bytearray(behind_bytes))
+        try:
+            behind = memoryview(bytearray(behind_bytes))
+        except MemoryError as error:
+            raise UnreadableFrame(f"there is no memory for a frame of {behind_bytes:,} bytes") from error
         behind[: len(here)] = here
         self._start += _PREFIX.size + len(message) + len(here)
         if len(here) == behind_bytes:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proteus_cli.serving.devices.remote import frames
 from proteus_cli.serving.devices.remote.frames import (
     MAX_MESSAGE_BYTES,
     MAX_TENSOR_BYTES,
@@ -107,3 +108,14 @@ def test_small_pieces_are_sent_as_one_and_large_ones_as_they_are() -> None:
     pieces = pieces_of(b"m", [large, large])
     assert pieces[1] is large
     assert len(pieces) == 3
+
+
+def test_a_frame_that_there_is_no_memory_for_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> bytearray:
+        raise MemoryError
+
+    parser, prefix = FrameParser(), (0).to_bytes(4, "big") + (2**20).to_bytes(4, "big")
+    monkeypatch.setattr(frames, "bytearray", full, raising=False)
+    parser.buffer()[: len(prefix)] = prefix
+    with pytest.raises(UnreadableFrame, match="no memory for a frame of 1,048,576 bytes"):
+        parser.feed(len(prefix))
