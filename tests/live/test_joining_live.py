@@ -109,7 +109,7 @@ def test_a_host_that_is_listed_and_was_never_measured_joins_after_the_start(made
 
 
 def test_two_servers_have_a_host_measured_and_both_serve_with_it(made: Tiny) -> None:
-    """Both ask before either serves with it. The second profile may have more cells, which the first had no time for."""
+    """Both ask before either serves with it. The second profile may have cells that the first had no time for."""
     other = made.root.with_name("other")
     shutil.copytree(made.root, other)
     with agents(made.root, "a") as running:
