@@ -18,8 +18,8 @@ from proteus_cli.backends.affinity import usable_cores
 from proteus_cli.serving.agent.claim import AgentRecord, agent_in
 from proteus_cli.serving.transport.listening import listen
 
-HEAD_GONE_S = 5
-"""A node ends so long after its head; 60 s unless Ray is told otherwise."""
+HEAD_GONE = ("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
+"""A variable: what is connected to Ray ends so long after its head; 60 s unless Ray is told otherwise."""
 
 _RAY = Path(sys.executable).with_name("ray")
 _LITTLE = ("--num-cpus", "1", "--object-store-memory", str(75 * 2**20), "--disable-usage-stats")
@@ -57,11 +57,7 @@ class LiveRay:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={
-                    **os.environ,
-                    "PROTEUS_STATE": str(self.state),
-                    "RAY_gcs_rpc_server_reconnect_timeout_s": str(HEAD_GONE_S),
-                },
+                env={**os.environ, "PROTEUS_STATE": str(self.state), HEAD_GONE[0]: HEAD_GONE[1]},
             )
         until(lambda: "runtime started" in self.log(name) or self.nodes[name].poll() is not None, "a node of Ray")
         assert self.nodes[name].poll() is None, (self.nodes[name].poll(), self.log(name))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from injecting import is_gone, until, until_said
 from live_agents import add_remote_profiles
-from live_ray import LiveRay, ran, ray_cluster
+from live_ray import HEAD_GONE, LiveRay, ran, ray_cluster
 from live_server import LiveServer, serving
 from steady import Steady, asking, row
 from tiny import SHAPES, Tiny, add_plan, make_workspace
@@ -39,6 +39,7 @@ def made(tmp_path: Path) -> Tiny:
 def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveRay]:
     with ray_cluster("a", "b") as ray:
         monkeypatch.setenv("RAY_ADDRESS", ray.address)
+        monkeypatch.setenv(*HEAD_GONE)
         yield ray
 
 

@@ -146,7 +146,7 @@ def spread_tinies(draw: st.DrawFn) -> Tiny:
 
 
 @given(spread_tinies())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_what_is_left_after_any_loss_has_the_capacity_with_the_hosts_that_are_left(tiny: Tiny) -> None:
     """Fewer hosts have longer waits, so their batches may be smaller."""
     try:

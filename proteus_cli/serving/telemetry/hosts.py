@@ -29,7 +29,7 @@ class HostStatus(Struct, frozen=True):
     devices: Annotated[Count, Meta(description="Its devices; their ids begin with its name.")]
     working: Annotated[Count, Meta(description="Devices whose breaker is closed.")]
     losses: Annotated[Count | None, Meta(description="How often the host was lost.")]
-    round_trip_s: Annotated[float | None, Meta(description="To its agent and back: the shortest of the last ten.")]
+    round_trip_s: Annotated[float | None, Meta(description="To its agent and back: the shortest of the last seconds.")]
     bytes_sent: Annotated[Count | None, Meta(description="To its agent, since the start.")]
     bytes_received: Annotated[Count | None, Meta(description="From its agent, since the start.")]
 
