@@ -11,6 +11,7 @@ from proteus_cli.domain.profile import Point
 from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_duration
 
+SOLVE_S = 0.05
 JITTERS = {"p90": 0.90, "p95": 0.95, "p99": 0.99}
 
 
@@ -39,6 +40,8 @@ class Conditions:
 
     ``jitter``: batch times scatter between the profiled percentiles, up to this fraction; None: they are the mean.
     ``slowdown``: batches take so many times as long as profiled, which the controller is not told.
+    ``solve_s``: seconds of virtual time from the wish for a plan to the plan, which is solved for in another process.
+    ``no_solver``: from when until when no process solves for plans; what is asked for meanwhile comes after that.
     ``opening_s``: seconds until a device that was lost is open again; profiles do not know it.
     ``memory_bytes``: what variants may take of each device's memory, standbys included; without, there are none.
     """
@@ -47,6 +50,8 @@ class Conditions:
     jitter: float | None = None
     failures: tuple[Failure, ...] = ()
     slowdown: float = 1.0
+    solve_s: float = SOLVE_S
+    no_solver: tuple[tuple[float, float], ...] = ()
     opening_s: float = 0.0
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
 

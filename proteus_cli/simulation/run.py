@@ -40,7 +40,6 @@ from proteus_cli.simulation.fleet import SimulatedDevice, SimulatedFleet
 from proteus_cli.simulation.losses import Losses
 from proteus_cli.simulation.timing import batch_times, load_time_s
 
-SOLVE_S = 0.05  # s of virtual time for a solve; what one takes in another process
 NEVER_S = math.inf
 SERVED, LATE = Outcome.SERVED, Outcome.LATE  # to look an enum member up takes as long as to make a `RequestRecord`
 PROGRESS_EVERY = 1000  # requests
@@ -269,9 +268,10 @@ class _Simulation:
         activated = plan.swaps_from(before) - swaps
         what = hosting_text(before, plan, self._loads_s(plan, before, standbys), self._variant_labels)
         load_beside_s = self._load_beside_s(hosted)
+        solve_s = self._solve_s(now_s)
 
         def adopt(then_s: float) -> None:
-            change = Replan(then_s, wanted.reason, SOLVE_S, swaps, activated, what)
+            change = Replan(then_s, wanted.reason, solve_s, swaps, activated, what)
             self.result.replans.append(change)
             if not (wanted.is_routine and plan.hosts_as(before)):
                 self.result.changes.append(change)
@@ -280,7 +280,12 @@ class _Simulation:
             replanning.succeeded()
             self._events.at(then_s + every_s, self._tick)
 
-        self._events.at(now_s + SOLVE_S + load_beside_s, adopt)
+        self._events.at(now_s + solve_s + load_beside_s, adopt)
+
+    def _solve_s(self, now_s: float) -> float:
+        """Seconds until a plan that is asked for now is there."""
+        back_s = max((until_s for from_s, until_s in self._conditions.no_solver if from_s <= now_s), default=now_s)
+        return max(back_s - now_s, 0.0) + self._conditions.solve_s
 
     def _loads_s(
         self, plan: Plan, before: Plan, standbys: Mapping[str, frozenset[VariantKey]]

@@ -69,6 +69,9 @@ class FakeAgent:
             [msgspec.structs.replace(self._profile, device=device, measured_on=device.id) for device in devices]
         )
 
+    async def echo(self, size: int) -> float:
+        return 1e-3 + 2 * size / 1e9
+
 
 def measured(known: WorkspaceProfiles, agent: FakeAgent, *devices: Device) -> None:
     asyncio.run(known.measure(cast("Any", agent), devices))

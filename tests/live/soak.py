@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from chaos import FAMILY as RUDE_FAMILY
@@ -22,7 +23,7 @@ from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Diurnal, Poisson, make_trace
-from proteus_cli.simulation.conditions import Failure
+from proteus_cli.simulation.conditions import Conditions, Failure
 from proteus_cli.store import Workspace
 
 FIRST_FAULT_S = 4.0
@@ -183,12 +184,13 @@ class Fault:
 
 @dataclass(frozen=True)
 class Injected:
-    """What was done to whom, when, and how a device fails because of that. In seconds of the trace."""
+    """What was done to whom, when, and what fails because of that. In seconds of the trace."""
 
     kind: Kind
     target: str
     at_s: float
-    failure: Failure | None = None
+    failures: tuple[Failure, ...] = ()
+    no_solver: tuple[tuple[float, float], ...] = ()
 
 
 def schedule(kinds: Sequence[Kind], lasts_s: float, rng: np.random.Generator) -> list[Fault]:
@@ -273,7 +275,7 @@ class Injector:
     def _kill(self, device: str, process: Process) -> Injected:
         at_s = self._now_s()
         os.kill(process.pid, signal.SIGKILL)
-        return Injected(Kind.KILLED, device, at_s, Failure((device,), at_s, at_s))  # it can be opened at once
+        return Injected(Kind.KILLED, device, at_s, (Failure((device,), at_s, at_s),))  # it can be opened at once
 
     def _hang(self, device: str, process: Process) -> Injected:
         """Stop the process; if it is still there after some time, let it go on."""
@@ -282,18 +284,20 @@ class Injector:
         self._wait(process, HANG_S)
         if process.is_there:
             os.kill(process.pid, signal.SIGCONT)
-        return Injected(Kind.HUNG, device, at_s, Failure((device,), at_s, at_s + HANG_S, hang=True))
+        return Injected(Kind.HUNG, device, at_s, (Failure((device,), at_s, at_s + HANG_S, hang=True),))
 
     def _slow_down(self, device: str, process: Process, batch_s: float) -> Injected:
         """Stop it again and again: for twice the time of a batch, after as long as a batch, so all take three times."""
-        at_s = self._now_s()
+        at_s, stops = self._now_s(), list[Failure]()
         while self._now_s() < at_s + SLOW_S and process.is_there and not self._stop.is_set():
+            stopped_s = self._now_s()
             os.kill(process.pid, signal.SIGSTOP)
             time.sleep((TIMES_SLOWER - 1) * batch_s)
+            stops.append(Failure((device,), stopped_s, self._now_s(), hang=True))
             if process.is_there:
                 os.kill(process.pid, signal.SIGCONT)
             time.sleep(batch_s)
-        return Injected(Kind.SLOWED, device, at_s)
+        return Injected(Kind.SLOWED, device, at_s, tuple(stops))
 
     def _kill_solver(self) -> Injected | None:
         process = self._process(self._live.status()["solver"]["pid"])
@@ -301,7 +305,13 @@ class Injector:
             return None
         at_s = self._now_s()
         os.kill(process.pid, signal.SIGKILL)
-        return Injected(Kind.SOLVER_KILLED, "", at_s)
+        return Injected(Kind.SOLVER_KILLED, "", at_s, no_solver=((at_s, self._solver_back_s()),))
+
+    def _solver_back_s(self) -> float:
+        """When there is another solver: how long one takes to start depends on the machine."""
+        self._live.until(lambda status: not status["solver"]["is_warm"])
+        self._live.until(lambda status: status["solver"]["is_warm"])
+        return self._now_s()
 
     def _take_model(self, pick: float) -> Injected:
         place = self._site.place
@@ -339,6 +349,12 @@ class Injector:
             self._stop.wait(0.05)
 
 
-def failures(injected: Sequence[Injected]) -> tuple[Failure, ...]:
-    """For the simulator."""
-    return tuple(each.failure for each in injected if each.failure is not None)
+def conditions(injected: Sequence[Injected], plans_s: Sequence[float], slowdown: float) -> Conditions:
+    """For the simulator. How long plans took, and how much longer batches than profiled, depends on the machine."""
+    return Conditions(
+        failures=tuple(failure for each in injected for failure in each.failures),
+        no_solver=tuple(away for each in injected for away in each.no_solver),
+        slowdown=slowdown,
+        solve_s=median(plans_s),
+        opening_s=OPENING_S,
+    )

@@ -1,11 +1,13 @@
 """The server for as long as you like, while demand varies and things break: no request is lost, nothing leaks."""
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pytest
@@ -18,12 +20,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.table import Table
 from soak import (
-    OPENING_S,
     Injector,
     Site,
+    conditions,
     diurnal_with_bursts,
     emulated_site,
-    failures,
     joined,
     real_site,
     schedule,
@@ -38,7 +39,7 @@ from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.loadgen import LEAD_S, ReplayResult, replay
 from proteus_cli.replay.target import Reply, Target, http_target
 from proteus_cli.reporting.measures import report
-from proteus_cli.simulation.conditions import Conditions, Failure
+from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.units import parse_duration
 
 pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended]
@@ -111,9 +112,11 @@ def test_soak(tmp_path: Path, request: pytest.FixtureRequest) -> None:
 
     found = reported(run, site, trace)
     rude = counted.get(site.rude_family or "", Counter[str]()).total()
-    expected = expectations(site, trace, failures(injector.done), rude, np.random.default_rng(seed))
+    plans_s = [int(ms) / 1e3 for ms in re.findall(r"new plan after (\d+) ms", log)]
+    given = conditions(injector.done, plans_s, median(status["pace"].values()))
+    expected = expectations(site, trace, given, rude, np.random.default_rng(seed))
     grown = {name: growth_of(watch.samples, name) for name in MAX_GROWTH}
-    summary(site, injector, run, counted, found, expected, grown, watch.samples)
+    summary(site, injector, run, counted, found, given, expected, grown, watch.samples)
 
     assert "Traceback" not in log, log
     assert "a bug" not in log, log
@@ -185,9 +188,7 @@ def best_accuracies(site: Site) -> dict[str, float]:
     return {family.name: max(variant.accuracy for variant in family.variants) for family in families}
 
 
-def expectations(
-    site: Site, trace: Trace, fails: Sequence[Failure], rude: int, rng: np.random.Generator
-) -> list[Report]:
+def expectations(site: Site, trace: Trace, conditions: Conditions, rude: int, rng: np.random.Generator) -> list[Report]:
     """What simulations make of the same: what bad clients asked for is spread evenly over the time.
 
     When a plan changes, and to what, hangs on single arrivals: so there are several simulations, of arrivals that are
@@ -202,7 +203,6 @@ def expectations(
     for _ in range(SIMULATIONS):
         late = [replace(part, arrival_s=np.sort(part.arrival_s + rng.uniform(0, SHIFT_S, len(part)))) for part in parts]
         asked = joined(late, [0.0] * len(late))
-        conditions = Conditions(failures=tuple(fails), opening_s=OPENING_S)
         scenario = Scenario(site.place, site.profiles, asked, plan, plan.headroom, conditions, 0)
         found += simulated(scenario, [PROTEUS])
     return found
@@ -249,6 +249,7 @@ def summary(
     run: Run,
     counted: Told,
     found: Report,
+    given: Conditions,
     expected: Sequence[Report],
     grown: dict[str, Growth],
     samples: Sequence[Footprint],
@@ -276,6 +277,7 @@ def summary(
         interval = f"{each.likely / scale:.2f} ({each.least / scale:.2f} to {each.most / scale:.2f})"
         first, last = (f"{value:.1f}" if unit else f"{value:.0f}" for value in ends)
         held.add_row(f"{name} {unit}".strip(), first, last, interval, f"≤ {MAX_GROWTH[name] / scale:g}")
+    show(f"a plan took {1000 * given.solve_s:.0f} ms, a batch {given.slowdown:.2f} times what was profiled")
     for table in (faults, requests, measures, held):
         show(table)
     show(

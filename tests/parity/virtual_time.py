@@ -27,8 +27,7 @@ from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.data_plane import make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.query import Query
-from proteus_cli.simulation.conditions import Failure
-from proteus_cli.simulation.run import SOLVE_S
+from proteus_cli.simulation.conditions import SOLVE_S, Failure
 
 if TYPE_CHECKING:
     from proteus_cli.serving.requests.in_flight import Result

@@ -20,8 +20,8 @@ from proteus_cli.domain.profile import Point
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import NoFeasiblePlan, UsageError
-from proteus_cli.simulation.conditions import Conditions, Failure, LatencySampler, parse_failure
-from proteus_cli.simulation.run import SOLVE_S, ReplanFunction, Simulated, simulate
+from proteus_cli.simulation.conditions import SOLVE_S, Conditions, Failure, LatencySampler, parse_failure
+from proteus_cli.simulation.run import ReplanFunction, Simulated, simulate
 
 CATALOG = make_catalog(make_family("a", {"a-s": 0.6, "a-l": 1.0}, slo="1s"))
 MEASURED = (

@@ -20,8 +20,8 @@ from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import ArtefactError
 from proteus_cli.planning.planner import Planner
-from proteus_cli.simulation.conditions import Conditions
-from proteus_cli.simulation.run import SOLVE_S, Simulated, simulate
+from proteus_cli.simulation.conditions import SOLVE_S, Conditions
+from proteus_cli.simulation.run import Simulated, simulate
 
 EXACT = Policy("test", "all", ProactiveBatcher(answer_frac=0.0, margin_frac=0.0), None)
 PROTEUS = policy_named("proteus")
