@@ -54,7 +54,7 @@ unit: setup  ## the tests on all cores, then one by one those that need the mach
 	$(BIN)/pytest -m "not extended and not alone and not gpu" -n $(WORKERS) --dist loadfile $(SKIPPING)
 	$(BIN)/pytest -m "not extended and alone and not gpu" $(SKIPPING)
 
-# Ray is large, and only its own tests need it; without it they are skipped.
+# Ray is large, and only its own tests need it.
 RAY := $(VENV)/.ray
 
 ray: $(RAY)  ## add Ray to .venv, for its tests
@@ -63,9 +63,12 @@ $(RAY): requirements-ray.lock $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps -r $<
 	@touch $@
 
+test-ray: ray  ## agents that Ray starts, in real clusters of two nodes on this machine
+	$(BIN)/pytest -m ray $(SKIPPING)
+
 extended: setup  ## the long tests: GPU contract, faults, soak, chaos, the page; needs gcc, g++ and the network the first time
 	$(BIN)/pytest -m "extended and not alone" -n $(WORKERS) --dist loadfile $(SKIPPING)
-	$(BIN)/pytest -m "extended and alone" $(SKIPPING)
+	$(BIN)/pytest -m "extended and alone and not ray" $(SKIPPING)
 
 # What fuzz runs: the property tests on new examples, or a target of tests/fuzzing.
 TARGET ?= properties

@@ -18,8 +18,9 @@ pytestmark = [
     pytest.mark.live,
     pytest.mark.alone,
     pytest.mark.extended,
+    pytest.mark.ray,
     pytest.mark.timeout(600),
-    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed; `make ray` adds it"),
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed; `make test-ray` adds it"),
 ]
 
 RATE_QPS = 40.0
