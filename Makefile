@@ -18,10 +18,11 @@ help:  ## show the verbs
 
 setup: $(STAMP)  ## create .venv with the pinned dependencies and this package
 
-# The stamp is made anew when the lock or the package's own metadata changes.
+# The stamp is made anew when the lock or the package's own metadata changes. Modules are compiled when they are first
+# imported: many never are, and to compile them all takes as long as the rest.
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --only-binary :all: -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
