@@ -31,7 +31,7 @@ class SimilarDevices:
 
 
 @dataclass(frozen=True, slots=True)
-class HostDevices(SimilarDevices):
+class DevicesOfHost(SimilarDevices):
     """The devices of a host; ``name`` is empty for those of this machine."""
 
     @property
@@ -45,7 +45,7 @@ def grouped_devices(reports: Sequence[Report]) -> tuple[SimilarDevices, ...]:
     hosts = by_host(dict.fromkeys(device for report in reports for device in report.devices))
     if len(hosts) < 2:  # noqa: PLR2004
         return similar_devices(reports)
-    return tuple(HostDevices(name, tuple(devices)) for name, devices in hosts.items())
+    return tuple(DevicesOfHost(name, tuple(devices)) for name, devices in hosts.items())
 
 
 def similar_devices(reports: Sequence[Report]) -> tuple[SimilarDevices, ...]:

@@ -11,7 +11,7 @@ from proteus_cli.domain.catalog import VariantKey, variant_labels
 from proteus_cli.domain.report import DeviceSummary, Report, Window
 from proteus_cli.reporting import comparison, plots, variant_plots
 from proteus_cli.reporting.device_groups import (
-    HostDevices,
+    DevicesOfHost,
     SimilarDevices,
     grouped_devices,
     similar_devices,
@@ -221,7 +221,7 @@ def page(reports: Sequence[Report]) -> str:
         quality_headings=_headings(_QUALITY),
         attainment_headings=["p99 (ms)", "SLO (ms)", *_headings(comparison.ATTAINMENT)],
         device_groups=groups,
-        has_hosts=any(isinstance(group, HostDevices) for group in groups),
+        has_hosts=any(isinstance(group, DevicesOfHost) for group in groups),
         devices=each_device(reports),
         variant_labels=variant_labels(
             key for report in reports for device in report.devices.values() for key, _ in variant_shares(device)

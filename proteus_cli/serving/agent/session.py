@@ -15,7 +15,7 @@ from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError, Prote
 from proteus_cli.serving.agent.host_devices import HostDevices
 from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import ModelStore, OfferedModels
-from proteus_cli.serving.agent.sharing import SharedDevices, SharedOpening, Turn
+from proteus_cli.serving.agent.sharing import DeviceTurn, SharedDevices, SharedOpening
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.devices.process import messages as device_messages
 from proteus_cli.serving.devices.process.engines import CommandedEngines
@@ -125,7 +125,7 @@ class OpenedDevice:
         arrived_s = time.monotonic()
         self._running += 1
 
-        def start(turn: Turn) -> None:
+        def start(turn: DeviceTurn) -> None:
             def ended(result: BatchResult | Exception) -> None:
                 turn.end()
                 self._running -= 1

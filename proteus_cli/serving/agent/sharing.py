@@ -18,7 +18,7 @@ from proteus_cli.control.topology.breaker import LONGEST_TURN_S
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Turn:
+class DeviceTurn:
     """The time of one batch on a device, which it had to wait for. To `end` it more than once is harmless."""
 
     opening: "SharedOpening"
@@ -29,7 +29,7 @@ class Turn:
         self.opening.device.ended(self)
 
 
-StartBatch = Callable[[Turn], None]
+StartBatch = Callable[[DeviceTurn], None]
 """Submits a batch, whose end ends the turn. It may do so at once."""
 
 
@@ -69,7 +69,7 @@ class SharedOpening:
         """Submit the first batch that waits."""
         batch = self._waiting.popleft()
         assert isinstance(batch, WaitingBatch)  # noqa: S101 - the others are called as soon as they are first
-        turn = Turn(self, now_s, max(0.0, now_s - max(batch.arrived_s, self.ended_s)))
+        turn = DeviceTurn(self, now_s, max(0.0, now_s - max(batch.arrived_s, self.ended_s)))
         self.device.began(turn)
         batch.start(turn)
         while self._waiting and not isinstance(action := self._waiting[0], WaitingBatch):
@@ -89,7 +89,7 @@ class SharedDevice:
         self._on_change = on_change
         self._openings: list[SharedOpening] = []
         self._line: list[SharedOpening] = []
-        self._turns: dict[Turn, None] = {}  # in the order of their beginning
+        self._turns: dict[DeviceTurn, None] = {}  # in the order of their beginning
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -117,17 +117,17 @@ class SharedDevice:
             self._line.append(opening)
         self._advance(now_s)
 
-    def began(self, turn: Turn) -> None:
+    def began(self, turn: DeviceTurn) -> None:
         self._turns[turn] = None
         turn.opening.turns += 1
 
-    def ended(self, turn: Turn) -> None:
+    def ended(self, turn: DeviceTurn) -> None:
         turn.opening.ended_s = now_s = time.monotonic()
         if turn in self._turns:
             self._end(turn)
             self._advance(now_s)
 
-    def _end(self, turn: Turn) -> None:
+    def _end(self, turn: DeviceTurn) -> None:
         del self._turns[turn]
         turn.opening.turns -= 1
 

@@ -16,7 +16,7 @@ from tiny import INPUTS, mlp
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceUnavailable
 from proteus_cli.serving.agent import sharing
-from proteus_cli.serving.agent.sharing import SharedDevices, SharedOpening, Turn
+from proteus_cli.serving.agent.sharing import DeviceTurn, SharedDevices, SharedOpening
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.remote.link import connect
 from proteus_cli.serving.devices.remote.messages import MeasureDevices, MeasureOptions
@@ -29,7 +29,7 @@ class Line:
     """Openings of one device; what they submit ``runs`` until a test ends it."""
 
     def __init__(self) -> None:
-        self.runs: list[tuple[str, Turn]] = []
+        self.runs: list[tuple[str, DeviceTurn]] = []
         self.devices = SharedDevices(lambda: None)
 
     def join(self, server: str, slots: int = 1) -> SharedOpening:
