@@ -114,7 +114,12 @@ class ForecastRule:
     first_s: float = 1.0  # s of arrivals before the first estimate, as no scatter shows in fewer
     settle_s: float = 5.0  # s of arrivals before the first forecast of an unchanged demand
     up_sigmas: float = 2.0  # deviations above the planned rate
-    min_demand_qps: float = 1.0  # queries/s planned for each family, so that each is hosted where the fleet allows
+    min_demand_qps: float = (
+        1.0  # queries/s planned for a family at least, so that each is hosted where the fleet allows
+    )
+    idle_demand_qps: float = (
+        0.5  # the same where none arrived: if the fleet allows fewer, those with queries come first
+    )
 
     def decide(self, context: ReplanContext) -> ReplanRequest | None:
         served_s = context.now_s - context.started_s
@@ -143,21 +148,29 @@ class ForecastRule:
 
     def initial_demand(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> Demand:
         """Arrivals are assumed to be Poisson."""
-        rates = [Rate(max(demand_qps.get(family, 0.0), self.min_demand_qps), 0.0) for family in slo_s]
+        expected_qps = [demand_qps.get(family, 0.0) for family in slo_s]
+        rates = [Rate(max(qps, self._least_qps(qps)), 0.0) for qps in expected_qps]
         slack_s = {family: UNKNOWN_SLACK_FRAC * target_s for family, target_s in slo_s.items()}
         return _forecast(rates, slack_s, [() for _ in rates], 1.0)
 
     def _is_idle(self, context: ReplanContext) -> bool:
         """Nothing has arrived for as long as anything is known, and the plan is for that."""
         return max(context.plan.demand_qps.values(), default=0.0) <= self.min_demand_qps and not any(
-            context.demand.rate_qps(family, max(WINDOWS_S), context.now_s) for family in context.demand.families
+            self._recent_qps(context, family) for family in context.demand.families
         )
 
     def _rate(self, context: ReplanContext, family: str) -> Rate:
         """At profiled speed."""
         rate = context.demand.estimate(family, context.now_s - context.started_s, context.now_s)
         slowdown = context.slowdown[family]
-        return Rate(max(rate.qps * slowdown, self.min_demand_qps), rate.deviation_qps * slowdown)
+        least_qps = self._least_qps(self._recent_qps(context, family))
+        return Rate(max(rate.qps * slowdown, least_qps), rate.deviation_qps * slowdown)
+
+    def _recent_qps(self, context: ReplanContext, family: str) -> float:
+        return context.demand.rate_qps(family, max(WINDOWS_S), context.now_s)
+
+    def _least_qps(self, seen_qps: float) -> float:
+        return self.min_demand_qps if seen_qps > 0 else self.idle_demand_qps
 
 
 def _forecast(

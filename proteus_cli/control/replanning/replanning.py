@@ -48,7 +48,7 @@ class Replanning:
             return None
         # No notice is lost by a hold: the plan in force was made around the very outages that the notices led to.
         self._notices.clear()
-        if now_s < self.held_until_s and wanted.without == self.without:
+        if self.is_held(wanted, now_s):
             return None
         self._asked_s = now_s
         return wanted
@@ -88,8 +88,12 @@ class Replanning:
         self._owed = request if request.without != self.without else None
 
     def hold(self, until_s: float) -> None:
-        """A person chose the plan in force: it is kept until then, unless outages change."""
+        """The plan in force is kept until then, unless outages change: a person chose it, or requests are drained."""
         self.held_until_s, self._owed = until_s, None
+
+    def is_held(self, wanted: ReplanRequest, now_s: float) -> bool:
+        """Whether the plan in force is kept instead."""
+        return now_s < self.held_until_s and wanted.without == self.without
 
     def _wanted(self, rule: Rule, context: ReplanContext) -> ReplanRequest | None:
         if self._notices:

@@ -179,6 +179,9 @@ class ControlLoop:
             if self._controller.plan is not before:
                 log.info("dropped a new plan, as another came into force while it was solved: %s", wanted.reason)
                 return
+            if self._controller.replanning.is_held(wanted, self._clock()):
+                log.info("dropped a new plan, as the one in force is kept since it was solved: %s", wanted.reason)
+                return
             self._controller.replanning.planned(wanted)
             if wanted.is_routine and plan.hosts_as(before):  # only rates change, which isn't worth a record
                 await self._fleet.deploy(plan)

@@ -163,7 +163,8 @@ def _announce(
 
 
 async def _drain(plane: DataPlane, stop_s: float) -> None:
-    """Let requests end; those that are still queued at ``stop_s`` are dropped."""
+    """Let requests end under the plan in force; those that are still queued at ``stop_s`` are dropped."""
+    plane.controller.replanning.hold(stop_s)  # no more arrive, and a plan for that would host other variants
     in_flight = plane.results.in_flight_count
     log.info("draining: %d requests inside", in_flight, extra=fields(inside=in_flight))
     while plane.results.in_flight_count and plane.clock() < stop_s:

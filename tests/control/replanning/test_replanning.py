@@ -123,13 +123,20 @@ def test_silence_is_no_reason() -> None:
 
 
 def test_silence_after_a_demand_is_one_until_a_plan_is_made_for_it() -> None:
-    assert asked(plan_for(100.0), [], until_s=8.0)[-1][1].demand_qps["a"] == 1.0
+    assert asked(plan_for(100.0), [], until_s=8.0)[-1][1].demand_qps["a"] == RULE.idle_demand_qps
 
 
 def test_each_family_is_planned_with_the_floor_at_least() -> None:
-    """`b` asks for nothing, and yet is kept hosted with 1 qps."""
+    """`b` asks for nothing, and yet is kept hosted."""
     wanted = asked(plan_for(100.0, b=50.0), evenly((500.0, 6.0)), until_s=6.0)
-    assert {each.demand_qps["b"] for _, each in wanted} == {1.0}
+    assert {each.demand_qps["b"] for _, each in wanted} == {RULE.idle_demand_qps}
+
+
+def test_where_not_all_families_can_be_hosted_those_with_queries_come_first() -> None:
+    """One query in 20 s is planned for as more than none."""
+    wanted = asked(plan_for(100.0, b=50.0), [1.0], until_s=8.0)[-1][1]
+    assert dict(wanted.demand_qps) == {"a": RULE.min_demand_qps, "b": RULE.idle_demand_qps}
+    assert RULE.min_demand_qps > RULE.idle_demand_qps
 
 
 def test_a_device_slower_than_profiled_carries_less() -> None:
@@ -175,7 +182,7 @@ def test_the_first_plan_counts_on_poisson_arrivals() -> None:
     """No less than the floor. The rarer, the more of them come while one runs."""
     first = RULE.initial_demand({"a": 40.0, "b": 4000.0}, {"a": 0.1, "b": 0.1, "c": 0.1})
     assert isinstance(first, Forecast)
-    assert dict(first) == {"a": 40.0, "b": 4000.0, "c": 1.0}
+    assert dict(first) == {"a": 40.0, "b": 4000.0, "c": RULE.idle_demand_qps}
     assert first.curves["c"].at(1.1) > first.curves["a"].at(1.1) > first.curves["b"].at(1.1)
 
 

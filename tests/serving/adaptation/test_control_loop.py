@@ -1,7 +1,7 @@
 """Who changes the plan when: the demand, a person, and neither over the other."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -78,7 +78,7 @@ class World:
         )
         self.asked: list[ReplanRequest] = []
         self.answers = list(answers)
-        self.before_answer: Callable[[], asyncio.Future[Any]] | None = None
+        self.before_answer: Callable[[], Awaitable[Any]] | None = None
 
     async def solve(self, wanted: ReplanRequest, current: Plan, standbys: Standbys) -> Plan:
         self.asked.append(wanted)
@@ -168,6 +168,23 @@ def test_a_plan_of_a_person_is_held_unless_a_device_is_lost() -> None:
         assert [wanted.without for wanted in world.asked] == [Outages(devices=frozenset({"cpu1"}))]
 
     run(World(FAST), story)
+
+
+def test_a_plan_that_is_solved_when_a_drain_begins_is_dropped() -> None:
+    world = World(FAST)
+
+    async def drain(world: World) -> None:
+        world.controller.replanning.hold(world.now_s + 10.0)
+
+    async def story(world: World) -> None:
+        world.before_answer = lambda: drain(world)
+        world.arrive(1000.0)
+        await world.turns()
+        assert len(world.asked) == 1
+        assert world.controller.plan is SLOW
+
+    run(world, story)
+    assert world.journal.origins == ["start"]
 
 
 def test_re_planning_goes_on_after_the_hold() -> None:
