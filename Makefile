@@ -6,6 +6,9 @@ DURATION ?= 60s
 SEED     ?= $(shell od -An -N2 -tu2 /dev/urandom | tr -d ' ')
 STAMP  := $(VENV)/.installed
 
+# Tests start hundreds of processes, which would each compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
