@@ -6,7 +6,7 @@ DURATION ?= 60s
 SEED     ?= $(shell od -An -N2 -tu2 /dev/urandom | tr -d ' ')
 STAMP  := $(VENV)/.installed
 
-# Tests start hundreds of processes, which would each compile all modules anew.
+# The tests start hundreds of processes; each would compile all that it imports where a container forbids to keep that.
 unexport PYTHONDONTWRITEBYTECODE
 
 PROTOCOL := proteus_cli/serving/grpc/protocol
