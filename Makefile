@@ -6,6 +6,9 @@ DURATION ?= 60s
 SEED     ?= $(shell od -An -N2 -tu2 /dev/urandom | tr -d ' ')
 STAMP  := $(VENV)/.installed
 
+# The tests start hundreds of processes; each would compile all that it imports where a container forbids to keep that.
+unexport PYTHONDONTWRITEBYTECODE
+
 PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
