@@ -7,7 +7,7 @@ SEED     ?= $(shell od -An -N2 -tu2 /dev/urandom | tr -d ' ')
 STAMP  := $(VENV)/.installed
 
 # The tests start hundreds of processes; each would compile all that it imports where a container forbids to keep that.
-export PYTHONDONTWRITEBYTECODE :=
+unexport PYTHONDONTWRITEBYTECODE
 
 PROTOCOL := proteus_cli/serving/grpc/protocol
 

@@ -38,7 +38,7 @@ def main(duration: str, *options: str) -> int:
         seed = secrets.randbelow(2**32)
         ended = subprocess.run(
             [
-                sys.executable, "-m", "pytest", "-m", "hypothesis", "-p", "no:schemathesis", "--tb=short",
+                sys.executable, "-m", "pytest", "-m", "hypothesis", "--tb=short",
                 f"--hypothesis-seed={seed}", "--hypothesis-profile=new examples", *options,
             ],
             cwd=ROOT, capture_output=True, text=True, check=False,
