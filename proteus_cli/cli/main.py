@@ -2,9 +2,11 @@
 
 import os
 import sys
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from proteus_cli import __version__
 from proteus_cli.__main__ import INTERRUPTED
@@ -73,10 +75,16 @@ def global_options(
     console.loudness.quiet, console.loudness.verbose, console.loudness.debug = quiet, verbose, debug
 
 
+@cache
+def _tree() -> Any:
+    """All commands, made once in a process: that takes several times as long as to read a command line."""
+    return get_command(app)
+
+
 def run() -> None:
     """Run the command line; the one error boundary."""
     try:
-        app(prog_name="proteus")
+        _tree()(prog_name="proteus")
     except ProteusError as error:
         if console.loudness.debug or os.environ.get(environment("debug"), "") not in {"", "0"}:
             raise  # the environment is read again for an error that precedes the options

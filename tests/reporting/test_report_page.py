@@ -13,16 +13,43 @@ from synthetic_runs import MADE_BY, answer, burst, reported
 
 from proteus_cli.domain.report import Loss, Report
 from proteus_cli.errors import ArtefactError
+from proteus_cli.reporting import plots
 from proteus_cli.reporting.html_page import page, write_html
 from proteus_cli.reporting.line_plots import PlottedRun, accuracy, latency_cdf, violations
 from proteus_cli.reporting.plot_style import line_style
 from proteus_cli.reporting.plots import PLOTS, Plot, inline_svgs, plots_of, variant_svgs, write_png
-from proteus_cli.reporting.variant_plots import MAX_FAMILIES, answering_variants, over_time
+from proteus_cli.reporting.variant_plots import answering_variants, over_time
 
 VOID = {"meta", "link", "br", "hr", "img"}
-PAIR = (burst("proteus"), burst("most-accurate"))
-MANY = tuple(burst(policy) for policy in ("proteus", *(f"policy-{number}" for number in range(2, 14))))
-PAGE = page(PAIR)
+MANY = ("proteus", *(f"policy-{number}" for number in range(2, 14)))
+
+
+def burst_by(*policies: str) -> tuple[Report, ...]:
+    return tuple(msgspec.structs.replace(burst(policy), made_by=MADE_BY) for policy in policies)
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Report, ...]:
+    return burst_by("proteus", "most-accurate")
+
+
+@pytest.fixture(scope="module")
+def html(pair: tuple[Report, ...]) -> str:
+    """The page of the pair."""
+    return page(pair)
+
+
+@pytest.fixture(scope="module")
+def drawn(pair: tuple[Report, ...]) -> dict[str, str]:
+    """The plots of the pair."""
+    return inline_svgs(pair)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of words and tables alone: plots take nearly all of the time of a page."""
+    for pictures, none in (("inline_svgs", {}), ("variant_svgs", {}), ("legend_symbols", "")):
+        monkeypatch.setattr(plots, pictures, lambda _reports, none=none: none)
 
 
 class Reader(HTMLParser):
@@ -60,34 +87,34 @@ class Reader(HTMLParser):
             self.rows[-1][-1] += data
 
 
-def test_the_page_loads_nothing() -> None:
-    assert not re.search(r"https?:|//[a-z]|@import|<script|<link|src=", PAGE)
-    assert set(re.findall(r'href="(.)', PAGE)) == {"#"}
+def test_the_page_loads_nothing(html: str) -> None:
+    assert not re.search(r"https?:|//[a-z]|@import|<script|<link|src=", html)
+    assert set(re.findall(r'href="(.)', html)) == {"#"}
 
 
-def test_the_page_nests_and_is_ready_for_phones_and_screen_readers() -> None:
-    reader = Reader(PAGE)
-    assert PAGE.startswith('<!DOCTYPE html>\n<html lang="en">')
+def test_the_page_nests_and_is_ready_for_phones_and_screen_readers(html: str) -> None:
+    reader = Reader(html)
+    assert html.startswith('<!DOCTYPE html>\n<html lang="en">')
     assert ("name", "viewport") in reader.attributes
     assert {"header", "main", "section", "figure", "figcaption", "footer"} <= set(reader.tags)
-    assert "prefers-color-scheme: dark" in PAGE
-    assert PAGE.count('role="img"') == len(PLOTS) + 2  # and which variants answered, of two families
+    assert "prefers-color-scheme: dark" in html
+    assert html.count('role="img"') == len(PLOTS) + 2  # and which variants answered, of two families
     drawn = [plot for plot in PLOTS if plot.has_lines]
-    assert PAGE.count('<use href="#key0"/></svg>proteus') == PAGE.count("</svg>most-accurate") == len(drawn)
+    assert html.count('<use href="#key0"/></svg>proteus') == html.count("</svg>most-accurate") == len(drawn)
 
 
-def test_ids_are_unique_and_every_reference_leads_somewhere() -> None:
-    attributes = Reader(PAGE).attributes
+def test_ids_are_unique_and_every_reference_leads_somewhere(html: str) -> None:
+    attributes = Reader(html).attributes
     ids = [value for name, value in attributes if name == "id"]
     assert len(ids) == len(set(ids))
-    referred = set(re.findall(r'(?:href="|url\()#([^")]+)', PAGE))
+    referred = set(re.findall(r'(?:href="|url\()#([^")]+)', html))
     assert referred
     assert referred <= set(ids)
 
 
-def test_tables_hold_the_numbers() -> None:
+def test_tables_hold_the_numbers(html: str) -> None:
     """In the burst, 10 s see 600 queries: `most-accurate` answers half of them, 30 qps, and drops 300."""
-    rows = Reader(PAGE).rows
+    rows = Reader(html).rows
     assert ["SLO violations", "* 0.00 %", "30.00 %"] in rows
     assert ["latency p90", "30.0 ms", "30.0 ms"] in rows
     assert ["20–30 s", "60.0", "60.0", "90.00", "0.00", "30.0", "100.00", "50.00"] in rows
@@ -100,9 +127,9 @@ def test_tables_hold_the_numbers() -> None:
     ]
 
 
-def test_each_family_has_its_attainment_beside_its_target() -> None:
+def test_each_family_has_its_attainment_beside_its_target(html: str) -> None:
     """`most-accurate` drops 300 of 1000 signals: 70 % in time, and 300 of the 5 violations that 99.5 % allows."""
-    rows = Reader(PAGE).rows
+    rows = Reader(html).rows
     heads = ["p99 (ms)", "SLO (ms)", "attainment (%)", "target (%)", "target met", "error budget used (%)"]
     place = rows.index(["family, policy", *heads])
     assert rows[place + 4 : place + 7] == [
@@ -110,12 +137,12 @@ def test_each_family_has_its_attainment_beside_its_target() -> None:
         ["proteus", "30.0", "80.0", "* 100.00", "99.5", "met", "* 0"],
         ["most-accurate", "30.0", "80.0", "70.00", "99.5", "missed", "6,000"],
     ]
-    assert "<dt>error budget used</dt>" in PAGE
+    assert "<dt>error budget used</dt>" in html
 
 
-def test_latencies_are_those_of_all_requests() -> None:
+def test_latencies_are_those_of_all_requests(html: str) -> None:
     """800 of 2000 are answered in 20 ms; `most-accurate` answers 600 more in 30 ms, and the rest never."""
-    rows = Reader(PAGE).rows
+    rows = Reader(html).rows
     (head,) = [row for row in rows if "answered at all (%)" in row]
     found = {row[0]: dict(zip(head, row, strict=True)) for row in rows if len(row) == len(head)}
     assert found["proteus"]["25 % (ms)"] == found["most-accurate"]["25 % (ms)"] == "20.0"
@@ -124,17 +151,18 @@ def test_latencies_are_those_of_all_requests() -> None:
     assert found["most-accurate"]["50 % (ms)"] == "30.0"
 
 
-def test_devices_are_shown_in_groups_and_each_alone() -> None:
+def test_devices_are_shown_in_groups_and_each_alone(html: str) -> None:
     """`proteus` answers 400 signals off the burst with the large variant and 600 in it with the small one."""
-    rows = Reader(PAGE).rows
+    rows = Reader(html).rows
     busy = ["proteus", "1,000", "16.7", "250", "4.0", "94.00", "signals-s 60.0 % · signals-l 40.0 %"]
     idle = ["proteus", "0", "0.0", "–", "–", "–", "–"]
     for name, expected in {"2 × gpu": busy, "gpu-0": busy, "gpu-1": idle}.items():
         (place,) = [place for place, row in enumerate(rows) if row[0] == name]
         assert rows[place + 1] == expected
-    assert "<summary>Each of the 3 devices</summary>" in PAGE
+    assert "<summary>Each of the 3 devices</summary>" in html
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_devices_of_several_hosts_are_shown_by_host_and_each_alone() -> None:
     ended = [answer(0.0, device=f"n{host}/gpu{gpu}") for host in range(3) for gpu in range(2)]
     text = page([reported(ended)])
@@ -144,12 +172,14 @@ def test_devices_of_several_hosts_are_shown_by_host_and_each_alone() -> None:
     assert "<summary>Each of the 6 devices</summary>" in text
 
 
-def test_the_heat_map_of_a_hundred_hosts_names_some_of_them() -> None:
+def test_the_heat_map_of_a_hundred_hosts_names_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = [answer(0.0, device=f"n{host}/gpu{gpu}") for host in range(100) for gpu in range(2)]
+    monkeypatch.setattr(plots, "plots_of", lambda _reports: plots.DEVICES)
     picture = inline_svgs([reported(ended)])["devices"]
     assert 0 < sum(f"host n{host}<" in picture for host in range(100)) <= 12
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_hundreds_of_devices_are_shown_in_groups_only() -> None:
     ended = [answer(0.0, device=f"{name}-{number}") for name in ("cpu", "v100") for number in range(150)]
     text = page([reported(ended)])
@@ -158,6 +188,7 @@ def test_hundreds_of_devices_are_shown_in_groups_only() -> None:
     assert Reader(text).rows.count(["150 × v100", "150", "2.5", "–", "–", "100.00", "–"]) == 1
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_one_run_has_a_row_for_each_family_and_device() -> None:
     rows = Reader(page([burst("proteus")])).rows
     signals = [row[1] for row in rows if row[0] == "signals"]
@@ -165,6 +196,7 @@ def test_one_run_has_a_row_for_each_family_and_device() -> None:
     assert [row[1] for row in rows if row[0] == "cpu0"] == ["1,000", "1,000"]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_devices_name_variants_with_their_family_where_two_families_have_one_of_that_name() -> None:
     ended = [
         answer(0.0, family=family, variant="large", device="cpu0", accuracy=0.9) for family in ("digits", "signals")
@@ -176,29 +208,32 @@ def test_devices_name_variants_with_their_family_where_two_families_have_one_of_
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("runs", [PAIR[:1], PAIR])
-def test_no_table_is_cut_on_a_desk(runs: tuple[Report, ...], tmp_path: Path) -> None:
-    write_html(tmp_path / "report.html", runs)
+def test_no_table_is_cut_on_a_desk(pair: tuple[Report, ...], html: str, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
     with browsing() as browser:
         browser.look(width=1280)
-        browser.driver.get((tmp_path / "report.html").as_uri())
-        assert browser.run(
-            "return [...document.querySelectorAll('.scroll')].filter((at) => at.scrollWidth > at.clientWidth)"
-            ".map((at) => at.getAttribute('aria-label'))"
-        ) == []  # fmt: skip
+        for text in (page(pair[:1]), html):
+            path.write_text(text, encoding="utf-8")
+            browser.driver.get(path.as_uri())
+            assert browser.run("return document.querySelectorAll('.scroll').length") > 0
+            assert browser.run(
+                "return [...document.querySelectorAll('.scroll')].filter((at) => at.scrollWidth > at.clientWidth)"
+                ".map((at) => at.getAttribute('aria-label'))"
+            ) == []  # fmt: skip
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_many_policies_have_a_row_each() -> None:
-    rows = Reader(page(MANY)).rows
+    rows = Reader(page(burst_by(*MANY))).rows
     (head,) = [row for row in rows if "goodput (qps)" in row and row[0] == "policy"]
     place = rows.index(head)
-    assert [row[0] for row in rows[place + 1 : place + 1 + len(MANY)]] == [run.policy for run in MANY]
+    assert [row[0] for row in rows[place + 1 : place + 1 + len(MANY)]] == [*MANY]
     assert dict(zip(head, rows[place + 1], strict=True))["SLO violations (%)"] == "* 0.00"
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_page_names_the_trace_the_mode_and_who_made_it() -> None:
-    (run,) = made([burst("proteus")])
-    text = page([run])
+    text = page(burst_by("proteus"))
     for fact in (
         "Replay of burst.csv",
         "simulated",
@@ -218,9 +253,8 @@ def test_text_from_data_is_escaped() -> None:
     Reader(text)
 
 
-def test_the_page_is_the_same_for_the_same_reports() -> None:
-    reports = made(PAIR)
-    assert page(reports) == page(made((burst("proteus"), burst("most-accurate"))))
+def test_the_page_is_the_same_for_the_same_reports(html: str) -> None:
+    assert page(burst_by("proteus", "most-accurate")) == html
 
 
 def test_an_empty_run_has_a_page() -> None:
@@ -230,21 +264,23 @@ def test_an_empty_run_has_a_page() -> None:
         Reader(text)
 
 
-def test_the_page_is_written_atomically(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_pictures")
+def test_the_page_is_written_atomically(pair: tuple[Report, ...], tmp_path: Path) -> None:
     path = tmp_path / "deep" / "report.html"
-    write_html(path, PAIR)
-    assert path.read_text(encoding="utf-8") == PAGE
+    write_html(path, pair)
+    assert path.read_text(encoding="utf-8") == page(pair)
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
 
 
-def test_a_page_that_cannot_be_written_is_an_artefact_error(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_pictures")
+def test_a_page_that_cannot_be_written_is_an_artefact_error(pair: tuple[Report, ...], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtefactError):
-        write_html(tmp_path / "file" / "report.html", PAIR)
+        write_html(tmp_path / "file" / "report.html", pair)
 
 
-def test_plots_take_font_ink_and_size_from_the_page() -> None:
-    for name, svg in inline_svgs(PAIR).items():
+def test_plots_take_font_ink_and_size_from_the_page(drawn: dict[str, str]) -> None:
+    for name, svg in drawn.items():
         root = ET.fromstring(svg)  # noqa: S314 - our own
         assert root.get("width") is None
         assert root.get("viewBox")
@@ -259,8 +295,7 @@ def plot_named(name: str) -> Plot:
     return found
 
 
-def test_axes_are_labelled_with_units() -> None:
-    drawn = inline_svgs(PAIR)
+def test_axes_are_labelled_with_units(drawn: dict[str, str]) -> None:
     labels = {
         "demand": ("queries per second", "time since start (s)"),
         "accuracy": ("relative accuracy (%)", "time since start (s)"),
@@ -275,25 +310,25 @@ def test_axes_are_labelled_with_units() -> None:
         assert all(f">{text}" in drawn[name] for text in texts), name
 
 
-def test_which_variants_answered_is_drawn_for_each_family_and_run() -> None:
+def test_which_variants_answered_is_drawn_for_each_family_and_run(html: str, pair: tuple[Report, ...]) -> None:
     """The variants of the burst are in the colours of the legend; the other run never used the small ones."""
-    drawn = variant_svgs(PAIR)
+    drawn = variant_svgs(pair)
     assert set(drawn) == {"digits", "signals"}
-    large, small = answering_variants(PAIR)["digits"]
+    large, small = answering_variants(pair)["digits"]
     assert (large.name, large.shares) == ("digits-l", (0.4, 1.0))
     assert large.accuracy == pytest.approx(0.98)
     assert (small.name, small.shares) == ("digits-s", (0.6, 0.0))
     root = ET.fromstring(drawn["digits"])  # noqa: S314 - our own
     assert {"proteus", "most-accurate", "answers (qps)"} <= {element.text for element in root.iter("text")}
     assert drawn["digits"].count(small.colour) == drawn["digits"].count(large.colour) > 0
-    assert ["digits-s", "88.20", "60.0 %", "0.0 %"] in Reader(PAGE).rows
+    assert ["digits-s", "88.20", "60.0 %", "0.0 %"] in Reader(html).rows
 
 
-def test_answers_are_stacked_with_the_most_accurate_at_the_bottom() -> None:
+def test_answers_are_stacked_with_the_most_accurate_at_the_bottom(pair: tuple[Report, ...]) -> None:
     """30 qps of digits in the burst: all of them by the small variant, on top of none by the large one."""
     axes = Figure().add_subplot()
-    runs = PlottedRun.all_of(PAIR[:1])
-    over_time([axes], runs, "digits", answering_variants(PAIR[:1])["digits"], "black")
+    runs = PlottedRun.all_of(pair[:1])
+    over_time([axes], runs, "digits", answering_variants(pair[:1])["digits"], "black")
     large, small = (np.asarray(area.get_paths()[0].vertices) for area in axes.collections)
     busy = large[:, 0] == 25.5
     assert set(large[busy][:, 1]) == {0.0}
@@ -301,43 +336,49 @@ def test_answers_are_stacked_with_the_most_accurate_at_the_bottom() -> None:
     assert max(large[:, 1]) == 10.0
 
 
-def test_of_many_runs_and_families_only_so_many_are_drawn_and_all_are_listed() -> None:
-    ended = [answer(0.1 * n, family=f"f{n % 20}", variant=f"v{n % 20}", device="cpu0") for n in range(20 + 19)]
-    run = reported(ended)
-    assert list(variant_svgs([run])) == [f"f{n}" for n in range(MAX_FAMILIES)]  # that had two answers each
-    assert [row[0] for row in Reader(page([run])).rows].count("v19") == 1
-    text = page(MANY)
+def test_of_many_runs_and_families_only_so_many_are_drawn_and_all_are_listed(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    text = page(burst_by(*MANY[:5]))
     assert "Plots of the first 3 runs." in text
     assert text.count("<title>Which variants of") == 2
+    monkeypatch.setattr("proteus_cli.reporting.variant_plots.MAX_FAMILIES", 3)
+    ended = [answer(0.1 * n, family=f"f{n % 5}", variant=f"v{n % 5}", device="cpu0") for n in range(5 + 4)]
+    run = reported(ended)
+    assert list(variant_svgs([run])) == ["f0", "f1", "f2"]  # that had two answers each, as `f3`
+    request.getfixturevalue("no_pictures")
+    assert [row[0] for row in Reader(page([run])).rows].count("v4") == 1
 
 
-def test_estimated_accuracies_are_marked_by_family_variant_and_device() -> None:
-    run = msgspec.structs.replace(PAIR[0], estimated=("digits",))
+@pytest.mark.usefixtures("no_pictures")
+def test_estimated_accuracies_are_marked_by_family_variant_and_device(html: str, pair: tuple[Report, ...]) -> None:
+    run = msgspec.structs.replace(pair[0], estimated=("digits",))
     marks = Counter(row[0] for row in Reader(page([run])).rows for cell in row if cell.startswith("≈"))
     of_run = {"effective accuracy": 1, "relative accuracy": 1}
     assert marks == of_run | {"digits": 2, "digits-l": 1, "digits-s": 1, "cpu0": 2}  # cpu0: alone, and as a group
-    assert "≈" not in PAGE
+    assert "≈" not in html
 
 
-def test_a_single_family_or_device_has_no_heat_map() -> None:
+def test_a_single_family_or_device_has_no_heat_map(html: str) -> None:
     ended = [answer(0.1, variant="l", device="cpu0")]
     run = msgspec.structs.replace(reported(ended), families={"digits": reported(ended).families["digits"]})
     assert [plot.name for plot in plots_of([run])] == ["demand", "accuracy", "violations", "latency"]
     assert 'class="cells"' not in page([run])
-    assert 'class="cells"' in PAGE
+    assert 'class="cells"' in html
 
 
-def test_the_latency_curve_ends_at_what_was_answered_at_all() -> None:
+def test_the_latency_curve_ends_at_what_was_answered_at_all(pair: tuple[Report, ...]) -> None:
     """`most-accurate` drops 600 of 2000."""
     axes = Figure().add_subplot()
-    latency_cdf(axes, PlottedRun.all_of(PAIR), "black")
+    latency_cdf(axes, PlottedRun.all_of(pair), "black")
     ends = [float(np.asarray(line.get_ydata())[-1]) for line in axes.lines[:2]]
     assert ends == pytest.approx([100.0, 70.0])
     assert [text.get_text() for text in axes.texts] == ["SLO digits 50 ms", "SLO signals 80 ms"]
 
 
-def test_a_slo_of_all_families_has_no_names() -> None:
-    run = msgspec.structs.replace(PAIR[0], slo_s={"digits": 0.3, "signals": 0.3})
+@pytest.mark.usefixtures("no_pictures")
+def test_a_slo_of_all_families_has_no_names(pair: tuple[Report, ...]) -> None:
+    run = msgspec.structs.replace(pair[0], slo_s={"digits": 0.3, "signals": 0.3})
     axes = Figure().add_subplot()
     latency_cdf(axes, PlottedRun.all_of([run]), "black")
     assert [text.get_text() for text in axes.texts] == ["SLO 300 ms"]
@@ -362,9 +403,10 @@ def test_small_losses_stay_apart_beside_large_ones() -> None:
 LOSSES = (Loss("host <a>", 8, 20.0, 25.0), Loss("v100-3", 1, 50.0))
 
 
-def test_losses_are_listed_by_run_and_shaded_among_the_violations() -> None:
+@pytest.mark.usefixtures("no_pictures")
+def test_losses_are_listed_by_run_and_shaded_among_the_violations(pair: tuple[Report, ...]) -> None:
     fails, whole = (
-        msgspec.structs.replace(report, losses=losses) for report, losses in zip(PAIR, (LOSSES, ()), strict=True)
+        msgspec.structs.replace(report, losses=losses) for report, losses in zip(pair, (LOSSES, ()), strict=True)
     )
     html = page([fails, whole])
     assert re.findall(r'<td class="text">(.*?)</td><td>(.*?)</td><td>(.*?)</td>', html) == [
@@ -376,15 +418,11 @@ def test_losses_are_listed_by_run_and_shaded_among_the_violations() -> None:
     assert [(round(span.x0, 6), round(span.x1, 6)) for span in spans] == [(20.0, 25.0), (50.0, 60.0)]
 
 
-def test_a_page_without_losses_does_not_speak_of_them() -> None:
-    assert 'aria-label="Losses"' not in page(PAIR)
+def test_a_page_without_losses_does_not_speak_of_them(html: str) -> None:
+    assert 'aria-label="Losses"' not in html
 
 
-def test_pngs_hold_the_same_plots(tmp_path: Path) -> None:
-    paths = write_png(tmp_path / "plots", PAIR)
+def test_pngs_hold_the_same_plots(pair: tuple[Report, ...], tmp_path: Path) -> None:
+    paths = write_png(tmp_path / "plots", pair)
     assert [path.stem for path in paths] == [*(plot.name for plot in PLOTS), "variants"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
-
-
-def made(reports: tuple[Report, ...] | list[Report]) -> list[Report]:
-    return [msgspec.structs.replace(report, made_by=MADE_BY) for report in reports]
