@@ -14,11 +14,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     Timers of the same moment fire in the order in which they were set, as in the simulator.
     """
 
+    _scheduled: "list[_Timer]"  # of asyncio, which makes a new list where many timers were cancelled
+
     def __init__(self) -> None:
         self.now_s = 0.0
-        self.scheduled: list[_Timer] = []
         super().__init__(_JumpingSelector(self))
-        self._scheduled = self.scheduled
         self._sequence = itertools.count()
 
     def time(self) -> float:
@@ -29,12 +29,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     ) -> asyncio.TimerHandle:
         timer = _Timer(when, callback, args, self, context)
         timer.sequence = next(self._sequence)
-        heapq.heappush(self.scheduled, timer)
+        heapq.heappush(self._scheduled, timer)
         timer._scheduled = True  # type: ignore[attr-defined]
         return timer
 
     def jump(self) -> None:
-        self.now_s = self.scheduled[0].when()
+        self.now_s = self._scheduled[0].when()
         self._clock_resolution = math.ulp(self.now_s)  # fire what is due now, and nothing early
 
 

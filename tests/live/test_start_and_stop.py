@@ -16,7 +16,7 @@ from live_server import ANSWER_WITHIN_S, LiveServer, Reply, serving
 from onnx import helper
 from tiny import SHAPES, TONES, Tiny, TinyFamily, add_plan, add_profiles, make_workspace, mlp, save_model, tensor
 
-pytestmark = [pytest.mark.live, pytest.mark.alone]
+pytestmark = pytest.mark.live
 
 X: dict[str, Any] = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0.1, 0.2, 0.3, 0.4]}
 # Batched so, a request waits for others until shortly before the SLO: time to do something meanwhile.

@@ -11,9 +11,9 @@ from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfi
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Burst, Poisson, make_trace
 
-SLO_S = 0.1
+SLO_S = 0.2
 LOAD_S = 0.03
-VARIANTS = {"small": (0.8, 0.0004, 0.0001), "medium": (0.9, 0.002, 0.001), "large": (0.99, 0.006, 0.004)}
+VARIANTS = {"small": (0.8, 0.0008, 0.0002), "medium": (0.9, 0.004, 0.002), "large": (0.99, 0.012, 0.008)}
 
 
 def _points(base_s: float, row_s: float) -> tuple[Point, ...]:
@@ -30,7 +30,7 @@ def make_world(devices: Sequence[str]) -> tuple[Catalog, dict[str, Profile]]:
     families = tuple(
         Family(
             name,
-            "100ms",
+            f"{SLO_S}s",
             tuple(Variant(f"{name}-{size}", VARIANTS[size][0], f"{name}-{size}.onnx") for size in VARIANTS),
         )
         for name in ("a", "b")
@@ -56,8 +56,10 @@ def make_world(devices: Sequence[str]) -> tuple[Catalog, dict[str, Profile]]:
 
 
 def arrivals(kind: str) -> Trace:
+    """Poisson arrivals for as long as failures take, or a burst that changes the plan and lets it change back."""
     rng = np.random.default_rng(7)
     shares = {"a": 0.6, "b": 0.4}
     if kind == "poisson":
-        return make_trace(kind, Poisson(), rate_qps=200, duration_s=20, shares=shares, rng=rng)
-    return make_trace(kind, Burst(peak_qps=1500), rate_qps=200, duration_s=30, shares=shares, rng=rng)
+        return make_trace(kind, Poisson(), rate_qps=100, duration_s=15, shares=shares, rng=rng)
+    shape = Burst(peak_qps=750, start_s=5.0, stop_s=8.0, ramp_s=0.5)
+    return make_trace(kind, shape, rate_qps=100, duration_s=17, shares=shares, rng=rng)

@@ -42,7 +42,7 @@ def test_live_code_and_simulator_make_the_same_batches_around_failures(failures:
     catalog, profiles = make_world(DEVICES)
     policy, trace = policy_named("proteus"), arrivals("poisson")
     planner = Planner(catalog, profiles, policy, headroom=1.2, inputs={})
-    plan = planner(trace.demand(0.0, 10.0))
+    plan = planner(trace.demand(0.0, 4.0))
 
     simulated = simulate(trace, plan, catalog, profiles, policy, planner, conditions=Conditions(failures=failures))
     live = run_live(trace, plan, catalog, profiles, policy, planner, failures)

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import accumulate, groupby
 
 import msgspec
 import pytest
 from parity_world import LOAD_S, arrivals, make_world
-from virtual_time import run_live
+from virtual_time import LiveRun, run_live
 
 from proteus_cli.control.decision import Launch
 from proteus_cli.control.policies import policy_named
@@ -53,19 +54,23 @@ def _batch(launch: Launch) -> tuple[str, str, tuple[int, ...]]:
     return launch.hosted.device, launch.hosted.variant, tuple(request.id for request in launch.requests)
 
 
+@cache
+def _both(kind: str, devices: int, policy_name: str) -> tuple[LiveRun, Simulated]:
+    """What the live code and the simulator do with the same trace."""
+    catalog, profiles = make_world(CPUS[:devices])
+    policy, trace = policy_named(policy_name), arrivals(kind)
+    planner = Planner(catalog, profiles, policy, headroom=1.2, inputs={})
+    plan = planner(trace.demand(0.0, 4.0))
+    live = run_live(trace, plan, catalog, profiles, policy, planner)
+    return live, simulate(trace, plan, catalog, profiles, policy, planner)
+
+
 @pytest.mark.parametrize("kind", ["poisson", "burst"])
 @pytest.mark.parametrize("devices", [2, 5])
 @pytest.mark.parametrize("policy_name", ["proteus", "most-accurate"])
 def test_live_workers_and_simulator_make_the_same_batches(kind: str, devices: int, policy_name: str) -> None:
     """Same requests, same plan, same engine times: same batches at the same moments, and the same results."""
-    catalog, profiles = make_world(CPUS[:devices])
-    policy, trace = policy_named(policy_name), arrivals(kind)
-    planner = Planner(catalog, profiles, policy, headroom=1.2, inputs={})
-    plan = planner(trace.demand(0.0, 10.0))
-
-    simulated = simulate(trace, plan, catalog, profiles, policy, planner)
-    live = run_live(trace, plan, catalog, profiles, policy, planner)
-
+    live, simulated = _both(kind, devices, policy_name)
     assert len(simulated.launches) > 100
     assert [_batch(launch) for _, launch in live.launches] == [_batch(launch) for _, launch in simulated.launches]
     assert [at_s for at_s, _ in live.launches] == pytest.approx([at_s for at_s, _ in simulated.launches], abs=1e-6)
@@ -80,7 +85,7 @@ def test_they_do_so_on_devices_with_several_slots() -> None:
     profiles |= {device: _with_slots(profiles[device], slots) for device, slots in (("cpu0", 2), ("cpu1", 3))}
     policy, trace = policy_named("proteus"), arrivals("burst")
     planner = Planner(catalog, profiles, policy, headroom=1.2, inputs={})
-    plan = planner(trace.demand(0.0, 10.0))
+    plan = planner(trace.demand(0.0, 4.0))
 
     simulated = simulate(trace, plan, catalog, profiles, policy, planner)
     live = run_live(trace, plan, catalog, profiles, policy, planner)
@@ -99,9 +104,9 @@ def test_they_roll_a_plan_out_in_the_same_steps_where_devices_load_in_place() ->
         name: msgspec.structs.replace(profile, device=msgspec.structs.replace(profile.device, memory_bytes=1500))
         for name, profile in profiles.items()
     }
-    policy = replace(policy_named("proteus"), replanning=PeriodicRule(period_s=5.0))
+    policy = replace(policy_named("proteus"), replanning=PeriodicRule(period_s=4.0))
     planner = Planner(catalog, profiles, policy, headroom=1.2, inputs={})
-    little, much = planner({"a": 120.0, "b": 80.0}), planner({"a": 1500.0, "b": 1000.0})
+    little, much = planner({"a": 60.0, "b": 40.0}), planner({"a": 750.0, "b": 500.0})
 
     def other(_demand: Demand, current: Plan, _without: Outages = NONE_OUT, _standbys: object = None) -> Plan:
         return little if current is much else much
@@ -135,10 +140,7 @@ def max_at_once(simulated: Simulated) -> dict[str, int]:
 
 def test_the_burst_makes_both_change_the_plan_down_and_up_again() -> None:
     """Parity of nothing would prove nothing: the burst must change what is hosted, and its end must change it back."""
-    catalog, profiles = make_world(CPUS[:2])
-    policy, trace = policy_named("proteus"), arrivals("burst")
-    planner = Planner(catalog, profiles, policy, headroom=1.2, inputs={})
-    live = run_live(trace, planner(trace.demand(0.0, 10.0)), catalog, profiles, policy, planner)
+    live, _ = _both("burst", 2, "proteus")
     hosted = [launch.hosted.variant for _, launch in live.launches if launch.hosted.family == "b"]
     assert hosted[0].endswith("large")
     assert any(variant.endswith(("medium", "small")) for variant in hosted)
