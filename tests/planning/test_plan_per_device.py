@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from hypothesis import given, settings
+from drawing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 from tiny_fleets import TYPES, Tiny, Worth, latencies
@@ -69,7 +70,7 @@ class Linearised:
 
 
 @given(mid_size_fleets())
-@settings(max_examples=30, deadline=None)
+@examples(15, fuzzed=30)
 def test_a_model_of_each_device_on_its_own_finds_nothing_better(tiny: Tiny) -> None:
     best, found = Linearised(tiny).best(), Worth.of(tiny.planned(), tiny)
     assert found.served_qps == pytest.approx(best.served_qps, rel=1e-5)

@@ -11,7 +11,7 @@ from builders import make_catalog, make_family, make_measured, make_profile, nea
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.catalog import Catalog, VariantKey
-from proteus_cli.domain.device import host_of
+from proteus_cli.domain.device import Outages, host_of
 from proteus_cli.domain.fleet import fleet_of
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
@@ -254,6 +254,20 @@ def test_a_planner_survives_the_way_to_another_process(is_used: bool) -> None:  
     expected = planner({"a": 150.0}).placements
     sent = planner if is_used else planner_of(fleet(cpu=2, old=1))
     assert pickle.loads(pickle.dumps(sent))({"a": 150.0}).placements == expected  # noqa: S301 - our own
+
+
+def test_plans_without_a_device_are_the_same_whatever_was_lost_before() -> None:
+    """A planner keeps what it compiled for the last outages; the lost device is another, or is lost again."""
+    used, demand = planner_of(fleet(cpu=2, old=1)), {"a": 150.0}
+    for lost in ("cpu0", "cpu0", "old0", "cpu0"):
+        without = Outages(devices=frozenset({lost}))
+        fresh = planner_of(fleet(cpu=2, old=1))(demand, without=without)
+        assert used(demand, without=without).placements == fresh.placements
+        assert lost not in placed(fresh)
+        changed = used.with_changes(headroom=2.0)(demand, without=without)
+        assert changed.headroom == 2.0
+        assert lost not in placed(changed)
+    assert used(demand).placements == planner_of(fleet(cpu=2, old=1))(demand).placements
 
 
 def test_solving_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
