@@ -1,26 +1,36 @@
-"""What a shell offers where a value is expected: by the shell's own way of asking, in a process of its own."""
+"""What a shell offers where a value is expected: by the shell's own way of asking."""
 
 import os
-import subprocess
-import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from command_line import proteus, proteus_process
 from tiny import Tiny, add_plan
 
 
-def offered(*words: str, cwd: Path | None = None) -> list[str]:
-    """What is offered for the last of the words after `proteus`."""
-    environment = {
-        **os.environ,
-        "_PROTEUS_COMPLETE": "complete_bash",
-        "COMP_WORDS": " ".join(("proteus", *words)),
-        "COMP_CWORD": str(len(words)),
-    }
-    command = [sys.executable, "-m", "proteus_cli"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=cwd, check=False, timeout=60)
-    assert done.stderr == ""
-    return done.stdout.split()
+def asking(*words: str) -> AbstractContextManager[object]:
+    """The environment in which a shell asks for the last of the words after `proteus`."""
+    return mock.patch.dict(
+        os.environ,
+        _PROTEUS_COMPLETE="complete_bash",
+        COMP_WORDS=" ".join(("proteus", *words)),
+        COMP_CWORD=str(len(words)),
+    )
+
+
+def offered(*words: str) -> list[str]:
+    with asking(*words):
+        ended = proteus()
+    assert ended.stderr == ""
+    return ended.stdout.split()
+
+
+def test_a_shell_asks_in_a_process_of_its_own() -> None:
+    with asking("plan", "--policy", "mo"):
+        ended = proteus_process()
+    assert (ended.stdout.split(), ended.stderr) == (["most-accurate"], "")
 
 
 @pytest.mark.parametrize(

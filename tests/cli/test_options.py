@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from command_line import Ended, files, proteus, proteus_process
+from command_line import Ended, files, proteus
 from tiny import Tiny, add_plan
 
 from proteus_cli.cli.options.names import RENAMED_OPTIONS, flag
@@ -249,7 +249,7 @@ def test_an_old_environment_variable_errs_with_the_new_one_as_its_hint(
 
 @pytest.mark.parametrize(("command", "old", "new"), RENAMED)
 def test_a_new_name_is_an_option_and_an_old_one_is_none(command: str, old: str, new: str) -> None:
-    text = proteus_process(command, "--help").stdout
+    text = proteus(command, "--help").stdout
     assert flag(new) in text
     assert flag(old) not in text
 

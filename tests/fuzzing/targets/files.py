@@ -21,6 +21,7 @@ from fuzzing.targets.json_bodies import HEAVY as JSON_HEAVY
 from fuzzing.targets.json_bodies import LIGHT as JSON_LIGHT
 from fuzzing.targets.target import Target
 from fuzzing.watch import Watch
+from typer.main import get_command
 
 from proteus_cli.cli.main import app
 from proteus_cli.errors import ProteusError
@@ -104,11 +105,14 @@ def _silent() -> Iterator[None]:
         yield
 
 
+_command = get_command(app)  # to build it takes as long as most files
+
+
 def _run(arguments: list[str]) -> None:
     """Run a command. It may raise a `ProteusError`, and else ends with success."""
     code: object = None
     try:
-        app(arguments)
+        _command(arguments)
     except SystemExit as end:
         code = end.code
     assert code in _DONE, f"exit {code}"

@@ -155,8 +155,9 @@ class Peer:
             self.turns.popleft()()
 
     def request(self, stream: int = 1, *, ended: bool = False, fields: Iterable[tuple[str, str]] = FIELDS) -> bytes:
-        flags = frames.END_HEADERS | (frames.END_STREAM if ended else 0)
-        return frames.frame(frames.HEADERS, flags, stream, self.encoder.encode(list(fields)))
+        flags, fields = frames.END_HEADERS | (frames.END_STREAM if ended else 0), list(fields)
+        is_short = all(len(value) < 1000 for _, value in fields)  # Huffman's code takes quadratic time to write
+        return frames.frame(frames.HEADERS, flags, stream, self.encoder.encode(fields, huffman=is_short))
 
     def pass_time(self, after_s: float) -> None:
         """So much time has passed."""

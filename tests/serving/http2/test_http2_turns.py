@@ -136,6 +136,7 @@ def test_calls_that_come_one_by_one_wait_for_no_turn() -> None:
             peer.connection.data_received(call(stream))
             assert peer.is_answered(stream)
             assert not peer.transport.is_reading_paused
+            peer.transport.sent.clear()
 
     in_loop(scene)
 
