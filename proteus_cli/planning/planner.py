@@ -107,6 +107,7 @@ class Planner:
         self.headroom, self.inputs, self.time_limit_s = headroom, dict(inputs), time_limit_s
         self.spares = spares
         self._compiled: dict[tuple[_Grouping, int], tuple[Instance, Model]] = {}
+        self._after_outages: tuple[Outages, Planner] | None = None
 
     def __call__(
         self,
@@ -121,8 +122,7 @@ class Planner:
         Raises `UsageError`, `NoFeasiblePlan`, and of the latter `RulesConflict`.
         """
         if without:
-            available = self.with_changes(profiles=_available(self.profiles, without))
-            return available._after_loss(demand, current, standbys)  # noqa: SLF001 - of another planner of ours
+            return self._left(without)._after_loss(demand, current, standbys)  # noqa: SLF001 - of another planner of ours
         check_demand(demand, self.catalog)
         _require_what_may_be_lost(self.profiles, self.rules)
         asked = _Asked.of(demand, self.catalog)
@@ -150,6 +150,12 @@ class Planner:
         plan = self.plan_of(asked.demand_qps, self._with_spares(found.placements, asked, now), solver)
         check_plan(plan, self.catalog, self.profiles)
         return plan
+
+    def _left(self, without: Outages) -> "Planner":
+        """The planner of what is left, which is kept for the next plan of the same outages."""
+        if self._after_outages is None or self._after_outages[0] != without:
+            self._after_outages = without, self.with_changes(profiles=_available(self.profiles, without))
+        return self._after_outages[1]
 
     def _after_loss(self, demand: Demand, current: Plan | None, standbys: HostedKeys) -> Plan:
         """The best plan for what is left. It survives another loss only where that leaves nothing unserved.
@@ -179,6 +185,7 @@ class Planner:
     ) -> "Planner":
         """The same planner with these changes; ``rules`` are taken as they are, without those of the catalog."""
         other = copy(self)
+        other._after_outages = None  # noqa: SLF001 - of another planner of ours
         other.inputs = self.inputs if inputs is None else dict(inputs)
         other.headroom = self.headroom if headroom is None else headroom
         other.rules = self.rules if rules is None else rules
@@ -219,7 +226,7 @@ class Planner:
         return SEARCH_FRAC * self.time_limit_s
 
     def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_compiled": {}}
+        return {**vars(self), "_compiled": {}, "_after_outages": None}
 
     def _solve_and_place(self, asked: _Asked, now: Now, deadline_s: float) -> _PlacedSolution:
         """Solve for groups of devices; where a group's solution can't be placed, split groups and solve again.

@@ -254,4 +254,4 @@ def test_a_policy_with_a_rule_asks_for_a_plan_of_what_it_saw() -> None:
     wanted = controller.replanning.decide(1.01)
     assert isinstance(wanted, ReplanRequest)
     assert wanted.demand_qps["a"] == pytest.approx(1000.0, rel=0.01)
-    assert wanted.demand_qps["b"] == 1.0
+    assert wanted.demand_qps["b"] == ForecastRule().idle_demand_qps

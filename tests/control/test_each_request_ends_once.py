@@ -8,7 +8,8 @@ from itertools import count
 from typing import Any, Literal
 
 from builders import hosted, make_placement, make_plan
-from hypothesis import given, settings
+from drawing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.control.batching import (
@@ -486,7 +487,7 @@ def in_turn(slowdowns: Sequence[float]) -> Callable[[], float]:
 
 
 @given(queries(1), PLANS, SLOTS, SLOWDOWNS, POLICIES)
-@settings(max_examples=150, deadline=None)
+@examples(60, fuzzed=150)
 def test_single_rows_end_once_in_deadline_order_within_slots_and_batch_sizes(
     load: list[Query], plans: list[Adopt], slots: dict[str, int], slowdowns: list[float], policy: Policy
 ) -> None:
@@ -496,7 +497,7 @@ def test_single_rows_end_once_in_deadline_order_within_slots_and_batch_sizes(
 
 
 @given(queries(6), PLANS, SLOTS, POLICIES)
-@settings(max_examples=150, deadline=None)
+@examples(60, fuzzed=150)
 def test_requests_of_many_rows_end_once_in_deadline_order_within_slots_and_batch_sizes(
     load: list[Query], plans: list[Adopt], slots: dict[str, int], policy: Policy
 ) -> None:
@@ -506,7 +507,7 @@ def test_requests_of_many_rows_end_once_in_deadline_order_within_slots_and_batch
 
 
 @given(queries(3), ADOPT, CHANGES, SLOTS, SLOWDOWNS, OTHER_POLICIES)
-@settings(max_examples=400, deadline=None)
+@examples(150, fuzzed=400)
 def test_all_rules_hold_for_any_batching_and_assignment_while_devices_load_are_lost_and_return(
     load: list[Query],
     first: Adopt,
@@ -540,7 +541,7 @@ UNEQUAL_CHANGES = st.lists(
     OTHER_POLICIES,
     DISPATCH_AHEADS_S,
 )
-@settings(max_examples=400, deadline=None)
+@examples(150, fuzzed=400)
 def test_all_rules_hold_for_any_priorities_minima_cancellations_withdrawals_and_dispatch_ahead(
     load: list[Query],
     first: Adopt,
@@ -565,7 +566,7 @@ def test_all_rules_hold_for_any_priorities_minima_cancellations_withdrawals_and_
     SLOTS,
     st.sampled_from(["timely", "all"]),
 )
-@settings(max_examples=300, deadline=None)
+@examples(120, fuzzed=300)
 def test_no_worker_idles_while_requests_wait_that_it_should_take(
     load: list[Query], first: Adopt, changes: list[Change], slots: dict[str, int], admits: Literal["timely", "all"]
 ) -> None:

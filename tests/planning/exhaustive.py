@@ -180,16 +180,28 @@ def allowed_hostings(tiny: Tiny) -> Iterator[Hosting]:
 
 
 def _worth_a_try(tiny: Tiny, hostings: list[Hosting]) -> list[Hosting]:
-    """Without those that hold less than others, where to hold more costs nothing; of mirror images only one."""
+    """Without those where a device could hold more at no expense; of mirror images only one."""
     rules = tiny.rules
     named = {pair.device for pair in (*rules.pinned, *rules.banned)} | {each.device for each in rules.reserved}
     if tiny.current is None and named.isdisjoint(tiny.kind_of):
         hostings = [hosting for hosting in hostings if _is_in_order(tiny, hosting)]
-    if rules.resources or rules.pack or tiny.current is not None:
-        return hostings
-    held = [{frozenset(hosting[i]) for hosting in hostings} for i in range(len(tiny.devices))]
-    most = [{each for each in sets if not any(each < other for other in sets)} for sets in held]
-    return [h for h in hostings if all(frozenset(residents) in sets for residents, sets in zip(h, most, strict=True))]
+    held = [{hosting[i] for hosting in hostings} for i in range(len(tiny.devices))]
+    expense = {residents: _expense(tiny, residents) for sets in held for residents in sets}
+    most = [{each for each in sets if not any(_is_more(expense, other, each) for other in sets)} for sets in held]
+    return [h for h in hostings if all(residents in sets for residents, sets in zip(h, most, strict=True))]
+
+
+def _expense(tiny: Tiny, residents: Residents) -> list[float]:
+    """By all that the rules count, what it takes that a device holds these."""
+    hosting, rules = (residents,), tiny.rules
+    spent = [_spent(tiny, hosting, of) for of in sorted(rules.resources)]
+    loads = [float(_loads(tiny, hosting))] if tiny.current is not None else []
+    used = [float(bool(residents))] if rules.pack else []
+    return [*spent, *loads, *used]
+
+
+def _is_more(expense: Mapping[Residents, list[float]], more: Residents, less: Residents) -> bool:
+    return set(more) > set(less) and expense[more] == expense[less]
 
 
 def _is_in_order(tiny: Tiny, hosting: Hosting) -> bool:

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from hypothesis import assume, example, given, settings
+from drawing import examples
+from hypothesis import assume, example, given
 from tiny_fleets import Tiny, Worth, tinies
 
 from proteus_cli.control.policies import policy_named
@@ -62,7 +63,7 @@ def _assert_in_time(plan: Plan, tiny: Tiny) -> None:
 
 
 @given(tinies())
-@settings(max_examples=100, deadline=None)
+@examples(30, fuzzed=100)
 def test_where_devices_hold_several_variants_each_batch_is_in_time_with_the_hosts_of_the_plan(tiny: Tiny) -> None:
     """Few devices may hold all that the solver gave to many; then the family has fewer hosts than it counted on."""
     by_hosts = replace(tiny, rules=Rules(residency="memory"))
@@ -74,7 +75,7 @@ def test_where_devices_hold_several_variants_each_batch_is_in_time_with_the_host
 
 
 @given(tinies())
-@settings(max_examples=100, deadline=None)
+@examples(30, fuzzed=100)
 @example(SLOW_AND_FAST)
 def test_each_batch_is_in_time_with_the_hosts_of_the_plan_and_none_is_worse_than_with_one_host(tiny: Tiny) -> None:
     """`Planner` checks each plan; counting on one host for each family gives a plan that is no better."""

@@ -1,8 +1,9 @@
 """Whatever the rules ask, no hosting at all beats the plan."""
 
 import pytest
+from drawing import examples
 from exhaustive import assert_best
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from once_wrong import ONCE_WRONG
 from tiny_fleets import Tiny
@@ -11,14 +12,14 @@ from tiny_rules import PARTS, SHARED, crowded, ruled, ruled_by_several
 
 @pytest.mark.parametrize("part", PARTS)
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@examples(15, fuzzed=40)
 def test_no_hosting_beats_the_plan_where_the_rules_ask_for(part: str, data: st.DataObject) -> None:
     assert_best(data.draw(ruled(part)))
 
 
 @pytest.mark.parametrize("part", SHARED)
 @given(st.data())
-@settings(max_examples=15, deadline=None)
+@examples(8, fuzzed=15)
 def test_no_hosting_beats_the_plan_where_devices_are_shared_and_the_rules_ask_for(
     part: str, data: st.DataObject
 ) -> None:
@@ -27,7 +28,7 @@ def test_no_hosting_beats_the_plan_where_devices_are_shared_and_the_rules_ask_fo
 
 @given(ruled_by_several())
 @example(ONCE_WRONG["the worst of little"])
-@settings(max_examples=150, deadline=None)
+@examples(60, fuzzed=150)
 def test_no_hosting_beats_the_plan_where_several_are_asked_for(tiny: Tiny) -> None:
     assert_best(tiny)
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import msgspec
 import pytest
 from builders import make_catalog, make_family, make_measured, make_profile
-from hypothesis import HealthCheck, assume, example, given, settings
+from drawing import examples
+from hypothesis import HealthCheck, assume, example, given
 from hypothesis import strategies as st
 from tiny_fleets import TYPES, Tiny, Worth, by_brute_force, latencies, tinies
 
@@ -26,7 +27,7 @@ def worth(tiny: Tiny) -> Worth:
 
 
 @given(tinies())
-@settings(max_examples=150, deadline=None)
+@examples(50, fuzzed=150)
 def test_no_placement_at_all_beats_the_plan(tiny: Tiny) -> None:
     best, found = by_brute_force(tiny), worth(tiny)
     assert found.served_qps == pytest.approx(best.served_qps, rel=1e-6, abs=1e-5)
@@ -44,7 +45,7 @@ LOST_MORE_THAN_IT_LEFT_UNSERVED = Tiny(
 
 @given(tinies())
 @example(tiny=LOST_MORE_THAN_IT_LEFT_UNSERVED)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(20, fuzzed=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_model_that_is_solved_in_parts_proves_how_good_the_plan_is(
     monkeypatch: pytest.MonkeyPatch, tiny: Tiny
 ) -> None:
@@ -67,19 +68,19 @@ def assert_no_worse(more: Worth, less: Worth) -> None:
 
 
 @given(tinies(), st.sampled_from(TYPES))
-@settings(max_examples=40, deadline=None)
+@examples(12, fuzzed=40)
 def test_one_more_device_never_makes_the_plan_worse(tiny: Tiny, kind: str) -> None:
     assert_no_worse(worth(tiny.with_more(kind)), worth(tiny))
 
 
 @given(tinies(), st.integers(101, 400))
-@settings(max_examples=40, deadline=None)
+@examples(12, fuzzed=40)
 def test_a_looser_slo_never_makes_the_plan_worse(tiny: Tiny, slo_ms: int) -> None:
     assert_no_worse(worth(replace(tiny, slo_ms=slo_ms)), worth(tiny))
 
 
 @given(tinies(), st.data())
-@settings(max_examples=40, deadline=None)
+@examples(12, fuzzed=40)
 def test_one_more_variant_never_makes_the_plan_worse(tiny: Tiny, data: st.DataObject) -> None:
     family = data.draw(st.sampled_from(list(tiny.accuracy)))
     accuracy = {**tiny.accuracy, family: {**tiny.accuracy[family], "new": data.draw(st.integers(50, 100)) / 100}}
@@ -89,7 +90,7 @@ def test_one_more_variant_never_makes_the_plan_worse(tiny: Tiny, data: st.DataOb
 
 
 @given(tinies(), st.integers(2, 4))
-@settings(max_examples=40, deadline=None)
+@examples(12, fuzzed=40)
 def test_so_many_times_the_devices_carry_so_many_times_the_demand(tiny: Tiny, times: int) -> None:
     """At least: more devices can be divided more finely among families."""
     larger = replace(
@@ -100,14 +101,14 @@ def test_so_many_times_the_devices_carry_so_many_times_the_demand(tiny: Tiny, ti
 
 
 @given(tinies())
-@settings(max_examples=40, deadline=None)
+@examples(12, fuzzed=40)
 def test_the_same_input_gives_the_same_placements(tiny: Tiny) -> None:
     assume(by_brute_force(tiny).served_qps > 0)
     assert tiny.planned().placements == tiny.planned().placements
 
 
 @given(tinies())
-@settings(max_examples=40, deadline=None)
+@examples(12, fuzzed=40)
 def test_to_plan_again_for_the_same_demand_swaps_nothing(tiny: Tiny) -> None:
     assume(by_brute_force(tiny).served_qps > 0)
     planner = Planner(tiny.catalog, tiny.profiles, policy_named("proteus"), headroom=1.2, inputs={})

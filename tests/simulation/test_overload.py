@@ -7,6 +7,9 @@ import pytest
 from benchmarks.dispatch import LEARNED_S, violations_frac, world
 
 MIXES = ((0, 1, 2, 3, 4, 5), (0,), (0, 5), (2, 3), (5, 5, 5, 0), (1, 4))  # variants, from the fastest to the slowest
+LOADS, SLOWER = (0.8, 1.1, 2.0), (1.05, 1.15, 1.3)
+IN_PAIRS = [(mix, load, SLOWER[(m + n) % 3]) for m, mix in enumerate(MIXES) for n, load in enumerate(LOADS)]
+"""Of mixes, loads and slowdowns, each with each of both others."""
 
 
 @pytest.mark.parametrize("mix", MIXES)
@@ -15,9 +18,7 @@ def test_goodput_stays_what_the_hosted_variants_carry(mix: Sequence[int], load: 
     assert world(30, mix).run([(load, 3.0)]).goodput_frac >= 0.93
 
 
-@pytest.mark.parametrize("mix", MIXES)
-@pytest.mark.parametrize("load", [0.8, 1.1, 2.0])
-@pytest.mark.parametrize("slower", [1.05, 1.15, 1.3])
+@pytest.mark.parametrize(("mix", "load", "slower"), IN_PAIRS)
 def test_goodput_of_slow_devices_is_that_of_a_plan_with_their_true_times(
     mix: Sequence[int], load: float, slower: float
 ) -> None:
