@@ -139,11 +139,11 @@ def make_files(place: Path, size: Size) -> None:
     """A model of ``image`` [n, 3, side, side] → ``scores``; ``eval.npz`` with labels, ``calibration.npz`` without."""
     rng = np.random.default_rng(7)
     patterns = rng.standard_normal((CLASSES, 3, COARSE, COARSE)).astype(np.float32)
-    nodes, weights, features = _features(size, rng)
+    nodes, weights = _features(size, rng)
     (train, labels), (held_out, y), (more, _) = (_images(patterns, size, rng) for _ in range(3))
     seen = _run(_model(nodes, weights, "features", size), train)
-    gram = seen.T @ seen + RIDGE * np.eye(features)
-    weights["last"] = np.linalg.solve(gram, seen.T @ np.eye(CLASSES)[labels]).astype(np.float32)
+    kernel = seen @ seen.T + RIDGE * np.eye(size.rows)  # ridge regression by its dual, as rows are few
+    weights["last"] = (seen.T @ np.linalg.solve(kernel, np.eye(CLASSES)[labels])).astype(np.float32)
     nodes.append(helper.make_node("MatMul", ["features", "last"], ["scores"]))
     (place / f"{VARIANT}.onnx").write_bytes(_model(nodes, weights, "scores", size))
     np.savez(place / "eval.npz", image=held_out, y=y)
@@ -159,8 +159,8 @@ def _images(patterns: Array, size: Size, rng: np.random.Generator) -> tuple[Arra
     return (clear + noise).astype(np.float32), labels
 
 
-def _features(size: Size, rng: np.random.Generator) -> tuple[list[Any], dict[str, Array], int]:
-    """Convolutions with random weights, each but the first on half the resolution: nodes, weights, and how many."""
+def _features(size: Size, rng: np.random.Generator) -> tuple[list[Any], dict[str, Array]]:
+    """Convolutions with random weights, each but the first on half the resolution: nodes and weights."""
     nodes, weights, last, before = list[Any](), dict[str, Array](), "image", 3
     for number, channels in enumerate(size.channels):
         filters, strides = f"filters{number}", [2, 2] if number else [1, 1]
@@ -171,10 +171,9 @@ def _features(size: Size, rng: np.random.Generator) -> tuple[list[Any], dict[str
         last, before = f"a{number}", channels
     side = size.side >> (len(size.channels) - 1)
     pool = side // COARSE
-    across = (side - pool) // pool + 1
     nodes.append(helper.make_node("AveragePool", [last], ["pooled"], kernel_shape=[pool, pool], strides=[pool, pool]))
     nodes.append(helper.make_node("Flatten", ["pooled"], ["features"]))
-    return nodes, weights, before * across * across
+    return nodes, weights
 
 
 def _model(nodes: Sequence[Any], weights: dict[str, Array], output: str, size: Size) -> bytes:

@@ -2,14 +2,13 @@
 
 import json
 import queue
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import proteus, proteus_process
 from live_server import LiveServer, serving
 from tiny import Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace, passing_on
 from tritonclient import grpc, http
@@ -136,15 +135,6 @@ def test_methods_of_extensions_that_are_not_there_are_unimplemented(
     assert refused.value.status() == "StatusCode.UNIMPLEMENTED"
 
 
-def refusal_of(made: Tiny, plan: Path) -> str:
-    """What a server says that ends before it is ready."""
-    command = [sys.executable, "-m", "proteus_cli", "serve", str(plan), "--port", "0", "-w", str(made.root)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (ended.returncode, ended.stdout) == (2, ""), ended.stderr
-    assert "Traceback" not in ended.stderr
-    return ended.stderr
-
-
 @pytest.mark.parametrize(
     ("labels", "problem"),
     [
@@ -158,12 +148,14 @@ def refusal_of(made: Tiny, plan: Path) -> str:
     ids=["too few", "too many", "none", "too long", "an empty file", "too large"],
 )
 def test_labels_that_do_not_fit_end_the_server(tmp_path: Path, labels: str, problem: str) -> None:
-    assert problem in refusal_of(*make_places(tmp_path, labels))
+    made, plan = make_places(tmp_path, labels)
+    assert problem in proteus("serve", plan, "--port", "0", "-w", made.root).misused()
 
 
 def test_labels_that_are_no_file_end_the_server(tmp_path: Path) -> None:
     made, plan = make_places(tmp_path)
     (tmp_path / "engines" / "places.txt").unlink()
-    assert "No file" in refusal_of(made, plan)
+    ended = proteus_process("serve", plan, "--port", "0", "-w", made.root)
+    assert "No file" in ended.refused()
     (tmp_path / "engines" / "places.txt").mkdir()
-    assert "is a directory" in refusal_of(made, plan)
+    assert "is a directory" in proteus("serve", plan, "--port", "0", "-w", made.root).refused()

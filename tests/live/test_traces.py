@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
 from collector import Collector, collecting, named
+from command_line import proteus
 from live_server import ANSWER_WITHIN_S, LiveServer, serving
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tiny import TONES, TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace
@@ -240,18 +241,21 @@ run()
 """
 
 
-@pytest.mark.parametrize(
-    ("url", "setting", "code", "message"),
-    [
-        ("http://127.0.0.1:4318", WITHOUT, 4, "pip install 'proteus-serving[otlp]'"),
-        ("127.0.0.1:4318", WITHOUT.replace("sys.modules.update", "print"), 2, "is no URL of a collector"),
-    ],
-)
-def test_what_cannot_be_traced_is_an_error(tmp_path: Path, url: str, setting: str, code: int, message: str) -> None:
+@pytest.fixture
+def untraced(tmp_path: Path) -> Path:
     made = make_workspace(tmp_path, (ROOMY,))
     add_profiles(made, ("cpu0",))
     add_plan(made, {"cpu0": "shapes-s"})
-    command = [sys.executable, "-c", setting, str(made.root), url]
+    return made.root
+
+
+def test_without_what_sends_traces_a_server_ends(untraced: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT, str(untraced), "http://127.0.0.1:4318"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=ANSWER_WITHIN_S)
-    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
-    assert message in done.stderr
+    assert (done.returncode, "Traceback" in done.stderr) == (4, False), done.stderr
+    assert "pip install 'proteus-serving[otlp]'" in done.stderr
+
+
+def test_what_is_no_url_of_a_collector_is_refused(untraced: Path) -> None:
+    ended = proteus("serve", "plan", "--port", "0", "-w", untraced, "--otlp", "127.0.0.1:4318")
+    assert "is no URL of a collector" in ended.refused()
