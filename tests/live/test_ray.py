@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed; `make test-ray` adds it"),
 ]
 
-RATE_QPS = 40.0
+RATE_QPS = 100.0  # more than one device carries with the most accurate variant: both have to answer
 LISTED_WITHIN_S = 240.0
 
 
