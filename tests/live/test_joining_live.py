@@ -21,7 +21,6 @@ pytestmark = [
     pytest.mark.live,
     pytest.mark.alone,
     pytest.mark.extended,
-    pytest.mark.hosts,
     pytest.mark.skipif(len(usable_cores()) < 2, reason="devices of one core and of two are different ones"),
 ]
 
