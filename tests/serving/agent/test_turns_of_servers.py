@@ -18,7 +18,7 @@ from proteus_cli.errors import DeviceUnavailable
 from proteus_cli.serving.agent import sharing
 from proteus_cli.serving.agent.sharing import DeviceTurn, SharedDevices, SharedOpening
 from proteus_cli.serving.devices.executor import Batch, BatchResult
-from proteus_cli.serving.devices.remote.link import connect
+from proteus_cli.serving.devices.remote.connecting import connect
 from proteus_cli.serving.devices.remote.messages import MeasureDevices, MeasureOptions
 
 KEY = VariantKey("f", "v")
