@@ -26,9 +26,7 @@ class HostClass:
     usual_qps: float = 0.0
     slowdown: float = 1.0  # the mean of those that serve
     row_s: float = field(init=False)  # how long one row takes
-    half_full_s: float = field(
-        init=False
-    )  # half of how long a full batch takes
+    half_full_s: float = field(init=False)  # half of how long a full batch takes
     _slowdowns: dict[str, tuple[float, float]] = field(default_factory=dict)  # (factor, upper) of devices that serve
 
     def __post_init__(self) -> None:

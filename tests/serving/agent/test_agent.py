@@ -1,9 +1,11 @@
 """Whom an agent serves, and what becomes of a connection: refused, replaced, silent, or full of nonsense."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -111,6 +113,27 @@ def test_a_key_that_others_may_read_or_that_is_none_is_refused(tmp_path: Path) -
 def test_a_key_of_root_may_be_read_by_its_group(mode: int, owner: int, *, known: bool) -> None:
     """So Kubernetes gives secrets to a pod's user."""
     assert is_known_to_others(os.stat_result((mode, 0, 0, 1, owner, 9, 0, 0, 0, 0))) is known
+
+
+def test_of_probes_that_connect_and_go_nothing_is_logged_and_nothing_is_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent:
+            for linger in (struct.pack("ii", 0, 0), struct.pack("ii", 1, 0)):  # FIN, RST
+                with socket.create_connection((agent.address.host, agent.address.port)) as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            await until(lambda: caplog.text.count("TLS handshake failed") == 2)
+            assert len(asyncio.all_tasks()) == 1
+            session = await connect(agent.address, "s", 1)
+            session.close()
+
+    run(test)
+    assert [record.getMessage() for record in caplog.records if record.levelno > logging.DEBUG] == [
+        each for each in caplog.messages if each.startswith("server ")
+    ]
 
 
 def test_another_version_of_the_protocol_is_refused_with_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
