@@ -26,6 +26,7 @@ from proteus_cli.serving.devices.remote.crossings import Crossings
 from proteus_cli.serving.devices.remote.executor import RemoteExecutor
 from proteus_cli.serving.devices.remote.frames import FrameParser
 from proteus_cli.serving.devices.remote.link_state import LinkState, PastSessions
+from proteus_cli.serving.devices.remote.looks import Looks
 from proteus_cli.serving.devices.remote.messages import (
     FROM_AGENT,
     PROTOCOL,
@@ -164,33 +165,36 @@ class AgentSession:
         """Nothing is to be told to the executor of this number any more."""
         self._executors.pop(opening, None)
 
-    async def watch(self, max_silent: int = MAX_SILENT) -> None:
+    async def watch(self, looks: Looks) -> None:
         """Look for signs of life, and measure round trips, until the session ends.
 
         A host that is measured is busy, and serves nobody: it may be silent for longer.
         """
-        loop, looks = asyncio.get_running_loop(), count(1)
-        seen, silent = self.bytes_received, 0
-        timer: asyncio.TimerHandle | None = None
+        loop = asyncio.get_running_loop()
+        seen, silent = -1, 0  # the first look may come at once, and counts for nothing
 
-        def look() -> None:  # no task that sleeps: with hundreds of agents, those cost as much as their beats
-            nonlocal seen, silent, timer
-            silent = 0 if self.bytes_received != seen else silent + 1
-            seen = self.bytes_received
-            allowed = max(max_silent, MAX_SILENT_MEASURING) if self._is_measuring else max_silent
+        def look() -> None:
+            nonlocal seen, silent
+            received = self._channel.bytes_received
+            if received != seen:
+                seen, silent = received, 0
+                return
+            silent += 1
+            allowed = MAX_SILENT_MEASURING if self._is_measuring else MAX_SILENT
             if silent >= allowed:
                 self.ended(f"nothing came from it for {allowed * BEAT_S * 1e3:.0f} ms")
-                return
-            if next(looks) % round(PING_S / BEAT_S) == 0:
-                self.send(Ping(time.monotonic()))
-            timer = loop.call_later(BEAT_S, look)
 
-        self.send(Ping(time.monotonic()))
-        timer = loop.call_later(BEAT_S, look)
+        def ping() -> None:  # each session at a time of its own: answers that come together would seem to take longer
+            nonlocal pinging
+            self.send(Ping(time.monotonic()))
+            pinging = loop.call_later(PING_S, ping)
+
+        pinging: asyncio.Handle = loop.call_soon(ping)
         try:
-            await self.has_ended.wait()
+            with looks.calling(look):
+                await self.has_ended.wait()
         finally:
-            timer.cancel()
+            pinging.cancel()
 
     # --- the channel's owner
 
@@ -323,12 +327,13 @@ class AgentLink:
         address: AgentAddress,
         models: Collection[Path] = (),
         known: KnownModels | None = None,
+        looks: Looks | None = None,
         *,
         emulates: bool = False,
     ) -> None:
-        """``known`` is what all links of a server know of their models."""
+        """``known`` is what all links of a server know of their models; ``looks`` is theirs together, too."""
         self.address, self._models, self._emulates = address, models, emulates
-        self._known = known or KnownModels()
+        self._known, self._looks = known or KnownModels(), looks or Looks()
         self.is_listed = True
         self.session: AgentSession | None = None
         self._server, self._epochs = uuid.uuid4().hex, count(1)
@@ -349,12 +354,6 @@ class AgentLink:
         if isinstance(self._why, DeviceUnavailable):
             raise self._why
         return self.session.inventory if self.session is not None else None
-
-    def servers_of(self, device: str) -> int | None:
-        """How many servers have a device of the host open, this one included; None while there is no session."""
-        if self.session is None:
-            return None
-        return self.session.shared.get(device.removeprefix(f"{self.address.name}/"), 1)
 
     @property
     def is_connected(self) -> bool:
@@ -419,7 +418,7 @@ class AgentLink:
         self._tried.set()
         session.send_ahead(self._models)
         try:
-            await session.watch()
+            await session.watch(self._looks)
             self._why = session.loss or self._why
         finally:
             self._past.add(session)
