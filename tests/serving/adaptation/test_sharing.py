@@ -34,9 +34,7 @@ class World:
         self.planned_with: list[float] = []
         self.fails = False
         everything = cast("Any", self)
-        self.sharing = Sharing(
-            self.told, self.profiles, everything, everything, everything, everything, everything
-        )
+        self.sharing = Sharing(self.told, self.profiles, everything, everything, everything, everything, everything)
 
     def told(self) -> dict[str, dict[str, int]]:
         shared = {device.removeprefix("a/"): count for device, count in self.servers.items() if count > 1}
