@@ -3,6 +3,7 @@
     device_type,family,variant,accuracy,batch,latency_ms[,p50_ms][,p90_ms][,p95_ms][,p99_ms]
     [,load_s][,memory_bytes][,power_w][,device_memory_bytes][,slots][,slot_bytes][,device_slots][,noise_frac]
     [,model_digest][,device_kind]
+    [,network_round_trip_ms,network_bytes_per_s[,network_row_bytes]]
 
 An empty cell is unknown. Numbers are kept to the last digit, so that an export that is imported gives the same points.
 """
@@ -30,6 +31,7 @@ from proteus_cli.domain.profile import (
     VariantProfile,
 )
 from proteus_cli.errors import UsageError
+from proteus_cli.profiling.csv_network import NETWORK, RowNetwork, network_cells, network_in, network_of
 
 IMPORTED = "imported"  # the backend of profiles that came from a file
 
@@ -44,7 +46,7 @@ DIGEST = ("model_digest",)
 """Of variants that were measured; an export without any lacks this column."""
 KIND = ("device_kind",)
 """Of types whose name does not say it; an export without any lacks this column."""
-OPTIONAL = (*USUAL, *SLOTS, *NOISE, *DIGEST, *KIND)
+OPTIONAL = (*USUAL, *SLOTS, *NOISE, *DIGEST, *KIND, *NETWORK)
 HINT = "docs/formats.md describes profile files; `proteus profile --to-csv` writes one"
 
 T = TypeVar("T", int, float)
@@ -72,6 +74,7 @@ class ProfileRow:
     device_slots: int = 1
     model_digest: str | None = None
     device_kind: Kind | None = None
+    network: RowNetwork | None = None
 
 
 # --- reading
@@ -121,6 +124,7 @@ def _row(cells: Mapping[str, str]) -> ProfileRow:
         device_slots=_slots("device_slots", known),
         model_digest=known.get("model_digest"),
         device_kind=_kind(known["device_kind"]) if "device_kind" in known else None,
+        network=network_in(known),
     )
 
 
@@ -179,6 +183,13 @@ class _Known:
         self._require_same("device_memory_bytes", f"`{row.device_type}`", row.device_memory_bytes, line)
         self._require_same("device_slots", f"`{row.device_type}`", row.device_slots, line)
         self._require_same("device_kind", f"`{row.device_type}`", row.device_kind, line)
+        if row.network is not None:
+            self._require_same(
+                "network_round_trip_ms", f"`{row.device_type}`", round(row.network.round_trip_s * 1e3, 9), line
+            )
+            self._require_same("network_bytes_per_s", f"`{row.device_type}`", row.network.bytes_per_s, line)
+            family = f"`{row.family}` on `{row.device_type}`"
+            self._require_same("network_row_bytes", family, row.network.row_bytes, line)
         self._slots[row.device_type] = row.device_slots
         self._has_slots.setdefault(row.device_type, set()).add(count)
 
@@ -212,6 +223,7 @@ def profiles_from(rows: Iterable[ProfileRow], made_by: MadeBy) -> dict[str, Prof
             backend=BackendInfo(name=IMPORTED, versions={}),
             variants=tuple(_variant(group) for group in variants.values()),
             slots=next(row.device_slots for group in variants.values() for row in group),
+            network=network_of((row.family, row.network) for group in variants.values() for row in group),
         )
         for device_type, variants in by_type.items()
     }
@@ -253,12 +265,13 @@ def _variant(rows: Sequence[ProfileRow]) -> VariantProfile:
 def to_csv(profiles: Iterable[Profile]) -> str:
     """All points of profiles as CSV, one set of rows per device type.
 
-    Where devices of a type were measured differently, each stands under its id instead. Raises `UsageError` where
-    such an id is the name of another type, or where there is nothing to write.
+    Where devices of a type were measured differently, each stands under its id instead, `b/cpu0` as `b-cpu0`. Raises
+    `UsageError` where such a name is that of another type or device, or where there is nothing to write.
     """
     profiles = tuple(profiles)
     has_slots = any(measured.concurrent for profile in profiles for measured in profile.variants)
     has_noise = any(measured.noisy for profile in profiles for measured in profile.variants)
+    has_network = any(profile.network is not None for profile in profiles)
     has_digest = any(measured.model_digest for profile in profiles for measured in profile.variants)
     labelled = _labelled(profiles)
     has_kind = any(rows and rows[0]["device_kind"] != _kind_by_name(label) for label, rows in labelled.items())
@@ -267,6 +280,7 @@ def to_csv(profiles: Iterable[Profile]) -> str:
         *(NOISE if has_noise else ()),
         *(DIGEST if has_digest else ()),
         *(KIND if has_kind else ()),
+        *(NETWORK if has_network else ()),
     )
     columns = (*NEEDED, *USUAL, *optional)
     text = io.StringIO(newline="")
@@ -294,7 +308,8 @@ def _labelled(profiles: Iterable[Profile]) -> dict[str, list[CsvCells]]:
     for device_type, by_id in by_type.items():
         first = next(iter(by_id.values()))
         is_one = all(rows == first for rows in by_id.values())
-        for label, rows in ({device_type: first} if is_one else by_id).items():
+        for name, rows in ({device_type: first} if is_one else by_id).items():
+            label = name.replace("/", "-")
             if label in labelled:
                 raise UsageError(
                     f"`{label}` would name devices of two types in the file.", hint="take one of them out of profiles/"
@@ -326,6 +341,7 @@ def _rows(profile: Profile) -> Iterator[CsvCells]:
                 "noise_frac": _where_known(point.noise_frac),
                 "model_digest": measured.model_digest or "",
                 "device_kind": profile.device.kind,
+                **network_cells(profile.network, measured.family),
             }
 
 

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from proteus_cli.errors import ArtefactError
 from proteus_cli.profiling.csv_files import ProfileRow
+from proteus_cli.profiling.csv_network import RowNetwork, network_of
 from proteus_cli.units import format_duration
 
 SAME_MAKE_FRAC = 0.2
@@ -36,7 +37,8 @@ def merged(files: Sequence[tuple[str, Sequence[ProfileRow]]]) -> Merged:
     """The rows of files, each with its name, as those of one file.
 
     Where several files have a cell, one that is not noisy counts before one that is, and then the slower one: a plan
-    must hold on each of the machines. The largest load time, memory and power of a cell count. Raises `ArtefactError`
+    must hold on each of the machines. The largest load time, memory and power of a cell count, and of a type the worst
+    network. Raises `ArtefactError`
     where files were measured with different models, accuracies, slots or kinds of device, or where a cell differs by
     more than `SAME_MAKE_FRAC`.
     """
@@ -47,9 +49,8 @@ def merged(files: Sequence[tuple[str, Sequence[ProfileRow]]]) -> Merged:
             known.setdefault(_cell(row), []).append((name, row))
     both = [_one(entries) for entries in known.values()]
     shared = sum(len(entries) > 1 for entries in known.values())
-    return Merged(
-        _with_least_memory([row for row, _ in both]), shared, max((spread for _, spread in both), default=0.0)
-    )
+    rows = _with_worst_network(_with_least_memory([row for row, _ in both]), [row for _, each in files for row in each])
+    return Merged(rows, shared, max((spread for _, spread in both), default=0.0))
 
 
 def _cell(row: ProfileRow) -> Cell:
@@ -117,3 +118,19 @@ def _with_least_memory(rows: Sequence[ProfileRow]) -> tuple[ProfileRow, ...]:
             before = least.get(row.device_type, row.device_memory_bytes)
             least[row.device_type] = min(before, row.device_memory_bytes)
     return tuple(replace(row, device_memory_bytes=least.get(row.device_type)) for row in rows)
+
+
+def _with_worst_network(rows: Sequence[ProfileRow], known: Iterable[ProfileRow]) -> tuple[ProfileRow, ...]:
+    """Each type as far away as any of its machines that is ``known``."""
+    of_type: dict[str, list[tuple[str, RowNetwork | None]]] = {}
+    for row in known:
+        of_type.setdefault(row.device_type, []).append((row.family, row.network))
+    networks = {device_type: network_of(each) for device_type, each in of_type.items()}
+
+    def worst(row: ProfileRow) -> RowNetwork | None:
+        network = networks[row.device_type]
+        if network is None:
+            return None
+        return RowNetwork(network.round_trip_s, network.bytes_per_s, network.row_bytes.get(row.family))
+
+    return tuple(replace(row, network=worst(row)) for row in rows)

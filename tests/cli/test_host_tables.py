@@ -1,12 +1,14 @@
 """Tables of clusters: short where hosts are alike, and without a word of hosts where there is one machine."""
 
 import io
+from collections.abc import Mapping
 
 from builders import make_placement, make_plan
 from rich.console import Console, RenderableType
 
 from proteus_cli.cli.views.inventory_tables import inventory_tables
 from proteus_cli.cli.views.plan_tables import difference_tables, plan_table
+from proteus_cli.cli.workflows.cluster import ReachedHost
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.difference import difference
 from proteus_cli.domain.plan import Plan
@@ -56,9 +58,11 @@ def test_the_difference_of_two_plans_says_on_which_hosts() -> None:
 # --- inventories
 
 
-def inventory(gpus: int, *more: Device, servers: tuple[str, ...] = ()) -> Inventory:
+def inventory(
+    gpus: int, *more: Device, servers: tuple[str, ...] = (), shared: Mapping[str, int] | None = None
+) -> ReachedHost:
     found = [Device(f"gpu{at}", "h100", "gpu", "a GPU", 2**36) for at in range(gpus)]
-    return Inventory((*found, *more), {"proteus": "1.0"}, 2**35, servers)
+    return ReachedHost(Inventory((*found, *more), {"proteus": "1.0"}, 2**35, servers, shared=shared or {}), 0.0004)
 
 
 def test_each_device_of_a_few_hosts_has_a_row_below_its_host() -> None:
@@ -70,10 +74,17 @@ def test_each_device_of_a_few_hosts_has_a_row_below_its_host() -> None:
         ["b", "b/gpu0", "h100", "–", "64.0 GiB", "no", "a GPU"],
     ]
     assert lines[5:] == [
-        ["a", "serves nobody", "32.0 GiB", "proteus 1.0"],
-        ["b", "serves 10.0.0.1:8000", "32.0 GiB", "proteus 1.0"],
-        ["c", "can't be used: see below", "–", "–"],
+        ["a", "serves nobody", "400 µs", "32.0 GiB", "proteus 1.0"],
+        ["b", "serves 10.0.0.1:8000", "400 µs", "32.0 GiB", "proteus 1.0"],
+        ["c", "can't be used: see below", "–", "–", "–"],
     ]
+
+
+def test_how_many_servers_share_a_device_is_a_column_where_any_is_shared() -> None:
+    hosts = {"a": inventory(2, servers=("10.0.0.1:1", "10.0.0.2:1"), shared={"gpu1": 2}), "b": inventory(1)}
+    head, *rows = shown(inventory_tables(hosts, lambda _: True, []))[:4]
+    assert head[-2:] == ["servers", "name"]
+    assert [cells[-2] for cells in rows] == ["–", "2", "–"]
 
 
 def test_a_hundred_hosts_are_a_few_rows() -> None:
@@ -84,4 +95,4 @@ def test_a_hundred_hosts_are_a_few_rows() -> None:
         ["n03", "8 × gpu0 …"],
         ["cpu0", "cpu-2c"],
     ]
-    assert lines[5:] == [["100 × n00 …", "serves nobody", "≥ 32.0 GiB", "proteus 1.0"]]
+    assert lines[5:] == [["100 × n00 …", "serves nobody", "≤ 400 µs", "≥ 32.0 GiB", "proteus 1.0"]]

@@ -147,13 +147,15 @@ def test_too_many_devices_are_put_together_by_what_they_host() -> None:
 # --- hosts of a cluster
 
 
-def host(*, is_lost: bool = False, has_agent: bool = True, devices: int = 8) -> HostStatus:
+def host(*, is_lost: bool = False, has_agent: bool = True, devices: int = 8, servers: int = 1) -> HostStatus:
     if is_lost:
         return HostStatus(
-            HostState.LOST, 12.3, "nothing came from it for 500 ms", "10.0.0.2:7000", devices, 0, 1, None, 9, 9
+            HostState.LOST, 12.3, "nothing came from it for 500 ms", "10.0.0.2:7000", devices, 0, 1, 1, None, 9, 9
         )
     away_s, count = (0.0004, 0) if has_agent else (None, None)
-    return HostStatus(HostState.CONNECTED, 70.0, "", "10.0.0.2:7000", devices, devices, count, away_s, count, count)
+    return HostStatus(
+        HostState.CONNECTED, 70.0, "", "10.0.0.2:7000", devices, devices, servers, count, away_s, count, count
+    )
 
 
 def clustered(*names: str, lost: str = "", local: int = 0) -> Snapshot:
@@ -183,6 +185,15 @@ def test_devices_stand_under_their_hosts_of_which_the_lost_ones_come_first() -> 
     assert rows[1] == ["this machine", "digits-s", "10.0%", "1.0", "1 device"]
     assert rows[3] == ["host a", "8 × digits-l", "50.0% ≤ 50%", "2.0", "connected, 8 devices, 400 µs away"]
     assert [cells[0] for cells in rows[4:]] == [f"a/gpu{at}" for at in range(8)]
+
+
+def test_devices_that_several_servers_share_are_said_to_be_under_their_host_and_alone() -> None:
+    now = clustered("a")
+    devices = {**now.devices, "a/gpu3": replace(now.devices["a/gpu3"], servers=3)}
+    rows = of_devices(drawn(replace(now, devices=devices, hosts={"a": host(servers=3)})))
+    states = {cells[0]: cells[-1] for cells in rows}
+    assert states["host a"] == "connected, 8 devices, shared by 3 servers, 400 µs away"
+    assert (states["a/gpu3"], states["a/gpu4"]) == ("working, shared by 3 servers", "working")
 
 
 def test_a_lost_host_is_counted_once_at_the_top() -> None:

@@ -242,6 +242,12 @@ def test_pods_of_a_cluster_have_its_key_and_few_rights(workload: str, command: s
     assert container["resources"]["requests"] == container["resources"]["limits"]
 
 
+def test_probes_of_agents_connect_to_the_port_that_they_listen_at() -> None:
+    (agent,) = pods_of(in_cluster()["DaemonSet proteus-agent"])["containers"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert agent[probe]["tcpSocket"] == {"port": agent["ports"][0]["name"]}
+
+
 def test_of_the_servers_of_a_cluster_there_is_one_at_a_time() -> None:
     """And it has the probes of `proteus.yaml`."""
     server = in_cluster()["Deployment proteus"]

@@ -25,7 +25,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.cluster.new_key import write_key
 from proteus_cli.store import read_json
 
-pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended]
+pytestmark = [pytest.mark.live, pytest.mark.extended]
 
 RATE_QPS = 40.0
 

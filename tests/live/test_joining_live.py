@@ -19,7 +19,6 @@ from proteus_cli.store import Workspace
 
 pytestmark = [
     pytest.mark.live,
-    pytest.mark.alone,
     pytest.mark.extended,
     pytest.mark.skipif(len(usable_cores()) < 2, reason="devices of one core and of two are different ones"),
 ]

@@ -48,7 +48,7 @@ def text(server: LiveServer) -> str:
 
 
 def of_hosts() -> str:
-    host = HostStatus(HostState.CONNECTED, 1.0, "", "10.0.0.2:7000", 8, 8, 0, 0.0004, 1000, 2000)
+    host = HostStatus(HostState.CONNECTED, 1.0, "", "10.0.0.2:7000", 8, 8, 1, 0, 0.0004, 1000, 2000)
     exposition = Exposition(openmetrics=False)
     add_hosts(exposition, {"b": host})
     return exposition.finished().decode()

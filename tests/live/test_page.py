@@ -398,12 +398,12 @@ def test_columns_become_series(browser: Browser, server: LiveServer) -> None:
 CLUSTER = """
 const cluster = (count) => {
   const device = (breaker) => ({type: "t", breaker, reason: "", retry_s: null, broken: {}, warm: [], load: 0.5,
-    mean_batch: 2, variants: breaker === "open" ? [] : ["v"]});
+    servers: 1, mean_batch: 2, variants: breaker === "open" ? [] : ["v"]});
   const devices = {cpu0: device("closed")}, hosts = {};
   for (let at = 0; at < count; at++) {
     const isLost = at === 1;
     hosts[`h${at}`] = {state: isLost ? "lost" : "connected", state_s: 12, reason: isLost ? "it ended" : "",
-      round_trip_s: isLost ? null : 0.0004};
+      servers: at === 0 ? 2 : 1, round_trip_s: isLost ? null : 0.0004};
     for (let gpu = 0; gpu < 8; gpu++)
       devices[`h${at}/gpu${gpu}`] = device(isLost ? "open" : at === 2 && gpu === 3 ? "half-open" : "closed");
   }
@@ -438,7 +438,7 @@ def test_devices_are_shown_under_their_hosts_and_many_hosts_in_one_row(browser: 
     )
     lost = ["host h1", "✕ lost for 12 s, with 8 devices (it ended)"]
     tried = [["host h2", "connected, 7 of 8 devices work, 400 µs away"], ["h2/gpu3", "◐ being tried out"]]
-    well = ["host h0", "connected, 8 devices, 400 µs away"]
+    well = ["host h0", "connected, 8 devices, shared by 2 servers, 400 µs away"]
     assert found == [
         [lost, *tried, well, ["this machine", "1 device"]],
         ["host h1", "host h2", "h2/gpu3", "host h0", *(f"h0/gpu{gpu}" for gpu in range(8)), "this machine"],

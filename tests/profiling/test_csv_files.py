@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.network import Network, reached_over
 from proteus_cli.domain.profile import LARGEST_BATCH, Point, Profile, VariantProfile
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.profiling.csv_files import NEEDED, Kind, ProfileRow, parse_rows, profiles_from, to_csv
@@ -17,6 +18,7 @@ from proteus_cli.store.catalog_text import new_text
 
 HEADER = ",".join(NEEDED)
 ROW = "v100,bert,bert-s,0.8,1,2"
+NETWORK = "network_round_trip_ms,network_bytes_per_s,network_row_bytes"
 
 
 def read(text: str) -> dict[str, Profile]:
@@ -117,6 +119,13 @@ def test_columns_may_come_in_any_order_with_quotes_blanks_and_foreign_line_ends(
         (f"{HEADER}\nv100,a,s,nan,1,2\n", 2, "accuracy `nan`"),
         (f"{HEADER}\nv100,a,s,-0.1,1,2\n", 2, "accuracy `-0.1`"),
         (f"{HEADER}\nv100,a,s,,1,2\n", 2, "accuracy ``"),
+        (f"{HEADER},network_row_bytes\n{ROW},7\n", 2, "a network has network_round_trip_ms and network_bytes_per_s"),
+        (f"{HEADER},network_round_trip_ms\n{ROW},1\n", 2, "a network has network_round_trip_ms and"),
+        (f"{HEADER},{NETWORK}\n{ROW},-1,1,1\n", 2, "network_round_trip_ms `-1` is not"),
+        (f"{HEADER},{NETWORK}\n{ROW},1,0,1\n", 2, "network_bytes_per_s `0` is not"),
+        (f"{HEADER},{NETWORK}\n{ROW},1,1,1.5\n", 2, "network_row_bytes `1.5` is not"),
+        (f"{HEADER},{NETWORK}\n{ROW},1,9,1\nv100,a,s,0.8,1,2,2,9,\n", 3, "is 2.0 here and 1.0 on line 2"),
+        (f"{HEADER},{NETWORK}\n{ROW},1,9,1\nv100,bert,m,0.8,1,2,1,9,2\n", 3, "is 2 here and 1 on line 2"),
         (f"{HEADER}\nv100,a,s,0.8,0,2\n", 2, "batch `0` is not from 1 to"),
         (f"{HEADER}\nv100,a,s,0.8,{LARGEST_BATCH + 1},2\n", 2, "is not from 1 to 65,536"),
         (f"{HEADER}\nv100,a,s,0.8,1.0,2\n", 2, "batch `1.0` is not a whole number"),
@@ -233,6 +242,44 @@ def test_an_export_that_is_imported_gives_the_same_profiles_and_these_the_same_e
     imported = list(read(text).values())
     assert imported == profiles
     assert to_csv(imported) == text
+
+
+def test_the_network_to_a_host_is_written_and_read_back() -> None:
+    one, two = make_measured("a", "s", 0.8, {1: 0.01}), make_measured("b", "t", 0.8, {1: 0.01, 2: 0.02})
+    network = Network(0.00032, 1.3e8, {"a": 4096})
+    far, here = make_profile("b/gpu0", one, two, device_type="far"), make_profile("gpu0", one, device_type="here")
+    sent = reached_over(network, far)
+    text = to_csv([sent, here])
+    assert [line.split(",")[-3:] for line in text.splitlines()] == [
+        ["network_round_trip_ms", "network_bytes_per_s", "network_row_bytes"],
+        ["0.32", "130000000.0", "4096"],
+        ["0.32", "130000000.0", ""],
+        ["0.32", "130000000.0", ""],
+        ["", "", ""],
+    ]
+    imported = read(text)
+    assert (imported["far"].network, imported["here"].network) == (network, None)
+    latencies_s = [[point.mean_s for each in of.variants for point in each.points] for of in (imported["far"], sent)]
+    assert latencies_s[0] == latencies_s[1], "the transfer is in there once"
+    assert to_csv(imported.values()) == text
+
+
+def test_without_a_cluster_there_are_no_columns_of_networks() -> None:
+    assert "network" not in to_csv([make_profile("cpu0", make_measured("a", "s", 0.8, {1: 0.01}))])
+
+
+def test_devices_of_hosts_that_measured_otherwise_stand_under_names_that_can_be_imported() -> None:
+    measured = make_measured("a", "s", 0.8, {1: 0.01})
+    profiles = [
+        reached_over(Network(round_trip_s, 1e9, {}), make_profile(f"{host}/cpu0", measured))
+        for host, round_trip_s in (("a", 0.0), ("b", 0.002))
+    ]
+    assert {name: each.network for name, each in read(to_csv(profiles)).items()} == {
+        "a-cpu0": Network(0.0, 1e9, {}),
+        "b-cpu0": Network(0.002, 1e9, {}),
+    }
+    with pytest.raises(UsageError, match="`a-b-c` would name devices of two types"):
+        to_csv([make_profile("a/b-c", measured), make_profile("a-b/c", make_measured("a", "s", 0.8, {1: 0.02}))])
 
 
 def test_a_file_reads_like_this() -> None:

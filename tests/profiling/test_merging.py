@@ -9,6 +9,7 @@ from builders import make_point
 
 from proteus_cli.errors import ArtefactError
 from proteus_cli.profiling.csv_files import ProfileRow
+from proteus_cli.profiling.csv_network import RowNetwork
 from proteus_cli.profiling.merging import SAME_MAKE_FRAC, merged
 
 
@@ -86,6 +87,15 @@ def test_files_of_other_models_are_not_merged(changed: dict[str, object], proble
 
 def test_a_file_that_knows_no_digest_fits_any() -> None:
     assert latencies([row()], [replace(row(0.02, 2), model_digest=None)]) == [0.010, 0.02]
+
+
+def test_a_type_is_as_far_away_as_the_farthest_of_its_machines() -> None:
+    near_by, far = (
+        replace(row(), network=RowNetwork(0.001, 1e8, 40)),
+        replace(row(0.009), network=RowNetwork(0.002, 1e9)),
+    )
+    both = merged([("a.csv", [near_by, row(0.02, 2)]), ("b.csv", [far])])
+    assert [each.network for each in both.rows] == [RowNetwork(0.002, 1e8, 40)] * 2
 
 
 def test_a_type_has_the_memory_of_its_smallest_machine() -> None:

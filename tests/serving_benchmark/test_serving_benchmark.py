@@ -168,7 +168,6 @@ def test_each_peer_has_a_reason_for_each_protocol_that_it_is_not_asked_in() -> N
         assert not set(peer.speaks) & set(peer.lacks)
 
 
-@pytest.mark.alone
 @pytest.mark.extended
 @pytest.mark.live
 @pytest.mark.skipif(not all(map(shutil.which, CLIENTS)), reason="needs wrk and h2load")

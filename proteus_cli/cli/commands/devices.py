@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from proteus_cli.backends.nvml import Readings
+    from proteus_cli.cli.workflows.cluster import ReachedHost
     from proteus_cli.domain.device import Device, GpuFacts
     from proteus_cli.serving.devices.remote.host_list import HostList
 
@@ -60,7 +61,7 @@ def _show_cluster(workspace_dir: "Path", hosts: "HostList", *, json: bool) -> No
     known = {host: each for host, each in found.items() if not isinstance(each, DeviceUnavailable)}
     unknown = {host: each for host, each in found.items() if isinstance(each, DeviceUnavailable)}
     if json:
-        console.show_json(known)
+        console.show_json({host: _as_json(each) for host, each in known.items()})
     else:
         console.show(inventory_tables(known, partial(_is_profiled, workspace_dir), list(unknown)))
     for error in unknown.values():
@@ -95,6 +96,12 @@ def _with_readings(device: "Device", readings: "dict[str, Readings | None]") -> 
     import msgspec
 
     return {**msgspec.to_builtins(device), "readings": readings[device.id]} if device.id in readings else device
+
+
+def _as_json(host: "ReachedHost") -> Any:
+    import msgspec
+
+    return {**msgspec.to_builtins(host.inventory), "round_trip_s": round(host.round_trip_s, 6)}
 
 
 def _facts(gpu: "GpuFacts", now: "Readings | None") -> list[str]:

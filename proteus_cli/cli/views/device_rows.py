@@ -65,10 +65,10 @@ def device_rows(now: "Snapshot", count: int, *, is_wide: bool) -> list[FrameRow]
 
 
 def _alike(ranked: Sequence[tuple[str, "DeviceSnapshot"]], *, is_wide: bool) -> list[FrameRow]:
-    """A row for all devices that are alike: in what they host, and in state."""
-    alike: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[tuple[str, DeviceSnapshot]]] = {}
+    """A row for all devices that are alike: in what they host, in state, and in how many servers share them."""
+    alike: dict[tuple[str, tuple[str, ...], tuple[str, ...], int], list[tuple[str, DeviceSnapshot]]] = {}
     for name, of in ranked:
-        alike.setdefault((of.breaker, of.variants, tuple(of.broken)), []).append((name, of))
+        alike.setdefault((of.breaker, of.variants, tuple(of.broken), of.servers), []).append((name, of))
     return [_device(_named([name for name, _ in named]), [of for _, of in named], is_wide=is_wide)
             for named in alike.values()]  # fmt: skip
 
@@ -124,7 +124,11 @@ def _host_state(group: _Group) -> str:
         ago = "" if host.state_s is None else f" {format_duration(host.state_s)} ago"
         return f"LOST{ago}, {every}" + (f": {host.reason}" if host.reason else "")
     away = "" if host.round_trip_s is None else f", {format_duration(host.round_trip_s)} away"
-    return f"connected, {some}{away}"
+    return f"connected, {some}{_shared(host.servers)}{away}"
+
+
+def _shared(servers: int) -> str:
+    return f", shared by {servers} servers" if servers > 1 else ""
 
 
 def _is_well(of: "DeviceSnapshot") -> bool:
@@ -161,7 +165,7 @@ def _cells(name: str, hosts: str, of: Sequence["DeviceSnapshot"], state: str, st
 
 def _state(of: "DeviceSnapshot") -> str:
     """``"LOST, again in 4 s: its process has ended"``, or ``"working, without digits-l: it cannot be loaded"``."""
-    text = _STATES[of.breaker]
+    text = _STATES[of.breaker] + _shared(of.servers)
     if of.breaker == "open" and of.retry_s is not None:
         text += f", again in {of.retry_s:.0f} s"
     if of.reason:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, TypeVar
 from rich.console import Group, RenderableType
 
 from proteus_cli.tables import name, number, table, text
-from proteus_cli.units import UNKNOWN, format_size
+from proteus_cli.units import UNKNOWN, format_duration, format_size
 
 if TYPE_CHECKING:
+    from proteus_cli.cli.workflows.cluster import ReachedHost
     from proteus_cli.domain.device import Device
-    from proteus_cli.serving.devices.remote.messages import Inventory
 
 _EACH_UP_TO = 24
 """Devices that have a row each; of more, those of a host that are alike share one, and so do hosts."""
@@ -20,26 +20,31 @@ Shown = TypeVar("Shown", bound=Hashable)
 
 
 def inventory_tables(
-    hosts: Mapping[str, "Inventory"], is_profiled: Callable[[str], bool], unknown: Sequence[str]
+    hosts: Mapping[str, "ReachedHost"], is_profiled: Callable[[str], bool], unknown: Sequence[str]
 ) -> RenderableType:
     """The devices of each host, then a row for each host; those of ``unknown`` can't be reached.
 
     ``is_profiled`` of an id like ``b/cpu0``.
     """
-    is_small = sum(len(inventory.devices) for inventory in hosts.values()) <= _EACH_UP_TO
+    is_small = sum(len(host.inventory.devices) for host in hosts.values()) <= _EACH_UP_TO
     return Group(_devices(hosts, is_profiled, is_small=is_small), "", _hosts(hosts, unknown, is_small=is_small))
 
 
-def _devices(hosts: Mapping[str, "Inventory"], is_profiled: Callable[[str], bool], *, is_small: bool) -> RenderableType:
-    rows = table(*map(text, ("host", "device", "type", "cores", "memory", "profiled", "name")))
+def _devices(
+    hosts: Mapping[str, "ReachedHost"], is_profiled: Callable[[str], bool], *, is_small: bool
+) -> RenderableType:
+    is_shared = any(host.inventory.shared for host in hosts.values())
+    servers = [number("servers")] if is_shared else []
+    rows = table(*map(text, ("host", "device", "type", "cores", "memory", "profiled")), *servers, text("name"))
 
     def cells(host: str, device: "Device") -> tuple[str, ...]:
+        shared = [str(hosts[host].inventory.shared.get(device.id, UNKNOWN))] if is_shared else []
         cores = " ".join(map(str, device.cores)) if is_small else str(len(device.cores) or "")
         profiled = "yes" if is_profiled(f"{host}/{device.id}") else "no"
-        return device.type, cores or UNKNOWN, format_size(device.memory_bytes), profiled, device.name
+        return device.type, cores or UNKNOWN, format_size(device.memory_bytes), profiled, *shared, device.name
 
     def of_host(host: str) -> tuple[tuple[str, ...], ...]:
-        devices = hosts[host].devices
+        devices = hosts[host].inventory.devices
         if is_small:
             return tuple((f"{host}/{device.id}", *cells(host, device)) for device in devices)
         alike = _alike(devices, lambda device: cells(host, device))
@@ -54,22 +59,24 @@ def _devices(hosts: Mapping[str, "Inventory"], is_profiled: Callable[[str], bool
     return rows
 
 
-def _hosts(hosts: Mapping[str, "Inventory"], unknown: Sequence[str], *, is_small: bool) -> RenderableType:
-    rows = table(name("host"), text("state"), number("memory free"), text("versions"))
+def _hosts(hosts: Mapping[str, "ReachedHost"], unknown: Sequence[str], *, is_small: bool) -> RenderableType:
+    rows = table(name("host"), text("state"), number("round trip"), number("memory free"), text("versions"))
 
     def cells(host: str) -> tuple[str, str]:
-        inventory = hosts[host]
+        inventory = hosts[host].inventory
         serves = f"serves {', '.join(inventory.servers)}" if inventory.servers else "serves nobody"
         serves = f"emulates devices, {serves}" if inventory.emulates else serves
         return serves, ", ".join(f"{software} {version}" for software, version in inventory.versions.items())
 
     groups = [(cells(host), [host]) for host in hosts] if is_small else _alike(hosts, cells)
     for (serves, versions), named in groups:
-        free = min(hosts[host].free_bytes for host in named)
-        least = "≥ " if len(named) > 1 else ""
-        rows.add_row(_several(named), serves, f"{least}{format_size(free)}" if free else UNKNOWN, versions)
+        free = min(hosts[host].inventory.free_bytes for host in named)
+        away = format_duration(max(hosts[host].round_trip_s for host in named))
+        least, most = ("≥ ", "≤ ") if len(named) > 1 else ("", "")
+        room = f"{least}{format_size(free)}" if free else UNKNOWN
+        rows.add_row(_several(named), serves, f"{most}{away}", room, versions)
     for host in unknown:
-        rows.add_row(host, "can't be used: see below", UNKNOWN, UNKNOWN)
+        rows.add_row(host, "can't be used: see below", UNKNOWN, UNKNOWN, UNKNOWN)
     return rows
 
 

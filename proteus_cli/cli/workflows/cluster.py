@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 
 from proteus_cli.cli import console
@@ -12,8 +13,9 @@ from proteus_cli.serving.cluster.hosts_file import HostsFile
 from proteus_cli.serving.cluster.kubernetes import KubernetesService
 from proteus_cli.serving.cluster.new_key import write_key
 from proteus_cli.serving.cluster.ray_nodes import RayNodes, require_ray
+from proteus_cli.serving.devices.remote.address import AgentAddress
+from proteus_cli.serving.devices.remote.connecting import probe
 from proteus_cli.serving.devices.remote.host_list import Agents, HostList
-from proteus_cli.serving.devices.remote.link import AgentAddress, ask
 from proteus_cli.serving.devices.remote.messages import Inventory
 from proteus_cli.serving.transport.cluster_key import cluster_tls
 
@@ -59,19 +61,27 @@ def agents_of(hosts: HostList) -> Agents:
     return asyncio.run(first())
 
 
-def inventories(hosts: HostList) -> dict[str, Inventory | DeviceUnavailable]:
+@dataclass(frozen=True, slots=True)
+class ReachedHost:
+    """What the agent of a host has, and the seconds until its answer came."""
+
+    inventory: Inventory
+    round_trip_s: float
+
+
+def inventories(hosts: HostList) -> dict[str, ReachedHost | DeviceUnavailable]:
     """What each host of a cluster has, or why its agent does not say so. Raises as `HostList.changes` does."""
     agents = agents_of(hosts)
 
-    async def all_of_them() -> list[Inventory | DeviceUnavailable]:
+    async def all_of_them() -> list[ReachedHost | DeviceUnavailable]:
         return await asyncio.gather(*map(_inventory, agents.values()))
 
     return dict(zip(agents, asyncio.run(all_of_them()), strict=True))
 
 
-async def _inventory(agent: AgentAddress) -> Inventory | DeviceUnavailable:
+async def _inventory(agent: AgentAddress) -> ReachedHost | DeviceUnavailable:
     try:
-        return await ask(agent)
+        return ReachedHost(*await probe(agent))
     except DeviceUnavailable as error:
         return error
     except OSError as error:

@@ -30,7 +30,7 @@ from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.solver_process import SolverProcess
 from proteus_cli.serving.devices.hardware import ClusterHardware
-from proteus_cli.serving.devices.remote.link import AgentSession
+from proteus_cli.serving.devices.remote.session import AgentSession
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
 

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -71,7 +72,7 @@ class Recalibration:
             if corrections:
                 await self._correct(corrections)
             elif await asyncio.to_thread(self.write):
-                await self._put_in_force(self._controller.plan, "the corrected profiles are written")
+                await self._put_in_force((), "the corrected profiles are written")
 
     def write(self) -> bool:
         """Write the profiles that have changed; whether any was written.
@@ -98,14 +99,19 @@ class Recalibration:
             self._correct_device(device, [each for each in corrections if each.device == device])
         await asyncio.to_thread(self.write)
         reason = "; ".join(map(_description, corrections))
-        await self._put_in_force(rerated(self._controller.plan, corrections), reason)
+        await self._put_in_force(corrections, reason)
         self._controller.replanning.ask(reason, self._clock())
 
-    async def _put_in_force(self, plan: Plan, reason: str) -> None:
+    async def _put_in_force(self, corrections: Sequence[Correction], reason: str) -> None:
+        await self._control_loop.rerate(partial(self._corrected_plan, corrections), reason)
+
+    def _corrected_plan(self, corrections: Sequence[Correction]) -> Plan:
+        """The plan in force, corrected; the solver makes the next ones with the same profiles."""
+        plan = rerated(self._controller.plan, corrections)
         plan = msgspec.structs.replace(plan, inputs={**plan.inputs, **self._source.inputs()})
         if self._solver is not None:
             self._solver.use(self._source.replanner(plan, self._profiles))
-        await self._control_loop.rerate(plan, reason)
+        return plan
 
     def _correct_device(self, device: str, corrections: Sequence[Correction]) -> None:
         profile = self._profiles.correct(device, corrections)

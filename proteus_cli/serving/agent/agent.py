@@ -154,6 +154,7 @@ class Agent:
             emulates=self._emulates,
             name=self._name,
             free_disk_bytes=self._models.free_disk_bytes,
+            shared=self._shared.shared_by(),
         )
 
     def _servers(self) -> tuple[str, ...]:

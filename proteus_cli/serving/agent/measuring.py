@@ -6,7 +6,7 @@ The workspace is kept, so that a measurement that is broken off goes on where it
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,12 +14,15 @@ import msgspec
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog, Family
 from proteus_cli.domain.device import Device
-from proteus_cli.errors import EngineError
+from proteus_cli.errors import DeviceUnavailable, EngineError
 from proteus_cli.serving.devices.remote.messages import MeasureDevices, MeasureOptions
 from proteus_cli.store import Workspace, write_text
 from proteus_cli.store.catalog_text import new_text
 
 MEASURING = "proteus_cli.serving.agent.measuring_child"
+
+ALL = "all"
+"""Instead of devices, in the options of a measurement."""
 
 MAX_OUTPUT_BYTES = 64 * 2**20
 _MAX_LINE_BYTES = 64 * 2**10
@@ -68,6 +71,17 @@ class Measurer:
         """A `proteus.toml` in which devices have the same cores as here."""
         cores = ", ".join(str(list(device.cores)) for device in self._devices if device.kind == "cpu")
         return f"[devices]\ncpu = [{cores}]\n" if cores else ""
+
+
+def require_unused(devices: str, used: Collection[str]) -> None:
+    """Raise `DeviceUnavailable` where servers use devices that are to be measured; ``all`` means any."""
+    wanted = None if devices == ALL else {name.strip() for name in devices.split(",")}
+    found = sorted(device for device in used if wanted is None or device in wanted)
+    if found:
+        raise DeviceUnavailable(
+            f"A server uses {', '.join(found)}: to measure beside it would say nothing, and slow it down.",
+            hint="stop that server, or measure other devices",
+        )
 
 
 def _with_files(family: Family, find_model: FindModel) -> Family:

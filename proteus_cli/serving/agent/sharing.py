@@ -177,10 +177,14 @@ class SharedDevices:
     def open_devices(self) -> set[str]:
         return set(self._devices)
 
-    def shared_by(self, server: str) -> dict[str, int]:
-        """The devices that a server has open beside others, and how many servers that are together."""
+    def shared_by(self, server: str | None = None) -> dict[str, int]:
+        """The devices that a server, or any, has open beside others, and how many servers that are together."""
         servers = {device: each.servers for device, each in self._devices.items()}
-        return {device: len(each) for device, each in servers.items() if server in each and len(each) > 1}
+        return {
+            device: len(each)
+            for device, each in servers.items()
+            if len(each) > 1 and (server is None or server in each)
+        }
 
     def _changed(self) -> None:
         self._devices = {device: each for device, each in self._devices.items() if each.servers}

@@ -12,8 +12,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 
 from proteus_cli.domain.catalog import is_name
 from proteus_cli.errors import ProteusError
+from proteus_cli.serving.devices.remote.address import AgentAddress
+from proteus_cli.serving.devices.remote.connecting import ask
 from proteus_cli.serving.devices.remote.host_list import Agents
-from proteus_cli.serving.devices.remote.link import AgentAddress, ask
 
 LOOK_S = 2.0
 """Between two questions to the DNS; what that keeps, it may keep for longer (CoreDNS: 5 s and more)."""

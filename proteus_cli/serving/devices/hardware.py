@@ -22,10 +22,11 @@ from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
 from proteus_cli.serving.devices.remote.absent import AbsentExecutor
 from proteus_cli.serving.devices.remote.host_list import Agents
-from proteus_cli.serving.devices.remote.link import AgentLink, AgentSession
+from proteus_cli.serving.devices.remote.link import AgentLink
 from proteus_cli.serving.devices.remote.link_state import LinkState
 from proteus_cli.serving.devices.remote.links import AgentLinks
 from proteus_cli.serving.devices.remote.looks import Looks
+from proteus_cli.serving.devices.remote.session import AgentSession
 from proteus_cli.serving.devices.remote.uploads import KnownModels
 from proteus_cli.serving.lifecycle import running
 

@@ -10,7 +10,14 @@ from proteus_cli.backends.base import Signature
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects, Host, Load
-from proteus_cli.control.topology.breaker import FIRST_ENGINE_RETRY_S, NEW, Breaker, BreakerEvent, BreakerState
+from proteus_cli.control.topology.breaker import (
+    FIRST_ENGINE_RETRY_S,
+    NEW,
+    Breaker,
+    BreakerEvent,
+    BreakerState,
+    hang_timeout_s,
+)
 from proteus_cli.control.topology.device_news import DeviceHealth
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.rollout import keys
@@ -262,7 +269,7 @@ class Fleet:
         limit_s = HURRIED_S if self._controller.placements else UNHURRIED_S
         executors = {device: worker.executor for device, worker in self.workers.items()}
         failures = []
-        for failed in await self.loader.load_all(hosts, executors, self._is_suspect, limit_s):
+        for failed in await self.loader.load_all(hosts, executors, self._proof_s, limit_s):
             if isinstance(failed.error, HostLost):
                 self._died(failed.device, failed.error)
             elif isinstance(failed.error, DeviceLost):
@@ -282,6 +289,12 @@ class Fleet:
     def _is_suspect(self, device: str, key: VariantKey) -> bool:
         """An engine failed on a device, and is tried again."""
         return (device, key) in self.broken and self.broken[device, key].state is BreakerState.HALF_OPEN
+
+    def _proof_s(self, host: Host) -> float | None:
+        """How long a batch of a suspect engine may take before its device counts as hung; None of any other engine."""
+        if not self._is_suspect(host.device, host.key):
+            return None
+        return hang_timeout_s(host.latency(host.max_batch), self.workers[host.device].servers)
 
     # --- losses and recoveries
 
@@ -335,7 +348,7 @@ class Fleet:
         """A lost device works again, with the engines loaded on ``executor``. Raises `EngineError` if it does not."""
         async with self._changing:
             wanted = [host for host in hosted_by(self._controller.plan, self._profiles) if host.device == device]
-            failures = await self.loader.load_all(wanted, {device: executor}, self._is_suspect, HURRIED_S)
+            failures = await self.loader.load_all(wanted, {device: executor}, self._proof_s, HURRIED_S)
             for failed in failures:
                 if isinstance(failed.error, DeviceLost):
                     raise failed.error

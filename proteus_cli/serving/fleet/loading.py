@@ -12,7 +12,6 @@ import numpy as np
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.control.decision import Host
-from proteus_cli.control.topology.breaker import hang_timeout_s
 from proteus_cli.domain.catalog import VariantKey, variant_labels
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceLost, EngineError
@@ -122,17 +121,21 @@ class Loader:
         self,
         hosts: Iterable[Host],
         executors: Mapping[str, Executor],
-        is_suspect: Callable[[str, VariantKey], bool],
+        proof_s: Callable[[Host], float | None],
         min_limit_s: float,
     ) -> list[FailedLoad]:
-        """Load what is not loaded, concurrently; run a batch of each suspect engine. Returns what failed."""
+        """Load what is not loaded, concurrently; run a batch of each suspect engine. Returns what failed.
+
+        ``proof_s``: how long that batch may take; None of engines that are not suspect.
+        """
 
         async def load(host: Host) -> FailedLoad | None:
             key, executor = host.key, executors[host.device]
             try:
                 await self.load(host.device, executor, key, host.max_batch, min_limit_s)
-                if is_suspect(host.device, key):
-                    await self.prove(executor, key, host.max_batch, hang_timeout_s(host.latency(host.max_batch)))
+                limit_s = proof_s(host)
+                if limit_s is not None:
+                    await self.prove(executor, key, host.max_batch, limit_s)
             except DeviceLost as error:
                 return FailedLoad(host.device, key, error)
             except EngineError as error:

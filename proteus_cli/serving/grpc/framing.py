@@ -19,7 +19,7 @@ from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.codes import GrpcStatus
 from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S
 from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompressed_pieces
-from proteus_cli.serving.transport.unset_bytes import unset_bytes
+from proteus_cli.serving.unset_bytes import unset_bytes
 
 PREFIX_BYTES = 5
 _LARGE_BYTES = 64 * KIB  # a frame from here on is read into its place, and its message a view of it

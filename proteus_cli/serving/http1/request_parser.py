@@ -9,7 +9,7 @@ from proteus_cli.serving.http1.exchange import NO_HEAD, Exchange, Head, Refusal
 from proteus_cli.serving.http1.known_heads import END_OF_HEAD, MAX_HEAD_BYTES, KnownHeads
 from proteus_cli.serving.http1.limits import BODY_READ_BYTES, READ_BYTES, SLICE_BYTES, HttpLimits
 from proteus_cli.serving.http1.states import HEAD_COMPLETE, READING, READING_BODY, READING_HEAD
-from proteus_cli.serving.transport.unset_bytes import unset_bytes
+from proteus_cli.serving.unset_bytes import unset_bytes
 
 if TYPE_CHECKING:
     from proteus_cli.serving.http1.connection import HttpConnection

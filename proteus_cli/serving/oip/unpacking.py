@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from proteus_cli.errors import NotReady
 from proteus_cli.serving.requests.query import Steps
-from proteus_cli.serving.transport.unset_bytes import unset_bytes
+from proteus_cli.serving.unset_bytes import unset_bytes
 
 NO_MEMORY = "too many large requests at once"
 _PIECES_AT_ONCE = 8  # of those that are copied to their place: 1 MiB

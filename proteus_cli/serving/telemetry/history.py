@@ -77,6 +77,7 @@ class DeviceHistory(Struct, frozen=True):
     reason: Annotated[str, Meta(description="Why the breaker is not closed.")]
     retry_s: Annotated[float | None, Meta(description="Of a lost device: seconds until it is opened again.")]
     broken: Annotated[Mapping[str, str], Meta(description="Variants that plans do without here, and why.")]
+    servers: Annotated[Count, Meta(description="That have the device open, this one included; each has its part.")]
     samples: DeviceSamples
 
 

@@ -28,6 +28,7 @@ class HostStatus(Struct, frozen=True):
     address: Annotated[str | None, Meta(description="Of its agent.")]
     devices: Annotated[Count, Meta(description="Its devices; their ids begin with its name.")]
     working: Annotated[Count, Meta(description="Devices whose breaker is closed.")]
+    servers: Annotated[Count, Meta(description="That share its devices, this one included: the most of any device.")]
     losses: Annotated[Count | None, Meta(description="How often the host was lost.")]
     round_trip_s: Annotated[float | None, Meta(description="To its agent and back: the shortest of the last seconds.")]
     bytes_sent: Annotated[Count | None, Meta(description="To its agent, since the start.")]
@@ -42,15 +43,16 @@ def host_statuses(fleet: Fleet, links: Mapping[str, LinkState], now_s: float) ->
     for host in devices | dict.fromkeys(links):
         of_host, link = devices.get(host, []), links.get(host)
         working = sum(fleet.breakers[device].is_closed for device in of_host)
+        servers = max((fleet.workers[device].servers for device in of_host), default=1)
         is_there = link.is_connected if link is not None else working > 0
         state = HostState.CONNECTED if is_there else HostState.LOST
         if link is None:
             # A cluster without a link to a host has left it alone; emulated hosts have no links at all.
             reason = "" if is_there else _NOT_LISTED if links else fleet.breakers[of_host[0]].reason or ""
-            found[host] = HostStatus(state, None, reason, None, len(of_host), working, None, None, None, None)
+            found[host] = HostStatus(state, None, reason, None, len(of_host), working, servers, None, None, None, None)
         else:
             found[host] = HostStatus(
-                state, max(0.0, now_s - link.since_s), link.why, link.address, len(of_host), working, link.losses,
-                link.round_trip_s, link.bytes_sent, link.bytes_received,
+                state, max(0.0, now_s - link.since_s), link.why, link.address, len(of_host), working, servers,
+                link.losses, link.round_trip_s, link.bytes_sent, link.bytes_received,
             )  # fmt: skip
     return found

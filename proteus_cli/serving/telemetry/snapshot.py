@@ -72,7 +72,8 @@ class DeviceSnapshot:
     """A device lately: what it hosts, the fraction of time in which batches ran, their mean rows (None: none ran).
 
     Its ``warm`` variants stand by. ``broken``: variants that plans do without there, and why. Variants have their
-    `variant_labels`. A lost device is opened again in ``retry_s`` seconds.
+    `variant_labels`. A lost device is opened again in ``retry_s`` seconds. So many ``servers``
+    have it open, this one included.
     """
 
     variants: tuple[str, ...]
@@ -84,6 +85,7 @@ class DeviceSnapshot:
     retry_s: float | None = None
     type: str = ""
     broken: Mapping[str, str] = field(default_factory=dict)
+    servers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +145,9 @@ def make_snapshot(
                 fleet.breakers[name].reason or "",
                 warm=tuple(sorted(labels[key] for key in standbys.get(name, ()))),
                 retry_s=_until(fleet.retry_s(name), counters.at_s), type=fleet.type_of(name),
-                broken=broken.get(name, {}),
+                broken=broken.get(name, {}), servers=worker.servers,
             )
-            for name, (load, mean_batch) in zip(fleet.workers, loads, strict=True)
+            for (name, worker), (load, mean_batch) in zip(fleet.workers.items(), loads, strict=True)
         },
         flows=[
             Flow(

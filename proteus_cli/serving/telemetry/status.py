@@ -67,6 +67,7 @@ class DeviceStatus(Struct, frozen=True):
     breaker_s: Annotated[float, Meta(description="Seconds since the breaker last changed.")]
     reason: Annotated[str | None, Meta(description="Why the breaker is not closed.")]
     losses: Annotated[Count, Meta(description="How often the device was lost.")]
+    servers: Annotated[Count, Meta(description="That have the device open, this one included; each has its part.")]
     pid: Annotated[int | None, Meta(description="The device's own process; null: it has none.")]
 
 
@@ -302,6 +303,7 @@ def _devices(sources: StatusSources) -> dict[str, DeviceStatus]:
             breaker_s=now_s - breakers[device].since_s,
             reason=breakers[device].reason,
             losses=breakers[device].opened,
+            servers=worker.servers,
             pid=worker.executor.pid,
         )
         for device, worker in sources.plane.fleet.workers.items()

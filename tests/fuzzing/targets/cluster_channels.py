@@ -34,10 +34,11 @@ from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.devices.executor import Batch
 from proteus_cli.serving.devices.process.messages import ENCODER
 from proteus_cli.serving.devices.process.spec import EmulatedSpec
+from proteus_cli.serving.devices.remote.address import AgentAddress
 from proteus_cli.serving.devices.remote.channel import FrameChannel
+from proteus_cli.serving.devices.remote.connecting import Greeting
 from proteus_cli.serving.devices.remote.executor import RemoteExecutor
 from proteus_cli.serving.devices.remote.frames import MAX_MESSAGE_BYTES, FrameParser, pieces_of
-from proteus_cli.serving.devices.remote.link import AgentAddress, AgentSession, _Greeting
 from proteus_cli.serving.devices.remote.messages import (
     FROM_AGENT,
     PROTOCOL,
@@ -47,6 +48,7 @@ from proteus_cli.serving.devices.remote.messages import (
     MeasureOptions,
     Welcome,
 )
+from proteus_cli.serving.devices.remote.session import AgentSession
 from proteus_cli.serving.devices.remote.uploads import KnownModels
 
 ADDRESS = AgentAddress("a", "127.0.0.1", 7000, None)
@@ -135,7 +137,7 @@ class Cluster(Target):
 
     async def _at_server(self, content: bytes) -> bool:
         channel: FrameChannel[Any] = FrameChannel(FROM_AGENT, FrameParser(MAX_MESSAGE_BYTES, MAX_TENSOR_BYTES))
-        channel.owner = greeting = _Greeting(ADDRESS)
+        channel.owner = greeting = Greeting(ADDRESS)
         wire = Wire(channel, self._loop)
         works = Works(channel, self._model)
         greeting.answer.add_done_callback(lambda _: None)  # some answers refuse
@@ -152,7 +154,7 @@ class Cluster(Target):
         """What both ends send in a conversation that goes well."""
         agent = self._agent()
         channel: FrameChannel[Any] = FrameChannel(FROM_AGENT, FrameParser(MAX_MESSAGE_BYTES, MAX_TENSOR_BYTES))
-        channel.owner = greeting = _Greeting(ADDRESS)
+        channel.owner = greeting = Greeting(ADDRESS)
         near, far = connected(channel, agent.accept(), self._loop)
         channel.send(Hello(PROTOCOL, __version__, "s", 1))
         works = Works(channel, self._model)
@@ -182,7 +184,7 @@ class Works:
     async def go_on(self) -> None:
         """To be called after each piece of what the agent says."""
         greeting = self._channel.owner
-        if self._session is None and isinstance(greeting, _Greeting) and _succeeded(greeting.answer):
+        if self._session is None and isinstance(greeting, Greeting) and _succeeded(greeting.answer):
             await self.begin()
 
     async def begin(self) -> None:

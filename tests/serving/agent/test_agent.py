@@ -1,9 +1,11 @@
 """Whom an agent serves, and what becomes of a connection: refused, replaced, silent, or full of nonsense."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -24,15 +26,17 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.connection import FIRST_PAUSE_S
 from proteus_cli.errors import ArtefactError, DeviceLost, DeviceUnavailable, EngineError, HostLost
 from proteus_cli.serving.agent import agent as agent_module
-from proteus_cli.serving.agent import session as session_module
+from proteus_cli.serving.agent import beats as beats_module
 from proteus_cli.serving.agent.claim import AgentRecord, agent_in, claimed
 from proteus_cli.serving.devices.emulated import TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.process.messages import ENCODER, LoadCommand
 from proteus_cli.serving.devices.remote import channel as channel_module
-from proteus_cli.serving.devices.remote import link as link_module
+from proteus_cli.serving.devices.remote import connecting as connecting_module
+from proteus_cli.serving.devices.remote.address import AgentAddress
+from proteus_cli.serving.devices.remote.connecting import ask, connect
 from proteus_cli.serving.devices.remote.frames import pieces_of
-from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink, ask, connect
+from proteus_cli.serving.devices.remote.link import AgentLink
 from proteus_cli.serving.devices.remote.messages import (
     PROTOCOL,
     Hello,
@@ -111,10 +115,31 @@ def test_a_key_of_root_may_be_read_by_its_group(mode: int, owner: int, *, known:
     assert is_known_to_others(os.stat_result((mode, 0, 0, 1, owner, 9, 0, 0, 0, 0))) is known
 
 
+def test_of_probes_that_connect_and_go_nothing_is_logged_and_nothing_is_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent:
+            for linger in (struct.pack("ii", 0, 0), struct.pack("ii", 1, 0)):  # FIN, RST
+                with socket.create_connection((agent.address.host, agent.address.port)) as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            await until(lambda: caplog.text.count("TLS handshake failed") == 2)
+            assert len(asyncio.all_tasks()) == 1
+            session = await connect(agent.address, "s", 1)
+            session.close()
+
+    run(test)
+    assert [record.getMessage() for record in caplog.records if record.levelno > logging.DEBUG] == [
+        each for each in caplog.messages if each.startswith("server ")
+    ]
+
+
 def test_another_version_of_the_protocol_is_refused_with_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         async with running_agent(tmp_path) as agent:
-            monkeypatch.setattr(link_module, "PROTOCOL", 7)
+            monkeypatch.setattr(connecting_module, "PROTOCOL", 7)
             for asking in (connect(agent.address, "s", 1), ask(agent.address)):
                 with pytest.raises(DeviceUnavailable) as refusal:
                     await asking
@@ -347,7 +372,7 @@ def test_a_server_that_falls_silent_is_given_up_with_its_devices(
             executor = session.open_device("cpu0", 1, print)
             await executor.opened()
             (opened,) = agent.session._opened.values()
-            monkeypatch.setattr(session_module, "SERVER_SILENT_S", 0.3)
+            monkeypatch.setattr(beats_module, "SERVER_SILENT_S", 0.3)
             await until(lambda: not agent.agent.sessions)
             assert opened._executor.is_lost
 
@@ -401,7 +426,7 @@ def test_an_agent_that_takes_no_more_is_lost_once_the_call_has_returned(
 
 def test_a_server_knows_how_much_memory_is_free_on_its_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [HostMemory(2**30)]
-    monkeypatch.setattr("proteus_cli.serving.agent.session.host_memory", lambda: now[-1])
+    monkeypatch.setattr("proteus_cli.serving.agent.beats.host_memory", lambda: now[-1])
 
     async def test() -> None:
         async with running_agent(tmp_path) as agent, linked(agent.address) as link:

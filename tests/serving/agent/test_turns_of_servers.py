@@ -18,7 +18,8 @@ from proteus_cli.errors import DeviceUnavailable
 from proteus_cli.serving.agent import sharing
 from proteus_cli.serving.agent.sharing import DeviceTurn, SharedDevices, SharedOpening
 from proteus_cli.serving.devices.executor import Batch, BatchResult
-from proteus_cli.serving.devices.remote.link import AgentLink, connect
+from proteus_cli.serving.devices.remote.connecting import ask, connect
+from proteus_cli.serving.devices.remote.link import AgentLink
 from proteus_cli.serving.devices.remote.messages import MeasureDevices, MeasureOptions
 
 KEY = VariantKey("f", "v")
@@ -245,6 +246,9 @@ def test_what_other_servers_use_is_not_measured(tmp_path: Path) -> None:
         async with running_agent(tmp_path) as agent, linked(agent.address) as first:
             await remote_device(first).opened()
             measuring = await connect(agent.address, "measures", 1)
+            assert measuring.inventory.shared == {}
+            await measuring.open_device("cpu0", 1, print).opened()
+            assert (await ask(agent.address)).shared == {"cpu0": 2}
             for devices in ("all", "cpu9,cpu0"):
                 options = MeasureOptions(devices, 1.0, 1, 1, accepts_noise=True, as_type=None, force=False)
                 with pytest.raises(DeviceUnavailable, match="A server uses cpu0"):
@@ -267,6 +271,7 @@ def test_servers_that_use_other_devices_share_nothing() -> None:
         devices.join("cpu0", "two", 1)
         devices.join("cpu0", "two", 1)  # opened anew before the other opening is given up
         assert shares_of(devices, "one", "two", "three") == [{"cpu0": 2}, {"cpu0": 2}, {}]
+        assert devices.shared_by() == {"cpu0": 2}
         one.leave()
         assert shares_of(devices, "one", "two") == [{}, {}]
         assert devices.open_devices == {CPU.id, "cpu1"}

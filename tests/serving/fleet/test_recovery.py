@@ -12,8 +12,11 @@ from proteus_cli.control.replanning.replan_rules import ForecastRule
 from proteus_cli.control.topology.breaker import (
     FIRST_RETRY_S,
     LONGEST_RETRY_S,
+    LONGEST_TURN_S,
     MIN_HANG_TIMEOUT_S,
     NEEDED_RETRY_S,
+    Breaker,
+    BreakerEvent,
     BreakerState,
 )
 from proteus_cli.domain.catalog import VariantKey
@@ -344,6 +347,29 @@ def test_an_engine_that_fails_on_every_batch_costs_no_answer() -> None:
         assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
 
     played(breaks, BOTH)
+
+
+@pytest.mark.parametrize(("servers", "losses"), [(1, 1), (2, 0)])
+def test_the_check_of_a_suspect_engine_waits_for_the_turns_of_other_servers(servers: int, losses: int) -> None:
+    """Its batch takes less than a turn longer than a batch may on a device that is not shared."""
+
+    async def checked(world: World) -> None:
+        world.fleet.share("cpu0", servers)
+        breaker = world.fleet.broken["cpu0", VariantKey("f", "fast")] = Breaker()
+        for event in (BreakerEvent.BROKE, BreakerEvent.RETRIED):
+            breaker.on(event, world.loop.time(), "it failed on everything")
+        executor, submit = world.executor("cpu0"), world.executor("cpu0").submit
+
+        def in_its_turn(batch: Batch, done: BatchCallback) -> None:
+            world.loop.call_later(
+                MIN_HANG_TIMEOUT_S + 0.9 * LONGEST_TURN_S, lambda: executor.is_lost or submit(batch, done)
+            )
+
+        executor.submit = in_its_turn  # type: ignore[method-assign]
+        await world.adaptation.apply(world.plan_of({"cpu0": "fast", "cpu1": "good"}), "file", "by hand")
+        assert world.fleet.breakers["cpu0"].opened == losses
+
+    played(checked, BOTH, replans=False)
 
 
 def test_while_all_devices_of_a_family_are_lost_it_is_not_ready_and_says_when_to_come_back() -> None:

@@ -106,6 +106,18 @@ def test_a_host_is_as_its_link_says(link: LinkState, up: int, trip: list[str]) -
     seen(test)
 
 
+def test_status_and_history_say_how_many_servers_share_a_device_and_its_host() -> None:
+    def test(server: Seen) -> None:
+        server.links["b"] = UP
+        for servers in (3, 1):
+            server.world.fleet.share("b/cpu0", servers)
+            server.history.sample()
+            for found in (status(server.sources), server.history.feed()):
+                assert (found.devices["b/cpu0"].servers, found.hosts["b"].servers) == (servers, servers)
+
+    seen(test)
+
+
 def test_a_host_that_no_device_is_planned_on_is_shown_too() -> None:
     def test(server: Seen) -> None:
         server.links |= {"b": UP, "c": DOWN}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from proteus_cli.serving.devices.remote.round_trips import RoundTrips
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.devices.remote.link import AgentSession
+    from proteus_cli.serving.devices.remote.session import AgentSession
 
 PINGS = 20
 FIRST_BYTES, MOST_BYTES = 2**16, 2**22

@@ -22,7 +22,7 @@ from proteus_cli.serving.devices.remote.messages import (
 if TYPE_CHECKING:
     from proteus_cli.serving.devices.process.layout import BatchLayout
     from proteus_cli.serving.devices.process.spec import EmulatedSpec
-    from proteus_cli.serving.devices.remote.link import AgentSession
+    from proteus_cli.serving.devices.remote.session import AgentSession
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from proteus_cli.domain.arrays import Buffer
+from proteus_cli.serving.unset_bytes import unset_bytes
 
 MAX_MESSAGE_BYTES = 2**20
 MAX_TENSOR_BYTES = 2**30
@@ -100,9 +101,12 @@ class FrameParser:
         return self._begin_large(received[first:middle], received[middle : min(end, last)], behind_bytes)
 
     def _begin_large(self, message: memoryview, here: memoryview, behind_bytes: int) -> Frame | None:
-        """The bytes behind a message are received where they stay, but for those that are ``here`` already."""
+        """The bytes behind a message are received where they stay, but for those that are ``here`` already.
+
+        Their memory is taken as they arrive, as the other end may announce more than it sends.
+        """
         try:
-            behind = memoryview(bytearray(behind_bytes))
+            behind = memoryview(unset_bytes(behind_bytes))
         except MemoryError as error:
             raise UnreadableFrame(f"there is no memory for a frame of {behind_bytes:,} bytes") from error
         behind[: len(here)] = here

@@ -5,8 +5,9 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 
+from proteus_cli.serving.devices.remote.address import AgentAddress
 from proteus_cli.serving.devices.remote.host_list import Agents
-from proteus_cli.serving.devices.remote.link import AgentAddress, AgentLink
+from proteus_cli.serving.devices.remote.link import AgentLink
 from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.cluster")

@@ -39,6 +39,7 @@ class Inventory(msgspec.Struct, frozen=True):
     ``free_bytes`` is the free memory of the machine; 0 where it is unknown. ``servers`` are the addresses of those that
     it serves now. An agent that ``emulates`` has no devices of its own. ``name`` is that of its host, for servers that
     know only its address; it may be empty. ``free_disk_bytes`` is what models and engines may still take.
+    ``shared``: how many servers have a device open, where that is more than one.
     """
 
     devices: tuple[Device, ...]
@@ -48,6 +49,7 @@ class Inventory(msgspec.Struct, frozen=True):
     emulates: bool = False
     name: str = ""
     free_disk_bytes: int = 0
+    shared: Mapping[str, int] = {}
 
 
 # --- to an agent

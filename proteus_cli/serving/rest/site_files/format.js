@@ -9,6 +9,9 @@ const known = (write) => (value) => (value === null || value === undefined || Nu
 export const rate = known((qps) => (qps < 9.95 ? (Math.round(qps * 10) / 10).toString() : grouped.format(qps)));
 export const count = known((value) => grouped.format(value));
 export const counted = (value, noun, plural = `${noun}s`) => `${count(value)} ${value === 1 ? noun : plural}`;
+
+// ", shared by 2 servers", after what is shared; empty for one server.
+export const shared = (servers) => (servers > 1 ? `, shared by ${counted(servers, "server")}` : "");
 export const percent = known((part) => `${(part * 100).toFixed(part > 0.9995 && part < 1 ? 2 : 1)} %`);
 export const hundredths = known((part) => `${(part * 100).toFixed(2)} %`);
 export const exactPercent = known((part) => `${Number((part * 100).toPrecision(10))} %`);

@@ -69,7 +69,7 @@ export function lost(devices, hosts) {
 }
 
 // "connected, 8 devices, 400 µs away"; "✕ lost for 12 s, with 8 devices (nothing came from it for 500 ms)";
-// "connected, 7 of 8 devices work, 400 µs away". Without a group: of several hosts where all is well.
+// "connected, 7 of 8 devices work, shared by 2 servers, 400 µs away". Without a group: of several hosts where all is well.
 export function hostState(group, count) {
   const all = format.counted(count, "device");
   if (!group) return `connected, ${all}`;
@@ -77,7 +77,7 @@ export function hostState(group, count) {
   const some = working === count ? all : `${working} of ${all} work`;
   if (!host) return some;
   if (isLost) return `✕ lost${host.state_s === null ? "" : ` for ${format.span(host.state_s)}`}, with ${all}${host.reason && ` (${host.reason})`}`;
-  return `connected, ${some}${host.round_trip_s === null ? "" : `, ${format.duration(host.round_trip_s)} away`}`;
+  return `connected, ${some}${format.shared(host.servers)}${host.round_trip_s === null ? "" : `, ${format.duration(host.round_trip_s)} away`}`;
 }
 
 // "3 × text-l, 2 × image-m": what devices host, the most frequent first; of many variants only so many.

@@ -109,11 +109,11 @@ export const BREAKERS = {
 
 // "✕ lost, trying again in 4 s (its process has ended)"; "working, without shapes-l (it cannot be loaded)". Of several
 // variants, only the names; the status has the reasons.
-function deviceState({breaker, reason, retry_s, broken}) {
+function deviceState({breaker, reason, retry_s, broken, servers}) {
   const variants = Object.keys(broken), why = variants.length === 1 ? broken[variants[0]] : "";
   const without = variants.length ? `, without ${variants.join(", ")}${why && ` (${why})`}` : "";
   const retry = breaker === "open" && retry_s !== null ? `, trying again ${format.wait(retry_s)}` : "";
-  return BREAKERS[breaker].label + retry + (reason && ` (${reason})`) + without;
+  return BREAKERS[breaker].label + format.shared(servers) + retry + (reason && ` (${reason})`) + without;
 }
 
 // Without a cluster the devices, the lost ones first; else under their hosts, of which many may be folded into one row.

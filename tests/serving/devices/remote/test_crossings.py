@@ -8,8 +8,8 @@ from agents import PATIENCE_S, running_agent
 
 from proteus_cli.errors import HostLost
 from proteus_cli.serving.devices.remote import crossings
+from proteus_cli.serving.devices.remote.connecting import connect
 from proteus_cli.serving.devices.remote.crossings import Crossings, measured_speed
-from proteus_cli.serving.devices.remote.link import AgentSession, connect
 
 
 def test_a_batch_is_on_its_way_for_the_shortest_time_of_its_size() -> None:
@@ -54,7 +54,7 @@ def test_on_a_slow_network_little_is_sent() -> None:
 
 async def _in_session(directory: Path, *, is_lost: bool = False) -> tuple[float, float]:
     async with running_agent(directory) as agent:
-        session: AgentSession = await connect(agent.address, "server", 1)
+        session = await connect(agent.address, "server", 1)
         try:
             if is_lost:
                 agent.agent.close()

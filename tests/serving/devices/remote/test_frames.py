@@ -1,7 +1,10 @@
 """Frames in a stream: whole whatever the pieces are that they arrive in, and bounded."""
 
 import random
+import resource
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import given
@@ -67,6 +70,20 @@ def test_memory_of_a_frame_does_not_change_while_later_ones_arrive() -> None:
     ]
 
 
+def test_memory_follows_what_was_sent_and_not_what_was_announced() -> None:
+    """A frame of 1 GiB of which 8 MiB come."""
+    parser, before = FrameParser(), resident_bytes()
+    start = (0).to_bytes(4, "big") + MAX_TENSOR_BYTES.to_bytes(4, "big")
+    assert played(parser, start + bytes(2**23), random.Random(1), READS[2:]) == []
+    assert len(parser.buffer()) == MAX_TENSOR_BYTES - 2**23
+    assert resident_bytes() - before < 2**26
+
+
+def resident_bytes() -> int:
+    """Memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 @pytest.mark.parametrize(
     "start",
     [
@@ -111,11 +128,11 @@ def test_small_pieces_are_sent_as_one_and_large_ones_as_they_are() -> None:
 
 
 def test_a_frame_that_there_is_no_memory_for_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: int) -> bytearray:
+    def full(_: int) -> NoReturn:
         raise MemoryError
 
     parser, prefix = FrameParser(), (0).to_bytes(4, "big") + (2**20).to_bytes(4, "big")
-    monkeypatch.setattr(frames, "bytearray", full, raising=False)
+    monkeypatch.setattr(frames, "unset_bytes", full)
     parser.buffer()[: len(prefix)] = prefix
     with pytest.raises(UnreadableFrame, match="no memory for a frame of 1,048,576 bytes"):
         parser.feed(len(prefix))

@@ -1,0 +1,193 @@
+"""The server's side of one connection with an agent, from its answer to `Hello` on."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+
+import msgspec
+
+from proteus_cli.backends.free_memory import HostMemory
+from proteus_cli.domain.arrays import Buffer
+from proteus_cli.errors import HostLost
+from proteus_cli.serving.devices.executor import OnLost, settle
+from proteus_cli.serving.devices.process.spec import EmulatedSpec
+from proteus_cli.serving.devices.remote.address import AgentAddress
+from proteus_cli.serving.devices.remote.channel import FrameChannel
+from proteus_cli.serving.devices.remote.crossings import Crossings
+from proteus_cli.serving.devices.remote.executor import RemoteExecutor
+from proteus_cli.serving.devices.remote.looks import Looks
+from proteus_cli.serving.devices.remote.messages import (
+    BatchRan,
+    Beat,
+    ConnectionRefused,
+    DevicesShared,
+    FromAgent,
+    FromDevice,
+    Inventory,
+    Measured,
+    MeasureDevices,
+    Measuring,
+    ModelState,
+    Ping,
+    Pong,
+    Welcome,
+)
+from proteus_cli.serving.devices.remote.round_trips import RoundTrips
+from proteus_cli.serving.devices.remote.signs_of_life import watching
+from proteus_cli.serving.devices.remote.uploads import KnownModels, Uploads
+from proteus_cli.serving.logs import fields
+
+log = logging.getLogger("proteus.cluster")
+
+
+class AgentSession:
+    """One connection with an agent, from its answer to `Hello` on. It ends once; then all its executors are lost.
+
+    ``shared``: how many servers have a device of the agent open, where that is more than this one. ``is_measuring``:
+    the agent measures devices.
+    """
+
+    def __init__(
+        self, address: AgentAddress, channel: FrameChannel[FromAgent], inventory: Inventory, known: KnownModels
+    ) -> None:
+        self.inventory = inventory
+        self.memory = HostMemory(inventory.free_bytes or None)
+        self.has_ended = asyncio.Event()
+        self.loss: HostLost | None = None
+        self.ended_s = 0.0  # by `time.monotonic`
+        self._address, self._channel = address, channel
+        self._openings = count()
+        self._executors: dict[int, RemoteExecutor] = {}
+        self._uploads = Uploads(self.send, known)
+        self.round_trips = RoundTrips()
+        self._say: Callable[[str], object] = lambda _: None
+        self.shared: Mapping[str, int] = {}
+        self._measured: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._echoed: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._echo_sent_s = 0.0
+        self.crossings = Crossings()
+        self.is_measuring = False
+        channel.owner = self
+
+    @property
+    def bytes_received(self) -> int:
+        """Grows with whatever comes from the agent."""
+        return self._channel.bytes_received
+
+    @property
+    def bytes_sent(self) -> int:
+        return self._channel.bytes_sent
+
+    @property
+    def round_trip_s(self) -> float:
+        """To the agent and back, at present; 0 before the first measurement."""
+        return self.round_trips.shortest_s
+
+    def open_device(
+        self, device: str, slots: int, on_lost: OnLost, emulated: EmulatedSpec | None = None
+    ) -> RemoteExecutor:
+        """Open a device by the id that it has at the agent, or an ``emulated`` one."""
+        opening = next(self._openings)
+        executor = RemoteExecutor(f"{self._address.name}/{device}", opening, self, on_lost)
+        self._executors[opening] = executor
+        executor.open(device, slots, emulated)
+        return executor
+
+    def send(self, message: msgspec.Struct, behind: Sequence[Buffer] = ()) -> None:
+        """Raises `UnreadableFrame` where it is too large."""
+        self._channel.send(message, behind)
+
+    def send_ahead(self, models: Iterable[Path]) -> None:
+        """Send models that may be loaded later."""
+        self._uploads.send_ahead(models)
+
+    def sent_model(self, model: Path) -> "asyncio.Future[str]":
+        """The digest of a model, once the agent has it; `EngineError` where it can't be sent."""
+        return self._uploads.send(model)
+
+    async def measure(self, command: MeasureDevices, say: Callable[[str], object]) -> bytes:
+        """The profiles, as JSON, of devices that are not open; ``say`` is told how far it is. One at a time.
+
+        Raises what the agent raises, `HostLost`.
+        """
+        if self.loss is not None:
+            raise HostLost(self.loss.message, hint=self.loss.hint)
+        self._measured, self._say = asyncio.get_running_loop().create_future(), say
+        self.is_measuring = True
+        try:
+            self.send(command)
+            return await self._measured
+        finally:
+            self.is_measuring = False
+
+    async def echo(self, size: int) -> float:
+        """Seconds until so many bytes are back from the agent. One at a time. Raises `HostLost`."""
+        content = bytes(size)
+        self._echoed, self._echo_sent_s = asyncio.get_running_loop().create_future(), time.monotonic()
+        self.send(Ping(self._echo_sent_s), [content])
+        return await self._echoed
+
+    def forget(self, opening: int) -> None:
+        """Nothing is to be told to the executor of this number any more."""
+        self._executors.pop(opening, None)
+
+    async def watch(self, looks: Looks) -> None:
+        """Look for signs of life, and measure round trips, until the session ends.
+
+        A host that is measured is busy, and serves nobody: it may be silent for longer.
+        """
+        with watching(self, looks):
+            await self.has_ended.wait()
+
+    # --- the channel's owner
+
+    def received(self, message: FromAgent, behind: memoryview) -> None:
+        match message:
+            case BatchRan() | FromDevice():
+                if message.opening in self._executors:
+                    self._executors[message.opening].told(message, behind)
+            case Beat(memory=memory):
+                self.memory = memory
+            case Pong(sent_s=sent_s):
+                self._answered(sent_s)
+            case ModelState():
+                self._uploads.state(message)
+            case DevicesShared(servers=servers):
+                self.shared = servers
+            case Measuring(line=line):
+                self._say(line)
+            case Measured(error=error):
+                settle(self._measured, bytes(behind) if error is None else error.error())
+            case Welcome() | ConnectionRefused():
+                self.ended("it says what it has said before")
+
+    def _answered(self, sent_s: float) -> None:
+        now_s = time.monotonic()
+        if sent_s == self._echo_sent_s:
+            settle(self._echoed, now_s - sent_s)
+        else:
+            self.round_trips.add(now_s - sent_s, now_s)
+
+    def ended(self, reason: str) -> None:
+        if self.has_ended.is_set():
+            return
+        self.has_ended.set()
+        self.ended_s = time.monotonic()
+        self._channel.close()
+        self._uploads.close()
+        lost, self._executors = self._executors, {}
+        self.loss = HostLost(f"host {self._address} is lost: {reason}", why=reason)
+        log.error("%s", self.loss, extra=fields(host=self._address.name, devices=len(lost), reason=reason))
+        settle(self._measured, self.loss)
+        settle(self._echoed, self.loss)
+        for executor in lost.values():
+            executor.lost(self.loss)
+
+    def close(self) -> None:
+        """End the session from this side; what was sent before arrives."""
+        self.has_ended.set()
+        self._channel.close(flush=True)
+        self._uploads.close()

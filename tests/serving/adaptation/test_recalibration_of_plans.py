@@ -1,0 +1,92 @@
+"""Corrected capacities come to the plan that is in force when they do, not to the one of before."""
+
+import asyncio
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+from builders import hosted, make_measured, make_placement, make_plan, make_profile, near
+
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.policies import PROTEUS
+from proteus_cli.control.topology.drift import Correction, Estimate
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.record import EngineChange
+from proteus_cli.serving.adaptation.control_loop import ControlLoop
+from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.recalibration import Recalibration
+
+CORRECTION = Correction("cpu0", "a", "s", (Estimate(4, 2.0, 100),))
+PROFILES = {name: make_profile(name, make_measured("a", "s", 0.8, {4: 0.04})) for name in ("cpu0", "cpu1")}
+
+
+def plan_of(*devices: str) -> Plan:
+    placed = (make_placement(device, "a", "s", max_batch=4, rate_qps=10.0, capacity_qps=100.0) for device in devices)
+    return make_plan(*placed, devices=("cpu0", "cpu1"))
+
+
+FIRST, BY_HAND = plan_of("cpu0"), plan_of("cpu0", "cpu1")
+
+
+class OneDrift:
+    """Has one correction, once, at the second look."""
+
+    after_s = 0.001
+
+    def __init__(self) -> None:
+        self._due = [(), (CORRECTION,)]
+
+    def due(self, _: float) -> Sequence[Correction]:
+        return self._due.pop(0) if self._due else ()
+
+    def corrected(self, *_: object) -> None:
+        pass
+
+
+class SlowFleet:
+    """Adopts a plan some turns of the event loop after it was asked to; ``goes_on`` lets it."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self.workers: dict[str, None] = dict.fromkeys(PROFILES)
+        self.loader = SimpleNamespace(labels={("a", "s"): "s"})
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
+
+    async def deploy(self, plan: Plan) -> tuple[EngineChange, ...]:
+        await self.goes_on.wait()
+        hosts = [hosted(p.device, p.family, p.variant, latency_s={4: 0.04}) for p in plan.placements]
+        self._controller.adopt(plan, hosts, 0.0)
+        return ()
+
+
+def test_a_plan_that_comes_into_force_meanwhile_stays_and_is_corrected() -> None:
+    async def story() -> None:
+        controller = Controller({"a": 0.1}, dict.fromkeys(PROFILES, 1), PROTEUS)
+        fleet, planned_with = SlowFleet(controller), list[Plan]()
+        everything = cast("Any", fleet)
+        control_loop = ControlLoop(controller, everything, lambda: 0.0)
+        await control_loop.start(FIRST, "start", "the first")
+        source: Any = SimpleNamespace(inputs=dict, replanner=lambda plan, _: plan)
+        solver: Any = SimpleNamespace(use=planned_with.append)
+        drift: Any = OneDrift()
+        recalibration = Recalibration(
+            drift, ProfileStore(PROFILES), controller, control_loop, solver, source, lambda: 0.0, is_recording=False
+        )
+        fleet.goes_on.clear()
+        by_hand = asyncio.create_task(control_loop.apply(BY_HAND, "request", "by hand"))
+        watching = asyncio.create_task(recalibration.watch())
+        async with asyncio.timeout(20):
+            while not recalibration.corrections:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.05)  # the correction waits for the plan by hand, or, wrongly, has its own by now
+            fleet.goes_on.set()
+            await by_hand
+            while len(control_loop.changes) < 2:
+                await asyncio.sleep(0.001)
+        watching.cancel()
+        assert [change.origin for change in control_loop.changes] == ["request", "drift"]
+        assert {p.device: p.capacity_qps for p in controller.plan.placements} == {"cpu0": near(50.0), "cpu1": 100.0}
+        assert planned_with == [controller.plan]
+
+    asyncio.run(story())
