@@ -20,8 +20,8 @@ from proteus_cli.simulation.timing import BatchTimes, load_time_s
 class SimulatedDevice:
     """What runs on a device: ``running`` batches, with their starts, the last of which ends at ``busy_until_s``.
 
-    ``timer`` and ``life`` count settings of the worker's timer and losses of the device: an event that refers to an
-    earlier one is void. No batch ends before ``stalled_until_s``; the last one ended at ``ended_s``.
+    ``life`` counts losses of the device: an event that refers to an earlier one is void. No batch ends before
+    ``stalled_until_s``; the last one ended at ``ended_s``.
     ``hosted_before_loss`` is what it hosted when it was last lost, ``tried_out`` what is loaded during its probation.
     """
 
@@ -29,7 +29,6 @@ class SimulatedDevice:
     busy_until_s: float = 0.0
     stalled_until_s: float = 0.0
     ended_s: float = 0.0
-    timer: int = 0
     life: int = 0
     hosted_before_loss: tuple[Host, ...] = ()
     tried_out: frozenset[VariantKey] = frozenset()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, repeat
 from typing import Any
 
@@ -35,7 +36,7 @@ from proteus_cli.domain.request import Outcome, Request, RequestRecord
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.simulation.conditions import Conditions
-from proteus_cli.simulation.events import Events
+from proteus_cli.simulation.events import Events, Timer
 from proteus_cli.simulation.fleet import SimulatedDevice, SimulatedFleet
 from proteus_cli.simulation.losses import Losses
 from proteus_cli.simulation.timing import batch_times, load_time_s
@@ -132,6 +133,7 @@ class _Simulation:
         self._load_time_s = load_time_s(conditions)
         self._arrived, self._arrivals_over = 0, False
         self._devices = {device: SimulatedDevice() for device in plan.devices}
+        self._timers = {device: Timer(partial(self._ask, device)) for device in plan.devices}
         self._in_place: Collection[str] = self._devices if conditions.load_time_s else ()
         self._apply(self._controller.adopt(plan, hosted_by(plan, profiles), 0.0), 0.0)
         if self._rule is not None:
@@ -186,7 +188,7 @@ class _Simulation:
                 if decision.is_more_to_do:
                     continue
             elif isinstance(decision, WaitUntil):
-                self._wake(device, decision.at_s)
+                self._events.set_timer(self._timers[device], decision.at_s)
             elif isinstance(decision, WakeOthers):
                 to_ask += (device, *decision.devices[:0:-1])
                 device = decision.devices[0]
@@ -201,16 +203,6 @@ class _Simulation:
             if not to_ask:
                 return
             device = to_ask.pop()
-
-    def _wake(self, device: str, at_s: float) -> None:
-        """Set the worker's one timer; an earlier setting no longer counts."""
-        state = self._devices[device]
-        state.timer += 1
-        self._events.at(at_s, self._woken, device, state.timer)
-
-    def _woken(self, now_s: float, device: str, setting: int) -> None:
-        if self._devices[device].timer == setting:
-            self._ask(device, now_s)
 
     def _launch(self, launch: Launch, now_s: float) -> None:
         hosted = launch.hosted

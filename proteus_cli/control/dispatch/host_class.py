@@ -26,12 +26,13 @@ class HostClass:
     usual_qps: float = 0.0
     slowdown: float = 1.0  # the mean of those that serve
     row_s: float = field(init=False)  # how long one row takes
+    half_full_s: float = field(init=False)  # half of how long a full batch takes
     _slowdowns: dict[str, tuple[float, float]] = field(default_factory=dict)  # (factor, upper) of devices that serve
 
     def __post_init__(self) -> None:
         self.host = self.hosts[0]
         self.weight = sum(host.weight for host in self.hosts)
-        self.row_s = self.host.latency(1)
+        self._time()
 
     @property
     def planned_qps(self) -> float:
@@ -61,7 +62,10 @@ class HostClass:
         elif not self.serving:
             self.capacity_qps = self.usual_qps = 0.0  # no rests of rounding
         self.slowdown = self.planned_qps / self.usual_qps if self.usual_qps > 0 else 1.0
-        self.row_s = self.takes_s(1)
+        self._time()
+
+    def _time(self) -> None:
+        self.row_s, self.half_full_s = self.takes_s(1), self.takes_s(self.host.max_batch) / 2
 
 
 def classes_of(hosts: Iterable[Host]) -> tuple[HostClass, ...]:

@@ -118,9 +118,10 @@ class WorkSelector:
         the rest of a more accurate class, it takes the rows that the class cannot make any more, and each row at its
         own last moment.
         """
-        queue, own, due_s = source.queue, source.host_class, self._batcher.due_s
-        own_s = worker.slowdown.factor * own.host.latency(queue.head().rows)
-        rows, until_s, overflow = 0, math.inf, self._overflow(source, now_s)
+        queue, own, head = source.queue, source.host_class, source.queue.head()
+        due_s = self._batcher.due_s(head)
+        own_s = worker.slowdown.factor * own.host.latency(head.rows)
+        rows, until_s, overflow = 0, math.inf, _overflow(source, due_s - now_s)
         for each in source.tier.classes:
             if not each.quota or each.free:
                 continue
@@ -132,23 +133,12 @@ class WorkSelector:
                 overflow -= each.quota
                 continue
             left_s = max(own_s, each.row_s)
-            moment_s = _last_moment_s(due_s(queue.head()), left_s)
+            moment_s = _last_moment_s(due_s, left_s)
             if moment_s > now_s:
                 until_s = min(until_s, moment_s)
             else:
-                rows += min(each.quota, max(1, queue.place_after(now_s + left_s, due_s)))
+                rows += min(each.quota, max(1, queue.place_after(now_s + left_s, self._batcher.due_s)))
         return rows, until_s
-
-    def _overflow(self, source: WorkSource, now_s: float) -> int:
-        """How many of the rows that wait are more than what workers of more accurate classes can make in time.
-
-        These are busy, and in the mean free after half a batch; from then on they carry their capacity.
-        """
-        left_s = self._batcher.due_s(source.queue.head()) - now_s
-        accuracy = source.host_class.host.accuracy
-        better = [each for each in source.tier.classes if each.serving and each.host.accuracy > accuracy]
-        timely = sum(each.usual_qps * max(left_s - each.takes_s(each.host.max_batch) / 2, 0.0) for each in better)
-        return int(source.queue.rows - timely)
 
     def _delegate(self, worker: WorkerState, source: WorkSource, now_s: float) -> Delegate | None:
         """What a worker does that can make none of the requests: it transfers its quota to a faster class.
@@ -192,6 +182,20 @@ class WorkSelector:
         if isinstance(batching, Start):
             return min(max_rows, batching.rows)
         return max_rows if isinstance(batching, Delay) else 0
+
+
+def _overflow(source: WorkSource, left_s: float) -> int:
+    """How many of the rows that wait are more than what more accurate workers can make while the first is in time.
+
+    These are busy, and in the mean free after half a batch; from then on they carry their capacity.
+    """
+    timely, accuracy = 0.0, source.host_class.host.accuracy
+    for each in source.tier.classes:
+        if each.host.accuracy <= accuracy:  # the classes come in order
+            break
+        if each.serving and left_s > each.half_full_s:
+            timely += each.usual_qps * (left_s - each.half_full_s)
+    return int(source.queue.rows - timely)
 
 
 def _drop(source: WorkSource, count: int) -> Drop:

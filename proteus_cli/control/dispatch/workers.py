@@ -94,7 +94,8 @@ class AccuracyTier:
         First come workers with quota. Next, those that may take over from busy workers at once, since no accuracy is
         lost: the most accurate that can make any request. Else the most accurate that can make the first one.
         """
-        free, least = list[HostClass](), math.inf
+        free: list[HostClass] = []  # `list[HostClass]()` would take 0.6 µs
+        least = math.inf
         for each in self.classes:
             if each.free:
                 if each.quota:

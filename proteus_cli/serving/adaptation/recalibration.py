@@ -103,7 +103,11 @@ class Recalibration:
         self._controller.replanning.ask(reason, self._clock())
 
     async def _put_in_force(self, corrections: Sequence[Correction], reason: str) -> None:
-        await self._control_loop.rerate(partial(self._corrected_plan, corrections), reason)
+        """Where an engine of the plan can't be loaded, the plan stays; the next one is made with the profiles."""
+        try:
+            await self._control_loop.rerate(partial(self._corrected_plan, corrections), reason)
+        except ProteusError as error:
+            log.error("kept the capacities: %s", error.message)  # noqa: TRY400
 
     def _corrected_plan(self, corrections: Sequence[Correction]) -> Plan:
         """The plan in force, corrected; the solver makes the next ones with the same profiles."""

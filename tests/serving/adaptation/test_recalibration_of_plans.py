@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from builders import hosted, make_measured, make_placement, make_plan, make_profile, near
 
 from proteus_cli.control.controller import Controller
@@ -12,6 +13,7 @@ from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.topology.drift import Correction, Estimate
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.record import EngineChange
+from proteus_cli.errors import EngineError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.recalibration import Recalibration
@@ -52,41 +54,68 @@ class SlowFleet:
         self.loader = SimpleNamespace(labels={("a", "s"): "s"})
         self.goes_on = asyncio.Event()
         self.goes_on.set()
+        self.fails = False
 
     async def deploy(self, plan: Plan) -> tuple[EngineChange, ...]:
         await self.goes_on.wait()
+        if self.fails:
+            raise EngineError("it can't be loaded")
         hosts = [hosted(p.device, p.family, p.variant, latency_s={4: 0.04}) for p in plan.placements]
         self._controller.adopt(plan, hosts, 0.0)
         return ()
 
 
+class Scene:
+    """A server with its first plan in force; ``planned_with`` are the plans whose rules the solver was given."""
+
+    def __init__(self) -> None:
+        self.controller = Controller({"a": 0.1}, dict.fromkeys(PROFILES, 1), PROTEUS)
+        self.fleet, self.planned_with = SlowFleet(self.controller), list[Plan]()
+        self.control_loop = ControlLoop(self.controller, cast("Any", self.fleet), lambda: 0.0)
+        source: Any = SimpleNamespace(inputs=dict, replanner=lambda plan, _: plan)
+        solver: Any = SimpleNamespace(use=self.planned_with.append)
+        drift: Any = OneDrift()
+        self.recalibration = Recalibration(
+            drift, ProfileStore(PROFILES), self.controller, self.control_loop, solver, source, lambda: 0.0,
+            is_recording=False,
+        )  # fmt: skip
+
+
 def test_a_plan_that_comes_into_force_meanwhile_stays_and_is_corrected() -> None:
     async def story() -> None:
-        controller = Controller({"a": 0.1}, dict.fromkeys(PROFILES, 1), PROTEUS)
-        fleet, planned_with = SlowFleet(controller), list[Plan]()
-        everything = cast("Any", fleet)
-        control_loop = ControlLoop(controller, everything, lambda: 0.0)
+        scene = Scene()
+        controller, control_loop, recalibration = scene.controller, scene.control_loop, scene.recalibration
         await control_loop.start(FIRST, "start", "the first")
-        source: Any = SimpleNamespace(inputs=dict, replanner=lambda plan, _: plan)
-        solver: Any = SimpleNamespace(use=planned_with.append)
-        drift: Any = OneDrift()
-        recalibration = Recalibration(
-            drift, ProfileStore(PROFILES), controller, control_loop, solver, source, lambda: 0.0, is_recording=False
-        )
-        fleet.goes_on.clear()
+        scene.fleet.goes_on.clear()
         by_hand = asyncio.create_task(control_loop.apply(BY_HAND, "request", "by hand"))
         watching = asyncio.create_task(recalibration.watch())
         async with asyncio.timeout(20):
             while not recalibration.corrections:
                 await asyncio.sleep(0.001)
             await asyncio.sleep(0.05)  # the correction waits for the plan by hand, or, wrongly, has its own by now
-            fleet.goes_on.set()
+            scene.fleet.goes_on.set()
             await by_hand
             while len(control_loop.changes) < 2:
                 await asyncio.sleep(0.001)
         watching.cancel()
         assert [change.origin for change in control_loop.changes] == ["request", "drift"]
         assert {p.device: p.capacity_qps for p in controller.plan.placements} == {"cpu0": near(50.0), "cpu1": 100.0}
-        assert planned_with == [controller.plan]
+        assert scene.planned_with == [controller.plan]
+
+    asyncio.run(story())
+
+
+def test_recalibration_goes_on_where_a_corrected_plan_cannot_be_loaded(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        scene = Scene()
+        await scene.control_loop.start(FIRST, "start", "the first")
+        scene.fleet.fails = True
+        watching = asyncio.create_task(scene.recalibration.watch())
+        async with asyncio.timeout(20):
+            while "kept the capacities: it can't be loaded" not in caplog.text and not watching.done():
+                await asyncio.sleep(0.001)
+        assert not watching.done()
+        watching.cancel()
+        assert [p.capacity_qps for p in scene.planned_with[0].placements] == [near(50.0)], "the next plan knows"
 
     asyncio.run(story())
