@@ -24,6 +24,7 @@ PING_S = 1.0
 def watching(session: "AgentSession", looks: Looks) -> Iterator[None]:
     """Look each `BEAT_S` whether something has come, and end the session after `MAX_SILENT` looks in vain. Pings."""
     loop = asyncio.get_running_loop()
+    pinging: asyncio.Handle
     seen, silent = -1, 0  # the first look may come at once, and counts for nothing
 
     def look() -> None:
@@ -42,7 +43,7 @@ def watching(session: "AgentSession", looks: Looks) -> Iterator[None]:
         session.send(Ping(time.monotonic()))
         pinging = loop.call_later(PING_S, ping)
 
-    pinging: asyncio.Handle = loop.call_soon(ping)
+    pinging = loop.call_soon(ping)
     try:
         with looks.calling(look):
             yield
