@@ -114,7 +114,7 @@ def make_snapshot(
     events: Sequence[ServerEvent],
     links: Mapping[str, LinkState],
 ) -> Snapshot:
-    """The means between two readings of the counters.
+    """The means between two readings of the counters. Devices that have joined since then are left out.
 
     ``p99_s`` and ``recent`` are of the families, in their order; the latter has the requests that have ended in the
     last 15 minutes, and how many of them were SLO violations.
@@ -147,7 +147,7 @@ def make_snapshot(
                 retry_s=_until(fleet.retry_s(name), counters.at_s), type=fleet.type_of(name),
                 broken=broken.get(name, {}), servers=worker.servers,
             )
-            for (name, worker), (load, mean_batch) in zip(fleet.workers.items(), loads, strict=True)
+            for (name, worker), (load, mean_batch) in zip(fleet.workers.items(), loads, strict=False)
         },
         flows=[
             Flow(
