@@ -66,8 +66,8 @@ _RATES = 7  # the first columns of families, which are those of `Counters.famili
 class MetricsSampler:
     """Reads the counters once a second. ``changes`` are all changes of plan so far, oldest first.
 
-    With hundreds of devices a snapshot takes longer than all else here. So it is made when it is asked for, except while
-    a thread shows snapshots.
+    With hundreds of devices a snapshot takes longer than all else here. So it is made when it is asked for, except
+    where a thread shows snapshots.
 
     ``unix_s`` gives the time of day, ``links`` how the hosts of a cluster are reached.
     """
