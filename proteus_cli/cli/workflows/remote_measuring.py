@@ -17,6 +17,7 @@ from proteus_cli.errors import DeviceUnavailable, HostLost, UsageError
 from proteus_cli.serving.devices.remote.address import AgentAddress
 from proteus_cli.serving.devices.remote.connecting import connect
 from proteus_cli.serving.devices.remote.host_list import HostList
+from proteus_cli.serving.devices.remote.looks import Looks
 from proteus_cli.serving.devices.remote.measuring import Measurable, measured_by_agent
 from proteus_cli.serving.devices.remote.messages import MeasureOptions
 from proteus_cli.serving.lifecycle import running
@@ -63,7 +64,7 @@ async def _measured(workspace: Workspace, agent: AgentAddress, options: MeasureO
         session = await connect(agent, uuid.uuid4().hex, 1)
     except OSError as error:
         raise HostLost(f"host {agent} can't be reached: {str(error) or 'no answer'}") from error
-    async with running(session.watch()):
+    async with running(session.watch(Looks())):
         try:
             profiles = await measured_by_agent(
                 session,

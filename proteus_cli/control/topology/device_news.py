@@ -8,6 +8,7 @@ devices are told of one by one.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from proteus_cli.control.topology.breaker import NEW, BreakerState
 from proteus_cli.domain.device import by_host
@@ -17,8 +18,7 @@ _TOLD = {BreakerState.OPEN: "lost", BreakerState.HALF_OPEN: "on probation", Brea
 _TOLD_OF_NEW = {**_TOLD, BreakerState.OPEN: "cannot join", BreakerState.CLOSED: "has joined"}
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceHealth:
+class DeviceHealth(NamedTuple):
     """A device's breaker, and why it is not closed. ``host_loss``: why the whole host was lost, with this device.
 
     What ``is_new`` was never lost.

@@ -86,6 +86,11 @@ class Rollout:
         return self._devices[device].standbys
 
     @property
+    def standbys(self) -> dict[str, frozenset[VariantKey]]:
+        """The standbys of the devices that have any."""
+        return {device: each.standbys for device, each in self._devices.items() if each.standbys}
+
+    @property
     def unchanging(self) -> tuple[str, ...]:
         """The devices that host what the plan wants there."""
         return tuple(device for device, each in self._available().items() if each.load is None and each.is_complete)

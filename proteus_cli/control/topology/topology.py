@@ -53,8 +53,7 @@ class Topology:
     @property
     def standbys(self) -> dict[str, frozenset[VariantKey]]:
         """The standbys of the devices that have any."""
-        found = {device: self._rollout.standbys_on(device) for device in self._workers}
-        return {device: keys for device, keys in found.items() if keys}
+        return self._rollout.standbys
 
     def make_room(self, hosted: Sequence[Host]) -> None:
         self._rollout.make_room(hosted)

@@ -36,6 +36,11 @@ class ProfileStore(Mapping[str, Profile]):
     def alone(self) -> Mapping[str, Profile]:
         return self._alone
 
+    @property
+    def shared(self) -> list[str]:
+        """The devices that servers share."""
+        return [device for device, servers in self._servers.items() if servers > 1]
+
     def servers_of(self, device: str) -> int:
         return self._servers.get(device, 1)
 

@@ -7,6 +7,7 @@ from functools import partial
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.sharing import with_shares
+from proteus_cli.domain.device import host_of
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
@@ -26,13 +27,13 @@ EVERY_S = 0.1
 class Sharing:
     """Where other servers open devices of this one, or give them up: has fleet, plan and solver count with that.
 
-    ``servers_of`` says how many servers have a device open, this one included. Nothing changes while that is
-    not known.
+    ``shared`` says how many servers have a device open, this one included, where that is more than one: by the hosts
+    that are connected, and by the ids that devices have there. While a host is not, nothing changes for its devices.
     """
 
     def __init__(
         self,
-        servers_of: Callable[[str], int | None],
+        shared: Callable[[], Mapping[str, Mapping[str, int]]],
         profiles: ProfileStore,
         controller: Controller,
         fleet: Fleet,
@@ -40,7 +41,7 @@ class Sharing:
         solver: SolverProcess | None,
         source: PlanSource,
     ) -> None:
-        self._servers_of, self._profiles, self._controller, self._fleet = servers_of, profiles, controller, fleet
+        self._shared, self._profiles, self._controller, self._fleet = shared, profiles, controller, fleet
         self._control_loop, self._solver, self._source = control_loop, solver, source
 
     async def watch(self) -> None:
@@ -50,10 +51,15 @@ class Sharing:
             await self.look()
 
     async def look(self) -> None:
-        """Look at all devices once."""
-        known = {device: self._profiles.servers_of(device) for device in self._fleet.workers}
-        found = {device: self._servers_of(device) or count for device, count in known.items()}
-        changed = {device: count for device, count in found.items() if count != known[device]}
+        """Look once at all devices that are shared, or were."""
+        hosts = self._shared()
+        found = {device: 1 for device in self._profiles.shared if host_of(device) in hosts}
+        found |= {f"{host}/{device}": count for host, shared in hosts.items() for device, count in shared.items()}
+        changed = {
+            device: count
+            for device, count in found.items()
+            if device in self._fleet.workers and count != self._profiles.servers_of(device)
+        }
         if changed:
             await self._count_with(changed)
 

@@ -25,6 +25,7 @@ from proteus_cli.serving.devices.remote.host_list import Agents
 from proteus_cli.serving.devices.remote.link import AgentLink
 from proteus_cli.serving.devices.remote.link_state import LinkState
 from proteus_cli.serving.devices.remote.links import AgentLinks
+from proteus_cli.serving.devices.remote.looks import Looks
 from proteus_cli.serving.devices.remote.session import AgentSession
 from proteus_cli.serving.devices.remote.uploads import KnownModels
 from proteus_cli.serving.lifecycle import running
@@ -70,9 +71,9 @@ class Hardware(ABC):
         """Whether it makes sense to open a device that was lost; not while its host is not connected."""
         return True
 
-    def servers_of(self, device: str) -> int | None:  # noqa: ARG002
-        """How many servers have a device open, this one included; None while that is not known."""
-        return 1
+    def shared(self) -> dict[str, Mapping[str, int]]:
+        """By the hosts that are connected, how many servers have a device open, where that is more than this one."""
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,11 +141,8 @@ class ClusterHardware(Hardware):
         """A device of a host that was not there at the start."""
         self.devices[device.id], self.slots[device.id] = device, slots
 
-    def servers_of(self, device: str) -> int | None:
-        host = host_of(device)
-        if not host:
-            return 1
-        return self.agents[host].servers_of(device) if host in self.agents else None
+    def shared(self) -> dict[str, Mapping[str, int]]:
+        return {host: session.shared for host, session in self.sessions()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,9 +212,9 @@ async def cluster_devices(
     Raises `DeviceUnavailable` where an agent refuses this server at the start, or no device at all is there.
     """
     async with AsyncExitStack() as stack:
-        emulates, known = profiles is not None, KnownModels()
+        emulates, known, looks = profiles is not None, KnownModels(), Looks()
         models = () if emulates else tuple(dict.fromkeys(local.models.values()))
-        links = AgentLinks(lambda address: AgentLink(address, models, known, emulates=emulates))
+        links = AgentLinks(lambda address: AgentLink(address, models, known, looks, emulates=emulates))
         stack.push_async_callback(links.close)
         links.use(await anext(changes))
         found = {name: await link.tried() for name, link in list(links.items())}

@@ -44,7 +44,7 @@ class Recovery:
     ) -> None:
         self._fleet, self._controller, self._profiles, self._clock = fleet, controller, profiles, clock
         self._is_reachable = is_reachable
-        self._overdue: Mapping[str, Launch | None] = {}  # at the last check, by device
+        self._overdue: Mapping[str, Launch] = {}  # at the last check, by device
         self._checked_s = clock()
         self._probations: set[asyncio.Task[None]] = set()
 
@@ -66,15 +66,17 @@ class Recovery:
         # long. So a batch hangs only if it is overdue twice in a row, and both checks came in time.
         is_late, self._checked_s = now_s - self._checked_s > LATE_S, now_s
         workers = {} if is_late else self._fleet.workers
-        overdue = {device: worker.overdue(now_s) for device, worker in workers.items()}
+        overdue = {
+            device: launch for device, worker in workers.items() if (launch := worker.overdue(now_s)) is not None
+        }
         for device, launch in overdue.items():
-            if launch is not None and launch is self._overdue.get(device):
+            if launch is self._overdue.get(device):
                 self._fleet.lose(device, BreakerEvent.HUNG, "a batch that should have ended long ago has not")
         self._overdue = overdue
-        for device, breaker in self._fleet.breakers.items():
+        for device in [device for device, breaker in self._fleet.breakers.items() if not breaker.is_closed]:
             retry_s = self._fleet.retry_s(device)
             if retry_s is not None and now_s >= retry_s and self._is_reachable(device):
-                breaker.on(BreakerEvent.RETRIED, now_s)
+                self._fleet.breakers[device].on(BreakerEvent.RETRIED, now_s)
                 self._start(device)
         for (device, key), breaker in self._fleet.broken.items():
             if breaker.state is BreakerState.OPEN and now_s >= breaker.retry_s():

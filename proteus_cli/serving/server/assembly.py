@@ -213,9 +213,7 @@ async def open_adaptation(
             await stack.enter_async_context(running(solver.watch()))
             await stack.enter_async_context(running(control_loop.run(rule.every_s, solver)))
         if deployment.hosts is not None:
-            sharing = Sharing(
-                hardware.servers_of, profiles, plane.controller, plane.fleet, control_loop, solver, source
-            )
+            sharing = Sharing(hardware.shared, profiles, plane.controller, plane.fleet, control_loop, solver, source)
             await stack.enter_async_context(running(sharing.watch()))
         recalibration = None
         if drift is not None:

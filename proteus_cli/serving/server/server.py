@@ -110,7 +110,7 @@ async def _serve(
                     _tune_garbage_collection()
                     plane.lifecycle.on(LifecycleEvent.WARMED_UP)
                     manager.ready(_announce(listeners, options, plane, announce))
-                    with view(lambda: telemetry.sampler.now) if view is not None else nullcontext():
+                    with view(telemetry.sampler.shown()) if view is not None else nullcontext():
                         await stop.wait()
                         stop_s = plane.clock() + options.drain_timeout_s
                         plane.lifecycle.on(LifecycleEvent.STOPPED)

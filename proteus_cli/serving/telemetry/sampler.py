@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from proteus_cli import __version__
-from proteus_cli.domain.arrays import Floats, Ints
+from proteus_cli.domain.arrays import Floats
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.devices.remote.link_state import LinkState
@@ -66,6 +66,9 @@ _RATES = 7  # the first columns of families, which are those of `Counters.famili
 class MetricsSampler:
     """Reads the counters once a second. ``changes`` are all changes of plan so far, oldest first.
 
+    With hundreds of devices a snapshot takes longer than all else here. So it is made when it is asked for, except
+    where a thread shows snapshots.
+
     ``unix_s`` gives the time of day, ``links`` how the hosts of a cluster are reached.
     """
 
@@ -90,12 +93,21 @@ class MetricsSampler:
         self._readings: deque[Counters] = deque([first], TAIL_SAMPLES + 1)
         self._ended = np.repeat(first.ended()[np.newaxis], SAMPLES, axis=0)  # at each of the last samples
         self._events = EventLog(plane.fleet, changes, self._start_s, unix_s)
-        self._now = self._snapshot(self._p99_s(), self._ended[0] * 0)
+        self._tails_s, self._recent = self._p99_s(), self._ended[0] * 0
+        self._is_shown = False
+        self._now: Snapshot | None = None
 
     @property
     def now(self) -> Snapshot:
-        """The server at the last sample; its state as it is. May be read in any thread."""
+        """Rates since the last sample, and what the server is."""
+        if self._now is None:
+            self._now = self._snapshot()
         return replace(self._now, state=self._plane.lifecycle.state.value)
+
+    def shown(self) -> Callable[[], Snapshot]:
+        """From now on a snapshot of each sample is made; returns what gives the last one, in any thread."""
+        self._is_shown, self._now = True, self.now
+        return lambda: self.now
 
     async def run(self) -> None:
         """Take a sample every `EVERY_S`, until cancelled."""
@@ -110,18 +122,18 @@ class MetricsSampler:
         self._add_rows()
         counters, before = read_counters(self._plane, self._clock()), self._readings[-1]
         self._readings.append(counters)
-        p99_s = self._p99_s()
-        self._families.put(self._taken, self._of_families(counters.family_rates(before), p99_s))
+        self._tails_s = self._p99_s()
+        self._families.put(self._taken, self._of_families(counters.family_rates(before), self._tails_s))
         self._devices.put(self._taken, counters.device_loads(before))
         self._variants.put(self._taken, counters.variant_rates(before, self._variants.names))
         place = self._taken % SAMPLES
         self._at_s[place] = counters.at_s - self._start_s
         ended = counters.ended()
-        recent = ended - self._ended[place]  # that was read `SAMPLES` ago, or at the start
+        self._recent = ended - self._ended[place]  # that was read `SAMPLES` ago, or at the start
         self._ended[place] = ended
         self._events.notice(self._taken, counters.at_s)
         self._taken += 1
-        self._now = self._snapshot(p99_s, recent)
+        self._now = self._snapshot() if self._is_shown else None
 
     def feed(self, since: str | None = None) -> History:
         """The samples after ``since``, the cursor of an earlier answer; all, if that was another server's.
@@ -210,11 +222,11 @@ class MetricsSampler:
         """By family, over the last `TAIL_SAMPLES`."""
         return self._readings[-1].latency_quantiles_s(self._readings[0], self._plane, TAIL)
 
-    def _snapshot(self, p99_s: Sequence[float | None], recent: Ints) -> Snapshot:
+    def _snapshot(self) -> Snapshot:
         before = self._readings[max(0, len(self._readings) - 1 - SNAPSHOT_SAMPLES)]
         events = self._events.latest(SNAPSHOT_EVENTS)
         return make_snapshot(
-            self._plane, self._readings[-1], before, p99_s, recent, self._start_s, events, self._links()
+            self._plane, self._readings[-1], before, self._tails_s, self._recent, self._start_s, events, self._links()
         )
 
 

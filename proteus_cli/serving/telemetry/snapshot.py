@@ -114,19 +114,19 @@ def make_snapshot(
     events: Sequence[ServerEvent],
     links: Mapping[str, LinkState],
 ) -> Snapshot:
-    """The means between two readings of the counters.
+    """The means between two readings of the counters. Devices that have joined since then are left out.
 
     ``p99_s`` and ``recent`` are of the families, in their order; the latter has the requests that have ended in the
     last 15 minutes, and how many of them were SLO violations.
     """
-    controller, health, standbys = plane.controller, plane.fleet.health(), plane.controller.standbys
+    controller, fleet, standbys = plane.controller, plane.fleet, plane.controller.standbys
     rates, loads = counters.family_rates(before).tolist(), counters.device_loads(before).tolist()
-    labels = plane.fleet.loader.labels
+    labels = fleet.loader.labels
     hosted: dict[str, list[str]] = {}
     for placement in controller.placements:
         hosted.setdefault(placement.device, []).append(labels[placement.key])
     broken: dict[str, dict[str, str]] = {}
-    for (device, key), breaker in plane.fleet.broken.items():
+    for (device, key), breaker in fleet.broken.items():
         if not breaker.is_closed:
             broken.setdefault(device, {})[labels[key]] = breaker.reason or ""
     return Snapshot(
@@ -141,13 +141,13 @@ def make_snapshot(
         },
         devices={
             name: DeviceSnapshot(
-                tuple(hosted.get(name, ())), min(1.0, load), _known(mean_batch), health[name].breaker.value,
-                health[name].reason,
+                tuple(hosted.get(name, ())), min(1.0, load), _known(mean_batch), fleet.breakers[name].state.value,
+                fleet.breakers[name].reason or "",
                 warm=tuple(sorted(labels[key] for key in standbys.get(name, ()))),
-                retry_s=_until(plane.fleet.retry_s(name), counters.at_s), type=plane.fleet.type_of(name),
+                retry_s=_until(fleet.retry_s(name), counters.at_s), type=fleet.type_of(name),
                 broken=broken.get(name, {}), servers=worker.servers,
             )
-            for (name, worker), (load, mean_batch) in zip(plane.fleet.workers.items(), loads, strict=True)
+            for (name, worker), (load, mean_batch) in zip(fleet.workers.items(), loads, strict=False)
         },
         flows=[
             Flow(
@@ -158,7 +158,7 @@ def make_snapshot(
             for of in controller.hosting(family)
         ],
         events=events,
-        hosts=host_statuses(plane.fleet, links, counters.at_s),
+        hosts=host_statuses(fleet, links, counters.at_s),
     )  # fmt: skip
 
 

@@ -18,7 +18,9 @@ def test_a_device_that_is_shared_is_slower_until_it_is_not() -> None:
     profiles.share("a/cpu0", 2)
     assert [mean_s(profile) for profile in profiles.values()] == [near(0.02), near(0.01)]
     assert [profiles.servers_of(device) for device in profiles] == [2, 1]
+    assert profiles.shared == ["a/cpu0"]
     profiles.share("a/cpu0", 1)
+    assert profiles.shared == []
     assert dict(profiles) == MEASURED
 
 

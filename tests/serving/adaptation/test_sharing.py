@@ -17,7 +17,7 @@ DEVICES = ("a/cpu0", "a/cpu1", "cpu0")
 
 
 class World:
-    """All that counts with it, in one; ``servers`` by device is what agents say."""
+    """All that counts with it, in one; ``servers`` by device is what its agent says; one ``is_away``."""
 
     def __init__(self) -> None:
         measured = {device: make_profile(device, make_measured("f", "v", 0.9, {1: 0.01})) for device in DEVICES}
@@ -25,7 +25,8 @@ class World:
         self.plan = make_plan(
             *(make_placement(device, "f", "v", capacity_qps=100.0) for device in DEVICES), devices=DEVICES
         )
-        self.servers: dict[str, int | None] = dict.fromkeys(DEVICES, 1)
+        self.servers = {"a/cpu0": 1, "a/cpu1": 1}
+        self.is_away = False
         self.workers = dict.fromkeys(DEVICES)
         self.reasons: list[str] = []
         self.replanning = SimpleNamespace(notice=self.reasons.append)
@@ -33,9 +34,11 @@ class World:
         self.planned_with: list[float] = []
         self.fails = False
         everything = cast("Any", self)
-        self.sharing = Sharing(
-            self.servers.__getitem__, self.profiles, everything, everything, everything, everything, everything
-        )
+        self.sharing = Sharing(self.told, self.profiles, everything, everything, everything, everything, everything)
+
+    def told(self) -> dict[str, dict[str, int]]:
+        shared = {device.removeprefix("a/"): count for device, count in self.servers.items() if count > 1}
+        return {} if self.is_away else {"a": shared}
 
     def share(self, device: str, servers: int) -> None:
         self.shared[device] = servers
@@ -75,9 +78,20 @@ def test_while_a_host_is_away_nothing_changes() -> None:
     world = World()
     world.servers |= {"a/cpu0": 2}
     world.looks()
-    world.servers |= {"a/cpu0": None}
+    world.is_away, world.servers = True, {"a/cpu0": 1, "a/cpu1": 2}
     assert world.looks() == [50.0, 100.0, 100.0]
     assert len(world.reasons) == 1
+    world.is_away = False
+    assert world.looks() == [100.0, 50.0, 100.0]
+
+
+def test_a_device_that_joins_is_counted_with_from_then_on() -> None:
+    world = World()
+    world.servers["a/cpu0"] = 2
+    del world.workers["a/cpu0"]
+    assert world.looks() == [100.0, 100.0, 100.0]
+    world.workers["a/cpu0"] = None
+    assert world.looks() == [50.0, 100.0, 100.0]
 
 
 def test_capacities_that_cannot_be_put_in_force_still_ask_for_a_plan(caplog: pytest.LogCaptureFixture) -> None:

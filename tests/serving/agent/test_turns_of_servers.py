@@ -19,6 +19,7 @@ from proteus_cli.serving.agent import sharing
 from proteus_cli.serving.agent.sharing import DeviceTurn, SharedDevices, SharedOpening
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.remote.connecting import ask, connect
+from proteus_cli.serving.devices.remote.link import AgentLink
 from proteus_cli.serving.devices.remote.messages import MeasureDevices, MeasureOptions
 
 KEY = VariantKey("f", "v")
@@ -204,6 +205,12 @@ def test_whatever_happens_each_batch_of_who_stays_runs_once_and_servers_never_ru
     in_loop(test)
 
 
+def shared(link: AgentLink) -> Mapping[str, int]:
+    """How many servers have a device open, as one of them was told."""
+    assert link.session is not None
+    return link.session.shared
+
+
 def test_servers_are_told_how_many_share_a_device_and_both_get_their_answers(tmp_path: Path) -> None:
     model, told = mlp(tmp_path / "m.onnx"), list[Any]()
 
@@ -211,10 +218,10 @@ def test_servers_are_told_how_many_share_a_device_and_both_get_their_answers(tmp
         async with running_agent(tmp_path) as agent, linked(agent.address) as first:
             mine = remote_device(first)
             await mine.load(KEY, model, 4)
-            assert first.servers_of("a/cpu0") == 1
+            assert shared(first) == {}
             async with linked(agent.address) as second:
                 theirs = remote_device(second)
-                await until(lambda: first.servers_of("a/cpu0") == second.servers_of("a/cpu0") == 2)
+                await until(lambda: shared(first) == shared(second) == {"cpu0": 2})
                 await theirs.load(KEY, model, 4)
                 for _ in range(5):
                     mine.submit(BATCH, told.append)
@@ -225,8 +232,8 @@ def test_servers_are_told_how_many_share_a_device_and_both_get_their_answers(tmp
                 assert all(each.compute_s + each.waited_s <= each.elapsed_s for each in told)
                 again = remote_device(second)  # gives the other opening up
                 await again.opened()
-                assert first.servers_of("a/cpu0") == 2
-            await until(lambda: first.servers_of("a/cpu0") == 1)
+                assert shared(first) == {"cpu0": 2}
+            await until(lambda: shared(first) == {})
             mine.submit(BATCH, told.append)
             await until(lambda: len(told) == 11)
             assert told[-1].waited_s == 0

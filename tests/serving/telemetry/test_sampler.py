@@ -413,3 +413,31 @@ def test_a_quantile_is_within_a_bucket_of_the_true_one() -> None:
     for time_s in times_s:
         histogram.add(time_s)
     assert quantile(histogram.bounds, histogram.counts, 0.99) == pytest.approx(0.99, abs=0.05)
+
+
+# --- snapshots
+
+
+def test_a_snapshot_that_is_shown_is_of_its_sample_whenever_it_is_read() -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        now = history.shown()
+        history.sample()
+        world.fleet.breakers["cpu0"].on(Device.DIED, clock.now_s, "its process died")
+        assert now().devices["cpu0"].breaker == "closed"
+        history.sample()
+        assert now().devices["cpu0"].breaker == "open"
+
+    watched(test)
+
+
+def test_a_device_that_joined_after_the_last_sample_is_in_the_next_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(world: World, history: MetricsSampler, _clock: Clock) -> None:
+        history.sample()
+        monkeypatch.setattr(world.fleet, "type_of", lambda _: "cpu")
+        world.fleet.workers["cpu1"] = world.fleet.workers["cpu0"]
+        world.fleet.breakers["cpu1"] = world.fleet.breakers["cpu0"]
+        assert list(history.now.devices) == list(history.feed().devices) == ["cpu0"]
+        history.sample()
+        assert list(history.now.devices) == ["cpu0", "cpu1"]
+
+    watched(test)

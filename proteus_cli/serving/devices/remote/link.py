@@ -17,6 +17,7 @@ from proteus_cli.serving.devices.remote.absent import AbsentExecutor
 from proteus_cli.serving.devices.remote.address import AgentAddress
 from proteus_cli.serving.devices.remote.connecting import connect
 from proteus_cli.serving.devices.remote.link_state import LinkState, PastSessions
+from proteus_cli.serving.devices.remote.looks import Looks
 from proteus_cli.serving.devices.remote.messages import Inventory
 from proteus_cli.serving.devices.remote.session import AgentSession
 from proteus_cli.serving.devices.remote.uploads import KnownModels
@@ -40,12 +41,13 @@ class AgentLink:
         address: AgentAddress,
         models: Collection[Path] = (),
         known: KnownModels | None = None,
+        looks: Looks | None = None,
         *,
         emulates: bool = False,
     ) -> None:
-        """``known`` is what all links of a server know of their models."""
+        """``known`` is what all links of a server know of their models; ``looks`` is theirs together, too."""
         self.address, self._models, self._emulates = address, models, emulates
-        self._known = known or KnownModels()
+        self._known, self._looks = known or KnownModels(), looks or Looks()
         self.is_listed = True
         self.session: AgentSession | None = None
         self._server, self._epochs = uuid.uuid4().hex, count(1)
@@ -66,12 +68,6 @@ class AgentLink:
         if isinstance(self._why, DeviceUnavailable):
             raise self._why
         return self.session.inventory if self.session is not None else None
-
-    def servers_of(self, device: str) -> int | None:
-        """How many servers have a device of the host open, this one included; None while there is no session."""
-        if self.session is None:
-            return None
-        return self.session.shared.get(device.removeprefix(f"{self.address.name}/"), 1)
 
     @property
     def is_connected(self) -> bool:
@@ -136,7 +132,7 @@ class AgentLink:
         self._tried.set()
         session.send_ahead(self._models)
         try:
-            await session.watch()
+            await session.watch(self._looks)
             self._why = session.loss or self._why
         finally:
             self._past.add(session)

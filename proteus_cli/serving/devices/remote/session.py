@@ -11,7 +11,6 @@ import msgspec
 
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.domain.arrays import Buffer
-from proteus_cli.domain.connection import MAX_SILENT
 from proteus_cli.errors import HostLost
 from proteus_cli.serving.devices.executor import OnLost, settle
 from proteus_cli.serving.devices.process.spec import EmulatedSpec
@@ -19,6 +18,7 @@ from proteus_cli.serving.devices.remote.address import AgentAddress
 from proteus_cli.serving.devices.remote.channel import FrameChannel
 from proteus_cli.serving.devices.remote.crossings import Crossings
 from proteus_cli.serving.devices.remote.executor import RemoteExecutor
+from proteus_cli.serving.devices.remote.looks import Looks
 from proteus_cli.serving.devices.remote.messages import (
     BatchRan,
     Beat,
@@ -134,12 +134,12 @@ class AgentSession:
         """Nothing is to be told to the executor of this number any more."""
         self._executors.pop(opening, None)
 
-    async def watch(self, max_silent: int = MAX_SILENT) -> None:
+    async def watch(self, looks: Looks) -> None:
         """Look for signs of life, and measure round trips, until the session ends.
 
         A host that is measured is busy, and serves nobody: it may be silent for longer.
         """
-        with watching(self, max_silent):
+        with watching(self, looks):
             await self.has_ended.wait()
 
     # --- the channel's owner

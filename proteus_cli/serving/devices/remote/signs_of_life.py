@@ -4,10 +4,10 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
 from typing import TYPE_CHECKING
 
-from proteus_cli.domain.connection import BEAT_S
+from proteus_cli.domain.connection import BEAT_S, MAX_SILENT
+from proteus_cli.serving.devices.remote.looks import Looks
 from proteus_cli.serving.devices.remote.messages import Ping
 
 if TYPE_CHECKING:
@@ -21,27 +21,31 @@ PING_S = 1.0
 
 
 @contextmanager
-def watching(session: "AgentSession", max_silent: int) -> Iterator[None]:
-    """Look each `BEAT_S` whether something has come, and end the session after ``max_silent`` looks in vain. Pings."""
-    loop, looks = asyncio.get_running_loop(), count(1)
-    seen, silent = session.bytes_received, 0
-    timer: asyncio.TimerHandle
+def watching(session: "AgentSession", looks: Looks) -> Iterator[None]:
+    """Look each `BEAT_S` whether something has come, and end the session after `MAX_SILENT` looks in vain. Pings."""
+    loop = asyncio.get_running_loop()
+    pinging: asyncio.Handle
+    seen, silent = -1, 0  # the first look may come at once, and counts for nothing
 
-    def look() -> None:  # no task that sleeps: with hundreds of agents, those cost as much as their beats
-        nonlocal seen, silent, timer
-        silent = 0 if session.bytes_received != seen else silent + 1
-        seen = session.bytes_received
-        allowed = max(max_silent, MAX_SILENT_MEASURING) if session.is_measuring else max_silent
+    def look() -> None:
+        nonlocal seen, silent
+        received = session.bytes_received
+        if received != seen:
+            seen, silent = received, 0
+            return
+        silent += 1
+        allowed = MAX_SILENT_MEASURING if session.is_measuring else MAX_SILENT
         if silent >= allowed:
             session.ended(f"nothing came from it for {allowed * BEAT_S * 1e3:.0f} ms")
-            return
-        if next(looks) % round(PING_S / BEAT_S) == 0:
-            session.send(Ping(time.monotonic()))
-        timer = loop.call_later(BEAT_S, look)
 
-    session.send(Ping(time.monotonic()))
-    timer = loop.call_later(BEAT_S, look)
+    def ping() -> None:  # each session at a time of its own: answers that come together would seem to take longer
+        nonlocal pinging
+        session.send(Ping(time.monotonic()))
+        pinging = loop.call_later(PING_S, ping)
+
+    pinging = loop.call_soon(ping)
     try:
-        yield
+        with looks.calling(look):
+            yield
     finally:
-        timer.cancel()
+        pinging.cancel()
