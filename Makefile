@@ -14,7 +14,7 @@ PROTOCOL := proteus_cli/serving/grpc/protocol
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint type layers unit ray extended fuzz contract contract-key test-gpu chaos soak golden proto docs docs-check
 .PHONY: bench bench-planner bench-simulator bench-dispatch bench-paper bench-arrivals bench-waits bench-serving bench-overload bench-executors bench-large-json bench-first-hour bench-attacks bench-emulation bench-cluster bench-control-loop bench-adaptation bench-gpu bench-compare
-.PHONY: lock all clean test-ray
+.PHONY: lock all clean test-hosts test-ray
 
 help:  ## show the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,12 +67,15 @@ $(RAY): requirements-ray.lock $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --only-binary :all: --no-deps -r $<
 	@touch $@
 
+test-hosts: setup  ## servers with agents of several hosts: losses, joining, several servers, live beside simulated
+	$(BIN)/pytest -m hosts $(SKIPPING)
+
 test-ray: ray  ## agents that Ray starts, in real clusters of two nodes on this machine
 	$(BIN)/pytest -m ray $(SKIPPING)
 
 extended: setup  ## the long tests: GPU contract, faults, soak, chaos, the page; needs gcc, g++ and the network the first time
-	$(BIN)/pytest -m "extended and not alone" -n $(WORKERS) --dist loadfile $(SKIPPING)
-	$(BIN)/pytest -m "extended and alone and not ray" $(SKIPPING)
+	$(BIN)/pytest -m "extended and not alone and not hosts" -n $(WORKERS) --dist loadfile $(SKIPPING)
+	$(BIN)/pytest -m "extended and alone and not hosts and not ray" $(SKIPPING)
 
 # What fuzz runs: the property tests on new examples, or a target of tests/fuzzing.
 TARGET ?= properties

@@ -21,7 +21,7 @@ from relay import Relay
 from small_cluster import make_emulated_hosts, one_row
 from steady import Steady, asking
 
-pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended]
+pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended, pytest.mark.hosts]
 
 HOSTS = "abc"
 PLANNED_QPS = 200.0  # two thirds of what all carry as accurately as can be: each has its share

@@ -10,7 +10,7 @@ from live_agents import add_remote_profiles, agents
 from live_server import LiveServer, serving
 from tiny import SHAPES, add_plan, make_workspace
 
-pytestmark = [pytest.mark.live, pytest.mark.extended]
+pytestmark = [pytest.mark.live, pytest.mark.extended, pytest.mark.hosts]
 
 
 def events(live: LiveServer) -> list[Any]:

@@ -20,6 +20,7 @@ from proteus_cli.store import Workspace
 pytestmark = [
     pytest.mark.live,
     pytest.mark.extended,
+    pytest.mark.hosts,
     pytest.mark.skipif(len(usable_cores()) < 2, reason="devices of one core and of two are different ones"),
 ]
 

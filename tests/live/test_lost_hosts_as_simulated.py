@@ -22,7 +22,7 @@ from steady import Ending, asking, violations
 from proteus_cli.domain.report import Loss
 from proteus_cli.store import Workspace
 
-pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended]
+pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended, pytest.mark.hosts]
 
 HOSTS, DEVICES = "ab", 2
 RATE_QPS = 240.0  # 60 % of what both hosts carry as accurately as can be, and 120 % of what one does
