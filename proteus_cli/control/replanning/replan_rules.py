@@ -114,12 +114,8 @@ class ForecastRule:
     first_s: float = 1.0  # s of arrivals before the first estimate, as no scatter shows in fewer
     settle_s: float = 5.0  # s of arrivals before the first forecast of an unchanged demand
     up_sigmas: float = 2.0  # deviations above the planned rate
-    min_demand_qps: float = (
-        1.0  # queries/s planned for a family at least, so that each is hosted where the fleet allows
-    )
-    idle_demand_qps: float = (
-        0.5  # the same where none arrived: if the fleet allows fewer, those with queries come first
-    )
+    min_demand_qps: float = 1.0  # queries/s planned for each family, so that each is hosted where the fleet allows
+    idle_demand_qps: float = 0.5  # the same of a family without queries: where not all fit, the others come first
 
     def decide(self, context: ReplanContext) -> ReplanRequest | None:
         served_s = context.now_s - context.started_s
