@@ -16,9 +16,9 @@ import numpy as np
 import uvloop
 
 from proteus_cli.serving.cluster.new_key import write_key
-from proteus_cli.serving.devices.remote.channel import FrameChannel
-from proteus_cli.serving.devices.remote.frames import FrameParser
-from proteus_cli.serving.devices.remote.messages import Ping
+from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
+from proteus_cli.serving.devices.remote.channel.frames import FrameParser
+from proteus_cli.serving.devices.remote.channel.messages import Ping
 from proteus_cli.serving.transport.cluster_key import cluster_tls
 
 SIZES = (16 * 2**10, 602 * 1000)

@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from proteus_cli.serving.devices.remote.channel import FrameChannel
-from proteus_cli.serving.devices.remote.frames import FrameParser
-from proteus_cli.serving.devices.remote.messages import Ping
+from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
+from proteus_cli.serving.devices.remote.channel.frames import FrameParser
+from proteus_cli.serving.devices.remote.channel.messages import Ping
 from proteus_cli.serving.transport.cluster_key import cluster_tls
 from proteus_cli.serving.transport.listening import listen
 from proteus_cli.serving.transport.tls import accepting

@@ -20,9 +20,9 @@ from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, Usage
 from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import OfferedModels
 from proteus_cli.serving.cluster.hosts_file import HostsFile
-from proteus_cli.serving.devices.remote import crossings
+from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.serving.devices.remote.measuring import profiles_in
-from proteus_cli.serving.devices.remote.messages import MeasureOptions
+from proteus_cli.serving.devices.remote.sessions import crossings
 from proteus_cli.store import read_hosts
 
 if TYPE_CHECKING:

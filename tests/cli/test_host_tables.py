@@ -12,7 +12,7 @@ from proteus_cli.cli.workflows.cluster import ReachedHost
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.difference import difference
 from proteus_cli.domain.plan import Plan
-from proteus_cli.serving.devices.remote.messages import Inventory
+from proteus_cli.serving.devices.remote.channel.messages import Inventory
 
 CPU = Device("cpu0", "cpu-2c", "cpu", "a CPU", 2**34, cores=(0, 1))
 

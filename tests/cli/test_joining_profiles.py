@@ -19,7 +19,7 @@ from proteus_cli.domain.record import Observation
 from proteus_cli.serving.adaptation.plan_journal import Adopted, PlanJournal
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.cluster.hosts_file import HostsFile
-from proteus_cli.serving.devices.remote.messages import MeasureDevices
+from proteus_cli.serving.devices.remote.channel.messages import MeasureDevices
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.store import Workspace, read_json
 

@@ -16,9 +16,9 @@ from proteus_cli.serving.cluster.new_key import write_key
 from proteus_cli.serving.devices.emulated import TimerThread
 from proteus_cli.serving.devices.executor import OnLost
 from proteus_cli.serving.devices.process.spec import EmulatedSpec
-from proteus_cli.serving.devices.remote.address import AgentAddress
-from proteus_cli.serving.devices.remote.executor import RemoteExecutor
-from proteus_cli.serving.devices.remote.link import AgentLink
+from proteus_cli.serving.devices.remote.channel.address import AgentAddress
+from proteus_cli.serving.devices.remote.links.link import AgentLink
+from proteus_cli.serving.devices.remote.sessions.executor import RemoteExecutor
 from proteus_cli.serving.lifecycle import running
 from proteus_cli.serving.transport.cluster_key import cluster_tls
 from proteus_cli.serving.transport.listening import listen

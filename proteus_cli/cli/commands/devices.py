@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from proteus_cli.backends.nvml import Readings
     from proteus_cli.cli.workflows.cluster import ReachedHost
     from proteus_cli.domain.device import Device, GpuFacts
-    from proteus_cli.serving.devices.remote.host_list import HostList
+    from proteus_cli.serving.devices.remote.links.host_list import HostList
 
 
 def devices(

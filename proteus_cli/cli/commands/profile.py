@@ -65,7 +65,7 @@ def profile(
     elif cluster is not None:
         from proteus_cli.cli.workflows.cluster import host_list
         from proteus_cli.cli.workflows.remote_measuring import measured_by_agents
-        from proteus_cli.serving.devices.remote.messages import MeasureOptions
+        from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 
         if dry_run:
             raise UsageError("`--dry-run` lists what this machine would measure.", hint="leave out `--cluster`")

@@ -13,10 +13,10 @@ from proteus_cli.serving.cluster.hosts_file import HostsFile
 from proteus_cli.serving.cluster.kubernetes import KubernetesService
 from proteus_cli.serving.cluster.new_key import write_key
 from proteus_cli.serving.cluster.ray_nodes import RayNodes, require_ray
-from proteus_cli.serving.devices.remote.address import AgentAddress
-from proteus_cli.serving.devices.remote.connecting import probe
-from proteus_cli.serving.devices.remote.host_list import Agents, HostList
-from proteus_cli.serving.devices.remote.messages import Inventory
+from proteus_cli.serving.devices.remote.channel.address import AgentAddress
+from proteus_cli.serving.devices.remote.channel.messages import Inventory
+from proteus_cli.serving.devices.remote.links.host_list import Agents, HostList
+from proteus_cli.serving.devices.remote.sessions.connecting import probe
 from proteus_cli.serving.transport.cluster_key import cluster_tls
 
 KUBERNETES = "kubernetes:"

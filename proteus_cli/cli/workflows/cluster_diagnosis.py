@@ -8,10 +8,10 @@ from proteus_cli.cli.workflows.cluster import agents_of
 from proteus_cli.diagnosis import Finding, printable_finding
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, ProteusError
-from proteus_cli.serving.devices.remote.address import AgentAddress
-from proteus_cli.serving.devices.remote.connecting import probe
-from proteus_cli.serving.devices.remote.host_list import HostList
-from proteus_cli.serving.devices.remote.messages import Inventory
+from proteus_cli.serving.devices.remote.channel.address import AgentAddress
+from proteus_cli.serving.devices.remote.channel.messages import Inventory
+from proteus_cli.serving.devices.remote.links.host_list import HostList
+from proteus_cli.serving.devices.remote.sessions.connecting import probe
 from proteus_cli.store import Workspace
 from proteus_cli.units import counted, format_duration, format_size
 

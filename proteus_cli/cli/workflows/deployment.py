@@ -20,7 +20,7 @@ from proteus_cli.domain.record import Base, Origin
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, printable
 from proteus_cli.planning.from_workspace import DeferredPlanner, PlannerSettings, deferred_planner, planner_settings
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings, claim, left_behind, records
-from proteus_cli.serving.devices.remote.host_list import HostList
+from proteus_cli.serving.devices.remote.links.host_list import HostList
 from proteus_cli.serving.devices.remote.measuring import Measurable
 from proteus_cli.serving.server.deployment import Deployment
 from proteus_cli.store import Workspace, digest, write_json

@@ -9,9 +9,9 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.fleet import on_device
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
+from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.serving.devices.remote.measuring import Measurable, measured_by_agent
-from proteus_cli.serving.devices.remote.messages import MeasureOptions
-from proteus_cli.serving.devices.remote.session import AgentSession
+from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 from proteus_cli.store import Workspace, require_current_models
 
 MAX_BATCH, MAX_SLOTS = 64, 4

@@ -14,12 +14,12 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceUnavailable, HostLost, UsageError
-from proteus_cli.serving.devices.remote.address import AgentAddress
-from proteus_cli.serving.devices.remote.connecting import connect
-from proteus_cli.serving.devices.remote.host_list import HostList
-from proteus_cli.serving.devices.remote.looks import Looks
+from proteus_cli.serving.devices.remote.channel.address import AgentAddress
+from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
+from proteus_cli.serving.devices.remote.links.host_list import HostList
 from proteus_cli.serving.devices.remote.measuring import Measurable, measured_by_agent
-from proteus_cli.serving.devices.remote.messages import MeasureOptions
+from proteus_cli.serving.devices.remote.sessions.connecting import connect
+from proteus_cli.serving.devices.remote.sessions.looks import Looks
 from proteus_cli.serving.lifecycle import running
 from proteus_cli.store import Workspace, write_json
 from proteus_cli.units import format_duration, format_size

@@ -3,7 +3,7 @@
 Theory of operation
 ===================
 
-The links to agents follow the list of hosts (`devices/remote/links.py`). `Joining` looks at the hosts that are
+The links to agents follow the list of hosts (`devices/remote/links/links.py`). `Joining` looks at the hosts that are
 connected: a device that the fleet does not have is new. If the workspace has a profile of it, or of a device that is
 like it, the device joins at once. If not, its host is measured first, as `proteus profile --cluster` does; of devices
 that are alike, one is measured for all. A host that serves is not measured, as both would disturb each other.
@@ -30,7 +30,7 @@ from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.solver_process import SolverProcess
 from proteus_cli.serving.devices.hardware import ClusterHardware
-from proteus_cli.serving.devices.remote.session import AgentSession
+from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
 

@@ -28,9 +28,9 @@ from proteus_cli.serving.core_claims import warning_of_shared
 from proteus_cli.serving.devices.emulated import TimerThread
 from proteus_cli.serving.devices.hardware import process_specs
 from proteus_cli.serving.devices.process.messages import SentError
-from proteus_cli.serving.devices.remote.channel import FrameChannel
-from proteus_cli.serving.devices.remote.frames import MAX_MESSAGE_BYTES, MAX_TENSOR_BYTES, FrameParser
-from proteus_cli.serving.devices.remote.messages import (
+from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
+from proteus_cli.serving.devices.remote.channel.frames import MAX_MESSAGE_BYTES, MAX_TENSOR_BYTES, FrameParser
+from proteus_cli.serving.devices.remote.channel.messages import (
     FIRST_TO_AGENT,
     MAX_FIRST_BYTES,
     PROTOCOL,

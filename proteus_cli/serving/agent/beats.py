@@ -7,8 +7,8 @@ from itertools import count
 
 from proteus_cli.backends.free_memory import host_memory
 from proteus_cli.domain.connection import BEAT_S
-from proteus_cli.serving.devices.remote.channel import FrameChannel
-from proteus_cli.serving.devices.remote.messages import Beat, ToAgent
+from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
+from proteus_cli.serving.devices.remote.channel.messages import Beat, ToAgent
 
 BEATS_A_LOOK = 10
 """At the memory of the host."""

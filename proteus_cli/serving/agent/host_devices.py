@@ -9,7 +9,7 @@ from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Executor, OnLost
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.spec import DeviceSpec, GpuSpec
-from proteus_cli.serving.devices.remote.messages import OpenDevice
+from proteus_cli.serving.devices.remote.channel.messages import OpenDevice
 
 
 class OpenedExecutor(Executor, Protocol):

@@ -15,7 +15,7 @@ from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog, Family
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceUnavailable, EngineError
-from proteus_cli.serving.devices.remote.messages import MeasureDevices, MeasureOptions
+from proteus_cli.serving.devices.remote.channel.messages import MeasureDevices, MeasureOptions
 from proteus_cli.store import Workspace, write_text
 from proteus_cli.store.catalog_text import new_text
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from proteus_cli.errors import EngineError, ProteusError
 from proteus_cli.input_files import WEIGHTS
 from proteus_cli.serving.devices.process.messages import SentError
-from proteus_cli.serving.devices.remote.messages import PIECE_BYTES, ModelPiece, ModelState, OfferModel
+from proteus_cli.serving.devices.remote.channel.messages import PIECE_BYTES, ModelPiece, ModelState, OfferModel
 from proteus_cli.serving.logs import fields
 from proteus_cli.store import model_digest
 from proteus_cli.units import format_size

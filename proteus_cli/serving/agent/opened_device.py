@@ -15,9 +15,9 @@ from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.devices.process import messages as device_messages
 from proteus_cli.serving.devices.process.engines import CommandedEngines
 from proteus_cli.serving.devices.process.layout import BatchLayout
-from proteus_cli.serving.devices.remote.channel import FrameChannel
-from proteus_cli.serving.devices.remote.frames import UnreadableFrame
-from proteus_cli.serving.devices.remote.messages import (
+from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
+from proteus_cli.serving.devices.remote.channel.frames import UnreadableFrame
+from proteus_cli.serving.devices.remote.channel.messages import (
     AbandonDevice,
     BatchRan,
     FromDevice,

@@ -12,8 +12,8 @@ from proteus_cli.serving.agent.models import ModelStore, OfferedModels
 from proteus_cli.serving.agent.opened_device import BatchCounts, OpenedDevice, cannot_open
 from proteus_cli.serving.agent.sharing import SharedDevices
 from proteus_cli.serving.devices.process import messages as device_messages
-from proteus_cli.serving.devices.remote.channel import FrameChannel
-from proteus_cli.serving.devices.remote.messages import (
+from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
+from proteus_cli.serving.devices.remote.channel.messages import (
     AbandonDevice,
     DevicesShared,
     FromDevice,

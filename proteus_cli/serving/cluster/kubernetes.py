@@ -12,9 +12,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 
 from proteus_cli.domain.catalog import is_name
 from proteus_cli.errors import ProteusError
-from proteus_cli.serving.devices.remote.address import AgentAddress
-from proteus_cli.serving.devices.remote.connecting import ask
-from proteus_cli.serving.devices.remote.host_list import Agents
+from proteus_cli.serving.devices.remote.channel.address import AgentAddress
+from proteus_cli.serving.devices.remote.links.host_list import Agents
+from proteus_cli.serving.devices.remote.sessions.connecting import ask
 
 LOOK_S = 2.0
 """Between two questions to the DNS; what that keeps, it may keep for longer (CoreDNS: 5 s and more)."""

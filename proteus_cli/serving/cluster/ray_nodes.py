@@ -18,8 +18,8 @@ import msgspec
 from proteus_cli.errors import BackendUnavailable, DeviceUnavailable, printable
 from proteus_cli.serving.child_process import environment
 from proteus_cli.serving.cluster.ray_reports import Listed, Problem, Report
-from proteus_cli.serving.devices.remote.address import AgentAddress
-from proteus_cli.serving.devices.remote.host_list import Agents
+from proteus_cli.serving.devices.remote.channel.address import AgentAddress
+from proteus_cli.serving.devices.remote.links.host_list import Agents
 from proteus_cli.serving.lifecycle import running
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.transport.cluster_key import cluster_tls

@@ -20,14 +20,14 @@ from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Executor, OnLost
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
-from proteus_cli.serving.devices.remote.absent import AbsentExecutor
-from proteus_cli.serving.devices.remote.host_list import Agents
-from proteus_cli.serving.devices.remote.link import AgentLink
-from proteus_cli.serving.devices.remote.link_state import LinkState
-from proteus_cli.serving.devices.remote.links import AgentLinks
-from proteus_cli.serving.devices.remote.looks import Looks
-from proteus_cli.serving.devices.remote.session import AgentSession
-from proteus_cli.serving.devices.remote.uploads import KnownModels
+from proteus_cli.serving.devices.remote.links.absent import AbsentExecutor
+from proteus_cli.serving.devices.remote.links.host_list import Agents
+from proteus_cli.serving.devices.remote.links.link import AgentLink
+from proteus_cli.serving.devices.remote.links.link_state import LinkState
+from proteus_cli.serving.devices.remote.links.links import AgentLinks
+from proteus_cli.serving.devices.remote.sessions.looks import Looks
+from proteus_cli.serving.devices.remote.sessions.session import AgentSession
+from proteus_cli.serving.devices.remote.sessions.uploads import KnownModels
 from proteus_cli.serving.lifecycle import running
 
 REAL = {"onnxruntime", "tensorrt"}

@@ -30,7 +30,7 @@ from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.record import EngineChange
 from proteus_cli.errors import BuildCancelled, DeviceLost, HostLost, OutOfDeviceMemory
 from proteus_cli.serving.devices.executor import Executor, OpenDevice
-from proteus_cli.serving.devices.remote.absent import AbsentExecutor
+from proteus_cli.serving.devices.remote.links.absent import AbsentExecutor
 from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, FailedLoad, Loader
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.standbys import StandbyLoader

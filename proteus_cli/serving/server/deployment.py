@@ -15,7 +15,7 @@ from proteus_cli.domain.record import Origin
 from proteus_cli.serving.adaptation.joining import ProfileSource
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings
 from proteus_cli.serving.adaptation.plan_source import PlanSource
-from proteus_cli.serving.devices.remote.host_list import HostList
+from proteus_cli.serving.devices.remote.links.host_list import HostList
 from proteus_cli.serving.transport.tokens import Tokens
 
 

@@ -15,7 +15,7 @@ from proteus_cli import __version__
 from proteus_cli.domain.arrays import Floats
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.adaptation.control_loop import PlanChange
-from proteus_cli.serving.devices.remote.link_state import LinkState
+from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.telemetry.counters import Counters, read_counters

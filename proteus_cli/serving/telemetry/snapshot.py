@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from proteus_cli.domain.arrays import Ints
 from proteus_cli.domain.attainment import Attainment
-from proteus_cli.serving.devices.remote.link_state import LinkState
+from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.telemetry.counters import Counters
 from proteus_cli.serving.telemetry.hosts import HostStatus, host_statuses

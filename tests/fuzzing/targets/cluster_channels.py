@@ -34,12 +34,10 @@ from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.devices.executor import Batch
 from proteus_cli.serving.devices.process.messages import ENCODER
 from proteus_cli.serving.devices.process.spec import EmulatedSpec
-from proteus_cli.serving.devices.remote.address import AgentAddress
-from proteus_cli.serving.devices.remote.channel import FrameChannel
-from proteus_cli.serving.devices.remote.connecting import Greeting
-from proteus_cli.serving.devices.remote.executor import RemoteExecutor
-from proteus_cli.serving.devices.remote.frames import MAX_MESSAGE_BYTES, FrameParser, pieces_of
-from proteus_cli.serving.devices.remote.messages import (
+from proteus_cli.serving.devices.remote.channel.address import AgentAddress
+from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
+from proteus_cli.serving.devices.remote.channel.frames import MAX_MESSAGE_BYTES, FrameParser, pieces_of
+from proteus_cli.serving.devices.remote.channel.messages import (
     FROM_AGENT,
     PROTOCOL,
     Hello,
@@ -48,8 +46,10 @@ from proteus_cli.serving.devices.remote.messages import (
     MeasureOptions,
     Welcome,
 )
-from proteus_cli.serving.devices.remote.session import AgentSession
-from proteus_cli.serving.devices.remote.uploads import KnownModels
+from proteus_cli.serving.devices.remote.sessions.connecting import Greeting
+from proteus_cli.serving.devices.remote.sessions.executor import RemoteExecutor
+from proteus_cli.serving.devices.remote.sessions.session import AgentSession
+from proteus_cli.serving.devices.remote.sessions.uploads import KnownModels
 
 ADDRESS = AgentAddress("a", "127.0.0.1", 7000, None)
 KEY = VariantKey("f", "v")

@@ -31,13 +31,10 @@ from proteus_cli.serving.agent.claim import AgentRecord, agent_in, claimed
 from proteus_cli.serving.devices.emulated import TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.process.messages import ENCODER, LoadCommand
-from proteus_cli.serving.devices.remote import channel as channel_module
-from proteus_cli.serving.devices.remote import connecting as connecting_module
-from proteus_cli.serving.devices.remote.address import AgentAddress
-from proteus_cli.serving.devices.remote.connecting import ask, connect
-from proteus_cli.serving.devices.remote.frames import pieces_of
-from proteus_cli.serving.devices.remote.link import AgentLink
-from proteus_cli.serving.devices.remote.messages import (
+from proteus_cli.serving.devices.remote.channel import channel as channel_module
+from proteus_cli.serving.devices.remote.channel.address import AgentAddress
+from proteus_cli.serving.devices.remote.channel.frames import pieces_of
+from proteus_cli.serving.devices.remote.channel.messages import (
     PROTOCOL,
     Hello,
     MeasureDevices,
@@ -46,6 +43,9 @@ from proteus_cli.serving.devices.remote.messages import (
     RunBatch,
     ToDevice,
 )
+from proteus_cli.serving.devices.remote.links.link import AgentLink
+from proteus_cli.serving.devices.remote.sessions import connecting as connecting_module
+from proteus_cli.serving.devices.remote.sessions.connecting import ask, connect
 from proteus_cli.serving.transport.cluster_key import cluster_tls, is_known_to_others
 from proteus_cli.store import model_digest
 

@@ -17,10 +17,10 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.serving.agent import models
 from proteus_cli.serving.agent.models import ModelStore, OfferedModels, half_of_disk
-from proteus_cli.serving.devices.remote import uploads
-from proteus_cli.serving.devices.remote.link import AgentLink
-from proteus_cli.serving.devices.remote.messages import ModelPiece, ModelState, OfferModel
-from proteus_cli.serving.devices.remote.uploads import KnownModels
+from proteus_cli.serving.devices.remote.channel.messages import ModelPiece, ModelState, OfferModel
+from proteus_cli.serving.devices.remote.links.link import AgentLink
+from proteus_cli.serving.devices.remote.sessions import uploads
+from proteus_cli.serving.devices.remote.sessions.uploads import KnownModels
 from proteus_cli.serving.lifecycle import running
 from proteus_cli.store import model_digest
 

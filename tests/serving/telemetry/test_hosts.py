@@ -12,7 +12,7 @@ from one_device import World, run
 
 from proteus_cli.control.topology.breaker import BreakerEvent
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.devices.remote.link_state import LinkState
+from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.rest.openapi import document
 from proteus_cli.serving.rest.routes import ROUTES
 from proteus_cli.serving.telemetry.hosts import HostState

@@ -7,9 +7,9 @@ import pytest
 from agents import PATIENCE_S, running_agent
 
 from proteus_cli.errors import HostLost
-from proteus_cli.serving.devices.remote import crossings
-from proteus_cli.serving.devices.remote.connecting import connect
-from proteus_cli.serving.devices.remote.crossings import Crossings, measured_speed
+from proteus_cli.serving.devices.remote.sessions import crossings
+from proteus_cli.serving.devices.remote.sessions.connecting import connect
+from proteus_cli.serving.devices.remote.sessions.crossings import Crossings, measured_speed
 
 
 def test_a_batch_is_on_its_way_for_the_shortest_time_of_its_size() -> None:

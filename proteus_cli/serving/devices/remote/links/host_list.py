@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping
 from typing import Protocol
 
-from proteus_cli.serving.devices.remote.address import AgentAddress
+from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 
 Agents = Mapping[str, AgentAddress]
 """Where the agents of a cluster are, by the names of their hosts."""

@@ -8,10 +8,10 @@ from proteus_cli import __version__
 from proteus_cli.domain.connection import CONNECT_S
 from proteus_cli.errors import DeviceUnavailable
 from proteus_cli.serving.devices.executor import settle
-from proteus_cli.serving.devices.remote.address import AgentAddress
-from proteus_cli.serving.devices.remote.channel import FrameChannel
-from proteus_cli.serving.devices.remote.frames import FrameParser
-from proteus_cli.serving.devices.remote.messages import (
+from proteus_cli.serving.devices.remote.channel.address import AgentAddress
+from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
+from proteus_cli.serving.devices.remote.channel.frames import FrameParser
+from proteus_cli.serving.devices.remote.channel.messages import (
     FROM_AGENT,
     PROTOCOL,
     ConnectionRefused,
@@ -21,8 +21,8 @@ from proteus_cli.serving.devices.remote.messages import (
     Inventory,
     Welcome,
 )
-from proteus_cli.serving.devices.remote.session import AgentSession
-from proteus_cli.serving.devices.remote.uploads import KnownModels
+from proteus_cli.serving.devices.remote.sessions.session import AgentSession
+from proteus_cli.serving.devices.remote.sessions.uploads import KnownModels
 
 
 async def connect(address: AgentAddress, server: str, epoch: int, known: KnownModels | None = None) -> AgentSession:

@@ -12,7 +12,7 @@ import msgspec
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import ArtefactError, EngineError, ProteusError
 from proteus_cli.serving.devices.executor import settle
-from proteus_cli.serving.devices.remote.messages import PIECE_BYTES, ModelPiece, ModelState, OfferModel
+from proteus_cli.serving.devices.remote.channel.messages import PIECE_BYTES, ModelPiece, ModelState, OfferModel
 from proteus_cli.store import ModelStamp, model_digest, model_parts, model_stamp
 
 log = logging.getLogger("proteus.cluster")

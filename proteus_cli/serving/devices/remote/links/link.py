@@ -13,14 +13,14 @@ from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceUnavailable, HostLost
 from proteus_cli.serving.devices.executor import Executor, OnLost
 from proteus_cli.serving.devices.process.spec import EmulatedSpec
-from proteus_cli.serving.devices.remote.absent import AbsentExecutor
-from proteus_cli.serving.devices.remote.address import AgentAddress
-from proteus_cli.serving.devices.remote.connecting import connect
-from proteus_cli.serving.devices.remote.link_state import LinkState, PastSessions
-from proteus_cli.serving.devices.remote.looks import Looks
-from proteus_cli.serving.devices.remote.messages import Inventory
-from proteus_cli.serving.devices.remote.session import AgentSession
-from proteus_cli.serving.devices.remote.uploads import KnownModels
+from proteus_cli.serving.devices.remote.channel.address import AgentAddress
+from proteus_cli.serving.devices.remote.channel.messages import Inventory
+from proteus_cli.serving.devices.remote.links.absent import AbsentExecutor
+from proteus_cli.serving.devices.remote.links.link_state import LinkState, PastSessions
+from proteus_cli.serving.devices.remote.sessions.connecting import connect
+from proteus_cli.serving.devices.remote.sessions.looks import Looks
+from proteus_cli.serving.devices.remote.sessions.session import AgentSession
+from proteus_cli.serving.devices.remote.sessions.uploads import KnownModels
 from proteus_cli.serving.logs import fields
 
 _NOT_YET = "it is not connected yet"

@@ -9,7 +9,13 @@ import msgspec
 
 from proteus_cli.domain.arrays import Buffer
 from proteus_cli.serving.devices.process.messages import ENCODER
-from proteus_cli.serving.devices.remote.frames import MAX_TENSOR_BYTES, Frame, FrameParser, UnreadableFrame, pieces_of
+from proteus_cli.serving.devices.remote.channel.frames import (
+    MAX_TENSOR_BYTES,
+    Frame,
+    FrameParser,
+    UnreadableFrame,
+    pieces_of,
+)
 
 MAX_UNSENT_BYTES = 2 * MAX_TENSOR_BYTES
 """An end that has so much to send is not read any more."""

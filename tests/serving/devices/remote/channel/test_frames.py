@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.serving.devices.remote import frames
-from proteus_cli.serving.devices.remote.frames import (
+from proteus_cli.serving.devices.remote.channel import frames
+from proteus_cli.serving.devices.remote.channel.frames import (
     MAX_MESSAGE_BYTES,
     MAX_TENSOR_BYTES,
     FrameParser,

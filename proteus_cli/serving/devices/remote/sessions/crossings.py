@@ -3,10 +3,10 @@
 import statistics
 from typing import TYPE_CHECKING
 
-from proteus_cli.serving.devices.remote.round_trips import RoundTrips
+from proteus_cli.serving.devices.remote.sessions.round_trips import RoundTrips
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.devices.remote.session import AgentSession
+    from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 
 PINGS = 20
 FIRST_BYTES, MOST_BYTES = 2**16, 2**22

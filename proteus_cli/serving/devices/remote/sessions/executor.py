@@ -9,8 +9,8 @@ from proteus_cli.errors import DeviceLost, EngineError
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, OnLost
 from proteus_cli.serving.devices.process import messages as device_messages
 from proteus_cli.serving.devices.process.commanding import CommandingExecutor, SentCommand
-from proteus_cli.serving.devices.remote.frames import UnreadableFrame
-from proteus_cli.serving.devices.remote.messages import (
+from proteus_cli.serving.devices.remote.channel.frames import UnreadableFrame
+from proteus_cli.serving.devices.remote.channel.messages import (
     AbandonDevice,
     BatchRan,
     FromDevice,
@@ -22,7 +22,7 @@ from proteus_cli.serving.devices.remote.messages import (
 if TYPE_CHECKING:
     from proteus_cli.serving.devices.process.layout import BatchLayout
     from proteus_cli.serving.devices.process.spec import EmulatedSpec
-    from proteus_cli.serving.devices.remote.session import AgentSession
+    from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 
 
 @dataclass(frozen=True, slots=True)

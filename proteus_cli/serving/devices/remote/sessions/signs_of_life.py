@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from proteus_cli.domain.connection import BEAT_S, MAX_SILENT
-from proteus_cli.serving.devices.remote.looks import Looks
-from proteus_cli.serving.devices.remote.messages import Ping
+from proteus_cli.serving.devices.remote.channel.messages import Ping
+from proteus_cli.serving.devices.remote.sessions.looks import Looks
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.devices.remote.session import AgentSession
+    from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 
 MAX_SILENT_MEASURING = 100
 """As `MAX_SILENT`, of a host that is measured."""

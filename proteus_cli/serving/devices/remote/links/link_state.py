@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from proteus_cli.errors import HostLost
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.devices.remote.session import AgentSession
+    from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 
 
 @dataclass(frozen=True, slots=True)

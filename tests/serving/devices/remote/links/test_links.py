@@ -9,9 +9,9 @@ from pathlib import Path
 from agents import remote_device, run, running_agent, until
 
 from proteus_cli.errors import DeviceLost
-from proteus_cli.serving.devices.remote.host_list import Agents
-from proteus_cli.serving.devices.remote.link import AgentLink
-from proteus_cli.serving.devices.remote.links import AgentLinks
+from proteus_cli.serving.devices.remote.links.host_list import Agents
+from proteus_cli.serving.devices.remote.links.link import AgentLink
+from proteus_cli.serving.devices.remote.links.links import AgentLinks
 
 
 @asynccontextmanager

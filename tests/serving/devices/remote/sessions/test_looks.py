@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from proteus_cli.serving.devices.remote import looks as looks_module
-from proteus_cli.serving.devices.remote.looks import Looks
+from proteus_cli.serving.devices.remote.sessions import looks as looks_module
+from proteus_cli.serving.devices.remote.sessions.looks import Looks
 
 
 def test_all_are_called_again_and_again_until_they_leave(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,12 +14,9 @@ from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import HostLost
 from proteus_cli.serving.devices.executor import OnLost, settle
 from proteus_cli.serving.devices.process.spec import EmulatedSpec
-from proteus_cli.serving.devices.remote.address import AgentAddress
-from proteus_cli.serving.devices.remote.channel import FrameChannel
-from proteus_cli.serving.devices.remote.crossings import Crossings
-from proteus_cli.serving.devices.remote.executor import RemoteExecutor
-from proteus_cli.serving.devices.remote.looks import Looks
-from proteus_cli.serving.devices.remote.messages import (
+from proteus_cli.serving.devices.remote.channel.address import AgentAddress
+from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
+from proteus_cli.serving.devices.remote.channel.messages import (
     BatchRan,
     Beat,
     ConnectionRefused,
@@ -35,9 +32,12 @@ from proteus_cli.serving.devices.remote.messages import (
     Pong,
     Welcome,
 )
-from proteus_cli.serving.devices.remote.round_trips import RoundTrips
-from proteus_cli.serving.devices.remote.signs_of_life import watching
-from proteus_cli.serving.devices.remote.uploads import KnownModels, Uploads
+from proteus_cli.serving.devices.remote.sessions.crossings import Crossings
+from proteus_cli.serving.devices.remote.sessions.executor import RemoteExecutor
+from proteus_cli.serving.devices.remote.sessions.looks import Looks
+from proteus_cli.serving.devices.remote.sessions.round_trips import RoundTrips
+from proteus_cli.serving.devices.remote.sessions.signs_of_life import watching
+from proteus_cli.serving.devices.remote.sessions.uploads import KnownModels, Uploads
 from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.cluster")

@@ -5,9 +5,9 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 
-from proteus_cli.serving.devices.remote.address import AgentAddress
-from proteus_cli.serving.devices.remote.host_list import Agents
-from proteus_cli.serving.devices.remote.link import AgentLink
+from proteus_cli.serving.devices.remote.channel.address import AgentAddress
+from proteus_cli.serving.devices.remote.links.host_list import Agents
+from proteus_cli.serving.devices.remote.links.link import AgentLink
 from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.cluster")
