@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from proteus_cli.domain.arrays import Floats
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, always, is_amount, is_count, require
+from proteus_cli.domain.cascade import CascadeProfile
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.network import Network
@@ -177,7 +178,7 @@ class Profile(Value, frozen=True, omit_defaults=True):
 
     ``measured_on`` is the device of the same type whose measurements these are. It is served with so many ``slots``:
     batches that are on it at once. Of a host of a cluster, latencies have the transfer over its ``network``, where that
-    was measured.
+    was measured. ``cascades`` are of variants whose accuracy was measured on the same eval split.
     """
 
     format: int
@@ -188,12 +189,15 @@ class Profile(Value, frozen=True, omit_defaults=True):
     variants: tuple[VariantProfile, ...]
     slots: int = 1
     network: Network | None = None
+    cascades: tuple[CascadeProfile, ...] = ()
 
     def __post_init__(self) -> None:
         require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")
         require(is_count(self.slots, 1, LARGEST_SLOTS), f"slots must be from 1 to {LARGEST_SLOTS}")
         keys = [(v.family, v.variant) for v in self.variants]
         require(len(keys) == len(set(keys)), "a variant is listed twice")
+        pairs = [(cascade.family, cascade.first, cascade.second) for cascade in self.cascades]
+        require(len(pairs) == len(set(pairs)), "a cascade is listed twice")
 
     def points_of(self, measured: VariantProfile) -> tuple[Point, ...]:
         """The points of one of its variants while all slots of the device are busy."""

@@ -1,0 +1,74 @@
+"""Cascades: a first variant answers where it is confident, and defers the other queries to a second one."""
+
+import math
+from itertools import pairwise
+
+from proteus_cli.domain.base import Value, require
+
+MAX_POINTS = 8
+"""Of a cascade: plans have a column for each."""
+ROUNDING = 1e-6
+"""Accuracies that agree to so much are the same number, written by different programs."""
+
+
+class CascadePoint(Value, frozen=True):
+    """One threshold of a cascade, as judged on rows that had no part in the choice of it.
+
+    A query is deferred to the second variant if its confidence from the first is below ``threshold``;
+    ``deferred_frac`` of queries are. ``accuracy`` is that of the composition, the answers of both together, and from
+    ``low`` to ``high`` its 95 % confidence interval. ``sure_accuracy`` is that of the first variant on the queries that
+    are not deferred. On those that are, the second has ``second_accuracy``, and the first ``unsure_accuracy``: what its
+    answer is worth as a fallback. All are fractions.
+    """
+
+    threshold: float
+    deferred_frac: float
+    accuracy: float
+    low: float
+    high: float
+    sure_accuracy: float
+    unsure_accuracy: float
+    second_accuracy: float
+
+    def __post_init__(self) -> None:
+        require(math.isfinite(self.threshold), "the threshold of a cascade must be a finite number")
+        at = f"of threshold {self.threshold:g}"
+        require(0 < self.deferred_frac < 1, f"deferred_frac {at} must be above 0 and below 1")
+        for part in (self.sure_accuracy, self.unsure_accuracy, self.second_accuracy):
+            require(0 <= part <= 1, f"accuracies {at} must be fractions from 0 to 1")
+        interval = f"accuracy {at} must be within its interval, and that from 0 to 1"
+        require(0 <= self.low <= self.accuracy <= self.high <= 1, interval)
+        is_whole = abs(self.accuracy - self.accuracy_with(0.0)) <= ROUNDING
+        require(is_whole, f"accuracy {at} must be that of its parts, sure_accuracy and second_accuracy")
+
+    def accuracy_with(self, fallback_frac: float) -> float:
+        """The accuracy where that part of the deferred queries (0 to 1) gets the first answer, for want of time."""
+        deferred = (1 - fallback_frac) * self.second_accuracy + fallback_frac * self.unsure_accuracy
+        return (1 - self.deferred_frac) * self.sure_accuracy + self.deferred_frac * deferred
+
+
+class CascadeProfile(Value, frozen=True):
+    """A pair of variants of a family of which some thresholds are worth planning with.
+
+    ``eval_digest`` is that of the eval split that they were chosen and judged on. There are 1 to `MAX_POINTS`
+    ``points``; their thresholds, deferred fractions and accuracies rise. `proteus profile` keeps those on the concave
+    hull of (deferred_frac, accuracy).
+    """
+
+    family: str
+    first: str
+    second: str
+    eval_digest: str
+    points: tuple[CascadePoint, ...]
+
+    def __post_init__(self) -> None:
+        require(self.first != self.second, f"`{self.first}` can't be both variants of a cascade")
+        pair = f"cascade `{self.first}` → `{self.second}`"
+        require(1 <= len(self.points) <= MAX_POINTS, f"{pair} must have 1 to {MAX_POINTS} points")
+        for before, after in pairwise(self.points):
+            rises = (
+                before.threshold < after.threshold
+                and before.deferred_frac < after.deferred_frac
+                and before.accuracy < after.accuracy
+            )
+            require(rises, f"thresholds, deferred fractions and accuracies of {pair} must rise")
