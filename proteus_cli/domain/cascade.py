@@ -3,7 +3,7 @@
 import math
 from itertools import pairwise
 
-from proteus_cli.domain.base import Value, require
+from proteus_cli.domain.base import Value, is_rate, require
 
 MAX_POINTS = 8
 """Of a cascade: plans have a column for each."""
@@ -72,3 +72,28 @@ class CascadeProfile(Value, frozen=True):
                 and before.accuracy < after.accuracy
             )
             require(rises, f"thresholds, deferred fractions and accuracies of {pair} must rise")
+
+
+class PlannedCascade(Value, frozen=True):
+    """A cascade that a plan uses at one point of its profile.
+
+    ``rate_qps`` of the queries that ``first`` gets go this way, which is ``share`` of the family's served queries.
+    """
+
+    family: str
+    first: str
+    second: str
+    point: CascadePoint
+    rate_qps: float
+    share: float
+
+    def __post_init__(self) -> None:
+        pair = f"cascade `{self.first}` → `{self.second}`"
+        require(self.first != self.second, f"`{self.first}` can't be both variants of a cascade")
+        require(is_rate(self.rate_qps), f"rate_qps of {pair} must be from 0 to 2^53")
+        require(0 <= self.share <= 1 + 1e-9, f"share of {pair} must be within 0 and 1")
+
+    @property
+    def deferred_qps(self) -> float:
+        """What the second variant gets of it."""
+        return self.point.deferred_frac * self.rate_qps

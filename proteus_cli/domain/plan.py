@@ -7,6 +7,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from proteus_cli.domain.base import MadeBy, Value, is_amount, is_count, is_rate, require
+from proteus_cli.domain.cascade import PlannedCascade
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import LARGEST_BATCH
 from proteus_cli.domain.rules import Rules
@@ -15,10 +16,11 @@ PLAN_FORMAT = 2
 """1 had digests of the bytes of its inputs; 2 has digests of what they say."""
 
 
-class Placement(Value, frozen=True):
+class Placement(Value, frozen=True, omit_defaults=True):
     """One variant on one device.
 
     ``rate_qps`` is what the plan sends it, and ``share`` the fraction of the family's served queries that this is.
+    ``deferred_qps`` come on top: queries of cascades that another variant has deferred to it.
     ``capacity_qps`` is the most that it can answer with batches of ``max_batch`` rows; where the device hosts several
     variants, while the others grow by the same factor.
     """
@@ -30,11 +32,13 @@ class Placement(Value, frozen=True):
     rate_qps: float
     share: float
     capacity_qps: float
+    deferred_qps: float = 0.0
 
     def __post_init__(self) -> None:
         where = f"`{self.variant}` on `{self.device}`"
         require(is_count(self.max_batch, 1, LARGEST_BATCH), f"max_batch of {where} must be from 1 to {LARGEST_BATCH:,}")
         require(is_rate(self.rate_qps), f"rate_qps of {where} must be from 0 to 2^53")
+        require(is_rate(self.deferred_qps), f"deferred_qps of {where} must be from 0 to 2^53")
         require(0 <= self.share <= 1 + 1e-9, f"share of {where} must be within 0 and 1")
         require(is_rate(self.capacity_qps), f"capacity_qps of `{self.variant}` must be from 0 to 2^53")
 
@@ -55,12 +59,13 @@ class Solver(Value, frozen=True):
     solve_s: float
 
 
-class Plan(Value, frozen=True):
+class Plan(Value, frozen=True, omit_defaults=True):
     """An allocation (``plans/plan.json``); rates in queries per second, accuracies as fractions.
 
     ``fleet`` lists the device ids by type that the plan may use. ``inputs`` are the files that the plan was made from:
     by path relative to the workspace, the SHA-256 of what each says, comments and layout apart
-    (`store.content_digest`). ``estimated`` are the families with accuracies that are estimates, if there are any.
+    (`store.content_digest`). ``estimated`` are the families with accuracies that are estimates, if there are any, and
+    ``cascades`` those in use.
     """
 
     format: int
@@ -79,6 +84,7 @@ class Plan(Value, frozen=True):
     placements: tuple[Placement, ...]
     inputs: dict[str, str]
     estimated: tuple[str, ...] | UnsetType = UNSET
+    cascades: tuple[PlannedCascade, ...] = ()
 
     def __post_init__(self) -> None:
         require(self.format == PLAN_FORMAT, f"`format` is {self.format}; this version reads {PLAN_FORMAT}")
@@ -90,6 +96,10 @@ class Plan(Value, frozen=True):
         for placement in self.placements:
             require(placement.device in devices, f"placement on `{placement.device}`, which is not in the fleet")
             require(placement.family in self.demand_qps, f"placement of `{placement.family}`, which has no demand")
+        hosted = {placement.key for placement in self.placements}
+        for cascade in self.cascades:
+            for variant in (cascade.first, cascade.second):
+                require(VariantKey(cascade.family, variant) in hosted, f"no device hosts `{variant}`, of a cascade")
 
     def with_attainment(self, target: float | None) -> "Plan":
         """This plan with another attainment target for all families; None: as it is."""

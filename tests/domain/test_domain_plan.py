@@ -2,6 +2,7 @@ import msgspec
 import pytest
 from builders import make_placement, make_plan
 
+from proteus_cli.domain.cascade import CascadePoint, PlannedCascade
 from proteus_cli.domain.plan import Placement, Plan
 
 
@@ -93,3 +94,15 @@ def test_a_plan_survives_json() -> None:
     again = msgspec.json.decode(msgspec.json.encode(plan), type=Plan)
     assert again == plan
     assert isinstance(again.placements[0], Placement)
+
+
+def test_the_variants_of_a_cascade_are_hosted() -> None:
+    point = CascadePoint(0.4, 0.2, 0.94, 0.92, 0.96, sure_accuracy=0.95, unsure_accuracy=0.5, second_accuracy=0.9)
+    cascade = PlannedCascade("a", "s", "l", point, rate_qps=50.0, share=1.0)
+    both = make_plan(make_placement("cpu0", "a", "s"), make_placement("cpu1", "a", "l"))
+    planned = msgspec.structs.replace(both, cascades=(cascade,))
+    assert cascade.deferred_qps == pytest.approx(10.0)
+    assert msgspec.json.decode(msgspec.json.encode(planned), type=Plan) == planned
+    assert b"cascades" not in msgspec.json.encode(both)
+    with pytest.raises(ValueError, match="no device hosts `l`"):
+        msgspec.structs.replace(make_plan(make_placement("cpu0", "a", "s")), cascades=(cascade,))
