@@ -33,8 +33,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         timer._scheduled = True  # type: ignore[attr-defined]
         return timer
 
+    def hold_up(self, held_s: float) -> None:
+        """Let time pass as if a callback took so long."""
+        self.now_s += held_s
+
     def jump(self) -> None:
-        self.now_s = self._scheduled[0].when()
+        self.now_s = max(self.now_s, self._scheduled[0].when())
         self._clock_resolution = math.ulp(self.now_s)  # fire what is due now, and nothing early
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from builders import make_measured, make_placement, make_plan, make_profile
+from virtual_loop import VirtualLoop
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.controller import Controller
@@ -123,7 +124,8 @@ def run(test: Callable[[World], Awaitable[None]], latency_s: float = SLOW_S, **o
         assert world.plane.results.in_flight_count == 0
         assert sum(world.counted.values()) >= len(world.results)
 
-    asyncio.run(in_loop())
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(in_loop())
 
 
 def outputs(result: Result) -> list[float]:

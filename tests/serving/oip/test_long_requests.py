@@ -5,7 +5,6 @@ import gc
 import gzip
 import json
 import logging
-import time
 import weakref
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
@@ -15,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from one_device import World, run
+from virtual_loop import VirtualLoop
 
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.http1.exchange import NO_HEAD, Exchange, Head
@@ -256,7 +256,9 @@ def test_the_deadline_counts_from_the_arrival() -> None:
     async def scene(client: Client) -> None:
         asked = client.ask(parameters={"timeout": SHORT_US})
         await turns(6)
-        time.sleep(SHORT_US / 1e6 + 0.01)  # noqa: ASYNC251 - the loop is held up
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.hold_up(SHORT_US / 1e6 + 0.01)
         await turns(9)
         status, document = answer(asked)
         assert (status, document["error"]) == (504, "the deadline passed while the request was decoded")
