@@ -49,9 +49,9 @@ from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import NoFeasiblePlan
-from proteus_cli.planning.explain import max_multiple
+from proteus_cli.planning.analysis.explain import max_multiple
 from proteus_cli.planning.planner import TIME_LIMIT_S, Planner
-from proteus_cli.planning.solve import minimise
+from proteus_cli.planning.solver.solve import minimise
 
 LEGEND = """\
 A time is that of one whole call of a `Planner`, from demand to checked plan, once the model is compiled ("first": with
@@ -355,7 +355,7 @@ def _over_demand(multiples: tuple[float, ...]) -> Iterator[OverDemand]:
     most = max_multiple(planner, mix)
     for multiple in multiples:
         demand = scaled(mix, most * multiple)
-        with patch("proteus_cli.planning.lexicographic.minimise", wraps=minimise) as solver:
+        with patch("proteus_cli.planning.solver.lexicographic.minimise", wraps=minimise) as solver:
             call = _call(planner, demand, None)
         plan = call.plan
         assert plan is not None, "the planner must have an answer"

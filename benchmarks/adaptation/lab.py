@@ -29,7 +29,7 @@ from proteus_cli.domain.profile import Profile, best_accuracy
 from proteus_cli.domain.report import Replan, Report
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
-from proteus_cli.planning.explain import max_multiple
+from proteus_cli.planning.analysis.explain import max_multiple
 from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.planning.planner import Planner
 from proteus_cli.replay.loadgen import ReplayResult, replay

@@ -6,6 +6,7 @@ A plan is made in seven steps, each a module::
 
     profiles, catalog, rules ─► instance ─► milp ─► lexicographic ─► pack ─► decode ─► planner ─► check
                                  arrays     model   solution         bundles  placements  plan     or an error
+                                └─── model/ ───┘   └── solver/ ──┘   └ placements/ ┘
 
 1. `instance` turns names into arrays. Devices that are alike (type, measurements, limits, price) form a *group*; a
    *choice* is one variant on one group, if it meets the SLO there and the rules allow it. So the model grows with the
@@ -40,6 +41,7 @@ more than 1,500 integer columns are solved in parts: first the choices that the 
 each has 140 qps. Shortfalls are 80/120 (what ``large`` leaves unanswered) and 0, so the loss is (.9 - .8) · 80/120,
 and the plan answers 40 qps with ``large`` and 80 qps with ``small``: a mean accuracy of .833.
 
-Beside the steps: `explain` (what limits a plan, and what each limit costs), `conflict` (the smallest set of rules and
-demands that no plan meets), `frontier` (accuracy as the demand grows), `heuristics` (planners of other systems).
+Beside the steps: `analysis/` plans again, for `explain` (what limits a plan, and what each limit costs), `conflict`
+(the smallest set of rules and demands that no plan meets) and `frontier` (accuracy as the demand grows); `heuristics`
+has the planners of other systems, `networks` says how much of a host's network plans may use.
 """

@@ -25,15 +25,21 @@ from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, estim
 from proteus_cli.domain.rules import Rules, in_words, with_catalog
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.check import check_plan, spent
-from proteus_cli.planning.decode import placements
-from proteus_cli.planning.host_counts import kept_replicas, needed_hosts, sure_count, sure_hosts, with_more_hosts
-from proteus_cli.planning.instance import NOTHING, NOWHERE, HostedKeys, Instance, Now, make_instance
-from proteus_cli.planning.lexicographic import NEGLIGIBLE, Infeasible, Solution, TargetDemand, optimise
-from proteus_cli.planning.milp import Model, formulate
-from proteus_cli.planning.pack import pack, serves_all
-from proteus_cli.planning.program import prepare
-from proteus_cli.planning.solve import OutOfTime
-from proteus_cli.planning.spares import with_spares
+from proteus_cli.planning.model.instance import NOTHING, NOWHERE, HostedKeys, Instance, Now, make_instance
+from proteus_cli.planning.model.milp import Model, formulate
+from proteus_cli.planning.placements.decode import placements
+from proteus_cli.planning.placements.host_counts import (
+    kept_replicas,
+    needed_hosts,
+    sure_count,
+    sure_hosts,
+    with_more_hosts,
+)
+from proteus_cli.planning.placements.pack import pack, serves_all
+from proteus_cli.planning.placements.spares import with_spares
+from proteus_cli.planning.solver.lexicographic import NEGLIGIBLE, Infeasible, Solution, TargetDemand, optimise
+from proteus_cli.planning.solver.program import prepare
+from proteus_cli.planning.solver.solve import OutOfTime
 
 TIME_LIMIT_S = 5.0
 SEARCH_FRAC = 0.75  # of the time limit; the rest is for what follows the search: to place 10,000 devices takes 0.1 s

@@ -8,14 +8,14 @@ from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.network import Network, reached_over
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rules import Rules
+from proteus_cli.planning.analysis.conflict import smallest_conflict
+from proteus_cli.planning.analysis.explain import explain
 from proteus_cli.planning.check import PlanCheckError, check_plan
-from proteus_cli.planning.conflict import smallest_conflict
-from proteus_cli.planning.explain import explain
-from proteus_cli.planning.instance import make_instance
-from proteus_cli.planning.milp import formulate
+from proteus_cli.planning.model.instance import make_instance
+from proteus_cli.planning.model.milp import formulate
 from proteus_cli.planning.networks import limits_of_hosts
 from proteus_cli.planning.planner import Planner
-from proteus_cli.planning.program import compile_program, prepare
+from proteus_cli.planning.solver.program import compile_program, prepare
 
 CATALOG = make_catalog(make_family("a", {"s": 0.7, "l": 0.9}), make_family("b", {"m": 0.8}))
 MEASURED = (

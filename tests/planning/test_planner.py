@@ -17,7 +17,7 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import NoFeasiblePlan, UsageError
-from proteus_cli.planning.instance import make_instance
+from proteus_cli.planning.model.instance import make_instance
 from proteus_cli.planning.planner import Planner
 
 # Within half of 100 ms: a-s 4 in 20 ms = 200 qps, a-m 2 in 25 ms = 80 qps, a-l 1 in 50 ms = 20 qps; b-s 4 in 40 ms.

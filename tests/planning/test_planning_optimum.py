@@ -13,10 +13,10 @@ from tiny_fleets import TYPES, Tiny, Worth, by_brute_force, latencies, tinies
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import NoFeasiblePlan
-from proteus_cli.planning import solve
-from proteus_cli.planning.lexicographic import UNSERVED_GAP_SCALE
 from proteus_cli.planning.planner import Planner
-from proteus_cli.planning.solve import FIRST_GAP
+from proteus_cli.planning.solver import solve
+from proteus_cli.planning.solver.lexicographic import UNSERVED_GAP_SCALE
+from proteus_cli.planning.solver.solve import FIRST_GAP
 
 
 def worth(tiny: Tiny) -> Worth:

@@ -15,9 +15,9 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import capacity_at
 from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import NoFeasiblePlan
+from proteus_cli.planning.analysis.conflict import smallest_conflict
+from proteus_cli.planning.analysis.explain import explain
 from proteus_cli.planning.check import PlanCheckError, check_plan
-from proteus_cli.planning.conflict import smallest_conflict
-from proteus_cli.planning.explain import explain
 from proteus_cli.planning.planner import Planner
 
 ANY_HOST = Rules(survive=1, survive_unit="host")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from proteus_cli.domain.plan import Plan
-    from proteus_cli.planning.explain import Explanation
+    from proteus_cli.planning.analysis.explain import Explanation
     from proteus_cli.planning.planner import Planner
 
 app = typer.Typer(cls=Group, rich_markup_mode=None)
@@ -177,7 +177,7 @@ def _sweep(
 ) -> None:
     from proteus_cli.cli.views.plan_tables import frontier_table
     from proteus_cli.domain.profile import estimated_families
-    from proteus_cli.planning.frontier import parse_sweep, sweep
+    from proteus_cli.planning.analysis.frontier import parse_sweep, sweep
 
     totals = parse_sweep(text)
     points = []
@@ -211,7 +211,7 @@ def _deliver(planner: "Planner", made: "Plan", output: Path, *, explains: bool, 
     is_file = output != console.DASH
     explanation = None
     if explains:
-        from proteus_cli.planning.explain import explain
+        from proteus_cli.planning.analysis.explain import explain
 
         with console.progress("pricing what limits the plan") as advance:
             explanation = explain(planner, made, progress=advance)
@@ -248,7 +248,7 @@ def _show(made: "Plan", explanation: "Explanation | None") -> None:
 
 
 def _warn_of_shortfall(planner: "Planner", made: "Plan") -> None:
-    from proteus_cli.planning.explain import max_multiple
+    from proteus_cli.planning.analysis.explain import max_multiple
     from proteus_cli.units import format_rate
 
     multiple = max_multiple(planner, made.demand_qps)

@@ -14,7 +14,7 @@ from proteus_cli.units import UNKNOWN, format_accuracy, format_bar, format_perce
 if TYPE_CHECKING:
     from proteus_cli.domain.difference import BeforeAfter, DeviceChange, PlanDifference, VariantChange
     from proteus_cli.domain.plan import FrontierPoint, Placement, Plan
-    from proteus_cli.planning.explain import Explanation, Price
+    from proteus_cli.planning.analysis.explain import Explanation, Price
 
 _BAR = 20
 

@@ -8,7 +8,7 @@ from proteus_cli.domain.demand import check_demand, parse_demand
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
-from proteus_cli.planning.conflict import smallest_conflict
+from proteus_cli.planning.analysis.conflict import smallest_conflict
 from proteus_cli.planning.planner import Planner
 from proteus_cli.replay.trace import read_trace
 from proteus_cli.units import format_rate

@@ -21,7 +21,7 @@ from proteus_cli.domain.profile import (
 from proteus_cli.domain.report import Report
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
-from proteus_cli.planning.explain import max_multiple
+from proteus_cli.planning.analysis.explain import max_multiple
 from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.planning.heuristics import frozen_to
 from proteus_cli.planning.planner import Planner

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from proteus_cli.domain.arrays import Bools, Floats, Ints
-from proteus_cli.planning.milp import Model, Objective
+from proteus_cli.planning.model.milp import Model, Objective
 
 MAX_VIOLATION = 1e-5  # of a bound, by a sound answer of the solver
 

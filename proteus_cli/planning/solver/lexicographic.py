@@ -10,10 +10,10 @@ import numpy as np
 from proteus_cli.domain.arrays import Bools, Floats, Ints
 from proteus_cli.domain.forecast import LossCurve
 from proteus_cli.domain.rules import Rules
-from proteus_cli.planning.instance import Instance
-from proteus_cli.planning.milp import Model, Objective
-from proteus_cli.planning.program import Program, SolverPoint, compile_program
-from proteus_cli.planning.solve import FIRST_GAP, TOLERANCE, OutOfTime, minimise
+from proteus_cli.planning.model.instance import Instance
+from proteus_cli.planning.model.milp import Model, Objective
+from proteus_cli.planning.solver.program import Program, SolverPoint, compile_program
+from proteus_cli.planning.solver.solve import FIRST_GAP, TOLERANCE, OutOfTime, minimise
 
 NEGLIGIBLE = 1e-6  # a smaller part of a demand is the solver's rounding
 HORIZON_S = 10.0  # s that a forecast is taken to hold: what it was made from

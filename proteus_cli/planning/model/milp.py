@@ -25,7 +25,7 @@ import numpy as np
 
 from proteus_cli.domain.arrays import Ints
 from proteus_cli.domain.rules import Rules
-from proteus_cli.planning.instance import Instance, members
+from proteus_cli.planning.model.instance import Instance, members
 
 MAX_CASES = 2000  # measured: with 700, losses at 1 s are a sixth lower; with 10,000, no point is found in time
 

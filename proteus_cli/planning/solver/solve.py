@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from proteus_cli.domain.arrays import Bools, Floats
-from proteus_cli.planning.program import MAX_VIOLATION, Program, SolverPoint
+from proteus_cli.planning.solver.program import MAX_VIOLATION, Program, SolverPoint
 
 FIRST_GAP = 1e-6  # of the objective's own value: where little accuracy is lost, the last bit of it is found …
 FIRST_ABSOLUTE_GAP = 1e-6  # … but not beyond this part of its scale

@@ -8,8 +8,8 @@ from scipy.optimize import linear_sum_assignment
 from proteus_cli.domain.arrays import Floats
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement
-from proteus_cli.planning.instance import NOTHING, Instance, Now
-from proteus_cli.planning.pack import Bundle, Packed
+from proteus_cli.planning.model.instance import NOTHING, Instance, Now
+from proteus_cli.planning.placements.pack import Bundle, Packed
 
 MAX_REASSIGNED = 200
 """Devices of a group, of which all are assigned anew to save a load: the time grows faster than with their square."""

@@ -12,7 +12,7 @@ from proteus_cli.domain.fleet import as_device
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import best_accuracy, relative
 from proteus_cli.errors import NoFeasiblePlan
-from proteus_cli.planning.conflict import without_each
+from proteus_cli.planning.analysis.conflict import without_each
 from proteus_cli.planning.networks import limit_in_words, limits_of_hosts, without_limits
 from proteus_cli.planning.planner import Planner
 from proteus_cli.units import format_rate

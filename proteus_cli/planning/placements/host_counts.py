@@ -9,8 +9,8 @@ import numpy as np
 from proteus_cli.domain.arrays import Ints
 from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.rules import Rules
-from proteus_cli.planning.instance import Instance
-from proteus_cli.planning.lexicographic import Solution
+from proteus_cli.planning.model.instance import Instance
+from proteus_cli.planning.solver.lexicographic import Solution
 
 
 def kept_replicas(instance: Instance, solution: Solution, rules: Rules) -> Ints:

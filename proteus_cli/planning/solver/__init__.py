@@ -1,0 +1,1 @@
+"""The best solution of a model: one objective after another, each a program that HiGHS solves."""
