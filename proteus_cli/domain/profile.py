@@ -1,20 +1,18 @@
 """Profiles: what was measured of the variants on a device."""
 
-import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import numpy as np
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from proteus_cli.domain.arrays import Floats
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, always, is_amount, is_count, require
 from proteus_cli.domain.cascade import CascadeProfile
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.network import Network
 
 LARGEST_BATCH = 65_536
 """Tables of latencies have an entry for each row of the largest batch."""
@@ -208,107 +206,30 @@ class Profile(Value, frozen=True, omit_defaults=True):
         return next((v for v in self.variants if v.family == family and v.variant == variant), None)
 
 
-class Capacity(Value, frozen=True):
-    """The best rate of a variant on a device within its SLO, and the batch size that gives it."""
-
-    qps: float
-    max_batch: int
-
-
-NO_CAPACITY = Capacity(qps=0.0, max_batch=0)
-
-
-class CapacityStep(Value, frozen=True):
-    """The capacity of a variant on a device where ``hosts`` or more serve its family, up to those of the next step."""
-
-    hosts: int
-    capacity: Capacity
+def reached_over(network: Network, profile: Profile) -> Profile:
+    """What was measured on the host itself, as the server sees it: each batch is on its way, too."""
+    variants = tuple(
+        replace(
+            each,
+            points=tuple(_later(point, network.transfer_s(each.family, point.batch)) for point in each.points),
+            concurrent=tuple(_later(point, network.transfer_s(each.family, point.batch)) for point in each.concurrent),
+        )
+        for each in profile.variants
+    )
+    return replace(profile, variants=variants, network=network)
 
 
-NO_STEP = CapacityStep(0, NO_CAPACITY)
-
-
-ROUNDING = 1e-9  # hosts; a count that is whole but for the last bits is not the next one
-SAME_RATE_FRAC = 0.03
-"""Rates that differ by less are the same: batches are measured until their p95 is stable to so much. The largest batch
-is a limit, and with a larger one the server has less to do for each query."""
-LONG_WAIT_FRAC = 0.005
-"""The part of queries that may wait longer than `slo_fraction` counts on: so many miss an attainment of 99.5 %."""
-
-
-HOST_STEPS = np.array([1, *(n * 2**power for power in range(17) for n in (2, 3)), math.inf])
-"""The numbers of hosts at which capacities change: 1, 2, 3, 4, 6, 8, 12 … With finer steps, plans of one host less than
-their batches count on would be the rule, and each of them is solved again."""
-
-
-def slo_fraction(hosts: int) -> float:
-    """The part of the SLO that one batch may take where so many hosts serve a family from one queue.
-
-    The first query in the queue waits for the first host that ends its batch. If all are busy with batches of a latency
-    L, at any place in them, it waits longer than w with the probability ``(1 - w/L) ** hosts``. The wait that no more
-    than `LONG_WAIT_FRAC` of queries exceed, and the batch itself, fit the SLO: near a half with one host, as a query
-    may just miss a batch, and near 1 with many.
-    """
-    longest_wait = 1 - math.pow(LONG_WAIT_FRAC, 1 / hosts)  # in batches
-    return 1 / (1 + longest_wait)
-
-
-def hosts_needed(parts: Floats) -> Floats:
-    """The fewest hosts with which one batch may take each part of the SLO; infinite where no number is enough."""
-    found = np.where(parts < 1, 1.0, math.inf)
-    is_longer = (parts > slo_fraction(1)) & (parts < 1)
-    found[is_longer] = np.ceil(math.log(LONG_WAIT_FRAC) / np.log(2 - 1 / parts[is_longer]) - ROUNDING)
-    return found
-
-
-def points_in_time(points: Iterable[Point], longest_s: float, *, of: LatencyStatistic = "p95") -> list[Point]:
-    """The points whose latency is at most ``longest_s``."""
-    return [point for point in points if point.latency_s(of) <= longest_s]
-
-
-def capacity(points: Iterable[Point], *, of: LatencyStatistic = "mean") -> Capacity:
-    """The best batch / latency of these points (paper §4).
-
-    Where several batches are on the device at once, latencies are those of that many, and as many end in that time.
-    """
-    within = list(points)
-    if not within:
-        return NO_CAPACITY
-    best = max(within, key=lambda point: _rate_qps(point, of))
-    return Capacity(qps=_rate_qps(best, of), max_batch=best.batch)
-
-
-def capacity_by_hosts(points: Sequence[Point], slo_s: float, *, of: LatencyStatistic = "mean") -> list[CapacityStep]:
-    """The capacity by the number of hosts that serve a family: the best rate of all batches that may wait for so many.
-
-    Of all sizes, as latencies are linear between the measured ones, that of the best rate; or the largest measured one
-    of the same rate, within what rates are measured to. All points are of one number of slots.
-    """
-    if not points:
-        return []
-    measured = [point.batch for point in points]
-    batches = np.arange(measured[0], measured[-1] + 1)
-    needed = hosts_needed(np.interp(batches, measured, [point.p95_s for point in points]) / slo_s)
-    hosts = HOST_STEPS[np.searchsorted(HOST_STEPS, needed)]
-    rates_qps = points[0].slots * batches / np.interp(batches, measured, [point.latency_s(of) for point in points])
-    steps: list[CapacityStep] = []
-    for fewest in np.unique(hosts[hosts < math.inf]).tolist():
-        within = np.where(hosts <= fewest, rates_qps, 0.0)
-        best = int(within.argmax())
-        if not steps or within[best] > steps[-1].capacity.qps:
-            same = [n for n in measured if within[n - measured[0]] >= (1 - SAME_RATE_FRAC) * within[best]]
-            largest_batch = max([measured[0] + best, *same])
-            steps.append(CapacityStep(int(fewest), Capacity(float(within[best]), largest_batch)))
-    return steps
-
-
-def capacity_at(steps: Iterable[CapacityStep], hosts: int) -> Capacity:
-    """The capacity where so many hosts serve the family; the steps rise."""
-    return max((step for step in steps if step.hosts <= hosts), key=lambda step: step.hosts, default=NO_STEP).capacity
-
-
-def _rate_qps(point: Point, of: LatencyStatistic) -> float:
-    return point.slots * point.batch / point.latency_s(of)
+def _later(point: Point, by_s: float) -> Point:
+    mean_s = point.mean_s + by_s
+    return replace(
+        point,
+        mean_s=mean_s,
+        p50_s=point.p50_s + by_s,
+        p90_s=point.p90_s + by_s,
+        p95_s=point.p95_s + by_s,
+        p99_s=point.p99_s + by_s,
+        qps=point.slots * point.batch / mean_s,
+    )
 
 
 def with_load_time(profiles: Mapping[str, Profile], load_s: float) -> dict[str, Profile]:

@@ -27,7 +27,7 @@ A plan is made in seven steps, each a module::
 7. `check` tests the plan against profiles, catalog and rules, and knows nothing of the model: a wrong answer of the
    solver becomes an error, never a plan.
 
-*Forecasts.* While serving, demands come with loss curves (`domain.forecast`), and the model has a row for each line of
+*Forecasts.* While serving, demands come with loss curves (`domain.demand`), and the model has a row for each line of
 them. Then replicas without a share of the mean demand are of use, for bursts, and the loss of a re-plan includes what
 its loads cost. One per cent of the objective is enough of a proof, as a forecast is known no better.
 

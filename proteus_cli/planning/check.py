@@ -4,9 +4,10 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from proteus_cli.domain.capacity import Capacity, CapacityStep
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.plan import Placement, Plan
-from proteus_cli.domain.profile import Capacity, CapacityStep, Profile, VariantProfile
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.rules import Resource, selects
 from proteus_cli.planning.networks import NETWORK_FRAC
 

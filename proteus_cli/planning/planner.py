@@ -16,10 +16,9 @@ from proteus_cli import store
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.arrays import Ints
 from proteus_cli.domain.catalog import Catalog, VariantKey
-from proteus_cli.domain.demand import Demand, check_demand
+from proteus_cli.domain.demand import Demand, Forecast, LossCurve, check_demand
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.fleet import ids_by_type
-from proteus_cli.domain.forecast import Forecast, LossCurve
 from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, estimated_families, relative
 from proteus_cli.domain.rules import Rules, in_words, with_catalog

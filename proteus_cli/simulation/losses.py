@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from proteus_cli.control.decision import Launch
 from proteus_cli.control.topology.breaker import CHECK_EVERY_S, Breaker, BreakerEvent, BreakerState
-from proteus_cli.domain.connection import BEAT_S, CONNECT_S, MAX_SILENT, ConnectionPauses
+from proteus_cli.domain.cluster.connection import BEAT_S, CONNECT_S, MAX_SILENT, ConnectionPauses
 from proteus_cli.domain.report import Loss
 from proteus_cli.simulation.conditions import Failure
 from proteus_cli.simulation.events import Events

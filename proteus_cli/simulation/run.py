@@ -28,8 +28,8 @@ from proteus_cli.control.topology.hosting import device_memory, hosted_by, slots
 from proteus_cli.control.topology.rollout import keys
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog import Catalog, VariantKey, variant_labels
-from proteus_cli.domain.change_text import hosting_text
 from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_changes.change_text import hosting_text
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.report import Loss, Replan
 from proteus_cli.domain.request import Outcome, Request, RequestRecord

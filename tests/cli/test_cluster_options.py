@@ -14,8 +14,8 @@ from proteus_cli.cli.options.memory import memory_limits
 from proteus_cli.cli.workflows.cluster import agents_of, host_list
 from proteus_cli.cli.workflows.deployment import deployment_of
 from proteus_cli.cli.workflows.remote_measuring import _measured, devices_by_host
+from proteus_cli.domain.cluster.hosts import split_address
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.hosts import split_address
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, UsageError
 from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import OfferedModels

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.domain.catalog import is_name
+from proteus_cli.domain.cluster.hosts import MAX_HOSTS
 from proteus_cli.domain.fleet import (
     MAX_DEVICES,
     as_device,
@@ -16,7 +17,6 @@ from proteus_cli.domain.fleet import (
     parse_fleet,
     profile_for,
 )
-from proteus_cli.domain.hosts import MAX_HOSTS
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import UsageError
 

@@ -11,7 +11,7 @@ import pytest
 from clusters import make_cluster
 from live_server import LiveServer, serving
 
-from proteus_cli.domain.record import PlanRecord
+from proteus_cli.domain.plan_changes.record import PlanRecord
 from proteus_cli.serving.adaptation.plan_journal import records
 from proteus_cli.store import Workspace
 

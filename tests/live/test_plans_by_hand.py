@@ -15,7 +15,7 @@ from live_server import ANSWER_WITHIN_S, LiveServer, serving
 
 from proteus_cli import store
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.record import PlanRecord
+from proteus_cli.domain.plan_changes.record import PlanRecord
 from proteus_cli.domain.rules import Rules
 from proteus_cli.serving.adaptation.plan_journal import records
 from proteus_cli.store import Workspace

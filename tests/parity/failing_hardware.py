@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from virtual_loop import VirtualLoop
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.domain.connection import BEAT_S, CONNECT_S, MAX_SILENT, ConnectionPauses
+from proteus_cli.domain.cluster.connection import BEAT_S, CONNECT_S, MAX_SILENT, ConnectionPauses
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceLost, DeviceUnavailable

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.forecast import Forecast, LossCurve
+from proteus_cli.domain.demand import Forecast, LossCurve
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rules import PAPER_RULES

@@ -5,8 +5,8 @@ import pytest
 from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.network import Network, reached_over
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.cluster.network import Network
+from proteus_cli.domain.profile import Profile, reached_over
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.analysis.conflict import smallest_conflict
 from proteus_cli.planning.analysis.explain import explain

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.network import Network
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import LatencyStatistic, Point, Profile, VariantProfile
 from proteus_cli.domain.rules import PAPER_RULES, Rules

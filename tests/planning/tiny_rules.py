@@ -9,7 +9,7 @@ from builders import make_placement, make_plan
 from hypothesis import strategies as st
 from tiny_fleets import TYPES, Latencies, Tiny
 
-from proteus_cli.domain.network import Network
+from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import DeviceVariant, Reserved
 

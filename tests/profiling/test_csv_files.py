@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.network import Network, reached_over
-from proteus_cli.domain.profile import LARGEST_BATCH, Point, Profile, VariantProfile
+from proteus_cli.domain.cluster.network import Network
+from proteus_cli.domain.profile import LARGEST_BATCH, Point, Profile, VariantProfile, reached_over
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.profiling.csv_files import NEEDED, Kind, ProfileRow, parse_rows, profiles_from, to_csv
 from proteus_cli.profiling.importing import new_catalog, parse_slos

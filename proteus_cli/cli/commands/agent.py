@@ -68,7 +68,7 @@ def _host_name(name: str | None) -> str:
 
 
 def _listening(address: str, *, has_key: bool) -> "socket.socket":
-    from proteus_cli.domain.hosts import split_address
+    from proteus_cli.domain.cluster.hosts import split_address
     from proteus_cli.serving.transport.listening import is_loopback
     from proteus_cli.serving.transport.listening import listen as listen_on
 

@@ -108,7 +108,7 @@ def diff(
 ) -> None:
     """Show what changes from plan A to plan B: what each device keeps, loads and unloads, and its rates."""
     from proteus_cli.cli.views.plan_tables import changed, difference_tables
-    from proteus_cli.domain.difference import difference
+    from proteus_cli.domain.plan_changes.difference import difference
     from proteus_cli.store import Workspace
     from proteus_cli.units import counted, format_percent
 

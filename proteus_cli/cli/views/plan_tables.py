@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Group, RenderableType
 from rich.table import Column, Table
 
+from proteus_cli.domain.cluster.host_text import whereabouts
 from proteus_cli.domain.device import by_host
-from proteus_cli.domain.host_text import whereabouts
 from proteus_cli.tables import bars, described, name, number, table, text
 from proteus_cli.units import UNKNOWN, format_accuracy, format_bar, format_percent, format_rate, mark_estimate
 
 if TYPE_CHECKING:
-    from proteus_cli.domain.difference import BeforeAfter, DeviceChange, PlanDifference, VariantChange
     from proteus_cli.domain.plan import FrontierPoint, Placement, Plan
+    from proteus_cli.domain.plan_changes.difference import BeforeAfter, DeviceChange, PlanDifference, VariantChange
     from proteus_cli.planning.analysis.explain import Explanation, Price
 
 _BAR = 20

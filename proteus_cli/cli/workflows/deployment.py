@@ -15,8 +15,8 @@ from proteus_cli.cli.workflows.remote_measuring import splits_of
 from proteus_cli.cli.workflows.resources import Emulation, Resources, on_fleet, resources_for
 from proteus_cli.control.policies import batcher_named, live_policy_named, with_replanning
 from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_changes.record import Base, Origin
 from proteus_cli.domain.profile import Profile
-from proteus_cli.domain.record import Base, Origin
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, printable
 from proteus_cli.planning.from_workspace import DeferredPlanner, PlannerSettings, deferred_planner, planner_settings
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings, claim, left_behind, records

@@ -7,7 +7,7 @@ import numpy as np
 
 from proteus_cli.control.replanning.demand import Rate
 from proteus_cli.domain.arrays import Floats
-from proteus_cli.domain.forecast import LossCurve
+from proteus_cli.domain.demand import LossCurve
 
 HISTORY_S = 20.0  # of arrivals that are replayed
 TREND_S = 2.0  # a change of rate over more than this is a trend, which the forecast of the rate follows, and no scatter

@@ -10,9 +10,10 @@ import scipy.sparse as sp
 
 from proteus_cli.control.policies import VariantRule
 from proteus_cli.domain.arrays import Floats, Ints
+from proteus_cli.domain.capacity import Capacity, CapacityStep, capacity_at
 from proteus_cli.domain.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Capacity, CapacityStep, Profile, VariantProfile, best_accuracy, capacity_at
+from proteus_cli.domain.profile import Profile, VariantProfile, best_accuracy
 from proteus_cli.domain.rules import DeviceLimits, Rules, limits_of
 from proteus_cli.errors import UsageError
 from proteus_cli.planning.networks import limits_of_hosts, row_bytes

@@ -11,9 +11,9 @@ from typing import Protocol
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.change_text import hosting_text
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.record import Base, Observation, Origin
+from proteus_cli.domain.plan_changes.change_text import hosting_text
+from proteus_cli.domain.plan_changes.record import Base, Observation, Origin
 from proteus_cli.errors import EngineError, NoFeasiblePlan, ProteusError, SolverLost
 from proteus_cli.serving.adaptation.plan_journal import Adopted
 from proteus_cli.serving.adaptation.solver_jobs import Standbys

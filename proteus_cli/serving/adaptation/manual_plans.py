@@ -12,8 +12,8 @@ import msgspec
 from proteus_cli.control.topology.hosting import measured_for
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.plan_changes.record import Base, Origin
 from proteus_cli.domain.profile import Profile
-from proteus_cli.domain.record import Base, Origin
 from proteus_cli.errors import BadRequest, Conflict, EngineError, Forbidden, ProteusError, Unprocessable
 from proteus_cli.serving.adaptation.control_loop import ControlLoop, PlanChange
 from proteus_cli.serving.adaptation.plan_source import PlanSource

@@ -20,7 +20,16 @@ import msgspec
 from proteus_cli import store
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.record import Base, Effect, Ended, EngineChange, FamilyEffect, Observation, Origin, PlanRecord
+from proteus_cli.domain.plan_changes.record import (
+    Base,
+    Effect,
+    Ended,
+    EngineChange,
+    FamilyEffect,
+    Observation,
+    Origin,
+    PlanRecord,
+)
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.logs import LogRateLimiter, fields

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_changes.record import Base
 from proteus_cli.domain.profile import Profile
-from proteus_cli.domain.record import Base
 from proteus_cli.serving.adaptation.solver_jobs import Replanner
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import count
 
 from proteus_cli.backends.free_memory import host_memory
-from proteus_cli.domain.connection import BEAT_S
+from proteus_cli.domain.cluster.connection import BEAT_S
 from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
 from proteus_cli.serving.devices.remote.channel.messages import Beat, ToAgent
 

@@ -26,8 +26,8 @@ from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import by_host, host_of
 from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_changes.record import EngineChange
 from proteus_cli.domain.profile import Profile, VariantProfile
-from proteus_cli.domain.record import EngineChange
 from proteus_cli.errors import BuildCancelled, DeviceLost, HostLost, OutOfDeviceMemory
 from proteus_cli.serving.devices.executor import Executor, OpenDevice
 from proteus_cli.serving.devices.remote.links.absent import AbsentExecutor

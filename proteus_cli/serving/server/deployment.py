@@ -10,8 +10,8 @@ from proteus_cli.control.topology.rollout import MAX_UNAVAILABLE_FRAC
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_changes.record import Origin
 from proteus_cli.domain.profile import Profile
-from proteus_cli.domain.record import Origin
 from proteus_cli.serving.adaptation.joining import ProfileSource
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings
 from proteus_cli.serving.adaptation.plan_source import PlanSource

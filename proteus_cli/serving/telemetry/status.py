@@ -14,8 +14,8 @@ from proteus_cli.control.topology.drift import Estimate
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.plan import Placement
+from proteus_cli.domain.plan_changes.record import Origin
 from proteus_cli.domain.profile import Profile
-from proteus_cli.domain.record import Origin
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import printable
 from proteus_cli.serving.adaptation.control_loop import SEEN_WINDOWS_S, ControlLoop, FailedChange, PlanChange, hosts

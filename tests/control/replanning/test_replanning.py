@@ -15,7 +15,7 @@ from proteus_cli.control.replanning.replan_rules import (
     TimedRule,
 )
 from proteus_cli.control.replanning.replanning import slack_s
-from proteus_cli.domain.forecast import Forecast
+from proteus_cli.domain.demand import Forecast
 from proteus_cli.domain.plan import Plan
 
 RULE = ForecastRule()

@@ -14,7 +14,7 @@ from proteus_cli import store
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.engine import BuiltEngine
-from proteus_cli.domain.record import Base, Observation, PlanRecord
+from proteus_cli.domain.plan_changes.record import Base, Observation, PlanRecord
 from proteus_cli.input_files import PROFILE_TABLE, read_text
 from proteus_cli.profiling.csv_files import parse_rows
 from proteus_cli.profiling.measure import measure_accuracy

@@ -14,7 +14,7 @@ from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.record import EngineChange
+from proteus_cli.domain.plan_changes.record import EngineChange
 from proteus_cli.errors import EngineError, NoFeasiblePlan
 from proteus_cli.serving.adaptation.control_loop import HOLD_S, ControlLoop
 from proteus_cli.serving.adaptation.plan_journal import Adopted

@@ -10,7 +10,7 @@ from builders import make_placement, make_plan
 
 from proteus_cli import store
 from proteus_cli.backends.base import Signature
-from proteus_cli.domain.record import Base, Observation
+from proteus_cli.domain.plan_changes.record import Base, Observation
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.adaptation.plan_journal import (
     Adopted,

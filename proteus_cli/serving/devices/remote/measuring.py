@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 
 from proteus_cli.domain.catalog import Family, VariantKey, is_name
-from proteus_cli.domain.network import Network, reached_over
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.cluster.network import Network
+from proteus_cli.domain.profile import Profile, reached_over
 from proteus_cli.errors import ArtefactError, HostLost
 from proteus_cli.input_files import decoded
 from proteus_cli.serving.devices.hardware import signature_of

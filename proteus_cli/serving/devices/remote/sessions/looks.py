@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from proteus_cli.domain.connection import BEAT_S
+from proteus_cli.domain.cluster.connection import BEAT_S
 
 
 class Looks:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from proteus_cli.domain.connection import BEAT_S, MAX_SILENT
+from proteus_cli.domain.cluster.connection import BEAT_S, MAX_SILENT
 from proteus_cli.serving.devices.remote.channel.messages import Ping
 from proteus_cli.serving.devices.remote.sessions.looks import Looks
 

@@ -1,6 +1,6 @@
 """When a lost host is tried again."""
 
-from proteus_cli.domain.connection import STEADY_S, ConnectionPauses
+from proteus_cli.domain.cluster.connection import STEADY_S, ConnectionPauses
 
 
 def test_pauses_double_up_to_the_longest() -> None:

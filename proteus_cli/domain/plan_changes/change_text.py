@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.host_text import short_names
+from proteus_cli.domain.cluster.host_text import short_names
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.units import counted, format_duration
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from builders import make_placement, make_plan
 
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.change_text import MAX_PARTS, hosting_text
 from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_changes.change_text import MAX_PARTS, hosting_text
 
 LARGE, SMALL = VariantKey("a", "a-l"), VariantKey("a", "a-s")
 

@@ -1,6 +1,6 @@
 import pytest
 
-from proteus_cli.domain.host_text import short_names, whereabouts
+from proteus_cli.domain.cluster.host_text import short_names, whereabouts
 
 A, B = [f"a/gpu{number}" for number in range(8)], [f"b/gpu{number}" for number in range(8)]
 

@@ -3,7 +3,7 @@
 import pytest
 from builders import make_placement, make_plan
 
-from proteus_cli.domain.difference import BeforeAfter, difference
+from proteus_cli.domain.plan_changes.difference import BeforeAfter, difference
 
 BEFORE = make_plan(
     make_placement("cpu0", "a", "a-l", rate_qps=10.0, share=0.5, capacity_qps=12.0),

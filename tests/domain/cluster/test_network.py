@@ -6,8 +6,8 @@ from builders import make_measured, make_profile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.domain.network import Network, reached_over
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.cluster.network import Network
+from proteus_cli.domain.profile import Profile, reached_over
 
 NETWORK = Network(round_trip_s=0.001, bytes_per_s=1e6, row_bytes={"a": 2000})
 

@@ -2,14 +2,8 @@
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-from msgspec.structs import replace
 
 from proteus_cli.domain.base import Value, is_amount, is_count, require
-
-if TYPE_CHECKING:
-    from proteus_cli.domain.profile import Point, Profile
 
 STEPS_PER_DECADE = 10
 """Measurements are rounded to steps of 26 %: measured again they are mostly the same, and like hosts are alike."""
@@ -39,32 +33,6 @@ class Network(Value, frozen=True):
     def transfer_s(self, family: str, rows: int) -> float:
         """The time that a batch is on its way, there and back; of a family of unknown size only the round trip."""
         return self.round_trip_s + rows * self.row_bytes.get(family, 0) / self.bytes_per_s
-
-
-def reached_over(network: Network, profile: "Profile") -> "Profile":
-    """What was measured on the host itself, as the server sees it: each batch is on its way, too."""
-    variants = tuple(
-        replace(
-            each,
-            points=tuple(_later(point, network.transfer_s(each.family, point.batch)) for point in each.points),
-            concurrent=tuple(_later(point, network.transfer_s(each.family, point.batch)) for point in each.concurrent),
-        )
-        for each in profile.variants
-    )
-    return replace(profile, variants=variants, network=network)
-
-
-def _later(point: "Point", by_s: float) -> "Point":
-    mean_s = point.mean_s + by_s
-    return replace(
-        point,
-        mean_s=mean_s,
-        p50_s=point.p50_s + by_s,
-        p90_s=point.p90_s + by_s,
-        p95_s=point.p95_s + by_s,
-        p99_s=point.p99_s + by_s,
-        qps=point.slots * point.batch / mean_s,
-    )
 
 
 def _step(value: float, to_whole: Callable[[float], int]) -> float:
