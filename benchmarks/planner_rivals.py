@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
 from benchmarks.planner_instances import Fleet
-from proteus_cli.domain.arrays import Floats, Ints
+from proteus_cli.arrays import Floats, Ints
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import PAPER_RULES, Rules
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proteus_cli.domain.arrays import Floats, Ints
+from proteus_cli.arrays import Floats, Ints
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Gamma, Poisson, draw_families, zipf_shares
 

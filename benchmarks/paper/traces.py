@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.paper.cluster import SEED, Cluster
 from benchmarks.planner_instances import PAPER, synthetic_mix
-from proteus_cli.domain.arrays import Floats
+from proteus_cli.arrays import Floats
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Diurnal, Gamma, Poisson, Shape, make_trace
 from proteus_cli.replay.trace import read_trace

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import EngineError

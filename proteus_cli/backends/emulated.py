@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.backends.base import OutputArrays, Part, Signature, TensorSpec
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 from proteus_cli.domain.profile import LatencyTable, VariantProfile
 from proteus_cli.errors import EngineError
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from proteus_cli.domain.arrays import Floats
+from proteus_cli.arrays import Floats
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.profile import LatencyStatistic, Point
 

@@ -13,8 +13,8 @@ from msgspec import UNSET
 from msgspec.structs import replace as replace_fields
 
 from proteus_cli import store
+from proteus_cli.arrays import Ints
 from proteus_cli.control.policies import Policy
-from proteus_cli.domain.arrays import Ints
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.demand import Demand, Forecast, LossCurve, check_demand
 from proteus_cli.domain.device import NONE_OUT, Outages

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from proteus_cli.domain.arrays import Floats, Ints
+from proteus_cli.arrays import Floats, Ints
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
 from proteus_cli.replay.trace import MAX_ARRIVALS

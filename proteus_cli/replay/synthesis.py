@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from proteus_cli.domain.arrays import Floats
+from proteus_cli.arrays import Floats
 from proteus_cli.domain.base import is_amount
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from proteus_cli.arrays import Floats, Ints
 from proteus_cli.csv_cells import CsvTable, csv_table, fraction, number, positive_number, whole_number
-from proteus_cli.domain.arrays import Floats, Ints
 from proteus_cli.domain.base import Value, require
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError

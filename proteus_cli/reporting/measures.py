@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from proteus_cli.domain.arrays import Bools, Floats, Ints
+from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, Attainment
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.report import (

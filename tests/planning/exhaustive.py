@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tiny_fleets import Tiny
 
-from proteus_cli.domain.arrays import Floats
+from proteus_cli.arrays import Floats
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import DeviceVariant

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from proteus_cli.backends.base import OutputArrays, Part, Signature, TensorSpec, gather
 from proteus_cli.backends.tensorrt.bindings import cuda, trt
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 from proteus_cli.units import format_size
 

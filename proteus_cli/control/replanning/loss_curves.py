@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from proteus_cli.arrays import Floats
 from proteus_cli.control.replanning.demand import Rate
-from proteus_cli.domain.arrays import Floats
 from proteus_cli.domain.demand import LossCurve
 
 HISTORY_S = 20.0  # of arrivals that are replayed

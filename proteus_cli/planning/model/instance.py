@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse as sp
 
+from proteus_cli.arrays import Floats, Ints
 from proteus_cli.control.policies import VariantRule
-from proteus_cli.domain.arrays import Floats, Ints
 from proteus_cli.domain.capacity import Capacity, CapacityStep, capacity_at
 from proteus_cli.domain.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.plan import Plan

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import cvxpy as cp
 import numpy as np
 
-from proteus_cli.domain.arrays import Ints
+from proteus_cli.arrays import Ints
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.instance import Instance, members
 

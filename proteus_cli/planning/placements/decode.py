@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from proteus_cli.domain.arrays import Floats
+from proteus_cli.arrays import Floats
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement
 from proteus_cli.planning.model.instance import NOTHING, Instance, Now

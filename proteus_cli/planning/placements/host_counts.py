@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from proteus_cli.domain.arrays import Ints
+from proteus_cli.arrays import Ints
 from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.instance import Instance

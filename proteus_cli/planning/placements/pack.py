@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from proteus_cli.domain.arrays import Ints
+from proteus_cli.arrays import Ints
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.placements.host_counts import kept_replicas

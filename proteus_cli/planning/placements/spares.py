@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from proteus_cli.domain.arrays import Bools, Floats
+from proteus_cli.arrays import Bools, Floats
 from proteus_cli.domain.plan import Placement
 from proteus_cli.planning.model.instance import NOTHING, HostedKeys, Instance, Now
 

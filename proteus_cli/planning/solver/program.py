@@ -11,7 +11,7 @@ import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
 
-from proteus_cli.domain.arrays import Bools, Floats, Ints
+from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.planning.model.milp import Model, Objective
 
 MAX_VIOLATION = 1e-5  # of a bound, by a sound answer of the solver

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 from proteus_cli.errors import InternalError, RequestError
 from proteus_cli.serving.grpc.framing import PREFIX_BYTES, UNCOUNTED_BYTES, MessageReader, framed
 from proteus_cli.serving.grpc.status import HEAD, TRAILERS_OK, CallError, trailers_of

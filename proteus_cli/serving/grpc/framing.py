@@ -11,7 +11,7 @@ Source: the "gRPC over HTTP2" and "Compression" documents of the gRPC project.
 
 from collections.abc import Iterator
 
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 from proteus_cli.errors import BodyTooLarge, CorruptBody
 from proteus_cli.serving.grpc.status import CallError
 from proteus_cli.serving.http2.limits import KIB

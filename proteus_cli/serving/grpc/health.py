@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
 
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.grpc.calls import CallHeaders, UnaryCall
 from proteus_cli.serving.grpc.messages import HealthCheckRequest, HealthCheckResponse

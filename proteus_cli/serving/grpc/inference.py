@@ -14,8 +14,8 @@ import numpy as np
 from msgspec.structs import replace
 
 from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.buffers import Buffer
 from proteus_cli.control.decision import Host
-from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving.grpc.messages import ModelInferResponse
 from proteus_cli.serving.grpc.protobuf_wire import (

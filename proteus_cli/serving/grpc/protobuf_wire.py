@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.grpc.messages import InferTensorContents, ModelInferRequest
 from proteus_cli.serving.oip.tensors import OTHER_BYTES

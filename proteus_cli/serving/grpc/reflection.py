@@ -4,7 +4,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.grpc.calls import GrpcCall
 from proteus_cli.serving.grpc.messages import FILES, ReflectionRequest, ReflectionResponse, file_of, services

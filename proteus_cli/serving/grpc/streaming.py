@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 from proteus_cli.errors import NotReady, RequestError
 from proteus_cli.serving.grpc.calls import REFUSAL_UNITS, CallHeaders, GrpcCall
 from proteus_cli.serving.grpc.inference import GrpcCodec

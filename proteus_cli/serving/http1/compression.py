@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 
 MIN_BYTES = 1024  # less gains nothing
 MAX_BYTES = 64 * 1024  # takes half a millisecond, for which all other requests wait

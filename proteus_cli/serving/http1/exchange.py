@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 
 if TYPE_CHECKING:
     from proteus_cli.serving.http1.connection import HttpConnection

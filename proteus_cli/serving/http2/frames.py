@@ -4,7 +4,7 @@ import struct
 from collections.abc import Mapping
 from enum import IntEnum
 
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEADER = struct.Struct(">HBBBL")

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Protocol
 
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 from proteus_cli.serving.http2.frames import ErrorCode, StreamFault
 
 if TYPE_CHECKING:

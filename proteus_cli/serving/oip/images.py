@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.oip import tensors as oip

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 from proteus_cli.errors import DeadlineExceeded, InternalError, NotReady, RequestError
 from proteus_cli.serving.oip.codes import request_error
 from proteus_cli.serving.oip.in_turns import result_of, start

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from math import inf
 
+from proteus_cli.buffers import Buffer
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Admitted, Refused, TooManyRows, Unfit
-from proteus_cli.domain.arrays import Buffer
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, NotAccurateEnough, NotReady, Overloaded, RequestError
 from proteus_cli.serving.fleet.worker import Worker

@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from proteus_cli.buffers import Buffer
 from proteus_cli.control.decision import Host
-from proteus_cli.domain.arrays import Buffer
 from proteus_cli.domain.request import Request
 from proteus_cli.errors import RequestError
 

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from proteus_cli.backends.base import TensorSpec
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 
 
 class RequestOptions(msgspec.Struct, frozen=True, gc=False):

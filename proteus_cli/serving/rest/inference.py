@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
 
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 from proteus_cli.errors import BadRequest, BodyTooLarge, CorruptBody, RequestError
 from proteus_cli.serving.http1.compression import accepted_encodings, compressed
 from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proteus_cli.domain.arrays import Floats, Ints
+from proteus_cli.arrays import Floats, Ints
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.requests.counts import quantile
 from proteus_cli.serving.requests.data_plane import DataPlane

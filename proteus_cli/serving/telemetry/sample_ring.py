@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from proteus_cli.domain.arrays import Floats
+from proteus_cli.arrays import Floats
 
 SAMPLES = 900
 

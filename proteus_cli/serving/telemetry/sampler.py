@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from proteus_cli import __version__
-from proteus_cli.domain.arrays import Floats
+from proteus_cli.arrays import Floats
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.devices.remote.links.link_state import LinkState

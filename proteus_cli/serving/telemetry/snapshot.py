@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from proteus_cli.domain.arrays import Ints
+from proteus_cli.arrays import Ints
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.requests.data_plane import DataPlane

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Generator, Iterator
 from enum import IntEnum
 
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 
 PIECE_BYTES = 128 * 1024
 MAX_STREAMS = 64  # of gzip in one content; an empty one of 20 bytes takes 10 µs

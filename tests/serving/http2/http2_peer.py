@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from hpack import Encoder
 
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.connection import Http2Connection
 from proteus_cli.serving.http2.frames import FRAME_HEADER, PREFACE, ErrorCode

@@ -9,8 +9,8 @@ import numpy as np
 from builders import hosted
 
 from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.buffers import Buffer
 from proteus_cli.control.decision import Host
-from proteus_cli.domain.arrays import Buffer
 from proteus_cli.errors import EngineFailed, NotReady, RequestError, UnknownModel
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent, ServerState
 from proteus_cli.serving.requests.families import ServedFamily

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from one_device import AT_ONCE_S, FLOAT, SLO_S, World, outputs, run
 
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, NotAccurateEnough, Overloaded
 from proteus_cli.serving.requests.query import Query, RequestOptions

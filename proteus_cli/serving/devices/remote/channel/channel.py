@@ -7,7 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 import msgspec
 
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 from proteus_cli.serving.devices.process.messages import ENCODER
 from proteus_cli.serving.devices.remote.channel.frames import (
     MAX_TENSOR_BYTES,

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 from proteus_cli.serving.unset_bytes import unset_bytes
 
 MAX_MESSAGE_BYTES = 2**20

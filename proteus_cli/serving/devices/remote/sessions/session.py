@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from proteus_cli.backends.free_memory import HostMemory
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 from proteus_cli.errors import HostLost
 from proteus_cli.serving.devices.executor import OnLost, settle
 from proteus_cli.serving.devices.process.spec import EmulatedSpec

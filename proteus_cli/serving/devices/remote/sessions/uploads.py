@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from proteus_cli.domain.arrays import Buffer
+from proteus_cli.buffers import Buffer
 from proteus_cli.errors import ArtefactError, EngineError, ProteusError
 from proteus_cli.serving.devices.executor import settle
 from proteus_cli.serving.devices.remote.channel.messages import PIECE_BYTES, ModelPiece, ModelState, OfferModel
