@@ -50,13 +50,17 @@ class Placement(Value, frozen=True, omit_defaults=True):
 class Solver(Value, frozen=True):
     """How the plan was found: ``optimal`` or ``time limit``, in how many seconds.
 
-    ``gap``: no plan that obeys the same rules is better by more than this part in an objective.
+    ``unserved_gap``: at most this part of the demand could be served beyond what this plan serves, by a plan that obeys
+    the same rules; 1 where nothing is known of that. ``gap``: none is better by more than this in any objective that
+    the solver came to, which is a part of the demand (unserved), an accuracy over it, a part of what all devices cost
+    or draw, or a part of the plan's own loads or devices.
     """
 
     name: str
     status: str
     gap: float
     solve_s: float
+    unserved_gap: float = 1.0
 
 
 class Plan(Value, frozen=True, omit_defaults=True):

@@ -32,7 +32,8 @@ them. Then replicas without a share of the mean demand are of use, for bursts, a
 its loads cost. One per cent of the objective is enough of a proof, as a forecast is known no better.
 
 *Gap and time.* `solve` alone knows HiGHS. A solve ends with a proof that no plan is better by 1e-6, or, after much
-effort (counted in the solver's steps, so that the same input gives the same plan), by 1e-4 of the objective's scale.
+effort (counted in the solver's steps, so that the same input gives the same plan), by 1e-4 of the objective's scale;
+of what is unserved, by 1e-6 of the demand.
 Past the time limit the best point found so far is used, and the plan says "time limit" and its proven gap. Models with
 more than 1,500 integer columns are solved in parts: first the choices that the relaxation uses, then ever more.
 

@@ -150,6 +150,7 @@ class Planner:
             name="HiGHS",
             status="time limit" if found.solution.is_limited else "optimal",
             gap=found.solution.gap,
+            unserved_gap=found.solution.unserved_gap,
             solve_s=time.perf_counter() - start_s,
         )
         plan = self.plan_of(asked.demand_qps, self._with_spares(found.placements, asked, now), solver)

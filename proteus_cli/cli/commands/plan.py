@@ -205,6 +205,7 @@ def _sweep(
 
 def _deliver(planner: "Planner", made: "Plan", output: Path, *, explains: bool, json: bool) -> None:
     """Save a plan, show it, and warn if it is not optimal or leaves a shortfall."""
+    from proteus_cli.cli.views.plan_tables import proven
     from proteus_cli.cli.workflows.planning import has_shortfall, noisy_placements
 
     console.save(made, output)
@@ -221,7 +222,7 @@ def _deliver(planner: "Planner", made: "Plan", output: Path, *, explains: bool, 
         _show(made, explanation)
         console.say(f"wrote {output}")
     if made.solver.status != "optimal":
-        console.warn(f"the solver reached its time limit: the plan is within {made.solver.gap:.2%} of the best")
+        console.warn(f"the solver reached its time limit: {proven(made.solver)}")
     if noisy := noisy_placements(planner.profiles, made):
         listed = ", ".join(noisy)
         console.warn(f"noisy cells ({listed}): its rates may be too low; `proteus profile` measures them again")

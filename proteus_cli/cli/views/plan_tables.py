@@ -12,7 +12,7 @@ from proteus_cli.tables import bars, described, name, number, table, text
 from proteus_cli.units import UNKNOWN, format_accuracy, format_bar, format_percent, format_rate, mark_estimate
 
 if TYPE_CHECKING:
-    from proteus_cli.domain.plan import FrontierPoint, Placement, Plan
+    from proteus_cli.domain.plan import FrontierPoint, Placement, Plan, Solver
     from proteus_cli.domain.plan_changes.difference import BeforeAfter, DeviceChange, PlanDifference, VariantChange
     from proteus_cli.planning.analysis.explain import Explanation, Price
 
@@ -159,6 +159,14 @@ def _growth(explanation: "Explanation") -> str:
     if multiple <= 0:
         return "\nNo multiple of this demand could be served in full: a family has no variant that may answer it."
     return f"\nAt most {multiple:.2f} times this demand could be served, without headroom."
+
+
+def proven(solver: "Solver") -> str:
+    """How good a plan is at least."""
+    said = f"the plan is within {solver.gap:.2%} of the best"
+    if solver.unserved_gap < 0.00005:  # noqa: PLR2004 - 0.00 %
+        return said
+    return f"{said}, and at most {solver.unserved_gap:.2%} of the demand could be served beyond what it serves"
 
 
 def frontier_table(points: "Sequence[FrontierPoint]", *, estimated: bool) -> Table:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -29,8 +29,8 @@ class Solution:
     """What to host, and how the demand is shared.
 
     ``replicas`` int [C]; ``rate_qps`` [C] includes the headroom. ``devices_used`` int [G] and ``power_w`` [G], where
-    devices are shared: `pack` may use no more. ``gap``: the largest proven relative gap of any objective.
-    ``is_limited``: the deadline passed before all was proven.
+    devices are shared: `pack` may use no more. ``gap``, ``unserved_gap``: as in a plan's `Solver`. ``is_limited``: the
+    deadline passed before all was proven.
     """
 
     replicas: Ints
@@ -38,6 +38,7 @@ class Solution:
     devices_used: Ints | None
     power_w: Floats | None
     gap: float
+    unserved_gap: float
     is_limited: bool
     is_forecast: bool
 
@@ -47,7 +48,8 @@ class TargetDemand:
     """A demand with its headroom, in queries per second by family [F].
 
     ``qps`` is no more than all devices together could serve, as solvers take very large numbers for infinity, and
-    ``servable_frac`` the part of the demand that this is. ``share_qps`` is the most that one device may get.
+    ``servable_frac`` the part of the demand that this is, ``counted_frac`` of all families together. ``share_qps`` is
+    the most that one device may get.
 
     By line [J] and family, of the curves of a forecast: ``lost_at_0``, and by how much it falls for each multiple of
     the demand; ``useful`` [F] is the largest multiple that saves any. Without a forecast a query is lost where there is
@@ -56,6 +58,7 @@ class TargetDemand:
 
     qps: Floats
     servable_frac: Floats
+    counted_frac: float
     share_qps: Floats
     lost_at_0: Floats
     saved: Floats
@@ -66,11 +69,13 @@ class TargetDemand:
         """``curves`` by family; none without a forecast."""
         qps, one = np.minimum(asked_qps, instance.max_qps), np.ones(len(asked_qps))
         share_qps, servable_frac = instance.max_share * asked_qps, _ratio(qps, asked_qps, where_zero=1.0)
+        counted_frac = float(qps.sum() / asked_qps.sum()) if qps.any() else 1.0
         if not curves:
-            return cls(qps, servable_frac, share_qps, one[None], one[None], one)
+            return cls(qps, servable_frac, counted_frac, share_qps, one[None], one[None], one)
         lines = np.array([curve.lines for curve in curves])  # [F, J, 2]
         useful = np.array([curve.capacities[-1] for curve in curves])
-        return cls(qps, servable_frac, share_qps, lines[:, :, 0].T, lines[:, :, 1].T * servable_frac, useful)
+        lost_at_0, saved = lines[:, :, 0].T, lines[:, :, 1].T * servable_frac
+        return cls(qps, servable_frac, counted_frac, share_qps, lost_at_0, saved, useful)
 
     @property
     def is_forecast(self) -> bool:
@@ -116,6 +121,7 @@ def optimise(
         devices_used=program.integers(point, variables.devices_used) if rules.is_resident_set else None,
         power_w=point.columns[program.columns(variables.power_w)] if variables.power_w is not None else None,
         gap=search.gap,
+        unserved_gap=search.unserved_gap,
         is_limited=search.is_limited,
         is_forecast=target.is_forecast,
     )
@@ -130,7 +136,9 @@ class _Search:
     relative_gap: float
     best: SolverPoint | None = None
     gap: float = 0.0
+    unserved_gap: float = 0.0
     is_limited: bool = False
+    least: dict[Objective, float] = field(default_factory=lambda: {"worst loss": -2.0})  # 0 of the others
 
     @property
     def point(self) -> SolverPoint:
@@ -143,25 +151,33 @@ class _Search:
         index: int = 0,
         *,
         gap_scale: float | None = 1.0,
+        unit: float = 1.0,
         first_point_by_s: float | None = None,
     ) -> None:
         """Minimise an objective, and allow no more of it from now on. Raises `Infeasible` and `OutOfTime`.
 
-        ``gap_scale``: what gaps of the objective are relative to; None where it is a whole number.
+        ``gap_scale``: what is enough of a gap is relative to it; None where the objective is a whole number. ``unit``:
+        what its gap is reported in.
         """
-        found = minimise(
-            self.program,
-            self.program.objective(objective, index),
-            deadline_s=self.deadline_s,
-            first_point_by_s=first_point_by_s,
-            gap_scale=gap_scale,
-            relative_gap=self.relative_gap,
-            start=self.best,
-        )
+        column, gap_unit = self.program.objective(objective, index), None if gap_scale is None else unit
+        try:
+            found = minimise(
+                self.program,
+                column,
+                deadline_s=self.deadline_s,
+                first_point_by_s=first_point_by_s,
+                gap_scale=gap_scale,
+                relative_gap=self.relative_gap,
+                start=self.best,
+            )
+        except OutOfTime:
+            if self.best is not None:
+                self._count_gap(objective, float(self.best.columns[column]), -math.inf, gap_unit)
+            raise
         if found is None:
             raise Infeasible
         self.best = found
-        self.gap = max(self.gap, _relative_gap(found, gap_scale))
+        self._count_gap(objective, found.value, found.bound, gap_unit)
         self.is_limited |= not found.is_proven
         slack = 0.5 if gap_scale is None else TOLERANCE
         self.program = self.program.limit_objective(objective, found.value + slack, index)
@@ -170,12 +186,19 @@ class _Search:
         """Leave nothing unserved from now on."""
         self.program = self.program.limit_columns(unserved_columns, 0.0)
 
+    def _count_gap(self, objective: Objective, value: float, bound: float, unit: float | None) -> None:
+        gap = _gap(value, max(bound, self.least.get(objective, 0.0)), unit)
+        self.gap = max(self.gap, gap)
+        if objective == "unserved":
+            self.unserved_gap = gap
 
-def _relative_gap(point: SolverPoint, gap_scale: float | None) -> float:
-    if gap_scale is None:
-        value = round(point.value)
-        return (value - math.ceil(point.bound - NEGLIGIBLE)) / max(value, 1)
-    return max(point.value - point.bound, 0.0) / gap_scale
+
+def _gap(value: float, bound: float, unit: float | None) -> float:
+    """In ``unit``; None where both are whole numbers: relative to the value."""
+    if unit is None:
+        whole = round(value)
+        return (whole - math.ceil(bound - NEGLIGIBLE)) / max(whole, 1)
+    return max(value - bound, 0.0) / unit
 
 
 def _minimise_in_order(
@@ -187,7 +210,8 @@ def _minimise_in_order(
     accuracy: Objective = "value" if is_by_value else "loss"
     if rules.minimize is not None:
         search.serve_all(unserved_columns)
-        search.minimise_and_fix(rules.minimize, gap_scale=_total_resource(instance, rules))
+        total = _total_resource(instance, rules)
+        search.minimise_and_fix(rules.minimize, gap_scale=total, unit=total)
         if is_worst_first:
             search.minimise_and_fix("worst loss")
         search.minimise_and_fix(accuracy)
@@ -195,7 +219,7 @@ def _minimise_in_order(
         if is_worst_first:
             search.minimise_and_fix(accuracy)
     else:
-        _serve_most(search, instance, rules, unserved_columns)
+        _serve_most(search, instance, rules, unserved_columns, target)
         if is_worst_first:
             _maximise_worst_accuracy(search, instance, unserved_columns)
         search.minimise_and_fix(accuracy)
@@ -237,16 +261,21 @@ def _try_to_serve_all(search: _Search, unserved_columns: Ints, objective: Object
     return True
 
 
-def _serve_most(search: _Search, instance: Instance, rules: Rules, unserved_columns: Ints) -> None:
+def _serve_most(
+    search: _Search, instance: Instance, rules: Rules, unserved_columns: Ints, target: TargetDemand
+) -> None:
+    search.unserved_gap = 1.0  # until it is counted
     if rules.fairness == "maxmin":
         before = 0.0
         for index in range(len(instance.families)):
-            search.minimise_and_fix("worst served", index, gap_scale=UNSERVED_GAP_SCALE)
+            search.minimise_and_fix("worst served", index, gap_scale=UNSERVED_GAP_SCALE, unit=index + 1)
             missed = search.point.value
             if missed - before < NEGLIGIBLE:  # the next family misses nothing, so the others don't either
                 break
             before = missed
-    search.minimise_and_fix("unserved", gap_scale=UNSERVED_GAP_SCALE)
+    search.minimise_and_fix("unserved", gap_scale=UNSERVED_GAP_SCALE, unit=1 / target.counted_frac)
+    if not target.is_forecast:  # what is not answered is lost, whatever answers the rest
+        search.least["loss"] = search.point.value * float(instance.top_accuracy.min())
     if search.point.value < NEGLIGIBLE:
         search.serve_all(unserved_columns)
 
