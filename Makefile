@@ -54,9 +54,13 @@ WORKERS ?= $(shell expr $$(nproc) + 1)
 # NOTHING_SKIPPED=1 fails where a test is skipped or left out, as in CI.
 SKIPPING := $(if $(NOTHING_SKIPPED),--nothing-skipped)
 
+# The files that have tests with a marker. To import all files takes ten seconds in each process; where few tests are
+# wanted, these are enough. tests/conftest.py sees to it that a marker stands in the file whose tests have it.
+MARKED = $(shell grep -rl --include='test_*.py' 'pytest\.mark\.$(1)\b' tests | sort)
+
 unit: setup  ## the tests on all cores, then one by one those that need the machine for themselves
-	$(BIN)/pytest -m "not extended and not alone and not gpu" -n $(WORKERS) --dist loadfile $(SKIPPING)
-	$(BIN)/pytest -m "not extended and alone and not gpu" $(SKIPPING)
+	$(BIN)/pytest -m "not extended and not alone and not gpu" -n $(WORKERS) --dist loadfile $(SKIPPING) --ignore tests/contract --ignore tests/gpu
+	$(BIN)/pytest -m "not extended and alone and not gpu" $(SKIPPING) $(call MARKED,alone)
 
 # Ray is large, and only its own tests need it.
 RAY := $(VENV)/.ray
@@ -68,14 +72,14 @@ $(RAY): requirements-ray.lock $(STAMP)
 	@touch $@
 
 test-hosts: setup  ## servers with agents of several hosts: losses, joining, several servers, live beside simulated
-	$(BIN)/pytest -m hosts $(SKIPPING)
+	$(BIN)/pytest -m hosts $(SKIPPING) $(call MARKED,hosts)
 
 test-ray: ray  ## agents that Ray starts, in real clusters of two nodes on this machine
-	$(BIN)/pytest -m ray $(SKIPPING)
+	$(BIN)/pytest -m ray $(SKIPPING) $(call MARKED,ray)
 
 extended: setup  ## the long tests: GPU contract, faults, soak, chaos, the page; needs gcc, g++ and the network the first time
-	$(BIN)/pytest -m "extended and not alone and not hosts" -n $(WORKERS) --dist loadfile $(SKIPPING)
-	$(BIN)/pytest -m "extended and alone and not hosts and not ray" $(SKIPPING)
+	$(BIN)/pytest -m "extended and not alone and not hosts" -n $(WORKERS) --dist loadfile $(SKIPPING) $(call MARKED,extended) tests/contract
+	$(BIN)/pytest -m "extended and alone and not hosts and not ray" $(SKIPPING) $(call MARKED,alone)
 
 # What fuzz runs: the property tests on new examples, or a target of tests/fuzzing.
 TARGET ?= properties

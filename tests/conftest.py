@@ -18,6 +18,7 @@ from proteus_cli.cli.console import loudness
 pytest_plugins = ("contract.reporting",)
 
 CONTRACT = Path(__file__).parent / "contract"
+FOUND_BY_TEXT = ("alone", "extended", "hosts", "ray")
 
 # `make test` draws the same examples each time; `make fuzz` draws new ones (tests/fuzz.py).
 settings.register_profile("same examples", deadline=None, derandomize=True, database=None)
@@ -49,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the contract's tests as extended; leave the page's tests out where there is no browser."""
+    _check_where_markers_stand(items)
     for item in items:
         if CONTRACT in item.path.parents:
             item.add_marker("extended")
@@ -56,6 +58,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if item.get_closest_marker("browser")]
         items[:] = [item for item in items if not item.get_closest_marker("browser")]
         config.hook.pytest_deselected(items=left_out)
+
+
+def _check_where_markers_stand(items: Sequence[pytest.Item]) -> None:
+    """The Makefile finds the files with tests of some markers by their text."""
+    for marker in FOUND_BY_TEXT:
+        for path in {item.path for item in items if item.get_closest_marker(marker)}:
+            if f"pytest.mark.{marker}" not in path.read_text():
+                raise pytest.UsageError(f"{path} has tests marked `{marker}`, and must say `pytest.mark.{marker}`")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

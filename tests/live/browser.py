@@ -1,18 +1,22 @@
-"""A real Chromium without a window, for tests of the page."""
+"""A real Chromium without a window, for tests of the page.
+
+Most of selenium is imported with the first browser: it takes long, and is not there for whoever only looks for tests.
+"""
 
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from installed import DRIVER, HOW_TO_ADD, chromium, missing_for_the_page
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
+
+if TYPE_CHECKING:
+    from selenium.webdriver.remote.webelement import WebElement
 
 WITHIN_S = 30.0
 POLL_S = 0.1
@@ -22,7 +26,7 @@ DESK, PHONE = 1200, 360
 class Browser:
     """One page at a time."""
 
-    def __init__(self, driver: webdriver.Chrome) -> None:
+    def __init__(self, driver: "webdriver.Chrome") -> None:
         self.driver = driver
 
     def open(self, port: int, *, width: int = DESK, dark: bool = False) -> None:
@@ -52,10 +56,10 @@ class Browser:
         assert "error" not in found, found
         return found.get("value")
 
-    def find(self, selector: str) -> WebElement:
+    def find(self, selector: str) -> "WebElement":
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
-    def all(self, selector: str) -> list[WebElement]:
+    def all(self, selector: str) -> "list[WebElement]":
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
     def text(self, selector: str) -> str:
@@ -114,7 +118,7 @@ def browsing() -> Iterator[Browser]:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     # With the paths given, selenium has nothing to look for, or to download.
-    driven = webdriver.Chrome(options=options, service=Service(driver))
+    driven = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     try:
         driven.set_script_timeout(WITHIN_S)
         yield Browser(driven)
