@@ -12,6 +12,7 @@ import yaml
 from typer.main import get_command
 
 from proteus_cli.cli.main import app
+from proteus_cli.domain.cluster.connection import CONNECT_S
 from proteus_cli.serving.rest.routes import ROUTES
 
 ROOT = Path(__file__).parents[2]
@@ -242,10 +243,16 @@ def test_pods_of_a_cluster_have_its_key_and_few_rights(workload: str, command: s
     assert container["resources"]["requests"] == container["resources"]["limits"]
 
 
-def test_probes_of_agents_connect_to_the_port_that_they_listen_at() -> None:
+def test_an_agent_is_up_once_it_listens_and_lives_while_it_answers() -> None:
+    """To a connection alone the system answers for a process that hangs. The check needs the state and the key."""
     (agent,) = pods_of(in_cluster()["DaemonSet proteus-agent"])["containers"]
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+    for probe in ("startupProbe", "readinessProbe"):
         assert agent[probe]["tcpSocket"] == {"port": agent["ports"][0]["name"]}
+    liveness = agent["livenessProbe"]
+    assert liveness["exec"] == {"command": ["proteus", "agent", "--check"]}
+    assert liveness["timeoutSeconds"] > 2 * CONNECT_S
+    assert "--state" not in agent["args"], "the check and the agent have that of the image"
+    assert "PROTEUS_STATE" in dict(instructions())["ENV"]
 
 
 def test_of_the_servers_of_a_cluster_there_is_one_at_a_time() -> None:

@@ -24,6 +24,7 @@ def agent(
     state: options.AgentState = Path("agent"),
     max_models_size: options.MaxModelsSize = None,
     emulate: options.AgentEmulates = False,
+    check: options.CheckAgent = False,
     log_format: serve_options.LogFormat = LogFormat.TEXT,
     log_level: serve_options.LogLevel = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
@@ -35,6 +36,9 @@ def agent(
     cores make a device. With --emulate, it emulates the devices of a plan that is served with --emulate, to rehearse a
     cluster.
     """
+    if check:
+        _check(state, key)
+        return
     from proteus_cli.backends.discovery import discover
     from proteus_cli.serving.agent.agent import AgentSettings, run_agent
     from proteus_cli.serving.logs import set_up
@@ -51,6 +55,15 @@ def agent(
             devices, state, tls, host_name, keeper, emulates=emulate, max_models_bytes=max_models_size
         )
         run_agent(settings, listener, lambda: _announce(host, port, *["emulated"] if emulate else []))
+
+
+def _check(state: Path, key: Path | None) -> None:
+    from proteus_cli.cli.workflows.agent_check import check_agent
+    from proteus_cli.units import counted, format_duration
+
+    address, inventory, took_s = check_agent(state, key)
+    has = f"{counted(len(inventory.devices), 'device')}, {counted(len(inventory.servers), 'server')}"
+    console.say(f"the agent at {address.host}:{address.port} answered within {format_duration(took_s)}: {has}")
 
 
 def _host_name(name: str | None) -> str:

@@ -95,6 +95,14 @@ AgentEmulates = Annotated[
         rich_help_panel=sections.DEVICES,
     ),
 ]
+CheckAgent = Annotated[
+    bool,
+    Option(
+        "--check",
+        help="Start none: ask the agent that has the `--state` whether it works. Exit code 4 where it does not answer, "
+        "or there is none.",
+    ),
+]
 MaxModelsSize = Annotated[
     int | None,
     Option(
