@@ -14,7 +14,7 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as untyped_parse
 
 from proteus_cli.serving.telemetry.exposition import OPENMETRICS, Exposition
-from proteus_cli.serving.telemetry.host_metrics import add_hosts
+from proteus_cli.serving.telemetry.host_metrics import add_hosts, add_sharing
 from proteus_cli.serving.telemetry.hosts import HostState, HostStatus
 
 pytestmark = [pytest.mark.live, pytest.mark.alone]
@@ -51,6 +51,7 @@ def of_hosts() -> str:
     host = HostStatus(HostState.CONNECTED, 1.0, "", "10.0.0.2:7000", 8, 8, 1, 0, 0.0004, 1000, 2000)
     exposition = Exposition(openmetrics=False)
     add_hosts(exposition, {"b": host})
+    add_sharing(exposition, {"b/cpu0": (2, 1.5)})
     return exposition.finished().decode()
 
 

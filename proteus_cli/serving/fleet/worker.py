@@ -73,6 +73,7 @@ class Worker:
         self.servers = 1
         self.busy_s = 0.0  # with any batch, until the end of the last one
         self.batches = self.rows = 0  # of batches with results
+        self.waited_s = 0.0  # for turns of other servers, on their agent
         self._running: dict[int, tuple[Launch, float]] = {}  # with its start, in order
         self._ended_s = self._counted_s = 0.0
         self._timer_s = timer_s
@@ -186,6 +187,7 @@ class Worker:
         else:
             self.batches += 1
             self.rows += launch.rows
+            self.waited_s += result.waited_s
             self._controller.finished(launch, _service_s(launch, took_s, result, self.servers))
             self._results.answered(launch, started_s, result)
 

@@ -1,14 +1,23 @@
-"""Metrics of devices and hosts: which device is on which host, and how each host of the cluster is reached."""
+"""Metrics of devices and hosts: which device is on which host, how hosts are reached, and who shares their devices."""
 
 from collections.abc import Callable, Iterable, Mapping
 
-from proteus_cli.domain.device import Device
+from proteus_cli.domain.device import Device, host_of
 from proteus_cli.serving.telemetry.exposition import Exposition, MetricDescription, MetricKind
 from proteus_cli.serving.telemetry.hosts import HostState, HostStatus
 
 DEVICE_INFO = MetricDescription(
     "proteus_device_info", MetricKind.GAUGE, "The host of a device, empty for this machine, and its type.",
     ("device", "host", "type"),
+)  # fmt: skip
+
+
+SERVERS = MetricDescription(
+    "proteus_device_servers", MetricKind.GAUGE, "Servers that share the device, this one included.", ("device",)
+)
+TURNS = MetricDescription(
+    "proteus_device_turn_wait_seconds_total", MetricKind.COUNTER,
+    "What batches waited until those of other servers had ended.", ("device",),
 )  # fmt: skip
 
 
@@ -43,6 +52,17 @@ _OF_HOSTS: tuple[tuple[MetricDescription, Callable[[HostStatus], float | None]],
 def add_devices(exposition: Exposition, devices: Iterable[Device]) -> None:
     """Which device is where; joins other metrics by `device`, whose labels stay as they are."""
     exposition.add(DEVICE_INFO, [((device.id, device.host, device.type), 1) for device in devices])
+
+
+def add_sharing(exposition: Exposition, sharing: Mapping[str, tuple[int, float]]) -> None:
+    """By device, the servers that share it and the seconds that batches waited for their turns.
+
+    Only devices of a cluster's hosts count; nothing without one.
+    """
+    of_hosts = {device: shared for device, shared in sharing.items() if host_of(device)}
+    if of_hosts:
+        exposition.add(SERVERS, [((device,), servers) for device, (servers, _) in of_hosts.items()])
+        exposition.add(TURNS, [((device,), waited_s) for device, (_, waited_s) in of_hosts.items()])
 
 
 def add_hosts(exposition: Exposition, hosts: Mapping[str, HostStatus]) -> None:

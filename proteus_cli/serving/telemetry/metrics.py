@@ -25,7 +25,7 @@ from proteus_cli.serving.telemetry.exposition import (
     MetricKind,
     wants_openmetrics,
 )
-from proteus_cli.serving.telemetry.host_metrics import add_devices, add_hosts
+from proteus_cli.serving.telemetry.host_metrics import add_devices, add_hosts, add_sharing
 from proteus_cli.serving.telemetry.loop_lag import LoopLag
 from proteus_cli.serving.telemetry.status import DEMAND_WINDOW_S, StatusSources
 from proteus_cli.serving.transport.connections import Connections
@@ -237,6 +237,7 @@ class Metrics:
         exposition.add(PLAN, [((p.device, p.family, p.variant), 1) for p in controller.placements])
         profiles = self._sources.profiles.items()
         add_devices(exposition, [profile.device for device, profile in profiles if device in fleet.workers])
+        add_sharing(exposition, {device: (each.servers, each.waited_s) for device, each in fleet.workers.items()})
         add_hosts(exposition, self._sources.hosts())
 
     def _plans(self, exposition: Exposition) -> None:

@@ -231,7 +231,7 @@ def test_of_a_shared_device_a_batch_counts_as_what_this_servers_part_can_do(
 ) -> None:
     """Two servers; a batch of 5 ms, which was handed over within half a millisecond and ends 55 ms after its launch."""
 
-    async def run() -> list[float | None]:
+    async def run() -> tuple[list[float | None], float]:
         clock, executor = Clock(), SlowExecutor(0.0055 + waited_s, waited_s)
         launch = Launch(hosted(latency_s={1: 0.01}), (make_request(),), 1, 1.0, is_ahead=is_ahead)
         controller = ScriptedController([launch])
@@ -243,9 +243,9 @@ def test_of_a_shared_device_a_batch_counts_as_what_this_servers_part_can_do(
         worker.ask()
         clock.now_s = 1.055
         executor.end_first()
-        return controller.took_s
+        return controller.took_s, worker.waited_s
 
-    assert asyncio.run(run()) == [near(service_s)]
+    assert asyncio.run(run()) == ([near(service_s)], waited_s)
 
 
 def test_a_batch_on_a_shared_device_hangs_later_as_it_may_wait_for_turns() -> None:

@@ -45,9 +45,11 @@ class Seen:
             self.world.fleet.lost_with_host["b/cpu0"] = host_loss
         self.world.fleet.breakers["b/cpu0"].on(BreakerEvent.DIED, self.now_s, "it is lost")
 
-    def metrics(self) -> list[str]:
+    def metrics(self, *names: str) -> list[str]:
+        """The lines of these; by default of hosts, and where devices are."""
         text = Metrics(self.sources, Connections(max_connections=9, max_body_bytes=9), LoopLag()).page(b"")[0].decode()
-        return [line for line in text.splitlines() if line.startswith(("proteus_host", "proteus_device_info"))]
+        names = names or ("proteus_host", "proteus_device_info")
+        return [line for line in text.splitlines() if line.startswith(names)]
 
 
 def seen(test: Callable[[Seen], None], device: str = "b/cpu0") -> None:
@@ -63,6 +65,7 @@ def test_without_a_cluster_there_are_no_hosts() -> None:
         server.history.sample()
         assert server.history.feed().hosts == status(server.sources).hosts == {}
         assert server.metrics() == ['proteus_device_info{device="cpu0",host="",type="cpu"} 1']
+        assert server.metrics("proteus_device_servers", "proteus_device_turn") == []
 
     seen(test, "cpu0")
 
@@ -106,12 +109,17 @@ def test_a_host_is_as_its_link_says(link: LinkState, up: int, trip: list[str]) -
     seen(test)
 
 
-def test_status_and_history_say_how_many_servers_share_a_device_and_its_host() -> None:
+def test_status_history_and_metrics_say_how_many_servers_share_a_device_and_its_host() -> None:
     def test(server: Seen) -> None:
         server.links["b"] = UP
+        server.world.fleet.workers["b/cpu0"].waited_s = 1.5
         for servers in (3, 1):
             server.world.fleet.share("b/cpu0", servers)
             server.history.sample()
+            assert server.metrics("proteus_device_servers", "proteus_device_turn") == [
+                f'proteus_device_servers{{device="b/cpu0"}} {servers}',
+                'proteus_device_turn_wait_seconds_total{device="b/cpu0"} 1.5',
+            ]
             for found in (status(server.sources), server.history.feed()):
                 assert (found.devices["b/cpu0"].servers, found.hosts["b"].servers) == (servers, servers)
 
