@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +166,37 @@ def test_a_measurement_ends_with_the_agent_that_measures(made: Tiny) -> None:
         _, said = measuring.communicate(timeout=60)
         assert measuring.returncode == 1
         assert "host a (127.0.0.1" in said
+
+
+@pytest.mark.hosts
+def test_a_cpu_that_serves_is_measured_beside_that_at_low_priority(made: Tiny) -> None:
+    with agents(made.root, "ab") as running, serving_cluster(made) as live:
+        live.until(lambda status: {host["working"] for host in status["hosts"].values()} == {1})
+        command = [sys.executable, "-m", "proteus_cli", "profile", "--device", "a/cpu0", "-w", str(made.root)]
+        command += ["--cluster", str(made.root / "hosts.toml"), "--force", "--budget", "5s", "--json"]
+        with (
+            asking(live, {"shapes": RATE_QPS}, one_row) as steady,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as measuring,
+        ):
+            until(lambda: os.SCHED_IDLE in measured_with(running["a"]), "a measurement that gives way")
+            began_s = time.monotonic()
+            until(lambda: "a/cpu0" in devices_of(steady, began_s), "answers of a device that is measured")
+            said, told = measuring.communicate(timeout=300)
+        assert measuring.returncode == 0, told
+        assert "a: servers use cpu0: measured at low priority" in told
+        (profile,) = msgspec.json.decode(said, type=list[Profile])
+        assert all(variant.points[0].runs > 0 for variant in profile.variants)
+        stopped_well(live, running)
+
+
+def measured_with(agent: LiveAgent) -> set[int]:
+    """The scheduling policies of an agent's processes that measure."""
+    found = set()
+    for pid in descendants(agent.pid):
+        with suppress(ProcessLookupError, FileNotFoundError):
+            if "measuring_child" in commands_of([pid]):
+                found.add(os.sched_getscheduler(pid))
+    return found
 
 
 def commands_of(pids: list[int]) -> str:

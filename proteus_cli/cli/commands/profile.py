@@ -44,6 +44,8 @@ def profile(
 ) -> None:
     """Measure latency, load time, memory and accuracy of every variant, for batch sizes 1, 2, 4, … within its SLO.
 
+    With --cluster, agents measure their devices. CPUs that serve are measured beside that, at low priority.
+
     A GPU is also measured with several batches at once, while that raises its throughput; so are compute time and
     power.
 
@@ -69,7 +71,7 @@ def profile(
 
         if dry_run:
             raise UsageError("`--dry-run` lists what this machine would measure.", hint="leave out `--cluster`")
-        wanted = MeasureOptions(device, budget, max_batch, max_slots, accept_noise, as_type, force)
+        wanted = MeasureOptions(device, budget, max_batch, max_slots, accept_noise, as_type, force, beside_servers=True)
         _show(
             measured_by_agents(workspace, host_list(cluster, cluster_key, workspace_dir), wanted),
             workspace.catalog(),

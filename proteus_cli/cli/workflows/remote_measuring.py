@@ -26,7 +26,7 @@ from proteus_cli.units import format_duration, format_size
 
 
 def measured_by_agents(workspace: Workspace, hosts: HostList, options: MeasureOptions) -> list[Profile]:
-    """Measure devices of the cluster, host by host, and write their profiles. The agents may not serve meanwhile.
+    """Measure devices of the cluster, host by host, and write their profiles.
 
     The options' ``devices`` are as in `devices_by_host`. Raises `ProteusError`.
     """

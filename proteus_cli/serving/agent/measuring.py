@@ -15,6 +15,7 @@ from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog, Family
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceUnavailable, EngineError
+from proteus_cli.serving.agent.measuring_child import LAST, NORMAL
 from proteus_cli.serving.devices.remote.channel.messages import MeasureDevices, MeasureOptions
 from proteus_cli.store import Workspace, write_text
 from proteus_cli.store.catalog_text import new_text
@@ -38,21 +39,26 @@ class Measurer:
         self._devices, self._workspace = devices, Workspace(root.absolute())
         self._one_at_a_time = asyncio.Lock()
 
-    async def measure(self, command: MeasureDevices, find_model: FindModel, say: Say) -> bytes:
+    async def measure(self, command: MeasureDevices, used: Collection[str], find_model: FindModel, say: Say) -> bytes:
         """The profiles as JSON. ``find_model`` gives the file of a digest; ``say`` is told each line about progress.
 
-        Raises `EngineError`, `ArtefactError`.
+        While servers use devices of the host, it runs only where these leave it time. Raises `EngineError`,
+        `ArtefactError`, and `DeviceUnavailable` as `require_measurable` does.
         """
+        require_measurable(command.options, used, self._devices)
+        if used:
+            say(f"servers use {', '.join(sorted(used))}: measured at low priority, and noisy where they disturb it")
         async with self._one_at_a_time:
-            return await self._measured(command, find_model, say)
+            return await self._measured(command, find_model, say, leaves_time=bool(used))
 
-    async def _measured(self, command: MeasureDevices, find_model: FindModel, say: Say) -> bytes:
+    async def _measured(self, command: MeasureDevices, find_model: FindModel, say: Say, *, leaves_time: bool) -> bytes:
         families = tuple(_with_files(family, find_model) for family in command.families)
         text = new_text(Catalog(FORMAT, families), made_by="proteus profile --cluster")
         write_text(self._workspace.catalog_path, text)
         write_text(self._workspace.root / "proteus.toml", self._settings())
         process = await asyncio.create_subprocess_exec(
-            *[sys.executable, "-P", "-m", MEASURING, str(os.getpid()), "profile", *_arguments(command.options)],
+            *[sys.executable, "-P", "-m", MEASURING, str(os.getpid()), LAST if leaves_time else NORMAL, "profile"],
+            *_arguments(command.options),
             *["--workspace", str(self._workspace.root), "--json"],
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             env=_environment(), limit=_MAX_LINE_BYTES,
@@ -73,10 +79,14 @@ class Measurer:
         return f"[devices]\ncpu = [{cores}]\n" if cores else ""
 
 
-def require_unused(devices: str, used: Collection[str]) -> None:
-    """Raise `DeviceUnavailable` where servers use devices that are to be measured; ``all`` means any."""
-    wanted = None if devices == ALL else {name.strip() for name in devices.split(",")}
-    found = sorted(device for device in used if wanted is None or device in wanted)
+def require_measurable(options: MeasureOptions, used: Collection[str], devices: Sequence[Device]) -> None:
+    """Raise `DeviceUnavailable` where servers use what is to be measured; ``all`` means any device.
+
+    CPUs may be measured ``beside_servers``; a GPU has no priorities, so it would slow servers down.
+    """
+    wanted = None if options.devices == ALL else {name.strip() for name in options.devices.split(",")}
+    cpus = {device.id for device in devices if device.kind == "cpu"} if options.beside_servers else set()
+    found = sorted(device for device in used if (wanted is None or device in wanted) and device not in cpus)
     if found:
         raise DeviceUnavailable(
             f"A server uses {', '.join(found)}: to measure beside it would say nothing, and slow it down.",

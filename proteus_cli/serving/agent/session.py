@@ -7,7 +7,7 @@ from typing import Any
 from proteus_cli.errors import DeviceUnavailable
 from proteus_cli.serving.agent.beats import beat
 from proteus_cli.serving.agent.host_devices import HostDevices
-from proteus_cli.serving.agent.measuring import Measurer, require_unused
+from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import ModelStore, OfferedModels
 from proteus_cli.serving.agent.opened_device import BatchCounts, OpenedDevice, cannot_open
 from proteus_cli.serving.agent.sharing import SharedDevices
@@ -139,12 +139,12 @@ class ServerSession:
         task.add_done_callback(self._writing.discard)
 
     async def _measure(self, command: MeasureDevices) -> None:
-        """Measure devices, after giving up what is open: it would be measured, too."""
+        """Measure devices, after giving up what is open here: it would be measured, too."""
         for device in list(self._opened.values()):
             device.abandon()
         try:
-            require_unused(command.options.devices, self._shared.open_devices)
-            content = await self._measurer.measure(command, self._models.path_of, self._say)
+            used = self._shared.open_devices
+            content = await self._measurer.measure(command, used, self._models.path_of, self._say)
             self._channel.send(Measured(), [content])
         except Exception as error:  # noqa: BLE001 - it is sent to the server
             self._channel.send(Measured(device_messages.SentError.logged(error)))

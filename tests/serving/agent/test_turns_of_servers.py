@@ -1,11 +1,14 @@
 """Whose batch runs next on a device that servers share, and what they are told of each other."""
 
 import asyncio
+import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from agents import CPU, linked, remote_device, run, running_agent, until
@@ -16,6 +19,8 @@ from tiny import INPUTS, mlp
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceUnavailable
 from proteus_cli.serving.agent import sharing
+from proteus_cli.serving.agent.measuring import require_measurable
+from proteus_cli.serving.agent.measuring_child import leave_time
 from proteus_cli.serving.agent.sharing import DeviceTurn, SharedDevices, SharedOpening
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.remote.channel.messages import MeasureDevices, MeasureOptions
@@ -260,6 +265,46 @@ def test_what_other_servers_use_is_not_measured(tmp_path: Path) -> None:
 
 def shares_of(devices: SharedDevices, *servers: str) -> list[Mapping[str, int]]:
     return [devices.shared_by(server) for server in servers]
+
+
+def test_beside_servers_cpus_are_measured_where_that_is_asked_for_and_gpus_are_not() -> None:
+    gpu = msgspec.structs.replace(CPU, id="gpu0", kind="gpu")
+
+    def options(devices: str, *, beside: bool) -> MeasureOptions:
+        return MeasureOptions(devices, 1.0, 1, 1, False, None, False, beside_servers=beside)
+
+    used = {"cpu0", "gpu0"}
+    require_measurable(options("cpu0", beside=True), used, (CPU, gpu))
+    require_measurable(options("gpu0", beside=True), {"cpu0"}, (CPU, gpu))
+    for devices, beside, named in (
+        ("gpu0", True, "gpu0"),
+        ("all", True, "gpu0"),
+        ("all", False, "cpu0, gpu0"),
+        ("cpu0", False, "cpu0"),
+    ):
+        with pytest.raises(DeviceUnavailable, match=f"A server uses {named}:"):
+            require_measurable(options(devices, beside=beside), used, (CPU, gpu))
+
+
+def test_what_is_measured_beside_servers_gives_way_to_everyone_else() -> None:
+    """With all threads that it starts later; this test's own thread ends, as no thread gets its priority back."""
+    found = list[int]()
+
+    def policy() -> None:
+        found.append(os.sched_getscheduler(0))
+
+    def measures() -> None:
+        leave_time()
+        policy()
+        later = threading.Thread(target=policy)
+        later.start()
+        later.join()
+
+    first = threading.Thread(target=measures)
+    first.start()
+    first.join()
+    assert found == [os.SCHED_IDLE, os.SCHED_IDLE]
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def test_servers_that_use_other_devices_share_nothing() -> None:

@@ -119,7 +119,10 @@ class ModelPiece(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class MeasureOptions(msgspec.Struct, frozen=True):
-    """The options of `proteus profile` that an agent measures with; ``devices`` as in its `--device`."""
+    """The options of `proteus profile` that an agent measures with; ``devices`` as in its `--device`.
+
+    ``beside_servers``: measure also CPUs that servers have open, at low priority.
+    """
 
     devices: str
     budget_s: float | None
@@ -128,10 +131,11 @@ class MeasureOptions(msgspec.Struct, frozen=True):
     accepts_noise: bool
     as_type: str | None
     force: bool
+    beside_servers: bool = False
 
 
 class MeasureDevices(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Measure families on devices that are not open; answered by `Measured`.
+    """Measure families on devices of the agent; answered by `Measured`.
 
     ``onnx`` of each variant, and ``eval`` of a family, are digests of files that the agent has.
     """
