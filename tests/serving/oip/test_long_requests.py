@@ -20,7 +20,7 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.http1.exchange import NO_HEAD, Exchange, Head
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.oip import in_turns
-from proteus_cli.serving.rest import codec, inference, json_values, outline
+from proteus_cli.serving.rest import answers, codec, inference, json_values, outline
 from proteus_cli.serving.rest.access import Access, KnownHosts
 from proteus_cli.serving.rest.handler import RestHandler
 from proteus_cli.serving.transport import gunzip
@@ -38,8 +38,8 @@ VALUES = [float(value) for value in range(10, 10 + 2 * ROWS)]  # of 5 bytes each
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_values, "SLICE_BYTES", SLICE_BYTES)
     monkeypatch.setattr(codec, "_AT_ONCE_BYTES", 160)
-    monkeypatch.setattr(codec, "_VALUES_AT_ONCE", 2)
-    monkeypatch.setattr(codec, "_BATCH_VALUES_AT_ONCE", 4)
+    monkeypatch.setattr(answers, "_VALUES_AT_ONCE", 2)
+    monkeypatch.setattr(answers, "_BATCH_VALUES_AT_ONCE", 4)
 
 
 def body_of(values: Any = VALUES, rows: int = ROWS, **more: Any) -> bytes:

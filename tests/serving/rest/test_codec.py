@@ -20,7 +20,7 @@ from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip.tensors import DATATYPE_OF, DATATYPES
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
 from proteus_cli.serving.requests.query import Form, InTurns, Query, RequestOptions
-from proteus_cli.serving.rest import codec as rest_codec
+from proteus_cli.serving.rest import answers
 from proteus_cli.serving.rest.codec import RestCodec
 
 FLOAT, LONG = np.dtype(np.float32), np.dtype(np.int64)
@@ -578,8 +578,8 @@ def test_an_answer_that_is_encoded_in_turns_is_the_same(
 ) -> None:
     y, z = np.array([[1, 2.5, np.nan], [4, 5, 1e30]], FLOAT), np.array([2**63 - 1, -5], LONG)
     expected = encoded(TWO, (y, z), wanted, name)
-    monkeypatch.setattr(rest_codec, "_BATCH_VALUES_AT_ONCE", at_once_of_batch)
+    monkeypatch.setattr(answers, "_BATCH_VALUES_AT_ONCE", at_once_of_batch)
     assert encoded(TWO, (y, z), wanted, name) == expected
-    monkeypatch.setattr(rest_codec, "_VALUES_AT_ONCE", 2)
-    monkeypatch.setattr(rest_codec, "_BATCH_VALUES_AT_ONCE", min(at_once_of_batch, 5))
+    monkeypatch.setattr(answers, "_VALUES_AT_ONCE", 2)
+    monkeypatch.setattr(answers, "_BATCH_VALUES_AT_ONCE", min(at_once_of_batch, 5))
     assert encoded(TWO, (y, z), wanted, name) == expected

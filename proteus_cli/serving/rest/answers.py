@@ -1,0 +1,165 @@
+"""Answers over REST: JSON, and binary tensors behind it.
+
+What all answers of a batch say is encoded once, and only the rest for each. Values of a large answer are encoded in
+turns.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import msgspec
+
+from proteus_cli.backends.base import Signature
+from proteus_cli.buffers import Buffer
+from proteus_cli.serving.oip import tensors as oip
+from proteus_cli.serving.oip.classification import highest_classes, packed, wants_classes
+from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
+from proteus_cli.serving.requests.query import Classes, InTurns, Query, Steps
+from proteus_cli.serving.rest.bodies import InferResponse, ResponseParameters, ResponseTensor, ResponseTensorParameters
+
+_VALUES_AT_ONCE = 8192  # of an output, which take a millisecond to encode
+_BATCH_VALUES_AT_ONCE = 4 * _VALUES_AT_ONCE  # of a whole batch, which become lists of Python's
+_US_PER_S = 1e6
+
+Texts = list[str] | bytes
+"""The texts of all classes of an output; packed, where they are wanted as a binary tensor."""
+
+EncodedAnswer = tuple[bytes, list[Buffer]]
+"""The JSON of an answer, and the binary tensors behind it."""
+
+
+class _SharedAnswer(NamedTuple):
+    """What the answers of one batch with as many rows share: all but the time in the queue, the id, and the rows.
+
+    The JSON is ``before``, the time in the queue, ``after``; then for each of ``lists`` the values of this answer,
+    and what follows them. ``binary`` has the bytes of all rows of an output, and how many a row has. ``is_long``: it is
+    encoded in turns.
+    """
+
+    before: bytes
+    after: bytes
+    lists: list[tuple[Any, bytes]]
+    binary: list[tuple[Buffer, int]]
+    is_long: bool
+
+
+_encode = msgspec.json.Encoder().encode
+_OUTPUTS = b'},"outputs":['  # behind the time in the queue
+_NO_QUEUE_US = b"0" + _OUTPUTS + b"]}"  # ends an answer without outputs
+
+
+class AnswerEncoder:
+    """Encodes the answers to requests of one ``family``. The classes of the first output have ``labels``."""
+
+    def __init__(self, family: str, signature: Signature, labels: Sequence[str]) -> None:
+        self._family, self._signature, self._labels = family, signature, labels
+
+    def encode(self, query: Query, answer: Answered) -> EncodedAnswer | InTurns[EncodedAnswer]:
+        """The JSON of an answer, and the binary tensors that follow it."""
+        memo, rows, first = answer.batch.memo, answer.rows, answer.first
+        try:
+            shared = memo[query.outputs, rows]
+        except KeyError:
+            if wants_classes(query):
+                return InTurns(self._encoded_classes(query, answer))
+            shared = memo[query.outputs, rows] = self._shared(query, answer)
+        before, after, lists, binary, is_long = shared
+        json = b"".join((before, _encode(int(answer.queue_s * _US_PER_S)), after))
+        if is_long:
+            return InTurns(_encoded_in_turns(json, shared, query, answer))
+        for values, end in lists:
+            if isinstance(values, list):
+                json += _encode(values[first] if rows == 1 else list(chain(*values[first : first + rows]))) + end
+            else:
+                json += _encode(values[first : first + rows].reshape(-1).tolist()) + end
+        if query.id is not None:
+            json = b'%b,"id":%b}' % (json[:-1], _encode(query.id))
+        tensors = []
+        for values, size in binary:  # not a comprehension: in Python 3.11 each is a call
+            tensors.append(values[first * size : (first + rows) * size])
+        return json, tensors
+
+    def _encoded_classes(self, query: Query, answer: Answered) -> Steps[EncodedAnswer]:
+        """An answer that has the classes of some outputs: it shares nothing with others of its batch."""
+        batch, classes = answer.batch, dict[int, Texts]()
+        own = AnsweredBatch(batch.hosted, batch.rows, answer.outputs, batch.compute_s, is_emulated=batch.is_emulated)
+        for index, form in query.outputs:
+            if isinstance(form, Classes):
+                labels = self._labels if index == 0 else ()
+                texts = yield from highest_classes(own.outputs[index], form.count, labels)
+                classes[index] = (yield from packed(texts)) if form.as_binary else texts
+        alone = Answered(own, 0, answer.rows, answer.queue_s)
+        shared = self._shared(query, alone, classes)
+        json = b"".join((shared.before, _encode(int(answer.queue_s * _US_PER_S)), shared.after))
+        return (yield from _encoded_in_turns(json, shared, query, alone))
+
+    def _shared(self, query: Query, answer: Answered, classes: Mapping[int, Texts] = {}) -> _SharedAnswer:
+        """``classes``: the texts of an output's classes, by its index, where these are wanted in its place."""
+        batch, hosted = answer.batch, answer.batch.hosted
+        parameters = ResponseParameters(
+            variant=hosted.variant,
+            accuracy=hosted.accuracy,
+            device=hosted.device,
+            batch_size=batch.rows,
+            compute_us=round(batch.compute_s * _US_PER_S),
+            emulated=batch.is_emulated,
+            queue_us=0,
+        )
+        before = _encode(InferResponse(self._family, oip.VERSION, parameters, [])).removesuffix(_NO_QUEUE_US)
+        in_json = [batch.outputs[index] for index, form in query.outputs if form is False]
+        is_long = any(output.size // len(output) * answer.rows > _VALUES_AT_ONCE for output in in_json)
+        lists, binary, texts = list[Any](), list[tuple[Buffer, int]](), [_OUTPUTS]
+        for place, (index, form) in enumerate(query.outputs):
+            values, spec, of_classes = batch.outputs[index], self._signature.outputs[index], classes.get(index)
+            if place:
+                texts[-1] += b","
+            if isinstance(form, Classes):
+                tensor = ResponseTensor(spec.name, oip.STRINGS, [answer.rows, form.count])
+            else:
+                tensor = ResponseTensor(spec.name, oip.DATATYPE_OF[values.dtype], [answer.rows, *values.shape[1:]])
+            if form is True:
+                content, row_bytes = batch.content(index)
+                binary.append((content, row_bytes))
+                texts[-1] += _in_binary(tensor, row_bytes * answer.rows)
+            elif isinstance(of_classes, bytes):
+                binary.append((of_classes, len(of_classes)))  # of all rows: the answer has no others
+                texts[-1] += _in_binary(tensor, len(of_classes))
+            else:
+                lists.append(_rows(batch, index) if of_classes is None else [of_classes])
+                texts[-1] += _encode(tensor)[:-1] + b',"data":'
+                texts.append(b"}")
+        texts[-1] += b"]}"
+        return _SharedAnswer(before, texts[0], list(zip(lists, texts[1:], strict=True)), binary, is_long)
+
+
+def _in_binary(tensor: ResponseTensor, size: int) -> bytes:
+    """The JSON of an output that has so many bytes behind the JSON."""
+    return _encode(msgspec.structs.replace(tensor, parameters=ResponseTensorParameters(size)))
+
+
+def _encoded_in_turns(json: bytes, shared: _SharedAnswer, query: Query, answer: Answered) -> Steps[EncodedAnswer]:
+    first, last, parts = answer.first, answer.first + answer.rows, [json]
+    for values, end in shared.lists:
+        if isinstance(values, list):
+            parts += _encode(list(chain(*values[first:last]))), end
+            continue
+        flat = values[first:last].reshape(-1)
+        parts.append(b"[")
+        for at in range(0, len(flat), _VALUES_AT_ONCE):
+            parts += _encode(flat[at : at + _VALUES_AT_ONCE].tolist())[1:-1], b","
+            yield
+        parts[-1:] = b"]", end
+    if query.id is not None:
+        parts += parts.pop()[:-1], b',"id":%b}' % _encode(query.id)
+    return b"".join(parts), [values[first * size : last * size] for values, size in shared.binary]
+
+
+def _rows(batch: AnsweredBatch, index: int) -> Any:
+    """The rows of an output, each as a flat list, made once for a batch; of a large batch, as they are."""
+    key, values = ("rows", index), batch.outputs[index]
+    if values.size > _BATCH_VALUES_AT_ONCE:
+        return values
+    if key not in batch.memo:
+        batch.memo[key] = values.reshape(len(values), -1).tolist()
+    return batch.memo[key]
