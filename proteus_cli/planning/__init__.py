@@ -9,9 +9,10 @@ A plan is made in seven steps, each a module::
                                 └─── model/ ───┘   └── solver/ ──┘   └ placements/ ┘
 
 1. `instance` turns names into arrays. Devices that are alike (type, measurements, limits, price) form a *group*; a
-   *choice* is one variant on one group, if it meets the SLO there and the rules allow it. So the model grows with the
-   kinds of devices and not with their number: 40,000 devices of three types are three groups. Hosts of a cluster tell
-   devices apart only where plans survive the loss of one, or where its network may limit what its devices answer.
+   *choice* is one variant on one group, if it meets the SLO there and the rules allow it (`choices`). So the model
+   grows with the kinds of devices and not with their number: 40,000 devices of three types are three groups. Hosts of a
+   cluster tell devices apart only where plans survive the loss of one, or where its network may limit what its devices
+   answer.
 2. `milp` formulates the model once for an instance. Its integer variables say how many devices of its group host each
    choice (*replicas*). What a family loses is counted in *steps* of accuracy: the part of its demand that its k most
    accurate variants leave unanswered (*shortfall*). The demand is a set of parameters, so a re-plan compiles nothing.

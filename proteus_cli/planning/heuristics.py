@@ -12,7 +12,9 @@ from proteus_cli.domain.demand import Demand, check_demand
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.plan import Placement, Plan, Solver
 from proteus_cli.domain.rules import Reserved
-from proteus_cli.planning.model.instance import Choice, HostedKeys, make_instance
+from proteus_cli.planning.model.choices import Choice
+from proteus_cli.planning.model.hosted_now import HostedKeys
+from proteus_cli.planning.model.instance import make_instance
 from proteus_cli.planning.planner import Planner
 
 DEVICE_BY_DEVICE = "device by device"

@@ -13,7 +13,6 @@ from msgspec import UNSET
 from msgspec.structs import replace as replace_fields
 
 from proteus_cli import store
-from proteus_cli.arrays import Ints
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.demand import Demand, Forecast, LossCurve, check_demand
@@ -24,16 +23,19 @@ from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, estim
 from proteus_cli.domain.rules import Rules, in_words, with_catalog
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.check import check_plan, spent
-from proteus_cli.planning.model.instance import NOTHING, NOWHERE, HostedKeys, Instance, Now, make_instance
+from proteus_cli.planning.model.hosted_now import NOWHERE, HostedKeys, Now
+from proteus_cli.planning.model.instance import Instance, make_instance
 from proteus_cli.planning.model.milp import Model, formulate
 from proteus_cli.planning.placements.decode import placements
 from proteus_cli.planning.placements.host_counts import (
+    first_hosts,
     kept_replicas,
     needed_hosts,
     sure_count,
     sure_hosts,
     with_more_hosts,
 )
+from proteus_cli.planning.placements.loads import current_replicas, devices_with_more_loads
 from proteus_cli.planning.placements.pack import pack, serves_all
 from proteus_cli.planning.placements.spares import with_spares
 from proteus_cli.planning.solver.lexicographic import NEGLIGIBLE, Infeasible, Solution, TargetDemand, optimise
@@ -261,9 +263,9 @@ class Planner:
 
     def _solve_grouped(self, grouping: _Grouping, asked: _Asked, now: Now, deadline_s: float) -> _PlacedSolution:
         every, model = self._model(grouping, asked.lines)
-        current = _current_replicas(every, now.resident) if now else None
+        current = current_replicas(every, now.resident) if now else None
         asked_qps = np.array([qps * self.headroom for qps in asked.demand_qps.values()])
-        instance, hosts = every, _first_hosts(every, now, sure_count(self.profiles, self.rules))
+        instance, hosts = every, first_hosts(every, now, sure_count(self.profiles, self.rules))
         while True:
             if instance.depends_on_hosts:
                 instance = every.with_hosts(hosts)
@@ -283,7 +285,7 @@ class Planner:
             hosts = fewer
         to_split = {device for g in packed.unplaced | packed.over_power for device in instance.groups[g].devices}
         if current is not None and not now.has_standbys:
-            to_split |= _with_more_loads(instance, solution, current, placed, now.hosted)
+            to_split |= devices_with_more_loads(instance, solution, current, placed, now.hosted)
         is_over_budget = "power" in self.rules.budgets and bool(packed.over_power)
         return _PlacedSolution(
             solution, placed, serves_all(instance, packed, target), frozenset(to_split), is_over_budget
@@ -366,18 +368,6 @@ def _require_what_may_be_lost(devices: Iterable[str], rules: Rules) -> None:
         )
 
 
-def _first_hosts(instance: Instance, current: Now, devices: int) -> Ints:
-    """How many hosts of each family [F] to count on first: all devices; one more than the plan in force has.
-
-    So most plans need one solve. A family that needs more hosts for larger batches gets them within a few plans.
-    ``devices``: how many can be counted on.
-    """
-    if not current:
-        return np.full(len(instance.families), devices)
-    now = Counter(key.family for keys in current.hosted.values() for key in keys)
-    return np.array([min(now[name] + 1, devices) for name in instance.families])
-
-
 def _available(profiles: Mapping[str, Profile], without: Outages) -> dict[str, Profile]:
     """The profiles without the devices and engines that are out."""
     return {
@@ -391,25 +381,3 @@ def _available(profiles: Mapping[str, Profile], without: Outages) -> dict[str, P
 
 def _as_key(hosted: HostedKeys) -> tuple[tuple[str, frozenset[VariantKey]], ...]:
     return tuple(sorted(hosted.items()))
-
-
-def _current_replicas(instance: Instance, resident: HostedKeys) -> Ints:
-    """How many devices of the choice's group have it loaded now [C]."""
-    counts = [Counter(key for device in g.devices for key in resident.get(device, NOTHING)) for g in instance.groups]
-    return np.array([counts[choice.group][choice.key] for choice in instance.choices], dtype=np.int64)
-
-
-def _with_more_loads(
-    instance: Instance, solution: Solution, current: Ints, placed: tuple[Placement, ...], hosted: HostedKeys
-) -> frozenset[str]:
-    """The devices of groups where more variants must be loaded than the solution says."""
-    solved_loads = np.bincount(
-        instance.choice_group, np.maximum(solution.replicas - current, 0), minlength=len(instance.groups)
-    )  # fmt: skip
-    loads = Counter(p.device for p in placed if p.key not in hosted.get(p.device, ()))
-    return frozenset(
-        device
-        for g, group in enumerate(instance.groups)
-        if sum(loads[each] for each in group.devices) > solved_loads[g]
-        for device in group.devices
-    )

@@ -1,6 +1,6 @@
 """The planning instance: catalog, profiles and rules as arrays."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,82 +10,21 @@ import scipy.sparse as sp
 
 from proteus_cli.arrays import Floats, Ints
 from proteus_cli.control.policies import VariantRule
-from proteus_cli.domain.capacity import Capacity, CapacityStep, capacity_at
-from proteus_cli.domain.catalog import Catalog, Family, VariantKey
-from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Profile, VariantProfile, best_accuracy
-from proteus_cli.domain.rules import DeviceLimits, Rules, limits_of
-from proteus_cli.errors import UsageError
-from proteus_cli.planning.networks import limits_of_hosts, row_bytes
-
-HostedKeys = Mapping[str, frozenset[VariantKey]]
-
-NOTHING: frozenset[VariantKey] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Now:
-    """What each device hosts in the plan in force, and what is ``resident``: that and its standbys. False: no plan is.
-
-    With standbys, the fewest loads that are counted are a lower bound: of two variants that a device has loaded, it can
-    host but one, and to tell devices apart by their standbys would make a large model of a small one.
-    """
-
-    hosted: HostedKeys
-    resident: HostedKeys
-
-    @classmethod
-    def of(cls, current: Plan | None, standbys: HostedKeys, profiles: Mapping[str, Profile]) -> "Now":
-        """Of the devices with profiles."""
-        if current is None:
-            return NOWHERE
-        hosted = {device: keys for device, keys in current.hosted().items() if device in profiles}
-        return cls(hosted, {device: keys | standbys.get(device, NOTHING) for device, keys in hosted.items()})
-
-    @property
-    def has_standbys(self) -> bool:
-        return self.resident != self.hosted
-
-    def __bool__(self) -> bool:
-        return bool(self.hosted)
-
-
-NOWHERE = Now({}, {})
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceGroup:
-    """Devices of equal type, measurements, limits and price, which host the same variants where that matters.
-
-    ``price_per_hour`` is None where it is unknown; ``hosted`` is empty where it doesn't matter. ``host`` is the host of
-    the cluster that all of them belong to, None where that doesn't matter.
-    """
-
-    type: str
-    devices: tuple[str, ...]
-    profile: Profile
-    price_per_hour: float | None
-    limits: DeviceLimits
-    hosted: frozenset[VariantKey]
-    host: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One variant on one group of devices: a column of the model.
-
-    ``capacity`` for the number of hosts that the instance counts on, ``capacity_steps`` for any.
-    """
-
-    group: int
-    family: int
-    measured: VariantProfile
-    capacity: Capacity
-    capacity_steps: tuple[CapacityStep, ...]
-
-    @property
-    def key(self) -> VariantKey:
-        return self.measured.key
+from proteus_cli.domain.capacity import capacity_at
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.profile import Profile, best_accuracy
+from proteus_cli.domain.rules import Rules
+from proteus_cli.planning.model.choices import (
+    Choice,
+    DeviceGroup,
+    choices_of,
+    groups_of,
+    memory_frac,
+    network_frac_s,
+    require_known,
+)
+from proteus_cli.planning.model.hosted_now import HostedKeys
+from proteus_cli.planning.networks import limits_of_hosts
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,9 +167,9 @@ def make_instance(
     group. Raises `UsageError` where the rules need a power, price or memory that is unknown.
     """
     limits = limits_of_hosts(catalog, profiles, rules)
-    groups = tuple(_groups(catalog, profiles, rules, hosted or {}, alone, limits))
-    choices = tuple(_choices(catalog, groups, variants, rules))
-    _require_known(groups, choices, rules)
+    groups = tuple(groups_of(catalog, profiles, rules, hosted or {}, alone, limits))
+    choices = tuple(choices_of(catalog, groups, variants, rules))
+    require_known(groups, choices, rules)
     steps = list(_steps(catalog, choices))
     up_to_step = np.array([(s, c) for s, step in enumerate(steps) for c in step.choices], dtype=np.int64).reshape(-1, 2)
     best = best_accuracy(profiles.values())
@@ -245,8 +184,8 @@ def make_instance(
         pinned=np.array(
             [len(groups[c.group].devices) * float(c.key in groups[c.group].limits.pinned) for c in choices]
         ),
-        memory_frac=np.array([_memory_frac(groups[c.group].profile, c.measured) for c in choices]),
-        network_frac_s=np.array([_network_frac_s(groups[choice.group], choice, limits) for choice in choices]),
+        memory_frac=np.array([memory_frac(groups[c.group].profile, c.measured) for c in choices]),
+        network_frac_s=np.array([network_frac_s(groups[choice.group], choice, limits) for choice in choices]),
         family_choices=members([choice.family for choice in choices], len(catalog.families)),
         group_choices=members([choice.group for choice in choices], len(groups)),
         device_count=np.array([float(len(group.devices)) for group in groups]),
@@ -263,123 +202,6 @@ def make_instance(
             if (g, key) not in placeable
         ),
     )
-
-
-def _groups(
-    catalog: Catalog,
-    profiles: Mapping[str, Profile],
-    rules: Rules,
-    hosted: HostedKeys,
-    alone: AbstractSet[str],
-    limited_hosts: Collection[str],
-) -> Iterator[DeviceGroup]:
-    measurements: list[tuple[VariantProfile, ...]] = []
-    is_by_host = rules.survives == "host"
-    limits: dict[tuple[str, str], DeviceLimits] = {}
-    named = {pair.device for pair in (*rules.pinned, *rules.banned)} | {each.device for each in rules.reserved}
-    alike: dict[object, DeviceGroup] = {}
-    devices: dict[object, list[str]] = {}
-    for device_id, profile in profiles.items():
-        device = profile.device
-        named_as = (device.id if device.id in named else "", device.type)  # all that rules can name it by
-        if named_as not in limits:
-            limits[named_as] = limits_of(device, rules)
-        group = DeviceGroup(
-            type=device.type,
-            devices=(),
-            profile=profile,
-            price_per_hour=catalog.price_per_hour.get(device.id, catalog.price_per_hour.get(device.type)),
-            limits=limits[named_as],
-            hosted=hosted.get(device_id, NOTHING),
-            host=device.host if is_by_host or (limited_hosts and device.host in limited_hosts) else None,
-        )
-        number = _number(measurements, profile.variants)
-        key = (
-            number,
-            profile.slots,
-            device.type,
-            device.memory_bytes,
-            group.price_per_hour,
-            group.limits,
-            group.hosted,
-            group.host,
-        )
-        key_alone = (key, device_id if device_id in alone else None)
-        alike.setdefault(key_alone, group)
-        devices.setdefault(key_alone, []).append(device_id)
-    return (replace(group, devices=tuple(devices[key])) for key, group in alike.items())
-
-
-def _number(known: list[tuple[VariantProfile, ...]], measured: tuple[VariantProfile, ...]) -> int:
-    """A number that equal measurements share; devices with the very same tuple are found without comparing values."""
-    for number, each in enumerate(known):
-        if each is measured or each == measured:
-            return number
-    known.append(measured)
-    return len(known) - 1
-
-
-def _choices(catalog: Catalog, groups: Sequence[DeviceGroup], variants: VariantRule, rules: Rules) -> Iterator[Choice]:
-    known: dict[tuple[int, int], tuple[CapacityStep, ...]] = {}
-    devices = sum(len(group.devices) for group in groups)
-    for g, group in enumerate(groups):
-        measured_of = {(measured.family, measured.variant): measured for measured in group.profile.variants}
-        for f, family in enumerate(catalog.families):
-            found = [measured_of.get((family.name, variant.name)) for variant in family.variants]
-            for measured in _allowed([each for each in found if each is not None], variants):
-                key = id(measured), group.profile.slots
-                if key not in known:
-                    known[key] = rules.capacity_steps(family.slo_s, group.profile.points_of(measured))
-                capacity = capacity_at(known[key], devices)
-                if capacity.qps > 0 and _may_host(group, family, measured, rules):
-                    yield Choice(g, f, measured, capacity, known[key])
-
-
-def _may_host(group: DeviceGroup, family: Family, measured: VariantProfile, rules: Rules) -> bool:
-    return (
-        group.limits.allows(measured.key)
-        and measured.accuracy >= rules.min_accuracy.get(family.name, 0.0)
-        and _memory_frac(group.profile, measured) <= 1
-    )
-
-
-def _memory_frac(profile: Profile, measured: VariantProfile) -> float:
-    """The part of a device's memory that a variant takes; 0 where that of either is unknown."""
-    memory_bytes = profile.device.memory_bytes
-    return measured.memory_with(profile.slots) / memory_bytes if memory_bytes > 0 else 0.0
-
-
-def _network_frac_s(group: DeviceGroup, choice: Choice, limits: Mapping[str, float]) -> float:
-    limit = limits.get(group.host) if group.host is not None else None
-    return row_bytes(group.profile, choice.measured.family) / limit if limit is not None else 0.0
-
-
-def _allowed(measured: Sequence[VariantProfile], rule: VariantRule) -> Sequence[VariantProfile]:
-    if rule == "all" or not measured:
-        return measured
-    pick = max if rule == "most-accurate" else min
-    return [pick(measured, key=lambda variant: variant.accuracy)]
-
-
-def _require_known(groups: Sequence[DeviceGroup], choices: Sequence[Choice], rules: Rules) -> None:
-    if rules.budget_cost is not None or rules.minimize == "cost":
-        unpriced = dict.fromkeys(group.type for group in groups if group.price_per_hour is None)
-        if unpriced:
-            raise UsageError(
-                f"No price per hour is known of {', '.join(f'`{name}`' for name in unpriced)}.",
-                hint="the table [price_per_hour] of the catalog gives it by device type or id",
-            )
-    for choice in choices:
-        group, measured = groups[choice.group], choice.measured
-        where = f"`{measured.variant}` on `{group.type}`"
-        if (rules.budget_w is not None or rules.minimize == "power") and measured.power_w is None:
-            raise UsageError(f"The profile knows no power of {where}.", hint="give `power_w` in an imported profile")
-        is_unknown = measured.memory_bytes == 0 or group.profile.device.memory_bytes == 0
-        if rules.residency == "memory" and is_unknown:
-            raise UsageError(
-                f"The profile doesn't say how much memory {where} takes, or has.",
-                hint="import `memory_bytes` and `device_memory_bytes`, or give a number: `--residency 2`",
-            )
 
 
 @dataclass(frozen=True, slots=True)

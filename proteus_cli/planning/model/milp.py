@@ -73,6 +73,11 @@ class Parameters:
         by_line = [parameters(lines, families), parameters(lines, choices)]
         return cls(*[*parameters(5, families), *parameters(6, choices), *by_line])
 
+    @property
+    def has_forecast(self) -> bool:
+        """A demand without a forecast has one line."""
+        return len(self.lost_at_0) > 1
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Variables:
@@ -134,52 +139,12 @@ def formulate(instance: Instance, rules: Rules, lines: int = 1) -> Model:
     ``lines``: how many there are in each family's curve; one for a demand without a forecast.
     """
     p, v = Parameters.of(instance, lines), Variables.of(instance, rules, lines)
-    answering = v.replicas if v.served is None else v.served
-    constraints = [
-        *(
-            v.shortfall + instance.up_to_step @ cp.multiply(saved, answering) >= lost[instance.step_family]
-            for lost, saved in zip(p.lost_at_0, p.saved, strict=True)
-        ),
-        v.replicas >= instance.pinned,
-        v.devices_used <= instance.device_count,
-    ]
-    if lines > 1:
-        constraints.append(v.unserved + instance.family_choices @ _answerable(p, v) >= p.has_demand)
-    if v.served is not None:
-        constraints += _served_within_limits(instance, rules, p, v)
-    if rules.survives is not None:
-        constraints.append(v.shortfall >= v.unserved[instance.step_family])  # spares answer nothing
-        any_may_be_lost = _any_host_may_be_lost if rules.survives == "host" else _any_device_may_be_lost
-        constraints += any_may_be_lost(instance, p, v)
-
-    objectives: dict[Objective, list[Any]] = {
-        "unserved": [p.demand_frac @ v.unserved],
-        "loss": [instance.step_loss @ cp.multiply(p.demand_frac[instance.step_family], v.shortfall)],
-        "devices": [cp.sum(v.devices_used)],
-        "loads": [cp.sum(v.loads)],
-    }
-    if lines > 1:
-        objectives["value"] = [objectives["loss"][0] + p.load_loss @ v.loads]
-    constraints.append(v.loads >= v.replicas - p.current_replicas)
-    if "cost" in rules.resources:
-        objectives["cost"] = [instance.price_per_hour @ v.devices_used]
-    if "power" in rules.resources:
-        objectives["power"] = [instance.power_w @ v.replicas if v.power_w is None else cp.sum(v.power_w)]
-    if v.power_w is not None:
-        constraints += _devices_draw_power(instance, p, v)
+    constraints = _constraints(instance, rules, p, v)
+    objectives, defined = _objectives(instance, rules, p, v)
     constraints += [objectives[name][0] <= budget for name, budget in rules.budgets.items()]
-    if rules.objective == "min-family":
-        worst = cp.Variable()
-        objectives["worst loss"] = [worst]
-        constraints.append(worst >= _relative_accuracy_loss(instance, p, v))
-    if rules.fairness == "maxmin":
-        missed = 1 - p.servable_frac + cp.multiply(p.servable_frac, v.unserved)
-        objectives["worst served"], sums = _sums_of_largest(missed, len(instance.families))
-        constraints += sums
-
     order = [(name, expression) for name, expressions in objectives.items() for expression in expressions]
     values = cp.Variable(len(order))
-    constraints.append(values == cp.hstack([expression for _, expression in order]))
+    constraints += [*defined, values == cp.hstack([expression for _, expression in order])]
     return Model(
         problem=cp.Problem(cp.Minimize(values[0]), constraints),
         parameters=p,
@@ -190,6 +155,59 @@ def formulate(instance: Instance, rules: Rules, lines: int = 1) -> Model:
         },
         is_by_host=any(group.host is not None for group in instance.groups),
     )
+
+
+def _constraints(instance: Instance, rules: Rules, p: Parameters, v: Variables) -> list[Any]:
+    """What holds for all plans that obey the rules, whatever is minimised."""
+    answering = v.replicas if v.served is None else v.served
+    constraints = [
+        *(
+            v.shortfall + instance.up_to_step @ cp.multiply(saved, answering) >= lost[instance.step_family]
+            for lost, saved in zip(p.lost_at_0, p.saved, strict=True)
+        ),
+        v.replicas >= instance.pinned,
+        v.devices_used <= instance.device_count,
+    ]
+    if p.has_forecast:
+        constraints.append(v.unserved + instance.family_choices @ _answerable(p, v) >= p.has_demand)
+    if v.served is not None:
+        constraints += _served_within_limits(instance, rules, p, v)
+    if rules.survives is not None:
+        constraints.append(v.shortfall >= v.unserved[instance.step_family])  # spares answer nothing
+        any_may_be_lost = _any_host_may_be_lost if rules.survives == "host" else _any_device_may_be_lost
+        constraints += any_may_be_lost(instance, p, v)
+    constraints.append(v.loads >= v.replicas - p.current_replicas)
+    if v.power_w is not None:
+        constraints += _devices_draw_power(instance, p, v)
+    return constraints
+
+
+def _objectives(
+    instance: Instance, rules: Rules, p: Parameters, v: Variables
+) -> tuple[dict[Objective, list[Any]], list[Any]]:
+    """The expressions of each objective that the rules may ask for, and the constraints that define some of them."""
+    objectives: dict[Objective, list[Any]] = {
+        "unserved": [p.demand_frac @ v.unserved],
+        "loss": [instance.step_loss @ cp.multiply(p.demand_frac[instance.step_family], v.shortfall)],
+        "devices": [cp.sum(v.devices_used)],
+        "loads": [cp.sum(v.loads)],
+    }
+    defined: list[Any] = []
+    if p.has_forecast:
+        objectives["value"] = [objectives["loss"][0] + p.load_loss @ v.loads]
+    if "cost" in rules.resources:
+        objectives["cost"] = [instance.price_per_hour @ v.devices_used]
+    if "power" in rules.resources:
+        objectives["power"] = [instance.power_w @ v.replicas if v.power_w is None else cp.sum(v.power_w)]
+    if rules.objective == "min-family":
+        worst = cp.Variable()
+        objectives["worst loss"] = [worst]
+        defined.append(worst >= _relative_accuracy_loss(instance, p, v))
+    if rules.fairness == "maxmin":
+        missed = 1 - p.servable_frac + cp.multiply(p.servable_frac, v.unserved)
+        objectives["worst served"], sums = _sums_of_largest(missed, len(instance.families))
+        defined += sums
+    return objectives, defined
 
 
 def _served_within_limits(instance: Instance, rules: Rules, p: Parameters, v: Variables) -> list[Any]:

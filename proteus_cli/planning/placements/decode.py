@@ -8,7 +8,8 @@ from scipy.optimize import linear_sum_assignment
 from proteus_cli.arrays import Floats
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement
-from proteus_cli.planning.model.instance import NOTHING, Instance, Now
+from proteus_cli.planning.model.hosted_now import NOTHING, Now
+from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.placements.pack import Bundle, Packed
 
 MAX_REASSIGNED = 200

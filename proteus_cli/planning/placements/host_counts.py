@@ -1,4 +1,4 @@
-"""How many hosts a family needs for the batches of its plan, and idle devices that make up for missing ones."""
+"""How many hosts families are counted on to have, and need; and idle devices that make up for missing ones."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -9,6 +9,7 @@ import numpy as np
 from proteus_cli.arrays import Ints
 from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.rules import Rules
+from proteus_cli.planning.model.hosted_now import Now
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.solver.lexicographic import Solution
 
@@ -21,6 +22,18 @@ def kept_replicas(instance: Instance, solution: Solution, rules: Rules) -> Ints:
     is_asked_for = rules.survives is not None or solution.is_forecast
     kept: Ints = np.where((solution.rate_qps > 0) | is_asked_for, solution.replicas, instance.pinned)
     return kept.astype(np.int64)
+
+
+def first_hosts(instance: Instance, current: Now, devices: int) -> Ints:
+    """How many hosts of each family [F] to count on first: all devices; one more than the plan in force has.
+
+    So most plans need one solve. A family that needs more hosts for larger batches gets them within a few plans.
+    ``devices``: how many can be counted on.
+    """
+    if not current:
+        return np.full(len(instance.families), devices)
+    now = Counter(key.family for keys in current.hosted.values() for key in keys)
+    return np.array([min(now[name] + 1, devices) for name in instance.families])
 
 
 def needed_hosts(instance: Instance, replicas: Ints) -> Ints:

@@ -1,0 +1,175 @@
+"""The columns of the model: groups of devices that are alike, and the variants that each may host."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+
+from proteus_cli.control.policies import VariantRule
+from proteus_cli.domain.capacity import Capacity, CapacityStep, capacity_at
+from proteus_cli.domain.catalog import Catalog, Family, VariantKey
+from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.rules import DeviceLimits, Rules, limits_of
+from proteus_cli.errors import UsageError
+from proteus_cli.planning.model.hosted_now import NOTHING, HostedKeys
+from proteus_cli.planning.networks import row_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceGroup:
+    """Devices of equal type, measurements, limits and price, which host the same variants where that matters.
+
+    ``price_per_hour`` is None where it is unknown; ``hosted`` is empty where it doesn't matter. ``host`` is the host of
+    the cluster that all of them belong to, None where that doesn't matter.
+    """
+
+    type: str
+    devices: tuple[str, ...]
+    profile: Profile
+    price_per_hour: float | None
+    limits: DeviceLimits
+    hosted: frozenset[VariantKey]
+    host: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One variant on one group of devices: a column of the model.
+
+    ``capacity`` for the number of hosts that the instance counts on, ``capacity_steps`` for any.
+    """
+
+    group: int
+    family: int
+    measured: VariantProfile
+    capacity: Capacity
+    capacity_steps: tuple[CapacityStep, ...]
+
+    @property
+    def key(self) -> VariantKey:
+        return self.measured.key
+
+
+def groups_of(
+    catalog: Catalog,
+    profiles: Mapping[str, Profile],
+    rules: Rules,
+    hosted: HostedKeys,
+    alone: AbstractSet[str],
+    limited_hosts: Collection[str],
+) -> Iterator[DeviceGroup]:
+    """The groups of profiled devices (by id), in the order of their first devices; ``hosted``: apart by what they host.
+
+    Each device in ``alone`` is a group; those of ``limited_hosts`` are apart by host.
+    """
+    measurements: list[tuple[VariantProfile, ...]] = []
+    is_by_host = rules.survives == "host"
+    limits: dict[tuple[str, str], DeviceLimits] = {}
+    named = {pair.device for pair in (*rules.pinned, *rules.banned)} | {each.device for each in rules.reserved}
+    alike: dict[object, DeviceGroup] = {}
+    devices: dict[object, list[str]] = {}
+    for device_id, profile in profiles.items():
+        device = profile.device
+        named_as = (device.id if device.id in named else "", device.type)  # all that rules can name it by
+        if named_as not in limits:
+            limits[named_as] = limits_of(device, rules)
+        group = DeviceGroup(
+            type=device.type,
+            devices=(),
+            profile=profile,
+            price_per_hour=catalog.price_per_hour.get(device.id, catalog.price_per_hour.get(device.type)),
+            limits=limits[named_as],
+            hosted=hosted.get(device_id, NOTHING),
+            host=device.host if is_by_host or (limited_hosts and device.host in limited_hosts) else None,
+        )
+        number = _number(measurements, profile.variants)
+        key = (
+            number,
+            profile.slots,
+            device.type,
+            device.memory_bytes,
+            group.price_per_hour,
+            group.limits,
+            group.hosted,
+            group.host,
+        )
+        key_alone = (key, device_id if device_id in alone else None)
+        alike.setdefault(key_alone, group)
+        devices.setdefault(key_alone, []).append(device_id)
+    return (replace(group, devices=tuple(devices[key])) for key, group in alike.items())
+
+
+def _number(known: list[tuple[VariantProfile, ...]], measured: tuple[VariantProfile, ...]) -> int:
+    """A number that equal measurements share; devices with the very same tuple are found without comparing values."""
+    for number, each in enumerate(known):
+        if each is measured or each == measured:
+            return number
+    known.append(measured)
+    return len(known) - 1
+
+
+def choices_of(
+    catalog: Catalog, groups: Sequence[DeviceGroup], variants: VariantRule, rules: Rules
+) -> Iterator[Choice]:
+    """The variants that meet their SLO on each group, if all devices serve the family, fit it and are allowed."""
+    known: dict[tuple[int, int], tuple[CapacityStep, ...]] = {}
+    devices = sum(len(group.devices) for group in groups)
+    for g, group in enumerate(groups):
+        measured_of = {(measured.family, measured.variant): measured for measured in group.profile.variants}
+        for f, family in enumerate(catalog.families):
+            found = [measured_of.get((family.name, variant.name)) for variant in family.variants]
+            for measured in _allowed([each for each in found if each is not None], variants):
+                key = id(measured), group.profile.slots
+                if key not in known:
+                    known[key] = rules.capacity_steps(family.slo_s, group.profile.points_of(measured))
+                capacity = capacity_at(known[key], devices)
+                if capacity.qps > 0 and _may_host(group, family, measured, rules):
+                    yield Choice(g, f, measured, capacity, known[key])
+
+
+def _may_host(group: DeviceGroup, family: Family, measured: VariantProfile, rules: Rules) -> bool:
+    return (
+        group.limits.allows(measured.key)
+        and measured.accuracy >= rules.min_accuracy.get(family.name, 0.0)
+        and memory_frac(group.profile, measured) <= 1
+    )
+
+
+def memory_frac(profile: Profile, measured: VariantProfile) -> float:
+    """The part of a device's memory that a variant takes; 0 where that of either is unknown."""
+    memory_bytes = profile.device.memory_bytes
+    return measured.memory_with(profile.slots) / memory_bytes if memory_bytes > 0 else 0.0
+
+
+def network_frac_s(group: DeviceGroup, choice: Choice, limits: Mapping[str, float]) -> float:
+    """The part of its host's network that one query per second of a choice takes; 0 without a limit."""
+    limit = limits.get(group.host) if group.host is not None else None
+    return row_bytes(group.profile, choice.measured.family) / limit if limit is not None else 0.0
+
+
+def _allowed(measured: Sequence[VariantProfile], rule: VariantRule) -> Sequence[VariantProfile]:
+    if rule == "all" or not measured:
+        return measured
+    pick = max if rule == "most-accurate" else min
+    return [pick(measured, key=lambda variant: variant.accuracy)]
+
+
+def require_known(groups: Sequence[DeviceGroup], choices: Sequence[Choice], rules: Rules) -> None:
+    """Raise `UsageError` where the rules need a price, a power or a memory that is unknown."""
+    if rules.budget_cost is not None or rules.minimize == "cost":
+        unpriced = dict.fromkeys(group.type for group in groups if group.price_per_hour is None)
+        if unpriced:
+            raise UsageError(
+                f"No price per hour is known of {', '.join(f'`{name}`' for name in unpriced)}.",
+                hint="the table [price_per_hour] of the catalog gives it by device type or id",
+            )
+    for choice in choices:
+        group, measured = groups[choice.group], choice.measured
+        where = f"`{measured.variant}` on `{group.type}`"
+        if (rules.budget_w is not None or rules.minimize == "power") and measured.power_w is None:
+            raise UsageError(f"The profile knows no power of {where}.", hint="give `power_w` in an imported profile")
+        is_unknown = measured.memory_bytes == 0 or group.profile.device.memory_bytes == 0
+        if rules.residency == "memory" and is_unknown:
+            raise UsageError(
+                f"The profile doesn't say how much memory {where} takes, or has.",
+                hint="import `memory_bytes` and `device_memory_bytes`, or give a number: `--residency 2`",
+            )

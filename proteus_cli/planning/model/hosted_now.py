@@ -1,0 +1,42 @@
+"""What devices host now, as far as planning takes it into account."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
+
+HostedKeys = Mapping[str, frozenset[VariantKey]]
+
+NOTHING: frozenset[VariantKey] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """What each device hosts in the plan in force, and what is ``resident``: that and its standbys. False: no plan is.
+
+    With standbys, the fewest loads that are counted are a lower bound: of two variants that a device has loaded, it can
+    host but one, and to tell devices apart by their standbys would make a large model of a small one.
+    """
+
+    hosted: HostedKeys
+    resident: HostedKeys
+
+    @classmethod
+    def of(cls, current: Plan | None, standbys: HostedKeys, profiles: Mapping[str, Profile]) -> "Now":
+        """Of the devices with profiles."""
+        if current is None:
+            return NOWHERE
+        hosted = {device: keys for device, keys in current.hosted().items() if device in profiles}
+        return cls(hosted, {device: keys | standbys.get(device, NOTHING) for device, keys in hosted.items()})
+
+    @property
+    def has_standbys(self) -> bool:
+        return self.resident != self.hosted
+
+    def __bool__(self) -> bool:
+        return bool(self.hosted)
+
+
+NOWHERE = Now({}, {})

@@ -1,0 +1,33 @@
+"""What devices have loaded now, and where placements need more loads than were solved for."""
+
+from collections import Counter
+
+import numpy as np
+
+from proteus_cli.arrays import Ints
+from proteus_cli.domain.plan import Placement
+from proteus_cli.planning.model.hosted_now import NOTHING, HostedKeys
+from proteus_cli.planning.model.instance import Instance
+from proteus_cli.planning.solver.lexicographic import Solution
+
+
+def current_replicas(instance: Instance, resident: HostedKeys) -> Ints:
+    """How many devices of the choice's group have it loaded now [C]."""
+    counts = [Counter(key for device in g.devices for key in resident.get(device, NOTHING)) for g in instance.groups]
+    return np.array([counts[choice.group][choice.key] for choice in instance.choices], dtype=np.int64)
+
+
+def devices_with_more_loads(
+    instance: Instance, solution: Solution, current: Ints, placed: tuple[Placement, ...], hosted: HostedKeys
+) -> frozenset[str]:
+    """The devices of groups where more variants must be loaded than the solution says."""
+    solved_loads = np.bincount(
+        instance.choice_group, np.maximum(solution.replicas - current, 0), minlength=len(instance.groups)
+    )  # fmt: skip
+    loads = Counter(p.device for p in placed if p.key not in hosted.get(p.device, ()))
+    return frozenset(
+        device
+        for g, group in enumerate(instance.groups)
+        if sum(loads[each] for each in group.devices) > solved_loads[g]
+        for device in group.devices
+    )
