@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from proteus_cli.domain.plan import Plan
+    from proteus_cli.domain.profile import Profile
+    from proteus_cli.domain.rules import Rules
     from proteus_cli.planning.analysis.explain import Explanation
     from proteus_cli.planning.planner import Planner
+    from proteus_cli.store import Workspace
 
 app = typer.Typer(cls=Group, rich_markup_mode=None)
 
@@ -69,7 +72,6 @@ def plan(
         _require_no_flags(context)
         return
     from proteus_cli.cli.options.plan_rules import plan_rules
-    from proteus_cli.control.policies import live_policy_named
     from proteus_cli.domain.fleet import fleet_of
     from proteus_cli.store import Workspace
 
@@ -82,20 +84,12 @@ def plan(
         minimize=minimize, survive=survive, survive_host=survive_host, pack=pack, budget_w=budget_w,
         budget_cost=budget_cost, attainment=attainment,
     )  # fmt: skip
-    from proteus_cli.cli.workflows.planning import made_plan, wanted_demand, wanted_mix
-    from proteus_cli.planning.from_workspace import planner_settings
-
-    planner = planner_settings(
-        workspace, live_policy_named(policy), headroom,
-        profiles=profiles, rules=rules, time_limit_s=time_limit, spares=spares,
-    ).make()  # fmt: skip
-    _warn_of_what_is_left_out(planner)
+    planner = _planner(workspace, profiles, rules, policy, headroom=headroom, time_limit_s=time_limit, spares=spares)
     if sweep is not None:
-        _sweep(planner, sweep, wanted_mix(demand, from_trace, catalog), output=output, plot=plot, json=json)
-        return
-    before = workspace.plan(current) if current is not None else None
-    made = made_plan(planner, wanted_demand(demand, from_trace, catalog), before, strict=strict)
-    _deliver(planner, made, output or workspace.plans_dir / "plan.json", explains=explain, json=json)
+        _sweep(planner, sweep, demand, from_trace, output=output, plot=plot, json=json)
+    else:
+        made = _made(planner, demand, from_trace, workspace, current, strict=strict)
+        _deliver(planner, made, output or workspace.plans_dir / "plan.json", explains=explain, json=json)
 
 
 @app.command(cls=Command)
@@ -153,6 +147,28 @@ def _require_compatible(
         raise UsageError("`--explain`, `--strict` and `--current` are for one plan.", hint="leave out `--sweep`")
 
 
+def _planner(
+    workspace: "Workspace",
+    profiles: "Mapping[str, Profile]",
+    rules: "Rules",
+    policy: str,
+    *,
+    headroom: float,
+    time_limit_s: float,
+    spares: bool | None,
+) -> "Planner":
+    """The planner, after a warning of the variants and rules that it leaves out."""
+    from proteus_cli.control.policies import live_policy_named
+    from proteus_cli.planning.from_workspace import planner_settings
+
+    planner = planner_settings(
+        workspace, live_policy_named(policy), headroom,
+        profiles=profiles, rules=rules, time_limit_s=time_limit_s, spares=spares,
+    ).make()  # fmt: skip
+    _warn_of_what_is_left_out(planner)
+    return planner
+
+
 def _warn_of_what_is_left_out(planner: "Planner") -> None:
     from proteus_cli.cli.options.plan_rules import unknown_devices
     from proteus_cli.domain.catalog import VariantKey
@@ -173,14 +189,21 @@ def _warn_of_what_is_left_out(planner: "Planner") -> None:
 
 
 def _sweep(
-    planner: "Planner", text: str, mix: "Mapping[str, float]", *, output: Path | None, plot: Path | None, json: bool
+    planner: "Planner",
+    text: str,
+    demand: str | None,
+    trace: Path | None,
+    *,
+    output: Path | None,
+    plot: Path | None,
+    json: bool,
 ) -> None:
     from proteus_cli.cli.views.plan_tables import frontier_table
+    from proteus_cli.cli.workflows.planning import wanted_mix
     from proteus_cli.domain.profile import estimated_families
     from proteus_cli.planning.analysis.frontier import parse_sweep, sweep
 
-    totals = parse_sweep(text)
-    points = []
+    mix, totals, points = wanted_mix(demand, trace, planner.catalog), parse_sweep(text), []
     with console.progress("planning") as advance:
         for point in sweep(planner, mix, totals):
             points.append(point)
@@ -201,6 +224,21 @@ def _sweep(
         estimated = estimated_families(planner.profiles.values()) & {family for family, qps in mix.items() if qps > 0}
         console.show(frontier_table(points, estimated=bool(estimated)))
         _say_what_is_estimated(sorted(estimated))
+
+
+def _made(
+    planner: "Planner",
+    demand: str | None,
+    trace: Path | None,
+    workspace: "Workspace",
+    current: Path | None,
+    *,
+    strict: bool,
+) -> "Plan":
+    from proteus_cli.cli.workflows.planning import made_plan, wanted_demand
+
+    before = workspace.plan(current) if current is not None else None
+    return made_plan(planner, wanted_demand(demand, trace, planner.catalog), before, strict=strict)
 
 
 def _deliver(planner: "Planner", made: "Plan", output: Path, *, explains: bool, json: bool) -> None:

@@ -14,7 +14,7 @@ from proteus_cli.cli.options import common
 from proteus_cli.cli.options import serve as options
 from proteus_cli.cli.options.defaults import flags
 from proteus_cli.errors import UsageError
-from proteus_cli.serving.logs import LogFormat
+from proteus_cli.serving.logs import LogFormat, LogLevel
 
 if TYPE_CHECKING:
     import ssl
@@ -72,7 +72,6 @@ def serve(
     from proteus_cli.cli.workflows.cluster import host_list
     from proteus_cli.cli.workflows.deployment import deployment_of
     from proteus_cli.cli.workflows.resources import Emulation
-    from proteus_cli.serving.logs import set_up
     from proteus_cli.serving.server.deployment import ServerOptions
     from proteus_cli.serving.server.server import serve as run_server
     from proteus_cli.serving.transport.tokens import read_tokens
@@ -82,10 +81,7 @@ def serve(
         flags(context), emulate=emulate, record=record, drift_after_s=drift_after, writes_elsewhere=state is not None,
         is_cluster=cluster is not None,
     )  # fmt: skip
-    stderr, live_view = _streams(view)
-    set_up(
-        log_level or console.log_level(), log_format, stderr, beside_view=live_view is not None and sys.stderr.isatty()
-    )
+    live_view = _set_up_logs(view, log_level, log_format)
     server = ServerOptions(
         host, port, grpc_port, max_body_bytes=int(max_body), max_connections=max_connections,
         max_timeout_s=max_timeout, drain_timeout_s=drain_timeout,
@@ -129,6 +125,16 @@ def _require_compatible(
         )
     if record and not drift_after_s:
         raise UsageError("`--drift-after 0s` leaves nothing to record.", hint="leave out one of both")
+
+
+def _set_up_logs(view: options.ViewMode, level: LogLevel | None, log_format: LogFormat) -> "LiveView | None":
+    """Have logs written to stderr, beside what draws on stdout, which is returned."""
+    from proteus_cli.serving.logs import set_up
+
+    stderr, live_view = _streams(view)
+    is_beside_view = live_view is not None and sys.stderr.isatty()
+    set_up(level or console.log_level(), log_format, stderr, beside_view=is_beside_view)
+    return live_view
 
 
 def _streams(view: options.ViewMode) -> "tuple[LogStream, LiveView | None]":

@@ -13,7 +13,8 @@ from proteus_cli.cli.workflows.cluster import known_hosts
 from proteus_cli.cli.workflows.joining import WorkspaceProfiles
 from proteus_cli.cli.workflows.remote_measuring import splits_of
 from proteus_cli.cli.workflows.resources import Emulation, Resources, on_fleet, resources_for
-from proteus_cli.control.policies import batcher_named, live_policy_named, with_replanning
+from proteus_cli.control.policies import Policy, batcher_named, live_policy_named, with_replanning
+from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_changes.record import Base, Origin
 from proteus_cli.domain.profile import Profile
@@ -59,19 +60,12 @@ def deployment_of(
     Raises `ArtefactError`, `UsageError` or `DeviceUnavailable`.
     """
     is_emulated = emulation is not None
-    base, plan = _base(workspace, name), workspace.plan(name)
-    known = known_hosts(hosts)
-    resources = resources_for(workspace, plan, emulation, known)
-    start = _StartingPlan(on_fleet(plan, resources.profiles, emulation), resources)
-    if resume:
-        start = _resumed(workspace, base, start, emulation, known)
+    base = _base(workspace, name)
+    start = _starting_plan(workspace, name, base, emulation, known_hosts(hosts), resume=resume)
     catalog, plan, resources = workspace.catalog(), start.plan.with_attainment(attainment), start.resources
     workspace.require_current(plan.inputs)
-    for placement in plan.placements:
-        catalog.family(placement.family).variant(placement.variant)
-    policy = with_replanning(live_policy_named(plan.policy), replan)
-    if batching is not None:
-        policy = replace(policy, batching=batcher_named(batching))
+    _require_in_catalog(plan, catalog)
+    policy = _policy(plan, replan, batching)
     settings = planner_settings(
         workspace, policy, plan.headroom, profiles=resources.profiles, rules=plan.rules, time_limit_s=SOLVE_LIMIT_S
     )
@@ -98,9 +92,7 @@ def deployment_of(
         hosts=hosts,
         newcomers=_newcomers(source, memory, join_budget_s) if hosts is not None and not is_emulated else None,
         max_unavailable_frac=max_unavailable_frac,
-        memory_bytes=memory_limits(
-            memory, {device.id: device for device in resources.devices}, None if is_emulated else free_bytes()
-        ),
+        memory_bytes=_memory_bytes(memory, resources, is_emulated=is_emulated),
     )
 
 
@@ -113,6 +105,22 @@ def _newcomers(
     measurable = Measurable(workspace.catalog().families, resources.models, splits_of(workspace))
     write, use = source.write_profile, source.use_profile
     return WorkspaceProfiles(workspace, resources.profiles, measurable, budget_s, memory, write, use)
+
+
+def _require_in_catalog(plan: Plan, catalog: Catalog) -> None:
+    """Raise `UsageError` unless the catalog has every variant of a plan."""
+    for placement in plan.placements:
+        catalog.family(placement.family).variant(placement.variant)
+
+
+def _memory_bytes(memory: Mapping[str, int] | None, resources: Resources, *, is_emulated: bool) -> Mapping[str, int]:
+    devices = {device.id: device for device in resources.devices}
+    return memory_limits(memory, devices, None if is_emulated else free_bytes())
+
+
+def _policy(plan: Plan, replan: str, batching: str | None) -> Policy:
+    policy = with_replanning(live_policy_named(plan.policy), replan)
+    return policy if batching is None else replace(policy, batching=batcher_named(batching))
 
 
 def _base(workspace: Workspace, name: Path) -> Base:
@@ -161,7 +169,7 @@ class WorkspacePlans:
         self.written.update(self.workspace.digests([self.workspace.profile_path(profile.device.id)]))
 
 
-# --- resuming
+# --- the plan to start with
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +178,22 @@ class _StartingPlan:
     resources: Resources
     origin: Origin = "start"
     reason: str = "the plan that the server was started with"
+
+
+def _starting_plan(
+    workspace: Workspace,
+    name: Path,
+    base: Base,
+    emulation: Emulation | None,
+    known: Collection[str] | None,
+    *,
+    resume: bool,
+) -> _StartingPlan:
+    """The plan to start with and what it is served with; with ``resume`` as in `_resumed`."""
+    plan = workspace.plan(name)
+    resources = resources_for(workspace, plan, emulation, known)
+    start = _StartingPlan(on_fleet(plan, resources.profiles, emulation), resources)
+    return _resumed(workspace, base, start, emulation, known) if resume else start
 
 
 def _resumed(
