@@ -9,7 +9,8 @@ from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, UsageError
-from proteus_cli.profiling.csv_files import IMPORTED, ProfileRow, profiles_from
+from proteus_cli.profiling.csv_files.columns import ProfileRow
+from proteus_cli.profiling.csv_files.profiles import IMPORTED, profiles_from
 from proteus_cli.store import catalog_text
 from proteus_cli.units import parse_assignments, parse_duration
 

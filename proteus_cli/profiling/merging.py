@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from proteus_cli.errors import ArtefactError
-from proteus_cli.profiling.csv_files import ProfileRow
-from proteus_cli.profiling.csv_network import RowNetwork, network_of
+from proteus_cli.profiling.csv_files.columns import ProfileRow
+from proteus_cli.profiling.csv_files.network import RowNetwork, network_of
 from proteus_cli.units import format_duration
 
 SAME_MAKE_FRAC = 0.2

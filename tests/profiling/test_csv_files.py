@@ -12,7 +12,10 @@ from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.profile import LARGEST_BATCH, Point, Profile, VariantProfile, reached_over
 from proteus_cli.errors import ArtefactError, UsageError
-from proteus_cli.profiling.csv_files import NEEDED, Kind, ProfileRow, parse_rows, profiles_from, to_csv
+from proteus_cli.profiling.csv_files.columns import NEEDED, Kind, ProfileRow
+from proteus_cli.profiling.csv_files.profiles import profiles_from
+from proteus_cli.profiling.csv_files.reading import parse_rows
+from proteus_cli.profiling.csv_files.writing import to_csv
 from proteus_cli.profiling.importing import new_catalog, parse_slos
 from proteus_cli.store.catalog_text import new_text
 

@@ -8,8 +8,8 @@ import pytest
 from builders import make_point
 
 from proteus_cli.errors import ArtefactError
-from proteus_cli.profiling.csv_files import ProfileRow
-from proteus_cli.profiling.csv_network import RowNetwork
+from proteus_cli.profiling.csv_files.columns import ProfileRow
+from proteus_cli.profiling.csv_files.network import RowNetwork
 from proteus_cli.profiling.merging import SAME_MAKE_FRAC, merged
 
 

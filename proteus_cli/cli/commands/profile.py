@@ -134,7 +134,7 @@ def _measure(workspace: "Workspace", work: "Iterable[DeviceWork]", budget_s: flo
 
 
 def _import(workspace: "Workspace", paths: "Sequence[Path]", slo: str | None, *, force: bool, json: bool) -> None:
-    from proteus_cli.profiling.csv_files import parse_rows
+    from proteus_cli.profiling.csv_files.reading import parse_rows
     from proteus_cli.profiling.importing import import_rows, parse_slos
     from proteus_cli.profiling.merging import merged
     from proteus_cli.units import counted, format_percent
@@ -154,7 +154,7 @@ def _import(workspace: "Workspace", paths: "Sequence[Path]", slo: str | None, *,
 def _read(path: Path) -> tuple[str, str]:
     """The text of a file, or of stdin if ``path`` is ``-``, and a name for it in messages."""
     from proteus_cli.input_files import PROFILE_TABLE, read_at_most, read_text, text_of
-    from proteus_cli.profiling.csv_files import HINT
+    from proteus_cli.profiling.csv_files.columns import HINT
 
     if path == console.DASH:
         content = read_at_most(sys.stdin.buffer, PROFILE_TABLE, "stdin", hint=HINT)
@@ -163,7 +163,8 @@ def _read(path: Path) -> tuple[str, str]:
 
 
 def _export(workspace: "Workspace", path: Path) -> None:
-    from proteus_cli.profiling.csv_files import parse_rows, to_csv
+    from proteus_cli.profiling.csv_files.reading import parse_rows
+    from proteus_cli.profiling.csv_files.writing import to_csv
 
     text = to_csv(workspace.profiles().values())
     with console.writing(path) as write:
