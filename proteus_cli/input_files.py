@@ -41,6 +41,7 @@ class FileKind:
 SETTINGS = FileKind("a file of settings, tokens or certificates", _MIB)
 CATALOG = FileKind("a catalog", 4 * _MIB)
 ARTEFACT = FileKind("a plan, profile or record", 64 * _MIB)
+ANSWERS = FileKind("a file of answers", 256 * _MIB)
 PROFILE_TABLE = FileKind("a profile file", 16 * _MIB)
 TRACE = FileKind("a trace", 4 * _GIB)
 LABELS = FileKind("a file of labels", _MIB)

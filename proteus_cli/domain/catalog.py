@@ -9,6 +9,7 @@ import msgspec
 
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, is_attainment_target
 from proteus_cli.domain.base import FORMAT, Value, is_amount, require
+from proteus_cli.domain.confidence import MARGIN, output_of
 from proteus_cli.errors import ProteusError, UsageError
 from proteus_cli.units import parse_duration
 
@@ -112,6 +113,8 @@ class Family(Value, frozen=True):
 
     ``eval`` and ``labels`` are paths relative to the catalog: of the split that accuracy is measured on, and of the
     names of the classes.
+
+    ``confidence`` says what tells how sure a variant is of an answer: ``margin``, or ``output:NAME``.
     """
 
     name: str
@@ -125,6 +128,7 @@ class Family(Value, frozen=True):
     min_accuracy: float | None = None
     max_share: float | None = None
     reserved: tuple[str, ...] = ()
+    confidence: str = MARGIN
 
     def __post_init__(self) -> None:
         require(is_name(self.name), f"family name `{self.name}` must be letters, digits, `.`, `_`, `-`")
@@ -137,6 +141,7 @@ class Family(Value, frozen=True):
         floor, share = self.min_accuracy, self.max_share
         require(floor is None or 0 <= floor <= 1, f"min_accuracy of `{self.name}` must be a fraction from 0 to 1")
         require(share is None or 0 < share <= 1, f"max_share of `{self.name}` must be above 0 and at most 1")
+        _require_confidence(self.confidence, self.name)
         require(bool(self.variants), f"family `{self.name}` needs at least one variant")
         _require_unique([v.name for v in self.variants], f"variant of `{self.name}`")
 
@@ -226,6 +231,13 @@ def is_name(text: str) -> bool:
     """Letters, digits, `.`, `_` and `-`, of which the first is none of the last three: safe in paths and options."""
     plain = all(c.isascii() and (c.isalnum() or c in "._-") for c in text)
     return 0 < len(text) <= LONGEST_NAME and plain and text[0].isalnum()
+
+
+def _require_confidence(confidence: str, family: str) -> None:
+    try:
+        output_of(confidence)
+    except ValueError as error:
+        raise ValueError(f"confidence of `{family}`: {error}") from None
 
 
 def _require_unique(names: list[str], what: str) -> None:

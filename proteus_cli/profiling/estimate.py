@@ -73,7 +73,7 @@ def _estimate(job: MeasurementJob, load_s: float, points: tuple[Point, ...]) -> 
     known = job.known.points if job.known is not None else ()
     useless = useless_sizes(points, job.family.slo_s, job.max_batch)
     cells = tuple(cell for cell in job.cells if cell.batch not in useless)
-    lacks_accuracy = job.lacks_accuracy(job.known)
+    lacks_accuracy = job.lacks_accuracy(job.known) or job.lacks_answers
     if not cells and not lacks_accuracy:
         return JobEstimate(job, cells, tuple(useless), 0.0, 0.0)
     slots = min(job.max_slots, TYPICAL_SLOTS)

@@ -10,9 +10,10 @@ from proteus_cli import store
 from proteus_cli.backends.base import Backend
 from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile import LARGEST_SLOTS, Point, VariantProfile
+from proteus_cli.domain.profile import LARGEST_SLOTS, Point, Profile, VariantProfile
 from proteus_cli.profiling.batch_sizes import useful_sizes
 from proteus_cli.profiling.slots import MAX_SLOTS, is_settled, points_of_batch
+from proteus_cli.store.answers import Answers, read_answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,8 @@ class MeasurementJob:
 
     ``known``: what was measured and is current. ``marked`` are the points to measure again, which ``known`` lacks:
     noisy ones, and those with more slots that build on them. With ``accepts_noise`` none is measured again, and
-    none is marked; ``known`` keeps the marks that it has.
+    none is marked; ``known`` keeps the marks that it has. ``answers`` to the eval split are None where they are to be
+    measured.
     """
 
     family: Family
@@ -45,6 +47,7 @@ class MeasurementJob:
     max_slots: int = 1
     marked: tuple[Point, ...] = ()
     accepts_noise: bool = False
+    answers: Answers | None = None
 
     @property
     def key(self) -> VariantKey:
@@ -72,6 +75,11 @@ class MeasurementJob:
         """Whether there is an eval split that the known accuracy was not measured on."""
         return self.eval is not None and (known is None or known.eval_digest != self.eval_digest)
 
+    @property
+    def lacks_answers(self) -> bool:
+        """Whether there is an eval split, and nothing current is known of single rows of it."""
+        return self.eval is not None and self.answers is None
+
 
 def measurement_jobs(
     workspace: store.Workspace,
@@ -93,6 +101,7 @@ def measurement_jobs(
     max_slots = min(backend.max_slots, max_slots)
     path = workspace.profile_path(device.id)
     known = workspace.profile(device.id) if path.is_file() and not force else None
+    answered = known_answers(workspace, known) if known is not None else {}
     elsewhere = ", or import what was measured elsewhere with `--from-csv`"
     jobs = []
     for family, variant in catalog.variants:
@@ -106,6 +115,8 @@ def measurement_jobs(
             current = msgspec.structs.replace(
                 current, accuracy=variant.accuracy, eval_digest=None, estimated=variant.estimated
             )
+        eval_digest = store.digest(eval_path) if eval_path is not None else None
+        answers = answered.get((family.name, variant.name, engine_digest, eval_digest, family.confidence))
         current, marked = (current, ()) if current is None or accepts_noise else without_noise(current)
         jobs.append(
             MeasurementJob(
@@ -116,14 +127,25 @@ def measurement_jobs(
                 known=current,
                 model_digest=model_digest,
                 engine_digest=engine_digest,
-                eval_digest=store.digest(eval_path) if eval_path is not None else None,
+                eval_digest=eval_digest,
                 max_batch=max_batch,
                 max_slots=max_slots,
                 marked=marked,
                 accepts_noise=accepts_noise,
+                answers=answers,
             )
         )
     return jobs
+
+
+def known_answers(workspace: store.Workspace, profile: Profile) -> dict[tuple[str | None, ...], Answers]:
+    """The answers that stand beside a profile, or beside the one that it shares its measurements with.
+
+    By family, variant and `Answers.content_key`. Raises `ArtefactError` where a file is damaged.
+    """
+    devices = dict.fromkeys((profile.measured_on, profile.device.id))
+    found = [read_answers(workspace.answers_path(device)) for device in devices]
+    return {(*key, *answers.content_key): answers for each in found for key, answers in each.items()}
 
 
 def without_noise(known: VariantProfile) -> tuple[VariantProfile, tuple[Point, ...]]:

@@ -1,29 +1,29 @@
 """The latency of a batch size, and the accuracy of a variant."""
 
-import lzma
 import math
 import os
-import struct
 import time
-import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any, BinaryIO, TypeVar
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 from numpy.lib.npyio import NpzFile
 
+from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.backends.base import ANY_RUNNER_TAKES, NamedArrays, Runner, Signature
 from proteus_cli.domain.base import require
+from proteus_cli.domain.catalog import Family
+from proteus_cli.domain.confidence import margin, output_of
 from proteus_cli.domain.profile import Point
-from proteus_cli.errors import ArtefactError
+from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.input_files import EVAL_SPLIT, open_input
+from proteus_cli.store.answers import NOT_NPZ
 from proteus_cli.units import format_size
 
 CELL_S = 1.0  # the longest that a cell takes, stable or not
@@ -37,10 +37,18 @@ MAX_RATIO, MIN_UNPACKED_BYTES = 64, 32 * 2**20
 MAX_LISTED = 8  # of the names of arrays, where one is missing
 T = TypeVar("T")
 
-_NOT_NPZ = (  # what zipfile, zlib and numpy raise for files that are damaged, or claim to hold what they don't
-    OSError, EOFError, LookupError, ValueError, TypeError, RuntimeError, MemoryError, SyntaxError, ArithmeticError,
-    TokenError, BadZipFile, zlib.error, lzma.LZMAError, struct.error,
-)  # fmt: skip
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How confident a variant was of its answer to each row of an eval split, and whether that was right."""
+
+    confidences: Singles
+    correct: Bools
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction of rows that it gets right."""
+        return int(self.correct.sum()) / len(self.correct)
 
 
 def measure_point(run: Callable[[], object], batch: int, budget_s: float, *, min_s: float = 0.0) -> Point:
@@ -88,26 +96,67 @@ def point_of(taken_s: list[float], batch: int, slots: int = 1) -> Point:
     )
 
 
-def measure_accuracy(runner: Runner, eval_path: Path) -> float:
-    """The fraction of rows of an eval split whose highest class score is that of their label.
+def measure_answers(runner: Runner, eval_path: Path, confidence: str | None = None) -> Measured:
+    """Answers to the rows of an eval split. A row is right if its highest class score is that of its label.
 
-    The ``.npz`` holds labels ``y`` and one array per input of the model, or ``x`` where it has just one. Raises
-    `ArtefactError` where it doesn't fit the model.
+    The ``.npz`` holds labels ``y`` and one array per input of the model, or ``x`` where it has just one. Confidences
+    are values of the output ``confidence``, one of `confidence_output`; None: margins of the scores. Raises
+    `ArtefactError` where the split doesn't fit the model, and `EngineError` where a row has no scores.
     """
     inputs, labels = _load(eval_path, runner.signature, with_labels=True)
-    return int(np.sum(predicted_classes(runner, inputs) == labels)) / len(labels)
+    classes, confidences = _answers(runner, inputs, confidence)
+    return Measured(confidences, classes == labels)
 
 
-def predicted_classes(runner: Runner, inputs: NamedArrays) -> npt.NDArray[np.int64]:
-    """The place of the highest score of the first output, by row."""
+def measure_accuracy(runner: Runner, eval_path: Path) -> float:
+    """The fraction of rows of an eval split that a model gets right, as `measure_answers` has it. Raises like that."""
+    return measure_answers(runner, eval_path).accuracy
+
+
+def predicted_classes(runner: Runner, inputs: NamedArrays) -> Ints:
+    """The place of the highest score of the first output, by row. Raises `EngineError` where a row has no scores."""
+    return _answers(runner, inputs, None)[0]
+
+
+def confidence_output(family: Family, signature: Signature) -> str | None:
+    """The output that tells the confidence of a family's variants; None: the margin of the scores does.
+
+    Raises `EngineError` where they have no such output, or where it is not one number for each row.
+    """
+    name = output_of(family.confidence)
+    if name is None:
+        return None
+    spec = next((output for output in signature.outputs if output.name == name), None)
+    where = f'`confidence = "{family.confidence}"` of family `{family.name}` in engines/catalog.toml'
+    if spec is None:
+        raise EngineError(
+            f"{where}: no variant has an output `{name}`.",
+            hint=f"they have: {', '.join(output.name for output in signature.outputs)}",
+        )
+    if spec.shape not in {(), (1,)} or spec.dtype.kind not in "fiu":
+        raise EngineError(
+            f"{where}: `{name}` has {spec.dtype} of shape {spec.shape_text} for each row.",
+            hint="it must be a single number, the higher the surer",
+        )
+    return name
+
+
+def _answers(runner: Runner, inputs: NamedArrays, confidence: str | None) -> tuple[Ints, Singles]:
+    """By row, the predicted class and the confidence."""
     rows = len(next(iter(inputs.values())))
-    classes = np.empty(rows, np.int64)
+    classes, confidences = np.empty(rows, np.int64), np.empty(rows, np.float32)
     for first in range(0, rows, EVAL_BATCH):
         part = slice(first, first + EVAL_BATCH)
         outputs = runner.infer({name: values[part] for name, values in inputs.items()})
-        scores = next(iter(outputs.values()))
+        name, scores = next(iter(outputs.items()))
+        if not scores.size:
+            raise EngineError(
+                f"The output `{name}` has no scores.",
+                hint="the first output of a model must have a score for each class",
+            )
         classes[part] = scores.reshape(len(scores), -1).argmax(axis=1)
-    return classes
+        confidences[part] = margin(scores) if confidence is None else outputs[confidence].reshape(-1)
+    return classes, confidences
 
 
 def load_inputs(path: Path, signature: Signature) -> NamedArrays:
@@ -133,7 +182,7 @@ def _of_npz(path: Path, read: Callable[[BinaryIO, int], T], *, with_labels: bool
         max_bytes = min(4 * EVAL_SPLIT.max_bytes, MIN_UNPACKED_BYTES + MAX_RATIO * os.fstat(file.fileno()).st_size)
         try:
             return read(file, max_bytes)
-        except _NOT_NPZ as error:
+        except NOT_NPZ as error:
             raise ArtefactError(f"Can't use the {what} in `{path}`: {error}.", hint=hint) from error
 
 

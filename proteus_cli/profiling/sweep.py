@@ -18,6 +18,8 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 from proteus_cli.profiling.batch_sizes import next_size
+from proteus_cli.profiling.cascades.collected import CollectedAnswers
+from proteus_cli.profiling.cascades.pairs import Found
 from proteus_cli.profiling.concurrency import measure_concurrently
 from proteus_cli.profiling.jobs import Cell, MeasurementJob
 from proteus_cli.profiling.measure import (
@@ -25,8 +27,9 @@ from proteus_cli.profiling.measure import (
     FEWEST_RUNS,
     ROUND_RUNS,
     WARM_UP_RUNS,
+    confidence_output,
     eval_rows,
-    measure_accuracy,
+    measure_answers,
     measure_point,
 )
 from proteus_cli.profiling.noise import noise_frac, observing
@@ -64,7 +67,10 @@ class Sweep:
         self._stop_s = time.perf_counter() + budget_s if budget_s is not None else math.inf
         self._results = {job.key: job.known for job in jobs if job.known is not None}
         is_there = workspace.profile_path(device.id).is_file()
-        self._before = _measured_content(workspace.profile(device.id)) if is_there else (device.type, 1, ())
+        before = workspace.profile(device.id) if is_there else None
+        self._before = _measured_content(before) if before is not None else (device.type, 1, (), ())
+        self._is_shared = before is not None and before.measured_on != device.id
+        self._answers = CollectedAnswers(workspace.answers_path(device.id), jobs)
         self._max_slots = max((job.max_slots for job in jobs), default=1)
         self._signatures: dict[str, dict[str, Signature]] = {}  # by family and variant
         self._cells, self._done_frac = sum(len(job.cells) for job in jobs), 0.0
@@ -92,6 +98,11 @@ class Sweep:
         return tuple(known for job, known in measured if job.variant.estimated and not job.lacks_accuracy(known))
 
     @property
+    def cascades(self) -> dict[str, Found]:
+        """The cascades of each family with an eval split and several variants, as far as is known now."""
+        return self._answers.cascades(self._results)
+
+    @property
     def slowed_by(self) -> tuple[str, ...]:
         """Why the device's clocks were held down after a measurement, in words: it may be faster than measured."""
         return tuple(self._slowed_by)
@@ -113,6 +124,7 @@ class Sweep:
             backend=self._backend.versions,
             variants=tuple(_with_power(measured, slots) for measured, _ in done),
             slots=slots,
+            cascades=tuple(cascade for found in self.cascades.values() for cascade in found.cascades),
         )
 
     def run(self) -> Iterator[SweepProgress]:
@@ -122,7 +134,7 @@ class Sweep:
         """
         is_cpu = self.device.kind == "cpu"
         with pinned(self.device.cores), within_free_memory("the model") if is_cpu else nullcontext():
-            todo = [job for job in self._jobs if job.cells or job.lacks_accuracy(job.known)]
+            todo = [job for job in self._jobs if job.cells or self._lacks_answers(job)]
             for count, job in zip(range(len(todo), 0, -1), todo, strict=True):
                 now_s = time.perf_counter()
                 yield from self._run_variant(job, now_s + (self._stop_s - now_s) / count)
@@ -133,10 +145,15 @@ class Sweep:
             yield from self._measure_missing_slots()
         if _measured_content(self.profile) != self._before:
             self._save()
+        elif not self._is_shared:
+            self._answers.save()
 
     def _lacks(self, job: MeasurementJob) -> bool:
-        known = self._results[job.key]
-        return self._next_size(job, math.inf) is not None or job.lacks_accuracy(known)
+        return self._next_size(job, math.inf) is not None or self._lacks_answers(job)
+
+    def _lacks_answers(self, job: MeasurementJob) -> bool:
+        """Whether there is an eval split on which the accuracy, or single answers, are still to be measured."""
+        return job.lacks_accuracy(self._results.get(job.key)) or self._answers.lack(job)
 
     def _run_variant(self, job: MeasurementJob, stop_s: float) -> Iterator[SweepProgress]:
         """Load a variant, and measure of it what fits until ``stop_s``."""
@@ -147,6 +164,7 @@ class Sweep:
         with self._backend.runner(job.model, job.key) as runner:
             load_s = time.perf_counter() - start_s
             self._require_same_tensors(job, runner.signature)
+            confidence_output(job.family, runner.signature)  # an error of the catalog is told before it takes time
             self._results[job.key] = self._loaded(job, runner, build_s, load_s)
             yield self._progress(f"{job.variant.name}, loaded")
             if isinstance(runner, SlottedRunner):
@@ -166,8 +184,8 @@ class Sweep:
             yield from self._verified(job, runner, stop_s)
 
     def _verified(self, job: MeasurementJob, runner: Runner, stop_s: float) -> Iterator[SweepProgress]:
-        """Measure the accuracy if it is lacking, and fits until ``stop_s``."""
-        if job.lacks_accuracy(self._results[job.key]) and self._accuracy_s(job) <= self._left_s(job, stop_s):
+        """Measure the accuracy and the answers if they are lacking, and fit until ``stop_s``."""
+        if self._lacks_answers(job) and self._accuracy_s(job) <= self._left_s(job, stop_s):
             self._measure_accuracy(job, runner)
             self._save()
             yield self._progress(f"{job.variant.name}, accuracy")
@@ -199,9 +217,10 @@ class Sweep:
 
     def _measure_accuracy(self, job: MeasurementJob, runner: Runner) -> None:
         assert job.eval is not None  # noqa: S101 - else no accuracy is lacking
-        accuracy, known = measure_accuracy(runner, job.eval), self._results[job.key]
+        measured = measure_answers(runner, job.eval, confidence_output(job.family, runner.signature))
+        self._answers.add(job, measured)
         self._results[job.key] = msgspec.structs.replace(
-            known, accuracy=accuracy, eval_digest=job.eval_digest, estimated=False
+            self._results[job.key], accuracy=measured.accuracy, eval_digest=job.eval_digest, estimated=False
         )
 
     def _measure_more(self, job: MeasurementJob, runner: SlottedRunner, batch: int, stop_s: float) -> None:
@@ -286,6 +305,7 @@ class Sweep:
             slot_bytes=known.slot_bytes if known is not None else 0,
             concurrent=known.concurrent if known is not None else (),
             estimated=job.variant.estimated and not (is_known and job.eval is not None),
+            recorded=known.recorded if known is not None else msgspec.UNSET,
         )
 
     def _point(self, job: MeasurementJob, runner: Runner, batch: int, stop_s: float, slots: int = 1) -> Point:
@@ -328,6 +348,8 @@ class Sweep:
         return now, self._done_frac
 
     def _save(self) -> None:
+        self._answers.save()
+        self._is_shared = False
         store.write_json(self._workspace.profile_path(self.device.id), self.profile)
 
 
@@ -360,9 +382,9 @@ def _with_power(measured: VariantProfile, slots: int) -> VariantProfile:
     return msgspec.structs.replace(measured, power_w=max(powers_w)) if powers_w else measured
 
 
-def _measured_content(profile: Profile) -> tuple[str, int, tuple[VariantProfile, ...]]:
+def _measured_content(profile: Profile) -> tuple[object, ...]:
     """All that a profile says but when and where it was made."""
-    return profile.device.type, profile.slots, profile.variants
+    return profile.device.type, profile.slots, profile.variants, profile.cascades
 
 
 def accuracy_warnings(catalog: Catalog, profile: Profile) -> list[str]:

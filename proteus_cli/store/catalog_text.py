@@ -12,6 +12,7 @@ import tomlkit
 from tomlkit.items import AoT, Comment, Table, Whitespace
 
 from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.confidence import MARGIN
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store.workspace import parse_catalog
 
@@ -67,6 +68,8 @@ def _family_lines(family: Family) -> Iterator[str]:
     yield from ("", "[[family]]", f"name = {_toml(family.name)}", f"slo = {_toml(family.slo)}")
     if family.eval is not None:
         yield f"eval = {_toml(family.eval)}"
+    if family.confidence != MARGIN:
+        yield f"confidence = {_toml(family.confidence)}"
     for variant in family.variants:
         yield from ("", "[[family.variant]]", *(f"{name} = {_toml(value)}" for name, value in _fields(variant).items()))
 

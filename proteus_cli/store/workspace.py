@@ -102,6 +102,10 @@ class Workspace:
     def profile_path(self, device: str) -> Path:
         return self.profiles_dir / f"{device}.json"
 
+    def answers_path(self, device: str) -> Path:
+        """What the variants answered on a device, row by row of their eval splits."""
+        return self.profiles_dir / f"{device}.answers.npz"
+
     def catalog(self) -> Catalog:
         """Read ``engines/catalog.toml``. Raises `ArtefactError`."""
         hint = (

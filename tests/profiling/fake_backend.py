@@ -1,11 +1,12 @@
 """A backend and a clock that the tests of sweeps wind themselves."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from tiny import CLASSES, INPUTS
 
 from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec
@@ -13,6 +14,9 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import EngineError
 from proteus_cli.profiling.noise import Waiting
+
+Scores = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+"""Of rows of inputs."""
 
 
 class Clock:
@@ -47,11 +51,12 @@ class FakeRunner:
         if (self._model.stem, rows) == self._backend.fails_at:
             raise EngineError("the model failed")
         self._backend.clock.now_s += self._backend.row_s.get(self._model.stem, 0.001) * rows
-        return {"scores": np.zeros((rows, CLASSES), np.float32)}
+        scores = self._backend.scores.get(self._model.stem)
+        return {"scores": np.zeros((rows, CLASSES), np.float32) if scores is None else scores(inputs["x"])}
 
 
 class FakeBackend:
-    """``runs`` are (variant, rows) in order; ``fails_at`` is such a pair."""
+    """``runs`` are (variant, rows) in order; ``fails_at`` is such a pair. Variants without ``scores`` give zeros."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -59,6 +64,7 @@ class FakeBackend:
         self.max_slots = 1
         self.meter: Any = None
         self.row_s: dict[str, float] = {}
+        self.scores: dict[str, Scores] = {}
         self.build_s = self.load_s = 0.0
         self.runs: list[tuple[str, int]] = []
         self.fails_at: tuple[str, int] | None = None

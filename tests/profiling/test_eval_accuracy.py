@@ -12,9 +12,10 @@ from onnx import TensorProto, helper
 from tiny import INPUTS, passing_on, save_eval, save_model, tensor
 
 from proteus_cli.backends.onnxruntime import OnnxRuntime
+from proteus_cli.domain.catalog import Family, Variant
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError
-from proteus_cli.profiling.measure import measure_accuracy
+from proteus_cli.profiling.measure import confidence_output, measure_accuracy, measure_answers
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 
@@ -50,6 +51,31 @@ def test_values_of_another_type_are_converted(tmp_path: Path) -> None:
     model = save_model(tmp_path / "m.onnx", [node], inputs=ends[0], outputs=ends[1])
     np.savez(tmp_path / "e.npz", x=np.array([[1.0, 2.0], [4.0, 3.0]]), y=np.array([1.0, 0.0]))
     assert accuracy(model, tmp_path / "e.npz") == 1.0
+
+
+def two_outputs(path: Path) -> Path:
+    """Scores are the inputs; ``sure`` is their sum, one number for a row."""
+    nodes = [
+        helper.make_node("Identity", ["x"], ["scores"]),
+        helper.make_node("ReduceSum", ["x", "axes"], ["sure"], keepdims=0),
+    ]
+    ends = [tensor("x", ["n", INPUTS])], [tensor("scores", ["n", INPUTS]), tensor("sure", ["n"])]
+    return save_model(path, nodes, inputs=ends[0], outputs=ends[1], weights={"axes": np.array([1])})
+
+
+def test_confidence_is_the_margin_or_the_output_that_the_family_names(tmp_path: Path) -> None:
+    """Over more than one batch of rows."""
+    model, split = two_outputs(tmp_path / "m.onnx"), save_eval(tmp_path / "e.npz", rows=100, right=60)
+    x = np.load(split)["x"]
+    ranked = np.sort(x, axis=1)
+    families = [Family("f", "1s", (Variant("m", 0.5),), confidence=each) for each in ("margin", "output:sure")]
+    with OnnxRuntime(CPU).runner(model) as runner:
+        by_margin, by_output = (
+            measure_answers(runner, split, confidence_output(family, runner.signature)) for family in families
+        )
+    assert by_margin.correct.tolist() == by_output.correct.tolist() == [True] * 60 + [False] * 40
+    assert by_margin.confidences == pytest.approx(ranked[:, -1] - ranked[:, -2])
+    assert by_output.confidences == pytest.approx(x.sum(axis=1))
 
 
 GOOD_X = np.zeros((2, INPUTS), np.float32)

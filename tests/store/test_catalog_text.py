@@ -83,8 +83,9 @@ def test_a_new_family_stands_at_the_end() -> None:
     assert parse_catalog(text.encode(), PATH).families == (*parse_catalog(COMMENTED.encode(), PATH).families, MADE)
 
 
-def test_a_new_catalog_says_who_made_it() -> None:
-    catalog = Catalog(format=1, families=(MADE,))
+@pytest.mark.parametrize("confidence", ["margin", "output:sure"])
+def test_a_new_catalog_says_who_made_it(confidence: str) -> None:
+    catalog = Catalog(format=1, families=(msgspec.structs.replace(MADE, confidence=confidence),))
     text = new_text(catalog, made_by="a command")
     assert text.startswith("# Made by `a command`.")
     require_says(text, catalog, PATH)

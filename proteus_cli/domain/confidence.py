@@ -1,0 +1,36 @@
+"""How confident a variant is of its answers: what a query is deferred by, in profiles and while serving alike."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from proteus_cli.arrays import Singles
+
+MARGIN = "margin"
+"""The confidence of a family that names none: `margin`, of the output that accuracy is judged by."""
+OUTPUT = "output:"
+"""Before the name of an output: its value is the confidence."""
+
+
+def output_of(confidence: str) -> str | None:
+    """``"output:sure"`` → ``"sure"``; None for `MARGIN`. Raises `ValueError` for anything else."""
+    if confidence == MARGIN:
+        return None
+    name = confidence.removeprefix(OUTPUT)
+    if not confidence.startswith(OUTPUT) or not name:
+        raise ValueError(f"`{confidence}` is neither `{MARGIN}` nor `{OUTPUT}` with the name of an output")
+    return name
+
+
+def margin(scores: npt.NDArray[Any]) -> Singles:
+    """By row, the highest score less the second highest; NaN where a row has fewer than two, or one that is NaN.
+
+    ``scores``: axis 0 is the batch, all others are the scores of a row.
+    """
+    rows = scores.reshape(len(scores), -1) if scores.size else np.empty((len(scores), 0), np.float32)
+    if rows.shape[1] < 2:  # noqa: PLR2004
+        return np.full(len(rows), np.nan, np.float32)
+    highest = np.partition(rows.astype(np.float32, copy=False), (-2, -1), axis=1)
+    with np.errstate(invalid="ignore"):  # of two infinite scores, nobody knows the margin
+        return highest[:, -1] - highest[:, -2]

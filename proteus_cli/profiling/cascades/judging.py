@@ -1,0 +1,98 @@
+"""What a threshold is worth on rows that had no part in its choice, and whether chance would do as well."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from proteus_cli.arrays import Bools, Floats, Ints, Singles
+from proteus_cli.domain.cascade import CascadePoint
+
+_Z = 1.959963984540054
+"""Of the normal distribution, 95 % is within so many standard deviations of its mean."""
+_NEGLIGIBLE = 1e-20
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A threshold as judged. ``p_value``: how probable a gain as large is if the rows to defer are drawn at random."""
+
+    point: CascadePoint
+    p_value: float
+
+
+def judged(threshold: float, confidences: Singles, first: Bools, second: Bools) -> Judged | None:
+    """The threshold on these rows; None where it defers none of them, or all.
+
+    ``first`` and ``second``: which rows each variant gets right.
+    """
+    unsure = ~(confidences >= threshold)
+    deferred, rows = int(unsure.sum()), len(unsure)
+    if not 0 < deferred < rows:
+        return None
+    right = int(np.where(unsure, second, first).sum())
+    low, high = wilson(right, rows)
+    point = CascadePoint(
+        threshold=threshold,
+        deferred_frac=deferred / rows,
+        accuracy=right / rows,
+        low=low,
+        high=high,
+        sure_accuracy=float(first[~unsure].mean()),
+        unsure_accuracy=float(first[unsure].mean()),
+        second_accuracy=float(second[unsure].mean()),
+    )
+    only_second, only_first = second & ~first, first & ~second
+    gain = int(only_second[unsure].sum()) - int(only_first[unsure].sum())
+    return Judged(point, p_value_of(gain, deferred, rows, int(only_second.sum()), int(only_first.sum())))
+
+
+def wilson(right: int, rows: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a fraction of which ``right`` of ``rows`` were seen: Wilson's score interval.
+
+    E. B. Wilson, Probable inference, JASA 22 (1927), 209-212. Unlike mean ± 1.96 standard errors, it holds near 0 and 1
+    (Brown, Cai & DasGupta, Interval estimation for a binomial proportion, Statistical Science 16 (2001), 101-133).
+    """
+    fraction, z2 = right / rows, _Z * _Z
+    centre = (fraction + z2 / (2 * rows)) / (1 + z2 / rows)
+    half = _Z / (1 + z2 / rows) * math.sqrt(fraction * (1 - fraction) / rows + z2 / (4 * rows * rows))
+    return max(min(centre - half, fraction), 0.0), min(max(centre + half, fraction), 1.0)
+
+
+def p_value_of(gain: int, deferred: int, rows: int, only_second: int, only_first: int) -> float:
+    """How probable it is that ``deferred`` rows, drawn at random of ``rows``, gain ``gain`` right answers or more.
+
+    The second variant is right on ``only_second`` rows where the first is wrong, and wrong on ``only_first`` where the
+    first is right; on the others deferring changes nothing. This is Fisher's permutation test, exact: of all ways to
+    choose the rows to defer, the part that does as well (R. A. Fisher, The Design of Experiments (1935), §21). Rows
+    that are drawn at random are what a plan gets that shares queries between both variants.
+    """
+    log_factorial = np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, rows + 1)))))
+    lost = np.arange(min(only_first, deferred) + 1)
+    lost_weight = _hypergeometric(log_factorial, lost, rows, only_first, deferred)
+    likely = lost_weight > _NEGLIGIBLE
+    total = 0.0
+    for count, weight in zip(lost[likely].tolist(), lost_weight[likely].tolist(), strict=True):
+        won = np.arange(min(only_second, deferred - count) + 1)
+        of_rest = _hypergeometric(log_factorial, won, rows - only_first, only_second, deferred - count)
+        total += weight * float(of_rest[max(gain + count, 0) :].sum())
+    return min(total, 1.0)
+
+
+def _hypergeometric(log_factorial: Floats, found: Ints, rows: int, marked: int, drawn: int) -> Floats:
+    """The probability of each number of marked rows among ``drawn`` of ``rows``, of which so many are marked."""
+    is_possible = (drawn - found >= 0) & (drawn - found <= rows - marked)
+    count = found[is_possible]
+    logs = np.full(len(found), -np.inf)
+    logs[is_possible] = (
+        _log_choose(log_factorial, np.array(marked), count)
+        + _log_choose(log_factorial, np.array(rows - marked), drawn - count)
+        - _log_choose(log_factorial, np.array(rows), np.array(drawn))
+    )
+    probability: Floats = np.exp(logs)
+    return probability
+
+
+def _log_choose(log_factorial: Floats, of: Ints, count: Ints) -> Floats:
+    logs: Floats = log_factorial[of] - log_factorial[count] - log_factorial[of - count]
+    return logs

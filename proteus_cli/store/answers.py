@@ -1,0 +1,141 @@
+"""Answers of variants to the rows of their eval splits, in a file beside a profile: `profiles/<device>.answers.npz`."""
+
+import lzma
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.format import read_array_header_1_0, read_magic
+
+from proteus_cli.arrays import Bools, Singles
+from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_count, require
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.errors import ArtefactError
+from proteus_cli.input_files import ANSWERS, read_bytes
+from proteus_cli.store.files import made_by, write_bytes
+
+MAX_ROWS = 50_000
+"""Of a variant; of a larger eval split, so many rows at equal distances are kept."""
+
+NOT_NPZ = (  # what zipfile, zlib and numpy raise for files that are damaged, or claim to hold what they don't
+    OSError, EOFError, LookupError, ValueError, TypeError, RuntimeError, MemoryError, SyntaxError, ArithmeticError,
+    TokenError, BadZipFile, zlib.error, lzma.LZMAError, struct.error,
+)  # fmt: skip
+
+_HINT = "remove it; `proteus profile` measures the answers anew"
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How confident a variant was of its answer to each row, and whether that was right.
+
+    They are current while the engine, the eval split and what counts as ``confidence`` are what they were.
+    """
+
+    engine_digest: str
+    eval_digest: str
+    confidence: str
+    confidences: Singles
+    correct: Bools
+
+    @property
+    def content_key(self) -> tuple[str, str, str]:
+        """Answers with one key are the same."""
+        return self.engine_digest, self.eval_digest, self.confidence
+
+
+def kept_rows(rows: int) -> slice:
+    """The rows of an eval split of which answers are kept: all, or at most `MAX_ROWS` at equal distances."""
+    return slice(None, None, -(-rows // MAX_ROWS))
+
+
+class _Entry(Value, frozen=True):
+    family: str
+    variant: str
+    engine_digest: str
+    eval_digest: str
+    confidence: str
+    rows: int
+
+    def __post_init__(self) -> None:
+        require(is_count(self.rows, 1, MAX_ROWS), f"rows of `{self.variant}` must be from 1 to {MAX_ROWS:,}")
+
+
+class _Index(Value, frozen=True):
+    format: int
+    made_by: MadeBy
+    variants: tuple[_Entry, ...]
+
+    def __post_init__(self) -> None:
+        require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")
+
+
+def write_answers(path: Path, answers: Mapping[VariantKey, Answers]) -> None:
+    """Write the answers of the variants, whole or not at all; without any, the file is removed.
+
+    Raises `ArtefactError`.
+    """
+    if not answers:
+        path.unlink(missing_ok=True)
+        return
+    entries = [
+        _Entry(*key, each.engine_digest, each.eval_digest, each.confidence, len(each.correct))
+        for key, each in answers.items()
+    ]
+    index = msgspec.json.encode(_Index(FORMAT, made_by(), tuple(entries)))
+    content = BytesIO()
+    np.savez_compressed(
+        content,
+        index=np.frombuffer(index, np.uint8),
+        confidences=np.concatenate([each.confidences for each in answers.values()]),
+        correct=np.concatenate([each.correct for each in answers.values()]),
+    )
+    write_bytes(path, content.getvalue())
+
+
+def read_answers(path: Path) -> dict[VariantKey, Answers]:
+    """The answers of a file; none where there is no file. Raises `ArtefactError` where it is damaged."""
+    if not path.exists():
+        return {}
+    content = read_bytes(path, ANSWERS, hint=_HINT)
+    try:
+        return _parsed(content)
+    except NOT_NPZ as error:
+        raise ArtefactError(f"`{path}` is not a valid file of answers: {error}.", hint=_HINT) from None
+
+
+def _parsed(content: bytes) -> dict[VariantKey, Answers]:
+    with ZipFile(BytesIO(content)) as arrays:
+        index = msgspec.json.decode(_array(arrays, "index", np.uint8).tobytes(), type=_Index)
+        confidences, correct = _array(arrays, "confidences", np.float32), _array(arrays, "correct", np.bool_)
+    rows = sum(entry.rows for entry in index.variants)
+    require(len(confidences) == len(correct) == rows, f"its arrays must have {rows} values")
+    require(bool(np.all(correct.view(np.uint8) <= 1)), "`correct` must be truth values")
+    found, first = {}, 0
+    for entry in index.variants:
+        of_entry = slice(first, first + entry.rows)
+        found[VariantKey(entry.family, entry.variant)] = Answers(
+            entry.engine_digest, entry.eval_digest, entry.confidence, confidences[of_entry], correct[of_entry]
+        )
+        first += entry.rows
+    return found
+
+
+def _array(arrays: ZipFile, name: str, dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """A list of values. Its header is checked before anything takes the memory that it claims."""
+    member = arrays.getinfo(f"{name}.npy")
+    require(member.file_size <= ANSWERS.max_bytes, f"`{name}` is too large")
+    content = BytesIO(arrays.read(member))
+    require(read_magic(content) == (1, 0), f"`{name}` is no array of this program")
+    shape, _, stored = read_array_header_1_0(content)
+    require(len(shape) == 1 and stored == np.dtype(dtype), f"`{name}` must be a list of {np.dtype(dtype)}")
+    return np.frombuffer(content.getvalue(), dtype, shape[0], content.tell())
