@@ -10,14 +10,7 @@ from proteus_cli.backends.base import Signature
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects, Host, Load
-from proteus_cli.control.topology.breaker import (
-    FIRST_ENGINE_RETRY_S,
-    NEW,
-    Breaker,
-    BreakerEvent,
-    BreakerState,
-    hang_timeout_s,
-)
+from proteus_cli.control.topology.breaker import NEW, Breaker, BreakerEvent, BreakerState
 from proteus_cli.control.topology.device_news import DeviceHealth
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.rollout import keys
@@ -28,9 +21,10 @@ from proteus_cli.domain.device import by_host, host_of
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_changes.record import EngineChange
 from proteus_cli.domain.profile import Profile, VariantProfile
-from proteus_cli.errors import BuildCancelled, DeviceLost, HostLost, OutOfDeviceMemory
+from proteus_cli.errors import DeviceLost, HostLost, OutOfDeviceMemory
 from proteus_cli.serving.devices.executor import Executor, OpenDevice
 from proteus_cli.serving.devices.remote.links.absent import AbsentExecutor
+from proteus_cli.serving.fleet.broken_engines import BrokenEngines
 from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, FailedLoad, Loader
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.standbys import StandbyLoader
@@ -47,7 +41,7 @@ log = logging.getLogger("proteus.fleet")
 class Fleet:
     """The devices of a server by id: their workers, what is loaded on them, and whether they can be used.
 
-    ``breakers`` has one breaker per device, ``broken`` one per engine that ever failed on a device.
+    ``breakers`` has one breaker per device, ``engines`` one per engine that ever failed on a device.
     ``hosted_before_loss`` is what each device served when it was last lost. ``lost_with_host`` are the devices that are
     lost as their host is, each with the reason.
     """
@@ -71,11 +65,11 @@ class Fleet:
         self._open_device, self._timer_s, self._memory_of = open_device, timer_s, memory_of
         self.loader = Loader(models, profiles, signatures, files, clock)
         self.breakers: dict[str, Breaker] = {}
-        self.broken: dict[tuple[str, VariantKey], Breaker] = {}
         self.hosted_before_loss: dict[str, tuple[Host, ...]] = {}
         self.lost_with_host: dict[str, str] = {}
         self._changing = asyncio.Lock()
         self.workers: dict[str, Worker] = {}
+        self.engines = BrokenEngines(controller, self.loader, self.workers, self.breakers, clock)
         for device in devices:
             self._add(device, Breaker(since_s=clock()), self.open_device(device))
         self.standbys = StandbyLoader(
@@ -160,7 +154,7 @@ class Fleet:
         in_place = await self._load_beside(hosted)
         failures = await self._follow(self._controller.adopt(plan, hosted, self._clock(), in_place))
         if failures:
-            self._report(failures)
+            self.engines.all_failed(failures)
             if before is not None:
                 await self._deploy(before, None)
             raise failures[0].error
@@ -199,7 +193,7 @@ class Fleet:
         if any(failed.device not in too_full for failed in failures):
             self._free_the_rest()
             if self._controller.placements:  # before the first plan, there is nothing to plan around
-                self._report(failures)
+                self.engines.all_failed(failures)
             raise failures[0].error
         return in_place | too_full
 
@@ -236,19 +230,13 @@ class Fleet:
     async def _follow(self, effects: Effects) -> list[FailedLoad]:
         """Apply effects, and do the loads in place that they start, until there are no more; returns what failed."""
         self._apply(effects)
-        self._close_breakers_of_hosted()
+        self.engines.passed(chain.from_iterable(map(self._controller.hosted_on, self._usable())))
         return list(chain.from_iterable(await asyncio.gather(*map(self._load_in_place, effects.load))))
 
     def _apply(self, effects: Effects) -> None:
         self._results.dropped(effects.dropped)
         for device in effects.ask:
             self.workers[device].ask()
-
-    def _close_breakers_of_hosted(self) -> None:
-        """Close the breakers of suspect engines that are hosted now: they have run a batch."""
-        for host in chain.from_iterable(map(self._controller.hosted_on, self._usable())):
-            if self._is_suspect(host.device, host.key):
-                self.broken[host.device, host.key].on(BreakerEvent.PASSED, self._clock())
 
     async def _load_in_place(self, load: Load) -> list[FailedLoad]:
         """One step of a roll-out; and the steps that start when it has ended."""
@@ -269,7 +257,7 @@ class Fleet:
         limit_s = HURRIED_S if self._controller.placements else UNHURRIED_S
         executors = {device: worker.executor for device, worker in self.workers.items()}
         failures = []
-        for failed in await self.loader.load_all(hosts, executors, self._proof_s, limit_s):
+        for failed in await self.loader.load_all(hosts, executors, self.engines.proof_s, limit_s):
             if isinstance(failed.error, HostLost):
                 self._died(failed.device, failed.error)
             elif isinstance(failed.error, DeviceLost):
@@ -285,16 +273,6 @@ class Fleet:
 
     def _usable(self) -> list[str]:
         return [device for device, breaker in self.breakers.items() if breaker.is_closed]
-
-    def _is_suspect(self, device: str, key: VariantKey) -> bool:
-        """An engine failed on a device, and is tried again."""
-        return (device, key) in self.broken and self.broken[device, key].state is BreakerState.HALF_OPEN
-
-    def _proof_s(self, host: Host) -> float | None:
-        """How long a batch of a suspect engine may take before its device counts as hung; None of any other engine."""
-        if not self._is_suspect(host.device, host.key):
-            return None
-        return hang_timeout_s(host.latency(host.max_batch), self.workers[host.device].servers)
 
     # --- losses and recoveries
 
@@ -323,42 +301,22 @@ class Fleet:
             self._controller.cancel(request)
         asyncio.get_running_loop().call_soon(self._apply, effects)
 
-    def engine_failed(self, failed: FailedLoad) -> None:
-        """An engine cannot be loaded, or fails on every batch: plans do without it for a while.
-
-        That holds for its device; for all devices where the engine works on none, as the model is to blame then. A
-        build that was cancelled says nothing of the engine.
-        """
-        if isinstance(failed.error, BuildCancelled):
-            return
-        key, now_s = failed.key, self._clock()
-        works_elsewhere = any(key in self.loader.loaded(device) for device in self._usable() if device != failed.device)
-        for device in [failed.device] if works_elsewhere else list(self.workers):
-            breaker = self.broken.setdefault((device, key), Breaker(FIRST_ENGINE_RETRY_S))
-            if breaker.state is not BreakerState.OPEN:
-                breaker.on(BreakerEvent.BROKE, now_s, failed.error.message)
-                self._controller.engine_failed(device, key)
-        log.error(
-            "%s is broken%s: %s", self.loader.labels[key],
-            f" on {failed.device}" if works_elsewhere else "", failed.error.message,
-            extra=fields(family=key.family, variant=key.variant, device=failed.device),
-        )  # fmt: skip
-
     async def recover(self, device: str, executor: Executor) -> None:
         """A lost device works again, with the engines loaded on ``executor``. Raises `EngineError` if it does not."""
         async with self._changing:
             wanted = [host for host in hosted_by(self._controller.plan, self._profiles) if host.device == device]
-            failures = await self.loader.load_all(wanted, {device: executor}, self._proof_s, HURRIED_S)
+            failures = await self.loader.load_all(wanted, {device: executor}, self.engines.proof_s, HURRIED_S)
             for failed in failures:
                 if isinstance(failed.error, DeviceLost):
                     raise failed.error
-            self._report(failures)
+            self.engines.all_failed(failures)
             loaded = self.loader.loaded(device)
             self.workers[device].use(executor)
             self.breakers[device].on(BreakerEvent.PASSED, self._clock())
             was_lost_with_host = self.lost_with_host.pop(device, None) is not None
             hosted = tuple(host for host in wanted if host.key in loaded)
-            self._report(await self._follow(self._controller.device_recovered(device, self._clock(), hosted)))
+            effects = self._controller.device_recovered(device, self._clock(), hosted)
+            self.engines.all_failed(await self._follow(effects))
             self._free_the_rest()
         self._log_recovery(device, with_host=was_lost_with_host)
 
@@ -369,7 +327,3 @@ class Fleet:
         host = host_of(device)
         if with_host and host not in by_host(self.lost_with_host):
             log.info("all devices of host %s are back", host, extra=fields(host=host))
-
-    def _report(self, failures: Iterable[FailedLoad]) -> None:
-        for failed in failures:
-            self.engine_failed(failed)

@@ -231,7 +231,8 @@ class Metrics:
         )
         exposition.add(LOSSES, [((device,), breaker.opened) for device, breaker in fleet.breakers.items()])
         engines = {(p.device, p.family, p.variant): 0 for p in controller.placements}
-        engines |= {(device, *key): int(not breaker.is_closed) for (device, key), breaker in fleet.broken.items()}
+        broken = fleet.engines.breakers.items()
+        engines |= {(device, *key): int(not breaker.is_closed) for (device, key), breaker in broken}
         exposition.add(BROKEN, engines.items())
         exposition.add(STATE, _states(fleet, controller))
         exposition.add(PLAN, [((p.device, p.family, p.variant), 1) for p in controller.placements])

@@ -126,7 +126,7 @@ def make_snapshot(
     for placement in controller.placements:
         hosted.setdefault(placement.device, []).append(labels[placement.key])
     broken: dict[str, dict[str, str]] = {}
-    for (device, key), breaker in fleet.broken.items():
+    for (device, key), breaker in fleet.engines.breakers.items():
         if not breaker.is_closed:
             broken.setdefault(device, {})[labels[key]] = breaker.reason or ""
     return Snapshot(

@@ -237,7 +237,7 @@ def status(sources: StatusSources) -> ServerStatus:
         hosts=sources.hosts(),
         broken=[
             BrokenEngine(device, family, variant, breaker.reason)
-            for (device, (family, variant)), breaker in sources.plane.fleet.broken.items()
+            for (device, (family, variant)), breaker in sources.plane.fleet.engines.breakers.items()
             if not breaker.is_closed
         ],
     )

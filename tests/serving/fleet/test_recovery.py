@@ -355,7 +355,7 @@ def test_the_check_of_a_suspect_engine_waits_for_the_turns_of_other_servers(serv
 
     async def checked(world: World) -> None:
         world.fleet.share("cpu0", servers)
-        breaker = world.fleet.broken["cpu0", VariantKey("f", "fast")] = Breaker()
+        breaker = world.fleet.engines.breakers["cpu0", VariantKey("f", "fast")] = Breaker()
         for event in (BreakerEvent.BROKE, BreakerEvent.RETRIED):
             breaker.on(event, world.loop.time(), "it failed on everything")
         executor, submit = world.executor("cpu0"), world.executor("cpu0").submit
@@ -397,13 +397,14 @@ def test_a_variant_that_can_not_be_loaded_leaves_the_plan_in_force_and_is_planne
         world.spoilt[VariantKey("f", "fast")] = EngineError("the file is cut off")
         await world.ask(300.0, 8.0)
         assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
-        assert [world.fleet.broken[device, VariantKey("f", "fast")].is_closed for device in BOTH] == [False, False]
+        breakers = world.fleet.engines.breakers
+        assert [breakers[device, VariantKey("f", "fast")].is_closed for device in BOTH] == [False, False]
         assert Outages(engines=frozenset({("cpu0", "f", "fast"), ("cpu1", "f", "fast")})) in world.asked
         before = world.counted[Outcome.SERVED]
         world.spoilt.clear()
         await world.ask(300.0, 20.0)
         assert "fast" in {variant for variants in world.hosts.values() for variant in variants}
-        assert BreakerState.OPEN not in {breaker.state for breaker in world.fleet.broken.values()}
+        assert BreakerState.OPEN not in {breaker.state for breaker in world.fleet.engines.breakers.values()}
         assert world.counted[Outcome.SERVED] > before + 3000
         await asyncio.sleep(1.0)
 
@@ -415,7 +416,7 @@ def test_an_engine_whose_build_was_cancelled_is_not_broken() -> None:
         world.spoilt[VariantKey("f", "fast")] = BuildCancelled("someone stopped it")
         with pytest.raises(BuildCancelled):
             await world.fleet.deploy(world.plan_of({"cpu0": "fast", "cpu1": "fast"}))
-        assert world.fleet.broken == {}
+        assert world.fleet.engines.breakers == {}
         world.spoilt.clear()
         await world.fleet.deploy(world.plan_of({"cpu0": "fast", "cpu1": "fast"}))
         assert world.hosts == {"cpu0": {"fast"}, "cpu1": {"fast"}}

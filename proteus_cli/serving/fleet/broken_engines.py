@@ -1,0 +1,87 @@
+"""Engines that failed on a device: plans do without them for a while, and then they are tried again."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import Host
+from proteus_cli.control.topology.breaker import (
+    FIRST_ENGINE_RETRY_S,
+    Breaker,
+    BreakerEvent,
+    BreakerState,
+    hang_timeout_s,
+)
+from proteus_cli.errors import BuildCancelled
+from proteus_cli.serving.fleet.loading import FailedLoad, Loader
+from proteus_cli.serving.fleet.worker import Clock, Worker
+from proteus_cli.serving.logs import fields
+
+if TYPE_CHECKING:
+    from proteus_cli.domain.catalog import VariantKey
+
+log = logging.getLogger("proteus.fleet")
+
+
+class BrokenEngines:
+    """``breakers`` has one for each engine that ever failed on a device; ``devices`` are the breakers of devices."""
+
+    def __init__(
+        self,
+        controller: Controller,
+        loader: Loader,
+        workers: Mapping[str, Worker],
+        devices: Mapping[str, Breaker],
+        clock: Clock,
+    ) -> None:
+        self.breakers: dict[tuple[str, VariantKey], Breaker] = {}
+        self._controller, self._loader, self._workers, self._devices = controller, loader, workers, devices
+        self._clock = clock
+
+    def failed(self, failed: FailedLoad) -> None:
+        """An engine cannot be loaded, or fails on every batch: plans do without it for a while.
+
+        That holds for its device; for all devices where the engine works on none, as the model is to blame then. A
+        build that was cancelled says nothing of the engine.
+        """
+        if isinstance(failed.error, BuildCancelled):
+            return
+        key, now_s = failed.key, self._clock()
+        works_elsewhere = any(
+            key in self._loader.loaded(device)
+            for device, breaker in self._devices.items()
+            if breaker.is_closed and device != failed.device
+        )
+        for device in [failed.device] if works_elsewhere else list(self._workers):
+            breaker = self.breakers.setdefault((device, key), Breaker(FIRST_ENGINE_RETRY_S))
+            if breaker.state is not BreakerState.OPEN:
+                breaker.on(BreakerEvent.BROKE, now_s, failed.error.message)
+                self._controller.engine_failed(device, key)
+        log.error(
+            "%s is broken%s: %s", self._loader.labels[key],
+            f" on {failed.device}" if works_elsewhere else "", failed.error.message,
+            extra=fields(family=key.family, variant=key.variant, device=failed.device),
+        )  # fmt: skip
+
+    def all_failed(self, failures: Iterable[FailedLoad]) -> None:
+        """Each `failed`."""
+        for failed in failures:
+            self.failed(failed)
+
+    def passed(self, hosted: Iterable[Host]) -> None:
+        """Suspect engines among those that are hosted now are whole: they have run a batch."""
+        for host in hosted:
+            if self._is_suspect(host):
+                self.breakers[host.device, host.key].on(BreakerEvent.PASSED, self._clock())
+
+    def proof_s(self, host: Host) -> float | None:
+        """How long a batch of a suspect engine may take before its device counts as hung; None of any other engine."""
+        if not self._is_suspect(host):
+            return None
+        return hang_timeout_s(host.latency(host.max_batch), self._workers[host.device].servers)
+
+    def _is_suspect(self, host: Host) -> bool:
+        """The engine failed on its device, and is tried again."""
+        breaker = self.breakers.get((host.device, host.key))
+        return breaker is not None and breaker.state is BreakerState.HALF_OPEN
