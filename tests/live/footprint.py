@@ -85,8 +85,9 @@ class Watch:
 
 def footprint(pid: int, port: int, processes: int) -> Footprint:
     process = PROC / str(pid)
-    connections = _connections(process, port)
-    files = [file for file in _files(process) if file not in connections]
+    before, files = _connections(process, port), _files(process)
+    connections = before | _connections(process, port)  # some come or go while files are read
+    files = [file for file in files if file not in connections]
     shared = sum(file.startswith(_SHARED) for file in files)
     pages = int((process / "statm").read_text(encoding="ascii").split()[1])
     return Footprint(

@@ -243,7 +243,11 @@ def max_accuracy_gap(lasts_s: float) -> float:
 
 
 def growth_of(samples: Sequence[Footprint], name: str) -> Growth:
+    """Files and the like are compared where as many processes are there: each that is replaced takes some along."""
     later = samples[int(len(samples) * WARM_UP_FRAC) :]
+    if name != "processes":
+        usual, _ = Counter(each.processes for each in later).most_common(1)[0]
+        later = [each for each in later if each.processes == usual]
     return growth([each.at_s for each in later], [float(getattr(each, name)) for each in later])
 
 
