@@ -12,6 +12,7 @@ from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import LARGEST_SLOTS, Point, Profile, VariantProfile
 from proteus_cli.profiling.batch_sizes import useful_sizes
+from proteus_cli.profiling.measure import eval_rows
 from proteus_cli.profiling.slots import MAX_SLOTS, is_settled, points_of_batch
 from proteus_cli.store.answers import Answers, read_answers
 
@@ -117,6 +118,8 @@ def measurement_jobs(
             )
         eval_digest = store.digest(eval_path) if eval_path is not None else None
         answers = answered.get((family.name, variant.name, engine_digest, eval_digest, family.confidence))
+        if answers is not None and eval_path is not None and not answers.are_of(eval_rows(eval_path)):
+            answers = None
         current, marked = (current, ()) if current is None or accepts_noise else without_noise(current)
         jobs.append(
             MeasurementJob(

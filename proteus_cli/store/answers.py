@@ -52,6 +52,10 @@ class Answers:
         """Answers with one key are the same."""
         return self.engine_digest, self.eval_digest, self.confidence
 
+    def are_of(self, rows: int) -> bool:
+        """Whether they are those that are kept of a split of so many rows."""
+        return len(self.correct) == len(range(rows)[kept_rows(rows)])
+
 
 def kept_rows(rows: int) -> slice:
     """The rows of an eval split of which answers are kept: all, or at most `MAX_ROWS` at equal distances."""

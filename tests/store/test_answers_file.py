@@ -51,6 +51,8 @@ def test_of_a_large_split_rows_at_equal_distances_are_kept(rows: int) -> None:
     assert len(kept) <= MAX_ROWS
     assert len(kept) == rows or len(kept) > MAX_ROWS // 2
     assert set(np.diff(kept)) <= {-(-rows // MAX_ROWS)}
+    assert answers(len(kept)).are_of(rows)
+    assert not answers(len(kept) + 1).are_of(rows)
 
 
 def repacked(path: Path, **arrays: "np.ndarray[tuple[int, ...], np.dtype[np.generic]] | bytes | None") -> None:

@@ -1,10 +1,11 @@
-"""Tables of profiles: accuracy, latency and capacity of variants, and throughput by number of slots."""
+"""Tables of profiles: accuracy, latency and capacity of variants, cascades, and throughput by number of slots."""
 
 from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
 from rich.table import Table
 
+from proteus_cli.cli.views.cascade_views import frontier_table
 from proteus_cli.domain.catalog import Catalog, Family
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.domain.rules import Rules
@@ -32,7 +33,7 @@ def jobs_table(device: str, found: Sequence[JobEstimate]) -> Table:
 
 
 def profile_tables(profiles: Sequence[Profile], catalog: Catalog) -> Iterator[RenderableType]:
-    """A table of all measured variants, and of devices with several slots one of their throughput."""
+    """A table of all measured variants, one of cascades, and of devices with several slots one of their throughput."""
     own = [profile for profile in profiles if profile.measured_on == profile.device.id]
     measured = [variant for profile in own for variant in profile.variants]
     marks = {
@@ -45,6 +46,14 @@ def profile_tables(profiles: Sequence[Profile], catalog: Catalog) -> Iterator[Re
         f"{UNKNOWN}: not known, or no batch size is fast enough for the SLO",
         *(note for note, is_there in marks.items() if is_there),
     )
+    best = frontier_table(own, catalog)
+    if best is not None:
+        yield described(
+            best,
+            "the most accurate way to answer so many queries: by a variant, or by a cascade, first → second",
+            "deferred: the part of queries that the second answers · qps: of one device",
+            title="\nWith cascades",
+        )
     for profile in own:
         if any(variant.concurrent for variant in profile.variants):
             yield from _slots(profile, catalog)

@@ -11,6 +11,7 @@ from proteus_cli.backends.base import Backend, BuildContext, OnBuildProgress
 from proteus_cli.backends.discovery import discover, select
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.cli import console
+from proteus_cli.cli.views.cascade_views import cascade_lines
 from proteus_cli.domain.catalog import Catalog, VariantKey, is_name
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile, VariantProfile
@@ -110,6 +111,8 @@ def measured(workspace: Workspace, catalog: Catalog, work: DeviceWork, budget_s:
         )
     _say_what_was_measured(workspace, catalog, sweep, accepts_noise=work.accepts_noise)
     profile = workspace.profile(device.id)
+    for line in cascade_lines(profile, sweep.cascades, catalog):
+        console.say(line)
     for other in alike:
         console.say(f"{other.id} is of the same type and shares this profile → {workspace.profile_path(other.id)}")
     return [profile, *(share(workspace, profile, other) for other in alike)]

@@ -60,22 +60,23 @@ def cascades_of(family: str, eval_digest: str, stages: Sequence[Stage]) -> Found
     rows = len(stages[0].correct)
     if rows < MIN_ROWS:
         return Found((), (f"the eval split has {counted(rows, 'row')}, and it takes {MIN_ROWS}",))
-    doubts = {stage.variant: doubt for stage in stages if (doubt := _doubt(stage)) is not None}
     ordered = [
         (first, second)
         for one, other in combinations(stages, 2)
         for first, second in ((one, other), (other, one))
-        if first.accuracy < second.accuracy and first.qps > second.qps and first.variant not in doubts
+        if first.accuracy < second.accuracy and first.qps > second.qps
     ]
-    pairs = [pair for first, second in ordered if (pair := _pair(first, second)) is not None]
+    if not ordered:
+        return Found((), ("no variant is both faster and less accurate than another",))
+    doubts = {first.variant: doubt for first, _ in ordered if (doubt := _doubt(first)) is not None}
+    sure = [(first, second) for first, second in ordered if first.variant not in doubts]
+    pairs = [pair for first, second in sure if (pair := _pair(first, second)) is not None]
     cascades = tuple(
         CascadeProfile(family, pair.first, pair.second, eval_digest, pair.points)
         for pair in pairs
         if pair.points and pair.tested.p_value <= MAX_CHANCE / len(pairs)
     )
-    if not ordered and not doubts:
-        return Found((), ("no variant is both faster and less accurate than another",))
-    nothing = ("no pair is better than chance, beyond noise",) if ordered and not cascades else ()
+    nothing = ("no pair is better than chance, beyond noise",) if sure and not cascades else ()
     return Found(cascades, (*doubts.values(), *nothing))
 
 
