@@ -4,14 +4,16 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Ended, command, proteus_process
+from command_line import WITHIN_S, Ended, command, proteus, proteus_process
 from live_server import ANSWER_WITHIN_S, LiveServer, Reply, serving
 from onnx import helper
 from tiny import SHAPES, TONES, Tiny, TinyFamily, add_plan, add_profiles, make_workspace, mlp, save_model, tensor
@@ -34,9 +36,24 @@ def made(tmp_path: Path) -> Tiny:
     return tiny
 
 
-def start(made: Tiny) -> Ended:
-    """A server that doesn't get ready, in a process of its own."""
-    return proteus_process("serve", "plan", "--port", "0", "--replan=off", "--log-level", "warning", "-w", made.root)
+@pytest.fixture
+def _begun_here() -> Iterator[None]:
+    """A server may be begun in this process: one that gets ready all the same is stopped, and then nothing is left."""
+    interval_s = sys.getswitchinterval()
+    stop = threading.Timer(WITHIN_S, os.kill, (os.getpid(), signal.SIGINT))
+    stop.start()
+    yield
+    stop.cancel()
+    sys.setswitchinterval(interval_s)
+
+
+Start = Callable[..., Ended]
+"""Runs a command that ends: in this process, or in one of its own, which takes a second more."""
+
+
+def start(run: Start, made: Tiny) -> Ended:
+    """A server that doesn't get ready."""
+    return run("serve", "plan", "--port", "0", "--replan=off", "--log-level", "warning", "-w", made.root)
 
 
 def send(pool: ThreadPoolExecutor, live: LiveServer, **more: Any) -> "Future[Reply]":
@@ -121,16 +138,18 @@ def test_a_client_that_goes_away_while_it_waits_is_counted_once(made: Tiny) -> N
 # --- starting
 
 
+@pytest.mark.usefixtures("_begun_here")
 def test_a_port_that_is_taken_is_an_error(made: Tiny) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        ended = proteus_process("serve", "plan", "--port", port, "--replan=off", "-w", made.root)
+        ended = proteus("serve", "plan", "--port", port, "--replan=off", "-w", made.root)
     assert ended.refused(1) == f"Can't listen on 127.0.0.1:{port}: Address already in use."
     assert "--port" in ended.stderr
 
 
+@pytest.mark.usefixtures("_begun_here")
 def test_an_address_that_is_not_ours_is_an_error(made: Tiny) -> None:
-    ended = proteus_process("serve", "plan", "--port", "0", "--host", "192.0.2.1", "-w", made.root)
+    ended = proteus("serve", "plan", "--port", "0", "--host", "192.0.2.1", "-w", made.root)
     assert ended.refused(1).startswith("Can't listen on 192.0.2.1:0: ")
 
 
@@ -156,22 +175,23 @@ def garbage(made: Tiny) -> None:
     made.model("shapes-s").write_bytes(b"not a model")
 
 
+@pytest.mark.usefixtures("_begun_here")
 @pytest.mark.parametrize(
-    ("break_it", "variant", "problem"),
+    ("run", "break_it", "variant", "problem"),
     [
-        (other_inputs, "shapes-l", "takes or gives other tensors than the rest of family `shapes`"),
-        (other_outputs, "shapes-l", "takes or gives other tensors than the rest of family `shapes`"),
-        (rows_of_its_own, "shapes-s", "has 2 rows for 1 of input"),
-        (garbage, "shapes-s", "can't load"),
+        (proteus, other_inputs, "shapes-l", "takes or gives other tensors than the rest of family `shapes`"),
+        (proteus, other_outputs, "shapes-l", "takes or gives other tensors than the rest of family `shapes`"),
+        (proteus, rows_of_its_own, "shapes-s", "has 2 rows for 1 of input"),
+        (proteus_process, garbage, "shapes-s", "can't load"),
     ],
 )
 def test_models_that_cannot_be_served_together_are_refused(
-    made: Tiny, break_it: Callable[[Tiny], None], variant: str, problem: str
+    made: Tiny, run: Start, break_it: Callable[[Tiny], None], variant: str, problem: str
 ) -> None:
     break_it(made)
     add_profiles(made)
     add_plan(made, {"cpu0": variant})
-    assert problem in start(made).refused(1)
+    assert problem in start(run, made).refused(1)
 
 
 def test_a_server_whose_stdout_is_closed_ends_quietly(made: Tiny) -> None:
