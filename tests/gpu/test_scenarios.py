@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from contract.runtime.running import ran, scenarios
+from contract.runtime.running import require_passed, scenarios
 from gpu.here import Gpu, find
 
 GPU = find()
@@ -15,5 +15,5 @@ GPU = find()
 @pytest.mark.parametrize("scenario", scenarios("real"))
 def test_scenario(scenario: str) -> None:
     assert isinstance(GPU, Gpu)
-    figures = ran({**os.environ, "CONTRACT_DEVICE": "real", "CONTRACT_COMPUTE": GPU.compute}, scenario)
+    figures = require_passed({**os.environ, "CONTRACT_DEVICE": "real", "CONTRACT_COMPUTE": GPU.compute}, scenario)
     print(f"{scenario} on {GPU}: {figures}")  # noqa: T201 - `make test-gpu` shows what ran where

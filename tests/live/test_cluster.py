@@ -70,7 +70,7 @@ def answered_by(live: LiveServer) -> str:
     return str(replies[-1].document()["parameters"]["device"])
 
 
-def stopped_well(live: LiveServer, running: dict[str, LiveAgent]) -> None:
+def expect_stopped_well(live: LiveServer, running: dict[str, LiveAgent]) -> None:
     """Nothing of the server is left at the agents."""
     assert live.stop() == 0
     assert "Traceback" not in live.log.read_text()
@@ -96,7 +96,7 @@ def test_a_cluster_serves_with_the_devices_of_all_hosts_and_loses_none_of_its_re
             back_s = time.monotonic()
             until(lambda: devices_of(steady, back_s) == {"a/cpu0", "b/cpu0"}, "answers of both hosts")
         assert "a/cpu0 died" not in live.log.read_text()
-        stopped_well(live, running)
+        expect_stopped_well(live, running)
 
 
 def test_a_stopped_agent_is_lost_and_is_back_when_it_goes_on(made: Tiny) -> None:
@@ -107,7 +107,7 @@ def test_a_stopped_agent_is_lost_and_is_back_when_it_goes_on(made: Tiny) -> None
             until_said(live, "is lost: nothing came from it for 500 ms")
             os.kill(running["b"].pid, signal.SIGCONT)
             live.until(breaker_is("b/cpu0", "closed"))
-        stopped_well(live, running)
+        expect_stopped_well(live, running)
 
 
 def test_a_server_starts_without_a_host_that_is_not_there_yet(made: Tiny) -> None:
@@ -120,7 +120,7 @@ def test_a_server_starts_without_a_host_that_is_not_there_yet(made: Tiny) -> Non
             assert answered_by(live) == "cpu0"
             running["b"].start()
             live.until(breaker_is("b/cpu0", "closed"))
-            stopped_well(live, running)
+            expect_stopped_well(live, running)
 
 
 def test_a_server_that_is_killed_leaves_nothing_and_the_next_one_finds_its_agents(made: Tiny) -> None:
@@ -134,7 +134,7 @@ def test_a_server_that_is_killed_leaves_nothing_and_the_next_one_finds_its_agent
             until(lambda: all(map(is_gone, devices)), "devices of the server that was killed")
         with serving_cluster(made) as live:
             assert answered_by(live) in {"a/cpu0", "b/cpu0"}
-            stopped_well(live, running)
+            expect_stopped_well(live, running)
 
 
 def test_a_cut_connection_is_made_again_and_strangers_at_the_port_disturb_nobody(made: Tiny) -> None:
@@ -151,7 +151,7 @@ def test_a_cut_connection_is_made_again_and_strangers_at_the_port_disturb_nobody
                 relay.mend()
                 live.until(breaker_is("a/cpu0", "closed"))
             until(lambda: running["b"].log.count("was no server's") == 3, "what strangers were")
-            stopped_well(live, running)
+            expect_stopped_well(live, running)
         relay.close()
 
 
@@ -186,7 +186,7 @@ def test_a_cpu_that_serves_is_measured_beside_that_at_low_priority(made: Tiny) -
         assert "a: servers use cpu0: measured at low priority" in told
         (profile,) = msgspec.json.decode(said, type=list[Profile])
         assert all(variant.points[0].runs > 0 for variant in profile.variants)
-        stopped_well(live, running)
+        expect_stopped_well(live, running)
 
 
 def measured_with(agent: LiveAgent) -> set[int]:

@@ -69,7 +69,7 @@ def devices_of(endings: list[Ending]) -> set[str]:
     return {ending.device for ending in endings if ending.device}
 
 
-def stopped_well(live: LiveServer) -> None:
+def expect_stopped_well(live: LiveServer) -> None:
     assert live.stop() == 0
     assert "Traceback" not in live.log.read_text()
 
@@ -82,7 +82,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     made = make_small_cluster(tmp_path_factory.mktemp("faults") / "ws")
     with serving(made.root, Path("plan"), *EMULATED) as live:
         yield live
-        stopped_well(live)
+        expect_stopped_well(live)
 
 
 def test_with_one_of_two_devices_lost_at_60_percent_load_few_requests_notice(cluster: LiveServer) -> None:
@@ -246,7 +246,7 @@ def test_a_server_that_is_killed_leaves_nothing_and_goes_on_from_its_last_plan(t
         assert status["placements"] == list(msgspec.to_builtins(made.plan(Path(last.plan)).placements))
         with asking(live, RATES_QPS, one_row):
             time.sleep(0.3)
-        stopped_well(live)
+        expect_stopped_well(live)
     assert spent_s < 3.0  # so on a quiet machine it is there within that and what loading takes
     assert ready_s < 30.0
 
@@ -339,7 +339,7 @@ def hand_fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LiveSer
     plan = add_plan(made, {"cpu0": "plain", "cpu1": "plain"})
     with serving(made.root, plan, "--replan=off", *PROCESSES) as live:
         yield live, made
-        stopped_well(live)
+        expect_stopped_well(live)
 
 
 def test_inputs_that_a_model_fails_on_fail_alone(hand_fed: tuple[LiveServer, Tiny]) -> None:
@@ -425,7 +425,7 @@ def worn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LiveServer,
     plan = add_plan(made, {"cpu0": "good", "cpu1": "good"})
     with serving(made.root, plan, *PROCESSES) as live:
         yield live, made
-        stopped_well(live)
+        expect_stopped_well(live)
 
 
 def cut_off(weights: Path) -> None:

@@ -66,7 +66,7 @@ def outcomes(server: LiveServer) -> dict[str, int]:
     return {name: sum(family[name] for family in by_family.values()) for name in by_family["shapes"]}
 
 
-def answered(made: Tiny, reply: Reply, rows: npt.NDArray[Any]) -> None:
+def expect_answer(made: Tiny, reply: Reply, rows: npt.NDArray[Any]) -> None:
     """The reply is what one of the variants says to these rows, and says which."""
     assert reply.status == 200, reply
     document = reply.document()
@@ -137,7 +137,7 @@ def test_the_status_shows_what_runs(server: LiveServer) -> None:
     ],
 )  # fmt: skip
 def test_a_path_may_end_in_a_slash_or_name_the_server(made: Tiny, server: LiveServer, path: str) -> None:
-    answered(made, server.ask("POST", path, GOOD), np.array([X["data"]]))
+    expect_answer(made, server.ask("POST", path, GOOD), np.array([X["data"]]))
     assert server.get("http://127.0.0.9:1/v2/").document() == server.get("/v2").document()
 
 
@@ -168,7 +168,7 @@ def test_a_repository_may_be_told_no_parameters(server: LiveServer) -> None:
 @pytest.mark.parametrize("version", ["", "/versions/1"])
 def test_a_row_is_answered(made: Tiny, server: LiveServer, data: Any, version: str) -> None:
     reply = server.ask("POST", f"/v2/models/shapes{version}/infer", {"inputs": [{**X, "data": data}]})
-    answered(made, reply, np.array([[0.1, 0.2, 0.3, 0.4]]))
+    expect_answer(made, reply, np.array([[0.1, 0.2, 0.3, 0.4]]))
     assert reply.headers["content-type"] == "application/json"
     assert "id" not in reply.document()
 
@@ -176,7 +176,7 @@ def test_a_row_is_answered(made: Tiny, server: LiveServer, data: Any, version: s
 def test_rows_of_one_request_are_answered_in_order(made: Tiny, server: LiveServer) -> None:
     rows = np.random.default_rng(0).random((MAX_ROWS, 4))
     reply = server.infer("shapes", {"inputs": [{**X, "shape": [MAX_ROWS, 4], "data": rows.tolist()}]})
-    answered(made, reply, rows.astype(np.float32))
+    expect_answer(made, reply, rows.astype(np.float32))
     assert reply.document()["parameters"]["batch_size"] == MAX_ROWS
 
 
@@ -211,7 +211,7 @@ def test_binary_may_go_in_and_json_come_out_and_the_other_way_round(made: Tiny, 
     tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": 16}}
     head = json.dumps({"inputs": [tensor]}).encode()
     reply = server.infer("shapes", head + rows.tobytes(), {JSON_LENGTH: str(len(head))})
-    answered(made, reply, rows)
+    expect_answer(made, reply, rows)
     assert JSON_LENGTH not in reply.headers
 
     outputs = [{"name": "scores", "parameters": {"binary_data": True}}]
@@ -232,12 +232,12 @@ def test_what_is_not_a_number_passes_through(server: LiveServer) -> None:
 
 def test_the_length_of_the_json_may_be_all_of_it(made: Tiny, server: LiveServer) -> None:
     body = json.dumps(GOOD).encode()
-    answered(made, server.infer("shapes", body, {JSON_LENGTH: str(len(body))}), np.array([X["data"]]))
+    expect_answer(made, server.infer("shapes", body, {JSON_LENGTH: str(len(body))}), np.array([X["data"]]))
 
 
 @pytest.mark.parametrize("timeout", [0, 60_000_000, 6e7, 2**63 - 1])
 def test_a_deadline_of_its_own_is_taken(made: Tiny, server: LiveServer, timeout: int) -> None:
-    answered(made, server.infer("shapes", {**GOOD, "parameters": {"timeout": timeout}}), np.array([X["data"]]))
+    expect_answer(made, server.infer("shapes", {**GOOD, "parameters": {"timeout": timeout}}), np.array([X["data"]]))
 
 
 def test_only_variants_that_are_accurate_enough_answer(made: Tiny, server: LiveServer) -> None:
@@ -257,7 +257,7 @@ def test_a_body_may_come_in_pieces(made: Tiny, server: LiveServer) -> None:
     body = json.dumps(GOOD).encode()
     pieces = iter([body[:10], body[10:11], body[11:]])
     reply = server.ask("POST", INFER, pieces, {"transfer-encoding": "chunked"}, chunked=True)
-    answered(made, reply, np.array([X["data"]]))
+    expect_answer(made, reply, np.array([X["data"]]))
 
 
 def test_one_connection_carries_good_and_bad_requests(server: LiveServer) -> None:
@@ -425,7 +425,7 @@ def test_what_is_wrong_is_refused_and_the_next_request_is_answered(
     if status == 405:
         assert reply.headers["allow"] == ("POST" if path == INFER else "GET")
 
-    answered(made, server.infer("shapes", GOOD), np.array([X["data"]]))
+    expect_answer(made, server.infer("shapes", GOOD), np.array([X["data"]]))
     ends = {"served": before["served"] + 1, "dropped": before["dropped"] + (status == 504)}
     assert outcomes(server) == before | ends  # what never came in isn't counted, the rest once
 
@@ -439,12 +439,12 @@ def test_a_body_in_pieces_that_grows_too_large_is_refused(made: Tiny, server: Li
     pieces = (b" " * 16_384 for _ in range(5))
     reply = server.ask("POST", INFER, pieces, {"transfer-encoding": "chunked"}, chunked=True)
     assert reply.status == 413
-    answered(made, server.infer("shapes", GOOD), np.array([X["data"]]))
+    expect_answer(made, server.infer("shapes", GOOD), np.array([X["data"]]))
 
 
 def test_a_body_of_the_largest_size_is_taken(made: Tiny, server: LiveServer) -> None:
     body = json.dumps(GOOD).encode()
-    answered(made, server.infer("shapes", body.ljust(MAX_BODY)), np.array([X["data"]]))
+    expect_answer(made, server.infer("shapes", body.ljust(MAX_BODY)), np.array([X["data"]]))
 
 
 @pytest.mark.parametrize(
@@ -463,7 +463,7 @@ def test_a_client_that_talks_nonsense_or_goes_away_harms_nobody(made: Tiny, serv
     before = outcomes(server)
     with socket.create_connection(("127.0.0.1", server.port), ANSWER_WITHIN_S) as client:
         client.sendall(sent)
-    answered(made, server.infer("shapes", GOOD), np.array([X["data"]]))
+    expect_answer(made, server.infer("shapes", GOOD), np.array([X["data"]]))
     assert outcomes(server) == before | {"served": before["served"] + 1}
 
 

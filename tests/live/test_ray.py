@@ -88,7 +88,7 @@ def test_a_node_of_ray_is_killed_under_load_then_its_agent_and_both_come_back(ma
             live.until(breaker_is("b/cpu0", "closed"), LISTED_WITHIN_S)
             until(answered_by(steady, {"a/cpu0", "b/cpu0"}), "answers of both nodes again")
             assert ray.agent("b").pid != first.pid
-        stopped_well(live)
+        expect_stopped_well(live)
     agents = [ray.agent(name).pid for name in "ab"]
     assert "ended 2 agents" in ran("cluster", "down")
     until(lambda: all(map(is_gone, agents)), "agents that were taken down")
@@ -114,10 +114,10 @@ def test_the_loss_of_rays_head_stops_no_serving(made: Tiny, ray: LiveRay) -> Non
         assert not {"failed", "lost"} & {ending.outcome for ending in steady.endings}
         for name in "ab":
             ray.kill(name)
-        stopped_well(live)
+        expect_stopped_well(live)
     until(lambda: all(map(is_gone, agents)), "agents without a server and without Ray")
 
 
-def stopped_well(live: LiveServer) -> None:
+def expect_stopped_well(live: LiveServer) -> None:
     assert live.stop() == 0
     assert "Traceback" not in live.log.read_text()

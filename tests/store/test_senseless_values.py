@@ -85,7 +85,7 @@ def _inline(value: object) -> str:
     return "nan" if value is None else json.dumps(value)
 
 
-def use(artefact: Any) -> None:
+def expect_usable(artefact: Any) -> None:
     """What later work does first."""
     store.to_json(artefact)
     if isinstance(artefact, Profile):
@@ -104,7 +104,7 @@ def test_any_value_in_any_field_of_json(tmp_path: Path, artefact: Any) -> None:
         for value in VALUES:
             path.write_text(json.dumps(changed(document, place, value)))
             with contextlib.suppress(ArtefactError):
-                use(store.read_json(path, type(artefact), hint=""))
+                expect_usable(store.read_json(path, type(artefact), hint=""))
                 store.content_digest(path)
 
 

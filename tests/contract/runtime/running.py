@@ -28,7 +28,7 @@ def run(environment: Mapping[str, str], *arguments: str) -> "subprocess.Complete
     )  # fmt: skip
 
 
-def ran(environment: Mapping[str, str], scenario: str) -> Any:
+def require_passed(environment: Mapping[str, str], scenario: str) -> Any:
     """The figures of a scenario, which must do what it should."""
     found = run(environment, scenario)
     assert found.returncode == 0, found.stdout

@@ -11,7 +11,7 @@ from contract import figures
 from contract.figures import ContractPart
 from contract.runtime import toolchain
 from contract.runtime.arithmetic import Network
-from contract.runtime.running import ROOT, ran, run, scenarios
+from contract.runtime.running import ROOT, require_passed, run, scenarios
 from contract.runtime.wrong_adapters import WRONG_ADAPTERS
 from tiny import INPUTS, mlp
 
@@ -48,7 +48,7 @@ def test_the_driver_describes_the_gpu_that_engines_are_built_for(environment: di
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_scenario(environment: dict[str, str], scenario: str) -> None:
-    made = ran(environment, scenario)
+    made = require_passed(environment, scenario)
     figures.tell(ContractPart.RUN, "scenarios", scenario, of=len(SCENARIOS))
     figures.tell(ContractPart.RUN, "slots run", scenario, each=made["slots"])
     figures.tell(ContractPart.RUN, "batches run", scenario, each=made["batches"])
@@ -69,7 +69,7 @@ def test_a_wrong_adapter_is_caught(environment: dict[str, str], name: str) -> No
 def test_scenarios_for_a_real_gpu_run_on_the_fake_driver(environment: dict[str, str], scenario: str) -> None:
     """With memory as the one thing that a real driver counts, and without its delays."""
     assert scenario in scenarios(REAL)
-    assert ran(environment | {"CONTRACT_DEVICE": REAL, "CONTRACT_COMPUTE": HOST}, scenario)["batches"] > 100
+    assert require_passed(environment | {"CONTRACT_DEVICE": REAL, "CONTRACT_COMPUTE": HOST}, scenario)["batches"] > 100
 
 
 def test_the_tests_for_a_gpu_do_not_take_the_fake_driver_for_one(environment: dict[str, str]) -> None:

@@ -312,11 +312,14 @@ def test_of_many_connections_that_say_nothing_the_oldest_are_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agent_module, "MAX_GREETING", 3)
+    monkeypatch.setattr(agent_module, "FIRST_MESSAGE_S", 600.0)
 
     async def test() -> None:
         async with plain_agent(tmp_path) as agent:
-            silent = [socket.create_connection((agent.address.host, agent.address.port)) for _ in range(10)]
+            silent = [socket.create_connection((agent.address.host, agent.address.port), timeout=10) for _ in range(10)]
             await until(lambda: len(agent.agent._greeting) == 3)
+            for each in silent[:-3]:
+                assert await asyncio.to_thread(each.recv, 1) == b""
             (await connect(agent.address, "s", 1)).close()
             for each in silent:
                 each.close()

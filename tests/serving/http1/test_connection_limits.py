@@ -1,6 +1,7 @@
 """Clients that ask for too much, take too long, or go: what they cost, and that nothing is left of them."""
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from itertools import count
 
@@ -370,7 +371,7 @@ def test_a_client_that_does_not_close_is_closed_after_a_while() -> None:
 # --- clients that go
 
 
-def gone(leave: str, sent: bytes, waiting: int) -> None:
+def expect_abandoned(leave: str, sent: bytes, waiting: int) -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
         await client.send(sent)
@@ -400,7 +401,7 @@ def gone(leave: str, sent: bytes, waiting: int) -> None:
     ids=["nothing", "waits", "several", "large", "half of a large one", "answered behind", "half of chunks"],
 )
 def test_a_request_whose_client_goes_is_abandoned_once(leave: str, sent: bytes, waiting: int) -> None:
-    gone(leave, sent, waiting)
+    expect_abandoned(leave, sent, waiting)
 
 
 def test_an_answer_to_a_client_that_has_just_gone_is_dropped() -> None:
@@ -457,7 +458,11 @@ def test_a_flood_of_connections_past_the_limit_is_closed() -> None:
         flood = [await world.connect() for _ in range(400)]
         await here.send(post(b"/a", b""))
         await here.until_has(b"/a")
+        await until(lambda: world.connections.refused_count == len(flood))
+        assert len(world.connections) == 1
         for client in flood:
+            with suppress(ConnectionResetError):
+                await client.rest()  # until the server closes
             client.close()
         here.close()
 

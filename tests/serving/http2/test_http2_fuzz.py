@@ -5,8 +5,9 @@ from itertools import pairwise
 import h2.config
 import h2.connection
 import h2.events
+from hpack import Encoder
 from http2_peer import FIELDS, START, Echo, Peer, data, in_loop
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proteus_cli.serving.http2 import frames
@@ -35,9 +36,11 @@ likely_frame = st.builds(
     st.integers(0, 9),
     payloads | st.sampled_from([b"\0\0\x10\0", b"\x83\x86\x84", b"\x83\x86\x84\x40\x01a\x01b", b"\xbe", b"\x20"]),
 )
+OPEN_REQUEST = frames.frame(frames.HEADERS, frames.END_HEADERS, 1, Encoder().encode(FIELDS))
+"""Its call is open when the connection ends."""
 
 
-def settled(peer: Peer) -> None:
+def expect_settled(peer: Peer) -> None:
     """What must hold after any conversation."""
     assert peer.got  # whole frames
     connection = peer.connection
@@ -64,13 +67,14 @@ def fed(conversation: bytes, cuts: list[int]) -> Peer:
     st.lists(any_frame | likely_frame, max_size=30),
     st.lists(st.integers(0, 2_000), max_size=5),
 )
+@example(START, [OPEN_REQUEST], [])
 def test_any_frames(start: bytes, sent: list[bytes], cuts: list[int]) -> None:
-    in_loop(lambda: settled(fed(start + b"".join(sent), cuts)))
+    in_loop(lambda: expect_settled(fed(start + b"".join(sent), cuts)))
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
 def test_any_bytes_after_the_start(garbage: bytes, cuts: list[int]) -> None:
-    in_loop(lambda: settled(fed(START + garbage, cuts)))
+    in_loop(lambda: expect_settled(fed(START + garbage, cuts)))
 
 
 def client() -> h2.connection.H2Connection:
@@ -125,7 +129,7 @@ def test_a_good_conversation_with_mistakes(
             conversation[at:at] = conversation[at : at + value]
         if not conversation:
             return
-    in_loop(lambda: settled(fed(bytes(conversation), cuts)))
+    in_loop(lambda: expect_settled(fed(bytes(conversation), cuts)))
 
 
 class Speaker:
