@@ -38,9 +38,10 @@ from proteus_cli.planning.placements.host_counts import (
 from proteus_cli.planning.placements.loads import current_replicas, devices_with_more_loads
 from proteus_cli.planning.placements.pack import pack, serves_all
 from proteus_cli.planning.placements.spares import with_spares
-from proteus_cli.planning.solver.lexicographic import NEGLIGIBLE, Infeasible, Solution, TargetDemand, optimise
+from proteus_cli.planning.solver.lexicographic import Infeasible, Solution, optimise
 from proteus_cli.planning.solver.program import prepare
 from proteus_cli.planning.solver.solve import OutOfTime
+from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, TargetDemand
 
 TIME_LIMIT_S = 5.0
 SEARCH_FRAC = 0.75  # of the time limit; the rest is for what follows the search: to place 10,000 devices takes 0.1 s

@@ -14,7 +14,7 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rules import PAPER_RULES
 from proteus_cli.planning.planner import Planner
-from proteus_cli.planning.solver.lexicographic import HORIZON_S, LOAD_EFFORT_S
+from proteus_cli.planning.solver.target_demand import HORIZON_S, LOAD_EFFORT_S
 
 ACCURACY = {"a": {"small": 0.6, "large": 1.0}, "b": {"small": 0.5, "large": 0.9}}
 QPS = {"small": 100.0, "large": 20.0}

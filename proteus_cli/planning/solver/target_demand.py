@@ -1,0 +1,126 @@
+"""A demand as the parameters of a model: what each family asks for, and how many replicas may be of use for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from proteus_cli.arrays import Bools, Floats, Ints
+from proteus_cli.domain.demand import LossCurve
+from proteus_cli.domain.rules import Rules
+from proteus_cli.planning.model.instance import Instance
+from proteus_cli.planning.model.milp import Model
+
+NEGLIGIBLE = 1e-6  # a smaller part of a demand is the solver's rounding
+HORIZON_S = 10.0  # s that a forecast is taken to hold: what it was made from
+LOAD_EFFORT_S = 0.1
+"""Seconds of a device that a load costs beside its own time: batches end before it, and plans change again."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TargetDemand:
+    """A demand with its headroom, in queries per second by family [F].
+
+    ``qps`` is no more than all devices together could serve, as solvers take very large numbers for infinity, and
+    ``servable_frac`` the part of the demand that this is, ``counted_frac`` of all families together. ``share_qps`` is
+    the most that one device may get.
+
+    By line [J] and family, of the curves of a forecast: ``lost_at_0``, and by how much it falls for each multiple of
+    the demand; ``useful`` [F] is the largest multiple that saves any. Without a forecast a query is lost where there is
+    no capacity for it.
+    """
+
+    qps: Floats
+    servable_frac: Floats
+    counted_frac: float
+    share_qps: Floats
+    lost_at_0: Floats
+    saved: Floats
+    useful: Floats
+
+    @classmethod
+    def of(cls, instance: Instance, asked_qps: Floats, curves: Sequence[LossCurve] = ()) -> "TargetDemand":
+        """``curves`` by family; none without a forecast."""
+        qps, one = np.minimum(asked_qps, instance.max_qps), np.ones(len(asked_qps))
+        share_qps, servable_frac = instance.max_share * asked_qps, _ratio(qps, asked_qps, where_zero=1.0)
+        counted_frac = float(qps.sum() / asked_qps.sum()) if qps.any() else 1.0
+        if not curves:
+            return cls(qps, servable_frac, counted_frac, share_qps, one[None], one[None], one)
+        lines = np.array([curve.lines for curve in curves])  # [F, J, 2]
+        useful = np.array([curve.capacities[-1] for curve in curves])
+        lost_at_0, saved = lines[:, :, 0].T, lines[:, :, 1].T * servable_frac
+        return cls(qps, servable_frac, counted_frac, share_qps, lost_at_0, saved, useful)
+
+    @property
+    def is_forecast(self) -> bool:
+        """There are curves."""
+        return len(self.lost_at_0) > 1
+
+    @property
+    def exceeds_capacity(self) -> bool:
+        """Some family can't be served in full, whatever the plan."""
+        return bool(np.any(self.servable_frac < 1))
+
+
+def set_parameters(
+    model: Model, instance: Instance, rules: Rules, target: TargetDemand, current_replicas: Ints | None
+) -> None:
+    """Set all parameters of a model, for a demand and for the replicas [C] that need no load; None: without a plan."""
+    p, qps = model.parameters, target.qps[instance.choice_family]
+    useful = target.useful[instance.choice_family]
+    replica_qps = np.minimum(instance.capacity_qps, target.share_qps[instance.choice_family] * useful)
+    p.has_demand.value = (target.qps > 0).astype(np.float64)
+    p.demand_frac.value = target.qps / max(float(target.qps.sum()), np.finfo(np.float64).tiny)
+    p.servable_frac.value = target.servable_frac
+    p.max_share_frac.value = _ratio(np.minimum(target.share_qps, target.qps), target.qps)
+    p.accuracy_floor.value = np.zeros(len(target.qps))
+    p.capacity_frac.value = np.minimum(_ratio(replica_qps, qps), useful)
+    p.load_loss.value = (LOAD_EFFORT_S + instance.load_s) / (HORIZON_S * instance.device_count.sum())
+    p.network_frac.value = qps * instance.network_frac_s
+    of_replica = p.capacity_frac.value if model.variables.served is None else np.ones(len(qps))
+    for lost_at_0, saved, lost, saved_by in zip(p.lost_at_0, p.saved, target.lost_at_0, target.saved, strict=True):
+        lost_at_0.value = lost * p.has_demand.value
+        saved.value = np.minimum(saved_by[instance.choice_family] * of_replica, lost[instance.choice_family])
+    # With too few hosts, a choice has no capacity: `max_replicas` leaves it out.
+    p.utilisation.value = _ratio(qps, instance.capacity_qps)
+    max_replicas = _max_replicas(p.capacity_frac.value, useful, instance, rules, current_replicas)
+    p.max_replicas.value = max_replicas
+    # Without a plan in force, nothing counts as a load.
+    p.current_replicas.value = max_replicas if current_replicas is None else current_replicas.astype(np.float64)
+
+
+def _ratio(part: Floats, whole: Floats, *, where_zero: float = 0.0) -> Floats:
+    return np.divide(part, whole, out=np.full_like(part, where_zero), where=whole > 0)
+
+
+def _max_replicas(
+    capacity_frac: Floats, useful: Floats, instance: Instance, rules: Rules, current_replicas: Ints | None
+) -> Floats:
+    """The most replicas of each choice [C] that may be of use: up to the ``useful`` capacity, none if it is dominated.
+
+    A dominated choice stays possible for a spare, which answers nothing and is best what the device hosts now.
+    """
+    with np.errstate(divide="ignore"):
+        spares = float(rules.survives == "device")  # the devices of one host are lost together
+        enough = np.where(capacity_frac > 0, np.ceil(useful / capacity_frac - NEGLIGIBLE) + spares, 0.0)
+    max_replicas = np.minimum(enough, instance.device_count[instance.choice_group])
+    is_useless = _is_dominated(instance, rules, capacity_frac)
+    if rules.survive and current_replicas is not None:
+        is_useless &= current_replicas == 0
+    max_replicas[is_useless] = 0.0
+    return np.maximum(max_replicas, instance.pinned)
+
+
+def _is_dominated(instance: Instance, rules: Rules, capacity_frac: Floats) -> Bools:
+    """Whether another choice of the same family and group is more accurate, as fast, and takes no more [C]."""
+    nothing = np.zeros(len(capacity_frac))
+    speed = instance.capacity_qps if rules.is_resident_set else capacity_frac
+    power_w = instance.power_w if "power" in rules.resources else nothing
+    memory = instance.memory_frac if rules.is_resident_set else nothing
+    dominated = np.zeros(len(capacity_frac), dtype=bool)
+    for mine in instance.rivals:
+        better = instance.accuracy[mine][:, None] < instance.accuracy[mine]
+        as_fast = (speed[mine][:, None] <= speed[mine]) & (capacity_frac[mine][:, None] <= capacity_frac[mine])
+        as_cheap = (power_w[mine][:, None] >= power_w[mine]) & (memory[mine][:, None] >= memory[mine])
+        dominated[mine] = np.any(better & as_fast & as_cheap, axis=1)
+    return dominated
