@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from proteus_cli.backends.base import Backend
     from proteus_cli.domain.device import Device
     from proteus_cli.store import Workspace
-    from proteus_cli.variants.deriving import Parent
+    from proteus_cli.variants.deriving import Derivation, Parent
     from proteus_cli.variants.recipes import Recipe
 
 app = typer.Typer(
@@ -82,7 +82,6 @@ def derive(
     family; without one it is estimated, by its agreement with that variant on the calibration rows. Run `proteus
     profile` and `proteus plan` afterwards.
     """
-    from proteus_cli.cli.views.catalog_lines import derivation_lines, derivation_table, loss_warnings
     from proteus_cli.store import Workspace
     from proteus_cli.variants.deriving import derive, read_parent
     from proteus_cli.variants.recipes import Wanted, parse_sizes
@@ -96,6 +95,12 @@ def derive(
         return
     with console.progress(f"deriving from {variant}") as advance:
         made = derive(parent, recipes, _devices(workspace, device), keep_all=keep_all, advance=advance)
+    _show(made, json=json)
+
+
+def _show(made: "Derivation", *, json: bool) -> None:
+    from proteus_cli.cli.views.catalog_lines import derivation_lines, derivation_table, loss_warnings
+
     if json:
         console.show_json(made)
         return
