@@ -9,7 +9,7 @@ from fuzz import test_cases as cases_in
 TEST = """
 from hypothesis import given, strategies as st
 
-@given(st.integers(), st.lists(st.text()))
+@given(st.integers(), st.lists(st.booleans()))
 def test_small(number, names):
     assert number < 7
 """
