@@ -91,3 +91,8 @@ def test_a_proven_plan_leaves_nothing_to_serve(qps: float) -> None:
     solver = solver_at(qps)
     assert solver.status == "optimal"
     assert solver.unserved_gap == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_plan_for_an_absurd_demand_is_proven() -> None:
+    """What all devices have is so small a part of it that a float hardly tells."""
+    assert solver_at(1.7e308, headroom=1.05).unserved_gap == pytest.approx(0.0, abs=1e-6)

@@ -43,7 +43,7 @@ class TargetDemand:
         """``curves`` by family; none without a forecast."""
         qps, one = np.minimum(asked_qps, instance.max_qps), np.ones(len(asked_qps))
         share_qps, servable_frac = instance.max_share * asked_qps, _ratio(qps, asked_qps, where_zero=1.0)
-        counted_frac = float(qps.sum() / asked_qps.sum()) if qps.any() else 1.0
+        counted_frac = _part_of_sum(qps, asked_qps)
         if not curves:
             return cls(qps, servable_frac, counted_frac, share_qps, one[None], one[None], one)
         lines = np.array([curve.lines for curve in curves])  # [F, J, 2]
@@ -124,3 +124,11 @@ def _is_dominated(instance: Instance, rules: Rules, capacity_frac: Floats) -> Bo
         as_cheap = (power_w[mine][:, None] >= power_w[mine]) & (memory[mine][:, None] >= memory[mine])
         dominated[mine] = np.any(better & as_fast & as_cheap, axis=1)
     return dominated
+
+
+def _part_of_sum(part: Floats, whole: Floats) -> float:
+    """The sum of one over that of the other, which may be too large for a float; above 0, and 1 of nothing."""
+    largest = float(whole.max(initial=0.0))
+    if largest == 0:
+        return 1.0
+    return max(float((part / largest).sum() / (whole / largest).sum()), float(np.finfo(np.float64).tiny))
