@@ -1,9 +1,11 @@
 """`Controller`: all decisions behind one door, for the two drivers: the live server and the simulator."""
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 
-from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load, StandbyEnd, StandbyLoad
+from proteus_cli.control.decision import NO_EFFECTS, Admitted, Effects, Host, Launch, Load, StandbyEnd, StandbyLoad
+from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
@@ -44,7 +46,8 @@ class Controller:
     ) -> None:
         self.policy = policy
         self.demand = DemandEstimator(slo_s)
-        self._families = {name: FamilyState(self.demand.counts_of(name), lambda: _new_queue(policy)) for name in slo_s}
+        new_queue = partial(_new_queue, policy)
+        self._families = {name: FamilyState(self.demand.counts_of(name), new_queue) for name in slo_s}
         self._dispatch_ahead_s = dispatch_ahead_s
         self._workers = dict[str, WorkerState]()
         self._dispatch = Dispatch(self._families, self._workers, self.demand, policy, dispatch_ahead_s)
@@ -108,6 +111,23 @@ class Controller:
         return self._dispatch.max_rows(family, within_s, at_most)
 
     # --- requests
+
+    @property
+    def cascades(self) -> Cascades:
+        """Which requests go by which cascade once their batch has ended: one object for good, false without any."""
+        return self._dispatch.cascades
+
+    def defer(self, request: Request, now_s: float) -> Admitted | None:
+        """Have the unsure rows of a request wait for the second stage; None where that cannot answer them in time.
+
+        The driver keeps the first answer, and sends it where it gets None, where the deferred request is dropped, and
+        at `last_moment_s`, when it cancels a request that still waits.
+        """
+        return self._dispatch.defer(request, now_s)
+
+    def last_moment_s(self, request: Request) -> float:
+        """When the first answer to a deferred request must be sent, if the second is not there by then."""
+        return self._dispatch.last_moment_s(request)
 
     def cancel(self, request: Request) -> Effects:
         """Drop a request that waits; no effects where it does not wait, as it runs or has ended."""
@@ -206,5 +226,7 @@ class Controller:
         return effects
 
 
-def _new_queue(policy: Policy) -> FamilyQueue:
-    return SharedQueue() if policy.assignment == "late" else PerDeviceQueue(uniform=policy.assignment == "uniform")
+def _new_queue(policy: Policy, of_deferred: bool) -> FamilyQueue:  # noqa: FBT001 - called as `FamilyState` does
+    if policy.assignment == "late":
+        return SharedQueue(of_deferred=of_deferred)
+    return PerDeviceQueue(uniform=policy.assignment == "uniform", of_deferred=of_deferred)

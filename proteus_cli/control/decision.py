@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
+from proteus_cli.domain.cascade import PlannedCascade
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import LatencyTable
 from proteus_cli.domain.request import Request
@@ -16,8 +17,9 @@ class Host:
     """A placement as the workers see it: a variant on a device; requests are queued for hosts.
 
     A batch takes ``mean_latency`` in the mean, and ``latency`` at its p95: seconds by rows. Rates and slowdowns go by
-    the mean, deadlines by the p95. ``weight`` is the rate that the plan sends it, ``capacity_qps`` the highest rate it
-    can serve.
+    the mean, deadlines by the p95. ``weight`` is the rate of newcomers that the plan sends it, ``deferred_qps`` that of
+    deferred queries; ``capacity_qps`` is the highest rate it can serve. The second stage of its cascades needs
+    ``second_s`` after it; 0 where it is the first stage of none.
     """
 
     device: str
@@ -29,10 +31,20 @@ class Host:
     capacity_qps: float
     latency: LatencyTable
     mean_latency: LatencyTable
+    deferred_qps: float = 0.0
+    second_s: float = 0.0
 
     @property
     def key(self) -> VariantKey:
         return VariantKey(self.family, self.variant)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way of a request by a cascade. Rows that are deferred need a variant of ``min_accuracy``."""
+
+    cascade: PlannedCascade
+    min_accuracy: float
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):

@@ -2,6 +2,7 @@
 
 import math
 from enum import StrEnum
+from typing import ClassVar
 
 import msgspec
 
@@ -41,17 +42,31 @@ class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
     priority: int = 0
     min_accuracy: float = 0.0
 
+    is_deferred: ClassVar[bool] = False
+    """It waits for the second stage of a cascade; else it is a *newcomer*."""
+
     @property
     def level(self) -> int:
         """Its priority as a level from 1, the highest, to 8, which all lower ones share."""
         return min(max(self.priority, 1), LOWEST_LEVEL) if self.priority else USUAL_LEVEL
 
 
+class DeferredRequest(Request, frozen=True, eq=False):
+    """The rows of a request that the first stage of a cascade defers, with the id, times and priority of the request.
+
+    Its ``min_accuracy`` is at least the accuracy of the second variant. The driver has the first answer: where the
+    deferred request is dropped, that answer is sent.
+    """
+
+    is_deferred: ClassVar[bool] = True
+
+
 class RequestRecord(msgspec.Struct, frozen=True, gc=False):
     """The record of one request: ``arrival_s`` as scheduled, relative to the start of the run.
 
     ``latency_s`` and ``accuracy`` are None unless it was answered; ``batch`` is the rows of the batch that answered
-    it, where known.
+    it, where known. With cascades, ``accuracy`` is the one to be expected of such an answer. A request ``is_deferred``
+    where the first stage was not sure of it; ``is_fallback`` where the first answer was sent all the same.
     """
 
     family: str
@@ -62,3 +77,5 @@ class RequestRecord(msgspec.Struct, frozen=True, gc=False):
     variant: str | None = None
     device: str | None = None
     batch: int | None = None
+    is_deferred: bool = False
+    is_fallback: bool = False

@@ -18,6 +18,8 @@ class Trace:
 
     ``slo_s`` float64 [n] is a request's own latency target, NaN where the family's holds. ``min_accuracy`` float64 [n]
     is how accurate the variant that answers it must be at least, 0 where any may; without the column, any may.
+    ``confidence`` float64 [n] is the part of all queries (0 to 1) of which the first stages of cascades are less sure,
+    NaN where that is not known; without the column, it is known of none.
     """
 
     name: str
@@ -26,13 +28,18 @@ class Trace:
     family: npt.NDArray[np.int64]
     slo_s: npt.NDArray[np.float64]
     min_accuracy: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    confidence: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         if not len(self.min_accuracy):
             object.__setattr__(self, "min_accuracy", np.zeros(len(self.arrival_s)))
-        columns = (self.arrival_s, self.family, self.slo_s, self.min_accuracy)
+        if not len(self.confidence):
+            object.__setattr__(self, "confidence", np.full(len(self.arrival_s), np.nan))
+        columns = (self.arrival_s, self.family, self.slo_s, self.min_accuracy, self.confidence)
         require(len(set(map(len, columns))) == 1, "columns must be equally long")
         require(bool(np.all((self.min_accuracy >= 0) & (self.min_accuracy <= 1))), "minima must be fractions")
+        known = self.confidence[~np.isnan(self.confidence)]
+        require(bool(np.all((known >= 0) & (known <= 1))), "confidences must be fractions")
         require(bool(np.all(np.isfinite(self.arrival_s))), "arrivals must be finite")
         require(bool(np.all(self.arrival_s >= 0)), "arrivals must not be negative")
         require(bool(np.all(np.diff(self.arrival_s) >= 0)), "arrivals must be sorted")

@@ -46,7 +46,7 @@ class SimulatedFleet:
         conditions: Conditions,
         *,
         apply: Callable[[Effects, float], None],
-        end: Callable[[Iterable[Request], Outcome], None],
+        end: Callable[[Iterable[Request], Outcome, float], None],
     ) -> None:
         self._devices, self._profiles, self._controller, self._run_s = devices, profiles, controller, run_s
         self._slowdown, self._opening_s = conditions.slowdown, conditions.opening_s
@@ -89,7 +89,7 @@ class SimulatedFleet:
                 if self._lost_runs[request.id] >= MAX_RUNS:
                     self._controller.cancel(request)  # its effects add nothing: those of the loss ask all workers
                     failed.append(request)
-        self._end(failed, Outcome.FAILED)
+        self._end(failed, Outcome.FAILED, now_s)
         for each in effects:  # only now, as no other of these devices may be asked
             self._apply(each, now_s)
 

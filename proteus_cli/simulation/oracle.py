@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.request import Outcome, RequestRecord
@@ -22,7 +23,8 @@ def simulate_oracle(
     """Plan each second for exactly what arrives in it, and answer at once what is served.
 
     Of each family's queries of a second, in order of arrival, the plan's rates say how many each placement serves; the
-    rest is rejected. ``accuracy_of`` is called with device, family and variant.
+    rest is rejected. ``accuracy_of`` is called with device, family and variant; the accuracy of what goes by a cascade
+    is that of its composition, in the mean over all queries of its first variant.
     """
     second = np.floor(trace.arrival_s / SECOND_S).astype(np.int64)
     ended: list[RequestRecord] = []
@@ -43,6 +45,8 @@ def _answered(
     hosts = [placement for placement in plan.placements if placement.family == family]
     ends = np.cumsum([placement.rate_qps * SECOND_S for placement in hosts]) + 1e-6
     found = np.searchsorted(ends, np.arange(len(arrivals_s)) + 1).tolist()
+    alone = [accuracy_of(host.device, family, host.variant) for host in hosts]
+    accuracy = [_with_cascades(plan, host.key, each) for host, each in zip(hosts, alone, strict=True)]
     return [
         RequestRecord(family, at_s, Outcome.REJECTED)
         if place == len(hosts)
@@ -51,9 +55,18 @@ def _answered(
             at_s,
             Outcome.SERVED,
             0.0,
-            accuracy_of(hosts[place].device, family, hosts[place].variant),
+            accuracy[place],
             hosts[place].variant,
             hosts[place].device,
         )
         for at_s, place in zip(arrivals_s, found, strict=True)
     ]
+
+
+def _with_cascades(plan: Plan, key: VariantKey, accuracy: float) -> float:
+    """The accuracy to be expected of a query that a plan sends to a variant, which alone has that accuracy."""
+    from_here = [each for each in plan.cascades if (each.family, each.first) == key]
+    rate_qps = sum(placement.rate_qps for placement in plan.placements if placement.key == key)
+    if not from_here or rate_qps <= 0:
+        return accuracy
+    return accuracy + sum(each.rate_qps / rate_qps * (each.point.accuracy - accuracy) for each in from_here)

@@ -35,6 +35,7 @@ from proteus_cli.domain.report import Loss, Replan
 from proteus_cli.domain.request import Outcome, Request, RequestRecord
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import NoFeasiblePlan
+from proteus_cli.simulation.cascades import Confidences, SimulatedCascades
 from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.simulation.events import Events, Timer
 from proteus_cli.simulation.fleet import SimulatedDevice, SimulatedFleet
@@ -82,11 +83,12 @@ def simulate(
     A batch takes the profiled mean time of its size, for as many batches as are on the device when it begins, times
     ``conditions.slowdown``. Variants load beside the old ones in the profiled load time, then all devices switch at
     once, as in a live server with memory for both; with ``conditions.load_time_s``, devices load in place. ``rng`` is
-    needed for jitter.
+    needed for jitter, and for the confidences that the trace does not know, where the plan has cascades.
 
     Raises `ArtefactError` where a placement was never profiled.
     """
-    simulation = _Simulation(plan, catalog, profiles, policy, replan, conditions, rng)
+    confidences = Confidences(trace, (rng or np.random.default_rng(0)).spawn(1)[0])
+    simulation = _Simulation(plan, catalog, profiles, policy, replan, conditions, confidences, rng)
     request: Request | None = None
     try:
         for request in _requests(trace, catalog.slo_s()):
@@ -121,6 +123,7 @@ class _Simulation:
         policy: Policy,
         replan: ReplanFunction,
         conditions: Conditions,
+        confidences: Confidences,
         rng: np.random.Generator | None,
     ) -> None:
         self.result = Simulated()
@@ -129,6 +132,10 @@ class _Simulation:
         memory = _memory(plan, catalog, profiles, conditions) if policy.standbys and self._rule is not None else {}
         self._controller = Controller(catalog.slo_s(), slots_of(plan.devices, profiles), policy, memory=memory)
         self._events = Events()
+        self._has_cascades = self._controller.cascades
+        self._cascades = SimulatedCascades(
+            self._controller, self._events, confidences, self.result.ended, apply=self._apply
+        )
         self._run_s, self._slowdown = batch_times(profiles, conditions, rng), conditions.slowdown
         self._load_time_s = load_time_s(conditions)
         self._arrived, self._arrivals_over = 0, False
@@ -152,13 +159,13 @@ class _Simulation:
             for device in answer.devices:
                 self._ask(device, now_s)
         else:
-            self._end((request,), Outcome.REJECTED)
+            self._end((request,), Outcome.REJECTED, now_s)
 
     def finish(self) -> None:
         """Run all events; drop the requests that no worker ever takes."""
         self._arrivals_over = True
         self._events.run_until(NEVER_S)
-        self._end(self._controller.forget_all(), Outcome.DROPPED)
+        self._end(self._controller.forget_all(), Outcome.DROPPED, NEVER_S)
 
     def _open_requests(self) -> float:
         """How many requests have not ended; infinite while more may come."""
@@ -166,7 +173,7 @@ class _Simulation:
 
     def _apply(self, effects: Effects, now_s: float) -> None:
         """Do what a change of the controller's state asks for."""
-        self._end(effects.dropped, Outcome.DROPPED)
+        self._end(effects.dropped, Outcome.DROPPED, now_s)
         for load in effects.load:
             self._events.at(
                 max(now_s, self._devices[load.device].busy_until_s) + self._load_s(load), self._loaded, load
@@ -198,7 +205,7 @@ class _Simulation:
                 device = decision.to
                 continue
             else:
-                self._end(decision.requests, Outcome.DROPPED)
+                self._end(decision.requests, Outcome.DROPPED, now_s)
                 continue
             if not to_ask:
                 return
@@ -228,6 +235,15 @@ class _Simulation:
         del state.running[id(launch)]
         state.ended_s = now_s
         self._controller.finished(launch, took_s)
+        if launch.requests[0].is_deferred:
+            self._cascades.second_ended(launch, now_s)
+            self._ask(device, now_s)
+            return
+        if self._has_cascades:
+            others = self._cascades.first_ended(launch, now_s)
+            for each in dict.fromkeys((device, *others)):
+                self._ask(each, now_s)
+            return
         ended = self.result.ended
         for r in launch.requests:
             outcome = SERVED if now_s <= r.deadline_s else LATE
@@ -236,8 +252,13 @@ class _Simulation:
             )
         self._ask(device, now_s)
 
-    def _end(self, requests: Iterable[Request], outcome: Outcome) -> None:
-        self.result.ended += [RequestRecord(r.family, r.arrival_s, outcome) for r in requests]
+    def _end(self, requests: Iterable[Request], outcome: Outcome, now_s: float) -> None:
+        """End requests that no batch answers; of those that are deferred, the first answer is sent."""
+        for r in requests:
+            if r.is_deferred:
+                self._cascades.fall_back(r, now_s)
+            else:
+                self.result.ended.append(RequestRecord(r.family, r.arrival_s, outcome))
 
     def _tick(self, now_s: float) -> None:
         """Ask for a plan, solve for it, and put it in force; the next tick comes after that."""

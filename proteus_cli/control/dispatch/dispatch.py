@@ -19,6 +19,7 @@ from proteus_cli.control.decision import (
     WaitUntil,
     WakeOthers,
 )
+from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
 from proteus_cli.control.dispatch.work_selector import WorkSelector
@@ -60,6 +61,7 @@ class Dispatch:
         self._batcher = policy.batching.fresh()
         self._is_shared, self._admits_timely = policy.assignment == "late", policy.admits == "timely"
         self._selector = WorkSelector(self._batcher, is_shared=self._is_shared)
+        self.cascades = Cascades()
         self._dispatch_ahead_s = dispatch_ahead_s
         self._admitted_frac = 1 - HELD_BACK_FRAC if dispatch_ahead_s else 1.0
 
@@ -98,6 +100,35 @@ class Dispatch:
         if not self._is_shared:
             return NOBODY
         return tier.next_worker(tier.queue.queues_of(owner)[request.level], self._batcher.due_s, now_s)
+
+    def defer(self, request: Request, now_s: float) -> Admitted | None:
+        """Have a deferred request wait for the second stage; None where that cannot answer it in time.
+
+        It has been counted as an arrival. What runs and waits before it on the hosts that may answer it counts as for
+        `offer`.
+        """
+        family, rows = self._families[request.family], request.rows
+        tier, left_s = self._tier_for(family, request), self._batcher.due_s(request) - now_s
+        if tier is None or tier.is_lost or left_s <= 0:
+            return None
+        if self._admits_timely:
+            if not any(each.serving and each.takes_s(rows) <= left_s for each in tier.classes):
+                return None
+            most_rows = admitted_rows(tier.capacity_qps * left_s, tier.batch_rows, self._admitted_frac)
+            before_rows = family.rows_before(request, tier)
+            if before_rows and before_rows + rows > most_rows:
+                return None
+        family.rows += rows
+        owner = tier.queue.push(request)
+        for ask_it in owner.free.values():
+            return ask_it
+        if not self._is_shared:
+            return NOBODY
+        return tier.next_worker(tier.queue.queues_of(owner)[request.level], self._batcher.due_s, now_s)
+
+    def last_moment_s(self, request: Request) -> float:
+        """When the first answer to a deferred request must be sent, if the second is not there by then."""
+        return self._batcher.due_s(request)
 
     def max_rows(self, family: str, within_s: float, at_most: int) -> int:
         """The most rows of one request that what is hosted answers ``within_s`` where nothing else waits; at least one.
@@ -156,7 +187,7 @@ class Dispatch:
         worker, family = self._workers[hosted.device], self._families[hosted.family]
         worker.finished()
         family.rows -= rows
-        family.ran(hosted.device, -rows)
+        family.ran(hosted, -rows)
         if took_s is not None:
             mean_s, p95_s = hosted.mean_latency(rows), hosted.latency(rows)
             if worker.slowdown.ran(took_s=took_s, mean_s=mean_s, p95_s=p95_s, is_busy=launch.is_ahead):
@@ -174,6 +205,10 @@ class Dispatch:
         unhosted = [request for request in launch.requests if not family.wait_again(request, self._workers)]
         self._assign_sources()
         return self._uncount(unhosted)
+
+    def give_up_lost(self) -> Sequence[Request]:
+        """Deferred requests that wait only for lost devices: their first answers are to be sent now."""
+        return self._uncount([request for family in self._families.values() for request in family.drain_lost()])
 
     def forget_all(self) -> Sequence[Request]:
         """Empty all queues and return what was in them, for a driver that stops."""
@@ -261,7 +296,7 @@ class Dispatch:
             requests, rows = source.family_queue.take(source.host_class, start.rows, source.level, start.place)
         else:
             requests, rows = self._selector.gather(worker, source, start, start_s)
-        self._families[hosted.family].ran(hosted.device, rows)
+        self._families[hosted.family].ran(hosted, rows)
         has_slots = worker.in_flight is not None  # only then is the end of each batch estimated
         worker.launched(hosted.latency(rows) * worker.slowdown.factor if has_slots else 0.0, start_s)
         if self._is_shared and worker.free == 0:

@@ -16,19 +16,22 @@ class FamilyState:
 
     The ``base`` tier holds what any host may answer. A tier for more accurate hosts is opened when a request first
     needs it: a minimum between two accuracies means the higher one, so there are no more tiers than accuracies.
-    ``rows`` wait or run, ``running`` of them by device: `Dispatch` alone counts both. ``was_lost``: all devices that
-    hosted the family were lost, and nothing hosts it since.
+    Deferred requests have tiers of their own: the plan's shares of these are others. ``new_queue`` makes a queue, by
+    whether it is for deferred ones.
+    ``rows`` wait or run, ``running`` of them by device and variant: `Dispatch` alone counts both. ``was_lost``: all
+    devices that hosted the family were lost, and nothing hosts it since.
     """
 
-    def __init__(self, counts: Counts, new_queue: Callable[[], FamilyQueue]) -> None:
+    def __init__(self, counts: Counts, new_queue: Callable[[bool], FamilyQueue]) -> None:
         self.counts = counts
         self.rows = 0
-        self.running: defaultdict[str, int] = defaultdict(int)
+        self.running: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.was_lost = False
-        self.base = AccuracyTier(new_queue())
+        self.base = AccuracyTier(new_queue(False))
         self._new_queue = new_queue
         self._accuracies: list[float] = []  # of the hosts, each once, rising
         self._tiers: list[AccuracyTier | None] = [self.base]  # by the lowest accuracy among their hosts
+        self._deferred_tiers: list[AccuracyTier | None] = [None]
         self.tiers: tuple[AccuracyTier, ...] = (self.base,)  # those that are open, the base first
 
     @property
@@ -52,11 +55,12 @@ class FamilyState:
     def waiting(self) -> int:
         return sum(len(tier.queue) for tier in self.tiers)
 
-    def ran(self, device: str, rows: int) -> None:
-        """So many rows more run on a device, or fewer where negative."""
-        self.running[device] += rows
+    def ran(self, host: Host, rows: int) -> None:
+        """So many rows more run on a host, or fewer where negative."""
+        placement = host.device, host.variant
+        self.running[placement] += rows
         for tier in self.tiers[1:]:
-            if device in tier.devices:
+            if placement in tier.placements:
                 tier.running += rows
 
     # --- requests
@@ -78,6 +82,10 @@ class FamilyState:
     def drain(self) -> list[Request]:
         """Remove and return all requests that wait."""
         return [request for tier in self.tiers for request in tier.queue.drain()]
+
+    def drain_lost(self) -> list[Request]:
+        """Remove and return the deferred requests that only lost devices could answer."""
+        return [each for tier in self.tiers if tier.is_of_deferred and tier.is_lost for each in tier.queue.drain()]
 
     def rows_before(self, request: Request, tier: AccuracyTier) -> int:
         """Rows that run on the workers of a tier, or that they take before a request there.
@@ -109,6 +117,7 @@ class FamilyState:
         unhosted = self.base.queue.rehost(hosts)
         self._accuracies = sorted({host.accuracy for host in hosts})
         self._tiers, self.tiers = [self.base, *[None] * (len(self._accuracies) - 1)], (self.base,)
+        self._deferred_tiers = [None] * len(self._tiers)
         self.base.use(workers, self.running)
         for request in moved:
             if not self.wait_again(request, workers):
@@ -120,18 +129,22 @@ class FamilyState:
         place = bisect_left(self._accuracies, request.min_accuracy)
         if place >= len(self._accuracies):
             return False
-        tier = self._tiers[place]
+        tiers = self._tiers_of(request)
+        tier = tiers[place]
         is_new = tier is None
         if tier is None:
             hosts = [host for host in self.hosts if host.accuracy >= self._accuracies[place]]
-            tier = AccuracyTier(self._new_queue())
+            tier = AccuracyTier(self._new_queue(request.is_deferred), is_of_deferred=request.is_deferred)
             tier.queue.rehost(hosts)
             tier.use(workers, self.running)
-            self._tiers[place] = tier
+            tiers[place] = tier
             self.tiers += (tier,)
         return tier.queue.open(request.level) or is_new
 
     def tier_of(self, request: Request) -> AccuracyTier | None:
         """The tier where a request waits or would wait; None where no host is accurate enough."""
-        place = bisect_left(self._accuracies, request.min_accuracy)
-        return self._tiers[place] if place < len(self._tiers) else None
+        place, tiers = bisect_left(self._accuracies, request.min_accuracy), self._tiers_of(request)
+        return tiers[place] if place < len(tiers) else None
+
+    def _tiers_of(self, request: Request) -> list[AccuracyTier | None]:
+        return self._deferred_tiers if request.is_deferred else self._tiers

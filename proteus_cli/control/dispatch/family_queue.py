@@ -83,9 +83,13 @@ class FamilyQueue:
 
 
 class SharedQueue(FamilyQueue):
-    """One queue for all hosts. `Quota` says how many rows the workers of each class may take."""
+    """One queue for all hosts. `Quota` says how many rows the workers of each class may take.
 
-    def __init__(self) -> None:
+    ``of_deferred``: of deferred requests, whose shares are those of second stages.
+    """
+
+    def __init__(self, *, of_deferred: bool = False) -> None:
+        self._of_deferred = of_deferred
         self.quota = Quota(())
         self._queues = LevelQueues()
 
@@ -94,7 +98,7 @@ class SharedQueue(FamilyQueue):
 
     def rehost(self, hosts: Sequence[Host]) -> list[Request]:
         unhosted = [] if hosts else self.drain()
-        self.hosts, self.classes = tuple(hosts), classes_of(hosts)
+        self.hosts, self.classes = tuple(hosts), classes_of(hosts, of_deferred=self._of_deferred)
         self.quota = Quota(self.classes)
         self._queues.close_empty()
         for request in self._queues:
@@ -137,12 +141,13 @@ class SharedQueue(FamilyQueue):
 class PerDeviceQueue(FamilyQueue):
     """Queues for each host, which is a class by itself.
 
-    An arriving request is bound to one of them, by the plan's shares or to all alike.
+    An arriving request is bound to one of them, by the plan's shares or to all alike. ``of_deferred`` as in
+    `SharedQueue`.
     """
 
-    def __init__(self, *, uniform: bool) -> None:
-        self._is_uniform = uniform
-        self._shares = WeightedShares(())
+    def __init__(self, *, uniform: bool, of_deferred: bool = False) -> None:
+        self._is_uniform, self._of_deferred = uniform, of_deferred
+        self._shares = WeightedShares[HostClass]((), ())
         self._levels = {USUAL_LEVEL}
         self._queues: dict[HostClass, LevelQueues] = {}
 
@@ -158,9 +163,9 @@ class PerDeviceQueue(FamilyQueue):
         """Requests stay with a device that goes on hosting the family; the others are bound anew."""
         before = [(each.host.device, queues) for each, queues in self._queues.items()]
         self._levels = {USUAL_LEVEL}.union(request.level for request in self)
-        self.hosts, self.classes = tuple(hosts), tuple(HostClass((host,)) for host in hosts)
+        self.hosts, self.classes = tuple(hosts), tuple(HostClass((host,), self._of_deferred) for host in hosts)
         self._queues = {each: self._opened() for each in self.classes}
-        self._shares = WeightedShares(self.classes, uniform=self._is_uniform)
+        self._shares = WeightedShares(self.classes, [0.0 if self._is_uniform else c.weight for c in self.classes])
         on_device = {each.host.device: each for each in self.classes}
         unhosted = []
         for device, queues in before:

@@ -11,14 +11,19 @@ from proteus_cli.control.topology.slowdown import SlowdownEstimator
 class HostClass:
     """Hosts of a family with the same variant, batch times and capacity; ``host`` is one of them.
 
+    ``weight`` is the rate that the plan sends them together, of newcomers; in the tier of a second stage
+    (``of_deferred``), of deferred queries. A class of newcomers ``is_reserved`` where a second stage counts on it: its
+    workers take over only what others can't make.
     ``quota``: rows that their workers may take. ``free``: devices that have a free slot, the longest free first, each
     with the answer that names it. ``serving`` workers serve; at their slowdowns they carry ``usual_qps``, at the upper
     bounds of these ``capacity_qps``.
     """
 
     hosts: tuple[Host, ...]
+    of_deferred: bool = False
     host: Host = field(init=False)
     weight: float = field(init=False)
+    is_reserved: bool = field(init=False)
     quota: int = 0
     free: dict[str, Admitted] = field(default_factory=dict)
     serving: int = 0
@@ -31,7 +36,9 @@ class HostClass:
 
     def __post_init__(self) -> None:
         self.host = self.hosts[0]
-        self.weight = sum(host.weight for host in self.hosts)
+        deferred_qps = sum(host.deferred_qps for host in self.hosts)
+        self.weight = deferred_qps if self.of_deferred else sum(host.weight for host in self.hosts)
+        self.is_reserved = deferred_qps > 0 and not self.of_deferred
         self._time()
 
     @property
@@ -68,12 +75,12 @@ class HostClass:
         self.row_s, self.half_full_s = self.takes_s(1), self.takes_s(self.host.max_batch) / 2
 
 
-def classes_of(hosts: Iterable[Host]) -> tuple[HostClass, ...]:
+def classes_of(hosts: Iterable[Host], *, of_deferred: bool = False) -> tuple[HostClass, ...]:
     """Hosts by class, the most accurate first."""
     alike: dict[Hashable, list[Host]] = {}
     for host in hosts:
         alike.setdefault(_kind(host), []).append(host)
-    return by_accuracy(HostClass(tuple(each)) for each in alike.values())
+    return by_accuracy(HostClass(tuple(each), of_deferred) for each in alike.values())
 
 
 def by_accuracy(classes: Iterable[HostClass]) -> tuple[HostClass, ...]:

@@ -3,39 +3,44 @@
 import math
 from collections.abc import Sequence
 from operator import attrgetter
+from typing import Generic, TypeVar
 
 from proteus_cli.control.dispatch.host_class import HostClass
 
+Taker = TypeVar("Taker")
 
-class WeightedShares:
-    """Smooth weighted round-robin over host classes: no class is ever a whole row ahead of its share.
 
-    ``uniform``: equal shares, whatever the plan says.
+class WeightedShares(Generic[Taker]):
+    """Smooth weighted round-robin over ``takers``: none is ever a whole row ahead of its share.
+
+    Where all ``weights`` are 0, as the plan expected no demand, shares are equal.
     """
 
-    def __init__(self, classes: Sequence[HostClass], *, uniform: bool = False) -> None:
-        self.classes = tuple(classes)
-        total = 0.0 if uniform else sum(each.weight for each in self.classes)
-        # Where a plan sends nothing to what it hosts, as no demand was expected, shares are equal.
-        self._weights = [each.weight / total if total > 0 else 1 / len(self.classes) for each in self.classes]
-        self._credit = [0.0] * len(self.classes)
+    def __init__(self, takers: Sequence[Taker], weights: Sequence[float]) -> None:
+        self._takers, total = tuple(takers), sum(weights)
+        self._weights = [weight / total if total > 0 else 1 / len(weights) for weight in weights]
+        self._credit = [0.0] * len(self._takers)
 
-    def next(self, rows: int) -> HostClass:
-        """The class that is furthest behind its share; ``rows`` go to it."""
+    def next(self, rows: int) -> Taker:
+        """The one that is furthest behind its share; ``rows`` go to it."""
         credit, best, highest = self._credit, 0, -math.inf
         for place, weight in enumerate(self._weights):
             credit[place] = now = credit[place] + weight * rows
             if now > highest:
                 best, highest = place, now
         credit[best] = highest - rows
-        return self.classes[best]
+        return self._takers[best]
 
 
-class Quota(WeightedShares):
+class Quota(WeightedShares[HostClass]):
     """How many rows each class may take from the family's queue, in its ``quota``: together all that wait.
 
     Which rows these are, and who takes them, is bound late, when a worker is free.
     """
+
+    def __init__(self, classes: Sequence[HostClass]) -> None:
+        self.classes = tuple(classes)
+        super().__init__(self.classes, [each.weight for each in self.classes])
 
     def assign(self, rows: int) -> HostClass:
         """Assign the rows of a new request to the class that is furthest behind its share."""

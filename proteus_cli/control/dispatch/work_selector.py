@@ -116,7 +116,7 @@ class WorkSelector:
 
         It takes rows at once where accuracy does not fall by that, and what is too much for more accurate workers. Of
         the rest of a more accurate class, it takes the rows that the class cannot make any more, and each row at its
-        own last moment.
+        own last moment. A class that is reserved for a second stage takes of all others only what is too much for them.
         """
         queue, own, head = source.queue, source.host_class, source.queue.head()
         due_s = self._batcher.due_s(head)
@@ -125,7 +125,7 @@ class WorkSelector:
         for each in source.tier.classes:
             if not each.quota or each.free:
                 continue
-            if each.host.accuracy <= own.host.accuracy:
+            if each.host.accuracy <= own.host.accuracy and not own.is_reserved:
                 rows += each.quota
                 continue
             if overflow > 0:
@@ -187,11 +187,14 @@ class WorkSelector:
 def _overflow(source: WorkSource, left_s: float) -> int:
     """How many of the rows that wait are more than what more accurate workers can make while the first is in time.
 
-    These are busy, and in the mean free after half a batch; from then on they carry their capacity.
+    These are busy, and in the mean free after half a batch; from then on they carry their capacity. For a class that is
+    reserved, all other workers count.
     """
-    timely, accuracy = 0.0, source.host_class.host.accuracy
+    own, timely = source.host_class, 0.0
     for each in source.tier.classes:
-        if each.host.accuracy <= accuracy:  # the classes come in order
+        if each is own:
+            continue
+        if each.host.accuracy <= own.host.accuracy and not own.is_reserved:  # the classes come in order
             break
         if each.serving and left_s > each.half_full_s:
             timely += each.usual_qps * (left_s - each.half_full_s)

@@ -52,13 +52,15 @@ class AccuracyTier:
 
     The workers that serve carry ``capacity_qps`` even at the upper bounds of their slowdowns, in batches of
     ``batch_rows`` together; ``slowdown`` is their mean, weighted by capacity. A tier ``is_lost`` where all of its
-    devices are lost. ``running`` counts rows in batches of a tier that not all hosts of the family belong to.
+    devices are lost. ``running`` counts rows in batches of a tier that not all hosts of the family belong to, on its
+    ``placements`` (device and variant). Deferred requests have tiers of their own, each ``is_of_deferred``.
     What is counted here is kept up to date in steps: a decision never looks at all workers.
     """
 
     queue: FamilyQueue
     classes: tuple[HostClass, ...] = ()
-    devices: frozenset[str] = frozenset()
+    is_of_deferred: bool = False
+    placements: frozenset[tuple[str, str]] = frozenset()
     running: int = 0
     capacity_qps: float = 0.0
     batch_rows: int = 0
@@ -66,11 +68,11 @@ class AccuracyTier:
     is_lost: bool = False
     _lost: set[Host] = field(default_factory=set)
 
-    def use(self, workers: "Mapping[str, WorkerState]", running: Mapping[str, int]) -> None:
+    def use(self, workers: "Mapping[str, WorkerState]", running: Mapping[tuple[str, str], int]) -> None:
         """Count the workers of the queue's hosts from now on; they have so many rows ``running``."""
         self.classes, self._lost = self.queue.classes, set()
-        self.devices = frozenset(host.device for host in self.queue.hosts)
-        self.running = sum(running.get(device, 0) for device in self.devices)
+        self.placements = frozenset((host.device, host.variant) for host in self.queue.hosts)
+        self.running = sum(running.get(placement, 0) for placement in self.placements)
         for each in self.classes:
             for host in each.hosts:
                 worker = workers[host.device]
@@ -92,17 +94,20 @@ class AccuracyTier:
         """Ask one free worker about a queue in which requests wait, or nobody.
 
         First come workers with quota. Next, those that may take over from busy workers at once, since no accuracy is
-        lost: the most accurate that can make any request. Else the most accurate that can make the first one.
+        lost: the most accurate that can make any request. Else the most accurate that can make the first one. Those
+        that are reserved for second stages come last.
         """
         free: list[HostClass] = []  # `list[HostClass]()` would take 0.6 µs
+        reserved: list[HostClass] = []
         least = math.inf
         for each in self.classes:
             if each.free:
                 if each.quota:
                     return next(iter(each.free.values()))
-                free.append(each)
+                (reserved if each.is_reserved else free).append(each)
             elif each.quota:
                 least = each.host.accuracy  # the classes come in order
+        free += reserved
         if not free or least == math.inf:
             return NOBODY
         last_left_s, left_s = due_s(queue.last()) - now_s, due_s(queue.head()) - now_s
@@ -132,6 +137,7 @@ class WorkSource:
     """One queue that a worker takes from, for one variant that it hosts.
 
     ``queue`` is the part of ``family_queue`` with the priority ``level``; ``is_only`` where there is no other level.
+    Its requests must have ended ``second_s`` before their deadlines, where they leave that to a second stage.
     """
 
     hosted: Host
@@ -141,19 +147,24 @@ class WorkSource:
     level: int
     queue: DeadlineQueue
     is_only: bool
+    second_s: float
 
     def is_before(self, other: "WorkSource", place: int = 0, other_place: int = 0) -> bool:
         """The request at a place here is more urgent than that at a place of another source."""
         if self.level != other.level:
             return self.level < other.level
-        return self.queue.at(place).deadline_s < other.queue.at(other_place).deadline_s
+        due_s = self.queue.at(place).deadline_s - self.second_s
+        return due_s < other.queue.at(other_place).deadline_s - other.second_s
 
 
 def sources_of(hosted: Host, host_class: HostClass, tier: AccuracyTier) -> list[WorkSource]:
     """One source for each level of priority."""
     queues = tier.queue.queues_of(host_class)
-    is_only = len(queues) == 1
-    return [WorkSource(hosted, host_class, tier, tier.queue, level, queue, is_only) for level, queue in queues.items()]
+    is_only, second_s = len(queues) == 1, 0.0 if tier.is_of_deferred else hosted.second_s
+    return [
+        WorkSource(hosted, host_class, tier, tier.queue, level, queue, is_only, second_s)
+        for level, queue in queues.items()
+    ]
 
 
 @dataclass(slots=True, eq=False)

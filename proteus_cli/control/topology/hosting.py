@@ -1,6 +1,7 @@
 """From plans and profiles to what the controller knows: hosts with latencies, slots and memory of devices."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from proteus_cli.control.decision import Host
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
@@ -17,7 +18,9 @@ def hosted_by(plan: Plan, profiles: Mapping[str, Profile]) -> tuple[Host, ...]:
     Hosts that share measurements share the tables. Raises `ArtefactError` where a placement was never profiled.
     """
     tables: dict[tuple[int, int], tuple[LatencyTable, LatencyTable]] = {}
-    return tuple(_hosted(placement, profiles, tables) for placement in plan.placements)
+    hosts = tuple(_hosted(placement, profiles, tables) for placement in plan.placements)
+    second_s = _second_s(plan, hosts)
+    return tuple(replace(host, second_s=second_s[host.key]) if host.key in second_s else host for host in hosts)
 
 
 def measured_for(placement: Placement, profiles: Mapping[str, Profile]) -> VariantProfile:
@@ -61,6 +64,19 @@ def device_memory(
     return found
 
 
+def _second_s(plan: Plan, hosts: Sequence[Host]) -> dict[VariantKey, float]:
+    """By first variant of a cascade, what the second stage needs: the longest of its full batches, at the p95."""
+    full_s: dict[VariantKey, float] = {}
+    for host in hosts:
+        if host.deferred_qps > 0:
+            full_s[host.key] = max(full_s.get(host.key, 0.0), host.latency(host.max_batch))
+    found: dict[VariantKey, float] = {}
+    for cascade in plan.cascades:
+        first, second = (VariantKey(cascade.family, variant) for variant in (cascade.first, cascade.second))
+        found[first] = max(found.get(first, 0.0), full_s.get(second, 0.0))
+    return found
+
+
 def _loadable(
     profile: Profile,
     limits: DeviceLimits,
@@ -100,4 +116,5 @@ def _hosted(
         capacity_qps=placement.capacity_qps,
         latency=latency,
         mean_latency=mean_latency,
+        deferred_qps=placement.deferred_qps,
     )

@@ -73,6 +73,7 @@ class Topology:
 
     def adopt(self, plan: Plan, hosted: Sequence[Host], in_place: Collection[str]) -> Effects:
         self.plan = plan
+        self._dispatch.cascades.use(plan, hosted)
         return self._rehost(self._rollout.begin(hosted, plan.demand_qps, in_place))
 
     def loaded(self, load: Load, engines: Collection[VariantKey]) -> Effects:
@@ -95,7 +96,7 @@ class Topology:
         for family in self._families.values():
             family.was_lost = family.was_lost or family.base.is_lost
         unhosted = [request for launch in running for request in self._dispatch.requeue(launch)]
-        return Effects(ask=tuple(self._workers), dropped=tuple(unhosted))
+        return Effects(ask=tuple(self._workers), dropped=(*unhosted, *self._dispatch.give_up_lost()))
 
     def device_recovered(self, device: str, hosted: tuple[Host, ...] | None) -> Effects:
         self.outages = replace(self.outages, devices=self.outages.devices - {device})
@@ -113,8 +114,8 @@ class Topology:
         self._warming.changed()
         for load in loads:
             self._warming.give_up(load.device)
-        unhosted = self._dispatch.host(self._rollout.hosted)
+        unhosted = (*self._dispatch.host(self._rollout.hosted), *self._dispatch.give_up_lost())
         for family in self._families.values():
             if family.hosts and not family.base.is_lost:
                 family.was_lost = False
-        return Effects(ask=tuple(self._workers), dropped=tuple(unhosted), load=loads)
+        return Effects(ask=tuple(self._workers), dropped=unhosted, load=loads)

@@ -1,0 +1,131 @@
+"""Cascades in a simulation: which queries the first stage defers, and which of its answers are sent after all."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import Effects, Launch, Route
+from proteus_cli.domain.cascade import PlannedCascade
+from proteus_cli.domain.request import DeferredRequest, Outcome, Request, RequestRecord
+from proteus_cli.domain.trace import Trace
+from proteus_cli.simulation.events import Events
+
+ROUNDING_S = 1e-9
+"""A second stage that ends so much after the last moment ends at it."""
+
+
+class Confidences:
+    """The confidence of each query: the part of all queries (0 to 1) of which first stages are less sure.
+
+    It is that of the trace where the trace knows it, else drawn by ``rng``. So a cascade defers the queries below its
+    ``deferred_frac``. Nothing is drawn before the first is asked for.
+    """
+
+    def __init__(self, trace: Trace, rng: np.random.Generator) -> None:
+        self._trace, self._rng = trace, rng
+        self._values: list[float] = []
+
+    def __getitem__(self, number: int) -> float:
+        """Of the query of that number in the trace."""
+        if not self._values:
+            known = self._trace.confidence
+            self._values = np.where(np.isnan(known), self._rng.random(len(known)), known).tolist()
+        return self._values[number]
+
+
+class DeferredQuery(DeferredRequest, frozen=True, eq=False, kw_only=True):
+    """A query whose first answer, from a row of the batch ``first``, waits for the second stage of ``cascade``."""
+
+    cascade: PlannedCascade
+    first: Launch
+
+
+class SimulatedCascades:
+    """Ends the queries of batches, as soon as the plan's cascades have their last answer; each query once.
+
+    A deferred query that the second stage has not answered by its last moment is answered by the first. Records go to
+    ``ended``, with the accuracies that the points of cascades promise. ``apply`` does what the controller asks for.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        events: Events,
+        confidences: Confidences,
+        ended: list[RequestRecord],
+        apply: Callable[[Effects, float], None],
+    ) -> None:
+        self._controller, self._events, self._confidences = controller, events, confidences
+        self._ended, self._apply = ended, apply
+        self._deferred: set[int] = set()  # ids of queries whose first answers are held
+
+    def first_ended(self, launch: Launch, now_s: float) -> Sequence[str]:
+        """A batch of newcomers has ended; returns the devices to ask for the second stage."""
+        devices: dict[str, None] = {}
+        for request, route in zip(launch.requests, self._controller.cascades.routes(launch), strict=True):
+            if route is None:
+                self._end(request, launch, launch.hosted.accuracy, now_s)
+            elif self._confidences[request.id] >= route.cascade.point.deferred_frac:
+                self._end(request, launch, route.cascade.point.sure_accuracy, now_s)
+            else:
+                devices |= dict.fromkeys(self._defer(request, route, launch, now_s))
+        return tuple(devices)
+
+    def second_ended(self, launch: Launch, now_s: float) -> None:
+        """A batch of deferred queries has ended, with an answer to those that have none yet."""
+        for request in launch.requests:
+            if request.id in self._deferred:
+                self._deferred.remove(request.id)
+                self._end(request, launch, _cascade_of(request).point.second_accuracy, now_s, is_deferred=True)
+
+    def fall_back(self, request: Request, now_s: float) -> None:
+        """The second stage won't answer a deferred query: its first answer is sent, unless it has been."""
+        if request.id in self._deferred:
+            self._deferred.remove(request.id)
+            self._send_first(request, now_s)
+
+    def _defer(self, request: Request, route: Route, launch: Launch, now_s: float) -> Sequence[str]:
+        deferred = DeferredQuery(
+            request.id, request.family, request.arrival_s, request.deadline_s, request.rows, request.slo_s,
+            request.priority, max(request.min_accuracy, route.min_accuracy), cascade=route.cascade, first=launch,
+        )  # fmt: skip
+        admitted = self._controller.defer(deferred, now_s)
+        if admitted is None:
+            self._send_first(deferred, now_s)
+            return ()
+        self._deferred.add(request.id)
+        last_moment_s = self._controller.last_moment_s(deferred)
+        self._events.at(last_moment_s + ROUNDING_S, self._time_out, deferred, last_moment_s)
+        return admitted.devices
+
+    def _time_out(self, now_s: float, deferred: DeferredQuery, last_moment_s: float) -> None:
+        if deferred.id in self._deferred:
+            self.fall_back(deferred, last_moment_s)
+            self._apply(self._controller.cancel(deferred), now_s)
+
+    def _send_first(self, deferred: Request, now_s: float) -> None:
+        assert isinstance(deferred, DeferredQuery)  # noqa: S101 - nothing else is deferred in a simulation
+        accuracy = deferred.cascade.point.unsure_accuracy
+        self._end(deferred, deferred.first, accuracy, now_s, is_deferred=True, is_fallback=True)
+
+    def _end(
+        self,
+        request: Request,
+        launch: Launch,
+        accuracy: float,
+        now_s: float,
+        *,
+        is_deferred: bool = False,
+        is_fallback: bool = False,
+    ) -> None:
+        """Record the answer that a query got from a batch."""
+        hosted, latency_s = launch.hosted, now_s - request.arrival_s
+        outcome = Outcome.SERVED if now_s <= request.deadline_s else Outcome.LATE
+        answer = latency_s, accuracy, hosted.variant, hosted.device, launch.rows
+        self._ended.append(RequestRecord(request.family, request.arrival_s, outcome, *answer, is_deferred, is_fallback))
+
+
+def _cascade_of(request: Request) -> PlannedCascade:
+    assert isinstance(request, DeferredQuery)  # noqa: S101 - nothing else is deferred in a simulation
+    return request.cascade
