@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Effects, Host, Launch
+from proteus_cli.control.decision import Effects, Host, Launch, Route
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.base import FORMAT, MadeBy
+from proteus_cli.domain.cascade import CascadePoint, PlannedCascade
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.engine import BuildOptions, EngineKey, Gpu
 from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.profile import BackendInfo, LatencyTable, Point, Profile, VariantProfile
-from proteus_cli.domain.request import Request
+from proteus_cli.domain.request import DeferredRequest, Request
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 
@@ -129,6 +130,7 @@ def make_plan(
     served_qps: Mapping[str, float] | None = None,
     devices: Sequence[str] = (),
     headroom: float = 1.0,
+    cascades: Sequence[PlannedCascade] = (),
 ) -> Plan:
     """A plan of ``placements``; without a demand, one for just what is placed."""
     rates = {p.family: sum(q.rate_qps for q in placements if q.family == p.family) for p in placements}
@@ -150,6 +152,28 @@ def make_plan(
         fleet={"cpu": tuple(devices) or tuple(dict.fromkeys(p.device for p in placements))},
         placements=placements,
         inputs={},
+        cascades=tuple(cascades),
+    )
+
+
+def make_cascade(
+    family: str = "a", first: str = "a-s", second: str = "a-l", *, rate_qps: float = 10.0, deferred_frac: float = 0.5
+) -> PlannedCascade:
+    """A cascade that defers what has a confidence below 0.5, which is ``deferred_frac`` of it.
+
+    Of sure answers 95 % are right, of unsure ones 60 %, and of second ones 90 %.
+    """
+    accuracy = (1 - deferred_frac) * 0.95 + deferred_frac * 0.9
+    point = CascadePoint(0.5, deferred_frac, accuracy, accuracy, accuracy, 0.95, 0.6, 0.9)
+    return PlannedCascade(family, first, second, point, rate_qps, 1.0)
+
+
+def make_deferred(request: Request, route: Route, *, rows: int = 1) -> DeferredRequest:
+    """So many rows of a request, deferred by a cascade."""
+    minimum = max(request.min_accuracy, route.min_accuracy)
+    times_s = request.arrival_s, request.deadline_s
+    return DeferredRequest(
+        request.id, request.family, *times_s, rows, request.slo_s, request.priority, min_accuracy=minimum
     )
 
 

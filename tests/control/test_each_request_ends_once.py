@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
-from itertools import count
-from typing import Any, Literal
+from itertools import combinations, count
+from typing import Any, Literal, TypeVar
 
-from builders import hosted, make_placement, make_plan
+from builders import hosted, make_cascade, make_deferred, make_placement, make_plan
 from drawing import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +38,7 @@ from proteus_cli.control.decision import (
 )
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.rollout import keys
+from proteus_cli.domain.cascade import PlannedCascade
 from proteus_cli.domain.request import Request
 
 FAMILIES = ("a", "b")
@@ -63,6 +64,7 @@ class Adopt:
 
     hosts: Sequence[Host]
     in_place: frozenset[str] = frozenset()
+    cascades: tuple[PlannedCascade, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Driver:
     """Obeys a controller on a virtual clock, and checks each of its decisions.
 
     A batch takes ``slowdown`` × its latency, and the controller learns that if it is ``measured``. A batch that is
-    launched ahead begins when the one before it ends.
+    launched ahead begins when the one before it ends. A first stage is unsure of a row where ``is_unsure`` says so.
     """
 
     controller: Controller
@@ -91,11 +93,15 @@ class Driver:
     slowdown: Callable[[], float]
     measured: bool = False
     dispatch_ahead_s: float = 0.0
+    is_unsure: Callable[[], bool] = lambda: False
     ended: Counter[int] = field(default_factory=Counter)
     waiting: dict[int, Request] = field(default_factory=dict)
     planned: Sequence[Host] = ()
     launches: int = 0
     ahead: int = 0
+    deferred: int = 0
+    second_answers: int = 0
+    _fallen_back: set[int] = field(default_factory=set)
     _busy_until_s: dict[str, float] = field(default_factory=dict)
     _loading: dict[str, Load] = field(default_factory=dict)
     _lost: set[str] = field(default_factory=set)
@@ -106,11 +112,12 @@ class Driver:
 
     def change(self, change: Change, now_s: float) -> None:
         match change:
-            case Adopt(hosts=hosts, in_place=in_place):
+            case Adopt(hosts=hosts, in_place=in_place, cascades=cascades):
                 plan = make_plan(
                     *(make_placement(h.device, h.family, h.variant) for h in hosts),
                     demand_qps=dict.fromkeys(FAMILIES, 1000.0),
                     devices=DEVICES,
+                    cascades=cascades,
                 )
                 self._loading = {d: load for d, load in self._loading.items() if _is_same(d, hosts, self.planned)}
                 self.planned = hosts
@@ -183,11 +190,11 @@ class Driver:
         """Its client vanishes then, or its deadline passes."""
 
         def cancel(now_s: float) -> None:
-            waits = request.id in self.waiting
-            assert self.controller.cancel(request).dropped == ((request,) if waits else ())
-            assert self.controller.cancel(request) == NO_EFFECTS
+            waits = self.waiting.get(request.id)
+            assert self.controller.cancel(waits or request).dropped == ((waits,) if waits else ())
+            assert self.controller.cancel(waits or request) == NO_EFFECTS
             if waits:
-                self._end(request)
+                self._end(waits)
                 self._ask_all(now_s)
 
         self._at(time_s, cancel)
@@ -299,16 +306,53 @@ class Driver:
             return  # lost with its device
         self._running[device].remove(launch)
         self.controller.finished(launch, took_s if self.measured else None)
-        self.ended.update(request.id for request in launch.requests)
-        self._ask(device, now_s)
+        woken = {device: None}
+        for request, route in zip(launch.requests, self.controller.cascades.routes(launch), strict=True):
+            rows = sum(self.is_unsure() for _ in range(request.rows)) if route is not None else 0
+            if route is not None and rows:
+                woken |= dict.fromkeys(self._defer(make_deferred(request, route, rows=rows), now_s))
+            else:
+                self.second_answers += request.is_deferred and request.id not in self._fallen_back
+                self._count_end(request)
+        self._check_quota()
+        for each in woken:
+            self._ask(each, now_s)
+
+    def _defer(self, request: Request, now_s: float) -> tuple[str, ...]:
+        """Rows that the first stage is unsure of: the second stage answers, or the first answer is sent in time."""
+        self.deferred += 1
+        answer = self.controller.defer(request, now_s)
+        if answer is None:
+            self._count_end(request)
+            return ()
+        assert any(host.accuracy >= request.min_accuracy for host in self._hosting(request.family))
+        self.waiting[request.id] = request
+
+        def send_first(now_s: float) -> None:
+            if request.id not in self.ended:
+                self._fallen_back.add(request.id)
+                if self.controller.cancel(request).dropped:
+                    self._end(request)
+                    self._ask_all(now_s)
+                else:
+                    self.ended[request.id] += 1
+
+        assert now_s < self.controller.last_moment_s(request) <= request.deadline_s
+        self._at(self.controller.last_moment_s(request), send_first)
+        return answer.devices
 
     def _end(self, request: Request) -> None:
         del self.waiting[request.id]
-        self.ended[request.id] += 1
+        self._count_end(request)
+
+    def _count_end(self, request: Request) -> None:
+        if not (request.is_deferred and self.ended[request.id]):  # else its first answer was sent as it ran
+            self.ended[request.id] += 1
 
     def _end_unhosted(self, requests: Sequence[Request]) -> None:
         for request in requests:
-            assert all(host.accuracy < request.min_accuracy for host in self._hosting(request.family))
+            able = [host for host in self._hosting(request.family) if host.accuracy >= request.min_accuracy]
+            assert not able or (request.is_deferred and {host.device for host in able} <= self._lost)
             self._end(request)
 
     def _at(self, time_s: float, action: Callable[[float], None]) -> None:
@@ -352,6 +396,9 @@ class Driver:
                         left_s = rule.due_s(request) - now_s - 1e-9
                         able = [each.host.accuracy for each in free if each.host.latency(request.rows) < left_s]
                         assert not any(each.quota for each in free if each.host.accuracy in able)
+                        able = [
+                            each.host.accuracy for each in free if not each.is_reserved and each.host.accuracy in able
+                        ]
                         assert not able or all(max(able) < owner.host.accuracy for owner in owners)
                         if not place and able and owners:
                             assert any(owner.host.latency(1) < left_s + 1e-6 for owner in owners)  # its timer is due
@@ -415,10 +462,11 @@ def play(
     *,
     measured: bool = False,
     dispatch_ahead_s: float = 0.0,
+    is_unsure: Callable[[], bool] = lambda: False,
 ) -> Driver:
     """Offer all, with changes at even distances; then let everything end."""
     controller = Controller(dict.fromkeys(FAMILIES, 0.1), slots, policy, dispatch_ahead_s=dispatch_ahead_s)
-    driver = Driver(controller, slots, slowdown, measured, dispatch_ahead_s)
+    driver = Driver(controller, slots, slowdown, measured, dispatch_ahead_s, is_unsure)
     now_s, coming = 0.0, list(changes)
     driver.change(coming.pop(0), now_s)
     every = -(-len(load) // len(changes))
@@ -481,9 +529,31 @@ CHANGES = st.lists(
 )
 
 
-def in_turn(slowdowns: Sequence[float]) -> Callable[[], float]:
+Drawn = TypeVar("Drawn")
+
+
+def in_turn(values: Sequence[Drawn]) -> Callable[[], Drawn]:
     turn = count()
-    return lambda: slowdowns[next(turn) % len(slowdowns)]
+    return lambda: values[next(turn) % len(values)]
+
+
+@st.composite
+def cascading(draw: st.DrawFn) -> Adopt:
+    """Variants by accuracy on the devices, and any pairs of them as cascades, at any rates."""
+    hosts = []
+    for host in draw(hosting(ACCURACIES)):
+        deferred_qps = draw(st.sampled_from([0.0, 0.0, 1.0, 2.5]))
+        second_s = draw(st.sampled_from([0.0, 0.02]))
+        hosts.append(
+            replace(host, variant=f"{host.family}-{host.accuracy}", deferred_qps=deferred_qps, second_s=second_s)
+        )
+    cascades = []
+    for family in FAMILIES:
+        variants = sorted({host.variant for host in hosts if host.family == family})
+        for first, second in combinations(variants, 2):
+            if draw(st.booleans()):
+                cascades.append(make_cascade(family, first, second, rate_qps=draw(st.sampled_from([0.0, 3.0, 10.0]))))
+    return Adopt(hosts, draw(st.frozensets(st.sampled_from(DEVICES))), tuple(cascades))
 
 
 @given(queries(1), PLANS, SLOTS, SLOWDOWNS, POLICIES)
@@ -575,6 +645,67 @@ def test_no_worker_idles_while_requests_wait_that_it_should_take(
     driver = play(load, [first, *changes], slots, lambda: 1.0, policy)
     assert driver.ended == Counter(range(len(load)))
     assert driver.controller.waiting == 0
+
+
+CASCADING = cascading()
+CASCADING_CHANGES = st.lists(
+    CASCADING | st.builds(Lose, st.sampled_from(DEVICES)) | st.builds(Return, st.sampled_from(DEVICES)), max_size=6
+)
+UNSURE = st.lists(st.booleans(), min_size=1, max_size=7)
+
+
+@given(
+    queries(3, priority=PRIORITIES, min_accuracy=MINIMA, cancelled_after_s=CANCELLED, is_malformed=st.booleans()),
+    CASCADING,
+    CASCADING_CHANGES,
+    SLOTS,
+    SLOWDOWNS,
+    OTHER_POLICIES,
+    DISPATCH_AHEADS_S,
+    UNSURE,
+)
+@examples(150, fuzzed=400)
+def test_all_rules_hold_with_cascades_whatever_the_first_stage_is_sure_of(
+    load: list[Query],
+    first: Adopt,
+    changes: list[Change],
+    slots: dict[str, int],
+    slowdowns: list[float],
+    policy: Policy,
+    dispatch_ahead_s: float,
+    unsure: list[bool],
+) -> None:
+    """What has a first answer ends with it in time, if not with a second one; and quotas count what is deferred."""
+    driver = play(
+        load, [first, *changes], slots, in_turn(slowdowns), policy,
+        measured=True, dispatch_ahead_s=dispatch_ahead_s, is_unsure=in_turn(unsure),
+    )  # fmt: skip
+    assert driver.ended == Counter(range(len(load)))
+    assert driver.controller.waiting == 0
+
+
+@given(queries(3, priority=PRIORITIES, min_accuracy=MINIMA), CASCADING, CASCADING_CHANGES, SLOTS, UNSURE)
+@examples(120, fuzzed=300)
+def test_with_cascades_no_worker_idles_that_is_not_reserved(
+    load: list[Query], first: Adopt, changes: list[Change], slots: dict[str, int], unsure: list[bool]
+) -> None:
+    driver = play(load, [first, *changes], slots, lambda: 1.0, GREEDY, is_unsure=in_turn(unsure))
+    assert driver.ended == Counter(range(len(load)))
+    assert driver.controller.waiting == 0
+
+
+def test_the_rules_are_tested_on_runs_that_defer() -> None:
+    """Half of 40 queries are deferred, and each gets its second answer."""
+    quick = hosted("cpu0", "a", "a-0.7", latency_s={1: 0.01, 4: 0.02}, capacity_qps=200.0, accuracy=0.7)
+    best = replace(quick, device="cpu1", variant="a-0.9", accuracy=0.9, weight=0.0, deferred_qps=10.0)
+    cascade = make_cascade("a", "a-0.7", "a-0.9", rate_qps=10.0)
+    load = [Query(0.01, "a", 0.2, 1)] * 40
+    driver = play(
+        load, [Adopt([quick, best], cascades=(cascade,))], dict.fromkeys(DEVICES, 1), lambda: 1.0, GREEDY,
+        is_unsure=in_turn([True, False]),
+    )  # fmt: skip
+    assert driver.deferred == driver.second_answers == 20
+    assert driver.ended == Counter(range(40))
 
 
 def test_the_rules_are_tested_on_runs_that_launch_and_change_plans() -> None:
