@@ -43,6 +43,12 @@ and tiers know of their workers is counted when it changes, so the steps of a de
 workers: O(classes + log(requests)). With dispatch ahead, a full batch is submitted shortly before the running one
 ends.
 
+**Cascades.** When a batch of newcomers has ended, `dispatch.cascades.Cascades` says which of its requests go by which
+cascade of the plan, and the driver whether the first stage was sure of them. Those that it was not sure of come back
+as deferred requests (`defer`): they wait in tiers of their own, for hosts that are at least as accurate as the second
+variant, with the deadlines that they had. The driver keeps the first answers. It sends one where `defer` refuses, where
+the deferred request is dropped, and at its last moment.
+
 **Slowdown.** Each worker measures its batches against the profile. Admission, batching and re-planning count with it.
 
 **A device that joins** (`Controller.add_device`) counts as lost until its driver has tried it out. From then on a

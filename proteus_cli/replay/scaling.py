@@ -30,6 +30,7 @@ def scaled(trace: Trace, factor: float, rng: np.random.Generator) -> Trace:
         family=trace.family[source],
         slo_s=trace.slo_s[source],
         min_accuracy=trace.min_accuracy[source],
+        confidence=trace.confidence[source],
     )
 
 

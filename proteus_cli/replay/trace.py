@@ -2,8 +2,8 @@
 
 Two CSV forms, in any order of columns, gzipped or not::
 
-    arrival_s,family[,slo_s][,min_accuracy]     one row per arrival, sorted
-    second,family,count                         arrivals counted by second, sorted
+    arrival_s,family[,slo_s][,min_accuracy][,confidence]     one row per arrival, sorted
+    second,family,count                                      arrivals counted by second, sorted
 """
 
 import csv
@@ -26,7 +26,8 @@ from proteus_cli.input_files import TRACE, LineReader, open_input
 MAX_DURATION_S = 366 * 24 * 3600
 MAX_ARRIVALS = 50_000_000
 
-OPTIONAL = ("slo_s", "min_accuracy")
+OPTIONAL = ("slo_s", "min_accuracy", "confidence")
+_OPTIONAL_NAMES = ("latency targets", "minimum accuracies", "confidences")
 _ARRIVALS = ("arrival_s", "family")
 COUNTS = ("second", "family", "count")
 _HINT = "docs/formats.md describes trace files; `proteus trace make` writes one"
@@ -99,22 +100,27 @@ def own_min_accuracy(column: str, cell: str) -> float:
     return fraction(column, cell) if cell else 0.0
 
 
+def own_confidence(column: str, cell: str) -> float:
+    """The part of all queries of which first stages of cascades are less sure; NaN where the cell is empty."""
+    return fraction(column, cell) if cell else math.nan
+
+
 def _parse(name: str, table: CsvTable, rng: np.random.Generator) -> Trace:
     if set(table.header) == set(COUNTS):
         return _parse_counts(name, table, rng)
     known = set(_ARRIVALS) <= set(table.header) <= {*_ARRIVALS, *OPTIONAL}
     shown = ",".join(table.header)
-    require(
-        known,
-        f"unknown header `{shown}`; it must be `arrival_s,family[,slo_s][,min_accuracy]` or `second,family,count`",
-    )
+    ours = ",".join(_ARRIVALS) + "".join(f"[,{name}]" for name in OPTIONAL)
+    require(known, f"unknown header `{shown}`; it must be `{ours}` or `second,family,count`")
     return _parse_arrivals(name, table)
 
 
 def _parse_arrivals(name: str, table: CsvTable) -> Trace:
     arrival_at, family_at = map(table.header.index, _ARRIVALS)
-    slo_at, accuracy_at = (table.header.index(column) if column in table.header else None for column in OPTIONAL)
-    arrival_s, slo_s, minima = array("d"), array("d"), array("d")
+    slo_at, accuracy_at, confidence_at = (
+        table.header.index(column) if column in table.header else None for column in OPTIONAL
+    )
+    arrival_s, slo_s, minima, confidences = array("d"), array("d"), array("d"), array("d")
     family, indexes = array("q"), FamilyIndex()
     last_s = 0.0
     for cells in table:
@@ -126,9 +132,10 @@ def _parse_arrivals(name: str, table: CsvTable) -> Trace:
         family.append(indexes[cells[family_at]])
         slo_s.append(math.nan if slo_at is None else own_slo_s("slo_s", cells[slo_at]))
         minima.append(0.0 if accuracy_at is None else own_min_accuracy("min_accuracy", cells[accuracy_at]))
+        confidences.append(math.nan if confidence_at is None else own_confidence("confidence", cells[confidence_at]))
     require(len(arrival_s) > 0, "the trace has no arrivals")
     names, ranked = indexes.sorted(family)
-    return Trace(name, names, np.array(arrival_s), ranked, np.array(slo_s), np.array(minima))
+    return Trace(name, names, np.array(arrival_s), ranked, *map(np.array, (slo_s, minima, confidences)))
 
 
 def _parse_counts(name: str, table: CsvTable, rng: np.random.Generator) -> Trace:
@@ -171,7 +178,7 @@ def to_csv(trace: Trace, *, per_second: bool = False) -> str:
 
     Counts can't hold what single requests ask for: `UsageError`.
     """
-    own = own_columns(trace.slo_s, trace.min_accuracy)
+    own = own_columns(trace.slo_s, trace.min_accuracy, trace.confidence)
     cells = [quoted(name) for name in trace.families]
     if not per_second:
         columns = {name: getattr(trace, name) for name in own}
@@ -182,15 +189,15 @@ def to_csv(trace: Trace, *, per_second: bool = False) -> str:
     return ",".join(COUNTS) + "\n" + count_lines(slots, counts, cells)
 
 
-def own_columns(slo_s: Floats, min_accuracy: Floats) -> tuple[str, ...]:
-    """The optional columns that these requests need for what they ask for themselves."""
-    has_slos, has_minima = not bool(np.all(np.isnan(slo_s))), bool(np.any(min_accuracy))
-    return tuple(name for name, is_needed in zip(OPTIONAL, (has_slos, has_minima), strict=True) if is_needed)
+def own_columns(slo_s: Floats, min_accuracy: Floats, confidence: Floats) -> tuple[str, ...]:
+    """The optional columns that these requests need, for what they ask for themselves and what is known of them."""
+    needed = not np.all(np.isnan(slo_s)), np.any(min_accuracy), not np.all(np.isnan(confidence))
+    return tuple(name for name, is_needed in zip(OPTIONAL, needed, strict=True) if is_needed)
 
 
 def require_countable(own: Sequence[str], what: str, *, hint: str) -> None:
-    """Raise `UsageError` where requests ask for something themselves, in these columns: counts can't hold it."""
-    for column, name in zip(OPTIONAL, ("latency targets", "minimum accuracies"), strict=True):
+    """Raise `UsageError` where something is said of single requests, in these columns: counts can't hold it."""
+    for column, name in zip(OPTIONAL, _OPTIONAL_NAMES, strict=True):
         if column in own:
             raise UsageError(f"{what} has {name} by request, which counts can't hold.", hint=hint)
 
@@ -210,7 +217,7 @@ def arrival_lines(arrival_s: Floats, family: Ints, cells: Sequence[str], own: Ma
 
 def _own_cells(column: str, values: Iterable[float]) -> Iterator[str]:
     """The cells of an optional column, empty where a request asks for nothing."""
-    is_unset = math.isnan if column == "slo_s" else operator.not_
+    is_unset = operator.not_ if column == "min_accuracy" else math.isnan
     return ("" if is_unset(value) else repr(value) for value in values)
 
 

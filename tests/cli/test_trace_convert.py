@@ -496,6 +496,12 @@ def test_minima_and_latency_targets_stay_with_their_requests(tmp_path: Path) -> 
     assert rows(convert(tmp_path, text, "--without-slo")) == expected
 
 
+def test_confidences_stay_with_their_requests(tmp_path: Path) -> None:
+    text = "family,confidence,arrival_s\nb,0.9,2\na,,0.5\nb,0.0,1\n"
+    expected = ["arrival_s,family,confidence", "0.500000,a,", "1.000000,b,0.0", "2.000000,b,0.9"]
+    assert rows(convert(tmp_path, text)) == expected
+
+
 def test_counts_refuse_to_lose_minima(tmp_path: Path) -> None:
     ended = convert(tmp_path, "arrival_s,family,min_accuracy\n1,a,0.9\n", "--per-second")
     assert ended.code == 2

@@ -109,6 +109,17 @@ def test_minimum_accuracies_have_a_column_where_one_is_set() -> None:
         to_csv(trace, per_second=True)
 
 
+def test_confidences_have_a_column_where_one_is_known_and_are_read_back(tmp_path: Path) -> None:
+    trace = replace(a_trace((0.1, "a"), (0.2, "a")), confidence=np.array([math.nan, 0.25]))
+    text = to_csv(trace)
+    assert text == "arrival_s,family,confidence\n0.100000,a,\n0.200000,a,0.25\n"
+    assert np.array_equal(read_trace(a_file(tmp_path, text)).confidence, trace.confidence, equal_nan=True)
+    with pytest.raises(UsageError, match="confidences"):
+        to_csv(trace, per_second=True)
+    with pytest.raises(ArtefactError, match="confidence"):
+        read_trace(a_file(tmp_path, "arrival_s,family,confidence\n1,a,1.5\n"))
+
+
 def test_columns_may_come_in_any_order_with_quotes_spaces_a_byte_order_mark_and_foreign_line_ends(
     tmp_path: Path,
 ) -> None:

@@ -21,7 +21,7 @@ from proteus_cli.replay.conversion.families import FamilyRule, RowFamilies, pars
 from proteus_cli.replay.conversion.formats import DAY_US, MINUTE_US, SECOND_US, Column, Format, is_number
 from proteus_cli.replay.conversion.source import SourceTable, open_lines
 from proteus_cli.replay.conversion.stream import TraceWindow
-from proteus_cli.replay.trace import MAX_ARRIVALS, own_min_accuracy, own_slo_s
+from proteus_cli.replay.trace import MAX_ARRIVALS, own_confidence, own_min_accuracy, own_slo_s
 
 MAX_TIME_US = 1e17  # so that microseconds stay whole numbers in a float
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,13 +32,13 @@ OnSource = Callable[[str, Format, FamilyRule], None]
 Progress = Callable[[str, float], None]
 """Called with the name of the source that is read, and how much of it was."""
 
-ArrivalRow = tuple[int, int, float, float, int]
+ArrivalRow = tuple[int, int, float, float, float, int]
 """Time in microseconds, index of the family, latency target in seconds (NaN: the family's), least accuracy of an answer
-(0: any), number of arrivals.
+(0: any), confidence of first stages (NaN: unknown), number of arrivals.
 
 A plain tuple, as there is one per row.
 """
-_Columns = tuple["array[int]", "array[int]", "array[float]", "array[float]", "array[int]"]
+_Columns = tuple["array[int]", "array[int]", "array[float]", "array[float]", "array[float]", "array[int]"]
 """The same by column."""
 
 
@@ -79,15 +79,15 @@ class TraceReader:
         except OSError as error:
             raise ArtefactError(
                 f"Can't keep arrivals aside in `{tempfile.gettempdir()}`: {error.strerror or error}.",
-                hint="28 bytes are needed per arrival; set TMPDIR to a place with more room",
+                hint=f"{RECORD.itemsize} bytes are needed per arrival; set TMPDIR to a place with more room",
             ) from error
 
     def _chunks(self, rows: Iterator[ArrivalRow], table: SourceTable) -> Iterator[Records]:
         """The arrivals of the rows, `CHUNK` of them at a time; a row that counts more goes into several chunks."""
         spread_us = table.format.spread_us
-        columns = times_us, families, slos_s, minima, counts = _empty_columns()
+        columns = times_us, families, slos_s, minima, confidences, counts = _empty_columns()
         pending = total = 0
-        for time_us, family, slo_s, min_accuracy, arrivals in rows:
+        for time_us, family, slo_s, min_accuracy, confidence, arrivals in rows:
             left, total = arrivals, total + arrivals
             if spread_us and total > MAX_ARRIVALS:
                 raise table.lines.error(f"more than {MAX_ARRIVALS:,} arrivals up to here, more than a trace may have")
@@ -97,21 +97,23 @@ class TraceReader:
                 families.append(family)
                 slos_s.append(slo_s)
                 minima.append(min_accuracy)
+                confidences.append(confidence)
                 counts.append(part)
                 left, pending = left - part, pending + part
                 if pending == CHUNK:
                     yield self._records(columns, spread_us)
-                    columns = times_us, families, slos_s, minima, counts = _empty_columns()
+                    columns = times_us, families, slos_s, minima, confidences, counts = _empty_columns()
                     pending = 0
         yield self._records(columns, spread_us)
 
     def _records(self, columns: _Columns, spread_us: int) -> Records:
-        time_us, family, slo_s, min_accuracy, counts = map(np.array, columns)
+        time_us, family, slo_s, min_accuracy, confidence, counts = map(np.array, columns)
         row = np.repeat(np.arange(len(counts)), counts)
         records = np.empty(len(row), dtype=RECORD)
         records["time_us"] = time_us[row]
         records["slo_s"] = slo_s[row]
         records["min_accuracy"] = min_accuracy[row]
+        records["confidence"] = confidence[row]
         records["family"] = self._families.draw(family[row])
         if spread_us:
             records["time_us"] += (self._rng.random(len(records)) * spread_us).astype(np.int64)
@@ -119,7 +121,7 @@ class TraceReader:
 
 
 def _empty_columns() -> _Columns:
-    return array("q"), array("i"), array("d"), array("d"), array("q")
+    return array("q"), array("i"), array("d"), array("d"), array("d"), array("q")
 
 
 def _rule_for(table: SourceTable, wanted: FamilyRule | None) -> FamilyRule:
@@ -136,11 +138,12 @@ def _rows_by_time(table: SourceTable, rule: FamilyRule, families: RowFamilies) -
     form = table.format
     slo_column = form.slo if form.slo and table.has([form.slo.name]) else None
     accuracy_column = Column(form.min_accuracy) if form.min_accuracy and table.has([form.min_accuracy]) else None
+    confidence_column = Column(form.confidence) if form.confidence and table.has([form.confidence]) else None
     read = _ColumnPlaces(list(rule.columns))
     family_of = families.reader(rule, table.lines.name, range(len(rule.columns)))
     time_at, duration_at, slo_at = read.add(form.time), read.add(form.duration), read.add(slo_column)
     count_at = read.add(Column(form.count) if form.count else None)
-    accuracy_at = read.add(accuracy_column)
+    accuracy_at, confidence_at = read.add(accuracy_column), read.add(confidence_column)
 
     rows = table.rows(read.names)
     first = next(rows, None)
@@ -156,7 +159,8 @@ def _rows_by_time(table: SourceTable, rule: FamilyRule, families: RowFamilies) -
         slo_s = own_slo_s(slo_column.name, cells[slo_at]) / slo_per_s if slo_column else math.nan
         arrivals = whole_number(form.count, cells[count_at]) if form.count else 1
         min_accuracy = own_min_accuracy(accuracy_column.name, cells[accuracy_at]) if accuracy_column else 0.0
-        yield time_us, family_of(cells), slo_s, min_accuracy, arrivals
+        confidence = own_confidence(confidence_column.name, cells[confidence_at]) if confidence_column else math.nan
+        yield time_us, family_of(cells), slo_s, min_accuracy, confidence, arrivals
 
 
 def _rows_by_minute(
@@ -174,7 +178,7 @@ def _rows_by_minute(
         family = family_of(cells)
         for name, cell in zip(inside, cells[skipped:], strict=True):
             if cell != "0":
-                yield starts_us[name], family, math.nan, 0.0, whole_number(name, cell)
+                yield starts_us[name], family, math.nan, 0.0, math.nan, whole_number(name, cell)
 
 
 class _ColumnPlaces:

@@ -29,7 +29,7 @@ class Format:
     * ``needs``: columns that must be there; ``allows``: others that may. None allows any other, which is not read.
     * ``time``: a number or a date. None where the n-th row is the n-th second.
     * ``duration``: the arrival is this long before the time.
-    * ``slo``, ``min_accuracy``: what the arrival asks for itself.
+    * ``slo``, ``min_accuracy``: what the arrival asks for itself; ``confidence``: how sure first stages are of it.
     * ``count``: so many arrivals in the second after the time. None where a row is one arrival.
     * ``by_minute``: columns 1, 2, … count arrivals by minute.
     * ``families``: rules for the family of a row, the first whose columns are there.
@@ -45,6 +45,7 @@ class Format:
     slo: Column | None = None
     count: str | None = None
     min_accuracy: str | None = None
+    confidence: str | None = None
     by_minute: bool = False
     families: tuple[str, ...] = (WEIGHTS,)
     unnamed: tuple[str, ...] = ()
@@ -65,10 +66,11 @@ FORMATS: tuple[Format, ...] = (
         "arrivals",
         "our own, a row per arrival",
         needs=("arrival_s", "family"),
-        allows=("slo_s", "min_accuracy"),
+        allows=("slo_s", "min_accuracy", "confidence"),
         time=Column("arrival_s"),
         slo=Column("slo_s"),
         min_accuracy="min_accuracy",
+        confidence="confidence",
         families=("column=family",),
     ),
     Format(

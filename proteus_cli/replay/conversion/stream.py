@@ -102,7 +102,7 @@ def survey(blocks: Blocks) -> Survey:
         is_open = seconds > last_us // SECOND_US - PEAK_SECONDS  # windows that begin there may get more arrivals
         arrivals += len(block)
         last_us = int(block["time_us"][-1])
-        own.update(trace.own_columns(block["slo_s"], block["min_accuracy"]))
+        own.update(trace.own_columns(block["slo_s"], block["min_accuracy"], block["confidence"]))
         every = np.concatenate([seconds[is_open], block["time_us"] // SECOND_US])
         weights = np.concatenate([counts[is_open], np.ones(len(block), dtype=np.int64)])
         seconds, inverse = np.unique(every, return_inverse=True)

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 from builders import (
-    controller_hosting,
     hosted,
     ids,
     launched,
@@ -15,7 +14,6 @@ from builders import (
     make_plan,
     make_request,
     near,
-    plan_hosting,
 )
 
 from proteus_cli.control.batching import Batcher, GreedyBatcher, ProactiveBatcher
