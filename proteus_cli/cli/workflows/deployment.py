@@ -119,7 +119,7 @@ def _require_servable(plan: Plan) -> None:
     if plan.cascades:
         first = plan.cascades[0]
         raise ArtefactError(
-            f"The plan has cascades, `{first.first}` → `{first.second}` of `{first.family}`, which servers do not run yet.",
+            f"The plan has cascades, `{first.first}` → `{first.second}`, which servers do not run yet.",
             hint="serve a plan without cascades; `proteus replay --plan` simulates this one",
         )
 
