@@ -1,0 +1,57 @@
+"""What cascades of the sample zoo are worth on one core, as `proteus profile` measures them; 3 minutes.
+
+A table with thresholds that no label chose, what the profile has, and what is left of it on rows that had no part in
+finding it. A line for each aim; exits with 1 where one is missed. Rates are those of the profile: no server runs.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.cascades import tables_of
+from benchmarks.cascades.by_labels import cascades_by_labels
+from benchmarks.cascades.zoo import Find, measured, profiled
+from benchmarks.machine import machine
+from benchmarks.tables import aim_line, rich_table
+from proteus_cli.profiling.cascades.pairs import cascades_of
+from proteus_cli.store import Workspace
+
+QUANTILES = "quantiles"
+CHOOSING: dict[str, Find] = {QUANTILES: cascades_of, "by labels": cascades_by_labels}
+
+
+def main() -> int:
+    """Measure, print tables and aims; 1 where an aim is missed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.cascades", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a budget of 60 s for profiling, and a quarter of the draws"
+    )
+    parser.add_argument("--workspace", type=Path, metavar="DIR", help="use this one, profiled as it is")
+    options = parser.parse_args()
+    draws = tables_of.DRAWS // 4 if options.quick else tables_of.DRAWS
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    console.print(machine())
+    with tempfile.TemporaryDirectory() as directory:
+        place = options.workspace or Path(directory) / "ws"
+        budget = ("--budget", "60s") if options.quick else ()
+        families = measured(Workspace(place) if options.workspace else profiled(place, budget))
+    console.print(rich_table(tables_of.studied(families)))
+    for of in families:
+        console.print(rich_table(tables_of.profiled_table(of)))
+    found = {
+        (of.family.name, by): tables_of.unseen(of, draws, find) for of in families for by, find in CHOOSING.items()
+    }
+    console.print(rich_table(tables_of.unseen_table(found)))
+    aims = [aim for (family, by), each in found.items() if by == QUANTILES for aim in tables_of.aims(family, each)]
+    for aim in aims:
+        console.print(aim_line(aim))
+    return 0 if aims and all(aim.is_reached for aim in aims) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
