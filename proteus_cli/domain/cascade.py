@@ -12,7 +12,7 @@ ROUNDING = 1e-6
 
 
 class CascadePoint(Value, frozen=True):
-    """One threshold of a cascade, as judged on rows that had no part in the choice of it.
+    """One threshold of a cascade, as judged on an eval split whose labels had no part in the choice of it.
 
     A query is deferred to the second variant if its confidence from the first is below ``threshold``;
     ``deferred_frac`` of queries are. ``accuracy`` is that of the composition, the answers of both together, and from
@@ -50,7 +50,7 @@ class CascadePoint(Value, frozen=True):
 class CascadeProfile(Value, frozen=True):
     """A pair of variants of a family of which some thresholds are worth planning with.
 
-    ``eval_digest`` is that of the eval split that they were chosen and judged on. There are 1 to `MAX_POINTS`
+    ``eval_digest`` is that of the eval split that they were judged on. There are 1 to `MAX_POINTS`
     ``points``; their thresholds, deferred fractions and accuracies rise. `proteus profile` keeps those on the concave
     hull of (deferred_frac, accuracy).
     """

@@ -99,9 +99,8 @@ def test_cascades_come_with_the_accuracy_in_one_pass_over_the_split(bare: Tiny, 
     assert small is not None
     (_, cascade, _) = profile.cascades
     assert cascade.eval_digest == small.eval_digest
-    best = cascade.points[-1]  # all that the small one gets wrong, and hardly more
-    assert best.accuracy == pytest.approx(1.0, abs=0.01)
-    assert best.deferred_frac == pytest.approx(0.4, abs=0.05)
+    best = cascade.points[-1]  # more than the two fifths that the small one gets wrong
+    assert (best.deferred_frac, best.accuracy) == (0.5, 1.0)
     assert answered(bare) == list(SHAPES)
 
 

@@ -1,76 +1,25 @@
-"""Thresholds of a cascade: those that defer the fewest rows for what they gain."""
-
-from collections.abc import Sequence
-from typing import NamedTuple
+"""Thresholds of a cascade: quantiles of the first variant's confidence, which no label has a part in."""
 
 import numpy as np
 
-from proteus_cli.arrays import Bools, Singles
+from proteus_cli.arrays import Singles
 
-MAX_CANDIDATES = 256
-"""Thresholds to choose from, at equal distances in deferred rows where a half has more."""
-
-
-class Vertex(NamedTuple):
-    """A point of a concave hull, and its place among the points."""
-
-    x: float
-    y: float
-    place: int
+FRACTIONS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7)
+"""Of rows to defer. A plan mixes two thresholds next to each other, so that finer steps gain little; and each threshold
+more is one more that may look good by luck."""
 
 
-def thresholds(confidences: Singles, first: Bools, second: Bools, most: int) -> list[float]:
-    """At most ``most`` thresholds, rising, whose points are vertices of the concave hull of (deferred, right) rows.
+def thresholds(confidences: Singles) -> list[float]:
+    """The thresholds, rising, that defer the most nearly `FRACTIONS` of the rows: at most one for each.
 
-    A row is deferred if its confidence is below the threshold. The hull begins where nothing is deferred, and ends
-    where the most rows are right; where all are deferred is a point of it, and no threshold. ``first`` and ``second``:
-    which rows each variant gets right.
+    A row is deferred if its confidence is below the threshold. Rows of one confidence are deferred together, so that
+    there are fewer thresholds where there are few confidences; each defers some rows, and not all.
     """
-    order = np.argsort(confidences, kind="stable")
-    by_confidence, rows = confidences[order], len(confidences)
-    gain = np.concatenate(([0], np.cumsum(second[order].astype(np.int64) - first[order])))
+    by_confidence = np.sort(confidences)
     deferred = np.flatnonzero(by_confidence[1:] > by_confidence[:-1]) + 1  # where the next confidence is a higher one
     deferred = deferred[np.isfinite(by_confidence[deferred])]
-    if len(deferred) > MAX_CANDIDATES:
-        deferred = deferred[np.linspace(0, len(deferred) - 1, MAX_CANDIDATES).astype(np.int64)]
-    points = [(float(count), float(gain[count])) for count in (*deferred, rows)]
-    vertices = [vertex for vertex in hull(points) if vertex.x < rows]
-    return [float(by_confidence[deferred[vertex.place]]) for vertex in fewest(vertices, most)]
-
-
-def hull(points: Sequence[tuple[float, float]], origin: tuple[float, float] = (0.0, 0.0)) -> list[Vertex]:
-    """The vertices of the concave hull of points, in order of x, from the ``origin``, left out, to the highest.
-
-    Each is higher than the one before, and the slope falls from vertex to vertex (Andrew's monotone chain). Of points
-    with one x, the first counts.
-    """
-    found = [Vertex(*origin, -1)]
-    for place, (x, y) in enumerate(points):
-        if x <= found[-1].x:
-            continue
-        while len(found) > 1 and _slope(found[-2], found[-1]) <= _slope(found[-1], Vertex(x, y, place)):
-            found.pop()
-        if y > found[-1].y:
-            found.append(Vertex(x, y, place))
-    return found[1:]
-
-
-def fewest(vertices: Sequence[Vertex], most: int) -> list[Vertex]:
-    """At most ``most`` vertices of a hull from (0, 0): one by one, the one goes whose loss takes the least area.
-
-    The last vertex stays.
-    """
-    kept = [Vertex(0.0, 0.0, -1), *vertices]
-    while len(kept) - 1 > most:
-        losses = [_area(*three) for three in zip(kept, kept[1:], kept[2:], strict=False)]
-        del kept[1 + int(np.argmin(losses))]
-    return kept[1:]
-
-
-def _slope(left: Vertex, right: Vertex) -> float:
-    return (right.y - left.y) / (right.x - left.x)
-
-
-def _area(left: Vertex, middle: Vertex, right: Vertex) -> float:
-    """Of the triangle of three vertices."""
-    return abs((middle.x - left.x) * (right.y - left.y) - (right.x - left.x) * (middle.y - left.y)) / 2
+    if not len(deferred):
+        return []
+    wanted = np.array(FRACTIONS) * len(confidences)
+    nearest = np.abs(deferred[None, :] - wanted[:, None]).argmin(axis=1)
+    return [float(by_confidence[deferred[place]]) for place in np.unique(nearest)]

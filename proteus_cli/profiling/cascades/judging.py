@@ -1,4 +1,4 @@
-"""What a threshold is worth on rows that had no part in its choice, and whether chance would do as well."""
+"""What a threshold is worth on rows of an eval split, and whether chance would do as well."""
 
 import math
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ from proteus_cli.domain.cascade import CascadePoint
 from proteus_cli.domain.catalog import Family, VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rules import Rules
-from proteus_cli.profiling.cascades.choosing import hull
+from proteus_cli.profiling.cascades.hull import hull
 
 AS_ACCURATE_FRAC = 0.003
 """An option that is less accurate by no more is a substitute for the most accurate one."""

@@ -9,7 +9,7 @@ import pytest
 from proteus_cli.domain.cascade import MAX_POINTS
 from proteus_cli.profiling.cascades.pairs import MIN_ROWS, Found, Stage, cascades_of
 
-POPULATION = 20_000
+POPULATION = 10_000
 
 
 def drawn(seed: int, rows: int, *, informed: float = 1.0) -> list[Stage]:
@@ -44,13 +44,20 @@ def test_every_pair_of_a_fast_and_an_accurate_variant_may_be_one() -> None:
 
 
 def test_the_order_of_variants_and_of_rows_says_nothing() -> None:
-    """Rows that are sorted by how hard they are would, if halves were not drawn."""
     stages = drawn(2, 2000)
     forwards, backwards = cascades_of("f", "e", stages), cascades_of("f", "e", stages[::-1])
     assert sorted(names(forwards)) == sorted(names(backwards))
-    order = np.argsort(stages[0].confidences)
-    sorted_rows = [replace(each, confidences=each.confidences[order], correct=each.correct[order]) for each in stages]
-    assert sorted(names(cascades_of("f", "e", sorted_rows))) == sorted(names(forwards))
+    order = np.random.default_rng(0).permutation(2000)
+    shuffled = [replace(each, confidences=each.confidences[order], correct=each.correct[order]) for each in stages]
+    assert cascades_of("f", "e", shuffled) == forwards
+
+
+def test_a_point_says_of_both_variants_what_their_accuracies_on_the_whole_split_say() -> None:
+    """The first is right on some of the rows that are not deferred, and on some of those that are: on all together."""
+    stages = {stage.variant: stage for stage in drawn(3, 2000)}
+    for cascade in cascades_of("f", "e", list(stages.values())).cascades:
+        for point in cascade.points:
+            assert point.accuracy_with(1.0) == pytest.approx(stages[cascade.first].accuracy)
 
 
 def test_what_is_less_accurate_and_slower_is_never_first() -> None:
@@ -61,16 +68,16 @@ def test_what_is_less_accurate_and_slower_is_never_first() -> None:
 
 def test_a_confidence_that_says_nothing_makes_no_cascade_however_often_it_is_tried() -> None:
     """By chance alone, one family in twenty at most has one."""
-    tried = [cascades_of("f", "e", drawn(seed, 600, informed=0.0)) for seed in range(60)]
+    tried = [cascades_of("f", "e", drawn(seed, 600, informed=0.0)) for seed in range(30)]
     by_chance = [found for found in tried if found.cascades]
-    assert len(by_chance) <= 5
+    assert len(by_chance) <= 3
     assert tried[0].why_not == ("no pair is better than chance, beyond noise",)
 
 
 def test_what_is_promised_holds_for_queries_that_nobody_has_seen() -> None:
-    """On average over many splits. What passes was luckier than what does not, by some tenths of a point."""
+    """On average over many splits. Of points, those on the hull were luckier, by some tenths of a point."""
     errors, deferred_errors, covered = [], [], []
-    for seed in range(40):
+    for seed in range(20):
         for cascade in cascades_of("f", "e", drawn(seed, 800)).cascades:
             unseen = {stage.variant: stage for stage in drawn(10_000 + seed, POPULATION)}
             first, second = unseen[cascade.first], unseen[cascade.second]
