@@ -46,11 +46,16 @@ class Summary(Value, frozen=True):
 class FamilySummary(Summary, frozen=True):
     """The measures of one family, with its attainment.
 
-    ``variants`` are those that answered, the most accurate first, each with its accuracy; None where that is unknown.
+    ``variants`` are those that answered, the most accurate first, each with its accuracy, the mean over its answers
+    where cascades are in use; None where that is unknown.
+    Of the answered queries, the first stages of cascades ``deferred`` so many; ``fallbacks`` of these got the first
+    answer all the same.
     """
 
     attainment: Attainment
     variants: dict[str, float | None] = field(default_factory=dict)
+    deferred: int = 0
+    fallbacks: int = 0
 
 
 class Window(Value, frozen=True):

@@ -181,6 +181,37 @@ def quality_rows(reports: Sequence[Report], *, percentiles: Iterable[str] = ("p5
     return (*_measured(measures, reports), *_run_rows(reports))
 
 
+@dataclass(frozen=True, slots=True)
+class CascadeRow:
+    """What cascades did to a family in a run: the part of answered queries that was deferred, and of those, fallbacks.
+
+    ``name`` is that of the run, ``cells`` are percentages.
+    """
+
+    name: str
+    family: str
+    cells: tuple[str, str]
+
+
+CASCADE_HEADINGS = ("deferred", "fallbacks")
+CASCADE_NOTE = (
+    "deferred: answered queries that the first stage was not sure of · "
+    "fallbacks: those of them that got its answer all the same"
+)
+
+
+def cascade_rows(reports: Sequence[Report]) -> list[CascadeRow]:
+    """A row for each run and family in which a cascade deferred any query."""
+    rows = []
+    for name, report in zip(run_names(reports), reports, strict=True):
+        for family, of in report.families.items():
+            if of.deferred:
+                parts = of.deferred / (of.served + of.late), of.fallbacks / of.deferred
+                deferred, fallbacks = map(format_hundredths, parts)
+                rows.append(CascadeRow(name, family, (deferred, fallbacks)))
+    return rows
+
+
 def _measured(measures: Iterable[Measure], reports: Sequence[Report]) -> list[ReportRow]:
     estimated = [bool(report.estimated) for report in reports]
     return [measure.row(reports, estimated) for measure in measures]

@@ -40,6 +40,7 @@ class RequestColumns:
 
     ``family`` indexes into ``families``, ``device`` into ``devices``, ``variant`` into ``variants`` (-1: unknown),
     ``outcome`` into the members of `Outcome`; ``relative`` is the accuracy divided by the best of the family.
+    ``deferred`` and ``fallback`` as in `RequestRecord`.
     """
 
     families: tuple[str, ...]
@@ -54,6 +55,8 @@ class RequestColumns:
     accuracy: Floats
     relative: Floats
     batch: Floats
+    deferred: Bools
+    fallback: Bools
 
     @classmethod
     def of(
@@ -85,6 +88,8 @@ class RequestColumns:
             accuracy=accuracy,
             relative=accuracy / best[family],
             batch=_known([e.batch for e in ended], answered),
+            deferred=answered & np.array([e.is_deferred for e in ended], dtype=np.bool_),
+            fallback=answered & np.array([e.is_fallback for e in ended], dtype=np.bool_),
         )
 
     def __len__(self) -> int:
@@ -179,7 +184,8 @@ def summary(columns: RequestColumns, duration_s: float) -> Summary:
       Answers of unknown accuracy are left out of both.
     * Maximum accuracy drop: 100 - the lowest relative accuracy in percent over `windows` of 10 s with answers.
     * Throughput: answers over duration; goodput: answers on time over duration; 0 for a run of no duration.
-    * Mean batch: over batches, recovered from requests: answers / Σ 1/batch, where each answer brought one row.
+    * Mean batch: over batches, recovered from requests: answers / Σ 1/batch, where each answer brought one row. The
+      batch of an answer is that which made it: of a deferred query, no row counts for the first stage.
     """
     counts = np.bincount(columns.outcome, minlength=len(_CODES)).tolist()
     served, late, dropped, rejected, failed = counts
@@ -203,10 +209,13 @@ def summary(columns: RequestColumns, duration_s: float) -> Summary:
 
 
 def family_summary(columns: RequestColumns, duration_s: float, target: float) -> FamilySummary:
-    """The `summary` of one family's requests, and their attainment beside its ``target``."""
+    """The `summary` of one family's requests, their attainment beside its ``target``, and what cascades deferred."""
     found = summary(columns, duration_s)
     attainment = Attainment.of(found.requests, found.requests - found.served, target)
-    return FamilySummary(**_fields(found), attainment=attainment, variants=_variants(columns))
+    deferred, fallbacks = (int(np.count_nonzero(each)) for each in (columns.deferred, columns.fallback))
+    return FamilySummary(
+        **_fields(found), attainment=attainment, variants=_variants(columns), deferred=deferred, fallbacks=fallbacks
+    )
 
 
 def device_summary(columns: RequestColumns) -> DeviceSummary:

@@ -9,8 +9,11 @@ from rich.text import Text
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.report import Report, Window
 from proteus_cli.reporting.comparison import (
+    CASCADE_HEADINGS,
+    CASCADE_NOTE,
     MAX_BESIDE,
     ReportRow,
+    cascade_rows,
     comparison_rows,
     estimate_note,
     format_budget,
@@ -110,6 +113,16 @@ def losses_table(reports: Sequence[Report]) -> RenderableType:
     others = len(found) - _MAX_ROWS
     notes = [f"and {counted(others, 'loss', 'losses')} more"] if others > 0 else []
     return described(rows, *notes, "back: all of its devices serve again", title="losses")
+
+
+def cascades_table(reports: Sequence[Report]) -> RenderableType:
+    """How many queries cascades deferred, by run and family."""
+    policies = (text("", "policy"),) if len(reports) > 1 else ()
+    rows = table(*policies, text("", "family"), *(number(heading, "%") for heading in CASCADE_HEADINGS))
+    for row in cascade_rows(reports):
+        cells = row.family, *row.cells
+        rows.add_row(*map(Text, (row.name, *cells) if policies else cells))
+    return described(rows, *CASCADE_NOTE.split(" · "), title="cascades")
 
 
 def _in_columns(reports: Sequence[Report]) -> Table:

@@ -26,8 +26,12 @@ def answer(
     variant: str | None = None,
     device: str | None = None,
     batch: int | None = None,
+    is_deferred: bool = False,
+    is_fallback: bool = False,
 ) -> RequestRecord:
-    return RequestRecord(family, arrival_s, outcome, latency_s, accuracy, variant, device, batch)
+    return RequestRecord(
+        family, arrival_s, outcome, latency_s, accuracy, variant, device, batch, is_deferred, is_fallback
+    )
 
 
 def reported(

@@ -418,8 +418,17 @@ def test_losses_are_listed_by_run_and_shaded_among_the_violations(pair: tuple[Re
     assert [(round(span.x0, 6), round(span.x1, 6)) for span in spans] == [(20.0, 25.0), (50.0, 60.0)]
 
 
-def test_a_page_without_losses_does_not_speak_of_them(html: str) -> None:
+def test_a_page_without_losses_or_cascades_does_not_speak_of_them(html: str) -> None:
     assert 'aria-label="Losses"' not in html
+    assert 'aria-label="Cascades"' not in html
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_cascades_deferred_stands_in_a_section(pair: tuple[Report, ...]) -> None:
+    cascading = reported([answer(0.0), answer(1.0, is_deferred=True, is_fallback=True)])
+    for reports, name in (([cascading], "digits"), ([cascading, pair[0]], 'proteus.*?</th><td class="text">digits')):
+        (section,) = re.findall(r'aria-label="Cascades".*?</section>', page(reports), re.DOTALL)
+        assert re.search(rf">{name}</t[hd]>\s*<td>50.00</td>\s*<td>100.00</td>", section)
 
 
 def test_pngs_hold_the_same_plots(pair: tuple[Report, ...], tmp_path: Path) -> None:

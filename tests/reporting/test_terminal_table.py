@@ -7,8 +7,14 @@ from rich.console import Console, RenderableType
 from synthetic_runs import answer, burst, reported
 
 from proteus_cli.domain.report import Loss, Report
-from proteus_cli.domain.request import Outcome
-from proteus_cli.reporting.terminal_tables import attainment_table, comparison_table, losses_table, timeline_table
+from proteus_cli.domain.request import Outcome, RequestRecord
+from proteus_cli.reporting.terminal_tables import (
+    attainment_table,
+    cascades_table,
+    comparison_table,
+    losses_table,
+    timeline_table,
+)
 
 PAIR = (burst("proteus"), burst("most-accurate"))
 MANY = tuple(
@@ -193,3 +199,17 @@ def test_estimated_accuracies_are_marked_and_explained() -> None:
     assert effective.count("≈") == 1
     assert lines[-1] == "≈ accuracies of digits are estimated, without labels"
     assert not any("≈" in line for line in printed(comparison_table(PAIR)))
+
+
+def test_what_cascades_deferred_is_told_by_run_and_family_where_there_are_any() -> None:
+    """Of four answers three were deferred, and one of those is a fallback; nothing is told of `signals`."""
+    ended = [
+        answer(0.0), answer(1.0, is_deferred=True), answer(2.0, is_deferred=True),
+        answer(3.0, is_deferred=True, is_fallback=True), RequestRecord("digits", 4.0, Outcome.DROPPED),
+    ]  # fmt: skip
+    cascading, plain = reported(ended), reported([answer(0.0), answer(1.0, family="signals")], policy="other")
+    assert (cascading.families["digits"].deferred, cascading.families["digits"].fallbacks) == (3, 1)
+    assert row(printed(cascades_table([cascading])), "digits") == "digits 75.00 33.33"
+    both = printed(cascades_table([cascading, plain]))
+    assert row(both, "proteus") == "proteus digits 75.00 33.33"
+    assert not any("other" in line for line in both)

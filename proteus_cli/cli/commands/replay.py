@@ -216,6 +216,7 @@ def _deliver(
     elif not is_on_stdout:
         from proteus_cli.reporting.terminal_tables import (
             attainment_table,
+            cascades_table,
             comparison_table,
             losses_table,
             timeline_table,
@@ -224,5 +225,7 @@ def _deliver(
         console.show(comparison_table(reports))
         console.show(attainment_table(reports))
         console.show(timeline_table(reports))
+        if any(of.deferred for report in reports for of in report.families.values()):
+            console.show(cascades_table(reports))
         if any(report.losses for report in reports):
             console.show(losses_table(reports))
