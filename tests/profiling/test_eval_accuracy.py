@@ -11,10 +11,11 @@ import pytest
 from onnx import TensorProto, helper
 from tiny import INPUTS, passing_on, save_eval, save_model, tensor
 
+from proteus_cli.backends.base import NamedArrays, Signature, TensorSpec
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.catalog import Family, Variant
 from proteus_cli.domain.device import Device
-from proteus_cli.errors import ArtefactError
+from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.profiling.measure import confidence_output, measure_accuracy, measure_answers
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
@@ -177,3 +178,20 @@ def test_an_eval_split_is_bounded_by_its_unpacked_size(
     else:
         with pytest.raises(ArtefactError, match="far more than its size"):
             accuracy(model, split)
+
+
+class Scoreless:
+    """A runner whose output has no score for any row, as outputs of varying size may."""
+
+    signature = Signature(
+        (TensorSpec("x", np.dtype(np.float32), (INPUTS,)),), (TensorSpec("scores", np.dtype(np.float32), (None,)),)
+    )
+    memory_bytes = 0
+
+    def infer(self, inputs: NamedArrays) -> NamedArrays:
+        return {"scores": np.empty((len(inputs["x"]), 0), np.float32)}
+
+
+def test_answers_without_any_score_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="The output `scores` has no scores"):
+        measure_accuracy(Scoreless(), save_eval(tmp_path / "e.npz"))

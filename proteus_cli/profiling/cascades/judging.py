@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -10,7 +11,8 @@ from proteus_cli.domain.cascade import CascadePoint
 
 _Z = 1.959963984540054
 """Of the normal distribution, 95 % is within so many standard deviations of its mean."""
-_NEGLIGIBLE = 1e-20
+_REACH = 9
+"""Standard deviations, and one row each, beyond which a count has a probability of less than 1e-12."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,32 +69,34 @@ def p_value_of(gain: int, deferred: int, rows: int, only_second: int, only_first
     choose the rows to defer, the part that does as well (R. A. Fisher, The Design of Experiments (1935), §21). Rows
     that are drawn at random are what a plan gets that shares queries between both variants.
     """
-    log_factorial = np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, rows + 1)))))
-    lost = np.arange(min(only_first, deferred) + 1)
-    lost_weight = _hypergeometric(log_factorial, lost, rows, only_first, deferred)
-    likely = lost_weight > _NEGLIGIBLE
+    lost = _likely(rows, only_first, deferred)
+    lost_weight = _hypergeometric(lost, rows, only_first, deferred)
     total = 0.0
-    for count, weight in zip(lost[likely].tolist(), lost_weight[likely].tolist(), strict=True):
-        won = np.arange(min(only_second, deferred - count) + 1)
-        of_rest = _hypergeometric(log_factorial, won, rows - only_first, only_second, deferred - count)
-        total += weight * float(of_rest[max(gain + count, 0) :].sum())
+    for count, weight in zip(lost.tolist(), lost_weight.tolist(), strict=True):
+        won = _likely(rows - only_first, only_second, deferred - count)
+        won = won[np.searchsorted(won, gain + count) :]
+        total += weight * float(_hypergeometric(won, rows - only_first, only_second, deferred - count).sum())
     return min(total, 1.0)
 
 
-def _hypergeometric(log_factorial: Floats, found: Ints, rows: int, marked: int, drawn: int) -> Floats:
+def _likely(rows: int, marked: int, drawn: int) -> Ints:
+    """The numbers of marked rows, rising, that may be among ``drawn`` of ``rows``, but for those next to impossible."""
+    mean = drawn * marked / max(rows, 1)
+    reach = _REACH * (1 + math.sqrt(mean * (1 - marked / max(rows, 1)) * (rows - drawn) / max(rows - 1, 1)))
+    least, most = max(drawn + marked - rows, 0), min(marked, drawn)
+    return np.arange(max(least, math.floor(mean - reach)), min(most, math.ceil(mean + reach)) + 1)
+
+
+def _hypergeometric(found: Ints, rows: int, marked: int, drawn: int) -> Floats:
     """The probability of each number of marked rows among ``drawn`` of ``rows``, of which so many are marked."""
-    is_possible = (drawn - found >= 0) & (drawn - found <= rows - marked)
-    count = found[is_possible]
-    logs = np.full(len(found), -np.inf)
-    logs[is_possible] = (
-        _log_choose(log_factorial, np.array(marked), count)
-        + _log_choose(log_factorial, np.array(rows - marked), drawn - count)
-        - _log_choose(log_factorial, np.array(rows), np.array(drawn))
-    )
-    probability: Floats = np.exp(logs)
+    logs = _log_factorial(rows)
+    constant = logs[marked] + logs[rows - marked] + logs[drawn] + logs[rows - drawn] - logs[rows]
+    rest = marked - found, drawn - found
+    probability: Floats = np.exp(constant - logs[found] - logs[rest[0]] - logs[rest[1]] - logs[rows - marked - rest[1]])
     return probability
 
 
-def _log_choose(log_factorial: Floats, of: Ints, count: Ints) -> Floats:
-    logs: Floats = log_factorial[of] - log_factorial[count] - log_factorial[of - count]
-    return logs
+@lru_cache(maxsize=4)
+def _log_factorial(largest: int) -> Floats:
+    """The logarithms of 0!, 1!, … up to the largest."""
+    return np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, largest + 1)))))

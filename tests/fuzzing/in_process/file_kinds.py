@@ -13,6 +13,7 @@ from tiny import INPUTS, Tiny, add_plan, add_profiles, change_json, keep_apart, 
 from proteus_cli import store
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.domain.base import FORMAT
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.engine import BuiltEngine
 from proteus_cli.domain.plan_changes.record import Base, Observation, PlanRecord
 from proteus_cli.input_files import PROFILE_TABLE, read_text
@@ -22,6 +23,7 @@ from proteus_cli.replay.trace import read_trace, summary
 from proteus_cli.serving.adaptation.plan_journal import records
 from proteus_cli.serving.transport.tokens import read_tokens
 from proteus_cli.settings import read_settings
+from proteus_cli.store.answers import Answers, read_answers, write_answers
 
 _RECORD = "plans/history/000001-20260102T030405Z.record.json"
 _ENGINE = "engines/built/a100/shapes.shapes-s/1/model.json"
@@ -76,6 +78,7 @@ KINDS: Mapping[str, FileKind] = {
     "model": _at("engines/models/shapes/shapes-s.onnx", store.model_digest),
     "tokens": _at("tokens", read_tokens),
     "eval": _at("engines/models/shapes/eval.npz", _accuracy),
+    "answers": _at("profiles/cpu0.answers.npz", read_answers),
     "record": FileKind(_RECORD, lambda root: list(records(root / "plans" / "history"))),
     "engine": FileKind(_ENGINE, lambda _: None, ("engines", "ls", "--workspace", "{root}")),
 }
@@ -100,6 +103,8 @@ def _write_others(made: Tiny) -> None:
     )
     (root / "tokens").write_text("# of clients\n0123456789abcdef\n")
     (root / "tokens").chmod(0o600)
+    answers = Answers("1" * 64, "2" * 64, "margin", np.zeros(3, np.float32), np.ones(3, bool))
+    write_answers(root / "profiles" / "cpu0.answers.npz", {VariantKey("shapes", "shapes-s"): answers})
     seen = Observation({"shapes": {"10s": 1.0}}, {"cpu0": 1.0})
     record = PlanRecord(
         FORMAT, MADE_BY, "a", None, Base("plan", "0" * 64), False, MADE_BY.time, "start", "it starts", seen,

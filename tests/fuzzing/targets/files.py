@@ -82,8 +82,8 @@ class Files(Target):
         name, _, rest = content.partition(b"\n")
         if name == b"model":
             return _of("model", mutated_message(rest, rng))
-        if name == b"eval":
-            return _of("eval", mutated_zip(rest, rng, self._mutate_text))
+        if name in {b"eval", b"answers"}:
+            return _of(name.decode(), mutated_zip(rest, rng, self._mutate_text))
         return name + b"\n" + mutated_gzip(rest, rng, self._mutate_text)
 
     def close(self) -> None:

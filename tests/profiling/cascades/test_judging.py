@@ -27,6 +27,20 @@ def test_on_tiny_sets_chance_is_the_part_of_all_choices_that_gain_as_much(
     assert p_value_of(gain, deferred, len(rows), only_second, only_first) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("gain", [-5, 0, 6, 12, 20, 30])
+def test_chance_is_the_sum_over_all_counts_of_rows(gain: int) -> None:
+    """Of 300 rows 90 are drawn; 40 may be gained, and 20 lost."""
+    rows, deferred, only_second, only_first = 300, 90, 40, 20
+    ways = sum(
+        comb(only_second, won) * comb(only_first, lost) * comb(rows - only_second - only_first, deferred - won - lost)
+        for won in range(only_second + 1)
+        for lost in range(only_first + 1)
+        if won - lost >= gain
+    )
+    expected = ways / comb(rows, deferred)
+    assert p_value_of(gain, deferred, rows, only_second, only_first) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
 def test_chance_is_found_as_well_where_there_are_many_rows() -> None:
     """Of 20,000 rows, 2,000 deferred: by chance some 150 - 50 = 100 are gained, with a deviation of about 13."""
     at = [p_value_of(gain, 2_000, 20_000, 1_500, 500) for gain in (0, 100, 113, 139, 400)]
