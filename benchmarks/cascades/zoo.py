@@ -74,9 +74,10 @@ class Measured:
         return float(accuracy), 1 / (1 / rate_qps + float(deferred.mean()) / self.rates_qps[option.second])
 
 
-def measured(workspace: Workspace) -> list[Measured]:
-    """The families of a profiled workspace that have an eval split."""
-    profile, answers = workspace.profile(DEVICE), read_answers(workspace.answers_path(DEVICE))
+def measured(root: Path, rates: Profile | None = None) -> list[Measured]:
+    """The families of a profiled workspace that have an eval split; with the rates of another profile."""
+    workspace = Workspace(root)
+    profile, answers = rates or workspace.profile(DEVICE), read_answers(workspace.answers_path(DEVICE))
     families = []
     for family in workspace.catalog().families:
         keys = [VariantKey(family.name, each.name) for each in family.variants]
@@ -86,12 +87,12 @@ def measured(workspace: Workspace) -> list[Measured]:
     return families
 
 
-def profiled(root: Path, arguments: Sequence[str]) -> Workspace:
+def profiled(root: Path, arguments: Sequence[str]) -> Path:
     """The sample zoo in a new workspace, profiled on the first core."""
     _proteus("init", str(root))
     (root / "proteus.toml").write_text(f"[devices]\ncpu = [[{usable_cores()[0]}]]\n")
     _proteus("profile", "--workspace", str(root), *arguments)
-    return Workspace(root)
+    return root
 
 
 def _proteus(*arguments: str) -> None:
