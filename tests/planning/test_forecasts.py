@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proteus_cli.control.policies import policy_named
@@ -39,9 +39,11 @@ def planner(devices: int, load_s: float = 0.0) -> Planner:
 @st.composite
 def curves(draw: st.DrawFn) -> LossCurve:
     """Convex and falling from 1: what is left at each capacity, not below what the mean demand leaves."""
-    part = draw(st.floats(0.05, 0.9))
-    lost = [max(part ** (2 * c), 1 - c, 0.0) for c in CAPACITIES]
-    return LossCurve(CAPACITIES, tuple(lost))
+    return curve_of(draw(st.floats(0.05, 0.9)))
+
+
+def curve_of(part: float) -> LossCurve:
+    return LossCurve(CAPACITIES, tuple(max(part ** (2 * c), 1 - c, 0.0) for c in CAPACITIES))
 
 
 def loss(forecast: Forecast, hosted: dict[tuple[str, str], int]) -> float:
@@ -81,6 +83,7 @@ def hosted_by(plan: Plan) -> dict[tuple[str, str], int]:
     demand=st.tuples(st.floats(1.0, 90.0), st.floats(1.0, 90.0)),
     both=st.tuples(curves(), curves()),
 )
+@example(devices=3, demand=(1.0, 14.0), both=(curve_of(0.5), curve_of(0.75)))  # some of b is lost at any capacity
 @settings(max_examples=30, deadline=None)
 def test_no_way_to_host_loses_less(
     devices: int, demand: tuple[float, float], both: tuple[LossCurve, LossCurve]

@@ -44,6 +44,8 @@ class Parameters:
     use; ``load_loss`` what the load of one costs, as a loss; ``network_frac`` the part of what its host's network may
     carry that all of the family's demand would take.
 
+    By step: ``min_shortfall``, the part that is lost whatever the capacity.
+
     By line of the curves: ``lost_at_0`` by family, and ``saved`` by choice: what one replica, or one unit of what is
     ``served``, takes from it.
     """
@@ -59,19 +61,20 @@ class Parameters:
     max_replicas: Any
     load_loss: Any
     network_frac: Any
+    min_shortfall: Any
     lost_at_0: Sequence[Any]
     saved: Sequence[Any]
 
     @classmethod
     def of(cls, instance: Instance, lines: int) -> "Parameters":
         """One CVXPY parameter for each, without values yet."""
-        families, choices = len(instance.families), len(instance.choices)
+        families, choices, steps = len(instance.families), len(instance.choices), len(instance.step_family)
 
         def parameters(count: int, size: int) -> list[Any]:
             return [cp.Parameter(size, nonneg=True) for _ in range(count)]
 
         by_line = [parameters(lines, families), parameters(lines, choices)]
-        return cls(*[*parameters(5, families), *parameters(6, choices), *by_line])
+        return cls(*[*parameters(5, families), *parameters(6, choices), *parameters(1, steps), *by_line])
 
     @property
     def has_forecast(self) -> bool:

@@ -77,7 +77,8 @@ class Program:
 
 def prepare(model: Model) -> None:
     """Let CVXPY do now what it does once per model, so that it isn't part of the first solve's time."""
-    for parameter in (*model.problem.parameters(), model.parameters.max_replicas):
+    bounds = model.parameters.max_replicas, model.parameters.min_shortfall
+    for parameter in (*model.problem.parameters(), *bounds):
         parameter.value = np.zeros(parameter.shape)
     compile_program(model)
 
@@ -107,6 +108,7 @@ def compile_program(model: Model) -> Program:
     new_replicas = parameters.max_replicas.value - parameters.current_replicas.value
     program.lower[program.columns(variables.replicas)] = 0.0
     program.upper[program.columns(variables.replicas)] = parameters.max_replicas.value
+    program.lower[program.columns(variables.shortfall)] = parameters.min_shortfall.value
     program.upper[program.columns(variables.loads)] = np.maximum(new_replicas, 0.0)
     return program
 

@@ -26,8 +26,8 @@ class TargetDemand:
     the most that one device may get.
 
     By line [J] and family, of the curves of a forecast: ``lost_at_0``, and by how much it falls for each multiple of
-    the demand; ``useful`` [F] is the largest multiple that saves any. Without a forecast a query is lost where there is
-    no capacity for it.
+    the demand; ``useful`` [F] is the largest multiple that saves any, and ``lost_at_best`` [F] what it leaves. Without
+    a forecast a query is lost where there is no capacity for it.
     """
 
     qps: Floats
@@ -37,6 +37,7 @@ class TargetDemand:
     lost_at_0: Floats
     saved: Floats
     useful: Floats
+    lost_at_best: Floats
 
     @classmethod
     def of(cls, instance: Instance, asked_qps: Floats, curves: Sequence[LossCurve] = ()) -> "TargetDemand":
@@ -45,11 +46,12 @@ class TargetDemand:
         share_qps, servable_frac = instance.max_share * asked_qps, _ratio(qps, asked_qps, where_zero=1.0)
         counted_frac = _part_of_sum(qps, asked_qps)
         if not curves:
-            return cls(qps, servable_frac, counted_frac, share_qps, one[None], one[None], one)
+            return cls(qps, servable_frac, counted_frac, share_qps, one[None], one[None], one, 1 - one)
         lines = np.array([curve.lines for curve in curves])  # [F, J, 2]
         useful = np.array([curve.capacities[-1] for curve in curves])
         lost_at_0, saved = lines[:, :, 0].T, lines[:, :, 1].T * servable_frac
-        return cls(qps, servable_frac, counted_frac, share_qps, lost_at_0, saved, useful)
+        lost_at_best = np.array([curve.lost[-1] for curve in curves])
+        return cls(qps, servable_frac, counted_frac, share_qps, lost_at_0, saved, useful, lost_at_best)
 
     @property
     def is_forecast(self) -> bool:
@@ -77,6 +79,7 @@ def set_parameters(
     p.capacity_frac.value = np.minimum(_ratio(replica_qps, qps), useful)
     p.load_loss.value = (LOAD_EFFORT_S + instance.load_s) / (HORIZON_S * instance.device_count.sum())
     p.network_frac.value = qps * instance.network_frac_s
+    p.min_shortfall.value = (target.lost_at_best * p.has_demand.value)[instance.step_family]
     of_replica = p.capacity_frac.value if model.variables.served is None else np.ones(len(qps))
     for lost_at_0, saved, lost, saved_by in zip(p.lost_at_0, p.saved, target.lost_at_0, target.saved, strict=True):
         lost_at_0.value = lost * p.has_demand.value
