@@ -50,7 +50,8 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning.analysis.explain import max_multiple
-from proteus_cli.planning.planner import TIME_LIMIT_S, Planner
+from proteus_cli.planning.from_workspace import TIME_LIMIT_S
+from proteus_cli.planning.planner import Planner
 from proteus_cli.planning.solver.solve import minimise
 
 LEGEND = """\

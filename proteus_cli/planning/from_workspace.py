@@ -19,6 +19,8 @@ from proteus_cli.store import Workspace, require_current_models
 if TYPE_CHECKING:
     from proteus_cli.planning.planner import Planner
 
+TIME_LIMIT_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class PlannerSettings:
@@ -75,7 +77,7 @@ def planner_settings(
     *,
     profiles: Mapping[str, Profile],
     rules: Rules | None = None,
-    time_limit_s: float = 5.0,
+    time_limit_s: float = TIME_LIMIT_S,
     spares: bool | None = None,
 ) -> PlannerSettings:
     """The planner of a policy for the devices of ``profiles``. Raises `ArtefactError` if one is missing or stale."""

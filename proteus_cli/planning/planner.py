@@ -43,7 +43,6 @@ from proteus_cli.planning.solver.program import prepare
 from proteus_cli.planning.solver.solve import OutOfTime
 from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, TargetDemand
 
-TIME_LIMIT_S = 5.0
 SEARCH_FRAC = 0.75  # of the time limit; the rest is for what follows the search: to place 10,000 devices takes 0.1 s
 
 
@@ -89,8 +88,9 @@ class _PlacedSolution:
 class Planner:
     """Plans for one set of profiled devices (by id). The model is compiled once; each demand only re-solves it.
 
-    Calling it with a demand and the plan in force makes the next plan. ``spares``: devices that would be idle get
-    spares, unless the rules ask for few devices or limit what they cost. It can be pickled, to run in another process.
+    Calling it with a demand and the plan in force makes the next plan: past ``time_limit_s``, the best that was found.
+    ``spares``: devices that would be idle get spares, unless the rules ask for few devices or limit what they cost. It
+    can be pickled, to run in another process.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Planner:
         headroom: float,
         inputs: Mapping[str, str],
         rules: Rules | None = None,
-        time_limit_s: float = TIME_LIMIT_S,
+        time_limit_s: float = math.inf,
         spares: bool = False,
     ) -> None:
         if not 1 <= headroom < math.inf:
