@@ -39,6 +39,11 @@ class DemandEstimator:
         before = self._counts[family].before_each(range(running - number, running + 1))
         return [late - early for early, late in pairwise(before)]
 
+    def is_silent(self, family: str, now_s: float) -> bool:
+        """Nothing has arrived for as long as anything is known."""
+        counts = self._counts[family]
+        return counts.total == counts.before(int(now_s / self.bucket_s) - round(max(WINDOWS_S) / self.bucket_s))
+
     def estimate(self, family: str, served_s: float, now_s: float) -> "Rate":
         """The present rate: the mean of the longest of `WINDOWS_S` that agrees with all shorter ones.
 

@@ -31,6 +31,7 @@ class Replanning:
         self._notices = Notices()
         self._owed: ReplanRequest | None = None
         self._started_s: float | None = None
+        self._silent_at: dict[str, int] = {}  # the rows before the last request, of families without any for long
         self._hosting_since_s = self._asked_s = 0.0
         self.backoff = Backoff()
         self.held_until_s = 0.0
@@ -51,6 +52,9 @@ class Replanning:
         if self.is_held(wanted, now_s):
             return None
         self._asked_s = now_s
+        self._silent_at = {
+            name: family.counts.total for name, family in self._families.items() if self._demand.is_silent(name, now_s)
+        }
         return wanted
 
     def ask(self, reason: str, now_s: float) -> None:
@@ -94,6 +98,22 @@ class Replanning:
     def is_held(self, wanted: ReplanRequest, now_s: float) -> bool:
         """Whether the plan in force is kept instead."""
         return now_s < self.held_until_s and wanted.without == self.without
+
+    def why_not(self, wanted: ReplanRequest, plan: Plan, now_s: float) -> str | None:
+        """Why the plan in force is kept instead of one that was solved for a request; None: it isn't.
+
+        ``plan`` may do without a family of which nobody had asked anything. Where somebody has since, its queries would
+        be dropped: another plan is wanted at once.
+        """
+        if self.is_held(wanted, now_s):
+            return "the one in force is kept since it was solved"
+        hosted = {placement.family for placement in plan.placements}
+        for name, rows in self._silent_at.items():
+            if name not in hosted and self._families[name].counts.total > rows:
+                reason = f"{name}: the first queries for a while"
+                self.ask(reason, now_s)
+                return f"{reason}, which it does without"
+        return None
 
     def _wanted(self, rule: Rule, context: ReplanContext) -> ReplanRequest | None:
         if self._notices:

@@ -182,8 +182,8 @@ class ControlLoop:
             if self._controller.plan is not before:
                 log.info("dropped a new plan, as another came into force while it was solved: %s", wanted.reason)
                 return
-            if self._controller.replanning.is_held(wanted, self._clock()):
-                log.info("dropped a new plan, as the one in force is kept since it was solved: %s", wanted.reason)
+            if why_not := self._controller.replanning.why_not(wanted, plan, self._clock()):
+                log.info("dropped a new plan (%s): %s", wanted.reason, why_not)
                 return
             self._controller.replanning.planned(wanted)
             if wanted.is_routine and plan.hosts_as(before):  # only rates change, which isn't worth a record

@@ -36,7 +36,9 @@ class Fleet:
 
     def __init__(self, world: "World") -> None:
         self.workers = {"cpu0": None, "cpu1": None}
-        self.loader = SimpleNamespace(labels={VariantKey("a", variant): variant for variant in ("a-l", "a-s")})
+        self.loader = SimpleNamespace(
+            labels={VariantKey(variant[0], variant): variant for variant in ("a-l", "a-s", "b-s")}
+        )
         self.fails = False
         self._world = world
 
@@ -67,7 +69,7 @@ class World:
 
     def __init__(self, *answers: Plan | Exception) -> None:
         self.now_s = 100.0
-        self.controller = Controller({"a": 0.1}, {"cpu0": 1, "cpu1": 1}, live_policy_named("proteus"))
+        self.controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": 1, "cpu1": 1}, live_policy_named("proteus"))
         self.fleet = Fleet(self)
         self.journal = Journal()
         self.control_loop = ControlLoop(
@@ -185,6 +187,34 @@ def test_a_plan_that_is_solved_when_a_drain_begins_is_dropped() -> None:
 
     run(world, story)
     assert world.journal.origins == ["start"]
+
+
+ONLY_B = make_plan(
+    make_placement("cpu0", "b", "b-s", rate_qps=1000.0, capacity_qps=1200.0),
+    demand_qps={"a": 0.5, "b": 1000.0},
+    devices=("cpu0", "cpu1"),
+)
+
+
+@pytest.mark.parametrize(("queries", "expected"), [(0, ONLY_B), (1, FAST)])
+def test_a_plan_without_a_silent_family_is_dropped_where_that_is_asked_for(queries: int, expected: Plan) -> None:
+    """Nobody asks `a` anything for long, and much of `b`, so it is planned without `a`; then its first query comes."""
+    world = World(ONLY_B, FAST)
+
+    async def first(world: World) -> None:
+        world.before_answer = None
+        for number in range(queries):
+            world.controller.offer(make_request(number, at_s=world.now_s), world.now_s)
+
+    async def story(world: World) -> None:
+        world.before_answer = lambda: first(world)
+        for number in range(1000):
+            world.controller.refuse("b", 1, world.now_s + number / 1000)
+        world.now_s += 1.1
+        await world.turns()
+        assert world.controller.plan is expected
+
+    run(world, story)
 
 
 def test_re_planning_goes_on_after_the_hold() -> None:
