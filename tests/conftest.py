@@ -6,9 +6,11 @@ import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 from installed import HOW_TO_ADD, missing_for_the_page
 from tiny import DEVICES, Tiny, add_profiles, make_workspace
 
@@ -24,6 +26,18 @@ FOUND_BY_TEXT = ("alone", "extended", "hosts", "ray")
 settings.register_profile("same examples", deadline=None, derandomize=True, database=None)
 settings.register_profile("new examples", deadline=None, derandomize=False, database=None)
 settings.load_profile("same examples")
+
+# Hypothesis draws some values from the source of all modules that are imported by then: with the same seed, other
+# examples where other tests have run before. It has no switch for that.
+_constants_of_modules = providers._get_local_constants
+
+
+def _constants() -> Any:
+    is_fuzzed = settings.get_current_profile_name() == "new examples"
+    return _constants_of_modules() if is_fuzzed else providers._local_constants
+
+
+providers._get_local_constants = _constants
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

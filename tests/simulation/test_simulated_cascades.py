@@ -225,10 +225,12 @@ def test_each_query_ends_once_and_with_a_first_answer_it_is_served(
     conditions = Conditions(failures=tuple(failures))
     found = run(trace, plan_of(FIRST, SECOND, cascades=(cascade,)), conditions, policy)
     assert sorted(ended.arrival_s for ended in found.ended) == arrivals_s
+    may_be_late = any(failure.hang for failure in failures)  # a first stage on a device that hangs ends when it will
     for ended in found.ended:
         assert ended.is_deferred or not ended.is_fallback
         if ended.is_deferred:
-            assert ended.outcome is Outcome.SERVED
+            is_late = may_be_late and ended.is_fallback and ended.outcome is Outcome.LATE
+            assert ended.outcome is Outcome.SERVED or is_late
             assert ended.accuracy == (0.6 if ended.is_fallback else 0.9)
     if not failures and rate_qps == FIRST.rate_qps:
         by_first = [ended for ended in found.ended if ended.variant == "s" or ended.is_deferred]
