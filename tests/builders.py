@@ -85,6 +85,11 @@ def make_measured(
     )
 
 
+def make_cascade_point(threshold: float, deferred_frac: float, accuracy: float) -> CascadePoint:
+    """Whatever is deferred: what is answered is as accurate."""
+    return CascadePoint(threshold, deferred_frac, *(accuracy,) * 4, unsure_accuracy=0.0, second_accuracy=accuracy)
+
+
 def make_profile(
     device: str, *measured: VariantProfile, device_type: str = "cpu", memory_bytes: int = 2**30, slots: int = 1
 ) -> Profile:

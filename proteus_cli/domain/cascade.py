@@ -5,6 +5,11 @@ from itertools import pairwise
 
 from proteus_cli.domain.base import Value, is_rate, require
 
+SPLITS = (0.25, 0.5)
+"""The parts of the SLO that plans may give to the first stage of a cascade; the second gets the rest. First stages are
+the faster ones: to let them have 3/4, too, improves no plan for the paper's cluster, and takes half as long again."""
+SLO_PARTS = tuple(sorted({*SPLITS, *(1 - part for part in SPLITS), 1.0}))
+"""All parts of the SLO that plans may give to a variant, the whole among them."""
 MAX_POINTS = 8
 """Of a cascade: plans have a column for each."""
 ROUNDING = 1e-6

@@ -1,6 +1,6 @@
 """What a user asks of every plan besides the demand: objectives, limits of devices and variants, budgets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 from proteus_cli.domain.attainment import is_attainment_target
 from proteus_cli.domain.base import Value, is_amount, is_count, require
 from proteus_cli.domain.capacity import Capacity, CapacityStep, capacity, capacity_at, capacity_by_hosts, points_in_time
+from proteus_cli.domain.cascade import SLO_PARTS
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device, host_of
 from proteus_cli.domain.profile import LatencyStatistic, Point
@@ -61,9 +62,10 @@ class Rules(Value, frozen=True):
       with ``survive_unit`` so many hosts, with all their devices. This machine is the host of its own devices;
     - ``pack``: use as few devices as the rest allows;
     - ``attainment``: the share of every family's queries that must be answered in time; None: as the catalog says;
-    - ``min_accuracy``: by family, the least accurate variant that may answer (a fraction);
+    - ``min_accuracy``: by family, the least accurate variant that may answer (a fraction), as any stage of a cascade;
     - ``max_share``: by family, the largest part of its demand (headroom included) that one device may get;
-    - ``budget_w``, ``budget_cost``: the most that the devices in use may draw (watts), or cost per hour.
+    - ``budget_w``, ``budget_cost``: the most that the devices in use may draw (watts), or cost per hour;
+    - ``cascades``: queries may go through cascades that the profiles know; left out, they may not.
     """
 
     capacity: LatencyStatistic = "mean"
@@ -83,6 +85,7 @@ class Rules(Value, frozen=True):
     budget_w: float | None = None
     budget_cost: float | None = None
     survive_unit: Literal["host"] | UnsetType = UNSET
+    cascades: bool | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         is_part = self.slo_fraction is None or 0 < self.slo_fraction <= 1
@@ -107,6 +110,11 @@ class Rules(Value, frozen=True):
             return (CapacityStep(1, capacity(in_time, of=self.capacity)),) if in_time else ()
         return tuple(capacity_by_hosts(points, slo_s, of=self.capacity))
 
+    def stage_steps(self, slo_s: float, points: Sequence[Point]) -> Iterator[tuple[float, tuple[CapacityStep, ...]]]:
+        """For each part of the SLO that plans may give to a variant, the smallest first: it, and `capacity_steps`."""
+        for part in SLO_PARTS if self.uses_cascades else (1.0,):
+            yield part, self.capacity_steps(slo_s * part, points)
+
     def capacity_within(self, slo_s: float, points: Sequence[Point], hosts: int = 1) -> Capacity:
         """The capacity of a variant of which these points were measured, where so many hosts serve its family."""
         return capacity_at(self.capacity_steps(slo_s, points), hosts)
@@ -130,6 +138,11 @@ class Rules(Value, frozen=True):
     def unit_of(self, device: str) -> str:
         """What is lost together with a device (by id): its host, or only itself."""
         return host_of(device) if self.survives == "host" else device
+
+    @property
+    def uses_cascades(self) -> bool:
+        """Queries may go through cascades."""
+        return self.cascades is not UNSET and self.cascades
 
     @property
     def is_resident_set(self) -> bool:

@@ -33,6 +33,10 @@ A plan is made in seven steps, each a module::
 them. Then replicas without a share of the mean demand are of use, for bursts, and the loss of a re-plan includes what
 its loads cost. One per cent of the objective is enough of a proof, as a forecast is known no better.
 
+*Cascades.* Where the rules allow them, a family is answered by *ways*: a variant alone, or a cascade of two at one
+threshold. What goes each way is a column (`model.ways`, `model.answering`); a choice is then a variant on a group for a
+part of the SLO, as stages share it. `solver.rates_by_way` shares out over choices what goes each way.
+
 *Gap and time.* `solve` alone knows HiGHS. A solve ends with a proof that no plan is better by 1e-6, or, after much
 effort (counted in the solver's steps, so that the same input gives the same plan), by 1e-4 of the objective's scale;
 of what is unserved, by 1e-6 of the demand.

@@ -9,9 +9,13 @@ from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.rules import Resource, selects
+from proteus_cli.planning.cascade_check import gained_qps, problems_of_cascades
 from proteus_cli.planning.networks import NETWORK_FRAC
 
 _REL = 1e-5
+
+PartSteps = tuple[float, tuple[CapacityStep, ...]]
+"""A part of the SLO, and the capacity of a variant within it."""
 
 
 class PlanCheckError(RuntimeError):
@@ -34,7 +38,7 @@ class _Checked:
         self.by_family: dict[str, list[Placement]] = {family: [] for family in plan.demand_qps}
         for placement in plan.placements:
             self.by_family[placement.family].append(placement)
-        self._known: dict[tuple[int, int, str, str], tuple[VariantProfile | None, tuple[CapacityStep, ...]]] = {}
+        self._known: dict[tuple[int, int, str, str], tuple[VariantProfile | None, tuple[PartSteps, ...]]] = {}
 
     def measured(self, placement: Placement) -> VariantProfile | None:
         return self._of(placement)[0]
@@ -44,18 +48,29 @@ class _Checked:
 
         ``hosts``: as if it had so many.
         """
-        enough = len(self.by_family[placement.family]) if hosts is None else hosts
-        allowed = [step.capacity for step in self._of(placement)[1] if step.hosts <= enough]
-        same = [each for each in allowed if each.max_batch == placement.max_batch]
+        same = (capacity for _, capacity in self._capacities(placement, hosts))
         return max(same, key=lambda each: each.qps, default=None)
 
-    def _of(self, placement: Placement) -> tuple[VariantProfile | None, tuple[CapacityStep, ...]]:
+    def slo_part(self, placement: Placement) -> float:
+        """The shortest part of the SLO that its batches fit, at the rates that it gets."""
+        executed_qps = (placement.rate_qps + placement.deferred_qps) * (1 - _REL)
+        return min((part for part, each in self._capacities(placement, None) if each.qps >= executed_qps), default=1.0)
+
+    def _capacities(self, placement: Placement, hosts: int | None) -> Iterator[tuple[float, Capacity]]:
+        """Of its batch size, by the part of the SLO that it may take."""
+        enough = len(self.by_family[placement.family]) if hosts is None else hosts
+        for part, steps in self._of(placement)[1]:
+            for step in steps:
+                if step.hosts <= enough and step.capacity.max_batch == placement.max_batch:
+                    yield part, step.capacity
+
+    def _of(self, placement: Placement) -> tuple[VariantProfile | None, tuple[PartSteps, ...]]:
         profile = self.profiles[placement.device]
         key = (id(profile.variants), profile.slots, placement.family, placement.variant)
         if key not in self._known:
             measured = profile.of(placement.family, placement.variant)
             points = profile.points_of(measured) if measured is not None else ()
-            self._known[key] = measured, self.rules.capacity_steps(self.slo_s[placement.family], points)
+            self._known[key] = measured, tuple(self.rules.stage_steps(self.slo_s[placement.family], points))
         return self._known[key]
 
 
@@ -66,6 +81,8 @@ def _problems(given: _Checked) -> Iterator[str]:
         yield from _problems_of_device(given, device, residents)
     for family, hosts in given.by_family.items():
         yield from _problems_of_family(given, family, hosts)
+    if given.rules.uses_cascades or given.plan.cascades:
+        yield from _problems_of_cascades(given)
     yield from _problems_of_pins(given)
     yield from _problems_of_budgets(given)
     yield from _problems_of_networks(given)
@@ -80,12 +97,12 @@ def _problems_of_placement(given: _Checked, placement: Placement) -> Iterator[st
         return
     if within is None:
         yield f"{where} has another batch size than its capacity is for"
-    elif max(placement.rate_qps, placement.capacity_qps) > within.qps * (1 + _REL):
+    elif max(_executed_qps(placement), placement.capacity_qps) > within.qps * (1 + _REL):
         yield f"{where} gets more than its capacity"
     if measured.accuracy < rules.min_accuracy.get(placement.family, 0.0):
         yield f"{where} is less accurate than the rules allow"
     asked_qps = given.plan.headroom * given.plan.demand_qps[placement.family]
-    if placement.rate_qps > rules.max_share.get(placement.family, 1.0) * asked_qps * (1 + _REL):
+    if _executed_qps(placement) > rules.max_share.get(placement.family, 1.0) * asked_qps * (1 + _REL):
         yield f"{where} gets a larger share than the rules allow"
     named = {(p.family, p.variant) for p in rules.banned if selects(p.device, device)}
     if (placement.family, placement.variant) in named:
@@ -106,7 +123,7 @@ def _problems_of_device(given: _Checked, device: str, residents: Sequence[Placem
     needed_bytes = sum(m.memory_with(profile.slots) for m in map(given.measured, residents) if m is not None)
     if memory_bytes > 0 and needed_bytes > memory_bytes * (1 + _REL):
         yield f"{device} hosts more than its memory holds"
-    busy = [p.rate_qps / within.qps for p in residents if (within := given.capacity(p)) is not None]
+    busy = [_executed_qps(p) / within.qps for p in residents if (within := given.capacity(p)) is not None]
     if sum(busy) > 1 + _REL:
         yield f"{device} is busy for more than 100 % of the time"
 
@@ -137,6 +154,23 @@ def _surviving_qps(given: _Checked, hosts: Sequence[Placement]) -> float:
     return worst_qps
 
 
+def _problems_of_cascades(given: _Checked) -> Iterator[str]:
+    cascades = given.plan.cascades
+    if cascades and not given.rules.uses_cascades:
+        yield "the rules allow no cascades"
+    for family, hosts in given.by_family.items():
+        mine = [cascade for cascade in cascades if cascade.family == family]
+        yield from (f"{family}: {each}" for each in problems_of_cascades(mine, hosts, given.profiles, given.slo_part))
+    rate_qps, accurate_qps = 0.0, gained_qps(cascades, given.plan.placements, given.profiles)
+    for placement in given.plan.placements:
+        measured = given.measured(placement)
+        accuracy = measured.accuracy if measured is not None else 0.0
+        rate_qps, accurate_qps = rate_qps + placement.rate_qps, accurate_qps + placement.rate_qps * accuracy
+    stated = given.plan.effective_accuracy
+    if stated is not None and not _close(accurate_qps, stated * rate_qps):
+        yield "its effective accuracy isn't that of its placements and cascades"
+
+
 def _problems_of_pins(given: _Checked) -> Iterator[str]:
     for pair in given.rules.pinned:
         for device_id, profile in given.profiles.items():
@@ -161,7 +195,7 @@ def _problems_of_networks(given: _Checked) -> Iterator[str]:
         host = profile.device.host
         if host and profile.network is not None:
             size = profile.network.row_bytes.get(placement.family, 0)
-            used[host] = used.get(host, 0.0) + placement.rate_qps * size
+            used[host] = used.get(host, 0.0) + _executed_qps(placement) * size
             allowed[host] = min(allowed.get(host, math.inf), NETWORK_FRAC * profile.network.bytes_per_s)
     for host, bytes_per_s in used.items():
         if bytes_per_s > allowed[host] * (1 + _REL):
@@ -179,6 +213,10 @@ def spent(plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile]) -> dict
     used = [profiles[device].device for device in power_w]
     cost = sum(prices.get(device.id, prices.get(device.type, 0.0)) for device in used)
     return {"cost": cost, "power": sum(power_w.values())}
+
+
+def _executed_qps(placement: Placement) -> float:
+    return placement.rate_qps + placement.deferred_qps
 
 
 def _close(left: float, right: float) -> bool:

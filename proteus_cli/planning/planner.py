@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from msgspec.structs import replace as replace_fields
 
 from proteus_cli import store
 from proteus_cli.control.policies import Policy
+from proteus_cli.domain.cascade import PlannedCascade
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.demand import Demand, Forecast, LossCurve, check_demand
 from proteus_cli.domain.device import NONE_OUT, Outages
@@ -80,6 +81,7 @@ class _PlacedSolution:
 
     solution: Solution
     placements: tuple[Placement, ...]
+    cascades: tuple[PlannedCascade, ...]
     serves_all: bool
     to_split: frozenset[str]
     is_over_budget: bool
@@ -156,7 +158,8 @@ class Planner:
             unserved_gap=found.solution.unserved_gap,
             solve_s=time.perf_counter() - start_s,
         )
-        plan = self.plan_of(asked.demand_qps, self._with_spares(found.placements, asked, now), solver)
+        placed = self._with_spares(found.placements, asked, now)
+        plan = self.plan_of(asked.demand_qps, placed, solver, found.cascades)
         check_plan(plan, self.catalog, self.profiles)
         return plan
 
@@ -208,8 +211,9 @@ class Planner:
         profile = self.profiles[placement.device]
         measured = profile.of(placement.family, placement.variant)
         points = profile.points_of(measured) if measured is not None else ()
-        steps = self.rules.capacity_steps(self.catalog.family(placement.family).slo_s, points)
-        return max((step.capacity.qps for step in steps if step.capacity.max_batch == placement.max_batch), default=0.0)
+        slo_s = self.catalog.family(placement.family).slo_s
+        capacities = [step.capacity for _, steps in self.rules.stage_steps(slo_s, points) for step in steps]
+        return max((each.qps for each in capacities if each.max_batch == placement.max_batch), default=0.0)
 
     def spent(self, plan: Plan) -> float:
         """What a plan costs per hour, or draws in watts, whichever is minimised; 0 where neither is."""
@@ -278,7 +282,7 @@ class Planner:
                 solution = with_more_hosts(instance, solution, self.rules)
             needed = needed_hosts(instance, kept_replicas(instance, solution, self.rules))
             packed = pack(instance, solution, self.rules, target)
-            placed = placements(instance, packed, asked.demand_qps, now, self.profiles)
+            placed, cascades = placements(instance, solution, packed, asked.demand_qps, now, self.profiles)
             found = sure_hosts(instance, placed, self.rules)
             fewer = np.where(found < needed, np.maximum(found, 1), hosts)
             if not instance.depends_on_hosts or (fewer == hosts).all():
@@ -288,13 +292,13 @@ class Planner:
         if current is not None and not now.has_standbys:
             to_split |= devices_with_more_loads(instance, solution, current, placed, now.hosted)
         is_over_budget = "power" in self.rules.budgets and bool(packed.over_power)
-        return _PlacedSolution(
-            solution, placed, serves_all(instance, packed, target), frozenset(to_split), is_over_budget
-        )
+        is_served = serves_all(instance, solution, packed, target)
+        return _PlacedSolution(solution, placed, cascades, is_served, frozenset(to_split), is_over_budget)
 
     def _round_by_s(self, instance: Instance, deadline_s: float) -> float:
-        """When a round must end. Where losses are to be survived, another one for fewer hosts is likely to follow."""
-        if self.rules.survives is None or not instance.depends_on_hosts:
+        """When a round must end: with cascades, or losses to be survived, one for fewer hosts is likely to follow."""
+        is_last = self.rules.survives is None and instance.ways is None
+        if is_last or not instance.depends_on_hosts:
             return deadline_s
         return (time.perf_counter() + deadline_s) / 2
 
@@ -323,7 +327,13 @@ class Planner:
             self._compiled[grouping, lines] = instance, model
         return self._compiled[grouping, lines]
 
-    def plan_of(self, demand_qps: Mapping[str, float], placed: tuple[Placement, ...], solver: Solver) -> Plan:
+    def plan_of(
+        self,
+        demand_qps: Mapping[str, float],
+        placed: tuple[Placement, ...],
+        solver: Solver,
+        cascades: tuple[PlannedCascade, ...] = (),
+    ) -> Plan:
         rate_of = dict.fromkeys(demand_qps, 0.0)
         for placement in placed:
             rate_of[placement.family] += placement.rate_qps
@@ -338,21 +348,37 @@ class Planner:
             demand_qps=dict(demand_qps),
             served_qps=served_qps,
             unserved_qps={name: qps - served_qps[name] for name, qps in demand_qps.items()},
-            effective_accuracy=self.mean_accuracy(placed),
-            relative_accuracy=self.mean_accuracy(placed, best_accuracy(self.profiles.values())),
+            effective_accuracy=self.mean_accuracy(placed, cascades),
+            relative_accuracy=self.mean_accuracy(placed, cascades, best_accuracy(self.profiles.values())),
             solver=solver,
             fleet=ids_by_type(self.profiles),
             placements=placed,
             inputs=self.inputs,
             estimated=tuple(sorted(estimated_families(self.profiles.values()) & set(demand_qps))) or UNSET,
+            cascades=cascades,
         )
 
-    def mean_accuracy(self, placed: Iterable[Placement], best: Mapping[str, float] | None = None) -> float | None:
-        """The mean accuracy over queries, relative to ``best`` of each family if given; None where none is served."""
+    def mean_accuracy(
+        self,
+        placed: Collection[Placement],
+        cascades: Iterable[PlannedCascade],
+        best: Mapping[str, float] | None = None,
+    ) -> float | None:
+        """The mean accuracy over queries, relative to ``best`` of each family if given; None where none is served.
+
+        Of a variant that queries go through, those that do are spread over its placements as all that it gets.
+        """
         accuracy, total_qps, sum_qps = accuracies(self.profiles), 0.0, 0.0
         for p in placed:
             of_best = relative(accuracy(p.device, p.family, p.variant), best[p.family] if best is not None else 1.0)
             total_qps, sum_qps = total_qps + p.rate_qps, sum_qps + p.rate_qps * of_best
+        for cascade in cascades:
+            first = [p for p in placed if p.key == (cascade.family, cascade.first)]
+            first_qps = sum(p.rate_qps for p in first)
+            alone = sum(p.rate_qps * accuracy(p.device, p.family, p.variant) for p in first) / first_qps
+            whole = best[cascade.family] if best is not None else 1.0
+            gained = relative(cascade.point.accuracy, whole) - relative(alone, whole)
+            sum_qps += cascade.rate_qps * gained
         return sum_qps / total_qps if total_qps > 0 else None
 
 

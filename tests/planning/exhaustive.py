@@ -44,6 +44,8 @@ class Host:
     accuracy: float
     memory: int
     power_w: float
+    max_batch: int
+    slo_part: float
 
 
 Residents = tuple[Host, ...]
@@ -100,22 +102,23 @@ def _assert_rates(tiny: Tiny, plan: Plan, mine: Hosting) -> None:
     """What the plan says of itself follows from what it hosts."""
     for family, demand_qps in tiny.demand_qps.items():
         share_qps = tiny.rules.max_share.get(family, 1.0) * demand_qps * tiny.headroom * (1 + CLOSE)
+        if tiny.cascades and tiny.rules.max_share.get(family, 1.0) == 1:
+            share_qps *= 2  # both stages of a query may be on one device
         for device in tiny.kind_of:
             placed = [p for p in plan.placements if (p.device, p.family) == (device, family)]
-            assert sum(p.rate_qps for p in placed) <= share_qps
+            assert sum(p.rate_qps + p.deferred_qps for p in placed) <= share_qps
         rates = [(p.share, p.rate_qps) for p in plan.placements if p.family == family]
         if sum(qps for _, qps in rates) > 0:
             assert sum(share for share, _ in rates) == pytest.approx(1.0)
-    rate_of = {(p.device, p.family, p.variant): p.rate_qps for p in plan.placements}
+    rate_of = {(p.device, p.family, p.variant): p.rate_qps + p.deferred_qps for p in plan.placements}
     for residents in mine:
         busy = sum(rate_of[h.device, h.family, h.variant] / h.capacity_qps for h in residents)
         assert busy <= 1 + CLOSE
     for name, network in tiny.networks.items():
-        bytes_per_s = sum(
-            p.rate_qps * network.row_bytes[p.family] for p in plan.placements if host_of(p.device) == name
-        )
+        here = [p for p in plan.placements if host_of(p.device) == name]
+        bytes_per_s = sum((p.rate_qps + p.deferred_qps) * network.row_bytes[p.family] for p in here)
         assert bytes_per_s <= network.bytes_per_s / 2 * (1 + CLOSE)
-    if not tiny.rules.is_resident_set and not tiny.networks:
+    if not tiny.rules.is_resident_set and not tiny.networks and not tiny.cascades:
         single = _Single(tiny, mine)
         for family, demand_qps in tiny.demand_qps.items():
             served_qps = min(demand_qps, single.served_qps[family])
@@ -132,26 +135,41 @@ def hosts_of(tiny: Tiny) -> dict[str, list[Host]]:
             host
             for family, variants in tiny.accuracy.items()
             for variant, accuracy in variants.items()
-            if _is_allowed(tiny, host := _host(tiny, device, kind, family, variant, accuracy))
+            for host in _hosts(tiny, device, kind, family, variant, accuracy)
+            if _is_allowed(tiny, host)
         ]
         for device, kind in tiny.kind_of.items()
     }
 
 
-def _host(tiny: Tiny, device: str, kind: str, family: str, variant: str, accuracy: float) -> Host:
+def _hosts(tiny: Tiny, device: str, kind: str, family: str, variant: str, accuracy: float) -> Iterator[Host]:
+    """For each part of the SLO that gives more capacity than a shorter one."""
+    slower = 0.0
+    is_stage = any(variant in {each.first, each.second} for each in tiny.cascades)
+    for part in (0.25, 0.5, 0.75, 1.0) if is_stage else (1.0,):
+        host = _host(tiny, device, kind, family, variant, accuracy, part)
+        if host.capacity_qps > slower:
+            slower = host.capacity_qps
+            yield host
+
+
+def _host(tiny: Tiny, device: str, kind: str, family: str, variant: str, accuracy: float, part: float) -> Host:
     times = tiny.tails.get(variant, {}).get(tiny.rules.capacity, 1.0)
     latencies = [(batch, seconds * times) for batch, seconds in tiny.latency_s[kind, family, variant].items()]
     assert tiny.rules.slo_fraction is not None, "by the number of hosts, a capacity is not known before the plan"
-    longest_s = tiny.slo_ms / 1000 * tiny.rules.slo_fraction
-    rates = [batch / seconds for batch, seconds in latencies if seconds <= longest_s]
+    longest_s = tiny.slo_ms / 1000 * part * tiny.rules.slo_fraction
+    rates = [(batch / seconds, batch) for batch, seconds in latencies if seconds <= longest_s]
+    qps, max_batch = max(rates, key=lambda rate: rate[0], default=(0.0, 0))
     return Host(
         device=device,
         family=family,
         variant=variant,
-        capacity_qps=max(rates, default=0.0),
+        capacity_qps=qps,
         accuracy=accuracy,
         memory=tiny.memory.get(variant, 1000),
         power_w=tiny.power_w.get((kind, variant), 0.0),
+        max_batch=max_batch,
+        slo_part=part,
     )
 
 
@@ -206,7 +224,9 @@ def _is_more(expense: Mapping[Residents, list[float]], more: Residents, less: Re
 
 def _is_in_order(tiny: Tiny, hosting: Hosting) -> bool:
     alike = [(kind, host_of(device)) for device, kind in tiny.kind_of.items()]
-    held = [(like, [h.variant for h in residents]) for like, residents in zip(alike, hosting, strict=True)]
+    held = [
+        (like, [(h.variant, h.slo_part) for h in residents]) for like, residents in zip(alike, hosting, strict=True)
+    ]
     return all(left[0] != right[0] or left[1] <= right[1] for left, right in pairwise(held))
 
 
@@ -216,17 +236,18 @@ def _resident_sets(tiny: Tiny, device: str, hosts: list[Host]) -> Iterator[Resid
     pins = [pair for pair in tiny.rules.pinned if pair.device in {device, kind}]
     for size in range(most + 1):
         for residents in combinations(hosts, size):
-            fits = sum(host.memory for host in residents) <= tiny.memory.get(kind, 2**30)
+            is_once = len({host.variant for host in residents}) == size
+            fits = is_once and sum(host.memory for host in residents) <= tiny.memory.get(kind, 2**30)
             if fits and all(any(_names(pair, host, kind) for host in residents) for pair in pins):
                 yield residents
 
 
 def hosting_of(tiny: Tiny, plan: Plan) -> Hosting:
     """What a plan hosts."""
-    placed = {(p.device, p.family, p.variant) for p in plan.placements}
+    placed = {(p.device, p.family, p.variant, p.max_batch) for p in plan.placements}
     assert len(placed) == len(plan.placements)
     every = hosts_of(tiny)
-    found = tuple(tuple(h for h in every[d] if (d, h.family, h.variant) in placed) for d in tiny.kind_of)
+    found = tuple(tuple(h for h in every[d] if (d, h.family, h.variant, h.max_batch) in placed) for d in tiny.kind_of)
     assert sum(map(len, found)) == len(placed), f"{plan.placements} are not all allowed"
     return found
 
@@ -304,6 +325,9 @@ class _Rates(_Worth):
         for family, variants in tiny.accuracy.items():
             placed = [p for p in plan.placements if p.family == family]
             self.accuracy_qps[family] = sum(p.rate_qps * variants[p.variant] for p in placed)
+        for cascade in plan.cascades:
+            gained = cascade.point.accuracy - tiny.accuracy[cascade.family][cascade.first]
+            self.accuracy_qps[cascade.family] += cascade.rate_qps * gained
 
 
 class _Single(_Worth):
@@ -450,5 +474,53 @@ class _Shared(_Worth):
         return np.concatenate([row, np.zeros(self.size - len(row))])
 
 
+class _Cascading(_Shared):
+    """Each query is answered by one host, or by one and some by another whose batches fit the SLO after the first's."""
+
+    def __init__(self, tiny: Tiny, hosting: Hosting) -> None:
+        _Worth.__init__(self, tiny, hosting)
+        self.wanted = {family: qps for family, qps in wanted_qps(tiny).items() if qps > 0}
+        hosts = [host for residents in hosting for host in residents if host.family in self.wanted]
+        ways = [(host.accuracy, {host: 1.0}) for host in hosts]
+        for cascade in tiny.cascades:
+            for first, second in product(hosts, hosts):
+                is_pair = (first.variant, second.variant) == (cascade.first, cascade.second)
+                if is_pair and any(first.slo_part <= split and second.slo_part <= 1 - split for split in (0.25, 0.5)):
+                    ways += [(point.accuracy, {first: 1.0, second: point.deferred_frac}) for point in cascade.points]
+        family_of = [next(iter(uses)).family for _, uses in ways]
+        self.size = len(ways)
+        self.wanted_qps = np.array([self.wanted[family] for family in family_of])
+        self.accuracy = np.array([accuracy for accuracy, _ in ways])
+        self.part_of = {f: np.array([float(family == f) for family in family_of]) for f in self.wanted}
+        self.rows = [(part, 1.0) for part in self.part_of.values()]
+
+        def limited(most: float, each: Callable[[Host], float]) -> None:
+            sums = [sum(times * each(host) for host, times in uses.items()) for _, uses in ways]
+            self.rows.append((np.array(sums), most))
+
+        for device in tiny.kind_of:
+            limited(1.0, lambda h, d=device: (h.device == d) * self.wanted[h.family] / h.capacity_qps)  # type: ignore[misc]
+            for family in (f for f, share in tiny.rules.max_share.items() if share < 1 and f in self.wanted):
+                most = tiny.rules.max_share[family]
+                limited(most, lambda h, d=device, f=family: float((h.device, h.family) == (d, f)))  # type: ignore[misc]
+        for name, network in tiny.networks.items():
+            bits = {f: self.wanted[f] * network.row_bytes[f] / network.bytes_per_s for f in self.wanted}
+            limited(0.5, lambda h, n=name, b=bits: (host_of(h.device) == n) * b[h.family])  # type: ignore[misc]
+        if tiny.rules.survives is not None:
+            self.rows += [(self.part_of[f], self._left(f, hosts) / qps) for f, qps in self.wanted.items()]
+
+    def _left(self, family: str, hosts: list[Host]) -> float:
+        """The capacity that is left for queries of a family, if all are answered by one host, after the worst loss."""
+        share_qps = self.tiny.rules.max_share.get(family, 1.0) * self.wanted[family]
+        of_unit: dict[str, float] = {}
+        for host in hosts:
+            if host.family == family:
+                unit = self.tiny.rules.unit_of(host.device)
+                of_unit[unit] = of_unit.get(unit, 0.0) + min(host.capacity_qps, share_qps)
+        return sum(of_unit.values()) - max(of_unit.values(), default=0.0)
+
+
 def rated(tiny: Tiny, hosting: Hosting) -> _Worth:
+    if tiny.cascades:
+        return _Cascading(tiny, hosting)
     return _Shared(tiny, hosting) if tiny.rules.is_resident_set or tiny.networks else _Single(tiny, hosting)

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from once_wrong import ONCE_WRONG
 from tiny_fleets import Tiny
-from tiny_rules import PARTS, SHARED, crowded, ruled, ruled_by_several
+from tiny_rules import PARTS, SHARED, crowded, ruled, ruled_by_several, ruled_cascades
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -30,6 +30,12 @@ def test_no_hosting_beats_the_plan_where_devices_are_shared_and_the_rules_ask_fo
 @example(ONCE_WRONG["the worst of little"])
 @examples(60, fuzzed=150)
 def test_no_hosting_beats_the_plan_where_several_are_asked_for(tiny: Tiny) -> None:
+    assert_best(tiny)
+
+
+@given(ruled_cascades())
+@examples(40, fuzzed=150)
+def test_no_hosting_and_no_cascade_beats_the_plan(tiny: Tiny) -> None:
     assert_best(tiny)
 
 

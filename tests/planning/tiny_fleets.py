@@ -9,6 +9,7 @@ from builders import make_catalog, make_family, make_measured, make_profile
 from hypothesis import strategies as st
 
 from proteus_cli.control.policies import policy_named
+from proteus_cli.domain.cascade import CascadeProfile
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.device import host_of
@@ -49,6 +50,7 @@ class Tiny:
     current: Plan | None = None
     hosts: tuple[str, ...] = ()
     networks: dict[str, Network] = field(default_factory=dict)
+    cascades: tuple[CascadeProfile, ...] = ()
 
     @property
     def catalog(self) -> Catalog:
@@ -78,7 +80,7 @@ class Tiny:
             for variant, accuracy in variants.items()
         )
         profile = make_profile(device, *measured, device_type=kind, memory_bytes=self.memory.get(kind, 2**30))
-        return msgspec.structs.replace(profile, network=self.networks.get(host_of(device)))
+        return msgspec.structs.replace(profile, network=self.networks.get(host_of(device)), cascades=self.cascades)
 
     def _measured(self, kind: str, family: str, variant: str, accuracy: float) -> VariantProfile:
         latency_s = self.latency_s[kind, family, variant]

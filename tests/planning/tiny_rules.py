@@ -5,10 +5,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from builders import make_placement, make_plan
+from builders import make_cascade_point, make_placement, make_plan
 from hypothesis import strategies as st
 from tiny_fleets import TYPES, Latencies, Tiny
 
+from proteus_cli.domain.cascade import CascadeProfile
 from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import DeviceVariant, Reserved
@@ -159,6 +160,59 @@ PARTS: Mapping[str, Callable[[st.DrawFn, Tiny], Tiny]] = {
     "kinds of latency": _with_tails,
     "resident sets": _with_memory,
 }
+
+
+@st.composite
+def cascaded_fleets(draw: st.DrawFn) -> Tiny:
+    """One family with cascades of two or three variants, perhaps another without; batches of 1 and 4, fast and slow.
+
+    Of 100 ms, half of which count, the parts are 12.5, 25, 37.5 and 50 ms.
+    """
+    grades = draw(st.lists(st.integers(5, 9), min_size=2, max_size=3, unique=True))
+    accuracy = {"a": {f"a{i}": grade / 10 for i, grade in enumerate(sorted(grades))}}
+    if draw(st.booleans()):
+        accuracy["b"] = {"b0": draw(st.integers(5, 10)) / 10}
+    first_ms = {True: st.sampled_from([2, 5, 9, 12]), False: st.sampled_from([9, 12, 20, 24, 30])}
+    times = st.sampled_from([1.2, 2.0, 3.0])
+    latency_s: Latencies = {
+        (kind, family, variant): {1: (ms := draw(first_ms[variant == "a0"])) / 1000, 4: ms * draw(times) / 1000}
+        for kind in TYPES
+        for family, of in accuracy.items()
+        for variant in of
+    }
+    fleet = draw(st.sampled_from([("cpu", "cpu"), ("cpu", "gpu"), ("cpu", "cpu", "gpu"), ("cpu", "cpu", "cpu")]))
+    rates = st.sampled_from([40, 90, 150, 300])
+    names = list(accuracy["a"])
+    pairs = [(first, second) for i, first in enumerate(names) for second in names[i + 1 :]]
+    chosen = draw(st.lists(st.sampled_from(pairs), min_size=1, max_size=2, unique=True))
+    cascades = tuple(draw(_cascades(accuracy["a"], *pair)) for pair in chosen)
+    demand_qps = {family: float(draw(rates)) for family in accuracy}
+    return _asking(Tiny(accuracy, latency_s, fleet, demand_qps, cascades=cascades), cascades=True)
+
+
+@st.composite
+def _cascades(draw: st.DrawFn, accuracy: Mapping[str, float], first: str, second: str) -> CascadeProfile:
+    """Of one to three points: the first may be below the hull of the others, the last above the second variant."""
+    least, most = accuracy[first], accuracy[second]
+    points = [
+        make_cascade_point(deferred_frac, deferred_frac, round(least + gain * (most - least), 4))
+        for deferred_frac, gain in ((0.1, 0.2), (0.25, 0.8), (0.5, 1.1))
+    ]
+    some = draw(st.lists(st.sampled_from(points), min_size=1, max_size=3, unique=True))
+    return CascadeProfile("a", first, second, "digest", tuple(sorted(some, key=lambda point: point.threshold)))
+
+
+@st.composite
+def ruled_cascades(draw: st.DrawFn) -> Tiny:
+    """Cascades under up to two parts of rules that go together, as often as not on devices that are shared."""
+    shared = ["resident sets"] if draw(st.booleans()) else []
+    parts = shared + draw(st.lists(st.sampled_from(SHARED if shared else list(PARTS)), max_size=1))
+    tiny = draw(cascaded_fleets())
+    for part in parts:
+        tiny = PARTS[part](draw, tiny)
+    return tiny
+
+
 LOSSES = ("the loss of a device", "the loss of a host")
 SHARED = [part for part in PARTS if part not in {*LOSSES, "resident sets"}]
 # Rules refuse the first. Of the second nobody says whether the share holds after the loss. Of the third the planner is

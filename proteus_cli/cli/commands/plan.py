@@ -46,6 +46,7 @@ def plan(
     minimize: options.Minimize = None,
     current: options.Current = None,
     pack: options.Pack = False,
+    cascades: options.Cascades = False,
     spares: options.Spares = None,
     min_accuracy: options.MinAccuracy = None,
     max_share: options.MaxShare = None,
@@ -82,7 +83,7 @@ def plan(
         catalog, profiles, residency=residency, reserve=reserve, ban=ban, pin=pin, min_accuracy=min_accuracy,
         max_share=max_share, capacity=capacity, slo_fraction=slo_fraction, fairness=fairness, objective=objective,
         minimize=minimize, survive=survive, survive_host=survive_host, pack=pack, budget_w=budget_w,
-        budget_cost=budget_cost, attainment=attainment,
+        budget_cost=budget_cost, attainment=attainment, cascades=cascades,
     )  # fmt: skip
     planner = _planner(workspace, profiles, rules, policy, headroom=headroom, time_limit_s=time_limit, spares=spares)
     if sweep is not None:
@@ -269,13 +270,15 @@ def _deliver(planner: "Planner", made: "Plan", output: Path, *, explains: bool, 
 
 
 def _show(made: "Plan", explanation: "Explanation | None") -> None:
-    from proteus_cli.cli.views.plan_tables import explanation_tables, plan_table
+    from proteus_cli.cli.views.plan_tables import cascades_table, explanation_tables, plan_table
     from proteus_cli.units import format_accuracy, format_percent, format_rate, mark_estimate
 
     if explanation is None:
         console.show(plan_table(made))
     else:
         console.show(explanation_tables(explanation, spent_on=made.rules.minimize, estimated=made.estimated or ()))
+        if made.cascades:
+            console.show(cascades_table(made.cascades))
     if made.effective_accuracy is not None and made.relative_accuracy is not None:
         is_estimate = bool(made.estimated)
         console.say(

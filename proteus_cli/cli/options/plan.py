@@ -109,6 +109,14 @@ Current = Annotated[
     ),
 ]
 Pack = Annotated[bool, _objective("--pack", help="Then use as few devices as possible.")]
+Cascades = Annotated[
+    bool,
+    _objective(
+        "--cascades/--no-cascades",
+        help="Let queries go through cascades that the profiles know: a fast variant answers first, and defers those "
+        "that it is not confident of to a more accurate one. Servers do not run such plans yet.",
+    ),
+]
 Spares = Annotated[
     bool | None,
     _objective(

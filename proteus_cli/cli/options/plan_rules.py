@@ -24,6 +24,7 @@ def plan_rules(
     max_share: str | None,
     survive: int,
     survive_host: int,
+    cascades: bool,
     **fields: object,
 ) -> "Rules":
     """The rules that the options of `proteus plan` give; ``fields`` need no parsing. Raises `UsageError`."""
@@ -42,6 +43,8 @@ def plan_rules(
     }
     if survive_host:  # each device is lost with its host
         fields["survive_unit"] = "host"
+    if cascades:
+        fields["cascades"] = True
     try:
         return msgspec.convert(fields, Rules)
     except msgspec.ValidationError as error:

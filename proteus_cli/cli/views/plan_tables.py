@@ -12,6 +12,7 @@ from proteus_cli.tables import bars, described, name, number, table, text
 from proteus_cli.units import UNKNOWN, format_accuracy, format_bar, format_percent, format_rate, mark_estimate
 
 if TYPE_CHECKING:
+    from proteus_cli.domain.cascade import PlannedCascade
     from proteus_cli.domain.plan import FrontierPoint, Placement, Plan, Solver
     from proteus_cli.domain.plan_changes.difference import BeforeAfter, DeviceChange, PlanDifference, VariantChange
     from proteus_cli.planning.analysis.explain import Explanation, Price
@@ -23,25 +24,41 @@ def plan_table(plan: "Plan") -> RenderableType:
     """A row for each variant on each device; devices that do the same share a row. Several hosts have a column."""
     where = _whereabouts(plan.devices)
     numbers = map(number, ("qps", "busy", "share", "batch"))
-    rows = table(*map(name, ("device", "family", "variant")), *numbers, *where.columns("host"))
+    deferred = [number("deferred")] if plan.cascades else []
+    rows = table(*map(name, ("device", "family", "variant")), *numbers, *deferred, *where.columns("host"))
     for kind, devices, placements in _alike(plan):
         who, hosts = named(kind, devices), where.cells(devices)
         for p in placements:  # each of a device's variants grows with the others, so all are equally near their limit
-            busy = format_percent(p.rate_qps / p.capacity_qps) if who and p.capacity_qps > 0 else ""
+            executed_qps = p.rate_qps + p.deferred_qps
+            busy = format_percent(executed_qps / p.capacity_qps) if who and p.capacity_qps > 0 else ""
             rate, share = _rate(p.rate_qps), format_percent(p.share)
-            rows.add_row(who, p.family, p.variant, rate, busy, share, str(p.max_batch), *hosts)
+            from_others = [_rate(p.deferred_qps)] if plan.cascades else []
+            rows.add_row(who, p.family, p.variant, rate, busy, share, str(p.max_batch), *from_others, *hosts)
             who, hosts = "", ()
         if not placements:
-            rows.add_row(who, UNKNOWN, "idle", UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, *hosts)
-    spare = (
-        ["0 qps: a spare, which is loaded and helps the others"] if any(not p.share for p in plan.placements) else []
-    )
-    return described(
+            rows.add_row(who, UNKNOWN, "idle", *[UNKNOWN] * (4 + len(deferred)), *hosts)
+    is_spare = any(not p.share and not p.deferred_qps for p in plan.placements)
+    spare = ["0 qps: a spare, which is loaded and helps the others"] if is_spare else []
+    below = ["deferred: what others defer to it, in queries per second, beside its qps"] if plan.cascades else []
+    shown = described(
         rows,
         "qps: rate of each device · busy: part of its capacity",
         "share: part of the family's queries · batch: the largest",
+        *below,
         *spare,
     )
+    return Group(shown, "", cascades_table(plan.cascades)) if plan.cascades else shown
+
+
+def cascades_table(cascades: "Sequence[PlannedCascade]") -> Table:
+    """A row for each cascade that a plan uses."""
+    numbers = map(number, ("qps", "share", "deferred", "accuracy"))
+    rows = table(*map(name, ("family", "cascade")), *numbers)
+    for each in cascades:
+        deferred, accuracy = format_percent(each.point.deferred_frac), f"{each.point.accuracy:.4f}"
+        pair = f"{each.first} → {each.second}"
+        rows.add_row(each.family, pair, _rate(each.rate_qps), format_percent(each.share), deferred, accuracy)
+    return rows
 
 
 class _Whereabouts(NamedTuple):
@@ -75,7 +92,7 @@ def _alike(plan: "Plan") -> "Iterator[tuple[str, list[str], list[Placement]]]":
     kind_of = {device: kind for kind, devices in plan.fleet.items() for device in devices}
     groups: dict[object, list[str]] = {}
     for device, placements in placed.items():
-        does = tuple((p.family, p.variant, round(p.rate_qps, 6)) for p in placements)
+        does = tuple((p.family, p.variant, round(p.rate_qps, 6), round(p.deferred_qps, 6)) for p in placements)
         groups.setdefault((kind_of[device], does), []).append(device)
     for devices in sorted(groups.values(), key=lambda devices: not placed[devices[0]]):
         yield kind_of[devices[0]], devices, placed[devices[0]]

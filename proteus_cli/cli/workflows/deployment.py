@@ -116,10 +116,10 @@ def _require_in_catalog(plan: Plan, catalog: Catalog) -> None:
 
 def _require_servable(plan: Plan) -> None:
     """Raise `ArtefactError` where a plan has what servers do not do yet."""
-    if plan.cascades:
-        first = plan.cascades[0]
+    if plan.cascades or plan.rules.uses_cascades:
+        which = "".join(f", `{each.first}` → `{each.second}`," for each in plan.cascades[:1])
         raise ArtefactError(
-            f"The plan has cascades, `{first.first}` → `{first.second}`, which servers do not run yet.",
+            f"The plan was made with cascades{which} which servers do not run yet.",
             hint="serve a plan without cascades; `proteus replay --plan` simulates this one",
         )
 

@@ -123,7 +123,9 @@ def _rules(rules: Rules) -> Iterator[_Requirement]:
 
 def _rules_asking(rules: Rules, requirements: Sequence[_Requirement]) -> Rules:
     """Rules with these requirements and no other."""
-    nothing = Rules(capacity=rules.capacity, slo_fraction=rules.slo_fraction, residency=rules.residency)
+    nothing = Rules(
+        capacity=rules.capacity, slo_fraction=rules.slo_fraction, residency=rules.residency, cascades=rules.cascades
+    )
     asked = nothing
     for requirement in requirements:
         for name, value in requirement.rules.items():

@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec import UNSET
+from msgspec.structs import replace as replace_fields
+
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import host_of
@@ -127,7 +130,7 @@ def _families(planner: Planner, plan: Plan) -> Iterator[FamilyExplanation]:
     best = best_accuracy(planner.profiles.values())
     for family, demand_qps in plan.demand_qps.items():
         hosts = [placement for placement in plan.placements if placement.family == family]
-        accuracy = planner.mean_accuracy(hosts)
+        accuracy = planner.mean_accuracy(hosts, [each for each in plan.cascades if each.family == family])
         yield FamilyExplanation(
             family=family,
             demand_qps=demand_qps,
@@ -144,7 +147,7 @@ def _families(planner: Planner, plan: Plan) -> Iterator[FamilyExplanation]:
 def _devices(planner: Planner, plan: Plan) -> Iterator[DeviceExplanation]:
     alike: dict[tuple[str, tuple[str, ...], float], list[str]] = {}
     for device, placements in plan.by_device().items():
-        busy = sum(p.rate_qps / planner.capacity_qps(p) for p in placements)
+        busy = sum((p.rate_qps + p.deferred_qps) / planner.capacity_qps(p) for p in placements)
         hosts = tuple(p.variant for p in placements)
         alike.setdefault((planner.profiles[device].device.type, hosts, round(busy, 6)), []).append(device)
     for (kind, hosts, busy), devices in alike.items():
@@ -174,6 +177,9 @@ def _questions(planner: Planner, plan: Plan) -> Iterator[_Question]:
         yield _Question(more, "device", richer, plan.demand_qps)
     for text, rules in without_each(planner.rules):
         yield _Question(f"without “{text}”", "rule", planner.with_changes(rules=rules), plan.demand_qps)
+    if planner.rules.uses_cascades:
+        plain = planner.with_changes(rules=replace_fields(planner.rules, cascades=UNSET))
+        yield _Question("without cascades", "rule", plain, plan.demand_qps)
     for host, limit in limits_of_hosts(planner.catalog, planner.profiles, planner.rules).items():
         unlimited = planner.with_changes(profiles=without_limits(planner.profiles, {host}))
         yield _Question(f"without “{limit_in_words(host, limit)}”", "network", unlimited, plan.demand_qps)

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from proteus_cli.control.policies import VariantRule
 from proteus_cli.domain.capacity import Capacity, CapacityStep, capacity_at
@@ -31,11 +32,20 @@ class DeviceGroup:
     host: str | None
 
 
+class Pool(NamedTuple):
+    """The choices of one variant of a family, wherever it has the same accuracy."""
+
+    family: int
+    variant: str
+    accuracy: float
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One variant on one group of devices: a column of the model.
 
-    ``capacity`` for the number of hosts that the instance counts on, ``capacity_steps`` for any.
+    ``capacity`` for the number of hosts that the instance counts on, ``capacity_steps`` for any. ``accuracy`` is what
+    plans count on, and ``slo_part`` the part of the SLO that its batches may take: the whole, but for cascades.
     """
 
     group: int
@@ -43,10 +53,16 @@ class Choice:
     measured: VariantProfile
     capacity: Capacity
     capacity_steps: tuple[CapacityStep, ...]
+    accuracy: float
+    slo_part: float = 1.0
 
     @property
     def key(self) -> VariantKey:
         return self.measured.key
+
+    @property
+    def pool(self) -> Pool:
+        return Pool(self.family, self.measured.variant, self.accuracy)
 
 
 def groups_of(
@@ -82,7 +98,7 @@ def groups_of(
             host=device.host if is_by_host or (limited_hosts and device.host in limited_hosts) else None,
         )
         number = _number(measurements, profile.variants)
-        key = (
+        key: tuple[object, ...] = (
             number,
             profile.slots,
             device.type,
@@ -91,6 +107,7 @@ def groups_of(
             group.limits,
             group.hosted,
             group.host,
+            profile.cascades if rules.uses_cascades else (),
         )
         key_alone = (key, device_id if device_id in alone else None)
         alike.setdefault(key_alone, group)
@@ -123,7 +140,7 @@ def choices_of(
                     known[key] = rules.capacity_steps(family.slo_s, group.profile.points_of(measured))
                 capacity = capacity_at(known[key], devices)
                 if capacity.qps > 0 and _may_host(group, family, measured, rules):
-                    yield Choice(g, f, measured, capacity, known[key])
+                    yield Choice(g, f, measured, capacity, known[key], measured.accuracy)
 
 
 def _may_host(group: DeviceGroup, family: Family, measured: VariantProfile, rules: Rules) -> bool:

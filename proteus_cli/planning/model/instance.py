@@ -24,6 +24,7 @@ from proteus_cli.planning.model.choices import (
     require_known,
 )
 from proteus_cli.planning.model.hosted_now import HostedKeys
+from proteus_cli.planning.model.ways import Ways, with_ways
 from proteus_cli.planning.networks import limits_of_hosts
 
 
@@ -44,6 +45,10 @@ class Instance:
     A choice meets its SLO, if all devices serve its family, fits its device and is allowed. Capacities count on a
     number of hosts of each family: that of all devices, or what `with_hosts` was told. ``unplaceable``: pins whose
     variant has no choice on that group.
+
+    Families with cascades have ``ways``. Of these is what they lose, so here each has one step, of the least accurate
+    way, with no choice in it. And choices of one variant on one group may differ in their part of the SLO; what is
+    loaded for them is one *engine*: of ``E``, which without cascades are the choices.
     """
 
     families: tuple[str, ...]
@@ -65,6 +70,7 @@ class Instance:
     best_accuracy: Floats
     max_share: Floats
     unplaceable: tuple[str, ...]
+    ways: Ways | None = None
 
     def with_hosts(self, hosts: Ints) -> "Instance":
         """The same instance with the capacities where so many hosts serve each family [F]."""
@@ -82,8 +88,8 @@ class Instance:
 
     @cached_property
     def load_s(self) -> Floats:
-        """Seconds to load each choice [C]."""
-        return np.array([choice.measured.load_s for choice in self.choices])
+        """Seconds to load each engine [E]."""
+        return np.array([self.choices[c].measured.load_s for c in self.engine_choice.tolist()])
 
     @cached_property
     def price_per_hour(self) -> Floats:
@@ -95,7 +101,35 @@ class Instance:
         """The accuracy of each family's most accurate choice [F]; 0 where it has none."""
         top: Floats = np.zeros(len(self.families))
         np.maximum.at(top, self.choice_family, self.accuracy)
-        return top
+        return top if self.ways is None else np.maximum(top, self.ways.top)
+
+    @cached_property
+    def engine_of(self) -> Ints:
+        """The engine of each choice [C]: a variant on a group, whatever the part of the SLO."""
+        if self.ways is None:
+            return np.arange(len(self.choices), dtype=np.int64)
+        engines = {key: e for e, key in enumerate(dict.fromkeys((each.group, each.key) for each in self.choices))}
+        return np.array([engines[choice.group, choice.key] for choice in self.choices], dtype=np.int64)
+
+    @cached_property
+    def engine_choice(self) -> Ints:
+        """The first choice of each engine [E]; without cascades, all choices."""
+        return np.unique(self.engine_of, return_index=True)[1] if self.ways is not None else self.engine_of
+
+    @cached_property
+    def engines(self) -> sp.csr_array:
+        """Which choices are of which engine: 0/1 [E, C]."""
+        return members(self.engine_of, len(self.engine_choice))
+
+    def hosted(self, replicas: Ints | Floats) -> Floats:
+        """How many devices host each engine [E], by replicas of choices [C]."""
+        return np.asarray(replicas if self.ways is None else self.engines @ replicas, dtype=np.float64)
+
+    @cached_property
+    def last_step_ways(self) -> sp.csr_array:
+        """Which ways are of the family of each step: 0/1 [L, W]; where there are any."""
+        assert self.ways is not None  # noqa: S101 - asked for ways only
+        return members(self.last_step[self.ways.family], len(self.step_family))
 
     @cached_property
     def family_steps(self) -> sp.csr_array:
@@ -168,9 +202,11 @@ def make_instance(
     """
     limits = limits_of_hosts(catalog, profiles, rules)
     groups = tuple(groups_of(catalog, profiles, rules, hosted or {}, alone, limits))
-    choices = tuple(choices_of(catalog, groups, variants, rules))
+    choices, ways = tuple(choices_of(catalog, groups, variants, rules)), None
+    if rules.uses_cascades:
+        choices, ways = with_ways(catalog, groups, choices, rules)
     require_known(groups, choices, rules)
-    steps = list(_steps(catalog, choices))
+    steps = list(_steps(catalog, choices, ways))
     up_to_step = np.array([(s, c) for s, step in enumerate(steps) for c in step.choices], dtype=np.int64).reshape(-1, 2)
     best = best_accuracy(profiles.values())
     placeable = {(choice.group, choice.key) for choice in choices}
@@ -179,7 +215,7 @@ def make_instance(
         groups=groups,
         choices=choices,
         capacity_qps=np.array([choice.capacity.qps for choice in choices]),
-        accuracy=np.array([choice.measured.accuracy for choice in choices]),
+        accuracy=np.array([choice.accuracy for choice in choices]),
         power_w=np.array([choice.measured.power_w or 0.0 for choice in choices]),
         pinned=np.array(
             [len(groups[c.group].devices) * float(c.key in groups[c.group].limits.pinned) for c in choices]
@@ -201,6 +237,7 @@ def make_instance(
             for key in sorted(group.limits.pinned)
             if (g, key) not in placeable
         ),
+        ways=ways,
     )
 
 
@@ -212,14 +249,17 @@ class _Step:
     is_last: bool
 
 
-def _steps(catalog: Catalog, choices: Sequence[Choice]) -> Iterator[_Step]:
+def _steps(catalog: Catalog, choices: Sequence[Choice], ways: Ways | None) -> Iterator[_Step]:
     by_family: list[list[int]] = [[] for _ in catalog.families]
     for c, choice in enumerate(choices):
         by_family[choice.family].append(c)
     for f, mine in enumerate(by_family):
-        accuracies = sorted({choices[c].measured.accuracy for c in mine}, reverse=True) or [0.0]
+        if ways is not None and ways.has_ways[f]:
+            yield _Step(f, [], float(ways.least[f]), is_last=True)
+            continue
+        accuracies = sorted({choices[c].accuracy for c in mine}, reverse=True) or [0.0]
         for accuracy, worse in zip(accuracies, [*accuracies[1:], None], strict=True):
-            at_least = [c for c in mine if choices[c].measured.accuracy >= accuracy]
+            at_least = [c for c in mine if choices[c].accuracy >= accuracy]
             yield _Step(f, at_least, accuracy - (worse or 0.0), worse is None)
 
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from proteus_cli.arrays import Ints
 from proteus_cli.domain.rules import Rules
+from proteus_cli.planning.model.answering import lost_by_ways, ways_within_limits
 from proteus_cli.planning.model.instance import Instance, members
 
 MAX_CASES = 2000  # measured: with 700, losses at 1 s are a sixth lower; with 10,000, no point is found in time
@@ -47,7 +48,10 @@ class Parameters:
     By step: ``min_shortfall``, the part that is lost whatever the capacity.
 
     By line of the curves: ``lost_at_0`` by family, and ``saved`` by choice: what one replica, or one unit of what is
-    ``served``, takes from it.
+    ``served``, takes from it; ``saved_by_all`` by family what all of its demand takes from it, where there are ways.
+    Of those, ``usable_frac`` [N] is what one replica can give to a row, where devices are not shared.
+
+    ``current_replicas`` and ``load_loss`` are by engine.
     """
 
     has_demand: Any
@@ -64,6 +68,8 @@ class Parameters:
     min_shortfall: Any
     lost_at_0: Sequence[Any]
     saved: Sequence[Any]
+    saved_by_all: Sequence[Any] = ()
+    usable_frac: Any = None
 
     @classmethod
     def of(cls, instance: Instance, lines: int) -> "Parameters":
@@ -73,8 +79,15 @@ class Parameters:
         def parameters(count: int, size: int) -> list[Any]:
             return [cp.Parameter(size, nonneg=True) for _ in range(count)]
 
+        engines = len(instance.engine_choice)
+        by_choice = [*parameters(2, choices), *parameters(1, engines), *parameters(1, choices), *parameters(1, engines)]
         by_line = [parameters(lines, families), parameters(lines, choices)]
-        return cls(*[*parameters(5, families), *parameters(6, choices), *parameters(1, steps), *by_line])
+        of_ways: list[Any] = []
+        if instance.ways is not None:
+            of_ways = [parameters(lines, families), *parameters(1, len(instance.ways.row_of))]
+        return cls(
+            *[*parameters(5, families), *by_choice, *parameters(1, choices), *parameters(1, steps), *by_line, *of_ways]
+        )
 
     @property
     def has_forecast(self) -> bool:
@@ -88,9 +101,12 @@ class Variables:
 
     ``replicas`` [C] devices of the choice's group that host it; ``shortfall`` [L] as above; ``unserved`` [F] the part
     of the demand that there is no capacity for: without a forecast, the last step of each family; ``devices_used`` [G];
-    ``loads`` [C] replicas that aren't hosted now. Only where devices may host several variants, or a host's network is
-    limited: ``served`` [C], the part of the demand that the choice can answer, of its devices' time and the network.
+    ``loads`` [E] replicas that aren't hosted now, by engine. Only where devices may host several variants, or a host's
+    network is limited: ``served`` [C], the part of the demand that the choice can answer, of its devices' time and the
+    network.
     Only where devices may host several variants and power counts: ``power_w`` [G], what the devices in use draw.
+    Only where there are ways: ``answered`` [W], the part of the demand that goes each; and with a forecast ``reached``
+    and ``upper_shortfall`` [U], what is answered up to each of the `UpperSteps`, and its shortfall.
     """
 
     replicas: Any
@@ -100,6 +116,9 @@ class Variables:
     loads: Any
     served: Any
     power_w: Any
+    answered: Any = None
+    reached: Any = None
+    upper_shortfall: Any = None
 
     @classmethod
     def of(cls, instance: Instance, rules: Rules, lines: int) -> "Variables":
@@ -108,14 +127,20 @@ class Variables:
         is_shared = rules.is_resident_set
         replicas = cp.Variable(choices, integer=True)
         shortfall = cp.Variable(len(instance.step_family), nonneg=True)
+        ways, upper = instance.ways, None
+        if ways is not None and lines > 1:
+            upper = len(ways.upper_steps.family)
         return cls(
             replicas=replicas,
             shortfall=shortfall,
             unserved=shortfall[instance.last_step] if lines == 1 else cp.Variable(len(instance.families), nonneg=True),
             devices_used=cp.Variable(groups, integer=True) if is_shared else instance.group_choices @ replicas,
-            loads=cp.Variable(choices, nonneg=True),
+            loads=cp.Variable(len(instance.engine_choice), nonneg=True),
             served=cp.Variable(choices, nonneg=True) if is_shared or instance.network_choices.shape[0] else None,
             power_w=cp.Variable(groups, nonneg=True) if is_shared and "power" in rules.resources else None,
+            answered=cp.Variable(len(ways.ways), nonneg=True) if ways is not None else None,
+            reached=cp.Variable(upper, nonneg=True) if upper is not None else None,
+            upper_shortfall=cp.Variable(upper, nonneg=True) if upper is not None else None,
         )
 
 
@@ -134,6 +159,7 @@ class Model:
     objectives: Any
     objective_index: Mapping[Objective, tuple[int, ...]]
     is_by_host: bool
+    instance: Instance
 
 
 def formulate(instance: Instance, rules: Rules, lines: int = 1) -> Model:
@@ -157,29 +183,39 @@ def formulate(instance: Instance, rules: Rules, lines: int = 1) -> Model:
             objective: tuple(i for i, (name, _) in enumerate(order) if name == objective) for objective in objectives
         },
         is_by_host=any(group.host is not None for group in instance.groups),
+        instance=instance,
     )
 
 
 def _constraints(instance: Instance, rules: Rules, p: Parameters, v: Variables) -> list[Any]:
     """What holds for all plans that obey the rules, whatever is minimised."""
     answering = v.replicas if v.served is None else v.served
+    answered_up_to = [instance.up_to_step @ cp.multiply(saved, answering) for saved in p.saved]
+    if instance.ways is not None:
+        of_ways = instance.last_step_ways @ v.answered
+        answered_up_to = [
+            of_choices + cp.multiply(saved[instance.step_family], of_ways)
+            for of_choices, saved in zip(answered_up_to, p.saved_by_all, strict=True)
+        ]
     constraints = [
         *(
-            v.shortfall + instance.up_to_step @ cp.multiply(saved, answering) >= lost[instance.step_family]
-            for lost, saved in zip(p.lost_at_0, p.saved, strict=True)
+            v.shortfall + answered >= lost[instance.step_family]
+            for lost, answered in zip(p.lost_at_0, answered_up_to, strict=True)
         ),
-        v.replicas >= instance.pinned,
+        _hosted(instance, v) >= instance.pinned[instance.engine_choice],
         v.devices_used <= instance.device_count,
     ]
     if p.has_forecast:
-        constraints.append(v.unserved + instance.family_choices @ _answerable(p, v) >= p.has_demand)
+        constraints.append(v.unserved + _answerable_by_family(instance, p, v) >= p.has_demand)
+    if instance.ways is not None:
+        constraints += ways_within_limits(instance, p, v)
     if v.served is not None:
         constraints += _served_within_limits(instance, rules, p, v)
     if rules.survives is not None:
         constraints.append(v.shortfall >= v.unserved[instance.step_family])  # spares answer nothing
         any_may_be_lost = _any_host_may_be_lost if rules.survives == "host" else _any_device_may_be_lost
         constraints += any_may_be_lost(instance, p, v)
-    constraints.append(v.loads >= v.replicas - p.current_replicas)
+    constraints.append(v.loads >= _hosted(instance, v) - p.current_replicas)
     if v.power_w is not None:
         constraints += _devices_draw_power(instance, p, v)
     return constraints
@@ -195,6 +231,8 @@ def _objectives(
         "devices": [cp.sum(v.devices_used)],
         "loads": [cp.sum(v.loads)],
     }
+    if instance.ways is not None:
+        objectives["loss"][0] += p.demand_frac @ lost_by_ways(instance, v, has_forecast=p.has_forecast)
     defined: list[Any] = []
     if p.has_forecast:
         objectives["value"] = [objectives["loss"][0] + p.load_loss @ v.loads]
@@ -223,6 +261,20 @@ def _served_within_limits(instance: Instance, rules: Rules, p: Parameters, v: Va
     return constraints
 
 
+def _hosted(instance: Instance, v: Variables) -> Any:
+    """How many devices host each engine [E]."""
+    return v.replicas if instance.ways is None else instance.engines @ v.replicas
+
+
+def _answerable_by_family(instance: Instance, p: Parameters, v: Variables) -> Any:
+    """The part of the demand that the choices, or the ways, of each family can answer [F]."""
+    by_choices = instance.family_choices @ _answerable(p, v)
+    if instance.ways is None:
+        return by_choices
+    by_ways = members(instance.ways.family, len(instance.families)) @ v.answered
+    return cp.multiply(1.0 - instance.ways.has_ways, by_choices) + by_ways
+
+
 def _answerable(p: Parameters, v: Variables) -> Any:
     """The part of the demand that each choice can answer [C]."""
     return cp.multiply(p.capacity_frac, v.replicas) if v.served is None else v.served
@@ -236,7 +288,7 @@ def _devices_are_shared(instance: Instance, rules: Rules, p: Parameters, v: Vari
     group_choices, choice_group = instance.group_choices, instance.choice_group
     constraints = [
         group_choices @ cp.multiply(p.utilisation, v.served) <= v.devices_used,
-        v.replicas <= v.devices_used[choice_group],
+        _hosted(instance, v) <= v.devices_used[choice_group[instance.engine_choice]],
         group_choices @ cp.multiply(instance.memory_frac, v.replicas) <= v.devices_used,
     ]
     if rules.residency != "memory":
@@ -311,7 +363,10 @@ def _relative_accuracy_loss(instance: Instance, p: Parameters, v: Variables) -> 
     """How far each family's relative accuracy falls short of ``accuracy_floor``, times the part that is answered."""
     best = np.where(instance.best_accuracy > 0, instance.best_accuracy, 1.0)
     top = instance.top_accuracy / best
-    lost = (instance.family_steps @ cp.multiply(instance.step_loss, v.shortfall)) / best
+    lost = instance.family_steps @ cp.multiply(instance.step_loss, v.shortfall)
+    if instance.ways is not None:
+        lost += lost_by_ways(instance, v, has_forecast=p.has_forecast)
+    lost /= best
     idle = 2 * (1 - p.has_demand)  # a family without demand is never the worst
     return p.accuracy_floor - cp.multiply(p.accuracy_floor, v.unserved) - (cp.multiply(top, p.has_demand) - lost) - idle
 

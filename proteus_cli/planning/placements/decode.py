@@ -6,11 +6,14 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from proteus_cli.arrays import Floats
+from proteus_cli.domain.cascade import PlannedCascade
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement
 from proteus_cli.planning.model.hosted_now import NOTHING, Now
 from proteus_cli.planning.model.instance import Instance
+from proteus_cli.planning.placements.cascades import cascades_in_use, evenly_placed
 from proteus_cli.planning.placements.pack import Bundle, Packed
+from proteus_cli.planning.solver.lexicographic import Solution
 
 MAX_REASSIGNED = 200
 """Devices of a group, of which all are assigned anew to save a load: the time grows faster than with their square."""
@@ -18,12 +21,17 @@ MAX_REASSIGNED = 200
 
 def placements(
     instance: Instance,
+    solution: Solution,
     packed: Packed,
     demand_qps: Mapping[str, float],
     now: Now,
     devices: Iterable[str],
-) -> tuple[Placement, ...]:
-    """Placements in the order of ``devices``. ``demand_qps``: without headroom."""
+) -> tuple[tuple[Placement, ...], tuple[PlannedCascade, ...]]:
+    """Placements in the order of ``devices``, and the cascades in use. ``demand_qps``: without headroom."""
+    placed_frac = np.ones(len(instance.families))
+    if instance.ways is not None:
+        packed, placed_frac = evenly_placed(instance, solution, packed)
+    newcomers_frac = solution.newcomers_frac
     on_device = {
         device: bundle
         for group, bundles in zip(instance.groups, packed.bundles, strict=True)
@@ -32,13 +40,18 @@ def placements(
     answered_qps = np.zeros(len(instance.families))
     for bundle in on_device.values():
         for c, rate_qps in bundle.items():
-            answered_qps[instance.choices[c].family] += rate_qps
-    return tuple(
-        _placement(instance, device, c, on_device[device], answered_qps, demand_qps)
+            answered_qps[instance.choices[c].family] += rate_qps * newcomers_frac[c]
+    placed = tuple(
+        _placement(instance, device, c, on_device[device], newcomers_frac, answered_qps, demand_qps)
         for device in devices
         if device in on_device
         for c in sorted(on_device[device])
     )
+    if solution.by_way is None:
+        return placed, ()
+    asked_qps = np.array([demand_qps[name] for name in instance.families])
+    sent_frac = np.divide(asked_qps, answered_qps, out=np.ones(len(asked_qps)), where=answered_qps > asked_qps)
+    return placed, cascades_in_use(instance, solution.by_way.way_qps, placed_frac * sent_frac)
 
 
 def _placement(
@@ -46,22 +59,27 @@ def _placement(
     device: str,
     c: int,
     bundle: Bundle,
+    newcomers_frac: Floats,
     answered_qps: Floats,
     demand_qps: Mapping[str, float],
 ) -> Placement:
     choice = instance.choices[c]
     family = instance.families[choice.family]
-    all_qps = float(answered_qps[choice.family])
-    share = bundle[c] / all_qps if all_qps > 0 else 0.0
-    rate_qps = share * min(demand_qps[family], all_qps)
+    all_qps, served_qps = (
+        float(answered_qps[choice.family]),
+        min(demand_qps[family], float(answered_qps[choice.family])),
+    )
+    share = bundle[c] * float(newcomers_frac[c]) / all_qps if all_qps > 0 else 0.0
+    deferred = bundle[c] * (1 - float(newcomers_frac[c])) / all_qps if all_qps > 0 else 0.0
     return Placement(
         device=device,
         family=family,
         variant=choice.measured.variant,
         max_batch=choice.capacity.max_batch,
-        rate_qps=rate_qps,
+        rate_qps=share * served_qps,
         share=share,
         capacity_qps=_capacity_qps(instance, c, bundle),
+        deferred_qps=deferred * served_qps,
     )
 
 

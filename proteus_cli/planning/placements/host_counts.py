@@ -20,7 +20,8 @@ def kept_replicas(instance: Instance, solution: Solution, rules: Rules) -> Ints:
     With a forecast, those are there for bursts.
     """
     is_asked_for = rules.survives is not None or solution.is_forecast
-    kept: Ints = np.where((solution.rate_qps > 0) | is_asked_for, solution.replicas, instance.pinned)
+    pinned = np.minimum(instance.pinned, solution.replicas)
+    kept: Ints = np.where((solution.executed_qps > 0) | is_asked_for, solution.replicas, pinned)
     return kept.astype(np.int64)
 
 
@@ -69,7 +70,7 @@ def with_more_hosts(instance: Instance, solution: Solution, rules: Rules) -> Sol
     replicas = kept_replicas(instance, solution, rules)
     idle = np.rint(instance.device_count - instance.group_choices @ replicas).astype(np.int64)
     missing = needed_hosts(instance, replicas) - instance.family_choices @ replicas
-    for c in np.flatnonzero(solution.rate_qps > 0).tolist():
+    for c in np.flatnonzero(solution.executed_qps > 0).tolist():
         choice = instance.choices[c]
         more = int(max(min(idle[choice.group], missing[choice.family]), 0))
         replicas[c] += more

@@ -12,18 +12,19 @@ from proteus_cli.planning.solver.lexicographic import Solution
 
 
 def current_replicas(instance: Instance, resident: HostedKeys) -> Ints:
-    """How many devices of the choice's group have it loaded now [C]."""
+    """How many devices of the group have the engine loaded now [E]."""
     counts = [Counter(key for device in g.devices for key in resident.get(device, NOTHING)) for g in instance.groups]
-    return np.array([counts[choice.group][choice.key] for choice in instance.choices], dtype=np.int64)
+    engines = [instance.choices[c] for c in instance.engine_choice.tolist()]
+    return np.array([counts[choice.group][choice.key] for choice in engines], dtype=np.int64)
 
 
 def devices_with_more_loads(
     instance: Instance, solution: Solution, current: Ints, placed: tuple[Placement, ...], hosted: HostedKeys
 ) -> frozenset[str]:
     """The devices of groups where more variants must be loaded than the solution says."""
-    solved_loads = np.bincount(
-        instance.choice_group, np.maximum(solution.replicas - current, 0), minlength=len(instance.groups)
-    )  # fmt: skip
+    engine_group = instance.choice_group[instance.engine_choice]
+    loaded = np.maximum(instance.hosted(solution.replicas) - current, 0)
+    solved_loads = np.bincount(engine_group, loaded, minlength=len(instance.groups))
     loads = Counter(p.device for p in placed if p.key not in hosted.get(p.device, ()))
     return frozenset(
         device

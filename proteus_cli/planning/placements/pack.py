@@ -15,7 +15,7 @@ from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, TargetDemand
 NEGLIGIBLE_DEVICE_FRAC = 2e-6  # a smaller part of a device, or of its time, is the solver's rounding
 
 Bundle = dict[int, float]
-"""What one device hosts: queries per second, with headroom, by choice."""
+"""What one device hosts: all queries per second that it answers, with headroom, by choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,12 @@ def pack(instance: Instance, solution: Solution, rules: Rules, target: TargetDem
     )
 
 
-def serves_all(instance: Instance, packed: Packed, target: TargetDemand) -> bool:
+def serves_all(instance: Instance, solution: Solution, packed: Packed, target: TargetDemand) -> bool:
     """Whether the bundles answer all of the target demand."""
     answered_qps = np.zeros(len(instance.families))
+    newcomers_frac = solution.newcomers_frac
     for c, rate_qps in (item for bundles in packed.bundles for bundle in bundles for item in bundle.items()):
-        answered_qps[instance.choices[c].family] += rate_qps
+        answered_qps[instance.choices[c].family] += rate_qps * newcomers_frac[c]
     return not target.exceeds_capacity and bool(np.all(answered_qps >= target.qps * (1 - NEGLIGIBLE)))
 
 
@@ -63,7 +64,7 @@ def _divided(instance: Instance, solution: Solution, rules: Rules, group: int) -
     kept = kept_replicas(instance, solution, rules)
     for c in np.flatnonzero(instance.choice_group == group).tolist():
         for _ in range(int(kept[c])):
-            yield {c: float(solution.rate_qps[c]) / int(solution.replicas[c])}
+            yield {c: float(solution.executed_qps[c]) / int(solution.replicas[c])}
 
 
 @dataclass(slots=True)
@@ -111,6 +112,8 @@ class _Packer:
         self._instance, self._solution = instance, solution
         self._max_residents = float("inf") if rules.residency == "memory" else float(rules.residency)
         self._max_qps = target.share_qps * (1 + NEGLIGIBLE_DEVICE_FRAC)
+        if instance.ways is not None:  # both stages of a query may be on one device
+            self._max_qps[instance.ways.has_ways & (instance.max_share >= 1)] = np.inf
         self._is_counted = rules.pack or "cost" in rules.resources
 
     def pack(self, group: int) -> _Packing:
@@ -131,11 +134,11 @@ class _Packer:
         devices_used = solution.devices_used if self._is_counted else None
         count = len(instance.groups[group].devices) if devices_used is None else int(devices_used[group])
         devices = [_DeviceLoad(free_places=self._max_residents) for _ in range(count)]
-        for c in mine[instance.pinned[mine] > 0].tolist():
-            for device in devices:
+        for device, choices in zip(devices, self._pinned(mine, count), strict=False):
+            for c in choices:
                 self._place(device, c, 0.0)
         utilisation = np.divide(
-            solution.rate_qps,
+            solution.executed_qps,
             instance.capacity_qps,
             out=np.zeros(len(instance.choices)),
             where=instance.capacity_qps > 0,
@@ -155,6 +158,15 @@ class _Packer:
             unplaced=unplaced,
             excess_power_w=self._excess_power_w(group, devices),
         )
+
+    def _pinned(self, mine: Ints, count: int) -> list[list[int]]:
+        """What each of so many devices must host: of a pinned variant, its choices on as many as the solution says."""
+        instance, replicas = self._instance, self._solution.replicas
+        by_engine: dict[int, list[int]] = {}
+        for c in mine[instance.pinned[mine] > 0].tolist():
+            times = count if instance.ways is None else int(replicas[c])
+            by_engine.setdefault(int(instance.engine_of[c]), []).extend([c] * times)
+        return [[hosts[d] for hosts in by_engine.values() if d < len(hosts)] for d in range(count)]
 
     def _excess_power_w(self, group: int, devices: list[_DeviceLoad]) -> float:
         if self._solution.power_w is None:
@@ -190,6 +202,8 @@ class _Packer:
             device.free_places < 1 or self._instance.memory_frac[choice] > device.memory
         ):
             return 0.0
+        if self._instance.ways is not None and self._holds_another_part(device, choice):
+            return 0.0
         instance, family = self._instance, self._instance.choices[choice].family
         given_qps = sum(
             utilisation * instance.capacity_qps[c]
@@ -197,6 +211,10 @@ class _Packer:
             if instance.choices[c].family == family
         )
         return min(device.time, float((self._max_qps[family] - given_qps) / instance.capacity_qps[choice]))
+
+    def _holds_another_part(self, device: _DeviceLoad, choice: int) -> bool:
+        engine_of = self._instance.engine_of
+        return any(c != choice and engine_of[c] == engine_of[choice] for c in device.utilisation)
 
     def _place(self, device: _DeviceLoad, choice: int, utilisation: float) -> None:
         if choice not in device.utilisation:

@@ -8,9 +8,11 @@ import numpy as np
 
 from proteus_cli.arrays import Floats, Ints
 from proteus_cli.domain.rules import Rules
+from proteus_cli.planning.model.answering import value_lost_by_ways
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.model.milp import Model, Objective
 from proteus_cli.planning.solver.program import Program, SolverPoint, compile_program
+from proteus_cli.planning.solver.rates_by_way import RatesByWay, rates_by_way
 from proteus_cli.planning.solver.solve import FIRST_GAP, TOLERANCE, OutOfTime, minimise
 from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, TargetDemand, set_parameters
 
@@ -22,7 +24,8 @@ UNSERVED_GAP_SCALE = 0.01  # serving comes before all else, so its gap must be a
 class Solution:
     """What to host, and how the demand is shared.
 
-    ``replicas`` int [C]; ``rate_qps`` [C] includes the headroom. ``devices_used`` int [G] and ``power_w`` [G], where
+    ``replicas`` int [C]; ``rate_qps`` [C] includes the headroom, and counts the queries that the choice is the first to
+    get; with cascades, ``by_way`` has those that others defer to it. ``devices_used`` int [G] and ``power_w`` [G] where
     devices are shared: `pack` may use no more. ``gap``, ``unserved_gap``: as in a plan's `Solver`. ``is_limited``: the
     deadline passed before all was proven.
     """
@@ -35,6 +38,22 @@ class Solution:
     unserved_gap: float
     is_limited: bool
     is_forecast: bool
+    by_way: RatesByWay | None = None
+
+    @property
+    def executed_qps(self) -> Floats:
+        """All that each choice answers [C]."""
+        return self.rate_qps if self.by_way is None else self.rate_qps + self.by_way.deferred_qps
+
+    @property
+    def newcomers_frac(self) -> Floats:
+        """The part of what each choice answers that no other has deferred to it [C]."""
+        every = np.ones(len(self.rate_qps))
+        return (
+            every
+            if self.by_way is None
+            else np.divide(self.rate_qps, self.executed_qps, out=every, where=self.executed_qps > 0)
+        )
 
 
 class Infeasible(Exception):
@@ -64,9 +83,11 @@ def optimise(
             raise
     program, variables, point = search.program, model.variables, search.point
     replicas = program.integers(point, variables.replicas)
+    rate_qps, by_way = _rates(model, instance, replicas, search, rules, target)
     return Solution(
         replicas=replicas,
-        rate_qps=_rates(model, instance, replicas, search, rules, target),
+        rate_qps=rate_qps,
+        by_way=by_way,
         devices_used=program.integers(point, variables.devices_used) if rules.is_resident_set else None,
         power_w=point.columns[program.columns(variables.power_w)] if variables.power_w is not None else None,
         gap=search.gap,
@@ -237,7 +258,7 @@ def _maximise_worst_accuracy(search: _Search, instance: Instance, unserved_colum
     of the point itself reach it: within the solver's tolerance, which is absolute, a family of which little is answered
     passes a bound that it misses.
     """
-    low, high = 0.0, 1.0
+    low, high = 0.0, _most_of_best(instance)
     while high - low > NEGLIGIBLE:
         middle = (low + high) / 2
         tried = _with_accuracy_floor(search.program, middle)
@@ -250,6 +271,12 @@ def _maximise_worst_accuracy(search: _Search, instance: Instance, unserved_colum
     search.program = _with_accuracy_floor(search.program, max(low - NEGLIGIBLE, 0.0))
 
 
+def _most_of_best(instance: Instance) -> float:
+    """The most that a family's relative accuracy can be: above 1 where a cascade is better than the best variant."""
+    is_known = instance.best_accuracy > 0
+    return float(max(1.0, np.max(instance.top_accuracy[is_known] / instance.best_accuracy[is_known], initial=1.0)))
+
+
 def _with_accuracy_floor(program: Program, floor: float) -> Program:
     """The program where each family's relative accuracy over what is answered is ``floor`` or more."""
     parameters = program.model.parameters
@@ -260,10 +287,17 @@ def _with_accuracy_floor(program: Program, floor: float) -> Program:
 
 def _worst_accuracy(instance: Instance, program: Program, point: SolverPoint, unserved_columns: Ints) -> float:
     """The lowest relative accuracy among the families that are served at a point; 0 where none is."""
-    shortfall = point.columns[program.columns(program.model.variables.shortfall)]
+    variables = program.model.variables
+    shortfall = point.columns[program.columns(variables.shortfall)]
     has_demand = program.model.parameters.has_demand.value
     answered = has_demand - point.columns[unserved_columns]
-    accurate = instance.top_accuracy * has_demand - instance.family_steps @ (instance.step_loss * shortfall)
+    lost = instance.family_steps @ (instance.step_loss * shortfall)
+    if instance.ways is not None:
+        upper = variables.upper_shortfall
+        upper_shortfall = point.columns[program.columns(upper)] if upper is not None else None
+        by_way = point.columns[program.columns(variables.answered)]
+        lost += value_lost_by_ways(instance, by_way, point.columns[unserved_columns], upper_shortfall)
+    accurate = instance.top_accuracy * has_demand - lost
     is_served = (answered > NEGLIGIBLE) & (instance.best_accuracy > 0)
     if not is_served.any():
         return 0.0
@@ -272,8 +306,8 @@ def _worst_accuracy(instance: Instance, program: Program, point: SolverPoint, un
 
 def _rates(
     model: Model, instance: Instance, replicas: Ints, search: _Search, rules: Rules, target: TargetDemand
-) -> Floats:
-    """Queries per second that each choice answers [C]: the most accurate are filled first."""
+) -> tuple[Floats, RatesByWay | None]:
+    """Queries per second that each choice answers [C]: the most accurate are filled first; and what goes each way."""
     capacity_frac = model.parameters.capacity_frac.value
     if model.variables.served is None:
         available = replicas * capacity_frac
@@ -284,12 +318,16 @@ def _rates(
     if rules.survives is not None:
         lost = _most_lost(instance, rules, available, capacity_frac * (replicas > 0))
         unanswered = np.minimum(unanswered, instance.family_choices @ available - lost)
+    limit = unanswered.copy()
     for c in np.argsort(-instance.accuracy, kind="stable"):
         family = instance.choices[c].family
         answered = min(unanswered[family], available[c])
         unanswered[family] -= answered
         rates[c] = answered * target.qps[family]
-    return rates
+    if instance.ways is None:
+        return rates, None
+    by_way = search.point.columns[search.program.columns(model.variables.answered)]
+    return rates_by_way(instance, instance.ways, rates, available, by_way, limit, target.qps)
 
 
 def _most_lost(instance: Instance, rules: Rules, available: Floats, of_replica: Floats) -> Floats:

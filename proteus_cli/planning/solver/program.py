@@ -12,7 +12,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from proteus_cli.arrays import Bools, Floats, Ints
+from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.model.milp import Model, Objective
+from proteus_cli.planning.model.ways import Ways
 
 MAX_VIOLATION = 1e-5  # of a bound, by a sound answer of the solver
 
@@ -77,7 +79,8 @@ class Program:
 
 def prepare(model: Model) -> None:
     """Let CVXPY do now what it does once per model, so that it isn't part of the first solve's time."""
-    bounds = model.parameters.max_replicas, model.parameters.min_shortfall
+    p = model.parameters
+    bounds = p.max_replicas, p.min_shortfall, p.has_demand
     for parameter in (*model.problem.parameters(), *bounds):
         parameter.value = np.zeros(parameter.shape)
     compile_program(model)
@@ -105,12 +108,24 @@ def compile_program(model: Model) -> Program:
         first_column=dict(data["param_prob"].var_id_to_col),
     )
     variables, parameters = model.variables, model.parameters
-    new_replicas = parameters.max_replicas.value - parameters.current_replicas.value
+    new_replicas = model.instance.hosted(parameters.max_replicas.value) - parameters.current_replicas.value
     program.lower[program.columns(variables.replicas)] = 0.0
     program.upper[program.columns(variables.replicas)] = parameters.max_replicas.value
     program.lower[program.columns(variables.shortfall)] = parameters.min_shortfall.value
+    if model.instance.ways is not None:
+        _bound_ways(program, model.instance, model.instance.ways)
     program.upper[program.columns(variables.loads)] = np.maximum(new_replicas, 0.0)
     return program
+
+
+def _bound_ways(program: Program, instance: Instance, ways: Ways) -> None:
+    """Nothing goes the ways of a family without demand; what no capacity saves is lost at all steps."""
+    variables, parameters = program.model.variables, program.model.parameters
+    is_asked = parameters.has_demand.value[ways.family] > 0
+    program.upper[program.columns(variables.answered)] = np.where(is_asked, np.inf, 0.0)
+    if variables.upper_shortfall is not None:
+        least = parameters.min_shortfall.value[instance.last_step]
+        program.lower[program.columns(variables.upper_shortfall)] = least[ways.upper_steps.family]
 
 
 def _or_default(bounds: Floats | None, default: float, size: int) -> Floats:

@@ -67,7 +67,7 @@ class TargetDemand:
 def set_parameters(
     model: Model, instance: Instance, rules: Rules, target: TargetDemand, current_replicas: Ints | None
 ) -> None:
-    """Set all parameters of a model, for a demand and for the replicas [C] that need no load; None: without a plan."""
+    """Set all parameters of a model, for a demand and for the replicas [E] that need no load; None: without a plan."""
     p, qps = model.parameters, target.qps[instance.choice_family]
     useful = target.useful[instance.choice_family]
     replica_qps = np.minimum(instance.capacity_qps, target.share_qps[instance.choice_family] * useful)
@@ -84,12 +84,21 @@ def set_parameters(
     for lost_at_0, saved, lost, saved_by in zip(p.lost_at_0, p.saved, target.lost_at_0, target.saved, strict=True):
         lost_at_0.value = lost * p.has_demand.value
         saved.value = np.minimum(saved_by[instance.choice_family] * of_replica, lost[instance.choice_family])
+    for saved_by_all, saved_by in zip(p.saved_by_all, target.saved, strict=False):
+        saved_by_all.value = saved_by
+    if instance.ways is not None:
+        is_free = instance.ways.has_ways & (instance.max_share >= 1)  # both stages may be on one device
+        p.max_share_frac.value = np.where(is_free, 2.0, p.max_share_frac.value)
+        of_family = target.useful[instance.choice_family[instance.ways.choice_of]]
+        most = instance.ways.most_needed[instance.ways.row_of] * of_family
+        p.usable_frac.value = np.minimum(p.capacity_frac.value[instance.ways.choice_of], most)
     # With too few hosts, a choice has no capacity: `max_replicas` leaves it out.
     p.utilisation.value = _ratio(qps, instance.capacity_qps)
     max_replicas = _max_replicas(p.capacity_frac.value, useful, instance, rules, current_replicas)
     p.max_replicas.value = max_replicas
     # Without a plan in force, nothing counts as a load.
-    p.current_replicas.value = max_replicas if current_replicas is None else current_replicas.astype(np.float64)
+    without_load = instance.hosted(max_replicas) if current_replicas is None else current_replicas
+    p.current_replicas.value = without_load.astype(np.float64)
 
 
 def _ratio(part: Floats, whole: Floats, *, where_zero: float = 0.0) -> Floats:
@@ -109,13 +118,17 @@ def _max_replicas(
     max_replicas = np.minimum(enough, instance.device_count[instance.choice_group])
     is_useless = _is_dominated(instance, rules, capacity_frac)
     if rules.survive and current_replicas is not None:
-        is_useless &= current_replicas == 0
+        is_useless &= current_replicas[instance.engine_of] == 0
     max_replicas[is_useless] = 0.0
     return np.maximum(max_replicas, instance.pinned)
 
 
 def _is_dominated(instance: Instance, rules: Rules, capacity_frac: Floats) -> Bools:
-    """Whether another choice of the same family and group is more accurate, as fast, and takes no more [C]."""
+    """Whether another choice of the same family and group is more accurate, as fast, and takes no more [C].
+
+    Those for a part of the SLO never are: a cascade may need just that variant. Of one variant, the choice for a longer
+    part is where it is not faster.
+    """
     nothing = np.zeros(len(capacity_frac))
     speed = instance.capacity_qps if rules.is_resident_set else capacity_frac
     power_w = instance.power_w if "power" in rules.resources else nothing
@@ -126,7 +139,14 @@ def _is_dominated(instance: Instance, rules: Rules, capacity_frac: Floats) -> Bo
         as_fast = (speed[mine][:, None] <= speed[mine]) & (capacity_frac[mine][:, None] <= capacity_frac[mine])
         as_cheap = (power_w[mine][:, None] >= power_w[mine]) & (memory[mine][:, None] >= memory[mine])
         dominated[mine] = np.any(better & as_fast & as_cheap, axis=1)
-    return dominated
+    return dominated if instance.ways is None else _without_stages(dominated, instance)
+
+
+def _without_stages(dominated: Bools, instance: Instance) -> Bools:
+    part = np.array([choice.slo_part for choice in instance.choices])
+    before = np.r_[False, (instance.engine_of[1:] == instance.engine_of[:-1]) & (np.diff(instance.capacity_qps) <= 0)]
+    found: Bools = np.where(part < 1, before, dominated | before)
+    return found
 
 
 def _part_of_sum(part: Floats, whole: Floats) -> float:

@@ -1,0 +1,67 @@
+"""From what goes each way to the cascades of a plan."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from proteus_cli.arrays import Floats
+from proteus_cli.domain.cascade import PlannedCascade
+from proteus_cli.planning.model.instance import Instance
+from proteus_cli.planning.placements.pack import Packed
+from proteus_cli.planning.solver.lexicographic import Solution
+from proteus_cli.planning.solver.target_demand import NEGLIGIBLE
+
+if TYPE_CHECKING:
+    from proteus_cli.planning.model.ways import Cascade
+
+
+def cascades_in_use(instance: Instance, way_qps: Floats, sent_frac: Floats) -> tuple[PlannedCascade, ...]:
+    """The cascades that queries go through, in the order of their thresholds in the profiles.
+
+    ``way_qps`` [W] with headroom; ``sent_frac`` [F] is the part of it that is sent.
+    """
+    assert instance.ways is not None  # noqa: S101 - asked for ways only
+    sent_qps = way_qps * sent_frac[instance.ways.family]
+    all_qps = np.zeros(len(instance.families))
+    np.add.at(all_qps, instance.ways.family, sent_qps)
+    rates: dict[Cascade, float] = {}
+    for way, qps in zip(instance.ways.ways, sent_qps.tolist(), strict=True):
+        if way.cascade is not None and qps > 0:
+            rates[way.cascade] = rates.get(way.cascade, 0.0) + qps
+    return tuple(
+        PlannedCascade(
+            family=instance.families[each.family],
+            first=each.first,
+            second=each.second,
+            point=each.point,
+            rate_qps=rate_qps,
+            share=rate_qps / float(all_qps[each.family]),
+        )
+        for each, rate_qps in rates.items()
+    )
+
+
+def evenly_placed(instance: Instance, solution: Solution, packed: Packed) -> tuple[Packed, Floats]:
+    """The bundles where as much is placed of all stages of a family, and how much of it that is [F].
+
+    It is all, but where the time limit passed before all of a solution could be placed.
+    """
+    placed_qps = np.zeros(len(instance.choices))
+    for c, qps in (item for bundles in packed.bundles for bundle in bundles for item in bundle.items()):
+        placed_qps[c] += qps
+    executed_qps, every = solution.executed_qps, np.ones(len(instance.choices))
+    of_choice = np.divide(placed_qps, executed_qps, out=every, where=executed_qps > 0)
+    of_family, ways = np.ones(len(instance.families)), instance.ways
+    np.minimum.at(of_family, instance.choice_family, of_choice)
+    assert ways is not None  # noqa: S101 - asked for ways only
+    is_partial = ways.has_ways & (of_family < 1 - NEGLIGIBLE)
+    of_family = np.where(is_partial, of_family, 1.0)
+    if not is_partial.any():
+        return packed, of_family
+    kept = np.where(is_partial[instance.choice_family] & (of_choice > 0), of_family[instance.choice_family], of_choice)
+    kept = np.divide(kept, of_choice, out=np.ones(len(kept)), where=of_choice > 0)
+    bundles = tuple(
+        tuple({c: qps * float(kept[c]) for c, qps in bundle.items()} for bundle in group) for group in packed.bundles
+    )
+    return replace(packed, bundles=bundles), of_family
