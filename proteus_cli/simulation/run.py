@@ -280,15 +280,13 @@ class _Simulation:
         swaps, hosted = plan.swaps_from(before, standbys), hosted_by(plan, self._profiles)
         activated = plan.swaps_from(before) - swaps
         what = hosting_text(before, plan, self._loads_s(plan, before, standbys), self._variant_labels)
+        load_beside_s = self._load_beside_s(hosted)
         solve_s = self._solve_s(now_s)
 
-        def solved(then_s: float) -> None:
+        def adopt(then_s: float) -> None:
             if replanning.why_not(wanted, plan, then_s) is not None:
                 self._events.at(then_s + every_s, self._tick)
-            else:
-                self._events.at(then_s + self._load_beside_s(hosted), adopt)
-
-        def adopt(then_s: float) -> None:
+                return
             change = Replan(then_s, wanted.reason, solve_s, swaps, activated, what)
             self.result.replans.append(change)
             if not (wanted.is_routine and plan.hosts_as(before)):
@@ -298,10 +296,7 @@ class _Simulation:
             replanning.succeeded()
             self._events.at(then_s + every_s, self._tick)
 
-        if solve_s:
-            self._events.at(now_s + solve_s, solved)
-        else:
-            solved(now_s)
+        self._events.at(now_s + solve_s + load_beside_s, adopt)
 
     def _solve_s(self, now_s: float) -> float:
         """Seconds until a plan that is asked for now is there."""

@@ -97,23 +97,23 @@ class Replanning:
 
     def is_held(self, wanted: ReplanRequest, now_s: float) -> bool:
         """Whether the plan in force is kept instead."""
-        return now_s < self.held_until_s and wanted.without == self.without
+        return now_s < self.held_until_s and wanted.without == self._without_in_force
 
     def why_not(self, wanted: ReplanRequest, plan: Plan, now_s: float) -> str | None:
-        """Why the plan in force is kept instead of one that was solved for a request; None: it isn't.
+        """Why a plan that was made for a request is not put in force after all, just before the switch; None: it is.
 
         ``plan`` may do without a family of which nobody had asked anything. Where somebody has since, its queries would
         be dropped: another plan is wanted at once.
         """
-        if self.is_held(wanted, now_s):
-            return "the one in force is kept since it was solved"
+        found = "the one in force is kept since it was solved" if self.is_held(wanted, now_s) else None
         hosted = {placement.family for placement in plan.placements}
         for name, rows in self._silent_at.items():
-            if name not in hosted and self._families[name].counts.total > rows:
-                reason = f"{name}: the first queries for a while"
-                self.ask(reason, now_s)
-                return f"{reason}, which it does without"
-        return None
+            if not found and name not in hosted and self._families[name].counts.total > rows:
+                found = f"{name}: the first queries for a while"
+                self.ask(found, now_s)
+        if found:
+            self.without = self._without_in_force
+        return found
 
     def _wanted(self, rule: Rule, context: ReplanContext) -> ReplanRequest | None:
         if self._notices:

@@ -84,6 +84,10 @@ class ChangeTotals:
         self.unix_s = change.unix_s
 
 
+class _NotWantedError(Exception):
+    """A plan was made that is not put in force, and why."""
+
+
 class Journal(Protocol):
     """Records the plans that come into force."""
 
@@ -182,14 +186,23 @@ class ControlLoop:
             if self._controller.plan is not before:
                 log.info("dropped a new plan, as another came into force while it was solved: %s", wanted.reason)
                 return
-            if why_not := self._controller.replanning.why_not(wanted, plan, self._clock()):
+            self._controller.replanning.planned(wanted)
+
+            def require_wanted() -> None:
+                if why_not := self._controller.replanning.why_not(wanted, plan, self._clock()):
+                    raise _NotWantedError(why_not)
+
+            try:
+                if wanted.is_routine and plan.hosts_as(before):  # only rates change, which isn't worth a record
+                    await self._fleet.deploy(plan, require_wanted)
+                else:
+                    solve_s = plan.solver.solve_s
+                    await self._deploy(
+                        plan, "demand", wanted.reason, start_s=start_s, solve_s=solve_s, before_switch=require_wanted
+                    )
+            except _NotWantedError as why_not:
                 log.info("dropped a new plan (%s): %s", wanted.reason, why_not)
                 return
-            self._controller.replanning.planned(wanted)
-            if wanted.is_routine and plan.hosts_as(before):  # only rates change, which isn't worth a record
-                await self._fleet.deploy(plan)
-            else:
-                await self._deploy(plan, "demand", wanted.reason, start_s=start_s, solve_s=plan.solver.solve_s)
         self._controller.replanning.succeeded()
 
     async def _deploy(
@@ -201,9 +214,10 @@ class ControlLoop:
         start_s: float,
         solve_s: float = 0.0,
         base: Base | None = None,
+        before_switch: Callable[[], None] = lambda: None,
     ) -> PlanChange:
         seen, before = self._observation(), self._controller.plan
-        engines = await self._fleet.deploy(plan)
+        engines = await self._fleet.deploy(plan, before_switch)
         load_s = {
             (engine.device, VariantKey(engine.family, engine.variant)): engine.load_s
             for engine in engines

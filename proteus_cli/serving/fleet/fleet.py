@@ -100,17 +100,18 @@ class Fleet:
         self.workers[device].servers = servers
         self._controller.share(device, servers)
 
-    async def deploy(self, plan: Plan) -> tuple[EngineChange, ...]:
+    async def deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None) -> tuple[EngineChange, ...]:
         """Put a plan in force: load its engines, switch, free the others. Returns what came to each device.
 
         Raises `EngineError` where an engine cannot be loaded. If that happens beside the engines that serve, nothing
-        has changed; if it happens in place, the earlier plan is deployed again.
+        has changed; if it happens in place, the earlier plan is deployed again. What ``before_switch`` raises ends the
+        change, and nothing has changed.
         """
         await self.standbys.make_way({(placement.device, placement.key) for placement in plan.placements})
         async with self._changing:
             before = {device: self._controller.hosted_on(device) for device in self.workers}
             loaded_before = {device: self.loader.load_times_s(device) for device in self.workers}
-            await self._deploy(plan, self._controller.plan if self._controller.placements else None)
+            await self._deploy(plan, self._controller.plan if self._controller.placements else None, before_switch)
             return tuple(self._engine_changes(before, loaded_before))
 
     def close(self) -> None:
@@ -148,10 +149,15 @@ class Fleet:
 
     # --- plans
 
-    async def _deploy(self, plan: Plan, before: Plan | None) -> None:
+    async def _deploy(self, plan: Plan, before: Plan | None, before_switch: Callable[[], None] = lambda: None) -> None:
         """As `deploy`. Where loads in place fail, ``before`` is deployed again; None: do not go back (again)."""
         hosted = hosted_by(plan, self._profiles)
         in_place = await self._load_beside(hosted)
+        try:
+            before_switch()
+        except BaseException:
+            self._free_the_rest()
+            raise
         failures = await self._follow(self._controller.adopt(plan, hosted, self._clock(), in_place))
         if failures:
             self.engines.all_failed(failures)

@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from drawing import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +38,7 @@ def test_each_defers_some_rows_and_not_all_and_none_is_nearer_to_a_fraction_than
     assert all(before < after for before, after in pairwise(chosen))
     for wanted in FRACTIONS if possible else ():
         nearest = min(abs(fractions[each] - wanted) for each in possible)
-        assert min(abs(fractions[each] - wanted) for each in chosen) == nearest
+        assert min(abs(fractions[each] - wanted) for each in chosen) == pytest.approx(nearest)
 
 
 def test_rows_of_one_confidence_are_deferred_together() -> None:

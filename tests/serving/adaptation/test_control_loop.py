@@ -42,7 +42,7 @@ class Fleet:
         self.fails = False
         self._world = world
 
-    async def deploy(self, plan: Plan) -> tuple[EngineChange, ...]:
+    async def deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None) -> tuple[EngineChange, ...]:
         await asyncio.sleep(0)
         if self.fails:
             raise EngineError("the model can't be loaded")
@@ -50,6 +50,7 @@ class Fleet:
             hosted(p.device, p.family, p.variant, latency_s={1: 0.01}, capacity_qps=p.capacity_qps)
             for p in plan.placements
         ]
+        before_switch()
         self._world.controller.adopt(plan, hosts, self._world.now_s)
         return ()
 

@@ -1,7 +1,7 @@
 """Corrected capacities come to the plan that is in force when they do, not to the one of before."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -56,11 +56,12 @@ class SlowFleet:
         self.goes_on.set()
         self.fails = False
 
-    async def deploy(self, plan: Plan) -> tuple[EngineChange, ...]:
+    async def deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None) -> tuple[EngineChange, ...]:
         await self.goes_on.wait()
         if self.fails:
             raise EngineError("it can't be loaded")
         hosts = [hosted(p.device, p.family, p.variant, latency_s={4: 0.04}) for p in plan.placements]
+        before_switch()
         self._controller.adopt(plan, hosts, 0.0)
         return ()
 

@@ -424,6 +424,22 @@ def test_an_engine_whose_build_was_cancelled_is_not_broken() -> None:
     played(cancel, BOTH, replans=False)
 
 
+def test_what_is_raised_before_the_switch_leaves_all_as_it_was() -> None:
+    async def refuse(world: World) -> None:
+        def not_wanted() -> None:
+            raise LookupError("another plan is wanted")
+
+        loaded, before = {device: world.fleet.loader.load_times_s(device) for device in BOTH}, world.hosts
+        with pytest.raises(LookupError):
+            await world.fleet.deploy(world.plan_of({"cpu0": "fast", "cpu1": "fast"}), not_wanted)
+        assert world.hosts == before
+        assert {device: world.fleet.loader.load_times_s(device) for device in BOTH} == loaded
+        await world.fleet.deploy(world.plan_of({"cpu0": "fast", "cpu1": "fast"}))
+        assert world.hosts == {"cpu0": {"fast"}, "cpu1": {"fast"}}
+
+    played(refuse, BOTH, replans=False)
+
+
 def test_a_device_lost_while_it_loads_is_no_reason_not_to_change_the_plan() -> None:
     async def lose(world: World) -> None:
         change = asyncio.create_task(world.fleet.deploy(world.plan_of({"cpu0": "fast", "cpu1": "fast"})))
