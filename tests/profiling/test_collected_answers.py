@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from proteus_cli.errors import EngineError
 from proteus_cli.profiling import estimate, measure, sweep
 from proteus_cli.profiling.jobs import measurement_jobs
 from proteus_cli.profiling.sweep import Sweep, share
-from proteus_cli.store.answers import read_answers
+from proteus_cli.store.answers import read_answers, write_answers
 
 SHAPES = ("shapes-s", "shapes-m", "shapes-l")
 ROWS = 640  # ten batches
@@ -121,6 +122,22 @@ def test_answers_that_a_profile_does_without_are_measured_once(bare: Tiny, backe
     assert swept(bare, backend).measured == 0
     assert evaluated(backend) == dict.fromkeys(SHAPES, ROWS // measure.EVAL_BATCH)
     assert bare.place.profile("cpu0").cascades == before.cascades
+    swept(bare, backend)
+    assert backend.runs == []
+
+
+def test_answers_to_fewer_rows_than_are_kept_are_measured_once(bare: Tiny, backend: FakeBackend) -> None:
+    """As a version that keeps fewer has left them."""
+    swept(bare, backend)
+    path = bare.place.answers_path("cpu0")
+    few = {
+        key: replace(each, correct=each.correct[:9], confidences=each.confidences[:9])
+        for key, each in read_answers(path).items()
+    }
+    write_answers(path, few)
+    swept(bare, backend)
+    assert evaluated(backend) == dict.fromkeys(SHAPES, ROWS // measure.EVAL_BATCH)
+    assert [len(each.correct) for each in read_answers(path).values()] == [ROWS] * len(SHAPES)
     swept(bare, backend)
     assert backend.runs == []
 

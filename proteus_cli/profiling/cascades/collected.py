@@ -20,7 +20,7 @@ class CollectedAnswers:
         self._path, self._jobs = path, jobs
         self._answers = {job.key: job.answers for job in jobs if job.answers is not None}
         self._judged: dict[str, tuple[object, Found]] = {}
-        self._written = _content_keys(path)
+        self._written = _content_keys(path)  # None: the file is to be written, whatever it says
 
     def lack(self, job: MeasurementJob) -> bool:
         """Whether there is an eval split to which the variant's answers are not known."""
@@ -37,6 +37,7 @@ class CollectedAnswers:
             measured.confidences[rows],
             measured.correct[rows],
         )
+        self._written = None
         self.save()
 
     def save(self) -> None:
