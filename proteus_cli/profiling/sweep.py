@@ -91,6 +91,11 @@ class Sweep:
         return tuple(known for job, known in done if job.lacks_accuracy(known))
 
     @property
+    def lacks_answers(self) -> bool:
+        """Whether there are variants of which accuracy or answers are still to be measured on an eval split."""
+        return any(self._lacks_answers(job) for job in self._jobs)
+
+    @property
     def no_longer_estimated(self) -> tuple[VariantProfile, ...]:
         """The variants whose accuracy was measured, while the catalog has an estimate."""
         done = ((job, self._results[job.key]) for job in self._jobs if job.key in self._results)

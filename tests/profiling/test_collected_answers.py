@@ -212,8 +212,9 @@ def test_what_a_budget_leaves_out_is_said_and_measured_next(bare: Tiny, backend:
     backend.row_s["shapes-l"] = 0.05  # 32 s for the split
     done = swept(bare, backend, budget_s=5.0)
     assert done.cascades["shapes"].why_not == ("answers are still to be measured of shapes-l",)
+    assert done.lacks_answers
     assert pairs(bare.place.profile("cpu0")) == [("shapes-s", "shapes-m")]
-    swept(bare, backend)
+    assert not swept(bare, backend).lacks_answers
     assert list(evaluated(backend)) == ["shapes-l"]
     assert len(bare.place.profile("cpu0").cascades) == 3
 

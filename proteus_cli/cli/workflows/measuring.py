@@ -135,7 +135,7 @@ def _say_what_was_measured(workspace: Workspace, catalog: Catalog, sweep: Sweep,
         console.say(f"{still} {device}: {_accuracies(catalog, found)}")
     if not accepts_noise:
         _warn_of_noise(catalog, sweep.profile)
-    if missing or sweep.unverified:
+    if missing or sweep.lacks_answers:
         console.say("run `proteus profile` again to go on there; a longer `--budget`, or none, measures more at once")
 
 
