@@ -20,6 +20,7 @@ from unittest.mock import patch
 
 import msgspec
 import numpy as np
+from msgspec import UNSET
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -38,11 +39,12 @@ from benchmarks.planner_instances import (
     spread,
     synthetic_fleet,
     synthetic_mix,
+    with_cascades,
     with_memory,
     with_types,
     with_variants,
 )
-from benchmarks.planner_rivals import Choices, max_multiple_of, objection, relaxed
+from benchmarks.planner_rivals import LESS_ACCURATE, LESS_SERVED, Choices, max_multiple_of, objection, relaxed
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.demand import Demand
@@ -183,7 +185,8 @@ def main() -> None:
 
 
 def _tasks(*, has_paper: bool, quick: bool) -> Iterator[Task]:
-    tasks = [_paper_tasks, _synthetic_tasks, _residency_tasks, _axes_tasks] if has_paper else [_synthetic_tasks]
+    of_paper = [_paper_tasks, _cascade_tasks, _synthetic_tasks, _residency_tasks, _axes_tasks]
+    tasks = of_paper if has_paper else [_synthetic_tasks]
     for task in (task for some in tasks for task in some(quick=quick)):
         yield replace(task, checks=min(task.checks, 2), check_limit_s=2.0) if quick else task
 
@@ -202,6 +205,16 @@ def _paper_tasks(*, quick: bool) -> Iterator[Task]:
         for mix, load in zip(mixes, cycle(LOADS_BEYOND), strict=False)
     )
     yield Task(section, "more than can be served", fleet, tuple(beyond), Aim(), checks=8)
+
+
+def _cascade_tasks(*, quick: bool) -> Iterator[Task]:
+    fleet, rates, rules = with_cascades(paper_fleet()), paper_rates(), Rules(cascades=True)
+    demands = rates[:: 30 if quick else 5]
+    peaks = tuple(scaled(demand, 2.0) for demand in spread(rates, 4 if quick else 20))
+    section, aim = "the same with cascades", Aim(median_s=0.03)
+    yield Task(section, "a new demand", fleet, demands, aim, rules)
+    yield Task(section, "from the plan before", fleet, demands, Aim(median_s=0.06), rules, chained=True)
+    yield Task(section, "twice the demand", fleet, peaks, Aim(), rules)
 
 
 def _synthetic_tasks(*, quick: bool) -> Iterator[Task]:
@@ -331,20 +344,40 @@ def _call(planner: Planner, demand: Demand, current: Plan | None) -> _Call:
 def _compared(planner: Planner, task: Task, plans: list[Plan | None]) -> tuple[tuple[str, ...], int, int]:
     """Objections of an independent solve to a sample of the plans, how many were proven, and how many looked at.
 
-    What a plan serves with headroom isn't written in it; so plans are made again for the larger demand, without.
+    Of plans with cascades, that solve knows nothing. They must be no worse than those without; tests compare them with
+    brute force. What a plan serves with headroom isn't written in it; so plans are made again for the larger demand,
+    without.
     """
     bare = planner.with_changes(headroom=1.0)
     wrong, proven, checked = [], 0, 0
     for i in np.unique(np.linspace(0, len(plans) - 1, task.checks).astype(int)).tolist():
         current = plans[i - 1] if task.chained and i > 0 else None
         plan = _call(bare, scaled(task.demands[i], HEADROOM), current).plan
-        if plan is not None:
+        if plan is not None and task.rules.uses_cascades:
+            plain = bare.with_changes(rules=msgspec.structs.replace(task.rules, cascades=UNSET))
+            found = _is_worse(plan, plain(plan.demand_qps))
+            checked += 1
+            wrong += [f"demand {i} of {len(plans)} {found}"] if found else []
+        elif plan is not None:
             found, is_proven = objection(
                 task.fleet, plan, shares_devices=task.rules.is_resident_set, time_limit_s=task.check_limit_s
             )
             proven, checked = proven + is_proven, checked + 1
             wrong += [f"demand {i} of {len(plans)} {found}"] if found else []
     return tuple(wrong), proven, checked
+
+
+def _is_worse(plan: Plan, plain: Plan) -> str:
+    """What a plan with cascades is worse in than one without; "" where it is not."""
+    served, without = (sum(each.served_qps.values()) for each in (plan, plain))
+    if served < without * (1 - LESS_SERVED):
+        return f"serves {served:.3f} qps, and without cascades {without:.3f}"
+    if (
+        served <= without * (1 + LESS_SERVED)
+        and (plan.effective_accuracy or 0) < (plain.effective_accuracy or 0) - LESS_ACCURATE
+    ):
+        return f"reaches {plan.effective_accuracy} of accuracy, and without cascades {plain.effective_accuracy}"
+    return ""
 
 
 # --- more than can be served

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from proteus_cli.domain.base import FORMAT, MadeBy
+from proteus_cli.domain.cascade import CascadePoint, CascadeProfile
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import Device
@@ -122,6 +123,31 @@ def with_memory(fleet: Fleet, of_it: float = 1.0) -> Fleet:
             for kind, profile in fleet.types.items()
         },
     )
+
+
+def with_cascades(fleet: Fleet) -> Fleet:
+    """With two or three cascades of four thresholds for each family of more than two variants, one for one of two.
+
+    From the least accurate and the middle variant to the most accurate, and from the second to the last but one. Where
+    the first defers 10, 20, 35 and 50 %, the composition has 0.5, 0.75, 0.92 and all of what the second is better.
+    """
+    found = tuple(cascade for family in fleet.catalog.families for cascade in _cascades(family))
+    return replace(fleet, types={k: msgspec.structs.replace(p, cascades=found) for k, p in fleet.types.items()})
+
+
+def _cascades(family: Family) -> Iterator[CascadeProfile]:
+    rising = sorted(family.variants, key=lambda variant: variant.accuracy)
+    last = len(rising) - 1
+    places = [(0, last), *([(len(rising) // 2, last)] if last > 1 else []), *([(1, last - 1)] if last > 2 else [])]
+    for first, second in ((rising[i], rising[j]) for i, j in dict.fromkeys(places)):
+        gained = second.accuracy - first.accuracy
+        points = tuple(
+            CascadePoint(deferred, deferred, accuracy, accuracy, accuracy, accuracy, 0.0, accuracy)
+            for deferred, part in ((0.1, 0.5), (0.2, 0.75), (0.35, 0.92), (0.5, 1.0))
+            for accuracy in [first.accuracy + part * gained]
+        )
+        if gained > 0:
+            yield CascadeProfile(family.name, first.name, second.name, "", points)
 
 
 def with_variants(fleet: Fleet, count: int, rng: np.random.Generator) -> Fleet:

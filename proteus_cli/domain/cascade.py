@@ -7,7 +7,7 @@ from proteus_cli.domain.base import Value, is_rate, require
 
 SPLITS = (0.25, 0.5)
 """The parts of the SLO that plans may give to the first stage of a cascade; the second gets the rest. First stages are
-the faster ones: to let them have 3/4, too, improves no plan for the paper's cluster, and takes half as long again."""
+the faster ones: to let them have 3/4, too, improves no plan for the paper's cluster, and makes a model larger."""
 SLO_PARTS = tuple(sorted({*SPLITS, *(1 - part for part in SPLITS), 1.0}))
 """All parts of the SLO that plans may give to a variant, the whole among them."""
 MAX_POINTS = 8

@@ -150,6 +150,7 @@ class Plan(Value, frozen=True, omit_defaults=True):
 class FrontierPoint(Value, frozen=True):
     """The best plan for one total demand: rates in queries per second, accuracies as fractions over what is served.
 
+    ``without_cascades`` is the relative accuracy of the best plan without; left out where the rules allow none anyway.
     ``gap`` and ``solve_s`` as in a plan's `Solver`.
     """
 
@@ -161,3 +162,4 @@ class FrontierPoint(Value, frozen=True):
     devices_used: int
     gap: float
     solve_s: float
+    without_cascades: float | UnsetType | None = UNSET

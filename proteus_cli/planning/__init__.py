@@ -39,7 +39,7 @@ part of the SLO, as stages share it. `solver.rates_by_way` shares out over choic
 
 *Gap and time.* `solve` alone knows HiGHS. A solve ends with a proof that no plan is better by 1e-6, or, after much
 effort (counted in the solver's steps, so that the same input gives the same plan), by 1e-4 of the objective's scale;
-of what is unserved, by 1e-6 of the demand.
+of what is unserved, by 1e-6 of the demand, and with cascades by 5e-4 of an accuracy.
 Past the time limit the best point found so far is used, and the plan says "time limit" and its proven gap. Models with
 more than 1,500 integer columns are solved in parts: first the choices that the relaxation uses, then ever more.
 

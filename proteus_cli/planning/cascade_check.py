@@ -69,6 +69,13 @@ def _known(profile: Profile, cascade: PlannedCascade) -> CascadePoint | None:
 def _fit_the_slo(cascades: Sequence[PlannedCascade], hosts: Sequence[Placement], part_of: PartOf) -> bool:
     """Whether the queries of each cascade can be given placements of both stages that fit the SLO together."""
     part = {id(placement): part_of(placement) for placement in hosts}
+    longest = [
+        max((part[id(p)] for p in hosts if p.variant == c.first and p.rate_qps > 0), default=0.0)
+        + max((part[id(p)] for p in hosts if p.variant == c.second and p.deferred_qps > 0), default=0.0)
+        for c in cascades
+    ]
+    if max(longest) <= 1:
+        return True
     rows: list[list[float]] = []
     limits: list[float] = []
 

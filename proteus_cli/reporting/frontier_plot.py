@@ -29,11 +29,16 @@ def write_frontier(path: Path, points: Sequence[FrontierPoint]) -> None:
 
 
 def _draw_accuracy(axes: Axes, points: Sequence[FrontierPoint]) -> None:
-    known = [(point.demand_qps, point.relative_accuracy) for point in points]
-    percents = [(qps, 100 * accuracy) for qps, accuracy in known if accuracy is not None]
-    axes.plot([qps for qps, _ in percents], [percent for _, percent in percents], color=COLOURS[0], marker="o")
+    percents = [100 * point.relative_accuracy for point in points if point.relative_accuracy is not None]
+    demand = [point.demand_qps for point in points if point.relative_accuracy is not None]
+    axes.plot(demand, percents, color=COLOURS[0], marker="o", label="with cascades")
+    plain = [(point.demand_qps, 100 * point.without_cascades) for point in points if point.without_cascades]
+    if plain:
+        axes.plot([qps for qps, _ in plain], [percent for _, percent in plain], color=COLOURS[1], label="without")
+        axes.legend(loc="lower left")
     axes.set_ylabel("relative\naccuracy (%)")
-    axes.set_ylim(min([95.0, *(percent for _, percent in percents)]) - 1, 101)
+    lowest, highest = min([95.0, *percents, *(percent for _, percent in plain)]), max([100.0, *percents])
+    axes.set_ylim(lowest - 1, highest + 1)
     axes.tick_params(labelbottom=False)
 
 

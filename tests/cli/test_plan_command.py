@@ -8,11 +8,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from builders import make_cascade_point, near
 from command_line import Ended, proteus
 from tiny import DEVICES, Tiny, add_plan, change_json
 
 from proteus_cli.control.policies import policy_named
+from proteus_cli.domain.cascade import CascadeProfile
 from proteus_cli.domain.plan import FrontierPoint, Plan
 from proteus_cli.planning.analysis.explain import Explanation
 from proteus_cli.planning.from_workspace import planner_settings
@@ -235,8 +238,41 @@ def test_a_sweep_is_a_table_a_document_and_a_picture(workspace: Path) -> None:
     ]
     assert (workspace / "frontier.svg").read_text().lstrip().startswith("<?xml")
     assert not (workspace / "plans").exists()
-    assert set(FrontierPoint.__struct_fields__) == set(points[0])
+    assert set(FrontierPoint.__struct_fields__) == {*points[0], "without_cascades"}
     assert set(Explanation.__struct_fields__) == {"families", "devices", "prices", "max_multiple"}
+
+
+def add_cascades(workspace: Path) -> None:
+    """`a-s` defers a fifth to `a-l`; together they reach 0.96."""
+    found = CascadeProfile("a", "a-s", "a-l", "", (make_cascade_point(0.3, 0.2, 0.96),))
+    for kind in ("small", "big"):
+        path = workspace / "profiles" / f"{kind}.json"
+        change_json(path, cascades=msgspec.to_builtins((found,)))
+
+
+def test_a_plan_with_cascades_says_what_goes_through_them(workspace: Path) -> None:
+    """Of 150 qps, the big device answers 40 of `a-l`: a fifth of 137.5, and the other 12.5 alone."""
+    add_cascades(workspace)
+    made = planned(workspace, "--demand", "a=150qps", "--cascades")
+    assert [(each.first, each.second, each.rate_qps) for each in made.cascades] == [("a-s", "a-l", near(137.5))]
+    assert made.relative_accuracy == pytest.approx((137.5 * 0.96 + 12.5) / 150)
+    assert not planned(workspace, "--demand", "a=150qps").cascades
+    shown = plan(workspace, "--demand", "a=150qps", "--cascades").stdout
+    assert "a-s → a-l" in shown
+    assert "deferred" in shown
+    explained = plan(workspace, "--demand", "a=150qps", "--cascades", "--explain").stdout
+    assert "without cascades" in explained
+
+
+def test_a_sweep_with_cascades_compares_with_plans_without(workspace: Path) -> None:
+    add_cascades(workspace)
+    sweep = ("--demand", "a=1qps", "--sweep", "60qps:240qps:90qps", "--cascades")
+    table = plan(workspace, *sweep, "--plot", workspace / "both.svg")
+    assert "without" in table.stdout
+    assert (workspace / "both.svg").exists()
+    points = plan(workspace, *sweep, "--json").document()
+    assert all(point["relative_accuracy"] >= point["without_cascades"] for point in points)
+    assert points[1]["relative_accuracy"] > points[1]["without_cascades"] + 0.01
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec import UNSET
 from rich.console import Group, RenderableType
 from rich.table import Column, Table
 
@@ -188,7 +189,9 @@ def proven(solver: "Solver") -> str:
 
 def frontier_table(points: "Sequence[FrontierPoint]", *, estimated: bool) -> Table:
     """A row for each total demand, with bars of the accuracy that is kept. ``estimated``: some accuracies are."""
-    rows = table(*map(number, ("demand", "unserved", "accuracy", "of best")), bars(_BAR), number("devices"))
+    has_both = any(point.without_cascades is not UNSET for point in points)
+    without = [number("without", "cascades")] if has_both else []
+    rows = table(*map(number, ("demand", "unserved", "accuracy", "of best")), bars(_BAR), *without, number("devices"))
     known = [point.relative_accuracy for point in points if point.relative_accuracy is not None]
     least = min(known, default=0.0)
     span = max(1 - least, 1e-9)
@@ -198,11 +201,16 @@ def frontier_table(points: "Sequence[FrontierPoint]", *, estimated: bool) -> Tab
             format_rate(point.demand_qps),
             format_rate(point.unserved_qps) if point.unserved_qps > 1e-6 else UNKNOWN,  # noqa: PLR2004 - rounding
             format_accuracy(accuracy, estimated=estimated) if accuracy is not None else UNKNOWN,
-            mark_estimate(format_percent(relative), estimated=estimated) if relative is not None else UNKNOWN,
-            format_bar(0.1 + 0.9 * (relative - least) / span, _BAR) if relative is not None else "",
+            _of_best(relative, estimated=estimated),
+            format_bar(0.1 + 0.9 * min(relative - least, span) / span, _BAR) if relative is not None else "",
+            *([_of_best(point.without_cascades or None, estimated=estimated)] if has_both else []),
             str(point.devices_used),
         )
     return rows
+
+
+def _of_best(relative: float | None, *, estimated: bool) -> str:
+    return mark_estimate(format_percent(relative), estimated=estimated) if relative is not None else UNKNOWN
 
 
 def difference_tables(found: "PlanDifference") -> RenderableType:

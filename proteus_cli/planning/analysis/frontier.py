@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 
+from msgspec import UNSET
+from msgspec.structs import replace
+
 from proteus_cli.domain.plan import FrontierPoint
 from proteus_cli.errors import UsageError
 from proteus_cli.planning.planner import Planner
@@ -26,12 +29,18 @@ def parse_sweep(text: str) -> tuple[float, ...]:
 
 
 def sweep(planner: Planner, mix: Mapping[str, float], totals_qps: tuple[float, ...]) -> Iterator[FrontierPoint]:
-    """The best plan for each total, shared among families as ``mix`` is. Raises `UsageError` where that is empty."""
+    """The best plan for each total, shared among families as ``mix`` is; with cascades, also the best without.
+
+    Raises `UsageError` where the mix is empty.
+    """
     whole = sum(mix.values())
     if whole <= 0:
         raise UsageError("The demand to sweep has no queries.", hint="give families a weight or a demand above zero")
+    rules = planner.rules
+    plain = planner.with_changes(rules=replace(rules, cascades=UNSET)) if rules.uses_cascades else None
     for total_qps in totals_qps:
-        plan = planner({family: total_qps * part / whole for family, part in mix.items()})
+        demand_qps = {family: total_qps * part / whole for family, part in mix.items()}
+        plan = planner(demand_qps)
         yield FrontierPoint(
             demand_qps=total_qps,
             served_qps=sum(plan.served_qps.values()),
@@ -41,4 +50,5 @@ def sweep(planner: Planner, mix: Mapping[str, float], totals_qps: tuple[float, .
             devices_used=len({placement.device for placement in plan.placements}),
             gap=plan.solver.gap,
             solve_s=plan.solver.solve_s,
+            without_cascades=plain(demand_qps).relative_accuracy if plain is not None else UNSET,
         )

@@ -182,8 +182,13 @@ class Instance:
     @cached_property
     def max_qps(self) -> Floats:
         """An upper bound of what any plan can serve of each family [F]."""
-        bound: Floats = self.family_choices @ (self.capacity_qps * (self.device_count @ self.group_choices))
-        return bound
+        capacity_qps = self.capacity_qps * (self.device_count @ self.group_choices)
+        if self.ways is None:
+            bound: Floats = self.family_choices @ capacity_qps
+            return bound
+        of_engine = np.zeros(len(self.engine_choice))
+        np.maximum.at(of_engine, self.engine_of, capacity_qps)
+        return np.asarray(self.family_choices[:, self.engine_choice] @ of_engine)
 
 
 def make_instance(

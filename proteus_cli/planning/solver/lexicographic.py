@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,6 +18,7 @@ from proteus_cli.planning.solver.rates_by_way import RatesByWay, rates_by_way
 from proteus_cli.planning.solver.solve import FIRST_GAP, TOLERANCE, OutOfTime, minimise
 from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, TargetDemand, set_parameters
 
+PLAIN_FRAC, PLAIN_GAP = 0.3, 1e-3  # of the time, and of the value, for the plan without cascades that others start from
 FORECAST_GAP = 0.01  # of an objective's value: a forecast is not known any better
 UNSERVED_GAP_SCALE = 0.01  # serving comes before all else, so its gap must be a hundred times smaller
 
@@ -27,7 +30,8 @@ class Solution:
     ``replicas`` int [C]; ``rate_qps`` [C] includes the headroom, and counts the queries that the choice is the first to
     get; with cascades, ``by_way`` has those that others defer to it. ``devices_used`` int [G] and ``power_w`` [G] where
     devices are shared: `pack` may use no more. ``gap``, ``unserved_gap``: as in a plan's `Solver`. ``is_limited``: the
-    deadline passed before all was proven.
+    deadline passed before all was proven. ``merits``: in the order of the objectives, down to the mean accuracy, what
+    they are about; the more the better.
     """
 
     replicas: Ints
@@ -38,6 +42,7 @@ class Solution:
     unserved_gap: float
     is_limited: bool
     is_forecast: bool
+    merits: tuple[float, ...]
     by_way: RatesByWay | None = None
 
     @property
@@ -75,6 +80,8 @@ def optimise(
     """
     set_parameters(model, instance, rules, target, current_replicas)
     search = _Search(compile_program(model), deadline_s, FORECAST_GAP if target.is_forecast else FIRST_GAP)
+    if instance.ways is not None:
+        search.best = _best_without_cascades(search, instance, rules, target, is_replan=current_replicas is not None)
     try:
         _minimise_in_order(search, instance, rules, target, is_replan=current_replicas is not None)
     except OutOfTime:
@@ -94,6 +101,7 @@ def optimise(
         unserved_gap=search.unserved_gap,
         is_limited=search.is_limited,
         is_forecast=target.is_forecast,
+        merits=tuple(_merits(search, instance, rules, target)),
     )
 
 
@@ -169,6 +177,41 @@ def _gap(value: float, bound: float, unit: float | None) -> float:
         whole = round(value)
         return (whole - math.ceil(bound - NEGLIGIBLE)) / max(whole, 1)
     return max(value - bound, 0.0) / unit
+
+
+def _merits(search: _Search, instance: Instance, rules: Rules, target: TargetDemand) -> Iterator[float]:
+    program, columns, p = search.program, search.point.columns, search.program.model.parameters
+    if rules.minimize is not None:
+        yield -float(columns[program.objective(rules.minimize)])
+    else:
+        if rules.fairness == "maxmin":
+            for index in range(len(instance.families)):
+                yield -float(columns[program.objective("worst served", index)])
+        yield -float(columns[program.objective("unserved")])
+    if rules.objective == "min-family":
+        yield _worst_accuracy(instance, program, search.point, _unserved_columns(program, instance, target))
+    accuracy = float(p.demand_frac.value @ (instance.top_accuracy * p.has_demand.value))
+    yield accuracy - float(columns[program.objective("loss")])
+
+
+def _best_without_cascades(
+    search: _Search, instance: Instance, rules: Rules, target: TargetDemand, *, is_replan: bool
+) -> SolverPoint | None:
+    """A point to start from, found in a part of the time: so a plan with cascades is no worse than one without."""
+    assert instance.ways is not None  # noqa: S101 - asked for ways only
+    variables, program = search.program.model.variables, search.program
+    through = np.flatnonzero([way.cascade is not None for way in instance.ways.ways])
+    whole = {int(e) for e, choice in zip(instance.engine_of, instance.choices, strict=True) if choice.slo_part == 1}
+    parts = [c for c, each in enumerate(instance.choices) if each.slo_part < 1 and int(instance.engine_of[c]) in whole]
+    program = program.limit_columns(program.columns(variables.answered).start + through, 0.0)
+    program = program.limit_columns(program.columns(variables.replicas).start + np.array(parts, dtype=np.int64), 0.0)
+    by_s = search.deadline_s
+    if by_s < math.inf:
+        by_s = time.perf_counter() + PLAIN_FRAC * (by_s - time.perf_counter())
+    plain = _Search(program, by_s, max(search.relative_gap, PLAIN_GAP))
+    with suppress(Infeasible, OutOfTime):
+        _minimise_in_order(plain, instance, rules, target, is_replan=is_replan)
+    return plain.best
 
 
 def _minimise_in_order(

@@ -19,6 +19,7 @@ from proteus_cli.planning.solver.program import MAX_VIOLATION, Program, SolverPo
 FIRST_GAP = 1e-6  # of the objective's own value: where little accuracy is lost, the last bit of it is found …
 FIRST_ABSOLUTE_GAP = 1e-6  # … but not beyond this part of its scale
 LAST_GAP = 1e-4  # of its scale: enough after so much effort …
+WAYS_GAP = 5e-4  # the same with cascades, whose accuracies are known to half a point at best
 EFFORT = 100  # … counted in the solver's own checks, not in time: the same input must give the same plan
 INTEGER_GAP = 0.999  # two whole numbers that are closer are the same
 TOLERANCE = 1e-6  # what a later objective may take from an earlier one; above the solver's own tolerance
@@ -68,7 +69,9 @@ def minimise(
     `time.perf_counter`) the result is the best point found, which is not proven. Raises `OutOfTime` where there is none
     by then, or by ``first_point_by_s``.
     """
-    gap = INTEGER_GAP if gap_scale is None else LAST_GAP * gap_scale
+    is_accuracy = gap_scale == 1.0  # what is served, costs or draws is proven as closely with cascades as without
+    last_gap = WAYS_GAP if is_accuracy and program.model.instance.ways is not None else LAST_GAP
+    gap = INTEGER_GAP if gap_scale is None else last_gap * gap_scale
     goal = _Goal(column, gap, relative_gap, deadline_s, first_point_by_s or deadline_s)
     if program.is_integer.sum() > MANY_COLUMNS:
         return _minimise_in_parts(program, replace(goal, gap=max(gap, MANY_GAP * (gap_scale or 0.0))), start)
