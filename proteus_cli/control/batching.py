@@ -54,14 +54,12 @@ class Batcher(Protocol):
         ...
 
 
-def second_s(request: Request, hosted: Host) -> float:
-    """What a batch that waits for company leaves of a request's time to the second stage of a cascade."""
-    return 0.0 if request.is_deferred else hosted.second_s
-
-
 @dataclass(frozen=True, slots=True)
 class _Timely:
-    """What rules that use profiled times share. ``answer_frac`` of a request's time is kept back to send the answer."""
+    """What rules that use profiled times share. ``answer_frac`` of a request's time is kept back to send the answer.
+
+    Batches that wait for company leave the second stage of a cascade its time.
+    """
 
     answer_frac: float = 0.02
 
@@ -106,7 +104,9 @@ class ProactiveBatcher(_Timely):
             return CANNOT_MEET_DEADLINE
         waiting = max(waiting, head.rows)
         if waiting < hosted.max_batch:
-            last_moment_s = self.wanted_s(head) - second_s(head, hosted) - slowdown * hosted.latency(waiting + 1)
+            last_moment_s = self.wanted_s(head) - slowdown * hosted.latency(waiting + 1)
+            if hosted.second_s and not head.is_deferred:
+                last_moment_s -= hosted.second_s
             if last_moment_s > now_s:
                 return Delay(until_s=last_moment_s)
         return self._start(hosted, head, waiting, budget_s / slowdown)
@@ -140,7 +140,9 @@ class StaticBatcher(_Timely):
         if slowdown * hosted.latency(head.rows) > due_s - now_s:
             return CANNOT_MEET_DEADLINE
         waiting = max(waiting, head.rows)
-        last_moment_s = due_s - second_s(head, hosted) - slowdown * hosted.latency(max_rows)
+        last_moment_s = due_s - slowdown * hosted.latency(max_rows)
+        if hosted.second_s and not head.is_deferred:
+            last_moment_s -= hosted.second_s
         if waiting < max_rows and last_moment_s > now_s:
             return Delay(until_s=last_moment_s)
         return self._start(hosted, head, min(waiting, max_rows), (due_s - now_s) / slowdown)

@@ -114,7 +114,7 @@ class Controller:
 
     @property
     def cascades(self) -> Cascades:
-        """Which requests go by which cascade once their batch has ended: one object for good, false without any."""
+        """Which requests go by which cascade once their batch has ended: one object for good."""
         return self._dispatch.cascades
 
     def defer(self, request: Request, now_s: float) -> Admitted | None:

@@ -60,8 +60,11 @@ class SimulatedCascades:
         self._ended, self._apply = ended, apply
         self._deferred: set[int] = set()  # ids of queries whose first answers are held
 
-    def first_ended(self, launch: Launch, now_s: float) -> Sequence[str]:
-        """A batch of newcomers has ended; returns the devices to ask for the second stage."""
+    def finished(self, launch: Launch, now_s: float) -> Sequence[str]:
+        """A batch has ended; returns the devices to ask for the second stage."""
+        if launch.requests[0].is_deferred:  # so are all: they come from one queue
+            self._second_ended(launch, now_s)
+            return ()
         devices: dict[str, None] = {}
         for request, route in zip(launch.requests, self._controller.cascades.routes(launch), strict=True):
             if route is None:
@@ -72,8 +75,8 @@ class SimulatedCascades:
                 devices |= dict.fromkeys(self._defer(request, route, launch, now_s))
         return tuple(devices)
 
-    def second_ended(self, launch: Launch, now_s: float) -> None:
-        """A batch of deferred queries has ended, with an answer to those that have none yet."""
+    def _second_ended(self, launch: Launch, now_s: float) -> None:
+        """Deferred queries of the batch that have no answer yet have one now."""
         for request in launch.requests:
             if request.id in self._deferred:
                 self._deferred.remove(request.id)

@@ -132,7 +132,7 @@ class _Simulation:
         memory = _memory(plan, catalog, profiles, conditions) if policy.standbys and self._rule is not None else {}
         self._controller = Controller(catalog.slo_s(), slots_of(plan.devices, profiles), policy, memory=memory)
         self._events = Events()
-        self._has_cascades = self._controller.cascades
+        self._routes = self._controller.cascades
         self._cascades = SimulatedCascades(
             self._controller, self._events, confidences, self.result.ended, apply=self._apply
         )
@@ -235,13 +235,8 @@ class _Simulation:
         del state.running[id(launch)]
         state.ended_s = now_s
         self._controller.finished(launch, took_s)
-        if launch.requests[0].is_deferred:
-            self._cascades.second_ended(launch, now_s)
-            self._ask(device, now_s)
-            return
-        if self._has_cascades:
-            others = self._cascades.first_ended(launch, now_s)
-            for each in dict.fromkeys((device, *others)):
+        if self._routes.ever_in_use:
+            for each in dict.fromkeys((device, *self._cascades.finished(launch, now_s))):
                 self._ask(each, now_s)
             return
         ended = self.result.ended

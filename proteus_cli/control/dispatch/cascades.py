@@ -15,17 +15,16 @@ class Cascades:
     """Shares the newcomers of first stages among their cascades, as the plan says: exactly, and without randomness.
 
     What a first stage gets beyond the rates of its cascades is answered by it alone. All rows of a request go the same
-    way. False where the plan has no cascade.
+    way. While no cascade was ``ever_in_use``, no request goes by any or is deferred, and nothing needs to be asked.
     """
 
     def __init__(self) -> None:
+        self.ever_in_use = False
         self._shares: dict[VariantKey, WeightedShares[Route | None]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._shares)
 
     def use(self, plan: Plan, hosted: Sequence[Host]) -> None:
         """Go by this plan, which places ``hosted``, from now on."""
+        self.ever_in_use = self.ever_in_use or bool(plan.cascades)
         accuracy = {host.key: host.accuracy for host in hosted}
         routes: dict[VariantKey, list[Route]] = {}
         for cascade in plan.cascades:

@@ -18,14 +18,14 @@ class FamilyState:
     needs it: a minimum between two accuracies means the higher one, so there are no more tiers than accuracies.
     Deferred requests have tiers of their own: the plan's shares of these are others. ``new_queue`` makes a queue, by
     whether it is for deferred ones.
-    ``rows`` wait or run, ``running`` of them by device and variant: `Dispatch` alone counts both. ``was_lost``: all
-    devices that hosted the family were lost, and nothing hosts it since.
+    ``rows`` wait or run, ``running`` of them by host, also of plans before: `Dispatch` alone counts both. ``was_lost``:
+    all devices that hosted the family were lost, and nothing hosts it since.
     """
 
     def __init__(self, counts: Counts, new_queue: Callable[[bool], FamilyQueue]) -> None:
         self.counts = counts
         self.rows = 0
-        self.running: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self.running: defaultdict[Host, int] = defaultdict(int)
         self.was_lost = False
         self.base = AccuracyTier(new_queue(False))
         self._new_queue = new_queue
@@ -57,10 +57,9 @@ class FamilyState:
 
     def ran(self, host: Host, rows: int) -> None:
         """So many rows more run on a host, or fewer where negative."""
-        placement = host.device, host.variant
-        self.running[placement] += rows
+        self.running[host] += rows
         for tier in self.tiers[1:]:
-            if placement in tier.placements:
+            if (host.device, host.variant) in tier.placements:
                 tier.running += rows
 
     # --- requests
@@ -118,6 +117,8 @@ class FamilyState:
         self._accuracies = sorted({host.accuracy for host in hosts})
         self._tiers, self.tiers = [self.base, *[None] * (len(self._accuracies) - 1)], (self.base,)
         self._deferred_tiers = [None] * len(self._tiers)
+        for host in [host for host, rows in self.running.items() if not rows]:
+            del self.running[host]
         self.base.use(workers, self.running)
         for request in moved:
             if not self.wait_again(request, workers):

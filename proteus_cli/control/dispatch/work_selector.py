@@ -122,10 +122,11 @@ class WorkSelector:
         due_s = self._batcher.due_s(head)
         own_s = worker.slowdown.factor * own.host.latency(head.rows)
         rows, until_s, overflow = 0, math.inf, _overflow(source, due_s - now_s)
+        accuracy = -math.inf if own.is_reserved else own.host.accuracy
         for each in source.tier.classes:
             if not each.quota or each.free:
                 continue
-            if each.host.accuracy <= own.host.accuracy and not own.is_reserved:
+            if each.host.accuracy <= accuracy:
                 rows += each.quota
                 continue
             if overflow > 0:
@@ -191,11 +192,12 @@ def _overflow(source: WorkSource, left_s: float) -> int:
     reserved, all other workers count.
     """
     own, timely = source.host_class, 0.0
+    accuracy = -math.inf if own.is_reserved else own.host.accuracy
     for each in source.tier.classes:
+        if each.host.accuracy <= accuracy:  # the classes come in order
+            break
         if each is own:
             continue
-        if each.host.accuracy <= own.host.accuracy and not own.is_reserved:  # the classes come in order
-            break
         if each.serving and left_s > each.half_full_s:
             timely += each.usual_qps * (left_s - each.half_full_s)
     return int(source.queue.rows - timely)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import attrgetter
 
 from proteus_cli.control.decision import Admitted, Host
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
@@ -44,6 +45,7 @@ TRANSITIONS: dict[WorkerPhase, dict[WorkerEvent, WorkerPhase]] = {
 
 
 NOBODY = Admitted(())
+_IS_RESERVED = attrgetter("is_reserved")
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +63,7 @@ class AccuracyTier:
     classes: tuple[HostClass, ...] = ()
     is_of_deferred: bool = False
     placements: frozenset[tuple[str, str]] = frozenset()
+    has_reserved: bool = False
     running: int = 0
     capacity_qps: float = 0.0
     batch_rows: int = 0
@@ -68,11 +71,12 @@ class AccuracyTier:
     is_lost: bool = False
     _lost: set[Host] = field(default_factory=set)
 
-    def use(self, workers: "Mapping[str, WorkerState]", running: Mapping[tuple[str, str], int]) -> None:
+    def use(self, workers: "Mapping[str, WorkerState]", running: Mapping[Host, int]) -> None:
         """Count the workers of the queue's hosts from now on; they have so many rows ``running``."""
         self.classes, self._lost = self.queue.classes, set()
         self.placements = frozenset((host.device, host.variant) for host in self.queue.hosts)
-        self.running = sum(running.get(placement, 0) for placement in self.placements)
+        self.running = sum(rows for host, rows in running.items() if (host.device, host.variant) in self.placements)
+        self.has_reserved = any(each.is_reserved for each in self.classes)
         for each in self.classes:
             for host in each.hosts:
                 worker = workers[host.device]
@@ -98,18 +102,18 @@ class AccuracyTier:
         that are reserved for second stages come last.
         """
         free: list[HostClass] = []  # `list[HostClass]()` would take 0.6 µs
-        reserved: list[HostClass] = []
         least = math.inf
         for each in self.classes:
             if each.free:
                 if each.quota:
                     return next(iter(each.free.values()))
-                (reserved if each.is_reserved else free).append(each)
+                free.append(each)
             elif each.quota:
                 least = each.host.accuracy  # the classes come in order
-        free += reserved
         if not free or least == math.inf:
             return NOBODY
+        if self.has_reserved:
+            free.sort(key=_IS_RESERVED)
         last_left_s, left_s = due_s(queue.last()) - now_s, due_s(queue.head()) - now_s
         for each in free:
             if each.row_s <= (last_left_s if each.host.accuracy >= least else left_s):
