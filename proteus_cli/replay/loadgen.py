@@ -65,6 +65,8 @@ async def replay(
             variant=reply.variant,
             device=reply.device,
             batch=reply.batch,
+            is_deferred=reply.is_deferred,
+            is_fallback=reply.is_fallback,
         )
 
     async def send_all() -> None:

@@ -37,13 +37,18 @@ Answered = TypeVar("Answered")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How a request ended for its client. SERVED means answered; the caller knows whether in time."""
+    """How a request ended for its client. SERVED means answered; the caller knows whether in time.
+
+    ``is_deferred`` and ``is_fallback`` as in `RequestRecord`.
+    """
 
     outcome: Outcome
     accuracy: float | None = None
     variant: str | None = None
     device: str | None = None
     batch: int | None = None
+    is_deferred: bool = False
+    is_fallback: bool = False
 
 
 class Target(Protocol):
@@ -62,6 +67,8 @@ class _Parameters(msgspec.Struct):
     accuracy: float | None = None
     device: str | None = None
     batch_size: int | None = None
+    stages: int | None = None
+    fallback: bool = False
 
 
 class _Answer(msgspec.Struct):
@@ -178,7 +185,15 @@ class HttpTarget:
             answer = msgspec.json.decode(json, type=_Answer).parameters
         except _NOT_JSON as error:
             raise ServerError(f"`{self._url}` answered something other than an inference: {error}.") from None
-        return Reply(Outcome.SERVED, answer.accuracy, answer.variant, answer.device, answer.batch_size)
+        return Reply(
+            Outcome.SERVED,
+            answer.accuracy,
+            answer.variant,
+            answer.device,
+            answer.batch_size,
+            is_deferred=answer.fallback or (answer.stages or 1) > 1,
+            is_fallback=answer.fallback,
+        )
 
     async def _get(self, path: str, kind: type[Answered]) -> Answered:
         try:

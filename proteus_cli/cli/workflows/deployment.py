@@ -65,7 +65,6 @@ def deployment_of(
     catalog, plan, resources = workspace.catalog(), start.plan.with_attainment(attainment), start.resources
     workspace.require_current(plan.inputs)
     _require_in_catalog(plan, catalog)
-    _require_servable(plan)
     policy = _policy(plan, replan, batching)
     settings = planner_settings(
         workspace, policy, plan.headroom, profiles=resources.profiles, rules=plan.rules, time_limit_s=SOLVE_LIMIT_S
@@ -112,16 +111,6 @@ def _require_in_catalog(plan: Plan, catalog: Catalog) -> None:
     """Raise `UsageError` unless the catalog has every variant of a plan."""
     for placement in plan.placements:
         catalog.family(placement.family).variant(placement.variant)
-
-
-def _require_servable(plan: Plan) -> None:
-    """Raise `ArtefactError` where a plan has what servers do not do yet."""
-    if plan.cascades or plan.rules.uses_cascades:
-        which = "".join(f", `{each.first}` → `{each.second}`," for each in plan.cascades[:1])
-        raise ArtefactError(
-            f"The plan was made with cascades{which} which servers do not run yet.",
-            hint="serve a plan without cascades; `proteus replay --plan` simulates this one",
-        )
 
 
 def _memory_bytes(memory: Mapping[str, int] | None, resources: Resources, *, is_emulated: bool) -> Mapping[str, int]:

@@ -108,8 +108,6 @@ def require_fitting(plan: Plan, required: PlanRequirements) -> None:
     strange = [family for family in plan.demand_qps if family not in required.catalog.names]
     if strange:
         raise Unprocessable(f"the plan has a demand of `{strange[0]}`, which is no family of the catalog")
-    if plan.cascades or plan.rules.uses_cascades:
-        raise Unprocessable("the plan has cascades, which servers do not run yet")
     for placement in plan.placements:
         _require_placeable(placement, required)
     for device in plan.devices:

@@ -35,7 +35,7 @@ from proteus_cli.serving.oip.images import image_rows, may_be_encoded, read_imag
 from proteus_cli.serving.oip.parameters import InputParameters, OutputParameters, RequestParameters, checked
 from proteus_cli.serving.oip.tensors import DATATYPE_OF
 from proteus_cli.serving.requests.families import Families
-from proteus_cli.serving.requests.in_flight import Answered
+from proteus_cli.serving.requests.in_flight import Answered, Staged
 from proteus_cli.serving.requests.query import (
     Classes,
     Form,
@@ -242,6 +242,7 @@ class GrpcCodec:
             known
             + integer_parameter("batch_size", batch.rows)
             + integer_parameter("compute_us", round(batch.compute_s * _US_PER_S))
+            + (b"" if batch.staged is None else _staged(batch.staged))
         )
 
 
@@ -323,6 +324,18 @@ def _require_field(tensor: Any, name: str, present: Sequence[str]) -> None:
 def _require_count(tensor: Any, count: int, needed: int) -> None:
     if count != needed:
         raise BadRequest(f"input `{tensor.name}` has {count} values; its shape needs {needed}")
+
+
+def _staged(staged: Staged) -> bytes:
+    """What the answer of a cascade says, after the parameters of the variant: of two of one name, the last counts."""
+    head = ModelInferResponse()
+    head.parameters["accuracy"].double_param = staged.accuracy
+    head.parameters["stages"].int64_param = staged.stages
+    if staged.confidence is not None:
+        head.parameters["confidence"].double_param = staged.confidence
+    if staged.is_fallback:
+        head.parameters["fallback"].bool_param = True
+    return bytes(head.SerializeToString(deterministic=True))
 
 
 def _described(hosted: Host, tensors: Iterable[tuple[str, str, Sequence[int]]], *, is_emulated: bool) -> bytes:

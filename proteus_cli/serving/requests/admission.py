@@ -110,12 +110,12 @@ class Admission:
         self._results.expect(request)
         if offered is not self._last:
             self._last = offered
-            self._ask_all(offered.devices)
+            self.ask(offered.devices)
         return request
 
     def _withdraw(self, request: InFlightRequest, now_s: float) -> None:
         self._refused.clear()  # there is room again
-        self._ask_all(self._controller.withdraw(request, now_s).ask)
+        self.ask(self._controller.withdraw(request, now_s).ask)
 
     def probe(self, query: Query, arrival_s: float) -> float:
         """Whether a request would be admitted now: returns its deadline, or raises like `submit`."""
@@ -137,11 +137,18 @@ class Admission:
         effects = self._controller.cancel(request)
         if effects.dropped:
             request.release_inputs()
-        self._ask_all(effects.ask)
+        self.ask(effects.ask)
 
     def count_refusal(self, error: RequestError) -> None:
         """A front end answers a request with an error, before the request was admitted or instead of that."""
         self._counts.refusals[type(error).__name__] += 1
+
+    def ask(self, devices: Iterable[str]) -> None:
+        """Have workers ask for work once all requests that have arrived by now are admitted, to share a batch."""
+        for device in devices:
+            if not self._to_ask:
+                asyncio.get_running_loop().call_soon(self._ask)
+            self._to_ask[device] = None
 
     def _refusal(
         self, query: Query, offered: Refused | TooManyRows | Unfit, timeout_s: float, *, is_usual: bool
@@ -189,13 +196,6 @@ class Admission:
     def _warn(self, family: str, problem: str) -> None:
         if times := self._log_limiter.occurred((problem, family)):
             log.warning("%s: %s", family, problem, extra=fields(family=family, requests=times))
-
-    def _ask_all(self, devices: Iterable[str]) -> None:
-        """Have workers ask for work once all requests that have arrived by now are admitted, to share a batch."""
-        for device in devices:
-            if not self._to_ask:
-                asyncio.get_running_loop().call_soon(self._ask)
-            self._to_ask[device] = None
 
     def _ask(self) -> None:
         asked, self._to_ask, self._last = self._to_ask, {}, None

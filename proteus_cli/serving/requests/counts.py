@@ -83,9 +83,10 @@ class FamilyCounts:
 
     ``latency`` and ``queue`` are of requests that a batch answered, in time or not; ``compute`` and ``batch`` (rows)
     are of batches. ``outcomes`` are by (variant, device, outcome). ``cancelled`` requests, whose clients have gone, are
-    among the dropped. ``retried`` ones ran on a device that was lost, and were queued again. The sums from ``rows`` to
-    ``accuracy`` are of served requests; ``failed_s`` is the time of admitted ones that were not served. ``executions``
-    are by rows of the batch; the last batch ended at ``last_s`` (None: none yet).
+    among the dropped. ``retried`` ones ran on a device that was lost, and were queued again. Of those that were
+    answered, first stages ``deferred`` some, and ``fallbacks`` of these got the first answer all the same. The sums
+    from ``rows`` to ``accuracy`` are of served requests; ``failed_s`` is the time of admitted ones that were not
+    served. ``executions`` are by rows of the batch; the last batch ended at ``last_s`` (None: none yet).
     """
 
     latency: Histogram
@@ -95,6 +96,8 @@ class FamilyCounts:
     outcomes: Counter[tuple[str, str, Outcome]] = field(default_factory=lambda: Counter(_NO_OUTCOMES))
     cancelled: int = 0
     retried: int = 0
+    deferred: int = 0
+    fallbacks: int = 0
     rows: int = 0
     request_s: float = 0.0
     queue_s: float = 0.0

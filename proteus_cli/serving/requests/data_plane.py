@@ -19,6 +19,7 @@ from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.requests.results import Results
+from proteus_cli.serving.requests.second_stages import ComputedConfidence, Confidence, SecondStages
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,28 @@ def make_data_plane(
     is_emulated: bool = False,
     timer_s: float = TIMER_RESOLUTION_S,
     memory_of: Callable[[str], HostMemory] = lambda _: HostMemory(),
+    confidence: Confidence | None = None,
 ) -> DataPlane:
-    """Open all devices, which host nothing yet. Raises `DeviceUnavailable`."""
+    """Open all devices, which host nothing yet. Raises `DeviceUnavailable`.
+
+    ``confidence`` of first stages; None: that which their outputs tell.
+    """
     lifecycle = Lifecycle()
     families, counts = Families(served, controller, lifecycle), RequestCounts(served)
-    results = Results(counts, clock, drift=drift, refuses_non_finite=refuses_non_finite, is_emulated=is_emulated)
+    signatures = {family.name: family.signature for family in served}
+    computed = ComputedConfidence(signatures, {family.name: family.confidence for family in served})
+
+    def ask(devices: Iterable[str]) -> None:
+        admission.ask(devices)  # which is made last
+
+    results = Results(
+        counts,
+        clock,
+        drift=drift,
+        refuses_non_finite=refuses_non_finite,
+        is_emulated=is_emulated,
+        second_stages=SecondStages(controller, confidence or computed, ask),
+    )
     fleet = Fleet(
         controller,
         devices,
@@ -65,7 +83,7 @@ def make_data_plane(
         clock,
         models=models,
         profiles=profiles,
-        signatures={family.name: family.signature for family in served},
+        signatures=signatures,
         files=files,
         timer_s=timer_s,
         memory_of=memory_of,

@@ -7,6 +7,7 @@ from proteus_cli.backends.base import Signature
 from proteus_cli.control.controller import Controller
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
 from proteus_cli.domain.catalog import ImageInput
+from proteus_cli.domain.confidence import MARGIN
 from proteus_cli.domain.profile import Profile, accuracy_by_variant, estimated_families
 from proteus_cli.errors import UnknownModel
 from proteus_cli.serving.lifecycle import Lifecycle
@@ -20,7 +21,8 @@ class ServedFamily:
     target that the catalog sets, ``labels`` are its names for the classes of the first output, and ``image`` is the
     family's input, where it has one of its own. ``estimated``: some of its accuracies are estimates. While the family
     is not ``is_loaded``, it takes no requests; nothing else changes, so clients may load and unload it at any time.
-    ``variants`` are those that were profiled, with their accuracies, the most accurate first.
+    ``variants`` are those that were profiled, with their accuracies, the most accurate first. ``confidence`` as in the
+    catalog.
     """
 
     name: str
@@ -34,6 +36,7 @@ class ServedFamily:
     estimated: bool = False
     is_loaded: bool = True
     variants: Mapping[str, float] = field(default_factory=dict)
+    confidence: str = MARGIN
 
 
 class Families:

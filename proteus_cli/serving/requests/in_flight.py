@@ -1,7 +1,7 @@
 """Requests in flight, from their submission to their end, and their results."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import numpy as np
@@ -12,17 +12,34 @@ from proteus_cli.control.decision import Host
 from proteus_cli.domain.request import Request
 from proteus_cli.errors import RequestError
 
+if TYPE_CHECKING:
+    from proteus_cli.serving.requests.second_stages import DeferredInFlight
+
 _SMALL_BYTES = 16 * 1024
+
+
+class Staged(msgspec.Struct, frozen=True):
+    """How an answer of a cascade came about: by how many ``stages``, and what ``accuracy`` is to be expected of it.
+
+    ``confidence`` is that of the first stage, the lowest of all rows; None where it is unknown. The answer
+    ``is_fallback`` where the first stage was not sure of it, and it is sent all the same.
+    """
+
+    stages: int
+    confidence: float | None
+    accuracy: float
+    is_fallback: bool
 
 
 class AnsweredBatch:
     """A batch that ran: the variant and its device, the outputs of all rows, and the seconds that it took.
 
     Outputs and seconds are made up if it ``is_emulated``. In ``memo`` front ends keep what the answers of all its
-    requests have in common, to make it once.
+    requests have in common, to make it once. A request that went by a cascade has a batch of its own, which says how
+    the answer was ``staged`` and has the outputs of its rows; ``rows`` are those of the batch that ran.
     """
 
-    __slots__ = ("compute_s", "hosted", "is_emulated", "memo", "outputs", "rows")
+    __slots__ = ("compute_s", "hosted", "is_emulated", "memo", "outputs", "rows", "staged")
 
     def __init__(
         self,
@@ -32,10 +49,16 @@ class AnsweredBatch:
         compute_s: float,
         *,
         is_emulated: bool = False,
+        staged: Staged | None = None,
     ) -> None:
         self.hosted, self.rows, self.outputs, self.compute_s = hosted, rows, outputs, compute_s
-        self.is_emulated = is_emulated
+        self.is_emulated, self.staged = is_emulated, staged
         self.memo: dict[Any, Any] = {}
+
+    @property
+    def accuracy(self) -> float:
+        """What is to be expected of an answer."""
+        return self.hosted.accuracy if self.staged is None else self.staged.accuracy
 
     def content(self, place: int) -> tuple[Buffer, int]:
         """The bytes of an output of all rows, and how many a row has. Small ones are copied, to be sliced cheaply."""
@@ -71,12 +94,13 @@ ResultCallback = Callable[[Result], None]
 class InFlightRequest(Request, frozen=False, gc=True, eq=False, kw_only=True):  # type: ignore[misc]  # msgspec lets a subclass be mutable
     """A request of a client. ``done`` is called with its result, once, unless the client is gone by then.
 
-    ``inputs`` are its tensors, once it is admitted. It has also ended when its deadline passes or its client goes,
-    while it still waits or runs.
+    ``inputs`` are its tensors, once it is admitted. ``deferred`` has the rows that a second stage is asked about. The
+    request has also ended when its deadline passes or its client goes, while it still waits or runs.
     """
 
     done: ResultCallback
     inputs: tuple[Buffer, ...] = ()
+    deferred: "DeferredInFlight | None" = None
     has_ended: bool = False
     is_running: bool = False
     runs: int = 0

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.backends.base import Part
-from proteus_cli.control.decision import Host, Launch
+from proteus_cli.control.decision import Host, Launch, Route
 from proteus_cli.control.topology.drift import Drift
 from proteus_cli.domain.request import MAX_RUNS, Outcome, Request
 from proteus_cli.errors import DeadlineExceeded, EngineFailed, RequestError
@@ -23,6 +23,7 @@ from proteus_cli.serving.requests.in_flight import (
     ResultCallback,
     in_flight,
 )
+from proteus_cli.serving.requests.second_stages import DeferredInFlight, SecondStages
 
 log = logging.getLogger("proteus.dataplane")
 
@@ -31,7 +32,7 @@ class Results:
     """Gives each admitted request its one result, counts its outcome, and lets drift learn from the batches.
 
     With ``refuses_non_finite``, NaN or infinity in an output fails the request. ``is_emulated``: no batch is computed,
-    so times and outputs are made up; answers say so.
+    so times and outputs are made up; answers say so. Answers of first stages go to ``second_stages`` first.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class Results:
         drift: Drift | None = None,
         refuses_non_finite: bool = False,
         is_emulated: bool = False,
+        second_stages: SecondStages | None = None,
     ) -> None:
+        self._second_stages = second_stages
         self._counts, self._clock, self._drift = counts.by_family, clock, drift
         self._refuses_non_finite, self._is_emulated = refuses_non_finite, is_emulated
         self._deadlines = TimingWheel(clock, self._expired)
@@ -62,6 +65,7 @@ class Results:
         counts.failed_s += self._clock() - request.arrival_s
         self._ended_count += 1
         request.end()
+        self._give_up_second_stage(request)
 
     # --- ResultSink
 
@@ -75,6 +79,18 @@ class Results:
 
     def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
         """A batch is done; single requests of it may have failed, or ended before."""
+        stages = self._second_stages
+        if stages is None or not stages.routes.ever_in_use:
+            self._answered(launch, started_s, result, None)
+        elif launch.requests[0].is_deferred:  # so are all: they come from one queue
+            self._second_answered(launch, started_s, result)
+        else:
+            self._answered(launch, started_s, result, stages.routes.routes(launch))
+
+    def _answered(
+        self, launch: Launch, started_s: float, result: BatchResult, routes: Sequence[Route | None] | None
+    ) -> None:
+        """``routes``: by which cascades its requests go; None: by none."""
         now_s, hosted, failures = self._clock(), launch.hosted, result.failures
         counts, took_s = self._counts[hosted.family], now_s - started_s
         batch = AnsweredBatch(hosted, launch.rows, result.outputs, result.compute_s, is_emulated=self._is_emulated)
@@ -82,7 +98,7 @@ class Results:
         ended: list[tuple[ResultCallback, Result]] = []
         served = rows_served = last = 0
         waits_s: list[float] = []
-        served_waited_s = 0.0
+        served_waited_s = gain = 0.0
         for place, request in enumerate(in_flight(launch.requests)):
             first, last = last, last + request.rows
             if request.has_ended:
@@ -91,15 +107,23 @@ class Results:
                 self._failed(request, hosted, failures.get(place))
                 continue
             waited_s = started_s - request.arrival_s
-            waits_s.append(waited_s)
-            if now_s <= request.deadline_s:
-                served += 1
-                rows_served += request.rows
-                served_waited_s += waited_s
-                ended.append((request.end(), Answered(batch, first, request.rows, waited_s)))
-            else:
+            if now_s > request.deadline_s:
+                waits_s.append(waited_s)
                 counts.failed_s += now_s - request.arrival_s
                 ended.append((request.end(), _late()))
+                continue
+            answer = Answered(batch, first, request.rows, waited_s)
+            if routes is not None:
+                to_send = self._after_first_stage(request, routes[place], answer, took_s, now_s)
+                if to_send is None:
+                    continue
+                answer = to_send
+                gain += answer.batch.accuracy - hosted.accuracy
+            waits_s.append(waited_s)
+            served += 1
+            rows_served += request.rows
+            served_waited_s += waited_s
+            ended.append((request.end(), answer))
         self._ended_count += len(ended)
         counts.ended(Outcome.SERVED, hosted.variant, hosted.device, served)
         counts.ended(Outcome.LATE, hosted.variant, hosted.device, len(ended) - served)
@@ -109,7 +133,7 @@ class Results:
         if served:
             counts.served(
                 served, rows=rows_served, waited_s=served_waited_s, took_s=took_s, compute_s=result.compute_s,
-                accuracy=hosted.accuracy, now_s=now_s,
+                accuracy=hosted.accuracy + gain / served, now_s=now_s,
             )  # fmt: skip
         if log.isEnabledFor(logging.DEBUG):
             _log_batch(launch, started_s, result.compute_s)
@@ -118,7 +142,10 @@ class Results:
     def dropped(self, requests: Sequence[Request]) -> None:
         """The controller has dropped requests, as they can't be answered in time."""
         for request in in_flight(requests):
-            if not request.has_ended:
+            if isinstance(request, DeferredInFlight):
+                self._send_first(request)
+                request.release_inputs()
+            elif not request.has_ended:
                 self._counts[request.family].ended(Outcome.DROPPED)
                 self._warn_of_missed_deadline(request.family)
                 self._end(request, _dropped())
@@ -127,7 +154,10 @@ class Results:
     def failed(self, launch: Launch, error: Exception) -> None:
         """A batch failed as a whole."""
         for request in in_flight(launch.requests):
-            if not request.has_ended:
+            if isinstance(request, DeferredInFlight):
+                self._log_failure(launch.hosted, error)
+                self._send_first(request)
+            elif not request.has_ended:
                 self._failed(request, launch.hosted, error)
 
     def requeued(self, requests: Sequence[Request]) -> list[InFlightRequest]:
@@ -140,6 +170,9 @@ class Results:
             counts = self._counts[request.family]
             if request.has_ended:
                 over.append(request)
+            elif isinstance(request, DeferredInFlight) and request.runs >= MAX_RUNS:
+                self._send_first(request)
+                over.append(request)
             elif request.runs >= MAX_RUNS:
                 counts.ended(Outcome.FAILED)
                 self._end(request, EngineFailed("the devices that ran it were lost"))
@@ -149,6 +182,92 @@ class Results:
                 request.wait_again()
         return over
 
+    # --- cascades
+
+    def _after_first_stage(
+        self, request: InFlightRequest, route: Route | None, answer: Answered, took_s: float, now_s: float
+    ) -> Answered | None:
+        """What to send of an answer now, whose batch took ``took_s``; None: nothing, as the second stage is asked."""
+        if route is None or self._second_stages is None:
+            return answer
+        own = self._second_stages.first_answer(request, route, answer, took_s, now_s, self._at_last_moment)
+        if own is not None and own.staged is not None and own.staged.is_fallback:
+            self._count_deferred(request.family, is_fallback=True)
+        return None if own is None else Answered(own, 0, answer.rows, answer.queue_s)
+
+    def _second_answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
+        """A batch of deferred requests is done: those whose origin has not ended are answered."""
+        now_s, hosted, last = self._clock(), launch.hosted, 0
+        counts, took_s = self._counts[hosted.family], now_s - started_s
+        non_finite, waits_s = self._non_finite_rows(result), list[float]()
+        ended: list[tuple[ResultCallback, Result]] = []
+        for place, deferred in enumerate(in_flight(launch.requests)):
+            assert isinstance(deferred, DeferredInFlight)  # noqa: S101 - all of a batch come from one queue
+            first, last = last, last + deferred.rows
+            if deferred.has_ended:
+                continue
+            is_wrong = place in result.failures or (non_finite is not None and non_finite[first:last].any())
+            rows = tuple(values[first:last] for values in result.outputs)
+            own = None if is_wrong else deferred.second_answer(launch, rows, result.compute_s)
+            if own is None or now_s > deferred.deadline_s:
+                self._send_first(deferred)
+                continue
+            waited_s, origin = started_s - deferred.arrival_s, deferred.settle()
+            waits_s.append(waited_s)
+            self._count_deferred(hosted.family, is_fallback=False)
+            counts.ended(Outcome.SERVED, hosted.variant, hosted.device)
+            counts.served(
+                1, rows=origin.rows, waited_s=waited_s, took_s=took_s, compute_s=result.compute_s,
+                accuracy=own.accuracy, now_s=now_s,
+            )  # fmt: skip
+            ended.append((origin.end(), Answered(own, 0, origin.rows, waited_s)))
+        self._ended_count += len(ended)
+        counts.ran(waits_s, took_s, rows=launch.rows, compute_s=result.compute_s, now_s=now_s)
+        if self._drift is not None and not result.failures:
+            self._drift.ran(hosted.device, hosted.family, hosted.variant, rows=launch.rows, took_s=result.compute_s)
+        _call(ended)
+
+    def _at_last_moment(self, deferred: DeferredInFlight) -> None:
+        """The second answer is not there, and no later one would be in time."""
+        if not deferred.has_ended:
+            self._send_first(deferred)
+            if self._second_stages is not None:
+                self._second_stages.give_up(deferred)
+
+    def _send_first(self, deferred: DeferredInFlight) -> None:
+        """The first answer goes out, unless the origin has ended."""
+        if deferred.has_ended:
+            return
+        origin, own, now_s = deferred.settle(), deferred.first_answer(), self._clock()
+        hosted, counts = own.hosted, self._counts[origin.family]
+        latency_s = now_s - origin.arrival_s
+        counts.queue.add(deferred.queue_s)
+        counts.latency.add(latency_s)
+        self._count_deferred(origin.family, is_fallback=True)
+        self._ended_count += 1
+        if now_s > origin.deadline_s:
+            counts.ended(Outcome.LATE, hosted.variant, hosted.device)
+            counts.failed_s += latency_s
+            _call([(origin.end(), _late())])
+            return
+        counts.ended(Outcome.SERVED, hosted.variant, hosted.device)
+        counts.served(
+            1, rows=origin.rows, waited_s=latency_s - deferred.took_s, took_s=deferred.took_s,
+            compute_s=own.compute_s, accuracy=own.accuracy, now_s=now_s,
+        )  # fmt: skip
+        _call([(origin.end(), Answered(own, 0, origin.rows, deferred.queue_s))])
+
+    def _give_up_second_stage(self, request: InFlightRequest) -> None:
+        """A request has ended: if rows of it are deferred, nobody waits for them."""
+        if request.deferred is not None and self._second_stages is not None:
+            deferred = request.deferred
+            deferred.settle()
+            self._second_stages.give_up(deferred)
+
+    def _count_deferred(self, family: str, *, is_fallback: bool) -> None:
+        self._counts[family].deferred += 1
+        self._counts[family].fallbacks += is_fallback
+
     # --- endings
 
     def _failed(self, request: InFlightRequest, hosted: Host, error: Exception | None) -> None:
@@ -157,13 +276,16 @@ class Results:
             result = EngineFailed("the model failed on this request")
         else:
             result = EngineFailed("the answer holds NaN or infinity, which this server refuses")
-        if times := self._log_limiter.occurred((hosted.variant, hosted.device)):
-            log.error(
-                "%s failed on %s: %s", hosted.variant, hosted.device, error or result,
-                extra=fields(family=hosted.family, variant=hosted.variant, device=hosted.device, requests=times),
-            )  # fmt: skip
+        self._log_failure(hosted, error or result)
         self._counts[request.family].ended(Outcome.FAILED, hosted.variant, hosted.device)
         self._end(request, result)
+
+    def _log_failure(self, hosted: Host, error: Exception) -> None:
+        if times := self._log_limiter.occurred((hosted.variant, hosted.device)):
+            log.error(
+                "%s failed on %s: %s", hosted.variant, hosted.device, error,
+                extra=fields(family=hosted.family, variant=hosted.variant, device=hosted.device, requests=times),
+            )  # fmt: skip
 
     def _expired(self, request: InFlightRequest) -> None:
         """The deadline of a request has passed. It may still wait or run; its result is not used."""
@@ -173,6 +295,7 @@ class Results:
             counts.latency.add(self._clock() - request.arrival_s)
         self._warn_of_missed_deadline(request.family)
         self._end(request, _late() if is_late else _dropped())
+        self._give_up_second_stage(request)
 
     def _end(self, request: InFlightRequest, error: RequestError) -> None:
         self._counts[request.family].failed_s += self._clock() - request.arrival_s

@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.buffers import Buffer
@@ -83,7 +84,10 @@ class AnswerEncoder:
     def _encoded_classes(self, query: Query, answer: Answered) -> Steps[EncodedAnswer]:
         """An answer that has the classes of some outputs: it shares nothing with others of its batch."""
         batch, classes = answer.batch, dict[int, Texts]()
-        own = AnsweredBatch(batch.hosted, batch.rows, answer.outputs, batch.compute_s, is_emulated=batch.is_emulated)
+        own = AnsweredBatch(
+            batch.hosted, batch.rows, answer.outputs, batch.compute_s,
+            is_emulated=batch.is_emulated, staged=batch.staged,
+        )  # fmt: skip
         for index, form in query.outputs:
             if isinstance(form, Classes):
                 labels = self._labels if index == 0 else ()
@@ -96,14 +100,17 @@ class AnswerEncoder:
 
     def _shared(self, query: Query, answer: Answered, classes: Mapping[int, Texts] = {}) -> _SharedAnswer:
         """``classes``: the texts of an output's classes, by its index, where these are wanted in its place."""
-        batch, hosted = answer.batch, answer.batch.hosted
+        batch, hosted, staged = answer.batch, answer.batch.hosted, answer.batch.staged
         parameters = ResponseParameters(
             variant=hosted.variant,
-            accuracy=hosted.accuracy,
+            accuracy=batch.accuracy,
             device=hosted.device,
             batch_size=batch.rows,
             compute_us=round(batch.compute_s * _US_PER_S),
             emulated=batch.is_emulated,
+            stages=UNSET if staged is None else staged.stages,
+            confidence=UNSET if staged is None or staged.confidence is None else staged.confidence,
+            fallback=staged is not None and staged.is_fallback,
             queue_us=0,
         )
         before = _encode(InferResponse(self._family, oip.VERSION, parameters, [])).removesuffix(_NO_QUEUE_US)

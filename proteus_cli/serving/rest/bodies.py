@@ -52,11 +52,23 @@ class ResponseParameters(Struct, frozen=True, kw_only=True, omit_defaults=True, 
     """What answered."""
 
     variant: Annotated[str, Meta(description="The variant of the family that answered.")]
-    accuracy: Annotated[Fraction, Meta(description="Its accuracy.")]
+    accuracy: Annotated[
+        Fraction, Meta(description="Its accuracy; with `stages`, what is to be expected of the answer.")
+    ]
     device: Annotated[str, Meta(description="Where it ran.")]
     batch_size: Annotated[int, Meta(ge=1, description="Rows of the batch that the request was part of.")]
     compute_us: Annotated[Count, Meta(description="Microseconds that the batch took.")]
     emulated: Annotated[bool, Meta(description="The device is emulated: times and outputs are made up.")] = False
+    stages: (
+        Annotated[int, Meta(ge=1, description="The request went by a cascade; the answer took so many stages.")]
+        | UnsetType
+    ) = UNSET
+    confidence: (
+        Annotated[float, Meta(description="The confidence of the first stage, the lowest of all rows.")] | UnsetType
+    ) = UNSET
+    fallback: Annotated[
+        bool, Meta(description="The first stage was not sure, and the second could not answer in time.")
+    ] = False
     queue_us: Annotated[Count, Meta(description="Microseconds from the request's arrival until the batch ran.")]
 
 

@@ -9,11 +9,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+import numpy as np
+
 from proteus_cli.backends.base import TensorSpec
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.drift import Drift
 from proteus_cli.control.topology.hosting import device_memory, slots_of
 from proteus_cli.control.topology.standbys import DeviceMemory
+from proteus_cli.domain.confidence import MARGIN
 from proteus_cli.domain.profile import Profile, accuracy_by_variant, estimated_families
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
@@ -39,6 +42,7 @@ from proteus_cli.serving.lifecycle import run_unless, running
 from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.requests.data_plane import DataPlane, make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
+from proteus_cli.serving.requests.second_stages import DrawnConfidence
 from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.rest.openapi import document
 from proteus_cli.serving.rest.routes import ROUTES
@@ -110,6 +114,7 @@ async def open_data_plane(
         max_timeout_s=options.max_timeout_s,
         is_emulated=hardware.is_emulated,
         memory_of=hardware.memory_of,
+        confidence=DrawnConfidence(np.random.default_rng(0)) if hardware.is_emulated else None,
     )
     try:
         recovery = Recovery(plane.fleet, plane.controller, profiles, plane.clock, hardware.is_reachable)
@@ -155,6 +160,7 @@ def _served_families(deployment: Deployment, hardware: Hardware) -> list[ServedF
             max(accuracies.get(family.name, {}).values(), default=None), family.attainment,
             deployment.labels.get(family.name, ()), None if family.name in hardware.stubs else family.input,
             estimated=family.name in estimated, variants=accuracies.get(family.name, {}),
+            confidence=MARGIN if family.name in hardware.stubs else family.confidence,
         )
         for family in deployment.catalog.families
     ]  # fmt: skip

@@ -60,6 +60,16 @@ _COUNTERS: tuple[tuple[MetricDescription, Callable[[FamilyCounts], float]], ...]
         lambda counts: counts.retried,
     ),
     (
+        _counter("proteus_deferred_requests_total", "Answered requests that a first stage was not sure of.", "family"),
+        lambda counts: counts.deferred,
+    ),
+    (
+        _counter(
+            "proteus_fallback_answers_total", "Deferred requests that got the first answer all the same.", "family"
+        ),
+        lambda counts: counts.fallbacks,
+    ),
+    (
         _counter("proteus_accuracy_total", "Sum of the accuracies of served requests.", "family"),
         lambda counts: counts.accuracy,
     ),

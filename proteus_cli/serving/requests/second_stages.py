@@ -1,0 +1,177 @@
+"""Cascades while serving: which answers of a first stage are kept, and what is sent once the second was asked.
+
+The first stage of a request ends with its batch. Rows that it is not sure of become a `DeferredInFlight`, a request of
+its own in the controller's queues; the request itself stays in flight with its first answer. It ends with the second
+answer; or with the first, where the deferred request is dropped or fails, and at its last moment.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from proteus_cli.arrays import Bools, Singles
+from proteus_cli.backends.base import OutputArrays, Signature
+from proteus_cli.buffers import Buffer
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import Launch, Route
+from proteus_cli.domain.cascade import CascadePoint
+from proteus_cli.domain.confidence import margin, output_of
+from proteus_cli.domain.request import Request
+from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, InFlightRequest, Staged, nobody
+
+
+class Confidence(Protocol):
+    """Says which rows of an answer the first stage of a cascade is not sure of."""
+
+    def unsure(self, request: Request, point: CascadePoint, outputs: OutputArrays) -> tuple[Bools, float | None]:
+        """By row of a request, whether it is to be deferred; and the lowest confidence, None where it is unknown."""
+        ...
+
+
+class ComputedConfidence:
+    """The confidence that the outputs tell: the margin of the scores, or an output of its own, by family.
+
+    A row whose confidence is no number is deferred.
+    """
+
+    def __init__(self, signatures: Mapping[str, Signature], confidence: Mapping[str, str]) -> None:
+        self._place = {family: _place_of(output_of(text), signatures[family]) for family, text in confidence.items()}
+
+    def unsure(self, request: Request, point: CascadePoint, outputs: OutputArrays) -> tuple[Bools, float | None]:
+        place = self._place.get(request.family)
+        values: Singles = margin(outputs[0]) if place is None else outputs[place].reshape(-1).astype(np.float32)
+        lowest = float(values.min())
+        return ~(values >= point.threshold), lowest if math.isfinite(lowest) else None
+
+
+class DrawnConfidence:
+    """Confidences where no output is computed, drawn as in a simulation: the part of all rows that are less sure."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+
+    def unsure(self, request: Request, point: CascadePoint, outputs: OutputArrays) -> tuple[Bools, float | None]:  # noqa: ARG002 - made up
+        values = self._rng.random(request.rows)
+        return values < point.deferred_frac, float(values.min())
+
+
+class DeferredInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only=True):  # type: ignore[misc]  # as its base
+    """The rows of ``origin`` that its first stage was not sure of, while the second is asked.
+
+    ``first`` has the first answer to all rows of the origin, which were in the queue for ``queue_s``; its batch took
+    ``took_s``. Of these rows, those that wait here are ``unsure``.
+    """
+
+    is_deferred: ClassVar[bool] = True
+
+    origin: InFlightRequest
+    first: AnsweredBatch
+    queue_s: float
+    took_s: float
+    unsure: Bools
+    point: CascadePoint
+    confidence: float | None
+    timer: asyncio.TimerHandle | None = None
+
+    def settle(self) -> InFlightRequest:
+        """The origin ends now, with either answer or without: returns it."""
+        self.end()
+        self.origin.deferred = None
+        if self.timer is not None:
+            self.timer.cancel()
+        return self.origin
+
+    def first_answer(self) -> AnsweredBatch:
+        """The first answer, as a fallback."""
+        self.first.staged = Staged(1, self.confidence, self._accuracy(self.point.unsure_accuracy), is_fallback=True)
+        return self.first
+
+    def second_answer(self, launch: Launch, outputs: OutputArrays, compute_s: float) -> AnsweredBatch | None:
+        """``outputs`` in the place of the unsure rows of the first answer; None where they do not fit there."""
+        if not self.unsure.all():
+            merged = []
+            for before, after in zip(self.first.outputs, outputs, strict=True):
+                if before.shape[1:] != after.shape[1:] or before.dtype != after.dtype:
+                    return None
+                values = before.copy()
+                values[self.unsure] = after
+                merged.append(values)
+            outputs = tuple(merged)
+        staged = Staged(2, self.confidence, self._accuracy(self.point.second_accuracy), is_fallback=False)
+        is_emulated = self.first.is_emulated
+        return AnsweredBatch(launch.hosted, launch.rows, outputs, compute_s, is_emulated=is_emulated, staged=staged)
+
+    def _accuracy(self, of_unsure: float) -> float:
+        """What is to be expected of all rows of the origin."""
+        part = self.rows / self.origin.rows
+        return (1 - part) * self.point.sure_accuracy + part * of_unsure
+
+
+class SecondStages:
+    """Has second stages asked; ``ask`` makes workers ask for work, once all that arrived with it is there."""
+
+    def __init__(self, controller: Controller, confidence: Confidence, ask: Callable[[Iterable[str]], None]) -> None:
+        self.routes = controller.cascades
+        self._controller, self._confidence, self._ask = controller, confidence, ask
+
+    def first_answer(
+        self,
+        request: InFlightRequest,
+        route: Route,
+        answer: Answered,
+        took_s: float,
+        now_s: float,
+        at_last_moment: Callable[[DeferredInFlight], None],
+    ) -> AnsweredBatch | None:
+        """What to answer a request now, which a batch has answered after ``took_s``; None: the second stage is asked.
+
+        ``at_last_moment`` is called when the second answer is not there by then.
+        """
+        batch, outputs = answer.batch, answer.outputs
+        own = AnsweredBatch(batch.hosted, batch.rows, outputs, batch.compute_s, is_emulated=batch.is_emulated)
+        point = route.cascade.point
+        unsure, confidence = self._confidence.unsure(request, point, outputs)
+        rows = int(np.count_nonzero(unsure))
+        if not rows:
+            own.staged = Staged(1, confidence, point.sure_accuracy, is_fallback=False)
+            return own
+        deferred = DeferredInFlight(
+            request.id, request.family, request.arrival_s, request.deadline_s, rows, request.slo_s, request.priority,
+            max(request.min_accuracy, route.min_accuracy), done=nobody, inputs=_rows_of(request, unsure),
+            origin=request, first=own, queue_s=answer.queue_s, took_s=took_s, unsure=unsure, point=point,
+            confidence=confidence,
+        )  # fmt: skip
+        admitted = self._controller.defer(deferred, now_s)
+        if admitted is None:
+            return deferred.first_answer()
+        request.deferred = deferred
+        left_s = self._controller.last_moment_s(deferred) - now_s
+        deferred.timer = asyncio.get_running_loop().call_later(left_s, at_last_moment, deferred)
+        self._ask(admitted.devices)
+        return None
+
+    def give_up(self, deferred: DeferredInFlight) -> None:
+        """The origin has ended: the deferred request is not run, unless it runs already."""
+        effects = self._controller.cancel(deferred)
+        if effects.dropped:
+            deferred.release_inputs()
+        self._ask(effects.ask)
+
+
+def _place_of(output: str | None, signature: Signature) -> int | None:
+    return None if output is None else [spec.name for spec in signature.outputs].index(output)
+
+
+def _rows_of(request: InFlightRequest, chosen: Bools) -> tuple[Buffer, ...]:
+    """The inputs of some rows of a request."""
+    if chosen.all():
+        return request.inputs
+    picked = []
+    for content in request.inputs:
+        view = memoryview(content).cast("B")
+        size = len(view) // request.rows
+        picked.append(b"".join([view[row * size : (row + 1) * size] for row in np.flatnonzero(chosen).tolist()]))
+    return tuple(picked)
