@@ -27,6 +27,7 @@ from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.data_plane import make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.query import Query
+from proteus_cli.serving.requests.second_stages import Confidence
 from proteus_cli.simulation.conditions import SOLVE_S, Failure
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class LiveRun:
         self.launches: list[tuple[float, Launch]] = []
         self.outcomes: dict[Outcome, int] = {}
         self.changes: list[tuple[str, int]] = []
+        self.deferred = self.fallbacks = 0
 
 
 def run_live(
@@ -65,10 +67,11 @@ def run_live(
     policy: Policy,
     replan: Replanner,
     failures: Sequence[Failure] = (),
+    confidence: Confidence | None = None,
 ) -> LiveRun:
     """Feed a trace to data plane, fleet, workers, recovery and control loop in virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(_run(trace, plan, catalog, profiles, policy, replan, failures))
+        return runner.run(_run(trace, plan, catalog, profiles, policy, replan, failures, confidence))
 
 
 async def _run(
@@ -79,6 +82,7 @@ async def _run(
     policy: Policy,
     replan: Replanner,
     failures: Sequence[Failure],
+    confidence: Confidence | None,
 ) -> LiveRun:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
@@ -97,6 +101,7 @@ async def _run(
         models=models,
         profiles=profiles,
         timer_s=0.0,
+        confidence=confidence,
     )
     adaptation = ControlLoop(controller, plane.fleet, loop.time)
     await adaptation.start(plan, "start", "the first")
@@ -125,5 +130,7 @@ async def _run(
     run = LiveRun()
     run.launches = controller.launches
     run.outcomes = {outcome: plane.counts.of_outcome(outcome) for outcome in Outcome}
+    counts = plane.counts.by_family.values()
+    run.deferred, run.fallbacks = sum(of.deferred for of in counts), sum(of.fallbacks for of in counts)
     run.changes = [(change.reason, change.swaps) for change in adaptation.changes]
     return run

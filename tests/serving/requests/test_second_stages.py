@@ -1,0 +1,337 @@
+"""Cascades in the server: rows that the first stage is not sure of, and what their clients get in the end."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import make_cascade, make_measured, make_placement, make_plan, make_profile, near
+from one_device import FLOAT, SLO_S, HeldExecutor, twice
+from virtual_loop import VirtualLoop
+
+from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.policies import live_policy_named
+from proteus_cli.control.topology.breaker import BreakerEvent
+from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.request import Outcome, Request
+from proteus_cli.errors import EngineError
+from proteus_cli.serving.devices.executor import Batch, BatchResult
+from proteus_cli.serving.lifecycle import LifecycleEvent
+from proteus_cli.serving.requests.data_plane import make_data_plane
+from proteus_cli.serving.requests.families import ServedFamily
+from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Result, Staged
+from proteus_cli.serving.requests.query import Query
+from proteus_cli.serving.requests.second_stages import ComputedConfidence, DrawnConfidence
+
+SURE, UNSURE = (5.0, 9.0), (5.0, 5.1)
+"""Rows whose scores, twice as much, are 8 and 0.2 apart; the threshold is 0.5."""
+CASCADE = make_cascade("f", "s", "l", rate_qps=10.0)
+FIRST = make_placement("cpu0", "f", "s", max_batch=8, rate_qps=10.0, capacity_qps=800.0)
+
+
+class Scaling(HeldExecutor):
+    """Scores of the second variant are 10 times those of the first."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__(FLOAT)
+        self._factor = np.float32(factor)
+        self.inputs: list[list[float]] = []
+
+    def run(self, batch: Batch) -> BatchResult:
+        self.inputs.append(np.frombuffer(b"".join(bytes(i[0]) for _, i in batch.parts), FLOAT).tolist())
+        (scores,) = super().run(batch).outputs
+        return BatchResult((scores * self._factor,), 0.001)
+
+
+def plan_of(*more: Placement, cascades: tuple[Any, ...] = (CASCADE,)) -> Plan:
+    return make_plan(FIRST, *more, devices=("cpu0", "cpu1"), demand_qps={"f": 10.0}, cascades=cascades)
+
+
+PLAN = plan_of(Placement("cpu1", "f", "l", 8, 0.0, 0.0, 400.0, deferred_qps=5.0))
+
+
+class TwoStages:
+    """`s` on cpu0 takes 10 ms and `l` on cpu1 20 ms; batches end when they are told to."""
+
+    def __init__(self) -> None:
+        measured = make_measured("f", "s", 0.8, {1: 0.01, 8: 0.01}), make_measured("f", "l", 0.95, {1: 0.02, 8: 0.02})
+        profiles = {device: make_profile(device, *measured) for device in ("cpu0", "cpu1")}
+        self.first, self.second = Scaling(1), Scaling(10)
+        executors = {"cpu0": self.first, "cpu1": self.second}
+
+        controller = Controller({"f": SLO_S}, dict.fromkeys(profiles, 1), live_policy_named("proteus"))
+        models: Any = {("f", variant): None for variant in ("s", "l")}
+        served = ServedFamily("f", twice(FLOAT), SLO_S, max_rows=8, best_accuracy=0.95)
+        clock = asyncio.get_running_loop().time
+        self.plane = make_data_plane(
+            controller,
+            [served],
+            tuple(profiles),
+            lambda device, _on_lost: executors[device],
+            clock,
+            models=models,
+            profiles=profiles,
+        )
+        self.results: list[Result] = []
+
+    def submit(self, *rows: tuple[float, float]) -> Any:
+        content = np.array(rows, FLOAT).tobytes()
+        query = Query("f", len(rows), ((0, False),))
+        return self.plane.admission.submit(query, lambda: (content,), self.results.append)
+
+    async def after_first_stage(self, *rows: tuple[float, float]) -> Any:
+        """A request to which the first stage has an answer 10 ms after its arrival."""
+        request = self.submit(*rows)
+        await asyncio.sleep(0.01)
+        self.first.release()
+        await asyncio.sleep(0.001)
+        return request
+
+    @property
+    def answer(self) -> tuple[list[float], AnsweredBatch, Staged]:
+        (result,) = self.results
+        assert isinstance(result, Answered), result
+        assert result.batch.staged is not None
+        return result.outputs[0].ravel().tolist(), result.batch, result.batch.staged
+
+    @property
+    def counted(self) -> tuple[dict[tuple[str, str], int], int, int]:
+        """Outcomes by device, what was deferred, and the fallbacks."""
+        counts = self.plane.counts.by_family["f"]
+        outcomes = {(device, o.value): n for (_, device, o), n in counts.outcomes.items() if n}
+        return outcomes, counts.deferred, counts.fallbacks
+
+
+def run(test: Callable[[TwoStages], Awaitable[None]]) -> None:
+    async def in_loop() -> None:
+        world = TwoStages()
+        await world.plane.fleet.deploy(PLAN)
+        world.plane.lifecycle.on(LifecycleEvent.WARMED_UP)
+        await test(world)
+        assert world.plane.results.in_flight_count == 0
+        assert world.plane.controller.waiting == 0
+        await asyncio.sleep(1.0)  # no timer is left that does more
+        assert len(world.results) <= 1
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(in_loop())
+
+
+def test_a_sure_answer_goes_out_after_the_first_stage() -> None:
+    async def sure(world: TwoStages) -> None:
+        await world.after_first_stage(SURE)
+        scores, batch, staged = world.answer
+        assert (scores, batch.hosted.variant) == ([10.0, 18.0], "s")
+        assert staged == Staged(1, 8.0, 0.95, is_fallback=False)
+        assert world.counted == ({("cpu0", "served"): 1}, 0, 0)
+        assert world.second.held == []
+
+    run(sure)
+
+
+def test_an_unsure_one_is_the_second_stages() -> None:
+    async def unsure(world: TwoStages) -> None:
+        await world.after_first_stage(UNSURE)
+        assert world.results == []
+        world.second.release()
+        scores, batch, staged = world.answer
+        assert (scores, batch.hosted.variant, batch.rows) == (near_to(100.0, 102.0), "l", 1)
+        assert staged == Staged(2, near(0.2), 0.9, is_fallback=False)
+        assert world.counted == ({("cpu1", "served"): 1}, 1, 0)
+        assert world.plane.counts.by_family["f"].accuracy == near(0.9)
+
+    run(unsure)
+
+
+def near_to(*values: float) -> Any:
+    return pytest.approx(list(values), rel=1e-5)
+
+
+def test_rows_of_a_request_go_different_ways_and_come_back_together() -> None:
+    """Two of three are deferred, and the second stage sees just these."""
+
+    async def mixed(world: TwoStages) -> None:
+        await world.after_first_stage(UNSURE, SURE, (7.0, 7.0))
+        world.second.release()
+        assert world.second.inputs == [near_to(*UNSURE, 7.0, 7.0)]
+        scores, batch, staged = world.answer
+        assert scores == near_to(100.0, 102.0, 10.0, 18.0, 140.0, 140.0)
+        assert batch.rows == 2
+        assert staged == Staged(2, 0.0, near(0.95 / 3 + 0.9 * 2 / 3), is_fallback=False)
+        assert world.plane.counts.by_family["f"].rows == 3
+
+    run(mixed)
+
+
+def test_deferred_rows_of_several_requests_share_a_batch_of_the_second_stage() -> None:
+    async def together(world: TwoStages) -> None:
+        ended: list[Result] = []
+        world.results = ended
+        world.submit(UNSURE)
+        world.submit(UNSURE, SURE)
+        await asyncio.sleep(0.01)
+        world.first.release()
+        await asyncio.sleep(0.001)
+        world.second.release()
+        assert world.second.runs == [2]
+        assert [len(result.outputs[0]) for result in ended if isinstance(result, Answered)] == [1, 2]
+        world.results = []
+
+    run(together)
+
+
+def test_where_the_second_answer_is_not_there_in_time_the_first_goes_out() -> None:
+    """At 98 ms, 2 % before the deadline; what the second stage answers later counts for nothing."""
+
+    async def slow(world: TwoStages) -> None:
+        await world.after_first_stage(UNSURE)
+        await asyncio.sleep(SLO_S * 0.98 - 0.012)
+        assert world.results == []
+        await asyncio.sleep(0.002)
+        scores, batch, staged = world.answer
+        assert (scores, batch.hosted.variant) == (near_to(10.0, 10.2), "s")
+        assert staged == Staged(1, near(0.2), 0.6, is_fallback=True)
+        world.second.release()
+        assert world.counted == ({("cpu0", "served"): 1}, 1, 1)
+
+    run(slow)
+
+
+def test_where_the_second_stage_has_too_much_to_do_the_first_answer_goes_out_at_once() -> None:
+    """It is busy, with 400 rows per second: at 79 ms, of two rows none is in time."""
+
+    async def busy(world: TwoStages) -> None:
+        world.submit(UNSURE, UNSURE)
+        await asyncio.sleep(0.079)
+        world.first.release()
+        _, _, staged = world.answer
+        assert (staged.stages, staged.is_fallback) == (1, True)
+        assert world.second.held == []
+
+    run(busy)
+
+
+def test_where_the_second_variant_fails_the_first_answer_goes_out() -> None:
+    async def failing(world: TwoStages) -> None:
+        await world.after_first_stage(UNSURE, SURE)
+        world.second.release(EngineError("it broke"))
+        scores, _, staged = world.answer
+        assert scores == near_to(10.0, 10.2, 10.0, 18.0)
+        assert staged == Staged(1, near(0.2), near((0.95 + 0.6) / 2), is_fallback=True)
+        assert world.counted == ({("cpu0", "served"): 1}, 1, 1)
+
+    run(failing)
+
+
+def test_where_the_second_stage_fails_on_one_request_its_first_answer_goes_out() -> None:
+    async def poisoned(world: TwoStages) -> None:
+        await world.after_first_stage(UNSURE)
+        world.second.release(BatchResult((np.zeros((1, 2), FLOAT),), 0.001, {0: EngineError("this one")}))
+        assert world.answer[2].is_fallback
+
+    run(poisoned)
+
+
+def test_where_the_device_of_the_second_stage_is_lost_the_first_answer_goes_out() -> None:
+    async def lost(world: TwoStages) -> None:
+        await world.after_first_stage(UNSURE)
+        world.plane.fleet.lose("cpu1", BreakerEvent.DIED, "it was killed")
+        await asyncio.sleep(0.001)
+        assert world.answer[2].is_fallback
+        assert world.counted == ({("cpu0", "served"): 1}, 1, 1)
+
+    run(lost)
+
+
+def test_a_plan_without_the_second_variant_sends_the_first_answer_of_what_waits() -> None:
+    async def replaced(world: TwoStages) -> None:
+        await world.after_first_stage(UNSURE)  # this one runs
+        waiting: list[Result] = []
+        world.results, running = waiting, world.results
+        await world.after_first_stage(UNSURE)
+        assert waiting == []
+        other = make_placement("cpu1", "f", "s", max_batch=8, rate_qps=0.0, capacity_qps=800.0)
+        await world.plane.fleet.deploy(plan_of(other, cascades=()))
+        assert world.answer[2].is_fallback
+        assert running == []
+        world.second.release()
+        assert [result.batch.hosted.variant for result in running if isinstance(result, Answered)] == ["l"]
+
+    run(replaced)
+
+
+def test_a_server_that_stops_sends_first_answers() -> None:
+    async def stopped(world: TwoStages) -> None:
+        await world.after_first_stage(UNSURE)
+        held, world.results = world.results, []
+        await world.after_first_stage(UNSURE)
+        world.plane.results.dropped(world.plane.controller.forget_all())
+        assert world.answer[2].is_fallback
+        world.second.release()
+        assert len(held) == 1
+
+    run(stopped)
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_client_that_goes_gets_nothing_and_its_rows_are_not_run(*, is_running: bool) -> None:
+    async def gone(world: TwoStages) -> None:
+        if not is_running:
+            await world.after_first_stage(UNSURE)
+            world.results = []
+        request = await world.after_first_stage(UNSURE)
+        world.plane.admission.cancel(request)
+        world.plane.admission.cancel(request)
+        world.second.release()
+        await asyncio.sleep(0.01)
+        assert world.second.held == []
+        assert world.results == []
+        assert world.counted[0]["", "dropped"] == 1
+
+    run(gone)
+
+
+# --- confidence
+
+
+def request_of(rows: int) -> Request:
+    return Request(0, "f", 0.0, 0.1, rows)
+
+
+def test_the_confidence_is_the_margin_of_the_scores_and_what_has_none_is_deferred() -> None:
+    computed = ComputedConfidence({"f": twice(FLOAT)}, {"f": "margin"})
+    scores = np.array([[0.1, 0.9], [0.5, 0.6], [np.nan, 1.0], [0.0, 0.5]], FLOAT)
+    unsure, lowest = computed.unsure(request_of(4), CASCADE.point, (scores,))
+    assert (unsure.tolist(), lowest) == ([False, True, True, False], None)
+    assert computed.unsure(request_of(1), CASCADE.point, (scores[1:2],))[1] == near(0.1)
+
+
+def test_or_an_output_that_the_family_names() -> None:
+    signature = Signature(
+        (TensorSpec("x", FLOAT, (2,)),), (TensorSpec("y", FLOAT, (2,)), TensorSpec("sure", FLOAT, (1,)))
+    )
+    computed = ComputedConfidence({"f": signature}, {"f": "output:sure"})
+    outputs = np.zeros((2, 2), FLOAT), np.array([[0.4], [0.5]], FLOAT)
+    unsure, lowest = computed.unsure(request_of(2), CASCADE.point, outputs)
+    assert (unsure.tolist(), lowest) == ([True, False], near(0.4))
+
+
+def test_where_outputs_are_made_up_confidences_are_drawn() -> None:
+    drawn = DrawnConfidence(np.random.default_rng(1))
+    unsure, lowest = drawn.unsure(request_of(1000), CASCADE.point, ())
+    assert 400 < np.count_nonzero(unsure) < 600
+    assert lowest is not None
+    assert 0 <= lowest < 0.05
+
+
+def test_outcomes_are_counted_once() -> None:
+    async def many(world: TwoStages) -> None:
+        await world.after_first_stage(UNSURE)
+        world.second.release()
+        counts = world.plane.counts.by_family["f"]
+        assert counts.of_outcome(Outcome.SERVED) == sum(counts.latency.counts) == sum(counts.queue.counts) == 1
+        assert sum(counts.batch.counts) == 2
+
+    run(many)
