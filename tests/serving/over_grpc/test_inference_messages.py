@@ -22,7 +22,7 @@ from proteus_cli.serving.grpc import inference, messages
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.protobuf_wire import SLICE_BYTES, integer_parameter, split_request, varint
 from proteus_cli.serving.requests.families import ServedFamily
-from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
+from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Staged
 from proteus_cli.serving.requests.query import Query, RequestOptions
 
 names = st.text(max_size=6)
@@ -421,6 +421,30 @@ def test_an_answer_is_what_protobuf_reads(rows: int, first: int, wanted: tuple[i
         (("y", "m")[place], ("FP32", "INT64")[place], [rows, 2 - place]) for place in wanted
     ]
     assert list(answer.raw_output_contents) == [array.tobytes() for array in values]
+
+
+def test_the_answer_of_a_cascade_says_how_it_came_about() -> None:
+    y, m = np.ones((1, 2), FLOAT), np.ones((1, 1), LONG)
+    codec, query = GrpcCodec(plane()), Query("two", 1, ((0, True),))
+
+    def parameters(staged: Staged | None) -> dict[str, Any]:
+        batch = AnsweredBatch(HOSTED, 8, (y, m), 0.5, staged=staged)
+        answer = service_pb2.ModelInferResponse.FromString(codec.encode(query, Answered(batch, 0, 1, 1.5)))
+        found = {name: getattr(p, p.WhichOneof("parameter_choice")) for name, p in answer.parameters.items()}
+        return {name: found.get(name) for name in ("accuracy", "stages", "confidence", "fallback")}
+
+    plain = {"accuracy": 0.75, "stages": None, "confidence": None, "fallback": None}
+    assert parameters(None) == plain
+    assert parameters(Staged(2, 0.25, 0.95, is_fallback=False)) == plain | {
+        "accuracy": 0.95,
+        "stages": 2,
+        "confidence": 0.25,
+    }
+    assert parameters(Staged(1, None, 0.6, is_fallback=True)) == plain | {
+        "accuracy": 0.6,
+        "stages": 1,
+        "fallback": True,
+    }
 
 
 # --- the protocol

@@ -1,0 +1,86 @@
+"""A plan with a cascade, served: sure rows are the first variant's, unsure ones the second's, over both protocols."""
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+import pytest
+from builders import make_cascade
+from live_server import ANSWER_WITHIN_S, LiveServer, serving
+from tiny import SHAPES, TinyFamily, add_plan, add_profiles, make_workspace
+from tritonclient import grpc
+
+from proteus_cli.arrays import Singles
+from proteus_cli.domain.plan import Plan
+from proteus_cli.store import write_json
+
+pytestmark = pytest.mark.live
+
+ROWS = np.random.default_rng(5).normal(size=(8, 4)).astype(np.float32)
+
+
+def margin(scores: Singles) -> float:
+    lower, highest = np.sort(scores[0])[-2:]
+    return float(highest - lower)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """`shapes-s` defers what has a margin below 0.5 to `shapes-l`."""
+    made = make_workspace(tmp_path_factory.mktemp("cascades"), (TinyFamily("shapes", SHAPES.variants, slo="60s"),))
+    add_profiles(made)
+    path = add_plan(made, {"cpu0": "shapes-s", "cpu1": "shapes-l"})
+    plan = msgspec.json.decode(path.read_bytes(), type=Plan)
+    first, second = (
+        msgspec.structs.replace(each, rate_qps=rate, deferred_qps=10.0 - rate)
+        for each, rate in zip(plan.placements, (10.0, 0.0), strict=True)
+    )
+    cascade = make_cascade("shapes", "shapes-s", "shapes-l", rate_qps=10.0)
+    write_json(path, msgspec.structs.replace(plan, placements=(first, second), cascades=(cascade,)))
+    with serving(made.root, path, "--replan=off", "--grpc-port", "0") as live:
+        yield live
+        assert live.stop() == 0, live.log.read_text()
+
+
+def answered(server: LiveServer, rows: Singles) -> tuple[dict[str, object], Singles]:
+    tensor = {"name": "x", "shape": list(rows.shape), "datatype": "FP32", "data": rows.ravel().tolist()}
+    reply = server.infer("shapes", {"inputs": [tensor]})
+    assert reply.status == 200, reply.body
+    document = reply.document()
+    output = document["outputs"][0]
+    return document["parameters"], np.array(output["data"], np.float32).reshape(output["shape"])
+
+
+def test_each_row_is_answered_by_the_stage_that_is_to(server: LiveServer) -> None:
+    """What rows get one by one, they get together: the sure ones by `shapes-s`, the others by `shapes-l`."""
+    alone = [answered(server, row[None]) for row in ROWS]
+    for parameters, scores in alone:
+        is_sure = parameters["stages"] == 1
+        assert parameters["variant"] == ("shapes-s" if is_sure else "shapes-l")
+        assert parameters["accuracy"] == (0.95 if is_sure else 0.9)
+        assert (float(str(parameters["confidence"])) >= 0.5) == is_sure
+        assert not is_sure or margin(scores) == pytest.approx(parameters["confidence"], rel=1e-4)
+    assert {parameters["stages"] for parameters, _ in alone} == {1, 2}
+    parameters, scores = answered(server, ROWS)
+    assert parameters["stages"] == 2
+    np.testing.assert_allclose(scores, np.concatenate([each for _, each in alone]), rtol=1e-4)
+
+
+def test_grpc_says_the_same(server: LiveServer) -> None:
+    parameters, scores = answered(server, ROWS)
+    with grpc.InferenceServerClient(f"127.0.0.1:{server.grpc_port}") as client:
+        x = grpc.InferInput("x", list(ROWS.shape), "FP32")
+        x.set_data_from_numpy(ROWS)
+        answer = client.infer("shapes", [x], timeout=int(ANSWER_WITHIN_S * 1e6))
+    told = {name: getattr(p, p.WhichOneof("parameter_choice")) for name, p in answer.get_response().parameters.items()}
+    for name in ("variant", "accuracy", "stages", "confidence"):
+        assert told[name] == parameters[name]
+    np.testing.assert_allclose(answer.as_numpy("scores"), scores, rtol=1e-4)
+
+
+def test_metrics_count_what_was_deferred(server: LiveServer) -> None:
+    answered(server, ROWS)
+    metrics = server.get("/metrics").body.decode()
+    values = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if line.startswith("proteus_"))
+    assert float(values['proteus_deferred_requests_total{family="shapes"}']) >= 1
+    assert float(values['proteus_fallback_answers_total{family="shapes"}']) == 0
