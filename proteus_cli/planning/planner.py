@@ -28,6 +28,7 @@ from proteus_cli.planning.check import check_plan, spent
 from proteus_cli.planning.model.hosted_now import NOWHERE, HostedKeys, Now
 from proteus_cli.planning.model.instance import Instance, make_instance
 from proteus_cli.planning.model.milp import Model, formulate
+from proteus_cli.planning.placements.cascades import with_whole_batches
 from proteus_cli.planning.placements.decode import placements
 from proteus_cli.planning.placements.host_counts import (
     first_hosts,
@@ -322,6 +323,8 @@ class Planner:
         if current is not None and not now.has_standbys:
             to_split |= devices_with_more_loads(instance, solution, current, placed, now.hosted)
         is_over_budget = "power" in self.rules.budgets and bool(packed.over_power)
+        if instance.ways is not None:
+            placed = with_whole_batches(instance, placed, cascades, found)
         is_served = serves_all(instance, solution, packed, target)
         return _PlacedSolution(solution, placed, cascades, is_served, frozenset(to_split), is_over_budget)
 

@@ -45,7 +45,8 @@ class Choice:
     """One variant on one group of devices: a column of the model.
 
     ``capacity`` for the number of hosts that the instance counts on, ``capacity_steps`` for any. ``accuracy`` is what
-    plans count on, and ``slo_part`` the part of the SLO that its batches may take: the whole, but for cascades.
+    plans count on, and ``slo_part`` the part of the SLO that its batches may take: the whole, but for cascades, where
+    ``whole_slo_steps`` are what it could do in the whole.
     """
 
     group: int
@@ -55,6 +56,7 @@ class Choice:
     capacity_steps: tuple[CapacityStep, ...]
     accuracy: float
     slo_part: float = 1.0
+    whole_slo_steps: tuple[CapacityStep, ...] = ()
 
     @property
     def key(self) -> VariantKey:

@@ -1,12 +1,17 @@
 """From what goes each way to the cascades of a plan."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace as replace_fields
 
-from proteus_cli.arrays import Floats
+from proteus_cli.arrays import Floats, Ints
+from proteus_cli.domain.capacity import capacity_at
 from proteus_cli.domain.cascade import PlannedCascade
+from proteus_cli.domain.plan import Placement
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.placements.pack import Packed
 from proteus_cli.planning.solver.lexicographic import Solution
@@ -40,6 +45,34 @@ def cascades_in_use(instance: Instance, way_qps: Floats, sent_frac: Floats) -> t
         )
         for each, rate_qps in rates.items()
     )
+
+
+def with_whole_batches(
+    instance: Instance, placed: tuple[Placement, ...], cascades: Iterable[PlannedCascade], hosts: Ints
+) -> tuple[Placement, ...]:
+    """The placements where variants that are no stage of a cascade in use have batches for the whole SLO.
+
+    ``hosts`` [F]: how many each family has for sure.
+    """
+    stages = {(each.family, variant) for each in cascades for variant in (each.first, each.second)}
+    steps_of = {
+        (device, choice.key): choice.whole_slo_steps
+        for choice in instance.choices
+        if choice.whole_slo_steps and choice.key not in stages
+        for device in instance.groups[choice.group].devices
+    }
+    residents = Counter(placement.device for placement in placed)
+    count_of = dict(zip(instance.families, hosts.tolist(), strict=True))
+
+    def widened(placement: Placement) -> Placement:
+        steps = steps_of.get((placement.device, placement.key), ())
+        whole = capacity_at(steps, count_of[placement.family])
+        if whole.max_batch <= placement.max_batch or whole.qps < placement.capacity_qps:
+            return placement
+        capacity_qps = whole.qps if residents[placement.device] == 1 else placement.capacity_qps
+        return replace_fields(placement, max_batch=whole.max_batch, capacity_qps=capacity_qps)
+
+    return tuple(map(widened, placed)) if steps_of else placed
 
 
 def evenly_placed(instance: Instance, solution: Solution, packed: Packed) -> tuple[Packed, Floats]:
