@@ -10,7 +10,7 @@ from itertools import chain
 
 from proteus_cli.control.decision import Host
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue, LevelQueues
-from proteus_cli.control.dispatch.host_class import HostClass, classes_of
+from proteus_cli.control.dispatch.host_class import HostClass, classes_of, single_classes
 from proteus_cli.control.dispatch.quota import Quota, WeightedShares
 from proteus_cli.domain.request import USUAL_LEVEL, Request
 
@@ -163,7 +163,7 @@ class PerDeviceQueue(FamilyQueue):
         """Requests stay with a device that goes on hosting the family; the others are bound anew."""
         before = [(each.host.device, queues) for each, queues in self._queues.items()]
         self._levels = {USUAL_LEVEL}.union(request.level for request in self)
-        self.hosts, self.classes = tuple(hosts), tuple(HostClass((host,), self._of_deferred) for host in hosts)
+        self.hosts, self.classes = tuple(hosts), single_classes(hosts, of_deferred=self._of_deferred)
         self._queues = {each: self._opened() for each in self.classes}
         self._shares = WeightedShares(self.classes, [0.0 if self._is_uniform else c.weight for c in self.classes])
         on_device = {each.host.device: each for each in self.classes}

@@ -2,25 +2,35 @@
 
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
+from enum import Enum
 
 from proteus_cli.control.decision import Admitted, Host
 from proteus_cli.control.topology.slowdown import SlowdownEstimator
+
+
+class TierKind(Enum):
+    """What a class of hosts is in the tier that it belongs to."""
+
+    NEWCOMERS = "newcomers"
+    SECOND_STAGE = "second stage"  # of deferred requests: hosts of just the accuracy that they need
+    BEYOND_SECOND = "beyond second"  # more accurate ones
 
 
 @dataclass(slots=True, eq=False)
 class HostClass:
     """Hosts of a family with the same variant, batch times and capacity; ``host`` is one of them.
 
-    ``weight`` is the rate that the plan sends them together, of newcomers; in the tier of a second stage
-    (``of_deferred``), of deferred queries. A class of newcomers ``is_reserved`` where a second stage counts on it: its
-    workers take over only what others can't make.
+    ``weight`` is the rate that the plan sends them together for a tier. Its ``kind`` says which: that of newcomers; for
+    the second stage of a tier of deferred requests, that of these; for what is more accurate there, none. A class
+    ``is_reserved`` where the plan counts on it for others than the requests of the tier: its workers take over only
+    what others can't make.
     ``quota``: rows that their workers may take. ``free``: devices that have a free slot, the longest free first, each
     with the answer that names it. ``serving`` workers serve; at their slowdowns they carry ``usual_qps``, at the upper
     bounds of these ``capacity_qps``.
     """
 
     hosts: tuple[Host, ...]
-    of_deferred: bool = False
+    kind: TierKind = TierKind.NEWCOMERS
     host: Host = field(init=False)
     weight: float = field(init=False)
     is_reserved: bool = field(init=False)
@@ -36,9 +46,15 @@ class HostClass:
 
     def __post_init__(self) -> None:
         self.host = self.hosts[0]
+        newcomers_qps = sum(host.weight for host in self.hosts)
         deferred_qps = sum(host.deferred_qps for host in self.hosts)
-        self.weight = deferred_qps if self.of_deferred else sum(host.weight for host in self.hosts)
-        self.is_reserved = deferred_qps > 0 and not self.of_deferred
+        match self.kind:
+            case TierKind.NEWCOMERS:
+                self.weight, self.is_reserved = newcomers_qps, deferred_qps > 0
+            case TierKind.SECOND_STAGE:
+                self.weight, self.is_reserved = deferred_qps, False
+            case TierKind.BEYOND_SECOND:
+                self.weight, self.is_reserved = 0.0, newcomers_qps + deferred_qps > 0
         self._time()
 
     @property
@@ -76,11 +92,25 @@ class HostClass:
 
 
 def classes_of(hosts: Iterable[Host], *, of_deferred: bool = False) -> tuple[HostClass, ...]:
-    """Hosts by class, the most accurate first."""
+    """Hosts by class, the most accurate first; of a tier of deferred requests where ``of_deferred``."""
     alike: dict[Hashable, list[Host]] = {}
     for host in hosts:
         alike.setdefault(_kind(host), []).append(host)
-    return by_accuracy(HostClass(tuple(each), of_deferred) for each in alike.values())
+    return by_accuracy(_of_tier(alike.values(), of_deferred=of_deferred))
+
+
+def single_classes(hosts: Iterable[Host], *, of_deferred: bool = False) -> tuple[HostClass, ...]:
+    """A class for each host, in their order."""
+    return tuple(_of_tier(([host] for host in hosts), of_deferred=of_deferred))
+
+
+def _of_tier(alike: Iterable[list[Host]], *, of_deferred: bool) -> list[HostClass]:
+    groups = list(alike)
+    if not of_deferred:
+        return [HostClass(tuple(each)) for each in groups]
+    second = min((each[0].accuracy for each in groups), default=0.0)
+    kinds = [TierKind.BEYOND_SECOND if each[0].accuracy > second else TierKind.SECOND_STAGE for each in groups]
+    return [HostClass(tuple(each), kind) for each, kind in zip(groups, kinds, strict=True)]
 
 
 def by_accuracy(classes: Iterable[HostClass]) -> tuple[HostClass, ...]:

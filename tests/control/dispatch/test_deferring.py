@@ -166,12 +166,25 @@ def test_what_is_deferred_is_no_arrival() -> None:
 
 def test_among_hosts_of_the_second_stage_the_shares_are_those_of_deferred_queries() -> None:
     """cpu1 gets three of four, though of the two the plan sends newcomers to cpu2 alone."""
-    controller = controller_of(FIRST, replace(SECOND, deferred_qps=3.0), replace(BEST, weight=0.1, deferred_qps=1.0))
+    other = replace(TWIN, weight=0.1, deferred_qps=1.0, capacity_qps=90.0)
+    controller = controller_of(FIRST, replace(SECOND, deferred_qps=3.0), other)
     asked = [deferred(controller, make_request(number), 0.010)[1] for number in range(4)]
     assert Counter(asked) == {Admitted(("cpu1",)): 3, Admitted(("cpu2",)): 1}
 
 
-def test_a_more_accurate_variant_that_is_free_takes_over_at_once() -> None:
+def test_a_more_accurate_variant_has_no_share_and_if_the_plan_counts_on_it_takes_only_what_is_too_much() -> None:
+    """With 84 ms left, cpu1 is free after 20 in the mean, and makes 6.4 of what waits; cpu2 is for other queries."""
+    for best in (replace(BEST, deferred_qps=9.0), replace(BEST, weight=0.001)):
+        controller = controller_of(FIRST, SECOND, best)
+        waiting(controller, 0)
+        launched(controller, "cpu1", 0.016)
+        waiting(controller, *range(1, 8))
+        assert isinstance(controller.decide("cpu2", 0.016), WaitUntil)
+        waiting(controller, 8)
+        assert ids(launched(controller, "cpu2", 0.016)) == [1]
+
+
+def test_a_more_accurate_variant_that_is_free_and_a_spare_takes_over_at_once() -> None:
     controller = controller_of(FIRST, SECOND, BEST)
     waiting(controller, 0)
     launched(controller, "cpu1", 0.016)
