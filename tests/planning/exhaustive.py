@@ -474,7 +474,7 @@ class _Shared(_Worth):
         return np.concatenate([row, np.zeros(self.size - len(row))])
 
 
-class _Cascading(_Shared):
+class Cascading(_Shared):
     """Each query is answered by one host, or by one and some by another whose batches fit the SLO after the first's."""
 
     def __init__(self, tiny: Tiny, hosting: Hosting) -> None:
@@ -522,5 +522,5 @@ class _Cascading(_Shared):
 
 def rated(tiny: Tiny, hosting: Hosting) -> _Worth:
     if tiny.cascades:
-        return _Cascading(tiny, hosting)
+        return Cascading(tiny, hosting)
     return _Shared(tiny, hosting) if tiny.rules.is_resident_set or tiny.networks else _Single(tiny, hosting)

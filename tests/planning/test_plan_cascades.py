@@ -51,6 +51,8 @@ def test_what_goes_through_a_cascade_is_counted_at_both_stages() -> None:
     assert (cascade.rate_qps, cascade.share) == (near(40.0), near(1.0))
     assert SOUND.effective_accuracy == pytest.approx(0.88)
     assert msgspec.json.decode(msgspec.json.encode(SOUND), type=Plan) == SOUND
+    again = planned(profile("x"), profile("y"))
+    assert (again.placements, again.cascades) == (SOUND.placements, SOUND.cascades)
 
 
 def test_queries_are_mixed_where_a_second_stage_has_capacity_left() -> None:
