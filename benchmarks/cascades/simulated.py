@@ -34,7 +34,7 @@ HEADROOM = 1.2
 SEED = 2026
 MAX_LOSS_POINTS = 0.05  # of accuracy, where cascades gain nothing: chance in what is deferred
 MAX_VIOLATIONS_PERCENT = 0.1  # more than without cascades
-GAINS = {"digits": (4.0, 0.2), "signals": (4.0, 0.7)}
+GAINS = {"digits": (4.0, 0.4), "signals": (4.0, 0.7)}
 """By family, a demand and the points of accuracy that cascades are to gain there."""
 
 
