@@ -49,7 +49,7 @@ def accuracy_in_time(tiny: Tiny, hosting: Hosting, by_family: dict[str, LossCurv
 
 
 @given(cascaded_fleets(), st.tuples(curves(), curves()))
-@examples(12, fuzzed=60)
+@examples(8, fuzzed=60)
 def test_no_hosting_and_no_cascade_loses_less(tiny: Tiny, both: tuple[LossCurve, LossCurve]) -> None:
     by_family = dict(zip(tiny.accuracy, both, strict=False))
     best = max(accuracy_in_time(tiny, hosting, by_family) for hosting in allowed_hostings(tiny))

@@ -34,7 +34,7 @@ def test_no_hosting_beats_the_plan_where_several_are_asked_for(tiny: Tiny) -> No
 
 
 @given(ruled_cascades())
-@examples(40, fuzzed=150)
+@examples(25, fuzzed=150)
 def test_no_hosting_and_no_cascade_beats_the_plan(tiny: Tiny) -> None:
     assert_best(tiny)
 

@@ -187,7 +187,8 @@ def cascaded_fleets(draw: st.DrawFn) -> Tiny:
     chosen = draw(st.lists(st.sampled_from(pairs), min_size=1, max_size=2, unique=True))
     cascades = tuple(draw(_cascades(accuracy["a"], *pair)) for pair in chosen)
     demand_qps = {family: float(draw(rates)) for family in accuracy}
-    return _asking(Tiny(accuracy, latency_s, fleet, demand_qps, cascades=cascades), cascades=True)
+    hosts = tuple(draw(st.lists(st.sampled_from(["", "x", "y"]), min_size=len(fleet), max_size=len(fleet))))
+    return _asking(Tiny(accuracy, latency_s, fleet, demand_qps, hosts=hosts, cascades=cascades), cascades=True)
 
 
 @st.composite
