@@ -20,6 +20,7 @@ from proteus_cli.control.decision import Launch, Route
 from proteus_cli.domain.cascade import CascadePoint
 from proteus_cli.domain.confidence import margin, output_of
 from proteus_cli.domain.request import Request
+from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, InFlightRequest, Staged, nobody
 
 
@@ -34,11 +35,13 @@ class Confidence(Protocol):
 class ComputedConfidence:
     """The confidence that the outputs tell: the margin of the scores, or an output of its own, by family.
 
-    A row whose confidence is no number is deferred.
+    A row whose confidence is no number is deferred. Raises `ArtefactError` where a family names an output that it lacks.
     """
 
     def __init__(self, signatures: Mapping[str, Signature], confidence: Mapping[str, str]) -> None:
-        self._place = {family: _place_of(output_of(text), signatures[family]) for family, text in confidence.items()}
+        self._place = {
+            family: _place_of(family, output_of(text), signatures[family]) for family, text in confidence.items()
+        }
 
     def unsure(self, request: Request, point: CascadePoint, outputs: OutputArrays) -> tuple[Bools, float | None]:
         place = self._place.get(request.family)
@@ -161,8 +164,16 @@ class SecondStages:
         self._ask(effects.ask)
 
 
-def _place_of(output: str | None, signature: Signature) -> int | None:
-    return None if output is None else [spec.name for spec in signature.outputs].index(output)
+def _place_of(family: str, output: str | None, signature: Signature) -> int | None:
+    names = [spec.name for spec in signature.outputs]
+    if output is None:
+        return None
+    if output not in names:
+        raise ArtefactError(
+            f'`confidence = "output:{output}"` of family `{family}`: no variant has an output `{output}`.',
+            hint=f"they have: {', '.join(names)}; mend `confidence` in engines/catalog.toml",
+        )
+    return names.index(output)
 
 
 def _rows_of(request: InFlightRequest, chosen: Bools) -> tuple[Buffer, ...]:

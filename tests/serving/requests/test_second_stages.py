@@ -16,7 +16,7 @@ from proteus_cli.control.policies import live_policy_named
 from proteus_cli.control.topology.breaker import BreakerEvent
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.request import Outcome, Request
-from proteus_cli.errors import EngineError
+from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.data_plane import make_data_plane
@@ -316,6 +316,12 @@ def test_or_an_output_that_the_family_names() -> None:
     outputs = np.zeros((2, 2), FLOAT), np.array([[0.4], [0.5]], FLOAT)
     unsure, lowest = computed.unsure(request_of(2), CASCADE.point, outputs)
     assert (unsure.tolist(), lowest) == ([True, False], near(0.4))
+
+
+def test_an_output_that_no_variant_has_is_an_error_that_names_those_that_there_are() -> None:
+    with pytest.raises(ArtefactError, match="no variant has an output `sure`") as refused:
+        ComputedConfidence({"f": twice(FLOAT)}, {"f": "output:sure"})
+    assert "they have: y" in refused.value.hint
 
 
 def test_where_outputs_are_made_up_confidences_are_drawn() -> None:
