@@ -35,7 +35,7 @@ class Confidence(Protocol):
 class ComputedConfidence:
     """The confidence that the outputs tell: the margin of the scores, or an output of its own, by family.
 
-    A row whose confidence is no number is deferred. Raises `ArtefactError` where a family names an output that it lacks.
+    A row whose confidence is no number is deferred. Raises `ArtefactError` where a family lacks the output it names.
     """
 
     def __init__(self, signatures: Mapping[str, Signature], confidence: Mapping[str, str]) -> None:
