@@ -35,7 +35,7 @@ from injecting import (
 from live_server import ANSWER_WITHIN_S, LiveServer, serving
 from small_cluster import EMULATED, RATES_QPS, make_small_cluster, one_row
 from steady import Ending, asking, row, violations
-from tiny import Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, looking_up, make_workspace, mlp
+from tiny import SHAPES, Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, looking_up, make_workspace, mlp
 from worn_models import looking_up_twice, overwrite, weights_of
 
 from proteus_cli.control.topology.breaker import MIN_HANG_TIMEOUT_S
@@ -253,8 +253,12 @@ def test_a_server_that_is_killed_leaves_nothing_and_goes_on_from_its_last_plan(t
 
 @pytest.fixture(scope="module")
 def meddled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LiveServer, WallClock, Tiny]]:
-    """Real models in threads of the server, whose clock and threads the test has in its hands."""
-    made = make_workspace(tmp_path_factory.mktemp("meddled") / "ws")
+    """Real models in threads of the server, whose clock and threads the test has in its hands.
+
+    Both devices host the one family. Its SLO is longer than a busy machine stalls: what misses it was lost.
+    """
+    patient = TinyFamily("shapes", SHAPES.variants, slo="1s")
+    made = make_workspace(tmp_path_factory.mktemp("meddled") / "ws", (patient,))
     add_profiles(made)
     plan = add_plan(made, {"cpu0": "shapes-s", "cpu1": "shapes-s"})
     clock = WallClock(made.root)
