@@ -25,7 +25,9 @@ def cascade_lines(profile: Profile, found: dict[str, Found], catalog: Catalog) -
                 f"{alone.accuracy:.4f} at {alone.qps:,.0f} qps; {counted(len(of_family.cascades), 'cascade')} in all"
             )
         elif of_family.cascades:
-            line = f"{counted(len(of_family.cascades), 'cascade')}, and none meets the SLO with both variants here"
+            line = (
+                f"{counted(len(of_family.cascades), 'cascade')}, and none within the SLO is better than variants alone"
+            )
         else:
             line = "no cascade"
         yield f"{family}: {'; '.join((line, *of_family.why_not))}"

@@ -71,7 +71,8 @@ def frontier(options: list[Option]) -> list[Option]:
 def substitute(options: list[Option]) -> tuple[Option, Option] | None:
     """The most accurate variant, and the fastest cascade that is as accurate, by `AS_ACCURATE_FRAC`.
 
-    Without such a cascade, the most accurate one. None where there is no cascade, or no variant to compare it with.
+    Without such a cascade, the most accurate one of the `frontier`. None where that has none, or there is no variant to
+    compare it with.
     """
     alone, cascades = (
         [option for option in options if (option.second is not None) == is_cascade] for is_cascade in (False, True)
@@ -82,4 +83,5 @@ def substitute(options: list[Option]) -> tuple[Option, Option] | None:
     as_accurate = [option for option in cascades if option.accuracy >= best.accuracy - AS_ACCURATE_FRAC]
     if as_accurate:
         return best, max(as_accurate, key=lambda option: option.qps)
-    return best, max(cascades, key=lambda option: option.accuracy)
+    worth_it = [option for option in frontier(options) if option.second is not None]
+    return (best, max(worth_it, key=lambda option: option.accuracy)) if worth_it else None

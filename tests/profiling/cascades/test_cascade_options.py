@@ -62,6 +62,12 @@ def test_else_the_most_accurate_one_is() -> None:
     assert both[1].point == TENTH
 
 
+def test_a_cascade_that_a_variant_alone_beats_is_not_told() -> None:
+    """`m` alone is more accurate, and faster."""
+    alone = [Option("digits", name, accuracy, qps) for name, accuracy, qps in (("m", 0.96, 300.0), ("l", 0.99, 25.0))]
+    assert substitute([*alone, Option("digits", "s", 0.95, 200.0, "l", TENTH)]) is None
+
+
 def test_there_is_nothing_to_tell_without_a_cascade_or_without_a_variant() -> None:
     assert substitute(options_of(FAMILY, profile())) is None
     assert substitute([Option("digits", "s", 0.95, 200.0, "l", TENTH)]) is None
