@@ -264,6 +264,45 @@ def test_a_plan_with_cascades_says_what_goes_through_them(workspace: Path) -> No
     assert "without cascades" in explained
 
 
+def test_a_second_stage_does_not_look_unused(workspace: Path) -> None:
+    """The small ones answer 100 qps each first, and the big one the 40 that these defer to it."""
+    add_cascades(workspace)
+    shown = plan(workspace, "--demand", "a=200qps", "--pin", "big:a-l", "--cascades").stdout
+    lines = [line.split() for line in shown.splitlines()]
+    assert ["big-0", "a", "a-l", "–", "100.0", "%", "–", "1", "40"] in lines, shown
+    assert ["a", "a-s", "→", "a-l", "200", "100.0", "%", "40", "20.0", "%", "0.9600"] in lines
+
+
+def test_all_variants_of_a_device_are_as_busy_as_it_is(workspace: Path) -> None:
+    add_cascades(workspace)
+    arguments = ("--fleet", "big:1", "--demand", "a=60qps", "--cascades", "--residency", "2")
+    shown = proteus("plan", *arguments, "--headroom", "1", "-w", workspace).stdout
+    made = read_json(workspace / "plans" / "plan.json", Plan, hint="written just now")
+    assert len(made.placements) == 2
+    assert "all variants together" in shown
+    busy = {f"{(p.rate_qps + p.deferred_qps) / p.capacity_qps:.1%}".replace("%", " %") for p in made.placements}
+    assert len(busy) == 1
+    assert shown.count(busy.pop()) >= 2, shown
+
+
+def test_a_plan_that_may_but_does_not_use_cascades_says_why(workspace: Path) -> None:
+    """Without cascades in the profiles; where the most accurate variant serves all; where devices host one variant."""
+    arguments = ("--fleet", "big:1", "--headroom", "1", "--cascades", "-w", workspace)
+    said = proteus("plan", "--demand", "a=60qps", *arguments).stderr
+    assert "no cascade is used: no profile has any of a; `proteus profile`" in said
+    add_cascades(workspace)
+    assert "accurate variants serve this demand alone" in proteus("plan", "--demand", "a=20qps", *arguments).stderr
+    assert "`--residency 2`" in proteus("plan", "--demand", "a=60qps", *arguments).stderr
+    said = proteus("plan", "--demand", "a=60qps", "--residency", "2", *arguments).stderr
+    assert "no cascade is used" not in said
+    assert "no cascade is used" not in plan(workspace, "--demand", "a=60qps").stderr
+
+
+def test_a_plan_that_survives_says_which_option_to_leave_out(workspace: Path) -> None:
+    ended = plan(workspace, "--demand", "10qps", "--cascades", "--residency", "2", "--survive-host", "1")
+    assert "hint: leave out `--residency 2`, or `--survive-host`" in ended.stderr
+
+
 def test_a_sweep_with_cascades_compares_with_plans_without(workspace: Path) -> None:
     add_cascades(workspace)
     sweep = ("--demand", "a=1qps", "--sweep", "60qps:240qps:90qps", "--cascades")
@@ -330,6 +369,21 @@ def test_the_difference_of_two_plans_is_shown_device_by_device(tiny: Tiny) -> No
     document = proteus("plan", "diff", "a", "000001-20260101T000000Z", "--json", "-w", tiny.root).document()
     assert document["swaps"] == 1
     assert [device["device"] for device in document["devices"] if device["loads"]] == ["cpu1"]
+
+
+def test_the_difference_of_two_plans_shows_their_cascades(workspace: Path) -> None:
+    add_cascades(workspace)
+    pinned = ("--pin", "big:a-l", "--cascades")
+    plan(workspace, "--demand", "a=150qps", *pinned, "-o", workspace / "plans" / "more.json")
+    plan(workspace, "--demand", "a=80qps", "-o", workspace / "plans" / "none.json")
+    shown = proteus("plan", "diff", "none", "more", "-w", workspace).stdout
+    lines = [line.split() for line in shown.splitlines()]
+    assert any(line[:5] == ["a", "+", "a-s", "→", "a-l"] for line in lines), shown
+    (begun,) = proteus("plan", "diff", "none", "more", "--json", "-w", workspace).document()["cascades"]
+    assert begun["threshold"] == {"before": None, "after": 0.3}
+    (ended,) = proteus("plan", "diff", "more", "none", "--json", "-w", workspace).document()["cascades"]
+    assert ended["rate_qps"] == {"before": near(137.5), "after": None}
+    assert "cascade" not in proteus("plan", "diff", "more", "more", "-w", workspace).stdout
 
 
 def test_options_for_making_a_plan_are_not_passed_over_in_silence(tiny: Tiny) -> None:

@@ -70,6 +70,7 @@ def test_a_cascade_is_told_in_a_line_a_table_and_the_document(coins: Tiny) -> No
     assert "; coins-l alone has 1.0000 at " in line
     assert line.endswith("; 1 cascade in all")
     assert "With cascades" in ended.stdout
+    assert "by a variant or by a cascade\nfirst → second: a cascade" in ended.stdout
     assert "coins-s → coins-l" in ended.stdout
 
     before = files(coins.root)

@@ -245,7 +245,7 @@ def _made(
 def _deliver(planner: "Planner", made: "Plan", output: Path, *, explains: bool, json: bool) -> None:
     """Save a plan, show it, and warn if it is not optimal or leaves a shortfall."""
     from proteus_cli.cli.views.plan_tables import proven
-    from proteus_cli.cli.workflows.planning import has_shortfall, noisy_placements
+    from proteus_cli.cli.workflows.planning import has_shortfall, noisy_placements, why_no_cascade
 
     console.save(made, output)
     is_file = output != console.DASH
@@ -260,6 +260,8 @@ def _deliver(planner: "Planner", made: "Plan", output: Path, *, explains: bool, 
     elif is_file:
         _show(made, explanation)
         console.say(f"wrote {output}")
+    if planner.rules.uses_cascades and not made.cascades:
+        console.say(f"no cascade is used: {why_no_cascade(planner.profiles, made)}")
     if made.solver.status != "optimal":
         console.warn(f"the solver reached its time limit: {proven(made.solver)}")
     if noisy := noisy_placements(planner.profiles, made):

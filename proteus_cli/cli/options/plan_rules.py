@@ -45,6 +45,11 @@ def plan_rules(
         fields["survive_unit"] = "host"
     if cascades:
         fields["cascades"] = True
+    if fields["survive"] and fields["residency"] != 1:
+        raise UsageError(
+            "The rules are not valid: survive takes one variant per device (residency 1).",
+            hint=f"leave out `--residency {residency}`, or `{'--survive-host' if survive_host else '--survive'}`",
+        )
     try:
         return msgspec.convert(fields, Rules)
     except msgspec.ValidationError as error:

@@ -29,11 +29,12 @@ def plan_table(plan: "Plan") -> RenderableType:
     rows = table(*map(name, ("device", "family", "variant")), *numbers, *deferred, *where.columns("host"))
     for kind, devices, placements in _alike(plan):
         who, hosts = named(kind, devices), where.cells(devices)
-        for p in placements:  # each of a device's variants grows with the others, so all are equally near their limit
-            executed_qps = p.rate_qps + p.deferred_qps
-            busy = format_percent(executed_qps / p.capacity_qps) if who and p.capacity_qps > 0 else ""
+        busy = _busy(placements)
+        for p in placements:
             rate, share = _rate(p.rate_qps), format_percent(p.share)
-            from_others = [_rate(p.deferred_qps)] if plan.cascades else []
+            if p.deferred_qps and not p.rate_qps:  # it is no spare: it answers what others defer to it
+                rate = share = UNKNOWN
+            from_others = [_rate(p.deferred_qps) if p.deferred_qps else UNKNOWN] if plan.cascades else []
             rows.add_row(who, p.family, p.variant, rate, busy, share, str(p.max_batch), *from_others, *hosts)
             who, hosts = "", ()
         if not placements:
@@ -41,9 +42,10 @@ def plan_table(plan: "Plan") -> RenderableType:
     is_spare = any(not p.share and not p.deferred_qps for p in plan.placements)
     spare = ["0 qps: a spare, which is loaded and helps the others"] if is_spare else []
     below = ["deferred: what others defer to it, in queries per second, beside its qps"] if plan.cascades else []
+    has_several = any(len(placements) > 1 for placements in plan.by_device().values())
     shown = described(
         rows,
-        "qps: rate of each device · busy: part of its capacity",
+        f"qps: rate of each device · busy: part of its capacity{', all variants together' if has_several else ''}",
         "share: part of the family's queries · batch: the largest",
         *below,
         *spare,
@@ -51,14 +53,20 @@ def plan_table(plan: "Plan") -> RenderableType:
     return Group(shown, "", cascades_table(plan.cascades)) if plan.cascades else shown
 
 
+def _busy(placements: "Sequence[Placement]") -> str:
+    """The part of a device's capacity; each of its variants grows with the others, so all are as near their limit."""
+    parts = [(p.rate_qps + p.deferred_qps) / p.capacity_qps for p in placements if p.capacity_qps > 0]
+    return format_percent(max(parts)) if parts else ""
+
+
 def cascades_table(cascades: "Sequence[PlannedCascade]") -> Table:
-    """A row for each cascade that a plan uses."""
-    numbers = map(number, ("qps", "share", "deferred", "accuracy"))
+    """A row for each cascade that a plan uses: its rate, and which rate and part of that is deferred."""
+    numbers = map(number, ("qps", "share", "deferred", "of qps", "accuracy"))
     rows = table(*map(name, ("family", "cascade")), *numbers)
     for each in cascades:
-        deferred, accuracy = format_percent(each.point.deferred_frac), f"{each.point.accuracy:.4f}"
-        pair = f"{each.first} → {each.second}"
-        rows.add_row(each.family, pair, _rate(each.rate_qps), format_percent(each.share), deferred, accuracy)
+        pair, accuracy = f"{each.first} → {each.second}", f"{each.point.accuracy:.4f}"
+        deferred = _rate(each.deferred_qps), format_percent(each.point.deferred_frac)
+        rows.add_row(each.family, pair, _rate(each.rate_qps), format_percent(each.share), *deferred, accuracy)
     return rows
 
 
@@ -214,8 +222,9 @@ def _of_best(relative: float | None, *, estimated: bool) -> str:
 
 
 def difference_tables(found: "PlanDifference") -> RenderableType:
-    """Families, then devices; those on which nothing changes share a row."""
-    return Group(_changed_families(found), "", _changed_devices(found))
+    """Families, then devices, of which those that change alike share a row, then cascades that change."""
+    changed_cascades: list[RenderableType] = ["", _changed_cascades(found)] if found.cascades else []
+    return Group(_changed_families(found), "", _changed_devices(found), *changed_cascades)
 
 
 def _changed_families(found: "PlanDifference") -> Table:
@@ -228,19 +237,38 @@ def _changed_families(found: "PlanDifference") -> Table:
 
 def _changed_devices(found: "PlanDifference") -> RenderableType:
     where = _whereabouts(each.device for each in found.devices)
-    rows = table(*map(name, ("device", "", "variant")), *map(number, ("share", "qps", "batch")), *where.columns("host"))
+    has_deferred = any(c.deferred_qps.before or c.deferred_qps.after for each in found.devices for c in _changes(each))
+    numbers = map(number, ("share", "qps", "batch", *(["deferred"] if has_deferred else [])))
+    rows = table(*map(name, ("device", "", "variant")), *numbers, *where.columns("host"))
     groups: dict[object, list[DeviceChange]] = {}
     for each in found.devices:
-        does = tuple((c.variant, c.family, c.share, c.max_batch) for c in (*each.stays, *each.loads, *each.unloads))
+        does = tuple((c.variant, c.family, c.share, c.max_batch, c.deferred_qps) for c in _changes(each))
         groups.setdefault((each.type, each.is_new, each.is_gone, each.is_same, does), []).append(each)
     for alike in groups.values():
-        _add_device(rows, alike, where.cells([each.device for each in alike]))
+        _add_device(rows, alike, where.cells([each.device for each in alike]), has_deferred=has_deferred)
     return described(
-        rows, "= stays · + is loaded · − is unloaded", "share: part of the family's queries · batch: the largest"
+        rows,
+        "= stays · + is loaded · − is unloaded",
+        "share: part of the family's queries · batch: the largest",
+        *(["deferred: what others defer to it, in queries per second, beside its qps"] if has_deferred else []),
     )
 
 
-def _add_device(rows: Table, alike: "Sequence[DeviceChange]", hosts: Sequence[str]) -> None:
+def _changes(device: "DeviceChange") -> "Sequence[VariantChange]":
+    return (*device.stays, *device.loads, *device.unloads)
+
+
+def _changed_cascades(found: "PlanDifference") -> Table:
+    rows = table(*map(name, ("family", "", "cascade")), *map(number, ("threshold", "qps", "deferred")))
+    for each in found.cascades:
+        mark = "+" if each.rate_qps.before is None else "−" if each.rate_qps.after is None else "="
+        rates = changed(each.rate_qps, _rate), changed(each.deferred_qps, _rate)
+        threshold = changed(each.threshold, lambda value: f"{value:.4g}")
+        rows.add_row(each.family, mark, f"{each.first} → {each.second}", threshold, *rates)
+    return rows
+
+
+def _add_device(rows: Table, alike: "Sequence[DeviceChange]", hosts: Sequence[str], *, has_deferred: bool) -> None:
     first = alike[0]
     who = named(first.type, [each.device for each in alike])
     who += " (new)" if first.is_new else " (gone)" if first.is_gone else ""
@@ -257,11 +285,12 @@ def _add_device(rows: Table, alike: "Sequence[DeviceChange]", hosts: Sequence[st
             changed(change.share, format_percent),
             changed(change.rate_qps, _rate),
             changed(change.max_batch, lambda rows: f"{rows:g}"),
+            *([changed(change.deferred_qps, _rate)] if has_deferred else []),
             *hosts,
         )
         who, hosts = "", ()
     if not marked:
-        rows.add_row(who, "", "idle", UNKNOWN, UNKNOWN, UNKNOWN, *hosts)
+        rows.add_row(who, "", "idle", *[UNKNOWN] * (3 + has_deferred), *hosts)
 
 
 def changed(

@@ -50,8 +50,9 @@ def profile_tables(profiles: Sequence[Profile], catalog: Catalog) -> Iterator[Re
     if best is not None:
         yield described(
             best,
-            "the most accurate way to answer so many queries: by a variant, or by a cascade, first → second",
-            "deferred: the part of queries that the second answers · qps: of one device",
+            "the most accurate way to answer so many queries: by a variant or by a cascade",
+            "first → second: a cascade · deferred: the part that the second answers",
+            "qps: of one device",
             title="\nWith cascades",
         )
     for profile in own:

@@ -14,6 +14,7 @@ from proteus_cli.replay.trace import read_trace
 from proteus_cli.units import format_rate
 
 NEGLIGIBLE_FRAC = 1e-4  # of the demand: a smaller shortfall is the solver's rounding
+ROUNDING_FRAC = 1e-6  # of the relative accuracy
 
 
 def wanted_demand(text: str | None, trace: Path | None, catalog: Catalog) -> dict[str, float]:
@@ -66,6 +67,21 @@ def noisy_placements(profiles: Mapping[str, Profile], plan: Plan) -> list[str]:
         if any(point.noise_frac for point in points if point.batch <= placement.max_batch):
             found.append(f"{placement.variant} on {placement.device}")
     return found
+
+
+def why_no_cascade(profiles: Mapping[str, Profile], plan: Plan) -> str:
+    """The likely reason why a plan that may use cascades uses none, with a hint where something can be done."""
+    families = [family for family, qps in plan.demand_qps.items() if qps > 0]
+    if not any(each.family in families for profile in profiles.values() for each in profile.cascades):
+        return f"no profile has any of {', '.join(families)}; `proteus profile` finds those of families with eval data"
+    if plan.relative_accuracy is not None and plan.relative_accuracy >= 1 - ROUNDING_FRAC:
+        return "the most accurate variants serve this demand alone"
+    if plan.rules.is_resident_set or plan.rules.survives is not None:
+        return "none makes this plan better"
+    return (
+        "none makes this plan better while each device hosts one variant; "
+        "with `--residency 2` a device can host both stages"
+    )
 
 
 def _shortfall(planner: Planner, plan: Plan) -> NoFeasiblePlan:

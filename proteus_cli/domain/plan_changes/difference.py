@@ -1,6 +1,9 @@
 """The difference between two plans."""
 
+from itertools import zip_longest
+
 from proteus_cli.domain.base import Value
+from proteus_cli.domain.cascade import PlannedCascade
 from proteus_cli.domain.plan import Placement, Plan
 
 
@@ -12,13 +15,17 @@ class BeforeAfter(Value, frozen=True):
 
 
 class VariantChange(Value, frozen=True):
-    """A variant on a device: its share of the family's queries and its batches, 0 where it isn't hosted."""
+    """A variant on a device: its share of the family's queries and its batches, 0 where it isn't hosted.
+
+    ``deferred_qps``: what cascades defer to it, beside its ``rate_qps``.
+    """
 
     family: str
     variant: str
     share: BeforeAfter
     rate_qps: BeforeAfter
     max_batch: BeforeAfter
+    deferred_qps: BeforeAfter
 
 
 class DeviceChange(Value, frozen=True):
@@ -39,7 +46,8 @@ class DeviceChange(Value, frozen=True):
     @property
     def is_same(self) -> bool:
         """Whether nothing changes on the device, shares included."""
-        moved = any(each.rate_qps.before != each.rate_qps.after for each in self.stays)
+        rates = [rate for each in self.stays for rate in (each.rate_qps, each.deferred_qps)]
+        moved = any(rate.before != rate.after for rate in rates)
         return not (self.loads or self.unloads or moved or self.is_new or self.is_gone)
 
 
@@ -52,14 +60,38 @@ class FamilyChange(Value, frozen=True):
     capacity_qps: BeforeAfter
 
 
+class CascadeChange(Value, frozen=True):
+    """A cascade at one threshold: all are None in the plan that doesn't use it.
+
+    ``rate_qps`` of the first variant's queries go this way, of which the second gets ``deferred_qps``.
+    """
+
+    family: str
+    first: str
+    second: str
+    threshold: BeforeAfter
+    rate_qps: BeforeAfter
+    deferred_qps: BeforeAfter
+
+    @property
+    def is_same(self) -> bool:
+        """Whether nothing changes of it."""
+        pairs = (self.threshold, self.rate_qps, self.deferred_qps)
+        return all(pair.before == pair.after for pair in pairs)
+
+
 class PlanDifference(Value, frozen=True):
-    """All changes from one plan to another; ``swaps``: how many variants are loaded."""
+    """All changes from one plan to another; ``swaps``: how many variants are loaded.
+
+    ``cascades`` are those that begin, end, or change their threshold or a rate.
+    """
 
     swaps: int
     effective_accuracy: BeforeAfter
     relative_accuracy: BeforeAfter
     families: tuple[FamilyChange, ...]
     devices: tuple[DeviceChange, ...]
+    cascades: tuple[CascadeChange, ...]
 
 
 def difference(before: Plan, after: Plan) -> PlanDifference:
@@ -73,6 +105,7 @@ def difference(before: Plan, after: Plan) -> PlanDifference:
         relative_accuracy=BeforeAfter(before.relative_accuracy, after.relative_accuracy),
         families=tuple(_family(family, before, after) for family in families),
         devices=tuple(_device(device, type_of[device], old.get(device), new.get(device)) for device in new | old),
+        cascades=tuple(each for each in _cascades(before, after) if not each.is_same),
     )
 
 
@@ -82,6 +115,38 @@ def _family(family: str, before: Plan, after: Plan) -> FamilyChange:
         BeforeAfter(before.demand_qps.get(family), after.demand_qps.get(family)),
         BeforeAfter(before.served_qps.get(family), after.served_qps.get(family)),
         BeforeAfter(before.capacity_qps(family), after.capacity_qps(family)),
+    )
+
+
+_Pair = tuple[str, str, str]  # family, first and second variant
+
+
+def _cascades(before: Plan, after: Plan) -> list[CascadeChange]:
+    old, new = _by_pair(before), _by_pair(after)
+    changes = []
+    for pair in new | old:
+        was, now = old.get(pair, {}), new.get(pair, {})
+        changes += [_cascade(pair, was[threshold], now[threshold]) for threshold in now if threshold in was]
+        ended = [each for threshold, each in was.items() if threshold not in now]
+        begun = [each for threshold, each in now.items() if threshold not in was]
+        changes += [_cascade(pair, *both) for both in zip_longest(ended, begun)]
+    return changes
+
+
+def _by_pair(plan: Plan) -> dict[_Pair, dict[float, PlannedCascade]]:
+    """By pair of variants, and by threshold: a plan may use a pair at several."""
+    found: dict[_Pair, dict[float, PlannedCascade]] = {}
+    for each in plan.cascades:
+        found.setdefault((each.family, each.first, each.second), {})[each.point.threshold] = each
+    return found
+
+
+def _cascade(pair: _Pair, old: PlannedCascade | None, new: PlannedCascade | None) -> CascadeChange:
+    return CascadeChange(
+        *pair,
+        threshold=BeforeAfter(old.point.threshold if old else None, new.point.threshold if new else None),
+        rate_qps=BeforeAfter(old.rate_qps if old else None, new.rate_qps if new else None),
+        deferred_qps=BeforeAfter(old.deferred_qps if old else None, new.deferred_qps if new else None),
     )
 
 
@@ -109,4 +174,5 @@ def _variant(family: str, variant: str, old: Placement | None, new: Placement | 
         share=BeforeAfter(old.share if old else 0.0, new.share if new else 0.0),
         rate_qps=BeforeAfter(old.rate_qps if old else 0.0, new.rate_qps if new else 0.0),
         max_batch=BeforeAfter(old.max_batch if old else 0, new.max_batch if new else 0),
+        deferred_qps=BeforeAfter(old.deferred_qps if old else 0.0, new.deferred_qps if new else 0.0),
     )

@@ -1,8 +1,9 @@
 """From one plan to another, device by device."""
 
 import pytest
-from builders import make_placement, make_plan
+from builders import make_cascade_point, make_placement, make_plan
 
+from proteus_cli.domain.cascade import PlannedCascade
 from proteus_cli.domain.plan_changes.difference import BeforeAfter, difference
 
 BEFORE = make_plan(
@@ -44,6 +45,24 @@ def test_each_family_says_what_is_asked_and_what_its_hosts_can_take() -> None:
     a, b = difference(BEFORE, AFTER).families
     assert (a.demand_qps, a.capacity_qps) == (BeforeAfter(20.0, 80.0), BeforeAfter(24.0, 102.0))
     assert (b.demand_qps, b.capacity_qps) == (BeforeAfter(None, 5.0), BeforeAfter(0.0, 9.0))
+
+
+def test_cascades_that_begin_end_or_change_are_listed() -> None:
+    """Of thresholds 0.1 and 0.2, the former stays as it was, and 0.2 becomes 0.4; a pair ends and another begins."""
+    s, m, large = (make_placement(f"cpu{i}", "a", f"a-{size}") for i, size in enumerate("sml"))
+
+    def cascade(first: str, threshold: float, rate_qps: float) -> PlannedCascade:
+        return PlannedCascade("a", first, "a-l", make_cascade_point(threshold, threshold, 0.9), rate_qps, 0.1)
+
+    before = make_plan(s, m, large, cascades=(cascade("a-s", 0.1, 2.0), cascade("a-s", 0.2, 5.0)))
+    after = make_plan(
+        s, m, large, cascades=(cascade("a-s", 0.4, 5.0), cascade("a-s", 0.1, 2.0), cascade("a-m", 0.5, 4.0))
+    )
+    changed, begun = difference(before, after).cascades
+    assert (changed.first, changed.threshold, changed.rate_qps) == ("a-s", BeforeAfter(0.2, 0.4), BeforeAfter(5.0, 5.0))
+    assert changed.deferred_qps == BeforeAfter(1.0, 2.0)
+    assert (begun.first, begun.threshold, begun.deferred_qps) == ("a-m", BeforeAfter(None, 0.5), BeforeAfter(None, 2.0))
+    assert difference(after, before).cascades[1].rate_qps == BeforeAfter(4.0, None)
 
 
 @pytest.mark.parametrize("plan", [BEFORE, AFTER])
