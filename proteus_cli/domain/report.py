@@ -47,7 +47,9 @@ class FamilySummary(Summary, frozen=True):
     """The measures of one family, with its attainment.
 
     ``variants`` are those that answered, the most accurate first, each with its accuracy, the mean over its answers
-    where cascades are in use; None where that is unknown.
+    where cascades are in use; None where that is unknown. Their order is by ``profiled_accuracy`` where that is known:
+    of a variant alone, over all queries. It is there only where cascades deferred any query, whose stages answer easy
+    or hard queries only.
     Of the answered queries, the first stages of cascades ``deferred`` so many; ``fallbacks`` of these got the first
     answer all the same.
     """
@@ -56,6 +58,7 @@ class FamilySummary(Summary, frozen=True):
     variants: dict[str, float | None] = field(default_factory=dict)
     deferred: int = 0
     fallbacks: int = 0
+    profiled_accuracy: dict[str, float] = field(default_factory=dict)
 
 
 class Window(Value, frozen=True):

@@ -181,6 +181,16 @@ def quality_rows(reports: Sequence[Report], *, percentiles: Iterable[str] = ("p5
     return (*_measured(measures, reports), *_run_rows(reports))
 
 
+STAGES_NOTE = (
+    "First stages of cascades answer the queries that they are sure of, second stages the hard ones: the accuracy of "
+    "answers says little about that of a variant."
+)
+COMPOSITION_NOTE = (
+    "It can be more than 100 %, as a cascade can be more accurate than the most accurate variant, and as some seconds "
+    "have more of the easy queries than others."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class CascadeRow:
     """What cascades did to a family in a run: the part of answered queries that was deferred, and of those, fallbacks.

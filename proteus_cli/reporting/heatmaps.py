@@ -48,7 +48,7 @@ def family_accuracy(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
         return np.nan if relative is None else 100 * relative
 
     cells = _by_family(runs, percent)
-    strength = _scaled(100 - cells, at_least=_LARGE_LOSS)
+    strength = _scaled(np.maximum(0.0, 100 - cells), at_least=_LARGE_LOSS)  # with cascades, more than 100 can be
     _draw(axes, runs, _families(runs), cells, strength=strength, colour=COLOURS[0], ink=ink)
     axes.set_xlabel("relative accuracy (%)\nthe stronger the colour, the more is lost")
 
@@ -71,7 +71,7 @@ def device_rates(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
             for at, (label, width) in enumerate(zip(labels, widths, strict=True))
         ]
     _draw(axes, runs, columns, cells, strength=np.sqrt(_scaled(cells)), colour=COLOURS[2], ink=ink)
-    axes.set_xlabel(f"answers per second and device\nthe stronger the colour, the more; at most {_maximum(cells):.3g}")
+    axes.set_xlabel(f"answers per second and device\nthe stronger the colour, the more; at most {_maximum(cells):,.1f}")
 
 
 def _by_family(runs: Sequence[PlottedRun], value: Callable[[PlottedRun, str], float]) -> CellValues:
@@ -119,7 +119,7 @@ def _draw(
         axes.text(0.5, rows / 2, "none is known", ha="center", va="center")
     if across <= _MAX_NUMBERED:
         for (row, column), value in np.ndenumerate(cells):
-            number = UNKNOWN if np.isnan(value) else f"{value:.1f}"
+            number = UNKNOWN if np.isnan(value) else f"{value:,.1f}"
             axes.text(column + 0.5, row + 0.5, number, ha="center", va="center", fontsize=_NUMBER_POINTS)
     ends = np.cumsum([0, *(column.width for column in columns)])
     for end in ends[1:-1].tolist():

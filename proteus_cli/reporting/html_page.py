@@ -223,6 +223,8 @@ def page(reports: Sequence[Report]) -> str:
         cascades=comparison.cascade_rows(reports),
         cascade_headings=[f"{heading} (%)" for heading in comparison.CASCADE_HEADINGS],
         cascade_note=comparison.CASCADE_NOTE,
+        stages_note=comparison.STAGES_NOTE,
+        composition_note=comparison.COMPOSITION_NOTE,
         device_groups=groups,
         has_hosts=any(isinstance(group, DevicesOfHost) for group in groups),
         devices=each_device(reports),

@@ -86,12 +86,14 @@ def demand(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
 
 def accuracy(axes: Axes, runs: Sequence[PlottedRun], _ink: str) -> None:
     """Relative accuracy; of a few runs also a tick for each plan change, at the bottom."""
-    lost = 1.0
+    lost, gained = 1.0, 0.0
     for run in runs:
         percents = [_percent(window.relative_accuracy) for window in run.windows]
-        lost = max([lost, *(100 - percent for percent in percents if not math.isnan(percent))])
+        known = [percent for percent in percents if not math.isnan(percent)]
+        lost, gained = max([lost, *(100 - percent for percent in known)]), max([gained, *(p - 100 for p in known)])
         _plot(axes, run, run.middles_s, percents)
-    _set_loss_scale(axes, lost, at_top=True, margin_frac=_draw_plan_changes(axes, runs) if len(runs) <= _MANY else 0.0)
+    margin_frac = _draw_plan_changes(axes, runs) if len(runs) <= _MANY else 0.0
+    _set_loss_scale(axes, lost, at_top=True, margin_frac=margin_frac, gained=gained)
     label_time_axis(axes, runs, "relative accuracy (%)")
 
 
@@ -153,18 +155,23 @@ def _draw_plan_changes(axes: Axes, runs: Sequence[PlottedRun]) -> float:
     return height * (len(changed) + 0.4) if changed else 0.0
 
 
-def _set_loss_scale(axes: Axes, lost: float, *, at_top: bool, margin_frac: float = 0.0) -> None:
-    """Set a percent axis from no loss, at 100 or at 0, to ``lost`` points; for large losses, by square roots."""
+def _set_loss_scale(axes: Axes, lost: float, *, at_top: bool, margin_frac: float = 0.0, gained: float = 0.0) -> None:
+    """Set a percent axis from no loss, at 100 or at 0, to ``lost`` points; for large losses, by square roots.
+
+    Cascades may have ``gained`` points: the axis begins above 100 then.
+    """
     is_root = lost > _LINEAR_POINTS
     to_place, to_loss = (_root, _square) if is_root else (np.asarray, np.asarray)
-    nothing = float(to_loss(-0.025 * to_place(lost)))
-    end = float(to_loss(to_place(1.04 * lost) / (1 - margin_frac)))
+    above = float(to_place(gained) + 0.025 * to_place(lost))
+    nothing = float(to_loss(-above))
+    end = float(to_loss((to_place(1.04 * lost) + margin_frac * above) / (1 - margin_frac)))
     if is_root and at_top:
         axes.set_yscale("function", functions=(lambda y: -_root(100 - y), lambda place: 100 - _square(-place)))
     elif is_root:
         axes.set_yscale("function", functions=(_root, _square))
     if is_root:
-        axes.yaxis.set_major_locator(FixedLocator([100 - loss if at_top else loss for loss in _LOSSES if loss <= lost]))
+        ticks = [*(-points for points in _LOSSES if 0 < points <= gained), *(loss for loss in _LOSSES if loss <= lost)]
+        axes.yaxis.set_major_locator(FixedLocator([100 - loss if at_top else loss for loss in ticks]))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(PLAIN_TICKS)
     axes.set_ylim(*((100 - end, 100 - nothing) if at_top else (nothing, end)))

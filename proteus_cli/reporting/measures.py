@@ -139,17 +139,21 @@ def report(
     interrupted: bool = False,
     noisy_cells: int | None = None,
     losses: Sequence[Loss] = (),
+    profiled: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
 ) -> Report:
     """The report of one run of ``duration_s`` seconds.
 
     ``best_accuracy`` is that of the best variant by family; relative accuracy is unknown for families that it lacks.
     ``estimated`` are the families with estimated accuracies. ``attainment`` is the target by family; that of families
     which it lacks is `DEFAULT_ATTAINMENT`.
+    ``profiled`` are the accuracies of variants by family, where known.
     Families with an SLO are reported even without requests, ``devices`` even without answers.
     """
     columns = RequestColumns.of(ended, best_accuracy, families=tuple(slo_s), devices=devices)
     families = {
-        name: family_summary(columns.of_family(name), duration_s, attainment.get(name, DEFAULT_ATTAINMENT))
+        name: family_summary(
+            columns.of_family(name), duration_s, attainment.get(name, DEFAULT_ATTAINMENT), profiled.get(name, {})
+        )
         for name in columns.families
     }
     return Report(
@@ -208,13 +212,26 @@ def summary(columns: RequestColumns, duration_s: float) -> Summary:
     )
 
 
-def family_summary(columns: RequestColumns, duration_s: float, target: float) -> FamilySummary:
-    """The `summary` of one family's requests, their attainment beside its ``target``, and what cascades deferred."""
+def family_summary(
+    columns: RequestColumns, duration_s: float, target: float, profiled: Mapping[str, float] = MappingProxyType({})
+) -> FamilySummary:
+    """The `summary` of one family's requests, their attainment beside its ``target``, and what cascades deferred.
+
+    ``profiled`` are the accuracies of its variants, where known.
+    """
     found = summary(columns, duration_s)
     attainment = Attainment.of(found.requests, found.requests - found.served, target)
     deferred, fallbacks = (int(np.count_nonzero(each)) for each in (columns.deferred, columns.fallback))
+    of_answers = _variants(columns)
+    own = {name: profiled[name] for name in of_answers if name in profiled} if deferred else {}
+    order = sorted(of_answers, key=lambda name: (-(own.get(name, of_answers[name]) or 0.0), name))
     return FamilySummary(
-        **_fields(found), attainment=attainment, variants=_variants(columns), deferred=deferred, fallbacks=fallbacks
+        **_fields(found),
+        attainment=attainment,
+        variants={name: of_answers[name] for name in order},
+        deferred=deferred,
+        fallbacks=fallbacks,
+        profiled_accuracy={name: own[name] for name in order if name in own},
     )
 
 
@@ -281,12 +298,11 @@ def _answers_by_variant(columns: RequestColumns, index: Ints, count: int) -> lis
 
 
 def _variants(columns: RequestColumns) -> dict[str, float | None]:
-    """The variants that answered and their accuracies, the most accurate first, unknown ones last."""
-    found = {
+    """The variants that answered and the mean accuracies of their answers."""
+    return {
         columns.variants[variant]: _mean(columns.accuracy[columns.variant == variant])
         for variant in np.unique(columns.variant[columns.variant != _UNKNOWN]).tolist()
     }
-    return dict(sorted(found.items(), key=lambda each: (-(each[1] or 0.0), each[0])))
 
 
 def _fields(found: Summary) -> dict[str, Any]:

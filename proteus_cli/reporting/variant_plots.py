@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.ticker import MaxNLocator
 
-from proteus_cli.domain.report import Report
+from proteus_cli.domain.report import FamilySummary, Report
 from proteus_cli.reporting.line_plots import PLAIN_TICKS, PlottedRun, label_time_axis
-from proteus_cli.reporting.timeline import summed_answers
+from proteus_cli.reporting.timeline import summed_answers, weighted_mean
 
 MAX_RUNS = 3
 """The first of more runs are drawn …"""
@@ -29,10 +29,15 @@ _DARKEST, _LIGHTEST = 0.2, 0.95  # parts of the colour map that stand out from l
 
 @dataclass(frozen=True, slots=True)
 class AnsweringVariant:
-    """A variant that answered, its accuracy (None: unknown), colour, and share of the family's answers by run."""
+    """A variant that answered, its accuracy (None: unknown), colour, and share of the family's answers by run.
+
+    ``accuracy`` is the profiled one where reports know it, as they do with cascades; ``of_answers`` is that of its
+    answers, which stages of cascades give to easy or to hard queries.
+    """
 
     name: str
     accuracy: float | None
+    of_answers: float | None
     colour: str
     shares: tuple[float | None, ...]
 
@@ -45,18 +50,32 @@ def answering_variants(reports: Sequence[Report]) -> dict[str, list[AnsweringVar
         totals.update({family: sum(of.values()) for family, of in run.items()})
     found = {}
     for family, _ in totals.most_common():
-        accuracies = {
-            name: accuracy
-            for report in reports
-            if family in report.families
-            for name, accuracy in report.families[family].variants.items()
-        }
+        summaries = [report.families.get(family) for report in reports]
+        of_answers = _of_answers(summaries, [run.get(family, {}) for run in counts])
+        profiled = {name: own for of in summaries if of for name, own in of.profiled_accuracy.items()}
+        accuracies = of_answers | profiled
         names = sorted(accuracies, key=lambda name: (-(accuracies[name] or 0.0), name))
         found[family] = [
-            AnsweringVariant(name, accuracies[name], colour, tuple(_share(run.get(family), name) for run in counts))
+            AnsweringVariant(
+                name, accuracies[name], of_answers[name], colour, tuple(_share(run.get(family), name) for run in counts)
+            )
             for name, colour in zip(names, _colours(len(names)), strict=True)
         ]
     return found
+
+
+def _of_answers(
+    summaries: Sequence[FamilySummary | None], counts: Sequence[Mapping[str, int]]
+) -> dict[str, float | None]:
+    """The mean accuracy of each variant's answers over all runs that have the family; None where unknown."""
+    runs = [(of.variants, count) for of, count in zip(summaries, counts, strict=True) if of]
+    names = dict.fromkeys(name for variants, _ in runs for name in variants)
+    return {
+        name: weighted_mean(
+            [variants.get(name) for variants, _ in runs], [max(1, count.get(name, 0)) for _, count in runs]
+        )
+        for name in names
+    }
 
 
 def _share(answers: Mapping[str, int] | None, variant: str) -> float | None:

@@ -6,7 +6,7 @@ import pytest
 from builders import near
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_runs import answer, burst, reported
+from synthetic_runs import answer, burst, cascading, reported
 
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.report import QUANTILES, DeviceSummary, LatencySummary, Report, Summary, Window
@@ -321,3 +321,11 @@ def test_a_family_lists_the_variants_that_answered_the_most_accurate_first() -> 
     assert list(run.families["digits"].variants) == ["l", "s", "x"]
     assert run.families["digits"].variants == {"l": 0.9, "s": near(0.55), "x": None}
     assert run.families["signals"].variants == {}
+
+
+def test_variants_of_a_family_with_cascades_are_ordered_by_their_profiled_accuracy() -> None:
+    run = cascading()
+    assert list(run.families["digits"].variants.items()) == [("l", near(0.9398)), ("s", near(0.9998))]
+    assert list(run.families["digits"].profiled_accuracy.items()) == [("l", 0.98), ("s", 0.95)]
+    plain = reported([answer(0.1, variant="l")], profiled={"digits": {"l": 0.9}})
+    assert plain.families["digits"].profiled_accuracy == {}

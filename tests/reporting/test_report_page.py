@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from browser import browsing
 from matplotlib.figure import Figure
-from synthetic_runs import MADE_BY, answer, burst, reported
+from synthetic_runs import MADE_BY, answer, burst, cascading, reported
 
-from proteus_cli.domain.report import Loss, Report
+from proteus_cli.domain.report import Loss, Replan, Report
+from proteus_cli.domain.request import RequestRecord
 from proteus_cli.errors import ArtefactError
 from proteus_cli.reporting import plots
+from proteus_cli.reporting.comparison import COMPOSITION_NOTE, STAGES_NOTE
+from proteus_cli.reporting.heatmaps import device_rates, family_accuracy
 from proteus_cli.reporting.html_page import page, write_html
 from proteus_cli.reporting.line_plots import PlottedRun, accuracy, latency_cdf, violations
 from proteus_cli.reporting.plot_style import line_style
@@ -400,6 +403,75 @@ def test_small_losses_stay_apart_beside_large_ones() -> None:
     assert at_100 - at_99 > 0.1
 
 
+def accuracy_axis(ended: list[RequestRecord]) -> tuple[tuple[float, float], list[float], list[float]]:
+    """The limits of the axis of relative accuracy, its ticks, and all that is drawn."""
+    axes = Figure().add_subplot()
+    replans = (Replan(1.0, reason="burst", solve_s=0.03, swaps=1),)
+    accuracy(axes, PlottedRun.all_of([reported(ended, duration_s=10.0, replans=replans)]), "black")
+    drawn = [float(y) for line in axes.lines for y in np.asarray(line.get_ydata())]
+    return axes.get_ylim(), axes.get_yticks().tolist(), drawn
+
+
+def test_more_than_all_of_the_accuracy_is_within_the_axis() -> None:
+    """0.5 points above the best variant at the end; without losses, beside losses of a few points, and of half."""
+    for lowest in (0.9849, 0.95, 0.49):
+        ended = [answer(k / 10, accuracy=0.9849 if k >= 50 else lowest) for k in range(100)]
+        (bottom, top), _, drawn = accuracy_axis(ended)
+        assert max(drawn) == pytest.approx(100.5)
+        assert bottom < min(drawn) <= max(drawn) < top < 102, lowest
+
+
+def test_gains_have_ticks_where_the_scale_is_of_square_roots() -> None:
+    _, ticks, _ = accuracy_axis([answer(k / 10, accuracy=1.0 if k >= 50 else 0.49) for k in range(100)])
+    assert {101.0, 100.0, 99.0, 50.0} <= set(ticks)
+    assert max(ticks) == 101.0
+
+
+def test_a_family_that_gained_accuracy_has_the_colour_of_no_loss() -> None:
+    axes = Figure().add_subplot()
+    run = reported([answer(0.1, accuracy=1.0), answer(0.2, family="signals", accuracy=0.9)])
+    family_accuracy(axes, PlottedRun.all_of([run]), "black")
+    (mesh,) = axes.collections
+    alphas = np.asarray(mesh.get_array())[..., 3].ravel()
+    assert alphas[0] == 0.0 < alphas[1]
+
+
+def test_large_rates_in_heat_maps_have_thousands_and_no_exponent() -> None:
+    axes = Figure().add_subplot()
+    ended = [answer(k / 2040.6, device=device, batch=1) for k in range(20406) for device in ("cpu0",)]
+    device_rates(axes, PlottedRun.all_of([reported(ended, duration_s=10.0, devices=("cpu0", "cpu1"))]), "black")
+    assert [text.get_text() for text in axes.texts] == ["2,040.6", "0.0"]
+    assert axes.get_xlabel().endswith("at most 2,040.6")
+
+
+def test_variants_with_cascades_are_ordered_and_coloured_by_their_own_accuracy() -> None:
+    """The first stage has the better answers, as it gives them to the queries that it is sure of."""
+    large, small = answering_variants([cascading()])["digits"]
+    assert (large.name, large.accuracy, large.shares) == ("l", 0.98, (500 / 3000,))
+    assert (small.name, small.accuracy, small.shares) == ("s", 0.95, (2500 / 3000,))
+    assert large.of_answers == pytest.approx(0.9398)
+    assert small.of_answers == pytest.approx(0.9998)
+    alone = reported([answer(0.0, variant="l", device="cpu0", accuracy=0.98)])
+    both = answering_variants([alone, cascading()])["digits"]
+    assert [(each.name, each.accuracy, each.colour) for each in both] == [
+        ("l", 0.98, large.colour), ("s", 0.95, small.colour),
+    ]  # fmt: skip
+    assert both[0].of_answers == pytest.approx((0.98 + 500 * 0.9398) / 501)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_page_tells_the_accuracy_of_a_variant_from_that_of_its_answers() -> None:
+    for reports in ([cascading()], [cascading(), cascading("other")]):
+        text = page(reports)
+        rows = Reader(text).rows
+        (head,) = [row for row in rows if row[0] == "family, variant"]
+        assert head[1:3] == ["accuracy (%)", "accuracy of its answers (%)"]
+        assert [row[:3] for row in rows if row[0] in {"l", "s"}] == [["l", "98.00", "93.98"], ["s", "95.00", "99.98"]]
+        assert {len(row) for row in rows if row[0] in {"l", "s"}} == {len(head)}
+        assert text.count(STAGES_NOTE) == 2  # variants, devices
+        assert COMPOSITION_NOTE in text
+
+
 LOSSES = (Loss("host <a>", 8, 20.0, 25.0), Loss("v100-3", 1, 50.0))
 
 
@@ -421,6 +493,9 @@ def test_losses_are_listed_by_run_and_shaded_among_the_violations(pair: tuple[Re
 def test_a_page_without_losses_or_cascades_does_not_speak_of_them(html: str) -> None:
     assert 'aria-label="Losses"' not in html
     assert 'aria-label="Cascades"' not in html
+    assert "of its answers" not in html
+    assert STAGES_NOTE not in html
+    assert COMPOSITION_NOTE not in html
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ import uvloop
 from proteus_cli.cli import console
 from proteus_cli.cli.options.names import environment
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import noisy_cells
+from proteus_cli.domain.profile import Profile, accuracy_by_variant, noisy_cells
 from proteus_cli.domain.report import Replan, Report
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
@@ -46,15 +46,15 @@ def replayed_on_local_servers(
             write_json(path, plan)
             console.say(f"starting a server with the policy {policy.name} …")
             with local_server(path, workspace.root, emulate=emulate) as url:
-                yield from replayed_against(url, arrivals, ca, noisy=noisy_cells(profiles.values()))
+                yield from replayed_against(url, arrivals, ca, profiles=tuple(profiles.values()))
 
 
 def replayed_against(
-    url: str, arrivals: Trace, ca: Path | None, attainment: float | None = None, *, noisy: int | None = None
+    url: str, arrivals: Trace, ca: Path | None, attainment: float | None = None, *, profiles: Sequence[Profile] = ()
 ) -> Iterator[Report]:
     """The report of a replay against the server at a URL; ``attainment`` replaces the targets of the server.
 
-    ``noisy``: the number of noisy cells in its profiles, where they are known.
+    ``profiles``: those that the server goes by, where they are known.
 
     After Ctrl-C no more requests are sent, and the report is on those that were. Raises `KeyboardInterrupt` after that
     report; `ServerError`; and `UsageError` for a bad ``ca``.
@@ -89,7 +89,8 @@ def replayed_against(
         replans=[Replan(at_s, c.reason, c.solve_s, c.swaps, c.activated, c.what) for at_s, c in changes if at_s >= 0],
         generator_lag_s=load.lag_p99_s,
         interrupted=load.interrupted_s is not None,
-        noisy_cells=noisy,
+        noisy_cells=noisy_cells(profiles) if profiles else None,
+        profiled=accuracy_by_variant(profiles),
     )
     if load.interrupted_s is not None:
         console.warn(f"interrupted after {load.interrupted_s:.1f} s of the trace: the report covers these")

@@ -13,6 +13,7 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import (
     Profile,
     accuracies,
+    accuracy_by_variant,
     best_accuracy,
     estimated_families,
     noisy_cells,
@@ -74,6 +75,7 @@ def simulated(scenario: Scenario, policies: Iterable[Policy]) -> Iterator[Report
             losses=found.losses,
             interrupted=until_s is not None,
             noisy_cells=noisy_cells(scenario.profiles.values()),
+            profiled=accuracy_by_variant(scenario.profiles.values()),
         )
         if until_s is not None:
             console.warn(f"interrupted after {until_s:.1f} s of the trace: the report covers these")
