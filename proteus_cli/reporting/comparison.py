@@ -186,8 +186,8 @@ STAGES_NOTE = (
     "answers says little about that of a variant."
 )
 COMPOSITION_NOTE = (
-    "It can be more than 100 %, as a cascade can be more accurate than the most accurate variant, and as some seconds "
-    "have more of the easy queries than others."
+    "Relative accuracy can be more than 100 %, as a cascade can be more accurate than the most accurate variant, and "
+    "as some seconds have more of the easy queries than others."
 )
 
 
