@@ -380,7 +380,7 @@ HEAD_2021 = "app,func,end_timestamp,duration\n"
         ("1,2,3,4,5\n", 1, "no known format"),
         ("{\n", 1, "not a JSON object"),
         ("{}\n", 1, "no known format"),
-        ('{"a":' * 2_000 + "\n", 1, "nested too deeply"),
+        ('{"a":' * 20_000 + "\n", 1, "nested too deeply"),
         (f'{{"timestamp": {NESTED}, "input_length": 1, "output_length": 1}}\n', 1, "neither a number nor a text"),
         ('{"timestamp": 1, "input_length": 1, "output_length": 1}\n{"timestamp": 2\n', 2, "not a JSON object"),
         ('{"timestamp": 1, "input_length": 1, "output_length": 1}\n{"time": 2}\n', 2, "no `timestamp`"),
