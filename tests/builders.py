@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Effects, Host, Launch, Route
+from proteus_cli.control.decision import CascadeRoute, Effects, Host, Launch
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.cascade import CascadePoint, PlannedCascade
@@ -173,7 +173,7 @@ def make_cascade(
     return PlannedCascade(family, first, second, point, rate_qps, 1.0)
 
 
-def make_deferred(request: Request, route: Route, *, rows: int = 1) -> DeferredRequest:
+def make_deferred(request: Request, route: CascadeRoute, *, rows: int = 1) -> DeferredRequest:
     """So many rows of a request, deferred by a cascade."""
     minimum = max(request.min_accuracy, route.min_accuracy)
     times_s = request.arrival_s, request.deadline_s

@@ -9,10 +9,10 @@ from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.domain.cascade import MAX_POINTS, CascadePoint, CascadeProfile
 from proteus_cli.profiling.cascades.hull import Vertex, hull
 from proteus_cli.profiling.cascades.judging import judged
-from proteus_cli.profiling.cascades.pairs import MAX_CHANCE, Found, Stage
+from proteus_cli.profiling.cascades.pairs import MAX_CHANCE, Found, StageAnswers
 
 
-def cascades_by_labels(family: str, eval_digest: str, stages: Sequence[Stage]) -> Found:
+def cascades_by_labels(family: str, eval_digest: str, stages: Sequence[StageAnswers]) -> Found:
     """As `cascades_of`, by one test for each pair: at the threshold that chance explains least where it was chosen."""
     pairs = [
         found
@@ -29,7 +29,7 @@ def cascades_by_labels(family: str, eval_digest: str, stages: Sequence[Stage]) -
     return Found(tuple(cascades), ())
 
 
-def _pair(first: Stage, second: Stage) -> tuple[tuple[str, str], tuple[CascadePoint, ...], float] | None:
+def _pair(first: StageAnswers, second: StageAnswers) -> tuple[tuple[str, str], tuple[CascadePoint, ...], float] | None:
     halved = [(first.confidences[part], first.correct[part], second.correct[part]) for part in _halves(first, second)]
     both = [(judged(each, *halved[0]), judged(each, *halved[1])) for each in _thresholds(*halved[0])]
     found = [(chosen, tested) for chosen, tested in both if chosen is not None and tested is not None]
@@ -43,7 +43,7 @@ def _pair(first: Stage, second: Stage) -> tuple[tuple[str, str], tuple[CascadePo
     return (first.variant, second.variant), kept, p_value
 
 
-def _halves(first: Stage, second: Stage) -> tuple[Ints, Ints]:
+def _halves(first: StageAnswers, second: StageAnswers) -> tuple[Ints, Ints]:
     """Halves on which both variants are as accurate as on the whole: each pattern of who is right is halved."""
     shuffled = np.random.default_rng(0).permutation(len(first.correct))
     pattern = 2 * first.correct[shuffled].astype(np.int64) + second.correct[shuffled]

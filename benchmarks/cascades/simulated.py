@@ -21,7 +21,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.report import FamilySummary
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.planner import Planner
-from proteus_cli.profiling.cascades.pairs import Stage, cascades_of
+from proteus_cli.profiling.cascades.pairs import StageAnswers, cascades_of
 from proteus_cli.replay.synthesis import Poisson, make_trace
 from proteus_cli.reporting.measures import report
 from proteus_cli.simulation.run import simulate
@@ -84,7 +84,8 @@ def with_cascades(of: Measured) -> Profile:
     """The profile with what was measured of a family: accuracies, and the cascades that are better than chance."""
     accuracy = {name: float(of.correct(name).mean()) for name in of.answers}
     stages = [
-        Stage(name, accuracy[name], of.rates_qps[name], of.confidences(name), of.correct(name)) for name in of.answers
+        StageAnswers(name, accuracy[name], of.rates_qps[name], of.confidences(name), of.correct(name))
+        for name in of.answers
     ]
     own = [each for each in of.profile.variants if each.family == of.family.name]
     variants = tuple(changed(each, accuracy=accuracy[each.variant]) for each in own)

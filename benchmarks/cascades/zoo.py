@@ -15,12 +15,12 @@ from proteus_cli.domain.catalog import Family, VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rules import Rules
 from proteus_cli.profiling.cascades.options import Option, options_of
-from proteus_cli.profiling.cascades.pairs import Found, Stage, cascades_of
+from proteus_cli.profiling.cascades.pairs import Found, StageAnswers, cascades_of
 from proteus_cli.store import Workspace
 from proteus_cli.store.answers import Answers, read_answers
 
 DEVICE = "cpu0"
-Find = Callable[[str, str, Sequence[Stage]], Found]
+Find = Callable[[str, str, Sequence[StageAnswers]], Found]
 """Finds the cascades of a family, as `cascades_of` does."""
 
 
@@ -46,9 +46,9 @@ class Measured:
         variants = tuple(replace(each, accuracy=accuracy[each.variant]) for each in own)
         return options_of(self.family, replace(self.profile, variants=variants, cascades=found.cascades))
 
-    def _stage(self, variant: str, rate_qps: float, rows: Ints) -> Stage:
+    def _stage(self, variant: str, rate_qps: float, rows: Ints) -> StageAnswers:
         correct = self.correct(variant)[rows]
-        return Stage(variant, float(correct.mean()), rate_qps, self.confidences(variant)[rows], correct)
+        return StageAnswers(variant, float(correct.mean()), rate_qps, self.confidences(variant)[rows], correct)
 
     def correct(self, variant: str) -> Bools:
         return self.answers[variant].correct

@@ -40,7 +40,7 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class CascadeRoute:
     """The way of a request by a cascade. Rows that are deferred need a variant of ``min_accuracy``."""
 
     cascade: PlannedCascade

@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredAnswers:
     """How confident a variant was of its answer to each row of an eval split, and whether that was right."""
 
     confidences: Singles
@@ -96,7 +96,7 @@ def point_of(taken_s: list[float], batch: int, slots: int = 1) -> Point:
     )
 
 
-def measure_answers(runner: Runner, eval_path: Path, confidence: str | None = None) -> Measured:
+def measure_answers(runner: Runner, eval_path: Path, confidence: str | None = None) -> MeasuredAnswers:
     """Answers to the rows of an eval split. A row is right if its highest class score is that of its label.
 
     The ``.npz`` holds labels ``y`` and one array per input of the model, or ``x`` where it has just one. Confidences
@@ -105,7 +105,7 @@ def measure_answers(runner: Runner, eval_path: Path, confidence: str | None = No
     """
     inputs, labels = _load(eval_path, runner.signature, with_labels=True)
     classes, confidences = _answers(runner, inputs, confidence)
-    return Measured(confidences, classes == labels)
+    return MeasuredAnswers(confidences, classes == labels)
 
 
 def measure_accuracy(runner: Runner, eval_path: Path) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Effects, Launch, Route
+from proteus_cli.control.decision import CascadeRoute, Effects, Launch
 from proteus_cli.domain.cascade import PlannedCascade
 from proteus_cli.domain.request import DeferredRequest, Outcome, Request, RequestRecord
 from proteus_cli.domain.trace import Trace
@@ -88,7 +88,7 @@ class SimulatedCascades:
             self._deferred.remove(request.id)
             self._send_first(request, now_s)
 
-    def _defer(self, request: Request, route: Route, launch: Launch, now_s: float) -> Sequence[str]:
+    def _defer(self, request: Request, route: CascadeRoute, launch: Launch, now_s: float) -> Sequence[str]:
         deferred = DeferredQuery(
             request.id, request.family, request.arrival_s, request.deadline_s, request.rows, request.slo_s,
             request.priority, max(request.min_accuracy, route.min_accuracy), cascade=route.cascade, first=launch,

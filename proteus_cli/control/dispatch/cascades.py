@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from proteus_cli.control.decision import Host, Launch, Route
+from proteus_cli.control.decision import CascadeRoute, Host, Launch
 from proteus_cli.control.dispatch.quota import WeightedShares
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
@@ -20,19 +20,21 @@ class Cascades:
 
     def __init__(self) -> None:
         self.ever_in_use = False
-        self._shares: dict[VariantKey, WeightedShares[Route | None]] = {}
+        self._shares: dict[VariantKey, WeightedShares[CascadeRoute | None]] = {}
 
     def use(self, plan: Plan, hosted: Sequence[Host]) -> None:
         """Go by this plan, which places ``hosted``, from now on."""
         self.ever_in_use = self.ever_in_use or bool(plan.cascades)
         accuracy = {host.key: host.accuracy for host in hosted}
-        routes: dict[VariantKey, list[Route]] = {}
+        routes: dict[VariantKey, list[CascadeRoute]] = {}
         for cascade in plan.cascades:
             second = VariantKey(cascade.family, cascade.second)
-            routes.setdefault(VariantKey(cascade.family, cascade.first), []).append(Route(cascade, accuracy[second]))
+            routes.setdefault(VariantKey(cascade.family, cascade.first), []).append(
+                CascadeRoute(cascade, accuracy[second])
+            )
         self._shares = {first: _shares(plan, first, found) for first, found in routes.items()}
 
-    def routes(self, launch: Launch) -> Sequence[Route | None]:
+    def routes(self, launch: Launch) -> Sequence[CascadeRoute | None]:
         """The way of each request of a batch that has ended; None: its answer is sent, however sure it is."""
         shares = self._shares.get(launch.hosted.key)
         if shares is None or launch.requests[0].is_deferred:  # all of a batch are alike: they come from one queue
@@ -40,7 +42,7 @@ class Cascades:
         return [shares.next(request.rows) for request in launch.requests]
 
 
-def _shares(plan: Plan, first: VariantKey, routes: Sequence[Route]) -> WeightedShares[Route | None]:
+def _shares(plan: Plan, first: VariantKey, routes: Sequence[CascadeRoute]) -> WeightedShares[CascadeRoute | None]:
     rates_qps = [route.cascade.rate_qps for route in routes]
     all_qps = sum(placement.rate_qps for placement in plan.placements if placement.key == first)
     alone_qps = all_qps - sum(rates_qps)

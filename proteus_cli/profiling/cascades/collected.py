@@ -7,9 +7,9 @@ from proteus_cli.domain.capacity import capacity
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.errors import ArtefactError
-from proteus_cli.profiling.cascades.pairs import Found, Stage, cascades_of
+from proteus_cli.profiling.cascades.pairs import Found, StageAnswers, cascades_of
 from proteus_cli.profiling.jobs import MeasurementJob
-from proteus_cli.profiling.measure import Measured
+from proteus_cli.profiling.measure import MeasuredAnswers
 from proteus_cli.store.answers import Answers, kept_rows, read_answers, write_answers
 
 
@@ -26,7 +26,7 @@ class CollectedAnswers:
         """Whether there is an eval split to which the variant's answers are not known."""
         return job.eval is not None and job.key not in self._answers
 
-    def add(self, job: MeasurementJob, measured: Measured) -> None:
+    def add(self, job: MeasurementJob, measured: MeasuredAnswers) -> None:
         """Take over what was measured just now, and write it to the file. Raises `ArtefactError`."""
         assert job.eval_digest is not None  # noqa: S101 - it was measured on the split
         rows = kept_rows(len(measured.correct))
@@ -71,12 +71,12 @@ class CollectedAnswers:
             return found
         return Found(found.cascades, (f"answers are still to be measured of {', '.join(missing)}",))
 
-    def _stage(self, job: MeasurementJob, known: VariantProfile | None) -> Stage | None:
+    def _stage(self, job: MeasurementJob, known: VariantProfile | None) -> StageAnswers | None:
         answers = self._answers.get(job.key)
         if known is None or answers is None or job.lacks_accuracy(known) or not known.points:
             return None
         rate_qps = capacity(known.points).qps
-        return Stage(job.variant.name, known.accuracy, rate_qps, answers.confidences, answers.correct)
+        return StageAnswers(job.variant.name, known.accuracy, rate_qps, answers.confidences, answers.correct)
 
 
 def _content_keys(path: Path) -> dict[VariantKey, tuple[str, str, str]] | None:

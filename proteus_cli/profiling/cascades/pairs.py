@@ -20,7 +20,7 @@ MAX_CHANCE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class StageAnswers:
     """What is known of a variant of a family: accuracy on the whole split, queries per second, answers by row."""
 
     variant: str
@@ -38,7 +38,7 @@ class Found:
     why_not: tuple[str, ...]
 
 
-def cascades_of(family: str, eval_digest: str, stages: Sequence[Stage]) -> Found:
+def cascades_of(family: str, eval_digest: str, stages: Sequence[StageAnswers]) -> Found:
     """The cascades of a family: all pairs of its variants that are better than chance.
 
     A pair is kept if at one of its thresholds a random choice of as many rows to defer gains as much with a probability
@@ -70,7 +70,7 @@ def cascades_of(family: str, eval_digest: str, stages: Sequence[Stage]) -> Found
     return Found(cascades, (*doubts.values(), *nothing))
 
 
-def _doubt(stage: Stage) -> str | None:
+def _doubt(stage: StageAnswers) -> str | None:
     """Why a variant can't be the first of a cascade, in words."""
     unknown = int(np.isnan(stage.confidences).sum())
     if unknown:
@@ -80,13 +80,13 @@ def _doubt(stage: Stage) -> str | None:
     return None
 
 
-def _points(first: Stage, second: Stage) -> list[Judged]:
+def _points(first: StageAnswers, second: StageAnswers) -> list[Judged]:
     """The thresholds of a pair, each judged on all rows."""
     chosen = (judged(each, first.confidences, first.correct, second.correct) for each in thresholds(first.confidences))
     return [point for point in chosen if point is not None]
 
 
-def _on_hull(points: Sequence[Judged], first: Stage, second: Stage) -> tuple[CascadePoint, ...]:
+def _on_hull(points: Sequence[Judged], first: StageAnswers, second: StageAnswers) -> tuple[CascadePoint, ...]:
     """The points on their concave hull with the accuracies of the variants alone: nothing deferred, or all."""
     ends = float(first.correct.mean()), float(second.correct.mean())
     found = [(each.point.deferred_frac, each.point.accuracy) for each in points]

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.backends.base import Part
-from proteus_cli.control.decision import Host, Launch, Route
+from proteus_cli.control.decision import CascadeRoute, Host, Launch
 from proteus_cli.control.topology.drift import Drift
 from proteus_cli.domain.request import MAX_RUNS, Outcome, Request
 from proteus_cli.errors import DeadlineExceeded, EngineFailed, RequestError
@@ -88,7 +88,7 @@ class Results:
             self._answered(launch, started_s, result, stages.routes.routes(launch))
 
     def _answered(
-        self, launch: Launch, started_s: float, result: BatchResult, routes: Sequence[Route | None] | None
+        self, launch: Launch, started_s: float, result: BatchResult, routes: Sequence[CascadeRoute | None] | None
     ) -> None:
         """``routes``: by which cascades its requests go; None: by none."""
         now_s, hosted, failures = self._clock(), launch.hosted, result.failures
@@ -185,7 +185,7 @@ class Results:
     # --- cascades
 
     def _after_first_stage(
-        self, request: InFlightRequest, route: Route | None, answer: Answered, took_s: float, now_s: float
+        self, request: InFlightRequest, route: CascadeRoute | None, answer: Answered, took_s: float, now_s: float
     ) -> Answered | None:
         """What to send of an answer now, whose batch took ``took_s``; None: nothing, as the second stage is asked."""
         if route is None or self._second_stages is None:

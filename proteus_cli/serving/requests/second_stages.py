@@ -16,7 +16,7 @@ from proteus_cli.arrays import Bools, Singles
 from proteus_cli.backends.base import OutputArrays, Signature
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Launch, Route
+from proteus_cli.control.decision import CascadeRoute, Launch
 from proteus_cli.domain.cascade import CascadePoint
 from proteus_cli.domain.confidence import margin, output_of
 from proteus_cli.domain.request import Request
@@ -123,7 +123,7 @@ class SecondStages:
     def first_answer(
         self,
         request: InFlightRequest,
-        route: Route,
+        route: CascadeRoute,
         answer: Answered,
         took_s: float,
         now_s: float,

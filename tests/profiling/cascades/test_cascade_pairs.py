@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from proteus_cli.domain.cascade import MAX_POINTS
-from proteus_cli.profiling.cascades.pairs import MIN_ROWS, Found, Stage, cascades_of
+from proteus_cli.profiling.cascades.pairs import MIN_ROWS, Found, StageAnswers, cascades_of
 
 POPULATION = 10_000
 
 
-def drawn(seed: int, rows: int, *, informed: float = 1.0) -> list[Stage]:
+def drawn(seed: int, rows: int, *, informed: float = 1.0) -> list[StageAnswers]:
     """Three variants on rows that are easy or hard, `small` sure of the easy ones where it is ``informed``."""
     rng = np.random.default_rng(seed)
     hard = rng.random(rows)
@@ -21,7 +21,7 @@ def drawn(seed: int, rows: int, *, informed: float = 1.0) -> list[Stage]:
     for variant, qps, skill in (("small", 100.0, 0.80), ("medium", 30.0, 0.90), ("large", 10.0, 0.97)):
         correct = rng.random(rows) < np.clip(skill + 5 * (1 - skill) * (0.5 - hard), 0, 1)
         confidences = (informed * (1 - hard) + (1 - informed) * noise).astype(np.float32)
-        stages.append(Stage(variant, float(correct.mean()), qps, confidences, correct))
+        stages.append(StageAnswers(variant, float(correct.mean()), qps, confidences, correct))
     return stages
 
 
