@@ -17,7 +17,7 @@ AS_ACCURATE_FRAC = 0.003
 class Option:
     """A variant, or a cascade of ``first`` and ``second`` at one of its points; ``qps`` is what the device carries.
 
-    Of a cascade, the seconds that a query takes of each stage count together: there is no plan yet that says otherwise.
+    Of a cascade, the seconds that a query takes of each stage count together, as if both were on one device.
     """
 
     family: str
