@@ -21,6 +21,7 @@ _DURATIONS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "m": 6
 _SIZES = {
     "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40,
 }  # fmt: skip
+_ENERGIES = {"uJ": 1e-6, "µJ": 1e-6, "mJ": 1e-3, "J": 1.0, "kJ": 1e3}
 
 
 def parse_rate(text: str) -> float:
@@ -36,6 +37,11 @@ def parse_duration(text: str) -> float:
 def parse_size(text: str) -> int:
     """``"4GiB"`` → 4294967296 bytes. Raises `UsageError`."""
     return round(_parse(text, _SIZES, what="size", example="4GiB"))
+
+
+def parse_energy(text: str) -> float:
+    """``"20mJ"`` → 0.02 joules; zero needs its unit too. Raises `UsageError`."""
+    return _parse(text, _ENERGIES, what="energy", example="20mJ")
 
 
 def parse_share(text: str) -> float:

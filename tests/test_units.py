@@ -13,12 +13,13 @@ from proteus_cli.units import (
     format_size,
     parse_assignments,
     parse_duration,
+    parse_energy,
     parse_rate,
     parse_share,
     parse_size,
 )
 
-PARSERS = {"qps": parse_rate, "ms": parse_duration, "MiB": parse_size}
+PARSERS = {"qps": parse_rate, "ms": parse_duration, "MiB": parse_size, "mJ": parse_energy}
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,13 @@ def test_a_rate_is_read_in_queries_per_second(text: str, qps: float) -> None:
 )
 def test_a_duration_is_read_in_seconds(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("text", "joules"), [("20mJ", 0.02), ("500uJ", 5e-4), ("7µJ", 7e-6), ("2J", 2.0), ("1.5kJ", 1500.0)]
+)
+def test_an_energy_is_read_in_joules(text: str, joules: float) -> None:
+    assert parse_energy(text) == pytest.approx(joules)
 
 
 @pytest.mark.parametrize(
