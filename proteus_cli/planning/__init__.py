@@ -22,10 +22,10 @@ A plan is made in seven steps, each a module::
    asked for; the mean loss; loads of variants that aren't hosted now; devices in use, if asked for. Where all can be
    served, the first two are one solve. The result is a *solution*: replicas and rates by choice.
 4. `pack` spreads the solution of each group over its devices. With one variant per device that is a division. With
-   several it is bin packing by time and memory, as a group's sums may promise what no single device can hold; then the
-   planner takes the devices of that group apart, one group each, and solves again.
+   several it is bin packing by time and memory, as a group's sums may promise what no single device can hold; then
+   `search` takes the devices of that group apart, one group each, and solves again.
 5. `decode` gives bundles of variants to devices, so that the fewest variants must be loaded.
-6. `planner` does all this under a time limit, adds *spares* on idle devices, and writes the plan.
+6. `planner` has `search` do all this under a time limit, adds *spares* on idle devices, and writes the plan.
 7. `check` tests the plan against profiles, catalog and rules, and knows nothing of the model: a wrong answer of the
    solver becomes an error, never a plan.
 

@@ -1,0 +1,232 @@
+"""The search for the best solution that can be placed: hosts are counted anew, and groups are split, until one can."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+from msgspec import UNSET
+from msgspec.structs import replace as replace_fields
+
+from proteus_cli.control.policies import VariantRule
+from proteus_cli.domain.cascade import PlannedCascade
+from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.demand import Demand, Forecast, LossCurve
+from proteus_cli.domain.plan import Placement
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.rules import Rules
+from proteus_cli.errors import NoFeasiblePlan
+from proteus_cli.planning.model.hosted_now import HostedKeys, Now
+from proteus_cli.planning.model.instance import Instance, make_instance
+from proteus_cli.planning.model.milp import Model, formulate
+from proteus_cli.planning.placements.cascades import with_whole_batches
+from proteus_cli.planning.placements.decode import placements
+from proteus_cli.planning.placements.host_counts import (
+    first_hosts,
+    kept_replicas,
+    needed_hosts,
+    sure_count,
+    sure_hosts,
+    with_more_hosts,
+)
+from proteus_cli.planning.placements.loads import current_replicas, devices_with_more_loads
+from proteus_cli.planning.placements.pack import pack, serves_all
+from proteus_cli.planning.placements.spares import with_spares
+from proteus_cli.planning.solver.lexicographic import Infeasible, Solution, optimise
+from proteus_cli.planning.solver.program import prepare
+from proteus_cli.planning.solver.solve import OutOfTime
+from proteus_cli.planning.solver.target_demand import TargetDemand
+
+PLAIN_FRAC = 0.4  # of the search with cascades, the most that the plan without them may take
+SAME_MERIT = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A demand of all families in queries per second, the headroom over it, and curves; none without a forecast."""
+
+    demand_qps: Mapping[str, float]
+    headroom: float
+    curves: tuple[LossCurve, ...]
+
+    @classmethod
+    def of(cls, demand: Demand, catalog: Catalog, headroom: float) -> "Asked":
+        curves = tuple(demand.curves[name] for name in catalog.names) if isinstance(demand, Forecast) else ()
+        return cls({name: float(demand.get(name, 0.0)) for name in catalog.names}, headroom, curves)
+
+    @property
+    def lines(self) -> int:
+        return len(self.curves[0].lines) if self.curves else 1
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedSolution:
+    """A solution with its placements.
+
+    ``to_split``: the devices of groups that could not be placed, are over power, or need more loads than solved.
+    """
+
+    solution: Solution
+    placements: tuple[Placement, ...]
+    cascades: tuple[PlannedCascade, ...]
+    serves_all: bool
+    to_split: frozenset[str]
+    is_over_budget: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Grouping:
+    """How devices are grouped: by what they host now, if ``hosted``; each of ``alone`` is a group."""
+
+    hosted: tuple[tuple[str, frozenset[VariantKey]], ...] | None = None
+    alone: frozenset[str] = frozenset()
+
+
+class PlacementSearch:
+    """Searches for one set of profiled devices (by id), variants and rules.
+
+    Models are compiled once; each demand only re-solves them. It can be pickled, without these. Times are those of
+    `time.perf_counter`.
+    """
+
+    def __init__(self, catalog: Catalog, profiles: Mapping[str, Profile], variants: VariantRule, rules: Rules) -> None:
+        self._catalog, self._profiles, self._variants, self._rules = catalog, profiles, variants, rules
+        self._compiled: dict[tuple[_Grouping, int], tuple[Instance, Model]] = {}
+        plain = replace_fields(rules, cascades=UNSET)
+        self._plain = PlacementSearch(catalog, profiles, variants, plain) if rules.uses_cascades else None
+
+    def prepare(self, asked: Asked) -> None:
+        """Compile the models that a demand needs first. Raises `NoFeasiblePlan` where no variant may be hosted."""
+        instance, _ = self._model(_Grouping(), asked.lines)
+        if instance.ways is None:
+            self._plain = None
+        if self._plain is not None:
+            self._plain.prepare(asked)
+
+    def best(self, asked: Asked, now: Now, deadline_s: float) -> PlacedSolution:
+        """The best solution. With cascades, the better of two: that without them counts on hosts of its own.
+
+        Past the deadline, the best that was found. Raises `Infeasible`, `NoFeasiblePlan`, and `OutOfTime` where nothing
+        was found by then.
+        """
+        self.prepare(asked)
+        if self._plain is None:
+            return self._solve_and_place(asked, now, deadline_s)
+        started_s, plain = time.perf_counter(), None
+        by_s = started_s + PLAIN_FRAC * (deadline_s - started_s)
+        with suppress(OutOfTime, Infeasible):
+            plain = self._plain.best(asked, now, by_s)
+        try:
+            found = self._solve_and_place(asked, now, deadline_s)
+        except (OutOfTime, Infeasible):
+            if plain is None:
+                raise
+            return replace(plain, solution=replace(plain.solution, is_limited=True))
+        return plain if plain is not None and _is_better(plain.solution, found.solution) else found
+
+    def with_spares(self, placed: tuple[Placement, ...], asked: Asked, now: Now) -> tuple[Placement, ...]:
+        """These placements, and spares on devices that are idle."""
+        instance, count = self._model(_Grouping(), asked.lines)[0], Counter(placement.family for placement in placed)
+        instance = instance.with_hosts(np.array([max(count[name], 1) for name in instance.families]))
+        return placed + with_spares(instance, placed, asked.demand_qps, now)
+
+    def _solve_and_place(self, asked: Asked, now: Now, deadline_s: float) -> PlacedSolution:
+        """Solve for groups of devices; where a group's solution can't be placed, split groups and solve again.
+
+        1. Equal devices together.
+        2. If that cannot be placed and there is a plan in force: devices that host the same together. Rules that allow
+           several variants per device start here.
+        3. Devices of the groups that failed, one by one.
+
+        Each round is a relaxation of the next, so the first solution that can be placed is optimal. At the latest that
+        is when each device is a group.
+        """
+        grouping = _Grouping(hosted=_as_key(now.hosted) if now and self._rules.is_resident_set else None)
+        while True:
+            found = self._solve_grouped(grouping, asked, now, deadline_s)
+            if not found.to_split:
+                return found
+            if time.perf_counter() > deadline_s:
+                if found.is_over_budget:
+                    raise OutOfTime
+                return replace(found, solution=replace(found.solution, is_limited=True))
+            if grouping.hosted is None and now:
+                grouping = replace(grouping, hosted=_as_key(now.hosted))
+            else:
+                grouping = replace(grouping, alone=grouping.alone | found.to_split)
+
+    def _solve_grouped(self, grouping: _Grouping, asked: Asked, now: Now, deadline_s: float) -> PlacedSolution:
+        every, model = self._model(grouping, asked.lines)
+        current = current_replicas(every, now.resident) if now else None
+        asked_qps = np.array([qps * asked.headroom for qps in asked.demand_qps.values()])
+        instance, hosts = every, first_hosts(every, now, sure_count(self._profiles, self._rules))
+        while True:
+            if instance.depends_on_hosts:
+                instance = every.with_hosts(hosts)
+            target = TargetDemand.of(instance, asked_qps, asked.curves)
+            if instance.unplaceable or (self._rules.must_serve_all and target.exceeds_capacity):
+                raise Infeasible
+            solution = optimise(model, instance, self._rules, target, current, self._round_by_s(instance, deadline_s))
+            if self._may_use_more_devices:
+                solution = with_more_hosts(instance, solution, self._rules)
+            needed = needed_hosts(instance, kept_replicas(instance, solution, self._rules))
+            packed = pack(instance, solution, self._rules, target)
+            placed, cascades = placements(instance, solution, packed, asked.demand_qps, now, self._profiles)
+            found = sure_hosts(instance, placed, self._rules)
+            fewer = np.where(found < needed, np.maximum(found, 1), hosts)
+            if not instance.depends_on_hosts or (fewer == hosts).all():
+                break
+            hosts = fewer
+        to_split = {device for g in packed.unplaced | packed.over_power for device in instance.groups[g].devices}
+        if current is not None and not now.has_standbys:
+            to_split |= devices_with_more_loads(instance, solution, current, placed, now.hosted)
+        is_over_budget = "power" in self._rules.budgets and bool(packed.over_power)
+        if instance.ways is not None:
+            placed = with_whole_batches(instance, placed, cascades, found)
+        is_served = serves_all(instance, solution, packed, target)
+        return PlacedSolution(solution, placed, cascades, is_served, frozenset(to_split), is_over_budget)
+
+    def _round_by_s(self, instance: Instance, deadline_s: float) -> float:
+        """When a round must end: with cascades, or losses to be survived, one for fewer hosts is likely to follow."""
+        is_last = self._rules.survives is None and instance.ways is None
+        if is_last or not instance.depends_on_hosts:
+            return deadline_s
+        return (time.perf_counter() + deadline_s) / 2
+
+    def _model(self, grouping: _Grouping, lines: int) -> tuple[Instance, Model]:
+        """For curves of so many ``lines``. Models of other than the simplest grouping, which most solves need, go."""
+        if (grouping, lines) not in self._compiled:
+            self._compiled = {known: model for known, model in self._compiled.items() if known[0] == _Grouping()}
+            hosted = dict(grouping.hosted) if grouping.hosted is not None else None
+            instance = make_instance(
+                self._catalog, self._profiles, self._variants, self._rules, hosted=hosted, alone=grouping.alone
+            )
+            if not instance.choices:
+                raise NoFeasiblePlan(
+                    "No variant meets its family's SLO on any profiled device, within the rules.",
+                    hint="loosen `slo` in the catalog or the rules, or add faster variants",
+                )
+            model = formulate(instance, self._rules, lines)
+            prepare(model)
+            self._compiled[grouping, lines] = instance, model
+        return self._compiled[grouping, lines]
+
+    @property
+    def _may_use_more_devices(self) -> bool:
+        """Devices that a plan leaves idle cost nothing that the rules count."""
+        return not (self._rules.pack or self._rules.resources or self._rules.is_resident_set)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**vars(self), "_compiled": {}}
+
+
+def _is_better(plain: Solution, found: Solution) -> bool:
+    """Whether the first merit in which they differ is better without cascades."""
+    pairs = zip(plain.merits, found.merits, strict=True)
+    return next((mine > other for mine, other in pairs if abs(mine - other) > SAME_MERIT * max(abs(other), 1.0)), False)
+
+
+def _as_key(hosted: HostedKeys) -> tuple[tuple[str, frozenset[VariantKey]], ...]:
+    return tuple(sorted(hosted.items()))
