@@ -216,7 +216,7 @@ def test_a_device_that_takes_three_times_what_it_should_makes_the_plan_adapt(clu
             status = cluster.until(lambda status: "shapes-fast" in hosted(status, "shapes"))
         time.sleep(0.5)
     reasons = [change["reason"] for change in status["changes"][changes:]]
-    assert any("× the profiled times is more than was planned for" in reason for reason in reasons), reasons
+    assert any("× the profiled times (as " in reason for reason in reasons), reasons
     assert status["pace"]["a-0"] > max(1.5, status["pace"]["a-1"])
     assert losses_of(cluster, "a-0") == lost_before
     assert violations(steady.ended("shapes", slow_s)) < 0.1

@@ -125,12 +125,14 @@ class ForecastRule:
             rate = self._rate(context, family)
             if rate.qps - self.up_sigmas * rate.deviation_qps > planned_qps:
                 slowdown = context.slowdown[family]
-                slower = f" at {slowdown:.1f} × the profiled times" if slowdown > NOTABLE_SLOWDOWN else ""
-                what = f"{rate.qps / slowdown:.0f} qps{slower} is more than was planned for ({planned_qps:.0f})"
+                arriving = f"{rate.qps / slowdown:.0f} qps"
+                if slowdown > NOTABLE_SLOWDOWN:
+                    arriving += f" at {slowdown:.1f} × the profiled times (as {rate.qps:.0f} qps)"
+                what = f"{arriving} is more than was planned for ({planned_qps:.0f})"
                 return ReplanRequest(self.target_demand(context), f"{family}: {what}", is_routine=True)
         is_due = served_s >= self.settle_s and context.now_s - context.asked_s >= self.refresh_s
         if is_due and not self._is_idle(context):
-            reason = f"better for the last {HISTORY_S:g} s"
+            reason = f"better for the last {min(served_s, HISTORY_S):.0f} s"
             return ReplanRequest(self.target_demand(context), reason, is_routine=True)
         return None
 
