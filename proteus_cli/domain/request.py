@@ -24,13 +24,28 @@ USUAL_LEVEL = 2
 LOWEST_LEVEL = 8
 
 
+class Bounds(msgspec.Struct, frozen=True, gc=False):
+    """What a request asks of its answer beside ``min_accuracy``; each default asks for nothing.
+
+    ``min_confidence``: a first stage is sure of a row only where its confidence is at least that, and the threshold.
+    """
+
+    min_confidence: float = -math.inf
+
+    @property
+    def needs_confidence(self) -> bool:
+        """It asks how confident variants are of their answers."""
+        return self.min_confidence > -math.inf
+
+
 class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
     """A query as decisions see it; times in seconds on the driver's clock.
 
     ``rows`` is how many rows it brings to a batch. A driver may add what it needs in a subclass.
     ``slo_s`` is how long it may be made to wait for company, where its deadline allows more than its SLO.
     ``priority``: 1 is the highest and larger is lower; 0 means that it asks for none, which is the same as 2.
-    ``min_accuracy``: only variants that are at least so accurate may answer.
+    ``min_accuracy``: only variants that are at least so accurate may answer. ``bounds``: what else it asks for; most
+    requests have none.
     """
 
     id: int
@@ -41,6 +56,7 @@ class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
     slo_s: float = math.inf
     priority: int = 0
     min_accuracy: float = 0.0
+    bounds: Bounds | None = None
 
     is_deferred: ClassVar[bool] = False
     """It waits for the second stage of a cascade; else it is a *newcomer*."""

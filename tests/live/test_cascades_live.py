@@ -42,9 +42,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         assert live.stop() == 0, live.log.read_text()
 
 
-def answered(server: LiveServer, rows: Singles) -> tuple[dict[str, object], Singles]:
+def answered(server: LiveServer, rows: Singles, **asked: float) -> tuple[dict[str, object], Singles]:
     tensor = {"name": "x", "shape": list(rows.shape), "datatype": "FP32", "data": rows.ravel().tolist()}
-    reply = server.infer("shapes", {"inputs": [tensor]})
+    reply = server.infer("shapes", {"inputs": [tensor], "parameters": asked})
     assert reply.status == 200, reply.body
     document = reply.document()
     output = document["outputs"][0]
@@ -66,12 +66,25 @@ def test_each_row_is_answered_by_the_stage_that_is_to(server: LiveServer) -> Non
     np.testing.assert_allclose(scores, np.concatenate([each for _, each in alone]), rtol=1e-4)
 
 
-def test_grpc_says_the_same(server: LiveServer) -> None:
-    parameters, scores = answered(server, ROWS)
+def test_no_first_answer_goes_out_that_is_less_confident_than_asked(server: LiveServer) -> None:
+    """Of the rows that the first stage is sure of, those below the median go to the second now."""
+    usual = [(row, answered(server, row[None])[0]) for row in ROWS]
+    sure = {tuple(row): float(str(told["confidence"])) for row, told in usual if told["stages"] == 1}
+    median = float(np.median(list(sure.values())))
+    assert {confidence < median for confidence in sure.values()} == {True, False}
+    for row, confidence in sure.items():
+        told, scores = answered(server, np.array([row], np.float32), min_confidence=median)
+        assert told["stages"] == (1 if confidence >= median else 2)
+        assert told["confidence"] == pytest.approx(margin(scores), rel=1e-4)
+
+
+@pytest.mark.parametrize("asked", [{}, {"min_confidence": 1.0}], ids=str)
+def test_grpc_says_the_same(server: LiveServer, asked: dict[str, float]) -> None:
+    parameters, scores = answered(server, ROWS, **asked)
     with grpc.InferenceServerClient(f"127.0.0.1:{server.grpc_port}") as client:
         x = grpc.InferInput("x", list(ROWS.shape), "FP32")
         x.set_data_from_numpy(ROWS)
-        answer = client.infer("shapes", [x], timeout=int(ANSWER_WITHIN_S * 1e6))
+        answer = client.infer("shapes", [x], timeout=int(ANSWER_WITHIN_S * 1e6), parameters=asked)
     told = {name: getattr(p, p.WhichOneof("parameter_choice")) for name, p in answer.get_response().parameters.items()}
     for name in ("variant", "accuracy", "stages", "confidence"):
         assert told[name] == parameters[name]

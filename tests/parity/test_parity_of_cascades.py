@@ -35,6 +35,9 @@ class KnownConfidence:
         value = float(self._values[request.id])
         return np.array([value < point.deferred_frac]), value
 
+    def below(self, family: str, minimum: float, outputs: OutputArrays) -> tuple[Bools, float | None]:
+        raise NotImplementedError  # no request asks for it
+
 
 def a_trace(rate_qps: float) -> Trace:
     trace = make_trace(

@@ -15,12 +15,14 @@ class Cascades:
     """Shares the newcomers of first stages among their cascades, as the plan says: exactly, and without randomness.
 
     What a first stage gets beyond the rates of its cascades is answered by it alone. All rows of a request go the same
-    way. While no cascade was ``ever_in_use``, no request goes by any or is deferred, and nothing needs to be asked.
+    way; one with a `min_confidence` goes by the cascade that gets the most. While no plan had cascades, and no request
+    `Bounds`, nothing was ``ever_in_use``: no request goes by any or is deferred, and nothing needs to be asked.
     """
 
     def __init__(self) -> None:
         self.ever_in_use = False
         self._shares: dict[VariantKey, WeightedShares[CascadeRoute | None]] = {}
+        self._largest: dict[VariantKey, CascadeRoute] = {}
 
     def use(self, plan: Plan, hosted: Sequence[Host]) -> None:
         """Go by this plan, which places ``hosted``, from now on."""
@@ -33,13 +35,18 @@ class Cascades:
                 CascadeRoute(cascade, accuracy[second])
             )
         self._shares = {first: _shares(plan, first, found) for first, found in routes.items()}
+        self._largest = {first: max(found, key=lambda route: route.cascade.rate_qps) for first, found in routes.items()}
 
     def routes(self, launch: Launch) -> Sequence[CascadeRoute | None]:
         """The way of each request of a batch that has ended; None: its answer is sent, however sure it is."""
         shares = self._shares.get(launch.hosted.key)
         if shares is None or launch.requests[0].is_deferred:  # all of a batch are alike: they come from one queue
             return (None,) * len(launch.requests)
-        return [shares.next(request.rows) for request in launch.requests]
+        largest = self._largest[launch.hosted.key]
+        return [
+            shares.next(request.rows) if request.bounds is None or not request.bounds.needs_confidence else largest
+            for request in launch.requests
+        ]
 
 
 def _shares(plan: Plan, first: VariantKey, routes: Sequence[CascadeRoute]) -> WeightedShares[CascadeRoute | None]:

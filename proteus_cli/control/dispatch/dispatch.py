@@ -71,7 +71,7 @@ class Dispatch:
         What nothing that is hosted could answer, however little there was to do, is no demand.
         """
         family, rows = self._families[request.family], request.rows
-        is_usual = not request.priority and not request.min_accuracy
+        is_usual = not request.priority and not request.min_accuracy and request.bounds is None
         tier = family.base if is_usual else self._tier_for(family, request)
         if tier is None:
             return Unfit(family.available)
@@ -228,7 +228,9 @@ class Dispatch:
             source.tier.count(source.hosted, source.host_class, worker)
 
     def _tier_for(self, family: FamilyState, request: Request) -> AccuracyTier | None:
-        """The tier of a request with any minimum and priority, opened where needed; None: no host is fit."""
+        """The tier of a request with any minimum, bounds and priority, opened where needed; None: no host is fit."""
+        if request.bounds is not None:
+            self.cascades.ever_in_use = True
         if family.open(request, self._workers):
             self._assign_sources()
         return family.tier_of(request)

@@ -330,7 +330,8 @@ def _staged(staged: Staged) -> bytes:
     """What the answer of a cascade says, after the parameters of the variant: of two of one name, the last counts."""
     head = ModelInferResponse()
     head.parameters["accuracy"].double_param = staged.accuracy
-    head.parameters["stages"].int64_param = staged.stages
+    if staged.stages is not None:
+        head.parameters["stages"].int64_param = staged.stages
     if staged.confidence is not None:
         head.parameters["confidence"].double_param = staged.confidence
     if staged.is_fallback:

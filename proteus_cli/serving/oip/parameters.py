@@ -12,12 +12,15 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from proteus_cli.domain.request import Bounds
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Classes, Form, RequestOptions
 
 LOWEST_PRIORITY = 2**31 - 1
 LONGEST_US = 2**63 - 1
 MAX_CLASSES = 1000
+MOST_CONFIDENT = 3e38
+"""Confidences are floats of 32 bits."""
 _US_PER_S = 1e6
 _UNKNOWN = re.compile(r"Object contains unknown field (`.*?`)(?: - at .*)?", re.DOTALL)
 
@@ -38,12 +41,19 @@ class RequestParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_
     min_accuracy: Annotated[
         Annotated[float, Meta(ge=0, le=1)] | None, Meta(description="Only variants at least this accurate may answer.")
     ] = None
+    min_confidence: Annotated[
+        Annotated[float, Meta(ge=-MOST_CONFIDENT, le=MOST_CONFIDENT)] | None,
+        Meta(description="First stages of cascades are sure only of rows that are at least so confident."),
+    ] = None
     binary_data_output: Annotated[bool, Meta(description="All outputs as binary tensors.")] = False
 
     def options(self) -> RequestOptions:
         """The same, as the data plane takes it. A timeout of 0 is Triton's way to say "none"."""
         timeout_s = self.timeout / _US_PER_S if self.timeout else None
-        return RequestOptions(timeout_s, int(self.priority), self.min_accuracy or 0.0)
+        return RequestOptions(timeout_s, int(self.priority), self.min_accuracy or 0.0, self._bounds())
+
+    def _bounds(self) -> Bounds | None:
+        return None if self.min_confidence is None else Bounds(self.min_confidence)
 
 
 class InputParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -92,6 +92,7 @@ class Admission:
             slo_s,
             options.priority,
             options.min_accuracy,
+            options.bounds,
             done=done,
         )
         offered = self._controller.offer(request, now_s)

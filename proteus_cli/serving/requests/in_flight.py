@@ -21,11 +21,12 @@ _SMALL_BYTES = 16 * 1024
 class Staged(msgspec.Struct, frozen=True):
     """How an answer of a cascade came about: by how many ``stages``, and what ``accuracy`` is to be expected of it.
 
-    ``confidence`` is that of the first stage, the lowest of all rows; None where it is unknown. The answer
+    Of a request with `min_confidence`, also without a cascade; ``stages`` is None then. ``confidence`` is that of the
+    first stage, or, with `min_confidence`, of the answer: the lowest of all rows; None where it is unknown. The answer
     ``is_fallback`` where the first stage was not sure of it, and it is sent all the same.
     """
 
-    stages: int
+    stages: int | None
     confidence: float | None
     accuracy: float
     is_fallback: bool

@@ -8,6 +8,7 @@ import numpy as np
 
 from proteus_cli.backends.base import TensorSpec
 from proteus_cli.buffers import Buffer
+from proteus_cli.domain.request import Bounds
 
 
 class RequestOptions(msgspec.Struct, frozen=True, gc=False):
@@ -16,6 +17,7 @@ class RequestOptions(msgspec.Struct, frozen=True, gc=False):
     timeout_s: float | None = None
     priority: int = 0
     min_accuracy: float = 0.0
+    bounds: Bounds | None = None
 
 
 DEFAULT_OPTIONS = RequestOptions()

@@ -83,7 +83,7 @@ class Results:
         if stages is None or not stages.routes.ever_in_use:
             self._answered(launch, started_s, result, None)
         elif launch.requests[0].is_deferred:  # so are all: they come from one queue
-            self._second_answered(launch, started_s, result)
+            self._second_answered(stages, launch, started_s, result)
         else:
             self._answered(launch, started_s, result, stages.routes.routes(launch))
 
@@ -188,14 +188,16 @@ class Results:
         self, request: InFlightRequest, route: CascadeRoute | None, answer: Answered, took_s: float, now_s: float
     ) -> Answered | None:
         """What to send of an answer now, whose batch took ``took_s``; None: nothing, as the second stage is asked."""
-        if route is None or self._second_stages is None:
+        if self._second_stages is None:
             return answer
+        if route is None:
+            return self._second_stages.only_answer(request, answer)
         own = self._second_stages.first_answer(request, route, answer, took_s, now_s, self._at_last_moment)
         if own is not None and own.staged is not None and own.staged.is_fallback:
             self._count_deferred(request.family, is_fallback=True)
         return None if own is None else Answered(own, 0, answer.rows, answer.queue_s)
 
-    def _second_answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
+    def _second_answered(self, stages: SecondStages, launch: Launch, started_s: float, result: BatchResult) -> None:
         """A batch of deferred requests is done: those whose origin has not ended are answered."""
         now_s, hosted, last = self._clock(), launch.hosted, 0
         counts, took_s = self._counts[hosted.family], now_s - started_s
@@ -208,7 +210,7 @@ class Results:
                 continue
             is_wrong = place in result.failures or (non_finite is not None and non_finite[first:last].any())
             rows = tuple(values[first:last] for values in result.outputs)
-            own = None if is_wrong else deferred.second_answer(launch, rows, result.compute_s)
+            own = None if is_wrong else stages.second_answer(deferred, launch, rows, result.compute_s)
             if own is None or now_s > deferred.deadline_s:
                 self._send_first(deferred)
                 continue

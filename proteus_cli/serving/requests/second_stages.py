@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, Protocol
 
 import numpy as np
+from msgspec.structs import replace
 
 from proteus_cli.arrays import Bools, Singles
 from proteus_cli.backends.base import OutputArrays, Signature
@@ -31,6 +32,10 @@ class Confidence(Protocol):
         """By row of a request, whether it is to be deferred; and the lowest confidence, None where it is unknown."""
         ...
 
+    def below(self, family: str, minimum: float, outputs: OutputArrays) -> tuple[Bools, float | None]:
+        """By row of an answer, whether it is less confident than a request asks for; and the lowest confidence."""
+        ...
+
 
 class ComputedConfidence:
     """The confidence that the outputs tell: the margin of the scores, or an output of its own, by family.
@@ -44,10 +49,13 @@ class ComputedConfidence:
         }
 
     def unsure(self, request: Request, point: CascadePoint, outputs: OutputArrays) -> tuple[Bools, float | None]:
-        place = self._place.get(request.family)
+        return self.below(request.family, point.threshold, outputs)
+
+    def below(self, family: str, minimum: float, outputs: OutputArrays) -> tuple[Bools, float | None]:
+        place = self._place.get(family)
         values: Singles = margin(outputs[0]) if place is None else outputs[place].reshape(-1).astype(np.float32)
         lowest = float(values.min())
-        return ~(values >= point.threshold), lowest if math.isfinite(lowest) else None
+        return ~(values >= minimum), lowest if math.isfinite(lowest) else None
 
 
 class DrawnConfidence:
@@ -59,6 +67,10 @@ class DrawnConfidence:
     def unsure(self, request: Request, point: CascadePoint, outputs: OutputArrays) -> tuple[Bools, float | None]:  # noqa: ARG002 - made up
         values = self._rng.random(request.rows)
         return values < point.deferred_frac, float(values.min())
+
+    def below(self, family: str, minimum: float, outputs: OutputArrays) -> tuple[Bools, float | None]:  # noqa: ARG002 - unknown
+        """No output tells a confidence, so that no row is known to be below a minimum."""
+        return np.zeros(len(outputs[0]), np.bool_), None
 
 
 class DeferredInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only=True):  # type: ignore[misc]  # as its base
@@ -137,6 +149,8 @@ class SecondStages:
         own = AnsweredBatch(batch.hosted, batch.rows, outputs, batch.compute_s, is_emulated=batch.is_emulated)
         point = route.cascade.point
         unsure, confidence = self._confidence.unsure(request, point, outputs)
+        if request.bounds is not None and request.bounds.needs_confidence:
+            unsure |= self._confidence.below(request.family, request.bounds.min_confidence, outputs)[0]
         rows = int(np.count_nonzero(unsure))
         if not rows:
             own.staged = Staged(1, confidence, point.sure_accuracy, is_fallback=False)
@@ -155,6 +169,28 @@ class SecondStages:
         deferred.timer = asyncio.get_running_loop().call_later(left_s, at_last_moment, deferred)
         self._ask(admitted.devices)
         return None
+
+    def only_answer(self, request: InFlightRequest, answer: Answered) -> Answered:
+        """The answer to a request that goes by no cascade; it says how confident it is where that was asked for."""
+        batch, bounds = answer.batch, request.bounds
+        if bounds is None or not bounds.needs_confidence:
+            return answer
+        _, confidence = self._confidence.below(request.family, bounds.min_confidence, answer.outputs)
+        staged = Staged(None, confidence, batch.hosted.accuracy, is_fallback=False)
+        own = AnsweredBatch(
+            batch.hosted, batch.rows, answer.outputs, batch.compute_s, is_emulated=batch.is_emulated, staged=staged
+        )
+        return Answered(own, 0, answer.rows, answer.queue_s)
+
+    def second_answer(
+        self, deferred: DeferredInFlight, launch: Launch, outputs: OutputArrays, compute_s: float
+    ) -> AnsweredBatch | None:
+        """The answer with the second stage's ``outputs``; None where they do not fit the first answer."""
+        own, bounds = deferred.second_answer(launch, outputs, compute_s), deferred.origin.bounds
+        if own is not None and own.staged is not None and bounds is not None and bounds.needs_confidence:
+            _, confidence = self._confidence.below(deferred.family, bounds.min_confidence, own.outputs)
+            own.staged = replace(own.staged, confidence=confidence)
+        return own
 
     def give_up(self, deferred: DeferredInFlight) -> None:
         """The origin has ended: the deferred request is not run, unless it runs already."""

@@ -108,7 +108,7 @@ class AnswerEncoder:
             batch_size=batch.rows,
             compute_us=round(batch.compute_s * _US_PER_S),
             emulated=batch.is_emulated,
-            stages=UNSET if staged is None else staged.stages,
+            stages=UNSET if staged is None or staged.stages is None else staged.stages,
             confidence=UNSET if staged is None or staged.confidence is None else staged.confidence,
             fallback=staged is not None and staged.is_fallback,
             queue_us=0,

@@ -64,7 +64,11 @@ class ResponseParameters(Struct, frozen=True, kw_only=True, omit_defaults=True, 
         | UnsetType
     ) = UNSET
     confidence: (
-        Annotated[float, Meta(description="The confidence of the first stage, the lowest of all rows.")] | UnsetType
+        Annotated[
+            float,
+            Meta(description="Of the first stage, or with `min_confidence` of the answer; the lowest of all rows."),
+        ]
+        | UnsetType
     ) = UNSET
     fallback: Annotated[
         bool, Meta(description="The first stage was not sure, and the second could not answer in time.")

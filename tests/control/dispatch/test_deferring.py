@@ -33,7 +33,7 @@ from proteus_cli.control.decision import (
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.cascade import PlannedCascade
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.request import Request
+from proteus_cli.domain.request import Bounds, Request
 
 DEVICES = ("cpu0", "cpu1", "cpu2")
 GREEDY = GreedyBatcher(answer_frac=0.0)
@@ -128,6 +128,21 @@ def test_the_rows_of_a_request_go_one_way_and_count_for_the_shares() -> None:
     assert [route is not None for route in controller.cascades.routes(launch)] == [True]
     launch = first_answers(controller, *(make_request(n) for n in (1, 2, 3, 4)))
     assert [route is not None for route in controller.cascades.routes(launch)] == [False, False, False, True]
+
+
+def test_a_request_with_a_minimum_of_confidence_goes_by_the_cascade_that_gets_the_most() -> None:
+    more, less = replace_rate(CASCADE, 6.0), replace_rate(make_cascade("a", "a-s", "a-x", deferred_frac=0.25), 2.0)
+    controller = controller_of(FIRST, SECOND, BEST, cascades=(less, more))
+    bounded = [Request(n, "a", 0.0, 0.1, bounds=Bounds(min_confidence=0.9)) for n in range(3)]
+    launch = first_answers(controller, *bounded)
+    assert [route and route.cascade.second for route in controller.cascades.routes(launch)] == ["a-l"] * 3
+
+
+def test_a_request_with_bounds_has_its_answers_looked_at_also_without_cascades() -> None:
+    controller = controller_of(FIRST, SECOND, cascades=())
+    offered(controller, Request(0, "a", 0.0, 0.1, bounds=Bounds(min_confidence=0.9)))
+    assert controller.cascades.ever_in_use
+    assert controller.cascades.routes(launched(controller, "cpu0", 0.0)) == (None,)
 
 
 def test_other_variants_and_second_stages_go_no_way() -> None:

@@ -12,6 +12,7 @@ from reading import at_once, inputs_of
 from small_plane import FLOAT, LONG, TWO, SmallPlane
 from tritonclient.grpc import service_pb2
 
+from proteus_cli.domain.request import Bounds
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.requests.query import Classes, Query, RequestOptions
@@ -80,6 +81,7 @@ def test_what_would_have_no_effect_is_refused(decode: Decode, parameters: Parame
     [
         ({"timeout": -1}, {}, {}), ({"timeout": "soon"}, {}, {}), ({"priority": 0.5}, {}, {}),
         ({"priority": True}, {}, {}), ({"min_accuracy": 2}, {}, {}),
+        ({"min_confidence": "high"}, {}, {}), ({"min_confidence": 1e39}, {}, {}),
         ({"binary_data_output": 1}, {}, {}), ({}, {"binary_data_size": -1}, {}),
         ({}, {}, {"binary_data": "yes"}), ({}, {}, {"classification": 0}), ({}, {}, {"classification": -1}),
         ({}, {}, {"classification": 1001}), ({}, {}, {"classification": "1"}), ({}, {}, {"classification": 1.5}),
@@ -100,6 +102,18 @@ def test_what_is_supported_is_read(decode: Decode) -> None:
     query = decode(asked, {}, {"binary_data": True})
     assert query.options == RequestOptions(0.25, 1, 0.5)
     assert query.outputs == ((0, True),)
+
+
+@by_each_protocol
+@pytest.mark.parametrize("minimum", [0.9, -2.5, 0.0])
+def test_a_minimum_of_confidence_is_of_any_scale(decode: Decode, minimum: float) -> None:
+    assert decode({"min_confidence": minimum}, {}, {}).options == RequestOptions(bounds=Bounds(minimum))
+
+
+def test_what_is_no_number_is_no_minimum_of_confidence() -> None:
+    """JSON has no such number."""
+    with pytest.raises(BadRequest, match="min_confidence"):
+        over_grpc({"min_confidence": float("nan")}, {}, {})
 
 
 @by_each_protocol

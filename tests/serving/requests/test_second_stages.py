@@ -15,14 +15,14 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.control.topology.breaker import BreakerEvent
 from proteus_cli.domain.plan import Placement, Plan
-from proteus_cli.domain.request import Outcome, Request
+from proteus_cli.domain.request import Bounds, Outcome, Request
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.data_plane import make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Result, Staged
-from proteus_cli.serving.requests.query import Query
+from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, RequestOptions
 from proteus_cli.serving.requests.second_stages import ComputedConfidence, DrawnConfidence
 
 SURE, UNSURE = (5.0, 9.0), (5.0, 5.1)
@@ -76,14 +76,14 @@ class TwoStages:
         )
         self.results: list[Result] = []
 
-    def submit(self, *rows: tuple[float, float]) -> Any:
+    def submit(self, *rows: tuple[float, float], options: RequestOptions = DEFAULT_OPTIONS) -> Any:
         content = np.array(rows, FLOAT).tobytes()
-        query = Query("f", len(rows), ((0, False),))
+        query = Query("f", len(rows), ((0, False),), options)
         return self.plane.admission.submit(query, lambda: (content,), self.results.append)
 
-    async def after_first_stage(self, *rows: tuple[float, float]) -> Any:
+    async def after_first_stage(self, *rows: tuple[float, float], options: RequestOptions = DEFAULT_OPTIONS) -> Any:
         """A request to which the first stage has an answer 10 ms after its arrival."""
-        request = self.submit(*rows)
+        request = self.submit(*rows, options=options)
         await asyncio.sleep(0.01)
         self.first.release()
         await asyncio.sleep(0.001)
@@ -291,6 +291,67 @@ def test_a_client_that_goes_gets_nothing_and_its_rows_are_not_run(*, is_running:
         assert world.counted[0]["", "dropped"] == 1
 
     run(gone)
+
+
+# --- with a minimum of confidence
+
+
+def at_least(confidence: float) -> RequestOptions:
+    return RequestOptions(bounds=Bounds(confidence))
+
+
+def test_what_is_less_confident_than_asked_is_deferred_though_it_is_above_the_threshold() -> None:
+    """The first stage has 8.0, and 0.5 would do; the second has 80.0 of it, which the answer says."""
+
+    async def demanding(world: TwoStages) -> None:
+        await world.after_first_stage(SURE, (1.0, 9.0), options=at_least(10.0))
+        assert world.second.inputs == []
+        world.second.release()
+        assert world.second.inputs == [near_to(*SURE)]
+        scores, batch, staged = world.answer
+        assert scores == near_to(100.0, 180.0, 2.0, 18.0)
+        assert (batch.hosted.variant, staged) == ("l", Staged(2, near(16.0), near((0.95 + 0.9) / 2), is_fallback=False))
+
+    run(demanding)
+
+
+def test_below_the_threshold_a_minimum_changes_nothing() -> None:
+    async def modest(world: TwoStages) -> None:
+        await world.after_first_stage(UNSURE, options=at_least(0.1))
+        world.second.release()
+        assert world.answer[2].stages == 2
+
+    run(modest)
+
+
+def test_a_fallback_says_that_it_is_less_confident_than_asked() -> None:
+    async def failing(world: TwoStages) -> None:
+        await world.after_first_stage(SURE, options=at_least(10.0))
+        world.second.release(EngineError("it broke"))
+        assert world.answer[2] == Staged(1, near(8.0), 0.6, is_fallback=True)
+
+    run(failing)
+
+
+def test_without_a_cascade_the_answer_says_how_confident_it_is_only_to_who_asked() -> None:
+    async def alone(world: TwoStages) -> None:
+        await world.plane.fleet.deploy(plan_of(cascades=()))
+        await world.after_first_stage(SURE, UNSURE, options=at_least(10.0))
+        scores, batch, staged = world.answer
+        assert (scores, batch.hosted.variant) == (near_to(10.0, 18.0, 10.0, 10.2), "s")
+        assert staged == Staged(None, near(0.2), 0.8, is_fallback=False)
+        other: list[Result] = []
+        world.results = other
+        await world.after_first_stage(SURE)
+        assert [result.batch.staged for result in other if isinstance(result, Answered)] == [None]
+
+    run(alone)
+
+
+def test_where_outputs_are_made_up_nothing_is_below_a_minimum() -> None:
+    drawn = DrawnConfidence(np.random.default_rng(1))
+    below, confidence = drawn.below("f", 0.9, (np.zeros((3, 2), FLOAT),))
+    assert (below.tolist(), confidence) == ([False] * 3, None)
 
 
 # --- confidence

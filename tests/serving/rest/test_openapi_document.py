@@ -127,12 +127,18 @@ RIGHT: dict[str, Any] = {
         {"name": "on", "shape": [1], "datatype": "BOOL", "data": [True]},
     ],
     "id": "a",
-    "parameters": {"timeout": 1000, "priority": 1, "min_accuracy": 0.5, "binary_data_output": True},
+    "parameters": {
+        "timeout": 1000,
+        "priority": 1,
+        "min_accuracy": 0.5,
+        "min_confidence": 0.9,
+        "binary_data_output": True,
+    },
     "outputs": [{"name": "y", "parameters": {"binary_data": False}}],
 }
 PLACES: list[tuple[str | int, ...]] = [
     (), ("inputs",), ("id",), ("parameters",), ("outputs",),
-    *(("parameters", name) for name in ("timeout", "priority", "min_accuracy", "binary_data_output")),
+    *(("parameters", name) for name in ("timeout", "priority", "min_accuracy", "min_confidence", "binary_data_output")),
     ("outputs", 0), ("outputs", 0, "name"), ("outputs", 0, "parameters"), ("outputs", 0, "parameters", "binary_data"),
     *(("inputs", 0, name) for name in ("name", "shape", "datatype", "data", "parameters")),
     ("inputs", 0), ("inputs", 0, "shape", 0), ("inputs", 0, "data", 0), ("inputs", 0, "parameters", "binary_data_size"),
