@@ -55,7 +55,9 @@ class Controller:
         self._joining = set[str]()
         for device, count in slots.items():
             self._topology.add_device(self._worker(device, count), memory.get(device))
-        self.replanning = Replanning(policy.replanning, self.demand, self._families, self._topology)
+        self.replanning = Replanning(
+            policy.replanning, self.demand, self._families, self._topology, self._dispatch.cascades
+        )
         # The three calls of the hot path are those of `Dispatch` itself: another call around each takes 2 % of a run.
         self.offer, self.decide, self.finished = self._dispatch.offer, self._dispatch.decide, self._dispatch.finished
 

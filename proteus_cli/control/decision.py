@@ -1,12 +1,13 @@
 """What a controller tells its driver: answers to offered requests, decisions of single workers, effects of changes."""
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
 
-from proteus_cli.domain.cascade import PlannedCascade
+from proteus_cli.domain.cascade import CascadeProfile, PlannedCascade
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import LatencyTable
 from proteus_cli.domain.request import Request
@@ -19,7 +20,8 @@ class Host:
     A batch takes ``mean_latency`` in the mean, and ``latency`` at its p95: seconds by rows. Rates and slowdowns go by
     the mean, deadlines by the p95. ``weight`` is the rate of newcomers that the plan sends it, ``deferred_qps`` that of
     deferred queries; ``capacity_qps`` is the highest rate it can serve. The second stage of its cascades needs
-    ``second_s`` after it; 0 where it is the first stage of none.
+    ``second_s`` after it; 0 where it is the first stage of none. ``cascades`` are those of which it is the first stage,
+    as profiled, where the plan uses any.
     """
 
     device: str
@@ -33,6 +35,7 @@ class Host:
     mean_latency: LatencyTable
     deferred_qps: float = 0.0
     second_s: float = 0.0
+    cascades: tuple[CascadeProfile, ...] = ()
 
     @property
     def key(self) -> VariantKey:
@@ -40,11 +43,30 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
+class FirstStage:
+    """The first variant of cascades, with all ``thresholds`` that are known of its confidence, which rise.
+
+    ``ranks``: the part of all queries of which it was less sure than each of them, when it was profiled. The *level* of
+    a confidence is how many of the thresholds it reaches.
+    """
+
+    key: VariantKey
+    thresholds: tuple[float, ...]
+    ranks: tuple[float, ...]
+
+    def level_of_rank(self, rank: float) -> int:
+        """The level of a query, by the part of all queries of which the variant is less sure."""
+        return bisect_right(self.ranks, rank)
+
+
+@dataclass(frozen=True, slots=True)
 class CascadeRoute:
-    """The way of a request by a cascade. Rows that are deferred need a variant of ``min_accuracy``."""
+    """The way of a request by a cascade: to defer rows of a level up to ``cut``, to a variant of ``min_accuracy``."""
 
     cascade: PlannedCascade
     min_accuracy: float
+    stage: FirstStage
+    cut: int
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):

@@ -3,6 +3,8 @@
 import math
 from itertools import pairwise
 
+from msgspec import UNSET, UnsetType
+
 from proteus_cli.domain.base import Value, is_rate, require
 
 SPLITS = (0.25, 0.5)
@@ -23,7 +25,8 @@ class CascadePoint(Value, frozen=True):
     ``deferred_frac`` of queries are. ``accuracy`` is that of the composition, the answers of both together, and from
     ``low`` to ``high`` its 95 % confidence interval. ``sure_accuracy`` is that of the first variant on the queries that
     are not deferred. On those that are, the second has ``second_accuracy``, and the first ``unsure_accuracy``: what its
-    answer is worth as a fallback. All are fractions.
+    answer is worth as a fallback. All are fractions. ``profiled_frac`` is only in plans of a server that has measured
+    another ``deferred_frac`` than was profiled, and is what was.
     """
 
     threshold: float
@@ -34,17 +37,24 @@ class CascadePoint(Value, frozen=True):
     sure_accuracy: float
     unsure_accuracy: float
     second_accuracy: float
+    profiled_frac: float | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         require(math.isfinite(self.threshold), "the threshold of a cascade must be a finite number")
         at = f"of threshold {self.threshold:g}"
         require(0 < self.deferred_frac < 1, f"deferred_frac {at} must be above 0 and below 1")
+        require(0 < self.rank < 1, f"profiled_frac {at} must be above 0 and below 1")
         for part in (self.sure_accuracy, self.unsure_accuracy, self.second_accuracy):
             require(0 <= part <= 1, f"accuracies {at} must be fractions from 0 to 1")
         interval = f"accuracy {at} must be within its interval, and that from 0 to 1"
         require(0 <= self.low <= self.accuracy <= self.high <= 1, interval)
         is_whole = abs(self.accuracy - self.accuracy_with(0.0)) <= ROUNDING
         require(is_whole, f"accuracy {at} must be that of its parts, sure_accuracy and second_accuracy")
+
+    @property
+    def rank(self) -> float:
+        """The part of all queries of which the first variant was less sure than this, when it was profiled."""
+        return self.deferred_frac if isinstance(self.profiled_frac, UnsetType) else self.profiled_frac
 
     def accuracy_with(self, fallback_frac: float) -> float:
         """The accuracy where that part of the deferred queries (0 to 1) gets the first answer, for want of time."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.deferral import MeasuredDeferral
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
@@ -62,12 +63,17 @@ class DeferredPlanner:
         self._planner: Planner | None = None
 
     def __call__(
-        self, demand: Demand, current: Plan, without: Outages, standbys: Mapping[str, frozenset[VariantKey]]
+        self,
+        demand: Demand,
+        current: Plan,
+        without: Outages,
+        standbys: Mapping[str, frozenset[VariantKey]],
+        measured: tuple[MeasuredDeferral, ...] = (),
     ) -> Plan:
         """The next plan. Raises like the planner."""
         if self._planner is None:
             self._planner = self._settings.make().with_changes(rules=self._rules)
-        return self._planner(demand, current, without, standbys)
+        return self._planner(demand, current, without, standbys, measured)
 
 
 def planner_settings(

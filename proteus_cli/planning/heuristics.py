@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from proteus_cli.domain.deferral import MeasuredDeferral
 from proteus_cli.domain.demand import Demand, check_demand
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.plan import Placement, Plan, Solver
@@ -46,6 +47,7 @@ class _Heuristic(Planner):
         current: Plan | None = None,
         without: Outages = NONE_OUT,
         standbys: HostedKeys = MappingProxyType({}),  # noqa: ARG002 - what these would do without a load is not known
+        measured: tuple[MeasuredDeferral, ...] = (),  # noqa: ARG002 - they have no cascades
     ) -> Plan:
         check_demand(demand, self.catalog)
         start_s = time.perf_counter()

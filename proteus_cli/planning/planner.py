@@ -13,6 +13,7 @@ from proteus_cli import store
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.cascade import PlannedCascade
 from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.deferral import MeasuredDeferral, with_measured
 from proteus_cli.domain.demand import Demand, check_demand
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.fleet import ids_by_type
@@ -61,6 +62,7 @@ class Planner:
         self.spares = spares
         self._search = PlacementSearch(self.catalog, self.profiles, policy.variants, self.rules)
         self._after_outages: tuple[Outages, Planner] | None = None
+        self._measured: tuple[tuple[MeasuredDeferral, ...], Planner] | None = None
 
     def __call__(
         self,
@@ -68,12 +70,16 @@ class Planner:
         current: Plan | None = None,
         without: Outages = NONE_OUT,
         standbys: HostedKeys = MappingProxyType({}),
+        measured: tuple[MeasuredDeferral, ...] = (),
     ) -> Plan:
         """The best plan for a demand, with the devices and engines that can be used.
 
-        ``standbys`` are loaded beside what ``current`` hosts, so they need no load either.
+        ``standbys`` are loaded beside what ``current`` hosts, so they need no load either. Cascades defer what was
+        ``measured``, where that is known.
         Raises `UsageError`, `NoFeasiblePlan`, and of the latter `RulesConflict`.
         """
+        if measured and self.rules.uses_cascades:
+            return self._with(measured)(demand, current, without, standbys)
         if without:
             return self._left(without)._after_loss(demand, current, standbys)  # noqa: SLF001 - of another planner of ours
         check_demand(demand, self.catalog)
@@ -112,6 +118,13 @@ class Planner:
             self._after_outages = without, self.with_changes(profiles=_available(self.profiles, without))
         return self._after_outages[1]
 
+    def _with(self, measured: tuple[MeasuredDeferral, ...]) -> "Planner":
+        """The planner with cascades as measured, which is kept for the next plan of the same measurements."""
+        if self._measured is None or self._measured[0] != measured:
+            profiles = {device: with_measured(profile, measured) for device, profile in self.profiles.items()}
+            self._measured = measured, self.with_changes(profiles=profiles)
+        return self._measured[1]
+
     def _after_loss(self, demand: Demand, current: Plan | None, standbys: HostedKeys) -> Plan:
         """The best plan for what is left. It survives another loss only where that leaves nothing unserved.
 
@@ -141,6 +154,7 @@ class Planner:
         """The same planner with these changes; ``rules`` are taken as they are, without those of the catalog."""
         other = copy(self)
         other._after_outages = None  # noqa: SLF001 - of another planner of ours
+        other._measured = None  # noqa: SLF001 - of another planner of ours
         other.inputs = self.inputs if inputs is None else dict(inputs)
         other.headroom = self.headroom if headroom is None else headroom
         other.rules = self.rules if rules is None else rules
@@ -181,7 +195,7 @@ class Planner:
         return SEARCH_FRAC * self.time_limit_s
 
     def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_after_outages": None}
+        return {**vars(self), "_after_outages": None, "_measured": None}
 
     def plan_of(
         self,

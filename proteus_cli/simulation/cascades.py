@@ -16,10 +16,10 @@ ROUNDING_S = 1e-9
 
 
 class Confidences:
-    """The confidence of each query: the part of all queries (0 to 1) of which first stages are less sure.
+    """The confidence of each query: the part of all queries (0 to 1) of which first stages were less sure as profiled.
 
-    It is that of the trace where the trace knows it, else drawn by ``rng``. So a cascade defers the queries below its
-    ``deferred_frac``. Nothing is drawn before the first is asked for.
+    It is that of the trace where the trace knows it, else drawn by ``rng``. So a cascade defers the queries below the
+    rank of its point. Nothing is drawn before the first is asked for.
     """
 
     def __init__(self, trace: Trace, rng: np.random.Generator) -> None:
@@ -69,7 +69,10 @@ class SimulatedCascades:
         for request, route in zip(launch.requests, self._controller.cascades.routes(launch), strict=True):
             if route is None:
                 self._end(request, launch, launch.hosted.accuracy, now_s)
-            elif self._confidences[request.id] >= route.cascade.point.deferred_frac:
+                continue
+            level = route.stage.level_of_rank(self._confidences[request.id])
+            self._controller.cascades.saw(route.stage, (level,), now_s)
+            if level > route.cut:
                 self._end(request, launch, route.cascade.point.sure_accuracy, now_s)
             else:
                 devices |= dict.fromkeys(self._defer(request, route, launch, now_s))

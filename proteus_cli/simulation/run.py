@@ -28,6 +28,7 @@ from proteus_cli.control.topology.hosting import device_memory, hosted_by, slots
 from proteus_cli.control.topology.rollout import keys
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog import Catalog, VariantKey, variant_labels
+from proteus_cli.domain.deferral import MeasuredDeferral
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_changes.change_text import hosting_text
 from proteus_cli.domain.profile import Profile
@@ -47,7 +48,9 @@ SERVED, LATE = Outcome.SERVED, Outcome.LATE  # to look an enum member up takes a
 PROGRESS_EVERY = 1000  # requests
 
 ReplanFunction = Callable[..., Plan]
-"""Called with a demand, the plan in force and, by name, outages and standbys if any. Raises `NoFeasiblePlan`."""
+"""Called with a demand, the plan in force and, by name, outages, standbys and what cascades were measured to defer.
+
+Of these three, only those that there are. Raises `NoFeasiblePlan`."""
 
 
 @dataclass(slots=True)
@@ -55,6 +58,7 @@ class Simulated:
     """What happened: a record for each request, in the order of their ends, and the plans that were made.
 
     ``changes`` are without those of `ReplanRequest.is_routine` that changed nothing but rates; ``losses`` are in order.
+    ``measured``: what plans count on in the end where first stages defer something else than was profiled.
     ``interrupted_s``: the virtual time at which Ctrl-C ended the run; requests that waited or ran have no record.
     """
 
@@ -63,6 +67,7 @@ class Simulated:
     changes: list[Replan] = field(default_factory=list)
     launches: list[tuple[float, Launch]] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
+    measured: tuple[MeasuredDeferral, ...] = ()
     interrupted_s: float | None = None
 
 
@@ -138,7 +143,7 @@ class _Simulation:
         )
         self._run_s, self._slowdown = batch_times(profiles, conditions, rng), conditions.slowdown
         self._load_time_s = load_time_s(conditions)
-        self._arrived, self._arrivals_over = 0, False
+        self._arrived, self._arrived_s, self._arrivals_over = 0, 0.0, False
         self._devices = {device: SimulatedDevice() for device in plan.devices}
         self._timers = {device: Timer(partial(self._ask, device)) for device in plan.devices}
         self._in_place: Collection[str] = self._devices if conditions.load_time_s else ()
@@ -153,7 +158,7 @@ class _Simulation:
     def arrive(self, request: Request) -> None:
         now_s = request.arrival_s
         self._events.run_until(now_s)
-        self._arrived += 1
+        self._arrived, self._arrived_s = self._arrived + 1, now_s
         answer = self._controller.offer(request, now_s)
         if isinstance(answer, Admitted):
             for device in answer.devices:
@@ -165,6 +170,7 @@ class _Simulation:
         """Run all events; drop the requests that no worker ever takes."""
         self._arrivals_over = True
         self._events.run_until(NEVER_S)
+        self.result.measured = self._routes.measured(self._arrived_s)
         self._end(self._controller.forget_all(), Outcome.DROPPED, NEVER_S)
 
     def _open_requests(self) -> float:
@@ -267,7 +273,8 @@ class _Simulation:
             return
         before, standbys = self._controller.plan, self._controller.standbys
         try:
-            plan = self._replan(wanted.demand_qps, before, **_if_any(without=wanted.without, standbys=standbys))
+            known = _if_any(without=wanted.without, standbys=standbys, measured=wanted.measured)
+            plan = self._replan(wanted.demand_qps, before, **known)
         except NoFeasiblePlan:  # what serves goes on serving, as in the live server
             replanning.failed(wanted, now_s)
             self._events.at(now_s + every_s, self._tick)

@@ -108,7 +108,9 @@ def test_they_roll_a_plan_out_in_the_same_steps_where_devices_load_in_place() ->
     planner = Planner(catalog, profiles, policy, headroom=1.2, inputs={})
     little, much = planner({"a": 60.0, "b": 40.0}), planner({"a": 750.0, "b": 500.0})
 
-    def other(_demand: Demand, current: Plan, _without: Outages = NONE_OUT, _standbys: object = None) -> Plan:
+    def other(
+        _demand: Demand, current: Plan, _without: Outages = NONE_OUT, _standbys: object = None, _measured: object = ()
+    ) -> Plan:
         return little if current is much else much
 
     trace, conditions = arrivals("poisson"), Conditions(load_time_s=LOAD_S)

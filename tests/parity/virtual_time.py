@@ -31,6 +31,7 @@ from proteus_cli.serving.requests.second_stages import Confidence
 from proteus_cli.simulation.conditions import SOLVE_S, Failure
 
 if TYPE_CHECKING:
+    from proteus_cli.domain.deferral import MeasuredDeferral
     from proteus_cli.serving.requests.in_flight import Result
 
 
@@ -57,6 +58,7 @@ class LiveRun:
         self.outcomes: dict[Outcome, int] = {}
         self.changes: list[tuple[str, int]] = []
         self.deferred = self.fallbacks = 0
+        self.measured: tuple[MeasuredDeferral, ...] = ()
 
 
 def run_live(
@@ -109,7 +111,7 @@ async def _run(
 
     async def solve(wanted: ReplanRequest, current: Plan, standbys: Standbys) -> Plan:
         await asyncio.sleep(SOLVE_S)
-        return replan(wanted.demand_qps, current, wanted.without, standbys)
+        return replan(wanted.demand_qps, current, wanted.without, standbys, wanted.measured)
 
     recovery = Recovery(plane.fleet, controller, profiles, loop.time, hardware.is_reachable)
     running = [asyncio.create_task(each) for each in (hardware.play(), recovery.run())] if failures else []
@@ -132,5 +134,6 @@ async def _run(
     run.outcomes = {outcome: plane.counts.of_outcome(outcome) for outcome in Outcome}
     counts = plane.counts.by_family.values()
     run.deferred, run.fallbacks = sum(of.deferred for of in counts), sum(of.fallbacks for of in counts)
+    run.measured = controller.cascades.measured(loop.time())
     run.changes = [(change.reason, change.swaps) for change in adaptation.changes]
     return run

@@ -1,10 +1,14 @@
-"""Which newcomers of a variant go by which cascade of the plan in force."""
+"""Which newcomers of a variant go by which cascade of the plan in force, and what first stages defer of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 
-from proteus_cli.control.decision import CascadeRoute, Host, Launch
+from proteus_cli.control.decision import CascadeRoute, FirstStage, Host, Launch
 from proteus_cli.control.dispatch.quota import WeightedShares
+from proteus_cli.control.replanning.deferral import KEEP_S, DeferralWatch
+from proteus_cli.domain.cascade import CascadePoint
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.deferral import MeasuredDeferral
 from proteus_cli.domain.plan import Plan
 
 MIN_ALONE_FRAC = 1e-9
@@ -17,25 +21,29 @@ class Cascades:
     What a first stage gets beyond the rates of its cascades is answered by it alone. All rows of a request go the same
     way; one with a `min_confidence` goes by the cascade that gets the most. While no plan had cascades, and no request
     `Bounds`, nothing was ``ever_in_use``: no request goes by any or is deferred, and nothing needs to be asked.
+    ``watches`` has what first stages of this plan, and of plans before, were seen to defer.
     """
 
     def __init__(self) -> None:
         self.ever_in_use = False
+        self.watches: dict[VariantKey, DeferralWatch] = {}
+        self.in_use: tuple[CascadeRoute, ...] = ()
         self._shares: dict[VariantKey, WeightedShares[CascadeRoute | None]] = {}
         self._largest: dict[VariantKey, CascadeRoute] = {}
 
     def use(self, plan: Plan, hosted: Sequence[Host]) -> None:
         """Go by this plan, which places ``hosted``, from now on."""
         self.ever_in_use = self.ever_in_use or bool(plan.cascades)
-        accuracy = {host.key: host.accuracy for host in hosted}
-        routes: dict[VariantKey, list[CascadeRoute]] = {}
-        for cascade in plan.cascades:
-            second = VariantKey(cascade.family, cascade.second)
-            routes.setdefault(VariantKey(cascade.family, cascade.first), []).append(
-                CascadeRoute(cascade, accuracy[second])
-            )
+        routes = _routes(plan, hosted)
+        self.in_use = tuple(route for of_first in routes.values() for route in of_first)
         self._shares = {first: _shares(plan, first, found) for first, found in routes.items()}
         self._largest = {first: max(found, key=lambda route: route.cascade.rate_qps) for first, found in routes.items()}
+        for first, found in routes.items():
+            stage, used, watch = found[0].stage, {route.cut for route in found}, self.watches.get(first)
+            if watch is None or watch.stage != stage:
+                self.watches[first] = DeferralWatch(stage, used)
+            else:
+                watch.used = frozenset(used)
 
     def routes(self, launch: Launch) -> Sequence[CascadeRoute | None]:
         """The way of each request of a batch that has ended; None: its answer is sent, however sure it is."""
@@ -47,6 +55,58 @@ class Cascades:
             shares.next(request.rows) if request.bounds is None or not request.bounds.needs_confidence else largest
             for request in launch.requests
         ]
+
+    def saw(self, stage: FirstStage, levels: Iterable[int], now_s: float) -> None:
+        """Count the levels of the rows that a first stage has answered, for a request that goes by a cascade."""
+        watch = self.watches[stage.key]
+        if watch.stage is stage or watch.stage == stage:
+            for level in levels:
+                watch.saw(level, 1, now_s)
+
+    def measured(self, now_s: float) -> tuple[MeasuredDeferral, ...]:
+        """What plans are to count on in place of the profiles, now."""
+        used = {route.stage.key for route in self.in_use}
+        return tuple(
+            watch.measured
+            for key, watch in sorted(self.watches.items())
+            if watch.measured is not None and (key in used or now_s - watch.last_s < KEEP_S)
+        )
+
+    def news(self) -> list[str]:
+        """What plans count on anew since this was last asked, for people."""
+        found = []
+        for watch in self.watches.values():
+            if watch.news is not None:
+                found.append(watch.news)
+                watch.news = None
+        return found
+
+
+def _routes(plan: Plan, hosted: Sequence[Host]) -> Mapping[VariantKey, list[CascadeRoute]]:
+    """The cascades of a plan, by first variant."""
+    accuracy = {host.key: host.accuracy for host in hosted}
+    points: dict[VariantKey, set[tuple[float, float]]] = {}
+    for each in plan.cascades:
+        points.setdefault(VariantKey(each.family, each.first), set()).add(_place(each.point))
+    for known in {id(each): each for host in hosted for each in host.cascades}.values():
+        points.setdefault(VariantKey(known.family, known.first), set()).update(map(_place, known.points))
+    stages = {key: _stage(key, sorted(found)) for key, found in points.items()}
+    routes: dict[VariantKey, list[CascadeRoute]] = {}
+    for cascade in plan.cascades:
+        first, second = (VariantKey(cascade.family, variant) for variant in (cascade.first, cascade.second))
+        cut = sorted(points[first]).index(_place(cascade.point))
+        routes.setdefault(first, []).append(CascadeRoute(cascade, accuracy[second], stages[first], cut))
+    return routes
+
+
+def _place(point: CascadePoint) -> tuple[float, float]:
+    return point.threshold, point.rank
+
+
+def _stage(key: VariantKey, places: Sequence[tuple[float, float]]) -> FirstStage:
+    """Where profiles of several device types contradict each other, ranks rise with the thresholds all the same."""
+    ranks = accumulate((rank for _, rank in places), max)
+    return FirstStage(key, tuple(threshold for threshold, _ in places), tuple(ranks))
 
 
 def _shares(plan: Plan, first: VariantKey, routes: Sequence[CascadeRoute]) -> WeightedShares[CascadeRoute | None]:

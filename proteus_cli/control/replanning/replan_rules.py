@@ -6,6 +6,7 @@ from typing import Protocol
 
 from proteus_cli.control.replanning.demand import WINDOWS_S, DemandEstimator, Rate
 from proteus_cli.control.replanning.loss_curves import HISTORY_S, loss_curves
+from proteus_cli.domain.deferral import MeasuredDeferral
 from proteus_cli.domain.demand import Demand, Forecast
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.plan import Plan
@@ -18,6 +19,7 @@ NOTABLE_SLOWDOWN = 1.05  # a smaller one is not worth a word in the reason
 class ReplanRequest:
     """Ask for a plan of ``demand_qps`` for a ``reason``; ``without`` are the devices and engines that are out.
 
+    First stages of cascades defer what was ``measured``, where that differs from the profiles.
     One that ``is_routine`` asks whether another plan would be better: where the answer is no, there is nothing to say.
     """
 
@@ -25,6 +27,7 @@ class ReplanRequest:
     reason: str
     without: Outages = NONE_OUT
     is_routine: bool = False
+    measured: tuple[MeasuredDeferral, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from proteus_cli.control.decision import Host
+from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.control.replanning.notices import DeviceChanged, Notices
@@ -23,9 +24,15 @@ class Replanning:
     """
 
     def __init__(
-        self, rule: Rule | None, demand: DemandEstimator, families: Mapping[str, FamilyState], topology: Topology
+        self,
+        rule: Rule | None,
+        demand: DemandEstimator,
+        families: Mapping[str, FamilyState],
+        topology: Topology,
+        cascades: Cascades,
     ) -> None:
         self._rule, self._demand, self._families, self._topology = rule, demand, families, topology
+        self._cascades = cascades
         self._recent_slowdowns = {name: SlidingMaximum() for name in families}
         self._slack_s = slack_s((), demand.slo_s)
         self._notices = Notices()
@@ -44,6 +51,8 @@ class Replanning:
             return None
         for name, family in self._families.items():
             self._recent_slowdowns[name].add(family.base.slowdown, now_s)
+        for text in self._cascades.news():
+            self.notice(text)
         wanted = self._wanted(self._rule, self._context(plan, now_s))
         if wanted is None or not self.backoff.allows(wanted, now_s):
             return None
@@ -64,7 +73,7 @@ class Replanning:
             self._owed = self._request(self._rule, self._context(plan, now_s), reason)
 
     def notice(self, what: DeviceChanged | str, device: str = "") -> None:
-        """A device was lost or recovered, or ``what`` happened to an engine: the next decision asks for a plan."""
+        """A device was lost or recovered, or ``what`` happened beside that: the next decision asks for a plan."""
         self._notices.add(what, device)
 
     def hosting_changed(self, now_s: float) -> None:
@@ -120,10 +129,13 @@ class Replanning:
             reason = self._notices.text(self._topology.devices, self._topology.outages.devices)
             return self._request(rule, context, reason)
         wanted = rule.decide(context)
-        return self._owed if wanted is None else replace(wanted, without=self._topology.outages)
+        if wanted is None:
+            return self._owed
+        return replace(wanted, without=self._topology.outages, measured=self._cascades.measured(context.now_s))
 
     def _request(self, rule: Rule, context: ReplanContext, reason: str) -> ReplanRequest:
-        return ReplanRequest(rule.target_demand(context), reason, self._topology.outages)
+        measured = self._cascades.measured(context.now_s)
+        return ReplanRequest(rule.target_demand(context), reason, self._topology.outages, measured=measured)
 
     def _context(self, plan: Plan, now_s: float) -> ReplanContext:
         slowdowns = {
@@ -154,8 +166,9 @@ NOTABLE_GROWTH = 1.25  # of a family's demand, for which another plan may be pos
 class Backoff:
     """A pause after failures: `FIRST_PAUSE_S` after one, twice as long after each further one, to `LONGEST_PAUSE_S`.
 
-    A request that differs from the failed one need not wait: `NOTABLE_GROWTH` times the demand of some family, or other
-    outages. So the same request is not tried over and over, and a new burst is answered.
+    A request that differs from the failed one need not wait: `NOTABLE_GROWTH` times the demand of some family, other
+    outages, or other measurements of cascades. So the same request is not tried over and over, and a new burst is
+    answered.
     """
 
     def __init__(self) -> None:
@@ -181,4 +194,4 @@ class Backoff:
 def _differs(wanted: ReplanRequest, failed: ReplanRequest) -> bool:
     before_qps = failed.demand_qps
     has_grown = any(qps > NOTABLE_GROWTH * before_qps.get(family, 0.0) for family, qps in wanted.demand_qps.items())
-    return has_grown or wanted.without != failed.without
+    return has_grown or wanted.without != failed.without or wanted.measured != failed.measured

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from proteus_cli.control.decision import Host
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
+from proteus_cli.domain.cascade import CascadeProfile
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile
@@ -20,7 +21,12 @@ def hosted_by(plan: Plan, profiles: Mapping[str, Profile]) -> tuple[Host, ...]:
     tables: dict[tuple[int, int], tuple[LatencyTable, LatencyTable]] = {}
     hosts = tuple(_hosted(placement, profiles, tables) for placement in plan.placements)
     second_s = _second_s(plan, hosts)
-    return tuple(replace(host, second_s=second_s[host.key]) if host.key in second_s else host for host in hosts)
+    return tuple(
+        replace(host, second_s=second_s[host.key], cascades=_cascades_of(host, profiles))
+        if host.key in second_s
+        else host
+        for host in hosts
+    )
 
 
 def measured_for(placement: Placement, profiles: Mapping[str, Profile]) -> VariantProfile:
@@ -75,6 +81,11 @@ def _second_s(plan: Plan, hosts: Sequence[Host]) -> dict[VariantKey, float]:
         first, second = (VariantKey(cascade.family, variant) for variant in (cascade.first, cascade.second))
         found[first] = max(found.get(first, 0.0), full_s.get(second, 0.0))
     return found
+
+
+def _cascades_of(host: Host, profiles: Mapping[str, Profile]) -> tuple[CascadeProfile, ...]:
+    """What was profiled of the cascades that it is the first stage of."""
+    return tuple(each for each in profiles[host.device].cascades if (each.family, each.first) == host.key)
 
 
 def _loadable(

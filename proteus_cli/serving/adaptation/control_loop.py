@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from msgspec import UNSET
+
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.domain.catalog import VariantKey
@@ -176,6 +178,7 @@ class ControlLoop:
             },
             pace={device: round(controller.slowdown_of(device), 4) for device in self._fleet.workers},
             lost=tuple(sorted(controller.replanning.without.devices)),
+            deferred=controller.cascades.measured(now_s) or UNSET,
         )
 
     async def _change(self, wanted: ReplanRequest, solver: SolveFunction) -> None:

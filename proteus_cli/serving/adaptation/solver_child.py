@@ -33,10 +33,10 @@ def _result(job: Job, replan: Replanner | None) -> Plan | Exception | None:
     try:
         match job:
             case Solve():
-                return replan(job.demand, job.current, job.without, job.standbys)
+                return replan(job.demand, job.current, job.without, job.standbys, job.measured)
             case WarmUp():
                 with contextlib.suppress(ProteusError):  # a plan that can't be made is an error where it is wanted
-                    replan(job.demand, job.current, NONE_OUT, {})
+                    replan(job.demand, job.current, NONE_OUT, {}, ())
                 os.nice(NICE)  # not before, as starting and importing should be over soon
             case Use():
                 pass

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.deferral import MeasuredDeferral
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
@@ -15,10 +16,19 @@ Standbys = Mapping[str, frozenset[VariantKey]]
 class Replanner(Protocol):
     """Makes the next plan for a demand, coming from the plan in force, without what can't be used now.
 
-    ``standbys`` by device are loaded beside what the plan in force hosts.
+    ``standbys`` by device are loaded beside what the plan in force hosts. Cascades defer what was ``measured``, where
+    that is known.
     """
 
-    def __call__(self, demand: Demand, current: Plan, without: Outages, standbys: Standbys, /) -> Plan: ...
+    def __call__(
+        self,
+        demand: Demand,
+        current: Plan,
+        without: Outages,
+        standbys: Standbys,
+        measured: tuple[MeasuredDeferral, ...] = (),
+        /,
+    ) -> Plan: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +54,7 @@ class Solve:
     current: Plan
     without: Outages
     standbys: Standbys
+    measured: tuple[MeasuredDeferral, ...]
 
 
 Job = Use | WarmUp | Solve

@@ -60,7 +60,7 @@ class SolverProcess:
             for _ in range(TRIES):
                 try:
                     await _result(self._ready, self._start_within_s)
-                    job = Solve(wanted.demand_qps, current, wanted.without, standbys)
+                    job = Solve(wanted.demand_qps, current, wanted.without, standbys, wanted.measured)
                     plan = await _result(self._child.do(job), self._within_s)
                     assert plan is not None  # noqa: S101 - a `Solve` has a plan as its result
                 except SolverDied:

@@ -13,11 +13,11 @@ from typing import ClassVar, Protocol
 import numpy as np
 from msgspec.structs import replace
 
-from proteus_cli.arrays import Bools, Singles
+from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.backends.base import OutputArrays, Signature
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import CascadeRoute, Launch
+from proteus_cli.control.decision import CascadeRoute, FirstStage, Launch
 from proteus_cli.domain.cascade import CascadePoint
 from proteus_cli.domain.confidence import margin, output_of
 from proteus_cli.domain.request import Request
@@ -26,10 +26,10 @@ from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, InFl
 
 
 class Confidence(Protocol):
-    """Says which rows of an answer the first stage of a cascade is not sure of."""
+    """Says how sure the first stage of a cascade is of its answers."""
 
-    def unsure(self, request: Request, point: CascadePoint, outputs: OutputArrays) -> tuple[Bools, float | None]:
-        """By row of a request, whether it is to be deferred; and the lowest confidence, None where it is unknown."""
+    def levels(self, request: Request, stage: FirstStage, outputs: OutputArrays) -> tuple[Ints, float | None]:
+        """By row of a request, how many thresholds it reaches; and the lowest confidence, None where it is unknown."""
         ...
 
     def below(self, family: str, minimum: float, outputs: OutputArrays) -> tuple[Bools, float | None]:
@@ -40,7 +40,7 @@ class Confidence(Protocol):
 class ComputedConfidence:
     """The confidence that the outputs tell: the margin of the scores, or an output of its own, by family.
 
-    A row whose confidence is no number is deferred. Raises `ArtefactError` where a family lacks the output it names.
+    A row whose confidence is no number reaches none. Raises `ArtefactError` where a family lacks the output it names.
     """
 
     def __init__(self, signatures: Mapping[str, Signature], confidence: Mapping[str, str]) -> None:
@@ -48,25 +48,32 @@ class ComputedConfidence:
             family: _place_of(family, output_of(text), signatures[family]) for family, text in confidence.items()
         }
 
-    def unsure(self, request: Request, point: CascadePoint, outputs: OutputArrays) -> tuple[Bools, float | None]:
-        return self.below(request.family, point.threshold, outputs)
+    def levels(self, request: Request, stage: FirstStage, outputs: OutputArrays) -> tuple[Ints, float | None]:
+        values, lowest = self._values(request.family, outputs)
+        reached = values[:, np.newaxis] >= np.array(stage.thresholds, np.float32)
+        return np.count_nonzero(reached, axis=1), lowest
 
     def below(self, family: str, minimum: float, outputs: OutputArrays) -> tuple[Bools, float | None]:
+        values, lowest = self._values(family, outputs)
+        return ~(values >= minimum), lowest
+
+    def _values(self, family: str, outputs: OutputArrays) -> tuple[Singles, float | None]:
+        """By row, and the lowest."""
         place = self._place.get(family)
         values: Singles = margin(outputs[0]) if place is None else outputs[place].reshape(-1).astype(np.float32)
         lowest = float(values.min())
-        return ~(values >= minimum), lowest if math.isfinite(lowest) else None
+        return values, lowest if math.isfinite(lowest) else None
 
 
 class DrawnConfidence:
-    """Confidences where no output is computed, drawn as in a simulation: the part of all rows that are less sure."""
+    """Confidences where no output is computed, drawn as in a simulation: the part of all rows that were less sure."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
 
-    def unsure(self, request: Request, point: CascadePoint, outputs: OutputArrays) -> tuple[Bools, float | None]:  # noqa: ARG002 - made up
+    def levels(self, request: Request, stage: FirstStage, outputs: OutputArrays) -> tuple[Ints, float | None]:  # noqa: ARG002 - made up
         values = self._rng.random(request.rows)
-        return values < point.deferred_frac, float(values.min())
+        return np.searchsorted(stage.ranks, values, side="right"), float(values.min())
 
     def below(self, family: str, minimum: float, outputs: OutputArrays) -> tuple[Bools, float | None]:  # noqa: ARG002 - unknown
         """No output tells a confidence, so that no row is known to be below a minimum."""
@@ -148,7 +155,9 @@ class SecondStages:
         batch, outputs = answer.batch, answer.outputs
         own = AnsweredBatch(batch.hosted, batch.rows, outputs, batch.compute_s, is_emulated=batch.is_emulated)
         point = route.cascade.point
-        unsure, confidence = self._confidence.unsure(request, point, outputs)
+        levels, confidence = self._confidence.levels(request, route.stage, outputs)
+        self.routes.saw(route.stage, levels.tolist(), now_s)
+        unsure: Bools = levels <= route.cut
         if request.bounds is not None and request.bounds.needs_confidence:
             unsure |= self._confidence.below(request.family, request.bounds.min_confidence, outputs)[0]
         rows = int(np.count_nonzero(unsure))

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.control.topology.drift import Estimate
 from proteus_cli.domain.attainment import Attainment
@@ -33,6 +34,18 @@ DEMAND_WINDOW_S = 1.0
 LAST_FAILURES = 10
 
 
+class CascadeStatus(Struct, frozen=True):
+    """A cascade of the plan in force, at one threshold: what its first stage was to defer, and what it does."""
+
+    first: str
+    second: str
+    threshold: float
+    rate_qps: Annotated[float, Meta(description="Planned for this way.")]
+    planned: Annotated[Fraction, Meta(description="The part of it that the plan counts on to be deferred.")]
+    observed: Annotated[Fraction | None, Meta(description="The part below the threshold, of the last rows.")]
+    rows: Annotated[Count, Meta(description="So many they are.")]
+
+
 class FamilyStatus(Struct, frozen=True):
     """A family. Violations, effective accuracy and p99 are of the last 10 s, and null where nothing ended in them."""
 
@@ -51,6 +64,7 @@ class FamilyStatus(Struct, frozen=True):
     recent_attainment: Annotated[Attainment, Meta(description="Over the last 15 minutes.")]
     waiting: Annotated[Count, Meta(description="Requests in the queues.")]
     loaded: Annotated[bool, Meta(description="False after `unload`: the family takes no requests.")]
+    cascades: Annotated[Sequence[CascadeStatus], Meta(description="Of the plan in force.")]
 
 
 class DeviceStatus(Struct, frozen=True):
@@ -283,8 +297,26 @@ def _families(sources: StatusSources) -> dict[str, FamilyStatus]:
             recent_attainment=lately[family].recent_attainment,
             waiting=controller.waiting_of(family),
             loaded=served.is_loaded,
+            cascades=_cascades(controller, family),
         )
     return found
+
+
+def _cascades(controller: Controller, family: str) -> list[CascadeStatus]:
+    watches = controller.cascades.watches
+    return [
+        CascadeStatus(
+            first=route.cascade.first,
+            second=route.cascade.second,
+            threshold=route.cascade.point.threshold,
+            rate_qps=route.cascade.rate_qps,
+            planned=route.cascade.point.deferred_frac,
+            observed=watches[route.stage.key].observed(route.cut),
+            rows=watches[route.stage.key].rows,
+        )
+        for route in controller.cascades.in_use
+        if route.cascade.family == family
+    ]
 
 
 def _devices(sources: StatusSources) -> dict[str, DeviceStatus]:

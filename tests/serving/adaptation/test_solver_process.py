@@ -31,19 +31,23 @@ SOON_S = 20.0
 LIMIT_S = 2.0
 
 
-def answer(demand: Demand, current: Plan, without: Outages, standbys: Standbys) -> Plan:
+def answer(demand: Demand, current: Plan, without: Outages, standbys: Standbys, measured: object = ()) -> Plan:
     return current
 
 
-def buggy(demand: Demand, current: Plan, without: Outages, standbys: Standbys) -> Plan:
+def buggy(demand: Demand, current: Plan, without: Outages, standbys: Standbys, measured: object = ()) -> Plan:
     raise ZeroDivisionError
 
 
-def always(found: Plan, demand: Demand, current: Plan, without: Outages, standbys: Standbys) -> Plan:
+def always(
+    found: Plan, demand: Demand, current: Plan, without: Outages, standbys: Standbys, measured: object = ()
+) -> Plan:
     return found
 
 
-def never(started: Path, demand: Demand, current: Plan, without: Outages, standbys: Standbys) -> Plan:
+def never(
+    started: Path, demand: Demand, current: Plan, without: Outages, standbys: Standbys, measured: object = ()
+) -> Plan:
     started.touch()
     time.sleep(600)
     return current

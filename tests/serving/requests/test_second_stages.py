@@ -12,8 +12,10 @@ from virtual_loop import VirtualLoop
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import FirstStage
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.control.topology.breaker import BreakerEvent
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.request import Bounds, Outcome, Request
 from proteus_cli.errors import ArtefactError, EngineError
@@ -361,12 +363,15 @@ def request_of(rows: int) -> Request:
     return Request(0, "f", 0.0, 0.1, rows)
 
 
-def test_the_confidence_is_the_margin_of_the_scores_and_what_has_none_is_deferred() -> None:
+STAGE = FirstStage(VariantKey("f", "s"), thresholds=(0.25, 0.5), ranks=(0.2, 0.5))
+
+
+def test_the_confidence_is_the_margin_of_the_scores_and_what_has_none_reaches_no_threshold() -> None:
     computed = ComputedConfidence({"f": twice(FLOAT)}, {"f": "margin"})
-    scores = np.array([[0.1, 0.9], [0.5, 0.6], [np.nan, 1.0], [0.0, 0.5]], FLOAT)
-    unsure, lowest = computed.unsure(request_of(4), CASCADE.point, (scores,))
-    assert (unsure.tolist(), lowest) == ([False, True, True, False], None)
-    assert computed.unsure(request_of(1), CASCADE.point, (scores[1:2],))[1] == near(0.1)
+    scores = np.array([[0.1, 0.9], [0.5, 0.8], [np.nan, 1.0], [0.0, 0.5], [0.5, 0.6]], FLOAT)
+    levels, lowest = computed.levels(request_of(5), STAGE, (scores,))
+    assert (levels.tolist(), lowest) == ([2, 1, 0, 2, 0], None)
+    assert computed.levels(request_of(1), STAGE, (scores[4:],))[1] == near(0.1)
 
 
 def test_or_an_output_that_the_family_names() -> None:
@@ -375,8 +380,8 @@ def test_or_an_output_that_the_family_names() -> None:
     )
     computed = ComputedConfidence({"f": signature}, {"f": "output:sure"})
     outputs = np.zeros((2, 2), FLOAT), np.array([[0.4], [0.5]], FLOAT)
-    unsure, lowest = computed.unsure(request_of(2), CASCADE.point, outputs)
-    assert (unsure.tolist(), lowest) == ([True, False], near(0.4))
+    levels, lowest = computed.levels(request_of(2), STAGE, outputs)
+    assert (levels.tolist(), lowest) == ([1, 2], near(0.4))
 
 
 def test_an_output_that_no_variant_has_is_an_error_that_names_those_that_there_are() -> None:
@@ -387,8 +392,9 @@ def test_an_output_that_no_variant_has_is_an_error_that_names_those_that_there_a
 
 def test_where_outputs_are_made_up_confidences_are_drawn() -> None:
     drawn = DrawnConfidence(np.random.default_rng(1))
-    unsure, lowest = drawn.unsure(request_of(1000), CASCADE.point, ())
-    assert 400 < np.count_nonzero(unsure) < 600
+    levels, lowest = drawn.levels(request_of(1000), STAGE, ())
+    shares = np.bincount(levels, minlength=3) / 1000
+    assert shares.tolist() == pytest.approx([0.2, 0.3, 0.5], abs=0.05)
     assert lowest is not None
     assert 0 <= lowest < 0.05
 

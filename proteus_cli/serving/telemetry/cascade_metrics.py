@@ -1,0 +1,30 @@
+"""Metrics of the cascades of the plan in force."""
+
+from collections import defaultdict
+
+from proteus_cli.control.dispatch.cascades import Cascades
+from proteus_cli.serving.telemetry.exposition import Exposition, MetricDescription, MetricKind
+
+DEFERRED_RATIO = MetricDescription(
+    "proteus_cascade_deferred_ratio",
+    MetricKind.GAUGE,
+    "Part of a cascade's queries that its first stage is not sure of.",
+    ("family", "first", "second", "of"),
+)
+
+
+def add_cascades(exposition: Exposition, cascades: Cascades) -> None:
+    exposition.add(DEFERRED_RATIO, _deferred_ratios(cascades).items())
+
+
+def _deferred_ratios(cascades: Cascades) -> dict[tuple[str, str, str, str], float]:
+    """As planned and as observed, by pair: over all of its thresholds that are in use."""
+    rates, sums = (defaultdict[tuple[str, str, str, str], float](float) for _ in range(2))
+    for route in cascades.in_use:
+        cascade, seen = route.cascade, cascades.watches[route.stage.key].observed(route.cut)
+        for of, frac in (("planned", cascade.point.deferred_frac), ("observed", seen)):
+            if frac is not None:
+                key = cascade.family, cascade.first, cascade.second, of
+                rates[key] += cascade.rate_qps
+                sums[key] += frac * cascade.rate_qps
+    return {key: sums[key] / rate for key, rate in rates.items() if rate > 0}

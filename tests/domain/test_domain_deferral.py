@@ -1,0 +1,130 @@
+"""What cascades are worth where first stages defer more or less than was profiled."""
+
+from itertools import pairwise
+
+import msgspec
+import numpy as np
+import pytest
+from builders import make_measured, make_profile, near
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proteus_cli.domain.cascade import CascadePoint, CascadeProfile
+from proteus_cli.domain.deferral import MeasuredDeferral, moved_cascade, with_measured
+
+THRESHOLDS = (0.1, 0.4, 0.6)
+FRACTIONS = (0.1, 0.2, 0.5)
+FIRST_ACCURACY, SECOND_ACCURACY = 0.8, 0.92
+
+
+def point(threshold: float, deferred_frac: float, unsure: float, second: float) -> CascadePoint:
+    """The first variant is right in `FIRST_ACCURACY` of all queries, and in ``unsure`` of those that are deferred."""
+    sure = (FIRST_ACCURACY - deferred_frac * unsure) / (1 - deferred_frac)
+    accuracy = (1 - deferred_frac) * sure + deferred_frac * second
+    return CascadePoint(threshold, deferred_frac, accuracy, accuracy - 0.01, accuracy + 0.01, sure, unsure, second)
+
+
+CASCADE = CascadeProfile(
+    "a", "s", "l", "e" * 64, (point(0.1, 0.1, 0.3, 0.8), point(0.4, 0.2, 0.45, 0.82), point(0.6, 0.5, 0.65, 0.86))
+)
+PROFILE = msgspec.structs.replace(
+    make_profile(
+        "cpu0", make_measured("a", "s", FIRST_ACCURACY, {1: 0.01}), make_measured("a", "l", SECOND_ACCURACY, {1: 0.02})
+    ),
+    cascades=(CASCADE,),
+)
+
+
+def measured(*fractions: float) -> MeasuredDeferral:
+    return MeasuredDeferral("a", "s", 3000, THRESHOLDS, fractions)
+
+
+def moved(*fractions: float) -> CascadeProfile | None:
+    return moved_cascade(CASCADE, measured(*fractions), SECOND_ACCURACY)
+
+
+def test_where_as_much_is_deferred_as_was_profiled_nothing_changes() -> None:
+    found = moved(*FRACTIONS)
+    assert found is not None
+    for before, after in zip(CASCADE.points, found.points, strict=True):
+        assert msgspec.structs.astuple(after)[:8] == pytest.approx(msgspec.structs.astuple(before)[:8])
+
+
+def test_a_threshold_that_defers_as_much_as_another_did_is_worth_as_much() -> None:
+    found = moved(0.2, 0.5, 0.6)
+    assert found is not None
+    assert found.points[0].accuracy == near(CASCADE.points[1].accuracy)
+    assert found.points[1].accuracy == near(CASCADE.points[2].accuracy)
+    assert [each.threshold for each in found.points] == list(THRESHOLDS)
+    assert [each.rank for each in found.points] == list(FRACTIONS)
+    assert [each.rank for each in CASCADE.points] == list(FRACTIONS)
+
+
+def test_between_points_a_cascade_is_worth_a_mixture_of_both_and_beyond_the_last_of_it_and_the_second_alone() -> None:
+    found = moved(0.05, 0.3, 0.75)
+    assert found is not None
+    low, mid, high = (each.accuracy for each in found.points)
+    first, second, last = (each.accuracy for each in CASCADE.points)
+    assert low == near((FIRST_ACCURACY + first) / 2)
+    assert mid == near((2 * second + last) / 3)
+    assert high == near((last + SECOND_ACCURACY) / 2)
+
+
+@given(st.lists(st.floats(0.001, 0.999), min_size=3, max_size=3), st.floats(0.5, 1.0))
+def test_whatever_is_measured_points_rise_and_keep_to_the_profiles_curve(
+    fractions: list[float], second_accuracy: float
+) -> None:
+    """The accuracy of each point is that of its parts, without and with fallbacks: all get the first answer."""
+    found = moved_cascade(CASCADE, measured(*sorted(fractions)), second_accuracy)
+    curve = [0.0, *FRACTIONS, 1.0]
+    last = CASCADE.points[-1]
+    least, most = last.deferred_frac * last.second_accuracy, 1 - last.deferred_frac * (1 - last.second_accuracy)
+    of_second = min(max(second_accuracy, least), most)
+    values = [FIRST_ACCURACY, *(each.accuracy for each in CASCADE.points), of_second]
+    points = found.points if found is not None else ()
+    for each in points:
+        assert each.accuracy == near(float(np.interp(each.deferred_frac, curve, values)))
+        assert each.accuracy_with(1.0) == near(FIRST_ACCURACY)
+    assert all(a.accuracy < b.accuracy and a.deferred_frac < b.deferred_frac for a, b in pairwise(points))
+
+
+def test_a_threshold_that_was_not_measured_is_not_used() -> None:
+    found = moved_cascade(CASCADE, MeasuredDeferral("a", "s", 9, (0.1, 0.6), (0.2, 0.4)), SECOND_ACCURACY)
+    assert found is not None
+    assert [each.threshold for each in found.points] == [0.1, 0.6]
+    assert moved_cascade(CASCADE, MeasuredDeferral("a", "s", 9, (0.3,), (0.2,)), SECOND_ACCURACY) is None
+
+
+def test_a_profile_has_what_was_measured_of_its_first_stages_and_keeps_the_rest() -> None:
+    other = msgspec.structs.replace(CASCADE, family="b")
+    profile = msgspec.structs.replace(PROFILE, cascades=(CASCADE, other))
+    assert with_measured(profile, (measured(0.2, 0.3, 0.6),)).cascades == (moved(0.2, 0.3, 0.6), other)
+    assert with_measured(profile, ()) == profile
+    nothing = MeasuredDeferral("a", "s", 9, (), ())
+    assert with_measured(profile, (nothing,)).cascades == (other,)
+
+
+def test_what_was_profiled_stays_known_however_often_it_is_measured() -> None:
+    once = moved(0.2, 0.3, 0.6)
+    assert once is not None
+    again = moved_cascade(once, measured(*FRACTIONS), SECOND_ACCURACY)
+    assert again is not None
+    assert [each.rank for each in again.points] == list(FRACTIONS)
+    text = msgspec.json.encode(once)
+    assert msgspec.json.decode(text, type=CascadeProfile) == once
+    assert b"profiled_frac" in text
+    assert b"profiled_frac" not in msgspec.json.encode(CASCADE)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"rows": 0}, "rows of"),
+        ({"thresholds": (0.1,)}, "for each threshold"),
+        ({"deferred_frac": (0.0, 0.2, 0.5)}, "above 0"),
+        ({"deferred_frac": (0.3, 0.2, 0.5)}, "must rise"),
+    ],
+)
+def test_a_measurement_that_contradicts_itself_does_not_exist(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        msgspec.structs.replace(measured(*FRACTIONS), **wrong)
