@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import hosted, make_cascade, make_placement, make_plan
 from eventful import eventful
 from live_server import LiveServer
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as untyped_parse
 
+from proteus_cli.control.decision import Host
+from proteus_cli.control.dispatch.cascades import Cascades
+from proteus_cli.domain.plan import Plan
+from proteus_cli.serving.telemetry.cascade_metrics import add_cascades
 from proteus_cli.serving.telemetry.exposition import OPENMETRICS, Exposition
 from proteus_cli.serving.telemetry.host_metrics import add_hosts, add_sharing
 from proteus_cli.serving.telemetry.hosts import HostState, HostStatus
@@ -43,16 +48,29 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 @pytest.fixture(scope="module")
 def text(server: LiveServer) -> str:
-    """What this server shows, and what one with a cluster shows besides."""
-    return server.get("/metrics").body.decode() + of_hosts()
+    """What this server shows, and what one with a cluster and cascades shows besides."""
+    return server.get("/metrics").body.decode() + elsewhere()
 
 
-def of_hosts() -> str:
+def elsewhere() -> str:
     host = HostStatus(HostState.CONNECTED, 1.0, "", "10.0.0.2:7000", 8, 8, 1, 0, 0.0004, 1000, 2000)
     exposition = Exposition(openmetrics=False)
     add_hosts(exposition, {"b": host})
     add_sharing(exposition, {"b/cpu0": (2, 1.5)})
+    cascades = Cascades()
+    cascades.use(*with_a_cascade())
+    (route,) = cascades.in_use
+    cascades.saw(route.stage, (0, 1), 0.0)
+    add_cascades(exposition, cascades)
     return exposition.finished().decode()
+
+
+def with_a_cascade() -> tuple[Plan, tuple[Host, ...]]:
+    hosts = hosted("cpu0", "a", "s", latency_s={1: 0.01}), hosted("cpu1", "a", "l", latency_s={1: 0.02})
+    placements = (make_placement(host.device, host.family, host.variant) for host in hosts)
+    cascade = make_cascade("a", "s", "l", rate_qps=10.0)
+    plan = make_plan(*placements, demand_qps={"a": 10.0}, devices=("cpu0", "cpu1"), cascades=(cascade,))
+    return plan, hosts
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +105,7 @@ def test_openmetrics_is_served_when_accept_names_it(server: LiveServer, text: st
     reply = server.ask("GET", "/metrics", headers={"accept": accept})
     assert reply.headers["content-type"] == OPENMETRICS.decode()
     names = {family.name for family in parse(reply.body.decode())}
-    in_text = re.findall(r"^# TYPE (\S+)", text.removesuffix(of_hosts()), re.MULTILINE)
+    in_text = re.findall(r"^# TYPE (\S+)", text.removesuffix(elsewhere()), re.MULTILINE)
     assert names == {name.removesuffix("_total") for name in in_text}
 
 

@@ -10,7 +10,7 @@ from builders import make_cascade, make_plan
 from parity_world import make_world
 from virtual_time import run_live
 
-from proteus_cli.arrays import Ints
+from proteus_cli.arrays import Bools, Ints
 from proteus_cli.backends.base import OutputArrays
 from proteus_cli.control.decision import FirstStage, Launch
 from proteus_cli.control.policies import policy_named

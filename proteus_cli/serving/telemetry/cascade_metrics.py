@@ -14,7 +14,9 @@ DEFERRED_RATIO = MetricDescription(
 
 
 def add_cascades(exposition: Exposition, cascades: Cascades) -> None:
-    exposition.add(DEFERRED_RATIO, _deferred_ratios(cascades).items())
+    """Without cascades in the plan, there are none."""
+    if cascades.in_use:
+        exposition.add(DEFERRED_RATIO, _deferred_ratios(cascades).items())
 
 
 def _deferred_ratios(cascades: Cascades) -> dict[tuple[str, str, str, str], float]:
