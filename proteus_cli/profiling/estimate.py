@@ -14,7 +14,8 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Point
 from proteus_cli.profiling.batch_sizes import expected_s, useless_sizes
 from proteus_cli.profiling.jobs import Cell, MeasurementJob
-from proteus_cli.profiling.measure import CELL_S, EVAL_BATCH, FEWEST_RUNS, WARM_UP_RUNS, eval_rows, measure_point
+from proteus_cli.profiling.measure import CELL_S, EVAL_BATCH, FEWEST_RUNS, WARM_UP_RUNS, measure_point
+from proteus_cli.store.eval_splits import eval_rows
 
 TYPICAL_RUNS = 70
 """Runs until the p95 is stable on a quiet machine: 60 are the fewest that can show it, and some cells need more."""

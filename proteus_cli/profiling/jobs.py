@@ -12,9 +12,9 @@ from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import LARGEST_SLOTS, Point, Profile, VariantProfile
 from proteus_cli.profiling.batch_sizes import useful_sizes
-from proteus_cli.profiling.measure import eval_rows
 from proteus_cli.profiling.slots import MAX_SLOTS, is_settled, points_of_batch
 from proteus_cli.store.answers import Answers, read_answers
+from proteus_cli.store.eval_splits import eval_rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,30 +1,20 @@
 """The latency of a batch size, and the accuracy of a variant."""
 
-import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
-import numpy.typing as npt
-from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
-from numpy.lib.npyio import NpzFile
 
 from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.backends.base import ANY_RUNNER_TAKES, NamedArrays, Runner, Signature
-from proteus_cli.domain.base import require
 from proteus_cli.domain.catalog import Family
 from proteus_cli.domain.confidence import margin, output_of
 from proteus_cli.domain.profile import Point
-from proteus_cli.errors import ArtefactError, EngineError
-from proteus_cli.input_files import EVAL_SPLIT, open_input
-from proteus_cli.store.answers import NOT_NPZ
-from proteus_cli.units import format_size
+from proteus_cli.errors import EngineError
+from proteus_cli.store.eval_splits import labelled_rows
 
 CELL_S = 1.0  # the longest that a cell takes, stable or not
 WARM_UP_RUNS = 3
@@ -32,10 +22,6 @@ FEWEST_RUNS = 5
 ROUND_RUNS = 20
 STABLE_FRAC = 0.03  # the p95 is stable when two rounds in a row move it by no more
 EVAL_BATCH = ANY_RUNNER_TAKES
-MAX_RATIO, MIN_UNPACKED_BYTES = 64, 32 * 2**20
-"""An eval split may unpack to so many times its size, and so much more: arrays of few values do."""
-MAX_LISTED = 8  # of the names of arrays, where one is missing
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +89,7 @@ def measure_answers(runner: Runner, eval_path: Path, confidence: str | None = No
     are values of the output ``confidence``, one of `confidence_output`; None: margins of the scores. Raises
     `ArtefactError` where the split doesn't fit the model, and `EngineError` where a row has no scores.
     """
-    inputs, labels = _load(eval_path, runner.signature, with_labels=True)
+    inputs, labels = labelled_rows(eval_path, runner.signature.inputs)
     classes, confidences = _answers(runner, inputs, confidence)
     return MeasuredAnswers(confidences, classes == labels)
 
@@ -157,79 +143,3 @@ def _answers(runner: Runner, inputs: NamedArrays, confidence: str | None) -> tup
         classes[part] = scores.reshape(len(scores), -1).argmax(axis=1)
         confidences[part] = margin(scores) if confidence is None else outputs[confidence].reshape(-1)
     return classes, confidences
-
-
-def load_inputs(path: Path, signature: Signature) -> NamedArrays:
-    """The rows of an ``.npz`` like that of `measure_accuracy`, which needs no labels. Raises `ArtefactError`."""
-    return _load(path, signature, with_labels=False)[0]
-
-
-def eval_rows(path: Path) -> int:
-    """The number of rows of an eval split, by its header. Raises `ArtefactError` where it has no labels."""
-    return _of_npz(path, lambda file, _: _count_labels(file), with_labels=True)
-
-
-def _load(path: Path, signature: Signature, *, with_labels: bool) -> tuple[NamedArrays, npt.NDArray[np.int64]]:
-    read = partial(_read, signature=signature, with_labels=with_labels)
-    return _of_npz(path, read, with_labels=with_labels)
-
-
-def _of_npz(path: Path, read: Callable[[BinaryIO, int], T], *, with_labels: bool) -> T:
-    """What ``read`` finds in an ``.npz``, given its file and the most bytes that it may unpack to."""
-    what, labels = ("eval split", "`y` and ") if with_labels else ("inputs", "")
-    hint = f"it is an .npz with {labels}one array per input of the model (or `x` for its only one)"
-    with open_input(path, EVAL_SPLIT, hint=hint) as file:
-        max_bytes = min(4 * EVAL_SPLIT.max_bytes, MIN_UNPACKED_BYTES + MAX_RATIO * os.fstat(file.fileno()).st_size)
-        try:
-            return read(file, max_bytes)
-        except NOT_NPZ as error:
-            raise ArtefactError(f"Can't use the {what} in `{path}`: {error}.", hint=hint) from error
-
-
-def _read(
-    file: BinaryIO, max_bytes: int, *, signature: Signature, with_labels: bool
-) -> tuple[NamedArrays, npt.NDArray[np.int64]]:
-    """Inputs, and labels or none. Nothing is unpacked before the headers of all arrays fit, and ``max_bytes``."""
-    with NpzFile(file, allow_pickle=False) as arrays:
-        only = len(signature.inputs) == 1 and "x" in arrays
-        names = {spec.name: f"{'x' if only else spec.name}.npy" for spec in signature.inputs}
-        if with_labels:
-            shape, needed_bytes = _labels_header(arrays)
-        else:
-            shape, needed_bytes = _header(arrays, names[signature.inputs[0].name], np.dtype(np.int64))[0][:1], 0
-            require(shape != () and shape[0] > 0, "it has no rows")
-        for spec in signature.inputs:
-            found, input_bytes = _header(arrays, names[spec.name], spec.dtype)
-            needed_bytes += input_bytes
-            expected = (*shape, *spec.shape)
-            require(found == expected, f"it has shape {found} for `{spec.name}`; the model takes {expected}")
-        require(needed_bytes <= max_bytes, f"its arrays take {format_size(needed_bytes)}, far more than its size")
-        labels = arrays["y.npy"].astype(np.int64) if with_labels else np.empty(0, np.int64)
-        inputs = {spec.name: arrays[names[spec.name]].astype(spec.dtype, copy=False) for spec in signature.inputs}
-    return inputs, labels
-
-
-def _count_labels(file: BinaryIO) -> int:
-    with NpzFile(file, allow_pickle=False) as arrays:
-        (rows,), _ = _labels_header(arrays)
-    return rows
-
-
-def _labels_header(arrays: NpzFile) -> tuple[tuple[int, ...], int]:
-    shape, needed_bytes = _header(arrays, "y.npy", np.dtype(np.int64))
-    require(len(shape) == 1 and shape[0] > 0, f"`y` must be a list of labels; its shape is {shape}")
-    return shape, needed_bytes
-
-
-def _header(arrays: NpzFile, name: str, dtype: np.dtype[Any]) -> tuple[tuple[int, ...], int]:
-    """The shape of an array, and the bytes that it takes as it is and as ``dtype``."""
-    assert arrays.zip is not None  # noqa: S101 - it is open
-    if name not in arrays.zip.NameToInfo:
-        there = ", ".join(f"`{each}`" for each in arrays.files[:MAX_LISTED]) or "nothing"
-        more = f" and {len(arrays.files) - MAX_LISTED} others" if len(arrays.files) > MAX_LISTED else ""
-        raise ValueError(f"it has no array `{name.removesuffix('.npy')}`, but {there}{more}")
-    with arrays.zip.open(name) as member:
-        version = read_magic(member)
-        read_header = read_array_header_1_0 if version == (1, 0) else read_array_header_2_0
-        shape, _, stored = read_header(member)
-    return shape, math.prod(shape) * (stored.itemsize + dtype.itemsize)

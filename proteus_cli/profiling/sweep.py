@@ -28,13 +28,13 @@ from proteus_cli.profiling.measure import (
     ROUND_RUNS,
     WARM_UP_RUNS,
     confidence_output,
-    eval_rows,
     measure_answers,
     measure_point,
 )
 from proteus_cli.profiling.noise import noise_frac, observing
 from proteus_cli.profiling.power import MIN_S, measuring_power
 from proteus_cli.profiling.slots import best_slots, is_settled, missing_points, points_of_batch, useful_slots
+from proteus_cli.store.eval_splits import eval_rows
 from proteus_cli.units import counted
 
 MAX_REPEATS = 2

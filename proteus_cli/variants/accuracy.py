@@ -14,7 +14,8 @@ import numpy as np
 from proteus_cli.backends.base import Backend, Runner, Signature
 from proteus_cli.domain.catalog import Variant, VariantKey
 from proteus_cli.errors import UsageError
-from proteus_cli.profiling.measure import load_inputs, measure_accuracy, predicted_classes
+from proteus_cli.profiling.measure import measure_accuracy, predicted_classes
+from proteus_cli.store.eval_splits import unlabelled_rows
 from proteus_cli.units import format_percent, parse_assignments
 
 DIGITS = 4  # of an accuracy in the catalog
@@ -97,7 +98,7 @@ class _Reference:
     def __init__(self, variant: Variant, runner: Runner, inputs: Path) -> None:
         _require_classes(runner.signature, variant.name)
         self._variant, self._source = variant, inputs
-        self._inputs = load_inputs(inputs, runner.signature)
+        self._inputs = unlabelled_rows(inputs, runner.signature.inputs)
         self._classes = predicted_classes(runner, self._inputs)
 
     def accuracy_of(self, runner: Runner) -> Accuracy:

@@ -12,8 +12,8 @@ from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError, EngineError, UsageError
 from proteus_cli.input_files import CATALOG, read_text
-from proteus_cli.profiling.measure import load_inputs
 from proteus_cli.store import catalog_text
+from proteus_cli.store.eval_splits import unlabelled_rows
 from proteus_cli.variants.accuracy import Accuracy, AccuracyFinder, Evidence
 from proteus_cli.variants.calibration import require_others
 from proteus_cli.variants.measuring import STEPS_OF_A_MODEL, Measurement, measure_beside
@@ -114,9 +114,9 @@ def read_parent(place: store.Workspace, name: str, inputs: Path | None, backend:
     loaded = place.loaded_path(family, model)
     with unusable(loaded, str(model)), backend.runner(loaded, VariantKey(family.name, variant.name)) as runner:
         signature = runner.signature
-    rows = load_inputs(inputs, signature) if inputs is not None else None
+    rows = unlabelled_rows(inputs, signature.inputs) if inputs is not None else None
     if rows is not None and eval_path is not None:
-        require_others(rows, load_inputs(eval_path, signature), str(inputs))
+        require_others(rows, unlabelled_rows(eval_path, signature.inputs), str(inputs))
     return Parent(place, text, catalog, family, variant, model, loaded, signature, inputs, rows)
 
 

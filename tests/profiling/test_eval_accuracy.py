@@ -164,7 +164,7 @@ def test_an_eval_split_is_bounded_by_its_unpacked_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_hidden: bool
 ) -> None:
     """Zeros are packed to a thousandth of their size; a member without the end `.npy` goes by the same name."""
-    monkeypatch.setattr("proteus_cli.profiling.measure.MIN_UNPACKED_BYTES", 50_000)
+    monkeypatch.setattr("proteus_cli.store.eval_splits.MIN_UNPACKED_BYTES", 50_000)
     model, split, rows = passing_on(tmp_path / "m.onnx"), tmp_path / "e.npz", 10_000
     np.savez_compressed(split, x=np.zeros((rows, INPUTS), np.float32), y=np.zeros(rows, np.int64))
     assert split.stat().st_size < 2_000

@@ -1,0 +1,121 @@
+"""Reads eval splits, `.npz` files of rows with labels, and rows without labels that look like them."""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
+from numpy.lib.npyio import NpzFile
+
+from proteus_cli.domain.base import require
+from proteus_cli.errors import ArtefactError
+from proteus_cli.input_files import EVAL_SPLIT, open_input
+from proteus_cli.store.answers import NOT_NPZ
+from proteus_cli.units import format_size
+
+MAX_RATIO, MIN_UNPACKED_BYTES = 64, 32 * 2**20
+"""An eval split may unpack to so many times its size, and so much more: arrays of few values do."""
+MAX_LISTED = 8  # of the names of arrays, where one is missing
+T = TypeVar("T")
+Rows = dict[str, npt.NDArray[Any]]
+"""Rows by input of the model."""
+Labels = npt.NDArray[np.int64]
+
+
+class InputSpec(Protocol):
+    """An input of a model; ``shape`` is that of a row."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def shape(self) -> tuple[int | None, ...]: ...
+
+
+def labelled_rows(path: Path, inputs: Sequence[InputSpec]) -> tuple[Rows, Labels]:
+    """The rows of an eval split, and the label of each, for a model with these inputs.
+
+    The ``.npz`` holds labels ``y`` and one array per input of the model, or ``x`` where it has just one. Raises
+    `ArtefactError` where it doesn't fit the model.
+    """
+    return _load(path, inputs, with_labels=True)
+
+
+def unlabelled_rows(path: Path, inputs: Sequence[InputSpec]) -> Rows:
+    """The rows of an ``.npz`` like that of `labelled_rows`, which needs no labels. Raises `ArtefactError`."""
+    return _load(path, inputs, with_labels=False)[0]
+
+
+def eval_rows(path: Path) -> int:
+    """The number of rows of an eval split, by its header. Raises `ArtefactError` where it has no labels."""
+    return _of_npz(path, lambda file, _: _count_labels(file), with_labels=True)
+
+
+def _load(path: Path, inputs: Sequence[InputSpec], *, with_labels: bool) -> tuple[Rows, Labels]:
+    read = partial(_read, inputs=inputs, with_labels=with_labels)
+    return _of_npz(path, read, with_labels=with_labels)
+
+
+def _of_npz(path: Path, read: Callable[[BinaryIO, int], T], *, with_labels: bool) -> T:
+    """What ``read`` finds in an ``.npz``, given its file and the most bytes that it may unpack to."""
+    what, labels = ("eval split", "`y` and ") if with_labels else ("inputs", "")
+    hint = f"it is an .npz with {labels}one array per input of the model (or `x` for its only one)"
+    with open_input(path, EVAL_SPLIT, hint=hint) as file:
+        max_bytes = min(4 * EVAL_SPLIT.max_bytes, MIN_UNPACKED_BYTES + MAX_RATIO * os.fstat(file.fileno()).st_size)
+        try:
+            return read(file, max_bytes)
+        except NOT_NPZ as error:
+            raise ArtefactError(f"Can't use the {what} in `{path}`: {error}.", hint=hint) from error
+
+
+def _read(file: BinaryIO, max_bytes: int, *, inputs: Sequence[InputSpec], with_labels: bool) -> tuple[Rows, Labels]:
+    """Inputs, and labels or none. Nothing is unpacked before the headers of all arrays fit, and ``max_bytes``."""
+    with NpzFile(file, allow_pickle=False) as arrays:
+        only = len(inputs) == 1 and "x" in arrays
+        names = {spec.name: f"{'x' if only else spec.name}.npy" for spec in inputs}
+        if with_labels:
+            shape, needed_bytes = _labels_header(arrays)
+        else:
+            shape, needed_bytes = _header(arrays, names[inputs[0].name], np.dtype(np.int64))[0][:1], 0
+            require(shape != () and shape[0] > 0, "it has no rows")
+        for spec in inputs:
+            found, input_bytes = _header(arrays, names[spec.name], spec.dtype)
+            needed_bytes += input_bytes
+            expected = (*shape, *spec.shape)
+            require(found == expected, f"it has shape {found} for `{spec.name}`; the model takes {expected}")
+        require(needed_bytes <= max_bytes, f"its arrays take {format_size(needed_bytes)}, far more than its size")
+        labels = arrays["y.npy"].astype(np.int64) if with_labels else np.empty(0, np.int64)
+        rows = {spec.name: arrays[names[spec.name]].astype(spec.dtype, copy=False) for spec in inputs}
+    return rows, labels
+
+
+def _count_labels(file: BinaryIO) -> int:
+    with NpzFile(file, allow_pickle=False) as arrays:
+        (rows,), _ = _labels_header(arrays)
+    return rows
+
+
+def _labels_header(arrays: NpzFile) -> tuple[tuple[int, ...], int]:
+    shape, needed_bytes = _header(arrays, "y.npy", np.dtype(np.int64))
+    require(len(shape) == 1 and shape[0] > 0, f"`y` must be a list of labels; its shape is {shape}")
+    return shape, needed_bytes
+
+
+def _header(arrays: NpzFile, name: str, dtype: np.dtype[Any]) -> tuple[tuple[int, ...], int]:
+    """The shape of an array, and the bytes that it takes as it is and as ``dtype``."""
+    assert arrays.zip is not None  # noqa: S101 - it is open
+    if name not in arrays.zip.NameToInfo:
+        there = ", ".join(f"`{each}`" for each in arrays.files[:MAX_LISTED]) or "nothing"
+        more = f" and {len(arrays.files) - MAX_LISTED} others" if len(arrays.files) > MAX_LISTED else ""
+        raise ValueError(f"it has no array `{name.removesuffix('.npy')}`, but {there}{more}")
+    with arrays.zip.open(name) as member:
+        version = read_magic(member)
+        read_header = read_array_header_1_0 if version == (1, 0) else read_array_header_2_0
+        shape, _, stored = read_header(member)
+    return shape, math.prod(shape) * (stored.itemsize + dtype.itemsize)
