@@ -21,6 +21,7 @@
     └── RequestError                  one request failed; front ends map it to their status codes
         ├── BadRequest                malformed, or with the wrong shape or type
         ├── NotAccurateEnough         no planned variant has the accuracy that the request requires
+        ├── BoundsUnmet               nothing that is planned keeps the bounds of the request
         ├── UnknownModel              no such family or version
         ├── NotFound                  no such endpoint
         ├── Forbidden                 not allowed for this client, or on this server
@@ -131,6 +132,10 @@ class BadRequest(RequestError):
 
 
 class NotAccurateEnough(RequestError):
+    pass
+
+
+class BoundsUnmet(RequestError):
     pass
 
 

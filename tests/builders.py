@@ -193,11 +193,12 @@ def hosted(
     capacity_qps: float = 1000.0,
     accuracy: float = 0.9,
     mean_latency_s: Mapping[int, float] | None = None,
+    power_w: float | None = None,
 ) -> Host:
     """A loaded variant; ``latency_s`` by rows; batches take so long in the mean, too, unless ``mean_latency_s``."""
     table = make_table(latency_s)
     mean_table = table if mean_latency_s is None else make_table(mean_latency_s)
-    return Host(device, family, variant, accuracy, max_batch, weight, capacity_qps, table, mean_table)
+    return Host(device, family, variant, accuracy, max_batch, weight, capacity_qps, table, mean_table, power_w=power_w)
 
 
 def plan_hosting(

@@ -1,8 +1,9 @@
 """What a controller tells its driver: answers to offered requests, decisions of single workers, effects of changes."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import msgspec
@@ -21,7 +22,8 @@ class Host:
     the mean, deadlines by the p95. ``weight`` is the rate of newcomers that the plan sends it, ``deferred_qps`` that of
     deferred queries; ``capacity_qps`` is the highest rate it can serve. The second stage of its cascades needs
     ``second_s`` after it; 0 where it is the first stage of none. ``cascades`` are those of which it is the first stage,
-    as profiled, where the plan uses any.
+    as profiled, where the plan uses any. While a
+    batch runs, the device draws ``power_w`` for it; None where that is unknown.
     """
 
     device: str
@@ -36,10 +38,16 @@ class Host:
     deferred_qps: float = 0.0
     second_s: float = 0.0
     cascades: tuple[CascadeProfile, ...] = ()
+    power_w: float | None = None
 
     @property
     def key(self) -> VariantKey:
         return VariantKey(self.family, self.variant)
+
+    def energy_j(self, rows: int, batch_rows: int) -> float:
+        """What ``rows`` of a batch take of its energy, in the mean; infinite where that is unknown."""
+        power_w = math.inf if self.power_w is None else self.power_w
+        return power_w * self.mean_latency(batch_rows) * rows / batch_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +95,16 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """No hosted variant is as accurate as asked; ``available`` has the accuracy of each, highest first."""
+    """Nothing that is hosted answers as asked; ``available`` has the accuracy of each variant, highest first.
+
+    Only where the request has bounds, ``expected`` has the expected accuracy of each hosted cascade, as "first →
+    second", and ``energy_j`` what the request takes at most of each variant, on the device where that is least;
+    variants of unknown power are left out.
+    """
 
     available: Mapping[str, float]
+    expected: Mapping[str, float] = field(default_factory=dict)
+    energy_j: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

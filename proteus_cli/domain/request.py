@@ -28,14 +28,26 @@ class Bounds(msgspec.Struct, frozen=True, gc=False):
     """What a request asks of its answer beside ``min_accuracy``; each default asks for nothing.
 
     ``min_confidence``: a first stage is sure of a row only where its confidence is at least that, and the threshold.
+    ``min_expected_accuracy``: so much is to be expected of the answer, where a cascade counts as its composition.
+    ``max_energy_j``: the answer takes no more energy, whatever its batches.
     """
 
     min_confidence: float = -math.inf
+    min_expected_accuracy: float = 0.0
+    max_energy_j: float = math.inf
 
     @property
     def needs_confidence(self) -> bool:
         """It asks how confident variants are of their answers."""
         return self.min_confidence > -math.inf
+
+    @property
+    def is_energy_limited(self) -> bool:
+        return self.max_energy_j < math.inf
+
+    def without(self, energy_j: float) -> "Bounds | None":
+        """What is left for a second stage, once the first has taken so much: its energy alone."""
+        return Bounds(max_energy_j=self.max_energy_j - energy_j) if self.is_energy_limited else None
 
 
 class Request(msgspec.Struct, frozen=True, gc=False, eq=False):

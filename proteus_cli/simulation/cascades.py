@@ -92,9 +92,11 @@ class SimulatedCascades:
             self._send_first(request, now_s)
 
     def _defer(self, request: Request, route: CascadeRoute, launch: Launch, now_s: float) -> Sequence[str]:
+        bounds = request.bounds and request.bounds.without(launch.hosted.energy_j(request.rows, launch.rows))
         deferred = DeferredQuery(
             request.id, request.family, request.arrival_s, request.deadline_s, request.rows, request.slo_s,
-            request.priority, max(request.min_accuracy, route.min_accuracy), cascade=route.cascade, first=launch,
+            request.priority, max(request.min_accuracy, route.min_accuracy), bounds,
+            cascade=route.cascade, first=launch,
         )  # fmt: skip
         admitted = self._controller.defer(deferred, now_s)
         if admitted is None:

@@ -1,5 +1,6 @@
 """A plan with a cascade, served: sure rows are the first variant's, unsure ones the second's, over both protocols."""
 
+import json
 from collections.abc import Iterator
 
 import msgspec
@@ -9,9 +10,11 @@ from builders import make_cascade
 from live_server import ANSWER_WITHIN_S, LiveServer, serving
 from tiny import SHAPES, TinyFamily, add_plan, add_profiles, make_workspace
 from tritonclient import grpc
+from tritonclient.utils import InferenceServerException
 
 from proteus_cli.arrays import Singles
 from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.store import write_json
 
 pytestmark = pytest.mark.live
@@ -26,9 +29,13 @@ def margin(scores: Singles) -> float:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """`shapes-s` defers what has a margin below 0.5 to `shapes-l`."""
+    """`shapes-s` defers what has a margin below 0.5 to `shapes-l`; both devices draw 10 W."""
     made = make_workspace(tmp_path_factory.mktemp("cascades"), (TinyFamily("shapes", SHAPES.variants, slo="60s"),))
     add_profiles(made)
+    for device in ("cpu0", "cpu1"):
+        profile = msgspec.json.decode(made.place.profile_path(device).read_bytes(), type=Profile)
+        variants = tuple(msgspec.structs.replace(each, power_w=10.0) for each in profile.variants)
+        write_json(made.place.profile_path(device), msgspec.structs.replace(profile, variants=variants))
     path = add_plan(made, {"cpu0": "shapes-s", "cpu1": "shapes-l"})
     plan = msgspec.json.decode(path.read_bytes(), type=Plan)
     first, second = (
@@ -78,7 +85,48 @@ def test_no_first_answer_goes_out_that_is_less_confident_than_asked(server: Live
         assert told["confidence"] == pytest.approx(margin(scores), rel=1e-4)
 
 
-@pytest.mark.parametrize("asked", [{}, {"min_confidence": 1.0}], ids=str)
+def test_a_cascade_is_what_keeps_an_expected_accuracy(server: LiveServer) -> None:
+    """The most accurate variant has 0.9, and both together 0.925."""
+    assert answered(server, ROWS, min_expected_accuracy=0.925)[0]["stages"] == 2
+
+
+def test_an_answer_within_an_energy_says_what_it_took(server: LiveServer) -> None:
+    """8 rows take 0.11 J of the first variant at most; of the second, one alone takes 0.2 J."""
+    told, _ = answered(server, ROWS, max_energy_j=0.2)
+    assert (told["variant"], told["stages"], told["fallback"]) == ("shapes-s", 1, True)
+    assert float(str(told["energy_j"])) > 0
+    told, _ = answered(server, ROWS, max_energy_j=10.0)
+    assert (told["variant"], told["stages"]) == ("shapes-l", 2)
+
+
+UNMET = {
+    '{"min_expected_accuracy": 0.93}': (
+        "nothing of `shapes` that is planned has an expected accuracy of 0.93 or more; "
+        "available: shapes-l (0.9), shapes-s (0.7), shapes-s → shapes-l (0.925)"
+    ),
+    '{"max_energy_j": 1e-05}': (
+        "nothing of `shapes` that is planned has an energy of 1e-05 J or less; "
+        "available: shapes-l (0.9, 0.2 J), shapes-s (0.7, 0.04 J)"
+    ),
+}
+
+
+@pytest.mark.parametrize("asked", UNMET)
+def test_what_nothing_keeps_is_refused_with_what_there_is_over_both_protocols(server: LiveServer, asked: str) -> None:
+    tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0, 0, 0, 0]}
+    reply = server.infer("shapes", {"inputs": [tensor], "parameters": json.loads(asked)})
+    assert (reply.status, reply.document(), reply.headers["proteus-outcome"]) == (
+        400, {"error": UNMET[asked]}, "rejected",
+    )  # fmt: skip
+    with grpc.InferenceServerClient(f"127.0.0.1:{server.grpc_port}") as client:
+        x = grpc.InferInput("x", [1, 4], "FP32")
+        x.set_data_from_numpy(ROWS[:1])
+        with pytest.raises(InferenceServerException) as refused:
+            client.infer("shapes", [x], parameters=json.loads(asked))
+    assert (refused.value.status(), refused.value.message()) == ("StatusCode.INVALID_ARGUMENT", UNMET[asked])
+
+
+@pytest.mark.parametrize("asked", [{}, {"min_confidence": 1.0}, {"min_expected_accuracy": 0.92}], ids=str)
 def test_grpc_says_the_same(server: LiveServer, asked: dict[str, float]) -> None:
     parameters, scores = answered(server, ROWS, **asked)
     with grpc.InferenceServerClient(f"127.0.0.1:{server.grpc_port}") as client:
@@ -91,12 +139,19 @@ def test_grpc_says_the_same(server: LiveServer, asked: dict[str, float]) -> None
     np.testing.assert_allclose(answer.as_numpy("scores"), scores, rtol=1e-4)
 
 
-def test_metrics_count_what_was_deferred(server: LiveServer) -> None:
-    answered(server, ROWS)
+def counted(server: LiveServer) -> tuple[float, float]:
     metrics = server.get("/metrics").body.decode()
     values = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if line.startswith("proteus_"))
-    assert float(values['proteus_deferred_requests_total{family="shapes"}']) >= 1
-    assert float(values['proteus_fallback_answers_total{family="shapes"}']) == 0
+    deferred, fallbacks = "proteus_deferred_requests_total", "proteus_fallback_answers_total"
+    return float(values[deferred + '{family="shapes"}']), float(values[fallbacks + '{family="shapes"}'])
+
+
+def test_metrics_count_what_was_deferred(server: LiveServer) -> None:
+    deferred, fallbacks = counted(server)
+    answered(server, ROWS)
+    assert counted(server) == (deferred + 1, fallbacks)
+    answered(server, ROWS, max_energy_j=0.2)
+    assert counted(server) == (deferred + 2, fallbacks + 1)
 
 
 def test_metrics_and_status_tell_what_is_deferred_as_planned_and_as_observed(server: LiveServer) -> None:

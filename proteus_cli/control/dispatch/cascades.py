@@ -10,6 +10,7 @@ from proteus_cli.domain.cascade import CascadePoint
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.deferral import MeasuredDeferral
 from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.request import Bounds, Request
 
 MIN_ALONE_FRAC = 1e-9
 """A smaller part of a variant's rate, that no cascade takes, is an error of rounding."""
@@ -19,9 +20,9 @@ class Cascades:
     """Shares the newcomers of first stages among their cascades, as the plan says: exactly, and without randomness.
 
     What a first stage gets beyond the rates of its cascades is answered by it alone. All rows of a request go the same
-    way; one with a `min_confidence` goes by the cascade that gets the most. While no plan had cascades, and no request
-    `Bounds`, nothing was ``ever_in_use``: no request goes by any or is deferred, and nothing needs to be asked.
-    ``watches`` has what first stages of this plan, and of plans before, were seen to defer.
+    way. While no plan had cascades, and no request `Bounds`, nothing was ``ever_in_use``: no request goes by any or is
+    deferred, and nothing needs to be asked. ``by_first`` has those of the plan by first variant, those that get the
+    most first. ``watches`` has what first stages of this plan, and of plans before, were seen to defer.
     """
 
     def __init__(self) -> None:
@@ -29,7 +30,7 @@ class Cascades:
         self.watches: dict[VariantKey, DeferralWatch] = {}
         self.in_use: tuple[CascadeRoute, ...] = ()
         self._shares: dict[VariantKey, WeightedShares[CascadeRoute | None]] = {}
-        self._largest: dict[VariantKey, CascadeRoute] = {}
+        self.by_first: dict[VariantKey, tuple[CascadeRoute, ...]] = {}
 
     def use(self, plan: Plan, hosted: Sequence[Host]) -> None:
         """Go by this plan, which places ``hosted``, from now on."""
@@ -37,7 +38,10 @@ class Cascades:
         routes = _routes(plan, hosted)
         self.in_use = tuple(route for of_first in routes.values() for route in of_first)
         self._shares = {first: _shares(plan, first, found) for first, found in routes.items()}
-        self._largest = {first: max(found, key=lambda route: route.cascade.rate_qps) for first, found in routes.items()}
+        self.by_first = {
+            first: tuple(sorted(found, key=lambda route: route.cascade.rate_qps, reverse=True))
+            for first, found in routes.items()
+        }
         for first, found in routes.items():
             stage, used, watch = found[0].stage, {route.cut for route in found}, self.watches.get(first)
             if watch is None or watch.stage != stage:
@@ -50,11 +54,22 @@ class Cascades:
         shares = self._shares.get(launch.hosted.key)
         if shares is None or launch.requests[0].is_deferred:  # all of a batch are alike: they come from one queue
             return (None,) * len(launch.requests)
-        largest = self._largest[launch.hosted.key]
         return [
-            shares.next(request.rows) if request.bounds is None or not request.bounds.needs_confidence else largest
+            shares.next(request.rows)
+            if request.bounds is None
+            else self._bounded(request, request.bounds, launch.hosted)
             for request in launch.requests
         ]
+
+    def _bounded(self, request: Request, bounds: Bounds, hosted: Host) -> CascadeRoute | None:
+        """The way of a request with bounds: that of others, or, where it needs a cascade, the one that gets most."""
+        is_accurate = hosted.accuracy >= bounds.min_expected_accuracy
+        if is_accurate and not bounds.needs_confidence:
+            return self._shares[hosted.key].next(request.rows)
+        for route in self.by_first[hosted.key]:
+            if is_accurate or route.cascade.point.accuracy >= bounds.min_expected_accuracy:
+                return route
+        return None  # a plan without that cascade came while the batch ran
 
     def saw(self, stage: FirstStage, levels: Iterable[int], now_s: float) -> None:
         """Count the levels of the rows that a first stage has answered, for a request that goes by a cascade."""

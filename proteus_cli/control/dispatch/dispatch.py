@@ -66,7 +66,7 @@ class Dispatch:
         self._admitted_frac = 1 - HELD_BACK_FRAC if dispatch_ahead_s else 1.0
 
     def offer(self, request: Request, now_s: float) -> Admitted | Refused | TooManyRows | Unfit:
-        """Admit a request, or refuse it because no variant is accurate enough, or the plan cannot carry it in time.
+        """Admit a request, or refuse it because no host keeps its bounds, or the plan cannot carry it in time.
 
         What nothing that is hosted could answer, however little there was to do, is no demand.
         """
@@ -74,7 +74,7 @@ class Dispatch:
         is_usual = not request.priority and not request.min_accuracy and request.bounds is None
         tier = family.base if is_usual else self._tier_for(family, request)
         if tier is None:
-            return Unfit(family.available)
+            return family.unfit(request)
         if rows > 1 and self._admits_timely:
             max_rows = tier.max_rows_within(self._batcher.due_s(request) - now_s, rows)
             if (
@@ -218,7 +218,8 @@ class Dispatch:
         """From now on workers host ``hosted``, which share anew what waits; returns what none of them may answer."""
         unhosted: list[Request] = []
         for name, family in self._families.items():
-            unhosted += family.rehost([host for host in hosted if host.family == name], self._workers)
+            hosts = [host for host in hosted if host.family == name]
+            unhosted += family.rehost(hosts, self.cascades.by_first, self._workers)
         self._assign_sources()
         return self._uncount(unhosted)
 

@@ -1,21 +1,24 @@
 """One family: its queues by accuracy."""
 
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import Host, Unfit
 from proteus_cli.control.dispatch.family_queue import FamilyQueue
+from proteus_cli.control.dispatch.fitness import Fitness, Routes
 from proteus_cli.control.dispatch.workers import AccuracyTier, WorkerState
 from proteus_cli.control.replanning.demand import Counts
 from proteus_cli.domain.request import Request
+
+MOST_IDLE_TIERS = 16
+"""With so many tiers, those in which nothing waits are closed before another is opened: clients choose their bounds."""
 
 
 class FamilyState:
     """The accuracy tiers of a family, and its counts of rows.
 
-    The ``base`` tier holds what any host may answer. A tier for more accurate hosts is opened when a request first
-    needs it: a minimum between two accuracies means the higher one, so there are no more tiers than accuracies.
+    The ``base`` tier holds what any host may answer. A tier for a part of the hosts is opened when a request first
+    needs it: `Fitness` says which may answer, and there are no more tiers than parts that bounds can tell apart.
     Deferred requests have tiers of their own: the plan's shares of these are others. ``new_queue`` makes a queue, by
     whether it is for deferred ones.
     ``rows`` wait or run, ``running`` of them by host, also of plans before: `Dispatch` alone counts both. ``was_lost``:
@@ -29,9 +32,9 @@ class FamilyState:
         self.was_lost = False
         self.base = AccuracyTier(new_queue(False))
         self._new_queue = new_queue
-        self._accuracies: list[float] = []  # of the hosts, each once, rising
-        self._tiers: list[AccuracyTier | None] = [self.base]  # by the lowest accuracy among their hosts
-        self._deferred_tiers: list[AccuracyTier | None] = [None]
+        self._fitness = Fitness()
+        self._tiers: dict[int, AccuracyTier] = {self._fitness.everyone: self.base}  # by the set of their hosts
+        self._deferred_tiers: dict[int, AccuracyTier] = {}
         self.tiers: tuple[AccuracyTier, ...] = (self.base,)  # those that are open, the base first
 
     @property
@@ -43,13 +46,14 @@ class FamilyState:
         """No device that hosts the family is left, or the plan does without the family for that reason."""
         return self.base.is_lost or self.was_lost
 
-    @property
-    def available(self) -> dict[str, float]:
-        """The accuracy of each hosted variant, highest first."""
+    def unfit(self, request: Request) -> Unfit:
+        """What can be had in place of what a request asks for."""
         found: dict[str, float] = {}
         for host in sorted(self.hosts, key=lambda host: host.accuracy, reverse=True):
             found.setdefault(host.variant, host.accuracy)
-        return found
+        if request.bounds is None:
+            return Unfit(found)
+        return Unfit(found, self._fitness.expected(), self._fitness.energy_j(request.rows))
 
     @property
     def waiting(self) -> int:
@@ -93,9 +97,9 @@ class FamilyState:
         """
         if tier is self.base:
             return self.rows - sum([each.queue.rows_below(request.level) for each in self.tiers])
-        rows, accuracy = tier.running, tier.classes[-1].host.accuracy
+        rows, placements = tier.running, tier.placements
         for each in self.tiers:
-            quota = sum([each_class.quota for each_class in each.classes if each_class.host.accuracy >= accuracy])
+            quota = sum([c.quota for c in each.classes if (c.host.device, c.host.variant) in placements])
             rows += min(quota, each.queue.rows_up_to(request.level))
         return rows
 
@@ -106,17 +110,15 @@ class FamilyState:
 
     # --- hosts and tiers
 
-    def rehost(self, hosts: Sequence[Host], workers: Mapping[str, WorkerState]) -> list[Request]:
-        """From now on ``hosts`` share what waits; returns the requests that none of them may answer."""
+    def rehost(self, hosts: Sequence[Host], routes: Routes, workers: Mapping[str, WorkerState]) -> list[Request]:
+        """From now on ``hosts`` share what waits, with cascades; returns the requests that none of them may answer."""
         moved = [request for tier in self.tiers if tier is not self.base for request in tier.queue.drain()]
-        lowest = min((host.accuracy for host in hosts), default=0.0)
-        for request in [each for each in self.base.queue if each.min_accuracy > lowest]:
+        self._fitness = Fitness(hosts, routes)
+        for request in [each for each in self.base.queue if not self._fitness.is_for_everyone(each)]:
             self.base.queue.remove(request)
             moved.append(request)
         unhosted = self.base.queue.rehost(hosts)
-        self._accuracies = sorted({host.accuracy for host in hosts})
-        self._tiers, self.tiers = [self.base, *[None] * (len(self._accuracies) - 1)], (self.base,)
-        self._deferred_tiers = [None] * len(self._tiers)
+        self._tiers, self._deferred_tiers, self.tiers = {self._fitness.everyone: self.base}, {}, (self.base,)
         for host in [host for host, rows in self.running.items() if not rows]:
             del self.running[host]
         self.base.use(workers, self.running)
@@ -127,25 +129,30 @@ class FamilyState:
 
     def open(self, request: Request, workers: Mapping[str, WorkerState]) -> bool:
         """Open the tier and the level of priority that a request needs; True where workers get new sources by that."""
-        place = bisect_left(self._accuracies, request.min_accuracy)
-        if place >= len(self._accuracies):
+        fit = self._fitness.of(request)
+        if not fit:
             return False
-        tiers = self._tiers_of(request)
-        tier = tiers[place]
+        tier = self._tiers_of(request).get(fit)
         is_new = tier is None
         if tier is None:
-            hosts = [host for host in self.hosts if host.accuracy >= self._accuracies[place]]
+            if len(self.tiers) >= MOST_IDLE_TIERS:
+                self._close_idle()
             tier = AccuracyTier(self._new_queue(request.is_deferred), is_of_deferred=request.is_deferred)
-            tier.queue.rehost(hosts)
+            tier.queue.rehost(self._fitness.hosts(fit))
             tier.use(workers, self.running)
-            tiers[place] = tier
+            self._tiers_of(request)[fit] = tier
             self.tiers += (tier,)
         return tier.queue.open(request.level) or is_new
 
-    def tier_of(self, request: Request) -> AccuracyTier | None:
-        """The tier where a request waits or would wait; None where no host is accurate enough."""
-        place, tiers = bisect_left(self._accuracies, request.min_accuracy), self._tiers_of(request)
-        return tiers[place] if place < len(tiers) else None
+    def _close_idle(self) -> None:
+        """Forget the tiers in which nothing waits, but for the base: each costs all workers of its hosts time."""
+        self.tiers = (self.base, *(tier for tier in self.tiers[1:] if len(tier.queue)))
+        self._tiers = {kinds: tier for kinds, tier in self._tiers.items() if tier in self.tiers}
+        self._deferred_tiers = {kinds: tier for kinds, tier in self._deferred_tiers.items() if tier in self.tiers}
 
-    def _tiers_of(self, request: Request) -> list[AccuracyTier | None]:
+    def tier_of(self, request: Request) -> AccuracyTier | None:
+        """The tier where a request waits or would wait; None where no host is fit."""
+        return self._tiers_of(request).get(self._fitness.of(request))
+
+    def _tiers_of(self, request: Request) -> dict[int, AccuracyTier]:
         return self._deferred_tiers if request.is_deferred else self._tiers

@@ -18,7 +18,7 @@ class TierKind(Enum):
 
 @dataclass(slots=True, eq=False)
 class HostClass:
-    """Hosts of a family with the same variant, batch times and capacity; ``host`` is one of them.
+    """Hosts of a family with the same variant, batch times, capacity and power; ``host`` is one of them.
 
     ``weight`` is the rate that the plan sends them together for a tier. Its ``kind`` says which: that of newcomers; for
     the second stage of a tier of deferred requests, that of these; for what is more accurate there, none. A class
@@ -121,4 +121,4 @@ def by_accuracy(classes: Iterable[HostClass]) -> tuple[HostClass, ...]:
 def _kind(host: Host) -> Hashable:
     """What is equal for the hosts of a class."""
     times_s = tuple(map(host.latency, range(1, host.max_batch + 1)))
-    return host.variant, host.accuracy, host.capacity_qps, times_s
+    return host.variant, host.accuracy, host.capacity_qps, host.power_w, times_s

@@ -128,4 +128,5 @@ def _hosted(
         latency=latency,
         mean_latency=mean_latency,
         deferred_qps=placement.deferred_qps,
+        power_w=None if measured.power_w is None else measured.power_w / profile.slots,
     )

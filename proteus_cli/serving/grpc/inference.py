@@ -336,6 +336,8 @@ def _staged(staged: Staged) -> bytes:
         head.parameters["confidence"].double_param = staged.confidence
     if staged.is_fallback:
         head.parameters["fallback"].bool_param = True
+    if staged.energy_j is not None:
+        head.parameters["energy_j"].double_param = staged.energy_j
     return bytes(head.SerializeToString(deterministic=True))
 
 

@@ -26,6 +26,7 @@ class GrpcStatus(IntEnum):
 _CODES: Mapping[type[RequestError], tuple[int, GrpcStatus]] = {
     errors.BadRequest: (400, GrpcStatus.INVALID_ARGUMENT),
     errors.NotAccurateEnough: (400, GrpcStatus.INVALID_ARGUMENT),
+    errors.BoundsUnmet: (400, GrpcStatus.INVALID_ARGUMENT),
     errors.Forbidden: (403, GrpcStatus.PERMISSION_DENIED),
     errors.UnknownModel: (404, GrpcStatus.NOT_FOUND),
     errors.NotFound: (404, GrpcStatus.NOT_FOUND),

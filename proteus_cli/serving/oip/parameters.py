@@ -5,6 +5,7 @@ client that asks for it would otherwise get another answer than it expects. The 
 are in the body of an HTTP request or answer are taken over gRPC as well, where they change nothing.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
@@ -21,6 +22,7 @@ LONGEST_US = 2**63 - 1
 MAX_CLASSES = 1000
 MOST_CONFIDENT = 3e38
 """Confidences are floats of 32 bits."""
+MOST_ENERGY_J = 1e12
 _US_PER_S = 1e6
 _UNKNOWN = re.compile(r"Object contains unknown field (`.*?`)(?: - at .*)?", re.DOTALL)
 
@@ -45,6 +47,14 @@ class RequestParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_
         Annotated[float, Meta(ge=-MOST_CONFIDENT, le=MOST_CONFIDENT)] | None,
         Meta(description="First stages of cascades are sure only of rows that are at least so confident."),
     ] = None
+    min_expected_accuracy: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(description="At least so accurate an answer is to be expected; a cascade counts as both stages together."),
+    ] = None
+    max_energy_j: Annotated[
+        Annotated[float, Meta(gt=0, le=MOST_ENERGY_J)] | None,
+        Meta(description="Joules that the answer may take at most; only where profiles know the power."),
+    ] = None
     binary_data_output: Annotated[bool, Meta(description="All outputs as binary tensors.")] = False
 
     def options(self) -> RequestOptions:
@@ -53,7 +63,12 @@ class RequestParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_
         return RequestOptions(timeout_s, int(self.priority), self.min_accuracy or 0.0, self._bounds())
 
     def _bounds(self) -> Bounds | None:
-        return None if self.min_confidence is None else Bounds(self.min_confidence)
+        confidence, expected, energy_j = self.min_confidence, self.min_expected_accuracy, self.max_energy_j
+        if confidence is None and not expected and energy_j is None:
+            return None
+        return Bounds(
+            -math.inf if confidence is None else confidence, expected or 0.0, math.inf if energy_j is None else energy_j
+        )
 
 
 class InputParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -10,10 +10,11 @@ from proteus_cli.buffers import Buffer
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Admitted, Refused, TooManyRows, Unfit
 from proteus_cli.domain.request import Outcome
-from proteus_cli.errors import BadRequest, NotAccurateEnough, NotReady, Overloaded, RequestError
+from proteus_cli.errors import BadRequest, BoundsUnmet, NotAccurateEnough, NotReady, Overloaded, RequestError
 from proteus_cli.serving.fleet.worker import Worker
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import LogRateLimiter, fields
+from proteus_cli.serving.requests.bounds import unmet
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.requests.in_flight import InFlightRequest, ResultCallback, nobody
@@ -161,6 +162,8 @@ class Admission:
                 f"{1000 * timeout_s:g} ms; got {query.rows}"
             )
         self._counts.by_family[family].ended(Outcome.REJECTED)
+        if isinstance(offered, Unfit) and options.bounds is not None:
+            return BoundsUnmet(unmet(query, options.bounds, offered))
         if isinstance(offered, Unfit):
             available = ", ".join(f"{variant} ({accuracy:g})" for variant, accuracy in offered.available.items())
             return NotAccurateEnough(

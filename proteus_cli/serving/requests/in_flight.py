@@ -23,13 +23,15 @@ class Staged(msgspec.Struct, frozen=True):
 
     Of a request with `min_confidence`, also without a cascade; ``stages`` is None then. ``confidence`` is that of the
     first stage, or, with `min_confidence`, of the answer: the lowest of all rows; None where it is unknown. The answer
-    ``is_fallback`` where the first stage was not sure of it, and it is sent all the same.
+    ``is_fallback`` where the first stage was not sure of it, and it is sent all the same. ``energy_j``, only of a
+    request that limits it: what all stages took, the power of the profile × the request's share of the batches' time.
     """
 
     stages: int | None
     confidence: float | None
     accuracy: float
     is_fallback: bool
+    energy_j: float | None = None
 
 
 class AnsweredBatch:

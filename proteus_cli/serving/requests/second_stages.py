@@ -17,7 +17,7 @@ from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.backends.base import OutputArrays, Signature
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import CascadeRoute, FirstStage, Launch
+from proteus_cli.control.decision import CascadeRoute, FirstStage, Host, Launch
 from proteus_cli.domain.cascade import CascadePoint
 from proteus_cli.domain.confidence import margin, output_of
 from proteus_cli.domain.request import Request
@@ -84,7 +84,8 @@ class DeferredInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only
     """The rows of ``origin`` that its first stage was not sure of, while the second is asked.
 
     ``first`` has the first answer to all rows of the origin, which were in the queue for ``queue_s``; its batch took
-    ``took_s``. Of these rows, those that wait here are ``unsure``.
+    ``took_s``. Of these rows, those that wait here are ``unsure``. The first stage took ``first_j``; None where the
+    origin does not limit its energy.
     """
 
     is_deferred: ClassVar[bool] = True
@@ -96,6 +97,7 @@ class DeferredInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only
     unsure: Bools
     point: CascadePoint
     confidence: float | None
+    first_j: float | None
     timer: asyncio.TimerHandle | None = None
 
     def settle(self) -> InFlightRequest:
@@ -108,7 +110,8 @@ class DeferredInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only
 
     def first_answer(self) -> AnsweredBatch:
         """The first answer, as a fallback."""
-        self.first.staged = Staged(1, self.confidence, self._accuracy(self.point.unsure_accuracy), is_fallback=True)
+        accuracy = self._accuracy(self.point.unsure_accuracy)
+        self.first.staged = Staged(1, self.confidence, accuracy, is_fallback=True, energy_j=self.first_j)
         return self.first
 
     def second_answer(self, launch: Launch, outputs: OutputArrays, compute_s: float) -> AnsweredBatch | None:
@@ -122,7 +125,10 @@ class DeferredInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only
                 values[self.unsure] = after
                 merged.append(values)
             outputs = tuple(merged)
-        staged = Staged(2, self.confidence, self._accuracy(self.point.second_accuracy), is_fallback=False)
+        accuracy = self._accuracy(self.point.second_accuracy)
+        second_j = _energy_j(self, launch.hosted, compute_s, launch.rows)
+        energy_j = None if self.first_j is None or second_j is None else self.first_j + second_j
+        staged = Staged(2, self.confidence, accuracy, is_fallback=False, energy_j=energy_j)
         is_emulated = self.first.is_emulated
         return AnsweredBatch(launch.hosted, launch.rows, outputs, compute_s, is_emulated=is_emulated, staged=staged)
 
@@ -161,14 +167,16 @@ class SecondStages:
         if request.bounds is not None and request.bounds.needs_confidence:
             unsure |= self._confidence.below(request.family, request.bounds.min_confidence, outputs)[0]
         rows = int(np.count_nonzero(unsure))
+        first_j = _energy_j(request, batch.hosted, batch.compute_s, batch.rows)
         if not rows:
-            own.staged = Staged(1, confidence, point.sure_accuracy, is_fallback=False)
+            own.staged = Staged(1, confidence, point.sure_accuracy, is_fallback=False, energy_j=first_j)
             return own
+        bounds = request.bounds and request.bounds.without(batch.hosted.energy_j(request.rows, batch.rows))
         deferred = DeferredInFlight(
             request.id, request.family, request.arrival_s, request.deadline_s, rows, request.slo_s, request.priority,
-            max(request.min_accuracy, route.min_accuracy), done=nobody, inputs=_rows_of(request, unsure),
+            max(request.min_accuracy, route.min_accuracy), bounds, done=nobody, inputs=_rows_of(request, unsure),
             origin=request, first=own, queue_s=answer.queue_s, took_s=took_s, unsure=unsure, point=point,
-            confidence=confidence,
+            confidence=confidence, first_j=first_j,
         )  # fmt: skip
         admitted = self._controller.defer(deferred, now_s)
         if admitted is None:
@@ -180,12 +188,15 @@ class SecondStages:
         return None
 
     def only_answer(self, request: InFlightRequest, answer: Answered) -> Answered:
-        """The answer to a request that goes by no cascade; it says how confident it is where that was asked for."""
+        """The answer to a request that goes by no cascade; it says what its bounds ask about."""
         batch, bounds = answer.batch, request.bounds
-        if bounds is None or not bounds.needs_confidence:
+        if bounds is None or not (bounds.needs_confidence or bounds.is_energy_limited):
             return answer
-        _, confidence = self._confidence.below(request.family, bounds.min_confidence, answer.outputs)
-        staged = Staged(None, confidence, batch.hosted.accuracy, is_fallback=False)
+        confidence = None
+        if bounds.needs_confidence:
+            _, confidence = self._confidence.below(request.family, bounds.min_confidence, answer.outputs)
+        energy_j = _energy_j(request, batch.hosted, batch.compute_s, batch.rows)
+        staged = Staged(None, confidence, batch.hosted.accuracy, is_fallback=False, energy_j=energy_j)
         own = AnsweredBatch(
             batch.hosted, batch.rows, answer.outputs, batch.compute_s, is_emulated=batch.is_emulated, staged=staged
         )
@@ -207,6 +218,13 @@ class SecondStages:
         if effects.dropped:
             deferred.release_inputs()
         self._ask(effects.ask)
+
+
+def _energy_j(request: Request, hosted: Host, compute_s: float, batch_rows: int) -> float | None:
+    """What a request took of a batch; None where it does not limit its energy, or the power is unknown."""
+    if request.bounds is None or not request.bounds.is_energy_limited or hosted.power_w is None:
+        return None
+    return hosted.power_w * compute_s * request.rows / batch_rows
 
 
 def _place_of(family: str, output: str | None, signature: Signature) -> int | None:

@@ -73,6 +73,10 @@ class ResponseParameters(Struct, frozen=True, kw_only=True, omit_defaults=True, 
     fallback: Annotated[
         bool, Meta(description="The first stage was not sure, and the second could not answer in time.")
     ] = False
+    energy_j: (
+        Annotated[float, Meta(ge=0, description="With `max_energy_j`: the joules that the answer took, by its power.")]
+        | UnsetType
+    ) = UNSET
     queue_us: Annotated[Count, Meta(description="Microseconds from the request's arrival until the batch ran.")]
 
 

@@ -5,6 +5,7 @@ import math
 import msgspec
 
 from proteus_cli.errors import (
+    BoundsUnmet,
     DeadlineExceeded,
     MethodNotAllowed,
     NotAccurateEnough,
@@ -25,7 +26,7 @@ def refuse(exchange: Exchange, error: RequestError, headers: bytes = b"") -> Non
         headers += b"retry-after: %d\r\n" % math.ceil(error.retry_after_s)
     elif isinstance(error, MethodNotAllowed):
         headers += b"allow: %b\r\n" % error.allowed.encode()
-    elif isinstance(error, NotAccurateEnough):
+    elif isinstance(error, BoundsUnmet | NotAccurateEnough):
         headers += b"%b: rejected\r\n" % OUTCOME  # unlike other bad requests, it counts as an outcome
     elif isinstance(error, DeadlineExceeded):
         headers += b"%b: %b\r\n" % (OUTCOME, b"late" if error.is_late else b"dropped")

@@ -34,6 +34,7 @@ from opentelemetry.trace import (
 from proteus_cli import __version__
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import (
+    BoundsUnmet,
     DeadlineExceeded,
     EngineFailed,
     NotAccurateEnough,
@@ -254,7 +255,7 @@ def _outcome(error: Exception) -> Outcome | None:
     match error:
         case DeadlineExceeded():
             return Outcome.LATE if error.is_late else Outcome.DROPPED
-        case Overloaded() | NotAccurateEnough():
+        case Overloaded() | NotAccurateEnough() | BoundsUnmet():
             return Outcome.REJECTED
         case EngineFailed():
             return Outcome.FAILED

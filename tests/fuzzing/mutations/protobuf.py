@@ -6,8 +6,8 @@ from typing import NamedTuple
 _VALUES = (0, 1, 2, 127, 128, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
 _TEXTS = (
     b"", b"x", b"FP32", b"INT64", b"BYTES", b"FP16", b"large", b"small", b"kinds", b"timeout", b"priority",
-    b"min_accuracy", b"min_confidence", b"sequence_id", b"classification", b"shared_memory_region", b"binary_data",
-    b"\xff\xfe", b"\0",
+    b"min_accuracy", b"min_confidence", b"max_energy_j", b"sequence_id", b"classification",
+    b"shared_memory_region", b"binary_data", b"\xff\xfe", b"\0",
     b"x" * 1_000, b"x" * 100_000,
 )  # fmt: skip
 _TIMES = (2, 10, 1_000, 100_000)

@@ -22,8 +22,8 @@ LIGHT = (
     b'"\xff"', '"\U0001f600"'.encode(), b"[]", b"{}", b"[[]]", b'{"a":1,"a":2}', b",", b":", b"[", b"]", b"{", b"}",
     *(f'"{name}"'.encode() for name in (
         "inputs", "outputs", "parameters", "id", "name", "shape", "datatype", "data", "timeout", "priority",
-        "min_accuracy", "min_confidence", "binary_data_size", "binary_data", "binary_data_output", "classification",
-        "shared_memory_region", "sequence_id", "BYTES", *DATATYPE_OF.values(),
+        "min_accuracy", "min_confidence", "max_energy_j", "min_expected_accuracy", "binary_data_size", "binary_data",
+        "binary_data_output", "classification", "shared_memory_region", "sequence_id", "BYTES", *DATATYPE_OF.values(),
     )),
 )  # fmt: skip
 HEAVY = (

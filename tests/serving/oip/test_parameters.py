@@ -82,6 +82,8 @@ def test_what_would_have_no_effect_is_refused(decode: Decode, parameters: Parame
         ({"timeout": -1}, {}, {}), ({"timeout": "soon"}, {}, {}), ({"priority": 0.5}, {}, {}),
         ({"priority": True}, {}, {}), ({"min_accuracy": 2}, {}, {}),
         ({"min_confidence": "high"}, {}, {}), ({"min_confidence": 1e39}, {}, {}),
+        ({"min_expected_accuracy": 1.1}, {}, {}), ({"max_energy_j": 0}, {}, {}), ({"max_energy_j": -1.0}, {}, {}),
+        ({"max_energy_j": 1e13}, {}, {}),
         ({"binary_data_output": 1}, {}, {}), ({}, {"binary_data_size": -1}, {}),
         ({}, {}, {"binary_data": "yes"}), ({}, {}, {"classification": 0}), ({}, {}, {"classification": -1}),
         ({}, {}, {"classification": 1001}), ({}, {}, {"classification": "1"}), ({}, {}, {"classification": 1.5}),
@@ -108,6 +110,17 @@ def test_what_is_supported_is_read(decode: Decode) -> None:
 @pytest.mark.parametrize("minimum", [0.9, -2.5, 0.0])
 def test_a_minimum_of_confidence_is_of_any_scale(decode: Decode, minimum: float) -> None:
     assert decode({"min_confidence": minimum}, {}, {}).options == RequestOptions(bounds=Bounds(minimum))
+
+
+@by_each_protocol
+@pytest.mark.parametrize("asked", [{"min_expected_accuracy": 0.9}, {"max_energy_j": 0.25}], ids=str)
+def test_other_bounds_are_read(decode: Decode, asked: dict[str, float]) -> None:
+    assert decode(asked, {}, {}).options == RequestOptions(bounds=Bounds(**asked))
+
+
+@by_each_protocol
+def test_a_request_that_asks_for_nothing_has_no_bounds(decode: Decode) -> None:
+    assert decode({"min_expected_accuracy": 0.0, "min_accuracy": 0.5}, {}, {}).options.bounds is None
 
 
 def test_what_is_no_number_is_no_minimum_of_confidence() -> None:

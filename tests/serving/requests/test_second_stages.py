@@ -58,7 +58,10 @@ class TwoStages:
     """`s` on cpu0 takes 10 ms and `l` on cpu1 20 ms; batches end when they are told to."""
 
     def __init__(self) -> None:
-        measured = make_measured("f", "s", 0.8, {1: 0.01, 8: 0.01}), make_measured("f", "l", 0.95, {1: 0.02, 8: 0.02})
+        measured = (
+            make_measured("f", "s", 0.8, {1: 0.01, 8: 0.01}, power_w=10.0),
+            make_measured("f", "l", 0.95, {1: 0.02, 8: 0.02}, power_w=20.0),
+        )
         profiles = {device: make_profile(device, *measured) for device in ("cpu0", "cpu1")}
         self.first, self.second = Scaling(1), Scaling(10)
         executors = {"cpu0": self.first, "cpu1": self.second}
@@ -346,6 +349,56 @@ def test_without_a_cascade_the_answer_says_how_confident_it_is_only_to_who_asked
         world.results = other
         await world.after_first_stage(SURE)
         assert [result.batch.staged for result in other if isinstance(result, Answered)] == [None]
+
+    run(alone)
+
+
+# --- within an energy
+
+
+def within(energy_j: float) -> RequestOptions:
+    return RequestOptions(bounds=Bounds(max_energy_j=energy_j))
+
+
+def test_an_answer_within_an_energy_says_what_both_stages_took() -> None:
+    """Each batch computes for 1 ms, at 10 and 20 W; half of the rows go on."""
+
+    async def both(world: TwoStages) -> None:
+        await world.after_first_stage(UNSURE, SURE, options=within(1.0))
+        world.second.release()
+        assert world.answer[2] == Staged(2, near(0.2), near((0.95 + 0.9) / 2), is_fallback=False, energy_j=near(0.03))
+
+    run(both)
+
+
+def test_a_sure_answer_took_the_first_stage_alone() -> None:
+    async def sure(world: TwoStages) -> None:
+        await world.after_first_stage(SURE, options=within(1.0))
+        assert world.answer[2] == Staged(1, 8.0, 0.95, is_fallback=False, energy_j=near(0.01))
+
+    run(sure)
+
+
+def test_where_the_first_stage_leaves_too_little_energy_its_answer_goes_out() -> None:
+    """By the profile, one row takes 0.1 J of the first stage, and 0.4 J of the second."""
+
+    async def scarce(world: TwoStages) -> None:
+        await world.after_first_stage(UNSURE, options=within(0.49))
+        assert world.answer[2] == Staged(1, near(0.2), 0.6, is_fallback=True, energy_j=near(0.01))
+        assert world.second.held == []
+        world.results = other = list[Result]()
+        await world.after_first_stage(UNSURE, options=within(0.51))
+        world.second.release()
+        assert [result.batch.hosted.variant for result in other if isinstance(result, Answered)] == ["l"]
+
+    run(scarce)
+
+
+def test_without_a_cascade_the_answer_says_what_the_variant_took() -> None:
+    async def alone(world: TwoStages) -> None:
+        await world.plane.fleet.deploy(plan_of(cascades=()))
+        await world.after_first_stage(SURE, options=within(0.1))
+        assert world.answer[2] == Staged(None, None, 0.8, is_fallback=False, energy_j=near(0.01))
 
     run(alone)
 

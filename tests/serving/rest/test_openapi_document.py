@@ -132,13 +132,16 @@ RIGHT: dict[str, Any] = {
         "priority": 1,
         "min_accuracy": 0.5,
         "min_confidence": 0.9,
+        "min_expected_accuracy": 0.5,
+        "max_energy_j": 2.5,
         "binary_data_output": True,
     },
     "outputs": [{"name": "y", "parameters": {"binary_data": False}}],
 }
+BOUNDS = "min_confidence", "min_expected_accuracy", "max_energy_j"
 PLACES: list[tuple[str | int, ...]] = [
     (), ("inputs",), ("id",), ("parameters",), ("outputs",),
-    *(("parameters", name) for name in ("timeout", "priority", "min_accuracy", "min_confidence", "binary_data_output")),
+    *(("parameters", name) for name in ("timeout", "priority", "min_accuracy", *BOUNDS, "binary_data_output")),
     ("outputs", 0), ("outputs", 0, "name"), ("outputs", 0, "parameters"), ("outputs", 0, "parameters", "binary_data"),
     *(("inputs", 0, name) for name in ("name", "shape", "datatype", "data", "parameters")),
     ("inputs", 0), ("inputs", 0, "shape", 0), ("inputs", 0, "data", 0), ("inputs", 0, "parameters", "binary_data_size"),

@@ -1,0 +1,116 @@
+"""Which hosts of a family may answer a request that asks for more than any of them gives.
+
+Hosts that no request can tell apart are of one *kind*. A set of kinds is a number, with a bit for each. So a request
+has its tier by its set: two requests that the same hosts may answer share a tier, whatever they ask for.
+
+That an answer keeps its bounds follows from where it begins:
+
+* accuracy: the host's own is at least the minimum;
+* expected accuracy: so is the host's own, or that of a cascade which begins there;
+* energy: what the host takes is within the limit, in the batch that is worst for the request. So is what it takes
+  together with the second stage, where the accuracy needs a cascade; else the second stage gets what is left.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import accumulate
+from types import MappingProxyType
+
+from proteus_cli.control.decision import CascadeRoute, Host
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.request import Bounds, Request
+
+Routes = Mapping[VariantKey, Sequence[CascadeRoute]]
+"""The cascades of a plan by their first variant, those that get the most first."""
+
+
+class _Kind:
+    """Hosts alike, of which ``host`` is one; ``routes`` are the cascades that begin there."""
+
+    __slots__ = ("_worst_row_j", "host", "routes")
+
+    def __init__(self, host: Host, routes: Sequence[CascadeRoute]) -> None:
+        self.host, self.routes = host, routes
+        from_full = accumulate((host.energy_j(1, rows) for rows in range(host.max_batch, 0, -1)), max)
+        self._worst_row_j = tuple(from_full)[::-1]  # what a row takes at most in a batch of so many rows or more
+
+    def energy_j(self, rows: int) -> float:
+        """The most that a request of so many rows takes."""
+        return rows * self._worst_row_j[min(rows, len(self._worst_row_j)) - 1]
+
+
+class Fitness:
+    """Of the hosts of a family, with the cascades of its plan; ``everyone`` is the set of all kinds."""
+
+    def __init__(self, hosts: Sequence[Host] = (), routes: Routes = MappingProxyType({})) -> None:
+        places: dict[Hashable, int] = {}
+        self._kinds: list[_Kind] = []
+        self._place: dict[Host, int] = {}
+        for host in hosts:
+            alike = host.variant, host.accuracy, host.power_w, host.max_batch, id(host.mean_latency)
+            if alike not in places:
+                places[alike] = len(self._kinds)
+                self._kinds.append(_Kind(host, routes.get(host.key, ())))
+            self._place[host] = places[alike]
+        self.everyone = (1 << len(self._kinds)) - 1
+        self._accuracies = sorted({kind.host.accuracy for kind in self._kinds})
+        self._at_least = [_set(kind.host.accuracy >= least for kind in self._kinds) for least in self._accuracies]
+        self._at_least.append(0)  # more accurate than the most accurate ones
+
+    def of(self, request: Request) -> int:
+        """The set of kinds that may answer a request."""
+        accurate = self._at_least[bisect_left(self._accuracies, request.min_accuracy)]
+        if request.bounds is None or not accurate:
+            return accurate
+        return accurate & _set(self._keeps(kind, request, request.bounds) for kind in self._kinds)
+
+    def is_for_everyone(self, request: Request) -> bool:
+        asks_nothing = not request.min_accuracy and request.bounds is None
+        return asks_nothing or self.of(request) == self.everyone
+
+    def hosts(self, kinds: int) -> list[Host]:
+        """The hosts of a set of kinds."""
+        return [host for host, place in self._place.items() if kinds >> place & 1]
+
+    def expected(self) -> dict[str, float]:
+        """By cascade, as "first → second", what is to be expected of its answers."""
+        found: dict[str, float] = {}
+        for cascade in [route.cascade for kind in self._kinds for route in kind.routes]:
+            name = f"{cascade.first} → {cascade.second}"
+            found[name] = max(found.get(name, 0.0), cascade.point.accuracy)
+        return found
+
+    def energy_j(self, rows: int) -> dict[str, float]:
+        """By variant, the most that a request of so many rows takes where it takes least; without unknown ones."""
+        found: dict[str, float] = {}
+        for kind in self._kinds:
+            if kind.host.power_w is not None:
+                variant = kind.host.variant
+                found[variant] = min(found.get(variant, math.inf), kind.energy_j(rows))
+        return found
+
+    def _keeps(self, kind: _Kind, request: Request, bounds: Bounds) -> bool:
+        """Whether an answer that begins there keeps the bounds."""
+        left_j = math.inf
+        if bounds.is_energy_limited:
+            left_j = bounds.max_energy_j - kind.energy_j(request.rows)
+            if not left_j >= 0:
+                return False
+        if kind.host.accuracy >= bounds.min_expected_accuracy:
+            return True
+        return any(
+            route.cascade.point.accuracy >= bounds.min_expected_accuracy and self._has_second(request, route, left_j)
+            for route in kind.routes
+        )
+
+    def _has_second(self, request: Request, route: CascadeRoute, left_j: float) -> bool:
+        least = max(route.min_accuracy, request.min_accuracy)
+        return any(
+            kind.host.accuracy >= least and (left_j == math.inf or kind.energy_j(request.rows) <= left_j)
+            for kind in self._kinds
+        )
+
+
+def _set(are_in: Iterable[bool]) -> int:
+    return sum(1 << place for place, is_in in enumerate(are_in) if is_in)
