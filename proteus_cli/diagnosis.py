@@ -4,7 +4,7 @@ import importlib.util
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -129,7 +129,8 @@ def _workspace(workspace_dir: Path) -> Iterator[Finding]:
         yield Finding("workspace", "optional", error.message, error.hint)
         return
     yield Finding("catalog", "ok", f"{counted(len(catalog.families), 'family', 'families')}, {workspace.catalog_path}")
-    absent = {key: path for key, path in workspace.model_paths().items() if not path.is_file()}
+    missing = {key: [path for path in files if not path.is_file()] for key, files in workspace.model_files().items()}
+    absent = {key: paths for key, paths in missing.items() if paths}
     profiles: Mapping[str, Profile] = {}
     finding: Finding
     try:
@@ -146,15 +147,17 @@ def _workspace(workspace_dir: Path) -> Iterator[Finding]:
         yield _plan(workspace, path)
 
 
-def _models(catalog: Catalog, absent: Mapping[VariantKey, Path], profiles: Mapping[str, Profile]) -> Iterator[Finding]:
+def _models(
+    catalog: Catalog, absent: Mapping[VariantKey, Sequence[Path]], profiles: Mapping[str, Profile]
+) -> Iterator[Finding]:
     """A file that is not there is an error, unless the variant has only imported profiles, which need no model."""
     found = [measured for profile in profiles.values() for measured in profile.variants]
     imported = {each.key for each in found} - {each.key for each in found if not each.is_imported}
-    needed = [str(path) for key, path in absent.items() if key not in imported]
+    needed = [str(path) for key, paths in absent.items() if key not in imported for path in paths]
     if needed:
         hint = "put the files there, or change `onnx` in the catalog: these variants cannot be measured or served"
         yield Finding("models", "missing", f"no file {', '.join(needed)}", hint)
-    unnamed = [variant.name for _, variant in catalog.variants if variant.onnx is None]
+    unnamed = [variant.name for _, variant in catalog.variants if not variant.files]
     without = [*unnamed, *(key.variant for key in absent if key in imported)]
     if without:
         hint = "they can be planned and simulated, but not measured or served"

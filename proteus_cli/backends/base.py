@@ -73,10 +73,24 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The inputs and outputs of a model; the variants of a family share one signature."""
+    """The inputs and outputs of a model; the variants of a family share one signature.
+
+    ``notes``: what its runner says of each row besides, behind the outputs, for the server only.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    notes: tuple[TensorSpec, ...] = ()
+
+    @property
+    def given(self) -> tuple[TensorSpec, ...]:
+        """All that its runner gives of a row, in order."""
+        return (*self.outputs, *self.notes)
+
+    def told_apart(self, given: "OutputArrays") -> "tuple[OutputArrays, OutputArrays]":
+        """The outputs and the notes of what its runner gave."""
+        outputs = len(self.outputs)
+        return (given, ()) if len(given) == outputs else (given[:outputs], given[outputs:])
 
     @property
     def row_bytes(self) -> int:

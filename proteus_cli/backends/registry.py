@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from proteus_cli.backends.base import Backend, BuildContext
+from proteus_cli.backends.exits.loading import WithExits
 from proteus_cli.domain.device import Device
 
 _BUILDS = BuildContext(Path("engines/built"))
@@ -19,4 +20,4 @@ def open_backend(device: Device, builds: BuildContext = _BUILDS) -> Backend:
         return TensorRT(device, builds)
     from proteus_cli.backends.onnxruntime import OnnxRuntime  # noqa: PLC0415 - heavy, so only when needed
 
-    return OnnxRuntime(device)
+    return WithExits(OnnxRuntime(device))

@@ -10,6 +10,7 @@ import msgspec
 
 from proteus_cli.domain.cascade import CascadeProfile, PlannedCascade
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.exits import ExitProfile
 from proteus_cli.domain.profile import LatencyTable
 from proteus_cli.domain.request import Request
 
@@ -22,8 +23,8 @@ class Host:
     the mean, deadlines by the p95. ``weight`` is the rate of newcomers that the plan sends it, ``deferred_qps`` that of
     deferred queries; ``capacity_qps`` is the highest rate it can serve. The second stage of its cascades needs
     ``second_s`` after it; 0 where it is the first stage of none. ``cascades`` are those of which it is the first stage,
-    as profiled, where the plan uses any. While a
-    batch runs, the device draws ``power_w`` for it; None where that is unknown.
+    as profiled, where the plan uses any. While a batch runs, the device draws ``power_w`` for it; None where that is
+    unknown. ``exits`` are those of a multi-exit model.
     """
 
     device: str
@@ -39,6 +40,7 @@ class Host:
     second_s: float = 0.0
     cascades: tuple[CascadeProfile, ...] = ()
     power_w: float | None = None
+    exits: tuple[ExitProfile, ...] = ()
 
     @property
     def key(self) -> VariantKey:

@@ -9,7 +9,12 @@ import msgspec
 
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, is_attainment_target
 from proteus_cli.domain.base import FORMAT, Value, is_amount, require
+from proteus_cli.domain.conditions.condition import Condition, metrics
+from proteus_cli.domain.conditions.metrics import Metric
+from proteus_cli.domain.conditions.parser import ConditionError, parse
+from proteus_cli.domain.conditions.reach import reach
 from proteus_cli.domain.confidence import MARGIN, output_of
+from proteus_cli.domain.exits import MOST_EXITS
 from proteus_cli.errors import ProteusError, UsageError
 from proteus_cli.units import parse_duration
 
@@ -41,6 +46,9 @@ class Variant(Value, frozen=True):
     ``estimated``: no labels stand behind the accuracy, only convention or agreement with another variant.
     Without ``onnx`` it can be planned and simulated from imported profiles, not measured or served. ``banned`` and
     ``pinned`` are devices (ids or types) that may not, or must, host it.
+
+    A multi-exit model has ``exits`` in place of ``onnx``: the ONNX files of its stages, in order. Queries for which
+    ``stop_when`` holds after a stage have their answer from that exit.
     """
 
     name: str
@@ -49,11 +57,31 @@ class Variant(Value, frozen=True):
     estimated: bool = False
     banned: tuple[str, ...] = ()
     pinned: tuple[str, ...] = ()
+    exits: tuple[str, ...] = ()
+    stop_when: str | None = None
 
     def __post_init__(self) -> None:
         require(is_name(self.name), f"variant name `{self.name}` must be letters, digits, `.`, `_`, `-`")
         require(0 <= self.accuracy <= 1, f"accuracy of `{self.name}` must be a fraction from 0 to 1")
         require(self.onnx is None or bool(self.onnx), f"onnx of `{self.name}` must be the path of its ONNX file")
+        self._require_exits()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The ONNX files that it is made of, relative to the catalog: none, one, or one for each exit."""
+        return self.exits or (() if self.onnx is None else (self.onnx,))
+
+    def _require_exits(self) -> None:
+        if not self.exits:
+            require(
+                self.stop_when is None, f"stop_when of `{self.name}` needs `exits`: without, there is nothing to stop"
+            )
+            return
+        count = f"exits of `{self.name}` must be the ONNX files of 2 to {MOST_EXITS} stages"
+        require(2 <= len(self.exits) <= MOST_EXITS and all(self.exits), count)  # noqa: PLR2004
+        require(self.onnx is None, f"`{self.name}` has `exits` and `onnx`: leave one of them out")
+        require(self.stop_when is not None, f'`{self.name}` has `exits`, and needs `stop_when = "confidence >= 0.9"`')
+        _require_condition(self.stop_when or "", len(self.exits), self.name)
 
 
 Resizing = Literal["stretch", "crop"]
@@ -231,6 +259,24 @@ def is_name(text: str) -> bool:
     """Letters, digits, `.`, `_` and `-`, of which the first is none of the last three: safe in paths and options."""
     plain = all(c.isascii() and (c.isalnum() or c in "._-") for c in text)
     return 0 < len(text) <= LONGEST_NAME and plain and text[0].isalnum()
+
+
+STOP_METRICS = frozenset({Metric.CONFIDENCE, Metric.EXIT})
+"""What `stop_when` of a variant may compare: with a clock in it, it would have no accuracy or latency of its own."""
+
+
+def _require_condition(text: str, exits: int, variant: str) -> None:
+    where = f"stop_when of `{variant}`"
+    try:
+        condition: Condition = parse(text)
+    except ConditionError as error:
+        raise ValueError(f"{where}: {error.problem}, at column {error.column + 1} of `{text}`; {error.hint}") from None
+    others = sorted(metrics(condition) - STOP_METRICS)
+    known = " and ".join(f"`{metric}`" for metric in sorted(STOP_METRICS))
+    require(not others, f"{where} compares `{', '.join(others)}`; that of a variant knows {known}")
+    require(
+        reach(condition, exits).can_hold, f"{where} never holds: there are {exits} exits, and the last always answers"
+    )
 
 
 def _require_confidence(confidence: str, family: str) -> None:

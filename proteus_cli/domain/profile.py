@@ -13,6 +13,7 @@ from proteus_cli.domain.cascade import CascadeProfile
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.device import Device
+from proteus_cli.domain.exits import ExitProfile, require_exits
 
 LARGEST_BATCH = 65_536
 """Tables of latencies have an entry for each row of the largest batch."""
@@ -109,7 +110,7 @@ class VariantProfile(Value, frozen=True, omit_defaults=True):
     Seconds to build and load the engine; ``memory_bytes`` is what a loaded one takes with one slot (0: unknown), and
     ``slot_bytes`` what each more takes. ``power_w`` is what the device draws while it runs, where that was measured.
     ``points`` are of one batch at a time, ``concurrent`` of several on the device at once. ``recorded``: some
-    points are no longer as measured.
+    points are no longer as measured. ``exits`` are those of a multi-exit model.
     """
 
     family: str
@@ -127,8 +128,10 @@ class VariantProfile(Value, frozen=True, omit_defaults=True):
     concurrent: tuple[Point, ...] = ()
     estimated: bool = False
     recorded: Recorded | UnsetType = UNSET
+    exits: tuple[ExitProfile, ...] = ()
 
     def __post_init__(self) -> None:
+        require_exits(self.exits, self.variant)
         require(self.power_w is None or is_amount(self.power_w), f"power_w of `{self.variant}` must not be negative")
         require(0 <= self.accuracy <= 1, f"accuracy of `{self.variant}` must be a fraction from 0 to 1")
         require(is_amount(self.load_s) and is_amount(self.build_s), f"times of `{self.variant}` must not be negative")

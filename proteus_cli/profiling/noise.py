@@ -6,7 +6,8 @@ Two signs count, each as a part of the mean latency:
   for each thread (``/proc/self/task/*/schedstat``), to the nanosecond, and for a virtual machine the time in which the
   host gave a core to another one (``steal`` in ``/proc/stat``).
 * **Scatter.** All runs of a cell do the same work, so their mean is near their median. What lifts the mean above it
-  came from elsewhere: another program, another user of a GPU, a change of the clocks.
+  came from elsewhere: another program, another user of a GPU, a change of the clocks. Runs of a multi-exit model do
+  as much work as their rows need, so their scatter says nothing.
 
 A cell is noisy where either is more than `NOISE_FRAC`. Elsewhere than on Linux, only scatter is known.
 """
@@ -69,9 +70,9 @@ def waiting_now(cores: Sequence[int]) -> float:
     return waiting.frac
 
 
-def noise_frac(point: Point, waiting_frac: float) -> float:
+def noise_frac(point: Point, waiting_frac: float, *, runs_are_alike: bool = True) -> float:
     """The part of the mean latency that is due to others or to scatter; 0 where it is no more than `NOISE_FRAC`."""
-    scatter_frac = max(point.mean_s - point.p50_s, 0.0) / point.mean_s
+    scatter_frac = max(point.mean_s - point.p50_s, 0.0) / point.mean_s if runs_are_alike else 0.0
     found = max(waiting_frac, scatter_frac)
     return found if found > NOISE_FRAC else 0.0
 

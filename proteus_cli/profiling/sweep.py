@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from itertools import cycle
 
 import msgspec
 import numpy as np
@@ -11,9 +12,10 @@ import numpy as np
 from proteus_cli import store
 from proteus_cli.backends.affinity import pinned
 from proteus_cli.backends.base import Backend, NamedArrays, Runner, Signature, SlottedRunner
+from proteus_cli.backends.exits.runner import ExitRunner
 from proteus_cli.backends.free_memory import within_free_memory
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
@@ -21,6 +23,7 @@ from proteus_cli.profiling.batch_sizes import next_size
 from proteus_cli.profiling.cascades.collected import CollectedAnswers
 from proteus_cli.profiling.cascades.pairs import Found
 from proteus_cli.profiling.concurrency import measure_concurrently
+from proteus_cli.profiling.exits import batches_of, judged, stage_points, unjudged, with_points
 from proteus_cli.profiling.jobs import Cell, MeasurementJob
 from proteus_cli.profiling.measure import (
     CELL_S,
@@ -34,7 +37,7 @@ from proteus_cli.profiling.measure import (
 from proteus_cli.profiling.noise import noise_frac, observing
 from proteus_cli.profiling.power import MIN_S, measuring_power
 from proteus_cli.profiling.slots import best_slots, is_settled, missing_points, points_of_batch, useful_slots
-from proteus_cli.store.eval_splits import eval_rows
+from proteus_cli.store.eval_splits import eval_rows, labelled_rows
 from proteus_cli.units import counted
 
 MAX_REPEATS = 2
@@ -72,6 +75,7 @@ class Sweep:
         self._is_shared = before is not None and before.measured_on != device.id
         self._answers = CollectedAnswers(workspace.answers_path(device.id), jobs)
         self._max_slots = max((job.max_slots for job in jobs), default=1)
+        self._eval_rows: dict[VariantKey, NamedArrays] = {}
         self._signatures: dict[str, dict[str, Signature]] = {}  # by family and variant
         self._cells, self._done_frac = sum(len(job.cells) for job in jobs), 0.0
         self._late: dict[Cell, None] = {}
@@ -209,10 +213,12 @@ class Sweep:
         return self._progress(f"{job.variant.name}, batch {batch}")
 
     def _measure_alone(self, job: MeasurementJob, runner: Runner, batch: int, stop_s: float) -> None:
-        """Measure one batch at a time."""
+        """Measure one batch at a time; of a multi-exit model, its stages as well."""
         point, known = self._point(job, runner, batch, stop_s), self._results[job.key]
-        points = sorted((*known.points, point), key=lambda each: each.batch)
-        self._results[job.key] = msgspec.structs.replace(known, points=tuple(points))
+        points, exits = sorted((*known.points, point), key=lambda each: each.batch), known.exits
+        if isinstance(runner, ExitRunner):
+            exits = with_points(exits, stage_points(runner, self._batches(job, runner, batch), CELL_S))
+        self._results[job.key] = msgspec.structs.replace(known, points=tuple(points), exits=exits)
 
     def _accuracy_s(self, job: MeasurementJob) -> float:
         """The time that measuring the accuracy is expected to take, by the cost per row of the largest batch."""
@@ -224,9 +230,21 @@ class Sweep:
         assert job.eval is not None  # noqa: S101 - else no accuracy is lacking
         measured = measure_answers(runner, job.eval, confidence_output(job.family, runner.signature))
         self._answers.add(job, measured)
+        known = self._results[job.key]
+        exits = judged(known.exits, runner, job.eval) if isinstance(runner, ExitRunner) else known.exits
         self._results[job.key] = msgspec.structs.replace(
-            self._results[job.key], accuracy=measured.accuracy, eval_digest=job.eval_digest, estimated=False
+            known, accuracy=measured.accuracy, eval_digest=job.eval_digest, estimated=False, exits=exits
         )
+
+    def _batches(self, job: MeasurementJob, runner: Runner, batch: int) -> list[NamedArrays]:
+        """What a batch size is measured with: random values, unless the work depends on the rows."""
+        if not isinstance(runner, ExitRunner):
+            return [runner.signature.sample(batch, np.random.default_rng(0))]
+        if job.eval is not None and job.key not in self._eval_rows:
+            self._eval_rows = {
+                job.key: labelled_rows(job.eval, runner.signature.inputs)[0]
+            }  # those of one variant at a time
+        return batches_of(runner.signature, self._eval_rows.get(job.key), batch)
 
     def _measure_more(self, job: MeasurementJob, runner: SlottedRunner, batch: int, stop_s: float) -> None:
         """Measure several batches at once, one more each time, until one more adds nothing or memory is short."""
@@ -311,6 +329,7 @@ class Sweep:
             concurrent=known.concurrent if known is not None else (),
             estimated=job.variant.estimated and not (is_known and job.eval is not None),
             recorded=known.recorded if known is not None else msgspec.UNSET,
+            exits=() if known is None else known.exits if is_known else tuple(map(unjudged, known.exits)),
         )
 
     def _point(self, job: MeasurementJob, runner: Runner, batch: int, stop_s: float, slots: int = 1) -> Point:
@@ -325,15 +344,18 @@ class Sweep:
         return min(found, key=lambda point: point.noise_frac)
 
     def _measure_once(self, job: MeasurementJob, runner: Runner, batch: int, budget_s: float, slots: int) -> Point:
-        inputs = runner.signature.sample(batch, np.random.default_rng(0))
+        batches = self._batches(job, runner, batch)
+        inputs, next_batch = batches[0], cycle(batches).__next__
         min_s = MIN_S if self._backend.meter is not None else 0.0
         with measuring_power(self._backend.meter) as reading, observing(self.device.cores) as waiting:
             if slots == 1:
-                point = measure_point(lambda: runner.infer(inputs), batch, budget_s, min_s=min_s)
+                point = measure_point(lambda: runner.infer(next_batch()), batch, budget_s, min_s=min_s)
             else:
                 point = measure_concurrently(lambda: runner.infer(inputs), batch, slots, budget_s, min_s=min_s)
         if not job.accepts_noise:
-            point = msgspec.structs.replace(point, noise_frac=noise_frac(point, waiting.frac))
+            point = msgspec.structs.replace(
+                point, noise_frac=noise_frac(point, waiting.frac, runs_are_alike=len(batches) == 1)
+            )
         if slots == 1 and isinstance(runner, SlottedRunner):
             point = msgspec.structs.replace(point, compute_s=_compute_s(runner, inputs, budget_s))
         if self._backend.meter is not None:

@@ -74,18 +74,24 @@ def _family_lines(family: Family) -> Iterator[str]:
         yield from ("", "[[family.variant]]", *(f"{name} = {_toml(value)}" for name, value in _fields(variant).items()))
 
 
-def _fields(variant: Variant) -> dict[str, str | float | bool]:
-    fields: dict[str, str | float | bool] = {"name": variant.name}
+TomlValue = str | float | bool | list[str]
+
+
+def _fields(variant: Variant) -> dict[str, TomlValue]:
+    fields: dict[str, TomlValue] = {"name": variant.name}
     if variant.onnx is not None:
         fields["onnx"] = variant.onnx
+    if variant.exits:
+        fields["exits"] = list(variant.exits)
+        fields["stop_when"] = str(variant.stop_when)
     fields["accuracy"] = variant.accuracy
     if variant.estimated:
         fields["estimated"] = True
     return fields
 
 
-def _toml(value: str | float | bool) -> str:  # noqa: FBT001 - a value of TOML
-    """Strings, numbers and truth values of JSON are those of TOML."""
+def _toml(value: TomlValue) -> str:
+    """Strings, numbers, truth values and lists of JSON are those of TOML."""
     return json.dumps(value, ensure_ascii=False)
 
 

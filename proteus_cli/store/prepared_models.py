@@ -14,7 +14,7 @@ import numpy as np
 
 from proteus_cli.domain.catalog import ImageInput, Layout
 from proteus_cli.errors import ArtefactError
-from proteus_cli.input_files import MODEL
+from proteus_cli.input_files import MODEL, read_bytes
 from proteus_cli.store.digests import digest_of, model_digest, model_parts, single_file_digest
 from proteus_cli.store.files import write_bytes
 from proteus_cli.store.onnx_files import content_of, inputs_of, onnx_package, read_graph
@@ -24,7 +24,7 @@ _RECIPE = 1
 """Goes up whenever other nodes are made from the same description."""
 
 _PREFIX = "prepared/"  # of the names of what is put in front; with underscores where a model has such names
-_NAME = re.compile(r"[0-9a-f]{32}\.onnx")
+_NAME = re.compile(r"[0-9a-f]{32}\.(onnx|exits)")
 _IMAGE_AXES = 4
 _OLDEST_OPSET, _OLDEST_RESIZE, _ROI_IS_OPTIONAL = 7, 11, 13
 _TO = {("NHWC", "NCHW"): (0, 3, 1, 2), ("NCHW", "NHWC"): (0, 2, 3, 1)}
@@ -50,14 +50,20 @@ def prepared_digest(model: Path, image: ImageInput, *directories: Path) -> str:
     return model_digest(found) if found is not None else single_file_digest(_with_preparation(model, image))
 
 
+def prepared_content(model: Path, image: ImageInput, *directories: Path) -> bytes:
+    """The content of the file that is `prepared`, which is not written. Raises as `prepared` does."""
+    found = _found(prepared_name(model, image), directories)
+    return read_bytes(found, MODEL, hint=_HINT) if found is not None else _with_preparation(model, image)
+
+
 def prepared_name(model: Path, image: ImageInput) -> str:
     """The name of the file, by the content of model and description. Raises `ArtefactError` without the model."""
     return digest_of((_RECIPE, model_digest(model), image))[:32] + ".onnx"
 
 
 def prepared_files(directory: Path) -> list[Path]:
-    """The files in a directory that have the name of a prepared one."""
-    return sorted(path for path in directory.glob("*.onnx") if _NAME.fullmatch(path.name))
+    """The files in a directory that have the name of a prepared one, or of a chain file."""
+    return sorted(path for path in directory.glob("*") if _NAME.fullmatch(path.name))
 
 
 def _found(name: str, directories: Sequence[Path]) -> Path | None:

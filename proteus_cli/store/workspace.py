@@ -19,6 +19,7 @@ from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import CATALOG, LABELS, decode_toml, decoded, read_bytes, read_text
 from proteus_cli.store.digests import content_digest, digest, model_digest
+from proteus_cli.store.exit_chains import ExitChain, chain_digest, chain_file
 from proteus_cli.store.files import read_json
 from proteus_cli.store.prepared_models import prepared, prepared_digest, prepared_files, prepared_name
 
@@ -118,18 +119,35 @@ class Workspace:
         """Where a path of the catalog leads: relative to the catalog."""
         return self.catalog_path.parent / onnx
 
-    def model_paths(self) -> dict[VariantKey, Path]:
-        """The ONNX files that the catalog names; they need not be there. Raises `ArtefactError`."""
-        named = [(family.name, variant.name, variant.onnx) for family, variant in self.catalog().variants]
-        return {VariantKey(family, name): self.model_path(onnx) for family, name, onnx in named if onnx is not None}
+    def files_of(self, variant: Variant) -> tuple[Path, ...]:
+        """The ONNX files that a variant is made of; none where the catalog names none. They need not be there."""
+        return tuple(self.model_path(name) for name in variant.files)
+
+    def model_files(self) -> dict[VariantKey, tuple[Path, ...]]:
+        """The ONNX files that the catalog names, by variant; they need not be there. Raises `ArtefactError`."""
+        named = ((VariantKey(family.name, each.name), self.files_of(each)) for family, each in self.catalog().variants)
+        return {key: files for key, files in named if files}
 
     def loaded_paths(self) -> dict[VariantKey, Path]:
-        """The files that are loaded for the variants that the catalog names an ONNX file of. It need not be there.
+        """The files that are loaded for the variants that the catalog names ONNX files of; these need not be there.
 
         Raises `ArtefactError`, `BackendUnavailable` as `prepared` does.
         """
-        families = {family.name: family for family in self.catalog().families}
-        return {key: self.loaded_path(families[key.family], path) for key, path in self.model_paths().items()}
+        variants = [(family, variant) for family, variant in self.catalog().variants if variant.files]
+        return {
+            VariantKey(family.name, variant.name): self.loaded_file(family, variant) for family, variant in variants
+        }
+
+    def loaded_file(self, family: Family, variant: Variant) -> Path:
+        """The file that is loaded for a variant with ONNX files: `loaded_path`, or a `chain_file`.
+
+        Where one of the ONNX files is missing: that one.
+        """
+        files = self.files_of(variant)
+        if not variant.exits:
+            return self.loaded_path(family, files[0])
+        missing = next((path for path in files if not path.is_file()), None)
+        return missing or chain_file(self._chain(family, variant), *self.prepared_dirs)
 
     def loaded_path(self, family: Family, model: Path) -> Path:
         """The file that is loaded for a model of a family: the model itself, or `prepared` if it is there."""
@@ -137,38 +155,69 @@ class Workspace:
             return model
         return prepared(model, family.input, *self.prepared_dirs)
 
-    def loaded_digest(self, family: Family, model: Path) -> str:
-        """The `model_digest` of the `loaded_path`, which is not made for that. Raises as `prepared` does."""
-        if family.input is None or not model.is_file():
-            return model_digest(model)
-        return prepared_digest(model, family.input, *self.prepared_dirs)
+    def loaded_digest(self, family: Family, variant: Variant) -> str:
+        """The `model_digest` of the `loaded_file`, which is not made for that. Raises as `prepared` does."""
+        files = self.files_of(variant)
+        missing = next((path for path in files if not path.is_file()), None)
+        if missing is not None:
+            return model_digest(missing)  # raises
+        if variant.exits:
+            return chain_digest(self._chain(family, variant), *self.prepared_dirs)
+        if family.input is None:
+            return model_digest(files[0])
+        return prepared_digest(files[0], family.input, *self.prepared_dirs)
 
     def unused_prepared(self) -> list[Path]:
-        """Prepared files, made here, that no model of the catalog is loaded from. Raises `ArtefactError`."""
+        """Prepared files, made here, that no variant of the catalog is loaded from. Raises `ArtefactError`."""
         made = prepared_files(self.prepared_dirs[-1])
-        families = {family.name: family for family in self.catalog().families}
-        named = ((families[key.family].input, path) for key, path in self.model_paths().items() if made)
-        used = {prepared_name(path, image) for image, path in named if image is not None and path.is_file()}
+        variants = self.catalog().variants if made else ()
+        used = {name for family, variant in variants for name in self._prepared_names(family, variant)}
         return [path for path in made if path.name not in used]
 
+    def _prepared_names(self, family: Family, variant: Variant) -> Iterator[str]:
+        """The names of the files that are made for a variant whose ONNX files are here."""
+        files = self.files_of(variant)
+        if not all(path.is_file() for path in files):
+            return
+        if variant.exits:
+            yield self._chain(family, variant).name
+        elif family.input is not None and files:
+            yield prepared_name(files[0], family.input)
+
+    def _chain(self, family: Family, variant: Variant) -> ExitChain:
+        return ExitChain.of(variant, self.files_of(variant), family.confidence, family.input)
+
     def loaded_model_of(self, family: Family, variant: Variant, *, to: str, hint: str = "") -> Path:
-        """The file that is loaded for a variant. Raises like `model_of` and `prepared`."""
-        return self.loaded_path(family, self.model_of(family, variant, to=to, hint=hint))
+        """The file that is loaded for a variant. Raises like `files_to` and `prepared`."""
+        self.files_to(to, family, variant, hint=hint)
+        return self.loaded_file(family, variant)
 
     def model_of(self, family: Family, variant: Variant, *, to: str, hint: str = "") -> Path:
-        """The ONNX file of a variant, which is needed ``to`` do something. Raises `ArtefactError` if it is not there.
+        """The one ONNX file of a variant. Raises like `files_to`, and where the variant is a multi-exit model."""
+        file, *others = self.files_to(to, family, variant, hint=hint)
+        if others:
+            raise ArtefactError(
+                f"`{family.name}/{variant.name}` is a multi-exit model, of {1 + len(others)} ONNX files: there is no "
+                f"one file to {to}.",
+                hint="name a variant that has `onnx` in engines/catalog.toml",
+            )
+        return file
+
+    def files_to(self, to: str, family: Family, variant: Variant, *, hint: str = "") -> tuple[Path, ...]:
+        """The ONNX files of a variant, needed ``to`` do something. Raises `ArtefactError` if one is not there.
 
         ``hint`` goes on after ``set `onnx` in engines/catalog.toml``.
         """
-        if variant.onnx is None:
+        files = self.files_of(variant)
+        if not files:
             raise ArtefactError(
                 f"The catalog names no ONNX file of `{family.name}/{variant.name}`, so there is nothing to {to}.",
                 hint=f"set `onnx` in engines/catalog.toml{hint}",
             )
-        path = self.model_path(variant.onnx)
-        if not path.exists():
-            raise ArtefactError(f"No model `{path}`.", hint="the catalog names it; put the ONNX file there")
-        return path
+        for path in files:
+            if not path.exists():
+                raise ArtefactError(f"No model `{path}`.", hint="the catalog names it; put the ONNX file there")
+        return files
 
     def eval_path(self, family: Family) -> Path | None:
         return None if family.eval is None else self.model_path(family.eval)
@@ -306,19 +355,23 @@ def _require_declared(measured: VariantProfile, family: Family, variant: Variant
 
 def require_model(workspace: Workspace, family: Family, variant: Variant, expected: str, where: str) -> None:
     """Raise `ArtefactError` where the model of a variant is here, and is not the one with the digest ``expected``."""
-    path = workspace.model_path(variant.onnx) if variant.onnx is not None else None
-    if path is not None and path.is_file() and workspace.loaded_digest(family, path) != expected:
+    files = workspace.files_of(variant)
+    if files and all(path.is_file() for path in files) and workspace.loaded_digest(family, variant) != expected:
         hint = "measure the model that the catalog names, and import that"
-        raise ArtefactError(f"{where} was measured with another `{variant.onnx}`.", hint=hint)
+        raise ArtefactError(f"{where} was measured with another {_named(variant)}.", hint=hint)
+
+
+def _named(variant: Variant) -> str:
+    """The model of a variant, as the catalog has it."""
+    return f"`{variant.onnx}`" if not variant.exits else f"`{', '.join(variant.exits)}`, or another `stop_when`"
 
 
 def _require_measured(
     measured: VariantProfile, family: Family, variant: Variant, workspace: Workspace, where: str, hint: str
 ) -> None:
-    path = workspace.model_path(variant.onnx) if variant.onnx is not None else None
-    if path is not None and workspace.loaded_digest(family, path) != measured.model_digest:
-        another = variant.onnx if family.input is None else f"{variant.onnx}` or another `[family.input]"
-        raise ArtefactError(f"{where} was measured with another `{another}`.", hint=hint)
+    if variant.files and workspace.loaded_digest(family, variant) != measured.model_digest:
+        another = _named(variant) if family.input is None else f"{_named(variant)} or another `[family.input]`"
+        raise ArtefactError(f"{where} was measured with another {another}.", hint=hint)
     eval_path = workspace.eval_path(family)
     is_declared = measured.eval_digest is None
     if not is_declared and measured.eval_digest != (digest(eval_path) if eval_path is not None else None):

@@ -144,14 +144,15 @@ def _others(
 ) -> Iterator[tuple[str, Signature]]:
     """The signatures of a family's variants but for the reference, where their models are here."""
     for variant in known.variants:
-        if variant is not reference and variant.onnx is not None and place.model_path(variant.onnx).exists():
+        files = place.files_of(variant)
+        if variant is not reference and files and all(path.exists() for path in files):
             with backend.runner(place.loaded_model_of(known, variant, to="compare with")) as runner:
                 yield variant.name, runner.signature
 
 
 def _reference(place: store.Workspace, known: Family | None) -> tuple[Variant, Path] | None:
     """The most accurate variant of a family that has a model, and its file. Raises `ArtefactError` without the file."""
-    with_model = [variant for variant in known.variants if variant.onnx is not None] if known is not None else []
+    with_model = [variant for variant in known.variants if variant.files] if known is not None else []
     if known is None or not with_model:
         return None
     best = max(with_model, key=lambda variant: variant.accuracy)

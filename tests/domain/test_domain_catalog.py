@@ -1,3 +1,5 @@
+from typing import Any
+
 import msgspec
 import pytest
 from builders import make_catalog, make_family
@@ -139,3 +141,35 @@ def test_a_large_catalog_is_checked_in_proportion_to_its_size() -> None:
 def test_a_variant_is_named_with_its_family_where_another_family_has_one_of_that_name() -> None:
     keys = [VariantKey("faces", "large"), VariantKey("plates", "large"), VariantKey("plates", "own")]
     assert variant_labels(keys * 2) == dict(zip(keys, ["faces/large", "plates/large", "own"], strict=True))
+
+
+STAGES = ("a.1.onnx", "a.2.onnx")
+
+
+def test_a_multi_exit_model_has_stages_and_a_condition() -> None:
+    variant = Variant("a", 0.5, exits=STAGES, stop_when="confidence >= 0.9")
+    assert variant.files == STAGES
+    assert Variant("a", 0.5, "a.onnx").files == ("a.onnx",)
+    assert Variant("a", 0.5).files == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"exits": STAGES}, "has `exits`, and needs `stop_when"),
+        ({"stop_when": "exit >= 1"}, "needs `exits`"),
+        ({"exits": STAGES[:1], "stop_when": "exit >= 1"}, "must be the ONNX files of 2 to 16 stages"),
+        ({"exits": STAGES * 9, "stop_when": "exit >= 1"}, "must be the ONNX files of 2 to 16 stages"),
+        ({"exits": ("a", ""), "stop_when": "exit >= 1"}, "must be the ONNX files of 2 to 16 stages"),
+        ({"exits": STAGES, "stop_when": "exit >= 1", "onnx": "a.onnx"}, "has `exits` and `onnx`"),
+        ({"exits": STAGES, "stop_when": "confidence >= "}, "stop_when of `a`: .*, at column 14 of `confidence >= `"),
+        (
+            {"exits": STAGES, "stop_when": "confidence >= 1 or latency >= 9ms"},
+            "compares `latency`; that of a variant knows",
+        ),
+        ({"exits": STAGES, "stop_when": "exit >= 3"}, "never holds: there are 2 exits"),
+    ],
+)
+def test_a_multi_exit_model_that_makes_no_sense_is_refused(fields: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Variant("a", 0.5, **fields)

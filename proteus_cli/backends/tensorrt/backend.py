@@ -19,6 +19,7 @@ from proteus_cli.domain.engine import BuildOptions
 from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.input_files import WEIGHTS, read_bytes
+from proteus_cli.store.exit_chains import is_chain_file
 
 
 class TensorRT:
@@ -66,6 +67,11 @@ class TensorRT:
             engine.close()
 
     def _find_or_build(self, model: Path, owner: VariantKey | None) -> CachedEngine:
+        if is_chain_file(model):
+            raise EngineError(
+                f"`{model}` is a multi-exit model, which TensorRT can't run here.",
+                hint="plans place it on CPUs once `proteus profile` has measured it there (docs/exits.md)",
+            )
         if owner is None:
             raise EngineError(
                 f"`{model}` belongs to no variant of the catalog, so its engine cannot be kept.",

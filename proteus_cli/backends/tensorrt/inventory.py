@@ -80,11 +80,12 @@ def prune_prepared(place: store.Workspace, *, dry_run: bool) -> tuple[int, int]:
 def _judge_of(place: store.Workspace) -> Judge:
     """A function that finds the state of an engine. It reads the catalog now, and each model once."""
     catalog = place.catalog()
-    models = place.model_paths()
+    models = place.model_files()
 
     @cache
     def digest_of(key: VariantKey) -> str:
-        return place.loaded_digest(catalog.family(key.family), models[key])
+        family = catalog.family(key.family)
+        return place.loaded_digest(family, family.variant(key.variant))
 
     def state(files: EngineFiles, record: BuiltEngine) -> tuple[EngineState, str]:
         key = VariantKey(record.family, record.variant)

@@ -12,6 +12,7 @@ from proteus_cli.backends.discovery import discover, select
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.cli import console
 from proteus_cli.cli.views.cascade_views import cascade_lines
+from proteus_cli.cli.views.exit_lines import exit_lines
 from proteus_cli.domain.catalog import Catalog, VariantKey, is_name
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile, VariantProfile
@@ -70,6 +71,8 @@ def work_on(
         jobs = measurement_jobs(
             workspace, catalog, device, backend, max_batch, max_slots, force=force, accepts_noise=accepts_noise
         )
+        if left_out := [variant.name for _, variant in catalog.variants if variant.exits and device.kind == "gpu"]:
+            console.warn(f"not measured on {device.id}, as multi-exit models run on CPUs only: {', '.join(left_out)}")
         yield DeviceWork(began_s, device, alike, stored_as[device.id], backend, jobs, accepts_noise)
 
 
@@ -111,7 +114,7 @@ def measured(workspace: Workspace, catalog: Catalog, work: DeviceWork, budget_s:
         )
     _say_what_was_measured(workspace, catalog, sweep, accepts_noise=work.accepts_noise)
     profile = workspace.profile(device.id)
-    for line in cascade_lines(profile, sweep.cascades, catalog):
+    for line in (*exit_lines(profile, catalog), *cascade_lines(profile, sweep.cascades, catalog)):
         console.say(line)
     for other in alike:
         console.say(f"{other.id} is of the same type and shares this profile → {workspace.profile_path(other.id)}")

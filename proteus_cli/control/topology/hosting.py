@@ -129,4 +129,5 @@ def _hosted(
         mean_latency=mean_latency,
         deferred_qps=placement.deferred_qps,
         power_w=None if measured.power_w is None else measured.power_w / profile.slots,
+        exits=measured.exits,
     )

@@ -120,10 +120,10 @@ class OpenedDevice:
         self, command: RunBatch, layout: BatchLayout, result: BatchResult, elapsed_s: float, waited_s: float
     ) -> None:
         failures = {part: device_messages.SentError.of(error) for part, error in result.failures.items()}
-        shapes = [values.shape for values in result.outputs]
+        shapes = [values.shape for values in result.given]
         ran = BatchRan(self._opening, command.number, result.compute_s, elapsed_s, waited_s, shapes, failures)
         try:
-            self._channel.send(ran, layout.output_pieces(result.outputs))
+            self._channel.send(ran, layout.output_pieces(result.given))
         except (TypeError, UnreadableFrame) as error:
             self._batch_failed(command.number, EngineError(f"the outputs can't be sent: {error}"))
         else:

@@ -35,8 +35,9 @@ class CpuEngine:
         start_s = perf_counter()
         if rows > self._max_rows:
             self._reserve(rows)
-        outputs, failures = run_with_bisection(parts, self._run, self._known_good)
-        return BatchResult(outputs, perf_counter() - start_s, failures)
+        given, failures = run_with_bisection(parts, self._run, self._known_good)
+        outputs, notes = self.signature.told_apart(given)
+        return BatchResult(outputs, perf_counter() - start_s, failures, notes=notes)
 
     def _run(self, parts: Sequence[Part]) -> OutputArrays:
         rows = sum([rows for rows, _ in parts])

@@ -33,7 +33,8 @@ class BatchResult:
 
     ``failures`` has the error of each part that failed by itself, by its place; the rows of such a part in ``outputs``
     mean nothing. ``elapsed_s`` is the time from submission to end by the clock of the device's own process; 0 where the
-    device has none. For ``waited_s`` of it, batches of other servers ran on the device.
+    device has none. For ``waited_s`` of it, batches of other servers ran on the device. ``notes`` are what a multi-exit
+    model says of each row, in the order of `Signature.notes`; of other models there are none.
     """
 
     outputs: OutputArrays
@@ -41,6 +42,12 @@ class BatchResult:
     failures: Mapping[int, Exception] = field(default_factory=dict)
     elapsed_s: float = 0.0
     waited_s: float = 0.0
+    notes: OutputArrays = ()
+
+    @property
+    def given(self) -> OutputArrays:
+        """Outputs and notes, in the order of `Signature.given`."""
+        return (*self.outputs, *self.notes)
 
 
 BatchCallback = Callable[[BatchResult | Exception], object]

@@ -4,7 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proteus_cli.backends import emulated
@@ -311,7 +311,7 @@ def signature_of(family: Family, models: ModelPaths, reader: Backend | None = No
 
 def _signature(backend: Backend, models: ModelPaths, key: VariantKey) -> Signature:
     with backend.runner(models[key], key) as runner:
-        return runner.signature
+        return replace(runner.signature, notes=())  # what single variants say besides is no matter of the family
 
 
 def _any_model(family: Family, models: ModelPaths) -> VariantKey | None:

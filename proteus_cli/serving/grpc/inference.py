@@ -327,11 +327,16 @@ def _require_count(tensor: Any, count: int, needed: int) -> None:
 
 
 def _staged(staged: Staged) -> bytes:
-    """What the answer of a cascade says, after the parameters of the variant: of two of one name, the last counts."""
+    """What the answer of a cascade or a multi-exit model says, after the parameters of the variant.
+
+    Of two of one name, the last counts.
+    """
     head = ModelInferResponse()
     head.parameters["accuracy"].double_param = staged.accuracy
     if staged.stages is not None:
         head.parameters["stages"].int64_param = staged.stages
+    if staged.exit is not None:
+        head.parameters["exit"].int64_param = staged.exit
     if staged.confidence is not None:
         head.parameters["confidence"].double_param = staged.confidence
     if staged.is_fallback:

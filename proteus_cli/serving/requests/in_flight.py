@@ -19,27 +19,30 @@ _SMALL_BYTES = 16 * 1024
 
 
 class Staged(msgspec.Struct, frozen=True):
-    """How an answer of a cascade came about: by how many ``stages``, and what ``accuracy`` is to be expected of it.
+    """How an answer of a cascade or a multi-exit model came about, and what ``accuracy`` is to be expected of it.
 
-    Of a request with `min_confidence`, also without a cascade; ``stages`` is None then. ``confidence`` is that of the
-    first stage, or, with `min_confidence`, of the answer: the lowest of all rows; None where it is unknown. The answer
-    ``is_fallback`` where the first stage was not sure of it, and it is sent all the same. ``energy_j``, only of a
-    request that limits it: what all stages took, the power of the profile × the request's share of the batches' time.
+    A cascade took so many ``stages``, and a multi-exit model gave it from ``exit``, the highest of all rows; of a
+    request with bounds both may be None. ``confidence`` is that of a cascade's first stage; or, with an exit or with
+    `min_confidence`, of the answer: the lowest of all rows; None where it is unknown. The answer ``is_fallback`` where
+    the first stage was not sure of it, and it is sent all the same. ``energy_j``, only of a request that limits it:
+    what all stages took, the power of the profile × the request's share of the batches' time.
     """
 
     stages: int | None
     confidence: float | None
     accuracy: float
-    is_fallback: bool
+    is_fallback: bool = False
     energy_j: float | None = None
+    exit: int | None = None
 
 
 class AnsweredBatch:
     """A batch that ran: the variant and its device, the outputs of all rows, and the seconds that it took.
 
     Outputs and seconds are made up if it ``is_emulated``. In ``memo`` front ends keep what the answers of all its
-    requests have in common, to make it once. A request that went by a cascade has a batch of its own, which says how
-    the answer was ``staged`` and has the outputs of its rows; ``rows`` are those of the batch that ran.
+    requests have in common, to make it once. A request that went by a cascade, or to a multi-exit model, has a batch of
+    its own, which says how the answer was ``staged`` and has the outputs of its rows; ``rows`` are those of the batch
+    that ran.
     """
 
     __slots__ = ("compute_s", "hosted", "is_emulated", "memo", "outputs", "rows", "staged")

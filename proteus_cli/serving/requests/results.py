@@ -15,6 +15,7 @@ from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.logs import LogRateLimiter, fields
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.deadlines import TimingWheel
+from proteus_cli.serving.requests.exits import of_exits
 from proteus_cli.serving.requests.in_flight import (
     Answered,
     AnsweredBatch,
@@ -94,7 +95,7 @@ class Results:
         now_s, hosted, failures = self._clock(), launch.hosted, result.failures
         counts, took_s = self._counts[hosted.family], now_s - started_s
         batch = AnsweredBatch(hosted, launch.rows, result.outputs, result.compute_s, is_emulated=self._is_emulated)
-        non_finite = self._non_finite_rows(result)
+        non_finite, is_plain = self._non_finite_rows(result), routes is None and not result.notes
         ended: list[tuple[ResultCallback, Result]] = []
         served = rows_served = last = 0
         waits_s: list[float] = []
@@ -113,8 +114,10 @@ class Results:
                 ended.append((request.end(), _late()))
                 continue
             answer = Answered(batch, first, request.rows, waited_s)
-            if routes is not None:
-                to_send = self._after_first_stage(request, routes[place], answer, took_s, now_s)
+            if not is_plain:
+                route = routes[place] if routes is not None else None
+                own = answer if not result.notes else of_exits(answer, result.notes)
+                to_send = self._after_first_stage(request, route, own, took_s, now_s)
                 if to_send is None:
                     continue
                 answer = to_send

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, Protocol
 
+import msgspec
 import numpy as np
 from msgspec.structs import replace
 
@@ -192,11 +193,12 @@ class SecondStages:
         batch, bounds = answer.batch, request.bounds
         if bounds is None or not (bounds.needs_confidence or bounds.is_energy_limited):
             return answer
-        confidence = None
+        of_exits = batch.staged or Staged(None, None, batch.hosted.accuracy)
+        confidence = of_exits.confidence
         if bounds.needs_confidence:
             _, confidence = self._confidence.below(request.family, bounds.min_confidence, answer.outputs)
         energy_j = _energy_j(request, batch.hosted, batch.compute_s, batch.rows)
-        staged = Staged(None, confidence, batch.hosted.accuracy, is_fallback=False, energy_j=energy_j)
+        staged = msgspec.structs.replace(of_exits, confidence=confidence, energy_j=energy_j)
         own = AnsweredBatch(
             batch.hosted, batch.rows, answer.outputs, batch.compute_s, is_emulated=batch.is_emulated, staged=staged
         )

@@ -109,6 +109,7 @@ class AnswerEncoder:
             compute_us=round(batch.compute_s * _US_PER_S),
             emulated=batch.is_emulated,
             stages=UNSET if staged is None or staged.stages is None else staged.stages,
+            exit=UNSET if staged is None or staged.exit is None else staged.exit,
             confidence=UNSET if staged is None or staged.confidence is None else staged.confidence,
             fallback=staged is not None and staged.is_fallback,
             energy_j=UNSET if staged is None or staged.energy_j is None else staged.energy_j,

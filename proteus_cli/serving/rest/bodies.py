@@ -53,7 +53,7 @@ class ResponseParameters(Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
     variant: Annotated[str, Meta(description="The variant of the family that answered.")]
     accuracy: Annotated[
-        Fraction, Meta(description="Its accuracy; with `stages`, what is to be expected of the answer.")
+        Fraction, Meta(description="Its accuracy; with `stages` or `exit`, what is to be expected of the answer.")
     ]
     device: Annotated[str, Meta(description="Where it ran.")]
     batch_size: Annotated[int, Meta(ge=1, description="Rows of the batch that the request was part of.")]
@@ -63,10 +63,14 @@ class ResponseParameters(Struct, frozen=True, kw_only=True, omit_defaults=True, 
         Annotated[int, Meta(ge=1, description="The request went by a cascade; the answer took so many stages.")]
         | UnsetType
     ) = UNSET
+    exit: (
+        Annotated[int, Meta(ge=1, description="The exit of a multi-exit model that answered, the last of all rows.")]
+        | UnsetType
+    ) = UNSET
     confidence: (
         Annotated[
             float,
-            Meta(description="Of the first stage, or with `min_confidence` of the answer; the lowest of all rows."),
+            Meta(description="Of the first stage; with `exit` or `min_confidence` of the answer. Lowest of all rows."),
         ]
         | UnsetType
     ) = UNSET

@@ -206,7 +206,7 @@ def _event(
     if isinstance(result, Exception):
         return messages.FailedEvent(number, messages.SentError.logged(result))
     try:
-        shapes = layout.write_outputs(result.outputs, buffer)
+        shapes = layout.write_outputs(result.given, buffer)
     except Exception as error:  # noqa: BLE001 - it is sent to the server
         return messages.FailedEvent(number, messages.SentError.logged(error))
     failures = {part: messages.SentError.logged(error) for part, error in result.failures.items()}

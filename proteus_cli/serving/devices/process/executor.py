@@ -143,7 +143,7 @@ class ProcessExecutor(CommandingExecutor):
     def _ran(self, event: messages.RanEvent, descriptors: Sequence[int]) -> None:
         try:
             sent = self._sent.pop(event.number)
-            outputs = sent.layout.read_outputs(event.shapes, self._buffers[sent.place].incoming(descriptors))
+            given = sent.layout.read_outputs(event.shapes, self._buffers[sent.place].incoming(descriptors))
         except (OSError, TypeError, ValueError, KeyError) as error:
             # Where no more files can be open, the system drops descriptors; a broken process may say anything.
             what = f"{self._device_id} is lost: the outputs of a batch can't be reached ({error})"
@@ -152,7 +152,8 @@ class ProcessExecutor(CommandingExecutor):
         self._free_buffers.append(sent.place)
         failures = {part: error.error() for part, error in event.failures.items()}
         elapsed_s = event.ended_s - sent.sent_s
-        self._complete(event.number, BatchResult(outputs, event.compute_s, failures, elapsed_s))
+        outputs, notes = sent.layout.signature.told_apart(given)
+        self._complete(event.number, BatchResult(outputs, event.compute_s, failures, elapsed_s, notes=notes))
 
     def _has_failed(self, number: int, error: Exception) -> None:
         if not self._failed(number, error) and number in self._sent:

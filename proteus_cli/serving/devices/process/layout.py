@@ -21,7 +21,7 @@ class BatchLayout:
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
         self._row_bytes = [spec.row_bytes for spec in signature.inputs]
-        self._output_dtypes = [spec.dtype for spec in signature.outputs]
+        self._output_dtypes = [spec.dtype for spec in signature.given]
         self._inputs = lru_cache(_CACHED)(self._find_inputs)
         self._outputs = lru_cache(_CACHED)(self._find_outputs)
 

@@ -73,10 +73,11 @@ async def _sent(family: Family, what: Measurable, session: AgentSession) -> Fami
     variants = []
     for variant in family.variants:
         model = what.models[VariantKey(family.name, variant.name)]
-        variants.append(msgspec.structs.replace(variant, onnx=await session.sent_model(model)))
+        digest = await session.sent_model(model)
+        variants.append(msgspec.structs.replace(variant, onnx=digest, exits=(), stop_when=None))
     split = what.splits.get(family.name)
-    digest = await session.sent_model(split) if split is not None else None
-    return msgspec.structs.replace(family, variants=tuple(variants), eval=digest)
+    eval_digest = await session.sent_model(split) if split is not None else None
+    return msgspec.structs.replace(family, variants=tuple(variants), eval=eval_digest)
 
 
 def _of_host(profile: Profile, host: str) -> Profile:

@@ -95,7 +95,7 @@ class RemoteExecutor(CommandingExecutor):
         else:
             self._told(message.event)
 
-    def _ran(self, event: BatchRan, outputs: memoryview) -> None:
+    def _ran(self, event: BatchRan, behind: memoryview) -> None:
         sent = self._sent.pop(event.number, None)
         if sent is None:
             return
@@ -103,15 +103,17 @@ class RemoteExecutor(CommandingExecutor):
         on_the_way_s = now_s - sent.sent_s - event.elapsed_s
         self._session.round_trips.add(on_the_way_s, now_s)
         try:
-            arrays = sent.layout.outputs_in(event.shapes, outputs)
+            given = sent.layout.outputs_in(event.shapes, behind)
         except (TypeError, ValueError) as error:
             self._session.send(AbandonDevice(self._opening))
             self._lose(DeviceLost(f"{self._device_id} is lost: the outputs of a batch are not whole ({error})"))
             return
         failures = {part: error.error() for part, error in event.failures.items()}
-        size = sent.bytes + len(outputs)
+        size = sent.bytes + len(behind)
         elapsed_s = event.elapsed_s + self._session.crossings.shortest_s(size, on_the_way_s, now_s)
-        self._ended(event.number, BatchResult(arrays, event.compute_s, failures, elapsed_s, event.waited_s))
+        outputs, notes = sent.layout.signature.told_apart(given)
+        result = BatchResult(outputs, event.compute_s, failures, elapsed_s, event.waited_s, notes)
+        self._ended(event.number, result)
 
     def lost(self, loss: DeviceLost) -> None:
         """The session has ended."""

@@ -1,0 +1,15 @@
+"""Multi-exit models: chains of engines of an ordinary backend, which queries leave at the first exit that is enough.
+
+A *chain file* (`store.exit_chains`) has K stages and the condition `stop_when`. Stage k takes the features of stage
+k - 1, and gives the outputs of the family, which are the answer of exit k, and the features for the next.
+`runner.ExitRunner` runs a batch through the stages: after each, rows for which the condition holds have their answer;
+the features of the others are put together to a smaller batch, where the device is, without a way through the server.
+The last exit answers all that get there. Outputs are in the order of the inputs again.
+
+Besides the outputs, the runner gives *notes* of each row: the exit that answered it, and the confidence of that answer.
+They travel behind the outputs, as further tensors that `Signature.notes` describes, and no client gets them as such.
+
+`loading.WithExits` is a backend on top of another one, which it leaves alone but for chain files. Variants that have
+stages in common (the same chain under several conditions) share their engines, which stay loaded until the last is
+left.
+"""

@@ -1,0 +1,81 @@
+"""A backend that also runs multi-exit models, by the engines of another one."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from threading import Lock
+
+from proteus_cli.backends.base import Backend, PowerMeter, Runner
+from proteus_cli.backends.exits.runner import ExitRunner
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.errors import EngineError
+from proteus_cli.input_files import MODEL, sha256_of
+from proteus_cli.store.exit_chains import is_chain_file, unpacked
+
+
+class WithExits:
+    """``backend``, and chain files besides. Their stages are loaded once, whatever number of chains have them."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.versions, self.max_slots = backend.versions, backend.max_slots
+        self._stages = _SharedStages(backend)
+
+    @property
+    def meter(self) -> PowerMeter | None:
+        return self._backend.meter
+
+    def prepare(self, model: Path, owner: VariantKey | None = None) -> float:
+        return 0.0 if is_chain_file(model) else self._backend.prepare(model, owner)
+
+    @contextmanager
+    def runner(self, model: Path, owner: VariantKey | None = None) -> Iterator[Runner]:
+        """Load a model. Raises `EngineError`, also where the stages of a chain do not fit together."""
+        if not is_chain_file(model):
+            with self._backend.runner(model, owner) as runner:
+                yield runner
+            return
+        with ExitStack() as stack:
+            with unpacked(model) as chain:
+                stages = [stack.enter_context(self._stages.loaded(stage)) for stage in chain.stages]
+            try:
+                runner = ExitRunner(stages, chain.stop_when, chain.confidence)
+            except EngineError as error:
+                raise EngineError(f"`{model}`: {error.message}", hint=error.hint) from error
+            yield runner
+
+
+class _SharedStages:
+    """Engines by the content of their files, each loaded while anybody has it. Any thread may load and leave."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend, self._lock = backend, Lock()
+        self._loaded: dict[str, _Shared] = {}
+
+    @contextmanager
+    def loaded(self, stage: Path) -> Iterator[Runner]:
+        """The engine of a file, which may be removed once this is entered. Raises `EngineError`."""
+        key = sha256_of(stage, MODEL, hint="it was unpacked just now").hex()
+        with self._lock:
+            if key not in self._loaded:
+                self._loaded[key] = _Shared(self._backend, stage)
+            shared = self._loaded[key]
+            shared.users += 1
+        try:
+            yield shared.runner
+        finally:
+            with self._lock:
+                shared.users -= 1
+                if not shared.users:
+                    del self._loaded[key]
+                    shared.close()
+
+
+class _Shared:
+    """An engine, and how many use it."""
+
+    def __init__(self, backend: Backend, stage: Path) -> None:
+        self.users = 0
+        with ExitStack() as stack:
+            self.runner = stack.enter_context(backend.runner(stage))
+            self.close = stack.pop_all().close

@@ -1,0 +1,139 @@
+"""Runs batches through the stages of a multi-exit model."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from proteus_cli.arrays import Bools, Ints, Singles
+from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec
+from proteus_cli.domain.conditions.condition import Condition, holds
+from proteus_cli.domain.conditions.metrics import Metric
+from proteus_cli.domain.confidence import margin, output_of
+from proteus_cli.errors import EngineError
+
+EXIT_NOTE, CONFIDENCE_NOTE = "exit (note)", "confidence (note)"
+NOTES = (TensorSpec(EXIT_NOTE, np.dtype(np.uint8), ()), TensorSpec(CONFIDENCE_NOTE, np.dtype(np.float32), ()))
+"""What the runner says of each row, behind the outputs of the family."""
+
+_HINT = "stage k must give the outputs of the family, and all that stage k + 1 takes"
+
+
+class Passed(NamedTuple):
+    """One stage that a whole batch has passed: what it took, and the answers of its exit."""
+
+    inputs: NamedArrays
+    outputs: NamedArrays
+    confidence: Singles
+
+
+class ExitRunner:
+    """A `Runner` of several stages. Rows stop at the first exit after which ``stop_when`` holds.
+
+    ``confidence`` is that of the family. Raises `EngineError` where the stages do not fit together.
+    """
+
+    def __init__(self, stages: Sequence[Runner], stop_when: Condition, confidence: str) -> None:
+        self.stages = tuple(stages)
+        self._stop_when = stop_when
+        first, last = stages[0].signature, stages[-1].signature
+        for place, (stage, after) in enumerate(pairwise(stages), start=1):
+            _require_fitting(place, stage.signature, after.signature, last)
+        self.signature = Signature(first.inputs, last.outputs, NOTES)
+        self._names = [spec.name for spec in last.outputs]
+        self._confidence = _confidence_output(confidence, self._names)
+        self.memory_bytes = sum(stage.memory_bytes for stage in stages)
+
+    def infer(self, inputs: NamedArrays) -> NamedArrays:
+        """The outputs of all rows, each of the exit where it stopped, and the notes. Raises `EngineError`."""
+        rows = len(next(iter(inputs.values())))
+        answers = _Answers(rows, self._names)
+        going = np.arange(rows)
+        for place, stage in enumerate(self.stages, start=1):
+            made = stage.infer(inputs)
+            confidence = self._confidence_of(made)
+            stops = self._stops(place, confidence)
+            answers.add(place, going[stops], made, confidence, stops)
+            if stops.all():
+                break
+            going, inputs = going[~stops], self._features(place, made, ~stops)
+        return answers.outputs()
+
+    def passed(self, inputs: NamedArrays) -> Iterator[Passed]:
+        """All rows through all stages, whatever the condition says: for measuring. Raises `EngineError`."""
+        for place, stage in enumerate(self.stages, start=1):
+            made = stage.infer(inputs)
+            yield Passed(inputs, {name: made[name] for name in self._names}, self._confidence_of(made))
+            if place < len(self.stages):
+                inputs = self._features(place, made, None)
+
+    def _stops(self, place: int, confidence: Singles) -> Bools:
+        if place == len(self.stages):
+            return np.ones(len(confidence), np.bool_)
+        return holds(self._stop_when, {Metric.CONFIDENCE: confidence, Metric.EXIT: place}, len(confidence))
+
+    def _features(self, place: int, made: NamedArrays, chosen: Bools | None) -> NamedArrays:
+        """What the stage after ``place`` takes of those rows; None: of all."""
+        names = [spec.name for spec in self.stages[place].signature.inputs]
+        if chosen is None or chosen.all():
+            return {name: made[name] for name in names}
+        return {name: made[name][chosen] for name in names}
+
+    def _confidence_of(self, made: NamedArrays) -> Singles:
+        values = margin(made[self._names[0]]) if self._confidence is None else made[self._confidence].reshape(-1)
+        confidence: Singles = values.astype(np.float32, copy=False)
+        return confidence
+
+
+class _Answers:
+    """The outputs of a batch, as its rows stop. Where all stop at once, nothing is copied."""
+
+    def __init__(self, rows: int, names: Sequence[str]) -> None:
+        self._rows, self._names = rows, names
+        self._outputs: NamedArrays = {}
+        self._exits, self._confidences = np.zeros(rows, np.uint8), np.zeros(rows, np.float32)
+
+    def add(self, place: int, rows: Ints, made: NamedArrays, confidence: Singles, stops: Bools) -> None:
+        """``rows`` are the places of those that ``stops`` chooses among the rows of this stage."""
+        self._exits[rows], self._confidences[rows] = place, confidence[stops]
+        if len(rows) == self._rows:
+            self._outputs = {name: made[name] for name in self._names}
+            return
+        for name in self._names:
+            values = made[name]
+            if name not in self._outputs:
+                self._outputs[name] = np.empty((self._rows, *values.shape[1:]), values.dtype)
+            self._outputs[name][rows] = values[stops]
+
+    def outputs(self) -> NamedArrays:
+        return {**self._outputs, EXIT_NOTE: self._exits, CONFIDENCE_NOTE: self._confidences}
+
+
+def _require_fitting(place: int, stage: Signature, after: Signature, last: Signature) -> None:
+    """Raise `EngineError` unless a stage gives what the family's outputs are, and what the stage ``after`` it takes."""
+    given = {spec.name: spec for spec in stage.outputs}
+    for what, needed in (
+        ("an output of the last stage", last.outputs),
+        (f"what stage {place + 1} takes", after.inputs),
+    ):
+        for spec in needed:
+            found = given.get(spec.name)
+            if found is None:
+                names = ", ".join(f"`{name}`" for name in given)
+                raise EngineError(f"Stage {place} gives no `{spec.name}`, {what}, but {names}.", hint=_HINT)
+            if found.dtype != spec.dtype or found.shape != spec.shape or None in found.shape:
+                raise EngineError(
+                    f"Stage {place} gives `{spec.name}` as {found.dtype} {found.shape_text}; {what} is {spec.dtype} "
+                    f"{spec.shape_text}.",
+                    hint=f"{_HINT}, in the same type and a fixed shape",
+                )
+
+
+def _confidence_output(confidence: str, outputs: Sequence[str]) -> str | None:
+    name = output_of(confidence)
+    if name is not None and name not in outputs:
+        raise EngineError(
+            f'`confidence = "{confidence}"`: no stage has an output `{name}`.', hint=f"they have: {', '.join(outputs)}"
+        )
+    return name

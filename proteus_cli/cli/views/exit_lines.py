@@ -1,0 +1,34 @@
+"""What was measured of multi-exit models, in a line for each."""
+
+from collections.abc import Iterator
+
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.exits import ExitProfile
+from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.units import UNKNOWN, format_duration, format_percent
+
+
+def exit_lines(profile: Profile, catalog: Catalog) -> Iterator[str]:
+    """By exit the share of rows, their accuracy and the time of the stage before it."""
+    for measured in profile.variants:
+        if measured.exits and measured.family in catalog.names:
+            yield f"{catalog.label(measured.key)}: {_line(measured)}"
+
+
+def _line(measured: VariantProfile) -> str:
+    exits = f"exits 1 to {len(measured.exits)}"
+    first = measured.exits[0].points[:1]
+    took = f"; stages take {_each(map(_took, measured.exits))} for a batch of {first[0].batch}" if first else ""
+    if measured.exits[0].share is None:
+        return f"{exits}, measured with random rows, as there is no eval split: which exit they take says little{took}"
+    shares = _each(format_percent(each.share or 0.0) for each in measured.exits)
+    accuracies = _each(UNKNOWN if each.accuracy is None else f"{each.accuracy:.4f}" for each in measured.exits)
+    return f"{exits} answer {shares} of the rows, with accuracies {accuracies}{took}"
+
+
+def _took(each: ExitProfile) -> str:
+    return format_duration(each.points[0].mean_s)
+
+
+def _each(texts: Iterator[str]) -> str:
+    return ", ".join(texts)

@@ -1,0 +1,111 @@
+"""What is measured of a multi-exit model besides: its stages by batch size, its exits on the rows of an eval split.
+
+How long a batch takes depends on its rows, so batches are made of rows of the eval split; of random ones where a family
+has none. The stages are measured with all rows, as that is what the next stage may have to do.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from proteus_cli.arrays import Bools, Ints
+from proteus_cli.backends.base import NamedArrays, Runner, Signature
+from proteus_cli.backends.exits.runner import EXIT_NOTE, ExitRunner
+from proteus_cli.domain.exits import ExitProfile, StagePoint
+from proteus_cli.errors import EngineError
+from proteus_cli.profiling.measure import EVAL_BATCH, measure_point
+from proteus_cli.store.eval_splits import labelled_rows
+
+MAX_BATCHES, MAX_BYTES = 64, 64 * 2**20
+"""Batches of one size that are drawn before they are measured, and the memory that they may take."""
+MAX_PASSED = 4
+"""Batches that the stages are measured with: the work of a stage hardly depends on what its rows are."""
+
+
+def batches_of(signature: Signature, rows: NamedArrays | None, size: int) -> list[NamedArrays]:
+    """Batches of so many rows, drawn of ``rows`` with replacement; None: one of random values. The same each time."""
+    rng = np.random.default_rng(size)
+    if rows is None:
+        return [signature.sample(size, rng)]
+    row_bytes = sum(spec.row_bytes for spec in signature.inputs)
+    count = min(MAX_BATCHES, max(MAX_BYTES // (size * row_bytes), 1))
+    known = len(next(iter(rows.values())))
+    return [_rows(rows, rng.integers(0, known, size)) for _ in range(count)]
+
+
+def stage_points(runner: ExitRunner, batches: Sequence[NamedArrays], budget_s: float) -> tuple[StagePoint, ...]:
+    """What each stage takes of such a batch, if all of its rows get there; ``budget_s`` is for all stages together."""
+    size = len(next(iter(batches[0].values())))
+    passed = [tuple(runner.passed(inputs)) for inputs in batches[:MAX_PASSED]]
+    points = []
+    for place, stage in enumerate(runner.stages):
+        inputs = cycle([each[place].inputs for each in passed])
+        point = measure_point(partial(_run_next, stage, inputs), size, budget_s / len(runner.stages))
+        points.append(StagePoint(size, point.mean_s, point.p95_s))
+    return tuple(points)
+
+
+def _run_next(stage: Runner, inputs: Iterator[NamedArrays]) -> None:
+    stage.infer(next(inputs))
+
+
+def with_points(exits: Sequence[ExitProfile], points: Sequence[StagePoint]) -> tuple[ExitProfile, ...]:
+    """With a point more for each exit, in place of one of the same batch."""
+    known = exits or [ExitProfile()] * len(points)
+    return tuple(
+        msgspec.structs.replace(each, points=_added(each, new)) for each, new in zip(known, points, strict=True)
+    )
+
+
+def _added(known: ExitProfile, new: StagePoint) -> tuple[StagePoint, ...]:
+    others = (point for point in known.points if point.batch != new.batch)
+    return tuple(sorted((*others, new), key=lambda point: point.batch))
+
+
+def judged(exits: Sequence[ExitProfile], runner: ExitRunner, eval_path: Path) -> tuple[ExitProfile, ...]:
+    """With shares and accuracies, on the rows of an eval split. Raises as `measure_answers` does."""
+    inputs, labels = labelled_rows(eval_path, runner.signature.inputs)
+    answered, correct = _answers(runner, inputs, labels)
+    known = exits or [ExitProfile()] * len(runner.stages)
+    return tuple(
+        msgspec.structs.replace(
+            each,
+            share=float(np.mean(answered == place)),
+            accuracy=_mean(correct[place - 1], answered == place),
+            cut_accuracy=_mean(correct[place - 1], answered > place),
+        )
+        for place, each in enumerate(known, start=1)
+    )
+
+
+def unjudged(known: ExitProfile) -> ExitProfile:
+    """With times only: its shares and accuracies are those of another eval split."""
+    return ExitProfile(points=known.points)
+
+
+def _answers(runner: ExitRunner, inputs: NamedArrays, labels: Ints) -> tuple[Ints, Bools]:
+    """By row, the exit that answers it; and by exit and row, whether the answer of that exit is right."""
+    rows = len(labels)
+    exits, correct = np.empty(rows, np.int64), np.empty((len(runner.stages), rows), np.bool_)
+    for first in range(0, rows, EVAL_BATCH):
+        part = slice(first, first + EVAL_BATCH)
+        batch = {name: values[part] for name, values in inputs.items()}
+        exits[part] = runner.infer(batch)[EXIT_NOTE]
+        for place, passed in enumerate(runner.passed(batch)):
+            scores = next(iter(passed.outputs.values()))
+            if not scores.size:
+                raise EngineError("The first output of a multi-exit model has no scores.")
+            correct[place, part] = scores.reshape(len(scores), -1).argmax(axis=1) == labels[part]
+    return exits, correct
+
+
+def _mean(correct: Bools, chosen: Bools) -> float | None:
+    return float(np.mean(correct[chosen])) if chosen.any() else None
+
+
+def _rows(rows: NamedArrays, places: Ints) -> NamedArrays:
+    return {name: values[places] for name, values in rows.items()}

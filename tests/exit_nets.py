@@ -1,0 +1,65 @@
+"""Small multi-exit models, and a catalog that has one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from msgspec.structs import replace
+from onnx import helper
+from tiny import CLASSES, DEVICES, INPUTS, Tiny, add_plan, add_profiles, save_model, tensor
+
+from proteus_cli import store
+from proteus_cli.domain.exits import ExitProfile
+
+WIDTH = 6
+
+
+def exit_stages(directory: Path, count: int = 3, *, seed: int = 0) -> list[Path]:
+    """ONNX files of stages: features are a ReLU layer of those before, scores of each exit a linear layer of these."""
+    rng = np.random.default_rng(seed)
+    files, inputs, width = [], "x", INPUTS
+    for place in range(1, count + 1):
+        weights = {
+            "w": rng.standard_normal((width, WIDTH)).astype(np.float32),
+            "v": rng.standard_normal((WIDTH, CLASSES)).astype(np.float32),
+        }
+        features = f"features{place}"
+        nodes = [
+            helper.make_node("MatMul", [inputs, "w"], ["h"]),
+            helper.make_node("Relu", ["h"], [features]),
+            helper.make_node("MatMul", [features, "v"], ["scores"]),
+        ]
+        given = [tensor("scores", ["n", CLASSES]), *([tensor(features, ["n", WIDTH])] if place < count else [])]
+        path = directory / f"stage.{place}.onnx"
+        files.append(save_model(path, nodes, inputs=[tensor(inputs, ["n", width])], outputs=given, weights=weights))
+        inputs, width = features, WIDTH
+    return files
+
+
+def exits_toml(name: str, files: Sequence[str], stop_when: str, accuracy: float = 0.5) -> str:
+    """A variant of the catalog."""
+    listed = ", ".join(f'"{file}"' for file in files)
+    return (
+        f'[[family.variant]]\nname = "{name}"\naccuracy = {accuracy}\nexits = [{listed}]\nstop_when = "{stop_when}"\n'
+    )
+
+
+def add_exits(made: Tiny, name: str, stop_when: str, exits: Sequence[ExitProfile], *, plan: str = "plan") -> Path:
+    """Give the first family a multi-exit variant, with profiles as if measured, and a plan that hosts it alone."""
+    family = made.families[0].name
+    files = exit_stages(made.root / "engines" / "models" / family)
+    catalog = made.place.catalog_path
+    named = [file.relative_to(catalog.parent).as_posix() for file in files]
+    catalog.write_text(catalog.read_text() + exits_toml(name, named, stop_when))
+    variant = made.place.catalog().family(family).variant(name)
+    digest = made.place.loaded_digest(made.place.catalog().family(family), variant)
+    add_profiles(made)
+    for device in DEVICES:
+        profile = made.place.profile(device)
+        other = profile.variants[0]
+        own = replace(other, variant=name, accuracy=0.5, model_digest=digest, exits=tuple(exits))
+        store.write_json(made.place.profile_path(device), replace(profile, variants=(*profile.variants, own)))
+    path = add_plan(made, {"cpu0": made.families[0].variants[0].name}, name=plan)
+    hosted = made.place.plan(path)
+    store.write_json(path, replace(hosted, placements=(replace(hosted.placements[0], variant=name),)))
+    return path

@@ -1,0 +1,151 @@
+"""What a profile says of a multi-exit model is what its runner does with the rows of the eval split."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exit_nets import exit_stages, exits_toml
+from tiny import SHAPES, Tiny, TinyFamily, device, make_workspace
+
+from proteus_cli.backends.exits.runner import EXIT_NOTE, ExitRunner
+from proteus_cli.backends.registry import open_backend
+from proteus_cli.cli.views.exit_lines import exit_lines
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.exits import ExitProfile, StagePoint
+from proteus_cli.domain.profile import VariantProfile
+from proteus_cli.profiling import sweep
+from proteus_cli.profiling.exits import batches_of, judged, unjudged, with_points
+from proteus_cli.profiling.jobs import measurement_jobs
+from proteus_cli.profiling.noise import noise_frac
+from proteus_cli.profiling.sweep import Sweep
+from proteus_cli.store.eval_splits import labelled_rows
+
+EXITS = VariantKey("shapes", "exits")
+FILES = [f"stages/stage.{place}.onnx" for place in (1, 2, 3)]
+
+
+def workspace(root: Path, *, eval: str | None = SHAPES.eval) -> Tiny:  # noqa: A002 - the name of the field
+    """One variant, a multi-exit model of three stages."""
+    made = make_workspace(root, (TinyFamily("shapes", SHAPES.variants[:1], eval=eval),))
+    exit_stages(root / "engines" / "stages")
+    split = f'eval = "{eval}"\n' if eval is not None else ""
+    family = f'format = 1\n[[family]]\nname = "shapes"\nslo = "200ms"\n{split}'
+    made.place.catalog_path.write_text(family + exits_toml("exits", FILES, "confidence >= 1"))
+    return made
+
+
+def swept(made: Tiny, monkeypatch: pytest.MonkeyPatch, max_batch: int = 2) -> Sweep:
+    monkeypatch.setattr(sweep, "CELL_S", 0.05)
+    on = device(made, "cpu0")
+    backend = open_backend(on)
+    done = Sweep(made.place, on, backend, measurement_jobs(made.place, made.place.catalog(), on, backend, max_batch))
+    for _ in done.run():
+        pass
+    return done
+
+
+def measured(done: Sweep) -> VariantProfile:
+    found = done.profile.of("shapes", "exits")
+    assert found is not None
+    return found
+
+
+def test_shares_and_accuracies_are_those_of_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = workspace(tmp_path)
+    found = measured(swept(made, monkeypatch))
+    with open_backend(device(made, "cpu0")).runner(made.place.loaded_paths()[EXITS]) as runner:
+        assert isinstance(runner, ExitRunner)
+        inputs, labels = labelled_rows(tmp_path / "engines" / str(SHAPES.eval), runner.signature.inputs)
+        exits = runner.infer(inputs)[EXIT_NOTE]
+        answers = np.array([each.outputs["scores"].argmax(axis=1) for each in runner.passed(inputs)])
+    for place, each in enumerate(found.exits, start=1):
+        right = answers[place - 1] == labels
+        assert each.share == np.mean(exits == place)
+        assert each.accuracy == pytest.approx(np.mean(right[exits == place]))
+        assert each.cut_accuracy == (pytest.approx(np.mean(right[exits > place])) if place < 3 else None)
+    parts = [(each.share or 0.0) * (each.accuracy or 0.0) for each in found.exits]
+    assert found.accuracy == pytest.approx(sum(parts))
+    assert len({each.share for each in found.exits} - {0.0}) > 1
+
+
+def test_each_stage_is_measured_at_each_batch_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = measured(swept(workspace(tmp_path), monkeypatch, max_batch=4))
+    assert [point.batch for point in found.points] == [1, 2, 4]
+    for each in found.exits:
+        assert [point.batch for point in each.points] == [1, 2, 4]
+
+
+def test_what_is_known_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = workspace(tmp_path)
+    monkeypatch.setattr(sweep, "noise_frac", lambda *_, **__: 0.0)
+    first = measured(swept(made, monkeypatch))
+    again = swept(made, monkeypatch)
+    assert again.measured == 0
+    assert measured(again) == first
+    catalog = made.place.catalog_path
+    catalog.write_text(catalog.read_text().replace("confidence >= 1", "confidence >= 3"))
+    other = measured(swept(made, monkeypatch))
+    assert other.model_digest != first.model_digest
+    assert [each.share for each in other.exits] != [each.share for each in first.exits]
+
+
+def test_without_an_eval_split_only_times_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = workspace(tmp_path, eval=None)
+    done = swept(made, monkeypatch)
+    assert all(each == unjudged(each) and each.points for each in measured(done).exits)
+    (line,) = exit_lines(done.profile, made.place.catalog())
+    assert "exits 1 to 3, measured with random rows, as there is no eval split" in line
+
+
+def test_a_gpu_has_no_job_for_it(tmp_path: Path) -> None:
+    made = workspace(tmp_path)
+    gpu = Device("gpu0", "gpu", "gpu", "a GPU", memory_bytes=0, cores=())
+    backend = open_backend(device(made, "cpu0"))
+    assert measurement_jobs(made.place, made.place.catalog(), gpu, backend, 2) == []
+
+
+def test_batches_are_rows_of_the_split_and_the_same_each_time(tmp_path: Path) -> None:
+    made = workspace(tmp_path)
+    with open_backend(device(made, "cpu0")).runner(made.place.loaded_paths()[EXITS]) as runner:
+        signature = runner.signature
+    rows = {"x": np.arange(40, dtype=np.float32).reshape(10, 4)}
+    batches, again = batches_of(signature, rows, 3), batches_of(signature, rows, 3)
+    assert {tuple(row) for batch in batches for row in batch["x"]} == {tuple(row) for row in rows["x"]}
+    assert all(batch["x"].shape == (3, 4) for batch in batches)
+    np.testing.assert_array_equal([batch["x"] for batch in batches], [batch["x"] for batch in again])
+    (alone,) = batches_of(signature, None, 3)
+    assert alone["x"].shape == (3, 4)
+
+
+def test_a_batch_size_that_is_measured_again_takes_the_place_of_the_old_one() -> None:
+    known = with_points((), [StagePoint(2, 1.0, 1.0), StagePoint(2, 2.0, 2.0)])
+    larger = with_points(known, [StagePoint(1, 0.5, 0.5), StagePoint(1, 1.0, 1.0)])
+    assert [[point.batch for point in each.points] for each in larger] == [[1, 2], [1, 2]]
+    again = with_points(larger, [StagePoint(2, 9.0, 9.0), StagePoint(2, 8.0, 8.0)])
+    assert [each.points[1].mean_s for each in again] == [9.0, 8.0]
+    assert unjudged(ExitProfile(1.0, 0.5, None, again[0].points)) == again[0]
+
+
+def test_scatter_of_runs_that_differ_is_no_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def noise(point: object, waiting_frac: float, *, runs_are_alike: bool) -> float:
+        asked.append(runs_are_alike)
+        return 0.0
+
+    monkeypatch.setattr(sweep, "noise_frac", noise)
+    done = swept(workspace(tmp_path), monkeypatch, max_batch=1)
+    assert set(asked) == {False}
+    (point,) = measured(done).points
+    mean_twice = type(point)(1, 20, 2.0, 1.0, 2.0, 2.0, 2.0, 0.5)
+    assert noise_frac(mean_twice, 0.0) == 0.5
+    assert noise_frac(mean_twice, 0.0, runs_are_alike=False) == 0.0
+
+
+def test_judging_needs_no_times(tmp_path: Path) -> None:
+    made = workspace(tmp_path)
+    with open_backend(device(made, "cpu0")).runner(made.place.loaded_paths()[EXITS]) as runner:
+        assert isinstance(runner, ExitRunner)
+        found = judged((), runner, tmp_path / "engines" / str(SHAPES.eval))
+    assert sum(each.share or 0.0 for each in found) == pytest.approx(1.0)
