@@ -51,7 +51,9 @@ class FamilySummary(Summary, frozen=True):
     of a variant alone, over all queries. It is there only where cascades deferred any query, whose stages answer easy
     or hard queries only.
     Of the answered queries, the first stages of cascades ``deferred`` so many; ``fallbacks`` of these got the first
-    answer all the same.
+    answer all the same. So many answers were ``judged`` by labels, as requests carried rows of an eval split;
+    ``measured_accuracy`` is the fraction of these that was right, beside which ``effective_accuracy`` is what profiles
+    promise.
     """
 
     attainment: Attainment
@@ -59,6 +61,8 @@ class FamilySummary(Summary, frozen=True):
     deferred: int = 0
     fallbacks: int = 0
     profiled_accuracy: dict[str, float] = field(default_factory=dict)
+    judged: int = 0
+    measured_accuracy: float | None = None
 
 
 class Window(Value, frozen=True):

@@ -95,6 +95,7 @@ class RequestRecord(msgspec.Struct, frozen=True, gc=False):
     ``latency_s`` and ``accuracy`` are None unless it was answered; ``batch`` is the rows of the batch that answered
     it, where known. With cascades, ``accuracy`` is the one to be expected of such an answer. A request ``is_deferred``
     where the first stage was not sure of it; ``is_fallback`` where the first answer was sent all the same.
+    ``is_correct``: whether the answer was right; None where nobody knows.
     """
 
     family: str
@@ -107,3 +108,4 @@ class RequestRecord(msgspec.Struct, frozen=True, gc=False):
     batch: int | None = None
     is_deferred: bool = False
     is_fallback: bool = False
+    is_correct: bool | None = None

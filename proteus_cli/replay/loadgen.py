@@ -67,6 +67,7 @@ async def replay(
             batch=reply.batch,
             is_deferred=reply.is_deferred,
             is_fallback=reply.is_fallback,
+            is_correct=reply.is_correct,
         )
 
     async def send_all() -> None:

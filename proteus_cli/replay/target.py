@@ -3,30 +3,26 @@
 import asyncio
 import math
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol, TypeVar
 
 import msgspec
 import numpy as np
 
 from proteus_cli.domain.request import Outcome
-from proteus_cli.errors import ServerError
+from proteus_cli.errors import ArtefactError, ServerError
 from proteus_cli.replay.http_client import HttpClient, HttpReply
+from proteus_cli.replay.inputs import NUMPY, InputMetadata, Sample, eval_samples, random_samples
 
 REPLY_TIMEOUT_S = 30.0  # beyond any deadline; without a reply by then, a request has failed
-SAMPLE_ROWS = 64  # different rows of each family …
-SAMPLE_BYTES = 64 << 20  # … unless they take more than this
-_US_PER_S = 1e6
 _OK = 200
 _UNAUTHORIZED = 401
 _JSON_LENGTH = b"inference-header-content-length"
 _OUTCOME = b"proteus-outcome"
-_NUMPY = {
-    "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
-    "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
-}  # fmt: skip
 _OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome if outcome is not Outcome.SERVED}
 _NOT_JSON = (msgspec.DecodeError, ValueError, RecursionError)  # a value error: no UTF-8, or no number
 _OF_STATUS = {429: Outcome.REJECTED, 503: Outcome.REJECTED, 504: Outcome.DROPPED}
@@ -39,7 +35,7 @@ Answered = TypeVar("Answered")
 class Reply:
     """How a request ended for its client. SERVED means answered; the caller knows whether in time.
 
-    ``is_deferred`` and ``is_fallback`` as in `RequestRecord`.
+    ``is_deferred``, ``is_fallback`` and ``is_correct`` as in `RequestRecord`.
     """
 
     outcome: Outcome
@@ -49,6 +45,7 @@ class Reply:
     batch: int | None = None
     is_deferred: bool = False
     is_fallback: bool = False
+    is_correct: bool | None = None
 
 
 class Target(Protocol):
@@ -75,14 +72,21 @@ class _Answer(msgspec.Struct):
     parameters: _Parameters = msgspec.field(default_factory=_Parameters)
 
 
-class _Input(msgspec.Struct):
-    name: str
+class _OutputParameters(msgspec.Struct):
+    binary_data_size: int
+
+
+class _Output(msgspec.Struct):
     datatype: str
-    shape: list[int]
+    parameters: _OutputParameters
+
+
+class _AnswerWithOutputs(_Answer):
+    outputs: list[_Output] = msgspec.field(default_factory=list)
 
 
 class _Metadata(msgspec.Struct):
-    inputs: list[_Input]
+    inputs: list[InputMetadata]
 
 
 class ChangeReply(msgspec.Struct):
@@ -116,46 +120,39 @@ class StatusReply(msgspec.Struct):
     estimated: list[str] = msgspec.field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """A request body in parts: JSON up to the timeout, JSON after it, binary tensors."""
-
-    before: bytes
-    after: bytes
-    binary: bytes
-
-    def body(self, timeout_s: float, min_accuracy: float) -> tuple[bytes, int]:
-        """The body, and the length of its JSON."""
-        minimum = b',"min_accuracy":%r' % min_accuracy if min_accuracy > 0 else b""
-        json = b"%b%d%b%b" % (self.before, max(1, round(timeout_s * _US_PER_S)), minimum, self.after)
-        return json + self.binary, len(json)
-
-
 class HttpTarget:
-    """A server at ``url``. A request carries one random row, and the time until its deadline as ``timeout``."""
+    """A server at ``url``. A request carries one row, and the time until its deadline as ``timeout``.
+
+    ``unfit``: eval splits that do not fit the server's models, by family, and why.
+    """
 
     def __init__(self, url: str, client: HttpClient) -> None:
         self._url, self._client = url.rstrip("/"), client
-        self._samples: dict[str, list[_Sample]] = {}
+        self._samples: dict[str, list[Sample]] = {}
         self._heads: dict[str, bytes] = {}
+        self.unfit: dict[str, ArtefactError] = {}
 
-    async def prepare(self, families: tuple[str, ...]) -> StatusReply:
-        """Read the inputs of the families and make sample requests; returns the status. Raises `ServerError`."""
+    @property
+    def judged(self) -> frozenset[str]:
+        """The families whose requests carry rows of an eval split, so that their answers are judged."""
+        return frozenset(family for family, samples in self._samples.items() if samples[0].label is not None)
+
+    async def prepare(
+        self, families: tuple[str, ...], eval_splits: Mapping[str, Path] = MappingProxyType({})
+    ) -> StatusReply:
+        """Read the inputs of the families and make sample requests; returns the status. Raises `ServerError`.
+
+        Where there is an eval split that fits, requests carry its rows, else random ones. Emulated devices compute
+        nothing that could be judged: servers of these get random rows.
+        """
         rng = np.random.default_rng(0)
+        status = await self.status()
         for family in families:
             path = f"/v2/models/{family}"
             inputs = (await self._get(path, _Metadata)).inputs
-            sizes = [_row_bytes(spec) for spec in inputs]
-            row_bytes = sum(sizes)
-            if not all(sizes) or not 0 < row_bytes <= SAMPLE_BYTES:
-                raise ServerError(
-                    f"`{self._url}{path}` has inputs that can't be sent.",
-                    hint=f"inputs are numbers, and a row of all takes {SAMPLE_BYTES} bytes at most",
-                )
             self._heads[family] = self._client.head("POST", f"{path}/infer")
-            rows = min(SAMPLE_ROWS, SAMPLE_BYTES // row_bytes)
-            self._samples[family] = [_sample(inputs, rng) for _ in range(rows)]
-        status = await self.status()
+            split = None if status.emulated else eval_splits.get(family)
+            self._samples[family] = self._samples_of(family, f"{self._url}{path}", inputs, split, rng)
         for family in families:
             if not 0 < status.slo_s.get(family, 0.0) < math.inf:
                 raise ServerError(f"`{self._url}` says no SLO of `{family}`.", hint="is it a Proteus server?")
@@ -167,24 +164,37 @@ class HttpTarget:
 
     async def send(self, family: str, number: int, timeout_s: float, min_accuracy: float) -> Reply:
         samples = self._samples[family]
-        body, json_length = samples[number % len(samples)].body(timeout_s, min_accuracy)
+        sample = samples[number % len(samples)]
+        body, json_length = sample.body(timeout_s, min_accuracy)
         headers = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n" % json_length
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_S):
                 reply = await self._client.post(self._heads[family], headers, body)
         except OSError:  # TimeoutError is one
             return Reply(Outcome.FAILED)
-        return self._read(reply)
+        return self._read(reply, sample.label)
 
-    def _read(self, reply: HttpReply) -> Reply:
+    def _samples_of(
+        self, family: str, where: str, inputs: list[InputMetadata], split: Path | None, rng: np.random.Generator
+    ) -> list[Sample]:
+        if split is not None:
+            try:
+                return eval_samples(split, inputs, where, rng)
+            except ArtefactError as error:
+                self.unfit[family] = error
+        return random_samples(inputs, where, rng)
+
+    def _read(self, reply: HttpReply, label: int | None) -> Reply:
         if reply.status != _OK:
             outcome = _OUTCOMES.get(reply.headers.get(_OUTCOME, b""))
             return Reply(outcome or _OF_STATUS.get(reply.status, Outcome.FAILED))
         try:
             json = reply.body[: int(reply.headers.get(_JSON_LENGTH, len(reply.body)))]
-            answer = msgspec.json.decode(json, type=_Answer).parameters
+            found = msgspec.json.decode(json, type=_Answer if label is None else _AnswerWithOutputs)
+            is_correct = _is_correct(found, reply.body[len(json) :], label)
         except _NOT_JSON as error:
             raise ServerError(f"`{self._url}` answered something other than an inference: {error}.") from None
+        answer = found.parameters
         return Reply(
             Outcome.SERVED,
             answer.accuracy,
@@ -193,6 +203,7 @@ class HttpTarget:
             answer.batch_size,
             is_deferred=answer.fallback or (answer.stages or 1) > 1,
             is_fallback=answer.fallback,
+            is_correct=is_correct,
         )
 
     async def _get(self, path: str, kind: type[Answered]) -> Answered:
@@ -226,21 +237,15 @@ async def http_target(
         yield HttpTarget(url, client)
 
 
-def _row_bytes(spec: _Input) -> int:
-    """What a row of an input takes; 0 where it can't be sent."""
-    size = math.prod(map(abs, spec.shape[1:]))
-    return size * np.dtype(_NUMPY[spec.datatype]).itemsize if spec.datatype in _NUMPY else 0
+def _is_correct(answer: _Answer, binary: bytes, label: int | None) -> bool | None:
+    """Whether the highest score of the first output is that of the label, as profiles judge answers; None: unknown.
 
-
-def _sample(inputs: list[_Input], rng: np.random.Generator) -> _Sample:
-    tensors, blobs = [], []
-    for spec in inputs:
-        shape = [1, *map(abs, spec.shape[1:])]
-        dtype = np.dtype(_NUMPY[spec.datatype])
-        values = rng.random(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
-        blobs.append(values.astype(dtype).tobytes())
-        size = {"binary_data_size": len(blobs[-1])}
-        tensors.append({"name": spec.name, "shape": shape, "datatype": spec.datatype, "parameters": size})
-    head = msgspec.json.encode({"inputs": tensors, "parameters": {"binary_data_output": True, "timeout": 0}})
-    before, _, after = head.rpartition(b'"timeout":0')
-    return _Sample(before + b'"timeout":', after, b"".join(blobs))
+    Raises `ValueError` where the first output is not what it says.
+    """
+    if label is None or not isinstance(answer, _AnswerWithOutputs) or not answer.outputs:
+        return None
+    first = answer.outputs[0]
+    if first.datatype not in NUMPY:
+        return None
+    scores = np.frombuffer(binary[: first.parameters.binary_data_size], NUMPY[first.datatype])
+    return bool(np.argmax(scores) == label)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal
 
+from proteus_cli.domain.intervals import wilson
 from proteus_cli.domain.report import Report, Summary
 from proteus_cli.units import ESTIMATED, format_duration, format_rate, mark_estimate, or_unknown
 
@@ -192,33 +193,51 @@ COMPOSITION_NOTE = (
 
 
 @dataclass(frozen=True, slots=True)
-class CascadeRow:
-    """What cascades did to a family in a run: the part of answered queries that was deferred, and of those, fallbacks.
-
-    ``name`` is that of the run, ``cells`` are percentages.
-    """
+class FamilyRow:
+    """Some figures of a family in the run of that ``name``."""
 
     name: str
     family: str
-    cells: tuple[str, str]
+    cells: tuple[str, ...]
 
 
-CASCADE_HEADINGS = ("deferred", "fallbacks")
+CASCADE_HEADINGS = ("deferred (%)", "fallbacks (%)")
 CASCADE_NOTE = (
     "deferred: answered queries that the first stage was not sure of · "
     "fallbacks: those of them that got its answer all the same"
 )
 
 
-def cascade_rows(reports: Sequence[Report]) -> list[CascadeRow]:
-    """A row for each run and family in which a cascade deferred any query."""
+def cascade_rows(reports: Sequence[Report]) -> list[FamilyRow]:
+    """For each run and family with cascades that deferred any: the part of answered queries, and fallbacks of those."""
     rows = []
     for name, report in zip(run_names(reports), reports, strict=True):
         for family, of in report.families.items():
             if of.deferred:
                 parts = of.deferred / (of.served + of.late), of.fallbacks / of.deferred
                 deferred, fallbacks = map(format_hundredths, parts)
-                rows.append(CascadeRow(name, family, (deferred, fallbacks)))
+                rows.append(FamilyRow(name, family, (deferred, fallbacks)))
+    return rows
+
+
+JUDGED_HEADINGS = ("promised (%)", "measured (%)", "95 % interval", "answers")
+JUDGED_NOTE = (
+    "measured: answers that were right by the labels of the eval split whose rows were sent · "
+    "promised: what profiles say of the variants and cascades that answered"
+)
+
+
+def judged_rows(reports: Sequence[Report]) -> list[FamilyRow]:
+    """For each run and family of which answers were judged by labels: how accurate they were, and how sure that is."""
+    rows = []
+    for name, report in zip(run_names(reports), reports, strict=True):
+        for family, of in report.families.items():
+            if of.judged and of.measured_accuracy is not None:
+                low, high = wilson(round(of.measured_accuracy * of.judged), of.judged)
+                promised = or_unknown(of.effective_accuracy, format_hundredths)
+                interval = f"{format_hundredths(low)} to {format_hundredths(high)}"
+                cells = promised, format_hundredths(of.measured_accuracy), interval, format_count(of.judged)
+                rows.append(FamilyRow(name, family, cells))
     return rows
 
 

@@ -40,7 +40,7 @@ class RequestColumns:
 
     ``family`` indexes into ``families``, ``device`` into ``devices``, ``variant`` into ``variants`` (-1: unknown),
     ``outcome`` into the members of `Outcome`; ``relative`` is the accuracy divided by the best of the family.
-    ``deferred`` and ``fallback`` as in `RequestRecord`.
+    ``deferred`` and ``fallback`` as in `RequestRecord`; ``correct`` is 1 where the answer was right.
     """
 
     families: tuple[str, ...]
@@ -57,6 +57,7 @@ class RequestColumns:
     batch: Floats
     deferred: Bools
     fallback: Bools
+    correct: Floats
 
     @classmethod
     def of(
@@ -90,6 +91,7 @@ class RequestColumns:
             batch=_known([e.batch for e in ended], answered),
             deferred=answered & np.array([e.is_deferred for e in ended], dtype=np.bool_),
             fallback=answered & np.array([e.is_fallback for e in ended], dtype=np.bool_),
+            correct=_known([e.is_correct for e in ended], answered),
         )
 
     def __len__(self) -> int:
@@ -232,6 +234,8 @@ def family_summary(
         deferred=deferred,
         fallbacks=fallbacks,
         profiled_accuracy={name: own[name] for name in order if name in own},
+        judged=int(np.count_nonzero(~np.isnan(columns.correct))),
+        measured_accuracy=_mean(columns.correct),
     )
 
 

@@ -11,7 +11,10 @@ from proteus_cli.domain.report import Report, Window
 from proteus_cli.reporting.comparison import (
     CASCADE_HEADINGS,
     CASCADE_NOTE,
+    JUDGED_HEADINGS,
+    JUDGED_NOTE,
     MAX_BESIDE,
+    FamilyRow,
     ReportRow,
     cascade_rows,
     comparison_rows,
@@ -21,6 +24,7 @@ from proteus_cli.reporting.comparison import (
     format_hundredths,
     format_span,
     format_target,
+    judged_rows,
     outcome_rows,
     quality_rows,
     run_names,
@@ -117,12 +121,23 @@ def losses_table(reports: Sequence[Report]) -> RenderableType:
 
 def cascades_table(reports: Sequence[Report]) -> RenderableType:
     """How many queries cascades deferred, by run and family."""
-    policies = (text("", "policy"),) if len(reports) > 1 else ()
-    rows = table(*policies, text("", "family"), *(number(heading, "%") for heading in CASCADE_HEADINGS))
-    for row in cascade_rows(reports):
+    rows = _by_family(cascade_rows(reports), CASCADE_HEADINGS, has_runs=len(reports) > 1)
+    return described(rows, *CASCADE_NOTE.split(" · "), title="cascades")
+
+
+def judged_table(reports: Sequence[Report]) -> RenderableType:
+    """How accurate answers were by labels, by run and family."""
+    rows = _by_family(judged_rows(reports), JUDGED_HEADINGS, has_runs=len(reports) > 1)
+    return described(rows, *JUDGED_NOTE.split(" · "), title="accuracy of answers")
+
+
+def _by_family(found: Sequence[FamilyRow], headings: Sequence[str], *, has_runs: bool) -> Table:
+    policies = (text("", "policy"),) if has_runs else ()
+    rows = table(*policies, text("", "family"), *(number("", heading) for heading in headings))
+    for row in found:
         cells = row.family, *row.cells
         rows.add_row(*map(Text, (row.name, *cells) if policies else cells))
-    return described(rows, *CASCADE_NOTE.split(" · "), title="cascades")
+    return rows
 
 
 def _in_columns(reports: Sequence[Report]) -> Table:

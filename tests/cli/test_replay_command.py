@@ -11,9 +11,12 @@ from typing import Any
 import msgspec
 import pytest
 from command_line import command, interrupted_process, proteus
-from tiny import DEVICES, Tiny, add_plan, change_json
+from tiny import DEVICES, Tiny, add_plan, change_json, device
 
+from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.control.policies import POLICIES
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.profiling.measure import measure_accuracy
 
 OUTCOMES = ("served", "late", "dropped", "rejected", "failed")
 
@@ -34,8 +37,8 @@ def trace(tmp_path: Path) -> Path:
 @pytest.fixture
 def scattering(tiny: Tiny) -> Tiny:
     """Profiles with a tail: p90, p95 and p99 are 1.2, 1.4 and 2 times the median, and so the mean 1.09 times."""
-    for device in DEVICES:
-        path = tiny.place.profile_path(device)
+    for of_device in DEVICES:
+        path = tiny.place.profile_path(of_device)
         variants = msgspec.json.decode(path.read_bytes())["variants"]
         for point in (point for variant in variants for point in variant["points"]):
             for name, times in (("mean_s", 1.09), ("p90_s", 1.2), ("p95_s", 1.4), ("p99_s", 2.0)):
@@ -56,8 +59,8 @@ def test_a_report_says_how_many_noisy_cells_it_goes_by(tiny: Tiny, trace: Path) 
     """Two devices share the profile of the first, and its cells count once."""
     quiet = proteus("replay", trace, "-w", tiny.root)
     assert "noisy" not in quiet.stdout
-    for device in DEVICES:
-        path = tiny.place.profile_path(device)
+    for of_device in DEVICES:
+        path = tiny.place.profile_path(of_device)
         variants = msgspec.json.decode(path.read_bytes())["variants"]
         for point in variants[0]["points"][:2]:
             point["noise_frac"] = 0.3
@@ -269,6 +272,37 @@ def test_conditions_are_for_simulations_only(tiny: Tiny, target: str, option: st
     """Refused before the trace is read or anybody is asked."""
     ended = proteus("replay", "nowhere.csv", target, option, "-w", tiny.root)
     assert ended.refused() == f"`{option.partition('=')[0]}` is for simulated replays."
+
+
+def test_inputs_are_for_servers_only(tiny: Tiny, trace: Path) -> None:
+    ended = proteus("replay", trace, "--inputs", "eval", "-w", tiny.root)
+    assert ended.refused() == "`--inputs` is for replays against a server."
+
+
+def test_rows_of_eval_splits_can_be_asked_for_where_all_families_have_one(tiny: Tiny, trace: Path) -> None:
+    """`tones` has none. Nobody is asked before that is clear."""
+    ended = proteus("replay", trace, "--url", "http://127.0.0.1:1", "--inputs", "eval", "-w", tiny.root)
+    assert ended.refused() == "No eval split of `tones` is known, so its answers can't be judged."
+
+
+@pytest.mark.live
+def test_a_replay_against_a_server_measures_how_accurate_its_answers_are(tiny: Tiny, tmp_path: Path) -> None:
+    """Each row of the eval split is sent three times: what is measured is what the variant gets right of it."""
+    add_plan(tiny, {"cpu0": "shapes-s", "cpu1": "tones-s"})
+    split = tiny.place.eval_path(tiny.place.catalog().family("shapes"))
+    assert split is not None
+    with OnnxRuntime(device(tiny, "cpu0")).runner(tiny.model("shapes-s"), VariantKey("shapes", "shapes-s")) as runner:
+        expected = measure_accuracy(runner, split)
+    trace, page = tmp_path / "t.csv", tmp_path / "page.html"
+    trace.write_text("arrival_s,family,slo_s\n" + "".join(f"{0.02 * n:.2f},shapes,20\n" for n in range(96)))
+    call = ("replay", trace, "--serve", "plan", "--json", "--report", page, "-w", tiny.root)
+    ended = proteus(*call)
+    of = ended.document()["families"]["shapes"]
+    assert of["judged"] == of["served"] + of["late"] == 96
+    assert of["measured_accuracy"] == pytest.approx(expected)
+    assert "sends rows of the eval split, and judges the answers: shapes" in ended.stderr
+    assert 'aria-label="Accuracy of answers"' in page.read_text()
+    assert proteus(*call, "--inputs", "random").document()["families"]["shapes"]["judged"] == 0
 
 
 # --- Ctrl-C

@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from proteus_cli.domain.request import Outcome
@@ -53,13 +56,17 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-def played(server: Server, use: Callable[[HttpTarget], Awaitable[Reply]]) -> Reply:
+def played(
+    server: Server,
+    use: Callable[[HttpTarget], Awaitable[Reply]],
+    splits: Mapping[str, Path] = MappingProxyType({}),
+) -> Reply:
     async def play() -> Reply:
         listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
         port = listening.sockets[0].getsockname()[1]
         async with listening:
             async with http_target(f"http://127.0.0.1:{port}") as target:
-                await target.prepare(("a",))
+                await target.prepare(("a",), splits)
                 reply = await use(target)
             await asyncio.gather(*filter(None, server.connections))
             return reply
@@ -138,6 +145,74 @@ def test_a_server_that_says_nonsense_of_itself_is_refused(path: str, page: Any) 
 def test_an_answer_that_is_no_inference_ends_the_replay_with_an_error(answer: bytes) -> None:
     with pytest.raises(ServerError, match="something other than an inference"):
         played(Server(answer), lambda target: target.send("a", 0, 0.05, 0.9))
+
+
+# --- answers that labels judge
+
+
+def answering(scores: Sequence[float], **changed: Any) -> bytes:
+    """An inference with one row of scores."""
+    binary = np.array(scores, "<f4").tobytes()
+    size = {"binary_data_size": len(binary)}
+    output = {"name": "scores", "datatype": "FP32", "shape": [1, len(scores)], "parameters": size, **changed}
+    json = msgspec.json.encode({"model_name": "a", "outputs": [output], "parameters": {"accuracy": 0.75}})
+    heads = f"Content-Length: {len(json) + len(binary)}\r\nInference-Header-Content-Length: {len(json)}\r\n\r\n"
+    return b"HTTP/1.1 200 OK\r\n" + heads.encode() + json + binary
+
+
+@pytest.fixture
+def of_class_2(tmp_path: Path) -> dict[str, Path]:
+    """An eval split of which each row is of class 2."""
+    path = tmp_path / "eval.npz"
+    np.savez(path, x=np.zeros((3, 4), np.float32), y=np.full(3, 2))
+    return {"a": path}
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_correct"),
+    [
+        (answering([0.1, 0.2, 0.7]), True),
+        (answering([0.7, 0.2, 0.1]), False),
+        (answering([0.1, 0.2, 0.7], datatype="BYTES"), None),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", None),
+    ],
+)
+def test_an_answer_is_right_where_its_highest_score_is_that_of_the_label(
+    of_class_2: dict[str, Path], answer: bytes, *, is_correct: bool | None
+) -> None:
+    def ask(target: HttpTarget) -> Awaitable[Reply]:
+        assert target.judged == {"a"}
+        return target.send("a", 0, 0.05, 0.0)
+
+    reply = played(Server(answer), ask, of_class_2)
+    assert (reply.outcome, reply.is_correct) == (Outcome.SERVED, is_correct)
+    assert played(Server(answer), lambda target: target.send("a", 0, 0.05, 0.0)).is_correct is None
+
+
+@pytest.mark.parametrize("changed", [{"parameters": {"binary_data_size": 7}}, {"parameters": {}}, {"datatype": 1}])
+def test_an_answer_whose_scores_are_not_what_it_says_ends_the_replay_with_an_error(
+    of_class_2: dict[str, Path], changed: dict[str, Any]
+) -> None:
+    with pytest.raises(ServerError, match="something other than an inference"):
+        played(Server(answering([0.1, 0.2, 0.7], **changed)), lambda target: target.send("a", 0, 0.05, 0.0), of_class_2)
+
+
+def test_a_split_that_does_not_fit_the_model_of_the_server_is_told_and_random_rows_are_sent(
+    of_class_2: dict[str, Path],
+) -> None:
+    server = Server(answering([0.1, 0.2, 0.7]), {**PAGES, "/v2/models/a": _model(shape=[-1, 5])})
+
+    def ask(target: HttpTarget) -> Awaitable[Reply]:
+        assert "shape (3, 4) for `x`" in target.unfit["a"].message
+        assert not target.judged
+        return target.send("a", 0, 0.05, 0.0)
+
+    assert played(server, ask, of_class_2).is_correct is None
+
+
+def test_what_emulated_devices_answer_is_not_judged(of_class_2: dict[str, Path]) -> None:
+    server = Server(answering([0.1, 0.2, 0.7]), {**PAGES, "/v2/proteus/status": STATUS | {"emulated": True}})
+    assert played(server, lambda target: target.send("a", 0, 0.05, 0.0), of_class_2).is_correct is None
 
 
 def test_replies_that_come_in_take_so_much_memory_together_at_most(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,9 +28,10 @@ def answer(
     batch: int | None = None,
     is_deferred: bool = False,
     is_fallback: bool = False,
+    is_correct: bool | None = None,
 ) -> RequestRecord:
     return RequestRecord(
-        family, arrival_s, outcome, latency_s, accuracy, variant, device, batch, is_deferred, is_fallback
+        family, arrival_s, outcome, latency_s, accuracy, variant, device, batch, is_deferred, is_fallback, is_correct
     )
 
 

@@ -323,6 +323,15 @@ def test_a_family_lists_the_variants_that_answered_the_most_accurate_first() -> 
     assert run.families["signals"].variants == {}
 
 
+def test_answers_that_labels_judge_tell_the_measured_accuracy_whatever_profiles_promise() -> None:
+    """Three of four are right; what was dropped answered nothing."""
+    right = [answer(0.1 * n, accuracy=0.9, is_correct=n > 0) for n in range(4)]
+    run = reported([*right, answer(0.5, accuracy=0.9), RequestRecord("digits", 0.6, Outcome.DROPPED)])
+    of = run.families["digits"]
+    assert (of.judged, of.measured_accuracy, of.effective_accuracy) == (4, 0.75, near(0.9))
+    assert (run.families["signals"].judged, run.families["signals"].measured_accuracy) == (0, None)
+
+
 def test_variants_of_a_family_with_cascades_are_ordered_by_their_profiled_accuracy() -> None:
     run = cascading()
     assert list(run.families["digits"].variants.items()) == [("l", near(0.9398)), ("s", near(0.9998))]

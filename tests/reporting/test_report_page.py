@@ -493,9 +493,19 @@ def test_losses_are_listed_by_run_and_shaded_among_the_violations(pair: tuple[Re
 def test_a_page_without_losses_or_cascades_does_not_speak_of_them(html: str) -> None:
     assert 'aria-label="Losses"' not in html
     assert 'aria-label="Cascades"' not in html
+    assert 'aria-label="Accuracy of answers"' not in html
     assert "of its answers" not in html
     assert STAGES_NOTE not in html
     assert COMPOSITION_NOTE not in html
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_accuracy_that_labels_measured_stands_in_a_section_with_its_interval(pair: tuple[Report, ...]) -> None:
+    judged = reported([answer(0.1 * n, accuracy=0.875, is_correct=n > 0) for n in range(4)])
+    for reports, name in (([judged], "digits"), ([judged, pair[0]], 'proteus.*?</th><td class="text">digits')):
+        (section,) = re.findall(r'aria-label="Accuracy of answers".*?</section>', page(reports), re.DOTALL)
+        cells = "".join(rf"<td>{cell}</td>\s*" for cell in ("87.50", "75.00", "30.06 to 95.44", "4"))
+        assert re.search(rf">{name}</t[hd]>\s*{cells}", section)
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -12,6 +12,7 @@ from proteus_cli.reporting.terminal_tables import (
     attainment_table,
     cascades_table,
     comparison_table,
+    judged_table,
     losses_table,
     timeline_table,
 )
@@ -199,6 +200,15 @@ def test_estimated_accuracies_are_marked_and_explained() -> None:
     assert effective.count("≈") == 1
     assert lines[-1] == "≈ accuracies of digits are estimated, without labels"
     assert not any("≈" in line for line in printed(comparison_table(PAIR)))
+
+
+def test_the_accuracy_that_labels_measured_is_told_by_run_and_family_with_its_interval() -> None:
+    judged = reported([answer(0.1 * n, accuracy=0.875, is_correct=n > 0) for n in range(4)])
+    plain = reported([answer(0.0)], policy="other")
+    assert row(printed(judged_table([judged])), "digits") == "digits 87.50 75.00 30.06 to 95.44 4"
+    both = printed(judged_table([judged, plain]))
+    assert row(both, "proteus") == "proteus digits 87.50 75.00 30.06 to 95.44 4"
+    assert not any("other" in line for line in both)
 
 
 def test_what_cascades_deferred_is_told_by_run_and_family_where_there_are_any() -> None:

@@ -32,6 +32,7 @@ def replay(
     ca: options.Ca = None,
     serve: options.Serve = None,
     emulate: options.Emulate = False,
+    inputs: options.Inputs = None,
     plan: options.Plan = None,
     fleet: common.Fleet = None,
     policy: options.Policy = common.POLICY,
@@ -54,7 +55,9 @@ def replay(
     """Replay a trace: in simulation (the default), against a running server, or against one that is started for it.
 
     Requests are sent at the times of the trace, whether or not earlier ones were answered, and latency counts from
-    those times. The environment variable PROTEUS_TOKEN holds the token for a server that requires one.
+    those times. Requests to a server carry rows of the workspace's eval splits, where these fit its models, so that
+    the report has the accuracy that was measured. The environment variable PROTEUS_TOKEN holds the token for a server
+    that requires one.
     """
     from proteus_cli.reporting.gate import parse_gate
     from proteus_cli.store import Workspace
@@ -65,7 +68,7 @@ def replay(
     workspace = Workspace(workspace_dir)
     given = _up_to_date_plan(workspace, serve or plan, attainment)
     if url is not None or serve is not None:
-        made = _live(arrivals, workspace, url, given, policy, ca, attainment, emulate=emulate)
+        made = _live(arrivals, workspace, url, given, policy, ca, attainment, inputs, emulate=emulate)
     else:
         from proteus_cli.cli.workflows.simulated_replay import Scenario, simulated
         from proteus_cli.domain.fleet import fleet_of
@@ -97,6 +100,10 @@ def _require_compatible(
         raise UsageError(
             "`--emulate` is for a server that is started for the replay.",
             hint="give its plan with `--serve`; a server at `--url` says itself whether its devices are emulated",
+        )
+    if url is None and serve is None and (live_only := sorted(options.LIVE_ONLY & given)):
+        raise UsageError(
+            f"`{live_only[0]}` is for replays against a server.", hint="give `--url` or `--serve`, or leave it out"
         )
     simulated_only = sorted(options.SIMULATED_ONLY & given)
     if simulated_only and (url is not None or serve is not None):
@@ -153,15 +160,16 @@ def _conditions(
 
 def _live(
     arrivals: "Trace", workspace: "Workspace", url: str | None, given: "Plan | None", policies: str, ca: Path | None,
-    attainment: float | None, *, emulate: bool,
+    attainment: float | None, inputs: options.InputSource | None, *, emulate: bool,
 ) -> "Iterator[Report]":  # fmt: skip
     """The report of the server at ``url``, or those of servers that are started with a plan."""
-    from proteus_cli.cli.workflows.live_replay import replayed_against, replayed_on_local_servers
+    from proteus_cli.cli.workflows.live_replay import Sending, replayed_against, replayed_on_local_servers
 
+    sending = Sending.of(arrivals, workspace, ca, inputs)
     if url is not None:
-        return replayed_against(url, arrivals, ca, attainment)
+        return replayed_against(url, sending, attainment)
     assert given is not None  # noqa: S101 - without a URL, there is a plan
-    return replayed_on_local_servers(arrivals, workspace, given, policies, ca, emulate=emulate)
+    return replayed_on_local_servers(sending, workspace, given, policies, emulate=emulate)
 
 
 def _until_interrupted(reports: "Iterable[Report]") -> "tuple[list[Report], bool]":
@@ -218,6 +226,7 @@ def _deliver(
             attainment_table,
             cascades_table,
             comparison_table,
+            judged_table,
             losses_table,
             timeline_table,
         )
@@ -225,6 +234,8 @@ def _deliver(
         console.show(comparison_table(reports))
         console.show(attainment_table(reports))
         console.show(timeline_table(reports))
+        if any(of.judged for report in reports for of in report.families.values()):
+            console.show(judged_table(reports))
         if any(of.deferred for report in reports for of in report.families.values()):
             console.show(cascades_table(reports))
         if any(report.losses for report in reports):

@@ -1,5 +1,6 @@
 """Options of `proteus replay`."""
 
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,16 @@ from proteus_cli.cli.options.common import DURATION, RATE
 from proteus_cli.cli.options.names import environment
 
 HEADROOM = 1.0  # policies that re-plan have forecasts of how arrivals scatter
+LIVE_ONLY = {"--inputs"}
 SIMULATED_ONLY = {"--batching", "--load-time", "--memory", "--jitter", "--fail"}
+
+
+class InputSource(StrEnum):
+    """What requests to a server carry."""
+
+    EVAL = "eval"
+    RANDOM = "random"
+
 
 _simulation = partial(Option, rich_help_panel=sections.SIMULATION)
 
@@ -31,6 +41,14 @@ Serve = Annotated[
         metavar="PLAN",
         autocompletion=completion.plans,
         help="Replay against a server that is started with this plan and stopped afterwards.",
+    ),
+]
+Inputs = Annotated[
+    InputSource | None,
+    Option(
+        help="What requests to a server carry: rows of the eval splits in the workspace, whose answers are judged, or "
+        "random ones.",
+        show_default="eval, where a split fits",
     ),
 ]
 Emulate = Annotated[

@@ -4,8 +4,9 @@ import asyncio
 import os
 import signal
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,6 +14,7 @@ import uvloop
 
 from proteus_cli.cli import console
 from proteus_cli.cli.options.names import environment
+from proteus_cli.cli.options.replay import InputSource
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, accuracy_by_variant, noisy_cells
 from proteus_cli.domain.report import Replan, Report
@@ -21,7 +23,7 @@ from proteus_cli.errors import UsageError
 from proteus_cli.input_files import SETTINGS, read_bytes
 from proteus_cli.replay.loadgen import ReplayResult, replay
 from proteus_cli.replay.local_server import local_server
-from proteus_cli.replay.target import StatusReply, http_target
+from proteus_cli.replay.target import HttpTarget, StatusReply, http_target
 from proteus_cli.reporting.measures import report
 from proteus_cli.store import Workspace, write_json
 from proteus_cli.units import format_duration
@@ -29,8 +31,55 @@ from proteus_cli.units import format_duration
 LAG_WARN_S = 0.005
 
 
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """What is sent: a trace, with rows of eval splits where there are any, by family; ``ca`` is to be trusted.
+
+    ``must_fit``: each family of the trace must have a split that fits.
+    """
+
+    arrivals: Trace
+    ca: Path | None
+    eval_splits: Mapping[str, Path]
+    must_fit: bool
+
+    @classmethod
+    def of(cls, arrivals: Trace, workspace: Workspace, ca: Path | None, inputs: InputSource | None) -> "Sending":
+        """Raises `UsageError` where rows of eval splits are asked for, and a family has none."""
+        splits = {} if inputs == InputSource.RANDOM else _eval_splits(workspace)
+        must_fit = inputs == InputSource.EVAL
+        if must_fit and (lacking := [family for family in arrivals.families if family not in splits]):
+            raise UsageError(
+                f"No eval split of `{lacking[0]}` is known, so its answers can't be judged.",
+                hint="set `eval` in engines/catalog.toml of the workspace, or leave out `--inputs`",
+            )
+        return cls(arrivals, ca, splits, must_fit)
+
+    async def prepare(self, target: HttpTarget) -> StatusReply:
+        """The status of the server, once requests are made. Raises `ArtefactError` where a split must fit and doesn't.
+
+        Where one need not, a warning says so.
+        """
+        status = await target.prepare(self.arrivals.families, self.eval_splits)
+        for family, error in target.unfit.items():
+            if self.must_fit:
+                raise error
+            console.warn(f"{error.message.rstrip('.')}; random rows are sent to `{family}`, and not judged")
+        if target.judged:
+            console.say(f"sends rows of the eval split, and judges the answers: {', '.join(sorted(target.judged))}")
+        return status
+
+
+def _eval_splits(workspace: Workspace) -> dict[str, Path]:
+    """By family of the catalog, if the workspace has one."""
+    if not workspace.catalog_path.exists():
+        return {}
+    paths = {family.name: workspace.eval_path(family) for family in workspace.catalog().families}
+    return {name: path for name, path in paths.items() if path is not None}
+
+
 def replayed_on_local_servers(
-    arrivals: Trace, workspace: Workspace, given: Plan, policies: str, ca: Path | None, *, emulate: bool
+    sending: Sending, workspace: Workspace, given: Plan, policies: str, *, emulate: bool
 ) -> Iterator[Report]:
     """A report for each of the comma-separated policies, from a server that starts with ``given`` or its own plan."""
     from proteus_cli.cli.workflows.simulated_replay import starting_plan  # the planner, which takes a second to import
@@ -40,17 +89,17 @@ def replayed_on_local_servers(
     profiles = workspace.profiles_of(given)
     for policy in [live_policy_named(name.strip()) for name in policies.split(",")]:
         planner = planner_settings(workspace, policy, given.headroom, profiles=profiles, rules=given.rules).make()
-        plan = starting_plan(planner, policy, given, arrivals)
+        plan = starting_plan(planner, policy, given, sending.arrivals)
         with TemporaryDirectory() as directory:
             path = Path(directory) / "plan.json"
             write_json(path, plan)
             console.say(f"starting a server with the policy {policy.name} …")
             with local_server(path, workspace.root, emulate=emulate) as url:
-                yield from replayed_against(url, arrivals, ca, profiles=tuple(profiles.values()))
+                yield from replayed_against(url, sending, profiles=tuple(profiles.values()))
 
 
 def replayed_against(
-    url: str, arrivals: Trace, ca: Path | None, attainment: float | None = None, *, profiles: Sequence[Profile] = ()
+    url: str, sending: Sending, attainment: float | None = None, *, profiles: Sequence[Profile] = ()
 ) -> Iterator[Report]:
     """The report of a replay against the server at a URL; ``attainment`` replaces the targets of the server.
 
@@ -59,10 +108,11 @@ def replayed_against(
     After Ctrl-C no more requests are sent, and the report is on those that were. Raises `KeyboardInterrupt` after that
     report; `ServerError`; and `UsageError` for a bad ``ca``.
     """
+    arrivals = sending.arrivals
 
     async def run() -> tuple[ReplayResult, StatusReply]:
-        async with http_target(url, os.environ.get(environment("token")), _trusting(ca)) as target:
-            before = await target.prepare(arrivals.families)
+        async with http_target(url, os.environ.get(environment("token")), _trusting(sending.ca)) as target:
+            before = await sending.prepare(target)
             with console.progress(f"replaying against {before.policy}") as advance, _first_interrupt() as stop:
                 load = await replay(arrivals, target, before.slo_s, lambda done: advance("", done), stop)
             return load, await target.status()

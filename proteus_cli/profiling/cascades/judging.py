@@ -8,8 +8,8 @@ import numpy as np
 
 from proteus_cli.arrays import Bools, Floats, Ints, Singles
 from proteus_cli.domain.cascade import CascadePoint
+from proteus_cli.domain.intervals import wilson
 
-_Z = 1.959963984540054
 """Of the normal distribution, 95 % is within so many standard deviations of its mean."""
 _REACH = 9
 """Standard deviations, and one row each, beyond which a count has a probability of less than 1e-12."""
@@ -47,18 +47,6 @@ def judged(threshold: float, confidences: Singles, first: Bools, second: Bools) 
     only_second, only_first = second & ~first, first & ~second
     gain = int(only_second[unsure].sum()) - int(only_first[unsure].sum())
     return Judged(point, p_value_of(gain, deferred, rows, int(only_second.sum()), int(only_first.sum())))
-
-
-def wilson(right: int, rows: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a fraction of which ``right`` of ``rows`` were seen: Wilson's score interval.
-
-    E. B. Wilson, Probable inference, JASA 22 (1927), 209-212. Unlike mean ± 1.96 standard errors, it holds near 0 and 1
-    (Brown, Cai & DasGupta, Interval estimation for a binomial proportion, Statistical Science 16 (2001), 101-133).
-    """
-    fraction, z2 = right / rows, _Z * _Z
-    centre = (fraction + z2 / (2 * rows)) / (1 + z2 / rows)
-    half = _Z / (1 + z2 / rows) * math.sqrt(fraction * (1 - fraction) / rows + z2 / (4 * rows * rows))
-    return max(min(centre - half, fraction), 0.0), min(max(centre + half, fraction), 1.0)
 
 
 def p_value_of(gain: int, deferred: int, rows: int, only_second: int, only_first: int) -> float:

@@ -1,0 +1,114 @@
+"""What the requests of a replay carry: rows of an eval split, whose answers can be judged, or random ones."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from proteus_cli.errors import ServerError
+from proteus_cli.store.eval_splits import labelled_rows
+
+RANDOM_ROWS = 64  # different ones of each family …
+MOST_BYTES = 64 << 20  # … and of eval splits, too, unless all rows together take more than this
+NUMPY = {
+    "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
+    "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
+}  # fmt: skip
+_US_PER_S = 1e6
+
+
+class InputMetadata(msgspec.Struct):
+    """An input of a model as servers describe it: axis 0 is the batch; -1 is a size that varies."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A request body of one row in parts: JSON up to the timeout, JSON after it, binary tensors.
+
+    ``label``: the class that is right; None where nobody knows.
+    """
+
+    before: bytes
+    after: bytes
+    binary: bytes
+    label: int | None = None
+
+    def body(self, timeout_s: float, min_accuracy: float) -> tuple[bytes, int]:
+        """The body, and the length of its JSON."""
+        minimum = b',"min_accuracy":%r' % min_accuracy if min_accuracy > 0 else b""
+        json = b"%b%d%b%b" % (self.before, max(1, round(timeout_s * _US_PER_S)), minimum, self.after)
+        return json + self.binary, len(json)
+
+
+def random_samples(inputs: Sequence[InputMetadata], where: str, rng: np.random.Generator) -> list[Sample]:
+    """For the inputs that a model has, as told at the URL ``where``. Raises `ServerError` where they can't be sent."""
+    specs = _specs(inputs, where)
+    rows = min(RANDOM_ROWS, MOST_BYTES // _row_bytes(specs))
+    return [_sample(specs, {spec.name: spec.random(rng) for spec in specs}) for _ in range(rows)]
+
+
+def eval_samples(path: Path, inputs: Sequence[InputMetadata], where: str, rng: np.random.Generator) -> list[Sample]:
+    """The rows of an eval split in random order, as many as take `MOST_BYTES` at most.
+
+    Raises `ArtefactError` where the split does not fit the inputs, and `ServerError` where these can't be sent.
+    """
+    specs = _specs(inputs, where)
+    rows, labels = labelled_rows(path, specs)
+    order = rng.permutation(len(labels))[: MOST_BYTES // _row_bytes(specs)].tolist()
+    return [_sample(specs, {name: of[row] for name, of in rows.items()}, int(labels[row])) for row in order]
+
+
+@dataclass(frozen=True, slots=True)
+class _Spec:
+    """``shape`` is that of a row; a size that varies is 1."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(NUMPY[self.datatype])
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def random(self, rng: np.random.Generator) -> npt.NDArray[Any]:
+        values = rng.random(self.shape) if self.dtype.kind == "f" else rng.integers(0, 2, self.shape)
+        return np.asarray(values, self.dtype)
+
+
+def _specs(inputs: Sequence[InputMetadata], where: str) -> list[_Spec]:
+    specs = [_Spec(each.name, each.datatype, tuple(map(abs, each.shape[1:]))) for each in inputs]
+    is_known = all(spec.datatype in NUMPY and spec.row_bytes for spec in specs)
+    if not is_known or not 0 < _row_bytes(specs) <= MOST_BYTES:
+        raise ServerError(
+            f"`{where}` has inputs that can't be sent.",
+            hint=f"inputs are numbers, and a row of all takes {MOST_BYTES} bytes at most",
+        )
+    return specs
+
+
+def _row_bytes(specs: Sequence[_Spec]) -> int:
+    return sum(spec.row_bytes for spec in specs)
+
+
+def _sample(specs: Sequence[_Spec], row: Mapping[str, npt.NDArray[Any]], label: int | None = None) -> Sample:
+    tensors, blobs = [], []
+    for spec in specs:
+        blobs.append(np.ascontiguousarray(row[spec.name], spec.dtype).tobytes())
+        size = {"binary_data_size": len(blobs[-1])}
+        tensors.append({"name": spec.name, "shape": [1, *spec.shape], "datatype": spec.datatype, "parameters": size})
+    head = msgspec.json.encode({"inputs": tensors, "parameters": {"binary_data_output": True, "timeout": 0}})
+    before, _, after = head.rpartition(b'"timeout":0')
+    return Sample(before + b'"timeout":', after, b"".join(blobs), label)
