@@ -1,7 +1,8 @@
 """What cascades of the sample zoo are worth on one core, as `proteus profile` measures them; 3 minutes.
 
 A table with thresholds that no label chose, what the profile has, and what is left of it on rows that had no part in
-finding it; then plans with and without cascades, simulated on four such cores. A line for each aim; exits with 1 where
+finding it; then plans with and without cascades, simulated on four such cores, and such plans under more demand than
+they carry. A line for each aim; exits with 1 where
 one is missed. Rates are those of the profile: no server runs.
 With `--rates profiles/cpu0.json`, an example that lies in the repository, the same figures come out on any machine.
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.cascades import simulated, tables_of
+from benchmarks.cascades import simulated, tables_of, under_pressure
 from benchmarks.cascades.by_labels import cascades_by_labels
 from benchmarks.cascades.zoo import Find, measured, profiled
 from benchmarks.machine import machine
@@ -57,6 +58,9 @@ def main() -> int:
         runs = simulated.simulated(of)
         console.print(rich_table(simulated.table(of, runs)))
         aims += simulated.aims(of, runs)
+        rows = under_pressure.pressed(of, under_pressure.SEEDS[:1] if options.quick else under_pressure.SEEDS)
+        console.print(rich_table(under_pressure.table(of, rows)))
+        aims += under_pressure.aims(of, rows)
     for aim in aims:
         console.print(aim_line(aim))
     return 0 if aims and all(aim.is_reached for aim in aims) else 1

@@ -66,7 +66,7 @@ def simulated(of: Measured, multiples: Sequence[float] = MULTIPLES, queries: int
         duration_s = min(LONGEST_S, queries / rate_qps)
         shares = {family.name: 1.0}
         trace = make_trace("poisson", Poisson(), rate_qps=rate_qps, duration_s=duration_s, shares=shares, rng=arrivals)
-        run = simulate(trace, planner({family.name: rate_qps}), catalog, profiles, policy, _never, rng=drawn)
+        run = simulate(trace, planner({family.name: rate_qps}), catalog, profiles, policy, never, rng=drawn)
         found = report(
             run.ended, policy=policy.name, mode="simulated", trace=trace.name, duration_s=trace.duration_s,
             slo_s=catalog.slo_s(), best_accuracy={},
@@ -131,5 +131,5 @@ def _percent(part: int, whole: int) -> float:
     return 100 * part / whole if whole else 0.0
 
 
-def _never(*_asked: object) -> Plan:
+def never(*_asked: object) -> Plan:
     raise AssertionError("a policy without a rule must not re-plan")

@@ -119,13 +119,14 @@ class Controller:
         """Which requests go by which cascade once their batch has ended: one object for good."""
         return self._dispatch.cascades
 
-    def defer(self, request: Request, now_s: float) -> Admitted | None:
+    def defer(self, request: Request, now_s: float, room_frac: float = 1.0) -> Admitted | None:
         """Have the unsure rows of a request wait for the second stage; None where that cannot answer them in time.
 
+        Of what the second stage makes in time, what waits before the request may take ``room_frac``.
         The driver keeps the first answer, and sends it where it gets None, where the deferred request is dropped, and
         at `last_moment_s`, when it cancels a request that still waits.
         """
-        return self._dispatch.defer(request, now_s)
+        return self._dispatch.defer(request, now_s, room_frac)
 
     def last_moment_s(self, request: Request) -> float:
         """When the first answer to a deferred request must be sent, if the second is not there by then."""

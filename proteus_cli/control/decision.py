@@ -71,12 +71,17 @@ class FirstStage:
 
 @dataclass(frozen=True, slots=True)
 class CascadeRoute:
-    """The way of a request by a cascade: to defer rows of a level up to ``cut``, to a variant of ``min_accuracy``."""
+    """The way of a request by a cascade: to defer rows of a level up to ``cut``, to a variant of ``min_accuracy``.
+
+    By level, the first variant answers with ``first_accuracy``, and the second with ``second_accuracy``.
+    """
 
     cascade: PlannedCascade
     min_accuracy: float
     stage: FirstStage
     cut: int
+    first_accuracy: tuple[float, ...]
+    second_accuracy: tuple[float, ...]
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):

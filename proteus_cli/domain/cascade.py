@@ -1,6 +1,8 @@
 """Cascades: a first variant answers where it is confident, and defers the other queries to a second one."""
 
 import math
+from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import pairwise
 
 from msgspec import UNSET, UnsetType
@@ -112,3 +114,27 @@ class PlannedCascade(Value, frozen=True):
     def deferred_qps(self) -> float:
         """What the second variant gets of it."""
         return self.point.deferred_frac * self.rate_qps
+
+
+def accuracy_by_level(
+    points: Sequence[CascadePoint], thresholds: Sequence[float]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The accuracy of the first and of the second variant on queries that reach so many of the ``thresholds``.
+
+    ``points`` are of one pair, and say it of the queries between two of their thresholds, which are among these; of
+    those above their last one, the second variant is taken to be as accurate as on those below it.
+    """
+    bands = [(points[0].unsure_accuracy, points[0].second_accuracy)]
+    for low, high in pairwise(points):
+        rows = high.rank - low.rank
+        first = high.rank * high.unsure_accuracy - low.rank * low.unsure_accuracy
+        second = high.rank * high.second_accuracy - low.rank * low.second_accuracy
+        bands.append((_fraction(first / rows), _fraction(second / rows)))
+    bands.append((points[-1].sure_accuracy, points[-1].second_accuracy))
+    own = [point.threshold for point in points]
+    found = [bands[bisect_right(own, reached)] for reached in (-math.inf, *thresholds)]
+    return tuple(first for first, _ in found), tuple(second for _, second in found)
+
+
+def _fraction(value: float) -> float:
+    return min(max(value, 0.0), 1.0)

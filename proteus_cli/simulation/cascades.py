@@ -6,7 +6,6 @@ import numpy as np
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import CascadeRoute, Effects, Launch
-from proteus_cli.domain.cascade import PlannedCascade
 from proteus_cli.domain.request import DeferredRequest, Outcome, Request, RequestRecord
 from proteus_cli.domain.trace import Trace
 from proteus_cli.simulation.events import Events
@@ -35,17 +34,22 @@ class Confidences:
 
 
 class DeferredQuery(DeferredRequest, frozen=True, eq=False, kw_only=True):
-    """A query whose first answer, from a row of the batch ``first``, waits for the second stage of ``cascade``."""
+    """A query whose first answer, from a row of the batch ``first``, waits for the second stage.
 
-    cascade: PlannedCascade
+    With queries as sure as this, the first variant has ``first_accuracy``, and the second ``second_accuracy``.
+    """
+
     first: Launch
+    first_accuracy: float
+    second_accuracy: float
 
 
 class SimulatedCascades:
     """Ends the queries of batches, as soon as the plan's cascades have their last answer; each query once.
 
     A deferred query that the second stage has not answered by its last moment is answered by the first. Records go to
-    ``ended``, with the accuracies that the points of cascades promise. ``apply`` does what the controller asks for.
+    ``ended``, with the accuracies that profiles promise of queries of as much confidence. ``apply`` does what the
+    controller asks for.
     """
 
     def __init__(
@@ -73,9 +77,9 @@ class SimulatedCascades:
             level = route.stage.level_of_rank(self._confidences[request.id])
             self._controller.cascades.saw(route.stage, (level,), now_s)
             if level > route.cut:
-                self._end(request, launch, route.cascade.point.sure_accuracy, now_s)
+                self._end(request, launch, route.first_accuracy[level], now_s)
             else:
-                devices |= dict.fromkeys(self._defer(request, route, launch, now_s))
+                devices |= dict.fromkeys(self._defer(request, route, level, launch, now_s))
         return tuple(devices)
 
     def _second_ended(self, launch: Launch, now_s: float) -> None:
@@ -83,7 +87,7 @@ class SimulatedCascades:
         for request in launch.requests:
             if request.id in self._deferred:
                 self._deferred.remove(request.id)
-                self._end(request, launch, _cascade_of(request).point.second_accuracy, now_s, is_deferred=True)
+                self._end(request, launch, _deferred(request).second_accuracy, now_s, is_deferred=True)
 
     def fall_back(self, request: Request, now_s: float) -> None:
         """The second stage won't answer a deferred query: its first answer is sent, unless it has been."""
@@ -91,14 +95,14 @@ class SimulatedCascades:
             self._deferred.remove(request.id)
             self._send_first(request, now_s)
 
-    def _defer(self, request: Request, route: CascadeRoute, launch: Launch, now_s: float) -> Sequence[str]:
+    def _defer(self, request: Request, route: CascadeRoute, level: int, launch: Launch, now_s: float) -> Sequence[str]:
         bounds = request.bounds and request.bounds.without(launch.hosted.energy_j(request.rows, launch.rows))
         deferred = DeferredQuery(
             request.id, request.family, request.arrival_s, request.deadline_s, request.rows, request.slo_s,
-            request.priority, max(request.min_accuracy, route.min_accuracy), bounds,
-            cascade=route.cascade, first=launch,
+            request.priority, max(request.min_accuracy, route.min_accuracy), bounds, first=launch,
+            first_accuracy=route.first_accuracy[level], second_accuracy=route.second_accuracy[level],
         )  # fmt: skip
-        admitted = self._controller.defer(deferred, now_s)
+        admitted = self._controller.defer(deferred, now_s, self._controller.cascades.room_frac(route, level))
         if admitted is None:
             self._send_first(deferred, now_s)
             return ()
@@ -113,9 +117,8 @@ class SimulatedCascades:
             self._apply(self._controller.cancel(deferred), now_s)
 
     def _send_first(self, deferred: Request, now_s: float) -> None:
-        assert isinstance(deferred, DeferredQuery)  # noqa: S101 - nothing else is deferred in a simulation
-        accuracy = deferred.cascade.point.unsure_accuracy
-        self._end(deferred, deferred.first, accuracy, now_s, is_deferred=True, is_fallback=True)
+        of = _deferred(deferred)
+        self._end(deferred, of.first, of.first_accuracy, now_s, is_deferred=True, is_fallback=True)
 
     def _end(
         self,
@@ -134,6 +137,6 @@ class SimulatedCascades:
         self._ended.append(RequestRecord(request.family, request.arrival_s, outcome, *answer, is_deferred, is_fallback))
 
 
-def _cascade_of(request: Request) -> PlannedCascade:
+def _deferred(request: Request) -> DeferredQuery:
     assert isinstance(request, DeferredQuery)  # noqa: S101 - nothing else is deferred in a simulation
-    return request.cascade
+    return request

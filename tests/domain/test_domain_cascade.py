@@ -1,8 +1,9 @@
 import msgspec
+import numpy as np
 import pytest
 from builders import make_measured, make_profile
 
-from proteus_cli.domain.cascade import MAX_POINTS, CascadePoint, CascadeProfile
+from proteus_cli.domain.cascade import MAX_POINTS, CascadePoint, CascadeProfile, accuracy_by_level
 from proteus_cli.domain.profile import Profile
 
 A_FIFTH = CascadePoint(0.4, 0.2, 0.94, 0.92, 0.96, sure_accuracy=0.95, unsure_accuracy=0.5, second_accuracy=0.9)
@@ -50,3 +51,25 @@ def test_a_profile_keeps_its_cascades_and_says_nothing_of_none() -> None:
     assert b"cascades" not in msgspec.json.encode(plain)
     with pytest.raises(ValueError, match="cascade is listed twice"):
         msgspec.structs.replace(plain, cascades=(CASCADE, CASCADE))
+
+
+def test_by_level_the_accuracies_add_up_to_those_of_each_point() -> None:
+    """Whatever is deferred: levels, weighted by how many queries have them, are worth what the points say."""
+    points = (
+        CascadePoint(0.1, 0.1, 0.85, 0.84, 0.86, 0.77 / 0.9, 0.3, 0.8),
+        CascadePoint(0.4, 0.2, 0.874, 0.87, 0.88, 0.71 / 0.8, 0.45, 0.82),
+        CascadePoint(0.6, 0.5, 0.905, 0.9, 0.91, 0.475 / 0.5, 0.65, 0.86),
+    )
+    first, second = accuracy_by_level(points, (0.1, 0.4, 0.6))
+    rows = np.array([0.1, 0.1, 0.3, 0.5])
+    for place, point in enumerate(points):
+        deferred = np.arange(4) <= place
+        answered = np.where(deferred, second, first)
+        assert float(rows @ answered) == pytest.approx(point.accuracy)
+        assert float(np.average(np.array(first)[deferred], weights=rows[deferred])) == pytest.approx(
+            point.unsure_accuracy
+        )
+    # Thresholds of other pairs are within the same bands.
+    finer, _ = accuracy_by_level(points, (0.05, 0.1, 0.4, 0.5, 0.6, 0.7))
+    assert finer == (first[0], first[0], first[1], first[2], first[2], first[3], first[3])
+    assert accuracy_by_level(points[:1], (0.1,)) == ((0.3, 0.77 / 0.9), (0.8, 0.8))

@@ -6,7 +6,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pytest
-from builders import make_cascade, make_plan
+from builders import make_cascade, make_cascade_point, make_plan
 from parity_world import make_world
 from virtual_time import run_live
 
@@ -80,6 +80,9 @@ def test_both_defer_the_same_queries_and_send_the_same_first_answers(
     rate_qps: float, failures: tuple[Failure, ...]
 ) -> None:
     catalog, profiles = make_world(DEVICES)
+    points = make_cascade_point(0.2, 0.1, 0.85), make_cascade_point(0.3, 0.2, 0.9), make_cascade_point(0.5, 0.3, 0.92)
+    known = CascadeProfile("a", "a-small", "a-large", "digest", points)
+    profiles = {device: msgspec.structs.replace(each, cascades=(known,)) for device, each in profiles.items()}
     trace, plan = a_trace(rate_qps), plan_of(rate_qps)
 
     def never(*_asked: object) -> Plan:
@@ -94,6 +97,7 @@ def test_both_defer_the_same_queries_and_send_the_same_first_answers(
     assert live.fallbacks == sum(ended.is_fallback for ended in simulated.ended)
     assert (live.fallbacks > 0.1 * len(trace)) == (rate_qps == 1500.0)
     assert live.outcomes[Outcome.SERVED] == len(trace)
+    assert live.accuracy == pytest.approx(sum(e.accuracy or 0.0 for e in simulated.ended))
 
 
 def test_where_more_is_deferred_than_profiled_both_change_to_the_same_plan(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,7 @@ class LiveRun:
         self.outcomes: dict[Outcome, int] = {}
         self.changes: list[tuple[str, int]] = []
         self.deferred = self.fallbacks = 0
+        self.accuracy = 0.0
         self.measured: tuple[MeasuredDeferral, ...] = ()
 
 
@@ -134,6 +135,7 @@ async def _run(
     run.outcomes = {outcome: plane.counts.of_outcome(outcome) for outcome in Outcome}
     counts = plane.counts.by_family.values()
     run.deferred, run.fallbacks = sum(of.deferred for of in counts), sum(of.fallbacks for of in counts)
+    run.accuracy = sum(of.accuracy for of in counts)
     run.measured = controller.cascades.measured(loop.time())
     run.changes = [(change.reason, change.swaps) for change in adaptation.changes]
     return run

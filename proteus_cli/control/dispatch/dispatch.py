@@ -101,11 +101,11 @@ class Dispatch:
             return NOBODY
         return tier.next_worker(tier.queue.queues_of(owner)[request.level], self._batcher.due_s, now_s)
 
-    def defer(self, request: Request, now_s: float) -> Admitted | None:
+    def defer(self, request: Request, now_s: float, room_frac: float = 1.0) -> Admitted | None:
         """Have a deferred request wait for the second stage; None where that cannot answer it in time.
 
         It has been counted as an arrival. What runs and waits before it on the hosts that may answer it counts as for
-        `offer`.
+        `offer`, and may take ``room_frac`` of what these make in time.
         """
         family, rows = self._families[request.family], request.rows
         tier, left_s = self._tier_for(family, request), self._batcher.due_s(request) - now_s
@@ -116,7 +116,7 @@ class Dispatch:
                 return None
             most_rows = admitted_rows(tier.capacity_qps * left_s, tier.batch_rows, self._admitted_frac)
             before_rows = family.rows_before(request, tier)
-            if before_rows and before_rows + rows > most_rows:
+            if before_rows and before_rows + rows > room_frac * most_rows:
                 return None
         family.rows += rows
         owner = tier.queue.push(request)

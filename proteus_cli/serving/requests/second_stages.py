@@ -19,7 +19,6 @@ from proteus_cli.backends.base import OutputArrays, Signature
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import CascadeRoute, FirstStage, Host, Launch
-from proteus_cli.domain.cascade import CascadePoint
 from proteus_cli.domain.confidence import margin, output_of
 from proteus_cli.domain.request import Request
 from proteus_cli.errors import ArtefactError
@@ -85,8 +84,9 @@ class DeferredInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only
     """The rows of ``origin`` that its first stage was not sure of, while the second is asked.
 
     ``first`` has the first answer to all rows of the origin, which were in the queue for ``queue_s``; its batch took
-    ``took_s``. Of these rows, those that wait here are ``unsure``. The first stage took ``first_j``; None where the
-    origin does not limit its energy.
+    ``took_s``. Of these rows, those that wait here are ``unsure``. All of them are expected to have ``first_accuracy``
+    with these answers, and ``second_accuracy`` with those of the second stage. The first stage took ``first_j``; None
+    where the origin does not limit its energy.
     """
 
     is_deferred: ClassVar[bool] = True
@@ -96,7 +96,8 @@ class DeferredInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only
     queue_s: float
     took_s: float
     unsure: Bools
-    point: CascadePoint
+    first_accuracy: float
+    second_accuracy: float
     confidence: float | None
     first_j: float | None
     timer: asyncio.TimerHandle | None = None
@@ -111,8 +112,7 @@ class DeferredInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only
 
     def first_answer(self) -> AnsweredBatch:
         """The first answer, as a fallback."""
-        accuracy = self._accuracy(self.point.unsure_accuracy)
-        self.first.staged = Staged(1, self.confidence, accuracy, is_fallback=True, energy_j=self.first_j)
+        self.first.staged = Staged(1, self.confidence, self.first_accuracy, is_fallback=True, energy_j=self.first_j)
         return self.first
 
     def second_answer(self, launch: Launch, outputs: OutputArrays, compute_s: float) -> AnsweredBatch | None:
@@ -126,17 +126,11 @@ class DeferredInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only
                 values[self.unsure] = after
                 merged.append(values)
             outputs = tuple(merged)
-        accuracy = self._accuracy(self.point.second_accuracy)
         second_j = _energy_j(self, launch.hosted, compute_s, launch.rows)
         energy_j = None if self.first_j is None or second_j is None else self.first_j + second_j
-        staged = Staged(2, self.confidence, accuracy, is_fallback=False, energy_j=energy_j)
+        staged = Staged(2, self.confidence, self.second_accuracy, is_fallback=False, energy_j=energy_j)
         is_emulated = self.first.is_emulated
         return AnsweredBatch(launch.hosted, launch.rows, outputs, compute_s, is_emulated=is_emulated, staged=staged)
-
-    def _accuracy(self, of_unsure: float) -> float:
-        """What is to be expected of all rows of the origin."""
-        part = self.rows / self.origin.rows
-        return (1 - part) * self.point.sure_accuracy + part * of_unsure
 
 
 class SecondStages:
@@ -161,25 +155,26 @@ class SecondStages:
         """
         batch, outputs = answer.batch, answer.outputs
         own = AnsweredBatch(batch.hosted, batch.rows, outputs, batch.compute_s, is_emulated=batch.is_emulated)
-        point = route.cascade.point
         levels, confidence = self._confidence.levels(request, route.stage, outputs)
         self.routes.saw(route.stage, levels.tolist(), now_s)
         unsure: Bools = levels <= route.cut
         if request.bounds is not None and request.bounds.needs_confidence:
             unsure |= self._confidence.below(request.family, request.bounds.min_confidence, outputs)[0]
+        by_first, by_both = _expected(route, levels, unsure)
         rows = int(np.count_nonzero(unsure))
         first_j = _energy_j(request, batch.hosted, batch.compute_s, batch.rows)
         if not rows:
-            own.staged = Staged(1, confidence, point.sure_accuracy, is_fallback=False, energy_j=first_j)
+            own.staged = Staged(1, confidence, by_first, is_fallback=False, energy_j=first_j)
             return own
         bounds = request.bounds and request.bounds.without(batch.hosted.energy_j(request.rows, batch.rows))
         deferred = DeferredInFlight(
             request.id, request.family, request.arrival_s, request.deadline_s, rows, request.slo_s, request.priority,
             max(request.min_accuracy, route.min_accuracy), bounds, done=nobody, inputs=_rows_of(request, unsure),
-            origin=request, first=own, queue_s=answer.queue_s, took_s=took_s, unsure=unsure, point=point,
-            confidence=confidence, first_j=first_j,
+            origin=request, first=own, queue_s=answer.queue_s, took_s=took_s, unsure=unsure,
+            first_accuracy=by_first, second_accuracy=by_both, confidence=confidence, first_j=first_j,
         )  # fmt: skip
-        admitted = self._controller.defer(deferred, now_s)
+        room_frac = self.routes.room_frac(route, int(levels[unsure].min()))
+        admitted = self._controller.defer(deferred, now_s, room_frac)
         if admitted is None:
             return deferred.first_answer()
         request.deferred = deferred
@@ -227,6 +222,13 @@ def _energy_j(request: Request, hosted: Host, compute_s: float, batch_rows: int)
     if request.bounds is None or not request.bounds.is_energy_limited or hosted.power_w is None:
         return None
     return hosted.power_w * compute_s * request.rows / batch_rows
+
+
+def _expected(route: CascadeRoute, levels: Ints, unsure: Bools) -> tuple[float, float]:
+    """The accuracy of all rows with the first answers, and with those of the second stage to the unsure ones."""
+    first = np.array(route.first_accuracy)[levels]
+    both = np.where(unsure, np.array(route.second_accuracy)[levels], first)
+    return float(first.mean()), float(both.mean())
 
 
 def _place_of(family: str, output: str | None, signature: Signature) -> int | None:

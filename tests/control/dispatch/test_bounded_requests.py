@@ -213,7 +213,7 @@ def test_a_host_is_fit_where_each_answer_that_begins_there_keeps_the_bounds(
     cascade = make_cascade("a", "a-0", f"a-{max(len(hosts) - 1, 1)}")
     has_cascade = has_cascade and len(hosts) > 1
     stage = FirstStage(VariantKey("a", "a-0"), (0.5,), (0.5,))
-    route = CascadeRoute(cascade, hosts[-1].accuracy, stage, 0)
+    route = CascadeRoute(cascade, hosts[-1].accuracy, stage, 0, (0.6, 0.95), (0.9, 0.9))
     routes: Routes = {VariantKey("a", "a-0"): (route,)} if has_cascade else {}
 
     def most_j(host: Host) -> float:

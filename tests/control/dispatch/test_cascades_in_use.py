@@ -3,7 +3,15 @@
 from dataclasses import replace
 
 import pytest
-from builders import hosted, make_cascade, make_cascade_point, make_placement, make_plan
+from builders import (
+    hosted,
+    make_cascade,
+    make_cascade_point,
+    make_deferred,
+    make_placement,
+    make_plan,
+    make_request,
+)
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
@@ -102,3 +110,32 @@ def test_other_thresholds_are_measured_anew() -> None:
     assert controller.cascades.measured(now_s) == ()
     controller.cascades.saw(before.stage, [2], now_s)  # a batch of the plan before ends
     assert controller.cascades.watches[KEY].rows == 0
+
+
+def test_under_pressure_the_surest_of_what_is_deferred_gets_its_first_answer_first() -> None:
+    """Each row of the second stage takes 20 ms: with 90 ms left, four are made, and a fifth of that is 0.8 rows."""
+    controller = controller_of(CASCADE)
+    (route,) = controller.cascades.in_use
+    room_frac = [controller.cascades.room_frac(route, level) for level in range(3)]
+    assert room_frac == [1.0, 0.8, 0.8]
+
+    def is_taken(number: int, level: int) -> bool:
+        waits = make_deferred(make_request(number), route)
+        return controller.defer(waits, 0.0, controller.cascades.room_frac(route, level)) is not None
+
+    assert [is_taken(number, 1) for number in range(5)] == [True, True, True, False, False]
+    assert [is_taken(number, 0) for number in (5, 6)] == [True, False]
+
+
+def test_at_the_lowest_threshold_all_that_is_deferred_is_alike() -> None:
+    controller = controller_of(CASCADE, first=replace(FIRST, cascades=()))
+    (route,) = controller.cascades.in_use
+    assert controller.cascades.room_frac(route, 0) == 1.0
+
+
+def test_answers_are_worth_what_was_profiled_of_their_level() -> None:
+    """Of the 10 % below the first threshold all are the second variant's gain, as of the 40 % up to the next."""
+    (route,) = controller_of(CASCADE).cascades.in_use
+    assert route.second_accuracy[0] == 0.85
+    assert route.second_accuracy[1] == pytest.approx((0.5 * 0.9 - 0.1 * 0.85) / 0.4)
+    assert route.first_accuracy == (0.0, 0.0, 0.9)

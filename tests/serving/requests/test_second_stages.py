@@ -333,7 +333,7 @@ def test_a_fallback_says_that_it_is_less_confident_than_asked() -> None:
     async def failing(world: TwoStages) -> None:
         await world.after_first_stage(SURE, options=at_least(10.0))
         world.second.release(EngineError("it broke"))
-        assert world.answer[2] == Staged(1, near(8.0), 0.6, is_fallback=True)
+        assert world.answer[2] == Staged(1, near(8.0), 0.95, is_fallback=True)
 
     run(failing)
 
