@@ -7,9 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.domain.base import require
+from proteus_cli.domain.request import Bounds
 
 PEAK_WINDOW_S = 10.0
 WINDOWS_AT_ONCE = 65_536
+
+
+_UNSET = {"min_accuracy": 0.0, "confidence": np.nan, "min_expected_accuracy": 0.0, "max_energy_j": np.nan}
+"""Columns that a trace may lack, with what that says of each request."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,7 +22,8 @@ class Trace:
     """Arrivals in order: ``arrival_s`` float64 [n], ``family`` int [n] indexes into ``families``.
 
     ``slo_s`` float64 [n] is a request's own latency target, NaN where the family's holds. ``min_accuracy`` float64 [n]
-    is how accurate the variant that answers it must be at least, 0 where any may; without the column, any may.
+    is how accurate the variant that answers it must be at least, 0 where any may; without the column, any may. So is
+    ``min_expected_accuracy`` float64 [n], of the answer. ``max_energy_j`` float64 [n] is NaN where there is no limit.
     ``confidence`` float64 [n] is the part of all queries (0 to 1) of which the first stages of cascades are less sure,
     NaN where that is not known; without the column, it is known of none.
     """
@@ -29,15 +35,18 @@ class Trace:
     slo_s: npt.NDArray[np.float64]
     min_accuracy: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     confidence: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    min_expected_accuracy: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    max_energy_j: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
-        if not len(self.min_accuracy):
-            object.__setattr__(self, "min_accuracy", np.zeros(len(self.arrival_s)))
-        if not len(self.confidence):
-            object.__setattr__(self, "confidence", np.full(len(self.arrival_s), np.nan))
-        columns = (self.arrival_s, self.family, self.slo_s, self.min_accuracy, self.confidence)
+        for column, unset in _UNSET.items():
+            if not len(getattr(self, column)):
+                object.__setattr__(self, column, np.full(len(self.arrival_s), unset))
+        columns = (self.arrival_s, self.family, self.slo_s, *(getattr(self, column) for column in _UNSET))
         require(len(set(map(len, columns))) == 1, "columns must be equally long")
-        require(bool(np.all((self.min_accuracy >= 0) & (self.min_accuracy <= 1))), "minima must be fractions")
+        for minima in (self.min_accuracy, self.min_expected_accuracy):
+            require(bool(np.all((minima >= 0) & (minima <= 1))), "minima must be fractions")
+        require(not np.any(self.max_energy_j <= 0), "limits of energy must be above zero")
         known = self.confidence[~np.isnan(self.confidence)]
         require(bool(np.all((known >= 0) & (known <= 1))), "confidences must be fractions")
         require(bool(np.all(np.isfinite(self.arrival_s))), "arrivals must be finite")
@@ -46,6 +55,18 @@ class Trace:
 
     def __len__(self) -> int:
         return len(self.arrival_s)
+
+    @property
+    def has_bounds(self) -> bool:
+        """Some request asks for more than a latency target and accurate variants."""
+        return bool(np.any(self.min_expected_accuracy) or not np.all(np.isnan(self.max_energy_j)))
+
+    def bounds(self, number: int) -> Bounds | None:
+        """What the request of that number asks for beside its latency target and accurate variants."""
+        expected, energy_j = float(self.min_expected_accuracy[number]), float(self.max_energy_j[number])
+        if not expected and math.isnan(energy_j):
+            return None
+        return Bounds(min_expected_accuracy=expected, max_energy_j=math.inf if math.isnan(energy_j) else energy_j)
 
     @property
     def duration_s(self) -> float:

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from proteus_cli.domain.request import Bounds
 from proteus_cli.errors import ServerError
 from proteus_cli.store.eval_splits import labelled_rows
 
@@ -42,9 +43,13 @@ class Sample:
     binary: bytes
     label: int | None = None
 
-    def body(self, timeout_s: float, min_accuracy: float) -> tuple[bytes, int]:
+    def body(self, timeout_s: float, min_accuracy: float, bounds: Bounds | None = None) -> tuple[bytes, int]:
         """The body, and the length of its JSON."""
         minimum = b',"min_accuracy":%r' % min_accuracy if min_accuracy > 0 else b""
+        if bounds is not None and bounds.min_expected_accuracy:
+            minimum += b',"min_expected_accuracy":%r' % bounds.min_expected_accuracy
+        if bounds is not None and bounds.is_energy_limited:
+            minimum += b',"max_energy_j":%r' % bounds.max_energy_j
         json = b"%b%d%b%b" % (self.before, max(1, round(timeout_s * _US_PER_S)), minimum, self.after)
         return json + self.binary, len(json)
 

@@ -7,7 +7,7 @@ import numpy as np
 from proteus_cli.arrays import Floats, Ints
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
-from proteus_cli.replay.trace import MAX_ARRIVALS
+from proteus_cli.replay.trace import MAX_ARRIVALS, OWN_NAMES
 
 JITTER_S = 0.5  # by which a copy of an arrival moves at most
 
@@ -28,9 +28,7 @@ def scaled(trace: Trace, factor: float, rng: np.random.Generator) -> Trace:
         families=trace.families,
         arrival_s=arrival_s,
         family=trace.family[source],
-        slo_s=trace.slo_s[source],
-        min_accuracy=trace.min_accuracy[source],
-        confidence=trace.confidence[source],
+        **{name: getattr(trace, name)[source] for name in OWN_NAMES},
     )
 
 

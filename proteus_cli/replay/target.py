@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 import msgspec
 import numpy as np
 
-from proteus_cli.domain.request import Outcome
+from proteus_cli.domain.request import Bounds, Outcome
 from proteus_cli.errors import ArtefactError, ServerError
 from proteus_cli.replay.http_client import HttpClient, HttpReply
 from proteus_cli.replay.inputs import NUMPY, InputMetadata, Sample, eval_samples, random_samples
@@ -51,10 +51,12 @@ class Reply:
 class Target(Protocol):
     """Something that requests can be sent to."""
 
-    async def send(self, family: str, number: int, timeout_s: float, min_accuracy: float) -> Reply:
+    async def send(
+        self, family: str, number: int, timeout_s: float, min_accuracy: float, bounds: Bounds | None = None
+    ) -> Reply:
         """Send one request, to be answered within ``timeout_s`` by a variant of at least ``min_accuracy`` (0: any).
 
-        ``number`` determines its content.
+        ``bounds``: what else it asks for. ``number`` determines its content.
         """
         ...
 
@@ -162,10 +164,12 @@ class HttpTarget:
         """The server's status. Raises `ServerError`."""
         return await self._get("/v2/proteus/status", StatusReply)
 
-    async def send(self, family: str, number: int, timeout_s: float, min_accuracy: float) -> Reply:
+    async def send(
+        self, family: str, number: int, timeout_s: float, min_accuracy: float, bounds: Bounds | None = None
+    ) -> Reply:
         samples = self._samples[family]
         sample = samples[number % len(samples)]
-        body, json_length = sample.body(timeout_s, min_accuracy)
+        body, json_length = sample.body(timeout_s, min_accuracy, bounds)
         headers = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n" % json_length
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_S):

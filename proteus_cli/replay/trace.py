@@ -2,8 +2,8 @@
 
 Two CSV forms, in any order of columns, gzipped or not::
 
-    arrival_s,family[,slo_s][,min_accuracy][,confidence]     one row per arrival, sorted
-    second,family,count                                      arrivals counted by second, sorted
+    arrival_s,family,…       one row per arrival, sorted; `OWN` has the columns that may follow
+    second,family,count      arrivals counted by second, sorted
 """
 
 import csv
@@ -11,8 +11,9 @@ import io
 import math
 import operator
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,8 +27,6 @@ from proteus_cli.input_files import TRACE, LineReader, open_input
 MAX_DURATION_S = 366 * 24 * 3600
 MAX_ARRIVALS = 50_000_000
 
-OPTIONAL = ("slo_s", "min_accuracy", "confidence")
-_OPTIONAL_NAMES = ("latency targets", "minimum accuracies", "confidences")
 _ARRIVALS = ("arrival_s", "family")
 COUNTS = ("second", "family", "count")
 _HINT = "docs/formats.md describes trace files; `proteus trace make` writes one"
@@ -90,37 +89,50 @@ class FamilyIndex(dict[str, int]):
         return names, rank[np.array(family)]
 
 
-def own_slo_s(column: str, cell: str) -> float:
-    """The latency target that a request names itself; NaN where the cell is empty."""
-    return positive_number(column, cell) if cell else math.nan
+class OwnColumn(NamedTuple):
+    """An optional column of what a request asks for itself, or what is known of it; ``unset`` where a cell is empty."""
+
+    name: str
+    of: str
+    parse: Callable[[str, str], float]
+    unset: float
+
+    def read(self, cell: str, name: str = "") -> float:
+        """The value of a cell, in a column of that name. Raises `ValueError`."""
+        return self.parse(name or self.name, cell) if cell else self.unset
+
+    def is_used(self, values: Floats) -> bool:
+        return bool(np.any(values != self.unset) if self.unset == 0 else not np.all(np.isnan(values)))
+
+    def cells(self, values: Iterable[float]) -> Iterator[str]:
+        is_unset = operator.not_ if self.unset == 0 else math.isnan
+        return ("" if is_unset(value) else repr(value) for value in values)
 
 
-def own_min_accuracy(column: str, cell: str) -> float:
-    """The accuracy that a request asks for itself; 0 where the cell is empty."""
-    return fraction(column, cell) if cell else 0.0
-
-
-def own_confidence(column: str, cell: str) -> float:
-    """The part of all queries of which first stages of cascades are less sure; NaN where the cell is empty."""
-    return fraction(column, cell) if cell else math.nan
+OWN = (
+    OwnColumn("slo_s", "latency targets", positive_number, math.nan),
+    OwnColumn("min_accuracy", "minimum accuracies", fraction, 0.0),
+    OwnColumn("confidence", "confidences", fraction, math.nan),
+    OwnColumn("min_expected_accuracy", "expected accuracies", fraction, 0.0),
+    OwnColumn("max_energy_j", "limits of energy", positive_number, math.nan),
+)
+OWN_NAMES = tuple(column.name for column in OWN)
 
 
 def _parse(name: str, table: CsvTable, rng: np.random.Generator) -> Trace:
     if set(table.header) == set(COUNTS):
         return _parse_counts(name, table, rng)
-    known = set(_ARRIVALS) <= set(table.header) <= {*_ARRIVALS, *OPTIONAL}
+    known = set(_ARRIVALS) <= set(table.header) <= {*_ARRIVALS, *OWN_NAMES}
     shown = ",".join(table.header)
-    ours = ",".join(_ARRIVALS) + "".join(f"[,{name}]" for name in OPTIONAL)
+    ours = ",".join(_ARRIVALS) + "".join(f"[,{name}]" for name in OWN_NAMES)
     require(known, f"unknown header `{shown}`; it must be `{ours}` or `second,family,count`")
     return _parse_arrivals(name, table)
 
 
 def _parse_arrivals(name: str, table: CsvTable) -> Trace:
     arrival_at, family_at = map(table.header.index, _ARRIVALS)
-    slo_at, accuracy_at, confidence_at = (
-        table.header.index(column) if column in table.header else None for column in OPTIONAL
-    )
-    arrival_s, slo_s, minima, confidences = array("d"), array("d"), array("d"), array("d")
+    own = {column: (table.header.index(column.name), array("d")) for column in OWN if column.name in table.header}
+    arrival_s = array("d")
     family, indexes = array("q"), FamilyIndex()
     last_s = 0.0
     for cells in table:
@@ -130,12 +142,12 @@ def _parse_arrivals(name: str, table: CsvTable) -> Trace:
         last_s = now_s
         arrival_s.append(now_s)
         family.append(indexes[cells[family_at]])
-        slo_s.append(math.nan if slo_at is None else own_slo_s("slo_s", cells[slo_at]))
-        minima.append(0.0 if accuracy_at is None else own_min_accuracy("min_accuracy", cells[accuracy_at]))
-        confidences.append(math.nan if confidence_at is None else own_confidence("confidence", cells[confidence_at]))
+        for column, (place, values) in own.items():
+            values.append(column.read(cells[place]))
     require(len(arrival_s) > 0, "the trace has no arrivals")
     names, ranked = indexes.sorted(family)
-    return Trace(name, names, np.array(arrival_s), ranked, *map(np.array, (slo_s, minima, confidences)))
+    columns = {column.name: np.array(values) for column, (_, values) in own.items()}
+    return Trace(name, names, np.array(arrival_s), ranked, **{"slo_s": np.full(len(ranked), math.nan), **columns})
 
 
 def _parse_counts(name: str, table: CsvTable, rng: np.random.Generator) -> Trace:
@@ -178,7 +190,7 @@ def to_csv(trace: Trace, *, per_second: bool = False) -> str:
 
     Counts can't hold what single requests ask for: `UsageError`.
     """
-    own = own_columns(trace.slo_s, trace.min_accuracy, trace.confidence)
+    own = own_columns({name: getattr(trace, name) for name in OWN_NAMES})
     cells = [quoted(name) for name in trace.families]
     if not per_second:
         columns = {name: getattr(trace, name) for name in own}
@@ -189,17 +201,16 @@ def to_csv(trace: Trace, *, per_second: bool = False) -> str:
     return ",".join(COUNTS) + "\n" + count_lines(slots, counts, cells)
 
 
-def own_columns(slo_s: Floats, min_accuracy: Floats, confidence: Floats) -> tuple[str, ...]:
+def own_columns(values: Mapping[str, Floats]) -> tuple[str, ...]:
     """The optional columns that these requests need, for what they ask for themselves and what is known of them."""
-    needed = not np.all(np.isnan(slo_s)), np.any(min_accuracy), not np.all(np.isnan(confidence))
-    return tuple(name for name, is_needed in zip(OPTIONAL, needed, strict=True) if is_needed)
+    return tuple(column.name for column in OWN if column.is_used(values[column.name]))
 
 
 def require_countable(own: Sequence[str], what: str, *, hint: str) -> None:
     """Raise `UsageError` where something is said of single requests, in these columns: counts can't hold it."""
-    for column, name in zip(OPTIONAL, _OPTIONAL_NAMES, strict=True):
-        if column in own:
-            raise UsageError(f"{what} has {name} by request, which counts can't hold.", hint=hint)
+    for column in OWN:
+        if column.name in own:
+            raise UsageError(f"{what} has {column.of} by request, which counts can't hold.", hint=hint)
 
 
 def arrivals_header(own: Sequence[str]) -> str:
@@ -211,14 +222,9 @@ def arrival_lines(arrival_s: Floats, family: Ints, cells: Sequence[str], own: Ma
     """A line per arrival; ``cells`` are the names of the families, ``own`` the optional columns."""
     ends: Iterable[str] = map(cells.__getitem__, family.tolist())
     if own:
-        ends = map(",".join, zip(ends, *(_own_cells(name, own[name].tolist()) for name in own), strict=True))
+        columns = (column.cells(own[column.name].tolist()) for column in OWN if column.name in own)
+        ends = map(",".join, zip(ends, *columns, strict=True))
     return "".join([f"{time_s:.6f},{end}\n" for time_s, end in zip(arrival_s.tolist(), ends, strict=True)])
-
-
-def _own_cells(column: str, values: Iterable[float]) -> Iterator[str]:
-    """The cells of an optional column, empty where a request asks for nothing."""
-    is_unset = operator.not_ if column == "min_accuracy" else math.isnan
-    return ("" if is_unset(value) else repr(value) for value in values)
 
 
 def count_lines(slots: Ints, counts: Ints, cells: Sequence[str]) -> str:

@@ -33,7 +33,7 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_changes.change_text import hosting_text
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.report import Loss, Replan
-from proteus_cli.domain.request import Outcome, Request, RequestRecord
+from proteus_cli.domain.request import Bounds, Outcome, Request, RequestRecord
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.simulation.cascades import Confidences, SimulatedCascades
@@ -114,7 +114,8 @@ def _requests(trace: Trace, slo_s: Mapping[str, float]) -> Iterator[Request]:
     families = map(trace.families.__getitem__, trace.family.tolist())
     times = trace.arrival_s.tolist(), deadline_s.tolist()
     minima = trace.min_accuracy.tolist()
-    return map(Request, count(), families, *times, repeat(1), family_slo_s.tolist(), repeat(0), minima)
+    bounds: Iterable[Bounds | None] = map(trace.bounds, range(len(trace))) if trace.has_bounds else repeat(None)
+    return map(Request, count(), families, *times, repeat(1), family_slo_s.tolist(), repeat(0), minima, bounds)
 
 
 class _Simulation:

@@ -502,6 +502,12 @@ def test_confidences_stay_with_their_requests(tmp_path: Path) -> None:
     assert rows(convert(tmp_path, text)) == expected
 
 
+def test_other_bounds_stay_with_their_requests(tmp_path: Path) -> None:
+    text = "family,max_energy_j,arrival_s,min_expected_accuracy\nb,0.25,2,\na,,0.5,0.9\n"
+    expected = ["arrival_s,family,min_expected_accuracy,max_energy_j", "0.500000,a,0.9,", "2.000000,b,,0.25"]
+    assert rows(convert(tmp_path, text)) == expected
+
+
 def test_counts_refuse_to_lose_minima(tmp_path: Path) -> None:
     ended = convert(tmp_path, "arrival_s,family,min_accuracy\n1,a,0.9\n", "--per-second")
     assert ended.code == 2

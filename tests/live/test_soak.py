@@ -35,7 +35,7 @@ from trend import Growth, growth
 from proteus_cli.cli.workflows.simulated_replay import Scenario, simulated
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.domain.report import Report
-from proteus_cli.domain.request import Outcome
+from proteus_cli.domain.request import Bounds, Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.loadgen import LEAD_S, ReplayResult, replay
 from proteus_cli.replay.target import Reply, Target, http_target
@@ -69,8 +69,10 @@ class Counting:
     target: Target
     told: Told
 
-    async def send(self, family: str, number: int, timeout_s: float, min_accuracy: float) -> Reply:
-        reply = await self.target.send(family, number, timeout_s, min_accuracy)
+    async def send(
+        self, family: str, number: int, timeout_s: float, min_accuracy: float, bounds: Bounds | None = None
+    ) -> Reply:
+        reply = await self.target.send(family, number, timeout_s, min_accuracy, bounds)
         self.told[family][reply.outcome.value] += 1
         return reply
 

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from proteus_cli.domain.request import Outcome
+from proteus_cli.domain.request import Bounds, Outcome
 from proteus_cli.errors import ServerError
 from proteus_cli.replay import http_client
 from proteus_cli.replay.target import HttpTarget, Reply, http_target
@@ -84,6 +84,14 @@ def refusing(status: int, header: str = "") -> bytes:
 def test_time_left_and_minimum_are_sent_as_parameters(minimum: float, sent: dict[str, float]) -> None:
     server = Server(refusing(429))
     played(server, lambda target: target.send("a", 0, 0.05, minimum))
+    assert server.asked[0]["parameters"] == {"binary_data_output": True, "timeout": 50_000, **sent}
+
+
+def test_other_bounds_are_sent_as_parameters() -> None:
+    server = Server(refusing(429))
+    bounds = Bounds(min_expected_accuracy=0.9, max_energy_j=0.25)
+    played(server, lambda target: target.send("a", 0, 0.05, 0.0, bounds))
+    sent = {"min_expected_accuracy": 0.9, "max_energy_j": 0.25}
     assert server.asked[0]["parameters"] == {"binary_data_output": True, "timeout": 50_000, **sent}
 
 

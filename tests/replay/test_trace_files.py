@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli import store
+from proteus_cli.domain.request import Bounds
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.replay.trace import MAX_ARRIVALS, read_trace, summary, to_csv
@@ -107,6 +108,21 @@ def test_minimum_accuracies_have_a_column_where_one_is_set() -> None:
     assert to_csv(both) == "arrival_s,family,slo_s,min_accuracy\n0.100000,a,0.05,\n0.200000,a,,0.9\n"
     with pytest.raises(UsageError, match="minimum accuracies"):
         to_csv(trace, per_second=True)
+
+
+def test_other_bounds_have_columns_where_one_is_set_and_are_read_back(tmp_path: Path) -> None:
+    rows = a_trace((0.1, "a"), (0.2, "a"))
+    trace = replace(rows, min_expected_accuracy=np.array([0.0, 0.9]), max_energy_j=np.array([0.25, math.nan]))
+    text = to_csv(trace)
+    assert text == "arrival_s,family,min_expected_accuracy,max_energy_j\n0.100000,a,,0.25\n0.200000,a,0.9,\n"
+    read = read_trace(a_file(tmp_path, text))
+    assert [read.bounds(number) for number in (0, 1)] == [Bounds(max_energy_j=0.25), Bounds(min_expected_accuracy=0.9)]
+    assert (read.has_bounds, rows.has_bounds, rows.bounds(0)) == (True, False, None)
+    with pytest.raises(UsageError, match="expected accuracies"):
+        to_csv(trace, per_second=True)
+    for cells in ("1.5,", ",0", ",-1"):
+        with pytest.raises(ArtefactError, match=r"min_expected_accuracy|max_energy_j"):
+            read_trace(a_file(tmp_path, f"arrival_s,family,min_expected_accuracy,max_energy_j\n1,a,{cells}\n"))
 
 
 def test_confidences_have_a_column_where_one_is_known_and_are_read_back(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def test_copies_stay_near_their_arrival_and_keep_its_latency_target() -> None:
         family=np.array([1, 0]),
         slo_s=np.array([0.1, math.nan]),
         min_accuracy=np.array([0.0, 0.9]),
+        max_energy_j=np.array([2.0, math.nan]),
     )
 
     many = scaled(trace, 50.0, rng())
@@ -62,6 +63,7 @@ def test_copies_stay_near_their_arrival_and_keep_its_latency_target() -> None:
     assert many.family.tolist() == [1] * 50 + [0] * 50
     assert many.slo_s[:50].tolist() == [0.1] * 50
     assert many.min_accuracy.tolist() == [0.0] * 50 + [0.9] * 50
+    assert many.max_energy_j[:50].tolist() == [2.0] * 50
     assert len(np.unique(many.arrival_s)) == 100
 
 

@@ -44,8 +44,8 @@ SECOND = Placement("cpu1", "a", "l", 4, 0.0, 0.0, 100.0, deferred_qps=5.0)
 
 def profiles(second_s: float = 0.020, *, devices: Sequence[str] = ("cpu0", "cpu1")) -> dict[str, Profile]:
     measured = (
-        make_measured("a", "s", 0.8, {1: 0.010, 4: 0.016}, load_s=0.0),
-        make_measured("a", "l", 0.95, {1: second_s, 4: 2 * second_s}, load_s=0.0),
+        make_measured("a", "s", 0.8, {1: 0.010, 4: 0.016}, load_s=0.0, power_w=10.0),
+        make_measured("a", "l", 0.95, {1: second_s, 4: 2 * second_s}, load_s=0.0, power_w=20.0),
     )
     return {device: make_profile(device, *measured) for device in devices}
 
@@ -160,6 +160,27 @@ def test_requests_for_more_accuracy_than_the_first_stage_has_begin_at_the_second
     assert [(e.variant, e.accuracy, near_ms(e), e.is_deferred) for e in found.ended] == [
         ("l", 0.95, 20, False), ("l", 0.9, 40, True),
     ]  # fmt: skip
+
+
+def test_requests_that_expect_what_only_the_cascade_reaches_go_by_it() -> None:
+    """Half of the queries go by it; with an expectation of 0.92 both do, and only one may be of the first alone."""
+    half = make_cascade("a", "s", "l", rate_qps=5.0)
+    trace = trace_of((0.0, UNSURE), (0.2, UNSURE))
+    plan = plan_of(FIRST, SECOND, cascades=(half,))
+    assert Counter(ended.is_deferred for ended in run(trace, plan).ended) == {True: 1, False: 1}
+    expecting = replace(trace, min_expected_accuracy=np.full(2, 0.92))
+    assert [ended.is_deferred for ended in run(expecting, plan).ended] == [True, True]
+    found = run(replace(trace, min_expected_accuracy=np.full(2, 0.96)), plan)
+    assert [ended.outcome for ended in found.ended] == [Outcome.REJECTED] * 2
+
+
+def test_a_query_takes_no_more_energy_than_it_allows() -> None:
+    """The first stage takes 0.1 J, and the second 0.4 J."""
+    trace = trace_of((0.0, UNSURE), (0.2, UNSURE), (0.4, UNSURE))
+    found = run(replace(trace, max_energy_j=np.array([0.51, 0.49, 0.09])), plan_of(FIRST, SECOND))
+    ended = sorted(found.ended, key=lambda each: each.arrival_s)
+    assert [(each.variant, each.is_fallback) for each in ended] == [("l", False), ("s", True), (None, False)]
+    assert [each.accuracy for each in ended] == [0.9, 0.6, None]
 
 
 def test_confidences_that_the_trace_does_not_know_are_drawn_the_same_for_the_same_seed() -> None:

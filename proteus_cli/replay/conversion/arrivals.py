@@ -4,10 +4,9 @@ Counted arrivals are spread over the time that they count, and rows without a fa
 """
 
 import csv
-import math
 import tempfile
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain, count
 from pathlib import Path
@@ -21,7 +20,7 @@ from proteus_cli.replay.conversion.families import FamilyRule, RowFamilies, pars
 from proteus_cli.replay.conversion.formats import DAY_US, MINUTE_US, SECOND_US, Column, Format, is_number
 from proteus_cli.replay.conversion.source import SourceTable, open_lines
 from proteus_cli.replay.conversion.stream import TraceWindow
-from proteus_cli.replay.trace import MAX_ARRIVALS, own_confidence, own_min_accuracy, own_slo_s
+from proteus_cli.replay.trace import MAX_ARRIVALS, OWN, OWN_NAMES
 
 MAX_TIME_US = 1e17  # so that microseconds stay whole numbers in a float
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,14 +31,14 @@ OnSource = Callable[[str, Format, FamilyRule], None]
 Progress = Callable[[str, float], None]
 """Called with the name of the source that is read, and how much of it was."""
 
-ArrivalRow = tuple[int, int, float, float, float, int]
-"""Time in microseconds, index of the family, latency target in seconds (NaN: the family's), least accuracy of an answer
-(0: any), confidence of first stages (NaN: unknown), number of arrivals.
+ArrivalRow = tuple[int, int, tuple[float, ...], int]
+"""Time in microseconds, index of the family, a value for each column of `trace.OWN`, number of arrivals.
 
 A plain tuple, as there is one per row.
 """
-_Columns = tuple["array[int]", "array[int]", "array[float]", "array[float]", "array[float]", "array[int]"]
+_Columns = tuple["array[int]", "array[int]", "list[tuple[float, ...]]", "array[int]"]
 """The same by column."""
+_UNSET = tuple(column.unset for column in OWN)
 
 
 class TraceReader:
@@ -85,9 +84,9 @@ class TraceReader:
     def _chunks(self, rows: Iterator[ArrivalRow], table: SourceTable) -> Iterator[Records]:
         """The arrivals of the rows, `CHUNK` of them at a time; a row that counts more goes into several chunks."""
         spread_us = table.format.spread_us
-        columns = times_us, families, slos_s, minima, confidences, counts = _empty_columns()
+        columns = times_us, families, owns, counts = _empty_columns()
         pending = total = 0
-        for time_us, family, slo_s, min_accuracy, confidence, arrivals in rows:
+        for time_us, family, own, arrivals in rows:
             left, total = arrivals, total + arrivals
             if spread_us and total > MAX_ARRIVALS:
                 raise table.lines.error(f"more than {MAX_ARRIVALS:,} arrivals up to here, more than a trace may have")
@@ -95,25 +94,22 @@ class TraceReader:
                 part = min(left, CHUNK - pending)
                 times_us.append(time_us)
                 families.append(family)
-                slos_s.append(slo_s)
-                minima.append(min_accuracy)
-                confidences.append(confidence)
+                owns.append(own)
                 counts.append(part)
                 left, pending = left - part, pending + part
                 if pending == CHUNK:
                     yield self._records(columns, spread_us)
-                    columns = times_us, families, slos_s, minima, confidences, counts = _empty_columns()
+                    columns = times_us, families, owns, counts = _empty_columns()
                     pending = 0
         yield self._records(columns, spread_us)
 
     def _records(self, columns: _Columns, spread_us: int) -> Records:
-        time_us, family, slo_s, min_accuracy, confidence, counts = map(np.array, columns)
+        time_us, family, counts = (np.array(columns[place]) for place in (0, 1, 3))
         row = np.repeat(np.arange(len(counts)), counts)
         records = np.empty(len(row), dtype=RECORD)
         records["time_us"] = time_us[row]
-        records["slo_s"] = slo_s[row]
-        records["min_accuracy"] = min_accuracy[row]
-        records["confidence"] = confidence[row]
+        for name, values in zip(OWN_NAMES, np.array(columns[2]).reshape(-1, len(OWN_NAMES)).T, strict=True):
+            records[name] = values[row]
         records["family"] = self._families.draw(family[row])
         if spread_us:
             records["time_us"] += (self._rng.random(len(records)) * spread_us).astype(np.int64)
@@ -121,7 +117,7 @@ class TraceReader:
 
 
 def _empty_columns() -> _Columns:
-    return array("q"), array("i"), array("d"), array("d"), array("d"), array("q")
+    return array("q"), array("i"), [], array("q")
 
 
 def _rule_for(table: SourceTable, wanted: FamilyRule | None) -> FamilyRule:
@@ -136,14 +132,11 @@ def _rule_for(table: SourceTable, wanted: FamilyRule | None) -> FamilyRule:
 def _rows_by_time(table: SourceTable, rule: FamilyRule, families: RowFamilies) -> Iterator[ArrivalRow]:
     """The rows of a format whose rows have a time, or are one second each."""
     form = table.format
-    slo_column = form.slo if form.slo and table.has([form.slo.name]) else None
-    accuracy_column = Column(form.min_accuracy) if form.min_accuracy and table.has([form.min_accuracy]) else None
-    confidence_column = Column(form.confidence) if form.confidence and table.has([form.confidence]) else None
     read = _ColumnPlaces(list(rule.columns))
     family_of = families.reader(rule, table.lines.name, range(len(rule.columns)))
-    time_at, duration_at, slo_at = read.add(form.time), read.add(form.duration), read.add(slo_column)
+    time_at, duration_at = read.add(form.time), read.add(form.duration)
     count_at = read.add(Column(form.count) if form.count else None)
-    accuracy_at, confidence_at = read.add(accuracy_column), read.add(confidence_column)
+    own_of = _own_reader(table, read)
 
     rows = table.rows(read.names)
     first = next(rows, None)
@@ -151,16 +144,33 @@ def _rows_by_time(table: SourceTable, rule: FamilyRule, families: RowFamilies) -
         return
     time_of = _clock(form.time, first[time_at] if form.time else "")
     duration_of = _microseconds(form.duration) if form.duration else None
-    slo_per_s = SECOND_US / slo_column.unit_us if slo_column else 1.0
     for cells in chain([first], rows):
         time_us = time_of(cells[time_at])
         if duration_of:
             time_us -= duration_of(cells[duration_at])
-        slo_s = own_slo_s(slo_column.name, cells[slo_at]) / slo_per_s if slo_column else math.nan
         arrivals = whole_number(form.count, cells[count_at]) if form.count else 1
-        min_accuracy = own_min_accuracy(accuracy_column.name, cells[accuracy_at]) if accuracy_column else 0.0
-        confidence = own_confidence(confidence_column.name, cells[confidence_at]) if confidence_column else math.nan
-        yield time_us, family_of(cells), slo_s, min_accuracy, confidence, arrivals
+        yield time_us, family_of(cells), own_of(cells), arrivals
+
+
+def _own_reader(table: SourceTable, read: "_ColumnPlaces") -> Callable[[Sequence[str]], tuple[float, ...]]:
+    """A reader of what a row says of its arrivals: a value for each column of `trace.OWN`."""
+    form = table.format
+    found = {name: Column(name) for name in form.own} | ({"slo_s": form.slo} if form.slo else {})
+    used = [
+        (place, own, column.name, read.add(column), SECOND_US / column.unit_us)
+        for place, own in enumerate(OWN)
+        if (column := found.get(own.name)) is not None and table.has([column.name])
+    ]
+    if not used:
+        return lambda _cells: _UNSET
+
+    def own_of(cells: Sequence[str]) -> tuple[float, ...]:
+        values = list(_UNSET)
+        for place, own, name, at, per_unit in used:
+            values[place] = own.read(cells[at], name) / per_unit
+        return tuple(values)
+
+    return own_of
 
 
 def _rows_by_minute(
@@ -178,7 +188,7 @@ def _rows_by_minute(
         family = family_of(cells)
         for name, cell in zip(inside, cells[skipped:], strict=True):
             if cell != "0":
-                yield starts_us[name], family, math.nan, 0.0, math.nan, whole_number(name, cell)
+                yield starts_us[name], family, _UNSET, whole_number(name, cell)
 
 
 class _ColumnPlaces:

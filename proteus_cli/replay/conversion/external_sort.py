@@ -12,11 +12,11 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from proteus_cli.replay.trace import OWN_NAMES
+
 CHUNK = 1 << 16  # arrivals in memory at once, several times over
 MIN_BLOCK = 1 << 9  # arrivals of a run in memory while it is merged
-RECORD = np.dtype(
-    [("time_us", "<i8"), ("slo_s", "<f8"), ("min_accuracy", "<f8"), ("confidence", "<f8"), ("family", "<i4")]
-)
+RECORD = np.dtype([("time_us", "<i8"), *((name, "<f8") for name in OWN_NAMES), ("family", "<i4")])
 
 Records = npt.NDArray[np.void]
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from proteus_cli.errors import UsageError
+from proteus_cli.replay.trace import OWN_NAMES
 
 UNITS_US: Mapping[str, float] = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 SECOND_US, MINUTE_US, DAY_US = 1_000_000, 60_000_000, 86_400_000_000
@@ -29,7 +30,7 @@ class Format:
     * ``needs``: columns that must be there; ``allows``: others that may. None allows any other, which is not read.
     * ``time``: a number or a date. None where the n-th row is the n-th second.
     * ``duration``: the arrival is this long before the time.
-    * ``slo``, ``min_accuracy``: what the arrival asks for itself; ``confidence``: how sure first stages are of it.
+    * ``slo``, and the columns of ``own``: what the arrival asks for itself, and what is known of it (`trace.OWN`).
     * ``count``: so many arrivals in the second after the time. None where a row is one arrival.
     * ``by_minute``: columns 1, 2, … count arrivals by minute.
     * ``families``: rules for the family of a row, the first whose columns are there.
@@ -44,8 +45,7 @@ class Format:
     duration: Column | None = None
     slo: Column | None = None
     count: str | None = None
-    min_accuracy: str | None = None
-    confidence: str | None = None
+    own: tuple[str, ...] = ()
     by_minute: bool = False
     families: tuple[str, ...] = (WEIGHTS,)
     unnamed: tuple[str, ...] = ()
@@ -66,11 +66,10 @@ FORMATS: tuple[Format, ...] = (
         "arrivals",
         "our own, a row per arrival",
         needs=("arrival_s", "family"),
-        allows=("slo_s", "min_accuracy", "confidence"),
+        allows=OWN_NAMES,
         time=Column("arrival_s"),
         slo=Column("slo_s"),
-        min_accuracy="min_accuracy",
-        confidence="confidence",
+        own=tuple(name for name in OWN_NAMES if name != "slo_s"),
         families=("column=family",),
     ),
     Format(

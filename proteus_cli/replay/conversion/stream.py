@@ -102,7 +102,7 @@ def survey(blocks: Blocks) -> Survey:
         is_open = seconds > last_us // SECOND_US - PEAK_SECONDS  # windows that begin there may get more arrivals
         arrivals += len(block)
         last_us = int(block["time_us"][-1])
-        own.update(trace.own_columns(block["slo_s"], block["min_accuracy"], block["confidence"]))
+        own.update(trace.own_columns({name: block[name] for name in trace.OWN_NAMES}))
         every = np.concatenate([seconds[is_open], block["time_us"] // SECOND_US])
         weights = np.concatenate([counts[is_open], np.ones(len(block), dtype=np.int64)])
         seconds, inverse = np.unique(every, return_inverse=True)
@@ -113,7 +113,7 @@ def survey(blocks: Blocks) -> Survey:
     duration_s = last_us / SECOND_US
     is_long = duration_s >= PEAK_WINDOW_S
     peak_qps = peak_arrivals / PEAK_WINDOW_S if is_long else arrivals / max(duration_s, 1.0)
-    return Survey(arrivals, last_us, tuple(name for name in trace.OPTIONAL if name in own), peak_qps)
+    return Survey(arrivals, last_us, tuple(name for name in trace.OWN_NAMES if name in own), peak_qps)
 
 
 def scaled(blocks: Blocks, factor: float, duration_s: float, rng: np.random.Generator) -> Blocks:
