@@ -63,3 +63,27 @@ def add_exits(made: Tiny, name: str, stop_when: str, exits: Sequence[ExitProfile
     hosted = made.place.plan(path)
     store.write_json(path, replace(hosted, placements=(replace(hosted.placements[0], variant=name),)))
     return path
+
+
+def whole_exit_net(path: Path, *, seed: int = 0, has_shortcut: bool = False) -> Path:
+    """The stages of `exit_stages` as one model: outputs ``scores1``, ``scores2``, ``scores``.
+
+    With a shortcut, the last exit also takes ``features1``.
+    """
+    rng = np.random.default_rng(seed)
+    weights, nodes, outputs, before, width = {}, [], [], "x", INPUTS
+    for place, scores in enumerate(("scores1", "scores2", "scores"), start=1):
+        weights[f"w{place}"] = rng.standard_normal((width, WIDTH)).astype(np.float32)
+        weights[f"v{place}"] = rng.standard_normal((WIDTH, CLASSES)).astype(np.float32)
+        features, last = f"features{place}", f"features{place}"
+        nodes += [
+            helper.make_node("MatMul", [before, f"w{place}"], [f"h{place}"]),
+            helper.make_node("Relu", [f"h{place}"], [features]),
+        ]
+        if has_shortcut and scores == "scores":
+            last = "both"
+            nodes.append(helper.make_node("Add", [features, "features1"], [last]))
+        nodes.append(helper.make_node("MatMul", [last, f"v{place}"], [scores]))
+        outputs.append(tensor(scores, ["n", CLASSES]))
+        before, width = features, WIDTH
+    return save_model(path, nodes, inputs=[tensor("x", ["n", INPUTS])], outputs=outputs, weights=weights)

@@ -31,6 +31,10 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus catalog derive thing --int8 --calibration calib.npz", "a variant with numbers of 8 bits"),
         ("proteus catalog derive digits/digits-xl --fp16 --dry-run", "only show what would be made"),
     ),
+    "proteus catalog split": (
+        ("proteus catalog split nets a.onnx --at p1,p2 --slo 50ms --eval eval.npz", "a model of three exits"),
+        ('proteus catalog split nets a.onnx --at p1,p2 --stop-when "exit >= 2"', "under one condition"),
+    ),
     "proteus profile": (
         ("proteus profile --budget 60s", "measure all variants, within a minute for each device"),
         ("proteus profile --from-csv profiles.csv --slo 300ms", "import profiles instead, without models"),

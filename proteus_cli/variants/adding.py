@@ -66,7 +66,7 @@ def add(
     known = before.family(family) if before is not None and family in before.names else None
     if known is not None:
         _require_new(known, models, evidence)
-    slo = _slo(known, family, slo)
+    slo = family_slo(known, family, slo)
     if known is not None:
         evidence = replace(evidence, eval=place.eval_path(known))
     reference = _reference(place, known)
@@ -77,17 +77,18 @@ def add(
         made = [stage_model(staged, place, family, name, path, backend) for name, path in models.items()]
         new = [replace(model, file=staged.loaded(known, model.file)) for model in made]
         signature = _signature(place, known, reference, new, backend)
-        eval_name = known.eval if known is not None else _eval_name(staged, place, family, evidence.eval)
+        split = known.eval if known is not None else eval_name(staged, place, family, evidence.eval)
         planned = tuple(Variant(each.variant, 1.0, each.onnx) for each in new)
-        target = known if known is not None else Family(family, slo, planned, eval=eval_name)
-        _changed(place, text, before, target, planned)  # raises before anything is measured
+        target = known if known is not None else Family(family, slo, planned, eval=split)
+        changed_text(place, text, before, target, planned)  # raises before anything is measured
         added = tuple(_measured(new, finder, backend, steps))
         variants = [Variant(each.variant, each.accuracy, each.onnx, each.estimated) for each in added]
-        staged.commit(_changed(place, text, before, target, variants), before=text)
+        staged.commit(changed_text(place, text, before, target, variants), before=text)
     return Addition(family, slo, _described(signature.inputs), _described(signature.outputs), added)
 
 
-def _slo(known: Family | None, family: str, slo: str | None) -> str:
+def family_slo(known: Family | None, family: str, slo: str | None) -> str:
+    """The SLO of a family that is known, or as given for a new one. Raises `UsageError`."""
     if known is not None:
         if slo is not None:
             raise UsageError(
@@ -159,7 +160,7 @@ def _reference(place: store.Workspace, known: Family | None) -> tuple[Variant, P
     return best, place.loaded_model_of(known, best, to="compare with")
 
 
-def _eval_name(staged: Staging, place: store.Workspace, family: str, eval_path: Path | None) -> str | None:
+def eval_name(staged: Staging, place: store.Workspace, family: str, eval_path: Path | None) -> str | None:
     """What the catalog calls an eval split; it is copied unless it is below ``engines/``."""
     if eval_path is None:
         return None
@@ -180,7 +181,7 @@ def _measured(
         yield AddedVariant(model.variant, model.onnx, *accuracy, fixed_batch=model.rows)
 
 
-def _changed(
+def changed_text(
     place: store.Workspace, text: str | None, before: Catalog | None, family: Family, added: Sequence[Variant]
 ) -> str:
     """The catalog's text with variants added to a family that it has, or with a new family of them.

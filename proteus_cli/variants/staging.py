@@ -23,6 +23,11 @@ class Staging:
         self._place, self._directory = place, directory
         self._names: list[str] = []
 
+    @property
+    def scratch(self) -> Path:
+        """A directory for files that are only loaded meanwhile."""
+        return self._directory / "prepared"
+
     def path(self, name: str) -> Path:
         """Where the file is until `commit`."""
         return self._directory / name if name in self._names else self._place.model_path(name)
@@ -34,7 +39,7 @@ class Staging:
         """
         if family is None or family.input is None:
             return model
-        return prepared(model, family.input, self._directory / "prepared")
+        return prepared(model, family.input, self.scratch)
 
     def write(self, name: str, content: bytes) -> None:
         """Stage a file. Raises `ArtefactError` where its place is taken."""

@@ -62,6 +62,42 @@ def add(
 
 
 @app.command(cls=Command)
+def split(
+    family: options.FamilyName,
+    model: options.WholeModel,
+    *,
+    at: options.At,
+    stop_when: options.StopWhen = None,
+    slo: options.Slo = None,
+    eval: options.SplitEval = None,  # noqa: A002 - the name of the option
+    workspace_dir: common.Workspace = common.WORKSPACE,
+    json: common.Json = False,
+) -> None:
+    """Cut a model with several exits into stages, and add it to a family as a multi-exit model.
+
+    The stages must compute what the whole model does. Accuracies are measured on the eval split of the family; labels
+    have no part in the thresholds of the variants that are made. Needs the extra `derive`.
+    """
+    from proteus_cli.cli.views.catalog_lines import split_lines
+    from proteus_cli.store import Workspace
+    from proteus_cli.variants.cutting import parse_cuts
+    from proteus_cli.variants.splitting import split
+
+    workspace, cuts = Workspace(workspace_dir), parse_cuts(at)
+    with console.progress(f"splitting {model.name}") as advance:
+        made = split(
+            workspace, family, model, cuts,
+            slo=slo, eval_path=eval, stop_when=stop_when, backend=_backend(workspace), advance=advance,
+        )  # fmt: skip
+    if json:
+        console.show_json(made)
+        return
+    for line in split_lines(made):
+        console.say(line)
+    console.say(f"wrote {workspace.catalog_path}; next: proteus profile, proteus plan")
+
+
+@app.command(cls=Command)
 def derive(
     variant: options.VariantName,
     *,

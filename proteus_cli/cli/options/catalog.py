@@ -35,6 +35,31 @@ Calibration = Annotated[
     ),
 ]
 
+# --- split
+
+WholeModel = Annotated[
+    Path, Argument(metavar="MODEL", help="An ONNX file with the outputs of all exits, in their order.")
+]
+At = Annotated[
+    str,
+    Option(
+        metavar="TENSOR,…",
+        help="The tensors within the model to cut it at, one less than exits; `a+b` where a stage takes two.",
+    ),
+]
+StopWhen = Annotated[
+    str | None,
+    Option(
+        metavar="CONDITION",
+        help="Make one variant, which stops queries under this condition, such as `confidence >= 0.9`; else three are "
+        "made, for which 70, 40 and 10 % of the eval split stop at the first exit.",
+    ),
+]
+SplitEval = Annotated[
+    Path | None,
+    Option("--eval", metavar="NPZ", help="Labelled rows, for a new family: exits are judged on them."),
+]
+
 # --- derive
 
 VariantName = Annotated[str, Argument(metavar="VARIANT", help="The variant to derive from: its name, or FAMILY/NAME.")]

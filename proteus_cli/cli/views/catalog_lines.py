@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from rich.console import RenderableType
 
 from proteus_cli.tables import described, name, number, table
-from proteus_cli.units import ESTIMATED, format_accuracy, format_size
+from proteus_cli.units import ESTIMATED, format_accuracy, format_percent, format_size
 from proteus_cli.variants.adding import Addition
 from proteus_cli.variants.deriving import Derivation
+from proteus_cli.variants.splitting import SplitModel
 
 LOUD_LOSS = 0.05
 """Of accuracy: what loses more is named in a warning. INT8 costs the models of the sample zoo half a point at most."""
@@ -23,6 +24,17 @@ def addition_lines(made: Addition) -> Iterator[str]:
 
 def _tensors(tensors: dict[str, str]) -> str:
     return ", ".join(f"{name} ({described})" for name, described in tensors.items())
+
+
+def split_lines(made: SplitModel) -> Iterator[str]:
+    """The stages, then a line for each variant."""
+    yield f"cut into {', '.join(made.stages)}; together they compute what the model does"
+    for point in made.variants:
+        shares = ", ".join(format_percent(each.share or 0.0) for each in point.exits)
+        yield (
+            f"added {point.variant} to `{made.family}`: {point.stop_when}; exits answer {shares} of the rows; accuracy "
+            f"{point.accuracy:.4f}, measured on the eval split"
+        )
 
 
 def derivation_table(made: Derivation) -> RenderableType:
