@@ -1,6 +1,7 @@
 """Small multi-exit models, and a catalog that has one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,15 @@ from onnx import helper
 from tiny import CLASSES, DEVICES, INPUTS, Tiny, add_plan, add_profiles, save_model, tensor
 
 from proteus_cli import store
+from proteus_cli.backends.base import NamedArrays
+from proteus_cli.backends.exits.runner import ExitRunner
+from proteus_cli.backends.onnxruntime import OnnxRuntime
+from proteus_cli.domain.conditions.parser import parse
+from proteus_cli.domain.device import Device
 from proteus_cli.domain.exits import ExitProfile
 
 WIDTH = 6
+CPU = Device("cpu0", "cpu", "cpu", "a CPU", memory_bytes=0, cores=(0,))
 
 
 def exit_stages(directory: Path, count: int = 3, *, seed: int = 0) -> list[Path]:
@@ -87,3 +94,18 @@ def whole_exit_net(path: Path, *, seed: int = 0, has_shortcut: bool = False) -> 
         outputs.append(tensor(scores, ["n", CLASSES]))
         before, width = features, WIDTH
     return save_model(path, nodes, inputs=[tensor("x", ["n", INPUTS])], outputs=outputs, weights=weights)
+
+
+# --- running them
+
+
+@contextmanager
+def loaded(stages: list[Path], stop_when: str, confidence: str = "margin") -> Iterator[ExitRunner]:
+    backend = OnnxRuntime(CPU)
+    with ExitStack() as stack:
+        runners = [stack.enter_context(backend.runner(stage)) for stage in stages]
+        yield ExitRunner(runners, parse(stop_when), confidence)
+
+
+def inputs_of(rows: int, seed: int = 3) -> NamedArrays:
+    return {"x": np.random.default_rng(seed).standard_normal((rows, INPUTS)).astype(np.float32)}

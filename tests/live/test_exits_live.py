@@ -1,6 +1,7 @@
 """A multi-exit model, served: each row stops at its exit, and the answer says which, over both protocols."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +16,31 @@ from proteus_cli.backends.exits.loading import WithExits
 from proteus_cli.backends.exits.runner import CONFIDENCE_NOTE, EXIT_NOTE
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.exits import ExitProfile
+from proteus_cli.domain.exits import ExitProfile, StagePoint
 
 pytestmark = pytest.mark.live
 
 ROWS = np.random.default_rng(5).normal(size=(8, 4)).astype(np.float32)
-EXITS = (ExitProfile(0.5, 0.9, 0.4), ExitProfile(0.3, 0.7, 0.3), ExitProfile(0.2, 0.5))
+SHORT, LONG = (StagePoint(1, 1e-6, 1e-6),), (StagePoint(1, 1e6, 1e6),)
+EXITS = (ExitProfile(0.5, 0.9, 0.4, SHORT), ExitProfile(0.3, 0.7, 0.3, SHORT), ExitProfile(0.2, 0.5, None, SHORT))
+SLOW_END = (*EXITS[:2], ExitProfile(0.2, 0.5, None, LONG))
+"""The last stage takes days, so nothing has time for it."""
+
+
+@contextmanager
+def serving_exits(root: Path, exits: Sequence[ExitProfile], how: str) -> Iterator[LiveServer]:
+    made = make_workspace(root, (TinyFamily("shapes", SHAPES.variants[:1], slo="60s"),))
+    path = add_exits(made, "shapes-exits", "confidence >= 2", exits)
+    apart = ["--executor", "process"] if how == "in a process" else []
+    with serving(made.root, path, "--replan=off", "--grpc-port", "0", *apart) as live:
+        yield live
+        assert live.stop() == 0, live.log.read_text()
 
 
 @pytest.fixture(scope="module", params=["in the server", "in a process"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    made = make_workspace(tmp_path_factory.mktemp("exits"), (TinyFamily("shapes", SHAPES.variants[:1], slo="60s"),))
-    path = add_exits(made, "shapes-exits", "confidence >= 2", EXITS)
-    apart = ["--executor", "process"] if request.param == "in a process" else []
-    with serving(made.root, path, "--replan=off", "--grpc-port", "0", *apart) as live:
+    with serving_exits(tmp_path_factory.mktemp("exits"), EXITS, request.param) as live:
         yield live
-        assert live.stop() == 0, live.log.read_text()
 
 
 def answered(server: LiveServer, rows: Singles) -> tuple[dict[str, object], Singles]:
@@ -60,7 +70,7 @@ def test_answers_are_those_of_the_chain_and_say_their_exit(server: LiveServer) -
         parameters, own = answered(server, row[None])
         assert (parameters["exit"], parameters["accuracy"]) == (place, worth[place - 1])
         assert parameters["confidence"] == pytest.approx(sure, rel=1e-4)
-        assert "stages" not in parameters
+        assert parameters.keys().isdisjoint({"stages", "cut"})
         np.testing.assert_allclose(own[0], scores, rtol=1e-3, atol=1e-5)
     parameters, own = answered(server, ROWS)
     assert parameters["exit"] == 3
@@ -79,3 +89,25 @@ def test_grpc_says_the_same(server: LiveServer) -> None:
     for name in ("variant", "accuracy", "exit", "confidence"):
         assert told[name] == parameters[name]
     np.testing.assert_allclose(answer.as_numpy("scores"), scores, rtol=1e-4)
+
+
+@pytest.mark.parametrize("how", ["in the server", "in a process"])
+def test_a_stage_that_would_be_too_late_is_not_begun(tmp_path: Path, how: str) -> None:
+    """Rows that would need it have the answer of the exit before, which says so; the others are as before."""
+    with serving_exits(tmp_path, SLOW_END, how) as live:
+        device = Device("cpu0", "cpu", "cpu", "a CPU", memory_bytes=0, cores=(0,))
+        with WithExits(OnnxRuntime(device)).runner(chain_of(live)) as runner:
+            expected = runner.infer({"x": ROWS})[EXIT_NOTE].tolist()
+        told = [answered(live, row[None])[0] for row in ROWS]
+        both = answered(live, ROWS)[0]
+        with grpc.InferenceServerClient(f"127.0.0.1:{live.grpc_port}") as client:
+            x = grpc.InferInput("x", list(ROWS.shape), "FP32")
+            x.set_data_from_numpy(ROWS)
+            answer = client.infer("shapes", [x], timeout=int(ANSWER_WITHIN_S * 1e6)).get_response()
+    assert {1, 3} <= set(expected)
+    assert [parameters["exit"] for parameters in told] == [min(place, 2) for place in expected]
+    assert [parameters.get("cut", False) for parameters in told] == [place == 3 for place in expected]
+    worth = {1: 0.9, 2: 0.7, 3: 0.3}  # the last is that of exit 2 in rows that should have gone on
+    assert [parameters["accuracy"] for parameters in told] == [worth[place] for place in expected]
+    assert (both["exit"], both["cut"]) == (2, True)
+    assert answer.parameters["cut"].bool_param

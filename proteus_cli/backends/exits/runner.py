@@ -2,19 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from time import monotonic
 from typing import NamedTuple
 
 import numpy as np
 
 from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec
+from proteus_cli.backends.exits.bounds import ExitBounds, Forecast
 from proteus_cli.domain.conditions.condition import Condition, holds
 from proteus_cli.domain.conditions.metrics import Metric
 from proteus_cli.domain.confidence import margin, output_of
 from proteus_cli.errors import EngineError
 
-EXIT_NOTE, CONFIDENCE_NOTE = "exit (note)", "confidence (note)"
-NOTES = (TensorSpec(EXIT_NOTE, np.dtype(np.uint8), ()), TensorSpec(CONFIDENCE_NOTE, np.dtype(np.float32), ()))
+EXIT_NOTE, CONFIDENCE_NOTE, CUT_NOTE = "exit (note)", "confidence (note)", "cut (note)"
+NOTES = (
+    TensorSpec(EXIT_NOTE, np.dtype(np.uint8), ()),
+    TensorSpec(CONFIDENCE_NOTE, np.dtype(np.float32), ()),
+    TensorSpec(CUT_NOTE, np.dtype(np.bool_), ()),
+)
 """What the runner says of each row, behind the outputs of the family."""
 
 _HINT = "stage k must give the outputs of the family, and all that stage k + 1 takes"
@@ -45,16 +51,22 @@ class ExitRunner:
         self._confidence = _confidence_output(confidence, self._names)
         self.memory_bytes = sum(stage.memory_bytes for stage in stages)
 
-    def infer(self, inputs: NamedArrays) -> NamedArrays:
-        """The outputs of all rows, each of the exit where it stopped, and the notes. Raises `EngineError`."""
+    def infer(self, inputs: NamedArrays, bounds: ExitBounds | None = None) -> NamedArrays:
+        """The outputs of all rows, each of the exit where it stopped, and the notes. Raises `EngineError`.
+
+        With ``bounds`` of the rows, those that the next stage would be too late for are cut short.
+        """
+        forecast = Forecast(bounds) if bounds is not None else None
         rows = len(next(iter(inputs.values())))
         answers = _Answers(rows, self._names)
         going = np.arange(rows)
         for place, stage in enumerate(self.stages, start=1):
             made = stage.infer(inputs)
             confidence = self._confidence_of(made)
-            stops = self._stops(place, confidence)
-            answers.add(place, going[stops], made, confidence, stops)
+            is_enough = stops = self._stops(place, confidence)
+            if forecast is not None and place < len(self.stages) and not stops.all():
+                stops = _stopping(is_enough, going, forecast, place + 1)
+            answers.add(place, going[stops], made, confidence, stops, ~is_enough[stops])
             if stops.all():
                 break
             going, inputs = going[~stops], self._features(place, made, ~stops)
@@ -93,10 +105,11 @@ class _Answers:
         self._rows, self._names = rows, names
         self._outputs: NamedArrays = {}
         self._exits, self._confidences = np.zeros(rows, np.uint8), np.zeros(rows, np.float32)
+        self._cut = np.zeros(rows, np.bool_)
 
-    def add(self, place: int, rows: Ints, made: NamedArrays, confidence: Singles, stops: Bools) -> None:
-        """``rows`` are the places of those that ``stops`` chooses among the rows of this stage."""
-        self._exits[rows], self._confidences[rows] = place, confidence[stops]
+    def add(self, place: int, rows: Ints, made: NamedArrays, confidence: Singles, stops: Bools, cut: Bools) -> None:
+        """``rows`` are the places of those that ``stops`` chooses among the rows of this stage; some are ``cut``."""
+        self._exits[rows], self._confidences[rows], self._cut[rows] = place, confidence[stops], cut
         if len(rows) == self._rows:
             self._outputs = {name: made[name] for name in self._names}
             return
@@ -107,7 +120,14 @@ class _Answers:
             self._outputs[name][rows] = values[stops]
 
     def outputs(self) -> NamedArrays:
-        return {**self._outputs, EXIT_NOTE: self._exits, CONFIDENCE_NOTE: self._confidences}
+        return {**self._outputs, EXIT_NOTE: self._exits, CONFIDENCE_NOTE: self._confidences, CUT_NOTE: self._cut}
+
+
+def _stopping(is_enough: Bools, rows: Ints, forecast: Forecast, stage: int) -> Bools:
+    """Those of ``rows`` that have enough, and those that a ``stage`` would be too late for."""
+    stops, left = is_enough.copy(), ~is_enough
+    stops[left] = ~forecast.in_time(stage, rows[left], monotonic())
+    return stops
 
 
 def _require_fitting(place: int, stage: Signature, after: Signature, last: Signature) -> None:

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
 from proteus_cli.backends.base import Backend, OutputArrays, Part, Runner, Signature, gather
+from proteus_cli.backends.exits.bounds import ExitBounds
+from proteus_cli.backends.exits.runner import ExitRunner
 from proteus_cli.backends.free_memory import within_free_memory
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
@@ -30,22 +33,27 @@ class CpuEngine:
     def close(self) -> None:
         self._stack.close()
 
-    def run(self, parts: Sequence[Part], rows: int) -> BatchResult:
-        """Run parts as one batch. Raises `EngineError` where all of them fail."""
+    def run(self, parts: Sequence[Part], rows: int, bounds: ExitBounds | None = None) -> BatchResult:
+        """Run parts as one batch, a multi-exit model within ``bounds``. Raises `EngineError` where all parts fail."""
         start_s = perf_counter()
         if rows > self._max_rows:
             self._reserve(rows)
-        given, failures = run_with_bisection(parts, self._run, self._known_good)
+        run = self._run if bounds is None else partial(self._run, bounds=bounds)
+        given, failures = run_with_bisection(parts, run, self._known_good)
         outputs, notes = self.signature.told_apart(given)
         return BatchResult(outputs, perf_counter() - start_s, failures, notes=notes)
 
-    def _run(self, parts: Sequence[Part]) -> OutputArrays:
+    def _run(self, parts: Sequence[Part], bounds: ExitBounds | None = None) -> OutputArrays:
+        """Where it runs a part of a batch that failed, bounds do not count: they are those of all rows."""
         rows = sum([rows for rows, _ in parts])
         inputs = {}
         for which, (spec, row_bytes, view, values) in enumerate(self._inputs):
             gather(parts, which, view, row_bytes)
             inputs[spec.name] = values[:rows]
-        outputs = tuple(self._runner.infer(inputs).values())
+        if isinstance(self._runner, ExitRunner) and bounds is not None and sum(bounds.rows) == rows:
+            outputs = tuple(self._runner.infer(inputs, bounds).values())
+        else:
+            outputs = tuple(self._runner.infer(inputs).values())
         for values in outputs:
             if len(values) != rows:
                 raise EngineError(f"the model gave {counted(len(values), 'row')} for the {rows} that it got")
@@ -74,7 +82,7 @@ class CpuExecutor(ThreadedExecutor[CpuEngine]):
 
     def run(self, batch: Batch) -> BatchResult:
         self._require_open()
-        return self._engines[batch.key].run(batch.parts, batch.rows)
+        return self._engines[batch.key].run(batch.parts, batch.rows, batch.bounds)
 
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         self._require_open()
@@ -85,7 +93,7 @@ class CpuExecutor(ThreadedExecutor[CpuEngine]):
             if self.is_lost:
                 return
             try:
-                result: BatchResult | Exception = engine.run(batch.parts, batch.rows)
+                result: BatchResult | Exception = engine.run(batch.parts, batch.rows, batch.bounds)
             except Exception as error:  # noqa: BLE001 - the batch's callback gets it
                 result = error
             self._on_loop(self._complete, number, result)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from proteus_cli.backends.base import OutputArrays, Part, Signature
+from proteus_cli.backends.exits.bounds import ExitBounds
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost
 
@@ -20,11 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """What to run: an engine, and of each request its rows and its inputs, in the order of the signature."""
+    """What to run: an engine, and of each request its rows and its inputs, in the order of the signature.
+
+    ``bounds`` say by when a multi-exit model must have answered the requests. Devices of other machines, whose clocks
+    differ, leave them out.
+    """
 
     key: VariantKey
     parts: Sequence[Part]
     rows: int
+    bounds: ExitBounds | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

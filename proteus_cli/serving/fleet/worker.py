@@ -7,6 +7,7 @@ from functools import partial
 from typing import Protocol
 
 from proteus_cli.backends.base import Part
+from proteus_cli.backends.exits.bounds import ExitBounds
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Delegate, Drop, Idle, Launch, WaitUntil, WakeOthers
 from proteus_cli.control.topology.breaker import BreakerEvent, hang_timeout_s
@@ -153,7 +154,7 @@ class Worker:
         if not self._running:
             self._counted_s = now_s
         parts = self._results.started(launch)
-        batch = Batch(VariantKey(hosted.family, hosted.variant), parts, launch.rows)
+        batch = Batch(VariantKey(hosted.family, hosted.variant), parts, launch.rows, self._bounds(launch))
         try:
             slowdown_of = self._controller.slowdown_of
             if not self._running and hosted.latency(launch.rows) * slowdown_of(self.device) <= self._inline_s:
@@ -163,6 +164,14 @@ class Worker:
                 self._running[id(launch)] = launch, now_s
         except Exception as error:  # noqa: BLE001 - closed, not loaded, a model that fails: its requests must end
             self._end(launch, now_s, error)
+
+    def _bounds(self, launch: Launch) -> ExitBounds | None:
+        """By when a multi-exit model must have answered each request; None for other variants."""
+        exits, requests = launch.hosted.exits, launch.requests
+        if not exits or not exits[0].points:
+            return None
+        due_s = [self._controller.last_moment_s(each) for each in requests]
+        return ExitBounds(due_s, [each.rows for each in requests], exits, self._controller.slowdown_of(self.device))
 
     def _finished(self, launch: Launch, result: BatchResult | Exception) -> None:
         running = self._running.pop(id(launch), None)

@@ -337,6 +337,8 @@ def _staged(staged: Staged) -> bytes:
         head.parameters["stages"].int64_param = staged.stages
     if staged.exit is not None:
         head.parameters["exit"].int64_param = staged.exit
+    if staged.is_cut:
+        head.parameters["cut"].bool_param = True
     if staged.confidence is not None:
         head.parameters["confidence"].double_param = staged.confidence
     if staged.is_fallback:

@@ -10,20 +10,24 @@ from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Stag
 def of_exits(answer: Answered, notes: OutputArrays) -> Answered:
     """The answer to a request with the exits of its rows; ``notes`` are those of all rows of its batch."""
     batch, rows = answer.batch, slice(answer.first, answer.first + answer.rows)
-    exits, confidences = (values[rows] for values in notes)
+    exits, confidences, cut = (values[rows] for values in notes)
     lowest = float(confidences.min())
     staged = Staged(
         None,
         lowest if math.isfinite(lowest) else None,
-        _accuracy(batch.hosted, exits.tolist()),
+        _accuracy(batch.hosted, exits.tolist(), cut.tolist()),
         exit=int(exits.max()),
+        is_cut=bool(cut.any()),
     )
     own = AnsweredBatch(batch.hosted, batch.rows, answer.outputs, batch.compute_s, staged=staged)
     return Answered(own, 0, answer.rows, answer.queue_s)
 
 
-def _accuracy(hosted: Host, exits: list[int]) -> float:
+def _accuracy(hosted: Host, exits: list[int], cut: list[bool]) -> float:
     """The mean of what is to be expected of answers of these exits; of the variant where its profile knows no more."""
     known = hosted.exits
-    each = (known[place - 1].answers_worth(is_cut=False, otherwise=hosted.accuracy) for place in exits if known)
-    return sum(each) / len(exits) if known else hosted.accuracy
+    if not known:
+        return hosted.accuracy
+    rows = zip(exits, cut, strict=True)
+    each = (known[place - 1].answers_worth(is_cut=is_cut, otherwise=hosted.accuracy) for place, is_cut in rows)
+    return sum(each) / len(exits)

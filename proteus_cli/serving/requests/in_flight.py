@@ -34,6 +34,7 @@ class Staged(msgspec.Struct, frozen=True):
     is_fallback: bool = False
     energy_j: float | None = None
     exit: int | None = None
+    is_cut: bool = False
 
 
 class AnsweredBatch:

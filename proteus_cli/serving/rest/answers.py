@@ -111,6 +111,7 @@ class AnswerEncoder:
             stages=UNSET if staged is None or staged.stages is None else staged.stages,
             exit=UNSET if staged is None or staged.exit is None else staged.exit,
             confidence=UNSET if staged is None or staged.confidence is None else staged.confidence,
+            cut=staged is not None and staged.is_cut,
             fallback=staged is not None and staged.is_fallback,
             energy_j=UNSET if staged is None or staged.energy_j is None else staged.energy_j,
             queue_us=0,

@@ -67,6 +67,9 @@ class ResponseParameters(Struct, frozen=True, kw_only=True, omit_defaults=True, 
         Annotated[int, Meta(ge=1, description="The exit of a multi-exit model that answered, the last of all rows.")]
         | UnsetType
     ) = UNSET
+    cut: Annotated[
+        bool, Meta(description="Rows stopped before their condition held: the next stage would have been too late.")
+    ] = False
     confidence: (
         Annotated[
             float,

@@ -1,15 +1,15 @@
 """Multi-exit models: rows stop at the first exit that is enough, whatever batch they are in."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
-from exit_nets import WIDTH, exit_stages
+from exit_nets import CPU, WIDTH, exit_stages, inputs_of, loaded
 from onnx import helper
-from tiny import CLASSES, INPUTS, save_model, tensor
+from tiny import CLASSES, save_model, tensor
 
 from proteus_cli.backends.base import NamedArrays, Runner
 from proteus_cli.backends.exits.loading import WithExits
@@ -19,23 +19,8 @@ from proteus_cli.domain.conditions.condition import holds
 from proteus_cli.domain.conditions.metrics import Metric
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.confidence import margin
-from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.store.exit_chains import ExitChain, chain_file
-
-DEVICE = Device("cpu0", "cpu", "cpu", "a CPU", memory_bytes=0, cores=(0,))
-
-
-@contextmanager
-def loaded(stages: list[Path], stop_when: str, confidence: str = "margin") -> Iterator[ExitRunner]:
-    backend = OnnxRuntime(DEVICE)
-    with ExitStack() as stack:
-        runners = [stack.enter_context(backend.runner(stage)) for stage in stages]
-        yield ExitRunner(runners, parse(stop_when), confidence)
-
-
-def inputs_of(rows: int, seed: int = 3) -> NamedArrays:
-    return {"x": np.random.default_rng(seed).standard_normal((rows, INPUTS)).astype(np.float32)}
 
 
 def one_by_one(stages: tuple[Runner, ...], stop_when: str, inputs: NamedArrays) -> list[tuple[int, list[float]]]:
@@ -156,7 +141,7 @@ def chain(directory: Path, stop_when: str = "confidence >= 1") -> ExitChain:
 def test_a_chain_file_runs_like_its_stages(tmp_path: Path) -> None:
     packed = chain_file(chain(tmp_path), tmp_path / "made")
     with (
-        WithExits(OnnxRuntime(DEVICE)).runner(packed) as runner,
+        WithExits(OnnxRuntime(CPU)).runner(packed) as runner,
         loaded(exit_stages(tmp_path), "confidence >= 1") as alike,
     ):
         inputs = inputs_of(16)
@@ -168,13 +153,13 @@ def test_a_chain_file_runs_like_its_stages(tmp_path: Path) -> None:
 
 def test_ordinary_models_are_left_to_the_backend(tmp_path: Path) -> None:
     stage = exit_stages(tmp_path)[0]
-    with WithExits(OnnxRuntime(DEVICE)).runner(stage) as runner:
+    with WithExits(OnnxRuntime(CPU)).runner(stage) as runner:
         assert not isinstance(runner, ExitRunner)
 
 
 def test_chains_share_the_engines_of_their_stages(tmp_path: Path) -> None:
     fast, slow = (chain_file(chain(tmp_path, text), tmp_path / "made") for text in ("exit >= 1", "exit >= 3"))
-    backend = Counting(OnnxRuntime(DEVICE))
+    backend = Counting(OnnxRuntime(CPU))
     both = WithExits(backend)
     with both.runner(slow) as runner:
         with both.runner(fast) as other:
@@ -206,7 +191,7 @@ def test_a_stage_that_cannot_be_loaded_leaves_none_behind(tmp_path: Path) -> Non
     stages = exit_stages(tmp_path)
     stages[2].write_bytes(b"no model")
     packed = chain_file(ExitChain(tuple(stages), "exit >= 3", "margin"), tmp_path / "made")
-    backend = Counting(OnnxRuntime(DEVICE))
+    backend = Counting(OnnxRuntime(CPU))
     with pytest.raises(EngineError, match="can't load"), WithExits(backend).runner(packed):
         pass
     assert backend.open == 0
@@ -216,5 +201,5 @@ def test_a_stage_that_cannot_be_loaded_leaves_none_behind(tmp_path: Path) -> Non
 def test_what_is_no_chain_file_is_an_error(tmp_path: Path, content: bytes) -> None:
     broken = tmp_path / "broken.exits"
     broken.write_bytes(content)
-    with pytest.raises((EngineError, ArtefactError)), WithExits(OnnxRuntime(DEVICE)).runner(broken):
+    with pytest.raises((EngineError, ArtefactError)), WithExits(OnnxRuntime(CPU)).runner(broken):
         pass

@@ -93,7 +93,7 @@ class DeviceProcess:
             else:
                 complete(result)
 
-        self._start(layout.read_inputs(key, [sum(command.rows)], inputs), done)
+        self._start(layout.read_inputs(key, [sum(command.rows)], inputs, command.bounds), done)
 
     def _start(self, batch: Batch, done: BatchCallback) -> None:
         try:

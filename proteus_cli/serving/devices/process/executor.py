@@ -88,9 +88,8 @@ class ProcessExecutor(CommandingExecutor):
             raise
         number = self._register(done)
         self._sent[number] = SentBatch(layout, place, time.monotonic())
-        self._send(
-            messages.RunCommand(number, place, batch.key, [rows for rows, _ in batch.parts]), buffer.take_unsent()
-        )
+        command = messages.RunCommand(number, place, batch.key, [rows for rows, _ in batch.parts], batch.bounds)
+        self._send(command, buffer.take_unsent())
 
     def close(self) -> None:
         if self._is_closed or self.is_lost:

@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 
 from proteus_cli.backends.base import OutputArrays, Part, Signature, gather
+from proteus_cli.backends.exits.bounds import ExitBounds
 from proteus_cli.buffers import Buffer
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.serving.devices.executor import Batch
@@ -50,7 +51,9 @@ class BatchLayout:
             found.append(bytes(size - end))
         return found
 
-    def read_inputs(self, key: VariantKey, rows: Sequence[int], memory: memoryview) -> Batch:
+    def read_inputs(
+        self, key: VariantKey, rows: Sequence[int], memory: memoryview, bounds: ExitBounds | None = None
+    ) -> Batch:
         """A batch of parts of so many rows each, without a copy."""
         total = sum(rows)
         firsts, size = self._inputs(total)
@@ -61,7 +64,7 @@ class BatchLayout:
             lasts = [first + each * row_bytes for first, row_bytes in zip(firsts, self._row_bytes, strict=True)]
             parts.append((each, tuple(memory[first:last] for first, last in zip(firsts, lasts, strict=True))))
             firsts = lasts
-        return Batch(key, parts, total)
+        return Batch(key, parts, total, bounds)
 
     def write_outputs(self, outputs: OutputArrays, buffer: TransferBuffer) -> Sequence[tuple[int, ...]]:
         """Returns the shapes of the outputs. Raises `TypeError` where one is not of the signature's type."""

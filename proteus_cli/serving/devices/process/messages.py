@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from proteus_cli.backends.base import Signature
+from proteus_cli.backends.exits.bounds import ExitBounds
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import (
     ArtefactError,
@@ -100,12 +101,16 @@ class UnloadCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class RunCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Run a batch; the answer is `RanEvent` or `FailedEvent`. ``buffer`` has its inputs, ``rows`` are of each part."""
+    """Run a batch; the answer is `RanEvent` or `FailedEvent`. ``buffer`` has its inputs, ``rows`` are of each part.
+
+    ``bounds`` are by a clock that both processes share.
+    """
 
     number: int
     buffer: int
     key: VariantKey
     rows: Sequence[int]
+    bounds: ExitBounds | None = None
 
 
 class CloseCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):

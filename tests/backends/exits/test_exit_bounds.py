@@ -1,0 +1,91 @@
+"""Bounds of rows: as many as there is time for go on, and none that the next stage would be too late for."""
+
+from itertools import combinations
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import pytest
+from exit_nets import exit_stages, inputs_of, loaded
+
+from proteus_cli.backends.exits.bounds import ExitBounds, Forecast, StageTimes
+from proteus_cli.backends.exits.runner import CUT_NOTE, EXIT_NOTE
+from proteus_cli.domain.exits import ExitProfile, StagePoint
+
+NEVER = 1e9
+
+
+def taking(*first_s: float, row_s: float = 0.0) -> list[ExitProfile]:
+    """Exits whose stages take so long for a row, and ``row_s`` for each more."""
+    sizes = (1, 4, 16)
+    return [
+        ExitProfile(points=tuple(StagePoint(size, s / 2, s + (size - 1) * row_s) for size in sizes)) for s in first_s
+    ]
+
+
+def test_times_are_linear_between_sizes_and_by_the_row_beyond() -> None:
+    times = StageTimes([StagePoint(2, 1.0, 4.0), StagePoint(4, 1.0, 8.0)])
+    assert times(6).tolist() == [4.0, 4.0, 6.0, 8.0, 10.0, 12.0]
+    falling = StageTimes([StagePoint(1, 1.0, 4.0), StagePoint(2, 1.0, 3.0)])
+    assert falling(2).tolist() == [4.0, 4.0]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_larger_batch_would_be_in_time(seed: int) -> None:
+    """Brute force over all sets of rows: the chosen one is in time for each of its rows, and no larger one is."""
+    rng = np.random.default_rng(seed)
+    rows = int(rng.integers(1, 8))
+    due_s = rng.uniform(0, 8, rows)
+    bounds = ExitBounds(due_s.tolist(), [1] * rows, taking(1.0, 1.0, row_s=1.0), slowdown=float(rng.choice([1.0, 1.5])))
+    allowed = Forecast(bounds).in_time(2, np.arange(rows), now_s=0.0)
+
+    def is_in_time(chosen: tuple[int, ...]) -> bool:
+        return all(due_s[row] >= bounds.slowdown * len(chosen) for row in chosen)
+
+    assert is_in_time(tuple(np.flatnonzero(allowed)))
+    most = max(size for size in range(rows + 1) if any(map(is_in_time, combinations(range(rows), size))))
+    assert np.count_nonzero(allowed) == most
+
+
+def test_rows_of_one_request_are_due_together() -> None:
+    bounds = ExitBounds([1.0, 9.0], [2, 1], taking(1.0, 2.0))
+    assert bounds.by_row().tolist() == [1.0, 1.0, 9.0]
+    assert Forecast(bounds).in_time(2, np.array([0, 2]), now_s=0.0).tolist() == [False, True]
+
+
+def test_with_time_enough_nothing_changes(tmp_path: Path) -> None:
+    with loaded(exit_stages(tmp_path), "confidence >= 2") as runner:
+        plain = runner.infer(inputs_of(20))
+        bounded = runner.infer(inputs_of(20), ExitBounds([monotonic() + NEVER], [20], taking(1.0, 1.0, 1.0)))
+    assert not bounded[CUT_NOTE].any()
+    for name, values in plain.items():
+        np.testing.assert_array_equal(bounded[name], values)
+
+
+@pytest.mark.parametrize("slow", [2, 3])
+def test_rows_stop_before_a_stage_that_would_be_too_late(tmp_path: Path, slow: int) -> None:
+    """The exit before the slow stage answers what would go on, and says that it was cut short; others are as before."""
+    with loaded(exit_stages(tmp_path), "confidence >= 2") as runner:
+        plain = runner.infer(inputs_of(20))
+        times = [NEVER if place == slow else 1e-9 for place in (1, 2, 3)]
+        bounded = runner.infer(inputs_of(20), ExitBounds([monotonic() + NEVER / 2], [20], taking(*times)))
+        scores = [passed.outputs["scores"] for passed in runner.passed(inputs_of(20))]
+    exits = np.minimum(plain[EXIT_NOTE], slow - 1)
+    assert bounded[EXIT_NOTE].tolist() == exits.tolist()
+    assert bounded[CUT_NOTE].tolist() == (plain[EXIT_NOTE] >= slow).tolist()
+    assert 0 < np.count_nonzero(bounded[CUT_NOTE]) < 20
+    expected = [scores[place - 1][row] for row, place in enumerate(exits)]
+    np.testing.assert_allclose(bounded["scores"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_only_rows_whose_time_is_short_are_cut(tmp_path: Path) -> None:
+    with loaded(exit_stages(tmp_path), "exit >= 3") as runner:
+        due_s = [monotonic() + (NEVER if row % 2 else 0.0) for row in range(10)]
+        exits = runner.infer(inputs_of(10), ExitBounds(due_s, [1] * 10, taking(1.0, 1.0, 1.0)))[EXIT_NOTE]
+    assert exits.tolist() == [1, 3] * 5
+
+
+def test_an_answer_that_is_enough_is_not_cut_however_late(tmp_path: Path) -> None:
+    with loaded(exit_stages(tmp_path), "exit >= 1") as runner:
+        outputs = runner.infer(inputs_of(3), ExitBounds([0.0], [3], taking(1.0, 1.0, 1.0)))
+    assert not outputs[CUT_NOTE].any()
