@@ -17,7 +17,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.engine import BuildOptions, EngineKey, Gpu
 from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.profile import BackendInfo, LatencyTable, Point, Profile, VariantProfile
-from proteus_cli.domain.request import DeferredRequest, Request
+from proteus_cli.domain.request import Bounds, DeferredRequest, Request
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 
@@ -173,12 +173,21 @@ def make_cascade(
     return PlannedCascade(family, first, second, point, rate_qps, 1.0)
 
 
-def make_deferred(request: Request, route: CascadeRoute, *, rows: int = 1) -> DeferredRequest:
-    """So many rows of a request, deferred by a cascade."""
+def make_deferred(
+    request: Request, route: CascadeRoute, *, rows: int = 1, bounds: Bounds | None = None
+) -> DeferredRequest:
+    """So many rows of a request, deferred by a cascade; its first stage has left these ``bounds``."""
     minimum = max(request.min_accuracy, route.min_accuracy)
     times_s = request.arrival_s, request.deadline_s
     return DeferredRequest(
-        request.id, request.family, *times_s, rows, request.slo_s, request.priority, min_accuracy=minimum
+        request.id,
+        request.family,
+        *times_s,
+        rows,
+        request.slo_s,
+        request.priority,
+        min_accuracy=minimum,
+        bounds=bounds,
     )
 
 

@@ -1,5 +1,6 @@
 """The rules that hold for whatever arrives, however long batches take, and through changes of plan and lost devices."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,7 +40,7 @@ from proteus_cli.control.decision import (
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.rollout import keys
 from proteus_cli.domain.cascade import PlannedCascade
-from proteus_cli.domain.request import Request
+from proteus_cli.domain.request import Bounds, Request
 
 FAMILIES = ("a", "b")
 DEVICES = ("cpu0", "cpu1", "cpu2")
@@ -54,6 +55,7 @@ class Query:
     rows: int
     priority: int = 0
     min_accuracy: float = 0.0
+    bounds: Bounds | None = None
     cancelled_after_s: float | None = None
     is_malformed: bool = False
 
@@ -165,7 +167,7 @@ class Driver:
         now_s = request.arrival_s
         self.run_until(now_s)
         answer = self.controller.offer(request, now_s)
-        fit = [host for host in self._hosting(request.family) if host.accuracy >= request.min_accuracy]
+        fit = self._fit(request)
         if isinstance(answer, Unfit):
             assert not fit
             assert max(answer.available.values()) == max(host.accuracy for host in self._hosting(request.family))
@@ -267,6 +269,7 @@ class Driver:
         assert launch.rows == sum(request.rows for request in launch.requests)
         assert all(request.family == host.family for request in launch.requests)
         assert all(request.min_accuracy <= host.accuracy for request in launch.requests)
+        assert all(host in self._fit(request) for request in launch.requests)
         assert list(launch.requests) == sorted(launch.requests, key=lambda r: (r.level, r.deadline_s, r.id))
         tier = self.controller._families[host.family].tier_of(launch.requests[0])
         assert tier is not None
@@ -310,7 +313,9 @@ class Driver:
         for request, route in zip(launch.requests, self.controller.cascades.routes(launch), strict=True):
             rows = sum(self.is_unsure() for _ in range(request.rows)) if route is not None else 0
             if route is not None and rows:
-                woken |= dict.fromkeys(self._defer(make_deferred(request, route, rows=rows), now_s))
+                taken_j = launch.hosted.energy_j(request.rows, launch.rows)
+                bounds = request.bounds and request.bounds.without(taken_j)
+                woken |= dict.fromkeys(self._defer(make_deferred(request, route, rows=rows, bounds=bounds), now_s))
             else:
                 self.second_answers += request.is_deferred and request.id not in self._fallen_back
                 self._count_end(request)
@@ -325,7 +330,7 @@ class Driver:
         if answer is None:
             self._count_end(request)
             return ()
-        assert any(host.accuracy >= request.min_accuracy for host in self._hosting(request.family))
+        assert self._fit(request)
         self.waiting[request.id] = request
 
         def send_first(now_s: float) -> None:
@@ -351,7 +356,7 @@ class Driver:
 
     def _end_unhosted(self, requests: Sequence[Request]) -> None:
         for request in requests:
-            able = [host for host in self._hosting(request.family) if host.accuracy >= request.min_accuracy]
+            able = self._fit(request)
             assert not able or (request.is_deferred and {host.device for host in able} <= self._lost)
             self._end(request)
 
@@ -360,6 +365,13 @@ class Driver:
 
     def _hosting(self, family: str) -> list[Host]:
         return [host for host in self.hosted if host.family == family]
+
+    def _fit(self, request: Request) -> list[Host]:
+        """The hosts that may answer a request; tests of `Fitness` try all ways to answer beside it."""
+        if request.bounds is None:
+            return [host for host in self._hosting(request.family) if host.accuracy >= request.min_accuracy]
+        fitness = self.controller._families[request.family]._fitness
+        return fitness.hosts(fitness.of(request))
 
     def _check_quota(self) -> None:
         for name in FAMILIES:
@@ -372,7 +384,7 @@ class Driver:
                 queues = {id(q): q for each in queue.classes for q in queue.queues_of(each).values()}.values()
                 assert sum(queue.rows for queue in queues) == rows == sum(quota) == sum(r.rows for r in queue)
                 assert min(quota) >= 0
-                assert all(host.accuracy >= request.min_accuracy for host in queue.hosts for request in queue)
+                assert all(host in self._fit(request) for host in queue.hosts for request in queue)
             assert self.controller.waiting_of(name) == len(mine)
             running = [launch.rows for ran in self._running.values() for launch in ran if launch.hosted.family == name]
             assert family.rows == sum(request.rows for request in mine) + sum(running)
@@ -483,6 +495,7 @@ def play(
             query.rows,
             priority=query.priority,
             min_accuracy=query.min_accuracy,
+            bounds=query.bounds,
         )
         if query.cancelled_after_s is not None:
             driver.cancel_at(request, now_s + query.cancelled_after_s)
@@ -545,8 +558,11 @@ def cascading(draw: st.DrawFn) -> Adopt:
         deferred_qps = draw(st.sampled_from([0.0, 0.0, 1.0, 2.5]))
         second_s = draw(st.sampled_from([0.0, 0.02]))
         hosts.append(
-            replace(host, variant=f"{host.family}-{host.accuracy}", deferred_qps=deferred_qps, second_s=second_s)
-        )
+            replace(
+                host, variant=f"{host.family}-{host.accuracy}", deferred_qps=deferred_qps, second_s=second_s,
+                power_w=draw(st.sampled_from([None, 1.0, 5.0])),
+            )
+        )  # fmt: skip
     cascades = []
     for family in FAMILIES:
         variants = sorted({host.variant for host in hosts if host.family == family})
@@ -593,6 +609,12 @@ def test_all_rules_hold_for_any_batching_and_assignment_while_devices_load_are_l
 
 ACCURACIES = (0.7, 0.8, 0.9)
 PRIORITIES = st.sampled_from([0, 0, 1, 2, 3, 99])
+BOUNDS = st.none() | st.builds(
+    Bounds,
+    min_confidence=st.sampled_from([-math.inf, 0.5]),
+    min_expected_accuracy=st.sampled_from([0.0, 0.0, 0.8, 0.92]),
+    max_energy_j=st.sampled_from([math.inf, 0.01, 0.03, 0.1, 0.3, 1.0]),
+)
 MINIMA = st.sampled_from([0.0, 0.0, 0.7, 0.75, 0.9, 0.95])
 DISPATCH_AHEADS_S = st.sampled_from([0.0, 0.002, 0.1])
 CANCELLED = st.none() | st.sampled_from([0.0, 0.01, 0.05]) | st.floats(0, 0.2)
@@ -655,7 +677,14 @@ UNSURE = st.lists(st.booleans(), min_size=1, max_size=7)
 
 
 @given(
-    queries(3, priority=PRIORITIES, min_accuracy=MINIMA, cancelled_after_s=CANCELLED, is_malformed=st.booleans()),
+    queries(
+        3,
+        priority=PRIORITIES,
+        min_accuracy=MINIMA,
+        bounds=BOUNDS,
+        cancelled_after_s=CANCELLED,
+        is_malformed=st.booleans(),
+    ),
     CASCADING,
     CASCADING_CHANGES,
     SLOTS,
@@ -684,7 +713,7 @@ def test_all_rules_hold_with_cascades_whatever_the_first_stage_is_sure_of(
     assert driver.controller.waiting == 0
 
 
-@given(queries(3, priority=PRIORITIES, min_accuracy=MINIMA), CASCADING, CASCADING_CHANGES, SLOTS, UNSURE)
+@given(queries(3, priority=PRIORITIES, min_accuracy=MINIMA, bounds=BOUNDS), CASCADING, CASCADING_CHANGES, SLOTS, UNSURE)
 @examples(120, fuzzed=300)
 def test_with_cascades_no_worker_idles_that_is_not_reserved(
     load: list[Query], first: Adopt, changes: list[Change], slots: dict[str, int], unsure: list[bool]
