@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from urllib.request import urlopen
 
 import numpy as np
@@ -130,8 +131,8 @@ class Lab:
         write_json(path, plan)
         options = ("--plan-history=1000", f"--replan={'auto' if name == PROTEUS else 'off'}")
         with local_server(path, self.root, options=options) as url, pinned((self.client_core,)):
-            _until_warm(url)
-            load, status = _asked(url, trace)
+            until_warm(url)
+            load, status = replayed(url, trace)
         assert len(load.records) == len(trace), "each request must end once"
         return self._reported(name, trace, load, status), load
 
@@ -159,10 +160,14 @@ class Lab:
         )
 
 
-def _asked(url: str, trace: Trace) -> tuple[ReplayResult, StatusReply]:
+def replayed(
+    url: str, trace: Trace, eval_splits: Mapping[str, Path] = MappingProxyType({})
+) -> tuple[ReplayResult, StatusReply]:
+    """What became of a trace that was sent to a server, with rows of eval splits by family, and its status then."""
+
     async def run() -> tuple[ReplayResult, StatusReply]:
         async with http_target(url) as target:
-            before = await target.prepare(trace.families)
+            before = await target.prepare(trace.families, eval_splits)
             load = await replay(trace, target, before.slo_s)
             return load, await target.status()
 
@@ -170,7 +175,7 @@ def _asked(url: str, trace: Trace) -> tuple[ReplayResult, StatusReply]:
         return runner.run(run())
 
 
-def _until_warm(url: str) -> None:
+def until_warm(url: str) -> None:
     """Wait for the solver, if there is one: how fast a server starts is another question."""
     stop_s = time.monotonic() + WARM_WITHIN_S
     while True:

@@ -1,0 +1,40 @@
+"""Accuracy against demand, with and without cascades, live and simulated, as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+
+from benchmarks.cascades.live import LiveFamily
+from proteus_cli.reporting.plot_style import COLOURS, INK, render_axes
+from proteus_cli.store import write_bytes
+
+SIZE_INCHES = (7.0, 6.4)
+
+
+def write_picture(path: Path, families: Sequence[LiveFamily]) -> None:
+    """One plot for each family, in the format of the file's ending."""
+
+    def draw(*axes: Axes) -> None:
+        for each, of in zip(axes, families, strict=True):
+            _draw(each, of)
+        axes[-1].set_xlabel("demand, in multiples of the most accurate variant's throughput")
+
+    kind = path.suffix.removeprefix(".")
+    write_bytes(path, render_axes(draw, rows=len(families), size_inches=SIZE_INCHES, format=kind))
+
+
+def _draw(axes: Axes, of: LiveFamily) -> None:
+    multiples = [run.multiple for run in of.runs]
+    for colour, marker, name in ((COLOURS[0], "o", "cascades"), (COLOURS[1], "s", "alone")):
+        both = [getattr(run, name) for run in of.runs]
+        label = "with cascades" if name == "cascades" else "variants alone"
+        measured = [100 * (each.live.measured_accuracy or 0.0) for each in both]
+        expected = [100 * (each.simulated.effective_accuracy or 0.0) for each in both]
+        axes.plot(multiples, measured, color=colour, marker=marker, label=f"{label}, live")
+        axes.plot(multiples, expected, color=colour, linestyle="--", linewidth=1.2, label=f"{label}, simulated")
+    best = 100 * (of.best.measured_accuracy or 0.0)
+    axes.axhline(best, color=INK, linewidth=1, linestyle=":", label="most accurate variant")
+    axes.set_title(of.name, loc="left")
+    axes.set_ylabel("accuracy (%)")
+    axes.legend(loc="lower left", fontsize=9)
