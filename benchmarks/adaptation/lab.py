@@ -193,14 +193,24 @@ def laboratory(root: Path, budget: str) -> Lab:
     That is about as busy meanwhile as client and front end make it: a core whose neighbour works may be slower, and
     nothing would run as fast as was measured.
     """
-    *cores, last = usable_cores()
-    if not cores:
-        raise SystemExit("needs two cores: one for models, one for the client and the front end")
+    *cores, last = _cores()
     _proteus("init", str(root))
     (root / "proteus.toml").write_text(f"[devices]\ncpu = {[[core] for core in cores]}\n")
     with _busy(last):
         _proteus("profile", "--budget", budget, "--workspace", str(root))
     return Lab(root, last)
+
+
+def profiled_lab(root: Path) -> Lab:
+    """A workspace whose devices are profiled, and leave out the last core."""
+    return Lab(root, _cores()[-1])
+
+
+def _cores() -> tuple[int, ...]:
+    cores = usable_cores()
+    if len(cores) < 2:
+        raise SystemExit("needs two cores: one for models, one for the client and the front end")
+    return tuple(cores)
 
 
 @contextmanager

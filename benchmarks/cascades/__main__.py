@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.adaptation.lab import laboratory
+from benchmarks.adaptation.lab import laboratory, profiled_lab
 from benchmarks.cascades import live, simulated, tables_of, under_pressure
 from benchmarks.cascades.by_labels import cascades_by_labels
 from benchmarks.cascades.picture import write_picture
@@ -49,7 +49,7 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(machine())
     if options.live:
-        return _live(console, options.picture, quick=options.quick)
+        return _live(console, options.workspace, options.picture, quick=options.quick)
     rates = read_json(options.rates, Profile, hint="name one like profiles/cpu0.json") if options.rates else None
     with tempfile.TemporaryDirectory() as directory:
         families = measured(options.workspace or profiled(Path(directory) / "ws", _arguments(options)), rates)
@@ -71,9 +71,9 @@ def main() -> int:
     return _judged(console, aims)
 
 
-def _live(console: Console, picture: Path | None, *, quick: bool) -> int:
+def _live(console: Console, workspace: Path | None, picture: Path | None, *, quick: bool) -> int:
     with tempfile.TemporaryDirectory() as directory:
-        lab = laboratory(Path(directory) / "ws", live.BUDGET)
+        lab = laboratory(Path(directory) / "ws", live.BUDGET) if workspace is None else profiled_lab(workspace)
         families = list(live.served_live(lab, live.QUICK_S if quick else live.LASTS_S))
     aims: list[Aim] = []
     for of in families:

@@ -18,6 +18,7 @@ def write_picture(path: Path, families: Sequence[LiveFamily]) -> None:
     def draw(*axes: Axes) -> None:
         for each, of in zip(axes, families, strict=True):
             _draw(each, of)
+        axes[0].legend(loc="lower left", fontsize=9)
         axes[-1].set_xlabel("demand, in multiples of the most accurate variant's throughput")
 
     kind = path.suffix.removeprefix(".")
@@ -33,8 +34,6 @@ def _draw(axes: Axes, of: LiveFamily) -> None:
         expected = [100 * (each.simulated.effective_accuracy or 0.0) for each in both]
         axes.plot(multiples, measured, color=colour, marker=marker, label=f"{label}, live")
         axes.plot(multiples, expected, color=colour, linestyle="--", linewidth=1.2, label=f"{label}, simulated")
-    best = 100 * (of.best.measured_accuracy or 0.0)
-    axes.axhline(best, color=INK, linewidth=1, linestyle=":", label="most accurate variant")
+    axes.axhline(100 * of.best_accuracy, color=INK, linewidth=1, linestyle=":", label="most accurate variant")
     axes.set_title(of.name, loc="left")
     axes.set_ylabel("accuracy (%)")
-    axes.legend(loc="lower left", fontsize=9)
