@@ -18,7 +18,8 @@ class Counters:
     """All counters at ``at_s``, with a row for each family or device.
 
     ``families``: rows that arrived, rows of batches, rows answered in time, requests by outcome (late, dropped,
-    rejected, failed, served), and the sum of the accuracies of those served. ``latencies``: the buckets of each family.
+    rejected, failed, served), the sum of the accuracies of those served, and answered requests that first stages of
+    cascades deferred, and fallbacks among them. ``latencies``: the buckets of each family.
     ``devices``: seconds in which batches ran, batches, their rows. ``answers``: requests answered in time, by (family,
     variant, device).
     """
@@ -72,7 +73,15 @@ class Counters:
 def read_counters(plane: DataPlane, now_s: float) -> Counters:
     by_family, demand = plane.counts.by_family, plane.controller.demand
     families = [
-        (demand.counts_of(family).total, of.batch.total, of.rows, *map(of.of_outcome, _OUTCOMES), of.accuracy)
+        (
+            demand.counts_of(family).total,
+            of.batch.total,
+            of.rows,
+            *map(of.of_outcome, _OUTCOMES),
+            of.accuracy,
+            of.deferred,
+            of.fallbacks,
+        )
         for family, of in by_family.items()
     ]
     devices = [(worker.busy_s, worker.batches, worker.rows) for worker in plane.fleet.workers.values()]

@@ -52,6 +52,10 @@ class FamilyHistory(Struct, frozen=True):
         float | None, Meta(description="Over 10 s, of the requests that batches answered; estimated from a histogram.")
     ]
     waiting: Annotated[Count, Meta(description="Requests in the queues.")]
+    deferred: Annotated[
+        Fraction | None, Meta(description="Of answered requests, those that first stages of cascades were not sure of.")
+    ]
+    fallbacks: Annotated[Fraction | None, Meta(description="Of these, those that got the first answer all the same.")]
     attainment: Annotated[Attainment, Meta(description="Since the start.")]
     recent_attainment: Annotated[Attainment, Meta(description="Over the last 15 minutes.")]
     variants: Annotated[Mapping[str, Fraction], Meta(description="Accuracies, the most accurate variant first.")]

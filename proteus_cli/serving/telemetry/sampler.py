@@ -211,7 +211,7 @@ class MetricsSampler:
     def _of_families(self, rates: Floats, p99_s: Sequence[float | None]) -> Floats:
         rows = np.empty((len(self._families.names), len(FAMILY_DIGITS)))
         rows[:, :_RATES] = rates[:, :_RATES]
-        served, accuracy = rates[:, _RATES:].T
+        served, accuracy = rates[:, _RATES : _RATES + 2].T
         with np.errstate(invalid="ignore"):
             rows[:, _RATES] = accuracy / served
         rows[:, _RATES + 1] = [np.nan if each is None else each for each in p99_s]

@@ -44,7 +44,9 @@ class Flow(NamedTuple):
 class FamilySnapshot:
     """A family lately. Demand, throughput and goodput count rows, ``violations`` is a fraction of requests.
 
-    None: no request was answered, or ended, from which it could be known. ``attainment`` is that since the start,
+    None: no request was answered, or ended, from which it could be known. ``deferred`` is the fraction of answered
+    requests that first stages of cascades deferred, None where the plan has no cascade of the family; ``fallbacks``
+    that of those. ``attainment`` is that since the start,
     ``recent_attainment`` that of the last 15 minutes.
     """
 
@@ -60,6 +62,8 @@ class FamilySnapshot:
     attainment: Attainment
     recent_attainment: Attainment
     estimated: bool = False
+    deferred: float | None = None
+    fallbacks: float | None = None
 
     @property
     def relative_accuracy(self) -> float | None:
@@ -168,7 +172,8 @@ def _family(
     """``rates`` are the growth per second of the columns of `Counters.families`; ``recent`` requests and violations."""
     requests, violations = recent
     served, target = plane.families.by_name[name], plane.families.attainment_target(name)
-    demand_qps, throughput_qps, goodput_qps, *violated, served_qps, accuracy = rates
+    demand_qps, throughput_qps, goodput_qps, *violated, served_qps, accuracy, deferred_qps, fallback_qps = rates
+    has_cascades = deferred_qps or any(route.cascade.family == name for route in plane.controller.cascades.in_use)
     ended_qps = sum(violated) + served_qps
     return FamilySnapshot(
         slo_s=served.slo_s,
@@ -183,6 +188,8 @@ def _family(
         waiting=plane.controller.waiting_of(name),
         attainment=plane.counts.by_family[name].attainment(target),
         recent_attainment=Attainment.of(requests, violations, target),
+        deferred=min(deferred_qps / served_qps, 1.0) if has_cascades and served_qps else None,
+        fallbacks=fallback_qps / deferred_qps if deferred_qps else None,
     )
 
 

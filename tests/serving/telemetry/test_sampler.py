@@ -105,6 +105,25 @@ def test_answers_are_sampled_by_variant() -> None:
     watched(test)
 
 
+def test_what_cascades_defer_is_a_part_of_what_was_answered_and_fallbacks_a_part_of_that() -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        await answer(world, 4)
+        clock.now_s = 1.0
+        history.sample()
+        family = history.now.families["f"]
+        assert (family.deferred, family.fallbacks) == (None, None), "there are no cascades"
+        await answer(world, 4)
+        counts = world.plane.counts.by_family["f"]
+        counts.deferred, counts.fallbacks = 2, 1
+        clock.now_s = 2.0
+        history.sample()
+        family = history.now.families["f"]
+        assert (family.deferred, family.fallbacks) == (0.25, 0.5)
+        assert told(history)["families"]["f"]["deferred"] == 0.25
+
+    watched(test)
+
+
 def test_a_lost_device_says_when_it_is_tried_again_and_which_variants_are_broken() -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         device, engine = world.fleet.breakers["cpu0"], Breaker(since_s=0.0)

@@ -70,7 +70,9 @@ const text = (value, className = "") => ({text: value, className});
 // A mark before accuracies that no labels stand behind.
 const estimate = (now) => now.estimated && now.accuracy !== null ? "≈" : "";
 
+// Columns of cascades are there only where a plan has any.
 export function families(table, of) {
+  table.classList.toggle("no-cascades", Object.values(of).every(({deferred, fallbacks}) => deferred === null && fallbacks === null));
   fill(table, Object.entries(of).map(([name, now]) => ({
     key: name,
     cells: [
@@ -84,6 +86,8 @@ export function families(table, of) {
       text(format.rate(now.throughput_qps)),
       text(format.rate(now.goodput_qps)),
       text(format.count(now.waiting)),
+      text(format.percent(now.deferred), "of-cascades"),
+      text(format.percent(now.fallbacks), "of-cascades"),
     ],
   })));
 }

@@ -1,0 +1,83 @@
+"""The page of a server whose plan has a cascade says what is deferred, and what gets its first answer."""
+
+import threading
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+import pytest
+from browser import DESK, PHONE, Browser, browsing
+from builders import make_cascade
+from live_server import LiveServer, serving
+from tiny import SHAPES, TinyFamily, add_plan, add_profiles, make_workspace
+
+from proteus_cli.domain.plan import Plan
+from proteus_cli.store import write_json
+
+pytestmark = [pytest.mark.live, pytest.mark.browser]
+
+ROWS = np.random.default_rng(5).normal(size=(8, 4)).astype(np.float32)
+SHARE = "return [...document.querySelectorAll('#families .of-cascades')].map((cell) => getComputedStyle(cell).display)"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with browsing() as found:
+        yield found
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[LiveServer]:
+    """`shapes-s`, which defers what has a margin below 0.5 to `shapes-l` if the parameter says so."""
+    made = make_workspace(tmp_path_factory.mktemp("page"), (TinyFamily("shapes", SHAPES.variants, slo="60s"),))
+    add_profiles(made)
+    path = add_plan(made, {"cpu0": "shapes-s", "cpu1": "shapes-l"})
+    if request.param:
+        plan = msgspec.json.decode(path.read_bytes(), type=Plan)
+        first, second = (
+            msgspec.structs.replace(each, rate_qps=rate, deferred_qps=10.0 - rate)
+            for each, rate in zip(plan.placements, (10.0, 0.0), strict=True)
+        )
+        cascade = make_cascade("shapes", "shapes-s", "shapes-l", rate_qps=10.0)
+        write_json(path, msgspec.structs.replace(plan, placements=(first, second), cascades=(cascade,)))
+    with serving(made.root, path, "--replan=off") as live:
+        yield live
+        assert live.stop() == 0, live.log.read_text()
+
+
+@pytest.mark.parametrize("server", [True], indirect=True)
+def test_the_table_of_families_says_what_is_deferred_on_any_screen(server: LiveServer, browser: Browser) -> None:
+    is_over = threading.Event()
+
+    def ask() -> None:
+        while not is_over.is_set():
+            for row in ROWS:
+                tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": row.tolist()}
+                assert server.infer("shapes", {"inputs": [tensor]}).status == 200
+
+    client = threading.Thread(target=ask)
+    client.start()
+    try:
+        for width in (DESK, PHONE):
+            browser.open(server.port, width=width)
+            *_, deferred, fallbacks = browser.until(
+                lambda: (cells := browser.table("#families").get("shapes")) and cells[-2].endswith("%") and cells
+            )
+            part = float(deferred.removesuffix(" %")) / 100
+            told = server.status()["families"]["shapes"]["cascades"][0]["observed"]
+            assert part == pytest.approx(told, abs=0.15)
+            assert 0 < part < 1
+            assert fallbacks == "0.0 %"
+            assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+            assert set(browser.run(SHARE)) == {"table-cell"}
+    finally:
+        is_over.set()
+        client.join()
+    assert browser.complaints() == []
+
+
+@pytest.mark.parametrize("server", [False], indirect=True)
+def test_without_cascades_there_are_no_such_columns(server: LiveServer, browser: Browser) -> None:
+    browser.open(server.port)
+    browser.until(lambda: browser.table("#families"))
+    assert set(browser.run(SHARE)) == {"none"}
