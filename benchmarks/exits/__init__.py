@@ -1,0 +1,1 @@
+"""How well the multi-exit model of the sample zoo keeps random bounds on its latency."""
