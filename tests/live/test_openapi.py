@@ -126,7 +126,11 @@ def only_of_shapes(schemas: Any) -> Any:
     }  # fmt: skip
     inputs = {"type": "array", "minItems": 1, "maxItems": 1, "items": {"$ref": "#/components/schemas/RequestTensor"}}
     outputs = {"type": "array", "maxItems": 1, "items": {"$ref": "#/components/schemas/RequestedOutput"}}
-    in_time = {"type": "integer", "minimum": 10**7, "maximum": 10**9}
+    met = {
+        "timeout": {"type": "integer", "minimum": 10**7, "maximum": 10**9},
+        "min_accuracy": {"enum": [0, 0.9]}, "min_expected_accuracy": {"enum": [0, 0.9]},
+        "max_energy_j": {"type": "null"},  # the profiles know no power
+    }  # fmt: skip
     return {
         "RequestTensor": {
             "type": "object",
@@ -136,8 +140,7 @@ def only_of_shapes(schemas: Any) -> Any:
         },
         "RequestedOutput": output | {"properties": output["properties"] | {"name": {"const": "scores"}}},
         "InferRequest": request | {"properties": request["properties"] | {"inputs": inputs, "outputs": outputs}},
-        "RequestParameters": asked
-        | {"properties": asked["properties"] | {"timeout": in_time, "min_accuracy": {"enum": [0, 0.9]}}},
+        "RequestParameters": asked | {"properties": asked["properties"] | met},
     }
 
 

@@ -27,7 +27,10 @@ pytestmark = pytest.mark.live
 
 COLUMNS, LINES = 100, 30
 WITHIN_S = 30.0
-GOOD = b'{"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}'
+GOOD = (
+    b'{"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}], '
+    b'"parameters": {"timeout": 20000000}}'  # it is late on no machine
+)
 
 
 class Terminal:

@@ -54,6 +54,12 @@ RECORD = AgentRecord(os.getpid(), "127.0.0.1", 7000, __version__)
 BATCH = Batch(KEY, [(1, (np.ones(INPUTS, np.float32).tobytes(),))], 1)
 
 
+@pytest.fixture(autouse=True)
+def _patient_with_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that stands still for a while makes no connection fail."""
+    monkeypatch.setattr(connecting_module, "CONNECT_S", PATIENCE_S)
+
+
 def has_another_key(agent: RunningAgent, directory: Path) -> AgentAddress:
     return replaced(agent.address, tls=cluster_tls(key_of(directory, "other.pem"), listens=False))
 
