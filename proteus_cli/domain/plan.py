@@ -46,6 +46,13 @@ class Placement(Value, frozen=True, omit_defaults=True):
     def key(self) -> VariantKey:
         return VariantKey(self.family, self.variant)
 
+    @property
+    def newcomers_qps(self) -> float:
+        """The most newcomers that it can answer, if what is deferred to it grows as much as they do."""
+        if not self.deferred_qps:
+            return self.capacity_qps
+        return self.capacity_qps * self.rate_qps / (self.rate_qps + self.deferred_qps)
+
 
 class Solver(Value, frozen=True):
     """How the plan was found: ``optimal`` or ``time limit``, in how many seconds.
@@ -120,8 +127,8 @@ class Plan(Value, frozen=True, omit_defaults=True):
         return sum(self.unserved_qps.values())
 
     def capacity_qps(self, family: str) -> float:
-        """The most that the hosted variants of the family can take."""
-        return sum(p.capacity_qps for p in self.placements if p.family == family)
+        """The most queries of the family that the hosted variants can take, beside what cascades defer to them."""
+        return sum(p.newcomers_qps for p in self.placements if p.family == family)
 
     def by_device(self) -> dict[str, list[Placement]]:
         """The placements on each device; none on idle ones."""

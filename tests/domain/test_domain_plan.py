@@ -106,3 +106,17 @@ def test_the_variants_of_a_cascade_are_hosted() -> None:
     assert b"cascades" not in msgspec.json.encode(both)
     with pytest.raises(ValueError, match="no device hosts `l`"):
         msgspec.structs.replace(make_plan(make_placement("cpu0", "a", "s")), cascades=(cascade,))
+
+
+def test_the_capacity_for_newcomers_is_without_what_second_stages_need() -> None:
+    """`l` answers 20 newcomers for 60 deferred queries, or these alone; a spare may take what comes."""
+    first = Placement("cpu0", "a", "s", 4, 100.0, 1.0, 150.0)
+    both = Placement("cpu1", "a", "l", 4, 20.0, 0.2, 120.0, deferred_qps=60.0)
+    second, spare = (
+        Placement("cpu2", "a", "l", 4, 0.0, 0.0, 120.0, deferred_qps=60.0),
+        Placement("cpu3", "a", "l", 4, 0.0, 0.0, 120.0),
+    )
+    assert [each.newcomers_qps for each in (first, both, second, spare)] == [150.0, 30.0, 0.0, 120.0]
+    plan = make_plan(first, both, second, spare, demand_qps={"a": 120.0}, devices=("cpu0", "cpu1", "cpu2", "cpu3"))
+    assert plan.capacity_qps("a") == 300.0
+    assert plan.capacity_qps("b") == 0.0

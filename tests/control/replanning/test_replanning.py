@@ -16,7 +16,7 @@ from proteus_cli.control.replanning.replan_rules import (
 )
 from proteus_cli.control.replanning.replanning import slack_s
 from proteus_cli.domain.demand import Forecast
-from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan import Placement, Plan
 
 RULE = ForecastRule()
 
@@ -255,6 +255,16 @@ def test_a_second_that_brings_more_than_the_plan_carries_is_a_burst() -> None:
     assert wanted is not None
     assert wanted.reason == "a: a burst of 121 qps"
     assert periodic(plan_for(100.0), evenly((100.0, 5.0), (119.0, 1.0)), now_s=6.01) is None
+
+
+def test_capacity_that_second_stages_need_hides_no_burst() -> None:
+    """Of 200 qps of capacity, 80 are a second stage's: 130 newcomers per second are more than the plan carries."""
+    first = make_placement("cpu0", "a", "s", rate_qps=100.0, capacity_qps=120.0)
+    second = Placement("cpu1", "a", "l", 4, 0.0, 0.0, 80.0, deferred_qps=30.0)
+    plan = make_plan(first, second, demand_qps={"a": 100.0}, devices=("cpu0", "cpu1"))
+    wanted = periodic(plan, evenly((100.0, 5.0), (130.0, 1.0)), now_s=6.01)
+    assert wanted is not None
+    assert wanted.reason == "a: a burst of 130 qps"
 
 
 def test_a_burst_is_planned_for_what_it_brings_though_the_mean_is_less() -> None:
