@@ -45,6 +45,7 @@ class Controller:
         memory: Mapping[str, DeviceMemory] = MappingProxyType({}),
     ) -> None:
         self.policy = policy
+        self.stop_when: dict[str, str] = {}  # by family: live conditions, in place of those of multi-exit variants
         self.demand = DemandEstimator(slo_s)
         new_queue = partial(_new_queue, policy)
         self._families = {name: FamilyState(self.demand.counts_of(name), new_queue) for name in slo_s}

@@ -17,13 +17,15 @@ from proteus_cli.domain.exits import ExitProfile, StagePoint
 class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
     """When each part of a batch must be answered (``due_s``, by `time.monotonic`), and how many ``rows`` it has.
 
-    ``exits`` are those of the variant's profile on the device, which is slowed by the factor ``slowdown``.
+    ``exits`` are those of the variant's profile on the device, which is slowed by the factor ``slowdown``. Where there
+    is a text ``stop_when``, that condition counts in place of the variant's own.
     """
 
     due_s: Sequence[float]
     rows: Sequence[int]
     exits: Sequence[ExitProfile]
     slowdown: float = 1.0
+    stop_when: str | None = None
 
     def by_row(self) -> Floats:
         return np.repeat(np.asarray(self.due_s, np.float64), self.rows)

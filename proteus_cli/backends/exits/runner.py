@@ -1,6 +1,7 @@
 """Runs batches through the stages of a multi-exit model."""
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from time import monotonic
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec
 from proteus_cli.backends.exits.bounds import ExitBounds, Forecast
 from proteus_cli.domain.conditions.condition import Condition, holds
 from proteus_cli.domain.conditions.metrics import Metric
+from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.confidence import margin, output_of
 from proteus_cli.errors import EngineError
 
@@ -57,13 +59,15 @@ class ExitRunner:
         With ``bounds`` of the rows, those that the next stage would be too late for are cut short.
         """
         forecast = Forecast(bounds) if bounds is not None else None
+        live = bounds.stop_when if bounds is not None else None
+        stop_when = self._stop_when if live is None else _parsed(live)
         rows = len(next(iter(inputs.values())))
         answers = _Answers(rows, self._names)
         going = np.arange(rows)
         for place, stage in enumerate(self.stages, start=1):
             made = stage.infer(inputs)
             confidence = self._confidence_of(made)
-            is_enough = stops = self._stops(place, confidence)
+            is_enough = stops = self._stops(place, confidence, stop_when)
             if forecast is not None and place < len(self.stages) and not stops.all():
                 stops = _stopping(is_enough, going, forecast, place + 1)
             answers.add(place, going[stops], made, confidence, stops, ~is_enough[stops])
@@ -80,10 +84,10 @@ class ExitRunner:
             if place < len(self.stages):
                 inputs = self._features(place, made, None)
 
-    def _stops(self, place: int, confidence: Singles) -> Bools:
+    def _stops(self, place: int, confidence: Singles, stop_when: Condition) -> Bools:
         if place == len(self.stages):
             return np.ones(len(confidence), np.bool_)
-        return holds(self._stop_when, {Metric.CONFIDENCE: confidence, Metric.EXIT: place}, len(confidence))
+        return holds(stop_when, {Metric.CONFIDENCE: confidence, Metric.EXIT: place}, len(confidence))
 
     def _features(self, place: int, made: NamedArrays, chosen: Bools | None) -> NamedArrays:
         """What the stage after ``place`` takes of those rows; None: of all."""
@@ -96,6 +100,10 @@ class ExitRunner:
         values = margin(made[self._names[0]]) if self._confidence is None else made[self._confidence].reshape(-1)
         confidence: Singles = values.astype(np.float32, copy=False)
         return confidence
+
+
+_parsed = lru_cache(64)(parse)
+"""Conditions that are changed live come as texts, with each batch."""
 
 
 class _Answers:

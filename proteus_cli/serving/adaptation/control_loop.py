@@ -147,13 +147,13 @@ class ControlLoop:
         self._controller.replanning.hold(self._clock() + HOLD_S)
         return change
 
-    async def rerate(self, change: Callable[[], Plan], reason: str) -> None:
+    async def rerate(self, change: Callable[[], Plan], reason: str, origin: Origin = "drift") -> None:
         """Put the plan in force once more, with corrected capacities, by a ``change`` that is made as in `recount`.
 
         Raises `EngineError`.
         """
         async with self._deploying:
-            await self._deploy(change(), "drift", reason, start_s=self._clock())
+            await self._deploy(change(), origin, reason, start_s=self._clock())
 
     async def recount(self, change: Callable[[], Plan]) -> None:
         """The plan in force gets other capacities, by a ``change`` that is made when no other is being made.

@@ -171,7 +171,9 @@ class Worker:
         if not exits or not exits[0].points:
             return None
         due_s = [self._controller.last_moment_s(each) for each in requests]
-        return ExitBounds(due_s, [each.rows for each in requests], exits, self._controller.slowdown_of(self.device))
+        slowdown, live = self._controller.slowdown_of(self.device), self._controller.stop_when
+        rows = [each.rows for each in requests]
+        return ExitBounds(due_s, rows, exits, slowdown, live.get(launch.hosted.family))
 
     def _finished(self, launch: Launch, result: BatchResult | Exception) -> None:
         running = self._running.pop(id(launch), None)

@@ -131,7 +131,9 @@ class Results:
         counts.ended(Outcome.SERVED, hosted.variant, hosted.device, served)
         counts.ended(Outcome.LATE, hosted.variant, hosted.device, len(ended) - served)
         counts.ran(waits_s, took_s, rows=launch.rows, compute_s=result.compute_s, now_s=now_s)
-        if self._drift is not None and not result.failures:
+        stages = self._second_stages
+        is_as_profiled = stages is None or hosted.family not in stages.live_conditions
+        if self._drift is not None and not result.failures and is_as_profiled:
             self._drift.ran(hosted.device, hosted.family, hosted.variant, rows=launch.rows, took_s=result.compute_s)
         if served:
             counts.served(

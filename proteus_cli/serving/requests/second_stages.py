@@ -137,7 +137,7 @@ class SecondStages:
     """Has second stages asked; ``ask`` makes workers ask for work, once all that arrived with it is there."""
 
     def __init__(self, controller: Controller, confidence: Confidence, ask: Callable[[Iterable[str]], None]) -> None:
-        self.routes = controller.cascades
+        self.routes, self.live_conditions = controller.cascades, controller.stop_when
         self._controller, self._confidence, self._ask = controller, confidence, ask
 
     def first_answer(

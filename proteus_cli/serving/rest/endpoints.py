@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from proteus_cli.errors import BadRequest, BodyTooLarge, NotFound
+from proteus_cli.serving.adaptation.live_conditions import LiveConditions
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans
 from proteus_cli.serving.http1.exchange import NOT_MODIFIED
 from proteus_cli.serving.oip import documents
@@ -31,9 +32,11 @@ class Endpoints:
         metrics: Metrics,
         sources: StatusSources,
         manual_plans: ManualPlans,
+        conditions: LiveConditions,
         openapi: Mapping[str, Any],
     ) -> None:
         self._models, self._metrics, self._sources, self._manual_plans = models, metrics, sources, manual_plans
+        self._conditions = conditions
         self._openapi, self._site = json_response(openapi), Site()
 
     def require_version(self, values: Mapping[str, str]) -> None:
@@ -104,6 +107,13 @@ class Endpoints:
 
     async def apply_plan(self, request: RestRequest) -> RestResponse:
         return json_response(await self._manual_plans.from_client(request.body))
+
+    def conditions(self, request: RestRequest) -> RestResponse:
+        return json_response(self._conditions.of(self._models.require(request.values["family"], "")))
+
+    async def change_condition(self, request: RestRequest) -> RestResponse:
+        family = self._models.require(request.values["family"], "")
+        return json_response(await self._conditions.from_client(family, request.body))
 
     def openapi(self, _: RestRequest) -> RestResponse:
         return self._openapi

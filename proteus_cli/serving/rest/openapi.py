@@ -173,7 +173,7 @@ def _operation(
 
 
 def _in_path(name: str, signatures: Mapping[str, Signature]) -> Json:
-    values = {"model": list(signatures), "version": [oip.VERSION], "file": list(FILES)}
+    values = {"model": list(signatures), "family": list(signatures), "version": [oip.VERSION], "file": list(FILES)}
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": values[name]}}
 
 

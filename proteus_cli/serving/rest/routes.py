@@ -5,6 +5,7 @@ from typing import Any
 
 from proteus_cli.domain.plan import Plan
 from proteus_cli.serving.adaptation.control_loop import PlanChange
+from proteus_cli.serving.adaptation.live_conditions import ConditionChange, FamilyConditions
 from proteus_cli.serving.oip import documents
 from proteus_cli.serving.rest.bodies import Error, IndexRequest, InferRequest, InferResponse, RepositoryRequest
 from proteus_cli.serving.rest.endpoints import Endpoints
@@ -173,6 +174,22 @@ ROUTES: tuple[Route, ...] = (
             422: Content("The plan does not fit what is served here, or can't be loaded.", (Error,)),
         },
         body=Content("", (Plan,), {"required": True}),
+        changes_state=True,
+    ),
+    Route(
+        "GET", f"{OWN}families/{{family}}", Endpoints.conditions, "The conditions of a family's multi-exit variants",
+        {200: Content("What counts now.", (FamilyConditions,))},
+    ),
+    Route(
+        "PATCH", f"{OWN}families/{{family}}", Endpoints.change_condition, "Change the condition of a family",
+        {
+            200: Content("It counts from the next batch on.", (FamilyConditions,)),
+            403: Content("This server asks for no tokens, and so takes no conditions.", (Error,)),
+            409: Content("The family has no multi-exit variants, or none that would follow the condition.", (Error,)),
+            415: "NotJson",
+            422: Content("The plan can't be put in force anew.", (Error,)),
+        },
+        body=Content("", (ConditionChange,), {"required": True}),
         changes_state=True,
     ),
     Route(

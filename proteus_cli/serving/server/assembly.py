@@ -21,6 +21,7 @@ from proteus_cli.domain.profile import Profile, accuracy_by_variant, estimated_f
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.joining import Joining
+from proteus_cli.serving.adaptation.live_conditions import LiveConditions
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
@@ -182,6 +183,7 @@ class Adaptation:
 
     control_loop: ControlLoop
     manual_plans: ManualPlans
+    conditions: LiveConditions
     solver: SolverProcess | None
     journal: PlanJournal | None
     recalibration: Recalibration | None
@@ -238,7 +240,11 @@ async def open_adaptation(
         manual_plans = ManualPlans(
             control_loop, plane.lifecycle, source, requirements, solver, is_guarded=options.tokens is not None
         )
-        yield Adaptation(control_loop, manual_plans, solver, journal, recalibration)
+        conditions = LiveConditions(
+            control_loop, plane.controller, plane.lifecycle, deployment.catalog,
+            is_guarded=options.tokens is not None, is_emulated=plane.is_emulated,
+        )  # fmt: skip
+        yield Adaptation(control_loop, manual_plans, conditions, solver, journal, recalibration)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,4 +304,5 @@ def make_endpoints(
     )
     signatures = {family.name: family.signature for family in plane.families.by_name.values()}
     openapi = document(ROUTES, signatures, needs_token=options.tokens is not None)
-    return models, Endpoints(models, telemetry.metrics, telemetry.sources, adaptation.manual_plans, openapi)
+    manual_plans, conditions = adaptation.manual_plans, adaptation.conditions
+    return models, Endpoints(models, telemetry.metrics, telemetry.sources, manual_plans, conditions, openapi)

@@ -1,6 +1,7 @@
-"""Metrics of the cascades of the plan in force."""
+"""Metrics of the cascades of the plan in force, and of live conditions."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.serving.telemetry.exposition import Exposition, MetricDescription, MetricKind
@@ -11,6 +12,20 @@ DEFERRED_RATIO = MetricDescription(
     "Part of a cascade's queries that its first stage is not sure of.",
     ("family", "first", "second", "of"),
 )
+
+
+CONDITION = MetricDescription(
+    "proteus_condition_info",
+    MetricKind.GAUGE,
+    "1 for each family with a live condition, which its multi-exit variants stop by.",
+    ("family", "stop_when"),
+)
+
+
+def add_conditions(exposition: Exposition, live: Mapping[str, str]) -> None:
+    """Without a live condition, there are none."""
+    if live:
+        exposition.add(CONDITION, [(condition, 1.0) for condition in live.items()])
 
 
 def add_cascades(exposition: Exposition, cascades: Cascades) -> None:

@@ -65,6 +65,7 @@ class FamilyStatus(Struct, frozen=True):
     waiting: Annotated[Count, Meta(description="Requests in the queues.")]
     loaded: Annotated[bool, Meta(description="False after `unload`: the family takes no requests.")]
     cascades: Annotated[Sequence[CascadeStatus], Meta(description="Of the plan in force.")]
+    stop_when: Annotated[str | None, Meta(description="The live condition of its multi-exit variants; null: none.")]
 
 
 class DeviceStatus(Struct, frozen=True):
@@ -298,6 +299,7 @@ def _families(sources: StatusSources) -> dict[str, FamilyStatus]:
             waiting=controller.waiting_of(family),
             loaded=served.is_loaded,
             cascades=_cascades(controller, family),
+            stop_when=controller.stop_when.get(family),
         )
     return found
 

@@ -89,3 +89,12 @@ def test_an_answer_that_is_enough_is_not_cut_however_late(tmp_path: Path) -> Non
     with loaded(exit_stages(tmp_path), "exit >= 1") as runner:
         outputs = runner.infer(inputs_of(3), ExitBounds([0.0], [3], taking(1.0, 1.0, 1.0)))
     assert not outputs[CUT_NOTE].any()
+
+
+def test_a_condition_of_the_batch_counts_in_place_of_the_variants_own(tmp_path: Path) -> None:
+    files, due_s = exit_stages(tmp_path), [monotonic() + NEVER]
+    with loaded(files, "confidence >= 2") as runner, loaded(files, "confidence >= 1 and exit >= 2") as other:
+        bounds = ExitBounds(due_s, [20], taking(1.0, 1.0, 1.0), stop_when="confidence >= 1 and exit >= 2")
+        live, own = runner.infer(inputs_of(20), bounds), runner.infer(inputs_of(20))
+        assert live[EXIT_NOTE].tolist() == other.infer(inputs_of(20))[EXIT_NOTE].tolist() != own[EXIT_NOTE].tolist()
+        assert not live[CUT_NOTE].any()

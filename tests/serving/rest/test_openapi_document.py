@@ -84,6 +84,7 @@ def test_what_changes_the_state_of_the_server_takes_json_only() -> None:
         ("/v2/repository/models/{model}/load", "post"),
         ("/v2/repository/models/{model}/unload", "post"),
         ("/v2/proteus/plan", "post"),
+        ("/v2/proteus/families/{family}", "patch"),
     }
     found = operations(document(ROUTES, FAMILIES))
     assert {name for name, operation in found.items() if "415" in operation["responses"]} == changing
@@ -94,7 +95,8 @@ def test_who_may_ask_is_described_where_no_tokens_are_asked_for() -> None:
     assert all("403" in operation["responses"] for operation in without.values())
     with_tokens = operations(document(ROUTES, FAMILIES, needs_token=True))
     assert {path for (path, _), operation in with_tokens.items() if "403" in operation["responses"]} == {
-        "/v2/proteus/plan"
+        "/v2/proteus/plan",
+        "/v2/proteus/families/{family}",
     }
 
 

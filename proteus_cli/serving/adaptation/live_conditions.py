@@ -1,0 +1,128 @@
+"""Conditions of families that clients change while they are served: ``PATCH /v2/proteus/families/NAME``.
+
+A live condition counts, for all multi-exit variants of the family, in place of ``stop_when`` of the catalog, from the
+next batch on. It is journaled as a plan by hand is: the plan in force begins anew, for that reason, so that its effect
+is recorded. It ends with the server.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from proteus_cli.control.controller import Controller
+from proteus_cli.domain.catalog import STOP_METRICS, Catalog, Variant
+from proteus_cli.domain.conditions.condition import Condition, metrics
+from proteus_cli.domain.conditions.parser import parse
+from proteus_cli.domain.conditions.reach import reach
+from proteus_cli.domain.device import host_of
+from proteus_cli.errors import BadRequest, BodyTooLarge, Conflict, EngineError, Forbidden, Unprocessable
+from proteus_cli.serving.adaptation.control_loop import ControlLoop
+from proteus_cli.serving.lifecycle import Lifecycle
+
+LONGEST_BODY = 16_384
+
+
+class ConditionChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What counts from now on."""
+
+    stop_when: Annotated[
+        str | None, Meta(description="For all multi-exit variants of the family; null: each has that of the catalog.")
+    ]
+
+
+class FamilyConditions(msgspec.Struct, frozen=True):
+    """What counts now."""
+
+    family: str
+    stop_when: Annotated[str | None, Meta(description="The live condition; null: there is none.")]
+    variants: Annotated[
+        dict[str, str], Meta(description="The condition that counts for each of its multi-exit variants.")
+    ]
+
+
+class LiveConditions:
+    """``is_guarded``: clients have shown a token. Without, no condition is taken from them."""
+
+    def __init__(
+        self,
+        control_loop: ControlLoop,
+        controller: Controller,
+        lifecycle: Lifecycle,
+        catalog: Catalog,
+        *,
+        is_guarded: bool,
+        is_emulated: bool,
+    ) -> None:
+        self._control_loop, self._controller, self._lifecycle = control_loop, controller, lifecycle
+        self._catalog, self._is_guarded, self._is_emulated = catalog, is_guarded, is_emulated
+
+    def of(self, family: str) -> FamilyConditions:
+        """Of a family of the catalog."""
+        live = self._controller.stop_when.get(family)
+        return FamilyConditions(
+            family, live, {each.name: live or str(parse(each.stop_when or "")) for each in self._variants(family)}
+        )
+
+    async def from_client(self, family: str, body: bytes | bytearray) -> FamilyConditions:
+        """Change the condition of a family of the catalog. Raises `RequestError`; then nothing has changed."""
+        if not self._is_guarded:
+            raise Forbidden("conditions are taken only from clients with tokens: start the server with `--auth-tokens`")
+        self._lifecycle.require_ready()
+        if len(body) > LONGEST_BODY:
+            raise BodyTooLarge(f"a change of a condition has at most {LONGEST_BODY:,} bytes; got {len(body):,}")
+        try:
+            change = msgspec.json.decode(body, type=ConditionChange)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise BadRequest(f"the body is no change of a condition: {error}") from None
+        self._require_exits(family)
+        text = None if change.stop_when is None else self._checked(family, change.stop_when)
+        before = self._controller.stop_when.get(family)
+        if text != before:
+            self._use(family, text)
+            try:
+                says = "as the catalog says" if text is None else f"when {text}"
+                await self._control_loop.rerate(lambda: self._controller.plan, f"{family} stops {says}", "request")
+            except EngineError as error:
+                self._use(family, before)
+                raise Unprocessable(f"the plan can't be put in force anew: {error.message}", hint=error.hint) from error
+        return self.of(family)
+
+    def _use(self, family: str, text: str | None) -> None:
+        if text is None:
+            self._controller.stop_when.pop(family, None)
+        else:
+            self._controller.stop_when[family] = text
+
+    def _variants(self, family: str) -> list[Variant]:
+        return [variant for variant in self._catalog.family(family).variants if variant.exits]
+
+    def _require_exits(self, family: str) -> None:
+        """Raise `Conflict` where a condition would change nothing."""
+        if not self._variants(family):
+            raise Conflict(f"no variant of `{family}` has exits: there is nothing to stop")
+        if self._is_emulated:
+            raise Conflict("devices are emulated: their batches have no exits")
+        with_exits = {variant.name for variant in self._variants(family)}
+        hosts = [host for host in self._controller.hosting(family) if host.variant in with_exits]
+        unknown = [host.variant for host in hosts if not host.exits or not host.exits[0].points]
+        if unknown:
+            raise Conflict(f"the profile knows no exits of `{unknown[0]}`: run `proteus profile`")
+        remote = [host.device for host in hosts if host_of(host.device)]
+        if remote:
+            raise Conflict(f"`{remote[0]}` is a device of another machine, where conditions of the catalog count")
+
+    def _checked(self, family: str, text: str) -> str:
+        """The canonical text. Raises `BadRequest`."""
+        try:
+            condition: Condition = parse(text)
+        except ValueError as error:
+            raise BadRequest(str(error)) from None
+        others = sorted(metrics(condition) - STOP_METRICS)
+        if others:
+            known = " and ".join(f"`{metric}`" for metric in sorted(STOP_METRICS))
+            raise BadRequest(f"`stop_when` compares `{', '.join(others)}`; stages know {known}")
+        exits = max(len(variant.exits) for variant in self._variants(family))
+        if not reach(condition, exits).can_hold:
+            raise BadRequest(f"`{condition}` never holds: there are {exits} exits, and the last always answers")
+        return str(condition)

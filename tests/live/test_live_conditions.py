@@ -1,0 +1,112 @@
+"""The condition of a family's multi-exit variants, changed while they are served: who may, and what comes of it."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from exit_nets import add_exits
+from live_server import ANSWER_WITHIN_S, LiveServer, serving
+from tiny import SHAPES, TinyFamily, make_workspace
+
+from proteus_cli.domain.exits import ExitProfile, StagePoint
+from proteus_cli.serving.adaptation.plan_journal import records
+
+pytestmark = pytest.mark.live
+
+TOKEN = "f00d" * 8
+AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
+ROWS = np.random.default_rng(5).normal(size=(8, 4)).astype(np.float32)
+SHORT = (StagePoint(1, 1e-6, 1e-6),)
+EXITS = (ExitProfile(0.5, 0.9, 0.4, SHORT), ExitProfile(0.3, 0.7, 0.3, SHORT), ExitProfile(0.2, 0.5, None, SHORT))
+SHAPES_AT = "/v2/proteus/families/shapes"
+
+
+@pytest.fixture(scope="module", params=["in the server", "in a process"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    root = tmp_path_factory.mktemp("conditions")
+    made = make_workspace(root, (TinyFamily("shapes", SHAPES.variants[:1], slo="60s"),))
+    plan = add_exits(made, "shapes-exits", "confidence >= 2", EXITS)
+    tokens = root / "tokens"
+    tokens.write_text(f"{TOKEN}\n")
+    tokens.chmod(0o600)
+    apart = ["--executor", "process"] if request.param == "in a process" else []
+    with serving(root, plan, "--replan=off", "--auth-tokens", str(tokens), *apart) as live:
+        yield live
+        assert live.stop() == 0, live.log.read_text()
+
+
+def exits(server: LiveServer) -> list[int]:
+    """By row, the exit that answers."""
+    found = []
+    for row in ROWS:
+        tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": row.tolist()}
+        reply = server.infer("shapes", {"inputs": [tensor]}, AUTHORIZED)
+        assert reply.status == 200, reply.body
+        found.append(reply.document()["parameters"]["exit"])
+    return found
+
+
+def patched(server: LiveServer, stop_when: Any, at: str = SHAPES_AT) -> tuple[int, Any]:
+    reply = server.ask("PATCH", at, {"stop_when": stop_when}, AUTHORIZED)
+    return reply.status, reply.document()
+
+
+def told(server: LiveServer, live: str | None) -> dict[str, object]:
+    return {"family": "shapes", "stop_when": live, "variants": {"shapes-exits": live or "confidence >= 2"}}
+
+
+def test_a_live_condition_counts_at_once_until_it_is_taken_back(server: LiveServer) -> None:
+    usual = exits(server)
+    assert set(usual) == {1, 2, 3}
+    assert patched(server, "exit>=2 and (confidence > 0)") == (200, told(server, "exit >= 2 and confidence > 0"))
+    assert exits(server) == [2] * len(ROWS)
+    assert server.ask("GET", SHAPES_AT, headers=AUTHORIZED).document() == told(server, "exit >= 2 and confidence > 0")
+    assert patched(server, "exit >= 1")[0] == 200
+    assert exits(server) == [1] * len(ROWS)
+    assert patched(server, None) == (200, told(server, None))
+    assert exits(server) == usual
+    assert server.ask("GET", SHAPES_AT, headers=AUTHORIZED).document() == told(server, None)
+
+
+def test_status_metrics_and_journal_say_what_counts(server: LiveServer) -> None:
+    assert patched(server, "exit >= 3")[0] == 200
+    status = server.ask("GET", "/v2/proteus/status", headers=AUTHORIZED).document()
+    assert status["families"]["shapes"]["stop_when"] == "exit >= 3"
+    assert [status["changes"][-1][name] for name in ("reason", "swaps")] == ["shapes stops when exit >= 3", 0]
+    metrics = server.ask("GET", "/metrics", headers=AUTHORIZED).body.decode()
+    assert 'proteus_condition_info{family="shapes",stop_when="exit >= 3"} 1' in metrics
+    assert patched(server, None)[0] == 200
+    assert patched(server, None)[0] == 200  # which changes nothing
+    metrics = server.ask("GET", "/metrics", headers=AUTHORIZED).body.decode()
+    assert "proteus_condition_info{" not in metrics
+    expected = [("request", "shapes stops when exit >= 3"), ("request", "shapes stops as the catalog says")]
+    stop_s = time.monotonic() + ANSWER_WITHIN_S
+    while True:
+        newest = sorted(records(server.log.parent / "plans" / "history"), key=lambda record: record.plan)[-2:]
+        if [(record.origin, record.reason) for record in newest] == expected:
+            return
+        assert time.monotonic() < stop_s, newest
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("stop_when", "status", "said"),
+    [
+        ("confidence > or", 400, "`or` where a number should be after `>`, at column 14:\n  confidence > or\n"),
+        ("latency >= 3ms", 400, "`stop_when` compares `latency`; stages know `confidence` and `exit`"),
+        ("exit > 3", 400, "`exit > 3` never holds: there are 3 exits"),
+        (2, 400, "the body is no change of a condition"),
+    ],
+)
+def test_what_is_no_condition_of_stages_is_refused(server: LiveServer, stop_when: Any, status: int, said: str) -> None:
+    found, document = patched(server, stop_when)
+    assert (found, said in document["error"]) == (status, True), document
+    assert server.ask("GET", SHAPES_AT, headers=AUTHORIZED).document() == told(server, None)
+
+
+def test_only_clients_with_a_token_change_conditions(server: LiveServer) -> None:
+    assert server.ask("PATCH", SHAPES_AT, {"stop_when": None}).status == 401
+    assert patched(server, None, "/v2/proteus/families/nothing")[0] == 404
+    assert server.ask("POST", SHAPES_AT, {"stop_when": None}, AUTHORIZED).status == 405
