@@ -43,9 +43,10 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield live
 
 
-def answered(server: LiveServer, rows: Singles) -> tuple[dict[str, object], Singles]:
+def answered(server: LiveServer, rows: Singles, **asked: float) -> tuple[dict[str, object], Singles]:
     tensor = {"name": "x", "shape": list(rows.shape), "datatype": "FP32", "data": rows.ravel().tolist()}
-    reply = server.infer("shapes", {"inputs": [tensor]})
+    parameters = {"timeout": int(ANSWER_WITHIN_S * 1e6), **asked}
+    reply = server.infer("shapes", {"inputs": [tensor], "parameters": parameters})
     assert reply.status == 200, reply.body
     document = reply.document()
     assert [output["name"] for output in document["outputs"]] == ["scores"]
@@ -77,6 +78,18 @@ def test_answers_are_those_of_the_chain_and_say_their_exit(server: LiveServer) -
     assert parameters["accuracy"] == pytest.approx(np.mean([worth[place - 1] for place in expected[EXIT_NOTE]]))
     assert parameters["confidence"] == pytest.approx(min(expected[CONFIDENCE_NOTE]), rel=1e-4)
     np.testing.assert_allclose(own, expected["scores"], rtol=1e-3, atol=1e-5)
+
+
+def test_no_row_stops_where_it_is_less_confident_than_asked(server: LiveServer) -> None:
+    """It asks for the median confidence of rows that stop before the last exit, so that half of these go on."""
+    usual = [answered(server, row[None])[0] for row in ROWS]
+    sure = [float(str(told["confidence"])) for told in usual]
+    median = float(np.median([each for each, told in zip(sure, usual, strict=True) if told["exit"] != 3]))
+    asking = [answered(server, row[None], min_confidence=median)[0] for row in ROWS]
+    moved = [before["exit"] != after["exit"] for before, after in zip(usual, asking, strict=True)]
+    assert moved == [told["exit"] != 3 and each < median for told, each in zip(usual, sure, strict=True)]
+    assert any(moved)
+    assert all(told["exit"] == 3 or float(str(told["confidence"])) >= median for told in asking)
 
 
 def test_grpc_says_the_same(server: LiveServer) -> None:

@@ -18,7 +18,8 @@ class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
     """When each part of a batch must be answered (``due_s``, by `time.monotonic`), and how many ``rows`` it has.
 
     ``exits`` are those of the variant's profile on the device, which is slowed by the factor ``slowdown``. Where there
-    is a text ``stop_when``, that condition counts in place of the variant's own.
+    is a text ``stop_when``, that condition counts in place of the variant's own. No part stops where it is less
+    confident than its ``min_confidence``; empty: none asks for that.
     """
 
     due_s: Sequence[float]
@@ -26,9 +27,14 @@ class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
     exits: Sequence[ExitProfile]
     slowdown: float = 1.0
     stop_when: str | None = None
+    min_confidence: Sequence[float] = ()
 
     def by_row(self) -> Floats:
         return np.repeat(np.asarray(self.due_s, np.float64), self.rows)
+
+    def least_by_row(self) -> Floats | None:
+        """The confidence that each row asks for; None where none does."""
+        return np.repeat(np.asarray(self.min_confidence, np.float64), self.rows) if self.min_confidence else None
 
 
 class StageTimes:

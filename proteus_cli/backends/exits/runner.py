@@ -59,7 +59,7 @@ class ExitRunner:
         With ``bounds`` of the rows, those that the next stage would be too late for are cut short.
         """
         forecast = Forecast(bounds) if bounds is not None else None
-        live = bounds.stop_when if bounds is not None else None
+        live, least = (bounds.stop_when, bounds.least_by_row()) if bounds is not None else (None, None)
         stop_when = self._stop_when if live is None else _parsed(live)
         rows = len(next(iter(inputs.values())))
         answers = _Answers(rows, self._names)
@@ -68,6 +68,8 @@ class ExitRunner:
             made = stage.infer(inputs)
             confidence = self._confidence_of(made)
             is_enough = stops = self._stops(place, confidence, stop_when)
+            if least is not None and place < len(self.stages):
+                is_enough = stops = is_enough & (confidence >= least[going])
             if forecast is not None and place < len(self.stages) and not stops.all():
                 stops = _stopping(is_enough, going, forecast, place + 1)
             answers.add(place, going[stops], made, confidence, stops, ~is_enough[stops])

@@ -173,7 +173,7 @@ class Worker:
         due_s = [self._controller.last_moment_s(each) for each in requests]
         slowdown, live = self._controller.slowdown_of(self.device), self._controller.stop_when
         rows = [each.rows for each in requests]
-        return ExitBounds(due_s, rows, exits, slowdown, live.get(launch.hosted.family))
+        return ExitBounds(due_s, rows, exits, slowdown, live.get(launch.hosted.family), _least_confidences(requests))
 
     def _finished(self, launch: Launch, result: BatchResult | Exception) -> None:
         running = self._running.pop(id(launch), None)
@@ -216,3 +216,9 @@ def _service_s(launch: Launch, took_s: float, result: BatchResult, servers: int)
         return servers * took_s
     stood_s = result.elapsed_s - result.waited_s - result.compute_s
     return counted_s(result.compute_s + max(0.0, stood_s - IPC_S), result.waited_s, servers)
+
+
+def _least_confidences(requests: Sequence[Request]) -> Sequence[float]:
+    """The confidence that each request asks for; empty where none does."""
+    found = [-math.inf if each.bounds is None else each.bounds.min_confidence for each in requests]
+    return found if max(found) > -math.inf else ()

@@ -98,3 +98,16 @@ def test_a_condition_of_the_batch_counts_in_place_of_the_variants_own(tmp_path: 
         live, own = runner.infer(inputs_of(20), bounds), runner.infer(inputs_of(20))
         assert live[EXIT_NOTE].tolist() == other.infer(inputs_of(20))[EXIT_NOTE].tolist() != own[EXIT_NOTE].tolist()
         assert not live[CUT_NOTE].any()
+
+
+def test_a_row_goes_on_where_it_is_less_confident_than_its_request_asks_for(tmp_path: Path) -> None:
+    """One request of 12 rows asks for 3.0, the other 8 for nothing: they stop as always."""
+    with (
+        loaded(exit_stages(tmp_path), "confidence >= 2") as runner,
+        loaded(exit_stages(tmp_path), "confidence >= 3") as surer,
+    ):
+        bounds = ExitBounds([NEVER + monotonic()] * 2, [12, 8], taking(1.0, 1.0, 1.0), min_confidence=[3.0, -np.inf])
+        found = runner.infer(inputs_of(20), bounds)[EXIT_NOTE].tolist()
+        usual, demanding = (each.infer(inputs_of(20))[EXIT_NOTE].tolist() for each in (runner, surer))
+    assert found == demanding[:12] + usual[12:]
+    assert demanding[:12] != usual[:12]
