@@ -144,7 +144,9 @@ def test_a_path_may_end_in_a_slash_or_name_the_server(made: Tiny, server: LiveSe
 def test_a_head_is_what_a_page_says_without_saying_it(server: LiveServer) -> None:
     paths = server.get("/openapi.json").document()["paths"]
     pages = {
-        path.format(model="shapes", version="1", file="page.css") for path, verbs in paths.items() if "get" in verbs
+        path.format(model="shapes", family="shapes", version="1", file="page.css")
+        for path, verbs in paths.items()
+        if "get" in verbs
     }
     assert len(pages) > 10
     for path in pages:

@@ -129,4 +129,4 @@ def _request(method: str, target: str, body: bytes = b"") -> bytes:
 
 
 def _filled(path: str) -> str:
-    return path.format(model="kinds", version="1", file="page.js") if "{" in path else path
+    return path.format(model="kinds", family="kinds", version="1", file="page.js") if "{" in path else path
