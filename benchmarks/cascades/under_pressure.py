@@ -36,7 +36,7 @@ QUERIES = 6000
 SEEDS = (101, 102, 103)
 MAX_LOSS_POINTS = 0.05
 MAX_MORE_VIOLATIONS_PERCENT = 0.2
-MOST_GAIN_POINTS = 0.1
+MEAN_GAIN_POINTS = 0.03  # set before the first run
 POLICY = replace(policy_named("proteus"), replanning=None)
 
 
@@ -142,10 +142,10 @@ def table(of: Measured, rows: Sequence[Pressed]) -> Table:
 
 def aims(of: Measured, rows: Sequence[Pressed]) -> list[Aim]:
     name = f"{of.family.name}, beyond the plan"
-    loss, most = -min(row.gain_points for row in rows), max(row.gain_points for row in rows)
+    gains = [row.gain_points for row in rows]
     more = max(row.violations[1] - row.violations[0] for row in rows)
     return [
-        Aim(f"{name}: the most accuracy that the reserve costs", loss, MAX_LOSS_POINTS, "points", True),
+        Aim(f"{name}: the most accuracy that the reserve costs", -min(gains), MAX_LOSS_POINTS, "points", True),
         Aim(f"{name}: SLO violations more than without", more, MAX_MORE_VIOLATIONS_PERCENT, "%", True),
-        Aim(f"{name}: the most that it gains", most, MOST_GAIN_POINTS, "points", False),
+        Aim(f"{name}: what it gains in the mean", float(np.mean(gains)), MEAN_GAIN_POINTS, "points", False),
     ]
