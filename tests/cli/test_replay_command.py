@@ -5,13 +5,14 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from command_line import command, interrupted_process, proteus
-from tiny import DEVICES, Tiny, add_plan, change_json, device
+from tiny import DEVICES, SHAPES, Tiny, add_plan, add_profiles, change_json, device, make_workspace
 
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.control.policies import POLICIES
@@ -286,16 +287,18 @@ def test_rows_of_eval_splits_can_be_asked_for_where_all_families_have_one(tiny: 
 
 
 @pytest.mark.live
-def test_a_replay_against_a_server_measures_how_accurate_its_answers_are(tiny: Tiny, tmp_path: Path) -> None:
-    """Each row of the eval split is sent three times: what is measured is what the variant gets right of it."""
-    add_plan(tiny, {"cpu0": "shapes-s", "cpu1": "tones-s"})
-    split = tiny.place.eval_path(tiny.place.catalog().family("shapes"))
+def test_a_replay_against_a_server_measures_how_accurate_its_answers_are(tmp_path: Path) -> None:
+    """Each row of the eval split is sent three times: what is measured is what the only variant gets right of it."""
+    made = make_workspace(tmp_path / "ws", [replace(SHAPES, variants=SHAPES.variants[:1])])
+    add_profiles(made)
+    add_plan(made, {"cpu0": "shapes-s"})
+    split = made.place.eval_path(made.place.catalog().family("shapes"))
     assert split is not None
-    with OnnxRuntime(device(tiny, "cpu0")).runner(tiny.model("shapes-s"), VariantKey("shapes", "shapes-s")) as runner:
+    with OnnxRuntime(device(made, "cpu0")).runner(made.model("shapes-s"), VariantKey("shapes", "shapes-s")) as runner:
         expected = measure_accuracy(runner, split)
     trace, page = tmp_path / "t.csv", tmp_path / "page.html"
     trace.write_text("arrival_s,family,slo_s\n" + "".join(f"{0.02 * n:.2f},shapes,20\n" for n in range(96)))
-    call = ("replay", trace, "--serve", "plan", "--json", "--report", page, "-w", tiny.root)
+    call = ("replay", trace, "--serve", "plan", "--json", "--report", page, "-w", made.root)
     ended = proteus(*call)
     of = ended.document()["families"]["shapes"]
     assert of["judged"] == of["served"] + of["late"] == 96
