@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.adaptation.lab import Lab, replayed, until_warm
 from benchmarks.cascades.simulated import never
 from benchmarks.tables import UNKNOWN, Aim, Table
+from proteus_cli.arrays import Floats
 from proteus_cli.backends.affinity import pinned
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
@@ -25,7 +26,7 @@ from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.analysis.explain import max_multiple
 from proteus_cli.replay.local_server import local_server
-from proteus_cli.replay.synthesis import Poisson, make_trace
+from proteus_cli.replay.synthesis import make_trace
 from proteus_cli.reporting.measures import RequestColumns, family_summary
 from proteus_cli.simulation.run import simulate
 from proteus_cli.store import write_json
@@ -41,6 +42,14 @@ POLICY = replace(policy_named("proteus"), replanning=None)
 SEED = 2026
 BUDGET = "90s"  # for profiling
 LASTS_S, QUICK_S = 12.0, 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoissonOfCount:
+    """Poisson arrivals, given that there are just as many as that rate brings in the mean."""
+
+    def arrivals(self, rate_qps: float, duration_s: float, rng: np.random.Generator) -> Floats:
+        return np.sort(rng.uniform(0.0, duration_s, round(rate_qps * duration_s)))
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,7 @@ def _run(lab: Lab, name: str, best: FamilySummary, multiple: float, lasts_s: flo
 
 def _poisson(name: str, rate_qps: float, lasts_s: float) -> Trace:
     rng = np.random.default_rng(SEED)
-    return make_trace("poisson", Poisson(), rate_qps=rate_qps, duration_s=lasts_s, shares={name: 1.0}, rng=rng)
+    return make_trace("poisson", PoissonOfCount(), rate_qps=rate_qps, duration_s=lasts_s, shares={name: 1.0}, rng=rng)
 
 
 def _simulated(lab: Lab, name: str, plan: Plan, trace: Trace) -> FamilySummary:

@@ -18,7 +18,7 @@ def write_picture(path: Path, families: Sequence[LiveFamily]) -> None:
     def draw(*axes: Axes) -> None:
         for each, of in zip(axes, families, strict=True):
             _draw(each, of)
-        axes[0].legend(loc="lower left", fontsize=9)
+        axes[0].legend(loc="upper right", fontsize=9)
         axes[-1].set_xlabel("demand, in multiples of the most accurate variant's throughput")
 
     kind = path.suffix.removeprefix(".")
