@@ -53,7 +53,7 @@ class StageTimes:
         return times_s
 
 
-class Forecast:
+class StageForecast:
     """Which rows a stage is in time for."""
 
     def __init__(self, bounds: ExitBounds) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec
-from proteus_cli.backends.exits.bounds import ExitBounds, Forecast
+from proteus_cli.backends.exits.bounds import ExitBounds, StageForecast
 from proteus_cli.domain.conditions.condition import Condition, holds
 from proteus_cli.domain.conditions.metrics import Metric
 from proteus_cli.domain.conditions.parser import parse
@@ -58,7 +58,7 @@ class ExitRunner:
 
         With ``bounds`` of the rows, those that the next stage would be too late for are cut short.
         """
-        forecast = Forecast(bounds) if bounds is not None else None
+        forecast = StageForecast(bounds) if bounds is not None else None
         live, least = (bounds.stop_when, bounds.least_by_row()) if bounds is not None else (None, None)
         stop_when = self._stop_when if live is None else _parsed(live)
         rows = len(next(iter(inputs.values())))
@@ -133,7 +133,7 @@ class _Answers:
         return {**self._outputs, EXIT_NOTE: self._exits, CONFIDENCE_NOTE: self._confidences, CUT_NOTE: self._cut}
 
 
-def _stopping(is_enough: Bools, rows: Ints, forecast: Forecast, stage: int) -> Bools:
+def _stopping(is_enough: Bools, rows: Ints, forecast: StageForecast, stage: int) -> Bools:
     """Those of ``rows`` that have enough, and those that a ``stage`` would be too late for."""
     stops, left = is_enough.copy(), ~is_enough
     stops[left] = ~forecast.in_time(stage, rows[left], monotonic())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -53,10 +54,7 @@ class AllOf:
         return tuple(each for part in self.parts for each in part.comparisons)
 
     def truth(self, values: Values) -> Any:
-        first, *others = (part.truth(values) for part in self.parts)
-        for each in others:
-            first = np.logical_and(first, each)
-        return first
+        return reduce(np.logical_and, (part.truth(values) for part in self.parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +71,7 @@ class AnyOf:
         return tuple(each for part in self.parts for each in part.comparisons)
 
     def truth(self, values: Values) -> Any:
-        first, *others = (part.truth(values) for part in self.parts)
-        for each in others:
-            first = np.logical_or(first, each)
-        return first
+        return reduce(np.logical_or, (part.truth(values) for part in self.parts))
 
 
 Condition: TypeAlias = Comparison | AllOf | AnyOf

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from exit_nets import exit_stages, inputs_of, loaded
 
-from proteus_cli.backends.exits.bounds import ExitBounds, Forecast, StageTimes
+from proteus_cli.backends.exits.bounds import ExitBounds, StageForecast, StageTimes
 from proteus_cli.backends.exits.runner import CUT_NOTE, EXIT_NOTE
 from proteus_cli.domain.exits import ExitProfile, StagePoint
 
@@ -37,7 +37,7 @@ def test_no_larger_batch_would_be_in_time(seed: int) -> None:
     rows = int(rng.integers(1, 8))
     due_s = rng.uniform(0, 8, rows)
     bounds = ExitBounds(due_s.tolist(), [1] * rows, taking(1.0, 1.0, row_s=1.0), slowdown=float(rng.choice([1.0, 1.5])))
-    allowed = Forecast(bounds).in_time(2, np.arange(rows), now_s=0.0)
+    allowed = StageForecast(bounds).in_time(2, np.arange(rows), now_s=0.0)
 
     def is_in_time(chosen: tuple[int, ...]) -> bool:
         return all(due_s[row] >= bounds.slowdown * len(chosen) for row in chosen)
@@ -50,7 +50,7 @@ def test_no_larger_batch_would_be_in_time(seed: int) -> None:
 def test_rows_of_one_request_are_due_together() -> None:
     bounds = ExitBounds([1.0, 9.0], [2, 1], taking(1.0, 2.0))
     assert bounds.by_row().tolist() == [1.0, 1.0, 9.0]
-    assert Forecast(bounds).in_time(2, np.array([0, 2]), now_s=0.0).tolist() == [False, True]
+    assert StageForecast(bounds).in_time(2, np.array([0, 2]), now_s=0.0).tolist() == [False, True]
 
 
 def test_with_time_enough_nothing_changes(tmp_path: Path) -> None:
