@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 
 from proteus_cli.arrays import Bools, Ints, Singles
-from proteus_cli.domain.cascade import MAX_POINTS, CascadePoint, CascadeProfile
+from proteus_cli.domain.stages.cascade import MAX_POINTS, CascadePoint, CascadeProfile
 from proteus_cli.profiling.cascades.hull import Vertex, hull
 from proteus_cli.profiling.cascades.judging import judged
 from proteus_cli.profiling.cascades.pairs import MAX_CHANCE, Found, StageAnswers

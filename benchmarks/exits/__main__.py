@@ -26,7 +26,7 @@ from proteus_cli.backends.exits.bounds import ExitBounds
 from proteus_cli.backends.exits.runner import EXIT_NOTE, ExitRunner
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.exits import ExitProfile
+from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
 from proteus_cli.store.eval_splits import labelled_rows

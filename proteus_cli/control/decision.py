@@ -8,11 +8,11 @@ from enum import StrEnum
 
 import msgspec
 
-from proteus_cli.domain.cascade import CascadeProfile, PlannedCascade
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.exits import ExitProfile
 from proteus_cli.domain.profile import LatencyTable
 from proteus_cli.domain.request import Request
+from proteus_cli.domain.stages.cascade import CascadeProfile, PlannedCascade
+from proteus_cli.domain.stages.exits import ExitProfile
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,8 +13,8 @@ from proteus_cli.domain.conditions.condition import Condition, metrics
 from proteus_cli.domain.conditions.metrics import Metric
 from proteus_cli.domain.conditions.parser import ConditionError, parse
 from proteus_cli.domain.conditions.reach import reach
-from proteus_cli.domain.confidence import MARGIN, output_of
-from proteus_cli.domain.exits import MOST_EXITS
+from proteus_cli.domain.stages.confidence import MARGIN, output_of
+from proteus_cli.domain.stages.exits import MOST_EXITS
 from proteus_cli.errors import ProteusError, UsageError
 from proteus_cli.units import parse_duration
 

@@ -12,9 +12,9 @@ from itertools import pairwise
 from msgspec.structs import replace
 
 from proteus_cli.domain.base import Value, is_count, require
-from proteus_cli.domain.cascade import CascadePoint, CascadeProfile
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile
 
 
 class MeasuredDeferral(Value, frozen=True):

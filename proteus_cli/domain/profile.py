@@ -9,11 +9,11 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, always, is_amount, is_count, require
-from proteus_cli.domain.cascade import CascadeProfile
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.exits import ExitProfile, require_exits
+from proteus_cli.domain.stages.cascade import CascadeProfile
+from proteus_cli.domain.stages.exits import ExitProfile, require_exits
 
 LARGEST_BATCH = 65_536
 """Tables of latencies have an entry for each row of the largest batch."""

@@ -10,10 +10,10 @@ from msgspec import UNSET, UnsetType
 from proteus_cli.domain.attainment import is_attainment_target
 from proteus_cli.domain.base import Value, is_amount, is_count, require
 from proteus_cli.domain.capacity import Capacity, CapacityStep, capacity, capacity_at, capacity_by_hosts, points_in_time
-from proteus_cli.domain.cascade import SLO_PARTS
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device, host_of
 from proteus_cli.domain.profile import LatencyStatistic, Point
+from proteus_cli.domain.stages.cascade import SLO_PARTS
 
 Resource = Literal["cost", "power"]
 Residency = int | Literal["memory"]

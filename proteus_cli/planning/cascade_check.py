@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from scipy.optimize import linprog
 
-from proteus_cli.domain.cascade import SPLITS, CascadePoint, PlannedCascade
 from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.stages.cascade import SPLITS, CascadePoint, PlannedCascade
 
 REL, ABS_QPS = 1e-5, 1e-5
 

@@ -11,7 +11,6 @@ from msgspec.structs import replace as replace_fields
 
 from proteus_cli import store
 from proteus_cli.control.policies import Policy
-from proteus_cli.domain.cascade import PlannedCascade
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.deferral import MeasuredDeferral, with_measured
 from proteus_cli.domain.demand import Demand, check_demand
@@ -20,6 +19,7 @@ from proteus_cli.domain.fleet import ids_by_type
 from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, estimated_families, relative
 from proteus_cli.domain.rules import Rules, in_words, with_catalog
+from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.check import check_plan, spent
 from proteus_cli.planning.model.hosted_now import NOWHERE, HostedKeys, Now

@@ -11,12 +11,12 @@ from msgspec import UNSET
 from msgspec.structs import replace as replace_fields
 
 from proteus_cli.control.policies import VariantRule
-from proteus_cli.domain.cascade import PlannedCascade
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.demand import Demand, Forecast, LossCurve
 from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rules import Rules
+from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning.model.hosted_now import HostedKeys, Now
 from proteus_cli.planning.model.instance import Instance, make_instance

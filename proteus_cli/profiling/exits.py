@@ -15,7 +15,7 @@ import numpy as np
 from proteus_cli.arrays import Bools, Ints
 from proteus_cli.backends.base import NamedArrays, Runner, Signature
 from proteus_cli.backends.exits.runner import EXIT_NOTE, ExitRunner
-from proteus_cli.domain.exits import ExitProfile, StagePoint
+from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.errors import EngineError
 from proteus_cli.profiling.measure import EVAL_BATCH, measure_point
 from proteus_cli.store.eval_splits import labelled_rows

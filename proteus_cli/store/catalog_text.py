@@ -12,7 +12,7 @@ import tomlkit
 from tomlkit.items import AoT, Comment, Table, Whitespace
 
 from proteus_cli.domain.catalog import Catalog, Family, Variant
-from proteus_cli.domain.confidence import MARGIN
+from proteus_cli.domain.stages.confidence import MARGIN
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store.workspace import parse_catalog
 

@@ -18,8 +18,8 @@ from proteus_cli.domain.base import FORMAT, Value, is_count, require
 from proteus_cli.domain.catalog import ImageInput, Variant
 from proteus_cli.domain.conditions.condition import Condition
 from proteus_cli.domain.conditions.parser import parse
-from proteus_cli.domain.confidence import output_of
-from proteus_cli.domain.exits import MOST_EXITS
+from proteus_cli.domain.stages.confidence import output_of
+from proteus_cli.domain.stages.exits import MOST_EXITS
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.input_files import MODEL, open_input, read_bytes
 from proteus_cli.store.digests import digest_of, model_digest, model_parts, single_file_digest

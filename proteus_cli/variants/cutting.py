@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from proteus_cli.domain.exits import MOST_EXITS
+from proteus_cli.domain.stages.exits import MOST_EXITS
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.store.onnx_files import content_of, inputs_of, read_graph
 

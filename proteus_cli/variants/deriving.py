@@ -15,10 +15,10 @@ from proteus_cli.input_files import CATALOG, read_text
 from proteus_cli.store import catalog_text
 from proteus_cli.store.eval_splits import unlabelled_rows
 from proteus_cli.variants.accuracy import Accuracy, AccuracyFinder, Evidence
-from proteus_cli.variants.calibration import require_others
+from proteus_cli.variants.conversions.calibration import require_others
+from proteus_cli.variants.conversions.recipes import Recipe, Wanted, recipes
 from proteus_cli.variants.measuring import STEPS_OF_A_MODEL, Measurement, measure_beside
 from proteus_cli.variants.models import unusable
-from proteus_cli.variants.recipes import Recipe, Wanted, recipes
 from proteus_cli.variants.staging import staging
 from proteus_cli.variants.steps import Advance, Steps
 from proteus_cli.variants.verdict import Standing, Verdict, judge

@@ -39,8 +39,8 @@ from proteus_cli.control.decision import (
 )
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.rollout import keys
-from proteus_cli.domain.cascade import PlannedCascade
 from proteus_cli.domain.request import Bounds, Request
+from proteus_cli.domain.stages.cascade import PlannedCascade
 
 FAMILIES = ("a", "b")
 DEVICES = ("cpu0", "cpu1", "cpu2")

@@ -2,8 +2,8 @@ import msgspec
 import pytest
 from builders import make_placement, make_plan
 
-from proteus_cli.domain.cascade import CascadePoint, PlannedCascade
 from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.stages.cascade import CascadePoint, PlannedCascade
 
 
 def test_hosted_lists_every_device_also_those_that_idle() -> None:

@@ -16,7 +16,7 @@ from proteus_cli.backends.exits.loading import WithExits
 from proteus_cli.backends.exits.runner import CONFIDENCE_NOTE, EXIT_NOTE
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.exits import ExitProfile, StagePoint
+from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 
 pytestmark = pytest.mark.live
 

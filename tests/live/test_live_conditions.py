@@ -10,7 +10,7 @@ from exit_nets import add_exits
 from live_server import ANSWER_WITHIN_S, LiveServer, serving
 from tiny import SHAPES, TinyFamily, make_workspace
 
-from proteus_cli.domain.exits import ExitProfile, StagePoint
+from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.serving.adaptation.plan_journal import records
 
 pytestmark = pytest.mark.live

@@ -15,9 +15,9 @@ from proteus_cli.backends.base import OutputArrays
 from proteus_cli.control.decision import FirstStage, Launch
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.replanning import deferral
-from proteus_cli.domain.cascade import CascadePoint, CascadeProfile
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.request import Outcome, Request
+from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.planner import Planner
 from proteus_cli.replay.synthesis import Poisson, make_trace

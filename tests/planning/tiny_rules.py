@@ -9,10 +9,10 @@ from builders import make_cascade_point, make_placement, make_plan
 from hypothesis import strategies as st
 from tiny_fleets import TYPES, Latencies, Tiny
 
-from proteus_cli.domain.cascade import CascadeProfile
 from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import DeviceVariant, Reserved
+from proteus_cli.domain.stages.cascade import CascadeProfile
 
 if TYPE_CHECKING:
     from proteus_cli.domain.profile import LatencyStatistic

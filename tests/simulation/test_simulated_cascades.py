@@ -25,10 +25,10 @@ from hypothesis import strategies as st
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.policies import POLICIES, Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
-from proteus_cli.domain.cascade import PlannedCascade
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome, RequestRecord
+from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.domain.trace import Trace
 from proteus_cli.simulation.conditions import Conditions, Failure
 from proteus_cli.simulation.oracle import simulate_oracle

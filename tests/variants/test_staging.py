@@ -14,8 +14,8 @@ from proteus_cli.errors import ArtefactError
 from proteus_cli.store import Workspace
 from proteus_cli.variants.accuracy import Accuracy, Evidence
 from proteus_cli.variants.adding import add
+from proteus_cli.variants.conversions.recipes import Wanted
 from proteus_cli.variants.deriving import derive, read_parent
-from proteus_cli.variants.recipes import Wanted
 
 DEVICE = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 CPU = OnnxRuntime(DEVICE)

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from proteus_cli.arrays import Bools, Floats, Ints
-from proteus_cli.domain.exits import ExitProfile, StagePoint
+from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 
 
 class ExitBounds(msgspec.Struct, frozen=True, array_like=True):

@@ -14,7 +14,7 @@ from proteus_cli.backends.exits.bounds import ExitBounds, StageForecast
 from proteus_cli.domain.conditions.condition import Condition, holds
 from proteus_cli.domain.conditions.metrics import Metric
 from proteus_cli.domain.conditions.parser import parse
-from proteus_cli.domain.confidence import margin, output_of
+from proteus_cli.domain.stages.confidence import margin, output_of
 from proteus_cli.errors import EngineError
 
 EXIT_NOTE, CONFIDENCE_NOTE, CUT_NOTE = "exit (note)", "confidence (note)", "cut (note)"

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from proteus_cli.backends.base import Backend
     from proteus_cli.domain.device import Device
     from proteus_cli.store import Workspace
+    from proteus_cli.variants.conversions.recipes import Recipe
     from proteus_cli.variants.deriving import Derivation, Parent
-    from proteus_cli.variants.recipes import Recipe
 
 app = typer.Typer(
     cls=Group, rich_markup_mode=None, help="Change the catalog of what can be served.", no_args_is_help=True
@@ -119,8 +119,8 @@ def derive(
     profile` and `proteus plan` afterwards.
     """
     from proteus_cli.store import Workspace
+    from proteus_cli.variants.conversions.recipes import Wanted, parse_sizes
     from proteus_cli.variants.deriving import derive, read_parent
-    from proteus_cli.variants.recipes import Wanted, parse_sizes
 
     workspace = Workspace(workspace_dir)
     with workspace.only_read() if dry_run else nullcontext(workspace) as place:

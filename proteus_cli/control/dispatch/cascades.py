@@ -6,11 +6,11 @@ from itertools import accumulate
 from proteus_cli.control.decision import CascadeRoute, FirstStage, Host, Launch
 from proteus_cli.control.dispatch.quota import WeightedShares
 from proteus_cli.control.replanning.deferral import KEEP_S, DeferralWatch
-from proteus_cli.domain.cascade import CascadePoint, accuracy_by_level
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.deferral import MeasuredDeferral
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.request import Bounds, Request
+from proteus_cli.domain.stages.cascade import CascadePoint, accuracy_by_level
 
 MIN_ALONE_FRAC = 1e-9
 """A smaller part of a variant's rate, that no cascade takes, is an error of rounding."""

@@ -3,8 +3,8 @@
 from itertools import zip_longest
 
 from proteus_cli.domain.base import Value
-from proteus_cli.domain.cascade import PlannedCascade
 from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.stages.cascade import PlannedCascade
 
 
 class BeforeAfter(Value, frozen=True):

@@ -10,8 +10,8 @@ from msgspec.structs import replace as replace_fields
 
 from proteus_cli.arrays import Floats, Ints
 from proteus_cli.domain.capacity import capacity_at
-from proteus_cli.domain.cascade import PlannedCascade
 from proteus_cli.domain.plan import Placement
+from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.placements.pack import Packed
 from proteus_cli.planning.solver.lexicographic import Solution

@@ -6,9 +6,9 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from proteus_cli.arrays import Floats
-from proteus_cli.domain.cascade import PlannedCascade
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement
+from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.planning.model.hosted_now import NOTHING, Now
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.placements.cascades import cascades_in_use, evenly_placed

@@ -7,8 +7,8 @@ from functools import lru_cache
 import numpy as np
 
 from proteus_cli.arrays import Bools, Floats, Ints, Singles
-from proteus_cli.domain.cascade import CascadePoint
 from proteus_cli.domain.intervals import wilson
+from proteus_cli.domain.stages.cascade import CascadePoint
 
 """Of the normal distribution, 95 % is within so many standard deviations of its mean."""
 _REACH = 9

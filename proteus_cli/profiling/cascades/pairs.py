@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 
 from proteus_cli.arrays import Bools, Singles
-from proteus_cli.domain.cascade import CascadePoint, CascadeProfile
+from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile
 from proteus_cli.profiling.cascades.choosing import thresholds
 from proteus_cli.profiling.cascades.hull import hull
 from proteus_cli.profiling.cascades.judging import Judged, judged

@@ -7,8 +7,8 @@ from proteus_cli.backends.base import Signature
 from proteus_cli.control.controller import Controller
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
 from proteus_cli.domain.catalog import ImageInput
-from proteus_cli.domain.confidence import MARGIN
 from proteus_cli.domain.profile import Profile, accuracy_by_variant, estimated_families
+from proteus_cli.domain.stages.confidence import MARGIN
 from proteus_cli.errors import UnknownModel
 from proteus_cli.serving.lifecycle import Lifecycle
 

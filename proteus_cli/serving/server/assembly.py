@@ -16,8 +16,8 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.drift import Drift
 from proteus_cli.control.topology.hosting import device_memory, slots_of
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.domain.confidence import MARGIN
 from proteus_cli.domain.profile import Profile, accuracy_by_variant, estimated_families
+from proteus_cli.domain.stages.confidence import MARGIN
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.joining import Joining

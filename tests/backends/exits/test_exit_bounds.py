@@ -10,7 +10,7 @@ from exit_nets import exit_stages, inputs_of, loaded
 
 from proteus_cli.backends.exits.bounds import ExitBounds, StageForecast, StageTimes
 from proteus_cli.backends.exits.runner import CUT_NOTE, EXIT_NOTE
-from proteus_cli.domain.exits import ExitProfile, StagePoint
+from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 
 NEVER = 1e9
 

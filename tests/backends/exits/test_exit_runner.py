@@ -18,7 +18,7 @@ from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.conditions.condition import holds
 from proteus_cli.domain.conditions.metrics import Metric
 from proteus_cli.domain.conditions.parser import parse
-from proteus_cli.domain.confidence import margin
+from proteus_cli.domain.stages.confidence import margin
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.store.exit_chains import ExitChain, chain_file
 

@@ -19,9 +19,9 @@ from proteus_cli.control.decision import Host
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.deferral import KEEP_S, WINDOW_ROWS, WINDOW_S, WINDOWS
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
-from proteus_cli.domain.cascade import CascadeProfile, PlannedCascade
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.stages.cascade import CascadeProfile, PlannedCascade
 
 KNOWN = CascadeProfile(
     "a", "a-s", "a-l", "digest", (make_cascade_point(0.2, 0.1, 0.85), make_cascade_point(0.5, 0.5, 0.9))

@@ -31,9 +31,9 @@ from proteus_cli.control.decision import (
     WaitUntil,
 )
 from proteus_cli.control.policies import Policy
-from proteus_cli.domain.cascade import PlannedCascade
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.request import Bounds, Request
+from proteus_cli.domain.stages.cascade import PlannedCascade
 
 DEVICES = ("cpu0", "cpu1", "cpu2")
 GREEDY = GreedyBatcher(answer_frac=0.0)

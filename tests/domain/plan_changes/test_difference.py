@@ -3,8 +3,8 @@
 import pytest
 from builders import make_cascade_point, make_placement, make_plan
 
-from proteus_cli.domain.cascade import PlannedCascade
 from proteus_cli.domain.plan_changes.difference import BeforeAfter, difference
+from proteus_cli.domain.stages.cascade import PlannedCascade
 
 BEFORE = make_plan(
     make_placement("cpu0", "a", "a-l", rate_qps=10.0, share=0.5, capacity_qps=12.0),

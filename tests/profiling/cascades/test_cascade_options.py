@@ -4,9 +4,9 @@ import pytest
 from builders import make_measured, make_profile
 from msgspec.structs import replace
 
-from proteus_cli.domain.cascade import CascadePoint, CascadeProfile
 from proteus_cli.domain.catalog import Family, Variant
 from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile
 from proteus_cli.profiling.cascades.options import Option, frontier, options_of, substitute
 
 FAMILY = Family("digits", "100ms", tuple(Variant(name, 0.9) for name in ("s", "m", "l")))

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from proteus_cli.domain.cascade import MAX_POINTS
+from proteus_cli.domain.stages.cascade import MAX_POINTS
 from proteus_cli.profiling.cascades.pairs import MIN_ROWS, Found, StageAnswers, cascades_of
 
 POPULATION = 10_000

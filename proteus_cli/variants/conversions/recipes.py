@@ -8,10 +8,10 @@ from typing import NamedTuple
 from proteus_cli.backends.base import NamedArrays
 from proteus_cli.errors import UsageError
 from proteus_cli.store.onnx_files import onnx_package
-from proteus_cli.variants.calibration import behind_preparation
-from proteus_cli.variants.fp16 import to_fp16
-from proteus_cli.variants.input_size import with_input_size
-from proteus_cli.variants.int8 import needs_rows, to_int8
+from proteus_cli.variants.conversions.calibration import behind_preparation
+from proteus_cli.variants.conversions.fp16 import to_fp16
+from proteus_cli.variants.conversions.input_size import with_input_size
+from proteus_cli.variants.conversions.int8 import needs_rows, to_int8
 
 LARGEST_SIZE = 8192
 

@@ -15,8 +15,8 @@ from proteus_cli.backends.base import NamedArrays
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.device import Device
 from proteus_cli.profiling.measure import predicted_classes
-from proteus_cli.variants.calibration import BATCH, MAX_ROWS
-from proteus_cli.variants.int8 import needs_rows, reduces_range, to_int8
+from proteus_cli.variants.conversions.calibration import BATCH, MAX_ROWS
+from proteus_cli.variants.conversions.int8 import needs_rows, reduces_range, to_int8
 
 CPU = OnnxRuntime(Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,)))
 CLASSES = 10

@@ -12,7 +12,7 @@ from tiny import save_model, tensor
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import UsageError
-from proteus_cli.variants.input_size import image_axes, with_input_size
+from proteus_cli.variants.conversions.input_size import image_axes, with_input_size
 
 CPU = OnnxRuntime(Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,)))
 

@@ -12,7 +12,7 @@ from tiny import CLASSES, mlp, save_model, tensor
 from proteus_cli.backends.onnxruntime import OnnxRuntime, open_session
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError
-from proteus_cli.variants.batch_axis import fixed_batch, require_same_answers, with_dynamic_batch
+from proteus_cli.variants.conversions.batch_axis import fixed_batch, require_same_answers, with_dynamic_batch
 
 CPU = OnnxRuntime(Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,)))
 

@@ -1,0 +1,1 @@
+"""Answers in stages: cascades of two variants, models with several exits, and the confidence that both go by."""

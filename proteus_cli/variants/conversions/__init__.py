@@ -1,0 +1,1 @@
+"""Conversions of ONNX files, which `proteus catalog derive` makes variants by; calibration rows for them."""
