@@ -13,7 +13,7 @@ from tiny import CLASSES, INPUTS, Tiny, device, mlp
 
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError
-from proteus_cli.profiling import estimate, measure, sweep
+from proteus_cli.profiling import cells, estimate, measure, sweep
 from proteus_cli.profiling.jobs import measurement_jobs
 from proteus_cli.profiling.sweep import Sweep, share
 from proteus_cli.store.answers import read_answers, write_answers
@@ -27,9 +27,9 @@ SEED = 3
 def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     """Three variants of one family: each is sure where rows are easy, and wrong from some hardness on, mostly."""
     clock = Clock()
-    for module in (measure, sweep, estimate):
+    for module in (cells, measure, sweep, estimate):
         monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(sweep, "observing", clock.observing)
+    monkeypatch.setattr(cells, "observing", clock.observing)
     made = FakeBackend(clock)
     made.row_s = {"shapes-s": 0.0001, "shapes-m": 0.001, "shapes-l": 0.01}
     made.scores = {name: scores_until(limit) for name, limit in zip(SHAPES, (0.6, 0.8, 1.0), strict=True)}
@@ -192,7 +192,7 @@ def test_without_an_eval_split_neither_answers_nor_cascades_stay(bare: Tiny, bac
 
 
 def test_a_device_that_shares_a_profile_shares_its_answers(bare: Tiny, backend: FakeBackend) -> None:
-    made = swept(bare, backend).profile
+    made = swept(bare, backend).results.profile
     like = device(bare, "cpu0")
     share(
         bare.place, made, like.__class__("cpu7", like.type, like.kind, like.name, like.memory_bytes, cores=like.cores)
@@ -211,23 +211,23 @@ def test_a_device_that_shares_a_profile_shares_its_answers(bare: Tiny, backend: 
 def test_what_a_budget_leaves_out_is_said_and_measured_next(bare: Tiny, backend: FakeBackend) -> None:
     backend.row_s["shapes-l"] = 0.05  # 32 s for the split
     done = swept(bare, backend, budget_s=5.0)
-    assert done.cascades["shapes"].why_not == ("answers are still to be measured of shapes-l",)
-    assert done.lacks_answers
+    assert done.results.cascades["shapes"].why_not == ("answers are still to be measured of shapes-l",)
+    assert done.results.lacks_answers
     assert pairs(bare.place.profile("cpu0")) == [("shapes-s", "shapes-m")]
-    assert not swept(bare, backend).lacks_answers
+    assert not swept(bare, backend).results.lacks_answers
     assert list(evaluated(backend)) == ["shapes-l"]
     assert len(bare.place.profile("cpu0").cascades) == 3
 
 
 def test_a_first_variant_must_be_faster(bare: Tiny, backend: FakeBackend) -> None:
     backend.row_s["shapes-l"] = 0.00001
-    assert pairs(swept(bare, backend).profile) == [("shapes-s", "shapes-m")]
+    assert pairs(swept(bare, backend).results.profile) == [("shapes-s", "shapes-m")]
 
 
 def test_too_few_rows_are_no_reason_to_measure_again(bare: Tiny, backend: FakeBackend) -> None:
     save_split(bare, rows=64)
     done = swept(bare, backend)
-    assert done.cascades["shapes"].why_not == ("the eval split has 64 rows, and it takes 200",)
+    assert done.results.cascades["shapes"].why_not == ("the eval split has 64 rows, and it takes 200",)
     swept(bare, backend)
     assert backend.runs == []
 

@@ -14,7 +14,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
-from proteus_cli.profiling import sweep
+from proteus_cli.profiling import cells
 from proteus_cli.profiling.exits import batches_of, judged, unjudged, with_points
 from proteus_cli.profiling.jobs import measurement_jobs
 from proteus_cli.profiling.noise import noise_frac
@@ -36,7 +36,7 @@ def workspace(root: Path, *, eval: str | None = SHAPES.eval) -> Tiny:  # noqa: A
 
 
 def swept(made: Tiny, monkeypatch: pytest.MonkeyPatch, max_batch: int = 2) -> Sweep:
-    monkeypatch.setattr(sweep, "CELL_S", 0.05)
+    monkeypatch.setattr(cells, "CELL_S", 0.05)
     on = device(made, "cpu0")
     backend = open_backend(on)
     done = Sweep(made.place, on, backend, measurement_jobs(made.place, made.place.catalog(), on, backend, max_batch))
@@ -46,7 +46,7 @@ def swept(made: Tiny, monkeypatch: pytest.MonkeyPatch, max_batch: int = 2) -> Sw
 
 
 def measured(done: Sweep) -> VariantProfile:
-    found = done.profile.of("shapes", "exits")
+    found = done.results.profile.of("shapes", "exits")
     assert found is not None
     return found
 
@@ -78,7 +78,7 @@ def test_each_stage_is_measured_at_each_batch_size(tmp_path: Path, monkeypatch: 
 
 def test_what_is_known_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = workspace(tmp_path)
-    monkeypatch.setattr(sweep, "noise_frac", lambda *_, **__: 0.0)
+    monkeypatch.setattr(cells, "noise_frac", lambda *_, **__: 0.0)
     first = measured(swept(made, monkeypatch))
     again = swept(made, monkeypatch)
     assert again.measured == 0
@@ -94,7 +94,7 @@ def test_without_an_eval_split_only_times_are_known(tmp_path: Path, monkeypatch:
     made = workspace(tmp_path, eval=None)
     done = swept(made, monkeypatch)
     assert all(each == unjudged(each) and each.points for each in measured(done).exits)
-    (line,) = exit_lines(done.profile, made.place.catalog())
+    (line,) = exit_lines(done.results.profile, made.place.catalog())
     assert "exits 1 to 3, measured with random rows, as there is no eval split" in line
 
 
@@ -134,7 +134,7 @@ def test_scatter_of_runs_that_differ_is_no_noise(tmp_path: Path, monkeypatch: py
         asked.append(runs_are_alike)
         return 0.0
 
-    monkeypatch.setattr(sweep, "noise_frac", noise)
+    monkeypatch.setattr(cells, "noise_frac", noise)
     done = swept(workspace(tmp_path), monkeypatch, max_batch=1)
     assert set(asked) == {False}
     (point,) = measured(done).points

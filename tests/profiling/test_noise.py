@@ -15,10 +15,11 @@ from tiny import Tiny, device
 
 from proteus_cli.backends.affinity import pinned, usable_cores
 from proteus_cli.domain.profile import Profile, VariantProfile
-from proteus_cli.profiling import measure, sweep
+from proteus_cli.profiling import cells, measure, sweep
+from proteus_cli.profiling.cells import MAX_REPEATS
 from proteus_cli.profiling.jobs import measurement_jobs, without_noise
 from proteus_cli.profiling.noise import NOISE_FRAC, counted_steal_s, noise_frac, observing
-from proteus_cli.profiling.sweep import MAX_REPEATS, Sweep
+from proteus_cli.profiling.sweep import Sweep
 
 WITHIN_S = 60.0
 
@@ -66,9 +67,9 @@ def test_points_with_more_slots_go_with_a_noisy_one() -> None:
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     clock = Clock()
-    for module in (measure, sweep):
+    for module in (cells, measure, sweep):
         monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(sweep, "observing", clock.observing)
+    monkeypatch.setattr(cells, "observing", clock.observing)
     return FakeBackend(clock)
 
 

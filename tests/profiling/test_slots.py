@@ -13,7 +13,7 @@ from proteus_cli.backends.base import NamedArrays, Runner
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.errors import OutOfDeviceMemory
-from proteus_cli.profiling import measure, sweep
+from proteus_cli.profiling import cells, measure, sweep
 from proteus_cli.profiling.jobs import measurement_jobs
 from proteus_cli.profiling.slots import best_slots, is_settled, missing_points, points_of_batch, useful_slots
 from proteus_cli.profiling.sweep import Sweep
@@ -131,10 +131,11 @@ class SlottedBackend(FakeBackend):
 def backend(monkeypatch: pytest.MonkeyPatch) -> SlottedBackend:
     clock = Clock()
     monkeypatch.setattr(measure, "time", clock)
-    monkeypatch.setattr(sweep, "time", clock)
-    monkeypatch.setattr(sweep, "observing", clock.observing)
+    for module in (cells, sweep):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(cells, "observing", clock.observing)
     made = SlottedBackend(clock)
-    monkeypatch.setattr(sweep, "measure_concurrently", made.measure_concurrently)
+    monkeypatch.setattr(cells, "measure_concurrently", made.measure_concurrently)
     return made
 
 

@@ -7,7 +7,7 @@ from tiny import Tiny, device
 
 from proteus_cli.domain.profile import BackendInfo, Profile
 from proteus_cli.errors import EngineError
-from proteus_cli.profiling import estimate, measure, sweep
+from proteus_cli.profiling import cells, estimate, measure, sweep
 from proteus_cli.profiling.estimate import estimates, total_s
 from proteus_cli.profiling.jobs import measurement_jobs
 from proteus_cli.profiling.measure import CELL_S, FEWEST_RUNS, ROUND_RUNS, WARM_UP_RUNS
@@ -22,8 +22,9 @@ STABLE_RUNS = 60  # three rounds: two moves of the p95, both none at all
 def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     clock = Clock()
     monkeypatch.setattr(measure, "time", clock)
-    monkeypatch.setattr(sweep, "time", clock)
-    monkeypatch.setattr(sweep, "observing", clock.observing)
+    for module in (cells, sweep):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(cells, "observing", clock.observing)
     monkeypatch.setattr(estimate, "time", clock)
     return FakeBackend(clock)
 
@@ -47,7 +48,7 @@ def swept(
     return done
 
 
-def cells(profile: Profile) -> dict[str, list[int]]:
+def sizes(profile: Profile) -> dict[str, list[int]]:
     return {variant.variant: [point.batch for point in variant.points] for variant in profile.variants}
 
 
@@ -57,13 +58,13 @@ def runs(profile: Profile) -> list[int]:
 
 def test_building_counts_apart_from_loading(bare: Tiny, backend: FakeBackend) -> None:
     backend.build_s = 12.5
-    assert {variant.build_s for variant in swept(bare, backend).profile.variants} == {12.5}
+    assert {variant.build_s for variant in swept(bare, backend).results.profile.variants} == {12.5}
 
 
 def test_batches_double_up_to_the_last_that_meets_the_slo(bare: Tiny, backend: FakeBackend) -> None:
     backend.row_s = {"shapes-m": 0.030, "shapes-l": 0.201, "tones-l": 0.050}
     swept(bare, backend)
-    assert cells(bare.place.profile("cpu0")) == {
+    assert sizes(bare.place.profile("cpu0")) == {
         "shapes-s": [1, 2, 4, 8, 16, 32, 64],
         "shapes-m": [1, 2, 4],  # 8 would take 240 ms
         "shapes-l": [1],
@@ -77,7 +78,7 @@ def test_no_batch_is_larger_than_the_largest_to_try(
     bare: Tiny, backend: FakeBackend, most: int, batches: list[int]
 ) -> None:
     swept(bare, backend, max_batch=most)
-    assert set(map(tuple, cells(bare.place.profile("cpu0")).values())) == {tuple(batches)}
+    assert set(map(tuple, sizes(bare.place.profile("cpu0")).values())) == {tuple(batches)}
 
 
 def test_what_was_measured_is_what_the_clock_says(bare: Tiny, backend: FakeBackend) -> None:
@@ -135,7 +136,7 @@ def test_without_any_budget_each_variant_is_measured_with_a_batch_of_one(bare: T
 def test_what_takes_less_than_another_load_is_measured_whatever_the_budget(bare: Tiny, backend: FakeBackend) -> None:
     backend.load_s, backend.row_s = 0.02, {"shapes-m": 0.010}  # 8 runs of 4 rows take 320 ms
     swept(bare, backend, budget_s=0.0, max_batch=2)
-    assert cells(bare.place.profile("cpu0")) == {
+    assert sizes(bare.place.profile("cpu0")) == {
         "shapes-s": [1, 2], "shapes-m": [1], "shapes-l": [1, 2], "tones-s": [1, 2], "tones-l": [1, 2],
     }  # fmt: skip
 
@@ -160,11 +161,11 @@ def test_what_does_not_fit_a_share_is_measured_in_the_time_that_others_left(bare
 def test_a_budget_bounds_what_a_device_takes(bare: Tiny, backend: FakeBackend) -> None:
     budget_s = 10.0
     free = swept(bare, backend)
-    without_s, most = backend.clock.now_s, runs(free.profile)
+    without_s, most = backend.clock.now_s, runs(free.results.profile)
     bare.place.profile_path("cpu0").unlink()
 
     backend.clock.now_s = 0.0
-    within = runs(swept(bare, backend, budget_s=budget_s).profile)
+    within = runs(swept(bare, backend, budget_s=budget_s).results.profile)
     assert without_s > 2 * budget_s
     assert backend.clock.now_s < 1.05 * budget_s
     assert sum(within) < sum(most)
@@ -172,7 +173,7 @@ def test_a_budget_bounds_what_a_device_takes(bare: Tiny, backend: FakeBackend) -
 
 
 def test_a_generous_budget_changes_nothing(bare: Tiny, backend: FakeBackend) -> None:
-    within = runs(swept(bare, backend, budget_s=10_000.0, max_batch=4).profile)
+    within = runs(swept(bare, backend, budget_s=10_000.0, max_batch=4).results.profile)
     assert within == [STABLE_RUNS] * VARIANTS * 3
 
 
@@ -213,7 +214,7 @@ def test_an_engine_that_fails_keeps_what_was_measured_before(bare: Tiny, backend
     backend.fails_at = ("shapes-m", 2)
     with pytest.raises(EngineError, match="the model failed"):
         swept(bare, backend, max_batch=4)
-    assert cells(bare.place.profile("cpu0")) == {"shapes-s": [1, 2, 4], "shapes-m": [1, 4]}
+    assert sizes(bare.place.profile("cpu0")) == {"shapes-s": [1, 2, 4], "shapes-m": [1, 4]}
 
     backend.fails_at = None
     before = len(backend.runs)
@@ -252,7 +253,7 @@ def test_progress_never_falls_and_ends_at_one(bare: Tiny, backend: FakeBackend) 
 
 
 def test_a_shared_profile_is_written_once(bare: Tiny, backend: FakeBackend) -> None:
-    made = swept(bare, backend, max_batch=1).profile
+    made = swept(bare, backend, max_batch=1).results.profile
     shared = share(bare.place, made, device(bare, "cpu1"))
     path = bare.place.profile_path("cpu1")
     before = path.stat().st_mtime_ns

@@ -105,7 +105,7 @@ def measured(workspace: Workspace, catalog: Catalog, work: DeviceWork, budget_s:
     except KeyboardInterrupt:
         _say_what_was_measured(workspace, catalog, sweep, accepts_noise=work.accepts_noise)
         raise
-    for warning in accuracy_warnings(catalog, sweep.profile):
+    for warning in accuracy_warnings(catalog, sweep.results.profile):
         console.warn(warning)
     if sweep.slowed_by:
         console.warn(
@@ -114,7 +114,7 @@ def measured(workspace: Workspace, catalog: Catalog, work: DeviceWork, budget_s:
         )
     _say_what_was_measured(workspace, catalog, sweep, accepts_noise=work.accepts_noise)
     profile = workspace.profile(device.id)
-    for line in (*exit_lines(profile, catalog), *cascade_lines(profile, sweep.cascades, catalog)):
+    for line in (*exit_lines(profile, catalog), *cascade_lines(profile, sweep.results.cascades, catalog)):
         console.say(line)
     for other in alike:
         console.say(f"{other.id} is of the same type and shares this profile → {workspace.profile_path(other.id)}")
@@ -131,14 +131,14 @@ def _say_what_was_measured(workspace: Workspace, catalog: Catalog, sweep: Sweep,
     if missing:
         listed = "; ".join(f"{variant} {' '.join(batches)}" for variant, batches in missing.items())
         console.say(f"still to be measured (variant, batch sizes): {listed}")
-    if found := sweep.no_longer_estimated:
+    if found := sweep.results.no_longer_estimated:
         console.say(f"accuracies that were measured in place of the catalog's estimates: {_accuracies(catalog, found)}")
-    if found := sweep.unverified:
+    if found := sweep.results.unverified:
         still = "accuracies that are still the catalog's, and are to be measured on"
         console.say(f"{still} {device}: {_accuracies(catalog, found)}")
     if not accepts_noise:
-        _warn_of_noise(catalog, sweep.profile)
-    if missing or sweep.lacks_answers:
+        _warn_of_noise(catalog, sweep.results.profile)
+    if missing or sweep.results.lacks_answers:
         console.say("run `proteus profile` again to go on there; a longer `--budget`, or none, measures more at once")
 
 

@@ -1,0 +1,187 @@
+"""What is known of the variants of a device: what its profile said, and what a sweep adds to it."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from proteus_cli import store
+from proteus_cli.backends.base import Backend, Runner
+from proteus_cli.backends.exits.runner import ExitRunner
+from proteus_cli.domain.base import FORMAT
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.profile import Point, Profile, VariantProfile
+from proteus_cli.domain.stages.exits import ExitProfile
+from proteus_cli.profiling.cascades.collected import CollectedAnswers
+from proteus_cli.profiling.cascades.pairs import Found
+from proteus_cli.profiling.exits import judged, unjudged
+from proteus_cli.profiling.jobs import Cell, MeasurementJob
+from proteus_cli.profiling.measure import confidence_output, measure_answers
+from proteus_cli.profiling.slots import best_slots
+
+
+class Results:
+    """What is known by variant, and the profile that is made of it. `save` writes that, and the answers beside it."""
+
+    def __init__(
+        self, workspace: store.Workspace, device: Device, backend: Backend, jobs: Sequence[MeasurementJob]
+    ) -> None:
+        self._workspace, self._device, self._backend, self._jobs = workspace, device, backend, jobs
+        self._known = {job.key: job.known for job in jobs if job.known is not None}
+        is_there = workspace.profile_path(device.id).is_file()
+        before = workspace.profile(device.id) if is_there else None
+        self._before = _measured_content(before) if before is not None else (device.type, 1, (), ())
+        self._is_shared = before is not None and before.measured_on != device.id
+        self._answers = CollectedAnswers(workspace.answers_path(device.id), jobs)
+        self.max_slots = max((job.max_slots for job in jobs), default=1)
+
+    def __getitem__(self, key: VariantKey) -> VariantProfile:
+        """What is known of a variant. Raises `KeyError` where it was never loaded."""
+        return self._known[key]
+
+    # --- what is known, and what is not
+
+    @property
+    def started(self) -> list[tuple[MeasurementJob, VariantProfile]]:
+        """The jobs whose variants were loaded, now or before, and what is known of them."""
+        return [(job, self._known[job.key]) for job in self._jobs if job.key in self._known]
+
+    @property
+    def unmeasured(self) -> tuple[Cell, ...]:
+        """The cells of batch sizes that plans can use and that are not known, in order of use."""
+        return tuple(cell for job in self._jobs for cell in self.unmeasured_of(job))
+
+    def unmeasured_of(self, job: MeasurementJob) -> tuple[Cell, ...]:
+        return job.unmeasured(self._known.get(job.key))
+
+    @property
+    def unverified(self) -> tuple[VariantProfile, ...]:
+        """The variants whose accuracy is that of the catalog, though there is an eval split to measure it on."""
+        return tuple(known for job, known in self.started if job.lacks_accuracy(known))
+
+    @property
+    def no_longer_estimated(self) -> tuple[VariantProfile, ...]:
+        """The variants whose accuracy was measured, while the catalog has an estimate."""
+        measured = ((job, known) for job, known in self.started if job.lacks_accuracy(job.known))
+        return tuple(known for job, known in measured if job.variant.estimated and not job.lacks_accuracy(known))
+
+    @property
+    def lacks_answers(self) -> bool:
+        """Whether there are variants of which accuracy or answers are still to be measured on an eval split."""
+        return any(self.lacks_answers_of(job) for job in self._jobs)
+
+    def lacks_answers_of(self, job: MeasurementJob) -> bool:
+        """Whether there is an eval split on which the accuracy, or single answers, are still to be measured."""
+        return job.lacks_accuracy(self._known.get(job.key)) or self._answers.lack(job)
+
+    @property
+    def cascades(self) -> dict[str, Found]:
+        """The cascades of each family with an eval split and several variants, as far as is known now."""
+        return self._answers.cascades(self._known)
+
+    @property
+    def profile(self) -> Profile:
+        """The profile with all that is known now."""
+        done = [(_with_marked(known, job.marked), job.family.slo_s) for job, known in self.started]
+        slots = best_slots(done, self.max_slots)
+        return Profile(
+            format=FORMAT,
+            made_by=store.made_by(),
+            device=self._device,
+            measured_on=self._device.id,
+            backend=self._backend.versions,
+            variants=tuple(_with_power(measured, slots) for measured, _ in done),
+            slots=slots,
+            cascades=tuple(cascade for found in self.cascades.values() for cascade in found.cascades),
+        )
+
+    # --- what is added
+
+    def add_load(self, job: MeasurementJob, runner: Runner, build_s: float, load_s: float) -> None:
+        """A variant was loaded; a second load in one sweep changes nothing."""
+        known = self._known.get(job.key)
+        if known is not None and known is not job.known:
+            return
+        is_known = known is not None and not job.lacks_accuracy(known)
+        self._known[job.key] = VariantProfile(
+            family=job.family.name,
+            variant=job.variant.name,
+            accuracy=known.accuracy if known is not None and is_known else job.variant.accuracy,
+            model_digest=job.model_digest,
+            engine_digest=job.engine_digest,
+            eval_digest=job.eval_digest if is_known else None,
+            build_s=build_s,
+            load_s=load_s,
+            memory_bytes=runner.memory_bytes,
+            points=known.points if known is not None else (),
+            slot_bytes=known.slot_bytes if known is not None else 0,
+            concurrent=known.concurrent if known is not None else (),
+            estimated=job.variant.estimated and not (is_known and job.eval is not None),
+            recorded=known.recorded if known is not None else msgspec.UNSET,
+            exits=() if known is None else known.exits if is_known else tuple(map(unjudged, known.exits)),
+        )
+
+    def add_point(self, key: VariantKey, point: Point, exits: Sequence[ExitProfile]) -> None:
+        """A batch size was measured, one batch at a time; ``exits`` are those of the variant, with that size."""
+        known = self._known[key]
+        points = sorted((*known.points, point), key=lambda each: each.batch)
+        self._known[key] = msgspec.structs.replace(known, points=tuple(points), exits=tuple(exits))
+
+    def add_concurrent(self, key: VariantKey, point: Point, slot_bytes: int) -> None:
+        """A batch size was measured with several batches at once, each of which takes so much memory at most."""
+        known = self._known[key]
+        concurrent = sorted((*known.concurrent, point), key=lambda each: (each.batch, each.slots))
+        self._known[key] = msgspec.structs.replace(
+            known, concurrent=tuple(concurrent), slot_bytes=max(known.slot_bytes, slot_bytes)
+        )
+
+    def measure_answers(self, job: MeasurementJob, runner: Runner) -> None:
+        """Run the eval split, for the accuracy and the answers. Raises `EngineError` and `ArtefactError`."""
+        assert job.eval is not None  # noqa: S101 - else no accuracy is lacking
+        measured = measure_answers(runner, job.eval, confidence_output(job.family, runner.signature))
+        self._answers.add(job, measured)
+        known = self._known[job.key]
+        exits = judged(known.exits, runner, job.eval) if isinstance(runner, ExitRunner) else known.exits
+        self._known[job.key] = msgspec.structs.replace(
+            known, accuracy=measured.accuracy, eval_digest=job.eval_digest, estimated=False, exits=exits
+        )
+
+    # --- files
+
+    def save(self) -> None:
+        """Write the profile and the answers. Raises `ArtefactError`."""
+        self._answers.save()
+        self._is_shared = False
+        store.write_json(self._workspace.profile_path(self._device.id), self.profile)
+
+    def save_changes(self) -> None:
+        """Write what is known, unless the files say so: plans that were made from a profile stay current then."""
+        if _measured_content(self.profile) != self._before:
+            self.save()
+        elif not self._is_shared:
+            self._answers.save()
+
+
+def _with_marked(measured: VariantProfile, marked: Sequence[Point]) -> VariantProfile:
+    """With the marked points that were not measured again."""
+    there = {(point.batch, point.slots) for point in (*measured.points, *measured.concurrent)}
+    kept = [point for point in marked if (point.batch, point.slots) not in there]
+    if not kept:
+        return measured
+    both = sorted((*measured.points, *measured.concurrent, *kept), key=lambda point: (point.batch, point.slots))
+    return msgspec.structs.replace(
+        measured,
+        points=tuple(point for point in both if point.slots == 1),
+        concurrent=tuple(point for point in both if point.slots > 1),
+    )
+
+
+def _with_power(measured: VariantProfile, slots: int) -> VariantProfile:
+    """With the power drawn with so many slots: the most of all batch sizes, as a plan's budget must hold."""
+    powers_w = [point.power_w for point in measured.points_at(slots) if point.power_w is not None]
+    return msgspec.structs.replace(measured, power_w=max(powers_w)) if powers_w else measured
+
+
+def _measured_content(profile: Profile) -> tuple[object, ...]:
+    """All that a profile says but when and where it was made."""
+    return profile.device.type, profile.slots, profile.variants, profile.cascades
