@@ -134,8 +134,9 @@ class Family(Value, frozen=True):
 
     ``attainment`` is the share of its queries that must be answered in time, unless the rules of a plan set another.
 
-    Limits for its plans: the least accurate variant that may answer (``min_accuracy``), the largest part of its
-    demand on any one device (``max_share``), devices (ids or types) that nobody else may use (``reserved``).
+    Limits for its plans: the least accurate variant that may answer (``min_accuracy``), the least accuracy that may be
+    expected of an answer, also of a cascade (``min_expected_accuracy``), the largest part of its demand on any one
+    device (``max_share``), devices (ids or types) that nobody else may use (``reserved``).
 
     ``input`` is what clients send, where that is not what the models themselves take.
 
@@ -157,6 +158,7 @@ class Family(Value, frozen=True):
     max_share: float | None = None
     reserved: tuple[str, ...] = ()
     confidence: str = MARGIN
+    min_expected_accuracy: float | None = None
 
     def __post_init__(self) -> None:
         require(is_name(self.name), f"family name `{self.name}` must be letters, digits, `.`, `_`, `-`")
@@ -166,8 +168,10 @@ class Family(Value, frozen=True):
             is_attainment_target(self.attainment),
             f"attainment of `{self.name}` must be above 0 and below 1: 0.995 asks for 99.5 % in time",
         )
-        floor, share = self.min_accuracy, self.max_share
-        require(floor is None or 0 <= floor <= 1, f"min_accuracy of `{self.name}` must be a fraction from 0 to 1")
+        floors = {"min_accuracy": self.min_accuracy, "min_expected_accuracy": self.min_expected_accuracy}
+        for what, floor in floors.items():
+            require(floor is None or 0 <= floor <= 1, f"{what} of `{self.name}` must be a fraction from 0 to 1")
+        share = self.max_share
         require(share is None or 0 < share <= 1, f"max_share of `{self.name}` must be above 0 and at most 1")
         _require_confidence(self.confidence, self.name)
         require(bool(self.variants), f"family `{self.name}` needs at least one variant")

@@ -63,6 +63,8 @@ class Rules(Value, frozen=True):
     - ``pack``: use as few devices as the rest allows;
     - ``attainment``: the share of every family's queries that must be answered in time; None: as the catalog says;
     - ``min_accuracy``: by family, the least accurate variant that may answer (a fraction), as any stage of a cascade;
+    - ``min_expected_accuracy``: by family, the least accuracy that may be expected of an answer, of a variant alone or
+      of a whole cascade, whose first variant may be less accurate; left out, there is none;
     - ``max_share``: by family, the largest part of its demand (headroom included) that one device may get;
     - ``budget_w``, ``budget_cost``: the most that the devices in use may draw (watts), or cost per hour;
     - ``cascades``: queries may go through cascades that the profiles know; left out, they may not.
@@ -86,6 +88,7 @@ class Rules(Value, frozen=True):
     budget_cost: float | None = None
     survive_unit: Literal["host"] | UnsetType = UNSET
     cascades: bool | UnsetType = UNSET
+    min_expected_accuracy: dict[str, float] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         is_part = self.slo_fraction is None or 0 < self.slo_fraction <= 1
@@ -94,8 +97,9 @@ class Rules(Value, frozen=True):
         require(self.survive in {0, 1}, "survive must be 0 or 1")
         is_target = self.attainment is None or is_attainment_target(self.attainment)
         require(is_target, "attainment must be above 0 and below 1")
-        for family, accuracy in self.min_accuracy.items():
-            require(0 <= accuracy <= 1, f"min_accuracy of `{family}` must be a fraction from 0 to 1")
+        for what, floors in (("min_accuracy", self.min_accuracy), ("min_expected_accuracy", self.expected_accuracy)):
+            for family, accuracy in floors.items():
+                require(0 <= accuracy <= 1, f"{what} of `{family}` must be a fraction from 0 to 1")
         for family, share in self.max_share.items():
             require(0 < share <= 1, f"max_share of `{family}` must be above 0 and at most 1")
         for budget in (self.budget_w, self.budget_cost):
@@ -128,6 +132,24 @@ class Rules(Value, frozen=True):
         if self.attainment is not None:
             return dict.fromkeys(catalog.names, self.attainment)
         return {family.name: family.attainment for family in catalog.families}
+
+    @property
+    def expected_accuracy(self) -> Mapping[str, float]:
+        """``min_expected_accuracy``; empty where it is left out."""
+        return {} if self.min_expected_accuracy is UNSET else self.min_expected_accuracy
+
+    def least_alone(self, family: str) -> float:
+        """The accuracy of the least accurate variant of a family that may answer by itself."""
+        return max(self.min_accuracy.get(family, 0.0), self.expected_accuracy.get(family, 0.0))
+
+    def least_hosted(self, family: str) -> float:
+        """The accuracy of the least accurate variant of a family that may be hosted.
+
+        It may be less than `least_alone` as the first stage of a cascade; not where a device or host may be lost, as
+        each query is answered by one variant then.
+        """
+        is_stage = self.uses_cascades and not self.survive
+        return self.min_accuracy.get(family, 0.0) if is_stage else self.least_alone(family)
 
     @property
     def survives(self) -> LossUnit | None:
@@ -201,6 +223,7 @@ def limits_of(device: Device, rules: Rules) -> DeviceLimits:
 def with_catalog(rules: Rules, catalog: Catalog) -> Rules:
     """``rules`` and those of the catalog; where both limit the same, ``rules`` win."""
     floors = {f.name: f.min_accuracy for f in catalog.families if f.min_accuracy is not None}
+    expected = {f.name: f.min_expected_accuracy for f in catalog.families if f.min_expected_accuracy is not None}
     shares = {f.name: f.max_share for f in catalog.families if f.max_share is not None}
     reserved = [Reserved(device, f.name) for f in catalog.families for device in f.reserved]
     banned = [DeviceVariant(device, f.name, v.name) for f, v in catalog.variants for device in v.banned]
@@ -208,6 +231,7 @@ def with_catalog(rules: Rules, catalog: Catalog) -> Rules:
     return msgspec.structs.replace(
         rules,
         min_accuracy={**floors, **rules.min_accuracy},
+        min_expected_accuracy={**expected, **rules.expected_accuracy} or UNSET,
         max_share={**shares, **rules.max_share},
         reserved=tuple(dict.fromkeys((*rules.reserved, *reserved))),
         banned=tuple(dict.fromkeys((*rules.banned, *banned))),

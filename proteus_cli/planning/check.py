@@ -83,6 +83,8 @@ def _problems(given: _Checked) -> Iterator[str]:
         yield from _problems_of_family(given, family, hosts)
     if given.rules.uses_cascades or given.plan.cascades:
         yield from _problems_of_cascades(given)
+    for family, least in given.rules.expected_accuracy.items():
+        yield from _problems_of_expected_accuracy(given, family, least)
     yield from _problems_of_pins(given)
     yield from _problems_of_budgets(given)
     yield from _problems_of_networks(given)
@@ -169,6 +171,20 @@ def _problems_of_cascades(given: _Checked) -> Iterator[str]:
     stated = given.plan.effective_accuracy
     if stated is not None and not _close(accurate_qps, stated * rate_qps):
         yield "its effective accuracy isn't that of its placements and cascades"
+
+
+def _problems_of_expected_accuracy(given: _Checked, family: str, least: float) -> Iterator[str]:
+    """What answers by itself, and each cascade, is as accurate as must be expected."""
+    cascades = [each for each in given.plan.cascades if each.family == family]
+    for cascade in cascades:
+        if cascade.point.accuracy < least:
+            yield f"{cascade.first} → {cascade.second} is less accurate than the rules allow to expect"
+    hosts = given.by_family.get(family, [])
+    for variant in {p.variant for p in hosts if (of := given.measured(p)) is not None and of.accuracy < least}:
+        through_qps = [cascade.rate_qps for cascade in cascades if cascade.first == variant]
+        rate_qps = sum(placement.rate_qps for placement in hosts if placement.variant == variant)
+        if not through_qps or not _close(sum(through_qps), rate_qps):
+            yield f"{variant} answers by itself, and is less accurate than the rules allow to expect"
 
 
 def _problems_of_pins(given: _Checked) -> Iterator[str]:

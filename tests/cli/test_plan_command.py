@@ -105,6 +105,16 @@ def test_the_command_line_wins_over_the_catalog(workspace: Path) -> None:
     assert planned(workspace, "--demand", "a=10qps", "--min-accuracy", "a=0.7").rules.min_accuracy == {"a": 0.7}
 
 
+def test_an_accuracy_to_expect_is_a_limit_of_its_own(workspace: Path) -> None:
+    catalog = workspace / "engines" / "catalog.toml"
+    catalog.write_text(catalog.read_text().replace('name = "a"', 'name = "a"\nmin_expected_accuracy = 0.9', 1))
+    made = planned(workspace, "--demand", "a=10qps")
+    assert (made.rules.min_accuracy, made.rules.min_expected_accuracy) == ({}, {"a": 0.9})
+    assert {placement.variant for placement in made.placements if placement.family == "a"} == {"a-l"}
+    made = planned(workspace, "--demand", "a=10qps", "--min-expected-accuracy", "0.1")
+    assert made.rules.min_expected_accuracy == {"a": 0.1, "b": 0.1}
+
+
 def test_a_catalog_may_speak_of_devices_that_are_not_in_the_fleet(workspace: Path) -> None:
     catalog = workspace / "engines" / "catalog.toml"
     catalog.write_text(catalog.read_text().replace('name = "a"', 'name = "a"\nreserved = ["gpu0"]', 1))

@@ -4,7 +4,7 @@ Written from the rules' own words, not from the package's model.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise, product
 
@@ -17,6 +17,7 @@ from proteus_cli.arrays import Floats
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import DeviceVariant
+from proteus_cli.domain.stages.cascade import CascadePoint
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict
 
 Objective = tuple[str, int]
@@ -130,7 +131,7 @@ def _assert_rates(tiny: Tiny, plan: Plan, mine: Hosting) -> None:
 
 def hosts_of(tiny: Tiny) -> dict[str, list[Host]]:
     """By device, each variant that may be there at all."""
-    return {
+    allowed = {
         device: [
             host
             for family, variants in tiny.accuracy.items()
@@ -140,6 +141,24 @@ def hosts_of(tiny: Tiny) -> dict[str, list[Host]]:
         ]
         for device, kind in tiny.kind_of.items()
     }
+    every = [host for hosts in allowed.values() for host in hosts]
+    firsts = {first for first, _, _ in _pairs(tiny, every)}
+    return {
+        device: [host for host in hosts if _is_accurate(tiny, host) or host in firsts]
+        for device, hosts in allowed.items()
+    }
+
+
+def _pairs(tiny: Tiny, hosts: Sequence[Host]) -> Iterator[tuple[Host, Host, CascadePoint]]:
+    """The stages of cascades that fit the SLO together, at each point that is as accurate as must be expected."""
+    for cascade in tiny.cascades:
+        for first, second in product(hosts, hosts):
+            is_pair = (first.variant, second.variant) == (cascade.first, cascade.second)
+            if not is_pair or not _is_accurate(tiny, second):
+                continue
+            least = tiny.rules.expected_accuracy.get(first.family, 0.0)
+            if any(first.slo_part <= split and second.slo_part <= 1 - split for split in (0.25, 0.5)):
+                yield from ((first, second, point) for point in cascade.points if point.accuracy >= least)
 
 
 def _hosts(tiny: Tiny, device: str, kind: str, family: str, variant: str, accuracy: float) -> Iterator[Host]:
@@ -173,13 +192,22 @@ def _host(tiny: Tiny, device: str, kind: str, family: str, variant: str, accurac
     )
 
 
+def _is_accurate(tiny: Tiny, host: Host) -> bool:
+    """Whether it may answer by itself."""
+    rules = tiny.rules
+    return host.accuracy >= max(rules.min_accuracy.get(host.family, 0), rules.expected_accuracy.get(host.family, 0))
+
+
 def _is_allowed(tiny: Tiny, host: Host) -> bool:
     rules, kind = tiny.rules, tiny.kind_of[host.device]
+    is_pinned = any(_names(pair, host, kind) for pair in rules.pinned)
+    may_defer = bool(tiny.cascades) and not rules.survive and not is_pinned
     holders = {each.family for each in rules.reserved if each.device in {host.device, kind}}
     return (
         host.capacity_qps > 0
         and host.memory <= tiny.memory.get(kind, 2**30)
         and host.accuracy >= rules.min_accuracy.get(host.family, 0.0)
+        and (_is_accurate(tiny, host) or may_defer)
         and (not holders or (None not in holders and host.family in holders))
         and not any(_names(pair, host, kind) for pair in rules.banned)
     )
@@ -481,12 +509,9 @@ class Cascading(_Shared):
         _Worth.__init__(self, tiny, hosting)
         self.wanted = {family: qps for family, qps in wanted_qps(tiny).items() if qps > 0}
         hosts = [host for residents in hosting for host in residents if host.family in self.wanted]
-        ways = [(host.accuracy, {host: 1.0}) for host in hosts]
-        for cascade in tiny.cascades:
-            for first, second in product(hosts, hosts):
-                is_pair = (first.variant, second.variant) == (cascade.first, cascade.second)
-                if is_pair and any(first.slo_part <= split and second.slo_part <= 1 - split for split in (0.25, 0.5)):
-                    ways += [(point.accuracy, {first: 1.0, second: point.deferred_frac}) for point in cascade.points]
+        ways = [(host.accuracy, {host: 1.0}) for host in hosts if _is_accurate(tiny, host)]
+        for first, second, point in _pairs(tiny, hosts):
+            ways.append((point.accuracy, {first: 1.0, second: point.deferred_frac}))
         family_of = [next(iter(uses)).family for _, uses in ways]
         self.size = len(ways)
         self.wanted_qps = np.array([self.wanted[family] for family in family_of])

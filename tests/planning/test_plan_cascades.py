@@ -1,10 +1,12 @@
 """Plans that use cascades: what they say, when a cascade counts, and what a plan without them is spared."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 import pytest
 from builders import make_cascade_point, make_catalog, make_family, make_measured, make_profile, near
+from msgspec import UNSET
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.deferral import MeasuredDeferral, with_measured
@@ -12,8 +14,9 @@ from proteus_cli.domain.demand import Forecast, LossCurve
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Profile
-from proteus_cli.domain.rules import PAPER_RULES, Rules
+from proteus_cli.domain.rules import PAPER_RULES, DeviceVariant, Rules
 from proteus_cli.domain.stages.cascade import CascadeProfile
+from proteus_cli.errors import NoFeasiblePlan, RulesConflict
 from proteus_cli.planning.check import PlanCheckError, check_plan
 from proteus_cli.planning.planner import Planner
 
@@ -64,6 +67,47 @@ def test_queries_are_mixed_where_a_second_stage_has_capacity_left() -> None:
     assert plan.cascades[0].rate_qps == pytest.approx(21.25)
     assert (second.rate_qps, second.deferred_qps) == (near(3.75), near(4.25))
     assert plan.effective_accuracy == pytest.approx(0.88 + 0.02 * 3.75 / 25)
+
+
+def expecting(accuracy: float, **others: Any) -> Rules:
+    return msgspec.structs.replace(RULES, min_expected_accuracy={"a": accuracy}, **others)
+
+
+def test_answers_may_be_expected_to_be_more_accurate_than_the_first_stage() -> None:
+    """`s` alone is too inaccurate, the cascade and `l` are not: what these can't answer is not served."""
+    plan = planned(profile("x"), profile("y"), qps=60.0, rules=expecting(0.85))
+    assert sum(cascade.rate_qps for cascade in plan.cascades) == near(plan.served_qps["a"]) == near(40.0)
+    assert plan.unserved_qps["a"] == near(20.0)
+    free = planned(profile("x"), profile("y"), qps=60.0)
+    assert (free.served_qps["a"], free.effective_accuracy) == (near(60.0), near(0.8 + 0.08 * 2 / 3))
+
+
+@pytest.mark.parametrize("rules", [expecting(0.89), expecting(0.85, cascades=UNSET), expecting(0.85, survive=1)])
+def test_without_a_cascade_that_is_accurate_enough_only_such_variants_are_hosted(rules: Rules) -> None:
+    plan = planned(profile("x"), profile("y"), qps=60.0, rules=rules)
+    assert {placement.variant for placement in plan.placements} == {"l"}
+    assert not plan.cascades
+
+
+def test_a_second_stage_is_accurate_enough_by_itself() -> None:
+    """It gets queries that no first stage has time for."""
+    better = (CascadeProfile("a", "s", "l", "digest", (make_cascade_point(0.5, 0.2, 0.92),)),)
+    with pytest.raises(NoFeasiblePlan):
+        planned(profile("x", cascades=better), profile("y", cascades=better), rules=expecting(0.91))
+
+
+def test_a_spare_answers_by_itself() -> None:
+    """Without a demand to be as accurate as, it would be the fastest variant."""
+    by_device, policy = {"x": profile("x")}, policy_named("proteus")
+    for rules, variant in ((RULES, "s"), (expecting(0.85), "l")):
+        planner = Planner(CATALOG, by_device, policy, headroom=1.0, inputs={}, rules=rules, spares=True)
+        assert [placement.variant for placement in planner({"a": 0.0}).placements] == [variant]
+
+
+def test_a_variant_that_is_too_inaccurate_by_itself_cannot_be_pinned() -> None:
+    pin = (DeviceVariant("x", "a", "s"),)
+    with pytest.raises(RulesConflict):
+        planned(profile("x"), profile("y"), rules=expecting(0.85, pinned=pin))
 
 
 def test_without_the_rule_no_plan_has_cascades() -> None:
@@ -123,6 +167,11 @@ def doctored(second: Mapping[str, float], rules: Rules = RULES, **cascade: objec
         (doctored({"max_batch": 4, "capacity_qps": 10.0}), "take longer than the SLO together"),
         (msgspec.structs.replace(SOUND, effective_accuracy=0.8801), "isn't that of its placements and cascades"),
         (doctored({"max_batch": 4, "capacity_qps": 10.0}, rules=PAPER_RULES), "the rules allow no cascades"),
+        (doctored({}, rules=expecting(0.885)), "s → l is less accurate than the rules allow to expect"),
+        (
+            doctored({"deferred_qps": 6.0}, rules=expecting(0.85), rate_qps=30.0, share=0.75),
+            "s answers by itself, and is less accurate than",
+        ),
     ],
 )
 def test_a_plan_whose_cascades_contradict_its_inputs_is_found(plan: Plan, complaint: str) -> None:

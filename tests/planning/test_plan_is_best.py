@@ -39,6 +39,12 @@ def test_no_hosting_and_no_cascade_beats_the_plan(tiny: Tiny) -> None:
     assert_best(tiny)
 
 
+@given(ruled_cascades("expected accuracies"))
+@examples(25, fuzzed=150)
+def test_no_cascade_that_is_accurate_enough_beats_the_plan(tiny: Tiny) -> None:
+    assert_best(tiny)
+
+
 @pytest.mark.parametrize("name", ONCE_WRONG)
 def test_a_plan_that_was_wrong_once_is_right(name: str) -> None:
     assert_best(ONCE_WRONG[name])

@@ -121,6 +121,13 @@ def _floors(draw: st.DrawFn, tiny: Tiny) -> Tiny:
     return _asking(tiny, min_accuracy=draw(st.dictionaries(st.sampled_from(list(tiny.accuracy)), grades, min_size=1)))
 
 
+def _expected(draw: st.DrawFn, tiny: Tiny) -> Tiny:
+    """Between the accuracies of cascades, too."""
+    grades = st.integers(50, 100).map(lambda grade: grade / 100)
+    floors = draw(st.dictionaries(st.sampled_from(list(tiny.accuracy)), grades, min_size=1))
+    return _asking(tiny, min_expected_accuracy=floors)
+
+
 def _shares(draw: st.DrawFn, tiny: Tiny) -> Tiny:
     parts = st.sampled_from([0.25, 0.4, 0.5, 0.7, 1.0])
     return _asking(tiny, max_share=draw(st.dictionaries(st.sampled_from(list(tiny.accuracy)), parts, min_size=1)))
@@ -149,6 +156,7 @@ PARTS: Mapping[str, Callable[[st.DrawFn, Tiny], Tiny]] = {
     "a budget of cost": lambda draw, tiny: _asking(_priced(draw, tiny), budget_cost=draw(st.integers(0, 6).map(float))),
     "a budget of power": lambda draw, tiny: _asking(_powered(draw, tiny), budget_w=draw(st.integers(0, 20).map(float))),
     "floors": _floors,
+    "expected accuracies": _expected,
     "shares": _shares,
     "reserved devices": _reserved,
     "bans": lambda draw, tiny: _asking(tiny, banned=tuple(draw(st.lists(_pairs(tiny), min_size=1, max_size=3)))),
@@ -204,10 +212,10 @@ def _cascades(draw: st.DrawFn, accuracy: Mapping[str, float], first: str, second
 
 
 @st.composite
-def ruled_cascades(draw: st.DrawFn) -> Tiny:
-    """Cascades under up to two parts of rules that go together, as often as not on devices that are shared."""
+def ruled_cascades(draw: st.DrawFn, *always: str) -> Tiny:
+    """Cascades under up to two more parts of rules that go together, as often as not on devices that are shared."""
     shared = ["resident sets"] if draw(st.booleans()) else []
-    parts = shared + draw(st.lists(st.sampled_from(SHARED if shared else list(PARTS)), max_size=1))
+    parts = [*always, *shared, *draw(st.lists(st.sampled_from(SHARED if shared else list(PARTS)), max_size=1))]
     tiny = draw(cascaded_fleets())
     for part in parts:
         tiny = PARTS[part](draw, tiny)

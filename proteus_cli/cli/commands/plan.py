@@ -49,6 +49,7 @@ def plan(
     cascades: options.Cascades = False,
     spares: options.Spares = None,
     min_accuracy: options.MinAccuracy = None,
+    min_expected_accuracy: options.MinExpectedAccuracy = None,
     max_share: options.MaxShare = None,
     survive: options.Survive = 0,
     survive_host: options.SurviveHost = 0,
@@ -81,9 +82,9 @@ def plan(
     catalog, profiles = workspace.catalog(), fleet_of(workspace.profiles(), fleet)
     rules = plan_rules(
         catalog, profiles, residency=residency, reserve=reserve, ban=ban, pin=pin, min_accuracy=min_accuracy,
-        max_share=max_share, capacity=capacity, slo_fraction=slo_fraction, fairness=fairness, objective=objective,
-        minimize=minimize, survive=survive, survive_host=survive_host, pack=pack, budget_w=budget_w,
-        budget_cost=budget_cost, attainment=attainment, cascades=cascades,
+        min_expected_accuracy=min_expected_accuracy, max_share=max_share, capacity=capacity, slo_fraction=slo_fraction,
+        fairness=fairness, objective=objective, minimize=minimize, survive=survive, survive_host=survive_host,
+        pack=pack, budget_w=budget_w, budget_cost=budget_cost, attainment=attainment, cascades=cascades,
     )  # fmt: skip
     planner = _planner(workspace, profiles, rules, policy, headroom=headroom, time_limit_s=time_limit, spares=spares)
     if sweep is not None:

@@ -132,6 +132,13 @@ MinAccuracy = Annotated[
     str | None,
     _limit(metavar="ACCURACY", help="Use no variant below this accuracy: `0.9`, or by family `bert=0.9,yolo=0.8`."),
 ]
+MinExpectedAccuracy = Annotated[
+    str | None,
+    _limit(
+        metavar="ACCURACY",
+        help="Give no answer of which less is to be expected, from a variant alone or from a whole cascade.",
+    ),
+]
 MaxShare = Annotated[
     str | None,
     _limit(metavar="FRACTION", help="The largest part of a family's demand on one device: `0.5`, or by family."),

@@ -21,6 +21,7 @@ def plan_rules(
     ban: "Sequence[str] | None",
     pin: "Sequence[str] | None",
     min_accuracy: str | None,
+    min_expected_accuracy: str | None,
     max_share: str | None,
     survive: int,
     survive_host: int,
@@ -45,6 +46,8 @@ def plan_rules(
         fields["survive_unit"] = "host"
     if cascades:
         fields["cascades"] = True
+    if min_expected_accuracy is not None:
+        fields["min_expected_accuracy"] = _fractions(min_expected_accuracy, catalog, "--min-expected-accuracy")
     if fields["survive"] and fields["residency"] != 1:
         raise UsageError(
             "The rules are not valid: survive takes one variant per device (residency 1).",

@@ -103,6 +103,9 @@ def _rules(rules: Rules) -> Iterator[_Requirement]:
         yield _Requirement(
             f"{family}: only variants of accuracy {accuracy:g} or more", {"min_accuracy": {family: accuracy}}
         )
+    for family, accuracy in rules.expected_accuracy.items():
+        text = f"{family}: only answers of an expected accuracy of {accuracy:g} or more"
+        yield _Requirement(text, {"min_expected_accuracy": {family: accuracy}})
     for family, share in rules.max_share.items():
         text = f"{family}: at most {format_percent(share)} of its demand on one device"
         yield _Requirement(text, {"max_share": {family: share}})
@@ -130,8 +133,9 @@ def _rules_asking(rules: Rules, requirements: Sequence[_Requirement]) -> Rules:
     for requirement in requirements:
         for name, value in requirement.rules.items():
             known = getattr(asked, name)
-            both = (
-                {**known, **value} if isinstance(value, dict) else known + value if isinstance(value, tuple) else value
-            )
+            if isinstance(value, dict):
+                both: object = {**(known or {}), **value}
+            else:
+                both = known + value if isinstance(value, tuple) else value
             asked = msgspec.structs.replace(asked, **{name: both})
     return asked

@@ -146,10 +146,10 @@ def choices_of(
 
 
 def _may_host(group: DeviceGroup, family: Family, measured: VariantProfile, rules: Rules) -> bool:
+    is_pinned = measured.key in group.limits.pinned  # so it is hosted where no cascade begins with it, too
+    least = rules.least_alone(family.name) if is_pinned else rules.least_hosted(family.name)
     return (
-        group.limits.allows(measured.key)
-        and measured.accuracy >= rules.min_accuracy.get(family.name, 0.0)
-        and memory_frac(group.profile, measured) <= 1
+        group.limits.allows(measured.key) and measured.accuracy >= least and memory_frac(group.profile, measured) <= 1
     )
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse as sp
 
-from proteus_cli.arrays import Floats, Ints
+from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.control.policies import VariantRule
 from proteus_cli.domain.capacity import capacity_at
 from proteus_cli.domain.catalog import Catalog
@@ -168,6 +168,15 @@ class Instance:
         """For each pair of `group_family_pairs`: the indices of its choices."""
         of_pair = self.group_family_pairs()[1]
         return tuple(row.astype(np.int64) for row in np.split(of_pair.indices, of_pair.indptr[1:-1]))
+
+    @cached_property
+    def may_answer_alone(self) -> Bools:
+        """Whether a choice may answer queries that go through no cascade [C]."""
+        if self.ways is None:
+            return np.ones(len(self.choices), dtype=bool)
+        alone = {way.stages[0].pool for way in self.ways.ways if way.cascade is None}
+        has_ways = self.ways.has_ways
+        return np.array([not has_ways[each.family] or each.pool in alone for each in self.choices], dtype=bool)
 
     @cached_property
     def choice_group(self) -> Ints:

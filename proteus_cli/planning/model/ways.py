@@ -157,11 +157,11 @@ def with_ways(
 ) -> tuple[tuple[Choice, ...], Ways | None]:
     """The choices, with those for parts of the SLO that cascades can use, and the ways; None where no cascade counts.
 
-    A variant that is a stage has the same accuracy everywhere: the lowest of any group.
+    A variant that is a stage has the same accuracy everywhere: the lowest of any group. One that is too inaccurate to
+    answer by itself is the first stage of cascades, or has no choice.
     """
-    cascades = tuple(_agreed(catalog, groups, choices))
-    if not cascades:
-        return choices, None
+    least_alone = [rules.least_alone(name) for name in catalog.names]
+    cascades = tuple(_agreed(catalog, groups, choices, least_alone))
     parts: dict[tuple[int, str], set[float]] = {}
     for cascade in cascades:
         parts.setdefault((cascade.family, cascade.first), set()).update(SPLITS)
@@ -171,9 +171,9 @@ def with_ways(
         replace(choice, accuracy=lowest[key]) if (key := _variant(choice)) in parts else choice for choice in choices
     ]
     every = tuple(_by_part(catalog, groups, stages, parts, rules))
-    ways = tuple(_ways(every, cascades))
-    kept = tuple(_needed(every, ways))
-    return kept, _as_rows(kept, ways, len(catalog.families))
+    ways = tuple(_ways(every, cascades, least_alone))
+    kept = tuple(_needed(every, ways, least_alone))
+    return kept, _as_rows(kept, ways, len(catalog.families)) if ways else None
 
 
 def _variant(choice: Choice) -> tuple[int, str]:
@@ -187,8 +187,13 @@ def _lowest_accuracies(choices: Iterable[Choice]) -> dict[tuple[int, str], float
     return lowest
 
 
-def _agreed(catalog: Catalog, groups: Sequence[DeviceGroup], choices: Sequence[Choice]) -> Iterator[Cascade]:
-    """Each cascade at each threshold that all groups with its first variant know, and that has both variants."""
+def _agreed(
+    catalog: Catalog, groups: Sequence[DeviceGroup], choices: Sequence[Choice], least_alone: Sequence[float]
+) -> Iterator[Cascade]:
+    """Each cascade at each threshold that all groups with its first variant know, and that has both variants.
+
+    As accurate as it must be, by family, are the cascade and its second variant, which may get queries by itself.
+    """
     lowest = _lowest_accuracies(choices)
     knowing: dict[tuple[int, str], dict[int, DeviceGroup]] = {}
     for choice in choices:
@@ -201,10 +206,10 @@ def _agreed(catalog: Catalog, groups: Sequence[DeviceGroup], choices: Sequence[C
             mine = [each for each in group.profile.cascades if (family_of.get(each.family), each.first) == (f, first)]
             points.append({each.second: {point.threshold: point for point in each.points} for each in mine})
         for second, measured in points[0].items():
-            for threshold in measured if (f, second) in lowest else ():
+            for threshold in measured if lowest.get((f, second), -1.0) >= least_alone[f] else ():
                 same = [found for each in points if (found := each.get(second, {}).get(threshold)) is not None]
                 worst = min(same, key=lambda point: point.accuracy)
-                if len(same) == len(points) and worst.accuracy > lowest[f, first]:
+                if len(same) == len(points) and worst.accuracy > lowest[f, first] and worst.accuracy >= least_alone[f]:
                     yield Cascade(f, first, second, worst)
 
 
@@ -248,14 +253,16 @@ def _is_faster(steps: Sequence[CapacityStep], than: Sequence[CapacityStep], time
     return any(capacity_at(steps, count).qps > times * capacity_at(than, count).qps for count in hosts)
 
 
-def _ways(choices: Sequence[Choice], cascades: Sequence[Cascade]) -> Iterator[Way]:
-    """Alone, each pool of the families that have cascades; then the cascades, for the splits that are of use."""
+def _ways(choices: Sequence[Choice], cascades: Sequence[Cascade], least_alone: Sequence[float]) -> Iterator[Way]:
+    """Alone, each pool that may be of the families that have cascades; then these, for the splits that are of use."""
     families = {cascade.family for cascade in cascades}
     of_pool: dict[Pool, list[int]] = {}
     for c, choice in enumerate(choices):
         if choice.family in families:
             of_pool.setdefault(choice.pool, []).append(c)
     for pool in of_pool:
+        if pool.accuracy < least_alone[pool.family]:
+            continue
         yield Way(pool.family, pool.accuracy, (Stage(pool, 1.0, 1.0),))
     stage_pool = {(pool.family, pool.variant): pool for pool in of_pool}
     for cascade in cascades:
@@ -277,8 +284,11 @@ def _ways(choices: Sequence[Choice], cascades: Sequence[Cascade]) -> Iterator[Wa
                 yield Way(cascade.family, cascade.point.accuracy, stages, cascade)
 
 
-def _needed(choices: Sequence[Choice], ways: Iterable[Way]) -> Iterator[Choice]:
-    """Without those for parts of the SLO that no way can use: for each part that one can, a group's longest counts."""
+def _needed(choices: Sequence[Choice], ways: Iterable[Way], least_alone: Sequence[float]) -> Iterator[Choice]:
+    """Without those for parts of the SLO that no way can use: for each part that one can, a group's longest counts.
+
+    Of families without ways, all that may answer alone.
+    """
     longest: set[tuple[int, Pool, float]] = set()
     of_pool: dict[Pool, list[Choice]] = {}
     for choice in choices:
@@ -288,7 +298,8 @@ def _needed(choices: Sequence[Choice], ways: Iterable[Way]) -> Iterator[Choice]:
         longest |= {(choice.group, pool, choice.slo_part) for choice in of_group.values()}
     families = {way.family for way in ways}
     for choice in choices:
-        if choice.family not in families or (choice.group, choice.pool, choice.slo_part) in longest:
+        is_alone = choice.family not in families and choice.accuracy >= least_alone[choice.family]
+        if is_alone or (choice.group, choice.pool, choice.slo_part) in longest:
             yield choice
 
 

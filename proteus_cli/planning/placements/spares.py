@@ -50,7 +50,7 @@ def _next_choice(
     By family [F]: its capacity is ``sigmas`` deviations above its demand; ``min_accuracy`` is that of the least
     accurate variant that serves it.
     """
-    can_serve = instance.capacity_qps > 0
+    can_serve = (instance.capacity_qps > 0) & instance.may_answer_alone
     is_held, has_idle = _holding(instance, idle, now.resident), np.array([bool(left) for left in idle])
     for family in np.argsort(sigmas, kind="stable").tolist():
         if sigmas[family] >= ENOUGH_SIGMAS:
@@ -104,7 +104,8 @@ def _take(instance: Instance, choice: int, idle: list[list[str]], now: Now) -> s
 
 
 def _kept_where_hosted(instance: Instance, idle: list[list[str]], hosted: HostedKeys) -> list[Placement]:
-    choice_of = {(choice.group, choice.key): c for c, choice in enumerate(instance.choices) if choice.capacity.qps > 0}
+    can_serve = (instance.capacity_qps > 0) & instance.may_answer_alone
+    choice_of = {(choice.group, choice.key): c for c, choice in enumerate(instance.choices) if can_serve[c]}
     return [
         _spare(instance, choice_of[g, key], device)
         for g, left in enumerate(idle)

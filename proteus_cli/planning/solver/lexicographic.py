@@ -180,6 +180,7 @@ def _gap(value: float, bound: float, unit: float | None) -> float:
 
 
 def _merits(search: _Search, instance: Instance, rules: Rules, target: TargetDemand) -> Iterator[float]:
+    """Of all that is asked for, not of what could be served: that differs between models of the same demand."""
     program, columns, p = search.program, search.point.columns, search.program.model.parameters
     if rules.minimize is not None:
         yield -float(columns[program.objective(rules.minimize)])
@@ -187,11 +188,11 @@ def _merits(search: _Search, instance: Instance, rules: Rules, target: TargetDem
         if rules.fairness == "maxmin":
             for index in range(len(instance.families)):
                 yield -float(columns[program.objective("worst served", index)])
-        yield -float(columns[program.objective("unserved")])
+        yield target.counted_frac * (1 - float(columns[program.objective("unserved")]))
     if rules.objective == "min-family":
         yield _worst_accuracy(instance, program, search.point, _unserved_columns(program, instance, target))
     accuracy = float(p.demand_frac.value @ (instance.top_accuracy * p.has_demand.value))
-    yield accuracy - float(columns[program.objective("loss")])
+    yield target.counted_frac * (accuracy - float(columns[program.objective("loss")]))
 
 
 def _best_without_cascades(
