@@ -15,6 +15,7 @@ from proteus_cli.backends.exits.runner import ExitRunner
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.device import Device
+from proteus_cli.domain.profile import Point
 from proteus_cli.domain.stages.exits import ExitProfile
 
 WIDTH = 6
@@ -51,8 +52,13 @@ def exits_toml(name: str, files: Sequence[str], stop_when: str, accuracy: float 
     )
 
 
-def add_exits(made: Tiny, name: str, stop_when: str, exits: Sequence[ExitProfile], *, plan: str = "plan") -> Path:
-    """Give the first family a multi-exit variant, with profiles as if measured, and a plan that hosts it alone."""
+def add_exits(
+    made: Tiny, name: str, stop_when: str, exits: Sequence[ExitProfile], *, plan: str = "plan", whole_s: float = 0.0
+) -> Path:
+    """Give the first family a multi-exit variant, with profiles as if measured, and a plan that hosts it alone.
+
+    Its batches take ``whole_s`` of the profile; 0: as long as those of another variant.
+    """
     family = made.families[0].name
     files = exit_stages(made.root / "engines" / "models" / family)
     catalog = made.place.catalog_path
@@ -65,6 +71,8 @@ def add_exits(made: Tiny, name: str, stop_when: str, exits: Sequence[ExitProfile
         profile = made.place.profile(device)
         other = profile.variants[0]
         own = replace(other, variant=name, accuracy=0.5, model_digest=digest, exits=tuple(exits))
+        if whole_s:
+            own = replace(own, points=tuple(Point(p.batch, 1, *(whole_s,) * 5, qps=1.0) for p in other.points))
         store.write_json(made.place.profile_path(device), replace(profile, variants=(*profile.variants, own)))
     path = add_plan(made, {"cpu0": made.families[0].variants[0].name}, name=plan)
     hosted = made.place.plan(path)

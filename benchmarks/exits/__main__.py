@@ -22,11 +22,11 @@ from proteus_cli.arrays import Ints
 from proteus_cli.backends.affinity import pinned, usable_cores
 from proteus_cli.backends.base import NamedArrays
 from proteus_cli.backends.discovery import discover
-from proteus_cli.backends.exits.bounds import ExitBounds
 from proteus_cli.backends.exits.runner import EXIT_NOTE, ExitRunner
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.stages.exits import ExitProfile
+from proteus_cli.domain.stages.forecast import ExitBounds
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
 from proteus_cli.store.eval_splits import labelled_rows

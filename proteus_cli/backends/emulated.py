@@ -4,7 +4,8 @@ This is no `Backend`, as there is no model to run: `serving.devices.emulated` wa
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 from zlib import crc32
@@ -12,9 +13,13 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
+from proteus_cli.arrays import Floats
 from proteus_cli.backends.base import OutputArrays, Part, Signature, TensorSpec
+from proteus_cli.backends.exits.runner import NOTES
 from proteus_cli.buffers import Buffer
 from proteus_cli.domain.profile import LatencyTable, VariantProfile
+from proteus_cli.domain.stages.forecast import ExitBounds
+from proteus_cli.domain.stages.walk import ExitChain, Walk, stage_means
 from proteus_cli.errors import EngineError
 
 NAME = "proteus_emulated"
@@ -32,16 +37,21 @@ _SEEDS = 2**32
 class EmulatedEngine:
     """A variant on a device with ``slots``, as its profile describes it. ``load_s`` is the time that loading takes.
 
-    Raises `EngineError` where the profile has no times.
+    ``in_stages``, a multi-exit model goes through them one by one, and notes the exit of each row. Raises `EngineError`
+    where the profile has no times.
     """
 
-    def __init__(self, measured: VariantProfile, signature: Signature, slots: int = 1) -> None:
+    def __init__(
+        self, measured: VariantProfile, signature: Signature, slots: int = 1, *, in_stages: bool = False
+    ) -> None:
         if not measured.points_at(slots):
             raise EngineError(
                 f"The profile of `{measured.variant}` has no times to emulate it with.",
                 hint="measure it with `proteus profile`, or import it with `proteus profile --from-csv`",
             )
-        self.signature = signature
+        self._exits = measured.exits
+        self._chain = ExitChain(measured.exits, stage_means(measured.exits)) if in_stages else None
+        self.signature = signature if self._chain is None else replace(signature, notes=NOTES)
         self.load_s = measured.load_s
         self._latencies_s = [
             LatencyTable(points, of=lambda point: point.mean_s) for points in measured.points_up_to(slots)
@@ -51,6 +61,17 @@ class EmulatedEngine:
     def latency_s(self, rows: int, others: int = 0) -> float:
         """The time of a batch of ``rows`` that begins while ``others`` run on the device."""
         return self._latencies_s[others](rows)
+
+    def walk(self, rows: int, bounds: ExitBounds | None, start_s: float, ranks: Callable[[int], Floats]) -> Walk | None:
+        """How a batch goes through the stages of a multi-exit model, whose rows have ``ranks``; None for others.
+
+        Without bounds it is tried out: it takes the mean of all batches, and no answer of it counts.
+        """
+        if self._chain is None:
+            return None
+        if bounds is None:
+            return Walk(self.latency_s(rows), np.full(rows, len(self._exits)), np.zeros(rows, np.bool_))
+        return self._chain.walk(self._chain.stops_at(ranks(rows)), bounds, start_s)
 
     def scores(self, parts: Sequence[Part]) -> OutputArrays:
         """Outputs for all rows: the same for the same variant and row, different for any other."""
@@ -65,6 +86,14 @@ class EmulatedEngine:
                 first = row * size
                 seed = crc32(view[first : first + min(size, _HASHED_BYTES)], seed)
             yield seed
+
+
+def notes_of(walk: Walk | None) -> OutputArrays:
+    """What a multi-exit model says of each row; nobody knows how confident it is of outputs that are made up."""
+    if walk is None:
+        return ()
+    unknown = np.full(len(walk.exits), np.nan, np.float32)
+    return walk.exits.astype(np.uint8), unknown, walk.cut
 
 
 def _made_up(spec: TensorSpec, seeds: npt.NDArray[np.uint32]) -> npt.NDArray[Any]:

@@ -71,11 +71,11 @@ class _Timely:
         """Nothing is learned."""
 
     def _start(self, hosted: Host, head: Request, waiting: int, budget_s: float) -> Start:
-        """As many waiting rows as fit a batch that ends within ``budget_s``."""
+        """As many waiting rows as fit a batch whose rows all have an answer within ``budget_s``."""
         if waiting <= head.rows or hosted.max_batch <= head.rows:
             return Start(head.rows)
         max_rows = min(waiting, hosted.max_batch)
-        return Start(max(hosted.latency.max_rows_within(budget_s, max_rows), head.rows))
+        return Start(max(hosted.least_latency.max_rows_within(budget_s, max_rows), head.rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class ProactiveBatcher(_Timely):
 
     def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
         budget_s = self.due_s(head) - now_s
-        if slowdown * hosted.latency(head.rows) > budget_s:
+        if slowdown * hosted.least_latency(head.rows) > budget_s:
             return CANNOT_MEET_DEADLINE
         waiting = max(waiting, head.rows)
         if waiting < hosted.max_batch:
@@ -121,7 +121,7 @@ class GreedyBatcher(_Timely):
 
     def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
         budget_s = (self.due_s(head) - now_s) / slowdown
-        if hosted.latency(head.rows) > budget_s:
+        if hosted.least_latency(head.rows) > budget_s:
             return CANNOT_MEET_DEADLINE
         return self._start(hosted, head, waiting, budget_s)
 
@@ -137,7 +137,7 @@ class StaticBatcher(_Timely):
 
     def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
         due_s, max_rows = self.due_s(head), min(self.rows, hosted.max_batch)
-        if slowdown * hosted.latency(head.rows) > due_s - now_s:
+        if slowdown * hosted.least_latency(head.rows) > due_s - now_s:
             return CANNOT_MEET_DEADLINE
         waiting = max(waiting, head.rows)
         last_moment_s = due_s - slowdown * hosted.latency(max_rows)
@@ -208,7 +208,7 @@ class NexusBatcher:
 
     def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
         rows = max(min(waiting, hosted.max_batch), head.rows)
-        if now_s + slowdown * hosted.latency(rows) > head.deadline_s:
+        if now_s + slowdown * hosted.least_latency(rows) > head.deadline_s:
             return CANNOT_MEET_DEADLINE
         return Start(rows)
 

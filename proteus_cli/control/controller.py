@@ -7,6 +7,7 @@ from types import MappingProxyType
 from proteus_cli.control.decision import NO_EFFECTS, Admitted, Effects, Host, Launch, Load, StandbyEnd, StandbyLoad
 from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.control.dispatch.dispatch import Dispatch
+from proteus_cli.control.dispatch.exits import exit_bounds
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
@@ -21,6 +22,7 @@ from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.request import Request
+from proteus_cli.domain.stages.forecast import ExitBounds
 
 
 class Controller:
@@ -132,6 +134,11 @@ class Controller:
     def last_moment_s(self, request: Request) -> float:
         """When the first answer to a deferred request must be sent, if the second is not there by then."""
         return self._dispatch.last_moment_s(request)
+
+    def exit_bounds(self, launch: Launch) -> ExitBounds | None:
+        """By when a multi-exit model must have answered each request of a batch; None for other variants."""
+        slowdown = self._workers[launch.hosted.device].slowdown.factor
+        return exit_bounds(launch, self._dispatch.last_moment_s, slowdown, self.stop_when)
 
     def cancel(self, request: Request) -> Effects:
         """Drop a request that waits; no effects where it does not wait, as it runs or has ended."""

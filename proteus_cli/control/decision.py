@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import msgspec
@@ -24,7 +24,12 @@ class Host:
     deferred queries; ``capacity_qps`` is the highest rate it can serve. The second stage of its cascades needs
     ``second_s`` after it; 0 where it is the first stage of none. ``cascades`` are those of which it is the first stage,
     as profiled, where the plan uses any. While a batch runs, the device draws ``power_w`` for it; None where that is
-    unknown. ``exits`` are those of a multi-exit model.
+    unknown.
+
+    ``exits`` are those of a multi-exit model. Where its rows may be cut short, ``first_exit`` is what its first stage
+    takes. ``least_latency`` is the time until each row of a batch has an answer: that of the first stage there, else
+    of the whole batch. What is due before the end of the whole may be admitted and batched by it; waiting, throughput
+    and capacity go by the whole.
     """
 
     device: str
@@ -41,10 +46,24 @@ class Host:
     cascades: tuple[CascadeProfile, ...] = ()
     power_w: float | None = None
     exits: tuple[ExitProfile, ...] = ()
+    first_exit: LatencyTable | None = None
+    least_latency: LatencyTable = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "least_latency", self.latency if self.first_exit is None else self.first_exit)
 
     @property
     def key(self) -> VariantKey:
         return VariantKey(self.family, self.variant)
+
+    @property
+    def cuts(self) -> bool:
+        """Rows whose time is short are answered by an exit before their own."""
+        return self.first_exit is not None
+
+    def whole(self) -> "Host":
+        """The same host for requests of which no row may be cut short."""
+        return replace(self, first_exit=None)
 
     def energy_j(self, rows: int, batch_rows: int) -> float:
         """What ``rows`` of a batch take of its energy, in the mean; infinite where that is unknown."""

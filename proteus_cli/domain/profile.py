@@ -1,8 +1,8 @@
 """Profiles: what was measured of the variants on a device."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from msgspec import UNSET, UnsetType
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, always, is_amount, is_count, require
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.cluster.network import Network
-from proteus_cli.domain.device import Device
+from proteus_cli.domain.device import Device, host_of
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.domain.stages.exits import ExitProfile, require_exits
 
@@ -204,6 +204,15 @@ class Profile(Value, frozen=True, omit_defaults=True):
         """The points of one of its variants while all slots of the device are busy."""
         return measured.points_at(self.slots)
 
+    def has_stages(self, measured: VariantProfile) -> bool:
+        """Whether one of its variants is served stage by stage, so that rows of it may be cut short.
+
+        It is where the times of its stages are known. It is not on devices of other machines, whose clocks differ, nor
+        where several batches are on the device at once, as these are the times of one.
+        """
+        is_here = not host_of(self.device.id) and self.slots == 1
+        return is_here and bool(measured.exits) and bool(measured.exits[0].points)
+
     def of(self, family: str, variant: str) -> VariantProfile | None:
         """The measured variant of that name, or None."""
         return next((v for v in self.variants if v.family == family and v.variant == variant), None)
@@ -292,13 +301,23 @@ def accuracies(profiles: Mapping[str, Profile]) -> Callable[[str, str, str], flo
     return accuracy
 
 
+class OfBatch(Protocol):
+    """Something measured of one batch size."""
+
+    @property
+    def batch(self) -> int: ...
+
+
+Measured = TypeVar("Measured", bound=OfBatch)
+
+
 class LatencyTable:
     """Latency in seconds of every batch size, linear between the measured ones and never falling.
 
     Beyond the largest measured batch it goes on with the cost per row of that batch.
     """
 
-    def __init__(self, points: tuple[Point, ...], of: Callable[[Point], float]) -> None:
+    def __init__(self, points: Sequence[Measured], of: Callable[[Measured], float]) -> None:
         require(bool(points), "a latency table needs at least one point")
         batches = [point.batch for point in points]
         latencies_s = np.maximum.accumulate([of(point) for point in points])

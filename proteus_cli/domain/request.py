@@ -74,6 +74,11 @@ class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
     """It waits for the second stage of a cascade; else it is a *newcomer*."""
 
     @property
+    def asks_for_accuracy(self) -> bool:
+        """It has a least accuracy, of variants or of the answer."""
+        return self.min_accuracy > 0 or (self.bounds is not None and self.bounds.min_expected_accuracy > 0)
+
+    @property
     def level(self) -> int:
         """Its priority as a level from 1, the highest, to 8, which all lower ones share."""
         return min(max(self.priority, 1), LOWEST_LEVEL) if self.priority else USUAL_LEVEL
@@ -95,7 +100,8 @@ class RequestRecord(msgspec.Struct, frozen=True, gc=False):
     ``latency_s`` and ``accuracy`` are None unless it was answered; ``batch`` is the rows of the batch that answered
     it, where known. With cascades, ``accuracy`` is the one to be expected of such an answer. A request ``is_deferred``
     where the first stage was not sure of it; ``is_fallback`` where the first answer was sent all the same.
-    ``is_correct``: whether the answer was right; None where nobody knows.
+    ``is_correct``: whether the answer was right; None where nobody knows. ``is_cut``: a multi-exit model gave an answer
+    before its own exit, for want of time.
     """
 
     family: str
@@ -109,3 +115,4 @@ class RequestRecord(msgspec.Struct, frozen=True, gc=False):
     is_deferred: bool = False
     is_fallback: bool = False
     is_correct: bool | None = None
+    is_cut: bool = False

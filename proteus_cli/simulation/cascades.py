@@ -2,35 +2,15 @@
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import CascadeRoute, Effects, Launch
 from proteus_cli.domain.request import DeferredRequest, Outcome, Request, RequestRecord
-from proteus_cli.domain.trace import Trace
+from proteus_cli.simulation.confidences import Confidences
 from proteus_cli.simulation.events import Events
+from proteus_cli.simulation.exits import ExitAnswer
 
 ROUNDING_S = 1e-9
 """A second stage that ends so much after the last moment ends at it."""
-
-
-class Confidences:
-    """The confidence of each query: the part of all queries (0 to 1) of which first stages were less sure as profiled.
-
-    It is that of the trace where the trace knows it, else drawn by ``rng``. So a cascade defers the queries below the
-    rank of its point. Nothing is drawn before the first is asked for.
-    """
-
-    def __init__(self, trace: Trace, rng: np.random.Generator) -> None:
-        self._trace, self._rng = trace, rng
-        self._values: list[float] = []
-
-    def __getitem__(self, number: int) -> float:
-        """Of the query of that number in the trace."""
-        if not self._values:
-            known = self._trace.confidence
-            self._values = np.where(np.isnan(known), self._rng.random(len(known)), known).tolist()
-        return self._values[number]
 
 
 class DeferredQuery(DeferredRequest, frozen=True, eq=False, kw_only=True):
@@ -64,15 +44,20 @@ class SimulatedCascades:
         self._ended, self._apply = ended, apply
         self._deferred: set[int] = set()  # ids of queries whose first answers are held
 
-    def finished(self, launch: Launch, now_s: float) -> Sequence[str]:
-        """A batch has ended; returns the devices to ask for the second stage."""
+    def finished(self, launch: Launch, now_s: float, exits: Sequence[ExitAnswer] = ()) -> Sequence[str]:
+        """A batch has ended; returns the devices to ask for the second stage.
+
+        ``exits`` are the answers of a multi-exit model, by query.
+        """
         if launch.requests[0].is_deferred:  # so are all: they come from one queue
             self._second_ended(launch, now_s)
             return ()
         devices: dict[str, None] = {}
-        for request, route in zip(launch.requests, self._controller.cascades.routes(launch), strict=True):
+        routes = self._controller.cascades.routes(launch)
+        for place, (request, route) in enumerate(zip(launch.requests, routes, strict=True)):
             if route is None:
-                self._end(request, launch, launch.hosted.accuracy, now_s)
+                own = exits[place] if exits else ExitAnswer(launch.hosted.accuracy, is_cut=False)
+                self._end(request, launch, own.accuracy, now_s, is_cut=own.is_cut)
                 continue
             level = route.stage.level_of_rank(self._confidences[request.id])
             self._controller.cascades.saw(route.stage, (level,), now_s)
@@ -129,12 +114,15 @@ class SimulatedCascades:
         *,
         is_deferred: bool = False,
         is_fallback: bool = False,
+        is_cut: bool = False,
     ) -> None:
         """Record the answer that a query got from a batch."""
         hosted, latency_s = launch.hosted, now_s - request.arrival_s
         outcome = Outcome.SERVED if now_s <= request.deadline_s else Outcome.LATE
         answer = latency_s, accuracy, hosted.variant, hosted.device, launch.rows
-        self._ended.append(RequestRecord(request.family, request.arrival_s, outcome, *answer, is_deferred, is_fallback))
+        self._ended.append(
+            RequestRecord(request.family, request.arrival_s, outcome, *answer, is_deferred, is_fallback, is_cut=is_cut)
+        )
 
 
 def _deferred(request: Request) -> DeferredQuery:

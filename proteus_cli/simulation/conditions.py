@@ -8,6 +8,7 @@ import numpy as np
 
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile import Point
+from proteus_cli.domain.stages.exits import StagePoint
 from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_duration
 
@@ -78,9 +79,9 @@ def parse_failure(text: str, devices: Collection[str]) -> Failure:
 
 
 class LatencySampler:
-    """Draws latencies of one variant from its profiled percentiles; linear between batch sizes, as means are."""
+    """Draws latencies of one variant or stage from profiled percentiles; linear between batch sizes, as means are."""
 
-    def __init__(self, points: Sequence[Point], max_frac: float, rng: np.random.Generator) -> None:
+    def __init__(self, points: Sequence[Point | StagePoint], max_frac: float, rng: np.random.Generator) -> None:
         self._rng, self._max_frac = rng, max_frac
         self._batches = np.array([point.batch for point in points], dtype=np.float64)
         self._quantiles_s = np.array([_quantiles_s(point) for point in points])
@@ -96,6 +97,12 @@ class LatencySampler:
 _LEVELS = (0.0, 0.5, 0.9, 0.95, 0.99, 1.0)
 
 
-def _quantiles_s(point: Point) -> tuple[float, ...]:
-    """Below the median a batch takes the median, as profiles have no lower percentiles."""
+def _quantiles_s(point: Point | StagePoint) -> tuple[float, ...]:
+    """Below the median a batch takes the median, as profiles have no lower percentiles; a stage the mean.
+
+    Of a stage, no more is known than the p95: it is linear up to that, and no longer takes more.
+    """
+    if isinstance(point, StagePoint):
+        p90_s = point.mean_s + (point.p95_s - point.mean_s) * (0.90 - 0.50) / (0.95 - 0.50)
+        return (point.mean_s, point.mean_s, p90_s, point.p95_s, point.p95_s, point.p95_s)
     return (point.p50_s, point.p50_s, point.p90_s, point.p95_s, point.p99_s, point.p99_s)

@@ -34,11 +34,15 @@ from proteus_cli.domain.plan_changes.change_text import hosting_text
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.report import Loss, Replan
 from proteus_cli.domain.request import Bounds, Outcome, Request, RequestRecord
+from proteus_cli.domain.stages.forecast import profiled_s
+from proteus_cli.domain.stages.walk import Walk
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import NoFeasiblePlan
-from proteus_cli.simulation.cascades import Confidences, SimulatedCascades
+from proteus_cli.simulation.cascades import SimulatedCascades
 from proteus_cli.simulation.conditions import Conditions
+from proteus_cli.simulation.confidences import Confidences
 from proteus_cli.simulation.events import Events, Timer
+from proteus_cli.simulation.exits import SimulatedExits, answers
 from proteus_cli.simulation.fleet import SimulatedDevice, SimulatedFleet
 from proteus_cli.simulation.losses import Losses
 from proteus_cli.simulation.timing import batch_times, load_time_s
@@ -86,9 +90,10 @@ def simulate(
     """Replay a trace on the devices of a plan.
 
     A batch takes the profiled mean time of its size, for as many batches as are on the device when it begins, times
-    ``conditions.slowdown``. Variants load beside the old ones in the profiled load time, then all devices switch at
-    once, as in a live server with memory for both; with ``conditions.load_time_s``, devices load in place. ``rng`` is
-    needed for jitter, and for the confidences that the trace does not know, where the plan has cascades.
+    ``conditions.slowdown``; one of a multi-exit model takes what its stages take of the rows that get there. Variants
+    load beside the old ones in the profiled load time, then all devices switch at once, as in a live server with memory
+    for both; with ``conditions.load_time_s``, devices load in place. ``rng`` is needed for jitter, and for the
+    confidences that the trace does not know, where the plan has cascades or exits.
 
     Raises `ArtefactError` where a placement was never profiled.
     """
@@ -142,6 +147,7 @@ class _Simulation:
         self._cascades = SimulatedCascades(
             self._controller, self._events, confidences, self.result.ended, apply=self._apply
         )
+        self._exits = SimulatedExits(self._controller, profiles, confidences, conditions, rng)
         self._run_s, self._slowdown = batch_times(profiles, conditions, rng), conditions.slowdown
         self._load_time_s = load_time_s(conditions)
         self._arrived, self._arrived_s, self._arrivals_over = 0, 0.0, False
@@ -222,14 +228,18 @@ class _Simulation:
         hosted = launch.hosted
         self.result.launches.append((now_s, launch))
         state = self._devices[hosted.device]
-        profiled_s = self._run_s[hosted.device, hosted.family, hosted.variant][len(state.running)](launch.rows)
-        run_s = profiled_s * self._slowdown
+        walk = self._exits.walk(launch, now_s) if hosted.exits else None
+        if walk is None:
+            profiled_s = self._run_s[hosted.device, hosted.family, hosted.variant][len(state.running)](launch.rows)
+            run_s = profiled_s * self._slowdown
+        else:
+            run_s = walk.took_s
         end_s = now_s + run_s
         state.running[id(launch)] = launch, now_s
         state.busy_until_s = max(state.busy_until_s, end_s)
-        self._events.at(end_s, self._finished, launch, run_s, state.life)
+        self._events.at(end_s, self._finished, launch, run_s, state.life, walk)
 
-    def _finished(self, now_s: float, launch: Launch, took_s: float, life: int) -> None:
+    def _finished(self, now_s: float, launch: Launch, took_s: float, life: int, walk: Walk | None) -> None:
         hosted, rows = launch.hosted, launch.rows
         device, accuracy, variant = hosted.device, hosted.accuracy, hosted.variant
         state = self._devices[device]
@@ -237,13 +247,17 @@ class _Simulation:
             return
         if now_s < state.stalled_until_s:
             if state.stalled_until_s < NEVER_S:
-                self._events.at(state.stalled_until_s, self._finished, launch, took_s, life)
+                self._events.at(state.stalled_until_s, self._finished, launch, took_s, life, walk)
             return
         del state.running[id(launch)]
         state.ended_s = now_s
-        self._controller.finished(launch, took_s)
-        if self._routes.ever_in_use:
-            for each in dict.fromkeys((device, *self._cascades.finished(launch, now_s))):
+        if walk is not None and hosted.cuts:
+            self._controller.finished(launch, took_s, profiled_s(hosted.exits, walk.exits))
+        else:
+            self._controller.finished(launch, took_s)
+        if walk is not None or self._routes.ever_in_use:
+            exits = answers(launch, walk) if walk is not None else ()
+            for each in dict.fromkeys((device, *self._cascades.finished(launch, now_s, exits))):
                 self._ask(each, now_s)
             return
         ended = self.result.ended

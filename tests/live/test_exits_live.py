@@ -28,9 +28,9 @@ SLOW_END = (*EXITS[:2], ExitProfile(0.2, 0.5, None, LONG))
 
 
 @contextmanager
-def serving_exits(root: Path, exits: Sequence[ExitProfile], how: str) -> Iterator[LiveServer]:
+def serving_exits(root: Path, exits: Sequence[ExitProfile], how: str, whole_s: float = 0.0) -> Iterator[LiveServer]:
     made = make_workspace(root, (TinyFamily("shapes", SHAPES.variants[:1], slo="60s"),))
-    path = add_exits(made, "shapes-exits", "confidence >= 2", exits)
+    path = add_exits(made, "shapes-exits", "confidence >= 2", exits, whole_s=whole_s)
     apart = ["--executor", "process"] if how == "in a process" else []
     with serving(made.root, path, "--replan=off", "--grpc-port", "0", *apart) as live:
         yield live
@@ -124,3 +124,15 @@ def test_a_stage_that_would_be_too_late_is_not_begun(tmp_path: Path, how: str) -
     assert [parameters["accuracy"] for parameters in told] == [worth[place] for place in expected]
     assert (both["exit"], both["cut"]) == (2, True)
     assert answer.parameters["cut"].bool_param
+
+
+@pytest.mark.parametrize("how", ["in the server", "in a process"])
+def test_a_bound_below_the_whole_chain_is_kept_by_the_first_exits(tmp_path: Path, how: str) -> None:
+    """As profiled, a batch takes days, and so does the last stage; the others take no time. No request has days."""
+    with serving_exits(tmp_path, SLOW_END, how, whole_s=1e6) as live:
+        told = [answered(live, row[None])[0] for row in ROWS]
+        tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": ROWS[0].tolist()}
+        demanding = live.infer("shapes", {"inputs": [tensor], "parameters": {"min_accuracy": 0.4}})
+    assert {parameters["exit"] for parameters in told} == {1, 2}
+    assert {parameters.get("cut", False) for parameters in told} == {True, False}
+    assert demanding.status == 504  # it may not be cut short

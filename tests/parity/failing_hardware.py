@@ -2,10 +2,11 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from virtual_loop import VirtualLoop
 
+from proteus_cli.arrays import Floats
 from proteus_cli.backends.base import Signature
 from proteus_cli.domain.cluster.connection import BEAT_S, CONNECT_S, MAX_SILENT, ConnectionPauses
 from proteus_cli.domain.device import host_of
@@ -15,12 +16,16 @@ from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.devices.executor import BatchResult, OnLost
 from proteus_cli.simulation.conditions import Failure
 
+Ranks = Callable[[int], Floats]
+
 
 class FailingExecutor(EmulatedExecutor):
     """Ends no batch before ``stalled_until_s``."""
 
-    def __init__(self, profile: Profile, signatures: dict[str, Signature], loop: VirtualLoop, on_lost: OnLost) -> None:
-        super().__init__(profile, signatures, loop.time, loop.call_at, on_lost)
+    def __init__(
+        self, profile: Profile, signatures: dict[str, Signature], loop: VirtualLoop, on_lost: OnLost, ranks: Ranks
+    ) -> None:
+        super().__init__(profile, signatures, loop.time, loop.call_at, on_lost, ranks)
         self._loop, self.stalled_until_s = loop, -math.inf
 
     def die(self) -> None:
@@ -34,14 +39,18 @@ class FailingExecutor(EmulatedExecutor):
 
 
 class FailingHardware:
-    """Opens devices, and does ``failures`` to them. One failure of a host at a time."""
+    """Opens devices, and does ``failures`` to them. One failure of a host at a time.
+
+    ``ranks`` says how sure a model is of the rows of the batch that is submitted.
+    """
 
     def __init__(
-        self, profiles: dict[str, Profile], signatures: dict[str, Signature], failures: Sequence[Failure]
+        self, profiles: dict[str, Profile], signatures: dict[str, Signature], failures: Sequence[Failure], ranks: Ranks
     ) -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         self._loop, self._profiles, self._signatures, self._failures = loop, profiles, signatures, failures
+        self._ranks = ranks
         self._executors: dict[str, FailingExecutor] = {}
         self._shut_until_s: dict[str, float] = {}
         self._away: set[str] = set()
@@ -51,7 +60,9 @@ class FailingHardware:
     def open_device(self, device: str, on_lost: OnLost) -> FailingExecutor:
         if self._loop.time() < self._shut_until_s.get(device, -math.inf):
             raise DeviceUnavailable(f"{device} is not there.")
-        self._executors[device] = FailingExecutor(self._profiles[device], self._signatures, self._loop, on_lost)
+        self._executors[device] = FailingExecutor(
+            self._profiles[device], self._signatures, self._loop, on_lost, self._ranks
+        )
         return self._executors[device]
 
     def is_reachable(self, device: str) -> bool:

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from failing_hardware import FailingHardware
 from virtual_loop import VirtualLoop
 
+from proteus_cli.arrays import Floats
 from proteus_cli.backends.emulated import STUB
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Decision, Launch
@@ -26,7 +28,8 @@ from proteus_cli.serving.fleet.recovery import Recovery
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.data_plane import make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
-from proteus_cli.serving.requests.query import Query
+from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
+from proteus_cli.serving.requests.query import Query, RequestOptions
 from proteus_cli.serving.requests.second_stages import Confidence
 from proteus_cli.simulation.conditions import SOLVE_S, Failure
 
@@ -59,6 +62,7 @@ class LiveRun:
         self.changes: list[tuple[str, int]] = []
         self.deferred = self.fallbacks = 0
         self.accuracy = 0.0
+        self.answers: list[AnsweredBatch] = []
         self.measured: tuple[MeasuredDeferral, ...] = ()
 
 
@@ -75,6 +79,13 @@ def run_live(
     """Feed a trace to data plane, fleet, workers, recovery and control loop in virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(_run(trace, plan, catalog, profiles, policy, replan, failures, confidence))
+
+
+def options_of(trace: Trace, index: int) -> RequestOptions:
+    """What a request of a trace asks for."""
+    time_s = float(trace.slo_s[index])
+    minimum = float(trace.min_accuracy[index])
+    return RequestOptions(None if math.isnan(time_s) else time_s, min_accuracy=minimum, bounds=trace.bounds(index))
 
 
 async def _run(
@@ -94,7 +105,12 @@ async def _run(
     signatures = dict.fromkeys(catalog.names, STUB)
     controller = RecordingController(catalog.slo_s(), slots_of(plan.devices, profiles), policy)
     models: Any = {(family.name, variant.name): None for family in catalog.families for variant in family.variants}
-    hardware = FailingHardware(profiles, signatures, failures)
+
+    def ranks(_rows: int) -> Floats:
+        """Of the batch that was launched last: the server numbers requests as they come."""
+        return trace.confidence[[request.id for request in controller.launches[-1][1].requests]]
+
+    hardware = FailingHardware(profiles, signatures, failures, ranks)
     plane = make_data_plane(
         controller,
         [ServedFamily(name, STUB, slo_s, max_rows=64, best_accuracy=None) for name, slo_s in catalog.slo_s().items()],
@@ -123,7 +139,7 @@ async def _run(
         family = trace.families[trace.family[index]]
         result: asyncio.Future[Result] = loop.create_future()
         with contextlib.suppress(RequestError):  # a refusal is counted
-            plane.admission.submit(Query(family, 1, ()), tuple, result.set_result)
+            plane.admission.submit(Query(family, 1, (), options_of(trace, index)), tuple, result.set_result)
             results.append(result)
     await asyncio.gather(*results)
     for task in [*running, control]:
@@ -131,6 +147,7 @@ async def _run(
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
     run = LiveRun()
+    run.answers = [each.batch for result in results if isinstance(each := result.result(), Answered)]
     run.launches = controller.launches
     run.outcomes = {outcome: plane.counts.of_outcome(outcome) for outcome in Outcome}
     counts = plane.counts.by_family.values()

@@ -10,11 +10,11 @@ import numpy as np
 
 from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec
-from proteus_cli.backends.exits.bounds import ExitBounds, StageForecast
 from proteus_cli.domain.conditions.condition import Condition, holds
 from proteus_cli.domain.conditions.metrics import Metric
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.stages.confidence import margin, output_of
+from proteus_cli.domain.stages.forecast import ExitBounds, StageForecast
 from proteus_cli.errors import EngineError
 
 EXIT_NOTE, CONFIDENCE_NOTE, CUT_NOTE = "exit (note)", "confidence (note)", "cut (note)"
@@ -71,7 +71,7 @@ class ExitRunner:
             if least is not None and place < len(self.stages):
                 is_enough = stops = is_enough & (confidence >= least[going])
             if forecast is not None and place < len(self.stages) and not stops.all():
-                stops = _stopping(is_enough, going, forecast, place + 1)
+                stops = forecast.stopping(is_enough, going, place + 1, monotonic())
             answers.add(place, going[stops], made, confidence, stops, ~is_enough[stops])
             if stops.all():
                 break
@@ -131,13 +131,6 @@ class _Answers:
 
     def outputs(self) -> NamedArrays:
         return {**self._outputs, EXIT_NOTE: self._exits, CONFIDENCE_NOTE: self._confidences, CUT_NOTE: self._cut}
-
-
-def _stopping(is_enough: Bools, rows: Ints, forecast: StageForecast, stage: int) -> Bools:
-    """Those of ``rows`` that have enough, and those that a ``stage`` would be too late for."""
-    stops, left = is_enough.copy(), ~is_enough
-    stops[left] = ~forecast.in_time(stage, rows[left], monotonic())
-    return stops
 
 
 def _require_fitting(place: int, stage: Signature, after: Signature, last: Signature) -> None:

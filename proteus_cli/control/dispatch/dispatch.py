@@ -91,7 +91,8 @@ class Dispatch:
             if family.rows + rows > self._admitted_frac * timely_rows:
                 most_rows = admitted_rows(timely_rows, tier.batch_rows, self._admitted_frac)
                 before_rows = family.rows_before(request, tier)  # no more than `family.rows`, but slower to count
-                if before_rows and before_rows + rows > most_rows:
+                is_over = before_rows and before_rows + rows > most_rows
+                if is_over and family.waiting_rows + rows > tier.rows_at_once(self._batcher.due_s(request) - now_s):
                     return Refused(retry_after_s(before_rows, tier.capacity_qps))
         family.rows += rows
         owner = tier.queue.push(request)
@@ -112,7 +113,7 @@ class Dispatch:
         if tier is None or tier.is_lost or left_s <= 0:
             return None
         if self._admits_timely:
-            if not any(each.serving and each.takes_s(rows) <= left_s for each in tier.classes):
+            if not any(each.serving and each.least_s(rows) <= left_s for each in tier.classes):
                 return None
             most_rows = admitted_rows(tier.capacity_qps * left_s, tier.batch_rows, self._admitted_frac)
             before_rows = family.rows_before(request, tier)
@@ -181,15 +182,18 @@ class Dispatch:
             return self._launch(worker, *best, now_s)
         return WaitUntil(wake_s) if wake_s < math.inf else IDLE
 
-    def finished(self, launch: Launch, took_s: float | None) -> None:
-        """A batch has ended after ``took_s``, or failed (None): a slot of its worker is idle again."""
+    def finished(self, launch: Launch, took_s: float | None, profiled_s: tuple[float, float] | None = None) -> None:
+        """A batch has ended after ``took_s``, or failed (None): a slot of its worker is idle again.
+
+        ``profiled_s`` is what it should have taken, in the mean and at the p95; None: what any batch of its size takes.
+        """
         hosted, rows = launch.hosted, launch.rows
         worker, family = self._workers[hosted.device], self._families[hosted.family]
         worker.finished()
         family.rows -= rows
         family.ran(hosted, -rows)
         if took_s is not None:
-            mean_s, p95_s = hosted.mean_latency(rows), hosted.latency(rows)
+            mean_s, p95_s = profiled_s or (hosted.mean_latency(rows), hosted.latency(rows))
             if worker.slowdown.ran(took_s=took_s, mean_s=mean_s, p95_s=p95_s, is_busy=launch.is_ahead):
                 self.count_capacity(worker)
             self._batcher.ran(launch, took_s)
@@ -259,7 +263,7 @@ class Dispatch:
         Where it does so only because it is slowed, its slowdown is doubted: no batch would ever show that it is over.
         """
         for request in self._uncount(dropped):
-            time_s, alone_s = self._batcher.due_s(request) - request.arrival_s, hosted.latency(request.rows)
+            time_s, alone_s = self._batcher.due_s(request) - request.arrival_s, hosted.least_latency(request.rows)
             if alone_s <= time_s < worker.slowdown.factor * alone_s:
                 worker.slowdown.doubt()
                 self.count_capacity(worker)

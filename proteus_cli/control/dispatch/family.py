@@ -59,6 +59,10 @@ class FamilyState:
     def waiting(self) -> int:
         return sum(len(tier.queue) for tier in self.tiers)
 
+    @property
+    def waiting_rows(self) -> int:
+        return self.rows - sum(self.running.values())
+
     def ran(self, host: Host, rows: int) -> None:
         """So many rows more run on a host, or fewer where negative."""
         self.running[host] += rows

@@ -9,6 +9,10 @@ That an answer keeps its bounds follows from where it begins:
 * expected accuracy: so is the host's own, or that of a cascade which begins there;
 * energy: what the host takes is within the limit, in the batch that is worst for the request. So is what it takes
   together with the second stage, where the accuracy needs a cascade; else the second stage gets what is left.
+
+A host that cuts rows short (`Host.cuts`) is of two kinds: one gives whole answers alone, and one any. Cut answers are
+less accurate than the variant, so a request that asks for an accuracy may only go to the former. So may deferred ones,
+which ask for that of the second stage: their first answer is as good as one that is cut short.
 """
 
 import math
@@ -26,12 +30,15 @@ Routes = Mapping[VariantKey, Sequence[CascadeRoute]]
 
 
 class _Kind:
-    """Hosts alike, of which ``host`` is one; ``routes`` are the cascades that begin there."""
+    """Hosts alike, of which ``host`` is one; ``routes`` are the cascades that begin there.
 
-    __slots__ = ("_worst_row_j", "host", "routes")
+    It ``cuts`` where it stands for answers that may be cut short.
+    """
+
+    __slots__ = ("_worst_row_j", "cuts", "host", "routes")
 
     def __init__(self, host: Host, routes: Sequence[CascadeRoute]) -> None:
-        self.host, self.routes = host, routes
+        self.host, self.routes, self.cuts = host, routes, host.cuts
         from_full = accumulate((host.energy_j(1, rows) for rows in range(host.max_batch, 0, -1)), max)
         self._worst_row_j = tuple(from_full)[::-1]  # what a row takes at most in a batch of so many rows or more
 
@@ -44,16 +51,13 @@ class Fitness:
     """Of the hosts of a family, with the cascades of its plan; ``everyone`` is the set of all kinds."""
 
     def __init__(self, hosts: Sequence[Host] = (), routes: Routes = MappingProxyType({})) -> None:
-        places: dict[Hashable, int] = {}
         self._kinds: list[_Kind] = []
-        self._place: dict[Host, int] = {}
-        for host in hosts:
-            alike = host.variant, host.accuracy, host.power_w, host.max_batch, id(host.mean_latency)
-            if alike not in places:
-                places[alike] = len(self._kinds)
-                self._kinds.append(_Kind(host, routes.get(host.key, ())))
-            self._place[host] = places[alike]
+        self._routes, self._places = routes, dict[Hashable, int]()
+        self._place = {host: self._place_of(host) for host in hosts}
+        self._whole = {host: host.whole() for host in hosts if host.cuts}
+        self._place |= {whole: self._place_of(whole) for whole in self._whole.values()}
         self.everyone = (1 << len(self._kinds)) - 1
+        self._cut = _set(kind.cuts for kind in self._kinds)
         self._accuracies = sorted({kind.host.accuracy for kind in self._kinds})
         self._at_least = [_set(kind.host.accuracy >= least for kind in self._kinds) for least in self._accuracies]
         self._at_least.append(0)  # more accurate than the most accurate ones
@@ -61,6 +65,8 @@ class Fitness:
     def of(self, request: Request) -> int:
         """The set of kinds that may answer a request."""
         accurate = self._at_least[bisect_left(self._accuracies, request.min_accuracy)]
+        if self._cut and request.asks_for_accuracy:
+            accurate &= ~self._cut
         if request.bounds is None or not accurate:
             return accurate
         return accurate & _set(self._keeps(kind, request, request.bounds) for kind in self._kinds)
@@ -70,8 +76,10 @@ class Fitness:
         return asks_nothing or self.of(request) == self.everyone
 
     def hosts(self, kinds: int) -> list[Host]:
-        """The hosts of a set of kinds."""
-        return [host for host, place in self._place.items() if kinds >> place & 1]
+        """The hosts of a set of kinds, each once."""
+        found = [host for host, place in self._place.items() if kinds >> place & 1]
+        twice = {self._whole[host] for host in found if host.cuts}
+        return [host for host in found if host not in twice] if twice else found
 
     def expected(self) -> dict[str, float]:
         """By cascade, as "first → second", what is to be expected of its answers."""
@@ -89,6 +97,14 @@ class Fitness:
                 variant = kind.host.variant
                 found[variant] = min(found.get(variant, math.inf), kind.energy_j(rows))
         return found
+
+    def _place_of(self, host: Host) -> int:
+        """The kind of a host, by its place among all."""
+        alike = host.variant, host.accuracy, host.power_w, host.max_batch, id(host.mean_latency), host.cuts
+        if alike not in self._places:
+            self._places[alike] = len(self._kinds)
+            self._kinds.append(_Kind(host, self._routes.get(host.key, ())))
+        return self._places[alike]
 
     def _keeps(self, kind: _Kind, request: Request, bounds: Bounds) -> bool:
         """Whether an answer that begins there keeps the bounds."""

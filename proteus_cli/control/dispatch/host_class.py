@@ -41,6 +41,7 @@ class HostClass:
     usual_qps: float = 0.0
     slowdown: float = 1.0  # the mean of those that serve
     row_s: float = field(init=False)  # how long one row takes
+    least_row_s: float = field(init=False)  # until it has an answer
     half_full_s: float = field(init=False)  # half of how long a full batch takes
     _slowdowns: dict[str, tuple[float, float]] = field(default_factory=dict)  # (factor, upper) of devices that serve
 
@@ -66,6 +67,14 @@ class HostClass:
         """How long a batch of so many rows takes."""
         return self.slowdown * self.host.latency(rows)
 
+    def least_s(self, rows: int) -> float:
+        """How long it takes until all of so many rows have an answer."""
+        return self.slowdown * self.host.least_latency(rows)
+
+    def rows_within(self, budget_s: float) -> int:
+        """The largest batch whose rows all have an answer in that time."""
+        return self.host.least_latency.max_rows_within(budget_s / self.slowdown, self.host.max_batch)
+
     def slowdown_of(self, device: str) -> float:
         """The slowdown of a device that serves."""
         return self._slowdowns[device][0]
@@ -89,6 +98,7 @@ class HostClass:
 
     def _time(self) -> None:
         self.row_s, self.half_full_s = self.takes_s(1), self.takes_s(self.host.max_batch) / 2
+        self.least_row_s = self.least_s(1)
 
 
 def classes_of(hosts: Iterable[Host], *, of_deferred: bool = False) -> tuple[HostClass, ...]:
@@ -120,5 +130,7 @@ def by_accuracy(classes: Iterable[HostClass]) -> tuple[HostClass, ...]:
 
 def _kind(host: Host) -> Hashable:
     """What is equal for the hosts of a class."""
-    times_s = tuple(map(host.latency, range(1, host.max_batch + 1)))
-    return host.variant, host.accuracy, host.capacity_qps, host.power_w, times_s
+    sizes = range(1, host.max_batch + 1)
+    times_s = tuple(map(host.latency, sizes))
+    least_s = tuple(map(host.least_latency, sizes)) if host.cuts else ()
+    return host.variant, host.accuracy, host.capacity_qps, host.power_w, times_s, least_s

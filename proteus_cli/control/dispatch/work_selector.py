@@ -98,7 +98,7 @@ class WorkSelector:
             return best
         while rows < most:
             more = (rows + most + 1) // 2
-            place = queue.place_due(now_s + slowdown * hosted.latency(more), self._batcher.due_s)
+            place = queue.place_due(now_s + slowdown * hosted.least_latency(more), self._batcher.due_s)
             batching: Batching = CANNOT_MEET_DEADLINE
             while queue.has_rows(more, place):
                 batching = decide(queue.at(place), more, hosted, now_s, slowdown)
@@ -152,13 +152,13 @@ class WorkSelector:
             return None
         rows = queue.head().rows
         left_s = self._batcher.due_s(queue.head()) - now_s
-        own_s = own.takes_s(rows)
-        faster = [each for each in tier.classes if each.serving and each.takes_s(rows) < own_s]
-        able = [each for each in faster if each.free and each.takes_s(rows) <= left_s]
+        own_s = own.least_s(rows)
+        faster = [each for each in tier.classes if each.serving and each.least_s(rows) < own_s]
+        able = [each for each in faster if each.free and each.least_s(rows) <= left_s]
         if not faster:
             peer = min(own.free, key=own.slowdown_of)
             return Delegate(peer) if own.slowdown_of(peer) < worker.slowdown.factor else None
-        target = able[0] if able else min(faster, key=lambda each: each.takes_s(rows))
+        target = able[0] if able else min(faster, key=lambda each: each.least_s(rows))
         moved = min(own.quota, queue.rows)
         own.quota -= moved
         target.quota += moved
@@ -171,7 +171,7 @@ class WorkSelector:
         """How many of the first requests not even the fastest workers can make, each alone."""
         queue, serving = source.queue, [each for each in source.tier.classes if each.serving]
         for place, request in enumerate(queue):
-            fastest = min(serving, key=lambda each: each.takes_s(request.rows), default=source.host_class)
+            fastest = min(serving, key=lambda each: each.least_s(request.rows), default=source.host_class)
             batching = self._batcher.decide(request, request.rows, fastest.host, now_s, fastest.slowdown)
             if not isinstance(batching, CannotMeetDeadline):
                 return place

@@ -92,7 +92,15 @@ class AccuracyTier:
 
     def max_rows_within(self, budget_s: float, at_most: int) -> int:
         """The most rows, up to ``at_most``, that a batch of one of the hosts answers in that time, as profiled."""
-        return max([each.host.latency.max_rows_within(budget_s, at_most) for each in self.classes], default=0)
+        return max([each.host.least_latency.max_rows_within(budget_s, at_most) for each in self.classes], default=0)
+
+    def rows_at_once(self, budget_s: float) -> int:
+        """The rows that free workers which cut rows short have answers to in that time, in one batch each.
+
+        Of so little time that these could not be whole, the capacity, which is that of whole answers, says nothing.
+        """
+        cutting = [each for each in self.classes if each.host.cuts and each.free]
+        return sum([len(each.free) * each.rows_within(budget_s) for each in cutting])
 
     def next_worker(self, queue: DeadlineQueue, due_s: Callable[[Request], float], now_s: float) -> Admitted:
         """Ask one free worker about a queue in which requests wait, or nobody.
@@ -116,7 +124,7 @@ class AccuracyTier:
             free.sort(key=_IS_RESERVED)
         last_left_s, left_s = due_s(queue.last()) - now_s, due_s(queue.head()) - now_s
         for each in free:
-            if each.row_s <= (last_left_s if each.host.accuracy >= least else left_s):
+            if each.least_row_s <= (last_left_s if each.host.accuracy >= least else left_s):
                 return next(iter(each.free.values()))
         return next(iter(free[-1].free.values()))
 

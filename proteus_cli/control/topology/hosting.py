@@ -12,13 +12,16 @@ from proteus_cli.domain.rules import DeviceLimits, Rules, limits_of
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.errors import ArtefactError
 
+Tables = tuple[LatencyTable, LatencyTable, LatencyTable | None]
+"""What batches take at the p95 and in the mean, and at the p95 to their first exit, where that may answer all rows."""
+
 
 def hosted_by(plan: Plan, profiles: Mapping[str, Profile]) -> tuple[Host, ...]:
     """The hosts of a plan, with latencies while all slots are busy; ``profiles`` by device id.
 
     Hosts that share measurements share the tables. Raises `ArtefactError` where a placement was never profiled.
     """
-    tables: dict[tuple[int, int], tuple[LatencyTable, LatencyTable]] = {}
+    tables: dict[tuple[int, int, bool], Tables] = {}
     hosts = tuple(_hosted(placement, profiles, tables) for placement in plan.placements)
     second_s = _second_s(plan, hosts)
     return tuple(
@@ -109,14 +112,13 @@ def _loadable(
 def _hosted(
     placement: Placement,
     profiles: Mapping[str, Profile],
-    tables: dict[tuple[int, int], tuple[LatencyTable, LatencyTable]],
+    tables: dict[tuple[int, int, bool], Tables],
 ) -> Host:
     measured, profile = measured_for(placement, profiles), profiles[placement.device]
-    key = id(measured), profile.slots
+    key = id(measured), profile.slots, profile.has_stages(measured)
     if key not in tables:
-        points = profile.points_of(measured)
-        tables[key] = LatencyTable(points, lambda point: point.p95_s), LatencyTable(points, lambda point: point.mean_s)
-    latency, mean_latency = tables[key]
+        tables[key] = _tables(measured, profile)
+    latency, mean_latency, first_exit = tables[key]
     return Host(
         device=placement.device,
         family=placement.family,
@@ -130,4 +132,14 @@ def _hosted(
         deferred_qps=placement.deferred_qps,
         power_w=None if measured.power_w is None else measured.power_w / profile.slots,
         exits=measured.exits,
+        first_exit=first_exit,
     )
+
+
+def _tables(measured: VariantProfile, profile: Profile) -> Tables:
+    points = profile.points_of(measured)
+    latency = LatencyTable(points, lambda point: point.p95_s)
+    first_exit = None
+    if profile.has_stages(measured):  # by chance, one stage may have been slower than once all were
+        first_exit = LatencyTable(measured.exits[0].points, lambda point: min(point.p95_s, latency(point.batch)))
+    return latency, LatencyTable(points, lambda point: point.mean_s), first_exit

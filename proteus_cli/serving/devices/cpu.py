@@ -9,11 +9,11 @@ from time import perf_counter
 import numpy as np
 
 from proteus_cli.backends.base import Backend, OutputArrays, Part, Runner, Signature, gather
-from proteus_cli.backends.exits.bounds import ExitBounds
 from proteus_cli.backends.exits.runner import ExitRunner
 from proteus_cli.backends.free_memory import within_free_memory
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
+from proteus_cli.domain.stages.forecast import ExitBounds
 from proteus_cli.errors import EngineError
 from proteus_cli.serving.devices.bisection import run_with_bisection
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, OnLost

@@ -10,10 +10,14 @@ from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from zlib import crc32
 
+import numpy as np
+
+from proteus_cli.arrays import Floats
 from proteus_cli.backends import emulated
 from proteus_cli.backends.base import Signature
-from proteus_cli.backends.emulated import EmulatedEngine
+from proteus_cli.backends.emulated import EmulatedEngine, notes_of
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError
@@ -74,6 +78,8 @@ class EmulatedExecutor(ExecutorBase):
 
     A batch begins when it is submitted, or when the batch before it in its slot should have ended; so a loop that is
     late does not make the device slower. ``at`` has the loop make a call at a time of ``clock``, in seconds.
+
+    ``ranks`` draws how sure multi-exit models are of so many rows, as `ExitChain` has it; None: evenly, by the device.
     """
 
     def __init__(
@@ -83,10 +89,12 @@ class EmulatedExecutor(ExecutorBase):
         clock: Callable[[], float],
         at: Callable[[float, Callable[[], None]], object],
         on_lost: OnLost,
+        ranks: Callable[[int], Floats] | None = None,
     ) -> None:
         super().__init__(profile.device.id, on_lost)
         self._profile, self._signatures = profile, signatures
         self._clock, self._at = clock, at
+        self._ranks = ranks or np.random.default_rng(crc32(profile.device.id.encode())).random
         self._engines: dict[VariantKey, EmulatedEngine] = {}
         self._one_load = asyncio.Lock()
         self._slots_free_s = [0.0] * profile.slots  # a heap
@@ -101,7 +109,8 @@ class EmulatedExecutor(ExecutorBase):
         measured = self._profile.of(*key)
         if measured is None:
             raise EngineError(f"`{key.variant}` was never profiled on a `{self._profile.device.type}`.")
-        engine = EmulatedEngine(measured, self._signatures[key.family], self._profile.slots)
+        in_stages = self._profile.has_stages(measured)
+        engine = EmulatedEngine(measured, self._signatures[key.family], self._profile.slots, in_stages=in_stages)
         loop = asyncio.get_running_loop()
         async with self._one_load:
             self._require_open()
@@ -117,8 +126,9 @@ class EmulatedExecutor(ExecutorBase):
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         now_s = self._clock()
         self._require_open()
-        result = self._result(batch)
-        end_s = max(now_s, self._slots_free_s[0]) + result.compute_s
+        start_s = max(now_s, self._slots_free_s[0])
+        result = self._result(batch, start_s)
+        end_s = start_s + result.compute_s
         heapreplace(self._slots_free_s, end_s)
         self._running += 1
         self._at(end_s, partial(self._ended, self._register(done), result))
@@ -136,7 +146,9 @@ class EmulatedExecutor(ExecutorBase):
         self._running -= 1
         self._complete(number, result)
 
-    def _result(self, batch: Batch) -> BatchResult:
+    def _result(self, batch: Batch, start_s: float) -> BatchResult:
         engine = self._engines[batch.key]
+        walk = engine.walk(batch.rows, batch.bounds, start_s, self._ranks)
         others = min(self._running, len(self._slots_free_s) - 1)
-        return BatchResult(engine.scores(batch.parts), engine.latency_s(batch.rows, others))
+        took_s = engine.latency_s(batch.rows, others) if walk is None else walk.took_s
+        return BatchResult(engine.scores(batch.parts), took_s, notes=notes_of(walk))

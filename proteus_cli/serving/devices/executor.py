@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from proteus_cli.backends.base import OutputArrays, Part, Signature
-from proteus_cli.backends.exits.bounds import ExitBounds
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.stages.forecast import ExitBounds
 from proteus_cli.errors import DeviceLost
 
 if TYPE_CHECKING:

@@ -7,13 +7,12 @@ from functools import partial
 from typing import Protocol
 
 from proteus_cli.backends.base import Part
-from proteus_cli.backends.exits.bounds import ExitBounds
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Delegate, Drop, Idle, Launch, WaitUntil, WakeOthers
 from proteus_cli.control.topology.breaker import BreakerEvent, hang_timeout_s
 from proteus_cli.control.topology.sharing import counted_s
-from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Request
+from proteus_cli.domain.stages.forecast import profiled_s
 from proteus_cli.errors import DeviceLost, EngineBroken
 from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor
 
@@ -154,7 +153,8 @@ class Worker:
         if not self._running:
             self._counted_s = now_s
         parts = self._results.started(launch)
-        batch = Batch(VariantKey(hosted.family, hosted.variant), parts, launch.rows, self._bounds(launch))
+        bounds = self._controller.exit_bounds(launch) if hosted.exits else None
+        batch = Batch(hosted.key, parts, launch.rows, bounds)
         try:
             slowdown_of = self._controller.slowdown_of
             if not self._running and hosted.latency(launch.rows) * slowdown_of(self.device) <= self._inline_s:
@@ -164,16 +164,6 @@ class Worker:
                 self._running[id(launch)] = launch, now_s
         except Exception as error:  # noqa: BLE001 - closed, not loaded, a model that fails: its requests must end
             self._end(launch, now_s, error)
-
-    def _bounds(self, launch: Launch) -> ExitBounds | None:
-        """By when a multi-exit model must have answered each request; None for other variants."""
-        exits, requests = launch.hosted.exits, launch.requests
-        if not exits or not exits[0].points:
-            return None
-        due_s = [self._controller.last_moment_s(each) for each in requests]
-        slowdown, live = self._controller.slowdown_of(self.device), self._controller.stop_when
-        rows = [each.rows for each in requests]
-        return ExitBounds(due_s, rows, exits, slowdown, live.get(launch.hosted.family), _least_confidences(requests))
 
     def _finished(self, launch: Launch, result: BatchResult | Exception) -> None:
         running = self._running.pop(id(launch), None)
@@ -199,7 +189,12 @@ class Worker:
             self.batches += 1
             self.rows += launch.rows
             self.waited_s += result.waited_s
-            self._controller.finished(launch, _service_s(launch, took_s, result, self.servers))
+            service_s = _service_s(launch, took_s, result, self.servers)
+            if result.notes and launch.hosted.cuts:
+                exits = result.notes[0]  # in the order of `exits.runner.NOTES`
+                self._controller.finished(launch, service_s, profiled_s(launch.hosted.exits, exits))
+            else:
+                self._controller.finished(launch, service_s)
             self._results.answered(launch, started_s, result)
 
 
@@ -216,9 +211,3 @@ def _service_s(launch: Launch, took_s: float, result: BatchResult, servers: int)
         return servers * took_s
     stood_s = result.elapsed_s - result.waited_s - result.compute_s
     return counted_s(result.compute_s + max(0.0, stood_s - IPC_S), result.waited_s, servers)
-
-
-def _least_confidences(requests: Sequence[Request]) -> Sequence[float]:
-    """The confidence that each request asks for; empty where none does."""
-    found = [-math.inf if each.bounds is None else each.bounds.min_confidence for each in requests]
-    return found if max(found) > -math.inf else ()

@@ -23,6 +23,11 @@ def of_exits(answer: Answered, notes: OutputArrays) -> Answered:
     return Answered(own, 0, answer.rows, answer.queue_s)
 
 
+def is_cut(notes: OutputArrays) -> bool:
+    """Whether a row of a batch was cut short, so that the batch took less than profiled."""
+    return bool(notes) and bool(notes[2].any())
+
+
 def _accuracy(hosted: Host, exits: list[int], cut: list[bool]) -> float:
     """The mean of what is to be expected of answers of these exits; of the variant where its profile knows no more."""
     known = hosted.exits

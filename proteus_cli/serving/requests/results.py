@@ -15,7 +15,7 @@ from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.logs import LogRateLimiter, fields
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.deadlines import TimingWheel
-from proteus_cli.serving.requests.exits import of_exits
+from proteus_cli.serving.requests.exits import is_cut, of_exits
 from proteus_cli.serving.requests.in_flight import (
     Answered,
     AnsweredBatch,
@@ -132,7 +132,7 @@ class Results:
         counts.ended(Outcome.LATE, hosted.variant, hosted.device, len(ended) - served)
         counts.ran(waits_s, took_s, rows=launch.rows, compute_s=result.compute_s, now_s=now_s)
         stages = self._second_stages
-        is_as_profiled = stages is None or hosted.family not in stages.live_conditions
+        is_as_profiled = (stages is None or hosted.family not in stages.live_conditions) and not is_cut(result.notes)
         if self._drift is not None and not result.failures and is_as_profiled:
             self._drift.ran(hosted.device, hosted.family, hosted.variant, rows=launch.rows, took_s=result.compute_s)
         if served:

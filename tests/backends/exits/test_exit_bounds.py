@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from exit_nets import exit_stages, inputs_of, loaded
 
-from proteus_cli.backends.exits.bounds import ExitBounds, StageForecast, StageTimes
 from proteus_cli.backends.exits.runner import CUT_NOTE, EXIT_NOTE
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
+from proteus_cli.domain.stages.forecast import ExitBounds, StageForecast, StageTimes
 
 NEVER = 1e9
 
@@ -24,9 +24,9 @@ def taking(*first_s: float, row_s: float = 0.0) -> list[ExitProfile]:
 
 
 def test_times_are_linear_between_sizes_and_by_the_row_beyond() -> None:
-    times = StageTimes([StagePoint(2, 1.0, 4.0), StagePoint(4, 1.0, 8.0)])
-    assert times(6).tolist() == [4.0, 4.0, 6.0, 8.0, 10.0, 12.0]
-    falling = StageTimes([StagePoint(1, 1.0, 4.0), StagePoint(2, 1.0, 3.0)])
+    times = StageTimes([StagePoint(2, 1.0, 4.0), StagePoint(4, 1.0, 8.0)], lambda point: point.p95_s)
+    assert times(6).tolist() == [4.0, 4.0, 6.0, 8.0, 10.0, 12.0] == [times.of(rows) for rows in range(1, 7)]
+    falling = StageTimes([StagePoint(1, 1.0, 4.0), StagePoint(2, 1.0, 3.0)], lambda point: point.p95_s)
     assert falling(2).tolist() == [4.0, 4.0]
 
 

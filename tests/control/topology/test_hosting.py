@@ -1,6 +1,6 @@
 import msgspec
 import pytest
-from builders import make_measured, make_placement, make_plan, make_profile
+from builders import make_measured, make_placement, make_plan, make_point, make_profile
 
 from proteus_cli.control.batching import (
     AimdBatcher,
@@ -10,9 +10,11 @@ from proteus_cli.control.batching import (
     ProactiveBatcher,
     StaticBatcher,
 )
+from proteus_cli.control.decision import Host
 from proteus_cli.control.policies import POLICIES, batcher_named, live_policy_named, policies_named, policy_named
 from proteus_cli.control.topology.hosting import hosted_by
-from proteus_cli.domain.profile import Point
+from proteus_cli.domain.profile import Point, VariantProfile
+from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.errors import ArtefactError, UsageError
 
 
@@ -24,6 +26,26 @@ def test_a_host_has_the_mean_latencies_and_those_of_the_95th_percentile() -> Non
     assert (host.device, host.family, host.variant, host.accuracy) == ("cpu0", "a", "s", 0.8)
     assert (host.weight, host.capacity_qps, host.max_batch) == (30.0, 70.0, 1)
     assert (host.mean_latency(1), host.latency(1)) == (0.010, 0.013)
+
+
+def test_a_multi_exit_model_has_its_first_answers_earlier_where_it_is_served_stage_by_stage() -> None:
+    """As long as the first stage takes at its p95, and never longer than the whole. Not on other machines."""
+    stage = (StagePoint(1, 0.002, 0.003), StagePoint(4, 0.004, 0.2))
+    measured = msgspec.structs.replace(
+        make_measured("a", "s", 0.8, {1: 0.01, 4: 0.02}), exits=(ExitProfile(points=stage), ExitProfile(points=stage))
+    )
+    untimed = msgspec.structs.replace(measured, exits=(ExitProfile(), ExitProfile()))
+
+    def hosted(device: str, profiled: VariantProfile, slots: int = 1) -> Host:
+        plan = make_plan(make_placement(device, "a", "s"))
+        points = tuple(make_point(each.batch, each.mean_s, 2) for each in profiled.points)
+        profiled = msgspec.structs.replace(profiled, concurrent=points)
+        return hosted_by(plan, {device: make_profile(device, profiled, slots=slots)})[0]
+
+    here = hosted("cpu0", measured)
+    assert (here.cuts, here.least_latency(1), here.least_latency(4), here.latency(1)) == (True, 0.003, 0.02, 0.01)
+    for whole in (here.whole(), hosted("a/cpu0", measured), hosted("cpu0", untimed), hosted("cpu0", measured, 2)):
+        assert (whole.cuts, whole.least_latency) == (False, whole.latency)
 
 
 @pytest.mark.parametrize("missing", ["device", "variant", "points"])

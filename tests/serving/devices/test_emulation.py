@@ -1,9 +1,11 @@
 """Emulated devices take the times of their profile, one batch after another, and make their answers up."""
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,11 @@ from tiny import INPUTS, mlp
 
 from proteus_cli.backends.base import Part, Signature, TensorSpec
 from proteus_cli.backends.emulated import STUB, EmulatedEngine
+from proteus_cli.backends.exits.runner import NOTES
 from proteus_cli.control.decision import IDLE, Launch
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
+from proteus_cli.domain.stages.forecast import ExitBounds
 from proteus_cli.errors import EngineError
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult
@@ -151,6 +156,37 @@ def test_a_device_loads_one_variant_after_another() -> None:
         return time.monotonic() - start_s
 
     assert asyncio.run(load()) >= 0.049  # the loop's clock may be a moment ahead
+
+
+def test_a_multi_exit_model_goes_stage_by_stage_and_notes_the_exits() -> None:
+    """Stages take 2 ms a row. Of three rows, one stops at the first exit, and one has no time for the third stage.
+
+    Without bounds, it is only tried out: that takes what any batch does.
+    """
+    stage = (StagePoint(1, 0.002, 0.002), StagePoint(4, 0.008, 0.008))
+    exits = (ExitProfile(0.5, 0.9, 0.6, stage), ExitProfile(0.3, 0.8, 0.5, stage), ExitProfile(0.2, 0.7, None, stage))
+    profile = make_profile("v100-0", msgspec.structs.replace(MEASURED, exits=exits))
+    agenda, told = Agenda(), list[Any]()
+    ranks = np.array([0.9, 0.1, 0.1])
+    signature = replace(STUB, notes=NOTES)
+
+    async def load() -> EmulatedExecutor:
+        executor = EmulatedExecutor(profile, {"a": STUB}, agenda.clock, agenda.at, print, lambda rows: ranks[:rows])
+        assert await executor.load(SMALL, NO_MODEL, 4) == signature
+        return executor
+
+    executor = asyncio.run(load())
+    agenda.now_s = 5.0
+    due_s = [math.inf, 5.0119, math.inf]
+    executor.submit(Batch(SMALL, [part(1), part(2), part(3)], 3, ExitBounds(due_s, [1, 1, 1], exits)), told.append)
+    executor.submit(batch(3), told.append)
+    assert agenda.due_s == pytest.approx([5.012, 5.030])
+    for _, call in agenda.set:
+        call()
+    exits_of_rows, confidences, cut = told[0].notes
+    assert (exits_of_rows.tolist(), cut.tolist()) == ([1, 2, 3], [False, True, False])
+    assert np.isnan(confidences).all()
+    assert [values.dtype for values in told[1].notes] == [spec.dtype for spec in NOTES]
 
 
 def test_a_variant_that_was_never_profiled_cannot_be_loaded() -> None:

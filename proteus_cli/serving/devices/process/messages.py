@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.backends.exits.bounds import ExitBounds
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.stages.forecast import ExitBounds
 from proteus_cli.errors import (
     ArtefactError,
     BackendUnavailable,

@@ -5,7 +5,8 @@ slowdown of the device. Rows whose time is up before the end of that stage stop 
 fewer rows go on, the sooner the stage ends, so as many of those with the most time go on as the stage is in time for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -15,7 +16,9 @@ from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 
 
 class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
-    """When each part of a batch must be answered (``due_s``, by `time.monotonic`), and how many ``rows`` it has.
+    """When each part of a batch must be answered (``due_s``, by the driver's clock), and how many ``rows`` it has.
+
+    The clock of a live server is `time.monotonic`. A part whose rows may not be cut short is due at no time, infinity.
 
     ``exits`` are those of the variant's profile on the device, which is slowed by the factor ``slowdown``. Where there
     is a text ``stop_when``, that condition counts in place of the variant's own. No part stops where it is less
@@ -38,19 +41,52 @@ class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StageTimes:
-    """What a stage takes at the p95, by rows: linear between measured sizes, and by the row beyond the largest."""
+    """What a stage takes, by rows: linear between measured sizes, never falling, and by the row beyond the largest.
 
-    def __init__(self, points: Sequence[StagePoint]) -> None:
+    ``statistic`` of each point is meant, such as its mean.
+    """
+
+    def __init__(self, points: Sequence[StagePoint], statistic: Callable[[StagePoint], float]) -> None:
         self._batches = [point.batch for point in points]
-        self._p95_s = np.maximum.accumulate([point.p95_s for point in points])
+        self._measured_s = np.maximum.accumulate([statistic(point) for point in points])
+        self._known_s = self._up_to(self._batches[-1])
 
     def __call__(self, rows: int) -> Floats:
         """Seconds of batches of one row, two, … and so many."""
+        return self._known_s[:rows] if rows <= len(self._known_s) else self._up_to(rows)
+
+    def of(self, rows: int) -> float:
+        """Seconds of a batch of so many rows."""
+        return float(self(rows)[-1])
+
+    def _up_to(self, rows: int) -> Floats:
         sizes = np.arange(1, rows + 1)
-        times_s: Floats = np.interp(sizes, self._batches, self._p95_s)
+        times_s: Floats = np.interp(sizes, self._batches, self._measured_s)
         beyond = sizes > self._batches[-1]
-        times_s[beyond] = sizes[beyond] * (self._p95_s[-1] / self._batches[-1])
+        times_s[beyond] = sizes[beyond] * (self._measured_s[-1] / self._batches[-1])
         return times_s
+
+
+@lru_cache(256)  # bounds come with each batch, and have the same points
+def _at_p95(points: tuple[StagePoint, ...]) -> StageTimes:
+    return StageTimes(points, lambda point: point.p95_s)
+
+
+@lru_cache(256)
+def _mean(points: tuple[StagePoint, ...]) -> StageTimes:
+    return StageTimes(points, lambda point: point.mean_s)
+
+
+def profiled_s(profiled: Sequence[ExitProfile], exits: Ints) -> tuple[float, float]:
+    """What stages take of rows that were answered by these ``exits``, in the mean and at the p95 of each stage.
+
+    With what the whole chain takes of as many rows, a batch would seem fast whose rows were cut short, and one of hard
+    rows slow.
+    """
+    reached = [int(np.count_nonzero(exits >= place)) for place in range(1, len(profiled) + 1)]
+    stages = [(each.points, rows) for each, rows in zip(profiled, reached, strict=True) if rows]
+    mean_s = sum([_mean(points).of(rows) for points, rows in stages])
+    return mean_s, sum([_at_p95(points).of(rows) for points, rows in stages])
 
 
 class StageForecast:
@@ -58,7 +94,13 @@ class StageForecast:
 
     def __init__(self, bounds: ExitBounds) -> None:
         self._due_s, self._slowdown = bounds.by_row(), bounds.slowdown
-        self._stages = [StageTimes(each.points) for each in bounds.exits]
+        self._stages = [_at_p95(each.points) for each in bounds.exits]
+
+    def stopping(self, is_enough: Bools, rows: Ints, stage: int, now_s: float) -> Bools:
+        """Those of ``rows`` that stop before a ``stage``: they have enough, or it would be too late for them."""
+        stops, left = is_enough.copy(), ~is_enough
+        stops[left] = ~self.in_time(stage, rows[left], now_s)
+        return stops
 
     def in_time(self, stage: int, rows: Ints, now_s: float) -> Bools:
         """Of ``rows``, those that may enter a stage now, counted from 1: it ends before each of them is due."""

@@ -1,0 +1,30 @@
+"""By when a multi-exit model must have answered each request of a batch."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from proteus_cli.control.decision import Launch
+from proteus_cli.domain.request import Request
+from proteus_cli.domain.stages.forecast import ExitBounds
+
+
+def exit_bounds(
+    launch: Launch, due_s: Callable[[Request], float], slowdown: float, stop_when: Mapping[str, str]
+) -> ExitBounds | None:
+    """The bounds of a batch on a device of that slowdown; None where the host is of no multi-exit model.
+
+    ``due_s`` says when the answer to a request must be there; ``stop_when`` has live conditions by family.
+    """
+    hosted, requests = launch.hosted, launch.requests
+    if not hosted.exits or not hosted.exits[0].points:
+        return None
+    due = [due_s(each) if hosted.cuts else math.inf for each in requests]
+    rows = [each.rows for each in requests]
+    live = stop_when.get(hosted.family)
+    return ExitBounds(due, rows, hosted.exits, slowdown, live, _least_confidences(requests))
+
+
+def _least_confidences(requests: Sequence[Request]) -> Sequence[float]:
+    """The confidence that each request asks for; empty where none does."""
+    found = [-math.inf if each.bounds is None else each.bounds.min_confidence for each in requests]
+    return found if max(found) > -math.inf else ()

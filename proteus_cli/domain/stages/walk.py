@@ -1,0 +1,66 @@
+"""How a batch goes through the stages of a multi-exit model where none is computed: in simulations and emulations.
+
+Each stage takes its time for as many rows as get there. A row stops by itself at the exit that its *rank* says, or
+before that, where the rule of the live server cuts it short: `forecast.StageForecast`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from proteus_cli.arrays import Bools, Floats, Ints
+from proteus_cli.domain.stages.exits import ExitProfile
+from proteus_cli.domain.stages.forecast import ExitBounds, StageForecast, StageTimes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Walk:
+    """A batch ``took_s``; by row the exit that answered it, and whether it was cut short there."""
+
+    took_s: float
+    exits: Ints
+    cut: Bools
+
+    def accuracies(self, known: Sequence[ExitProfile], otherwise: float) -> list[float]:
+        """By row what is to be expected of its answer; ``otherwise`` where ``known`` does not say it."""
+        rows = zip(self.exits.tolist(), self.cut.tolist(), strict=True)
+        return [known[place - 1].answers_worth(is_cut=is_cut, otherwise=otherwise) for place, is_cut in rows]
+
+
+def stage_means(exits: Sequence[ExitProfile]) -> list[Callable[[int], float]]:
+    """Seconds of each stage by rows, in the mean."""
+    return [StageTimes(each.points, lambda point: point.mean_s).of for each in exits]
+
+
+class ExitChain:
+    """The stages of a variant as its profile has them, each of which takes ``stages_s`` by rows.
+
+    The rank of a row is the part of all rows of which the model is less sure (0 to 1): the first exit answers the rows
+    of the highest ranks, as many as its share is, and so on. Where shares are unknown, all go on to the last exit.
+    """
+
+    def __init__(self, exits: Sequence[ExitProfile], stages_s: Sequence[Callable[[int], float]]) -> None:
+        self._stages_s = stages_s
+        shares = [each.share or 0.0 for each in exits[:-1]]
+        self._least_ranks = 1.0 - np.cumsum(shares)
+
+    def stops_at(self, ranks: Floats) -> Ints:
+        """By row, the exit at which it stops by itself."""
+        missed: Ints = np.count_nonzero(ranks[:, np.newaxis] < self._least_ranks, axis=1)
+        return missed + 1
+
+    def walk(self, stops_at: Ints, bounds: ExitBounds, start_s: float, slowdown: float = 1.0) -> Walk:
+        """A batch that starts at ``start_s``; all takes ``slowdown`` times as long."""
+        forecast, rows, took_s = StageForecast(bounds), len(stops_at), 0.0
+        exits, cut, going = np.zeros(rows, np.int64), np.zeros(rows, np.bool_), np.arange(rows)
+        for place, stage_s in enumerate(self._stages_s, start=1):
+            took_s += slowdown * stage_s(len(going))
+            is_enough = stops = stops_at[going] <= place
+            if not stops.all():
+                stops = forecast.stopping(is_enough, going, place + 1, start_s + took_s)
+            exits[going[stops]], cut[going[stops]] = place, ~is_enough[stops]
+            going = going[~stops]
+            if not len(going):
+                break
+        return Walk(took_s, exits, cut)

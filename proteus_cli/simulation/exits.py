@@ -1,0 +1,80 @@
+"""Multi-exit models in a simulation: how long their batches take, and which exit answers each query."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import Launch
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.stages.exits import ExitProfile
+from proteus_cli.domain.stages.walk import ExitChain, Walk, stage_means
+from proteus_cli.simulation.conditions import Conditions, LatencySampler
+from proteus_cli.simulation.confidences import Confidences
+
+ChainKey = tuple[str, str, str]
+"""Device, family and variant."""
+
+
+class ExitAnswer(NamedTuple):
+    """What is to be expected of the answer to a query, and whether it was cut short."""
+
+    accuracy: float
+    is_cut: bool
+
+
+class SimulatedExits:
+    """Takes batches through the stages of multi-exit models, and cuts queries short as a server would.
+
+    How sure a model is of a query is in the trace, or drawn (`Confidences`).
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        profiles: Mapping[str, Profile],
+        confidences: Confidences,
+        conditions: Conditions,
+        rng: np.random.Generator | None,
+    ) -> None:
+        self._controller, self._confidences, self._slowdown = controller, confidences, conditions.slowdown
+        self._chains = _chains(profiles, conditions, rng)
+
+    def walk(self, launch: Launch, now_s: float) -> Walk | None:
+        """How a batch that starts now goes through its stages; None where they are not known."""
+        hosted, bounds = launch.hosted, self._controller.exit_bounds(launch)
+        chain = self._chains.get((hosted.device, hosted.family, hosted.variant))
+        if chain is None or bounds is None:
+            return None
+        ranks = np.repeat([self._confidences[request.id] for request in launch.requests], bounds.rows)
+        return chain.walk(chain.stops_at(ranks), bounds, now_s, self._slowdown)
+
+
+def answers(launch: Launch, walk: Walk) -> list[ExitAnswer]:
+    """The answer to each query of a batch; queries of a trace are of one row."""
+    worth = walk.accuracies(launch.hosted.exits, launch.hosted.accuracy)
+    return [ExitAnswer(accuracy, is_cut) for accuracy, is_cut in zip(worth, walk.cut.tolist(), strict=True)]
+
+
+def _chains(
+    profiles: Mapping[str, Profile], conditions: Conditions, rng: np.random.Generator | None
+) -> dict[ChainKey, ExitChain]:
+    """The chains of all devices; those that share measurements share them."""
+    made: dict[int, ExitChain] = {}
+    found: dict[ChainKey, ExitChain] = {}
+    for device, profile in profiles.items():
+        for measured in profile.variants:
+            if profile.has_stages(measured):
+                if id(measured) not in made:
+                    made[id(measured)] = _chain(measured.exits, conditions, rng)
+                found[device, measured.family, measured.variant] = made[id(measured)]
+    return found
+
+
+def _chain(exits: tuple[ExitProfile, ...], conditions: Conditions, rng: np.random.Generator | None) -> ExitChain:
+    if conditions.jitter is None:
+        return ExitChain(exits, stage_means(exits))
+    drawn_by = rng or np.random.default_rng(0)
+    samplers = [LatencySampler(each.points, conditions.jitter, drawn_by) for each in exits]
+    return ExitChain(exits, samplers)

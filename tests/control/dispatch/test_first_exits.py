@@ -1,0 +1,188 @@
+"""Multi-exit models: what their first exit keeps is admitted and batched, what waits and what is planned go by all."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from builders import controller_hosting, hosted, ids, launched, make_table
+
+from proteus_cli.control.batching import Batcher, GreedyBatcher, NexusBatcher, ProactiveBatcher, StaticBatcher
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import Admitted, Drop, Host, Launch, TooManyRows, WaitUntil
+from proteus_cli.control.policies import Policy
+from proteus_cli.domain.request import Bounds, DeferredRequest, Request
+from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
+
+POINTS = (StagePoint(1, 0.01, 0.01), StagePoint(4, 0.02, 0.02))
+CHAIN = hosted("cpu0", latency_s={1: 0.03, 4: 0.06}, capacity_qps=60.0, power_w=10.0)
+EXITS = replace(
+    CHAIN, exits=(ExitProfile(points=POINTS), ExitProfile(points=POINTS)), first_exit=make_table({1: 0.01, 4: 0.02})
+)
+"""A row takes 30 ms, and 10 ms to its first exit; of four rows, 60 and 20 ms."""
+EXACT = GreedyBatcher(answer_frac=0.0)
+
+
+def controller_of(*hosts: Host, batcher: Batcher = EXACT, assignment: str = "late", ahead_s: float = 0.0) -> Controller:
+    policy = Policy("test", "all", batcher, None, assignment=assignment)  # type: ignore[arg-type]
+    slots = dict.fromkeys((host.device for host in hosts), 1)
+    return controller_hosting(*hosts, policy=policy, families=("a",), slots=slots, dispatch_ahead_s=ahead_s)
+
+
+def within(
+    time_s: float, number: int = 0, *, rows: int = 1, minimum: float = 0.0, bounds: Bounds | None = None
+) -> Request:
+    return Request(number, "a", 0.0, time_s, rows, min_accuracy=minimum, bounds=bounds)
+
+
+@pytest.mark.parametrize("assignment", ["late", "early"])
+@pytest.mark.parametrize(
+    "batcher",
+    [EXACT, ProactiveBatcher(answer_frac=0.0, margin_frac=0.0), StaticBatcher(answer_frac=0.0), NexusBatcher()],
+)
+def test_what_the_first_exit_keeps_is_run(batcher: Batcher, assignment: str) -> None:
+    for host, time_s, runs in ((EXITS, 0.0101, True), (EXITS, 0.0099, False), (CHAIN, 0.0299, False)):
+        controller = controller_of(host, batcher=batcher, assignment=assignment)
+        assert isinstance(controller.offer(within(time_s), 0.0), Admitted)
+        assert isinstance(controller.decide("cpu0", 0.0), Launch if runs else Drop)
+
+
+def test_a_batch_is_as_large_as_its_first_exit_is_in_time_for() -> None:
+    """Until 17 ms there is an answer for three rows; the whole of three takes 50."""
+    controller = controller_of(EXITS)
+    for number in range(4):
+        controller.offer(within(0.0171, number), 0.0)
+    assert ids(launched(controller, "cpu0", 0.0)) == [0, 1, 2]
+
+
+def test_a_batch_may_leave_a_request_that_would_make_it_smaller() -> None:
+    """The first has time for itself alone; until 17 ms, there is an answer for three rows."""
+    controller = controller_of(replace(EXITS, capacity_qps=1000.0))
+    for number, time_s in enumerate((0.0101, 0.0171, 0.0172, 0.0173)):
+        controller.offer(within(time_s, number), 0.0)
+    assert ids(launched(controller, "cpu0", 0.0)) == [1, 2, 3]
+
+
+def test_of_the_free_workers_the_most_accurate_is_asked_whose_first_exit_is_in_time() -> None:
+    """The plan sends all to a host that is busy; the whole of the most accurate one would take too long."""
+    exits = replace(EXITS, weight=0.0, accuracy=0.95)
+    busy = hosted("cpu1", variant="a-m", latency_s={1: 0.005}, max_batch=1, accuracy=0.9)
+    fast = hosted("cpu2", variant="a-f", latency_s={1: 0.005}, max_batch=1, accuracy=0.8, weight=0.0)
+    controller = controller_of(exits, busy, fast)
+    controller.offer(within(0.02, 0), 0.0)
+    launched(controller, "cpu1", 0.0)
+    assert controller.offer(within(0.02, 1), 0.0) == Admitted(("cpu0",))
+
+
+def test_of_little_time_no_more_is_admitted_than_free_workers_have_first_answers_to() -> None:
+    """In 17 ms, 60 queries a second are one. Two workers are free for three rows each; once one is busy, for three."""
+    controller = controller_of(EXITS, replace(EXITS, device="cpu1"))
+    answers = [controller.offer(within(0.0171, number), 0.0) for number in range(8)]
+    assert sum(isinstance(answer, Admitted) for answer in answers) == 6
+    assert launched(controller, "cpu0", 0.0).rows == launched(controller, "cpu1", 0.0).rows == 3
+    assert not isinstance(controller.offer(within(0.0171, 9), 0.0), Admitted)
+    whole = [within(0.0171, number, minimum=0.5) for number in range(2)]
+    assert not any(isinstance(controller.offer(each, 0.0), Admitted) for each in whole)
+
+
+def test_a_batch_waits_for_company_as_long_as_the_whole_has_time() -> None:
+    """With a second row, all takes 40 ms: the row waits until 60 ms, though the first exit could do so until 87."""
+    controller = controller_of(EXITS, batcher=ProactiveBatcher(answer_frac=0.0, margin_frac=0.0))
+    controller.offer(within(0.1), 0.0)
+    decision = controller.decide("cpu0", 0.0)
+    assert isinstance(decision, WaitUntil)
+    assert decision.at_s == pytest.approx(0.06)
+
+
+def test_rows_that_no_first_exit_is_in_time_for_are_too_many() -> None:
+    assert controller_of(EXITS).offer(within(0.0171, rows=8), 0.0) == TooManyRows(3)
+    assert controller_of(CHAIN).offer(within(0.0401, rows=8), 0.0) == TooManyRows(2)
+    assert controller_of(EXITS).max_rows("a", 0.0171, at_most=100) == 3
+
+
+@pytest.mark.parametrize(
+    "asked", [{"minimum": 0.5}, {"bounds": Bounds(min_expected_accuracy=0.5)}], ids=["min", "expected"]
+)
+def test_who_asks_for_an_accuracy_gets_whole_answers(asked: dict[str, float | Bounds]) -> None:
+    """Such a request needs the time of all stages, and is run apart from others, as its rows may not be cut short."""
+    for time_s, runs in ((0.0299, False), (0.0301, True)):
+        controller = controller_of(EXITS)
+        controller.offer(within(time_s, **asked), 0.0)  # type: ignore[arg-type]
+        assert isinstance(controller.decide("cpu0", 0.0), Launch if runs else Drop)
+    controller = controller_of(EXITS)
+    controller.offer(within(0.1, 0, **asked), 0.0)  # type: ignore[arg-type]
+    controller.offer(within(0.2, 1), 0.0)
+    whole = launched(controller, "cpu0", 0.0)
+    assert (ids(whole), whole.hosted.cuts) == ([0], False)
+    controller.finished(whole, 0.03)
+    cutting = launched(controller, "cpu0", 0.03)
+    assert (ids(cutting), cutting.hosted.cuts) == ([1], True)
+
+
+def test_other_bounds_share_the_batches_of_those_that_have_none() -> None:
+    controller = controller_of(EXITS)
+    controller.offer(within(0.1, 0, bounds=Bounds(min_confidence=3.0, max_energy_j=10.0)), 0.0)
+    controller.offer(within(0.1, 1), 0.0)
+    assert ids(launched(controller, "cpu0", 0.0)) == [0, 1]
+
+
+def test_a_deferred_request_needs_all_stages_of_the_second() -> None:
+    for left_s, is_taken in ((0.0301, True), (0.0299, False)):
+        controller = controller_of(EXITS)
+        deferred = DeferredRequest(0, "a", 0.0, left_s, min_accuracy=EXITS.accuracy)
+        assert (controller.defer(deferred, 0.0) is not None) == is_taken
+
+
+def test_rows_are_due_when_their_answer_must_be_there_and_never_where_none_may_be_cut() -> None:
+    controller = controller_of(EXITS, batcher=GreedyBatcher(answer_frac=0.02))
+    controller.offer(within(0.1, 0), 0.0)
+    controller.offer(within(0.2, 1, rows=2, bounds=Bounds(min_confidence=3.0)), 0.0)
+    controller.stop_when["a"] = "exit >= 2"
+    bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))
+    assert bounds is not None
+    assert list(bounds.due_s) == pytest.approx([0.098, 0.196])
+    assert list(bounds.rows) == [1, 2]
+    assert (bounds.stop_when, list(bounds.min_confidence)) == ("exit >= 2", [-math.inf, 3.0])
+    controller = controller_of(EXITS)
+    controller.offer(within(0.1, minimum=0.5), 0.0)
+    bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))
+    assert bounds is not None
+    assert list(bounds.due_s) == [math.inf]
+
+
+def test_capacity_and_what_is_admitted_go_by_the_whole() -> None:
+    """60 queries a second: of 100 with 0.5 s each, as many as 30 are admitted."""
+    controller = controller_of(EXITS)
+    answers = [controller.offer(within(0.5, number), 0.0) for number in range(100)]
+    assert sum(isinstance(answer, Admitted) for answer in answers) == 30
+
+
+def test_a_batch_that_was_cut_short_does_not_make_its_device_seem_fast() -> None:
+    """All batches take twice what their stages should, and stop at the first exit: 20 ms where a whole one takes 30."""
+    controller = controller_of(EXITS)
+    for number in range(300):
+        controller.offer(within(0.0101 * 2.1, number), 0.0)
+        controller.finished(launched(controller, "cpu0", 0.0), 0.02, (0.01, 0.01))
+    assert controller.slowdown_of("cpu0") == pytest.approx(2.0, abs=0.02)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_request_that_an_ordinary_host_is_too_slow_for_goes_to_a_first_exit(seed: int) -> None:
+    """Whoever is asked first, with a quota for either: what has time for the first exit alone is served there."""
+    rng = np.random.default_rng(seed)
+    other = hosted("cpu1", variant="a-l", latency_s={1: 0.05}, max_batch=1, accuracy=0.95, capacity_qps=20.0)
+    controller = controller_of(EXITS, other)
+    for number in range(int(rng.integers(1, 4))):
+        controller.offer(within(0.02, number), 0.0)
+    asked, served = ["cpu0", "cpu1"], list[int]()
+    rng.shuffle(asked)
+    while asked:
+        match controller.decide(device := asked.pop(), 0.0):
+            case Launch() as launch:
+                assert launch.hosted.device == "cpu0"
+                served += ids(launch)
+            case Drop(requests=requests):
+                raise AssertionError(f"{device} dropped {requests}")
+            case decision:
+                asked += [getattr(decision, "to", "")] if hasattr(decision, "to") else []
+    assert served

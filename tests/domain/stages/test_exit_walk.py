@@ -1,0 +1,84 @@
+"""Batches that go through the stages of a profile: they hold bounds by the rule of the live server."""
+
+import math
+
+import numpy as np
+import pytest
+
+from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
+from proteus_cli.domain.stages.forecast import ExitBounds, profiled_s
+from proteus_cli.domain.stages.walk import ExitChain, Walk, stage_means
+
+SIZES = (1, 2, 8)
+
+
+def exits_of(*row_s: float, shares: tuple[float | None, ...] = (0.5, 0.3, 0.2), p95: float = 1.5) -> list[ExitProfile]:
+    """Stages that take so long for each row in the mean, and ``p95`` times that at their p95."""
+    return [
+        ExitProfile(share, 0.9, 0.6, tuple(StagePoint(size, size * s, p95 * size * s) for size in SIZES))
+        for s, share in zip(row_s, shares, strict=True)
+    ]
+
+
+EXITS = exits_of(1.0, 2.0, 4.0)
+CHAIN = ExitChain(EXITS, stage_means(EXITS))
+
+
+def walked(stops_at: list[int], due_s: list[float], *, start_s: float = 0.0, slowdown: float = 1.0) -> Walk:
+    bounds = ExitBounds(due_s, [1] * len(due_s), EXITS, slowdown)
+    return CHAIN.walk(np.array(stops_at), bounds, start_s, slowdown)
+
+
+def test_exits_answer_their_shares_the_surest_rows_first() -> None:
+    ranks = (np.arange(100) + 0.5) / 100
+    stops_at = CHAIN.stops_at(ranks)
+    assert [int(np.count_nonzero(stops_at == place)) for place in (1, 2, 3)] == [50, 30, 20]
+    assert np.all(np.diff(stops_at) <= 0)
+
+
+def test_without_shares_all_rows_go_to_the_last_exit() -> None:
+    exits = exits_of(1.0, 2.0, 4.0, shares=(None, None, None))
+    assert ExitChain(exits, stage_means(exits)).stops_at(np.array([0.0, 0.5, 0.999])).tolist() == [3, 3, 3]
+
+
+def test_a_batch_takes_what_its_stages_take_of_the_rows_that_get_there() -> None:
+    walk = walked([1, 3, 2, 1], [math.inf] * 4, slowdown=2.0)
+    assert walk.exits.tolist() == [1, 3, 2, 1]
+    assert not walk.cut.any()
+    assert walk.took_s == pytest.approx(2.0 * (4 * 1.0 + 2 * 2.0 + 1 * 4.0))
+
+
+def test_a_row_stops_before_a_stage_that_it_has_no_time_for() -> None:
+    """Stage 2 takes 3 s at its p95, from 11 s on: by 13.9 s it is not over, by 14 it is."""
+    assert walked([3], [13.9], start_s=10.0).exits.tolist() == [1]
+    walk = walked([3], [14.0], start_s=10.0)
+    assert (walk.exits.tolist(), walk.cut.tolist(), walk.took_s) == ([2], [True], 3.0)
+
+
+def test_cut_answers_are_worth_less_than_those_of_their_exit() -> None:
+    walk = walked([1, 3], [100.0, 2.5])
+    assert walk.cut.tolist() == [False, True]
+    assert walk.accuracies(EXITS, otherwise=0.8) == [0.9, 0.6]
+    assert walk.accuracies([ExitProfile()] * 3, otherwise=0.8) == [0.8, 0.8]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_row_is_late_that_the_first_exit_has_time_for(seed: int) -> None:
+    """Stages take no more than their p95, and the first is in time: then each row is, and goes as far as it may."""
+    rng = np.random.default_rng(seed)
+    rows, start_s, slowdown = int(rng.integers(1, 12)), float(rng.uniform(0, 5)), float(rng.choice([1.0, 1.7]))
+    exits = exits_of(*rng.uniform(0.5, 2.0, 3), p95=1.0)
+    chain, stops_at = ExitChain(exits, stage_means(exits)), rng.integers(1, 4, rows)
+    first_s = slowdown * exits[0].points[-1].mean_s / SIZES[-1] * rows
+    due_s = start_s + first_s + rng.exponential(8.0, rows)
+    walk = chain.walk(stops_at, ExitBounds(due_s.tolist(), [1] * rows, exits, slowdown), start_s, slowdown)
+    ends_s = [slowdown * profiled_s(exits, np.minimum(walk.exits, place))[0] for place in (1, 2, 3)]
+    assert all(start_s + ends_s[place - 1] <= due + 1e-9 for place, due in zip(walk.exits, due_s, strict=True))
+    assert np.array_equal(walk.cut, walk.exits < stops_at)
+    assert walk.took_s == pytest.approx(ends_s[walk.exits.max() - 1])
+
+
+def test_what_is_profiled_is_of_the_rows_that_got_there() -> None:
+    mean_s, p95_s = profiled_s(EXITS, np.array([1, 3, 2, 1], np.uint8))
+    assert (mean_s, p95_s) == (12.0, 18.0)
+    assert profiled_s(EXITS, np.array([1, 1])) == (2.0, 3.0)

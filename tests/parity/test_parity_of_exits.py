@@ -1,0 +1,143 @@
+"""Multi-exit models on two clocks: the live code and the simulator cut the same queries short, at the same exits."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+from builders import make_plan
+from parity_world import make_world
+from virtual_time import run_live
+
+from proteus_cli.control.policies import policy_named
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.profile import Point, Profile
+from proteus_cli.domain.request import Outcome, RequestRecord
+from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
+from proteus_cli.domain.trace import Trace
+from proteus_cli.replay.synthesis import Poisson, make_trace
+from proteus_cli.serving.requests.in_flight import AnsweredBatch
+from proteus_cli.simulation.conditions import Conditions, Failure
+from proteus_cli.simulation.run import simulate
+
+DEVICES = ("cpu0", "cpu1")
+FIXED = replace(policy_named("proteus"), replanning=None, standbys=False)
+SHARES, ACCURACIES, CUT = (0.6, 0.25, 0.15), (0.99, 0.95, 0.8), (0.7, 0.75, None)
+BASES_S, ROWS_S = (0.002, 0.004, 0.008), (0.0005, 0.001, 0.002)
+SIZES = (1, 2, 4, 8, 16, 32)
+
+
+def exits() -> tuple[ExitProfile, ...]:
+    """A row takes 2.5, 5 and 10 ms; the p95 is a tenth above the mean."""
+    times = [[StagePoint(n, b + r * n, 1.1 * (b + r * n)) for n in SIZES] for b, r in zip(BASES_S, ROWS_S, strict=True)]
+    measured = zip(SHARES, ACCURACIES, CUT, map(tuple, times), strict=True)
+    return tuple(ExitProfile(*each) for each in measured)
+
+
+def points() -> tuple[Point, ...]:
+    """What a batch takes of which as many rows stop at each exit as their shares are; alone, a hard row at the p95."""
+    left = [1.0, *(1 - np.cumsum(SHARES)[:-1])]
+    found = []
+    for size in SIZES:
+        stages_s = zip(BASES_S, ROWS_S, left, strict=True)
+        mean_s = float(sum(base_s * min(1.0, part * size) + row_s * part * size for base_s, row_s, part in stages_s))
+        p95_s = max(1.1 * mean_s, 0.0175 * 1.1)
+        found.append(Point(size, 50, mean_s, mean_s, mean_s, p95_s, p95_s, size / mean_s))
+    return tuple(found)
+
+
+def world() -> tuple[Catalog, dict[str, Profile]]:
+    """As in other tests of parity, but `a-medium` has three exits."""
+    catalog, profiles = make_world(DEVICES)
+    variants = tuple(
+        msgspec.structs.replace(each, exits=exits(), points=points(), accuracy=0.95)
+        if each.variant == "a-medium"
+        else each
+        for each in profiles["cpu0"].variants
+    )
+    return catalog, {name: msgspec.structs.replace(each, variants=variants) for name, each in profiles.items()}
+
+
+def plan_of(rate_qps: float) -> Plan:
+    hosts = [Placement(device, "a", "a-medium", 16, rate_qps / 2, 0.5, 600.0) for device in DEVICES]
+    return make_plan(*hosts, demand_qps={"a": rate_qps, "b": 0.0}, devices=DEVICES)
+
+
+def a_trace(rate_qps: float, *, duration_s: float = 4.0) -> Trace:
+    """Bounds of 3 to 30 ms, where the chain takes a row of the last exit 17.5; one in twenty asks for an accuracy."""
+    rng = np.random.default_rng(3)
+    trace = make_trace("poisson", Poisson(), rate_qps=rate_qps, duration_s=duration_s, shares={"a": 1.0}, rng=rng)
+    count = len(trace)
+    minimum = np.where(np.random.default_rng(6).random(count) < 0.05, 0.9, 0.0)
+    bounds_s = np.random.default_rng(5).uniform(0.003, 0.03, count)
+    return replace(trace, confidence=np.random.default_rng(4).random(count), slo_s=bounds_s, min_accuracy=minimum)
+
+
+def never(*_asked: object) -> Plan:
+    raise AssertionError("this policy never re-plans")
+
+
+@pytest.mark.parametrize(
+    ("rate_qps", "failures"),
+    [(40.0, ()), (900.0, ()), (300.0, (Failure(("cpu1",), 1.0, 2.0),))],
+    ids=["light", "overloaded", "a device lost"],
+)
+def test_both_cut_the_same_queries_short(rate_qps: float, failures: tuple[Failure, ...]) -> None:
+    catalog, profiles = world()
+    trace, plan = a_trace(rate_qps), plan_of(rate_qps)
+    simulated = simulate(trace, plan, catalog, profiles, FIXED, never, conditions=Conditions(failures=failures))
+    live = run_live(trace, plan, catalog, profiles, FIXED, never, failures)
+
+    batches = [
+        [(launch.hosted.device, launch.hosted.cuts, [each.id for each in launch.requests]) for _, launch in of.launches]
+        for of in (live, simulated)
+    ]
+    assert batches[0] == batches[1]
+    assert [at_s for at_s, _ in live.launches] == pytest.approx([at_s for at_s, _ in simulated.launches], abs=1e-6)
+    assert live.outcomes == {outcome: sum(e.outcome is outcome for e in simulated.ended) for outcome in Outcome}
+    served = [each for each in simulated.ended if each.outcome is Outcome.SERVED]
+    assert sorted(map(answered, live.answers)) == sorted(map(told, served))
+    assert live.accuracy == pytest.approx(sum(each.accuracy or 0.0 for each in served))
+    assert 0.05 * len(served) < sum(each.is_cut for each in served) < 0.9 * len(served)
+
+
+def answered(batch: AnsweredBatch) -> tuple[bool, float]:
+    assert batch.staged is not None
+    return batch.staged.is_cut, batch.accuracy
+
+
+def told(ended: RequestRecord) -> tuple[bool, float | None]:
+    return ended.is_cut, ended.accuracy
+
+
+def test_bounds_below_the_whole_chain_are_held() -> None:
+    """Stages take their mean, and the p95 is what is predicted: so nothing is late, however short its bound."""
+    catalog, profiles = world()
+    trace = a_trace(40.0)
+    ended = sorted(
+        simulate(trace, plan_of(40.0), catalog, profiles, FIXED, never).ended, key=lambda each: each.arrival_s
+    )
+    assert not any(each.outcome is Outcome.LATE for each in ended)
+    short = [each for each, slo_s in zip(ended, trace.slo_s, strict=True) if 0.004 < slo_s < 0.017]
+    answered = [each for each in short if each.outcome is Outcome.SERVED]
+    assert len(answered) > 0.8 * len(short) > 0
+    assert {each.accuracy for each in answered if each.is_cut} == {0.7, 0.75}
+
+
+def by_exit(ended: list[RequestRecord]) -> Mapping[float | None, float]:
+    worth = [each.accuracy for each in ended]
+    return {accuracy: worth.count(accuracy) / len(worth) for accuracy in set(worth)}
+
+
+def test_with_time_enough_exits_answer_their_shares_and_the_mean_is_the_variants() -> None:
+    catalog, profiles = world()
+    trace = a_trace(20.0, duration_s=20.0)
+    count = len(trace)
+    ranks = (np.random.default_rng(1).permutation(count) + 0.5) / count
+    trace = replace(trace, slo_s=np.full(count, np.nan), confidence=ranks, min_accuracy=np.zeros(count))
+    ended = simulate(trace, plan_of(20.0), catalog, profiles, FIXED, never).ended
+    assert not any(each.is_cut for each in ended)
+    for accuracy, share in zip(ACCURACIES, SHARES, strict=True):
+        assert by_exit(ended)[accuracy] == pytest.approx(share, abs=1 / count)
