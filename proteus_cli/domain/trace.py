@@ -13,7 +13,9 @@ PEAK_WINDOW_S = 10.0
 WINDOWS_AT_ONCE = 65_536
 
 
-_UNSET = {"min_accuracy": 0.0, "confidence": np.nan, "min_expected_accuracy": 0.0, "max_energy_j": np.nan}
+_UNSET = {
+    "min_accuracy": 0.0, "confidence": np.nan, "min_expected_accuracy": 0.0, "max_energy_j": np.nan, "eval_row": np.nan,
+}  # fmt: skip
 """Columns that a trace may lack, with what that says of each request."""
 
 
@@ -25,7 +27,8 @@ class Trace:
     is how accurate the variant that answers it must be at least, 0 where any may; without the column, any may. So is
     ``min_expected_accuracy`` float64 [n], of the answer. ``max_energy_j`` float64 [n] is NaN where there is no limit.
     ``confidence`` float64 [n] is the part of all queries (0 to 1) of which the first stages of cascades are less sure,
-    NaN where that is not known; without the column, it is known of none.
+    NaN where that is not known; without the column, it is known of none. ``eval_row`` float64 [n] is the row of its
+    family's eval split that a query is, from 0, NaN where it is none of them.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Trace:
     confidence: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     min_expected_accuracy: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     max_energy_j: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    eval_row: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         for column, unset in _UNSET.items():
@@ -49,6 +53,8 @@ class Trace:
         require(not np.any(self.max_energy_j <= 0), "limits of energy must be above zero")
         known = self.confidence[~np.isnan(self.confidence)]
         require(bool(np.all((known >= 0) & (known <= 1))), "confidences must be fractions")
+        rows = self.eval_row[~np.isnan(self.eval_row)]
+        require(bool(np.all((rows >= 0) & (rows == np.floor(rows)))), "rows of eval splits must be whole numbers")
         require(bool(np.all(np.isfinite(self.arrival_s))), "arrivals must be finite")
         require(bool(np.all(self.arrival_s >= 0)), "arrivals must not be negative")
         require(bool(np.all(np.diff(self.arrival_s) >= 0)), "arrivals must be sorted")
@@ -67,6 +73,13 @@ class Trace:
         if not expected and math.isnan(energy_j):
             return None
         return Bounds(min_expected_accuracy=expected, max_energy_j=math.inf if math.isnan(energy_j) else energy_j)
+
+    def last_eval_rows(self) -> dict[str, int]:
+        """The last row of its eval split that a query is, of each family of which some query is one."""
+        named = ~np.isnan(self.eval_row)
+        last = np.full(len(self.families), -1)
+        np.maximum.at(last, self.family[named], self.eval_row[named].astype(np.int64))
+        return {name: row for name, row in zip(self.families, last.tolist(), strict=True) if row >= 0}
 
     @property
     def duration_s(self) -> float:

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.domain.request import Bounds
-from proteus_cli.errors import ServerError
+from proteus_cli.errors import ArtefactError, ServerError
 from proteus_cli.store.eval_splits import labelled_rows
+from proteus_cli.units import counted, format_size
 
 RANDOM_ROWS = 64  # different ones of each family …
 MOST_BYTES = 64 << 20  # … and of eval splits, too, unless all rows together take more than this
@@ -61,15 +62,37 @@ def random_samples(inputs: Sequence[InputMetadata], where: str, rng: np.random.G
     return [_sample(specs, {spec.name: spec.random(rng) for spec in specs}) for _ in range(rows)]
 
 
-def eval_samples(path: Path, inputs: Sequence[InputMetadata], where: str, rng: np.random.Generator) -> list[Sample]:
+def eval_samples(
+    path: Path, inputs: Sequence[InputMetadata], where: str, rng: np.random.Generator, last_row: int | None = None
+) -> list[Sample]:
     """The rows of an eval split in random order, as many as take `MOST_BYTES` at most.
 
-    Raises `ArtefactError` where the split does not fit the inputs, and `ServerError` where these can't be sent.
+    With a ``last_row``, they are in the order of the split, and that one is there. Raises `ArtefactError` where the
+    split does not fit the inputs, or has no such row, and `ServerError` where the inputs can't be sent.
     """
     specs = _specs(inputs, where)
     rows, labels = labelled_rows(path, specs)
-    order = rng.permutation(len(labels))[: MOST_BYTES // _row_bytes(specs)].tolist()
+    most = MOST_BYTES // _row_bytes(specs)
+    if last_row is None:
+        order = rng.permutation(len(labels))[:most].tolist()
+    else:
+        require_row(last_row, len(labels), path)
+        if last_row >= most:
+            raise ArtefactError(
+                f"The first {last_row + 1:,} rows of `{path}` take more than {format_size(MOST_BYTES)}.",
+                hint="name earlier rows in the column `eval_row` of the trace",
+            )
+        order = list(range(min(len(labels), most)))
     return [_sample(specs, {name: of[row] for name, of in rows.items()}, int(labels[row])) for row in order]
+
+
+def require_row(row: int, rows: int, path: Path) -> None:
+    """Raise `ArtefactError` where an eval split of so many rows has no such row."""
+    if row >= rows:
+        raise ArtefactError(
+            f"The trace names row {row:,} of the eval split `{path}`, which has {counted(rows, 'row')}.",
+            hint="the column `eval_row` counts from 0",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,9 @@ async def replay(
         left_s = start_s + arrival_s + allowed_s - perf_counter()
         if left_s <= 0:  # the generator was so late that the deadline has passed
             return RequestRecord(family, arrival_s, Outcome.DROPPED)
-        reply = await target.send(family, index, left_s, float(trace.min_accuracy[index]), trace.bounds(index))
+        row = float(trace.eval_row[index])
+        number = index if np.isnan(row) else int(row)
+        reply = await target.send(family, number, left_s, float(trace.min_accuracy[index]), trace.bounds(index))
         latency_s = perf_counter() - start_s - arrival_s
         is_late = reply.outcome is Outcome.SERVED and latency_s > allowed_s
         outcome = Outcome.LATE if is_late else reply.outcome

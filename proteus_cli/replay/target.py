@@ -140,12 +140,16 @@ class HttpTarget:
         return frozenset(family for family, samples in self._samples.items() if samples[0].label is not None)
 
     async def prepare(
-        self, families: tuple[str, ...], eval_splits: Mapping[str, Path] = MappingProxyType({})
+        self,
+        families: tuple[str, ...],
+        eval_splits: Mapping[str, Path] = MappingProxyType({}),
+        last_rows: Mapping[str, int] = MappingProxyType({}),
     ) -> StatusReply:
         """Read the inputs of the families and make sample requests; returns the status. Raises `ServerError`.
 
-        Where there is an eval split that fits, requests carry its rows, else random ones. Emulated devices compute
-        nothing that could be judged: servers of these get random rows.
+        Where there is an eval split that fits, requests carry its rows, else random ones. The number of a request is
+        its row in families with ``last_rows``, as far as that. Emulated devices compute nothing that could be judged:
+        servers of these get random rows.
         """
         rng = np.random.default_rng(0)
         status = await self.status()
@@ -154,7 +158,8 @@ class HttpTarget:
             inputs = (await self._get(path, _Metadata)).inputs
             self._heads[family] = self._client.head("POST", f"{path}/infer")
             split = None if status.emulated else eval_splits.get(family)
-            self._samples[family] = self._samples_of(family, f"{self._url}{path}", inputs, split, rng)
+            last_row = last_rows.get(family)
+            self._samples[family] = self._samples_of(family, f"{self._url}{path}", inputs, split, rng, last_row)
         for family in families:
             if not 0 < status.slo_s.get(family, 0.0) < math.inf:
                 raise ServerError(f"`{self._url}` says no SLO of `{family}`.", hint="is it a Proteus server?")
@@ -179,11 +184,17 @@ class HttpTarget:
         return self._read(reply, sample.label)
 
     def _samples_of(
-        self, family: str, where: str, inputs: list[InputMetadata], split: Path | None, rng: np.random.Generator
+        self,
+        family: str,
+        where: str,
+        inputs: list[InputMetadata],
+        split: Path | None,
+        rng: np.random.Generator,
+        last_row: int | None,
     ) -> list[Sample]:
         if split is not None:
             try:
-                return eval_samples(split, inputs, where, rng)
+                return eval_samples(split, inputs, where, rng, last_row)
             except ArtefactError as error:
                 self.unfit[family] = error
         return random_samples(inputs, where, rng)

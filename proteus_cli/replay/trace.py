@@ -96,6 +96,7 @@ class OwnColumn(NamedTuple):
     of: str
     parse: Callable[[str, str], float]
     unset: float
+    write: Callable[[float], str] = repr
 
     def read(self, cell: str, name: str = "") -> float:
         """The value of a cell, in a column of that name. Raises `ValueError`."""
@@ -106,7 +107,7 @@ class OwnColumn(NamedTuple):
 
     def cells(self, values: Iterable[float]) -> Iterator[str]:
         is_unset = operator.not_ if self.unset == 0 else math.isnan
-        return ("" if is_unset(value) else repr(value) for value in values)
+        return ("" if is_unset(value) else self.write(value) for value in values)
 
 
 OWN = (
@@ -115,6 +116,7 @@ OWN = (
     OwnColumn("confidence", "confidences", fraction, math.nan),
     OwnColumn("min_expected_accuracy", "expected accuracies", fraction, 0.0),
     OwnColumn("max_energy_j", "limits of energy", positive_number, math.nan),
+    OwnColumn("eval_row", "rows of eval splits", whole_number, math.nan, "{:.0f}".format),
 )
 OWN_NAMES = tuple(column.name for column in OWN)
 

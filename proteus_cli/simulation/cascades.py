@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import CascadeRoute, Effects, Launch
+from proteus_cli.control.decision import CascadeRoute, Effects, FirstStage, Host, Launch
 from proteus_cli.domain.request import DeferredRequest, Outcome, Request, RequestRecord
 from proteus_cli.simulation.confidences import Confidences
+from proteus_cli.simulation.eval_rows import EvalRows
 from proteus_cli.simulation.events import Events
 from proteus_cli.simulation.exits import ExitAnswer
 
@@ -28,7 +31,8 @@ class SimulatedCascades:
     """Ends the queries of batches, as soon as the plan's cascades have their last answer; each query once.
 
     A deferred query that the second stage has not answered by its last moment is answered by the first. Records go to
-    ``ended``, with the accuracies that profiles promise of queries of as much confidence. ``apply`` does what the
+    ``ended``, with the accuracies that profiles promise of queries of as much confidence. Queries that are
+    ``eval_rows`` are deferred, and right or wrong, as they were when variants were profiled. ``apply`` does what the
     controller asks for.
     """
 
@@ -37,10 +41,12 @@ class SimulatedCascades:
         controller: Controller,
         events: Events,
         confidences: Confidences,
+        eval_rows: EvalRows,
         ended: list[RequestRecord],
         apply: Callable[[Effects, float], None],
     ) -> None:
-        self._controller, self._events, self._confidences = controller, events, confidences
+        self._controller, self._events = controller, events
+        self._confidences, self._eval_rows = confidences, eval_rows
         self._ended, self._apply = ended, apply
         self._deferred: set[int] = set()  # ids of queries whose first answers are held
 
@@ -59,13 +65,20 @@ class SimulatedCascades:
                 own = exits[place] if exits else ExitAnswer(launch.hosted.accuracy, is_cut=False)
                 self._end(request, launch, own.accuracy, now_s, is_cut=own.is_cut)
                 continue
-            level = route.stage.level_of_rank(self._confidences[request.id])
+            level = self._level(request, route.stage, launch.hosted)
             self._controller.cascades.saw(route.stage, (level,), now_s)
             if level > route.cut:
                 self._end(request, launch, route.first_accuracy[level], now_s)
             else:
                 devices |= dict.fromkeys(self._defer(request, route, level, launch, now_s))
         return tuple(devices)
+
+    def _level(self, request: Request, stage: FirstStage, host: Host) -> int:
+        """As a server has it: a confidence that is no number reaches no threshold."""
+        confidence = self._eval_rows.confidence(request.id, host)
+        if confidence is None:
+            return stage.level_of_rank(self._confidences[request.id])
+        return int(np.count_nonzero(confidence >= np.array(stage.thresholds, np.float32)))
 
     def _second_ended(self, launch: Launch, now_s: float) -> None:
         """Deferred queries of the batch that have no answer yet have one now."""
@@ -120,8 +133,11 @@ class SimulatedCascades:
         hosted, latency_s = launch.hosted, now_s - request.arrival_s
         outcome = Outcome.SERVED if now_s <= request.deadline_s else Outcome.LATE
         answer = latency_s, accuracy, hosted.variant, hosted.device, launch.rows
+        is_correct = None if is_cut else self._eval_rows.is_correct(request.id, hosted)
         self._ended.append(
-            RequestRecord(request.family, request.arrival_s, outcome, *answer, is_deferred, is_fallback, is_cut=is_cut)
+            RequestRecord(
+                request.family, request.arrival_s, outcome, *answer, is_deferred, is_fallback, is_correct, is_cut=is_cut
+            )
         )
 
 

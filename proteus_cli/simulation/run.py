@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, repeat
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.simulation.cascades import SimulatedCascades
 from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.simulation.confidences import Confidences
+from proteus_cli.simulation.eval_rows import EvalRows, RowAnswersOf
 from proteus_cli.simulation.events import Events, Timer
 from proteus_cli.simulation.exits import SimulatedExits, answers
 from proteus_cli.simulation.fleet import SimulatedDevice, SimulatedFleet
@@ -84,6 +86,7 @@ def simulate(
     replan: ReplanFunction,
     *,
     conditions: Conditions = Conditions(),  # noqa: B008 - frozen
+    answers: RowAnswersOf = MappingProxyType({}),
     rng: np.random.Generator | None = None,
     progress: Callable[[float], None] = lambda _done_frac: None,
 ) -> Simulated:
@@ -93,12 +96,14 @@ def simulate(
     ``conditions.slowdown``; one of a multi-exit model takes what its stages take of the rows that get there. Variants
     load beside the old ones in the profiled load time, then all devices switch at once, as in a live server with memory
     for both; with ``conditions.load_time_s``, devices load in place. ``rng`` is needed for jitter, and for the
-    confidences that the trace does not know, where the plan has cascades or exits.
+    confidences that the trace does not know, where the plan has cascades or exits. Queries that are rows of eval splits
+    are deferred, and judged, by these ``answers`` of variants.
 
     Raises `ArtefactError` where a placement was never profiled.
     """
     confidences = Confidences(trace, (rng or np.random.default_rng(0)).spawn(1)[0])
-    simulation = _Simulation(plan, catalog, profiles, policy, replan, conditions, confidences, rng)
+    eval_rows = EvalRows(trace, answers)
+    simulation = _Simulation(plan, catalog, profiles, policy, replan, conditions, confidences, eval_rows, rng)
     request: Request | None = None
     try:
         for request in _requests(trace, catalog.slo_s()):
@@ -135,6 +140,7 @@ class _Simulation:
         replan: ReplanFunction,
         conditions: Conditions,
         confidences: Confidences,
+        eval_rows: EvalRows,
         rng: np.random.Generator | None,
     ) -> None:
         self.result = Simulated()
@@ -144,8 +150,9 @@ class _Simulation:
         self._controller = Controller(catalog.slo_s(), slots_of(plan.devices, profiles), policy, memory=memory)
         self._events = Events()
         self._routes = self._controller.cascades
+        self._judges = bool(eval_rows.answers)
         self._cascades = SimulatedCascades(
-            self._controller, self._events, confidences, self.result.ended, apply=self._apply
+            self._controller, self._events, confidences, eval_rows, self.result.ended, apply=self._apply
         )
         self._exits = SimulatedExits(self._controller, profiles, confidences, conditions, rng)
         self._run_s, self._slowdown = batch_times(profiles, conditions, rng), conditions.slowdown
@@ -255,7 +262,7 @@ class _Simulation:
             self._controller.finished(launch, took_s, profiled_s(hosted.exits, walk.exits))
         else:
             self._controller.finished(launch, took_s)
-        if walk is not None or self._routes.ever_in_use:
+        if walk is not None or self._routes.ever_in_use or self._judges:
             exits = answers(launch, walk) if walk is not None else ()
             for each in dict.fromkeys((device, *self._cascades.finished(launch, now_s, exits))):
                 self._ask(each, now_s)

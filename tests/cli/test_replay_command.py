@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from command_line import command, interrupted_process, proteus
 from tiny import DEVICES, SHAPES, Tiny, add_plan, add_profiles, change_json, device, make_workspace
 
+from proteus_cli.arrays import Bools
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.control.policies import POLICIES
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.profiling.measure import measure_accuracy
+from proteus_cli.profiling.measure import measure_answers
+from proteus_cli.store.answers import Answers, write_answers
 
 OUTCOMES = ("served", "late", "dropped", "rejected", "failed")
 
@@ -283,29 +285,66 @@ def test_inputs_are_for_servers_only(tiny: Tiny, trace: Path) -> None:
 def test_rows_of_eval_splits_can_be_asked_for_where_all_families_have_one(tiny: Tiny, trace: Path) -> None:
     """`tones` has none. Nobody is asked before that is clear."""
     ended = proteus("replay", trace, "--url", "http://127.0.0.1:1", "--inputs", "eval", "-w", tiny.root)
-    assert ended.refused() == "No eval split of `tones` is known, so its answers can't be judged."
+    unknown = "No eval split of `tones` is known, so none of its rows can be sent, and no answer judged."
+    assert ended.refused() == unknown
+    trace.write_text("arrival_s,family,eval_row\n0,tones,3\n")
+    assert proteus("replay", trace, "--url", "http://127.0.0.1:1", "-w", tiny.root).refused() == unknown
 
 
 @pytest.mark.live
 def test_a_replay_against_a_server_measures_how_accurate_its_answers_are(tmp_path: Path) -> None:
     """Each row of the eval split is sent three times: what is measured is what the only variant gets right of it."""
-    made = make_workspace(tmp_path / "ws", [replace(SHAPES, variants=SHAPES.variants[:1])])
-    add_profiles(made)
-    add_plan(made, {"cpu0": "shapes-s"})
-    split = made.place.eval_path(made.place.catalog().family("shapes"))
-    assert split is not None
-    with OnnxRuntime(device(made, "cpu0")).runner(made.model("shapes-s"), VariantKey("shapes", "shapes-s")) as runner:
-        expected = measure_accuracy(runner, split)
+    made, correct = judged_workspace(tmp_path / "ws")
     trace, page = tmp_path / "t.csv", tmp_path / "page.html"
     trace.write_text("arrival_s,family,slo_s\n" + "".join(f"{0.02 * n:.2f},shapes,20\n" for n in range(96)))
     call = ("replay", trace, "--serve", "plan", "--json", "--report", page, "-w", made.root)
     ended = proteus(*call)
     of = ended.document()["families"]["shapes"]
     assert of["judged"] == of["served"] + of["late"] == 96
-    assert of["measured_accuracy"] == pytest.approx(expected)
+    assert of["measured_accuracy"] == pytest.approx(correct.mean())
     assert "sends rows of the eval split, and judges the answers: shapes" in ended.stderr
     assert 'aria-label="Accuracy of answers"' in page.read_text()
     assert proteus(*call, "--inputs", "random").document()["families"]["shapes"]["judged"] == 0
+
+
+def judged_workspace(root: Path) -> tuple[Tiny, Bools]:
+    """A family of one variant, and which rows of its eval split that gets right, as stands beside its profile."""
+    made = make_workspace(root, [replace(SHAPES, variants=SHAPES.variants[:1])])
+    add_profiles(made)
+    add_plan(made, {"cpu0": "shapes-s"})
+    (of,) = made.place.profile("cpu0").variants
+    split = made.place.eval_path(made.place.catalog().family("shapes"))
+    assert split is not None
+    assert of.eval_digest is not None
+    with OnnxRuntime(device(made, "cpu0")).runner(made.model("shapes-s"), of.key) as runner:
+        found = measure_answers(runner, split, None)
+    answers = Answers(of.engine_digest, of.eval_digest, "margin", found.confidences, found.correct)
+    write_answers(made.place.answers_path("cpu0"), {of.key: answers})
+    return made, found.correct
+
+
+@pytest.mark.live
+def test_rows_of_eval_splits_that_a_trace_names_are_judged_alike_by_servers_and_simulations(tmp_path: Path) -> None:
+    made, correct = judged_workspace(tmp_path / "ws")
+    rows = [*np.flatnonzero(correct)[[0, 1, 1]].tolist(), *np.flatnonzero(~correct)[:1].tolist()]
+    trace = tmp_path / "t.csv"
+    lines = (f"{number / 50},shapes,20,{row}\n" for number, row in enumerate(rows))
+    trace.write_text("arrival_s,family,slo_s,eval_row\n" + "".join(lines))
+    for options in ((), ("--serve", "plan")):
+        of = proteus("replay", trace, *options, "--json", "-w", made.root).document()["families"]["shapes"]
+        assert (of["judged"], of["measured_accuracy"]) == (4, 0.75)
+
+
+def test_rows_of_eval_splits_need_answers_that_are_known(tmp_path: Path) -> None:
+    made, correct = judged_workspace(tmp_path / "ws")
+    trace = tmp_path / "t.csv"
+    trace.write_text(f"arrival_s,family,eval_row\n0,shapes,{len(correct)}\n")
+    refusal, known = proteus("replay", trace, "-w", made.root).refused(), len(correct)
+    assert re.fullmatch(f"The trace names row {known} of the eval split `.*`, which has {known} rows.", refusal)
+    trace.write_text("arrival_s,family,eval_row\n0,shapes,0\n")
+    made.place.answers_path("cpu0").unlink()
+    refusal, known = proteus("replay", trace, "-w", made.root).refused(), len(correct)
+    assert refusal == "The trace has rows of the eval split of `shapes`, and no answers to them are known."
 
 
 # --- Ctrl-C

@@ -394,6 +394,7 @@ HEAD_2021 = "app,func,end_timestamp,duration\n"
         ('arrival_s,family\n1,"a\n', 2, "unexpected end of data"),
         ("arrival_s,family,slo_s\n1,a,0\n", 2, "slo_s `0` is not above zero"),
         ("arrival_s,family,min_accuracy\n1,a,\n1,a,9\n", 3, "min_accuracy `9` is not a fraction"),
+        ("arrival_s,family,eval_row\n1,a,\n1,a,1.5\n", 3, "eval_row `1.5` is not a whole number"),
         ("second,family,count\n1,a,1.5\n", 2, "count `1.5`"),
         ("second,family,count\n1,a,50000001\n", 2, "more than 50,000,000 arrivals"),
         ("second,family,count\n1,a,1\n2,a,50000000\n", 3, "more than 50,000,000 arrivals"),
@@ -505,6 +506,12 @@ def test_confidences_stay_with_their_requests(tmp_path: Path) -> None:
 def test_other_bounds_stay_with_their_requests(tmp_path: Path) -> None:
     text = "family,max_energy_j,arrival_s,min_expected_accuracy\nb,0.25,2,\na,,0.5,0.9\n"
     expected = ["arrival_s,family,min_expected_accuracy,max_energy_j", "0.500000,a,0.9,", "2.000000,b,,0.25"]
+    assert rows(convert(tmp_path, text)) == expected
+
+
+def test_rows_of_eval_splits_stay_with_their_requests(tmp_path: Path) -> None:
+    text = "family,eval_row,arrival_s\nb,41,2\na,,0.5\nb,0,1\n"
+    expected = ["arrival_s,family,eval_row", "0.500000,a,", "1.000000,b,0", "2.000000,b,41"]
     assert rows(convert(tmp_path, text)) == expected
 
 

@@ -47,6 +47,18 @@ def test_of_a_large_split_so_much_is_sent_as_is_kept_in_memory(tmp_path: Path, m
     assert rows <= set(map(tuple, np.load(split)["x"].tolist()))
 
 
+def test_rows_that_a_trace_names_are_in_their_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = save_eval(tmp_path / "eval.npz", rows=32)
+    expected = list(map(tuple, np.load(split)["x"].tolist()))
+    assert [sent(sample) for sample in eval_samples(split, METADATA, WHERE, rng(), last_row=31)] == expected
+    with pytest.raises(ArtefactError, match=r"names row 32 of the eval split .*, which has 32 rows"):
+        eval_samples(split, METADATA, WHERE, rng(), last_row=32)
+    monkeypatch.setattr(inputs, "MOST_BYTES", 10 * INPUTS * 4 + 1)
+    assert [sent(sample) for sample in eval_samples(split, METADATA, WHERE, rng(), last_row=9)] == expected[:10]
+    with pytest.raises(ArtefactError, match=r"The first 11 rows of .* take more than"):
+        eval_samples(split, METADATA, WHERE, rng(), last_row=10)
+
+
 def test_a_split_that_does_not_fit_the_model_is_refused(tmp_path: Path) -> None:
     split = save_eval(tmp_path / "eval.npz", inputs=INPUTS + 1)
     with pytest.raises(ArtefactError, match=rf"shape \(32, {INPUTS + 1}\) for `x`; the model takes \(32, {INPUTS}\)"):

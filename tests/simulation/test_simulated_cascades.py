@@ -31,6 +31,7 @@ from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.domain.trace import Trace
 from proteus_cli.simulation.conditions import Conditions, Failure
+from proteus_cli.simulation.eval_rows import RowAnswers
 from proteus_cli.simulation.oracle import simulate_oracle
 from proteus_cli.simulation.run import Simulated, simulate
 
@@ -87,6 +88,19 @@ def test_sure_answers_go_out_at_once_and_others_are_the_second_stages() -> None:
 def test_a_query_is_deferred_below_the_fraction_that_its_cascade_defers() -> None:
     found = run(trace_of((0.0, 0.5), (0.2, 0.49999)), plan_of(FIRST, SECOND))
     assert [ended.is_deferred for ended in found.ended] == [False, True]
+
+
+def test_rows_of_an_eval_split_are_deferred_and_judged_as_they_were_profiled() -> None:
+    """Of every second row, answers are known: of 0 and 4 the first is unsure, of 2 it is sure and wrong."""
+    answers = {
+        ("cpu0", "a", "s"): RowAnswers(np.array([0.49, 0.5, np.nan], np.float32), np.array([True, False, False]), 2),
+        ("cpu1", "a", "l"): RowAnswers(np.zeros(3, np.float32), np.array([False, True, True]), 2),
+    }
+    trace = trace_of(*((n / 10, SURE) for n in range(6)))
+    trace = replace(trace, eval_row=np.array([0, 2, 4, 3, np.nan, 0]))
+    found = simulate(trace, plan_of(FIRST, SECOND), CATALOG, profiles(), EXACT, never, answers=answers)
+    judged = [(ended.variant, ended.is_correct) for ended in sorted(found.ended, key=lambda ended: ended.arrival_s)]
+    assert judged == [("l", False), ("s", False), ("l", True), ("s", None), ("s", None), ("l", False)]
 
 
 def test_queries_that_go_by_no_cascade_are_worth_what_the_variant_is() -> None:

@@ -35,34 +35,37 @@ LAG_WARN_S = 0.005
 class Sending:
     """What is sent: a trace, with rows of eval splits where there are any, by family; ``ca`` is to be trusted.
 
-    ``must_fit``: each family of the trace must have a split that fits.
+    ``must_fit``: the families that must have a split that fits.
     """
 
     arrivals: Trace
     ca: Path | None
     eval_splits: Mapping[str, Path]
-    must_fit: bool
+    must_fit: frozenset[str]
 
     @classmethod
     def of(cls, arrivals: Trace, workspace: Workspace, ca: Path | None, inputs: InputSource | None) -> "Sending":
         """Raises `UsageError` where rows of eval splits are asked for, and a family has none."""
-        splits = {} if inputs == InputSource.RANDOM else _eval_splits(workspace)
-        must_fit = inputs == InputSource.EVAL
-        if must_fit and (lacking := [family for family in arrivals.families if family not in splits]):
+        if inputs == InputSource.RANDOM:
+            return cls(arrivals, ca, {}, frozenset())
+        splits = _eval_splits(workspace)
+        must_fit = arrivals.families if inputs == InputSource.EVAL else tuple(arrivals.last_eval_rows())
+        if lacking := [family for family in must_fit if family not in splits]:
             raise UsageError(
-                f"No eval split of `{lacking[0]}` is known, so its answers can't be judged.",
-                hint="set `eval` in engines/catalog.toml of the workspace, or leave out `--inputs`",
+                f"No eval split of `{lacking[0]}` is known, so none of its rows can be sent, and no answer judged.",
+                hint="set `eval` in engines/catalog.toml of the workspace, or send `--inputs random`",
             )
-        return cls(arrivals, ca, splits, must_fit)
+        return cls(arrivals, ca, splits, frozenset(must_fit))
 
     async def prepare(self, target: HttpTarget) -> StatusReply:
         """The status of the server, once requests are made. Raises `ArtefactError` where a split must fit and doesn't.
 
         Where one need not, a warning says so.
         """
-        status = await target.prepare(self.arrivals.families, self.eval_splits)
+        last_rows = self.arrivals.last_eval_rows() if self.eval_splits else {}
+        status = await target.prepare(self.arrivals.families, self.eval_splits, last_rows)
         for family, error in target.unfit.items():
-            if self.must_fit:
+            if family in self.must_fit:
                 raise error
             console.warn(f"{error.message.rstrip('.')}; random rows are sent to `{family}`, and not judged")
         if target.judged:

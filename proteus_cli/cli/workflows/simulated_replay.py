@@ -8,6 +8,7 @@ import numpy as np
 
 from proteus_cli.cli import console
 from proteus_cli.control.policies import Policy
+from proteus_cli.domain.catalog import Family
 from proteus_cli.domain.demand import check_demand
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import (
@@ -22,15 +23,21 @@ from proteus_cli.domain.profile import (
 from proteus_cli.domain.report import Report
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
+from proteus_cli.errors import UsageError
 from proteus_cli.planning.analysis.explain import max_multiple
 from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.planning.heuristics import frozen_to
 from proteus_cli.planning.planner import Planner
+from proteus_cli.profiling.jobs import known_answers
+from proteus_cli.replay.inputs import require_row
 from proteus_cli.reporting.measures import report
 from proteus_cli.simulation.conditions import Conditions
+from proteus_cli.simulation.eval_rows import RowAnswers, RowAnswersOf
 from proteus_cli.simulation.oracle import simulate_oracle
 from proteus_cli.simulation.run import Simulated, simulate
 from proteus_cli.store import Workspace
+from proteus_cli.store.answers import kept_rows
+from proteus_cli.store.eval_splits import eval_rows
 
 FIRST_SECONDS = 10.0
 
@@ -116,9 +123,43 @@ def _run(scenario: Scenario, policy: Policy, progress: Callable[[float], None]) 
         policy,
         planner,
         conditions=scenario.conditions,
+        answers=_answers(scenario),
         rng=np.random.default_rng(scenario.seed),
         progress=progress,
     )
+
+
+def _answers(scenario: Scenario) -> RowAnswersOf:
+    """What variants answered to rows of eval splits, of the families of which the trace has some.
+
+    Raises `UsageError` where nothing is known of a family's, `ArtefactError` where a split has no such row.
+    """
+    workspace, found = scenario.workspace, dict[tuple[str, str, str], RowAnswers]()
+    for name, last_row in scenario.arrivals.last_eval_rows().items():
+        family, before = workspace.catalog().family(name), len(found)
+        if (path := workspace.eval_path(family)) is not None:
+            require_row(last_row, rows := eval_rows(path), path)
+            by_profile = {id(each.variants): each for each in scenario.profiles.values()}  # devices may share one
+            known = {key: _kept(workspace, each, family, rows) for key, each in by_profile.items()}
+            for device, profile in scenario.profiles.items():
+                found |= {(device, name, variant): kept for variant, kept in known[id(profile.variants)].items()}
+        if len(found) == before:
+            raise UsageError(
+                f"The trace has rows of the eval split of `{name}`, and no answers to them are known.",
+                hint="set `eval` in engines/catalog.toml, and run `proteus profile`, which keeps the answers",
+            )
+    return found
+
+
+def _kept(workspace: Workspace, profile: Profile, family: Family, rows: int) -> dict[str, RowAnswers]:
+    """The answers of a family's variants, by name, that stand beside a profile; its eval split has so many rows."""
+    known, step = known_answers(workspace, profile), kept_rows(rows).step
+    found = {}
+    for measured in profile.variants:
+        answers = known.get((*measured.key, measured.engine_digest, measured.eval_digest, family.confidence))
+        if measured.family == family.name and answers is not None and answers.are_of(rows):
+            found[measured.variant] = RowAnswers(answers.confidences, answers.correct, step)
+    return found
 
 
 def _planner(scenario: Scenario, policy: Policy) -> Planner:
