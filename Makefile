@@ -175,7 +175,7 @@ bench-cascades: setup  ## what cascades of the sample zoo are worth, on rows tha
 bench-cascades-live: setup  ## the same, served live on one core and judged by labels; 9 quiet minutes
 	$(BIN)/python -m benchmarks.cascades --live --picture docs/cascades.png
 
-bench-exits: setup  ## random bounds on the multi-exit model of the sample zoo; a minute
+bench-exits: setup  ## random bounds on the multi-exit model of the sample zoo; two minutes
 	$(BIN)/python -m benchmarks.exits
 
 bench-adaptation: setup  ## live proteus beside static plans, and how fast it reacts; 14 minutes

@@ -1,6 +1,5 @@
-"""What came of requests with bounds, beside an oracle that knows the exit at which each sample stops."""
+"""What came of requests with bounds, beside an oracle that knows how each batch will go."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,37 +21,54 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """By request its sample, its bound and how long it took, both in seconds, and the exit that answered."""
+    """By request its sample, its bound and how long it took, both in seconds, and the exit that answered.
+
+    A request that was refused took for ever, and no exit answered it: 0. ``reached`` is the last exit that the same
+    batch had passed within the bound when all of it was run, at least 1.
+    """
 
     sample: Ints
     bound_s: Floats
     took_s: Floats
     exit: Ints
+    reached: Ints
 
     @property
     def within_percent(self) -> float:
+        """Of all requests, also of those that were refused."""
         return 100 * float(np.mean(self.took_s <= self.bound_s))
 
+    @property
+    def answered(self) -> Bools:
+        answered: Bools = self.exit > 0
+        return answered
+
     def accuracy_percent(self, samples: Samples) -> float:
-        return _accuracy_percent(samples, self.sample, self.exit)
+        """Of the requests that were answered."""
+        return self._accuracy_percent(samples, self.exit)
 
-    def oracle_percent(self, samples: Samples, stages_s: Sequence[float]) -> float:
-        """The accuracy of the last exits that are within the bounds, if each stage takes its mean and no more.
+    def oracle_percent(self, samples: Samples) -> float:
+        """The accuracy of an oracle that answers the same requests, each in the same batch, of the same device.
 
-        The oracle goes no further than a sample's own exit. Where not even the first is in time, that counts.
+        It takes the last exit that this batch reaches in time, and goes no further than a sample's own exit. Where not
+        even the first is in time, that counts.
         """
-        ends_s = np.cumsum(stages_s)
-        reached = np.maximum(np.searchsorted(ends_s, self.bound_s, side="right"), 1)
-        return _accuracy_percent(samples, self.sample, np.minimum(reached, samples.stops_at[self.sample]))
+        return self._accuracy_percent(samples, np.minimum(self.reached, samples.stops_at[self.sample]))
+
+    def _accuracy_percent(self, samples: Samples, exits: Ints) -> float:
+        return 100 * float(np.mean(samples.right[exits - 1, self.sample][self.answered]))
 
 
-def _accuracy_percent(samples: Samples, sample: Ints, exits: Ints) -> float:
-    return 100 * float(np.mean(samples.right[exits - 1, sample]))
+def ends_of(requests: Requests) -> str:
+    """How many were in time, late and refused."""
+    in_time = int(np.count_nonzero(requests.took_s <= requests.bound_s))
+    refused = int(np.count_nonzero(~requests.answered))
+    return f"{in_time:,} in time, {len(requests.sample) - in_time - refused:,} late, {refused:,} refused"
 
 
-def aims(requests: Requests, samples: Samples, stages_s: Sequence[float]) -> list[Aim]:
+def aims(requests: Requests, samples: Samples) -> list[Aim]:
     """What issue and docs promise."""
-    below = requests.oracle_percent(samples, stages_s) - requests.accuracy_percent(samples)
+    below = requests.oracle_percent(samples) - requests.accuracy_percent(samples)
     count = f"{len(requests.sample):,} requests"
     return [
         Aim(f"{count} within their bound", requests.within_percent, WITHIN_PERCENT, "%", is_most=False),

@@ -33,7 +33,7 @@ class Controller:
 
     ``slo_s`` by family; ``slots`` and ``memory`` by device, of those that are there at the start. Without its memory, a
     device has no standbys. ``dispatch_ahead_s`` as in `Dispatch`. At most ``max_unavailable_frac`` of a family's
-    capacity loads at a time.
+    capacity loads at a time. ``attainment`` has the targets of families, for drivers that make `Host`s.
     """
 
     def __init__(
@@ -45,8 +45,9 @@ class Controller:
         dispatch_ahead_s: float = 0.0,
         max_unavailable_frac: float = MAX_UNAVAILABLE_FRAC,
         memory: Mapping[str, DeviceMemory] = MappingProxyType({}),
+        attainment: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
-        self.policy = policy
+        self.policy, self.attainment = policy, attainment
         self.stop_when: dict[str, str] = {}  # by family: live conditions, in place of those of multi-exit variants
         self.demand = DemandEstimator(slo_s)
         new_queue = partial(_new_queue, policy)
@@ -137,8 +138,13 @@ class Controller:
 
     def exit_bounds(self, launch: Launch) -> ExitBounds | None:
         """By when a multi-exit model must have answered each request of a batch; None for other variants."""
-        slowdown = self._workers[launch.hosted.device].slowdown.factor
-        return exit_bounds(launch, self._dispatch.last_moment_s, slowdown, self.stop_when)
+        worker = self._workers[launch.hosted.device]
+        way_s = worker.answer_way.within_s(launch.hosted.attainment)
+        return exit_bounds(launch, self._dispatch.last_moment_s, way_s, worker.slowdown.factor, self.stop_when)
+
+    def answer_came(self, device: str, way_s: float) -> None:
+        """The result of a batch that may be cut short was on its way for so long, from the end of its last stage."""
+        self._workers[device].answer_way.saw(way_s)
 
     def cancel(self, request: Request) -> Effects:
         """Drop a request that waits; no effects where it does not wait, as it runs or has ended."""

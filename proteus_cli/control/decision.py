@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
+from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import LatencyTable
 from proteus_cli.domain.request import Request
@@ -27,9 +28,9 @@ class Host:
     unknown.
 
     ``exits`` are those of a multi-exit model. Where its rows may be cut short, ``first_exit`` is what its first stage
-    takes. ``least_latency`` is the time until each row of a batch has an answer: that of the first stage there, else
-    of the whole batch. What is due before the end of the whole may be admitted and batched by it; waiting, throughput
-    and capacity go by the whole.
+    takes at the percentile of the family's ``attainment``. ``least_latency`` is the time until each row of a batch has
+    an answer: that of the first stage there, else of the whole batch. What is due before the end of the whole may be
+    admitted and batched by it; waiting, throughput and capacity go by the whole.
     """
 
     device: str
@@ -47,6 +48,7 @@ class Host:
     power_w: float | None = None
     exits: tuple[ExitProfile, ...] = ()
     first_exit: LatencyTable | None = None
+    attainment: float = DEFAULT_ATTAINMENT
     least_latency: LatencyTable = field(init=False)
 
     def __post_init__(self) -> None:

@@ -4,26 +4,29 @@ How long a batch takes depends on its rows, so batches are made of rows of the e
 has none. The stages are measured with all rows, as that is what the next stage may have to do.
 """
 
-from collections.abc import Iterator, Sequence
-from functools import partial
-from itertools import cycle
+import math
+from collections.abc import Sequence
+from itertools import cycle, pairwise
 from pathlib import Path
+from time import monotonic
 
 import msgspec
 import numpy as np
 
-from proteus_cli.arrays import Bools, Ints
-from proteus_cli.backends.base import NamedArrays, Runner, Signature
+from proteus_cli.arrays import Bools, Floats, Ints
+from proteus_cli.backends.base import NamedArrays, Signature
 from proteus_cli.backends.exits.runner import EXIT_NOTE, ExitRunner
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
+from proteus_cli.domain.stages.forecast import ExitBounds
 from proteus_cli.errors import EngineError
-from proteus_cli.profiling.measure import EVAL_BATCH, measure_point
+from proteus_cli.profiling.measure import EVAL_BATCH, FEWEST_RUNS
 from proteus_cli.store.eval_splits import labelled_rows
 
 MAX_BATCHES, MAX_BYTES = 64, 64 * 2**20
 """Batches of one size that are drawn before they are measured, and the memory that they may take."""
-MAX_PASSED = 4
-"""Batches that the stages are measured with: the work of a stage hardly depends on what its rows are."""
+STAGE_RUNS = 2000
+"""Runs that the stages of a batch size are measured with, if the time allows: ten of them are above the p99.5."""
+WARM_UP_RUNS = 3
 
 
 def batches_of(signature: Signature, rows: NamedArrays | None, size: int) -> list[NamedArrays]:
@@ -38,19 +41,44 @@ def batches_of(signature: Signature, rows: NamedArrays | None, size: int) -> lis
 
 
 def stage_points(runner: ExitRunner, batches: Sequence[NamedArrays], budget_s: float) -> tuple[StagePoint, ...]:
-    """What each stage takes of such a batch, if all of its rows get there; ``budget_s`` is for all stages together."""
-    size = len(next(iter(batches[0].values())))
-    passed = [tuple(runner.passed(inputs)) for inputs in batches[:MAX_PASSED]]
-    points = []
-    for place, stage in enumerate(runner.stages):
-        inputs = cycle([each[place].inputs for each in passed])
-        point = measure_point(partial(_run_next, stage, inputs), size, budget_s / len(runner.stages))
-        points.append(StagePoint(size, point.mean_s, point.p95_s))
-    return tuple(points)
+    """What each stage takes of such a batch, if all of its rows get there; ``budget_s`` is for all stages together.
+
+    The chain runs as it serves, with bounds that cut nothing short: one stage after another, with what is done between
+    them. The percentiles are those of a stage and of what comes behind the last one: the way of the answers out of the
+    chain, which each of them may take.
+    """
+    size, stop_s = len(next(iter(batches[0].values()))), monotonic() + budget_s
+    inputs = cycle(batches)
+    for _ in range(WARM_UP_RUNS):
+        stages_s(runner, next(inputs), size)
+    taken_s = [stages_s(runner, next(inputs), size) for _ in range(FEWEST_RUNS)]
+    while len(taken_s) < STAGE_RUNS and monotonic() < stop_s:
+        taken_s.append(stages_s(runner, next(inputs), size))
+    *each_s, out_s = np.array(taken_s).T
+    return tuple(_point(size, each, each + out_s) for each in each_s)
 
 
-def _run_next(stage: Runner, inputs: Iterator[NamedArrays]) -> None:
-    stage.infer(next(inputs))
+def stages_s(runner: ExitRunner, inputs: NamedArrays, size: int) -> list[float]:
+    """The seconds of each stage, and those from the end of the last one to the answers, of one batch."""
+    moments_s: list[float] = []
+
+    def noting() -> float:
+        moments_s.append(monotonic())
+        return moments_s[-1]
+
+    anything = ExitProfile(points=(StagePoint(size, 1.0, 1.0),))
+    bounds = ExitBounds(
+        (math.inf,), (size,), (anything,) * len(runner.stages), stop_when=f"exit >= {len(runner.stages)}"
+    )
+    start_s = monotonic()
+    runner.infer(inputs, bounds, noting)
+    ends_s = [start_s, *moments_s, monotonic()]
+    return [after_s - before_s for before_s, after_s in pairwise(ends_s)]
+
+
+def _point(size: int, stage_s: Floats, answered_s: Floats) -> StagePoint:
+    p95_s, p99_s, p995_s = np.percentile(answered_s, (95, 99, 99.5)).tolist()
+    return StagePoint(size, float(stage_s.mean()), p95_s, p99_s, p995_s)
 
 
 def with_points(exits: Sequence[ExitProfile], points: Sequence[StagePoint]) -> tuple[ExitProfile, ...]:

@@ -100,9 +100,9 @@ _LEVELS = (0.0, 0.5, 0.9, 0.95, 0.99, 1.0)
 def _quantiles_s(point: Point | StagePoint) -> tuple[float, ...]:
     """Below the median a batch takes the median, as profiles have no lower percentiles; a stage the mean.
 
-    Of a stage, no more is known than the p95: it is linear up to that, and no longer takes more.
+    A stage is linear from the mean up to its p95.
     """
     if isinstance(point, StagePoint):
         p90_s = point.mean_s + (point.p95_s - point.mean_s) * (0.90 - 0.50) / (0.95 - 0.50)
-        return (point.mean_s, point.mean_s, p90_s, point.p95_s, point.p95_s, point.p95_s)
+        return (point.mean_s, point.mean_s, p90_s, point.p95_s, point.within_s(0.99), point.within_s(0.99))
     return (point.p50_s, point.p50_s, point.p90_s, point.p95_s, point.p99_s, point.p99_s)

@@ -124,7 +124,8 @@ class SimulatedFleet:
 
     def _planned_on(self, device: str) -> tuple[Host, ...]:
         """What the plan in force wants on a device."""
-        return tuple(host for host in hosted_by(self._controller.plan, self._profiles) if host.device == device)
+        hosted = hosted_by(self._controller.plan, self._profiles, self._controller.attainment)
+        return tuple(host for host in hosted if host.device == device)
 
     def _loading_s(self, device: str, wanted: Iterable[VariantKey]) -> float:
         """Seconds to load variants one after another."""

@@ -147,7 +147,10 @@ class _Simulation:
         self._profiles, self._replan, self._rule, self._conditions = profiles, replan, policy.replanning, conditions
         self._variant_labels = variant_labels(v.key for profile in profiles.values() for v in profile.variants)
         memory = _memory(plan, catalog, profiles, conditions) if policy.standbys and self._rule is not None else {}
-        self._controller = Controller(catalog.slo_s(), slots_of(plan.devices, profiles), policy, memory=memory)
+        attainment = {family.name: family.attainment for family in catalog.families}
+        self._controller = Controller(
+            catalog.slo_s(), slots_of(plan.devices, profiles), policy, memory=memory, attainment=attainment
+        )
         self._events = Events()
         self._routes = self._controller.cascades
         self._judges = bool(eval_rows.answers)
@@ -161,7 +164,7 @@ class _Simulation:
         self._devices = {device: SimulatedDevice() for device in plan.devices}
         self._timers = {device: Timer(partial(self._ask, device)) for device in plan.devices}
         self._in_place: Collection[str] = self._devices if conditions.load_time_s else ()
-        self._apply(self._controller.adopt(plan, hosted_by(plan, profiles), 0.0), 0.0)
+        self._apply(self._controller.adopt(plan, hosted_by(plan, profiles, attainment), 0.0), 0.0)
         if self._rule is not None:
             self._events.at(self._rule.every_s, self._tick)
         fleet = SimulatedFleet(
@@ -186,6 +189,9 @@ class _Simulation:
         self._events.run_until(NEVER_S)
         self.result.measured = self._routes.measured(self._arrived_s)
         self._end(self._controller.forget_all(), Outcome.DROPPED, NEVER_S)
+
+    def _hosted_by(self, plan: Plan) -> tuple[Host, ...]:
+        return hosted_by(plan, self._profiles, self._controller.attainment)
 
     def _open_requests(self) -> float:
         """How many requests have not ended; infinite while more may come."""
@@ -301,7 +307,7 @@ class _Simulation:
             replanning.failed(wanted, now_s)
             self._events.at(now_s + every_s, self._tick)
             return
-        swaps, hosted = plan.swaps_from(before, standbys), hosted_by(plan, self._profiles)
+        swaps, hosted = plan.swaps_from(before, standbys), self._hosted_by(plan)
         activated = plan.swaps_from(before) - swaps
         what = hosting_text(before, plan, self._loads_s(plan, before, standbys), self._variant_labels)
         load_beside_s = self._load_beside_s(hosted)

@@ -1,6 +1,7 @@
 """What a profile says of a multi-exit model is what its runner does with the rows of the eval split."""
 
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.profiling import cells
-from proteus_cli.profiling.exits import batches_of, judged, unjudged, with_points
+from proteus_cli.profiling.exits import batches_of, judged, stage_points, stages_s, unjudged, with_points
 from proteus_cli.profiling.jobs import measurement_jobs
 from proteus_cli.profiling.noise import noise_frac
 from proteus_cli.profiling.sweep import Sweep
@@ -74,6 +75,23 @@ def test_each_stage_is_measured_at_each_batch_size(tmp_path: Path, monkeypatch: 
     assert [point.batch for point in found.points] == [1, 2, 4]
     for each in found.exits:
         assert [point.batch for point in each.points] == [1, 2, 4]
+        assert all(point.p99_s is not None and point.p995_s is not None for point in each.points)
+
+
+def test_the_times_of_stages_are_those_of_the_whole_chain(tmp_path: Path) -> None:
+    """From the start of a batch to the end of each stage, and to its answers: no moment is missing."""
+    made = workspace(tmp_path)
+    with open_backend(device(made, "cpu0")).runner(made.place.loaded_paths()[EXITS]) as runner:
+        assert isinstance(runner, ExitRunner)
+        batches = batches_of(runner.signature, None, 2)
+        before_s = monotonic()
+        taken_s = stages_s(runner, batches[0], 2)
+        around_s = monotonic() - before_s
+        points = stage_points(runner, batches, budget_s=0.05)
+    assert len(taken_s) == 3 + 1
+    assert all(each >= 0 for each in taken_s)
+    assert sum(taken_s) <= around_s
+    assert [point.batch for point in points] == [2, 2, 2]
 
 
 def test_what_is_known_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

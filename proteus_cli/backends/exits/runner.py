@@ -1,6 +1,6 @@
 """Runs batches through the stages of a multi-exit model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from time import monotonic
@@ -53,10 +53,13 @@ class ExitRunner:
         self._confidence = _confidence_output(confidence, self._names)
         self.memory_bytes = sum(stage.memory_bytes for stage in stages)
 
-    def infer(self, inputs: NamedArrays, bounds: ExitBounds | None = None) -> NamedArrays:
+    def infer(
+        self, inputs: NamedArrays, bounds: ExitBounds | None = None, clock: Callable[[], float] = monotonic
+    ) -> NamedArrays:
         """The outputs of all rows, each of the exit where it stopped, and the notes. Raises `EngineError`.
 
-        With ``bounds`` of the rows, those that the next stage would be too late for are cut short.
+        With ``bounds`` of the rows, those that the next stage would be too late for are cut short. For that, the
+        ``clock`` is asked once behind each stage.
         """
         forecast = StageForecast(bounds) if bounds is not None else None
         live, least = (bounds.stop_when, bounds.least_by_row()) if bounds is not None else (None, None)
@@ -70,8 +73,10 @@ class ExitRunner:
             is_enough = stops = self._stops(place, confidence, stop_when)
             if least is not None and place < len(self.stages):
                 is_enough = stops = is_enough & (confidence >= least[going])
-            if forecast is not None and place < len(self.stages) and not stops.all():
-                stops = forecast.stopping(is_enough, going, place + 1, monotonic())
+            if forecast is not None:
+                now_s = clock()
+                if not stops.all():
+                    stops = forecast.stopping(is_enough, going, place + 1, now_s)
             answers.add(place, going[stops], made, confidence, stops, ~is_enough[stops])
             if stops.all():
                 break

@@ -261,12 +261,16 @@ class Dispatch:
         """A worker with a free slot drops requests.
 
         Where it does so only because it is slowed, its slowdown is doubted: no batch would ever show that it is over.
+        So is the way of its answers.
         """
         for request in self._uncount(dropped):
             time_s, alone_s = self._batcher.due_s(request) - request.arrival_s, hosted.least_latency(request.rows)
-            if alone_s <= time_s < worker.slowdown.factor * alone_s:
+            slowed_s = worker.slowdown.factor * alone_s
+            if alone_s <= time_s < slowed_s:
                 worker.slowdown.doubt()
                 self.count_capacity(worker)
+            elif hosted.cuts and slowed_s <= time_s < slowed_s + worker.answer_way.within_s(hosted.attainment):
+                worker.answer_way.doubt()
 
     def _decide_busy(self, worker: WorkerState, now_s: float) -> Decision:
         """Leave work to others, or submit a batch ahead."""

@@ -9,19 +9,21 @@ from proteus_cli.domain.stages.forecast import ExitBounds
 
 
 def exit_bounds(
-    launch: Launch, due_s: Callable[[Request], float], slowdown: float, stop_when: Mapping[str, str]
+    launch: Launch, due_s: Callable[[Request], float], way_s: float, slowdown: float, stop_when: Mapping[str, str]
 ) -> ExitBounds | None:
     """The bounds of a batch on a device of that slowdown; None where the host is of no multi-exit model.
 
-    ``due_s`` says when the answer to a request must be there; ``stop_when`` has live conditions by family.
+    ``due_s`` says when the answer to a request must be sent, to which it comes in ``way_s`` from the end of a stage;
+    ``stop_when`` has live conditions by family.
     """
     hosted, requests = launch.hosted, launch.requests
     if not hosted.exits or not hosted.exits[0].points:
         return None
-    due = [due_s(each) if hosted.cuts else math.inf for each in requests]
+    due = [due_s(each) - way_s if hosted.cuts else math.inf for each in requests]
     rows = [each.rows for each in requests]
     live = stop_when.get(hosted.family)
-    return ExitBounds(due, rows, hosted.exits, slowdown, live, _least_confidences(requests))
+    least = _least_confidences(requests)
+    return ExitBounds(due, rows, hosted.exits, slowdown, live, least, hosted.attainment)
 
 
 def _least_confidences(requests: Sequence[Request]) -> Sequence[float]:

@@ -21,7 +21,7 @@ class WorkSelector:
 
     def decide(self, worker: WorkerState, source: WorkSource, now_s: float) -> Start | Delay | Drop | Delegate | None:
         """What a free worker does at a source where requests wait; None: nothing."""
-        quota = source.host_class.quota
+        quota, now_s = source.host_class.quota, _as_if_s(worker, source, now_s)
         if not self._is_shared:
             return self._decide_alone(worker, source, now_s) if quota else None
         if quota <= 0:
@@ -52,7 +52,7 @@ class WorkSelector:
         if first is None:
             return None
         rows = min(first.host_class.quota, first.hosted.max_batch)
-        batching = self._earliest(worker, first, rows, start_s)
+        batching = self._earliest(worker, first, rows, _as_if_s(worker, first, start_s))
         return (first, batching) if isinstance(batching, Start) and batching.rows >= rows else None
 
     def gather(
@@ -183,6 +183,12 @@ class WorkSelector:
         if isinstance(batching, Start):
             return min(max_rows, batching.rows)
         return max_rows if isinstance(batching, Delay) else 0
+
+
+def _as_if_s(worker: WorkerState, source: WorkSource, now_s: float) -> float:
+    """What is cut short ends just in time, so the way of its answer is missing: as if it were later by that."""
+    hosted = source.hosted
+    return now_s if hosted.first_exit is None else now_s + worker.answer_way.within_s(hosted.attainment)
 
 
 def _overflow(source: WorkSource, left_s: float) -> int:

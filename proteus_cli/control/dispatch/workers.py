@@ -7,6 +7,7 @@ from enum import StrEnum
 from operator import attrgetter
 
 from proteus_cli.control.decision import Admitted, Host
+from proteus_cli.control.dispatch.answer_way import AnswerWay
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
 from proteus_cli.control.dispatch.family_queue import FamilyQueue
 from proteus_cli.control.dispatch.host_class import HostClass
@@ -197,6 +198,7 @@ class WorkerState:
     phase: WorkerPhase = WorkerPhase.SERVING
     is_serving: bool = True
     slowdown: SlowdownEstimator = field(default_factory=SlowdownEstimator)
+    answer_way: AnswerWay = field(default_factory=AnswerWay)
     sources: tuple[WorkSource, ...] = ()
     to_wake: list[str] = field(default_factory=list)
     _classes: tuple[HostClass, ...] = ()

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from proteus_cli.control.decision import Host
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
+from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile
@@ -13,16 +15,23 @@ from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.errors import ArtefactError
 
 Tables = tuple[LatencyTable, LatencyTable, LatencyTable | None]
-"""What batches take at the p95 and in the mean, and at the p95 to their first exit, where that may answer all rows."""
+"""What batches take at the p95 and in the mean, and what to their first exit, where that may answer all rows."""
 
 
-def hosted_by(plan: Plan, profiles: Mapping[str, Profile]) -> tuple[Host, ...]:
+def hosted_by(
+    plan: Plan, profiles: Mapping[str, Profile], attainment: Mapping[str, float] = MappingProxyType({})
+) -> tuple[Host, ...]:
     """The hosts of a plan, with latencies while all slots are busy; ``profiles`` by device id.
 
-    Hosts that share measurements share the tables. Raises `ArtefactError` where a placement was never profiled.
+    ``attainment`` is the target by family, unless the plan's rules have one for all. Hosts that share measurements
+    share the tables. Raises `ArtefactError` where a placement was never profiled.
     """
-    tables: dict[tuple[int, int, bool], Tables] = {}
-    hosts = tuple(_hosted(placement, profiles, tables) for placement in plan.placements)
+    tables: dict[tuple[int, int, bool, float], Tables] = {}
+    of_all = plan.rules.attainment
+    hosts = tuple(
+        _hosted(each, profiles, attainment.get(each.family, DEFAULT_ATTAINMENT) if of_all is None else of_all, tables)
+        for each in plan.placements
+    )
     second_s = _second_s(plan, hosts)
     return tuple(
         replace(host, second_s=second_s[host.key], cascades=_cascades_of(host, profiles))
@@ -112,12 +121,13 @@ def _loadable(
 def _hosted(
     placement: Placement,
     profiles: Mapping[str, Profile],
-    tables: dict[tuple[int, int, bool], Tables],
+    attainment: float,
+    tables: dict[tuple[int, int, bool, float], Tables],
 ) -> Host:
     measured, profile = measured_for(placement, profiles), profiles[placement.device]
-    key = id(measured), profile.slots, profile.has_stages(measured)
+    key = id(measured), profile.slots, profile.has_stages(measured), attainment
     if key not in tables:
-        tables[key] = _tables(measured, profile)
+        tables[key] = _tables(measured, profile, attainment)
     latency, mean_latency, first_exit = tables[key]
     return Host(
         device=placement.device,
@@ -133,13 +143,16 @@ def _hosted(
         power_w=None if measured.power_w is None else measured.power_w / profile.slots,
         exits=measured.exits,
         first_exit=first_exit,
+        attainment=attainment,
     )
 
 
-def _tables(measured: VariantProfile, profile: Profile) -> Tables:
+def _tables(measured: VariantProfile, profile: Profile, attainment: float) -> Tables:
     points = profile.points_of(measured)
     latency = LatencyTable(points, lambda point: point.p95_s)
     first_exit = None
-    if profile.has_stages(measured):  # by chance, one stage may have been slower than once all were
-        first_exit = LatencyTable(measured.exits[0].points, lambda point: min(point.p95_s, latency(point.batch)))
+    if profile.has_stages(measured):  # what has time for the whole at its p95 has time for the first stage
+        first_exit = LatencyTable(
+            measured.exits[0].points, lambda point: min(point.within_s(attainment), latency(point.batch))
+        )
     return latency, LatencyTable(points, lambda point: point.mean_s), first_exit

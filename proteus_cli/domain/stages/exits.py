@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from proteus_cli.domain.base import Value, is_count, require
 
 MOST_EXITS = 16
@@ -10,17 +12,34 @@ MOST_EXITS = 16
 ROUNDING = 1e-6
 
 
-class StagePoint(Value, frozen=True):
-    """What a batch of so many rows takes in one stage, in seconds, if all of them get there."""
+class StagePoint(Value, frozen=True, omit_defaults=True):
+    """What a batch of so many rows takes in one stage, in seconds, if all of them get there.
+
+    Until its answers are there, if it stops behind the stage. Of the percentiles, those above the p95 may be unknown.
+    """
 
     batch: int
     mean_s: float
     p95_s: float
+    p99_s: float | None = None
+    p995_s: float | None = None
 
     def __post_init__(self) -> None:
         require(is_count(self.batch, 1), f"batch {self.batch} of a stage must be at least 1")
-        latencies = 0 < self.mean_s < math.inf and 0 < self.p95_s < math.inf
-        require(latencies, f"latencies of batch {self.batch} of a stage must be above zero")
+        known_s = [self.mean_s, self.p95_s, *(s for s in (self.p99_s, self.p995_s) if s is not None)]
+        require(
+            all(0 < s < math.inf for s in known_s), f"latencies of batch {self.batch} of a stage must be above zero"
+        )
+        require(known_s[1:] == sorted(known_s[1:]), f"percentiles of batch {self.batch} of a stage must rise")
+
+    def within_s(self, share: float) -> float:
+        """How long that share of the batches takes at most: linear between percentiles that are known.
+
+        No less than the p95, and no more than the highest that is known.
+        """
+        known = ((0.95, self.p95_s), (0.99, self.p99_s), (0.995, self.p995_s))
+        shares, times_s = zip(*((part, s) for part, s in known if s is not None), strict=True)
+        return float(np.interp(share, shares, times_s))
 
 
 class ExitProfile(Value, frozen=True, omit_defaults=True):

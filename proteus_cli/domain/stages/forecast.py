@@ -1,8 +1,10 @@
 """How far the rows of a batch may go: a bound is held before it is passed, not noticed after.
 
-Before each next stage, its time is predicted: the p95 of the profile for as many rows as would go on, times the
-slowdown of the device. Rows whose time is up before the end of that stage stop with the answer that they have. The
-fewer rows go on, the sooner the stage ends, so as many of those with the most time go on as the stage is in time for.
+Before each next stage, its time is predicted: that of the profile for as many rows as would go on, times the slowdown
+of the device. It is the percentile of the family's attainment: a row that goes on with just that much time is late in
+as many cases as the family allows. Rows whose time is up before the end of that stage stop with the answer that they
+have. The fewer rows go on, the sooner the stage ends, so as many of those with the most time go on as the stage is in
+time for.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +24,8 @@ class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
 
     ``exits`` are those of the variant's profile on the device, which is slowed by the factor ``slowdown``. Where there
     is a text ``stop_when``, that condition counts in place of the variant's own. No part stops where it is less
-    confident than its ``min_confidence``; empty: none asks for that.
+    confident than its ``min_confidence``; empty: none asks for that. Stages are predicted to take what the share
+    ``attainment`` of them takes at most.
     """
 
     due_s: Sequence[float]
@@ -31,6 +34,7 @@ class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
     slowdown: float = 1.0
     stop_when: str | None = None
     min_confidence: Sequence[float] = ()
+    attainment: float = 1.0
 
     def by_row(self) -> Floats:
         return np.repeat(np.asarray(self.due_s, np.float64), self.rows)
@@ -68,8 +72,8 @@ class StageTimes:
 
 
 @lru_cache(256)  # bounds come with each batch, and have the same points
-def _at_p95(points: tuple[StagePoint, ...]) -> StageTimes:
-    return StageTimes(points, lambda point: point.p95_s)
+def _within(points: tuple[StagePoint, ...], share: float) -> StageTimes:
+    return StageTimes(points, lambda point: point.within_s(share))
 
 
 @lru_cache(256)
@@ -86,7 +90,7 @@ def profiled_s(profiled: Sequence[ExitProfile], exits: Ints) -> tuple[float, flo
     reached = [int(np.count_nonzero(exits >= place)) for place in range(1, len(profiled) + 1)]
     stages = [(each.points, rows) for each, rows in zip(profiled, reached, strict=True) if rows]
     mean_s = sum([_mean(points).of(rows) for points, rows in stages])
-    return mean_s, sum([_at_p95(points).of(rows) for points, rows in stages])
+    return mean_s, sum([_within(points, 0.95).of(rows) for points, rows in stages])
 
 
 class StageForecast:
@@ -94,7 +98,7 @@ class StageForecast:
 
     def __init__(self, bounds: ExitBounds) -> None:
         self._due_s, self._slowdown = bounds.by_row(), bounds.slowdown
-        self._stages = [_at_p95(each.points) for each in bounds.exits]
+        self._stages = [_within(each.points, bounds.attainment) for each in bounds.exits]
 
     def stopping(self, is_enough: Bools, rows: Ints, stage: int, now_s: float) -> Bools:
         """Those of ``rows`` that stop before a ``stage``: they have enough, or it would be too late for them."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class CpuEngine:
         run = self._run if bounds is None else partial(self._run, bounds=bounds)
         given, failures = run_with_bisection(parts, run, self._known_good)
         outputs, notes = self.signature.told_apart(given)
-        return BatchResult(outputs, perf_counter() - start_s, failures, notes=notes)
+        return BatchResult(outputs, perf_counter() - start_s, failures, notes=notes, ended_s=monotonic())
 
     def _run(self, parts: Sequence[Part], bounds: ExitBounds | None = None) -> OutputArrays:
         """Where it runs a part of a batch that failed, bounds do not count: they are those of all rows."""

@@ -128,7 +128,7 @@ class EmulatedExecutor(ExecutorBase):
         self._require_open()
         start_s = max(now_s, self._slots_free_s[0])
         result = self._result(batch, start_s)
-        end_s = start_s + result.compute_s
+        end_s = result.ended_s
         heapreplace(self._slots_free_s, end_s)
         self._running += 1
         self._at(end_s, partial(self._ended, self._register(done), result))
@@ -151,4 +151,4 @@ class EmulatedExecutor(ExecutorBase):
         walk = engine.walk(batch.rows, batch.bounds, start_s, self._ranks)
         others = min(self._running, len(self._slots_free_s) - 1)
         took_s = engine.latency_s(batch.rows, others) if walk is None else walk.took_s
-        return BatchResult(engine.scores(batch.parts), took_s, notes=notes_of(walk))
+        return BatchResult(engine.scores(batch.parts), took_s, notes=notes_of(walk), ended_s=start_s + took_s)

@@ -40,7 +40,8 @@ class BatchResult:
     ``failures`` has the error of each part that failed by itself, by its place; the rows of such a part in ``outputs``
     mean nothing. ``elapsed_s`` is the time from submission to end by the clock of the device's own process; 0 where the
     device has none. For ``waited_s`` of it, batches of other servers ran on the device. ``notes`` are what a multi-exit
-    model says of each row, in the order of `Signature.notes`; of other models there are none.
+    model says of each row, in the order of `Signature.notes`; of other models there are none. ``ended_s``: when the
+    batch ended, by the driver's clock; 0 where nobody knows.
     """
 
     outputs: OutputArrays
@@ -49,6 +50,7 @@ class BatchResult:
     elapsed_s: float = 0.0
     waited_s: float = 0.0
     notes: OutputArrays = ()
+    ended_s: float = 0.0
 
     @property
     def given(self) -> OutputArrays:

@@ -151,7 +151,7 @@ class Fleet:
 
     async def _deploy(self, plan: Plan, before: Plan | None, before_switch: Callable[[], None] = lambda: None) -> None:
         """As `deploy`. Where loads in place fail, ``before`` is deployed again; None: do not go back (again)."""
-        hosted = hosted_by(plan, self._profiles)
+        hosted = hosted_by(plan, self._profiles, self._controller.attainment)
         in_place = await self._load_beside(hosted)
         try:
             before_switch()
@@ -310,7 +310,8 @@ class Fleet:
     async def recover(self, device: str, executor: Executor) -> None:
         """A lost device works again, with the engines loaded on ``executor``. Raises `EngineError` if it does not."""
         async with self._changing:
-            wanted = [host for host in hosted_by(self._controller.plan, self._profiles) if host.device == device]
+            of_plan = hosted_by(self._controller.plan, self._profiles, self._controller.attainment)
+            wanted = [host for host in of_plan if host.device == device]
             failures = await self.loader.load_all(wanted, {device: executor}, self.engines.proof_s, HURRIED_S)
             for failed in failures:
                 if isinstance(failed.error, DeviceLost):

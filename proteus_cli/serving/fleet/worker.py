@@ -192,6 +192,8 @@ class Worker:
             service_s = _service_s(launch, took_s, result, self.servers)
             if result.notes and launch.hosted.cuts:
                 exits = result.notes[0]  # in the order of `exits.runner.NOTES`
+                if result.ended_s:
+                    self._controller.answer_came(self.device, max(0.0, self._ended_s - result.ended_s))
                 self._controller.finished(launch, service_s, profiled_s(launch.hosted.exits, exits))
             else:
                 self._controller.finished(launch, service_s)

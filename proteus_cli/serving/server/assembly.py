@@ -100,6 +100,7 @@ async def open_data_plane(
         dispatch_ahead_s=DISPATCH_AHEAD_S,
         max_unavailable_frac=deployment.max_unavailable_frac,
         memory=_memory(deployment),
+        attainment={family.name: family.attainment for family in deployment.catalog.families},
     )
     plane = make_data_plane(
         controller,

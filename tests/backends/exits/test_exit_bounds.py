@@ -53,6 +53,40 @@ def test_rows_of_one_request_are_due_together() -> None:
     assert StageForecast(bounds).in_time(2, np.array([0, 2]), now_s=0.0).tolist() == [False, True]
 
 
+def test_a_stage_is_predicted_to_take_what_the_attainment_asks_for() -> None:
+    points = (StagePoint(1, 1.0, 2.0, 6.0, 7.0),)
+    times = {0.5: 2.0, 0.95: 2.0, 0.97: 4.0, 0.99: 6.0, 0.9925: 6.5, 0.995: 7.0, 1.0: 7.0}
+    assert {share: points[0].within_s(share) for share in times} == pytest.approx(times)
+    assert StagePoint(1, 1.0, 2.0).within_s(0.999) == 2.0
+    for share, takes_s in times.items():
+        bounds = ExitBounds(
+            [takes_s - 0.01, takes_s + 0.01], [1, 1], [ExitProfile(points=points)] * 2, attainment=share
+        )
+        assert StageForecast(bounds).in_time(2, np.array([0]), now_s=0.0).tolist() == [False]
+        assert StageForecast(bounds).in_time(2, np.array([1]), now_s=0.0).tolist() == [True]
+
+
+def test_percentiles_of_a_stage_rise() -> None:
+    with pytest.raises(ValueError, match="percentiles of batch 1 of a stage must rise"):
+        StagePoint(1, 1.0, 2.0, 1.9)
+
+
+def test_the_clock_is_asked_once_behind_each_stage(tmp_path: Path) -> None:
+    """So a profile knows when each began and ended."""
+    asked = list[float]()
+
+    def clock() -> float:
+        asked.append(monotonic())
+        return asked[-1]
+
+    with loaded(exit_stages(tmp_path), "exit >= 1") as runner:
+        for last in (1, 2, 3):
+            asked.clear()
+            bounds = ExitBounds([np.inf], [4], taking(1.0, 1.0, 1.0), stop_when=f"exit >= {last}")
+            runner.infer(inputs_of(4), bounds, clock)
+            assert len(asked) == last
+
+
 def test_with_time_enough_nothing_changes(tmp_path: Path) -> None:
     with loaded(exit_stages(tmp_path), "confidence >= 2") as runner:
         plain = runner.infer(inputs_of(20))

@@ -48,6 +48,22 @@ def test_a_multi_exit_model_has_its_first_answers_earlier_where_it_is_served_sta
         assert (whole.cuts, whole.least_latency) == (False, whole.latency)
 
 
+@pytest.mark.parametrize(
+    ("of_family", "of_plan", "takes_s"), [({}, None, 0.007), ({"a": 0.95}, None, 0.003), ({"a": 0.95}, 0.99, 0.006)]
+)
+def test_the_first_exit_takes_what_the_attainment_asks_for(
+    of_family: dict[str, float], of_plan: float | None, takes_s: float
+) -> None:
+    """That of the plan's rules, if they have any, else of the family, which is 99.5 % unless the catalog says so."""
+    exits = (ExitProfile(points=(StagePoint(1, 0.002, 0.003, 0.006, 0.007),)),) * 2
+    measured = msgspec.structs.replace(make_measured("a", "s", 0.8, {1: 0.01}), exits=exits)
+    plan = make_plan(make_placement("cpu0", "a", "s"))
+    plan = msgspec.structs.replace(plan, rules=plan.rules.with_attainment(of_plan))
+    (host,) = hosted_by(plan, {"cpu0": make_profile("cpu0", measured)}, of_family)
+    assert host.least_latency(1) == pytest.approx(takes_s)
+    assert host.attainment == (of_plan or of_family.get("a", 0.995))
+
+
 @pytest.mark.parametrize("missing", ["device", "variant", "points"])
 def test_a_placement_that_was_never_profiled_is_refused(missing: str) -> None:
     measured = make_measured(

@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
-from builders import hosted, make_request, near
+from builders import hosted, make_request, make_table, near
 
 from proteus_cli.backends.base import Part
 from proteus_cli.control.decision import IDLE, Decision, Delegate, Launch, WaitUntil, WakeOthers
 from proteus_cli.control.topology.breaker import LONGEST_TURN_S, hang_timeout_s
+from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.fleet.worker import INLINE_S, Worker
 
@@ -154,6 +157,52 @@ def test_a_batch_launched_ahead_starts_when_the_one_before_it_ends_and_never_on_
     started_s, took_s = asyncio.run(run())
     assert started_s == [1.0, 1.010]
     assert took_s == [0.005, near(0.003)]
+
+
+class CuttingController(ScriptedController):
+    """Notes what it is told of batches that may be cut short."""
+
+    def __init__(self, script: Sequence[Decision]) -> None:
+        super().__init__(script)
+        self.ways_s, self.profiled_s = list[float](), list[tuple[float, float] | None]()
+
+    def exit_bounds(self, launch: Launch) -> None:
+        return None
+
+    def answer_came(self, device: str, way_s: float) -> None:
+        self.ways_s.append(way_s)
+
+    def finished(self, launch: Launch, took_s: float | None, profiled_s: tuple[float, float] | None = None) -> None:
+        self.profiled_s.append(profiled_s)
+
+
+@pytest.mark.parametrize(("ended_s", "ways_s"), [(1.008, [near(0.002)]), (1.0101, [0.0]), (0.0, [])])
+def test_of_a_batch_that_may_be_cut_short_the_way_of_the_result_is_measured(
+    ended_s: float, ways_s: list[float]
+) -> None:
+    """It is back at 1.010 s. Both of its rows passed the first stage, and one the second: 1 and 2 ms a row."""
+    points = [(StagePoint(1, s, 2 * s), StagePoint(2, 2 * s, 4 * s)) for s in (0.001, 0.002)]
+    host = replace(
+        hosted(latency_s={2: 0.01}),
+        exits=tuple(ExitProfile(points=each) for each in points),
+        first_exit=make_table({1: 1.0}),
+    )
+    notes = np.array([1, 2], np.uint8), np.zeros(2, np.float32), np.zeros(2, np.bool_)
+
+    async def run() -> CuttingController:
+        clock, executor = Clock(), SlowExecutor()
+        controller = CuttingController([Launch(host, (make_request(rows=2),), 2, 1.0)])
+        worker = Worker(
+            "cpu0", double(controller), double(executor), double(Results()), clock, {}, double(None), 3600.0
+        )
+        worker.ask()
+        clock.now_s = 1.010
+        executor.submitted.pop()(BatchResult((), 0.005, notes=notes, ended_s=ended_s))
+        return controller
+
+    controller = asyncio.run(run())
+    assert controller.ways_s == ways_s
+    assert controller.profiled_s == [(near(0.004), near(0.008))]
 
 
 def test_nothing_starts_before_it_was_launched() -> None:

@@ -210,7 +210,7 @@ def _event(
     except Exception as error:  # noqa: BLE001 - it is sent to the server
         return messages.FailedEvent(number, messages.SentError.logged(error))
     failures = {part: messages.SentError.logged(error) for part, error in result.failures.items()}
-    return messages.RanEvent(number, result.compute_s, time.monotonic(), shapes, failures)
+    return messages.RanEvent(number, result.compute_s, result.ended_s or time.monotonic(), shapes, failures)
 
 
 if __name__ == "__main__":

@@ -152,7 +152,8 @@ class ProcessExecutor(CommandingExecutor):
         failures = {part: error.error() for part, error in event.failures.items()}
         elapsed_s = event.ended_s - sent.sent_s
         outputs, notes = sent.layout.signature.told_apart(given)
-        self._complete(event.number, BatchResult(outputs, event.compute_s, failures, elapsed_s, notes=notes))
+        result = BatchResult(outputs, event.compute_s, failures, elapsed_s, notes=notes, ended_s=event.ended_s)
+        self._complete(event.number, result)
 
     def _has_failed(self, number: int, error: Exception) -> None:
         if not self._failed(number, error) and number in self._sent:
