@@ -53,7 +53,7 @@ class FamilySummary(Summary, frozen=True):
     Of the answered queries, the first stages of cascades ``deferred`` so many; ``fallbacks`` of these got the first
     answer all the same. So many answers were ``judged`` by labels, as requests carried rows of an eval split;
     ``measured_accuracy`` is the fraction of these that was right, beside which ``effective_accuracy`` is what profiles
-    promise.
+    promise. ``cut`` answers were cut short by multi-exit models.
     """
 
     attainment: Attainment
@@ -63,6 +63,7 @@ class FamilySummary(Summary, frozen=True):
     profiled_accuracy: dict[str, float] = field(default_factory=dict)
     judged: int = 0
     measured_accuracy: float | None = None
+    cut: int = 0
 
 
 class Window(Value, frozen=True):

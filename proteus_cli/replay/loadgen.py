@@ -70,6 +70,7 @@ async def replay(
             is_deferred=reply.is_deferred,
             is_fallback=reply.is_fallback,
             is_correct=reply.is_correct,
+            is_cut=reply.is_cut,
         )
 
     async def send_all() -> None:

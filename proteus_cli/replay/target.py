@@ -35,7 +35,7 @@ Answered = TypeVar("Answered")
 class Reply:
     """How a request ended for its client. SERVED means answered; the caller knows whether in time.
 
-    ``is_deferred``, ``is_fallback`` and ``is_correct`` as in `RequestRecord`.
+    ``is_deferred``, ``is_fallback``, ``is_correct`` and ``is_cut`` as in `RequestRecord`.
     """
 
     outcome: Outcome
@@ -46,6 +46,7 @@ class Reply:
     is_deferred: bool = False
     is_fallback: bool = False
     is_correct: bool | None = None
+    is_cut: bool = False
 
 
 class Target(Protocol):
@@ -68,6 +69,7 @@ class _Parameters(msgspec.Struct):
     batch_size: int | None = None
     stages: int | None = None
     fallback: bool = False
+    cut: bool = False
 
 
 class _Answer(msgspec.Struct):
@@ -219,6 +221,7 @@ class HttpTarget:
             is_deferred=answer.fallback or (answer.stages or 1) > 1,
             is_fallback=answer.fallback,
             is_correct=is_correct,
+            is_cut=answer.cut,
         )
 
     async def _get(self, path: str, kind: type[Answered]) -> Answered:

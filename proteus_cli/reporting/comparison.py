@@ -220,6 +220,20 @@ def cascade_rows(reports: Sequence[Report]) -> list[FamilyRow]:
     return rows
 
 
+CUT_HEADINGS = ("cut short (%)",)
+CUT_NOTE = "cut short: answered queries to which a multi-exit model gave an answer before their exit, for want of time"
+
+
+def cut_rows(reports: Sequence[Report]) -> list[FamilyRow]:
+    """For each run and family of which answers were cut short: their part of all answers."""
+    return [
+        FamilyRow(name, family, (format_hundredths(of.cut / (of.served + of.late)),))
+        for name, report in zip(run_names(reports), reports, strict=True)
+        for family, of in report.families.items()
+        if of.cut
+    ]
+
+
 JUDGED_HEADINGS = ("promised (%)", "measured (%)", "95 % interval", "answers")
 JUDGED_NOTE = (
     "measured: answers that were right by the labels of the eval split whose rows were sent · "

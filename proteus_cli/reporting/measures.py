@@ -40,7 +40,7 @@ class RequestColumns:
 
     ``family`` indexes into ``families``, ``device`` into ``devices``, ``variant`` into ``variants`` (-1: unknown),
     ``outcome`` into the members of `Outcome`; ``relative`` is the accuracy divided by the best of the family.
-    ``deferred`` and ``fallback`` as in `RequestRecord`; ``correct`` is 1 where the answer was right.
+    ``deferred``, ``fallback`` and ``cut`` as in `RequestRecord`; ``correct`` is 1 where the answer was right.
     """
 
     families: tuple[str, ...]
@@ -57,6 +57,7 @@ class RequestColumns:
     batch: Floats
     deferred: Bools
     fallback: Bools
+    cut: Bools
     correct: Floats
 
     @classmethod
@@ -91,6 +92,7 @@ class RequestColumns:
             batch=_known([e.batch for e in ended], answered),
             deferred=answered & np.array([e.is_deferred for e in ended], dtype=np.bool_),
             fallback=answered & np.array([e.is_fallback for e in ended], dtype=np.bool_),
+            cut=answered & np.array([e.is_cut for e in ended], dtype=np.bool_),
             correct=_known([e.is_correct for e in ended], answered),
         )
 
@@ -217,7 +219,7 @@ def summary(columns: RequestColumns, duration_s: float) -> Summary:
 def family_summary(
     columns: RequestColumns, duration_s: float, target: float, profiled: Mapping[str, float] = MappingProxyType({})
 ) -> FamilySummary:
-    """The `summary` of one family's requests, their attainment beside its ``target``, and what cascades deferred.
+    """The `summary` of one family's requests, their attainment beside its ``target``, what was deferred and cut short.
 
     ``profiled`` are the accuracies of its variants, where known.
     """
@@ -236,6 +238,7 @@ def family_summary(
         profiled_accuracy={name: own[name] for name in order if name in own},
         judged=int(np.count_nonzero(~np.isnan(columns.correct))),
         measured_accuracy=_mean(columns.correct),
+        cut=int(np.count_nonzero(columns.cut)),
     )
 
 

@@ -11,6 +11,8 @@ from proteus_cli.domain.report import Report, Window
 from proteus_cli.reporting.comparison import (
     CASCADE_HEADINGS,
     CASCADE_NOTE,
+    CUT_HEADINGS,
+    CUT_NOTE,
     JUDGED_HEADINGS,
     JUDGED_NOTE,
     MAX_BESIDE,
@@ -18,6 +20,7 @@ from proteus_cli.reporting.comparison import (
     ReportRow,
     cascade_rows,
     comparison_rows,
+    cut_rows,
     estimate_note,
     format_budget,
     format_count,
@@ -123,6 +126,12 @@ def cascades_table(reports: Sequence[Report]) -> RenderableType:
     """How many queries cascades deferred, by run and family."""
     rows = _by_family(cascade_rows(reports), CASCADE_HEADINGS, has_runs=len(reports) > 1)
     return described(rows, *CASCADE_NOTE.split(" · "), title="cascades")
+
+
+def cut_table(reports: Sequence[Report]) -> RenderableType:
+    """How many answers multi-exit models cut short, by run and family."""
+    rows = _by_family(cut_rows(reports), CUT_HEADINGS, has_runs=len(reports) > 1)
+    return described(rows, CUT_NOTE, title="exits")
 
 
 def judged_table(reports: Sequence[Report]) -> RenderableType:

@@ -131,8 +131,11 @@ def test_a_bound_below_the_whole_chain_is_kept_by_the_first_exits(tmp_path: Path
     """As profiled, a batch takes days, and so does the last stage; the others take no time. No request has days."""
     with serving_exits(tmp_path, SLOW_END, how, whole_s=1e6) as live:
         told = [answered(live, row[None])[0] for row in ROWS]
+        metrics = live.get("/metrics").body.decode()
         tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": ROWS[0].tolist()}
         demanding = live.infer("shapes", {"inputs": [tensor], "parameters": {"min_accuracy": 0.4}})
     assert {parameters["exit"] for parameters in told} == {1, 2}
     assert {parameters.get("cut", False) for parameters in told} == {True, False}
     assert demanding.status == 504  # it may not be cut short
+    cut = sum(bool(parameters.get("cut")) for parameters in told)
+    assert f'proteus_cut_answers_total{{family="shapes",variant="shapes-exits",exit="2"}} {cut}' in metrics

@@ -17,7 +17,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from proteus_cli.control.decision import Host
 from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.domain.plan import Plan
-from proteus_cli.serving.telemetry.cascade_metrics import add_cascades, add_conditions
+from proteus_cli.serving.telemetry.cascade_metrics import add_cascades, add_conditions, add_cut
 from proteus_cli.serving.telemetry.exposition import OPENMETRICS, Exposition
 from proteus_cli.serving.telemetry.host_metrics import add_hosts, add_sharing
 from proteus_cli.serving.telemetry.hosts import HostState, HostStatus
@@ -62,6 +62,7 @@ def elsewhere() -> str:
     (route,) = cascades.in_use
     cascades.saw(route.stage, (0, 1), 0.0)
     add_cascades(exposition, cascades)
+    add_cut(exposition, {"a": {("s", 2): 3, ("s", 1): 1}, "b": {}})
     add_conditions(exposition, {"a": "confidence >= 0.8"})
     return exposition.finished().decode()
 

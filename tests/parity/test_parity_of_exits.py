@@ -100,6 +100,7 @@ def test_both_cut_the_same_queries_short(rate_qps: float, failures: tuple[Failur
     served = [each for each in simulated.ended if each.outcome is Outcome.SERVED]
     assert sorted(map(answered, live.answers)) == sorted(map(told, served))
     assert live.accuracy == pytest.approx(sum(each.accuracy or 0.0 for each in served))
+    assert sum(live.cut.values()) == sum(each.is_cut for each in served)
     assert 0.05 * len(served) < sum(each.is_cut for each in served) < 0.9 * len(served)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,7 @@ class LiveRun:
         self.deferred = self.fallbacks = 0
         self.accuracy = 0.0
         self.answers: list[AnsweredBatch] = []
+        self.cut: Counter[tuple[str, int]] = Counter()
         self.measured: tuple[MeasuredDeferral, ...] = ()
 
 
@@ -153,6 +155,7 @@ async def _run(
     counts = plane.counts.by_family.values()
     run.deferred, run.fallbacks = sum(of.deferred for of in counts), sum(of.fallbacks for of in counts)
     run.accuracy = sum(of.accuracy for of in counts)
+    run.cut = sum((of.cut for of in counts), Counter())
     run.measured = controller.cascades.measured(loop.time())
     run.changes = [(change.reason, change.swaps) for change in adaptation.changes]
     return run

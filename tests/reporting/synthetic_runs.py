@@ -29,9 +29,21 @@ def answer(
     is_deferred: bool = False,
     is_fallback: bool = False,
     is_correct: bool | None = None,
+    is_cut: bool = False,
 ) -> RequestRecord:
     return RequestRecord(
-        family, arrival_s, outcome, latency_s, accuracy, variant, device, batch, is_deferred, is_fallback, is_correct
+        family,
+        arrival_s,
+        outcome,
+        latency_s,
+        accuracy,
+        variant,
+        device,
+        batch,
+        is_deferred,
+        is_fallback,
+        is_correct,
+        is_cut,
     )
 
 

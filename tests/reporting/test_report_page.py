@@ -516,6 +516,15 @@ def test_what_cascades_deferred_stands_in_a_section(pair: tuple[Report, ...]) ->
         assert re.search(rf">{name}</t[hd]>\s*<td>50.00</td>\s*<td>100.00</td>", section)
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_what_was_cut_short_stands_in_a_section_where_there_is_any(pair: tuple[Report, ...]) -> None:
+    cutting = reported([answer(0.0), answer(1.0, is_cut=True)])
+    for reports, name in (([cutting], "digits"), ([cutting, pair[0]], 'proteus.*?</th><td class="text">digits')):
+        (section,) = re.findall(r'aria-label="Exits".*?</section>', page(reports), re.DOTALL)
+        assert re.search(rf">{name}</t[hd]>\s*<td>50.00</td>", section)
+    assert 'aria-label="Exits"' not in page(pair)
+
+
 def test_pngs_hold_the_same_plots(pair: tuple[Report, ...], tmp_path: Path) -> None:
     paths = write_png(tmp_path / "plots", pair)
     assert [path.stem for path in paths] == [*(plot.name for plot in PLOTS), "variants"]

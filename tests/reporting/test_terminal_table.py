@@ -12,6 +12,7 @@ from proteus_cli.reporting.terminal_tables import (
     attainment_table,
     cascades_table,
     comparison_table,
+    cut_table,
     judged_table,
     losses_table,
     timeline_table,
@@ -208,6 +209,21 @@ def test_the_accuracy_that_labels_measured_is_told_by_run_and_family_with_its_in
     assert row(printed(judged_table([judged])), "digits") == "digits 87.50 75.00 30.06 to 95.44 4"
     both = printed(judged_table([judged, plain]))
     assert row(both, "proteus") == "proteus digits 87.50 75.00 30.06 to 95.44 4"
+    assert not any("other" in line for line in both)
+
+
+def test_what_was_cut_short_is_told_by_run_and_family_where_there_is_any() -> None:
+    """One of four answers; that of a query that was dropped is none."""
+    ended = [
+        answer(0.0, is_cut=True),
+        *(answer(1.0 + n) for n in range(3)),
+        RequestRecord("digits", 4.0, Outcome.DROPPED),
+    ]
+    cutting, plain = reported(ended), reported([answer(0.0)], policy="other")
+    assert (cutting.families["digits"].cut, plain.families["digits"].cut) == (1, 0)
+    assert row(printed(cut_table([cutting])), "digits") == "digits 25.00"
+    both = printed(cut_table([cutting, plain]))
+    assert row(both, "proteus") == "proteus digits 25.00"
     assert not any("other" in line for line in both)
 
 

@@ -226,6 +226,7 @@ def _deliver(
             attainment_table,
             cascades_table,
             comparison_table,
+            cut_table,
             judged_table,
             losses_table,
             timeline_table,
@@ -234,9 +235,12 @@ def _deliver(
         console.show(comparison_table(reports))
         console.show(attainment_table(reports))
         console.show(timeline_table(reports))
-        if any(of.judged for report in reports for of in report.families.values()):
-            console.show(judged_table(reports))
-        if any(of.deferred for report in reports for of in report.families.values()):
-            console.show(cascades_table(reports))
-        if any(report.losses for report in reports):
-            console.show(losses_table(reports))
+        families = [of for report in reports for of in report.families.values()]
+        for is_any, made in (
+            (any(of.judged for of in families), judged_table),
+            (any(of.deferred for of in families), cascades_table),
+            (any(of.cut for of in families), cut_table),
+            (any(report.losses for report in reports), losses_table),
+        ):
+            if is_any:
+                console.show(made(reports))

@@ -84,7 +84,8 @@ class FamilyCounts:
     ``latency`` and ``queue`` are of requests that a batch answered, in time or not; ``compute`` and ``batch`` (rows)
     are of batches. ``outcomes`` are by (variant, device, outcome). ``cancelled`` requests, whose clients have gone, are
     among the dropped. ``retried`` ones ran on a device that was lost, and were queued again. Of those that were
-    answered, first stages ``deferred`` some, and ``fallbacks`` of these got the first answer all the same. The sums
+    answered, first stages ``deferred`` some, and ``fallbacks`` of these got the first answer all the same; of those
+    served, ``cut`` were cut short, by variant and the last exit of their rows. The sums
     from ``rows`` to ``accuracy`` are of served requests; ``failed_s`` is the time of admitted ones that were not
     served. ``executions`` are by rows of the batch; the last batch ended at ``last_s`` (None: none yet).
     """
@@ -98,6 +99,7 @@ class FamilyCounts:
     retried: int = 0
     deferred: int = 0
     fallbacks: int = 0
+    cut: Counter[tuple[str, int]] = field(default_factory=Counter)
     rows: int = 0
     request_s: float = 0.0
     queue_s: float = 0.0

@@ -13,7 +13,7 @@ from proteus_cli.domain.request import MAX_RUNS, Outcome, Request
 from proteus_cli.errors import DeadlineExceeded, EngineFailed, RequestError
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.logs import LogRateLimiter, fields
-from proteus_cli.serving.requests.counts import RequestCounts
+from proteus_cli.serving.requests.counts import FamilyCounts, RequestCounts
 from proteus_cli.serving.requests.deadlines import TimingWheel
 from proteus_cli.serving.requests.exits import is_cut, of_exits
 from proteus_cli.serving.requests.in_flight import (
@@ -122,6 +122,7 @@ class Results:
                     continue
                 answer = to_send
                 gain += answer.batch.accuracy - hosted.accuracy
+                _count_cut(counts, answer.batch)
             waits_s.append(waited_s)
             served += 1
             rows_served += request.rows
@@ -330,6 +331,13 @@ def _dropped() -> DeadlineExceeded:
 
 def _late() -> DeadlineExceeded:
     return DeadlineExceeded("the deadline passed while the batch was running", is_late=True)
+
+
+def _count_cut(counts: FamilyCounts, batch: AnsweredBatch) -> None:
+    """Count an answer that is sent, if it was cut short."""
+    staged = batch.staged
+    if staged is not None and staged.is_cut and staged.exit is not None:
+        counts.cut[batch.hosted.variant, staged.exit] += 1
 
 
 def _call(ended: Sequence[tuple[ResultCallback, Result]]) -> None:

@@ -1,4 +1,4 @@
-"""Metrics of the cascades of the plan in force, and of live conditions."""
+"""Metrics of the cascades of the plan in force, of answers that were cut short, and of live conditions."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -20,6 +20,25 @@ CONDITION = MetricDescription(
     "1 for each family with a live condition, which its multi-exit variants stop by.",
     ("family", "stop_when"),
 )
+
+
+CUT = MetricDescription(
+    "proteus_cut_answers_total",
+    MetricKind.COUNTER,
+    "Answers of multi-exit models that were cut short for want of time, by the last exit of their rows.",
+    ("family", "variant", "exit"),
+)
+
+
+def add_cut(exposition: Exposition, cut: Mapping[str, Mapping[tuple[str, int], int]]) -> None:
+    """By family, then by variant and exit. Where no answer was cut short, there are none."""
+    found = [
+        ((family, variant, str(place)), answers)
+        for family, of in cut.items()
+        for (variant, place), answers in sorted(of.items())
+    ]
+    if found:
+        exposition.add(CUT, found)
 
 
 def add_conditions(exposition: Exposition, live: Mapping[str, str]) -> None:

@@ -19,7 +19,7 @@ class Counters:
 
     ``families``: rows that arrived, rows of batches, rows answered in time, requests by outcome (late, dropped,
     rejected, failed, served), the sum of the accuracies of those served, and answered requests that first stages of
-    cascades deferred, and fallbacks among them. ``latencies``: the buckets of each family.
+    cascades deferred, fallbacks among them, and answers that were cut short. ``latencies``: the buckets of each family.
     ``devices``: seconds in which batches ran, batches, their rows. ``answers``: requests answered in time, by (family,
     variant, device).
     """
@@ -81,6 +81,7 @@ def read_counters(plane: DataPlane, now_s: float) -> Counters:
             of.accuracy,
             of.deferred,
             of.fallbacks,
+            of.cut.total(),
         )
         for family, of in by_family.items()
     ]

@@ -56,6 +56,7 @@ class FamilyHistory(Struct, frozen=True):
         Fraction | None, Meta(description="Of answered requests, those that first stages of cascades were not sure of.")
     ]
     fallbacks: Annotated[Fraction | None, Meta(description="Of these, those that got the first answer all the same.")]
+    cut: Annotated[Fraction | None, Meta(description="Of answered requests, those that a multi-exit model cut short.")]
     attainment: Annotated[Attainment, Meta(description="Since the start.")]
     recent_attainment: Annotated[Attainment, Meta(description="Over the last 15 minutes.")]
     variants: Annotated[Mapping[str, Fraction], Meta(description="Accuracies, the most accurate variant first.")]

@@ -17,7 +17,7 @@ from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.requests.counts import FamilyCounts, Histogram
 from proteus_cli.serving.requests.data_plane import DataPlane
-from proteus_cli.serving.telemetry.cascade_metrics import add_cascades, add_conditions
+from proteus_cli.serving.telemetry.cascade_metrics import add_cascades, add_conditions, add_cut
 from proteus_cli.serving.telemetry.exposition import (
     OPENMETRICS,
     TEXT,
@@ -232,6 +232,7 @@ class Metrics:
             levels = ((family, level(plane, family, now_s)) for family in counts)
             exposition.add(metric, [((family,), value) for family, value in levels if value is not None])
         add_cascades(exposition, plane.controller.cascades)
+        add_cut(exposition, {family: of.cut for family, of in counts.items()})
         add_conditions(exposition, plane.controller.stop_when)
 
     def _devices(self, exposition: Exposition) -> None:

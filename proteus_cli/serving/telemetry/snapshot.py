@@ -46,8 +46,8 @@ class FamilySnapshot:
 
     None: no request was answered, or ended, from which it could be known. ``deferred`` is the fraction of answered
     requests that first stages of cascades deferred, None where the plan has no cascade of the family; ``fallbacks``
-    that of those. ``attainment`` is that since the start,
-    ``recent_attainment`` that of the last 15 minutes.
+    that of those. ``cut`` is the fraction that was cut short, None where nothing that is hosted has exits.
+    ``attainment`` is that since the start, ``recent_attainment`` that of the last 15 minutes.
     """
 
     slo_s: float
@@ -64,6 +64,7 @@ class FamilySnapshot:
     estimated: bool = False
     deferred: float | None = None
     fallbacks: float | None = None
+    cut: float | None = None
 
     @property
     def relative_accuracy(self) -> float | None:
@@ -172,8 +173,11 @@ def _family(
     """``rates`` are the growth per second of the columns of `Counters.families`; ``recent`` requests and violations."""
     requests, violations = recent
     served, target = plane.families.by_name[name], plane.families.attainment_target(name)
-    demand_qps, throughput_qps, goodput_qps, *violated, served_qps, accuracy, deferred_qps, fallback_qps = rates
+    demand_qps, throughput_qps, goodput_qps, *violated, served_qps, accuracy, deferred_qps, fallback_qps, cut_qps = (
+        rates
+    )
     has_cascades = deferred_qps or any(route.cascade.family == name for route in plane.controller.cascades.in_use)
+    has_exits = cut_qps or any(host.exits for host in plane.controller.hosting(name))
     ended_qps = sum(violated) + served_qps
     return FamilySnapshot(
         slo_s=served.slo_s,
@@ -190,6 +194,7 @@ def _family(
         recent_attainment=Attainment.of(requests, violations, target),
         deferred=min(deferred_qps / served_qps, 1.0) if has_cascades and served_qps else None,
         fallbacks=fallback_qps / deferred_qps if deferred_qps else None,
+        cut=min(cut_qps / served_qps, 1.0) if has_exits and served_qps else None,
     )
 
 

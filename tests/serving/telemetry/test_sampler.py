@@ -124,6 +124,22 @@ def test_what_cascades_defer_is_a_part_of_what_was_answered_and_fallbacks_a_part
     watched(test)
 
 
+def test_what_was_cut_short_is_a_part_of_what_was_answered_and_unknown_without_exits() -> None:
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        await answer(world, 4)
+        clock.now_s = 1.0
+        history.sample()
+        assert history.now.families["f"].cut is None
+        await answer(world, 4)
+        world.plane.counts.by_family["f"].cut["v", 1] += 1
+        world.plane.counts.by_family["f"].cut["v", 2] += 1
+        clock.now_s = 2.0
+        history.sample()
+        assert history.now.families["f"].cut == told(history)["families"]["f"]["cut"] == 0.25
+
+    watched(test)
+
+
 def test_a_lost_device_says_when_it_is_tried_again_and_which_variants_are_broken() -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         device, engine = world.fleet.breakers["cpu0"], Breaker(since_s=0.0)
