@@ -140,7 +140,8 @@ class Controller:
         """By when a multi-exit model must have answered each request of a batch; None for other variants."""
         worker = self._workers[launch.hosted.device]
         way_s = worker.answer_way.within_s(launch.hosted.attainment)
-        return exit_bounds(launch, self._dispatch.last_moment_s, way_s, worker.slowdown.factor, self.stop_when)
+        slowdown = worker.stage_slowdown.factor
+        return exit_bounds(launch, self._dispatch.last_moment_s, way_s, slowdown, self.stop_when)
 
     def answer_came(self, device: str, way_s: float) -> None:
         """The result of a batch that may be cut short was on its way for so long, from the end of its last stage."""

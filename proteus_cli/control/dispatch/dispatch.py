@@ -185,7 +185,7 @@ class Dispatch:
     def finished(self, launch: Launch, took_s: float | None, profiled_s: tuple[float, float] | None = None) -> None:
         """A batch has ended after ``took_s``, or failed (None): a slot of its worker is idle again.
 
-        ``profiled_s`` is what it should have taken, in the mean and at the p95; None: what any batch of its size takes.
+        ``profiled_s``, only where rows may be cut short: what the stages of its rows take, in the mean and at the p95.
         """
         hosted, rows = launch.hosted, launch.rows
         worker, family = self._workers[hosted.device], self._families[hosted.family]
@@ -193,8 +193,15 @@ class Dispatch:
         family.rows -= rows
         family.ran(hosted, -rows)
         if took_s is not None:
-            mean_s, p95_s = profiled_s or (hosted.mean_latency(rows), hosted.latency(rows))
-            if worker.slowdown.ran(took_s=took_s, mean_s=mean_s, p95_s=p95_s, is_busy=launch.is_ahead):
+            mean_s, p95_s = hosted.mean_latency(rows), hosted.latency(rows)
+            has_changed = worker.slowdown.ran(took_s=took_s, mean_s=mean_s, p95_s=p95_s, is_busy=launch.is_ahead)
+            if profiled_s is not None:
+                mean_s, p95_s = profiled_s
+                by_stages = worker.stage_slowdown.ran(
+                    took_s=took_s, mean_s=mean_s, p95_s=p95_s, is_busy=launch.is_ahead
+                )
+                has_changed = has_changed or by_stages
+            if has_changed:
                 self.count_capacity(worker)
             self._batcher.ran(launch, took_s)
 
@@ -265,9 +272,10 @@ class Dispatch:
         """
         for request in self._uncount(dropped):
             time_s, alone_s = self._batcher.due_s(request) - request.arrival_s, hosted.least_latency(request.rows)
-            slowed_s = worker.slowdown.factor * alone_s
+            slowdown = worker.slowdown_at(hosted)
+            slowed_s = slowdown.factor * alone_s
             if alone_s <= time_s < slowed_s:
-                worker.slowdown.doubt()
+                slowdown.doubt()
                 self.count_capacity(worker)
             elif hosted.cuts and slowed_s <= time_s < slowed_s + worker.answer_way.within_s(hosted.attainment):
                 worker.answer_way.doubt()

@@ -40,10 +40,12 @@ class HostClass:
     capacity_qps: float = 0.0
     usual_qps: float = 0.0
     slowdown: float = 1.0  # the mean of those that serve
+    least_slowdown: float = 1.0  # the same, until rows have an answer: where rows are cut short, that of stages
     row_s: float = field(init=False)  # how long one row takes
     least_row_s: float = field(init=False)  # until it has an answer
     half_full_s: float = field(init=False)  # half of how long a full batch takes
     _slowdowns: dict[str, tuple[float, float]] = field(default_factory=dict)  # (factor, upper) of devices that serve
+    _stage_slowdowns: dict[str, float] = field(default_factory=dict)  # of those that cut rows short
 
     def __post_init__(self) -> None:
         self.host = self.hosts[0]
@@ -69,18 +71,22 @@ class HostClass:
 
     def least_s(self, rows: int) -> float:
         """How long it takes until all of so many rows have an answer."""
-        return self.slowdown * self.host.least_latency(rows)
+        return self.least_slowdown * self.host.least_latency(rows)
 
     def rows_within(self, budget_s: float) -> int:
         """The largest batch whose rows all have an answer in that time."""
-        return self.host.least_latency.max_rows_within(budget_s / self.slowdown, self.host.max_batch)
+        return self.host.least_latency.max_rows_within(budget_s / self.least_slowdown, self.host.max_batch)
 
     def slowdown_of(self, device: str) -> float:
         """The slowdown of a device that serves."""
         return self._slowdowns[device][0]
 
-    def count(self, host: Host, slowdown: SlowdownEstimator | None) -> None:
-        """Count one host, in place of what was counted for it before; None: its worker does not serve."""
+    def count(self, host: Host, slowdown: SlowdownEstimator | None, stages: SlowdownEstimator | None = None) -> None:
+        """Count one host, in place of what was counted for it before; None: its worker does not serve.
+
+        ``stages`` is the slowdown of the stages of multi-exit models there.
+        """
+        self._stage_slowdowns.pop(host.device, None)
         if host.device in self._slowdowns:
             factor, upper = self._slowdowns.pop(host.device)
             self.serving -= 1
@@ -93,7 +99,11 @@ class HostClass:
             self.usual_qps += host.capacity_qps / slowdown.factor
         elif not self.serving:
             self.capacity_qps = self.usual_qps = 0.0  # no rests of rounding
-        self.slowdown = self.planned_qps / self.usual_qps if self.usual_qps > 0 else 1.0
+        self.slowdown = self.least_slowdown = self.planned_qps / self.usual_qps if self.usual_qps > 0 else 1.0
+        if slowdown is not None and stages is not None and host.cuts:
+            self._stage_slowdowns[host.device] = stages.factor
+        if self._stage_slowdowns:
+            self.least_slowdown = sum(self._stage_slowdowns.values()) / len(self._stage_slowdowns)
         self._time()
 
     def _time(self) -> None:

@@ -21,7 +21,9 @@ class WorkSelector:
 
     def decide(self, worker: WorkerState, source: WorkSource, now_s: float) -> Start | Delay | Drop | Delegate | None:
         """What a free worker does at a source where requests wait; None: nothing."""
-        quota, now_s = source.host_class.quota, _as_if_s(worker, source, now_s)
+        quota = source.host_class.quota
+        if source.hosted.first_exit is not None:
+            now_s = _as_if_s(worker, source.hosted, now_s)
         if not self._is_shared:
             return self._decide_alone(worker, source, now_s) if quota else None
         if quota <= 0:
@@ -52,7 +54,9 @@ class WorkSelector:
         if first is None:
             return None
         rows = min(first.host_class.quota, first.hosted.max_batch)
-        batching = self._earliest(worker, first, rows, _as_if_s(worker, first, start_s))
+        if first.hosted.first_exit is not None:
+            start_s = _as_if_s(worker, first.hosted, start_s)
+        batching = self._earliest(worker, first, rows, start_s)
         return (first, batching) if isinstance(batching, Start) and batching.rows >= rows else None
 
     def gather(
@@ -81,7 +85,7 @@ class WorkSelector:
 
     def _decide_alone(self, worker: WorkerState, source: WorkSource, now_s: float) -> Start | Delay | Drop:
         """What a worker does with a queue of its own; the first request goes that it cannot make."""
-        quota, slowdown = source.host_class.quota, worker.slowdown.factor
+        quota, slowdown = source.host_class.quota, worker.slowdown_at(source.hosted).factor
         batching = self._batcher.decide(source.queue.head(), quota, source.hosted, now_s, slowdown)
         return batching if not isinstance(batching, CannotMeetDeadline) else _drop(source, 1)
 
@@ -90,7 +94,8 @@ class WorkSelector:
 
         The sizes for which there is such a request are all those up to the largest, so bisection finds it.
         """
-        queue, hosted, slowdown, decide = source.queue, source.hosted, worker.slowdown.factor, self._batcher.decide
+        queue, hosted, decide = source.queue, source.hosted, self._batcher.decide
+        slowdown = (worker.slowdown if hosted.first_exit is None else worker.stage_slowdown).factor
         best, rows, most = decide(queue.head(), quota, hosted, now_s, slowdown), 0, min(quota, hosted.max_batch)
         if isinstance(best, Start):
             rows = best.rows
@@ -172,23 +177,22 @@ class WorkSelector:
         queue, serving = source.queue, [each for each in source.tier.classes if each.serving]
         for place, request in enumerate(queue):
             fastest = min(serving, key=lambda each: each.least_s(request.rows), default=source.host_class)
-            batching = self._batcher.decide(request, request.rows, fastest.host, now_s, fastest.slowdown)
+            batching = self._batcher.decide(request, request.rows, fastest.host, now_s, fastest.least_slowdown)
             if not isinstance(batching, CannotMeetDeadline):
                 return place
         return len(queue)
 
     def _max_rows_with(self, head: Request, max_rows: int, hosted: Host, now_s: float, worker: WorkerState) -> int:
         """How many of ``max_rows`` a batch may have that includes the first request of another level."""
-        batching = self._batcher.decide(head, max_rows, hosted, now_s, worker.slowdown.factor)
+        batching = self._batcher.decide(head, max_rows, hosted, now_s, worker.slowdown_at(hosted).factor)
         if isinstance(batching, Start):
             return min(max_rows, batching.rows)
         return max_rows if isinstance(batching, Delay) else 0
 
 
-def _as_if_s(worker: WorkerState, source: WorkSource, now_s: float) -> float:
+def _as_if_s(worker: WorkerState, hosted: Host, now_s: float) -> float:
     """What is cut short ends just in time, so the way of its answer is missing: as if it were later by that."""
-    hosted = source.hosted
-    return now_s if hosted.first_exit is None else now_s + worker.answer_way.within_s(hosted.attainment)
+    return now_s + worker.answer_way.within_s(hosted.attainment)
 
 
 def _overflow(source: WorkSource, left_s: float) -> int:

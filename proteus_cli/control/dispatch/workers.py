@@ -130,7 +130,7 @@ class AccuracyTier:
         return next(iter(free[-1].free.values()))
 
     def _count(self, host: Host, host_class: HostClass, worker: "WorkerState") -> None:
-        host_class.count(host, worker.slowdown if worker.is_serving else None)
+        host_class.count(host, worker.slowdown if worker.is_serving else None, worker.stage_slowdown)
         if worker.phase is WorkerPhase.LOST:
             self._lost.add(host)
         else:
@@ -188,6 +188,11 @@ class WorkerState:
     that is submitted ahead makes them negative. ``free`` slots may take a batch: the idle ones while the worker serves,
     else none; the classes of its hosts know whether there are any. ``to_wake``: devices that this worker leaves work
     to. ``in_flight`` is None where batches are not submitted ahead. ``ask_self`` is the answer that names this worker.
+
+    Capacity goes by ``slowdown``: what batches take in place of what any of their size takes. Of multi-exit models,
+    that also depends on how hard their rows are, and falls where rows are cut short. So their deadlines go by
+    ``stage_slowdown``: what batches take in place of what their stages take of the rows that got there.
+    ``answer_way``: how long their answers are on their way.
     """
 
     device: str
@@ -198,6 +203,7 @@ class WorkerState:
     phase: WorkerPhase = WorkerPhase.SERVING
     is_serving: bool = True
     slowdown: SlowdownEstimator = field(default_factory=SlowdownEstimator)
+    stage_slowdown: SlowdownEstimator = field(default_factory=SlowdownEstimator)
     answer_way: AnswerWay = field(default_factory=AnswerWay)
     sources: tuple[WorkSource, ...] = ()
     to_wake: list[str] = field(default_factory=list)
@@ -210,6 +216,10 @@ class WorkerState:
         """Take from these sources from now on."""
         self.sources, self.to_wake = tuple(sources), []
         self._classes = tuple(dict.fromkeys(source.host_class for source in sources))
+
+    def slowdown_at(self, hosted: Host) -> SlowdownEstimator:
+        """What deadlines go by there."""
+        return self.slowdown if hosted.first_exit is None else self.stage_slowdown
 
     def on(self, event: WorkerEvent) -> None:
         self.phase = TRANSITIONS[self.phase][event]

@@ -157,13 +157,46 @@ def test_capacity_and_what_is_admitted_go_by_the_whole() -> None:
     assert sum(isinstance(answer, Admitted) for answer in answers) == 30
 
 
+def served(controller: Controller, time_s: float, took_s: float, profiled_s: tuple[float, float]) -> Launch:
+    """The last of 300 batches of one row, each of which took so long."""
+    found = []
+    for number in range(300):
+        controller.offer(within(time_s, number), 0.0)
+        found.append(launched(controller, "cpu0", 0.0))
+        controller.finished(found[-1], took_s, profiled_s)
+    return found[-1]
+
+
 def test_a_batch_that_was_cut_short_does_not_make_its_device_seem_fast() -> None:
     """All batches take twice what their stages should, and stop at the first exit: 20 ms where a whole one takes 30."""
     controller = controller_of(EXITS)
-    for number in range(300):
-        controller.offer(within(0.0101 * 2.1, number), 0.0)
-        controller.finished(launched(controller, "cpu0", 0.0), 0.02, (0.01, 0.01))
+    bounds = controller.exit_bounds(served(controller, 0.0101 * 2.1, 0.02, (0.01, 0.01)))
+    assert bounds is not None
+    assert bounds.slowdown == pytest.approx(2.0, abs=0.02)
+    controller.offer(within(0.0195, 300), 0.0)
+    assert isinstance(controller.decide("cpu0", 0.0), Drop)
+    assert controller.slowdown_of("cpu0") == 1.0  # by whole batches, there is room for more
+
+
+def test_hard_queries_take_capacity_and_are_not_cut_short_for_it() -> None:
+    """All batches take twice what they take in the mean, as all rows go to the last exit; stages are as profiled."""
+    controller = controller_of(EXITS)
+    bounds = controller.exit_bounds(served(controller, 0.1, 0.06, (0.06, 0.06)))
+    assert bounds is not None
+    assert bounds.slowdown == 1.0
     assert controller.slowdown_of("cpu0") == pytest.approx(2.0, abs=0.02)
+    answers = [controller.offer(within(0.5, 300 + number), 0.0) for number in range(100)]
+    assert sum(isinstance(answer, Admitted) for answer in answers) in {14, 15}
+
+
+def test_a_slowdown_that_leaves_no_time_is_doubted_until_a_batch_shows_what_it_is_now() -> None:
+    controller = controller_of(EXITS)
+    served(controller, 0.05, 0.02, (0.01, 0.01))
+    for number in range(100):
+        controller.offer(within(0.0101, 300 + number), 0.0)
+        if isinstance(controller.decide("cpu0", 0.0), Launch):
+            break
+    assert 0 < number < 99
 
 
 @pytest.mark.parametrize("seed", range(20))
