@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from itertools import cycle
+from operator import itemgetter
 
 import msgspec
 import numpy as np
@@ -11,12 +12,12 @@ from proteus_cli.backends.base import Backend, NamedArrays, Runner, SlottedRunne
 from proteus_cli.backends.exits.runner import ExitRunner
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Point
-from proteus_cli.domain.stages.exits import ExitProfile
+from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.profiling.concurrency import measure_concurrently
 from proteus_cli.profiling.exits import batches_of, stage_points, with_points
 from proteus_cli.profiling.jobs import MeasurementJob
 from proteus_cli.profiling.measure import CELL_S, FEWEST_RUNS, ROUND_RUNS, measure_point
-from proteus_cli.profiling.noise import noise_frac, observing
+from proteus_cli.profiling.noise import NOISE_FRAC, noise_frac, observing
 from proteus_cli.profiling.power import MIN_S, measuring_power
 from proteus_cli.store.eval_splits import labelled_rows
 
@@ -57,8 +58,19 @@ class CellMeter:
     def exits(
         self, job: MeasurementJob, runner: ExitRunner, known: Sequence[ExitProfile], batch: int
     ) -> tuple[ExitProfile, ...]:
-        """What is known of the exits, with the times of each stage at a batch size."""
-        return with_points(known, stage_points(runner, self._batches(job, runner, batch), CELL_S))
+        """What is known of the exits, with the times of each stage at a batch size.
+
+        As with points, the least disturbed of up to three measurements counts: others move the highest percentiles
+        first. Stages have no mark of their own, as that of the point tells of the same minute.
+        """
+        found: list[tuple[float, tuple[StagePoint, ...]]] = []
+        for _ in range(1 + MAX_REPEATS):
+            with observing(self._device.cores) as waiting:
+                points = stage_points(runner, self._batches(job, runner, batch), CELL_S)
+            found.append((waiting.frac, points))
+            if job.accepts_noise or waiting.frac <= NOISE_FRAC:
+                break
+        return with_points(known, min(found, key=itemgetter(0))[1])
 
     def _measured_once(self, job: MeasurementJob, runner: Runner, batch: int, budget_s: float, slots: int) -> Point:
         batches, meter = self._batches(job, runner, batch), self._backend.meter

@@ -1,5 +1,6 @@
 """What a profile says of a multi-exit model is what its runner does with the rows of the eval split."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from time import monotonic
 
@@ -18,7 +19,7 @@ from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.profiling import cells
 from proteus_cli.profiling.exits import batches_of, judged, stage_points, stages_s, unjudged, with_points
 from proteus_cli.profiling.jobs import measurement_jobs
-from proteus_cli.profiling.noise import noise_frac
+from proteus_cli.profiling.noise import Waiting, noise_frac
 from proteus_cli.profiling.sweep import Sweep
 from proteus_cli.store.eval_splits import labelled_rows
 
@@ -92,6 +93,27 @@ def test_the_times_of_stages_are_those_of_the_whole_chain(tmp_path: Path) -> Non
     assert all(each >= 0 for each in taken_s)
     assert sum(taken_s) <= around_s
     assert [point.batch for point in points] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("waited", "counts"), [([0.0, 0.5, 0.5], 0), ([0.5, 0.2, 0.3], 1), ([0.5, 0.0, 0.3], 1), ([0.4, 0.3, 0.2], 2)]
+)
+def test_the_least_disturbed_measurement_of_the_stages_counts(
+    waited: list[float], counts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are measured again, up to twice, while other programs have the core for more than a tenth of the time."""
+    made = workspace(tmp_path)
+    on = device(made, "cpu0")
+    backend = open_backend(on)
+    (job,) = measurement_jobs(made.place, made.place.catalog(), on, backend, 1)
+    disturbed, measured_s = iter(waited), iter((1.0, 2.0, 3.0))
+    monkeypatch.setattr(cells, "observing", lambda _: nullcontext(Waiting(next(disturbed))))
+    monkeypatch.setattr(cells, "stage_points", lambda *_: (StagePoint(1, s := next(measured_s), s),) * 3)
+    with backend.runner(made.place.loaded_paths()[EXITS]) as runner:
+        assert isinstance(runner, ExitRunner)
+        found = cells.CellMeter(on, backend).exits(job, runner, (), 1)
+    assert [each.points[0].mean_s for each in found] == [counts + 1.0] * 3
+    assert len(list(measured_s)) == (2 if waited[0] == 0.0 else 1 if waited[1] == 0.0 else 0)
 
 
 def test_what_is_known_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

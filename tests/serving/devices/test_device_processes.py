@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import resource
 import signal
@@ -24,9 +25,12 @@ from tiny import CLASSES, INPUTS, looking_up, mlp, save_model, tensor
 
 from proteus_cli.backends.base import Part, Signature
 from proteus_cli.backends.emulated import STUB
+from proteus_cli.backends.exits.runner import NOTES
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
+from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
+from proteus_cli.domain.stages.forecast import ExitBounds
 from proteus_cli.errors import (
     BackendUnavailable,
     DeviceLost,
@@ -231,6 +235,28 @@ def test_an_emulated_device_answers_the_same(tmp_path: Path) -> None:
                 assert found.compute_s == wanted.compute_s
                 with pytest.raises(EngineError, match="`other` was never profiled"):
                     await process.load(OTHER, tmp_path, 4)
+
+    run(test)
+
+
+def test_an_emulated_multi_exit_model_notes_its_exits(tmp_path: Path) -> None:
+    """Of two rows, one has no time for the second stage; that it was tried out is no answer."""
+
+    async def test() -> None:
+        points = (StagePoint(1, 0.001, 0.001), StagePoint(4, 0.002, 0.002))
+        exits = (ExitProfile(points=points), ExitProfile(points=points))
+        measured = make_measured("f", "v", 0.9, {1: 0.001, 4: 0.002}, load_s=0.01)
+        profile = make_profile("cpu0", msgspec.structs.replace(measured, exits=exits))
+        part = 1, (np.array([1], np.float32).tobytes(),)
+        async with opened(EmulatedSpec(profile, {"f": STUB})) as process:
+            assert (await process.load(KEY, tmp_path, 4)).notes == NOTES
+            bounds = ExitBounds([0.0, math.inf], [1, 1], exits)
+            found = await ran(process, Batch(KEY, [part, part], 2, bounds))
+            exits_of_rows, confidences, cut = found.notes
+            assert (exits_of_rows.tolist(), cut.tolist()) == ([1, 2], [True, False])
+            assert np.isnan(confidences).all()
+            tried = await ran(process, Batch(KEY, [part, part], 2))
+            assert [values.dtype for values in tried.notes] == [spec.dtype for spec in NOTES]
 
     run(test)
 
