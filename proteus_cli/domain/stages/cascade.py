@@ -7,7 +7,8 @@ from itertools import pairwise
 
 from msgspec import UNSET, UnsetType
 
-from proteus_cli.domain.base import Value, is_rate, require
+from proteus_cli.domain.base import Value, is_count, is_rate, require
+from proteus_cli.domain.intervals import wilson
 
 SPLITS = (0.25, 0.5)
 """The parts of the SLO that plans may give to the first stage of a cascade; the second gets the rest. First stages are
@@ -20,6 +21,31 @@ ROUNDING = 1e-6
 """Accuracies that agree to so much are the same number, written by different programs."""
 
 
+class SureRows(Value, frozen=True):
+    """Rows of an eval split of which the first of two variants is sure.
+
+    There are so many ``rows``; on ``one_right`` of them exactly one of both is right, on ``none_right`` neither.
+    """
+
+    rows: int
+    one_right: int
+    none_right: int
+
+    def __post_init__(self) -> None:
+        counts = is_count(self.rows, 1) and is_count(self.one_right) and is_count(self.none_right)
+        is_whole = counts and self.one_right + self.none_right <= self.rows
+        require(is_whole, "sure rows must be at least 1, and no fewer than those on which a variant is wrong")
+
+    def disagreement(self) -> tuple[float, float]:
+        """From and to which part of such rows both variants are expected to give different classes.
+
+        They differ where one is right alone, and may where none is. With the 95 % confidence intervals of both parts.
+        """
+        least, _ = wilson(self.one_right, self.rows)
+        _, most = wilson(self.one_right + self.none_right, self.rows)
+        return least, most
+
+
 class CascadePoint(Value, frozen=True):
     """One threshold of a cascade, as judged on an eval split whose labels had no part in the choice of it.
 
@@ -28,7 +54,8 @@ class CascadePoint(Value, frozen=True):
     ``low`` to ``high`` its 95 % confidence interval. ``sure_accuracy`` is that of the first variant on the queries that
     are not deferred. On those that are, the second has ``second_accuracy``, and the first ``unsure_accuracy``: what its
     answer is worth as a fallback. All are fractions. ``profiled_frac`` is only in plans of a server that has measured
-    another ``deferred_frac`` than was profiled, and is what was.
+    another ``deferred_frac`` than was profiled, and is what was. ``sure_rows`` are those that are not deferred;
+    profiles of earlier versions do not have them.
     """
 
     threshold: float
@@ -40,6 +67,7 @@ class CascadePoint(Value, frozen=True):
     unsure_accuracy: float
     second_accuracy: float
     profiled_frac: float | UnsetType = UNSET
+    sure_rows: SureRows | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         require(math.isfinite(self.threshold), "the threshold of a cascade must be a finite number")

@@ -8,7 +8,7 @@ import numpy as np
 
 from proteus_cli.arrays import Bools, Floats, Ints, Singles
 from proteus_cli.domain.intervals import wilson
-from proteus_cli.domain.stages.cascade import CascadePoint
+from proteus_cli.domain.stages.cascade import CascadePoint, SureRows
 
 """Of the normal distribution, 95 % is within so many standard deviations of its mean."""
 _REACH = 9
@@ -43,10 +43,15 @@ def judged(threshold: float, confidences: Singles, first: Bools, second: Bools) 
         sure_accuracy=float(first[~unsure].mean()),
         unsure_accuracy=float(first[unsure].mean()),
         second_accuracy=float(second[unsure].mean()),
+        sure_rows=_sure_rows(first[~unsure], second[~unsure]),
     )
     only_second, only_first = second & ~first, first & ~second
     gain = int(only_second[unsure].sum()) - int(only_first[unsure].sum())
     return Judged(point, p_value_of(gain, deferred, rows, int(only_second.sum()), int(only_first.sum())))
+
+
+def _sure_rows(first: Bools, second: Bools) -> SureRows:
+    return SureRows(len(first), int((first != second).sum()), int((~first & ~second).sum()))
 
 
 def p_value_of(gain: int, deferred: int, rows: int, only_second: int, only_first: int) -> float:
