@@ -132,6 +132,13 @@ class Controller:
         """
         return self._dispatch.defer(request, now_s, room_frac)
 
+    def check(self, request: Request, by: VariantKey, now_s: float) -> Launch | None:
+        """A batch of a check (`Request.is_check`) to run now; None where no device that hosts ``by`` is idle.
+
+        The driver reports its end like that of any batch.
+        """
+        return self._dispatch.check(request, by, now_s)
+
     def last_moment_s(self, request: Request) -> float:
         """When the first answer to a deferred request must be sent, if the second is not there by then."""
         return self._dispatch.last_moment_s(request)

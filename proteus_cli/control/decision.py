@@ -91,10 +91,23 @@ class FirstStage:
 
 
 @dataclass(frozen=True, slots=True)
+class Checker:
+    """The variant that checks the sure answers of a first stage.
+
+    In a part of them, from the first to the second number of ``expected``, it is expected to give another class; None
+    where nobody knows.
+    """
+
+    key: VariantKey
+    expected: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
 class CascadeRoute:
     """The way of a request by a cascade: to defer rows of a level up to ``cut``, to a variant of ``min_accuracy``.
 
-    By level, the first variant answers with ``first_accuracy``, and the second with ``second_accuracy``.
+    By level, the first variant answers with ``first_accuracy``, and the second with ``second_accuracy``. Sure answers
+    are checked by the ``checker``.
     """
 
     cascade: PlannedCascade
@@ -103,6 +116,7 @@ class CascadeRoute:
     cut: int
     first_accuracy: tuple[float, ...]
     second_accuracy: tuple[float, ...]
+    checker: Checker | None = None
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):

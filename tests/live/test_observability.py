@@ -61,6 +61,7 @@ def elsewhere() -> str:
     cascades.use(*with_a_cascade())
     (route,) = cascades.in_use
     cascades.saw(route.stage, (0, 1), 0.0)
+    cascades.compared(route, disagrees=True)
     add_cascades(exposition, cascades)
     add_cut(exposition, {"a": {("s", 2): 3, ("s", 1): 1}, "b": {}})
     add_conditions(exposition, {"a": "confidence >= 0.8"})
@@ -138,7 +139,7 @@ def test_a_panel_queries_metrics_that_exist(expression: str, legend: str, seen: 
 
 def test_the_rules_for_alerts_query_metrics_that_exist(seen: dict[str, dict[str, set[str]]]) -> None:
     rules = re.findall(r"^ +expr: (.+)$", ALERTS.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(rules) == 8
+    assert len(rules) == 9
     assert sum("up{" in rule for rule in rules) == 1  # Prometheus' own
     for rule in rules:
         assert set(NAME.findall(rule)) <= set(seen)

@@ -17,7 +17,10 @@ from proteus_cli.store import write_json
 pytestmark = [pytest.mark.live, pytest.mark.browser]
 
 ROWS = np.random.default_rng(5).normal(size=(8, 4)).astype(np.float32)
-SHARE = "return [...document.querySelectorAll('#families .of-cascades')].map((cell) => getComputedStyle(cell).display)"
+SHARE = """
+return [...document.querySelectorAll('#families .of-cascades, #families .of-checks')]
+    .map((cell) => getComputedStyle(cell).display)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +43,16 @@ def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
         )
         cascade = make_cascade("shapes", "shapes-s", "shapes-l", rate_qps=10.0)
         write_json(path, msgspec.structs.replace(plan, placements=(first, second), cascades=(cascade,)))
-    with serving(made.root, path, "--replan=off") as live:
+    with serving(made.root, path, "--replan=off", "--check-sample", "1") as live:
         yield live
         assert live.stop() == 0, live.log.read_text()
+
+
+def disagreeing(server: LiveServer) -> str:
+    """The part of checks that gave another class, as the page shows it."""
+    checks = server.status()["families"]["shapes"]["cascades"][0]["checks"]
+    assert checks["expected"] is None
+    return f"{100 * checks['disagreed'] / checks['checked']:.1f} %"
 
 
 @pytest.mark.parametrize("server", [True], indirect=True)
@@ -60,19 +70,25 @@ def test_the_table_of_families_says_what_is_deferred_on_any_screen(server: LiveS
     try:
         for width in (DESK, PHONE):
             browser.open(server.port, width=width)
-            *_, deferred, fallbacks, _cut = browser.until(
-                lambda: (cells := browser.table("#families").get("shapes")) and cells[-3].endswith("%") and cells
+            *_, deferred, fallbacks, disagreed, _cut = browser.until(
+                lambda: (
+                    (cells := browser.table("#families").get("shapes"))
+                    and (cells[-4].endswith("%") and cells[-2].endswith("%"))
+                    and cells
+                )
             )
             part = float(deferred.removesuffix(" %")) / 100
             told = server.status()["families"]["shapes"]["cascades"][0]["observed"]
             assert part == pytest.approx(told, abs=0.15)
             assert 0 < part < 1
             assert fallbacks == "0.0 %"
+            assert 0 <= float(disagreed.removesuffix(" %")) <= 100, "no drift is marked, as nothing is expected"
             assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
             assert set(browser.run(SHARE)) == {"table-cell"}
     finally:
         is_over.set()
         client.join()
+    browser.until(lambda: browser.table("#families")["shapes"][-2] == disagreeing(server))
     assert browser.complaints() == []
 
 

@@ -50,6 +50,7 @@ def serve(
     state: options.State = None,
     max_unavailable: options.MaxUnavailable = 0.5,
     drift_after: options.DriftAfter = common.unparsed("1min"),
+    check_sample: options.CheckSample = 0.01,
     record: options.Record = False,
     executor: options.Executor = options.ExecutorKind.THREAD,
     batching: options.Batching = None,
@@ -88,6 +89,7 @@ def serve(
         refuses_non_finite=non_finite is options.NonFinitePolicy.REFUSE,
         tls=_tls(tls_cert, tls_key), tokens=read_tokens(auth_tokens) if auth_tokens is not None else None,
         allowed_hosts=_hosts(allowed_hosts), otlp=otlp, otlp_sample=otlp_sample,
+        check_sample=check_sample,
     )  # fmt: skip
     workspace = Workspace(workspace_dir, state)
     with workspace.only_read() if emulate else nullcontext(workspace) as place:  # plans are kept all the same

@@ -151,6 +151,16 @@ DriftAfter = Annotated[
         help="Recalibrate a profile when measured times have differed from it by 20 % for this long; `0s`: never.",
     ),
 ]
+CheckSample = Annotated[
+    float,
+    _adaptation(
+        min=0,
+        max=1,
+        metavar="FRACTION",
+        help="The part of the sure answers of cascades' first stages that a more accurate variant checks, where its "
+        "device is idle; 0: none.",
+    ),
+]
 Record = Annotated[bool, _adaptation("--record", help="Write recalibrated profiles back to profiles/.")]
 
 # --- devices

@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
 from proteus_cli.control.decision import CascadeRoute, FirstStage, Host, Launch
+from proteus_cli.control.dispatch.checks import checker_of
 from proteus_cli.control.dispatch.quota import WeightedShares
 from proteus_cli.control.replanning.deferral import KEEP_S, DeferralWatch
+from proteus_cli.control.replanning.disagreement import DisagreementWatch
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.deferral import MeasuredDeferral
 from proteus_cli.domain.plan import Plan
@@ -29,12 +31,14 @@ class Cascades:
     What a first stage gets beyond the rates of its cascades is answered by it alone. All rows of a request go the same
     way. While no plan had cascades, and no request `Bounds`, nothing was ``ever_in_use``: no request goes by any or is
     deferred, and nothing needs to be asked. ``by_first`` has those of the plan by first variant, those that get the
-    most first. ``watches`` has what first stages of this plan, and of plans before, were seen to defer.
+    most first. ``watches`` has what first stages of this plan, and of plans before, were seen to defer, and
+    ``disagreements``, by first stage and variant that checked, what came of checks.
     """
 
     def __init__(self) -> None:
         self.ever_in_use = False
         self.watches: dict[VariantKey, DeferralWatch] = {}
+        self.disagreements: dict[tuple[VariantKey, VariantKey], DisagreementWatch] = {}
         self.in_use: tuple[CascadeRoute, ...] = ()
         self._shares: dict[VariantKey, WeightedShares[CascadeRoute | None]] = {}
         self.by_first: dict[VariantKey, tuple[CascadeRoute, ...]] = {}
@@ -53,6 +57,7 @@ class Cascades:
             stage, used, watch = found[0].stage, {route.cut for route in found}, self.watches.get(first)
             if watch is None or watch.stage != stage:
                 self.watches[first] = DeferralWatch(stage, used)
+                self._forget_evidence(first)
             else:
                 watch.used = frozenset(used)
 
@@ -94,6 +99,34 @@ class Cascades:
             for level in levels:
                 watch.saw(level, 1, now_s)
 
+    def compared(self, route: CascadeRoute, *, disagrees: bool) -> bool:
+        """A sure answer was checked; True where the confidence of the first stage drifts from now on, or no longer."""
+        if route.checker is None:
+            return False
+        pair = route.stage.key, route.checker.key
+        watch = self.disagreements.get(pair)
+        if watch is None:
+            watch = self.disagreements[pair] = DisagreementWatch()
+        return watch.saw(disagrees, route.checker.expected)
+
+    def disagreement(self, route: CascadeRoute) -> DisagreementWatch | None:
+        """What came of the checks of a first stage by the variant that checks this cascade; None: there were none."""
+        return None if route.checker is None else self.disagreements.get((route.stage.key, route.checker.key))
+
+    def checks_of(self, family: str) -> tuple[float | None, bool]:
+        """Of the checks of a family's cascades, the part that disagreed (None: there were none); whether any drifts."""
+        watches = [self.disagreement(route) for route in self.in_use if route.cascade.family == family]
+        found = {id(watch): watch for watch in watches if watch is not None}.values()  # cascades share one
+        checked = sum(watch.checked for watch in found)
+        disagreed = sum(watch.disagreed for watch in found) / checked if checked else None
+        return disagreed, any(watch.drifts for watch in found)
+
+    def _forget_evidence(self, first: VariantKey) -> None:
+        """The first stage is another model, or was profiled anew."""
+        for (of, _), watch in self.disagreements.items():
+            if of == first:
+                watch.forget_evidence()
+
     def measured(self, now_s: float) -> tuple[MeasuredDeferral, ...]:
         """What plans are to count on in place of the profiles, now."""
         used = {route.stage.key for route in self.in_use}
@@ -131,7 +164,9 @@ def _routes(plan: Plan, hosted: Sequence[Host]) -> Mapping[VariantKey, list[Casc
         known_points = [each.points for each in profiled if (each.family, each.first, each.second) == pair]
         own = next((each for each in known_points if _place(cascade.point) in map(_place, each)), (cascade.point,))
         by_level = accuracy_by_level(own, stages[first].thresholds)
-        routes.setdefault(first, []).append(CascadeRoute(cascade, accuracy[second], stages[first], cut, *by_level))
+        checker = checker_of(cascade, accuracy, profiled)
+        route = CascadeRoute(cascade, accuracy[second], stages[first], cut, *by_level, checker)
+        routes.setdefault(first, []).append(route)
     return routes
 
 

@@ -20,12 +20,14 @@ from proteus_cli.control.decision import (
     WakeOthers,
 )
 from proteus_cli.control.dispatch.cascades import Cascades
+from proteus_cli.control.dispatch.checks import idle_source
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
 from proteus_cli.control.dispatch.work_selector import WorkSelector
 from proteus_cli.control.dispatch.workers import NOBODY, AccuracyTier, WorkerState, WorkSource, sources_of
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Request
 
 # The shortest batch that is submitted ahead though it is not full: of a shorter one, more rows are worth more.
@@ -127,6 +129,21 @@ class Dispatch:
             return NOBODY
         return tier.next_worker(tier.queue.queues_of(owner)[request.level], self._batcher.due_s, now_s)
 
+    def check(self, request: Request, by: VariantKey, now_s: float) -> Launch | None:
+        """A batch of a check alone, on an idle worker that hosts ``by``; None where there is none.
+
+        The check waits nowhere and is no arrival. While it runs, it counts like any other batch.
+        """
+        family, rows = self._families[request.family], request.rows
+        source = idle_source(family.base, self._workers, by)
+        if source is None:
+            return None
+        hosted, worker = source.hosted, self._workers[source.hosted.device]
+        family.rows += rows
+        family.ran(hosted, rows)
+        worker.launched(hosted.latency(rows) * worker.slowdown.factor, now_s)
+        return Launch(hosted, (request,), rows, now_s)
+
     def last_moment_s(self, request: Request) -> float:
         """When the first answer to a deferred request must be sent, if the second is not there by then."""
         return self._batcher.due_s(request)
@@ -208,9 +225,11 @@ class Dispatch:
     def requeue(self, launch: Launch) -> Sequence[Request]:
         """Queue the requests of a batch again, with their deadlines, as its device is lost.
 
-        Returns the requests that cannot wait again, as no host may answer them.
+        Returns the requests that cannot wait again, as no host may answer them. A check is forgotten.
         """
         self.finished(launch, None)
+        if launch.requests[0].is_check:
+            return ()
         family = self._families[launch.hosted.family]
         family.rows += launch.rows
         unhosted = [request for request in launch.requests if not family.wait_again(request, self._workers)]

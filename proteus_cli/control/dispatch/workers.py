@@ -188,6 +188,7 @@ class WorkerState:
     that is submitted ahead makes them negative. ``free`` slots may take a batch: the idle ones while the worker serves,
     else none; the classes of its hosts know whether there are any. ``to_wake``: devices that this worker leaves work
     to. ``in_flight`` is None where batches are not submitted ahead. ``ask_self`` is the answer that names this worker.
+    All its slots are ``slots``.
 
     Capacity goes by ``slowdown``: what batches take in place of what any of their size takes. Of multi-exit models,
     that also depends on how hard their rows are, and falls where rows are cut short. So their deadlines go by
@@ -200,6 +201,7 @@ class WorkerState:
     in_flight: InFlightBatches | None = None
     ask_self: Admitted = field(init=False)
     free: int = field(init=False)
+    slots: int = field(init=False)
     phase: WorkerPhase = WorkerPhase.SERVING
     is_serving: bool = True
     slowdown: SlowdownEstimator = field(default_factory=SlowdownEstimator)
@@ -210,7 +212,12 @@ class WorkerState:
     _classes: tuple[HostClass, ...] = ()
 
     def __post_init__(self) -> None:
-        self.ask_self, self.free = Admitted((self.device,)), self.idle_slots
+        self.ask_self, self.free, self.slots = Admitted((self.device,)), self.idle_slots, self.idle_slots
+
+    @property
+    def is_idle(self) -> bool:
+        """It serves, runs nothing, and nothing waits that it might run."""
+        return self.free == self.slots and not any(source.queue.rows for source in self.sources)
 
     def take_from(self, sources: Sequence[WorkSource]) -> None:
         """Take from these sources from now on."""

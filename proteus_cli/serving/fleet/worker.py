@@ -123,6 +123,10 @@ class Worker:
                 case Idle():
                     return
 
+    def run(self, launch: Launch) -> None:
+        """Run a check on this device, which is idle: `Controller.check` has decided so just now."""
+        self._launch(launch, self._clock())
+
     def overdue(self, now_s: float) -> Launch | None:
         """The oldest batch, if it should have ended long ago."""
         if not self._running:

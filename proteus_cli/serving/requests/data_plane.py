@@ -7,6 +7,7 @@ from pathlib import Path
 
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import Launch
 from proteus_cli.control.topology.drift import Drift
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
@@ -16,6 +17,7 @@ from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.requests.admission import Admission
+from proteus_cli.serving.requests.checks import Checks
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.requests.results import Results
@@ -54,10 +56,12 @@ def make_data_plane(
     timer_s: float = TIMER_RESOLUTION_S,
     memory_of: Callable[[str], HostMemory] = lambda _: HostMemory(),
     confidence: Confidence | None = None,
+    check_nth: int = 0,
 ) -> DataPlane:
     """Open all devices, which host nothing yet. Raises `DeviceUnavailable`.
 
-    ``confidence`` of first stages; None: that which their outputs tell.
+    ``confidence`` of first stages; None: that which their outputs tell. Every ``check_nth`` of their sure answers is
+    checked; 0: none is.
     """
     lifecycle = Lifecycle()
     families, counts = Families(served, controller, lifecycle), RequestCounts(served)
@@ -67,13 +71,18 @@ def make_data_plane(
     def ask(devices: Iterable[str]) -> None:
         admission.ask(devices)  # which is made last
 
+    def run(check: Launch) -> None:
+        fleet.workers[check.hosted.device].run(check)
+
     results = Results(
         counts,
         clock,
         drift=drift,
         refuses_non_finite=refuses_non_finite,
         is_emulated=is_emulated,
-        second_stages=SecondStages(controller, confidence or computed, ask),
+        second_stages=SecondStages(
+            controller, confidence or computed, ask, Checks(controller, lifecycle, clock, run, nth=check_nth)
+        ),
     )
     fleet = Fleet(
         controller,

@@ -22,6 +22,7 @@ from proteus_cli.control.decision import CascadeRoute, FirstStage, Host, Launch
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.confidence import margin, output_of
 from proteus_cli.errors import ArtefactError
+from proteus_cli.serving.requests.checks import Checks
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, InFlightRequest, Staged, nobody
 
 
@@ -134,9 +135,15 @@ class DeferredInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only
 
 
 class SecondStages:
-    """Has second stages asked; ``ask`` makes workers ask for work, once all that arrived with it is there."""
+    """Has second stages asked; ``ask`` makes workers ask for work, once all that arrived with it is there.
 
-    def __init__(self, controller: Controller, confidence: Confidence, ask: Callable[[Iterable[str]], None]) -> None:
+    Sure answers go to ``checks``.
+    """
+
+    def __init__(
+        self, controller: Controller, confidence: Confidence, ask: Callable[[Iterable[str]], None], checks: Checks
+    ) -> None:
+        self.checks = checks
         self.routes, self.live_conditions = controller.cascades, controller.stop_when
         self._controller, self._confidence, self._ask = controller, confidence, ask
 
@@ -165,6 +172,7 @@ class SecondStages:
         first_j = _energy_j(request, batch.hosted, batch.compute_s, batch.rows)
         if not rows:
             own.staged = Staged(1, confidence, by_first, is_fallback=False, energy_j=first_j)
+            self.checks.saw(request, route, outputs)
             return own
         bounds = request.bounds and request.bounds.without(batch.hosted.energy_j(request.rows, batch.rows))
         deferred = DeferredInFlight(

@@ -117,6 +117,7 @@ async def open_data_plane(
         is_emulated=hardware.is_emulated,
         memory_of=hardware.memory_of,
         confidence=DrawnConfidence(np.random.default_rng(0)) if hardware.is_emulated else None,
+        check_nth=0 if hardware.is_emulated else options.check_nth,
     )
     try:
         recovery = Recovery(plane.fleet, plane.controller, profiles, plane.clock, hardware.is_reachable)

@@ -1,5 +1,6 @@
 """What a server is started with: where to listen, and what to serve."""
 
+import math
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,8 @@ class ServerOptions:
     No request waits longer than ``max_timeout_s``, or than its family's SLO where that is longer.
     With ``tls``, nothing else is spoken; with ``tokens``, all but health checks and the files of the page need one;
     without, HTTP requests must be sent to this machine by an address, or to one of the ``allowed_hosts``.
-    Traces go to the URL ``otlp``, of ``otlp_sample`` (a fraction) of the requests that bring no decision about it.
+    Traces go to the URL ``otlp``, of ``otlp_sample`` (a fraction) of the requests that bring no decision about it. Of
+    the sure answers of first stages, ``check_sample`` (a fraction) is checked at most.
     """
 
     host: str = "127.0.0.1"
@@ -43,6 +45,12 @@ class ServerOptions:
     allowed_hosts: tuple[str, ...] = ()
     otlp: str | None = None
     otlp_sample: float = 0.01
+    check_sample: float = 0.01
+
+    @property
+    def check_nth(self) -> int:
+        """Every so manieth sure answer is checked; 0: none is."""
+        return math.ceil(1 / self.check_sample) if self.check_sample else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from proteus_cli.control.dispatch.cascades import Cascades
+from proteus_cli.control.replanning.disagreement import DisagreementWatch
 from proteus_cli.serving.telemetry.exposition import Exposition, MetricDescription, MetricKind
 
 DEFERRED_RATIO = MetricDescription(
@@ -13,6 +14,22 @@ DEFERRED_RATIO = MetricDescription(
     ("family", "first", "second", "of"),
 )
 
+_PAIR = ("family", "first", "by")
+CHECKS = MetricDescription(
+    "proteus_cascade_checks_total",
+    MetricKind.COUNTER,
+    "Sure answers of first stages that a more accurate variant checked.",
+    _PAIR,
+)
+DISAGREEMENTS = MetricDescription(
+    "proteus_cascade_disagreements_total", MetricKind.COUNTER, "Checks that gave another class.", _PAIR
+)
+DRIFT = MetricDescription(
+    "proteus_cascade_drift",
+    MetricKind.GAUGE,
+    "1 while checks disagree more often than the profile tells, by more than chance.",
+    _PAIR,
+)
 
 CONDITION = MetricDescription(
     "proteus_condition_info",
@@ -48,9 +65,24 @@ def add_conditions(exposition: Exposition, live: Mapping[str, str]) -> None:
 
 
 def add_cascades(exposition: Exposition, cascades: Cascades) -> None:
-    """Without cascades in the plan, there are none."""
+    """Without cascades in the plan, there are only the checks so far, if any."""
     if cascades.in_use:
         exposition.add(DEFERRED_RATIO, _deferred_ratios(cascades).items())
+    found = {(*first, by.variant): watch for (first, by), watch in cascades.disagreements.items()}
+    if found:
+        exposition.add(CHECKS, [(pair, watch.checked) for pair, watch in found.items()])
+        exposition.add(DISAGREEMENTS, [(pair, watch.disagreed) for pair, watch in found.items()])
+        exposition.add(DRIFT, [(pair, int(watch.drifts)) for pair, watch in _in_use(cascades).items()])
+
+
+def _in_use(cascades: Cascades) -> dict[tuple[str, str, str], DisagreementWatch]:
+    """Of a pair that no cascade in use is checked by, it is not known any more whether the confidence drifts."""
+    routes = ((route, cascades.disagreement(route)) for route in cascades.in_use)
+    return {
+        (*route.stage.key, route.checker.key.variant): watch
+        for route, watch in routes
+        if watch is not None and route.checker is not None
+    }
 
 
 def _deferred_ratios(cascades: Cascades) -> dict[tuple[str, str, str, str], float]:

@@ -56,6 +56,11 @@ class FamilyHistory(Struct, frozen=True):
         Fraction | None, Meta(description="Of answered requests, those that first stages of cascades were not sure of.")
     ]
     fallbacks: Annotated[Fraction | None, Meta(description="Of these, those that got the first answer all the same.")]
+    disagreed: Annotated[
+        Fraction | None,
+        Meta(description="Of the sure answers of first stages that were checked, those of another class."),
+    ]
+    drifts: Annotated[bool, Meta(description="These are more than the profile lets expect, by more than chance.")]
     cut: Annotated[Fraction | None, Meta(description="Of answered requests, those that a multi-exit model cut short.")]
     attainment: Annotated[Attainment, Meta(description="Since the start.")]
     recent_attainment: Annotated[Attainment, Meta(description="Over the last 15 minutes.")]

@@ -46,8 +46,10 @@ class FamilySnapshot:
 
     None: no request was answered, or ended, from which it could be known. ``deferred`` is the fraction of answered
     requests that first stages of cascades deferred, None where the plan has no cascade of the family; ``fallbacks``
-    that of those. ``cut`` is the fraction that was cut short, None where nothing that is hosted has exits.
-    ``attainment`` is that since the start, ``recent_attainment`` that of the last 15 minutes.
+    that of those. ``disagreed`` is the fraction of all checks of the first stages in use that gave another class, None
+    where there was none; ``drifts``: that is more than is expected of any of them. ``cut`` is the fraction that was cut
+    short, None where nothing that is hosted has exits. ``attainment`` is that since the start, ``recent_attainment``
+    that of the last 15 minutes.
     """
 
     slo_s: float
@@ -64,6 +66,8 @@ class FamilySnapshot:
     estimated: bool = False
     deferred: float | None = None
     fallbacks: float | None = None
+    disagreed: float | None = None
+    drifts: bool = False
     cut: float | None = None
 
     @property
@@ -179,6 +183,7 @@ def _family(
     has_cascades = deferred_qps or any(route.cascade.family == name for route in plane.controller.cascades.in_use)
     has_exits = cut_qps or any(host.exits for host in plane.controller.hosting(name))
     ended_qps = sum(violated) + served_qps
+    disagreed, drifts = plane.controller.cascades.checks_of(name)
     return FamilySnapshot(
         slo_s=served.slo_s,
         best_accuracy=served.best_accuracy,
@@ -194,6 +199,8 @@ def _family(
         recent_attainment=Attainment.of(requests, violations, target),
         deferred=min(deferred_qps / served_qps, 1.0) if has_cascades and served_qps else None,
         fallbacks=fallback_qps / deferred_qps if deferred_qps else None,
+        disagreed=disagreed,
+        drifts=drifts,
         cut=min(cut_qps / served_qps, 1.0) if has_exits and served_qps else None,
     )
 

@@ -10,6 +10,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import CascadeRoute
 from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.control.topology.drift import Estimate
 from proteus_cli.domain.attainment import Attainment
@@ -34,6 +35,19 @@ DEMAND_WINDOW_S = 1.0
 LAST_FAILURES = 10
 
 
+class CheckStatus(Struct, frozen=True):
+    """Sure answers of a first stage, since the start, that one more accurate variant checked."""
+
+    by: Annotated[str, Meta(description="The variant that checks.")]
+    checked: Count
+    disagreed: Annotated[Count, Meta(description="It gave another class.")]
+    expected: Annotated[
+        tuple[Fraction, Fraction] | None,
+        Meta(description="The part that is expected to disagree, from and to; null: the profile does not tell."),
+    ]
+    drifts: Annotated[bool, Meta(description="More disagree, by more than chance.")]
+
+
 class CascadeStatus(Struct, frozen=True):
     """A cascade of the plan in force, at one threshold: what its first stage was to defer, and what it does."""
 
@@ -44,6 +58,7 @@ class CascadeStatus(Struct, frozen=True):
     planned: Annotated[Fraction, Meta(description="The part of it that the plan counts on to be deferred.")]
     observed: Annotated[Fraction | None, Meta(description="The part below the threshold, of the last rows.")]
     rows: Annotated[Count, Meta(description="So many they are.")]
+    checks: Annotated[CheckStatus | None, Meta(description="Null: no sure answer was checked yet.")]
 
 
 class FamilyStatus(Struct, frozen=True):
@@ -315,10 +330,18 @@ def _cascades(controller: Controller, family: str) -> list[CascadeStatus]:
             planned=route.cascade.point.deferred_frac,
             observed=watches[route.stage.key].observed(route.cut),
             rows=watches[route.stage.key].rows,
+            checks=_checks(controller, route),
         )
         for route in controller.cascades.in_use
         if route.cascade.family == family
     ]
+
+
+def _checks(controller: Controller, route: CascadeRoute) -> CheckStatus | None:
+    watch, checker = controller.cascades.disagreement(route), route.checker
+    if watch is None or checker is None:
+        return None
+    return CheckStatus(checker.key.variant, watch.checked, watch.disagreed, checker.expected, watch.drifts)
 
 
 def _devices(sources: StatusSources) -> dict[str, DeviceStatus]:

@@ -70,9 +70,10 @@ const text = (value, className = "") => ({text: value, className});
 // A mark before accuracies that no labels stand behind.
 const estimate = (now) => now.estimated && now.accuracy !== null ? "≈" : "";
 
-// Columns of cascades and exits are there only where a plan has any.
+// Columns of cascades and exits are there only where a plan has any, and that of checks where there were any.
 export function families(table, of) {
   table.classList.toggle("no-cascades", Object.values(of).every(({deferred, fallbacks}) => deferred === null && fallbacks === null));
+  table.classList.toggle("no-checks", Object.values(of).every(({disagreed}) => disagreed === null));
   table.classList.toggle("no-exits", Object.values(of).every(({cut}) => cut === null));
   fill(table, Object.entries(of).map(([name, now]) => ({
     key: name,
@@ -89,6 +90,7 @@ export function families(table, of) {
       text(format.count(now.waiting)),
       text(format.percent(now.deferred), "of-cascades"),
       text(format.percent(now.fallbacks), "of-cascades"),
+      text((now.drifts ? "▲ " : "") + format.percent(now.disagreed), now.drifts ? "of-checks bad" : "of-checks"),
       text(format.percent(now.cut), "of-exits"),
     ],
   })));

@@ -1,0 +1,64 @@
+"""Checks of sure answers: which are made, by which variant, and where.
+
+An answer that the first stage of a cascade is sure of goes out at once. Some of them are *checked* afterwards: a more
+accurate variant is asked, too, and both classes are compared. A check runs only where a device is idle at that moment,
+waits in no queue, and is no demand; so the most that it can cost a request is to wait for the end of that one batch.
+"""
+
+from collections.abc import Collection, Mapping
+
+from proteus_cli.control.decision import Checker
+from proteus_cli.control.dispatch.workers import AccuracyTier, WorkerState, WorkSource
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.stages.cascade import CascadeProfile, PlannedCascade, SureRows
+
+
+class EveryNth:
+    """Counts the sure answers of each first stage: every ``nth`` is to be checked. 0: none is."""
+
+    def __init__(self, nth: int) -> None:
+        self._nth = nth
+        self._counts: dict[VariantKey, int] = {}
+
+    def takes(self, first: VariantKey) -> bool:
+        """Count an answer of that first stage; whether it is to be checked."""
+        count = self._counts.get(first, 0) + 1
+        is_nth = count == self._nth
+        self._counts[first] = 0 if is_nth else count
+        return is_nth
+
+
+def checker_of(
+    cascade: PlannedCascade, accuracy: Mapping[VariantKey, float], profiled: Collection[CascadeProfile]
+) -> Checker:
+    """The variant that checks the sure answers of a cascade; ``accuracy`` has those that are hosted.
+
+    It is the most accurate one of the family, if its cascade with the first stage was profiled at this threshold: only
+    then it is known what to expect. Else it is the second stage, or the most accurate one where not even that is known.
+    """
+    second = VariantKey(cascade.family, cascade.second)
+    of_family = [key for key in accuracy if key.family == cascade.family and key.variant != cascade.first]
+    best = max(of_family, key=lambda key: (accuracy[key], key == second))
+    for key in (best, second):
+        if (rows := _sure_rows(cascade, key, profiled)) is not None:
+            return Checker(key, rows.disagreement())
+    return Checker(best, None)
+
+
+def idle_source(tier: AccuracyTier, workers: Mapping[str, WorkerState], by: VariantKey) -> WorkSource | None:
+    """What a worker that hosts ``by`` takes from: the longest free one of its class, if that is idle; None: none is."""
+    for each in tier.classes:
+        device = next(iter(each.free), None) if each.host.variant == by.variant else None
+        if device is not None and workers[device].is_idle:
+            return next(source for source in workers[device].sources if source.host_class is each)
+    return None
+
+
+def _sure_rows(cascade: PlannedCascade, by: VariantKey, profiled: Collection[CascadeProfile]) -> SureRows | None:
+    """What was profiled of the answers of the first stage that are sure, beside those of another variant."""
+    pair = cascade.family, cascade.first, by.variant
+    points = [point for each in profiled if (each.family, each.first, each.second) == pair for point in each.points]
+    if by.variant == cascade.second:
+        points.append(cascade.point)
+    at_threshold = (point.sure_rows for point in points if point.threshold == cascade.point.threshold)
+    return next((rows for rows in at_threshold if isinstance(rows, SureRows)), None)

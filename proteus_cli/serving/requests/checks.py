@@ -1,0 +1,132 @@
+"""Checks of sure answers while serving: a more accurate variant is asked about some, once they have gone out.
+
+A check is no request of a client: it has no outcome, nobody waits for it, and nothing is lost where it is forgotten, as
+when its device is lost. A family has one at a time, with a copy of one row.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import ClassVar
+
+import numpy as np
+
+from proteus_cli.backends.base import OutputArrays
+from proteus_cli.buffers import Buffer
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import CascadeRoute, Checker, Launch
+from proteus_cli.control.dispatch.checks import EveryNth
+from proteus_cli.control.replanning.disagreement import DisagreementWatch
+from proteus_cli.serving.devices.executor import BatchResult
+from proteus_cli.serving.lifecycle import Lifecycle
+from proteus_cli.serving.logs import fields
+from proteus_cli.serving.requests.exits import is_cut
+from proteus_cli.serving.requests.in_flight import InFlightRequest, nobody
+from proteus_cli.units import format_percent
+
+log = logging.getLogger("proteus.dataplane")
+
+_CLASSES_NDIM = 2
+
+
+class CheckInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only=True):  # type: ignore[misc]  # as its base
+    """The first row of a request that was answered by ``route`` alone, which has given it the class ``answer``."""
+
+    is_check: ClassVar[bool] = True
+
+    route: CascadeRoute
+    checker: Checker
+    answer: int
+
+
+class Checks:
+    """Has every ``nth`` sure answer checked (0: none), where a device is idle; ``run`` starts a batch on its device."""
+
+    def __init__(
+        self,
+        controller: Controller,
+        lifecycle: Lifecycle,
+        clock: Callable[[], float],
+        run: Callable[[Launch], None],
+        *,
+        nth: int,
+    ) -> None:
+        self._controller, self._lifecycle, self._clock, self._run = controller, lifecycle, clock, run
+        self._due = EveryNth(nth)
+        self.running: dict[str, CheckInFlight] = {}  # by family, also those about to start
+
+    def saw(self, request: InFlightRequest, route: CascadeRoute, outputs: OutputArrays) -> None:
+        """A first stage is sure of its answer to all rows of a request, which goes out now."""
+        if not self._due.takes(route.stage.key) or route.checker is None or request.family in self.running:
+            return
+        answer = class_of(outputs)
+        if answer is None or not self._may_check(request):
+            return
+        now_s = self._clock()
+        check = CheckInFlight(
+            request.id, request.family, now_s, now_s + request.slo_s, done=nobody, inputs=_first_row(request),
+            route=route, checker=route.checker, answer=answer,
+        )  # fmt: skip
+        self.running[request.family] = check
+        asyncio.get_running_loop().call_soon(self._start, check)  # the answer goes out first
+
+    def answered(self, launch: Launch, result: BatchResult) -> None:
+        """The variant that checks has an answer; where it is cut short or is no class, it tells nothing."""
+        (check,) = launch.requests
+        assert isinstance(check, CheckInFlight)  # noqa: S101 - a batch of a check has nothing else
+        self.forget(check)
+        found = None if result.failures or is_cut(result.notes) else class_of(result.outputs)
+        if found is None:
+            return
+        cascades, route = self._controller.cascades, check.route
+        if cascades.compared(route, disagrees=found != check.answer):
+            _log_drift(check, cascades.disagreements[route.stage.key, check.checker.key])
+
+    def forget(self, check: CheckInFlight) -> None:
+        """A check has ended, with an answer or without."""
+        check.has_ended = True
+        check.release_inputs()
+        self.running.pop(check.family, None)
+
+    def _may_check(self, request: InFlightRequest) -> bool:
+        """A live condition changes what exits answer, and who limits energy pays for no more."""
+        is_limited = request.bounds is not None and request.bounds.is_energy_limited
+        return not is_limited and request.family not in self._controller.stop_when
+
+    def _start(self, check: CheckInFlight) -> None:
+        is_ready, now_s = self._lifecycle.is_ready, self._clock()
+        launch = self._controller.check(check, check.checker.key, now_s) if is_ready else None
+        if launch is None:
+            self.forget(check)
+        else:
+            self._run(launch)
+
+
+def class_of(outputs: OutputArrays) -> int | None:
+    """The class of the first row, as `proteus profile` counts it; None where the first output has no scores by class.
+
+    Nor is there one where a score is NaN.
+    """
+    scores = outputs[0]
+    if scores.ndim != _CLASSES_NDIM or scores.shape[1] < 2 or scores.dtype.kind not in "fiu":  # noqa: PLR2004
+        return None
+    if np.isnan(scores[0]).any():
+        return None
+    return int(scores[0].argmax())
+
+
+def _first_row(request: InFlightRequest) -> tuple[Buffer, ...]:
+    """A copy, as the request ends before the check."""
+    views = [memoryview(content).cast("B") for content in request.inputs]
+    return tuple(bytes(view[: len(view) // request.rows]) for view in views)
+
+
+def _log_drift(check: CheckInFlight, watch: DisagreementWatch) -> None:
+    family, first, by = check.family, check.route.stage.key.variant, check.checker.key.variant
+    told = fields(family=family, variant=first, by=by, checked=watch.checked, disagreed=watch.disagreed)
+    if watch.drifts and check.checker.expected is not None:
+        most = format_percent(check.checker.expected[1])
+        text = "the confidence of %s drifts: %s gives another class in more than %s of its sure answers"
+        log.warning(text, first, by, most, extra=told)
+    else:
+        log.info("the confidence of %s drifts no longer", first, extra=told)

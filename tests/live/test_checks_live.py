@@ -1,0 +1,103 @@
+"""Sure answers are checked by the second stage of a cascade, and a drift is told wherever a server shows itself."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from builders import make_cascade
+from live_server import LiveServer, serving
+from tiny import SHAPES, TinyFamily, add_plan, add_profiles, make_workspace
+
+from proteus_cli.arrays import Singles
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.stages.cascade import SureRows
+from proteus_cli.store import write_json
+
+pytestmark = pytest.mark.live
+
+ROWS = np.random.default_rng(5).normal(size=(100, 4)).astype(np.float32)
+PAIR = '{family="shapes",first="shapes-s",by="shapes-l"}'
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """`shapes-s` defers what has a margin below 0.5; on 1,000 surer rows `shapes-l` gave the same class."""
+    made = make_workspace(tmp_path_factory.mktemp("checks"), (TinyFamily("shapes", SHAPES.variants, slo="60s"),))
+    add_profiles(made)
+    path = add_plan(made, {"cpu0": "shapes-s", "cpu1": "shapes-l"})
+    plan = msgspec.json.decode(path.read_bytes(), type=Plan)
+    first, second = (
+        msgspec.structs.replace(each, rate_qps=rate, deferred_qps=10.0 - rate)
+        for each, rate in zip(plan.placements, (10.0, 0.0), strict=True)
+    )
+    cascade = make_cascade("shapes", "shapes-s", "shapes-l", rate_qps=10.0)
+    point = msgspec.structs.replace(cascade.point, sure_rows=SureRows(1000, 0, 0))
+    cascade = msgspec.structs.replace(cascade, point=point)
+    write_json(path, msgspec.structs.replace(plan, placements=(first, second), cascades=(cascade,)))
+    with serving(made.root, path, "--replan=off", "--check-sample", "1") as live:
+        yield live
+        assert live.stop() == 0, live.log.read_text()
+
+
+def asked(server: LiveServer, rows: Singles, **parameters: float) -> tuple[dict[str, Any], Singles]:
+    tensor = {"name": "x", "shape": list(rows.shape), "datatype": "FP32", "data": rows.ravel().tolist()}
+    reply = server.infer("shapes", {"inputs": [tensor], "parameters": parameters})
+    assert reply.status == 200, reply.body
+    document = reply.document()
+    output = document["outputs"][0]
+    return document["parameters"], np.array(output["data"], np.float32).reshape(output["shape"])
+
+
+def checks(server: LiveServer) -> dict[str, Any]:
+    (cascade,) = server.status()["families"]["shapes"]["cascades"]
+    return cascade["checks"] or {"checked": 0, "disagreed": 0, "drifts": False}
+
+
+def repeated(server: LiveServer, row: Singles, until: Callable[..., bool]) -> dict[str, Any]:
+    """Ask for a row, again and again, until its checks are as wanted."""
+    while not until(found := checks(server)):
+        assert asked(server, row[None])[0]["stages"] == 1
+        time.sleep(0.001)
+    return found
+
+
+@pytest.fixture(scope="module")
+def sure(server: LiveServer) -> dict[bool, Singles]:
+    """A row that `shapes-s` is sure of, by whether `shapes-l`, asked alone, gives the same class."""
+    found: dict[bool, Singles] = {}
+    for row in ROWS:
+        told, scores = asked(server, row[None])
+        if told["stages"] == 1 and len(found) < 2:
+            best = asked(server, row[None], min_accuracy=0.9)[1]
+            found[bool(scores[0].argmax() == best[0].argmax())] = row
+    return found
+
+
+def test_a_check_finds_what_the_other_variant_answers(server: LiveServer, sure: dict[bool, Singles]) -> None:
+    """One check may be under way when the rows change, so what is counted is what came after it."""
+    for agrees, row in sure.items():
+        at_first = checks(server)["checked"]
+        before = repeated(server, row, lambda found, least=at_first + 2: found["checked"] >= least)
+        least = before["checked"] + 3
+        after = repeated(server, row, lambda found, least=least: found["checked"] >= least)
+        assert after["by"] == "shapes-l"
+        grown = after["checked"] - before["checked"]
+        assert after["disagreed"] - before["disagreed"] == (0 if agrees else grown)
+
+
+def test_a_drift_is_told_by_status_metrics_page_and_log(server: LiveServer, sure: dict[bool, Singles]) -> None:
+    found = repeated(server, sure[False], lambda found: bool(found["drifts"]))
+    assert found["expected"] == pytest.approx([0.0, 0.0038], abs=1e-4)
+    metrics = server.get("/metrics").body.decode()
+    assert f"proteus_cascade_drift{PAIR} 1" in metrics
+    values = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if line.startswith("proteus_cascade"))
+    assert float(values[f"proteus_cascade_checks_total{PAIR}"]) >= found["checked"]
+    assert float(values[f"proteus_cascade_disagreements_total{PAIR}"]) >= found["disagreed"]
+    told = "the confidence of shapes-s drifts: shapes-l gives another class in more than 0.4 % of its sure answers"
+    assert server.log.read_text().count(told) == 1
+    while not (history := server.get("/v2/proteus/history").document()["families"]["shapes"])["drifts"]:
+        time.sleep(0.01)
+    assert 0 < history["disagreed"] <= 1
