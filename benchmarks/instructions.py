@@ -56,6 +56,7 @@ def main() -> None:
     trees = [Path(tree).resolve() for tree in sys.argv[1:]] or [Path(__file__).parent.parent]
     for kind in KINDS:
         for tree in trees:
+            played(tree, kind, 1)  # modules are compiled when they are first imported
             few, many = (counted(tree, kind, turns) for turns in TURNS)
             each = (many - few) / (TURNS[1] - TURNS[0]) / PER_TURN
             print(f"{kind:6} {each:8,.0f} instructions a request  {tree}", flush=True)
@@ -63,17 +64,29 @@ def main() -> None:
 
 def counted(tree: Path, kind: str, turns: int) -> int:
     """The instructions of a process of that tree, from its start to its end."""
-    done = subprocess.run(
-        ("valgrind", "--tool=cachegrind", "--cachegrind-out-file=/dev/null", sys.executable, __file__,  # noqa: S607
-         "--play", kind, str(turns)),
-        # OpenBLAS' threads would wait in loops, longer on a busy machine.
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYTHONPATH": f"{tree}:{tree / 'tests'}"},
-        cwd=tree, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    found = re.search(r"I +refs: +([\d,]+)", done.stderr)
-    if done.returncode or found is None:
-        raise SystemExit(done.stderr)
+    said = played(tree, kind, turns, "valgrind", "--tool=cachegrind", "--cachegrind-out-file=/dev/null")
+    found = re.search(r"I +refs: +([\d,]+)", said)
+    if found is None:
+        raise SystemExit(said)
     return int(found[1].replace(",", ""))
+
+
+def played(tree: Path, kind: str, turns: int, *tool: str) -> str:
+    """What a process of that tree says on stderr, run by ``tool`` where one is given."""
+    done = subprocess.run(
+        (*tool, sys.executable, __file__, "--play", kind, str(turns)),
+        # OpenBLAS' threads would wait in loops, longer on a busy machine.
+        env=os.environ
+        | {"OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYTHONPATH": f"{tree}:{tree / 'tests'}"}
+        | {"PYTHONDONTWRITEBYTECODE": ""},
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return done.stderr
 
 
 # --- below valgrind
