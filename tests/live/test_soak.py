@@ -128,9 +128,10 @@ def test_soak(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     assert live.ended() == {outcome.value: sum(of[outcome.value] for of in counted.values()) for outcome in Outcome}
     ended_once(run, trace, counted, chaos, site)
     assert found.failed == 0
-    assert found.slo_violation_ratio <= site.max_violations
-    lowest, highest = span([points(each, site.busy) for each in expected])
-    assert lowest - max_accuracy_gap(lasts_s) <= points(found) <= highest + max_accuracy_gap(lasts_s)
+    if kept_time(run):
+        assert found.slo_violation_ratio <= site.max_violations
+        lowest, highest = span([points(each, site.busy) for each in expected])
+        assert lowest - max_accuracy_gap(lasts_s) <= points(found) <= highest + max_accuracy_gap(lasts_s)
     assert {name: round(each.most, 2) for name, each in grown.items() if each.most > MAX_GROWTH[name]} == {}
     assert max(each.shared for each in watch.samples) <= MAX_SHARED * len(site.profiles)
     assert left == []
@@ -153,6 +154,11 @@ def asked(live: LiveServer, trace: Trace, injector: Injector) -> Run:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(run())
+
+
+def kept_time(run: Run) -> bool:
+    """Whether requests were sent on time. Simulations know no machine that stands still for longer than that."""
+    return run.load.lag_p99_s <= SHIFT_S
 
 
 def all_there(status: dict[str, dict[str, dict[str, str]]]) -> bool:
@@ -294,9 +300,9 @@ def summary(
     show(f"a plan took {1000 * given.solve_s:.0f} ms, a batch {given.slowdown:.2f} times what was profiled")
     for table in (faults, requests, measures, held):
         show(table)
-    show(
-        f"generator lag p99 {1000 * run.load.lag_p99_s:.1f} ms; not done, as nobody was there: {dict(injector.missed)}"
-    )
+    judged = "" if kept_time(run) else " (too late to judge violations and accuracy)"
+    lag = f"generator lag p99 {1000 * run.load.lag_p99_s:.1f} ms{judged}"
+    show(f"{lag}; not done, as nobody was there: {dict(injector.missed)}")
 
 
 def show(what: object) -> None:
