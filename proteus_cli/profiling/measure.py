@@ -26,10 +26,11 @@ EVAL_BATCH = ANY_RUNNER_TAKES
 
 @dataclass(frozen=True, slots=True)
 class MeasuredAnswers:
-    """How confident a variant was of its answer to each row of an eval split, and whether that was right."""
+    """How confident a variant was of its answer to each row of an eval split, whether that was right, and its class."""
 
     confidences: Singles
     correct: Bools
+    classes: Ints
 
     @property
     def accuracy(self) -> float:
@@ -91,7 +92,7 @@ def measure_answers(runner: Runner, eval_path: Path, confidence: str | None = No
     """
     inputs, labels = labelled_rows(eval_path, runner.signature.inputs)
     classes, confidences = _answers(runner, inputs, confidence)
-    return MeasuredAnswers(confidences, classes == labels)
+    return MeasuredAnswers(confidences, classes == labels, classes)
 
 
 def measure_accuracy(runner: Runner, eval_path: Path) -> float:

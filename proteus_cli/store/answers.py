@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import read_array_header_1_0, read_magic
 
-from proteus_cli.arrays import Bools, Singles
+from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_count, require
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import ArtefactError
@@ -36,7 +36,7 @@ _HINT = "remove it; `proteus profile` measures the answers anew"
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """How confident a variant was of its answer to each row, and whether that was right.
+    """How confident a variant was of its answer to each row, whether that was right, and its class.
 
     They are current while the engine, the eval split and what counts as ``confidence`` are what they were.
     """
@@ -46,6 +46,7 @@ class Answers:
     confidence: str
     confidences: Singles
     correct: Bools
+    classes: Ints
 
     @property
     def content_key(self) -> tuple[str, str, str]:
@@ -102,12 +103,16 @@ def write_answers(path: Path, answers: Mapping[VariantKey, Answers]) -> None:
         index=np.frombuffer(index, np.uint8),
         confidences=np.concatenate([each.confidences for each in answers.values()]),
         correct=np.concatenate([each.correct for each in answers.values()]),
+        classes=np.concatenate([each.classes for each in answers.values()]).astype(np.int32),
     )
     write_bytes(path, content.getvalue())
 
 
 def read_answers(path: Path) -> dict[VariantKey, Answers]:
-    """The answers of a file; none where there is no file. Raises `ArtefactError` where it is damaged."""
+    """The answers of a file; none where there is no file, or it is of a version that did not keep classes.
+
+    Raises `ArtefactError` where it is damaged.
+    """
     if not path.exists():
         return {}
     content = read_bytes(path, ANSWERS, hint=_HINT)
@@ -119,17 +124,22 @@ def read_answers(path: Path) -> dict[VariantKey, Answers]:
 
 def _parsed(content: bytes) -> dict[VariantKey, Answers]:
     with ZipFile(BytesIO(content)) as arrays:
+        if "classes.npy" not in arrays.namelist():
+            return {}
         index = msgspec.json.decode(_array(arrays, "index", np.uint8).tobytes(), type=_Index)
         confidences, correct = _array(arrays, "confidences", np.float32), _array(arrays, "correct", np.bool_)
+        classes = _array(arrays, "classes", np.int32)
     rows = sum(entry.rows for entry in index.variants)
-    require(len(confidences) == len(correct) == rows, f"its arrays must have {rows} values")
+    require(len(confidences) == len(correct) == len(classes) == rows, f"its arrays must have {rows} values")
     require(bool(np.all(correct.view(np.uint8) <= 1)), "`correct` must be truth values")
+    require(bool(np.all(classes >= 0)), "`classes` must be places of scores")
     found, first = {}, 0
     for entry in index.variants:
         of_entry = slice(first, first + entry.rows)
         found[VariantKey(entry.family, entry.variant)] = Answers(
-            entry.engine_digest, entry.eval_digest, entry.confidence, confidences[of_entry], correct[of_entry]
-        )
+            entry.engine_digest, entry.eval_digest, entry.confidence, confidences[of_entry], correct[of_entry],
+            classes[of_entry],
+        )  # fmt: skip
         first += entry.rows
     return found
 

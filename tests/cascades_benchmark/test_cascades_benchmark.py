@@ -22,7 +22,9 @@ def digits() -> Measured:
     hard = rng.random(ROWS)
     family = Family("digits", "1s", (Variant("digits-m", 0.75), Variant("digits-xxl", 0.97)))
     answers = {
-        name: Answers("1", "2", "margin", (1 - hard).astype(np.float32), rng.random(ROWS) < right)
+        name: Answers(
+            "1", "2", "margin", (1 - hard).astype(np.float32), rng.random(ROWS) < right, np.zeros(ROWS, np.int64)
+        )
         for name, right in (("digits-m", np.clip(1.5 - hard, 0, 1) * 0.9), ("digits-xxl", np.full(ROWS, 0.97)))
     }
     profile = make_profile(

@@ -18,7 +18,10 @@ def hard_and_easy() -> Measured:
     hard = rng.random(ROWS)
     family = Family("digits", "1s", (Variant("digits-m", 0.8), Variant("digits-xxl", 0.99)))
     right = {"digits-m": hard < 0.8, "digits-xxl": rng.random(ROWS) < 0.99}
-    answers = {name: Answers("1", "2", "margin", (1 - hard).astype(np.float32), of) for name, of in right.items()}
+    answers = {
+        name: Answers("1", "2", "margin", (1 - hard).astype(np.float32), of, of.astype(np.int64))
+        for name, of in right.items()
+    }
     times = {"digits-m": 0.001, "digits-xxl": 0.010}
     profile = make_profile("cpu0", *(make_measured("digits", name, 0.5, {1: s}) for name, s in times.items()))
     return Measured(family, profile, answers)

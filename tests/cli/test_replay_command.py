@@ -318,7 +318,7 @@ def judged_workspace(root: Path) -> tuple[Tiny, Bools]:
     assert of.eval_digest is not None
     with OnnxRuntime(device(made, "cpu0")).runner(made.model("shapes-s"), of.key) as runner:
         found = measure_answers(runner, split, None)
-    answers = Answers(of.engine_digest, of.eval_digest, "margin", found.confidences, found.correct)
+    answers = Answers(of.engine_digest, of.eval_digest, "margin", found.confidences, found.correct, found.classes)
     write_answers(made.place.answers_path("cpu0"), {of.key: answers})
     return made, found.correct
 

@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         for each, rate in zip(plan.placements, (10.0, 0.0), strict=True)
     )
     cascade = make_cascade("shapes", "shapes-s", "shapes-l", rate_qps=10.0)
-    point = msgspec.structs.replace(cascade.point, sure_rows=SureRows(1000, 0, 0))
+    point = msgspec.structs.replace(cascade.point, sure_rows=SureRows(1000, 0))
     cascade = msgspec.structs.replace(cascade, point=point)
     write_json(path, msgspec.structs.replace(plan, placements=(first, second), cascades=(cascade,)))
     with serving(made.root, path, "--replan=off", "--check-sample", "1") as live:

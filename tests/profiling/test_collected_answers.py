@@ -131,7 +131,7 @@ def test_answers_to_fewer_rows_than_are_kept_are_measured_once(bare: Tiny, backe
     swept(bare, backend)
     path = bare.place.answers_path("cpu0")
     few = {
-        key: replace(each, correct=each.correct[:9], confidences=each.confidences[:9])
+        key: replace(each, correct=each.correct[:9], confidences=each.confidences[:9], classes=each.classes[:9])
         for key, each in read_answers(path).items()
     }
     write_answers(path, few)

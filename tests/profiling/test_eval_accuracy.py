@@ -76,6 +76,7 @@ def test_confidence_is_the_margin_or_the_output_that_the_family_names(tmp_path: 
         )
     assert by_margin.correct.tolist() == by_output.correct.tolist() == [True] * 60 + [False] * 40
     assert by_margin.confidences == pytest.approx(ranked[:, -1] - ranked[:, -2])
+    assert by_margin.classes.tolist() == by_output.classes.tolist() == x.argmax(axis=1).tolist()
     assert by_output.confidences == pytest.approx(x.sum(axis=1))
 
 

@@ -16,7 +16,8 @@ SMALL, LARGE = VariantKey("digits", "s"), VariantKey("digits", "l")
 
 def answers(rows: int, engine: str = "1" * 64) -> Answers:
     rng = np.random.default_rng(rows)
-    return Answers(engine, "e" * 64, "margin", rng.random(rows).astype(np.float32), rng.random(rows) < 0.9)
+    right, classes = rng.random(rows) < 0.9, rng.integers(0, 10, rows)
+    return Answers(engine, "e" * 64, "margin", rng.random(rows).astype(np.float32), right, classes)
 
 
 def test_answers_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -28,12 +29,13 @@ def test_answers_are_read_as_they_were_written(tmp_path: Path) -> None:
         assert found[key].content_key == each.content_key
         assert found[key].confidences.tolist() == each.confidences.tolist()
         assert found[key].correct.tolist() == each.correct.tolist()
+        assert found[key].classes.tolist() == each.classes.tolist()
 
 
 def test_numpy_reads_the_file_as_well(tmp_path: Path) -> None:
     write_answers(tmp_path / "cpu0.answers.npz", {SMALL: answers(300)})
     with np.load(tmp_path / "cpu0.answers.npz", allow_pickle=False) as arrays:
-        assert sorted(arrays) == ["confidences", "correct", "index"]
+        assert sorted(arrays) == ["classes", "confidences", "correct", "index"]
         assert bytes(arrays["index"]).startswith(b'{"format":1,"made_by":')
 
 
@@ -84,6 +86,9 @@ CLAIM = b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': '<f4', 'fortran_order': False
         {"confidences": b"nothing"},
         {"confidences": CLAIM},
         {"correct": np.full(300, 7, np.uint8).view(np.bool_)},
+        {"classes": np.zeros(299, np.int32)},
+        {"classes": np.zeros(300, np.int64)},
+        {"classes": np.full(300, -1, np.int32)},
         {"index": np.frombuffer(b"{}", np.uint8)},
         {"index": np.frombuffer(b'{"format":2,"made_by":{"version":"","host":"","time":""},"variants":[]}', np.uint8)},
     ],
@@ -98,6 +103,13 @@ def test_a_damaged_file_is_refused(
     with pytest.raises(ArtefactError, match="not a valid file of answers") as refused:
         read_answers(path)
     assert "proteus profile" in refused.value.hint
+
+
+def test_a_file_of_a_version_that_did_not_keep_classes_knows_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "cpu0.answers.npz"
+    write_answers(path, {SMALL: answers(300)})
+    repacked(path, classes=None)
+    assert read_answers(path) == {}
 
 
 def test_what_is_no_zip_file_is_refused(tmp_path: Path) -> None:

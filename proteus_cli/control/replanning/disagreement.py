@@ -16,7 +16,7 @@ ln (q / p)) / (q · ln (q / p) + (1 - q) · ln ((1 - q) / (1 - p))) checks in th
 
 ALARM_AT = 1e6
 """A million checks are a hundred million sure answers, at one of a hundred: a day of 1,000 a second. That is if both
-disagree as often as the profile allows at most, which takes that they never agree on a wrong class."""
+disagree as often as the profile allows at most, by the upper end of its interval."""
 TIMES = 2.0
 """Twice as many as expected is what the test is best at; larger changes it finds sooner, in fewer checks."""
 

@@ -22,28 +22,18 @@ ROUNDING = 1e-6
 
 
 class SureRows(Value, frozen=True):
-    """Rows of an eval split of which the first of two variants is sure.
-
-    There are so many ``rows``; on ``one_right`` of them exactly one of both is right, on ``none_right`` neither.
-    """
+    """Rows of an eval split of which the first of two variants is sure: on ``differ`` of them, their classes do."""
 
     rows: int
-    one_right: int
-    none_right: int
+    differ: int
 
     def __post_init__(self) -> None:
-        counts = is_count(self.rows, 1) and is_count(self.one_right) and is_count(self.none_right)
-        is_whole = counts and self.one_right + self.none_right <= self.rows
-        require(is_whole, "sure rows must be at least 1, and no fewer than those on which a variant is wrong")
+        is_part = is_count(self.rows, 1) and is_count(self.differ) and self.differ <= self.rows
+        require(is_part, "sure rows must be at least 1, and no fewer than those on which classes differ")
 
     def disagreement(self) -> tuple[float, float]:
-        """From and to which part of such rows both variants are expected to give different classes.
-
-        They differ where one is right alone, and may where none is. With the 95 % confidence intervals of both parts.
-        """
-        least, _ = wilson(self.one_right, self.rows)
-        _, most = wilson(self.one_right + self.none_right, self.rows)
-        return least, most
+        """From and to which part of such rows classes are expected to differ: the 95 % confidence interval."""
+        return wilson(self.differ, self.rows)
 
 
 class CascadePoint(Value, frozen=True):
@@ -55,7 +45,7 @@ class CascadePoint(Value, frozen=True):
     are not deferred. On those that are, the second has ``second_accuracy``, and the first ``unsure_accuracy``: what its
     answer is worth as a fallback. All are fractions. ``profiled_frac`` is only in plans of a server that has measured
     another ``deferred_frac`` than was profiled, and is what was. ``sure_rows`` are those that are not deferred;
-    profiles of earlier versions do not have them.
+    profiles of earlier versions do not know them.
     """
 
     threshold: float

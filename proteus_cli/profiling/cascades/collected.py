@@ -36,6 +36,7 @@ class CollectedAnswers:
             job.family.confidence,
             measured.confidences[rows],
             measured.correct[rows],
+            measured.classes[rows],
         )
         self._written = None
         self.save()
@@ -76,7 +77,9 @@ class CollectedAnswers:
         if known is None or answers is None or job.lacks_accuracy(known) or not known.points:
             return None
         rate_qps = capacity(known.points).qps
-        return StageAnswers(job.variant.name, known.accuracy, rate_qps, answers.confidences, answers.correct)
+        return StageAnswers(
+            job.variant.name, known.accuracy, rate_qps, answers.confidences, answers.correct, answers.classes
+        )
 
 
 def _content_keys(path: Path) -> dict[VariantKey, tuple[str, str, str]] | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from msgspec import UNSET
 
 from proteus_cli.arrays import Bools, Floats, Ints, Singles
 from proteus_cli.domain.intervals import wilson
@@ -23,10 +24,13 @@ class Judged:
     p_value: float
 
 
-def judged(threshold: float, confidences: Singles, first: Bools, second: Bools) -> Judged | None:
+def judged(
+    threshold: float, confidences: Singles, first: Bools, second: Bools, differ: Bools | None = None
+) -> Judged | None:
     """The threshold on these rows; None where it defers none of them, or all.
 
-    ``first`` and ``second``: which rows each variant gets right.
+    ``first`` and ``second``: which rows each variant gets right. ``differ``: on which they give different classes; None
+    where that is unknown.
     """
     unsure = ~(confidences >= threshold)
     deferred, rows = int(unsure.sum()), len(unsure)
@@ -43,15 +47,11 @@ def judged(threshold: float, confidences: Singles, first: Bools, second: Bools) 
         sure_accuracy=float(first[~unsure].mean()),
         unsure_accuracy=float(first[unsure].mean()),
         second_accuracy=float(second[unsure].mean()),
-        sure_rows=_sure_rows(first[~unsure], second[~unsure]),
+        sure_rows=UNSET if differ is None else SureRows(rows - deferred, int(differ[~unsure].sum())),
     )
     only_second, only_first = second & ~first, first & ~second
     gain = int(only_second[unsure].sum()) - int(only_first[unsure].sum())
     return Judged(point, p_value_of(gain, deferred, rows, int(only_second.sum()), int(only_first.sum())))
-
-
-def _sure_rows(first: Bools, second: Bools) -> SureRows:
-    return SureRows(len(first), int((first != second).sum()), int((~first & ~second).sum()))
 
 
 def p_value_of(gain: int, deferred: int, rows: int, only_second: int, only_first: int) -> float:

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
-from proteus_cli.arrays import Bools, Singles
+from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile
 from proteus_cli.profiling.cascades.choosing import thresholds
 from proteus_cli.profiling.cascades.hull import hull
@@ -21,13 +21,17 @@ MAX_CHANCE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class StageAnswers:
-    """What is known of a variant of a family: accuracy on the whole split, queries per second, answers by row."""
+    """What is known of a variant of a family: accuracy on the whole split, queries per second, answers by row.
+
+    ``classes`` is None where these are unknown.
+    """
 
     variant: str
     accuracy: float
     qps: float
     confidences: Singles
     correct: Bools
+    classes: Ints | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,12 @@ def _doubt(stage: StageAnswers) -> str | None:
 
 def _points(first: StageAnswers, second: StageAnswers) -> list[Judged]:
     """The thresholds of a pair, each judged on all rows."""
-    chosen = (judged(each, first.confidences, first.correct, second.correct) for each in thresholds(first.confidences))
+    differ: Bools | None = None
+    if first.classes is not None and second.classes is not None:
+        differ = first.classes != second.classes
+    chosen = (
+        judged(each, first.confidences, first.correct, second.correct, differ) for each in thresholds(first.confidences)
+    )
     return [point for point in chosen if point is not None]
 
 

@@ -20,7 +20,7 @@ from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile, Plan
 FIRST = hosted("cpu0", "a", "a-s", latency_s={1: 0.01}, weight=10.0, capacity_qps=100.0, accuracy=0.8)
 SECOND = hosted("cpu1", "a", "a-m", latency_s={1: 0.02}, weight=0.0, capacity_qps=50.0, accuracy=0.9)
 BEST = hosted("cpu2", "a", "a-l", latency_s={1: 0.04}, weight=0.0, capacity_qps=25.0, accuracy=0.95)
-FEW, MANY = SureRows(100, 1, 1), SureRows(1000, 10, 10)
+FEW, MANY = SureRows(100, 2), SureRows(1000, 20)
 CASCADE = make_cascade("a", "a-s", "a-m", rate_qps=10.0)
 DEVICES = ("cpu0", "cpu1", "cpu2")
 POLICY = Policy("test", "all", GreedyBatcher(), PeriodicRule(period_s=1e6))

@@ -103,7 +103,7 @@ def _write_others(made: Tiny) -> None:
     )
     (root / "tokens").write_text("# of clients\n0123456789abcdef\n")
     (root / "tokens").chmod(0o600)
-    answers = Answers("1" * 64, "2" * 64, "margin", np.zeros(3, np.float32), np.ones(3, bool))
+    answers = Answers("1" * 64, "2" * 64, "margin", np.zeros(3, np.float32), np.ones(3, bool), np.zeros(3, np.int64))
     write_answers(root / "profiles" / "cpu0.answers.npz", {VariantKey("shapes", "shapes-s"): answers})
     seen = Observation({"shapes": {"10s": 1.0}}, {"cpu0": 1.0})
     record = PlanRecord(

@@ -23,7 +23,7 @@ from proteus_cli.serving.requests.checks import class_of
 from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, RequestOptions
 
-KNOWN = replace(CASCADE, point=replace(CASCADE.point, sure_rows=SureRows(100, 2, 1)))
+KNOWN = replace(CASCADE, point=replace(CASCADE.point, sure_rows=SureRows(100, 3)))
 SECOND = Placement("cpu1", "f", "l", 8, 0.0, 0.0, 400.0, deferred_qps=5.0)
 PLAN = plan_of(SECOND, cascades=(KNOWN,))
 
@@ -259,7 +259,7 @@ def test_where_none_is_to_be_checked_none_is() -> None:
 
 
 def test_a_drift_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
-    """Of 100 sure rows in the profile, 3 may differ, or 8.5 % with the interval; at first all answers do, then none."""
+    """Of 100 sure rows in the profile 3 differ, which may be 8.5 % of all; at first all answers do, then none."""
     caplog.set_level(logging.INFO, "proteus.dataplane")
 
     async def drifting(world: TwoStages) -> None:
