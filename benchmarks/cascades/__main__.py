@@ -3,7 +3,7 @@
 A table with thresholds that no label chose, what the profile has, and what is left of it on rows that had no part in
 finding it; then plans with and without cascades, simulated on four such cores, and such plans under more demand than
 they carry. A line for each aim; exits with 1 where one is missed. Rates are those of the profile: no server runs. With
-`--live`, servers do, with one core each: 9 minutes.
+`--live`, servers do, with one core each: 16 minutes.
 With `--rates profiles/cpu0.json`, an example that lies in the repository, the same figures come out on any machine.
 """
 

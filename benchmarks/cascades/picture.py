@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from benchmarks.cascades.live import LiveFamily
+from benchmarks.cascades.live import LiveFamily, accuracy, mean
 from proteus_cli.reporting.plot_style import COLOURS, INK, render_axes
 from proteus_cli.store import write_bytes
 
@@ -28,10 +28,10 @@ def write_picture(path: Path, families: Sequence[LiveFamily]) -> None:
 def _draw(axes: Axes, of: LiveFamily) -> None:
     multiples = [run.multiple for run in of.runs]
     for colour, marker, name in ((COLOURS[0], "o", "cascades"), (COLOURS[1], "s", "alone")):
-        both = [getattr(run, name) for run in of.runs]
+        both = [run.cascades if name == "cascades" else run.alone for run in of.runs]
         label = "with cascades" if name == "cascades" else "variants alone"
-        measured = [100 * (each.live.measured_accuracy or 0.0) for each in both]
-        expected = [100 * (each.simulated.effective_accuracy or 0.0) for each in both]
+        measured = [100 * (accuracy([each.live for each in rounds]) or 0.0) for rounds in both]
+        expected = [100 * mean([each.simulated.effective_accuracy or 0.0 for each in rounds]) for rounds in both]
         axes.plot(multiples, measured, color=colour, marker=marker, label=f"{label}, live")
         axes.plot(multiples, expected, color=colour, linestyle="--", linewidth=1.2, label=f"{label}, simulated")
     axes.axhline(100 * of.best_accuracy, color=INK, linewidth=1, linestyle=":", label="most accurate variant")
