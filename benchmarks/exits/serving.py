@@ -76,8 +76,8 @@ def ends_s(host: Host, runner: ExitRunner, inputs: NamedArrays) -> Floats:
     bounds = ExitBounds((math.inf,), (1,), never, stop_when=f"exit >= {len(never)}")
     start_s = monotonic()
     runner.infer(inputs, bounds, noting)
-    out_s = monotonic() - moments_s[-1]
-    return np.array(moments_s) - start_s + out_s
+    out_s = monotonic() - moments_s[-2]
+    return np.array(moments_s[1:-1]) - start_s + out_s
 
 
 def run(device: OneDevice, runner: ExitRunner, rows: NamedArrays, sample: Ints, bound_s: Floats) -> Requests:

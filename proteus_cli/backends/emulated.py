@@ -19,6 +19,7 @@ from proteus_cli.backends.exits.runner import NOTES
 from proteus_cli.buffers import Buffer
 from proteus_cli.domain.profile import LatencyTable, VariantProfile
 from proteus_cli.domain.stages.forecast import ExitBounds
+from proteus_cli.domain.stages.pace import StagePace
 from proteus_cli.domain.stages.walk import ExitChain, Walk, stage_means
 from proteus_cli.errors import EngineError
 
@@ -49,7 +50,7 @@ class EmulatedEngine:
                 f"The profile of `{measured.variant}` has no times to emulate it with.",
                 hint="measure it with `proteus profile`, or import it with `proteus profile --from-csv`",
             )
-        self._exits = measured.exits
+        self._exits, self._pace = measured.exits, StagePace()
         self._chain = ExitChain(measured.exits, stage_means(measured.exits)) if in_stages else None
         self.signature = signature if self._chain is None else replace(signature, notes=NOTES)
         self.load_s = measured.load_s
@@ -71,7 +72,7 @@ class EmulatedEngine:
             return None
         if bounds is None:
             return Walk(self.latency_s(rows), np.full(rows, len(self._exits)), np.zeros(rows, np.bool_))
-        return self._chain.walk(self._chain.stops_at(ranks(rows)), bounds, start_s)
+        return self._chain.walk(self._chain.stops_at(ranks(rows)), bounds, self._pace, start_s)
 
     def scores(self, parts: Sequence[Part]) -> OutputArrays:
         """Outputs for all rows: the same for the same variant and row, different for any other."""

@@ -70,10 +70,8 @@ def stages_s(runner: ExitRunner, inputs: NamedArrays, size: int) -> list[float]:
     bounds = ExitBounds(
         (math.inf,), (size,), (anything,) * len(runner.stages), stop_when=f"exit >= {len(runner.stages)}"
     )
-    start_s = monotonic()
     runner.infer(inputs, bounds, noting)
-    ends_s = [start_s, *moments_s, monotonic()]
-    return [after_s - before_s for before_s, after_s in pairwise(ends_s)]
+    return [after_s - before_s for before_s, after_s in pairwise(moments_s)]
 
 
 def _point(size: int, stage_s: Floats, answered_s: Floats) -> StagePoint:

@@ -9,6 +9,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Launch
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.stages.exits import ExitProfile
+from proteus_cli.domain.stages.pace import StagePace
 from proteus_cli.domain.stages.walk import ExitChain, Walk, stage_means
 from proteus_cli.simulation.conditions import Conditions, LatencySampler
 from proteus_cli.simulation.confidences import Confidences
@@ -40,15 +41,17 @@ class SimulatedExits:
     ) -> None:
         self._controller, self._confidences, self._slowdown = controller, confidences, conditions.slowdown
         self._chains = _chains(profiles, conditions, rng)
+        self._paces = {key: StagePace() for key in self._chains}
 
     def walk(self, launch: Launch, now_s: float) -> Walk | None:
         """How a batch that starts now goes through its stages; None where they are not known."""
         hosted, bounds = launch.hosted, self._controller.exit_bounds(launch)
-        chain = self._chains.get((hosted.device, hosted.family, hosted.variant))
+        key = hosted.device, hosted.family, hosted.variant
+        chain = self._chains.get(key)
         if chain is None or bounds is None:
             return None
         ranks = np.repeat([self._confidences[request.id] for request in launch.requests], bounds.rows)
-        return chain.walk(chain.stops_at(ranks), bounds, now_s, self._slowdown)
+        return chain.walk(chain.stops_at(ranks), bounds, self._paces[key], now_s, self._slowdown)
 
 
 def answers(launch: Launch, walk: Walk) -> list[ExitAnswer]:

@@ -15,6 +15,7 @@ from proteus_cli.domain.conditions.metrics import Metric
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.stages.confidence import margin, output_of
 from proteus_cli.domain.stages.forecast import ExitBounds, StageForecast
+from proteus_cli.domain.stages.pace import StagePace
 from proteus_cli.errors import EngineError
 
 EXIT_NOTE, CONFIDENCE_NOTE, CUT_NOTE = "exit (note)", "confidence (note)", "cut (note)"
@@ -44,7 +45,7 @@ class ExitRunner:
 
     def __init__(self, stages: Sequence[Runner], stop_when: Condition, confidence: str) -> None:
         self.stages = tuple(stages)
-        self._stop_when = stop_when
+        self._stop_when, self._pace = stop_when, StagePace()
         first, last = stages[0].signature, stages[-1].signature
         for place, (stage, after) in enumerate(pairwise(stages), start=1):
             _require_fitting(place, stage.signature, after.signature, last)
@@ -59,9 +60,9 @@ class ExitRunner:
         """The outputs of all rows, each of the exit where it stopped, and the notes. Raises `EngineError`.
 
         With ``bounds`` of the rows, those that the next stage would be too late for are cut short. For that, the
-        ``clock`` is asked once behind each stage.
+        ``clock`` is asked at the start, behind each stage, and when the answers are there.
         """
-        forecast = StageForecast(bounds) if bounds is not None else None
+        forecast = StageForecast(bounds, self._pace, clock()) if bounds is not None else None
         live, least = (bounds.stop_when, bounds.least_by_row()) if bounds is not None else (None, None)
         stop_when = self._stop_when if live is None else _parsed(live)
         rows = len(next(iter(inputs.values())))
@@ -74,14 +75,15 @@ class ExitRunner:
             if least is not None and place < len(self.stages):
                 is_enough = stops = is_enough & (confidence >= least[going])
             if forecast is not None:
-                now_s = clock()
-                if not stops.all():
-                    stops = forecast.stopping(is_enough, going, place + 1, now_s)
+                stops = forecast.stopping(place, going, is_enough, clock())
             answers.add(place, going[stops], made, confidence, stops, ~is_enough[stops])
             if stops.all():
                 break
             going, inputs = going[~stops], self._features(place, made, ~stops)
-        return answers.outputs()
+        outputs = answers.outputs()
+        if forecast is not None:
+            forecast.ended(clock())
+        return outputs
 
     def passed(self, inputs: NamedArrays) -> Iterator[Passed]:
         """All rows through all stages, whatever the condition says: for measuring. Raises `EngineError`."""

@@ -1,12 +1,13 @@
 """How far the rows of a batch may go: a bound is held before it is passed, not noticed after.
 
-Before each next stage, its time is predicted: that of the profile for as many rows as would go on, times the slowdown
-of the device. It is the percentile of the family's attainment: a row that goes on with just that much time is late in
-as many cases as the family allows. Rows whose time is up before the end of that stage stop with the answer that they
-have. The fewer rows go on, the sooner the stage ends, so as many of those with the most time go on as the stage is in
-time for.
+Before each next stage, its time is predicted: its profiled mean for as many rows as would go on, times what stages take
+of their means at present, with a margin (`pace.StagePace`). Until enough were measured, it is the profile's percentile
+of the family's attainment, times the slowdown of the device. Rows whose time is up before the end of that stage stop
+with the answer that they have. The fewer rows go on, the sooner the stage ends, so as many of those with the most time
+go on as the stage is in time for.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
+from proteus_cli.domain.stages.pace import StagePace
 
 
 class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
@@ -24,8 +26,8 @@ class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
 
     ``exits`` are those of the variant's profile on the device, which is slowed by the factor ``slowdown``. Where there
     is a text ``stop_when``, that condition counts in place of the variant's own. No part stops where it is less
-    confident than its ``min_confidence``; empty: none asks for that. Stages are predicted to take what the share
-    ``attainment`` of them takes at most.
+    confident than its ``min_confidence``; empty: none asks for that. Of the rows that go on, the share ``attainment``
+    is to be in time.
     """
 
     due_s: Sequence[float]
@@ -94,22 +96,45 @@ def profiled_s(profiled: Sequence[ExitProfile], exits: Ints) -> tuple[float, flo
 
 
 class StageForecast:
-    """Which rows a stage is in time for."""
+    """Which rows of a batch, begun at ``start_s``, a stage is in time for; ``pace`` learns from its stages.
 
-    def __init__(self, bounds: ExitBounds) -> None:
-        self._due_s, self._slowdown = bounds.by_row(), bounds.slowdown
-        self._stages = [_within(each.points, bounds.attainment) for each in bounds.exits]
+    A batch in which no row may be cut short teaches nothing: what is only tried out has no profile.
+    """
 
-    def stopping(self, is_enough: Bools, rows: Ints, stage: int, now_s: float) -> Bools:
-        """Those of ``rows`` that stop before a ``stage``: they have enough, or it would be too late for them."""
-        stops, left = is_enough.copy(), ~is_enough
-        stops[left] = ~self.in_time(stage, rows[left], now_s)
+    def __init__(self, bounds: ExitBounds, pace: StagePace, start_s: float) -> None:
+        self._due_s, self._slowdown, self._attainment = bounds.by_row(), bounds.slowdown, bounds.attainment
+        self._careful = [_within(each.points, bounds.attainment) for each in bounds.exits]
+        self._means = [_mean(each.points) for each in bounds.exits]
+        self._pace, self._since_s = pace, start_s
+        self._may_cut = bool((self._due_s < math.inf).any())
+
+    def stopping(self, stage: int, rows: Ints, is_enough: Bools, now_s: float) -> Bools:
+        """Those of ``rows`` that stop behind a ``stage``, which has ended now.
+
+        They have enough, or it would be too late for the next.
+        """
+        if not self._may_cut:
+            return is_enough
+        is_usual = self._pace.ran(now_s - self._since_s, self._means[stage - 1].of(len(rows)))
+        self._since_s, stops = now_s, is_enough
+        if not is_enough.all():
+            stops, left = is_enough.copy(), ~is_enough
+            stops[left] = ~self.in_time(stage + 1, rows[left], now_s)
+        if stage > 1 and is_usual:
+            due_s = self._due_s[rows[stops]]
+            went_on, late = np.count_nonzero(due_s < math.inf), np.count_nonzero(due_s < now_s + self._pace.out_s)
+            self._pace.went_on(int(went_on), int(late), self._attainment)
         return stops
+
+    def ended(self, now_s: float) -> None:
+        """The answers are out of the chain."""
+        if self._may_cut:
+            self._pace.came_out(now_s - self._since_s)
 
     def in_time(self, stage: int, rows: Ints, now_s: float) -> Bools:
         """Of ``rows``, those that may enter a stage now, counted from 1: it ends before each of them is due."""
         left_s = self._due_s[rows] - now_s
-        takes_s = self._slowdown * self._stages[stage - 1](len(left_s))
+        takes_s = self._takes_s(stage, len(left_s))
         if left_s.min() >= takes_s[-1]:
             return np.ones(len(left_s), np.bool_)
         order = np.argsort(-left_s, kind="stable")
@@ -117,3 +142,9 @@ class StageForecast:
         allowed = np.zeros(len(left_s), np.bool_)
         allowed[order[: fits[-1] + 1 if len(fits) else 0]] = True
         return allowed
+
+    def _takes_s(self, stage: int, rows: int) -> Floats:
+        """What a stage is predicted to take of one row, two, … and so many, until the answers are out."""
+        if self._pace.is_known:
+            return self._pace.factor * self._means[stage - 1](rows) + self._pace.out_s
+        return self._slowdown * self._careful[stage - 1](rows)

@@ -12,6 +12,7 @@ import numpy as np
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.domain.stages.forecast import ExitBounds, StageForecast, StageTimes
+from proteus_cli.domain.stages.pace import StagePace
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,15 +51,14 @@ class ExitChain:
         missed: Ints = np.count_nonzero(ranks[:, np.newaxis] < self._least_ranks, axis=1)
         return missed + 1
 
-    def walk(self, stops_at: Ints, bounds: ExitBounds, start_s: float, slowdown: float = 1.0) -> Walk:
-        """A batch that starts at ``start_s``; all takes ``slowdown`` times as long."""
-        forecast, rows, took_s = StageForecast(bounds), len(stops_at), 0.0
+    def walk(self, stops_at: Ints, bounds: ExitBounds, pace: StagePace, start_s: float, slowdown: float = 1.0) -> Walk:
+        """A batch that starts at ``start_s``; all takes ``slowdown`` times as long. ``pace`` is that of the device."""
+        forecast, rows, took_s = StageForecast(bounds, pace, start_s), len(stops_at), 0.0
         exits, cut, going = np.zeros(rows, np.int64), np.zeros(rows, np.bool_), np.arange(rows)
         for place, stage_s in enumerate(self._stages_s, start=1):
             took_s += slowdown * stage_s(len(going))
-            is_enough = stops = stops_at[going] <= place
-            if not stops.all():
-                stops = forecast.stopping(is_enough, going, place + 1, start_s + took_s)
+            is_enough = stops_at[going] <= place
+            stops = forecast.stopping(place, going, is_enough, start_s + took_s)
             exits[going[stops]], cut[going[stops]] = place, ~is_enough[stops]
             going = going[~stops]
             if not len(going):

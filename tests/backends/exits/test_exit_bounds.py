@@ -11,6 +11,7 @@ from exit_nets import exit_stages, inputs_of, loaded
 from proteus_cli.backends.exits.runner import CUT_NOTE, EXIT_NOTE
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.forecast import ExitBounds, StageForecast, StageTimes
+from proteus_cli.domain.stages.pace import FIRST, StagePace
 
 NEVER = 1e9
 
@@ -21,6 +22,11 @@ def taking(*first_s: float, row_s: float = 0.0) -> list[ExitProfile]:
     return [
         ExitProfile(points=tuple(StagePoint(size, s / 2, s + (size - 1) * row_s) for size in sizes)) for s in first_s
     ]
+
+
+def forecast_of(bounds: ExitBounds) -> StageForecast:
+    """Of a batch that begins at 0 s, the first of its chain."""
+    return StageForecast(bounds, StagePace(), 0.0)
 
 
 def test_times_are_linear_between_sizes_and_by_the_row_beyond() -> None:
@@ -37,7 +43,7 @@ def test_no_larger_batch_would_be_in_time(seed: int) -> None:
     rows = int(rng.integers(1, 8))
     due_s = rng.uniform(0, 8, rows)
     bounds = ExitBounds(due_s.tolist(), [1] * rows, taking(1.0, 1.0, row_s=1.0), slowdown=float(rng.choice([1.0, 1.5])))
-    allowed = StageForecast(bounds).in_time(2, np.arange(rows), now_s=0.0)
+    allowed = forecast_of(bounds).in_time(2, np.arange(rows), now_s=0.0)
 
     def is_in_time(chosen: tuple[int, ...]) -> bool:
         return all(due_s[row] >= bounds.slowdown * len(chosen) for row in chosen)
@@ -50,10 +56,10 @@ def test_no_larger_batch_would_be_in_time(seed: int) -> None:
 def test_rows_of_one_request_are_due_together() -> None:
     bounds = ExitBounds([1.0, 9.0], [2, 1], taking(1.0, 2.0))
     assert bounds.by_row().tolist() == [1.0, 1.0, 9.0]
-    assert StageForecast(bounds).in_time(2, np.array([0, 2]), now_s=0.0).tolist() == [False, True]
+    assert forecast_of(bounds).in_time(2, np.array([0, 2]), now_s=0.0).tolist() == [False, True]
 
 
-def test_a_stage_is_predicted_to_take_what_the_attainment_asks_for() -> None:
+def test_at_first_a_stage_is_predicted_to_take_what_the_attainment_asks_for() -> None:
     points = (StagePoint(1, 1.0, 2.0, 6.0, 7.0),)
     times = {0.5: 2.0, 0.95: 2.0, 0.97: 4.0, 0.99: 6.0, 0.9925: 6.5, 0.995: 7.0, 1.0: 7.0}
     assert {share: points[0].within_s(share) for share in times} == pytest.approx(times)
@@ -62,8 +68,8 @@ def test_a_stage_is_predicted_to_take_what_the_attainment_asks_for() -> None:
         bounds = ExitBounds(
             [takes_s - 0.01, takes_s + 0.01], [1, 1], [ExitProfile(points=points)] * 2, attainment=share
         )
-        assert StageForecast(bounds).in_time(2, np.array([0]), now_s=0.0).tolist() == [False]
-        assert StageForecast(bounds).in_time(2, np.array([1]), now_s=0.0).tolist() == [True]
+        assert forecast_of(bounds).in_time(2, np.array([0]), now_s=0.0).tolist() == [False]
+        assert forecast_of(bounds).in_time(2, np.array([1]), now_s=0.0).tolist() == [True]
 
 
 def test_percentiles_of_a_stage_rise() -> None:
@@ -71,7 +77,7 @@ def test_percentiles_of_a_stage_rise() -> None:
         StagePoint(1, 1.0, 2.0, 1.9)
 
 
-def test_the_clock_is_asked_once_behind_each_stage(tmp_path: Path) -> None:
+def test_the_clock_is_asked_at_the_start_behind_each_stage_and_at_the_end(tmp_path: Path) -> None:
     """So a profile knows when each began and ended."""
     asked = list[float]()
 
@@ -84,7 +90,7 @@ def test_the_clock_is_asked_once_behind_each_stage(tmp_path: Path) -> None:
             asked.clear()
             bounds = ExitBounds([np.inf], [4], taking(1.0, 1.0, 1.0), stop_when=f"exit >= {last}")
             runner.infer(inputs_of(4), bounds, clock)
-            assert len(asked) == last
+            assert len(asked) == last + 2
 
 
 def test_with_time_enough_nothing_changes(tmp_path: Path) -> None:
@@ -145,3 +151,32 @@ def test_a_row_goes_on_where_it_is_less_confident_than_its_request_asks_for(tmp_
         usual, demanding = (each.infer(inputs_of(20))[EXIT_NOTE].tolist() for each in (runner, surer))
     assert found == demanding[:12] + usual[12:]
     assert demanding[:12] != usual[:12]
+
+
+def test_a_runner_goes_by_what_its_stages_took(tmp_path: Path) -> None:
+    """By a clock on which each stage takes 2 s, and so do the answers; the profile says 0.5 s, and 1 s at the p95."""
+    clock = Steps(2.0)
+
+    def exits_with(left_s: float) -> list[int]:
+        """What answers a row that has so much time when its first stage has ended."""
+        bounds = ExitBounds([clock.at_s + 2 * clock.step_s + left_s], [1], taking(1.0, 1.0, 1.0))
+        return runner.infer(inputs_of(1), bounds, clock)[EXIT_NOTE].tolist()  # type: ignore[no-any-return]
+
+    with loaded(exit_stages(tmp_path), "exit >= 3") as runner:
+        assert exits_with(1.01) == [2]
+        for _ in range(FIRST):
+            exits_with(100.0)
+        assert exits_with(1.01) == exits_with(2 * clock.step_s) == [1]
+        assert exits_with(2.1 * clock.step_s) == [2]
+        assert exits_with(3.2 * clock.step_s) == [3]
+
+
+class Steps:
+    """A clock that goes on by a step each time that it is asked."""
+
+    def __init__(self, step_s: float) -> None:
+        self.at_s, self.step_s = 0.0, step_s
+
+    def __call__(self) -> float:
+        self.at_s += self.step_s
+        return self.at_s

@@ -7,6 +7,7 @@ import pytest
 
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.forecast import ExitBounds, profiled_s
+from proteus_cli.domain.stages.pace import FIRST, StagePace
 from proteus_cli.domain.stages.walk import ExitChain, Walk, stage_means
 
 SIZES = (1, 2, 8)
@@ -26,7 +27,7 @@ CHAIN = ExitChain(EXITS, stage_means(EXITS))
 
 def walked(stops_at: list[int], due_s: list[float], *, start_s: float = 0.0, slowdown: float = 1.0) -> Walk:
     bounds = ExitBounds(due_s, [1] * len(due_s), EXITS, slowdown)
-    return CHAIN.walk(np.array(stops_at), bounds, start_s, slowdown)
+    return CHAIN.walk(np.array(stops_at), bounds, StagePace(), start_s, slowdown)
 
 
 def test_exits_answer_their_shares_the_surest_rows_first() -> None:
@@ -55,6 +56,23 @@ def test_a_row_stops_before_a_stage_that_it_has_no_time_for() -> None:
     assert (walk.exits.tolist(), walk.cut.tolist(), walk.took_s) == ([2], [True], 3.0)
 
 
+def test_a_chain_that_has_run_goes_by_what_its_stages_took() -> None:
+    """Stages take 1.2 times their mean, and the p95 is 1.5 times: what had no time by the profile has it now."""
+    pace, bounds = StagePace(), ExitBounds([3.7], [1], EXITS)
+    stops_at = np.array([3])
+    assert CHAIN.walk(stops_at, bounds, pace, 0.0, slowdown=1.2).exits.tolist() == [1]
+    for _ in range(FIRST):
+        CHAIN.walk(stops_at, ExitBounds([1e6], [1], EXITS), pace, 0.0, slowdown=1.2)
+    assert CHAIN.walk(stops_at, bounds, pace, 0.0, slowdown=1.2).exits.tolist() == [2]
+    assert CHAIN.walk(stops_at, ExitBounds([3.5], [1], EXITS), pace, 0.0, slowdown=1.2).exits.tolist() == [1]
+
+
+def test_a_batch_that_may_not_be_cut_short_teaches_nothing() -> None:
+    pace = StagePace()
+    CHAIN.walk(np.array([3]), ExitBounds([math.inf], [1], EXITS), pace, 0.0, slowdown=9.0)
+    assert vars(pace) == vars(StagePace())
+
+
 def test_cut_answers_are_worth_less_than_those_of_their_exit() -> None:
     walk = walked([1, 3], [100.0, 2.5])
     assert walk.cut.tolist() == [False, True]
@@ -71,7 +89,8 @@ def test_no_row_is_late_that_the_first_exit_has_time_for(seed: int) -> None:
     chain, stops_at = ExitChain(exits, stage_means(exits)), rng.integers(1, 4, rows)
     first_s = slowdown * exits[0].points[-1].mean_s / SIZES[-1] * rows
     due_s = start_s + first_s + rng.exponential(8.0, rows)
-    walk = chain.walk(stops_at, ExitBounds(due_s.tolist(), [1] * rows, exits, slowdown), start_s, slowdown)
+    bounds = ExitBounds(due_s.tolist(), [1] * rows, exits, slowdown)
+    walk = chain.walk(stops_at, bounds, StagePace(), start_s, slowdown)
     ends_s = [slowdown * profiled_s(exits, np.minimum(walk.exits, place))[0] for place in (1, 2, 3)]
     assert all(start_s + ends_s[place - 1] <= due + 1e-9 for place, due in zip(walk.exits, due_s, strict=True))
     assert np.array_equal(walk.cut, walk.exits < stops_at)

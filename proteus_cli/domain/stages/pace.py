@@ -1,0 +1,69 @@
+"""What stages take now, measured while they serve.
+
+The speed of a device changes for seconds at a time, as other programs share its caches, its memory and its clock. A
+percentile of a profile then holds the slow times alone: too much while the device is fast, and too little in a time
+that is slower yet. At any one moment, stages scatter far less.
+"""
+
+LEVEL_GAIN = 1 / 4
+"""The weight of one stage: of a speed that has changed, four stages show two thirds, and eight nine tenths."""
+SCATTER_GAIN = 1 / 32
+"""Jacobson's timer has 1/4. Less keeps the margin of a time in which few stages deviate much."""
+FIRST = 32
+"""Stages that are measured before their pace counts; in the scatter, each of them then weighs the same."""
+OUTLIER = 2.0
+"""Times the level: a stage that took longer was interrupted. It counts as if it took just that, and is no scatter."""
+LEAST_LEVEL = 0.1
+"""A stage is not expected to take less of the profile, whatever a clock says."""
+LEAST_MARGIN = 0.02
+"""Of the level: the device, not scatter, is what is trusted where nothing scatters, as in an emulation."""
+LEAST_MULTIPLE, MOST_MULTIPLE = 2.0, 4.0
+"""Mean deviations in the margin: one stage in 18 exceeds the least, where they scatter normally; TCP has the most."""
+STEP = 0.5
+"""What one late row adds to the multiple: four lead from the least to the most."""
+
+
+class StagePace:
+    """How long stages take, as a multiple of their profiled mean: ``factor``, the level and a margin.
+
+    The level is a running mean. The margin is ``multiple`` mean deviations, as in the timer of TCP (Jacobson 1988).
+    The multiple is raised by each row that went on and was late for it, and lowered by rows that were in time, so much
+    that as many are late as the attainment allows (adaptive conformal inference, Gibbs and Candès 2021). ``out_s``: the
+    time from the end of the last stage until the answers are out of the chain.
+    """
+
+    def __init__(self) -> None:
+        self.level, self.multiple, self.out_s = 1.0, MOST_MULTIPLE, 0.0
+        self._scatter, self._seen = 0.0, 0
+
+    @property
+    def is_known(self) -> bool:
+        """Enough stages were measured to go by them alone."""
+        return self._seen >= FIRST
+
+    @property
+    def factor(self) -> float:
+        """What the next stage takes at most, of its profiled mean."""
+        return self.level + max(self.multiple * self._scatter, LEAST_MARGIN * self.level)
+
+    def ran(self, took_s: float, mean_s: float) -> bool:
+        """Learn from one stage, by its profiled mean time. False where it was interrupted, which none can predict."""
+        ratio = took_s / mean_s
+        if not self._seen:
+            self.level = ratio
+        self._seen += 1
+        error, is_usual = ratio - self.level, ratio <= OUTLIER * self.level
+        if is_usual:
+            self._scatter += max(SCATTER_GAIN, 1 / self._seen) * (abs(error) - self._scatter)
+        self.level = max(self.level + LEVEL_GAIN * min(error, (OUTLIER - 1) * self.level), LEAST_LEVEL)
+        return is_usual
+
+    def came_out(self, took_s: float) -> None:
+        """Learn how long answers take out of the chain."""
+        known_s = self.out_s or took_s
+        self.out_s = known_s + LEVEL_GAIN * (min(took_s, OUTLIER * known_s) - known_s)
+
+    def went_on(self, rows: int, late: int, attainment: float) -> None:
+        """So many rows went on behind the first exit and have their answers now; some of them were late."""
+        multiple = self.multiple + STEP * (late - (1 - attainment) * rows)
+        self.multiple = min(max(multiple, LEAST_MULTIPLE), MOST_MULTIPLE)

@@ -1,0 +1,152 @@
+"""What stages take now: followed in a few batches, careful at first, and late as often as is allowed."""
+
+import numpy as np
+import pytest
+
+from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
+from proteus_cli.domain.stages.forecast import ExitBounds
+from proteus_cli.domain.stages.pace import (
+    FIRST,
+    LEAST_LEVEL,
+    LEAST_MARGIN,
+    LEAST_MULTIPLE,
+    MOST_MULTIPLE,
+    OUTLIER,
+    STEP,
+    StagePace,
+)
+from proteus_cli.domain.stages.walk import ExitChain
+
+near = pytest.approx
+
+
+def after(*ratios: float) -> StagePace:
+    pace = StagePace()
+    for ratio in ratios:
+        pace.ran(ratio * 0.002, 0.002)
+    return pace
+
+
+def scattered(rng: np.random.Generator, count: int, level: float = 1.0) -> list[float]:
+    return [level * float(ratio) for ratio in rng.lognormal(0.0, 0.1, count)]
+
+
+def test_it_is_known_after_some_stages() -> None:
+    assert not after(*[1.0] * (FIRST - 1)).is_known
+    assert after(*[1.0] * FIRST).is_known
+
+
+@pytest.mark.parametrize("level", [0.5, 1.0, 3.0])
+def test_where_nothing_scatters_it_is_the_level_and_the_least_margin(level: float) -> None:
+    pace = after(*[level] * FIRST)
+    assert pace.level == near(level)
+    assert pace.factor == near(level * (1 + LEAST_MARGIN))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_it_is_never_below_the_level_and_within_bounds(seed: int) -> None:
+    rng, pace = np.random.default_rng(seed), StagePace()
+    for ratio in rng.lognormal(0.0, 2.0, 500):
+        pace.ran(ratio, 1.0)
+        pace.went_on(int(rng.integers(1, 9)), int(rng.integers(0, 2)), 0.995)
+        assert pace.level >= LEAST_LEVEL
+        assert pace.factor >= 0.999 * (1 + LEAST_MARGIN) * pace.level
+        assert pace.factor < 1e3, "of times that scatter so, the largest is far above"
+        assert LEAST_MULTIPLE <= pace.multiple <= MOST_MULTIPLE
+
+
+def test_a_clock_that_stands_still_does_not_stop_it_for_good() -> None:
+    pace = after(*[0.0] * 100)
+    assert pace.level == LEAST_LEVEL
+    for _ in range(30):
+        pace.ran(1.0, 1.0)
+    assert pace.level == near(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_speed_that_changes_is_believed_within_two_batches_of_four_stages(seed: int) -> None:
+    """A jump to 1.5: by the first batch more than half of it, by the second the prediction holds again."""
+    rng = np.random.default_rng(seed)
+    pace = after(*[1.0] * 200)
+    levels = []
+    for _ in range(8):
+        pace.ran(1.5, 1.0)
+        levels.append(pace.level)
+    assert 1.33 <= levels[3] < levels[7] <= 1.5
+    assert levels[7] >= 1.44
+    assert pace.factor >= 1.5
+    back = after(*scattered(rng, 500, 1.5), *scattered(rng, 40))
+    assert back.level < 1.15
+
+
+@pytest.mark.parametrize("outlier", [3.0, 1000.0])
+def test_one_outlier_costs_little_and_not_for_long(outlier: float) -> None:
+    usual = after(*[1.0] * 200)
+    hit = after(*[1.0] * 200, outlier)
+    assert hit.level <= 1 + (OUTLIER - 1) / 4
+    assert hit.factor == near(hit.level * (1 + LEAST_MARGIN)), "it is no scatter"
+    for _ in range(100):
+        hit.ran(1.0, 1.0)
+    assert hit.factor == near(usual.factor, rel=0.02)
+
+
+def test_a_stage_that_was_interrupted_is_told_apart() -> None:
+    pace = after(*[1.0] * 200)
+    assert pace.ran(1.99, 1.0)
+    assert not pace.ran(10.0, 1.0)
+
+
+def test_however_slow_a_device_gets_it_is_believed() -> None:
+    pace = after(*[1.0] * 200)
+    told = [pace.ran(10.0, 1.0) for _ in range(30)]
+    assert told[0] is False
+    assert told[-1] is True
+    assert pace.level == near(10.0, rel=0.01)
+
+
+def test_the_way_out_of_the_chain_is_followed_and_outliers_count_as_twice_of_it() -> None:
+    pace = StagePace()
+    pace.came_out(1.0)
+    assert pace.out_s == 1.0
+    pace.came_out(1000.0)
+    assert pace.out_s == 1.25
+    for _ in range(20):
+        pace.came_out(0.5)
+    assert pace.out_s == near(0.5, rel=0.01)
+
+
+def test_the_multiple_comes_from_late_rows() -> None:
+    pace = StagePace()
+    pace.went_on(100, 0, 0.99)
+    assert pace.multiple == near(MOST_MULTIPLE - STEP)
+    pace.went_on(1, 1, 0.99)
+    assert pace.multiple == near(MOST_MULTIPLE - 0.01 * STEP)
+    pace.went_on(100, 1, 0.99)
+    assert pace.multiple == near(MOST_MULTIPLE - 0.01 * STEP), "as many as are allowed change nothing"
+    pace.went_on(10**6, 0, 0.99)
+    assert pace.multiple == LEAST_MULTIPLE
+    pace.went_on(50, 50, 0.99)
+    assert pace.multiple == MOST_MULTIPLE
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("is_changing", [False, True])
+def test_of_rows_that_go_on_as_many_are_late_as_the_attainment_allows(seed: int, *, is_changing: bool) -> None:
+    """Two stages of 1 s; each row is cut short or late by hardly more or less than the prediction: none is easy.
+
+    Times scatter by a tenth, and where the speed changes, every other phase of 1,000 batches is 1.5 times as slow.
+    With the greatest multiple one in 500 would be late, with the least one in 20.
+    """
+    rng, pace, attainment = np.random.default_rng(seed), StagePace(), 0.98
+    exits = [ExitProfile(points=(StagePoint(1, 1.0, 1.3),))] * 2
+    went_on = late = 0
+    for batch in range(6000):
+        level = 1.5 if is_changing and batch // 1000 % 2 else 1.0
+        takes_s = scattered(rng, 2, level)
+        due_s = takes_s[0] + pace.factor + 0.001
+        chain = ExitChain(exits, [lambda _rows, each=each: each for each in takes_s])  # type: ignore[misc]
+        walk = chain.walk(np.array([2]), ExitBounds([due_s], [1], exits, attainment=attainment), pace, 0.0)
+        if batch >= 1000 and walk.exits[0] == 2:
+            went_on, late = went_on + 1, late + (walk.took_s > due_s)
+    assert went_on > 2000
+    assert late / went_on == near(1 - attainment, abs=0.006)
