@@ -189,7 +189,7 @@ def table(of: LiveFamily) -> Table:
                 f"{run.rate_qps:,.0f}",
                 _span([each.slowdown for each in run.rounds]),
                 *(_percent(accuracy([each.live for each in both])) for both in (run.alone, run.cascades)),
-                f"{100 * low:.2f} to {100 * high:.2f}",
+                f"± {50 * (high - low):.2f}",
                 _percent(mean([each.simulated.effective_accuracy or 0.0 for each in run.cascades])),
                 *(f"{_violations(both):.2f}" for both in (run.alone, run.cascades)),
                 _part(sum(each.deferred for each in own), judged),

@@ -67,7 +67,7 @@ def test_the_table_has_a_row_for_each_demand_and_says_how_sure_it_is() -> None:
     table = live.table(found(summary(3000, right=2934, deferred=450)))
     (row,) = table.rows
     assert row == (
-        "3 ×", "300", "1.00", "95.00", "97.80", "97.21 to 98.27", "97.00", "0.00", "0.00", "15.0", "0.0",
+        "3 ×", "300", "1.00", "95.00", "97.80", "± 0.53", "97.00", "0.00", "0.00", "15.0", "0.0",
     )  # fmt: skip
     assert len(row) == len(table.columns)
     assert "The most accurate variant is right on 98.00 % of the eval split" in table.note
