@@ -9,7 +9,7 @@ go on as the stage is in time for.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import msgspec
 import numpy as np
@@ -102,28 +102,27 @@ class StageForecast:
     """
 
     def __init__(self, bounds: ExitBounds, pace: StagePace, start_s: float) -> None:
-        self._due_s, self._slowdown, self._attainment = bounds.by_row(), bounds.slowdown, bounds.attainment
-        self._careful = [_within(each.points, bounds.attainment) for each in bounds.exits]
-        self._means = [_mean(each.points) for each in bounds.exits]
-        self._pace, self._since_s = pace, start_s
-        self._may_cut = bool((self._due_s < math.inf).any())
+        self._bounds, self._pace, self._since_s = bounds, pace, start_s
+        self._first_due_s = min(bounds.due_s)
+        self._may_cut = self._first_due_s < math.inf
+        self._means = [_mean(tuple(each.points)) for each in bounds.exits] if self._may_cut else []
 
     def stopping(self, stage: int, rows: Ints, is_enough: Bools, now_s: float) -> Bools:
         """Those of ``rows`` that stop behind a ``stage``, which has ended now.
 
-        They have enough, or it would be too late for the next.
+        They have enough, or it would be too late for the next. Deciding takes time that the rows would have, so most
+        often, where all that would go on are in time, it is one comparison.
         """
         if not self._may_cut:
             return is_enough
         is_usual = self._pace.ran(now_s - self._since_s, self._means[stage - 1].of(len(rows)))
         self._since_s, stops = now_s, is_enough
-        if not is_enough.all():
-            stops, left = is_enough.copy(), ~is_enough
-            stops[left] = ~self.in_time(stage + 1, rows[left], now_s)
+        left = len(rows) - int(np.count_nonzero(is_enough))
+        if left and not self._are_all_in_time(stage + 1, left, now_s):
+            stops, going = is_enough.copy(), ~is_enough
+            stops[going] = ~self.in_time(stage + 1, rows[going], now_s)
         if stage > 1 and is_usual:
-            due_s = self._due_s[rows[stops]]
-            went_on, late = np.count_nonzero(due_s < math.inf), np.count_nonzero(due_s < now_s + self._pace.out_s)
-            self._pace.went_on(int(went_on), int(late), self._attainment)
+            self._judge(rows, stops, now_s + self._pace.out_s)
         return stops
 
     def ended(self, now_s: float) -> None:
@@ -134,17 +133,32 @@ class StageForecast:
     def in_time(self, stage: int, rows: Ints, now_s: float) -> Bools:
         """Of ``rows``, those that may enter a stage now, counted from 1: it ends before each of them is due."""
         left_s = self._due_s[rows] - now_s
-        takes_s = self._takes_s(stage, len(left_s))
-        if left_s.min() >= takes_s[-1]:
-            return np.ones(len(left_s), np.bool_)
+        factor, times_s, out_s = self._predicted(stage)
         order = np.argsort(-left_s, kind="stable")
-        fits = np.flatnonzero(left_s[order] >= takes_s)
+        fits = np.flatnonzero(left_s[order] >= factor * times_s(len(rows)) + out_s)
         allowed = np.zeros(len(left_s), np.bool_)
         allowed[order[: fits[-1] + 1 if len(fits) else 0]] = True
         return allowed
 
-    def _takes_s(self, stage: int, rows: int) -> Floats:
-        """What a stage is predicted to take of one row, two, … and so many, until the answers are out."""
+    def _are_all_in_time(self, stage: int, rows: int, now_s: float) -> bool:
+        """So many rows may enter a stage now, whichever they are."""
+        factor, times_s, out_s = self._predicted(stage)
+        return self._first_due_s - now_s >= factor * times_s.of(rows) + out_s
+
+    def _predicted(self, stage: int) -> tuple[float, StageTimes, float]:
+        """A factor, times by rows, and what answers take out of the chain where the times leave that out."""
         if self._pace.is_known:
-            return self._pace.factor * self._means[stage - 1](rows) + self._pace.out_s
-        return self._slowdown * self._careful[stage - 1](rows)
+            return self._pace.factor, self._means[stage - 1], self._pace.out_s
+        points = tuple(self._bounds.exits[stage - 1].points)
+        return self._bounds.slowdown, _within(points, self._bounds.attainment), 0.0
+
+    def _judge(self, rows: Ints, stops: Bools, answered_s: float) -> None:
+        """Rows that went on stop now, and are late or not: the pace learns from it."""
+        ended = int(np.count_nonzero(stops))
+        if ended:
+            late = np.count_nonzero(self._due_s[rows[stops]] < answered_s) if answered_s > self._first_due_s else 0
+            self._pace.went_on(ended, int(late), self._bounds.attainment)
+
+    @cached_property
+    def _due_s(self) -> Floats:
+        return self._bounds.by_row()
