@@ -172,7 +172,7 @@ bench-control-loop: setup  ## latency while a plan is solved, and the time to se
 bench-cascades: setup  ## what cascades of the sample zoo are worth, on rows that had no part in finding them; 3 minutes
 	$(BIN)/python -m benchmarks.cascades
 
-bench-cascades-live: setup  ## the same, served live on one core and judged by labels; 9 quiet minutes
+bench-cascades-live: setup  ## the same, served live on one core and judged by labels; 16 minutes
 	$(BIN)/python -m benchmarks.cascades --live --picture docs/cascades.png
 
 bench-exits: setup  ## random bounds on the multi-exit model of the sample zoo; two minutes
