@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.adaptation.lab import laboratory, profiled_lab
-from benchmarks.cascades import live, simulated, tables_of, under_pressure
+from benchmarks.cascades import live, simulated, tables_of, three_stages, under_pressure
 from benchmarks.cascades.by_labels import cascades_by_labels
 from benchmarks.cascades.picture import write_picture
 from benchmarks.cascades.zoo import Find, measured, profiled
@@ -60,6 +60,9 @@ def main() -> int:
         (of.family.name, by): tables_of.unseen(of, draws, find) for of in families for by, find in CHOOSING.items()
     }
     console.print(rich_table(tables_of.unseen_table(found)))
+    third_draws = three_stages.DRAWS // 4 if options.quick else three_stages.DRAWS
+    third = {of.family.name: three_stages.gains(of, third_draws) for of in families}
+    console.print(rich_table(three_stages.table(third)))
     aims = [aim for (family, by), each in found.items() if by == QUANTILES for aim in tables_of.aims(family, each)]
     for of in families:
         runs = simulated.simulated(of)
