@@ -22,8 +22,8 @@ def text(*lines: str, justify: Literal["left", "right"] = "left") -> Column:
 
 
 def name(header: str) -> Column:
-    """A column of names, which are never wrapped."""
-    return Column(Text(header), no_wrap=True)
+    """A column of names, which are wrapped only where there is no room for the numbers else."""
+    return Column(Text(header), overflow="fold", min_width=len(header))
 
 
 def number(*lines: str) -> Column:

@@ -272,7 +272,7 @@ STOP_METRICS = frozenset({Metric.CONFIDENCE, Metric.EXIT})
 def _require_condition(text: str, exits: int, variant: str) -> None:
     where = f"stop_when of `{variant}`"
     try:
-        condition: Condition = parse(text)
+        condition: Condition = parse(text, STOP_METRICS)
     except ConditionError as error:
         raise ValueError(f"{where}: {error.problem}, at column {error.column + 1} of `{text}`; {error.hint}") from None
     others = sorted(metrics(condition) - STOP_METRICS)

@@ -14,7 +14,7 @@ from proteus_cli.control.policies import VariantRule
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.demand import Demand, Forecast, LossCurve
 from proteus_cli.domain.plan import Placement
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile import Profile, best_accuracy
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.errors import NoFeasiblePlan
@@ -206,12 +206,21 @@ class PlacementSearch:
             if not instance.choices:
                 raise NoFeasiblePlan(
                     "No variant meets its family's SLO on any profiled device, within the rules.",
-                    hint="loosen `slo` in the catalog or the rules, or add faster variants",
+                    hint=self._too_inaccurate() or "loosen `slo` in the catalog or the rules, or add faster variants",
                 )
             model = formulate(instance, self._rules, lines)
             prepare(model)
             self._compiled[grouping, lines] = instance, model
         return self._compiled[grouping, lines]
+
+    def _too_inaccurate(self) -> str:
+        """Of which families the rules leave out all variants as too inaccurate; empty where there is none."""
+        found = []
+        for family, best in best_accuracy(self._profiles.values()).items():
+            least = self._rules.least_alone(family)
+            if best < least:
+                found.append(f"no variant of `{family}` has an accuracy of {least:g}, the best has {best:.4f}")
+        return "; ".join(found)
 
     @property
     def _may_use_more_devices(self) -> bool:

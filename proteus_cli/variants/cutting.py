@@ -12,6 +12,7 @@ from typing import Any
 from proteus_cli.domain.stages.exits import MOST_EXITS
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.store.onnx_files import content_of, inputs_of, read_graph
+from proteus_cli.units import counted
 
 Cut = tuple[str, ...]
 """The tensors that the stage after it takes."""
@@ -59,9 +60,10 @@ def outputs_by_exit(onnx: Any, model: Path, exits: int) -> list[tuple[str, ...]]
 def _outputs_by_exit(model: Path, names: Sequence[str], exits: int) -> list[tuple[str, ...]]:
     if len(names) % exits or not names:
         raise ArtefactError(
-            f"`{model}` has the outputs {', '.join(f'`{name}`' for name in names)}; they are none for each of {exits} "
-            "exits.",
-            hint="export it with the outputs of all exits, those of the first exit first; one cut less than exits",
+            f"`{model}` has {counted(len(names), 'output')} ({', '.join(f'`{name}`' for name in names)}), which do not "
+            f"divide among {exits} exits.",
+            hint=f"name one cut less than there are exits ({exits - 1} here); the outputs of all exits, those of the "
+            "first exit first, are as many each",
         )
     each = len(names) // exits
     return [tuple(names[first : first + each]) for first in range(0, len(names), each)]

@@ -183,6 +183,14 @@ def test_where_no_variant_meets_any_slo_there_is_no_plan() -> None:
     assert "slo" in caught.value.hint
 
 
+def test_where_rules_leave_out_all_variants_the_hint_says_how_accurate_the_best_is() -> None:
+    catalog, measured = make_catalog(make_family("a", {"a-s": 0.6})), make_measured("a", "a-s", 0.6, {1: 0.01})
+    profiles, rules = {"cpu0": make_profile("cpu0", measured)}, Rules(min_expected_accuracy={"a": 0.9})
+    with pytest.raises(NoFeasiblePlan, match="No variant meets") as caught:
+        Planner(catalog, profiles, policy_named("proteus"), headroom=1.0, inputs={}, rules=rules)({"a": 1.0})
+    assert caught.value.hint == "no variant of `a` has an accuracy of 0.9, the best has 0.6000"
+
+
 @pytest.mark.parametrize("demand", [{"z": 1.0}, {"a": -1.0}, {"a": float("nan")}, {"a": float("inf")}])
 def test_a_demand_that_makes_no_sense_is_refused(demand: dict[str, float]) -> None:
     with pytest.raises(UsageError):

@@ -4,6 +4,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from time import monotonic
 
+import msgspec
 import numpy as np
 import pytest
 from exit_nets import exit_stages, exits_toml
@@ -136,6 +137,16 @@ def test_without_an_eval_split_only_times_are_known(tmp_path: Path, monkeypatch:
     assert all(each == unjudged(each) and each.points for each in measured(done).exits)
     (line,) = exit_lines(done.results.profile, made.place.catalog())
     assert "exits 1 to 3, measured with random rows, as there is no eval split" in line
+
+
+def test_what_a_budget_left_out_is_told_as_still_to_be_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = workspace(tmp_path)
+    profile = swept(made, monkeypatch).results.profile
+    variants = tuple(msgspec.structs.replace(each, exits=tuple(map(unjudged, each.exits))) for each in profile.variants)
+    (line,) = exit_lines(msgspec.structs.replace(profile, variants=variants), made.place.catalog())
+    assert "exits 1 to 3: which rows of the eval split they answer, and how accurately, is still to be measured" in line
 
 
 def test_a_gpu_has_no_job_for_it(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The text of a condition → a `Condition`, by recursive descent; what is wrong is an error that points at it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Literal, NamedTuple, NoReturn
 
 from proteus_cli.domain.conditions.condition import OPERATORS, Comparison, Condition, Operator, all_of, any_of
@@ -14,7 +14,6 @@ MOST_COMPARISONS = 24
 DEEPEST = 16
 """Parentheses within each other."""
 
-_HINT_METRICS = f"metrics: {', '.join(Metric)}"
 _HINT_NUMBER_FIRST = "write the metric first: `confidence >= 0.8`"
 _HINT_OPERATORS = f"operators: {' '.join(OPERATORS)}"
 _EXCERPT = 36
@@ -29,12 +28,12 @@ class ConditionError(ValueError):
         super().__init__(f"{self.problem}, at column {column + 1}:\n{_pointing(text, column)}\nhint: {hint}")
 
 
-def parse(text: str) -> Condition:
-    """Raises `ConditionError`."""
+def parse(text: str, known: Collection[Metric] = tuple(Metric)) -> Condition:
+    """Raises `ConditionError`, whose hint has the ``known`` metrics where a text has another word."""
     if len(text) > LONGEST_TEXT:
         problem = f"a condition of {len(text):,} characters"
         raise ConditionError(problem, text, LONGEST_TEXT, hint=f"write at most {LONGEST_TEXT:,} characters")
-    return _Parser(text).whole()
+    return _Parser(text, known).whole()
 
 
 Kind = Literal["word", "number", "operator", "(", ")", "end", "unknown"]
@@ -73,8 +72,8 @@ def _start(match: re.Match[str], text: str) -> int:
 class _Parser:
     """Has read the tokens before ``next``, and ``comparisons`` in them; is inside of ``depth`` parentheses."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, text: str, known: Collection[Metric]) -> None:
+        self._text, self._known = text, known
         self._tokens = _tokens(text)
         self._next = next(self._tokens)
         self._comparisons = 0
@@ -129,7 +128,12 @@ class _Parser:
         metric = metric_named(word.text) if word.kind == "word" else None
         if metric is None:
             problem = f"no metric `{word.text}`" if word.kind == "word" else f"{_named(word)} where a metric should be"
-            self._fail(problem, hint=_HINT_NUMBER_FIRST if word.kind == "number" else _HINT_METRICS)
+            hint = (
+                _HINT_NUMBER_FIRST
+                if word.kind == "number"
+                else f"metrics: {', '.join(each for each in Metric if each in self._known)}"
+            )
+            self._fail(problem, hint=hint)
         self._take()
         return metric
 

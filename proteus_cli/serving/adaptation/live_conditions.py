@@ -115,7 +115,7 @@ class LiveConditions:
     def _checked(self, family: str, text: str) -> str:
         """The canonical text. Raises `BadRequest`."""
         try:
-            condition: Condition = parse(text)
+            condition: Condition = parse(text, STOP_METRICS)
         except ValueError as error:
             raise BadRequest(str(error)) from None
         others = sorted(metrics(condition) - STOP_METRICS)

@@ -165,7 +165,7 @@ class Admission:
         if isinstance(offered, Unfit) and options.bounds is not None:
             return BoundsUnmet(unmet(query, options.bounds, offered))
         if isinstance(offered, Unfit):
-            available = ", ".join(f"{variant} ({accuracy:g})" for variant, accuracy in offered.available.items())
+            available = ", ".join(f"{variant} ({accuracy:.4g})" for variant, accuracy in offered.available.items())
             return NotAccurateEnough(
                 f"no variant of `{family}` that is planned has an accuracy of {options.min_accuracy:g} or more; "
                 f"available: {available or 'none'}"

@@ -28,7 +28,7 @@ def _asked(query: Query, bounds: Bounds) -> Iterator[str]:
 
 def _described(variant: str, accuracy: float, unfit: Unfit, bounds: Bounds) -> str:
     if not bounds.is_energy_limited:
-        return f"{variant} ({accuracy:g})"
+        return f"{variant} ({accuracy:.4g})"
     energy_j = unfit.energy_j.get(variant, math.nan)
     energy = "of unknown power" if math.isnan(energy_j) else f"{energy_j:.3g} J"
-    return f"{variant} ({accuracy:g}, {energy})"
+    return f"{variant} ({accuracy:.4g}, {energy})"

@@ -72,7 +72,8 @@ class Access:
         if self._tokens is not None:
             if path in OPEN_TARGETS or self._tokens.accepts(headers.get(b"authorization")):
                 return None
-            return Refusal(401, "a bearer token is needed", b"www-authenticate: Bearer\r\n")
+            what = "a bearer token is needed" if b"authorization" not in headers else "that bearer token is not known"
+            return Refusal(401, what, b"www-authenticate: Bearer\r\n")
         authority = _text(headers[b"host"]) if b"host" in headers else None
         if authority is not None and path not in HEALTH and not self._hosts.take(host_of(authority)):
             return self._unknown_host(host_of(authority))

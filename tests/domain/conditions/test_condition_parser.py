@@ -87,6 +87,12 @@ def test_a_text_has_a_canonical_one(text: str, canonical: str) -> None:
     assert str(parse(text)) == canonical
 
 
+def test_the_hint_has_the_metrics_that_are_known_where_it_is_for() -> None:
+    with pytest.raises(ConditionError) as caught:
+        parse("exitt >= 2", {Metric.EXIT, Metric.CONFIDENCE})
+    assert caught.value.hint == "metrics: confidence, exit"
+
+
 @pytest.mark.parametrize(
     ("text", "column", "problem", "hint"),
     [
