@@ -22,7 +22,12 @@ def text(*lines: str, justify: Literal["left", "right"] = "left") -> Column:
 
 
 def name(header: str) -> Column:
-    """A column of names, which are wrapped only where there is no room for the numbers else."""
+    """A column of names, which are never wrapped."""
+    return Column(Text(header), no_wrap=True)
+
+
+def folded_name(header: str) -> Column:
+    """A column of names, which are wrapped where there is no room for the numbers else."""
     return Column(Text(header), overflow="fold", min_width=len(header))
 
 

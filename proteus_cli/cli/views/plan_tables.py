@@ -9,7 +9,7 @@ from rich.table import Column, Table
 
 from proteus_cli.domain.cluster.host_text import whereabouts
 from proteus_cli.domain.device import by_host
-from proteus_cli.tables import bars, described, name, number, table, text
+from proteus_cli.tables import bars, described, folded_name, number, table, text
 from proteus_cli.units import UNKNOWN, format_accuracy, format_bar, format_percent, format_rate, mark_estimate
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def plan_table(plan: "Plan") -> RenderableType:
     where = _whereabouts(plan.devices)
     numbers = map(number, ("qps", "busy", "share", "batch"))
     deferred = [number("deferred")] if plan.cascades else []
-    rows = table(*map(name, ("device", "family", "variant")), *numbers, *deferred, *where.columns("host"))
+    rows = table(*map(folded_name, ("device", "family", "variant")), *numbers, *deferred, *where.columns("host"))
     for kind, devices, placements in _alike(plan):
         who, hosts = named(kind, devices), where.cells(devices)
         busy = _busy(placements)
@@ -62,7 +62,7 @@ def _busy(placements: "Sequence[Placement]") -> str:
 def cascades_table(cascades: "Sequence[PlannedCascade]") -> Table:
     """A row for each cascade that a plan uses: its rate, and which rate and part of that is deferred."""
     numbers = map(number, ("qps", "share", "deferred", "of qps", "accuracy"))
-    rows = table(*map(name, ("family", "cascade")), *numbers)
+    rows = table(*map(folded_name, ("family", "cascade")), *numbers)
     for each in cascades:
         pair, accuracy = f"{each.first} → {each.second}", f"{each.point.accuracy:.4f}"
         deferred = _rate(each.deferred_qps), format_percent(each.point.deferred_frac)
@@ -126,7 +126,7 @@ def explanation_tables(
 
 def _families_table(explanation: "Explanation", estimated: Collection[str]) -> RenderableType:
     numbers = ("demand", "unserved", "capacity", "accuracy", "of best")
-    rows = table(name("family"), *map(number, numbers), name("hosts"))
+    rows = table(folded_name("family"), *map(number, numbers), folded_name("hosts"))
     for family in explanation.families:
         variants = "\n".join(f"{count} × {variant}" for variant, count in family.variants.items()) or UNKNOWN
         accuracy, relative = family.effective_accuracy, family.relative_accuracy
@@ -145,7 +145,7 @@ def _families_table(explanation: "Explanation", estimated: Collection[str]) -> R
 
 def _devices_table(explanation: "Explanation") -> Table:
     where = _whereabouts(device for each in explanation.devices for device in each.devices)
-    rows = table(name("device"), text("hosts"), number("busy"), bars(_BAR), *where.columns("on host"))
+    rows = table(folded_name("device"), text("hosts"), number("busy"), bars(_BAR), *where.columns("on host"))
     for each in sorted(explanation.devices, key=lambda each: not each.hosts):
         hosts = ", ".join(each.hosts) or "idle"
         who, bar = named(each.type, each.devices), format_bar(each.busy, _BAR)
@@ -228,7 +228,7 @@ def difference_tables(found: "PlanDifference") -> RenderableType:
 
 
 def _changed_families(found: "PlanDifference") -> Table:
-    rows = table(name("family"), *map(number, ("demand", "served", "capacity")))
+    rows = table(folded_name("family"), *map(number, ("demand", "served", "capacity")))
     for family in found.families:
         rates = (family.demand_qps, family.served_qps, family.capacity_qps)
         rows.add_row(family.family, *(changed(pair, _rate) for pair in rates))
@@ -239,7 +239,7 @@ def _changed_devices(found: "PlanDifference") -> RenderableType:
     where = _whereabouts(each.device for each in found.devices)
     has_deferred = any(c.deferred_qps.before or c.deferred_qps.after for each in found.devices for c in _changes(each))
     numbers = map(number, ("share", "qps", "batch", *(["deferred"] if has_deferred else [])))
-    rows = table(*map(name, ("device", "", "variant")), *numbers, *where.columns("host"))
+    rows = table(*map(folded_name, ("device", "", "variant")), *numbers, *where.columns("host"))
     groups: dict[object, list[DeviceChange]] = {}
     for each in found.devices:
         does = tuple((c.variant, c.family, c.share, c.max_batch, c.deferred_qps) for c in _changes(each))
@@ -259,7 +259,7 @@ def _changes(device: "DeviceChange") -> "Sequence[VariantChange]":
 
 
 def _changed_cascades(found: "PlanDifference") -> Table:
-    rows = table(*map(name, ("family", "", "cascade")), *map(number, ("threshold", "qps", "deferred")))
+    rows = table(*map(folded_name, ("family", "", "cascade")), *map(number, ("threshold", "qps", "deferred")))
     for each in found.cascades:
         mark = "+" if each.rate_qps.before is None else "−" if each.rate_qps.after is None else "="
         rates = changed(each.rate_qps, _rate), changed(each.deferred_qps, _rate)
