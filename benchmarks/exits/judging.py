@@ -1,5 +1,6 @@
 """What came of requests with bounds, beside an oracle that knows how each batch will go."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,11 +60,19 @@ class Requests:
         return 100 * float(np.mean(samples.right[exits - 1, self.sample][self.answered]))
 
 
+def together(parts: Sequence[Requests]) -> Requests:
+    """The requests of all parts, one after another."""
+    columns = zip(*((each.sample, each.bound_s, each.took_s, each.exit, each.reached) for each in parts), strict=True)
+    return Requests(*map(np.concatenate, columns))
+
+
 def ends_of(requests: Requests) -> str:
-    """How many were in time, late and refused."""
-    in_time = int(np.count_nonzero(requests.took_s <= requests.bound_s))
-    refused = int(np.count_nonzero(~requests.answered))
-    return f"{in_time:,} in time, {len(requests.sample) - in_time - refused:,} late, {refused:,} refused"
+    """How many were in time, late, of which those at the first exit are not for having gone on, and refused."""
+    is_in_time = requests.took_s <= requests.bound_s
+    late, refused = requests.answered & ~is_in_time, int(np.count_nonzero(~requests.answered))
+    at_first = int(np.count_nonzero(late & (requests.exit == 1)))
+    in_time, all_late = int(np.count_nonzero(is_in_time)), int(np.count_nonzero(late))
+    return f"{in_time:,} in time, {all_late:,} late ({at_first:,} at the first exit), {refused:,} refused"
 
 
 def aims(requests: Requests, samples: Samples) -> list[Aim]:

@@ -93,8 +93,12 @@ def run(device: OneDevice, runner: ExitRunner, rows: NamedArrays, sample: Ints, 
     return Requests(sample, bound_s, took_s, exits, reached)
 
 
-def begin_within_s(device: OneDevice, rows: NamedArrays, count: int, share: float) -> float:
-    """How long that share of requests takes at most until their batch begins, of so many that have all the time."""
-    inputs = {name: values[:1] for name, values in rows.items()}
-    found = [device.serve(inputs, 1.0).begun_s for _ in range(count)]
-    return float(np.percentile(found, 100 * share))
+def kept_s(device: OneDevice, runner: ExitRunner, rows: NamedArrays, count: int, share: float) -> tuple[float, float]:
+    """Within what times that share of requests has the answers of the first and the last exit, of so many, now."""
+    found = []
+    for place in range(count):
+        inputs = {name: values[place : place + 1] for name, values in rows.items()}
+        begun_s, whole_s = device.serve(inputs, 1.0).begun_s, ends_s(device.host, runner, inputs)
+        found.append((begun_s + whole_s[0], begun_s + whole_s[-1]))
+    first_s, last_s = np.percentile(found, 100 * share, axis=0)
+    return float(first_s), float(last_s)

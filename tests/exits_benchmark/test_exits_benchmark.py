@@ -22,9 +22,10 @@ REFUSED = (0, 1.0, math.inf, 0, 1)
 
 
 def test_a_request_is_within_its_bound_to_the_point_and_one_that_is_refused_is_not() -> None:
-    found = requests((0, 1.0, 1.0, 1, 1), (0, 1.0, 1.1, 1, 1), REFUSED, (0, 1.0, 0.5, 1, 1))
-    assert found.within_percent == 50.0
-    assert ends_of(found) == "2 in time, 1 late, 1 refused"
+    late = (0, 1.0, 1.1, 1, 1), (1, 1.0, 1.1, 2, 1)
+    found = requests((0, 1.0, 1.0, 1, 1), *late, REFUSED, (0, 1.0, 0.5, 1, 1))
+    assert found.within_percent == pytest.approx(40.0)
+    assert ends_of(found) == "2 in time, 2 late (1 at the first exit), 1 refused"
 
 
 @pytest.mark.parametrize(
