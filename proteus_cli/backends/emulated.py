@@ -20,7 +20,7 @@ from proteus_cli.buffers import Buffer
 from proteus_cli.domain.profile import LatencyTable, VariantProfile
 from proteus_cli.domain.stages.forecast import ExitBounds
 from proteus_cli.domain.stages.pace import StagePace
-from proteus_cli.domain.stages.walk import ExitChain, Walk, stage_means
+from proteus_cli.domain.stages.walk import ProfiledChain, Walk, stage_means
 from proteus_cli.errors import EngineError
 
 NAME = "proteus_emulated"
@@ -51,7 +51,7 @@ class EmulatedEngine:
                 hint="measure it with `proteus profile`, or import it with `proteus profile --from-csv`",
             )
         self._exits, self._pace = measured.exits, StagePace()
-        self._chain = ExitChain(measured.exits, stage_means(measured.exits)) if in_stages else None
+        self._chain = ProfiledChain(measured.exits, stage_means(measured.exits)) if in_stages else None
         self.signature = signature if self._chain is None else replace(signature, notes=NOTES)
         self.load_s = measured.load_s
         self._latencies_s = [

@@ -20,7 +20,7 @@ from proteus_cli.profiling.measure import confidence_output, measure_answers
 from proteus_cli.profiling.slots import best_slots
 
 
-class Results:
+class SweepResults:
     """What is known by variant, and the profile that is made of it. `save` writes that, and the answers beside it."""
 
     def __init__(

@@ -20,7 +20,7 @@ from proteus_cli.profiling.batch_sizes import next_size
 from proteus_cli.profiling.cells import CellMeter
 from proteus_cli.profiling.jobs import Cell, MeasurementJob
 from proteus_cli.profiling.measure import FEWEST_RUNS, WARM_UP_RUNS, confidence_output
-from proteus_cli.profiling.results import Results
+from proteus_cli.profiling.results import SweepResults
 from proteus_cli.profiling.slots import is_settled, missing_points, points_of_batch, useful_slots
 from proteus_cli.store.eval_splits import eval_rows
 from proteus_cli.units import counted
@@ -50,7 +50,7 @@ class Sweep:
     ) -> None:
         self.device, self._backend, self._jobs = device, backend, jobs
         self._stop_s = time.perf_counter() + budget_s if budget_s is not None else math.inf
-        self.results, self._meter = Results(workspace, device, backend, jobs), CellMeter(device, backend)
+        self.results, self._meter = SweepResults(workspace, device, backend, jobs), CellMeter(device, backend)
         self._signatures: dict[str, dict[str, Signature]] = {}  # by family and variant
         self._cells, self._done_frac = sum(len(job.cells) for job in jobs), 0.0
         self._late: dict[Cell, None] = {}

@@ -10,7 +10,7 @@ from proteus_cli.control.decision import Launch
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.domain.stages.pace import StagePace
-from proteus_cli.domain.stages.walk import ExitChain, Walk, stage_means
+from proteus_cli.domain.stages.walk import ProfiledChain, Walk, stage_means
 from proteus_cli.simulation.conditions import Conditions, LatencySampler
 from proteus_cli.simulation.confidences import Confidences
 
@@ -62,10 +62,10 @@ def answers(launch: Launch, walk: Walk) -> list[ExitAnswer]:
 
 def _chains(
     profiles: Mapping[str, Profile], conditions: Conditions, rng: np.random.Generator | None
-) -> dict[ChainKey, ExitChain]:
+) -> dict[ChainKey, ProfiledChain]:
     """The chains of all devices; those that share measurements share them."""
-    made: dict[int, ExitChain] = {}
-    found: dict[ChainKey, ExitChain] = {}
+    made: dict[int, ProfiledChain] = {}
+    found: dict[ChainKey, ProfiledChain] = {}
     for device, profile in profiles.items():
         for measured in profile.variants:
             if profile.has_stages(measured):
@@ -75,9 +75,9 @@ def _chains(
     return found
 
 
-def _chain(exits: tuple[ExitProfile, ...], conditions: Conditions, rng: np.random.Generator | None) -> ExitChain:
+def _chain(exits: tuple[ExitProfile, ...], conditions: Conditions, rng: np.random.Generator | None) -> ProfiledChain:
     if conditions.jitter is None:
-        return ExitChain(exits, stage_means(exits))
+        return ProfiledChain(exits, stage_means(exits))
     drawn_by = rng or np.random.default_rng(0)
     samplers = [LatencySampler(each.points, conditions.jitter, drawn_by) for each in exits]
-    return ExitChain(exits, samplers)
+    return ProfiledChain(exits, samplers)

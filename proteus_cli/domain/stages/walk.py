@@ -34,7 +34,7 @@ def stage_means(exits: Sequence[ExitProfile]) -> list[Callable[[int], float]]:
     return [StageTimes(each.points, lambda point: point.mean_s).of for each in exits]
 
 
-class ExitChain:
+class ProfiledChain:
     """The stages of a variant as its profile has them, each of which takes ``stages_s`` by rows.
 
     The rank of a row is the part of all rows of which the model is less sure (0 to 1): the first exit answers the rows

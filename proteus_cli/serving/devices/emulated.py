@@ -79,7 +79,7 @@ class EmulatedExecutor(ExecutorBase):
     A batch begins when it is submitted, or when the batch before it in its slot should have ended; so a loop that is
     late does not make the device slower. ``at`` has the loop make a call at a time of ``clock``, in seconds.
 
-    ``ranks`` draws how sure multi-exit models are of so many rows, as `ExitChain` has it; None: evenly, by the device.
+    ``ranks`` draws how sure multi-exit models are of so many rows, as `ProfiledChain` has it; None: evenly, by device.
     """
 
     def __init__(

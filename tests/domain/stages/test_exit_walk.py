@@ -8,7 +8,7 @@ import pytest
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.forecast import ExitBounds, profiled_s
 from proteus_cli.domain.stages.pace import FIRST, StagePace
-from proteus_cli.domain.stages.walk import ExitChain, Walk, stage_means
+from proteus_cli.domain.stages.walk import ProfiledChain, Walk, stage_means
 
 SIZES = (1, 2, 8)
 
@@ -22,7 +22,7 @@ def exits_of(*row_s: float, shares: tuple[float | None, ...] = (0.5, 0.3, 0.2), 
 
 
 EXITS = exits_of(1.0, 2.0, 4.0)
-CHAIN = ExitChain(EXITS, stage_means(EXITS))
+CHAIN = ProfiledChain(EXITS, stage_means(EXITS))
 
 
 def walked(stops_at: list[int], due_s: list[float], *, start_s: float = 0.0, slowdown: float = 1.0) -> Walk:
@@ -39,7 +39,7 @@ def test_exits_answer_their_shares_the_surest_rows_first() -> None:
 
 def test_without_shares_all_rows_go_to_the_last_exit() -> None:
     exits = exits_of(1.0, 2.0, 4.0, shares=(None, None, None))
-    assert ExitChain(exits, stage_means(exits)).stops_at(np.array([0.0, 0.5, 0.999])).tolist() == [3, 3, 3]
+    assert ProfiledChain(exits, stage_means(exits)).stops_at(np.array([0.0, 0.5, 0.999])).tolist() == [3, 3, 3]
 
 
 def test_a_batch_takes_what_its_stages_take_of_the_rows_that_get_there() -> None:
@@ -86,7 +86,7 @@ def test_no_row_is_late_that_the_first_exit_has_time_for(seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows, start_s, slowdown = int(rng.integers(1, 12)), float(rng.uniform(0, 5)), float(rng.choice([1.0, 1.7]))
     exits = exits_of(*rng.uniform(0.5, 2.0, 3), p95=1.0)
-    chain, stops_at = ExitChain(exits, stage_means(exits)), rng.integers(1, 4, rows)
+    chain, stops_at = ProfiledChain(exits, stage_means(exits)), rng.integers(1, 4, rows)
     first_s = slowdown * exits[0].points[-1].mean_s / SIZES[-1] * rows
     due_s = start_s + first_s + rng.exponential(8.0, rows)
     bounds = ExitBounds(due_s.tolist(), [1] * rows, exits, slowdown)

@@ -15,7 +15,7 @@ from proteus_cli.domain.stages.pace import (
     STEP,
     StagePace,
 )
-from proteus_cli.domain.stages.walk import ExitChain
+from proteus_cli.domain.stages.walk import ProfiledChain
 
 near = pytest.approx
 
@@ -144,7 +144,7 @@ def test_of_rows_that_go_on_as_many_are_late_as_the_attainment_allows(seed: int,
         level = 1.5 if is_changing and batch // 1000 % 2 else 1.0
         takes_s = scattered(rng, 2, level)
         due_s = takes_s[0] + pace.factor + 0.001
-        chain = ExitChain(exits, [lambda _rows, each=each: each for each in takes_s])  # type: ignore[misc]
+        chain = ProfiledChain(exits, [lambda _rows, each=each: each for each in takes_s])  # type: ignore[misc]
         walk = chain.walk(np.array([2]), ExitBounds([due_s], [1], exits, attainment=attainment), pace, 0.0)
         if batch >= 1000 and walk.exits[0] == 2:
             went_on, late = went_on + 1, late + (walk.took_s > due_s)
