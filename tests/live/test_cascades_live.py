@@ -6,14 +6,12 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 import pytest
-from builders import make_cascade
+from cascaded import add_cascaded_plan, answered, shapes_workspace
 from live_server import ANSWER_WITHIN_S, LiveServer, serving
-from tiny import SHAPES, TinyFamily, add_plan, add_profiles, make_workspace
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
 from proteus_cli.arrays import Singles
-from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.store import write_json
 
@@ -30,32 +28,15 @@ def margin(scores: Singles) -> float:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """`shapes-s` defers what has a margin below 0.5 to `shapes-l`; both devices draw 10 W."""
-    made = make_workspace(tmp_path_factory.mktemp("cascades"), (TinyFamily("shapes", SHAPES.variants, slo="60s"),))
-    add_profiles(made)
+    made = shapes_workspace(tmp_path_factory.mktemp("cascades"))
     for device in ("cpu0", "cpu1"):
         profile = msgspec.json.decode(made.place.profile_path(device).read_bytes(), type=Profile)
         variants = tuple(msgspec.structs.replace(each, power_w=10.0) for each in profile.variants)
         write_json(made.place.profile_path(device), msgspec.structs.replace(profile, variants=variants))
-    path = add_plan(made, {"cpu0": "shapes-s", "cpu1": "shapes-l"})
-    plan = msgspec.json.decode(path.read_bytes(), type=Plan)
-    first, second = (
-        msgspec.structs.replace(each, rate_qps=rate, deferred_qps=10.0 - rate)
-        for each, rate in zip(plan.placements, (10.0, 0.0), strict=True)
-    )
-    cascade = make_cascade("shapes", "shapes-s", "shapes-l", rate_qps=10.0)
-    write_json(path, msgspec.structs.replace(plan, placements=(first, second), cascades=(cascade,)))
+    path = add_cascaded_plan(made)
     with serving(made.root, path, "--replan=off", "--grpc-port", "0") as live:
         yield live
         assert live.stop() == 0, live.log.read_text()
-
-
-def answered(server: LiveServer, rows: Singles, **asked: float) -> tuple[dict[str, object], Singles]:
-    tensor = {"name": "x", "shape": list(rows.shape), "datatype": "FP32", "data": rows.ravel().tolist()}
-    reply = server.infer("shapes", {"inputs": [tensor], "parameters": asked})
-    assert reply.status == 200, reply.body
-    document = reply.document()
-    output = document["outputs"][0]
-    return document["parameters"], np.array(output["data"], np.float32).reshape(output["shape"])
 
 
 def test_each_row_is_answered_by_the_stage_that_is_to(server: LiveServer) -> None:

@@ -4,17 +4,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
-from builders import make_cascade
+from cascaded import add_cascaded_plan, answered, shapes_workspace
 from live_server import LiveServer, serving
-from tiny import SHAPES, TinyFamily, add_plan, add_profiles, make_workspace
 
 from proteus_cli.arrays import Singles
-from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.stages.cascade import SureRows
-from proteus_cli.store import write_json
 
 pytestmark = pytest.mark.live
 
@@ -25,30 +21,11 @@ PAIR = '{family="shapes",first="shapes-s",by="shapes-l"}'
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """`shapes-s` defers what has a margin below 0.5; on 1,000 surer rows `shapes-l` gave the same class."""
-    made = make_workspace(tmp_path_factory.mktemp("checks"), (TinyFamily("shapes", SHAPES.variants, slo="60s"),))
-    add_profiles(made)
-    path = add_plan(made, {"cpu0": "shapes-s", "cpu1": "shapes-l"})
-    plan = msgspec.json.decode(path.read_bytes(), type=Plan)
-    first, second = (
-        msgspec.structs.replace(each, rate_qps=rate, deferred_qps=10.0 - rate)
-        for each, rate in zip(plan.placements, (10.0, 0.0), strict=True)
-    )
-    cascade = make_cascade("shapes", "shapes-s", "shapes-l", rate_qps=10.0)
-    point = msgspec.structs.replace(cascade.point, sure_rows=SureRows(1000, 0))
-    cascade = msgspec.structs.replace(cascade, point=point)
-    write_json(path, msgspec.structs.replace(plan, placements=(first, second), cascades=(cascade,)))
+    made = shapes_workspace(tmp_path_factory.mktemp("checks"))
+    path = add_cascaded_plan(made, sure_rows=SureRows(1000, 0))
     with serving(made.root, path, "--replan=off", "--check-sample", "1") as live:
         yield live
         assert live.stop() == 0, live.log.read_text()
-
-
-def asked(server: LiveServer, rows: Singles, **parameters: float) -> tuple[dict[str, Any], Singles]:
-    tensor = {"name": "x", "shape": list(rows.shape), "datatype": "FP32", "data": rows.ravel().tolist()}
-    reply = server.infer("shapes", {"inputs": [tensor], "parameters": parameters})
-    assert reply.status == 200, reply.body
-    document = reply.document()
-    output = document["outputs"][0]
-    return document["parameters"], np.array(output["data"], np.float32).reshape(output["shape"])
 
 
 def checks(server: LiveServer) -> dict[str, Any]:
@@ -59,7 +36,7 @@ def checks(server: LiveServer) -> dict[str, Any]:
 def repeated(server: LiveServer, row: Singles, until: Callable[..., bool]) -> dict[str, Any]:
     """Ask for a row, again and again, until its checks are as wanted."""
     while not until(found := checks(server)):
-        assert asked(server, row[None])[0]["stages"] == 1
+        assert answered(server, row[None])[0]["stages"] == 1
         time.sleep(0.001)
     return found
 
@@ -69,9 +46,9 @@ def sure(server: LiveServer) -> dict[bool, Singles]:
     """A row that `shapes-s` is sure of, by whether `shapes-l`, asked alone, gives the same class."""
     found: dict[bool, Singles] = {}
     for row in ROWS:
-        told, scores = asked(server, row[None])
+        told, scores = answered(server, row[None])
         if told["stages"] == 1 and len(found) < 2:
-            best = asked(server, row[None], min_accuracy=0.9)[1]
+            best = answered(server, row[None], min_accuracy=0.9)[1]
             found[bool(scores[0].argmax() == best[0].argmax())] = row
     return found
 

@@ -3,16 +3,12 @@
 import threading
 from collections.abc import Iterator
 
-import msgspec
 import numpy as np
 import pytest
 from browser import DESK, PHONE, Browser, browsing
-from builders import make_cascade
+from cascaded import add_cascaded_plan, shapes_workspace
 from live_server import LiveServer, serving
-from tiny import SHAPES, TinyFamily, add_plan, add_profiles, make_workspace
-
-from proteus_cli.domain.plan import Plan
-from proteus_cli.store import write_json
+from tiny import add_plan
 
 pytestmark = [pytest.mark.live, pytest.mark.browser]
 
@@ -32,17 +28,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[LiveServer]:
     """`shapes-s`, which defers what has a margin below 0.5 to `shapes-l` if the parameter says so."""
-    made = make_workspace(tmp_path_factory.mktemp("page"), (TinyFamily("shapes", SHAPES.variants, slo="60s"),))
-    add_profiles(made)
-    path = add_plan(made, {"cpu0": "shapes-s", "cpu1": "shapes-l"})
-    if request.param:
-        plan = msgspec.json.decode(path.read_bytes(), type=Plan)
-        first, second = (
-            msgspec.structs.replace(each, rate_qps=rate, deferred_qps=10.0 - rate)
-            for each, rate in zip(plan.placements, (10.0, 0.0), strict=True)
-        )
-        cascade = make_cascade("shapes", "shapes-s", "shapes-l", rate_qps=10.0)
-        write_json(path, msgspec.structs.replace(plan, placements=(first, second), cascades=(cascade,)))
+    made = shapes_workspace(tmp_path_factory.mktemp("page"))
+    path = add_cascaded_plan(made) if request.param else add_plan(made, {"cpu0": "shapes-s", "cpu1": "shapes-l"})
     with serving(made.root, path, "--replan=off", "--check-sample", "1") as live:
         yield live
         assert live.stop() == 0, live.log.read_text()
