@@ -23,12 +23,12 @@ from proteus_cli.arrays import Floats
 from proteus_cli.backends.affinity import pinned
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
-from proteus_cli.domain.intervals import wilson
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Point, Profile, best_accuracy
 from proteus_cli.domain.report import FamilySummary
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
+from proteus_cli.intervals import wilson
 from proteus_cli.planning.analysis.explain import max_multiple
 from proteus_cli.replay.local_server import local_server
 from proteus_cli.replay.synthesis import make_trace

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal
 
-from proteus_cli.domain.intervals import wilson
 from proteus_cli.domain.report import Report, Summary
+from proteus_cli.intervals import wilson
 from proteus_cli.units import ESTIMATED, format_duration, format_rate, mark_estimate, or_unknown
 
 MAX_BESIDE = 3  # runs that have a column each; more have a row each

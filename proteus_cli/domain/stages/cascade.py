@@ -8,7 +8,7 @@ from itertools import pairwise
 from msgspec import UNSET, UnsetType
 
 from proteus_cli.domain.base import Value, is_count, is_rate, require
-from proteus_cli.domain.intervals import wilson
+from proteus_cli.intervals import wilson
 
 SPLITS = (0.25, 0.5)
 """The parts of the SLO that plans may give to the first stage of a cascade; the second gets the rest. First stages are

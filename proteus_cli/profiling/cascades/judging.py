@@ -8,8 +8,8 @@ import numpy as np
 from msgspec import UNSET
 
 from proteus_cli.arrays import Bools, Floats, Ints, Singles
-from proteus_cli.domain.intervals import wilson
 from proteus_cli.domain.stages.cascade import CascadePoint, SureRows
+from proteus_cli.intervals import wilson
 
 """Of the normal distribution, 95 % is within so many standard deviations of its mean."""
 _REACH = 9
