@@ -203,6 +203,10 @@ class Controller:
         """So many servers share a device: standbys may take this server's part of its memory, see `resident_on`."""
         self._topology.share(device, servers)
 
+    def use_memory(self, memory: Mapping[str, DeviceMemory]) -> None:
+        """What may be loaded on the devices that have standbys has changed."""
+        self._topology.use_memory(memory)
+
     def add_device(self, device: str, slots: int, memory: DeviceMemory | None = None) -> None:
         """A new device. It counts as lost until it has passed its probation: the driver calls `device_recovered` then.
 

@@ -23,6 +23,10 @@ _LARGEST_SIDE = 16_384
 _MOST_CHANNELS = 64
 
 
+VERSION_MARK = "@"
+"""Between the name of a variant in the catalog and its version, where a server has several (`catalog_changes`)."""
+
+
 class VariantKey(NamedTuple):
     """A variant by the names of its family and of itself: unique in a catalog."""
 
@@ -61,7 +65,8 @@ class Variant(Value, frozen=True):
     stop_when: str | None = None
 
     def __post_init__(self) -> None:
-        require(is_name(self.name), f"variant name `{self.name}` must be letters, digits, `.`, `_`, `-`")
+        is_variant_name = all(map(is_name, self.name.split(VERSION_MARK, 1)))
+        require(is_variant_name, f"variant name `{self.name}` must be letters, digits, `.`, `_`, `-`")
         require(0 <= self.accuracy <= 1, f"accuracy of `{self.name}` must be a fraction from 0 to 1")
         require(self.onnx is None or bool(self.onnx), f"onnx of `{self.name}` must be the path of its ONNX file")
         self._require_exits()
@@ -257,6 +262,11 @@ class Catalog(Value, frozen=True):
     def slo_s(self) -> Mapping[str, float]:
         """Latency target in seconds by family."""
         return {family.name: family.slo_s for family in self.families}
+
+
+def name_in_catalog(variant: str) -> str:
+    """The name that the catalog file has for a variant: without the version that a server gave it."""
+    return variant.partition(VERSION_MARK)[0]
 
 
 def is_name(text: str) -> bool:

@@ -1,6 +1,6 @@
 """Which device hosts which variant, and how each family's queries are shared."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import msgspec
@@ -115,6 +115,20 @@ class Plan(Value, frozen=True, omit_defaults=True):
     def with_attainment(self, target: float | None) -> "Plan":
         """This plan with another attainment target for all families; None: as it is."""
         return msgspec.structs.replace(self, rules=self.rules.with_attainment(target))
+
+    def with_names(self, rename: Callable[[VariantKey], str]) -> "Plan":
+        """This plan with other names of its variants."""
+        placements = tuple(msgspec.structs.replace(each, variant=rename(each.key)) for each in self.placements)
+        cascades = tuple(
+            msgspec.structs.replace(
+                each,
+                first=rename(VariantKey(each.family, each.first)),
+                second=rename(VariantKey(each.family, each.second)),
+            )
+            for each in self.cascades
+        )
+        rules = self.rules.with_names(rename)
+        return msgspec.structs.replace(self, rules=rules, placements=placements, cascades=cascades)
 
     @property
     def devices(self) -> tuple[str, ...]:

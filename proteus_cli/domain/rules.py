@@ -1,6 +1,6 @@
 """What a user asks of every plan besides the demand: objectives, limits of devices and variants, budgets."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from proteus_cli.domain.attainment import is_attainment_target
 from proteus_cli.domain.base import Value, is_amount, is_count, require
 from proteus_cli.domain.capacity import Capacity, CapacityStep, capacity, capacity_at, capacity_by_hosts, points_in_time
-from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog import Catalog, VariantKey, name_in_catalog
 from proteus_cli.domain.device import Device, host_of
 from proteus_cli.domain.profile import LatencyStatistic, Point
 from proteus_cli.domain.stages.cascade import SLO_PARTS
@@ -31,6 +31,11 @@ class DeviceVariant(Value, frozen=True, order=True):
     @property
     def key(self) -> VariantKey:
         return VariantKey(self.family, self.variant)
+
+    @property
+    def in_catalog(self) -> "DeviceVariant":
+        """The same of the variant as the catalog file calls it."""
+        return DeviceVariant(self.device, self.family, name_in_catalog(self.variant))
 
     def __str__(self) -> str:
         return f"{self.device}:{self.family}/{self.variant}"
@@ -122,6 +127,14 @@ class Rules(Value, frozen=True):
     def capacity_within(self, slo_s: float, points: Sequence[Point], hosts: int = 1) -> Capacity:
         """The capacity of a variant of which these points were measured, where so many hosts serve its family."""
         return capacity_at(self.capacity_steps(slo_s, points), hosts)
+
+    def with_names(self, rename: Callable[[VariantKey], str]) -> "Rules":
+        """These rules with other names of variants."""
+
+        def renamed(pairs: Sequence[DeviceVariant]) -> tuple[DeviceVariant, ...]:
+            return tuple(msgspec.structs.replace(pair, variant=rename(pair.key)) for pair in pairs)
+
+        return msgspec.structs.replace(self, banned=renamed(self.banned), pinned=renamed(self.pinned))
 
     def with_attainment(self, target: float | None) -> "Rules":
         """These rules with another attainment target for all families; None: as they are."""
@@ -236,6 +249,28 @@ def with_catalog(rules: Rules, catalog: Catalog) -> Rules:
         reserved=tuple(dict.fromkeys((*rules.reserved, *reserved))),
         banned=tuple(dict.fromkeys((*rules.banned, *banned))),
         pinned=tuple(dict.fromkeys((*rules.pinned, *pinned))),
+    )
+
+
+def with_variants_of(rules: Rules, catalog: Catalog, before: Iterable[DeviceVariant]) -> Rules:
+    """Rules that were made for an earlier catalog: with the names, bans and pins of this one.
+
+    ``before`` are the bans and pins that stood in catalogs, and not in the rules themselves. Those of variants that are
+    gone are left out.
+    """
+    names = {(f.name, name_in_catalog(v.name)): v.name for f, v in catalog.variants}
+    stood, own = {each.in_catalog for each in before}, with_catalog(Rules(), catalog)
+
+    def following(pairs: Sequence[DeviceVariant], of_catalog: Sequence[DeviceVariant]) -> tuple[DeviceVariant, ...]:
+        kept = [
+            DeviceVariant(each.device, each.family, names[each.family, each.variant])
+            for each in (pair.in_catalog for pair in pairs)
+            if each not in stood and (each.family, each.variant) in names
+        ]
+        return tuple(dict.fromkeys((*kept, *of_catalog)))
+
+    return msgspec.structs.replace(
+        rules, banned=following(rules.banned, own.banned), pinned=following(rules.pinned, own.pinned)
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from proteus_cli.domain.base import require
-from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.catalog import VERSION_MARK, Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.fleet import as_device, of_type, origins, profile_for
 from proteus_cli.domain.plan import Plan
@@ -41,7 +41,10 @@ def _catalog(content: bytes) -> Catalog:
         slo = family.get("slo")
         has_unit = not isinstance(slo, int | float) or isinstance(slo, bool)
         require(has_unit, f'slo of `{family.get("name")}` has no unit: write "{slo}ms", or with the unit meant')
-    return msgspec.convert(tree, Catalog)
+    catalog = msgspec.convert(tree, Catalog)
+    for name in (variant.name for _, variant in catalog.variants):
+        require(VERSION_MARK not in name, f"variant name `{name}` must be letters, digits, `.`, `_`, `-`")
+    return catalog
 
 
 def _labels(path: Path) -> tuple[str, ...]:
@@ -251,7 +254,10 @@ class Workspace:
         Raises `ArtefactError` where neither a device nor any of its type has a profile, and `UsageError` where the
         profiles of its type differ.
         """
-        types = {device: device_type for device_type, devices in plan.fleet.items() for device in devices}
+        return self.profiles_for({device: kind for kind, devices in plan.fleet.items() for device in devices})
+
+    def profiles_for(self, types: Mapping[str, str]) -> dict[str, Profile]:
+        """The profiles of devices by id, of which ``types`` has the type. Raises as `profiles_of` does."""
         return {device: as_device(profile, device) for device, profile in self._on_disk(types).items()}
 
     def sources(self, profiles: Mapping[str, Profile]) -> list[Profile]:

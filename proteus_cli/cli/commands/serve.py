@@ -52,6 +52,8 @@ def serve(
     drift_after: options.DriftAfter = common.unparsed("1min"),
     check_sample: options.CheckSample = 0.01,
     record: options.Record = False,
+    watch: options.Watch = False,
+    catalog_budget: options.CatalogBudget = common.unparsed("1min"),
     executor: options.Executor = options.ExecutorKind.THREAD,
     batching: options.Batching = None,
     memory: common.Memory = None,
@@ -100,6 +102,7 @@ def serve(
             drift_after_s=drift_after, record=record, memory=memory, attainment=attainment,
             hosts=host_list(cluster, cluster_key, workspace_dir) if cluster is not None else None,
             join_budget_s=join_budget if join else None,
+            catalog_budget_s=catalog_budget, watch=watch,
         )  # fmt: skip
         run_server(deployment, server, _announce, live_view)
 

@@ -161,6 +161,18 @@ CheckSample = Annotated[
         "device is idle; 0: none.",
     ),
 ]
+Watch = Annotated[
+    bool, _adaptation("--watch", help="Read the catalog anew where it changes, or one of the models that it names.")
+]
+CatalogBudget = Annotated[
+    float,
+    _adaptation(
+        **DURATION,
+        envvar=environment("catalog_budget"),
+        help="The time to measure on each CPU what is new in the catalog, beside what it serves and at the lowest "
+        "priority; `0s`: plans do without what has no profile.",
+    ),
+]
 Record = Annotated[bool, _adaptation("--record", help="Write recalibrated profiles back to profiles/.")]
 
 # --- devices

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -11,20 +11,21 @@ from proteus_cli.backends.free_memory import free_bytes
 from proteus_cli.cli.options.memory import memory_limits
 from proteus_cli.cli.workflows.cluster import known_hosts
 from proteus_cli.cli.workflows.joining import WorkspaceProfiles
+from proteus_cli.cli.workflows.live_catalog import WorkspaceCatalog, model_digests
 from proteus_cli.cli.workflows.remote_measuring import splits_of
 from proteus_cli.cli.workflows.resources import Emulation, Resources, on_fleet, resources_for
+from proteus_cli.cli.workflows.workspace_plans import WorkspacePlans, base_of
 from proteus_cli.control.policies import Policy, batcher_named, live_policy_named, with_replanning
-from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog, name_in_catalog
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_changes.record import Base, Origin
-from proteus_cli.domain.profile import Profile
-from proteus_cli.errors import ArtefactError, DeviceUnavailable, printable
-from proteus_cli.planning.from_workspace import DeferredPlanner, PlannerSettings, deferred_planner, planner_settings
+from proteus_cli.errors import ArtefactError, DeviceUnavailable
+from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings, claim, left_behind, records
 from proteus_cli.serving.devices.remote.links.host_list import HostList
 from proteus_cli.serving.devices.remote.measuring import Measurable
 from proteus_cli.serving.server.deployment import Deployment
-from proteus_cli.store import Workspace, digest, write_json
+from proteus_cli.store import Workspace
 
 log = logging.getLogger("proteus.server")
 
@@ -48,6 +49,8 @@ def deployment_of(
     attainment: float | None = None,
     hosts: HostList | None = None,
     join_budget_s: float | None = 60.0,
+    catalog_budget_s: float = 60.0,
+    watch: bool = False,
 ) -> Deployment:
     """A deployment whose plan is current, and whose devices and models are those that were measured, or emulated.
 
@@ -56,11 +59,12 @@ def deployment_of(
     a profile must be wrong to be recalibrated; 0: never. ``record``: recalibrated profiles are written back.
     ``memory`` as in `memory_limits`. Devices of ``hosts`` that the plan does not have join, after
     ``join_budget_s`` of measuring where no profile is of them; None: they do not join.
-    ``attainment`` replaces the target of the plan and of its file when that is read again.
+    ``attainment`` replaces the target of the plan and of its file when that is read again. What is new in the catalog
+    is measured for ``catalog_budget_s`` on each device; with ``watch``, the catalog is read anew where it changes.
     Raises `ArtefactError`, `UsageError` or `DeviceUnavailable`.
     """
     is_emulated = emulation is not None
-    base = _base(workspace, name)
+    base = base_of(workspace, name)
     start = _starting_plan(workspace, name, base, emulation, known_hosts(hosts), resume=resume)
     catalog, plan, resources = workspace.catalog(), start.plan.with_attainment(attainment), start.resources
     workspace.require_current(plan.inputs)
@@ -92,12 +96,15 @@ def deployment_of(
         hosts=hosts,
         newcomers=_newcomers(source, memory, join_budget_s) if hosts is not None and not is_emulated else None,
         max_unavailable_frac=max_unavailable_frac,
+        catalog_source=WorkspaceCatalog(source, catalog_budget_s),
+        digests=model_digests(workspace, catalog, resources.profiles),
+        watches_catalog=watch,
         memory_bytes=_memory_bytes(memory, resources, is_emulated=is_emulated),
     )
 
 
 def _newcomers(
-    source: "WorkspacePlans", memory: Mapping[str, int] | None, budget_s: float | None
+    source: WorkspacePlans, memory: Mapping[str, int] | None, budget_s: float | None
 ) -> WorkspaceProfiles | None:
     workspace, resources = source.workspace, source.resources
     if budget_s is None or source.emulation is not None:
@@ -121,52 +128,6 @@ def _memory_bytes(memory: Mapping[str, int] | None, resources: Resources, *, is_
 def _policy(plan: Plan, replan: str, batching: str | None) -> Policy:
     policy = with_replanning(live_policy_named(plan.policy), replan)
     return policy if batching is None else replace(policy, batching=batcher_named(batching))
-
-
-def _base(workspace: Workspace, name: Path) -> Base:
-    return Base(printable(str(name)), digest(workspace.plan_path(name)))
-
-
-@dataclass(frozen=True, slots=True)
-class WorkspacePlans:
-    """The `PlanSource` of a server: plans and profiles in its workspace. ``written``: digests of profiles, by file."""
-
-    workspace: Workspace
-    name: Path
-    resources: Resources
-    emulation: Emulation | None
-    planner: PlannerSettings
-    attainment: float | None = None
-    written: dict[str, str] = field(default_factory=dict)
-
-    def read_plan(self) -> tuple[Plan, Base]:
-        """The plan file that the server was started with, as it is now, for the attainment that it was started with."""
-        plan = self.workspace.plan(self.name).with_attainment(self.attainment)
-        return on_fleet(plan, self.resources.profiles, self.emulation), _base(self.workspace, self.name)
-
-    def require_current(self, plan: Plan) -> None:
-        """Raise `ArtefactError` if an input of a plan has changed."""
-        self.workspace.require_current(plan.inputs)
-
-    def replanner(self, plan: Plan, profiles: Mapping[str, Profile]) -> DeferredPlanner:
-        """A planner with the rules and the headroom of a plan, for profiles by device id."""
-        return deferred_planner(self.planner, plan, profiles, self.inputs())
-
-    def inputs(self) -> Mapping[str, str]:
-        """Digests of a plan's inputs: a recalibrated profile counts once it is written back, and not before.
-
-        So the inputs are always what the workspace has, and a server that was killed can resume its last plan.
-        """
-        return {**self.planner.inputs, **self.written}
-
-    def write_profile(self, profile: Profile) -> None:
-        """Write a profile that was recalibrated, or measured for a device that joins."""
-        write_json(self.workspace.profile_path(profile.device.id), profile)
-        self.use_profile(profile)
-
-    def use_profile(self, profile: Profile) -> None:
-        """Plans are made from a profile as its file has it now."""
-        self.written.update(self.workspace.digests([self.workspace.profile_path(profile.device.id)]))
 
 
 # --- the plan to start with
@@ -210,7 +171,7 @@ def _resumed(
     if left is None or not _claimed(workspace, base):
         return start
     try:
-        last = workspace.plan(workspace.history_dir / left.plan)
+        last = workspace.plan(workspace.history_dir / left.plan).with_names(lambda key: name_in_catalog(key.variant))
         workspace.require_current(last.inputs)
         if not emulated:
             resources = resources_for(workspace, _with_devices_of(last, start.plan), None, known)

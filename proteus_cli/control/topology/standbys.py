@@ -59,6 +59,7 @@ class Standbys:
 
     def __init__(self, memory: Mapping[str, DeviceMemory] = MappingProxyType({})) -> None:
         self._memory, self._unshared = dict[str, DeviceMemory](), dict[str, DeviceMemory]()
+        self._servers = dict[str, int]()
         self._recent: deque[Counter[Replica]] = deque(maxlen=RECENT_PLANS)
         self._burst: Counter[Replica] = Counter()
         self._fastest = dict[str, dict[str, VariantKey]]()
@@ -69,8 +70,15 @@ class Standbys:
         self._memory[device] = self._unshared[device] = memory
         self._fastest[memory.type] = _fastest(memory.loadable)
 
+    def use(self, memory: Mapping[str, DeviceMemory]) -> None:
+        """What may be loaded on devices has changed."""
+        for device, each in memory.items():
+            self.add_device(device, each)
+            self.share(device, self._servers.get(device, 1))
+
     def share(self, device: str, servers: int) -> None:
         """So many servers share the memory of a device."""
+        self._servers[device] = servers
         if device in self._memory:
             memory = self._unshared[device]
             self._memory[device] = replace(memory, memory_bytes=memory.memory_bytes // servers)

@@ -71,6 +71,10 @@ class Topology:
         self._standbys.share(device, servers)
         self._warming.changed()
 
+    def use_memory(self, memory: Mapping[str, DeviceMemory]) -> None:
+        self._standbys.use(memory)
+        self._warming.changed()
+
     def adopt(self, plan: Plan, hosted: Sequence[Host], in_place: Collection[str]) -> Effects:
         self.plan = plan
         self._dispatch.cascades.use(plan, hosted)

@@ -11,13 +11,14 @@ import msgspec
 from msgspec import Meta
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.domain.catalog import STOP_METRICS, Catalog, Variant
+from proteus_cli.domain.catalog import STOP_METRICS, Variant
 from proteus_cli.domain.conditions.condition import Condition, metrics
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.conditions.reach import reach
 from proteus_cli.domain.device import host_of
 from proteus_cli.errors import BadRequest, BodyTooLarge, Conflict, EngineError, Forbidden, Unprocessable
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
+from proteus_cli.serving.adaptation.served_catalog import ServedCatalog
 from proteus_cli.serving.lifecycle import Lifecycle
 
 LONGEST_BODY = 16_384
@@ -49,13 +50,13 @@ class LiveConditions:
         control_loop: ControlLoop,
         controller: Controller,
         lifecycle: Lifecycle,
-        catalog: Catalog,
+        served: ServedCatalog,
         *,
         is_guarded: bool,
         is_emulated: bool,
     ) -> None:
         self._control_loop, self._controller, self._lifecycle = control_loop, controller, lifecycle
-        self._catalog, self._is_guarded, self._is_emulated = catalog, is_guarded, is_emulated
+        self._served, self._is_guarded, self._is_emulated = served, is_guarded, is_emulated
 
     def of(self, family: str) -> FamilyConditions:
         """Of a family of the catalog."""
@@ -95,7 +96,7 @@ class LiveConditions:
             self._controller.stop_when[family] = text
 
     def _variants(self, family: str) -> list[Variant]:
-        return [variant for variant in self._catalog.family(family).variants if variant.exits]
+        return [variant for variant in self._served.catalog.family(family).variants if variant.exits]
 
     def _require_exits(self, family: str) -> None:
         """Raise `Conflict` where a condition would change nothing."""

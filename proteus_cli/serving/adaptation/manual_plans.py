@@ -10,13 +10,15 @@ from pathlib import Path
 import msgspec
 
 from proteus_cli.control.topology.hosting import measured_for
-from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.plan_changes.record import Base, Origin
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import BadRequest, Conflict, EngineError, Forbidden, ProteusError, Unprocessable
 from proteus_cli.serving.adaptation.control_loop import ControlLoop, PlanChange
+from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.plan_source import PlanSource
+from proteus_cli.serving.adaptation.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.solver_process import SolverProcess
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import fields
@@ -29,7 +31,7 @@ class PlanRequirements:
     """What a plan must fit to be put in force."""
 
     policy: str
-    catalog: Catalog
+    served: ServedCatalog
     profiles: Mapping[str, Profile]
     models: Mapping[VariantKey, Path]
 
@@ -47,15 +49,20 @@ class ManualPlans:
         source: PlanSource,
         requirements: PlanRequirements,
         solver: SolverProcess | None,
+        live_catalog: LiveCatalog | None = None,
         *,
         is_guarded: bool,
     ) -> None:
         self._control_loop, self._lifecycle, self._source = control_loop, lifecycle, source
         self._requirements, self._solver, self._is_guarded = requirements, solver, is_guarded
+        self._live_catalog = live_catalog
         self._tasks: set[asyncio.Task[None]] = set()
 
     def reload(self) -> None:
-        """Put the plan file in force that the server was started with, and log the result."""
+        """Read the catalog anew. Where it is as before, put the plan file in force that the server was started with.
+
+        The result is logged.
+        """
         task = asyncio.get_running_loop().create_task(self._from_file())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -74,14 +81,17 @@ class ManualPlans:
     async def _from_file(self) -> None:
         try:
             self._lifecycle.require_ready()
+            if self._live_catalog is not None and await self._live_catalog.read():
+                return  # the next plan is made of the new catalog, and the plan file is of the one before
             plan, base = await asyncio.to_thread(self._source.read_plan)
             await self._apply(plan, "file", "applied by SIGHUP", base)
         except ProteusError as error:
-            log.error("SIGHUP: kept the plan: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
+            log.error("SIGHUP: kept the catalog and the plan: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
         except Exception:
-            log.exception("SIGHUP: kept the plan, because of a bug")
+            log.exception("SIGHUP: kept the catalog and the plan, because of a bug")
 
     async def _apply(self, plan: Plan, origin: Origin, reason: str, base: Base | None = None) -> PlanChange:
+        plan = self._live_catalog.as_served(plan) if self._live_catalog is not None else plan
         require_fitting(plan, self._requirements)
         try:
             await asyncio.to_thread(self._source.require_current, plan)
@@ -105,7 +115,7 @@ def require_fitting(plan: Plan, required: PlanRequirements) -> None:
         raise Unprocessable(
             f"the plan is for `{unknown[0]}`, which this server doesn't have: {', '.join(required.profiles)}"
         )
-    strange = [family for family in plan.demand_qps if family not in required.catalog.names]
+    strange = [family for family in plan.demand_qps if family not in required.served.catalog.names]
     if strange:
         raise Unprocessable(f"the plan has a demand of `{strange[0]}`, which is no family of the catalog")
     for placement in plan.placements:
@@ -117,7 +127,7 @@ def require_fitting(plan: Plan, required: PlanRequirements) -> None:
 def _require_placeable(placement: Placement, required: PlanRequirements) -> None:
     where = f"`{placement.variant}` on `{placement.device}`"
     try:
-        required.catalog.family(placement.family).variant(placement.variant)
+        required.served.catalog.family(placement.family).variant(placement.variant)
         measured = measured_for(placement, required.profiles)
     except ProteusError as error:
         raise Unprocessable(error.message, hint=error.hint) from error

@@ -1,7 +1,7 @@
 """The profiles of the devices as they are known to be now."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -52,6 +52,12 @@ class ProfileStore(Mapping[str, Profile]):
     def add(self, profile: Profile) -> None:
         """The profile of a device that joins."""
         self._alone[profile.device.id] = self._current[profile.device.id] = profile
+
+    def use(self, profiles: Iterable[Profile]) -> None:
+        """From now on these are the profiles of their devices."""
+        for profile in profiles:
+            self._alone[profile.device.id] = profile
+            self.share(profile.device.id, self.servers_of(profile.device.id))
 
     def correct(self, device: str, corrections: Sequence[Correction]) -> Profile:
         """Replace the profile of a device by a corrected one, which says what it replaces; returns that of it alone."""

@@ -4,8 +4,6 @@ The workspace is kept, so that a measurement that is broken off goes on where it
 """
 
 import asyncio
-import os
-import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
@@ -14,22 +12,16 @@ import msgspec
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog, Family
 from proteus_cli.domain.device import Device
-from proteus_cli.errors import DeviceUnavailable, EngineError
-from proteus_cli.serving.agent.measuring_child import LAST, NORMAL
+from proteus_cli.errors import DeviceUnavailable
 from proteus_cli.serving.devices.remote.channel.messages import MeasureDevices, MeasureOptions
+from proteus_cli.serving.measuring_process import Say, measured
 from proteus_cli.store import Workspace, write_text
 from proteus_cli.store.catalog_text import new_text
-
-MEASURING = "proteus_cli.serving.agent.measuring_child"
 
 ALL = "all"
 """Instead of devices, in the options of a measurement."""
 
-MAX_OUTPUT_BYTES = 64 * 2**20
-_MAX_LINE_BYTES = 64 * 2**10
-
 FindModel = Callable[[str], Path]
-Say = Callable[[str], object]
 
 
 class Measurer:
@@ -56,22 +48,7 @@ class Measurer:
         text = new_text(Catalog(FORMAT, families), made_by="proteus profile --cluster")
         write_text(self._workspace.catalog_path, text)
         write_text(self._workspace.root / "proteus.toml", self._settings())
-        process = await asyncio.create_subprocess_exec(
-            *[sys.executable, "-P", "-m", MEASURING, str(os.getpid()), LAST if leaves_time else NORMAL, "profile"],
-            *_arguments(command.options),
-            *["--workspace", str(self._workspace.root), "--json"],
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env=_environment(), limit=_MAX_LINE_BYTES,
-        )  # fmt: skip
-        try:
-            output, last = await asyncio.gather(_read(process.stdout), _tell(process.stderr, say))
-            code = await process.wait()
-        finally:
-            if process.returncode is None:
-                process.kill()
-        if code != 0:
-            raise EngineError(f"The agent can't measure: {last or f'exit code {code}'}")
-        return output
+        return await measured(self._workspace.root, _arguments(command.options), say, leaves_time=leaves_time)
 
     def _settings(self) -> str:
         """A `proteus.toml` in which devices have the same cores as here."""
@@ -110,34 +87,3 @@ def _arguments(options: MeasureOptions) -> list[str]:
     given += [f"--as-type={options.as_type}"] if options.as_type is not None else []
     given += ["--accept-noise"] if options.accepts_noise else []
     return [*given, "--force"] if options.force else given
-
-
-def _environment() -> dict[str, str]:
-    """Without options of this agent; with the paths that this program was found at."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PROTEUS_")}
-    return kept | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
-
-
-async def _read(stream: asyncio.StreamReader | None) -> bytes:
-    assert stream is not None  # noqa: S101 - it is a pipe
-    content = bytearray()
-    while piece := await stream.read(2**16):
-        content += piece
-        if len(content) > MAX_OUTPUT_BYTES:
-            raise EngineError("The profiles are larger than allowed.")
-    return bytes(content)
-
-
-async def _tell(stream: asyncio.StreamReader | None, say: Say) -> str:
-    """Tell each line; returns the last error."""
-    assert stream is not None  # noqa: S101 - it is a pipe
-    last = ""
-    try:
-        while line := (await stream.readline()).decode(errors="replace"):
-            if line.startswith("error: "):
-                last = line.removeprefix("error: ").strip()
-            elif line.strip():
-                say(line.rstrip())
-    except ValueError as error:  # a line above the limit of the stream
-        raise EngineError(f"`proteus profile` says something that is no line: {error}") from error
-    return last

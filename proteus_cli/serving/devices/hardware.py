@@ -4,7 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from proteus_cli.backends import emulated
@@ -75,6 +75,14 @@ class Hardware(ABC):
         """By the hosts that are connected, how many servers have a device open, where that is more than this one."""
         return {}
 
+    @property
+    def takes_variants(self) -> bool:
+        """Whether devices can load variants that were not there at the start."""
+        return True
+
+    def learn(self, profiles: Iterable[Profile]) -> None:  # noqa: B027 - real devices have their own times
+        """These are the profiles of devices now; emulated ones take the times that they have."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LocalHardware(Hardware):
@@ -108,6 +116,10 @@ class ClusterHardware(Hardware):
     devices: dict[str, Device]
     slots: dict[str, int]
     emulated: Mapping[str, EmulatedSpec]
+
+    @property
+    def takes_variants(self) -> bool:
+        return not self.emulated
 
     def open_device(self, device: str, on_lost: OnLost) -> Executor:
         host = host_of(device)
@@ -149,15 +161,27 @@ class ClusterHardware(Hardware):
 class EmulatedHardware(Hardware):
     """Emulated devices, by the id in their profile; each has a process of its own if ``in_processes``."""
 
-    profiles: Mapping[str, Profile]
+    profiles: dict[str, Profile]
     timer: TimerThread
     in_processes: bool
+    opened: dict[str, EmulatedExecutor] = field(default_factory=dict)
 
     def open_device(self, device: str, on_lost: OnLost) -> Executor:
         profile = self.profiles[device]
         if self.in_processes:
             return ProcessExecutor(EmulatedSpec(profile, self.signatures), on_lost)
-        return EmulatedExecutor(profile, self.signatures, time.monotonic, self.timer.at, on_lost)
+        executor = EmulatedExecutor(profile, self.signatures, time.monotonic, self.timer.at, on_lost)
+        self.opened[device] = executor
+        return executor
+
+    @property
+    def takes_variants(self) -> bool:
+        return not self.in_processes
+
+    def learn(self, profiles: Iterable[Profile]) -> None:
+        for profile in profiles:
+            self.profiles[profile.device.id] = profile
+            self.opened[profile.device.id].learn(profile)
 
 
 @asynccontextmanager
@@ -258,7 +282,7 @@ def emulated_devices(
             signatures=signatures,
             is_emulated=True,
             stubs=frozenset(catalog.names) - known.keys(),
-            profiles=profiles,
+            profiles=dict(profiles),
             timer=timer,
             in_processes=in_processes,
         )
@@ -307,6 +331,11 @@ def _started_processes(specs: Mapping[str, DeviceSpec]) -> Iterator[dict[str, _S
 def signature_of(family: Family, models: ModelPaths, reader: Backend | None = None) -> Signature:
     """What the models of a family take and give, as the ONNX file of its first variant says."""
     return _signature(reader or open_backend(_READER), models, VariantKey(family.name, family.variants[0].name))
+
+
+def signature_of_file(model: Path, key: VariantKey) -> Signature:
+    """What a model takes and gives, as its ONNX file says. Raises `EngineError` where it can't be read."""
+    return _signature(open_backend(_READER), {key: model}, key)
 
 
 def _signature(backend: Backend, models: ModelPaths, key: VariantKey) -> Signature:

@@ -51,7 +51,7 @@ class Loader:
         files: ModelFiles | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.models, self._profiles, self._signatures, self._files = models, profiles, signatures, files
+        self._models, self._profiles, self._signatures, self._files = dict(models), profiles, signatures, files
         self._clock = clock
         self._loaded = dict[str, dict[VariantKey, float]]()  # with its load's seconds
         self.labels = self._labels()
@@ -62,12 +62,32 @@ class Loader:
         if any(measured.key not in self.labels for measured in self._profiles[device].variants):
             self.labels = self._labels()
 
+    @property
+    def models(self) -> Mapping[VariantKey, Path]:
+        """The files that engines are loaded from."""
+        return self._models
+
+    async def look_at(self, models: Mapping[VariantKey, Path]) -> None:
+        """Look at files that are to be added, which are those that were measured. Raises `ArtefactError`."""
+        if self._files is not None:
+            await asyncio.to_thread(self._files.look_at, models)
+
+    def add_models(self, models: Mapping[VariantKey, Path]) -> None:
+        """Files of variants that are new, and were looked at; profiles know them."""
+        self._models |= models
+        self.labels = self._labels()
+
+    def forget_models(self, keys: Iterable[VariantKey]) -> None:
+        """These variants are never loaded again."""
+        for key in keys:
+            self._models.pop(key, None)
+
     def loaded(self, device: str) -> frozenset[VariantKey]:
         return frozenset(self._loaded[device])
 
     def loadable(self, device: str) -> list[VariantKey]:
         """What was profiled on a device and has a model."""
-        return [measured.key for measured in self._profiles[device].variants if measured.key in self.models]
+        return [measured.key for measured in self._profiles[device].variants if measured.key in self._models]
 
     def load_times_s(self, device: str) -> dict[VariantKey, float]:
         """What is loaded on a device, each with the seconds that its load took."""
@@ -101,7 +121,7 @@ class Loader:
         start_s = self._clock()
         try:
             async with asyncio.timeout(limit_s):
-                signature = await executor.load(key, self.models[key], rows)
+                signature = await executor.load(key, self._models[key], rows)
         except TimeoutError:
             raise DeviceLost(f"{device} did not load {variant} within {limit_s:.0f} s") from None
         self._loaded[device][key] = load_s = self._clock() - start_s

@@ -20,9 +20,18 @@ class ModelFiles:
     """
 
     def __init__(self, models: Mapping[VariantKey, Path], profiles: Mapping[str, Profile]) -> None:
-        self._models, self._profiles = models, profiles
-        self._parts = {key: model_parts(model) for key, model in models.items()}
-        self._known = {key: model_stamp(parts) for key, parts in self._parts.items()}
+        self._profiles = profiles
+        self._models = dict[VariantKey, Path]()
+        self._parts = dict[VariantKey, list[Path]]()
+        self._known = dict[VariantKey, ModelStamp]()
+        self.look_at(models)
+
+    def look_at(self, models: Mapping[VariantKey, Path]) -> None:
+        """Files that are those that were measured, by now. May run in any thread. Raises `ArtefactError`."""
+        parts = {key: model_parts(model) for key, model in models.items()}
+        self._known |= {key: model_stamp(each) for key, each in parts.items()}
+        self._parts |= parts
+        self._models |= models
 
     async def require_measured(self, key: VariantKey) -> ModelStamp:
         """The present stamp. Raises `EngineError` where the files are gone, or are not those that were measured."""

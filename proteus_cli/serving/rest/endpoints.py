@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from proteus_cli.errors import BadRequest, BodyTooLarge, NotFound
+from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.live_conditions import LiveConditions
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans
 from proteus_cli.serving.http1.exchange import NOT_MODIFIED
@@ -33,10 +34,11 @@ class Endpoints:
         sources: StatusSources,
         manual_plans: ManualPlans,
         conditions: LiveConditions,
+        live_catalog: LiveCatalog | None,
         openapi: Mapping[str, Any],
     ) -> None:
         self._models, self._metrics, self._sources, self._manual_plans = models, metrics, sources, manual_plans
-        self._conditions = conditions
+        self._conditions, self._live_catalog = conditions, live_catalog
         self._openapi, self._site = json_response(openapi), Site()
 
     def require_version(self, values: Mapping[str, str]) -> None:
@@ -114,6 +116,17 @@ class Endpoints:
     async def change_condition(self, request: RestRequest) -> RestResponse:
         family = self._models.require(request.values["family"], "")
         return json_response(await self._conditions.from_client(family, request.body))
+
+    def catalog(self, _: RestRequest) -> RestResponse:
+        return json_response(self._require_live_catalog().status())
+
+    async def read_catalog(self, _: RestRequest) -> RestResponse:
+        return json_response(await self._require_live_catalog().from_client())
+
+    def _require_live_catalog(self) -> LiveCatalog:
+        if self._live_catalog is None:
+            raise NotFound("this server reads no catalog")
+        return self._live_catalog
 
     def openapi(self, _: RestRequest) -> RestResponse:
         return self._openapi

@@ -5,6 +5,7 @@ from typing import Any
 
 from proteus_cli.domain.plan import Plan
 from proteus_cli.serving.adaptation.control_loop import PlanChange
+from proteus_cli.serving.adaptation.live_catalog import CatalogStatus
 from proteus_cli.serving.adaptation.live_conditions import ConditionChange, FamilyConditions
 from proteus_cli.serving.oip import documents
 from proteus_cli.serving.rest.bodies import Error, IndexRequest, InferRequest, InferResponse, RepositoryRequest
@@ -174,6 +175,21 @@ ROUTES: tuple[Route, ...] = (
             422: Content("The plan does not fit what is served here, or can't be loaded.", (Error,)),
         },
         body=Content("", (Plan,), {"required": True}),
+        changes_state=True,
+    ),
+    Route(
+        "GET", f"{OWN}catalog", Endpoints.catalog, "What is served of the catalog",
+        {200: Content("What is served, and what becomes of the last reading.", (CatalogStatus,))},
+    ),
+    Route(
+        "POST", f"{OWN}catalog", Endpoints.read_catalog, "Read the catalog anew, and follow it",
+        {
+            200: Content("It was read. What is new is measured first, where that is needed.", (CatalogStatus,)),
+            403: Content("This server asks for no tokens, and so takes no orders.", (Error,)),
+            409: Content("The change needs a new start of the server.", (Error,)),
+            415: "NotJson",
+            422: Content("The catalog is wrong, or a model is missing or of another signature.", (Error,)),
+        },
         changes_state=True,
     ),
     Route(

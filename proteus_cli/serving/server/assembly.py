@@ -16,16 +16,19 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.drift import Drift
 from proteus_cli.control.topology.hosting import device_memory, slots_of
 from proteus_cli.control.topology.standbys import DeviceMemory
+from proteus_cli.domain.catalog_changes import CatalogContent
 from proteus_cli.domain.profile import Profile, accuracy_by_variant, estimated_families
 from proteus_cli.domain.stages.confidence import MARGIN
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.joining import Joining
+from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.live_conditions import LiveConditions
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.recalibration import Recalibration
+from proteus_cli.serving.adaptation.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.sharing import Sharing
 from proteus_cli.serving.adaptation.solver_jobs import WarmUp
 from proteus_cli.serving.adaptation.solver_process import SolverProcess
@@ -186,6 +189,7 @@ class Adaptation:
     control_loop: ControlLoop
     manual_plans: ManualPlans
     conditions: LiveConditions
+    live_catalog: LiveCatalog | None
     solver: SolverProcess | None
     journal: PlanJournal | None
     recalibration: Recalibration | None
@@ -238,15 +242,23 @@ async def open_adaptation(
                 hardware, plane, profiles, deployment.newcomers, source, solver, has_standbys=_has_standbys(deployment)
             )
             await stack.enter_async_context(running(joining.run()))
-        requirements = PlanRequirements(deployment.policy.name, deployment.catalog, profiles, hardware.models)
+        served = ServedCatalog(CatalogContent(deployment.catalog, deployment.digests))
+        is_guarded, live_catalog = options.tokens is not None, None
+        if deployment.catalog_source is not None:
+            live_catalog = LiveCatalog(
+                served, hardware, plane, profiles, deployment.catalog_source, source, solver,
+                memory_bytes=deployment.memory_bytes if _has_standbys(deployment) else {}, is_guarded=is_guarded,
+            )  # fmt: skip
+            await stack.enter_async_context(running(live_catalog.run(watches=deployment.watches_catalog)))
+        requirements = PlanRequirements(deployment.policy.name, served, profiles, plane.fleet.loader.models)
         manual_plans = ManualPlans(
-            control_loop, plane.lifecycle, source, requirements, solver, is_guarded=options.tokens is not None
+            control_loop, plane.lifecycle, source, requirements, solver, live_catalog, is_guarded=is_guarded
         )
         conditions = LiveConditions(
-            control_loop, plane.controller, plane.lifecycle, deployment.catalog,
-            is_guarded=options.tokens is not None, is_emulated=plane.is_emulated,
+            control_loop, plane.controller, plane.lifecycle, served,
+            is_guarded=is_guarded, is_emulated=plane.is_emulated,
         )  # fmt: skip
-        yield Adaptation(control_loop, manual_plans, conditions, solver, journal, recalibration)
+        yield Adaptation(control_loop, manual_plans, conditions, live_catalog, solver, journal, recalibration)
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,5 +318,7 @@ def make_endpoints(
     )
     signatures = {family.name: family.signature for family in plane.families.by_name.values()}
     openapi = document(ROUTES, signatures, needs_token=options.tokens is not None)
-    manual_plans, conditions = adaptation.manual_plans, adaptation.conditions
-    return models, Endpoints(models, telemetry.metrics, telemetry.sources, manual_plans, conditions, openapi)
+    return models, Endpoints(
+        models, telemetry.metrics, telemetry.sources, adaptation.manual_plans, adaptation.conditions,
+        adaptation.live_catalog, openapi,
+    )  # fmt: skip

@@ -9,10 +9,12 @@ from pathlib import Path
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.rollout import MAX_UNAVAILABLE_FRAC
 from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog_changes import Digests
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_changes.record import Origin
 from proteus_cli.domain.profile import Profile
+from proteus_cli.serving.adaptation.catalog_source import CatalogSource
 from proteus_cli.serving.adaptation.joining import ProfileSource
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings
 from proteus_cli.serving.adaptation.plan_source import PlanSource
@@ -65,7 +67,9 @@ class Deployment:
     ``max_unavailable_frac`` of a family's capacity is unavailable. What a profile is wrong in for ``drift_after_s`` is
     re-estimated (0: never), and written to the workspace if the server ``records``. Variants may take ``memory_bytes``
     of each device, standbys included; without, there are no standbys. Devices of a cluster are those of the
-    ``hosts``; what is known of those that the plan does not know, ``newcomers`` say.
+    ``hosts``; what is known of those that the plan does not know, ``newcomers`` say. ``digests`` are those of the
+    models; the catalog is read anew from ``catalog_source``, also where its files change if the server
+    ``watches_catalog``. None: it stays as it is.
     """
 
     plan: Plan
@@ -90,6 +94,9 @@ class Deployment:
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
     hosts: HostList | None = None
     newcomers: ProfileSource | None = None
+    catalog_source: CatalogSource | None = None
+    digests: Digests = field(default_factory=dict)
+    watches_catalog: bool = False
 
     @property
     def local_devices(self) -> Sequence[Device]:

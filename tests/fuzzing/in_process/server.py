@@ -150,7 +150,7 @@ async def running_server(tokens: Sequence[str] = ()) -> AsyncIterator[Server]:
     loop = asyncio.get_running_loop()
     hardware = _JumpingHardware(
         platform="proteus_emulated", models=deployment.models, signatures=SIGNATURES, is_emulated=True,
-        profiles=deployment.profiles, timer=cast("Any", None), in_processes=False,
+        profiles=dict(deployment.profiles), timer=cast("Any", None), in_processes=False,
     )  # fmt: skip
     profiles = ProfileStore(deployment.profiles)
     slo_s = deployment.catalog.slo_s()

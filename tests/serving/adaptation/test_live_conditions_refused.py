@@ -12,10 +12,12 @@ from builders import hosted, make_catalog, make_family, plan_hosting
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.catalog_changes import CatalogContent
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.errors import BodyTooLarge, Conflict, EngineError, Forbidden, NotReady, RequestError, Unprocessable
 from proteus_cli.serving.adaptation.live_conditions import LiveConditions
+from proteus_cli.serving.adaptation.served_catalog import ServedCatalog
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent
 
 EXIT = ExitProfile(points=(StagePoint(1, 0.001, 0.001),))
@@ -53,8 +55,8 @@ def conditions_of(
     if how.pop("is_ready", True):
         lifecycle.on(LifecycleEvent.WARMED_UP)
     how = {"is_guarded": True, "is_emulated": False, **how}
-    catalog = catalog_of(has_exits=has_exits)
-    return LiveConditions(loop, controller, lifecycle, catalog, **how), controller  # type: ignore[arg-type]
+    served = ServedCatalog(CatalogContent(catalog_of(has_exits=has_exits), {}))
+    return LiveConditions(loop, controller, lifecycle, served, **how), controller  # type: ignore[arg-type]
 
 
 def change(conditions: LiveConditions, body: bytes = b'{"stop_when": "exit >= 2"}') -> object:

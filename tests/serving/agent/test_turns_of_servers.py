@@ -20,12 +20,12 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceUnavailable
 from proteus_cli.serving.agent import sharing
 from proteus_cli.serving.agent.measuring import require_measurable
-from proteus_cli.serving.agent.measuring_child import leave_time
 from proteus_cli.serving.agent.sharing import DeviceTurn, SharedDevices, SharedOpening
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.remote.channel.messages import MeasureDevices, MeasureOptions
 from proteus_cli.serving.devices.remote.links.link import AgentLink
 from proteus_cli.serving.devices.remote.sessions.connecting import ask, connect
+from proteus_cli.serving.measuring_child import leave_time
 
 KEY = VariantKey("f", "v")
 BATCH = Batch(KEY, [(1, (np.ones(INPUTS, np.float32).tobytes(),))], 1)

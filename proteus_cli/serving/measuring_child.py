@@ -1,4 +1,4 @@
-"""``proteus profile`` in a process that ends with its agent: ``python -m …measuring_child PID PRIORITY profile …``.
+"""``proteus profile`` in a process that ends with its parent: ``python -m …measuring_child PID PRIORITY profile …``.
 
 The priority is `NORMAL`, or `LAST`: it runs only where nobody else wants a core.
 """
@@ -25,5 +25,5 @@ if __name__ == "__main__":
     parent, priority = int(sys.argv.pop(1)), sys.argv.pop(1)
     if priority == LAST:
         leave_time()
-    if os.getppid() == parent:  # else the agent has ended before
+    if os.getppid() == parent:  # else the parent has ended before
         runpy.run_module("proteus_cli", run_name="__main__", alter_sys=True)

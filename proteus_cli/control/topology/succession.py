@@ -1,0 +1,68 @@
+"""What is known of a device when the catalog changes: what was measured anew, and what serves until that takes over."""
+
+from collections.abc import Collection, Mapping
+
+import msgspec
+from msgspec import UNSET
+
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.stages.cascade import CascadeProfile
+
+Names = Mapping[VariantKey, str]
+"""What variants of the catalog file are called in the server."""
+
+
+def succeeding_profile(served: Profile, measured: Profile, names: Names) -> Profile:
+    """The profile of a device from now on: what was ``measured`` of the variants in ``names``, by these.
+
+    What is known of others stays, as they serve until the next plan. So do corrections that were made while serving, of
+    engines that are still the same.
+    """
+    current = [_current(served, each, names[each.key]) for each in measured.variants if each.key in names]
+    now = {each.key for each in current}
+    left = [each for each in served.variants if each.key not in now and each.variant not in _of(names, each.family)]
+    cascades = [_renamed(each, names) for each in measured.cascades if all(key in names for key in _both(each))]
+    going = {each.key for each in left}
+    cascades += [each for each in served.cascades if going.intersection(_both(each))]
+    return msgspec.structs.replace(served, variants=(*current, *left), cascades=tuple(cascades))
+
+
+def without_variants(profile: Profile, gone: Collection[VariantKey]) -> Profile:
+    """The profile without variants that no device has any more."""
+    variants = tuple(each for each in profile.variants if each.key not in gone)
+    cascades = tuple(each for each in profile.cascades if not any(key in gone for key in _both(each)))
+    return msgspec.structs.replace(profile, variants=variants, cascades=cascades)
+
+
+def in_catalog_names(profile: Profile, names: Names) -> Profile:
+    """The profile as its file has it: of the variants in ``names`` alone, as the catalog calls them."""
+    plain = {VariantKey(key.family, name): key.variant for key, name in names.items()}
+    cascades = (_renamed(each, plain) for each in profile.cascades if all(key in plain for key in _both(each)))
+    variants = (
+        msgspec.structs.replace(each, variant=plain[each.key]) for each in profile.variants if each.key in plain
+    )
+    return msgspec.structs.replace(profile, variants=tuple(variants), cascades=tuple(cascades))
+
+
+def _of(names: Names, family: str) -> set[str]:
+    return {name for key, name in names.items() if key.family == family}
+
+
+def _current(served: Profile, measured: VariantProfile, name: str) -> VariantProfile:
+    renamed = msgspec.structs.replace(measured, variant=name)
+    known = served.of(*renamed.key)
+    if known is None or known.recorded is UNSET or known.engine_digest != measured.engine_digest:
+        return renamed
+    return msgspec.structs.replace(
+        known, accuracy=measured.accuracy, estimated=measured.estimated, eval_digest=measured.eval_digest
+    )
+
+
+def _both(cascade: CascadeProfile) -> tuple[VariantKey, VariantKey]:
+    return VariantKey(cascade.family, cascade.first), VariantKey(cascade.family, cascade.second)
+
+
+def _renamed(cascade: CascadeProfile, names: Names) -> CascadeProfile:
+    first, second = (names[key] for key in _both(cascade))
+    return msgspec.structs.replace(cascade, first=first, second=second)

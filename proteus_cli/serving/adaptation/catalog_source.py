@@ -1,0 +1,56 @@
+"""Where a server reads its catalog anew, and has variants measured that nobody has measured."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog_changes import CatalogContent, Succession
+from proteus_cli.domain.profile import Profile
+from proteus_cli.serving.measuring_process import Say
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogFiles:
+    """The catalog as its file has it now, and the files that are loaded for its variants, where there are any."""
+
+    content: CatalogContent
+    models: Mapping[VariantKey, Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """The profiles of devices, with what is current alone, and the digests of the files that plans are made of."""
+
+    profiles: Mapping[str, Profile]
+    inputs: Mapping[str, str]
+
+
+class CatalogSource(Protocol):
+    """Methods may read files for long; names are those of the catalog file."""
+
+    @property
+    def measures(self) -> bool:
+        """Whether variants without a profile are measured."""
+        ...
+
+    def stamp(self) -> object:
+        """What changes where the catalog, or a model that it names, may have. Quick, as nothing is read."""
+        ...
+
+    def read(self) -> CatalogFiles:
+        """Raises `ProteusError`."""
+        ...
+
+    def measurements(self, files: CatalogFiles, types: Mapping[str, str]) -> Measurements:
+        """What is known of devices, of which ``types`` has the type. Raises `ProteusError`."""
+        ...
+
+    async def measure(self, devices: Sequence[str], say: Say) -> None:
+        """Measure what devices of this machine lack, in the time that these have left. Raises `ProteusError`."""
+        ...
+
+    def use(self, following: Succession, inputs: Mapping[str, str]) -> None:
+        """Plans are made of that from now on. Quick, as no file is read."""
+        ...

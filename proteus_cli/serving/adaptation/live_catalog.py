@@ -1,0 +1,315 @@
+"""The catalog of a running server: read anew, and followed without losing a request.
+
+Theory of operation
+===================
+
+SIGHUP, ``POST /v2/proteus/catalog`` and ``--watch`` have the catalog read. What is read is compared with what is
+served (`domain/catalog_changes.py`): a model that has changed is another variant, with its version behind its name. A
+catalog that is wrong, or that cannot be followed, changes nothing, and the answer says why.
+
+Variants that no profile knows are measured first, in a process that runs only where the devices leave it time. Then
+all parts of the server get to know the new variants in one step, and the controller asks for a plan. From there on it
+is a change of plan like any other: engines are loaded beside those that serve, and all workers switch at one instant.
+Variants that are not in the catalog any more are *retiring*: they serve until a plan does without them, and are
+forgotten once no device has them loaded. If their model comes back before that, they are served again.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from proteus_cli.control.topology.hosting import device_memory
+from proteus_cli.control.topology.succession import succeeding_profile, without_variants
+from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog_changes import CatalogChange, Digests, Succession, succession
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
+from proteus_cli.errors import ArtefactError, Conflict, Forbidden, ProteusError, Unprocessable
+from proteus_cli.serving.adaptation.catalog_source import CatalogFiles, CatalogSource, Measurements
+from proteus_cli.serving.adaptation.plan_source import PlanSource
+from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.served_catalog import ServedCatalog
+from proteus_cli.serving.adaptation.solver_process import SolverProcess
+from proteus_cli.serving.devices.hardware import Hardware, signature_of_file
+from proteus_cli.serving.logs import fields
+from proteus_cli.serving.requests.data_plane import DataPlane
+from proteus_cli.units import counted
+
+log = logging.getLogger("proteus.catalog")
+
+LOOK_S = 0.5
+"""Between two looks at whether retiring variants are gone."""
+
+FORGET_AFTER_S = 10.0
+"""Retiring variants are there for so long: a plan that was being made may have them yet."""
+
+WATCH_S = 2.0
+"""Between two looks at the files, of a server that watches them."""
+
+TOLD = 3
+"""Changes that a reason of a plan names; of more, their number."""
+
+State = Literal["served", "measuring", "failed"]
+
+
+class CatalogStatus(msgspec.Struct, frozen=True):
+    """What is served of the catalog, and what becomes of the last reading of it."""
+
+    catalog: Annotated[Catalog, Meta(description="What plans are made of; names with versions.")]
+    digests: Annotated[Digests, Meta(description="By family and variant, the SHA-256 of the model.")]
+    state: Annotated[State, Meta(description="Of the last reading: `measuring` what is new; `failed`: not followed.")]
+    changes: Annotated[Sequence[CatalogChange], Meta(description="What the last reading changes.")]
+    problem: Annotated[str | None, Meta(description="Why the last reading was not followed.")]
+    retiring: Annotated[Mapping[str, Sequence[str]], Meta(description="By family, variants that serve for the last.")]
+    read_unix_s: Annotated[float | None, Meta(description="When the catalog was last read; null: at the start.")]
+
+
+class LiveCatalog:
+    """Reads the catalog anew, and has the server follow it. It alone changes what is ``served``.
+
+    ``is_guarded``: clients have shown a token. Without, none may have it read.
+    ``memory_bytes`` by device, where variants stand by. ``solver`` is None where nothing re-plans.
+    """
+
+    def __init__(
+        self,
+        served: ServedCatalog,
+        hardware: Hardware,
+        plane: DataPlane,
+        profiles: ProfileStore,
+        files: CatalogSource,
+        source: PlanSource,
+        solver: SolverProcess | None,
+        *,
+        memory_bytes: Mapping[str, int],
+        is_guarded: bool,
+    ) -> None:
+        self._served, self._hardware, self._plane, self._profiles = served, hardware, plane, profiles
+        self._files, self._source, self._solver = files, source, solver
+        self._memory_bytes, self._is_guarded = memory_bytes, is_guarded
+        self._names: Mapping[VariantKey, str] = {key: key.variant for key in served.content.variants}
+        self._retiring: dict[VariantKey, str] = {}  # with the digests of their models
+        self._retired_s = 0.0
+        self._reading = asyncio.Lock()
+        self._following: asyncio.Task[None] | None = None
+        self._state: State = "served"
+        self._changes: tuple[CatalogChange, ...] = ()
+        self._problem: str | None = None
+        self._read_unix_s: float | None = None
+        self.reads: Counter[str] = Counter({"unchanged": 0, "followed": 0, "refused": 0})
+
+    def status(self) -> CatalogStatus:
+        retiring: dict[str, list[str]] = {}
+        for key in self._retiring:
+            retiring.setdefault(key.family, []).append(key.variant)
+        content = self._served.content
+        return CatalogStatus(
+            content.catalog, content.digests, self._state, self._changes, self._problem, retiring, self._read_unix_s
+        )
+
+    def as_served(self, plan: Plan) -> Plan:
+        """A plan that was made from the workspace, by the names that its variants have here."""
+        return plan.with_names(lambda key: self._names.get(key, key.variant))
+
+    async def from_client(self) -> CatalogStatus:
+        """Read the catalog now. Raises `RequestError`; then nothing has changed."""
+        if not self._is_guarded:
+            raise Forbidden("the catalog is read anew only where clients need a token: start with `--auth-tokens`")
+        self._plane.lifecycle.require_ready()
+        try:
+            await self.read()
+        except (Conflict, Unprocessable):
+            raise
+        except ProteusError as error:
+            raise Unprocessable(f"the catalog can't be followed: {error.message}", hint=error.hint) from error
+        return self.status()
+
+    async def read(self) -> bool:
+        """Read the catalog, and begin to follow what differs; whether anything does.
+
+        Raises `ProteusError` where it is wrong, or cannot be followed; then nothing has changed.
+        """
+        async with self._reading:
+            try:
+                files = await asyncio.to_thread(self._files.read)
+                following = succession(self._served.content, files.content, self._retiring)
+                self._require_possible(following)
+                await asyncio.to_thread(self._require_fitting, files, following)
+            except ProteusError as error:
+                self.reads["refused"] += 1
+                self._problem, self._read_unix_s = error.message, time.time()
+                raise
+            await self._give_up_following()
+            self._changes, self._problem, self._read_unix_s = following.changes, None, time.time()
+            self._state = "served"
+            if not following.changes:
+                self.reads["unchanged"] += 1
+                return False
+            self.reads["followed"] += 1
+            log.info("the catalog has changed: %s", "; ".join(map(str, following.changes)))
+            self._state = "measuring"
+            self._following = asyncio.create_task(self._follow(files, following))
+            return True
+
+    async def run(self, *, watches: bool) -> None:
+        """Forget variants once they are gone, until cancelled; with ``watches``, read the catalog where it changes."""
+        seen = await asyncio.to_thread(self._files.stamp) if watches else None
+        looked_s = self._plane.clock()
+        try:
+            while True:
+                await asyncio.sleep(LOOK_S)
+                self._forget_retired()
+                if watches and self._plane.clock() - looked_s >= WATCH_S:
+                    looked_s = self._plane.clock()
+                    found = await asyncio.to_thread(self._files.stamp)
+                    if found != seen:
+                        seen = found
+                        await self._read_watched()
+        finally:
+            await self._give_up_following()
+
+    async def _read_watched(self) -> None:
+        try:
+            await self.read()
+        except ProteusError as error:
+            log.error("kept the catalog: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
+
+    # --- what can be followed
+
+    def _require_possible(self, following: Succession) -> None:
+        """Raise `Conflict` where a change needs a new start."""
+        if not self._hardware.takes_variants and following.changes:
+            raise Conflict("devices that are emulated in other processes know the variants of the start alone")
+        for change in following.changes:
+            if change.family and not change.variant and change.what != "eval":
+                raise Conflict(f"{change}: families stay as they are while they are served; start the server anew")
+
+    def _require_fitting(self, files: CatalogFiles, following: Succession) -> None:
+        """Raise `ArtefactError` where a new model takes or gives other tensors than its family."""
+        if self._hardware.is_emulated:
+            return
+        for plain, key in self._new(following):
+            signature = signature_of_file(files.models[plain], key)
+            if not signature.fits(self._plane.families.by_name[key.family].signature):
+                raise ArtefactError(
+                    f"`{plain.variant}` takes or gives other tensors than the rest of family `{plain.family}`.",
+                    hint="queries of a family must fit each of its variants",
+                )
+
+    def _new(self, following: Succession) -> Iterable[tuple[VariantKey, VariantKey]]:
+        """The variants whose models are not known here, by their names in the catalog file and here."""
+        for plain, name in following.names.items():
+            key = VariantKey(plain.family, name)
+            if key not in self._plane.fleet.loader.models:
+                yield plain, key
+
+    # --- following
+
+    async def _follow(self, files: CatalogFiles, following: Succession) -> None:
+        try:
+            measured = await self._measurements(files)
+            new = {key: files.models[plain] for plain, key in self._new(following) if plain in files.models}
+            await self._plane.fleet.loader.look_at(new)
+            self._take_over(following, measured, new)
+        except ProteusError as error:
+            self._state, self._problem = "failed", error.message
+            log.error("kept the catalog: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
+        except Exception:  # a bug of ours must not pass unseen, in a task that nobody waits for
+            self._state, self._problem = "failed", "a bug; the log has its traceback"
+            log.exception("a bug while the catalog was followed")
+
+    async def _measurements(self, files: CatalogFiles) -> Measurements:
+        """What is known of all devices, once what this machine's CPUs lack was measured, as far as time allowed."""
+        types = {device: profile.device.type for device, profile in self._profiles.items()}
+        found = await asyncio.to_thread(self._files.measurements, files, types)
+        lacking = [device for device, each in found.profiles.items() if self._may_measure(each) and _lacks(each, files)]
+        if lacking and self._files.measures:
+            start_s = self._plane.clock()
+            log.info("measuring what is new on %s", ", ".join(lacking), extra=fields(devices=lacking))
+            await self._files.measure(lacking, lambda line: log.debug("proteus profile: %s", line))
+            found = await asyncio.to_thread(self._files.measurements, files, types)
+            log.info("measured it in %.0f s", self._plane.clock() - start_s)
+        for device, profile in found.profiles.items():
+            if names := sorted(key.variant for key in _lacks(profile, files)):
+                log.warning(
+                    "no profile of %s on %s: plans do without", ", ".join(names), device,
+                    extra=fields(device=device, variants=names),
+                )  # fmt: skip
+        return found
+
+    def _may_measure(self, profile: Profile) -> bool:
+        return profile.device.kind == "cpu" and not profile.device.host and not self._hardware.is_emulated
+
+    def _take_over(self, following: Succession, measured: Measurements, models: Mapping[VariantKey, Path]) -> None:
+        """All at once, so that nobody knows of a variant that another does not know."""
+        controller, fleet = self._plane.controller, self._plane.fleet
+        alone, before = self._profiles.alone, self._served.content
+        profiles = [
+            succeeding_profile(alone[device], each, following.names) for device, each in measured.profiles.items()
+        ]
+        self._retiring |= {key: before.digest(key) or "" for key in following.retired}
+        for key in following.content.variants:
+            self._retiring.pop(key, None)
+        self._served.content, self._names = following.content, following.names
+        self._retired_s = self._plane.clock()
+        self._profiles.use(profiles)
+        self._hardware.learn(profiles)
+        fleet.loader.add_models(models)
+        self._plane.families.use(self._profiles.values())
+        current = _without_retiring(self._profiles, self._retiring)
+        memory = device_memory(self._memory_bytes, current, controller.demand.slo_s, controller.plan.rules)
+        controller.use_memory(memory)
+        self._files.use(following, measured.inputs)
+        if self._solver is not None:
+            self._solver.use(self._source.replanner(controller.plan, self._profiles))
+        controller.replanning.notice(f"the catalog has changed: {_told(following.changes)}")
+        self._state = "served"
+
+    async def _give_up_following(self) -> None:
+        """End what follows an earlier reading, as another one counts."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+            self._following = None
+
+    def _forget_retired(self) -> None:
+        """Forget the retiring variants that no device has any more, and that no plan may bring back."""
+        fleet, controller = self._plane.fleet, self._plane.controller
+        if not self._retiring or self._plane.clock() < self._retired_s + FORGET_AFTER_S:
+            return
+        there = {placement.key for placement in controller.placements}
+        for device in fleet.workers:
+            there |= fleet.loader.loaded(device) | controller.resident_on(device)
+        gone = self._retiring.keys() - there
+        if not gone:
+            return
+        for key in gone:
+            del self._retiring[key]
+        fleet.loader.forget_models(gone)
+        self._profiles.use([without_variants(profile, gone) for profile in self._profiles.alone.values()])
+        self._plane.families.use(self._profiles.values())
+        names = ", ".join(sorted(key.variant for key in gone))
+        log.info("%s served for the last: forgotten", names, extra=fields(variants=names))
+
+
+def _lacks(profile: Profile, files: CatalogFiles) -> set[VariantKey]:
+    """Variants of the catalog that a profile has no times of; names are those of the catalog file."""
+    known = {each.key for each in profile.variants if each.points}
+    return files.models.keys() - known
+
+
+def _without_retiring(profiles: Mapping[str, Profile], retiring: Collection[VariantKey]) -> dict[str, Profile]:
+    """The profiles of what may stand by."""
+    return {device: without_variants(profile, retiring) for device, profile in profiles.items()}
+
+
+def _told(changes: Sequence[CatalogChange]) -> str:
+    told = "; ".join(map(str, changes[:TOLD]))
+    return told if len(changes) <= TOLD else f"{told}; {counted(len(changes) - TOLD, 'change')} more"

@@ -1,0 +1,72 @@
+"""Runs ``proteus profile`` for an agent or a server, in a process of its own, and tells what it says."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from proteus_cli.errors import EngineError
+from proteus_cli.serving.measuring_child import LAST, NORMAL
+
+MEASURING = "proteus_cli.serving.measuring_child"
+
+MAX_OUTPUT_BYTES = 64 * 2**20
+_MAX_LINE_BYTES = 64 * 2**10
+
+Say = Callable[[str], object]
+
+
+async def measured(root: Path, options: Sequence[str], say: Say, *, leaves_time: bool) -> bytes:
+    """The profiles of the workspace ``root`` as JSON, measured with these ``options``.
+
+    ``say`` is told each line about progress. A process that ``leaves_time`` runs only where nobody else wants a core.
+    Cancelled, it ends at once, and what it has measured so far is in the workspace. Raises `EngineError`.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-P", "-m", MEASURING, str(os.getpid()), LAST if leaves_time else NORMAL, "profile"],
+        *options,
+        *["--workspace", str(root), "--json"],
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env=_environment(), limit=_MAX_LINE_BYTES,
+    )  # fmt: skip
+    try:
+        output, last = await asyncio.gather(_read(process.stdout), _tell(process.stderr, say))
+        code = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    if code != 0:
+        raise EngineError(f"`proteus profile` can't measure: {last or f'exit code {code}'}")
+    return output
+
+
+def _environment() -> dict[str, str]:
+    """Without options of this process; with the paths that this program was found at."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PROTEUS_")}
+    return kept | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+
+
+async def _read(stream: asyncio.StreamReader | None) -> bytes:
+    assert stream is not None  # noqa: S101 - it is a pipe
+    content = bytearray()
+    while piece := await stream.read(2**16):
+        content += piece
+        if len(content) > MAX_OUTPUT_BYTES:
+            raise EngineError("The profiles are larger than allowed.")
+    return bytes(content)
+
+
+async def _tell(stream: asyncio.StreamReader | None, say: Say) -> str:
+    """Tell each line; returns the last error."""
+    assert stream is not None  # noqa: S101 - it is a pipe
+    last = ""
+    try:
+        while line := (await stream.readline()).decode(errors="replace"):
+            if line.startswith("error: "):
+                last = line.removeprefix("error: ").strip()
+            elif line.strip():
+                say(line.rstrip())
+    except ValueError as error:  # a line above the limit of the stream
+        raise EngineError(f"`proteus profile` says something that is no line: {error}") from error
+    return last
