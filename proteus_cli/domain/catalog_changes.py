@@ -87,16 +87,17 @@ def changes(before: CatalogContent, after: CatalogContent) -> Iterator[CatalogCh
             yield from _of_family(was[family.name], family, before, after)
         else:
             yield CatalogChange(family.name, "", "new")
-    for name in was.keys() - set(after.catalog.names):
-        yield CatalogChange(name, "", "removed")
+    for name in was:
+        if name not in after.catalog.names:
+            yield CatalogChange(name, "", "removed")
 
 
 def _of_family(was: Family, now: Family, before: CatalogContent, after: CatalogContent) -> Iterator[CatalogChange]:
     if what := _fields_that_differ(was, now, {"variants"}):
         yield CatalogChange(now.name, "", "changed", what)
     old = {name_in_catalog(variant.name): variant for variant in was.variants}
-    for variant in now.variants:
-        name = variant.name
+    new = {variant.name: variant for variant in now.variants}
+    for name, variant in new.items():
         if name not in old:
             yield CatalogChange(now.name, name, "new")
             continue
@@ -106,8 +107,9 @@ def _of_family(was: Family, now: Family, before: CatalogContent, after: CatalogC
         parts += filter(None, [_fields_that_differ(old[name], variant, {"name", "onnx", "exits"})])
         if parts:
             yield CatalogChange(now.name, name, "changed", ", ".join(parts))
-    for name in old.keys() - {variant.name for variant in now.variants}:
-        yield CatalogChange(now.name, name, "removed")
+    for name in old:
+        if name not in new:
+            yield CatalogChange(now.name, name, "removed")
 
 
 def _fields_that_differ(was: Value, now: Value, apart_from: Collection[str]) -> str:

@@ -13,6 +13,8 @@ from typing import Protocol, TypeVar
 import msgspec
 import numpy as np
 
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.catalog_changes import CatalogContent, Digests
 from proteus_cli.domain.request import Bounds, Outcome
 from proteus_cli.errors import ArtefactError, ServerError
 from proteus_cli.replay.http_client import HttpClient, HttpReply
@@ -124,6 +126,13 @@ class StatusReply(msgspec.Struct):
     estimated: list[str] = msgspec.field(default_factory=list)
 
 
+class CatalogReply(msgspec.Struct):
+    """The part of ``/v2/proteus/catalog`` that says what is served."""
+
+    catalog: Catalog
+    digests: Digests
+
+
 class HttpTarget:
     """A server at ``url``. A request carries one row, and the time until its deadline as ``timeout``.
 
@@ -170,6 +179,11 @@ class HttpTarget:
     async def status(self) -> StatusReply:
         """The server's status. Raises `ServerError`."""
         return await self._get("/v2/proteus/status", StatusReply)
+
+    async def served(self) -> CatalogContent:
+        """What the server serves of its catalog. Raises `ServerError`."""
+        found = await self._get("/v2/proteus/catalog", CatalogReply, hint="is it a Proteus server of this version?")
+        return CatalogContent(found.catalog, found.digests)
 
     async def send(
         self, family: str, number: int, timeout_s: float, min_accuracy: float, bounds: Bounds | None = None
@@ -224,7 +238,9 @@ class HttpTarget:
             is_cut=answer.cut,
         )
 
-    async def _get(self, path: str, kind: type[Answered]) -> Answered:
+    async def _get(
+        self, path: str, kind: type[Answered], *, hint: str = "does the server serve the families of the trace?"
+    ) -> Answered:
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_S):
                 reply = await self._client.get(path)
@@ -236,9 +252,7 @@ class HttpTarget:
         if reply.status != _OK:
             raise ServerError(
                 f"`{self._url}{path}` answered {reply.status}: {reply.body[:200].decode(errors='replace')}",
-                hint="set PROTEUS_TOKEN to a token that the server takes"
-                if reply.status == _UNAUTHORIZED
-                else "does the server serve the families of the trace?",
+                hint="set PROTEUS_TOKEN to a token that the server takes" if reply.status == _UNAUTHORIZED else hint,
             )
         try:
             return msgspec.json.decode(reply.body, type=kind)

@@ -217,7 +217,9 @@ def test_a_device_that_takes_three_times_what_it_should_makes_the_plan_adapt(clu
             cluster.until(lambda status: status["pace"]["a-0"] > max(1.5, status["pace"]["a-1"]))
         time.sleep(0.5)
     reasons = [change["reason"] for change in status["changes"][changes:]]
-    assert any("× the profiled times (as " in reason for reason in reasons), reasons
+    # Of two rules that count what batches take, either may be first: one sees too little room, the other a better plan.
+    assert any("× the profiled times (as " in each or each.startswith("better for") for each in reasons), reasons
+    assert status["planned_qps"]["shapes"] > 1.1 * 140.0
     assert losses_of(cluster, "a-0") == lost_before
     assert violations(steady.ended("shapes", slow_s)) < 0.1
 

@@ -98,6 +98,32 @@ def split(
 
 
 @app.command(cls=Command)
+def diff(
+    *,
+    url: options.Url = "http://127.0.0.1:8000",
+    ca: options.Ca = None,
+    workspace_dir: common.Workspace = common.WORKSPACE,
+    json: common.Json = False,
+) -> None:
+    """Show what a running server would change if it read the catalog now: by SIGHUP, --watch, or POST.
+
+    Models are compared by what their files hold. A token is read from PROTEUS_TOKEN.
+    """
+    from proteus_cli.cli.views.catalog_lines import changes_table
+    from proteus_cli.cli.workflows.live_catalog import catalog_changes
+    from proteus_cli.store import Workspace
+    from proteus_cli.units import counted
+
+    found = catalog_changes(Workspace(workspace_dir), url, ca)
+    if json:
+        console.show_json(found)
+        return
+    if found:
+        console.show(changes_table(found))
+    console.say(f"{counted(len(found), 'difference')} between the catalog and what {url} serves")
+
+
+@app.command(cls=Command)
 def derive(
     variant: options.VariantName,
     *,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from proteus_cli.cli.options import completion
+from proteus_cli.cli.options import completion, sections
 
 # --- add
 
@@ -32,6 +32,18 @@ Calibration = Annotated[
         metavar="NPZ",
         help="Rows without labels: without an eval split, accuracies are estimated by the part of them on which a "
         "variant agrees with the best of its family.",
+    ),
+]
+
+# --- diff
+
+Url = Annotated[str, Option(metavar="URL", help="The server to compare with.")]
+Ca = Annotated[
+    Path | None,
+    Option(
+        metavar="FILE",
+        help="Trust a server whose certificate is signed by this certificate (PEM).",
+        rich_help_panel=sections.SECURITY,
     ),
 ]
 

@@ -1,10 +1,11 @@
 """What was added to the catalog, and what was derived, in lines and a table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
 
-from proteus_cli.tables import described, name, number, table
+from proteus_cli.domain.catalog_changes import CatalogChange
+from proteus_cli.tables import described, name, number, table, text
 from proteus_cli.units import ESTIMATED, format_accuracy, format_percent, format_size
 from proteus_cli.variants.adding import Addition
 from proteus_cli.variants.deriving import Derivation
@@ -24,6 +25,14 @@ def addition_lines(made: Addition) -> Iterator[str]:
 
 def _tensors(tensors: dict[str, str]) -> str:
     return ", ".join(f"{name} ({described})" for name, described in tensors.items())
+
+
+def changes_table(changes: Sequence[CatalogChange]) -> RenderableType:
+    """A row for each difference; of families without a variant."""
+    rows = table(name("family"), name("variant"), name("change"), text("what differs"))
+    for each in changes:
+        rows.add_row(each.family or "all", each.variant, each.kind, each.what)
+    return rows
 
 
 def split_lines(made: SplitModel) -> Iterator[str]:

@@ -1,5 +1,7 @@
 """The `CatalogSource` of a server: the catalog, the models and the profiles of its workspace."""
 
+import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,11 +9,14 @@ from typing import Any
 
 import msgspec
 
+from proteus_cli.cli.options.names import environment
+from proteus_cli.cli.workflows.live_replay import trusting
 from proteus_cli.cli.workflows.workspace_plans import WorkspacePlans
 from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
-from proteus_cli.domain.catalog_changes import CatalogContent, Digests, Succession
+from proteus_cli.domain.catalog_changes import CatalogChange, CatalogContent, Digests, Succession, changes
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ProteusError
+from proteus_cli.replay.target import http_target
 from proteus_cli.serving.adaptation.catalog_source import CatalogFiles, Measurements
 from proteus_cli.serving.measuring_process import Say, measured
 from proteus_cli.store import Workspace, is_as_declared
@@ -63,6 +68,20 @@ class WorkspaceCatalog:
     @property
     def _workspace(self) -> Workspace:
         return self.plans.workspace
+
+
+def catalog_changes(workspace: Workspace, url: str, ca: Path | None) -> list[CatalogChange]:
+    """What a server at ``url`` would change if it read the catalog now; ``ca`` is to be trusted.
+
+    Raises `ServerError`, `ArtefactError`.
+    """
+
+    async def served() -> CatalogContent:
+        async with http_target(url, os.environ.get(environment("token")), trusting(ca)) as target:
+            return await target.served()
+
+    catalog = workspace.catalog()
+    return list(changes(asyncio.run(served()), CatalogContent(catalog, model_digests(workspace, catalog, {}))))
 
 
 def model_digests(workspace: Workspace, catalog: Catalog, profiles: Mapping[str, Profile]) -> Digests:

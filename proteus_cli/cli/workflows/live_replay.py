@@ -114,7 +114,7 @@ def replayed_against(
     arrivals = sending.arrivals
 
     async def run() -> tuple[ReplayResult, StatusReply]:
-        async with http_target(url, os.environ.get(environment("token")), _trusting(sending.ca)) as target:
+        async with http_target(url, os.environ.get(environment("token")), trusting(sending.ca)) as target:
             before = await sending.prepare(target)
             with console.progress(f"replaying against {before.policy}") as advance, _first_interrupt() as stop:
                 load = await replay(arrivals, target, before.slo_s, lambda done: advance("", done), stop)
@@ -166,7 +166,7 @@ def _first_interrupt() -> Iterator[asyncio.Event]:
         loop.remove_signal_handler(signal.SIGINT)
 
 
-def _trusting(ca: Path | None) -> ssl.SSLContext | None:
+def trusting(ca: Path | None) -> ssl.SSLContext | None:
     if ca is None:
         return None
     read_bytes(ca, SETTINGS, hint="`--ca` names a PEM file")

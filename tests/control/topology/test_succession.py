@@ -1,0 +1,64 @@
+"""What is known of a device when the catalog changes."""
+
+import msgspec
+from builders import make_measured, make_profile
+
+from proteus_cli.control.topology.succession import in_catalog_names, succeeding_profile, without_variants
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import Profile, Recorded, VariantProfile
+from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile
+
+POINT = CascadePoint(0.5, 0.5, 0.85, 0.8, 0.9, 0.9, 0.5, 0.8)
+
+
+def measured(name: str, seconds: float = 0.01, engine: str = "e") -> VariantProfile:
+    return msgspec.structs.replace(make_measured("a", name, 0.8, {1: seconds}), engine_digest=engine)
+
+
+def profile(*variants: VariantProfile, cascades: tuple[tuple[str, str], ...] = ()) -> Profile:
+    made = make_profile("cpu0", *variants)
+    found = tuple(CascadeProfile("a", first, second, "d", (POINT,)) for first, second in cascades)
+    return msgspec.structs.replace(made, cascades=found)
+
+
+def names(**served: str) -> dict[VariantKey, str]:
+    return {VariantKey("a", plain): name for plain, name in served.items()}
+
+
+def mean_s(of: Profile, name: str) -> float:
+    found = of.of("a", name)
+    assert found is not None
+    return found.points[0].mean_s
+
+
+def test_what_was_measured_anew_has_its_name_here_and_what_retires_stays() -> None:
+    before = profile(measured("s"), measured("m", 0.02), cascades=(("s", "m"),))
+    now = profile(measured("s", 0.011), measured("m", 0.03, "f"), cascades=(("s", "m"),))
+    after = succeeding_profile(before, now, names(s="s", m="m@2"))
+    assert [each.variant for each in after.variants] == ["s", "m@2", "m"]
+    assert [(each.first, each.second) for each in after.cascades] == [("s", "m@2"), ("s", "m")]
+    assert (mean_s(after, "s"), mean_s(after, "m@2"), mean_s(after, "m")) == (0.011, 0.03, 0.02)
+    assert without_variants(after, {VariantKey("a", "m")}) == msgspec.structs.replace(
+        after, variants=after.variants[:2], cascades=after.cascades[:1]
+    )
+
+
+def test_a_variant_that_was_not_measured_anew_is_not_known_by_its_new_name() -> None:
+    after = succeeding_profile(profile(measured("s"), measured("m")), profile(measured("s")), names(s="s", m="m@2"))
+    assert [each.variant for each in after.variants] == ["s", "m"]
+
+
+def test_corrections_that_were_made_while_serving_stay_with_the_engine() -> None:
+    corrected = msgspec.structs.replace(measured("s", 0.02), recorded=Recorded("2026-01-01T00:00:00+00:00", "0"))
+    better = msgspec.structs.replace(measured("s", 0.01), accuracy=0.85)
+    after = succeeding_profile(profile(corrected), profile(better), names(s="s"))
+    assert mean_s(after, "s") == 0.02
+    assert after.variants[0].accuracy == 0.85
+    other = succeeding_profile(profile(corrected), profile(measured("s", 0.01, "f")), names(s="s"))
+    assert mean_s(other, "s") == 0.01
+
+
+def test_a_file_has_the_names_of_the_catalog_and_nothing_that_retires() -> None:
+    now = profile(measured("s"), measured("m", 0.03, "f"), cascades=(("s", "m"),))
+    served = succeeding_profile(profile(measured("s"), measured("m", 0.02)), now, names(s="s", m="m@2"))
+    assert in_catalog_names(served, names(s="s", m="m@2")) == now
