@@ -31,6 +31,10 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus catalog derive thing --int8 --calibration calib.npz", "a variant with numbers of 8 bits"),
         ("proteus catalog derive digits/digits-xl --fp16 --dry-run", "only show what would be made"),
     ),
+    "proteus catalog diff": (
+        ("proteus catalog diff", "what a server on port 8000 would change if it read the catalog now"),
+        ("proteus catalog diff --url https://edge1:8443 --ca ca.pem", "the same of another server"),
+    ),
     "proteus catalog split": (
         ("proteus catalog split nets a.onnx --at p1,p2 --slo 50ms --eval eval.npz", "a model of three exits"),
         ('proteus catalog split nets a.onnx --at p1,p2 --stop-when "exit >= 2"', "under one condition"),

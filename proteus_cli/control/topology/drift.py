@@ -129,6 +129,7 @@ class Drift:
         if now_s - self._window_start_s < self._window_s:
             return ()
         start_s, self._window_start_s = self._window_start_s, now_s
+        self._forget_replaced()
         found = []
         for key, watched in self._watched.items():
             for cell, point in zip(watched.cells, watched.points, strict=True):
@@ -136,6 +137,14 @@ class Drift:
             if estimates := self._estimates(watched, now_s):
                 found.append(Correction(*key, estimates))
         return tuple(found)
+
+    def _forget_replaced(self) -> None:
+        """Forget variants that are gone, or were measured anew: what was seen of them says nothing of the profile."""
+        for key, watched in list(self._watched.items()):
+            device, *variant = key
+            measured = self._profiles[device].of(*variant)
+            if measured is None or measured.points != watched.points:
+                del self._watched[key]
 
     def ratios(self) -> dict[PlacementKey, float]:
         """The mean ratio of measured to profiled time in the last two windows, of each placement that ran."""

@@ -161,8 +161,9 @@ class Standbys:
         for value, standby in sorted((self._value(memory, k, replicas[memory.type, k]), k) for k in mine - active):
             if missing_bytes <= 0:
                 break
-            gain -= value * memory.loadable[standby].memory_bytes
-            missing_bytes -= memory.loadable[standby].memory_bytes
+            freed_bytes = _bytes(memory, [standby])
+            gain -= value * freed_bytes
+            missing_bytes -= freed_bytes
         return missing_bytes <= 0 and gain > 0
 
     def _value(self, memory: DeviceMemory, key: VariantKey, nth: int) -> float:

@@ -17,7 +17,6 @@ forgotten once no device has them loaded. If their model comes back before that,
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -103,7 +102,6 @@ class LiveCatalog:
         self._changes: tuple[CatalogChange, ...] = ()
         self._problem: str | None = None
         self._read_unix_s: float | None = None
-        self.reads: Counter[str] = Counter({"unchanged": 0, "followed": 0, "refused": 0})
 
     def status(self) -> CatalogStatus:
         retiring: dict[str, list[str]] = {}
@@ -143,16 +141,13 @@ class LiveCatalog:
                 self._require_possible(following)
                 await asyncio.to_thread(self._require_fitting, files, following)
             except ProteusError as error:
-                self.reads["refused"] += 1
                 self._problem, self._read_unix_s = error.message, time.time()
                 raise
             await self._give_up_following()
             self._changes, self._problem, self._read_unix_s = following.changes, None, time.time()
             self._state = "served"
             if not following.changes:
-                self.reads["unchanged"] += 1
                 return False
-            self.reads["followed"] += 1
             log.info("the catalog has changed: %s", "; ".join(map(str, following.changes)))
             self._state = "measuring"
             self._following = asyncio.create_task(self._follow(files, following))
@@ -160,7 +155,7 @@ class LiveCatalog:
 
     async def run(self, *, watches: bool) -> None:
         """Forget variants once they are gone, until cancelled; with ``watches``, read the catalog where it changes."""
-        seen = await asyncio.to_thread(self._files.stamp) if watches else None
+        seen: object = None  # so that what has changed since the start is seen, too
         looked_s = self._plane.clock()
         try:
             while True:

@@ -167,3 +167,16 @@ def test_slowdown_counts_from_the_corrected_profile_on() -> None:
     assert slowdown.factor == pytest.approx(1.0, rel=1e-3)
     slowdown.ran(took_s=0.03, mean_s=0.03, p95_s=0.03)
     assert slowdown.factor == pytest.approx(1.0, rel=1e-3)
+
+
+def test_a_variant_that_is_gone_or_was_measured_anew_is_watched_no_longer() -> None:
+    world = World(scaled(1.5)).serve(50.0)
+    small, large = world.profiles["cpu0"].variants
+    world.profiles["cpu0"] = msgspec.structs.replace(world.profiles["cpu0"], variants=(large,))
+    assert world.drift.due(1100.0) == ()
+    assert world.drift.ratios() == {}
+    world.profiles["cpu0"] = msgspec.structs.replace(world.profiles["cpu0"], variants=(small, large))
+    world.serve(50.0)
+    slower = make_measured("a", "a-s", 0.7, {batch: 1.5 * latency_s for batch, latency_s in LATENCY_S.items()})
+    world.profiles["cpu0"] = msgspec.structs.replace(world.profiles["cpu0"], variants=(slower, large))
+    assert world.serve(200.0).found == []

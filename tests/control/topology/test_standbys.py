@@ -267,3 +267,22 @@ def test_without_memory_nothing_stands_by() -> None:
         controller.adopt(plan_hosting(each, devices=("cpu0",)), [each], 0.0)
         assert controller.next_standby(0.0) is None
         assert controller.resident_on("cpu0") == {each.key}
+
+
+def test_what_the_catalog_has_no_more_gives_way_to_any_standby() -> None:
+    driven = Driven(host(SLOW), host(SLOW, "cpu1"))
+    driven.load_all(0.0)
+    assert driven.standbys() == keys(FAST)
+    left = {key: each for key, each in LOADABLE.items() if key is not FAST}
+    driven.controller.use_memory({device: DeviceMemory("cpu", 3, left) for device in ("cpu0", "cpu1")})
+    driven.adopt(host(SLOW), host(SLOW, "cpu1"))
+    driven.load_all(100.0)
+    assert driven.standbys() == keys(OTHER)
+
+
+def test_memory_that_servers_share_stays_shared_where_it_changes() -> None:
+    driven = Driven(host(SLOW), host(SLOW, "cpu1"))
+    driven.controller.share("cpu0", 3)
+    driven.controller.use_memory(memory())
+    driven.load_all(0.0)
+    assert (driven.standbys("cpu0"), driven.standbys("cpu1")) == (NOTHING, keys(FAST))

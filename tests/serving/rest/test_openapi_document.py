@@ -84,6 +84,7 @@ def test_what_changes_the_state_of_the_server_takes_json_only() -> None:
         ("/v2/repository/models/{model}/load", "post"),
         ("/v2/repository/models/{model}/unload", "post"),
         ("/v2/proteus/plan", "post"),
+        ("/v2/proteus/catalog", "post"),
         ("/v2/proteus/families/{family}", "patch"),
     }
     found = operations(document(ROUTES, FAMILIES))
@@ -96,6 +97,7 @@ def test_who_may_ask_is_described_where_no_tokens_are_asked_for() -> None:
     with_tokens = operations(document(ROUTES, FAMILIES, needs_token=True))
     assert {path for (path, _), operation in with_tokens.items() if "403" in operation["responses"]} == {
         "/v2/proteus/plan",
+        "/v2/proteus/catalog",
         "/v2/proteus/families/{family}",
     }
 
