@@ -26,6 +26,8 @@ INFER_ONLY = ("--include-path-regex", "infer$")
 NO_PLANS = '["2xx", 400, 403]'  # without tokens
 NOT_THIS_PLAN = '["2xx", 400, 409, 422]'  # nor does a schema know what devices and variants there are
 ALSO_REFUSED = '["2xx", 400, 504]'
+GUARDED = "plan$|catalog$|families/"
+"""Paths that are refused without a token, and change what is served."""
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +71,13 @@ def test_the_server_does_what_its_document_says_to_good_requests_and_bad_ones(
 ) -> None:
     document = server.get("/openapi.json").document()
     options = ("--phases", "examples,coverage,fuzzing", "--max-examples", "25")
-    but_unload = (*options, "--exclude-path-regex", "unload$|plan$|families/")  # after which others fail, as they must
+    but_unload = (
+        *options,
+        "--exclude-path-regex",
+        f"unload$|{GUARDED}",
+    )  # after which others fail, as they must
     assert run_schemathesis(server, tmp_path, document, ALSO_REFUSED, *but_unload) > 500
-    plan = ("--phases", "coverage,fuzzing", "--max-examples", "10", "--include-path-regex", "plan$|families/")
+    plan = ("--phases", "coverage,fuzzing", "--max-examples", "10", "--include-path-regex", GUARDED)
     assert run_schemathesis(server, tmp_path, document, NO_PLANS, *plan) > 20
     unload = (*options, "--include-path-regex", "unload$")
     assert run_schemathesis(server, tmp_path, document, ALSO_REFUSED, *unload) > 10
@@ -98,10 +104,24 @@ def test_a_server_with_tokens_does_what_its_document_says(made: Tiny, tmp_path: 
     header = {"Authorization": f"Bearer {TOKEN}"}
     with serving(made.root, made.place.plans_dir / "plan.json", "--replan=off", "--auth-tokens", str(tokens)) as live:
         document = live.ask("GET", "/openapi.json", headers=header).document()
-        options = ("--phases", "fuzzing", "--max-examples", "5", "--exclude-path-regex", "unload$|plan$|families/")
+        options = (
+            "--phases",
+            "fuzzing",
+            "--max-examples",
+            "5",
+            "--exclude-path-regex",
+            f"unload$|{GUARDED}",
+        )
         with_token = ("--header", f"Authorization: Bearer {TOKEN}")
         assert run_schemathesis(live, tmp_path, document, ALSO_REFUSED, *with_token, *options) > 50
-        plan = ("--phases", "coverage,fuzzing", "--max-examples", "10", "--include-path-regex", "plan$|families/")
+        plan = (
+            "--phases",
+            "coverage,fuzzing",
+            "--max-examples",
+            "10",
+            "--include-path-regex",
+            GUARDED,
+        )
         assert run_schemathesis(live, tmp_path, document, NOT_THIS_PLAN, *with_token, *plan) > 20
 
 

@@ -79,16 +79,19 @@ class ManualPlans:
         return await self._apply(plan, "request", "applied by a client")
 
     async def _from_file(self) -> None:
+        kept = "the catalog and the plan"
         try:
             self._lifecycle.require_ready()
+            kept = "the catalog"
             if self._live_catalog is not None and await self._live_catalog.read():
                 return  # the next plan is made of the new catalog, and the plan file is of the one before
+            kept = "the plan"
             plan, base = await asyncio.to_thread(self._source.read_plan)
             await self._apply(plan, "file", "applied by SIGHUP", base)
         except ProteusError as error:
-            log.error("SIGHUP: kept the catalog and the plan: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
+            log.error("SIGHUP: kept %s: %s", kept, error.message, extra=fields(hint=error.hint))  # noqa: TRY400
         except Exception:
-            log.exception("SIGHUP: kept the catalog and the plan, because of a bug")
+            log.exception("SIGHUP: kept %s, because of a bug", kept)
 
     async def _apply(self, plan: Plan, origin: Origin, reason: str, base: Base | None = None) -> PlanChange:
         plan = self._live_catalog.as_served(plan) if self._live_catalog is not None else plan

@@ -321,7 +321,7 @@ def test_a_variant_that_is_gone_from_the_catalog_is_no_candidate_of_a_probation(
     """Its profile may be older than the catalog."""
 
     async def gone(world: World) -> None:
-        del world.models[VariantKey("f", "fast")]
+        world.fleet.loader.forget_models([VariantKey("f", "fast")])
         world.spoilt[VariantKey("f", "good")] = EngineError("it can't be loaded")
         world.executor("cpu0").die()
         await asyncio.sleep(BACK_S)
