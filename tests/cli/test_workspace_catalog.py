@@ -11,10 +11,11 @@ from tiny import SHAPES, Tiny, TinyFamily, add_profiles, catalog_toml, make_work
 
 from proteus_cli import store
 from proteus_cli.cli.workflows.live_catalog import WorkspaceCatalog, model_digests
-from proteus_cli.cli.workflows.resources import Emulation
+from proteus_cli.cli.workflows.resources import Emulation, Resources
 from proteus_cli.cli.workflows.workspace_plans import WorkspacePlans
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import ArtefactError, EngineError
+from proteus_cli.planning.from_workspace import PlannerSettings
 from proteus_cli.serving.adaptation.catalog_source import CatalogFiles
 from proteus_cli.serving.measuring_process import measured
 
@@ -34,10 +35,8 @@ def source(
 ) -> WorkspaceCatalog:
     workspace = store.Workspace(made.root, state)
     emulation = Emulation() if emulates else None
-    return WorkspaceCatalog(
-        cast("WorkspacePlans", WorkspacePlans(workspace, Path("plan"), None, emulation, None)),  # type: ignore[arg-type]
-        budget_s,
-    )
+    plans = WorkspacePlans(workspace, Path("plan"), cast("Resources", None), emulation, cast("PlannerSettings", None))
+    return WorkspaceCatalog(plans, budget_s)
 
 
 def known(catalog: WorkspaceCatalog, files: CatalogFiles | None = None) -> list[str]:
