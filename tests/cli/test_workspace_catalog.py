@@ -3,7 +3,7 @@
 import asyncio
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -11,11 +11,10 @@ from tiny import SHAPES, Tiny, TinyFamily, add_profiles, catalog_toml, make_work
 
 from proteus_cli import store
 from proteus_cli.cli.workflows.live_catalog import WorkspaceCatalog, model_digests
-from proteus_cli.cli.workflows.resources import Emulation, Resources
+from proteus_cli.cli.workflows.resources import Emulation
 from proteus_cli.cli.workflows.workspace_plans import WorkspacePlans
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import ArtefactError, EngineError
-from proteus_cli.planning.from_workspace import PlannerSettings
 from proteus_cli.serving.adaptation.catalog_source import CatalogFiles
 from proteus_cli.serving.measuring_process import measured
 
@@ -35,7 +34,7 @@ def source(
 ) -> WorkspaceCatalog:
     workspace = store.Workspace(made.root, state)
     emulation = Emulation() if emulates else None
-    plans = WorkspacePlans(workspace, Path("plan"), cast("Resources", None), emulation, cast("PlannerSettings", None))
+    plans = WorkspacePlans(workspace, Path("plan"), cast("Any", None), emulation, cast("Any", None))
     return WorkspaceCatalog(plans, budget_s)
 
 
