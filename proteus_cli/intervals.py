@@ -5,7 +5,7 @@ import math
 _Z = 1.959963984540054  # standard deviations on either side that hold 95 % of a normal distribution
 
 
-def wilson(right: int, rows: int) -> tuple[float, float]:
+def wilson(right: float, rows: int) -> tuple[float, float]:
     """The 95 % confidence interval of a fraction of which ``right`` of ``rows`` were seen: Wilson's score interval.
 
     E. B. Wilson, Probable inference, JASA 22 (1927), 209-212. Unlike mean ± 1.96 standard errors, it holds near 0 and 1

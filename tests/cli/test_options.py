@@ -25,6 +25,7 @@ QUANTITIES = [
     (("serve", "plan", "--port", "0"), "--drift-after", "s"),
     (("serve", "plan", "--port", "0"), "--join-budget", "s"),
     (("serve", "plan", "--port", "0"), "--catalog-budget", "s"),
+    (("serve", "plan", "--port", "0"), "--feedback", "s"),
     (("replay", "t.csv"), "--scale-to", "qps"),
     (("replay", "t.csv"), "--load-time", "s"),
     (("replay", "t.csv"), "--memory", "GiB"),

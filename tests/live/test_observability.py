@@ -16,9 +16,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from proteus_cli.control.decision import Host
 from proteus_cli.control.dispatch.cascades import Cascades
+from proteus_cli.control.replanning.live_accuracy import LiveAccuracy
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.serving.telemetry.cascade_metrics import add_cascades, add_conditions, add_cut
 from proteus_cli.serving.telemetry.exposition import OPENMETRICS, Exposition
+from proteus_cli.serving.telemetry.feedback_metrics import add_feedback
 from proteus_cli.serving.telemetry.host_metrics import add_hosts, add_sharing
 from proteus_cli.serving.telemetry.hosts import HostState, HostStatus
 
@@ -65,6 +68,9 @@ def elsewhere() -> str:
     add_cascades(exposition, cascades)
     add_cut(exposition, {"a": {("s", 2): 3, ("s", 1): 1}, "b": {}})
     add_conditions(exposition, {"a": "confidence >= 0.8"})
+    live = LiveAccuracy()
+    live.saw(1.0, 0.9)
+    add_feedback(exposition, {VariantKey("a", "s"): live}, {VariantKey("a", "l"): live})
     return exposition.finished().decode()
 
 
@@ -139,7 +145,7 @@ def test_a_panel_queries_metrics_that_exist(expression: str, legend: str, seen: 
 
 def test_the_rules_for_alerts_query_metrics_that_exist(seen: dict[str, dict[str, set[str]]]) -> None:
     rules = re.findall(r"^ +expr: (.+)$", ALERTS.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(rules) == 9
+    assert len(rules) == 10
     assert sum("up{" in rule for rule in rules) == 1  # Prometheus' own
     for rule in rules:
         assert set(NAME.findall(rule)) <= set(seen)

@@ -23,11 +23,11 @@ LARGEST = 3e38
 TOKEN = "f00d" * 8
 INFER_ONLY = ("--include-path-regex", "infer$")
 # That the values of a tensor are as many as its shape says, no schema can say: such requests are right, and refused.
-NO_PLANS = '["2xx", 400, 403]'  # without tokens
+NO_PLANS = '["2xx", 400, 403, 409]'  # without tokens and `--feedback`
 NOT_THIS_PLAN = '["2xx", 400, 409, 422]'  # nor does a schema know what devices and variants there are
 ALSO_REFUSED = '["2xx", 400, 504]'
-GUARDED = "plan$|catalog$|families/"
-"""Paths that are refused without a token, and change what is served."""
+GUARDED = "plan$|catalog$|feedback$|families/"
+"""Paths that are refused without a token or an option, and change what is served."""
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,7 @@ def serve(
     drift_after: options.DriftAfter = common.unparsed("1min"),
     check_sample: options.CheckSample = 0.01,
     record: options.Record = False,
+    feedback: options.Feedback = common.unparsed("0s"),
     watch: options.Watch = False,
     catalog_budget: options.CatalogBudget = common.unparsed("1min"),
     executor: options.Executor = options.ExecutorKind.THREAD,
@@ -81,8 +82,8 @@ def serve(
     from proteus_cli.store import Workspace
 
     _require_compatible(
-        flags(context), emulate=emulate, record=record, drift_after_s=drift_after, writes_elsewhere=state is not None,
-        is_cluster=cluster is not None,
+        flags(context), emulate=emulate, keeps_answers=feedback > 0, record=record, drift_after_s=drift_after,
+        writes_elsewhere=state is not None, is_cluster=cluster is not None,
     )  # fmt: skip
     live_view = _set_up_logs(view, log_level, log_format)
     server = ServerOptions(
@@ -91,7 +92,7 @@ def serve(
         refuses_non_finite=non_finite is options.NonFinitePolicy.REFUSE,
         tls=_tls(tls_cert, tls_key), tokens=read_tokens(auth_tokens) if auth_tokens is not None else None,
         allowed_hosts=_hosts(allowed_hosts), otlp=otlp, otlp_sample=otlp_sample,
-        check_sample=check_sample,
+        check_sample=check_sample, keep_answers_s=feedback,
     )  # fmt: skip
     workspace = Workspace(workspace_dir, state)
     with workspace.only_read() if emulate else nullcontext(workspace) as place:  # plans are kept all the same
@@ -111,6 +112,7 @@ def _require_compatible(
     given: set[str],
     *,
     emulate: bool,
+    keeps_answers: bool,
     record: bool,
     drift_after_s: float,
     writes_elsewhere: bool,
@@ -120,6 +122,10 @@ def _require_compatible(
         raise UsageError("`--join-budget` is for devices of a cluster.", hint="add `--cluster`, or leave it out")
     if "--fleet" in given and not emulate:
         raise UsageError("`--fleet` is for devices that are emulated.", hint="add `--emulate`, or leave out `--fleet`")
+    if keeps_answers and emulate:
+        raise UsageError(
+            "Emulated devices give no answers that could be right.", hint="leave out `--feedback` or `--emulate`"
+        )
     if record and writes_elsewhere:
         raise UsageError(
             "`--record` writes to the workspace, which `--state` leaves as it is.", hint="leave out one of both"

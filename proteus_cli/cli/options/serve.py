@@ -161,6 +161,14 @@ CheckSample = Annotated[
         "device is idle; 0: none.",
     ),
 ]
+Feedback = Annotated[
+    float,
+    _adaptation(
+        **DURATION,
+        envvar=environment("feedback"),
+        help="Keep answers to requests with an id for this long, so that clients can tell their labels; `0s`: none.",
+    ),
+]
 Watch = Annotated[
     bool, _adaptation("--watch", help="Read the catalog anew where it changes, or one of the models that it names.")
 ]

@@ -21,9 +21,9 @@ TIMES = 2.0
 """Twice as many as expected is what the test is best at; larger changes it finds sooner, in fewer checks."""
 
 
-def raised(expected: float) -> float:
-    """The probability that is tested against an expected one: `TIMES` that, and no nearer to 1 than half way."""
-    return min(TIMES * expected, (1 + expected) / 2)
+def raised(expected: float, times: float = TIMES) -> float:
+    """The probability that is tested against an expected one: ``times`` that, and no nearer to 1 than half way."""
+    return min(times * expected, (1 + expected) / 2)
 
 
 def factor(expected: float, *, disagrees: bool) -> float:

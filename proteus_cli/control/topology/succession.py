@@ -35,6 +35,15 @@ def without_variants(profile: Profile, gone: Collection[VariantKey]) -> Profile:
     return msgspec.structs.replace(profile, variants=variants, cascades=cascades)
 
 
+def with_accuracies(profile: Profile, accuracies: Mapping[VariantKey, float]) -> Profile:
+    """The profile with other accuracies of some variants, and without cascades of these, whose worth nobody knows."""
+    if not accuracies:
+        return profile
+    variants = (msgspec.structs.replace(v, accuracy=accuracies.get(v.key, v.accuracy)) for v in profile.variants)
+    cascades = (each for each in profile.cascades if not any(key in accuracies for key in _both(each)))
+    return msgspec.structs.replace(profile, variants=tuple(variants), cascades=tuple(cascades))
+
+
 def in_catalog_names(profile: Profile, names: Names) -> Profile:
     """The profile as its file has it: of the variants in ``names`` alone, as the catalog calls them."""
     plain = {VariantKey(key.family, name): key.variant for key, name in names.items()}

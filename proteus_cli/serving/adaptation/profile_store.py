@@ -9,6 +9,8 @@ import msgspec
 from proteus_cli import store
 from proteus_cli.control.topology.drift import Correction, corrected_profile
 from proteus_cli.control.topology.sharing import shared_profile
+from proteus_cli.control.topology.succession import with_accuracies
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile, Recorded
 
 
@@ -16,12 +18,14 @@ class ProfileStore(Mapping[str, Profile]):
     """Profiles by device: as measured, until they are corrected. All who plan and serve read them here.
 
     Where servers share a device, its profile is what one of them can count on. Those in ``alone`` are of devices that
-    one server has to itself. Those of devices that join are added.
+    one server has to itself. Those of devices that join are added. ``live_accuracy`` is what feedback says, where that
+    counts in place of what was measured.
     """
 
     def __init__(self, measured: Mapping[str, Profile]) -> None:
         self._alone, self._current = dict(measured), dict(measured)
         self._servers: dict[str, int] = {}
+        self.live_accuracy: Mapping[VariantKey, float] = {}
 
     def __getitem__(self, device: str) -> Profile:
         return self._current[device]
@@ -47,11 +51,17 @@ class ProfileStore(Mapping[str, Profile]):
     def share(self, device: str, servers: int) -> None:
         """From now on so many servers share a device, this one included."""
         self._servers[device] = servers
-        self._current[device] = shared_profile(self._alone[device], servers)
+        profile = with_accuracies(self._alone[device], self.live_accuracy)
+        self._current[device] = shared_profile(profile, servers)
+
+    def use_accuracies(self, live: Mapping[VariantKey, float]) -> None:
+        """From now on variants have these accuracies in place of the measured ones, and others have theirs."""
+        self.live_accuracy = dict(live)
+        self.use(list(self._alone.values()))
 
     def add(self, profile: Profile) -> None:
         """The profile of a device that joins."""
-        self._alone[profile.device.id] = self._current[profile.device.id] = profile
+        self.use([profile])
 
     def use(self, profiles: Iterable[Profile]) -> None:
         """From now on these are the profiles of their devices."""

@@ -14,6 +14,7 @@ from proteus_cli.errors import BadRequest, BoundsUnmet, NotAccurateEnough, NotRe
 from proteus_cli.serving.fleet.worker import Worker
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import LogRateLimiter, fields
+from proteus_cli.serving.requests.answer_log import AnswerLog
 from proteus_cli.serving.requests.bounds import unmet
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import Families, ServedFamily
@@ -32,6 +33,7 @@ class Admission:
 
     With ``refuses_non_finite``, NaN or infinity in an input is an error; else it passes through. No request waits
     longer than ``max_timeout_s``, or than the SLO of its family where that is longer, whatever timeout it asks for.
+    ``answers`` keeps those to requests with an id, where feedback is wanted.
     """
 
     def __init__(
@@ -46,10 +48,12 @@ class Admission:
         *,
         refuses_non_finite: bool = False,
         max_timeout_s: float = inf,
+        answers: AnswerLog | None = None,
     ) -> None:
         self._families, self._controller, self._lifecycle = families.by_name, controller, lifecycle
         self._workers, self._results, self._counts, self._clock = workers, results, counts, clock
         self._refuses_non_finite, self._max_timeout_s = refuses_non_finite, max_timeout_s
+        self._answers = answers
         self._ids = count()
         self._log_limiter = LogRateLimiter(clock)
         self._to_ask: dict[str, None] = {}
@@ -84,6 +88,8 @@ class Admission:
             if self._refused:
                 self._refuse_alike(query, now_s)
         timeout_s = slo_s if options.timeout_s is None else min(options.timeout_s, max(self._max_timeout_s, slo_s))
+        if self._answers is not None and query.id is not None:
+            done = self._answers.noting(query, done)
         request = InFlightRequest(
             next(self._ids),
             family,

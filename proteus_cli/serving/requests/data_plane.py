@@ -17,6 +17,7 @@ from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.requests.admission import Admission
+from proteus_cli.serving.requests.answer_log import AnswerLog
 from proteus_cli.serving.requests.checks import Checks
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import Families, ServedFamily
@@ -57,11 +58,12 @@ def make_data_plane(
     memory_of: Callable[[str], HostMemory] = lambda _: HostMemory(),
     confidence: Confidence | None = None,
     check_nth: int = 0,
+    answers: AnswerLog | None = None,
 ) -> DataPlane:
     """Open all devices, which host nothing yet. Raises `DeviceUnavailable`.
 
     ``confidence`` of first stages; None: that which their outputs tell. Every ``check_nth`` of their sure answers is
-    checked; 0: none is.
+    checked; 0: none is. ``answers`` as in `Admission`.
     """
     lifecycle = Lifecycle()
     families, counts = Families(served, controller, lifecycle), RequestCounts(served)
@@ -107,5 +109,6 @@ def make_data_plane(
         clock,
         refuses_non_finite=refuses_non_finite,
         max_timeout_s=max_timeout_s,
+        answers=answers,
     )
     return DataPlane(controller, lifecycle, families, counts, results, fleet, admission, clock, is_emulated)

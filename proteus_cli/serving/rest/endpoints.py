@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from proteus_cli.errors import BadRequest, BodyTooLarge, NotFound
+from proteus_cli.serving.adaptation.feedback import Feedback
 from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.live_conditions import LiveConditions
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans
@@ -35,10 +36,11 @@ class Endpoints:
         manual_plans: ManualPlans,
         conditions: LiveConditions,
         live_catalog: LiveCatalog | None,
+        feedback: Feedback,
         openapi: Mapping[str, Any],
     ) -> None:
         self._models, self._metrics, self._sources, self._manual_plans = models, metrics, sources, manual_plans
-        self._conditions, self._live_catalog = conditions, live_catalog
+        self._conditions, self._live_catalog, self._feedback = conditions, live_catalog, feedback
         self._openapi, self._site = json_response(openapi), Site()
 
     def require_version(self, values: Mapping[str, str]) -> None:
@@ -122,6 +124,12 @@ class Endpoints:
 
     async def read_catalog(self, _: RestRequest) -> RestResponse:
         return json_response(await self._require_live_catalog().from_client())
+
+    def feedback(self, _: RestRequest) -> RestResponse:
+        return json_response(self._feedback.status())
+
+    async def take_feedback(self, request: RestRequest) -> RestResponse:
+        return json_response(await self._feedback.from_client(request.body))
 
     def _require_live_catalog(self) -> LiveCatalog:
         if self._live_catalog is None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from proteus_cli.domain.plan import Plan
 from proteus_cli.serving.adaptation.control_loop import PlanChange
+from proteus_cli.serving.adaptation.feedback import FeedbackBatch, FeedbackStatus, FeedbackTaken
 from proteus_cli.serving.adaptation.live_catalog import CatalogStatus
 from proteus_cli.serving.adaptation.live_conditions import ConditionChange, FamilyConditions
 from proteus_cli.serving.oip import documents
@@ -190,6 +191,23 @@ ROUTES: tuple[Route, ...] = (
             415: "NotJson",
             422: Content("The catalog is wrong, or a model is missing or of another signature.", (Error,)),
         },
+        changes_state=True,
+    ),
+    Route(
+        "GET", f"{OWN}feedback", Endpoints.feedback, "How accurate answers are, by feedback",
+        {
+            200: Content("By family and variant.", (FeedbackStatus,)),
+            409: Content("This server keeps no answers for feedback.", (Error,)),
+        },
+    ),
+    Route(
+        "POST", f"{OWN}feedback", Endpoints.take_feedback, "Tell the labels of requests that were answered",
+        {
+            200: Content("What became of the items; a wrong one keeps no other from counting.", (FeedbackTaken,)),
+            409: Content("This server keeps no answers for feedback.", (Error,)),
+            415: "NotJson",
+        },
+        body=Content("", (FeedbackBatch,), {"required": True}),
         changes_state=True,
     ),
     Route(

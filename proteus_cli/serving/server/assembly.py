@@ -21,6 +21,7 @@ from proteus_cli.domain.profile import Profile, accuracy_by_variant, estimated_f
 from proteus_cli.domain.stages.confidence import MARGIN
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
+from proteus_cli.serving.adaptation.feedback import Feedback
 from proteus_cli.serving.adaptation.joining import Joining
 from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.live_conditions import LiveConditions
@@ -44,6 +45,7 @@ from proteus_cli.serving.fleet.recovery import Recovery
 from proteus_cli.serving.fleet.worker import DISPATCH_AHEAD_S
 from proteus_cli.serving.lifecycle import run_unless, running
 from proteus_cli.serving.oip.repository import ModelRepository
+from proteus_cli.serving.requests.answer_log import AnswerLog
 from proteus_cli.serving.requests.data_plane import DataPlane, make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.second_stages import DrawnConfidence
@@ -89,7 +91,12 @@ async def open_hardware(deployment: Deployment) -> AsyncIterator[Hardware]:
 
 @asynccontextmanager
 async def open_data_plane(
-    deployment: Deployment, options: ServerOptions, hardware: Hardware, profiles: ProfileStore, drift: Drift | None
+    deployment: Deployment,
+    options: ServerOptions,
+    hardware: Hardware,
+    profiles: ProfileStore,
+    drift: Drift | None,
+    answers: AnswerLog | None,
 ) -> AsyncIterator[DataPlane]:
     """All devices, which host nothing yet; lost ones are looked for and taken back. Raises `DeviceUnavailable`."""
     devices = [device.id for device in deployment.devices]
@@ -121,6 +128,7 @@ async def open_data_plane(
         memory_of=hardware.memory_of,
         confidence=DrawnConfidence(np.random.default_rng(0)) if hardware.is_emulated else None,
         check_nth=0 if hardware.is_emulated else options.check_nth,
+        answers=answers,
     )
     try:
         recovery = Recovery(plane.fleet, plane.controller, profiles, plane.clock, hardware.is_reachable)
@@ -190,6 +198,7 @@ class Adaptation:
     manual_plans: ManualPlans
     conditions: LiveConditions
     live_catalog: LiveCatalog | None
+    feedback: Feedback
     solver: SolverProcess | None
     journal: PlanJournal | None
     recalibration: Recalibration | None
@@ -203,6 +212,7 @@ async def open_adaptation(
     plane: DataPlane,
     profiles: ProfileStore,
     drift: Drift | None,
+    answers: AnswerLog | None,
     stop: asyncio.Event,
 ) -> AsyncIterator[Adaptation]:
     """Put the plan in force, while the solver gets ready, and adapt it from then on.
@@ -258,7 +268,10 @@ async def open_adaptation(
             control_loop, plane.controller, plane.lifecycle, served,
             is_guarded=is_guarded, is_emulated=plane.is_emulated,
         )  # fmt: skip
-        yield Adaptation(control_loop, manual_plans, conditions, live_catalog, solver, journal, recalibration)
+        feedback = Feedback(answers, plane, profiles, control_loop, source, solver)
+        if feedback.is_wanted:
+            await stack.enter_async_context(running(feedback.run()))
+        yield Adaptation(control_loop, manual_plans, conditions, live_catalog, feedback, solver, journal, recalibration)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +304,7 @@ async def open_telemetry(
         journal=adaptation.journal,
         recalibration=adaptation.recalibration,
         links=hardware.links,
+        feedback=adaptation.feedback,
     )
     async with running(lag.watch()), running(sampler.run()):
         yield Telemetry(sampler, Metrics(sources, connections, lag), sources)
@@ -320,5 +334,5 @@ def make_endpoints(
     openapi = document(ROUTES, signatures, needs_token=options.tokens is not None)
     return models, Endpoints(
         models, telemetry.metrics, telemetry.sources, adaptation.manual_plans, adaptation.conditions,
-        adaptation.live_catalog, openapi,
+        adaptation.live_catalog, adaptation.feedback, openapi,
     )  # fmt: skip

@@ -31,7 +31,8 @@ class ServerOptions:
     With ``tls``, nothing else is spoken; with ``tokens``, all but health checks and the files of the page need one;
     without, HTTP requests must be sent to this machine by an address, or to one of the ``allowed_hosts``.
     Traces go to the URL ``otlp``, of ``otlp_sample`` (a fraction) of the requests that bring no decision about it. Of
-    the sure answers of first stages, ``check_sample`` (a fraction) is checked at most.
+    the sure answers of first stages, ``check_sample`` (a fraction) is checked at most. Answers to requests with an id
+    are kept for ``keep_answers_s``, for feedback; 0: none are.
     """
 
     host: str = "127.0.0.1"
@@ -48,6 +49,7 @@ class ServerOptions:
     otlp: str | None = None
     otlp_sample: float = 0.01
     check_sample: float = 0.01
+    keep_answers_s: float = 0.0
 
     @property
     def check_nth(self) -> int:

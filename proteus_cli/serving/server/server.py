@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.core_claims import warning_of_shared
 from proteus_cli.serving.lifecycle import LifecycleEvent, StoppedEarly, running
 from proteus_cli.serving.logs import fields
+from proteus_cli.serving.requests.answer_log import AnswerLog
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.server.assembly import (
     make_endpoints,
@@ -92,13 +94,14 @@ async def _serve(
 ) -> None:
     log.info("starting", extra=fields(version=__version__, pid=os.getpid(), devices=list(deployment.plan.devices)))
     stop, profiles, manager = asyncio.Event(), ProfileStore(deployment.profiles), ServiceManager.of(os.environ)
+    answers = AnswerLog(options.keep_answers_s, time.monotonic) if options.keep_answers_s else None
     drift = Drift(profiles.alone, after_s=deployment.drift_after_s) if deployment.drift_after_s else None
     with stopping_on_signals(stop):
         async with (
             running(manager.watch()),
             open_hardware(deployment) as hardware,
-            open_data_plane(deployment, options, hardware, profiles, drift) as plane,
-            open_adaptation(deployment, options, hardware, plane, profiles, drift, stop) as adaptation,
+            open_data_plane(deployment, options, hardware, profiles, drift, answers) as plane,
+            open_adaptation(deployment, options, hardware, plane, profiles, drift, answers, stop) as adaptation,
             open_connections(options) as connections,
             open_telemetry(deployment, hardware, plane, profiles, adaptation, connections) as telemetry,
         ):

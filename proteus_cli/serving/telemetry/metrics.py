@@ -26,6 +26,7 @@ from proteus_cli.serving.telemetry.exposition import (
     MetricKind,
     wants_openmetrics,
 )
+from proteus_cli.serving.telemetry.feedback_metrics import add_feedback
 from proteus_cli.serving.telemetry.host_metrics import add_devices, add_hosts, add_sharing
 from proteus_cli.serving.telemetry.loop_lag import LoopLag
 from proteus_cli.serving.telemetry.status import DEMAND_WINDOW_S, StatusSources
@@ -233,6 +234,8 @@ class Metrics:
             exposition.add(metric, [((family,), value) for family, value in levels if value is not None])
         add_cascades(exposition, plane.controller.cascades)
         add_cut(exposition, {family: of.cut for family, of in counts.items()})
+        if self._sources.feedback is not None:
+            add_feedback(exposition, self._sources.feedback.plain, self._sources.feedback.staged)
         add_conditions(exposition, plane.controller.stop_when)
 
     def _devices(self, exposition: Exposition) -> None:

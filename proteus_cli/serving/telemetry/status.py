@@ -21,6 +21,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import printable
 from proteus_cli.serving.adaptation.control_loop import SEEN_WINDOWS_S, ControlLoop, FailedChange, PlanChange, hosts
+from proteus_cli.serving.adaptation.feedback import Feedback
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.recalibration import Recalibration
 from proteus_cli.serving.adaptation.solver_process import SolverState
@@ -224,6 +225,7 @@ class StatusSources:
     journal: PlanJournal | None = None
     recalibration: Recalibration | None = None
     links: Callable[[], Mapping[str, LinkState]] = dict
+    feedback: Feedback | None = None
 
     def hosts(self) -> dict[str, HostStatus]:
         return host_statuses(self.plane.fleet, self.links(), self.plane.clock())

@@ -3,6 +3,7 @@
 from builders import make_measured, make_profile, near
 
 from proteus_cli.control.topology.drift import Correction, Estimate
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 
@@ -33,3 +34,16 @@ def test_a_correction_is_of_the_device_alone_and_shared_like_the_rest() -> None:
     assert mean_s(profiles["a/cpu0"]) == near(0.03)
     profiles.share("a/cpu0", 1)
     assert profiles["a/cpu0"] == corrected
+
+
+def test_a_live_accuracy_counts_in_place_of_the_measured_one_and_leaves_it_where_it_is() -> None:
+    profiles, key = ProfileStore(MEASURED), VariantKey("f", "v")
+    profiles.share("a/cpu0", 2)
+    profiles.use_accuracies({key: 0.7})
+    assert {profile.variants[0].accuracy for profile in profiles.values()} == {0.7}
+    assert dict(profiles.alone) == MEASURED
+    corrected = profiles.correct("a/cpu0", [Correction("a/cpu0", "f", "v", (Estimate(1, 1.5, 30),))])
+    assert (corrected.variants[0].accuracy, profiles["a/cpu0"].variants[0].accuracy) == (0.9, 0.7)
+    assert mean_s(profiles["a/cpu0"]) == near(0.03)
+    profiles.use_accuracies({})
+    assert profiles["b/cpu0"] == MEASURED["b/cpu0"]

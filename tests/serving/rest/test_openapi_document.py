@@ -85,6 +85,7 @@ def test_what_changes_the_state_of_the_server_takes_json_only() -> None:
         ("/v2/repository/models/{model}/unload", "post"),
         ("/v2/proteus/plan", "post"),
         ("/v2/proteus/catalog", "post"),
+        ("/v2/proteus/feedback", "post"),
         ("/v2/proteus/families/{family}", "patch"),
     }
     found = operations(document(ROUTES, FAMILIES))

@@ -1,0 +1,166 @@
+"""What becomes of feedback, and when plans count on it. Nothing here is served: the parts around it are made up."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import numpy as np
+import pytest
+from builders import hosted, make_cascade, make_measured, make_plan, make_profile
+
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.stages.cascade import CascadeProfile
+from proteus_cli.errors import BadRequest, BodyTooLarge, Conflict
+from proteus_cli.serving.adaptation.feedback import LONGEST_BODY, MOST_ITEMS, MOST_PROBLEMS, Feedback
+from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.requests.answer_log import AnswerLog
+from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Staged
+from proteus_cli.serving.requests.query import Query
+
+KEY = VariantKey("a", "a-s")
+HOST = hosted("cpu0", *KEY, latency_s={1: 0.01}, accuracy=0.9)
+POINTS = (make_cascade("a", "a-s", "a-l").point,)
+
+
+def profile(device: str) -> Profile:
+    variants = (make_measured("a", name, accuracy, {1: 0.01}) for name, accuracy in (("a-s", 0.9), ("a-l", 0.95)))
+    cascades = (CascadeProfile("a", "a-s", "a-l", "d", POINTS),)
+    return msgspec.structs.replace(make_profile(device, *variants), cascades=cascades)
+
+
+@dataclass
+class World:
+    """Takes feedback of answers that it makes up."""
+
+    answers: AnswerLog = field(default_factory=lambda: AnswerLog(60.0, lambda: 0.0))
+    profiles: ProfileStore = field(default_factory=lambda: ProfileStore({"cpu0": profile("cpu0")}))
+    reasons: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    used: int = 0
+
+    def __post_init__(self) -> None:
+        controller = SimpleNamespace(plan=make_plan(), replanning=SimpleNamespace(ask=self._ask))
+        families = SimpleNamespace(
+            by_name={"a": SimpleNamespace(labels=("x", "y"), variants={"a-s": 0.9})}, use=self._use
+        )
+        plane = SimpleNamespace(controller=controller, families=families, clock=lambda: 0.0)
+        made: Any = Feedback
+        self.feedback: Feedback = made(self.answers, plane, self.profiles, self, None, None)
+
+    async def rerate(self, change: Callable[[], Plan], reason: str) -> None:
+        assert isinstance(change(), Plan)
+        self.reasons.append(reason)
+
+    def _ask(self, reason: str, _now_s: float) -> None:
+        self.asked.append(reason)
+
+    def _use(self, _profiles: object) -> None:
+        self.used += 1
+
+    def answered(self, number: int, *, staged: Staged | None = None) -> None:
+        batch = AnsweredBatch(HOST, 1, (np.array([[1.0, 0.0]]),), 0.0, staged=staged)
+        query = Query("a", 1, (), id=f"r{number}")
+        self.answers.noting(query, lambda _: None)(Answered(batch, 0, 1, 0.0))
+
+    async def tell(self, *items: dict[str, Any]) -> Any:
+        body = msgspec.json.encode({"feedback": [{"model": "a", **item} for item in items]})
+        return await self.feedback.from_client(body)
+
+    async def told(self, numbers: range, label: int, *, staged: Staged | None = None) -> None:
+        for number in numbers:
+            self.answered(number, staged=staged)
+        found = await self.tell(*({"id": f"r{number}", "label": label} for number in numbers))
+        assert found.accepted == len(numbers)
+
+
+def played(story: Callable[[World], Awaitable[None]]) -> World:
+    world = World()
+
+    async def play() -> None:
+        running = asyncio.create_task(world.feedback.run())
+        await story(world)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        running.cancel()
+
+    asyncio.run(play())
+    return world
+
+
+def test_plans_count_on_an_accuracy_that_is_lower_until_it_is_not() -> None:
+    async def story(world: World) -> None:
+        await world.told(range(100), 1)
+        await asyncio.sleep(0.01)
+        assert world.profiles["cpu0"].variants[0].accuracy == 0.0
+        assert world.profiles["cpu0"].cascades == ()
+        assert world.profiles.alone["cpu0"] == profile("cpu0")
+        assert world.feedback.status().families["a"].planned == {"a-s": 0.0}
+        await world.told(range(100, 5_000), 0)
+
+    world = played(story)
+    assert world.profiles["cpu0"] == profile("cpu0")
+    assert world.reasons[0] == "a-s has an accuracy of 0 % by feedback"
+    assert world.reasons[-1] == "a-s is as accurate as profiled again"
+    assert (world.asked, world.used) == (world.reasons, len(world.reasons))
+
+
+def test_answers_as_promised_and_those_by_stages_change_no_plan() -> None:
+    async def story(world: World) -> None:
+        await world.told(range(500), 0)
+        await world.told(range(500, 700), 1, staged=Staged(1, 0.9, 0.97))
+
+    world = played(story)
+    found = world.feedback.status().families["a"]
+    assert (found.plain["a-s"].accuracy, found.plain["a-s"].is_lower) == (1.0, False)
+    assert (found.staged["a-s"].rows, round(found.staged["a-s"].promised, 6)) == (200, 0.97)
+    assert (found.staged["a-s"].is_lower, found.planned, world.reasons) == (True, {}, [])
+
+
+def test_what_is_no_class_may_have_a_score() -> None:
+    async def story(world: World) -> None:
+        batch = AnsweredBatch(HOST, 1, (np.array([0.3]),), 0.0)
+        world.answers.noting(Query("a", 1, (), id="r"), lambda _: None)(Answered(batch, 0, 1, 0.0))
+        told = await world.tell({"id": "r", "label": 0}, {"id": "r", "score": 1.0})
+        assert (told.wrong, told.accepted) == (1, 1)
+        assert told.problems[0].error == "answers of `a` are no classes: send a `score`"
+
+    played(story)
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b"{", BadRequest),
+        (b'{"feedback": [{"model": "a", "id": "x", "score": 1.5}]}', BadRequest),
+        (b'{"feedback": [{"model": "a", "id": "x", "label": []}]}', BadRequest),
+        (b'{"feedback": [%b]}' % b",".join([b'{"model":"a","id":"x"}'] * (MOST_ITEMS + 1)), BadRequest),
+        (b" " * (LONGEST_BODY + 1), BodyTooLarge),
+    ],
+    ids=["no JSON", "a score", "no label", "too many", "too long"],
+)
+def test_what_is_no_feedback_counts_nothing(body: bytes, error: type[Exception]) -> None:
+    async def story(world: World) -> None:
+        with pytest.raises(error):
+            await world.feedback.from_client(body)
+
+    assert played(story).feedback.plain == {}
+
+
+def test_only_the_first_problems_are_named() -> None:
+    async def story(world: World) -> None:
+        told = await world.tell(*({"id": "x"} for _ in range(MOST_PROBLEMS + 5)))
+        assert (told.wrong, len(told.problems)) == (MOST_PROBLEMS + 5, MOST_PROBLEMS)
+
+    played(story)
+
+
+def test_without_answers_there_is_no_feedback() -> None:
+    feedback = Feedback(None, *cast("Any", [None] * 5))
+    assert not feedback.is_wanted
+    with pytest.raises(Conflict, match="--feedback"):
+        feedback.status()
