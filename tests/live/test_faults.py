@@ -408,9 +408,11 @@ def test_a_model_file_that_changes_during_a_swap_leaves_the_plan_in_force(
     assert metric(live, f'proteus_engine_broken{{device="cpu0",family="shapes",variant="{name}"}}') == 1
     assert live.infer("shapes", row()).document()["parameters"]["variant"] == "plain"
 
-    live.process.send_signal(signal.SIGHUP)  # now it is looked at before it is loaded
-    until_said(live, "SIGHUP: kept the plan", kept + 2)
-    assert live.status()["placements"] == before["placements"]
+    if name != "replaced":  # which would be another version of the variant from now on
+        live.process.send_signal(signal.SIGHUP)  # now it is looked at before it is loaded
+        until_said(live, "SIGHUP: kept the catalog")
+        until_said(live, "SIGHUP: kept the plan", kept + 2)
+        assert live.status()["placements"] == before["placements"]
 
     made.model(name).write_bytes(content)  # the same, if not at the same time
     live.process.send_signal(signal.SIGHUP)

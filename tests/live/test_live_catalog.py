@@ -263,6 +263,16 @@ def test_what_differs_is_shown_before_it_is_read(emulated: Watched, monkeypatch:
     assert json.loads(proteus(*asking, "--json").stdout) == []
 
 
+def test_sighup_puts_a_plan_in_force_that_was_made_of_the_new_catalog(emulated: Watched) -> None:
+    retrain(emulated.made, "shapes-s")
+    add_plan(emulated.made, {"cpu0": "shapes-s"}, demand_qps=1.0)
+    emulated.live.process.send_signal(signal.SIGHUP)
+    (version,) = emulated.until_hosted(lambda hosted: hosted != {"shapes-m"})
+    assert version.startswith("shapes-s@")
+    status = emulated.live.ask("GET", "/v2/proteus/status", headers=AUTHORIZED).document()
+    assert any(change["reason"] == "applied by SIGHUP" for change in status["changes"])
+
+
 def test_sighup_reads_the_catalog(emulated: Watched) -> None:
     emulated.write_catalog(FAMILY.variants[0])
     emulated.live.process.send_signal(signal.SIGHUP)

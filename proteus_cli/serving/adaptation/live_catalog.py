@@ -153,6 +153,12 @@ class LiveCatalog:
             self._following = asyncio.create_task(self._follow(files, following))
             return True
 
+    async def followed(self) -> bool:
+        """Wait until what was read is followed; whether it is, and not given up."""
+        if self._following is not None:
+            await asyncio.wait([self._following])
+        return self._state == "served"
+
     async def run(self, *, watches: bool) -> None:
         """Forget variants once they are gone, until cancelled; with ``watches``, read the catalog where it changes."""
         seen: object = None  # so that what has changed since the start is seen, too

@@ -59,9 +59,9 @@ class ManualPlans:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def reload(self) -> None:
-        """Read the catalog anew. Where it is as before, put the plan file in force that the server was started with.
+        """Read the catalog anew, and put the plan file in force that the server was started with; log the result.
 
-        The result is logged.
+        A plan file that was made before the catalog changed stays out of it.
         """
         task = asyncio.get_running_loop().create_task(self._from_file())
         self._tasks.add(task)
@@ -79,19 +79,35 @@ class ManualPlans:
         return await self._apply(plan, "request", "applied by a client")
 
     async def _from_file(self) -> None:
-        kept = "the catalog and the plan"
         try:
             self._lifecycle.require_ready()
-            kept = "the catalog"
-            if self._live_catalog is not None and await self._live_catalog.read():
-                return  # the next plan is made of the new catalog, and the plan file is of the one before
-            kept = "the plan"
+            is_new = await self._catalog_is_new()
             plan, base = await asyncio.to_thread(self._source.read_plan)
+            if is_new and not await self._is_current(plan):
+                log.info("SIGHUP: the plan file was made before the catalog changed: plans are made for the demand")
+                return
             await self._apply(plan, "file", "applied by SIGHUP", base)
         except ProteusError as error:
-            log.error("SIGHUP: kept %s: %s", kept, error.message, extra=fields(hint=error.hint))  # noqa: TRY400
+            log.error("SIGHUP: kept the plan: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
         except Exception:
-            log.exception("SIGHUP: kept %s, because of a bug", kept)
+            log.exception("SIGHUP: kept the plan, because of a bug")
+
+    async def _catalog_is_new(self) -> bool:
+        """Read the catalog, and wait until it is followed; whether it has changed."""
+        if self._live_catalog is None:
+            return False
+        try:
+            return await self._live_catalog.read() and await self._live_catalog.followed()
+        except ProteusError as error:
+            log.error("SIGHUP: kept the catalog: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
+            return False
+
+    async def _is_current(self, plan: Plan) -> bool:
+        try:
+            await asyncio.to_thread(self._source.require_current, plan)
+        except ProteusError:
+            return False
+        return True
 
     async def _apply(self, plan: Plan, origin: Origin, reason: str, base: Base | None = None) -> PlanChange:
         plan = self._live_catalog.as_served(plan) if self._live_catalog is not None else plan
