@@ -31,7 +31,7 @@ log = logging.getLogger("proteus.feedback")
 
 LONGEST_BODY = 2**20
 MOST_ITEMS = 10_000
-ITEMS_AT_ONCE = 100
+ROWS_AT_ONCE = 100
 """They take a millisecond."""
 MOST_PROBLEMS = 100
 """That an answer names; of more, their number."""
@@ -142,10 +142,12 @@ class Feedback:
             batch = msgspec.json.decode(body, type=FeedbackBatch)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadRequest(f"the body is no feedback: {error}") from None
-        ends, problems = Counter[str](), list[FeedbackProblem]()
+        ends, problems, rows = Counter[str](), list[FeedbackProblem](), 0
         for place, item in enumerate(batch.feedback):
-            if place % ITEMS_AT_ONCE == ITEMS_AT_ONCE - 1:
+            rows += _rows(item)
+            if rows >= ROWS_AT_ONCE:
                 await asyncio.sleep(0)  # others go first
+                rows = 0
             try:
                 ends[self._take(item, answers)] += 1
             except BadRequest as error:
@@ -175,7 +177,8 @@ class Feedback:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            wanted = {key: live.recent for key, live in self.plain.items() if live.is_lower}
+            known = {each.key for profile in self._profiles.alone.values() for each in profile.variants}
+            wanted = {key: live.recent for key, live in self.plain.items() if live.is_lower and key in known}
             before = dict(self._profiles.live_accuracy)
             if _differs(wanted, before):
                 await self._count_on(wanted, before)
@@ -211,7 +214,7 @@ class Feedback:
         if not answer.classes:
             raise BadRequest(f"answers of `{item.model}` are no classes: send a `score`")
         names = self._plane.families.by_name[item.model].labels
-        numbers = [_number(label, names, item.model) for label in labels if label is not None]
+        numbers = [_number(label, names, answer.class_count, item.model) for label in labels if label is not None]
         pairs = zip(answer.classes, numbers, strict=True)
         return [float(found == number) for found, number in pairs if found is not None]
 
@@ -268,19 +271,25 @@ def _of(found: Mapping[VariantKey, LiveAccuracy], family: str) -> dict[str, Vari
     }
 
 
+def _rows(item: FeedbackItem) -> int:
+    """How many rows it tells something of."""
+    told = item.label if item.score is None else item.score
+    return len(told) if isinstance(told, list) else 1
+
+
 def _require_as_many(values: Sequence[object], rows: int) -> None:
     if len(values) != rows:
         raise BadRequest(f"the request had {rows} rows; there is feedback of {len(values)}")
 
 
-def _number(label: Label, names: Sequence[str], family: str) -> int:
-    """The number of a class. Raises `BadRequest`."""
+def _number(label: Label, names: Sequence[str], count: int, family: str) -> int:
+    """The number of a class, of so many. Raises `BadRequest`."""
     if isinstance(label, int):
-        return label
-    try:
+        if 0 <= label < count:
+            return label
+    elif label in names:
         return names.index(label)
-    except ValueError:
-        raise BadRequest(f"`{family}` has no class `{label[:100]}`") from None
+    raise BadRequest(f"`{family}` has no class `{str(label)[:100]}`")
 
 
 def _differs(wanted: Mapping[VariantKey, float], before: Mapping[VariantKey, float]) -> bool:

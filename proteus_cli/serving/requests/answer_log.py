@@ -3,6 +3,7 @@
 Nothing is kept of requests without an id, nor where no feedback is wanted. Memory is bounded: the oldest go first.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 
@@ -13,27 +14,31 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.serving.requests.in_flight import Answered, Result, ResultCallback
 from proteus_cli.serving.requests.query import Query
 
-MOST_ANSWERS = 100_000
+MOST_KEPT_ROWS = 100_000
+"""Of all answers together; each has one at least."""
 LONGEST_ID = 128
 """Characters; the answer to a request with a longer id is not kept."""
 MOST_ROWS = 256
 """Nor is that to a request of more rows."""
+FORGOTTEN_AT_ONCE = 100
+"""Answers that are too old, so that nobody waits for long where many are, as after a pause."""
 _CLASSES_NDIM = 2
 
 
 class KeptAnswer(msgspec.Struct, frozen=True, gc=False):
-    """The answer of a variant, at ``at_s``: its class by row, and the ``accuracy`` that was promised.
+    """The answer of a variant: its class by row, and the ``accuracy`` that was promised.
 
-    A class is None where the scores hold NaN; ``classes`` is empty where the first output has no scores by class. It
-    ``is_plain`` where the variant alone gave it, as a whole: by no cascade, and cut short by no deadline.
+    A class is None where the scores hold NaN; ``classes`` is empty where the first output has no scores by class, else
+    of ``class_count`` ones. It ``is_plain`` where the variant alone gave it, as a whole: by no cascade, and cut short
+    by no deadline.
     """
 
     key: VariantKey
     rows: int
     classes: tuple[int | None, ...]
+    class_count: int
     accuracy: float
     is_plain: bool
-    at_s: float
 
 
 class AnswerLog:
@@ -41,7 +46,8 @@ class AnswerLog:
 
     def __init__(self, keep_s: float, clock: Callable[[], float]) -> None:
         self.keep_s, self._clock = keep_s, clock
-        self._kept: dict[tuple[str, str], tuple[float, KeptAnswer | None]] = {}  # None: there was feedback
+        self._kept = OrderedDict[tuple[str, str], _Entry]()  # the oldest first
+        self._rows = 0
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -54,35 +60,56 @@ class AnswerLog:
 
     def peek(self, family: str, request_id: str) -> KeptAnswer | None:
         """The answer to a request. Raises `KeyError` where none is kept; None where it was taken before."""
-        self._forget_old(self._clock())
-        return self._kept[family, request_id][1]
+        now_s = self._clock()
+        self._forget_old(now_s)
+        entry = self._kept[family, request_id]
+        if self._is_old(entry, now_s):
+            raise KeyError(request_id)
+        return entry.answer
 
     def take(self, family: str, request_id: str) -> None:
         """There is feedback of that answer, and none is taken again."""
-        at_s, _ = self._kept[family, request_id]
-        self._kept[family, request_id] = at_s, None
+        self._kept[family, request_id].answer = None
 
     def _saw(self, key: tuple[str, str], done: ResultCallback, result: Result) -> None:
         done(result)
         if not isinstance(result, Answered):
             return
         now_s = self._clock()
+        before = self._kept.pop(key, None)  # so that it is the newest
+        self._rows += result.rows - (before.rows if before is not None else 0)
+        self._kept[key] = _Entry(now_s, result.rows, _kept(result))
         self._forget_old(now_s)
-        self._kept.pop(key, None)  # so that it is the newest
-        self._kept[key] = now_s, _kept(result, now_s)
 
     def _forget_old(self, now_s: float) -> None:
-        """Answers come in the order of their times."""
+        """What is too old, a part at a time, and what is too much. Answers come in the order of their times."""
+        forgotten = 0
         while self._kept:
-            oldest = next(iter(self._kept))
-            if self._kept[oldest][0] > now_s - self.keep_s and len(self._kept) < MOST_ANSWERS:
+            oldest = next(iter(self._kept.values()))
+            is_due = self._is_old(oldest, now_s) and forgotten < FORGOTTEN_AT_ONCE
+            if not is_due and self._rows <= MOST_KEPT_ROWS:
                 return
-            del self._kept[oldest]
+            self._kept.popitem(last=False)
+            self._rows -= oldest.rows
+            forgotten += 1
+
+    def _is_old(self, entry: "_Entry", now_s: float) -> bool:
+        return entry.at_s <= now_s - self.keep_s
 
 
-def _kept(result: Answered, now_s: float) -> KeptAnswer:
-    batch = result.batch
-    return KeptAnswer(batch.hosted.key, result.rows, _classes(result), batch.accuracy, batch.staged is None, now_s)
+class _Entry(msgspec.Struct, gc=False):
+    """What is kept of a request; without its ``answer`` once there was feedback."""
+
+    at_s: float
+    rows: int
+    answer: KeptAnswer | None
+
+
+def _kept(result: Answered) -> KeptAnswer:
+    batch, scores = result.batch, result.outputs[0]
+    classes = _classes(result)
+    count = scores.shape[1] if classes else 0
+    return KeptAnswer(batch.hosted.key, result.rows, classes, count, batch.accuracy, batch.staged is None)
 
 
 def _classes(result: Answered) -> tuple[int | None, ...]:

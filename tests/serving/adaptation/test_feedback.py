@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from builders import hosted, make_cascade, make_measured, make_plan, make_profile
 
+from proteus_cli.control.topology.succession import without_variants
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.errors import BadRequest, BodyTooLarge, Conflict
-from proteus_cli.serving.adaptation.feedback import LONGEST_BODY, MOST_ITEMS, MOST_PROBLEMS, Feedback
+from proteus_cli.serving.adaptation.feedback import LONGEST_BODY, MOST_ITEMS, MOST_PROBLEMS, ROWS_AT_ONCE, Feedback
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.requests.answer_log import AnswerLog
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Staged
@@ -130,6 +131,43 @@ def test_what_is_no_class_may_have_a_score() -> None:
         told = await world.tell({"id": "r", "label": 0}, {"id": "r", "score": 1.0})
         assert (told.wrong, told.accepted) == (1, 1)
         assert told.problems[0].error == "answers of `a` are no classes: send a `score`"
+
+    played(story)
+
+
+@pytest.mark.parametrize("label", [-1, 2, 2**63, "z"])
+def test_a_label_that_is_no_class_is_wrong_and_may_come_again(label: int | str) -> None:
+    async def story(world: World) -> None:
+        world.answered(0)
+        told = await world.tell({"id": "r0", "label": label}, {"id": "r0", "label": 0})
+        assert (told.wrong, told.accepted, told.problems[0].error) == (1, 1, f"`a` has no class `{label}`")
+
+    played(story)
+
+
+def test_plans_count_on_nothing_of_variants_that_are_gone() -> None:
+    async def story(world: World) -> None:
+        world.profiles.use([without_variants(profile("cpu0"), {KEY})])
+        await world.told(range(100), 1)
+        assert world.feedback.plain[KEY].is_lower
+
+    assert played(story).reasons == []
+
+
+def test_others_have_their_turn_between_rows_of_a_large_batch() -> None:
+    async def story(world: World) -> None:
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        waiting = asyncio.create_task(others())
+        await world.tell(*({"id": "x", "label": [0] * ROWS_AT_ONCE} for _ in range(10)))
+        assert turns >= 9
+        waiting.cancel()
 
     played(story)
 

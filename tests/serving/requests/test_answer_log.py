@@ -8,7 +8,7 @@ from builders import hosted
 
 from proteus_cli.errors import Overloaded
 from proteus_cli.serving.requests import answer_log
-from proteus_cli.serving.requests.answer_log import LONGEST_ID, MOST_ROWS, AnswerLog
+from proteus_cli.serving.requests.answer_log import FORGOTTEN_AT_ONCE, LONGEST_ID, MOST_ROWS, AnswerLog
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Result, Staged
 from proteus_cli.serving.requests.query import Query
 
@@ -37,7 +37,7 @@ def test_the_class_of_each_row_is_kept_once_the_answer_is_out() -> None:
     found = world.log.peek("a", "x")
     assert found is not None
     assert (found.key, found.rows, found.classes, found.accuracy) == (HOST.key, 2, (1, 0), HOST.accuracy)
-    assert (found.is_plain, found.at_s, len(world.sent)) == (True, 100.0, 1)
+    assert (found.is_plain, found.class_count, len(world.sent)) == (True, 3, 1)
     world.log.take("a", "x")
     assert world.log.peek("a", "x") is None
 
@@ -80,15 +80,27 @@ def test_answers_are_kept_for_a_while_and_of_one_id_the_last() -> None:
         world.log.peek("a", "x")
 
 
-def test_no_more_are_kept_than_fit_and_the_oldest_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answer_log, "MOST_ANSWERS", 3)
+def test_no_more_rows_are_kept_than_fit_and_the_oldest_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer_log, "MOST_KEPT_ROWS", 6)
     world = World()
-    for name in "abcde":
-        world.answer(name, [[0.9, 0.1]])
-    assert len(world.log) <= 3
-    with pytest.raises(KeyError):
-        world.log.peek("a", "b")
-    assert world.log.peek("a", "e") is not None
+    for name in "abcbde":
+        world.answer(name, [[0.9, 0.1]] * 2, rows=2)
+    assert len(world.log) == 3
+    for name in "ac":
+        with pytest.raises(KeyError):
+            world.log.peek("a", name)
+    assert all(world.log.peek("a", name) for name in "bde")
+
+
+def test_what_is_too_old_is_forgotten_a_part_at_a_time_and_counts_no_more() -> None:
+    world = World(keep_s=10.0)
+    for number in range(3 * FORGOTTEN_AT_ONCE):
+        world.answer(f"{number}", [[0.9, 0.1]])
+    world.now_s += 10.0
+    for left in (2, 1, 0):
+        with pytest.raises(KeyError):
+            world.log.peek("a", f"{3 * FORGOTTEN_AT_ONCE - 1}")
+        assert len(world.log) == left * FORGOTTEN_AT_ONCE
 
 
 @pytest.mark.parametrize(
