@@ -113,10 +113,12 @@ class Drift:
         self._watched: dict[PlacementKey, _Watched] = {}
 
     def ran(self, device: str, family: str, variant: str, *, rows: int, took_s: float) -> None:
-        """Learn from one batch."""
+        """Learn from one batch; nothing from one of a variant that is gone since the batch began."""
         key = (device, family, variant)
         watched = self._watched.get(key)
         if watched is None:
+            if self._profiles[device].of(family, variant) is None:
+                return
             watched = self._watched[key] = _watch(self._profiles[device], family, variant)
         cell = watched.cells[watched.cell_of[rows] if rows < len(watched.cell_of) else -1]
         cell.sum += took_s / watched.mean_s(rows)

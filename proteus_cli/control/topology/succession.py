@@ -16,12 +16,12 @@ Names = Mapping[VariantKey, str]
 def succeeding_profile(served: Profile, measured: Profile, names: Names) -> Profile:
     """The profile of a device from now on: what was ``measured`` of the variants in ``names``, by these.
 
-    What is known of others stays, as they serve until the next plan. So do corrections that were made while serving, of
-    engines that are still the same.
+    What is known of others stays: of those that serve until the next plan, and of those whose accuracy alone is not
+    current. So do corrections that were made while serving, of engines that are still the same.
     """
     current = [_current(served, each, names[each.key]) for each in measured.variants if each.key in names]
     now = {each.key for each in current}
-    left = [each for each in served.variants if each.key not in now and each.variant not in _of(names, each.family)]
+    left = [each for each in served.variants if each.key not in now]
     cascades = [_renamed(each, names) for each in measured.cascades if all(key in names for key in _both(each))]
     going = {each.key for each in left}
     cascades += [each for each in served.cascades if going.intersection(_both(each))]
@@ -52,10 +52,6 @@ def in_catalog_names(profile: Profile, names: Names) -> Profile:
         msgspec.structs.replace(each, variant=plain[each.key]) for each in profile.variants if each.key in plain
     )
     return msgspec.structs.replace(profile, variants=tuple(variants), cascades=tuple(cascades))
-
-
-def _of(names: Names, family: str) -> set[str]:
-    return {name for key, name in names.items() if key.family == family}
 
 
 def _current(served: Profile, measured: VariantProfile, name: str) -> VariantProfile:

@@ -136,8 +136,10 @@ class Recovery:
                 yield each.key, 1
 
     def _hosted_before_loss(self, device: str) -> dict[VariantKey, int]:
+        """What the catalog has no more since then is left out."""
         keys = {host.key: host.max_batch for host in self._fleet.hosted_before_loss.get(device, ())}
-        return {key: rows for key, rows in keys.items() if not self._is_open(device, key)}
+        hostable = {each.key for each in self._fleet.hostable_on(device)}
+        return {key: rows for key, rows in keys.items() if key in hostable and not self._is_open(device, key)}
 
     def _is_open(self, device: str, key: VariantKey) -> bool:
         breaker = self._fleet.engines.breakers.get((device, key))

@@ -180,3 +180,9 @@ def test_a_variant_that_is_gone_or_was_measured_anew_is_watched_no_longer() -> N
     slower = make_measured("a", "a-s", 0.7, {batch: 1.5 * latency_s for batch, latency_s in LATENCY_S.items()})
     world.profiles["cpu0"] = msgspec.structs.replace(world.profiles["cpu0"], variants=(slower, large))
     assert world.serve(200.0).found == []
+
+
+def test_a_batch_of_a_variant_that_is_gone_teaches_nothing() -> None:
+    world = World(scaled(1.0))
+    world.drift.ran("cpu0", "a", "a-gone", rows=1, took_s=1.0)
+    assert world.drift.ratios() == {}

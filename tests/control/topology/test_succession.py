@@ -62,3 +62,10 @@ def test_a_file_has_the_names_of_the_catalog_and_nothing_that_retires() -> None:
     now = profile(measured("s"), measured("m", 0.03, "f"), cascades=(("s", "m"),))
     served = succeeding_profile(profile(measured("s"), measured("m", 0.02)), now, names(s="s", m="m@2"))
     assert in_catalog_names(served, names(s="s", m="m@2")) == now
+
+
+def test_what_serves_stays_known_where_only_its_accuracy_is_to_be_measured_anew() -> None:
+    """As where the eval split has changed: no name changes, and the plan in force has it yet."""
+    before = profile(measured("s"), measured("m"), cascades=(("s", "m"),))
+    assert succeeding_profile(before, profile(measured("s")), names(s="s", m="m")) == before
+    assert succeeding_profile(before, profile(), names(s="s", m="m")) == before

@@ -19,6 +19,7 @@ from proteus_cli.control.topology.breaker import (
     BreakerEvent,
     BreakerState,
 )
+from proteus_cli.control.topology.succession import without_variants
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.request import Outcome
@@ -552,3 +553,20 @@ def test_devices_that_are_lost_with_their_host_have_no_line_each_but_one_when_al
         assert caplog.records[-1].getMessage() == "a/cpu0 is back"
 
     played(lose_host, dict.fromkeys(HOST_A, "good"), devices=HOST_A, replans=False)
+
+
+def test_a_device_comes_back_though_what_it_hosted_is_gone_by_then() -> None:
+    """A variant that is taken out of the catalog is forgotten once no device has it, as a lost one has nothing."""
+
+    async def lose(world: World) -> None:
+        world.shut.add("cpu0")
+        world.executor("cpu0").die()
+        await world.adaptation.apply(world.plan_of({"cpu1": "fast"}), "file", "the catalog has changed")
+        gone = {VariantKey("f", "good")}
+        world.fleet.loader.forget_models(gone)
+        world.profiles.use([without_variants(profile, gone) for profile in world.profiles.alone.values()])
+        world.shut.clear()
+        await asyncio.sleep(2 * FIRST_RETRY_S + BACK_S)
+        assert world.state("cpu0") is BreakerState.CLOSED
+
+    played(lose, BOTH, replans=False)
