@@ -31,11 +31,13 @@ A plan is made in seven steps, each a module::
 
 *Forecasts.* While serving, demands come with loss curves (`domain.demand`), and the model has a row for each line of
 them. Then replicas without a share of the mean demand are of use, for bursts, and the loss of a re-plan includes what
-its loads cost. One per cent of the objective is enough of a proof, as a forecast is known no better.
+its loads cost. One per cent of the objective is enough of a proof, as a forecast is known no better. On devices that
+host several variants, each choice has *room*: its part of their time, of which the mean demand may leave some free.
 
 *Cascades.* Where the rules allow them, a family is answered by *ways*: a variant alone, or a cascade of two at one
 threshold. What goes each way is a column (`model.ways`, `model.answering`); a choice is then a variant on a group for a
-part of the SLO, as stages share it. `solver.rates_by_way` shares out over choices what goes each way.
+part of the SLO, as stages share it. `solver.rates_by_way` shares out over choices what goes each way. The solver
+starts from the best plan without cascades.
 
 *Gap and time.* `solve` alone knows HiGHS. A solve ends with a proof that no plan is better by 1e-6, or, after much
 effort (counted in the solver's steps, so that the same input gives the same plan), by 1e-4 of the objective's scale;

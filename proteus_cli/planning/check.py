@@ -125,9 +125,12 @@ def _problems_of_device(given: _Checked, device: str, residents: Sequence[Placem
     needed_bytes = sum(m.memory_with(profile.slots) for m in map(given.measured, residents) if m is not None)
     if memory_bytes > 0 and needed_bytes > memory_bytes * (1 + _REL):
         yield f"{device} hosts more than its memory holds"
-    busy = [_executed_qps(p) / within.qps for p in residents if (within := given.capacity(p)) is not None]
-    if sum(busy) > 1 + _REL:
+    sized = [(p, within.qps) for p in residents if (within := given.capacity(p)) is not None]
+    if sum(_executed_qps(p) / alone_qps for p, alone_qps in sized) > 1 + _REL:
         yield f"{device} is busy for more than 100 % of the time"
+    is_used = any(_executed_qps(p) > 0 for p in residents)  # else each could have all of its time
+    if is_used and sum(p.capacity_qps / alone_qps for p, alone_qps in sized) > 1 + _REL:
+        yield f"{device} has no time for what its variants could take together"
 
 
 def _problems_of_family(given: _Checked, family: str, hosts: Sequence[Placement]) -> Iterator[str]:

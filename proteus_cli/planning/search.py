@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -11,14 +11,14 @@ from msgspec import UNSET
 from msgspec.structs import replace as replace_fields
 
 from proteus_cli.control.policies import VariantRule
-from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import Demand, Forecast, LossCurve
 from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.profile import Profile, best_accuracy
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.errors import NoFeasiblePlan
-from proteus_cli.planning.model.hosted_now import HostedKeys, Now
+from proteus_cli.planning.model.hosted_now import NOTHING, HostedKeys, Now
 from proteus_cli.planning.model.instance import Instance, make_instance
 from proteus_cli.planning.model.milp import Model, formulate
 from proteus_cli.planning.placements.cascades import with_whole_batches
@@ -27,6 +27,7 @@ from proteus_cli.planning.placements.host_counts import (
     first_hosts,
     kept_replicas,
     needed_hosts,
+    replicas_of,
     sure_count,
     sure_hosts,
     with_more_hosts,
@@ -41,6 +42,7 @@ from proteus_cli.planning.solver.target_demand import TargetDemand
 
 PLAIN_FRAC = 0.4  # of the search with cascades, the most that the plan without them may take
 SAME_MERIT = 1e-5
+MOST_SPLIT = 2  # models of other groupings than the simplest that are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,26 @@ class PlacedSolution:
     is_over_budget: bool
 
 
+Numbers = tuple[int, ...]
+"""By device: those with different numbers are told apart. Empty: no devices are that are alike."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Grouping:
-    """How devices are grouped: by what they host now, if ``hosted``; each of ``alone`` is a group."""
+    """How devices are told apart: by what they host now, if ``by_hosted``; each of ``alone`` is a group."""
 
-    hosted: tuple[tuple[str, frozenset[VariantKey]], ...] | None = None
+    by_hosted: bool = False
     alone: frozenset[str] = frozenset()
+
+    def numbers(self, devices: Iterable[str], hosted: HostedKeys) -> Numbers:
+        """In the order in which they first appear: what is grouped alike has the same numbers, whatever it hosts."""
+        if not self.by_hosted and not self.alone:
+            return ()
+        kinds = [
+            each if each in self.alone else hosted.get(each, NOTHING) if self.by_hosted else NOTHING for each in devices
+        ]
+        number = {kind: n for n, kind in enumerate(dict.fromkeys(kinds))}
+        return tuple(number[kind] for kind in kinds) if len(number) > 1 else ()
 
 
 class PlacementSearch:
@@ -93,13 +109,17 @@ class PlacementSearch:
 
     def __init__(self, catalog: Catalog, profiles: Mapping[str, Profile], variants: VariantRule, rules: Rules) -> None:
         self._catalog, self._profiles, self._variants, self._rules = catalog, profiles, variants, rules
-        self._compiled: dict[tuple[_Grouping, int], tuple[Instance, Model]] = {}
+        self._compiled: dict[tuple[Numbers, int], tuple[Instance, Model]] = {}
         plain = replace_fields(rules, cascades=UNSET)
         self._plain = PlacementSearch(catalog, profiles, variants, plain) if rules.uses_cascades else None
+        dedicated = replace_fields(plain, residency=1)
+        self._dedicated = (
+            PlacementSearch(catalog, profiles, variants, dedicated) if rules.is_resident_set else self._plain
+        )
 
     def prepare(self, asked: Asked) -> None:
         """Compile the models that a demand needs first. Raises `NoFeasiblePlan` where no variant may be hosted."""
-        instance, _ = self._model(_Grouping(), asked.lines)
+        instance, _ = self._model((), asked.lines)
         if instance.ways is None:
             self._plain = None
         if self._plain is not None:
@@ -119,7 +139,7 @@ class PlacementSearch:
         with suppress(OutOfTime, Infeasible):
             plain = self._plain.best(asked, now, by_s)
         try:
-            found = self._solve_and_place(asked, now, deadline_s)
+            found = self._solve_and_place(asked, now, deadline_s, plain.placements if plain is not None else None)
         except (OutOfTime, Infeasible):
             if plain is None:
                 raise
@@ -128,12 +148,16 @@ class PlacementSearch:
 
     def with_spares(self, placed: tuple[Placement, ...], asked: Asked, now: Now) -> tuple[Placement, ...]:
         """These placements, and spares on devices that are idle."""
-        instance, count = self._model(_Grouping(), asked.lines)[0], Counter(placement.family for placement in placed)
+        instance, count = self._model((), asked.lines)[0], Counter(placement.family for placement in placed)
         instance = instance.with_hosts(np.array([max(count[name], 1) for name in instance.families]))
         return placed + with_spares(instance, placed, asked.demand_qps, now)
 
-    def _solve_and_place(self, asked: Asked, now: Now, deadline_s: float) -> PlacedSolution:
+    def _solve_and_place(
+        self, asked: Asked, now: Now, deadline_s: float, start: tuple[Placement, ...] | None = None
+    ) -> PlacedSolution:
         """Solve for groups of devices; where a group's solution can't be placed, split groups and solve again.
+
+        The solver starts from what ``start`` places.
 
         1. Equal devices together.
         2. If that cannot be placed and there is a plan in force: devices that host the same together. Rules that allow
@@ -143,22 +167,24 @@ class PlacementSearch:
         Each round is a relaxation of the next, so the first solution that can be placed is optimal. At the latest that
         is when each device is a group.
         """
-        grouping = _Grouping(hosted=_as_key(now.hosted) if now and self._rules.is_resident_set else None)
+        grouping = _Grouping(by_hosted=bool(now) and self._rules.is_resident_set)
         while True:
-            found = self._solve_grouped(grouping, asked, now, deadline_s)
+            found = self._solve_grouped(grouping, asked, now, deadline_s, start)
             if not found.to_split:
                 return found
             if time.perf_counter() > deadline_s:
                 if found.is_over_budget:
                     raise OutOfTime
                 return replace(found, solution=replace(found.solution, is_limited=True))
-            if grouping.hosted is None and now:
-                grouping = replace(grouping, hosted=_as_key(now.hosted))
+            if not grouping.by_hosted and now:
+                grouping = replace(grouping, by_hosted=True)
             else:
                 grouping = replace(grouping, alone=grouping.alone | found.to_split)
 
-    def _solve_grouped(self, grouping: _Grouping, asked: Asked, now: Now, deadline_s: float) -> PlacedSolution:
-        every, model = self._model(grouping, asked.lines)
+    def _solve_grouped(
+        self, grouping: _Grouping, asked: Asked, now: Now, deadline_s: float, start: tuple[Placement, ...] | None
+    ) -> PlacedSolution:
+        every, model = self._model(grouping.numbers(self._profiles, now.hosted), asked.lines)
         current = current_replicas(every, now.resident) if now else None
         asked_qps = np.array([qps * asked.headroom for qps in asked.demand_qps.values()])
         instance, hosts = every, first_hosts(every, now, sure_count(self._profiles, self._rules))
@@ -168,7 +194,9 @@ class PlacementSearch:
             target = TargetDemand.of(instance, asked_qps, asked.curves)
             if instance.unplaceable or (self._rules.must_serve_all and target.exceeds_capacity):
                 raise Infeasible
-            solution = optimise(model, instance, self._rules, target, current, self._round_by_s(instance, deadline_s))
+            round_by_s = self._round_by_s(instance, deadline_s)
+            first = replicas_of(instance, start) if start is not None else None
+            solution = optimise(model, instance, self._rules, target, current, round_by_s, first)
             if self._may_use_more_devices:
                 solution = with_more_hosts(instance, solution, self._rules)
             needed = needed_hosts(instance, kept_replicas(instance, solution, self._rules))
@@ -195,14 +223,12 @@ class PlacementSearch:
             return deadline_s
         return (time.perf_counter() + deadline_s) / 2
 
-    def _model(self, grouping: _Grouping, lines: int) -> tuple[Instance, Model]:
-        """For curves of so many ``lines``. Models of other than the simplest grouping, which most solves need, go."""
-        if (grouping, lines) not in self._compiled:
-            self._compiled = {known: model for known, model in self._compiled.items() if known[0] == _Grouping()}
-            hosted = dict(grouping.hosted) if grouping.hosted is not None else None
-            instance = make_instance(
-                self._catalog, self._profiles, self._variants, self._rules, hosted=hosted, alone=grouping.alone
-            )
+    def _model(self, numbers: Numbers, lines: int) -> tuple[Instance, Model]:
+        """For curves of so many ``lines``. Beside the models of the simplest grouping, the last ones are kept."""
+        found = self._compiled.pop((numbers, lines), None)
+        if found is None:
+            apart = dict(zip(self._profiles, numbers, strict=True)) if numbers else {}
+            instance = make_instance(self._catalog, self._profiles, self._variants, self._rules, apart=apart)
             if not instance.choices:
                 raise NoFeasiblePlan(
                     "No variant meets its family's SLO on any profiled device, within the rules.",
@@ -210,8 +236,12 @@ class PlacementSearch:
                 )
             model = formulate(instance, self._rules, lines)
             prepare(model)
-            self._compiled[grouping, lines] = instance, model
-        return self._compiled[grouping, lines]
+            found = instance, model
+            split = [key for key in self._compiled if key[0]]
+            for key in split[: max(len(split) - MOST_SPLIT + 1, 0)] if numbers else ():
+                del self._compiled[key]
+        self._compiled[numbers, lines] = found
+        return found
 
     def _too_inaccurate(self) -> str:
         """Of which families the rules leave out all variants as too inaccurate; empty where there is none."""
@@ -235,7 +265,3 @@ def _is_better(plain: Solution, found: Solution) -> bool:
     """Whether the first merit in which they differ is better without cascades."""
     pairs = zip(plain.merits, found.merits, strict=True)
     return next((mine > other for mine, other in pairs if abs(mine - other) > SAME_MERIT * max(abs(other), 1.0)), False)
-
-
-def _as_key(hosted: HostedKeys) -> tuple[tuple[str, frozenset[VariantKey]], ...]:
-    return tuple(sorted(hosted.items()))

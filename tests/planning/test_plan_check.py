@@ -5,6 +5,7 @@ import pytest
 from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
 
 from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import ProteusError
 from proteus_cli.planning.check import PlanCheckError, check_plan
 
@@ -46,6 +47,18 @@ def test_a_device_that_gets_more_than_it_can_take_is_found() -> None:
 
 def test_two_variants_on_a_device_are_found() -> None:
     assert "cpu0 hosts 2 variants" in refused(doctored(1, device="cpu0"))
+
+
+def test_capacities_that_one_device_has_no_time_for_are_found() -> None:
+    """What variants on one device could take is no more than its time, also where nothing of it is planned."""
+    rules = Rules(residency=2, slo_fraction=0.5, capacity="p95")
+    both = [make_placement("cpu0", "a", v, rate_qps=30.0, share=0.5, capacity_qps=50.0) for v in ("s", "l")]
+    sound = msgspec.structs.replace(make_plan(*both), rules=rules)
+    check_plan(sound, CATALOG, PROFILES)
+    more = msgspec.structs.replace(both[1], capacity_qps=50.1)
+    assert "cpu0 has no time for what its variants could take together" in refused(
+        msgspec.structs.replace(sound, placements=(both[0], more))
+    )
 
 
 @pytest.mark.parametrize("share", [0.5, 0.7])

@@ -35,11 +35,11 @@ def demo(directory: Directory = Path("proteus-demo")) -> None:
         _run("init", str(directory))
     in_workspace = ("--workspace", str(directory))
     _run("profile", "--budget", BUDGET, *in_workspace)
-    burst_qps = _burst_qps(workspace)
-    _run("plan", "--demand", f"{burst_qps * BASE_FRAC:.0f}qps", "--headroom", HEADROOM, *in_workspace)
+    peak_qps = burst_qps(workspace)
+    _run("plan", "--demand", f"{peak_qps * BASE_FRAC:.0f}qps", "--headroom", HEADROOM, *in_workspace)
     page = directory / "report.html"
     _run(
-        "replay", str(directory / "traces" / "burst.csv"), "--scale-to", f"{burst_qps:.0f}qps", "--serve", "plan.json",
+        "replay", str(directory / "traces" / "burst.csv"), "--scale-to", f"{peak_qps:.0f}qps", "--serve", "plan.json",
         "--policy", "proteus,most-accurate", "--report", str(page), "-o", str(directory / "report.json"), *in_workspace,
     )  # fmt: skip
     console.say(f"\nthe report with plots: {page.resolve()}")
@@ -54,7 +54,7 @@ def _run(*arguments: str) -> None:
         raise ProteusError(f"`proteus {arguments[0]}` ended with exit code {code}.", hint="its error is above")
 
 
-def _burst_qps(workspace: "Workspace") -> float:
+def burst_qps(workspace: "Workspace") -> float:
     """A rate that overloads the most accurate variants on this machine."""
     from proteus_cli.domain.rules import Rules
 

@@ -44,12 +44,17 @@ class WorkSelector:
         """The source to serve once the worker is free at ``start_s``, and that batch.
 
         It has all rows of the quota, or is full; None where they would not all be in time. A smaller batch is left
-        undecided: the worker may be free earlier than it should be, and then a larger one is possible.
+        undecided: the worker may be free earlier than it should be, and then a larger one is possible. So is whether
+        a faster variant takes over what is too much for this one.
         """
         first: WorkSource | None = None
         for source in worker.sources:
-            has_work = source.queue.rows and source.host_class.quota > 0
-            if has_work and (first is None or source.is_before(first)):
+            if not source.queue.rows:
+                continue
+            if source.host_class.quota <= 0:
+                if len(worker.sources) > 1 and self._may_relieve(worker, source, start_s):
+                    return None
+            elif first is None or source.is_before(first):
                 first = source
         if first is None:
             return None
@@ -122,6 +127,8 @@ class WorkSelector:
         It takes rows at once where accuracy does not fall by that, and what is too much for more accurate workers. Of
         the rest of a more accurate class, it takes the rows that the class cannot make any more, and each row at its
         own last moment. A class that is reserved for a second stage takes of all others only what is too much for them.
+        So does a variant of a worker that hosts a more accurate one of the family: for its free slot, that one comes
+        first.
         """
         queue, own, head = source.queue, source.host_class, source.queue.head()
         due_s = self._batcher.due_s(head)
@@ -129,13 +136,18 @@ class WorkSelector:
         rows, until_s, overflow = 0, math.inf, _overflow(source, due_s - now_s)
         accuracy = -math.inf if own.is_reserved else own.host.accuracy
         for each in source.tier.classes:
-            if not each.quota or each.free:
+            if not each.quota:
+                continue
+            if each.free:
+                if len(each.free) == 1 and worker.device in each.free and each.host.accuracy > accuracy:
+                    rows += max(min(each.quota, math.ceil(overflow)), 0)
+                    overflow -= each.quota
                 continue
             if each.host.accuracy <= accuracy:
                 rows += each.quota
                 continue
-            if overflow > 0:
-                rows += min(each.quota, overflow)
+            if overflow >= 1:
+                rows += min(each.quota, int(overflow))
                 overflow -= each.quota
                 continue
             left_s = max(own_s, each.row_s)
@@ -145,6 +157,11 @@ class WorkSelector:
             else:
                 rows += min(each.quota, max(1, queue.place_after(now_s + left_s, self._batcher.due_s)))
         return rows, until_s
+
+    def _may_relieve(self, worker: WorkerState, source: WorkSource, at_s: float) -> bool:
+        """Whether too much waits at that time for a more accurate variant of the same worker."""
+        left_s = self._batcher.due_s(source.queue.head()) - at_s
+        return any(source.relieves(other) for other in worker.sources) and _overflow(source, left_s) > 0
 
     def _delegate(self, worker: WorkerState, source: WorkSource, now_s: float) -> Delegate | None:
         """What a worker does that can make none of the requests: it transfers its quota to a faster class.
@@ -195,22 +212,22 @@ def _as_if_s(worker: WorkerState, hosted: Host, now_s: float) -> float:
     return now_s + worker.answer_way.within_s(hosted.attainment)
 
 
-def _overflow(source: WorkSource, left_s: float) -> int:
+def _overflow(source: WorkSource, left_s: float) -> float:
     """How many of the rows that wait are more than what more accurate workers can make while the first is in time.
 
-    These are busy, and in the mean free after half a batch; from then on they carry their capacity. For a class that is
-    reserved, all other workers count.
+    These are busy, and in the mean free after half a batch; from then on they carry their capacity. The worker itself,
+    where it hosts a more accurate variant, too, is free. For a class that is reserved, all other workers count.
     """
-    own, timely = source.host_class, 0.0
+    own, own_device, timely = source.host_class, source.hosted.device, 0.0
     accuracy = -math.inf if own.is_reserved else own.host.accuracy
     for each in source.tier.classes:
         if each.host.accuracy <= accuracy:  # the classes come in order
             break
         if each is own:
             continue
-        if each.serving and left_s > each.half_full_s:
-            timely += each.usual_qps * (left_s - each.half_full_s)
-    return int(source.queue.rows - timely)
+        if each.serving:
+            timely += each.usual_qps * max(left_s if own_device in each.free else left_s - each.half_full_s, 0.0)
+    return source.queue.rows - timely
 
 
 def _drop(source: WorkSource, count: int) -> Drop:

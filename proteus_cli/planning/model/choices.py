@@ -1,7 +1,6 @@
 """The columns of the model: groups of devices that are alike, and the variants that each may host."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -11,7 +10,6 @@ from proteus_cli.domain.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.rules import DeviceLimits, Rules, limits_of
 from proteus_cli.errors import UsageError
-from proteus_cli.planning.model.hosted_now import NOTHING, HostedKeys
 from proteus_cli.planning.networks import row_bytes
 
 
@@ -19,8 +17,8 @@ from proteus_cli.planning.networks import row_bytes
 class DeviceGroup:
     """Devices of equal type, measurements, limits and price, which host the same variants where that matters.
 
-    ``price_per_hour`` is None where it is unknown; ``hosted`` is empty where it doesn't matter. ``host`` is the host of
-    the cluster that all of them belong to, None where that doesn't matter.
+    ``price_per_hour`` is None where it is unknown. ``host`` is the host of the cluster that all of them belong to, None
+    where that doesn't matter.
     """
 
     type: str
@@ -28,7 +26,6 @@ class DeviceGroup:
     profile: Profile
     price_per_hour: float | None
     limits: DeviceLimits
-    hosted: frozenset[VariantKey]
     host: str | None
 
 
@@ -71,13 +68,12 @@ def groups_of(
     catalog: Catalog,
     profiles: Mapping[str, Profile],
     rules: Rules,
-    hosted: HostedKeys,
-    alone: AbstractSet[str],
+    apart: Mapping[str, int],
     limited_hosts: Collection[str],
 ) -> Iterator[DeviceGroup]:
-    """The groups of profiled devices (by id), in the order of their first devices; ``hosted``: apart by what they host.
+    """The groups of profiled devices (by id), in the order of their first devices.
 
-    Each device in ``alone`` is a group; those of ``limited_hosts`` are apart by host.
+    Devices with different numbers in ``apart`` are of different groups; those of ``limited_hosts`` are apart by host.
     """
     measurements: list[tuple[VariantProfile, ...]] = []
     is_by_host = rules.survives == "host"
@@ -96,7 +92,6 @@ def groups_of(
             profile=profile,
             price_per_hour=catalog.price_per_hour.get(device.id, catalog.price_per_hour.get(device.type)),
             limits=limits[named_as],
-            hosted=hosted.get(device_id, NOTHING),
             host=device.host if is_by_host or (limited_hosts and device.host in limited_hosts) else None,
         )
         number = _number(measurements, profile.variants)
@@ -107,13 +102,12 @@ def groups_of(
             device.memory_bytes,
             group.price_per_hour,
             group.limits,
-            group.hosted,
             group.host,
             profile.cascades if rules.uses_cascades else (),
+            apart.get(device_id),
         )
-        key_alone = (key, device_id if device_id in alone else None)
-        alike.setdefault(key_alone, group)
-        devices.setdefault(key_alone, []).append(device_id)
+        alike.setdefault(key, group)
+        devices.setdefault(key, []).append(device_id)
     return (replace(group, devices=tuple(devices[key])) for key, group in alike.items())
 
 

@@ -1,9 +1,9 @@
 """The planning instance: catalog, profiles and rules as arrays."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 import scipy.sparse as sp
@@ -23,7 +23,6 @@ from proteus_cli.planning.model.choices import (
     network_frac_s,
     require_known,
 )
-from proteus_cli.planning.model.hosted_now import HostedKeys
 from proteus_cli.planning.model.ways import Ways, with_ways
 from proteus_cli.planning.networks import limits_of_hosts
 
@@ -206,16 +205,14 @@ def make_instance(
     variants: VariantRule,
     rules: Rules,
     *,
-    hosted: HostedKeys | None = None,
-    alone: AbstractSet[str] = frozenset(),
+    apart: Mapping[str, int] = MappingProxyType({}),
 ) -> Instance:
-    """The planning instance of profiled devices (by id).
+    """The planning instance of profiled devices (by id); those with different numbers in ``apart`` form no group.
 
-    With ``hosted``, devices that host different variants now are in different groups; each device in ``alone`` is a
-    group. Raises `UsageError` where the rules need a power, price or memory that is unknown.
+    Raises `UsageError` where the rules need a power, price or memory that is unknown.
     """
     limits = limits_of_hosts(catalog, profiles, rules)
-    groups = tuple(groups_of(catalog, profiles, rules, hosted or {}, alone, limits))
+    groups = tuple(groups_of(catalog, profiles, rules, apart, limits))
     choices, ways = tuple(choices_of(catalog, groups, variants, rules)), None
     if rules.uses_cascades:
         choices, ways = with_ways(catalog, groups, choices, rules)

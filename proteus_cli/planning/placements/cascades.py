@@ -83,8 +83,8 @@ def evenly_placed(instance: Instance, solution: Solution, packed: Packed) -> tup
     placed_qps = np.zeros(len(instance.choices))
     for c, qps in (item for bundles in packed.bundles for bundle in bundles for item in bundle.items()):
         placed_qps[c] += qps
-    executed_qps, every = solution.executed_qps, np.ones(len(instance.choices))
-    of_choice = np.divide(placed_qps, executed_qps, out=every, where=executed_qps > 0)
+    room_qps, every = solution.room_qps, np.ones(len(instance.choices))
+    of_choice = np.divide(placed_qps, room_qps, out=every, where=room_qps > 0)
     of_family, ways = np.ones(len(instance.families)), instance.ways
     np.minimum.at(of_family, instance.choice_family, of_choice)
     assert ways is not None  # noqa: S101 - asked for ways only

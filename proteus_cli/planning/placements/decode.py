@@ -31,7 +31,7 @@ def placements(
     placed_frac = np.ones(len(instance.families))
     if instance.ways is not None:
         packed, placed_frac = evenly_placed(instance, solution, packed)
-    newcomers_frac = solution.newcomers_frac
+    newcomers_of_room, deferred_of_room = solution.newcomers_of_room, solution.deferred_of_room
     on_device = {
         device: bundle
         for group, bundles in zip(instance.groups, packed.bundles, strict=True)
@@ -39,10 +39,11 @@ def placements(
     }
     answered_qps = np.zeros(len(instance.families))
     for bundle in on_device.values():
-        for c, rate_qps in bundle.items():
-            answered_qps[instance.choices[c].family] += rate_qps * newcomers_frac[c]
+        for c, room_qps in bundle.items():
+            answered_qps[instance.choices[c].family] += room_qps * newcomers_of_room[c]
+    of_room = np.stack((newcomers_of_room, deferred_of_room))
     placed = tuple(
-        _placement(instance, device, c, on_device[device], newcomers_frac, answered_qps, demand_qps)
+        _placement(instance, device, c, on_device[device], of_room, answered_qps, demand_qps)
         for device in devices
         if device in on_device
         for c in sorted(on_device[device])
@@ -59,7 +60,7 @@ def _placement(
     device: str,
     c: int,
     bundle: Bundle,
-    newcomers_frac: Floats,
+    of_room: Floats,
     answered_qps: Floats,
     demand_qps: Mapping[str, float],
 ) -> Placement:
@@ -69,8 +70,9 @@ def _placement(
         float(answered_qps[choice.family]),
         min(demand_qps[family], float(answered_qps[choice.family])),
     )
-    share = bundle[c] * float(newcomers_frac[c]) / all_qps if all_qps > 0 else 0.0
-    deferred = bundle[c] * (1 - float(newcomers_frac[c])) / all_qps if all_qps > 0 else 0.0
+    newcomers, of_deferred = of_room[:, c].tolist()
+    share = bundle[c] * newcomers / all_qps if all_qps > 0 else 0.0
+    deferred = bundle[c] * of_deferred / all_qps if all_qps > 0 else 0.0
     return Placement(
         device=device,
         family=family,
@@ -85,7 +87,7 @@ def _placement(
 
 def _capacity_qps(instance: Instance, c: int, bundle: Bundle) -> float:
     """The most that a variant can answer when all on its device grow by one factor until the device is always busy."""
-    utilisation = sum(rate_qps / float(instance.capacity_qps[other]) for other, rate_qps in bundle.items())
+    utilisation = sum(room_qps / float(instance.capacity_qps[other]) for other, room_qps in bundle.items())
     alone_qps = float(instance.capacity_qps[c])
     return alone_qps if len(bundle) == 1 or utilisation == 0 else min(bundle[c] / utilisation, alone_qps)
 

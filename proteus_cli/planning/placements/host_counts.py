@@ -25,6 +25,18 @@ def kept_replicas(instance: Instance, solution: Solution, rules: Rules) -> Ints:
     return kept.astype(np.int64)
 
 
+def replicas_of(instance: Instance, placed: Iterable[Placement]) -> Ints:
+    """The replicas of each choice [C] that placements are: of a variant, those for the longest part of the SLO."""
+    group_of = {device: g for g, group in enumerate(instance.groups) for device in group.devices}
+    counts = Counter((group_of[each.device], each.key) for each in placed)
+    longest = {(choice.group, choice.key): c for c, choice in enumerate(instance.choices)}  # parts rise
+    replicas: Ints = np.zeros(len(instance.choices), dtype=np.int64)
+    for place, count in counts.items():
+        if place in longest:
+            replicas[longest[place]] = count
+    return replicas
+
+
 def first_hosts(instance: Instance, current: Now, devices: int) -> Ints:
     """How many hosts of each family [F] to count on first: all devices; one more than the plan in force has.
 

@@ -15,7 +15,7 @@ from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, TargetDemand
 NEGLIGIBLE_DEVICE_FRAC = 2e-6  # a smaller part of a device, or of its time, is the solver's rounding
 
 Bundle = dict[int, float]
-"""What one device hosts: all queries per second that it answers, with headroom, by choice."""
+"""What one device hosts: the queries per second that it has room for, with headroom, by choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,9 @@ def pack(instance: Instance, solution: Solution, rules: Rules, target: TargetDem
 def serves_all(instance: Instance, solution: Solution, packed: Packed, target: TargetDemand) -> bool:
     """Whether the bundles answer all of the target demand."""
     answered_qps = np.zeros(len(instance.families))
-    newcomers_frac = solution.newcomers_frac
-    for c, rate_qps in (item for bundles in packed.bundles for bundle in bundles for item in bundle.items()):
-        answered_qps[instance.choices[c].family] += rate_qps * newcomers_frac[c]
+    newcomers_of_room = solution.newcomers_of_room
+    for c, room_qps in (item for bundles in packed.bundles for bundle in bundles for item in bundle.items()):
+        answered_qps[instance.choices[c].family] += room_qps * newcomers_of_room[c]
     return not target.exceeds_capacity and bool(np.all(answered_qps >= target.qps * (1 - NEGLIGIBLE)))
 
 
@@ -111,7 +111,7 @@ class _Packer:
     def __init__(self, instance: Instance, solution: Solution, rules: Rules, target: TargetDemand) -> None:
         self._instance, self._solution = instance, solution
         self._max_residents = float("inf") if rules.residency == "memory" else float(rules.residency)
-        self._max_qps = target.share_qps * (1 + NEGLIGIBLE_DEVICE_FRAC)
+        self._max_qps = target.share_qps * target.useful * (1 + NEGLIGIBLE_DEVICE_FRAC)
         if instance.ways is not None:  # both stages of a query may be on one device
             self._max_qps[instance.ways.has_ways & (instance.max_share >= 1)] = np.inf
         self._is_counted = rules.pack or "cost" in rules.resources
@@ -138,7 +138,7 @@ class _Packer:
             for c in choices:
                 self._place(device, c, 0.0)
         utilisation = np.divide(
-            solution.executed_qps,
+            solution.room_qps,
             instance.capacity_qps,
             out=np.zeros(len(instance.choices)),
             where=instance.capacity_qps > 0,

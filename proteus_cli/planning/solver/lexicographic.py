@@ -18,7 +18,6 @@ from proteus_cli.planning.solver.rates_by_way import RatesByWay, rates_by_way
 from proteus_cli.planning.solver.solve import FIRST_GAP, TOLERANCE, OutOfTime, minimise
 from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, TargetDemand, set_parameters
 
-PLAIN_FRAC, PLAIN_GAP = 0.3, 1e-3  # of the time, and of the value, for the plan without cascades that others start from
 FORECAST_GAP = 0.01  # of an objective's value: a forecast is not known any better
 UNSERVED_GAP_SCALE = 0.01  # serving comes before all else, so its gap must be a hundred times smaller
 
@@ -28,7 +27,8 @@ class Solution:
     """What to host, and how the demand is shared.
 
     ``replicas`` int [C]; ``rate_qps`` [C] includes the headroom, and counts the queries that the choice is the first to
-    get; with cascades, ``by_way`` has those that others defer to it. ``devices_used`` int [G] and ``power_w`` [G] where
+    get; with cascades, ``by_way`` has those that others defer to it. ``room_qps`` [C] is what its devices have time
+    for: with a forecast and shared devices, more than it answers. ``devices_used`` int [G] and ``power_w`` [G] where
     devices are shared: `pack` may use no more. ``gap``, ``unserved_gap``: as in a plan's `Solver`. ``is_limited``: the
     deadline passed before all was proven. ``merits``: in the order of the objectives, down to the mean accuracy, what
     they are about; the more the better.
@@ -36,6 +36,7 @@ class Solution:
 
     replicas: Ints
     rate_qps: Floats
+    room_qps: Floats
     devices_used: Ints | None
     power_w: Floats | None
     gap: float
@@ -51,14 +52,18 @@ class Solution:
         return self.rate_qps if self.by_way is None else self.rate_qps + self.by_way.deferred_qps
 
     @property
-    def newcomers_frac(self) -> Floats:
-        """The part of what each choice answers that no other has deferred to it [C]."""
-        every = np.ones(len(self.rate_qps))
-        return (
-            every
-            if self.by_way is None
-            else np.divide(self.rate_qps, self.executed_qps, out=every, where=self.executed_qps > 0)
-        )
+    def newcomers_of_room(self) -> Floats:
+        """The part of its room that each choice answers as the first [C]."""
+        return _part(self.rate_qps, self.room_qps)
+
+    @property
+    def deferred_of_room(self) -> Floats:
+        """The part of its room for what others defer to each choice [C]."""
+        return _part(np.zeros(len(self.rate_qps)) if self.by_way is None else self.by_way.deferred_qps, self.room_qps)
+
+
+def _part(qps: Floats, room_qps: Floats) -> Floats:
+    return np.divide(qps, room_qps, out=np.zeros(len(qps)), where=room_qps > 0)
 
 
 class Infeasible(Exception):
@@ -72,18 +77,21 @@ def optimise(
     target: TargetDemand,
     current_replicas: Ints | None,
     deadline_s: float,
+    start_replicas: Ints | None = None,
 ) -> Solution:
     """The best solution for a target demand: most served, then most accurate, then nearest to ``current_replicas`` [C].
 
-    Past ``deadline_s`` (by `time.perf_counter`) the result is the best point found so far, with its proven gap. Raises
-    `Infeasible` where no plan obeys the rules, and `OutOfTime` where no point was found in time.
+    It is no worse than the best with ``start_replicas`` [C], if these are given and feasible. Past ``deadline_s`` (by
+    `time.perf_counter`) the result is the best point found so far, with its proven gap. Raises `Infeasible` where no
+    plan obeys the rules, and `OutOfTime` where no point was found in time.
     """
     set_parameters(model, instance, rules, target, current_replicas)
     search = _Search(compile_program(model), deadline_s, FORECAST_GAP if target.is_forecast else FIRST_GAP)
-    if instance.ways is not None:
-        search.best = _best_without_cascades(search, instance, rules, target, is_replan=current_replicas is not None)
+    is_replan = current_replicas is not None
+    if start_replicas is not None:
+        search.best = _point_at(search, instance, rules, target, start_replicas, is_replan=is_replan)
     try:
-        _minimise_in_order(search, instance, rules, target, is_replan=current_replicas is not None)
+        _minimise_in_order(search, instance, rules, target, is_replan=is_replan)
     except OutOfTime:
         search.is_limited = True
         if search.best is None:
@@ -91,9 +99,11 @@ def optimise(
     program, variables, point = search.program, model.variables, search.point
     replicas = program.integers(point, variables.replicas)
     rate_qps, by_way = _rates(model, instance, replicas, search, rules, target)
+    executed_qps = rate_qps if by_way is None else rate_qps + by_way.deferred_qps
     return Solution(
         replicas=replicas,
         rate_qps=rate_qps,
+        room_qps=_room_qps(search, instance, rules, target, executed_qps),
         by_way=by_way,
         devices_used=program.integers(point, variables.devices_used) if rules.is_resident_set else None,
         power_w=point.columns[program.columns(variables.power_w)] if variables.power_w is not None else None,
@@ -195,24 +205,17 @@ def _merits(search: _Search, instance: Instance, rules: Rules, target: TargetDem
     yield target.counted_frac * (accuracy - float(columns[program.objective("loss")]))
 
 
-def _best_without_cascades(
-    search: _Search, instance: Instance, rules: Rules, target: TargetDemand, *, is_replan: bool
+def _point_at(
+    search: _Search, instance: Instance, rules: Rules, target: TargetDemand, replicas: Ints, *, is_replan: bool
 ) -> SolverPoint | None:
-    """A point to start from, found in a part of the time: so a plan with cascades is no worse than one without."""
-    assert instance.ways is not None  # noqa: S101 - asked for ways only
-    variables, program = search.program.model.variables, search.program
-    through = np.flatnonzero([way.cascade is not None for way in instance.ways.ways])
-    whole = {int(e) for e, choice in zip(instance.engine_of, instance.choices, strict=True) if choice.slo_part == 1}
-    parts = [c for c, each in enumerate(instance.choices) if each.slo_part < 1 and int(instance.engine_of[c]) in whole]
-    program = program.limit_columns(program.columns(variables.answered).start + through, 0.0)
-    program = program.limit_columns(program.columns(variables.replicas).start + np.array(parts, dtype=np.int64), 0.0)
-    by_s = search.deadline_s
-    if by_s < math.inf:
-        by_s = time.perf_counter() + PLAIN_FRAC * (by_s - time.perf_counter())
-    plain = _Search(program, by_s, max(search.relative_gap, PLAIN_GAP))
+    """The best point with these replicas [C], to start from: no more than a linear program is left of the model."""
+    columns = search.program.columns(search.program.model.variables.replicas)
+    fixed = replace(
+        search, program=search.program.fix_columns(columns, replicas.astype(np.float64)), least=dict(search.least)
+    )
     with suppress(Infeasible, OutOfTime):
-        _minimise_in_order(plain, instance, rules, target, is_replan=is_replan)
-    return plain.best
+        _minimise_in_order(fixed, instance, rules, target, is_replan=is_replan)
+    return fixed.best
 
 
 def _minimise_in_order(
@@ -372,6 +375,15 @@ def _rates(
         return rates, None
     by_way = search.point.columns[search.program.columns(model.variables.answered)]
     return rates_by_way(instance, instance.ways, rates, available, by_way, limit, target.qps)
+
+
+def _room_qps(search: _Search, instance: Instance, rules: Rules, target: TargetDemand, executed_qps: Floats) -> Floats:
+    """What each choice has time for on its devices [C]: where these are shared, the solver has divided it."""
+    if not (target.is_forecast and rules.is_resident_set):
+        return executed_qps
+    served = search.point.columns[search.program.columns(search.program.model.variables.served)]
+    served_qps = np.where(served > NEGLIGIBLE, served, 0.0) * target.qps[instance.choice_family]
+    return np.maximum(served_qps, executed_qps)
 
 
 def _most_lost(instance: Instance, rules: Rules, available: Floats, of_replica: Floats) -> Floats:

@@ -5,7 +5,7 @@ from builders import controller_hosting, hosted, launched, make_request, near
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import IDLE, Host, WaitUntil
+from proteus_cli.control.decision import IDLE, Host, Launch, WaitUntil
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
 from proteus_cli.control.policies import Policy
 
@@ -36,6 +36,24 @@ def test_a_full_batch_is_launched_when_the_one_before_is_nearly_done() -> None:
     ahead = launched(controller, "cpu0", 0.012)
     assert (ahead.is_ahead, ahead.rows, ahead.at_s) == (True, 4, near(0.016))
     assert controller.decide("cpu0", 0.012) == WaitUntil(near(0.027))
+
+
+@pytest.mark.parametrize(("waiting", "is_ahead"), [(1, True), (3, False)])
+def test_what_may_be_too_much_for_an_accurate_variant_is_left_to_the_free_worker(
+    waiting: int, *, is_ahead: bool
+) -> None:
+    """One row takes the accurate variant 40 ms: from then on it makes one of those due at 100 ms, for sure."""
+    accurate = hosted(
+        "cpu0", "a", "a-l", latency_s={1: 0.040}, max_batch=1, weight=1.0, capacity_qps=25.0, accuracy=0.95
+    )
+    fast = hosted("cpu0", "a", "a-s", latency_s={1: 0.010}, max_batch=1, weight=0.0, capacity_qps=25.0, accuracy=0.9)
+    controller = controller_of(accurate, fast)
+    offer(controller, range(1))
+    assert launched(controller, "cpu0", 0.0).hosted.variant == "a-l"
+    offer(controller, range(1, 1 + waiting))
+    decision = controller.decide("cpu0", 0.036)
+    assert isinstance(decision, Launch) == is_ahead
+    assert is_ahead or decision == IDLE
 
 
 def test_what_fills_no_batch_follows_too_where_it_takes_long() -> None:

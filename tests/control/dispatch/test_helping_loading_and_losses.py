@@ -67,6 +67,28 @@ def offered(controller: Controller, *requests: Request) -> list[tuple[str, ...]]
     return [answer.devices if isinstance(answer, Admitted) else () for answer in answers]
 
 
+# --- help on one device: it hosts two variants, of which the less accurate has no quota
+
+
+def test_a_worker_answers_with_its_faster_variant_what_is_too_much_for_its_accurate_one() -> None:
+    """In the 100 ms of the first, a-0.95 makes 2.5 of five rows: a-0.9 takes three at once, so all are in time."""
+    controller = controller_of(slow("cpu0", weight=1.0, accuracy=0.95), fast("cpu0"))
+    offered(controller, *(make_request(n) for n in range(5)))
+    found = []
+    for now_s, took_s in ((0.0, 0.014), (0.014, 0.040), (0.054, 0.040)):
+        launch = launched(controller, "cpu0", now_s)
+        found.append((launch.hosted.variant, ids(launch)))
+        controller.finished(launch, took_s)
+    assert found == [("a-0.9", [0, 1, 2]), ("a-0.95", [3]), ("a-0.95", [4])]
+
+
+@pytest.mark.parametrize("waiting", [1, 2])
+def test_a_worker_answers_with_its_accurate_variant_what_that_can_make(waiting: int) -> None:
+    controller = controller_of(slow("cpu0", weight=1.0, accuracy=0.95), fast("cpu0"))
+    offered(controller, *(make_request(n) for n in range(waiting)))
+    assert launched(controller, "cpu0", 0.0).hosted.variant == "a-0.95"
+
+
 # --- help: cpu0 gets all quota, cpu1 none
 
 

@@ -1,0 +1,117 @@
+"""Plans for a forecast where devices host several variants, against every way to host and to divide their time."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations, combinations_with_replacement
+
+import numpy as np
+import pytest
+from builders import near
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from scipy.optimize import linprog
+from test_forecasts import ACCURACY, CAPACITIES, CATALOG, QPS, curve_of, curves, profiles
+
+from proteus_cli.control.policies import policy_named
+from proteus_cli.domain.demand import Forecast, LossCurve
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.rules import PAPER_RULES
+from proteus_cli.planning.planner import Planner
+
+KEYS = [(family, variant) for family in ACCURACY for variant in ("large", "small")]
+BURSTY = LossCurve(CAPACITIES, (1.0, 0.8, 0.74, 0.68, 0.6, 0.5, 0.3, 0.0))
+
+
+def planned(devices: int, forecast: Forecast) -> Plan:
+    rules = replace(PAPER_RULES, residency=2)
+    return Planner(CATALOG, profiles(devices), policy_named("proteus"), headroom=1.0, inputs={}, rules=rules)(forecast)
+
+
+@dataclass(frozen=True)
+class Row:
+    """``factors · capacity by key + part lost of a step >= least``; without a step, of capacity alone."""
+
+    factors: dict[tuple[str, str], float]
+    step: tuple[str, str] | None
+    least: float
+
+
+def rows(forecast: Forecast) -> Iterator[Row]:
+    for family, qps in forecast.items():
+        of_family = [key for key in KEYS if key[0] == family]
+        yield Row(dict.fromkeys(of_family, 1 / qps), None, 1.0)
+        for count in (1, 2):
+            for lost, fall in forecast.curves[family].lines:
+                yield Row(dict.fromkeys(of_family[:count], fall / qps), of_family[count - 1], lost)
+            yield Row({}, of_family[count - 1], forecast.curves[family].lost[-1])
+
+
+def least_loss(forecast: Forecast, hosted: tuple[tuple[tuple[str, str], ...], ...]) -> float:
+    """With the best division of each device's time among what it hosts; infinite without capacity for the mean."""
+    held = [(device, key) for device, keys in enumerate(hosted) for key in keys]
+    size, total_qps = len(held), sum(forecast.values())
+    cost = np.zeros(size + len(KEYS))
+    for k, (family, variant) in enumerate(KEYS):
+        drop = ACCURACY[family]["large"] - ACCURACY[family]["small"]
+        cost[size + k] = forecast[family] / total_qps * (drop if variant == "large" else ACCURACY[family]["small"])
+    at_least = []
+    for row in rows(forecast):
+        factors = np.zeros(len(cost))
+        factors[:size] = [row.factors.get(key, 0.0) for _, key in held]
+        if row.step is not None:
+            factors[size + KEYS.index(row.step)] = 1.0
+        at_least.append((factors, row.least))
+    busy = [[(device == d) / QPS[key[1]] for device, key in held] + [0.0] * len(KEYS) for d in range(len(hosted))]
+    found = linprog(
+        cost,
+        A_ub=np.array([*(-factors for factors, _ in at_least), *busy]),
+        b_ub=np.array([*(-least for _, least in at_least), *(1.0 for _ in hosted)]),
+    )
+    return float(found.fun) if found.status == 0 else np.inf
+
+
+def loss_of(plan: Plan, forecast: Forecast) -> float:
+    """By what its placements say that they can carry."""
+    capacity_qps: Counter[tuple[str, str]] = Counter()
+    for placement in plan.placements:
+        capacity_qps[tuple(placement.key)] += placement.capacity_qps  # type: ignore[index]
+    lost, total_qps = 0.0, sum(forecast.values())
+    for family, qps in forecast.items():
+        large, small = (capacity_qps[family, variant] / qps for variant in ("large", "small"))
+        parts = [forecast.curves[family].at(capacity) for capacity in (large, large + small)]
+        drop = ACCURACY[family]["large"] - ACCURACY[family]["small"]
+        lost += qps / total_qps * (parts[0] * drop + parts[1] * ACCURACY[family]["small"])
+    return lost
+
+
+@given(
+    devices=st.integers(1, 2),
+    demand=st.tuples(st.floats(1.0, 40.0), st.floats(1.0, 40.0)),
+    both=st.tuples(curves(), curves()),
+)
+@example(devices=1, demand=(12.0, 1.0), both=(curve_of(0.5), curve_of(0.5)))
+@settings(max_examples=12, deadline=None)
+def test_no_way_to_host_and_to_divide_time_loses_less(
+    devices: int, demand: tuple[float, float], both: tuple[LossCurve, LossCurve]
+) -> None:
+    """And what the solver counts on is what the placements carry."""
+    forecast = Forecast(dict(zip("ab", demand, strict=True)), dict(zip("ab", both, strict=True)))
+    sets = [keys for count in (0, 1, 2) for keys in combinations(KEYS, count)]
+    least = min(least_loss(forecast, hosted) for hosted in combinations_with_replacement(sets, devices))
+    plan = planned(devices, forecast)
+    assert sum(plan.unserved_qps.values()) == pytest.approx(0.0, abs=1e-6)
+    assert loss_of(plan, forecast) <= least * 1.01 + 1e-4
+
+
+def test_a_device_keeps_time_for_bursts_beside_its_accurate_variant() -> None:
+    """8 qps fit `large` alone. Arrivals scatter, so `small` beside it has a part of the time, and no share."""
+    steady = LossCurve(CAPACITIES, (1.0, 0.2, *(0.0,) * 6))
+    plan = planned(1, Forecast({"a": 8.0, "b": 0.0}, {"a": BURSTY, "b": steady}))
+    by_variant = {placement.variant: placement for placement in plan.placements if placement.family == "a"}
+    assert by_variant["large"].rate_qps == near(8.0)
+    assert by_variant["small"].rate_qps == 0.0
+    assert by_variant["small"].capacity_qps > 0
+    assert sum(p.capacity_qps / QPS[p.variant] for p in plan.placements) == near(1.0)
+    assert plan.capacity_qps("a") > QPS["large"]
