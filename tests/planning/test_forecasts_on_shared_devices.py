@@ -1,6 +1,6 @@
 """Plans for a forecast where devices host several variants, against every way to host and to divide their time."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations, combinations_with_replacement
@@ -74,9 +74,9 @@ def least_loss(forecast: Forecast, hosted: tuple[tuple[tuple[str, str], ...], ..
 
 def loss_of(plan: Plan, forecast: Forecast) -> float:
     """By what its placements say that they can carry."""
-    capacity_qps: Counter[tuple[str, str]] = Counter()
+    capacity_qps: defaultdict[tuple[str, str], float] = defaultdict(float)
     for placement in plan.placements:
-        capacity_qps[tuple(placement.key)] += placement.capacity_qps  # type: ignore[index]
+        capacity_qps[placement.family, placement.variant] += placement.capacity_qps
     lost, total_qps = 0.0, sum(forecast.values())
     for family, qps in forecast.items():
         large, small = (capacity_qps[family, variant] / qps for variant in ("large", "small"))
