@@ -1,6 +1,7 @@
 """`Controller`: all decisions behind one door, for the two drivers: the live server and the simulator."""
 
 from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from types import MappingProxyType
 
@@ -241,6 +242,11 @@ class Controller:
         """Plans may try an engine again that failed."""
         self.replanning.notice(f"{key.variant} is to be tried again on {device}")
         self._topology.engine_recovered(device, key)
+
+    def forget_variants(self, keys: AbstractSet[VariantKey]) -> None:
+        """These variants are gone for good: no plan has them, and no device."""
+        self._topology.forget_variants(keys)
+        self._dispatch.cascades.forget(keys)
 
     def recalibrated(self, device: str, ratio: float) -> None:
         """The profile of a device has changed: latencies are ``ratio`` times the earlier ones, on average."""

@@ -6,7 +6,7 @@ has its *version* behind its name, as in ``resnet50@2``: the directory of its mo
 gone yet, has the name again that it had.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
@@ -14,7 +14,11 @@ from typing import Literal
 import msgspec
 
 from proteus_cli.domain.base import Value
-from proteus_cli.domain.catalog import VERSION_MARK, Catalog, Family, Variant, VariantKey, name_in_catalog
+from proteus_cli.domain.catalog import VERSION_MARK, Catalog, Family, Variant, VariantKey, is_name, name_in_catalog
+from proteus_cli.units import counted
+
+TOLD = 3
+"""Changes that a reason of a plan names."""
 
 DIGEST_DIGITS = 8
 """Of a digest, as a version."""
@@ -92,6 +96,12 @@ def changes(before: CatalogContent, after: CatalogContent) -> Iterator[CatalogCh
             yield CatalogChange(name, "", "removed")
 
 
+def in_words(changes: Sequence[CatalogChange]) -> str:
+    """The first changes, and how many there are besides."""
+    told = "; ".join(map(str, changes[:TOLD]))
+    return told if len(changes) <= TOLD else f"{told}; {counted(len(changes) - TOLD, 'change')} more"
+
+
 def _of_family(was: Family, now: Family, before: CatalogContent, after: CatalogContent) -> Iterator[CatalogChange]:
     if what := _fields_that_differ(was, now, {"variants"}):
         yield CatalogChange(now.name, "", "changed", what)
@@ -134,7 +144,11 @@ def _name(
     if not any(key.family == plain.family and name_in_catalog(key.variant) == plain.variant for key in taken):
         return plain.variant
     directory = PurePosixPath(variant.files[0]).parent.name if variant.files else ""
-    for version in (directory if directory.isdecimal() else digest[:DIGEST_DIGITS], digest[:DIGEST_DIGITS], digest):
+    for version in (
+        directory if directory.isdecimal() and is_name(directory) else digest[:DIGEST_DIGITS],
+        digest[:DIGEST_DIGITS],
+        digest,
+    ):
         name = f"{plain.variant}{VERSION_MARK}{version}"
         if VariantKey(family.name, name) not in taken:
             return name

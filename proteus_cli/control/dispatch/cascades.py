@@ -1,6 +1,7 @@
 """Which newcomers of a variant go by which cascade of the plan in force, and what first stages defer of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import accumulate
 
 from proteus_cli.control.decision import CascadeRoute, FirstStage, Host, Launch
@@ -120,6 +121,11 @@ class Cascades:
         checked = sum(watch.checked for watch in found)
         disagreed = sum(watch.disagreed for watch in found) / checked if checked else None
         return disagreed, any(watch.drifts for watch in found)
+
+    def forget(self, keys: AbstractSet[VariantKey]) -> None:
+        """These variants are gone for good."""
+        self.watches = {key: watch for key, watch in self.watches.items() if key not in keys}
+        self.disagreements = {pair: watch for pair, watch in self.disagreements.items() if keys.isdisjoint(pair)}
 
     def _forget_evidence(self, first: VariantKey) -> None:
         """The first stage is another model, or was profiled anew."""

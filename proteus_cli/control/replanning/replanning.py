@@ -37,6 +37,7 @@ class Replanning:
         self._slack_s = slack_s((), demand.slo_s)
         self._notices = Notices()
         self._owed: ReplanRequest | None = None
+        self._answered: ReplanRequest | None = None  # what was owed when a request was last handed out
         self._started_s: float | None = None
         self._silent_at: dict[str, int] = {}  # the rows before the last request, of families without any for long
         self._hosting_since_s = self._asked_s = 0.0
@@ -60,14 +61,17 @@ class Replanning:
         self._notices.clear()
         if self.is_held(wanted, now_s):
             return None
-        self._asked_s = now_s
+        self._asked_s, self._answered = now_s, self._owed
         self._silent_at = {
             name: family.counts.total for name, family in self._families.items() if self._demand.is_silent(name, now_s)
         }
         return wanted
 
     def ask(self, reason: str, now_s: float) -> None:
-        """Ask for a plan of the present demand for a reason of the driver; nothing where the first plan stays."""
+        """Ask for a plan of the present demand for a reason of the driver; nothing where the first plan stays.
+
+        It is made after one that is being made now, and after a hold.
+        """
         plan = self._topology.plan
         if self._rule is not None and plan is not None:
             self._owed = self._request(self._rule, self._context(plan, now_s), reason)
@@ -92,13 +96,19 @@ class Replanning:
     def succeeded(self) -> None:
         """The plan of the last request is in force."""
         self.backoff.succeeded()
-        self._owed, self._without_in_force = None, self.without
+        self._without_in_force = self.without
+        self._settle(None)
 
     def failed(self, request: ReplanRequest, now_s: float) -> None:
         """No plan could be made for a request, or its roll-out failed."""
         self.backoff.failed(request, now_s)
         self.without = self._without_in_force
-        self._owed = request if request.without != self.without else None
+        self._settle(request if request.without != self.without else None)
+
+    def _settle(self, owed: ReplanRequest | None) -> None:
+        """The last request has ended; what was asked for since then is owed still."""
+        if self._owed is self._answered:
+            self._owed = owed
 
     def hold(self, until_s: float) -> None:
         """The plan in force is kept until then, unless outages change: a person chose it, or requests are drained."""

@@ -28,6 +28,12 @@ def succeeding_profile(served: Profile, measured: Profile, names: Names) -> Prof
     return msgspec.structs.replace(served, variants=(*current, *left), cascades=tuple(cascades))
 
 
+def has_news(served: Profile, measured: Profile, names: Names) -> bool:
+    """Whether other things are known of the variants in ``names`` than what is served with."""
+    after = succeeding_profile(served, measured, names)
+    return {each.key: each for each in after.variants} != {each.key: each for each in served.variants}
+
+
 def without_variants(profile: Profile, gone: Collection[VariantKey]) -> Profile:
     """The profile without variants that no device has any more."""
     variants = tuple(each for each in profile.variants if each.key not in gone)

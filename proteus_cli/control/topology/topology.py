@@ -114,6 +114,10 @@ class Topology:
         self.outages = replace(self.outages, engines=self.outages.engines - {(device, *key)})
         self._warming.changed()
 
+    def forget_variants(self, keys: Collection[VariantKey]) -> None:
+        engines = frozenset(each for each in self.outages.engines if VariantKey(*each[1:]) not in keys)
+        self.outages = replace(self.outages, engines=engines)
+
     def _rehost(self, loads: tuple[Load, ...]) -> Effects:
         self._warming.changed()
         for load in loads:

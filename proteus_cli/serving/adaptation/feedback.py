@@ -172,6 +172,12 @@ class Feedback:
             },
         )  # fmt: skip
 
+    def forget(self, keys: Iterable[VariantKey]) -> None:
+        """These variants are gone for good; one that has such a name later is another."""
+        for key in keys:
+            self.plain.pop(key, None)
+            self.staged.pop(key, None)
+
     async def run(self) -> None:
         """Have plans count on live accuracies where these change, until cancelled."""
         while True:

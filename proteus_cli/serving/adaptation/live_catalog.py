@@ -12,34 +12,35 @@ all parts of the server get to know the new variants in one step, and the contro
 is a change of plan like any other: engines are loaded beside those that serve, and all workers switch at one instant.
 Variants that are not in the catalog any more are *retiring*: they serve until a plan does without them, and are
 forgotten once no device has them loaded. If their model comes back before that, they are served again.
+
+A variant serves on where no device has a profile of what it is to be replaced by: then nothing changes. Where the
+catalog is as before, profiles that are new are taken in, and models that were moved.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
-
-import msgspec
-from msgspec import Meta
 
 from proteus_cli.control.topology.hosting import device_memory
-from proteus_cli.control.topology.succession import succeeding_profile, without_variants
-from proteus_cli.domain.catalog import Catalog, VariantKey
-from proteus_cli.domain.catalog_changes import CatalogChange, Digests, Succession, succession
+from proteus_cli.control.topology.succession import has_news, succeeding_profile, without_variants
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog_changes import CatalogChange, Succession, in_words, succession
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
-from proteus_cli.errors import ArtefactError, Conflict, Forbidden, ProteusError, Unprocessable
+from proteus_cli.errors import Conflict, Forbidden, ProteusError, Unprocessable
 from proteus_cli.serving.adaptation.catalog_source import CatalogFiles, CatalogSource, Measurements
+from proteus_cli.serving.adaptation.catalog_status import CatalogStatus, State
+from proteus_cli.serving.adaptation.feedback import Feedback
+from proteus_cli.serving.adaptation.followable import require_fitting, require_possible, require_successors
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.solver_process import SolverProcess
-from proteus_cli.serving.devices.hardware import Hardware, signature_of_file
+from proteus_cli.serving.devices.hardware import NO_MODEL, Hardware
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
-from proteus_cli.units import counted
 
 log = logging.getLogger("proteus.catalog")
 
@@ -51,23 +52,6 @@ FORGET_AFTER_S = 10.0
 
 WATCH_S = 2.0
 """Between two looks at the files, of a server that watches them."""
-
-TOLD = 3
-"""Changes that a reason of a plan names; of more, their number."""
-
-State = Literal["served", "measuring", "failed"]
-
-
-class CatalogStatus(msgspec.Struct, frozen=True):
-    """What is served of the catalog, and what becomes of the last reading of it."""
-
-    catalog: Annotated[Catalog, Meta(description="What plans are made of; names with versions.")]
-    digests: Annotated[Digests, Meta(description="By family and variant, the SHA-256 of the model.")]
-    state: Annotated[State, Meta(description="Of the last reading: `measuring` what is new; `failed`: not followed.")]
-    changes: Annotated[Sequence[CatalogChange], Meta(description="What the last reading changes.")]
-    problem: Annotated[str | None, Meta(description="Why the last reading was not followed.")]
-    retiring: Annotated[Mapping[str, Sequence[str]], Meta(description="By family, variants that serve for the last.")]
-    read_unix_s: Annotated[float | None, Meta(description="When the catalog was last read; null: at the start.")]
 
 
 class LiveCatalog:
@@ -86,12 +70,13 @@ class LiveCatalog:
         files: CatalogSource,
         source: PlanSource,
         solver: SolverProcess | None,
+        feedback: Feedback,
         *,
         memory_bytes: Mapping[str, int],
         is_guarded: bool,
     ) -> None:
         self._served, self._hardware, self._plane, self._profiles = served, hardware, plane, profiles
-        self._files, self._source, self._solver = files, source, solver
+        self._files, self._source, self._solver, self._feedback = files, source, solver, feedback
         self._memory_bytes, self._is_guarded = memory_bytes, is_guarded
         self._names: Mapping[VariantKey, str] = {key: key.variant for key in served.content.variants}
         self._retiring: dict[VariantKey, str] = {}  # with the digests of their models
@@ -138,8 +123,10 @@ class LiveCatalog:
             try:
                 files = await asyncio.to_thread(self._files.read)
                 following = succession(self._served.content, files.content, self._retiring)
-                self._require_possible(following)
-                await asyncio.to_thread(self._require_fitting, files, following)
+                require_possible(following, self._hardware)
+                signatures = {name: family.signature for name, family in self._plane.families.by_name.items()}
+                known = self._plane.fleet.loader.models
+                await asyncio.to_thread(require_fitting, following, files, self._hardware, known, signatures)
             except ProteusError as error:
                 self._problem, self._read_unix_s = error.message, time.time()
                 raise
@@ -147,6 +134,7 @@ class LiveCatalog:
             self._changes, self._problem, self._read_unix_s = following.changes, None, time.time()
             self._state = "served"
             if not following.changes:
+                await self._take_in(files, following)
                 return False
             log.info("the catalog has changed: %s", "; ".join(map(str, following.changes)))
             self._state = "measuring"
@@ -182,43 +170,28 @@ class LiveCatalog:
         except ProteusError as error:
             log.error("kept the catalog: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
 
-    # --- what can be followed
-
-    def _require_possible(self, following: Succession) -> None:
-        """Raise `Conflict` where a change needs a new start."""
-        if not self._hardware.takes_variants and following.changes:
-            raise Conflict("devices that are emulated in other processes know the variants of the start alone")
-        for change in following.changes:
-            if change.family and not change.variant and change.what != "eval":
-                raise Conflict(f"{change}: families stay as they are while they are served; start the server anew")
-
-    def _require_fitting(self, files: CatalogFiles, following: Succession) -> None:
-        """Raise `ArtefactError` where a new model takes or gives other tensors than its family."""
-        if self._hardware.is_emulated:
-            return
-        for plain, key in self._new(following):
-            signature = signature_of_file(files.models[plain], key)
-            if not signature.fits(self._plane.families.by_name[key.family].signature):
-                raise ArtefactError(
-                    f"`{plain.variant}` takes or gives other tensors than the rest of family `{plain.family}`.",
-                    hint="queries of a family must fit each of its variants",
-                )
-
-    def _new(self, following: Succession) -> Iterable[tuple[VariantKey, VariantKey]]:
-        """The variants whose models are not known here, by their names in the catalog file and here."""
-        for plain, name in following.names.items():
-            key = VariantKey(plain.family, name)
-            if key not in self._plane.fleet.loader.models:
-                yield plain, key
-
     # --- following
+
+    async def _take_in(self, files: CatalogFiles, following: Succession) -> None:
+        """What was measured, or moved, since a catalog was read that was the same. Raises `ProteusError`."""
+        found = await asyncio.to_thread(self._files.measurements, files, self._types())
+        models = self._models(files, following)
+        await self._plane.fleet.loader.look_at(models)
+        alone = self._profiles.alone
+        news = [device for device, each in found.profiles.items() if has_news(alone[device], each, following.names)]
+        if news:
+            log.info("took in the profiles of %s", ", ".join(news), extra=fields(devices=news))
+            self._take_over(following, found, models, f"there are other profiles of {', '.join(news)}")
+        else:
+            self._plane.fleet.loader.add_models(models)
 
     async def _follow(self, files: CatalogFiles, following: Succession) -> None:
         try:
             measured = await self._measurements(files)
-            new = {key: files.models[plain] for plain, key in self._new(following) if plain in files.models}
-            await self._plane.fleet.loader.look_at(new)
-            self._take_over(following, measured, new)
+            require_successors(following, measured, self._profiles.alone)
+            models = self._models(files, following)
+            await self._plane.fleet.loader.look_at(models)
+            self._take_over(following, measured, models, f"the catalog has changed: {in_words(following.changes)}")
         except ProteusError as error:
             self._state, self._problem = "failed", error.message
             log.error("kept the catalog: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
@@ -228,27 +201,40 @@ class LiveCatalog:
 
     async def _measurements(self, files: CatalogFiles) -> Measurements:
         """What is known of all devices, once what this machine's CPUs lack was measured, as far as time allowed."""
-        types = {device: profile.device.type for device, profile in self._profiles.items()}
-        found = await asyncio.to_thread(self._files.measurements, files, types)
+        found = await asyncio.to_thread(self._files.measurements, files, self._types())
         lacking = [device for device, each in found.profiles.items() if self._may_measure(each) and _lacks(each, files)]
         if lacking and self._files.measures:
             start_s = self._plane.clock()
             log.info("measuring what is new on %s", ", ".join(lacking), extra=fields(devices=lacking))
             await self._files.measure(lacking, lambda line: log.debug("proteus profile: %s", line))
-            found = await asyncio.to_thread(self._files.measurements, files, types)
+            found = await asyncio.to_thread(self._files.measurements, files, self._types())
             log.info("measured it in %.0f s", self._plane.clock() - start_s)
         for device, profile in found.profiles.items():
             if names := sorted(key.variant for key in _lacks(profile, files)):
                 log.warning(
-                    "no profile of %s on %s: plans do without", ", ".join(names), device,
+                    "no current profile of %s on %s: plans do without what is new", ", ".join(names), device,
                     extra=fields(device=device, variants=names),
                 )  # fmt: skip
         return found
 
+    def _types(self) -> dict[str, str]:
+        return {device: profile.device.type for device, profile in self._profiles.items()}
+
+    def _models(self, files: CatalogFiles, following: Succession) -> dict[VariantKey, Path]:
+        """The files of variants that are new, and of those whose files were moved."""
+        known = self._plane.fleet.loader.models
+        found = {
+            VariantKey(plain.family, name): NO_MODEL if self._hardware.is_emulated else files.models[plain]
+            for plain, name in following.names.items()
+        }
+        return {key: path for key, path in found.items() if known.get(key) != path}
+
     def _may_measure(self, profile: Profile) -> bool:
         return profile.device.kind == "cpu" and not profile.device.host and not self._hardware.is_emulated
 
-    def _take_over(self, following: Succession, measured: Measurements, models: Mapping[VariantKey, Path]) -> None:
+    def _take_over(
+        self, following: Succession, measured: Measurements, models: Mapping[VariantKey, Path], reason: str
+    ) -> None:
         """All at once, so that nobody knows of a variant that another does not know."""
         controller, fleet = self._plane.controller, self._plane.fleet
         alone, before = self._profiles.alone, self._served.content
@@ -264,13 +250,13 @@ class LiveCatalog:
         self._hardware.learn(profiles)
         fleet.loader.add_models(models)
         self._plane.families.use(self._profiles.values())
-        current = _without_retiring(self._profiles, self._retiring)
+        current = {device: without_variants(each, self._retiring) for device, each in self._profiles.items()}
         memory = device_memory(self._memory_bytes, current, controller.demand.slo_s, controller.plan.rules)
         controller.use_memory(memory)
         self._files.use(following, measured.inputs)
         if self._solver is not None:
             self._solver.use(self._source.replanner(controller.plan, self._profiles))
-        controller.replanning.notice(f"the catalog has changed: {_told(following.changes)}")
+        controller.replanning.ask(reason, self._plane.clock())
         self._state = "served"
 
     async def _give_up_following(self) -> None:
@@ -283,7 +269,7 @@ class LiveCatalog:
     def _forget_retired(self) -> None:
         """Forget the retiring variants that no device has any more, and that no plan may bring back."""
         fleet, controller = self._plane.fleet, self._plane.controller
-        if not self._retiring or self._plane.clock() < self._retired_s + FORGET_AFTER_S:
+        if not self._retiring or self._plane.clock() < self._retired_s + FORGET_AFTER_S or self._is_changing():
             return
         there = {placement.key for placement in controller.placements}
         for device in fleet.workers:
@@ -294,23 +280,22 @@ class LiveCatalog:
         for key in gone:
             del self._retiring[key]
         fleet.loader.forget_models(gone)
+        fleet.engines.forget(gone)
+        controller.forget_variants(gone)
+        self._feedback.forget(gone)
         self._profiles.use([without_variants(profile, gone) for profile in self._profiles.alone.values()])
         self._plane.families.use(self._profiles.values())
         names = ", ".join(sorted(key.variant for key in gone))
         log.info("%s served for the last: forgotten", names, extra=fields(variants=names))
+
+    def _is_changing(self) -> bool:
+        """Whether a plan, or a catalog, is about to come that may have a variant that is retiring now."""
+        is_following = self._following is not None and not self._following.done()
+        is_solving = self._solver is not None and self._solver.state.is_busy
+        return self._reading.locked() or is_following or is_solving or self._plane.fleet.is_changing
 
 
 def _lacks(profile: Profile, files: CatalogFiles) -> set[VariantKey]:
     """Variants of the catalog that a profile has no times of; names are those of the catalog file."""
     known = {each.key for each in profile.variants if each.points}
     return files.models.keys() - known
-
-
-def _without_retiring(profiles: Mapping[str, Profile], retiring: Collection[VariantKey]) -> dict[str, Profile]:
-    """The profiles of what may stand by."""
-    return {device: without_variants(profile, retiring) for device, profile in profiles.items()}
-
-
-def _told(changes: Sequence[CatalogChange]) -> str:
-    told = "; ".join(map(str, changes[:TOLD]))
-    return told if len(changes) <= TOLD else f"{told}; {counted(len(changes) - TOLD, 'change')} more"

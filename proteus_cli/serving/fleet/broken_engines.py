@@ -1,8 +1,7 @@
 """Engines that failed on a device: plans do without them for a while, and then they are tried again."""
 
 import logging
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Host
@@ -13,13 +12,11 @@ from proteus_cli.control.topology.breaker import (
     BreakerState,
     hang_timeout_s,
 )
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import BuildCancelled
 from proteus_cli.serving.fleet.loading import FailedLoad, Loader
 from proteus_cli.serving.fleet.worker import Clock, Worker
 from proteus_cli.serving.logs import fields
-
-if TYPE_CHECKING:
-    from proteus_cli.domain.catalog import VariantKey
 
 log = logging.getLogger("proteus.fleet")
 
@@ -68,6 +65,11 @@ class BrokenEngines:
         """Each `failed`."""
         for failed in failures:
             self.failed(failed)
+
+    def forget(self, keys: Collection[VariantKey]) -> None:
+        """These variants are never loaded again."""
+        for engine in [engine for engine in self.breakers if engine[1] in keys]:
+            del self.breakers[engine]
 
     def passed(self, hosted: Iterable[Host]) -> None:
         """Suspect engines among those that are hosted now are whole: they have run a batch."""

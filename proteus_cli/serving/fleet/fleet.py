@@ -95,6 +95,11 @@ class Fleet:
         """Open a device; its executor reports a loss to `lose`. Raises `DeviceUnavailable`."""
         return self._open_device(device, lambda loss: self._died(device, loss))
 
+    @property
+    def is_changing(self) -> bool:
+        """Whether a plan is being put in force, or a device comes back."""
+        return self._changing.locked()
+
     def share(self, device: str, servers: int) -> None:
         """So many servers share a device, this one included."""
         self.workers[device].servers = servers

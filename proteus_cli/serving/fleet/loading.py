@@ -68,12 +68,12 @@ class Loader:
         return self._models
 
     async def look_at(self, models: Mapping[VariantKey, Path]) -> None:
-        """Look at files that are to be added, which are those that were measured. Raises `ArtefactError`."""
+        """Look at files that are to be added. Raises `ArtefactError`."""
         if self._files is not None:
             await asyncio.to_thread(self._files.look_at, models)
 
     def add_models(self, models: Mapping[VariantKey, Path]) -> None:
-        """Files of variants that are new, and were looked at; profiles know them."""
+        """Files of variants that are new, or were moved, and that were looked at; profiles know them."""
         self._models |= models
         self.labels = self._labels()
 

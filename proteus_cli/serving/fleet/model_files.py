@@ -25,19 +25,23 @@ class ModelFiles:
         self._parts = dict[VariantKey, list[Path]]()
         self._known = dict[VariantKey, ModelStamp]()
         self.look_at(models)
+        self._known |= {key: model_stamp(parts) for key, parts in self._parts.items()}
 
     def look_at(self, models: Mapping[VariantKey, Path]) -> None:
-        """Files that are those that were measured, by now. May run in any thread. Raises `ArtefactError`."""
-        parts = {key: model_parts(model) for key, model in models.items()}
-        self._known |= {key: model_stamp(each) for key, each in parts.items()}
-        self._parts |= parts
+        """Other files, whose content is read before they are loaded: they may have changed since they were measured.
+
+        May run in any thread. Raises `ArtefactError`.
+        """
+        self._parts |= {key: model_parts(model) for key, model in models.items()}
         self._models |= models
+        for key in models:
+            self._known.pop(key, None)
 
     async def require_measured(self, key: VariantKey) -> ModelStamp:
         """The present stamp. Raises `EngineError` where the files are gone, or are not those that were measured."""
         model = self._models[key]
         stamp = model_stamp(self._parts[key])
-        if stamp == self._known[key]:
+        if stamp == self._known.get(key):
             return stamp
         if not stamp:
             raise EngineError(f"`{model}`, or a file of its weights, is gone.", hint=_HINT)

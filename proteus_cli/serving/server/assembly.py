@@ -252,11 +252,14 @@ async def open_adaptation(
                 hardware, plane, profiles, deployment.newcomers, source, solver, has_standbys=_has_standbys(deployment)
             )
             await stack.enter_async_context(running(joining.run()))
+        feedback = Feedback(answers, plane, profiles, control_loop, source, solver)
+        if feedback.is_wanted:
+            await stack.enter_async_context(running(feedback.run()))
         served = ServedCatalog(CatalogContent(deployment.catalog, deployment.digests))
         is_guarded, live_catalog = options.tokens is not None, None
         if deployment.catalog_source is not None:
             live_catalog = LiveCatalog(
-                served, hardware, plane, profiles, deployment.catalog_source, source, solver,
+                served, hardware, plane, profiles, deployment.catalog_source, source, solver, feedback,
                 memory_bytes=deployment.memory_bytes if _has_standbys(deployment) else {}, is_guarded=is_guarded,
             )  # fmt: skip
             await stack.enter_async_context(running(live_catalog.run(watches=deployment.watches_catalog)))
@@ -268,9 +271,6 @@ async def open_adaptation(
             control_loop, plane.controller, plane.lifecycle, served,
             is_guarded=is_guarded, is_emulated=plane.is_emulated,
         )  # fmt: skip
-        feedback = Feedback(answers, plane, profiles, control_loop, source, solver)
-        if feedback.is_wanted:
-            await stack.enter_async_context(running(feedback.run()))
         yield Adaptation(control_loop, manual_plans, conditions, live_catalog, feedback, solver, journal, recalibration)
 
 

@@ -485,6 +485,27 @@ def test_a_hold_keeps_the_plan_where_a_lost_device_is_back() -> None:
     assert controller.replanning.decide(11.0) is None
 
 
+def test_what_was_asked_for_while_a_plan_was_made_is_made_after_it() -> None:
+    """Also after a hold: the plan in force knows nothing of the reason."""
+    for end in ("succeeded", "failed"):
+        controller = controller_of(fast("cpu0"), fast("cpu1"))
+        controller.device_lost("cpu0", [])
+        wanted = controller.replanning.decide(1.0)
+        assert wanted is not None
+        controller.replanning.planned(wanted)
+        controller.replanning.ask("the catalog has changed", 1.1)
+        if end == "succeeded":
+            controller.replanning.succeeded()
+        else:
+            controller.replanning.failed(wanted, 1.2)
+        again = controller.replanning.decide(10.0)
+        assert again is not None
+        assert again.reason == "the catalog has changed"
+        controller.replanning.planned(again)
+        controller.replanning.succeeded()
+        assert controller.replanning.decide(20.0) is None
+
+
 def test_all_slots_of_a_recovered_device_are_free() -> None:
     """Two slots, both running when it was lost."""
     host = fast("cpu0")
