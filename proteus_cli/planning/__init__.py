@@ -37,7 +37,8 @@ host several variants, each choice has *room*: its part of their time, of which 
 *Cascades.* Where the rules allow them, a family is answered by *ways*: a variant alone, or a cascade of two at one
 threshold. What goes each way is a column (`model.ways`, `model.answering`); a choice is then a variant on a group for a
 part of the SLO, as stages share it. `solver.rates_by_way` shares out over choices what goes each way. The solver
-starts from the best plan without cascades.
+starts from the best plan without cascades. While serving, where the plan in force cannot carry a forecast, the first
+plan that can is enough (`PlacementSearch.first`).
 
 *Gap and time.* `solve` alone knows HiGHS. A solve ends with a proof that no plan is better by 1e-6, or, after much
 effort (counted in the solver's steps, so that the same input gives the same plan), by 1e-4 of the objective's scale;

@@ -51,6 +51,7 @@ class PlannerSettings:
             rules=self.rules,
             time_limit_s=self.time_limit_s,
             spares=self.spares,
+            hurries=True,
         )
 
 

@@ -35,8 +35,9 @@ class Planner:
     """Plans for one set of profiled devices (by id). The model is compiled once; each demand only re-solves it.
 
     Calling it with a demand and the plan in force makes the next plan: past ``time_limit_s``, the best that was found.
-    ``spares``: devices that would be idle get spares, unless the rules ask for few devices or limit what they cost. It
-    can be pickled, to run in another process.
+    ``spares``: devices that would be idle get spares, unless the rules ask for few devices or limit what they cost.
+    ``hurries``: where a forecast is more than the plan in force carries, the first plan for all of it is enough, as the
+    next request is for the best one. It can be pickled, to run in another process.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Planner:
         rules: Rules | None = None,
         time_limit_s: float = math.inf,
         spares: bool = False,
+        hurries: bool = False,
     ) -> None:
         if not 1 <= headroom < math.inf:
             raise UsageError(
@@ -59,7 +61,7 @@ class Planner:
         self.catalog, self.profiles, self.policy = catalog, dict(profiles), policy
         self.rules = with_catalog(rules or policy.rules, catalog)
         self.headroom, self.inputs, self.time_limit_s = headroom, dict(inputs), time_limit_s
-        self.spares = spares
+        self.spares, self.hurries = spares, hurries
         self._search = PlacementSearch(self.catalog, self.profiles, policy.variants, self.rules)
         self._after_outages: tuple[Outages, Planner] | None = None
         self._measured: tuple[tuple[MeasuredDeferral, ...], Planner] | None = None
@@ -89,7 +91,9 @@ class Planner:
         start_s = time.perf_counter()
         try:
             now = Now.of(current, standbys, self.profiles)
-            found = self._search.best(asked, now, start_s + self._search_s)
+            deadline_s = start_s + self._search_s
+            found = self._search.first(asked, now, deadline_s) if self._is_overdue(asked, current) else None
+            found = found or self._search.best(asked, now, deadline_s)
         except OutOfTime:
             raise NoFeasiblePlan(
                 f"The solver found no plan within {self.time_limit_s:g} s.",
@@ -111,6 +115,16 @@ class Planner:
         plan = self.plan_of(asked.demand_qps, placed, solver, found.cascades)
         check_plan(plan, self.catalog, self.profiles)
         return plan
+
+    def _is_overdue(self, asked: Asked, current: Plan | None) -> bool:
+        """What serves now cannot carry the demand, so that each moment until the next plan costs queries."""
+        if not (self.hurries and asked.curves) or current is None:
+            return False
+        carried_qps = dict.fromkeys(asked.demand_qps, 0.0)
+        for placement in current.placements:
+            if placement.device in self.profiles:
+                carried_qps[placement.family] += placement.newcomers_qps
+        return any(carried_qps[family] < qps for family, qps in asked.demand_qps.items())
 
     def _left(self, without: Outages) -> "Planner":
         """The planner of what is left, which is kept for the next plan of the same outages."""

@@ -112,6 +112,9 @@ class PlacementSearch:
         self._compiled: dict[tuple[Numbers, int], tuple[Instance, Model]] = {}
         plain = replace_fields(rules, cascades=UNSET)
         self._plain = PlacementSearch(catalog, profiles, variants, plain) if rules.uses_cascades else None
+        self._simplest = self._plain
+        if rules.uses_cascades and rules.is_resident_set:
+            self._simplest = PlacementSearch(catalog, profiles, variants, replace_fields(plain, residency=1))
         dedicated = replace_fields(plain, residency=1)
         self._dedicated = (
             PlacementSearch(catalog, profiles, variants, dedicated) if rules.is_resident_set else self._plain
@@ -124,6 +127,19 @@ class PlacementSearch:
             self._plain = None
         if self._plain is not None:
             self._plain.prepare(asked)
+
+    def first(self, asked: Asked, now: Now, deadline_s: float) -> PlacedSolution | None:
+        """The best solution with one variant on each device and without cascades, which takes a tenth of the time.
+
+        None where it does not serve all, or the rules allow no cascades: then the best one is found soon.
+        """
+        if self._simplest is None:
+            return None
+        with suppress(OutOfTime, Infeasible, NoFeasiblePlan):
+            found = self._simplest.best(asked, now, deadline_s)
+            if found.serves_all:
+                return replace(found, solution=replace(found.solution, is_limited=True))
+        return None
 
     def best(self, asked: Asked, now: Now, deadline_s: float) -> PlacedSolution:
         """The best solution. With cascades, the better of two: that without them counts on hosts of its own.

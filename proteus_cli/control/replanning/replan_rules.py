@@ -124,14 +124,14 @@ class ForecastRule:
         if served_s < self.first_s:
             return None
         for family in context.demand.families:
-            planned_qps = max(context.plan.demand_qps.get(family, 0.0), self.min_demand_qps)
+            planned_qps = max(_acted_on_qps(context.plan, family), self.min_demand_qps)
             rate = self._rate(context, family)
             if rate.qps - self.up_sigmas * rate.deviation_qps > planned_qps:
                 slowdown = context.slowdown[family]
                 arriving = f"{rate.qps / slowdown:.0f} qps"
                 if slowdown > NOTABLE_SLOWDOWN:
                     arriving += f" at {slowdown:.1f} × the profiled times (as {rate.qps:.0f} qps)"
-                what = f"{arriving} is more than was planned for ({planned_qps:.0f})"
+                what = f"{arriving} is more than {_WHAT[context.plan.rules.uses_cascades]} ({planned_qps:.0f})"
                 return ReplanRequest(self.target_demand(context), f"{family}: {what}", is_routine=True)
         is_due = served_s >= self.settle_s and context.now_s - context.asked_s >= self.refresh_s
         if is_due and not self._is_idle(context):
@@ -171,6 +171,18 @@ class ForecastRule:
 
     def _least_qps(self, seen_qps: float) -> float:
         return self.min_demand_qps if seen_qps > 0 else self.idle_demand_qps
+
+
+_WHAT = {False: "was planned for", True: "the plan carries"}
+
+
+def _acted_on_qps(plan: Plan, family: str) -> float:
+    """More than this is planned for at once: more than was planned for, or, with cascades, than the plan carries.
+
+    To find the best plan with cascades takes longer than a rise: it would be the best one for a demand that is over.
+    """
+    planned_qps = plan.demand_qps.get(family, 0.0)
+    return max(planned_qps, plan.capacity_qps(family)) if plan.rules.uses_cascades else planned_qps
 
 
 def _forecast(

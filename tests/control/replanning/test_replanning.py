@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from builders import hosted, make_placement, make_plan
+from msgspec.structs import replace
 
 from proteus_cli.control.replanning.demand import DemandEstimator, Rate
 from proteus_cli.control.replanning.loss_curves import loss_curves
@@ -17,6 +18,7 @@ from proteus_cli.control.replanning.replan_rules import (
 from proteus_cli.control.replanning.replanning import slack_s
 from proteus_cli.domain.demand import Forecast
 from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.rules import Rules
 
 RULE = ForecastRule()
 
@@ -94,6 +96,19 @@ def test_more_than_was_planned_is_asked_for_at_once_with_what_is_known_of_it() -
     assert at_s <= 10.41
     assert wanted.demand_qps["a"] == pytest.approx(300.0, rel=0.2)
     assert wanted.reason == f"a: {wanted.demand_qps['a']:.0f} qps is more than was planned for (100)"
+
+
+@pytest.mark.parametrize(("rise_qps", "is_at_once"), [(175.0, False), (300.0, True)])
+def test_with_cascades_only_what_the_plan_cannot_carry_is_asked_for_at_once(
+    rise_qps: float, *, is_at_once: bool
+) -> None:
+    """A plan for 100 qps that carries 200. The search for the best one with cascades would outlast a rise."""
+    plan = replace(plan_for(100.0, capacity_qps=200.0), rules=Rules(cascades=True))
+    wanted = asked(plan, evenly((100.0, 10.0), (rise_qps, 0.8)), until_s=10.8)
+    reasons = [each.reason for at_s, each in wanted if at_s > 10.0 and "better" not in each.reason]
+    assert (reasons != []) == is_at_once
+    assert all("more than the plan carries (200)" in reason for reason in reasons)
+    assert up(asked(plan_for(100.0, capacity_qps=200.0), evenly((100.0, 10.0), (rise_qps, 0.8)), until_s=10.8)) != []
 
 
 def test_a_slow_rise_is_seen_in_a_longer_window() -> None:
