@@ -12,6 +12,9 @@ from tiny import SHAPES, Tiny, add_plan, add_profiles, make_workspace, mlp
 
 from proteus_cli.cli.workflows.deployment import deployment_of
 from proteus_cli.cli.workflows.joining import WorkspaceProfiles
+from proteus_cli.cli.workflows.live_catalog import WorkspaceCatalog
+from proteus_cli.cli.workflows.workspace_plans import WorkspacePlans
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_changes.record import Observation
@@ -130,6 +133,24 @@ def test_of_devices_that_are_alike_the_first_is_measured_and_all_are_known(made:
     for device in found:
         assert read_json(made.place.profile_path(device), Profile, hint="") == found[device]
     made.place.require_current(source.inputs())
+
+
+def test_once_the_catalog_was_read_anew_a_device_joins_by_its_names(made: Tiny) -> None:
+    """What was measured of the models before is of no use, and what is written has the names of the catalog file."""
+    known, source = opened(made)
+    assert isinstance(source, WorkspacePlans)
+    assert set(known.profiles_of([like_cpu0(made)])) == {"b/cpu0"}
+    mlp(made.model("shapes-s"), hidden=5, seed=17)
+    read = WorkspaceCatalog(source, 0.0).read()
+    served = {VariantKey("shapes", name): f"{name}@2" for name in ("shapes-s", "shapes-m", "shapes-l")}
+    source.use_catalog(read.content.catalog, served, {})
+    assert known.profiles_of([like_cpu0(made, "b/cpu1")]) == {}
+    add_profiles(made, ["cpu0"])
+    (joined,) = known.profiles_of([like_cpu0(made, "b/cpu1")]).values()
+    assert [each.variant for each in joined.variants] == ["shapes-s@2", "shapes-m@2", "shapes-l@2"]
+    written = made.place.profile("b/cpu1")
+    assert [each.variant for each in written.variants] == ["shapes-s", "shapes-m", "shapes-l"]
+    assert written.variants[0].model_digest == read.content.digest(VariantKey("shapes", "shapes-s"))
 
 
 def test_profiles_are_of_use_also_where_they_cannot_be_written(made: Tiny, caplog: pytest.LogCaptureFixture) -> None:

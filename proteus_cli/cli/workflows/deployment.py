@@ -12,7 +12,6 @@ from proteus_cli.cli.options.memory import memory_limits
 from proteus_cli.cli.workflows.cluster import known_hosts
 from proteus_cli.cli.workflows.joining import WorkspaceProfiles
 from proteus_cli.cli.workflows.live_catalog import WorkspaceCatalog, model_digests
-from proteus_cli.cli.workflows.remote_measuring import splits_of
 from proteus_cli.cli.workflows.resources import Emulation, Resources, on_fleet, resources_for
 from proteus_cli.cli.workflows.workspace_plans import WorkspacePlans, base_of
 from proteus_cli.control.policies import Policy, batcher_named, live_policy_named, with_replanning
@@ -23,7 +22,6 @@ from proteus_cli.errors import ArtefactError, DeviceUnavailable
 from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings, claim, left_behind, records
 from proteus_cli.serving.devices.remote.links.host_list import HostList
-from proteus_cli.serving.devices.remote.measuring import Measurable
 from proteus_cli.serving.server.deployment import Deployment
 from proteus_cli.store import Workspace
 
@@ -106,12 +104,9 @@ def deployment_of(
 def _newcomers(
     source: WorkspacePlans, memory: Mapping[str, int] | None, budget_s: float | None
 ) -> WorkspaceProfiles | None:
-    workspace, resources = source.workspace, source.resources
     if budget_s is None or source.emulation is not None:
         return None
-    measurable = Measurable(workspace.catalog().families, resources.models, splits_of(workspace))
-    write, use = source.write_profile, source.use_profile
-    return WorkspaceProfiles(workspace, resources.profiles, measurable, budget_s, memory, write, use)
+    return WorkspaceProfiles(source, source.resources.profiles, budget_s, memory)
 
 
 def _require_in_catalog(plan: Plan, catalog: Catalog) -> None:

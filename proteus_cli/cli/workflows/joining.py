@@ -1,16 +1,20 @@
 """Profiles of devices that join a server: those in its workspace, and those that agents measure for it."""
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proteus_cli.cli.options.memory import limits_of_host
+from proteus_cli.cli.workflows.remote_measuring import measurable_in
+from proteus_cli.cli.workflows.workspace_plans import WorkspacePlans
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.fleet import on_device
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
-from proteus_cli.serving.devices.remote.measuring import Measurable, measured_by_agent
+from proteus_cli.serving.devices.remote.measuring import measured_by_agent
 from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 from proteus_cli.store import Workspace, require_current_models
 
@@ -22,24 +26,27 @@ log = logging.getLogger("proteus.joining")
 
 @dataclass(slots=True)
 class WorkspaceProfiles:
-    """The `ProfileSource` of a server. ``at_start`` are the profiles that it was started with, of the present models.
+    """The `ProfileSource` of a server. ``at_start`` are the profiles that it was started with, of the models then.
 
     Unknown devices are measured for ``budget_s`` each; 0: not at all. ``memory`` as in `memory_limits`. What is not in
-    the workspace yet is written by ``write``; what is, ``use`` counts as an input of plans.
+    the workspace yet is written, and ``plans`` count all that is of use as their inputs. What is current is compared
+    anew once the server has read its catalog anew.
     """
 
-    workspace: Workspace
+    plans: WorkspacePlans
     at_start: Mapping[str, Profile]
-    measurable: Measurable
     budget_s: float
     memory: Mapping[str, int] | None
-    write: Callable[[Profile], None]
-    use: Callable[[Profile], None]
     _measured: list[Profile] = field(default_factory=list)
     _current: list[tuple[VariantProfile, ...]] = field(default_factory=list)
+    _names: Mapping[VariantKey, str] | None = None
 
     def __post_init__(self) -> None:
         self._current += [profile.variants for profile in self.at_start.values()]
+
+    @property
+    def workspace(self) -> Workspace:
+        return self.plans.workspace
 
     @property
     def measures(self) -> bool:
@@ -47,11 +54,14 @@ class WorkspaceProfiles:
 
     def profiles_of(self, devices: Sequence[Device]) -> Mapping[str, Profile]:
         """See `ProfileSource`. A profile of other hardware, or of models that have changed, is none."""
+        if self._names is not self.plans.names:
+            self._names = self.plans.names
+            self._current.clear()
         found = {device.id: self._own(device) for device in devices}
         if None in found.values():
             others = list(self._others())
             found |= {device.id: self._alike(device, others) for device in devices if found[device.id] is None}
-        return {device: profile for device, profile in found.items() if profile is not None}
+        return {device: self.plans.as_served(profile) for device, profile in found.items() if profile is not None}
 
     async def measure(self, session: AgentSession, devices: Sequence[Device]) -> None:
         """See `ProfileSource`. Of devices that are alike, the first is measured."""
@@ -61,9 +71,8 @@ class WorkspaceProfiles:
         options = MeasureOptions(
             names, self.budget_s, MAX_BATCH, MAX_SLOTS, accepts_noise=True, as_type=None, force=False
         )
-        profiles = await measured_by_agent(
-            session, host, self.measurable, options, lambda line: log.debug("%s: %s", host, line)
-        )
+        what = await asyncio.to_thread(measurable_in, self.workspace)
+        profiles = await measured_by_agent(session, host, what, options, lambda line: log.debug("%s: %s", host, line))
         for profile in profiles:
             self._current.append(profile.variants)
             self._measured.append(profile)
@@ -75,14 +84,14 @@ class WorkspaceProfiles:
 
     def _own(self, device: Device) -> Profile | None:
         measured = next((each for each in self._measured if each.device.id == device.id), None)
-        if measured is not None:
+        if measured is not None and self._is_current(measured):
             return measured
         if not self.workspace.profile_path(device.id).is_file():
             return None
         profile = self.workspace.profile(device.id)
         if not profile.device.is_like(device) or not self._is_current(profile):
             return None
-        self.use(profile)
+        self.plans.use_profile(profile)
         return profile
 
     def _others(self) -> Iterator[Profile]:
@@ -117,6 +126,6 @@ class WorkspaceProfiles:
             log.info("the profile of %s is not kept, as `--state` leaves the workspace as it is", profile.device.id)
             return
         try:
-            self.write(profile)
+            self.plans.write_measured(profile)
         except ArtefactError as error:
             log.error("can't write the profile of %s: %s", profile.device.id, error.message)  # noqa: TRY400

@@ -69,7 +69,7 @@ async def _measured(workspace: Workspace, agent: AgentAddress, options: MeasureO
             profiles = await measured_by_agent(
                 session,
                 agent.name,
-                _measurable(workspace),
+                measurable_in(workspace),
                 options,
                 lambda line: console.say(f"{agent.name}: {line}"),
             )
@@ -84,7 +84,7 @@ async def _measured(workspace: Workspace, agent: AgentAddress, options: MeasureO
     return [_written(workspace, profile) for profile in profiles]
 
 
-def _measurable(workspace: Workspace) -> Measurable:
+def measurable_in(workspace: Workspace) -> Measurable:
     """All that the catalog has. Raises `ArtefactError` where a model is missing."""
     families = workspace.catalog().families
     models = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from proteus_cli.cli.workflows.resources import Emulation, Resources, on_fleet
-from proteus_cli.control.topology.succession import in_catalog_names
+from proteus_cli.control.topology.succession import in_catalog_names, in_server_names
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_changes.record import Base
@@ -68,10 +68,17 @@ class WorkspacePlans:
         return {**self.planner.inputs, **self.written}
 
     def write_profile(self, profile: Profile) -> None:
-        """Write a profile that was recalibrated, or measured for a device that joins."""
-        named = profile if self.names is None else in_catalog_names(profile, self.names)
-        write_json(self.workspace.profile_path(profile.device.id), named)
+        """Write a profile that was recalibrated."""
+        self.write_measured(profile if self.names is None else in_catalog_names(profile, self.names))
+
+    def write_measured(self, profile: Profile) -> None:
+        """Write a profile of a device that joins; names are those of the catalog file."""
+        write_json(self.workspace.profile_path(profile.device.id), profile)
         self.use_profile(profile)
+
+    def as_served(self, profile: Profile) -> Profile:
+        """The profile of a file, by the names that its variants have in the server."""
+        return profile if self.names is None else in_server_names(profile, self.names)
 
     def use_profile(self, profile: Profile) -> None:
         """Plans are made from a profile as its file has it now."""

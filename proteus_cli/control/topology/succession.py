@@ -52,10 +52,14 @@ def with_accuracies(profile: Profile, accuracies: Mapping[VariantKey, float]) ->
 
 def in_catalog_names(profile: Profile, names: Names) -> Profile:
     """The profile as its file has it: of the variants in ``names`` alone, as the catalog calls them."""
-    plain = {VariantKey(key.family, name): key.variant for key, name in names.items()}
-    cascades = (_renamed(each, plain) for each in profile.cascades if all(key in plain for key in _both(each)))
+    return in_server_names(profile, {VariantKey(key.family, name): key.variant for key, name in names.items()})
+
+
+def in_server_names(profile: Profile, names: Names) -> Profile:
+    """The profile of a file as the server has it: of the variants in ``names`` alone, by these."""
+    cascades = (_renamed(each, names) for each in profile.cascades if all(key in names for key in _both(each)))
     variants = (
-        msgspec.structs.replace(each, variant=plain[each.key]) for each in profile.variants if each.key in plain
+        msgspec.structs.replace(each, variant=names[each.key]) for each in profile.variants if each.key in names
     )
     return msgspec.structs.replace(profile, variants=tuple(variants), cascades=tuple(cascades))
 
