@@ -18,13 +18,13 @@ SERVER_SILENT_S = 10.0
 
 
 async def beat(channel: FrameChannel[ToAgent], end: Callable[[str], object]) -> None:
-    """Send a beat each `BEAT_S`, until the server has been silent for too long; then call ``end`` with that reason."""
+    """Send a sign of life each `BEAT_S`, until the server has been silent for too long; then ``end`` says so."""
     seen, seen_s = channel.bytes_received, time.monotonic()
-    memory = host_memory()
-    for number in count(1):
-        channel.send(Beat(memory))
+    for number in count():
         if number % BEATS_A_LOOK == 0:
-            memory = host_memory()
+            channel.send(Beat(host_memory()))
+        else:
+            channel.send_sign_of_life()
         await asyncio.sleep(BEAT_S)
         now_s = time.monotonic()
         if channel.bytes_received != seen:

@@ -73,7 +73,8 @@ class Recovery:
             if launch is self._overdue.get(device):
                 self._fleet.lose(device, BreakerEvent.HUNG, "a batch that should have ended long ago has not")
         self._overdue = overdue
-        for device in [device for device, breaker in self._fleet.breakers.items() if not breaker.is_closed]:
+        breakers, closed = self._fleet.breakers, BreakerState.CLOSED
+        for device in [device for device, breaker in breakers.items() if breaker.state is not closed]:
             retry_s = self._fleet.retry_s(device)
             if retry_s is not None and now_s >= retry_s and self._is_reachable(device):
                 self._fleet.breakers[device].on(BreakerEvent.RETRIED, now_s)

@@ -257,7 +257,7 @@ def _succeeded(answer: "asyncio.Future[Any]") -> bool:
 def _first_of(wire: Wire) -> Any:
     """The first message that was sent to the other end of a wire."""
     parser, sent = FrameParser(), b"".join(wire.sent)
-    target = parser.buffer()
+    target = parser.room
     target[: len(sent)] = sent
     frame = parser.feed(len(sent))
     return FROM_AGENT.decode(frame[0]) if frame is not None else None

@@ -11,7 +11,7 @@ from proteus_cli.buffers import Buffer
 from proteus_cli.serving.devices.process.messages import ENCODER
 from proteus_cli.serving.devices.remote.channel.frames import (
     MAX_TENSOR_BYTES,
-    Frame,
+    SIGN_OF_LIFE,
     FrameParser,
     UnreadableFrame,
     pieces_of,
@@ -48,13 +48,13 @@ class FrameChannel(asyncio.BufferedProtocol, Generic[Received]):
     def __init__(
         self,
         decoder: "msgspec.msgpack.Decoder[Any]",
-        reader: FrameParser,
+        parser: FrameParser,
         on_connected: "Callable[[FrameChannel[Received]], object]" = lambda _: None,
     ) -> None:
         self.owner: ChannelOwner[Received] | None = None
         self.bytes_sent = self.bytes_received = 0
         self.peer = ""
-        self._decoder, self._reader, self._on_connected = decoder, reader, on_connected
+        self._decoder, self._parser, self._on_connected = decoder, parser, on_connected
         self._transport: asyncio.Transport | None = None
 
     def decode_with(
@@ -62,24 +62,34 @@ class FrameChannel(asyncio.BufferedProtocol, Generic[Received]):
     ) -> None:
         """Take other messages from now on, of up to this size."""
         self._decoder = decoder
-        self._reader.allow(max_message_bytes, max_behind_bytes)
+        self._parser.allow(max_message_bytes, max_behind_bytes)
 
-    def send(self, message: msgspec.Struct, behind: Sequence[Buffer] = ()) -> None:
-        """Send a frame without waiting; nothing once closed. What is ``behind`` must not change any more.
+    def send(self, message: msgspec.Struct, behind: Sequence[Buffer] = ()) -> int:
+        """Send a frame without waiting, and return its bytes; nothing once closed. What is ``behind`` must not change.
 
         The owner is never called meanwhile. Raises `UnreadableFrame` where the frame is larger than allowed.
         """
-        pieces = pieces_of(ENCODER.encode(message), behind)
-        if self._transport is None:
-            return
-        if self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+        return self._write(pieces_of(ENCODER.encode(message), behind))
+
+    def send_sign_of_life(self) -> None:
+        """Send what costs the other end the least."""
+        self._write([SIGN_OF_LIFE])
+
+    def _write(self, pieces: Sequence[Buffer]) -> int:
+        transport = self._transport
+        if transport is None:
+            return 0
+        if transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
             asyncio.get_running_loop().call_soon(self._end, "the other end takes no more")
-            return
+            return 0
         if len(pieces) == 1:
-            self._transport.write(pieces[0])
+            transport.write(pieces[0])
+            size = len(pieces[0])
         else:
-            self._transport.writelines(pieces)
-        self.bytes_sent += sum(memoryview(each).nbytes for each in pieces)
+            transport.writelines(pieces)
+            size = sum(memoryview(each).nbytes for each in pieces)
+        self.bytes_sent += size
+        return size
 
     def close(self, *, flush: bool = False) -> None:
         """End the connection; ``flush``: send what was to be sent before. The owner hears nothing more."""
@@ -96,15 +106,22 @@ class FrameChannel(asyncio.BufferedProtocol, Generic[Received]):
         self._on_connected(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
-        return self._reader.buffer()
+        return self._parser.room
 
     def buffer_updated(self, nbytes: int) -> None:
         self.bytes_received += nbytes
+        parser = self._parser
         try:
-            frame = self._reader.feed(nbytes)
+            frame = parser.feed(nbytes)
             while frame is not None and self._transport is not None:
-                self._hand_over(frame)
-                frame = self._reader.next()
+                message, behind = frame
+                try:
+                    decoded = self._decoder.decode(message)
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    raise UnreadableFrame(f"a message can't be read: {error}") from error
+                if self.owner is not None:
+                    self.owner.received(decoded, behind)
+                frame = None if parser.is_empty else parser.feed()
         except UnreadableFrame as error:
             self._end(str(error))
 
@@ -113,15 +130,6 @@ class FrameChannel(asyncio.BufferedProtocol, Generic[Received]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(str(exc) if exc is not None else "the connection has ended")
-
-    def _hand_over(self, frame: Frame) -> None:
-        message, behind = frame
-        try:
-            decoded = self._decoder.decode(message)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise UnreadableFrame(f"a message can't be read: {error}") from error
-        if self.owner is not None:
-            self.owner.received(decoded, behind)
 
     def _end(self, reason: str) -> None:
         owner = self.owner

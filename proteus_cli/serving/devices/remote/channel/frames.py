@@ -1,7 +1,8 @@
 """Frames: a message and the bytes behind it, as they travel between a server and an agent.
 
 A frame is a prefix of 8 bytes (the length of the message, the length of the bytes behind it; big-endian, 32 bits each),
-the message in MessagePack, and the bytes: tensors in the order of `BatchLayout`, or a piece of a file.
+the message in MessagePack, and the bytes: tensors in the order of `BatchLayout`, or a piece of a file. A frame with
+nothing in it is a sign of life.
 """
 
 import struct
@@ -16,6 +17,9 @@ MAX_TENSOR_BYTES = 2**30
 """Of all tensors of a batch, on their way to a device or back."""
 
 _PREFIX = struct.Struct("!II")
+SIGN_OF_LIFE = _PREFIX.pack(0, 0)
+"""A frame that says nothing, but that its sender is there: a parser passes over it."""
+
 _RECEIVE_BYTES = 2**18  # what TLS decrypts at a time at most; shorter frames cost less than a read each
 _JOINED_BYTES = 2**16  # shorter frames are sent and received in one piece
 _RECORD_BYTES = 2**14  # of TLS: pieces that do not fill one are joined, as each would take a record
@@ -33,25 +37,29 @@ def pieces_of(message: bytes, behind: Sequence[Buffer] = ()) -> list[Buffer]:
 
     Raises `UnreadableFrame` where it is larger than what the other end takes.
     """
-    size = sum([memoryview(each).nbytes for each in behind])
+    size = 0
+    for each in behind:
+        size += memoryview(each).nbytes
     if len(message) > MAX_MESSAGE_BYTES or size > MAX_TENSOR_BYTES:
         raise UnreadableFrame(f"a frame of {len(message):,} and {size:,} bytes is larger than allowed")
-    head = _PREFIX.pack(len(message), size) + message
+    prefix = _PREFIX.pack(len(message), size)
     if size <= max(_JOINED_BYTES, len(behind) * _RECORD_BYTES):
-        return [b"".join((head, *behind))]
-    return [head, *behind]
+        return [b"".join((prefix, message, *behind))]
+    return [prefix + message, *behind]
 
 
 class FrameParser:
-    """Finds frames in a stream of bytes, which are written into its `buffer`.
+    """Finds frames in a stream of bytes, which are written into its `room`.
 
     The bytes behind a message are copied out of that where they are few; else they are received where they stay.
+    ``room`` is where the next bytes are to be written; never empty. ``is_empty``: nothing of another frame is there.
     """
 
     def __init__(self, max_message_bytes: int = MAX_MESSAGE_BYTES, max_behind_bytes: int = MAX_TENSOR_BYTES) -> None:
         self._max_message_bytes, self._max_behind_bytes = max_message_bytes, max_behind_bytes
-        self._received = memoryview(bytearray(_RECEIVE_BYTES))
+        self._received = self.room = memoryview(bytearray(_RECEIVE_BYTES))
         self._start = self._end = 0  # of what was received and not read
+        self.is_empty = True
         self._large: tuple[memoryview, memoryview] | None = None  # a message, and what is behind it, not whole yet
         self._filled = 0
 
@@ -59,46 +67,53 @@ class FrameParser:
         """Take frames of up to this size from now on."""
         self._max_message_bytes, self._max_behind_bytes = max_message_bytes, max_behind_bytes
 
-    def buffer(self) -> memoryview:
-        """Where the next bytes are to be written; never empty."""
+    def feed(self, size: int = 0) -> Frame | None:
+        """So many bytes were written to the `room`; returns the next frame, or None where it is not whole.
+
+        To be called again until it returns None, or `is_empty`. Raises `UnreadableFrame`.
+        """
         if self._large is not None:
-            return self._large[1][self._filled :]
-        return self._received[self._end :]
+            return self._feed_large(self._large, size)
+        start, end, received = self._start, self._end + size, self._received
+        needed = _PREFIX.size
+        while end - start >= _PREFIX.size:
+            message_bytes, behind_bytes = _PREFIX.unpack_from(received, start)
+            if message_bytes > self._max_message_bytes or behind_bytes > self._max_behind_bytes:
+                raise UnreadableFrame(f"a frame of {message_bytes:,} and {behind_bytes:,} bytes is larger than allowed")
+            first = start + _PREFIX.size
+            middle, is_small = first + message_bytes, behind_bytes <= _JOINED_BYTES
+            last = middle + behind_bytes
+            if end < (last if is_small else middle):
+                needed = (last if is_small else middle) - start
+                break
+            if last == first:  # a sign of life
+                start = last
+                continue
+            self._begin(min(last, end), end)
+            if is_small:
+                return received[first:middle], memoryview(bytearray(received[middle:last]))
+            return self._begin_large(received[first:middle], received[middle : min(last, end)], behind_bytes)
+        self._begin(start, end)
+        if not self.is_empty:
+            self._make_room(needed)
+        return None
 
-    def feed(self, size: int) -> Frame | None:
-        """So many bytes were written to the `buffer`; returns the first frame, as `next` does."""
-        if self._large is None:
-            self._end += size
-            return self.next()
-        self._filled += size
-        if self._filled < len(self._large[1]):
-            return None
-        frame, self._large = self._large, None
-        self._start = self._end = 0
-        return frame
-
-    def next(self) -> Frame | None:
-        """The next frame, or None where it is not whole. Raises `UnreadableFrame`."""
-        start, end, received = self._start, self._end, self._received
-        if start == end:  # as after most frames
+    def _begin(self, start: int, end: int) -> None:
+        """What is not read yet lies from here to there."""
+        self.is_empty = start == end
+        if self.is_empty:  # as after most frames
             self._start = self._end = 0
+            self.room = self._received
+        else:
+            self._start, self._end = start, end
+
+    def _feed_large(self, large: Frame, size: int) -> Frame | None:
+        self._filled += size
+        if self._filled < len(large[1]):
+            self.room = large[1][self._filled :]
             return None
-        first = start + _PREFIX.size
-        if end < first:
-            self._make_room(_PREFIX.size)
-            return None
-        message_bytes, behind_bytes = _PREFIX.unpack_from(received, start)
-        if message_bytes > self._max_message_bytes or behind_bytes > self._max_behind_bytes:
-            raise UnreadableFrame(f"a frame of {message_bytes:,} and {behind_bytes:,} bytes is larger than allowed")
-        middle, is_small = first + message_bytes, behind_bytes <= _JOINED_BYTES
-        last = middle + behind_bytes
-        if end < (last if is_small else middle):
-            self._make_room((last if is_small else middle) - start)
-            return None
-        if is_small:
-            self._start = last
-            return received[first:middle], memoryview(bytearray(received[middle:last]))
-        return self._begin_large(received[first:middle], received[middle : min(end, last)], behind_bytes)
+        self._large, self.room = None, self._received
+        return large
 
     def _begin_large(self, message: memoryview, here: memoryview, behind_bytes: int) -> Frame | None:
         """The bytes behind a message are received where they stay, but for those that are ``here`` already.
@@ -110,18 +125,17 @@ class FrameParser:
         except MemoryError as error:
             raise UnreadableFrame(f"there is no memory for a frame of {behind_bytes:,} bytes") from error
         behind[: len(here)] = here
-        self._start += _PREFIX.size + len(message) + len(here)
         if len(here) == behind_bytes:
             return message, behind
-        self._large, self._filled = (memoryview(bytes(message)), behind), len(here)
+        self._large, self._filled, self.room = (memoryview(bytes(message)), behind), len(here), behind[len(here) :]
         return None
 
     def _make_room(self, size: int) -> None:
         """Have room for a frame that begins at `_start` and takes so many bytes, at least."""
-        left = self._received[self._start : self._end]
-        if (self._start and (not left or self._start + size > len(self._received))) or size > len(self._received):
-            moved = bytes(left)
+        if self._start + size > len(self._received):
+            left = bytes(self._received[self._start : self._end])
             if size > len(self._received):
                 self._received = memoryview(bytearray(size))
-            self._received[: len(moved)] = moved
-            self._start, self._end = 0, len(moved)
+            self._received[: len(left)] = left
+            self._start, self._end = 0, len(left)
+        self.room = self._received[self._end :]

@@ -23,7 +23,7 @@ from proteus_cli.serving.devices.process.messages import (
 )
 from proteus_cli.serving.devices.process.spec import EmulatedSpec
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Both ends must have the same version of all messages; `Hello`, `Inquiry` and `ConnectionRefused` never change."""
 
 MAX_FIRST_BYTES = 4096
@@ -217,7 +217,7 @@ class Measured(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Beat(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Sent at a fixed interval: the agent is alive. ``memory`` is that of its host, about a second old at most."""
+    """The ``memory`` of the agent's host, sent each second, as one of its signs of life."""
 
     memory: HostMemory
 

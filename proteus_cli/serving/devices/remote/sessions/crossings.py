@@ -23,7 +23,9 @@ class Crossings:
 
     def shortest_s(self, size: int, took_s: float, ended_s: float) -> float:
         """The time that counts for a batch of so many bytes, inputs and outputs together. Learns from it."""
-        trips = self._by_size.setdefault(size.bit_length(), RoundTrips())
+        trips = self._by_size.get(size.bit_length())
+        if trips is None:
+            trips = self._by_size[size.bit_length()] = RoundTrips()
         trips.add(took_s, ended_s)
         return trips.shortest_s
 

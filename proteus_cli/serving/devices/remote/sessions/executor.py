@@ -1,9 +1,10 @@
 """The server's side of a device of another machine."""
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from proteus_cli.errors import DeviceLost, EngineError
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, OnLost
@@ -25,9 +26,8 @@ if TYPE_CHECKING:
     from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    """A batch that was sent, with so many bytes of inputs, when."""
+class _Sent(msgspec.Struct, frozen=True, eq=False):
+    """A batch that was sent, in a frame of so many bytes, when."""
 
     layout: "BatchLayout"
     bytes: int
@@ -59,13 +59,13 @@ class RemoteExecutor(CommandingExecutor):
         layout = self._layouts[batch.key]
         number = self._register(done)
         command = RunBatch(self._opening, number, batch.key, [rows for rows, _ in batch.parts])
-        sent = _Sent(layout, layout.input_bytes(batch.rows), time.monotonic())
+        sent_s = time.monotonic()
         try:
-            self._session.send(command, layout.pieces(batch))
+            size = self._session.send(command, layout.pieces(batch))
         except UnreadableFrame as error:
             del self._pending[number]
             raise EngineError(f"A batch can't be sent to {self._device_id}: {error}") from error
-        self._sent[number] = sent
+        self._sent[number] = _Sent(layout, size, sent_s)
 
     def close(self) -> None:
         if self._is_closed or self.is_lost:
@@ -85,34 +85,31 @@ class RemoteExecutor(CommandingExecutor):
 
     # --- events
 
-    def told(self, message: BatchRan | FromDevice, behind: memoryview) -> None:
-        if isinstance(message, BatchRan):
-            self._ran(message, behind)
-        elif isinstance(message.event, device_messages.FailedEvent):
+    def told(self, message: FromDevice) -> None:
+        if isinstance(message.event, device_messages.FailedEvent):
             number, error = message.event.number, message.event.error.error()
             if not self._failed(number, error) and self._sent.pop(number, None) is not None:
                 self._ended(number, error)
         else:
             self._told(message.event)
 
-    def _ran(self, event: BatchRan, behind: memoryview) -> None:
+    def ran(self, event: BatchRan, behind: memoryview) -> None:
         sent = self._sent.pop(event.number, None)
         if sent is None:
             return
-        now_s = time.monotonic()
+        session, now_s = self._session, time.monotonic()
         on_the_way_s = now_s - sent.sent_s - event.elapsed_s
-        self._session.round_trips.add(on_the_way_s, now_s)
+        session.round_trips.add(on_the_way_s, now_s)
         try:
             given = sent.layout.outputs_in(event.shapes, behind)
         except (TypeError, ValueError) as error:
-            self._session.send(AbandonDevice(self._opening))
+            session.send(AbandonDevice(self._opening))
             self._lose(DeviceLost(f"{self._device_id} is lost: the outputs of a batch are not whole ({error})"))
             return
-        failures = {part: error.error() for part, error in event.failures.items()}
-        size = sent.bytes + len(behind)
-        elapsed_s = event.elapsed_s + self._session.crossings.shortest_s(size, on_the_way_s, now_s)
+        failures = {part: error.error() for part, error in event.failures.items()} if event.failures else {}
+        crossing_s = session.crossings.shortest_s(sent.bytes + len(behind), on_the_way_s, now_s)
         outputs, notes = sent.layout.signature.told_apart(given)
-        result = BatchResult(outputs, event.compute_s, failures, elapsed_s, event.waited_s, notes)
+        result = BatchResult(outputs, event.compute_s, failures, event.elapsed_s + crossing_s, event.waited_s, notes)
         self._ended(event.number, result)
 
     def lost(self, loss: DeviceLost) -> None:

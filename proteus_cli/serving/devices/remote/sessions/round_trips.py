@@ -23,4 +23,6 @@ class RoundTrips:
             self._before_s, self._now_s, self._began_s = self._now_s, took_s, ended_s
         elif took_s < self._now_s:
             self._now_s = took_s
+        else:
+            return
         self.shortest_s = max(0.0, min(self._before_s, self._now_s))

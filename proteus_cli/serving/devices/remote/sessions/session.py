@@ -3,14 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from pathlib import Path
 
-import msgspec
-
 from proteus_cli.backends.free_memory import HostMemory
-from proteus_cli.buffers import Buffer
 from proteus_cli.errors import HostLost
 from proteus_cli.serving.devices.executor import OnLost, settle
 from proteus_cli.serving.devices.process.spec import EmulatedSpec
@@ -61,6 +58,7 @@ class AgentSession:
         self._address, self._channel = address, channel
         self._openings = count()
         self._executors: dict[int, RemoteExecutor] = {}
+        self.send = channel.send
         self._uploads = Uploads(self.send, known)
         self.round_trips = RoundTrips()
         self._say: Callable[[str], object] = lambda _: None
@@ -95,10 +93,6 @@ class AgentSession:
         self._executors[opening] = executor
         executor.open(device, slots, emulated)
         return executor
-
-    def send(self, message: msgspec.Struct, behind: Sequence[Buffer] = ()) -> None:
-        """Raises `UnreadableFrame` where it is too large."""
-        self._channel.send(message, behind)
 
     def send_ahead(self, models: Iterable[Path]) -> None:
         """Send models that may be loaded later."""
@@ -145,10 +139,15 @@ class AgentSession:
     # --- the channel's owner
 
     def received(self, message: FromAgent, behind: memoryview) -> None:
+        if not isinstance(message, BatchRan):
+            self._told(message, behind)
+        elif (executor := self._executors.get(message.opening)) is not None:
+            executor.ran(message, behind)
+
+    def _told(self, message: FromAgent, behind: memoryview) -> None:
         match message:
-            case BatchRan() | FromDevice():
-                if message.opening in self._executors:
-                    self._executors[message.opening].told(message, behind)
+            case FromDevice(opening=opening) if opening in self._executors:
+                self._executors[opening].told(message)
             case Beat(memory=memory):
                 self.memory = memory
             case Pong(sent_s=sent_s):

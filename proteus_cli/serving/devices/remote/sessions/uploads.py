@@ -17,7 +17,7 @@ from proteus_cli.store import ModelStamp, model_digest, model_parts, model_stamp
 
 log = logging.getLogger("proteus.cluster")
 
-Send = Callable[[msgspec.Struct, Sequence[Buffer]], None]
+Send = Callable[[msgspec.Struct, Sequence[Buffer]], object]
 
 
 @dataclass(frozen=True, slots=True)

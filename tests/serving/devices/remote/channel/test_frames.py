@@ -30,7 +30,7 @@ def played(
     """The frames that a reader finds in a stream that arrives in pieces of any size."""
     found, at = list[tuple[bytes, bytes]](), 0
     while at < len(stream):
-        buffer = reader.buffer()
+        buffer = reader.room
         assert len(buffer) > 0
         size = min(len(buffer), len(stream) - at, reads.choice(sizes))
         buffer[:size] = stream[at : at + size]
@@ -38,7 +38,7 @@ def played(
         frame = reader.feed(size)
         while frame is not None:
             found.append((bytes(frame[0]), bytes(frame[1])))
-            frame = reader.next()
+            frame = reader.feed()
     return found
 
 
@@ -49,7 +49,8 @@ def test_frames_arrive_as_they_were_sent(frames: list[tuple[int, list[int]]], se
     stream = b"".join(bytes(piece) for message, behind in sent for piece in pieces_of(message, behind))
     sizes = READS if len(stream) < 2000 else READS[2:]  # one byte at a time takes long
     found = played(FrameParser(), stream, rng, sizes)
-    assert found == [(message, b"".join(behind)) for message, behind in sent]
+    told = [(message, b"".join(behind)) for message, behind in sent]
+    assert found == [each for each in told if each != (b"", b"")], "frames with nothing in them are signs of life"
 
 
 def test_memory_of_a_frame_does_not_change_while_later_ones_arrive() -> None:
@@ -57,14 +58,14 @@ def test_memory_of_a_frame_does_not_change_while_later_ones_arrive() -> None:
     stream = b"".join(bytes(piece) for size in sizes for piece in pieces_of(b"m" * size, [bytes([size % 251]) * size]))
     kept, at = [], 0
     while at < len(stream):
-        buffer = reader.buffer()
+        buffer = reader.room
         size = min(len(buffer), len(stream) - at, 1000)
         buffer[:size] = stream[at : at + size]
         at += size
         frame = reader.feed(size)
         while frame is not None:
             kept.append(frame)
-            frame = reader.next()
+            frame = reader.feed()
     assert [(len(message), bytes(behind)) for message, behind in kept] == [
         (size, bytes([size % 251]) * size) for size in sizes
     ]
@@ -75,7 +76,7 @@ def test_memory_follows_what_was_sent_and_not_what_was_announced() -> None:
     parser, before = FrameParser(), resident_bytes()
     start = (0).to_bytes(4, "big") + MAX_TENSOR_BYTES.to_bytes(4, "big")
     assert played(parser, start + bytes(2**23), random.Random(1), READS[2:]) == []
-    assert len(parser.buffer()) == MAX_TENSOR_BYTES - 2**23
+    assert len(parser.room) == MAX_TENSOR_BYTES - 2**23
     assert resident_bytes() - before < 2**26
 
 
@@ -95,7 +96,7 @@ def resident_bytes() -> int:
 )
 def test_a_stream_that_has_no_frames_or_too_large_ones_is_refused_by_its_first_bytes(start: bytes) -> None:
     reader = FrameParser(max_behind_bytes=0)
-    reader.buffer()[: len(start)] = start
+    reader.room[: len(start)] = start
     with pytest.raises(UnreadableFrame, match="larger than allowed"):
         reader.feed(len(start))
 
@@ -133,6 +134,6 @@ def test_a_frame_that_there_is_no_memory_for_cannot_be_read(monkeypatch: pytest.
 
     parser, prefix = FrameParser(), (0).to_bytes(4, "big") + (2**20).to_bytes(4, "big")
     monkeypatch.setattr(frames, "unset_bytes", full)
-    parser.buffer()[: len(prefix)] = prefix
+    parser.room[: len(prefix)] = prefix
     with pytest.raises(UnreadableFrame, match="no memory for a frame of 1,048,576 bytes"):
         parser.feed(len(prefix))
