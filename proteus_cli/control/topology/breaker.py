@@ -1,5 +1,6 @@
 """The circuit breaker of a device or an engine, as a table."""
 
+from collections.abc import Callable
 from enum import StrEnum
 
 FIRST_RETRY_S = 0.5  # s; of a device: a process that was killed can be started at once
@@ -48,11 +49,18 @@ class Breaker:
     state, ``since_s`` is when it last changed. The first retry comes after ``first_retry_s``; each time in a row that
     the breaker fails its probation, or is closed for less than `STABLE_S`, doubles that. What is needed is retried
     after `NEEDED_RETRY_S` at the latest, as long as it passes its probations; each one that it fails in a row doubles
-    that, too.
+    that, too. ``on_change`` is called after each move.
     """
 
-    def __init__(self, first_retry_s: float = FIRST_RETRY_S, *, since_s: float = 0.0, is_new: bool = False) -> None:
-        self._first_retry_s, self.since_s = first_retry_s, since_s
+    def __init__(
+        self,
+        first_retry_s: float = FIRST_RETRY_S,
+        *,
+        since_s: float = 0.0,
+        is_new: bool = False,
+        on_change: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._first_retry_s, self.since_s, self._on_change = first_retry_s, since_s, on_change
         self.state = BreakerState.OPEN if is_new else BreakerState.CLOSED
         self.reason = self._first_reason = NEW if is_new else None
         self.opened = 0
@@ -72,6 +80,7 @@ class Breaker:
         elif self.state is BreakerState.CLOSED:
             self.reason = None
         self.since_s = now_s
+        self._on_change()
 
     @property
     def is_closed(self) -> bool:

@@ -3,32 +3,40 @@
 import asyncio
 import time
 from collections.abc import Callable
-from itertools import count
 
 from proteus_cli.backends.free_memory import host_memory
 from proteus_cli.domain.cluster.connection import BEAT_S
 from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
 from proteus_cli.serving.devices.remote.channel.messages import Beat, ToAgent
 
-BEATS_A_LOOK = 10
-"""At the memory of the host."""
+MEMORY_S = 1.0
+"""Between two looks at the memory of the host."""
 
 SERVER_SILENT_S = 10.0
 """A server that sends nothing for so long is gone. It pings each second, but its event loop may be held up."""
 
+_EARLY_S = 0.002
+"""A timer may be early by its resolution."""
+
 
 async def beat(channel: FrameChannel[ToAgent], end: Callable[[str], object]) -> None:
-    """Send a sign of life each `BEAT_S`, until the server has been silent for too long; then ``end`` says so."""
-    seen, seen_s = channel.bytes_received, time.monotonic()
-    for number in count():
-        if number % BEATS_A_LOOK == 0:
-            channel.send(Beat(host_memory()))
-        else:
-            channel.send_sign_of_life()
-        await asyncio.sleep(BEAT_S)
+    """See that the server gets something each `BEAT_S`, until it has been silent for too long; then ``end`` says so.
+
+    Whatever is sent is a sign of life, so an agent that answers batches sends few besides.
+    """
+    heard, heard_s = channel.bytes_received, time.monotonic()
+    looked_s = heard_s - MEMORY_S
+    while True:
         now_s = time.monotonic()
-        if channel.bytes_received != seen:
-            seen, seen_s = channel.bytes_received, now_s
-        elif now_s - seen_s > SERVER_SILENT_S:
+        if now_s - looked_s >= MEMORY_S - _EARLY_S:
+            channel.send(Beat(host_memory()))
+            looked_s = now_s
+        elif now_s - channel.sent_s >= BEAT_S - _EARLY_S:
+            channel.send_sign_of_life()
+        await asyncio.sleep(max(channel.sent_s + BEAT_S - time.monotonic(), _EARLY_S))
+        now_s = time.monotonic()
+        if channel.bytes_received != heard:
+            heard, heard_s = channel.bytes_received, now_s
+        elif now_s - heard_s > SERVER_SILENT_S:
             end(f"nothing came from it for {SERVER_SILENT_S:.0f} s")
             return

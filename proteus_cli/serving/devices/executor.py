@@ -5,10 +5,11 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import msgspec
 
 from proteus_cli.backends.base import OutputArrays, Part, Signature
 from proteus_cli.domain.catalog import VariantKey
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     import asyncio
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class Batch(msgspec.Struct, frozen=True, eq=False):  # made in a tenth of a dataclass's time
     """What to run: an engine, and of each request its rows and its inputs, in the order of the signature.
 
     ``bounds`` say by when a multi-exit model must have answered the requests. Devices of other machines, whose clocks
@@ -33,8 +33,7 @@ class Batch:
     bounds: ExitBounds | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class BatchResult:
+class BatchResult(msgspec.Struct, frozen=True, eq=False):
     """``outputs`` of all rows in the order of the parts, and the seconds that the engine computed.
 
     ``failures`` has the error of each part that failed by itself, by its place; the rows of such a part in ``outputs``
@@ -46,7 +45,7 @@ class BatchResult:
 
     outputs: OutputArrays
     compute_s: float
-    failures: Mapping[int, Exception] = field(default_factory=dict)
+    failures: Mapping[int, Exception] = {}
     elapsed_s: float = 0.0
     waited_s: float = 0.0
     notes: OutputArrays = ()

@@ -147,7 +147,8 @@ class ClusterHardware(Hardware):
 
     def sessions(self) -> list[tuple[str, AgentSession]]:
         """The hosts that are connected."""
-        return [(host, link.session) for host, link in self.agents.items() if link.is_connected and link.session]
+        links = self.agents.items()
+        return [(host, session) for host, link in links if (session := link.session) is not None and session.is_open]
 
     def add_device(self, device: Device, slots: int) -> None:
         """A device of a host that was not there at the start."""

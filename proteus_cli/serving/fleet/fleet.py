@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -41,7 +42,9 @@ log = logging.getLogger("proteus.fleet")
 class Fleet:
     """The devices of a server by id: their workers, what is loaded on them, and whether they can be used.
 
-    ``breakers`` has one breaker per device, ``engines`` one per engine that ever failed on a device.
+    ``breakers`` has one breaker per device, ``engines`` one per engine that ever failed on a device. ``away`` are the
+    devices whose breakers are not closed, and ``breaker_changes`` counts what ever changed: where hundreds of devices
+    serve, nobody has to ask them all whether anything did.
     ``hosted_before_loss`` is what each device served when it was last lost. ``lost_with_host`` are the devices that are
     lost as their host is, each with the reason.
     """
@@ -65,13 +68,15 @@ class Fleet:
         self._open_device, self._timer_s, self._memory_of = open_device, timer_s, memory_of
         self.loader = Loader(models, profiles, signatures, files, clock)
         self.breakers: dict[str, Breaker] = {}
+        self.away: dict[str, None] = {}
+        self.breaker_changes = 0
         self.hosted_before_loss: dict[str, tuple[Host, ...]] = {}
         self.lost_with_host: dict[str, str] = {}
         self._changing = asyncio.Lock()
         self.workers: dict[str, Worker] = {}
         self.engines = BrokenEngines(controller, self.loader, self.workers, self.breakers, clock)
         for device in devices:
-            self._add(device, Breaker(since_s=clock()), self.open_device(device))
+            self._add(device, self.open_device(device))
         self.standbys = StandbyLoader(
             controller, self.loader, self.workers, profiles, clock, self._changing.locked, memory_of
         )
@@ -82,14 +87,23 @@ class Fleet:
         ``memory`` as in `Controller.add_device`.
         """
         self._controller.add_device(device, self._profiles[device].slots, memory)
-        self._add(device, Breaker(since_s=self._clock(), is_new=True), AbsentExecutor(device, HostLost(NEW)))
+        self._add(device, AbsentExecutor(device, HostLost(NEW)), is_new=True)
 
-    def _add(self, device: str, breaker: Breaker, executor: Executor) -> None:
+    def _add(self, device: str, executor: Executor, *, is_new: bool = False) -> None:
         self.loader.add_device(device)
-        self.breakers[device] = breaker
+        changed = partial(self._breaker_changed, device)
+        self.breakers[device] = Breaker(since_s=self._clock(), is_new=is_new, on_change=changed)
+        changed()
         self.workers[device] = Worker(
             device, self._controller, executor, self._results, self._clock, self.workers, self.lose, self._timer_s
         )
+
+    def _breaker_changed(self, device: str) -> None:
+        self.breaker_changes += 1
+        if self.breakers[device].is_closed:
+            self.away.pop(device, None)
+        else:
+            self.away[device] = None
 
     def open_device(self, device: str) -> Executor:
         """Open a device; its executor reports a loss to `lose`. Raises `DeviceUnavailable`."""

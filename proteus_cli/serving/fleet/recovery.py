@@ -67,14 +67,15 @@ class Recovery:
         is_late, self._checked_s = now_s - self._checked_s > LATE_S, now_s
         workers = {} if is_late else self._fleet.workers
         overdue = {
-            device: launch for device, worker in workers.items() if (launch := worker.overdue(now_s)) is not None
+            device: launch
+            for device, worker in workers.items()
+            if worker.running and (launch := worker.overdue(now_s)) is not None
         }
         for device, launch in overdue.items():
             if launch is self._overdue.get(device):
                 self._fleet.lose(device, BreakerEvent.HUNG, "a batch that should have ended long ago has not")
         self._overdue = overdue
-        breakers, closed = self._fleet.breakers, BreakerState.CLOSED
-        for device in [device for device, breaker in breakers.items() if breaker.state is not closed]:
+        for device in list(self._fleet.away):
             retry_s = self._fleet.retry_s(device)
             if retry_s is not None and now_s >= retry_s and self._is_reachable(device):
                 self._fleet.breakers[device].on(BreakerEvent.RETRIED, now_s)

@@ -74,7 +74,7 @@ class Worker:
         self.busy_s = 0.0  # with any batch, until the end of the last one
         self.batches = self.rows = 0  # of batches with results
         self.waited_s = 0.0  # for turns of other servers, on their agent
-        self._running: dict[int, tuple[Launch, float]] = {}  # with its start, in order
+        self.running: dict[int, tuple[Launch, float]] = {}  # batches with their start, in order
         self._ended_s = self._counted_s = 0.0
         self._timer_s = timer_s
         self._controller, self._results, self._clock, self._others = controller, results, clock, others
@@ -129,21 +129,21 @@ class Worker:
 
     def overdue(self, now_s: float) -> Launch | None:
         """The oldest batch, if it should have ended long ago."""
-        if not self._running:
+        if not self.running:
             return None
-        launch, started_s = next(iter(self._running.values()))
+        launch, started_s = next(iter(self.running.values()))
         takes_s = launch.hosted.latency(launch.rows) * self._controller.slowdown_of(self.device)
         return launch if now_s - max(started_s, self._ended_s) > hang_timeout_s(takes_s, self.servers) else None
 
     @property
     def is_busy(self) -> bool:
         """A submitted batch has not ended."""
-        return bool(self._running)
+        return bool(self.running)
 
     def take_back(self) -> list[Launch]:
         """Return the running batches; their ends mean nothing from now on."""
-        launches = [launch for launch, _ in self._running.values()]
-        self._running.clear()
+        launches = [launch for launch, _ in self.running.values()]
+        self.running.clear()
         return launches
 
     def _wake_in(self, delay_s: float) -> None:
@@ -154,23 +154,23 @@ class Worker:
     def _launch(self, launch: Launch, now_s: float) -> None:
         """Start a batch; one that runs inline has ended when this returns."""
         hosted = launch.hosted
-        if not self._running:
+        if not self.running:
             self._counted_s = now_s
         parts = self._results.started(launch)
         bounds = self._controller.exit_bounds(launch) if hosted.exits else None
         batch = Batch(hosted.key, parts, launch.rows, bounds)
         try:
             slowdown_of = self._controller.slowdown_of
-            if not self._running and hosted.latency(launch.rows) * slowdown_of(self.device) <= self._inline_s:
+            if not self.running and hosted.latency(launch.rows) * slowdown_of(self.device) <= self._inline_s:
                 self._end(launch, now_s, self.executor.run(batch))
             else:
                 self.executor.submit(batch, partial(self._finished, launch))
-                self._running[id(launch)] = launch, now_s
+                self.running[id(launch)] = launch, now_s
         except Exception as error:  # noqa: BLE001 - closed, not loaded, a model that fails: its requests must end
             self._end(launch, now_s, error)
 
     def _finished(self, launch: Launch, result: BatchResult | Exception) -> None:
-        running = self._running.pop(id(launch), None)
+        running = self.running.pop(id(launch), None)
         if running is None:  # taken back
             return
         self._end(launch, max(self._ended_s, running[1]) if launch.is_ahead else running[1], result)
@@ -179,7 +179,7 @@ class Worker:
     def _end(self, launch: Launch, started_s: float, result: BatchResult | Exception) -> None:
         failure = _DEVICE_FAILURES.get(type(result)) if isinstance(result, Exception) else None
         if failure is not None:
-            self._running[id(launch)] = launch, started_s
+            self.running[id(launch)] = launch, started_s
             self._report(self.device, failure, str(result))
             return
         self._ended_s = self._clock()

@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Callable, Collection
 from itertools import takewhile
 
-from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.control.topology.device_news import DeviceNews
 from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.fleet.fleet import Fleet
@@ -26,14 +25,14 @@ class EventLog:
         self._events: deque[tuple[int, ServerEvent]] = deque(maxlen=MAX_EVENTS)
         self._last_change: PlanChange | None = None
         self._news = DeviceNews(fleet.workers)
-        self._breakers: dict[str, BreakerState] = {}  # at the last look
+        self._breaker_changes = 0  # at the last look
 
     def notice(self, sample: int, now_s: float) -> None:
         """Add what has changed since the last call."""
         self._notice_plans(sample, now_s)
-        before, self._breakers = self._breakers, {device: each.state for device, each in self._fleet.breakers.items()}
-        if self._breakers == before:  # no news: hundreds of devices need not be asked for their health
+        if self._fleet.breaker_changes == self._breaker_changes:
             return
+        self._breaker_changes = self._fleet.breaker_changes
         for news in self._news.look(self._fleet.health(), now_s):
             self._add(sample, now_s, ServerEventKind.DEVICE, news.text, news.reason)
 

@@ -7,9 +7,10 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.domain.catalog import VariantKey
@@ -36,8 +37,7 @@ REAP_S = 1.0
 log = logging.getLogger("proteus.process")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SentBatch:
+class SentBatch(msgspec.Struct, frozen=True, eq=False):
     """A batch that was sent: its buffer's ``place``, and when (`time.monotonic`, which both processes share)."""
 
     layout: BatchLayout

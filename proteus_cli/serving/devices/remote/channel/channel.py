@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -39,7 +40,8 @@ class ChannelOwner(Protocol[Received_contra]):
 class FrameChannel(asyncio.BufferedProtocol, Generic[Received]):
     """Sends frames, and hands those that come to its ``owner``.
 
-    ``bytes_sent`` and ``bytes_received`` grow with whatever goes and comes, without what TLS adds.
+    ``bytes_sent`` and ``bytes_received`` grow with whatever goes and comes, without what TLS adds; ``sent_s`` is when
+    this end last sent something (`time.monotonic`).
 
     ``peer`` is the address of the other end; ``on_connected`` is called once it is there, after the handshake of TLS.
     A frame that is malformed or too large ends the connection.
@@ -53,6 +55,7 @@ class FrameChannel(asyncio.BufferedProtocol, Generic[Received]):
     ) -> None:
         self.owner: ChannelOwner[Received] | None = None
         self.bytes_sent = self.bytes_received = 0
+        self.sent_s = 0.0
         self.peer = ""
         self._decoder, self._parser, self._on_connected = decoder, parser, on_connected
         self._transport: asyncio.Transport | None = None
@@ -89,6 +92,7 @@ class FrameChannel(asyncio.BufferedProtocol, Generic[Received]):
             transport.writelines(pieces)
             size = sum(memoryview(each).nbytes for each in pieces)
         self.bytes_sent += size
+        self.sent_s = time.monotonic()
         return size
 
     def close(self, *, flush: bool = False) -> None:

@@ -71,7 +71,7 @@ class AgentLink:
 
     @property
     def is_connected(self) -> bool:
-        return self.session is not None and not self.session.has_ended.is_set()
+        return self.session is not None and self.session.is_open
 
     async def run(self) -> None:
         """Connect, again and again, until cancelled or the host is not listed any more."""

@@ -43,8 +43,8 @@ log = logging.getLogger("proteus.cluster")
 class AgentSession:
     """One connection with an agent, from its answer to `Hello` on. It ends once; then all its executors are lost.
 
-    ``shared``: how many servers have a device of the agent open, where that is more than this one. ``is_measuring``:
-    the agent measures devices.
+    ``is_open`` until ``has_ended`` is set. ``shared``: how many servers have a device of the agent open, where that is
+    more than this one. ``is_measuring``: the agent measures devices.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class AgentSession:
     ) -> None:
         self.inventory = inventory
         self.memory = HostMemory(inventory.free_bytes or None)
-        self.has_ended = asyncio.Event()
+        self.has_ended, self.is_open = asyncio.Event(), True
         self.loss: HostLost | None = None
         self.ended_s = 0.0  # by `time.monotonic`
-        self._address, self._channel = address, channel
+        self._address, self.channel = address, channel
         self._openings = count()
         self._executors: dict[int, RemoteExecutor] = {}
         self.send = channel.send
@@ -73,11 +73,11 @@ class AgentSession:
     @property
     def bytes_received(self) -> int:
         """Grows with whatever comes from the agent."""
-        return self._channel.bytes_received
+        return self.channel.bytes_received
 
     @property
     def bytes_sent(self) -> int:
-        return self._channel.bytes_sent
+        return self.channel.bytes_sent
 
     @property
     def round_trip_s(self) -> float:
@@ -171,11 +171,11 @@ class AgentSession:
             self.round_trips.add(now_s - sent_s, now_s)
 
     def ended(self, reason: str) -> None:
-        if self.has_ended.is_set():
+        if not self.is_open:
             return
-        self.has_ended.set()
+        self._end()
         self.ended_s = time.monotonic()
-        self._channel.close()
+        self.channel.close()
         self._uploads.close()
         lost, self._executors = self._executors, {}
         self.loss = HostLost(f"host {self._address} is lost: {reason}", why=reason)
@@ -187,6 +187,10 @@ class AgentSession:
 
     def close(self) -> None:
         """End the session from this side; what was sent before arrives."""
-        self.has_ended.set()
-        self._channel.close(flush=True)
+        self._end()
+        self.channel.close(flush=True)
         self._uploads.close()
+
+    def _end(self) -> None:
+        self.is_open = False
+        self.has_ended.set()

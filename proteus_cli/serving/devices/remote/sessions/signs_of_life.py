@@ -23,13 +23,13 @@ PING_S = 1.0
 @contextmanager
 def watching(session: "AgentSession", looks: Looks) -> Iterator[None]:
     """Look each `BEAT_S` whether something has come, and end the session after `MAX_SILENT` looks in vain. Pings."""
-    loop = asyncio.get_running_loop()
+    loop, channel = asyncio.get_running_loop(), session.channel
     pinging: asyncio.Handle
     seen, silent = -1, 0  # the first look may come at once, and counts for nothing
 
     def look() -> None:
         nonlocal seen, silent
-        received = session.bytes_received
+        received = channel.bytes_received
         if received != seen:
             seen, silent = received, 0
             return

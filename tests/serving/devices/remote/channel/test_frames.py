@@ -14,6 +14,7 @@ from proteus_cli.serving.devices.remote.channel import frames
 from proteus_cli.serving.devices.remote.channel.frames import (
     MAX_MESSAGE_BYTES,
     MAX_TENSOR_BYTES,
+    SIGN_OF_LIFE,
     FrameParser,
     UnreadableFrame,
     pieces_of,
@@ -51,6 +52,15 @@ def test_frames_arrive_as_they_were_sent(frames: list[tuple[int, list[int]]], se
     found = played(FrameParser(), stream, rng, sizes)
     told = [(message, b"".join(behind)) for message, behind in sent]
     assert found == [each for each in told if each != (b"", b"")], "frames with nothing in them are signs of life"
+
+
+@given(seed=st.integers(0, 2**32), between=st.integers(0, 50))
+def test_signs_of_life_are_passed_over(seed: int, between: int) -> None:
+    life, framed = SIGN_OF_LIFE * between, b"".join(map(bytes, pieces_of(b"message", [b"behind"])))
+    parser = FrameParser()
+    found = played(parser, life + framed + life + framed + life, random.Random(seed), (1, 7, 8, 1000))
+    assert found == [(b"message", b"behind")] * 2
+    assert parser.is_empty
 
 
 def test_memory_of_a_frame_does_not_change_while_later_ones_arrive() -> None:
