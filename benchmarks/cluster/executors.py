@@ -53,6 +53,11 @@ class Compared:
     remote: Figures
     ratios: tuple[float, ...]  # of the server's CPU, of each round
 
+    @property
+    def ratio(self) -> float:
+        """The median over rounds: both executors of a round had the same other work beside them."""
+        return statistics.median(self.ratios)
+
 
 def measure(model: Path, batches: int, rounds: int) -> list[Compared]:
     """Batches of one row, and of 16 KiB."""

@@ -15,10 +15,10 @@ session, and are lost with it, all at once.
 own memory. The agent receives it where it stays, and copies it once, into the memory that it shares with the device's
 process. Outputs come back the same way; large ones are used where they were received.
 
-**Loss.** The agent sends something every `BEAT_S`: an answer, or a frame with nothing in it. A host is dead when the server has looked `MAX_SILENT` times, an
-interval apart, and nothing came in between (`sessions.signs_of_life`). A server whose event loop is held up looks late
-and once, so it does not lose its hosts. The link then connects again, with pauses that double; a device is opened again
-by its breaker (`serving/fleet`), as those of this machine are.
+**Loss.** The agent sends something every `BEAT_S`: an answer, or a frame with nothing in it. A host is dead when the
+server has looked `MAX_SILENT` times, an interval apart, and nothing came in between (`sessions.signs_of_life`). A
+server whose event loop is held up looks late and once, so it does not lose its hosts. The link then connects again,
+with pauses that double; a device is opened again by its breaker (`serving/fleet`), as those of this machine are.
 
 **Epochs.** Each connection of a server has a higher epoch. A newer connection of the same server replaces the older
 one, with all devices that it had open. Answers go to the connection that asked, so late ones reach nobody.
