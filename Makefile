@@ -13,7 +13,7 @@ PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint type layers unit ray extended fuzz contract contract-key test-gpu chaos soak golden proto docs docs-check
-.PHONY: bench bench-planner bench-simulator bench-dispatch bench-paper bench-arrivals bench-waits bench-serving bench-overload bench-executors bench-large-json bench-first-hour bench-attacks bench-emulation bench-cluster bench-control-loop bench-cascades bench-cascades-live bench-exits bench-adaptation bench-gpu bench-compare
+.PHONY: bench bench-planner bench-simulator bench-dispatch bench-paper bench-arrivals bench-waits bench-serving bench-overload bench-executors bench-large-json bench-first-hour bench-attacks bench-emulation bench-cluster bench-control-loop bench-cascades bench-cascades-live bench-exits bench-lifecycle bench-adaptation bench-gpu bench-compare
 .PHONY: lock all clean test-hosts test-ray
 
 help:  ## show the verbs
@@ -174,6 +174,9 @@ bench-cascades: setup  ## what cascades of the sample zoo are worth, on rows tha
 
 bench-cascades-live: setup  ## the same, served live on one core and judged by labels; 16 minutes
 	$(BIN)/python -m benchmarks.cascades --live --picture docs/cascades.png
+
+bench-lifecycle: setup  ## models that are trained anew under load, and losses of accuracy that are noticed; six minutes
+	$(BIN)/python -m benchmarks.lifecycle
 
 bench-exits: setup  ## random bounds on the multi-exit model of the sample zoo; two minutes
 	$(BIN)/python -m benchmarks.exits

@@ -1,0 +1,57 @@
+"""Models that are trained anew, and accuracy that is lost, with the sample zoo; six minutes.
+
+``swap``: a new version of the model that serves is put in place under load, live, in rounds. ``noticing``: how many
+labelled rows it takes until a loss of accuracy is noticed, and how often one is that there is not. A line for each aim;
+exits with 1 where one is missed.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.adaptation.lab import laboratory
+from benchmarks.lifecycle import noticing, swap
+from benchmarks.machine import machine
+from benchmarks.tables import Aim, aim_line, rich_table
+from proteus_cli.store import Workspace
+
+PARTS = ("swap", "noticing")
+ROUNDS, QUICK_ROUNDS = 3, 1
+QUICK_SEEDS = 10
+BUDGET = "30s"
+
+
+def main() -> int:
+    """Measure, print tables and aims; 1 where an aim is missed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.lifecycle", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="few rounds and seeds, to see that it works")
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
+    options = parser.parse_args()
+    console, parts, aims = Console(), options.parts.split(","), list[Aim]()
+    console.print(machine())
+    with tempfile.TemporaryDirectory() as directory:
+        if "swap" in parts:
+            lab = laboratory(Path(directory) / "swap", BUDGET)
+            found = [swap.swapped(lab, seed) for seed in range(QUICK_ROUNDS if options.quick else ROUNDS)]
+            console.print(rich_table(swap.table(found)))
+            aims += swap.aims(found)
+        if "noticing" in parts:
+            root = Path(directory) / "noticing"
+            subprocess.run((sys.executable, "-m", "proteus_cli", "-q", "init", str(root)), check=True)
+            shifts, quiet = noticing.measured(Workspace(root), QUICK_SEEDS if options.quick else noticing.SEEDS)
+            for table in noticing.tables(shifts, quiet):
+                console.print(rich_table(table))
+            aims += noticing.aims(shifts, quiet)
+    for aim in aims:
+        console.print(aim_line(aim))
+    return 0 if all(aim.is_reached for aim in aims) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""A new version of the model that serves, put in place under load: what it costs the requests that come meanwhile.
+
+The family `digits` of the sample zoo has one core; client and front end have another. A plan hosts its most accurate
+variant, and requests come at 60 % of what that carries, by an open-loop Poisson process. After a while a file takes the
+place of the model's: the same network, with weights that differ by a thousandth, so that it is as fast. The server is
+told to read its catalog, measures the new version with what is left of the core, loads it beside the old one, and
+switches. Answers say which version gave them.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from benchmarks.adaptation.lab import Lab, replayed, until_warm
+from benchmarks.tables import Aim, Table
+from proteus_cli.backends.affinity import pinned
+from proteus_cli.control.policies import policy_named
+from proteus_cli.domain.catalog import name_in_catalog
+from proteus_cli.domain.request import Outcome, RequestRecord
+from proteus_cli.domain.rules import Rules
+from proteus_cli.planning.analysis.explain import max_multiple
+from proteus_cli.replay.local_server import local_server
+from proteus_cli.replay.synthesis import Poisson, make_trace
+from proteus_cli.store import write_json
+
+FAMILY = "digits"
+LOAD = 0.6
+"""Of what the variant carries."""
+BUDGET = "30s"
+"""To measure the new version."""
+BEFORE_S, LASTS_S = 5.0, 75.0
+"""Of load before the file is replaced, and in all."""
+AROUND_S = 1.0
+"""The change is looked at from so long before the switch to as long after it."""
+LOST = frozenset({Outcome.FAILED, Outcome.REJECTED, Outcome.DROPPED})
+MOST_VIOLATIONS_PERCENT, MOST_SWAP_S = 0.2, 60.0
+
+
+@dataclass(frozen=True)
+class Swap:
+    """One change: seconds from the file to the first answer of the new version, requests lost, and SLO violations.
+
+    ``violations`` are those of all requests of the run after the file was replaced, a fraction; ``around`` of those
+    within `AROUND_S` of the switch. ``mixed_s``: from the first answer of the new version to the last of the old one.
+    """
+
+    took_s: float
+    requests: int
+    lost: int
+    violations: float
+    around: float
+    mixed_s: float
+
+
+def swapped(lab: Lab, seed: int) -> Swap:
+    """Replace the model under load. Raises `AssertionError` where the new version does not take over."""
+    catalog, place = lab.place.catalog(), lab.place
+    variant = max(catalog.family(FAMILY).variants, key=lambda each: each.accuracy)
+    model = place.model_path(variant.onnx or "")
+    planner = lab.planner(policy_named("most-accurate"), 1.0, Rules())
+    rate_qps = LOAD * max_multiple(planner, {FAMILY: 1.0})
+    plan = lab.planner(policy_named("proteus"), 1.2, Rules())({FAMILY: rate_qps})
+    assert {placement.variant for placement in plan.placements} == {variant.name}, plan.placements
+    path = place.plans_dir / "lifecycle.json"
+    write_json(path, plan)
+    trace = make_trace(
+        "poisson", Poisson(), rate_qps=rate_qps, duration_s=LASTS_S, shares={FAMILY: 1.0},
+        rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    kept = model.read_bytes()
+    options = ("--replan=auto", f"--catalog-budget={BUDGET}", "--watch")
+    try:
+        with local_server(path, lab.root, options=options) as url, pinned((lab.client_core,)):
+            until_warm(url)
+            with _replacing(model, seed) as replaced:
+                load, _ = replayed(url, trace)
+    finally:
+        model.write_bytes(kept)
+    return judged(load.records, replaced[0] - load.started_unix_s, slo_s=catalog.family(FAMILY).slo_s)
+
+
+@contextmanager
+def _replacing(model: Path, seed: int) -> Iterator[list[float]]:
+    """Meanwhile another version takes the place of a model, `BEFORE_S` from now; the list gets when (Unix time)."""
+    at_unix_s: list[float] = []
+
+    def replace() -> None:
+        time.sleep(BEFORE_S)
+        new = model.with_suffix(".new")
+        new.write_bytes(other_version(model, seed))
+        new.replace(model)
+        at_unix_s.append(time.time())
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    try:
+        yield at_unix_s
+    finally:
+        thread.join()
+
+
+def other_version(model: Path, seed: int) -> bytes:
+    """The same network with weights that differ by a thousandth."""
+    rng, network = np.random.default_rng(seed), onnx.load(model)
+    for weights in network.graph.initializer:
+        values = numpy_helper.to_array(weights)
+        if values.dtype == np.float32:
+            noisy = values * (1 + 1e-3 * rng.standard_normal(values.shape)).astype(np.float32)
+            weights.CopyFrom(numpy_helper.from_array(noisy, weights.name))
+    content: bytes = network.SerializeToString()
+    return content
+
+
+def judged(records: list[RequestRecord], file_s: float, *, slo_s: float) -> Swap:
+    """What the records of a run say, in which the file was replaced at ``file_s``."""
+    after = sorted((each for each in records if each.arrival_s >= file_s), key=lambda each: each.arrival_s)
+    new = [each for each in after if each.variant is not None and each.variant != name_in_catalog(each.variant)]
+    assert new, "the new version never answered"
+    first_s, last_new = new[0].arrival_s, {id(each) for each in new}
+    old = [each for each in after if each.variant is not None and id(each) not in last_new]
+    around = [each for each in after if abs(each.arrival_s - first_s) <= AROUND_S]
+    return Swap(
+        first_s - file_s,
+        len(after),
+        sum(each.outcome in LOST for each in after),
+        _violations(after, slo_s),
+        _violations(around, slo_s),
+        max([each.arrival_s - first_s for each in old if each.arrival_s > first_s], default=0.0),
+    )
+
+
+def table(found: list[Swap]) -> Table:
+    columns = (
+        "round",
+        "file to first answer, s",
+        "requests",
+        "lost",
+        "violations, %",
+        "around the switch, %",
+        "mixed, s",
+    )
+    rows = tuple(
+        (
+            str(number), f"{each.took_s:.1f}", f"{each.requests:,}", str(each.lost), f"{100 * each.violations:.2f}",
+            f"{100 * each.around:.2f}", f"{each.mixed_s:.3f}",
+        )
+        for number, each in enumerate(found, start=1)
+    )  # fmt: skip
+    note = f"at {LOAD:.0%} of what the variant carries; violations since the file, and {AROUND_S:g} s around the switch"
+    return Table("A new version under load", columns, rows, note)
+
+
+def aims(found: list[Swap]) -> list[Aim]:
+    """What issue and docs promise."""
+    lost, violations = max(each.lost for each in found), 100 * median(each.violations for each in found)
+    return [
+        Aim("requests lost by a change", lost, 0, "requests", is_most=True),
+        Aim("violations over a change", violations, MOST_VIOLATIONS_PERCENT, "%", is_most=True),
+        Aim("from the file to the first answer", median(each.took_s for each in found), MOST_SWAP_S, "s", is_most=True),
+    ]
+
+
+def _violations(records: list[RequestRecord], slo_s: float) -> float:
+    late = sum(each.latency_s is None or each.latency_s > slo_s for each in records)
+    return late / len(records) if records else 0.0
