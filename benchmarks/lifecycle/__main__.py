@@ -38,6 +38,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         if "swap" in parts:
             lab = laboratory(Path(directory) / "swap", BUDGET)
+            swap.prepare(lab)
             found = [swap.swapped(lab, seed) for seed in range(QUICK_ROUNDS if options.quick else ROUNDS)]
             console.print(rich_table(swap.table(found)))
             aims += swap.aims(found)

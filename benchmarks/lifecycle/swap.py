@@ -1,12 +1,13 @@
 """A new version of the model that serves, put in place under load: what it costs the requests that come meanwhile.
 
-The family `digits` of the sample zoo has one core; client and front end have another. A plan hosts its most accurate
-variant, and requests come at 60 % of what that carries, by an open-loop Poisson process. After a while a file takes the
+The family `digits` of the sample zoo has one core; client and front end have another. It has one variant, of medium
+size, and requests come at 60 % of what that carries, by an open-loop Poisson process. After a while a file takes the
 place of the model's: the same network, with weights that differ by a thousandth, so that it is as fast. The server is
 told to read its catalog, measures the new version with what is left of the core, loads it beside the old one, and
 switches. Answers say which version gave them.
 """
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -17,21 +18,23 @@ from statistics import median
 
 import numpy as np
 import onnx
+from msgspec.structs import replace
 from onnx import numpy_helper
 
 from benchmarks.adaptation.lab import Lab, replayed, until_warm
 from benchmarks.tables import Aim, Table
 from proteus_cli.backends.affinity import pinned
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.catalog import name_in_catalog
+from proteus_cli.domain.catalog import Catalog, name_in_catalog
 from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.analysis.explain import max_multiple
 from proteus_cli.replay.local_server import local_server
 from proteus_cli.replay.synthesis import Poisson, make_trace
-from proteus_cli.store import write_json
+from proteus_cli.store import write_json, write_text
+from proteus_cli.store.catalog_text import new_text
 
-FAMILY = "digits"
+FAMILY, VARIANT = "digits", "digits-l"
 LOAD = 0.6
 """Of what the variant carries."""
 BUDGET = "30s"
@@ -60,31 +63,37 @@ class Swap:
     mixed_s: float
 
 
-def swapped(lab: Lab, seed: int) -> Swap:
-    """Replace the model under load. Raises `AssertionError` where the new version does not take over."""
-    catalog, place = lab.place.catalog(), lab.place
-    variant = max(catalog.family(FAMILY).variants, key=lambda each: each.accuracy)
-    model = place.model_path(variant.onnx or "")
-    planner = lab.planner(policy_named("most-accurate"), 1.0, Rules())
+def prepare(lab: Lab) -> None:
+    """Leave one family with one variant in the catalog."""
+    catalog = lab.place.catalog()
+    family = catalog.family(FAMILY)
+    variants = tuple(each for each in family.variants if each.name == VARIANT)
+    alone = Catalog(catalog.format, (replace(family, variants=variants),))
+    write_text(lab.place.catalog_path, new_text(alone, made_by="python -m benchmarks.lifecycle"))
+
+
+def swapped(prepared: Lab, seed: int) -> Swap:
+    """Replace the model under load, in a copy of the workspace. Raises `AssertionError` where nothing takes over."""
+    lab = Lab(prepared.root.with_name(f"round-{seed}"), prepared.client_core)
+    shutil.copytree(prepared.root, lab.root)
+    place = lab.place
+    family = place.catalog().family(FAMILY)
+    model = place.model_path(family.variants[0].onnx or "")
+    planner = lab.planner(policy_named("proteus"), 1.2, Rules())
     rate_qps = LOAD * max_multiple(planner, {FAMILY: 1.0})
-    plan = lab.planner(policy_named("proteus"), 1.2, Rules())({FAMILY: rate_qps})
-    assert {placement.variant for placement in plan.placements} == {variant.name}, plan.placements
+    plan = planner({FAMILY: rate_qps})
     path = place.plans_dir / "lifecycle.json"
     write_json(path, plan)
     trace = make_trace(
         "poisson", Poisson(), rate_qps=rate_qps, duration_s=LASTS_S, shares={FAMILY: 1.0},
         rng=np.random.default_rng(seed),
     )  # fmt: skip
-    kept = model.read_bytes()
     options = ("--replan=auto", f"--catalog-budget={BUDGET}", "--watch")
-    try:
-        with local_server(path, lab.root, options=options) as url, pinned((lab.client_core,)):
-            until_warm(url)
-            with _replacing(model, seed) as replaced:
-                load, _ = replayed(url, trace)
-    finally:
-        model.write_bytes(kept)
-    return judged(load.records, replaced[0] - load.started_unix_s, slo_s=catalog.family(FAMILY).slo_s)
+    with local_server(path, lab.root, options=options) as url, pinned((lab.client_core,)):
+        until_warm(url)
+        with _replacing(model, seed) as replaced:
+            load, _ = replayed(url, trace)
+    return judged(load.records, replaced[0] - load.started_unix_s, slo_s=family.slo_s)
 
 
 @contextmanager
@@ -92,14 +101,14 @@ def _replacing(model: Path, seed: int) -> Iterator[list[float]]:
     """Meanwhile another version takes the place of a model, `BEFORE_S` from now; the list gets when (Unix time)."""
     at_unix_s: list[float] = []
 
-    def replace() -> None:
+    def put() -> None:
         time.sleep(BEFORE_S)
         new = model.with_suffix(".new")
         new.write_bytes(other_version(model, seed))
         new.replace(model)
         at_unix_s.append(time.time())
 
-    thread = threading.Thread(target=replace)
+    thread = threading.Thread(target=put)
     thread.start()
     try:
         yield at_unix_s

@@ -226,6 +226,11 @@ class Catalog(Value, frozen=True):
         """All variants, each with its family."""
         return tuple((family, variant) for family in self.families for variant in family.variants)
 
+    @property
+    def keys(self) -> frozenset[VariantKey]:
+        """The keys of all variants."""
+        return frozenset(VariantKey(family.name, variant.name) for family, variant in self.variants)
+
     def family(self, name: str) -> Family:
         """The family of that name. Raises `UsageError`."""
         for family in self.families:

@@ -1,6 +1,6 @@
 """From plans and profiles to what the controller knows: hosts with latencies, slots and memory of devices."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -63,11 +63,13 @@ def device_memory(
     profiles: Mapping[str, Profile],
     slo_s: Mapping[str, float],
     rules: Rules,
+    variants: Container[VariantKey],
     load_s: Callable[[VariantProfile], float] = lambda measured: measured.load_s,
 ) -> dict[str, DeviceMemory]:
     """The memory of each device, of which variants may take ``limit_bytes``; ``rules`` are those of its plans.
 
-    Variants of unknown size are left out, and devices on which no size is known.
+    Only the ``variants`` that there are may be loaded: a profile may be older than the catalog. Those of unknown size
+    are left out, and devices on which no size is known.
     """
     known: dict[tuple[int, int, str, DeviceLimits], Mapping[VariantKey, Loadable]] = {}
     found = {}
@@ -76,7 +78,8 @@ def device_memory(
         limits = limits_of(profile.device, rules)
         key = id(profile.variants), profile.slots, profile.device.type, limits
         if key not in known:
-            known[key] = dict(_loadable(profile, limits, slo_s, rules, load_s))
+            current = [each for each in profile.variants if each.key in variants]
+            known[key] = dict(_loadable(profile, current, limits, slo_s, rules, load_s))
         if known[key] and limit > 0:
             found[device] = DeviceMemory(profile.device.type, limit, known[key])
     return found
@@ -102,14 +105,15 @@ def _cascades_of(host: Host, profiles: Mapping[str, Profile]) -> tuple[CascadePr
 
 def _loadable(
     profile: Profile,
+    variants: Iterable[VariantProfile],
     limits: DeviceLimits,
     slo_s: Mapping[str, float],
     rules: Rules,
     load_s: Callable[[VariantProfile], float],
 ) -> Iterator[tuple[VariantKey, Loadable]]:
-    for measured in profile.variants:
+    for measured in variants:
         memory_bytes, key = measured.memory_with(profile.slots), measured.key
-        if not memory_bytes or key.family not in slo_s:
+        if not memory_bytes:
             continue
         is_allowed = limits.allows(key) and measured.accuracy >= rules.least_hosted(key.family)
         steps = rules.capacity_steps(slo_s[key.family], profile.points_of(measured)) if is_allowed else ()

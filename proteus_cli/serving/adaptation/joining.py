@@ -172,7 +172,8 @@ class Joining:
             return {}
         by_id = {profile.device.id: profile for profile in profiles}
         limits = self._known.memory_bytes([each for each in new if each.id in by_id], session.inventory.free_bytes)
-        return device_memory(limits, by_id, self._plane.controller.demand.slo_s, self._plane.controller.plan.rules)
+        controller, models = self._plane.controller, self._plane.fleet.loader.models
+        return device_memory(limits, by_id, controller.demand.slo_s, controller.plan.rules, models)
 
     def _ended(self, host: str, task: "asyncio.Task[None]") -> None:
         del self._tasks[host]

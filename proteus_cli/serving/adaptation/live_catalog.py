@@ -250,8 +250,8 @@ class LiveCatalog:
         self._hardware.learn(profiles)
         fleet.loader.add_models(models)
         self._plane.families.use(self._profiles.values())
-        current = {device: without_variants(each, self._retiring) for device, each in self._profiles.items()}
-        memory = device_memory(self._memory_bytes, current, controller.demand.slo_s, controller.plan.rules)
+        keys = following.content.catalog.keys
+        memory = device_memory(self._memory_bytes, self._profiles, controller.demand.slo_s, controller.plan.rules, keys)
         controller.use_memory(memory)
         self._files.use(following, measured.inputs)
         if self._solver is not None:

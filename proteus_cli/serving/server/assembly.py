@@ -147,8 +147,8 @@ def _memory(deployment: Deployment) -> Mapping[str, DeviceMemory]:
     """Of the devices that may have standbys: those whose profiles know memory."""
     if not _has_standbys(deployment):
         return {}
-    slo_s, rules = deployment.catalog.slo_s(), deployment.plan.rules
-    memory = device_memory(deployment.memory_bytes, deployment.profiles, slo_s, rules)
+    slo_s, rules, keys = deployment.catalog.slo_s(), deployment.plan.rules, deployment.catalog.keys
+    memory = device_memory(deployment.memory_bytes, deployment.profiles, slo_s, rules, keys)
     if any(deployment.memory_bytes.values()) and not memory:
         log.info("the profiles know no memory of variants, so none stands by")
     return memory

@@ -12,8 +12,10 @@ from proteus_cli.control.batching import (
 )
 from proteus_cli.control.decision import Host
 from proteus_cli.control.policies import POLICIES, batcher_named, live_policy_named, policies_named, policy_named
-from proteus_cli.control.topology.hosting import hosted_by
+from proteus_cli.control.topology.hosting import device_memory, hosted_by
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Point, VariantProfile
+from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.errors import ArtefactError, UsageError
 
@@ -123,3 +125,12 @@ def test_the_old_name_of_the_papers_batching_rule_is_refused_with_its_new_name()
     with pytest.raises(UsageError, match="No batching `proteus`") as caught:
         batcher_named("proteus")
     assert "`proactive`" in caught.value.hint
+
+
+def test_what_a_profile_knows_and_the_catalog_has_no_more_stands_nowhere_by() -> None:
+    """It has no model: to load it failed again and again."""
+    variants = (make_measured("a", name, 0.8, {1: 0.01}, memory_bytes=10) for name in ("kept", "gone"))
+    profile = make_profile("cpu0", *variants)
+    found = device_memory({"cpu0": 100}, {"cpu0": profile}, {"a": 0.1}, Rules(), {VariantKey("a", "kept")})
+    assert set(found["cpu0"].loadable) == {VariantKey("a", "kept")}
+    assert device_memory({"cpu0": 100}, {"cpu0": profile}, {"a": 0.1}, Rules(), set()) == {}
