@@ -232,6 +232,7 @@ def played(test: Callable[[World], Awaitable[None]], hosts: Mapping[str, str], *
         assert all(isinstance(each, asyncio.CancelledError) for each in ended), ended
         assert world.plane.results.in_flight_count == 0
         assert sum(world.counted.values()) == len(world.results)
+        assert world.fleet.away.keys() == {name for name, each in world.fleet.breakers.items() if not each.is_closed}
         return world
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
