@@ -187,7 +187,11 @@ class Dispatch:
             batching = decide_at(worker, source, now_s)
             # Not `match`: class patterns take twice as long, which is 4 % of a simulation.
             if isinstance(batching, Start):
-                if best is None or source.is_before(best[0], batching.place, best[1].place) or source.relieves(best[0]):
+                if (
+                    best is None
+                    or source.is_before(best[0], batching.place, best[1].place)
+                    or self._selector.relieves(source, best[0], now_s)
+                ):
                     best = source, batching
             elif isinstance(batching, Delay):
                 wake_s = min(wake_s, batching.until_s)

@@ -51,10 +51,9 @@ class WorkSelector:
         for source in worker.sources:
             if not source.queue.rows:
                 continue
-            if source.host_class.quota <= 0:
-                if len(worker.sources) > 1 and self._may_relieve(worker, source, start_s):
-                    return None
-            elif first is None or source.is_before(first):
+            if first is not None and self.relieves(source, first, start_s):
+                return None
+            if source.host_class.quota > 0 and (first is None or source.is_before(first)):
                 first = source
         if first is None:
             return None
@@ -158,10 +157,11 @@ class WorkSelector:
                 rows += min(each.quota, max(1, queue.place_after(now_s + left_s, self._batcher.due_s)))
         return rows, until_s
 
-    def _may_relieve(self, worker: WorkerState, source: WorkSource, at_s: float) -> bool:
-        """Whether too much waits at that time for a more accurate variant of the same worker."""
-        left_s = self._batcher.due_s(source.queue.head()) - at_s
-        return any(source.relieves(other) for other in worker.sources) and _overflow(source, left_s) > 0
+    def relieves(self, source: WorkSource, other: WorkSource, at_s: float) -> bool:
+        """Whether more waits in the queue of both than the other's more accurate variant makes, on the same worker."""
+        if source.queue is not other.queue:
+            return False
+        return _overflow(source, self._batcher.due_s(source.queue.head()) - at_s) > 0
 
     def _delegate(self, worker: WorkerState, source: WorkSource, now_s: float) -> Delegate | None:
         """What a worker does that can make none of the requests: it transfers its quota to a faster class.

@@ -169,10 +169,6 @@ class WorkSource:
         due_s = self.queue.at(place).deadline_s - self.second_s
         return due_s < other.queue.at(other_place).deadline_s - other.second_s
 
-    def relieves(self, other: "WorkSource") -> bool:
-        """Of the same queue, it takes over what is too much for the other's more accurate variant on that worker."""
-        return self.queue is other.queue and not self.host_class.quota and other.host_class.quota > 0
-
 
 def sources_of(hosted: Host, host_class: HostClass, tier: AccuracyTier) -> list[WorkSource]:
     """One source for each level of priority."""

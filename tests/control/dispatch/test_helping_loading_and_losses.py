@@ -82,6 +82,14 @@ def test_a_worker_answers_with_its_faster_variant_what_is_too_much_for_its_accur
     assert found == [("a-0.9", [0, 1, 2]), ("a-0.95", [3]), ("a-0.95", [4])]
 
 
+def test_where_both_variants_have_quota_the_faster_one_goes_first_under_pressure() -> None:
+    """Each has quota for three of six rows; the accurate one makes 2.5 in time, and first has the others answered."""
+    controller = controller_of(slow("cpu0", weight=1.0, accuracy=0.95), fast("cpu0", weight=1.0))
+    offered(controller, *(make_request(n) for n in range(6)))
+    relieved = launched(controller, "cpu0", 0.0)
+    assert (relieved.hosted.variant, ids(relieved)) == ("a-0.9", [0, 1, 2])
+
+
 @pytest.mark.parametrize("waiting", [1, 2])
 def test_a_worker_answers_with_its_accurate_variant_what_that_can_make(waiting: int) -> None:
     controller = controller_of(slow("cpu0", weight=1.0, accuracy=0.95), fast("cpu0"))
