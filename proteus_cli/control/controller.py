@@ -204,8 +204,13 @@ class Controller:
         """So many servers share a device: standbys may take this server's part of its memory, see `resident_on`."""
         self._topology.share(device, servers)
 
+    @property
+    def memory_limits(self) -> Mapping[str, int]:
+        """What variants may take of each device that may have standbys, in bytes."""
+        return self._topology.memory_limits
+
     def use_memory(self, memory: Mapping[str, DeviceMemory]) -> None:
-        """What may be loaded on the devices that have standbys has changed."""
+        """What may be loaded on the devices that may have standbys has changed."""
         self._topology.use_memory(memory)
 
     def add_device(self, device: str, slots: int, memory: DeviceMemory | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from tiny import Tiny, add_plan, add_profiles, make_workspace
 
@@ -9,6 +10,7 @@ from proteus_cli.cli.workflows.deployment import deployment_of
 from proteus_cli.control.topology.drift import Correction, Estimate
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.store import write_json
 
 CORRECTIONS = (Correction("cpu0", "shapes", "shapes-s", (Estimate(1, 0.5, 30),)),)
 
@@ -40,3 +42,16 @@ def test_a_profile_that_is_written_back_is_the_input_from_then_on(made: Tiny) ->
     source.write_profile(profiles.correct("cpu0", CORRECTIONS))
     assert source.inputs()["profiles/cpu0.json"] != before["profiles/cpu0.json"]
     made.place.require_current(source.inputs())
+
+
+def test_what_was_measured_anew_meanwhile_stays_in_the_file(made: Tiny) -> None:
+    """As by `proteus profile` for the catalog that the server is to read next."""
+    source, profiles = opened(made)
+    file = made.place.profile("cpu0")
+    small, *others = file.variants
+    others[0] = msgspec.structs.replace(others[0], model_digest="another", load_s=7.0)
+    added = msgspec.structs.replace(small, variant="shapes-xs")
+    write_json(made.place.profile_path("cpu0"), msgspec.structs.replace(file, variants=(small, *others, added)))
+    corrected = profiles.correct("cpu0", CORRECTIONS)
+    source.write_profile(corrected)
+    assert made.place.profile("cpu0").variants == (corrected.variants[0], *others, added)

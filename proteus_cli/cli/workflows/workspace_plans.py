@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from proteus_cli.cli.workflows.resources import Emulation, Resources, on_fleet
-from proteus_cli.control.topology.succession import in_catalog_names, in_server_names
+from proteus_cli.control.topology.succession import in_catalog_names, in_server_names, written_over
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_changes.record import Base
@@ -68,8 +68,10 @@ class WorkspacePlans:
         return {**self.planner.inputs, **self.written}
 
     def write_profile(self, profile: Profile) -> None:
-        """Write a profile that was recalibrated."""
-        self.write_measured(profile if self.names is None else in_catalog_names(profile, self.names))
+        """Write a profile that was recalibrated; what its file says besides stays. Raises `ArtefactError`."""
+        known = profile if self.names is None else in_catalog_names(profile, self.names)
+        has_file = self.workspace.profile_path(known.device.id).is_file()
+        self.write_measured(written_over(self.workspace.profile(known.device.id), known) if has_file else known)
 
     def write_measured(self, profile: Profile) -> None:
         """Write a profile of a device that joins; names are those of the catalog file."""

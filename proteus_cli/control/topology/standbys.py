@@ -70,10 +70,15 @@ class Standbys:
         self._memory[device] = self._unshared[device] = memory
         self._fastest[memory.type] = _fastest(memory.loadable)
 
+    @property
+    def limits(self) -> dict[str, int]:
+        """The bytes that variants may take of each device that may have standbys, where one server has it."""
+        return {device: each.memory_bytes for device, each in self._unshared.items()}
+
     def use(self, memory: Mapping[str, DeviceMemory]) -> None:
-        """What may be loaded on devices has changed."""
-        for device, each in memory.items():
-            self.add_device(device, each)
+        """What may be loaded on devices has changed; on one that is left out, nothing may."""
+        for device, before in list(self._unshared.items()):
+            self.add_device(device, memory.get(device) or replace(before, loadable={}))
             self.share(device, self._servers.get(device, 1))
 
     def share(self, device: str, servers: int) -> None:
@@ -127,7 +132,9 @@ class Standbys:
         for kind, key in self._wanted(replicas):
             for device in sorted(devices, key=lambda each: key.family not in _families(active.get(each, NOTHING))):
                 memory = self._memory.get(device)
-                if memory is None or memory.type != kind or key in resident[device] or (device, *key) in without:
+                if memory is None or memory.type != kind or key not in memory.loadable:
+                    continue
+                if key in resident[device] or (device, *key) in without:
                     continue
                 if self._is_gain(memory, key, active.get(device, NOTHING), resident[device], replicas):
                     return device, key

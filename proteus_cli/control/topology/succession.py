@@ -64,6 +64,20 @@ def in_server_names(profile: Profile, names: Names) -> Profile:
     return msgspec.structs.replace(profile, variants=tuple(variants), cascades=tuple(cascades))
 
 
+def written_over(file: Profile, known: Profile) -> Profile:
+    """What the file of a profile is to say, once more is ``known``: of what it was measured with, and of nothing else.
+
+    Names are those of the file. What was measured anew since stays as it is there, and so do other variants.
+    """
+    better = {_measured_as(each): each for each in known.variants}
+    variants = tuple(better.get(_measured_as(each), each) for each in file.variants)
+    return msgspec.structs.replace(known, variants=variants, cascades=file.cascades)
+
+
+def _measured_as(measured: VariantProfile) -> tuple[object, ...]:
+    return measured.key, measured.model_digest, measured.engine_digest, measured.eval_digest, measured.accuracy
+
+
 def _current(served: Profile, measured: VariantProfile, name: str) -> VariantProfile:
     renamed = msgspec.structs.replace(measured, variant=name)
     known = served.of(*renamed.key)

@@ -71,6 +71,11 @@ class Topology:
         self._standbys.share(device, servers)
         self._warming.changed()
 
+    @property
+    def memory_limits(self) -> Mapping[str, int]:
+        """What variants may take of each device that may have standbys."""
+        return self._standbys.limits
+
     def use_memory(self, memory: Mapping[str, DeviceMemory]) -> None:
         self._standbys.use(memory)
         self._warming.changed()

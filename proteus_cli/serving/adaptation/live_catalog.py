@@ -58,7 +58,7 @@ class LiveCatalog:
     """Reads the catalog anew, and has the server follow it. It alone changes what is ``served``.
 
     ``is_guarded``: clients have shown a token. Without, none may have it read.
-    ``memory_bytes`` by device, where variants stand by. ``solver`` is None where nothing re-plans.
+    ``solver`` is None where nothing re-plans.
     """
 
     def __init__(
@@ -72,12 +72,11 @@ class LiveCatalog:
         solver: SolverProcess | None,
         feedback: Feedback,
         *,
-        memory_bytes: Mapping[str, int],
         is_guarded: bool,
     ) -> None:
         self._served, self._hardware, self._plane, self._profiles = served, hardware, plane, profiles
         self._files, self._source, self._solver, self._feedback = files, source, solver, feedback
-        self._memory_bytes, self._is_guarded = memory_bytes, is_guarded
+        self._is_guarded = is_guarded
         self._names: Mapping[VariantKey, str] = {key: key.variant for key in served.content.variants}
         self._retiring: dict[VariantKey, str] = {}  # with the digests of their models
         self._retired_s = 0.0
@@ -250,8 +249,8 @@ class LiveCatalog:
         self._hardware.learn(profiles)
         fleet.loader.add_models(models)
         self._plane.families.use(self._profiles.values())
-        keys = following.content.catalog.keys
-        memory = device_memory(self._memory_bytes, self._profiles, controller.demand.slo_s, controller.plan.rules, keys)
+        keys, limits = following.content.catalog.keys, controller.memory_limits
+        memory = device_memory(limits, self._profiles, controller.demand.slo_s, controller.plan.rules, keys)
         controller.use_memory(memory)
         self._files.use(following, measured.inputs)
         if self._solver is not None:

@@ -260,7 +260,7 @@ async def open_adaptation(
         if deployment.catalog_source is not None:
             live_catalog = LiveCatalog(
                 served, hardware, plane, profiles, deployment.catalog_source, source, solver, feedback,
-                memory_bytes=deployment.memory_bytes if _has_standbys(deployment) else {}, is_guarded=is_guarded,
+                is_guarded=is_guarded,
             )  # fmt: skip
             await stack.enter_async_context(running(live_catalog.run(watches=deployment.watches_catalog)))
         requirements = PlanRequirements(deployment.policy.name, served, profiles, plane.fleet.loader.models)

@@ -286,3 +286,11 @@ def test_memory_that_servers_share_stays_shared_where_it_changes() -> None:
     driven.controller.use_memory(memory())
     driven.load_all(0.0)
     assert (driven.standbys("cpu0"), driven.standbys("cpu1")) == (NOTHING, keys(FAST))
+
+
+def test_where_nothing_may_be_loaded_any_more_nothing_stands_by() -> None:
+    driven = Driven(host(SLOW), host(SLOW, "cpu1"))
+    assert driven.controller.memory_limits == {"cpu0": 3, "cpu1": 3}
+    driven.controller.use_memory({"cpu1": memory()["cpu1"]})
+    driven.load_all(0.0)
+    assert (driven.standbys("cpu0"), driven.standbys("cpu1")) == (NOTHING, keys(FAST))

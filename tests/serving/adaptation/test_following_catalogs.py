@@ -11,6 +11,7 @@ from builders import make_catalog, make_family, make_measured
 from failing import LOAD_S, World, played
 
 from proteus_cli.control.policies import PROTEUS
+from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.catalog_changes import CatalogContent, Succession
 from proteus_cli.domain.profile import VariantProfile
@@ -43,7 +44,7 @@ class Followed:
         feedback = Feedback(None, world.plane, world.profiles, world.adaptation, self, solver)
         self.live = LiveCatalog(
             ServedCatalog(self.read().content), hardware, world.plane, world.profiles, self, self, solver, feedback,
-            memory_bytes={}, is_guarded=True,
+            is_guarded=True,
         )  # fmt: skip
 
     def retrain(self, variant: str, digest: str, accuracy: float = 0.9, *, is_profiled: bool = True) -> None:
@@ -95,7 +96,7 @@ class Followed:
             self.world.executor(profile.device.id).learn(profile)
 
 
-def followed(story: Callable[[Followed], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> World:
+def followed(story: Callable[[Followed], Awaitable[None]], monkeypatch: pytest.MonkeyPatch, **options: Any) -> World:
     async def at_once(function: Callable[..., Any], *given: Any) -> Any:
         return function(*given)
 
@@ -111,7 +112,7 @@ def followed(story: Callable[[Followed], Awaitable[None]], monkeypatch: pytest.M
         await asyncio.sleep(1.0)
         assert set(world.counted) == {Outcome.SERVED}
 
-    return played(tell, BOTH)
+    return played(tell, BOTH, **options)
 
 
 def hosted(world: World) -> set[str]:
@@ -229,3 +230,18 @@ def test_many_versions_leave_no_more_than_one(monkeypatch: pytest.MonkeyPatch) -
         assert catalog.world.fleet.loader.labels.keys() >= {("f", "good@00000007")}
 
     followed(story, monkeypatch)
+
+
+def test_a_device_that_has_joined_has_no_standbys_of_what_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(catalog: Followed) -> None:
+        world = catalog.world
+        world.join("cpu2")
+        await asyncio.sleep(5.0)
+        assert world.state("cpu2") is BreakerState.CLOSED
+        catalog.retrain("fast", "22222222", accuracy=0.7)
+        await catalog.live.read()
+        await asyncio.sleep(3 * GONE_S)
+        assert {key.variant for device in world.fleet.workers for key in world.fleet.loader.loaded(device)} >= {"good"}
+        assert catalog.known == {"good", "fast@22222222"}
+
+    followed(story, monkeypatch, resident_bytes=2000)
