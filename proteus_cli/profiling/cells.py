@@ -17,7 +17,7 @@ from proteus_cli.profiling.concurrency import measure_concurrently
 from proteus_cli.profiling.exits import batches_of, stage_points, with_points
 from proteus_cli.profiling.jobs import MeasurementJob
 from proteus_cli.profiling.measure import CELL_S, FEWEST_RUNS, ROUND_RUNS, measure_point
-from proteus_cli.profiling.noise import NOISE_FRAC, noise_frac, observing
+from proteus_cli.profiling.noise import NOISE_FRAC, gives_way, noise_frac, observing, own_waits
 from proteus_cli.profiling.power import MIN_S, measuring_power
 from proteus_cli.store.eval_splits import labelled_rows
 
@@ -78,12 +78,15 @@ class CellMeter:
         min_s = MIN_S if meter is not None else 0.0
         with measuring_power(meter) as reading, observing(self._device.cores) as waiting:
             if slots == 1:
-                point = measure_point(lambda: runner.infer(next_batch()), batch, budget_s, min_s=min_s)
+                point = measure_point(
+                    lambda: runner.infer(next_batch()), batch, budget_s, min_s=min_s, waited_s=own_waits()
+                )
             else:
                 point = measure_concurrently(lambda: runner.infer(inputs), batch, slots, budget_s, min_s=min_s)
         if not job.accepts_noise:
+            waiting_frac = 0.0 if gives_way() else waiting.frac
             point = msgspec.structs.replace(
-                point, noise_frac=noise_frac(point, waiting.frac, runs_are_alike=len(batches) == 1)
+                point, noise_frac=noise_frac(point, waiting_frac, runs_are_alike=len(batches) == 1)
             )
         if slots == 1 and isinstance(runner, SlottedRunner):
             point = msgspec.structs.replace(point, compute_s=_compute_s(runner, inputs, budget_s))

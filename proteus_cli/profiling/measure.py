@@ -11,7 +11,7 @@ import numpy as np
 from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.backends.base import ANY_RUNNER_TAKES, NamedArrays, Runner, Signature
 from proteus_cli.domain.catalog import Family
-from proteus_cli.domain.profile import Point
+from proteus_cli.domain.profile import SHORTEST_S, Point
 from proteus_cli.domain.stages.confidence import margin, output_of
 from proteus_cli.errors import EngineError
 from proteus_cli.store.eval_splits import labelled_rows
@@ -38,10 +38,18 @@ class MeasuredAnswers:
         return int(self.correct.sum()) / len(self.correct)
 
 
-def measure_point(run: Callable[[], object], batch: int, budget_s: float, *, min_s: float = 0.0) -> Point:
+def measure_point(
+    run: Callable[[], object],
+    batch: int,
+    budget_s: float,
+    *,
+    min_s: float = 0.0,
+    waited_s: Callable[[], float] = lambda: 0.0,
+) -> Point:
     """Run until the p95 is stable or ``budget_s`` is spent, after a warm-up; at least `FEWEST_RUNS` times.
 
-    It takes ``min_s`` or more, even where the p95 is stable before, unless the budget is smaller.
+    It takes ``min_s`` or more, even where the p95 is stable before, unless the budget is smaller. What ``waited_s``
+    grows by during a run is no part of its time.
     """
     start_s = time.perf_counter()
     stop_s = start_s + budget_s
@@ -51,9 +59,10 @@ def measure_point(run: Callable[[], object], batch: int, budget_s: float, *, min
     p95s: list[float] = []
     while not (is_stable(p95s) and time.perf_counter() >= start_s + min_s):
         for _ in range(ROUND_RUNS):
-            run_start_s = time.perf_counter()
+            before_s, run_start_s = waited_s(), time.perf_counter()
             run()
-            taken_s.append(time.perf_counter() - run_start_s)
+            took_s = time.perf_counter() - run_start_s
+            taken_s.append(max(took_s - (waited_s() - before_s), SHORTEST_S))
             if time.perf_counter() >= stop_s and len(taken_s) >= FEWEST_RUNS:
                 return point_of(taken_s, batch)
         p95s.append(float(np.percentile(taken_s, 95)))

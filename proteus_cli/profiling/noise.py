@@ -10,12 +10,16 @@ Two signs count, each as a part of the mean latency:
   as much work as their rows need, so their scatter says nothing.
 
 A cell is noisy where either is more than `NOISE_FRAC`. Elsewhere than on Linux, only scatter is known.
+
+A process that gives way to all others (`SCHED_IDLE`), as it measures beside a server, waits much of the time. There
+waiting is no part of the times that it measures, and no noise.
 """
 
 import contextlib
 import os
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,13 +52,23 @@ def observing(cores: Sequence[int]) -> Iterator[Waiting]:
     Several threads may wait at once, and the slowest decides, so their times are added.
     """
     waiting = Waiting()
-    start_s, waited_s, stolen_s = time.perf_counter(), _waited_s(), _stolen_s(cores)
+    start_s, before_s, stolen_s = time.perf_counter(), waited_s(), _stolen_s(cores)
     try:
         yield waiting
     finally:
         took_s = time.perf_counter() - start_s
-        lost_s = _waited_s() - waited_s + counted_steal_s(_stolen_s(cores) - stolen_s, len(cores))
+        lost_s = waited_s() - before_s + counted_steal_s(_stolen_s(cores) - stolen_s, len(cores))
         waiting.frac = min(max(lost_s / took_s, 0.0), 1.0) if took_s > 0 else 0.0
+
+
+def gives_way() -> bool:
+    """This thread runs only where nobody else wants its core."""
+    return sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_IDLE
+
+
+def own_waits() -> Callable[[], float]:
+    """What tells how long this process has waited because it gives way; nothing where it does not."""
+    return waited_s if gives_way() else lambda: 0.0
 
 
 def waiting_now(cores: Sequence[int]) -> float:
@@ -82,7 +96,7 @@ def counted_steal_s(stolen_s: float, cores: int) -> float:
     return max(stolen_s - cores * _tick_s(), 0.0)
 
 
-def _waited_s() -> float:
+def waited_s() -> float:
     """Seconds that the threads of this process were ready to run and had no core; 0 where the system does not say."""
     waited_ns = 0
     with contextlib.suppress(OSError):
