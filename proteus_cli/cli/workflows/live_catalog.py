@@ -57,7 +57,7 @@ class WorkspaceCatalog:
         return Measurements(profiles, inputs)
 
     async def measure(self, devices: Sequence[str], say: Say) -> None:
-        """See `CatalogSource`. What is noisy beside a server stays so, and is recalibrated while it serves."""
+        """See `CatalogSource`. What is off beside a server is recalibrated while it serves."""
         options = [f"--device={','.join(devices)}", f"--budget={self.budget_s}s", "--accept-noise"]
         await measured(self._workspace.root.absolute(), options, say, leaves_time=True)
 

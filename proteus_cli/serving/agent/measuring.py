@@ -39,7 +39,7 @@ class Measurer:
         """
         require_measurable(command.options, used, self._devices)
         if used:
-            say(f"servers use {', '.join(sorted(used))}: measured at low priority, and noisy where they disturb it")
+            say(f"servers use {', '.join(sorted(used))}: measured at low priority, in the time that they leave")
         async with self._one_at_a_time:
             return await self._measured(command, find_model, say, leaves_time=bool(used))
 
