@@ -26,7 +26,7 @@ from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.simulation.run import simulate
 from proteus_cli.store import Workspace
 
-SEEDS = (11, 12)  # others than the rules were looked at with
+SEEDS = (11, 12)  # rules were chosen on others, but seed 12 showed the need of one: not fully held out
 SOLVE_S = (0.05, 0.3, 1.0)
 BURST_S = 13.0, 27.0  # of the bundled trace
 RULES = {
