@@ -15,7 +15,7 @@ from proteus_cli.cli.workflows.resources import Emulation
 from proteus_cli.cli.workflows.workspace_plans import WorkspacePlans
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import ArtefactError, EngineError
-from proteus_cli.serving.adaptation.catalog_source import CatalogFiles
+from proteus_cli.serving.adaptation.catalog.source import CatalogFiles
 from proteus_cli.serving.measuring_process import measured
 
 FAMILY = TinyFamily("shapes", SHAPES.variants[:2], slo="10s", eval=SHAPES.eval)

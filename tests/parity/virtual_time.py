@@ -24,7 +24,7 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import RequestError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.solver_jobs import Replanner, Standbys
+from proteus_cli.serving.adaptation.solver.jobs import Replanner, Standbys
 from proteus_cli.serving.fleet.recovery import Recovery
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.data_plane import make_data_plane

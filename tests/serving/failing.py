@@ -26,7 +26,7 @@ from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, RequestErr
 from proteus_cli.planning.planner import Planner
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
-from proteus_cli.serving.adaptation.solver_jobs import Standbys
+from proteus_cli.serving.adaptation.solver.jobs import Standbys
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, OnLost
 from proteus_cli.serving.fleet.recovery import Recovery

@@ -17,7 +17,7 @@ from proteus_cli.domain.catalog_changes import CatalogChange, CatalogContent, Di
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ProteusError
 from proteus_cli.replay.target import http_target
-from proteus_cli.serving.adaptation.catalog_source import CatalogFiles, Measurements
+from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
 from proteus_cli.serving.measuring_process import Say, measured
 from proteus_cli.store import Workspace, is_as_declared
 from proteus_cli.store import digest as digest_of_split

@@ -18,7 +18,7 @@ from proteus_cli.domain.plan_changes.change_text import hosting_text
 from proteus_cli.domain.plan_changes.record import Base, Observation, Origin
 from proteus_cli.errors import EngineError, NoFeasiblePlan, ProteusError, SolverLost
 from proteus_cli.serving.adaptation.plan_journal import Adopted
-from proteus_cli.serving.adaptation.solver_jobs import Standbys
+from proteus_cli.serving.adaptation.solver.jobs import Standbys
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.logs import fields

@@ -28,7 +28,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
-from proteus_cli.serving.adaptation.solver_process import SolverProcess
+from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.devices.hardware import ClusterHardware
 from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 from proteus_cli.serving.logs import fields

@@ -17,8 +17,8 @@ from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.conditions.reach import reach
 from proteus_cli.domain.device import host_of
 from proteus_cli.errors import BadRequest, BodyTooLarge, Conflict, EngineError, Forbidden, Unprocessable
+from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.served_catalog import ServedCatalog
 from proteus_cli.serving.lifecycle import Lifecycle
 
 LONGEST_BODY = 16_384

@@ -6,7 +6,7 @@ from typing import Protocol
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_changes.record import Base
 from proteus_cli.domain.profile import Profile
-from proteus_cli.serving.adaptation.solver_jobs import Replanner
+from proteus_cli.serving.adaptation.solver.jobs import Replanner
 
 
 class PlanSource(Protocol):

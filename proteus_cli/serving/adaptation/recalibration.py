@@ -17,7 +17,7 @@ from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
-from proteus_cli.serving.adaptation.solver_process import SolverProcess
+from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.profiles")

@@ -20,19 +20,19 @@ from proteus_cli.domain.catalog_changes import CatalogContent
 from proteus_cli.domain.profile import Profile, accuracy_by_variant, estimated_families
 from proteus_cli.domain.stages.confidence import MARGIN
 from proteus_cli.errors import ArtefactError
+from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
+from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.feedback import Feedback
 from proteus_cli.serving.adaptation.joining import Joining
-from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.live_conditions import LiveConditions
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.recalibration import Recalibration
-from proteus_cli.serving.adaptation.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.sharing import Sharing
-from proteus_cli.serving.adaptation.solver_jobs import WarmUp
-from proteus_cli.serving.adaptation.solver_process import SolverProcess
+from proteus_cli.serving.adaptation.solver.jobs import WarmUp
+from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.devices.hardware import (
     ClusterHardware,
     Hardware,

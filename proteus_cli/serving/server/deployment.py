@@ -14,7 +14,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_changes.record import Origin
 from proteus_cli.domain.profile import Profile
-from proteus_cli.serving.adaptation.catalog_source import CatalogSource
+from proteus_cli.serving.adaptation.catalog.source import CatalogSource
 from proteus_cli.serving.adaptation.joining import ProfileSource
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings
 from proteus_cli.serving.adaptation.plan_source import PlanSource

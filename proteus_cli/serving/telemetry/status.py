@@ -24,7 +24,7 @@ from proteus_cli.serving.adaptation.control_loop import SEEN_WINDOWS_S, ControlL
 from proteus_cli.serving.adaptation.feedback import Feedback
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.recalibration import Recalibration
-from proteus_cli.serving.adaptation.solver_process import SolverState
+from proteus_cli.serving.adaptation.solver.process import SolverState
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip.documents import Count, Fraction

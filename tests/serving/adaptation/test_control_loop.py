@@ -18,7 +18,7 @@ from proteus_cli.domain.plan_changes.record import EngineChange
 from proteus_cli.errors import EngineError, NoFeasiblePlan
 from proteus_cli.serving.adaptation.control_loop import HOLD_S, ControlLoop
 from proteus_cli.serving.adaptation.plan_journal import Adopted
-from proteus_cli.serving.adaptation.solver_jobs import Standbys
+from proteus_cli.serving.adaptation.solver.jobs import Standbys
 
 SLOW, FAST = (
     make_plan(

@@ -24,7 +24,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, EngineError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.solver_process import SolverState
+from proteus_cli.serving.adaptation.solver.process import SolverState
 from proteus_cli.serving.devices.executor import ExecutorBase
 from proteus_cli.serving.fleet.loading import FailedLoad
 from proteus_cli.serving.requests.counts import Histogram

@@ -30,14 +30,14 @@ from proteus_cli.domain.catalog_changes import CatalogChange, Succession, in_wor
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import Conflict, Forbidden, ProteusError, Unprocessable
-from proteus_cli.serving.adaptation.catalog_source import CatalogFiles, CatalogSource, Measurements
-from proteus_cli.serving.adaptation.catalog_status import CatalogStatus, State
+from proteus_cli.serving.adaptation.catalog.followable import require_fitting, require_possible, require_successors
+from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
+from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, CatalogSource, Measurements
+from proteus_cli.serving.adaptation.catalog.status import CatalogStatus, State
 from proteus_cli.serving.adaptation.feedback import Feedback
-from proteus_cli.serving.adaptation.followable import require_fitting, require_possible, require_successors
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
-from proteus_cli.serving.adaptation.served_catalog import ServedCatalog
-from proteus_cli.serving.adaptation.solver_process import SolverProcess
+from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.devices.hardware import NO_MODEL, Hardware
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane

@@ -18,11 +18,11 @@ from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import EngineError
 from proteus_cli.planning.planner import Planner
-from proteus_cli.serving.adaptation.catalog_source import CatalogFiles, Measurements
+from proteus_cli.serving.adaptation.catalog.live_catalog import FORGET_AFTER_S, LOOK_S, LiveCatalog
+from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
+from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
 from proteus_cli.serving.adaptation.control_loop import HOLD_S
 from proteus_cli.serving.adaptation.feedback import Feedback
-from proteus_cli.serving.adaptation.live_catalog import FORGET_AFTER_S, LOOK_S, LiveCatalog
-from proteus_cli.serving.adaptation.served_catalog import ServedCatalog
 
 BOTH = {"cpu0": "good", "cpu1": "good"}
 GONE_S = FORGET_AFTER_S + 2 * LOOK_S

@@ -11,7 +11,7 @@ from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.control.topology.breaker import Breaker, BreakerEvent
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import SolverLost
-from proteus_cli.serving.adaptation.solver_jobs import Job, Replanner, Solve, Standbys, Use, WarmUp
+from proteus_cli.serving.adaptation.solver.jobs import Job, Replanner, Solve, Standbys, Use, WarmUp
 from proteus_cli.serving.child_process import LIMITS_HINT, start_process
 from proteus_cli.serving.logs import fields
 
@@ -149,7 +149,7 @@ class _Child:
         # Not by `multiprocessing`: its resource tracker would be another process, which may be killed as well.
         self._connection, its_end = Pipe()
         with its_end:
-            self._process = start_process("proteus_cli.serving.adaptation.solver_child", its_end.fileno())
+            self._process = start_process("proteus_cli.serving.adaptation.solver.child", its_end.fileno())
         self.pid = self._process.pid
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="solver")
 

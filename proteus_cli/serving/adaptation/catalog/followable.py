@@ -7,7 +7,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.catalog_changes import Succession
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, Conflict
-from proteus_cli.serving.adaptation.catalog_source import CatalogFiles, Measurements
+from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
 from proteus_cli.serving.devices.hardware import Hardware, signature_of_file
 
 

@@ -21,9 +21,9 @@ from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import SolverLost
-from proteus_cli.serving.adaptation import solver_process
-from proteus_cli.serving.adaptation.solver_jobs import Standbys
-from proteus_cli.serving.adaptation.solver_process import SLACK_S, SolverDied, SolverProcess, SolverState
+from proteus_cli.serving.adaptation.solver import process as solver_process
+from proteus_cli.serving.adaptation.solver.jobs import Standbys
+from proteus_cli.serving.adaptation.solver.process import SLACK_S, SolverDied, SolverProcess, SolverState
 
 PLAN = make_plan(make_placement("cpu0", "a", "a-s"), demand_qps={"a": 1.0}, devices=("cpu0",))
 ASKED = ReplanRequest({"a": 1.0}, "asked")

@@ -1,4 +1,4 @@
-"""The solver's process: ``python -m proteus_cli.serving.adaptation.solver_child DESCRIPTOR`` (its connection's end)."""
+"""The solver's process: ``python -m proteus_cli.serving.adaptation.solver.child DESCRIPTOR`` (its connection's end)."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from proteus_cli.domain.device import NONE_OUT
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import ProteusError
-from proteus_cli.serving.adaptation.solver_jobs import Job, Replanner, Solve, Use, WarmUp
+from proteus_cli.serving.adaptation.solver.jobs import Job, Replanner, Solve, Use, WarmUp
 from proteus_cli.serving.child_process import depend_on_parent
 
 NICE = 5
