@@ -1,5 +1,11 @@
 """Artefacts: atomic files, the paths of a workspace, digests of inputs, and whether a profile is still current."""
 
+from proteus_cli.store.current_models import (
+    ACCURACY_TOLERANCE,
+    is_as_declared,
+    require_current_models,
+    require_model,
+)
 from proteus_cli.store.digests import (
     ModelStamp,
     content_digest,
@@ -23,14 +29,7 @@ from proteus_cli.store.files import (
     writing_text,
 )
 from proteus_cli.store.hosts import read_hosts
-from proteus_cli.store.workspace import (
-    ACCURACY_TOLERANCE,
-    Workspace,
-    is_as_declared,
-    parse_catalog,
-    require_current_models,
-    require_model,
-)
+from proteus_cli.store.workspace import Workspace, parse_catalog
 
 __all__ = [
     "ACCURACY_TOLERANCE",
