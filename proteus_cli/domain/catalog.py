@@ -9,10 +9,8 @@ import msgspec
 
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, is_attainment_target
 from proteus_cli.domain.base import FORMAT, Value, is_amount, require
-from proteus_cli.domain.conditions.condition import Condition, metrics
-from proteus_cli.domain.conditions.metrics import Metric
-from proteus_cli.domain.conditions.parser import ConditionError, parse
-from proteus_cli.domain.conditions.reach import reach
+from proteus_cli.domain.conditions.stopping import require_stop_condition
+from proteus_cli.domain.family_policy import DEFAULT_POLICY, FamilyPolicy
 from proteus_cli.domain.stages.confidence import MARGIN, output_of
 from proteus_cli.domain.stages.exits import MOST_EXITS
 from proteus_cli.errors import ProteusError, UsageError
@@ -86,7 +84,7 @@ class Variant(Value, frozen=True):
         require(2 <= len(self.exits) <= MOST_EXITS and all(self.exits), count)  # noqa: PLR2004
         require(self.onnx is None, f"`{self.name}` has `exits` and `onnx`: leave one of them out")
         require(self.stop_when is not None, f'`{self.name}` has `exits`, and needs `stop_when = "confidence >= 0.9"`')
-        _require_condition(self.stop_when or "", len(self.exits), self.name)
+        require_stop_condition(self.stop_when or "", len(self.exits), self.name)
 
 
 Resizing = Literal["stretch", "crop"]
@@ -149,6 +147,8 @@ class Family(Value, frozen=True):
     names of the classes.
 
     ``confidence`` says what tells how sure a variant is of an answer: ``margin``, or ``output:NAME``.
+
+    ``policy`` is what its plans aim for, and bounds of its answers.
     """
 
     name: str
@@ -164,6 +164,7 @@ class Family(Value, frozen=True):
     reserved: tuple[str, ...] = ()
     confidence: str = MARGIN
     min_expected_accuracy: float | None = None
+    policy: FamilyPolicy = DEFAULT_POLICY
 
     def __post_init__(self) -> None:
         require(is_name(self.name), f"family name `{self.name}` must be letters, digits, `.`, `_`, `-`")
@@ -179,6 +180,9 @@ class Family(Value, frozen=True):
         share = self.max_share
         require(share is None or 0 < share <= 1, f"max_share of `{self.name}` must be above 0 and at most 1")
         _require_confidence(self.confidence, self.name)
+        latency_s = self.policy.max_latency_s
+        is_within = latency_s is None or latency_s <= self.slo_s
+        require(is_within, f"max_latency of `{self.name}` must be at most its slo, {self.slo}")
         require(bool(self.variants), f"family `{self.name}` needs at least one variant")
         _require_unique([v.name for v in self.variants], f"variant of `{self.name}`")
 
@@ -278,24 +282,6 @@ def is_name(text: str) -> bool:
     """Letters, digits, `.`, `_` and `-`, of which the first is none of the last three: safe in paths and options."""
     plain = all(c.isascii() and (c.isalnum() or c in "._-") for c in text)
     return 0 < len(text) <= LONGEST_NAME and plain and text[0].isalnum()
-
-
-STOP_METRICS = frozenset({Metric.CONFIDENCE, Metric.EXIT})
-"""What `stop_when` of a variant may compare: with a clock in it, it would have no accuracy or latency of its own."""
-
-
-def _require_condition(text: str, exits: int, variant: str) -> None:
-    where = f"stop_when of `{variant}`"
-    try:
-        condition: Condition = parse(text, STOP_METRICS)
-    except ConditionError as error:
-        raise ValueError(f"{where}: {error.problem}, at column {error.column + 1} of `{text}`; {error.hint}") from None
-    others = sorted(metrics(condition) - STOP_METRICS)
-    known = " and ".join(f"`{metric}`" for metric in sorted(STOP_METRICS))
-    require(not others, f"{where} compares `{', '.join(others)}`; that of a variant knows {known}")
-    require(
-        reach(condition, exits).can_hold, f"{where} never holds: there are {exits} exits, and the last always answers"
-    )
 
 
 def _require_confidence(confidence: str, family: str) -> None:

@@ -12,6 +12,7 @@ import tomlkit
 from tomlkit.items import AoT, Comment, Table, Whitespace
 
 from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.family_policy import DEFAULT_POLICY
 from proteus_cli.domain.stages.confidence import MARGIN
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store.workspace import parse_catalog
@@ -70,6 +71,10 @@ def _family_lines(family: Family) -> Iterator[str]:
         yield f"eval = {_toml(family.eval)}"
     if family.confidence != MARGIN:
         yield f"confidence = {_toml(family.confidence)}"
+    policy = {name: getattr(family.policy, name) for name in family.policy.__struct_fields__}
+    chosen = [f"{name} = {_toml(value)}" for name, value in policy.items() if value != getattr(DEFAULT_POLICY, name)]
+    if chosen:
+        yield from ("", "[family.policy]", *chosen)
     for variant in family.variants:
         yield from ("", "[[family.variant]]", *(f"{name} = {_toml(value)}" for name, value in _fields(variant).items()))
 

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.family_policy import FamilyPolicy
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store import parse_catalog
 from proteus_cli.store.catalog_text import new_text, require_says, with_family, with_variant, with_variants
@@ -95,3 +96,21 @@ def test_a_text_that_says_something_else_is_not_written() -> None:
     other = Catalog(format=1, families=(msgspec.structs.replace(MADE, slo="90ms"),))
     with pytest.raises(ArtefactError, match=r"Can't add to `catalog\.toml`, as it is written"):
         require_says(new_text(other, made_by="a command"), Catalog(format=1, families=(MADE,)), PATH)
+
+
+@pytest.mark.parametrize(
+    ("policy", "lines"),
+    [
+        (FamilyPolicy("energy", "20ms", 1.5, 3.0), 4),
+        (FamilyPolicy("latency"), 1),
+        (FamilyPolicy(max_energy_j=2.0), 1),
+        (FamilyPolicy(), 0),
+    ],
+    ids=["all", "prefers", "bound", "none"],
+)
+def test_a_policy_is_written_as_far_as_it_says_anything(policy: FamilyPolicy, lines: int) -> None:
+    family = Family("c", "50ms", (NEW,), policy=policy)
+    text = with_family(COMMENTED, family)
+    require_says(text, Catalog(1, (*parse_catalog(COMMENTED.encode(), PATH).families, family)), PATH)
+    _, found, table = text.partition("[family.policy]\n")
+    assert (bool(found), len(table.partition("\n\n")[0].splitlines())) == (lines > 0, lines)

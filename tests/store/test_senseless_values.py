@@ -41,6 +41,9 @@ CATALOG_DOCUMENT: Any = {
         {
             "name": "a", "slo": "100ms", "weight": 1.0, "attainment": 0.99, "min_accuracy": 0.5, "max_share": 0.5,
             "reserved": ["cpu0"], "eval": "a.npz",
+            "policy": {
+                "prefer": "energy", "max_latency": "50ms", "max_energy_j": 2.0, "max_cost_per_million": 3.0,
+            },
             "variant": [{"name": "a-s", "accuracy": 0.8, "onnx": "a.onnx", "banned": ["cpu1"]}],
         }
     ],

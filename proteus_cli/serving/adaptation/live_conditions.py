@@ -11,10 +11,11 @@ import msgspec
 from msgspec import Meta
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.domain.catalog import STOP_METRICS, Variant
+from proteus_cli.domain.catalog import Variant
 from proteus_cli.domain.conditions.condition import Condition, metrics
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.conditions.reach import reach
+from proteus_cli.domain.conditions.stopping import STOP_METRICS
 from proteus_cli.domain.device import host_of
 from proteus_cli.errors import BadRequest, BodyTooLarge, Conflict, EngineError, Forbidden, Unprocessable
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
