@@ -15,7 +15,7 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 import msgspec
 
 from proteus_cli.domain.base import FORMAT, Value, is_count, require
-from proteus_cli.domain.catalog import ImageInput, Variant
+from proteus_cli.domain.catalog import Variant
 from proteus_cli.domain.conditions.condition import Condition
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.stages.confidence import output_of
@@ -25,7 +25,7 @@ from proteus_cli.input_files import MODEL, open_input, read_bytes
 from proteus_cli.store.digests import digest_of, model_digest, model_parts, single_file_digest
 from proteus_cli.store.files import write_bytes
 from proteus_cli.store.onnx_files import content_of, onnx_package, read_graph
-from proteus_cli.store.prepared_models import prepared_content
+from proteus_cli.store.prepared_models import NO_PREPARATION, Preparation, prepared_content
 from proteus_cli.units import format_size
 
 SUFFIX = ".exits"
@@ -39,23 +39,27 @@ _HINT = "remove it; it is made again of the files that the catalog names"
 
 @dataclass(frozen=True, slots=True)
 class ExitChain:
-    """What a chain file is made of. ``confidence`` is that of the family; ``image`` its input, if it has one."""
+    """What a chain file is made of. ``confidence`` and ``preparation`` are those of the family."""
 
     stages: tuple[Path, ...]
     stop_when: str
     confidence: str
-    image: ImageInput | None = None
+    preparation: Preparation = NO_PREPARATION
 
     @classmethod
-    def of(cls, variant: Variant, stages: Sequence[Path], confidence: str, image: ImageInput | None) -> "ExitChain":
+    def of(cls, variant: Variant, stages: Sequence[Path], confidence: str, preparation: Preparation) -> "ExitChain":
         """Of a multi-exit variant. The condition is written in one way, however the catalog has it."""
-        return cls(tuple(stages), str(parse(variant.stop_when or "")), confidence, image)
+        return cls(tuple(stages), str(parse(variant.stop_when or "")), confidence, preparation)
 
     @property
     def name(self) -> str:
         """The name of its file, by content. Raises `ArtefactError` without a stage."""
         digests = [model_digest(stage) for stage in self.stages]
-        return digest_of((_RECIPE, digests, self.stop_when, self.confidence, self.image))[:32] + SUFFIX
+        return digest_of((_RECIPE, digests, self.stop_when, self.confidence, *self.preparation.key))[:32] + SUFFIX
+
+    def preparation_of(self, place: int) -> Preparation:
+        """What is added to the stage at a place, from 1: all of them tell how sure they are, the first takes images."""
+        return self.preparation if place == 1 else Preparation(discriminator=self.preparation.discriminator)
 
 
 class _Index(Value, frozen=True):
@@ -141,15 +145,15 @@ def _packed(chain: ExitChain, directories: Sequence[Path]) -> bytes:
     with ZipFile(packed, "w", ZIP_STORED) as file:
         file.writestr(ZipInfo(_INDEX, _NO_TIME), msgspec.json.encode(index))
         for place, stage in enumerate(chain.stages, start=1):
-            content = _content(stage, chain.image if place == 1 else None, directories)
+            content = _content(stage, chain.preparation_of(place), directories)
             file.writestr(ZipInfo(_stage(place), _NO_TIME), content)
     return packed.getvalue()
 
 
-def _content(stage: Path, image: ImageInput | None, directories: Sequence[Path]) -> bytes:
-    """An ONNX file that holds its weights; with the preparation of ``image`` in front."""
-    if image is not None:
-        return prepared_content(stage, image, *directories)
+def _content(stage: Path, preparation: Preparation, directories: Sequence[Path]) -> bytes:
+    """An ONNX file that holds its weights, and is prepared."""
+    if preparation:
+        return prepared_content(stage, preparation, *directories)
     if len(model_parts(stage)) == 1:
         return read_bytes(stage, MODEL, hint="the catalog names it")
     onnx = onnx_package(f"put `{stage}` and its weights into one file", extra="images")

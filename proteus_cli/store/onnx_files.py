@@ -1,5 +1,6 @@
 """Reads ONNX files to change them, which takes the package `onnx`. To run a model it isn't needed."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +60,29 @@ def constants(graph: Any) -> dict[str, Any]:
         if node.op_type == "Constant":
             found |= {name: each.t for each in node.attribute if each.name == "value" for name in node.output}
     return found
+
+
+def _graphs(graph: Any) -> Iterator[Any]:
+    """A graph and those within its nodes, at any depth."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
+                yield from _graphs(inner)
+
+
+def tensor_names(graph: Any) -> Iterator[str]:
+    """All tensors of a graph and those within it."""
+    for each in _graphs(graph):
+        for node in each.node:
+            yield from (*node.input, *node.output)
+        yield from (value.name for value in (*each.input, *each.output, *each.initializer))
+
+
+def rename_tensor(graph: Any, old: str, new: str) -> None:
+    """Have all nodes take ``new`` in place of ``old``. A graph within another names no tensor of its own like that."""
+    for each in _graphs(graph):
+        for node in each.node:
+            for place, name in enumerate(node.input):
+                if name == old:
+                    node.input[place] = new

@@ -1,4 +1,4 @@
-"""Models with the preparation of their family's input in front, so that all variants of the family take one tensor.
+"""Models with what their family adds: in front, so that all variants take one tensor; behind, how sure they are.
 
 A prepared model is an ONNX file like any other: it is measured, digested and run as a whole, by every backend. Its
 nodes come from the package `onnx`, which is needed to make the file, not to run it.
@@ -16,8 +16,9 @@ from proteus_cli.domain.catalog import ImageInput, Layout
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import MODEL, read_bytes
 from proteus_cli.store.digests import digest_of, model_digest, model_parts, single_file_digest
+from proteus_cli.store.discriminators import put_behind
 from proteus_cli.store.files import write_bytes
-from proteus_cli.store.onnx_files import content_of, inputs_of, onnx_package, read_graph
+from proteus_cli.store.onnx_files import content_of, inputs_of, onnx_package, read_graph, rename_tensor, tensor_names
 from proteus_cli.units import format_size
 
 _RECIPE = 1
@@ -31,34 +32,54 @@ _TO = {("NHWC", "NCHW"): (0, 3, 1, 2), ("NCHW", "NHWC"): (0, 2, 3, 1)}
 _HINT = "docs/formats.md says what models `[family.input]` fits"
 
 
-def prepared(model: Path, image: ImageInput, *directories: Path) -> Path:
-    """The file of a model that takes ``image``: in one of ``directories``, or else made in the last of them.
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What a family adds to each of its models: it takes ``image``, and ``discriminator`` tells how sure it is."""
 
-    Raises `ArtefactError` where the model can't take such images, `BackendUnavailable` without the package `onnx`.
+    image: ImageInput | None = None
+    discriminator: Path | None = None
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to add."""
+        return self.image is not None or self.discriminator is not None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells it from others, by content. Raises `ArtefactError` without the file of the discriminator."""
+        return (self.image,) if self.discriminator is None else (self.image, model_digest(self.discriminator))
+
+
+NO_PREPARATION = Preparation()
+
+
+def prepared(model: Path, preparation: Preparation, *directories: Path) -> Path:
+    """The file of a prepared model: in one of ``directories``, or else made in the last of them.
+
+    Raises `ArtefactError` where that can't be added to the model, `BackendUnavailable` without the package `onnx`.
     """
-    name = prepared_name(model, image)
+    name = prepared_name(model, preparation)
     found = _found(name, directories)
     if found is None:
         found = directories[-1] / name
-        write_bytes(found, _with_preparation(model, image))
+        write_bytes(found, _made(model, preparation))
     return found
 
 
-def prepared_digest(model: Path, image: ImageInput, *directories: Path) -> str:
+def prepared_digest(model: Path, preparation: Preparation, *directories: Path) -> str:
     """The digest of the file that is `prepared`, which is not written. Raises as `prepared` does."""
-    found = _found(prepared_name(model, image), directories)
-    return model_digest(found) if found is not None else single_file_digest(_with_preparation(model, image))
+    found = _found(prepared_name(model, preparation), directories)
+    return model_digest(found) if found is not None else single_file_digest(_made(model, preparation))
 
 
-def prepared_content(model: Path, image: ImageInput, *directories: Path) -> bytes:
+def prepared_content(model: Path, preparation: Preparation, *directories: Path) -> bytes:
     """The content of the file that is `prepared`, which is not written. Raises as `prepared` does."""
-    found = _found(prepared_name(model, image), directories)
-    return read_bytes(found, MODEL, hint=_HINT) if found is not None else _with_preparation(model, image)
+    found = _found(prepared_name(model, preparation), directories)
+    return read_bytes(found, MODEL, hint=_HINT) if found is not None else _made(model, preparation)
 
 
-def prepared_name(model: Path, image: ImageInput) -> str:
-    """The name of the file, by the content of model and description. Raises `ArtefactError` without the model."""
-    return digest_of((_RECIPE, model_digest(model), image))[:32] + ".onnx"
+def prepared_name(model: Path, preparation: Preparation) -> str:
+    """The name of the file, by the content of what it is made of. Raises `ArtefactError` where a file is missing."""
+    return digest_of((_RECIPE, model_digest(model), *preparation.key))[:32] + ".onnx"
 
 
 def prepared_files(directory: Path) -> list[Path]:
@@ -70,15 +91,21 @@ def _found(name: str, directories: Sequence[Path]) -> Path | None:
     return next((path for directory in directories if (path := directory / name).is_file()), None)
 
 
-def _with_preparation(model: Path, image: ImageInput) -> bytes:
-    onnx = onnx_package(f"let `{model}` take its family's input", extra="images")
+def _made(model: Path, preparation: Preparation) -> bytes:
+    image, discriminator = preparation.image, preparation.discriminator
+    to = f"let `{model}` take its family's input" if image is not None else f"put `{discriminator}` behind `{model}`"
+    onnx = onnx_package(to, extra="images")
     size_bytes = sum(part.stat().st_size for part in model_parts(model))
     if size_bytes >= MODEL.max_bytes:
-        raise _unfit(
-            model, f"it has {format_size(size_bytes)}; less than {format_size(MODEL.max_bytes)} can be prepared"
+        raise ArtefactError(
+            f"`{model}` has {format_size(size_bytes)}; less than {format_size(MODEL.max_bytes)} can be prepared.",
+            hint="docs/formats.md says for what models are prepared",
         )
     loaded = read_graph(onnx, model, with_weights=True)
-    _Preparation(onnx, model, loaded, image).put_in_front()
+    if discriminator is not None:
+        put_behind(onnx, model, loaded, discriminator)
+    if image is not None:
+        _InputNodes(onnx, model, loaded, image).put_in_front()
     return content_of(loaded, model)
 
 
@@ -97,7 +124,7 @@ class _Target:
     size: tuple[int, int]
 
 
-class _Preparation:
+class _InputNodes:
     """Nodes before the one input of a model: cast, resize, transpose, scale. ``loaded`` is changed in its place."""
 
     def __init__(self, onnx: Any, model: Path, loaded: Any, image: ImageInput) -> None:
@@ -108,7 +135,7 @@ class _Preparation:
         self._input = inputs[0]
         self._target = self._target_of(self._input)
         self._opset = max((each.version for each in loaded.opset_import if each.domain in {"", "ai.onnx"}), default=0)
-        names = set(_names(self._graph))
+        names = set(tensor_names(self._graph))
         if image.name in names - {self._input.name}:
             raise _unfit(model, f"it has a tensor `{image.name}` within; give the family's input another `name`")
         self._prefix = _PREFIX
@@ -136,7 +163,7 @@ class _Preparation:
             current = self._add("Cast", self._add("Round", current), to=target.type)
         own = f"{self._prefix}input"
         self._nodes.append(self._onnx.helper.make_node("Identity", [current], [own]))
-        _rename(self._graph, self._input.name, own)
+        rename_tensor(self._graph, self._input.name, own)
         self._describe_input()
         nodes = [*self._nodes, *self._graph.node]
         del self._graph.node[:]
@@ -212,32 +239,6 @@ def _factor(size: int, to: int) -> float:
     while int(np.float32(size) * factor) < to:
         factor = np.nextafter(factor, np.float32(np.inf))
     return float(factor)
-
-
-def _graphs(graph: Any) -> Iterator[Any]:
-    """A graph and those within its nodes, at any depth."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
-                yield from _graphs(inner)
-
-
-def _names(graph: Any) -> Iterator[str]:
-    """All tensors of a graph and those within it."""
-    for each in _graphs(graph):
-        for node in each.node:
-            yield from (*node.input, *node.output)
-        yield from (value.name for value in (*each.input, *each.output, *each.initializer))
-
-
-def _rename(graph: Any, old: str, new: str) -> None:
-    """Have all nodes take ``new`` in place of ``old``. A graph within another names no tensor of its own like that."""
-    for each in _graphs(graph):
-        for node in each.node:
-            for place, name in enumerate(node.input):
-                if name == old:
-                    node.input[place] = new
 
 
 def _unfit(model: Path, problem: str) -> ArtefactError:

@@ -16,12 +16,13 @@ from proteus_cli.domain.device import host_of
 from proteus_cli.domain.fleet import as_device, of_type, origins, profile_for
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.stages.confidence import discriminator_of
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import CATALOG, LABELS, decode_toml, decoded, read_bytes, read_text
 from proteus_cli.store.digests import content_digest, model_digest
 from proteus_cli.store.exit_chains import ExitChain, chain_digest, chain_file
 from proteus_cli.store.files import read_json
-from proteus_cli.store.prepared_models import prepared, prepared_digest, prepared_files, prepared_name
+from proteus_cli.store.prepared_models import Preparation, prepared, prepared_digest, prepared_files, prepared_name
 
 MAX_LABEL_BYTES = 256
 
@@ -154,9 +155,13 @@ class Workspace:
 
     def loaded_path(self, family: Family, model: Path) -> Path:
         """The file that is loaded for a model of a family: the model itself, or `prepared` if it is there."""
-        if family.input is None or not model.is_file():
-            return model
-        return prepared(model, family.input, *self.prepared_dirs)
+        preparation = self.preparation(family)
+        return prepared(model, preparation, *self.prepared_dirs) if preparation and model.is_file() else model
+
+    def preparation(self, family: Family) -> Preparation:
+        """What the models of a family are loaded with. The file of a discriminator need not be there."""
+        discriminator = discriminator_of(family.confidence)
+        return Preparation(family.input, None if discriminator is None else self.model_path(discriminator))
 
     def loaded_digest(self, family: Family, variant: Variant) -> str:
         """The `model_digest` of the `loaded_file`, which is not made for that. Raises as `prepared` does."""
@@ -166,9 +171,8 @@ class Workspace:
             return model_digest(missing)  # raises
         if variant.exits:
             return chain_digest(self._chain(family, variant), *self.prepared_dirs)
-        if family.input is None:
-            return model_digest(files[0])
-        return prepared_digest(files[0], family.input, *self.prepared_dirs)
+        preparation = self.preparation(family)
+        return prepared_digest(files[0], preparation, *self.prepared_dirs) if preparation else model_digest(files[0])
 
     def unused_prepared(self) -> list[Path]:
         """Prepared files, made here, that no variant of the catalog is loaded from. Raises `ArtefactError`."""
@@ -184,11 +188,11 @@ class Workspace:
             return
         if variant.exits:
             yield self._chain(family, variant).name
-        elif family.input is not None and files:
-            yield prepared_name(files[0], family.input)
+        elif files and (preparation := self.preparation(family)):
+            yield prepared_name(files[0], preparation)
 
     def _chain(self, family: Family, variant: Variant) -> ExitChain:
-        return ExitChain.of(variant, self.files_of(variant), family.confidence, family.input)
+        return ExitChain.of(variant, self.files_of(variant), family.confidence, self.preparation(family))
 
     def loaded_model_of(self, family: Family, variant: Variant, *, to: str, hint: str = "") -> Path:
         """The file that is loaded for a variant. Raises like `files_to` and `prepared`."""

@@ -157,7 +157,7 @@ class _Splitting:
 
     @contextmanager
     def _runner(self, variant: Variant) -> Iterator[ExitRunner]:
-        chain = ExitChain.of(variant, self._files, self._family.confidence, self._family.input)
+        chain = ExitChain.of(variant, self._files, self._family.confidence, self._staged.preparation(self._family))
         with self._backend.runner(chain_file(chain, self._staged.scratch)) as runner:
             assert isinstance(runner, ExitRunner)  # noqa: S101 - it is a chain file
             yield runner

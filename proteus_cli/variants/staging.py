@@ -10,7 +10,7 @@ from proteus_cli import store
 from proteus_cli.domain.catalog import Family
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import CATALOG, WEIGHTS, open_input, read_text
-from proteus_cli.store.prepared_models import prepared
+from proteus_cli.store.prepared_models import NO_PREPARATION, Preparation, prepared
 
 
 class Staging:
@@ -33,13 +33,16 @@ class Staging:
         return self._directory / name if name in self._names else self._place.model_path(name)
 
     def loaded(self, family: Family | None, model: Path) -> Path:
-        """The file that is loaded for a model of a family: with the preparation of the family's input, if it has one.
+        """The file that is loaded for a model of a family: with the family's preparation, if it has one.
 
         Raises `ArtefactError`, `BackendUnavailable` as `prepared` does.
         """
-        if family is None or family.input is None:
-            return model
-        return prepared(model, family.input, self.scratch)
+        preparation = NO_PREPARATION if family is None else self.preparation(family)
+        return prepared(model, preparation, self.scratch) if preparation else model
+
+    def preparation(self, family: Family) -> Preparation:
+        """What the models of a family are loaded with."""
+        return self._place.preparation(family)
 
     def write(self, name: str, content: bytes) -> None:
         """Stage a file. Raises `ArtefactError` where its place is taken."""

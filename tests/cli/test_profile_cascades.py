@@ -96,3 +96,16 @@ def test_a_confidence_that_no_variant_has_is_refused(coins: Tiny) -> None:
     assert ended.refused(1) == (
         '`confidence = "output:sure"` of family `coins` in engines/catalog.toml: no variant has an output `sure`.'
     )
+
+
+def test_a_discriminator_tells_which_answers_to_defer(coins: Tiny) -> None:
+    """The larger score is as good as the margin here, as the other score is 0."""
+    path = coins.place.catalog_path
+    sure = coins.root / "engines" / "models" / "sure.onnx"
+    nodes = [helper.make_node("ReduceMax", ["scores"], ["sure"], axes=[1], keepdims=1)]
+    save_model(sure, nodes, inputs=[tensor("scores", ["n", 2])], outputs=[tensor("sure", ["n", 1])])
+    text = path.read_text()
+    path.write_text(text.replace('slo = "10s"', 'slo = "10s"\nconfidence = "discriminator:models/sure.onnx"'))
+    ended = proteus(*QUICK, "-w", coins.root)
+    assert ended.code == 0, ended
+    assert "coins: cascade coins-s → coins-l defers 20 % and reaches 1.0000 " in ended.stderr

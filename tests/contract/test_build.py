@@ -29,7 +29,7 @@ from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.domain.engine import BuildOptions, Gpu
 from proteus_cli.errors import EngineError
 from proteus_cli.store import Workspace
-from proteus_cli.store.prepared_models import prepared
+from proteus_cli.store.prepared_models import Preparation, prepared
 
 # Its timing cache does nothing, as it tunes on the GPU later; it says so by a warning.
 pytestmark = pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
@@ -129,7 +129,7 @@ def test_a_model_that_is_prepared_for_pixels_is_built(shape: tuple[int, int, int
     ends = [tensor("x", ["n", *shape], kind)], [tensor("y", ["n", math.prod(shape)], kind)]
     model = network(tmp_path, [helper.make_node("Flatten", ["x"], ["y"])], *ends)
     pixels = ImageInput(size=(8, 6), scale=1 / 255, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
-    assert built(prepared(model, pixels, tmp_path / "prepared"), tmp_path)
+    assert built(prepared(model, Preparation(pixels), tmp_path / "prepared"), tmp_path)
 
 
 def test_external_data_beside_the_model_is_found(tmp_path: Path) -> None:

@@ -11,10 +11,13 @@ from proteus_cli.domain.catalog import Variant, VariantKey
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store import Workspace, model_digest
 from proteus_cli.store.exit_chains import ExitChain, chain_digest, chain_file, is_chain_file, unpacked
+from proteus_cli.store.prepared_models import NO_PREPARATION
 
 
 def made_of(stages: list[Path], stop_when: str = "exit >= 2", confidence: str = "margin") -> ExitChain:
-    return ExitChain.of(Variant("a", 0.5, exits=tuple(map(str, stages)), stop_when=stop_when), stages, confidence, None)
+    return ExitChain.of(
+        Variant("a", 0.5, exits=tuple(map(str, stages)), stop_when=stop_when), stages, confidence, NO_PREPARATION
+    )
 
 
 def test_a_chain_file_has_the_stages_and_the_condition(tmp_path: Path) -> None:

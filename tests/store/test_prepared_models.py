@@ -19,7 +19,7 @@ from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.errors import ArtefactError, BackendUnavailable
 from proteus_cli.input_files import FileKind
 from proteus_cli.store import model_digest, prepared_models
-from proteus_cli.store.prepared_models import prepared, prepared_digest
+from proteus_cli.store.prepared_models import Preparation, prepared, prepared_digest
 
 MEAN, STD = (0.5, 0.25, 0.125), (0.5, 0.25, 2.0)
 PIXELS = np.random.default_rng(7).integers(0, 256, (2, 8, 6, 3), np.uint8)
@@ -52,7 +52,7 @@ def seeing(
 
 def seen(model: Path, image: ImageInput, pixels: npt.NDArray[np.uint8] = PIXELS) -> npt.NDArray[Any]:
     """What the model itself sees of pixels, flat by row."""
-    session = ort.InferenceSession(str(prepared(model, image, model.parent / "prepared")))
+    session = ort.InferenceSession(str(prepared(model, Preparation(image), model.parent / "prepared")))
     (taken,) = session.get_inputs()
     assert (taken.name, taken.type, taken.shape[1:]) == (image.name, "tensor(uint8)", list(image.shape))
     (found,) = session.run(["scores"], {image.name: pixels})
@@ -180,7 +180,7 @@ def test_external_data_is_part_of_the_prepared_file(tmp_path: Path) -> None:
         weights={"w": np.full((3, 8, 6), 2, np.float32)},
     )  # fmt: skip
     keep_apart(model, "weights/m.bin")
-    path = prepared(model, PLAIN, tmp_path / "prepared")
+    path = prepared(model, Preparation(PLAIN), tmp_path / "prepared")
     (tmp_path / "weights" / "m.bin").unlink()
     (found,) = ort.InferenceSession(str(path)).run(["scores"], {"image": PIXELS})
     np.testing.assert_array_equal(found, 2.0 * flat(channels_first(PIXELS)))
@@ -197,41 +197,45 @@ def test_names_within_the_model_are_avoided(tmp_path: Path) -> None:
 
 def test_a_file_is_made_once_for_the_same_model_and_description(tmp_path: Path) -> None:
     model, directory = seeing(tmp_path / "m.onnx"), tmp_path / "a" / "prepared"
-    path = prepared(model, PLAIN, directory)
+    path = prepared(model, Preparation(PLAIN), directory)
     content, stamp = path.read_bytes(), path.stat().st_mtime_ns
-    assert prepared(model, ImageInput(size=(8, 6)), directory) == path
+    assert prepared(model, Preparation(ImageInput(size=(8, 6))), directory) == path
     assert path.stat().st_mtime_ns == stamp
     path.unlink()
-    assert prepared(model, PLAIN, directory).read_bytes() == content
-    assert prepared(model, SCALED, directory) != path
+    assert prepared(model, Preparation(PLAIN), directory).read_bytes() == content
+    assert prepared(model, Preparation(SCALED), directory) != path
     seeing(model, opset=18)
-    assert prepared(model, PLAIN, directory) != path
+    assert prepared(model, Preparation(PLAIN), directory) != path
     assert len(list(directory.iterdir())) == 3
 
 
 def test_onnx_is_needed_only_to_make_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = seeing(tmp_path / "m.onnx")
-    path = prepared(model, PLAIN, tmp_path)
+    path = prepared(model, Preparation(PLAIN), tmp_path)
     monkeypatch.setitem(sys.modules, "onnx", None)
-    assert prepared(model, PLAIN, tmp_path) == path
+    assert prepared(model, Preparation(PLAIN), tmp_path) == path
     with pytest.raises(BackendUnavailable, match=r"`onnx` is needed to let `.*` take its family's input") as missing:
-        prepared(model, SCALED, tmp_path)
+        prepared(model, Preparation(SCALED), tmp_path)
     assert missing.value.hint == "pip install 'proteus-serving[images]'"
 
 
 def test_a_file_that_is_in_any_of_the_directories_is_used_and_a_new_one_is_made_in_the_last(tmp_path: Path) -> None:
     model, first, last = seeing(tmp_path / "m.onnx"), tmp_path / "ws", tmp_path / "state"
-    there = prepared(model, PLAIN, first)
-    assert prepared(model, PLAIN, first, last) == there
-    assert prepared(model, SCALED, first, last).parent == last
+    there = prepared(model, Preparation(PLAIN), first)
+    assert prepared(model, Preparation(PLAIN), first, last) == there
+    assert prepared(model, Preparation(SCALED), first, last).parent == last
     assert list(first.iterdir()) == [there]
 
 
 def test_the_digest_of_a_file_needs_no_file(tmp_path: Path) -> None:
     model, directory = seeing(tmp_path / "m.onnx"), tmp_path / "prepared"
-    found = prepared_digest(model, SCALED, directory)
+    found = prepared_digest(model, Preparation(SCALED), directory)
     assert not directory.exists()
-    assert found == model_digest(prepared(model, SCALED, directory)) == prepared_digest(model, SCALED, directory)
+    assert (
+        found
+        == model_digest(prepared(model, Preparation(SCALED), directory))
+        == prepared_digest(model, Preparation(SCALED), directory)
+    )
 
 
 # --- models that do not fit
@@ -254,20 +258,20 @@ def test_a_model_that_can_not_take_the_input_is_refused(
     tmp_path: Path, shape: Sizes, more: Mapping[str, Any], image: ImageInput, problem: str
 ) -> None:
     with pytest.raises(ArtefactError, match=problem):
-        prepared(seeing(tmp_path / "m.onnx", shape, **more), image, tmp_path / "prepared")
+        prepared(seeing(tmp_path / "m.onnx", shape, **more), Preparation(image), tmp_path / "prepared")
     assert not (tmp_path / "prepared").exists()
 
 
 def test_what_is_no_onnx_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"hello")
     with pytest.raises(ArtefactError, match="Can't read"):
-        prepared(tmp_path / "m.onnx", PLAIN, tmp_path / "prepared")
+        prepared(tmp_path / "m.onnx", Preparation(PLAIN), tmp_path / "prepared")
 
 
 def test_a_model_that_is_too_large_for_one_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepared_models, "MODEL", FileKind("an ONNX file", 50))
     with pytest.raises(ArtefactError, match="less than 50 B can be prepared"):
-        prepared(seeing(tmp_path / "m.onnx"), PLAIN, tmp_path)
+        prepared(seeing(tmp_path / "m.onnx"), Preparation(PLAIN), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -287,5 +291,5 @@ def test_a_description_that_makes_no_sense_is_refused(wrong: Mapping[str, Any]) 
 def test_prepared_models_pass_the_checker(tmp_path: Path) -> None:
     for shape in (("n", 3, 8, 6), ("n", 4, 4, 3)):
         onnx.checker.check_model(
-            onnx.load(prepared(seeing(tmp_path / "m.onnx", shape), SCALED, tmp_path)), full_check=True
+            onnx.load(prepared(seeing(tmp_path / "m.onnx", shape), Preparation(SCALED), tmp_path)), full_check=True
         )

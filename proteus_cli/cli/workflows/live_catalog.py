@@ -115,10 +115,14 @@ def _named_by(workspace: Workspace) -> list[Path]:
         catalog = workspace.catalog()
     except ProteusError:  # whoever reads it is told
         return []
-    splits = (workspace.eval_path(family) for family in catalog.families)
+    by_family = (
+        path
+        for each in catalog.families
+        for path in (workspace.eval_path(each), workspace.preparation(each).discriminator)
+    )
     return [
         *(path for _, variant in catalog.variants for path in workspace.files_of(variant)),
-        *(path for path in splits if path is not None),
+        *(path for path in by_family if path is not None),
     ]
 
 

@@ -11,16 +11,34 @@ MARGIN = "margin"
 """The confidence of a family that names none: `margin`, of the output that accuracy is judged by."""
 OUTPUT = "output:"
 """Before the name of an output: its value is the confidence."""
+DISCRIMINATOR = "discriminator:"
+"""Before the path of an ONNX file: a model that tells from the inputs and outputs of a variant how sure it is."""
+DISCRIMINATOR_OUTPUT = "discriminator"
+"""The output that models have which were joined with a discriminator: its value is the confidence."""
 
 
 def output_of(confidence: str) -> str | None:
-    """``"output:sure"`` → ``"sure"``; None for `MARGIN`. Raises `ValueError` for anything else."""
+    """The output whose value is the confidence: ``"output:sure"`` → ``"sure"``; None for `MARGIN`.
+
+    Raises `ValueError` for what is no confidence.
+    """
     if confidence == MARGIN:
         return None
+    if discriminator_of(confidence) is not None:
+        return DISCRIMINATOR_OUTPUT
     name = confidence.removeprefix(OUTPUT)
     if not confidence.startswith(OUTPUT) or not name:
-        raise ValueError(f"`{confidence}` is neither `{MARGIN}` nor `{OUTPUT}` with the name of an output")
+        raise ValueError(
+            f"`{confidence}` is neither `{MARGIN}`, nor `{OUTPUT}` with the name of an output, nor `{DISCRIMINATOR}` "
+            "with the path of an ONNX file"
+        )
     return name
+
+
+def discriminator_of(confidence: str) -> str | None:
+    """``"discriminator:sure.onnx"`` → ``"sure.onnx"``, the path as the catalog has it; None where there is none."""
+    path = confidence.removeprefix(DISCRIMINATOR)
+    return path if confidence.startswith(DISCRIMINATOR) and path else None
 
 
 def margin(scores: npt.NDArray[Any]) -> Singles:

@@ -38,7 +38,7 @@ def test_without_two_scores_to_compare_there_is_no_margin(
 def test_a_family_names_the_output_that_tells_its_confidence() -> None:
     assert output_of(Family("shapes", "1s", (Variant("s", 0.5),)).confidence) is None
     assert output_of(Family("shapes", "1s", (Variant("s", 0.5),), confidence="output:sure").confidence) == "sure"
-    with pytest.raises(ValueError, match="confidence of `shapes`: `entropy` is neither `margin` nor `output:`"):
+    with pytest.raises(ValueError, match="confidence of `shapes`: `entropy` is neither `margin`, nor `output:`"):
         Family("shapes", "1s", (Variant("s", 0.5),), confidence="entropy")
     with pytest.raises(ValueError, match="neither"):
         Family("shapes", "1s", (Variant("s", 0.5),), confidence="output:")
