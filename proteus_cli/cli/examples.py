@@ -92,6 +92,22 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus trace convert azure.csv -o t.csv.gz", "a published trace; its first line tells the format"),
         ("proteus trace convert log.csv --map-column time_ms=at -o t.csv", "any other CSV"),
     ),
+    "proteus samples": (
+        ("proteus samples list", "list what `proteus serve --samples 1%` has captured"),
+        ("proteus samples export digits -o eval.npz", "make an eval split of requests with labels"),
+    ),
+    "proteus samples list": (
+        ("proteus samples list", "requests, rows and labels by family"),
+        ("proteus samples list --state /var/lib/proteus --json", "of a server with --state, as JSON"),
+    ),
+    "proteus samples export": (
+        ("proteus samples export digits -o eval.npz", "make an eval split of requests with labels"),
+        ("proteus samples export digits -o new.npz --as train --since 2d", "all rows of two days, to train with"),
+    ),
+    "proteus samples clear": (
+        ("proteus samples clear digits", "remove the samples of a family"),
+        ("proteus samples clear", "remove all samples"),
+    ),
     "proteus engines": (
         ("proteus engines ls", "list the engines that were built for GPUs"),
         ("proteus engines prune --dry-run", "show which are of no use any more"),

@@ -99,6 +99,11 @@ class Workspace:
         return (self.state or self.root) / "plans" / "history"
 
     @property
+    def samples_dir(self) -> Path:
+        """Requests that were captured, by family."""
+        return (self.state or self.root) / "samples"
+
+    @property
     def prepared_dirs(self) -> tuple[Path, ...]:
         """Where models are that take their family's input, by content. Missing ones are made in the last."""
         places = (self.root, self.state, self.scratch)

@@ -26,6 +26,9 @@ QUANTITIES = [
     (("serve", "plan", "--port", "0"), "--join-budget", "s"),
     (("serve", "plan", "--port", "0"), "--catalog-budget", "s"),
     (("serve", "plan", "--port", "0"), "--feedback", "s"),
+    (("serve", "plan", "--port", "0", "--samples=1%"), "--samples-space", "MiB"),
+    (("serve", "plan", "--port", "0", "--samples=1%"), "--samples-for", "s"),
+    (("samples", "export", "shapes", "-o", "x.npz"), "--since", "s"),
     (("replay", "t.csv"), "--scale-to", "qps"),
     (("replay", "t.csv"), "--load-time", "s"),
     (("replay", "t.csv"), "--memory", "GiB"),
@@ -53,7 +56,7 @@ def test_a_quantity_that_makes_no_sense_is_refused(tiny: Tiny, call: tuple[str, 
 def test_every_option_with_a_unit_is_tried_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a new one isn't forgotten: the help names them by their kind."""
     monkeypatch.setenv("COLUMNS", "200")
-    commands = (["plan"], ["profile"], ["serve"], ["replay"], ["trace", "make"])
+    commands = (["plan"], ["profile"], ["serve"], ["replay"], ["trace", "make"], ["samples", "export"])
     named = set()
     for command in commands:
         text = proteus(*command, "--help").stdout

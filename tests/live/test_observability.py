@@ -19,11 +19,13 @@ from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.control.replanning.live_accuracy import LiveAccuracy
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
+from proteus_cli.serving.requests.samples.capture import SampleCounts
 from proteus_cli.serving.telemetry.cascade_metrics import add_cascades, add_conditions, add_cut
 from proteus_cli.serving.telemetry.exposition import OPENMETRICS, Exposition
 from proteus_cli.serving.telemetry.feedback_metrics import add_feedback
 from proteus_cli.serving.telemetry.host_metrics import add_hosts, add_sharing
 from proteus_cli.serving.telemetry.hosts import HostState, HostStatus
+from proteus_cli.serving.telemetry.sample_metrics import add_samples
 
 pytestmark = [pytest.mark.live, pytest.mark.alone]
 
@@ -71,6 +73,7 @@ def elsewhere() -> str:
     live = LiveAccuracy()
     live.saw(1.0, 0.9)
     add_feedback(exposition, {VariantKey("a", "s"): live}, {VariantKey("a", "l"): live})
+    add_samples(exposition, SampleCounts({"a": 3}, {("a", "busy"): 1}, 1000))
     return exposition.finished().decode()
 
 

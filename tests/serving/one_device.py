@@ -20,6 +20,7 @@ from proteus_cli.serving.requests.data_plane import make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
 from proteus_cli.serving.requests.query import Query, RequestOptions
+from proteus_cli.serving.requests.samples.writer import SampleWriter
 
 FLOAT, LONG = np.dtype(np.float32), np.dtype(np.int64)
 SLO_S = 0.1
@@ -81,6 +82,7 @@ class World:
         max_timeout_s: float = inf,
         row_s: float = 0.0,
         dtype: "np.dtype[Any]" = FLOAT,
+        sample_writer: SampleWriter | None = None,
     ) -> None:
         times_s = {rows: latency_s + row_s * rows for rows in (1, 2, 4, 8)}
         profile = make_profile(device, make_measured("f", "v", 0.9, times_s))
@@ -95,6 +97,7 @@ class World:
             controller, [served], [device],
             lambda _device, _on_lost: self.executor, clock, models=models, profiles={device: profile},
             refuses_non_finite=refuses_non_finite, is_emulated=is_emulated, max_timeout_s=max_timeout_s,
+            sample_writer=sample_writer,
         )  # fmt: skip
         self.fleet, self.lifecycle = self.plane.fleet, self.plane.lifecycle
         self.results: list[Result] = []
@@ -104,9 +107,9 @@ class World:
         await self.fleet.deploy(self.plan)
         self.lifecycle.on(LifecycleEvent.WARMED_UP)
 
-    def submit(self, *values: float, options: RequestOptions | None = None) -> Any:
+    def submit(self, *values: float, options: RequestOptions | None = None, client_id: str | None = None) -> Any:
         content = np.array(values, FLOAT).tobytes()
-        query = Query("f", len(values) // 2, ((0, False),), options or RequestOptions())
+        query = Query("f", len(values) // 2, ((0, False),), options or RequestOptions(), client_id)
         self.submitted.append(self.plane.admission.submit(query, lambda: (content,), self.results.append))
         return self.submitted[-1]
 

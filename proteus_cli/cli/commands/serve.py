@@ -15,6 +15,7 @@ from proteus_cli.cli.options import serve as options
 from proteus_cli.cli.options.defaults import flags
 from proteus_cli.errors import UsageError
 from proteus_cli.serving.logs import LogFormat, LogLevel
+from proteus_cli.units import format_size
 
 if TYPE_CHECKING:
     import ssl
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from proteus_cli.cli.views.live_view import LiveView
     from proteus_cli.serving.logs import LogStream
+
+LEAST_SAMPLES_BYTES = 32 * 2**20
 
 
 def serve(
@@ -53,6 +56,9 @@ def serve(
     check_sample: options.CheckSample = 0.01,
     record: options.Record = False,
     feedback: options.Feedback = common.unparsed("0s"),
+    samples: options.Samples = None,
+    samples_space: options.SamplesSpace = common.unparsed("1GiB"),
+    samples_for: options.SamplesFor = common.unparsed("7d"),
     watch: options.Watch = False,
     catalog_budget: options.CatalogBudget = common.unparsed("1min"),
     executor: options.Executor = options.ExecutorKind.THREAD,
@@ -76,6 +82,7 @@ def serve(
     from proteus_cli.cli.workflows.cluster import host_list
     from proteus_cli.cli.workflows.deployment import deployment_of
     from proteus_cli.cli.workflows.resources import Emulation
+    from proteus_cli.serving.requests.samples.writer import SampleSettings
     from proteus_cli.serving.server.deployment import ServerOptions
     from proteus_cli.serving.server.server import serve as run_server
     from proteus_cli.serving.transport.tokens import read_tokens
@@ -83,9 +90,11 @@ def serve(
 
     _require_compatible(
         flags(context), emulate=emulate, keeps_answers=feedback > 0, record=record, drift_after_s=drift_after,
-        writes_elsewhere=state is not None, is_cluster=cluster is not None,
+        writes_elsewhere=state is not None, is_cluster=cluster is not None, captures=samples is not None,
+        samples_bytes=samples_space,
     )  # fmt: skip
     live_view = _set_up_logs(view, log_level, log_format)
+    workspace = Workspace(workspace_dir, state)
     server = ServerOptions(
         host, port, grpc_port, max_body_bytes=int(max_body), max_connections=max_connections,
         max_timeout_s=max_timeout, drain_timeout_s=drain_timeout,
@@ -93,8 +102,8 @@ def serve(
         tls=_tls(tls_cert, tls_key), tokens=read_tokens(auth_tokens) if auth_tokens is not None else None,
         allowed_hosts=_hosts(allowed_hosts), otlp=otlp, otlp_sample=otlp_sample,
         check_sample=check_sample, keep_answers_s=feedback,
+        samples=SampleSettings(workspace.samples_dir, samples, int(samples_space), samples_for) if samples else None,
     )  # fmt: skip
-    workspace = Workspace(workspace_dir, state)
     with workspace.only_read() if emulate else nullcontext(workspace) as place:  # plans are kept all the same
         deployment = deployment_of(
             plan, place, replan=replan, batching=batching,
@@ -117,6 +126,8 @@ def _require_compatible(
     drift_after_s: float,
     writes_elsewhere: bool,
     is_cluster: bool,
+    captures: bool,
+    samples_bytes: float,
 ) -> None:
     if "--join-budget" in given and not is_cluster:
         raise UsageError("`--join-budget` is for devices of a cluster.", hint="add `--cluster`, or leave it out")
@@ -125,6 +136,17 @@ def _require_compatible(
     if keeps_answers and emulate:
         raise UsageError(
             "Emulated devices give no answers that could be right.", hint="leave out `--feedback` or `--emulate`"
+        )
+    if captures and emulate:
+        raise UsageError(
+            "Emulated devices give no answers that could be kept.", hint="leave out `--samples` or `--emulate`"
+        )
+    if not captures and given & {"--samples-space", "--samples-for"}:
+        raise UsageError("No request is captured.", hint="add `--samples 1%`, or leave out `--samples-…`")
+    if samples_bytes < LEAST_SAMPLES_BYTES:
+        raise UsageError(
+            f"`--samples-space` must be {format_size(LEAST_SAMPLES_BYTES)} at least.",
+            hint="a file of samples may be that large",
         )
     if record and writes_elsewhere:
         raise UsageError(

@@ -11,11 +11,13 @@ from proteus_cli.cli.options import completion, sections
 from proteus_cli.cli.options.common import DURATION, SIZE
 from proteus_cli.cli.options.names import environment
 from proteus_cli.serving import logs
+from proteus_cli.units import parse_share
 
 _devices = partial(Option, rich_help_panel=sections.DEVICES)
 _request = partial(Option, rich_help_panel=sections.REQUESTS)
 _security = partial(Option, rich_help_panel=sections.SECURITY)
 _adaptation = partial(Option, rich_help_panel=sections.ADAPTATION)
+_samples = partial(Option, rich_help_panel=sections.SAMPLES)
 _trace = partial(Option, rich_help_panel=sections.TRACES)
 
 
@@ -131,7 +133,8 @@ State = Annotated[
         metavar="DIR",
         envvar=environment("state"),
         show_default="the workspace",
-        help="The directory to write plans/history/ and engines/built/ to. The workspace may then be read-only.",
+        help="The directory to write plans/history/, engines/built/ and samples/ to. The workspace may then be "
+        "read-only.",
     ),
 ]
 MaxUnavailable = Annotated[
@@ -168,6 +171,23 @@ Feedback = Annotated[
         envvar=environment("feedback"),
         help="Keep answers to requests with an id for this long, so that clients can tell their labels; `0s`: none.",
     ),
+]
+Samples = Annotated[
+    float | None,
+    _samples(
+        parser=parse_share,
+        metavar="SHARE",
+        envvar=environment("samples"),
+        show_default="none",
+        help="Capture the inputs of this share of all requests, such as `1%`, and what was answered, in samples/.",
+    ),
+]
+SamplesSpace = Annotated[
+    float,
+    _samples(**SIZE, envvar=environment("samples_space"), help="The space that samples may take; the oldest go first."),
+]
+SamplesFor = Annotated[
+    float, _samples(**DURATION, envvar=environment("samples_for"), help="How long samples are kept.")
 ]
 Watch = Annotated[
     bool, _adaptation("--watch", help="Read the catalog anew where it changes, or one of the models that it names.")

@@ -206,6 +206,8 @@ class Feedback:
             return "repeated"
         scores = self._scores(item, answer)
         answers.take(item.model, item.id)
+        if self._plane.samples is not None and item.label is not None:
+            self._plane.samples.told(item.model, item.id, self._numbers(item, answer))
         self._count(answer, scores)
         return "accepted"
 
@@ -215,14 +217,17 @@ class Feedback:
             scores = item.score if isinstance(item.score, list) else [item.score]
             _require_as_many(scores, answer.rows)
             return scores
+        pairs = zip(answer.classes, self._numbers(item, answer), strict=True)
+        return [float(found == number) for found, number in pairs if found is not None]
+
+    def _numbers(self, item: FeedbackItem, answer: KeptAnswer) -> list[int]:
+        """The classes that an item names, by row of its request. Raises `BadRequest`."""
         labels = item.label if isinstance(item.label, list) else [item.label]
         _require_as_many(labels, answer.rows)
         if not answer.classes:
             raise BadRequest(f"answers of `{item.model}` are no classes: send a `score`")
         names = self._plane.families.by_name[item.model].labels
-        numbers = [_number(label, names, answer.class_count, item.model) for label in labels if label is not None]
-        pairs = zip(answer.classes, numbers, strict=True)
-        return [float(found == number) for found, number in pairs if found is not None]
+        return [_number(label, names, answer.class_count, item.model) for label in labels if label is not None]
 
     def _count(self, answer: KeptAnswer, scores: Sequence[float]) -> None:
         key = answer.key

@@ -21,6 +21,7 @@ from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.requests.in_flight import InFlightRequest, ResultCallback, nobody
 from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, ReadInputs, is_finite
 from proteus_cli.serving.requests.results import Results
+from proteus_cli.serving.requests.samples.capture import Samples
 from proteus_cli.units import counted
 
 log = logging.getLogger("proteus.dataplane")
@@ -33,7 +34,7 @@ class Admission:
 
     With ``refuses_non_finite``, NaN or infinity in an input is an error; else it passes through. No request waits
     longer than ``max_timeout_s``, or than the SLO of its family where that is longer, whatever timeout it asks for.
-    ``answers`` keeps those to requests with an id, where feedback is wanted.
+    ``answers`` keeps those to requests with an id, where feedback is wanted; ``samples`` captures some requests.
     """
 
     def __init__(
@@ -49,11 +50,12 @@ class Admission:
         refuses_non_finite: bool = False,
         max_timeout_s: float = inf,
         answers: AnswerLog | None = None,
+        samples: Samples | None = None,
     ) -> None:
         self._families, self._controller, self._lifecycle = families.by_name, controller, lifecycle
         self._workers, self._results, self._counts, self._clock = workers, results, counts, clock
         self._refuses_non_finite, self._max_timeout_s = refuses_non_finite, max_timeout_s
-        self._answers = answers
+        self._answers, self._samples = answers, samples
         self._ids = count()
         self._log_limiter = LogRateLimiter(clock)
         self._to_ask: dict[str, None] = {}
@@ -115,6 +117,8 @@ class Admission:
         except Exception:
             self._withdraw(request, now_s)
             raise
+        if self._samples is not None and request.id >= self._samples.next_id:
+            self._samples.admitted(request, query.id)
         self._results.expect(request)
         if offered is not self._last:
             self._last = offered

@@ -107,13 +107,13 @@ class _Entry(msgspec.Struct, gc=False):
 
 def _kept(result: Answered) -> KeptAnswer:
     batch, scores = result.batch, result.outputs[0]
-    classes = _classes(result)
+    classes = classes_of(result)
     count = scores.shape[1] if classes else 0
     return KeptAnswer(batch.hosted.key, result.rows, classes, count, batch.accuracy, batch.staged is None)
 
 
-def _classes(result: Answered) -> tuple[int | None, ...]:
-    """By row, as `proteus profile` counts them."""
+def classes_of(result: Answered) -> tuple[int | None, ...]:
+    """By row, as `proteus profile` counts them; none where the first output has no scores by class."""
     scores = result.outputs[0]
     if scores.ndim != _CLASSES_NDIM or scores.shape[1] < 2 or scores.dtype.kind not in "fiu":  # noqa: PLR2004
         return ()

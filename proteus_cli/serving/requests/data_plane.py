@@ -1,9 +1,12 @@
 """All that requests pass through, put together: each part is made of parts before it."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
+
+import numpy as np
 
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.controller import Controller
@@ -22,6 +25,8 @@ from proteus_cli.serving.requests.checks import Checks
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.requests.results import Results
+from proteus_cli.serving.requests.samples.capture import Samples
+from proteus_cli.serving.requests.samples.writer import SampleWriter
 from proteus_cli.serving.requests.second_stages import ComputedConfidence, Confidence, SecondStages
 
 
@@ -38,6 +43,7 @@ class DataPlane:
     admission: Admission
     clock: Clock
     is_emulated: bool
+    samples: Samples | None = None
 
 
 def make_data_plane(
@@ -59,11 +65,12 @@ def make_data_plane(
     confidence: Confidence | None = None,
     check_nth: int = 0,
     answers: AnswerLog | None = None,
+    sample_writer: SampleWriter | None = None,
 ) -> DataPlane:
     """Open all devices, which host nothing yet. Raises `DeviceUnavailable`.
 
     ``confidence`` of first stages; None: that which their outputs tell. Every ``check_nth`` of their sure answers is
-    checked; 0: none is. ``answers`` as in `Admission`.
+    checked; 0: none is. ``answers`` as in `Admission`. Requests are captured where there is a ``sample_writer``.
     """
     lifecycle = Lifecycle()
     families, counts = Families(served, controller, lifecycle), RequestCounts(served)
@@ -99,6 +106,12 @@ def make_data_plane(
         timer_s=timer_s,
         memory_of=memory_of,
     )
+    samples = None
+    if sample_writer is not None:
+        samples = Samples(
+            sample_writer.settings.share, sample_writer, families.by_name, computed.of, time.time,
+            np.random.default_rng(),
+        )  # fmt: skip
     admission = Admission(
         families,
         controller,
@@ -110,5 +123,6 @@ def make_data_plane(
         refuses_non_finite=refuses_non_finite,
         max_timeout_s=max_timeout_s,
         answers=answers,
+        samples=samples,
     )
-    return DataPlane(controller, lifecycle, families, counts, results, fleet, admission, clock, is_emulated)
+    return DataPlane(controller, lifecycle, families, counts, results, fleet, admission, clock, is_emulated, samples)

@@ -58,10 +58,15 @@ class ComputedConfidence:
         values, lowest = self._values(family, outputs)
         return ~(values >= minimum), lowest
 
-    def _values(self, family: str, outputs: OutputArrays) -> tuple[Singles, float | None]:
-        """By row, and the lowest."""
+    def of(self, family: str, outputs: OutputArrays) -> Singles:
+        """By row of an answer."""
         place = self._place.get(family)
         values: Singles = margin(outputs[0]) if place is None else outputs[place].reshape(-1).astype(np.float32)
+        return values
+
+    def _values(self, family: str, outputs: OutputArrays) -> tuple[Singles, float | None]:
+        """By row, and the lowest."""
+        values = self.of(family, outputs)
         lowest = float(values.min())
         return values, lowest if math.isfinite(lowest) else None
 

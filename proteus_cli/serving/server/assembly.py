@@ -48,6 +48,7 @@ from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.requests.answer_log import AnswerLog
 from proteus_cli.serving.requests.data_plane import DataPlane, make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
+from proteus_cli.serving.requests.samples.writer import SampleWriter
 from proteus_cli.serving.requests.second_stages import DrawnConfidence
 from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.rest.openapi import document
@@ -97,6 +98,7 @@ async def open_data_plane(
     profiles: ProfileStore,
     drift: Drift | None,
     answers: AnswerLog | None,
+    sample_writer: SampleWriter | None,
 ) -> AsyncIterator[DataPlane]:
     """All devices, which host nothing yet; lost ones are looked for and taken back. Raises `DeviceUnavailable`."""
     devices = [device.id for device in deployment.devices]
@@ -129,6 +131,7 @@ async def open_data_plane(
         confidence=DrawnConfidence(np.random.default_rng(0)) if hardware.is_emulated else None,
         check_nth=0 if hardware.is_emulated else options.check_nth,
         answers=answers,
+        sample_writer=sample_writer,
     )
     try:
         recovery = Recovery(plane.fleet, plane.controller, profiles, plane.clock, hardware.is_reachable)

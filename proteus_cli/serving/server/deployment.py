@@ -19,6 +19,7 @@ from proteus_cli.serving.adaptation.joining import ProfileSource
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.devices.remote.links.host_list import HostList
+from proteus_cli.serving.requests.samples.writer import SampleSettings
 from proteus_cli.serving.transport.tokens import Tokens
 
 
@@ -32,7 +33,7 @@ class ServerOptions:
     without, HTTP requests must be sent to this machine by an address, or to one of the ``allowed_hosts``.
     Traces go to the URL ``otlp``, of ``otlp_sample`` (a fraction) of the requests that bring no decision about it. Of
     the sure answers of first stages, ``check_sample`` (a fraction) is checked at most. Answers to requests with an id
-    are kept for ``keep_answers_s``, for feedback; 0: none are.
+    are kept for ``keep_answers_s``, for feedback; 0: none are. Some requests are captured as ``samples`` say.
     """
 
     host: str = "127.0.0.1"
@@ -50,6 +51,7 @@ class ServerOptions:
     otlp_sample: float = 0.01
     check_sample: float = 0.01
     keep_answers_s: float = 0.0
+    samples: SampleSettings | None = None
 
     @property
     def check_nth(self) -> int:

@@ -48,7 +48,7 @@ class World:
         controller = SimpleNamespace(plan=make_plan(), replanning=SimpleNamespace(ask=self._ask))
         family = SimpleNamespace(labels=("x", "y"), variants={"a-s": 0.9})
         families = SimpleNamespace(by_name={"a": family}, use=self._use)
-        plane = SimpleNamespace(controller=controller, families=families, clock=lambda: 0.0)
+        plane = SimpleNamespace(controller=controller, families=families, clock=lambda: 0.0, samples=None)
         made: Any = Feedback
         self.feedback: Feedback = made(self.answers, plane, self.profiles, self, None, None)
 

@@ -1,0 +1,142 @@
+"""Which requests are captured, and what is kept of them."""
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, log1p
+
+import numpy as np
+
+from proteus_cli.arrays import Singles
+from proteus_cli.backends.base import OutputArrays
+from proteus_cli.buffers import Buffer
+from proteus_cli.serving.requests.answer_log import LONGEST_ID, MOST_ROWS, classes_of
+from proteus_cli.serving.requests.families import ServedFamily
+from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
+from proteus_cli.serving.requests.samples.writer import LARGEST_BYTES, Captured, SampleWriter, Told
+
+MOST_IDS = 100_000
+"""Of captured requests whose labels are waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleCounts:
+    """Requests that were ``captured``, by family; those ``dropped``, by family and reason; and ``size_bytes`` on disk.
+
+    The reasons: ``large``, ``busy`` where the memory for samples was full, and ``disk``. What the disk has lost was
+    captured before.
+    """
+
+    captured: Mapping[str, int]
+    dropped: Mapping[tuple[str, str], int]
+    size_bytes: int
+
+
+class Samples:
+    """Captures a ``share`` of all requests, each by chance alone, whatever it is; ``next_id`` is of the next one.
+
+    ``confidence`` of the rows of an answer, by family. Nothing is kept of a request that was not answered.
+    """
+
+    def __init__(
+        self,
+        share: float,
+        writer: SampleWriter,
+        families: Mapping[str, ServedFamily],
+        confidence: Callable[[str, OutputArrays], Singles],
+        unix_clock: Callable[[], float],
+        rng: np.random.Generator,
+    ) -> None:
+        self._share, self.writer, self._families = share, writer, families
+        self._confidence, self._clock, self._rng = confidence, unix_clock, rng
+        self._numbers = OrderedDict[tuple[str, str], int]()  # by family and id, the oldest first
+        self._count = 0
+        self.captured = Counter[str]()
+        self.dropped = Counter[tuple[str, str]]()
+        self.next_id = -1
+        self._draw(0)
+
+    def admitted(self, request: InFlightRequest, client_id: str | None) -> None:
+        """A request whose id is ``next_id`` or higher was admitted, and its tensors are read."""
+        is_chosen = request.id == self.next_id
+        self._draw(request.id + 1)
+        if not is_chosen:
+            return  # the one that was drawn was refused
+        size = sum(map(_size, request.inputs))
+        reason = self._why_not(request, size)
+        if reason is not None:
+            self.dropped[request.family, reason] += 1
+            return
+        request.done = _Chosen(self, request, size, client_id)
+
+    def told(self, family: str, client_id: str, labels: Sequence[int | None]) -> None:
+        """Feedback has told the labels of a request, which may have been captured."""
+        number = self._numbers.pop((family, client_id), None)
+        if number is not None and any(label is not None for label in labels) and self.writer.has_room(0):
+            self.writer.put(Told(family, number, tuple(labels)))
+
+    def counts(self) -> "SampleCounts":
+        """Since the start."""
+        lost = {(family, "disk"): number for family, number in self.writer.failed.copy().items()}
+        return SampleCounts(self.captured, {**self.dropped, **lost}, self.writer.written_bytes)
+
+    def _why_not(self, request: InFlightRequest, size: int) -> str | None:
+        if size > LARGEST_BYTES or request.rows > MOST_ROWS:
+            return "large"
+        return None if self.writer.has_room(size) else "busy"
+
+    def of_answer(self, chosen: "_Chosen", result: Result) -> Captured | None:
+        """What is kept of a chosen request; None: nothing, as it was not answered, or its family is gone."""
+        family, client_id = chosen.family, chosen.client_id
+        served = self._families.get(family)
+        if not isinstance(result, Answered) or served is None:
+            return None
+        number, self._count = self._count, self._count + 1
+        known_id = client_id if client_id is not None and len(client_id) <= LONGEST_ID else None
+        if known_id is not None:
+            self._expect_label((family, known_id), number)
+        self.captured[family] += 1
+        return Captured(
+            family, number, known_id, self._clock(), result.batch.hosted.variant, result.rows, chosen.inputs,
+            chosen.size, served.signature.inputs, classes_of(result), self._confidence(family, result.outputs),
+        )  # fmt: skip
+
+    def _expect_label(self, key: tuple[str, str], number: int) -> None:
+        self._numbers.pop(key, None)
+        self._numbers[key] = number
+        if len(self._numbers) > MOST_IDS:
+            self._numbers.popitem(last=False)
+
+    def _draw(self, first_id: int) -> None:
+        """Choose the next request, from ``first_id`` on: the gap of a Bernoulli process."""
+        gap = ceil(log1p(-self._rng.random()) / log1p(-self._share)) if self._share < 1 else 1
+        self.next_id = first_id + max(gap, 1) - 1
+
+
+class _Chosen:
+    """What is called with the result of a captured request; ``done`` before anything is kept.
+
+    The memory that is reserved for it is free again once it is gone: a client that leaves is sent no result.
+    """
+
+    __slots__ = ("_done", "_is_put", "_samples", "client_id", "family", "inputs", "size")
+
+    def __init__(self, samples: Samples, request: InFlightRequest, size: int, client_id: str | None) -> None:
+        self._samples, self._done, self._is_put = samples, request.done, False
+        self.family, self.inputs, self.size, self.client_id = request.family, request.inputs, size, client_id
+        samples.writer.reserve(size)
+
+    def __call__(self, result: Result) -> None:
+        self._done(result)
+        captured = self._samples.of_answer(self, result)
+        if captured is not None:
+            self._is_put = True
+            self._samples.writer.put(captured)
+
+    def __del__(self) -> None:
+        if not self._is_put:
+            self._samples.writer.release(self.size)
+
+
+def _size(content: Buffer) -> int:
+    return content.nbytes if isinstance(content, memoryview) else len(content)

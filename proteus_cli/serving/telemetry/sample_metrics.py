@@ -1,0 +1,21 @@
+"""Metrics of the requests that are captured."""
+
+from proteus_cli.serving.requests.samples.capture import SampleCounts
+from proteus_cli.serving.telemetry.exposition import Exposition, MetricDescription, MetricKind
+
+CAPTURED = MetricDescription(
+    "proteus_samples_captured_total", MetricKind.COUNTER, "Requests that were captured.", ("family",)
+)
+DROPPED = MetricDescription(
+    "proteus_samples_dropped_total",
+    MetricKind.COUNTER,
+    "Requests that were chosen, and not captured or lost again.",
+    ("family", "reason"),
+)
+BYTES = MetricDescription("proteus_samples_bytes", MetricKind.GAUGE, "The space that samples take on the disk.", ())
+
+
+def add_samples(exposition: Exposition, counts: SampleCounts) -> None:
+    exposition.add(CAPTURED, [((family,), number) for family, number in sorted(counts.captured.items())])
+    exposition.add(DROPPED, sorted(counts.dropped.items()))
+    exposition.add(BYTES, [((), counts.size_bytes)])

@@ -1,0 +1,112 @@
+"""The files of samples below a directory, ``FAMILY/TIME-RUN-NUMBER.npz``; the oldest make room for new ones.
+
+Only the owner may read them. Several servers may write to one directory, and files may be removed while they do.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from proteus_cli.errors import ArtefactError
+from proteus_cli.store.files import write_new
+
+CHUNK, LABELS = ".npz", ".labels.json"
+_NAME = re.compile(r"(\d{8}T\d{6})-[0-9a-f]{8}-\d{6,}(\.npz|\.labels\.json)")
+_STAMP = "%Y%m%dT%H%M%S"
+
+
+@dataclass(frozen=True, slots=True)
+class SampleFile:
+    """A file of samples or labels of a family, and when it was written."""
+
+    path: Path
+    family: str
+    unix_s: float
+    size_bytes: int
+
+    @property
+    def is_chunk(self) -> bool:
+        return self.path.name.endswith(CHUNK)
+
+
+def sample_files(root: Path, family: str | None = None) -> list[SampleFile]:
+    """Those of a family, or of all, the oldest first. What has another name is none. Raises `ArtefactError`."""
+    try:
+        return sorted(_found(root, family), key=lambda each: each.path.name)
+    except OSError as error:
+        raise ArtefactError(
+            f"Can't read `{root}`: {error.strerror or error}.", hint="only who runs the server may read its samples"
+        ) from error
+
+
+def write_samples(root: Path, family: str, run: str, number: int, unix_s: float, kind: str, content: bytes) -> None:
+    """Write a file whole or not at all, for its owner alone. Raises `OSError`."""
+    directory = root / family
+    for each in (root, directory):
+        with contextlib.suppress(FileExistsError):
+            each.mkdir(mode=0o700, parents=True)
+    stamp = datetime.fromtimestamp(unix_s, UTC).strftime(_STAMP)
+    write_new(directory / f"{stamp}-{run}-{number:06}{kind}", content, 0o600)
+
+
+def make_room(root: Path, needed_bytes: int, space_bytes: int, before_unix_s: float) -> tuple[int, int]:
+    """Remove what is older, and then the oldest until so many more bytes fit; returns files and bytes that are left.
+
+    Raises `ArtefactError`, `OSError`.
+    """
+    files = sample_files(root)
+    left = sum(each.size_bytes for each in files)
+    gone = 0
+    for each in files:
+        if each.unix_s >= before_unix_s and left + needed_bytes <= space_bytes:
+            break
+        each.path.unlink(missing_ok=True)
+        left -= each.size_bytes
+        gone += 1
+    return len(files) - gone, left
+
+
+def remove(root: Path, files: Iterable[SampleFile]) -> None:
+    """Remove files, and directories that are empty then. Raises `ArtefactError`."""
+    try:
+        families = set()
+        for each in files:
+            each.path.unlink(missing_ok=True)
+            families.add(each.path.parent)
+        for directory in (*families, root):
+            with contextlib.suppress(OSError):  # it is not empty, or gone
+                directory.rmdir()
+    except OSError as error:
+        raise ArtefactError(
+            f"Can't remove samples from `{root}`: {error.strerror or error}.", hint="only their owner may do it"
+        ) from error
+
+
+def _found(root: Path, family: str | None) -> Iterator[SampleFile]:
+    try:
+        names = [family] if family is not None else sorted(each.name for each in root.iterdir())
+    except FileNotFoundError:
+        return
+    for name in names:
+        try:
+            with os.scandir(root / name) as entries:
+                for entry in entries:
+                    match = _NAME.fullmatch(entry.name)
+                    if match is None or not entry.is_file(follow_symlinks=False):
+                        continue
+                    with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
+                        size = entry.stat(follow_symlinks=False).st_size
+                        yield SampleFile(Path(entry.path), name, _unix_s(match[1]), size)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+
+
+def _unix_s(stamp: str) -> float:
+    try:
+        return datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return 0.0

@@ -1,0 +1,58 @@
+"""``proteus samples``: what a server has captured is listed, exported and removed; and when nothing can be captured."""
+
+from pathlib import Path
+
+import numpy as np
+from command_line import files, proteus
+from tiny import Tiny, add_plan, add_profiles
+
+from proteus_cli.store.samples.chunk import Chunk, SampledRequest, SampledTensor, encoded_chunk, encoded_labels
+from proteus_cli.store.samples.directory import CHUNK, LABELS, write_samples
+
+NOW_S, RUN = 1_800_000_000.0, "0" * 8
+
+
+def capture(root: Path, family: str) -> None:
+    requests = tuple(SampledRequest(number, f"r{number}", NOW_S, "v", 1) for number in range(3))
+    rows = (np.arange(12, dtype=np.float32).reshape(3, 4),)
+    made = Chunk(family, RUN, (SampledTensor("x", "<f4", (4,)),), requests, np.arange(3), np.ones(3, np.float32), rows)
+    write_samples(root, family, RUN, 1, NOW_S, CHUNK, encoded_chunk(made))
+    write_samples(root, family, RUN, 2, NOW_S, LABELS, encoded_labels(family, RUN, {1: [2]}))
+
+
+def test_samples_are_listed_exported_and_removed(tiny: Tiny) -> None:
+    for family in ("shapes", "tones"):
+        capture(tiny.root / "samples", family)
+    there = ("-w", str(tiny.root))
+    (shapes, tones) = proteus("samples", "list", "--json", *there).document()
+    assert (shapes["family"], shapes["requests"], shapes["rows"], shapes["labelled"]) == ("shapes", 3, 3, 1)
+    assert "2027-01-15T08:00:00Z" in proteus("samples", "list", *there).stdout
+    out = tiny.root / "new.npz"
+    assert "wrote 1 row" in proteus("samples", "export", "shapes", "-o", out, *there).stderr
+    with np.load(out) as arrays:
+        assert (arrays["y"].tolist(), arrays["x"].tolist()) == ([2], [[4, 5, 6, 7]])
+    assert proteus("samples", "export", "shapes", "-o", out, "--as", "train", *there).code == 0
+    with np.load(out) as arrays:
+        assert (arrays["y"].tolist(), arrays["answer"].tolist()) == ([-1, 2, -1], [0, 1, 2])
+    assert proteus("samples", "clear", "shapes", *there).code == 0
+    assert proteus("samples", "list", "--json", *there).document() == [tones]
+    assert proteus("samples", "clear", *there).code == 0
+    assert not (tiny.root / "samples").exists()
+
+
+def test_there_is_nothing_to_export(tiny: Tiny) -> None:
+    before = files(tiny.root)
+    out = tiny.root / "new.npz"
+    assert "no samples" in proteus("samples", "list", "-w", tiny.root).stderr
+    assert "No sample of `shapes`" in proteus("samples", "export", "shapes", "-o", out, "-w", tiny.root).refused()
+    assert files(tiny.root) == before
+
+
+def test_options_that_capture_nothing_are_refused(tiny: Tiny) -> None:
+    add_profiles(tiny, ("cpu0",))
+    add_plan(tiny, {"cpu0": "shapes-s"})
+    serve = ("serve", "plan", "--port", "0", "-w", str(tiny.root))
+    assert "Emulated devices" in proteus(*serve, "--samples", "1%", "--emulate").refused()
+    assert "No request is captured." in proteus(*serve, "--samples-for", "1d").refused()
+    assert "32.0 MiB at least" in proteus(*serve, "--samples", "1%", "--samples-space", "1MiB").refused()
+    assert "`0%` is not a share" in proteus(*serve, "--samples", "0%").refused()
