@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from rich.table import Table
 
 from proteus_cli.store.samples.summary import SampleSummary
-from proteus_cli.tables import number, table, text
+from proteus_cli.tables import name, number, table, text
 from proteus_cli.units import format_size
 
 
 def sample_table(found: Sequence[SampleSummary]) -> Table:
-    columns = (text("family"), *map(number, ("requests", "rows", "with a label", "size")), *map(text, ("from", "to")))
+    columns = (text("family"), *map(number, ("requests", "rows", "labelled", "size")), *map(name, ("from (UTC)", "to")))
     rows = table(*columns)
     for each in found:
         rows.add_row(
@@ -22,4 +22,4 @@ def sample_table(found: Sequence[SampleSummary]) -> Table:
 
 
 def _time(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M")
