@@ -3,8 +3,9 @@
 from proteus_cli.domain.base import require
 from proteus_cli.domain.conditions.condition import Condition, metrics
 from proteus_cli.domain.conditions.metrics import Metric
-from proteus_cli.domain.conditions.parser import ConditionError, parse
+from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.conditions.reach import reach
+from proteus_cli.domain.conditions.reading import ConditionError
 
 STOP_METRICS = frozenset({Metric.CONFIDENCE, Metric.EXIT})
 """What `stop_when` of a variant may compare: with a clock in it, it would have no accuracy or latency of its own."""

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from proteus_cli.domain.conditions.condition import OPERATORS, AllOf, AnyOf, Comparison, Condition, all_of, any_of
 from proteus_cli.domain.conditions.metrics import Metric
-from proteus_cli.domain.conditions.parser import DEEPEST, LONGEST_TEXT, MOST_COMPARISONS, ConditionError, parse
+from proteus_cli.domain.conditions.parser import DEEPEST, MOST_COMPARISONS, parse
+from proteus_cli.domain.conditions.reading import LONGEST_TEXT, ConditionError
 
 POSITIVE = st.floats(0, allow_infinity=False)
 FRACTIONS = st.floats(0, 1)
