@@ -1,0 +1,178 @@
+"""One term of a guard, tested: does the new version keep it, or has it to go?
+
+All metrics are a *loss* that a query has, from 0 to 1: it was answered wrongly (1 less its score), not as by the old
+version, later than the bound, or not at all. A term bounds the mean loss of the new version, by a number, or by that of
+the old version and something more. Two hypotheses are bet against, each for itself (`betting.py`):
+
+* *The term holds.* Once there is enough evidence against it, the term fails.
+* *The new version is notably worse*: its loss is by one of `TOLERANCES` greater than the term allows, or by more. Once
+  there is enough evidence against that, the term passes.
+
+Whatever the truth is, one of the two is wrong, and in between both are. So each test ends.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from proteus_cli.control.rollouts.betting import Evidence, Parts, Spread
+from proteus_cli.control.rollouts.comparison import Arms
+from proteus_cli.domain.rollouts.guard import HIGHER_IS_BETTER, QUANTILES, GuardMetric, Term
+from proteus_cli.domain.rollouts.status import TermStatus, Verdict
+
+TOLERANCES: Mapping[GuardMetric, float] = {
+    GuardMetric.ACCURACY: 0.015,  # with `old - 0.005`, a version that is 2 points worse is notably worse
+    GuardMetric.AGREEMENT: 0.015,
+    GuardMetric.ERRORS: 0.01,
+    GuardMetric.P50: 0.1,  # of the answers: 60 % are late
+    GuardMetric.P95: 0.05,  # 10 % are late
+    GuardMetric.P99: 0.01,  # 2 % are late
+}
+"""By how much more than a term allows a loss is greater that is notably worse."""
+FARTHER, PART_FARTHER = 4.0, 0.25
+"""A part of the wealth bets on a loss that is so many times as far from its bound: large ones are found sooner."""
+PART_BY_AGREEMENT = 0.1
+"""Of the evidence that a version is not notably less accurate: what bets on few disagreements, which need no labels."""
+ASSUMED_VARIANCE = 0.25
+"""Of differences, at first: the largest that a difference to a mean can have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """The evidence at which a term fails, and at which it passes."""
+
+    fails_at: float
+    passes_at: float
+
+    @classmethod
+    def of(cls, confidence: float, terms: int) -> "Thresholds":
+        """For each of so many terms of a guard.
+
+        Where all hold, *one* is to fail with a probability of 1 - confidence at most: that is divided among them. A
+        guard passes where *all* pass, so each may be wrong with that probability.
+        """
+        return cls(terms / (1 - confidence), 1 / (1 - confidence))
+
+
+class TermTest:
+    """``verdict`` is final once the term fails.
+
+    Latency and errors change with the load, so each of ``steps`` steps is judged by what was seen in it to pass; to
+    fail, by what was seen since any of them. Accuracy and agreement do not: all that was seen counts.
+    """
+
+    def __init__(self, term: Term, slo_s: float, thresholds: Thresholds, steps: int) -> None:
+        self.term, self._thresholds = term, thresholds
+        self.is_relative = term.reference == "old"
+        self.depends_on_load = term.metric in QUANTILES or term.metric is GuardMetric.ERRORS
+        self.latest_s = slo_s if term.reference == "slo" else term.value if term.metric in QUANTILES else math.inf
+        self._bound, self._bad = _bound(term), _bound(term) + TOLERANCES[term.metric]
+        self._arms, self._new, self._old = Arms(), Spread(0.0), Spread(0.0)
+        self._spreads = {name: Spread(ASSUMED_VARIANCE) for name in ("arms", "pairs", "agreement")}
+        least, gap = -1.0 if self.is_relative else 0.0, TOLERANCES[term.metric]
+        self._against = Evidence(self._bound, least, _parts(gap, 1.0), steps if self.depends_on_load else 1)
+        self._in_favour = self._new_evidence_in_favour()
+        self._by_agreement = self._new_evidence_in_favour()
+        self.verdict = Verdict.HOLD
+
+    def begin_step(self, share: float) -> None:
+        """The new version has that share of the queries from now on."""
+        if share:
+            self._arms.split(share)
+        if self.depends_on_load and self._new.count:
+            self._against.start()
+            self._in_favour = self._new_evidence_in_favour()
+            self._judge()
+
+    def saw(self, loss: float) -> None:
+        """Of the new version, for a query that it answered alone."""
+        self._new.saw(loss)
+        if self.is_relative:
+            self._compare(self._arms.saw_new(loss), "arms")
+        else:
+            self._bet(loss, self._bound * (1 - self._bound), self._bad * (1 - self._bad))
+
+    def saw_old(self, loss: float) -> None:
+        """Of the old version, for a query that it answered alone."""
+        if self.is_relative:
+            self._old.saw(loss)
+            self._compare(self._arms.saw_old(loss), "arms")
+
+    def saw_both(self, old_loss: float, new_loss: float) -> None:
+        """Of both versions, for one query."""
+        if self.is_relative:
+            self._new.saw(new_loss)
+            self._old.saw(old_loss)
+            self._compare((new_loss - old_loss,), "pairs")
+        else:
+            self.saw(new_loss)
+
+    def saw_agreement(self, disagrees: float) -> None:
+        """Of both versions, for one query, with or without a label: accuracies differ by no more than answers do."""
+        if self.term.metric is GuardMetric.ACCURACY and self.is_relative:
+            spread = self._spreads["agreement"]
+            self._by_agreement.saw(-disagrees, spread.variance)
+            spread.saw(disagrees)
+            self._judge()
+
+    def status(self) -> TermStatus:
+        return TermStatus(
+            str(self.term),
+            self.verdict,
+            self._new.count,
+            self._seen(self._new),
+            self._seen(self._old),
+            _progress(self._against.wealth, self._thresholds.fails_at),
+            _progress(self._wealth_in_favour, self._thresholds.passes_at),
+        )
+
+    def _compare(self, differences: Iterable[float], kind: str) -> None:
+        spread = self._spreads[kind]
+        for value in differences:
+            self._bet(value, spread.variance, spread.variance)
+            spread.saw(value)
+
+    def _bet(self, value: float, variance: float, bad_variance: float) -> None:
+        self._against.saw(value, variance)
+        self._in_favour.saw(-value, bad_variance)
+        self._judge()
+
+    def _judge(self) -> None:
+        if self.verdict is Verdict.FAIL or self._against.wealth >= self._thresholds.fails_at:
+            self.verdict = Verdict.FAIL
+        else:
+            passes = self._wealth_in_favour >= self._thresholds.passes_at
+            self.verdict = Verdict.PASS if passes else Verdict.HOLD
+
+    @property
+    def _wealth_in_favour(self) -> float:
+        return (1 - PART_BY_AGREEMENT) * self._in_favour.wealth + PART_BY_AGREEMENT * self._by_agreement.wealth
+
+    def _new_evidence_in_favour(self) -> Evidence:
+        """It bets that the version is as good as the old one, or as the bound, and that it is better still."""
+        tolerance = TOLERANCES[self.term.metric]
+        gap, most = (max(self._bad, tolerance), 1.0) if self.is_relative else (tolerance, self._bad)
+        return Evidence(-self._bad, -1.0, _parts(gap, most))
+
+    def _seen(self, spread: Spread) -> float | None:
+        """As the metric has it."""
+        if not spread.count:
+            return None
+        return 1 - spread.mean if self.term.metric in HIGHER_IS_BETTER else spread.mean
+
+
+def _bound(term: Term) -> float:
+    """Of the mean loss, or of the difference of both."""
+    if term.metric in QUANTILES:
+        return 1 - QUANTILES[term.metric]
+    if term.metric in HIGHER_IS_BETTER:
+        return -term.value if term.reference == "old" else 1 - term.value
+    return term.value
+
+
+def _parts(gap: float, most: float) -> Parts:
+    return (min(gap, most), 1 - PART_FARTHER), (min(FARTHER * gap, most), PART_FARTHER)
+
+
+def _progress(evidence: float, wanted: float) -> float:
+    return max(0.0, min(math.log(max(evidence, 1.0)) / math.log(wanted), 1.0))

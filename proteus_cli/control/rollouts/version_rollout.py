@@ -1,0 +1,179 @@
+"""A version roll-out as a machine that is told the time: which share of the queries the new version answers now.
+
+It goes through its steps one by one, or ends::
+
+    measuring → shadow → canary 1 → … → canary n → promoting → full → done
+        └──────────┴─────────┴─── aborted, rolled back, failed ──┴───┘
+
+Its driver tells it that the new version is ready (measured and loaded), that the catalog names it, that it cannot go
+on, and what a person says. What the guard is to know, the driver tells `guard`. Each call returns what is `Wanted` from
+now on; `decide` is to be called every second or so. What is wanted twice is harmless.
+
+**Invariants.** The share of the new version grows only with a step, and a step is left only where the guard passes,
+with ``is_auto``, or a person says so. After the end nothing is asked of the new version, unless it is done. There is
+one end.
+
+**When a step is passed.** A canary step, once the new version has answered `LEAST_QUERIES` in it and all terms pass.
+The shadow, once so many were compared, and all terms pass that it can tell of; as nobody sees its answers, also once
+`MOST_SHADOWED` were compared, or after `LONGEST_SHADOW_S`, and the guard does not fail: the first canary step goes on
+from what was learned. A canary step that was not passed after ``most_queries`` ends the roll-out: the version may be
+good, but that could not be told. Where a person decides when to go on, there is no such bound.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from proteus_cli.control.rollouts.guard import Guard
+from proteus_cli.domain.rollouts.specification import RolloutSpecification
+from proteus_cli.domain.rollouts.status import Ending, RolloutStatus, Stage, Verdict
+from proteus_cli.errors import Conflict
+
+LEAST_QUERIES = 100
+"""Of a step; at any share, so that latency is seen under its load."""
+MOST_SHADOWED = 2_000
+LONGEST_SHADOW_S = 3_600.0
+"""Devices may be too busy to shadow anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """``number``: of the canary step, from 1; else 0. ``share`` of the queries that the new version answers in it."""
+
+    stage: Stage
+    number: int = 0
+    share: float = 0.0
+    shadow_share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the driver brings about.
+
+    ``share`` of the queries goes to the new version, the rest to the old one; ``shadow_share`` of what the old one
+    answers is compared. ``catalog``: which one it is to name. The old version is kept loaded until ``ending``.
+    """
+
+    step: Step
+    catalog: Literal["old", "new"] = "old"
+    waits_for_promote: bool = False
+    ending: Ending | None = None
+    reason: str = ""
+
+    @property
+    def stage(self) -> Stage:
+        return self.step.stage
+
+    @property
+    def share(self) -> float:
+        return self.step.share
+
+    @property
+    def shadow_share(self) -> float:
+        return self.step.shadow_share
+
+
+class VersionRollout:
+    """``wanted`` is what is to be now, since ``since_s``. Calls that make no sense then raise `Conflict`."""
+
+    def __init__(self, specification: RolloutSpecification, slo_s: float, now_s: float) -> None:
+        self.specification, self.guard = specification, Guard(specification, slo_s)
+        self._steps = _steps(specification)
+        self._place = 0
+        self.since_s = now_s
+        self.wanted = Wanted(self._steps[0])
+
+    def ready(self, now_s: float) -> Wanted:
+        """The new version is measured and loaded."""
+        self._require(Stage.MEASURING)
+        return self._advance(now_s)
+
+    def decide(self, now_s: float) -> Wanted:
+        """Look at the guard and the time."""
+        stage = self.wanted.stage
+        if stage not in {Stage.SHADOW, Stage.CANARY, Stage.FULL}:
+            return self.wanted
+        if self.guard.verdict is Verdict.FAIL:
+            return self._end(Ending.ROLLED_BACK, f"the guard fails: {self.guard.reason}", now_s)
+        if stage is Stage.FULL:
+            is_over = now_s - self.since_s >= self.specification.rollback_window_s
+            return self._end(Ending.DONE, "", now_s) if is_over else self.wanted
+        is_passed = self._is_passed(now_s)
+        if self.specification.is_auto:
+            if is_passed:
+                return self._advance(now_s)
+            if self.guard.counts.canary >= self.specification.most_queries:
+                reason = f"undecided after {self.guard.counts.canary:,} queries: {self.guard.reason}"
+                return self._end(Ending.ROLLED_BACK, reason, now_s)
+        self.wanted = replace(self.wanted, waits_for_promote=is_passed)
+        return self.wanted
+
+    def promote(self, now_s: float, *, fully: bool = False) -> Wanted:
+        """A person says that it goes on to the next step, or ``fully``: to serve in place of the old one."""
+        self._require(Stage.SHADOW, Stage.CANARY)
+        if fully:
+            self._place = next(place for place, each in enumerate(self._steps) if each.stage is Stage.PROMOTING) - 1
+        return self._advance(now_s)
+
+    def promoted(self, now_s: float) -> Wanted:
+        """The catalog names the new version, and it serves in place of the old one."""
+        self._require(Stage.PROMOTING)
+        return self._advance(now_s)
+
+    def abort(self, now_s: float, reason: str) -> Wanted:
+        """A person says that the old version serves on, or again."""
+        if self.wanted.ending is not None:
+            raise Conflict(f"the roll-out has ended: {self.wanted.ending}")
+        return self._end(Ending.ABORTED, reason, now_s)
+
+    def fail(self, now_s: float, reason: str) -> Wanted:
+        """It cannot go on. After its end nothing changes."""
+        return self.wanted if self.wanted.ending is not None else self._end(Ending.FAILED, reason, now_s)
+
+    def status(self, now_s: float) -> RolloutStatus:
+        wanted, guard = self.wanted, self.guard
+        return RolloutStatus(
+            self.specification, wanted.stage, wanted.step.number, wanted.share, wanted.shadow_share,
+            max(now_s - self.since_s, 0.0), guard.verdict, wanted.waits_for_promote, guard.counts, guard.status(),
+            wanted.ending, wanted.reason,
+        )  # fmt: skip
+
+    def _is_passed(self, now_s: float) -> bool:
+        counts = self.guard.counts
+        if self.wanted.stage is Stage.CANARY:
+            return counts.canary >= LEAST_QUERIES and self.guard.verdict is Verdict.PASS
+        if counts.shadowed >= MOST_SHADOWED or now_s - self.since_s >= LONGEST_SHADOW_S:
+            return True
+        return counts.shadowed >= LEAST_QUERIES and self.guard.verdict_of_shadow is Verdict.PASS
+
+    def _advance(self, now_s: float) -> Wanted:
+        self._place += 1
+        step = self._steps[self._place]
+        catalog: Literal["old", "new"] = "new" if step.stage in {Stage.PROMOTING, Stage.FULL} else "old"
+        self.wanted, self.since_s = Wanted(step, catalog), now_s
+        if step.stage is not Stage.PROMOTING:
+            self.guard.begin_step(step.share)
+        return self.wanted
+
+    def _end(self, ending: Ending, reason: str, now_s: float) -> Wanted:
+        is_done = ending is Ending.DONE
+        step = Step(Stage.ENDED, share=float(is_done))
+        self.wanted = Wanted(step, "new" if is_done else "old", ending=ending, reason=reason)
+        self.since_s = now_s
+        return self.wanted
+
+    def _require(self, *stages: Stage) -> None:
+        if self.wanted.stage not in stages:
+            at = self.wanted.ending or self.wanted.stage
+            raise Conflict(f"the roll-out of `{self.specification.new}` is at `{at}`")
+
+
+def _steps(specification: RolloutSpecification) -> tuple[Step, ...]:
+    shadow = specification.shadow_frac
+    canaries = [Step(Stage.CANARY, number, share, shadow) for number, share in enumerate(specification.canary_fracs, 1)]
+    return (
+        Step(Stage.MEASURING),
+        *([Step(Stage.SHADOW, shadow_share=shadow)] if shadow else []),
+        *canaries,
+        Step(Stage.PROMOTING, share=canaries[-1].share),
+        Step(Stage.FULL, share=1.0),
+    )

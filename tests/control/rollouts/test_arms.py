@@ -1,0 +1,37 @@
+"""Values of two arms become differences: each value once, as soon as there are enough of the other arm."""
+
+from collections.abc import Iterator
+
+from proteus_cli.control.rollouts.comparison import MOST_WAITING, Arms
+
+
+def differences(arms: Arms, order: str) -> Iterator[float]:
+    """Of values that tell themselves apart: the n-th of either arm is n, those of the old one in thousandths."""
+    new = old = 0
+    for arm in order:
+        if arm == "n":
+            new += 1
+            yield from arms.saw_new(float(new))
+        else:
+            old += 1
+            yield from arms.saw_old(old / 1000)
+
+
+def test_at_equal_shares_each_value_has_one_of_the_other_arm() -> None:
+    arms = Arms()
+    arms.split(0.5)
+    assert list(differences(arms, "nnoon" + "ooo")) == [1 - 0.001, 2 - 0.002, 3 - 0.003]
+
+
+def test_a_rare_new_version_has_the_mean_of_what_came_meanwhile() -> None:
+    arms = Arms()
+    arms.split(0.2)  # four of the old version for each
+    assert list(differences(arms, "oooo" + "n")) == [1 - 0.0025]
+    assert list(differences(arms, "no" + "o")) == [1 - 0.0015]  # half as many are enough
+
+
+def test_the_oldest_values_are_forgotten_where_one_arm_has_none() -> None:
+    arms = Arms()
+    for value in range(MOST_WAITING + 5):
+        assert list(arms.saw_old(float(value))) == []
+    assert list(arms.saw_new(0.0)) == [-5.0]
