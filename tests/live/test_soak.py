@@ -47,7 +47,7 @@ pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended]
 
 RUDE_PAUSE = 10.0
 WARM_UP_FRAC = 1 / 3  # in which caches fill, and everything has happened once
-MAX_ACCURACY_GAP = 1.0  # points of relative accuracy in `LONG_S`, live against what simulations find
+MAX_GAP = 1.0  # points of violations, and of relative accuracy, in `LONG_S`: live against what simulations find
 LONG_S = 300.0
 SIMULATIONS = 3
 SHIFT_S = 0.05  # the most that their arrivals are moved by, as nothing is on time on a busy machine
@@ -75,6 +75,17 @@ class Counting:
         reply = await self.target.send(family, number, timeout_s, min_accuracy, bounds)
         self.told[family][reply.outcome.value] += 1
         return reply
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The most ``violations``, as a fraction, and the ``gap`` of relative accuracy to simulations, in points.
+
+    On a machine whose plans are slow, simulations find more violations than the site allows: then they are the measure.
+    """
+
+    violations: float
+    gap: float
 
 
 @dataclass(frozen=True)
@@ -120,7 +131,9 @@ def test_soak(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     given = conditions(injector.done, plans_s, median(status["pace"].values()))
     expected = expectations(site, trace, given, rude, np.random.default_rng(seed))
     grown = {name: growth_of(watch.samples, name) for name in MAX_GROWTH}
-    summary(site, injector, run, counted, found, given, expected, grown, watch.samples, max_accuracy_gap(lasts_s))
+    gap = max_gap_of(lasts_s)
+    worst = max(site.max_violations, max(each.slo_violation_ratio for each in expected) + gap / 100)
+    summary(site, injector, run, counted, found, given, expected, grown, watch.samples, Bound(worst, gap))
 
     assert "Traceback" not in log, log
     assert "a bug" not in log, log
@@ -129,9 +142,9 @@ def test_soak(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     ended_once(run, trace, counted, chaos, site)
     assert found.failed == 0
     if kept_time(run):
-        assert found.slo_violation_ratio <= site.max_violations
+        assert found.slo_violation_ratio <= worst
         lowest, highest = span([points(each, site.busy) for each in expected])
-        assert lowest - max_accuracy_gap(lasts_s) <= points(found) <= highest + max_accuracy_gap(lasts_s)
+        assert lowest - gap <= points(found) <= highest + gap
     assert {name: round(each.most, 2) for name, each in grown.items() if each.most > MAX_GROWTH[name]} == {}
     assert max(each.shared for each in watch.samples) <= MAX_SHARED * len(site.profiles)
     assert left == []
@@ -245,9 +258,9 @@ def ended_once(run: Run, trace: Trace, counted: Told, chaos: Chaos, site: Site) 
         assert 0 <= rude.total() - chaos.tally.ended.total() <= chaos.tally.unknown
 
 
-def max_accuracy_gap(lasts_s: float) -> float:
+def max_gap_of(lasts_s: float) -> float:
     """In a shorter run, more hangs on the moments of single faults and plans: as means do, it scatters by 1/√time."""
-    return MAX_ACCURACY_GAP * max(1.0, math.sqrt(LONG_S / lasts_s))
+    return MAX_GAP * max(1.0, math.sqrt(LONG_S / lasts_s))
 
 
 def growth_of(samples: Sequence[Footprint], name: str) -> Growth:
@@ -272,7 +285,7 @@ def summary(
     expected: Sequence[Report],
     grown: dict[str, Growth],
     samples: Sequence[Footprint],
-    max_gap: float,
+    bound: Bound,
 ) -> None:
     faults = Table("at, s", "fault", "device or model", title="what was done")
     for injected in injector.done:
@@ -283,14 +296,14 @@ def summary(
             requests.add_row(f"{family}: {who}", *(str(outcomes[outcome.value]) for outcome in Outcome))
     measures = Table("", found.mode, "simulated", "bound", title=f"{found.requests:,} requests")
     rows: tuple[tuple[str, Callable[[Report], float], str], ...] = (
-        ("SLO violations, %", lambda each: 100 * each.slo_violation_ratio, f"≤ {100 * site.max_violations:g}"),
-        ("relative accuracy, %", lambda each: points(each, site.busy), f"within {max_gap:.1f}"),
+        ("SLO violations, %", lambda each: 100 * each.slo_violation_ratio, f"≤ {100 * bound.violations:.2g}"),
+        ("relative accuracy, %", lambda each: points(each, site.busy), f"within {bound.gap:.1f}"),
         ("mean batch", lambda each: each.mean_batch or 0.0, ""),
     )
-    for name, read, bound in rows:
+    for name, read, limit in rows:
         lowest, highest = span([read(each) for each in expected])
-        measures.add_row(name, f"{read(found):.2f}", f"{lowest:.2f} to {highest:.2f}", bound)
-    held = Table("", "first", "last", "growth (95 %)", "bound", title="what the server held, after the warm-up")
+        measures.add_row(name, f"{read(found):.2f}", f"{lowest:.2f} to {highest:.2f}", limit)
+    held = Table("", "first", "last", "growth (95 %)", "limit", title="what the server held, after the warm-up")
     for name, each in grown.items():
         unit, scale = ("MiB", 2**20) if name == "resident_bytes" else ("", 1)
         ends = (getattr(samples[place], name) / scale for place in (int(len(samples) * WARM_UP_FRAC), -1))
