@@ -12,6 +12,7 @@ from proteus_cli.control.dispatch.exits import exit_bounds
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
+from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
@@ -223,6 +224,10 @@ class Controller:
         self._joining.add(device)
         self._topology.add_device(self._worker(device, slots), memory)
         self._topology.device_lost(device, ())
+
+    def use_twins(self, family: str, twins: Twins | None) -> None:
+        """Two versions of a variant of a family serve together, or none do; counts from the next plan on."""
+        self._families[family].twins = twins
 
     def device_lost(self, device: str, running: Sequence[Launch]) -> Effects:
         """A device is lost with the batches that it ran: their requests wait again."""

@@ -30,11 +30,13 @@ class Bounds(msgspec.Struct, frozen=True, gc=False):
     ``min_confidence``: a first stage is sure of a row only where its confidence is at least that, and the threshold.
     ``min_expected_accuracy``: so much is to be expected of the answer, where a cascade counts as its composition.
     ``max_energy_j``: the answer takes no more energy, whatever its batches.
+    It ``is_canary`` where the server wants the answer of a version that is being rolled out.
     """
 
     min_confidence: float = -math.inf
     min_expected_accuracy: float = 0.0
     max_energy_j: float = math.inf
+    is_canary: bool = False
 
     @property
     def needs_confidence(self) -> bool:

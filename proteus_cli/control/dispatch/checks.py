@@ -5,7 +5,7 @@ accurate variant is asked, too, and both classes are compared. A check runs only
 waits in no queue, and is no demand; so the most that it can cost a request is to wait for the end of that one batch.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from proteus_cli.control.decision import Checker
 from proteus_cli.control.dispatch.workers import AccuracyTier, WorkerState, WorkSource
@@ -45,9 +45,9 @@ def checker_of(
     return Checker(best, None)
 
 
-def idle_source(tier: AccuracyTier, workers: Mapping[str, WorkerState], by: VariantKey) -> WorkSource | None:
+def idle_source(tiers: Iterable[AccuracyTier], workers: Mapping[str, WorkerState], by: VariantKey) -> WorkSource | None:
     """What a worker that hosts ``by`` takes from: the longest free one of its class, if that is idle; None: none is."""
-    for each in tier.classes:
+    for each in (host_class for tier in tiers for host_class in tier.classes):
         device = next(iter(each.free), None) if each.host.variant == by.variant else None
         if device is not None and workers[device].is_idle:
             return next(source for source in workers[device].sources if source.host_class is each)

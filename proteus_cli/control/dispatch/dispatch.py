@@ -135,7 +135,7 @@ class Dispatch:
         The check waits nowhere and is no arrival. While it runs, it counts like any other batch.
         """
         family, rows = self._families[request.family], request.rows
-        source = idle_source(family.base, self._workers, by)
+        source = idle_source((family.base, *family.canary_tiers), self._workers, by)
         if source is None:
             return None
         hosted, worker = source.hosted, self._workers[source.hosted.device]
@@ -256,6 +256,11 @@ class Dispatch:
             unhosted += family.rehost(hosts, self.cascades.by_first, self._workers)
         self._assign_sources()
         return self._uncount(unhosted)
+
+    def rehost_twins(self, hosted: Sequence[Host]) -> Sequence[Request]:
+        """Where the new version of twins has stopped to serve, have all hosts share what waits; returns as `host`."""
+        losing = {name for name, family in self._families.items() if family.loses_new(self._workers)}
+        return self.host(hosted) if losing else ()
 
     def count_capacity(self, worker: WorkerState) -> None:
         """A worker's phase or slowdown has changed: count the capacity of its families anew."""

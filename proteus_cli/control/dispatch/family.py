@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from proteus_cli.control.decision import Host, Unfit
 from proteus_cli.control.dispatch.family_queue import FamilyQueue
 from proteus_cli.control.dispatch.fitness import Fitness, Routes
+from proteus_cli.control.dispatch.twins import Twins, standing_for_both
 from proteus_cli.control.dispatch.workers import AccuracyTier, WorkerState
 from proteus_cli.control.replanning.demand import Counts
 from proteus_cli.domain.request import Request
@@ -20,7 +21,7 @@ class FamilyState:
     The ``base`` tier holds what any host may answer. A tier for a part of the hosts is opened when a request first
     needs it: `Fitness` says which may answer, and there are no more tiers than parts that bounds can tell apart.
     Deferred requests have tiers of their own: the plan's shares of these are others. ``new_queue`` makes a queue, by
-    whether it is for deferred ones.
+    whether it is for deferred ones. With ``twins``, canaries have tiers, too, and the base is without the new version.
     ``rows`` wait or run, ``running`` of them by host, also of plans before: `Dispatch` alone counts both. ``was_lost``:
     all devices that hosted the family were lost, and nothing hosts it since.
     """
@@ -33,6 +34,7 @@ class FamilyState:
         self.base = AccuracyTier(new_queue(False))
         self._new_queue = new_queue
         self._fitness = Fitness()
+        self.twins: Twins | None = None
         self._tiers: dict[int, AccuracyTier] = {self._fitness.everyone: self.base}  # by the set of their hosts
         self._deferred_tiers: dict[int, AccuracyTier] = {}
         self.tiers: tuple[AccuracyTier, ...] = (self.base,)  # those that are open, the base first
@@ -54,6 +56,11 @@ class FamilyState:
         if request.bounds is None:
             return Unfit(found)
         return Unfit(found, self._fitness.expected(), self._fitness.energy_j(request.rows))
+
+    @property
+    def canary_tiers(self) -> list[AccuracyTier]:
+        """The tiers that the new version of twins takes from."""
+        return [tier for tier in self.tiers if tier.is_of_canaries]
 
     @property
     def waiting(self) -> int:
@@ -97,9 +104,10 @@ class FamilyState:
     def rows_before(self, request: Request, tier: AccuracyTier) -> int:
         """Rows that run on the workers of a tier, or that they take before a request there.
 
-        Of the rows that wait in other tiers, no more count than the quota of these workers.
+        Of the rows that wait in other tiers, no more count than the quota of these workers. Those of twins share their
+        devices, so that for canaries all rows count.
         """
-        if tier is self.base:
+        if tier is self.base or tier.is_of_canaries:
             return self.rows - sum([each.queue.rows_below(request.level) for each in self.tiers])
         rows, placements = tier.running, tier.placements
         for each in self.tiers:
@@ -117,7 +125,11 @@ class FamilyState:
     def rehost(self, hosts: Sequence[Host], routes: Routes, workers: Mapping[str, WorkerState]) -> list[Request]:
         """From now on ``hosts`` share what waits, with cascades; returns the requests that none of them may answer."""
         moved = [request for tier in self.tiers if tier is not self.base for request in tier.queue.drain()]
-        self._fitness = Fitness(hosts, routes)
+        if self.twins is not None:
+            hosts = standing_for_both(hosts, self.twins)
+        self._fitness = Fitness(hosts, routes, self.twins, has_new=self._has_new(hosts, workers))
+        if self.twins is not None:
+            hosts = self._fitness.hosts(self._fitness.everyone)
         for request in [each for each in self.base.queue if not self._fitness.is_for_everyone(each)]:
             self.base.queue.remove(request)
             moved.append(request)
@@ -126,6 +138,8 @@ class FamilyState:
         for host in [host for host, rows in self.running.items() if not rows]:
             del self.running[host]
         self.base.use(workers, self.running)
+        if self._fitness.canary:  # also while no request is a canary: shadows run there
+            self._open(self._fitness.canary, workers, is_of_canaries=True)
         for request in moved:
             if not self.wait_again(request, workers):
                 unhosted.append(request)
@@ -139,18 +153,43 @@ class FamilyState:
         tier = self._tiers_of(request).get(fit)
         is_new = tier is None
         if tier is None:
-            if len(self.tiers) >= MOST_IDLE_TIERS:
-                self._close_idle()
-            tier = AccuracyTier(self._new_queue(request.is_deferred), is_of_deferred=request.is_deferred)
-            tier.queue.rehost(self._fitness.hosts(fit))
-            tier.use(workers, self.running)
-            self._tiers_of(request)[fit] = tier
-            self.tiers += (tier,)
+            tier = self._open(
+                fit, workers, is_of_deferred=request.is_deferred, is_of_canaries=self._fitness.is_canary(request)
+            )
         return tier.queue.open(request.level) or is_new
+
+    def loses_new(self, workers: Mapping[str, WorkerState]) -> bool:
+        """Canaries have tiers, and the new version does not serve any more."""
+        return bool(self._fitness.canary) and not self._has_new(self._fitness.hosts(self._fitness.canary), workers)
+
+    def _open(
+        self,
+        fit: int,
+        workers: Mapping[str, WorkerState],
+        *,
+        is_of_deferred: bool = False,
+        is_of_canaries: bool = False,
+    ) -> AccuracyTier:
+        if len(self.tiers) >= MOST_IDLE_TIERS:
+            self._close_idle()
+        tier = AccuracyTier(
+            self._new_queue(is_of_deferred), is_of_deferred=is_of_deferred, is_of_canaries=is_of_canaries
+        )
+        tier.queue.rehost(self._fitness.hosts(fit))
+        tier.use(workers, self.running)
+        (self._deferred_tiers if is_of_deferred else self._tiers)[fit] = tier
+        self.tiers += (tier,)
+        return tier
+
+    def _has_new(self, hosts: Sequence[Host], workers: Mapping[str, WorkerState]) -> bool:
+        """The new version of twins serves somewhere."""
+        new = self.twins.new if self.twins is not None else None
+        return any(host.variant == new and workers[host.device].is_serving for host in hosts)
 
     def _close_idle(self) -> None:
         """Forget the tiers in which nothing waits, but for the base: each costs all workers of its hosts time."""
-        self.tiers = (self.base, *(tier for tier in self.tiers[1:] if len(tier.queue)))
+        canary = self._tiers.get(self._fitness.canary) if self._fitness.canary else None
+        self.tiers = (self.base, *(tier for tier in self.tiers[1:] if len(tier.queue) or tier is canary))
         self._tiers = {kinds: tier for kinds, tier in self._tiers.items() if tier in self.tiers}
         self._deferred_tiers = {kinds: tier for kinds, tier in self._deferred_tiers.items() if tier in self.tiers}
 

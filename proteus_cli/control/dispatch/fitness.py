@@ -13,6 +13,9 @@ That an answer keeps its bounds follows from where it begins:
 A host that cuts rows short (`Host.cuts`) is of two kinds: one gives whole answers alone, and one any. Cut answers are
 less accurate than the variant, so a request that asks for an accuracy may only go to the former. So may deferred ones,
 which ask for that of the second stage: their first answer is as good as one that is cut short.
+
+Of `Twins`, the new version is for canaries alone, and the old one for all others; the set ``everyone`` is without the
+new one then.
 """
 
 import math
@@ -22,6 +25,7 @@ from itertools import accumulate
 from types import MappingProxyType
 
 from proteus_cli.control.decision import CascadeRoute, Host
+from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, Request
 
@@ -48,15 +52,32 @@ class _Kind:
 
 
 class Fitness:
-    """Of the hosts of a family, with the cascades of its plan; ``everyone`` is the set of all kinds."""
+    """Of the hosts of a family, with the cascades of its plan; ``everyone`` is the set of all kinds.
 
-    def __init__(self, hosts: Sequence[Host] = (), routes: Routes = MappingProxyType({})) -> None:
+    With ``twins``, it is that of all kinds but the new version's, and ``canary`` is that of all but the old one's; empty
+    where the new one does not serve (``has_new``).
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[Host] = (),
+        routes: Routes = MappingProxyType({}),
+        twins: Twins | None = None,
+        *,
+        has_new: bool = False,
+    ) -> None:
         self._kinds: list[_Kind] = []
         self._routes, self._places = routes, dict[Hashable, int]()
         self._place = {host: self._place_of(host) for host in hosts}
         self._whole = {host: host.whole() for host in hosts if host.cuts}
         self._place |= {whole: self._place_of(whole) for whole in self._whole.values()}
         self.everyone = (1 << len(self._kinds)) - 1
+        self._new = self.canary = 0
+        if twins is not None:
+            old, new = (_set(kind.host.variant == each for kind in self._kinds) for each in (twins.old, twins.new))
+            if has_new:
+                self._new, self.canary = new, self.everyone & ~old
+            self.everyone &= ~new
         self._cut = _set(kind.cuts for kind in self._kinds)
         self._accuracies = sorted({kind.host.accuracy for kind in self._kinds})
         self._at_least = [_set(kind.host.accuracy >= least for kind in self._kinds) for least in self._accuracies]
@@ -64,7 +85,19 @@ class Fitness:
 
     def of(self, request: Request) -> int:
         """The set of kinds that may answer a request."""
-        accurate = self._at_least[bisect_left(self._accuracies, request.min_accuracy)]
+        if self.is_canary(request):
+            return self._of(request, self.canary)
+        return self._of(request, self.everyone)
+
+    def is_canary(self, request: Request) -> bool:
+        """The new version may answer a request, in place of the old one."""
+        if not self._new or request.bounds is None or not request.bounds.is_canary:
+            return False
+        return bool(self._of(request, self._new))
+
+    def _of(self, request: Request, kinds: int) -> int:
+        """Those of ``kinds`` that may answer a request."""
+        accurate = kinds & self._at_least[bisect_left(self._accuracies, request.min_accuracy)]
         if self._cut and request.asks_for_accuracy:
             accurate &= ~self._cut
         if request.bounds is None or not accurate:

@@ -56,13 +56,15 @@ class AccuracyTier:
     The workers that serve carry ``capacity_qps`` even at the upper bounds of their slowdowns, in batches of
     ``batch_rows`` together; ``slowdown`` is their mean, weighted by capacity. A tier ``is_lost`` where all of its
     devices are lost. ``running`` counts rows in batches of a tier that not all hosts of the family belong to, on its
-    ``placements`` (device and variant). Deferred requests have tiers of their own, each ``is_of_deferred``.
+    ``placements`` (device and variant). Deferred requests have tiers of their own, each ``is_of_deferred``, and so have
+    canaries (`Twins`), each ``is_of_canaries``.
     What is counted here is kept up to date in steps: a decision never looks at all workers.
     """
 
     queue: FamilyQueue
     classes: tuple[HostClass, ...] = ()
     is_of_deferred: bool = False
+    is_of_canaries: bool = False
     placements: frozenset[tuple[str, str]] = frozenset()
     has_reserved: bool = False
     running: int = 0

@@ -102,10 +102,11 @@ class Topology:
         self._rollout.device_lost(device)
         self._warming.give_up(device)
         self._dispatch.count_capacity(self._workers[device])
+        unfit = self._dispatch.rehost_twins(self._rollout.hosted)
         for family in self._families.values():
             family.was_lost = family.was_lost or family.base.is_lost
         unhosted = [request for launch in running for request in self._dispatch.requeue(launch)]
-        return Effects(ask=tuple(self._workers), dropped=(*unhosted, *self._dispatch.give_up_lost()))
+        return Effects(ask=tuple(self._workers), dropped=(*unfit, *unhosted, *self._dispatch.give_up_lost()))
 
     def device_recovered(self, device: str, hosted: tuple[Host, ...] | None) -> Effects:
         self.outages = replace(self.outages, devices=self.outages.devices - {device})

@@ -51,7 +51,7 @@ def adopt(controller: Controller, *hosts: Host, cascades: tuple[PlannedCascade, 
 
 
 def asking(number: int = 0, *, rows: int = 1, minimum: float = 0.0, **bounds: float) -> Request:
-    return Request(number, "a", 0.0, 0.1, rows, min_accuracy=minimum, bounds=Bounds(**bounds))
+    return Request(number, "a", 0.0, 0.1, rows, min_accuracy=minimum, bounds=Bounds(**bounds))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("assignment", ["late", "early"])

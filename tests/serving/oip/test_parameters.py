@@ -115,7 +115,7 @@ def test_a_minimum_of_confidence_is_of_any_scale(decode: Decode, minimum: float)
 @by_each_protocol
 @pytest.mark.parametrize("asked", [{"min_expected_accuracy": 0.9}, {"max_energy_j": 0.25}], ids=str)
 def test_other_bounds_are_read(decode: Decode, asked: dict[str, float]) -> None:
-    assert decode(asked, {}, {}).options == RequestOptions(bounds=Bounds(**asked))
+    assert decode(asked, {}, {}).options == RequestOptions(bounds=Bounds(**asked))  # type: ignore[arg-type]
 
 
 @by_each_protocol

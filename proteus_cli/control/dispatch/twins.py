@@ -1,0 +1,68 @@
+"""Two versions of a variant that serve at the same time, and which requests the new one answers.
+
+While a version is rolled out, requests of its family belong to one of two *arms*. Those of the *canary* arm may be
+answered by all hosts but those of the old version, and others by all but those of the new one. So of what the old
+version would answer, the new one gets the part of requests that are canaries, and nothing else of the plan changes.
+Where the new version serves nowhere, or cannot keep the bounds of a request, canaries are answered as all others.
+
+Both arms have the same shares and the same room: in its arm, each version stands for both.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+
+from proteus_cli.control.decision import Host
+
+_HASH_BYTES = 8
+_HASHES: int = 2 ** (8 * _HASH_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Twins:
+    """The variants ``old`` and ``new`` of one family."""
+
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryArm:
+    """The part ``share`` of requests that are canaries.
+
+    A request is one by its key alone, and stays one while the share grows. Each roll-out has a ``salt`` of its own, so
+    that its canaries are not those of the last.
+    """
+
+    salt: str
+    share: float
+
+    def has(self, key: str) -> bool:
+        """Whether requests with this key are canaries."""
+        found = blake2b(f"{self.salt}\n{key}".encode(errors="surrogatepass"), digest_size=_HASH_BYTES).digest()
+        return int.from_bytes(found) < self.share * _HASHES
+
+
+def standing_for_both(hosts: Sequence[Host], twins: Twins) -> list[Host]:
+    """The hosts with the rates and capacities that they have in their arm: those of both versions together."""
+    of_old = [host for host in hosts if host.variant == twins.old]
+    of_new = [host for host in hosts if host.variant == twins.new]
+    factors = {
+        each[0].variant: (
+            _ratio(sum(h.weight for h in (*of_old, *of_new)), sum(h.weight for h in each)),
+            _ratio(sum(h.capacity_qps for h in (*of_old, *of_new)), sum(h.capacity_qps for h in each)),
+        )
+        for each in (of_old, of_new)
+        if each
+    }
+    return [_scaled(host, *factors.get(host.variant, (1.0, 1.0))) for host in hosts]
+
+
+def _ratio(both: float, own: float) -> float:
+    return both / own if own > 0 else 1.0
+
+
+def _scaled(host: Host, weight: float, capacity: float) -> Host:
+    if weight == 1.0 and capacity == 1.0:
+        return host
+    return replace(host, weight=host.weight * weight, capacity_qps=host.capacity_qps * capacity)
