@@ -54,8 +54,8 @@ class _Kind:
 class Fitness:
     """Of the hosts of a family, with the cascades of its plan; ``everyone`` is the set of all kinds.
 
-    With ``twins``, it is that of all kinds but the new version's, and ``canary`` is that of all but the old one's; empty
-    where the new one does not serve (``has_new``).
+    With ``twins``, it is that of all kinds but the new version's, and ``canary`` is that of all but the old one's; the
+    latter is empty unless the new one serves (``has_new``).
     """
 
     def __init__(

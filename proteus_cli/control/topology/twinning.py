@@ -1,0 +1,251 @@
+"""Plans with two versions of a variant, while one of them is rolled out.
+
+The planner knows the old version alone. Its plan is *expanded*: on each device that has the old version, the new one is
+placed beside it, and gets its part of the rate. Both together have the time of the device that the old one had, and
+grow by the same factor. What the new version is slower by, the planner counts as the old one's (`blended`), so that
+this time is enough. Where the new version has no room, the old one stays as it was, and the new one gets more of the
+rates elsewhere. `contracted` undoes that.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from proteus_cli.domain.capacity import capacity_at
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.profile import LatencyTable, Point, Profile, VariantProfile
+from proteus_cli.domain.rules import Rules, limits_of
+
+
+@dataclass(frozen=True, slots=True)
+class Twinning:
+    """Variants ``old`` and ``new`` of a family; the new one is to get ``share`` of the rates of both."""
+
+    family: str
+    old: str
+    new: str
+    share: float = 0.0
+
+    @property
+    def old_key(self) -> VariantKey:
+        return VariantKey(self.family, self.old)
+
+    @property
+    def new_key(self) -> VariantKey:
+        return VariantKey(self.family, self.new)
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """A plan with both versions. The new one has ``share`` of the rates, which may be less than was asked for.
+
+    ``without``: why devices with the old version are without the new one.
+    """
+
+    plan: Plan
+    share: float
+    without: Mapping[str, str] = field(default_factory=dict)
+
+
+def expanded(
+    plan: Plan,
+    twinning: Twinning,
+    profiles: Mapping[str, Profile],
+    slo_s: float,
+    broken: Collection[tuple[str, str, str]] = (),
+) -> Expansion:
+    """A plan without the new version, with it; ``broken`` engines (device, family, variant) must not be placed.
+
+    A plan with a cascade of the old version stays as it is: its stages must not have two versions.
+    """
+    of_old = [each for each in plan.placements if each.key == twinning.old_key]
+    without, batches = dict[str, str](), dict[str, tuple[int, int]]()
+    for placement in of_old:
+        fit: tuple[int, int] | str = _batches(placement, plan, twinning, profiles[placement.device], slo_s)
+        if (placement.device, *twinning.new_key) in broken:
+            fit = "it is broken there"
+        if isinstance(fit, str):
+            without[placement.device] = fit
+        else:
+            batches[placement.device] = fit
+    twinned = [placement for placement in of_old if placement.device in batches]
+    part = _part_of_rates(twinned, of_old, twinning.share)
+    placements: list[Placement] = []
+    moved_qps = 0.0
+    for placement in plan.placements:
+        if placement.key == twinning.old_key and placement.device in batches:
+            both = _split(placement, batches[placement.device], part, twinning, _Device(plan, placement, profiles))
+            placements += both
+            moved_qps += both[1].rate_qps
+        else:
+            placements.append(placement)
+    all_qps = sum(each.rate_qps for each in of_old)
+    share = moved_qps / all_qps if all_qps > 0 else (part if twinned else 0.0)
+    changed = msgspec.structs.replace(plan, placements=tuple(placements))
+    return Expansion(_with_accuracy(changed, moved_qps, twinning, profiles), share, without)
+
+
+def contracted(plan: Plan, twinning: Twinning, profiles: Mapping[str, Profile]) -> Plan:
+    """The plan with the old version alone, which has what both had."""
+    new = {each.device: each for each in plan.placements if each.key == twinning.new_key}
+    placements: list[Placement] = []
+    for placement in plan.placements:
+        if placement.key == twinning.old_key and placement.device in new:
+            placements.append(_joined(placement, new.pop(placement.device), _Device(plan, placement, profiles)))
+        elif placement.key != twinning.new_key:
+            placements.append(placement)
+    moved_qps = sum(each.rate_qps for each in plan.placements if each.key == twinning.new_key)
+    changed = msgspec.structs.replace(plan, placements=tuple(placements))
+    return _with_accuracy(changed, -moved_qps, twinning, profiles)
+
+
+def blended(profile: Profile, twinning: Twinning) -> Profile:
+    """What the planner is to count on: where the new version is slower, the old one takes what both take in the mean.
+
+    The new one is left out, and so are cascades of either: while two versions serve, one variant answers each query.
+    """
+    old, new = profile.of(*twinning.old_key), profile.of(*twinning.new_key)
+    variants = tuple(each for each in profile.variants if each is not new)
+    if old is not None and new is not None and new.points and twinning.share > 0:
+        mixed = _blended(old, new, twinning.share)
+        variants = tuple(mixed if each is old else each for each in variants)
+    versions = {twinning.old, twinning.new}
+    cascades = tuple(
+        each
+        for each in profile.cascades
+        if each.family != twinning.family or versions.isdisjoint((each.first, each.second))
+    )
+    return msgspec.structs.replace(profile, variants=variants, cascades=cascades)
+
+
+def _batches(
+    placement: Placement, plan: Plan, twinning: Twinning, profile: Profile, slo_s: float
+) -> tuple[int, int] | str:
+    """The largest batches of the old version and of the new one beside it; or why that has no place there."""
+    new, old = profile.of(*twinning.new_key), profile.of(*twinning.old_key)
+    if any(placement.variant in {each.first, each.second} for each in plan.cascades if each.family == placement.family):
+        return "the plan has a cascade of the old version"
+    if new is None or old is None or not profile.points_of(new) or not profile.points_of(old):
+        return "it was not measured there"
+    if not limits_of(profile.device, plan.rules).allows(twinning.new_key):
+        return "it is banned there"
+    hosts = sum(each.family == twinning.family for each in plan.placements)
+    steps = (plan.rules.capacity_steps(slo_s, profile.points_of(each)) for each in (old, new))
+    of_old, of_new = (capacity_at(each, hosts).max_batch for each in steps)
+    if not of_new:
+        return "it is too slow for the SLO there"
+    memory_bytes = profile.device.memory_bytes
+    residents = [profile.of(*each.key) for each in plan.placements if each.device == placement.device]
+    needed_bytes = sum(each.memory_with(profile.slots) for each in (*residents, new) if each is not None)
+    if 0 < memory_bytes < needed_bytes:
+        return "the device has no memory for both versions"
+    return of_old or placement.max_batch, of_new
+
+
+def _part_of_rates(twinned: Sequence[Placement], of_old: Sequence[Placement], share: float) -> float:
+    """What the new version gets of the rates on the devices that have both, so that it gets ``share`` of all."""
+    twinned_qps, all_qps = (sum(each.rate_qps for each in placed) for placed in (twinned, of_old))
+    return min(share * all_qps / twinned_qps, 1.0) if twinned_qps > 0 else share
+
+
+class _Device:
+    """The device of a placement, as the plan has it."""
+
+    def __init__(self, plan: Plan, placement: Placement, profiles: Mapping[str, Profile]) -> None:
+        self._profile, self._rules, self.profiles = profiles[placement.device], plan.rules, profiles
+        self.residents = [each for each in plan.placements if each.device == placement.device]
+
+    def alone_qps(self, placement: Placement) -> float:
+        """What a placement could answer with all of the device's time; infinite where that is unknown."""
+        measured = self._profile.of(*placement.key)
+        points = self._profile.points_of(measured) if measured is not None else ()
+        if not points:
+            return float("inf")
+        return self._profile.slots * placement.max_batch / _table(points, self._rules)(placement.max_batch)
+
+    def time_frac(self, of: Collection[VariantKey]) -> float:
+        """The part of its time that variants may take together: what the others may not."""
+        if not any(each.rate_qps + each.deferred_qps > 0 for each in self.residents):
+            return 1.0  # each may have all of it
+        others = sum(each.capacity_qps / self.alone_qps(each) for each in self.residents if each.key not in of)
+        return max(1.0 - others, 0.0)
+
+
+def _split(
+    placement: Placement, batches: tuple[int, int], part: float, twinning: Twinning, device: _Device
+) -> tuple[Placement, Placement]:
+    """A placement of the old version as one of each; batches of the old one are those of its own times."""
+    old = msgspec.structs.replace(placement, max_batch=batches[0])
+    new = msgspec.structs.replace(placement, variant=twinning.new, max_batch=batches[1], deferred_qps=0.0)
+    take_s = (1 - part) / device.alone_qps(old) + part / device.alone_qps(new)
+    capacity_qps = device.time_frac({twinning.old_key}) / take_s
+    return (
+        msgspec.structs.replace(
+            old,
+            rate_qps=placement.rate_qps * (1 - part),
+            share=placement.share * (1 - part),
+            capacity_qps=capacity_qps * (1 - part),
+        ),
+        msgspec.structs.replace(
+            new, rate_qps=placement.rate_qps * part, share=placement.share * part, capacity_qps=capacity_qps * part
+        ),
+    )
+
+
+def _joined(old: Placement, new: Placement, device: _Device) -> Placement:
+    capacity_qps = device.time_frac({old.key, new.key}) * device.alone_qps(old)
+    return msgspec.structs.replace(
+        old, rate_qps=old.rate_qps + new.rate_qps, share=old.share + new.share, capacity_qps=capacity_qps
+    )
+
+
+def _with_accuracy(plan: Plan, moved_qps: float, twinning: Twinning, profiles: Mapping[str, Profile]) -> Plan:
+    """The plan with the accuracy that it has once ``moved_qps`` are answered by the new version."""
+    all_qps = sum(each.rate_qps for each in plan.placements)
+    if plan.effective_accuracy is None or not moved_qps or not all_qps:
+        return plan
+    gain = _accuracy(twinning.new_key, profiles) - _accuracy(twinning.old_key, profiles)
+    return msgspec.structs.replace(
+        plan, effective_accuracy=min(max(plan.effective_accuracy + gain * moved_qps / all_qps, 0.0), 1.0)
+    )
+
+
+def _accuracy(key: VariantKey, profiles: Mapping[str, Profile]) -> float:
+    found = (profile.of(*key) for profile in profiles.values())
+    return next((measured.accuracy for measured in found if measured is not None), 0.0)
+
+
+def _table(points: Sequence[Point], rules: Rules) -> LatencyTable:
+    return LatencyTable(points, lambda point: point.latency_s(rules.capacity))
+
+
+def _blended(old: VariantProfile, new: VariantProfile, share: float) -> VariantProfile:
+    def mixed(points: Sequence[Point], of_new: Sequence[Point]) -> tuple[Point, ...]:
+        return tuple(_mixed(point, of_new, share) for point in points) if of_new else tuple(points)
+
+    slots = {point.slots for point in old.concurrent}
+    concurrent = {each: mixed(old.points_at(each), new.points_at(each)) for each in slots}
+    places = [(point.batch, point.slots) for point in old.concurrent]
+    found = {(point.batch, point.slots): point for points in concurrent.values() for point in points}
+    return msgspec.structs.replace(
+        old, points=mixed(old.points, new.points), concurrent=tuple(found[place] for place in places)
+    )
+
+
+def _mixed(point: Point, of_new: Sequence[Point], share: float) -> Point:
+    def time_s(of: Callable[[Point], float]) -> float:
+        later_s = max(LatencyTable(of_new, of)(point.batch) - of(point), 0.0)
+        return of(point) + share * later_s
+
+    mean_s = time_s(lambda each: each.mean_s)
+    return msgspec.structs.replace(
+        point,
+        mean_s=mean_s,
+        p50_s=time_s(lambda each: each.p50_s),
+        p90_s=time_s(lambda each: each.p90_s),
+        p95_s=time_s(lambda each: each.p95_s),
+        p99_s=time_s(lambda each: each.p99_s),
+        qps=point.slots * point.batch / mean_s,
+    )
