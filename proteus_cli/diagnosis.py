@@ -37,14 +37,17 @@ NEEDED = (
 )
 _FOR_GPUS = "only for GPUs: pip install 'proteus-serving[tensorrt]'"
 _FOR_MODELS = "only to derive variants, and for `[family.input]`: pip install 'proteus-serving[derive]'"
+_FOR_TRAINING = "only for `proteus task`: pip install 'proteus-serving[train]'"
 OPTIONAL = {
     "onnx": _FOR_MODELS,
+    "sklearn": _FOR_TRAINING,
+    "skl2onnx": _FOR_TRAINING,
     "tensorrt": _FOR_GPUS,
     "pycuda": _FOR_GPUS,
     "pynvml": _FOR_GPUS,
     "uvloop": "pip install uvloop",
 }
-DISTRIBUTIONS = {"pynvml": "nvidia-ml-py"}
+DISTRIBUTIONS = {"pynvml": "nvidia-ml-py", "sklearn": "scikit-learn"}
 """The distribution of a module, if its name is another."""
 
 

@@ -16,6 +16,7 @@
     │   ├── BuildCancelled            … because the build of its engine was cancelled
     │   └── DeviceLost                … because nothing runs on its device any more
     │       └── HostLost              … as its host, with an agent, can't be reached
+    ├── TrainingFailed      exit 1  no models come of a training: it fails, or reaches its limits
     ├── SolverLost            exit 1  the solver's process ended or hangs
     ├── ServerError           exit 1  a server cannot start, or cannot be reached
     └── RequestError                  one request failed; front ends map it to their status codes
@@ -113,6 +114,10 @@ class HostLost(DeviceLost):
     def __init__(self, message: str, *, hint: str = "", why: str = "") -> None:
         super().__init__(message, hint=hint)
         self.why = printable(why)
+
+
+class TrainingFailed(ProteusError):
+    pass
 
 
 class SolverLost(ProteusError):

@@ -39,6 +39,14 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus catalog split nets a.onnx --at p1,p2 --slo 50ms --eval eval.npz", "a model of three exits"),
         ('proteus catalog split nets a.onnx --at p1,p2 --stop-when "exit >= 2"', "under one condition"),
     ),
+    "proteus task": (
+        ("proteus task add wine --data wine.npz --slo 50ms", "train a family of variants of labelled rows"),
+        ("proteus task add wine --data wine.npz --slo 5ms --models linear,mlp-64", "of these kinds of models only"),
+    ),
+    "proteus task add": (
+        ("proteus task add wine --data wine.npz --slo 50ms", "train a family of variants of labelled rows"),
+        ("proteus task add wine --data wine.npz --slo 5ms --models linear,mlp-64", "of these kinds of models only"),
+    ),
     "proteus profile": (
         ("proteus profile --budget 60s", "measure all variants, within a minute for each device"),
         ("proteus profile --from-csv profiles.csv --slo 300ms", "import profiles instead, without models"),

@@ -26,6 +26,7 @@ from proteus_cli.cli.commands import (
     replay,
     samples,
     serve,
+    task,
     trace,
 )
 from proteus_cli.cli.options.names import environment
@@ -43,6 +44,7 @@ app = typer.Typer(
 app.command("init", cls=Command)(init.init)
 app.command("devices", cls=Command)(devices.devices)
 app.add_typer(catalog.app, name="catalog")
+app.add_typer(task.app, name="task")
 app.command("profile", cls=Command)(profile.profile)
 app.add_typer(plan.app, name="plan")
 app.command("serve", cls=Command)(serve.serve)

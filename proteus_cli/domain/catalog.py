@@ -13,6 +13,7 @@ from proteus_cli.domain.conditions.stopping import require_stop_condition
 from proteus_cli.domain.family_policy import DEFAULT_POLICY, FamilyPolicy
 from proteus_cli.domain.stages.confidence import MARGIN, output_of
 from proteus_cli.domain.stages.exits import MOST_EXITS
+from proteus_cli.domain.task import Task
 from proteus_cli.errors import ProteusError, UsageError
 from proteus_cli.units import parse_duration
 
@@ -149,6 +150,8 @@ class Family(Value, frozen=True):
     ``confidence`` says what tells how sure a variant is of an answer: ``margin``, or ``output:NAME``.
 
     ``policy`` is what its plans aim for, and bounds of its answers.
+
+    ``task`` says how its variants were trained, where `proteus task` did.
     """
 
     name: str
@@ -165,6 +168,7 @@ class Family(Value, frozen=True):
     confidence: str = MARGIN
     min_expected_accuracy: float | None = None
     policy: FamilyPolicy = DEFAULT_POLICY
+    task: Task | None = None
 
     def __post_init__(self) -> None:
         require(is_name(self.name), f"family name `{self.name}` must be letters, digits, `.`, `_`, `-`")

@@ -103,7 +103,7 @@ def in_words(changes: Sequence[CatalogChange]) -> str:
 
 
 def _of_family(was: Family, now: Family, before: CatalogContent, after: CatalogContent) -> Iterator[CatalogChange]:
-    if what := _fields_that_differ(was, now, {"variants"}):
+    if what := _fields_that_differ(was, now, {"variants", "task"}):  # how models were trained, no server asks
         yield CatalogChange(now.name, "", "changed", what)
     old = {name_in_catalog(variant.name): variant for variant in was.variants}
     new = {variant.name: variant for variant in now.variants}

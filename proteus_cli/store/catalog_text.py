@@ -11,9 +11,11 @@ from typing import Any
 import tomlkit
 from tomlkit.items import AoT, Comment, Table, Whitespace
 
+from proteus_cli.domain.base import Value
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.family_policy import DEFAULT_POLICY
 from proteus_cli.domain.stages.confidence import MARGIN
+from proteus_cli.domain.task import Task
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store.workspace import parse_catalog
 
@@ -71,12 +73,23 @@ def _family_lines(family: Family) -> Iterator[str]:
         yield f"eval = {_toml(family.eval)}"
     if family.confidence != MARGIN:
         yield f"confidence = {_toml(family.confidence)}"
-    policy = {name: getattr(family.policy, name) for name in family.policy.__struct_fields__}
-    chosen = [f"{name} = {_toml(value)}" for name, value in policy.items() if value != getattr(DEFAULT_POLICY, name)]
-    if chosen:
-        yield from ("", "[family.policy]", *chosen)
+    for name, values in (("policy", _other_than(DEFAULT_POLICY, family.policy)), ("task", _given(family.task))):
+        if values:
+            yield from ("", f"[family.{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items()))
     for variant in family.variants:
         yield from ("", "[[family.variant]]", *(f"{name} = {_toml(value)}" for name, value in _fields(variant).items()))
+
+
+def _other_than(default: Value, value: Value) -> "dict[str, TomlValue]":
+    """The fields of a value that differ from those of another."""
+    fields = {name: getattr(value, name) for name in value.__struct_fields__}
+    return {name: each for name, each in fields.items() if each != getattr(default, name)}
+
+
+def _given(task: Task | None) -> "dict[str, TomlValue]":
+    """The fields of a task that have a value."""
+    fields = {name: getattr(task, name) for name in Task.__struct_fields__} if task is not None else {}
+    return {name: each for name, each in fields.items() if each is not None}
 
 
 TomlValue = str | float | bool | list[str]

@@ -54,24 +54,27 @@ def unlabelled_rows(path: Path, inputs: Sequence[InputSpec]) -> Rows:
 
 def eval_rows(path: Path) -> int:
     """The number of rows of an eval split, by its header. Raises `ArtefactError` where it has no labels."""
-    return _of_npz(path, lambda file, _: _count_labels(file), with_labels=True)
+    return of_npz(path, lambda file, _: _count_labels(file), with_labels=True)
 
 
 def _load(path: Path, inputs: Sequence[InputSpec], *, with_labels: bool) -> tuple[Rows, Labels]:
     read = partial(_read, inputs=inputs, with_labels=with_labels)
-    return _of_npz(path, read, with_labels=with_labels)
+    return of_npz(path, read, with_labels=with_labels)
 
 
-def _of_npz(path: Path, read: Callable[[BinaryIO, int], T], *, with_labels: bool) -> T:
-    """What ``read`` finds in an ``.npz``, given its file and the most bytes that it may unpack to."""
-    what, labels = ("eval split", "`y` and ") if with_labels else ("inputs", "")
+def of_npz(path: Path, read: Callable[[BinaryIO, int], T], *, with_labels: bool, what: str = "") -> T:
+    """What ``read`` finds in an ``.npz``, given its file and the most bytes that it may unpack to.
+
+    Raises `ArtefactError`, which calls its content ``what``, where it can't be read, or ``read`` raises `ValueError`.
+    """
+    content, labels = ("eval split", "`y` and ") if with_labels else ("inputs", "")
     hint = f"it is an .npz with {labels}one array per input of the model (or `x` for its only one)"
     with open_input(path, EVAL_SPLIT, hint=hint) as file:
         max_bytes = min(4 * EVAL_SPLIT.max_bytes, MIN_UNPACKED_BYTES + MAX_RATIO * os.fstat(file.fileno()).st_size)
         try:
             return read(file, max_bytes)
         except NOT_NPZ as error:
-            raise ArtefactError(f"Can't use the {what} in `{path}`: {error}.", hint=hint) from error
+            raise ArtefactError(f"Can't use the {what or content} in `{path}`: {error}.", hint=hint) from error
 
 
 def _read(file: BinaryIO, max_bytes: int, *, inputs: Sequence[InputSpec], with_labels: bool) -> tuple[Rows, Labels]:
@@ -82,10 +85,10 @@ def _read(file: BinaryIO, max_bytes: int, *, inputs: Sequence[InputSpec], with_l
         if with_labels:
             shape, needed_bytes = _labels_header(arrays)
         else:
-            shape, needed_bytes = _header(arrays, names[inputs[0].name], np.dtype(np.int64))[0][:1], 0
+            shape, needed_bytes = array_header(arrays, names[inputs[0].name], np.dtype(np.int64))[0][:1], 0
             require(shape != () and shape[0] > 0, "it has no rows")
         for spec in inputs:
-            found, input_bytes = _header(arrays, names[spec.name], spec.dtype)
+            found, input_bytes = array_header(arrays, names[spec.name], spec.dtype)
             needed_bytes += input_bytes
             expected = (*shape, *spec.shape)
             require(found == expected, f"it has shape {found} for `{spec.name}`; the model takes {expected}")
@@ -102,13 +105,13 @@ def _count_labels(file: BinaryIO) -> int:
 
 
 def _labels_header(arrays: NpzFile) -> tuple[tuple[int, ...], int]:
-    shape, needed_bytes = _header(arrays, "y.npy", np.dtype(np.int64))
+    shape, needed_bytes = array_header(arrays, "y.npy", np.dtype(np.int64))
     require(len(shape) == 1 and shape[0] > 0, f"`y` must be a list of labels; its shape is {shape}")
     return shape, needed_bytes
 
 
-def _header(arrays: NpzFile, name: str, dtype: np.dtype[Any]) -> tuple[tuple[int, ...], int]:
-    """The shape of an array, and the bytes that it takes as it is and as ``dtype``."""
+def array_header(arrays: NpzFile, name: str, dtype: np.dtype[Any]) -> tuple[tuple[int, ...], int]:
+    """The shape of an array (``name``: of its file), and the bytes that it takes as it is and as ``dtype``."""
     assert arrays.zip is not None  # noqa: S101 - it is open
     if name not in arrays.zip.NameToInfo:
         there = ", ".join(f"`{each}`" for each in arrays.files[:MAX_LISTED]) or "nothing"

@@ -182,16 +182,23 @@ def _measured(
 
 
 def changed_text(
-    place: store.Workspace, text: str | None, before: Catalog | None, family: Family, added: Sequence[Variant]
+    place: store.Workspace,
+    text: str | None,
+    before: Catalog | None,
+    family: Family,
+    added: Sequence[Variant],
+    *,
+    made_by: str = "proteus catalog add",
 ) -> str:
     """The catalog's text with variants added to a family that it has, or with a new family of them.
 
-    Raises `ArtefactError` where that can't be put into the text.
+    ``made_by`` is the command that makes a catalog where there is none. Raises `ArtefactError` where that can't be put
+    into the text.
     """
     made = msgspec.structs.replace(family, variants=tuple(added))
     if text is None or before is None:
         meant = Catalog(format=FORMAT, families=(made,))
-        changed = catalog_text.new_text(meant, made_by="proteus catalog add")
+        changed = catalog_text.new_text(meant, made_by=made_by)
     elif family not in before.families:
         meant = msgspec.structs.replace(before, families=(*before.families, made))
         changed = catalog_text.with_family(text, made)

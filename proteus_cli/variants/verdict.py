@@ -1,6 +1,6 @@
 """Whether a derived variant is worth keeping: a decision about numbers that were measured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from proteus_cli.domain.capacity import SAME_RATE_FRAC
@@ -45,6 +45,34 @@ def judge(own: Standing, parent: Standing, siblings: Sequence[Standing]) -> Verd
     if all(_is_more_accurate(own, other) for other in as_fast):
         return Verdict(kept=True, why=f"{rate}, and more accurate than all that are as fast")
     return Verdict(kept=False, why=f"{rate}, and not more accurate")
+
+
+def frontier(standings: Mapping[str, Standing]) -> dict[str, Verdict]:
+    """Which of several variants a plan may want, where none is made of another.
+
+    The fastest, each that is more accurate than all that are faster, and the most accurate in any case. What misses
+    the SLO is of no use. Rates and accuracies are the same where `judge` takes them to be.
+    """
+    within = [name for name, each in standings.items() if each.qps > 0]
+    kept: list[str] = []
+    for name in sorted(within, key=lambda name: (-standings[name].qps, -standings[name].accuracy)):
+        own = standings[name]
+        if not kept or _is_more_accurate(own, standings[kept[-1]]):
+            kept = [*(other for other in kept if not _is_better(own, standings[other])), name]
+    best = max(within, key=lambda name: (standings[name].accuracy, standings[name].qps), default=None)
+    return {name: _of_frontier(name, standings, kept, is_best=name == best) for name in standings}
+
+
+def _of_frontier(name: str, standings: Mapping[str, Standing], kept: Sequence[str], *, is_best: bool) -> Verdict:
+    own = standings[name]
+    if own.qps == 0:
+        return Verdict(kept=False, why="too slow for the SLO")
+    if is_best:
+        return Verdict(kept=True, why="the most accurate")
+    if name in kept:
+        return Verdict(kept=True, why="the fastest" if name == kept[0] else "more accurate than all that are faster")
+    as_good = next(other for other in reversed(kept) if not _is_faster(own, standings[other]))
+    return Verdict(kept=False, why=f"{as_good} is as fast, and as accurate")
 
 
 def _is_better(one: Standing, other: Standing) -> bool:

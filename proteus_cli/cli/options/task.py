@@ -1,0 +1,81 @@
+"""Options of `proteus task`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from proteus_cli.cli.options import common, completion, sections
+from proteus_cli.variants.training.ladder import LADDER
+
+# --- add
+
+
+class Preferred(StrEnum):
+    """What answers should have much of, or take little of."""
+
+    ACCURACY = "accuracy"
+    LATENCY = "latency"
+    ENERGY = "energy"
+    COST = "cost"
+
+
+NewTask = Annotated[str, Argument(metavar="NAME", help="The new family, which clients ask for.")]
+Data = Annotated[
+    Path,
+    Option(
+        metavar="NPZ",
+        help="Labelled rows: the classes `y`, from 0, and the rows as `x`, or as the one input of the models is to be "
+        "named. A fifth of each class is held out.",
+    ),
+]
+Slo = Annotated[str, Option(metavar="DURATION", help="The latency target, such as `50ms`.")]
+Policy = Annotated[
+    Preferred,
+    Option(help="What its plans aim for: accurate answers, or answers that take little time, energy or money."),
+]
+Models = Annotated[
+    str | None,
+    Option(
+        metavar="KIND,…",
+        show_default="all",
+        help=f"The kinds of models to train, of {', '.join(f'`{kind}`' for kind in LADDER)}: linear, forests and "
+        "boosting of so many trees, networks with so many hidden units.",
+    ),
+]
+Seed = Annotated[int, Option(min=0, max=2**32 - 1, help="Of the split, and of what is random in training.")]
+Budget = Annotated[
+    float,
+    Option(
+        **common.DURATION,
+        help="The longest that training may take. What is trained by then is used.",
+        rich_help_panel=sections.LIMITS,
+    ),
+]
+Memory = Annotated[
+    int,
+    Option(
+        **common.SIZE,
+        help="The most memory that each process that trains may take.",
+        rich_help_panel=sections.LIMITS,
+    ),
+]
+Rows = Annotated[
+    int,
+    Option(
+        min=10,
+        help="Train on so many rows at most, drawn from each class alike.",
+        rich_help_panel=sections.LIMITS,
+    ),
+]
+Device = Annotated[
+    str | None,
+    Option(
+        metavar="DEVICE",
+        autocompletion=completion.devices,
+        show_default="the first CPU device",
+        help="The id of the CPU device to measure on.",
+        rich_help_panel=sections.MEASURING,
+    ),
+]
