@@ -33,6 +33,12 @@ class CatalogContent(Value, frozen=True):
     catalog: Catalog
     digests: Digests
 
+    @classmethod
+    def served(cls, catalog: Catalog, digests: Digests) -> "CatalogContent":
+        """Without what no server needs, and no client is told: how models were trained."""
+        families = tuple(msgspec.structs.replace(family, task=None) for family in catalog.families)
+        return cls(msgspec.structs.replace(catalog, families=families), digests)
+
     def digest(self, key: VariantKey) -> str | None:
         """Of the model of a variant; None where it has none."""
         return self.digests.get(key.family, {}).get(key.variant)
@@ -103,7 +109,7 @@ def in_words(changes: Sequence[CatalogChange]) -> str:
 
 
 def _of_family(was: Family, now: Family, before: CatalogContent, after: CatalogContent) -> Iterator[CatalogChange]:
-    if what := _fields_that_differ(was, now, {"variants", "task"}):  # how models were trained, no server asks
+    if what := _fields_that_differ(was, now, {"variants", "task"}):
         yield CatalogChange(now.name, "", "changed", what)
     old = {name_in_catalog(variant.name): variant for variant in was.variants}
     new = {variant.name: variant for variant in now.variants}

@@ -38,6 +38,9 @@ QUANTITIES = [
     (MAKE, "--ramp", "s"),
     (MAKE, "--burst-start", "s"),
     (MAKE, "--burst-stop", "s"),
+    (("task", "add", "t", "--data", "rows.npz"), "--slo", "ms"),
+    (("task", "add", "t", "--data", "rows.npz", "--slo=5ms"), "--budget", "s"),
+    (("task", "add", "t", "--data", "rows.npz", "--slo=5ms"), "--memory", "GiB"),
     (("trace", "make", "diurnal", "--families", "a", "--rate=1qps", "--peak=2qps"), "--period", "s"),
 ]
 NUMBERS = ["nan", "-1", "inf", "1e999", "1.2.3", "1_000"]
@@ -56,7 +59,7 @@ def test_a_quantity_that_makes_no_sense_is_refused(tiny: Tiny, call: tuple[str, 
 def test_every_option_with_a_unit_is_tried_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a new one isn't forgotten: the help names them by their kind."""
     monkeypatch.setenv("COLUMNS", "200")
-    commands = (["plan"], ["profile"], ["serve"], ["replay"], ["trace", "make"], ["samples", "export"])
+    commands = (["plan"], ["profile"], ["serve"], ["replay"], ["task", "add"], ["trace", "make"], ["samples", "export"])
     named = set()
     for command in commands:
         text = proteus(*command, "--help").stdout

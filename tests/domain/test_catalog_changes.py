@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from proteus_cli.domain.catalog import Catalog, Variant, VariantKey, name_in_catalog
 from proteus_cli.domain.catalog_changes import CatalogContent, Succession, changes, succession
+from proteus_cli.domain.task import Task
 
 OLD, NEW, NEWER = (digit * 64 for digit in "abc")
 
@@ -114,3 +115,11 @@ def test_no_two_models_ever_share_a_name_while_both_are_there(
         there = {key: digest for key, digest in left if key not in set(following.content.variants)}
         gone = data.draw(st.sets(st.sampled_from(sorted(there)))) if there else set()
         served, retiring = following.content, {k: d for k, d in there.items() if d is not None and k not in gone}
+
+
+def test_how_models_were_trained_is_no_difference_and_told_to_nobody() -> None:
+    before = content(s=OLD)
+    families = tuple(msgspec.structs.replace(each, task=Task("secret.npz")) for each in before.catalog.families)
+    trained = CatalogContent(msgspec.structs.replace(before.catalog, families=families), before.digests)
+    assert list(changes(before, trained)) == []
+    assert CatalogContent.served(trained.catalog, trained.digests) == before

@@ -7,6 +7,7 @@ import pytest
 
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.family_policy import FamilyPolicy
+from proteus_cli.domain.task import Task
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store import parse_catalog
 from proteus_cli.store.catalog_text import new_text, require_says, with_family, with_variant, with_variants
@@ -114,3 +115,11 @@ def test_a_policy_is_written_as_far_as_it_says_anything(policy: FamilyPolicy, li
     require_says(text, Catalog(1, (*parse_catalog(COMMENTED.encode(), PATH).families, family)), PATH)
     _, found, table = text.partition("[family.policy]\n")
     assert (bool(found), len(table.partition("\n\n")[0].splitlines())) == (lines > 0, lines)
+
+
+def test_a_task_is_written_with_what_it_says_beside_a_policy() -> None:
+    task = Task('rows "new".npz', seed=3, retrain="train.py '{data}' {out}")
+    family = Family("c", "50ms", (NEW,), policy=FamilyPolicy("latency"), task=task)
+    text = with_family(COMMENTED, family)
+    require_says(text, Catalog(1, (*parse_catalog(COMMENTED.encode(), PATH).families, family)), PATH)
+    assert "rows = " not in text

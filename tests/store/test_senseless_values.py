@@ -41,6 +41,7 @@ CATALOG_DOCUMENT: Any = {
         {
             "name": "a", "slo": "100ms", "weight": 1.0, "attainment": 0.99, "min_accuracy": 0.5, "max_share": 0.5,
             "reserved": ["cpu0"], "eval": "a.npz",
+            "task": {"data": "a.npz", "seed": 1, "rows": 10, "retrain": "train {data} {out}"},
             "policy": {
                 "prefer": "energy", "max_latency": "50ms", "max_energy_j": 2.0, "max_cost_per_million": 3.0,
             },

@@ -1,8 +1,10 @@
 """Whether a derived variant is kept: a decision about accuracies and rates."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from proteus_cli.variants.verdict import Standing, judge
+from proteus_cli.variants.verdict import Standing, frontier, judge
 
 PARENT = Standing(0.90, 100.0)
 
@@ -56,3 +58,40 @@ def test_what_misses_the_slo_is_dropped_however_accurate() -> None:
 def test_what_is_in_time_is_kept_where_its_parent_is_not() -> None:
     verdict = judge(Standing(0.5, 10.0), Standing(0.9, 0.0), ())
     assert (verdict.kept, verdict.why) == (True, "within the SLO, and what it is made of is not")
+
+
+STANDINGS = st.lists(st.builds(Standing, st.floats(0, 1), st.just(0.0) | st.floats(1, 1e6)), max_size=8)
+
+
+@given(STANDINGS)
+def test_on_the_frontier_nothing_is_better_and_nothing_that_is_left_out_is_missed(found: list[Standing]) -> None:
+    """What is left out is too slow, or something kept is as fast and as accurate, for what is measured."""
+    by_name = {str(place): each for place, each in enumerate(found)}
+    verdicts = frontier(by_name)
+    kept = [by_name[name] for name, verdict in verdicts.items() if verdict.kept]
+    within = [each for each in found if each.qps > 0]
+    assert bool(kept) == bool(within)
+    if within:
+        assert max(each.accuracy for each in kept) == max(each.accuracy for each in within)
+    for name, verdict in verdicts.items():
+        own = by_name[name]
+        if verdict.kept:
+            assert own.qps > 0
+            assert not any(each.qps > own.qps * 1.03 and each.accuracy >= own.accuracy for each in kept)
+        elif own.qps > 0:
+            assert any(own.qps <= each.qps * 1.03**2 and own.accuracy <= each.accuracy + 0.02 for each in kept)
+
+
+def test_of_the_frontier_each_is_told_why() -> None:
+    found = {
+        "slow": Standing(1.0, 0.0), "quick": Standing(0.5, 900.0), "mid": Standing(0.8, 300.0),
+        "like mid": Standing(0.805, 290.0), "best": Standing(0.9, 20.0), "poor": Standing(0.6, 30.0),
+    }  # fmt: skip
+    assert {name: verdict.why for name, verdict in frontier(found).items()} == {
+        "slow": "too slow for the SLO",
+        "quick": "the fastest",
+        "mid": "more accurate than all that are faster",
+        "like mid": "mid is as fast, and as accurate",
+        "best": "the most accurate",
+        "poor": "mid is as fast, and as accurate",
+    }

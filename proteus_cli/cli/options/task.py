@@ -44,7 +44,9 @@ Models = Annotated[
         "boosting of so many trees, networks with so many hidden units.",
     ),
 ]
-Seed = Annotated[int, Option(min=0, max=2**32 - 1, help="Of the split, and of what is random in training.")]
+Seed = Annotated[
+    int, Option(min=0, max=2**32 - 1, metavar="NUMBER", help="Of the split, and of what is random in training.")
+]
 Budget = Annotated[
     float,
     Option(
@@ -65,6 +67,7 @@ Rows = Annotated[
     int,
     Option(
         min=10,
+        metavar="COUNT",
         help="Train on so many rows at most, drawn from each class alike.",
         rich_help_panel=sections.LIMITS,
     ),

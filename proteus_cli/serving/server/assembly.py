@@ -258,7 +258,7 @@ async def open_adaptation(
         feedback = Feedback(answers, plane, profiles, control_loop, source, solver)
         if feedback.is_wanted:
             await stack.enter_async_context(running(feedback.run()))
-        served = ServedCatalog(CatalogContent(deployment.catalog, deployment.digests))
+        served = ServedCatalog(CatalogContent.served(deployment.catalog, deployment.digests))
         is_guarded, live_catalog = options.tokens is not None, None
         if deployment.catalog_source is not None:
             live_catalog = LiveCatalog(

@@ -105,12 +105,12 @@ def add_task(
     steps = Steps(advance, len(kinds) * (1 + STEPS_OF_A_MODEL))
     with staging(place.workspace) as staged:
         _text(place, family, [Variant(family.variants[0].name, 1.0)])  # raises before anything is trained
+        staged.write(str(family.eval), split.npz())  # raises where its place is taken
         scratch = staged.scratch
         scratch.mkdir()
         models = train_ladder(to_train, kinds, seed, scratch, limits, steps)
         if not models:
             raise TrainingFailed("No model was trained.", hint="give it more time: `--budget 10min`")
-        staged.write(str(family.eval), split.npz())
         names = {variant_name(family.name, kind): path for kind, path in models.items()}
         onnx = {variant: version_path(family.name, variant, FIRST_VERSION) for variant in names}
         for variant, path in names.items():

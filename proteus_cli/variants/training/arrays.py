@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,8 @@ class LabelledRows:
     def npz(self) -> bytes:
         """As the content of an eval split."""
         content = io.BytesIO()
-        np.savez_compressed(content, **{self.name: self.x, LABELS: self.y})
+        arrays: dict[str, Any] = {self.name: self.x, LABELS: self.y}
+        np.savez_compressed(content, **arrays)
         return content.getvalue()
 
 
@@ -92,7 +93,7 @@ def _numbers(x: npt.NDArray[np.generic], name: str) -> Singles:
     return rows
 
 
-def _classes(y: npt.NDArray[np.generic]) -> Ints:
+def _classes(y: npt.NDArray[Any]) -> Ints:
     is_whole = y.dtype.kind in "iub" or (y.dtype.kind == "f" and bool((y == np.floor(y)).all()))
     require(is_whole, "`y` must have whole numbers: the classes, from 0")
     require(bool((y >= 0).all() and (y < MOST_CLASSES).all()), f"labels must be from 0 to {MOST_CLASSES - 1}")
