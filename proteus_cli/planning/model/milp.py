@@ -20,13 +20,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import cvxpy as cp
 import numpy as np
 
 from proteus_cli.arrays import Ints
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.answering import lost_by_ways, ways_within_limits
 from proteus_cli.planning.model.instance import Instance, members
+from proteus_cli.planning.model.modelling import cp
 
 MAX_CASES = 2000  # measured: with 700, losses at 1 s are a sixth lower; with 10,000, no point is found in time
 

@@ -7,13 +7,13 @@ around each solve, and gives what it hides: bounds of single columns, starting p
 from dataclasses import dataclass, replace
 from typing import Any
 
-import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
 
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.model.milp import Model, Objective
+from proteus_cli.planning.model.modelling import cp
 from proteus_cli.planning.model.ways import Ways
 
 MAX_VIOLATION = 1e-5  # of a bound, by a sound answer of the solver
