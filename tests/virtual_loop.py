@@ -35,10 +35,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def hold_up(self, held_s: float) -> None:
         """Let time pass as if a callback took so long."""
-        self.now_s += held_s
+        self._move_to(self.now_s + held_s)
 
     def jump(self) -> None:
-        self.now_s = max(self.now_s, self._scheduled[0].when())
+        self._move_to(max(self.now_s, self._scheduled[0].when()))
+
+    def _move_to(self, now_s: float) -> None:
+        self.now_s = now_s
         self._clock_resolution = math.ulp(self.now_s)  # fire what is due now, and nothing early
 
 

@@ -46,11 +46,26 @@ class Wire(asyncio.Transport):
         return sum(content == SIGN_OF_LIFE for _, content in self.sent)
 
 
+class LateLoop(VirtualLoop):
+    """Each timer is late by so much."""
+
+    def __init__(self, late_s: float) -> None:
+        super().__init__()
+        self._late_s = late_s
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        return super().call_at(when + self._late_s, callback, *args, context=context)
+
+
 def played(
-    monkeypatch: pytest.MonkeyPatch, play: Callable[[FrameChannel[ToAgent]], Coroutine[Any, Any, None]]
+    monkeypatch: pytest.MonkeyPatch,
+    play: Callable[[FrameChannel[ToAgent]], Coroutine[Any, Any, None]],
+    late_s: float = 0.0,
 ) -> tuple[Wire, list[tuple[float, str]]]:
-    """What is sent while ``play`` goes on, and when and why the session ended, if it did."""
-    loop, ends = VirtualLoop(), list[tuple[float, str]]()
+    """What is sent while ``play`` goes on, and when and why the session ended, if it did; timers are ``late_s``."""
+    loop, ends = LateLoop(late_s), list[tuple[float, str]]()
     for module in (beats, channel_module):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=loop.time))
     wire, channel = Wire(loop.time), FrameChannel[ToAgent](TO_AGENT, FrameParser())
@@ -97,6 +112,28 @@ def test_after_an_answer_the_next_sign_of_life_comes_as_late_as_ever(monkeypatch
     wire, _ = played(monkeypatch, answer_at_times)
     assert max(wire.gaps_s) == pytest.approx(BEAT_S)
     assert wire.signs_of_life > 20
+
+
+def test_agents_that_are_pinged_at_the_same_moment_of_a_beat_give_their_signs_of_life_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However late their timers are: beats are counted from the answer, and lateness does not add up."""
+
+    def of_an_agent(before_s: float, late_s: float, pinged: int) -> list[float]:
+        async def pinged_each_second(channel: FrameChannel[ToAgent]) -> None:
+            for second in range(3):
+                at_s = before_s + (10 * second + pinged) * BEAT_S
+                asyncio.get_running_loop().call_at(at_s, channel.send, Pong(0.0))
+            await asyncio.sleep(before_s + 30 * BEAT_S)
+
+        wire, _ = played(monkeypatch, pinged_each_second, late_s)
+        settled_s = before_s + (10 + pinged + 1) * BEAT_S
+        return [((at_s - before_s) / BEAT_S + 0.5) % 1.0 - 0.5 for at_s, _ in wire.sent if at_s > settled_s]
+
+    for before_s, late_s, pinged in itertools.product((0.0, 0.031, 0.077), (0.0, 0.004), (0, 7)):
+        phases = of_an_agent(before_s, late_s, pinged)
+        assert len(phases) > 10
+        assert -0.02 < min(phases) <= max(phases) < 0.1, (before_s, late_s, pinged)
 
 
 def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

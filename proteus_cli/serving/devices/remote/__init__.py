@@ -17,8 +17,9 @@ process. Outputs come back the same way; large ones are used where they were rec
 
 **Loss.** The agent sends something every `BEAT_S`: an answer, or a frame with nothing in it. A host is dead when the
 server has looked `MAX_SILENT` times, an interval apart, and nothing came in between (`sessions.signs_of_life`). A
-server whose event loop is held up looks late and once, so it does not lose its hosts. The link then connects again,
-with pauses that double; a device is opened again by its breaker (`serving/fleet`), as those of this machine are.
+server whose event loop is held up looks late and once, so it does not lose its hosts. It looks at its hosts in groups,
+and pings so that the agents of a group answer together (`sessions.looks`). The link then connects again, with pauses
+that double; a device is opened again by its breaker (`serving/fleet`), as those of this machine are.
 
 **Epochs.** Each connection of a server has a higher epoch. A newer connection of the same server replaces the older
 one, with all devices that it had open. Answers go to the connection that asked, so late ones reach nobody.

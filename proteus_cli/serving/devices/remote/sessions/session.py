@@ -33,7 +33,7 @@ from proteus_cli.serving.devices.remote.sessions.crossings import Crossings
 from proteus_cli.serving.devices.remote.sessions.executor import RemoteExecutor
 from proteus_cli.serving.devices.remote.sessions.looks import Looks
 from proteus_cli.serving.devices.remote.sessions.round_trips import RoundTrips
-from proteus_cli.serving.devices.remote.sessions.signs_of_life import watching
+from proteus_cli.serving.devices.remote.sessions.signs_of_life import SignsOfLife
 from proteus_cli.serving.devices.remote.sessions.uploads import KnownModels, Uploads
 from proteus_cli.serving.logs import fields
 
@@ -133,7 +133,9 @@ class AgentSession:
 
         A host that is measured is busy, and serves nobody: it may be silent for longer.
         """
-        with watching(self, looks):
+        signs = SignsOfLife(self)
+        signs.ping()  # so that the round trip is known at once
+        with looks.at(signs):
             await self.has_ended.wait()
 
     # --- the channel's owner
