@@ -12,6 +12,12 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
+def wake_ups(pid: int) -> int:
+    """How often the main thread of a process has waited for something, and gone on."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+
 def children(pid: int) -> list[int]:
     """The processes that a process has started itself."""
     return [int(c) for t in Path(f"/proc/{pid}/task").iterdir() for c in (t / "children").read_text().split()]

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.cluster.live import LiveServer, make_emulated_hosts, one_row, serving, write_hosts
-from benchmarks.cluster.processes import cpu_s
+from benchmarks.cluster.processes import cpu_s, wake_ups
 from benchmarks.tables import Aim, Table
 from proteus_cli.domain.plan import Plan
 from proteus_cli.serving.cluster.new_key import write_key
@@ -33,8 +33,9 @@ SCRIPT = Path(__file__).parents[1] / "serving" / "saturation.lua"
 class Scale:
     """Of a server with so many hosts: seconds to solve for a plan, and until it is ready.
 
-    CPU in cores while nobody asks, of the server and of all agents together; requests per second at saturation, and of
-    these how many failed; the server's CPU for each, in seconds, and the cores that it had meanwhile.
+    CPU in cores while nobody asks, of the server and of all agents together, and how often the server wakes up in a
+    second; requests per second at saturation, and of these how many failed; the server's CPU for each, in seconds, and
+    the cores that it had meanwhile.
     """
 
     hosts: int
@@ -42,6 +43,7 @@ class Scale:
     ready_s: float
     idle_cores: float
     idle_agents_cores: float
+    idle_wake_ups: float
     rps: float
     failed: int
     request_s: float
@@ -55,13 +57,13 @@ def measure(idle_s: float, load_s: float) -> list[Scale]:
 
 def table(found: Sequence[Scale]) -> Table:
     columns = (
-        "hosts", "devices", "to solve, s", "to start, s", "idle: server, % of a core", "agents, %", "requests/s",
-        "server's CPU per request, µs", "cores that it had",
+        "hosts", "devices", "to solve, s", "to start, s", "idle: server, % of a core", "agents, %", "wake-ups/s",
+        "requests/s", "server's CPU per request, µs", "cores that it had",
     )  # fmt: skip
     rows = tuple(
         (f"{each.hosts}", f"{each.hosts * DEVICES}", f"{each.solve_s:.2f}", f"{each.ready_s:.1f}",
-         f"{100 * each.idle_cores:.1f}", f"{100 * each.idle_agents_cores:.1f}", f"{each.rps:,.0f}",
-         f"{1e6 * each.request_s:.0f}", f"{each.busy_cores:.2f}")
+         f"{100 * each.idle_cores:.1f}", f"{100 * each.idle_agents_cores:.1f}", f"{each.idle_wake_ups:,.0f}",
+         f"{each.rps:,.0f}", f"{1e6 * each.request_s:.0f}", f"{each.busy_cores:.2f}")
         for each in found
     )  # fmt: skip
     note = f"emulated devices; {CONNECTIONS} connections of wrk, which takes a part of the cores, as the agents do"
@@ -120,18 +122,28 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 def _measured(
     live: LiveServer, agents: Sequence[int], idle_s: float, load_s: float, root: Path
-) -> tuple[float, float, float, int, float, float]:
+) -> tuple[float, float, float, float, int, float, float]:
     assert all(device["breaker"] == "closed" for device in live.status()["devices"].values())
     time.sleep(1.0)
-    server_s, agents_s, start_s = cpu_s(live.process.pid), sum(map(cpu_s, agents)), time.monotonic()
-    time.sleep(idle_s)
-    lasted_s = time.monotonic() - start_s
-    idle = (cpu_s(live.process.pid) - server_s) / lasted_s, (sum(map(cpu_s, agents)) - agents_s) / lasted_s
+    idle = _idle(live.process.pid, agents, idle_s)
     _asked(live, 1.0, root)
     server_s = cpu_s(live.process.pid)
     requests, seconds, failed = _asked(live, load_s, root)
     server_s = cpu_s(live.process.pid) - server_s
     return *idle, requests / seconds, failed, server_s / requests, server_s / seconds
+
+
+def _idle(server: int, agents: Sequence[int], idle_s: float) -> tuple[float, float, float]:
+    """CPU in cores, of the server and of all agents, and the wake-ups of the server in a second."""
+
+    def now() -> tuple[float, float, float, float]:
+        return time.monotonic(), cpu_s(server), sum(map(cpu_s, agents)), wake_ups(server)
+
+    start_s, *before = now()
+    time.sleep(idle_s)
+    end_s, *after = now()
+    server_cores, agents_cores, woken = [(b - a) / (end_s - start_s) for a, b in zip(before, after, strict=True)]
+    return server_cores, agents_cores, woken
 
 
 def _asked(live: LiveServer, seconds: float, root: Path) -> tuple[int, float, int]:

@@ -13,8 +13,8 @@ from benchmarks.tables import aim_line
 FOUND = {way: [Loss(0.01 * number, number, 0.1, 0.5 + number, 2.0 + number) for number in range(3)] for way in WAYS}
 FOUND[SERVER] = [Loss(None, None, None, None, 2.0)]
 SCALES = [
-    Scale(10, 0.1, 3.0, 0.01, 0.02, 3000.0, 0, 250e-6, 0.8),
-    Scale(100, 0.9, 5.0, 0.06, 0.05, 3100.0, 0, 260e-6, 0.8),
+    Scale(10, 0.1, 3.0, 0.01, 0.02, 90.0, 3000.0, 0, 250e-6, 0.8),
+    Scale(100, 0.9, 5.0, 0.06, 0.05, 400.0, 3100.0, 0, 260e-6, 0.8),
 ]
 
 
@@ -35,7 +35,7 @@ def test_a_table_of_losses_has_medians_and_ranges_and_leaves_out_what_does_not_a
 
 def test_many_hosts_are_compared_with_few() -> None:
     assert [aim.is_reached for aim in scale.aims(SCALES)] == [True, False, True]
-    assert scale.table(SCALES).rows[1][:5] == ("100", "800", "0.90", "5.0", "6.0")
+    assert scale.table(SCALES).rows[1][:7] == ("100", "800", "0.90", "5.0", "6.0", "5.0", "400")
 
 
 def test_the_ratio_that_counts_is_that_of_large_batches(monkeypatch: pytest.MonkeyPatch) -> None:
