@@ -1,8 +1,9 @@
 """Models that are trained anew, and accuracy that is lost, with the sample zoo; six minutes.
 
 ``swap``: a new version of the model that serves is put in place under load, live, in rounds. ``noticing``: how many
-labelled rows it takes until a loss of accuracy is noticed, and how often one is that there is not. A line for each aim;
-exits with 1 where one is missed.
+labelled rows it takes until a loss of accuracy is noticed, and how often one is that there is not. ``guard``: whether
+version roll-outs are rolled back and promoted as they should be, simulated. A line for each aim; exits with 1 where one
+is missed.
 """
 
 import argparse
@@ -14,12 +15,12 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.adaptation.lab import laboratory
-from benchmarks.lifecycle import noticing, swap
+from benchmarks.lifecycle import guard, noticing, swap
 from benchmarks.machine import machine
 from benchmarks.tables import Aim, aim_line, rich_table
 from proteus_cli.store import Workspace
 
-PARTS = ("swap", "noticing")
+PARTS = ("swap", "noticing", "guard")
 ROUNDS, QUICK_ROUNDS = 3, 1
 QUICK_SEEDS = 10
 BUDGET = "30s"
@@ -49,6 +50,11 @@ def main() -> int:
             for table in noticing.tables(shifts, quiet):
                 console.print(rich_table(table))
             aims += noticing.aims(shifts, quiet)
+    if "guard" in parts:
+        found_by_guard = guard.measured(QUICK_SEEDS if options.quick else guard.SEEDS)
+        for table in guard.tables(found_by_guard):
+            console.print(rich_table(table))
+        aims += guard.aims(found_by_guard)
     for aim in aims:
         console.print(aim_line(aim))
     return 0 if all(aim.is_reached for aim in aims) else 1

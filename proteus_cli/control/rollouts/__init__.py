@@ -11,7 +11,8 @@ version or on differences between both (`comparison.py`).
 **What a guard promises**, with a confidence of c, however often somebody looks, and over the whole roll-out:
 
 * A version that keeps all terms is rolled back by them with a probability of 1 - c at most. That is divided among the
-  terms, not among the steps: the evidence of a term is one wealth, from the first query to the last.
+  terms, of which accuracy gets three times as much as each other one, and not among the steps: the evidence of a term
+  is one wealth, from the first query to the last.
 * A version that is notably less accurate, or agrees notably less, passes the guard with a probability of 1 - c at
   most. Latency and errors are judged anew in each step, as they change with its load: for them that holds in each.
 

@@ -29,8 +29,8 @@ class Guard:
 
     def __init__(self, specification: RolloutSpecification, slo_s: float) -> None:
         terms = specification.terms
-        thresholds, steps = Thresholds.of(specification.confidence, len(terms)), len(specification.canary_fracs) + 2
-        self._tests = [TermTest(term, slo_s, thresholds, steps) for term in terms]
+        confidence, steps = specification.confidence, len(specification.canary_fracs) + 2
+        self._tests = [TermTest(term, slo_s, Thresholds.of(confidence, term, terms), steps) for term in terms]
         self._by_metric = {test.term.metric: test for test in self._tests}
         self._late = [test for test in self._tests if test.term.metric in QUANTILES]
         self._counted: Counter[str] = Counter()
@@ -54,7 +54,10 @@ class Guard:
                 test.saw(float(latency_s is None or latency_s > test.latest_s))
 
     def labelled(self, arm: Arm, score: float) -> None:
-        """There is feedback of a query of that arm which was not shadowed: how right its answer was, from 0 to 1."""
+        """There is feedback of a query of that arm that was not shadowed: how right its answer was, from 0 to 1.
+
+        The query was answered since the roll-out began.
+        """
         self._counted["labelled"] += arm is Arm.NEW
         if (accuracy := self._by_metric.get(GuardMetric.ACCURACY)) is not None:
             accuracy.saw(1 - score) if arm is Arm.NEW else accuracy.saw_old(1 - score)

@@ -12,7 +12,7 @@ Whatever the truth is, one of the two is wrong, and in between both are. So each
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from proteus_cli.control.rollouts.betting import Evidence, Parts, Spread
@@ -29,6 +29,8 @@ TOLERANCES: Mapping[GuardMetric, float] = {
     GuardMetric.P99: 0.01,  # 2 % are late
 }
 """By how much more than a term allows a loss is greater that is notably worse."""
+PARTS_OF_ERROR: Mapping[GuardMetric, float] = dict.fromkeys(GuardMetric, 1.0) | {GuardMetric.ACCURACY: 3.0}
+"""In which ratio the error of a guard is divided. Labels are scarce, and each answer tells of latency and errors."""
 FARTHER, PART_FARTHER = 4.0, 0.25
 """A part of the wealth bets on a loss that is so many times as far from its bound: large ones are found sooner."""
 PART_BY_AGREEMENT = 0.1
@@ -45,13 +47,14 @@ class Thresholds:
     passes_at: float
 
     @classmethod
-    def of(cls, confidence: float, terms: int) -> "Thresholds":
-        """For each of so many terms of a guard.
+    def of(cls, confidence: float, term: Term, guard: Sequence[Term]) -> "Thresholds":
+        """For one term of a guard.
 
-        Where all hold, *one* is to fail with a probability of 1 - confidence at most: that is divided among them. A
-        guard passes where *all* pass, so each may be wrong with that probability.
+        Where all hold, *one* is to fail with a probability of 1 - confidence at most: that is divided among them by
+        `PARTS_OF_ERROR`. A guard passes where *all* pass, so each may be wrong with that probability.
         """
-        return cls(terms / (1 - confidence), 1 / (1 - confidence))
+        part = PARTS_OF_ERROR[term.metric] / sum(PARTS_OF_ERROR[each.metric] for each in guard)
+        return cls(1 / (1 - confidence) / part, 1 / (1 - confidence))
 
 
 class TermTest:

@@ -30,8 +30,16 @@ def test_a_rare_new_version_has_the_mean_of_what_came_meanwhile() -> None:
     assert list(differences(arms, "no" + "o")) == [1 - 0.0015]  # half as many are enough
 
 
+def test_where_labels_come_more_often_for_one_arm_its_values_do_not_wait_for_what_never_comes() -> None:
+    """At a share of a hundredth, with as many labels of either arm."""
+    arms = Arms()
+    arms.split(0.01)
+    found = list(differences(arms, "no" * 500))
+    assert len(found) > 300
+
+
 def test_the_oldest_values_are_forgotten_where_one_arm_has_none() -> None:
     arms = Arms()
     for value in range(MOST_WAITING + 5):
         assert list(arms.saw_old(float(value))) == []
-    assert list(arms.saw_new(0.0)) == [-5.0]
+    assert list(arms.saw_new(0.0)) == [-15.0]  # the mean of the 21 oldest that are left, from 5 on
