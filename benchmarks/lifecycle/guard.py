@@ -68,6 +68,11 @@ class Found:
         return 100 * sum(run.is_promoted for run in self.runs) / len(self.runs)
 
     @property
+    def promoted_within_percent(self) -> float:
+        """What would be promoted if all that is undecided after `WITHIN` were rolled back."""
+        return 100 * sum(run.is_promoted and run.labelled <= WITHIN for run in self.runs) / len(self.runs)
+
+    @property
     def rolled_back_within_percent(self) -> float:
         return 100 * sum(not run.is_promoted and run.labelled <= WITHIN for run in self.runs) / len(self.runs)
 
@@ -151,13 +156,15 @@ def _queries(accuracy: float, change: float, rng: np.random.Generator) -> Iterat
 
 def tables(found: Sequence[Found]) -> list[Table]:
     columns = (
-        "accuracy of the old version", "the new one, points", "canary", "promoted, %",
-        f"rolled back before {WITHIN:,}, %", "possible, %", "labelled canary queries: median", "95 %",
+        "accuracy", "new, points", "canary", "promoted, %", f"before {WITHIN:,}, %",
+        f"rolled back before {WITHIN:,}, %", "possible, %", "queries: median", "95 %",
     )  # fmt: skip
-    note = "possible: by any test of the arms that rolls 5 % of equal versions back"
+    note = (
+        "queries: canary queries with labels; possible: by any test of the arms that rolls 5 % of equal versions back"
+    )
     return [
         Table("The guard: arms alone", columns, tuple(_row(each) for each in found if each.share is not None), note),
-        Table("The guard: whole roll-outs", columns, tuple(_row(each) for each in found if each.share is None)),
+        Table("The guard: whole roll-outs", columns, tuple(_row(each) for each in found if each.share is None), note),
     ]
 
 
@@ -165,8 +172,9 @@ def _row(found: Found) -> tuple[str, ...]:
     possible = found.possible_percent if found.change < 0 else None
     return (
         f"{found.accuracy:.2f}", f"{100 * found.change:+.0f}", "all" if found.share is None else f"{found.share:.0%}",
-        f"{found.promoted_percent:.0f}", f"{found.rolled_back_within_percent:.0f}",
-        "–" if possible is None else f"{possible:.0f}", f"{found.labelled(50):,.0f}", f"{found.labelled(95):,.0f}",
+        f"{found.promoted_percent:.0f}", f"{found.promoted_within_percent:.0f}",
+        f"{found.rolled_back_within_percent:.0f}", "–" if possible is None else f"{possible:.0f}",
+        f"{found.labelled(50):,.0f}", f"{found.labelled(95):,.0f}",
     )  # fmt: skip
 
 

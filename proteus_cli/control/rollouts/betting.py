@@ -16,6 +16,10 @@ from typing import TypeAlias
 
 MOST_RISKED = 0.75
 """Of the wealth, with one value: it must not be lost at once."""
+MOST_WEALTH = 1e9
+"""More is given away: it must not take forever to lose what was won before something changes."""
+LATER = 0.1
+"""Of the wealth: after n values, the part that is bet from the next one on is this by n (n + 1), so that it lasts."""
 ASSUMED_VALUES = 20
 """The variance that is assumed at first counts like that of so many values."""
 
@@ -46,33 +50,38 @@ class Spread:
 class Evidence:
     """``wealth``: the evidence that the mean of values of at least ``least`` is above ``bound``; 1 at first.
 
-    There may be ``starts`` moments from which on it is bet, the first now: then no bets of before can hide what changes
-    later.
+    Not all of it is bet from the first value on, so that no bets of before can hide what changes later: it is divided
+    among ``starts`` moments, the first now, but for `LATER`, which is bet bit by bit. O(1) for each value.
     """
 
-    __slots__ = ("_bound", "_gaps", "_most", "_parts", "_starts", "_to_come", "_wealths", "wealth")
+    __slots__ = ("_bets", "_bound", "_most", "_parts", "_start", "_starts", "_values", "_waiting", "wealth")
 
     def __init__(self, bound: float, least: float, parts: Parts, starts: int = 1) -> None:
         self._bound, self._most = bound, MOST_RISKED / (bound - least) if bound > least else math.inf
-        self._gaps, self._parts = tuple(gap for gap, _ in parts), tuple(part for _, part in parts)
-        self._starts = self._to_come = starts
-        self._wealths: list[float] = []
-        self.wealth = 1.0
+        self._parts, self._start, self._starts, self._values = parts, (1 - LATER) / starts, starts, 0
+        self._bets, self._waiting, self.wealth = [0.0] * len(parts), 1.0, 1.0
         self.start()
 
     def start(self) -> None:
-        """From now on there are bets with another part of the wealth, as long as there is one."""
-        if self._to_come:
-            self._to_come -= 1
-            self._wealths += self._parts
+        """From now on another part of the wealth is bet, as long as there is one."""
+        if self._starts:
+            self._starts -= 1
+            self._bet_more(self._start)
 
     def saw(self, value: float, variance: float) -> None:
         """Bet on one value; ``variance`` is what was estimated before it came."""
+        self._values += 1
+        self._bet_more(LATER / (self._values * (self._values + 1)))
         excess = value - self._bound
-        factors = [self._factor(gap, variance, excess) for gap in self._gaps]
-        kinds = len(factors)
-        self._wealths = [wealth * factors[place % kinds] for place, wealth in enumerate(self._wealths)]
-        self.wealth = (sum(self._wealths) + self._to_come) / self._starts
+        self._bets = [
+            min(bet * self._factor(gap, variance, excess), MOST_WEALTH)
+            for bet, (gap, _) in zip(self._bets, self._parts, strict=True)
+        ]
+        self.wealth = sum(self._bets) + self._waiting
+
+    def _bet_more(self, wealth: float) -> None:
+        self._waiting -= wealth
+        self._bets = [bet + wealth * part for bet, (_, part) in zip(self._bets, self._parts, strict=True)]
 
     def _factor(self, gap: float, variance: float, excess: float) -> float:
         if self._most == math.inf:  # no value was to be above the bound

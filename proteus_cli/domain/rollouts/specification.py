@@ -8,7 +8,7 @@ from proteus_cli.domain.rollouts.guard import DEFAULT_GUARD, Term, parse_guard
 DEFAULT_CANARY = (0.01, 0.1, 0.5)
 DEFAULT_CONFIDENCE = 0.95
 DEFAULT_ROLLBACK_WINDOW_S = 600.0
-DEFAULT_MOST_QUERIES = 20_000
+DEFAULT_MOST_QUERIES = 25_000
 """A version that is as good as the old one has passed by then in 95 of 100 cases, also in the hardest one: an accuracy
 of 50 %, half of all queries (`control/rollouts/`, "How long it takes")."""
 MOST_STEPS = 10
