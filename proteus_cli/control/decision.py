@@ -31,6 +31,9 @@ class Host:
     takes at the percentile of the family's ``attainment``. ``least_latency`` is the time until each row of a batch has
     an answer: that of the first stage there, else of the whole batch. What is due before the end of the whole may be
     admitted and batched by it; waiting, throughput and capacity go by the whole.
+
+    Of a family, the hosts of the highest ``rank`` come first: the most accurate, but by their ``preference_rank`` where
+    it prefers something else (`topology.ranking`).
     """
 
     device: str
@@ -49,9 +52,12 @@ class Host:
     exits: tuple[ExitProfile, ...] = ()
     first_exit: LatencyTable | None = None
     attainment: float = DEFAULT_ATTAINMENT
+    preference_rank: float | None = None
     least_latency: LatencyTable = field(init=False)
+    rank: float = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "rank", self.accuracy if self.preference_rank is None else self.preference_rank)
         object.__setattr__(self, "least_latency", self.latency if self.first_exit is None else self.first_exit)
 
     @property

@@ -272,6 +272,10 @@ class Catalog(Value, frozen=True):
         families = tuple(larger if each is family else each for each in self.families)
         return msgspec.structs.replace(self, families=families)
 
+    def price_of(self, device: str, device_type: str) -> float | None:
+        """What a device costs per hour; None where that is unknown."""
+        return self.price_per_hour.get(device, self.price_per_hour.get(device_type))
+
     def slo_s(self) -> Mapping[str, float]:
         """Latency target in seconds by family."""
         return {family.name: family.slo_s for family in self.families}

@@ -1,6 +1,6 @@
 """What a user asks of every plan besides the demand: objectives, limits of devices and variants, budgets."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,11 +12,13 @@ from proteus_cli.domain.base import Value, is_amount, is_count, require
 from proteus_cli.domain.capacity import Capacity, CapacityStep, capacity, capacity_at, capacity_by_hosts, points_in_time
 from proteus_cli.domain.catalog import Catalog, VariantKey, name_in_catalog
 from proteus_cli.domain.device import Device, host_of
+from proteus_cli.domain.family_policy import Preference
 from proteus_cli.domain.profile import LatencyStatistic, Point
 from proteus_cli.domain.stages.cascade import SLO_PARTS
 
 Resource = Literal["cost", "power"]
 Residency = int | Literal["memory"]
+AmountBound = Literal["max_latency_s", "max_energy_j", "max_cost_per_million"]
 LossUnit = Literal["device", "host"]
 """What is lost at once: a device, or a host of a cluster with all its devices."""
 
@@ -72,6 +74,11 @@ class Rules(Value, frozen=True):
       of a whole cascade, whose first variant may be less accurate; left out, there is none;
     - ``max_share``: by family, the largest part of its demand (headroom included) that one device may get;
     - ``budget_w``, ``budget_cost``: the most that the devices in use may draw (watts), or cost per hour;
+    - ``prefer``: by family, what its answers should have much of, or take little of; of those left out, accuracy. All
+      families' aims are one objective (`planning.model.worths`); those that prefer something else use no cascades;
+    - ``max_latency_s``: by family, what batches and the wait before them may take in place of the SLO;
+      ``max_energy_j``, ``max_cost_per_million``: what an answer may take of energy in any batch, and so many queries
+      cost in full batches (`query_amounts`); left out, there are none;
     - ``cascades``: queries may go through cascades that the profiles know; left out, they may not.
     """
 
@@ -94,6 +101,10 @@ class Rules(Value, frozen=True):
     survive_unit: Literal["host"] | UnsetType = UNSET
     cascades: bool | UnsetType = UNSET
     min_expected_accuracy: dict[str, float] | UnsetType = UNSET
+    prefer: dict[str, Preference] | UnsetType = UNSET
+    max_latency_s: dict[str, float] | UnsetType = UNSET
+    max_energy_j: dict[str, float] | UnsetType = UNSET
+    max_cost_per_million: dict[str, float] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         is_part = self.slo_fraction is None or 0 < self.slo_fraction <= 1
@@ -107,6 +118,9 @@ class Rules(Value, frozen=True):
                 require(0 <= accuracy <= 1, f"{what} of `{family}` must be a fraction from 0 to 1")
         for family, share in self.max_share.items():
             require(0 < share <= 1, f"max_share of `{family}` must be above 0 and at most 1")
+        for what, bounds in self.amount_bounds.items():
+            for family, bound in bounds.items():
+                require(is_amount(bound) and bound > 0, f"{what} of `{family}` must be above zero")
         for budget in (self.budget_w, self.budget_cost):
             require(budget is None or is_amount(budget), "a budget must not be negative")
         # With several variants per device a loss takes capacity from all of them, and each loss asks for another plan.
@@ -151,6 +165,35 @@ class Rules(Value, frozen=True):
         """``min_expected_accuracy``; empty where it is left out."""
         return {} if self.min_expected_accuracy is UNSET else self.min_expected_accuracy
 
+    def prefers(self, family: str) -> Preference:
+        """What plans aim for in a family."""
+        return "accuracy" if self.prefer is UNSET else self.prefer.get(family, "accuracy")
+
+    @property
+    def others_preferred(self) -> Mapping[str, Preference]:
+        """The families that prefer anything but accuracy, and what."""
+        return {} if self.prefer is UNSET else {name: of for name, of in self.prefer.items() if of != "accuracy"}
+
+    def families_that_count(self, amount: Literal["energy", "cost"]) -> frozenset[str]:
+        """The families that prefer little of it, or bound it."""
+        bounds = self.amount_bounds["max_energy_j" if amount == "energy" else "max_cost_per_million"]
+        return frozenset(bounds) | {name for name, of in self.others_preferred.items() if of == amount}
+
+    @property
+    def amount_bounds(self) -> Mapping[AmountBound, Mapping[str, float]]:
+        """The bounds by name and family; empty where they are left out."""
+        named: dict[AmountBound, dict[str, float] | UnsetType] = {
+            "max_latency_s": self.max_latency_s,
+            "max_energy_j": self.max_energy_j,
+            "max_cost_per_million": self.max_cost_per_million,
+        }
+        return {name: {} if bounds is UNSET else bounds for name, bounds in named.items()}
+
+    def planned_slo_s(self, slo_s: Mapping[str, float]) -> Mapping[str, float]:
+        """What plans count on by family: the SLO, or the latency that its policy bounds."""
+        bounds = self.amount_bounds["max_latency_s"]
+        return {family: min(seconds, bounds.get(family, seconds)) for family, seconds in slo_s.items()}
+
     def least_alone(self, family: str) -> float:
         """The accuracy of the least accurate variant of a family that may answer by itself."""
         return max(self.min_accuracy.get(family, 0.0), self.expected_accuracy.get(family, 0.0))
@@ -161,7 +204,7 @@ class Rules(Value, frozen=True):
         It may be less than `least_alone` as the first stage of a cascade; not where a device or host may be lost, as
         each query is answered by one variant then.
         """
-        is_stage = self.uses_cascades and not self.survive
+        is_stage = self.may_use_cascades(family) and not self.survive
         return self.min_accuracy.get(family, 0.0) if is_stage else self.least_alone(family)
 
     @property
@@ -178,6 +221,11 @@ class Rules(Value, frozen=True):
     def uses_cascades(self) -> bool:
         """Queries may go through cascades."""
         return self.cascades is not UNSET and self.cascades
+
+    def may_use_cascades(self, family: str) -> bool:
+        """Queries of a family may go through cascades: a means to be accurate, whose energy and cost nothing bounds."""
+        counted = self.families_that_count("energy") | self.families_that_count("cost")
+        return self.uses_cascades and self.prefers(family) == "accuracy" and family not in counted
 
     @property
     def is_resident_set(self) -> bool:
@@ -233,47 +281,6 @@ def limits_of(device: Device, rules: Rules) -> DeviceLimits:
     )
 
 
-def with_catalog(rules: Rules, catalog: Catalog) -> Rules:
-    """``rules`` and those of the catalog; where both limit the same, ``rules`` win."""
-    floors = {f.name: f.min_accuracy for f in catalog.families if f.min_accuracy is not None}
-    expected = {f.name: f.min_expected_accuracy for f in catalog.families if f.min_expected_accuracy is not None}
-    shares = {f.name: f.max_share for f in catalog.families if f.max_share is not None}
-    reserved = [Reserved(device, f.name) for f in catalog.families for device in f.reserved]
-    banned = [DeviceVariant(device, f.name, v.name) for f, v in catalog.variants for device in v.banned]
-    pinned = [DeviceVariant(device, f.name, v.name) for f, v in catalog.variants for device in v.pinned]
-    return msgspec.structs.replace(
-        rules,
-        min_accuracy={**floors, **rules.min_accuracy},
-        min_expected_accuracy={**expected, **rules.expected_accuracy} or UNSET,
-        max_share={**shares, **rules.max_share},
-        reserved=tuple(dict.fromkeys((*rules.reserved, *reserved))),
-        banned=tuple(dict.fromkeys((*rules.banned, *banned))),
-        pinned=tuple(dict.fromkeys((*rules.pinned, *pinned))),
-    )
-
-
-def with_variants_of(rules: Rules, catalog: Catalog, before: Iterable[DeviceVariant]) -> Rules:
-    """Rules that were made for an earlier catalog: with the names, bans and pins of this one.
-
-    ``before`` are the bans and pins that stood in catalogs, and not in the rules themselves. Those of variants that are
-    gone are left out.
-    """
-    names = {(f.name, name_in_catalog(v.name)): v.name for f, v in catalog.variants}
-    stood, own = {each.in_catalog for each in before}, with_catalog(Rules(), catalog)
-
-    def following(pairs: Sequence[DeviceVariant], of_catalog: Sequence[DeviceVariant]) -> tuple[DeviceVariant, ...]:
-        kept = [
-            DeviceVariant(each.device, each.family, names[each.family, each.variant])
-            for each in (pair.in_catalog for pair in pairs)
-            if each not in stood and (each.family, each.variant) in names
-        ]
-        return tuple(dict.fromkeys((*kept, *of_catalog)))
-
-    return msgspec.structs.replace(
-        rules, banned=following(rules.banned, own.banned), pinned=following(rules.pinned, own.pinned)
-    )
-
-
 def in_words(rules: Rules) -> str:
     """The objectives in their order, as a sentence for people."""
     serve = "serve the most demand"
@@ -282,6 +289,8 @@ def in_words(rules: Rules) -> str:
     accuracy = "the highest mean accuracy over queries"
     if rules.objective == "min-family":
         accuracy = "the highest accuracy of the worst family, then over queries"
+    others = [f"{family}: the least {of}" for family, of in rules.others_preferred.items()]
+    accuracy += f" ({', '.join(others)})" if others else ""
     first = serve if rules.minimize is None else f"serve all demand at the lowest {rules.minimize}"
     last = ", then the fewest devices" if rules.pack else ""
     return f"{first}, then {accuracy}, then the fewest loads{last}"

@@ -8,6 +8,7 @@ from proteus_cli.domain.capacity import Capacity, CapacityStep
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.query_amounts import cost_of, most_energy_of
 from proteus_cli.domain.rules import Resource, selects
 from proteus_cli.planning.cascade_check import gained_qps, problems_of_cascades
 from proteus_cli.planning.networks import NETWORK_FRAC
@@ -33,7 +34,7 @@ class _Checked:
 
     def __init__(self, plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile]) -> None:
         self.plan, self.rules, self.catalog, self.profiles = plan, plan.rules, catalog, profiles
-        self.slo_s = catalog.slo_s()
+        self.slo_s = plan.rules.planned_slo_s(catalog.slo_s())
         self.by_device = plan.by_device()
         self.by_family: dict[str, list[Placement]] = {family: [] for family in plan.demand_qps}
         for placement in plan.placements:
@@ -85,6 +86,7 @@ def _problems(given: _Checked) -> Iterator[str]:
         yield from _problems_of_cascades(given)
     for family, least in given.rules.expected_accuracy.items():
         yield from _problems_of_expected_accuracy(given, family, least)
+    yield from _problems_of_policies(given)
     yield from _problems_of_pins(given)
     yield from _problems_of_budgets(given)
     yield from _problems_of_networks(given)
@@ -190,6 +192,28 @@ def _problems_of_expected_accuracy(given: _Checked, family: str, least: float) -
             yield f"{variant} answers by itself, and is less accurate than the rules allow to expect"
 
 
+def _problems_of_policies(given: _Checked) -> Iterator[str]:
+    """Energy and money of each answer; how long it takes is part of the capacities. Cascades are for accuracy alone."""
+    energies, costs = (given.rules.amount_bounds[name] for name in ("max_energy_j", "max_cost_per_million"))
+    for placement in given.plan.placements:
+        family, where = placement.family, f"{placement.variant} on {placement.device}"
+        measured, within = given.measured(placement), given.capacity(placement)
+        if measured is None or within is None:
+            continue
+        profile = given.profiles[placement.device]
+        if family in energies:
+            energy_j = most_energy_of(measured.power_w or 0.0, profile.points_of(measured), placement.max_batch)
+            if energy_j > energies[family] * (1 + _REL):
+                yield f"{where} takes {energy_j:g} J of a query, and may take {energies[family]:g} J"
+        if family in costs:
+            cost = cost_of(given.catalog.price_of(placement.device, profile.device.type) or 0.0, within.qps)
+            if cost > costs[family] * (1 + _REL):
+                yield f"a million queries of {where} cost {cost:g}, and may cost {costs[family]:g}"
+    for family in {cascade.family for cascade in given.plan.cascades}:
+        if not given.rules.may_use_cascades(family):
+            yield f"{family}: its policy leaves it no cascades"
+
+
 def _problems_of_pins(given: _Checked) -> Iterator[str]:
     for pair in given.rules.pinned:
         for device_id, profile in given.profiles.items():
@@ -228,9 +252,7 @@ def spent(plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile]) -> dict
         measured = profiles[placement.device].of(placement.family, placement.variant)
         draw_w = measured.power_w if measured is not None else None
         power_w[placement.device] = max(power_w.get(placement.device, 0.0), draw_w or 0.0)
-    prices = catalog.price_per_hour
-    used = [profiles[device].device for device in power_w]
-    cost = sum(prices.get(device.id, prices.get(device.type, 0.0)) for device in used)
+    cost = sum(catalog.price_of(device, profiles[device].device.type) or 0.0 for device in power_w)
     return {"cost": cost, "power": sum(power_w.values())}
 
 

@@ -52,7 +52,7 @@ def row_bytes(profile: Profile, family: str) -> int:
 
 
 def _most_bytes_per_s(catalog: Catalog, profile: Profile, rules: Rules) -> float:
-    slo_s = catalog.slo_s()
+    slo_s = rules.planned_slo_s(catalog.slo_s())
     return max(
         (
             step.capacity.qps * row_bytes(profile, measured.family)

@@ -12,13 +12,14 @@ from msgspec.structs import replace as replace_fields
 from proteus_cli import store
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.catalog_rules import with_catalog
 from proteus_cli.domain.deferral import MeasuredDeferral, with_measured
 from proteus_cli.domain.demand import Demand, check_demand
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.fleet import ids_by_type
 from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.profile import Profile, accuracies, best_accuracy, estimated_families, relative
-from proteus_cli.domain.rules import Rules, in_words, with_catalog
+from proteus_cli.domain.rules import Rules, in_words
 from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.check import check_plan, spent
@@ -182,7 +183,8 @@ class Planner:
         profile = self.profiles[placement.device]
         measured = profile.of(placement.family, placement.variant)
         points = profile.points_of(measured) if measured is not None else ()
-        slo_s = self.catalog.family(placement.family).slo_s
+        family = self.catalog.family(placement.family)
+        slo_s = self.rules.planned_slo_s({family.name: family.slo_s})[family.name]
         capacities = [step.capacity for _, steps in self.rules.stage_steps(slo_s, points) for step in steps]
         return max((each.qps for each in capacities if each.max_batch == placement.max_batch), default=0.0)
 

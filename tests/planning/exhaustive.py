@@ -5,7 +5,7 @@ Written from the rules' own words, not from the package's model.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations, pairwise, product
 
 import highspy
@@ -17,7 +17,7 @@ from proteus_cli.arrays import Floats
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import DeviceVariant
-from proteus_cli.domain.stages.cascade import CascadePoint
+from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict
 
 Objective = tuple[str, int]
@@ -36,7 +36,10 @@ SERVED = 1e-6  # a smaller part of a demand isn't served
 
 @dataclass(frozen=True)
 class Host:
-    """One variant on one device: all that decides its worth."""
+    """One variant on one device: all that decides its worth.
+
+    ``first_s`` is the p95 of a batch of one, ``most_row_s`` the most that a row takes of any batch, in the mean.
+    """
 
     device: str
     family: str
@@ -45,8 +48,12 @@ class Host:
     accuracy: float
     memory: int
     power_w: float
+    price: float
+    first_s: float
+    most_row_s: float
     max_batch: int
     slo_part: float
+    worth: float = math.nan
 
 
 Residents = tuple[Host, ...]
@@ -143,15 +150,55 @@ def hosts_of(tiny: Tiny) -> dict[str, list[Host]]:
     }
     every = [host for hosts in allowed.values() for host in hosts]
     firsts = {first for first, _, _ in _pairs(tiny, every)}
-    return {
-        device: [host for host in hosts if _is_accurate(tiny, host) or host in firsts]
-        for device, hosts in allowed.items()
+    return _valued(
+        tiny,
+        {
+            device: [host for host in hosts if _is_accurate(tiny, host) or host in firsts]
+            for device, hosts in allowed.items()
+        },
+    )
+
+
+def _valued(tiny: Tiny, hosts: Mapping[str, list[Host]]) -> dict[str, list[Host]]:
+    """With what an answer is worth to its family: its accuracy, or how little it takes, and a bit its accuracy."""
+    amounts: dict[str, Callable[[Host], float]] = {
+        "latency": lambda host: host.first_s,
+        "energy": lambda host: host.power_w / host.capacity_qps,
+        "cost": lambda host: host.price / host.capacity_qps,
     }
+    every = [host for of_device in hosts.values() for host in of_device]
+
+    def worth(host: Host) -> float:
+        preferred = tiny.rules.prefers(host.family)
+        if preferred == "accuracy":
+            return host.accuracy
+        amount = amounts[preferred]
+        most = max(amount(other) for other in every if other.family == host.family)
+        part = amount(host) / (tiny.slo_ms / 1000 if preferred == "latency" else most or 1.0)
+        return 0.99 * (1 - min(part, 1.0) / 2) + 0.01 * host.accuracy
+
+    return {device: [replace(host, worth=worth(host)) for host in of_device] for device, of_device in hosts.items()}
+
+
+def _cascades_of(tiny: Tiny) -> list[CascadeProfile]:
+    """Those of families that want nothing but accuracy."""
+    bounds = tiny.rules.amount_bounds
+    limited = {*bounds["max_energy_j"], *bounds["max_cost_per_million"]}
+    return [c for c in tiny.cascades if tiny.rules.prefers(c.family) == "accuracy" and c.family not in limited]
+
+
+def best_worths(tiny: Tiny) -> dict[str, float]:
+    """What a family's worth is relative to: its best variant, whatever that takes; or the best that may be hosted."""
+    worths: dict[str, float] = {}
+    for host in (host for hosts in hosts_of(tiny).values() for host in hosts):
+        worths[host.family] = max(worths.get(host.family, 0.0), host.worth)
+    accurate = {f: max(v.values()) for f, v in tiny.accuracy.items() if tiny.rules.prefers(f) == "accuracy"}
+    return worths | accurate
 
 
 def _pairs(tiny: Tiny, hosts: Sequence[Host]) -> Iterator[tuple[Host, Host, CascadePoint]]:
     """The stages of cascades that fit the SLO together, at each point that is as accurate as must be expected."""
-    for cascade in tiny.cascades:
+    for cascade in _cascades_of(tiny):
         for first, second in product(hosts, hosts):
             is_pair = (first.variant, second.variant) == (cascade.first, cascade.second)
             if not is_pair or not _is_accurate(tiny, second):
@@ -164,7 +211,7 @@ def _pairs(tiny: Tiny, hosts: Sequence[Host]) -> Iterator[tuple[Host, Host, Casc
 def _hosts(tiny: Tiny, device: str, kind: str, family: str, variant: str, accuracy: float) -> Iterator[Host]:
     """For each part of the SLO that gives more capacity than a shorter one."""
     slower = 0.0
-    is_stage = any(variant in {each.first, each.second} for each in tiny.cascades)
+    is_stage = any(variant in {each.first, each.second} for each in _cascades_of(tiny))
     for part in (0.25, 0.5, 0.75, 1.0) if is_stage else (1.0,):
         host = _host(tiny, device, kind, family, variant, accuracy, part)
         if host.capacity_qps > slower:
@@ -176,7 +223,8 @@ def _host(tiny: Tiny, device: str, kind: str, family: str, variant: str, accurac
     times = tiny.tails.get(variant, {}).get(tiny.rules.capacity, 1.0)
     latencies = [(batch, seconds * times) for batch, seconds in tiny.latency_s[kind, family, variant].items()]
     assert tiny.rules.slo_fraction is not None, "by the number of hosts, a capacity is not known before the plan"
-    longest_s = tiny.slo_ms / 1000 * part * tiny.rules.slo_fraction
+    slo_s = min(tiny.slo_ms / 1000, bounds_of(tiny, family)[0])
+    longest_s = slo_s * part * tiny.rules.slo_fraction
     rates = [(batch / seconds, batch) for batch, seconds in latencies if seconds <= longest_s]
     qps, max_batch = max(rates, key=lambda rate: rate[0], default=(0.0, 0))
     return Host(
@@ -187,9 +235,28 @@ def _host(tiny: Tiny, device: str, kind: str, family: str, variant: str, accurac
         accuracy=accuracy,
         memory=tiny.memory.get(variant, 1000),
         power_w=tiny.power_w.get((kind, variant), 0.0),
+        price=tiny.price.get(kind, 0.0),
+        first_s=tiny.latency_s[kind, family, variant][1] * tiny.tails.get(variant, {}).get("p95", 1.0),
+        most_row_s=_most_row_s(tiny, kind, family, variant, max_batch),
         max_batch=max_batch,
         slo_part=part,
     )
+
+
+def _most_row_s(tiny: Tiny, kind: str, family: str, variant: str, max_batch: int) -> float:
+    mean_s = {
+        n: s * tiny.tails.get(variant, {}).get("mean", 1.0) for n, s in tiny.latency_s[kind, family, variant].items()
+    }
+    return max((float(np.interp(n, [*mean_s], [*mean_s.values()])) / n for n in range(1, max_batch + 1)), default=0.0)
+
+
+def bounds_of(tiny: Tiny, family: str) -> tuple[float, float, float]:
+    """The latency, energy and cost that the rules allow."""
+    bounds = tiny.rules.amount_bounds
+    latency_s, energy_j, cost = (
+        bounds[name].get(family, math.inf) for name in ("max_latency_s", "max_energy_j", "max_cost_per_million")
+    )
+    return latency_s, energy_j, cost
 
 
 def _is_accurate(tiny: Tiny, host: Host) -> bool:
@@ -201,10 +268,13 @@ def _is_accurate(tiny: Tiny, host: Host) -> bool:
 def _is_allowed(tiny: Tiny, host: Host) -> bool:
     rules, kind = tiny.rules, tiny.kind_of[host.device]
     is_pinned = any(_names(pair, host, kind) for pair in rules.pinned)
-    may_defer = bool(tiny.cascades) and not rules.survive and not is_pinned
+    may_defer = any(each.family == host.family for each in _cascades_of(tiny)) and not rules.survive and not is_pinned
     holders = {each.family for each in rules.reserved if each.device in {host.device, kind}}
+    _, energy_j, cost = bounds_of(tiny, host.family)
     return (
         host.capacity_qps > 0
+        and host.power_w * host.most_row_s <= energy_j
+        and 1e6 * host.price / 3600 / host.capacity_qps <= cost
         and host.memory <= tiny.memory.get(kind, 2**30)
         and host.accuracy >= rules.min_accuracy.get(host.family, 0.0)
         and (_is_accurate(tiny, host) or may_defer)
@@ -302,7 +372,10 @@ def wanted_qps(tiny: Tiny) -> dict[str, float]:
 
 @dataclass
 class _Worth:
-    """What can be said of a hosting, or of a plan: the parts of the demands that are served, and how accurately."""
+    """What can be said of a hosting, or of a plan: the parts of the demands that are served, and how accurately.
+
+    ``accuracy_qps`` counts what answers are worth: where a family prefers something else, not their accuracy.
+    """
 
     tiny: Tiny
     hosting: Hosting
@@ -338,8 +411,8 @@ class _Worth:
 
     def _worst(self) -> float:
         relative = [
-            self.accuracy_qps[f] / self.served_qps[f] / max(variants.values())
-            for f, variants in self.tiny.accuracy.items()
+            self.accuracy_qps[f] / self.served_qps[f] / best
+            for f, best in best_worths(self.tiny).items()
             if self._parts().get(f, 0.0) > SERVED
         ]
         return min(relative, default=1.0)
@@ -350,9 +423,10 @@ class _Rates(_Worth):
 
     def __init__(self, tiny: Tiny, plan: Plan) -> None:
         super().__init__(tiny, hosting_of(tiny, plan), dict(plan.served_qps))
-        for family, variants in tiny.accuracy.items():
+        worth = {(h.device, h.variant, h.max_batch): h.worth for residents in self.hosting for h in residents}
+        for family in tiny.accuracy:
             placed = [p for p in plan.placements if p.family == family]
-            self.accuracy_qps[family] = sum(p.rate_qps * variants[p.variant] for p in placed)
+            self.accuracy_qps[family] = sum(p.rate_qps * worth[p.device, p.variant, p.max_batch] for p in placed)
         for cascade in plan.cascades:
             gained = cascade.point.accuracy - tiny.accuracy[cascade.family][cascade.first]
             self.accuracy_qps[cascade.family] += cascade.rate_qps * gained
@@ -367,7 +441,7 @@ class _Single(_Worth):
             share_qps = tiny.rules.max_share.get(family, 1.0) * qps
             mine = sorted(
                 (host for residents in hosting for host in residents if host.family == family),
-                key=lambda host: -host.accuracy,
+                key=lambda host: -host.worth,
             )
             capacities_qps = [min(host.capacity_qps, share_qps) for host in mine]
             lost_qps: dict[str, float] = {}
@@ -378,7 +452,7 @@ class _Single(_Worth):
             left = self.served_qps[family] = min(qps, sum(capacities_qps) - max(lost_qps.values(), default=0.0))
             self.accuracy_qps[family] = 0.0
             for host, capacity_qps in zip(mine, capacities_qps, strict=True):
-                self.accuracy_qps[family] += min(left, capacity_qps) * host.accuracy
+                self.accuracy_qps[family] += min(left, capacity_qps) * host.worth
                 left -= min(left, capacity_qps)
 
 
@@ -391,7 +465,7 @@ class _Shared(_Worth):
         hosts = [host for residents in hosting for host in residents if host.family in self.wanted]
         self.size = len(hosts)
         self.wanted_qps = np.array([self.wanted[host.family] for host in hosts])
-        self.accuracy = np.array([host.accuracy for host in hosts])
+        self.accuracy = np.array([host.worth for host in hosts])
         self.part_of = {f: np.array([float(host.family == f) for host in hosts]) for f in self.wanted}
         self.rows: list[tuple[Floats, float]] = []  # coefficients, and the most that they may sum up to
         busy = self.wanted_qps / np.array([host.capacity_qps for host in hosts])
@@ -464,8 +538,9 @@ class _Shared(_Worth):
         return low
 
     def _at_least(self, floor: float) -> Iterator[tuple[Floats, float]]:
+        bests = best_worths(self.tiny)
         for family, part in self.part_of.items():
-            best = max(self.tiny.accuracy[family].values())
+            best = bests.get(family, 1.0)
             yield part * (floor * best - self.accuracy), SAME / 10
 
     def _most(self, row: Floats) -> float:
@@ -509,7 +584,7 @@ class Cascading(_Shared):
         _Worth.__init__(self, tiny, hosting)
         self.wanted = {family: qps for family, qps in wanted_qps(tiny).items() if qps > 0}
         hosts = [host for residents in hosting for host in residents if host.family in self.wanted]
-        ways = [(host.accuracy, {host: 1.0}) for host in hosts if _is_accurate(tiny, host)]
+        ways = [(host.worth, {host: 1.0}) for host in hosts if _is_accurate(tiny, host)]
         for first, second, point in _pairs(tiny, hosts):
             ways.append((point.accuracy, {first: 1.0, second: point.deferred_frac}))
         family_of = [next(iter(uses)).family for _, uses in ways]

@@ -1,8 +1,9 @@
 """Plans for a forecast, against every way to host on a few devices."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
 
+import msgspec
 import pytest
 from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
 from hypothesis import example, given, settings
@@ -12,7 +13,7 @@ from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.demand import Forecast, LossCurve
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
-from proteus_cli.domain.rules import PAPER_RULES
+from proteus_cli.domain.rules import PAPER_RULES, Rules
 from proteus_cli.planning.planner import Planner
 from proteus_cli.planning.solver.target_demand import HORIZON_S, LOAD_EFFORT_S
 
@@ -31,9 +32,9 @@ def profiles(devices: int, load_s: float = 0.0) -> dict[str, Profile]:
     return {f"cpu{i}": make_profile(f"cpu{i}", *measured) for i in range(devices)}
 
 
-def planner(devices: int, load_s: float = 0.0) -> Planner:
+def planner(devices: int, load_s: float = 0.0, rules: Rules = PAPER_RULES) -> Planner:
     given_rules = policy_named("proteus")
-    return Planner(CATALOG, profiles(devices, load_s), given_rules, headroom=1.0, inputs={}, rules=PAPER_RULES)
+    return Planner(CATALOG, profiles(devices, load_s), given_rules, headroom=1.0, inputs={}, rules=rules)
 
 
 @st.composite
@@ -46,17 +47,19 @@ def curve_of(part: float) -> LossCurve:
     return LossCurve(CAPACITIES, tuple(max(part ** (2 * c), 1 - c, 0.0) for c in CAPACITIES))
 
 
-def loss(forecast: Forecast, hosted: dict[tuple[str, str], int]) -> float:
+def loss(
+    forecast: Forecast, hosted: dict[tuple[str, str], int], worths: Mapping[str, Mapping[str, float]] = ACCURACY
+) -> float:
     """By how much on-time accuracy falls short of the best: each variant answers what those above it leave."""
     total_qps, lost = sum(forecast.values()), 0.0
     for family, qps in forecast.items():
         capacity, left, accurate = 0.0, 1.0, 0.0
-        for variant in ("large", "small"):
+        for variant in sorted(QPS, key=lambda name: -worths[family][name]):
             capacity += hosted[family, variant] * QPS[variant] / max(qps, 1e-9)
             now = forecast.curves[family].at(capacity)
-            accurate += (left - now) * ACCURACY[family][variant]
+            accurate += (left - now) * worths[family][variant]
             left = now
-        lost += qps / total_qps * (ACCURACY[family]["large"] - accurate)
+        lost += qps / total_qps * (max(worths[family].values()) - accurate)
     return lost
 
 
@@ -93,6 +96,24 @@ def test_no_way_to_host_loses_less(
     least = min(loss(forecast, hosted) for hosted in ways(devices, forecast))
     assert sum(plan.unserved_qps.values()) == pytest.approx(0.0, abs=1e-6)
     assert loss(forecast, hosted_by(plan)) <= least * 1.01 + 1e-4
+
+
+@given(
+    devices=st.integers(2, 5),
+    demand=st.tuples(st.floats(1.0, 90.0), st.floats(1.0, 90.0)),
+    both=st.tuples(curves(), curves()),
+)
+@settings(max_examples=30, deadline=None)
+def test_no_way_to_host_loses_less_where_a_family_prefers_latency(
+    devices: int, demand: tuple[float, float], both: tuple[LossCurve, LossCurve]
+) -> None:
+    """Of the SLO of 1 s, the small variant takes 10 ms and the large one 50 ms."""
+    worths = {"a": ACCURACY["a"], "b": {"small": 0.99 * 0.995 + 0.005, "large": 0.99 * 0.975 + 0.009}}
+    forecast = Forecast(dict(zip("ab", demand, strict=True)), dict(zip("ab", both, strict=True)))
+    plan = planner(devices, rules=msgspec.structs.replace(PAPER_RULES, prefer={"b": "latency"}))(forecast)
+    least = min(loss(forecast, hosted, worths) for hosted in ways(devices, forecast))
+    assert sum(plan.unserved_qps.values()) == pytest.approx(0.0, abs=1e-6)
+    assert loss(forecast, hosted_by(plan), worths) <= least * 1.01 + 1e-4
 
 
 def test_capacity_beyond_the_mean_is_hosted_where_arrivals_scatter() -> None:

@@ -33,6 +33,19 @@ def test_no_hosting_beats_the_plan_where_several_are_asked_for(tiny: Tiny) -> No
     assert_best(tiny)
 
 
+@given(st.data())
+@examples(40, fuzzed=300)
+def test_no_hosting_beats_the_plan_where_families_prefer_and_bound_something(data: st.DataObject) -> None:
+    other = data.draw(st.sampled_from([part for part in PARTS if part not in {"preferences", "bounds of answers"}]))
+    assert_best(data.draw(ruled("preferences", "bounds of answers", other)))
+
+
+@given(ruled_cascades("preferences"))
+@examples(25, fuzzed=150)
+def test_no_cascade_beats_the_plan_where_families_prefer_something(tiny: Tiny) -> None:
+    assert_best(tiny)
+
+
 @given(ruled_cascades())
 @examples(25, fuzzed=150)
 def test_no_hosting_and_no_cascade_beats_the_plan(tiny: Tiny) -> None:

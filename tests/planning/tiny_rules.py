@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tiny_fleets import TYPES, Latencies, Tiny
 
 from proteus_cli.domain.cluster.network import Network
+from proteus_cli.domain.family_policy import PREFERENCES
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import DeviceVariant, Reserved
 from proteus_cli.domain.stages.cascade import CascadeProfile
@@ -146,6 +147,27 @@ def _networks(draw: st.DrawFn, tiny: Tiny) -> Tiny:
     return replace(tiny, networks=networks)
 
 
+def _preferring(draw: st.DrawFn, tiny: Tiny) -> Tiny:
+    """Any mix of preferences."""
+    tiny = _powered(draw, _priced(draw, tiny))
+    return _asking(tiny, prefer={family: draw(st.sampled_from(PREFERENCES)) for family in tiny.accuracy})
+
+
+def _bounded(draw: st.DrawFn, tiny: Tiny) -> Tiny:
+    """From bounds that nothing keeps to such that all do."""
+    tiny = _powered(draw, _priced(draw, tiny))
+    bounds = {
+        "max_latency_s": [0.025, 0.05, 0.1],
+        "max_energy_j": [0.02, 0.1, 0.2, 0.5],
+        "max_cost_per_million": [2.0, 5.0, 10.0, 30.0],
+    }
+    chosen = draw(st.lists(st.sampled_from(list(bounds)), min_size=1, unique=True))
+    families = st.sampled_from(list(tiny.accuracy))
+    return _asking(
+        tiny, **{name: draw(st.dictionaries(families, st.sampled_from(bounds[name]), min_size=1)) for name in chosen}
+    )
+
+
 PARTS: Mapping[str, Callable[[st.DrawFn, Tiny], Tiny]] = {
     "max-min fairness": lambda draw, tiny: _asking(tiny, fairness="maxmin"),
     "the worst family": lambda draw, tiny: _asking(tiny, objective="min-family"),
@@ -158,6 +180,8 @@ PARTS: Mapping[str, Callable[[st.DrawFn, Tiny], Tiny]] = {
     "floors": _floors,
     "expected accuracies": _expected,
     "shares": _shares,
+    "preferences": _preferring,
+    "bounds of answers": _bounded,
     "reserved devices": _reserved,
     "bans": lambda draw, tiny: _asking(tiny, banned=tuple(draw(st.lists(_pairs(tiny), min_size=1, max_size=3)))),
     "pins": lambda draw, tiny: _asking(tiny, pinned=tuple(draw(st.lists(_pairs(tiny), min_size=1, max_size=2)))),

@@ -44,6 +44,7 @@ def plan(
     fairness: options.Fairness = "total",
     objective: options.Objective = "mean",
     minimize: options.Minimize = None,
+    prefer: options.Prefer = None,
     current: options.Current = None,
     pack: options.Pack = False,
     cascades: options.Cascades = False,
@@ -83,8 +84,9 @@ def plan(
     rules = plan_rules(
         catalog, profiles, residency=residency, reserve=reserve, ban=ban, pin=pin, min_accuracy=min_accuracy,
         min_expected_accuracy=min_expected_accuracy, max_share=max_share, capacity=capacity, slo_fraction=slo_fraction,
-        fairness=fairness, objective=objective, minimize=minimize, survive=survive, survive_host=survive_host,
-        pack=pack, budget_w=budget_w, budget_cost=budget_cost, attainment=attainment, cascades=cascades,
+        fairness=fairness, objective=objective, minimize=minimize, prefer=prefer, survive=survive,
+        survive_host=survive_host, pack=pack, budget_w=budget_w, budget_cost=budget_cost, attainment=attainment,
+        cascades=cascades,
     )  # fmt: skip
     planner = _planner(workspace, profiles, rules, policy, headroom=headroom, time_limit_s=time_limit, spares=spares)
     if sweep is not None:

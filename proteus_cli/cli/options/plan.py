@@ -102,6 +102,14 @@ Minimize = Annotated[
         help="Serve all demand at the lowest cost or power, instead of at the highest accuracy.",
     ),
 ]
+Prefer = Annotated[
+    str | None,
+    _objective(
+        metavar="[FAMILY=]WHAT",
+        help="What families get besides being served: accuracy, or the least latency, energy or cost of a query, "
+        "instead of what the catalog says: `latency`, or by family `bert=latency,yolo=energy`.",
+    ),
+]
 Current = Annotated[
     Path | None,
     _objective(

@@ -23,6 +23,7 @@ def plan_rules(
     min_accuracy: str | None,
     min_expected_accuracy: str | None,
     max_share: str | None,
+    prefer: str | None,
     survive: int,
     survive_host: int,
     cascades: bool,
@@ -48,6 +49,8 @@ def plan_rules(
         fields["cascades"] = True
     if min_expected_accuracy is not None:
         fields["min_expected_accuracy"] = _fractions(min_expected_accuracy, catalog, "--min-expected-accuracy")
+    if prefer is not None:
+        fields["prefer"] = _preferences(prefer, catalog)
     if fields["survive"] and fields["residency"] != 1:
         raise UsageError(
             "The rules are not valid: survive takes one variant per device (residency 1).",
@@ -57,6 +60,20 @@ def plan_rules(
         return msgspec.convert(fields, Rules)
     except msgspec.ValidationError as error:
         raise UsageError(f"The rules are not valid: {error}.", hint="`proteus plan --help` describes them") from None
+
+
+def _preferences(text: str, catalog: "Catalog") -> dict[str, str]:
+    """``"latency"`` for all families, or ``"bert=latency,yolo=energy"`` → what each prefers. Raises `UsageError`."""
+    from proteus_cli.domain.family_policy import PREFERENCES
+
+    given: dict[str, str | None] = dict.fromkeys(catalog.names, text.strip())
+    if "=" in text:
+        given = {catalog.family(name).name: of for name, of in parse_assignments(text, "`--prefer`").items()}
+    for preferred in given.values():
+        if preferred not in PREFERENCES:
+            hint = f"there are {', '.join(PREFERENCES)}: `--prefer latency`, or by family `--prefer bert=latency`"
+            raise UsageError(f"`{preferred or ''}` is nothing that a family can prefer.", hint=hint)
+    return {family: preferred or "" for family, preferred in given.items()}
 
 
 def _fractions(text: str | None, catalog: "Catalog", option: str) -> dict[str, float]:

@@ -49,8 +49,15 @@ def plan_table(plan: "Plan") -> RenderableType:
         "share: part of the family's queries · batch: the largest",
         *below,
         *spare,
+        *_preferences(plan),
     )
     return Group(shown, "", cascades_table(plan.cascades)) if plan.cascades else shown
+
+
+def _preferences(plan: "Plan") -> list[str]:
+    """A line that says which families have other aims than accuracy; none where no family has."""
+    preferred = [f"{family} {of}" for family, of in plan.rules.others_preferred.items() if family in plan.demand_qps]
+    return [f"preferred instead of accuracy: {', '.join(preferred)}"] if preferred else []
 
 
 def _busy(placements: "Sequence[Placement]") -> str:

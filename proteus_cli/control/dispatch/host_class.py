@@ -112,11 +112,11 @@ class HostClass:
 
 
 def classes_of(hosts: Iterable[Host], *, of_deferred: bool = False) -> tuple[HostClass, ...]:
-    """Hosts by class, the most accurate first; of a tier of deferred requests where ``of_deferred``."""
+    """Hosts by class, those of the highest rank first; of a tier of deferred requests where ``of_deferred``."""
     alike: dict[Hashable, list[Host]] = {}
     for host in hosts:
         alike.setdefault(_kind(host), []).append(host)
-    return by_accuracy(_of_tier(alike.values(), of_deferred=of_deferred))
+    return by_rank(_of_tier(alike.values(), of_deferred=of_deferred))
 
 
 def single_classes(hosts: Iterable[Host], *, of_deferred: bool = False) -> tuple[HostClass, ...]:
@@ -133,9 +133,9 @@ def _of_tier(alike: Iterable[list[Host]], *, of_deferred: bool) -> list[HostClas
     return [HostClass(tuple(each), kind) for each, kind in zip(groups, kinds, strict=True)]
 
 
-def by_accuracy(classes: Iterable[HostClass]) -> tuple[HostClass, ...]:
-    """The most accurate first."""
-    return tuple(sorted(classes, key=lambda each: -each.host.accuracy))
+def by_rank(classes: Iterable[HostClass]) -> tuple[HostClass, ...]:
+    """The most accurate first, or what the family prefers."""
+    return tuple(sorted(classes, key=lambda each: -each.host.rank))
 
 
 def _kind(host: Host) -> Hashable:
@@ -143,4 +143,4 @@ def _kind(host: Host) -> Hashable:
     sizes = range(1, host.max_batch + 1)
     times_s = tuple(map(host.latency, sizes))
     least_s = tuple(map(host.least_latency, sizes)) if host.cuts else ()
-    return host.variant, host.accuracy, host.capacity_qps, host.power_w, times_s, least_s
+    return host.variant, host.accuracy, host.rank, host.capacity_qps, host.power_w, times_s, least_s

@@ -133,16 +133,16 @@ class WorkSelector:
         due_s = self._batcher.due_s(head)
         own_s = worker.slowdown.factor * own.host.latency(head.rows)
         rows, until_s, overflow = 0, math.inf, _overflow(source, due_s - now_s)
-        accuracy = -math.inf if own.is_reserved else own.host.accuracy
+        rank = -math.inf if own.is_reserved else own.host.rank
         for each in source.tier.classes:
             if not each.quota:
                 continue
             if each.free:
-                if len(each.free) == 1 and worker.device in each.free and each.host.accuracy > accuracy:
+                if len(each.free) == 1 and worker.device in each.free and each.host.rank > rank:
                     rows += max(min(each.quota, math.ceil(overflow)), 0)
                     overflow -= each.quota
                 continue
-            if each.host.accuracy <= accuracy:
+            if each.host.rank <= rank:
                 rows += each.quota
                 continue
             if overflow >= 1:
@@ -219,9 +219,9 @@ def _overflow(source: WorkSource, left_s: float) -> float:
     where it hosts a more accurate variant, too, is free. For a class that is reserved, all other workers count.
     """
     own, own_device, timely = source.host_class, source.hosted.device, 0.0
-    accuracy = -math.inf if own.is_reserved else own.host.accuracy
+    rank = -math.inf if own.is_reserved else own.host.rank
     for each in source.tier.classes:
-        if each.host.accuracy <= accuracy:  # the classes come in order
+        if each.host.rank <= rank:  # the classes come in order
             break
         if each is own:
             continue

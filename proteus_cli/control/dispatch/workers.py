@@ -120,14 +120,14 @@ class AccuracyTier:
                     return next(iter(each.free.values()))
                 free.append(each)
             elif each.quota:
-                least = each.host.accuracy  # the classes come in order
+                least = each.host.rank  # the classes come in order
         if not free or least == math.inf:
             return NOBODY
         if self.has_reserved:
             free.sort(key=_IS_RESERVED)
         last_left_s, left_s = due_s(queue.last()) - now_s, due_s(queue.head()) - now_s
         for each in free:
-            if each.least_row_s <= (last_left_s if each.host.accuracy >= least else left_s):
+            if each.least_row_s <= (last_left_s if each.host.rank >= least else left_s):
                 return next(iter(each.free.values()))
         return next(iter(free[-1].free.values()))
 

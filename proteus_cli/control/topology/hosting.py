@@ -5,6 +5,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from proteus_cli.control.decision import Host
+from proteus_cli.control.topology.ranking import ranked
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
 from proteus_cli.domain.catalog import VariantKey
@@ -32,6 +33,8 @@ def hosted_by(
         _hosted(each, profiles, attainment.get(each.family, DEFAULT_ATTAINMENT) if of_all is None else of_all, tables)
         for each in plan.placements
     )
+    if plan.rules.others_preferred:
+        hosts = ranked(hosts, plan.rules.others_preferred)
     second_s = _second_s(plan, hosts)
     return tuple(
         replace(host, second_s=second_s[host.key], cascades=_cascades_of(host, profiles))
@@ -79,7 +82,7 @@ def device_memory(
         key = id(profile.variants), profile.slots, profile.device.type, limits
         if key not in known:
             current = [each for each in profile.variants if each.key in variants]
-            known[key] = dict(_loadable(profile, current, limits, slo_s, rules, load_s))
+            known[key] = dict(_loadable(profile, current, limits, rules.planned_slo_s(slo_s), rules, load_s))
         if known[key] and limit > 0:
             found[device] = DeviceMemory(profile.device.type, limit, known[key])
     return found

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import msgspec
+from msgspec import UNSET
 
-from proteus_cli.domain.rules import Rules
+from proteus_cli.domain.rules import AmountBound, Rules
 from proteus_cli.planning.networks import limit_in_words, limits_of_hosts, without_limits
 from proteus_cli.planning.planner import Planner
-from proteus_cli.units import format_percent, format_rate
+from proteus_cli.units import format_duration, format_percent, format_rate
 
 Question = Callable[[frozenset[int]], bool]
 
@@ -50,12 +51,15 @@ def smallest_conflict(planner: Planner, demand_qps: Mapping[str, float]) -> tupl
 
 
 def without_each(rules: Rules) -> Iterator[tuple[str, Rules]]:
-    """Each single rule in words, and the rules without it."""
+    """Each single rule and preference in words, and the rules without it."""
     requirements = list(_rules(rules))
     for left_out in requirements:
         asked = _rules_asking(rules, [requirement for requirement in requirements if requirement is not left_out])
         limits = {name: getattr(asked, name) for requirement in requirements for name in requirement.rules}
         yield left_out.text, msgspec.structs.replace(rules, **limits)
+    for family, preferred in rules.others_preferred.items():
+        others = {name: of for name, of in rules.others_preferred.items() if name != family}
+        yield f"{family}: prefer {preferred}", msgspec.structs.replace(rules, prefer=others or UNSET)
 
 
 def smallest_infeasible_subset(size: int, is_feasible: Question) -> frozenset[int]:
@@ -106,6 +110,7 @@ def _rules(rules: Rules) -> Iterator[_Requirement]:
     for family, accuracy in rules.expected_accuracy.items():
         text = f"{family}: only answers of an expected accuracy of {accuracy:g} or more"
         yield _Requirement(text, {"min_expected_accuracy": {family: accuracy}})
+    yield from _bounds(rules)
     for family, share in rules.max_share.items():
         text = f"{family}: at most {format_percent(share)} of its demand on one device"
         yield _Requirement(text, {"max_share": {family: share}})
@@ -124,10 +129,25 @@ def _rules(rules: Rules) -> Iterator[_Requirement]:
         yield _Requirement(f"at most {rules.budget_cost:g} per hour", {"budget_cost": rules.budget_cost})
 
 
+def _bounds(rules: Rules) -> Iterator[_Requirement]:
+    in_words: dict[AmountBound, Callable[[float], str]] = {
+        "max_latency_s": lambda bound: f"answers within {format_duration(bound)}",
+        "max_energy_j": lambda bound: f"at most {bound:g} J for an answer",
+        "max_cost_per_million": lambda bound: f"at most {bound:g} for a million queries",
+    }
+    for name, by_family in rules.amount_bounds.items():
+        for family, bound in by_family.items():
+            yield _Requirement(f"{family}: {in_words[name](bound)}", {name: {family: bound}})
+
+
 def _rules_asking(rules: Rules, requirements: Sequence[_Requirement]) -> Rules:
-    """Rules with these requirements and no other."""
+    """Rules with these requirements and no other; what families prefer requires nothing."""
     nothing = Rules(
-        capacity=rules.capacity, slo_fraction=rules.slo_fraction, residency=rules.residency, cascades=rules.cascades
+        capacity=rules.capacity,
+        slo_fraction=rules.slo_fraction,
+        residency=rules.residency,
+        cascades=rules.cascades,
+        prefer=rules.prefer,
     )
     asked = nothing
     for requirement in requirements:

@@ -8,6 +8,7 @@ from proteus_cli.control.policies import VariantRule
 from proteus_cli.domain.capacity import Capacity, CapacityStep, capacity_at
 from proteus_cli.domain.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.query_amounts import cost_of, most_energy_of
 from proteus_cli.domain.rules import DeviceLimits, Rules, limits_of
 from proteus_cli.errors import UsageError
 from proteus_cli.planning.networks import row_bytes
@@ -90,7 +91,7 @@ def groups_of(
             type=device.type,
             devices=(),
             profile=profile,
-            price_per_hour=catalog.price_per_hour.get(device.id, catalog.price_per_hour.get(device.type)),
+            price_per_hour=catalog.price_of(device.id, device.type),
             limits=limits[named_as],
             host=device.host if is_by_host or (limited_hosts and device.host in limited_hosts) else None,
         )
@@ -125,7 +126,7 @@ def choices_of(
 ) -> Iterator[Choice]:
     """The variants that meet their SLO on each group, if all devices serve the family, fit it and are allowed."""
     known: dict[tuple[int, int], tuple[CapacityStep, ...]] = {}
-    devices = sum(len(group.devices) for group in groups)
+    devices, slo_s = sum(len(group.devices) for group in groups), rules.planned_slo_s(catalog.slo_s())
     for g, group in enumerate(groups):
         measured_of = {(measured.family, measured.variant): measured for measured in group.profile.variants}
         for f, family in enumerate(catalog.families):
@@ -133,9 +134,10 @@ def choices_of(
             for measured in _allowed([each for each in found if each is not None], variants):
                 key = id(measured), group.profile.slots
                 if key not in known:
-                    known[key] = rules.capacity_steps(family.slo_s, group.profile.points_of(measured))
+                    known[key] = rules.capacity_steps(slo_s[family.name], group.profile.points_of(measured))
                 capacity = capacity_at(known[key], devices)
-                if capacity.qps > 0 and _may_host(group, family, measured, rules):
+                is_within = capacity.qps > 0 and _keeps_bounds(group, family, measured, known[key], rules)
+                if is_within and _may_host(group, family, measured, rules):
                     yield Choice(g, f, measured, capacity, known[key], measured.accuracy)
 
 
@@ -145,6 +147,21 @@ def _may_host(group: DeviceGroup, family: Family, measured: VariantProfile, rule
     return (
         group.limits.allows(measured.key) and measured.accuracy >= least and memory_frac(group.profile, measured) <= 1
     )
+
+
+def _keeps_bounds(
+    group: DeviceGroup, family: Family, measured: VariantProfile, steps: Sequence[CapacityStep], rules: Rules
+) -> bool:
+    """Whether answers take no more energy and money than the family allows; what is unknown is told later."""
+    energy_j = rules.amount_bounds["max_energy_j"].get(family.name)
+    if energy_j is not None and measured.power_w is not None:
+        points, max_batch = group.profile.points_of(measured), max(step.capacity.max_batch for step in steps)
+        if most_energy_of(measured.power_w, points, max_batch) > energy_j:
+            return False
+    cost = rules.amount_bounds["max_cost_per_million"].get(family.name)
+    if cost is None or group.price_per_hour is None:
+        return True
+    return cost_of(group.price_per_hour, steps[0].capacity.qps) <= cost
 
 
 def memory_frac(profile: Profile, measured: VariantProfile) -> float:
@@ -168,17 +185,19 @@ def _allowed(measured: Sequence[VariantProfile], rule: VariantRule) -> Sequence[
 
 def require_known(groups: Sequence[DeviceGroup], choices: Sequence[Choice], rules: Rules) -> None:
     """Raise `UsageError` where the rules need a price, a power or a memory that is unknown."""
-    if rules.budget_cost is not None or rules.minimize == "cost":
-        unpriced = dict.fromkeys(group.type for group in groups if group.price_per_hour is None)
-        if unpriced:
-            raise UsageError(
-                f"No price per hour is known of {', '.join(f'`{name}`' for name in unpriced)}.",
-                hint="the table [price_per_hour] of the catalog gives it by device type or id",
-            )
+    costly, hungry = rules.families_that_count("cost"), rules.families_that_count("energy")
+    counted = list(groups) if rules.budget_cost is not None or rules.minimize == "cost" else []
+    counted += [groups[choice.group] for choice in choices if choice.key.family in costly]
+    if unpriced := dict.fromkeys(group.type for group in counted if group.price_per_hour is None):
+        raise UsageError(
+            f"No price per hour is known of {', '.join(f'`{name}`' for name in unpriced)}.",
+            hint="the table [price_per_hour] of the catalog gives it by device type or id",
+        )
+    is_powered = rules.budget_w is not None or rules.minimize == "power"
     for choice in choices:
         group, measured = groups[choice.group], choice.measured
         where = f"`{measured.variant}` on `{group.type}`"
-        if (rules.budget_w is not None or rules.minimize == "power") and measured.power_w is None:
+        if (is_powered or measured.family in hungry) and measured.power_w is None:
             raise UsageError(f"The profile knows no power of {where}.", hint="give `power_w` in an imported profile")
         is_unknown = measured.memory_bytes == 0 or group.profile.device.memory_bytes == 0
         if rules.residency == "memory" and is_unknown:

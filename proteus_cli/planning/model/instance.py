@@ -24,6 +24,7 @@ from proteus_cli.planning.model.choices import (
     require_known,
 )
 from proteus_cli.planning.model.ways import Ways, with_ways
+from proteus_cli.planning.model.worths import worths_of
 from proteus_cli.planning.networks import limits_of_hosts
 
 
@@ -31,15 +32,17 @@ from proteus_cli.planning.networks import limits_of_hosts
 class Instance:
     """``F`` families, ``G`` device groups, ``C`` choices, ``L`` steps of accuracy.
 
-    By choice: ``capacity_qps``, ``accuracy``, ``power_w``, ``pinned`` (devices that must host it), ``memory_frac``, the
+    By choice: ``capacity_qps``, ``accuracy``, ``worth`` (see `worths`; accuracy, unless the family prefers something
+    else), ``power_w``, ``pinned`` (devices that must host it), ``memory_frac``, the
     part of a device's memory that it takes, and ``network_frac_s``, the part of what its host's network may carry that
     one query per second takes; 0 without a limit. ``family_choices`` [F, C] and ``group_choices`` [G, C] are 1 where
     the choice is of the family, or of the group, else 0; ``device_count`` is [G].
 
-    The steps of a family are its distinct accuracies, falling; a family without choices has one step, of 0.
-    ``up_to_step`` [L, C] is 1 where the choice is at least as accurate as the step, ``step_family`` [L] its family,
-    ``step_loss`` [L] how much less accurate the next step is (or not being served), ``last_step`` [F] the index of each
-    family's last step.
+    The steps of a family are the distinct worths of its choices, falling, where nothing is preferred its accuracies; a
+    family without choices has one step, of 0.
+    ``up_to_step`` [L, C] is 1 where the choice is worth at least as much as the step, ``step_family`` [L] its family,
+    ``step_loss`` [L] how much less the next step is worth (or not being served), ``last_step`` [F] the index of each
+    family's last step. ``best_worth`` [F] is what the worth of the worst family is relative to.
 
     A choice meets its SLO, if all devices serve its family, fits its device and is allowed. Capacities count on a
     number of hosts of each family: that of all devices, or what `with_hosts` was told. ``unplaceable``: pins whose
@@ -55,6 +58,7 @@ class Instance:
     choices: tuple[Choice, ...]
     capacity_qps: Floats
     accuracy: Floats
+    worth: Floats
     power_w: Floats
     pinned: Floats
     memory_frac: Floats
@@ -67,6 +71,7 @@ class Instance:
     step_loss: Floats
     last_step: Ints
     best_accuracy: Floats
+    prefers_accuracy: Bools
     max_share: Floats
     unplaceable: tuple[str, ...]
     ways: Ways | None = None
@@ -96,11 +101,16 @@ class Instance:
         return np.array([group.price_per_hour or 0.0 for group in self.groups])
 
     @cached_property
-    def top_accuracy(self) -> Floats:
-        """The accuracy of each family's most accurate choice [F]; 0 where it has none."""
+    def top_worth(self) -> Floats:
+        """The worth of each family's most valuable choice [F]; 0 where it has none."""
         top: Floats = np.zeros(len(self.families))
-        np.maximum.at(top, self.choice_family, self.accuracy)
+        np.maximum.at(top, self.choice_family, self.worth)
         return top if self.ways is None else np.maximum(top, self.ways.top)
+
+    @cached_property
+    def best_worth(self) -> Floats:
+        """Of each family, the accuracy of its best variant, whatever that takes; with another aim, `top_worth` [F]."""
+        return np.where(self.prefers_accuracy, self.best_accuracy, self.top_worth)
 
     @cached_property
     def engine_of(self) -> Ints:
@@ -217,7 +227,8 @@ def make_instance(
     if rules.uses_cascades:
         choices, ways = with_ways(catalog, groups, choices, rules)
     require_known(groups, choices, rules)
-    steps = list(_steps(catalog, choices, ways))
+    worths = worths_of(catalog, groups, choices, rules)
+    steps = list(_steps(catalog, choices, worths.tolist(), ways))
     up_to_step = np.array([(s, c) for s, step in enumerate(steps) for c in step.choices], dtype=np.int64).reshape(-1, 2)
     best = best_accuracy(profiles.values())
     placeable = {(choice.group, choice.key) for choice in choices}
@@ -227,6 +238,7 @@ def make_instance(
         choices=choices,
         capacity_qps=np.array([choice.capacity.qps for choice in choices]),
         accuracy=np.array([choice.accuracy for choice in choices]),
+        worth=worths,
         power_w=np.array([choice.measured.power_w or 0.0 for choice in choices]),
         pinned=np.array(
             [len(groups[c.group].devices) * float(c.key in groups[c.group].limits.pinned) for c in choices]
@@ -241,6 +253,7 @@ def make_instance(
         step_loss=np.array([step.loss for step in steps]),
         last_step=np.array([s for s, step in enumerate(steps) if step.is_last]),
         best_accuracy=np.array([best.get(name, 0.0) for name in catalog.names]),
+        prefers_accuracy=np.array([rules.prefers(name) == "accuracy" for name in catalog.names]),
         max_share=np.array([rules.max_share.get(name, 1.0) for name in catalog.names]),
         unplaceable=tuple(
             f"{group.devices[0]}:{'/'.join(key)}"
@@ -260,7 +273,7 @@ class _Step:
     is_last: bool
 
 
-def _steps(catalog: Catalog, choices: Sequence[Choice], ways: Ways | None) -> Iterator[_Step]:
+def _steps(catalog: Catalog, choices: Sequence[Choice], worths: Sequence[float], ways: Ways | None) -> Iterator[_Step]:
     by_family: list[list[int]] = [[] for _ in catalog.families]
     for c, choice in enumerate(choices):
         by_family[choice.family].append(c)
@@ -268,10 +281,10 @@ def _steps(catalog: Catalog, choices: Sequence[Choice], ways: Ways | None) -> It
         if ways is not None and ways.has_ways[f]:
             yield _Step(f, [], float(ways.least[f]), is_last=True)
             continue
-        accuracies = sorted({choices[c].accuracy for c in mine}, reverse=True) or [0.0]
-        for accuracy, worse in zip(accuracies, [*accuracies[1:], None], strict=True):
-            at_least = [c for c in mine if choices[c].accuracy >= accuracy]
-            yield _Step(f, at_least, accuracy - (worse or 0.0), worse is None)
+        distinct = sorted({worths[c] for c in mine}, reverse=True) or [0.0]
+        for worth, worse in zip(distinct, [*distinct[1:], None], strict=True):
+            at_least = [c for c in mine if worths[c] >= worth]
+            yield _Step(f, at_least, worth - (worse or 0.0), worse is None)
 
 
 def members(row_of: Sequence[int] | Ints, rows: int) -> sp.csr_array:

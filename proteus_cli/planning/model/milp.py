@@ -360,9 +360,9 @@ def _devices_draw_power(instance: Instance, p: Parameters, v: Variables) -> list
 
 
 def _relative_accuracy_loss(instance: Instance, p: Parameters, v: Variables) -> Any:
-    """How far each family's relative accuracy falls short of ``accuracy_floor``, times the part that is answered."""
-    best = np.where(instance.best_accuracy > 0, instance.best_accuracy, 1.0)
-    top = instance.top_accuracy / best
+    """How far each family's relative worth falls short of ``accuracy_floor``, times the part that is answered."""
+    best = np.where(instance.best_worth > 0, instance.best_worth, 1.0)
+    top = instance.top_worth / best
     lost = instance.family_steps @ cp.multiply(instance.step_loss, v.shortfall)
     if instance.ways is not None:
         lost += lost_by_ways(instance, v, has_forecast=p.has_forecast)

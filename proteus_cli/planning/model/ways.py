@@ -161,7 +161,7 @@ def with_ways(
     answer by itself is the first stage of cascades, or has no choice.
     """
     least_alone = [rules.least_alone(name) for name in catalog.names]
-    cascades = tuple(_agreed(catalog, groups, choices, least_alone))
+    cascades = tuple(_agreed(catalog, groups, choices, rules))
     parts: dict[tuple[int, str], set[float]] = {}
     for cascade in cascades:
         parts.setdefault((cascade.family, cascade.first), set()).update(SPLITS)
@@ -188,16 +188,18 @@ def _lowest_accuracies(choices: Iterable[Choice]) -> dict[tuple[int, str], float
 
 
 def _agreed(
-    catalog: Catalog, groups: Sequence[DeviceGroup], choices: Sequence[Choice], least_alone: Sequence[float]
+    catalog: Catalog, groups: Sequence[DeviceGroup], choices: Sequence[Choice], rules: Rules
 ) -> Iterator[Cascade]:
     """Each cascade at each threshold that all groups with its first variant know, and that has both variants.
 
     As accurate as it must be, by family, are the cascade and its second variant, which may get queries by itself.
     """
-    lowest = _lowest_accuracies(choices)
+    lowest, least_alone = _lowest_accuracies(choices), [rules.least_alone(name) for name in catalog.names]
     knowing: dict[tuple[int, str], dict[int, DeviceGroup]] = {}
     for choice in choices:
         group = groups[choice.group]
+        if not rules.may_use_cascades(catalog.names[choice.family]):
+            continue
         knowing.setdefault(_variant(choice), {})[id(group.profile.cascades)] = group
     family_of = {name: f for f, name in enumerate(catalog.names)}
     for (f, first), distinct in knowing.items():
@@ -224,7 +226,7 @@ def _by_part(
 
     Rates that are measured to be the same don't make another part; only the whole SLO counts to the last bit.
     """
-    devices = sum(len(group.devices) for group in groups)
+    devices, slo_s = sum(len(group.devices) for group in groups), rules.planned_slo_s(catalog.slo_s())
     known: dict[tuple[int, int], list[tuple[float, tuple[CapacityStep, ...]]]] = {}
     for choice in choices:
         slower: tuple[CapacityStep, ...] = ()
@@ -232,8 +234,8 @@ def _by_part(
         for wanted in [parts[_variant(choice)]] if _variant(choice) in parts else []:
             key = id(choice.measured), profile.slots
             if key not in known:
-                slo_s = catalog.families[choice.family].slo_s
-                known[key] = list(rules.stage_steps(slo_s, profile.points_of(choice.measured)))
+                family_slo_s = slo_s[catalog.names[choice.family]]
+                known[key] = list(rules.stage_steps(family_slo_s, profile.points_of(choice.measured)))
             for part, steps in known[key]:
                 if part in wanted and _is_faster(steps, slower, 1 + SAME_RATE_FRAC):
                     slower = steps

@@ -21,19 +21,19 @@ def with_spares(
 ) -> tuple[Placement, ...]:
     """Spares for idle devices, where the rules allow them.
 
-    A spare answers only what others can't answer in time, so it costs no accuracy that matters. One after another, the
+    A spare answers only what others can't answer in time, so it costs nothing that matters. One after another, the
     family whose capacity is the fewest standard deviations above its demand gets an idle device: preferably with a
-    variant as accurate as those that serve it, then one that the device has loaded, then the
+    variant worth as much as those that serve it, then one that the device has loaded, then the
     fastest. Devices that are left keep a variant that they host.
     """
     asked_qps = np.maximum([demand_qps[name] for name in instance.families], MIN_QPS)
-    capacity_qps, min_accuracy = _capacity_qps(instance, placements), _min_accuracies(instance, placements)
+    capacity_qps, least_worth = _capacity_qps(instance, placements), _least_worths(instance, placements)
     busy = {placement.device for placement in placements}
     idle = [[device for device in group.devices if device not in busy] for group in instance.groups]
     spares: list[Placement] = []
     while True:
         sigmas = (capacity_qps - asked_qps) / np.sqrt(asked_qps)
-        choice = _next_choice(instance, sigmas, min_accuracy, idle, now)
+        choice = _next_choice(instance, sigmas, least_worth, idle, now)
         if choice is None:
             break
         spares.append(_spare(instance, choice, _take(instance, choice, idle, now)))
@@ -43,12 +43,12 @@ def with_spares(
 
 
 def _next_choice(
-    instance: Instance, sigmas: Floats, min_accuracy: Floats, idle: list[list[str]], now: Now
+    instance: Instance, sigmas: Floats, least_worth: Floats, idle: list[list[str]], now: Now
 ) -> int | None:
     """The index of the choice to add next; None where there is none, or none is worth it.
 
-    By family [F]: its capacity is ``sigmas`` deviations above its demand; ``min_accuracy`` is that of the least
-    accurate variant that serves it.
+    By family [F]: its capacity is ``sigmas`` deviations above its demand; ``least_worth`` is that of the
+    least valuable variant that serves it.
     """
     can_serve = (instance.capacity_qps > 0) & instance.may_answer_alone
     is_held, has_idle = _holding(instance, idle, now.resident), np.array([bool(left) for left in idle])
@@ -57,7 +57,7 @@ def _next_choice(
             return None
         mine = np.flatnonzero((instance.choice_family == family) & can_serve & has_idle[instance.choice_group])
         if len(mine):
-            is_less = instance.accuracy[mine] < min_accuracy[family] - 1e-9
+            is_less = instance.worth[mine] < least_worth[family] - 1e-9
             order = np.lexsort((-instance.capacity_qps[mine], ~is_held[mine], is_less))
             return int(mine[order[0]])
     return None
@@ -71,14 +71,14 @@ def _capacity_qps(instance: Instance, placements: Collection[Placement]) -> Floa
     return capacity_qps
 
 
-def _min_accuracies(instance: Instance, placements: Collection[Placement]) -> Floats:
-    """The accuracy of the least accurate variant that serves each family [F]."""
+def _least_worths(instance: Instance, placements: Collection[Placement]) -> Floats:
+    """The worth of the least valuable variant that serves each family [F]."""
     in_use = {(placement.family, placement.variant) for placement in placements if placement.rate_qps > 0}
-    min_accuracy: Floats = np.full(len(instance.families), np.inf)
+    least_worth: Floats = np.full(len(instance.families), np.inf)
     for c, choice in enumerate(instance.choices):
         if choice.key in in_use:
-            min_accuracy[choice.family] = min(min_accuracy[choice.family], instance.accuracy[c])
-    return np.where(np.isinf(min_accuracy), 0.0, min_accuracy)
+            least_worth[choice.family] = min(least_worth[choice.family], instance.worth[c])
+    return np.where(np.isinf(least_worth), 0.0, least_worth)
 
 
 def _holding(instance: Instance, idle: list[list[str]], resident: HostedKeys) -> Bools:

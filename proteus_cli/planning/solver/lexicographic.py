@@ -201,7 +201,7 @@ def _merits(search: _Search, instance: Instance, rules: Rules, target: TargetDem
         yield target.counted_frac * (1 - float(columns[program.objective("unserved")]))
     if rules.objective == "min-family":
         yield _worst_accuracy(instance, program, search.point, _unserved_columns(program, instance, target))
-    accuracy = float(p.demand_frac.value @ (instance.top_accuracy * p.has_demand.value))
+    accuracy = float(p.demand_frac.value @ (instance.top_worth * p.has_demand.value))
     yield target.counted_frac * (accuracy - float(columns[program.objective("loss")]))
 
 
@@ -292,7 +292,7 @@ def _serve_most(
             before = missed
     search.minimise_and_fix("unserved", gap_scale=UNSERVED_GAP_SCALE, unit=1 / target.counted_frac)
     if not target.is_forecast:  # what is not answered is lost, whatever answers the rest
-        search.least["loss"] = search.point.value * float(instance.top_accuracy.min())
+        search.least["loss"] = search.point.value * float(instance.top_worth.min())
     if search.point.value < NEGLIGIBLE:
         search.serve_all(unserved_columns)
 
@@ -320,8 +320,8 @@ def _maximise_worst_accuracy(search: _Search, instance: Instance, unserved_colum
 
 def _most_of_best(instance: Instance) -> float:
     """The most that a family's relative accuracy can be: above 1 where a cascade is better than the best variant."""
-    is_known = instance.best_accuracy > 0
-    return float(max(1.0, np.max(instance.top_accuracy[is_known] / instance.best_accuracy[is_known], initial=1.0)))
+    is_known = instance.best_worth > 0
+    return float(max(1.0, np.max(instance.top_worth[is_known] / instance.best_worth[is_known], initial=1.0)))
 
 
 def _with_accuracy_floor(program: Program, floor: float) -> Program:
@@ -344,17 +344,17 @@ def _worst_accuracy(instance: Instance, program: Program, point: SolverPoint, un
         upper_shortfall = point.columns[program.columns(upper)] if upper is not None else None
         by_way = point.columns[program.columns(variables.answered)]
         lost += value_lost_by_ways(instance, by_way, point.columns[unserved_columns], upper_shortfall)
-    accurate = instance.top_accuracy * has_demand - lost
-    is_served = (answered > NEGLIGIBLE) & (instance.best_accuracy > 0)
+    accurate = instance.top_worth * has_demand - lost
+    is_served = (answered > NEGLIGIBLE) & (instance.best_worth > 0)
     if not is_served.any():
         return 0.0
-    return float(np.min(accurate[is_served] / answered[is_served] / instance.best_accuracy[is_served]))
+    return float(np.min(accurate[is_served] / answered[is_served] / instance.best_worth[is_served]))
 
 
 def _rates(
     model: Model, instance: Instance, replicas: Ints, search: _Search, rules: Rules, target: TargetDemand
 ) -> tuple[Floats, RatesByWay | None]:
-    """Queries per second that each choice answers [C]: the most accurate are filled first; and what goes each way."""
+    """Queries per second that each choice answers [C], the one of most worth first; and what goes each way."""
     capacity_frac = model.parameters.capacity_frac.value
     if model.variables.served is None:
         available = replicas * capacity_frac
@@ -366,7 +366,7 @@ def _rates(
         lost = _most_lost(instance, rules, available, capacity_frac * (replicas > 0))
         unanswered = np.minimum(unanswered, instance.family_choices @ available - lost)
     limit = unanswered.copy()
-    for c in np.argsort(-instance.accuracy, kind="stable"):
+    for c in np.argsort(-instance.worth, kind="stable"):
         family = instance.choices[c].family
         answered = min(unanswered[family], available[c])
         unanswered[family] -= answered

@@ -124,7 +124,7 @@ def _max_replicas(
 
 
 def _is_dominated(instance: Instance, rules: Rules, capacity_frac: Floats) -> Bools:
-    """Whether another choice of the same family and group is more accurate, as fast, and takes no more [C].
+    """Whether another choice of the same family and group is worth more, as fast, and takes no more [C].
 
     Those for a part of the SLO never are: a cascade may need just that variant. Of one variant, the choice for a longer
     part is where it is not faster.
@@ -135,7 +135,7 @@ def _is_dominated(instance: Instance, rules: Rules, capacity_frac: Floats) -> Bo
     memory = instance.memory_frac if rules.is_resident_set else nothing
     dominated = np.zeros(len(capacity_frac), dtype=bool)
     for mine in instance.rivals:
-        better = instance.accuracy[mine][:, None] < instance.accuracy[mine]
+        better = instance.worth[mine][:, None] < instance.worth[mine]
         as_fast = (speed[mine][:, None] <= speed[mine]) & (capacity_frac[mine][:, None] <= capacity_frac[mine])
         as_cheap = (power_w[mine][:, None] >= power_w[mine]) & (memory[mine][:, None] >= memory[mine])
         dominated[mine] = np.any(better & as_fast & as_cheap, axis=1)

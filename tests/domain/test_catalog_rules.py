@@ -4,7 +4,9 @@ import msgspec
 from builders import make_catalog, make_family
 
 from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.rules import DeviceVariant, Rules, with_catalog, with_variants_of
+from proteus_cli.domain.catalog_rules import with_catalog, with_variants_of
+from proteus_cli.domain.family_policy import FamilyPolicy
+from proteus_cli.domain.rules import DeviceVariant, Rules
 
 
 def catalog(banned: dict[str, tuple[str, ...]], *names: str) -> Catalog:
@@ -38,3 +40,30 @@ def test_names_change_in_both() -> None:
     rules = Rules(banned=(DeviceVariant("gpu0", "a", "m"),), pinned=(DeviceVariant("cpu", "a", "s"),))
     found = rules.with_names(lambda key: f"{key.variant}@2")
     assert (bans(found), [str(each) for each in found.pinned]) == (["gpu0:a/m@2"], ["cpu:a/s@2"])
+
+
+def test_policies_of_a_catalog_are_rules_where_the_rules_say_nothing_else() -> None:
+    family = make_family("a", {"a-s": 0.8}, slo="50ms")
+    policies = {
+        "a": FamilyPolicy("latency", "20ms", 2.0, 3.0),
+        "b": FamilyPolicy("energy"),
+        "c": FamilyPolicy(),
+        "d": FamilyPolicy("cost"),
+    }
+    families = (msgspec.structs.replace(family, name=name, policy=policy) for name, policy in policies.items())
+    given = Rules(prefer={"b": "accuracy"}, max_energy_j={"a": 1.0})
+    found = with_catalog(given, make_catalog(*families))
+    assert found.prefer == {"a": "latency", "b": "accuracy", "d": "cost"}
+    assert found.others_preferred == {"a": "latency", "d": "cost"}
+    assert (found.max_latency_s, found.max_energy_j, found.max_cost_per_million) == (
+        {"a": 0.02},
+        {"a": 1.0},
+        {"a": 3.0},
+    )
+
+
+def test_without_policies_rules_are_as_before() -> None:
+    """So are plans, to the last byte."""
+    rules = with_catalog(Rules(), make_catalog(make_family("a", {"a-s": 0.8})))
+    written = msgspec.json.decode(msgspec.json.encode(rules))
+    assert not written.keys() & {"prefer", "max_latency_s", "max_energy_j", "max_cost_per_million"}

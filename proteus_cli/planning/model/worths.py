@@ -1,0 +1,53 @@
+"""What an answer of each choice is worth to its family's aim.
+
+All families' aims are one objective, the mean over queries of what they lose; so one scale has to do. An answer of a
+family that prefers accuracy is worth its accuracy, as without preferences. One that prefers something else,
+
+    worth = (1 - ACCURACY_PART) · (1 - amount / most / 2) + ACCURACY_PART · accuracy
+
+where ``most`` is the SLO for latency, else the most that an answer of the family takes of any choice. So an answer is
+worth at least a half, whatever it takes, and one that is late nothing: no preference makes it pay to be late, or to
+leave a query unserved. Of choices that take nearly as much, the most accurate counts more.
+
+A worth is of the choice alone, so the most valuable are filled first, as the most accurate are, and steps of worth take
+the place of steps of accuracy: the model has no other rows or columns.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from proteus_cli.arrays import Floats
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.family_policy import Preference
+from proteus_cli.domain.query_amounts import cost_of, energy_of, latency_of
+from proteus_cli.domain.rules import Rules
+from proteus_cli.planning.model.choices import Choice, DeviceGroup
+
+ACCURACY_PART = 0.01  # of a worth that is about something else
+
+
+def worths_of(catalog: Catalog, groups: Sequence[DeviceGroup], choices: Sequence[Choice], rules: Rules) -> Floats:
+    """The worth of each choice [C]."""
+    worths = np.array([choice.accuracy for choice in choices])
+    for name in rules.others_preferred:
+        mine = [c for c, choice in enumerate(choices) if catalog.names[choice.family] == name]
+        amounts = np.array([_amount(groups[choices[c].group], choices[c], rules.prefers(name)) for c in mine])
+        most = catalog.family(name).slo_s if rules.prefers(name) == "latency" else amounts.max(initial=0.0)
+        parts = np.minimum(amounts / most, 1.0) if most > 0 else amounts
+        worths[mine] = (1 - ACCURACY_PART) * (1 - parts / 2) + ACCURACY_PART * worths[mine]
+    return worths
+
+
+def _amount(group: DeviceGroup, choice: Choice, of: Preference) -> float:
+    """What an answer of a choice takes, in the batches that it may have with the fewest hosts."""
+    least_qps = choice.capacity_steps[0].capacity.qps
+    match of:
+        case "latency":
+            return latency_of(group.profile.points_of(choice.measured))
+        case "energy":
+            return energy_of(choice.measured.power_w or 0.0, least_qps)
+        case "cost":
+            return cost_of(group.price_per_hour or 0.0, least_qps)
+        case "accuracy":
+            return 0.0
