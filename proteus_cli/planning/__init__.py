@@ -40,6 +40,10 @@ part of the SLO, as stages share it. `solver.rates_by_way` shares out over choic
 starts from the best plan without cascades. While serving, where the plan in force cannot carry a forecast, the first
 plan that can is enough (`PlacementSearch.first`).
 
+*Preferences.* A family may prefer latency, energy or cost. What an answer of a choice is worth to it then takes the
+place of the choice's accuracy, in steps and in what is filled first (`model.worths`), and all aims are one mean over
+queries; else nothing differs. Bounds of a family's policy leave choices out (`model.choices`).
+
 *Gap and time.* `solve` alone knows HiGHS. A solve ends with a proof that no plan is better by 1e-6, or, after much
 effort (counted in the solver's steps, so that the same input gives the same plan), by 1e-4 of the objective's scale;
 of what is unserved, by 1e-6 of the demand, and with cascades by 5e-4 of an accuracy.
