@@ -1,6 +1,6 @@
 """`Controller`: all decisions behind one door, for the two drivers: the live server and the simulator."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from types import MappingProxyType
@@ -49,11 +49,10 @@ class Controller:
         memory: Mapping[str, DeviceMemory] = MappingProxyType({}),
         attainment: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
-        self.policy, self.attainment = policy, attainment
+        self.policy, self.attainment = policy, dict(attainment)
         self.stop_when: dict[str, str] = {}  # by family: live conditions, in place of those of multi-exit variants
         self.demand = DemandEstimator(slo_s)
-        new_queue = partial(_new_queue, policy)
-        self._families = {name: FamilyState(self.demand.counts_of(name), new_queue) for name in slo_s}
+        self._families = {name: self._new_family(name) for name in slo_s}
         self._dispatch_ahead_s = dispatch_ahead_s
         self._workers = dict[str, WorkerState]()
         self._dispatch = Dispatch(self._families, self._workers, self.demand, policy, dispatch_ahead_s)
@@ -66,6 +65,23 @@ class Controller:
         )
         # The three calls of the hot path are those of `Dispatch` itself: another call around each takes 2 % of a run.
         self.offer, self.decide, self.finished = self._dispatch.offer, self._dispatch.decide, self._dispatch.finished
+
+    def use_families(self, slo_s: Mapping[str, float], attainment: Mapping[str, float], planned: Iterable[str]) -> None:
+        """From now on these are all families, in one step; plans are made for those that are ``planned``.
+
+        Families that are left out are forgotten. Raises `ValueError` where one of them is hosted, or has requests.
+        """
+        gone = [name for name in self._families if name not in slo_s]
+        used = [name for name in gone if self._families[name].hosts or self._families[name].rows]
+        if used:
+            raise ValueError(f"{used[0]} is hosted, or has requests")
+        self.attainment = dict(attainment)
+        self.demand.use_families(slo_s, planned)
+        for name in gone:
+            del self._families[name]
+            self.stop_when.pop(name, None)
+        self._families |= {name: self._new_family(name) for name in slo_s if name not in self._families}
+        self.replanning.use_families()
 
     # --- what the controller knows
 
@@ -88,6 +104,10 @@ class Controller:
 
     def waiting_of(self, family: str) -> int:
         return self._families[family].waiting
+
+    def rows_of(self, family: str) -> int:
+        """Rows that wait or run."""
+        return self._families[family].rows
 
     def hosting(self, family: str) -> tuple[Host, ...]:
         """The hosts of a family that its queries are queued for."""
@@ -261,6 +281,9 @@ class Controller:
     def recalibrated(self, device: str, ratio: float) -> None:
         """The profile of a device has changed: latencies are ``ratio`` times the earlier ones, on average."""
         self._workers[device].slowdown.rebase(ratio)
+
+    def _new_family(self, name: str) -> FamilyState:
+        return FamilyState(self.demand.counts_of(name), partial(_new_queue, self.policy))
 
     def _worker(self, device: str, slots: int) -> WorkerState:
         return WorkerState(device, slots, InFlightBatches() if self._dispatch_ahead_s and slots == 1 else None)

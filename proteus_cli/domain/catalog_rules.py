@@ -1,6 +1,7 @@
 """The rules of a plan that stand in the catalog."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -59,3 +60,56 @@ def with_variants_of(rules: Rules, catalog: Catalog, before: Iterable[DeviceVari
     return msgspec.structs.replace(
         rules, banned=following(rules.banned, own.banned), pinned=following(rules.pinned, own.pinned)
     )
+
+
+_NO_RULES = Rules()
+_BY_FAMILY = (
+    "min_accuracy", "min_expected_accuracy", "max_share", "prefer", "max_latency_s", "max_energy_j",
+    "max_cost_per_million",
+)  # fmt: skip
+
+
+class FamilyLimit(NamedTuple):
+    """A rule of a family that stands in a catalog: which one, and its value, or the device that is reserved."""
+
+    what: str
+    family: str | None
+    value: Any
+
+
+def family_limits(catalog: Catalog) -> set[FamilyLimit]:
+    """All that stand in a catalog."""
+    rules = with_catalog(_NO_RULES, catalog)
+    found = {
+        FamilyLimit(what, family, value) for what in _BY_FAMILY for family, value in _by_family(rules, what).items()
+    }
+    return found | {FamilyLimit("reserved", each.family, each.device) for each in rules.reserved}
+
+
+def with_families_of(rules: Rules, catalog: Catalog, before: Collection[FamilyLimit]) -> Rules:
+    """Rules that were made for an earlier catalog, with those of families as they stand in this one.
+
+    ``before`` are those that stood in catalogs, and not in the rules themselves. Those of families that are gone are
+    left out.
+    """
+    own = with_catalog(_NO_RULES, catalog)
+    found: dict[str, Any] = {}
+    for what in _BY_FAMILY:
+        kept = {
+            family: value
+            for family, value in _by_family(rules, what).items()
+            if family in catalog.names and FamilyLimit(what, family, value) not in before
+        }
+        found[what] = {**_by_family(own, what), **kept} or getattr(_NO_RULES, what)
+    reserved = [
+        each
+        for each in rules.reserved
+        if (each.family is None or each.family in catalog.names)
+        and FamilyLimit("reserved", each.family, each.device) not in before
+    ]
+    return msgspec.structs.replace(rules, reserved=tuple(dict.fromkeys((*reserved, *own.reserved))), **found)
+
+
+def _by_family(rules: Rules, what: str) -> dict[str, Any]:
+    found = getattr(rules, what)
+    return {} if found is UNSET else found

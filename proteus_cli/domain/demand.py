@@ -44,6 +44,14 @@ def check_demand(demand: Demand, catalog: Catalog) -> None:
             raise UsageError(f"The demand of `{name}` is {qps}.", hint="give finite rates that are not negative")
 
 
+def for_catalog(demand: Demand, catalog: Catalog) -> Demand:
+    """What is asked of the families that a catalog has, of a demand that was estimated for another one."""
+    known = {name: qps for name, qps in demand.items() if name in catalog.names}
+    if len(known) == len(demand):
+        return demand
+    return Forecast(known, demand.curves) if isinstance(demand, Forecast) else known
+
+
 @dataclass(frozen=True, slots=True)
 class LossCurve:
     """The part of a family's queries that miss their SLO, by its capacity in multiples of its rate.
@@ -65,6 +73,10 @@ class LossCurve:
     def at(self, capacity: float) -> float:
         """The part that is lost with that capacity."""
         return max(self.lost[-1], *(lost - fall * capacity for lost, fall in self.lines))
+
+
+ALL_OR_NOTHING = LossCurve((0.0, 1.0), (1.0, 0.0))
+"""Of a family without queries: capacity for its rate serves all."""
 
 
 @dataclass(frozen=True)

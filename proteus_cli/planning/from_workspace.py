@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.deferral import MeasuredDeferral
-from proteus_cli.domain.demand import Demand
+from proteus_cli.domain.demand import Demand, for_catalog
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
@@ -71,10 +71,10 @@ class DeferredPlanner:
         standbys: Mapping[str, frozenset[VariantKey]],
         measured: tuple[MeasuredDeferral, ...] = (),
     ) -> Plan:
-        """The next plan. Raises like the planner."""
+        """The next plan. Raises like the planner. The demand may be of the families of a catalog before this one."""
         if self._planner is None:
             self._planner = self._settings.make().with_changes(rules=self._rules)
-        return self._planner(demand, current, without, standbys, measured)
+        return self._planner(for_catalog(demand, self._settings.catalog), current, without, standbys, measured)
 
 
 def planner_settings(

@@ -12,7 +12,7 @@ from msgspec.structs import replace as replace_fields
 
 from proteus_cli.control.policies import VariantRule
 from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.demand import Demand, Forecast, LossCurve
+from proteus_cli.domain.demand import ALL_OR_NOTHING, Demand, Forecast, LossCurve
 from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.profile import Profile, best_accuracy
 from proteus_cli.domain.rules import Rules
@@ -55,7 +55,9 @@ class Asked:
 
     @classmethod
     def of(cls, demand: Demand, catalog: Catalog, headroom: float) -> "Asked":
-        curves = tuple(demand.curves[name] for name in catalog.names) if isinstance(demand, Forecast) else ()
+        curves: tuple[LossCurve, ...] = ()
+        if isinstance(demand, Forecast):
+            curves = tuple(demand.curves.get(name, ALL_OR_NOTHING) for name in catalog.names)
         return cls({name: float(demand.get(name, 0.0)) for name in catalog.names}, headroom, curves)
 
     @property

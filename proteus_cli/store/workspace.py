@@ -234,9 +234,9 @@ class Workspace:
     def eval_path(self, family: Family) -> Path | None:
         return None if family.eval is None else self.model_path(family.eval)
 
-    def labels(self) -> dict[str, tuple[str, ...]]:
+    def labels(self, catalog: Catalog) -> dict[str, tuple[str, ...]]:
         """The names of the classes, by family; only of families that have such names. Raises `ArtefactError`."""
-        families = self.catalog().families
+        families = catalog.families
         return {family.name: _labels(self.model_path(family.labels)) for family in families if family.labels}
 
     def profiles(self) -> dict[str, Profile]:

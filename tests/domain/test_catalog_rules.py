@@ -1,12 +1,14 @@
 """Rules of a plan, once the catalog has other names, bans and pins of variants."""
 
+from typing import Any
+
 import msgspec
 from builders import make_catalog, make_family
 
-from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.catalog_rules import with_catalog, with_variants_of
+from proteus_cli.domain.catalog import Catalog, Family
+from proteus_cli.domain.catalog_rules import family_limits, with_catalog, with_families_of, with_variants_of
 from proteus_cli.domain.family_policy import FamilyPolicy
-from proteus_cli.domain.rules import DeviceVariant, Rules
+from proteus_cli.domain.rules import DeviceVariant, Reserved, Rules
 
 
 def catalog(banned: dict[str, tuple[str, ...]], *names: str) -> Catalog:
@@ -67,3 +69,16 @@ def test_without_policies_rules_are_as_before() -> None:
     rules = with_catalog(Rules(), make_catalog(make_family("a", {"a-s": 0.8})))
     written = msgspec.json.decode(msgspec.json.encode(rules))
     assert not written.keys() & {"prefer", "max_latency_s", "max_energy_j", "max_cost_per_million"}
+
+
+def test_limits_of_families_follow_the_catalog_and_those_of_the_plan_itself_stay() -> None:
+    def limited(name: str, **limits: Any) -> Family:
+        return msgspec.structs.replace(make_family(name, {"m": 0.5}), **limits)
+
+    first = make_catalog(limited("a", min_accuracy=0.5, max_share=0.4, policy=FamilyPolicy("latency", "20ms")), limited("b", reserved=("gpu0",)))
+    second = make_catalog(limited("a", min_accuracy=0.6, policy=FamilyPolicy("energy")), limited("c", reserved=("gpu1",), min_expected_accuracy=0.8))
+    of_plan = Rules(min_accuracy={"b": 0.2}, max_share={"c": 0.9}, reserved=(Reserved("cpu9"),))
+    stood = family_limits(first)
+    found = with_families_of(with_catalog(of_plan, first), second, stood)
+    assert found == with_catalog(Rules(max_share={"c": 0.9}, reserved=(Reserved("cpu9"),)), second)
+    assert with_families_of(found, second, stood | family_limits(second)) == found

@@ -17,6 +17,7 @@ from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.control.topology.hosting import device_memory
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.demand import for_catalog
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
@@ -58,7 +59,7 @@ class FailingExecutor(EmulatedExecutor):
 
     def __init__(self, world: "World", device: str, on_lost: OnLost) -> None:
         self._loop = loop = asyncio.get_running_loop()
-        super().__init__(world.profiles[device], {"f": SIGNATURE}, loop.time, loop.call_at, on_lost)
+        super().__init__(world.profiles[device], world.signatures, loop.time, loop.call_at, on_lost)
         self.loads: list[VariantKey] = []
         self.batches: list[Batch] = []
         self._world = world
@@ -110,6 +111,7 @@ class World:
         self._variants, self._memory_bytes, self._resident_bytes = variants, memory_bytes, resident_bytes
         self.profiles = ProfileStore({device: self.profile(device) for device in devices})
         self.planner = self.planner_of(self.profiles)
+        self.signatures = {"f": SIGNATURE}
         self.spoilt: dict[VariantKey, EngineError] = {}
         self.broken: set[tuple[str, VariantKey]] = set()
         self.shut: set[str] = set()
@@ -175,9 +177,9 @@ class World:
         counts = self.plane.counts.by_family["f"]
         return {outcome: counts.of_outcome(outcome) for outcome in Outcome if counts.of_outcome(outcome)}
 
-    def submit(self, timeout_s: float | None = None) -> InFlightRequest | None:
+    def submit(self, timeout_s: float | None = None, family: str = "f") -> InFlightRequest | None:
         """Ask for one row; None where that is refused, which is an result as well."""
-        query = Query("f", 1, ((0, False),), RequestOptions(timeout_s=timeout_s))
+        query = Query(family, 1, ((0, False),), RequestOptions(timeout_s=timeout_s))
         try:
             return self.plane.admission.submit(query, lambda: (b"\0\0\0\0",), self.results.append)
         except RequestError as error:
@@ -212,7 +214,7 @@ class World:
     async def solve(self, wanted: ReplanRequest, current: Plan, standbys: Standbys) -> Plan:
         self.asked.append(wanted.without)
         await asyncio.sleep(SOLVE_S)
-        return self.planner(wanted.demand_qps, current, wanted.without, standbys)
+        return self.planner(for_catalog(wanted.demand_qps, self.planner.catalog), current, wanted.without, standbys)
 
 
 def played(test: Callable[[World], Awaitable[None]], hosts: Mapping[str, str], **options: Any) -> World:

@@ -78,7 +78,7 @@ def deployment_of(
         profiles=resources.profiles,
         devices=resources.devices,
         models=resources.models,
-        labels=workspace.labels(),
+        labels=workspace.labels(catalog),
         policy=policy,
         source=source,
         drift_after_s=drift_after_s,

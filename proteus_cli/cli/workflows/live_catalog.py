@@ -106,7 +106,8 @@ def read_catalog(workspace: Workspace, *, needs_models: bool) -> CatalogFiles:
         files = workspace.files_of(variant)
         if files and all(path.is_file() for path in files):
             models[VariantKey(family.name, variant.name)] = workspace.loaded_file(family, variant)
-    return CatalogFiles(CatalogContent.served(catalog, model_digests(workspace, catalog, {})), models)
+    content = CatalogContent.served(catalog, model_digests(workspace, catalog, {}))
+    return CatalogFiles(content, models, workspace.labels(catalog))
 
 
 def _named_by(workspace: Workspace) -> list[Path]:

@@ -9,7 +9,13 @@ import msgspec
 from proteus_cli.cli.workflows.resources import Emulation, Resources, on_fleet
 from proteus_cli.control.topology.succession import in_catalog_names, in_server_names, written_over
 from proteus_cli.domain.catalog import Catalog, VariantKey
-from proteus_cli.domain.catalog_rules import with_catalog, with_variants_of
+from proteus_cli.domain.catalog_rules import (
+    FamilyLimit,
+    family_limits,
+    with_catalog,
+    with_families_of,
+    with_variants_of,
+)
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_changes.record import Base
 from proteus_cli.domain.profile import Profile
@@ -35,6 +41,7 @@ class WorkspacePlans:
     written: dict[str, str] = field(default_factory=dict)
     names: Mapping[VariantKey, str] | None = None
     _stood: set[DeviceVariant] = field(default_factory=set)  # bans and pins of catalogs that were used
+    _limited: set[FamilyLimit] = field(default_factory=set)  # and their rules of families
 
     def read_plan(self) -> tuple[Plan, Base]:
         """The plan file that the server was started with, as it is now, for the attainment that it was started with."""
@@ -49,6 +56,7 @@ class WorkspacePlans:
         """A planner with the rules and the headroom of a plan, for profiles by device id."""
         if self.names is not None:
             rules = with_variants_of(plan.rules, self.planner.catalog, self._stood)
+            rules = with_families_of(rules, self.planner.catalog, self._limited)
             plan = msgspec.structs.replace(plan, rules=rules)
         return deferred_planner(self.planner, plan, profiles, self.inputs())
 
@@ -57,6 +65,7 @@ class WorkspacePlans:
         for each in (self.planner.catalog, catalog):
             of_catalog = with_catalog(Rules(), each)
             self._stood.update(pair.in_catalog for pair in (*of_catalog.banned, *of_catalog.pinned))
+            self._limited |= family_limits(each)
         self.planner = replace(self.planner, catalog=catalog, inputs=inputs)
         self.names = names
         self.written.clear()

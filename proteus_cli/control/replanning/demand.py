@@ -1,7 +1,7 @@
 """The demand, estimated from arrivals."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -11,13 +11,21 @@ AGREEMENT_SIGMAS = 3.0  # chance alone breaks it in 1 of 370 comparisons
 
 
 class DemandEstimator:
-    """Counts arrivals of each family in buckets of ``bucket_s``, for the last ``horizon_s``; ``slo_s`` by family."""
+    """Counts arrivals of each family in buckets of ``bucket_s``, for the last ``horizon_s``; ``slo_s`` by family.
+
+    ``families`` are those that plans are made for: all, but for those that are being taken out of service.
+    """
 
     def __init__(self, slo_s: Mapping[str, float], *, bucket_s: float = 0.1, horizon_s: float = max(WINDOWS_S)) -> None:
-        self.families, self.slo_s = tuple(slo_s), slo_s
         self.bucket_s = bucket_s
-        size = round(horizon_s / bucket_s) + 2  # beside the horizon, the running bucket and its end
-        self._counts = {family: Counts(size, bucket_s) for family in self.families}
+        self._size = round(horizon_s / bucket_s) + 2  # beside the horizon, the running bucket and its end
+        self._counts = dict[str, Counts]()
+        self.use_families(slo_s, slo_s)
+
+    def use_families(self, slo_s: Mapping[str, float], planned: Iterable[str]) -> None:
+        """From now on these are all families; plans are made for those that are ``planned``."""
+        self.families, self.slo_s = tuple(planned), dict(slo_s)
+        self._counts = {family: self._counts.get(family) or Counts(self._size, self.bucket_s) for family in slo_s}
 
     def counts_of(self, family: str) -> "Counts":
         """The counter of a family's arrivals."""

@@ -144,7 +144,8 @@ class ForecastRule:
         over_s = min(now_s - context.started_s, HISTORY_S)
         rates = [self._rate(context, family) for family in demand.families]
         arrivals = [demand.arrivals(family, over_s, now_s) for family in demand.families]
-        return _forecast(rates, context.slack_s, arrivals, demand.bucket_s)
+        slack_s = {family: context.slack_s[family] for family in demand.families}
+        return _forecast(rates, slack_s, arrivals, demand.bucket_s)
 
     def initial_demand(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> Demand:
         """Arrivals are assumed to be Poisson."""

@@ -89,6 +89,13 @@ class Replanning:
             self._hosting_since_s = now_s
             self._slack_s = slack_s(self._topology.hosted, self._demand.slo_s)
 
+    def use_families(self) -> None:
+        """The families are others now."""
+        before = self._recent_slowdowns
+        self._recent_slowdowns = {name: before.get(name) or SlidingMaximum() for name in self._families}
+        self._slack_s = slack_s(self._topology.hosted, self._demand.slo_s)
+        self._silent_at = {name: rows for name, rows in self._silent_at.items() if name in self._families}
+
     def planned(self, request: ReplanRequest) -> None:
         """There is a plan for a request, and its roll-out begins."""
         self.without = request.without

@@ -17,10 +17,11 @@ from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.conditions.reach import reach
 from proteus_cli.domain.conditions.stopping import STOP_METRICS
 from proteus_cli.domain.device import host_of
-from proteus_cli.errors import BadRequest, BodyTooLarge, Conflict, EngineError, Forbidden, Unprocessable
+from proteus_cli.errors import BadRequest, BodyTooLarge, Conflict, EngineError, Forbidden, NotReady, Unprocessable
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.lifecycle import Lifecycle
+from proteus_cli.serving.requests.families import LEAVING
 
 LONGEST_BODY = 16_384
 
@@ -60,7 +61,7 @@ class LiveConditions:
         self._served, self._is_guarded, self._is_emulated = served, is_guarded, is_emulated
 
     def of(self, family: str) -> FamilyConditions:
-        """Of a family of the catalog."""
+        """Of a family that is served. Raises `NotReady` where it leaves."""
         live = self._controller.stop_when.get(family)
         return FamilyConditions(
             family, live, {each.name: live or str(parse(each.stop_when or "")) for each in self._variants(family)}
@@ -97,6 +98,8 @@ class LiveConditions:
             self._controller.stop_when[family] = text
 
     def _variants(self, family: str) -> list[Variant]:
+        if family not in self._served.catalog.names:
+            raise NotReady(f"`{family}` is {LEAVING}")
         return [variant for variant in self._served.catalog.family(family).variants if variant.exits]
 
     def _require_exits(self, family: str) -> None:

@@ -144,7 +144,7 @@ class PlanJournal:
     def _end(self, why: Ended, tallies: Tallies) -> None:
         if self._open is None or self._plan is None:
             return
-        families = {name: _effect(tally - self._at_first[name]) for name, tally in tallies.items()}
+        families = {name: _effect(tally.since(self._at_first.get(name))) for name, tally in tallies.items()}
         ended = datetime.now(UTC).isoformat(timespec="milliseconds")
         effect = Effect(ended, why, round(self._clock() - self._since_s, 3), families)
         self._write(msgspec.structs.replace(self._open, effect=effect), self._plan)

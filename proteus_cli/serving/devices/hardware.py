@@ -4,14 +4,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from proteus_cli.backends import emulated
-from proteus_cli.backends.base import Backend, Signature
+from proteus_cli.backends.base import Signature
 from proteus_cli.backends.free_memory import HostMemory, host_memory
 from proteus_cli.backends.registry import open_backend
-from proteus_cli.domain.catalog import Catalog, Family, VariantKey
+from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device, host_of
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, HostLost
@@ -28,6 +28,7 @@ from proteus_cli.serving.devices.remote.links.links import AgentLinks
 from proteus_cli.serving.devices.remote.sessions.looks import Looks
 from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 from proteus_cli.serving.devices.remote.sessions.uploads import KnownModels
+from proteus_cli.serving.devices.signatures import ModelPaths, open_reader, signature_of, signature_or_stub
 from proteus_cli.serving.lifecycle import running
 
 REAL = {"onnxruntime", "tensorrt"}
@@ -35,10 +36,6 @@ REAL = {"onnxruntime", "tensorrt"}
 
 NO_MODEL = Path()
 """The model file of an emulated engine."""
-
-_READER = Device("reader", "cpu", "cpu", "reads signatures", memory_bytes=0, cores=(0,))
-
-ModelPaths = Mapping[VariantKey, Path]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +48,9 @@ class Hardware(ABC):
 
     platform: str
     models: ModelPaths
-    signatures: Mapping[str, Signature]
+    signatures: dict[str, Signature]
     is_emulated: bool
-    stubs: frozenset[str] = frozenset()
+    stubs: set[str] = field(default_factory=set)
 
     @abstractmethod
     def open_device(self, device: str, on_lost: OnLost) -> Executor:
@@ -79,6 +76,13 @@ class Hardware(ABC):
     def takes_variants(self) -> bool:
         """Whether devices can load variants that were not there at the start."""
         return True
+
+    def use_signatures(self, signatures: Mapping[str, Signature], stubs: Iterable[str]) -> None:
+        """From now on these are all families; the signatures of ``stubs`` are made up."""
+        self.signatures.clear()
+        self.signatures.update(signatures)
+        self.stubs.clear()
+        self.stubs.update(stubs)
 
     def learn(self, profiles: Iterable[Profile]) -> None:  # noqa: B027 - real devices have their own times
         """These are the profiles of devices now; emulated ones take the times that they have."""
@@ -205,7 +209,7 @@ async def local_devices(
     """
     specs = process_specs(devices.values(), built, slots, in_processes=in_processes)
     with _started_processes(specs) as started:
-        reader = open_backend(_READER)  # the ONNX file has the signature, whichever backend runs the model
+        reader = open_reader()
         signatures = {f.name: signature_of(f, models, reader) for f in catalog.families}
         platforms = [
             await started[device].executor.opened() if device in started else open_backend(found).versions.name
@@ -271,18 +275,15 @@ def emulated_devices(
     The signature of a family is that of one of its models, where there is one. Raises `EngineError` where that model
     can't be read.
     """
-    known = {family.name: found for family in catalog.families if (found := _any_model(family, models)) is not None}
-    signatures = dict.fromkeys(catalog.names, emulated.STUB)
-    if known:
-        backend = open_backend(_READER)
-        signatures |= {family: _signature(backend, models, key) for family, key in known.items()}
+    reader = open_reader() if any(key in models for key in catalog.keys) else None
+    found = {family.name: signature_or_stub(family, models, reader) for family in catalog.families}
     with TimerThread() as timer:
         yield EmulatedHardware(
             platform=emulated.NAME,
             models={VariantKey(f.name, v.name): NO_MODEL for f in catalog.families for v in f.variants},
-            signatures=signatures,
+            signatures={name: signature for name, (signature, _) in found.items()},
             is_emulated=True,
-            stubs=frozenset(catalog.names) - known.keys(),
+            stubs={name for name, (_, is_stub) in found.items() if is_stub},
             profiles=dict(profiles),
             timer=timer,
             in_processes=in_processes,
@@ -327,22 +328,3 @@ def _started_processes(specs: Mapping[str, DeviceSpec]) -> Iterator[dict[str, _S
     finally:
         for process in started.values():
             process.executor.close()
-
-
-def signature_of(family: Family, models: ModelPaths, reader: Backend | None = None) -> Signature:
-    """What the models of a family take and give, as the ONNX file of its first variant says."""
-    return _signature(reader or open_backend(_READER), models, VariantKey(family.name, family.variants[0].name))
-
-
-def signature_of_file(model: Path, key: VariantKey) -> Signature:
-    """What a model takes and gives, as its ONNX file says. Raises `EngineError` where it can't be read."""
-    return _signature(open_backend(_READER), {key: model}, key)
-
-
-def _signature(backend: Backend, models: ModelPaths, key: VariantKey) -> Signature:
-    with backend.runner(models[key], key) as runner:
-        return replace(runner.signature, notes=())  # what single variants say besides is no matter of the family
-
-
-def _any_model(family: Family, models: ModelPaths) -> VariantKey | None:
-    return next((key for variant in family.variants if (key := VariantKey(family.name, variant.name)) in models), None)

@@ -82,6 +82,10 @@ class Loader:
         for key in keys:
             self._models.pop(key, None)
 
+    def use_signatures(self, signatures: Mapping[str, Signature]) -> None:
+        """From now on these are the signatures of all families."""
+        self._signatures = signatures
+
     def loaded(self, device: str) -> frozenset[VariantKey]:
         return frozenset(self._loaded[device])
 

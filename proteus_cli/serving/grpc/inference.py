@@ -90,6 +90,11 @@ class GrpcCodec:
         self._starts: dict[int, tuple[bytes, Query]] = {}  # by the size of the request
         self._heads: dict[Any, bytes] = {}
 
+    def forget(self) -> None:
+        """Forget what requests and answers were like: the families have changed."""
+        for known in (self._known, self._starts, self._heads):
+            known.clear()
+
     def decode(self, message: Buffer, timeout_s: float | None) -> tuple[Query, ReadInputs | InTurns[Inputs]]:
         """The query, and how to read its tensors. ``timeout_s`` is the deadline of the call.
 

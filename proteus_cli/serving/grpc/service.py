@@ -55,7 +55,10 @@ _GRPC = re.compile(rb"application/grpc(\+proto)?(;.*)?")
 
 
 class GrpcHandler:
-    """The application on top of HTTP/2. With ``tokens``, all methods but `OPEN_METHODS` need one of them."""
+    """The application on top of HTTP/2. With ``tokens``, all methods but `OPEN_METHODS` need one of them.
+
+    `families_changed` is to be called whenever they have.
+    """
 
     def __init__(
         self,
@@ -71,6 +74,11 @@ class GrpcHandler:
         self._models, self._tokens = models, tokens
         self._max_message_bytes = max_message_bytes
         self._methods = {path.encode(): open_call for path, open_call in self._table(tracing).items()}
+
+    def families_changed(self, max_message_bytes: int) -> None:
+        """Other families are there now, and with them the largest message of any request."""
+        self._max_message_bytes = max_message_bytes
+        self.codec.forget()
 
     # Application
 

@@ -15,7 +15,7 @@ from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.oip import documents
 from proteus_cli.serving.oip.tensors import DATATYPE_OF, VERSION
 from proteus_cli.serving.requests.counts import RequestCounts
-from proteus_cli.serving.requests.families import Families, ServedFamily
+from proteus_cli.serving.requests.families import UNLOADED, Families, ServedFamily
 
 EXTENSIONS = ("classification", "model_configuration", "model_repository", "schedule_policy", "statistics")
 """What both protocols offer beyond the Open Inference Protocol."""
@@ -111,7 +111,7 @@ class ModelRepository:
         self._require_known(name, "load")
         if any(key == "config" or key.startswith("file:") for key in parameters or {}):
             raise BadRequest(f"failed to load '{name}', models are what the catalog says: no config or files are taken")
-        self._families.by_name[name].is_loaded = True
+        self._families.by_name[name].why_out = ""
 
     def unload(self, name: str) -> None:
         """Let a family take no more requests; those in flight are answered. Raises `BadRequest` for an unknown name.
@@ -119,7 +119,7 @@ class ModelRepository:
         Its engines stay loaded: the planner decides what devices host.
         """
         self._require_known(name, "unload")
-        self._families.by_name[name].is_loaded = False
+        self._families.by_name[name].why_out = UNLOADED
 
     def _require_known(self, name: str, action: str) -> None:
         if name not in self._families.by_name:

@@ -10,7 +10,15 @@ from proteus_cli.buffers import Buffer
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Admitted, Refused, TooManyRows, Unfit
 from proteus_cli.domain.request import Outcome
-from proteus_cli.errors import BadRequest, BoundsUnmet, NotAccurateEnough, NotReady, Overloaded, RequestError
+from proteus_cli.errors import (
+    BadRequest,
+    BoundsUnmet,
+    NotAccurateEnough,
+    NotReady,
+    Overloaded,
+    RequestError,
+    UnknownModel,
+)
 from proteus_cli.serving.fleet.worker import Worker
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import LogRateLimiter, fields
@@ -78,9 +86,12 @@ class Admission:
         if not self._lifecycle.is_ready:
             self._lifecycle.require_ready()
         family = query.family
-        served = self._families[family]
-        if not served.is_loaded:
-            raise NotReady(f"`{family}` is unloaded")
+        try:
+            served = self._families[family]
+        except KeyError:  # it was taken out of service since the request was read
+            raise UnknownModel(f"no model `{family}`") from None
+        if served.why_out:
+            raise NotReady(f"`{family}` is {served.why_out}")
         rows, options = query.rows, query.options
         if rows > served.max_rows:
             raise BadRequest(f"`{family}` takes at most {counted(served.max_rows, 'row')} a request; got {rows}")
@@ -135,10 +146,16 @@ class Admission:
 
     def dropped(self, query: Query, arrival_s: float, *, is_cancelled: bool) -> None:
         """A request was given up before it was admitted: its deadline has passed, or its client has gone."""
-        counts = self._counts.by_family[query.family]
+        counts = self._counts.by_family.get(query.family)
+        if counts is None:  # as its family has
+            return
         counts.ended(Outcome.DROPPED)
         counts.cancelled += is_cancelled
         counts.failed_s += self._clock() - arrival_s
+
+    def longest_s(self, family: str) -> float:
+        """The longest that a request of a family may wait for its answer."""
+        return max(self._max_timeout_s, self._families[family].slo_s)
 
     def cancel(self, request: InFlightRequest) -> None:
         """The client of a request is gone: the request is not run, unless it runs already. Harmless after its end."""

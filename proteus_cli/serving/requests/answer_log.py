@@ -4,7 +4,7 @@ Nothing is kept of requests without an id, nor where no feedback is wanted. Memo
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 import msgspec
@@ -70,6 +70,11 @@ class AnswerLog:
     def take(self, family: str, request_id: str) -> None:
         """There is feedback of that answer, and none is taken again."""
         self._kept[family, request_id].answer = None
+
+    def forget(self, families: Collection[str]) -> None:
+        """These families are gone: one that has such a name later is another."""
+        for key in [key for key in self._kept if key[0] in families]:
+            self._rows -= self._kept.pop(key).rows
 
     def _saw(self, key: tuple[str, str], done: ResultCallback, result: Result) -> None:
         done(result)

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from operator import sub
+from operator import lt, sub
 
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.request import Outcome
@@ -48,7 +48,10 @@ class Tally:
     outcomes: tuple[int, ...]
     accuracy: float
 
-    def __sub__(self, before: "Tally") -> "Tally":
+    def since(self, before: "Tally | None") -> "Tally":
+        """What came after ``before``; all, where the family was not there yet, or has gone and come back."""
+        if before is None or any(map(lt, self.outcomes, before.outcomes)):
+            return self
         return Tally(tuple(map(sub, self.outcomes, before.outcomes)), self.accuracy - before.accuracy)
 
 
@@ -109,6 +112,13 @@ class FamilyCounts:
     last_s: float | None = None
     failed_s: float = 0.0
     recent_accuracy: deque[tuple[int, int, float]] = field(default_factory=deque)  # (second, answers, sum)
+
+    def with_buckets_of(self, other: "FamilyCounts") -> "FamilyCounts":
+        """These counts; histograms of other buckets, as of another SLO, begin anew."""
+        for name in ("latency", "queue", "compute", "batch"):
+            if getattr(self, name).bounds != getattr(other, name).bounds:
+                setattr(self, name, getattr(other, name))
+        return self
 
     def ended(self, outcome: Outcome, variant: str = "", device: str = "", requests: int = 1) -> None:
         if requests:
@@ -186,13 +196,24 @@ class RequestCounts:
     def __init__(self, families: Iterable[ServedFamily]) -> None:
         self.by_family = {family.name: _empty(family.slo_s, family.max_rows) for family in families}
         self.refusals: Counter[str] = Counter()
+        self._of_gone: Counter[Outcome] = Counter()
+
+    def use_families(self, families: Iterable[ServedFamily]) -> None:
+        """From now on these are all families. Those that are gone count in the sums over all outcomes alone."""
+        before = dict(self.by_family)
+        self.by_family.clear()
+        for family in families:
+            counts, new = before.pop(family.name, None), _empty(family.slo_s, family.max_rows)
+            self.by_family[family.name] = new if counts is None else counts.with_buckets_of(new)
+        for counts in before.values():
+            self._of_gone.update({outcome: counts.of_outcome(outcome) for outcome in Outcome})
 
     def tallies(self) -> dict[str, Tally]:
         """How requests have ended so far, by family."""
         return {family: counts.tally() for family, counts in self.by_family.items()}
 
     def of_outcome(self, outcome: Outcome) -> int:
-        return sum(counts.of_outcome(outcome) for counts in self.by_family.values())
+        return self._of_gone[outcome] + sum(counts.of_outcome(outcome) for counts in self.by_family.values())
 
 
 def _empty(slo_s: float, max_rows: int) -> FamilyCounts:

@@ -43,7 +43,24 @@ class DataPlane:
     admission: Admission
     clock: Clock
     is_emulated: bool
-    samples: Samples | None = None
+    samples: Samples | None
+    confidence: ComputedConfidence
+    answers: AnswerLog | None
+
+    def use_families(self, served: Sequence[ServedFamily], planned: Iterable[str]) -> None:
+        """From now on these are all families, in one step; plans are made for those that are ``planned``.
+
+        Families that are left out are forgotten. Raises `ValueError` where one of them is hosted, or has requests.
+        """
+        slo_s = {family.name: family.slo_s for family in served}
+        gone = [name for name in self.families.by_name if name not in slo_s]
+        self.controller.use_families(slo_s, {family.name: family.attainment for family in served}, planned)
+        self.counts.use_families(served)
+        self.confidence.use_families(served)
+        self.fleet.loader.use_signatures({family.name: family.signature for family in served})
+        if self.answers is not None and gone:
+            self.answers.forget(gone)
+        self.families.offer(served)
 
 
 def make_data_plane(
@@ -125,4 +142,17 @@ def make_data_plane(
         answers=answers,
         samples=samples,
     )
-    return DataPlane(controller, lifecycle, families, counts, results, fleet, admission, clock, is_emulated, samples)
+    return DataPlane(
+        controller,
+        lifecycle,
+        families,
+        counts,
+        results,
+        fleet,
+        admission,
+        clock,
+        is_emulated,
+        samples,
+        computed,
+        answers,
+    )

@@ -1,16 +1,20 @@
 """The families that the server offers, and whether they take requests now."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from proteus_cli.backends.base import Signature
+from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.controller import Controller
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
-from proteus_cli.domain.catalog import ImageInput
+from proteus_cli.domain.catalog import Family, ImageInput
 from proteus_cli.domain.profile import Profile, accuracy_by_variant, estimated_families
-from proteus_cli.domain.stages.confidence import MARGIN
-from proteus_cli.errors import UnknownModel
+from proteus_cli.domain.stages.confidence import MARGIN, output_of
+from proteus_cli.errors import ArtefactError, UnknownModel
 from proteus_cli.serving.lifecycle import Lifecycle
+
+UNLOADED, LEAVING = "unloaded", "being taken out of service"
+"""Why a family takes no requests, as clients are told."""
 
 
 @dataclass(slots=True)
@@ -19,8 +23,8 @@ class ServedFamily:
 
     A request has ``max_rows`` at most. ``best_accuracy`` is None where no variant was profiled. ``attainment`` is the
     target that the catalog sets, ``labels`` are its names for the classes of the first output, and ``image`` is the
-    family's input, where it has one of its own. ``estimated``: some of its accuracies are estimates. While the family
-    is not ``is_loaded``, it takes no requests; nothing else changes, so clients may load and unload it at any time.
+    family's input, where it has one of its own. ``estimated``: some of its accuracies are estimates. While there is a
+    reason ``why_out``, the family takes no requests; those that were admitted are answered.
     ``variants`` are those that were profiled, with their accuracies, the most accurate first. ``confidence`` as in the
     catalog.
     """
@@ -34,17 +38,79 @@ class ServedFamily:
     labels: Sequence[str] = ()
     image: ImageInput | None = None
     estimated: bool = False
-    is_loaded: bool = True
+    why_out: str = ""
     variants: Mapping[str, float] = field(default_factory=dict)
     confidence: str = MARGIN
 
+    @property
+    def is_loaded(self) -> bool:
+        """It takes requests, where anything hosts it."""
+        return not self.why_out
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyFiles:
+    """A family of the catalog, and what its files say: what its models take and give, and the names of the classes.
+
+    ``is_stub``: it has no models, and its signature is made up. Raises `ArtefactError` where a family has not as many
+    labels as classes, or lacks the output that is to tell its confidence.
+    """
+
+    family: Family
+    signature: Signature
+    labels: Sequence[str] = ()
+    is_stub: bool = False
+
+    def __post_init__(self) -> None:
+        if self.is_stub:
+            return
+        if self.labels:
+            _require_as_many(self.family.name, self.labels, self.signature.outputs[0])
+        confidence_place(self.family.name, output_of(self.family.confidence), self.signature)
+
+
+def served_families(files: Iterable[FamilyFiles], profiles: Collection[Profile]) -> list[ServedFamily]:
+    """A request may have as many rows as the largest batch that a variant of its family was measured with."""
+    accuracies, estimated = accuracy_by_variant(profiles), estimated_families(profiles)
+    max_rows: dict[str, int] = {}
+    for measured in (variant for profile in profiles for variant in profile.variants):
+        if measured.points:
+            max_rows[measured.family] = max(max_rows.get(measured.family, 1), measured.points[-1].batch)
+    return [
+        ServedFamily(
+            name, each.signature, each.family.slo_s, max_rows.get(name, 1),
+            max(accuracies.get(name, {}).values(), default=None), each.family.attainment, each.labels,
+            None if each.is_stub else each.family.input,
+            estimated=name in estimated, variants=accuracies.get(name, {}),
+            confidence=MARGIN if each.is_stub else each.family.confidence,
+        )
+        for each in files
+        for name in [each.family.name]
+    ]  # fmt: skip
+
 
 class Families:
-    """All families, ``by_name``."""
+    """All families, ``by_name``: one object for good, which all who need it look at.
+
+    `DataPlane.use_families` alone changes which there are.
+    """
 
     def __init__(self, served: Iterable[ServedFamily], controller: Controller, lifecycle: Lifecycle) -> None:
         self.by_name = {family.name: family for family in served}
         self._controller, self._lifecycle = controller, lifecycle
+        self._watchers: list[Callable[[], None]] = []
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Call ``changed`` whenever other families are offered, or the same ones with other settings."""
+        self._watchers.append(changed)
+
+    def offer(self, served: Iterable[ServedFamily]) -> None:
+        """From now on these are all families."""
+        families = list(served)
+        self.by_name.clear()
+        self.by_name.update((family.name, family) for family in families)
+        for changed in self._watchers:
+            changed()
 
     def use(self, profiles: Collection[Profile]) -> None:
         """These are the profiles of all devices now; a device that has joined may have the first of a variant."""
@@ -71,8 +137,34 @@ class Families:
         """Why a family answers no requests now; None where it does."""
         if not self._lifecycle.is_ready:
             return f"the server is {self._lifecycle.state}"
-        if not self.by_name[name].is_loaded:
-            return "unloaded"
+        if why_out := self.by_name[name].why_out:
+            return why_out
         if self._controller.is_lost(name):
             return "no device that hosts it is there"
         return None if self._controller.hosting(name) else "the plan in force hosts no variant of it"
+
+
+def confidence_place(family: str, output: str | None, signature: Signature) -> int | None:
+    """The place among the outputs of that which tells the confidence; None: it is the margin of the scores.
+
+    Raises `ArtefactError` where the family lacks that output.
+    """
+    names = [spec.name for spec in signature.outputs]
+    if output is None:
+        return None
+    if output not in names:
+        raise ArtefactError(
+            f'`confidence = "output:{output}"` of family `{family}`: no variant has an output `{output}`.',
+            hint=f"they have: {', '.join(names)}; mend `confidence` in engines/catalog.toml",
+        )
+    return names.index(output)
+
+
+def _require_as_many(family: str, labels: Sequence[str], scores: TensorSpec) -> None:
+    classes = None if None in scores.shape else math.prod(scores.sizes)
+    if len(labels) != classes:
+        raise ArtefactError(
+            f"The catalog has {len(labels)} labels for `{family}`, whose output `{scores.name}` has "
+            f"{'any number of' if classes is None else classes} classes.",
+            hint="`labels` names a file with as many lines as the first output has values for a row",
+        )

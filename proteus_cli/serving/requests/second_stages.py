@@ -21,8 +21,8 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import CascadeRoute, FirstStage, Host, Launch
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.confidence import margin, output_of
-from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.requests.checks import Checks
+from proteus_cli.serving.requests.families import ServedFamily, confidence_place
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, InFlightRequest, Staged, nobody
 
 
@@ -46,8 +46,12 @@ class ComputedConfidence:
 
     def __init__(self, signatures: Mapping[str, Signature], confidence: Mapping[str, str]) -> None:
         self._place = {
-            family: _place_of(family, output_of(text), signatures[family]) for family, text in confidence.items()
+            family: confidence_place(family, output_of(text), signatures[family]) for family, text in confidence.items()
         }
+
+    def use_families(self, served: Iterable[ServedFamily]) -> None:
+        """From now on these are all families."""
+        self._place = {of.name: confidence_place(of.name, output_of(of.confidence), of.signature) for of in served}
 
     def levels(self, request: Request, stage: FirstStage, outputs: OutputArrays) -> tuple[Ints, float | None]:
         values, lowest = self._values(request.family, outputs)
@@ -242,18 +246,6 @@ def _expected(route: CascadeRoute, levels: Ints, unsure: Bools) -> tuple[float, 
     first = np.array(route.first_accuracy)[levels]
     both = np.where(unsure, np.array(route.second_accuracy)[levels], first)
     return float(first.mean()), float(both.mean())
-
-
-def _place_of(family: str, output: str | None, signature: Signature) -> int | None:
-    names = [spec.name for spec in signature.outputs]
-    if output is None:
-        return None
-    if output not in names:
-        raise ArtefactError(
-            f'`confidence = "output:{output}"` of family `{family}`: no variant has an output `{output}`.',
-            hint=f"they have: {', '.join(names)}; mend `confidence` in engines/catalog.toml",
-        )
-    return names.index(output)
 
 
 def _rows_of(request: InFlightRequest, chosen: Bools) -> tuple[Buffer, ...]:

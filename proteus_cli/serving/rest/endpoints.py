@@ -1,6 +1,6 @@
 """The handlers of all endpoints but inference. `routes` says which paths they answer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,7 +26,10 @@ Body = TypeVar("Body", IndexRequest, RepositoryRequest)
 
 
 class Endpoints:
-    """Answers requests from what the server's parts say. ``openapi`` is the document of these endpoints."""
+    """Answers requests from what the server's parts say. ``describe`` makes the OpenAPI document of these endpoints.
+
+    `families_changed` is to be called whenever they have.
+    """
 
     def __init__(
         self,
@@ -37,11 +40,16 @@ class Endpoints:
         conditions: LiveConditions,
         live_catalog: LiveCatalog | None,
         feedback: Feedback,
-        openapi: Mapping[str, Any],
+        describe: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._models, self._metrics, self._sources, self._manual_plans = models, metrics, sources, manual_plans
         self._conditions, self._live_catalog, self._feedback = conditions, live_catalog, feedback
-        self._openapi, self._site = json_response(openapi), Site()
+        self._describe, self._openapi, self._site = describe, json_response(describe()), Site()
+        self._is_described = True
+
+    def families_changed(self) -> None:
+        """The document is made anew once somebody asks for it."""
+        self._is_described = False
 
     def require_version(self, values: Mapping[str, str]) -> None:
         """Raise `UnknownModel` where the values of a path name a version that does not exist."""
@@ -137,6 +145,8 @@ class Endpoints:
         return self._live_catalog
 
     def openapi(self, _: RestRequest) -> RestResponse:
+        if not self._is_described:
+            self._openapi, self._is_described = json_response(self._describe()), True
         return self._openapi
 
     def file(self, request: RestRequest) -> RestResponse:

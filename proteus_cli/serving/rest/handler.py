@@ -32,7 +32,10 @@ _POST = b"POST"
 
 
 class RestHandler:
-    """Handles the requests of all HTTP connections. Compressed bodies unpack to ``max_body_bytes`` at most."""
+    """Handles the requests of all HTTP connections. Compressed bodies unpack to ``max_body_bytes`` at most.
+
+    `use_families` is to be called whenever these have changed.
+    """
 
     def __init__(
         self,
@@ -45,19 +48,23 @@ class RestHandler:
         tracing: "Tracing | None" = None,
     ) -> None:
         self._admission, self._endpoints, self._access = admission, endpoints, access
-        self._max_body_bytes = max_body_bytes
         traces = None if tracing is None else tracing.of_protocol(
             f"POST {INFER}", {"http.request.method": "POST", "http.route": INFER},
             code="http.response.status_code", ok=_OK, codes=HTTP_STATUS,
         )  # fmt: skip
         self._pipeline, self._router = InferencePipeline(admission, traces), Router(ROUTES)
+        self._tasks: set[asyncio.Future[None]] = set()  # the loop holds only weak references
+        self.use_families(families, max_body_bytes)
+
+    def use_families(self, families: Families, max_body_bytes: int) -> None:
+        """From now on these families are there, and with them the largest body of any request."""
+        self.max_body_bytes = max_body_bytes
         self._codecs = {
             f"/v2/models/{family.name}{version}/infer".encode(): codec
             for family in families.by_name.values()
             for codec in [RestCodec(family.name, family.signature, family.max_rows, family.labels, family.image)]
             for version in ("", f"/versions/{oip.VERSION}")
         }
-        self._tasks: set[asyncio.Future[None]] = set()  # the loop holds only weak references
 
     # http1.exchange.Handler
 
@@ -79,7 +86,7 @@ class RestHandler:
         exchange.in_flight = None
 
     def _infers(self, codec: RestCodec, headers: Mapping[bytes, bytes]) -> Answer:
-        return RestInferences(self._pipeline, codec, headers, min(self._max_body_bytes, codec.max_bytes)).answer
+        return RestInferences(self._pipeline, codec, headers, min(self.max_body_bytes, codec.max_bytes)).answer
 
     def _answer(self, exchange: Exchange) -> None:
         """Answer a request, now or later."""

@@ -3,23 +3,19 @@
 import asyncio
 import contextlib
 import logging
-import math
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from proteus_cli.backends.base import TensorSpec
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.drift import Drift
 from proteus_cli.control.topology.hosting import device_memory, slots_of
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog_changes import CatalogContent
-from proteus_cli.domain.profile import Profile, accuracy_by_variant, estimated_families
-from proteus_cli.domain.stages.confidence import MARGIN
-from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
@@ -47,7 +43,7 @@ from proteus_cli.serving.lifecycle import run_unless, running
 from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.requests.answer_log import AnswerLog
 from proteus_cli.serving.requests.data_plane import DataPlane, make_data_plane
-from proteus_cli.serving.requests.families import ServedFamily
+from proteus_cli.serving.requests.families import FamilyFiles, ServedFamily, served_families
 from proteus_cli.serving.requests.samples.writer import SampleWriter
 from proteus_cli.serving.requests.second_stages import DrawnConfidence
 from proteus_cli.serving.rest.endpoints import Endpoints
@@ -59,6 +55,9 @@ from proteus_cli.serving.telemetry.metrics import Metrics
 from proteus_cli.serving.telemetry.sampler import MetricsSampler
 from proteus_cli.serving.telemetry.status import StatusSources
 from proteus_cli.serving.transport.connections import Connections
+
+if TYPE_CHECKING:
+    from proteus_cli.domain.profile import Profile
 
 log = logging.getLogger("proteus.server")
 
@@ -158,39 +157,15 @@ def _memory(deployment: Deployment) -> Mapping[str, DeviceMemory]:
 
 
 def _served_families(deployment: Deployment, hardware: Hardware) -> list[ServedFamily]:
-    """A request may have as many rows as the largest batch that a variant of its family was measured with.
-
-    Raises `ArtefactError` where a family has not as many labels as classes.
-    """
-    accuracies = accuracy_by_variant(deployment.profiles.values())
-    estimated = estimated_families(deployment.profiles.values())
-    max_rows = dict.fromkeys(deployment.catalog.names, 1)
-    for measured in (variant for profile in deployment.profiles.values() for variant in profile.variants):
-        if measured.family in max_rows and measured.points:
-            max_rows[measured.family] = max(max_rows[measured.family], measured.points[-1].batch)
-    for family, labels in deployment.labels.items():
-        if family not in hardware.stubs:
-            _require_as_many(family, labels, hardware.signatures[family].outputs[0])
-    return [
-        ServedFamily(
-            family.name, hardware.signatures[family.name], family.slo_s, max_rows[family.name],
-            max(accuracies.get(family.name, {}).values(), default=None), family.attainment,
-            deployment.labels.get(family.name, ()), None if family.name in hardware.stubs else family.input,
-            estimated=family.name in estimated, variants=accuracies.get(family.name, {}),
-            confidence=MARGIN if family.name in hardware.stubs else family.confidence,
+    """Raises `ArtefactError` as `FamilyFiles` does."""
+    files = (
+        FamilyFiles(
+            family, hardware.signatures[family.name], deployment.labels.get(family.name, ()),
+            is_stub=family.name in hardware.stubs,
         )
         for family in deployment.catalog.families
-    ]  # fmt: skip
-
-
-def _require_as_many(family: str, labels: Sequence[str], scores: TensorSpec) -> None:
-    classes = None if None in scores.shape else math.prod(scores.sizes)
-    if len(labels) != classes:
-        raise ArtefactError(
-            f"The catalog has {len(labels)} labels for `{family}`, whose output `{scores.name}` has "
-            f"{'any number of' if classes is None else classes} classes.",
-            hint="`labels` names a file with as many lines as the first output has values for a row",
-        )
+    )  # fmt: skip
+    return served_families(files, list(deployment.profiles.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,9 +308,14 @@ def make_endpoints(
         stubs=hardware.stubs,
         is_emulated=plane.is_emulated,
     )
-    signatures = {family.name: family.signature for family in plane.families.by_name.values()}
-    openapi = document(ROUTES, signatures, needs_token=options.tokens is not None)
-    return models, Endpoints(
+
+    def describe() -> Mapping[str, Any]:
+        signatures = {family.name: family.signature for family in plane.families.by_name.values()}
+        return document(ROUTES, signatures, needs_token=options.tokens is not None)
+
+    endpoints = Endpoints(
         models, telemetry.metrics, telemetry.sources, adaptation.manual_plans, adaptation.conditions,
-        adaptation.live_catalog, adaptation.feedback, openapi,
+        adaptation.live_catalog, adaptation.feedback, describe,
     )  # fmt: skip
+    plane.families.watch(endpoints.families_changed)
+    return models, endpoints

@@ -66,7 +66,7 @@ def make_protocols(
     is_local: bool,
 ) -> Protocols:
     """``is_local``: only this machine can reach the HTTP port."""
-    body_bytes, tokens = min(options.max_body_bytes, _largest_body_bytes(plane.families)), options.tokens
+    body_bytes, tokens = _largest_body_bytes(plane.families, options), options.tokens
     allowed = frozenset(map(host_of, options.allowed_hosts))
     access = Access(tokens, KnownHosts(allowed, host_of(options.host), takes_addresses=not is_local))
     http = RestHandler(
@@ -75,9 +75,16 @@ def make_protocols(
     grpc = GrpcHandler(
         plane.admission, plane.families, models=models, max_message_bytes=body_bytes, tokens=tokens, tracing=tracing
     )
-    limits, known_heads = HttpLimits(body_bytes=body_bytes), KnownHeads()
+
+    def families_changed() -> None:
+        largest_bytes = _largest_body_bytes(plane.families, options)
+        http.use_families(plane.families, largest_bytes)
+        grpc.families_changed(largest_bytes)
+
+    plane.families.watch(families_changed)
+    known_heads = KnownHeads()
     return {
-        "http": lambda: HttpConnection(http, connections, known_heads, limits),
+        "http": lambda: HttpConnection(http, connections, known_heads, HttpLimits(body_bytes=http.max_body_bytes)),
         "grpc": lambda: Http2Connection(grpc, connections),
     }
 
@@ -96,7 +103,7 @@ async def accepting_on(
         yield
 
 
-def _largest_body_bytes(families: Families) -> int:
-    """What the largest request of any family may need."""
+def _largest_body_bytes(families: Families, options: ServerOptions) -> int:
+    """What the largest request of any family may need; connections that are open already keep to what it was."""
     needed = (max_bytes(family.signature, family.max_rows, family.image) for family in families.by_name.values())
-    return max(MIN_BODY_BYTES, *needed)
+    return min(options.max_body_bytes, max(MIN_BODY_BYTES, *needed))

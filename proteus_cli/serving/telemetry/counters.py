@@ -1,13 +1,13 @@
 """The counters of the data plane at one moment. Their growth between two moments gives rates, loads and quantiles."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from proteus_cli.arrays import Floats, Ints
 from proteus_cli.domain.request import Outcome
-from proteus_cli.serving.requests.counts import quantile
+from proteus_cli.serving.requests.counts import FamilyCounts, quantile
 from proteus_cli.serving.requests.data_plane import DataPlane
 
 _OUTCOMES = (Outcome.LATE, Outcome.DROPPED, Outcome.REJECTED, Outcome.FAILED, Outcome.SERVED)
@@ -21,14 +21,25 @@ class Counters:
     rejected, failed, served), the sum of the accuracies of those served, and answered requests that first stages of
     cascades deferred, fallbacks among them, and answers that were cut short. ``latencies``: the buckets of each family.
     ``devices``: seconds in which batches ran, batches, their rows. ``answers``: requests answered in time, by (family,
-    variant, device).
+    variant, device). ``counts`` are what families were read from, by name: other ones, where a family has gone, and has
+    come back.
     """
 
     at_s: float
+    counts: Mapping[str, FamilyCounts]
     families: Floats
     latencies: Floats
     devices: Floats
     answers: Mapping[tuple[str, str, str], int]
+
+    def with_families(self, counts: Mapping[str, FamilyCounts]) -> "Counters":
+        """What was read then of the families that there are now; of new ones, nothing had been counted."""
+        places = {name: place for place, name in enumerate(self.counts)}
+        families, latencies = (np.zeros((len(counts), table.shape[1])) for table in (self.families, self.latencies))
+        for row, (name, of) in enumerate(counts.items()):
+            if self.counts.get(name) is of:
+                families[row], latencies[row] = self.families[places[name]], self.latencies[places[name]]
+        return replace(self, counts=dict(counts), families=families, latencies=latencies)
 
     def family_rates(self, before: "Counters") -> Floats:
         """By how much ``families`` have grown per second."""
@@ -64,8 +75,11 @@ class Counters:
             return np.column_stack((busy_s / took_s if took_s > 0 else busy_s * 0, rows / batches))
 
     def latency_quantiles_s(self, before: "Counters", plane: DataPlane, fraction: float) -> list[float | None]:
-        """A quantile of the latencies meanwhile, by family; None where no batch answered."""
-        growth = (self.latencies - before.latencies).tolist()
+        """A quantile of the latencies meanwhile, by family; None where no batch answered.
+
+        Where buckets have changed with the SLO, what was counted in others is left out.
+        """
+        growth = np.maximum(self.latencies - before.latencies, 0).tolist()
         families = plane.counts.by_family.values()
         return [quantile(of.latency.bounds, counts, fraction) for of, counts in zip(families, growth, strict=True)]
 
@@ -88,6 +102,7 @@ def read_counters(plane: DataPlane, now_s: float) -> Counters:
     devices = [(worker.busy_s, worker.batches, worker.rows) for worker in plane.fleet.workers.values()]
     return Counters(
         now_s,
+        dict(by_family),
         np.array(families, np.float64),
         np.array([of.latency.counts for of in by_family.values()], np.float64),
         np.array(devices, np.float64).reshape(-1, 3),

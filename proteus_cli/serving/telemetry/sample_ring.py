@@ -1,4 +1,4 @@
-"""The last samples of a table, in memory that is allocated once, and again when the table gets rows."""
+"""The last samples of a table, in memory that is allocated once, and again when the table gets rows or loses some."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
@@ -23,15 +23,19 @@ class SampleRing(Generic[Name]):
         self.names, self.columns = tuple[Name, ...](), tuple(digits)
         self._scale = 10.0 ** np.array(list(digits.values()))
         self._tables = np.full((SAMPLES, 0, len(digits)), np.nan, np.float32)
-        self.extend(names)
+        self.use(names)
 
-    def extend(self, names: Iterable[Name]) -> None:
-        """Add a row for each of ``names`` that has none; its earlier numbers are not known."""
-        known = set(self.names)
-        new = tuple(name for name in names if name not in known)
-        if new:
-            unknown = np.full((SAMPLES, len(new), len(self.columns)), np.nan, np.float32)
-            self.names, self._tables = (*self.names, *new), np.concatenate((self._tables, unknown), axis=1)
+    def use(self, names: Iterable[Name]) -> None:
+        """Have a row for each of ``names``, and no others, from now on; earlier numbers of new ones are not known."""
+        wanted = tuple(names)
+        if wanted == self.names:
+            return
+        places = {name: place for place, name in enumerate(self.names)}
+        tables = np.full((SAMPLES, len(wanted), len(self.columns)), np.nan, np.float32)
+        for row, name in enumerate(wanted):
+            if name in places:
+                tables[:, row] = self._tables[:, places[name]]
+        self.names, self._tables = wanted, tables
 
     def put(self, number: int, table: Floats) -> None:
         self._tables[number % SAMPLES] = table

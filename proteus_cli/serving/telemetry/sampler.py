@@ -17,6 +17,7 @@ from proteus_cli.errors import BadRequest
 from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.fleet.worker import Clock
+from proteus_cli.serving.requests.counts import FamilyCounts
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.telemetry.counters import Counters, read_counters
 from proteus_cli.serving.telemetry.events import EventLog
@@ -86,13 +87,13 @@ class MetricsSampler:
         self._families = SampleRing(tuple(plane.families.by_name), FAMILY_DIGITS)
         self._devices: SampleRing[str] = SampleRing((), DEVICE_DIGITS)
         self._variants: SampleRing[tuple[str, str]] = SampleRing((), VARIANT_DIGITS)
-        self._add_rows()
         self._at_s = np.zeros(SAMPLES)
         self._taken = 0
         first = read_counters(plane, self._start_s)
         self._readings: deque[Counters] = deque([first], TAIL_SAMPLES + 1)
         self._ended = np.repeat(first.ended()[np.newaxis], SAMPLES, axis=0)  # at each of the last samples
         self._events = EventLog(plane.fleet, changes, self._start_s, unix_s)
+        self._use_rows()
         self._tails_s, self._recent = self._p99_s(), self._ended[0] * 0
         self._is_shown = False
         self._now: Snapshot | None = None
@@ -100,14 +101,13 @@ class MetricsSampler:
     @property
     def now(self) -> Snapshot:
         """Rates since the last sample, and what the server is."""
-        if self._now is None:
-            self._now = self._snapshot()
-        return replace(self._now, state=self._plane.lifecycle.state.value)
+        self._use_rows()
+        return self._last()
 
     def shown(self) -> Callable[[], Snapshot]:
         """From now on a snapshot of each sample is made; returns what gives the last one, in any thread."""
         self._is_shown, self._now = True, self.now
-        return lambda: self.now
+        return self._last
 
     async def run(self) -> None:
         """Take a sample every `EVERY_S`, until cancelled."""
@@ -119,7 +119,7 @@ class MetricsSampler:
 
     def sample(self) -> None:
         """Take a sample now."""
-        self._add_rows()
+        self._use_rows()
         counters, before = read_counters(self._plane, self._clock()), self._readings[-1]
         self._readings.append(counters)
         self._tails_s = self._p99_s()
@@ -141,7 +141,7 @@ class MetricsSampler:
         At most `MAX_NUMBERS`: unless the answer is ``complete``, there are more to ask for. Numbers that are not known
         are NaN, which msgspec writes as null. Raises `BadRequest`.
         """
-        self._add_rows()
+        self._use_rows()
         first = max(self._number(since), self._taken - SAMPLES)
         columns = self._families.width + self._devices.width + self._variants.width
         last = min(self._taken, first + max(1, MAX_NUMBERS // max(1, columns)))
@@ -190,15 +190,38 @@ class MetricsSampler:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the samples, which grows only with devices and variants that join."""
+        """Memory of the samples, which grows only with families, devices and variants that join."""
         rings = self._families.nbytes + self._devices.nbytes + self._variants.nbytes
         return rings + self._at_s.nbytes + self._ended.nbytes
 
-    def _add_rows(self) -> None:
-        """For devices that have joined, and variants that were measured for the first time there."""
-        self._devices.extend(self._plane.fleet.workers)
-        families = self._plane.families.by_name
-        self._variants.extend((name, variant) for name, of in families.items() for variant in of.variants)
+    def _last(self) -> Snapshot:
+        if self._now is None:
+            self._now = self._snapshot()
+        return replace(self._now, state=self._plane.lifecycle.state.value)
+
+    def _use_rows(self) -> None:
+        """Have rows for what there is now: families and variants come and go, devices join."""
+        self._devices.use(self._plane.fleet.workers)
+        families, counts = self._plane.families.by_name, self._plane.counts.by_family
+        self._variants.use((name, variant) for name, of in families.items() for variant in of.variants)
+        before = self._readings[-1].counts
+        if list(before) != list(counts) or any(before[name] is not of for name, of in counts.items()):
+            self._use_families(before, counts)
+
+    def _use_families(self, before: Mapping[str, FamilyCounts], now: Mapping[str, FamilyCounts]) -> None:
+        """A family that has gone, and has come back, is a new one."""
+        same = {name for name, of in now.items() if before.get(name) is of}
+        self._families.use(name for name in self._families.names if name in same)
+        self._families.use(now)
+        for place, reading in enumerate(self._readings):
+            self._readings[place] = reading.with_families(now)
+        rows = {name: row for row, name in enumerate(before) if name in same}
+        ended, recent = np.zeros((SAMPLES, len(now), 2), np.int64), np.zeros((len(now), 2), np.int64)
+        for row, name in enumerate(now):
+            if name in rows:
+                ended[:, row], recent[row] = self._ended[:, rows[name]], self._recent[rows[name]]
+        self._ended, self._recent, self._tails_s = ended, recent, self._p99_s()
+        self._now = self._snapshot() if self._is_shown else None
 
     def _number(self, cursor: str | None) -> int:
         if cursor is None:

@@ -140,7 +140,7 @@ class Server:
     def reset(self) -> None:
         """Let all models take requests, as a client may have unloaded them."""
         for family in self.plane.families.by_name.values():
-            family.is_loaded = True
+            family.why_out = ""
 
 
 @asynccontextmanager

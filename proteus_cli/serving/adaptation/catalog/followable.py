@@ -2,13 +2,17 @@
 
 from collections.abc import Collection, Iterable, Mapping
 
-from proteus_cli.backends.base import Signature
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog import Family, VariantKey
 from proteus_cli.domain.catalog_changes import Succession
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, Conflict
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
-from proteus_cli.serving.devices.hardware import Hardware, signature_of_file
+from proteus_cli.serving.devices.hardware import Hardware
+from proteus_cli.serving.devices.signatures import signature_of, signature_of_file, signature_or_stub
+from proteus_cli.serving.requests.families import FamilyFiles, ServedFamily
+
+FIXED = {"input", "confidence"}
+"""What clients send to a family, and what tells how sure its variants are, is as it was when the family was new."""
 
 
 def require_possible(following: Succession, hardware: Hardware) -> None:
@@ -16,8 +20,31 @@ def require_possible(following: Succession, hardware: Hardware) -> None:
     if not hardware.takes_variants and following.changes:
         raise Conflict("devices that are emulated in other processes know the variants of the start alone")
     for change in following.changes:
-        if change.family and not change.variant and change.what != "eval":
-            raise Conflict(f"{change}: families stay as they are while they are served; start the server anew")
+        if change.family and not change.variant and FIXED.intersection(change.what.split(", ")):
+            raise Conflict(
+                f"{change}: that of a family stays as it is while the family is served",
+                hint="give the family another name, or start the server anew",
+            )
+
+
+def read_families(
+    following: Succession, files: CatalogFiles, hardware: Hardware, present: Mapping[str, ServedFamily]
+) -> dict[str, FamilyFiles]:
+    """The families of the catalog, with the signatures of those that are ``present`` already; may read models.
+
+    Raises `Conflict` where a family comes back as another one before it is gone, `ArtefactError` as `FamilyFiles`.
+    """
+    found = {}
+    for family in files.content.catalog.families:
+        before, labels = present.get(family.name), files.labels.get(family.name, ())
+        if before is not None and family.name not in _new_families(following):
+            is_stub = family.name in hardware.stubs
+            found[family.name] = FamilyFiles(family, before.signature, labels, is_stub)
+            continue
+        each = found[family.name] = _read(family, files, hardware, labels)
+        if before is not None and not _is_as_before(each, before):
+            raise Conflict(f"`{family.name}` takes or gives other tensors than before, and is not gone yet: try again")
+    return found
 
 
 def require_fitting(
@@ -25,14 +52,14 @@ def require_fitting(
     files: CatalogFiles,
     hardware: Hardware,
     known: Collection[VariantKey],
-    signatures: Mapping[str, Signature],
+    families: Mapping[str, FamilyFiles],
 ) -> None:
     """Raise `ArtefactError` where a model that is not ``known`` takes or gives other tensors than its family."""
     if hardware.is_emulated:
         return
     for plain, name in following.names.items():
         key = VariantKey(plain.family, name)
-        if key not in known and not signature_of_file(files.models[plain], key).fits(signatures[plain.family]):
+        if key not in known and not signature_of_file(files.models[plain], key).fits(families[plain.family].signature):
             raise ArtefactError(
                 f"`{plain.variant}` takes or gives other tensors than the rest of family `{plain.family}`.",
                 hint="queries of a family must fit each of its variants",
@@ -40,17 +67,35 @@ def require_fitting(
 
 
 def require_successors(following: Succession, measured: Measurements, served: Mapping[str, Profile]) -> None:
-    """Raise `ArtefactError` where what serves would go, and no device has a profile of what is to replace it."""
+    """Raise `ArtefactError` where no device has a profile of what is to replace what serves, or of a new family."""
     before, now = _profiled(served.values()), _profiled(measured.profiles.values())
     known = {plain for plain, name in following.names.items() if plain in now or (plain.family, name) in before}
     changed = {VariantKey(each.family, each.variant) for each in following.changes if each.kind == "changed"}
-    lost = {key.family for key in before} - {key.family for key in known}
+    lacking = ({key.family for key in before} | _new_families(following)) - {key.family for key in known}
     for key in following.names.keys() - known:
-        if key in changed or key.family in lost:
+        if key in changed or key.family in lacking:
             raise ArtefactError(
                 f"No device has a profile of `{key.family}/{key.variant}` as it is now.",
-                hint="run `proteus profile`, and have the catalog read again; what it replaces serves until then",
+                hint="run `proteus profile`, and have the catalog read again; what serves goes on until then",
             )
+
+
+def _new_families(following: Succession) -> set[str]:
+    return {change.family for change in following.changes if change.kind == "new" and not change.variant}
+
+
+def _read(family: Family, files: CatalogFiles, hardware: Hardware, labels: Collection[str]) -> FamilyFiles:
+    if hardware.is_emulated:
+        signature, is_stub = signature_or_stub(family, files.models)
+    else:
+        signature, is_stub = signature_of(family, files.models), False
+    return FamilyFiles(family, signature, tuple(labels), is_stub)
+
+
+def _is_as_before(now: FamilyFiles, before: ServedFamily) -> bool:
+    image, confidence = now.family.input, now.family.confidence
+    is_same_kind = now.is_stub or (image, confidence) == (before.image, before.confidence)
+    return is_same_kind and now.signature.fits(before.signature)
 
 
 def _profiled(profiles: Iterable[Profile]) -> set[VariantKey]:

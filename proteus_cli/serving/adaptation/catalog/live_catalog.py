@@ -11,7 +11,8 @@ Variants that no profile knows are measured first, in a process that runs only w
 all parts of the server get to know the new variants in one step, and the controller asks for a plan. From there on it
 is a change of plan like any other: engines are loaded beside those that serve, and all workers switch at one instant.
 Variants that are not in the catalog any more are *retiring*: they serve until a plan does without them, and are
-forgotten once no device has them loaded. If their model comes back before that, they are served again.
+forgotten once no device has them loaded. If their model comes back before that, they are served again. A family that is
+not in the catalog any more takes no requests from then on, and those that were admitted end first (`offers`).
 
 A variant serves on where no device has a profile of what it is to be replaced by: then nothing changes. Where the
 catalog is as before, profiles that are new are taken in, and models that were moved.
@@ -21,6 +22,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from proteus_cli.control.topology.hosting import device_memory
@@ -28,9 +30,15 @@ from proteus_cli.control.topology.succession import has_news, succeeding_profile
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.catalog_changes import CatalogChange, Succession, in_words, succession
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import Conflict, Forbidden, ProteusError, Unprocessable
-from proteus_cli.serving.adaptation.catalog.followable import require_fitting, require_possible, require_successors
+from proteus_cli.serving.adaptation.catalog.followable import (
+    read_families,
+    require_fitting,
+    require_possible,
+    require_successors,
+)
+from proteus_cli.serving.adaptation.catalog.measuring import CatalogMeasuring
+from proteus_cli.serving.adaptation.catalog.offers import Offers
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, CatalogSource, Measurements
 from proteus_cli.serving.adaptation.catalog.status import CatalogStatus, State
@@ -41,6 +49,7 @@ from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.devices.hardware import NO_MODEL, Hardware
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
+from proteus_cli.serving.requests.families import FamilyFiles
 
 log = logging.getLogger("proteus.catalog")
 
@@ -52,6 +61,15 @@ FORGET_AFTER_S = 10.0
 
 WATCH_S = 2.0
 """Between two looks at the files, of a server that watches them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A catalog that was read, what lies between it and the one that is served, and its families."""
+
+    files: CatalogFiles
+    following: Succession
+    families: Mapping[str, FamilyFiles]
 
 
 class LiveCatalog:
@@ -76,6 +94,8 @@ class LiveCatalog:
     ) -> None:
         self._served, self._hardware, self._plane, self._profiles = served, hardware, plane, profiles
         self._files, self._source, self._solver, self._feedback = files, source, solver, feedback
+        self._offers = Offers(served, hardware, plane)
+        self._measuring = CatalogMeasuring(files, profiles, plane.clock, is_emulated=hardware.is_emulated)
         self._is_guarded = is_guarded
         self._names: Mapping[VariantKey, str] = {key: key.variant for key in served.content.variants}
         self._retiring: dict[VariantKey, str] = {}  # with the digests of their models
@@ -93,8 +113,9 @@ class LiveCatalog:
             retiring.setdefault(key.family, []).append(key.variant)
         content = self._served.content
         return CatalogStatus(
-            content.catalog, content.digests, self._state, self._changes, self._problem, retiring, self._read_unix_s
-        )
+            content.catalog, content.digests, self._state, self._changes, self._problem, retiring,
+            self._offers.leaving, self._read_unix_s,
+        )  # fmt: skip
 
     def as_served(self, plan: Plan) -> Plan:
         """A plan that was made from the workspace, by the names that its variants have here."""
@@ -123,21 +144,23 @@ class LiveCatalog:
                 files = await asyncio.to_thread(self._files.read)
                 following = succession(self._served.content, files.content, self._retiring)
                 require_possible(following, self._hardware)
-                signatures = {name: family.signature for name, family in self._plane.families.by_name.items()}
-                known = self._plane.fleet.loader.models
-                await asyncio.to_thread(require_fitting, following, files, self._hardware, known, signatures)
+                present, known = dict(self._plane.families.by_name), dict(self._plane.fleet.loader.models)
+                families = await asyncio.to_thread(read_families, following, files, self._hardware, present)
+                await asyncio.to_thread(require_fitting, following, files, self._hardware, known, families)
             except ProteusError as error:
                 self._problem, self._read_unix_s = error.message, time.time()
                 raise
             await self._give_up_following()
+            read = _Read(files, following, families)
+            self._offers.resume(apart_from=self._left_out_by(following))
             self._changes, self._problem, self._read_unix_s = following.changes, None, time.time()
             self._state = "served"
             if not following.changes:
-                await self._take_in(files, following)
+                await self._take_in(read)
                 return False
             log.info("the catalog has changed: %s", "; ".join(map(str, following.changes)))
             self._state = "measuring"
-            self._following = asyncio.create_task(self._follow(files, following))
+            self._following = asyncio.create_task(self._follow(read))
             return True
 
     async def followed(self) -> bool:
@@ -171,71 +194,56 @@ class LiveCatalog:
 
     # --- following
 
-    async def _take_in(self, files: CatalogFiles, following: Succession) -> None:
+    async def _take_in(self, read: _Read) -> None:
         """What was measured, or moved, since a catalog was read that was the same. Raises `ProteusError`."""
-        found = await asyncio.to_thread(self._files.measurements, files, self._types())
-        models = self._models(files, following)
+        found = await self._measuring.known(read.files)
+        models = self._models(read)
         await self._plane.fleet.loader.look_at(models)
         alone = self._profiles.alone
-        news = [device for device, each in found.profiles.items() if has_news(alone[device], each, following.names)]
+        names = read.following.names
+        news = [device for device, each in found.profiles.items() if has_news(alone[device], each, names)]
         if news:
             log.info("took in the profiles of %s", ", ".join(news), extra=fields(devices=news))
-            self._take_over(following, found, models, f"there are other profiles of {', '.join(news)}")
+            self._take_over(read, found, models, f"there are other profiles of {', '.join(news)}")
         else:
             self._plane.fleet.loader.add_models(models)
 
-    async def _follow(self, files: CatalogFiles, following: Succession) -> None:
+    async def _follow(self, read: _Read) -> None:
         try:
-            measured = await self._measurements(files)
-            require_successors(following, measured, self._profiles.alone)
-            models = self._models(files, following)
+            measured = await self._measuring.measured(read.files)
+            require_successors(read.following, measured, self._profiles.alone)
+            models = self._models(read)
             await self._plane.fleet.loader.look_at(models)
-            self._take_over(following, measured, models, f"the catalog has changed: {in_words(following.changes)}")
+            await self._offers.drain(self._left_out_by(read.following))
+            self._take_over(read, measured, models, f"the catalog has changed: {in_words(read.following.changes)}")
         except ProteusError as error:
-            self._state, self._problem = "failed", error.message
+            self._failed(error.message)
             log.error("kept the catalog: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
         except Exception:  # a bug of ours must not pass unseen, in a task that nobody waits for
-            self._state, self._problem = "failed", "a bug; the log has its traceback"
+            self._failed("a bug; the log has its traceback")
             log.exception("a bug while the catalog was followed")
 
-    async def _measurements(self, files: CatalogFiles) -> Measurements:
-        """What is known of all devices, once what this machine's CPUs lack was measured, as far as time allowed."""
-        found = await asyncio.to_thread(self._files.measurements, files, self._types())
-        lacking = [device for device, each in found.profiles.items() if self._may_measure(each) and _lacks(each, files)]
-        if lacking and self._files.measures:
-            start_s = self._plane.clock()
-            log.info("measuring what is new on %s", ", ".join(lacking), extra=fields(devices=lacking))
-            await self._files.measure(lacking, lambda line: log.debug("proteus profile: %s", line))
-            found = await asyncio.to_thread(self._files.measurements, files, self._types())
-            log.info("measured it in %.0f s", self._plane.clock() - start_s)
-        for device, profile in found.profiles.items():
-            if names := sorted(key.variant for key in _lacks(profile, files)):
-                log.warning(
-                    "no current profile of %s on %s: plans do without what is new", ", ".join(names), device,
-                    extra=fields(device=device, variants=names),
-                )  # fmt: skip
-        return found
+    def _failed(self, problem: str) -> None:
+        self._state, self._problem = "failed", problem
+        self._offers.resume()
 
-    def _types(self) -> dict[str, str]:
-        return {device: profile.device.type for device, profile in self._profiles.items()}
+    def _left_out_by(self, following: Succession) -> list[str]:
+        """The families that a catalog has no more."""
+        names = following.content.catalog.names
+        return [name for name in self._served.catalog.names if name not in names]
 
-    def _models(self, files: CatalogFiles, following: Succession) -> dict[VariantKey, Path]:
+    def _models(self, read: _Read) -> dict[VariantKey, Path]:
         """The files of variants that are new, and of those whose files were moved."""
         known = self._plane.fleet.loader.models
         found = {
-            VariantKey(plain.family, name): NO_MODEL if self._hardware.is_emulated else files.models[plain]
-            for plain, name in following.names.items()
+            VariantKey(plain.family, name): NO_MODEL if self._hardware.is_emulated else read.files.models[plain]
+            for plain, name in read.following.names.items()
         }
         return {key: path for key, path in found.items() if known.get(key) != path}
 
-    def _may_measure(self, profile: Profile) -> bool:
-        return profile.device.kind == "cpu" and not profile.device.host and not self._hardware.is_emulated
-
-    def _take_over(
-        self, following: Succession, measured: Measurements, models: Mapping[VariantKey, Path], reason: str
-    ) -> None:
-        """All at once, so that nobody knows of a variant that another does not know."""
-        controller, fleet = self._plane.controller, self._plane.fleet
+    def _take_over(self, read: _Read, measured: Measurements, models: Mapping[VariantKey, Path], reason: str) -> None:
+        """All at once, so that nobody knows of a family or a variant that another does not know."""
+        controller, fleet, following = self._plane.controller, self._plane.fleet, read.following
         alone, before = self._profiles.alone, self._served.content
         profiles = [
             succeeding_profile(alone[device], each, following.names) for device, each in measured.profiles.items()
@@ -248,7 +256,7 @@ class LiveCatalog:
         self._profiles.use(profiles)
         self._hardware.learn(profiles)
         fleet.loader.add_models(models)
-        self._plane.families.use(self._profiles.values())
+        self._offers.use(read.families, before.catalog.names, list(self._profiles.values()))
         keys, limits = following.content.catalog.keys, controller.memory_limits
         memory = device_memory(limits, self._profiles, controller.demand.slo_s, controller.plan.rules, keys)
         controller.use_memory(memory)
@@ -266,10 +274,14 @@ class LiveCatalog:
             self._following = None
 
     def _forget_retired(self) -> None:
-        """Forget the retiring variants that no device has any more, and that no plan may bring back."""
+        """Forget the retiring variants that no device has any more, and that no plan may bring back; then families."""
+        is_due = self._plane.clock() >= self._retired_s + FORGET_AFTER_S
+        if is_due and not self._is_changing() and (self._retiring or self._offers.leaving):
+            self._forget_variants()
+            self._offers.forget(self._retiring)
+
+    def _forget_variants(self) -> None:
         fleet, controller = self._plane.fleet, self._plane.controller
-        if not self._retiring or self._plane.clock() < self._retired_s + FORGET_AFTER_S or self._is_changing():
-            return
         there = {placement.key for placement in controller.placements}
         for device in fleet.workers:
             there |= fleet.loader.loaded(device) | controller.resident_on(device)
@@ -292,9 +304,3 @@ class LiveCatalog:
         is_following = self._following is not None and not self._following.done()
         is_solving = self._solver is not None and self._solver.state.is_busy
         return self._reading.locked() or is_following or is_solving or self._plane.fleet.is_changing
-
-
-def _lacks(profile: Profile, files: CatalogFiles) -> set[VariantKey]:
-    """Variants of the catalog that a profile has no times of; names are those of the catalog file."""
-    known = {each.key for each in profile.variants if each.points}
-    return files.models.keys() - known

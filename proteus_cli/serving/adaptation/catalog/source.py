@@ -1,7 +1,7 @@
 """Where a server reads its catalog anew, and has variants measured that nobody has measured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -13,10 +13,14 @@ from proteus_cli.serving.measuring_process import Say
 
 @dataclass(frozen=True, slots=True)
 class CatalogFiles:
-    """The catalog as its file has it now, and the files that are loaded for its variants, where there are any."""
+    """The catalog as its file has it now, and the files that are loaded for its variants, where there are any.
+
+    ``labels`` are names of classes, by family; only of some families.
+    """
 
     content: CatalogContent
     models: Mapping[VariantKey, Path]
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

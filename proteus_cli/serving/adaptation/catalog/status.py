@@ -21,4 +21,5 @@ class CatalogStatus(msgspec.Struct, frozen=True):
     changes: Annotated[Sequence[CatalogChange], Meta(description="What the last reading changes.")]
     problem: Annotated[str | None, Meta(description="Why the last reading was not followed.")]
     retiring: Annotated[Mapping[str, Sequence[str]], Meta(description="By family, variants that serve for the last.")]
+    leaving: Annotated[Sequence[str], Meta(description="Families that are being taken out of service.")]
     read_unix_s: Annotated[float | None, Meta(description="When the catalog was last read; null: at the start.")]

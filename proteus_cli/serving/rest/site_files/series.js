@@ -44,7 +44,11 @@ export class Series {
 
 function extend(all, name, columns, before) {
   const known = (all[name] ??= {});
-  for (const [column, values] of Object.entries(columns)) (known[column] ??= new Array(before).fill(null)).push(...values);
+  for (const [column, values] of Object.entries(columns)) {
+    const all_values = (known[column] ??= []);
+    while (all_values.length < before) all_values.push(null);  // it is new, or has come back
+    all_values.push(...values);
+  }
 }
 
 export function sum(columns, length) {

@@ -1,118 +1,15 @@
 """A server follows its catalog, in virtual time: what serves goes once something else serves, and leaves nothing."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from types import SimpleNamespace
-from typing import Any
 
-import msgspec
 import pytest
-from builders import make_catalog, make_family, make_measured
-from failing import LOAD_S, World, played
+from failing import World
+from following import GONE_S, PLANNED_S, Followed, followed
 
-from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.catalog_changes import CatalogContent, Succession
-from proteus_cli.domain.profile import VariantProfile
-from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import EngineError
-from proteus_cli.planning.planner import Planner
-from proteus_cli.serving.adaptation.catalog.live_catalog import FORGET_AFTER_S, LOOK_S, LiveCatalog
-from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
 from proteus_cli.serving.adaptation.control_loop import HOLD_S
-from proteus_cli.serving.adaptation.feedback import Feedback
-
-BOTH = {"cpu0": "good", "cpu1": "good"}
-GONE_S = FORGET_AFTER_S + 2 * LOOK_S
-PLANNED_S = 1.0
-"""Another plan is in force by then."""
-
-
-class Followed:
-    """A world whose catalog is read anew: ``models`` has the digest of each, ``profiled`` what was measured."""
-
-    measures = False
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.models = {"good": "good-1", "fast": "fast-1"}
-        self.profiled = {measured.variant: measured for measured in world.profiles["cpu0"].variants}
-        hardware: Any = SimpleNamespace(is_emulated=True, takes_variants=True, learn=self._learn)
-        solver: Any = SimpleNamespace(state=SimpleNamespace(is_busy=False), use=self._plan_with)
-        feedback = Feedback(None, world.plane, world.profiles, world.adaptation, self, solver)
-        self.live = LiveCatalog(
-            ServedCatalog(self.read().content), hardware, world.plane, world.profiles, self, self, solver, feedback,
-            is_guarded=True,
-        )  # fmt: skip
-
-    def retrain(self, variant: str, digest: str, accuracy: float = 0.9, *, is_profiled: bool = True) -> None:
-        self.models[variant] = digest
-        self.profiled.pop(variant, None)
-        if is_profiled:
-            made = make_measured("f", variant, accuracy, {1: 0.01, 2: 0.02, 4: 0.04}, load_s=LOAD_S)
-            self.profiled[variant] = msgspec.structs.replace(made, model_digest=digest)
-
-    @property
-    def known(self) -> set[str]:
-        """The variants that profiles, or the loader, know."""
-        loader = self.world.fleet.loader.models
-        return {each.variant for each in self.world.profiles["cpu0"].variants} | {name for _, name in loader}
-
-    # --- a `CatalogSource`
-
-    def stamp(self) -> object:
-        return None
-
-    def read(self) -> CatalogFiles:
-        family = make_family("f", dict.fromkeys(self.models, 0.5), slo="200ms")
-        return CatalogFiles(CatalogContent(make_catalog(family), {"f": dict(self.models)}), {})
-
-    def measurements(self, files: CatalogFiles, types: Any) -> Measurements:
-        def of(device: str) -> tuple[VariantProfile, ...]:
-            assert device in types
-            return tuple(self.profiled.values())
-
-        profiles = self.world.profiles.items()
-        return Measurements({d: msgspec.structs.replace(each, variants=of(d)) for d, each in profiles}, {})
-
-    def use(self, following: Succession, _inputs: Any) -> None:
-        self.world.catalog = following.content.catalog
-
-    # --- a `PlanSource`, and what is around it
-
-    def replanner(self, _plan: Any, profiles: Any) -> Planner:
-        return Planner(self.world.catalog, dict(profiles), PROTEUS, headroom=1.0, inputs={}, spares=True)
-
-    def __getattr__(self, name: str) -> Any:  # the rest of a `PlanSource` is not asked for
-        raise AttributeError(name)
-
-    def _plan_with(self, planner: Planner) -> None:
-        self.world.planner = planner
-
-    def _learn(self, profiles: Any) -> None:
-        for profile in profiles:
-            self.world.executor(profile.device.id).learn(profile)
-
-
-def followed(story: Callable[[Followed], Awaitable[None]], monkeypatch: pytest.MonkeyPatch, **options: Any) -> World:
-    async def at_once(function: Callable[..., Any], *given: Any) -> Any:
-        return function(*given)
-
-    monkeypatch.setattr(asyncio, "to_thread", at_once)  # virtual time does not wait for threads
-
-    async def tell(world: World) -> None:
-        catalog = Followed(world)
-        running = asyncio.create_task(catalog.live.run(watches=False))
-        asking = asyncio.create_task(world.ask(50.0, 300.0))
-        await story(catalog)
-        running.cancel()
-        asking.cancel()
-        await asyncio.sleep(1.0)
-        assert set(world.counted) == {Outcome.SERVED}
-
-    return played(tell, BOTH, **options)
 
 
 def hosted(world: World) -> set[str]:
@@ -150,7 +47,7 @@ def test_what_serves_goes_on_where_nobody_has_measured_what_replaces_it(monkeypa
 
 def test_no_family_loses_all_that_anybody_has_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(catalog: Followed) -> None:
-        catalog.models, catalog.profiled = {"better": "b"}, {}
+        catalog.families["f"], catalog.profiled = {"better": "b"}, {}
         await catalog.live.read()
         await asyncio.sleep(GONE_S)
         assert (catalog.live.status().state, hosted(catalog.world)) == ("failed", {"good"})

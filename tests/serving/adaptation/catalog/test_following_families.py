@@ -1,0 +1,322 @@
+"""Families come and go while a server serves, in virtual time; nobody else notices."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from following import GONE_S, PLANNED_S, Followed, followed
+
+from proteus_cli.control.controller import Controller
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.errors import ArtefactError, Conflict
+from proteus_cli.serving.telemetry.sampler import MetricsSampler
+
+OUT = "NotReady: `g` is being taken out of service"
+
+
+async def with_g(catalog: Followed) -> None:
+    """Family `g` is served, too."""
+    catalog.retrain("large", "g-1", family="g")
+    await catalog.live.read()
+    await asyncio.sleep(2 * PLANNED_S)
+    assert catalog.hosts("g") == {"large"}
+
+
+async def ask_g(catalog: Followed, times: int) -> None:
+    for _ in range(times):
+        catalog.submit("g")
+        await asyncio.sleep(0.05)
+
+
+def everywhere(catalog: Followed) -> dict[str, bool]:
+    """Who knows family `g`."""
+    world, controller = catalog.world, catalog.world.controller
+    return {
+        "offered": "g" in world.plane.families.by_name,
+        "counted": "g" in world.plane.counts.by_family,
+        "signatures": "g" in world.signatures,
+        "demand": "g" in controller.demand.slo_s,
+        "queues": "g" in controller._families,
+        "attainment": "g" in controller.attainment,
+        "slowdowns": "g" in controller.replanning._recent_slowdowns,
+        "slack": "g" in controller.replanning._slack_s,
+        "confidence": "g" in world.plane.confidence._place,
+        "loader": "g" in world.fleet.loader._signatures,
+        "models": any(key[0] == "g" for key in world.fleet.loader.models),
+        "profiles": any(each.family == "g" for each in world.profiles["cpu0"].variants),
+    }
+
+
+def test_a_new_family_is_planned_with_and_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(catalog: Followed) -> None:
+        with pytest.raises(KeyError):
+            catalog.hosts("g")
+        await with_g(catalog)
+        await ask_g(catalog, 20)
+        await asyncio.sleep(PLANNED_S)
+        assert catalog.ended() == {"Answered": 20}
+        assert set(everywhere(catalog).values()) == {True}
+        assert catalog.world.plane.families.why_unavailable("g") is None
+
+    followed(story, monkeypatch)
+
+
+def test_a_family_that_is_removed_answers_what_it_has_admitted_and_then_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(catalog: Followed) -> None:
+        await with_g(catalog)
+        for _ in range(8):
+            catalog.submit("g")
+        del catalog.families["g"]
+        await catalog.live.read()
+        await asyncio.sleep(0)
+        assert catalog.refusal("g") == OUT
+        await asyncio.sleep(PLANNED_S)
+        assert (catalog.ended(), catalog.refusal("g"), catalog.hosts("g")) == ({"Answered": 8}, OUT, set())
+        assert catalog.live.status().leaving == ["g"]
+        await asyncio.sleep(GONE_S)
+        assert set(everywhere(catalog).values()) == {False}
+        assert catalog.refusal("g") == "UnknownModel: no model `g`"
+        assert catalog.live.status().leaving == []
+
+    followed(story, monkeypatch)
+
+
+def test_while_its_requests_wait_a_family_that_is_to_leave_is_planned_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device is lost meanwhile, so that another plan is made: it has the family, whose request is answered."""
+
+    async def story(catalog: Followed) -> None:
+        world = catalog.world
+        await with_g(catalog)
+        hosts = {host.device for host in world.controller.hosting("g")}
+        for device in hosts:
+            world.executor(device).hangs = True
+        catalog.submit("g", timeout_s=5.0)
+        await asyncio.sleep(0.01)
+        del catalog.families["g"]
+        await catalog.live.read()
+        for device in hosts:
+            world.executor(device).die()
+        await asyncio.sleep(4.0)
+        assert (catalog.ended(), catalog.refusal("g")) == ({"Answered": 1}, OUT)
+        await asyncio.sleep(GONE_S + 3 * PLANNED_S)
+        assert set(everywhere(catalog).values()) == {False}
+
+    followed(story, monkeypatch, devices=("cpu0", "cpu1", "cpu2"))
+
+
+def test_requests_that_nobody_can_answer_keep_a_family_no_longer_than_they_may_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(catalog: Followed) -> None:
+        world = catalog.world
+        world.plane.admission._max_timeout_s = 3.0
+        await with_g(catalog)
+        (device,) = {host.device for host in world.controller.hosting("g")}
+        world.shut.add(device)
+        world.executor(device).hangs = True
+        catalog.submit("g", timeout_s=2.0)
+        del catalog.families["g"]
+        await catalog.live.read()
+        await asyncio.sleep(GONE_S + 30.0)
+        assert sum(catalog.ended().values()) == 1
+        assert set(everywhere(catalog).values()) == {False}
+
+    followed(story, monkeypatch)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.01, PLANNED_S, GONE_S / 2, 2 * GONE_S])
+def test_a_family_that_comes_back_is_served_again(after_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While its requests end, while it leaves, and once it is gone."""
+
+    async def story(catalog: Followed) -> None:
+        await with_g(catalog)
+        catalog.submit("g")
+        models = catalog.families.pop("g")
+        await catalog.live.read()
+        await asyncio.sleep(after_s)
+        catalog.families["g"] = models
+        await catalog.live.read()
+        await asyncio.sleep(2 * PLANNED_S)
+        assert (catalog.live.status().state, catalog.hosts("g")) == ("served", {"large"})
+        await ask_g(catalog, 5)
+        await asyncio.sleep(2 * GONE_S)
+        assert catalog.ended() == {"Answered": 6}
+        assert set(everywhere(catalog).values()) == {True}
+
+    followed(story, monkeypatch)
+
+
+def test_a_reading_that_comes_while_another_is_followed_leaves_out_the_same_families(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(catalog: Followed) -> None:
+        await with_g(catalog)
+        for _ in range(4):
+            catalog.submit("g")
+        del catalog.families["g"]
+        refusals = []
+        for _ in range(3):
+            await catalog.live.read()
+            await asyncio.sleep(0)
+            refusals.append(catalog.refusal("g"))
+        assert refusals == [OUT] * 3
+        await asyncio.sleep(GONE_S + PLANNED_S)
+        assert (catalog.ended(), everywhere(catalog)["offered"]) == ({"Answered": 4}, False)
+
+    followed(story, monkeypatch)
+
+
+def test_a_reading_that_fails_leaves_a_family_in_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(catalog: Followed) -> None:
+        await with_g(catalog)
+        catalog.families.pop("g")
+        catalog.retrain("good", "22222222", is_profiled=False)
+        await catalog.live.read()
+        await asyncio.sleep(PLANNED_S)
+        assert (catalog.live.status().state, catalog.refusal("g")) == ("failed", None)
+
+    followed(story, monkeypatch)
+
+
+def test_a_new_family_that_no_device_was_measured_with_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(catalog: Followed) -> None:
+        catalog.retrain("large", "g-1", family="g", is_profiled=False)
+        await catalog.live.read()
+        await asyncio.sleep(PLANNED_S)
+        status = catalog.live.status()
+        assert (status.state, status.problem) == ("failed", "No device has a profile of `g/large` as it is now.")
+        assert set(everywhere(catalog).values()) == {False}
+
+    followed(story, monkeypatch)
+
+
+def test_the_last_family_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(catalog: Followed) -> None:
+        catalog.families.clear()
+        with pytest.raises((ArtefactError, ValueError), match=r"at least one \[\[family\]\]"):
+            await catalog.live.read()
+        catalog.families["f"] = catalog.models
+        assert not await catalog.live.read()
+        await asyncio.sleep(PLANNED_S)
+
+    followed(story, monkeypatch)
+
+
+def test_families_that_swap_their_names_swap_their_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(catalog: Followed) -> None:
+        await with_g(catalog)
+        catalog.families["f"], catalog.families["g"] = catalog.families["g"], catalog.families["f"]
+        for family, variant in (("f", "large"), ("g", "good"), ("g", "fast")):
+            catalog.retrain(variant, catalog.families[family][variant], family=family)
+        await catalog.live.read()
+        await asyncio.sleep(2 * PLANNED_S)
+        assert (catalog.hosts("f"), catalog.hosts("g") <= {"good", "fast"}) == ({"large"}, True)
+        await ask_g(catalog, 3)
+        await asyncio.sleep(GONE_S + PLANNED_S)
+        assert catalog.ended() == {"Answered": 3}
+        assert {key for key in catalog.world.fleet.loader.models} == {("f", "large"), ("g", "good"), ("g", "fast")}
+
+    followed(story, monkeypatch)
+
+
+def test_a_family_is_removed_while_a_plan_with_it_is_solved(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(catalog: Followed) -> None:
+        catalog.retrain("large", "g-1", family="g")
+        await catalog.live.read()
+        while not catalog.world.asked:  # a plan with `g` is solved now
+            await asyncio.sleep(0.01)
+        del catalog.families["g"]
+        await catalog.live.read()
+        await asyncio.sleep(GONE_S + 2 * PLANNED_S)
+        assert set(everywhere(catalog).values()) == {False}
+
+    followed(story, monkeypatch)
+
+
+def test_settings_of_a_family_change_with_the_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(catalog: Followed) -> None:
+        world = catalog.world
+        catalog.settings["f"] = {"slo": "400ms", "attainment": 0.9}
+        assert await catalog.live.read()
+        await asyncio.sleep(2 * PLANNED_S)
+        served = world.plane.families.by_name["f"]
+        assert (served.slo_s, served.attainment, world.controller.demand.slo_s) == (0.4, 0.9, {"f": 0.4})
+        assert {host.attainment for host in world.controller.hosting("f")} == {0.9}
+        assert world.plane.counts.by_family["f"].latency.bounds[-1] == pytest.approx(5 * 0.4)
+
+    followed(story, monkeypatch)
+
+
+def test_what_tells_confidence_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(catalog: Followed) -> None:
+        catalog.settings["f"] = {"confidence": "output:y"}
+        with pytest.raises(Conflict, match="stays as it is while the family is served"):
+            await catalog.live.read()
+        await asyncio.sleep(PLANNED_S)
+
+    followed(story, monkeypatch)
+
+
+def test_many_families_leave_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(catalog: Followed) -> None:
+        for number in range(5):
+            name = f"g{number}"
+            catalog.retrain("large", "g-1", family=name)
+            await catalog.live.read()
+            await asyncio.sleep(PLANNED_S)
+            del catalog.families[name]
+            await catalog.live.read()
+            await asyncio.sleep(GONE_S + PLANNED_S)
+        world = catalog.world
+        assert list(world.plane.families.by_name) == list(world.plane.counts.by_family) == ["f"]
+        assert list(world.controller._families) == ["f"]
+        assert catalog.known == {"good", "fast"}
+
+    followed(story, monkeypatch)
+
+
+def test_no_family_is_left_out_that_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(catalog: Followed) -> None:
+        await with_g(catalog)
+        controller: Controller = catalog.world.controller
+        with pytest.raises(ValueError, match="g is hosted"):
+            controller.use_families({"f": 0.2}, {}, ["f"])
+        assert "g" in controller.demand.slo_s
+
+    followed(story, monkeypatch)
+
+
+def test_samples_follow_the_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was counted of a family that has gone counts for none that comes later by its name."""
+
+    async def story(catalog: Followed) -> None:
+        world = catalog.world
+        history = MetricsSampler(world.plane, world.loop.time, world.adaptation.changes)
+
+        async def sampled(seconds: int) -> None:
+            for _ in range(seconds):
+                await asyncio.sleep(1.0)
+                history.sample()
+
+        await sampled(2)
+        await with_g(catalog)
+        assert set(history.now.families) == {"f", "g"}
+        await ask_g(catalog, 20)
+        await sampled(2)
+        assert history.now.families["g"].recent_attainment.reached == 1.0
+        models = catalog.families.pop("g")
+        await catalog.live.read()
+        await asyncio.sleep(GONE_S + PLANNED_S)
+        catalog.families["g"] = models
+        await catalog.live.read()
+        await asyncio.sleep(2 * PLANNED_S)
+        assert history.now.families["g"].recent_attainment.reached is None
+        await sampled(2)
+        feed = history.feed()
+        assert set(feed.families) == {"f", "g"}
+        assert feed.families["g"].samples.goodput_qps[-1] == 0.0
+        assert min(feed.families["f"].samples.goodput_qps[1:]) > 40
+
+    followed(story, monkeypatch)
