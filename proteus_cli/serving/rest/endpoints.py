@@ -44,12 +44,11 @@ class Endpoints:
     ) -> None:
         self._models, self._metrics, self._sources, self._manual_plans = models, metrics, sources, manual_plans
         self._conditions, self._live_catalog, self._feedback = conditions, live_catalog, feedback
-        self._describe, self._openapi, self._site = describe, json_response(describe()), Site()
-        self._is_described = True
+        self._describe, self._site = describe, Site()
+        self._openapi: RestResponse | None = None  # until somebody asks for it
 
     def families_changed(self) -> None:
-        """The document is made anew once somebody asks for it."""
-        self._is_described = False
+        self._openapi = None
 
     def require_version(self, values: Mapping[str, str]) -> None:
         """Raise `UnknownModel` where the values of a path name a version that does not exist."""
@@ -145,8 +144,8 @@ class Endpoints:
         return self._live_catalog
 
     def openapi(self, _: RestRequest) -> RestResponse:
-        if not self._is_described:
-            self._openapi, self._is_described = json_response(self._describe()), True
+        if self._openapi is None:
+            self._openapi = json_response(self._describe())
         return self._openapi
 
     def file(self, request: RestRequest) -> RestResponse:
