@@ -75,10 +75,6 @@ class LossCurve:
         return max(self.lost[-1], *(lost - fall * capacity for lost, fall in self.lines))
 
 
-ALL_OR_NOTHING = LossCurve((0.0, 1.0), (1.0, 0.0))
-"""Of a family without queries: capacity for its rate serves all."""
-
-
 @dataclass(frozen=True)
 class Forecast(Mapping[str, float]):
     """Queries per second by family, and a `LossCurve` for each; as a mapping, the demand alone."""

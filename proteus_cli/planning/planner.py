@@ -123,7 +123,7 @@ class Planner:
             return False
         carried_qps = dict.fromkeys(asked.demand_qps, 0.0)
         for placement in current.placements:
-            if placement.device in self.profiles:
+            if placement.device in self.profiles and placement.family in carried_qps:  # the catalog may have changed
                 carried_qps[placement.family] += placement.newcomers_qps
         return any(carried_qps[family] < qps for family, qps in asked.demand_qps.items())
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace as replace_fields
 
 from proteus_cli.control.policies import VariantRule
 from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.demand import ALL_OR_NOTHING, Demand, Forecast, LossCurve
+from proteus_cli.domain.demand import Demand, Forecast, LossCurve
 from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.profile import Profile, best_accuracy
 from proteus_cli.domain.rules import Rules
@@ -47,7 +47,10 @@ MOST_SPLIT = 2  # models of other groupings than the simplest that are kept
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A demand of all families in queries per second, the headroom over it, and curves; none without a forecast."""
+    """A demand of all families in queries per second, the headroom over it, and curves; none without a forecast.
+
+    A family that the forecast does not know has no queries, and any curve.
+    """
 
     demand_qps: Mapping[str, float]
     headroom: float
@@ -55,9 +58,8 @@ class Asked:
 
     @classmethod
     def of(cls, demand: Demand, catalog: Catalog, headroom: float) -> "Asked":
-        curves: tuple[LossCurve, ...] = ()
-        if isinstance(demand, Forecast):
-            curves = tuple(demand.curves.get(name, ALL_OR_NOTHING) for name in catalog.names)
+        known = demand.curves if isinstance(demand, Forecast) else {}
+        curves = tuple(known.get(name, any_curve) for any_curve in [*known.values()][:1] for name in catalog.names)
         return cls({name: float(demand.get(name, 0.0)) for name in catalog.names}, headroom, curves)
 
     @property

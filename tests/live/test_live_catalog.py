@@ -282,12 +282,11 @@ def test_sighup_reads_the_catalog(emulated: Watched) -> None:
 @pytest.mark.parametrize(
     ("change", "status", "problem"),
     [
-        (lambda text: text.replace('slo = "10s"', 'slo = "9s"'), 409, "shapes is changed (slo)"),
-        (lambda text: text + text.partition("\n")[2].replace("shapes", "more"), 409, "more is new"),
+        (lambda text: text.replace("weight", 'confidence = "output:y"\nweight'), 409, "shapes is changed (confidence)"),
         (lambda text: text.replace("accuracy = 0.8", "accuracy = 80"), 422, "is not a valid catalog"),
         (lambda text: text.replace('"shapes-m"', '"shapes-m@2"'), 422, "must be letters"),
     ],
-    ids=["another SLO", "another family", "no accuracy", "a version"],
+    ids=["another confidence", "no accuracy", "a version"],
 )
 def test_a_catalog_that_cannot_be_followed_changes_nothing(
     emulated: Watched, change: Callable[[str], str], status: int, problem: str

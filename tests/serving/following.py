@@ -122,7 +122,7 @@ class Followed:
     # --- a `PlanSource`, and what is around it
 
     def replanner(self, _plan: Any, profiles: Any) -> Planner:
-        return Planner(self.world.catalog, dict(profiles), PROTEUS, headroom=1.0, inputs={}, spares=True)
+        return Planner(self.world.catalog, dict(profiles), PROTEUS, headroom=1.0, inputs={}, spares=True, hurries=True)
 
     def __getattr__(self, name: str) -> Any:  # the rest of a `PlanSource` is not asked for
         raise AttributeError(name)

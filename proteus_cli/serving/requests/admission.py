@@ -74,7 +74,7 @@ class Admission:
     def now_s(self) -> float:
         return self._clock()
 
-    def submit(  # noqa: C901 - a few checks one after another; a call for some of them would cost each request
+    def submit(  # noqa: C901, PLR0912 - a few checks one after another; a call for some of them would cost each request
         self, query: Query, read_inputs: ReadInputs | None, done: ResultCallback, arrival_s: float | None = None
     ) -> InFlightRequest:
         """Admit a request and read its tensors; ``done`` is called with its result, never before this returns.

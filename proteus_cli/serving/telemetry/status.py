@@ -79,7 +79,7 @@ class FamilyStatus(Struct, frozen=True):
     attainment: Annotated[Attainment, Meta(description="Since the start.")]
     recent_attainment: Annotated[Attainment, Meta(description="Over the last 15 minutes.")]
     waiting: Annotated[Count, Meta(description="Requests in the queues.")]
-    loaded: Annotated[bool, Meta(description="False after `unload`: the family takes no requests.")]
+    loaded: Annotated[bool, Meta(description="False: it was unloaded, or leaves, and takes no requests.")]
     cascades: Annotated[Sequence[CascadeStatus], Meta(description="Of the plan in force.")]
     stop_when: Annotated[str | None, Meta(description="The live condition of its multi-exit variants; null: none.")]
 

@@ -1,15 +1,16 @@
 """Families come and go while a server serves, in virtual time; nobody else notices."""
 
 import asyncio
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 from following import GONE_S, PLANNED_S, Followed, followed
 
-from proteus_cli.control.controller import Controller
-from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import ArtefactError, Conflict
 from proteus_cli.serving.telemetry.sampler import MetricsSampler
+
+if TYPE_CHECKING:
+    from proteus_cli.control.controller import Controller
 
 OUT = "NotReady: `g` is being taken out of service"
 
@@ -216,7 +217,7 @@ def test_families_that_swap_their_names_swap_their_models(monkeypatch: pytest.Mo
         await ask_g(catalog, 3)
         await asyncio.sleep(GONE_S + PLANNED_S)
         assert catalog.ended() == {"Answered": 3}
-        assert {key for key in catalog.world.fleet.loader.models} == {("f", "large"), ("g", "good"), ("g", "fast")}
+        assert set(catalog.world.fleet.loader.models) == {("f", "large"), ("g", "good"), ("g", "fast")}
 
     followed(story, monkeypatch)
 
