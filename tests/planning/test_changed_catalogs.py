@@ -6,7 +6,6 @@ from builders import make_catalog, make_family, make_measured, make_profile
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import Forecast, LossCurve, for_catalog
-from proteus_cli.domain.profile import Profile
 from proteus_cli.planning.planner import Planner
 
 CURVE = LossCurve((0.0, 1.0, 2.0), (1.0, 0.2, 0.0))
@@ -18,7 +17,7 @@ def catalog_of(*families: str) -> Catalog:
 
 def planner_of(*families: str) -> Planner:
     measured = [make_measured(name, "m", 0.9, {1: 0.01, 2: 0.02}) for name in families]
-    profiles: dict[str, Profile] = {device: make_profile(device, *measured) for device in ("cpu0", "cpu1")}
+    profiles = {device: make_profile(device, *measured) for device in ("cpu0", "cpu1")}
     return Planner(catalog_of(*families), profiles, PROTEUS, headroom=1.0, inputs={}, hurries=True)
 
 

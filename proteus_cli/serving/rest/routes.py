@@ -95,7 +95,8 @@ ROUTES: tuple[Route, ...] = (
         {
             200: Content("It does.", (documents.ModelReady,)),
             503: Content(
-                "It is unloaded or leaves, no variant of it is hosted, or the server is not ready.", (documents.ModelReady, Error)
+                "It is unloaded or leaves, no variant of it is hosted, or the server is not ready.",
+                (documents.ModelReady, Error),
             ),
         },
     ),
