@@ -1,10 +1,11 @@
 """Rules of a plan, once the catalog has other names, bans and pins of variants."""
 
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 from builders import make_catalog, make_family
 
+from proteus_cli.domain import catalog_rules
 from proteus_cli.domain.catalog import Catalog, Family
 from proteus_cli.domain.catalog_rules import family_limits, with_catalog, with_families_of, with_variants_of
 from proteus_cli.domain.family_policy import FamilyPolicy
@@ -75,10 +76,21 @@ def test_limits_of_families_follow_the_catalog_and_those_of_the_plan_itself_stay
     def limited(name: str, **limits: Any) -> Family:
         return msgspec.structs.replace(make_family(name, {"m": 0.5}), **limits)
 
-    first = make_catalog(limited("a", min_accuracy=0.5, max_share=0.4, policy=FamilyPolicy("latency", "20ms")), limited("b", reserved=("gpu0",)))
-    second = make_catalog(limited("a", min_accuracy=0.6, policy=FamilyPolicy("energy")), limited("c", reserved=("gpu1",), min_expected_accuracy=0.8))
+    first = make_catalog(
+        limited("a", min_accuracy=0.5, max_share=0.4, policy=FamilyPolicy("latency", "20ms")),
+        limited("b", reserved=("gpu0",)),
+    )
+    second = make_catalog(
+        limited("a", min_accuracy=0.6, policy=FamilyPolicy("energy")),
+        limited("c", reserved=("gpu1",), min_expected_accuracy=0.8),
+    )
     of_plan = Rules(min_accuracy={"b": 0.2}, max_share={"c": 0.9}, reserved=(Reserved("cpu9"),))
     stood = family_limits(first)
     found = with_families_of(with_catalog(of_plan, first), second, stood)
     assert found == with_catalog(Rules(max_share={"c": 0.9}, reserved=(Reserved("cpu9"),)), second)
     assert with_families_of(found, second, stood | family_limits(second)) == found
+
+
+def test_every_rule_by_family_follows_the_catalog() -> None:
+    by_family = {name for name, kind in get_type_hints(Rules).items() if "dict[str" in str(kind)}
+    assert by_family == set(catalog_rules._BY_FAMILY)
