@@ -138,7 +138,7 @@ def test_no_more_than_the_devices_with_room_have_is_moved() -> None:
         ({"cascades": True}, "the plan has a cascade of the old version"),
         ({"unknown": True}, "it was not measured there"),
     ],
-    ids=str,
+    ids=["broken", "slower", "banned", "cascades", "unknown"],
 )
 def test_where_it_has_no_place_the_plan_stays_as_it_is_and_says_why(change: dict[str, object], why: str) -> None:
     slower = float(change.get("slower", 1.0))  # type: ignore[arg-type]
