@@ -4,7 +4,7 @@
 
 * channel: encrypted round trips of 16 KB and 602 KB, one at a time, beside those of pyzmq with CURVE where that is
   installed (`pip install pyzmq`), and with latency, by `tc netem` where that is permitted;
-* executors: CPU per batch beside an executor in a process of this machine;
+* executors: CPU per batch beside an executor in a process of this machine, and beside a bare round trip;
 * gaps: how long an agent is silent while other programs use all cores;
 * losses: one of three hosts is lost at 60 % load, and the server;
 * scale: one server with 100 agents of 8 devices each. Needs wrk.
@@ -98,6 +98,8 @@ def _executors(runs: Runs) -> Part:
         ]
         spread = f"{each.ratio:.2f} ({min(each.ratios):.2f}–{max(each.ratios):.2f})"
         rows.append((f"{size}, ratio", spread, f"{each.remote.all_s / each.local.all_s:.2f}"))
+        rows.append((f"{size}, encrypted round trip without a batch", f"{1e6 * each.round_trip_s:.0f}", "–"))
+        rows.append((f"{size}, ratio, were remote = here + such a round trip", f"{each.bound:.2f}", "–"))
     columns = ("device", "server", "server, agent and device")
     note = "medians over rounds, in turns; the range is that of rounds; one row takes the model some 20 µs"
     aim = Aim("CPU of the server per batch of 16 KB, remote / process", found[-1].ratio, 1.5, "×", is_most=True)

@@ -50,7 +50,7 @@ def measure(times: int) -> list[RoundTrips]:
 
 
 @contextmanager
-def _echo(*arguments: str) -> Iterator[int]:
+def echoing(*arguments: str) -> Iterator[int]:
     command = [sys.executable, "-m", "benchmarks.cluster.echo", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -73,16 +73,56 @@ class _Asking:
         raise SystemExit(f"error: the channel has ended: {reason}")
 
 
+class Echoed:
+    """Round trips of so many bytes over a channel, with nothing of a batch: some at once, as a server's batches are."""
+
+    def __init__(self, channel: FrameChannel[Ping], size: int, ahead: int) -> None:
+        self._channel, self._content, self._ahead = channel, bytes(size), ahead
+        self._to_send = self._to_come = 0
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def cpu_s(self, times: int) -> float:
+        """This process's CPU for each of so many."""
+        self._to_send = self._to_come = times
+        self._channel.owner, self._ended = self, asyncio.get_running_loop().create_future()
+        cpu_s = time.process_time()
+        for _ in range(self._ahead):
+            self._send()
+        await self._ended
+        return (time.process_time() - cpu_s) / times
+
+    def _send(self) -> None:
+        self._to_send -= 1
+        self._channel.send(Ping(0.0), [self._content])
+
+    def received(self, _message: Ping, _behind: memoryview) -> None:
+        self._to_come -= 1
+        if self._to_send:
+            self._send()
+        elif not self._to_come:
+            self._ended.set_result(None)
+
+    def ended(self, reason: str) -> None:
+        raise SystemExit(f"error: the channel has ended: {reason}")
+
+
+async def tls_channel(key: Path, port: int) -> FrameChannel[Ping]:
+    """A channel to `echoing` on this machine."""
+    channel: FrameChannel[Ping] = FrameChannel(msgspec.msgpack.Decoder(Ping), FrameParser())
+    tls = cluster_tls(key, listens=False)
+    await asyncio.get_running_loop().create_connection(lambda: channel, "127.0.0.1", port, ssl=tls)
+    return channel
+
+
 def tls_round_trips(
     key: Path, size: int, times: int, through: Callable[[int], AbstractContextManager[int]] = nullcontext
 ) -> RoundTrips:
     """Over TLS as Proteus uses it; ``through`` gives the port that leads to another one, for as long as it is open."""
 
     async def run(port: int) -> RoundTrips:
-        channel: FrameChannel[Ping] = FrameChannel(msgspec.msgpack.Decoder(Ping), FrameParser())
+        channel = await tls_channel(key, port)
         channel.owner = asking = _Asking()
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: channel, "127.0.0.1", port, ssl=cluster_tls(key, listens=False))
         tensors, taken_s = bytes(size), []
         for number in range(times + times // 10):
             if number == times // 10:  # warm by now
@@ -95,7 +135,7 @@ def tls_round_trips(
         channel.close()
         return _round_trips("TLS 1.3", size, taken_s[-times:], cpu_s)
 
-    with _echo("tls", str(key)) as port, through(port) as way:
+    with echoing("tls", str(key)) as port, through(port) as way:
         return uvloop.run(run(way))
 
 
@@ -103,7 +143,7 @@ def _curve(size: int, times: int) -> RoundTrips:
     import zmq  # noqa: PLC0415 - only to compare with
 
     public, secret = zmq.curve_keypair()
-    with _echo("curve", secret.decode(), public.decode()) as port:
+    with echoing("curve", secret.decode(), public.decode()) as port:
         socket = zmq.Context().socket(zmq.REQ)
         socket.curve_serverkey = public
         socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()

@@ -1,4 +1,7 @@
-"""CPU per batch of a device behind an agent, beside one in a process of this machine, in turns."""
+"""CPU per batch of a device behind an agent, beside one in a process of this machine, in turns.
+
+And of a bare round trip of as many bytes over the same channel: what a remote batch costs besides at least.
+"""
 
 import asyncio
 import statistics
@@ -15,6 +18,7 @@ import msgspec
 import numpy as np
 import uvloop
 
+from benchmarks.cluster.channels import Echoed, echoing, tls_channel
 from benchmarks.cluster.processes import children, cpu_s
 from proteus_cli.backends.affinity import usable_cores
 from proteus_cli.backends.base import Part
@@ -34,6 +38,7 @@ from proteus_cli.settings import DeviceSettings
 KEY = VariantKey("signals", "signals-xs")
 AHEAD = 2  # batches that are submitted at once
 LARGE_BYTES = 16 * 2**10
+KEY_FILE = "cluster.pem"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +57,30 @@ class Compared:
     local: Figures
     remote: Figures
     ratios: tuple[float, ...]  # of the server's CPU, of each round
+    round_trip_s: float  # the server's CPU for an encrypted round trip of as many bytes, without a batch
 
     @property
     def ratio(self) -> float:
         """The median over rounds: both executors of a round had the same other work beside them."""
         return statistics.median(self.ratios)
 
+    @property
+    def bound(self) -> float:
+        """The ratio, if a remote batch cost a local one and such a round trip; the local one has its socket in it."""
+        return (self.local.server_s + self.round_trip_s) / self.local.server_s
+
 
 def measure(model: Path, batches: int, rounds: int) -> list[Compared]:
     """Batches of one row, and of 16 KiB."""
     with tempfile.TemporaryDirectory() as directory, _agent(Path(directory)) as (address, pid):
-        return uvloop.run(_measure(address, pid, model, batches, rounds))
+        key = Path(directory) / KEY_FILE
+        with echoing("tls", str(key)) as port:
+            return uvloop.run(_measure(address, pid, key, port, model, batches, rounds))
 
 
 @contextmanager
 def _agent(directory: Path) -> Iterator[tuple[AgentAddress, int]]:
-    key = directory / "cluster.pem"
+    key = directory / KEY_FILE
     write_key(key)
     command = [sys.executable, "-m", "proteus_cli", "agent", "--listen", "127.0.0.1:0", "--key", str(key)]
     command += ["--state", str(directory / "agent"), "-w", str(directory)]
@@ -81,8 +94,11 @@ def _agent(directory: Path) -> Iterator[tuple[AgentAddress, int]]:
         process.wait()
 
 
-async def _measure(address: AgentAddress, pid: int, model: Path, batches: int, rounds: int) -> list[Compared]:
+async def _measure(
+    address: AgentAddress, pid: int, key: Path, echo_port: int, model: Path, batches: int, rounds: int
+) -> list[Compared]:
     device, link = discover(DeviceSettings())[0], AgentLink(address)
+    channel = await tls_channel(key, echo_port)
     async with running(link.run()):
         await link.tried()
         local = ProcessExecutor(CpuSpec(device), print)
@@ -97,11 +113,15 @@ async def _measure(address: AgentAddress, pid: int, model: Path, batches: int, r
             part = signature.sample_part(rows, np.random.default_rng(0))
             behind = {local: [local.pid], remote: [pid, *children(pid)]}
             found: dict[object, list[Figures]] = {local: [], remote: []}
+            echoed, trips_s = Echoed(channel, rows * row_bytes, AHEAD), list[float]()
             for number in range(rounds):
                 for executor in (local, remote) if number % 2 == 0 else (remote, local):
                     found[executor].append(await _run(executor, part, behind[executor], batches))
+                trips_s.append(await echoed.cpu_s(batches))
             ratios = tuple(far.server_s / near.server_s for near, far in zip(found[local], found[remote], strict=True))
-            compared.append(Compared(rows * row_bytes, _medians(found[local]), _medians(found[remote]), ratios))
+            medians, trip_s = (_medians(found[local]), _medians(found[remote])), statistics.median(trips_s)
+            compared.append(Compared(rows * row_bytes, *medians, ratios, trip_s))
+        channel.close()
         local.close()
         remote.close()
     return compared

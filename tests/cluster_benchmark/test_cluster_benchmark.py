@@ -40,12 +40,13 @@ def test_many_hosts_are_compared_with_few() -> None:
 
 def test_the_ratio_that_counts_is_that_of_large_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [
-        Compared(160, Figures(100e-6, 200e-6), Figures(190e-6, 400e-6), (1.8, 1.9, 2.0)),
-        Compared(16320, Figures(100e-6, 200e-6), Figures(140e-6, 300e-6), (1.3, 1.4, 1.5)),
+        Compared(160, Figures(100e-6, 200e-6), Figures(190e-6, 400e-6), (1.8, 1.9, 2.0), 60e-6),
+        Compared(16320, Figures(100e-6, 200e-6), Figures(140e-6, 300e-6), (1.3, 1.4, 1.5), 70e-6),
     ]
     monkeypatch.setattr(executors, "measure", lambda *_: found)
     (table,), (aim,) = benchmark.PARTS["executors"](benchmark.Runs.quick())
-    assert table.rows[-1] == ("16.3 KB, ratio", "1.40 (1.30–1.50)", "1.50")
+    assert table.rows[-3] == ("16.3 KB, ratio", "1.40 (1.30–1.50)", "1.50")
+    assert [cells[1] for cells in table.rows[-2:]] == ["70", "1.70"]
     assert aim_line(aim).startswith("✓ CPU of the server per batch of 16 KB, remote / process: 1.40 ×")
 
 
