@@ -1,4 +1,4 @@
-"""What every executor promises, for all of them: in threads, in a process, of another machine, and emulated."""
+"""What every executor promises, for all of them: in threads, in a process, of another machine, of a GPU, emulated."""
 
 import asyncio
 import time
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from agents import CPU, linked, remote_device, run, running_agent, until
 from builders import make_measured, make_profile
+from gpu_in_python import FakeContext, FakeEngine
 from tiny import INPUTS, looking_up, mlp
 
 from proteus_cli.backends.base import Part
@@ -20,14 +21,17 @@ from proteus_cli.backends.emulated import STUB
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, EngineError
+from proteus_cli.serving.devices import gpu as gpu_module
 from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, OnLost
+from proteus_cli.serving.devices.gpu import GpuExecutor
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.spec import CpuSpec, EmulatedSpec
 
 KEY, OTHER, UNKNOWN = VariantKey("f", "v"), VariantKey("f", "other"), VariantKey("f", "unknown")
 PATIENCE_S = 30.0
+NO_MODEL = b"no model"
 
 Open = Callable[[OnLost], Executor]
 
@@ -38,7 +42,7 @@ class Site:
 
     open_device: Open
     directory: Path
-    is_emulated: bool = False
+    has_models: bool = True
     opened: list[Executor] = field(default_factory=list)
 
     def open(self, on_lost: OnLost = print) -> Executor:
@@ -49,7 +53,7 @@ class Site:
         return mlp(self.directory / "m.onnx")
 
     def part(self, rows: int = 1, value: float = 1.0) -> Part:
-        return rows, (np.full(rows if self.is_emulated else rows * INPUTS, value, np.float32).tobytes(),)
+        return rows, (np.full(rows * INPUTS if self.has_models else rows, value, np.float32).tobytes(),)
 
     def batch(self, *parts: Part, key: VariantKey = KEY) -> Batch:
         given = parts or (self.part(),)
@@ -72,6 +76,22 @@ async def remote(directory: Path) -> AsyncIterator[Site]:
         yield Site(partial(remote_device, link), directory)
 
 
+def plan_of(_key: VariantKey, model: Path) -> bytes:
+    """What a GPU's engine is read from, where it is built already."""
+    if model.read_bytes() == NO_MODEL:
+        raise EngineError("the model can't be read")
+    return b"plan"
+
+
+@asynccontextmanager
+async def gpu(directory: Path) -> AsyncIterator[Site]:
+    """The threads of a GPU's executor, on engines that compute in Python."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu_module, "LoadedEngine", FakeEngine)
+        context: Any = FakeContext()
+        yield Site(lambda on_lost: GpuExecutor(context, plan_of, on_lost), directory, has_models=False)
+
+
 EMULATED = EmulatedSpec(
     make_profile(
         "cpu0", *(make_measured("f", variant, 0.9, {1: 0.001, 8: 0.004}, load_s=0.01) for variant in ("v", "other"))
@@ -87,18 +107,18 @@ async def emulated(directory: Path) -> AsyncIterator[Site]:
         def open_device(on_lost: OnLost) -> Executor:
             return EmulatedExecutor(EMULATED.profile, EMULATED.signatures, time.monotonic, timer.at, on_lost)
 
-        yield Site(open_device, directory, is_emulated=True)
+        yield Site(open_device, directory, has_models=False)
 
 
 @asynccontextmanager
 async def emulated_by_an_agent(directory: Path) -> AsyncIterator[Site]:
     with TimerThread() as timer:
         async with running_agent(directory, [], timer=timer) as agent, linked(agent.address, emulates=True) as link:
-            yield Site(lambda on_lost: remote_device(link, on_lost, emulated=EMULATED), directory, is_emulated=True)
+            yield Site(lambda on_lost: remote_device(link, on_lost, emulated=EMULATED), directory, has_models=False)
 
 
 WITH_MODELS = {"threads": threads, "process": process, "remote": remote}
-SITES = {**WITH_MODELS, "emulated": emulated, "emulated by an agent": emulated_by_an_agent}
+SITES = {**WITH_MODELS, "gpu": gpu, "emulated": emulated, "emulated by an agent": emulated_by_an_agent}
 
 
 @pytest.fixture(params=SITES)
@@ -191,7 +211,7 @@ def test_what_cannot_be_loaded_is_an_engine_error_and_disturbs_nothing(anywhere:
         executor = site.open()
         await executor.load(KEY, site.model(), 4)
         broken = site.directory / "broken.onnx"
-        broken.write_bytes(b"no model")
+        broken.write_bytes(NO_MODEL)
         with pytest.raises(EngineError):
             await executor.load(UNKNOWN, broken, 4)
         with pytest.raises((EngineError, KeyError)):

@@ -21,7 +21,7 @@ from proteus_cli.control.topology.breaker import (
 )
 from proteus_cli.control.topology.succession import without_variants
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.device import NONE_OUT, Outages
+from proteus_cli.domain.device import NONE_OUT, Outages, host_of
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BuildCancelled, DeviceLost, EngineError, EngineFailed, HostLost, NotReady
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
@@ -553,6 +553,26 @@ def test_devices_that_are_lost_with_their_host_have_no_line_each_but_one_when_al
         assert caplog.records[-1].getMessage() == "a/cpu0 is back"
 
     played(lose_host, dict.fromkeys(HOST_A, "good"), devices=HOST_A, replans=False)
+
+
+def test_what_ran_on_a_lost_host_is_run_again_on_another_and_never_on_its_other_devices() -> None:
+    """All devices of a host are lost before any request is taken again: else its second run would be lost, too."""
+    devices = (*HOST_A, "b/cpu0", "b/cpu1")
+
+    async def lose_host(world: World) -> None:
+        world.submit(timeout_s=9.0)
+        await asyncio.sleep(0.001)
+        (busy,) = [device for device in devices if world.fleet.workers[device].is_busy]
+        host = [device for device in devices if host_of(device) == host_of(busy)]
+        for device in sorted(host, key=lambda device: device != busy):
+            world.executor(device).lose(HostLost("the host is lost: it ended", why="it ended"))
+        await asyncio.sleep(0.2)
+        (answered,) = answers(world)
+        assert answered not in host
+        assert sum(len(world.executor(device).batches) for device in host) == 1
+        assert world.counted == {Outcome.SERVED: 1}
+
+    played(lose_host, dict.fromkeys(devices, "good"), devices=devices, replans=False)
 
 
 def test_a_device_comes_back_though_what_it_hosted_is_gone_by_then() -> None:
