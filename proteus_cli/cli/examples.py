@@ -47,6 +47,18 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus task add wine --data wine.npz --slo 50ms", "train a family of variants of labelled rows"),
         ("proteus task add wine --data wine.npz --slo 5ms --models linear,mlp-64", "of these kinds of models only"),
     ),
+    "proteus task list": (
+        ("proteus task list", "the tasks of the catalog"),
+        ("proteus task list --json", "the same as JSON, with all variants"),
+    ),
+    "proteus task retrain": (
+        ("proteus task retrain wine --data new.npz", "train new versions, and judge them beside the earlier ones"),
+        ("proteus task retrain wine --url http://127.0.0.1:8000", "then have a server take them over"),
+    ),
+    "proteus task show": (
+        ("proteus task show wine", "what it was trained of, and its versions"),
+        ("proteus task show wine --json", "the same as JSON"),
+    ),
     "proteus profile": (
         ("proteus profile --budget 60s", "measure all variants, within a minute for each device"),
         ("proteus profile --from-csv profiles.csv --slo 300ms", "import profiles instead, without models"),

@@ -3,12 +3,12 @@
 import asyncio
 import math
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -185,6 +185,11 @@ class HttpTarget:
         found = await self._get("/v2/proteus/catalog", CatalogReply, hint="is it a Proteus server of this version?")
         return CatalogContent(found.catalog, found.digests)
 
+    async def read_catalog(self) -> None:
+        """Have the server read its catalog anew. Raises `ServerError` where it can't follow it, and why."""
+        post = self._client.post(self._client.head("POST", path := "/v2/proteus/catalog"), b"", b"")
+        await self._answer(post, path, dict[str, Any], hint="docs/lifecycle.md says what a server follows")
+
     async def send(
         self, family: str, number: int, timeout_s: float, min_accuracy: float, bounds: Bounds | None = None
     ) -> Reply:
@@ -241,9 +246,12 @@ class HttpTarget:
     async def _get(
         self, path: str, kind: type[Answered], *, hint: str = "does the server serve the families of the trace?"
     ) -> Answered:
+        return await self._answer(self._client.get(path), path, kind, hint=hint)
+
+    async def _answer(self, request: Awaitable[HttpReply], path: str, kind: type[Answered], *, hint: str) -> Answered:
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_S):
-                reply = await self._client.get(path)
+                reply = await request
         except TimeoutError:
             why = f"no answer within {REPLY_TIMEOUT_S:.0f} s"
             raise ServerError(f"Can't reach the server at `{self._url}`: {why}.", hint="is it running?") from None

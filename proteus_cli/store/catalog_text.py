@@ -4,7 +4,7 @@ Each function returns the new text. `require_says` checks that the text says wha
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,25 @@ def with_variant(text: str, family: str, after: str, added: Variant) -> str:
     if isinstance(new, Table):
         _move_end(variants[place], new)
     variants.insert(place + 1, new)
+    return tomlkit.dumps(document)
+
+
+def with_models(
+    text: str, family: str, models: Mapping[str, tuple[str, float]], *, split: str | None, data: str
+) -> str:
+    """With other models of a family's variants: the path and the accuracy of each, measured on ``split``.
+
+    ``data`` is what the family's task is trained of from now on.
+    """
+    document: Any = tomlkit.parse(text)
+    table = next(each for each in document["family"] if each["name"] == family)
+    for variant in table["variant"]:
+        if variant["name"] in models:
+            variant["onnx"], variant["accuracy"] = models[variant["name"]]
+            variant.pop("estimated", None)
+    if split is not None:
+        table["eval"] = split
+    table["task"]["data"] = data
     return tomlkit.dumps(document)
 
 

@@ -14,11 +14,19 @@ from proteus_cli.backends.registry import open_backend
 from proteus_cli.domain.family_policy import FamilyPolicy
 from proteus_cli.domain.task import Task
 from proteus_cli.settings import Settings
+from proteus_cli.store import Workspace
+from proteus_cli.variants import measuring
 
 pytest.importorskip("skl2onnx")
 
 CENTRES_APART = 0.8  # of the rows, at least, are told apart by what learns anything
 LIMITS = ("--budget", "1h", "--slo", "10s")
+
+
+@pytest.fixture(autouse=True)
+def _measured_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How fast the models are is not what these tests are about."""
+    monkeypatch.setattr(measuring, "CELL_S", 0.0)
 
 
 def refused(root: Path, *arguments: str | Path, code: int = 2) -> str:
@@ -86,6 +94,13 @@ def test_rows_of_several_axes_keep_their_shape(tmp_path: Path) -> None:
     assert (ws / "engines" / "catalog.toml").read_text().startswith("# Made by `proteus task add`.")
     with np.load(ws / "engines/models/signs/eval.npz") as split:
         assert (split["pixels"].shape[1:], sorted(split.files)) == ((2, 3), ["pixels", "y"])
+
+    ended = proteus("task", "retrain", "signs", "--budget", "1h", "-w", ws)  # of the same rows
+    assert ended.code == 0
+    first, second = (ws / f"engines/models/signs/signs-linear/{version}/model.onnx" for version in (1, 2))
+    assert first.read_bytes() == second.read_bytes()
+    (again,) = Workspace(ws).catalog().family("signs").variants
+    assert again.onnx == "models/signs/signs-linear/2/model.onnx"
 
 
 def test_what_is_there_is_not_replaced(tiny: Tiny, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import typer
 
 from proteus_cli.cli import console
 from proteus_cli.cli.command import Command, Group
-from proteus_cli.cli.options import common
+from proteus_cli.cli.options import catalog, common
 from proteus_cli.cli.options import task as options
 from proteus_cli.cli.options.task import Preferred
 
@@ -61,6 +61,95 @@ def add(
     for line in added_lines(made):
         console.say(line)
     console.say(f"wrote {workspace.catalog_path}; next: proteus profile, proteus plan")
+
+
+@app.command(cls=Command)
+def retrain(
+    name: options.TaskName,
+    *,
+    data: options.NewData = None,
+    keep_eval: options.KeepEval = False,
+    max_loss: options.MaxLoss = 0.01,
+    budget: options.Budget = common.unparsed("5min"),
+    memory: options.Memory = common.unparsed("4GiB"),
+    device: options.Device = None,
+    url: options.ServerUrl = None,
+    ca: catalog.Ca = None,
+    workspace_dir: common.Workspace = common.WORKSPACE,
+    json: common.Json = False,
+) -> None:
+    """Train the variants of a task anew, and put the new versions in the place of those that are no better.
+
+    Each new version is written beside the earlier one, in a directory of its number. Both are judged on the same
+    rows; the exit code is 5 where a new one is less accurate by more than --max-loss, which stays out of the catalog.
+    A server takes the others over with --url, by SIGHUP, or with --watch. `retrain` in `[family.task]` of the catalog
+    names a command of your own to train with; else it needs the extra `train`.
+    """
+    from proteus_cli.cli.views.task_lines import require_passed, retrained_lines, retrained_table
+    from proteus_cli.cli.workflows.live_catalog import have_catalog_read
+    from proteus_cli.store import Workspace
+    from proteus_cli.variants.training.processes import GIVES_WAY, Limits
+    from proteus_cli.variants.training.retraining import known_task, retrain
+
+    workspace = Workspace(workspace_dir)
+    known = known_task(workspace, name, data)
+    on, limits = _cpu(workspace, device), Limits(budget, memory, GIVES_WAY)
+    with console.progress(f"training {name}") as advance:
+        made = retrain(
+            known, *on, limits, max_loss=max_loss, keeps_split=keep_eval, advance=advance, say=console.say
+        )  # fmt: skip
+    if json:
+        console.show_json(made)
+    else:
+        console.show(retrained_table(made))
+        for line in retrained_lines(made, has_url=url is not None):
+            console.say(line)
+    if url is not None and any(each.passed for each in made.versions):
+        have_catalog_read(url, ca)
+        console.say(f"{url} has read the catalog")
+    require_passed(made, max_loss)
+
+
+@app.command("list", cls=Command)
+def list_tasks(*, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
+    """List the tasks of the catalog: what they prefer, their latency target, and how accurate their variants are."""
+    from proteus_cli.cli.views.task_lines import tasks_table
+    from proteus_cli.store import Workspace
+    from proteus_cli.variants.training.registered import registered
+
+    found = [registered(Workspace(workspace_dir), family) for family in Workspace(workspace_dir).catalog().families]
+    tasks = [task for task in found if task is not None]
+    if json:
+        console.show_json(tasks)
+    elif tasks:
+        console.show(tasks_table(tasks))
+    else:
+        console.say("there are no tasks; `proteus task add` trains a family of variants")
+
+
+@app.command(cls=Command)
+def show(
+    name: options.TaskName, *, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False
+) -> None:
+    """Show what a task was trained of, and its variants: their accuracies, and which versions are there.
+
+    To remove a task, take its `[[family]]` out of engines/catalog.toml, and its models out of engines/models/.
+    """
+    from proteus_cli.cli.views.task_lines import task_lines, versions_table
+    from proteus_cli.errors import UsageError
+    from proteus_cli.store import Workspace
+    from proteus_cli.variants.training.registered import registered
+
+    workspace = Workspace(workspace_dir)
+    task = registered(workspace, workspace.catalog().family(name))
+    if task is None:
+        raise UsageError(f"Family `{name}` is no task.", hint="`proteus task list` lists those that are")
+    if json:
+        console.show_json(task)
+        return
+    console.show(versions_table(task))
+    for line in task_lines(task):
+        console.say(line)
 
 
 def _cpu(workspace: "Workspace", name: str | None) -> "tuple[Device, Backend]":

@@ -82,3 +82,32 @@ Device = Annotated[
         rich_help_panel=sections.MEASURING,
     ),
 ]
+
+# --- retrain, show
+
+TaskName = Annotated[str, Argument(metavar="NAME", help="A task: a family with `[family.task]` in the catalog.")]
+NewData = Annotated[
+    Path | None,
+    Option(
+        "--data",
+        metavar="NPZ",
+        show_default="the rows of before",
+        help="Other labelled rows than before. Both versions are judged on a part of them that is held out, which "
+        "becomes the eval split.",
+    ),
+]
+KeepEval = Annotated[
+    bool, Option("--keep-eval", help="Judge both versions on the eval split of the family, and leave it.")
+]
+MaxLoss = Annotated[
+    float,
+    Option(
+        min=0.0,
+        max=1.0,
+        metavar="FRACTION",
+        help="How much less accurate than the earlier version a new one may be, to take its place.",
+    ),
+]
+ServerUrl = Annotated[
+    str | None, Option("--url", metavar="URL", help="Then have this server read its catalog; PROTEUS_TOKEN is sent.")
+]

@@ -1,12 +1,15 @@
 """Tasks, in tables and lines."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
 
+from proteus_cli.errors import GateFailed
 from proteus_cli.tables import described, name, number, table, text
 from proteus_cli.units import UNKNOWN, counted, format_size
 from proteus_cli.variants.training.adding import AddedTask
+from proteus_cli.variants.training.registered import RegisteredTask
+from proteus_cli.variants.training.retraining import Retraining
 
 
 def added_table(made: AddedTask) -> RenderableType:
@@ -28,3 +31,63 @@ def added_lines(made: AddedTask) -> Iterator[str]:
         yield f"no time was left to train {', '.join(made.untrained)}: `--budget` gives more"
     kept = sum(each.kept for each in made.variants)
     yield f"added `{made.family}` with {counted(kept, 'variant')}"
+
+
+def retrained_table(made: Retraining) -> RenderableType:
+    """A row for each new version, with both accuracies."""
+    rows = table(name("version"), number("earlier"), number("new"), number("rate"), text("in the catalog"))
+    for each in made.versions:
+        rate = f"{each.qps:,.0f}" if each.qps else UNKNOWN
+        what = "yes" if each.passed else "no: it misses the SLO" if not each.qps else "no: it is less accurate"
+        rows.add_row(f"{each.variant}@{each.version}", f"{each.old_accuracy:.4f}", f"{each.accuracy:.4f}", rate, what)
+    return described(
+        rows,
+        f"accuracies: on {counted(made.eval_rows, 'row')} held out ({made.eval}); trained on {made.train_rows:,}",
+        f"rate: queries per second within the SLO on {made.device}",
+    )
+
+
+def retrained_lines(made: Retraining, *, has_url: bool) -> Iterator[str]:
+    if made.untrained:
+        yield f"not trained anew: {', '.join(made.untrained)}"
+    if any(each.passed for each in made.versions):
+        yield "wrote engines/catalog.toml"
+    if not has_url and any(each.passed for each in made.versions):
+        yield "a server takes them over with `--watch`, by SIGHUP, or by `--url` of this command; else: proteus profile"
+
+
+def require_passed(made: Retraining, max_loss: float) -> None:
+    """Raise `GateFailed` where a new version stays out of the catalog."""
+    failed = [each for each in made.versions if not each.passed]
+    if failed:
+        names = ", ".join(f"`{each.variant}@{each.version}`" for each in failed)
+        raise GateFailed(
+            f"Not in the catalog: {names}, less accurate by more than {max_loss:.4f}, or too slow for the SLO.",
+            hint="the earlier versions stay; train on more or other rows, or allow more with `--max-loss`",
+        )
+
+
+def tasks_table(tasks: Sequence[RegisteredTask]) -> RenderableType:
+    """A row for each task."""
+    rows = table(name("task"), number("variants"), number("accuracy"), name("prefers"), number("slo"), text("data"))
+    for each in tasks:
+        found = [variant.accuracy for variant in each.variants]
+        accuracy = f"{min(found):.4f} to {max(found):.4f}" if found else UNKNOWN
+        rows.add_row(each.family, str(len(each.variants)), accuracy, each.prefer, each.slo, each.data)
+    return rows
+
+
+def versions_table(task: RegisteredTask) -> RenderableType:
+    """A row for each variant."""
+    rows = table(name("variant"), number("accuracy"), number("version"), text("there are"), text("model"))
+    for each in task.variants:
+        there = ", ".join(map(str, each.versions)) or UNKNOWN
+        rows.add_row(each.variant, f"{each.accuracy:.4f}", str(each.version or UNKNOWN), there, each.onnx)
+    return rows
+
+
+def task_lines(task: RegisteredTask) -> Iterator[str]:
+    most = f", at most {task.rows:,} rows" if task.rows is not None else ""
+    yield f"`{task.family}` prefers {task.prefer}, within {task.slo}; its eval split is {task.eval or UNKNOWN}"
+    how = f"by `{task.retrain}`" if task.retrain is not None else f"by our recipe with seed {task.seed}"
+    yield f"trained of {task.data}{most}, {how}"

@@ -144,7 +144,7 @@ def measured(
 ) -> dict[str, Measurement]:  # fmt: skip
     """What models measure beside each other, by the names of their variants. Raises `EngineError`."""
     finder = AccuracyFinder(backend, family.name, Evidence(eval=split))
-    keys = {VariantKey(family.name, variant): staged.path(name) for variant, name in onnx.items()}
+    keys = {VariantKey(family.name, name): staged.loaded(family, staged.path(path)) for name, path in onnx.items()}
     found = measure_beside(device, backend, keys, family.slo_s, finder, steps)
     return {key.variant: each for key, each in found.items()}
 

@@ -49,15 +49,15 @@ class LabelledRows:
         return content.getvalue()
 
 
-def read_labelled(path: Path) -> LabelledRows:
+def read_labelled(path: Path, fewest: int = FEWEST_ROWS) -> LabelledRows:
     """Labels `y` and one array of rows, named for the input of the models: as in an eval split of one input.
 
-    Raises `ArtefactError` where that can't be learned from.
+    Raises `ArtefactError` where that can't be learned from, also where a class has less than ``fewest`` rows.
     """
-    return of_npz(path, _read, with_labels=True, what="labelled rows")
+    return of_npz(path, lambda file, max_bytes: _read(file, max_bytes, fewest), with_labels=True, what="labelled rows")
 
 
-def _read(file: BinaryIO, max_bytes: int) -> LabelledRows:
+def _read(file: BinaryIO, max_bytes: int, fewest: int) -> LabelledRows:
     with NpzFile(file, allow_pickle=False) as arrays:
         name = _rows_name(arrays.files)
         (shape, needed_bytes), (labels_shape, labels_bytes) = (
@@ -69,7 +69,7 @@ def _read(file: BinaryIO, max_bytes: int) -> LabelledRows:
         require(needed_bytes + labels_bytes <= max_bytes, "its arrays take far more than its size")
         require(math.prod(shape) <= MOST_VALUES, f"`{name}` has more than {MOST_VALUES:,} numbers")
         x, y = arrays[name], arrays[LABELS]
-    return LabelledRows(name, _numbers(x, name), _classes(y))
+    return LabelledRows(name, _numbers(x, name), _classes(y, fewest))
 
 
 def _rows_name(names: Sequence[str]) -> str:
@@ -93,7 +93,7 @@ def _numbers(x: npt.NDArray[np.generic], name: str) -> Singles:
     return rows
 
 
-def _classes(y: npt.NDArray[Any]) -> Ints:
+def _classes(y: npt.NDArray[Any], fewest: int) -> Ints:
     is_whole = y.dtype.kind in "iub" or (y.dtype.kind == "f" and bool((y == np.floor(y)).all()))
     require(is_whole, "`y` must have whole numbers: the classes, from 0")
     require(bool((y >= 0).all() and (y < MOST_CLASSES).all()), f"labels must be from 0 to {MOST_CLASSES - 1}")
@@ -101,8 +101,8 @@ def _classes(y: npt.NDArray[Any]) -> Ints:
     counts = np.bincount(labels)
     require(len(counts) > 1, "all rows are of one class: there is nothing to tell apart")
     few = int(counts.argmin())
-    problem = f"class {few} has {counts[few]} rows; each class from 0 to {len(counts) - 1} needs {FEWEST_ROWS}"
-    require(counts[few] >= FEWEST_ROWS, problem)
+    problem = f"class {few} has {counts[few]} rows; each class from 0 to {len(counts) - 1} needs {fewest}"
+    require(counts[few] >= fewest, problem)
     return labels
 
 

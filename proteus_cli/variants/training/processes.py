@@ -18,6 +18,8 @@ from proteus_cli.variants.training import limited
 
 LONGEST_LINE = 2_000
 """Bytes of output that are one line at most; what goes on is another."""
+GIVES_WAY = 10
+"""The niceness of what is trained beside what serves: others get nine tenths of a core that both want."""
 _LOOK_S = 0.05
 _LAST_LINES_S = 1.0
 

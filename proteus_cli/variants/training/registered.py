@@ -1,0 +1,66 @@
+"""What a workspace has of its tasks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from proteus_cli.domain.catalog import Family, Variant
+from proteus_cli.store import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredVariant:
+    """A variant in the catalog; ``version``: 0 where the directory of its model is no number; ``versions``: all."""
+
+    variant: str
+    accuracy: float
+    onnx: str
+    version: int
+    versions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredTask:
+    """A task in the catalog; ``retrain`` is the user's own command, where there is one."""
+
+    family: str
+    slo: str
+    prefer: str
+    data: str
+    seed: int
+    rows: int | None
+    retrain: str | None
+    eval: str | None
+    variants: tuple[RegisteredVariant, ...]
+
+
+def registered(workspace: Workspace, family: Family) -> RegisteredTask | None:
+    """What the catalog has of a task, and the workspace of its versions; None where the family is no task."""
+    task = family.task
+    if task is None:
+        return None
+    variants = tuple(_variant(workspace, each, each.onnx) for each in family.variants if each.onnx is not None)
+    return RegisteredTask(
+        family.name,
+        family.slo,
+        family.policy.prefer,
+        task.data,
+        task.seed,
+        task.rows,
+        task.retrain,
+        family.eval,
+        variants,
+    )  # fmt: skip
+
+
+def _variant(workspace: Workspace, variant: Variant, onnx: str) -> RegisteredVariant:
+    model = workspace.model_path(onnx)
+    number = model.parent.name
+    versions = tuple(sorted(_numbers(path.parent.name for path in model.parent.parent.glob(f"*/{model.name}"))))
+    is_number = number.isdecimal()
+    return RegisteredVariant(
+        variant.name, variant.accuracy, onnx, int(number) if is_number else 0, versions if is_number else ()
+    )
+
+
+def _numbers(names: Iterator[str]) -> Iterator[int]:
+    return (int(name) for name in names if name.isdecimal())
