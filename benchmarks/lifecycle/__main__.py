@@ -2,8 +2,9 @@
 
 ``swap``: a new version of the model that serves is put in place under load, live, in rounds. ``noticing``: how many
 labelled rows it takes until a loss of accuracy is noticed, and how often one is that there is not. ``guard``: whether
-version roll-outs are rolled back and promoted as they should be, simulated. A line for each aim; exits with 1 where one
-is missed.
+version roll-outs are rolled back and promoted as they should be, simulated. ``drift``: how many rows without labels it
+takes until it is noticed that they are no longer like the eval split. A line for each aim; exits with 1 where one is
+missed.
 """
 
 import argparse
@@ -15,12 +16,12 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.adaptation.lab import laboratory
-from benchmarks.lifecycle import guard, noticing, swap
+from benchmarks.lifecycle import guard, noticing, shifting, swap
 from benchmarks.machine import machine
 from benchmarks.tables import Aim, aim_line, rich_table
 from proteus_cli.store import Workspace
 
-PARTS = ("swap", "noticing", "guard")
+PARTS = ("swap", "noticing", "guard", "drift")
 ROUNDS, QUICK_ROUNDS = 3, 1
 QUICK_SEEDS = 10
 BUDGET = "30s"
@@ -50,6 +51,13 @@ def main() -> int:
             for table in noticing.tables(shifts, quiet):
                 console.print(rich_table(table))
             aims += noticing.aims(shifts, quiet)
+        if "drift" in parts:
+            root = Path(directory) / "drift"
+            subprocess.run((sys.executable, "-m", "proteus_cli", "-q", "init", str(root)), check=True)
+            noticed, calm = shifting.measured(Workspace(root), QUICK_SEEDS if options.quick else shifting.SEEDS)
+            for table in shifting.tables(noticed, calm):
+                console.print(rich_table(table))
+            aims += shifting.aims(noticed, calm)
     if "guard" in parts:
         found_by_guard = guard.measured(QUICK_SEEDS if options.quick else guard.SEEDS)
         for table in guard.tables(found_by_guard):

@@ -2,10 +2,11 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import IO, Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from proteus_cli.units import format_size
 
 MAX_RATIO, MIN_UNPACKED_BYTES = 64, 32 * 2**20
 """An eval split may unpack to so many times its size, and so much more: arrays of few values do."""
+_PIECE_BYTES = 2**20
 MAX_LISTED = 8  # of the names of arrays, where one is missing
 T = TypeVar("T")
 Rows = dict[str, npt.NDArray[Any]]
@@ -52,6 +54,17 @@ def unlabelled_rows(path: Path, inputs: Sequence[InputSpec]) -> Rows:
     return _load(path, inputs, with_labels=False)[0]
 
 
+def summaries_of_rows(
+    path: Path, inputs: Sequence[InputSpec], most: int, summary: Callable[[list[npt.NDArray[Any]]], T]
+) -> list[T]:
+    """What ``summary`` makes of rows of an eval split, one at a time: all, or at most so many at equal distances.
+
+    It is given the values of each input, with one row. The split may be larger than memory. Raises `ArtefactError`.
+    """
+    read = partial(_summarised, inputs=inputs, most=most, summary=summary)
+    return _of_npz(path, read, with_labels=True)
+
+
 def eval_rows(path: Path) -> int:
     """The number of rows of an eval split, by its header. Raises `ArtefactError` where it has no labels."""
     return of_npz(path, lambda file, _: _count_labels(file), with_labels=True)
@@ -80,8 +93,7 @@ def of_npz(path: Path, read: Callable[[BinaryIO, int], T], *, with_labels: bool,
 def _read(file: BinaryIO, max_bytes: int, *, inputs: Sequence[InputSpec], with_labels: bool) -> tuple[Rows, Labels]:
     """Inputs, and labels or none. Nothing is unpacked before the headers of all arrays fit, and ``max_bytes``."""
     with NpzFile(file, allow_pickle=False) as arrays:
-        only = len(inputs) == 1 and "x" in arrays
-        names = {spec.name: f"{'x' if only else spec.name}.npy" for spec in inputs}
+        names = _names(arrays, inputs)
         if with_labels:
             shape, needed_bytes = _labels_header(arrays)
         else:
@@ -96,6 +108,65 @@ def _read(file: BinaryIO, max_bytes: int, *, inputs: Sequence[InputSpec], with_l
         labels = arrays["y.npy"].astype(np.int64) if with_labels else np.empty(0, np.int64)
         rows = {spec.name: arrays[names[spec.name]].astype(spec.dtype, copy=False) for spec in inputs}
     return rows, labels
+
+
+def _summarised(
+    file: BinaryIO,
+    _: int,
+    *,
+    inputs: Sequence[InputSpec],
+    most: int,
+    summary: Callable[[list[npt.NDArray[Any]]], T],
+) -> list[T]:
+    with NpzFile(file, allow_pickle=False) as arrays, ExitStack() as stack:
+        names, (rows,) = _names(arrays, inputs), _labels_header(arrays)[0]
+        members = [stack.enter_context(_rows_of(arrays, names[spec.name], spec, rows)) for spec in inputs]
+        step = -(-rows // most)
+        return [
+            summary([member.next_row(min(step, rows - first)) for member in members]) for first in range(0, rows, step)
+        ]
+
+
+class _Rows:
+    """The rows of an array in an open ``.npz``, one after another."""
+
+    def __init__(self, member: IO[bytes], stored: np.dtype[Any], spec: InputSpec) -> None:
+        self._member, self._stored, self._spec = member, stored, spec
+        self._row_bytes = stored.itemsize * math.prod(size or 1 for size in spec.shape)
+
+    def next_row(self, of: int) -> npt.NDArray[Any]:
+        """The first of so many rows; the others are left out."""
+        content = _read_whole(self._member, self._row_bytes)
+        left = (of - 1) * self._row_bytes
+        while left:
+            left -= len(_read_whole(self._member, min(left, _PIECE_BYTES)))
+        return np.frombuffer(content, self._stored).reshape(1, *self._spec.shape).astype(self._spec.dtype, copy=False)
+
+
+@contextmanager
+def _rows_of(arrays: NpzFile, name: str, spec: InputSpec, rows: int) -> Iterator[_Rows]:
+    assert arrays.zip is not None  # noqa: S101 - it is open
+    found, _ = _header(arrays, name, spec.dtype)
+    require(found == (rows, *spec.shape), f"it has shape {found} for `{spec.name}`; the model takes {spec.shape}")
+    with arrays.zip.open(name) as member:
+        version = read_magic(member)
+        read_header = read_array_header_1_0 if version == (1, 0) else read_array_header_2_0
+        _, is_fortran, stored = read_header(member)
+        require(not is_fortran, f"`{spec.name}` is stored column by column")
+        require(not stored.hasobject, f"`{spec.name}` holds objects")
+        yield _Rows(member, stored, spec)
+
+
+def _read_whole(member: IO[bytes], size: int) -> bytes:
+    content = member.read(size)
+    require(len(content) == size, "it ends too soon")
+    return content
+
+
+def _names(arrays: NpzFile, inputs: Sequence[InputSpec]) -> dict[str, str]:
+    """The arrays that hold the inputs."""
+    only = len(inputs) == 1 and "x" in arrays
+    return {spec.name: f"{'x' if only else spec.name}.npy" for spec in inputs}
 
 
 def _count_labels(file: BinaryIO) -> int:

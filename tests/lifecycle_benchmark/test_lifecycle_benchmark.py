@@ -9,6 +9,9 @@ from tiny import mlp
 
 from benchmarks.lifecycle.noticing import Quiet, Shift
 from benchmarks.lifecycle.noticing import aims as aims_of_noticing
+from benchmarks.lifecycle.shifting import Noticed
+from benchmarks.lifecycle.shifting import Quiet as Calm
+from benchmarks.lifecycle.shifting import aims as aims_of_shifting
 from benchmarks.lifecycle.swap import aims, judged, other_version
 from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.store import model_digest
@@ -57,3 +60,12 @@ def test_losses_are_to_be_noticed_by_almost_all_seeds() -> None:
     assert (soon.within_percent, soon.rows(50), soon.rows(100)) == (95.0, 100.0, float("inf"))
     assert [aim.is_reached for aim in aims_of_noticing([soon, small], [Quiet("a", [0, 1])])] == [True, True]
     assert [aim.is_reached for aim in aims_of_noticing([seldom], [Quiet("a", [2, 1])])] == [False, False]
+
+
+def test_shifts_are_noticed_by_whichever_shows_them_first() -> None:
+    both = Noticed("a", "noise", 0.1, [100, None, None], [200, 50, None])
+    assert (both.by_either, round(both.within_percent)) == ([100, 50, float("inf")], 67)
+    never = Noticed("a", "noise", 0.01, [None], [None])
+    soon = Noticed("a", "noise", 0.1, [None], [50])
+    assert [aim.is_reached for aim in aims_of_shifting([soon, never], [Calm("a", [(0, 0)])])] == [True, True]
+    assert [aim.is_reached for aim in aims_of_shifting([both], [Calm("a", [(0, 1)])])] == [False, False]

@@ -7,6 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from builders import hosted, make_cascade, make_placement, make_plan
 from eventful import eventful
@@ -17,6 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from proteus_cli.control.decision import Host
 from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.control.replanning.live_accuracy import LiveAccuracy
+from proteus_cli.control.shift import ShiftWatch
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.serving.requests.samples.capture import SampleCounts
@@ -26,6 +28,7 @@ from proteus_cli.serving.telemetry.feedback_metrics import add_feedback
 from proteus_cli.serving.telemetry.host_metrics import add_hosts, add_sharing
 from proteus_cli.serving.telemetry.hosts import HostState, HostStatus
 from proteus_cli.serving.telemetry.sample_metrics import add_samples
+from proteus_cli.serving.telemetry.shift_metrics import add_shifts
 
 pytestmark = [pytest.mark.live, pytest.mark.alone]
 
@@ -73,6 +76,8 @@ def elsewhere() -> str:
     live = LiveAccuracy()
     live.saw(1.0, 0.9)
     add_feedback(exposition, {VariantKey("a", "s"): live}, {VariantKey("a", "l"): live})
+    watch = ShiftWatch(("mean",), np.zeros((40, 1)))
+    add_shifts(exposition, {"a": watch}, {VariantKey("a", "s"): watch})
     add_samples(exposition, SampleCounts({"a": 3}, {("a", "busy"): 1}, 1000))
     return exposition.finished().decode()
 
@@ -148,7 +153,7 @@ def test_a_panel_queries_metrics_that_exist(expression: str, legend: str, seen: 
 
 def test_the_rules_for_alerts_query_metrics_that_exist(seen: dict[str, dict[str, set[str]]]) -> None:
     rules = re.findall(r"^ +expr: (.+)$", ALERTS.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(rules) == 10
+    assert len(rules) == 11
     assert sum("up{" in rule for rule in rules) == 1  # Prometheus' own
     for rule in rules:
         assert set(NAME.findall(rule)) <= set(seen)

@@ -172,6 +172,13 @@ Feedback = Annotated[
         help="Keep answers to requests with an id for this long, so that clients can tell their labels; `0s`: none.",
     ),
 ]
+Shifts = Annotated[
+    bool,
+    _adaptation(
+        "--shifts/--no-shifts",
+        help="Compare some of what is asked and answered with the eval splits, and tell where it is no longer alike.",
+    ),
+]
 Samples = Annotated[
     float | None,
     _samples(

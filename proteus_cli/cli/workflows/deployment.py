@@ -21,6 +21,7 @@ from proteus_cli.domain.plan_changes.record import Base, Origin
 from proteus_cli.errors import ArtefactError, DeviceUnavailable
 from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings, claim, left_behind, records
+from proteus_cli.serving.adaptation.shifts.references import References
 from proteus_cli.serving.devices.remote.links.host_list import HostList
 from proteus_cli.serving.server.deployment import Deployment
 from proteus_cli.store import Workspace
@@ -43,6 +44,7 @@ def deployment_of(
     max_unavailable_frac: float = 0.5,
     drift_after_s: float = 60.0,
     record: bool = False,
+    shifts: bool = False,
     memory: Mapping[str, int] | None = None,
     attainment: float | None = None,
     hosts: HostList | None = None,
@@ -57,8 +59,9 @@ def deployment_of(
     a profile must be wrong to be recalibrated; 0: never. ``record``: recalibrated profiles are written back.
     ``memory`` as in `memory_limits`. Devices of ``hosts`` that the plan does not have join, after
     ``join_budget_s`` of measuring where no profile is of them; None: they do not join.
-    ``attainment`` replaces the target of the plan and of its file when that is read again. What is new in the catalog
-    is measured for ``catalog_budget_s`` on each device; with ``watch``, the catalog is read anew where it changes.
+    ``attainment`` replaces the target of the plan and of its file when that is read again. With ``shifts``, what comes
+    is compared with the eval splits. What is new in the catalog is measured for ``catalog_budget_s`` on each device;
+    with ``watch``, the catalog is read anew where it changes.
     Raises `ArtefactError`, `UsageError` or `DeviceUnavailable`.
     """
     is_emulated = emulation is not None
@@ -97,6 +100,7 @@ def deployment_of(
         catalog_source=WorkspaceCatalog(source, catalog_budget_s),
         digests=model_digests(workspace, catalog, resources.profiles),
         watches_catalog=watch,
+        references=References(workspace) if shifts and not is_emulated else None,
         memory_bytes=_memory_bytes(memory, resources, is_emulated=is_emulated),
     )
 

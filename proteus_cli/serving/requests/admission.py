@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from math import inf
+from typing import Protocol
 
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.controller import Controller
@@ -37,6 +38,18 @@ log = logging.getLogger("proteus.dataplane")
 _OVERLOADED = "more queries than the plan can carry, some are refused"
 
 
+class Looks(Protocol):
+    """Looks at some requests of each family, once they are answered."""
+
+    def admitted(self, request: InFlightRequest, served: ServedFamily, now_s: float) -> None:
+        """A request was admitted at the ``next_look_s`` of its family or later; it says when the next one is."""
+        ...
+
+    def is_shifted(self, family: str) -> bool:
+        """Whether requests of a family, or its answers, are distributed otherwise than its eval split."""
+        ...
+
+
 class Admission:
     """Checks requests, asks the controller whether to admit them, and has ``workers`` ask for work afterwards.
 
@@ -64,6 +77,7 @@ class Admission:
         self._workers, self._results, self._counts, self._clock = workers, results, counts, clock
         self._refuses_non_finite, self._max_timeout_s = refuses_non_finite, max_timeout_s
         self._answers, self._samples = answers, samples
+        self.looks: Looks | None = None
         self._ids = count()
         self._log_limiter = LogRateLimiter(clock)
         self._to_ask: dict[str, None] = {}
@@ -130,6 +144,8 @@ class Admission:
             raise
         if self._samples is not None and request.id >= self._samples.next_id:
             self._samples.admitted(request, query.id)
+        if self.looks is not None and now_s >= served.next_look_s:
+            self.looks.admitted(request, served, now_s)
         self._results.expect(request)
         if offered is not self._last:
             self._last = offered

@@ -26,7 +26,7 @@ class ServedFamily:
     family's input, where it has one of its own. ``estimated``: some of its accuracies are estimates. While there is a
     reason ``why_out``, the family takes no requests; those that were admitted are answered.
     ``variants`` are those that were profiled, with their accuracies, the most accurate first. ``confidence`` as in the
-    catalog.
+    catalog. Of requests from ``next_look_s`` on, one is looked at (`Looks`).
     """
 
     name: str
@@ -41,6 +41,7 @@ class ServedFamily:
     why_out: str = ""
     variants: Mapping[str, float] = field(default_factory=dict)
     confidence: str = MARGIN
+    next_look_s: float = 0.0
 
     @property
     def is_loaded(self) -> bool:

@@ -27,6 +27,7 @@ from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.recalibration import Recalibration
 from proteus_cli.serving.adaptation.sharing import Sharing
+from proteus_cli.serving.adaptation.shifts.shifts import Shifts
 from proteus_cli.serving.adaptation.solver.jobs import WarmUp
 from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.devices.hardware import (
@@ -177,6 +178,7 @@ class Adaptation:
     conditions: LiveConditions
     live_catalog: LiveCatalog | None
     feedback: Feedback
+    shifts: Shifts | None
     solver: SolverProcess | None
     journal: PlanJournal | None
     recalibration: Recalibration | None
@@ -249,7 +251,14 @@ async def open_adaptation(
             control_loop, plane.controller, plane.lifecycle, served,
             is_guarded=is_guarded, is_emulated=plane.is_emulated,
         )  # fmt: skip
-        yield Adaptation(control_loop, manual_plans, conditions, live_catalog, feedback, solver, journal, recalibration)
+        shifts = None
+        if deployment.references is not None:
+            shifts = Shifts(plane, profiles, served, deployment.references, np.random.default_rng())
+            plane.admission.looks = shifts
+            await stack.enter_async_context(running(shifts.run()))
+        yield Adaptation(
+            control_loop, manual_plans, conditions, live_catalog, feedback, shifts, solver, journal, recalibration
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +292,7 @@ async def open_telemetry(
         recalibration=adaptation.recalibration,
         links=hardware.links,
         feedback=adaptation.feedback,
+        shifts=adaptation.shifts,
     )
     async with running(lag.watch()), running(sampler.run()):
         yield Telemetry(sampler, Metrics(sources, connections, lag), sources)

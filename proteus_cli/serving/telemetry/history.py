@@ -62,6 +62,7 @@ class FamilyHistory(Struct, frozen=True):
     ]
     drifts: Annotated[bool, Meta(description="These are more than the profile lets expect, by more than chance.")]
     cut: Annotated[Fraction | None, Meta(description="Of answered requests, those that a multi-exit model cut short.")]
+    shifted: Annotated[bool, Meta(description="Requests or answers are no longer distributed as on the eval split.")]
     attainment: Annotated[Attainment, Meta(description="Since the start.")]
     recent_attainment: Annotated[Attainment, Meta(description="Over the last 15 minutes.")]
     variants: Annotated[Mapping[str, Fraction], Meta(description="Accuracies, the most accurate variant first.")]

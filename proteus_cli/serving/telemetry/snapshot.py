@@ -48,7 +48,8 @@ class FamilySnapshot:
     requests that first stages of cascades deferred, None where the plan has no cascade of the family; ``fallbacks``
     that of those. ``disagreed`` is the fraction of all checks of the first stages in use that gave another class, None
     where there was none; ``drifts``: that is more than is expected of any of them. ``cut`` is the fraction that was cut
-    short, None where nothing that is hosted has exits. ``attainment`` is that since the start, ``recent_attainment``
+    short, None where nothing that is hosted has exits. It is ``shifted`` where requests or answers are no longer
+    distributed as on the eval split. ``attainment`` is that since the start, ``recent_attainment``
     that of the last 15 minutes.
     """
 
@@ -69,6 +70,7 @@ class FamilySnapshot:
     disagreed: float | None = None
     drifts: bool = False
     cut: float | None = None
+    shifted: bool = False
 
     @property
     def relative_accuracy(self) -> float | None:
@@ -202,6 +204,7 @@ def _family(
         disagreed=disagreed,
         drifts=drifts,
         cut=min(cut_qps / served_qps, 1.0) if has_exits and served_qps else None,
+        shifted=plane.admission.looks is not None and plane.admission.looks.is_shifted(name),
     )
 
 

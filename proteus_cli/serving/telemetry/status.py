@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import CascadeRoute
+from proteus_cli.control.shift import ShiftWatch
 from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.control.topology.drift import Estimate
 from proteus_cli.domain.attainment import Attainment
@@ -24,6 +25,7 @@ from proteus_cli.serving.adaptation.control_loop import SEEN_WINDOWS_S, ControlL
 from proteus_cli.serving.adaptation.feedback import Feedback
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.recalibration import Recalibration
+from proteus_cli.serving.adaptation.shifts.shifts import Shifts
 from proteus_cli.serving.adaptation.solver.process import SolverState
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.lifecycle import ServerState
@@ -62,6 +64,23 @@ class CascadeStatus(Struct, frozen=True):
     checks: Annotated[CheckStatus | None, Meta(description="Null: no sure answer was checked yet.")]
 
 
+class ShiftStatus(Struct, frozen=True):
+    """Rows of requests or answers, compared with the eval split."""
+
+    rows: Annotated[Count, Meta(description="Compared so far, some of those that came.")]
+    reference_rows: Annotated[Count, Meta(description="Of the eval split.")]
+    ratio: Annotated[float, Meta(ge=0, description="Distance of the last rows, over that which raises the alarm.")]
+    value: Annotated[str, Meta(description="The number of a row that differs most.")]
+    shifted: Annotated[bool, Meta(description="They are no longer distributed alike, by more than chance.")]
+
+
+class FamilyShifts(Struct, frozen=True):
+    """What of a family is compared with its eval split. It changes no plan."""
+
+    inputs: Annotated[ShiftStatus | None, Meta(description="Null: not watched, or not yet.")]
+    confidence: Annotated[Mapping[str, ShiftStatus], Meta(description="By variant, of its whole plain answers.")]
+
+
 class FamilyStatus(Struct, frozen=True):
     """A family. Violations, effective accuracy and p99 are of the last 10 s, and null where nothing ended in them."""
 
@@ -82,6 +101,7 @@ class FamilyStatus(Struct, frozen=True):
     loaded: Annotated[bool, Meta(description="False: it was unloaded, or leaves, and takes no requests.")]
     cascades: Annotated[Sequence[CascadeStatus], Meta(description="Of the plan in force.")]
     stop_when: Annotated[str | None, Meta(description="The live condition of its multi-exit variants; null: none.")]
+    shifts: FamilyShifts
 
 
 class DeviceStatus(Struct, frozen=True):
@@ -226,6 +246,7 @@ class StatusSources:
     recalibration: Recalibration | None = None
     links: Callable[[], Mapping[str, LinkState]] = dict
     feedback: Feedback | None = None
+    shifts: Shifts | None = None
 
     def hosts(self) -> dict[str, HostStatus]:
         return host_statuses(self.plane.fleet, self.links(), self.plane.clock())
@@ -317,8 +338,27 @@ def _families(sources: StatusSources) -> dict[str, FamilyStatus]:
             loaded=served.is_loaded,
             cascades=_cascades(controller, family),
             stop_when=controller.stop_when.get(family),
+            shifts=_shifts(sources.shifts, family),
         )
     return found
+
+
+def _shifts(shifts: Shifts | None, family: str) -> FamilyShifts:
+    if shifts is None:
+        return FamilyShifts(None, {})
+    inputs = shifts.inputs.get(family)
+    return FamilyShifts(
+        _shift(inputs) if inputs is not None else None,
+        {
+            key.variant: _shift(watch)
+            for key, watch in shifts.confidence.items()
+            if key.family == family and watch is not None
+        },
+    )
+
+
+def _shift(watch: ShiftWatch) -> ShiftStatus:
+    return ShiftStatus(watch.rows, watch.reference_rows, watch.ratio, watch.largest, watch.is_shifted)
 
 
 def _cascades(controller: Controller, family: str) -> list[CascadeStatus]:

@@ -78,7 +78,7 @@ export function families(table, of) {
   fill(table, Object.entries(of).map(([name, now]) => ({
     key: name,
     cells: [
-      text(name),
+      text(now.shifted ? `${name} ▲ shifted` : name, now.shifted ? "bad" : ""),
       text(format.rate(now.demand_qps)),
       text(format.duration(now.p99_s), now.p99_s > now.slo_s ? "bad" : ""),
       text(format.duration(now.slo_s)),

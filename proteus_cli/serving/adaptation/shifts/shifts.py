@@ -1,0 +1,168 @@
+"""Looks at some of the requests that were answered, and tells where they are no longer like the eval split."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import numpy as np
+
+from proteus_cli.arrays import Floats
+from proteus_cli.backends.base import OutputArrays
+from proteus_cli.buffers import Buffer
+from proteus_cli.control.shift import LEAST_REFERENCE_ROWS, ShiftWatch
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.errors import ProteusError
+from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
+from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.shifts.references import References
+from proteus_cli.serving.adaptation.shifts.summaries import RowSummary
+from proteus_cli.serving.logs import fields
+from proteus_cli.serving.requests.data_plane import DataPlane
+from proteus_cli.serving.requests.families import ServedFamily
+from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result, ResultCallback
+
+log = logging.getLogger("proteus.shifts")
+
+Reading = Callable[[], Floats | None]
+InThread = Callable[[Reading], Awaitable[Floats | None]]
+
+EVERY_S = 0.2
+"""Between two looks at requests of a family: 5 rows a second, which take a thousandth of a core."""
+
+
+class Shifts:
+    """Watches the inputs of families, and the confidence of variants, from the first request that is looked at.
+
+    What is None in ``inputs`` or ``confidence`` cannot be watched, or not yet: there is nothing to compare with.
+    """
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        profiles: ProfileStore,
+        served: ServedCatalog,
+        references: References,
+        rng: np.random.Generator,
+        in_thread: InThread = asyncio.to_thread,
+    ) -> None:
+        self._plane, self._profiles, self._references, self._rng = plane, profiles, references, rng
+        self._in_thread = in_thread
+        self._served, self._content = served, served.content
+        self._summaries: dict[str, RowSummary] = {}
+        self.inputs: dict[str, ShiftWatch | None] = {}
+        self.confidence: dict[VariantKey, ShiftWatch | None] = {}
+        self._wanted: asyncio.Queue[str | VariantKey] = asyncio.Queue()
+
+    def admitted(self, request: InFlightRequest, served: ServedFamily, now_s: float) -> None:
+        """A request that is to be looked at was admitted, and its tensors are read."""
+        served.next_look_s = now_s + EVERY_S
+        request.done = partial(self._ended, request.inputs, request.rows, request.done)
+
+    def is_shifted(self, family: str) -> bool:
+        """Whether its inputs are, or the confidence of one of its variants."""
+        inputs = self.inputs.get(family)
+        of_variants = (watch for key, watch in self.confidence.items() if key.family == family)
+        return any(watch is not None and watch.is_shifted for watch in (inputs, *of_variants))
+
+    def _renew(self) -> None:
+        """Another catalog is served, so models or eval splits have changed: references are read anew."""
+        self._content = self._served.content
+        self._summaries.clear()
+        self.inputs.clear()
+        self.confidence.clear()
+
+    async def run(self) -> None:
+        """Read what is wanted to compare with, one after another, until cancelled."""
+        while True:
+            wanted = await self._wanted.get()
+            if isinstance(wanted, VariantKey):
+                await self._read_confidences(wanted)
+            else:
+                await self._read_inputs(wanted)
+
+    # --- one answer
+
+    def _ended(self, inputs: tuple[Buffer, ...], rows: int, done: ResultCallback, result: Result) -> None:
+        done(result)
+        if not isinstance(result, Answered):
+            return
+        if self._served.content is not self._content:
+            self._renew()
+        family, row = result.batch.hosted.family, int(self._rng.integers(rows))
+        served = self._plane.families.by_name.get(family)
+        if served is None:
+            return
+        self._saw_inputs(family, served, inputs, rows, row)
+        if result.batch.staged is None:
+            self._saw_confidence(result.batch.hosted.key, result.outputs, row)
+
+    def _saw_inputs(self, family: str, served: ServedFamily, inputs: tuple[Buffer, ...], rows: int, row: int) -> None:
+        watch = self.inputs.get(family)
+        if watch is None:
+            self._want(family, is_known=family in self.inputs)
+            return
+        specs = served.signature.inputs
+        values = [
+            np.frombuffer(content, spec.dtype).reshape(rows, -1)[row : row + 1]
+            for content, spec in zip(inputs, specs, strict=True)
+        ]
+        if watch.saw(self._summaries[family].of(values)[0]):
+            _log_change(f"inputs of {family}", watch, family)
+
+    def _saw_confidence(self, key: VariantKey, outputs: OutputArrays, row: int) -> None:
+        watch = self.confidence.get(key)
+        if watch is None:
+            self._want(key, is_known=key in self.confidence)
+            return
+        confidence = self._plane.confidence_of(key.family, outputs)[row : row + 1]
+        if watch.saw(confidence.astype(np.float64)):
+            _log_change(f"confidence of {key.variant}", watch, key.family, key.variant)
+
+    def _want(self, what: str | VariantKey, *, is_known: bool) -> None:
+        """Have a reference read, once."""
+        if is_known:
+            return
+        if isinstance(what, VariantKey):
+            self.confidence[what] = None
+        else:
+            self.inputs[what] = None
+        self._wanted.put_nowait(what)
+
+    # --- references
+
+    async def _read_inputs(self, family: str) -> None:
+        served = self._plane.families.by_name.get(family)
+        if served is None:
+            return
+        summary = RowSummary(served.signature.inputs)
+        found = await self._read(
+            f"inputs of {family}", lambda: self._references.inputs(family, served.signature, summary)
+        )
+        if found is not None and self.inputs.get(family, found) is None:
+            self._summaries[family] = summary
+            self.inputs[family] = ShiftWatch(summary.names, found)
+
+    async def _read_confidences(self, key: VariantKey) -> None:
+        profiles = dict(self._profiles.alone)
+        found = await self._read(f"confidence of {key.variant}", lambda: self._references.confidences(key, profiles))
+        if found is not None and self.confidence.get(key, found) is None:
+            self.confidence[key] = ShiftWatch(("confidence",), found)
+
+    async def _read(self, what: str, read: Reading) -> Floats | None:
+        """A reference; None where there is none, or it has too few rows."""
+        try:
+            found = await self._in_thread(read)
+        except ProteusError as error:
+            log.info("the %s can't be watched: %s", what, error.message)
+            return None
+        return found if found is not None and len(found) >= LEAST_REFERENCE_ROWS else None
+
+
+def _log_change(what: str, watch: ShiftWatch, family: str, variant: str | None = None) -> None:
+    told = fields(family=family, variant=variant, rows=watch.rows, value=watch.largest, ratio=round(watch.ratio, 2))
+    if watch.is_shifted:
+        text = "the %s: no longer distributed as on the eval split, by the %s of the last rows"
+        log.warning(text, what, watch.largest, extra=told)
+    else:
+        log.info("the %s: distributed as on the eval split again", what, extra=told)
