@@ -30,8 +30,8 @@ from proteus_cli.arrays import Floats
 ALARM_ROWS = 10_000_000
 """Rows in which one false alarm is allowed in the mean: at 5 a second, three weeks."""
 STEP = 50
-WINDOWS = (100, 500)
-"""A large shift shows in few rows. Of the larger window, a whole one comes after a shift within 500 rows."""
+WINDOWS = (100, 500, 1_000)
+"""A large shift shows in few rows. The largest window is full of what comes after a shift within 1,000 rows."""
 BOUND = 2.17
 """C of the inequality above, for any number of rows (at most 2.16863 for m = n of 4 and more; 2 beyond 458)."""
 OVER = 0.75

@@ -66,10 +66,10 @@ def test_a_shift_is_noticed_within_a_window_whenever_it_comes_and_its_end_too(
     assert begun[0] <= within
     assert (watch.is_shifted, watch.largest) == (True, "mean")
     assert watch.ratio >= 1
-    assert len(ended := alarms(watch, drawn(3, 600))) == 1
-    assert ended[0] <= WINDOWS[1] + STEP
+    assert len(ended := alarms(watch, drawn(3, 1_200))) == 1
+    assert ended[0] <= WINDOWS[-1] + STEP
     assert not watch.is_shifted
-    assert watch.rows == before + 1200
+    assert watch.rows == before + 1_800
 
 
 def test_rows_that_are_no_numbers_are_a_shift() -> None:

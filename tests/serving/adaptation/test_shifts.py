@@ -98,7 +98,7 @@ def test_a_shift_is_told_once_and_its_end_too_and_nothing_is_done(caplog: pytest
         assert confidence is not None
         assert (inputs.is_shifted, confidence.is_shifted, shifts.is_shifted("f")) == (True, True, True)
         assert (inputs.rows, confidence.rows) == (450, 450)
-        await watched.ask(600)
+        await watched.ask(1_100)
         assert not shifts.is_shifted("f")
 
     played(story)

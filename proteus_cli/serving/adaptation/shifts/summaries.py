@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from proteus_cli.arrays import Floats
+from proteus_cli.arrays import Floats, Ints
 from proteus_cli.backends.base import TensorSpec
 
 MOST_INPUTS = 4
@@ -37,10 +37,10 @@ class _InputSummary:
     def __init__(self, spec: TensorSpec, projections: int) -> None:
         size = math.prod(spec.sizes)
         rng = np.random.default_rng(0)
-        self._places = np.sort(rng.choice(size, MOST_VALUES, replace=False)) if size > MOST_VALUES else None
+        self._places = _pairs(size, rng) if size > MOST_VALUES else None
         count = min(size, MOST_VALUES)
         self._weights = rng.standard_normal((count, projections)) / math.sqrt(count) if count > 1 else None
-        moments = ("mean", "deviation", "lowest", "highest")
+        moments = ("mean", "deviation", "lowest", "highest", "roughness")
         self.names = (
             (*moments, *(f"projection {number}" for number in range(1, projections + 1))) if count > 1 else ("value",)
         )
@@ -51,6 +51,14 @@ class _InputSummary:
         if self._weights is None:
             return values
         with np.errstate(all="ignore"):  # of values that are no numbers, or overflow
-            moments = values.mean(axis=1), values.std(axis=1), values.min(axis=1), values.max(axis=1)
+            rough = np.abs(values[:, 1::2] - values[:, : values.shape[1] - 1 : 2]).mean(axis=1)
+            moments = values.mean(axis=1), values.std(axis=1), values.min(axis=1), values.max(axis=1), rough
             found: Floats = np.concatenate([np.stack(moments, axis=1), values @ self._weights], axis=1)
         return found
+
+
+def _pairs(size: int, rng: np.random.Generator) -> Ints:
+    """Places of `MOST_VALUES` values of so many: pairs of neighbours, whose differences tell noise and blur."""
+    first = 2 * np.sort(rng.choice(size // 2, MOST_VALUES // 2, replace=False))
+    places: Ints = np.stack((first, first + 1), axis=1).reshape(-1)
+    return places
