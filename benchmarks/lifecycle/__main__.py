@@ -1,4 +1,4 @@
-"""Models that are trained anew, and accuracy that is lost or guarded; 20 minutes.
+"""Models that are trained anew, accuracy that is lost or guarded, and data that shift; 25 minutes.
 
 ``swap``: a new version of the model that serves is put in place under load, live, in rounds. ``noticing``: how many
 labelled rows it takes until a loss of accuracy is noticed, and how often one is that there is not. ``guard``: whether

@@ -115,7 +115,7 @@ class Shifts:
         if watch is None:
             self._want(key, is_known=key in self.confidence)
             return
-        confidence = self._plane.confidence_of(key.family, outputs)[row : row + 1]
+        confidence = self._plane.confidence.of(key.family, outputs)[row : row + 1]
         if watch.saw(confidence.astype(np.float64)):
             _log_change(f"confidence of {key.variant}", watch, key.family, key.variant)
 
