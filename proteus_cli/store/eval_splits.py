@@ -62,7 +62,7 @@ def summaries_of_rows(
     It is given the values of each input, with one row. The split may be larger than memory. Raises `ArtefactError`.
     """
     read = partial(_summarised, inputs=inputs, most=most, summary=summary)
-    return _of_npz(path, read, with_labels=True)
+    return of_npz(path, read, with_labels=True)
 
 
 def eval_rows(path: Path) -> int:
@@ -146,7 +146,7 @@ class _Rows:
 @contextmanager
 def _rows_of(arrays: NpzFile, name: str, spec: InputSpec, rows: int) -> Iterator[_Rows]:
     assert arrays.zip is not None  # noqa: S101 - it is open
-    found, _ = _header(arrays, name, spec.dtype)
+    found, _ = array_header(arrays, name, spec.dtype)
     require(found == (rows, *spec.shape), f"it has shape {found} for `{spec.name}`; the model takes {spec.shape}")
     with arrays.zip.open(name) as member:
         version = read_magic(member)
