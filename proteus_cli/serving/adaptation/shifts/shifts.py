@@ -160,7 +160,7 @@ class Shifts:
 
 
 def _log_change(what: str, watch: ShiftWatch, family: str, variant: str | None = None) -> None:
-    told = fields(family=family, variant=variant, rows=watch.rows, value=watch.largest, ratio=round(watch.ratio, 2))
+    told = fields(family=family, variant=variant or "", rows=watch.rows, value=watch.largest, ratio=round(watch.ratio, 2))
     if watch.is_shifted:
         text = "the %s: no longer distributed as on the eval split, by the %s of the last rows"
         log.warning(text, what, watch.largest, extra=told)
