@@ -159,8 +159,9 @@ class Shifts:
         return found if found is not None and len(found) >= LEAST_REFERENCE_ROWS else None
 
 
-def _log_change(what: str, watch: ShiftWatch, family: str, variant: str | None = None) -> None:
-    told = fields(family=family, variant=variant or "", rows=watch.rows, value=watch.largest, ratio=round(watch.ratio, 2))
+def _log_change(what: str, watch: ShiftWatch, family: str, variant: str = "") -> None:
+    seen = {"rows": watch.rows, "value": watch.largest, "ratio": round(watch.ratio, 2)}
+    told = fields(family=family, variant=variant, **seen)
     if watch.is_shifted:
         text = "the %s: no longer distributed as on the eval split, by the %s of the last rows"
         log.warning(text, what, watch.largest, extra=told)
