@@ -23,6 +23,7 @@ from proteus_cli.domain.rules import Rules, in_words
 from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.check import check_plan, spent
+from proteus_cli.planning.model.choices import require_amounts
 from proteus_cli.planning.model.hosted_now import NOWHERE, HostedKeys, Now
 from proteus_cli.planning.search import Asked, PlacementSearch
 from proteus_cli.planning.solver.lexicographic import Infeasible
@@ -61,6 +62,7 @@ class Planner:
             )
         self.catalog, self.profiles, self.policy = catalog, dict(profiles), policy
         self.rules = with_catalog(rules or policy.rules, catalog)
+        require_amounts(catalog, self.profiles, self.rules)
         self.headroom, self.inputs, self.time_limit_s = headroom, dict(inputs), time_limit_s
         self.spares, self.hurries = spares, hurries
         self._search = PlacementSearch(self.catalog, self.profiles, policy.variants, self.rules)

@@ -51,6 +51,16 @@ def test_an_explanation_has_the_price_of_a_preference_and_of_a_bound(with_policy
     assert "without “a: prefer latency”" in shown
 
 
+def test_devices_of_unknown_price_are_told(with_policy: Path) -> None:
+    catalog = with_policy / "engines" / "catalog.toml"
+    catalog.write_text(catalog.read_text().replace("small = 1.0\n", ""))
+    ended = plan(with_policy, "--demand", "a=10qps,b=10qps", "--prefer", "a=cost")
+    assert ended.stderr.count("no price of small is known, so not placed there: a") == 1
+    catalog.write_text(catalog.read_text().replace("big = 1.5\n", ""))
+    told = plan(with_policy, "--demand", "a=10qps", "--prefer", "a=cost").refused(2)
+    assert told == "No price per hour is known of `small`, `big`."
+
+
 def test_bounds_that_nothing_keeps_are_named(with_policy: Path) -> None:
     catalog = with_policy / "engines" / "catalog.toml"
     catalog.write_text(catalog.read_text().replace("max_energy_j = 1.0", "max_cost_per_million = 0.1"))

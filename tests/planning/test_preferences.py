@@ -14,6 +14,7 @@ from msgspec import UNSET
 from tiny_fleets import TYPES, Tiny, tinies
 
 from proteus_cli.control.policies import policy_named
+from proteus_cli.domain.device import Outages
 from proteus_cli.domain.family_policy import PREFERENCES
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import PAPER_RULES
@@ -162,6 +163,26 @@ def test_what_takes_too_much_is_not_hosted(bounds: dict[str, Any], allowed: set[
 def test_what_must_be_known_is_named(rules: dict[str, Any], unknown: str) -> None:
     with pytest.raises(UsageError, match=unknown):
         preferring(replace(ONE_FAMILY, power_w={}, price={}), **rules).planned()
+
+
+@pytest.mark.parametrize(
+    ("known", "rules"),
+    [
+        ({"power_w": {("cpu", "a-s"): 1.0, ("cpu", "a-l"): 1.0}}, {"prefer": {"a": "energy"}}),
+        ({"power_w": {("cpu", "a-s"): 1.0, ("cpu", "a-l"): 1.0}}, {"max_energy_j": {"a": 9.0}}),
+        ({"price": {"cpu": 1.0}}, {"prefer": {"a": "cost"}}),
+        ({"price": {"cpu": 1.0}}, {"max_cost_per_million": {"a": 99.0}}),
+    ],
+    ids=str,
+)
+def test_devices_that_do_not_know_what_counts_answer_nothing_of_the_family(
+    known: dict[str, Any], rules: dict[str, Any]
+) -> None:
+    """As one that joined a server may not. Once none is left that knows, there is no plan, as where none is in time."""
+    planner = preferring(replace(ONE_FAMILY, **({"power_w": {}, "price": {}} | known)), **rules).planner
+    assert {p.device for p in planner({"a": 90.0}).placements} == {"cpu0"}
+    with pytest.raises(NoFeasiblePlan):
+        planner({"a": 90.0}, None, Outages(frozenset({"cpu0"})))
 
 
 def test_a_conflict_names_the_bound_of_a_policy_and_no_preference() -> None:

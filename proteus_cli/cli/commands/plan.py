@@ -174,7 +174,7 @@ def _planner(
 
 
 def _warn_of_what_is_left_out(planner: "Planner") -> None:
-    from proteus_cli.cli.options.plan_rules import unknown_devices
+    from proteus_cli.cli.options.plan_rules import unknown_amounts, unknown_devices
     from proteus_cli.domain.catalog import VariantKey
     from proteus_cli.domain.fleet import origins
 
@@ -190,6 +190,8 @@ def _warn_of_what_is_left_out(planner: "Planner") -> None:
     absent = unknown_devices(planner.rules, planner.profiles)
     if absent:
         console.warn(f"the catalog has rules for {', '.join(absent)}, which are not in this fleet")
+    for line in unknown_amounts(planner.catalog, planner.profiles, planner.rules):
+        console.warn(line)
 
 
 def _sweep(

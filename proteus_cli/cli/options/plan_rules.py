@@ -1,6 +1,6 @@
 """The rules of a plan, from the options of `proteus plan`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from proteus_cli.errors import UsageError
@@ -139,6 +139,20 @@ def unknown_devices(rules: "Rules", profiles: "Mapping[str, Profile]") -> tuple[
     named = dict.fromkeys([*(pair.device for pair in pairs), *(each.device for each in rules.reserved)])
     known = {profile.device.type for profile in profiles.values()} | set(profiles)
     return tuple(device for device in named if device not in known)
+
+
+def unknown_amounts(catalog: "Catalog", profiles: "Mapping[str, Profile]", rules: "Rules") -> Iterator[str]:
+    """Where families are not placed, as they count what is not known there; told once for devices of a type."""
+    told: dict[str, None] = {}
+    energy, cost = (rules.families_that_count(amount) for amount in ("energy", "cost"))
+    for profile in profiles.values():
+        device, measured = profile.device, {each.family: each.power_w for each in profile.variants}
+        if catalog.price_of(device.id, device.type) is None:
+            unpriced = [name for name in measured if name in cost]
+            told |= {f"no price of {device.type} is known, so not placed there: {name}": None for name in unpriced}
+        unpowered = [name for name, power_w in measured.items() if name in energy and power_w is None]
+        told |= {f"no power of {device.type} is known, so not placed there: {name}": None for name in unpowered}
+    yield from told
 
 
 def _require_device(name: str, profiles: "Mapping[str, Profile]") -> None:

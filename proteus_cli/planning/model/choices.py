@@ -1,6 +1,6 @@
 """The columns of the model: groups of devices that are alike, and the variants that each may host."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -152,7 +152,9 @@ def _may_host(group: DeviceGroup, family: Family, measured: VariantProfile, rule
 def _keeps_bounds(
     group: DeviceGroup, family: Family, measured: VariantProfile, steps: Sequence[CapacityStep], rules: Rules
 ) -> bool:
-    """Whether answers take no more energy and money than the family allows; what is unknown is told later."""
+    """Whether what an answer takes of energy and money is known, where the family counts it, and within its bounds."""
+    if not _knows_amounts(group.price_per_hour, measured, rules):
+        return False
     energy_j = rules.amount_bounds["max_energy_j"].get(family.name)
     if energy_j is not None and measured.power_w is not None:
         points, max_batch = group.profile.points_of(measured), max(step.capacity.max_batch for step in steps)
@@ -162,6 +164,11 @@ def _keeps_bounds(
     if cost is None or group.price_per_hour is None:
         return True
     return cost_of(group.price_per_hour, steps[0].capacity.qps) <= cost
+
+
+def _knows_amounts(price_per_hour: float | None, measured: VariantProfile, rules: Rules) -> bool:
+    has_power = measured.power_w is not None or measured.family not in rules.families_that_count("energy")
+    return has_power and (price_per_hour is not None or measured.family not in rules.families_that_count("cost"))
 
 
 def memory_frac(profile: Profile, measured: VariantProfile) -> float:
@@ -185,23 +192,46 @@ def _allowed(measured: Sequence[VariantProfile], rule: VariantRule) -> Sequence[
 
 def require_known(groups: Sequence[DeviceGroup], choices: Sequence[Choice], rules: Rules) -> None:
     """Raise `UsageError` where the rules need a price, a power or a memory that is unknown."""
-    costly, hungry = rules.families_that_count("cost"), rules.families_that_count("energy")
-    counted = list(groups) if rules.budget_cost is not None or rules.minimize == "cost" else []
-    counted += [groups[choice.group] for choice in choices if choice.key.family in costly]
-    if unpriced := dict.fromkeys(group.type for group in counted if group.price_per_hour is None):
-        raise UsageError(
-            f"No price per hour is known of {', '.join(f'`{name}`' for name in unpriced)}.",
-            hint="the table [price_per_hour] of the catalog gives it by device type or id",
-        )
+    if rules.budget_cost is not None or rules.minimize == "cost":
+        unpriced = dict.fromkeys(group.type for group in groups if group.price_per_hour is None)
+        if unpriced:
+            raise _no_price(unpriced)
     is_powered = rules.budget_w is not None or rules.minimize == "power"
     for choice in choices:
         group, measured = groups[choice.group], choice.measured
         where = f"`{measured.variant}` on `{group.type}`"
-        if (is_powered or measured.family in hungry) and measured.power_w is None:
-            raise UsageError(f"The profile knows no power of {where}.", hint="give `power_w` in an imported profile")
+        if is_powered and measured.power_w is None:
+            raise _no_power(where)
         is_unknown = measured.memory_bytes == 0 or group.profile.device.memory_bytes == 0
         if rules.residency == "memory" and is_unknown:
             raise UsageError(
                 f"The profile doesn't say how much memory {where} takes, or has.",
                 hint="import `memory_bytes` and `device_memory_bytes`, or give a number: `--residency 2`",
             )
+
+
+def require_amounts(catalog: Catalog, profiles: Mapping[str, Profile], rules: Rules) -> None:
+    """Raise `UsageError` where a family counts energy or money, and no device knows what its variants take of it.
+
+    Devices that don't know, of several, answer none of its queries.
+    """
+    for family in sorted(rules.families_that_count("energy") | rules.families_that_count("cost")):
+        measured = [(each, profile.device) for profile in profiles.values() for each in profile.variants]
+        mine = [(each, device, catalog.price_of(device.id, device.type)) for each, device in measured]
+        mine = [known for known in mine if known[0].family == family]
+        if not mine or any(_knows_amounts(price, each, rules) for each, _, price in mine):
+            continue
+        if all(each.power_w is None for each, _, _ in mine) and family in rules.families_that_count("energy"):
+            raise _no_power(f"`{mine[0][0].variant}` on `{mine[0][1].type}`")
+        raise _no_price(dict.fromkeys(device.type for _, device, price in mine if price is None))
+
+
+def _no_price(device_types: Iterable[str]) -> UsageError:
+    return UsageError(
+        f"No price per hour is known of {', '.join(f'`{name}`' for name in device_types)}.",
+        hint="the table [price_per_hour] of the catalog gives it by device type or id",
+    )
+
+
+def _no_power(where: str) -> UsageError:
+    return UsageError(f"The profile knows no power of {where}.", hint="give `power_w` in an imported profile")
