@@ -13,8 +13,10 @@ from virtual_time import LiveRun, run_live
 from proteus_cli.control.decision import Launch
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
+from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import NONE_OUT, Outages
+from proteus_cli.domain.family_policy import FamilyPolicy, Preference
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Point, Profile
 from proteus_cli.domain.request import Outcome
@@ -55,14 +57,21 @@ def _batch(launch: Launch) -> tuple[str, str, tuple[int, ...]]:
 
 
 @cache
-def _both(kind: str, devices: int, policy_name: str) -> tuple[LiveRun, Simulated]:
-    """What the live code and the simulator do with the same trace."""
+def _both(kind: str, devices: int, policy_name: str, preferred: Preference = "accuracy") -> tuple[LiveRun, Simulated]:
+    """What the live code and the simulator do with the same trace. ``preferred``: by family a."""
     catalog, profiles = make_world(CPUS[:devices])
+    catalog = _preferring(catalog, preferred)
     policy, trace = policy_named(policy_name), arrivals(kind)
     planner = Planner(catalog, profiles, policy, headroom=1.2, inputs={})
     plan = planner(trace.demand(0.0, 4.0))
     live = run_live(trace, plan, catalog, profiles, policy, planner)
     return live, simulate(trace, plan, catalog, profiles, policy, planner)
+
+
+def _preferring(catalog: Catalog, preferred: Preference) -> Catalog:
+    first, *others = catalog.families
+    first = msgspec.structs.replace(first, policy=FamilyPolicy(preferred))
+    return msgspec.structs.replace(catalog, families=(first, *others))
 
 
 @pytest.mark.parametrize("kind", ["poisson", "burst"])
@@ -77,6 +86,31 @@ def test_live_workers_and_simulator_make_the_same_batches(kind: str, devices: in
     results = {outcome: sum(ended.outcome is outcome for ended in simulated.ended) for outcome in Outcome}
     assert live.outcomes == results
     assert live.changes == [(change.reason, change.swaps) for change in simulated.changes]
+
+
+@pytest.mark.parametrize("kind", ["poisson", "burst"])
+@pytest.mark.parametrize("devices", [2, 5])
+def test_so_they_do_where_a_family_prefers_latency_and_its_plans_and_answers_are_quick(kind: str, devices: int) -> None:
+    """All plans on the way have its small variant alone. The other family loses no query by that."""
+    live, simulated = _both(kind, devices, "proteus", "latency")
+    assert [_batch(launch) for _, launch in live.launches] == [_batch(launch) for _, launch in simulated.launches]
+    assert live.changes == [(change.reason, change.swaps) for change in simulated.changes]
+    without = _both(kind, devices, "proteus")[1]
+    variants = {launch.hosted.variant for _, launch in simulated.launches if launch.hosted.family == "a"}
+    assert variants == {"a-small"}
+    assert _mean_s(simulated, "a") < _mean_s(without, "a") / 2
+    for family in ("a", "b"):
+        assert _in_time(simulated, family) >= _in_time(without, family)
+
+
+def _mean_s(simulated: Simulated, family: str) -> float:
+    """Of answered requests, from arrival to end."""
+    answered = [each.latency_s for each in simulated.ended if each.family == family and each.latency_s is not None]
+    return sum(answered) / len(answered)
+
+
+def _in_time(simulated: Simulated, family: str) -> int:
+    return sum(each.family == family and each.outcome is Outcome.SERVED for each in simulated.ended)
 
 
 def test_they_do_so_on_devices_with_several_slots() -> None:

@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 
 from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.domain.attainment import Attainment
+from proteus_cli.domain.family_policy import Preference
 from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip.documents import Count, Fraction
 from proteus_cli.serving.telemetry.hosts import HostStatus
@@ -63,6 +64,7 @@ class FamilyHistory(Struct, frozen=True):
     drifts: Annotated[bool, Meta(description="These are more than the profile lets expect, by more than chance.")]
     cut: Annotated[Fraction | None, Meta(description="Of answered requests, those that a multi-exit model cut short.")]
     shifted: Annotated[bool, Meta(description="Requests or answers are no longer distributed as on the eval split.")]
+    prefers: Annotated[Preference, Meta(description="What plans aim for once all demand is served.")]
     attainment: Annotated[Attainment, Meta(description="Since the start.")]
     recent_attainment: Annotated[Attainment, Meta(description="Over the last 15 minutes.")]
     variants: Annotated[Mapping[str, Fraction], Meta(description="Accuracies, the most accurate variant first.")]

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from proteus_cli.arrays import Ints
 from proteus_cli.domain.attainment import Attainment
+from proteus_cli.domain.family_policy import Preference
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.telemetry.counters import Counters
@@ -50,7 +51,7 @@ class FamilySnapshot:
     where there was none; ``drifts``: that is more than is expected of any of them. ``cut`` is the fraction that was cut
     short, None where nothing that is hosted has exits. It is ``shifted`` where requests or answers are no longer
     distributed as on the eval split. ``attainment`` is that since the start, ``recent_attainment``
-    that of the last 15 minutes.
+    that of the last 15 minutes. ``prefers`` is what the plan in force aims for.
     """
 
     slo_s: float
@@ -71,6 +72,7 @@ class FamilySnapshot:
     drifts: bool = False
     cut: float | None = None
     shifted: bool = False
+    prefers: Preference = "accuracy"
 
     @property
     def relative_accuracy(self) -> float | None:
@@ -205,6 +207,7 @@ def _family(
         drifts=drifts,
         cut=min(cut_qps / served_qps, 1.0) if has_exits and served_qps else None,
         shifted=plane.admission.looks is not None and plane.admission.looks.is_shifted(name),
+        prefers=plane.controller.plan.rules.prefers(name),
     )
 
 

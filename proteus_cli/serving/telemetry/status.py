@@ -16,6 +16,7 @@ from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.control.topology.drift import Estimate
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.device import host_of
+from proteus_cli.domain.family_policy import Preference
 from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.plan_changes.record import Origin
 from proteus_cli.domain.profile import Profile
@@ -94,6 +95,7 @@ class FamilyStatus(Struct, frozen=True):
     effective_accuracy: Fraction | None
     best_accuracy: Fraction | None
     slo_s: float
+    prefers: Annotated[Preference, Meta(description="What plans aim for once all demand is served.")]
     p99_s: float | None
     attainment: Annotated[Attainment, Meta(description="Since the start.")]
     recent_attainment: Annotated[Attainment, Meta(description="Over the last 15 minutes.")]
@@ -331,6 +333,7 @@ def _families(sources: StatusSources) -> dict[str, FamilyStatus]:
             effective_accuracy=counts.effective_accuracy(now_s),
             best_accuracy=served.best_accuracy,
             slo_s=served.slo_s,
+            prefers=controller.plan.rules.prefers(family),
             p99_s=lately[family].p99_s,
             attainment=counts.attainment(plane.families.attainment_target(family)),
             recent_attainment=lately[family].recent_attainment,

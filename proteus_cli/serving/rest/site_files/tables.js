@@ -70,6 +70,9 @@ const text = (value, className = "") => ({text: value, className});
 // A mark before accuracies that no labels stand behind.
 const estimate = (now) => now.estimated && now.accuracy !== null ? "≈" : "";
 
+// A family's name, with what its plans prefer to accuracy, and a mark where its requests or answers have shifted.
+const named = (name, {prefers, shifted}) => `${name}${prefers === "accuracy" ? "" : ` · prefers ${prefers}`}${shifted ? " ▲ shifted" : ""}`;
+
 // Columns of cascades and exits are there only where a plan has any, and that of checks where there were any.
 export function families(table, of) {
   table.classList.toggle("no-cascades", Object.values(of).every(({deferred, fallbacks}) => deferred === null && fallbacks === null));
@@ -78,7 +81,7 @@ export function families(table, of) {
   fill(table, Object.entries(of).map(([name, now]) => ({
     key: name,
     cells: [
-      text(now.shifted ? `${name} ▲ shifted` : name, now.shifted ? "bad" : ""),
+      text(named(name, now), now.shifted ? "bad" : ""),
       text(format.rate(now.demand_qps)),
       text(format.duration(now.p99_s), now.p99_s > now.slo_s ? "bad" : ""),
       text(format.duration(now.slo_s)),
