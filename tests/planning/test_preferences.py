@@ -134,20 +134,20 @@ def test_the_bound_of_a_latency_counts_in_place_of_the_slo() -> None:
 @pytest.mark.parametrize(
     ("bounds", "allowed"),
     [
-        ({"max_energy_j": {"a": 0.4}}, {("cpu", "a-s"), ("cpu", "a-l")}),
-        ({"max_energy_j": {"a": 0.3}}, {("cpu", "a-s")}),
-        ({"max_energy_j": {"a": 1.0}}, {("cpu", "a-s"), ("cpu", "a-l"), ("gpu", "a-s")}),
-        ({"max_cost_per_million": {"a": 0.6}}, {("cpu", "a-s")}),
-        ({"max_cost_per_million": {"a": 1.2}}, {("cpu", "a-s"), ("cpu", "a-l")}),
+        ({"max_energy_j": {"a": 0.4}}, [("cpu", "a-s"), ("cpu", "a-l")]),
+        ({"max_energy_j": {"a": 0.3}}, [("cpu", "a-s")]),
+        ({"max_energy_j": {"a": 1.0}}, [("cpu", "a-s"), ("cpu", "a-l"), ("gpu", "a-s")]),
+        ({"max_cost_per_million": {"a": 0.6}}, [("cpu", "a-s")]),
+        ({"max_cost_per_million": {"a": 1.2}}, [("cpu", "a-s"), ("cpu", "a-l")]),
     ],
     ids=str,
 )
-def test_what_takes_too_much_is_not_hosted(bounds: dict[str, Any], allowed: set[tuple[str, str]]) -> None:
+def test_what_takes_too_much_is_not_hosted(bounds: dict[str, Any], allowed: list[tuple[str, str]]) -> None:
     """A query takes 0.2 and 0.4 J of the CPU, and 1 and 2 J of the GPU; a million 0.56, 1.11, 2.78 and 5.56."""
     rules = msgspec.structs.replace(ONE_FAMILY.rules, **bounds)
     instance = make_instance(ONE_FAMILY.catalog, ONE_FAMILY.profiles, policy_named("proteus").variants, rules)
     found = {(instance.groups[choice.group].type, choice.key.variant) for choice in instance.choices}
-    assert found == allowed
+    assert found == set(allowed)
 
 
 @pytest.mark.parametrize(
