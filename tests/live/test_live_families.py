@@ -53,7 +53,7 @@ def test_a_family_comes_and_goes(tmp_path: Path) -> None:
         assert '"more"' not in get("/openapi.json").body.decode()
         make_workspace(tmp_path, (FAMILY, MORE))
         add_profiles(replace(made, families=(FAMILY, MORE)), ("cpu0", "cpu1"))
-        assert live.ask("POST", "/v2/proteus/catalog", b"", AUTHORIZED).status == 200
+        assert live.ask("POST", "/v2/repository/models/more/load", b"", AUTHORIZED).status == 200
         _until(live, lambda: get("/v2/models/more/ready").status == 200)
         assert (infer().status, infer_over_grpc()) == (200, "more")
         assert get("/v2/models/more").document()["inputs"][0]["name"] == "x"

@@ -127,7 +127,6 @@ class GrpcHandler:
             "ModelConfig": lambda request: {"config": models.config(models.require(request.name, request.version))},
             "ModelStatistics": self._statistics,
             "RepositoryIndex": lambda request: {"models": models.index(only_ready=request.ready)},
-            "RepositoryModelLoad": self._load,
             "RepositoryModelUnload": self._unload,
         }
         table: dict[str, Callable[[CallHeaders, Http2Stream], GrpcCall]] = {
@@ -136,6 +135,9 @@ class GrpcHandler:
             )
             for name, handler in plain.items()
         }
+        name = "RepositoryModelLoad"
+        asked, loaded = message(f"inference.{name}Request"), message(f"inference.{name}Response")
+        table[f"/{SERVICE}/{name}"] = partial(LaterCall, asked, loaded, self._load)
         for name, call in (("ModelInfer", InferCall), ("ModelStreamInfer", StreamInferCall)):
             table[f"/{SERVICE}/{name}"] = partial(call, self._pipeline(name, tracing), self.codec)
         health, answer = message("grpc.health.v1.HealthCheckRequest"), message("grpc.health.v1.HealthCheckResponse")
@@ -169,8 +171,8 @@ class GrpcHandler:
     def _statistics(self, request: Any) -> Statistics:
         return self._models.statistics(self._models.require(request.name, request.version) if request.name else None)
 
-    def _load(self, request: Any) -> dict[str, Any]:
-        self._models.load(request.model_name, request.parameters)
+    async def _load(self, request: Any) -> dict[str, Any]:
+        await self._models.load_anew(request.model_name, request.parameters)
         return {}
 
     def _unload(self, request: Any) -> dict[str, Any]:
@@ -196,13 +198,37 @@ class PlainCall(UnaryCall):
 
     def handle(self, message: Buffer) -> None:
         self.stream.connection.turn.end()
+        self.respond(self._handler(self._decoded(message)))
+
+    def respond(self, response: object) -> None:
+        # The protocol's messages lack some fields of our documents.
+        document = ParseDict(to_builtins(response), self._response_class(), ignore_unknown_fields=True)
+        self.answer(document.SerializeToString())
+
+    def _decoded(self, message: Buffer) -> Any:
         try:
-            request = self._request_class.FromString(message)
+            return self._request_class.FromString(message)
         except DecodeError:
             raise BadRequest("the message is not what this method takes") from None
-        # The protocol's messages lack some fields of our documents.
-        document = ParseDict(to_builtins(self._handler(request)), self._response_class(), ignore_unknown_fields=True)
-        self.answer(document.SerializeToString())
+
+
+class LaterCall(PlainCall):
+    """A call whose handler takes its time. It goes on, where its client does not wait for the response."""
+
+    __slots__ = ("_task",)
+
+    def handle(self, message: Buffer) -> None:
+        self.stream.connection.turn.end()
+        self._task = asyncio.ensure_future(self._respond_later(self._handler(self._decoded(message))))
+
+    async def _respond_later(self, response: Any) -> None:
+        try:
+            found = await response
+            if not self._is_over:
+                self.respond(found)
+        except Exception as error:  # noqa: BLE001 - a bug is logged, and the client answered
+            if not self._is_over:
+                self._end_by(error)
 
 
 class InferCall(UnaryCall, Inference[bytes]):

@@ -1,7 +1,7 @@
 """The families of the catalog as models of the protocol: metadata, and Triton's extensions, for REST and gRPC alike."""
 
 import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from typing import Any, Literal
 
 from proteus_cli import __version__
@@ -15,7 +15,7 @@ from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.oip import documents
 from proteus_cli.serving.oip.tensors import DATATYPE_OF, VERSION
 from proteus_cli.serving.requests.counts import RequestCounts
-from proteus_cli.serving.requests.families import UNLOADED, Families, ServedFamily
+from proteus_cli.serving.requests.families import LEAVING, UNLOADED, Families, ServedFamily
 
 EXTENSIONS = ("classification", "model_configuration", "model_repository", "schedule_policy", "statistics")
 """What both protocols offer beyond the Open Inference Protocol."""
@@ -31,6 +31,7 @@ class ModelRepository:
     """The families as models of one version each. All methods that name a model raise `UnknownModel`.
 
     ``platform`` names the backend; ``stubs`` are families whose signature is made up; ``unix_s`` gives the time of day.
+    ``refresh`` has the catalog read and followed; None: what is served stays as it is.
     """
 
     def __init__(
@@ -46,11 +47,12 @@ class ModelRepository:
         stubs: Container[str] = (),
         is_emulated: bool = False,
         unix_s: Callable[[], float] = time.time,
+        refresh: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._families, self._controller, self._lifecycle, self._counts = families, controller, lifecycle, counts
         self._platform, self._stubs, self._is_emulated = platform, stubs, is_emulated
         self._epoch_s = unix_s() - clock()
-        self._profiles = profiles
+        self._profiles, self._refresh = profiles, refresh
 
     def require(self, name: str, version: str = "") -> str:
         """The family of that name; an empty ``version`` stands for the only one."""
@@ -106,11 +108,17 @@ class ModelRepository:
         entries = (self._entry(family) for family in self._families.by_name)
         return [entry for entry in entries if not only_ready or entry.state == "READY"]
 
+    async def load_anew(self, name: str, parameters: Mapping[str, Any] | None = None) -> None:
+        """As `load`, once the catalog was read and followed, where it may be. Raises what that raises, too."""
+        _require_as_in_catalog(name, parameters)
+        if self._refresh is not None:
+            await self._refresh()
+        self.load(name)
+
     def load(self, name: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Let a family take requests again. Raises `BadRequest` for an unknown name, or files of another model."""
+        _require_as_in_catalog(name, parameters)
         self._require_known(name, "load")
-        if any(key == "config" or key.startswith("file:") for key in parameters or {}):
-            raise BadRequest(f"failed to load '{name}', models are what the catalog says: no config or files are taken")
         self._families.by_name[name].why_out = ""
 
     def unload(self, name: str) -> None:
@@ -122,8 +130,9 @@ class ModelRepository:
         self._families.by_name[name].why_out = UNLOADED
 
     def _require_known(self, name: str, action: str) -> None:
-        if name not in self._families.by_name:
-            known = ", ".join(self._families.by_name)
+        families = self._families.by_name
+        if name not in families or families[name].why_out == LEAVING:
+            known = ", ".join(each for each, of in families.items() if of.why_out != LEAVING)
             raise BadRequest(f"failed to {action} '{name}', no such model in the repository; there are: {known}")
 
     def _entry(self, family: str) -> documents.ModelIndex:
@@ -177,6 +186,11 @@ class ModelRepository:
                 for rows, of in sorted(counts.executions.items())
             ],
         )
+
+
+def _require_as_in_catalog(name: str, parameters: Mapping[str, Any] | None) -> None:
+    if any(key == "config" or key.startswith("file:") for key in parameters or {}):
+        raise BadRequest(f"failed to load '{name}', models are what the catalog says: no config or files are taken")
 
 
 def server_metadata(*more_extensions: str) -> documents.ServerMetadata:

@@ -1,6 +1,6 @@
 """The handlers of all endpoints but inference. `routes` says which paths they answer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -93,8 +93,11 @@ class Endpoints:
     def index(self, request: RestRequest) -> RestResponse:
         return json_response(self._models.index(only_ready=_decoded(request.body, IndexRequest).ready))
 
-    def load(self, request: RestRequest) -> RestResponse:
-        self._models.load(request.values["model"], _decoded(request.body, RepositoryRequest).parameters)
+    def load(self, request: RestRequest) -> Awaitable[RestResponse]:
+        return self._loaded(request.values["model"], _decoded(request.body, RepositoryRequest).parameters)
+
+    async def _loaded(self, model: str, parameters: Mapping[str, Any] | None) -> RestResponse:
+        await self._models.load_anew(model, parameters)
         return RestResponse(_OK)
 
     def unload(self, request: RestRequest) -> RestResponse:

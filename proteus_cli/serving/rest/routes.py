@@ -135,7 +135,12 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "POST", "/v2/repository/models/{model}/load", Endpoints.load, "Let a model take requests again",
-        {200: Content("It does."), 415: "NotJson"},
+        {
+            200: Content("It does. Where the server asks for tokens, the catalog was read anew, and is followed."),
+            409: Content("What the catalog changes needs a new start of the server.", (Error,)),
+            415: "NotJson",
+            422: Content("The catalog is wrong, or can't be followed.", (Error,)),
+        },
         body=Content("", (RepositoryRequest,)),
         changes_state=True,
     ),

@@ -134,6 +134,12 @@ class LiveCatalog:
             raise Unprocessable(f"the catalog can't be followed: {error.message}", hint=error.hint) from error
         return self.status()
 
+    async def refresh(self) -> None:
+        """Read the catalog now, and wait until it is followed. Raises `RequestError` where it can't be."""
+        await self.from_client()
+        if not await self.followed():
+            raise Unprocessable(f"the catalog can't be followed: {self._problem}")
+
     async def read(self) -> bool:
         """Read the catalog, and begin to follow what differs; whether anything does.
 
@@ -164,8 +170,8 @@ class LiveCatalog:
             return True
 
     async def followed(self) -> bool:
-        """Wait until what was read is followed; whether it is, and not given up."""
-        if self._following is not None:
+        """Wait until what was read last is followed; whether it is."""
+        while self._following is not None and not self._following.done():
             await asyncio.wait([self._following])
         return self._state == "served"
 
@@ -256,7 +262,9 @@ class LiveCatalog:
         self._profiles.use(profiles)
         self._hardware.learn(profiles)
         fleet.loader.add_models(models)
-        self._offers.use(read.families, before.catalog.names, list(self._profiles.values()))
+        changed = {change.family for change in following.changes}
+        as_before = [name for name in before.catalog.names if name not in changed]
+        self._offers.use(read.families, as_before, list(self._profiles.values()))
         keys, limits = following.content.catalog.keys, controller.memory_limits
         memory = device_memory(limits, self._profiles, controller.demand.slo_s, controller.plan.rules, keys)
         controller.use_memory(memory)

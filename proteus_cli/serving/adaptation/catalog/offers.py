@@ -54,7 +54,10 @@ class Offers:
                 family.why_out = ""
 
     def use(self, files: Mapping[str, FamilyFiles], before: Collection[str], profiles: Collection[Profile]) -> None:
-        """Offer the families of the catalog, and those that leave; ``before`` are those of the catalog before."""
+        """Offer the families of the catalog, and those that leave.
+
+        What a client has unloaded stays so where the catalog says of it what it said ``before``.
+        """
         known = self._plane.families.by_name
         offered = served_families(files.values(), profiles)
         for family in offered:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 from following import GONE_S, PLANNED_S, Followed, followed
 
-from proteus_cli.errors import ArtefactError, Conflict
+from proteus_cli.errors import ArtefactError, BadRequest, Conflict, Unprocessable
+from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.telemetry.sampler import MetricsSampler
 
 if TYPE_CHECKING:
@@ -319,5 +320,81 @@ def test_samples_follow_the_families(monkeypatch: pytest.MonkeyPatch) -> None:
         assert set(feed.families) == {"f", "g"}
         assert feed.families["g"].samples.goodput_qps[-1] == 0.0
         assert min(feed.families["f"].samples.goodput_qps[1:]) > 40
+
+    followed(story, monkeypatch)
+
+
+# --- the repository of the protocol
+
+
+def repository(catalog: Followed) -> ModelRepository:
+    plane = catalog.world.plane
+    return ModelRepository(
+        plane.families, plane.controller, plane.lifecycle, plane.counts, plane.clock, platform="emulated",
+        profiles=catalog.world.profiles, refresh=catalog.live.refresh,
+    )  # fmt: skip
+
+
+def test_a_family_that_is_new_in_the_catalog_is_loaded_and_one_that_is_gone_there_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(catalog: Followed) -> None:
+        kept = repository(catalog)
+        with pytest.raises(BadRequest, match="failed to load 'g', no such model in the repository; there are: f"):
+            await kept.load_anew("g")
+        catalog.retrain("large", "g-1", family="g")
+        await kept.load_anew("g")
+        await asyncio.sleep(2 * PLANNED_S)
+        assert [(entry.name, entry.state) for entry in kept.index()] == [("f", "READY"), ("g", "READY")]
+        await ask_g(catalog, 3)
+        del catalog.families["g"]
+        with pytest.raises(BadRequest, match=r"failed to load 'g', .*; there are: f$"):
+            await kept.load_anew("g")
+        assert [entry.reason for entry in kept.index()] == ["", "being taken out of service"]
+        with pytest.raises(BadRequest, match="failed to unload 'g'"):
+            kept.unload("g")
+        await asyncio.sleep(GONE_S + PLANNED_S)
+        assert [entry.name for entry in kept.index()] == ["f"]
+
+    followed(story, monkeypatch)
+
+
+def test_what_is_unloaded_stays_so_until_it_is_loaded_or_the_catalog_changes_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(catalog: Followed) -> None:
+        kept = repository(catalog)
+        await with_g(catalog)
+        kept.unload("g")
+        catalog.retrain("good", "22222222")
+        await catalog.live.read()
+        await asyncio.sleep(2 * PLANNED_S)
+        assert catalog.refusal("g") == "NotReady: `g` is unloaded"
+        await kept.load_anew("f")
+        assert catalog.refusal("g") == "NotReady: `g` is unloaded"
+        catalog.settings["g"] = {"slo": "300ms"}
+        await catalog.live.read()
+        await asyncio.sleep(2 * PLANNED_S)
+        assert catalog.refusal("g") is None
+        kept.unload("g")
+        await kept.load_anew("g")
+        assert catalog.refusal("g") is None
+
+    followed(story, monkeypatch)
+
+
+def test_a_catalog_that_cannot_be_followed_loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(catalog: Followed) -> None:
+        kept = repository(catalog)
+        await with_g(catalog)
+        kept.unload("g")
+        catalog.retrain("other", "h-1", family="h", is_profiled=False)
+        for load in (kept.load_anew("g"), asyncio.gather(kept.load_anew("g"), kept.load_anew("g"))):
+            with pytest.raises(Unprocessable, match="No device has a profile of `h/other`"):
+                await load
+        assert catalog.refusal("g") == "NotReady: `g` is unloaded"
+        del catalog.families["h"]
+        await asyncio.gather(kept.load_anew("g"), kept.load_anew("g"))
+        assert catalog.refusal("g") is None
 
     followed(story, monkeypatch)
