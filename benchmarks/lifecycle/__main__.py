@@ -59,10 +59,11 @@ def main() -> int:
                 console.print(rich_table(table))
             aims += shifting.aims(noticed, calm)
     if "guard" in parts:
-        found_by_guard = guard.measured(QUICK_SEEDS if options.quick else guard.SEEDS)
+        seeds = QUICK_SEEDS if options.quick else guard.SEEDS
+        found_by_guard, fails = guard.measured(seeds), [guard.fails_at_the_bound(seed) for seed in range(seeds)]
         for table in guard.tables(found_by_guard):
             console.print(rich_table(table))
-        aims += guard.aims(found_by_guard)
+        aims += guard.aims(found_by_guard, fails)
     for aim in aims:
         console.print(aim_line(aim))
     return 0 if all(aim.is_reached for aim in aims) else 1

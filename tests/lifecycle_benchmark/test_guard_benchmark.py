@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from benchmarks.lifecycle.guard import WITHIN, Found, Run, _queries, aims, best_power, simulated, tables
+from benchmarks.lifecycle.guard import (
+    WITHIN,
+    Found,
+    Run,
+    _queries,
+    aims,
+    best_power,
+    fails_at_the_bound,
+    simulated,
+    tables,
+)
 
 
 @pytest.mark.parametrize("share", [0.5, None])
@@ -12,6 +22,10 @@ def test_a_version_that_is_much_worse_is_rolled_back_and_a_better_one_is_promote
     better = [simulated(0.92, 0.03, share, seed) for seed in range(3)]
     assert [run.is_promoted for run in worse + better] == [False] * 3 + [True] * 3
     assert max(run.labelled for run in worse) < WITHIN
+
+
+def test_a_version_at_the_bound_keeps_its_place() -> None:
+    assert not any(fails_at_the_bound(seed) for seed in range(3))
 
 
 def test_a_seed_draws_the_same_roll_out_again() -> None:
@@ -43,9 +57,10 @@ def test_aims_are_those_of_the_worst_kind() -> None:
         Found(0.92, -0.02, 0.1, [soon, late]),
         Found(0.92, 0.0, 0.1, [promoted]),
     ]
-    measured = [(aim.measured, aim.is_reached) for aim in aims(found)]
-    assert measured == [(90, False), (95, True), (5, True), (50, False), (100, True), (0, True)]
-    assert [aim.possible is None for aim in aims(found)] == [True, True, True, False, True, True]
+    told = aims(found, [True] + [False] * 9)
+    measured = [(aim.measured, aim.is_reached) for aim in told]
+    assert measured == [(90, False), (95, True), (5, True), (50, False), (100, True), (0, True), (10, False)]
+    assert [aim.possible is None for aim in told] == [True, True, True, False, True, True, True]
     arms, whole = tables(found)
     assert [len(table.rows) for table in (arms, whole)] == [2, 3]
     assert arms.rows[0][:6] == ("0.92", "-2", "10%", "0", "0", "50")
