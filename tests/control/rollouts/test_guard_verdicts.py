@@ -173,3 +173,11 @@ def test_the_error_of_a_guard_is_divided_among_its_terms() -> None:
             late[-1] += 1
             tested.answered(Arm.NEW, None)
     assert late[0] < late[1] < 2 * late[0]
+
+
+def test_where_no_version_could_be_notably_worse_one_query_is_enough() -> None:
+    for text in ("agreement >= 1%", "accuracy >= 0.01"):
+        tested = guard(text)
+        tested.shadowed(0.0)
+        tested.labelled(Arm.NEW, 0.0)
+        assert tested.verdict is Verdict.PASS

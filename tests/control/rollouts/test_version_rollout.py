@@ -254,4 +254,4 @@ class AnyRollout(RuleBasedStateMachine):
 
 
 TestAnyRollout = AnyRollout.TestCase
-TestAnyRollout.settings = examples(30, fuzzed=1_000, stateful_step_count=25)
+TestAnyRollout.settings = examples(30, fuzzed=300, stateful_step_count=25)
