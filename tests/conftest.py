@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -22,6 +23,7 @@ pytest_plugins = ("contract.reporting",)
 
 CONTRACT = Path(__file__).parent / "contract"
 FOUND_BY_TEXT = ("alone", "extended", "hosts", "ray")
+SET_IN_NAME = re.compile(r"\{\([^{}:]*\)\}|\{'[^{}:]*'\}|frozenset\(")
 
 # `make test` draws the same examples each time; `make fuzz` draws new ones (tests/fuzz.py).
 settings.register_profile("same examples", deadline=None, derandomize=True, database=None)
@@ -66,6 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the contract's tests as extended; leave the page's tests out where there is no browser."""
     _check_where_markers_stand(items)
+    _check_names(items)
     for item in items:
         if CONTRACT in item.path.parents:
             item.add_marker("extended")
@@ -92,6 +95,13 @@ def _check_where_markers_stand(items: Sequence[pytest.Item]) -> None:
         for path in {item.path for item in items if item.get_closest_marker(marker)}:
             if f"pytest.mark.{marker}" not in path.read_text():
                 raise pytest.UsageError(f"{path} has tests marked `{marker}`, and must say `pytest.mark.{marker}`")
+
+
+def _check_names(items: Sequence[pytest.Item]) -> None:
+    """A set is written in another order in each process, and those of one run must find the same tests."""
+    for item in items:
+        if SET_IN_NAME.search(item.name):
+            raise pytest.UsageError(f"{item.nodeid} has a set in its name: give its parameters `ids`")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -140,7 +140,7 @@ def test_the_bound_of_a_latency_counts_in_place_of_the_slo() -> None:
         ({"max_cost_per_million": {"a": 0.6}}, [("cpu", "a-s")]),
         ({"max_cost_per_million": {"a": 1.2}}, [("cpu", "a-s"), ("cpu", "a-l")]),
     ],
-    ids=str,
+    ids=["0.4 J", "0.3 J", "1 J", "0.6 a million", "1.2 a million"],
 )
 def test_what_takes_too_much_is_not_hosted(bounds: dict[str, Any], allowed: list[tuple[str, str]]) -> None:
     """A query takes 0.2 and 0.4 J of the CPU, and 1 and 2 J of the GPU; a million 0.56, 1.11, 2.78 and 5.56."""
