@@ -10,7 +10,7 @@ worth at least a half, whatever it takes, and one that is late nothing: no prefe
 leave a query unserved. Of choices that take nearly as much, the most accurate counts more.
 
 A worth is of the choice alone, so the most valuable are filled first, as the most accurate are, and steps of worth take
-the place of steps of accuracy: the model has no other rows or columns.
+the place of steps of accuracy. There are more of them, as an answer takes something else on each type of devices.
 """
 
 from collections.abc import Sequence
