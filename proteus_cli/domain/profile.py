@@ -101,6 +101,24 @@ class Recorded(Value, frozen=True):
     points: tuple[RecordedPoint, ...] = ()
 
 
+class LiveAccuracyRecord(Value, frozen=True):
+    """The accuracy of the last so many labelled ``rows`` while serving, and when that was (ISO 8601, UTC).
+
+    From ``low`` to ``high`` is its 95 % confidence interval. Plans count on it in place of the measured accuracy, until
+    that is measured anew.
+    """
+
+    time: str
+    rows: int
+    accuracy: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        require(is_count(self.rows, 1), "rows of a live accuracy must be at least 1")
+        require(0 <= self.low <= self.accuracy <= self.high <= 1, "a live accuracy must be a fraction in its interval")
+
+
 class VariantProfile(Value, frozen=True, omit_defaults=True):
     """One variant on one device. ``engine_digest`` is the content key: model, backend, device type and threads.
 
@@ -110,7 +128,8 @@ class VariantProfile(Value, frozen=True, omit_defaults=True):
     Seconds to build and load the engine; ``memory_bytes`` is what a loaded one takes with one slot (0: unknown), and
     ``slot_bytes`` what each more takes. ``power_w`` is what the device draws while it runs, where that was measured.
     ``points`` are of one batch at a time, ``concurrent`` of several on the device at once. ``recorded``: some
-    points are no longer as measured. ``exits`` are those of a multi-exit model.
+    points are no longer as measured; ``live``: nor is the accuracy, by feedback. ``exits`` are those of a multi-exit
+    model.
     """
 
     family: str
@@ -128,6 +147,7 @@ class VariantProfile(Value, frozen=True, omit_defaults=True):
     concurrent: tuple[Point, ...] = ()
     estimated: bool = False
     recorded: Recorded | UnsetType = UNSET
+    live: LiveAccuracyRecord | UnsetType = UNSET
     exits: tuple[ExitProfile, ...] = ()
 
     def __post_init__(self) -> None:
@@ -242,6 +262,16 @@ def _later(point: Point, by_s: float) -> Point:
         p99_s=point.p99_s + by_s,
         qps=point.slots * point.batch / mean_s,
     )
+
+
+def live_accuracies(profiles: Iterable[Profile]) -> dict[VariantKey, LiveAccuracyRecord]:
+    """What is recorded of variants, the last of each."""
+    found: dict[VariantKey, LiveAccuracyRecord] = {}
+    for measured in (each for profile in profiles for each in profile.variants):
+        live = measured.live
+        if not isinstance(live, UnsetType) and (measured.key not in found or found[measured.key].time < live.time):
+            found[measured.key] = live
+    return found
 
 
 def with_load_time(profiles: Mapping[str, Profile], load_s: float) -> dict[str, Profile]:

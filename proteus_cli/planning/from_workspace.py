@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from proteus_cli.control.policies import Policy
+from proteus_cli.control.topology.succession import as_recorded
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.deferral import MeasuredDeferral
 from proteus_cli.domain.demand import Demand, for_catalog
@@ -87,13 +88,16 @@ def planner_settings(
     time_limit_s: float = TIME_LIMIT_S,
     spares: bool | None = None,
 ) -> PlannerSettings:
-    """The planner of a policy for the devices of ``profiles``. Raises `ArtefactError` if one is missing or stale."""
+    """The planner of a policy for the devices of ``profiles``, with the live accuracies that are recorded there.
+
+    Raises `ArtefactError` if one is missing or stale.
+    """
     catalog = workspace.catalog()
     for profile in workspace.sources(profiles):
         require_current_models(catalog, profile, workspace)
     return PlannerSettings(
         catalog,
-        profiles,
+        as_recorded(profiles),
         policy,
         headroom=policy.headroom or headroom,
         inputs=workspace.digests([workspace.catalog_path, *workspace.profile_paths(profiles)]),

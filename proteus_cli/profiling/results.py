@@ -118,6 +118,7 @@ class SweepResults:
             concurrent=known.concurrent if known is not None else (),
             estimated=job.variant.estimated and not (is_known and job.eval is not None),
             recorded=known.recorded if known is not None else msgspec.UNSET,
+            live=known.live if known is not None and is_known else msgspec.UNSET,
             exits=() if known is None else known.exits if is_known else tuple(map(unjudged, known.exits)),
         )
 
@@ -143,7 +144,12 @@ class SweepResults:
         known = self._known[job.key]
         exits = judged(known.exits, runner, job.eval) if isinstance(runner, ExitRunner) else known.exits
         self._known[job.key] = msgspec.structs.replace(
-            known, accuracy=measured.accuracy, eval_digest=job.eval_digest, estimated=False, exits=exits
+            known,
+            accuracy=measured.accuracy,
+            eval_digest=job.eval_digest,
+            estimated=False,
+            exits=exits,
+            live=msgspec.UNSET,
         )
 
     # --- files

@@ -1,9 +1,11 @@
 """Clients tell labels of what was answered: the accuracy of answers is known then, and plans count on it."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ class Asked:
     """A server, and what its answers to requests should be, by their id."""
 
     live: LiveServer
+    root: Path
     classes: dict[str, list[int]] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=count)
 
@@ -61,8 +64,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
     (root / "engines" / "labels.txt").write_text("\n".join(LABELS))
     add_profiles(made, ("cpu0",))
     plan = add_plan(made, {"cpu0": "shapes-m"}, demand_qps=1.0)
-    with serving(root, plan, "--replan=period=1s", "--feedback=10min") as live:
-        yield Asked(live)
+    with serving(root, plan, "--replan=period=1s", "--feedback=10min", "--record") as live:
+        yield Asked(live, root)
         assert live.stop() == 0, live.log.read_text()
         assert "Traceback" not in live.log.read_text(), live.log.read_text()
 
@@ -117,6 +120,14 @@ def test_plans_do_without_a_variant_that_is_wrong_more_often_than_profiled(serve
     server.live.until(lambda status: {each["variant"] for each in status["placements"]} == {"shapes-s"})
     status = server.live.status()
     assert any("shapes-m has an accuracy of 20" in change["reason"] for change in status["changes"]), status["changes"]
+    told = json.loads((server.root / "profiles" / "cpu0.json").read_text())
+    (recorded,) = [each for each in told["variants"] if each["variant"] == "shapes-m"]
+    assert (recorded["accuracy"], recorded["live"]["rows"]) == (0.8, 60)
+    assert recorded["live"]["accuracy"] == found["planned"]["shapes-m"]
+    planned = proteus("plan", "--demand", "1qps", "-w", server.root, "-o", server.root / "plans" / "next.json")
+    assert "shapes-m counts with 20.0 %, by 60 labelled rows while serving" in planned.stderr
+    chosen = json.loads((server.root / "plans" / "next.json").read_text())
+    assert {each["variant"] for each in chosen["placements"]} == {"shapes-s"}
     metrics = server.live.get("/metrics").body.decode()
     assert 'proteus_accuracy_is_lower{family="shapes",variant="shapes-m",answers="plain"} 1' in metrics
 

@@ -3,15 +3,18 @@
 import numpy as np
 import pytest
 from fake_backend import Clock, FakeBackend
+from msgspec import UNSET
+from msgspec.structs import replace
 from tiny import Tiny, device
 
-from proteus_cli.domain.profile import BackendInfo, Profile
+from proteus_cli.domain.profile import BackendInfo, LiveAccuracyRecord, Profile
 from proteus_cli.errors import EngineError
 from proteus_cli.profiling import cells, estimate, measure, sweep
 from proteus_cli.profiling.estimate import estimates, total_s
 from proteus_cli.profiling.jobs import measurement_jobs
 from proteus_cli.profiling.measure import CELL_S, FEWEST_RUNS, ROUND_RUNS, WARM_UP_RUNS
 from proteus_cli.profiling.sweep import Sweep, share
+from proteus_cli.store import write_json
 
 VARIANTS = 5
 EVAL_ROWS = 32
@@ -220,6 +223,18 @@ def test_an_engine_that_fails_keeps_what_was_measured_before(bare: Tiny, backend
     before = len(backend.runs)
     assert swept(bare, backend, max_batch=4).measured == 1 + 3 * 3
     assert ("shapes-s", 1) not in backend.runs[before:]
+
+
+def test_a_live_accuracy_stays_until_the_accuracy_is_measured_anew(bare: Tiny, backend: FakeBackend) -> None:
+    made = swept(bare, backend, max_batch=1).results.profile
+    live = LiveAccuracyRecord("2026-01-01T00:00:00+00:00", 100, 0.5, 0.4, 0.6)
+    variants = tuple(replace(each, live=live) for each in made.variants)
+    write_json(bare.place.profile_path("cpu0"), replace(made, variants=variants))
+    again = swept(bare, backend, max_batch=2).results.profile
+    assert {each.live for each in again.variants} == {live}
+    write_json(bare.place.profile_path("cpu0"), replace(again, variants=variants))
+    backend.versions = BackendInfo("fake", {"fake": "2"})
+    assert {each.live for each in swept(bare, backend, max_batch=1).results.profile.variants} == {UNSET}
 
 
 @pytest.mark.parametrize("change", ["version", "name"])

@@ -89,6 +89,7 @@ def plan(
         cascades=cascades,
     )  # fmt: skip
     planner = _planner(workspace, profiles, rules, policy, headroom=headroom, time_limit_s=time_limit, spares=spares)
+    _say_what_is_live(profiles)
     if sweep is not None:
         _sweep(planner, sweep, demand, from_trace, output=output, plot=plot, json=json)
     else:
@@ -129,6 +130,15 @@ def _say_what_is_estimated(families: "Collection[str]") -> None:
 
     if families:
         console.say(f"{ESTIMATED}: accuracies of {', '.join(families)} are estimated, without labels")
+
+
+def _say_what_is_live(profiles: "Mapping[str, Profile]") -> None:
+    from proteus_cli.domain.profile import live_accuracies
+    from proteus_cli.units import counted, format_percent
+
+    for key, live in sorted(live_accuracies(profiles.values()).items()):
+        rows = counted(live.rows, "labelled row")
+        console.say(f"{key.variant} counts with {format_percent(live.accuracy)}, by {rows} while serving ({live.time})")
 
 
 def _require_no_flags(context: typer.Context) -> None:

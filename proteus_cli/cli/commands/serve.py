@@ -157,8 +157,10 @@ def _require_compatible(
         raise UsageError(
             "Emulated devices measure nothing that could be recorded.", hint="leave out `--record` or `--emulate`"
         )
-    if record and not drift_after_s:
-        raise UsageError("`--drift-after 0s` leaves nothing to record.", hint="leave out one of both")
+    if record and not drift_after_s and not keeps_answers:
+        raise UsageError(
+            "`--drift-after 0s` leaves nothing to record.", hint="leave out one of both, or add `--feedback 1h`"
+        )
 
 
 def _set_up_logs(view: options.ViewMode, level: LogLevel | None, log_format: LogFormat) -> "LiveView | None":

@@ -208,7 +208,9 @@ CatalogBudget = Annotated[
         "priority; `0s`: plans do without what has no profile.",
     ),
 ]
-Record = Annotated[bool, _adaptation("--record", help="Write recalibrated profiles back to profiles/.")]
+Record = Annotated[
+    bool, _adaptation("--record", help="Write recalibrated profiles, and accuracies by feedback, back to profiles/.")
+]
 
 # --- devices
 

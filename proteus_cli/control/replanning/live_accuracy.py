@@ -9,6 +9,7 @@ takes `ALARM_AT` rows in the mean at least, as long as a row is wrong with a pro
 
 from collections import deque
 from collections.abc import Iterator
+from typing import Self
 
 from proteus_cli.control.replanning.disagreement import raised
 from proteus_cli.intervals import wilson
@@ -37,6 +38,15 @@ class LiveAccuracy:
         self._evidence = [1.0] * len(TIMES)
         self._recent: deque[float] = deque(maxlen=RECENT_ROWS)
         self._recent_right = 0.0
+
+    @classmethod
+    def of_record(cls, accuracy: float, rows: int) -> Self:
+        """As an earlier server has left it: lower than promised, by as many of the last rows as it had."""
+        live = cls()
+        live.is_lower, live._evidence = True, [ALARM_AT] * len(TIMES)
+        live._recent.extend([accuracy] * min(rows, RECENT_ROWS))
+        live._recent_right = accuracy * len(live._recent)
+        return live
 
     def saw(self, score: float, promised: float) -> bool:
         """Count one row, which is right by ``score`` (0 to 1); True where ``is_lower`` changes. O(1)."""

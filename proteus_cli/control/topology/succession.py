@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET
 
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.profile import Profile, VariantProfile, live_accuracies
 from proteus_cli.domain.stages.cascade import CascadeProfile
 
 Names = Mapping[VariantKey, str]
@@ -50,6 +50,12 @@ def with_accuracies(profile: Profile, accuracies: Mapping[VariantKey, float]) ->
     return msgspec.structs.replace(profile, variants=tuple(variants), cascades=tuple(cascades))
 
 
+def as_recorded(profiles: Mapping[str, Profile]) -> dict[str, Profile]:
+    """The profiles as plans count on them: with the live accuracies that are recorded in any of them."""
+    live = {key: each.accuracy for key, each in live_accuracies(profiles.values()).items()}
+    return {device: with_accuracies(profile, live) for device, profile in profiles.items()}
+
+
 def in_catalog_names(profile: Profile, names: Names) -> Profile:
     """The profile as its file has it: of the variants in ``names`` alone, as the catalog calls them."""
     return in_server_names(profile, {VariantKey(key.family, name): key.variant for key, name in names.items()})
@@ -84,8 +90,9 @@ def _current(served: Profile, measured: VariantProfile, name: str) -> VariantPro
     if known is None or known.recorded is UNSET or known.engine_digest != measured.engine_digest:
         return renamed
     return msgspec.structs.replace(
-        known, accuracy=measured.accuracy, estimated=measured.estimated, eval_digest=measured.eval_digest
-    )
+        known, accuracy=measured.accuracy, estimated=measured.estimated, eval_digest=measured.eval_digest,
+        live=measured.live,
+    )  # fmt: skip
 
 
 def _both(cascade: CascadeProfile) -> tuple[VariantKey, VariantKey]:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
@@ -17,6 +18,8 @@ from msgspec import Meta, Struct
 
 from proteus_cli.control.replanning.live_accuracy import LiveAccuracy
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import LiveAccuracyRecord
 from proteus_cli.errors import BadRequest, BodyTooLarge, Conflict, ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.plan_source import PlanSource
@@ -112,7 +115,10 @@ class FeedbackStatus(Struct, frozen=True):
 
 
 class Feedback:
-    """Takes labels, and has plans count on them. ``answers`` is None where no feedback is wanted."""
+    """Takes labels, and has plans count on them. ``answers`` is None where no feedback is wanted.
+
+    ``is_recording``: what plans count on is written to the profiles of the workspace, for those who plan next.
+    """
 
     def __init__(
         self,
@@ -122,10 +128,13 @@ class Feedback:
         control_loop: ControlLoop,
         source: PlanSource,
         solver: SolverProcess | None,
+        *,
+        is_recording: bool = False,
     ) -> None:
+        self._is_recording = is_recording
         self._answers, self._plane, self._profiles = answers, plane, profiles
         self._control_loop, self._source, self._solver = control_loop, source, solver
-        self.plain: dict[VariantKey, LiveAccuracy] = {}
+        self.plain = {} if answers is None else _as_recorded(profiles)
         self.staged: dict[VariantKey, LiveAccuracy] = {}
         self._changed = asyncio.Event()
 
@@ -254,6 +263,8 @@ class Feedback:
 
     async def _count_on(self, wanted: Mapping[VariantKey, float], before: Mapping[VariantKey, float]) -> None:
         """Put the plan in force anew with these accuracies, and ask for another one."""
+        if self._is_recording:
+            await self._record(wanted)
         self._profiles.use_accuracies(wanted)
         self._plane.families.use(self._profiles.values())
         controller = self._plane.controller
@@ -262,10 +273,40 @@ class Feedback:
         reason = "; ".join(_description(key, wanted, before) for key in sorted(wanted.keys() | before.keys()))
         log.warning("%s", reason)
         try:
-            await self._control_loop.rerate(lambda: controller.plan, reason)
+            await self._control_loop.rerate(self._plan_with_inputs, reason)
         except ProteusError as error:
             log.error("kept the accuracies: %s", error.message)  # noqa: TRY400
         controller.replanning.ask(reason, self._plane.clock())
+
+    def _plan_with_inputs(self) -> Plan:
+        """The plan in force, made from profiles as they are on the disk now, where these were written."""
+        plan = self._plane.controller.plan
+        if not self._is_recording:
+            return plan
+        return msgspec.structs.replace(plan, inputs={**plan.inputs, **self._source.inputs()})
+
+    async def _record(self, wanted: Mapping[VariantKey, float]) -> None:
+        """Write these accuracies to the profiles. A failure is logged; the next change is written again."""
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        records = {key: _record_of(self.plain[key], accuracy, time) for key, accuracy in wanted.items()}
+        for device in self._profiles.record_accuracies(records):
+            try:
+                await asyncio.to_thread(self._profiles.write, device, self._source)
+            except ProteusError as error:
+                log.error("can't write the profile of %s: %s", device, error.message)  # noqa: TRY400
+
+
+def _as_recorded(profiles: ProfileStore) -> dict[VariantKey, LiveAccuracy]:
+    """Accuracies that an earlier server has recorded count until labels say otherwise."""
+    return {key: LiveAccuracy.of_record(each.accuracy, each.rows) for key, each in profiles.recorded.items()}
+
+
+def _record_of(live: LiveAccuracy, accuracy: float, time: str) -> LiveAccuracyRecord:
+    """Whatever is rounded, the accuracy is a fraction, and within its confidence interval."""
+    accuracy, (low, high) = min(max(accuracy, 0.0), 1.0), live.interval()
+    return LiveAccuracyRecord(
+        time, live.recent_rows, accuracy, max(0.0, min(low, accuracy)), min(1.0, max(high, accuracy))
+    )
 
 
 def _keys(family: str, variants: Iterable[str]) -> Iterator[VariantKey]:

@@ -1,6 +1,7 @@
 """The profiles of the devices as they are known to be now."""
 
 import hashlib
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -11,7 +12,8 @@ from proteus_cli.control.topology.drift import Correction, corrected_profile
 from proteus_cli.control.topology.sharing import shared_profile
 from proteus_cli.control.topology.succession import with_accuracies
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.profile import Profile, Recorded
+from proteus_cli.domain.profile import LiveAccuracyRecord, Profile, Recorded, VariantProfile, live_accuracies
+from proteus_cli.serving.adaptation.plan_source import PlanSource
 
 
 class ProfileStore(Mapping[str, Profile]):
@@ -19,13 +21,17 @@ class ProfileStore(Mapping[str, Profile]):
 
     Where servers share a device, its profile is what one of them can count on. Those in ``alone`` are of devices that
     one server has to itself. Those of devices that join are added. ``live_accuracy`` is what feedback says, where that
-    counts in place of what was measured.
+    counts in place of what was measured; at first, what an earlier server has recorded.
     """
 
     def __init__(self, measured: Mapping[str, Profile]) -> None:
         self._alone, self._current = dict(measured), dict(measured)
         self._servers: dict[str, int] = {}
+        self._writing = threading.Lock()
+        self.recorded = live_accuracies(measured.values())
         self.live_accuracy: Mapping[VariantKey, float] = {}
+        if self.recorded:
+            self.use_accuracies({key: each.accuracy for key, each in self.recorded.items()})
 
     def __getitem__(self, device: str) -> Profile:
         return self._current[device]
@@ -59,6 +65,20 @@ class ProfileStore(Mapping[str, Profile]):
         self.live_accuracy = dict(live)
         self.use(list(self._alone.values()))
 
+    def record_accuracies(self, live: Mapping[VariantKey, LiveAccuracyRecord]) -> list[str]:
+        """Note these accuracies of variants in their profiles, and no others; returns whose profiles have changed.
+
+        What was measured stays there as well.
+        """
+        changed = [(profile, _noting(profile, live)) for profile in self._alone.values()]
+        self.use([after for before, after in changed if after != before])
+        return [after.device.id for before, after in changed if after != before]
+
+    def write(self, device: str, source: PlanSource) -> None:
+        """Write the profile of a device, as it is known now, in any thread: one at a time. Raises `ArtefactError`."""
+        with self._writing:
+            source.write_profile(self._alone[device])
+
     def add(self, profile: Profile) -> None:
         """The profile of a device that joins."""
         self.use([profile])
@@ -78,3 +98,10 @@ class ProfileStore(Mapping[str, Profile]):
         self._alone[device] = after
         self.share(device, self.servers_of(device))
         return after
+
+
+def _noting(profile: Profile, live: Mapping[VariantKey, LiveAccuracyRecord]) -> Profile:
+    def noted(measured: VariantProfile) -> VariantProfile:
+        return msgspec.structs.replace(measured, live=live.get(measured.key, msgspec.UNSET))
+
+    return msgspec.structs.replace(profile, variants=tuple(map(noted, profile.variants)))

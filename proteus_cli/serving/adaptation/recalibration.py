@@ -82,7 +82,7 @@ class Recalibration:
         written = False
         for device in sorted(self._unwritten):
             try:
-                self._source.write_profile(self._profiles.alone[device])
+                self._profiles.write(device, self._source)
             except ProteusError as error:
                 if self.problem is None:
                     log.error("can't write the profile of %s: %s", device, error.message)  # noqa: TRY400

@@ -133,6 +133,8 @@ async def open_data_plane(
         answers=answers,
         sample_writer=sample_writer,
     )
+    if profiles.live_accuracy:
+        plane.families.use(profiles.values())
     try:
         recovery = Recovery(plane.fleet, plane.controller, profiles, plane.clock, hardware.is_reachable)
         async with running(recovery.run()):
@@ -232,7 +234,7 @@ async def open_adaptation(
                 hardware, plane, profiles, deployment.newcomers, source, solver, has_standbys=_has_standbys(deployment)
             )
             await stack.enter_async_context(running(joining.run()))
-        feedback = Feedback(answers, plane, profiles, control_loop, source, solver)
+        feedback = Feedback(answers, plane, profiles, control_loop, source, solver, is_recording=deployment.records)
         if feedback.is_wanted:
             await stack.enter_async_context(running(feedback.run()))
         served = ServedCatalog(CatalogContent.served(deployment.catalog, deployment.digests))

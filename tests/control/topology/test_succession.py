@@ -3,9 +3,9 @@
 import msgspec
 from builders import make_measured, make_profile
 
-from proteus_cli.control.topology.succession import in_catalog_names, succeeding_profile, without_variants
+from proteus_cli.control.topology.succession import as_recorded, in_catalog_names, succeeding_profile, without_variants
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.profile import Profile, Recorded, VariantProfile
+from proteus_cli.domain.profile import LiveAccuracyRecord, Profile, Recorded, VariantProfile
 from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile
 
 POINT = CascadePoint(0.5, 0.5, 0.85, 0.8, 0.9, 0.9, 0.5, 0.8)
@@ -46,6 +46,20 @@ def test_what_was_measured_anew_has_its_name_here_and_what_retires_stays() -> No
 def test_a_variant_that_was_not_measured_anew_is_not_known_by_its_new_name() -> None:
     after = succeeding_profile(profile(measured("s"), measured("m")), profile(measured("s")), names(s="s", m="m@2"))
     assert [each.variant for each in after.variants] == ["s", "m"]
+
+
+def test_plans_count_on_the_last_accuracy_that_any_profile_has_of_a_variant() -> None:
+    def live(accuracy: float, day: int) -> LiveAccuracyRecord:
+        return LiveAccuracyRecord(f"2026-01-0{day}T00:00:00+00:00", 100, accuracy, accuracy, accuracy)
+
+    old = profile(msgspec.structs.replace(measured("s"), live=live(0.5, 1)), measured("m"), cascades=(("s", "m"),))
+    new = profile(msgspec.structs.replace(measured("s"), live=live(0.6, 2)))
+    found = as_recorded({"cpu0": old, "cpu1": new, "cpu2": profile(measured("m"))})
+    accuracies = {device: [each.accuracy for each in made.variants] for device, made in found.items()}
+    assert accuracies == {"cpu0": [0.6, 0.8], "cpu1": [0.6], "cpu2": [0.8]}
+    assert found["cpu0"].cascades == (), "nobody knows what they are worth"
+    assert as_recorded({"cpu0": profile(measured("s"))}) == {"cpu0": profile(measured("s"))}
+    assert b"live" not in msgspec.json.encode(profile(measured("s")))
 
 
 def test_corrections_that_were_made_while_serving_stay_with_the_engine() -> None:

@@ -16,7 +16,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.stages.cascade import CascadeProfile
-from proteus_cli.errors import BadRequest, BodyTooLarge, Conflict
+from proteus_cli.errors import ArtefactError, BadRequest, BodyTooLarge, Conflict
 from proteus_cli.serving.adaptation.feedback import LONGEST_BODY, MOST_ITEMS, MOST_PROBLEMS, ROWS_AT_ONCE, Feedback
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.requests.answer_log import AnswerLog
@@ -35,6 +35,24 @@ def profile(device: str) -> Profile:
 
 
 @dataclass
+class Source:
+    """Profiles that are written, one by one."""
+
+    written: list[Profile] = field(default_factory=list)
+
+    def write_profile(self, written: Profile) -> None:
+        self.written.append(written)
+
+    def inputs(self) -> dict[str, str]:
+        return {"profiles/cpu0.json": f"{len(self.written)}"}
+
+    @property
+    def live(self) -> list[Any]:
+        """Of the variant, in what was written."""
+        return [each.variants[0].live for each in self.written]
+
+
+@dataclass
 class World:
     """Takes feedback of answers that it makes up."""
 
@@ -43,6 +61,8 @@ class World:
     reasons: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     used: int = 0
+    source: Source | None = None
+    plans: list[Plan] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         controller = SimpleNamespace(plan=make_plan(), replanning=SimpleNamespace(ask=self._ask))
@@ -50,10 +70,13 @@ class World:
         families = SimpleNamespace(by_name={"a": family}, use=self._use)
         plane = SimpleNamespace(controller=controller, families=families, clock=lambda: 0.0, samples=None)
         made: Any = Feedback
-        self.feedback: Feedback = made(self.answers, plane, self.profiles, self, None, None)
+        self.feedback: Feedback = made(
+            self.answers, plane, self.profiles, self, self.source, None, is_recording=self.source is not None
+        )
 
     async def rerate(self, change: Callable[[], Plan], reason: str) -> None:
-        assert isinstance(change(), Plan)
+        self.plans.append(change())
+        assert isinstance(self.plans[-1], Plan)
         self.reasons.append(reason)
 
     def _ask(self, reason: str, _now_s: float) -> None:
@@ -78,8 +101,8 @@ class World:
         assert found.accepted == len(numbers)
 
 
-def played(story: Callable[[World], Awaitable[None]]) -> World:
-    world = World()
+def played(story: Callable[[World], Awaitable[None]], world: World | None = None) -> World:
+    world = world or World()
 
     async def play() -> None:
         running = asyncio.create_task(world.feedback.run())
@@ -110,6 +133,59 @@ def test_plans_count_on_an_accuracy_that_is_lower_until_it_is_not(monkeypatch: p
     assert world.reasons[-1] == "a-s is as accurate as profiled again"
     assert len(world.reasons) <= 6
     assert (world.asked, world.used) == (world.reasons, len(world.reasons))
+
+
+async def written(source: Source, times: int) -> None:
+    while len(source.written) < times:
+        await asyncio.sleep(0.001)
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_what_plans_count_on_is_recorded_and_counts_in_the_next_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proteus_cli.serving.adaptation.feedback.PAUSE_S", 0.0)
+    first, second = Source(), Source()
+
+    async def lost(world: World) -> None:
+        await world.told(range(100), 1)
+        await written(first, 1)
+        assert world.plans[-1].inputs["profiles/cpu0.json"] == "1", "plans are made of what was written"
+
+    played(lost, World(source=first))
+    (live,) = first.live
+    assert (live.rows >= 99, live.accuracy, live.low) == (True, 0.0, 0.0)
+    assert first.written[0].variants[0].accuracy == 0.9, "what was measured stays"
+
+    async def found_again(world: World) -> None:
+        assert world.profiles["cpu0"].variants[0].accuracy == 0.0
+        await world.told(range(20), 1)
+        assert world.reasons == []
+        await world.told(range(100, 5_000), 0)
+        while not (second.live and second.live[-1] is msgspec.UNSET):
+            await asyncio.sleep(0.001)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    world = played(found_again, World(profiles=ProfileStore({"cpu0": first.written[0]}), source=second))
+    assert world.reasons[-1] == "a-s is as accurate as profiled again"
+    assert world.profiles["cpu0"] == profile("cpu0")
+
+
+def test_a_profile_that_cannot_be_written_changes_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    class Full(Source):
+        def write_profile(self, written: Profile) -> None:
+            super().write_profile(written)
+            raise ArtefactError("Can't write: no space.")
+
+    full = Full()
+
+    async def lost(world: World) -> None:
+        await world.told(range(100), 1)
+        await written(full, 1)
+        assert world.profiles["cpu0"].variants[0].accuracy == 0.0
+
+    assert len(played(lost, World(source=full)).reasons) == 1
+    assert "can't write the profile of cpu0: Can't write: no space." in caplog.text
 
 
 def test_answers_as_promised_and_those_by_stages_change_no_plan() -> None:
