@@ -1,7 +1,7 @@
 """Plans for a forecast where devices host several variants, against every way to host and to divide their time."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations, combinations_with_replacement
 
@@ -10,12 +10,14 @@ import pytest
 from builders import near
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 from scipy.optimize import linprog
 from test_forecasts import ACCURACY, CAPACITIES, CATALOG, QPS, curve_of, curves, profiles
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.demand import Forecast, LossCurve
+from proteus_cli.domain.family_policy import Preference
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import PAPER_RULES
 from proteus_cli.planning.planner import Planner
@@ -24,8 +26,12 @@ KEYS = [(family, variant) for family in ACCURACY for variant in ("large", "small
 BURSTY = LossCurve(CAPACITIES, (1.0, 0.8, 0.74, 0.68, 0.6, 0.5, 0.3, 0.0))
 
 
-def planned(devices: int, forecast: Forecast) -> Plan:
-    rules = replace(PAPER_RULES, residency=2)
+Worths = Mapping[str, Mapping[str, float]]
+"""What an answer counts, by family and variant."""
+
+
+def planned(devices: int, forecast: Forecast, prefer: dict[str, Preference] | UnsetType = UNSET) -> Plan:
+    rules = replace(PAPER_RULES, residency=2, prefer=prefer)
     return Planner(CATALOG, profiles(devices), policy_named("proteus"), headroom=1.0, inputs={}, rules=rules)(forecast)
 
 
@@ -38,9 +44,14 @@ class Row:
     least: float
 
 
-def rows(forecast: Forecast) -> Iterator[Row]:
+def in_order(family: str, worths: Worths) -> list[tuple[str, str]]:
+    """The variants of a family, that of the most worth first."""
+    return [(family, variant) for variant in sorted(QPS, key=lambda name: -worths[family][name])]
+
+
+def rows(forecast: Forecast, worths: Worths) -> Iterator[Row]:
     for family, qps in forecast.items():
-        of_family = [key for key in KEYS if key[0] == family]
+        of_family = in_order(family, worths)
         yield Row(dict.fromkeys(of_family, 1 / qps), None, 1.0)
         for count in (1, 2):
             for lost, fall in forecast.curves[family].lines:
@@ -48,16 +59,16 @@ def rows(forecast: Forecast) -> Iterator[Row]:
             yield Row({}, of_family[count - 1], forecast.curves[family].lost[-1])
 
 
-def least_loss(forecast: Forecast, hosted: tuple[tuple[tuple[str, str], ...], ...]) -> float:
+def least_loss(forecast: Forecast, hosted: tuple[tuple[tuple[str, str], ...], ...], worths: Worths = ACCURACY) -> float:
     """With the best division of each device's time among what it hosts; infinite without capacity for the mean."""
     held = [(device, key) for device, keys in enumerate(hosted) for key in keys]
     size, total_qps = len(held), sum(forecast.values())
     cost = np.zeros(size + len(KEYS))
     for k, (family, variant) in enumerate(KEYS):
-        drop = ACCURACY[family]["large"] - ACCURACY[family]["small"]
-        cost[size + k] = forecast[family] / total_qps * (drop if variant == "large" else ACCURACY[family]["small"])
+        after = [worths[f][v] for f, v in in_order(family, worths) if worths[f][v] < worths[family][variant]]
+        cost[size + k] = forecast[family] / total_qps * (worths[family][variant] - max(after, default=0.0))
     at_least = []
-    for row in rows(forecast):
+    for row in rows(forecast, worths):
         factors = np.zeros(len(cost))
         factors[:size] = [row.factors.get(key, 0.0) for _, key in held]
         if row.step is not None:
@@ -72,17 +83,18 @@ def least_loss(forecast: Forecast, hosted: tuple[tuple[tuple[str, str], ...], ..
     return float(found.fun) if found.status == 0 else np.inf
 
 
-def loss_of(plan: Plan, forecast: Forecast) -> float:
+def loss_of(plan: Plan, forecast: Forecast, worths: Worths = ACCURACY) -> float:
     """By what its placements say that they can carry."""
     capacity_qps: defaultdict[tuple[str, str], float] = defaultdict(float)
     for placement in plan.placements:
         capacity_qps[placement.family, placement.variant] += placement.capacity_qps
     lost, total_qps = 0.0, sum(forecast.values())
     for family, qps in forecast.items():
-        large, small = (capacity_qps[family, variant] / qps for variant in ("large", "small"))
-        parts = [forecast.curves[family].at(capacity) for capacity in (large, large + small)]
-        drop = ACCURACY[family]["large"] - ACCURACY[family]["small"]
-        lost += qps / total_qps * (parts[0] * drop + parts[1] * ACCURACY[family]["small"])
+        keys = in_order(family, worths)
+        best, other = (capacity_qps[key] / qps for key in keys)
+        parts = [forecast.curves[family].at(capacity) for capacity in (best, best + other)]
+        most, least = (worths[family][variant] for _, variant in keys)
+        lost += qps / total_qps * (parts[0] * (most - least) + parts[1] * least)
     return lost
 
 
@@ -103,6 +115,25 @@ def test_no_way_to_host_and_to_divide_time_loses_less(
     plan = planned(devices, forecast)
     assert sum(plan.unserved_qps.values()) == pytest.approx(0.0, abs=1e-6)
     assert loss_of(plan, forecast) <= least * 1.01 + 1e-4
+
+
+@given(
+    devices=st.integers(1, 2),
+    demand=st.tuples(st.floats(1.0, 40.0), st.floats(1.0, 40.0)),
+    both=st.tuples(curves(), curves()),
+)
+@settings(max_examples=12, deadline=None)
+def test_nor_does_any_where_a_family_prefers_latency(
+    devices: int, demand: tuple[float, float], both: tuple[LossCurve, LossCurve]
+) -> None:
+    """Of the SLO of 1 s, the small variant takes 10 ms and the large one 50 ms."""
+    worths = {"a": ACCURACY["a"], "b": {"small": 0.99 * 0.995 + 0.005, "large": 0.99 * 0.975 + 0.009}}
+    forecast = Forecast(dict(zip("ab", demand, strict=True)), dict(zip("ab", both, strict=True)))
+    sets = [keys for count in (0, 1, 2) for keys in combinations(KEYS, count)]
+    least = min(least_loss(forecast, hosted, worths) for hosted in combinations_with_replacement(sets, devices))
+    plan = planned(devices, forecast, {"b": "latency"})
+    assert sum(plan.unserved_qps.values()) == pytest.approx(0.0, abs=1e-6)
+    assert loss_of(plan, forecast, worths) <= least * 1.01 + 1e-4
 
 
 def test_a_device_keeps_time_for_bursts_beside_its_accurate_variant() -> None:
