@@ -69,7 +69,7 @@ def plan(
 
     Objectives are met one after another, each fixed before the next: serve the most queries; then the highest accuracy;
     then, with --current, the fewest loads; then, with --pack, the fewest devices. The catalog can set limits of single
-    families.
+    families, and what they prefer to accuracy.
     """
     if context.invoked_subcommand is not None:
         _require_no_flags(context)

@@ -106,6 +106,7 @@ Prefer = Annotated[
     str | None,
     _objective(
         metavar="[FAMILY=]WHAT",
+        autocompletion=completion.one_of("accuracy", "latency", "energy", "cost"),
         help="What families get besides being served: accuracy, or the least latency, energy or cost of a query, "
         "instead of what the catalog says: `latency`, or by family `bert=latency,yolo=energy`.",
     ),
