@@ -7,9 +7,10 @@
 * executors: CPU per batch beside an executor in a process of this machine, and beside a bare round trip;
 * gaps: how long an agent is silent while other programs use all cores;
 * losses: one of three hosts is lost at 60 % load, and the server;
-* scale: one server with 100 agents of 8 devices each. Needs wrk.
+* scale: one server with 100 agents of 8 devices each. Needs wrk;
+* front-ends: one server and two of the same agents. Needs wrk.
 
-Devices of losses and scale are emulated. A line for each aim; exits with 1 where one is missed. Loopback has no network
+Devices of the last three are emulated. A line for each aim; exits with 1 where one is missed. Loopback has no network
 in it: what a network adds is its own latency and bandwidth.
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.cluster import channels, delays, executors, losses, scale
+from benchmarks.cluster import channels, delays, executors, front_ends, losses, scale
 from benchmarks.machine import machine
 from benchmarks.tables import Aim, Table, aim_line, rich_table
 from proteus_cli.domain.cluster.connection import BEAT_S, MAX_SILENT
@@ -123,12 +124,17 @@ def _scale(runs: Runs) -> Part:
     return [scale.table(found)], scale.aims(found)
 
 
+def _front_ends(runs: Runs) -> Part:
+    return [front_ends.table(front_ends.measure(runs.seconds))], []
+
+
 PARTS: dict[str, Callable[[Runs], Part]] = {
     "channel": _channel,
     "executors": _executors,
     "gaps": _gaps,
     "losses": _losses,
     "scale": _scale,
+    "front-ends": _front_ends,
 }
 
 if __name__ == "__main__":

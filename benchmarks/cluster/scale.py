@@ -84,7 +84,7 @@ def _scale(hosts: int, idle_s: float, load_s: float) -> Scale:
         names = [f"h{number}" for number in range(hosts)]
         place = make_emulated_hosts(Path(directory) / "ws", names, PLANNED_QPS, DEVICES)
         solve_s = msgspec.json.decode(place.plan_path(Path("plan")).read_bytes(), type=Plan).solver.solve_s
-        with _agents(Path(directory), names) as (listed, pids):
+        with agents_of(Path(directory), names) as (listed, pids):
             start_s = time.monotonic()
             options = ("--emulate", "--cluster", str(listed), "--no-resume", "--replan=off")
             with serving(place.root, Path("plan"), *options) as live:
@@ -95,7 +95,7 @@ def _scale(hosts: int, idle_s: float, load_s: float) -> Scale:
 
 
 @contextmanager
-def _agents(directory: Path, names: Sequence[str]) -> Iterator[tuple[Path, list[int]]]:
+def agents_of(directory: Path, names: Sequence[str]) -> Iterator[tuple[Path, list[int]]]:
     """A hosts.toml with an agent for each name, and the processes that they share."""
     key = directory / "cluster.pem"
     write_key(key)
@@ -126,9 +126,9 @@ def _measured(
     assert all(device["breaker"] == "closed" for device in live.status()["devices"].values())
     time.sleep(1.0)
     idle = _idle(live.process.pid, agents, idle_s)
-    _asked(live, 1.0, root)
+    asked(live, 1.0, root)
     server_s = cpu_s(live.process.pid)
-    requests, seconds, failed = _asked(live, load_s, root)
+    requests, seconds, failed = asked(live, load_s, root)
     server_s = cpu_s(live.process.pid) - server_s
     return *idle, requests / seconds, failed, server_s / requests, server_s / seconds
 
@@ -146,13 +146,13 @@ def _idle(server: int, agents: Sequence[int], idle_s: float) -> tuple[float, flo
     return server_cores, agents_cores, woken
 
 
-def _asked(live: LiveServer, seconds: float, root: Path) -> tuple[int, float, int]:
+def asked(live: LiveServer, seconds: float, root: Path, connections: int = CONNECTIONS) -> tuple[int, float, int]:
     """As much as the server takes: requests that were answered, seconds, and failures."""
     body = one_row(0)
     head = f"POST /v2/models/shapes/infer HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
     request, file = head.encode() + body, root / "requests"
     file.write_bytes(b"%d\n%b" % (len(request), request))
-    command = ("wrk", "-t1", f"-c{CONNECTIONS}", f"-d{round(seconds)}s", "--timeout", "10s", "-s", str(SCRIPT))
+    command = ("wrk", "-t1", f"-c{connections}", f"-d{round(seconds)}s", "--timeout", "10s", "-s", str(SCRIPT))
     said = subprocess.run(
         (*command, f"http://127.0.0.1:{live.port}", "--", str(file)), capture_output=True, text=True, check=True
     ).stdout

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.cluster import __main__ as benchmark
-from benchmarks.cluster import delays, executors, losses, scale
+from benchmarks.cluster import delays, executors, front_ends, losses, scale
 from benchmarks.cluster.channels import RoundTrips
 from benchmarks.cluster.executors import Compared, Figures
 from benchmarks.cluster.losses import SERVER, WAYS, Loss
@@ -36,6 +36,14 @@ def test_a_table_of_losses_has_medians_and_ranges_and_leaves_out_what_does_not_a
 def test_many_hosts_are_compared_with_few() -> None:
     assert [aim.is_reached for aim in scale.aims(SCALES)] == [True, False, True]
     assert scale.table(SCALES).rows[1][:7] == ("100", "800", "0.90", "5.0", "6.0", "5.0", "400")
+
+
+def test_a_second_server_is_told_by_what_both_answer_and_by_what_each_request_costs() -> None:
+    found = [front_ends.FrontEnds((3000.0,), (100e-6,), 0), front_ends.FrontEnds((1500.0, 1400.0), (100e-6, 125e-6), 2)]
+    assert front_ends.table(found).rows == (
+        ("1", "3,000", "100", "0", "10,000"),
+        ("2", "2,900", "100 and 125", "2", "18,000"),
+    )
 
 
 def test_the_ratio_that_counts_is_that_of_large_batches(monkeypatch: pytest.MonkeyPatch) -> None:

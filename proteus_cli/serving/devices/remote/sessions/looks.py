@@ -51,7 +51,7 @@ class Looks:
 
     @contextmanager
     def at(self, watched: Watched) -> Iterator[None]:
-        """Look at a connection until left; for the first time within two beats."""
+        """Look at a connection until left; for the first time within a beat."""
         group = next((group for group in self._groups if group.size < GROUP), None)
         if group is None:
             group = _Group(len(self._groups) * _APART % 1.0 * BEAT_S)
@@ -78,7 +78,7 @@ class _Group:
         turn[watched] = None
         if self._timer is None:
             loop = asyncio.get_running_loop()
-            self._next_s = (math.floor(loop.time() / BEAT_S) + 1) * BEAT_S + self._offset_s
+            self._next_s = self._offset_s + (math.floor((loop.time() - self._offset_s) / BEAT_S) + 1) * BEAT_S
             self._timer = loop.call_at(self._next_s, self._look)
         try:
             yield
