@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from contract.runtime.running import require_passed, scenarios
+from contract.runtime.running import require_passed, run, scenarios
 from gpu.here import Gpu, find
 
 GPU = find()
@@ -15,5 +15,6 @@ GPU = find()
 @pytest.mark.parametrize("scenario", scenarios("real"))
 def test_scenario(scenario: str) -> None:
     assert isinstance(GPU, Gpu)
-    figures = require_passed({**os.environ, "CONTRACT_DEVICE": "real", "CONTRACT_COMPUTE": GPU.compute}, scenario)
+    environment = {**os.environ, "CONTRACT_DEVICE": "real", "CONTRACT_COMPUTE": GPU.compute}
+    figures = require_passed(run(environment, scenario))
     print(f"{scenario} on {GPU}: {figures}")  # noqa: T201 - `make test-gpu` shows what ran where

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import theilslopes
 
 BLOCKS = 20
 CONFIDENCE = 0.95
@@ -27,6 +26,8 @@ def growth(at_s: Sequence[float], values: Sequence[float]) -> Growth:
     one another do, medians of blocks hardly. Source: Sen, *Estimates of the regression coefficient based on Kendall's
     tau*, 1968.
     """
+    from scipy.stats import theilslopes  # noqa: PLC0415 - it takes long, and few tests need it
+
     blocks = min(BLOCKS, len(values))
     times_s, medians = (
         [float(np.median(block)) for block in np.array_split(np.array(each, float), blocks)] for each in (at_s, values)

@@ -19,18 +19,22 @@ def scenarios(device: str) -> tuple[str, ...]:
     return tuple(each.name for each in functions if _is_for(each, device))
 
 
-def run(environment: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+def command_of(environment: Mapping[str, str], module: str, *arguments: str) -> tuple[list[str], Any]:
+    """What starts a module of these tests, and how."""
     paths = [str(ROOT / "tests"), str(ROOT), environment.get("PYTHONPATH", "")]
-    command = [sys.executable, "-m", "contract.runtime.scenarios", *arguments]
+    where = {"cwd": ROOT, "env": {**environment, "PYTHONPATH": ":".join(filter(None, paths))}}
+    return [sys.executable, "-m", module, *arguments], where
+
+
+def run(environment: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command, where = command_of(environment, "contract.runtime.scenarios", *arguments)
     return subprocess.run(
-        command, cwd=ROOT, env={**environment, "PYTHONPATH": ":".join(filter(None, paths))}, text=True,
-        timeout=TIMEOUT_S, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-    )  # fmt: skip
+        command, **where, text=True, timeout=TIMEOUT_S, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
 
 
-def require_passed(environment: Mapping[str, str], scenario: str) -> Any:
+def require_passed(found: "subprocess.CompletedProcess[str]") -> Any:
     """The figures of a scenario, which must do what it should."""
-    found = run(environment, scenario)
     assert found.returncode == 0, found.stdout
     assert "PyCUDA" not in found.stdout, found.stdout  # it warns of what it can't free
     return json.loads(found.stdout.splitlines()[-1])

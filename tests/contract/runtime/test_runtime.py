@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from contract import figures
 from contract.figures import ContractPart
 from contract.runtime import toolchain
 from contract.runtime.arithmetic import Network
+from contract.runtime.forked import Forked, forking
 from contract.runtime.running import ROOT, require_passed, run, scenarios
 from contract.runtime.wrong_adapters import WRONG_ADAPTERS
 from tiny import INPUTS, mlp
@@ -26,6 +28,12 @@ SCENARIOS = scenarios(FAKE)
 @pytest.fixture(scope="module")
 def environment() -> dict[str, str]:
     return toolchain.environment()
+
+
+@pytest.fixture(scope="module")
+def forked(environment: dict[str, str]) -> Iterator[Forked]:
+    with forking(environment) as made:
+        yield made
 
 
 @pytest.mark.timeout(600)  # the first one builds pycuda
@@ -47,8 +55,8 @@ def test_the_driver_describes_the_gpu_that_engines_are_built_for(environment: di
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_scenario(environment: dict[str, str], scenario: str) -> None:
-    made = require_passed(environment, scenario)
+def test_scenario(forked: Forked, scenario: str) -> None:
+    made = require_passed(forked.run(scenario))
     figures.tell(ContractPart.RUN, "scenarios", scenario, of=len(SCENARIOS))
     figures.tell(ContractPart.RUN, "slots run", scenario, each=made["slots"])
     figures.tell(ContractPart.RUN, "batches run", scenario, each=made["batches"])
@@ -57,8 +65,8 @@ def test_scenario(environment: dict[str, str], scenario: str) -> None:
 
 
 @pytest.mark.parametrize("name", WRONG_ADAPTERS)
-def test_a_wrong_adapter_is_caught(environment: dict[str, str], name: str) -> None:
-    found = run(environment, WRONG_ADAPTERS[name].scenario, name)
+def test_a_wrong_adapter_is_caught(forked: Forked, name: str) -> None:
+    found = forked.run(WRONG_ADAPTERS[name].scenario, name)
     assert "can't be made" not in found.stdout, found.stdout
     assert found.returncode != 0, f"not caught: {found.stdout}"
     assert re.search(WRONG_ADAPTERS[name].words, found.stdout), found.stdout
@@ -69,7 +77,8 @@ def test_a_wrong_adapter_is_caught(environment: dict[str, str], name: str) -> No
 def test_scenarios_for_a_real_gpu_run_on_the_fake_driver(environment: dict[str, str], scenario: str) -> None:
     """With memory as the one thing that a real driver counts, and without its delays."""
     assert scenario in scenarios(REAL)
-    assert require_passed(environment | {"CONTRACT_DEVICE": REAL, "CONTRACT_COMPUTE": HOST}, scenario)["batches"] > 100
+    found = run(environment | {"CONTRACT_DEVICE": REAL, "CONTRACT_COMPUTE": HOST}, scenario)
+    assert require_passed(found)["batches"] > 100
 
 
 def test_the_tests_for_a_gpu_do_not_take_the_fake_driver_for_one(environment: dict[str, str]) -> None:
