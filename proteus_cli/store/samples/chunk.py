@@ -27,6 +27,8 @@ from proteus_cli.store.files import made_by, to_json
 SAMPLES = FileKind("a file of samples", 128 * 2**20)
 SAMPLE_LABELS = FileKind("a file of labels of samples", 64 * 2**20)
 NO_CLASS = -1
+LATEST_S = 1e11
+"""The year 5138."""
 _HINT = "remove it; the others can be used without it"
 
 
@@ -53,6 +55,7 @@ class SampledRequest(Value, frozen=True):
 
     def __post_init__(self) -> None:
         require(is_count(self.number) and is_count(self.rows, 1), "numbers of requests and rows must be whole")
+        require(0 <= self.unix_s <= LATEST_S, f"unix_s of request {self.number} must be a time")
 
 
 class _Index(Value, frozen=True):
@@ -91,6 +94,8 @@ class ToldLabels(Value, frozen=True):
 
     def __post_init__(self) -> None:
         require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")
+        told = (label for labels in self.labels.values() for label in labels)
+        require(all(label is None or is_count(label) for label in told), "labels must be numbers of classes")
 
 
 def encoded_labels(family: str, run: str, labels: Mapping[int, Sequence[int | None]]) -> bytes:

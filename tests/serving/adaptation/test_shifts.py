@@ -23,6 +23,7 @@ from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.shifts.references import References
 from proteus_cli.serving.adaptation.shifts.shifts import EVERY_S, Shifts
 from proteus_cli.serving.adaptation.shifts.summaries import RowSummary
+from proteus_cli.serving.telemetry.sampler import MetricsSampler
 from proteus_cli.store.answers import Answers, write_answers
 from proteus_cli.store.eval_splits import labelled_rows, summaries_of_rows
 
@@ -97,6 +98,8 @@ def test_a_shift_is_told_once_and_its_end_too_and_nothing_is_done(caplog: pytest
         assert inputs is not None
         assert confidence is not None
         assert (inputs.is_shifted, confidence.is_shifted, shifts.is_shifted("f")) == (True, True, True)
+        shown = MetricsSampler(watched.world.plane, watched.world.plane.clock).now
+        assert shown.families["f"].shifted
         assert (inputs.rows, confidence.rows) == (450, 450)
         await watched.ask(1_100)
         assert not shifts.is_shifted("f")
@@ -141,11 +144,33 @@ def test_with_another_catalog_all_begin_anew() -> None:
         assert watched.shifts.is_shifted("f")
         content: Any = object()
         watched.served.content = content
-        await watched.ask(1)
         assert not watched.shifts.is_shifted("f")
+        await watched.ask(1)
         assert watched.shifts.inputs == {"f": None}
 
     played(story)
+
+
+def test_a_reference_that_was_read_for_another_catalog_is_not_used() -> None:
+    async def story(watched: Watched) -> None:
+        async def meanwhile(read: Callable[[], Floats | None]) -> Floats | None:
+            found = read()
+            content: Any = object()
+            watched.served.content = content
+            return found
+
+        watched.shifts._in_thread = meanwhile
+        running = asyncio.create_task(watched.shifts.run())
+        await watched.ask(1)
+        assert watched.shifts.inputs == {}, "it is wanted once more by the next request"
+        watched.shifts._in_thread = at_once
+        await watched.ask(3)
+        running.cancel()
+        inputs = watched.shifts.inputs["f"]
+        assert inputs is not None
+        assert inputs.rows == 2
+
+    assert played(story).read.count("f") == 2
 
 
 # --- summaries and references

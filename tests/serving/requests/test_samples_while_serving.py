@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,6 +64,32 @@ def test_a_share_of_requests_is_kept_with_inputs_and_answers_and_others_are_left
     assert all(each.classes.tolist() == [1] * len(each.classes) for each in found)
     margins = [2 * (second - first) for first, second in chosen]
     assert np.allclose(np.concatenate([each.confidences for each in found]), margins)
+
+
+def calls_of(root: Path, *, captures: bool) -> int:
+    """How many functions are called while 50 requests are admitted, none of which is captured."""
+    calls = 0
+
+    def called(_frame: object, event: str, _of: object) -> None:
+        nonlocal calls
+        calls += event in {"call", "c_call"}
+
+    async def story(world: World) -> None:
+        if (samples := world.plane.samples) is not None:
+            samples.next_id = 10**9
+        for number in range(50):
+            sys.setprofile(called)
+            world.submit(number, 0.0)
+            sys.setprofile(None)
+            await settled(world)
+
+    writer = SampleWriter(SampleSettings(root, 0.5, 2**30, 3600.0), lambda: 0.0) if captures else None
+    run(story, AT_ONCE_S, sample_writer=writer)
+    return calls
+
+
+def test_a_request_that_is_not_captured_costs_no_call(tmp_path: Path) -> None:
+    assert calls_of(tmp_path, captures=True) == calls_of(tmp_path, captures=False) > 500
 
 
 def test_labels_that_are_told_are_joined(tmp_path: Path) -> None:

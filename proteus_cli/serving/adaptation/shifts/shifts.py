@@ -50,8 +50,8 @@ class Shifts:
         self._in_thread = in_thread
         self._served, self._content = served, served.content
         self._summaries: dict[str, RowSummary] = {}
-        self.inputs: dict[str, ShiftWatch | None] = {}
-        self.confidence: dict[VariantKey, ShiftWatch | None] = {}
+        self._inputs: dict[str, ShiftWatch | None] = {}
+        self._confidence: dict[VariantKey, ShiftWatch | None] = {}
         self._wanted: asyncio.Queue[str | VariantKey] = asyncio.Queue()
 
     def admitted(self, request: InFlightRequest, served: ServedFamily, now_s: float) -> None:
@@ -65,12 +65,23 @@ class Shifts:
         of_variants = (watch for key, watch in self.confidence.items() if key.family == family)
         return any(watch is not None and watch.is_shifted for watch in (inputs, *of_variants))
 
-    def _renew(self) -> None:
-        """Another catalog is served, so models or eval splits have changed: references are read anew."""
-        self._content = self._served.content
-        self._summaries.clear()
-        self.inputs.clear()
-        self.confidence.clear()
+    @property
+    def inputs(self) -> dict[str, ShiftWatch | None]:
+        self._follow_catalog()
+        return self._inputs
+
+    @property
+    def confidence(self) -> dict[VariantKey, ShiftWatch | None]:
+        self._follow_catalog()
+        return self._confidence
+
+    def _follow_catalog(self) -> None:
+        """Where another catalog is served, models or eval splits have changed: references are read anew."""
+        if self._served.content is not self._content:
+            self._content = self._served.content
+            self._summaries.clear()
+            self._inputs.clear()
+            self._confidence.clear()
 
     async def run(self) -> None:
         """Read what is wanted to compare with, one after another, until cancelled."""
@@ -87,8 +98,6 @@ class Shifts:
         done(result)
         if not isinstance(result, Answered):
             return
-        if self._served.content is not self._content:
-            self._renew()
         family, row = result.batch.hosted.family, int(self._rng.integers(rows))
         served = self._plane.families.by_name.get(family)
         if served is None:
@@ -139,24 +148,26 @@ class Shifts:
         found = await self._read(
             f"inputs of {family}", lambda: self._references.inputs(family, served.signature, summary)
         )
-        if found is not None and self.inputs.get(family, found) is None:
+        if found is not None and family in self.inputs:
             self._summaries[family] = summary
             self.inputs[family] = ShiftWatch(summary.names, found)
 
     async def _read_confidences(self, key: VariantKey) -> None:
         profiles = dict(self._profiles.alone)
         found = await self._read(f"confidence of {key.variant}", lambda: self._references.confidences(key, profiles))
-        if found is not None and self.confidence.get(key, found) is None:
+        if found is not None and key in self.confidence:
             self.confidence[key] = ShiftWatch(("confidence",), found)
 
     async def _read(self, what: str, read: Reading) -> Floats | None:
         """A reference; None where there is none, or it has too few rows."""
+        content = self._served.content
         try:
             found = await self._in_thread(read)
         except ProteusError as error:
             log.info("the %s can't be watched: %s", what, error.message)
             return None
-        return found if found is not None and len(found) >= LEAST_REFERENCE_ROWS else None
+        is_current = content is self._served.content  # else it is wanted once more
+        return found if is_current and found is not None and len(found) >= LEAST_REFERENCE_ROWS else None
 
 
 def _log_change(what: str, watch: ShiftWatch, family: str, variant: str = "") -> None:

@@ -23,8 +23,8 @@ MOST_IDS = 100_000
 class SampleCounts:
     """Requests that were ``captured``, by family; those ``dropped``, by family and reason; and ``size_bytes`` on disk.
 
-    The reasons: ``large``, ``busy`` where the memory for samples was full, and ``disk``. What the disk has lost was
-    captured before.
+    The reasons: ``large``, ``busy`` where the memory for samples was full, also for labels, and ``disk``. What the disk
+    has lost was captured before.
     """
 
     captured: Mapping[str, int]
@@ -72,8 +72,12 @@ class Samples:
     def told(self, family: str, client_id: str, labels: Sequence[int | None]) -> None:
         """Feedback has told the labels of a request, which may have been captured."""
         number = self._numbers.pop((family, client_id), None)
-        if number is not None and any(label is not None for label in labels) and self.writer.has_room(0):
+        if number is None:
+            return
+        if self.writer.has_room(0):
             self.writer.put(Told(family, number, tuple(labels)))
+        else:
+            self.dropped[family, "busy"] += 1
 
     def counts(self) -> "SampleCounts":
         """Since the start."""
