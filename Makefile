@@ -175,7 +175,7 @@ bench-cascades: setup  ## what cascades of the sample zoo are worth, on rows tha
 bench-cascades-live: setup  ## the same, served live on one core and judged by labels; 16 minutes
 	$(BIN)/python -m benchmarks.cascades --live --picture docs/cascades.png
 
-bench-lifecycle: setup  ## models that are trained anew under load, losses of accuracy that are noticed, guards of roll-outs; 20 minutes
+bench-lifecycle: setup  ## new versions under load, losses and shifts that are noticed, guards, retraining, five tasks; 45 minutes
 	$(BIN)/python -m benchmarks.lifecycle
 
 bench-exits: setup  ## random bounds on the multi-exit model of the sample zoo; two minutes

@@ -1,10 +1,11 @@
-"""Models that are trained anew, accuracy that is lost or guarded, and data that shift; 25 minutes.
+"""Models that are trained anew, tasks, accuracy that is lost or guarded, and data that shift; 45 minutes.
 
 ``swap``: a new version of the model that serves is put in place under load, live, in rounds. ``noticing``: how many
 labelled rows it takes until a loss of accuracy is noticed, and how often one is that there is not. ``guard``: whether
 version roll-outs are rolled back and promoted as they should be, simulated. ``drift``: how many rows without labels it
-takes until it is noticed that they are no longer like the eval split. A line for each aim; exits with 1 where one is
-missed.
+takes until it is noticed that they are no longer like the eval split. ``retraining``: what of the accuracy that is lost
+as inputs shift comes back by `proteus task retrain`. ``tasks``: five tasks on two cores beside the best single model
+for each, simulated. A line for each aim; exits with 1 where one is missed.
 """
 
 import argparse
@@ -16,12 +17,12 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.adaptation.lab import laboratory
-from benchmarks.lifecycle import guard, noticing, shifting, swap
+from benchmarks.lifecycle import guard, noticing, retraining, shifting, swap, tasks
 from benchmarks.machine import machine
 from benchmarks.tables import Aim, aim_line, rich_table
 from proteus_cli.store import Workspace
 
-PARTS = ("swap", "noticing", "guard", "drift")
+PARTS = ("swap", "noticing", "guard", "drift", "retraining", "tasks")
 ROUNDS, QUICK_ROUNDS = 3, 1
 QUICK_SEEDS = 10
 BUDGET = "30s"
@@ -58,6 +59,14 @@ def main() -> int:
             for table in shifting.tables(noticed, calm):
                 console.print(rich_table(table))
             aims += shifting.aims(noticed, calm)
+        if "retraining" in parts:
+            shifts_by_seed = retraining.measured_all(Path(directory), 1 if options.quick else retraining.SEEDS)
+            console.print(rich_table(retraining.table(shifts_by_seed)))
+            aims += retraining.aims(shifts_by_seed)
+        if "tasks" in parts:
+            comparison = tasks.measured(Path(directory) / "tasks")
+            console.print(rich_table(tasks.table(comparison)))
+            aims += tasks.aims(comparison)
     if "guard" in parts:
         seeds = QUICK_SEEDS if options.quick else guard.SEEDS
         found_by_guard, fails = guard.measured(seeds), [guard.fails_at_the_bound(seed) for seed in range(seeds)]
