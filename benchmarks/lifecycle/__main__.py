@@ -12,6 +12,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -19,13 +20,59 @@ from rich.console import Console
 from benchmarks.adaptation.lab import laboratory
 from benchmarks.lifecycle import guard, noticing, retraining, shifting, swap, tasks
 from benchmarks.machine import machine
-from benchmarks.tables import Aim, aim_line, rich_table
+from benchmarks.tables import Aim, Table, aim_line, rich_table
 from proteus_cli.store import Workspace
 
-PARTS = ("swap", "noticing", "guard", "drift", "retraining", "tasks")
 ROUNDS, QUICK_ROUNDS = 3, 1
 QUICK_SEEDS = 10
+QUICK_QUERIES = 5_000
 BUDGET = "30s"
+
+Found = tuple[Sequence[Table], Sequence[Aim]]
+"""Of a part: what to show, and what was to be reached."""
+
+
+def _swap(directory: Path, *, quick: bool) -> Found:
+    lab = laboratory(directory, BUDGET)
+    swap.prepare(lab)
+    found = [swap.swapped(lab, seed) for seed in range(QUICK_ROUNDS if quick else ROUNDS)]
+    return [swap.table(found)], swap.aims(found)
+
+
+def _noticing(directory: Path, *, quick: bool) -> Found:
+    shifts, quiet = noticing.measured(_zoo(directory), QUICK_SEEDS if quick else noticing.SEEDS)
+    return noticing.tables(shifts, quiet), noticing.aims(shifts, quiet)
+
+
+def _guard(_directory: Path, *, quick: bool) -> Found:
+    seeds = QUICK_SEEDS if quick else guard.SEEDS
+    found, fails = guard.measured(seeds), [guard.fails_at_the_bound(seed) for seed in range(seeds)]
+    return guard.tables(found), guard.aims(found, fails)
+
+
+def _drift(directory: Path, *, quick: bool) -> Found:
+    noticed, calm = shifting.measured(_zoo(directory), QUICK_SEEDS if quick else shifting.SEEDS)
+    return shifting.tables(noticed, calm), shifting.aims(noticed, calm)
+
+
+def _retraining(directory: Path, *, quick: bool) -> Found:
+    shifts = retraining.measured_all(directory, 1 if quick else retraining.SEEDS)
+    return [retraining.table(shifts)], retraining.aims(shifts)
+
+
+def _tasks(directory: Path, *, quick: bool) -> Found:
+    found = tasks.measured(directory, QUICK_QUERIES if quick else tasks.QUERIES)
+    return [tasks.table(found)], tasks.aims(found)
+
+
+def _zoo(directory: Path) -> Workspace:
+    subprocess.run((sys.executable, "-m", "proteus_cli", "-q", "init", str(directory)), check=True)
+    return Workspace(directory)
+
+
+PARTS = {
+    "swap": _swap, "noticing": _noticing, "guard": _guard, "drift": _drift, "retraining": _retraining, "tasks": _tasks,
+}  # fmt: skip
 
 
 def main() -> int:
@@ -33,46 +80,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.lifecycle", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="few rounds and seeds, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="few rounds, seeds and queries, to see that it works")
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
     options = parser.parse_args()
-    console, parts, aims = Console(), options.parts.split(","), list[Aim]()
+    console, wanted, aims = Console(), options.parts.split(","), list[Aim]()
     console.print(machine())
     with tempfile.TemporaryDirectory() as directory:
-        if "swap" in parts:
-            lab = laboratory(Path(directory) / "swap", BUDGET)
-            swap.prepare(lab)
-            found = [swap.swapped(lab, seed) for seed in range(QUICK_ROUNDS if options.quick else ROUNDS)]
-            console.print(rich_table(swap.table(found)))
-            aims += swap.aims(found)
-        if "noticing" in parts:
-            root = Path(directory) / "noticing"
-            subprocess.run((sys.executable, "-m", "proteus_cli", "-q", "init", str(root)), check=True)
-            shifts, quiet = noticing.measured(Workspace(root), QUICK_SEEDS if options.quick else noticing.SEEDS)
-            for table in noticing.tables(shifts, quiet):
-                console.print(rich_table(table))
-            aims += noticing.aims(shifts, quiet)
-        if "drift" in parts:
-            root = Path(directory) / "drift"
-            subprocess.run((sys.executable, "-m", "proteus_cli", "-q", "init", str(root)), check=True)
-            noticed, calm = shifting.measured(Workspace(root), QUICK_SEEDS if options.quick else shifting.SEEDS)
-            for table in shifting.tables(noticed, calm):
-                console.print(rich_table(table))
-            aims += shifting.aims(noticed, calm)
-        if "retraining" in parts:
-            shifts_by_seed = retraining.measured_all(Path(directory), 1 if options.quick else retraining.SEEDS)
-            console.print(rich_table(retraining.table(shifts_by_seed)))
-            aims += retraining.aims(shifts_by_seed)
-        if "tasks" in parts:
-            comparison = tasks.measured(Path(directory) / "tasks")
-            console.print(rich_table(tasks.table(comparison)))
-            aims += tasks.aims(comparison)
-    if "guard" in parts:
-        seeds = QUICK_SEEDS if options.quick else guard.SEEDS
-        found_by_guard, fails = guard.measured(seeds), [guard.fails_at_the_bound(seed) for seed in range(seeds)]
-        for table in guard.tables(found_by_guard):
-            console.print(rich_table(table))
-        aims += guard.aims(found_by_guard, fails)
+        for name, measure in PARTS.items():
+            if name in wanted:
+                found, reached = measure(Path(directory) / name, quick=options.quick)
+                for table in found:
+                    console.print(rich_table(table))
+                aims += reached
     for aim in aims:
         console.print(aim_line(aim))
     return 0 if all(aim.is_reached for aim in aims) else 1

@@ -51,7 +51,8 @@ class Shift:
 
 def measured_all(directory: Path, seeds: int) -> list[Shift]:
     """With each of so many seeds."""
-    return [measured(directory / f"retraining-{seed}", seed) for seed in range(seeds)]
+    directory.mkdir()
+    return [measured(directory / str(seed), seed) for seed in range(seeds)]
 
 
 def measured(root: Path, seed: int) -> Shift:

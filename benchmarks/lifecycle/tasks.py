@@ -63,7 +63,7 @@ class Comparison:
     picked: Mapping[str, Found]
 
 
-def measured(root: Path) -> Comparison:
+def measured(root: Path, queries: int = QUERIES) -> Comparison:
     root.mkdir()
     place = Workspace(root / "ws")
     for name, (x, y) in _data().items():
@@ -75,7 +75,7 @@ def measured(root: Path) -> Comparison:
     _proteus("profile", "--budget", "40s", "--max-batch", "16", "--accept-noise", place=place)
     catalog, profiles = place.catalog(), place.profiles()
     usual = _usual_qps(catalog, profiles)
-    slowdown = max(1.0, sum(usual.values()) * _length_s(usual) / QUERIES)
+    slowdown = max(1.0, sum(usual.values()) * _length_s(usual) / queries)
     profiles = {device: _slower(profile, slowdown) for device, profile in profiles.items()}
     return compared(catalog, profiles, slowdown)
 
