@@ -294,7 +294,8 @@ def test_a_reader_that_goes_away_ends_a_command_quietly(tiny: Tiny, call: tuple[
 COMMANDS = [
     (), ("init",), ("devices",), ("profile",), ("plan",), ("serve",), ("replay",), ("doctor",), ("demo",),
     ("trace",), ("trace", "make"), ("trace", "convert"), ("trace", "info"), ("catalog",), ("catalog", "add"),
-    ("catalog", "derive"), ("agent",), ("cluster",), ("cluster", "key"),
+    ("catalog", "derive"), ("agent",), ("cluster",), ("cluster", "key"), ("samples",), ("samples", "export"),
+    ("task",), ("task", "add"), ("task", "retrain"), ("task", "list"), ("task", "show"),
     ("engines",), ("engines", "ls"), ("engines", "verify"), ("engines", "prune"),
 ]  # fmt: skip
 HELP_OF_ALL = """
