@@ -138,6 +138,7 @@ class Dispatch:
         source = idle_source((family.base, *family.canary_tiers), self._workers, by)
         if source is None:
             return None
+        self.cascades.ever_in_use = True
         hosted, worker = source.hosted, self._workers[source.hosted.device]
         family.rows += rows
         family.ran(hosted, rows)

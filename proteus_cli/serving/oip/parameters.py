@@ -23,6 +23,7 @@ MAX_CLASSES = 1000
 MOST_CONFIDENT = 3e38
 """Confidences are floats of 32 bits."""
 MOST_ENERGY_J = 1e12
+LONGEST_CLIENT_KEY = 128
 _US_PER_S = 1e6
 _UNKNOWN = re.compile(r"Object contains unknown field (`.*?`)(?: - at .*)?", re.DOTALL)
 
@@ -55,12 +56,16 @@ class RequestParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_
         Annotated[float, Meta(gt=0, le=MOST_ENERGY_J)] | None,
         Meta(description="Joules that the answer may take at most; only where profiles know the power."),
     ] = None
+    client_key: Annotated[
+        Annotated[str, Meta(max_length=LONGEST_CLIENT_KEY)] | None,
+        Meta(description="Who asks: requests with one key have answers of one version while a new one is rolled out."),
+    ] = None
     binary_data_output: Annotated[bool, Meta(description="All outputs as binary tensors.")] = False
 
     def options(self) -> RequestOptions:
         """The same, as the data plane takes it. A timeout of 0 is Triton's way to say "none"."""
         timeout_s = self.timeout / _US_PER_S if self.timeout else None
-        return RequestOptions(timeout_s, int(self.priority), self.min_accuracy or 0.0, self._bounds())
+        return RequestOptions(timeout_s, int(self.priority), self.min_accuracy or 0.0, self._bounds(), self.client_key)
 
     def _bounds(self) -> Bounds | None:
         confidence, expected, energy_j = self.min_confidence, self.min_expected_accuracy, self.max_energy_j

@@ -30,6 +30,7 @@ from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.requests.in_flight import InFlightRequest, ResultCallback, nobody
 from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, ReadInputs, is_finite
 from proteus_cli.serving.requests.results import Results
+from proteus_cli.serving.requests.version_arms import VersionArms
 from proteus_cli.serving.requests.samples.capture import Samples
 from proteus_cli.units import counted
 
@@ -78,6 +79,7 @@ class Admission:
         self._refuses_non_finite, self._max_timeout_s = refuses_non_finite, max_timeout_s
         self._answers, self._samples = answers, samples
         self.looks: Looks | None = None
+        self.arms: dict[str, VersionArms] = {}  # by family, of versions that are rolled out
         self._ids = count()
         self._log_limiter = LogRateLimiter(clock)
         self._to_ask: dict[str, None] = {}
@@ -107,6 +109,9 @@ class Admission:
         if served.why_out:
             raise NotReady(f"`{family}` is {served.why_out}")
         rows, options = query.rows, query.options
+        bounds = options.bounds
+        if self.arms and (arms := self.arms.get(family)) is not None:
+            bounds, read_inputs, done = arms.enter(query, read_inputs, done, arrival_s)
         if rows > served.max_rows:
             raise BadRequest(f"`{family}` takes at most {counted(served.max_rows, 'row')} a request; got {rows}")
         slo_s, now_s = served.slo_s, self._clock()
@@ -126,12 +131,12 @@ class Admission:
             slo_s,
             options.priority,
             options.min_accuracy,
-            options.bounds,
+            bounds,
             done=done,
         )
         offered = self._controller.offer(request, now_s)
         if not isinstance(offered, Admitted):
-            raise self._refusal(query, offered, timeout_s, is_usual=arrival_s == now_s)
+            raise self._refusal(query, offered, timeout_s, is_usual=arrival_s == now_s and bounds is None)
         if read_inputs is None:
             self._withdraw(request, now_s)
             return request

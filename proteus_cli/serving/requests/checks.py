@@ -7,7 +7,6 @@ when its device is lost. A family has one at a time, with a copy of one row.
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import ClassVar
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.exits import is_cut
-from proteus_cli.serving.requests.in_flight import InFlightRequest, nobody
+from proteus_cli.serving.requests.in_flight import AsideInFlight, InFlightRequest, nobody
 from proteus_cli.units import format_percent
 
 log = logging.getLogger("proteus.dataplane")
@@ -29,10 +28,8 @@ log = logging.getLogger("proteus.dataplane")
 _CLASSES_NDIM = 2
 
 
-class CheckInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only=True):  # type: ignore[misc]  # as its base
+class CheckInFlight(AsideInFlight, frozen=False, gc=True, eq=False, kw_only=True):  # type: ignore[misc]  # as its base
     """The first row of a request that was answered by ``route`` alone, which has given it the class ``answer``."""
-
-    is_check: ClassVar[bool] = True
 
     route: CascadeRoute
     checker: Checker
@@ -65,7 +62,7 @@ class Checks:
         now_s = self._clock()
         check = CheckInFlight(
             request.id, request.family, now_s, now_s + request.slo_s, done=nobody, inputs=_first_row(request),
-            route=route, checker=route.checker, answer=answer,
+            of=self, route=route, checker=route.checker, answer=answer,
         )  # fmt: skip
         self.running[request.family] = check
         asyncio.get_running_loop().call_soon(self._start, check)  # the answer goes out first
@@ -82,11 +79,15 @@ class Checks:
         if cascades.compared(route, disagrees=found != check.answer):
             _log_drift(check, cascades.disagreements[route.stage.key, check.checker.key])
 
-    def forget(self, check: CheckInFlight) -> None:
+    def forget(self, check: AsideInFlight) -> None:
         """A check has ended, with an answer or without."""
         check.has_ended = True
         check.release_inputs()
         self.running.pop(check.family, None)
+
+    def failed(self, check: AsideInFlight) -> None:
+        """The variant that checks has failed, which tells nothing."""
+        self.forget(check)
 
     def _may_check(self, request: InFlightRequest) -> bool:
         """A live condition changes what exits answer, and who limits energy pays for no more."""

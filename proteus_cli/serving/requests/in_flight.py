@@ -1,18 +1,19 @@
 """Requests in flight, from their submission to their end, and their results."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.buffers import Buffer
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import Host, Launch
 from proteus_cli.domain.request import Request
 from proteus_cli.errors import RequestError
 
 if TYPE_CHECKING:
+    from proteus_cli.serving.devices.executor import BatchResult
     from proteus_cli.serving.requests.second_stages import DeferredInFlight
 
 _SMALL_BYTES = 16 * 1024
@@ -127,6 +128,30 @@ class InFlightRequest(Request, frozen=False, gc=True, eq=False, kw_only=True):  
     def wait_again(self) -> None:
         """The device that ran it is lost."""
         self.is_running = False
+
+
+class Asides(Protocol):
+    """Asks variants about answers that have gone out."""
+
+    def answered(self, launch: Launch, result: "BatchResult") -> None:
+        """A batch of one of its requests, which is alone there, is done."""
+        ...
+
+    def forget(self, request: "AsideInFlight") -> None:
+        """One of its requests has ended without an answer, as its device is lost."""
+        ...
+
+    def failed(self, request: "AsideInFlight") -> None:
+        """The variant has failed on one of its requests."""
+        ...
+
+
+class AsideInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only=True):  # type: ignore[misc]  # as its base
+    """A request of no client: it has no outcome, and nothing is lost where it is forgotten."""
+
+    is_check: ClassVar[bool] = True
+
+    of: Asides
 
 
 def nobody(_ending: Result) -> None:

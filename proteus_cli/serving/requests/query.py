@@ -12,12 +12,16 @@ from proteus_cli.domain.request import Bounds
 
 
 class RequestOptions(msgspec.Struct, frozen=True, gc=False):
-    """What a request may ask for beside its tensors; None and 0 stand for the family's own."""
+    """What a request may ask for beside its tensors; None and 0 stand for the family's own.
+
+    ``client`` is a key of who asks, which keeps the version of its answers while one is rolled out.
+    """
 
     timeout_s: float | None = None
     priority: int = 0
     min_accuracy: float = 0.0
     bounds: Bounds | None = None
+    client: str | None = None
 
 
 DEFAULT_OPTIONS = RequestOptions()

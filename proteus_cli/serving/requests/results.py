@@ -13,13 +13,13 @@ from proteus_cli.domain.request import MAX_RUNS, Outcome, Request
 from proteus_cli.errors import DeadlineExceeded, EngineFailed, RequestError
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.logs import LogRateLimiter, fields
-from proteus_cli.serving.requests.checks import CheckInFlight
 from proteus_cli.serving.requests.counts import FamilyCounts, RequestCounts
 from proteus_cli.serving.requests.deadlines import TimingWheel
 from proteus_cli.serving.requests.exits import is_cut, of_exits
 from proteus_cli.serving.requests.in_flight import (
     Answered,
     AnsweredBatch,
+    AsideInFlight,
     InFlightRequest,
     Result,
     ResultCallback,
@@ -84,8 +84,8 @@ class Results:
         stages = self._second_stages
         if stages is None or not stages.routes.ever_in_use:
             self._answered(launch, started_s, result, None)
-        elif launch.requests[0].is_check:
-            stages.checks.answered(launch, result)
+        elif isinstance(aside := launch.requests[0], AsideInFlight):
+            aside.of.answered(launch, result)
         elif launch.requests[0].is_deferred:  # so are all: they come from one queue
             self._second_answered(stages, launch, started_s, result)
         else:
@@ -163,9 +163,9 @@ class Results:
     def failed(self, launch: Launch, error: Exception) -> None:
         """A batch failed as a whole."""
         for request in in_flight(launch.requests):
-            if isinstance(request, CheckInFlight):
+            if isinstance(request, AsideInFlight):
                 self._log_failure(launch.hosted, error)
-                self._forget(request)
+                request.of.failed(request)
             elif isinstance(request, DeferredInFlight):
                 self._log_failure(launch.hosted, error)
                 self._send_first(request)
@@ -180,8 +180,8 @@ class Results:
         over = []
         for request in in_flight(requests):
             counts = self._counts[request.family]
-            if isinstance(request, CheckInFlight):
-                self._forget(request)
+            if isinstance(request, AsideInFlight):
+                request.of.forget(request)
             elif request.has_ended:
                 over.append(request)
             elif isinstance(request, DeferredInFlight) and request.runs >= MAX_RUNS:
@@ -279,10 +279,6 @@ class Results:
             deferred = request.deferred
             deferred.settle()
             self._second_stages.give_up(deferred)
-
-    def _forget(self, check: CheckInFlight) -> None:
-        if self._second_stages is not None:
-            self._second_stages.checks.forget(check)
 
     def _count_deferred(self, family: str, *, is_fallback: bool) -> None:
         self._counts[family].deferred += 1

@@ -1,0 +1,190 @@
+"""The requests of a family while a version of one of its variants is rolled out: canaries, shadows, and what is seen.
+
+Which arm a request is in, the key of its client decides; without one, its id, else chance. What becomes of a request is
+told to the guard of the roll-out, once it has ended. A part of what the old version has answered is *shadowed*: the new
+version is asked, too, about the first row, where a device of it is idle, and the classes are compared; nobody waits for
+that, and nobody sees it.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+
+import msgspec
+
+from proteus_cli.buffers import Buffer
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import Launch
+from proteus_cli.control.dispatch.twins import CanaryArm
+from proteus_cli.control.rollouts.guard import Arm, Guard
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.request import Bounds
+from proteus_cli.errors import EngineFailed
+from proteus_cli.serving.devices.executor import BatchResult
+from proteus_cli.serving.lifecycle import Lifecycle
+from proteus_cli.serving.requests.checks import class_of
+from proteus_cli.serving.requests.exits import is_cut
+from proteus_cli.serving.requests.in_flight import Answered, AsideInFlight, Result, ResultCallback, nobody
+from proteus_cli.serving.requests.query import Inputs, Query, ReadInputs
+
+MOST_KEPT_CLASSES = 1000
+"""Of shadowed requests with an id, so that a label tells of both versions."""
+
+
+class ShadowInFlight(AsideInFlight, frozen=False, gc=True, eq=False, kw_only=True):  # type: ignore[misc]  # as its base
+    """The first row of a request to which the old version has given the class ``answer``."""
+
+    answer: int
+    request_id: str | None
+
+
+class _Shadowed(msgspec.Struct, gc=False):
+    """A request that is to be shadowed; its first row, once its tensors are read."""
+
+    request_id: str | None
+    inputs: tuple[Buffer, ...] = ()
+
+
+class VersionArms:
+    """Of the versions ``old`` and ``new``, for a family; ``run`` starts a batch on its device."""
+
+    def __init__(
+        self,
+        old: VariantKey,
+        new: VariantKey,
+        guard: Guard,
+        controller: Controller,
+        lifecycle: Lifecycle,
+        clock: Callable[[], float],
+        run: Callable[[Launch], None],
+    ) -> None:
+        self._old, self._new, self._guard = old, new, guard
+        self._controller, self._lifecycle, self._clock, self._run = controller, lifecycle, clock, run
+        self._canaries = CanaryArm(new.variant, 0.0)
+        self._shadow_share = self._shadow_due = 0.0
+        self._shadow: ShadowInFlight | None = None
+        self._classes = OrderedDict[str, int]()
+        self._numbers = count()
+
+    def use(self, share: float, shadow_share: float) -> None:
+        """From now on the new version is asked about that share of requests, and of the old one's answers."""
+        self._canaries = CanaryArm(self._new.variant, share)
+        self._shadow_share = shadow_share
+
+    # --- requests
+
+    def enter(
+        self, query: Query, read_inputs: ReadInputs | None, done: ResultCallback, arrival_s: float | None
+    ) -> tuple[Bounds | None, ReadInputs | None, ResultCallback]:
+        """The bounds of a request in its arm, and what is to be called for it."""
+        bounds = query.options.bounds
+        arrived_s = self._clock() if arrival_s is None else arrival_s
+        if self._canaries.share and self._canaries.has(self._key(query)):
+            bounds = Bounds(is_canary=True) if bounds is None else msgspec.structs.replace(bounds, is_canary=True)
+            return bounds, read_inputs, partial(self._canary_ended, done, arrived_s)
+        shadowed = self._to_shadow(query) if read_inputs is not None else None
+        if shadowed is not None and read_inputs is not None:
+            read_inputs = partial(_read, shadowed, read_inputs, query.rows)
+        return bounds, read_inputs, partial(self._other_ended, done, arrived_s, shadowed)
+
+    def labelled(self, key: VariantKey, request_id: str, label: int | None, score: float) -> None:
+        """There is feedback of an answer of a variant; ``label`` of its first row, where it is of one."""
+        if key == self._new:
+            self._guard.labelled(Arm.NEW, score)
+        elif key == self._old and label is not None and request_id in self._classes:
+            self._guard.labelled_shadow(score, float(self._classes.pop(request_id) == label))
+        elif key == self._old:
+            self._guard.labelled(Arm.OLD, score)
+
+    def _key(self, query: Query) -> str:
+        if query.options.client is not None:
+            return f"client {query.options.client}"
+        return f"request {query.id}" if query.id is not None else f"number {next(self._numbers)}"
+
+    def _canary_ended(self, done: ResultCallback, arrived_s: float, result: Result) -> None:
+        done(result)
+        if isinstance(result, Answered):
+            self._answered(result, arrived_s)
+        else:
+            self._guard.answered(Arm.NEW, None, is_failed=isinstance(result, EngineFailed))
+
+    def _other_ended(self, done: ResultCallback, arrived_s: float, shadowed: _Shadowed | None, result: Result) -> None:
+        done(result)
+        if not isinstance(result, Answered):
+            self._guard.answered(Arm.OLD, None, is_failed=isinstance(result, EngineFailed))
+            return
+        self._answered(result, arrived_s)
+        is_whole = result.batch.hosted.key == self._old and result.batch.staged is None
+        if shadowed is not None and is_whole and shadowed.inputs:
+            self._begin_shadow(result, shadowed)
+
+    def _answered(self, result: Answered, arrived_s: float) -> None:
+        key = result.batch.hosted.key
+        if key in {self._old, self._new}:
+            self._guard.answered(Arm.NEW if key == self._new else Arm.OLD, self._clock() - arrived_s)
+
+    # --- shadows
+
+    def _to_shadow(self, query: Query) -> _Shadowed | None:
+        if self._shadow is not None or not self._shadow_share:
+            return None
+        self._shadow_due += self._shadow_share
+        if self._shadow_due < 1:
+            return None
+        self._shadow_due -= 1
+        return _Shadowed(query.id)
+
+    def _begin_shadow(self, result: Answered, shadowed: _Shadowed) -> None:
+        answer = class_of(result.outputs)
+        if answer is None or self._shadow is not None:
+            return
+        now_s = self._clock()
+        self._shadow = ShadowInFlight(
+            0, self._new.family, now_s, now_s, done=nobody, inputs=shadowed.inputs,
+            of=self, answer=answer, request_id=shadowed.request_id,
+        )  # fmt: skip
+        asyncio.get_running_loop().call_soon(self._start, self._shadow)  # the answer goes out first
+
+    def _start(self, shadow: ShadowInFlight) -> None:
+        is_ready, now_s = self._lifecycle.is_ready, self._clock()
+        launch = self._controller.check(shadow, self._new, now_s) if is_ready else None
+        if launch is None:
+            self.forget(shadow)
+        else:
+            self._run(launch)
+
+    def answered(self, launch: Launch, result: BatchResult) -> None:
+        """The new version has an answer to a shadow."""
+        (shadow,) = launch.requests
+        assert isinstance(shadow, ShadowInFlight)  # noqa: S101 - a batch of a shadow has nothing else
+        found = None if result.failures or is_cut(result.notes) else class_of(result.outputs)
+        self.forget(shadow)
+        if found is None:
+            self._guard.shadowed(None)
+            return
+        self._guard.shadowed(float(found == shadow.answer))
+        if shadow.request_id is not None:
+            self._classes[shadow.request_id] = found
+            if len(self._classes) > MOST_KEPT_CLASSES:
+                self._classes.popitem(last=False)
+
+    def failed(self, shadow: AsideInFlight) -> None:
+        """The new version has failed on a shadow."""
+        self._guard.shadowed(None)
+        self.forget(shadow)
+
+    def forget(self, shadow: AsideInFlight) -> None:
+        """A shadow has ended without an answer, as its device is lost or not idle."""
+        shadow.has_ended = True
+        shadow.release_inputs()
+        self._shadow = None
+
+
+def _read(shadowed: _Shadowed, read_inputs: ReadInputs, rows: int) -> Inputs:
+    """Read the tensors, and keep a copy of the first row, as the request ends before its shadow begins."""
+    inputs = read_inputs()
+    views = [memoryview(content).cast("B") for content in inputs]
+    shadowed.inputs = tuple(bytes(view[: len(view) // rows]) for view in views)
+    return inputs
