@@ -125,10 +125,13 @@ class FamilyState:
     def rehost(self, hosts: Sequence[Host], routes: Routes, workers: Mapping[str, WorkerState]) -> list[Request]:
         """From now on ``hosts`` share what waits, with cascades; returns the requests that none of them may answer."""
         moved = [request for tier in self.tiers if tier is not self.base for request in tier.queue.drain()]
-        if self.twins is not None:
-            hosts = standing_for_both(hosts, self.twins)
-        self._fitness = Fitness(hosts, routes, self.twins, has_new=self._has_new(hosts, workers))
-        if self.twins is not None:
+        twins = self.twins
+        if twins is not None and any(host.variant == twins.old for host in hosts):
+            hosts = standing_for_both(hosts, twins)
+        else:
+            twins = None
+        self._fitness = Fitness(hosts, routes, twins, has_new=self._has_new(hosts, workers))
+        if twins is not None:
             hosts = self._fitness.hosts(self._fitness.everyone)
         for request in [each for each in self.base.queue if not self._fitness.is_for_everyone(each)]:
             self.base.queue.remove(request)

@@ -3,7 +3,8 @@
 While a version is rolled out, requests of its family belong to one of two *arms*. Those of the *canary* arm may be
 answered by all hosts but those of the old version, and others by all but those of the new one. So of what the old
 version would answer, the new one gets the part of requests that are canaries, and nothing else of the plan changes.
-Where the new version serves nowhere, or cannot keep the bounds of a request, canaries are answered as all others.
+Where the new version serves nowhere, or cannot keep the bounds of a request, canaries are answered as all others. Where
+no plan has the old version any more, the new one is a variant like others.
 
 Both arms have the same shares and the same room: in its arm, each version stands for both.
 """

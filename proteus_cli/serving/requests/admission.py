@@ -30,8 +30,8 @@ from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.requests.in_flight import InFlightRequest, ResultCallback, nobody
 from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, ReadInputs, is_finite
 from proteus_cli.serving.requests.results import Results
-from proteus_cli.serving.requests.version_arms import VersionArms
 from proteus_cli.serving.requests.samples.capture import Samples
+from proteus_cli.serving.requests.version_arms import VersionArms
 from proteus_cli.units import counted
 
 log = logging.getLogger("proteus.dataplane")
@@ -79,7 +79,7 @@ class Admission:
         self._refuses_non_finite, self._max_timeout_s = refuses_non_finite, max_timeout_s
         self._answers, self._samples = answers, samples
         self.looks: Looks | None = None
-        self.arms: dict[str, VersionArms] = {}  # by family, of versions that are rolled out
+        self.arms = dict[str, VersionArms]()  # by family, of versions that are rolled out
         self._ids = count()
         self._log_limiter = LogRateLimiter(clock)
         self._to_ask: dict[str, None] = {}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Admitted, Host, Launch, Refused, WakeOthers
+from proteus_cli.control.decision import Admitted, Host, Launch, WakeOthers
 from proteus_cli.control.dispatch.twins import CanaryArm, Twins, standing_for_both
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog import VariantKey
@@ -149,10 +149,12 @@ def test_a_plan_without_the_new_version_has_canaries_answered_by_the_old_one() -
     assert answers_of(controller, "cpu0") == [0]
 
 
-def test_where_only_the_new_version_is_left_nobody_is_given_its_answers_unasked() -> None:
-    controller = controller_of(NEW)
-    assert isinstance(controller.offer(asking(), 0.0), Refused)
-    assert answers(controller, [asking(1, is_canary=True)]) == {1: "a-l@2"}
+def test_a_plan_that_has_the_new_version_in_place_of_the_old_one_has_all_answered_by_it() -> None:
+    controller = controller_of(OLD, NEW)
+    controller.offer(asking(), 0.0)
+    controller.offer(asking(1, is_canary=True), 0.0)
+    assert adopt(controller, host("cpu0", "a-l@2")) == []
+    assert answers(controller, [asking(2), asking(3, is_canary=True)]) == dict.fromkeys(range(4), "a-l@2")
 
 
 def test_canaries_are_admitted_as_long_as_others_would_be() -> None:
