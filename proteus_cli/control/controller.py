@@ -245,6 +245,15 @@ class Controller:
         self._topology.add_device(self._worker(device, slots), memory)
         self._topology.device_lost(device, ())
 
+    def pin_standbys(self, keys: Collection[VariantKey]) -> None:
+        """These variants, where they stand by, make way for no other standby."""
+        self._topology.pin_standbys(keys)
+
+    @property
+    def broken_engines(self) -> frozenset[tuple[str, str, str]]:
+        """Engines (device, family, variant) that plans do without."""
+        return self._topology.outages.engines
+
     def use_twins(self, family: str, twins: Twins | None) -> None:
         """Two versions of a variant of a family serve together, or none do; counts from the next plan on."""
         self._families[family].twins = twins

@@ -1,6 +1,6 @@
 """Which device hosts which variant, and how each family's queries are shared."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 import msgspec
@@ -117,8 +117,8 @@ class Plan(Value, frozen=True, omit_defaults=True):
         return msgspec.structs.replace(self, rules=self.rules.with_attainment(target))
 
     def with_names(self, rename: Callable[[VariantKey], str]) -> "Plan":
-        """This plan with other names of its variants."""
-        placements = tuple(msgspec.structs.replace(each, variant=rename(each.key)) for each in self.placements)
+        """This plan with other names of its variants; two that have one name now have what both had."""
+        placements = _joined(msgspec.structs.replace(each, variant=rename(each.key)) for each in self.placements)
         cascades = tuple(
             msgspec.structs.replace(
                 each,
@@ -166,6 +166,25 @@ class Plan(Value, frozen=True, omit_defaults=True):
         return sum(
             len(new - old.get(device, nothing) - standbys.get(device, nothing)) for device, new in self.hosted().items()
         )
+
+
+def _joined(placements: Iterable[Placement]) -> tuple[Placement, ...]:
+    """Each variant once on each device."""
+    found: dict[tuple[str, VariantKey], Placement] = {}
+    for each in placements:
+        before = found.get((each.device, each.key))
+        found[each.device, each.key] = each if before is None else _both(before, each)
+    return tuple(found.values())
+
+
+def _both(one: Placement, other: Placement) -> Placement:
+    return msgspec.structs.replace(
+        one,
+        rate_qps=one.rate_qps + other.rate_qps,
+        share=one.share + other.share,
+        capacity_qps=one.capacity_qps + other.capacity_qps,
+        deferred_qps=one.deferred_qps + other.deferred_qps,
+    )
 
 
 class FrontierPoint(Value, frozen=True):

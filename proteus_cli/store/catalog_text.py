@@ -73,6 +73,18 @@ def with_models(
     return tomlkit.dumps(document)
 
 
+def with_files(text: str, family: str, changed: Variant) -> str:
+    """With other ONNX files of a variant of a family: those of the one that is ``changed``."""
+    document: Any = tomlkit.parse(text)
+    variants = next(each for each in document["family"] if each["name"] == family)["variant"]
+    variant = next(each for each in variants if each["name"] == changed.name)
+    if changed.exits:
+        variant["exits"] = list(changed.exits)
+    else:
+        variant["onnx"] = changed.onnx
+    return tomlkit.dumps(document)
+
+
 def require_says(text: str, meant: Catalog, path: Path) -> None:
     """Raise `ArtefactError` unless the new text of ``path`` is the catalog ``meant``."""
     try:

@@ -112,6 +112,10 @@ class Workspace:
     def profile_path(self, device: str) -> Path:
         return self.profiles_dir / f"{device}.json"
 
+    def version_profile_path(self, device: str) -> Path:
+        """What was measured of versions that were rolled out; of each variant, the last."""
+        return self.root / "engines" / "versions" / f"{device}.json"
+
     def answers_path(self, device: str) -> Path:
         """What the variants answered on a device, row by row of their eval splits."""
         return self.profiles_dir / f"{device}.answers.npz"

@@ -13,6 +13,7 @@ from proteus_cli.cli.workflows.cluster import known_hosts
 from proteus_cli.cli.workflows.joining import WorkspaceProfiles
 from proteus_cli.cli.workflows.live_catalog import WorkspaceCatalog, model_digests
 from proteus_cli.cli.workflows.resources import Emulation, Resources, on_fleet, resources_for
+from proteus_cli.cli.workflows.versions import WorkspaceVersions
 from proteus_cli.cli.workflows.workspace_plans import WorkspacePlans, base_of
 from proteus_cli.control.policies import Policy, batcher_named, live_policy_named, with_replanning
 from proteus_cli.domain.catalog import Catalog, name_in_catalog
@@ -75,6 +76,7 @@ def deployment_of(
         workspace, policy, plan.headroom, profiles=resources.profiles, rules=plan.rules, time_limit_s=SOLVE_LIMIT_S
     )
     source = WorkspacePlans(workspace, name, resources, emulation, settings, attainment)
+    followed = WorkspaceCatalog(source, catalog_budget_s)
     return Deployment(
         plan=plan,
         catalog=catalog,
@@ -97,7 +99,8 @@ def deployment_of(
         hosts=hosts,
         newcomers=_newcomers(source, memory, join_budget_s) if hosts is not None and not is_emulated else None,
         max_unavailable_frac=max_unavailable_frac,
-        catalog_source=WorkspaceCatalog(source, catalog_budget_s),
+        catalog_source=followed,
+        version_source=WorkspaceVersions(followed),
         digests=model_digests(workspace, catalog, resources.profiles),
         watches_catalog=watch,
         references=References(workspace) if shifts and not is_emulated else None,

@@ -10,8 +10,9 @@ is imagined: a burst, for which each device has the fastest variant of each of i
 family stands by before it was ever needed.
 """
 
+import math
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from types import MappingProxyType
@@ -49,17 +50,28 @@ class DeviceMemory:
     memory_bytes: int
     loadable: Mapping[VariantKey, Loadable]
 
+    def placing_only(self, keys: Container[VariantKey]) -> "DeviceMemory":
+        """The same, where plans may place these variants alone."""
+        if all(key in keys for key in self.loadable):
+            return self
+        loadable = {key: each if key in keys else replace(each, qps=0.0) for key, each in self.loadable.items()}
+        return replace(self, loadable=loadable)
+
 
 Replica = tuple[str, VariantKey]
 """A type of devices and a variant."""
 
 
 class Standbys:
-    """Decides what stands by. ``memory`` by device; where a device is left out, nothing stands by."""
+    """Decides what stands by. ``memory`` by device; where a device is left out, nothing stands by.
+
+    What is ``pinned`` makes way for no other standby, only for what a plan places.
+    """
 
     def __init__(self, memory: Mapping[str, DeviceMemory] = MappingProxyType({})) -> None:
         self._memory, self._unshared = dict[str, DeviceMemory](), dict[str, DeviceMemory]()
         self._servers = dict[str, int]()
+        self.pinned = NOTHING
         self._recent: deque[Counter[Replica]] = deque(maxlen=RECENT_PLANS)
         self._burst: Counter[Replica] = Counter()
         self._fastest = dict[str, dict[str, VariantKey]]()
@@ -115,7 +127,7 @@ class Standbys:
             return NOTHING
         kept, left_bytes = set[VariantKey](), memory.memory_bytes - _bytes(memory, needed)
         spare = loaded - needed
-        for key in sorted(spare, key=lambda key: (-self._value(memory, key, replicas[memory.type, key]), key)):
+        for key in sorted(spare, key=lambda key: (-self._kept_value(memory, key, replicas), key)):
             if _bytes(memory, [key]) <= left_bytes:
                 left_bytes -= _bytes(memory, [key])
                 kept.add(key)
@@ -165,7 +177,7 @@ class Standbys:
         wanted = memory.loadable[key]
         missing_bytes = _bytes(memory, mine) + wanted.memory_bytes - memory.memory_bytes
         gain = self._value(memory, key, replicas[memory.type, key] + 1) * wanted.memory_bytes
-        for value, standby in sorted((self._value(memory, k, replicas[memory.type, k]), k) for k in mine - active):
+        for value, standby in sorted((self._kept_value(memory, k, replicas), k) for k in mine - active):
             if missing_bytes <= 0:
                 break
             freed_bytes = _bytes(memory, [standby])
@@ -181,6 +193,10 @@ class Standbys:
         replica = memory.type, key
         wanting = sum(plan[replica] >= nth for plan in (*self._recent, self._burst))
         return wanting / (len(self._recent) + 1) * loadable.load_s / loadable.memory_bytes
+
+    def _kept_value(self, memory: DeviceMemory, key: VariantKey, replicas: Mapping[Replica, int]) -> float:
+        """What the last replica of a variant is worth."""
+        return math.inf if key in self.pinned else self._value(memory, key, replicas[memory.type, key])
 
     def replicas(self, resident: Resident) -> Counter[Replica]:
         """On how many devices of a type each variant is loaded."""

@@ -34,6 +34,12 @@ def has_news(served: Profile, measured: Profile, names: Names) -> bool:
     return {each.key: each for each in after.variants} != {each.key: each for each in served.variants}
 
 
+def with_variant(profile: Profile, measured: VariantProfile) -> Profile:
+    """The profile with what was measured of one more variant, or anew of one."""
+    others = tuple(each for each in profile.variants if each.key != measured.key)
+    return msgspec.structs.replace(profile, variants=(*others, measured))
+
+
 def without_variants(profile: Profile, gone: Collection[VariantKey]) -> Profile:
     """The profile without variants that no device has any more."""
     variants = tuple(each for each in profile.variants if each.key not in gone)

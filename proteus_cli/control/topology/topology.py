@@ -80,6 +80,9 @@ class Topology:
         self._standbys.use(memory)
         self._warming.changed()
 
+    def pin_standbys(self, keys: Collection[VariantKey]) -> None:
+        self._standbys.pinned = frozenset(keys)
+
     def adopt(self, plan: Plan, hosted: Sequence[Host], in_place: Collection[str]) -> Effects:
         self.plan = plan
         self._dispatch.cascades.use(plan, hosted)

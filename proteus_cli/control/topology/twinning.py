@@ -8,7 +8,7 @@ rates elsewhere. `contracted` undoes that.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -88,17 +88,33 @@ def expanded(
 
 
 def contracted(plan: Plan, twinning: Twinning, profiles: Mapping[str, Profile]) -> Plan:
-    """The plan with the old version alone, which has what both had."""
+    """The plan with the old version alone on devices that have both, where it has what both had."""
     new = {each.device: each for each in plan.placements if each.key == twinning.new_key}
+    old = {each.device for each in plan.placements if each.key == twinning.old_key}
     placements: list[Placement] = []
     for placement in plan.placements:
         if placement.key == twinning.old_key and placement.device in new:
-            placements.append(_joined(placement, new.pop(placement.device), _Device(plan, placement, profiles)))
-        elif placement.key != twinning.new_key:
+            placements.append(_joined(placement, new[placement.device], _Device(plan, placement, profiles)))
+        elif placement.key != twinning.new_key or placement.device not in old:
             placements.append(placement)
-    moved_qps = sum(each.rate_qps for each in plan.placements if each.key == twinning.new_key)
+    moved_qps = sum(each.rate_qps for device, each in new.items() if device in old)
     changed = msgspec.structs.replace(plan, placements=tuple(placements))
     return _with_accuracy(changed, -moved_qps, twinning, profiles)
+
+
+def replaced(
+    plan: Plan,
+    twinning: Twinning,
+    profiles: Mapping[str, Profile],
+    slo_s: float,
+    broken: Collection[tuple[str, str, str]] = (),
+) -> Plan:
+    """The plan with the new version in place of the old one wherever it has room."""
+    whole = replace(twinning, share=1.0)
+    both = expanded(contracted(plan, whole, profiles), whole, profiles, slo_s, broken).plan
+    new = {each.device for each in both.placements if each.key == whole.new_key}
+    left = tuple(each for each in both.placements if each.key != whole.old_key or each.device not in new)
+    return msgspec.structs.replace(both, placements=left)
 
 
 def blended(profile: Profile, twinning: Twinning) -> Profile:

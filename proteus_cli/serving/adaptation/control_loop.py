@@ -100,7 +100,8 @@ class ControlLoop:
     """Changes the plan in force: the controller asks for it, as the demand or the devices changed, or a person does.
 
     One change is made at a time. A person's plan replaces one that was being solved meanwhile, and is left alone for
-    `HOLD_S` unless devices are lost or come back. Each plan in force is recorded in the ``journal``.
+    `HOLD_S` unless devices are lost or come back. Each plan in force is recorded in the ``journal``. To what the planner
+    or a person has made, ``expand`` adds the versions that are rolled out.
     """
 
     def __init__(self, controller: Controller, fleet: Fleet, clock: Clock, journal: Journal | None = None) -> None:
@@ -112,6 +113,7 @@ class ControlLoop:
         self.totals = ChangeTotals()
         self.origin: Origin = "start"
         self.reason = ""
+        self.expand: Callable[[Plan], Plan] = lambda plan: plan
 
     async def run(self, every_s: float, solver: SolveFunction) -> None:
         """Ask the controller every ``every_s``, until cancelled. Where a change fails, the plan in force stays."""
@@ -143,7 +145,7 @@ class ControlLoop:
         """
         start_s = self._clock()
         async with self._deploying:
-            change = await self._deploy(plan, origin, reason, start_s=start_s, base=base)
+            change = await self._deploy(self.expand(plan), origin, reason, start_s=start_s, base=base)
         self._controller.replanning.hold(self._clock() + HOLD_S)
         return change
 
@@ -184,7 +186,7 @@ class ControlLoop:
     async def _change(self, wanted: ReplanRequest, solver: SolveFunction) -> None:
         start_s = self._clock()
         before = self._controller.plan
-        plan = await solver(wanted, before, self._controller.standbys)
+        plan = self.expand(await solver(wanted, before, self._controller.standbys))
         async with self._deploying:
             if self._controller.plan is not before:
                 log.info("dropped a new plan, as another came into force while it was solved: %s", wanted.reason)

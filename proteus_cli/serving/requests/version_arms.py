@@ -64,6 +64,7 @@ class VersionArms:
         self._controller, self._lifecycle, self._clock, self._run = controller, lifecycle, clock, run
         self._canaries = CanaryArm(new.variant, 0.0)
         self._shadow_share = self._shadow_due = 0.0
+        self._others_by = Arm.OLD  # who answers those that are no canaries
         self._shadow: ShadowInFlight | None = None
         self._classes = OrderedDict[str, int]()
         self._numbers = count()
@@ -71,7 +72,12 @@ class VersionArms:
     def use(self, share: float, shadow_share: float) -> None:
         """From now on the new version is asked about that share of requests, and of the old one's answers."""
         self._canaries = CanaryArm(self._new.variant, share)
-        self._shadow_share = shadow_share
+        self._shadow_share, self._others_by = shadow_share, Arm.OLD
+
+    def use_fully(self) -> None:
+        """From now on the new version answers all in place of the old one."""
+        self.use(0.0, 0.0)
+        self._others_by = Arm.NEW
 
     # --- requests
 
@@ -113,7 +119,7 @@ class VersionArms:
     def _other_ended(self, done: ResultCallback, arrived_s: float, shadowed: _Shadowed | None, result: Result) -> None:
         done(result)
         if not isinstance(result, Answered):
-            self._guard.answered(Arm.OLD, None, is_failed=isinstance(result, EngineFailed))
+            self._guard.answered(self._others_by, None, is_failed=isinstance(result, EngineFailed))
             return
         self._answered(result, arrived_s)
         is_whole = result.batch.hosted.key == self._old and result.batch.staged is None

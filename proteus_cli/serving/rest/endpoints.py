@@ -10,6 +10,7 @@ from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.feedback import Feedback
 from proteus_cli.serving.adaptation.live_conditions import LiveConditions
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans
+from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts
 from proteus_cli.serving.http1.exchange import NOT_MODIFIED
 from proteus_cli.serving.oip import documents
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
@@ -40,10 +41,12 @@ class Endpoints:
         conditions: LiveConditions,
         live_catalog: LiveCatalog | None,
         feedback: Feedback,
+        rollouts: VersionRollouts,
         describe: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._models, self._metrics, self._sources, self._manual_plans = models, metrics, sources, manual_plans
         self._conditions, self._live_catalog, self._feedback = conditions, live_catalog, feedback
+        self._rollouts = rollouts
         self._describe, self._site = describe, Site()
         self._openapi: RestResponse | None = None  # until somebody asks for it
 
@@ -140,6 +143,18 @@ class Endpoints:
 
     async def take_feedback(self, request: RestRequest) -> RestResponse:
         return json_response(await self._feedback.from_client(request.body))
+
+    def rollouts(self, _: RestRequest) -> RestResponse:
+        return json_response(self._rollouts.status())
+
+    async def start_rollout(self, request: RestRequest) -> RestResponse:
+        return json_response(await self._rollouts.start(request.body))
+
+    def promote_rollout(self, request: RestRequest) -> RestResponse:
+        return json_response(self._rollouts.promote(request.values["family"], request.body))
+
+    def abort_rollout(self, request: RestRequest) -> RestResponse:
+        return json_response(self._rollouts.abort(request.values["family"], request.body))
 
     def _require_live_catalog(self) -> LiveCatalog:
         if self._live_catalog is None:

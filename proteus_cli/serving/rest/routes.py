@@ -4,10 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.rollouts.status import RolloutStatus
 from proteus_cli.serving.adaptation.catalog.status import CatalogStatus
 from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.adaptation.feedback import FeedbackBatch, FeedbackStatus, FeedbackTaken
 from proteus_cli.serving.adaptation.live_conditions import ConditionChange, FamilyConditions
+from proteus_cli.serving.adaptation.rollouts.requests import (
+    RolloutAbortion,
+    RolloutPromotion,
+    RolloutsStatus,
+    RolloutStart,
+)
 from proteus_cli.serving.oip import documents
 from proteus_cli.serving.rest.bodies import Error, IndexRequest, InferRequest, InferResponse, RepositoryRequest
 from proteus_cli.serving.rest.endpoints import Endpoints
@@ -215,6 +222,39 @@ ROUTES: tuple[Route, ...] = (
         },
         body=Content("", (FeedbackBatch,), {"required": True}),
         changes_state=True,
+    ),
+    Route(
+        "GET", f"{OWN}rollouts", Endpoints.rollouts, "The last version roll-out of each family that had one",
+        {200: Content("How far they are, and what is known of the new versions.", (RolloutsStatus,))},
+    ),
+    Route(
+        "POST", f"{OWN}rollouts", Endpoints.start_rollout, "Roll out a new version of a variant",
+        {
+            200: Content("It begins: the new version is measured first.", (RolloutStatus,)),
+            403: Content("This server asks for no tokens, and so takes no orders.", (Error,)),
+            409: Content("The family has a roll-out, or the catalog has changed and was not read.", (Error,)),
+            415: "NotJson",
+            422: Content("There is no such version, it does not fit, or the catalog can't be written.", (Error,)),
+        },
+        body=Content("", (RolloutStart,), {"required": True}),
+        changes_state=True,
+    ),
+    *(
+        Route(
+            "POST", f"{OWN}rollouts/{{family}}/{name}", handler, summary,
+            {
+                200: Content(answer, (RolloutStatus,)),
+                403: Content("This server asks for no tokens, and so takes no orders.", (Error,)),
+                409: Content("The roll-out is not at a step where that is possible.", (Error,)),
+                415: "NotJson",
+            },
+            body=Content("", (kind,)),
+            changes_state=True,
+        )
+        for name, handler, summary, answer, kind in (
+            ("promote", Endpoints.promote_rollout, "Go on with a version roll-out", "It goes on.", RolloutPromotion),
+            ("abort", Endpoints.abort_rollout, "End a version roll-out", "The old version serves.", RolloutAbortion),
+        )
     ),
     Route(
         "GET", f"{OWN}families/{{family}}", Endpoints.conditions, "The conditions of a family's multi-exit variants",

@@ -26,6 +26,8 @@ from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequire
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.recalibration import Recalibration
+from proteus_cli.serving.adaptation.rollouts.plan_source import VersionedPlanSource
+from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts
 from proteus_cli.serving.adaptation.sharing import Sharing
 from proteus_cli.serving.adaptation.shifts.shifts import Shifts
 from proteus_cli.serving.adaptation.solver.jobs import WarmUp
@@ -184,6 +186,7 @@ class Adaptation:
     solver: SolverProcess | None
     journal: PlanJournal | None
     recalibration: Recalibration | None
+    rollouts: VersionRollouts
 
 
 @asynccontextmanager
@@ -201,7 +204,7 @@ async def open_adaptation(
 
     Raises `StoppedEarly`, and `EngineError` where the plan can't be put in force.
     """
-    rule, source = deployment.policy.replanning, deployment.source
+    rule, source = deployment.policy.replanning, VersionedPlanSource(deployment.source)
     async with AsyncExitStack() as stack:
         solver = None
         if rule is not None:
@@ -258,8 +261,14 @@ async def open_adaptation(
             shifts = Shifts(plane, profiles, served, deployment.references, np.random.default_rng())
             plane.admission.looks = shifts
             await stack.enter_async_context(running(shifts.run()))
+        rollouts = VersionRollouts(
+            deployment.version_source, live_catalog, served, plane, profiles, control_loop, source, solver,
+            is_guarded=is_guarded,
+        )  # fmt: skip
+        await stack.enter_async_context(running(rollouts.run()))
         yield Adaptation(
-            control_loop, manual_plans, conditions, live_catalog, feedback, shifts, solver, journal, recalibration
+            control_loop, manual_plans, conditions, live_catalog, feedback, shifts, solver, journal, recalibration,
+            rollouts,
         )
 
 
@@ -328,7 +337,7 @@ def make_endpoints(
 
     endpoints = Endpoints(
         models, telemetry.metrics, telemetry.sources, adaptation.manual_plans, adaptation.conditions,
-        adaptation.live_catalog, adaptation.feedback, describe,
+        adaptation.live_catalog, adaptation.feedback, adaptation.rollouts, describe,
     )  # fmt: skip
     plane.families.watch(endpoints.families_changed)
     return models, endpoints

@@ -18,6 +18,7 @@ from proteus_cli.serving.adaptation.catalog.source import CatalogSource
 from proteus_cli.serving.adaptation.joining import ProfileSource
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings
 from proteus_cli.serving.adaptation.plan_source import PlanSource
+from proteus_cli.serving.adaptation.rollouts.source import VersionSource
 from proteus_cli.serving.adaptation.shifts.references import References
 from proteus_cli.serving.devices.remote.links.host_list import HostList
 from proteus_cli.serving.requests.samples.writer import SampleSettings
@@ -74,7 +75,8 @@ class Deployment:
     of each device, standbys included; without, there are no standbys. Devices of a cluster are those of the
     ``hosts``; what is known of those that the plan does not know, ``newcomers`` say. ``digests`` are those of the
     models; the catalog is read anew from ``catalog_source``, also where its files change if the server
-    ``watches_catalog``. None: it stays as it is. Rows are compared with ``references``; None: with nothing.
+    ``watches_catalog``. None: it stays as it is. New versions of models come from ``version_source``. Rows are compared
+    with ``references``; None: with nothing.
     """
 
     plan: Plan
@@ -100,6 +102,7 @@ class Deployment:
     hosts: HostList | None = None
     newcomers: ProfileSource | None = None
     catalog_source: CatalogSource | None = None
+    version_source: VersionSource | None = None
     digests: Digests = field(default_factory=dict)
     watches_catalog: bool = False
     references: References | None = None

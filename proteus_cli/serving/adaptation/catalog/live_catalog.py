@@ -21,15 +21,16 @@ catalog is as before, profiles that are new are taken in, and models that were m
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from proteus_cli.control.topology.hosting import device_memory
-from proteus_cli.control.topology.succession import has_news, succeeding_profile, without_variants
+from proteus_cli.control.topology.succession import has_news, succeeding_profile, with_variant, without_variants
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.catalog_changes import CatalogChange, Succession, in_words, succession
 from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.errors import Conflict, Forbidden, ProteusError, Unprocessable
 from proteus_cli.serving.adaptation.catalog.followable import (
     read_families,
@@ -100,6 +101,8 @@ class LiveCatalog:
         self._names: Mapping[VariantKey, str] = {key: key.variant for key in served.content.variants}
         self._retiring: dict[VariantKey, str] = {}  # with the digests of their models
         self._retired_s = 0.0
+        self.held: dict[VariantKey, str] = {}  # with the digests of their models
+        self.kept = frozenset[VariantKey]()
         self._reading = asyncio.Lock()
         self._following: asyncio.Task[None] | None = None
         self._state: State = "served"
@@ -148,7 +151,7 @@ class LiveCatalog:
         async with self._reading:
             try:
                 files = await asyncio.to_thread(self._files.read)
-                following = succession(self._served.content, files.content, self._retiring)
+                following = self.succession(files)
                 require_possible(following, self._hardware)
                 present, known = dict(self._plane.families.by_name), dict(self._plane.fleet.loader.models)
                 families = await asyncio.to_thread(read_families, following, files, self._hardware, present)
@@ -257,6 +260,7 @@ class LiveCatalog:
         self._retiring |= {key: before.digest(key) or "" for key in following.retired}
         for key in following.content.variants:
             self._retiring.pop(key, None)
+            self.held.pop(key, None)
         self._served.content, self._names = following.content, following.names
         self._retired_s = self._plane.clock()
         self._profiles.use(profiles)
@@ -265,14 +269,67 @@ class LiveCatalog:
         changed = {change.family for change in following.changes}
         as_before = [name for name in before.catalog.names if name not in changed]
         self._offers.use(read.families, as_before, list(self._profiles.values()))
-        keys, limits = following.content.catalog.keys, controller.memory_limits
-        memory = device_memory(limits, self._profiles, controller.demand.slo_s, controller.plan.rules, keys)
-        controller.use_memory(memory)
+        self._use_memory()
         self._files.use(following, measured.inputs)
         if self._solver is not None:
             self._solver.use(self._source.replanner(controller.plan, self._profiles))
         controller.replanning.ask(reason, self._plane.clock())
         self._state = "served"
+
+    # --- versions that are rolled out
+
+    def name_of(self, plain: VariantKey) -> VariantKey:
+        """What a variant of the catalog file is called here."""
+        return VariantKey(plain.family, self._names[plain])
+
+    def succession(self, files: CatalogFiles) -> Succession:
+        """From what is served to another catalog."""
+        return succession(self._served.content, files.content, self._retiring | self.held)
+
+    def serves(self, key: VariantKey) -> bool:
+        """The catalog that is served has a variant."""
+        return key in self._served.catalog.keys
+
+    async def require_possible(self, files: CatalogFiles, following: Succession) -> None:
+        """Raise `ProteusError` where a catalog could not be followed."""
+        require_possible(following, self._hardware)
+        present, known = dict(self._plane.families.by_name), dict(self._plane.fleet.loader.models)
+        families = await asyncio.to_thread(read_families, following, files, self._hardware, present)
+        await asyncio.to_thread(require_fitting, following, files, self._hardware, known, families)
+
+    async def hold(self, key: VariantKey, digest: str, model: Path, measured: Mapping[str, VariantProfile]) -> None:
+        """Make a variant known everywhere that is not in the catalog: no plan of the planner has it.
+
+        ``measured`` by device. Raises `ArtefactError` where its model is not there.
+        """
+        await self._plane.fleet.loader.look_at({key: model})
+        alone = self._profiles.alone
+        profiles = [with_variant(alone[device], each) for device, each in measured.items() if device in alone]
+        self._retiring.pop(key, None)
+        self.held[key] = digest
+        self._profiles.use(profiles)
+        self._hardware.learn(profiles)
+        self._plane.fleet.loader.add_models({key: model})
+        self._plane.families.use(self._profiles.values())
+        self._use_memory()
+
+    def release(self, key: VariantKey) -> None:
+        """A variant that was held is forgotten once no device has it."""
+        if key in self.held:
+            self._retiring[key] = self.held.pop(key)
+            self._retired_s = self._plane.clock()
+
+    def keep(self, keys: Collection[VariantKey]) -> None:
+        """These alone stay loaded where there is memory, though the catalog has them no more."""
+        self.kept = frozenset(keys)
+        self._plane.controller.pin_standbys(keys)
+        self._use_memory()
+
+    def _use_memory(self) -> None:
+        controller, keys = self._plane.controller, self._served.catalog.keys
+        known, limits = keys | self.held.keys() | self.kept, controller.memory_limits
+        memory = device_memory(limits, self._profiles, controller.demand.slo_s, controller.plan.rules, known)
+        controller.use_memory({device: each.placing_only(keys) for device, each in memory.items()})
 
     async def _give_up_following(self) -> None:
         """End what follows an earlier reading, as another one counts."""
@@ -293,7 +350,7 @@ class LiveCatalog:
         there = {placement.key for placement in controller.placements}
         for device in fleet.workers:
             there |= fleet.loader.loaded(device) | controller.resident_on(device)
-        gone = self._retiring.keys() - there
+        gone = self._retiring.keys() - there - self.kept
         if not gone:
             return
         for key in gone:

@@ -1,0 +1,215 @@
+"""The `VersionSource` of a server: versions of models in its workspace."""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+import msgspec
+
+from proteus_cli.cli.workflows.live_catalog import WorkspaceCatalog, model_digests
+from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.catalog_changes import CatalogContent
+from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.stages.cascade import CascadeProfile
+from proteus_cli.errors import ArtefactError
+from proteus_cli.serving.adaptation.catalog.source import CatalogFiles
+from proteus_cli.serving.adaptation.rollouts.source import Candidate
+from proteus_cli.serving.measuring_process import Say, measured
+from proteus_cli.store import Workspace, read_json, write_json, write_text
+from proteus_cli.store.catalog_text import require_says, with_files
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceVersions:
+    """New versions are measured as what is new in the ``catalog`` is."""
+
+    catalog: WorkspaceCatalog
+    _before: dict[VariantKey, dict[str, "_Known"]] = field(default_factory=dict)
+
+    def require_writable(self) -> None:
+        """See `VersionSource`."""
+        if not self.catalog.measures:
+            raise ArtefactError(
+                "This server measures no new versions: its workspace is only read, or its devices are emulated.",
+                hint="start it without `--state` and `--emulate`, and with a `--catalog-budget`",
+            )
+        for path in (self._workspace.catalog_path, self._workspace.catalog_path.parent, self._workspace.profiles_dir):
+            if not os.access(path, os.W_OK):
+                raise ArtefactError(
+                    f"Can't write `{path}`, so that the catalog could not name another version.",
+                    hint="let the user of the server write the workspace",
+                )
+
+    def candidate(self, plain: VariantKey, version: str) -> Candidate:
+        """See `VersionSource`."""
+        workspace, catalog = self._workspace, self._workspace.catalog()
+        before = catalog.family(plain.family).variant(plain.variant)
+        if not before.files:
+            raise ArtefactError(f"The catalog names no ONNX file of `{plain.family}/{plain.variant}`.")
+        after = _with_version(before, version)
+        changed = _with_variant(catalog, plain.family, after)
+        workspace.files_to("roll out", changed.family(plain.family), after)
+        models = {
+            VariantKey(family.name, variant.name): workspace.loaded_file(family, variant)
+            for family, variant in changed.variants
+            if variant.files and all(path.is_file() for path in workspace.files_of(variant))
+        }
+        content = CatalogContent(changed, model_digests(workspace, changed, {}))
+        return Candidate(plain, before, after, CatalogFiles(content, models))
+
+    async def measure(
+        self, candidate: Candidate, devices: Sequence[str], types: Mapping[str, str], say: Say
+    ) -> Mapping[str, VariantProfile]:
+        """See `VersionSource`."""
+        known = self._known(candidate, types)
+        if all(device in known for device in devices):
+            return known
+        options = [f"--device={','.join(devices)}", f"--budget={self.catalog.budget_s}s", "--accept-noise"]
+        with self._copy(candidate) as copy:
+            await measured(copy.root, options, say, leaves_time=True)
+            found = copy.profiles_for(types)
+        fit = {device: each for device, profile in found.items() if (each := _fit(profile, candidate)) is not None}
+        self._remember(fit, found)
+        return known | fit
+
+    def _known(self, candidate: Candidate, types: Mapping[str, str]) -> dict[str, VariantProfile]:
+        """What was measured of the version before, by an earlier roll-out."""
+        splits = {
+            device: profile.of(*candidate.plain) for device, profile in self._workspace.profiles_for(types).items()
+        }
+        known: dict[str, VariantProfile] = {}
+        for device, of_old in splits.items():
+            path = self._workspace.version_profile_path(device)
+            found = (
+                _fit(read_json(path, Profile, hint="remove the file, and the versions are measured again"), candidate)
+                if path.is_file()
+                else None
+            )
+            if found is not None and (of_old is None or of_old.eval_digest == found.eval_digest):
+                known[device] = found
+        return known
+
+    def _remember(self, fit: Mapping[str, VariantProfile], found: Mapping[str, Profile]) -> None:
+        """The last version of each variant need not be measured again."""
+        for device, each in fit.items():
+            path = self._workspace.version_profile_path(device)
+            before = (
+                read_json(path, Profile, hint="remove the file, and the versions are measured again").variants
+                if path.is_file()
+                else ()
+            )
+            variants = (*(other for other in before if other.key != each.key), each)
+            write_json(path, msgspec.structs.replace(found[device], variants=variants, cascades=()))
+
+    def write(self, candidate: Candidate, measured: Mapping[str, VariantProfile]) -> None:
+        """See `VersionSource`."""
+        workspace, plain = self._workspace, candidate.plain
+        before: dict[str, _Known] = {}
+        for device, each in measured.items():
+            if workspace.profile_path(device).is_file():
+                profile = workspace.profile(device)
+                before[device] = _Known.of(profile, plain)
+                write_json(workspace.profile_path(device), _Known(each, ()).within(profile, plain))
+        self._before[plain] = before
+        self._name(candidate.plain, candidate.after)
+
+    def write_back(self, candidate: Candidate) -> None:
+        """See `VersionSource`."""
+        workspace, plain = self._workspace, candidate.plain
+        for device, known in self._before.pop(plain, {}).items():
+            if workspace.profile_path(device).is_file():
+                write_json(workspace.profile_path(device), known.within(workspace.profile(device), plain))
+        self._name(plain, candidate.before)
+
+    def _name(self, plain: VariantKey, variant: Variant) -> None:
+        """Have the catalog name the files of a variant. Raises `ArtefactError`; then it stays as it is."""
+        path = self._workspace.catalog_path
+        text = with_files(path.read_text(), plain.family, variant)
+        require_says(text, _with_variant(self._workspace.catalog(), plain.family, variant, only_files=True), path)
+        write_text(path, text)
+
+    @contextmanager
+    def _copy(self, candidate: Candidate) -> Iterator[Workspace]:
+        """The workspace as it would be with the version; what is measured there stays there."""
+        root = self._workspace.root.absolute()
+        with TemporaryDirectory(prefix="proteus-version-") as directory:
+            copy = Path(directory)
+            _link_all(root, copy, apart_from={"engines", "profiles"})
+            (copy / "engines").mkdir()
+            _link_all(root / "engines", copy / "engines", apart_from={"catalog.toml", "versions"})
+            text = with_files(self._workspace.catalog_path.read_text(), candidate.plain.family, candidate.after)
+            write_text(copy / "engines" / "catalog.toml", text)
+            if self._workspace.profiles_dir.is_dir():
+                shutil.copytree(self._workspace.profiles_dir, copy / "profiles")
+            yield Workspace(copy)
+
+    @property
+    def _workspace(self) -> Workspace:
+        return self.catalog.plans.workspace
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a profile says of a variant, and of its cascades."""
+
+    measured: VariantProfile | None
+    cascades: tuple[CascadeProfile, ...]
+
+    @classmethod
+    def of(cls, profile: Profile, plain: VariantKey) -> "_Known":
+        return cls(profile.of(*plain), tuple(each for each in profile.cascades if _is_of(each, plain)))
+
+    def within(self, profile: Profile, plain: VariantKey) -> Profile:
+        """The profile with that in place of what it says of the variant."""
+        others = tuple(each for each in profile.variants if each.key != plain)
+        cascades = tuple(each for each in profile.cascades if not _is_of(each, plain))
+        own = (self.measured,) if self.measured is not None else ()
+        return msgspec.structs.replace(profile, variants=(*others, *own), cascades=(*cascades, *self.cascades))
+
+
+def _fit(profile: Profile, candidate: Candidate) -> VariantProfile | None:
+    """What a profile says of the version."""
+    found, digest = profile.of(*candidate.plain), candidate.files.content.digest(candidate.plain)
+    return found if found is not None and found.model_digest == digest and found.points else None
+
+
+def _is_of(cascade: CascadeProfile, plain: VariantKey) -> bool:
+    return cascade.family == plain.family and plain.variant in {cascade.first, cascade.second}
+
+
+def _with_version(variant: Variant, version: str) -> Variant:
+    """The variant with the files of another version: in the directory beside, where that is one of a version."""
+
+    def moved(name: str) -> str:
+        path = PurePosixPath(name)
+        directory = path.parent.parent if path.parent.name.isdecimal() else path.parent
+        return str(directory / version / path.name)
+
+    if variant.exits:
+        return msgspec.structs.replace(variant, exits=tuple(map(moved, variant.exits)))
+    return msgspec.structs.replace(variant, onnx=moved(variant.files[0]))
+
+
+def _with_variant(catalog: Catalog, family: str, variant: Variant, *, only_files: bool = False) -> Catalog:
+    """The catalog with another variant in the place of the one of that name; ``only_files``: with its files."""
+
+    def changed(each: Variant) -> Variant:
+        if each.name != variant.name:
+            return each
+        return msgspec.structs.replace(each, onnx=variant.onnx, exits=variant.exits) if only_files else variant
+
+    def of_family(each: Family) -> Family:
+        return msgspec.structs.replace(each, variants=tuple(map(changed, each.variants)))
+
+    families = tuple(of_family(each) if each.name == family else each for each in catalog.families)
+    return msgspec.structs.replace(catalog, families=families)
+
+
+def _link_all(place: Path, copy: Path, *, apart_from: set[str]) -> None:
+    for each in place.iterdir():
+        if each.name not in apart_from:
+            (copy / each.name).symlink_to(each)

@@ -1,0 +1,53 @@
+"""One version roll-out, as far as it has been brought about."""
+
+from asyncio import Task  # noqa: TC003 - dataclasses look at annotations
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from proteus_cli.control.rollouts.version_rollout import Step, VersionRollout
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import VariantProfile
+from proteus_cli.domain.rollouts.status import Ending
+from proteus_cli.serving.adaptation.rollouts.source import Candidate
+from proteus_cli.serving.requests.version_arms import VersionArms
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """Of the version ``new`` in place of ``old``; ``digest`` is that of its model.
+
+    ``done`` is what was brought about last. The version ``is_held`` by the live catalog, ``is_twinned`` in plans, and
+    ``is_named`` by the catalog file, as we wrote it. ``nowhere_since_s``: since when no device has had it. ``without``:
+    why devices are without it. ``problem``: the last one, which was logged.
+    """
+
+    machine: VersionRollout
+    arms: VersionArms
+    candidate: Candidate
+    old: VariantKey
+    new: VariantKey
+    digest: str
+    done: tuple[Step, Ending | None] | None = None
+    measuring: "Task[None] | None" = None
+    measured: Mapping[str, VariantProfile] = field(default_factory=dict)
+    is_held: bool = False
+    is_twinned: bool = False
+    is_named: bool = False
+    is_over: bool = False
+    nowhere_since_s: float | None = None
+    without: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def family(self) -> str:
+        return self.old.family
+
+    @property
+    def is_done(self) -> bool:
+        """It has ended well."""
+        return self.machine.wanted.ending is Ending.DONE
+
+    def give_up(self) -> None:
+        """End what runs in the background."""
+        if self.measuring is not None:
+            self.measuring.cancel()

@@ -1,0 +1,52 @@
+"""Where a server finds a new version of a model, has it measured, and has the catalog name it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from proteus_cli.domain.catalog import Variant, VariantKey
+from proteus_cli.domain.profile import VariantProfile
+from proteus_cli.serving.adaptation.catalog.source import CatalogFiles
+from proteus_cli.serving.measuring_process import Say
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A new version of the variant ``plain`` of the catalog file: ``before`` it, ``after`` it.
+
+    ``files`` is the catalog as it would be with that version.
+    """
+
+    plain: VariantKey
+    before: Variant
+    after: Variant
+    files: CatalogFiles
+
+
+class VersionSource(Protocol):
+    """Methods may read files for long; names are those of the catalog file. All raise `ProteusError`."""
+
+    def require_writable(self) -> None:
+        """Raise `ArtefactError` where versions can't be measured here, or the catalog can't name them."""
+        ...
+
+    def candidate(self, plain: VariantKey, version: str) -> Candidate:
+        """The version of that name: the directory beside the one that the catalog names."""
+        ...
+
+    async def measure(
+        self, candidate: Candidate, devices: Sequence[str], types: Mapping[str, str], say: Say
+    ) -> Mapping[str, VariantProfile]:
+        """What is known of the version on these devices, once it was measured in the time that these have left.
+
+        ``types`` are those of all devices. The workspace stays as it is.
+        """
+        ...
+
+    def write(self, candidate: Candidate, measured: Mapping[str, VariantProfile]) -> None:
+        """Have the catalog name the version, and profiles say what was measured of it."""
+        ...
+
+    def write_back(self, candidate: Candidate) -> None:
+        """Have the catalog name the version before it again."""
+        ...

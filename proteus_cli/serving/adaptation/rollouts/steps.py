@@ -1,0 +1,291 @@
+"""The steps of version roll-outs, as the server takes them: what each wants is brought about."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+import msgspec
+
+from proteus_cli.control.dispatch.twins import Twins
+from proteus_cli.control.rollouts.version_rollout import Wanted
+from proteus_cli.control.topology.twinning import Twinning, contracted, expanded, replaced
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.rollouts.status import Stage
+from proteus_cli.errors import Conflict, ProteusError, Unprocessable
+from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
+from proteus_cli.serving.adaptation.control_loop import ControlLoop
+from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.rollouts.plan_source import VersionedPlanSource
+from proteus_cli.serving.adaptation.rollouts.running import Running
+from proteus_cli.serving.adaptation.rollouts.source import VersionSource
+from proteus_cli.serving.adaptation.solver.process import SolverProcess
+from proteus_cli.serving.logs import fields
+from proteus_cli.serving.requests.data_plane import DataPlane
+from proteus_cli.units import format_percent
+
+log = logging.getLogger("proteus.rollouts")
+
+NOWHERE_S = 30.0
+"""A device that is lost is mostly back by then."""
+FOLLOWED_S = 120.0
+"""So long a catalog may take to be followed."""
+POLL_S = 0.1
+
+
+class Steps:
+    """``running`` has the roll-outs, by family."""
+
+    def __init__(
+        self,
+        running: Mapping[str, Running],
+        plane: DataPlane,
+        profiles: ProfileStore,
+        control_loop: ControlLoop,
+        plan_source: VersionedPlanSource,
+        solver: SolverProcess | None,
+        live_catalog: LiveCatalog | None,
+        source: VersionSource | None,
+    ) -> None:
+        self._running, self._plane, self._profiles = running, plane, profiles
+        self._control_loop, self._plan_source, self._solver = control_loop, plan_source, solver
+        self._live, self._source = live_catalog, source
+
+    # --- plans
+
+    def expanded(self, plan: Plan) -> Plan:
+        """A plan of the planner, with the versions that are rolled out; a plan that has them stays as it is."""
+        for running in self._running.values():
+            if running.is_twinned and not _places(plan, running.new):
+                slo_s, broken = self._slo_s(running), self._plane.controller.broken_engines
+                found = expanded(plan, self._twinning(running), self._profiles, slo_s, broken)
+                plan, running.without = found.plan, found.without
+        return plan
+
+    def _again(self) -> Plan:
+        """The plan in force, expanded anew."""
+        plan = self._plane.controller.plan
+        for running in self._running.values():
+            plan = contracted(plan, self._twinning(running), self._profiles)
+        return self.expanded(plan)
+
+    def _only_new(self, running: Running) -> Plan:
+        twinning, broken = self._twinning(running), self._plane.controller.broken_engines
+        return replaced(self._plane.controller.plan, twinning, self._profiles, self._slo_s(running), broken)
+
+    def _only_old(self, running: Running) -> Plan:
+        plan = contracted(self._plane.controller.plan, self._twinning(running), self._profiles)
+        back = Twinning(running.family, old=running.new.variant, new=running.old.variant)
+        broken = self._plane.controller.broken_engines
+        return replaced(plan, back, self._profiles, self._slo_s(running), broken)
+
+    def _twinning(self, running: Running) -> Twinning:
+        share = running.machine.wanted.share
+        return Twinning(running.family, running.old.variant, running.new.variant, share)
+
+    def _slo_s(self, running: Running) -> float:
+        return self._plane.controller.demand.slo_s[running.family]
+
+    # --- what keeps a roll-out from going on
+
+    def problem(self, running: Running, now_s: float) -> str | None:
+        """Why it cannot go on; None: it can."""
+        stage, served = running.machine.wanted.stage, self._plane.families.by_name.get(running.family)
+        if stage is Stage.ENDED:
+            return None
+        if served is None:
+            return f"`{running.family}` is not served any more"
+        if served.why_out:
+            return f"`{running.family}` is {served.why_out}"
+        if stage is not Stage.PROMOTING and self._is_changed(running):
+            running.is_named = False  # the catalog is what somebody else has made of it
+            return "the catalog names another model now"
+        for device, *key in sorted(self._plane.controller.broken_engines):
+            if tuple(key) == running.new:
+                breaker = self._plane.fleet.engines.breakers.get((device, running.new))
+                return f"{running.new.variant} is broken on {device}: {(breaker and breaker.reason) or 'it fails'}"
+        return self._problem_of_place(running, now_s)
+
+    def _is_changed(self, running: Running) -> bool:
+        """Another reading of the catalog has changed the variant."""
+        is_new_served = running.machine.wanted.stage is Stage.FULL
+        return not self._live_catalog.serves(running.new if is_new_served else running.old)
+
+    def _problem_of_place(self, running: Running, now_s: float) -> str | None:
+        """No device has the new version, and not for a moment only."""
+        fleet = self._plane.fleet
+        is_there = any(
+            running.new in fleet.loader.loaded(device) and breaker.is_closed
+            for device, breaker in fleet.breakers.items()
+        )
+        if is_there or running.machine.wanted.stage not in {Stage.SHADOW, Stage.CANARY}:
+            running.nowhere_since_s = None
+            return None
+        running.nowhere_since_s = now_s if running.nowhere_since_s is None else running.nowhere_since_s
+        if now_s - running.nowhere_since_s < NOWHERE_S:
+            return None
+        return f"no device has {running.new.variant}{_reasons(running.without)}"
+
+    # --- steps
+
+    async def bring_about(self, running: Running) -> None:
+        """What is wanted now. Raises `ProteusError`, and then it cannot be."""
+        wanted = running.machine.wanted
+        if (wanted.step, wanted.ending) == running.done:
+            return
+        match wanted.stage:
+            case Stage.MEASURING:
+                await self._measure(running)
+                return
+            case Stage.SHADOW | Stage.CANARY:
+                await self._share(running, wanted)
+            case Stage.PROMOTING:
+                await self._promote(running)
+            case Stage.FULL:
+                await self._switch(running)
+            case Stage.ENDED:
+                await (self._finish(running) if running.is_done else self._go_back(running))
+        running.done = wanted.step, wanted.ending
+
+    async def _measure(self, running: Running) -> None:
+        """Measure and load the new version, in the background: others have their steps meanwhile."""
+        if running.measuring is None:
+            running.measuring = asyncio.create_task(self._measured(running))
+        elif running.measuring.done():
+            await running.measuring
+            running.machine.ready(self._plane.clock())
+
+    async def _measured(self, running: Running) -> None:
+        types = {device: profile.device.type for device, profile in self._profiles.items()}
+        devices = [d for d, each in self._profiles.items() if each.device.kind == "cpu" and not each.device.host]
+        log.info("measuring %s on %s", running.new.variant, ", ".join(devices), extra=fields(devices=devices))
+        running.measured = await self._version_source.measure(running.candidate, devices, types, _say)
+        if not running.measured:
+            raise Unprocessable(f"{running.new.variant} could not be measured on any device in time")
+        model = running.candidate.files.models[running.candidate.plain]
+        named = {
+            device: msgspec.structs.replace(each, variant=running.new.variant)
+            for device, each in running.measured.items()
+        }
+        await self._live_catalog.hold(running.new, running.digest, model, named)
+        running.is_held = True
+
+    async def _share(self, running: Running, wanted: Wanted) -> None:
+        """The new version beside the old one, for its share of the queries."""
+        self._plan_source.twinnings[running.family] = self._twinning(running)
+        running.is_twinned = True
+        self._plane.controller.use_twins(running.family, Twins(running.old.variant, running.new.variant))
+        reason = _reason(running, wanted)
+        await self._control_loop.rerate(self._again, reason, "request")
+        if not _places(self._plane.controller.plan, running.new) and self._solver is None:
+            raise Unprocessable(f"no device has {running.new.variant}{_reasons(running.without)}")
+        self._plane.admission.arms[running.family] = running.arms
+        running.arms.use(wanted.share, wanted.shadow_share)
+        log.info("%s", reason, extra=fields(family=running.family, share=wanted.share))
+        self._replan(reason)
+
+    async def _promote(self, running: Running) -> None:
+        """Have the catalog name the new version, and follow it."""
+        self._keep_old(running)
+        self._plan_source.twinnings.pop(running.family, None)
+        log.info("%s is to serve in place of %s", running.new.variant, running.old.variant)
+        running.is_named = True
+        await asyncio.to_thread(self._version_source.write, running.candidate, running.measured)
+        await self._follow_catalog(running.new)
+        running.machine.promoted(self._plane.clock())
+
+    async def _switch(self, running: Running) -> None:
+        """The new version in place of the old one, which stays loaded."""
+        running.is_twinned = running.is_held = False
+        self._plane.controller.use_twins(running.family, None)
+        reason = f"{running.new.variant} serves in place of {running.old.variant}"
+        await self._control_loop.rerate(lambda: self._only_new(running), reason, "request")
+        running.arms.use_fully()
+        log.info("%s", reason, extra=fields(family=running.family))
+        self._replan(reason)
+
+    async def _finish(self, running: Running) -> None:
+        """The old version is kept no longer."""
+        self._plane.admission.arms.pop(running.family, None)
+        running.is_over = True
+        self._keep_old()
+        reason = f"{running.old.variant} is kept no longer: {running.new.variant} is rolled out"
+        await self._control_loop.rerate(lambda: self._plane.controller.plan, reason, "request")
+        log.info("%s is rolled out", running.new.variant, extra=fields(family=running.family))
+
+    async def _go_back(self, running: Running) -> None:
+        """The old version serves as before, or again."""
+        running.give_up()
+        running.arms.use(0.0, 0.0)
+        self._plan_source.twinnings.pop(running.family, None)
+        wanted, running.is_twinned = running.machine.wanted, False
+        if running.is_named:
+            await asyncio.to_thread(self._version_source.write_back, running.candidate)
+            await self._follow_catalog(running.old)
+            running.is_named = False
+        reason = f"{running.new.variant} is not rolled out ({wanted.ending}): {wanted.reason}"
+        if _places(self._plane.controller.plan, running.new) and self._live_catalog.serves(running.old):
+            await self._control_loop.rerate(lambda: self._only_old(running), reason, "request")
+        self._plane.controller.use_twins(running.family, None)
+        self._plane.admission.arms.pop(running.family, None)
+        self._live_catalog.release(running.new)
+        running.is_over = True
+        self._keep_old()
+        log.warning("%s", reason, extra=fields(family=running.family, ending=str(wanted.ending)))
+        self._replan(reason)
+
+    # --- parts of steps
+
+    async def _follow_catalog(self, serving: VariantKey) -> None:
+        """Read the catalog, until it is followed. Raises `ProteusError` where that is not served then."""
+        live, stop_s = self._live_catalog, self._plane.clock() + FOLLOWED_S
+        await live.read()
+        while live.status().state == "measuring" and self._plane.clock() < stop_s:
+            await asyncio.sleep(POLL_S)
+        if not live.serves(serving):
+            raise Unprocessable(f"the catalog was not followed: {live.status().problem or 'it names another model'}")
+
+    def _replan(self, reason: str) -> None:
+        """Have the planner know what is rolled out now, and ask for a plan."""
+        controller = self._plane.controller
+        if self._solver is not None:
+            self._solver.use(self._plan_source.replanner(controller.plan, self._profiles))
+        controller.replanning.ask(reason, self._plane.clock())
+
+    def _keep_old(self, promoting: Running | None = None) -> None:
+        """Keep the old versions loaded that somebody may go back to."""
+        full = [each for each in self._running.values() if not each.is_over and each.machine.wanted.stage is Stage.FULL]
+        self._live_catalog.keep([each.old for each in (*full, *((promoting,) if promoting is not None else ()))])
+
+    @property
+    def _live_catalog(self) -> LiveCatalog:
+        if self._live is None:
+            raise Conflict("this server reads no catalog")
+        return self._live
+
+    @property
+    def _version_source(self) -> VersionSource:
+        if self._source is None:
+            raise Conflict("this server reads no catalog")
+        return self._source
+
+
+def _places(plan: Plan, key: VariantKey) -> bool:
+    return any(placement.key == key for placement in plan.placements)
+
+
+def _reason(running: Running, wanted: Wanted) -> str:
+    if wanted.stage is Stage.SHADOW:
+        return f"{running.new.variant} is shadowed"
+    share = format_percent(wanted.share)
+    return f"{running.new.variant} answers {share} of {running.family} in place of {running.old.variant}"
+
+
+def _reasons(without: Mapping[str, str]) -> str:
+    """Why devices are without a version."""
+    told = "; ".join(f"{device}: {why}" for device, why in sorted(without.items())[:3])
+    return f" ({told})" if told else ""
+
+
+def _say(line: str) -> None:
+    log.debug("proteus profile: %s", line)

@@ -1,0 +1,216 @@
+"""Versions of variants are rolled out while the server serves.
+
+Theory of operation
+===================
+
+What is to be, the machine decides (`control/rollouts/`): which part of the queries the new version answers, and which
+version the catalog is to name. `VersionRollouts` brings that about, one step after another, and tells the machine what
+has become of it:
+
+* The new version is measured in a copy of the workspace, in the time that the devices have left, and is *held* then:
+  the server knows it by its versioned name, and the planner does not.
+* From then on each plan is *expanded* (`control/topology/twinning.py`): the new version is loaded beside the old one.
+  Dispatch knows both as twins, and admission marks the canaries (`serving/requests/version_arms.py`).
+* To promote it, the catalog file is made to name it, and is read like any change of the catalog. The old version is
+  kept loaded, as a standby, until the rollback window is over.
+* To go back, plans are contracted again; where the catalog names the new version already, it names the old one again.
+
+The old version serves on whatever becomes of the new one. An engine of the new version that breaks, a catalog that
+another one changes, a family that is unloaded, and a new version that no device has for `NOWHERE_S` end a roll-out.
+Nothing of it is kept on the disk but the catalog: a server that is started anew serves what that says.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import TypeVar
+
+import msgspec
+
+from proteus_cli.control.decision import Launch
+from proteus_cli.control.rollouts.version_rollout import VersionRollout
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.rollouts.status import RolloutStatus
+from proteus_cli.errors import BadRequest, Conflict, Forbidden, NotFound, ProteusError, Unprocessable
+from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
+from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
+from proteus_cli.serving.adaptation.control_loop import ControlLoop
+from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.rollouts.plan_source import VersionedPlanSource
+from proteus_cli.serving.adaptation.rollouts.requests import (
+    RolloutAbortion,
+    RolloutPromotion,
+    RolloutsStatus,
+    RolloutStart,
+)
+from proteus_cli.serving.adaptation.rollouts.running import Running
+from proteus_cli.serving.adaptation.rollouts.source import VersionSource
+from proteus_cli.serving.adaptation.rollouts.steps import Steps
+from proteus_cli.serving.adaptation.solver.process import SolverProcess
+from proteus_cli.serving.logs import fields
+from proteus_cli.serving.requests.data_plane import DataPlane
+from proteus_cli.serving.requests.version_arms import VersionArms
+
+log = logging.getLogger("proteus.rollouts")
+
+LOOK_S = 0.5
+"""Between two looks at a roll-out."""
+
+LONGEST_BODY = 16_384
+
+Body = TypeVar("Body", RolloutStart, RolloutPromotion, RolloutAbortion)
+
+
+class VersionRollouts:
+    """One roll-out of a family at a time. ``source`` is None where the server follows no catalog.
+
+    ``is_guarded``: clients have shown a token. Without, none may change anything.
+    """
+
+    def __init__(
+        self,
+        source: VersionSource | None,
+        live_catalog: LiveCatalog | None,
+        served: ServedCatalog,
+        plane: DataPlane,
+        profiles: ProfileStore,
+        control_loop: ControlLoop,
+        plan_source: VersionedPlanSource,
+        solver: SolverProcess | None,
+        *,
+        is_guarded: bool,
+    ) -> None:
+        self._source, self._live_catalog, self._served = source, live_catalog, served
+        self._plane, self._profiles, self._is_guarded = plane, profiles, is_guarded
+        self._of: dict[str, Running] = {}  # by family: the last one
+        self._changed = asyncio.Event()
+        self._steps = Steps(self._of, plane, profiles, control_loop, plan_source, solver, live_catalog, source)
+        control_loop.expand = self._steps.expanded
+
+    @property
+    def all(self) -> Mapping[str, RolloutStatus]:
+        """By family, its last roll-out."""
+        now_s = self._plane.clock()
+        return {family: running.machine.status(now_s) for family, running in self._of.items()}
+
+    def status(self) -> RolloutsStatus:
+        return RolloutsStatus(list(self.all.values()))
+
+    # --- clients
+
+    async def start(self, body: bytes | bytearray) -> RolloutStatus:
+        """Raises `RequestError`; then nothing has changed."""
+        source, live_catalog = self._require_possible()
+        asked = _decoded(body, RolloutStart)
+        plain, version = asked.plain_and_version()
+        self._require_idle(asked.family)
+        try:
+            source.require_writable()
+            candidate = await asyncio.to_thread(source.candidate, plain, version)
+            following = live_catalog.succession(candidate.files)
+            others = [each for each in following.changes if (each.family, each.variant) != plain]
+            if others:
+                raise Conflict(f"{others[0]}, and was not read: have the catalog read first")  # noqa: TRY301
+            if not following.changes:
+                raise Conflict(f"`{plain.variant}` has that model already")  # noqa: TRY301
+            await live_catalog.require_possible(candidate.files, following)
+        except (Conflict, Unprocessable):
+            raise
+        except ProteusError as error:
+            raise Unprocessable(error.message, hint=error.hint) from error
+        old, new = live_catalog.name_of(plain), VariantKey(asked.family, following.names[plain])
+        specification = asked.specification(old.variant, new.variant)
+        self._require_idle(asked.family)
+        family, now_s = self._plane.families.require(asked.family), self._plane.clock()
+        machine = VersionRollout(specification, family.slo_s, now_s)
+        arms = VersionArms(
+            old, new, machine.guard, self._plane.controller, self._plane.lifecycle, self._plane.clock, self._run_shadow
+        )
+        digest = candidate.files.content.digest(plain) or ""
+        self._of[asked.family] = Running(machine, arms, candidate, old, new, digest)
+        log.info("rolling out %s in place of %s", new.variant, old.variant, extra=fields(family=asked.family))
+        self._changed.set()
+        return machine.status(now_s)
+
+    def promote(self, family: str, body: bytes | bytearray) -> RolloutStatus:
+        """Go on to the next step. Raises `RequestError`."""
+        self._require_possible()
+        running, asked, now_s = self._running(family), _decoded(body, RolloutPromotion), self._plane.clock()
+        running.machine.promote(now_s, fully=asked.fully)
+        self._changed.set()
+        return running.machine.status(now_s)
+
+    def abort(self, family: str, body: bytes | bytearray) -> RolloutStatus:
+        """End a roll-out. Raises `RequestError`."""
+        self._require_possible()
+        running, asked, now_s = self._running(family), _decoded(body, RolloutAbortion), self._plane.clock()
+        running.machine.abort(now_s, asked.reason or "aborted by a client")
+        self._changed.set()
+        return running.machine.status(now_s)
+
+    # --- steps
+
+    async def run(self) -> None:
+        """Bring about what the roll-outs want, until cancelled."""
+        try:
+            while True:
+                try:
+                    await asyncio.wait_for(self._changed.wait(), LOOK_S)
+                except TimeoutError:
+                    pass
+                self._changed.clear()
+                for running in list(self._of.values()):
+                    await self._look(running)
+        finally:
+            for running in self._of.values():
+                running.give_up()
+
+    async def _look(self, running: Running) -> None:
+        machine, now_s = running.machine, self._plane.clock()
+        try:
+            if not running.is_over:
+                if (problem := self._steps.problem(running, now_s)) is not None:
+                    machine.fail(now_s, problem)
+                machine.decide(now_s)
+                await self._steps.bring_about(running)
+        except ProteusError as error:
+            if machine.wanted.ending is not None and error.message != running.problem:
+                log.error("can't go back to %s yet: %s", running.old.variant, error.message)  # noqa: TRY400
+            running.problem = error.message
+            machine.fail(now_s, error.message)
+        except Exception:  # a bug of ours must not end the roll-outs of other families, or pass unseen
+            log.exception("a bug in the roll-out of %s", running.new.variant)
+            machine.fail(now_s, "a bug; the log has its traceback")
+
+    def _run_shadow(self, launch: Launch) -> None:
+        self._plane.fleet.workers[launch.hosted.device].run(launch)
+
+    # --- conditions
+
+    def _require_possible(self) -> tuple[VersionSource, LiveCatalog]:
+        if not self._is_guarded:
+            raise Forbidden("versions are rolled out only where clients need a token: start with `--auth-tokens`")
+        self._plane.lifecycle.require_ready()
+        if self._source is None or self._live_catalog is None:
+            raise NotFound("this server reads no catalog")
+        return self._source, self._live_catalog
+
+    def _require_idle(self, family: str) -> None:
+        running = self._of.get(family)
+        if running is not None and not running.is_over:
+            raise Conflict(f"`{running.new.variant}` is being rolled out: promote or abort that first")
+
+    def _running(self, family: str) -> Running:
+        if family not in self._of:
+            raise NotFound(f"no version of `{family}` is rolled out")
+        return self._of[family]
+
+
+def _decoded(body: bytes | bytearray, kind: type[Body]) -> Body:
+    """Raises `BadRequest`."""
+    if len(body) > LONGEST_BODY:
+        raise BadRequest(f"this endpoint takes bodies of at most {LONGEST_BODY:,} bytes; got {len(body):,}")
+    try:
+        return msgspec.json.decode(body or b"{}", type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"the body is not what this endpoint takes: {error}") from None
