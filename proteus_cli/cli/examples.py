@@ -75,6 +75,26 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus serve plan.json", "serve plans/plan.json at http://127.0.0.1:8000"),
         ("proteus serve plan.json --port 0 --grpc-port 0 --emulate", "rehearse on emulated devices, with gRPC"),
     ),
+    "proteus rollout": (
+        ("proteus rollout start digits digits-l@2 --canary 1%,10%,50% --auto", "roll a new version out, step by step"),
+        ("proteus rollout status", "how far it is, and what is known of it"),
+    ),
+    "proteus rollout start": (
+        ("proteus rollout start digits digits-l@2 --shadow 5% --canary 5%,50%", "each step waits for `promote`"),
+        ("proteus rollout start digits digits-l@2 --auto --guard 'errors <= 1%'", "steps end once the guard passes"),
+    ),
+    "proteus rollout status": (
+        ("proteus rollout status", "the last roll-out of each family of a server on port 8000"),
+        ("proteus rollout status --json", "the same as JSON"),
+    ),
+    "proteus rollout promote": (
+        ("proteus rollout promote digits", "go on to the next step"),
+        ("proteus rollout promote digits --fully", "serve the new version in place of the old one"),
+    ),
+    "proteus rollout abort": (
+        ("proteus rollout abort digits", "serve the old version"),
+        ("proteus rollout abort digits --reason 'labels are late'", "say why, for the journal"),
+    ),
     "proteus cluster": (
         ("proteus cluster key", "make cluster.pem, to be copied to each machine"),
         ("proteus serve plan.json --cluster hosts.toml", "serve with the devices of all machines"),

@@ -24,6 +24,7 @@ from proteus_cli.cli.commands import (
     plan,
     profile,
     replay,
+    rollout,
     samples,
     serve,
     task,
@@ -48,6 +49,7 @@ app.add_typer(task.app, name="task")
 app.command("profile", cls=Command)(profile.profile)
 app.add_typer(plan.app, name="plan")
 app.command("serve", cls=Command)(serve.serve)
+app.add_typer(rollout.app, name="rollout")
 app.add_typer(cluster.app, name="cluster")
 app.command("agent", cls=Command)(agent.agent)
 app.command("replay", cls=Command)(replay.replay)

@@ -26,7 +26,7 @@ INFER_ONLY = ("--include-path-regex", "infer$")
 NO_PLANS = '["2xx", 400, 403, 409]'  # without tokens and `--feedback`
 NOT_THIS_PLAN = '["2xx", 400, 409, 422]'  # nor does a schema know what devices and variants there are
 ALSO_REFUSED = '["2xx", 400, 504]'
-GUARDED = "plan$|catalog$|feedback$|families/"
+GUARDED = "plan$|catalog$|feedback$|families/|rollouts"
 """Paths that are refused without a token or an option, and change what is served."""
 
 

@@ -100,8 +100,8 @@ class ControlLoop:
     """Changes the plan in force: the controller asks for it, as the demand or the devices changed, or a person does.
 
     One change is made at a time. A person's plan replaces one that was being solved meanwhile, and is left alone for
-    `HOLD_S` unless devices are lost or come back. Each plan in force is recorded in the ``journal``. To what the planner
-    or a person has made, ``expand`` adds the versions that are rolled out.
+    `HOLD_S` unless devices are lost or come back. Each plan in force is recorded in the ``journal``. ``expand``
+    adds the versions that are rolled out to what the planner or a person has made.
     """
 
     def __init__(self, controller: Controller, fleet: Fleet, clock: Clock, journal: Journal | None = None) -> None:

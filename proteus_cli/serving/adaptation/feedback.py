@@ -28,6 +28,7 @@ from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.answer_log import AnswerLog, KeptAnswer
 from proteus_cli.serving.requests.data_plane import DataPlane
+from proteus_cli.serving.requests.version_arms import VersionArms
 from proteus_cli.units import format_percent
 
 log = logging.getLogger("proteus.feedback")
@@ -118,6 +119,7 @@ class Feedback:
     """Takes labels, and has plans count on them. ``answers`` is None where no feedback is wanted.
 
     ``is_recording``: what plans count on is written to the profiles of the workspace, for those who plan next.
+    ``arms``, by family, are told of labels, too: those of versions that are rolled out.
     """
 
     def __init__(
@@ -137,6 +139,7 @@ class Feedback:
         self.plain = {} if answers is None else _as_recorded(profiles)
         self.staged: dict[VariantKey, LiveAccuracy] = {}
         self._changed = asyncio.Event()
+        self.arms: Mapping[str, VersionArms] = dict[str, VersionArms]()
 
     @property
     def is_wanted(self) -> bool:
@@ -218,7 +221,7 @@ class Feedback:
         if self._plane.samples is not None and item.label is not None:
             self._plane.samples.told(item.model, item.id, self._numbers(item, answer))
         self._count(answer, scores)
-        if (arms := self._plane.admission.arms.get(item.model)) is not None and answer.is_plain and scores:
+        if (arms := self.arms.get(item.model)) is not None and answer.is_plain and scores:
             label = self._numbers(item, answer)[0] if item.label is not None and answer.rows == 1 else None
             arms.labelled(answer.key, item.id, label, sum(scores) / len(scores))
         return "accepted"

@@ -238,6 +238,7 @@ async def open_adaptation(
             )
             await stack.enter_async_context(running(joining.run()))
         feedback = Feedback(answers, plane, profiles, control_loop, source, solver, is_recording=deployment.records)
+        feedback.arms = plane.admission.arms
         if feedback.is_wanted:
             await stack.enter_async_context(running(feedback.run()))
         served = ServedCatalog(CatalogContent.served(deployment.catalog, deployment.digests))
@@ -267,7 +268,15 @@ async def open_adaptation(
         )  # fmt: skip
         await stack.enter_async_context(running(rollouts.run()))
         yield Adaptation(
-            control_loop, manual_plans, conditions, live_catalog, feedback, shifts, solver, journal, recalibration,
+            control_loop,
+            manual_plans,
+            conditions,
+            live_catalog,
+            feedback,
+            shifts,
+            solver,
+            journal,
+            recalibration,
             rollouts,
         )
 

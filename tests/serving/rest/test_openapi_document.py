@@ -86,6 +86,9 @@ def test_what_changes_the_state_of_the_server_takes_json_only() -> None:
         ("/v2/proteus/plan", "post"),
         ("/v2/proteus/catalog", "post"),
         ("/v2/proteus/feedback", "post"),
+        ("/v2/proteus/rollouts", "post"),
+        ("/v2/proteus/rollouts/{family}/promote", "post"),
+        ("/v2/proteus/rollouts/{family}/abort", "post"),
         ("/v2/proteus/families/{family}", "patch"),
     }
     found = operations(document(ROUTES, FAMILIES))
@@ -99,6 +102,9 @@ def test_who_may_ask_is_described_where_no_tokens_are_asked_for() -> None:
     assert {path for (path, _), operation in with_tokens.items() if "403" in operation["responses"]} == {
         "/v2/proteus/plan",
         "/v2/proteus/catalog",
+        "/v2/proteus/rollouts",
+        "/v2/proteus/rollouts/{family}/promote",
+        "/v2/proteus/rollouts/{family}/abort",
         "/v2/proteus/families/{family}",
     }
 

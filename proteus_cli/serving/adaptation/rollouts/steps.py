@@ -12,7 +12,7 @@ from proteus_cli.control.topology.twinning import Twinning, contracted, expanded
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rollouts.status import Stage
-from proteus_cli.errors import Conflict, ProteusError, Unprocessable
+from proteus_cli.errors import Conflict, Unprocessable
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.profile_store import ProfileStore

@@ -21,6 +21,7 @@ Nothing of it is kept on the disk but the catalog: a server that is started anew
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from typing import TypeVar
@@ -154,10 +155,8 @@ class VersionRollouts:
         """Bring about what the roll-outs want, until cancelled."""
         try:
             while True:
-                try:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), LOOK_S)
-                except TimeoutError:
-                    pass
                 self._changed.clear()
                 for running in list(self._of.values()):
                     await self._look(running)

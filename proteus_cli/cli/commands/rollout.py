@@ -1,0 +1,121 @@
+"""``proteus rollout``: bring a new version of a model into service by steps, on a running server."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from proteus_cli.cli import console
+from proteus_cli.cli.command import Command, Group
+from proteus_cli.cli.options import common
+from proteus_cli.cli.options import rollout as options
+
+if TYPE_CHECKING:
+    from proteus_cli.domain.rollouts.status import RolloutStatus
+
+app = typer.Typer(
+    cls=Group,
+    rich_markup_mode=None,
+    help="Roll out a new version of a model on a running server.",
+    no_args_is_help=True,
+)
+
+
+@app.command(cls=Command)
+def start(
+    family: options.Family,
+    version: options.Version,
+    *,
+    shadow: options.Shadow = None,
+    canary: options.Canary = "1%,10%,50%",
+    guard: options.Guard = "accuracy >= old - 0.005 and p99 <= slo",
+    confidence: options.Confidence = "0.95",
+    auto: options.Auto = False,
+    rollback_window: options.RollbackWindow = "10min",
+    url: options.Url = "http://127.0.0.1:8000",
+    ca: options.Ca = None,
+    json: common.Json = False,
+) -> None:
+    """Start to roll out a version: it answers a growing share of the queries, as long as the guard holds.
+
+    The server measures the version first, and loads it beside the old one. A token is read from PROTEUS_TOKEN.
+    """
+    from proteus_cli.cli.workflows.rollout_calls import RolloutCalls
+    from proteus_cli.serving.adaptation.rollouts.requests import RolloutStart
+    from proteus_cli.units import parse_duration, parse_share
+
+    asked = RolloutStart(
+        family, version,
+        shadow=parse_share(shadow) if shadow is not None else 0.0,
+        canary=tuple(parse_share(each) for each in canary.split(",")), guard=guard,
+        confidence=parse_share(confidence), auto=auto, rollback_window_s=parse_duration(rollback_window),
+    )  # fmt: skip
+    _show(RolloutCalls(url, ca).start(asked), json=json)
+
+
+@app.command(cls=Command)
+def status(*, url: options.Url = "http://127.0.0.1:8000", ca: options.Ca = None, json: common.Json = False) -> None:
+    """Show the last roll-out of each family: its step, and what is known of the new version.
+
+    A token is read from PROTEUS_TOKEN.
+    """
+    from proteus_cli.cli.views.rollout_tables import rollout_lines, rollout_table
+    from proteus_cli.cli.workflows.rollout_calls import RolloutCalls
+
+    found = RolloutCalls(url, ca).status()
+    if json:
+        console.show_json(found)
+        return
+    if not found.rollouts:
+        console.say(f"{url} rolls no version out")
+        return
+    console.show(rollout_table(found.rollouts))
+    for each in found.rollouts:
+        for line in rollout_lines(each):
+            console.say(line)
+
+
+@app.command(cls=Command)
+def promote(
+    family: options.Family,
+    *,
+    fully: options.Fully = False,
+    url: options.Url = "http://127.0.0.1:8000",
+    ca: options.Ca = None,
+    json: common.Json = False,
+) -> None:
+    """Go on to the next step, whatever the guard says; after the last one, the new version serves in place of the old.
+
+    The catalog of the server's workspace names the new version then. A token is read from PROTEUS_TOKEN.
+    """
+    from proteus_cli.cli.workflows.rollout_calls import RolloutCalls
+
+    _show(RolloutCalls(url, ca).promote(family, fully=fully), json=json)
+
+
+@app.command(cls=Command)
+def abort(
+    family: options.Family,
+    *,
+    reason: options.Reason = "",
+    url: options.Url = "http://127.0.0.1:8000",
+    ca: options.Ca = None,
+    json: common.Json = False,
+) -> None:
+    """End a roll-out: the old version serves on, or, until the rollback window is over, again.
+
+    A token is read from PROTEUS_TOKEN.
+    """
+    from proteus_cli.cli.workflows.rollout_calls import RolloutCalls
+
+    _show(RolloutCalls(url, ca).abort(family, reason), json=json)
+
+
+def _show(status: "RolloutStatus", *, json: bool) -> None:
+    from proteus_cli.cli.views.rollout_tables import rollout_lines, rollout_table
+
+    if json:
+        console.show_json(status)
+        return
+    console.show(rollout_table([status]))
+    for line in rollout_lines(status):
+        console.say(line)

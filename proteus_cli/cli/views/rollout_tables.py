@@ -1,0 +1,51 @@
+"""Version roll-outs as a table, and their guards below it."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import RenderableType
+
+from proteus_cli.domain.rollouts.status import Ending, RolloutStatus, Stage, TermStatus, Verdict
+from proteus_cli.tables import name, number, table, text
+from proteus_cli.units import counted, format_percent
+
+_STYLES = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.HOLD: ""}
+_ENDINGS = {Ending.DONE: "green", Ending.ABORTED: "yellow", Ending.ROLLED_BACK: "red", Ending.FAILED: "red"}
+
+
+def rollout_table(rollouts: Sequence[RolloutStatus]) -> RenderableType:
+    """A row for each."""
+    rows = table(
+        name("family"), name("new"), name("old"), text("step"), number("share"), number("queries"), text("guard")
+    )
+    for each in rollouts:
+        wanted = each.specification
+        rows.add_row(
+            wanted.family, wanted.new, wanted.old, _step(each), format_percent(each.share),
+            f"{each.counts.canary:,}", each.verdict.value,
+            style=_ENDINGS[each.ending] if each.ending is not None else _STYLES[each.verdict],
+        )  # fmt: skip
+    return rows
+
+
+def rollout_lines(status: RolloutStatus) -> Iterator[str]:
+    """What is known of the new version by the terms of its guard, and how it ended."""
+    for term in status.terms:
+        yield f"{status.specification.family}: {term.term}: {term.verdict}{_seen(term)}"
+    if status.waits_for_promote:
+        yield f"{status.specification.family}: waits for `proteus rollout promote {status.specification.family}`"
+    if status.reason:
+        yield f"{status.specification.family}: {status.ending}: {status.reason}"
+
+
+def _step(status: RolloutStatus) -> str:
+    if status.ending is not None:
+        return status.ending.value
+    of = len(status.specification.canary_fracs)
+    return f"canary {status.step} of {of}" if status.stage is Stage.CANARY else status.stage.value
+
+
+def _seen(term: TermStatus) -> str:
+    if term.new is None:
+        return ", nothing is known of it yet"
+    old = f" (old {format_percent(term.old)})" if term.old is not None else ""
+    return f", {format_percent(term.new)}{old} in {counted(term.observations, 'query', 'queries')}"

@@ -1,0 +1,87 @@
+"""What `proteus rollout` asks a server."""
+
+import asyncio
+import os
+from contextlib import aclosing
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from proteus_cli.cli.options.names import environment
+from proteus_cli.cli.workflows.live_replay import trusting
+from proteus_cli.domain.rollouts.status import RolloutStatus
+from proteus_cli.errors import ServerError, UsageError
+from proteus_cli.replay.http_client import HttpClient, HttpReply
+from proteus_cli.serving.adaptation.rollouts.requests import (
+    RolloutAbortion,
+    RolloutPromotion,
+    RolloutsStatus,
+    RolloutStart,
+)
+
+PATH = "/v2/proteus/rollouts"
+REPLY_WITHIN_S = 60.0
+_OK, _UNAUTHORIZED, _BAD_REQUESTS = 200, 401, {400, 422}
+
+Told = TypeVar("Told", RolloutStatus, RolloutsStatus)
+
+
+class _Problem(msgspec.Struct):
+    error: str
+
+
+class RolloutCalls:
+    """Of the server at ``url``; ``ca`` is to be trusted.
+
+    All raise `ServerError`, or `UsageError` where something wrong is asked.
+    """
+
+    def __init__(self, url: str, ca: Path | None) -> None:
+        self._url, self._ca = url, ca
+
+    def start(self, asked: RolloutStart) -> RolloutStatus:
+        return asyncio.run(self._asked("", asked, RolloutStatus))
+
+    def status(self) -> RolloutsStatus:
+        return asyncio.run(self._asked("", None, RolloutsStatus))
+
+    def promote(self, family: str, *, fully: bool) -> RolloutStatus:
+        return asyncio.run(self._asked(f"/{family}/promote", RolloutPromotion(fully), RolloutStatus))
+
+    def abort(self, family: str, reason: str) -> RolloutStatus:
+        return asyncio.run(self._asked(f"/{family}/abort", RolloutAbortion(reason), RolloutStatus))
+
+    async def _asked(self, path: str, body: msgspec.Struct | None, kind: type[Told]) -> Told:
+        """``body``: None is GET."""
+        async with aclosing(HttpClient(self._url, os.environ.get(environment("token")), trusting(self._ca))) as client:
+            try:
+                async with asyncio.timeout(REPLY_WITHIN_S):
+                    if body is None:
+                        reply = await client.get(PATH)
+                    else:
+                        head = client.head("POST", f"{PATH}{path}")
+                        reply = await client.post(
+                            head, b"Content-Type: application/json\r\n", msgspec.json.encode(body)
+                        )
+            except TimeoutError:
+                raise ServerError(f"`{self._url}` does not answer.", hint="is it running?") from None
+            except OSError as error:
+                hint = "is it running?"
+                raise ServerError(f"Can't reach the server at `{self._url}`: {error}.", hint=hint) from error
+        return self._read(reply, kind)
+
+    def _read(self, reply: HttpReply, kind: type[Told]) -> Told:
+        try:
+            if reply.status == _OK:
+                return msgspec.json.decode(reply.body, type=kind)
+            why = msgspec.json.decode(reply.body, type=_Problem).error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ServerError(
+                f"`{self._url}` answered {reply.status} with something else than it should: {error}.",
+                hint="is it a Proteus server of this version?",
+            ) from None
+        if reply.status in _BAD_REQUESTS:
+            raise UsageError(f"The server refuses: {why}.")
+        hint = "set PROTEUS_TOKEN to a token that the server takes" if reply.status == _UNAUTHORIZED else ""
+        raise ServerError(f"The server refuses: {why}.", hint=hint)

@@ -1,0 +1,53 @@
+"""`proteus rollout`: what is asked wrongly is refused before any server is, and what a server says is shown."""
+
+import io
+
+import pytest
+from command_line import proteus
+from rich.console import Console
+
+from proteus_cli.cli.views.rollout_tables import rollout_lines, rollout_table
+from proteus_cli.control.rollouts.guard import Arm
+from proteus_cli.control.rollouts.version_rollout import VersionRollout
+from proteus_cli.domain.rollouts.specification import RolloutSpecification
+
+START = ("rollout", "start", "digits", "digits-l@2", "--url", "http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--canary=0%", "--canary=1%,,2%", "--canary=150%", "--shadow=2", "--confidence=95", "--rollback-window=5",
+        "--rollback-window=-1s",
+    ],
+)  # fmt: skip
+def test_a_quantity_that_makes_no_sense_is_refused(option: str) -> None:
+    assert proteus(*START, option).refused()
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    ended = proteus(*START)
+    assert ended.code == 1
+    assert "Can't reach the server at `http://127.0.0.1:9`" in ended.stderr
+
+
+def test_a_roll_out_is_shown_with_its_step_and_what_is_known_by_the_terms_of_its_guard() -> None:
+    specification = RolloutSpecification(
+        "digits", "digits-l", "digits-l@2", canary_fracs=(0.1, 0.5), guard="accuracy >= old - 0.005 and errors <= 1%"
+    )
+    machine = VersionRollout(specification, 0.2, 0.0)
+    machine.ready(1.0)
+    for number in range(40):
+        machine.guard.answered(Arm.NEW, 0.01)
+        machine.guard.labelled(Arm.NEW, float(number % 4 != 0))
+        machine.guard.labelled(Arm.OLD, 1.0)
+    console = Console(file=io.StringIO(), width=120)
+    console.print(rollout_table([machine.status(2.0)]))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "canary 1 of 2" in shown
+    assert "digits-l@2" in shown
+    lines = list(rollout_lines(machine.status(2.0)))
+    assert lines[0].startswith("digits: accuracy >= old - 0.005: hold, 75.0 % (old 100.0 %) in ")
+    assert lines[1] == "digits: errors <= 1%: hold, 0.0 % in 40 queries"
+    machine.abort(3.0, "labels are late")
+    assert list(rollout_lines(machine.status(3.0)))[-1] == "digits: aborted: labels are late"
