@@ -48,6 +48,6 @@ def test_a_roll_out_is_shown_with_its_step_and_what_is_known_by_the_terms_of_its
     assert "digits-l@2" in shown
     lines = list(rollout_lines(machine.status(2.0)))
     assert lines[0].startswith("digits: accuracy >= old - 0.005: hold, 75.0 % (old 100.0 %) in ")
-    assert lines[1] == "digits: errors <= 1%: hold, 0.0 % in 40 queries"
+    assert lines[1] == "digits: errors <= 0.01: hold, 0.0 % in 40 queries"
     machine.abort(3.0, "labels are late")
     assert list(rollout_lines(machine.status(3.0)))[-1] == "digits: aborted: labels are late"
