@@ -1,6 +1,7 @@
 """Fixtures, options and rules that all tests share."""
 
 import gc
+import logging
 import os
 import re
 import shutil
@@ -128,10 +129,13 @@ def _skipped(config: pytest.Config) -> Sequence[pytest.TestReport]:
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keep `PROTEUS_*` variables and the loudness of an earlier test away from this one."""
+    """Keep `PROTEUS_*` variables, the loudness and the level of logs of an earlier test away from this one."""
+    ours = logging.getLogger("proteus")
+    level = ours.level
     for name in [name for name in os.environ if name.startswith("PROTEUS_")]:
         monkeypatch.delenv(name)
     yield
+    ours.setLevel(level)
     loudness.quiet = loudness.verbose = loudness.debug = False
 
 

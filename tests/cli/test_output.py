@@ -296,6 +296,7 @@ COMMANDS = [
     ("trace",), ("trace", "make"), ("trace", "convert"), ("trace", "info"), ("catalog",), ("catalog", "add"),
     ("catalog", "derive"), ("agent",), ("cluster",), ("cluster", "key"), ("samples",), ("samples", "export"),
     ("task",), ("task", "add"), ("task", "retrain"), ("task", "list"), ("task", "show"),
+    ("rollout",), ("rollout", "start"), ("rollout", "status"), ("rollout", "promote"), ("rollout", "abort"),
     ("engines",), ("engines", "ls"), ("engines", "verify"), ("engines", "prune"),
 ]  # fmt: skip
 HELP_OF_ALL = """

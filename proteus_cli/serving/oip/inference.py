@@ -162,6 +162,7 @@ class InferencePipeline:
             return self._admission.submit(query, read_inputs, inference.complete, arrival_s)
         trace.asks(query.family)
         in_flight = self._admission.submit(query, read_inputs, trace.then(inference.complete), arrival_s)
+        in_flight.on_gone = trace.cancelled
         inference.is_traced(trace.traceparent)
         return in_flight
 

@@ -102,11 +102,13 @@ ResultCallback = Callable[[Result], None]
 class InFlightRequest(Request, frozen=False, gc=True, eq=False, kw_only=True):  # type: ignore[misc]  # msgspec lets a subclass be mutable
     """A request of a client. ``done`` is called with its result, once, unless the client is gone by then.
 
+    ``on_gone`` is what else wants to know that the client is gone; others may have put themselves before ``done``.
     ``inputs`` are its tensors, once it is admitted. ``deferred`` has the rows that a second stage is asked about. The
     request has also ended when its deadline passes or its client goes, while it still waits or runs.
     """
 
     done: ResultCallback
+    on_gone: Callable[[], None] | None = None
     inputs: tuple[Buffer, ...] = ()
     deferred: "DeferredInFlight | None" = None
     has_ended: bool = False
@@ -115,7 +117,7 @@ class InFlightRequest(Request, frozen=False, gc=True, eq=False, kw_only=True):  
 
     def end(self) -> ResultCallback:
         """End the request, and return what to call with its result."""
-        done, self.done = self.done, nobody
+        done, self.done, self.on_gone = self.done, nobody, None
         self.has_ended = True
         if self.is_running:  # else the request may still be launched, and needs its inputs
             self.inputs = ()

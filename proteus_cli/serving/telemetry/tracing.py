@@ -123,9 +123,9 @@ class Traces:
         return self._begin(_NO_PARENT)
 
     def abandoned(self, in_flight: InFlightRequest) -> None:
-        """The client of a request is gone. Call it before the request is cancelled."""
-        if isinstance(in_flight.done, RequestTrace):
-            in_flight.done.cancelled()
+        """The client of a request is gone: its span ends. Call it before the request is cancelled."""
+        if in_flight.on_gone is not None:
+            in_flight.on_gone()
 
     def outcome(self, result: Result | Exception) -> dict[str, str | int]:
         """The result of a request as attributes of its span."""
