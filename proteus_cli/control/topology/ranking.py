@@ -1,8 +1,8 @@
 """Which hosts of a family come first, where it prefers something else than accuracy.
 
-Dispatch has the most accurate hosts come first: a free one takes over from those at once, and from others only what is
-too much for them. With another preference, ranks take the place of accuracies. Hosts that take nearly as much are of
-one rank, so that a free one helps at once: to wait for a busy one, half a batch in the mean, would take as long.
+Dispatch has the most accurate hosts come first: a free host takes over at once from those that are no more accurate,
+and from others only what is too much for them. With another preference, ranks take the place of accuracies. Hosts that
+take nearly as much are of one rank, so that a free one helps at once.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,8 +11,13 @@ from dataclasses import replace
 from proteus_cli.control.decision import Host
 from proteus_cli.domain.family_policy import Preference
 
-ALIKE = 1.5
-"""Hosts that take up to so many times what the first of their rank does are of that rank: half a batch, and one."""
+ALIKE: Mapping[Preference, float] = {"latency": 3.0, "energy": 1.1, "cost": 1.0, "accuracy": 1.0}
+"""Hosts that take up to so many times what the first of their rank does are of that rank.
+
+Of latency: to wait for a host that is busy takes the rest of its batch, which is of several rows under load, and then
+its own. Up to 3 times slower, a free host answers sooner in the mean; from 4 times on it depends on the load
+(`tests/parity/test_ranks.py`). Of energy: what a profile is off by before its cells count as noisy.
+"""
 
 
 def ranked(hosts: Iterable[Host], preferred: Mapping[str, Preference]) -> tuple[Host, ...]:
@@ -32,7 +37,7 @@ def _ranks(hosts: Iterable[Host], preferred: Preference) -> Mapping[float, float
     found: dict[float, float] = {}
     rank, first = 1.0, -1.0
     for amount in sorted({_amount(host, preferred) for host in hosts}):
-        if not 0 <= first <= amount <= first * ALIKE:
+        if not 0 <= first <= amount <= first * ALIKE[preferred]:
             rank, first = rank - 1.0, amount
         found[amount] = rank
     return found

@@ -9,7 +9,7 @@ from proteus_cli.control.topology.ranking import ranked
 from proteus_cli.domain.family_policy import Preference
 
 FAST = hosted("cpu0", variant="a-s", accuracy=0.8, latency_s={1: 0.010, 4: 0.020}, capacity_qps=200.0, power_w=9.0)
-SLOW = hosted("cpu1", variant="a-l", accuracy=0.9, latency_s={1: 0.030, 4: 0.060}, capacity_qps=66.0, power_w=1.0)
+SLOW = hosted("cpu1", variant="a-l", accuracy=0.9, latency_s={1: 0.040, 4: 0.060}, capacity_qps=66.0, power_w=1.0)
 
 
 def ranks(*hosts: Host, preferred: Preference) -> list[float]:
@@ -29,9 +29,14 @@ def test_without_a_preference_of_the_family_accuracy_counts() -> None:
 
 
 def test_hosts_that_take_nearly_as_much_as_the_first_of_their_rank_are_alike() -> None:
-    times_s = [0.010, 0.0149, 0.016, 0.023, 0.025]
+    times_s = [0.010, 0.029, 0.031, 0.092, 0.094]
     hosts = [hosted(latency_s={1: seconds, 4: 4 * seconds}) for seconds in times_s]
     assert ranks(*hosts, preferred="latency") == [0.0, 0.0, -1.0, -1.0, -2.0]
+
+
+def test_of_energy_only_what_measurements_may_be_off_by_is_alike() -> None:
+    hosts = [hosted(latency_s={1: 0.010, 4: 0.020}, power_w=watts) for watts in (10.0, 10.9, 11.1)]
+    assert ranks(*hosts, preferred="energy") == [0.0, 0.0, -1.0]
 
 
 def test_hosts_of_unknown_power_come_last() -> None:
@@ -41,7 +46,7 @@ def test_hosts_of_unknown_power_come_last() -> None:
 
 def test_a_free_host_that_is_slower_and_more_accurate_takes_over_only_where_latency_is_not_preferred() -> None:
     """cpu0 has the share, and is busy; the other is a spare."""
-    spare = hosted("cpu1", variant="a-l", accuracy=0.9, weight=0.0, latency_s={1: 0.030, 4: 0.060})
+    spare = hosted("cpu1", variant="a-l", accuracy=0.9, weight=0.0, latency_s={1: 0.040, 4: 0.060})
     for hosts, is_at_once in (((FAST, spare), True), (ranked((FAST, spare), {"a": "latency"}), False)):
         controller = controller_hosting(*hosts, policy=policy_named("proteus"))
         controller.offer(make_request(0), 0.0)
@@ -53,7 +58,7 @@ def test_a_free_host_that_is_slower_and_more_accurate_takes_over_only_where_late
 
 def test_a_free_host_that_is_faster_and_less_accurate_takes_over_at_once_where_latency_is_preferred() -> None:
     spare = hosted("cpu1", variant="a-s", accuracy=0.8, weight=0.0, latency_s={1: 0.010, 4: 0.020})
-    busy = hosted("cpu0", variant="a-l", accuracy=0.9, latency_s={1: 0.030, 4: 0.060})
+    busy = hosted("cpu0", variant="a-l", accuracy=0.9, latency_s={1: 0.040, 4: 0.060})
     for hosts, is_at_once in (((busy, spare), False), (ranked((busy, spare), {"a": "latency"}), True)):
         controller = controller_hosting(*hosts, policy=policy_named("proteus"))
         controller.offer(make_request(0), 0.0)
