@@ -31,6 +31,10 @@ _OF_HOSTS: tuple[tuple[MetricDescription, Callable[[HostStatus], float | None]],
         lambda host: int(host.state is HostState.CONNECTED),
     ),
     (
+        _metric("proteus_host_listed", MetricKind.GAUGE, "1 while the list of hosts has it; else it was taken out."),
+        lambda host: int(host.listed),
+    ),
+    (
         _metric("proteus_host_losses_total", MetricKind.COUNTER, "How often the host was lost."),
         lambda host: host.losses,
     ),

@@ -33,6 +33,7 @@ class HostStatus(Struct, frozen=True):
     round_trip_s: Annotated[float | None, Meta(description="To its agent and back: the shortest of the last seconds.")]
     bytes_sent: Annotated[Count | None, Meta(description="To its agent, since the start.")]
     bytes_received: Annotated[Count | None, Meta(description="From its agent, since the start.")]
+    listed: Annotated[bool, Meta(description="Whether the list of hosts has it; else it was taken out.")] = True
 
 
 def host_statuses(fleet: Fleet, links: Mapping[str, LinkState], now_s: float) -> dict[str, HostStatus]:
@@ -49,10 +50,13 @@ def host_statuses(fleet: Fleet, links: Mapping[str, LinkState], now_s: float) ->
         if link is None:
             # A cluster without a link to a host has left it alone; emulated hosts have no links at all.
             reason = "" if is_there else _NOT_LISTED if links else fleet.breakers[of_host[0]].reason or ""
-            found[host] = HostStatus(state, None, reason, None, len(of_host), working, servers, None, None, None, None)
+            found[host] = HostStatus(
+                state, None, reason, None, len(of_host), working, servers, None, None, None, None, listed=not links
+            )
         else:
             found[host] = HostStatus(
                 state, max(0.0, now_s - link.since_s), link.why, link.address, len(of_host), working, servers,
                 link.losses, link.round_trip_s, link.bytes_sent, link.bytes_received,
+                listed=link.is_listed,
             )  # fmt: skip
     return found

@@ -82,6 +82,7 @@ def test_an_emulated_host_is_lost_with_its_last_device() -> None:
         assert server.metrics() == [
             'proteus_device_info{device="b/cpu0",host="b",type="cpu"} 1',
             'proteus_host_up{host="b"} 0',
+            'proteus_host_listed{host="b"} 1',
         ]
 
     seen(test)
@@ -100,6 +101,7 @@ def test_a_host_is_as_its_link_says(link: LinkState, up: int, trip: list[str]) -
         assert (host.losses, host.bytes_sent, host.bytes_received) == (link.losses, 1000, 2000)
         assert server.metrics()[1:] == [
             f'proteus_host_up{{host="b"}} {up}',
+            'proteus_host_listed{host="b"} 1',
             f'proteus_host_losses_total{{host="b"}} {link.losses}',
             *trip,
             'proteus_host_sent_bytes_total{host="b"} 1000',
@@ -142,6 +144,8 @@ def test_a_host_that_is_not_listed_any_more_is_lost_for_that_reason() -> None:
         server.lose(SILENT)
         found = status(server.sources).hosts["b"]
         assert (found.state, found.reason, found.losses) == (HostState.LOST, "it is not listed any more", None)
+        assert not found.listed
+        assert 'proteus_host_listed{host="b"} 0' in server.metrics()
 
     seen(test)
 

@@ -57,7 +57,8 @@ class AgentLink:
 
     @property
     def state(self) -> LinkState:
-        return self._past.state(f"{self.address.host}:{self.address.port}", self.session, self._loss_now())
+        address = f"{self.address.host}:{self.address.port}"
+        return self._past.state(address, self.session, self._loss_now(), is_listed=self.is_listed)
 
     async def tried(self) -> Inventory | None:
         """Wait for the end of the first try; what the agent has, or None where it can't be reached.

@@ -15,7 +15,7 @@ class LinkState:
     """A server's link to the agent of a host. Counts are those since the start, over all sessions.
 
     ``since_s``: since then, by `time.monotonic`, it is connected, or not; ``why`` not. ``round_trip_s`` is the shortest
-    of the last ones, None before the first.
+    of the last ones, None before the first. A host that ``is_listed`` no more was taken out.
     """
 
     address: str
@@ -26,6 +26,7 @@ class LinkState:
     round_trip_s: float | None
     bytes_sent: int
     bytes_received: int
+    is_listed: bool = True
 
 
 @dataclass(slots=True)
@@ -43,7 +44,7 @@ class PastSessions:
         self.bytes_sent += session.bytes_sent
         self.bytes_received += session.bytes_received
 
-    def state(self, address: str, session: "AgentSession | None", loss: HostLost) -> LinkState:
+    def state(self, address: str, session: "AgentSession | None", loss: HostLost, *, is_listed: bool) -> LinkState:
         """``session`` is the present one, or one that has just ended; ``loss`` is why there is none."""
         if session is None or session.loss is not None:
             ended = PastSessions(self.since_s, self.losses, self.bytes_sent, self.bytes_received)
@@ -59,8 +60,10 @@ class PastSessions:
                 None,
                 ended.bytes_sent,
                 ended.bytes_received,
+                is_listed,
             )
         return LinkState(
             address, True, self.since_s, "", self.losses, session.round_trip_s or None,
             self.bytes_sent + session.bytes_sent, self.bytes_received + session.bytes_received,
+            is_listed,
         )  # fmt: skip

@@ -58,7 +58,9 @@ def test_a_list_that_is_empty_for_a_while_ends_nothing(tmp_path: Path) -> None:
             links.use({})
             await asyncio.sleep(0.3)
             assert connected(links)()
+            assert not links["a"].state.is_listed
             links.use({"a": agent.address})
+            assert links["a"].state.is_listed
             end_session(links)
             assert len(lost) == 1
             await until(connected(links))
