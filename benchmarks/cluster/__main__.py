@@ -1,6 +1,6 @@
 """A server and its agents, which are processes of their own on loopback: the channel, losses, and many of them.
 
-`python -m benchmarks.cluster` (7 minutes; `--quick`: 2): all parts, or some with `--parts`.
+`python -m benchmarks.cluster` (9 minutes; `--quick`: 3): all parts, or some with `--parts`.
 
 * channel: encrypted round trips of 16 KB and 602 KB, one at a time, beside those of pyzmq with CURVE where that is
   installed (`pip install pyzmq`), and with latency, by `tc netem` where that is permitted;
