@@ -1,5 +1,7 @@
 """New versions of a model are rolled out while a client asks and tells labels: a good one serves, others go."""
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -155,6 +157,17 @@ def measure(made: Tiny, model: Path) -> None:
     write_json(made.place.version_profile_path("cpu0"), replace(known, variants=variants))
 
 
+def kill_device(server: Watched) -> None:
+    """The process of the only device ends; until it is back, requests are refused."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command, parent = (path / "cmdline").read_bytes(), (path / "stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            continue  # it has ended meanwhile
+        if int(parent) == server.live.process.pid and b"serving.devices.process.child" in command:
+            os.kill(int(path.name), signal.SIGKILL)
+
+
 @contextmanager
 def asking(server: Watched) -> Iterator[None]:
     """A client asks meanwhile; the machine of the test has little time, so one is enough."""
@@ -202,3 +215,67 @@ def _renamed(path: Path) -> bytes:
     model.doc_string = "trained anew"
     content: bytes = model.SerializeToString()
     return content
+
+
+BY_HAND = {"canary": [0.5], "guard": "errors <= 50%"}
+
+
+def test_a_client_keeps_its_version_and_a_person_goes_on_and_back(server: Watched) -> None:
+    before = server.catalog()
+    passing_on(server.version(2)).write_bytes(_renamed(server.version(2)))
+    measure(server.made, server.version(2))
+    assert server.post("/shapes/promote")[0] == 404
+    server.start(**BY_HAND, rollback_window_s=600.0)
+    assert server.post("", {"family": "shapes", "variant": NEW})[0] == 409
+    server.until_stage("canary", 1)
+    server.until(lambda _: NEW in server.hosted())
+    by_client = {client: {server.ask(client) for _ in range(4)} for client in "abcdefgh"}
+    assert all(len(variants) == 1 for variants in by_client.values()), by_client
+    assert set.union(*by_client.values()) == {OLD, NEW}
+    assert server.post("/shapes/promote")[0] == 200
+    server.until_stage("full")
+    server.until(lambda _: server.hosted() == {NEW})
+    assert {server.ask() for _ in range(4)} == {NEW}
+    assert server.post("/shapes/abort", {"reason": "second thoughts"})[0] == 200
+    found = server.until_ended("aborted")
+    assert found["reason"] == "second thoughts"
+    server.until(lambda _: server.hosted() == {OLD})
+    assert server.catalog() == before
+    assert {server.ask() for _ in range(4)} == {OLD}
+    assert {status for status, _, _ in server.answers} == {200}
+
+
+def test_a_version_that_fails_or_that_is_no_model_leaves_the_old_one_in_service(server: Watched) -> None:
+    server.version(3).parent.mkdir()
+    server.version(3).write_bytes(b"no model")
+    status, document = server.post("", {"family": "shapes", "variant": "shapes-s@3"})
+    assert status == 422, document
+    status, document = server.post("", {"family": "shapes", "variant": "shapes-s@9"})
+    assert (status, "No model" in document["error"]) == (422, True), document
+    failing(server.version(2))
+    measure(server.made, server.version(2))
+    server.start(**BY_HAND)
+    found = server.until_ended("failed")
+    assert "the model failed" in found["reason"]
+    server.until(lambda _: server.hosted() == {OLD})
+    assert {server.ask() for _ in range(4)} == {OLD}
+    assert {status for status, _, _ in server.answers} == {200}
+
+
+@pytest.mark.parametrize("server", [("--executor=process",)], indirect=True)
+def test_the_old_version_serves_on_where_the_catalog_changes_the_family_is_unloaded_or_the_device_dies(
+    server: Watched,
+) -> None:
+    passing_on(server.version(2)).write_bytes(_renamed(server.version(2)))
+    measure(server.made, server.version(2))
+    server.start(**BY_HAND)
+    server.until_stage("canary", 1)
+    server.until(lambda _: NEW in server.hosted())
+    kill_device(server)
+    server.until(lambda _: {server.ask() for _ in range(8)} == {OLD, NEW})  # both are back, and it goes on
+    assert server.status()["ending"] is None
+    assert server.live.ask("POST", "/v2/repository/models/shapes/unload", {}, AUTHORIZED).status == 200
+    assert "unloaded" in server.until_ended("failed")["reason"]
+    assert server.live.ask("POST", "/v2/repository/models/shapes/load", {}, AUTHORIZED).status == 200
+    server.until(lambda _: server.hosted() == {OLD})
+    assert server.ask() == OLD
