@@ -15,13 +15,19 @@ from collector import Collector, collecting, named
 from command_line import proteus_process
 from live_server import LiveServer, Reply, serving
 
+from proteus_cli.cli.workflows.simulated_replay import Scenario, simulated
+from proteus_cli.control.policies import PROTEUS
 from proteus_cli.domain.report import Report
+from proteus_cli.replay.trace import read_trace
 from proteus_cli.reporting.html_page import page
+from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.store import Workspace
 
 pytestmark = [pytest.mark.live, pytest.mark.alone]
 
 CALM_QPS, PEAK_QPS = 30, 200  # the most accurate variants carry 115
+PEAK_S, PEAK_END_S = 2.0, 7.0
+IN_TIME_S = PEAK_END_S - 2.0  # a plan that is there by then still answers some of the peak
 OUTCOMES = ("served", "late", "dropped", "rejected", "failed")
 
 
@@ -56,7 +62,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Evenly, of both families: 2 s of calm, 5 s of more than the best can take, and calm again."""
     path = tmp_path_factory.mktemp("trace") / "rise.csv"
     arrivals, now_s = list[str](), 0.0
-    for until_s, qps in ((2.0, CALM_QPS), (7.0, PEAK_QPS), (9.0, CALM_QPS)):
+    for until_s, qps in ((PEAK_S, CALM_QPS), (PEAK_END_S, PEAK_QPS), (9.0, CALM_QPS)):
         while now_s < until_s:
             arrivals.append(f"{now_s:.4f},{('text', 'image')[len(arrivals) % 2]}\n")
             now_s += 1 / qps
@@ -134,18 +140,33 @@ def test_a_rise_of_demand_changes_the_plan_and_each_request_ends_once(emulated: 
         for variants in device["answers_by_variant"].values():
             answered.update(variants)
     assert emulated["served"] <= answered.total() <= emulated["served"] + emulated["late"]  # 504 names no variant
-    assert any(answered[f"{family}-{size}"] for family in ACCURACY for size in "sm")
+    is_in_time = any(change["at_s"] < IN_TIME_S and change["swaps"] for change in emulated["replans"])
+    assert any(answered[f"{family}-{size}"] for family in ACCURACY for size in "sm") or not is_in_time
     assert all(answered[f"{family}-l"] for family in ACCURACY)
 
 
 def test_the_emulated_cluster_does_as_the_simulated_one(cluster: Workspace, trace: Path, emulated: Any) -> None:
-    """Within what a busy machine may cost; `benchmarks/emulation.py` compares closely."""
+    """Within what a busy machine may cost; `benchmarks/emulation.py` compares closely.
+
+    Where plans took long, for want of a core, it is between the simulation and one in which they take as long.
+    """
     ended = proteus_process("replay", trace, "--plan", "plan", "--json", "-w", cluster.root)
-    simulated = ended.document()
-    assert simulated["mode"] == "simulated"
-    assert simulated["requests"] == emulated["requests"]
-    assert emulated["slo_violation_ratio"] == pytest.approx(simulated["slo_violation_ratio"], abs=0.15)
-    assert emulated["relative_accuracy"] == pytest.approx(simulated["relative_accuracy"], abs=0.06)
+    expected = ended.document()
+    assert expected["mode"] == "simulated"
+    assert expected["requests"] == emulated["requests"]
+    slow = simulated_with(cluster, trace, max((change["solve_s"] for change in emulated["replans"]), default=0.0))
+    for name, most in (("slo_violation_ratio", 0.15), ("relative_accuracy", 0.06)):
+        low, high = sorted((expected[name], getattr(slow, name)))
+        assert low - most <= emulated[name] <= high + most
+
+
+def simulated_with(cluster: Workspace, trace: Path, solve_s: float) -> Report:
+    """What a simulation finds where each plan takes so long."""
+    plan = cluster.plan(Path("plan"))
+    conditions = Conditions(solve_s=max(solve_s, Conditions().solve_s))
+    scenario = Scenario(cluster, cluster.profiles_of(plan), read_trace(trace), plan, plan.headroom, conditions, 0)
+    (found,) = simulated(scenario, [PROTEUS])
+    return found
 
 
 def test_the_page_of_its_report_says_so(emulated: Any) -> None:
