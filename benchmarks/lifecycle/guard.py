@@ -205,7 +205,9 @@ def aims(found: Sequence[Found], fails: Sequence[bool]) -> list[Aim]:
     failed = 100 * sum(fails) / len(fails)
     what = f"as bad as the guard allows, tested {BOUND_QUERIES:,} times: rolled back"
     at_the_bound = Aim(what, failed, 100 - LEAST_PERCENT, "% of seeds", is_most=True)
-    return [*_aims(whole, "roll-outs"), *_aims(arms, "arms alone"), at_the_bound]
+    accuracies = dict.fromkeys(each.accuracy for each in whole)
+    of_whole = (_aims([each for each in whole if each.accuracy == a], f"roll-outs at {a:.2f}") for a in accuracies)
+    return [*(aim for each in of_whole for aim in each), *_aims(arms, "arms alone"), at_the_bound]
 
 
 def _aims(found: Sequence[Found], what: str) -> Iterator[Aim]:

@@ -48,19 +48,25 @@ def test_the_best_test_rolls_equal_versions_back_as_often_as_it_may() -> None:
     assert best_power(0.92, -0.02, 0.01) > best_power(0.92, -0.02, 0.5)
 
 
-def test_aims_are_those_of_the_worst_kind() -> None:
+def test_aims_are_those_of_each_accuracy_and_of_the_worst_arms() -> None:
     soon, late, promoted = Run(False, WITHIN), Run(False, WITHIN + 1), Run(True, 500)
     found = [
-        Found(0.92, -0.02, None, [soon] * 20),
         Found(0.7, -0.02, None, [soon] * 18 + [late, promoted]),
-        Found(0.92, 0.0, None, [promoted] * 19 + [soon]),
+        Found(0.7, 0.0, None, [promoted] * 19 + [soon]),
+        Found(0.92, -0.02, None, [soon] * 20),
+        Found(0.92, 0.0, None, [promoted] * 9 + [soon]),
         Found(0.92, -0.02, 0.1, [soon, late]),
+        Found(0.92, -0.02, 0.5, [soon]),
         Found(0.92, 0.0, 0.1, [promoted]),
     ]
     told = aims(found, [True] + [False] * 9)
-    measured = [(aim.measured, aim.is_reached) for aim in told]
-    assert measured == [(90, False), (95, True), (5, True), (50, False), (100, True), (0, True), (10, False)]
-    assert [aim.possible is None for aim in told] == [True, True, True, False, True, True, True]
+    assert [(aim.measured, aim.is_reached) for aim in told] == [
+        (90, False), (95, True), (5, True),
+        (100, True), (90, False), (0, True),
+        (50, False), (100, True), (0, True),
+        (10, False),
+    ]  # fmt: skip
+    assert [place for place, aim in enumerate(told) if aim.possible is not None] == [6]
     arms, whole = tables(found)
-    assert [len(table.rows) for table in (arms, whole)] == [2, 3]
+    assert [len(table.rows) for table in (arms, whole)] == [3, 4]
     assert arms.rows[0][:6] == ("0.92", "-2", "10%", "0", "0", "50")
