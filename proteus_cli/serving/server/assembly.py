@@ -312,6 +312,7 @@ async def open_telemetry(
         recalibration=adaptation.recalibration,
         links=hardware.links,
         feedback=adaptation.feedback,
+        rollouts=adaptation.rollouts,
         shifts=adaptation.shifts,
     )
     async with running(lag.watch()), running(sampler.run()):

@@ -29,6 +29,7 @@ from proteus_cli.serving.telemetry.exposition import (
 from proteus_cli.serving.telemetry.feedback_metrics import add_feedback
 from proteus_cli.serving.telemetry.host_metrics import add_devices, add_hosts, add_sharing
 from proteus_cli.serving.telemetry.loop_lag import LoopLag
+from proteus_cli.serving.telemetry.rollout_metrics import add_rollouts
 from proteus_cli.serving.telemetry.sample_metrics import add_samples
 from proteus_cli.serving.telemetry.shift_metrics import add_shifts
 from proteus_cli.serving.telemetry.status import DEMAND_WINDOW_S, StatusSources
@@ -239,6 +240,8 @@ class Metrics:
         if self._sources.feedback is not None:
             add_feedback(exposition, self._sources.feedback.plain, self._sources.feedback.staged)
         add_conditions(exposition, plane.controller.stop_when)
+        if (rollouts := self._sources.rollouts) is not None:
+            add_rollouts(exposition, counts, rollouts.all, rollouts.ended)
         if self._sources.shifts is not None:
             add_shifts(exposition, self._sources.shifts.inputs, self._sources.shifts.confidence)
         if plane.samples is not None:

@@ -26,6 +26,7 @@ from proteus_cli.serving.adaptation.control_loop import SEEN_WINDOWS_S, ControlL
 from proteus_cli.serving.adaptation.feedback import Feedback
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.recalibration import Recalibration
+from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts
 from proteus_cli.serving.adaptation.shifts.shifts import Shifts
 from proteus_cli.serving.adaptation.solver.process import SolverState
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
@@ -249,6 +250,7 @@ class StatusSources:
     links: Callable[[], Mapping[str, LinkState]] = dict
     feedback: Feedback | None = None
     shifts: Shifts | None = None
+    rollouts: VersionRollouts | None = None
 
     def hosts(self) -> dict[str, HostStatus]:
         return host_statuses(self.plane.fleet, self.links(), self.plane.clock())

@@ -23,6 +23,7 @@ Nothing of it is kept on the disk but the catalog: a server that is started anew
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -84,6 +85,7 @@ class VersionRollouts:
         self._source, self._live_catalog, self._served = source, live_catalog, served
         self._plane, self._profiles, self._is_guarded = plane, profiles, is_guarded
         self._of: dict[str, Running] = {}  # by family: the last one
+        self.ended = Counter[str]()  # by how they did
         self._changed = asyncio.Event()
         self._steps = Steps(self._of, plane, profiles, control_loop, plan_source, solver, live_catalog, source)
         control_loop.expand = self._steps.expanded
@@ -172,6 +174,8 @@ class VersionRollouts:
                     machine.fail(now_s, problem)
                 machine.decide(now_s)
                 await self._steps.bring_about(running)
+                if running.is_over and (ending := machine.wanted.ending) is not None:
+                    self.ended[ending] += 1
         except ProteusError as error:
             if machine.wanted.ending is not None and error.message != running.problem:
                 log.error("can't go back to %s yet: %s", running.old.variant, error.message)  # noqa: TRY400
