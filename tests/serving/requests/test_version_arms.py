@@ -1,0 +1,228 @@
+"""Requests while a version is rolled out: who is asked, what its guard is told, and that each ends once."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import make_measured, make_placement, make_plan, make_profile
+from one_device import FLOAT, SLO_S, HeldExecutor, twice
+from virtual_loop import VirtualLoop
+
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.dispatch.twins import Twins
+from proteus_cli.control.policies import live_policy_named
+from proteus_cli.control.rollouts.guard import Guard
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.rollouts.specification import RolloutSpecification
+from proteus_cli.errors import EngineFailed
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
+from proteus_cli.serving.lifecycle import LifecycleEvent
+from proteus_cli.serving.requests.data_plane import make_data_plane
+from proteus_cli.serving.requests.families import ServedFamily
+from proteus_cli.serving.requests.in_flight import Answered, Result
+from proteus_cli.serving.requests.query import Query, RequestOptions
+from proteus_cli.serving.requests.version_arms import VersionArms
+
+OLD, NEW = VariantKey("f", "v"), VariantKey("f", "v@2")
+GUARD = "accuracy >= old - 0.005 and agreement >= 0.9 and errors <= 0.01 and p99 <= slo"
+BATCH_S = 0.01
+
+
+class Versions(HeldExecutor):
+    """Batches end when they are told to; the new version gives the other class where it ``opposes``."""
+
+    runs_inline = False
+
+    def __init__(self, *, opposes: bool = False) -> None:
+        super().__init__(FLOAT)
+        self._opposes = opposes
+        self.asked: list[tuple[str, int]] = []
+
+    def submit(self, batch: Batch, done: BatchCallback) -> None:
+        self.asked.append((batch.key.variant, batch.rows))
+        super().submit(batch, done)
+
+    def run(self, batch: Batch) -> BatchResult:
+        (scores,) = super().run(batch).outputs
+        return BatchResult((-scores if self._opposes and batch.key == NEW else scores,), BATCH_S)
+
+
+class World:
+    """A device that hosts both versions."""
+
+    def __init__(self, *, opposes: bool = False, share: float = 0.0, shadow_share: float = 0.0) -> None:
+        times_s = {1: BATCH_S, 8: BATCH_S}
+        profile = make_profile("cpu0", make_measured(*OLD, 0.9, times_s), make_measured(*NEW, 0.9, times_s))
+        placements = (
+            make_placement("cpu0", *OLD, max_batch=8, rate_qps=5.0, share=0.5, capacity_qps=400.0),
+            make_placement("cpu0", *NEW, max_batch=8, rate_qps=5.0, share=0.5, capacity_qps=400.0),
+        )
+        self.plan = make_plan(*placements)
+        controller = Controller({"f": SLO_S}, {"cpu0": 1}, live_policy_named("proteus"))
+        controller.use_twins("f", Twins("v", "v@2"))
+        self.executor = Versions(opposes=opposes)
+        served = ServedFamily("f", twice(FLOAT), SLO_S, max_rows=8, best_accuracy=0.9)
+        models: Any = {OLD: None, NEW: None}
+        self.plane = make_data_plane(
+            controller, [served], ["cpu0"], lambda _device, _on_lost: self.executor, asyncio.get_running_loop().time,
+            models=models, profiles={"cpu0": profile},
+        )  # fmt: skip
+        specification = RolloutSpecification("f", "v", "v@2", guard=GUARD)
+        self.guard = Guard(specification, SLO_S)
+        worker = self.plane.fleet.workers["cpu0"]
+        self.arms = VersionArms(OLD, NEW, self.guard, controller, self.plane.lifecycle, self.plane.clock, worker.run)
+        self.arms.use(share, shadow_share)
+        self.plane.admission.arms["f"] = self.arms
+        self.results: list[Result] = []
+
+    async def start(self) -> None:
+        await self.plane.fleet.deploy(self.plan)
+        self.plane.lifecycle.on(LifecycleEvent.WARMED_UP)
+
+    def submit(self, *rows: float, request_id: str | None = None, client: str | None = None) -> None:
+        """Rows whose second score is higher by as much."""
+        content = np.array([(0.0, each) for each in rows], FLOAT).tobytes()
+        query = Query("f", len(rows), ((0, False),), RequestOptions(client=client), request_id)
+        self.plane.admission.submit(query, lambda: (content,), self.results.append)
+
+    async def end(self, result: BatchResult | Exception | None = None) -> None:
+        """One batch runs, and ends."""
+        await asyncio.sleep(BATCH_S)
+        self.executor.release(result)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    @property
+    def answered_by(self) -> list[str]:
+        return [
+            each.batch.hosted.variant if isinstance(each, Answered) else type(each).__name__ for each in self.results
+        ]
+
+    def seen(self, metric: str) -> tuple[int, float | None]:
+        """Observations, and what was seen of the new version."""
+        found = next(each for each in self.guard.status() if each.term.startswith(metric))
+        return found.observations, found.new
+
+
+def played(story: Callable[[World], Awaitable[None]], **how: Any) -> None:
+    async def play() -> None:
+        world = World(**how)
+        await world.start()
+        await story(world)
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(play())
+
+
+@pytest.mark.parametrize("opposes", [False, True])
+def test_the_first_row_of_what_the_old_version_has_answered_is_asked_of_the_new_one_and_nobody_sees_it(
+    *, opposes: bool
+) -> None:
+    async def story(world: World) -> None:
+        world.submit(1.0, 2.0)
+        await world.end()
+        assert world.answered_by == ["v"]
+        await world.end()
+        assert world.executor.asked == [("v", 2), ("v@2", 1)]
+        assert world.seen("agreement") == (1, 0.0 if opposes else 1.0)
+        assert world.answered_by == ["v"]
+        assert world.guard.counts.canary == 0
+
+    played(story, opposes=opposes, shadow_share=1.0)
+
+
+def test_a_shadow_that_fails_costs_nobody_anything_and_is_told() -> None:
+    async def story(world: World) -> None:
+        world.submit(1.0)
+        await world.end()
+        await world.end(EngineFailed("it breaks"))
+        assert world.answered_by == ["v"]
+        assert world.guard.counts.shadowed == 1
+        assert world.seen("agreement") == (1, 0.0)
+        world.submit(1.0)
+        await world.end()
+        assert world.answered_by == ["v", "v"]
+
+    played(story, shadow_share=1.0)
+
+
+def test_nothing_is_shadowed_where_requests_wait() -> None:
+    async def story(world: World) -> None:
+        world.submit(1.0)
+        await asyncio.sleep(BATCH_S / 2)
+        world.submit(2.0)
+        await world.end()
+        await world.end()
+        assert [variant for variant, _ in world.executor.asked[:2]] == ["v", "v"]
+        assert world.answered_by == ["v", "v"]
+
+    played(story, shadow_share=1.0)
+
+
+def test_a_share_of_the_answers_is_shadowed() -> None:
+    async def story(world: World) -> None:
+        for _ in range(8):
+            world.submit(1.0)
+            while world.executor.held or world.plane.results.in_flight_count:
+                await world.end()
+        assert [variant for variant, _ in world.executor.asked].count("v@2") == 2
+
+    played(story, shadow_share=0.25)
+
+
+def test_canaries_are_answered_by_the_new_version_and_its_guard_is_told() -> None:
+    async def story(world: World) -> None:
+        world.submit(1.0)
+        await world.end()
+        assert world.answered_by == ["v@2"]
+        world.submit(1.0)
+        await world.end(RuntimeError("it breaks"))
+        assert world.answered_by == ["v@2", "EngineFailed"]
+        assert world.guard.counts.canary == 2
+        assert world.seen("errors") == (2, 0.5)
+        assert world.seen("p99") == (2, 0.5)  # what was never answered is late
+        world.submit(1.0)
+        await asyncio.sleep(2 * SLO_S)  # its deadline passes while it runs
+        assert world.answered_by[2:] == ["DeadlineExceeded"]
+        assert world.seen("p99") == (3, pytest.approx(2 / 3))
+
+    played(story, share=1.0)
+
+
+def test_one_client_has_one_version() -> None:
+    async def story(world: World) -> None:
+        for _ in range(3):
+            for client in "abcdefgh":
+                world.submit(1.0, client=client)
+                await world.end()
+        one, two, three = (world.answered_by[at : at + 8] for at in (0, 8, 16))
+        assert one == two == three
+        assert set(one) == {"v", "v@2"}
+
+    played(story, share=0.5)
+
+
+def test_a_label_of_a_shadowed_request_tells_of_both_versions() -> None:
+    async def story(world: World) -> None:
+        world.submit(1.0, request_id="r1")
+        await world.end()
+        await world.end()
+        world.arms.labelled(OLD, "r1", 1, 1.0)
+        (accuracy, *_) = world.guard.status()
+        assert (accuracy.observations, accuracy.new, accuracy.old) == (1, 0.0, 1.0)
+        world.arms.labelled(NEW, "r2", 1, 1.0)
+        assert world.guard.counts.labelled == 1
+
+    played(story, opposes=True, shadow_share=1.0)
+
+
+def test_once_it_serves_in_place_of_the_old_one_all_is_told_of_the_new_version() -> None:
+    async def story(world: World) -> None:
+        world.arms.use_fully()
+        world.submit(1.0)
+        await world.end(RuntimeError("it breaks"))
+        assert world.seen("errors") == (1, 1.0)
+
+    played(story, share=0.5)
