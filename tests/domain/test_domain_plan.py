@@ -120,3 +120,18 @@ def test_the_capacity_for_newcomers_is_without_what_second_stages_need() -> None
     plan = make_plan(first, both, second, spare, demand_qps={"a": 120.0}, devices=("cpu0", "cpu1", "cpu2", "cpu3"))
     assert plan.capacity_qps("a") == 300.0
     assert plan.capacity_qps("b") == 0.0
+
+
+def test_variants_that_have_one_name_now_have_what_both_had() -> None:
+    """As the two versions of a variant in a plan that is resumed while one was rolled out."""
+    plan = make_plan(
+        make_placement("cpu0", "a", "s", rate_qps=9.0, share=0.9, capacity_qps=90.0),
+        make_placement("cpu0", "a", "s@2", rate_qps=1.0, share=0.1, capacity_qps=10.0),
+        make_placement("cpu1", "a", "s@2", rate_qps=5.0, share=0.5),
+    )
+    plain = plan.with_names(lambda key: key.variant.partition("@")[0])
+    assert plain.placements == (
+        make_placement("cpu0", "a", "s", rate_qps=10.0, share=1.0, capacity_qps=100.0),
+        make_placement("cpu1", "a", "s", rate_qps=5.0, share=0.5),
+    )
+    assert plan.with_names(lambda key: key.variant) == plan

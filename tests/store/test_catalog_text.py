@@ -10,7 +10,7 @@ from proteus_cli.domain.family_policy import FamilyPolicy
 from proteus_cli.domain.task import Task
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store import parse_catalog
-from proteus_cli.store.catalog_text import new_text, require_says, with_family, with_variant, with_variants
+from proteus_cli.store.catalog_text import new_text, require_says, with_family, with_files, with_variant, with_variants
 
 PATH = Path("catalog.toml")
 COMMENTED = """\
@@ -123,3 +123,14 @@ def test_a_task_is_written_with_what_it_says_beside_a_policy() -> None:
     text = with_family(COMMENTED, family)
     require_says(text, Catalog(1, (*parse_catalog(COMMENTED.encode(), PATH).families, family)), PATH)
     assert "rows = " not in text
+
+
+def test_a_variant_gets_other_files_and_nothing_else_changes() -> None:
+    text = COMMENTED.replace('name = "a-s"   # quick\n', 'name = "a-s"   # quick\nonnx = "s/1/s.onnx"  # the first\n')
+    changed = with_files(text, "a", Variant("a-s", 0.5, "s/2/s.onnx"))
+    assert changed == text.replace("s/1/s.onnx", "s/2/s.onnx")
+    stages = COMMENTED.replace('name = "a-s"   # quick\n', 'name = "a-s"\nexits = ["1/a.onnx", "1/b.onnx"]\n')
+    stages = stages.replace("accuracy = 0.5\n", 'accuracy = 0.5\nstop_when = "confidence >= 0.9"\n')
+    moved = parse_catalog(stages.encode(), PATH).family("a").variants[0]
+    moved = msgspec.structs.replace(moved, exits=("2/a.onnx", "2/b.onnx"))
+    assert parse_catalog(with_files(stages, "a", moved).encode(), PATH).family("a").variants[0] == moved

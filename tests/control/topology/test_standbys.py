@@ -116,6 +116,19 @@ def test_a_variant_that_no_plan_may_place_is_nobodys_fast_variant() -> None:
     assert standbys.next({"cpu0": keys(SLOW)}, {"cpu0": keys(SLOW)}, ["cpu0"], ()) == ("cpu0", OTHER)
 
 
+def test_what_is_pinned_makes_way_for_a_plan_alone() -> None:
+    """As the old version, while somebody may go back to it."""
+    loadable = {**LOADABLE, OTHER: Loadable(1, 1.0, 8, 0.0)}
+    standbys = Standbys({"cpu0": DeviceMemory("cpu", 2, loadable)})
+    standbys.adopted([host(SLOW)])
+    loaded, replicas = keys(SLOW, FAST, OTHER), standbys.replicas({"cpu0": keys(SLOW, FAST, OTHER)})
+    assert standbys.kept("cpu0", loaded, keys(SLOW), replicas) == keys(FAST)
+    standbys.pinned = keys(OTHER)
+    assert standbys.kept("cpu0", loaded, keys(SLOW), replicas) == keys(OTHER)
+    assert standbys.next({"cpu0": keys(SLOW)}, {"cpu0": keys(SLOW, OTHER)}, ["cpu0"], ()) is None
+    assert standbys.kept("cpu0", loaded, keys(SLOW, FAST), replicas) == NOTHING
+
+
 @given(
     st.lists(st.lists(st.sampled_from(sorted(QPS)), max_size=3, unique=True), max_size=4),
     st.frozensets(st.sampled_from(sorted(QPS))),

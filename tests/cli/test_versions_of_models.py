@@ -1,0 +1,74 @@
+"""Versions of models in a workspace: which files they are, and that the catalog names them, and the old ones again."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from msgspec.structs import replace
+from tiny import SHAPES, Tiny, TinyFamily, add_profiles, make_workspace, mlp
+
+from proteus_cli.cli.workflows.live_catalog import WorkspaceCatalog
+from proteus_cli.cli.workflows.versions import WorkspaceVersions
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.errors import ArtefactError
+from proteus_cli.store import Workspace, model_digest
+
+PLAIN = VariantKey("shapes", "shapes-m")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Tiny:
+    made = make_workspace(tmp_path, (TinyFamily("shapes", SHAPES.variants[:2], eval=SHAPES.eval),))
+    add_profiles(made, ("cpu0",))
+    return made
+
+
+def versions_of(made: Tiny, *, budget_s: float = 60.0, state: Path | None = None) -> WorkspaceVersions:
+    plans = SimpleNamespace(workspace=Workspace(made.root, state), emulation=None)
+    return WorkspaceVersions(WorkspaceCatalog(cast("Any", plans), budget_s))
+
+
+def test_a_version_is_in_the_directory_beside_that_of_the_one_before(made: Tiny) -> None:
+    versions, model = versions_of(made), made.model("shapes-m")
+    mlp(model.parent / "2" / model.name, hidden=8, seed=17)
+    second = versions.candidate(PLAIN, "2")
+    assert second.after.onnx == "models/shapes/2/shapes-m.onnx"
+    assert second.files.content.digest(PLAIN) == model_digest(model.parent / "2" / model.name)
+    assert second.files.models[PLAIN] == model.parent / "2" / model.name
+    versions.write(second, {})
+    mlp(model.parent / "3" / model.name, hidden=8, seed=18)
+    assert versions.candidate(PLAIN, "3").after.onnx == "models/shapes/3/shapes-m.onnx"
+
+
+def test_a_version_that_is_not_there_is_named(made: Tiny) -> None:
+    with pytest.raises(ArtefactError, match="No model"):
+        versions_of(made).candidate(PLAIN, "2")
+
+
+def test_the_catalog_and_the_profiles_name_a_version_and_then_the_one_before_as_they_did(made: Tiny) -> None:
+    versions, model = versions_of(made), made.model("shapes-m")
+    mlp(model.parent / "2" / model.name, hidden=8, seed=17)
+    path, profile = made.place.catalog_path, made.place.profile_path("cpu0")
+    path.write_text("# what we serve\n" + path.read_text())
+    catalog, known = path.read_text(), made.place.profile("cpu0")
+    candidate = versions.candidate(PLAIN, "2")
+    of_old = known.of(*PLAIN)
+    assert of_old is not None
+    of_new = replace(of_old, model_digest=candidate.files.content.digest(PLAIN), load_s=9.0)
+    versions.write(candidate, {"cpu0": of_new})
+    assert path.read_text() == catalog.replace("models/shapes/shapes-m.onnx", "models/shapes/2/shapes-m.onnx")
+    assert made.place.profile("cpu0").of(*PLAIN) == of_new
+    versions.write_back(candidate)
+    assert path.read_text() == catalog
+    after = made.place.profile("cpu0")
+    assert {each.key: each for each in after.variants} == {each.key: each for each in known.variants}
+    assert profile.is_file()
+
+
+@pytest.mark.parametrize("why", ["state", "budget"])
+def test_where_nothing_can_be_measured_or_written_nothing_is_rolled_out(why: str, made: Tiny, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"state": tmp_path / "state"} if why == "state" else {"budget_s": 0.0}
+    with pytest.raises(ArtefactError, match="measures no new versions"):
+        versions_of(made, **how).require_writable()
+    versions_of(made).require_writable()
