@@ -2,7 +2,7 @@
 
 The machine and the guard are those of the server; queries are drawn. Each query has a label, and is asked of the new
 version with the probability of the step. *Arms alone*: one canary step, and no shadow; each version answers its own
-queries. *Whole roll-outs*: a shadow of 5 %, and canary steps of 1, 10 and 50 %. The new version errs on a part of the
+queries. *Whole roll-outs*: a shadow, and canary steps of 1, 10 and 50 %. The new version errs on a part of the
 queries that the old one errs on, and on as many others as its accuracy says. *At the bound*: a version that is just as
 bad as three terms allow is tested with each query, and should keep its place however often that is.
 
@@ -46,9 +46,11 @@ CELLS = (
 )
 """Arms alone: the accuracy of the old version, the share of the new one, and by how much it is better."""
 ROLLOUTS = (
-    *((0.92, change) for change in (0.01, 0.0, -0.01, -LOSS, -0.05)),
-    *((accuracy, change) for accuracy in (0.7, 0.96) for change in (0.0, -LOSS)),
+    *((0.92, SHADOW, change) for change in (0.01, 0.0, -0.01, -LOSS, -0.05)),
+    *((accuracy, SHADOW, change) for accuracy in (0.7, 0.96) for change in (0.0, -LOSS)),
+    *((0.7, 2 * SHADOW, change) for change in (0.0, -LOSS)),
 )
+"""Whole roll-outs: the accuracy of the old version, what is shadowed, and by how much the new version is better."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Found:
-    """Roll-outs of one kind, by seed. ``share``: of the only canary step; None: all steps, and a shadow."""
+    """Roll-outs of one kind, by seed. ``share``: of the only canary step; None: all steps, and a ``shadow``."""
 
     accuracy: float
     change: float
     share: float | None
     runs: Sequence[Run]
+    shadow: float = 0.0
 
     @property
     def promoted_percent(self) -> float:
@@ -107,15 +110,17 @@ def measured(seeds: int) -> list[Found]:
         for accuracy, share, change in CELLS
     ]
     return arms + [
-        Found(accuracy, change, None, [simulated(accuracy, change, None, seed) for seed in range(seeds)])
-        for accuracy, change in ROLLOUTS
+        Found(
+            accuracy, change, None, [simulated(accuracy, change, None, seed, shadow) for seed in range(seeds)], shadow
+        )
+        for accuracy, shadow, change in ROLLOUTS
     ]
 
 
-def simulated(accuracy: float, change: float, share: float | None, seed: int) -> Run:
+def simulated(accuracy: float, change: float, share: float | None, seed: int, shadow: float = 0.0) -> Run:
     """One roll-out that goes by itself. Raises `AssertionError` where it does not end."""
     specification = RolloutSpecification(
-        "digits", "digits-l", "digits-l@2", shadow_frac=SHADOW if share is None else 0.0,
+        "digits", "digits-l", "digits-l@2", shadow_frac=shadow,
         canary_fracs=DEFAULT_CANARY if share is None else (share,), guard=DEFAULT_GUARD, is_auto=True,
     )  # fmt: skip
     rng = np.random.default_rng((seed, round(1000 * accuracy), round(1000 * (change + 1)), round(1000 * (share or 0))))
@@ -192,7 +197,8 @@ def tables(found: Sequence[Found]) -> list[Table]:
 def _row(found: Found) -> tuple[str, ...]:
     possible = found.possible_percent if found.change < 0 else None
     return (
-        f"{found.accuracy:.2f}", f"{100 * found.change:+.0f}", "all" if found.share is None else f"{found.share:.0%}",
+        f"{found.accuracy:.2f}", f"{100 * found.change:+.0f}",
+        f"shadow {found.shadow:.0%}" if found.share is None else f"{found.share:.0%}",
         f"{found.promoted_percent:.0f}", f"{found.promoted_within_percent:.0f}",
         f"{found.rolled_back_within_percent:.0f}", "–" if possible is None else f"{possible:.0f}",
         f"{found.labelled(50):,.0f}", f"{found.labelled(95):,.0f}",
@@ -205,9 +211,13 @@ def aims(found: Sequence[Found], fails: Sequence[bool]) -> list[Aim]:
     failed = 100 * sum(fails) / len(fails)
     what = f"as bad as the guard allows, tested {BOUND_QUERIES:,} times: rolled back"
     at_the_bound = Aim(what, failed, 100 - LEAST_PERCENT, "% of seeds", is_most=True)
-    accuracies = dict.fromkeys(each.accuracy for each in whole)
-    of_whole = (_aims([each for each in whole if each.accuracy == a], f"roll-outs at {a:.2f}") for a in accuracies)
+    kinds = dict.fromkeys((each.accuracy, each.shadow) for each in whole)
+    of_whole = (_aims([each for each in whole if (each.accuracy, each.shadow) == kind], _kind(*kind)) for kind in kinds)
     return [*(aim for each in of_whole for aim in each), *_aims(arms, "arms alone"), at_the_bound]
+
+
+def _kind(accuracy: float, shadow: float) -> str:
+    return f"roll-outs at {accuracy:.2f}, shadow {shadow:.0%}"
 
 
 def _aims(found: Sequence[Found], what: str) -> Iterator[Aim]:

@@ -16,10 +16,12 @@ from benchmarks.lifecycle.guard import (
 )
 
 
-@pytest.mark.parametrize("share", [0.5, None])
-def test_a_version_that_is_much_worse_is_rolled_back_and_a_better_one_is_promoted(share: float | None) -> None:
-    worse = [simulated(0.92, -0.08, share, seed) for seed in range(3)]
-    better = [simulated(0.92, 0.03, share, seed) for seed in range(3)]
+@pytest.mark.parametrize(("share", "shadow"), [(0.5, 0.0), (None, 0.05)])
+def test_a_version_that_is_much_worse_is_rolled_back_and_a_better_one_is_promoted(
+    share: float | None, shadow: float
+) -> None:
+    worse = [simulated(0.92, -0.08, share, seed, shadow) for seed in range(3)]
+    better = [simulated(0.92, 0.03, share, seed, shadow) for seed in range(3)]
     assert [run.is_promoted for run in worse + better] == [False] * 3 + [True] * 3
     assert max(run.labelled for run in worse) < WITHIN
 
