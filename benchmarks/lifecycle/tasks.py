@@ -144,12 +144,12 @@ def _best(catalog: Catalog, family: str) -> Variant:
 
 
 def _usual_qps(catalog: Catalog, profiles: Mapping[str, Profile]) -> dict[str, float]:
-    part = USUAL_FRAC * CORES / len(catalog.families)
-    return {
-        family.name: part
-        * _capacity_qps(profiles, VariantKey(family.name, _best(catalog, family.name).name), family.slo_s)
+    """The same for each task."""
+    seconds_of_a_query_each = sum(
+        1 / _capacity_qps(profiles, VariantKey(family.name, _best(catalog, family.name).name), family.slo_s)
         for family in catalog.families
-    }
+    )
+    return dict.fromkeys(catalog.names, USUAL_FRAC * CORES / seconds_of_a_query_each)
 
 
 def _length_s(usual: Mapping[str, float]) -> float:

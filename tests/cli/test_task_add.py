@@ -16,6 +16,7 @@ from proteus_cli.domain.task import Task
 from proteus_cli.settings import Settings
 from proteus_cli.store import Workspace
 from proteus_cli.variants import measuring
+from proteus_cli.variants.training import processes
 
 pytest.importorskip("skl2onnx")
 
@@ -25,8 +26,9 @@ LIMITS = ("--budget", "1h", "--slo", "10s")
 
 @pytest.fixture(autouse=True)
 def _measured_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How fast the models are is not what these tests are about."""
+    """How fast the models are is not what these tests are about, nor how training gives way to others."""
     monkeypatch.setattr(measuring, "CELL_S", 0.0)
+    monkeypatch.setattr(processes, "GIVES_WAY", 0)
 
 
 def refused(root: Path, *arguments: str | Path, code: int = 2) -> str:

@@ -12,6 +12,7 @@ from spots import TRAIN, make_spots, write_catalog
 from proteus_cli.domain.catalog import Family
 from proteus_cli.store import Workspace
 from proteus_cli.variants import measuring
+from proteus_cli.variants.training import processes
 
 MOVED = 9.0
 """So far the centres of the classes move, so that what was learned before is of no use."""
@@ -19,8 +20,9 @@ MOVED = 9.0
 
 @pytest.fixture(autouse=True)
 def _measured_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How fast the models are is not what these tests are about."""
+    """How fast the models are is not what these tests are about, nor how training gives way to others."""
     monkeypatch.setattr(measuring, "CELL_S", 0.0)
+    monkeypatch.setattr(processes, "GIVES_WAY", 0)
 
 
 @pytest.fixture
@@ -113,7 +115,7 @@ def test_what_is_worse_is_written_but_not_served(ws: Path) -> None:
         "print(", 'save_centres(sys.argv[2] + "/spots-l.onnx", [[0, 0, 0, 0]] * 3)\nprint('))  # fmt: skip
     ended = retrained(ws)
     assert ended.code == 5
-    assert "error: Not in the catalog: `spots-l@2`" in ended.stderr
+    assert "error: Not for the catalog: `spots-l@2`" in ended.stderr
     assert "no: it is less accurate" in ended.stdout
     assert paths_of(ws) == ["spots-s/2/model.onnx", "spots-l/1/model.onnx"]
     assert (ws / "engines/models/spots/spots-l/2/model.onnx").exists()
@@ -128,6 +130,28 @@ def test_where_all_are_worse_the_catalog_is_as_it_was(ws: Path, tmp_path: Path) 
     assert retrained(ws, "--data", other).code == 5
     assert (ws / "engines/catalog.toml").read_text() == before
     assert not (ws / "engines/models/spots/eval-2.npz").exists()
+
+
+def test_versions_for_a_roll_out_are_written_and_the_catalog_is_as_it_was(ws: Path, tmp_path: Path) -> None:
+    """Also beside models that are in no directory of a version."""
+    (ws / "engines/models/spots/spots-s.onnx").write_bytes(
+        (ws / "engines/models/spots/spots-s/1/model.onnx").read_bytes()
+    )
+    path = ws / "engines/catalog.toml"
+    path.write_text(path.read_text().replace("spots/spots-s/1/model.onnx", "spots/spots-s.onnx"))
+    before = path.read_text()
+    moved = save_rows(tmp_path / "moved.npz", *blobs(40, seed=3, moved_by=MOVED))
+    ended = retrained(ws, "--data", moved, "--keep-catalog")
+    assert ended.code == 0, ended
+    assert path.read_text() == before
+    assert (ws / "engines/models/spots/2/spots-s.onnx").exists()
+    assert (ws / "engines/models/spots/spots-l/2/model.onnx").exists()
+    assert not (ws / "engines/models/spots/eval-2.npz").exists()
+    assert ended.stderr.splitlines()[-3:] == [
+        "the catalog is as it was; to roll a version out by steps:",
+        "  proteus rollout start spots spots-l@2 --auto",
+        "  proteus rollout start spots spots-s@2 --auto",
+    ]
 
 
 @pytest.mark.parametrize(

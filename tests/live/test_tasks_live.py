@@ -8,6 +8,8 @@ from labelled import blobs, save_rows
 from live_server import serving
 from spots import make_spots
 
+from proteus_cli.variants.training import processes
+
 pytestmark = pytest.mark.live
 
 TOKEN = "f00d" * 8
@@ -17,6 +19,7 @@ AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 def test_a_server_reads_the_catalog_with_the_new_versions_once_it_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(processes, "GIVES_WAY", 0)  # a test is to be over soon
     root, there = make_spots(tmp_path / "ws"), ("-w", str(tmp_path / "ws"))
     moved = save_rows(tmp_path / "moved.npz", *blobs(40, seed=3, moved_by=9.0))
     (root / "proteus.toml").write_text("[devices]\ncpu = [[0]]\n")

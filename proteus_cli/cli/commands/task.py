@@ -69,6 +69,7 @@ def retrain(
     *,
     data: options.NewData = None,
     keep_eval: options.KeepEval = False,
+    keep_catalog: options.KeepCatalog = False,
     max_loss: options.MaxLoss = 0.01,
     budget: options.Budget = common.unparsed("5min"),
     memory: options.Memory = common.unparsed("4GiB"),
@@ -82,7 +83,8 @@ def retrain(
 
     Each new version is written beside the earlier one, in a directory of its number. Both are judged on the same
     rows; the exit code is 5 where a new one is less accurate by more than --max-loss, which stays out of the catalog.
-    A server takes the others over with --url, by SIGHUP, or with --watch. `retrain` in `[family.task]` of the catalog
+    A server takes the others over with --url, by SIGHUP, or with --watch; or by steps, with --keep-catalog and then
+    `proteus rollout start`. `retrain` in `[family.task]` of the catalog
     names a command of your own to train with; else it needs the extra `train`.
     """
     from proteus_cli.cli.views.task_lines import require_passed, retrained_lines, retrained_table
@@ -96,15 +98,16 @@ def retrain(
     on, limits = _cpu(workspace, device), Limits(budget, memory, GIVES_WAY)
     with console.progress(f"training {name}") as advance:
         made = retrain(
-            known, *on, limits, max_loss=max_loss, keeps_split=keep_eval, advance=advance, say=console.say
+            known, *on, limits, max_loss=max_loss, keeps_split=keep_eval, keeps_catalog=keep_catalog, advance=advance,
+            say=console.say,
         )  # fmt: skip
     if json:
         console.show_json(made)
     else:
         console.show(retrained_table(made))
-        for line in retrained_lines(made, has_url=url is not None):
+        for line in retrained_lines(made, in_catalog=not keep_catalog, has_url=url is not None):
             console.say(line)
-    if url is not None and any(each.passed for each in made.versions):
+    if url is not None and not keep_catalog and any(each.passed for each in made.versions):
         have_catalog_read(url, ca)
         console.say(f"{url} has read the catalog")
     require_passed(made, max_loss)

@@ -108,6 +108,9 @@ MaxLoss = Annotated[
         help="How much less accurate than the earlier version a new one may be, to take its place.",
     ),
 ]
+KeepCatalog = Annotated[
+    bool, Option("--keep-catalog", help="Only write the new versions: for `proteus rollout start`.")
+]
 ServerUrl = Annotated[
     str | None, Option("--url", metavar="URL", help="Then have this server read its catalog; PROTEUS_TOKEN is sent.")
 ]

@@ -35,7 +35,7 @@ def added_lines(made: AddedTask) -> Iterator[str]:
 
 def retrained_table(made: Retraining) -> RenderableType:
     """A row for each new version, with both accuracies."""
-    rows = table(name("version"), number("earlier"), number("new"), number("rate"), text("in the catalog"))
+    rows = table(name("version"), number("earlier"), number("new"), number("rate"), text("as good"))
     for each in made.versions:
         rate = f"{each.qps:,.0f}" if each.qps else UNKNOWN
         what = "yes" if each.passed else "no: it misses the SLO" if not each.qps else "no: it is less accurate"
@@ -47,13 +47,21 @@ def retrained_table(made: Retraining) -> RenderableType:
     )
 
 
-def retrained_lines(made: Retraining, *, has_url: bool) -> Iterator[str]:
+def retrained_lines(made: Retraining, *, in_catalog: bool, has_url: bool) -> Iterator[str]:
+    """What was left out, and how to have a server take over what is as good."""
     if made.untrained:
         yield f"not trained anew: {', '.join(made.untrained)}"
-    if any(each.passed for each in made.versions):
+    passed = [each for each in made.versions if each.passed]
+    if not passed:
+        return
+    if in_catalog:
         yield "wrote engines/catalog.toml"
-    if not has_url and any(each.passed for each in made.versions):
-        yield "a server takes them over with `--watch`, by SIGHUP, or by `--url` of this command; else: proteus profile"
+        if not has_url:
+            yield "a server takes it over with `--watch`, by SIGHUP, or told by `--url`; without: proteus profile"
+        return
+    yield "the catalog is as it was; to roll a version out by steps:"
+    for each in passed:
+        yield f"  proteus rollout start {made.family} {each.variant}@{each.version} --auto"
 
 
 def require_passed(made: Retraining, max_loss: float) -> None:
@@ -62,7 +70,7 @@ def require_passed(made: Retraining, max_loss: float) -> None:
     if failed:
         names = ", ".join(f"`{each.variant}@{each.version}`" for each in failed)
         raise GateFailed(
-            f"Not in the catalog: {names}, less accurate by more than {max_loss:.4f}, or too slow for the SLO.",
+            f"Not for the catalog: {names}, less accurate by more than {max_loss:.4f}, or too slow for the SLO.",
             hint="the earlier versions stay; train on more or other rows, or allow more with `--max-loss`",
         )
 

@@ -19,7 +19,7 @@ from proteus_cli.variants.measuring import STEPS_OF_A_MODEL, Measurement
 from proteus_cli.variants.models import require_same_tensors, unusable
 from proteus_cli.variants.staging import Staging, staging
 from proteus_cli.variants.steps import Advance, Steps
-from proteus_cli.variants.training.adding import catalog_name, measured, training_rows, version_path
+from proteus_cli.variants.training.adding import catalog_name, measured, training_rows
 from proteus_cli.variants.training.arrays import LabelledRows, apart_from, held_out, read_labelled
 from proteus_cli.variants.training.ladder import kinds_of, variant_name
 from proteus_cli.variants.training.processes import Limits, Say, require_success, run_command
@@ -28,7 +28,7 @@ from proteus_cli.variants.training.recipes import require_packages, train_ladder
 
 @dataclass(frozen=True, slots=True)
 class NewVersion:
-    """Both versions of a variant, on the same rows; ``passed``: the catalog has the new one."""
+    """Both versions of a variant, on the same rows; ``passed``: the new one is as good as was asked for."""
 
     variant: str
     version: int
@@ -97,14 +97,14 @@ def known_task(workspace: store.Workspace, name: str, data: Path | None) -> Know
 
 def retrain(
     known: KnownTask, device: Device, backend: Backend, limits: Limits, *, max_loss: float, keeps_split: bool,
-    advance: Advance, say: Say,
+    keeps_catalog: bool, advance: Advance, say: Say,
 ) -> Retraining:  # fmt: skip
     """Train new versions, write them beside the earlier ones, and have the catalog name those that pass.
 
     A version passes unless it is less accurate than the earlier one by more than ``max_loss``, or misses the SLO. Both
     are judged on the same rows, which the new one is not trained on: the eval split, or, of other rows than before, a
-    part of these that is held out, unless ``keeps_split``. After an error all is as before. Raises `UsageError`,
-    `ArtefactError`, `TrainingFailed`, `EngineError`.
+    part of these that is held out, unless ``keeps_split``. With ``keeps_catalog``, new versions are only written. After
+    an error all is as before. Raises `UsageError`, `ArtefactError`, `TrainingFailed`, `EngineError`.
     """
     rows = _rows(known, keeps_split=keeps_split)
     family = known.family
@@ -114,8 +114,9 @@ def retrain(
         staged.scratch.mkdir()
         models = _trained(known, rows.to_train, wanted, staged.scratch, limits, steps, say)
         split = _split_path(known, staged, rows)
-        versions = {variant: _next_version(known, variant) for variant in models}
-        paths = {variant: version_path(family.name, variant, versions[variant]) for variant in models}
+        numbered = {variant: _next_version(known, variant) for variant in models}
+        versions = {variant: version for variant, (version, _) in numbered.items()}
+        paths = {variant: path for variant, (_, path) in numbered.items()}
         for variant, path in models.items():
             staged.copy(path, paths[variant])
         _require_same_tensors(known, staged, paths, backend)
@@ -123,7 +124,7 @@ def retrain(
         new = {f"{variant}{VERSION_MARK}{versions[variant]}": path for variant, path in paths.items()}
         found = measured(family, staged, old | new, staged.path(split), device, backend, steps)
         made = tuple(_judged(variant, versions[variant], path, found, max_loss) for variant, path in paths.items())
-        _commit(known, staged, made, found, split, is_new=rows.is_new)
+        _commit(known, staged, made, found, split, is_new=rows.is_new, keeps_catalog=keeps_catalog)
     untrained = tuple(variant.name for variant in family.variants if variant.name not in models)
     return Retraining(
         family.name, str(known.data), device.id, len(rows.to_train.y), split, len(rows.split.y), made, untrained
@@ -194,12 +195,15 @@ def _trained_by_command(
     return written
 
 
-def _next_version(known: KnownTask, variant: str) -> int:
-    """One more than any version that is there."""
-    current = PurePosixPath(str(known.family.variant(variant).onnx)).parent.name
-    directory = known.workspace.model_path(version_path(known.family.name, variant, 0)).parent.parent
-    names = [current, *(path.name for path in directory.glob("*"))]
-    return 1 + max((int(name) for name in names if name.isdecimal()), default=1)
+def _next_version(known: KnownTask, variant: str) -> tuple[int, str]:
+    """The number of the new version, one more than any that is there, and its path beside the earlier one."""
+    current = PurePosixPath(str(known.family.variant(variant).onnx))
+    is_numbered = current.parent.name.isdecimal()
+    directory = current.parent.parent if is_numbered else current.parent
+    there = known.workspace.model_path(str(directory)).glob(f"*/{current.name}")
+    names = [current.parent.name, *(path.parent.name for path in there)]
+    version = 1 + max((int(name) for name in names if name.isdecimal()), default=1)
+    return version, str(directory / str(version) / current.name)
 
 
 def _split_path(known: KnownTask, staged: Staging, rows: _Rows) -> str:
@@ -236,14 +240,14 @@ def _judged(variant: str, version: int, path: str, found: Mapping[str, Measureme
 
 def _commit(
     known: KnownTask, staged: Staging, made: Sequence[NewVersion], found: Mapping[str, Measurement], split: str, *,
-    is_new: bool,
+    is_new: bool, keeps_catalog: bool,
 ) -> None:  # fmt: skip
     """Move all new versions to their places; where some pass, the catalog names these, and the split is its own.
 
     Accuracies in the catalog are all of one split.
     """
     passed = {each.variant: (each.onnx, each.accuracy) for each in made if each.passed}
-    if not passed:
+    if not passed or keeps_catalog:
         if is_new:
             staged.drop(split)
         staged.commit(known.text, before=known.text)
