@@ -97,7 +97,7 @@ class ManualPlans:
         if self._live_catalog is None:
             return False
         try:
-            return await self._live_catalog.read() and await self._live_catalog.followed()
+            return await self._live_catalog.read() and await self._live_catalog.outcome() is None
         except ProteusError as error:
             log.error("SIGHUP: kept the catalog: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
             return False

@@ -1,18 +1,42 @@
 """Whether a server can follow a catalog while it serves: else nothing changes, and the error says why."""
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 
 from proteus_cli.domain.catalog import Family, VariantKey
-from proteus_cli.domain.catalog_changes import Succession
+from proteus_cli.domain.catalog_changes import CatalogContent, Succession
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, Conflict
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
 from proteus_cli.serving.devices.hardware import Hardware
 from proteus_cli.serving.devices.signatures import signature_of, signature_of_file, signature_or_stub
+from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.requests.families import FamilyFiles, ServedFamily
 
 FIXED = {"input", "confidence"}
 """What clients send to a family, and what tells how sure its variants are, is as it was when the family was new."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCatalog:
+    """A catalog that was read, what lies between it and the one that was ``served`` then, and its families."""
+
+    files: CatalogFiles
+    served: CatalogContent
+    following: Succession
+    families: Mapping[str, FamilyFiles]
+
+
+async def read_possible(
+    following: Succession, files: CatalogFiles, hardware: Hardware, plane: DataPlane
+) -> dict[str, FamilyFiles]:
+    """The families of a catalog that can be followed. Raises `ProteusError` where it cannot."""
+    require_possible(following, hardware)
+    present, known = dict(plane.families.by_name), dict(plane.fleet.loader.models)
+    families = await asyncio.to_thread(read_families, following, files, hardware, present)
+    await asyncio.to_thread(require_fitting, following, files, hardware, known, families)
+    return families
 
 
 def require_possible(following: Succession, hardware: Hardware) -> None:

@@ -22,24 +22,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from proteus_cli.control.topology.hosting import device_memory
-from proteus_cli.control.topology.succession import has_news, succeeding_profile, with_variant, without_variants
+from proteus_cli.control.topology.succession import has_news, succeeding_profile, with_variant
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.catalog_changes import CatalogChange, Succession, in_words, succession
+from proteus_cli.domain.catalog_changes import CatalogChange, CatalogContent, Succession, in_words, succession
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import VariantProfile
-from proteus_cli.errors import Conflict, Forbidden, ProteusError, Unprocessable
-from proteus_cli.serving.adaptation.catalog.followable import (
-    read_families,
-    require_fitting,
-    require_possible,
-    require_successors,
-)
+from proteus_cli.errors import Conflict, Forbidden, NotReady, ProteusError, Unprocessable
+from proteus_cli.serving.adaptation.catalog.followable import ReadCatalog, read_possible, require_successors
 from proteus_cli.serving.adaptation.catalog.measuring import CatalogMeasuring
 from proteus_cli.serving.adaptation.catalog.offers import Offers
+from proteus_cli.serving.adaptation.catalog.retiring import Retiring
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, CatalogSource, Measurements
 from proteus_cli.serving.adaptation.catalog.status import CatalogStatus, State
@@ -50,27 +45,17 @@ from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.devices.hardware import NO_MODEL, Hardware
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
-from proteus_cli.serving.requests.families import FamilyFiles
 
 log = logging.getLogger("proteus.catalog")
 
 LOOK_S = 0.5
 """Between two looks at whether retiring variants are gone."""
 
-FORGET_AFTER_S = 10.0
-"""Retiring variants are there for so long: a plan that was being made may have them yet."""
+PATIENCE_S = 30.0
+"""A client waits no longer until the catalog is followed: on busy cores, to measure what is new may take long."""
 
 WATCH_S = 2.0
 """Between two looks at the files, of a server that watches them."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """A catalog that was read, what lies between it and the one that is served, and its families."""
-
-    files: CatalogFiles
-    following: Succession
-    families: Mapping[str, FamilyFiles]
 
 
 class LiveCatalog:
@@ -94,43 +79,38 @@ class LiveCatalog:
         is_guarded: bool,
     ) -> None:
         self._served, self._hardware, self._plane, self._profiles = served, hardware, plane, profiles
-        self._files, self._source, self._solver, self._feedback = files, source, solver, feedback
+        self._files, self._source, self._solver = files, source, solver
         self._offers = Offers(served, hardware, plane)
         self._measuring = CatalogMeasuring(files, profiles, plane.clock, is_emulated=hardware.is_emulated)
         self._is_guarded = is_guarded
         self._names: Mapping[VariantKey, str] = {key: key.variant for key in served.content.variants}
-        self._retiring: dict[VariantKey, str] = {}  # with the digests of their models
-        self._retired_s = 0.0
-        self.held: dict[VariantKey, str] = {}  # with the digests of their models
-        self.kept = frozenset[VariantKey]()
+        self._retiring = Retiring(plane, profiles, feedback)
         self._reading = asyncio.Lock()
-        self._following: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[str | None] | None = None  # its result: why it was not followed
+        self._wanted: CatalogContent | None = None  # what was read last
         self._state: State = "served"
         self._changes: tuple[CatalogChange, ...] = ()
         self._problem: str | None = None
         self._read_unix_s: float | None = None
 
     def status(self) -> CatalogStatus:
-        retiring: dict[str, list[str]] = {}
-        for key in self._retiring:
-            retiring.setdefault(key.family, []).append(key.variant)
         content = self._served.content
         return CatalogStatus(
-            content.catalog, content.digests, self._state, self._changes, self._problem, retiring,
-            self._offers.leaving, self._read_unix_s,
+            content.catalog, content.digests, self._state, self._changes, self._problem,
+            self._retiring.by_family, self._offers.leaving, self._read_unix_s,
         )  # fmt: skip
 
     def as_served(self, plan: Plan) -> Plan:
         """A plan that was made from the workspace, by the names that its variants have here."""
         return plan.with_names(lambda key: self._names.get(key, key.variant))
 
-    async def from_client(self) -> CatalogStatus:
-        """Read the catalog now. Raises `RequestError`; then nothing has changed."""
+    async def from_client(self, *, restarts: bool = True) -> CatalogStatus:
+        """Read the catalog now, as `read`. Raises `RequestError`; then nothing has changed."""
         if not self._is_guarded:
             raise Forbidden("the catalog is read anew only where clients need a token: start with `--auth-tokens`")
         self._plane.lifecycle.require_ready()
         try:
-            await self.read()
+            await self.read(restarts=restarts)
         except (Conflict, Unprocessable):
             raise
         except ProteusError as error:
@@ -138,45 +118,61 @@ class LiveCatalog:
         return self.status()
 
     async def refresh(self) -> None:
-        """Read the catalog now, and wait until it is followed. Raises `RequestError` where it can't be."""
-        await self.from_client()
-        if not await self.followed():
-            raise Unprocessable(f"the catalog can't be followed: {self._problem}")
+        """Read the catalog now, and wait until it is followed. Raises `RequestError` where it can't be, or not yet."""
+        await self.from_client(restarts=False)
+        try:
+            problem = await asyncio.wait_for(self.outcome(), PATIENCE_S)
+        except TimeoutError:
+            raise NotReady("what is new in the catalog is being measured", retry_after_s=PATIENCE_S) from None
+        if problem is not None:
+            raise Unprocessable(f"the catalog can't be followed: {problem}")
 
-    async def read(self) -> bool:
+    async def read(self, *, restarts: bool = True) -> bool:
         """Read the catalog, and begin to follow what differs; whether anything does.
 
-        Raises `ProteusError` where it is wrong, or cannot be followed; then nothing has changed.
+        Unless it ``restarts``, what follows a reading of the same goes on. Raises `ProteusError` where the catalog is
+        wrong, or cannot be followed; then nothing has changed.
         """
         async with self._reading:
             try:
-                files = await asyncio.to_thread(self._files.read)
-                following = self.succession(files)
-                require_possible(following, self._hardware)
-                present, known = dict(self._plane.families.by_name), dict(self._plane.fleet.loader.models)
-                families = await asyncio.to_thread(read_families, following, files, self._hardware, present)
-                await asyncio.to_thread(require_fitting, following, files, self._hardware, known, families)
+                read = await self._compared()
+                if not restarts and self._is_following and read.files.content == self._wanted:
+                    return True
+                await self._give_up_following()
+                if self._served.content is not read.served:  # an earlier reading was followed meanwhile
+                    read = await self._compared()
             except ProteusError as error:
                 self._problem, self._read_unix_s = error.message, time.time()
                 raise
-            await self._give_up_following()
-            read = _Read(files, following, families)
-            self._offers.resume(apart_from=self._left_out_by(following))
-            self._changes, self._problem, self._read_unix_s = following.changes, None, time.time()
+            changes, self._wanted = read.following.changes, read.files.content
+            self._offers.resume(apart_from=self._left_out_by(read.following))
+            self._changes, self._problem, self._read_unix_s = changes, None, time.time()
             self._state = "served"
-            if not following.changes:
+            if not changes:
                 await self._take_in(read)
                 return False
-            log.info("the catalog has changed: %s", "; ".join(map(str, following.changes)))
+            log.info("the catalog has changed: %s", "; ".join(map(str, changes)))
             self._state = "measuring"
             self._following = asyncio.create_task(self._follow(read))
             return True
 
-    async def followed(self) -> bool:
-        """Wait until what was read last is followed; whether it is."""
-        while self._following is not None and not self._following.done():
-            await asyncio.wait([self._following])
-        return self._state == "served"
+    async def _compared(self) -> ReadCatalog:
+        """What the catalog says now, beside what is served. Raises `ProteusError` where it cannot be followed."""
+        files, served = await asyncio.to_thread(self._files.read), self._served.content
+        following = self.succession(files)
+        families = await read_possible(following, files, self._hardware, self._plane)
+        return ReadCatalog(files, served, following, families)
+
+    async def outcome(self) -> str | None:
+        """Wait until what was read last is followed, and return why it is not; None where it is."""
+        while (following := self._following) is not None:
+            await asyncio.wait([following])
+            if not following.cancelled():
+                return following.result()
+            async with self._reading:  # another reading has given it up
+                if self._following is following:
+                    return "the server stops"
+        return None
 
     async def run(self, *, watches: bool) -> None:
         """Forget variants once they are gone, until cancelled; with ``watches``, read the catalog where it changes."""
@@ -203,7 +199,7 @@ class LiveCatalog:
 
     # --- following
 
-    async def _take_in(self, read: _Read) -> None:
+    async def _take_in(self, read: ReadCatalog) -> None:
         """What was measured, or moved, since a catalog was read that was the same. Raises `ProteusError`."""
         found = await self._measuring.known(read.files)
         models = self._models(read)
@@ -217,7 +213,8 @@ class LiveCatalog:
         else:
             self._plane.fleet.loader.add_models(models)
 
-    async def _follow(self, read: _Read) -> None:
+    async def _follow(self, read: ReadCatalog) -> str | None:
+        """Why it is not followed; None where it is."""
         try:
             measured = await self._measuring.measured(read.files)
             require_successors(read.following, measured, self._profiles.alone)
@@ -226,22 +223,24 @@ class LiveCatalog:
             await self._offers.drain(self._left_out_by(read.following))
             self._take_over(read, measured, models, f"the catalog has changed: {in_words(read.following.changes)}")
         except ProteusError as error:
-            self._failed(error.message)
             log.error("kept the catalog: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
+            return self._failed(error.message)
         except Exception:  # a bug of ours must not pass unseen, in a task that nobody waits for
-            self._failed("a bug; the log has its traceback")
             log.exception("a bug while the catalog was followed")
+            return self._failed("a bug; the log has its traceback")
+        return None
 
-    def _failed(self, problem: str) -> None:
+    def _failed(self, problem: str) -> str:
         self._state, self._problem = "failed", problem
         self._offers.resume()
+        return problem
 
     def _left_out_by(self, following: Succession) -> list[str]:
         """The families that a catalog has no more."""
         names = following.content.catalog.names
         return [name for name in self._served.catalog.names if name not in names]
 
-    def _models(self, read: _Read) -> dict[VariantKey, Path]:
+    def _models(self, read: ReadCatalog) -> dict[VariantKey, Path]:
         """The files of variants that are new, and of those whose files were moved."""
         known = self._plane.fleet.loader.models
         found = {
@@ -250,19 +249,17 @@ class LiveCatalog:
         }
         return {key: path for key, path in found.items() if known.get(key) != path}
 
-    def _take_over(self, read: _Read, measured: Measurements, models: Mapping[VariantKey, Path], reason: str) -> None:
+    def _take_over(
+        self, read: ReadCatalog, measured: Measurements, models: Mapping[VariantKey, Path], reason: str
+    ) -> None:
         """All at once, so that nobody knows of a family or a variant that another does not know."""
         controller, fleet, following = self._plane.controller, self._plane.fleet, read.following
         alone, before = self._profiles.alone, self._served.content
         profiles = [
             succeeding_profile(alone[device], each, following.names) for device, each in measured.profiles.items()
         ]
-        self._retiring |= {key: before.digest(key) or "" for key in following.retired}
-        for key in following.content.variants:
-            self._retiring.pop(key, None)
-            self.held.pop(key, None)
+        self._retiring.use(before, following)
         self._served.content, self._names = following.content, following.names
-        self._retired_s = self._plane.clock()
         self._profiles.use(profiles)
         self._hardware.learn(profiles)
         fleet.loader.add_models(models)
@@ -284,7 +281,7 @@ class LiveCatalog:
 
     def succession(self, files: CatalogFiles) -> Succession:
         """From what is served to another catalog."""
-        return succession(self._served.content, files.content, self._retiring | self.held)
+        return succession(self._served.content, files.content, self._retiring.with_held)
 
     def serves(self, key: VariantKey) -> bool:
         """The catalog that is served has a variant."""
@@ -292,10 +289,7 @@ class LiveCatalog:
 
     async def require_possible(self, files: CatalogFiles, following: Succession) -> None:
         """Raise `ProteusError` where a catalog could not be followed."""
-        require_possible(following, self._hardware)
-        present, known = dict(self._plane.families.by_name), dict(self._plane.fleet.loader.models)
-        families = await asyncio.to_thread(read_families, following, files, self._hardware, present)
-        await asyncio.to_thread(require_fitting, following, files, self._hardware, known, families)
+        await read_possible(following, files, self._hardware, self._plane)
 
     async def hold(self, key: VariantKey, digest: str, model: Path, measured: Mapping[str, VariantProfile]) -> None:
         """Make a variant known everywhere that is not in the catalog: no plan of the planner has it.
@@ -305,8 +299,7 @@ class LiveCatalog:
         await self._plane.fleet.loader.look_at({key: model})
         alone = self._profiles.alone
         profiles = [with_variant(alone[device], each) for device, each in measured.items() if device in alone]
-        self._retiring.pop(key, None)
-        self.held[key] = digest
+        self._retiring.hold(key, digest)
         self._profiles.use(profiles)
         self._hardware.learn(profiles)
         self._plane.fleet.loader.add_models({key: model})
@@ -315,19 +308,17 @@ class LiveCatalog:
 
     def release(self, key: VariantKey) -> None:
         """A variant that was held is forgotten once no device has it."""
-        if key in self.held:
-            self._retiring[key] = self.held.pop(key)
-            self._retired_s = self._plane.clock()
+        self._retiring.release(key)
 
     def keep(self, keys: Collection[VariantKey]) -> None:
         """These alone stay loaded where there is memory, though the catalog has them no more."""
-        self.kept = frozenset(keys)
+        self._retiring.kept = frozenset(keys)
         self._plane.controller.pin_standbys(keys)
         self._use_memory()
 
     def _use_memory(self) -> None:
         controller, keys = self._plane.controller, self._served.catalog.keys
-        known, limits = keys | self.held.keys() | self.kept, controller.memory_limits
+        known, limits = keys | self._retiring.held.keys() | self._retiring.kept, controller.memory_limits
         memory = device_memory(limits, self._profiles, controller.demand.slo_s, controller.plan.rules, known)
         controller.use_memory({device: each.placing_only(keys) for device, each in memory.items()})
 
@@ -340,32 +331,17 @@ class LiveCatalog:
 
     def _forget_retired(self) -> None:
         """Forget the retiring variants that no device has any more, and that no plan may bring back; then families."""
-        is_due = self._plane.clock() >= self._retired_s + FORGET_AFTER_S
-        if is_due and not self._is_changing() and (self._retiring or self._offers.leaving):
-            self._forget_variants()
-            self._offers.forget(self._retiring)
-
-    def _forget_variants(self) -> None:
-        fleet, controller = self._plane.fleet, self._plane.controller
-        there = {placement.key for placement in controller.placements}
-        for device in fleet.workers:
-            there |= fleet.loader.loaded(device) | controller.resident_on(device)
-        gone = self._retiring.keys() - there - self.kept
-        if not gone:
-            return
-        for key in gone:
-            del self._retiring[key]
-        fleet.loader.forget_models(gone)
-        fleet.engines.forget(gone)
-        controller.forget_variants(gone)
-        self._feedback.forget(gone)
-        self._profiles.use([without_variants(profile, gone) for profile in self._profiles.alone.values()])
-        self._plane.families.use(self._profiles.values())
-        names = ", ".join(sorted(key.variant for key in gone))
-        log.info("%s served for the last: forgotten", names, extra=fields(variants=names))
+        may_be_gone = self._retiring.variants or self._offers.leaving
+        if may_be_gone and self._retiring.is_due and not self._is_changing():
+            self._retiring.forget()
+            self._offers.forget(self._retiring.with_held)
 
     def _is_changing(self) -> bool:
         """Whether a plan, or a catalog, is about to come that may have a variant that is retiring now."""
-        is_following = self._following is not None and not self._following.done()
         is_solving = self._solver is not None and self._solver.state.is_busy
-        return self._reading.locked() or is_following or is_solving or self._plane.fleet.is_changing
+        return self._reading.locked() or self._is_following or is_solving or self._plane.fleet.is_changing
+
+    @property
+    def _is_following(self) -> bool:
+        """What was read last is not followed yet."""
+        return self._following is not None and not self._following.done()

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 import pytest
 from following import GONE_S, PLANNED_S, Followed, followed
 
-from proteus_cli.errors import ArtefactError, BadRequest, Conflict, Unprocessable
+from proteus_cli.errors import ArtefactError, BadRequest, Conflict, NotReady, Unprocessable
+from proteus_cli.serving.adaptation.catalog.live_catalog import PATIENCE_S
+from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
 from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.telemetry.sampler import MetricsSampler
 
@@ -396,5 +398,54 @@ def test_a_catalog_that_cannot_be_followed_loads_nothing(monkeypatch: pytest.Mon
         del catalog.families["h"]
         await asyncio.gather(kept.load_anew("g"), kept.load_anew("g"))
         assert catalog.refusal("g") is None
+
+    followed(story, monkeypatch)
+
+
+def test_a_client_does_not_wait_for_ever_until_what_is_new_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To ask again does not begin anew; to have the catalog read by other means does."""
+
+    async def story(catalog: Followed) -> None:
+        kept, measuring, begun = repository(catalog), catalog.live._measuring, list[float]()
+
+        async def measured(files: CatalogFiles) -> Measurements:
+            begun.append(catalog.world.loop.time())
+            await asyncio.sleep(PATIENCE_S + 20.0)
+            return await measuring.known(files)
+
+        monkeypatch.setattr(measuring, "measured", measured)
+        catalog.retrain("large", "g-1", family="g")
+        with pytest.raises(NotReady, match="is being measured"):
+            await kept.load_anew("g")
+        await kept.load_anew("g")
+        await asyncio.sleep(2 * PLANNED_S)
+        assert (len(begun), catalog.hosts("g")) == (1, {"large"})
+        catalog.retrain("large", "g-2", family="g")
+        for _ in range(2):
+            await catalog.live.read()
+            await asyncio.sleep(1.0)
+        assert len(begun) == 3
+
+    followed(story, monkeypatch)
+
+
+def test_what_comes_to_its_end_while_the_catalog_is_read_again_is_compared_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(catalog: Followed) -> None:
+        catalog.retrain("large", "g-1", family="g")
+        await catalog.live.read()
+        del catalog.families["g"]
+        compared = catalog.live._compared
+
+        async def late() -> object:
+            found = await compared()
+            await asyncio.sleep(PLANNED_S)  # `g` is served by then
+            return found
+
+        monkeypatch.setattr(catalog.live, "_compared", late)
+        await catalog.live.read()
+        await asyncio.sleep(GONE_S + 3 * PLANNED_S)
+        assert set(everywhere(catalog).values()) == {False}
 
     followed(story, monkeypatch)
