@@ -279,3 +279,14 @@ def test_the_old_version_serves_on_where_the_catalog_changes_the_family_is_unloa
     assert server.live.ask("POST", "/v2/repository/models/shapes/load", {}, AUTHORIZED).status == 200
     server.until(lambda _: server.hosted() == {OLD})
     assert server.ask() == OLD
+
+
+def test_the_page_is_told_how_far_a_version_is(server: Watched) -> None:
+    history = server.live.ask("GET", "/v2/proteus/history", headers=AUTHORIZED).document()
+    assert history["rollouts"] == []
+    passing_on(server.version(2)).write_bytes(_renamed(server.version(2)))
+    measure(server.made, server.version(2))
+    server.start(**BY_HAND)
+    server.until_stage("canary", 1)
+    (found,) = server.live.ask("GET", "/v2/proteus/history", headers=AUTHORIZED).document()["rollouts"]
+    assert (found["specification"]["new"], found["share"], found["stage"]) == (NEW, 0.5, "canary")

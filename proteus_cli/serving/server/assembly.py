@@ -300,7 +300,10 @@ async def open_telemetry(
     connections: Connections,
 ) -> AsyncIterator[Telemetry]:
     lag = LoopLag()
-    sampler = MetricsSampler(plane, plane.clock, adaptation.control_loop.changes, links=hardware.links)
+    sampler = MetricsSampler(
+        plane, plane.clock, adaptation.control_loop.changes, links=hardware.links,
+        rollouts=lambda: adaptation.rollouts.status().rollouts,
+    )  # fmt: skip
     sources = StatusSources(
         plane=plane,
         control_loop=adaptation.control_loop,

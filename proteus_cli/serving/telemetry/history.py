@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.family_policy import Preference
+from proteus_cli.domain.rollouts.status import RolloutStatus
 from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip.documents import Count, Fraction
 from proteus_cli.serving.telemetry.hosts import HostStatus
@@ -126,5 +127,8 @@ class History(Struct, frozen=True):
         Mapping[str, DeviceHistory], Meta(description="By id, which on a host of a cluster begins with it: `b/cpu0`.")
     ]
     hosts: Annotated[Mapping[str, HostStatus], Meta(description="Of the cluster; empty without one.")]
+    rollouts: Annotated[
+        Sequence[RolloutStatus], Meta(description="The last version roll-out of each family that had one.")
+    ]
     flows: Flows
     events: Annotated[Sequence[ServerEvent], Meta(description="Changes of plan and of devices among these samples.")]

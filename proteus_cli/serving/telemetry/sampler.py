@@ -13,6 +13,7 @@ import numpy as np
 
 from proteus_cli import __version__
 from proteus_cli.arrays import Floats
+from proteus_cli.domain.rollouts.status import RolloutStatus
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
@@ -70,7 +71,8 @@ class MetricsSampler:
     With hundreds of devices a snapshot takes longer than all else here. So it is made when it is asked for, except
     where a thread shows snapshots.
 
-    ``unix_s`` gives the time of day, ``links`` how the hosts of a cluster are reached.
+    ``unix_s`` gives the time of day, ``links`` how the hosts of a cluster are reached, ``rollouts`` how far
+    versions are rolled out.
     """
 
     def __init__(
@@ -80,7 +82,9 @@ class MetricsSampler:
         changes: Collection[PlanChange] = (),
         unix_s: Callable[[], float] = time.time,
         links: Callable[[], Mapping[str, LinkState]] = dict,
+        rollouts: Callable[[], Sequence[RolloutStatus]] = tuple,
     ) -> None:
+        self._rollouts = rollouts
         self._plane, self._clock, self._unix_s, self._links = plane, clock, unix_s, links
         self._server = secrets.token_hex(4)  # tells a cursor of this process from one of another
         self._start_s = clock()
@@ -184,6 +188,7 @@ class MetricsSampler:
                 for name, of in now.devices.items()
             },
             hosts=now.hosts,
+            rollouts=list(self._rollouts()),
             flows=_columns(now.flows),
             events=self._events.between(first, last),
         )

@@ -79,6 +79,8 @@ function show() {
   updateFamilyChoice(Object.keys(families));
   tables.families(byId("families"), families);
   tables.attainment(byId("attainment"), families);
+  byId("rollouts-section").hidden = !latest.rollouts.length;
+  tables.rollouts(byId("rollouts"), latest.rollouts);
   tables.devices(byId("devices"), devices, hosts, (key, otherwise) => chosenRows.get(key) ?? otherwise, toggleRow);
   tables.flows(byId("flows"), flows);
   tables.events(byId("events"), series.events);

@@ -112,6 +112,25 @@ function attained({reached, met, error_budget_used: used}) {
   return [text(format.hundredths(reached), className), {text: format.budget(used), className: `budget ${className}`, bar: used ?? 0}];
 }
 
+// Of each family its last roll-out: where it is, and what its guard has seen.
+export function rollouts(table, of) {
+  fill(table, of.map(({specification: {family, old, new: version, canary_fracs}, stage, step, share, counts, terms, ending, reason}) => ({
+    key: family,
+    cells: [
+      text(family), text(version), text(old),
+      text(ending ? `${ending}${reason && ` (${reason})`}` : stage === "canary" ? `canary ${step} of ${canary_fracs.length}` : stage, ending && ending !== "done" ? "bad" : ""),
+      text(format.percent(share)), text(format.count(counts.canary)), text(format.count(counts.labelled)),
+      text(terms.map(termSeen).join("; "), terms.some(({verdict}) => verdict === "fail") ? "bad" : ""),
+    ],
+  })));
+}
+
+// "accuracy >= old - 0.005: hold, 91.0 % (old 92.0 %)"
+function termSeen({term, verdict, new: seen, old}) {
+  const beside = old === null ? "" : ` (old ${format.percent(old)})`;
+  return `${term}: ${verdict}${seen === null ? "" : `, ${format.percent(seen)}${beside}`}`;
+}
+
 export const BREAKERS = {
   closed: {label: "working", className: ""},
   open: {label: "✕ lost", className: "lost"},
