@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 import pytest
 from following import GONE_S, PLANNED_S, Followed, followed
 
+from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import ArtefactError, BadRequest, Conflict, NotReady, Unprocessable
 from proteus_cli.serving.adaptation.catalog.live_catalog import PATIENCE_S
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
+from proteus_cli.serving.adaptation.live_conditions import LiveConditions
 from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.telemetry.sampler import MetricsSampler
 
@@ -322,6 +324,48 @@ def test_samples_follow_the_families(monkeypatch: pytest.MonkeyPatch) -> None:
         assert set(feed.families) == {"f", "g"}
         assert feed.families["g"].samples.goodput_qps[-1] == 0.0
         assert min(feed.families["f"].samples.goodput_qps[1:]) > 40
+
+    followed(story, monkeypatch)
+
+
+def test_conditions_of_a_family_that_leaves_are_refused_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(catalog: Followed) -> None:
+        world = catalog.world
+        await with_g(catalog)
+        conditions = LiveConditions(
+            world.adaptation, world.controller, world.lifecycle, catalog.live._served, is_guarded=True, is_emulated=True
+        )
+        world.controller.stop_when["g"] = "exit >= 2"
+        assert conditions.of("g").stop_when == "exit >= 2"
+        del catalog.families["g"]
+        await catalog.live.read()
+        await asyncio.sleep(PLANNED_S)
+        with pytest.raises(NotReady, match="`g` is being taken out of service"):
+            conditions.of("g")
+        with pytest.raises(NotReady, match="`g` is being taken out of service"):
+            await conditions.from_client("g", b'{"stop_when": null}')
+        await asyncio.sleep(GONE_S)
+        assert world.controller.stop_when == {}
+
+    followed(story, monkeypatch)
+
+
+def test_what_was_counted_of_a_family_that_is_gone_counts_in_the_sum_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(catalog: Followed) -> None:
+        counts = catalog.world.plane.counts
+        await with_g(catalog)
+        await ask_g(catalog, 7)
+        before = counts.tallies()["g"]
+        models = catalog.families.pop("g")
+        await catalog.live.read()
+        await asyncio.sleep(GONE_S + PLANNED_S)
+        of_f = counts.by_family["f"].of_outcome(Outcome.SERVED)
+        assert counts.of_outcome(Outcome.SERVED) == of_f + 7
+        catalog.families["g"] = models
+        await catalog.live.read()
+        await asyncio.sleep(2 * PLANNED_S)
+        await ask_g(catalog, 2)
+        assert sum(counts.tallies()["g"].since(before).outcomes) == 2
 
     followed(story, monkeypatch)
 
