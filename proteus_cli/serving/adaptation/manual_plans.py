@@ -110,6 +110,7 @@ class ManualPlans:
         return True
 
     async def _apply(self, plan: Plan, origin: Origin, reason: str, base: Base | None = None) -> PlanChange:
+        _require_once(plan)  # by the names that it was made with: two of them may have one here
         plan = self._live_catalog.as_served(plan) if self._live_catalog is not None else plan
         require_fitting(plan, self._requirements)
         try:
@@ -139,6 +140,7 @@ def require_fitting(plan: Plan, required: PlanRequirements) -> None:
         raise Unprocessable(f"the plan has a demand of `{strange[0]}`, which is no family of the catalog")
     for placement in plan.placements:
         _require_placeable(placement, required)
+    _require_once(plan)
     for device in plan.devices:
         _require_room(device, [p for p in plan.placements if p.device == device], required.profiles)
 
@@ -157,10 +159,13 @@ def _require_placeable(placement: Placement, required: PlanRequirements) -> None
         raise Unprocessable(f"there is no model of {where}")
 
 
+def _require_once(plan: Plan) -> None:
+    for (device, _, variant), times in Counter((p.device, p.family, p.variant) for p in plan.placements).items():
+        if times > 1:
+            raise Unprocessable(f"the plan puts `{variant}` on `{device}` twice")
+
+
 def _require_room(device: str, residents: list[Placement], profiles: Mapping[str, Profile]) -> None:
-    twice = [key for key, times in Counter((p.family, p.variant) for p in residents).items() if times > 1]
-    if twice:
-        raise Unprocessable(f"the plan puts `{twice[0][1]}` on `{device}` twice")
     memory_bytes = profiles[device].device.memory_bytes
     needed_bytes = sum(measured_for(placement, profiles).memory_bytes for placement in residents)
     if 0 < memory_bytes < needed_bytes:
