@@ -28,7 +28,7 @@ Reading = Callable[[], Floats | None]
 InThread = Callable[[Reading], Awaitable[Floats | None]]
 
 EVERY_S = 0.2
-"""Between two looks at requests of a family: 5 rows a second, which take a thousandth of a core."""
+"""Between two looks at requests of a family: at most 5 rows a second."""
 
 
 class Shifts:
