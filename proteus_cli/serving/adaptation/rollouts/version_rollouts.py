@@ -205,7 +205,7 @@ class VersionRollouts:
 
     def _running(self, family: str) -> Running:
         if family not in self._of:
-            raise NotFound(f"no version of `{family}` is rolled out")
+            raise Conflict(f"no version of `{family}` is rolled out")
         return self._of[family]
 
 
