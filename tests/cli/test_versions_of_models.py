@@ -59,11 +59,30 @@ def test_the_catalog_and_the_profiles_name_a_version_and_then_the_one_before_as_
     versions.write(candidate, {"cpu0": of_new})
     assert path.read_text() == catalog.replace("models/shapes/shapes-m.onnx", "models/shapes/2/shapes-m.onnx")
     assert made.place.profile("cpu0").of(*PLAIN) == of_new
-    versions.write_back(candidate)
+    assert versions.write_back(candidate)
     assert path.read_text() == catalog
     after = made.place.profile("cpu0")
     assert {each.key: each for each in after.variants} == {each.key: each for each in known.variants}
     assert profile.is_file()
+
+
+def test_what_a_person_has_made_of_the_catalog_stays(made: Tiny) -> None:
+    versions, model, path = versions_of(made), made.model("shapes-m"), made.place.catalog_path
+    for number in (2, 3):
+        mlp(model.parent / str(number) / model.name, hidden=8, seed=17 + number)
+    candidate, profile = versions.candidate(PLAIN, "2"), made.place.profile("cpu0")
+    of_old = profile.of(*PLAIN)
+    assert of_old is not None
+    before = path.read_text()
+    by_hand = before.replace("models/shapes/shapes-m.onnx", "models/shapes/3/shapes-m.onnx")
+    path.write_text(by_hand)
+    with pytest.raises(ArtefactError, match="names another model of `shapes/shapes-m` now"):
+        versions.write(candidate, {"cpu0": replace(of_old, load_s=9.0)})
+    assert (path.read_text(), made.place.profile("cpu0"), versions.write_back(candidate)) == (by_hand, profile, False)
+    path.write_text(before)
+    versions.write(candidate, {"cpu0": replace(of_old, load_s=9.0)})
+    path.write_text(by_hand)
+    assert (versions.write_back(candidate), path.read_text()) == (False, by_hand)
 
 
 @pytest.mark.parametrize("why", ["state", "budget"])

@@ -23,6 +23,7 @@ from proteus_cli.serving.adaptation.catalog.retiring import FORGET_AFTER_S
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
 from proteus_cli.serving.adaptation.feedback import Feedback
+from proteus_cli.serving.adaptation.rollouts.plan_source import VersionedPlanSource
 from proteus_cli.serving.requests.in_flight import Result
 from proteus_cli.serving.requests.query import Query, RequestOptions
 
@@ -54,8 +55,9 @@ class Followed:
         )
         solver: Any = SimpleNamespace(state=SimpleNamespace(is_busy=False), use=self._plan_with)
         feedback = Feedback(None, world.plane, world.profiles, world.adaptation, self, solver)
+        self.served, self.solver, self.versioned = ServedCatalog(self.read().content), solver, VersionedPlanSource(self)
         self.live = LiveCatalog(
-            ServedCatalog(self.read().content), hardware, world.plane, world.profiles, self, self, solver, feedback,
+            self.served, hardware, world.plane, world.profiles, self, self.versioned, solver, feedback,
             is_guarded=True,
         )  # fmt: skip
 

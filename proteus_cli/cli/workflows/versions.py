@@ -108,22 +108,36 @@ class WorkspaceVersions:
     def write(self, candidate: Candidate, measured: Mapping[str, VariantProfile]) -> None:
         """See `VersionSource`."""
         workspace, plain = self._workspace, candidate.plain
-        before: dict[str, _Known] = {}
+        if not self._names(plain, candidate.before):
+            raise ArtefactError(
+                f"The catalog names another model of `{plain.family}/{plain.variant}` now.",
+                hint="have it read, and roll out the version anew",
+            )
+        before = self._before[plain] = {}
         for device, each in measured.items():
             if workspace.profile_path(device).is_file():
                 profile = workspace.profile(device)
                 before[device] = _Known.of(profile, plain)
                 write_json(workspace.profile_path(device), _Known(each, ()).within(profile, plain))
-        self._before[plain] = before
         self._name(candidate.plain, candidate.after)
 
-    def write_back(self, candidate: Candidate) -> None:
+    def write_back(self, candidate: Candidate) -> bool:
         """See `VersionSource`."""
         workspace, plain = self._workspace, candidate.plain
-        for device, known in self._before.pop(plain, {}).items():
+        before, is_new_named = self._before.pop(plain, {}), self._names(plain, candidate.after)
+        if not is_new_named and not self._names(plain, candidate.before):
+            return False
+        for device, known in before.items():
             if workspace.profile_path(device).is_file():
                 write_json(workspace.profile_path(device), known.within(workspace.profile(device), plain))
-        self._name(plain, candidate.before)
+        if is_new_named:
+            self._name(plain, candidate.before)
+        return True
+
+    def _names(self, plain: VariantKey, variant: Variant) -> bool:
+        """Whether the catalog names the files of this version, and not what somebody has made of it meanwhile."""
+        files = {VariantKey(family.name, each.name): each.files for family, each in self._workspace.catalog().variants}
+        return files.get(plain) == variant.files
 
     def _name(self, plain: VariantKey, variant: Variant) -> None:
         """Have the catalog name the files of a variant. Raises `ArtefactError`; then it stays as it is."""

@@ -165,6 +165,11 @@ class ControlLoop:
         async with self._deploying:
             await self._fleet.deploy(change())
 
+    async def settled(self) -> None:
+        """Wait until the plan that is coming into force, if any, is in force."""
+        async with self._deploying:
+            pass
+
     def _observation(self) -> Observation:
         """What the controller decides on, now."""
         controller, now_s = self._controller, self._clock()
@@ -186,11 +191,12 @@ class ControlLoop:
     async def _change(self, wanted: ReplanRequest, solver: SolveFunction) -> None:
         start_s = self._clock()
         before = self._controller.plan
-        plan = self.expand(await solver(wanted, before, self._controller.standbys))
+        planned = await solver(wanted, before, self._controller.standbys)
         async with self._deploying:
             if self._controller.plan is not before:
                 log.info("dropped a new plan, as another came into force while it was solved: %s", wanted.reason)
                 return
+            plan = self.expand(planned)
             self._controller.replanning.planned(wanted)
 
             def require_wanted() -> None:

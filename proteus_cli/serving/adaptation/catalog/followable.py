@@ -20,12 +20,16 @@ FIXED = {"input", "confidence"}
 
 @dataclass(frozen=True, slots=True)
 class ReadCatalog:
-    """A catalog that was read, what lies between it and the one that was ``served`` then, and its families."""
+    """A catalog that was read, what lies between it and the one that was ``served`` then, and its families.
+
+    ``rolled_out`` is the family that a version roll-out has changed in it; empty: none.
+    """
 
     files: CatalogFiles
     served: CatalogContent
     following: Succession
     families: Mapping[str, FamilyFiles]
+    rolled_out: str
 
 
 async def read_possible(

@@ -44,9 +44,15 @@ class VersionSource(Protocol):
         ...
 
     def write(self, candidate: Candidate, measured: Mapping[str, VariantProfile]) -> None:
-        """Have the catalog name the version, and profiles say what was measured of it."""
+        """Have the catalog name the version, and profiles say what was measured of it.
+
+        Raises `ArtefactError` where it does not name the version before it any more.
+        """
         ...
 
-    def write_back(self, candidate: Candidate) -> None:
-        """Have the catalog name the version before it again."""
+    def write_back(self, candidate: Candidate) -> bool:
+        """Have the catalog name the version before it again; whether it does.
+
+        A catalog that names neither stays as somebody else has made it.
+        """
         ...

@@ -191,7 +191,7 @@ class Steps:
         log.info("%s is to serve in place of %s", running.new.variant, running.old.variant)
         running.is_named = True
         await asyncio.to_thread(self._version_source.write, running.candidate, running.measured)
-        await self._follow_catalog(running.new)
+        await self._follow_catalog(running.family, running.new)
         running.machine.promoted(self._plane.clock())
 
     async def _switch(self, running: Running) -> None:
@@ -220,11 +220,10 @@ class Steps:
         self._plan_source.twinnings.pop(running.family, None)
         wanted, running.is_twinned = running.machine.wanted, False
         if running.is_named:
-            await asyncio.to_thread(self._version_source.write_back, running.candidate)
-            await self._follow_catalog(running.old)
-            running.is_named = False
+            await self._name_old(running)
         reason = f"{running.new.variant} is not rolled out ({wanted.ending}): {wanted.reason}"
-        if _places(self._plane.controller.plan, running.new) and self._live_catalog.serves(running.old):
+        await self._control_loop.settled()
+        if self._has_place_of_old(running):
             await self._control_loop.rerate(lambda: self._only_old(running), reason, "request")
         self._plane.controller.use_twins(running.family, None)
         self._plane.admission.arms.pop(running.family, None)
@@ -236,10 +235,25 @@ class Steps:
 
     # --- parts of steps
 
-    async def _follow_catalog(self, serving: VariantKey) -> None:
+    def _has_place_of_old(self, running: Running) -> bool:
+        """The new version serves though the catalog does not name it, and the old one is there to go back to."""
+        plan, live = self._plane.controller.plan, self._live_catalog
+        is_old_there = live.serves(running.old) or _places(plan, running.old)
+        return _places(plan, running.new) and not live.serves(running.new) and is_old_there
+
+    async def _name_old(self, running: Running) -> None:
+        """Have the catalog name the old version again, and follow it; what another has made of it is read as it is."""
+        if await asyncio.to_thread(self._version_source.write_back, running.candidate):
+            await self._follow_catalog(running.family, running.old)
+        else:
+            log.warning("the catalog names another model than %s: it stays", running.new.variant)
+            await self._live_catalog.read()
+        running.is_named = False
+
+    async def _follow_catalog(self, family: str, serving: VariantKey) -> None:
         """Read the catalog, until it is followed. Raises `ProteusError` where that is not served then."""
         live, stop_s = self._live_catalog, self._plane.clock() + FOLLOWED_S
-        await live.read()
+        await live.read(rolled_out=family)
         while live.status().state == "measuring" and self._plane.clock() < stop_s:
             await asyncio.sleep(POLL_S)
         if not live.serves(serving):

@@ -158,7 +158,8 @@ class VersionRollouts:
         try:
             while True:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), LOOK_S)
+                    async with asyncio.timeout(LOOK_S):  # `wait_for` of Python 3.11 can lose that it is cancelled
+                        await self._changed.wait()
                 self._changed.clear()
                 for running in list(self._of.values()):
                     await self._look(running)

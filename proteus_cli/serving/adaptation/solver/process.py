@@ -188,4 +188,5 @@ class _Child:
 
 async def _result(job: "Future[Plan | None]", within_s: float) -> Plan | None:
     """Raises `TimeoutError`, and what the job raises."""
-    return await asyncio.wait_for(asyncio.wrap_future(job), within_s)
+    async with asyncio.timeout(within_s):
+        return await asyncio.wrap_future(job)

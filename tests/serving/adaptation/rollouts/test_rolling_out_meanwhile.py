@@ -1,0 +1,143 @@
+"""Versions are rolled out while catalogs, families and plans change, in virtual time: what was, serves again."""
+
+import asyncio
+
+import pytest
+from following import GONE_S, PLANNED_S
+from rolling import NEW, STEPPED_S, Rolled, rolled
+
+
+async def begin(server: Rolled, family: str = "f") -> None:
+    """The new version is a canary."""
+    await asyncio.sleep(PLANNED_S)
+    await server.start(family=family)
+    await asyncio.sleep(2 * STEPPED_S)
+    assert (server.at(family), server.hosted(family)) == (("canary", None), {"good", NEW})
+
+
+async def require_old_alone(server: Rolled) -> None:
+    """The old version serves, and nothing is left of the new one."""
+    await asyncio.sleep(GONE_S + STEPPED_S)
+    assert (server.hosted(), server.catalog.known) == ({"good"}, {"good", "fast"})
+    assert (server.is_over(), server.catalog.models["good"]) == (True, "good-1")
+    assert (server.world.plane.admission.arms, server.beside) == ({}, set())
+
+
+async def with_g(server: Rolled) -> None:
+    """Family `g` is served, too, and a version of it is a canary."""
+    server.catalog.retrain("good", "g-1", family="g")
+    await server.live.read()
+    await asyncio.sleep(2 * PLANNED_S)
+    await begin(server, "g")
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.05, 0.15])
+def test_a_version_that_is_aborted_while_it_is_promoted_goes_back(
+    monkeypatch: pytest.MonkeyPatch, after_s: float
+) -> None:
+    async def story(server: Rolled) -> None:
+        await begin(server)
+        server.promote()
+        await asyncio.sleep(after_s)
+        server.abort()
+        await require_old_alone(server)
+
+    rolled(story, monkeypatch)
+
+
+def test_what_is_read_of_the_same_catalog_leaves_a_rollout_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(server: Rolled) -> None:
+        await begin(server)
+        server.catalog.retrain("fast", "fast-1", accuracy=0.71)
+        assert not await server.live.read()
+        await asyncio.sleep(PLANNED_S)
+        assert (server.at(), server.hosted()) == (("canary", None), {"good", NEW})
+        server.abort()
+        await require_old_alone(server)
+
+    rolled(story, monkeypatch)
+
+
+def test_where_nothing_replans_a_version_goes_though_the_catalog_names_another_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(server: Rolled) -> None:
+        await begin(server)
+        server.catalog.retrain("good", "33333333")
+        await server.live.read()
+        await asyncio.sleep(STEPPED_S)
+        assert (server.is_over(), server.hosted()) == (True, {"good"})
+
+    rolled(story, monkeypatch, replans=False)
+
+
+def test_a_version_goes_with_the_plan_that_was_coming_into_force_when_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(server: Rolled) -> None:
+        world = server.world
+        await begin(server)
+        await world.adaptation.apply(world.plan_of({"cpu0": "fast", "cpu1": "fast"}), "request", "by a client")
+        assert server.hosted() == {"fast"}
+        coming = asyncio.create_task(world.adaptation.apply(world.first, "request", "by a client"))
+        await asyncio.sleep(0.05)
+        server.abort()
+        await coming
+        await asyncio.sleep(STEPPED_S)
+        assert server.hosted() == {"good"}
+
+    rolled(story, monkeypatch)
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_family_that_is_unloaded_stays_so_when_its_version_goes(
+    monkeypatch: pytest.MonkeyPatch, *, is_full: bool
+) -> None:
+    async def story(server: Rolled) -> None:
+        await with_g(server)
+        if is_full:
+            server.promote("g")
+            await asyncio.sleep(STEPPED_S)
+            assert server.at("g") == ("full", None)
+        server.world.plane.families.by_name["g"].why_out = "unloaded"
+        await asyncio.sleep(2 * STEPPED_S)
+        assert (server.at("g"), server.is_over("g")) == (("ended", "failed"), True)
+        assert server.catalog.families["g"] == {"good": "g-1"}
+        assert server.world.plane.families.by_name["g"].why_out == "unloaded"
+
+    rolled(story, monkeypatch)
+
+
+def test_a_family_that_is_removed_can_come_back_and_be_rolled_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(server: Rolled) -> None:
+        await with_g(server)
+        server.promote("g")
+        await asyncio.sleep(STEPPED_S)
+        del server.catalog.families["g"]
+        await server.live.read()
+        await asyncio.sleep(GONE_S + 2 * STEPPED_S)
+        assert (server.is_over("g"), "g" in server.world.plane.families.by_name) == (True, False)
+        assert (server.world.plane.admission.arms, server.beside) == ({}, set())
+        await with_g(server)
+
+    rolled(story, monkeypatch)
+
+
+def test_what_another_one_made_of_the_catalog_in_the_rollback_window_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(server: Rolled) -> None:
+        await begin(server)
+        server.promote()
+        await asyncio.sleep(STEPPED_S)
+        server.catalog.retrain("good", "33333333")
+        server.abort()
+        await asyncio.sleep(GONE_S + STEPPED_S)
+        assert (server.is_over(), server.hosted()) == (True, {"good@33333333"})
+        assert server.catalog.known == {"good@33333333", "fast"}
+
+    rolled(story, monkeypatch)
+
+
+def test_what_ends_at_once_with_a_call_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(server: Rolled) -> None:
+        await begin(server)
+        server.abort()  # the server stops in the same turn of the loop, which `rolled` waits for
+
+    rolled(story, monkeypatch)
