@@ -113,6 +113,10 @@ class Controller:
         """The hosts of a family that its queries are queued for."""
         return self._families[family].hosts
 
+    def serves(self, key: VariantKey) -> bool:
+        """A device that serves hosts a variant for some requests at least."""
+        return self._families[key.family].serves(key.variant, self._workers)
+
     def hosted_on(self, device: str) -> tuple[Host, ...]:
         """What a device has active; during a load in place, what it had before."""
         return self._topology.hosted_on(device)

@@ -161,6 +161,10 @@ class FamilyState:
             )
         return tier.queue.open(request.level) or is_new
 
+    def serves(self, variant: str, workers: Mapping[str, WorkerState]) -> bool:
+        """A variant serves somewhere, to be asked by some requests at least."""
+        return any(_has(tier.queue.hosts, variant, workers) for tier in self.tiers)
+
     def loses_new(self, workers: Mapping[str, WorkerState]) -> bool:
         """Canaries have tiers, and the new version does not serve any more."""
         return bool(self._fitness.canary) and not self._has_new(self._fitness.hosts(self._fitness.canary), workers)
@@ -186,8 +190,7 @@ class FamilyState:
 
     def _has_new(self, hosts: Sequence[Host], workers: Mapping[str, WorkerState]) -> bool:
         """The new version of twins serves somewhere."""
-        new = self.twins.new if self.twins is not None else None
-        return any(host.variant == new and workers[host.device].is_serving for host in hosts)
+        return self.twins is not None and _has(hosts, self.twins.new, workers)
 
     def _close_idle(self) -> None:
         """Forget the tiers in which nothing waits, but for the base: each costs all workers of its hosts time."""
@@ -202,3 +205,7 @@ class FamilyState:
 
     def _tiers_of(self, request: Request) -> dict[int, AccuracyTier]:
         return self._deferred_tiers if request.is_deferred else self._tiers
+
+
+def _has(hosts: Sequence[Host], variant: str, workers: Mapping[str, WorkerState]) -> bool:
+    return any(host.variant == variant and workers[host.device].is_serving for host in hosts)

@@ -114,12 +114,12 @@ class VersionArms:
         if isinstance(result, Answered):
             self._answered(result, arrived_s)
         else:
-            self._guard.answered(Arm.NEW, None, is_failed=isinstance(result, EngineFailed))
+            self._unanswered(Arm.NEW, result)
 
     def _other_ended(self, done: ResultCallback, arrived_s: float, shadowed: _Shadowed | None, result: Result) -> None:
         done(result)
         if not isinstance(result, Answered):
-            self._guard.answered(self._others_by, None, is_failed=isinstance(result, EngineFailed))
+            self._unanswered(self._others_by, result)
             return
         self._answered(result, arrived_s)
         is_whole = result.batch.hosted.key == self._old and result.batch.staged is None
@@ -130,6 +130,11 @@ class VersionArms:
         key = result.batch.hosted.key
         if key in {self._old, self._new}:
             self._guard.answered(Arm.NEW if key == self._new else Arm.OLD, self._clock() - arrived_s)
+
+    def _unanswered(self, arm: Arm, result: Result) -> None:
+        """An arm's request has ended; where its version serves nowhere, others were to answer, and nothing is told."""
+        if self._controller.serves(self._new if arm is Arm.NEW else self._old):
+            self._guard.answered(arm, None, is_failed=isinstance(result, EngineFailed))
 
     # --- shadows
 

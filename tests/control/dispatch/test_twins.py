@@ -132,6 +132,16 @@ def test_canaries_that_wait_for_a_new_version_that_is_lost_are_answered_by_the_o
     assert isinstance(controller.offer(asking(4, is_canary=True), 0.0), Admitted)
 
 
+def test_a_version_serves_where_a_device_that_hosts_it_does() -> None:
+    controller = controller_of(host("cpu1", "a-l"), NEW)
+    old, new = VariantKey("a", "a-l"), VariantKey("a", "a-l@2")
+    assert controller.serves(old)
+    assert controller.serves(new)
+    controller.device_lost("cpu0", [])
+    assert controller.serves(old)
+    assert not controller.serves(new)
+
+
 def answers_of(controller: Controller, device: str) -> list[int]:
     found: list[int] = []
     while controller.waiting:

@@ -50,15 +50,23 @@ class Versions(HeldExecutor):
 
 
 class World:
-    """A device that hosts both versions."""
+    """A device that hosts both versions, or one of them."""
 
-    def __init__(self, *, opposes: bool = False, share: float = 0.0, shadow_share: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        opposes: bool = False,
+        share: float = 0.0,
+        shadow_share: float = 0.0,
+        hosted: tuple[VariantKey, ...] = (OLD, NEW),
+    ) -> None:
         times_s = {1: BATCH_S, 8: BATCH_S}
         profile = make_profile("cpu0", make_measured(*OLD, 0.9, times_s), make_measured(*NEW, 0.9, times_s))
-        placements = (
-            make_placement("cpu0", *OLD, max_batch=8, rate_qps=5.0, share=0.5, capacity_qps=400.0),
-            make_placement("cpu0", *NEW, max_batch=8, rate_qps=5.0, share=0.5, capacity_qps=400.0),
-        )
+        rate_qps, share_of_each = 10.0 / len(hosted), 1 / len(hosted)
+        placements = [
+            make_placement("cpu0", *key, max_batch=8, rate_qps=rate_qps, share=share_of_each, capacity_qps=400.0)
+            for key in hosted
+        ]
         self.plan = make_plan(*placements)
         controller = Controller({"f": SLO_S}, {"cpu0": 1}, live_policy_named("proteus"))
         controller.use_twins("f", Twins("v", "v@2"))
@@ -190,6 +198,26 @@ def test_canaries_are_answered_by_the_new_version_and_its_guard_is_told() -> Non
         assert (observations, late) == (3, near(2 / 3))
 
     played(story, share=1.0)
+
+
+@pytest.mark.parametrize("ending", [None, RuntimeError("it breaks")], ids=["late", "failed"])
+@pytest.mark.parametrize("is_full", [False, True], ids=["canary", "full"])
+def test_a_request_without_an_answer_tells_of_no_version_that_serves_nowhere(
+    ending: Exception | None, *, is_full: bool
+) -> None:
+    async def story(world: World) -> None:
+        if is_full:
+            world.arms.use_fully()
+        world.submit(1.0)
+        if ending is None:
+            await asyncio.sleep(2 * SLO_S)
+        else:
+            await world.end(ending)
+        assert world.answered_by == ["DeadlineExceeded" if ending is None else "EngineFailed"]
+        assert world.guard.counts.canary == 0
+        assert world.seen("p99") == world.seen("errors") == (0, None)
+
+    played(story, share=1.0, hosted=(OLD,))
 
 
 def test_one_client_has_one_version() -> None:
