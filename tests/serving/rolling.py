@@ -82,7 +82,7 @@ class Rolled:
     async def measure(
         self, candidate: Candidate, devices: Sequence[str], types: Mapping[str, str], say: object
     ) -> Mapping[str, VariantProfile]:
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(1.2)  # between two looks
         plain = candidate.plain
         made = make_measured(plain.family, plain.variant, 0.9, {1: 0.01, 2: 0.02, 4: 0.04}, load_s=LOAD_S)
         made = msgspec.structs.replace(made, model_digest=candidate.files.content.digest(plain))

@@ -192,7 +192,8 @@ class Steps:
         running.is_named = True
         await asyncio.to_thread(self._version_source.write, running.candidate, running.measured)
         await self._follow_catalog(running.family, running.new)
-        running.machine.promoted(self._plane.clock())
+        if running.machine.wanted.stage is Stage.PROMOTING:  # else it was aborted meanwhile
+            running.machine.promoted(self._plane.clock())
 
     async def _switch(self, running: Running) -> None:
         """The new version in place of the old one, which stays loaded."""

@@ -202,6 +202,10 @@ class VersionRollouts:
     def _require_idle(self, family: str) -> None:
         running = self._of.get(family)
         if running is not None and not running.is_over:
+            if running.machine.wanted.ending is not None:
+                raise Conflict(
+                    f"`{running.new.variant}` is being taken back{running.problem and f': {running.problem}'}"
+                )
             raise Conflict(f"`{running.new.variant}` is being rolled out: promote or abort that first")
 
     def _running(self, family: str) -> Running:

@@ -6,6 +6,8 @@ import pytest
 from following import GONE_S, PLANNED_S
 from rolling import NEW, STEPPED_S, Rolled, rolled
 
+from proteus_cli.errors import Conflict
+
 
 async def begin(server: Rolled, family: str = "f") -> None:
     """The new version is a canary."""
@@ -33,16 +35,19 @@ async def with_g(server: Rolled) -> None:
 
 @pytest.mark.parametrize("after_s", [0.0, 0.05, 0.15])
 def test_a_version_that_is_aborted_while_it_is_promoted_goes_back(
-    monkeypatch: pytest.MonkeyPatch, after_s: float
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, after_s: float
 ) -> None:
     async def story(server: Rolled) -> None:
         await begin(server)
         server.promote()
         await asyncio.sleep(after_s)
         server.abort()
+        with pytest.raises(Conflict, match=r"is being taken back$"):
+            await server.start("good@33333333")
         await require_old_alone(server)
 
     rolled(story, monkeypatch)
+    assert "can't go back" not in caplog.text
 
 
 def test_what_is_read_of_the_same_catalog_leaves_a_rollout_alone(monkeypatch: pytest.MonkeyPatch) -> None:
