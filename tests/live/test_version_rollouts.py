@@ -224,7 +224,7 @@ def test_a_client_keeps_its_version_and_a_person_goes_on_and_back(server: Watche
     before = server.catalog()
     passing_on(server.version(2)).write_bytes(_renamed(server.version(2)))
     measure(server.made, server.version(2))
-    assert server.post("/shapes/promote")[0] == 404
+    assert server.post("/shapes/promote")[0] == 409
     server.start(**BY_HAND, rollback_window_s=600.0)
     assert server.post("", {"family": "shapes", "variant": NEW})[0] == 409
     server.until_stage("canary", 1)
