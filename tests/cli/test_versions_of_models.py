@@ -85,6 +85,25 @@ def test_what_a_person_has_made_of_the_catalog_stays(made: Tiny) -> None:
     assert (versions.write_back(candidate), path.read_text()) == (False, by_hand)
 
 
+@pytest.mark.parametrize("fails", ["write", "write_back"])
+def test_where_a_profile_cannot_be_written_all_are_as_before_in_the_end(fails: str, made: Tiny) -> None:
+    add_profiles(made, ("cpu0", "cpu1"))
+    versions, model = versions_of(made), made.model("shapes-m")
+    mlp(model.parent / "2" / model.name, hidden=8, seed=17)
+    candidate, broken = versions.candidate(PLAIN, "2"), made.place.profile_path("cpu1")
+    before = {device: made.place.profile(device).of(*PLAIN) for device in ("cpu0", "cpu1")}
+    after = {device: replace(known, load_s=9.0) for device, known in before.items() if known is not None}
+    if fails == "write_back":
+        versions.write(candidate, after)
+    content = broken.read_text()
+    broken.write_text("{")
+    with pytest.raises(ArtefactError):
+        getattr(versions, fails)(candidate, *([after] if fails == "write" else []))
+    broken.write_text(content)
+    versions.write_back(candidate)
+    assert {device: made.place.profile(device).of(*PLAIN) for device in before} == before
+
+
 @pytest.mark.parametrize("why", ["state", "budget"])
 def test_where_nothing_can_be_measured_or_written_nothing_is_rolled_out(why: str, made: Tiny, tmp_path: Path) -> None:
     how: dict[str, Any] = {"state": tmp_path / "state"} if why == "state" else {"budget_s": 0.0}

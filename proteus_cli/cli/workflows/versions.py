@@ -108,12 +108,12 @@ class WorkspaceVersions:
     def write(self, candidate: Candidate, measured: Mapping[str, VariantProfile]) -> None:
         """See `VersionSource`."""
         workspace, plain = self._workspace, candidate.plain
+        before = self._before[plain] = {}
         if not self._names(plain, candidate.before):
             raise ArtefactError(
                 f"The catalog names another model of `{plain.family}/{plain.variant}` now.",
                 hint="have it read, and roll out the version anew",
             )
-        before = self._before[plain] = {}
         for device, each in measured.items():
             if workspace.profile_path(device).is_file():
                 profile = workspace.profile(device)
@@ -124,14 +124,16 @@ class WorkspaceVersions:
     def write_back(self, candidate: Candidate) -> bool:
         """See `VersionSource`."""
         workspace, plain = self._workspace, candidate.plain
-        before, is_new_named = self._before.pop(plain, {}), self._names(plain, candidate.after)
+        before, is_new_named = self._before.get(plain, {}), self._names(plain, candidate.after)
         if not is_new_named and not self._names(plain, candidate.before):
+            self._before.pop(plain, None)
             return False
         for device, known in before.items():
             if workspace.profile_path(device).is_file():
                 write_json(workspace.profile_path(device), known.within(workspace.profile(device), plain))
         if is_new_named:
             self._name(plain, candidate.before)
+        self._before.pop(plain, None)  # after all is written: until then it is tried again
         return True
 
     def _names(self, plain: VariantKey, variant: Variant) -> bool:
