@@ -1,5 +1,6 @@
 """The `VersionSource` of a server: versions of models in its workspace."""
 
+import asyncio
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,15 +66,15 @@ class WorkspaceVersions:
         self, candidate: Candidate, devices: Sequence[str], types: Mapping[str, str], say: Say
     ) -> Mapping[str, VariantProfile]:
         """See `VersionSource`."""
-        known = self._known(candidate, types)
+        known = await asyncio.to_thread(self._known, candidate, types)
         if all(device in known for device in devices):
             return known
         options = [f"--device={','.join(devices)}", f"--budget={self.catalog.budget_s}s", "--accept-noise"]
         with self._copy(candidate) as copy:
             await measured(copy.root, options, say, leaves_time=True)
-            found = copy.profiles_for(types)
+            found = await asyncio.to_thread(copy.profiles_for, types)
         fit = {device: each for device, profile in found.items() if (each := _fit(profile, candidate)) is not None}
-        self._remember(fit, found)
+        await asyncio.to_thread(self._remember, fit, found)
         return known | fit
 
     def _known(self, candidate: Candidate, types: Mapping[str, str]) -> dict[str, VariantProfile]:
@@ -83,12 +84,8 @@ class WorkspaceVersions:
         }
         known: dict[str, VariantProfile] = {}
         for device, of_old in splits.items():
-            path = self._workspace.version_profile_path(device)
-            found = (
-                _fit(read_json(path, Profile, hint="remove the file, and the versions are measured again"), candidate)
-                if path.is_file()
-                else None
-            )
+            kept = self._kept(device)
+            found = _fit(kept, candidate) if kept is not None else None
             if found is not None and (of_old is None or of_old.eval_digest == found.eval_digest):
                 known[device] = found
         return known
@@ -96,14 +93,17 @@ class WorkspaceVersions:
     def _remember(self, fit: Mapping[str, VariantProfile], found: Mapping[str, Profile]) -> None:
         """The last version of each variant need not be measured again."""
         for device, each in fit.items():
-            path = self._workspace.version_profile_path(device)
-            before = (
-                read_json(path, Profile, hint="remove the file, and the versions are measured again").variants
-                if path.is_file()
-                else ()
-            )
-            variants = (*(other for other in before if other.key != each.key), each)
-            write_json(path, msgspec.structs.replace(found[device], variants=variants, cascades=()))
+            kept = self._kept(device)
+            others = [other for other in (kept.variants if kept is not None else ()) if other.key != each.key]
+            profile = msgspec.structs.replace(found[device], variants=(*others, each), cascades=())
+            write_json(self._workspace.version_profile_path(device), profile)
+
+    def _kept(self, device: str) -> Profile | None:
+        """What was measured of versions on a device."""
+        path = self._workspace.version_profile_path(device)
+        if not path.is_file():
+            return None
+        return read_json(path, Profile, hint="remove the file, and the versions are measured again")
 
     def write(self, candidate: Candidate, measured: Mapping[str, VariantProfile]) -> None:
         """See `VersionSource`."""
