@@ -85,16 +85,20 @@ class Told:
 
 @dataclass(slots=True)
 class _Open:
-    """What is to be a file of a family."""
+    """What is to be a file of a family; ``size`` is that of all ``items``, counted as they come."""
 
     since_s: float
     items: list[Captured] = field(default_factory=list)
     labels: dict[int, tuple[int | None, ...]] = field(default_factory=dict)
+    size: int = 0
+
+    def add(self, item: Captured) -> None:
+        self.items.append(item)
+        self.size += item.size
 
     @property
     def is_full(self) -> bool:
-        size = sum(each.size for each in self.items)
-        return size >= CHUNK_BYTES or len(self.items) >= CHUNK_ITEMS or len(self.labels) >= CHUNK_ITEMS
+        return self.size >= CHUNK_BYTES or len(self.items) >= CHUNK_ITEMS or len(self.labels) >= CHUNK_ITEMS
 
 
 class SampleWriter:
@@ -175,7 +179,7 @@ class SampleWriter:
             if opened.items and opened.items[0].specs != item.specs:
                 self._close(item.family)
                 opened = self._open[item.family] = _Open(self._clock())
-            opened.items.append(item)
+            opened.add(item)
 
     def write_due(self, *, is_over: bool = False) -> None:
         """Write the files that are full, or due by their age; all if ``is_over``."""
@@ -200,7 +204,7 @@ class SampleWriter:
             content = encoded_labels(family, self.run, opened.labels)
             self._guarded(family, 0, lambda: self._write(family, LABELS, content))
         self._out += len(opened.items) + len(opened.labels)
-        self._out_bytes += sum(each.size for each in opened.items)
+        self._out_bytes += opened.size
 
     def _write(self, family: str, kind: str, content: bytes) -> None:
         self._make_room(len(content))
