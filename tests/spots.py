@@ -15,7 +15,7 @@ with np.load(sys.argv[1]) as rows:
     x, y = rows["x"], rows["y"]
 for name in ("spots-s", "spots-l"):
     save_centres(sys.argv[2] + "/" + name + ".onnx", [x[y == label].mean(0) for label in range(3)])
-print("trained of", len(y), "rows")
+print("trained on", len(y), "rows")
 """.replace("TESTS", str(Path(__file__).parent))
 
 

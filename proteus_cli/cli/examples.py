@@ -40,11 +40,11 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ('proteus catalog split nets a.onnx --at p1,p2 --stop-when "exit >= 2"', "under one condition"),
     ),
     "proteus task": (
-        ("proteus task add wine --data wine.npz --slo 50ms", "train a family of variants of labelled rows"),
+        ("proteus task add wine --data wine.npz --slo 50ms", "train a family of variants from labelled rows"),
         ("proteus task add wine --data wine.npz --slo 5ms --models linear,mlp-64", "of these kinds of models only"),
     ),
     "proteus task add": (
-        ("proteus task add wine --data wine.npz --slo 50ms", "train a family of variants of labelled rows"),
+        ("proteus task add wine --data wine.npz --slo 50ms", "train a family of variants from labelled rows"),
         ("proteus task add wine --data wine.npz --slo 5ms --models linear,mlp-64", "of these kinds of models only"),
     ),
     "proteus task list": (
@@ -56,7 +56,7 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus task retrain wine --url http://127.0.0.1:8000", "then have a server take them over"),
     ),
     "proteus task show": (
-        ("proteus task show wine", "what it was trained of, and its versions"),
+        ("proteus task show wine", "what it was trained on, and its versions"),
         ("proteus task show wine --json", "the same as JSON"),
     ),
     "proteus profile": (

@@ -10,7 +10,7 @@ PLACEHOLDERS = ("data", "out")
 
 
 class Task(Value, frozen=True):
-    """What a family was trained of: ``data`` is the path of the labelled rows, relative to the catalog.
+    """What a family was trained on: ``data`` is the path of the labelled rows, relative to the catalog.
 
     ``retrain`` is a command that trains its variants anew, in place of our own recipe, for which ``seed`` and the most
     ``rows`` are.

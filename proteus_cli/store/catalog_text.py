@@ -59,7 +59,7 @@ def with_models(
 ) -> str:
     """With other models of a family's variants: the path and the accuracy of each, measured on ``split``.
 
-    ``data`` is what the family's task is trained of from now on.
+    ``data`` is what the family's task is trained on from now on.
     """
     document: Any = tomlkit.parse(text)
     table = next(each for each in document["family"] if each["name"] == family)

@@ -44,7 +44,8 @@ def test_there_is_nothing_to_export(tiny: Tiny) -> None:
     before = files(tiny.root)
     out = tiny.root / "new.npz"
     assert "no samples" in proteus("samples", "list", "-w", tiny.root).stderr
-    assert "No sample of `shapes`" in proteus("samples", "export", "shapes", "-o", out, "-w", tiny.root).refused()
+    told = proteus("samples", "export", "shapes", "-o", out, "-w", tiny.root).refused()
+    assert "There are no samples of `shapes`" in told
     assert files(tiny.root) == before
 
 

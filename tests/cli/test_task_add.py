@@ -1,4 +1,4 @@
-"""`proteus task add`: families that are trained of labelled rows."""
+"""`proteus task add`: families that are trained on labelled rows."""
 
 from pathlib import Path
 
@@ -40,12 +40,13 @@ def refused(root: Path, *arguments: str | Path, code: int = 2) -> str:
 
 
 def test_a_task_becomes_a_family_of_variants_that_can_be_profiled(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
     data, path = save_blobs(tmp_path / "rows.npz", 40), tiny.place.catalog_path
     path.write_text(f"{path.read_text()}\n# the last line\n")
     before, models = tiny.place.catalog(), ("--models", "mlp-16,linear,forest-8")
     ended = proteus(
-        "task", "add", "spots", "--data", data, *models, "--policy", "latency", "--seed", "7", *LIMITS, "--json",
-        "-w", tiny.root,
+        "task", "add", "spots", "--data", tmp_path / "a" / ".." / data.name, *models, "--policy", "latency",
+        "--seed", "7", *LIMITS, "--json", "-w", tiny.root,
     )  # fmt: skip
     made = ended.document()
     assert [made[name] for name in ("family", "slo", "train_rows", "eval_rows", "untrained")] == [

@@ -92,7 +92,7 @@ def test_of_the_same_rows_the_eval_split_stays_and_is_not_trained_on(ws: Path) -
         save_rows(ws.parent / "rows.npz", np.concatenate([x, split["x"]]), np.concatenate([y, split["y"]]))
     ended = retrained(ws)
     assert ended.code == 0, ended
-    assert "trained of 120 rows" in ended.stderr
+    assert "trained on 120 rows" in ended.stderr
     assert family_of(ws).eval == "models/spots/eval.npz"
     assert paths_of(ws) == ["spots-s/2/model.onnx", "spots-l/2/model.onnx"]
     assert retrained(ws, "--keep-eval", "--json").document()["versions"][0]["version"] == 3
@@ -144,6 +144,7 @@ def test_versions_for_a_roll_out_are_written_and_the_catalog_is_as_it_was(ws: Pa
     ended = retrained(ws, "--data", moved, "--keep-catalog")
     assert ended.code == 0, ended
     assert path.read_text() == before
+    assert "eval-2" not in ended.stdout  # as it is not there
     assert (ws / "engines/models/spots/2/spots-s.onnx").exists()
     assert (ws / "engines/models/spots/spots-l/2/model.onnx").exists()
     assert not (ws / "engines/models/spots/eval-2.npz").exists()

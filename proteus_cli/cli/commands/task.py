@@ -1,4 +1,4 @@
-"""``proteus task``: families of variants that are trained of labelled rows."""
+"""``proteus task``: families of variants that are trained on labelled rows."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from proteus_cli.store import Workspace
 
 app = typer.Typer(
-    cls=Group, rich_markup_mode=None, help="Train families of variants of labelled rows.", no_args_is_help=True
+    cls=Group, rich_markup_mode=None, help="Train families of variants from labelled rows.", no_args_is_help=True
 )
 
 
@@ -84,8 +84,8 @@ def retrain(
     Each new version is written beside the earlier one, in a directory of its number. Both are judged on the same
     rows; the exit code is 5 where a new one is less accurate by more than --max-loss, which stays out of the catalog.
     A server takes the others over with --url, by SIGHUP, or with --watch; or by steps, with --keep-catalog and then
-    `proteus rollout start`. `retrain` in `[family.task]` of the catalog
-    names a command of your own to train with; else it needs the extra `train`.
+    `proteus rollout start`. `retrain` in `[family.task]` of the catalog names a command of your own to train with;
+    else it needs the extra `train`.
     """
     from proteus_cli.cli.views.task_lines import require_passed, retrained_lines, retrained_table
     from proteus_cli.cli.workflows.live_catalog import have_catalog_read
@@ -104,8 +104,8 @@ def retrain(
     if json:
         console.show_json(made)
     else:
-        console.show(retrained_table(made))
-        for line in retrained_lines(made, in_catalog=not keep_catalog, has_url=url is not None):
+        console.show(retrained_table(made, in_catalog=not keep_catalog))
+        for line in retrained_lines(made, in_catalog=not keep_catalog, url=url):
             console.say(line)
     if url is not None and not keep_catalog and any(each.passed for each in made.versions):
         have_catalog_read(url, ca)
@@ -134,7 +134,7 @@ def list_tasks(*, workspace_dir: common.Workspace = common.WORKSPACE, json: comm
 def show(
     name: options.TaskName, *, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False
 ) -> None:
-    """Show what a task was trained of, and its variants: their accuracies, and which versions are there.
+    """Show what a task was trained on, and its variants: their accuracies, and which versions are there.
 
     To remove a task, take its `[[family]]` out of engines/catalog.toml, and its models out of engines/models/.
     """

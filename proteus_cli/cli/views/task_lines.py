@@ -33,21 +33,22 @@ def added_lines(made: AddedTask) -> Iterator[str]:
     yield f"added `{made.family}` with {counted(kept, 'variant')}"
 
 
-def retrained_table(made: Retraining) -> RenderableType:
+def retrained_table(made: Retraining, *, in_catalog: bool) -> RenderableType:
     """A row for each new version, with both accuracies."""
     rows = table(name("version"), number("earlier"), number("new"), number("rate"), text("as good"))
     for each in made.versions:
         rate = f"{each.qps:,.0f}" if each.qps else UNKNOWN
         what = "yes" if each.passed else "no: it misses the SLO" if not each.qps else "no: it is less accurate"
         rows.add_row(f"{each.variant}@{each.version}", f"{each.old_accuracy:.4f}", f"{each.accuracy:.4f}", rate, what)
+    split = f" ({made.eval})" if in_catalog else ""
     return described(
         rows,
-        f"accuracies: on {counted(made.eval_rows, 'row')} held out ({made.eval}); trained on {made.train_rows:,}",
+        f"accuracies: on {counted(made.eval_rows, 'row')} held out{split}; trained on {made.train_rows:,}",
         f"rate: queries per second within the SLO on {made.device}",
     )
 
 
-def retrained_lines(made: Retraining, *, in_catalog: bool, has_url: bool) -> Iterator[str]:
+def retrained_lines(made: Retraining, *, in_catalog: bool, url: str | None) -> Iterator[str]:
     """What was left out, and how to have a server take over what is as good."""
     if made.untrained:
         yield f"not trained anew: {', '.join(made.untrained)}"
@@ -56,12 +57,13 @@ def retrained_lines(made: Retraining, *, in_catalog: bool, has_url: bool) -> Ite
         return
     if in_catalog:
         yield "wrote engines/catalog.toml"
-        if not has_url:
+        if url is None:
             yield "a server takes it over with `--watch`, by SIGHUP, or told by `--url`; without: proteus profile"
         return
     yield "the catalog is as it was; to roll a version out by steps:"
+    server = f" --url {url}" if url is not None else ""
     for each in passed:
-        yield f"  proteus rollout start {made.family} {each.variant}@{each.version} --auto"
+        yield f"  proteus rollout start {made.family} {each.variant}@{each.version} --auto{server}"
 
 
 def require_passed(made: Retraining, max_loss: float) -> None:
@@ -98,4 +100,4 @@ def task_lines(task: RegisteredTask) -> Iterator[str]:
     most = f", at most {task.rows:,} rows" if task.rows is not None else ""
     yield f"`{task.family}` prefers {task.prefer}, within {task.slo}; its eval split is {task.eval or UNKNOWN}"
     how = f"by `{task.retrain}`" if task.retrain is not None else f"by our recipe with seed {task.seed}"
-    yield f"trained of {task.data}{most}, {how}"
+    yield f"trained on {task.data}{most}, {how}"

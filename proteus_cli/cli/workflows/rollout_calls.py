@@ -82,6 +82,6 @@ class RolloutCalls:
                 hint="is it a Proteus server of this version?",
             ) from None
         if reply.status in _BAD_REQUESTS:
-            raise UsageError(f"The server refuses: {why}.")
+            raise UsageError(f"The server refuses: {why.rstrip('.')}.")
         hint = "set PROTEUS_TOKEN to a token that the server takes" if reply.status == _UNAUTHORIZED else ""
-        raise ServerError(f"The server refuses: {why}.", hint=hint)
+        raise ServerError(f"The server refuses: {why.rstrip('.')}.", hint=hint)

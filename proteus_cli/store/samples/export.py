@@ -19,6 +19,8 @@ from proteus_cli.units import format_size
 
 NO_LABEL = -1
 """In `y` of training data: nobody has told a label."""
+ANSWERED = ("answer", "confidence")
+"""The arrays of training data that tell what was answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ def sampled_rows(root: Path, family: str, *, since_unix_s: float, labelled_only:
     """The rows of a family whose answers went out since then. Raises `ArtefactError` where there is none."""
     files, parts, size = sample_files(root, family), list[tuple[Chunk, Bools, Ints]](), 0
     told = _told([each.path for each in files if not each.is_chunk])
-    for each in (each for each in files if each.is_chunk and each.unix_s >= since_unix_s):
+    chunks = [each for each in files if each.is_chunk and each.unix_s >= since_unix_s]
+    for each in chunks:
         chunk = read_chunk(each.path)
         labels = _labels(chunk, told)
         wanted = np.repeat([r.unix_s >= since_unix_s for r in chunk.requests], [r.rows for r in chunk.requests])
@@ -46,7 +49,7 @@ def sampled_rows(root: Path, family: str, *, since_unix_s: float, labelled_only:
             size += sum(values[wanted].nbytes for values in chunk.rows)
         _require_fits(size)
     if not parts:
-        raise _none(family, labelled_only=labelled_only)
+        raise _none(family, are_unlabelled=labelled_only and bool(chunks))
     inputs = _same_inputs(family, [chunk for chunk, _, _ in parts])
     return SampledRows(
         {
@@ -63,7 +66,7 @@ def write_split(path: Path, rows: SampledRows, *, with_answers: bool) -> None:
     """Write an eval split, which has also what was answered if ``with_answers``. Raises `ArtefactError`."""
     arrays: dict[str, npt.NDArray[Any]] = {}
     if with_answers:
-        arrays = {"answer": rows.answers, "confidence": rows.confidences}
+        arrays = dict(zip(ANSWERED, (rows.answers, rows.confidences), strict=True))
     with writing(path) as file:
         write_arrays(file, {**arrays, **rows.inputs, "y": rows.labels}, compression=ZIP_DEFLATED)
 
@@ -101,8 +104,8 @@ def _require_fits(size: int) -> None:
         )
 
 
-def _none(family: str, *, labelled_only: bool) -> ArtefactError:
-    if labelled_only:
+def _none(family: str, *, are_unlabelled: bool) -> ArtefactError:
+    if are_unlabelled:
         return ArtefactError(
             f"No sample of `{family}` has a label.",
             hint="tell labels of requests with an id, to a server with `--feedback`",

@@ -1,4 +1,4 @@
-"""Families of variants that are trained here, of labelled rows: `proteus task`.
+"""Families of variants that are trained here, on labelled rows: `proteus task`.
 
 *Arrays* (`arrays`) are read and checked, and a part of the rows of each class is held out, on which no variant is ever
 trained: the eval split of the family. The *ladder* (`ladder`) names the kinds of models, of rising cost. They are

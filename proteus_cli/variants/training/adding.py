@@ -1,4 +1,4 @@
-"""Adds a task: a family of variants that are trained of labelled rows."""
+"""Adds a task: a family of variants that are trained on labelled rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -84,8 +84,8 @@ def new_family(place: Place, name: str, slo: str, data: Path, policy: FamilyPoli
 
 
 def catalog_name(workspace: store.Workspace, data: Path) -> str:
-    """How the catalog names the labelled rows: relative to it, where they are in its directory."""
-    return name_in(workspace, data) or str(data.absolute())
+    """How the catalog names the labelled rows: relative to it, where they are in its directory; else without `..`."""
+    return name_in(workspace, data) or str(data.parent.resolve() / data.name)
 
 
 def add_task(

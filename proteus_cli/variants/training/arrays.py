@@ -14,6 +14,8 @@ from numpy.lib.npyio import NpzFile
 from proteus_cli.arrays import Ints, Singles
 from proteus_cli.domain.base import require
 from proteus_cli.store.eval_splits import array_header, of_npz
+from proteus_cli.store.samples.export import ANSWERED, NO_LABEL
+from proteus_cli.units import counted
 
 LABELS = "y"
 HELD_OUT_FRAC = 0.2
@@ -73,11 +75,13 @@ def _read(file: BinaryIO, max_bytes: int, fewest: int) -> LabelledRows:
 
 
 def _rows_name(names: Sequence[str]) -> str:
-    """Of the one array beside the labels, or `x`."""
+    """Of the one array beside the labels, or `x`; what was answered, which samples have as well, is no row."""
     require(LABELS in names, "it has no array `y`, the labels")
     others = [name for name in names if name != LABELS]
     if "x" in others:
         return "x"
+    if len(others) > 1:
+        others = [name for name in others if name not in ANSWERED]
     require(len(others) == 1, f"it must have `x`, or one array beside `y`; it has {len(others)}")
     return others[0]
 
@@ -96,7 +100,10 @@ def _numbers(x: npt.NDArray[np.generic], name: str) -> Singles:
 def _classes(y: npt.NDArray[Any], fewest: int) -> Ints:
     is_whole = y.dtype.kind in "iub" or (y.dtype.kind == "f" and bool((y == np.floor(y)).all()))
     require(is_whole, "`y` must have whole numbers: the classes, from 0")
-    require(bool((y >= 0).all() and (y < MOST_CLASSES).all()), f"labels must be from 0 to {MOST_CLASSES - 1}")
+    unlabelled = int((y == NO_LABEL).sum())
+    without = f"; {counted(unlabelled, 'row')} of {NO_LABEL} (`proteus samples export --labelled-only` leaves them out)"
+    problem = f"labels must be from 0 to {MOST_CLASSES - 1}{without if unlabelled else ''}"
+    require(bool((y >= 0).all() and (y < MOST_CLASSES).all()), problem)
     labels = y.astype(np.int64)
     counts = np.bincount(labels)
     require(len(counts) > 1, "all rows are of one class: there is nothing to tell apart")

@@ -1,4 +1,4 @@
-"""The kinds of models that are trained of labelled rows, of rising cost.
+"""The kinds of models that are trained on labelled rows, of rising cost.
 
 A variant is named for its task and its kind: ``wine-forest-32``. Which of them are worth their time is measured.
 """

@@ -67,7 +67,7 @@ class KnownTask:
 
     @property
     def is_as_before(self) -> bool:
-        """Whether it is trained of the rows that the catalog names."""
+        """Whether it is trained on the rows that the catalog names."""
         return self.data.resolve() == self.workspace.model_path(self.task.data).resolve()
 
 

@@ -24,6 +24,15 @@ X, Y = blobs(10)
 WITH_NAN = np.where(np.arange(len(X))[:, None] < 2, np.nan, X)
 
 
+def test_training_data_of_samples_have_what_was_answered_beside_the_rows(tmp_path: Path) -> None:
+    """Whatever the input of the models is called, as `proteus samples export --as train` names it."""
+    path = tmp_path / "new.npz"
+    np.savez(path, answer=Y, confidence=np.ones(len(Y), np.float32), pixels=X, y=Y)
+    rows = read_labelled(path)
+    assert rows.name == "pixels"
+    assert np.array_equal(rows.x, X.astype(np.float32))
+
+
 def rows_of(*per_class: int) -> LabelledRows:
     """Rows that differ, so many of each class."""
     y = np.repeat(np.arange(len(per_class)), per_class)
@@ -44,7 +53,11 @@ def rows_of(*per_class: int) -> LabelledRows:
         ({"x": WITH_NAN, "y": Y}, "2 rows of `x` have a value that is no number of FP32 (NaN or infinite)"),
         ({"x": X.astype(float) * 1e300, "y": Y}, "30 rows of `x` have a value that is no number of FP32"),
         ({"x": X, "y": Y + 0.5}, "`y` must have whole numbers: the classes, from 0"),
-        ({"x": X, "y": Y - 1}, "labels must be from 0 to 9999"),
+        (
+            {"x": X, "y": Y - 1},
+            "labels must be from 0 to 9999; 10 rows of -1 (`proteus samples export --labelled-only`",
+        ),
+        ({"x": X, "y": Y + 9998}, "labels must be from 0 to 9999"),
         ({"x": X, "y": np.full(len(Y), np.nan)}, "`y` must have whole numbers"),
         ({"x": X, "y": 0 * Y}, "all rows are of one class: there is nothing to tell apart"),
         ({"x": X, "y": 2 * Y}, "class 1 has 0 rows; each class from 0 to 4 needs 5"),
