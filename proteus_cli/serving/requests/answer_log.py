@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection
 from functools import partial
 
 import msgspec
-import numpy as np
 
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.serving.requests.classes import classes_of
 from proteus_cli.serving.requests.in_flight import Answered, Result, ResultCallback
 from proteus_cli.serving.requests.query import Query
 
@@ -22,7 +22,6 @@ MOST_ROWS = 256
 """Nor is that to a request of more rows."""
 FORGOTTEN_AT_ONCE = 100
 """Answers that are too old, so that nobody waits for long where many are, as after a pause."""
-_CLASSES_NDIM = 2
 
 
 class KeptAnswer(msgspec.Struct, frozen=True, gc=False):
@@ -112,17 +111,6 @@ class _Entry(msgspec.Struct, gc=False):
 
 def _kept(result: Answered) -> KeptAnswer:
     batch, scores = result.batch, result.outputs[0]
-    classes = classes_of(result)
+    classes = classes_of(result.outputs)
     count = scores.shape[1] if classes else 0
     return KeptAnswer(batch.hosted.key, result.rows, classes, count, batch.accuracy, batch.staged is None)
-
-
-def classes_of(result: Answered) -> tuple[int | None, ...]:
-    """By row, as `proteus profile` counts them; none where the first output has no scores by class."""
-    scores = result.outputs[0]
-    if scores.ndim != _CLASSES_NDIM or scores.shape[1] < 2 or scores.dtype.kind not in "fiu":  # noqa: PLR2004
-        return ()
-    found: list[int | None] = scores.argmax(axis=1).tolist()
-    if scores.dtype.kind == "f" and (unknown := np.isnan(scores).any(axis=1)).any():
-        found = [None if is_unknown else each for each, is_unknown in zip(found, unknown.tolist(), strict=True)]
-    return tuple(found)

@@ -8,8 +8,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-import numpy as np
-
 from proteus_cli.backends.base import OutputArrays
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.controller import Controller
@@ -19,13 +17,12 @@ from proteus_cli.control.replanning.disagreement import DisagreementWatch
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import fields
+from proteus_cli.serving.requests.classes import class_of
 from proteus_cli.serving.requests.exits import is_cut
 from proteus_cli.serving.requests.in_flight import AsideInFlight, InFlightRequest, nobody
 from proteus_cli.units import format_percent
 
 log = logging.getLogger("proteus.dataplane")
-
-_CLASSES_NDIM = 2
 
 
 class CheckInFlight(AsideInFlight, frozen=False, gc=True, eq=False, kw_only=True):  # type: ignore[misc]  # as its base
@@ -101,19 +98,6 @@ class Checks:
             self.forget(check)
         else:
             self._run(launch)
-
-
-def class_of(outputs: OutputArrays) -> int | None:
-    """The class of the first row, as `proteus profile` counts it; None where the first output has no scores by class.
-
-    Nor is there one where a score is NaN.
-    """
-    scores = outputs[0]
-    if scores.ndim != _CLASSES_NDIM or scores.shape[1] < 2 or scores.dtype.kind not in "fiu":  # noqa: PLR2004
-        return None
-    if np.isnan(scores[0]).any():
-        return None
-    return int(scores[0].argmax())
 
 
 def _first_row(request: InFlightRequest) -> tuple[Buffer, ...]:

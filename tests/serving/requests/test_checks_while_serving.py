@@ -11,7 +11,6 @@ from msgspec.structs import replace
 from one_device import FLOAT
 from two_stages import CASCADE, SURE, UNSURE, TwoStages, plan_of, run
 
-from proteus_cli.backends.base import OutputArrays
 from proteus_cli.control.topology.breaker import BreakerEvent
 from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.request import Bounds
@@ -19,7 +18,6 @@ from proteus_cli.domain.stages.cascade import SureRows
 from proteus_cli.errors import EngineError
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.lifecycle import LifecycleEvent
-from proteus_cli.serving.requests.checks import class_of
 from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, RequestOptions
 
@@ -274,20 +272,3 @@ def test_a_drift_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture
         ("WARNING", "the confidence of s drifts: l gives another class in more than 8.5 % of its sure answers"),
         ("INFO", "the confidence of s drifts no longer"),
     ]
-
-
-@pytest.mark.parametrize(
-    ("outputs", "expected"),
-    [
-        ((np.array([[1, 3, 2], [9, 0, 0]], np.int64),), 1),
-        ((np.array([[0.5, -np.inf]], FLOAT),), 0),
-        ((np.array([[0.5, np.nan]], FLOAT),), None),
-        ((np.zeros((1, 1), FLOAT),), None),
-        ((np.zeros((1, 2, 2), FLOAT),), None),
-        ((np.zeros(1, FLOAT),), None),
-        ((np.array([["a", "b"]]),), None),
-    ],
-    ids=str,
-)
-def test_the_class_of_an_answer_is_that_of_its_first_row(outputs: OutputArrays, expected: int | None) -> None:
-    assert class_of(outputs) == expected

@@ -10,7 +10,8 @@ import numpy as np
 from proteus_cli.arrays import Singles
 from proteus_cli.backends.base import OutputArrays
 from proteus_cli.buffers import Buffer
-from proteus_cli.serving.requests.answer_log import LONGEST_ID, MOST_ROWS, classes_of
+from proteus_cli.serving.requests.answer_log import LONGEST_ID, MOST_ROWS
+from proteus_cli.serving.requests.classes import classes_of
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
 from proteus_cli.serving.requests.samples.writer import LARGEST_BYTES, Captured, SampleWriter, Told
@@ -102,7 +103,7 @@ class Samples:
         self.captured[family] += 1
         return Captured(
             family, number, known_id, self._clock(), result.batch.hosted.variant, result.rows, chosen.inputs,
-            chosen.size, served.signature.inputs, classes_of(result), self._confidence(family, result.outputs),
+            chosen.size, served.signature.inputs, classes_of(result.outputs), self._confidence(family, result.outputs),
         )  # fmt: skip
 
     def _expect_label(self, key: tuple[str, str], number: int) -> None:
