@@ -33,7 +33,11 @@ def test_a_server_that_is_not_there_is_named() -> None:
 
 def test_a_roll_out_is_shown_with_its_step_and_what_is_known_by_the_terms_of_its_guard() -> None:
     specification = RolloutSpecification(
-        "digits", "digits-l", "digits-l@2", canary_fracs=(0.1, 0.5), guard="accuracy >= old - 0.005 and errors <= 1%"
+        "digits",
+        "digits-l",
+        "digits-l@2",
+        canary_fracs=(0.1, 0.5),
+        guard="accuracy >= old - 0.005 and errors <= 1% and p99 <= 50ms",
     )
     machine = VersionRollout(specification, 0.2, 0.0)
     machine.ready(1.0)
@@ -49,5 +53,6 @@ def test_a_roll_out_is_shown_with_its_step_and_what_is_known_by_the_terms_of_its
     lines = list(rollout_lines(machine.status(2.0)))
     assert lines[0].startswith("digits: accuracy >= old - 0.005: hold, 75.0 % (old 100.0 %) in ")
     assert lines[1] == "digits: errors <= 0.01: hold, 0.0 % in 40 queries"
+    assert lines[2] == "digits: p99 <= 50ms: hold, 0.0 % late in 40 queries"
     machine.abort(3.0, "labels are late")
     assert list(rollout_lines(machine.status(3.0)))[-1] == "digits: aborted: labels are late"

@@ -190,7 +190,7 @@ def _growth(explanation: "Explanation") -> str:
     if multiple == float("inf"):
         return "\nNothing is asked for."
     if multiple <= 0:
-        return "\nNo multiple of this demand could be served in full: a family has no variant that may answer it."
+        return "\nNo multiple of this demand could be served in full: some family has no device for it."
     return f"\nAt most {multiple:.2f} times this demand could be served, without headroom."
 
 

@@ -9,6 +9,8 @@ from proteus_cli.tables import name, number, table, text
 from proteus_cli.units import counted, format_percent
 
 _STYLES = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.HOLD: ""}
+_QUANTILE = "p"
+"""With which terms about latency begin: `p99 <= slo`. What is told of these is the part that is late."""
 _ENDINGS = {Ending.DONE: "green", Ending.ABORTED: "yellow", Ending.ROLLED_BACK: "red", Ending.FAILED: "red"}
 
 
@@ -48,4 +50,5 @@ def _seen(term: TermStatus) -> str:
     if term.new is None:
         return ", nothing is known of it yet"
     old = f" (old {format_percent(term.old)})" if term.old is not None else ""
-    return f", {format_percent(term.new)}{old} in {counted(term.observations, 'query', 'queries')}"
+    what = " late" if term.term.startswith(_QUANTILE) else ""
+    return f", {format_percent(term.new)}{what}{old} in {counted(term.observations, 'query', 'queries')}"
