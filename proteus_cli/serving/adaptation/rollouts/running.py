@@ -11,6 +11,9 @@ from proteus_cli.domain.rollouts.status import Ending
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 from proteus_cli.serving.requests.version_arms import VersionArms
 
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+"""Between two tries to go back to the old version."""
+
 
 @dataclass(slots=True, eq=False)
 class Running:
@@ -18,7 +21,8 @@ class Running:
 
     ``done`` is what was brought about last. The version ``is_held`` by the live catalog, ``is_twinned`` in plans, and
     ``is_named`` by the catalog file, as we wrote it. ``nowhere_since_s``: since when no device has had it. ``without``:
-    why devices are without it. ``problem``: the last one, which was logged.
+    why devices are without it. ``problem``: the last one, which was logged. Where going back has failed,
+    it is tried again at ``again_s``.
     """
 
     machine: VersionRollout
@@ -37,6 +41,8 @@ class Running:
     nowhere_since_s: float | None = None
     without: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
+    pause_s: float = 0.0
+    again_s: float = 0.0
 
     @property
     def family(self) -> str:
@@ -46,6 +52,11 @@ class Running:
     def is_done(self) -> bool:
         """It has ended well."""
         return self.machine.wanted.ending is Ending.DONE
+
+    def could_not_go_back(self, now_s: float) -> None:
+        """It is tried again after a pause that doubles."""
+        self.pause_s = min(max(2 * self.pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+        self.again_s = now_s + self.pause_s
 
     def give_up(self) -> None:
         """End what runs in the background."""

@@ -169,6 +169,9 @@ class VersionRollouts:
 
     async def _look(self, running: Running) -> None:
         machine, now_s = running.machine, self._plane.clock()
+        goes_back = machine.wanted.ending is not None
+        if now_s < running.again_s:
+            return
         try:
             if not running.is_over:
                 if (problem := self._steps.problem(running, now_s)) is not None:
@@ -182,9 +185,13 @@ class VersionRollouts:
                 log.error("can't go back to %s yet: %s", running.old.variant, error.message)  # noqa: TRY400
             running.problem = error.message
             machine.fail(now_s, error.message)
+            if goes_back:
+                running.could_not_go_back(now_s)
         except Exception:  # a bug of ours must not end the roll-outs of other families, or pass unseen
             log.exception("a bug in the roll-out of %s", running.new.variant)
             machine.fail(now_s, "a bug; the log has its traceback")
+            if goes_back:
+                running.could_not_go_back(now_s)
 
     def _run_shadow(self, launch: Launch) -> None:
         self._plane.fleet.workers[launch.hosted.device].run(launch)

@@ -6,7 +6,9 @@ import pytest
 from following import GONE_S, PLANNED_S
 from rolling import NEW, STEPPED_S, Rolled, rolled
 
-from proteus_cli.errors import Conflict
+from proteus_cli.errors import ArtefactError, Conflict
+from proteus_cli.serving.adaptation.rollouts.running import LONGEST_PAUSE_S
+from proteus_cli.serving.adaptation.rollouts.source import Candidate
 
 
 async def begin(server: Rolled, family: str = "f") -> None:
@@ -146,3 +148,34 @@ def test_what_ends_at_once_with_a_call_ends(monkeypatch: pytest.MonkeyPatch) -> 
         server.abort()  # the server stops in the same turn of the loop, which `rolled` waits for
 
     rolled(story, monkeypatch)
+
+
+def test_what_cannot_be_undone_is_tried_again_ever_more_rarely(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The disk is full for five minutes: some 15 tries, and one line in the log."""
+    tries = 0
+
+    async def story(server: Rolled) -> None:
+        nonlocal tries
+        await begin(server)
+        server.promote()
+        await asyncio.sleep(STEPPED_S)
+        assert server.at() == ("full", None)
+
+        def cannot(_: Candidate) -> bool:
+            nonlocal tries
+            tries += 1
+            raise ArtefactError("Can't write: no space.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(server, "write_back", cannot)
+            server.abort()
+            await asyncio.sleep(300)
+            assert (server.is_over(), server.hosted()) == (False, {NEW})
+        await asyncio.sleep(LONGEST_PAUSE_S)
+        await require_old_alone(server)
+
+    rolled(story, monkeypatch)
+    assert 5 <= tries <= 16
+    assert caplog.text.count("can't go back") == 1
