@@ -22,6 +22,7 @@ from proteus_cli.serving.adaptation.rollouts.requests import (
 
 PATH = "/v2/proteus/rollouts"
 REPLY_WITHIN_S = 60.0
+_NOT_THERE = "is it running? `--url` names another server"
 _OK, _UNAUTHORIZED, _BAD_REQUESTS = 200, 401, {400, 422}
 
 Told = TypeVar("Told", RolloutStatus, RolloutsStatus)
@@ -65,9 +66,9 @@ class RolloutCalls:
                             head, b"Content-Type: application/json\r\n", msgspec.json.encode(body)
                         )
             except TimeoutError:
-                raise ServerError(f"`{self._url}` does not answer.", hint="is it running?") from None
+                raise ServerError(f"`{self._url}` does not answer.", hint=_NOT_THERE) from None
             except OSError as error:
-                hint = "is it running?"
+                hint = _NOT_THERE
                 raise ServerError(f"Can't reach the server at `{self._url}`: {error}.", hint=hint) from error
         return self._read(reply, kind)
 

@@ -113,7 +113,7 @@ class VersionRollouts:
             following = live_catalog.succession(candidate.files)
             others = [each for each in following.changes if (each.family, each.variant) != plain]
             if others:
-                raise Conflict(f"{others[0]}, and was not read: have the catalog read first")  # noqa: TRY301
+                raise Conflict(f"{others[0]}, and was not read: have the catalog read first, as by SIGHUP")  # noqa: TRY301
             if not following.changes:
                 raise Conflict(f"`{plain.variant}` has that model already")  # noqa: TRY301
             await live_catalog.require_possible(candidate.files, following)
