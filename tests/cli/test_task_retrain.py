@@ -102,6 +102,8 @@ def test_rows_that_the_earlier_versions_were_trained_on_judge_nobody(ws: Path, t
     x, y = blobs(40, seed=2)
     new, labels = blobs(20, seed=4, moved_by=MOVED)
     more = save_rows(tmp_path / "more.npz", np.concatenate([x, new]), np.concatenate([y, labels]))
+    kept = retrained(ws, "--data", more, "--json", "--max-loss", "1", "--keep-catalog").document()
+    assert (kept["eval_rows"], kept["train_rows"]) == (12, 144)  # without the 24 of the eval split, which stays
     made = retrained(ws, "--data", more, "--json", "--max-loss", "1").document()
     assert (made["eval_rows"], made["train_rows"]) == (12, 168)
     assert made["versions"][0]["old_accuracy"] < 0.5

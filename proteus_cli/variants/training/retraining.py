@@ -106,7 +106,7 @@ def retrain(
     part of these that is held out, unless ``keeps_split``. With ``keeps_catalog``, new versions are only written. After
     an error all is as before. Raises `UsageError`, `ArtefactError`, `TrainingFailed`, `EngineError`.
     """
-    rows = _rows(known, keeps_split=keeps_split)
+    rows = _rows(known, keeps_split=keeps_split, keeps_catalog=keeps_catalog)
     family = known.family
     wanted = [variant.name for variant in family.variants if variant.onnx is not None]
     steps = Steps(advance, len(wanted) * (1 + 2 * STEPS_OF_A_MODEL))
@@ -131,12 +131,15 @@ def retrain(
     )
 
 
-def _rows(known: KnownTask, *, keeps_split: bool) -> _Rows:
-    """Raises `ArtefactError` where no rows are left, to train on or to judge by."""
+def _rows(known: KnownTask, *, keeps_split: bool, keeps_catalog: bool) -> _Rows:
+    """Raises `ArtefactError` where no rows are left, to train on or to judge by.
+
+    A catalog that is kept names the eval split that there is, so its rows are not trained on either.
+    """
     rows, seed = read_labelled(known.data), known.task.seed
     path = known.workspace.eval_path(known.family)
     assert path is not None  # noqa: S101 - `known_task` has seen to it
-    split = read_labelled(path, fewest=0)
+    split = kept = read_labelled(path, fewest=0)
     if (rows.name, rows.x.shape[1:]) != (split.name, split.x.shape[1:]):
         raise ArtefactError(
             f"`{known.data}` has `{rows.name}` of shape {rows.x.shape[1:]}; the eval split has `{split.name}` of shape "
@@ -153,6 +156,8 @@ def _rows(known: KnownTask, *, keeps_split: bool) -> _Rows:
                 hint="`--keep-eval` judges them by the eval split of the family",
             )
         split = held_out(others, seed)
+    if keeps_catalog:
+        rows = apart_from(rows, kept)
     return _Rows(training_rows(rows, split, known.task.rows, seed), split, is_new)
 
 
