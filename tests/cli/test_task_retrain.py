@@ -102,13 +102,24 @@ def test_rows_that_the_earlier_versions_were_trained_on_judge_nobody(ws: Path, t
     x, y = blobs(40, seed=2)
     new, labels = blobs(20, seed=4, moved_by=MOVED)
     more = save_rows(tmp_path / "more.npz", np.concatenate([x, new]), np.concatenate([y, labels]))
-    kept = retrained(ws, "--data", more, "--json", "--max-loss", "1", "--keep-catalog").document()
-    assert (kept["eval_rows"], kept["train_rows"]) == (12, 144)  # without the 24 of the eval split, which stays
     made = retrained(ws, "--data", more, "--json", "--max-loss", "1").document()
     assert (made["eval_rows"], made["train_rows"]) == (12, 168)
     assert made["versions"][0]["old_accuracy"] < 0.5
     message = refused(ws, "--data", save_rows(tmp_path / "same.npz", new, labels))
     assert "has no row that the earlier versions were not trained on" in message
+
+
+def test_versions_for_a_roll_out_are_not_trained_on_the_eval_split_that_stays(ws: Path, tmp_path: Path) -> None:
+    """A server measures them on it."""
+    with np.load(ws / "engines/models/spots/eval.npz") as split:
+        x, y = split["x"], split["y"]
+    new, labels = blobs(20, seed=4, moved_by=MOVED)
+    more = save_rows(tmp_path / "more.npz", np.concatenate([x, new]), np.concatenate([y, labels]))
+    options = ("--data", more, "--json", "--max-loss", "1")
+    kept = retrained(ws, *options, "--keep-catalog").document()
+    replaced = retrained(ws, *options).document()
+    assert kept["eval_rows"] == replaced["eval_rows"]
+    assert kept["train_rows"] < len(labels) < replaced["train_rows"]
 
 
 def test_what_is_worse_is_written_but_not_served(ws: Path) -> None:
