@@ -47,7 +47,7 @@ class Spread:
         self._squares += difference * (value - self.mean)
 
 
-class Evidence:
+class BettingEvidence:
     """``wealth``: the evidence that the mean of values of at least ``least`` is above ``bound``; 1 at first.
 
     Not all of it is bet from the first value on, so that no bets of before can hide what changes later: it is divided

@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from proteus_cli.control.rollouts.betting import Evidence, Parts, Spread
+from proteus_cli.control.rollouts.betting import BettingEvidence, Parts, Spread
 from proteus_cli.control.rollouts.comparison import Arms
 from proteus_cli.domain.rollouts.guard import HIGHER_IS_BETTER, QUANTILES, GuardMetric, Term
 from proteus_cli.domain.rollouts.status import TermStatus, Verdict
@@ -73,7 +73,7 @@ class TermTest:
         self._arms, self._new, self._old = Arms(), Spread(0.0), Spread(0.0)
         self._spreads = {name: Spread(ASSUMED_VARIANCE) for name in ("arms", "pairs", "agreement")}
         least, gap = -1.0 if self.is_relative else 0.0, TOLERANCES[term.metric]
-        self._against = Evidence(self._bound, least, _parts(gap, 1.0), steps if self.depends_on_load else 1)
+        self._against = BettingEvidence(self._bound, least, _parts(gap, 1.0), steps if self.depends_on_load else 1)
         self._in_favour = self._new_evidence_in_favour()
         self._by_agreement = self._new_evidence_in_favour()
         self.verdict = Verdict.HOLD
@@ -151,11 +151,11 @@ class TermTest:
     def _wealth_in_favour(self) -> float:
         return (1 - PART_BY_AGREEMENT) * self._in_favour.wealth + PART_BY_AGREEMENT * self._by_agreement.wealth
 
-    def _new_evidence_in_favour(self) -> Evidence:
+    def _new_evidence_in_favour(self) -> BettingEvidence:
         """It bets that the version is as good as the old one, or as the bound, and that it is better still."""
         tolerance = TOLERANCES[self.term.metric]
         gap, most = (max(self._bad, tolerance), 1.0) if self.is_relative else (tolerance, self._bad)
-        return Evidence(-self._bad, -1.0, _parts(gap, most))
+        return BettingEvidence(-self._bad, -1.0, _parts(gap, most))
 
     def _seen(self, spread: Spread) -> float | None:
         """As the metric has it."""

@@ -6,7 +6,7 @@ It goes through its steps one by one, or ends::
         └──────────┴─────────┴─── aborted, rolled back, failed ──┴───┘
 
 Its driver tells it that the new version is ready (measured and loaded), that the catalog names it, that it cannot go
-on, and what a person says. What the guard is to know, the driver tells `guard`. Each call returns what is `Wanted` from
+on, and what a person says. What the guard is to know, the driver tells `guard`. Each call returns the `WantedStep` from
 now on; `decide` is to be called every second or so. What is wanted twice is harmless.
 
 **Invariants.** The share of the new version grows only with a step, and a step is left only where the guard passes,
@@ -46,7 +46,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedStep:
     """What the driver brings about.
 
     ``share`` of the queries goes to the new version, the rest to the old one; ``shadow_share`` of what the old one
@@ -80,14 +80,14 @@ class VersionRollout:
         self._steps = _steps(specification)
         self._place = 0
         self.since_s = now_s
-        self.wanted = Wanted(self._steps[0])
+        self.wanted = WantedStep(self._steps[0])
 
-    def ready(self, now_s: float) -> Wanted:
+    def ready(self, now_s: float) -> WantedStep:
         """The new version is measured and loaded."""
         self._require(Stage.MEASURING)
         return self._advance(now_s)
 
-    def decide(self, now_s: float) -> Wanted:
+    def decide(self, now_s: float) -> WantedStep:
         """Look at the guard and the time."""
         stage = self.wanted.stage
         if stage not in {Stage.SHADOW, Stage.CANARY, Stage.FULL}:
@@ -107,25 +107,25 @@ class VersionRollout:
         self.wanted = replace(self.wanted, waits_for_promote=is_passed)
         return self.wanted
 
-    def promote(self, now_s: float, *, fully: bool = False) -> Wanted:
+    def promote(self, now_s: float, *, fully: bool = False) -> WantedStep:
         """A person says that it goes on to the next step, or ``fully``: to serve in place of the old one."""
         self._require(Stage.SHADOW, Stage.CANARY)
         if fully:
             self._place = next(place for place, each in enumerate(self._steps) if each.stage is Stage.PROMOTING) - 1
         return self._advance(now_s)
 
-    def promoted(self, now_s: float) -> Wanted:
+    def promoted(self, now_s: float) -> WantedStep:
         """The catalog names the new version, and it serves in place of the old one."""
         self._require(Stage.PROMOTING)
         return self._advance(now_s)
 
-    def abort(self, now_s: float, reason: str) -> Wanted:
+    def abort(self, now_s: float, reason: str) -> WantedStep:
         """A person says that the old version serves on, or again."""
         if self.wanted.ending is not None:
             raise Conflict(f"the roll-out has ended: {self.wanted.ending}")
         return self._end(Ending.ABORTED, reason, now_s)
 
-    def fail(self, now_s: float, reason: str) -> Wanted:
+    def fail(self, now_s: float, reason: str) -> WantedStep:
         """It cannot go on. After its end nothing changes."""
         return self.wanted if self.wanted.ending is not None else self._end(Ending.FAILED, reason, now_s)
 
@@ -145,19 +145,19 @@ class VersionRollout:
             return True
         return counts.shadowed >= LEAST_QUERIES and self.guard.verdict_of_shadow is Verdict.PASS
 
-    def _advance(self, now_s: float) -> Wanted:
+    def _advance(self, now_s: float) -> WantedStep:
         self._place += 1
         step = self._steps[self._place]
         catalog: Literal["old", "new"] = "new" if step.stage in {Stage.PROMOTING, Stage.FULL} else "old"
-        self.wanted, self.since_s = Wanted(step, catalog), now_s
+        self.wanted, self.since_s = WantedStep(step, catalog), now_s
         if step.stage is not Stage.PROMOTING:
             self.guard.begin_step(step.share)
         return self.wanted
 
-    def _end(self, ending: Ending, reason: str, now_s: float) -> Wanted:
+    def _end(self, ending: Ending, reason: str, now_s: float) -> WantedStep:
         is_done = ending is Ending.DONE
         step = Step(Stage.ENDED, share=float(is_done))
-        self.wanted = Wanted(step, "new" if is_done else "old", ending=ending, reason=reason)
+        self.wanted = WantedStep(step, "new" if is_done else "old", ending=ending, reason=reason)
         self.since_s = now_s
         return self.wanted
 

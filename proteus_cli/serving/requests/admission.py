@@ -39,7 +39,7 @@ log = logging.getLogger("proteus.dataplane")
 _OVERLOADED = "more queries than the plan can carry, some are refused"
 
 
-class Looks(Protocol):
+class RequestWatch(Protocol):
     """Looks at some requests of each family, once they are answered."""
 
     def admitted(self, request: InFlightRequest, served: ServedFamily, now_s: float) -> None:
@@ -78,7 +78,7 @@ class Admission:
         self._workers, self._results, self._counts, self._clock = workers, results, counts, clock
         self._refuses_non_finite, self._max_timeout_s = refuses_non_finite, max_timeout_s
         self._answers, self._samples = answers, samples
-        self.looks: Looks | None = None
+        self.looks: RequestWatch | None = None
         self.arms = dict[str, VersionArms]()  # by family, of versions that are rolled out
         self._ids = count()
         self._log_limiter = LogRateLimiter(clock)

@@ -26,7 +26,7 @@ class ServedFamily:
     family's input, where it has one of its own. ``estimated``: some of its accuracies are estimates. While there is a
     reason ``why_out``, the family takes no requests; those that were admitted are answered.
     ``variants`` are those that were profiled, with their accuracies, the most accurate first. ``confidence`` as in the
-    catalog. Of requests from ``next_look_s`` on, one is looked at (`Looks`).
+    catalog. Of requests from ``next_look_s`` on, one is looked at (`RequestWatch`).
     """
 
     name: str

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from proteus_cli.control.rollouts.betting import MOST_WEALTH, Evidence, Spread
+from proteus_cli.control.rollouts.betting import MOST_WEALTH, BettingEvidence, Spread
 from proteus_cli.control.rollouts.comparison import Arms
 
 PARTS = ((0.1, 0.75), (0.4, 0.25))
@@ -14,7 +14,7 @@ PARTS = ((0.1, 0.75), (0.4, 0.25))
 
 def wealth_after(values: Sequence[float], bound: float, least: float, *, starts: int = 1) -> float:
     """Each later start comes two values after the one before."""
-    evidence, spread = Evidence(bound, least, PARTS, starts), Spread(0.25)
+    evidence, spread = BettingEvidence(bound, least, PARTS, starts), Spread(0.25)
     for place, value in enumerate(values):
         if place and place % 2 == 0:
             evidence.start()
@@ -41,7 +41,7 @@ def test_differences_between_arms_are_as_good_as_independent_values(order: str, 
     means = {"n": 0.35, "o": 0.25}
     expected = 0.0
     for values in product((0.0, 1.0), repeat=len(order)):
-        arms, evidence, spread = Arms(), Evidence(0.1, -1.0, PARTS), Spread(0.25)
+        arms, evidence, spread = Arms(), BettingEvidence(0.1, -1.0, PARTS), Spread(0.25)
         arms.split(share)
         for arm, value in zip(order, values, strict=True):
             for difference in list(arms.saw_new(value) if arm == "n" else arms.saw_old(value)):
@@ -63,7 +63,7 @@ def test_nothing_may_be_above_a_bound_that_is_the_least_value() -> None:
     assert wealth_after([0.0] * 100 + [1.0, 0.0], 0.0, 0.0) >= MOST_WEALTH
 
 
-def values_until(found: float, evidence: Evidence, bad: Sequence[float]) -> int:
+def values_until(found: float, evidence: BettingEvidence, bad: Sequence[float]) -> int:
     """How many values it takes until there is so much evidence."""
     place = 0
     while evidence.wealth < found:
@@ -74,7 +74,7 @@ def values_until(found: float, evidence: Evidence, bad: Sequence[float]) -> int:
 
 def test_what_was_well_for_long_does_not_hide_what_is_not_any_more() -> None:
     bad = [1.0, 0.0, 0.0]
-    by_itself, started, fresh = (Evidence(0.1, 0.0, PARTS, starts) for starts in (2, 2, 1))
+    by_itself, started, fresh = (BettingEvidence(0.1, 0.0, PARTS, starts) for starts in (2, 2, 1))
     for evidence in (by_itself, started):
         for _ in range(20_000):
             evidence.saw(0.0, 0.09)
@@ -85,7 +85,7 @@ def test_what_was_well_for_long_does_not_hide_what_is_not_any_more() -> None:
 
 
 def test_what_was_won_before_something_changes_is_lost_soon() -> None:
-    evidence = Evidence(0.1, 0.0, PARTS)
+    evidence = BettingEvidence(0.1, 0.0, PARTS)
     for _ in range(20_000):
         evidence.saw(1.0, 0.09)
     values = 0

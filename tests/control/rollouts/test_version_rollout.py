@@ -13,7 +13,7 @@ from proteus_cli.control.rollouts.version_rollout import (
     LONGEST_SHADOW_S,
     MOST_SHADOWED,
     VersionRollout,
-    Wanted,
+    WantedStep,
 )
 from proteus_cli.domain.rollouts.specification import RolloutSpecification
 from proteus_cli.domain.rollouts.status import Ending, Stage, Verdict
@@ -40,7 +40,7 @@ def answers(of: VersionRollout, number: int, *, is_failed: bool = False) -> None
         of.guard.answered(Arm.NEW, None if is_failed else 0.01, is_failed=is_failed)
 
 
-def place(wanted: Wanted) -> tuple[Stage, float]:
+def place(wanted: WantedStep) -> tuple[Stage, float]:
     return wanted.stage, wanted.share
 
 
@@ -58,7 +58,7 @@ def test_with_auto_it_goes_to_the_end_by_itself_as_long_as_the_guard_passes() ->
     assert (place(one.decide(5.0)), one.wanted.catalog) == ((Stage.PROMOTING, 0.5), "new")
     assert place(one.promoted(6.0)) == (Stage.FULL, 1.0)
     assert place(one.decide(65.9)) == (Stage.FULL, 1.0)
-    assert one.decide(66.0) == Wanted(one.wanted.step, "new", ending=Ending.DONE)
+    assert one.decide(66.0) == WantedStep(one.wanted.step, "new", ending=Ending.DONE)
     assert place(one.wanted) == (Stage.ENDED, 1.0)
 
 

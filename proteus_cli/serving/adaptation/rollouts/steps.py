@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from proteus_cli.control.dispatch.twins import Twins
-from proteus_cli.control.rollouts.version_rollout import Wanted
+from proteus_cli.control.rollouts.version_rollout import WantedStep
 from proteus_cli.control.topology.twinning import Twinning, contracted, expanded, replaced
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
@@ -33,7 +33,7 @@ FOLLOWED_S = 120.0
 POLL_S = 0.1
 
 
-class Steps:
+class RolloutSteps:
     """``running`` has the roll-outs, by family."""
 
     def __init__(
@@ -170,7 +170,7 @@ class Steps:
         await self._live_catalog.hold(running.new, running.digest, model, named)
         running.is_held = True
 
-    async def _share(self, running: Running, wanted: Wanted) -> None:
+    async def _share(self, running: Running, wanted: WantedStep) -> None:
         """The new version beside the old one, for its share of the queries."""
         self._plan_source.twinnings[running.family] = self._twinning(running)
         running.is_twinned = True
@@ -289,7 +289,7 @@ def _places(plan: Plan, key: VariantKey) -> bool:
     return any(placement.key == key for placement in plan.placements)
 
 
-def _reason(running: Running, wanted: Wanted) -> str:
+def _reason(running: Running, wanted: WantedStep) -> str:
     if wanted.stage is Stage.SHADOW:
         return f"{running.new.variant} is shadowed"
     share = format_percent(wanted.share)

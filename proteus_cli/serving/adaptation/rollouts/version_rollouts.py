@@ -47,7 +47,7 @@ from proteus_cli.serving.adaptation.rollouts.requests import (
 )
 from proteus_cli.serving.adaptation.rollouts.running import Running
 from proteus_cli.serving.adaptation.rollouts.source import VersionSource
-from proteus_cli.serving.adaptation.rollouts.steps import Steps
+from proteus_cli.serving.adaptation.rollouts.steps import RolloutSteps
 from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
@@ -87,7 +87,7 @@ class VersionRollouts:
         self._of: dict[str, Running] = {}  # by family: the last one
         self.ended = Counter[str]()  # by how they did
         self._changed = asyncio.Event()
-        self._steps = Steps(self._of, plane, profiles, control_loop, plan_source, solver, live_catalog, source)
+        self._steps = RolloutSteps(self._of, plane, profiles, control_loop, plan_source, solver, live_catalog, source)
         control_loop.expand = self._steps.expanded
 
     @property
