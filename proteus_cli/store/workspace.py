@@ -25,6 +25,7 @@ from proteus_cli.store.files import read_json
 from proteus_cli.store.prepared_models import Preparation, prepared, prepared_digest, prepared_files, prepared_name
 
 MAX_LABEL_BYTES = 256
+_SHARING = ".sharing.json"
 
 
 def parse_catalog(content: bytes, path: Path) -> Catalog:
@@ -119,6 +120,10 @@ class Workspace:
     def answers_path(self, device: str) -> Path:
         """What the variants answered on a device, row by row of their eval splits."""
         return self.profiles_dir / f"{device}.answers.npz"
+
+    def sharing_path(self, device: str) -> Path:
+        """What sharing a device costs, beside its profile."""
+        return self.profiles_dir / f"{device}{_SHARING}"
 
     def catalog(self) -> Catalog:
         """Read ``engines/catalog.toml``. Raises `ArtefactError`."""
@@ -303,7 +308,8 @@ class Workspace:
     def _profiled(self) -> list[str]:
         """The ids of devices with a profile; those of a host of a cluster are in a directory of its name."""
         paths = (path for pattern in ("*.json", "*/*.json") for path in self.profiles_dir.glob(pattern))
-        return [path.relative_to(self.profiles_dir).with_suffix("").as_posix() for path in paths]
+        profiles = (path for path in paths if not path.name.endswith(_SHARING))
+        return [path.relative_to(self.profiles_dir).with_suffix("").as_posix() for path in profiles]
 
     def _of_type(self, device_type: str, device: str) -> Profile:
         profile = of_type(device_type, self.profiles())

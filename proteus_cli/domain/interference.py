@@ -1,0 +1,234 @@
+"""Interference: what it costs a variant that others share its device, or run on a neighbouring device.
+
+A `SharingCost` says by which *ratio* the mean time of a variant's batches grows beside others, with the 95 % interval
+of that ratio. There are two ways to share:
+
+* ``device``: the others run on the same device, one batch at a time, in turn with those of the variant. What they leave
+  in the caches is what costs.
+* ``neighbour``: the others run at the same time on other devices of the machine. Memory bandwidth, shared caches and
+  the clock are what costs.
+
+The *factor* of a cost is its ratio where that is more than noise, so where the whole interval is above 1; else 1. It
+never falls below 1.
+
+**Sets that were not measured** follow from pairs. The excess of a variant (factor less 1) beside several others is the
+sum of its excesses beside each: bandwidth that each takes adds up, and so do the parts of a cache that each evicts. On
+one device that has an end, where nothing is left in the caches. This is what a *stream* shows, a program that does
+nothing but read memory and so evicts everything: its excess is the most that any set costs on the device. With the sum,
+a plan counts on too little rather than too much. A set that was measured itself counts as it was measured.
+
+**Batch sizes between those measured** are interpolated, linear in the logarithm of the batch; beyond them the nearest
+counts. On one device the excess falls with the batch, as caches are filled once for all of its rows.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from proteus_cli.domain.base import MadeBy, Value, is_count, require
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import LARGEST_BATCH, LONGEST_S, SHORTEST_S
+
+SHARING_FORMAT = 1
+MOST_BESIDE = 8
+LARGEST_RATIO = 1e6
+
+Where = Literal["device", "neighbour"]
+"""Where the others run: on the same device, or at the same time on other devices of the machine."""
+
+
+Others = tuple[VariantKey, ...]
+"""What runs beside a variant, in order of the names; on neighbouring devices perhaps several times the same."""
+Place = tuple[VariantKey, Where, Others]
+
+
+class CostPoint(Value, frozen=True):
+    """One batch size of the variant: its batches took ``ratio`` times as long beside others as ``alone_s``.
+
+    ``low`` to ``high`` is the 95 % interval of the ratio, from so many paired ``rounds``.
+    """
+
+    batch: int
+    rounds: int
+    alone_s: float
+    ratio: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        require(is_count(self.batch, 1, LARGEST_BATCH), f"batch must be from 1 to {LARGEST_BATCH:,}")
+        require(is_count(self.rounds, 1), f"rounds of batch {self.batch} must be at least 1")
+        require(SHORTEST_S <= self.alone_s <= LONGEST_S, f"alone_s of batch {self.batch} must be a time of a batch")
+        is_interval = 0 < self.low <= self.ratio <= self.high <= LARGEST_RATIO
+        require(is_interval, f"ratio of batch {self.batch} must be above zero and in its interval")
+
+    @property
+    def slowdown(self) -> "Slowdown":
+        """What counts of it: nothing where 1 is in the interval, or above it."""
+        return Slowdown(self.ratio, self.low, self.high) if self.low > 1 else Slowdown(1.0, 1.0, max(self.high, 1.0))
+
+
+class VariantName(Value, frozen=True):
+    """A variant as a file names it."""
+
+    family: str
+    variant: str
+
+    @property
+    def key(self) -> VariantKey:
+        return VariantKey(self.family, self.variant)
+
+
+class MeasuredVariant(VariantName, frozen=True):
+    """A variant that was measured. ``digest`` is of what was measured, as the profile says it."""
+
+    digest: str
+
+
+class SharingCost(Value, frozen=True):
+    """What a variant's batches cost beside others, by batch size. No ``beside``: beside a stream of memory."""
+
+    family: str
+    variant: str
+    where: Where
+    beside: tuple[VariantName, ...]
+    points: tuple[CostPoint, ...]
+
+    def __post_init__(self) -> None:
+        require(len(self.beside) <= MOST_BESIDE, f"beside `{self.variant}` there may be {MOST_BESIDE} variants")
+        is_once = self.where == "neighbour" or len({self.key, *self.others}) == 1 + len(self.others)
+        require(is_once, f"a device has `{self.variant}`, and what is beside it, once")
+        batches = [point.batch for point in self.points]
+        require(bool(batches) and batches == sorted(set(batches)), f"batches of `{self.variant}` must rise")
+
+    @property
+    def key(self) -> VariantKey:
+        return VariantKey(self.family, self.variant)
+
+    @property
+    def others(self) -> "Others":
+        return _in_order(other.key for other in self.beside)
+
+    @property
+    def place(self) -> "Place":
+        """What it is the cost of; a file has one of each."""
+        return self.key, self.where, self.others
+
+
+class Interference(Value, frozen=True):
+    """What sharing costs on devices of one type (``profiles/<device>.sharing.json``).
+
+    ``emulated``: it was measured on an emulated device, so it says what that was told and nothing of hardware.
+    """
+
+    format: int
+    made_by: MadeBy
+    device_type: str
+    measured_on: str
+    emulated: bool
+    variants: tuple[MeasuredVariant, ...]
+    costs: tuple[SharingCost, ...]
+
+    def __post_init__(self) -> None:
+        require(self.format == SHARING_FORMAT, f"`format` is {self.format}; this version reads {SHARING_FORMAT}")
+        known = {each.key for each in self.variants}
+        require(len(known) == len(self.variants), "a variant is listed twice")
+        places = {cost.place for cost in self.costs}
+        require(len(places) == len(self.costs), "what a variant costs beside others is listed twice")
+        for cost in self.costs:
+            named = {cost.key, *cost.others}
+            require(named <= known, f"costs of `{cost.variant}` name a variant that is not listed")
+
+    def without(self, gone: Collection[VariantKey]) -> "Interference":
+        """The same without some variants, and without all costs that have to do with them."""
+        return Interference(
+            self.format,
+            self.made_by,
+            self.device_type,
+            self.measured_on,
+            self.emulated,
+            tuple(each for each in self.variants if each.key not in gone),
+            tuple(cost for cost in self.costs if not ({cost.key, *cost.others} & set(gone))),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Slowdown:
+    """The factor, at least 1, by which batches take longer beside others, and its 95 % interval."""
+
+    factor: float = 1.0
+    low: float = 1.0
+    high: float = 1.0
+
+    @property
+    def is_free(self) -> bool:
+        return self.factor == 1
+
+
+FREE = Slowdown()
+
+_Points = tuple[CostPoint, ...]
+
+
+class SharingModel:
+    """What any set of variants costs on a device, measured or composed from pairs; see the theory above."""
+
+    def __init__(self, costs: Iterable[SharingCost]) -> None:
+        self._points: Mapping[Place, _Points] = {cost.place: cost.points for cost in costs}
+
+    def slowdown(
+        self, variant: VariantKey, beside: Iterable[VariantKey], *, batch: int = 1, where: Where = "device"
+    ) -> Slowdown:
+        """Of batches of ``batch`` rows beside these others. What is unknown costs nothing.
+
+        On one device, others count once, and the variant itself does not; on neighbouring devices, as often as given.
+        """
+        others = _in_order(set(beside) - {variant} if where == "device" else beside)
+        if not others:
+            return FREE
+        measured = self._points.get((variant, where, others))
+        return _at(measured, batch) if measured else self._composed(variant, others, batch, where)
+
+    def unmeasured(
+        self, variants: Collection[VariantKey], where: Where = "device"
+    ) -> list[tuple[VariantKey, VariantKey]]:
+        """The pairs (a variant, the one beside it) of which nothing is known."""
+        pairs = ((one, other) for one in variants for other in variants if one != other or where == "neighbour")
+        return [(one, other) for one, other in pairs if (one, where, (other,)) not in self._points]
+
+    def _composed(self, variant: VariantKey, others: Others, batch: int, where: Where) -> Slowdown:
+        found = (self._points.get((variant, where, (other,))) for other in others)
+        pairs = [_at(points, batch) for points in found if points]
+        composed = Slowdown(
+            1 + sum(each.factor - 1 for each in pairs),
+            1 + sum(each.low - 1 for each in pairs),
+            1 + sum(each.high - 1 for each in pairs),
+        )
+        stream = self._points.get((variant, where, ()))
+        return _no_more_than(composed, pairs, _at(stream, batch)) if where == "device" and stream else composed
+
+
+def _in_order(others: Iterable[VariantKey]) -> Others:
+    return tuple(sorted(others))
+
+
+def _no_more_than(composed: Slowdown, pairs: Iterable[Slowdown], stream: Slowdown) -> Slowdown:
+    """The sum up to what a stream costs, or the worst of the pairs where that one is more."""
+    worst = max((stream, *pairs), key=lambda each: each.factor)
+    return composed if composed.factor <= worst.factor else worst
+
+
+def _at(points: _Points, batch: int) -> Slowdown:
+    """Interpolated between the batches that were measured, in the logarithm of the batch."""
+    above = next((place for place, point in enumerate(points) if point.batch >= batch), len(points) - 1)
+    upper, lower = points[above], points[max(above - 1, 0)]
+    if upper.batch <= batch or above == 0:
+        return upper.slowdown
+    part = math.log(batch / lower.batch) / math.log(upper.batch / lower.batch)
+    one, other = lower.slowdown, upper.slowdown
+    return Slowdown(
+        one.factor + part * (other.factor - one.factor),
+        one.low + part * (other.low - one.low),
+        one.high + part * (other.high - one.high),
+    )

@@ -1,0 +1,92 @@
+"""What sharing costs, in a file beside a profile: `profiles/<device>.sharing.json`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from proteus_cli.domain.catalog import VariantKey, variant_labels
+from proteus_cli.domain.fleet import origins
+from proteus_cli.domain.interference import Interference, SharingModel
+from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.errors import ArtefactError
+from proteus_cli.store.digests import digest_of
+from proteus_cli.store.files import read_json, write_json
+from proteus_cli.store.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSharing:
+    """What is known of sharing on a device and still current, from the file at ``path``.
+
+    ``stale`` are the variants of the profile that have changed since then; nothing of them is in ``interference``.
+    """
+
+    path: Path
+    interference: Interference
+    stale: tuple[VariantKey, ...]
+
+    @property
+    def model(self) -> SharingModel:
+        return SharingModel(self.interference.costs)
+
+    @property
+    def staleness(self) -> str:
+        """What users are told of stale variants, with the command that measures them again; empty without any."""
+        if not self.stale:
+            return ""
+        names = ", ".join(f"{key.family}/{key.variant}" for key in self.stale)
+        renew = renewal(self.interference.measured_on, (each.key for each in self.interference.variants), self.stale)
+        return f"`{self.path}` is of other models of {names}, of which it counts no more: run `{renew}`"
+
+
+def renewal(device: str, variants: Iterable[VariantKey], more: Iterable[VariantKey] = ()) -> str:
+    """The command that measures what sharing costs these variants on a device."""
+    names = variant_labels(keys := dict.fromkeys((*variants, *more)))
+    return f"proteus study share --device {device} --variants {','.join(names[key] for key in keys)}"
+
+
+def sharing_digest(measured: VariantProfile) -> str:
+    """The digest of what a variant's batches were measured with: its engine or, of an imported profile, its times."""
+    return measured.engine_digest or digest_of(measured.points)
+
+
+def read_sharing(workspace: Workspace, profile: Profile) -> KnownSharing | None:
+    """What sharing costs on the device of a profile: its own file, or that of what it is like; None without either.
+
+    Raises `ArtefactError` where the file is damaged, or of devices of another type.
+    """
+    devices = dict.fromkeys((*origins(profile.device.id), profile.measured_on))
+    path = next((path for path in map(workspace.sharing_path, devices) if path.is_file()), None)
+    if path is None:
+        return None
+    hint = f"remove it, or measure anew: `proteus study share --device {profile.measured_on}`"
+    found = read_json(path, Interference, hint=hint)
+    if found.device_type != profile.device.type:
+        raise ArtefactError(
+            f"`{path}` is of devices of type `{found.device_type}`, and `{profile.device.id}` is of type "
+            f"`{profile.device.type}`.",
+            hint=hint,
+        )
+    stale = _stale(found, profile)
+    return KnownSharing(path, found.without(stale), stale)
+
+
+def write_sharing(workspace: Workspace, device: str, interference: Interference) -> Path:
+    """Write what sharing costs on a device beside its profile. Raises `ArtefactError`.
+
+    What was measured of hardware is not replaced by what an emulated device was told.
+    """
+    path = workspace.sharing_path(device)
+    if interference.emulated and path.is_file() and not read_json(path, Interference, hint="remove it").emulated:
+        raise ArtefactError(
+            f"`{path}` was measured on hardware; what an emulated device takes does not replace it.",
+            hint="remove the file, or name another workspace with `--workspace`",
+        )
+    write_json(path, interference)
+    return path
+
+
+def _stale(found: Interference, profile: Profile) -> tuple[VariantKey, ...]:
+    """The variants that the profile no longer has, or of which it has measured another engine."""
+    now = {measured.key: sharing_digest(measured) for measured in profile.variants}
+    return tuple(each.key for each in found.variants if now.get(each.key) != each.digest)

@@ -1,0 +1,79 @@
+"""The file of what sharing costs: found beside a profile, read strictly, stale where models have changed."""
+
+from pathlib import Path
+
+import pytest
+from builders import MADE_BY, make_measured, make_profile
+from msgspec.structs import replace
+
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.fleet import as_device
+from proteus_cli.domain.interference import CostPoint, Interference, MeasuredVariant, SharingCost, VariantName
+from proteus_cli.errors import ArtefactError
+from proteus_cli.store import Workspace, write_json
+from proteus_cli.store.sharing import read_sharing, sharing_digest, write_sharing
+
+SMALL, LARGE = (replace(make_measured("f", name, 0.9, {1: 0.01}), engine_digest=name) for name in ("small", "large"))
+PROFILE = make_profile("cpu0", SMALL, LARGE)
+COST = SharingCost("f", "small", "device", (VariantName("f", "large"),), (CostPoint(1, 9, 0.01, 1.2, 1.1, 1.3),))
+
+
+def interference(*, emulated: bool = False) -> Interference:
+    variants = tuple(MeasuredVariant(*each.key, sharing_digest(each)) for each in (SMALL, LARGE))
+    return Interference(1, MADE_BY, "cpu", "cpu0", emulated, variants, (COST,))
+
+
+def test_what_was_written_is_read_for_the_device_and_for_those_that_are_like_it(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    assert read_sharing(workspace, PROFILE) is None
+    write_json(workspace.profile_path("cpu0"), PROFILE)
+    assert write_sharing(workspace, "cpu0", interference()) == tmp_path / "profiles" / "cpu0.sharing.json"
+    for device in ("cpu0", "cpu1", "cpu0-3"):
+        found = read_sharing(workspace, as_device(PROFILE, device))
+        assert found is not None
+        assert found.interference == interference()
+        assert not found.stale
+        assert found.model.slowdown(SMALL.key, [LARGE.key]).factor == 1.2
+    assert list(workspace.profiles()) == ["cpu0"], "it is no profile of a device of that name"
+
+
+def test_variants_that_changed_are_stale_and_nothing_of_them_counts(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    write_sharing(workspace, "cpu0", interference())
+    found = read_sharing(workspace, make_profile("cpu0", SMALL, replace(LARGE, engine_digest="another")))
+    assert found is not None
+    assert found.stale == (VariantKey("f", "large"),)
+    assert found.interference.costs == ()
+    assert "f/large" in found.staleness
+    assert "run `proteus study share --device cpu0 --variants small,large`" in found.staleness
+    gone = read_sharing(workspace, make_profile("cpu0", SMALL))
+    assert gone is not None
+    assert gone.stale == found.stale
+
+
+def test_of_an_imported_profile_the_times_tell_whether_it_changed() -> None:
+    imported = replace(SMALL, engine_digest="")
+    assert sharing_digest(imported) == sharing_digest(imported)
+    slower = replace(imported, points=make_measured("f", "small", 0.9, {1: 0.02}).points)
+    assert sharing_digest(imported) != sharing_digest(slower)
+
+
+def test_what_is_of_another_type_or_damaged_is_refused(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    path = write_sharing(workspace, "cpu0", replace(interference(), device_type="v100"))
+    with pytest.raises(ArtefactError, match="of type `v100`") as refused:
+        read_sharing(workspace, PROFILE)
+    assert "proteus study share --device cpu0" in refused.value.hint
+    path.write_text('{"format": 1}')
+    with pytest.raises(ArtefactError, match="not a valid"):
+        read_sharing(workspace, PROFILE)
+
+
+def test_what_an_emulated_device_was_told_never_replaces_what_was_measured(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    write_sharing(workspace, "cpu0", interference(emulated=True))
+    path = write_sharing(workspace, "cpu0", interference())
+    before = path.read_bytes()
+    with pytest.raises(ArtefactError, match="measured on hardware"):
+        write_sharing(workspace, "cpu0", interference(emulated=True))
+    assert path.read_bytes() == before
