@@ -107,9 +107,12 @@ def test_a_terminal_shows_families_and_devices_live_and_is_left_as_it_was(tiny: 
             connection.request("POST", "/v2/models/shapes/infer", GOOD)
             assert connection.getresponse().read()
         connection.close()
-        there.until(lambda: any(re.match(r"shapes +[0-9.]+ +[0-9.]+ +0\.0% +0% +70\.0%", line) for line in there.lines))
-        assert any(re.match(r"tones +0 +0 +– +–", line) for line in there.lines)
-        assert any(re.match(r"cpu0 +shapes-s +[0-9.]+% +1\.0 +working", line) for line in there.lines)
+        shown = (
+            r"shapes +[0-9.]+ +[0-9.]+ +0\.0% +0% +70\.0%",
+            r"tones +0 +0 +– +–",
+            r"cpu0 +shapes-s +[0-9.]+% +1\.0 +working",
+        )
+        there.until(lambda: all(any(re.match(row, line) for line in there.lines) for row in shown))
         assert there.stop() == 0
         assert there.is_as_before
     assert b"\x1b[?25l" not in there.said  # the cursor was never hidden
