@@ -71,7 +71,7 @@ def cpu_devices(settings: DeviceSettings) -> tuple[Device, ...]:
             id=f"cpu{index}",
             type=f"cpu-{len(group)}c",
             kind="cpu",
-            name=_cpu_name(),
+            name=cpu_name(),
             memory_bytes=memory_bytes // len(groups),
             cores=tuple(group),
         )
@@ -193,7 +193,8 @@ def _require(status: int, device: str) -> None:
         raise DeviceUnavailable(f"The CUDA driver can't describe {device} (error {status}).")
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The name of the processor; its architecture where the system does not say more."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

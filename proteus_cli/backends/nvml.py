@@ -35,6 +35,13 @@ class Readings(Value, frozen=True):
     slowed_by: tuple[str, ...] | None
 
 
+class Busy(Value, frozen=True):
+    """The part of the last moments in which a GPU computed, and the memory in use on it. None is unknown."""
+
+    busy_frac: float | None
+    memory_bytes: int | None
+
+
 class NvmlDevice:
     """A whole GPU, found by the UUID that CUDA has for it, as CUDA's ordinals depend on what is visible."""
 
@@ -58,6 +65,14 @@ class NvmlDevice:
             return None
         bits = {getattr(self._nvml, f"nvmlClocksEventReason{name}"): words for name, words in _SLOWDOWNS.items()}
         return tuple(words for bit, words in bits.items() if reasons & bit)
+
+    def busy(self) -> Busy:
+        rates = self._ask(self._nvml.nvmlDeviceGetUtilizationRates)
+        memory = self._ask(self._nvml.nvmlDeviceGetMemoryInfo)
+        return Busy(
+            busy_frac=None if rates is None else rates.gpu / 100,
+            memory_bytes=None if memory is None else memory.used,
+        )
 
     def readings(self) -> Readings:
         nvml = self._nvml

@@ -132,6 +132,14 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus trace convert azure.csv -o t.csv.gz", "a published trace; its first line tells the format"),
         ("proteus trace convert log.csv --map-column time_ms=at -o t.csv", "any other CSV"),
     ),
+    "proteus study": (
+        ("proteus study report", "one page about all studies of the workspace"),
+        ("proteus study report peak startup -o page.html", "about two of them"),
+    ),
+    "proteus study report": (
+        ("proteus study report", "write studies.html, about all studies of the workspace"),
+        ("proteus study report peak startup -o page.html", "about two of them"),
+    ),
     "proteus samples": (
         ("proteus samples list", "list what `proteus serve --samples 1%` has captured"),
         ("proteus samples export digits -o eval.npz", "make an eval split of requests with labels"),

@@ -27,6 +27,7 @@ from proteus_cli.cli.commands import (
     rollout,
     samples,
     serve,
+    study,
     task,
     trace,
 )
@@ -54,6 +55,7 @@ app.add_typer(cluster.app, name="cluster")
 app.command("agent", cls=Command)(agent.agent)
 app.command("replay", cls=Command)(replay.replay)
 app.add_typer(trace.app, name="trace")
+app.add_typer(study.app, name="study")
 app.add_typer(samples.app, name="samples")
 app.add_typer(engines.app, name="engines")
 app.command("doctor", cls=Command)(doctor.doctor)

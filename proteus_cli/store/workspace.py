@@ -100,6 +100,11 @@ class Workspace:
         return (self.state or self.root) / "plans" / "history"
 
     @property
+    def studies_dir(self) -> Path:
+        """What studies found, each as JSON, CSV and a page."""
+        return (self.state or self.root) / "studies"
+
+    @property
     def samples_dir(self) -> Path:
         """Requests that were captured, by family."""
         return (self.state or self.root) / "samples"

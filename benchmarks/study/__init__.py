@@ -1,0 +1,1 @@
+"""What `proteus study` promises, measured: a module a part."""

@@ -1,0 +1,14 @@
+"""``proteus study``: answers questions about models, devices and servers by measuring."""
+
+import typer
+
+from proteus_cli.cli.command import Command, Group
+from proteus_cli.cli.commands.study import report
+
+app = typer.Typer(
+    cls=Group,
+    rich_markup_mode=None,
+    help="Measure what devices, models and servers can do, and what sharing costs.",
+    no_args_is_help=True,
+)
+app.command("report", cls=Command)(report.report)

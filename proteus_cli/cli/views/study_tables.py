@@ -1,0 +1,26 @@
+"""What a study found, for the terminal."""
+
+from collections.abc import Iterator
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from proteus_cli.reporting.studies.section import Section, StudyTable
+from proteus_cli.tables import described, name, number, table, text
+
+
+def section_parts(section: Section) -> Iterator[RenderableType]:
+    """The findings, then each table."""
+    for finding in section.findings:
+        yield Text(finding)
+    for each in section.tables:
+        yield described(_table(each), *([each.note] if each.note else []), title=each.title)
+
+
+def _table(of: StudyTable) -> Table:
+    first, *others = of.columns
+    rows = table(name(first), *(text(each) if each in of.of_text else number(each) for each in others))
+    for row in of.rows:
+        rows.add_row(*row)
+    return rows

@@ -1,0 +1,64 @@
+"""A study that is drafted is run within its budget, written with its page, and shown."""
+
+import math
+from collections.abc import Sequence
+
+from proteus_cli.cli import console
+from proteus_cli.cli.views.study_tables import section_parts
+from proteus_cli.domain.studies.study import Study
+from proteus_cli.errors import ProteusError
+from proteus_cli.reporting.studies.page import page
+from proteus_cli.store import Workspace
+from proteus_cli.studies.artefacts import StudyFiles
+from proteus_cli.studies.budget import Budget
+from proteus_cli.studies.draft import StudyDraft
+from proteus_cli.studies.kinds import SECTIONS
+from proteus_cli.studies.run import run_study
+from proteus_cli.units import counted, format_duration
+
+
+class StudyFailed(ProteusError):
+    """Some cells of a study failed; the others are written."""
+
+
+def studied(workspace: Workspace, draft: StudyDraft, budget_s: float | None, *, force: bool) -> Study:
+    """Run a study, and write its files; after Ctrl-C or an error, what there is of it, too."""
+    files = StudyFiles(workspace, draft.name)
+    budget = Budget(math.inf if budget_s is None else budget_s)
+    console.say(
+        f"{draft.name}: {counted(len(draft.jobs), 'cell')}, about {format_duration(draft.wanted_s)} without a budget"
+    )
+    try:
+        with console.progress(draft.name) as advance:
+            return run_study(draft, files, budget, advance, force=force)
+    finally:
+        _write_beside(files)
+
+
+def _write_beside(files: StudyFiles) -> None:
+    study = files.read()
+    if study is not None:
+        files.write_beside(study, pages)
+        console.say(f"wrote {files.json}, {files.csv.name} and {files.page.name}")
+
+
+def pages(studies: Sequence[Study]) -> str:
+    """The page about studies."""
+    return page(studies, SECTIONS)
+
+
+def show(study: Study, *, json: bool) -> None:
+    """Print what was found. Raises `StudyFailed` where a cell failed."""
+    if json:
+        console.show_json(study)
+    else:
+        for part in section_parts(SECTIONS[study.kind](study)):
+            console.show(part)
+    if study.missing:
+        console.say(f"still to be measured: {', '.join(study.missing)}; the same command goes on there")
+    failed = [cell for cell in study.cells if cell.failed]
+    if failed:
+        raise StudyFailed(
+            f"{counted(len(failed), 'cell')} of the study failed, `{failed[0].key}` as: {failed[0].failed}",
+            hint="the page has the reason of each; the same command tries them again",
+        )

@@ -1,0 +1,1 @@
+"""What studies found: the artefact that all kinds have in common, telemetry, and the results of each kind."""

@@ -1,0 +1,94 @@
+"""A study: what was measured cell by cell, on which machine, of which inputs (``studies/NAME.json``)."""
+
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, is_count, require
+from proteus_cli.domain.studies.telemetry import Telemetry
+
+Mode = Literal["simulated", "emulated", "measured"]
+"""Where figures come from: virtual time, devices that wait for as long as a profile says, or devices that compute."""
+
+Scalar = str | float | int | bool | None
+Result = TypeVar("Result", bound=Value)
+
+
+class Machine(Value, frozen=True):
+    """The machine of a study: the ``cores`` that the program may use, its ``gpus`` by name, the kernel as ``os``."""
+
+    host: str
+    processor: str
+    cores: int
+    memory_bytes: int
+    gpus: tuple[str, ...]
+    os: str
+    python: str
+
+    def __post_init__(self) -> None:
+        require(is_count(self.cores, 1) and is_count(self.memory_bytes), "cores and memory_bytes must be counts")
+
+
+class Cell(Value, frozen=True):
+    """One finished measurement: ``key`` names it within the study.
+
+    ``result`` is a value of the kind of the study, as `read` gives it; where ``failed`` says why there is none, it is
+    empty. ``load`` has the mean of each measure of `telemetry.MEASURES` during the cell.
+    """
+
+    key: str
+    mode: Mode
+    begun_unix_s: float
+    took_s: float
+    result: dict[str, Any]
+    failed: str = ""
+    load: dict[str, float] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require(bool(self.key), "a cell needs a key")
+        require(is_amount(self.begun_unix_s) and is_amount(self.took_s), f"times of `{self.key}` must not be negative")
+
+    def read(self, kind: type[Result]) -> Result:
+        """The result as a value of its kind. Raises `msgspec.ValidationError`."""
+        return msgspec.convert(self.result, kind)
+
+
+class Study(Value, frozen=True):
+    """A study as far as it got. ``missing`` are the keys of cells that are still to be measured.
+
+    ``subject`` is what is studied, in words, by name; ``options`` decide what is measured, and how. ``inputs`` are
+    digests of what it is made of. Cells of an earlier run are kept where kind, options and inputs are the same.
+    ``conclusion`` is what all cells say together. ``telemetry`` is of each run, the latest last.
+    """
+
+    format: int
+    made_by: MadeBy
+    kind: str
+    name: str
+    machine: Machine
+    subject: dict[str, str]
+    options: dict[str, Scalar]
+    inputs: dict[str, str]
+    cells: tuple[Cell, ...]
+    missing: tuple[str, ...] = ()
+    conclusion: dict[str, Any] = msgspec.field(default_factory=dict)
+    telemetry: tuple[Telemetry, ...] = ()
+
+    def __post_init__(self) -> None:
+        require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")
+        keys = [cell.key for cell in self.cells] + list(self.missing)
+        require(len(keys) == len(set(keys)), "a cell is listed twice")
+
+    @property
+    def by_key(self) -> dict[str, Cell]:
+        """The finished cells."""
+        return {cell.key: cell for cell in self.cells}
+
+    @property
+    def good(self) -> tuple[Cell, ...]:
+        """The cells that have a result."""
+        return tuple(cell for cell in self.cells if not cell.failed)
+
+    def is_same_as(self, kind: str, options: dict[str, Scalar], inputs: dict[str, str]) -> bool:
+        """Whether its cells answer what is asked with these."""
+        return (self.kind, self.options, self.inputs) == (kind, options, inputs)

@@ -1,0 +1,45 @@
+"""Pictures of studies as inline SVG, in the style of all plots; importing this loads matplotlib."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from proteus_cli.reporting.plot_style import COLOURS, plot_settings, render
+from proteus_cli.reporting.plots import SVG_INK, inline
+from proteus_cli.reporting.studies.section import Picture
+
+WIDTH_INCHES = 5.6
+HEIGHT_INCHES = 2.95
+_SVG: dict[str, Any] = {"format": "svg", "transparent": True, "metadata": {"Date": None}}
+
+
+def picture(
+    name: str,
+    title: str,
+    about: str,
+    draw: Callable[[Axes], None],
+    *,
+    height_inches: float = HEIGHT_INCHES,
+    is_wide: bool = False,
+    keys: Sequence[tuple[str, str]] = (),
+) -> Picture:
+    """One pair of axes that ``draw`` fills. ``name`` is unique on the page: ids within the picture begin with it."""
+    with mpl.rc_context(plot_settings(name, SVG_INK)):
+        figure = Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
+        draw(figure.add_subplot())
+        svg = inline(render(figure, **_SVG), name=name, title=title)
+    return Picture(title, about, svg, is_wide, keys)
+
+
+def colour(place: int) -> str:
+    """The colour of the line in that place."""
+    return COLOURS[place % len(COLOURS)]
+
+
+def page_colour(place: int) -> str:
+    """The same colour as CSS: the page may have another one where it is dark."""
+    number = place % len(COLOURS)
+    return f"var(--run{number}, {COLOURS[number]})"

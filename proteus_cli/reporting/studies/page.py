@@ -1,0 +1,111 @@
+"""One page about one or more studies that stands alone: no network, no scripts; importing this loads matplotlib."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from proteus_cli.domain.studies.study import Cell, Study
+from proteus_cli.domain.studies.telemetry import meaning
+from proteus_cli.reporting.studies.load_pictures import load_pictures
+from proteus_cli.reporting.studies.section import Picture, Section, SectionOf, StudyTable
+from proteus_cli.units import UNKNOWN, counted, format_duration, format_size
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent.with_name("templates")),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_LOADS = {
+    "cpu_cores": ("cores", "{:.2f}"),
+    "memory_bytes": ("memory (MiB)", "{:,.0f}"),
+    "major_faults": ("faults with reading (/s)", "{:,.1f}"),
+    "involuntary_switches": ("cores taken (/s)", "{:,.0f}"),
+    "steal_cores": ("stolen cores", "{:.2f}"),
+    "mhz": ("MHz", "{:,.0f}"),
+}
+"""Measures that the table of cells has, with their headings."""
+_PER = {"memory_bytes": 2.0**20}
+
+WHERE_FROM = {
+    "measured": "Measured: models computed on the devices.",
+    "emulated": "Emulated: devices waited for as long as the profile says, in real time.",
+    "simulated": "Simulated: the controller ran in virtual time, with the times of the profile.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StudyPart:
+    """A study as the page has it."""
+
+    anchor: str
+    section: Section
+    facts: Mapping[str, str]
+    cells: StudyTable
+    load: Sequence[Picture]
+    missing: Sequence[str]
+    modes: Sequence[str]
+
+
+def page(studies: Sequence[Study], sections: Mapping[str, SectionOf]) -> str:
+    """The page about studies, at least one; ``sections`` by kind. The same for the same studies."""
+    parts = [_part(study, sections[study.kind](study), f"study{place}") for place, study in enumerate(studies)]
+    terms = {term: text for part in parts for term, text in part.section.terms.items()}
+    first = studies[0]
+    return _TEMPLATES.get_template("study.html.jinja").render(
+        title=parts[0].section.title if len(parts) == 1 else f"Studies on {first.machine.host}",
+        parts=parts,
+        is_single=len(parts) == 1,
+        machine=machine_facts(first),
+        terms=terms,
+        footer=f"Measured by proteus {first.made_by.version} on {first.made_by.host}, "
+        f"{max(study.made_by.time for study in studies)}.",
+    )
+
+
+def machine_facts(study: Study) -> dict[str, str]:
+    """The machine of a study, in words."""
+    machine = study.machine
+    return {
+        "machine": machine.host,
+        "processor": f"{machine.processor}, {counted(machine.cores, 'core')}",
+        "memory": format_size(machine.memory_bytes),
+        **({"GPUs": ", ".join(machine.gpus)} if machine.gpus else {}),
+        "system": f"{machine.os}, Python {machine.python}",
+        "date": study.made_by.time[:10],
+    }
+
+
+def _part(study: Study, section: Section, anchor: str) -> StudyPart:
+    took_s = sum(cell.took_s for cell in study.cells)
+    facts = {**study.subject, "cells": str(len(study.cells)), "measuring took": format_duration(took_s)}
+    modes = dict.fromkeys(WHERE_FROM[cell.mode] for cell in study.cells)
+    return StudyPart(
+        anchor, section, facts, _cells_table(study.cells), load_pictures(study, anchor), study.missing, tuple(modes)
+    )
+
+
+def _cells_table(cells: Sequence[Cell]) -> StudyTable:
+    """Each cell: where it is from, how long it took, and what the machine did meanwhile."""
+    loads = [measure for measure in _LOADS if any(measure in cell.load for cell in cells)]
+    headings = [_LOADS[measure][0] for measure in loads]
+    rows = [
+        (cell.key, cell.mode, format_duration(cell.took_s), *(_load_text(cell, m) for m in loads), cell.failed)
+        for cell in cells
+    ]
+    notes = "; ".join(f"{_LOADS[measure][0]}: {meaning(measure)}" for measure in loads)
+    return StudyTable(
+        "Cells",
+        ("cell", "from", "took", *headings, "failed"),
+        rows,
+        note=f"Means over each cell. {notes}." if notes else "",
+        of_text=frozenset({"from", "failed"}),
+    )
+
+
+def _load_text(cell: Cell, measure: str) -> str:
+    value = cell.load.get(measure)
+    return UNKNOWN if value is None else _LOADS[measure][1].format(value / _PER.get(measure, 1.0))

@@ -1,0 +1,71 @@
+"""What a study is to measure: its jobs, and what they are about."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+from proteus_cli.domain.base import Value, require
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.studies.study import Cell, Mode, Scalar
+
+Advance = Callable[[str, float], None]
+"""Takes what is done now, and how much of the job is done (0 to 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a job is given: seconds, infinite without a budget; the finished cells; whom to tell of progress."""
+
+    allowed_s: float
+    finished: Mapping[str, Cell]
+    advance: Advance
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Measures one cell. ``measure`` returns its result, or raises a `ProteusError`.
+
+    ``wanted_s``: about how long it takes if it may; ``least_s``: with less, it is not begun.
+    """
+
+    key: str
+    mode: Mode
+    wanted_s: float
+    measure: Callable[[Turn], Value]
+    least_s: float = 0.0
+
+
+Conclude = Callable[[Mapping[str, Cell]], Value | None]
+"""Takes the cells that have a result; returns what they say together, None where that is nothing yet."""
+
+
+def _nothing(_cells: Mapping[str, Cell]) -> Value | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyDraft:
+    """What is to be studied; `domain.studies.study.Study` says what the first fields mean.
+
+    ``jobs`` are in the order of their importance. ``devices``: those whose GPUs are watched. ``opened`` is entered
+    around all jobs, if there is any to do: a server, processes.
+    """
+
+    kind: str
+    name: str
+    subject: Mapping[str, str]
+    options: Mapping[str, Scalar]
+    inputs: Mapping[str, str]
+    jobs: Sequence[Job]
+    devices: Sequence[Device] = ()
+    opened: Callable[[], AbstractContextManager[object]] = nullcontext
+    conclude: Conclude = field(default=_nothing)
+
+    def __post_init__(self) -> None:
+        keys = [job.key for job in self.jobs]
+        require(len(keys) == len(set(keys)), f"a job of the study `{self.name}` is listed twice")
+
+    @property
+    def wanted_s(self) -> float:
+        """About how long all jobs take."""
+        return sum(job.wanted_s for job in self.jobs)

@@ -1,0 +1,26 @@
+"""The kinds of studies: how each is drafted for a whole workspace, and what its page says; importing this loads plots.
+
+A new kind is one line of `KINDS`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from proteus_cli.reporting.studies.section import SectionOf
+from proteus_cli.store import Workspace
+from proteus_cli.studies.draft import StudyDraft
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """``draft`` makes what `proteus study all` measures of a workspace; a text says why there is nothing to."""
+
+    name: str
+    draft: Callable[[Workspace], StudyDraft | str]
+    section: SectionOf
+
+
+KINDS: tuple[Kind, ...] = ()
+
+SECTIONS: Mapping[str, SectionOf] = {kind.name: kind.section for kind in KINDS}
+"""What pages say, by kind."""

@@ -1,0 +1,124 @@
+"""A study is run: job by job, within a budget, each finished cell written before the next one begins."""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import msgspec
+
+from proteus_cli.domain.base import FORMAT, Value
+from proteus_cli.domain.studies.study import Cell, Study
+from proteus_cli.domain.studies.telemetry import Telemetry
+from proteus_cli.errors import EngineError
+from proteus_cli.store import made_by
+from proteus_cli.studies.artefacts import StudyFiles
+from proteus_cli.studies.budget import Budget
+from proteus_cli.studies.draft import Advance, Job, StudyDraft, Turn
+from proteus_cli.studies.machine import this_machine
+from proteus_cli.studies.telemetry.sampler import Watch, watching
+
+MOST_RUNS = 8
+"""Of which telemetry is kept: the latest."""
+
+
+def run_study(draft: StudyDraft, files: StudyFiles, budget: Budget, advance: Advance, *, force: bool = False) -> Study:
+    """Measure what is missing, as the budget allows; the study as it stands then, and in its file.
+
+    Cells of the file that answer the same question are kept, unless ``force`` asks to measure them again; those that
+    failed are tried again. An `EngineError` fails its cell; any other error, and Ctrl-C, ends the run.
+    """
+    before = None if force else files.read()
+    study = _begun(draft, before)
+    if not study.missing:
+        return study
+    run = _Run(draft, files, budget, advance, study)
+    with ExitStack() as stack:
+        watch = stack.enter_context(watching(draft.devices))
+        stack.enter_context(draft.opened())
+        run.measure_all(watch)
+    return run.study
+
+
+def _begun(draft: StudyDraft, before: Study | None) -> Study:
+    """The study that a run starts with: the cells that need not be measured, in the order of jobs."""
+    is_same = before is not None and before.is_same_as(draft.kind, dict(draft.options), dict(draft.inputs))
+    kept = {cell.key: cell for cell in before.good} if before is not None and is_same else {}
+    cells = tuple(kept[job.key] for job in draft.jobs if job.key in kept)
+    return Study(
+        format=FORMAT,
+        made_by=made_by(),
+        kind=draft.kind,
+        name=draft.name,
+        machine=this_machine(draft.devices),
+        subject=dict(draft.subject),
+        options=dict(draft.options),
+        inputs=dict(draft.inputs),
+        cells=cells,
+        missing=tuple(job.key for job in draft.jobs if job.key not in kept),
+        conclusion=_concluded(draft, cells),
+        telemetry=before.telemetry if before is not None and is_same else (),
+    )
+
+
+def _concluded(draft: StudyDraft, cells: Sequence[Cell]) -> dict[str, object]:
+    conclusion = draft.conclude({cell.key: cell for cell in cells if not cell.failed})
+    return {} if conclusion is None else as_in_a_file(conclusion)
+
+
+def as_in_a_file(value: Value) -> dict[str, object]:
+    """A value as JSON has it: a study is the same before it is written and after it was read."""
+    return msgspec.json.decode(msgspec.json.encode(value), type=dict[str, object])
+
+
+@dataclass(slots=True)
+class _Run:
+    """``study`` is what is known so far: it is replaced as cells are finished."""
+
+    draft: StudyDraft
+    files: StudyFiles
+    budget: Budget
+    advance: Advance
+    study: Study
+
+    def measure_all(self, watch: Watch) -> None:
+        """Do the jobs that the budget has room for; one that has no room is left out, and smaller ones may follow."""
+        jobs = [job for job in self.draft.jobs if job.key in set(self.study.missing)]
+        earlier = self.study.telemetry[-(MOST_RUNS - 1) :]
+        for place, job in enumerate(jobs):
+            wanted_s = sum(each.wanted_s for each in jobs[place:])
+            allowed_s = self.budget.part_s(job.wanted_s, wanted_s)
+            if allowed_s < job.least_s:
+                allowed_s = self.budget.left_s
+            if allowed_s <= 0 or allowed_s < job.least_s:
+                continue
+            cell = self._measured(job, allowed_s, watch, place / len(jobs), 1 / len(jobs))
+            self._finish(cell, (*earlier, watch.telemetry()))
+
+    def _measured(self, job: Job, allowed_s: float, watch: Watch, done_frac: float, part_frac: float) -> Cell:
+        def advance(now: str, frac: float) -> None:
+            self.advance(f"{job.key}: {now}" if now else job.key, done_frac + part_frac * min(max(frac, 0.0), 1.0))
+
+        advance("", 0.0)
+        turn = Turn(allowed_s, {cell.key: cell for cell in self.study.good}, advance)
+        begun_unix_s, begun_s = time.time(), time.monotonic()
+        result, failed = dict[str, object](), ""
+        with watch.load() as load:
+            try:
+                result = as_in_a_file(job.measure(turn))
+            except EngineError as error:
+                failed = error.message
+        took_s = time.monotonic() - begun_s
+        return Cell(job.key, job.mode, begun_unix_s, took_s, result, failed, load)
+
+    def _finish(self, cell: Cell, telemetry: tuple[Telemetry, ...]) -> None:
+        cells: Mapping[str, Cell] = {**self.study.by_key, cell.key: cell}
+        ordered = tuple(cells[job.key] for job in self.draft.jobs if job.key in cells)
+        self.study = msgspec.structs.replace(
+            self.study,
+            cells=ordered,
+            missing=tuple(key for key in self.study.missing if key != cell.key),
+            conclusion=_concluded(self.draft, ordered),
+            telemetry=telemetry,
+        )
+        self.files.write(self.study)

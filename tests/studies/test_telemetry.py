@@ -1,0 +1,99 @@
+"""Samples are aligned in time, bounded, and say no more than the system does."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from proteus_cli.studies.telemetry import cores, process_tree
+from proteus_cli.studies.telemetry.counters import Reading, measures
+from proteus_cli.studies.telemetry.sampler import MOST_SAMPLES, Samples, Watch, reader
+
+
+def test_totals_become_rates_and_levels_stay() -> None:
+    before = Reading(10.0, {"cpu_cores": 5.0, "minor_faults": 100.0}, {"mhz": 1.0})
+    after = Reading(12.0, {"cpu_cores": 8.0, "minor_faults": 40.0, "throttles": 3.0}, {"mhz": 2.0})
+    assert measures(before, after) == {"cpu_cores": 1.5, "minor_faults": 0.0, "mhz": 2.0}
+
+
+def test_samples_are_bounded_and_their_means_stay() -> None:
+    samples = Samples(100.0, 0.5)
+    while samples.due_s() <= 2000.0:
+        samples.add({"mhz": samples.due_s()}, samples.due_s())  # each sample is the time that it is taken at
+    found = samples.telemetry()
+    values = [value for value in found.measures["mhz"] if value is not None]
+    assert len(values) < MOST_SAMPLES
+    assert found.times_unix_s[-1] == pytest.approx(2100.0, abs=found.every_s)
+    assert [100.0 + value for value in values] == pytest.approx(found.times_unix_s, abs=found.every_s)
+
+
+def test_a_late_sample_stands_for_those_that_were_missed() -> None:
+    samples = Samples(0.0, 1.0)
+    samples.add({"mhz": 1.0}, 1.0)
+    samples.add({"mhz": 2.0}, 4.2)
+    assert samples.telemetry().measures["mhz"] == (1.0, 2.0, 2.0, 2.0)
+    assert samples.due_s() == 5.0
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system has no /proc")
+def test_work_of_a_child_counts_while_it_runs_and_after_it_ended() -> None:
+    """Seconds of cores are compared with those that the system charges the child with."""
+    busy = "import hashlib\nfor _ in range(300): hashlib.sha256(bytes(2**20))\nprint(1, flush=True)\ninput()"
+    before, _ = process_tree.totals_and_levels()
+    with subprocess.Popen([sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        during, levels = process_tree.totals_and_levels()
+        assert child.pid in set(process_tree.tree(os.getpid()))
+        child.communicate(b"\n")
+    after, _ = process_tree.totals_and_levels()
+    assert during["cpu_cores"] - before["cpu_cores"] > 0.03
+    assert after["cpu_cores"] >= during["cpu_cores"]
+    assert after["minor_faults"] > before["minor_faults"]
+    assert levels["memory_bytes"] > 1e6
+
+
+def test_cores_say_only_what_the_system_has(tmp_path: Path) -> None:
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  100 0 50 1000 20 0 10 40 7 0\ncpu0 1 2 3\n")
+    (tmp_path / "cpu0" / "cpufreq").mkdir(parents=True)
+    (tmp_path / "cpu0" / "cpufreq" / "scaling_cur_freq").write_text("2400000\n")
+    (tmp_path / "cpu1" / "thermal_throttle").mkdir(parents=True)
+    (tmp_path / "cpu1" / "thermal_throttle" / "core_throttle_count").write_text("3\n")
+    per_s = os.sysconf("SC_CLK_TCK")
+    totals, levels = cores.totals_and_levels(stat, tmp_path, tmp_path / "none")
+    assert totals == {"machine_cores": 160 / per_s, "steal_cores": 40 / per_s, "throttles": 3.0}
+    assert levels == {"mhz": 2400.0}
+    assert cores.totals_and_levels(tmp_path / "a", tmp_path / "b", tmp_path / "c") == ({}, {})
+
+
+def test_a_watch_tells_the_load_of_a_span() -> None:
+    readings = iter(
+        [Reading(0.0, {"cpu_cores": 0.0}, {}), *(Reading(t, {"cpu_cores": 3 * t}, {"mhz": t}) for t in (2.0, 4.0))]
+    )
+    watch = Watch(lambda: next(readings))
+    with watch.load() as load:
+        assert load == {}
+    assert load == {"cpu_cores": 3.0, "mhz": 4.0}
+
+
+def test_what_ends_the_sampling_is_raised() -> None:
+    readings = iter([Reading(time.monotonic())])
+    watch = Watch(lambda: next(readings), every_s=0.001)
+    watch.start()
+    watch.join()
+    with pytest.raises(StopIteration):
+        watch.stop()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system has no /proc")
+def test_this_system_is_read() -> None:
+    read = reader(())
+    before = read()
+    hashlib.sha256(bytes(2**24)).digest()
+    found = measures(before, read())
+    assert {"cpu_cores", "machine_cores", "minor_faults", "voluntary_switches", "memory_bytes"} <= set(found)
