@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
-from scipy.optimize import linprog
 
 from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.profile import Profile
@@ -76,6 +75,8 @@ def _fit_the_slo(cascades: Sequence[PlannedCascade], hosts: Sequence[Placement],
     ]
     if max(longest) <= 1:
         return True
+    from scipy.optimize import linprog  # noqa: PLC0415 - takes 0.5 s, which no other check needs
+
     rows: list[list[float]] = []
     limits: list[float] = []
 

@@ -11,11 +11,10 @@ family's curve, as in `milp`: for what goes ways of at least that accuracy, in m
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from proteus_cli.arrays import Floats
 from proteus_cli.planning.model.instance import Instance
-from proteus_cli.planning.model.modelling import cp
+from proteus_cli.planning.model.modelling import cp, sp
 
 if TYPE_CHECKING:
     from proteus_cli.planning.model.milp import Parameters, Variables

@@ -6,7 +6,6 @@ from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
-import scipy.sparse as sp
 
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.control.policies import VariantRule
@@ -23,6 +22,7 @@ from proteus_cli.planning.model.choices import (
     network_frac_s,
     require_known,
 )
+from proteus_cli.planning.model.modelling import sp
 from proteus_cli.planning.model.ways import Ways, with_ways
 from proteus_cli.planning.model.worths import worths_of
 from proteus_cli.planning.networks import limits_of_hosts

@@ -1,17 +1,24 @@
 """CVXPY (`cp`), imported in half the time.
 
-CVXPY imports `scipy.stats`, which takes as long as all else that a planner imports, for one function of an atom that no
-model here has. Every process that plans would pay for it, so the import of `scipy.stats` waits until somebody uses it.
+Every process that plans pays for what CVXPY imports, most of which no model here has:
+
+* all solvers that are installed. Ours is HiGHS, so CVXPY finds no other;
+* `scipy.stats`, which takes as long as all else that a planner imports, for one function of an atom;
+* all public modules of NumPy, for a copy of its names that SciPy makes: among them its compiler of Fortran, and its
+  tests' tools. The import of these and of `scipy.stats` waits until somebody uses them.
 """
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-_WAITING = "scipy.stats"
+import numpy as np
+
+_OTHER_SOLVERS = ("clarabel", "osqp", "scipy.optimize", "scs")
+_WAITING = ("numpy.f2py", "numpy.testing", "scipy.stats")
 _FUNCTIONS = frozenset({"entropy"})
 
 
@@ -41,18 +48,42 @@ def _imported(module: str) -> ModuleType:
 
 @contextmanager
 def _waiting(module: str) -> Iterator[None]:
+    """In here, the import of a module waits."""
     if module in sys.modules:
         yield
         return
     stand_in = sys.modules[module] = _Waiting(module)
+    package, _, name = module.rpartition(".")
+    if package == np.__name__:  # else it imports the module until it has it as an attribute
+        setattr(np, name, stand_in)
     try:
         yield
     finally:
         if sys.modules.get(module) is stand_in:
             del sys.modules[module]
+        if vars(np).get(name) is stand_in:
+            delattr(np, name)
 
 
-with _waiting(_WAITING):
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """In here, a module that was not imported before cannot be found."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # as the import system has it
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+with ExitStack() as _imports:
+    for _module in _WAITING:
+        _imports.enter_context(_waiting(_module))
+    for _module in _OTHER_SOLVERS:
+        _imports.enter_context(_hidden(_module))
     import cvxpy as cp
+    import scipy.sparse as sp
 
-__all__ = ["cp"]
+__all__ = ["cp", "sp"]

@@ -14,7 +14,6 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
-import scipy.sparse as sp
 
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.domain.capacity import SAME_RATE_FRAC, CapacityStep, capacity_at
@@ -22,6 +21,7 @@ from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.stages.cascade import SPLITS, CascadePoint
 from proteus_cli.planning.model.choices import Choice, DeviceGroup, Pool
+from proteus_cli.planning.model.modelling import sp
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
-from proteus_cli.arrays import Floats
+from proteus_cli.arrays import Floats, Ints
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.stages.cascade import PlannedCascade
@@ -138,7 +137,17 @@ def _assigned(
     loads = np.array([[len(keys - mine) for keys in wanted] for mine in resident])
     changes = np.array([[len(keys - mine) for keys in wanted] for mine in hosted])
     cost = loads * (changes.max(axis=0).sum() + 1) + changes
-    return [(devices[d], bundles[b]) for d, b in zip(*linear_sum_assignment(cost), strict=True)]
+    return [(devices[d], bundles[b]) for d, b in _cheapest(cost)]
+
+
+def _cheapest(cost: Ints) -> Iterator[tuple[int, int]]:
+    """A row and a column for each pair of the cheapest assignment."""
+    if cost.shape[1] == 1:
+        yield int(np.argmin(cost)), 0
+        return
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - takes 0.1 s, which few processes need
+
+    yield from zip(*linear_sum_assignment(cost), strict=True)
 
 
 def _loads(instance: Instance, found: Iterable[tuple[str, Bundle]], now: Now) -> int:

@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.model.milp import Model, Objective
-from proteus_cli.planning.model.modelling import cp
+from proteus_cli.planning.model.modelling import cp, sp
 from proteus_cli.planning.model.ways import Ways
 
 MAX_VIOLATION = 1e-5  # of a bound, by a sound answer of the solver

@@ -11,9 +11,9 @@ from functools import cache
 
 import highspy
 import numpy as np
-import scipy.sparse as sp
 
 from proteus_cli.arrays import Bools, Floats
+from proteus_cli.planning.model.modelling import sp
 from proteus_cli.planning.solver.program import MAX_VIOLATION, Program, SolverPoint
 
 FIRST_GAP = 1e-6  # of the objective's own value: where little accuracy is lost, the last bit of it is found …
