@@ -1,11 +1,11 @@
 """Models that are trained anew, tasks, accuracy that is lost or guarded, and data that shift; 45 minutes.
 
-``swap``: a new version of the model that serves is put in place under load, live, in rounds. ``noticing``: how many
-labelled rows it takes until a loss of accuracy is noticed, and how often one is that there is not. ``guard``: whether
-version roll-outs are rolled back and promoted as they should be, simulated. ``drift``: how many rows without labels it
-takes until it is noticed that they are no longer like the eval split. ``retraining``: what of the accuracy that is lost
-as inputs shift comes back by `proteus task retrain`. ``tasks``: five tasks on two cores beside the best single model
-for each, simulated. A line for each aim; exits with 1 where one is missed.
+``swap``: a new version of the model that serves is put in place under load, live, in rounds with and without.
+``noticing``: how many labelled rows it takes until a loss of accuracy is noticed, and how often one is that there is
+not. ``guard``: whether version roll-outs are rolled back and promoted as they should be, simulated. ``drift``: how many
+rows without labels it takes until it is noticed that they are no longer like the eval split. ``retraining``: what of
+the accuracy that is lost as inputs shift comes back by `proteus task retrain`. ``tasks``: five tasks on two cores
+beside the best single model for each, simulated. A line for each aim; exits with 1 where one is missed.
 """
 
 import argparse
@@ -35,7 +35,7 @@ Found = tuple[Sequence[Table], Sequence[Aim]]
 def _swap(directory: Path, *, quick: bool) -> Found:
     lab = laboratory(directory, BUDGET)
     swap.prepare(lab)
-    found = [swap.swapped(lab, seed) for seed in range(QUICK_ROUNDS if quick else ROUNDS)]
+    found = [swap.compared(lab, seed) for seed in range(QUICK_ROUNDS if quick else ROUNDS)]
     return [swap.table(found)], swap.aims(found)
 
 

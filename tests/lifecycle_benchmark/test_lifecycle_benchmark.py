@@ -12,7 +12,7 @@ from benchmarks.lifecycle.noticing import aims as aims_of_noticing
 from benchmarks.lifecycle.shifting import Noticed
 from benchmarks.lifecycle.shifting import Quiet as Calm
 from benchmarks.lifecycle.shifting import aims as aims_of_shifting
-from benchmarks.lifecycle.swap import aims, judged, other_version
+from benchmarks.lifecycle.swap import Losses, Round, aims, judged, other_version
 from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.store import model_digest
 
@@ -29,10 +29,11 @@ def test_a_change_begins_with_the_file_and_is_over_with_the_first_answer_of_the_
         record(7.8, None), record(9.0, "m@2"), record(9.5, "m@2"),
     ]  # fmt: skip
     found = judged(records, 1.5, slo_s=0.1)
-    assert (found.took_s, found.requests, found.lost, found.mixed_s) == (5.5, 7, 1, 0.5)
-    assert found.violations == pytest.approx(2 / 7)
+    assert (found.took_s, found.after.requests, found.after.lost, found.mixed_s) == (5.5, 7, 1, 0.5)
+    assert found.after.violations == pytest.approx(2 / 7)
     assert found.around == pytest.approx(2 / 4)
-    assert [aim.is_reached for aim in aims([found])] == [False, False, True]
+    assert [aim.is_reached for aim in aims([Round(found, Losses(7, 0, 0.0))])] == [False, False, True]
+    assert [aim.is_reached for aim in aims([Round(found, Losses(7, 1, 2 / 7))])] == [True, True, True]
 
 
 def test_a_version_that_never_answers_is_an_error() -> None:
