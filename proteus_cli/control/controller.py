@@ -113,6 +113,10 @@ class Controller:
         """The hosts of a family that its queries are queued for."""
         return self._families[family].hosts
 
+    def hosting_version(self, family: str, variants: AbstractSet[str]) -> tuple[Host, ...]:
+        """The hosts of these variants, which queries may ask for."""
+        return tuple(host for host in self._families[family].all_hosts if host.variant in variants)
+
     def serves(self, key: VariantKey) -> bool:
         """A device that serves hosts a variant for some requests at least."""
         return self._families[key.family].serves(key.variant, self._workers)
@@ -138,9 +142,9 @@ class Controller:
         """Measured over profiled batch time of a device, at least 1."""
         return self._workers[device].slowdown.factor
 
-    def max_rows(self, family: str, within_s: float, at_most: int) -> int:
-        """The most rows of one request that what is hosted answers ``within_s`` where nothing else waits."""
-        return self._dispatch.max_rows(family, within_s, at_most)
+    def max_rows(self, hosts: Sequence[Host], within_s: float, at_most: int) -> int:
+        """The most rows of one request that one of the hosts answers ``within_s`` where nothing else waits."""
+        return self._dispatch.max_rows(hosts, within_s, at_most)
 
     # --- requests
 

@@ -8,13 +8,13 @@ gone yet, has the name again that it had.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Literal
 
 import msgspec
 
 from proteus_cli.domain.base import Value
-from proteus_cli.domain.catalog import VERSION_MARK, Catalog, Family, Variant, VariantKey, is_name, name_in_catalog
+from proteus_cli.domain.catalog import VERSION_MARK, Catalog, Family, Variant, VariantKey, name_in_catalog
+from proteus_cli.domain.versions import numbered_directory
 from proteus_cli.units import counted
 
 TOLD = 3
@@ -149,12 +149,7 @@ def _name(
         return same
     if not any(key.family == plain.family and name_in_catalog(key.variant) == plain.variant for key in taken):
         return plain.variant
-    directory = PurePosixPath(variant.files[0]).parent.name if variant.files else ""
-    for version in (
-        directory if directory.isdecimal() and is_name(directory) else digest[:DIGEST_DIGITS],
-        digest[:DIGEST_DIGITS],
-        digest,
-    ):
+    for version in (numbered_directory(variant) or digest[:DIGEST_DIGITS], digest[:DIGEST_DIGITS], digest):
         name = f"{plain.variant}{VERSION_MARK}{version}"
         if VariantKey(family.name, name) not in taken:
             return name

@@ -6,6 +6,8 @@ from typing import ClassVar
 
 import msgspec
 
+from proteus_cli.domain.versions import AskedVersion
+
 
 class Outcome(StrEnum):
     """Every request ends in exactly one."""
@@ -30,6 +32,7 @@ class Bounds(msgspec.Struct, frozen=True, gc=False):
     ``min_confidence``: a first stage is sure of a row only where its confidence is at least that, and the threshold.
     ``min_expected_accuracy``: so much is to be expected of the answer, where a cascade counts as its composition.
     ``max_energy_j``: the answer takes no more energy, whatever its batches.
+    ``version``: none but its variants may answer, in each stage of a cascade.
     It ``is_canary`` where the server wants the answer of a version that is being rolled out.
     """
 
@@ -37,6 +40,7 @@ class Bounds(msgspec.Struct, frozen=True, gc=False):
     min_expected_accuracy: float = 0.0
     max_energy_j: float = math.inf
     is_canary: bool = False
+    version: AskedVersion | None = None
 
     @property
     def needs_confidence(self) -> bool:
@@ -47,9 +51,16 @@ class Bounds(msgspec.Struct, frozen=True, gc=False):
     def is_energy_limited(self) -> bool:
         return self.max_energy_j < math.inf
 
+    def accepts(self, variant: str) -> bool:
+        """A variant is of the version that is asked for."""
+        return self.version is None or variant in self.version.variants
+
     def without(self, energy_j: float) -> "Bounds | None":
-        """What is left for a second stage, once the first has taken so much: its energy alone."""
-        return Bounds(max_energy_j=self.max_energy_j - energy_j) if self.is_energy_limited else None
+        """What is left for a second stage, once the first has taken so much: its energy, and the version."""
+        if not self.is_energy_limited and self.version is None:
+            return None
+        left_j = self.max_energy_j - energy_j if self.is_energy_limited else math.inf
+        return Bounds(max_energy_j=left_j, version=self.version)
 
 
 class Request(msgspec.Struct, frozen=True, gc=False, eq=False):

@@ -76,6 +76,12 @@ class Followed:
         loader = self.world.fleet.loader.models
         return {each.variant for each in self.world.profiles["cpu0"].variants} | {name for _, name in loader}
 
+    @property
+    def asked_versions(self) -> dict[str, set[str]]:
+        """What clients may ask family `f` for."""
+        found = self.world.plane.families.by_name["f"].asked_versions
+        return {name: set(version.variants) for name, version in found.items()}
+
     def hosts(self, family: str) -> set[str]:
         """The variants of a family that are hosted."""
         return {host.variant for host in self.world.controller.hosting(family)}

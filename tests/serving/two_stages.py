@@ -54,7 +54,7 @@ class TwoStages:
             make_measured("f", "s", 0.8, {1: 0.01, 8: 0.01}, power_w=10.0),
             make_measured("f", "l", 0.95, {1: 0.02, 8: 0.02}, power_w=20.0),
         )
-        profiles = {device: make_profile(device, *measured) for device in ("cpu0", "cpu1")}
+        self.profiles = profiles = {device: make_profile(device, *measured) for device in ("cpu0", "cpu1")}
         self.first, self.second = Scaling(1), Scaling(second_factor)
         executors = {"cpu0": self.first, "cpu1": self.second}
 

@@ -75,14 +75,18 @@ class Cascades:
         ]
 
     def _bounded(self, request: Request, bounds: Bounds, hosted: Host) -> CascadeRoute | None:
-        """The way of a request with bounds: that of others, or, where it needs a cascade, the one that gets most."""
+        """The way of a request with bounds: that of others, or, where it needs a cascade, the one that gets most.
+
+        It is no way to a second stage that the request does not accept: then there may be none.
+        """
         is_accurate = hosted.accuracy >= bounds.min_expected_accuracy
-        if is_accurate and not bounds.needs_confidence:
+        routes = [route for route in self.by_first[hosted.key] if bounds.accepts(route.cascade.second)]
+        if is_accurate and not bounds.needs_confidence and len(routes) == len(self.by_first[hosted.key]):
             return self._shares[hosted.key].next(request.rows)
-        for route in self.by_first[hosted.key]:
+        for route in routes:
             if is_accurate or route.cascade.point.accuracy >= bounds.min_expected_accuracy:
                 return route
-        return None  # a plan without that cascade came while the batch ran
+        return None  # or a plan without that cascade came while the batch ran
 
     @staticmethod
     def room_frac(route: CascadeRoute, level: int) -> float:

@@ -149,14 +149,15 @@ class Dispatch:
         """When the first answer to a deferred request must be sent, if the second is not there by then."""
         return self._batcher.due_s(request)
 
-    def max_rows(self, family: str, within_s: float, at_most: int) -> int:
-        """The most rows of one request that what is hosted answers ``within_s`` where nothing else waits; at least one.
+    def max_rows(self, hosts: Sequence[Host], within_s: float, at_most: int) -> int:
+        """The most rows of one request that one of the hosts answers ``within_s`` where nothing waits; at least one.
 
-        ``at_most`` where nothing is hosted.
+        ``at_most`` where there is none.
         """
-        tier = self._families[family].base
-        due_s = self._batcher.due_s(Request(0, family, 0.0, within_s))
-        return max(tier.max_rows_within(due_s, at_most), 1) if tier.classes else at_most
+        if not hosts:
+            return at_most
+        due_s = self._batcher.due_s(Request(0, hosts[0].family, 0.0, within_s))
+        return max(1, *[host.least_latency.max_rows_within(due_s, at_most) for host in hosts])
 
     def cancel(self, request: Request) -> Effects:
         """Drop a request that waits; no effects where it does not wait, as it runs or has ended."""

@@ -44,6 +44,11 @@ class FamilyState:
         return self.base.queue.hosts
 
     @property
+    def all_hosts(self) -> Sequence[Host]:
+        """Those that some requests may be queued for at least: of twins, both."""
+        return self._fitness.all_hosts
+
+    @property
     def is_lost(self) -> bool:
         """No device that hosts the family is left, or the plan does without the family for that reason."""
         return self.base.is_lost or self.was_lost
@@ -51,7 +56,8 @@ class FamilyState:
     def unfit(self, request: Request) -> Unfit:
         """What can be had in place of what a request asks for."""
         found: dict[str, float] = {}
-        for host in sorted(self.hosts, key=lambda host: host.accuracy, reverse=True):
+        is_for_all = request.bounds is not None and request.bounds.version is not None
+        for host in sorted(self.all_hosts if is_for_all else self.hosts, key=lambda host: host.accuracy, reverse=True):
             found.setdefault(host.variant, host.accuracy)
         if request.bounds is None:
             return Unfit(found)
@@ -157,7 +163,7 @@ class FamilyState:
         is_new = tier is None
         if tier is None:
             tier = self._open(
-                fit, workers, is_of_deferred=request.is_deferred, is_of_canaries=self._fitness.is_canary(request)
+                fit, workers, is_of_deferred=request.is_deferred, is_of_canaries=self._fitness.has_new(fit)
             )
         return tier.queue.open(request.level) or is_new
 

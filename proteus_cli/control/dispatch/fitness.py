@@ -8,14 +8,15 @@ That an answer keeps its bounds follows from where it begins:
 * accuracy: the host's own is at least the minimum;
 * expected accuracy: so is the host's own, or that of a cascade which begins there;
 * energy: what the host takes is within the limit, in the batch that is worst for the request. So is what it takes
-  together with the second stage, where the accuracy needs a cascade; else the second stage gets what is left.
+  together with the second stage, where the accuracy needs a cascade; else the second stage gets what is left;
+* version: the host is of a variant that the request accepts, and so is the second stage where one is needed.
 
 A host that cuts rows short (`Host.cuts`) is of two kinds: one gives whole answers alone, and one any. Cut answers are
 less accurate than the variant, so a request that asks for an accuracy may only go to the former. So may deferred ones,
 which ask for that of the second stage: their first answer is as good as one that is cut short.
 
 Of `Twins`, the new version is for canaries alone, and the old one for all others; the set ``everyone`` is without the
-new one then.
+new one then. A request that asks for a version is in neither arm: its hosts are those of the version.
 """
 
 import math
@@ -71,7 +72,7 @@ class Fitness:
         self._place = {host: self._place_of(host) for host in hosts}
         self._whole = {host: host.whole() for host in hosts if host.cuts}
         self._place |= {whole: self._place_of(whole) for whole in self._whole.values()}
-        self.everyone = (1 << len(self._kinds)) - 1
+        self.everyone = self._all = (1 << len(self._kinds)) - 1
         self._new = self.canary = 0
         if twins is not None:
             old, new = (_set(kind.host.variant == each for kind in self._kinds) for each in (twins.old, twins.new))
@@ -85,6 +86,8 @@ class Fitness:
 
     def of(self, request: Request) -> int:
         """The set of kinds that may answer a request."""
+        if request.bounds is not None and request.bounds.version is not None:
+            return self._of(request, self._all)
         if self.is_canary(request):
             return self._of(request, self.canary)
         return self._of(request, self.everyone)
@@ -94,6 +97,10 @@ class Fitness:
         if not self._new or request.bounds is None or not request.bounds.is_canary:
             return False
         return bool(self._of(request, self._new))
+
+    def has_new(self, kinds: int) -> bool:
+        """The new version of twins is in a set of kinds."""
+        return bool(kinds & self._new)
 
     def _of(self, request: Request, kinds: int) -> int:
         """Those of ``kinds`` that may answer a request."""
@@ -107,6 +114,11 @@ class Fitness:
     def is_for_everyone(self, request: Request) -> bool:
         asks_nothing = not request.min_accuracy and request.bounds is None
         return asks_nothing or self.of(request) == self.everyone
+
+    @property
+    def all_hosts(self) -> list[Host]:
+        """Those of both twins, too."""
+        return self.hosts(self._all)
 
     def hosts(self, kinds: int) -> list[Host]:
         """The hosts of a set of kinds, each once."""
@@ -141,6 +153,8 @@ class Fitness:
 
     def _keeps(self, kind: _Kind, request: Request, bounds: Bounds) -> bool:
         """Whether an answer that begins there keeps the bounds."""
+        if not bounds.accepts(kind.host.variant):
+            return False
         left_j = math.inf
         if bounds.is_energy_limited:
             left_j = bounds.max_energy_j - kind.energy_j(request.rows)
@@ -149,14 +163,18 @@ class Fitness:
         if kind.host.accuracy >= bounds.min_expected_accuracy:
             return True
         return any(
-            route.cascade.point.accuracy >= bounds.min_expected_accuracy and self._has_second(request, route, left_j)
+            route.cascade.point.accuracy >= bounds.min_expected_accuracy
+            and bounds.accepts(route.cascade.second)
+            and self._has_second(request, bounds, route, left_j)
             for route in kind.routes
         )
 
-    def _has_second(self, request: Request, route: CascadeRoute, left_j: float) -> bool:
+    def _has_second(self, request: Request, bounds: Bounds, route: CascadeRoute, left_j: float) -> bool:
         least = max(route.min_accuracy, request.min_accuracy)
         return any(
-            kind.host.accuracy >= least and (left_j == math.inf or kind.energy_j(request.rows) <= left_j)
+            kind.host.accuracy >= least
+            and bounds.accepts(kind.host.variant)
+            and (left_j == math.inf or kind.energy_j(request.rows) <= left_j)
             for kind in self._kinds
         )
 

@@ -15,8 +15,7 @@ from msgspec.structs import replace
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.buffers import Buffer
-from proteus_cli.control.decision import Host
-from proteus_cli.errors import BadRequest, UnknownModel
+from proteus_cli.errors import BadRequest
 from proteus_cli.serving.grpc.messages import ModelInferResponse
 from proteus_cli.serving.grpc.protobuf_wire import (
     SLICE_BYTES,
@@ -35,7 +34,7 @@ from proteus_cli.serving.oip.images import image_rows, may_be_encoded, read_imag
 from proteus_cli.serving.oip.parameters import InputParameters, OutputParameters, RequestParameters, checked
 from proteus_cli.serving.oip.tensors import DATATYPE_OF
 from proteus_cli.serving.requests.families import Families
-from proteus_cli.serving.requests.in_flight import Answered, Staged
+from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Staged
 from proteus_cli.serving.requests.query import (
     Classes,
     Form,
@@ -166,10 +165,7 @@ class GrpcCodec:
     def _head(self, request: Any) -> RequestHead:
         family = self._require(request.model_name)
         signature = family.signature
-        if request.model_version not in {"", oip.VERSION}:
-            raise UnknownModel(
-                f"`{request.model_name}` has no version `{request.model_version}`; there is `{oip.VERSION}`"
-            )
+        version = family.asked_version(request.model_version)
         tensors = request.inputs
         places = oip.in_order(signature, [tensor.name for tensor in tensors])
         sizes: tuple[int, ...] = ()
@@ -186,7 +182,7 @@ class GrpcCodec:
         for tensor in tensors:
             checked(_parameters(tensor.parameters), InputParameters)
         outputs = _outputs(request, signature)
-        options = checked(_parameters(request.parameters), RequestParameters).options()
+        options = checked(_parameters(request.parameters), RequestParameters).options(version)
         return RequestHead(places, sizes, Query(request.model_name, rows, outputs, options))
 
     def encode(self, query: Query, answered: Answered) -> bytes | InTurns[bytes]:
@@ -232,7 +228,7 @@ class GrpcCodec:
             (answered.rows, *((form.count,) if isinstance(form, Classes) else batch.outputs[place].shape[1:]))
             for place, form in query.outputs
         ]
-        key = (batch.hosted, query.outputs, *shapes)
+        key = (batch.hosted, batch.version, query.outputs, *shapes)
         known = self._heads.get(key)
         if known is None:
             of_family = self._families[batch.hosted.family].signature.outputs
@@ -241,7 +237,7 @@ class GrpcCodec:
                 for (place, form), shape in zip(query.outputs, shapes, strict=True)
                 for spec in [of_family[place]]
             ]
-            known = _described(batch.hosted, tensors, is_emulated=batch.is_emulated)
+            known = _described(batch, tensors)
             _remember(self._heads, key, known)
         return (
             known
@@ -353,13 +349,14 @@ def _staged(staged: Staged) -> bytes:
     return bytes(head.SerializeToString(deterministic=True))
 
 
-def _described(hosted: Host, tensors: Iterable[tuple[str, str, Sequence[int]]], *, is_emulated: bool) -> bytes:
+def _described(batch: AnsweredBatch, tensors: Iterable[tuple[str, str, Sequence[int]]]) -> bytes:
     """What the answers of one variant with the same outputs (name, datatype, shape) share."""
-    head = ModelInferResponse(model_name=hosted.family, model_version=oip.VERSION)
+    hosted = batch.hosted
+    head = ModelInferResponse(model_name=hosted.family, model_version=batch.version)
     head.parameters["variant"].string_param = hosted.variant
     head.parameters["accuracy"].double_param = hosted.accuracy
     head.parameters["device"].string_param = hosted.device
-    if is_emulated:
+    if batch.is_emulated:
         head.parameters["emulated"].bool_param = True
     for name, datatype, shape in tensors:
         head.outputs.add(name=name, datatype=datatype, shape=shape)

@@ -121,10 +121,10 @@ class GrpcHandler:
         plain: dict[str, Callable[[Any], object]] = {
             "ServerLive": lambda _: {"live": True},
             "ServerReady": lambda _: {"ready": models.is_server_ready},
-            "ModelReady": lambda request: {"ready": models.is_ready(models.require(request.name, request.version))},
+            "ModelReady": lambda request: {"ready": models.is_ready(request.name, request.version)},
             "ServerMetadata": lambda _: server_metadata(),
             "ModelMetadata": lambda request: models.metadata(models.require(request.name, request.version)),
-            "ModelConfig": lambda request: {"config": models.config(models.require(request.name, request.version))},
+            "ModelConfig": lambda request: {"config": models.config(request.name, request.version)},
             "ModelStatistics": self._statistics,
             "RepositoryIndex": lambda request: {"models": models.index(only_ready=request.ready)},
             "RepositoryModelUnload": self._unload,
@@ -169,7 +169,7 @@ class GrpcHandler:
         return {"status": serving_status(is_serving=is_serving)}
 
     def _statistics(self, request: Any) -> Statistics:
-        return self._models.statistics(self._models.require(request.name, request.version) if request.name else None)
+        return self._models.statistics(request.name or None, request.version)
 
     async def _load(self, request: Any) -> dict[str, Any]:
         await self._models.load_anew(request.model_name, request.parameters)

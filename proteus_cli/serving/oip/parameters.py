@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from proteus_cli.domain.request import Bounds
+from proteus_cli.domain.versions import AskedVersion
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Classes, Form, RequestOptions
 
@@ -62,17 +63,20 @@ class RequestParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_
     ] = None
     binary_data_output: Annotated[bool, Meta(description="All outputs as binary tensors.")] = False
 
-    def options(self) -> RequestOptions:
-        """The same, as the data plane takes it. A timeout of 0 is Triton's way to say "none"."""
-        timeout_s = self.timeout / _US_PER_S if self.timeout else None
-        return RequestOptions(timeout_s, int(self.priority), self.min_accuracy or 0.0, self._bounds(), self.client_key)
+    def options(self, version: AskedVersion | None = None) -> RequestOptions:
+        """The same, as the data plane takes it, and the version. A timeout of 0 is Triton's way to say "none"."""
+        timeout_s, bounds = self.timeout / _US_PER_S if self.timeout else None, self._bounds(version)
+        return RequestOptions(timeout_s, int(self.priority), self.min_accuracy or 0.0, bounds, self.client_key)
 
-    def _bounds(self) -> Bounds | None:
+    def _bounds(self, version: AskedVersion | None) -> Bounds | None:
         confidence, expected, energy_j = self.min_confidence, self.min_expected_accuracy, self.max_energy_j
-        if confidence is None and not expected and energy_j is None:
+        if confidence is None and not expected and energy_j is None and version is None:
             return None
         return Bounds(
-            -math.inf if confidence is None else confidence, expected or 0.0, math.inf if energy_j is None else energy_j
+            -math.inf if confidence is None else confidence,
+            expected or 0.0,
+            math.inf if energy_j is None else energy_j,
+            version=version,
         )
 
 
@@ -120,5 +124,8 @@ def problem(error: Exception) -> str:
     return f"not a valid inference request: {error}"
 
 
-def request_options(parameters: RequestParameters | None) -> RequestOptions:
-    return DEFAULT_OPTIONS if parameters is None else parameters.options()
+def request_options(parameters: RequestParameters | None, version: AskedVersion | None = None) -> RequestOptions:
+    """What a request asks for that names these parameters, or none, and asks for a version, or for none."""
+    if parameters is None and version is None:
+        return DEFAULT_OPTIONS
+    return (parameters or RequestParameters()).options(version)

@@ -28,7 +28,7 @@ _FAILURES = tuple(outcome for outcome in Outcome if outcome is not Outcome.SERVE
 
 
 class ModelRepository:
-    """The families as models of one version each. All methods that name a model raise `UnknownModel`.
+    """The families as models, whose versions are their variants. All methods that name a model raise `UnknownModel`.
 
     ``platform`` names the backend; ``stubs`` are families whose signature is made up; ``unix_s`` gives the time of day.
     ``refresh`` has the catalog read and followed; None: what is served stays as it is.
@@ -55,51 +55,53 @@ class ModelRepository:
         self._profiles, self._refresh = profiles, refresh
 
     def require(self, name: str, version: str = "") -> str:
-        """The family of that name; an empty ``version`` stands for the only one."""
-        self._families.require(name)
-        if version not in {"", VERSION}:
-            raise UnknownModel(f"`{name}` has no version `{version}`; there is `{VERSION}`")
+        """The family of that name, which has that version; an empty one stands for any variant."""
+        self._families.require(name).asked_version(version)
         return name
 
     @property
     def is_server_ready(self) -> bool:
         return self._lifecycle.is_ready
 
-    def is_ready(self, family: str) -> bool:
-        """Whether the family takes requests now."""
-        return self._families.why_unavailable(family) is None
+    def is_ready(self, family: str, version: str = "") -> bool:
+        """Whether the family takes requests now, and answers those that ask for a version."""
+        return self._families.why_unavailable(family, self._families.require(family).asked_version(version)) is None
 
     def metadata(self, family: str) -> documents.ModelMetadata:
-        signature = self._families.require(family).signature
+        served = self._families.require(family)
+        signature = served.signature
         return documents.ModelMetadata(
             name=family,
-            versions=[VERSION],
+            versions=[VERSION, *served.asked_versions],
             platform=self._platform,
             inputs=[_tensor_metadata(spec) for spec in signature.inputs],
             outputs=[_tensor_metadata(spec) for spec in signature.outputs],
         )
 
-    def config(self, family: str) -> documents.ModelConfig:
-        """A family's configuration, with an instance for each device that hosts it now."""
-        served = self._families.require(family)
+    def config(self, family: str, version: str = "") -> documents.ModelConfig:
+        """A family's configuration, with an instance for each device that hosts it now, or that version of it."""
+        served, controller = self._families.require(family), self._controller
+        asked = served.asked_version(version)
+        hosting = controller.hosting(family) if asked is None else controller.hosting_version(family, asked.variants)
+        numbers = sorted({int(name) for name in (VERSION, *served.asked_versions) if name.isdecimal()})
         return documents.ModelConfig(
             name=family,
             platform=self._platform,
             backend=self._platform,
-            version_policy={"specific": {"versions": [int(VERSION)]}},
-            max_batch_size=self._controller.max_rows(family, served.slo_s, served.max_rows),
+            version_policy={"specific": {"versions": numbers}},
+            max_batch_size=controller.max_rows(hosting, served.slo_s, served.max_rows),
             input=[_config_tensor(spec) for spec in served.signature.inputs],
             output=[_config_tensor(spec) for spec in served.signature.outputs],
-            instance_group=[self._instance(hosted) for hosted in self._controller.hosting(family)],
+            instance_group=[self._instance(hosted) for hosted in hosting],
             dynamic_batching={"preserve_ordering": False},
             model_transaction_policy={"decoupled": False},
             parameters=self._parameters(served),
         )
 
-    def statistics(self, family: str | None = None) -> documents.Statistics:
-        """What was counted of a family, or of all, since the start."""
-        if family is not None:
-            self._families.require(family)
+    def statistics(self, family: str | None = None, version: str = "") -> documents.Statistics:
+        """What was counted of a family, or of all, since the start. Versions are not told apart."""
+        if family is not None and self._families.require(family).asked_version(version) is not None:
+            raise UnknownModel(f"the statistics of `{family}` are those of all its versions: leave `{version}` out")
         families = self._families.by_name if family is None else (family,)
         return documents.Statistics(model_stats=[self._statistics(name) for name in families])
 

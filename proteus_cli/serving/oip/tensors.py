@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.domain.versions import ANY_VERSION
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.requests.query import Classes, Form
 
@@ -19,8 +20,8 @@ DATATYPES = {
 }  # fmt: skip
 DATATYPE_OF = {np.dtype(dtype): name for name, dtype in DATATYPES.items()}
 STRINGS = "BYTES"
-VERSION = "1"
-"""The one version of every model. Which variant of the family answered is in the answer."""
+VERSION = ANY_VERSION
+"""That of a model as a whole. Which variant of the family answered is in the answer."""
 
 VALUE_BYTES = 64  # of a number in JSON: at most 25 digits, and brackets and indentation
 OTHER_BYTES = 64 * 1024  # of all else in a request

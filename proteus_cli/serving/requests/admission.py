@@ -220,7 +220,9 @@ class Admission:
             )
         if offered.is_lost:
             self._warn(family, "no device that hosts it is there, its queries are refused")
-            return NotReady(f"no device that hosts `{family}` is there", retry_after_s=offered.retry_after_s)
+            version = options.bounds and options.bounds.version
+            what = f"{version} of `{family}`" if version else f"`{family}`"
+            return NotReady(f"no device that hosts {what} is there", retry_after_s=offered.retry_after_s)
         self._warn(family, _OVERLOADED)
         refusal = Overloaded(
             f"more queries for `{family}` than the plan can carry", retry_after_s=offered.retry_after_s

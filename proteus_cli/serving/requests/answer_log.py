@@ -10,6 +10,7 @@ from functools import partial
 import msgspec
 
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.versions import ANY_VERSION
 from proteus_cli.serving.requests.classes import classes_of
 from proteus_cli.serving.requests.in_flight import Answered, Result, ResultCallback
 from proteus_cli.serving.requests.query import Query
@@ -29,7 +30,7 @@ class KeptAnswer(msgspec.Struct, frozen=True, gc=False):
 
     A class is None where the scores hold NaN; ``classes`` is empty where the first output has no scores by class, else
     of ``class_count`` ones. It ``is_plain`` where the variant alone gave it, as a whole: by no cascade, and cut short
-    by no deadline.
+    by no deadline. It ``is_of_version`` where the client has asked for its version.
     """
 
     key: VariantKey
@@ -38,6 +39,7 @@ class KeptAnswer(msgspec.Struct, frozen=True, gc=False):
     class_count: int
     accuracy: float
     is_plain: bool
+    is_of_version: bool
 
 
 class AnswerLog:
@@ -113,4 +115,7 @@ def _kept(result: Answered) -> KeptAnswer:
     batch, scores = result.batch, result.outputs[0]
     classes = classes_of(result.outputs)
     count = scores.shape[1] if classes else 0
-    return KeptAnswer(batch.hosted.key, result.rows, classes, count, batch.accuracy, batch.staged is None)
+    is_of_version = batch.version != ANY_VERSION
+    return KeptAnswer(
+        batch.hosted.key, result.rows, classes, count, batch.accuracy, batch.staged is None, is_of_version
+    )

@@ -18,6 +18,8 @@ def unmet(query: Query, bounds: Bounds, unfit: Unfit) -> str:
 
 
 def _asked(query: Query, bounds: Bounds) -> Iterator[str]:
+    if bounds.version is not None:
+        yield str(bounds.version)
     if query.options.min_accuracy:
         yield f"an accuracy of {query.options.min_accuracy:g} or more"
     if bounds.min_expected_accuracy:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.controller import Controller
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
-from proteus_cli.domain.catalog import Family, ImageInput
+from proteus_cli.domain.catalog import Family, ImageInput, VariantKey
 from proteus_cli.domain.profile import Profile, accuracy_by_variant, estimated_families
 from proteus_cli.domain.stages.confidence import MARGIN, output_of
+from proteus_cli.domain.versions import ANY_VERSION, AskedVersion, asked_versions, version_in_name, versions_of
 from proteus_cli.errors import ArtefactError, UnknownModel
 from proteus_cli.serving.lifecycle import Lifecycle
 
@@ -27,6 +28,8 @@ class ServedFamily:
     reason ``why_out``, the family takes no requests; those that were admitted are answered.
     ``variants`` are those that were profiled, with their accuracies, the most accurate first. ``confidence`` as in the
     catalog. Of requests from ``next_look_s`` on, one is looked at (`RequestWatch`).
+    ``versions`` has the version of each variant of the catalog, and ``beside`` that of those which are known beside it:
+    they are retiring, or being rolled out.
     """
 
     name: str
@@ -42,11 +45,32 @@ class ServedFamily:
     variants: Mapping[str, float] = field(default_factory=dict)
     confidence: str = MARGIN
     next_look_s: float = 0.0
+    versions: Mapping[str, str] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_loaded(self) -> bool:
         """It takes requests, where anything hosts it."""
         return not self.why_out
+
+    @property
+    def asked_versions(self) -> dict[str, AskedVersion]:
+        """By name, what clients may ask for, besides `ANY_VERSION`."""
+        return asked_versions({**self.beside, **self.versions})
+
+    def asked_version(self, name: str) -> AskedVersion | None:
+        """The version of that name; None: any variant. Raises `UnknownModel`."""
+        if name in {"", ANY_VERSION}:
+            return None
+        known = self.asked_versions
+        if name not in known:
+            raise UnknownModel(f"`{self.name}` has no version `{name}`; there are: {', '.join([ANY_VERSION, *known])}")
+        return known[name]
+
+    def know_beside(self, names: Collection[str], before: "ServedFamily") -> None:
+        """These variants are known beside the catalog; what is known of them ``before`` stays."""
+        known = {**before.beside, **before.versions}
+        self.beside = {name: known.get(name) or version_in_name(name) for name in sorted(names)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +108,7 @@ def served_families(files: Iterable[FamilyFiles], profiles: Collection[Profile])
             None if each.is_stub else each.family.input,
             estimated=name in estimated, variants=accuracies.get(name, {}),
             confidence=MARGIN if each.is_stub else each.family.confidence,
+            versions=versions_of(each.family.variants),
         )
         for each in files
         for name in [each.family.name]
@@ -110,8 +135,15 @@ class Families:
         families = list(served)
         self.by_name.clear()
         self.by_name.update((family.name, family) for family in families)
-        for changed in self._watchers:
-            changed()
+        self._changed()
+
+    def know_beside(self, keys: Collection[VariantKey]) -> None:
+        """These variants are known beside the catalog from now on."""
+        before = {name: family.beside for name, family in self.by_name.items()}
+        for family in self.by_name.values():
+            family.know_beside({key.variant for key in keys if key.family == family.name}, family)
+        if before != {name: family.beside for name, family in self.by_name.items()}:
+            self._changed()
 
     def use(self, profiles: Collection[Profile]) -> None:
         """These are the profiles of all devices now; a device that has joined may have the first of a variant."""
@@ -129,20 +161,31 @@ class Families:
         except KeyError:
             raise UnknownModel(f"no model `{name}`; there are: {', '.join(self.by_name)}") from None
 
+    def _changed(self) -> None:
+        for changed in self._watchers:
+            changed()
+
     def attainment_target(self, name: str) -> float:
         """The share of the family's requests that must be in time: as the plan in force says, else the catalog."""
         of_all = self._controller.plan.rules.attainment
         return self.by_name[name].attainment if of_all is None else of_all
 
-    def why_unavailable(self, name: str) -> str | None:
-        """Why a family answers no requests now; None where it does."""
+    def why_unavailable(self, name: str, version: AskedVersion | None = None) -> str | None:
+        """Why a family answers no requests now, or none for a version; None where it does."""
         if not self._lifecycle.is_ready:
             return f"the server is {self._lifecycle.state}"
         if why_out := self.by_name[name].why_out:
             return why_out
         if self._controller.is_lost(name):
             return "no device that hosts it is there"
-        return None if self._controller.hosting(name) else "the plan in force hosts no variant of it"
+        if not self._hosting(name, version):
+            return "the plan in force hosts no variant of it"
+        return None
+
+    def _hosting(self, name: str, version: AskedVersion | None) -> bool:
+        if version is None:
+            return bool(self._controller.hosting(name))
+        return any(self._controller.serves(VariantKey(name, variant)) for variant in version.variants)
 
 
 def confidence_place(family: str, output: str | None, signature: Signature) -> int | None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.decision import Host, Launch
 from proteus_cli.domain.request import Request
+from proteus_cli.domain.versions import ANY_VERSION
 from proteus_cli.errors import RequestError
 
 if TYPE_CHECKING:
@@ -44,10 +45,10 @@ class AnsweredBatch:
     Outputs and seconds are made up if it ``is_emulated``. In ``memo`` front ends keep what the answers of all its
     requests have in common, to make it once. A request that went by a cascade, or to a multi-exit model, has a batch of
     its own, which says how the answer was ``staged`` and has the outputs of its rows; ``rows`` are those of the batch
-    that ran.
+    that ran. So has one that asked for a ``version``, by that name.
     """
 
-    __slots__ = ("compute_s", "hosted", "is_emulated", "memo", "outputs", "rows", "staged")
+    __slots__ = ("compute_s", "hosted", "is_emulated", "memo", "outputs", "rows", "staged", "version")
 
     def __init__(
         self,
@@ -58,9 +59,10 @@ class AnsweredBatch:
         *,
         is_emulated: bool = False,
         staged: Staged | None = None,
+        version: str = ANY_VERSION,
     ) -> None:
         self.hosted, self.rows, self.outputs, self.compute_s = hosted, rows, outputs, compute_s
-        self.is_emulated, self.staged = is_emulated, staged
+        self.is_emulated, self.staged, self.version = is_emulated, staged, version
         self.memo: dict[Any, Any] = {}
 
     @property

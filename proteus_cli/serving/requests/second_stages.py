@@ -19,8 +19,9 @@ from proteus_cli.backends.base import OutputArrays, Signature
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import CascadeRoute, FirstStage, Host, Launch
-from proteus_cli.domain.request import Request
+from proteus_cli.domain.request import Bounds, Request
 from proteus_cli.domain.stages.confidence import margin, output_of
+from proteus_cli.domain.versions import ANY_VERSION
 from proteus_cli.serving.requests.checks import Checks
 from proteus_cli.serving.requests.families import ServedFamily, confidence_place
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, InFlightRequest, Staged, nobody
@@ -140,7 +141,10 @@ class DeferredInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only
         energy_j = None if self.first_j is None or second_j is None else self.first_j + second_j
         staged = Staged(2, self.confidence, self.second_accuracy, is_fallback=False, energy_j=energy_j)
         is_emulated = self.first.is_emulated
-        return AnsweredBatch(launch.hosted, launch.rows, outputs, compute_s, is_emulated=is_emulated, staged=staged)
+        return AnsweredBatch(
+            launch.hosted, launch.rows, outputs, compute_s,
+            is_emulated=is_emulated, staged=staged, version=self.first.version,
+        )  # fmt: skip
 
 
 class SecondStages:
@@ -170,7 +174,10 @@ class SecondStages:
         ``at_last_moment`` is called when the second answer is not there by then.
         """
         batch, outputs = answer.batch, answer.outputs
-        own = AnsweredBatch(batch.hosted, batch.rows, outputs, batch.compute_s, is_emulated=batch.is_emulated)
+        own = AnsweredBatch(
+            batch.hosted, batch.rows, outputs, batch.compute_s,
+            is_emulated=batch.is_emulated, version=_version(request),
+        )  # fmt: skip
         levels, confidence = self._confidence.levels(request, route.stage, outputs)
         self.routes.saw(route.stage, levels.tolist(), now_s)
         unsure: Bools = levels <= route.cut
@@ -203,18 +210,25 @@ class SecondStages:
     def only_answer(self, request: InFlightRequest, answer: Answered) -> Answered:
         """The answer to a request that goes by no cascade; it says what its bounds ask about."""
         batch, bounds = answer.batch, request.bounds
-        if bounds is None or not (bounds.needs_confidence or bounds.is_energy_limited):
+        if bounds is None or not (bounds.needs_confidence or bounds.is_energy_limited or bounds.version):
             return answer
+        staged = batch.staged
+        if bounds.needs_confidence or bounds.is_energy_limited:
+            staged = self._with_bounds(request, bounds, answer)
+        own = AnsweredBatch(
+            batch.hosted, batch.rows, answer.outputs, batch.compute_s,
+            is_emulated=batch.is_emulated, staged=staged, version=_version(request),
+        )  # fmt: skip
+        return Answered(own, 0, answer.rows, answer.queue_s)
+
+    def _with_bounds(self, request: InFlightRequest, bounds: Bounds, answer: Answered) -> Staged:
+        batch = answer.batch
         of_exits = batch.staged or Staged(None, None, batch.hosted.accuracy)
         confidence = of_exits.confidence
         if bounds.needs_confidence:
             _, confidence = self._confidence.below(request.family, bounds.min_confidence, answer.outputs)
         energy_j = _energy_j(request, batch.hosted, batch.compute_s, batch.rows)
-        staged = msgspec.structs.replace(of_exits, confidence=confidence, energy_j=energy_j)
-        own = AnsweredBatch(
-            batch.hosted, batch.rows, answer.outputs, batch.compute_s, is_emulated=batch.is_emulated, staged=staged
-        )
-        return Answered(own, 0, answer.rows, answer.queue_s)
+        return msgspec.structs.replace(of_exits, confidence=confidence, energy_j=energy_j)
 
     def second_answer(
         self, deferred: DeferredInFlight, launch: Launch, outputs: OutputArrays, compute_s: float
@@ -232,6 +246,12 @@ class SecondStages:
         if effects.dropped:
             deferred.release_inputs()
         self._ask(effects.ask)
+
+
+def _version(request: InFlightRequest) -> str:
+    """What a request has asked for."""
+    bounds = request.bounds
+    return ANY_VERSION if bounds is None or bounds.version is None else bounds.version.name
 
 
 def _energy_j(request: Request, hosted: Host, compute_s: float, batch_rows: int) -> float | None:

@@ -1,9 +1,10 @@
 """The requests of a family while a version of one of its variants is rolled out: canaries, shadows, and what is seen.
 
 Which arm a request is in, the key of its client decides; without one, its id, else chance. What becomes of a request is
-told to the guard of the roll-out, once it has ended. A part of what the old version has answered is *shadowed*: the new
-version is asked, too, about the first row, where a device of it is idle, and the classes are compared; nobody waits for
-that, and nobody sees it.
+told to the guard of the roll-out, once it has ended. A request that asks for a version is in no arm, and nothing is
+told of it, as clients choose what they ask of which version. A part of what the old version has answered is *shadowed*:
+the new version is asked, too, about the first row, where a device of it is idle, and the classes are compared; nobody
+waits for that, and nobody sees it.
 """
 
 import asyncio
@@ -86,6 +87,8 @@ class VersionArms:
     ) -> tuple[Bounds | None, ReadInputs | None, ResultCallback]:
         """The bounds of a request in its arm, and what is to be called for it."""
         bounds = query.options.bounds
+        if bounds is not None and bounds.version is not None:
+            return bounds, read_inputs, done
         arrived_s = self._clock() if arrival_s is None else arrival_s
         if self._canaries.share and self._canaries.has(self._key(query)):
             bounds = Bounds(is_canary=True) if bounds is None else msgspec.structs.replace(bounds, is_canary=True)

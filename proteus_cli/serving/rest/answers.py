@@ -86,7 +86,7 @@ class AnswerEncoder:
         batch, classes = answer.batch, dict[int, Texts]()
         own = AnsweredBatch(
             batch.hosted, batch.rows, answer.outputs, batch.compute_s,
-            is_emulated=batch.is_emulated, staged=batch.staged,
+            is_emulated=batch.is_emulated, staged=batch.staged, version=batch.version,
         )  # fmt: skip
         for index, form in query.outputs:
             if isinstance(form, Classes):
@@ -116,7 +116,7 @@ class AnswerEncoder:
             energy_j=UNSET if staged is None or staged.energy_j is None else staged.energy_j,
             queue_us=0,
         )
-        before = _encode(InferResponse(self._family, oip.VERSION, parameters, [])).removesuffix(_NO_QUEUE_US)
+        before = _encode(InferResponse(self._family, batch.version, parameters, [])).removesuffix(_NO_QUEUE_US)
         in_json = [batch.outputs[index] for index, form in query.outputs if form is False]
         is_long = any(output.size // len(output) * answer.rows > _VALUES_AT_ONCE for output in in_json)
         lists, binary, texts = list[Any](), list[tuple[Buffer, int]](), [_OUTPUTS]

@@ -15,6 +15,7 @@ import msgspec
 from proteus_cli.backends.base import Signature
 from proteus_cli.buffers import Buffer
 from proteus_cli.domain.catalog import ImageInput
+from proteus_cli.domain.versions import AskedVersion
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.images import image_rows, max_bytes, may_be_encoded, read_images
@@ -103,7 +104,7 @@ class RestCodec:
 
     ``max_bytes`` is the most that so many rows need, in JSON ``max_json_bytes``. A larger body is refused before it is
     decoded. The classes of the first output have ``labels``. In place of the pixels of an ``image``, clients may send
-    images, which are binary tensors.
+    images, which are binary tensors. All requests ask for the ``version``; None: any variant.
     """
 
     def __init__(
@@ -113,8 +114,9 @@ class RestCodec:
         max_rows: int,
         labels: Sequence[str] = (),
         image: ImageInput | None = None,
+        version: AskedVersion | None = None,
     ) -> None:
-        self.family, self._signature, self._image = family, signature, image
+        self.family, self._signature, self._image, self._version = family, signature, image, version
         self._answers = AnswerEncoder(family, signature, labels)
         self.max_bytes = max_bytes(signature, max_rows, image)
         self.max_json_bytes = oip.max_bytes(signature, max_rows)
@@ -256,7 +258,7 @@ class RestCodec:
             self.family,
             rows,
             self._outputs(decoded),
-            request_options(decoded.parameters),
+            request_options(decoded.parameters, self._version),
             None if has_id else decoded.id,
         )
         return _Layout(in_order, binary_bytes, query, has_id, has_images)

@@ -72,7 +72,7 @@ class Endpoints:
 
     def model_ready(self, request: RestRequest) -> RestResponse:
         name = self._model(request)
-        is_ready = self._models.is_ready(name)
+        is_ready = self._models.is_ready(name, _version(request))
         return json_response(documents.ModelReady(name, is_ready), _OK if is_ready else _NOT_READY)
 
     def model_metadata(self, request: RestRequest) -> RestResponse:
@@ -85,10 +85,10 @@ class Endpoints:
     # Triton's extensions
 
     def model_config(self, request: RestRequest) -> RestResponse:
-        return json_response(self._models.config(self._model(request)))
+        return json_response(self._models.config(self._model(request), _version(request)))
 
     def model_statistics(self, request: RestRequest) -> RestResponse:
-        return json_response(self._models.statistics(self._model(request)))
+        return json_response(self._models.statistics(self._model(request), _version(request)))
 
     def all_statistics(self, _: RestRequest) -> RestResponse:
         return json_response(self._models.statistics())
@@ -177,7 +177,12 @@ class Endpoints:
 
     def _model(self, request: RestRequest) -> str:
         """The model that the path names. Raises `UnknownModel`."""
-        return self._models.require(request.values["model"], request.values.get("version", ""))
+        return self._models.require(request.values["model"], _version(request))
+
+
+def _version(request: RestRequest) -> str:
+    """The version that the path names; empty: none."""
+    return request.values.get("version", "")
 
 
 def _decoded(body: bytes | bytearray, kind: type[Body]) -> Body:

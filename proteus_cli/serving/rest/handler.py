@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.codes import HTTP_STATUS, request_error
 from proteus_cli.serving.oip.inference import InferencePipeline
 from proteus_cli.serving.requests.admission import Admission
-from proteus_cli.serving.requests.families import Families
+from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.rest.access import Access, require_json
 from proteus_cli.serving.rest.codec import RestCodec
 from proteus_cli.serving.rest.endpoints import Endpoints
@@ -59,12 +59,7 @@ class RestHandler:
     def use_families(self, families: Families, max_body_bytes: int) -> None:
         """From now on these families are there, and with them the largest body of any request."""
         self.max_body_bytes = max_body_bytes
-        self._codecs = {
-            f"/v2/models/{family.name}{version}/infer".encode(): codec
-            for family in families.by_name.values()
-            for codec in [RestCodec(family.name, family.signature, family.max_rows, family.labels, family.image)]
-            for version in ("", f"/versions/{oip.VERSION}")
-        }
+        self._codecs = {path: codec for family in families.by_name.values() for path, codec in _codecs(family)}
 
     # http1.exchange.Handler
 
@@ -130,6 +125,17 @@ class RestHandler:
         else:
             self._admission.count_refusal(told)
         refuse(exchange, told)
+
+
+def _codecs(family: ServedFamily) -> Iterator[tuple[bytes, RestCodec]]:
+    """The paths that take requests of a family, and how these are read."""
+    of_family = family.name, family.signature, family.max_rows, family.labels, family.image
+    of_any = RestCodec(*of_family)
+    path = f"/v2/models/{family.name}"
+    yield f"{path}/infer".encode(), of_any
+    yield f"{path}/versions/{oip.VERSION}/infer".encode(), of_any
+    for name, version in family.asked_versions.items():
+        yield f"{path}/versions/{name}/infer".encode(), RestCodec(*of_family, version)
 
 
 def _respond(exchange: Exchange, path: str, response: RestResponse) -> None:

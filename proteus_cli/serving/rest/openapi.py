@@ -40,7 +40,8 @@ def _outcome(text: str, *outcomes: str, required: bool) -> Json:
 
 RESPONSES: Mapping[str, Content] = {
     "BadRequest": Content(
-        "Malformed; or no variant that is planned is as accurate as is asked for, and the error names those there are.",
+        "Malformed; or no variant that is planned is as accurate as is asked for, or of that version, and the error"
+        " names those there are.",
         (Error,),
         _outcome("`rejected` in the second case.", "rejected", required=False),
     ),
@@ -70,6 +71,11 @@ RESPONSES: Mapping[str, Content] = {
         (Error,),
         _outcome("`late`: it ran; `dropped`: it did not.", "late", "dropped", required=True),
     ),
+}
+_VERSION = {
+    "type": "string",
+    "description": "One of the `versions` in the metadata of the model; `1` is any variant.",
+    "examples": [oip.VERSION],
 }
 _ALWAYS = {
     400: "BadRequest", 408: "TooSlow", 413: "TooLarge", 417: "Expectation", 431: "HeadersTooLarge", 500: "Failed",
@@ -173,8 +179,9 @@ def _operation(
 
 
 def _in_path(name: str, signatures: Mapping[str, Signature]) -> Json:
-    values = {"model": list(signatures), "family": list(signatures), "version": [oip.VERSION], "file": list(FILES)}
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": values[name]}}
+    values = {"model": list(signatures), "family": list(signatures), "file": list(FILES)}
+    schema = {"type": "string", "enum": values[name]} if name in values else _VERSION
+    return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
 def _examples(signatures: Mapping[str, Signature]) -> Json:

@@ -47,7 +47,7 @@ class SmallPlane:
     def hosting(self, family: str) -> list[Host]:
         return [HOSTED] if family == "two" else []
 
-    def why_unavailable(self, family: str) -> str | None:
+    def why_unavailable(self, family: str, _version: object = None) -> str | None:
         return None if family == "two" and self.lifecycle.state is ServerState.READY else "it is away"
 
     def require(self, name: str) -> ServedFamily:

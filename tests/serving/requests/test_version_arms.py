@@ -15,7 +15,9 @@ from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.control.rollouts.guard import Guard
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.request import Bounds
 from proteus_cli.domain.rollouts.specification import RolloutSpecification
+from proteus_cli.domain.versions import AskedVersion
 from proteus_cli.errors import EngineFailed
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.lifecycle import LifecycleEvent
@@ -89,10 +91,13 @@ class World:
         await self.plane.fleet.deploy(self.plan)
         self.plane.lifecycle.on(LifecycleEvent.WARMED_UP)
 
-    def submit(self, *rows: float, request_id: str | None = None, client: str | None = None) -> None:
+    def submit(
+        self, *rows: float, request_id: str | None = None, client: str | None = None, version: str | None = None
+    ) -> None:
         """Rows whose second score is higher by as much."""
         content = np.array([(0.0, each) for each in rows], FLOAT).tobytes()
-        query = Query("f", len(rows), ((0, False),), RequestOptions(client=client), request_id)
+        bounds = None if version is None else Bounds(version=AskedVersion(version, frozenset({version})))
+        query = Query("f", len(rows), ((0, False),), RequestOptions(bounds=bounds, client=client), request_id)
         self.plane.admission.submit(query, lambda: (content,), self.results.append)
 
     async def end(self, result: BatchResult | Exception | None = None) -> None:
@@ -218,6 +223,24 @@ def test_a_request_without_an_answer_tells_of_no_version_that_serves_nowhere(
         assert world.seen("p99") == world.seen("errors") == (0, None)
 
     played(story, share=1.0, hosted=(OLD,))
+
+
+@pytest.mark.parametrize("version", ["v", "v@2"])
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_who_asks_for_a_version_has_it_and_the_guard_is_told_nothing(version: str, share: float) -> None:
+    """Clients choose what they ask of it."""
+
+    async def story(world: World) -> None:
+        world.submit(1.0, version=version)
+        await world.end()
+        world.submit(1.0, version=version)
+        await world.end(RuntimeError("it breaks"))
+        assert world.answered_by == [version, "EngineFailed"]
+        assert world.executor.asked == [(version, 1)] * 2  # and there was no shadow
+        assert world.guard.counts.canary == 0
+        assert world.seen("p99") == world.seen("errors") == (0, None)
+
+    played(story, share=share, shadow_share=1.0)
 
 
 def test_one_client_has_one_version() -> None:

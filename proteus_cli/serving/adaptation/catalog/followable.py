@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from proteus_cli.backends.base import Signature
 from proteus_cli.domain.catalog import Family, VariantKey
 from proteus_cli.domain.catalog_changes import CatalogContent, Succession
 from proteus_cli.domain.profile import Profile
@@ -63,13 +64,14 @@ def read_families(
     Raises `Conflict` where a family comes back as another one before it is gone, `ArtefactError` as `FamilyFiles`.
     """
     found = {}
-    for family in files.content.catalog.families:
+    for plain, family in zip(files.content.catalog.families, following.content.catalog.families, strict=True):
         before, labels = present.get(family.name), files.labels.get(family.name, ())
         if before is not None and family.name not in _new_families(following):
             is_stub = family.name in hardware.stubs
             found[family.name] = FamilyFiles(family, before.signature, labels, is_stub)
             continue
-        each = found[family.name] = _read(family, files, hardware, labels)
+        signature, is_stub = _signature(plain, files, hardware)
+        each = found[family.name] = FamilyFiles(family, signature, tuple(labels), is_stub)
         if before is not None and not _is_as_before(each, before):
             raise Conflict(f"`{family.name}` takes or gives other tensors than before, and is not gone yet: try again")
     return found
@@ -112,12 +114,11 @@ def _new_families(following: Succession) -> set[str]:
     return {change.family for change in following.changes if change.kind == "new" and not change.variant}
 
 
-def _read(family: Family, files: CatalogFiles, hardware: Hardware, labels: Collection[str]) -> FamilyFiles:
+def _signature(family: Family, files: CatalogFiles, hardware: Hardware) -> tuple[Signature, bool]:
+    """That of a family as it is in the catalog file, and whether it is made up."""
     if hardware.is_emulated:
-        signature, is_stub = signature_or_stub(family, files.models)
-    else:
-        signature, is_stub = signature_of(family, files.models), False
-    return FamilyFiles(family, signature, tuple(labels), is_stub)
+        return signature_or_stub(family, files.models)
+    return signature_of(family, files.models), False
 
 
 def _is_as_before(now: FamilyFiles, before: ServedFamily) -> bool:

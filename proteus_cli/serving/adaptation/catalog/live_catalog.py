@@ -266,7 +266,7 @@ class LiveCatalog:
         fleet.loader.add_models(models)
         changed = {change.family for change in following.changes} - {read.rolled_out}
         as_before = [name for name in before.catalog.names if name not in changed]
-        self._offers.use(read.families, as_before, list(self._profiles.values()))
+        self._offers.use(read.families, as_before, list(self._profiles.values()), self._retiring.with_held)
         self._use_memory()
         self._files.use(following, measured.inputs)
         if self._solver is not None:
@@ -305,6 +305,7 @@ class LiveCatalog:
         self._hardware.learn(profiles)
         self._plane.fleet.loader.add_models({key: model})
         self._plane.families.use(self._profiles.values())
+        self._plane.families.know_beside(self._retiring.with_held)
         self._use_memory()
 
     def release(self, key: VariantKey) -> None:

@@ -53,8 +53,14 @@ class Offers:
             if family.why_out == LEAVING and name not in apart_from:
                 family.why_out = ""
 
-    def use(self, files: Mapping[str, FamilyFiles], before: Collection[str], profiles: Collection[Profile]) -> None:
-        """Offer the families of the catalog, and those that leave.
+    def use(
+        self,
+        files: Mapping[str, FamilyFiles],
+        before: Collection[str],
+        profiles: Collection[Profile],
+        beside: Collection[VariantKey],
+    ) -> None:
+        """Offer the families of the catalog, and those that leave; variants that are known ``beside`` the catalog, too.
 
         What a client has unloaded stays so where the catalog says of it what it said ``before``.
         """
@@ -65,6 +71,7 @@ class Offers:
                 was = known[family.name]
                 family.max_rows = max(family.max_rows, was.max_rows)
                 family.why_out = was.why_out if family.name in before else ""
+                family.know_beside({key.variant for key in beside if key.family == family.name}, was)
         leaving = [known[name] for name in self.leaving]
         for family in leaving:
             family.why_out = LEAVING

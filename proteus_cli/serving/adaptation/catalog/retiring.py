@@ -83,5 +83,6 @@ class Retiring:
         self._feedback.forget(gone)
         self._profiles.use([without_variants(profile, gone) for profile in self._profiles.alone.values()])
         self._plane.families.use(self._profiles.values())
+        self._plane.families.know_beside(self.with_held)
         names = ", ".join(sorted(key.variant for key in gone))
         log.info("%s served for the last: forgotten", names, extra=fields(variants=names))

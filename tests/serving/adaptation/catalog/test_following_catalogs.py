@@ -17,14 +17,22 @@ def hosted(world: World) -> set[str]:
 
 
 def test_what_is_retrained_takes_over_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients may ask for what retires until it is gone."""
+
     async def story(catalog: Followed) -> None:
+        told: list[dict[str, set[str]]] = []
+        catalog.world.plane.families.watch(lambda: told.append(catalog.asked_versions))
         await asyncio.sleep(PLANNED_S)
         catalog.retrain("good", "22222222")
         assert await catalog.live.read()
         await asyncio.sleep(PLANNED_S)
         assert hosted(catalog.world) == {"good@22222222"}
+        new, plain = {"good@22222222"}, {"fast": {"fast"}, "good": {"good"}}
+        assert catalog.asked_versions == plain | {"22222222": new, "good@22222222": new}
         await asyncio.sleep(GONE_S)
         assert catalog.known == {"good@22222222", "fast"}
+        assert catalog.asked_versions == {"22222222": new, "good@22222222": new, "fast": {"fast"}}
+        assert ["good" in each for each in told] == [True, False]
 
     followed(story, monkeypatch)
 

@@ -35,6 +35,22 @@ async def with_g(server: Rolled) -> None:
     await begin(server, "g")
 
 
+def test_clients_may_ask_for_a_version_while_it_is_rolled_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(server: Rolled) -> None:
+        told: list[bool] = []
+        server.world.plane.families.watch(lambda: told.append(NEW in server.catalog.asked_versions))
+        assert NEW not in server.catalog.asked_versions
+        await begin(server)
+        assert server.catalog.asked_versions[NEW] == server.catalog.asked_versions["22222222"] == {NEW}
+        assert {each.variant for each in server.world.controller.hosting_version("f", {NEW})} == {NEW}
+        server.abort()
+        await require_old_alone(server)
+        assert NEW not in server.catalog.asked_versions
+        assert told == [True, False]
+
+    rolled(story, monkeypatch)
+
+
 @pytest.mark.parametrize("after_s", [0.0, 0.05, 0.15])
 def test_a_version_that_is_aborted_while_it_is_promoted_goes_back(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, after_s: float
