@@ -6,8 +6,6 @@ from typing import ClassVar
 
 import msgspec
 
-from proteus_cli.domain.versions import AskedVersion
-
 
 class Outcome(StrEnum):
     """Every request ends in exactly one."""
@@ -24,6 +22,22 @@ MAX_RUNS = 2
 
 USUAL_LEVEL = 2
 LOWEST_LEVEL = 8
+
+
+ANY_VERSION = "1"
+"""Of a family, for clients: any of its variants."""
+
+
+class AskedVersion(msgspec.Struct, frozen=True, gc=False):
+    """The version ``name`` of a family, which a client asks for: one of ``variants`` is to answer."""
+
+    name: str
+    variants: frozenset[str]
+
+    def __str__(self) -> str:
+        if self.variants == {self.name}:
+            return f"version `{self.name}`"
+        return f"version `{self.name}` ({', '.join(sorted(self.variants))})"
 
 
 class Bounds(msgspec.Struct, frozen=True, gc=False):

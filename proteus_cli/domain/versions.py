@@ -10,25 +10,10 @@ its model where that is a number, as in ``resnet50/2/model.onnx``, and so the sa
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from proteus_cli.domain.catalog import VERSION_MARK, Variant, is_name
-
-ANY_VERSION = "1"
-
-
-@dataclass(frozen=True, slots=True)
-class AskedVersion:
-    """The version ``name`` of a family, which a client asks for: one of ``variants`` is to answer."""
-
-    name: str
-    variants: frozenset[str]
-
-    def __str__(self) -> str:
-        if self.variants == {self.name}:
-            return f"version `{self.name}`"
-        return f"version `{self.name}` ({', '.join(sorted(self.variants))})"
+from proteus_cli.domain.request import ANY_VERSION, AskedVersion
 
 
 def numbered_directory(variant: Variant) -> str:

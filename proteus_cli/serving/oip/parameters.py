@@ -13,8 +13,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from proteus_cli.domain.request import Bounds
-from proteus_cli.domain.versions import AskedVersion
+from proteus_cli.domain.request import AskedVersion, Bounds
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Classes, Form, RequestOptions
 

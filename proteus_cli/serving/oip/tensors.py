@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from proteus_cli.backends.base import Signature, TensorSpec
-from proteus_cli.domain.versions import ANY_VERSION
+from proteus_cli.domain.request import ANY_VERSION
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.requests.query import Classes, Form
 

@@ -9,8 +9,7 @@ import numpy.typing as npt
 
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.decision import Host, Launch
-from proteus_cli.domain.request import Request
-from proteus_cli.domain.versions import ANY_VERSION
+from proteus_cli.domain.request import ANY_VERSION, Request
 from proteus_cli.errors import RequestError
 
 if TYPE_CHECKING:

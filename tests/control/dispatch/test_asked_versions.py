@@ -14,9 +14,8 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Admitted, Host, Launch, Refused, Unfit, WakeOthers
 from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.policies import Policy
-from proteus_cli.domain.request import Bounds, DeferredRequest, Request
+from proteus_cli.domain.request import AskedVersion, Bounds, DeferredRequest, Request
 from proteus_cli.domain.stages.cascade import PlannedCascade
-from proteus_cli.domain.versions import AskedVersion
 
 SLO_S = 0.1
 POLICY = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)

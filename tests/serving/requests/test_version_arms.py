@@ -15,9 +15,8 @@ from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.control.rollouts.guard import Guard
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.request import Bounds
+from proteus_cli.domain.request import AskedVersion, Bounds
 from proteus_cli.domain.rollouts.specification import RolloutSpecification
-from proteus_cli.domain.versions import AskedVersion
 from proteus_cli.errors import EngineFailed
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.lifecycle import LifecycleEvent
