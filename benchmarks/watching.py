@@ -38,8 +38,8 @@ from proteus_cli.domain.rules import Rules
 from proteus_cli.serving.devices.executor import ExecutorBase
 from proteus_cli.serving.requests.data_plane import make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
-from proteus_cli.serving.telemetry.sample_ring import SAMPLES
-from proteus_cli.serving.telemetry.sampler import MetricsSampler
+from proteus_cli.serving.telemetry.history.sample_ring import SAMPLES
+from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
 
 SIZES = ((2, 2), (10, 40), (10, 100))  # families, devices
 REPEATS = 100

@@ -13,14 +13,14 @@ from proteus_cli.cli.views.live_frames import frame
 from proteus_cli.cli.views.live_view import MAX_LINES, HoldableStream, LiveView
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.serving.logs import BriefLines
-from proteus_cli.serving.telemetry.hosts import HostState, HostStatus
-from proteus_cli.serving.telemetry.snapshot import (
+from proteus_cli.serving.telemetry.history.snapshot import (
     DeviceSnapshot,
     FamilySnapshot,
     ServerEvent,
     ServerEventKind,
     Snapshot,
 )
+from proteus_cli.serving.telemetry.hosts import HostState, HostStatus
 
 SOME, NONE = Attainment.of(1000, 2, 0.995), Attainment.of(0, 0, 0.995)
 DIGITS = FamilySnapshot(0.05, 0.98, 1234.4, 1200.0, 1190.0, 0.002, 0.97, 0.041, 3, SOME, SOME)

@@ -22,13 +22,13 @@ from proteus_cli.control.shift import ShiftWatch
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.serving.requests.samples.capture import SampleCounts
-from proteus_cli.serving.telemetry.cascade_metrics import add_cascades, add_conditions, add_cut
-from proteus_cli.serving.telemetry.exposition import OPENMETRICS, Exposition
-from proteus_cli.serving.telemetry.feedback_metrics import add_feedback
-from proteus_cli.serving.telemetry.host_metrics import add_hosts, add_sharing
 from proteus_cli.serving.telemetry.hosts import HostState, HostStatus
-from proteus_cli.serving.telemetry.sample_metrics import add_samples
-from proteus_cli.serving.telemetry.shift_metrics import add_shifts
+from proteus_cli.serving.telemetry.metrics.cascades import add_cascades, add_conditions, add_cut
+from proteus_cli.serving.telemetry.metrics.exposition import OPENMETRICS, Exposition
+from proteus_cli.serving.telemetry.metrics.feedback import add_feedback
+from proteus_cli.serving.telemetry.metrics.hosts import add_hosts, add_sharing
+from proteus_cli.serving.telemetry.metrics.samples import add_samples
+from proteus_cli.serving.telemetry.metrics.shifts import add_shifts
 
 pytestmark = [pytest.mark.live, pytest.mark.alone]
 

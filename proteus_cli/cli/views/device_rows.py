@@ -11,8 +11,8 @@ from proteus_cli.domain.device import by_host
 from proteus_cli.units import UNKNOWN, counted, format_duration
 
 if TYPE_CHECKING:
+    from proteus_cli.serving.telemetry.history.snapshot import DeviceSnapshot, Snapshot
     from proteus_cli.serving.telemetry.hosts import HostStatus
-    from proteus_cli.serving.telemetry.snapshot import DeviceSnapshot, Snapshot
 
 FrameRow = tuple[Sequence[str], str]
 """Cells, and a style."""

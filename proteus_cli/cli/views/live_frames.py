@@ -13,7 +13,7 @@ from proteus_cli.domain.device import host_of
 from proteus_cli.units import UNKNOWN, counted, format_duration, mark_estimate
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.telemetry.snapshot import FamilySnapshot, ServerEvent, Snapshot
+    from proteus_cli.serving.telemetry.history.snapshot import FamilySnapshot, ServerEvent, Snapshot
 
 WIDE_COLUMNS = 78
 _MAX_EVENTS = 4

@@ -18,7 +18,7 @@ from proteus_cli.cli.views.live_frames import frame
 from proteus_cli.units import counted
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.telemetry.snapshot import Snapshot
+    from proteus_cli.serving.telemetry.history.snapshot import Snapshot
 
 FRAME_EVERY_S = 1.0
 MAX_LINES = 1000

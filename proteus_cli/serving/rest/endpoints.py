@@ -18,7 +18,7 @@ from proteus_cli.serving.oip.tensors import OTHER_BYTES
 from proteus_cli.serving.rest.bodies import IndexRequest, RepositoryRequest
 from proteus_cli.serving.rest.routing import RestRequest, RestResponse, json_response
 from proteus_cli.serving.rest.site import FILES, INDEX, Site
-from proteus_cli.serving.telemetry.metrics import Metrics
+from proteus_cli.serving.telemetry.metrics.metrics import Metrics
 from proteus_cli.serving.telemetry.status import StatusSources, status
 
 _OK, _NOT_READY = 200, 503

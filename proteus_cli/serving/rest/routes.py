@@ -21,8 +21,8 @@ from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.rest.openapi import header
 from proteus_cli.serving.rest.routing import Content, Route
 from proteus_cli.serving.rest.site import AT, FILES
-from proteus_cli.serving.telemetry.history import History
-from proteus_cli.serving.telemetry.sampler import CURSOR
+from proteus_cli.serving.telemetry.history.history import History
+from proteus_cli.serving.telemetry.history.sampler import CURSOR
 from proteus_cli.serving.telemetry.status import ServerStatus
 
 MODEL = "/v2/models/{model}"

@@ -37,7 +37,7 @@ from proteus_cli.serving.server.deployment import Deployment, ServerOptions
 from proteus_cli.serving.server.front_ends import accepting_on, make_protocols, open_connections
 from proteus_cli.serving.service_manager import ServiceManager
 from proteus_cli.serving.signals import reloading_on_hangup, stopping_on_signals
-from proteus_cli.serving.telemetry.snapshot import Snapshot
+from proteus_cli.serving.telemetry.history.snapshot import Snapshot
 from proteus_cli.serving.transport.listening import is_loopback, listen, url_of
 
 if TYPE_CHECKING:

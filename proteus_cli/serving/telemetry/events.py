@@ -7,7 +7,7 @@ from itertools import takewhile
 from proteus_cli.control.topology.device_news import DeviceNews
 from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.fleet.fleet import Fleet
-from proteus_cli.serving.telemetry.snapshot import ServerEvent, ServerEventKind
+from proteus_cli.serving.telemetry.history.snapshot import ServerEvent, ServerEventKind
 
 MAX_EVENTS = 1000
 

@@ -33,8 +33,8 @@ from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip.documents import Count, Fraction
 from proteus_cli.serving.requests.data_plane import DataPlane
+from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
 from proteus_cli.serving.telemetry.hosts import HostStatus, host_statuses
-from proteus_cli.serving.telemetry.sampler import MetricsSampler
 
 DEMAND_WINDOW_S = 1.0
 LAST_FAILURES = 10

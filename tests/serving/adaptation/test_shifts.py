@@ -23,7 +23,7 @@ from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.shifts.references import References
 from proteus_cli.serving.adaptation.shifts.shifts import EVERY_S, Shifts
 from proteus_cli.serving.adaptation.shifts.summaries import RowSummary
-from proteus_cli.serving.telemetry.sampler import MetricsSampler
+from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
 from proteus_cli.store.answers import Answers, write_answers
 from proteus_cli.store.eval_splits import labelled_rows, summaries_of_rows
 

@@ -11,7 +11,7 @@ from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.fleet.recovery import EVERY_S
 from proteus_cli.serving.fleet.standbys import EVERY_S as STANDBY_EVERY_S
-from proteus_cli.serving.telemetry.sampler import MetricsSampler
+from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
 
 BOTH = {"cpu0": "good", "cpu1": "good"}
 JOINED_S = LOAD_S + 2 * EVERY_S + 0.1  # opened, loaded, tried out

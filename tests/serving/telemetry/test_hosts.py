@@ -15,10 +15,10 @@ from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.rest.openapi import document
 from proteus_cli.serving.rest.routes import ROUTES
+from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
 from proteus_cli.serving.telemetry.hosts import HostState
 from proteus_cli.serving.telemetry.loop_lag import LoopLag
-from proteus_cli.serving.telemetry.metrics import Metrics
-from proteus_cli.serving.telemetry.sampler import MetricsSampler
+from proteus_cli.serving.telemetry.metrics.metrics import Metrics
 from proteus_cli.serving.telemetry.status import StatusSources, status
 from proteus_cli.serving.transport.connections import Connections
 

@@ -12,7 +12,7 @@ from proteus_cli.serving.adaptation.catalog.live_catalog import PATIENCE_S
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
 from proteus_cli.serving.adaptation.live_conditions import LiveConditions
 from proteus_cli.serving.oip.repository import ModelRepository
-from proteus_cli.serving.telemetry.sampler import MetricsSampler
+from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
 
 if TYPE_CHECKING:
     from proteus_cli.control.controller import Controller

@@ -12,7 +12,7 @@ from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.family_policy import Preference
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.requests.data_plane import DataPlane
-from proteus_cli.serving.telemetry.counters import Counters
+from proteus_cli.serving.telemetry.history.counters import Counters
 from proteus_cli.serving.telemetry.hosts import HostStatus, host_statuses
 
 

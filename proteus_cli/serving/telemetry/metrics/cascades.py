@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.control.replanning.disagreement import DisagreementWatch
-from proteus_cli.serving.telemetry.exposition import Exposition, MetricDescription, MetricKind
+from proteus_cli.serving.telemetry.metrics.exposition import Exposition, MetricDescription, MetricKind
 
 DEFERRED_RATIO = MetricDescription(
     "proteus_cascade_deferred_ratio",

@@ -22,9 +22,9 @@ from proteus_cli.serving.lifecycle import LifecycleEvent as Life
 from proteus_cli.serving.requests.counts import Histogram, quantile
 from proteus_cli.serving.rest.openapi import document
 from proteus_cli.serving.rest.routes import ROUTES
-from proteus_cli.serving.telemetry.sample_ring import SAMPLES
-from proteus_cli.serving.telemetry.sampler import EVERY_S, MAX_NUMBERS, MetricsSampler
-from proteus_cli.serving.telemetry.snapshot import ServerEvent, ServerEventKind
+from proteus_cli.serving.telemetry.history.sample_ring import SAMPLES
+from proteus_cli.serving.telemetry.history.sampler import EVERY_S, MAX_NUMBERS, MetricsSampler
+from proteus_cli.serving.telemetry.history.snapshot import ServerEvent, ServerEventKind
 from proteus_cli.serving.telemetry.status import StatusSources, status
 
 NOW_S = 1_800_000_000.0

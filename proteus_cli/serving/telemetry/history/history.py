@@ -14,8 +14,8 @@ from proteus_cli.domain.family_policy import Preference
 from proteus_cli.domain.rollouts.status import RolloutStatus
 from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip.documents import Count, Fraction
+from proteus_cli.serving.telemetry.history.snapshot import ServerEvent
 from proteus_cli.serving.telemetry.hosts import HostStatus
-from proteus_cli.serving.telemetry.snapshot import ServerEvent
 
 SampleValues = Sequence[float | None]
 

@@ -20,9 +20,9 @@ from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.requests.counts import FamilyCounts
 from proteus_cli.serving.requests.data_plane import DataPlane
-from proteus_cli.serving.telemetry.counters import Counters, read_counters
 from proteus_cli.serving.telemetry.events import EventLog
-from proteus_cli.serving.telemetry.history import (
+from proteus_cli.serving.telemetry.history.counters import Counters, read_counters
+from proteus_cli.serving.telemetry.history.history import (
     DeviceHistory,
     DeviceSamples,
     FamilyHistory,
@@ -30,8 +30,8 @@ from proteus_cli.serving.telemetry.history import (
     Flows,
     History,
 )
-from proteus_cli.serving.telemetry.sample_ring import SAMPLES, SampleRing
-from proteus_cli.serving.telemetry.snapshot import (
+from proteus_cli.serving.telemetry.history.sample_ring import SAMPLES, SampleRing
+from proteus_cli.serving.telemetry.history.snapshot import (
     DeviceSnapshot,
     FamilySnapshot,
     Flow,

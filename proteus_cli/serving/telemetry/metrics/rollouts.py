@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from proteus_cli.domain.rollouts.status import Ending, RolloutStatus
-from proteus_cli.serving.telemetry.exposition import Exposition, MetricDescription, MetricKind
+from proteus_cli.serving.telemetry.metrics.exposition import Exposition, MetricDescription, MetricKind
 
 SHARE = MetricDescription(
     "proteus_rollout_share_ratio",

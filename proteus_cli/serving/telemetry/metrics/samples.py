@@ -1,7 +1,7 @@
 """Metrics of the requests that are captured."""
 
 from proteus_cli.serving.requests.samples.capture import SampleCounts
-from proteus_cli.serving.telemetry.exposition import Exposition, MetricDescription, MetricKind
+from proteus_cli.serving.telemetry.metrics.exposition import Exposition, MetricDescription, MetricKind
 
 CAPTURED = MetricDescription(
     "proteus_samples_captured_total", MetricKind.COUNTER, "Requests that were captured.", ("family",)

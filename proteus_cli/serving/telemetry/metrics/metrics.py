@@ -17,8 +17,9 @@ from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.requests.counts import FamilyCounts, Histogram
 from proteus_cli.serving.requests.data_plane import DataPlane
-from proteus_cli.serving.telemetry.cascade_metrics import add_cascades, add_conditions, add_cut
-from proteus_cli.serving.telemetry.exposition import (
+from proteus_cli.serving.telemetry.loop_lag import LoopLag
+from proteus_cli.serving.telemetry.metrics.cascades import add_cascades, add_conditions, add_cut
+from proteus_cli.serving.telemetry.metrics.exposition import (
     OPENMETRICS,
     TEXT,
     Exposition,
@@ -26,12 +27,11 @@ from proteus_cli.serving.telemetry.exposition import (
     MetricKind,
     wants_openmetrics,
 )
-from proteus_cli.serving.telemetry.feedback_metrics import add_feedback
-from proteus_cli.serving.telemetry.host_metrics import add_devices, add_hosts, add_sharing
-from proteus_cli.serving.telemetry.loop_lag import LoopLag
-from proteus_cli.serving.telemetry.rollout_metrics import add_rollouts
-from proteus_cli.serving.telemetry.sample_metrics import add_samples
-from proteus_cli.serving.telemetry.shift_metrics import add_shifts
+from proteus_cli.serving.telemetry.metrics.feedback import add_feedback
+from proteus_cli.serving.telemetry.metrics.hosts import add_devices, add_hosts, add_sharing
+from proteus_cli.serving.telemetry.metrics.rollouts import add_rollouts
+from proteus_cli.serving.telemetry.metrics.samples import add_samples
+from proteus_cli.serving.telemetry.metrics.shifts import add_shifts
 from proteus_cli.serving.telemetry.status import DEMAND_WINDOW_S, StatusSources
 from proteus_cli.serving.transport.connections import Connections
 

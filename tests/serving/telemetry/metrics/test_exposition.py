@@ -30,10 +30,16 @@ from proteus_cli.serving.fleet.loading import FailedLoad
 from proteus_cli.serving.requests.counts import Histogram
 from proteus_cli.serving.requests.data_plane import make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
-from proteus_cli.serving.telemetry.exposition import OPENMETRICS, TEXT, Exposition, MetricDescription, MetricKind
+from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
 from proteus_cli.serving.telemetry.loop_lag import LoopLag
-from proteus_cli.serving.telemetry.metrics import Metrics
-from proteus_cli.serving.telemetry.sampler import MetricsSampler
+from proteus_cli.serving.telemetry.metrics.exposition import (
+    OPENMETRICS,
+    TEXT,
+    Exposition,
+    MetricDescription,
+    MetricKind,
+)
+from proteus_cli.serving.telemetry.metrics.metrics import Metrics
 from proteus_cli.serving.telemetry.status import StatusSources
 from proteus_cli.serving.transport.connections import Connections
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping
 
 from proteus_cli.domain.device import Device, host_of
-from proteus_cli.serving.telemetry.exposition import Exposition, MetricDescription, MetricKind
 from proteus_cli.serving.telemetry.hosts import HostState, HostStatus
+from proteus_cli.serving.telemetry.metrics.exposition import Exposition, MetricDescription, MetricKind
 
 DEVICE_INFO = MetricDescription(
     "proteus_device_info", MetricKind.GAUGE, "The host of a device, empty for this machine, and its type.",
