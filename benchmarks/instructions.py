@@ -32,7 +32,7 @@ from benchmarks.serving import wire
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.serving.devices.cpu import CpuEngine
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.fleet.worker import DISPATCH_AHEAD_S

@@ -15,9 +15,9 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Host, Launch
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import hosted_by
-from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.forecast import ExitBounds, profiled_s

@@ -12,9 +12,9 @@ import onnxruntime as ort
 
 from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec, require_batched, require_size
 from proteus_cli.backends.slices import SlicedInference
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile import BackendInfo
+from proteus_cli.domain.profile.profile import BackendInfo
 from proteus_cli.errors import EngineError
 from proteus_cli.store.onnx_files import TOLD_BY_CHECK
 from proteus_cli.units import format_size

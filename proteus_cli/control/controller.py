@@ -21,8 +21,8 @@ from proteus_cli.control.replanning.replanning import Replanning
 from proteus_cli.control.topology.rollout import MAX_UNAVAILABLE_FRAC
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.control.topology.topology import Topology
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.forecast import ExitBounds
 

@@ -9,8 +9,8 @@ from enum import StrEnum
 import msgspec
 
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.profile import LatencyTable
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.profile.profile import LatencyTable
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.cascade import CascadeProfile, PlannedCascade
 from proteus_cli.domain.stages.exits import ExitProfile

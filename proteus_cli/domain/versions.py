@@ -12,7 +12,7 @@ its model where that is a number, as in ``resnet50/2/model.onnx``, and so the sa
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
-from proteus_cli.domain.catalog import VERSION_MARK, Variant, is_name
+from proteus_cli.domain.catalog.catalog import VERSION_MARK, Variant, is_name
 from proteus_cli.domain.request import ANY_VERSION, AskedVersion
 
 

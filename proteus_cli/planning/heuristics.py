@@ -8,11 +8,11 @@ from types import MappingProxyType
 
 import msgspec
 
-from proteus_cli.domain.deferral import MeasuredDeferral
 from proteus_cli.domain.demand import Demand, check_demand
 from proteus_cli.domain.device import NONE_OUT, Outages
-from proteus_cli.domain.plan import Placement, Plan, Solver
-from proteus_cli.domain.rules import Reserved
+from proteus_cli.domain.plan.plan import Placement, Plan, Solver
+from proteus_cli.domain.plan.rules import Reserved
+from proteus_cli.domain.profile.deferral import MeasuredDeferral
 from proteus_cli.planning.model.choices import Choice
 from proteus_cli.planning.model.hosted_now import HostedKeys
 from proteus_cli.planning.model.instance import make_instance

@@ -11,11 +11,11 @@ from msgspec import UNSET
 from msgspec.structs import replace as replace_fields
 
 from proteus_cli.control.policies import VariantRule
-from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.catalog.catalog import Catalog
 from proteus_cli.domain.demand import Demand, Forecast, LossCurve
-from proteus_cli.domain.plan import Placement
-from proteus_cli.domain.profile import Profile, best_accuracy
-from proteus_cli.domain.rules import Rules
+from proteus_cli.domain.plan.plan import Placement
+from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.profile.profile import Profile, best_accuracy
 from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning.model.hosted_now import NOTHING, HostedKeys, Now

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from proteus_cli.domain.catalog import VariantKey, variant_labels
+from proteus_cli.domain.catalog.catalog import VariantKey, variant_labels
 from proteus_cli.domain.report import DeviceSummary, Report, Window
 from proteus_cli.reporting import comparison, plots, variant_plots
 from proteus_cli.reporting.device_groups import (

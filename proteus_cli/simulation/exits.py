@@ -7,7 +7,7 @@ import numpy as np
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Launch
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.domain.stages.pace import StagePace
 from proteus_cli.domain.stages.walk import ProfiledChain, Walk, stage_means

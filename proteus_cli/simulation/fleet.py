@@ -9,8 +9,8 @@ from proteus_cli.control.decision import Effects, Host, Launch
 from proteus_cli.control.topology.breaker import hang_timeout_s
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.rollout import keys
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.request import MAX_RUNS, Outcome, Request
 from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.simulation.timing import BatchTimes, load_time_s

@@ -28,11 +28,11 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import device_memory, hosted_by, slots_of
 from proteus_cli.control.topology.rollout import keys
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.domain.catalog import Catalog, VariantKey, variant_labels
-from proteus_cli.domain.deferral import MeasuredDeferral
-from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.catalog.catalog import Catalog, VariantKey, variant_labels
+from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan_changes.change_text import hosting_text
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile.deferral import MeasuredDeferral
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.report import Loss, Replan
 from proteus_cli.domain.request import Bounds, Outcome, Request, RequestRecord
 from proteus_cli.domain.stages.forecast import profiled_s

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile
+from proteus_cli.domain.profile.profile import LatencyTable, Profile, VariantProfile
 from proteus_cli.simulation.conditions import Conditions, LatencySampler
 
 Latencies = Callable[[int], float]

@@ -12,10 +12,10 @@ import tomlkit
 from tomlkit.items import AoT, Comment, Table, Whitespace
 
 from proteus_cli.domain.base import Value
-from proteus_cli.domain.catalog import Catalog, Family, Variant
-from proteus_cli.domain.family_policy import DEFAULT_POLICY
+from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant
+from proteus_cli.domain.catalog.family_policy import DEFAULT_POLICY
+from proteus_cli.domain.catalog.task import Task
 from proteus_cli.domain.stages.confidence import MARGIN
-from proteus_cli.domain.task import Task
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store.workspace import parse_catalog
 

@@ -15,7 +15,7 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 import msgspec
 
 from proteus_cli.domain.base import FORMAT, Value, is_count, require
-from proteus_cli.domain.catalog import Variant
+from proteus_cli.domain.catalog.catalog import Variant
 from proteus_cli.domain.conditions.condition import Condition
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.stages.confidence import output_of

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from proteus_cli.domain.catalog import VariantKey, variant_labels
+from proteus_cli.domain.catalog.catalog import VariantKey, variant_labels
 from proteus_cli.domain.fleet import origins
-from proteus_cli.domain.interference import Interference, SharingModel
-from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.profile.interference import Interference, SharingModel
+from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store.digests import digest_of
 from proteus_cli.store.files import read_json, write_json

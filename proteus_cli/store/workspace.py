@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from proteus_cli.domain.base import require
-from proteus_cli.domain.catalog import VERSION_MARK, Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.catalog.catalog import VERSION_MARK, Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.fleet import as_device, of_type, origins, profile_for
-from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.stages.confidence import discriminator_of
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import CATALOG, LABELS, decode_toml, decoded, read_bytes, read_text

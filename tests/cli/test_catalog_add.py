@@ -10,7 +10,7 @@ from networks import conv_net, mixing_rows
 from onnx import TensorProto, helper
 from tiny import Tiny, keep_apart, mlp, passing_on, save_eval, save_model, tensor
 
-from proteus_cli.domain.catalog import Variant
+from proteus_cli.domain.catalog.catalog import Variant
 from proteus_cli.store import Workspace
 
 RIGHT, ROWS = 24, 32

@@ -26,7 +26,7 @@ from proteus_cli.serving.devices.remote.sessions import crossings
 from proteus_cli.store import read_hosts
 
 if TYPE_CHECKING:
-    from proteus_cli.domain.profile import Profile
+    from proteus_cli.domain.profile.profile import Profile
 
 
 def listed(directory: Path, text: str) -> Path:

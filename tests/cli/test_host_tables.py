@@ -10,7 +10,7 @@ from proteus_cli.cli.views.inventory_tables import inventory_tables
 from proteus_cli.cli.views.plan_tables import difference_tables, plan_table
 from proteus_cli.cli.workflows.cluster import ReachedHost
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan_changes.difference import difference
 from proteus_cli.serving.devices.remote.channel.messages import Inventory
 

@@ -14,8 +14,8 @@ from command_line import Ended, files, proteus, proteus_process
 from tiny import DEVICES, Tiny, add_plan, change_json, mlp
 
 from proteus_cli import store
-from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Point, Profile
+from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.profile.profile import Point, Profile
 from proteus_cli.store import Workspace
 
 HEADER = "device_type,family,variant,accuracy,batch,latency_ms,load_s"

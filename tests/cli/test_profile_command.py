@@ -27,7 +27,7 @@ from tiny import (
 )
 
 from proteus_cli.backends.affinity import usable_cores
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile.profile import Profile
 
 QUICK = ("profile", "--budget", "0s", "--max-batch", "4", "--accept-noise")  # on a busy machine the same as on any
 CELLS = 5 * 3  # five variants, batches 1, 2 and 4

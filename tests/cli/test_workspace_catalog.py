@@ -13,7 +13,7 @@ from proteus_cli import store
 from proteus_cli.cli.workflows.live_catalog import WorkspaceCatalog, model_digests
 from proteus_cli.cli.workflows.resources import Emulation
 from proteus_cli.cli.workflows.workspace_plans import WorkspacePlans
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles
 from proteus_cli.serving.measuring_process import measured

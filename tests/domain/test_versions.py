@@ -1,6 +1,6 @@
 """What clients may ask for, by what variants are called and where their models are."""
 
-from proteus_cli.domain.catalog import Variant
+from proteus_cli.domain.catalog.catalog import Variant
 from proteus_cli.domain.versions import asked_versions, versions_of
 
 

@@ -12,7 +12,7 @@ from live_server import ANSWER_WITHIN_S, LiveServer, serving
 from tiny import Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace
 
 from proteus_cli import store
-from proteus_cli.domain.profile import Recorded
+from proteus_cli.domain.profile.profile import Recorded
 
 pytestmark = pytest.mark.live
 

@@ -14,9 +14,9 @@ from command_line import proteus
 from live_server import ANSWER_WITHIN_S, LiveServer, serving
 
 from proteus_cli import store
-from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.plan_changes.record import PlanRecord
-from proteus_cli.domain.rules import Rules
 from proteus_cli.serving.adaptation.plan_journal import records
 from proteus_cli.store import Workspace
 

@@ -29,7 +29,7 @@ from tiny import (
     tensor,
 )
 
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.serving.adaptation.plan_journal import records
 from proteus_cli.store import model_digest, read_json, write_json
 

@@ -10,7 +10,7 @@ from proteus_cli.arrays import Floats
 from proteus_cli.backends.base import Signature
 from proteus_cli.domain.cluster.connection import BEAT_S, CONNECT_S, MAX_SILENT, ConnectionPauses
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import DeviceLost, DeviceUnavailable
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.devices.executor import BatchResult, OnLost

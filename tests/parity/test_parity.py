@@ -14,12 +14,12 @@ from virtual_time import LiveRun, run_live
 from proteus_cli.control.decision import Launch
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
-from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.catalog.family_policy import FamilyPolicy, Preference
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import NONE_OUT, Outages
-from proteus_cli.domain.family_policy import FamilyPolicy, Preference
-from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Point, Profile
+from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.profile.profile import Point, Profile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.planning.planner import Planner
 from proteus_cli.simulation.conditions import Conditions

@@ -15,7 +15,7 @@ from proteus_cli.backends.base import OutputArrays
 from proteus_cli.control.decision import FirstStage, Launch
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.replanning import deferral
-from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.request import Outcome, Request
 from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile
 from proteus_cli.domain.trace import Trace

@@ -11,9 +11,9 @@ from parity_world import make_world
 from virtual_time import run_live
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.plan import Placement, Plan
-from proteus_cli.domain.profile import Point, Profile
+from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.plan.plan import Placement, Plan
+from proteus_cli.domain.profile.profile import Point, Profile
 from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.trace import Trace

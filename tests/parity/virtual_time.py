@@ -17,9 +17,9 @@ from proteus_cli.control.decision import Decision, Launch
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.control.topology.hosting import slots_of
-from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import RequestError
@@ -35,7 +35,7 @@ from proteus_cli.serving.requests.second_stages import Confidence
 from proteus_cli.simulation.conditions import SOLVE_S, Failure
 
 if TYPE_CHECKING:
-    from proteus_cli.domain.deferral import MeasuredDeferral
+    from proteus_cli.domain.profile.deferral import MeasuredDeferral
     from proteus_cli.serving.requests.in_flight import Result
 
 

@@ -16,10 +16,10 @@ from scipy.optimize import linprog
 from test_forecasts import ACCURACY, CAPACITIES, CATALOG, QPS, curve_of, curves, profiles
 
 from proteus_cli.control.policies import policy_named
+from proteus_cli.domain.catalog.family_policy import Preference
 from proteus_cli.domain.demand import Forecast, LossCurve
-from proteus_cli.domain.family_policy import Preference
-from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.rules import PAPER_RULES
+from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan.rules import PAPER_RULES
 from proteus_cli.planning.planner import Planner
 
 KEYS = [(family, variant) for family in ACCURACY for variant in ("large", "small")]

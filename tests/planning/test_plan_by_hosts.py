@@ -7,10 +7,10 @@ from hypothesis import assume, example, given
 from tiny_fleets import Tiny, Worth, tinies
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.capacity import slo_fraction
-from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import LatencyTable
-from proteus_cli.domain.rules import Rules
+from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.profile.capacity import slo_fraction
+from proteus_cli.domain.profile.profile import LatencyTable
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning.planner import Planner
 

@@ -16,13 +16,13 @@ from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.control.topology.hosting import device_memory
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.demand import for_catalog
 from proteus_cli.domain.device import Outages
-from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.domain.request import Outcome
-from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, RequestError
 from proteus_cli.planning.planner import Planner
 from proteus_cli.serving.adaptation.control_loop import ControlLoop

@@ -9,7 +9,7 @@ from builders import make_cascade, make_catalog, make_family, make_measured, mak
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.policies import Policy
-from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.request import RequestRecord
 from proteus_cli.replay.trace import read_trace
 from proteus_cli.simulation.run import simulate

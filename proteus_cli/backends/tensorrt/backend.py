@@ -13,10 +13,10 @@ from proteus_cli.backends.tensorrt.building import build, key_of
 from proteus_cli.backends.tensorrt.cache import CachedEngine, EngineRequest, directory_of, files_of, find_or_build
 from proteus_cli.backends.tensorrt.cuda import primary_context
 from proteus_cli.backends.tensorrt.engine import LoadedEngine
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.engine import BuildOptions
-from proteus_cli.domain.profile import BackendInfo
+from proteus_cli.domain.profile.profile import BackendInfo
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.input_files import WEIGHTS, read_bytes
 from proteus_cli.store.exit_chains import is_chain_file

@@ -70,7 +70,7 @@ def _host_name(name: str | None) -> str:
     """The name that was given, or that of the machine, if it can be one: else nobody may need it."""
     from socket import gethostname
 
-    from proteus_cli.domain.catalog import is_name
+    from proteus_cli.domain.catalog.catalog import is_name
 
     if name is None:
         machine = gethostname()

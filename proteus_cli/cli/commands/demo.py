@@ -56,7 +56,7 @@ def _run(*arguments: str) -> None:
 
 def burst_qps(workspace: "Workspace") -> float:
     """A rate that overloads the most accurate variants on this machine."""
-    from proteus_cli.domain.rules import Rules
+    from proteus_cli.domain.plan.rules import Rules
 
     profiles, catalog = workspace.profiles(), workspace.catalog()
     if len(profiles) < len(catalog.families):

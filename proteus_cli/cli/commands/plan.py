@@ -15,9 +15,9 @@ from proteus_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from proteus_cli.domain.plan import Plan
-    from proteus_cli.domain.profile import Profile
-    from proteus_cli.domain.rules import Rules
+    from proteus_cli.domain.plan.plan import Plan
+    from proteus_cli.domain.plan.rules import Rules
+    from proteus_cli.domain.profile.profile import Profile
     from proteus_cli.planning.analysis.explain import Explanation
     from proteus_cli.planning.planner import Planner
     from proteus_cli.store import Workspace
@@ -133,7 +133,7 @@ def _say_what_is_estimated(families: "Collection[str]") -> None:
 
 
 def _say_what_is_live(profiles: "Mapping[str, Profile]") -> None:
-    from proteus_cli.domain.profile import live_accuracies
+    from proteus_cli.domain.profile.profile import live_accuracies
     from proteus_cli.units import counted, format_percent
 
     for key, live in sorted(live_accuracies(profiles.values()).items()):
@@ -185,7 +185,7 @@ def _planner(
 
 def _warn_of_what_is_left_out(planner: "Planner") -> None:
     from proteus_cli.cli.options.plan_rules import unknown_amounts, unknown_devices
-    from proteus_cli.domain.catalog import VariantKey
+    from proteus_cli.domain.catalog.catalog import VariantKey
     from proteus_cli.domain.fleet import origins
 
     distinct = {id(profile.variants): profile for profile in planner.profiles.values()}
@@ -216,7 +216,7 @@ def _sweep(
 ) -> None:
     from proteus_cli.cli.views.plan_tables import frontier_table
     from proteus_cli.cli.workflows.planning import wanted_mix
-    from proteus_cli.domain.profile import estimated_families
+    from proteus_cli.domain.profile.profile import estimated_families
     from proteus_cli.planning.analysis.frontier import parse_sweep, sweep
 
     mix, totals, points = wanted_mix(demand, trace, planner.catalog), parse_sweep(text), []

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from proteus_cli.control.policies import Policy
-    from proteus_cli.domain.plan import Plan
-    from proteus_cli.domain.profile import Profile
+    from proteus_cli.domain.plan.plan import Plan
+    from proteus_cli.domain.profile.profile import Profile
     from proteus_cli.domain.report import Report
     from proteus_cli.domain.trace import Trace
     from proteus_cli.simulation.conditions import Conditions

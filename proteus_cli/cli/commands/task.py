@@ -42,7 +42,7 @@ def add(
     than all that is faster. Needs the extra `train`. Run `proteus profile` and `proteus plan` afterwards.
     """
     from proteus_cli.cli.views.task_lines import added_lines, added_table
-    from proteus_cli.domain.family_policy import FamilyPolicy
+    from proteus_cli.domain.catalog.family_policy import FamilyPolicy
     from proteus_cli.store import Workspace
     from proteus_cli.variants.training.adding import add_task, new_family, read_place
     from proteus_cli.variants.training.ladder import chosen

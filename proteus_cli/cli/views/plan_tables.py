@@ -13,7 +13,7 @@ from proteus_cli.tables import bars, described, folded_name, number, table, text
 from proteus_cli.units import UNKNOWN, format_accuracy, format_bar, format_percent, format_rate, mark_estimate
 
 if TYPE_CHECKING:
-    from proteus_cli.domain.plan import FrontierPoint, Placement, Plan, Solver
+    from proteus_cli.domain.plan.plan import FrontierPoint, Placement, Plan, Solver
     from proteus_cli.domain.plan_changes.difference import BeforeAfter, DeviceChange, PlanDifference, VariantChange
     from proteus_cli.domain.stages.cascade import PlannedCascade
     from proteus_cli.planning.analysis.explain import Explanation, Price

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from proteus_cli import __version__
 from proteus_cli.cli.workflows.cluster import agents_of
 from proteus_cli.diagnosis import Finding, printable_finding
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, ProteusError
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.channel.messages import Inventory

@@ -16,8 +16,8 @@ from proteus_cli.cli.workflows.resources import Emulation, Resources, on_fleet, 
 from proteus_cli.cli.workflows.versions import WorkspaceVersions
 from proteus_cli.cli.workflows.workspace_plans import WorkspacePlans, base_of
 from proteus_cli.control.policies import Policy, batcher_named, live_policy_named, with_replanning
-from proteus_cli.domain.catalog import Catalog, name_in_catalog
-from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.catalog.catalog import Catalog, name_in_catalog
+from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan_changes.record import Base, Origin
 from proteus_cli.errors import ArtefactError, DeviceUnavailable
 from proteus_cli.planning.from_workspace import planner_settings

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from proteus_cli.cli.options.memory import limits_of_host
 from proteus_cli.cli.workflows.remote_measuring import measurable_in
 from proteus_cli.cli.workflows.workspace_plans import WorkspacePlans
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.fleet import on_device
-from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.serving.devices.remote.measuring import measured_by_agent

@@ -8,10 +8,11 @@ import numpy as np
 
 from proteus_cli.cli import console
 from proteus_cli.control.policies import Policy
-from proteus_cli.domain.catalog import Family
+from proteus_cli.domain.catalog.catalog import Family
 from proteus_cli.domain.demand import check_demand
-from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import (
+from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.profile.profile import (
     Profile,
     accuracies,
     accuracy_by_variant,
@@ -21,7 +22,6 @@ from proteus_cli.domain.profile import (
     with_load_time,
 )
 from proteus_cli.domain.report import Report
-from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
 from proteus_cli.planning.analysis.explain import max_multiple

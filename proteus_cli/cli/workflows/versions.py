@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from proteus_cli.cli.workflows.live_catalog import WorkspaceCatalog, model_digests
-from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
-from proteus_cli.domain.catalog_changes import CatalogContent
-from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.catalog.changes import CatalogContent
+from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles

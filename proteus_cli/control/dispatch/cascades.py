@@ -9,9 +9,9 @@ from proteus_cli.control.dispatch.checks import checker_of
 from proteus_cli.control.dispatch.quota import WeightedShares
 from proteus_cli.control.replanning.deferral import KEEP_S, DeferralWatch
 from proteus_cli.control.replanning.disagreement import DisagreementWatch
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.deferral import MeasuredDeferral
-from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.profile.deferral import MeasuredDeferral
 from proteus_cli.domain.request import Bounds, Request
 from proteus_cli.domain.stages.cascade import CascadePoint, accuracy_by_level
 

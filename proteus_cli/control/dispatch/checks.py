@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from proteus_cli.control.decision import Checker
 from proteus_cli.control.dispatch.workers import AccuracyTier, WorkerState, WorkSource
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.stages.cascade import CascadeProfile, PlannedCascade, SureRows
 
 

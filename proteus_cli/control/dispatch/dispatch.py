@@ -27,7 +27,7 @@ from proteus_cli.control.dispatch.work_selector import WorkSelector
 from proteus_cli.control.dispatch.workers import NOBODY, AccuracyTier, WorkerState, WorkSource, sources_of
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Request
 
 # The shortest batch that is submitted ahead though it is not full: of a shorter one, more rows are worth more.

@@ -18,7 +18,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from proteus_cli.control.decision import FirstStage
-from proteus_cli.domain.deferral import MeasuredDeferral
+from proteus_cli.domain.profile.deferral import MeasuredDeferral
 from proteus_cli.units import format_percent
 
 WINDOW_ROWS = 1000

@@ -12,7 +12,7 @@ from proteus_cli.control.replanning.replan_rules import UNKNOWN_SLACK_FRAC, Repl
 from proteus_cli.control.topology.slowdown import SlidingMaximum
 from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.device import NONE_OUT
-from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan.plan import Plan
 
 
 class Replanning:

@@ -8,10 +8,10 @@ from proteus_cli.control.decision import Host
 from proteus_cli.control.topology.ranking import ranked
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.plan import Placement, Plan
-from proteus_cli.domain.profile import LatencyTable, Profile, VariantProfile
-from proteus_cli.domain.rules import DeviceLimits, Rules, limits_of
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.plan.plan import Placement, Plan
+from proteus_cli.domain.plan.rules import DeviceLimits, Rules, limits_of
+from proteus_cli.domain.profile.profile import LatencyTable, Profile, VariantProfile
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.errors import ArtefactError
 

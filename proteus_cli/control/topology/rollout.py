@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from proteus_cli.control.decision import Host, Load
 from proteus_cli.control.dispatch.workers import WorkerEvent, WorkerPhase, WorkerState
 from proteus_cli.control.topology.standbys import Replica, Standbys
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 
 MAX_UNAVAILABLE_FRAC = 0.5  # of a family's capacity; at more, one wrong plan takes a family out of service
 

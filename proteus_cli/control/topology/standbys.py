@@ -18,7 +18,7 @@ from itertools import cycle, islice
 from types import MappingProxyType
 
 from proteus_cli.control.decision import Host
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 
 RECENT_PLANS = 10
 """What the plans before these wanted no longer counts."""

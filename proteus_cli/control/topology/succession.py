@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping
 import msgspec
 from msgspec import UNSET
 
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.profile import Profile, VariantProfile, live_accuracies
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.profile.profile import Profile, VariantProfile, live_accuracies
 from proteus_cli.domain.stages.cascade import CascadeProfile
 
 Names = Mapping[VariantKey, str]

@@ -10,9 +10,9 @@ from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.topology.rollout import Rollout
 from proteus_cli.control.topology.standbys import DeviceMemory, Standbys
 from proteus_cli.control.topology.warming import Warming
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Outages
-from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan.plan import Plan
 
 
 class Topology:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from proteus_cli.domain.capacity import capacity_at
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.plan import Placement, Plan
-from proteus_cli.domain.profile import LatencyTable, Point, Profile, VariantProfile
-from proteus_cli.domain.rules import Rules, limits_of
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.plan.plan import Placement, Plan
+from proteus_cli.domain.plan.rules import Rules, limits_of
+from proteus_cli.domain.profile.capacity import capacity_at
+from proteus_cli.domain.profile.profile import LatencyTable, Point, Profile, VariantProfile
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from proteus_cli.control.decision import StandbyEnd, StandbyLoad
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.topology.rollout import Rollout, keys
 from proteus_cli.control.topology.standbys import Standbys
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 
 MAX_LOADING_FRAC = 0.1
 """Of the time of a device, as a load takes cores, or a part of the bandwidth, from the batches that run meanwhile."""

@@ -1,7 +1,7 @@
 """The machines of a cluster, as `hosts.toml` lists them."""
 
 from proteus_cli.domain.base import Value, require
-from proteus_cli.domain.catalog import is_name
+from proteus_cli.domain.catalog.catalog import is_name
 
 MAX_HOSTS = 1000
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.cluster.host_text import short_names
-from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.units import counted, format_duration
 
 MAX_PARTS = 4

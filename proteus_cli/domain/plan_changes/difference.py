@@ -3,7 +3,7 @@
 from itertools import zip_longest
 
 from proteus_cli.domain.base import Value
-from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.stages.cascade import PlannedCascade
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 from msgspec import UNSET, UnsetType
 
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, is_count, require
-from proteus_cli.domain.deferral import MeasuredDeferral
+from proteus_cli.domain.profile.deferral import MeasuredDeferral
 
 Origin = Literal["start", "resumed", "demand", "file", "request", "drift"]
 """What brought a plan: the start of a server, one that goes on after another was killed, the demand, a person,

@@ -12,8 +12,8 @@ from proteus_cli.domain.base import Value
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.fleet import as_device
-from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import best_accuracy, relative
+from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.profile.profile import best_accuracy, relative
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning.analysis.conflict import without_each
 from proteus_cli.planning.networks import limit_in_words, limits_of_hosts, without_limits

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from proteus_cli.control.policies import VariantRule
-from proteus_cli.domain.capacity import Capacity, CapacityStep, capacity_at
-from proteus_cli.domain.catalog import Catalog, Family, VariantKey
-from proteus_cli.domain.profile import Profile, VariantProfile
-from proteus_cli.domain.query_amounts import cost_of, most_energy_of
-from proteus_cli.domain.rules import DeviceLimits, Rules, limits_of
+from proteus_cli.domain.catalog.catalog import Catalog, Family, VariantKey
+from proteus_cli.domain.plan.rules import DeviceLimits, Rules, limits_of
+from proteus_cli.domain.profile.capacity import Capacity, CapacityStep, capacity_at
+from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.profile.query_amounts import cost_of, most_energy_of
 from proteus_cli.errors import UsageError
 from proteus_cli.planning.networks import row_bytes
 

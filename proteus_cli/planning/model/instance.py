@@ -9,10 +9,10 @@ import numpy as np
 
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.control.policies import VariantRule
-from proteus_cli.domain.capacity import capacity_at
-from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.profile import Profile, best_accuracy
-from proteus_cli.domain.rules import Rules
+from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.profile.capacity import capacity_at
+from proteus_cli.domain.profile.profile import Profile, best_accuracy
 from proteus_cli.planning.model.choices import (
     Choice,
     DeviceGroup,

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from proteus_cli.arrays import Floats
-from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.family_policy import Preference
-from proteus_cli.domain.query_amounts import cost_of, energy_of, latency_of
-from proteus_cli.domain.rules import Rules
+from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.catalog.family_policy import Preference
+from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.profile.query_amounts import cost_of, energy_of, latency_of
 from proteus_cli.planning.model.choices import Choice, DeviceGroup
 
 ACCURACY_PART = 0.01  # of a worth that is about something else

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from proteus_cli.arrays import Ints
-from proteus_cli.domain.plan import Placement
+from proteus_cli.domain.plan.plan import Placement
 from proteus_cli.planning.model.hosted_now import NOTHING, HostedKeys
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.solver.lexicographic import Solution

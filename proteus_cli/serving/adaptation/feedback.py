@@ -17,9 +17,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from proteus_cli.control.replanning.live_accuracy import LiveAccuracy
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import LiveAccuracyRecord
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.profile.profile import LiveAccuracyRecord
 from proteus_cli.errors import BadRequest, BodyTooLarge, Conflict, ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.plan_source import PlanSource

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.domain.catalog import Variant
+from proteus_cli.domain.catalog.catalog import Variant
 from proteus_cli.domain.conditions.condition import Condition, metrics
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.conditions.reach import reach

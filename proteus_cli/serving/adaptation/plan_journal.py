@@ -19,7 +19,7 @@ import msgspec
 
 from proteus_cli import store
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan_changes.record import (
     Base,
     Effect,

@@ -11,8 +11,8 @@ from proteus_cli import store
 from proteus_cli.control.topology.drift import Correction, corrected_profile
 from proteus_cli.control.topology.sharing import shared_profile
 from proteus_cli.control.topology.succession import with_accuracies
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.profile import LiveAccuracyRecord, Profile, Recorded, VariantProfile, live_accuracies
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.profile.profile import LiveAccuracyRecord, Profile, Recorded, VariantProfile, live_accuracies
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 
 

@@ -16,7 +16,7 @@ from proteus_cli.backends.base import OutputArrays, Part
 from proteus_cli.backends.tensorrt.cuda import PrimaryContext
 from proteus_cli.backends.tensorrt.engine import LoadedEngine
 from proteus_cli.backends.tensorrt.slots import Slot
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, EngineError
 from proteus_cli.serving.devices.bisection import run_with_bisection
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, OnLost

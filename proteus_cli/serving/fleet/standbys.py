@@ -8,9 +8,9 @@ from functools import partial
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import StandbyEnd, StandbyLoad
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 from proteus_cli.serving.fleet.loading import Loader
 from proteus_cli.serving.fleet.worker import Clock, Worker

@@ -15,7 +15,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.drift import Drift
 from proteus_cli.control.topology.hosting import device_memory, slots_of
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.domain.catalog_changes import CatalogContent
+from proteus_cli.domain.catalog.changes import CatalogContent
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
@@ -60,7 +60,7 @@ from proteus_cli.serving.telemetry.status import StatusSources
 from proteus_cli.serving.transport.connections import Connections
 
 if TYPE_CHECKING:
-    from proteus_cli.domain.profile import Profile
+    from proteus_cli.domain.profile.profile import Profile
 
 log = logging.getLogger("proteus.server")
 

@@ -15,11 +15,11 @@ from proteus_cli.control.shift import ShiftWatch
 from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.control.topology.drift import Estimate
 from proteus_cli.domain.attainment import Attainment
+from proteus_cli.domain.catalog.family_policy import Preference
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.family_policy import Preference
-from proteus_cli.domain.plan import Placement
+from proteus_cli.domain.plan.plan import Placement
 from proteus_cli.domain.plan_changes.record import Origin
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import printable
 from proteus_cli.serving.adaptation.control_loop import SEEN_WINDOWS_S, ControlLoop, FailedChange, PlanChange, hosts

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from proteus_cli.domain.catalog import Family, Variant
+from proteus_cli.domain.catalog.catalog import Family, Variant
 from proteus_cli.store import Workspace
 
 

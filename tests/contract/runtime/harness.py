@@ -18,7 +18,7 @@ from tiny import INPUTS, looking_up, mlp, save_model, tensor
 from proteus_cli.backends.base import Part
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.backends.tensorrt.cuda import primary_context
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceLost
 from proteus_cli.serving.devices.executor import Batch, BatchResult

@@ -12,8 +12,8 @@ from proteus_cli.control.decision import Checker, Host, Launch
 from proteus_cli.control.dispatch.checks import EveryNth
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile, PlannedCascade, SureRows
 

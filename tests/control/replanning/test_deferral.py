@@ -8,7 +8,7 @@ import pytest
 
 from proteus_cli.control.decision import FirstStage
 from proteus_cli.control.replanning.deferral import WINDOW_ROWS, WINDOW_S, WINDOWS, DeferralWatch
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 
 RANKS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7)
 STAGE = FirstStage(VariantKey("a", "s"), tuple(map(float, range(8))), RANKS)

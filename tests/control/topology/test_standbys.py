@@ -9,7 +9,7 @@ from proteus_cli.control.decision import Effects, Host, StandbyEnd, StandbyLoad
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable, Standbys
 from proteus_cli.control.topology.warming import LOOK_S, MAX_LOADING_FRAC, RETRY_S
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 
 SLOW, FAST, OTHER, LARGE = (VariantKey("a", f"a-{v}") for v in ("slow", "fast", "other", "large"))
 ON_B = VariantKey("b", "b-fast")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.domain.cluster.network import Network
-from proteus_cli.domain.profile import Profile, reached_over
+from proteus_cli.domain.profile.profile import Profile, reached_over
 
 NETWORK = Network(round_trip_s=0.001, bytes_per_s=1e6, row_bytes={"a": 2000})
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from builders import make_placement, make_plan
 
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan_changes.change_text import MAX_PARTS, hosting_text
 
 LARGE, SMALL = VariantKey("a", "a-l"), VariantKey("a", "a-s")

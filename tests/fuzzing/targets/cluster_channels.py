@@ -26,7 +26,7 @@ from tiny import mlp
 
 from proteus_cli import __version__
 from proteus_cli.backends.base import Signature, TensorSpec
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, EngineError, ProteusError
 from proteus_cli.serving.agent import agent as agent_module
 from proteus_cli.serving.agent.agent import Agent, AgentSettings

@@ -12,9 +12,9 @@ import pytest
 from builders import hosted, make_cascade, make_measured, make_plan, make_profile
 
 from proteus_cli.control.topology.succession import without_variants
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.errors import ArtefactError, BadRequest, BodyTooLarge, Conflict
 from proteus_cli.serving.adaptation.feedback import LONGEST_BODY, MOST_ITEMS, MOST_PROBLEMS, ROWS_AT_ONCE, Feedback

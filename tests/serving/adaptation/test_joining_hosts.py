@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.fleet import on_device
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import EngineError, HostLost
 from proteus_cli.serving.adaptation.joining import FIRST_PAUSE_S, LOOK_S, Joining
 from proteus_cli.serving.devices.remote.channel.messages import Inventory

@@ -11,7 +11,7 @@ from builders import hosted, make_measured, make_placement, make_plan, make_prof
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.topology.drift import Correction, Estimate
-from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan_changes.record import EngineChange
 from proteus_cli.errors import EngineError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop

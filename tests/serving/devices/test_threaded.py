@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 from proteus_cli.backends.emulated import STUB
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.serving.devices.threaded import ThreadedExecutor
 
 OLD, NEW = VariantKey("f", "old"), VariantKey("f", "new")

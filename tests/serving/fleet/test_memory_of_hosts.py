@@ -8,7 +8,7 @@ from failing import VARIANTS, World, played
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.backends.free_memory import HostMemory
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.fleet.standbys import EVERY_S
 

@@ -20,7 +20,7 @@ from proteus_cli.control.topology.breaker import (
     BreakerState,
 )
 from proteus_cli.control.topology.succession import without_variants
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import NONE_OUT, Outages, host_of
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BuildCancelled, DeviceLost, EngineError, EngineFailed, HostLost, NotReady

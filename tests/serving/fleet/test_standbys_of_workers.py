@@ -7,7 +7,7 @@ from builders import make_measured
 from failing import LOAD_S, VARIANTS, World, played
 
 from proteus_cli.backends.free_memory import HostMemory
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 from proteus_cli.serving.fleet.standbys import EVERY_S

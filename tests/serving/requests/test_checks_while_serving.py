@@ -12,7 +12,7 @@ from one_device import FLOAT
 from two_stages import CASCADE, SURE, UNSURE, TwoStages, plan_of, run
 
 from proteus_cli.control.topology.breaker import BreakerEvent
-from proteus_cli.domain.plan import Placement
+from proteus_cli.domain.plan.plan import Placement
 from proteus_cli.domain.request import Bounds
 from proteus_cli.domain.stages.cascade import SureRows
 from proteus_cli.errors import EngineError

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.catalog_changes import CatalogContent, Succession
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog.changes import CatalogContent, Succession
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.serving.measuring_process import Say
 
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from proteus_cli.control.rollouts.version_rollout import Step, VersionRollout
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.profile import VariantProfile
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.profile.profile import VariantProfile
 from proteus_cli.domain.rollouts.status import Ending
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 from proteus_cli.serving.requests.version_arms import VersionArms

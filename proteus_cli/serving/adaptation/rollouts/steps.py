@@ -9,8 +9,8 @@ import msgspec
 from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.rollouts.version_rollout import WantedStep
 from proteus_cli.control.topology.twinning import Twinning, contracted, expanded, replaced
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.rollouts.status import Stage
 from proteus_cli.errors import Conflict, Unprocessable
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog

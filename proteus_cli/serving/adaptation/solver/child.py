@@ -7,7 +7,7 @@ import traceback
 from multiprocessing.connection import Connection
 
 from proteus_cli.domain.device import NONE_OUT
-from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.solver.jobs import Job, Replanner, Solve, Use, WarmUp
 from proteus_cli.serving.child_process import depend_on_parent

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.deferral import MeasuredDeferral
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import Outages
-from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.profile.deferral import MeasuredDeferral
 
 Standbys = Mapping[str, frozenset[VariantKey]]
 

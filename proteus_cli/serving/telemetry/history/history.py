@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.domain.attainment import Attainment
-from proteus_cli.domain.family_policy import Preference
+from proteus_cli.domain.catalog.family_policy import Preference
 from proteus_cli.domain.rollouts.status import RolloutStatus
 from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip.documents import Count, Fraction

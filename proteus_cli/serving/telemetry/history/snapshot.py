@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from proteus_cli.arrays import Ints
 from proteus_cli.domain.attainment import Attainment
-from proteus_cli.domain.family_policy import Preference
+from proteus_cli.domain.catalog.family_policy import Preference
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.telemetry.history.counters import Counters

@@ -19,7 +19,7 @@ from virtual_loop import VirtualLoop
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import Outages
-from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import SolverLost
 from proteus_cli.serving.adaptation.solver import process as solver_process
 from proteus_cli.serving.adaptation.solver.jobs import Standbys

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from proteus_cli.backends.free_memory import HostMemory
-from proteus_cli.domain.catalog import Family, VariantKey
+from proteus_cli.domain.catalog.catalog import Family, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.serving.devices.process.commanding import SentCommand
 from proteus_cli.serving.devices.process.messages import (

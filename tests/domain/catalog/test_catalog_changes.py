@@ -6,9 +6,9 @@ from builders import make_catalog, make_family
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.domain.catalog import Catalog, Variant, VariantKey, name_in_catalog
-from proteus_cli.domain.catalog_changes import CatalogContent, Succession, changes, succession
-from proteus_cli.domain.task import Task
+from proteus_cli.domain.catalog.catalog import Catalog, Variant, VariantKey, name_in_catalog
+from proteus_cli.domain.catalog.changes import CatalogContent, Succession, changes, succession
+from proteus_cli.domain.catalog.task import Task
 
 OLD, NEW, NEWER = (digit * 64 for digit in "abc")
 

@@ -12,8 +12,8 @@ from itertools import pairwise
 from msgspec.structs import replace
 
 from proteus_cli.domain.base import Value, is_count, require
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile
 
 

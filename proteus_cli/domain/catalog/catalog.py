@@ -9,11 +9,11 @@ import msgspec
 
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, is_attainment_target
 from proteus_cli.domain.base import FORMAT, Value, is_amount, require
+from proteus_cli.domain.catalog.family_policy import DEFAULT_POLICY, FamilyPolicy
+from proteus_cli.domain.catalog.task import Task
 from proteus_cli.domain.conditions.stopping import require_stop_condition
-from proteus_cli.domain.family_policy import DEFAULT_POLICY, FamilyPolicy
 from proteus_cli.domain.stages.confidence import MARGIN, output_of
 from proteus_cli.domain.stages.exits import MOST_EXITS
-from proteus_cli.domain.task import Task
 from proteus_cli.errors import ProteusError, UsageError
 from proteus_cli.units import parse_duration
 

@@ -2,7 +2,7 @@ import msgspec
 import pytest
 from builders import make_placement, make_plan
 
-from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.stages.cascade import CascadePoint, PlannedCascade
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from proteus_cli.domain.catalog import Catalog, Family, Variant
-from proteus_cli.domain.family_policy import PREFERENCES, FamilyPolicy
+from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant
+from proteus_cli.domain.catalog.family_policy import PREFERENCES, FamilyPolicy
 
 SMALL = Variant("a-s", 0.8, "a-s.onnx")
 TEXT = """

@@ -7,7 +7,7 @@ import numpy as np
 
 from proteus_cli.arrays import Floats
 from proteus_cli.domain.base import Value
-from proteus_cli.domain.profile import LatencyStatistic, Point
+from proteus_cli.domain.profile.profile import LatencyStatistic, Point
 
 
 class Capacity(Value, frozen=True):

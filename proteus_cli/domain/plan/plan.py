@@ -7,9 +7,9 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from proteus_cli.domain.base import MadeBy, Value, is_amount, is_count, is_rate, require
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.profile import LARGEST_BATCH
-from proteus_cli.domain.rules import Rules
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.profile.profile import LARGEST_BATCH
 from proteus_cli.domain.stages.cascade import PlannedCascade
 
 PLAN_FORMAT = 2

@@ -9,11 +9,18 @@ from msgspec import UNSET, UnsetType
 
 from proteus_cli.domain.attainment import is_attainment_target
 from proteus_cli.domain.base import Value, is_amount, is_count, require
-from proteus_cli.domain.capacity import Capacity, CapacityStep, capacity, capacity_at, capacity_by_hosts, points_in_time
-from proteus_cli.domain.catalog import Catalog, VariantKey, name_in_catalog
+from proteus_cli.domain.catalog.catalog import Catalog, VariantKey, name_in_catalog
+from proteus_cli.domain.catalog.family_policy import Preference
 from proteus_cli.domain.device import Device, host_of
-from proteus_cli.domain.family_policy import Preference
-from proteus_cli.domain.profile import LatencyStatistic, Point
+from proteus_cli.domain.profile.capacity import (
+    Capacity,
+    CapacityStep,
+    capacity,
+    capacity_at,
+    capacity_by_hosts,
+    points_in_time,
+)
+from proteus_cli.domain.profile.profile import LatencyStatistic, Point
 from proteus_cli.domain.stages.cascade import SLO_PARTS
 
 Resource = Literal["cost", "power"]

@@ -5,11 +5,11 @@ from typing import Any, get_type_hints
 import msgspec
 from builders import make_catalog, make_family
 
-from proteus_cli.domain import catalog_rules
-from proteus_cli.domain.catalog import Catalog, Family
-from proteus_cli.domain.catalog_rules import family_limits, with_catalog, with_families_of, with_variants_of
-from proteus_cli.domain.family_policy import FamilyPolicy
-from proteus_cli.domain.rules import DeviceVariant, Reserved, Rules
+from proteus_cli.domain.catalog.catalog import Catalog, Family
+from proteus_cli.domain.catalog.family_policy import FamilyPolicy
+from proteus_cli.domain.plan import catalog_rules
+from proteus_cli.domain.plan.catalog_rules import family_limits, with_catalog, with_families_of, with_variants_of
+from proteus_cli.domain.plan.rules import DeviceVariant, Reserved, Rules
 
 
 def catalog(banned: dict[str, tuple[str, ...]], *names: str) -> Catalog:

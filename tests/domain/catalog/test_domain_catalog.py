@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from builders import make_catalog, make_family
 
-from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey, variant_labels
+from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey, variant_labels
 from proteus_cli.errors import UsageError
 
 SMALL = Variant("a-s", 0.8, "a-s.onnx")

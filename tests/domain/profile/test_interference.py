@@ -8,8 +8,8 @@ from builders import MADE_BY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.interference import (
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.profile.interference import (
     FREE,
     CostPoint,
     Interference,

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from proteus_cli.domain.base import Value
-from proteus_cli.domain.catalog import VERSION_MARK, Catalog, Family, Variant, VariantKey, name_in_catalog
+from proteus_cli.domain.catalog.catalog import VERSION_MARK, Catalog, Family, Variant, VariantKey, name_in_catalog
 from proteus_cli.domain.versions import numbered_directory
 from proteus_cli.units import counted
 

@@ -3,7 +3,7 @@
 import pytest
 from builders import make_point, make_points
 
-from proteus_cli.domain.query_amounts import cost_of, energy_of, latency_of, most_energy_of
+from proteus_cli.domain.profile.query_amounts import cost_of, energy_of, latency_of, most_energy_of
 
 
 def test_a_query_takes_what_the_smallest_batch_takes() -> None:

@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, always, is_amount, is_count, require
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.device import Device, host_of
 from proteus_cli.domain.stages.cascade import CascadeProfile

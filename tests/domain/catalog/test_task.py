@@ -2,7 +2,7 @@
 
 import pytest
 
-from proteus_cli.domain.task import Task
+from proteus_cli.domain.catalog.task import Task
 
 
 def test_paths_are_words_of_their_own_in_a_command_whatever_they_hold() -> None:

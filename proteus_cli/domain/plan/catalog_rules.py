@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import UNSET
 
-from proteus_cli.domain.catalog import Catalog, name_in_catalog
-from proteus_cli.domain.rules import DeviceVariant, Reserved, Rules
+from proteus_cli.domain.catalog.catalog import Catalog, name_in_catalog
+from proteus_cli.domain.plan.rules import DeviceVariant, Reserved, Rules
 
 
 def with_catalog(rules: Rules, catalog: Catalog) -> Rules:

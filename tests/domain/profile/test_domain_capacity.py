@@ -6,9 +6,9 @@ from builders import make_points, make_table, near
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.domain.capacity import NO_CAPACITY, Capacity, hosts_needed, slo_fraction
-from proteus_cli.domain.profile import Point
-from proteus_cli.domain.rules import PAPER_RULES, Rules
+from proteus_cli.domain.plan.rules import PAPER_RULES, Rules
+from proteus_cli.domain.profile.capacity import NO_CAPACITY, Capacity, hosts_needed, slo_fraction
+from proteus_cli.domain.profile.profile import Point
 
 LATENCIES = st.dictionaries(st.integers(1, 64), st.floats(1e-5, 10.0), min_size=1, max_size=8).map(
     lambda latency_s: dict(sorted(latency_s.items()))

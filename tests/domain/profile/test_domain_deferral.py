@@ -8,7 +8,7 @@ from builders import make_measured, make_profile, near
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.domain.deferral import MeasuredDeferral, moved_cascade, with_measured
+from proteus_cli.domain.profile.deferral import MeasuredDeferral, moved_cascade, with_measured
 from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile
 
 THRESHOLDS = (0.1, 0.4, 0.6)

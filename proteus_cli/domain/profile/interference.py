@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from proteus_cli.domain.base import MadeBy, Value, is_count, require
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.profile import LARGEST_BATCH, LONGEST_S, SHORTEST_S
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.profile.profile import LARGEST_BATCH, LONGEST_S, SHORTEST_S
 
 SHARING_FORMAT = 1
 MOST_BESIDE = 8

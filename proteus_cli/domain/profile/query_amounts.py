@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from proteus_cli.domain.profile import Point
+from proteus_cli.domain.profile.profile import Point
 
 QUERIES_OF_A_COST = 1_000_000
 """Costs are told of so many queries, as those of one are tiny."""
