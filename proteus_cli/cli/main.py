@@ -11,7 +11,8 @@ from typer.main import get_command
 from proteus_cli import __version__
 from proteus_cli.__main__ import INTERRUPTED
 from proteus_cli.cli import console
-from proteus_cli.cli.command import Command, Group
+from proteus_cli.cli.command_line.command import Command, Group
+from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.commands import (
     agent,
     catalog,
@@ -31,7 +32,6 @@ from proteus_cli.cli.commands import (
     task,
     trace,
 )
-from proteus_cli.cli.options.names import environment
 from proteus_cli.errors import ProteusError
 
 app = typer.Typer(

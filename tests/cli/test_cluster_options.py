@@ -10,7 +10,7 @@ from agents import PATIENCE_S, key_of, run, running_agent
 from command_line import proteus
 from tiny import CLASSES, INPUTS, SHAPES, add_plan, add_profiles, device, make_workspace
 
-from proteus_cli.cli.options.memory import memory_limits
+from proteus_cli.cli.command_line.memory import memory_limits
 from proteus_cli.cli.workflows.cluster import agents_of, host_list
 from proteus_cli.cli.workflows.deployment import deployment_of
 from proteus_cli.cli.workflows.remote_measuring import _measured, devices_by_host

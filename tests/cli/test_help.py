@@ -9,9 +9,9 @@ import pytest
 from command_line import proteus
 from typer.main import get_command
 
-from proteus_cli.cli.examples import EXAMPLES
+from proteus_cli.cli.command_line.examples import EXAMPLES
+from proteus_cli.cli.command_line.sections import SECTIONS
 from proteus_cli.cli.main import app
-from proteus_cli.cli.options.sections import SECTIONS
 
 COLUMNS = 80
 

@@ -3,7 +3,7 @@
 import pytest
 from builders import make_profile
 
-from proteus_cli.cli.options.memory import memory_limits, parse_memory
+from proteus_cli.cli.command_line.memory import memory_limits, parse_memory
 from proteus_cli.errors import UsageError
 
 GIB = 2**30

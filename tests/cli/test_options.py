@@ -8,7 +8,7 @@ import pytest
 from command_line import Ended, files, proteus
 from tiny import Tiny, add_plan
 
-from proteus_cli.cli.options.names import RENAMED_OPTIONS, flag
+from proteus_cli.cli.command_line.names import RENAMED_OPTIONS, flag
 
 PLAN = ("plan", "--demand", "20qps")
 MAKE = ("trace", "make", "burst", "--families", "a", "--rate=1qps", "--peak=2qps")

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from proteus_cli.cli.examples import EXAMPLES
+from proteus_cli.cli.command_line.examples import EXAMPLES
 
 DOCS = Path(__file__).parents[2] / "docs"
 

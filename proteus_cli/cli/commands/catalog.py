@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.command import Command, Group
+from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.options import catalog as options
 from proteus_cli.cli.options import common
 

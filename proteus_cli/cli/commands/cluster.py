@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.command import Command, Group
+from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.options import cluster as options
 
 app = typer.Typer(

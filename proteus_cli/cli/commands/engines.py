@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.command import Command, Group
+from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.options import common
 from proteus_cli.errors import EngineError
 

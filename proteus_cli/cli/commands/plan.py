@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.command import Command, Group
+from proteus_cli.cli.command_line.command import Command, Group
+from proteus_cli.cli.command_line.defaults import flags
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options import plan as options
-from proteus_cli.cli.options.defaults import flags
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def plan(
     if context.invoked_subcommand is not None:
         _require_no_flags(context)
         return
-    from proteus_cli.cli.options.plan_rules import plan_rules
+    from proteus_cli.cli.command_line.plan_rules import plan_rules
     from proteus_cli.domain.fleet import fleet_of
     from proteus_cli.store import Workspace
 
@@ -184,7 +184,7 @@ def _planner(
 
 
 def _warn_of_what_is_left_out(planner: "Planner") -> None:
-    from proteus_cli.cli.options.plan_rules import unknown_amounts, unknown_devices
+    from proteus_cli.cli.command_line.plan_rules import unknown_amounts, unknown_devices
     from proteus_cli.domain.catalog.catalog import VariantKey
     from proteus_cli.domain.fleet import origins
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from proteus_cli.cli import console
+from proteus_cli.cli.command_line.defaults import flags
 from proteus_cli.cli.options import cluster as cluster_options
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options import profile as options
-from proteus_cli.cli.options.defaults import flags
 from proteus_cli.errors import ArtefactError, UsageError
 
 if TYPE_CHECKING:

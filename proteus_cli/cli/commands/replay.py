@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from proteus_cli.cli import console
+from proteus_cli.cli.command_line.defaults import flags
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options import replay as options
-from proteus_cli.cli.options.defaults import flags
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _conditions(
     failures: "Sequence[str]",
     profiles: "Mapping[str, Profile]",
 ) -> "Conditions":
-    from proteus_cli.cli.options.memory import memory_limits
+    from proteus_cli.cli.command_line.memory import memory_limits
     from proteus_cli.simulation.conditions import JITTERS, Conditions, parse_failure
 
     if memory and not any(measured.memory_bytes for profile in profiles.values() for measured in profile.variants):

@@ -5,7 +5,7 @@ import time
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.command import Command, Group
+from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options import samples as options
 

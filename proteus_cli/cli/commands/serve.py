@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from proteus_cli.cli import console
+from proteus_cli.cli.command_line.defaults import flags
 from proteus_cli.cli.options import cluster as cluster_options
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options import serve as options
-from proteus_cli.cli.options.defaults import flags
 from proteus_cli.errors import UsageError
 from proteus_cli.serving.logs import LogFormat, LogLevel
 from proteus_cli.units import format_size

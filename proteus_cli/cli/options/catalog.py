@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from proteus_cli.cli.options import completion, sections
+from proteus_cli.cli.command_line import completion, sections
 
 # --- add
 

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from proteus_cli.cli.options import sections
+from proteus_cli.cli.command_line import sections
+from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.options.common import DURATION, SIZE
-from proteus_cli.cli.options.names import environment
 
 Cluster = Annotated[
     str | None,

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from proteus_cli.cli.options import completion, sections
-from proteus_cli.cli.options.defaults import load_defaults
-from proteus_cli.cli.options.memory import parse_memory
-from proteus_cli.cli.options.names import environment
+from proteus_cli.cli.command_line import completion, sections
+from proteus_cli.cli.command_line.defaults import load_defaults
+from proteus_cli.cli.command_line.memory import parse_memory
+from proteus_cli.cli.command_line.names import environment
 from proteus_cli.units import parse_duration, parse_rate, parse_share, parse_size
 
 DURATION: dict[str, Any] = {"parser": parse_duration, "metavar": "DURATION"}

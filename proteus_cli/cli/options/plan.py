@@ -6,9 +6,9 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from proteus_cli.cli.options import completion, sections
+from proteus_cli.cli.command_line import completion, sections
+from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.options.common import DURATION
-from proteus_cli.cli.options.names import environment
 
 _device = partial(Option, rich_help_panel=sections.DEVICES)
 _objective = partial(Option, rich_help_panel=sections.OBJECTIVES)

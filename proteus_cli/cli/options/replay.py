@@ -7,9 +7,9 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from proteus_cli.cli.options import completion, sections
+from proteus_cli.cli.command_line import completion, sections
+from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.options.common import DURATION, RATE
-from proteus_cli.cli.options.names import environment
 
 HEADROOM = 1.0  # policies that re-plan have forecasts of how arrivals scatter
 LIVE_ONLY = {"--inputs"}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from proteus_cli.cli.options import sections
+from proteus_cli.cli.command_line import sections
 
 Family = Annotated[str, Argument(metavar="FAMILY", help="The family, as the catalog calls it.")]
 Version = Annotated[

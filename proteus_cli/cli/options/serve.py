@@ -7,9 +7,9 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from proteus_cli.cli.options import completion, sections
+from proteus_cli.cli.command_line import completion, sections
+from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.options.common import DURATION, SIZE
-from proteus_cli.cli.options.names import environment
 from proteus_cli.serving import logs
 from proteus_cli.units import parse_share
 

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from proteus_cli.cli.options import sections
+from proteus_cli.cli.command_line import sections
+from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.options.common import DURATION
-from proteus_cli.cli.options.names import environment
 
 _measuring = partial(Option, rich_help_panel=sections.MEASURING)
 

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from proteus_cli.cli.options import common, completion, sections
+from proteus_cli.cli.command_line import completion, sections
+from proteus_cli.cli.options import common
 from proteus_cli.variants.training.ladder import LADDER
 
 # --- add

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from proteus_cli.cli.options import completion, sections
+from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.options.common import DURATION, RATE
 
 Families = Annotated[

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from proteus_cli.backends.free_memory import free_bytes
-from proteus_cli.cli.options.memory import memory_limits
+from proteus_cli.cli.command_line.memory import memory_limits
 from proteus_cli.cli.workflows.cluster import known_hosts
 from proteus_cli.cli.workflows.joining import WorkspaceProfiles
 from proteus_cli.cli.workflows.live_catalog import WorkspaceCatalog, model_digests

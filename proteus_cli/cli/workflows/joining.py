@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from proteus_cli.cli.options.memory import limits_of_host
+from proteus_cli.cli.command_line.memory import limits_of_host
 from proteus_cli.cli.workflows.remote_measuring import measurable_in
 from proteus_cli.cli.workflows.workspace_plans import WorkspacePlans
 from proteus_cli.domain.catalog.catalog import VariantKey

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from proteus_cli.cli.options.names import environment
+from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.workflows.live_replay import trusting
 from proteus_cli.cli.workflows.workspace_plans import WorkspacePlans
 from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import uvloop
 
 from proteus_cli.cli import console
-from proteus_cli.cli.options.names import environment
+from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.options.replay import InputSource
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import Profile, accuracy_by_variant, noisy_cells

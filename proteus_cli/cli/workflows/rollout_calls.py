@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from proteus_cli.cli.options.names import environment
+from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.workflows.live_replay import trusting
 from proteus_cli.domain.rollouts.status import RolloutStatus
 from proteus_cli.errors import ServerError, UsageError

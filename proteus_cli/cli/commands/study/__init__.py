@@ -2,7 +2,7 @@
 
 import typer
 
-from proteus_cli.cli.command import Command, Group
+from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.commands.study import report
 
 app = typer.Typer(

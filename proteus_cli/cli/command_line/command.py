@@ -8,9 +8,9 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-from proteus_cli.cli.examples import EXAMPLES
-from proteus_cli.cli.options.names import RENAMED_COMMANDS, RENAMED_OPTIONS, environment, flag, renamed, section_of
-from proteus_cli.cli.options.sections import ARGUMENTS, OPTIONS, SECTIONS
+from proteus_cli.cli.command_line.examples import EXAMPLES
+from proteus_cli.cli.command_line.names import RENAMED_COMMANDS, RENAMED_OPTIONS, environment, flag, renamed, section_of
+from proteus_cli.cli.command_line.sections import ARGUMENTS, OPTIONS, SECTIONS
 
 MAX_NAME = 28
 """Longer names of options, with what they take, have a line of their own."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from proteus_cli.cli.options.names import RENAMED_OPTIONS, renamed, section_of
+from proteus_cli.cli.command_line.names import RENAMED_OPTIONS, renamed, section_of
 from proteus_cli.errors import UsageError
 
 
