@@ -13,25 +13,8 @@ from proteus_cli.__main__ import INTERRUPTED
 from proteus_cli.cli import console
 from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.command_line.names import environment
-from proteus_cli.cli.commands import (
-    agent,
-    catalog,
-    cluster,
-    demo,
-    devices,
-    doctor,
-    engines,
-    init,
-    plan,
-    profile,
-    replay,
-    rollout,
-    samples,
-    serve,
-    study,
-    task,
-    trace,
-)
+from proteus_cli.cli.commands import agent, demo, devices, doctor, init, profile, replay, serve
+from proteus_cli.cli.commands.groups import catalog, cluster, engines, plan, rollout, samples, study, task, trace
 from proteus_cli.errors import ProteusError
 
 app = typer.Typer(

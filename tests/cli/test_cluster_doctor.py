@@ -10,9 +10,9 @@ from agents import CPU, run, running_agent
 from command_line import proteus
 from tiny import Tiny, add_profiles, make_workspace
 
-from proteus_cli.cli.workflows import cluster_diagnosis
-from proteus_cli.cli.workflows.cluster import host_list
-from proteus_cli.cli.workflows.cluster_diagnosis import diagnose_cluster
+from proteus_cli.cli.workflows.cluster import diagnosis as cluster_diagnosis
+from proteus_cli.cli.workflows.cluster.diagnosis import diagnose_cluster
+from proteus_cli.cli.workflows.cluster.hosts import host_list
 from proteus_cli.diagnosis import Finding
 from proteus_cli.store import Workspace, write_json
 

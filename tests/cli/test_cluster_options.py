@@ -11,9 +11,9 @@ from command_line import proteus
 from tiny import CLASSES, INPUTS, SHAPES, add_plan, add_profiles, device, make_workspace
 
 from proteus_cli.cli.command_line.memory import memory_limits
-from proteus_cli.cli.workflows.cluster import agents_of, host_list
-from proteus_cli.cli.workflows.deployment import deployment_of
-from proteus_cli.cli.workflows.remote_measuring import _measured, devices_by_host
+from proteus_cli.cli.workflows.cluster.hosts import agents_of, host_list
+from proteus_cli.cli.workflows.cluster.measuring import _measured, devices_by_host
+from proteus_cli.cli.workflows.deployment.deployment import deployment_of
 from proteus_cli.domain.cluster.hosts import split_address
 from proteus_cli.domain.device import host_of
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, UsageError

@@ -9,8 +9,8 @@ from command_line import proteus
 from tiny import Tiny, add_plan
 
 from proteus_cli import store
-from proteus_cli.cli.workflows.deployment import deployment_of
-from proteus_cli.cli.workflows.resources import Emulation
+from proteus_cli.cli.workflows.deployment.deployment import deployment_of
+from proteus_cli.cli.workflows.deployment.resources import Emulation
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import NONE_OUT
 from proteus_cli.store import Workspace

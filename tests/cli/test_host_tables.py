@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 
 from proteus_cli.cli.views.inventory_tables import inventory_tables
 from proteus_cli.cli.views.plan_tables import difference_tables, plan_table
-from proteus_cli.cli.workflows.cluster import ReachedHost
+from proteus_cli.cli.workflows.cluster.hosts import ReachedHost
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan_changes.difference import difference

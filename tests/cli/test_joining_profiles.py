@@ -10,10 +10,10 @@ import pytest
 from command_line import proteus
 from tiny import SHAPES, Tiny, add_plan, add_profiles, make_workspace, mlp
 
-from proteus_cli.cli.workflows.deployment import deployment_of
-from proteus_cli.cli.workflows.joining import WorkspaceProfiles
-from proteus_cli.cli.workflows.live_catalog import WorkspaceCatalog
-from proteus_cli.cli.workflows.workspace_plans import WorkspacePlans
+from proteus_cli.cli.workflows.deployment.deployment import deployment_of
+from proteus_cli.cli.workflows.deployment.joining import WorkspaceProfiles
+from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog
+from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan.plan import Plan

@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace
 from tiny import SHAPES, Tiny, TinyFamily, add_profiles, make_workspace, mlp
 
-from proteus_cli.cli.workflows.live_catalog import WorkspaceCatalog
-from proteus_cli.cli.workflows.versions import WorkspaceVersions
+from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog
+from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store import Workspace, model_digest

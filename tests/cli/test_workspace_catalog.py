@@ -10,9 +10,9 @@ import pytest
 from tiny import SHAPES, Tiny, TinyFamily, add_profiles, catalog_toml, make_workspace, mlp, save_eval
 
 from proteus_cli import store
-from proteus_cli.cli.workflows.live_catalog import WorkspaceCatalog, model_digests
-from proteus_cli.cli.workflows.resources import Emulation
-from proteus_cli.cli.workflows.workspace_plans import WorkspacePlans
+from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog, model_digests
+from proteus_cli.cli.workflows.deployment.resources import Emulation
+from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles
@@ -107,7 +107,7 @@ def test_what_is_new_is_measured_on_the_devices_that_lack_it(made: Tiny, monkeyp
     """By `proteus profile` itself; at the usual priority here, so as to end on a busy machine."""
     usual = partial(measured, leaves_time=False)
     monkeypatch.setattr(
-        "proteus_cli.cli.workflows.live_catalog.measured",
+        "proteus_cli.cli.workflows.deployment.live_catalog.measured",
         lambda *given, leaves_time: usual(*given) if leaves_time else None,
     )
     mlp(made.model("shapes-m"), hidden=8, seed=17)

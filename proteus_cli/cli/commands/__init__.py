@@ -1,1 +1,1 @@
-"""The commands, one module each."""
+"""The commands: one module each here, or in `groups/` those that have commands of their own."""

@@ -58,7 +58,7 @@ def agent(
 
 
 def _check(state: Path, key: Path | None) -> None:
-    from proteus_cli.cli.workflows.agent_check import check_agent
+    from proteus_cli.cli.workflows.cluster.agent_check import check_agent
     from proteus_cli.units import counted, format_duration
 
     address, inventory, took_s = check_agent(state, key)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from proteus_cli.backends.nvml import Readings
-    from proteus_cli.cli.workflows.cluster import ReachedHost
+    from proteus_cli.cli.workflows.cluster.hosts import ReachedHost
     from proteus_cli.domain.device import Device, GpuFacts
     from proteus_cli.serving.devices.remote.links.host_list import HostList
 
@@ -28,7 +28,7 @@ def devices(
 
     The section `devices` of proteus.toml defines which cores make a device; on a host, that of its agent does.
     """
-    from proteus_cli.cli.workflows.cluster import host_list
+    from proteus_cli.cli.workflows.cluster.hosts import host_list
 
     if cluster is None:
         _show_local(workspace_dir, json=json)
@@ -54,7 +54,7 @@ def _show_local(workspace_dir: "Path", *, json: bool) -> None:
 
 def _show_cluster(workspace_dir: "Path", hosts: "HostList", *, json: bool) -> None:
     from proteus_cli.cli.views.inventory_tables import inventory_tables
-    from proteus_cli.cli.workflows.cluster import inventories
+    from proteus_cli.cli.workflows.cluster.hosts import inventories
     from proteus_cli.errors import DeviceUnavailable
 
     found = inventories(hosts)

@@ -26,8 +26,8 @@ def doctor(
 
     findings = diagnose(workspace_dir)
     if cluster is not None:
-        from proteus_cli.cli.workflows.cluster import host_list
-        from proteus_cli.cli.workflows.cluster_diagnosis import diagnose_cluster
+        from proteus_cli.cli.workflows.cluster.diagnosis import diagnose_cluster
+        from proteus_cli.cli.workflows.cluster.hosts import host_list
         from proteus_cli.store import Workspace
 
         findings += diagnose_cluster(host_list(cluster, cluster_key, workspace_dir), Workspace(workspace_dir))

@@ -65,8 +65,8 @@ def profile(
         has_slos = workspace.catalog_path.exists() and "--slo" not in given
         _import(workspace, from_csv, None if has_slos else slo, force=force, json=json)
     elif cluster is not None:
-        from proteus_cli.cli.workflows.cluster import host_list
-        from proteus_cli.cli.workflows.remote_measuring import measured_by_agents
+        from proteus_cli.cli.workflows.cluster.hosts import host_list
+        from proteus_cli.cli.workflows.cluster.measuring import measured_by_agents
         from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 
         if dry_run:

@@ -80,9 +80,9 @@ def serve(
     The first signal drains: the server finishes the requests that it has and takes no more. A second one ends it at
     once.
     """
-    from proteus_cli.cli.workflows.cluster import host_list
-    from proteus_cli.cli.workflows.deployment import deployment_of
-    from proteus_cli.cli.workflows.resources import Emulation
+    from proteus_cli.cli.workflows.cluster.hosts import host_list
+    from proteus_cli.cli.workflows.deployment.deployment import deployment_of
+    from proteus_cli.cli.workflows.deployment.resources import Emulation
     from proteus_cli.serving.requests.samples.writer import SampleSettings
     from proteus_cli.serving.server.deployment import ServerOptions
     from proteus_cli.serving.server.server import serve as run_server

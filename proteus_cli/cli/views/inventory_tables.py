@@ -9,7 +9,7 @@ from proteus_cli.tables import name, number, table, text
 from proteus_cli.units import UNKNOWN, format_duration, format_size
 
 if TYPE_CHECKING:
-    from proteus_cli.cli.workflows.cluster import ReachedHost
+    from proteus_cli.cli.workflows.cluster.hosts import ReachedHost
     from proteus_cli.domain.device import Device
 
 _EACH_UP_TO = 24

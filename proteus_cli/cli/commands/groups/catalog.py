@@ -110,7 +110,7 @@ def diff(
     Models are compared by what their files hold. A token is read from PROTEUS_TOKEN.
     """
     from proteus_cli.cli.views.catalog_lines import changes_table
-    from proteus_cli.cli.workflows.live_catalog import catalog_changes
+    from proteus_cli.cli.workflows.deployment.live_catalog import catalog_changes
     from proteus_cli.store import Workspace
     from proteus_cli.units import counted
 

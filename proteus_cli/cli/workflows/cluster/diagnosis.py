@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 
 from proteus_cli import __version__
-from proteus_cli.cli.workflows.cluster import agents_of
+from proteus_cli.cli.workflows.cluster.hosts import agents_of
 from proteus_cli.diagnosis import Finding, printable_finding
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, ProteusError

@@ -39,7 +39,7 @@ def down(address: options.RayAddress = "auto") -> None:
 
     Models and engines stay where the agents kept them.
     """
-    from proteus_cli.cli.workflows.cluster import is_ray, ray_address
+    from proteus_cli.cli.workflows.cluster.hosts import is_ray, ray_address
     from proteus_cli.errors import UsageError
     from proteus_cli.serving.cluster.ray_nodes import require_ray
     from proteus_cli.units import counted

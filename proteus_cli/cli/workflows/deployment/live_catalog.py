@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from proteus_cli.cli.command_line.names import environment
+from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans
 from proteus_cli.cli.workflows.live_replay import trusting
-from proteus_cli.cli.workflows.workspace_plans import WorkspacePlans
 from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.catalog.changes import CatalogChange, CatalogContent, Digests, Succession, changes
 from proteus_cli.domain.profile.profile import Profile, VariantProfile

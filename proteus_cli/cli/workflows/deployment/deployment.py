@@ -9,12 +9,12 @@ import msgspec
 
 from proteus_cli.backends.free_memory import free_bytes
 from proteus_cli.cli.command_line.memory import memory_limits
-from proteus_cli.cli.workflows.cluster import known_hosts
-from proteus_cli.cli.workflows.joining import WorkspaceProfiles
-from proteus_cli.cli.workflows.live_catalog import WorkspaceCatalog, model_digests
-from proteus_cli.cli.workflows.resources import Emulation, Resources, on_fleet, resources_for
-from proteus_cli.cli.workflows.versions import WorkspaceVersions
-from proteus_cli.cli.workflows.workspace_plans import WorkspacePlans, base_of
+from proteus_cli.cli.workflows.cluster.hosts import known_hosts
+from proteus_cli.cli.workflows.deployment.joining import WorkspaceProfiles
+from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog, model_digests
+from proteus_cli.cli.workflows.deployment.resources import Emulation, Resources, on_fleet, resources_for
+from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
+from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans, base_of
 from proteus_cli.control.policies import Policy, batcher_named, live_policy_named, with_replanning
 from proteus_cli.domain.catalog.catalog import Catalog, name_in_catalog
 from proteus_cli.domain.plan.plan import Plan

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proteus_cli.cli.command_line.memory import limits_of_host
-from proteus_cli.cli.workflows.remote_measuring import measurable_in
-from proteus_cli.cli.workflows.workspace_plans import WorkspacePlans
+from proteus_cli.cli.workflows.cluster.measuring import measurable_in
+from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.fleet import on_device

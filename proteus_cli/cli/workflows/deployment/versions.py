@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
-from proteus_cli.cli.workflows.live_catalog import WorkspaceCatalog, model_digests
+from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog, model_digests
 from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.catalog.changes import CatalogContent
 from proteus_cli.domain.profile.profile import Profile, VariantProfile

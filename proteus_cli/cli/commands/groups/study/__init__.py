@@ -3,7 +3,7 @@
 import typer
 
 from proteus_cli.cli.command_line.command import Command, Group
-from proteus_cli.cli.commands.study import report
+from proteus_cli.cli.commands.groups.study import report
 
 app = typer.Typer(
     cls=Group,

@@ -88,7 +88,7 @@ def retrain(
     else it needs the extra `train`.
     """
     from proteus_cli.cli.views.task_lines import require_passed, retrained_lines, retrained_table
-    from proteus_cli.cli.workflows.live_catalog import have_catalog_read
+    from proteus_cli.cli.workflows.deployment.live_catalog import have_catalog_read
     from proteus_cli.store import Workspace
     from proteus_cli.variants.training.processes import GIVES_WAY, Limits
     from proteus_cli.variants.training.retraining import known_task, retrain

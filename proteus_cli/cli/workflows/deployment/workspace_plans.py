@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from proteus_cli.cli.workflows.resources import Emulation, Resources, on_fleet
+from proteus_cli.cli.workflows.deployment.resources import Emulation, Resources, on_fleet
 from proteus_cli.control.topology.succession import in_catalog_names, in_server_names, written_over
 from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
 from proteus_cli.domain.plan.catalog_rules import (
