@@ -23,11 +23,11 @@ leaves the queue into a `Launch`, a `Drop`, or by `cancel`. A launched request e
 lost first, it waits again with its old deadline.
 
 **Queues and quota.** Hosts with the same variant, batch times and capacity form a *host class*
-(`dispatch.host_class`): it does not matter which of them takes a row. In a `SharedQueue` (late binding) the plan's
-shares assign *quota* to classes: each request adds its rows to the quota of the class that is furthest behind its
-share. Quota says how many rows the workers of a class may take, not which: that is bound when one of them is free. So
-shares hold, and no request waits behind one slow worker. The quota of all classes together equals the rows that wait.
-In a `PerDeviceQueue` (the paper's) each host is a class, and a request is bound to one at arrival.
+(`dispatch.queues.host_class`): it does not matter which of them takes a row. In a `SharedQueue` (late binding) the
+plan's shares assign *quota* to classes: each request adds its rows to the quota of the class that is furthest behind
+its share. Quota says how many rows the workers of a class may take, not which: that is bound when one of them is free.
+So shares hold, and no request waits behind one slow worker. The quota of all classes together equals the rows that
+wait. In a `PerDeviceQueue` (the paper's) each host is a class, and a request is bound to one at arrival.
 
 **What a worker does** (`dispatch.work_selector`). For each of its work sources it takes the largest batch, up to its
 quota, that is in time for all of its requests, and of these the one with the earliest requests. What it leaves at the
@@ -63,7 +63,7 @@ controller decides as one that had the device from the start.
        └───── device lost ──► lost ◄── device lost ──┘
                                └── device recovered ──► serving
 
-**Roll-out** (`topology.rollout`). Where old and new engines fit together, the driver loads the new ones before it
+**Roll-out** (`topology.plan_change`). Where old and new engines fit together, the driver loads the new ones before it
 calls `adopt`, and the device switches at once. Other devices load *in place*: `Effects.load` says which of them start
 now, so that no family misses more capacity than it can, and at most `MAX_UNAVAILABLE_FRAC` of it. The end of each
 load may start others. Each `Load` is a value: if a later plan gives it up, its end changes nothing.

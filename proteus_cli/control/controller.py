@@ -10,15 +10,15 @@ from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.exits import exit_bounds
 from proteus_cli.control.dispatch.family import FamilyState
-from proteus_cli.control.dispatch.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
+from proteus_cli.control.dispatch.queues.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
 from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.control.replanning.notices import DeviceChanged
 from proteus_cli.control.replanning.replanning import Replanning
-from proteus_cli.control.topology.rollout import MAX_UNAVAILABLE_FRAC
+from proteus_cli.control.topology.plan_change import MAX_UNAVAILABLE_FRAC
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.catalog.catalog import VariantKey

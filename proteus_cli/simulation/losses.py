@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from proteus_cli.control.decision import Launch
-from proteus_cli.control.topology.breaker import CHECK_EVERY_S, Breaker, BreakerEvent, BreakerState
+from proteus_cli.control.devices.breaker import CHECK_EVERY_S, Breaker, BreakerEvent, BreakerState
 from proteus_cli.domain.cluster.connection import BEAT_S, CONNECT_S, MAX_SILENT, ConnectionPauses
 from proteus_cli.domain.report import Loss
 from proteus_cli.simulation.conditions import Failure

@@ -7,7 +7,7 @@ import pytest
 from tiny import Tiny, add_plan, add_profiles, make_workspace
 
 from proteus_cli.cli.workflows.deployment.deployment import deployment_of
-from proteus_cli.control.topology.drift import Correction, Estimate
+from proteus_cli.control.devices.drift import Correction, Estimate
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.store import write_json

@@ -38,7 +38,7 @@ from steady import Ending, asking, row, violations
 from tiny import SHAPES, Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, looking_up, make_workspace, mlp
 from worn_models import looking_up_twice, overwrite, weights_of
 
-from proteus_cli.control.topology.breaker import MIN_HANG_TIMEOUT_S
+from proteus_cli.control.devices.breaker import MIN_HANG_TIMEOUT_S
 from proteus_cli.serving.adaptation.plan_journal import records
 from proteus_cli.store import Workspace, write_text
 

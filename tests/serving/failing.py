@@ -11,9 +11,9 @@ from virtual_loop import VirtualLoop
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.controller import Controller
+from proteus_cli.control.devices.breaker import BreakerState
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
-from proteus_cli.control.topology.breaker import BreakerState
 from proteus_cli.control.topology.hosting import device_memory
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog.catalog import VariantKey

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.control.batching import GreedyBatcher
+from proteus_cli.control.devices.breaker import CHECK_EVERY_S
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
-from proteus_cli.control.topology.breaker import CHECK_EVERY_S
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.plan.plan import Plan

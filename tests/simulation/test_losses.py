@@ -9,9 +9,9 @@ import pytest
 from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile, make_trace
 
 from proteus_cli.control.batching import GreedyBatcher
+from proteus_cli.control.devices.breaker import CHECK_EVERY_S, FIRST_RETRY_S
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
-from proteus_cli.control.topology.breaker import CHECK_EVERY_S, FIRST_RETRY_S
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.plan.plan import Plan

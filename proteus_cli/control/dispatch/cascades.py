@@ -6,7 +6,7 @@ from itertools import accumulate
 
 from proteus_cli.control.decision import CascadeRoute, FirstStage, Host, Launch
 from proteus_cli.control.dispatch.checks import checker_of
-from proteus_cli.control.dispatch.quota import WeightedShares
+from proteus_cli.control.dispatch.queues.quota import WeightedShares
 from proteus_cli.control.replanning.deferral import KEEP_S, DeferralWatch
 from proteus_cli.control.replanning.disagreement import DisagreementWatch
 from proteus_cli.domain.catalog.catalog import VariantKey

@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from proteus_cli.control.decision import Host, Unfit
-from proteus_cli.control.dispatch.family_queue import FamilyQueue
 from proteus_cli.control.dispatch.fitness import Fitness, Routes
+from proteus_cli.control.dispatch.queues.family_queue import FamilyQueue
 from proteus_cli.control.dispatch.twins import Twins, standing_for_both
 from proteus_cli.control.dispatch.workers import AccuracyTier, WorkerState
 from proteus_cli.control.replanning.demand import Counts

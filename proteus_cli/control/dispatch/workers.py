@@ -7,12 +7,12 @@ from enum import StrEnum
 from operator import attrgetter
 
 from proteus_cli.control.decision import Admitted, Host
+from proteus_cli.control.devices.slowdown import SlowdownEstimator
 from proteus_cli.control.dispatch.answer_way import AnswerWay
-from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
-from proteus_cli.control.dispatch.family_queue import FamilyQueue
-from proteus_cli.control.dispatch.host_class import HostClass
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
-from proteus_cli.control.topology.slowdown import SlowdownEstimator
+from proteus_cli.control.dispatch.queues.deadline_queue import DeadlineQueue
+from proteus_cli.control.dispatch.queues.family_queue import FamilyQueue
+from proteus_cli.control.dispatch.queues.host_class import HostClass
 from proteus_cli.domain.request import Request
 
 

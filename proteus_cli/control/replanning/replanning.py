@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from proteus_cli.control.decision import Host
+from proteus_cli.control.devices.slowdown import SlidingMaximum
 from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.control.replanning.notices import DeviceChanged, Notices
 from proteus_cli.control.replanning.replan_rules import UNKNOWN_SLACK_FRAC, ReplanContext, ReplanRequest, Rule
-from proteus_cli.control.topology.slowdown import SlidingMaximum
 from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.device import NONE_OUT
 from proteus_cli.domain.plan.plan import Plan

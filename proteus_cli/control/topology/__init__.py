@@ -1,1 +1,1 @@
-"""Devices and engines that come and go, the steps of a roll-out, and how fast devices really are."""
+"""Devices and engines that come and go, the steps of a roll-out."""

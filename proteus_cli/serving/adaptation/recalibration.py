@@ -11,7 +11,7 @@ from functools import partial
 import msgspec
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.topology.drift import Correction, Drift, rerated
+from proteus_cli.control.devices.drift import Correction, Drift, rerated
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from proteus_cli.control.topology.breaker import LONGEST_TURN_S
+from proteus_cli.control.devices.breaker import LONGEST_TURN_S
 
 
 @dataclass(frozen=True, slots=True, eq=False)

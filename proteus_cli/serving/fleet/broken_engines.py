@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Host
-from proteus_cli.control.topology.breaker import (
+from proteus_cli.control.devices.breaker import (
     FIRST_ENGINE_RETRY_S,
     Breaker,
     BreakerEvent,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.topology.breaker import CHECK_EVERY_S, BreakerEvent, BreakerState, hang_timeout_s
+from proteus_cli.control.devices.breaker import CHECK_EVERY_S, BreakerEvent, BreakerState, hang_timeout_s
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import LatencyTable, Profile
 from proteus_cli.errors import DeviceLost, EngineError, HostLost, ProteusError

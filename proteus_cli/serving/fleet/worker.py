@@ -9,8 +9,8 @@ from typing import Protocol
 from proteus_cli.backends.base import Part
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Delegate, Drop, Idle, Launch, WaitUntil, WakeOthers
-from proteus_cli.control.topology.breaker import BreakerEvent, hang_timeout_s
-from proteus_cli.control.topology.sharing import counted_s
+from proteus_cli.control.devices.breaker import BreakerEvent, hang_timeout_s
+from proteus_cli.control.devices.sharing import counted_s
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.forecast import profiled_s
 from proteus_cli.errors import DeviceLost, EngineBroken

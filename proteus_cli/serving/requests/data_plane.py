@@ -11,7 +11,7 @@ import numpy as np
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Launch
-from proteus_cli.control.topology.drift import Drift
+from proteus_cli.control.devices.drift import Drift
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.serving.devices.executor import OpenDevice

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from proteus_cli.backends.base import Part
 from proteus_cli.control.decision import CascadeRoute, Host, Launch
-from proteus_cli.control.topology.drift import Drift
+from proteus_cli.control.devices.drift import Drift
 from proteus_cli.domain.request import MAX_RUNS, Outcome, Request
 from proteus_cli.errors import DeadlineExceeded, EngineFailed, RequestError
 from proteus_cli.serving.devices.executor import BatchResult

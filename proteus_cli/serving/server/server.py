@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from proteus_cli import __version__
-from proteus_cli.control.topology.drift import Drift
+from proteus_cli.control.devices.drift import Drift
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BackendUnavailable
 from proteus_cli.serving.adaptation.control_loop import hosts

@@ -11,9 +11,9 @@ from msgspec import Meta, Struct
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import CascadeRoute
+from proteus_cli.control.devices.breaker import BreakerState
+from proteus_cli.control.devices.drift import Estimate
 from proteus_cli.control.shift import ShiftWatch
-from proteus_cli.control.topology.breaker import BreakerState
-from proteus_cli.control.topology.drift import Estimate
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.catalog.family_policy import Preference
 from proteus_cli.domain.device import host_of

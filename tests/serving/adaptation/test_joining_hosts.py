@@ -10,7 +10,7 @@ import pytest
 from failing import LOAD_S, World, answers, played
 from msgspec.structs import replace
 
-from proteus_cli.control.topology.breaker import BreakerState
+from proteus_cli.control.devices.breaker import BreakerState
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.fleet import on_device
 from proteus_cli.domain.profile.profile import Profile

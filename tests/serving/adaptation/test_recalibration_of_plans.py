@@ -9,8 +9,8 @@ import pytest
 from builders import hosted, make_measured, make_placement, make_plan, make_profile, near
 
 from proteus_cli.control.controller import Controller
+from proteus_cli.control.devices.drift import Correction, Estimate
 from proteus_cli.control.policies import PROTEUS
-from proteus_cli.control.topology.drift import Correction, Estimate
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan_changes.record import EngineChange
 from proteus_cli.errors import EngineError

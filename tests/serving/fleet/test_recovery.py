@@ -8,8 +8,7 @@ import pytest
 from failing import LOAD_S, LOOK_S, SOLVE_S, VARIANTS, World, answers, played
 from virtual_loop import VirtualLoop
 
-from proteus_cli.control.replanning.replan_rules import ForecastRule
-from proteus_cli.control.topology.breaker import (
+from proteus_cli.control.devices.breaker import (
     FIRST_RETRY_S,
     LONGEST_RETRY_S,
     LONGEST_TURN_S,
@@ -19,6 +18,7 @@ from proteus_cli.control.topology.breaker import (
     BreakerEvent,
     BreakerState,
 )
+from proteus_cli.control.replanning.replan_rules import ForecastRule
 from proteus_cli.control.topology.succession import without_variants
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import NONE_OUT, Outages, host_of

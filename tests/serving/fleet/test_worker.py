@@ -11,7 +11,7 @@ from builders import hosted, make_request, make_table, near
 
 from proteus_cli.backends.base import Part
 from proteus_cli.control.decision import IDLE, Decision, Delegate, Launch, WaitUntil, WakeOthers
-from proteus_cli.control.topology.breaker import LONGEST_TURN_S, hang_timeout_s
+from proteus_cli.control.devices.breaker import LONGEST_TURN_S, hang_timeout_s
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.fleet.worker import INLINE_S, Worker

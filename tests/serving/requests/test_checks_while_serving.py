@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from one_device import FLOAT
 from two_stages import CASCADE, SURE, UNSURE, TwoStages, plan_of, run
 
-from proteus_cli.control.topology.breaker import BreakerEvent
+from proteus_cli.control.devices.breaker import BreakerEvent
 from proteus_cli.domain.plan.plan import Placement
 from proteus_cli.domain.request import Bounds
 from proteus_cli.domain.stages.cascade import SureRows

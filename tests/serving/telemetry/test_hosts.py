@@ -10,7 +10,7 @@ from builders import make_profile
 from jsonschema_rs import validator_for
 from one_device import World, run
 
-from proteus_cli.control.topology.breaker import BreakerEvent
+from proteus_cli.control.devices.breaker import BreakerEvent
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.rest.openapi import document

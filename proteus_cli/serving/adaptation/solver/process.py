@@ -7,8 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Pipe
 
+from proteus_cli.control.devices.breaker import Breaker, BreakerEvent
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
-from proteus_cli.control.topology.breaker import Breaker, BreakerEvent
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import SolverLost
 from proteus_cli.serving.adaptation.solver.jobs import Job, Replanner, Solve, Standbys, Use, WarmUp

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from proteus_cli.control.topology.breaker import BreakerState
+from proteus_cli.control.devices.breaker import BreakerState
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.catalog.family_policy import Preference
 from proteus_cli.domain.rollouts.status import RolloutStatus

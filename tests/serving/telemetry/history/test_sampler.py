@@ -11,8 +11,8 @@ from builders import make_profile, near
 from jsonschema_rs import validator_for
 from one_device import World, run
 
-from proteus_cli.control.topology.breaker import Breaker
-from proteus_cli.control.topology.breaker import BreakerEvent as Device
+from proteus_cli.control.devices.breaker import Breaker
+from proteus_cli.control.devices.breaker import BreakerEvent as Device
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Outcome

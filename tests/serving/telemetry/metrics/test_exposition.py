@@ -18,8 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.control.controller import Controller
+from proteus_cli.control.devices.breaker import BreakerEvent
 from proteus_cli.control.policies import live_policy_named
-from proteus_cli.control.topology.breaker import BreakerEvent
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, EngineError

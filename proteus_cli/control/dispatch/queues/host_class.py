@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from proteus_cli.control.decision import Admitted, Host
-from proteus_cli.control.topology.slowdown import SlowdownEstimator
+from proteus_cli.control.devices.slowdown import SlowdownEstimator
 
 
 class TierKind(Enum):

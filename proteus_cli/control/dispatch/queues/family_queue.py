@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 from proteus_cli.control.decision import Host
-from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue, LevelQueues
-from proteus_cli.control.dispatch.host_class import HostClass, classes_of, single_classes
-from proteus_cli.control.dispatch.quota import Quota, WeightedShares
+from proteus_cli.control.dispatch.queues.deadline_queue import DeadlineQueue, LevelQueues
+from proteus_cli.control.dispatch.queues.host_class import HostClass, classes_of, single_classes
+from proteus_cli.control.dispatch.queues.quota import Quota, WeightedShares
 from proteus_cli.domain.request import USUAL_LEVEL, Request
 
 

@@ -4,8 +4,8 @@ from builders import hosted
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.control.dispatch.host_class import HostClass
-from proteus_cli.control.dispatch.quota import Quota
+from proteus_cli.control.dispatch.queues.host_class import HostClass
+from proteus_cli.control.dispatch.queues.quota import Quota
 
 WEIGHTS = st.lists(st.floats(0.001, 1000.0), min_size=1, max_size=8)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from builders import make_measured, make_placement, make_plan, make_profile, near
 
-from proteus_cli.control.topology.drift import BOUNDS, Correction, Drift, Estimate, corrected_profile, rerated
-from proteus_cli.control.topology.slowdown import SlowdownEstimator
+from proteus_cli.control.devices.drift import BOUNDS, Correction, Drift, Estimate, corrected_profile, rerated
+from proteus_cli.control.devices.slowdown import SlowdownEstimator
 from proteus_cli.domain.profile.profile import Profile, Recorded
 
 LATENCY_S = {1: 0.010, 2: 0.016, 4: 0.028, 8: 0.052}

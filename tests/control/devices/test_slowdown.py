@@ -2,7 +2,7 @@ import pytest
 from builders import hosted, make_request, near
 
 from proteus_cli.control.batching import Delay, ProactiveBatcher, Start
-from proteus_cli.control.topology.slowdown import (
+from proteus_cli.control.devices.slowdown import (
     LEARNED_S,
     MAX_WEIGHT,
     MEANINGFUL_S,

@@ -3,8 +3,8 @@
 from builders import make_measured, make_placement, make_plan, make_profile, near
 
 from proteus_cli.control.decision import Host
+from proteus_cli.control.devices.sharing import counted_s, shared_profile, with_shares
 from proteus_cli.control.topology.hosting import hosted_by
-from proteus_cli.control.topology.sharing import counted_s, shared_profile, with_shares
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable, Standbys
 from proteus_cli.domain.catalog.catalog import VariantKey
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proteus_cli.control.topology.breaker import (
+from proteus_cli.control.devices.breaker import (
     FIRST_RETRY_S,
     LONGEST_RETRY_S,
     MIN_HANG_TIMEOUT_S,

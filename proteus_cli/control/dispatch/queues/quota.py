@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Generic, TypeVar
 
-from proteus_cli.control.dispatch.host_class import HostClass
+from proteus_cli.control.dispatch.queues.host_class import HostClass
 
 Taker = TypeVar("Taker")
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.control.decision import Host
-from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
-from proteus_cli.control.dispatch.family_queue import PerDeviceQueue
-from proteus_cli.control.dispatch.host_class import HostClass
+from proteus_cli.control.dispatch.queues.deadline_queue import DeadlineQueue
+from proteus_cli.control.dispatch.queues.family_queue import PerDeviceQueue
+from proteus_cli.control.dispatch.queues.host_class import HostClass
 from proteus_cli.domain.request import USUAL_LEVEL
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from proteus_cli.control.topology.breaker import NEW, BreakerState
+from proteus_cli.control.devices.breaker import NEW, BreakerState
 from proteus_cli.domain.device import by_host
 from proteus_cli.units import counted, format_duration
 

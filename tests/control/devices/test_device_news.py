@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.control.topology.breaker import NEW, BreakerState
-from proteus_cli.control.topology.device_news import DeviceHealth, DeviceNews, News
+from proteus_cli.control.devices.breaker import NEW, BreakerState
+from proteus_cli.control.devices.device_news import DeviceHealth, DeviceNews, News
 
 OPEN, HALF_OPEN, CLOSED = BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED
 SILENT = "nothing came from it for 500 ms"
