@@ -14,7 +14,7 @@ import msgspec
 
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.catalog.catalog import VERSION_MARK, Catalog, Family, Variant, VariantKey, name_in_catalog
-from proteus_cli.domain.versions import numbered_directory
+from proteus_cli.domain.catalog.versions import numbered_directory
 from proteus_cli.units import counted
 
 TOLD = 3

@@ -1,7 +1,7 @@
 """What clients may ask for, by what variants are called and where their models are."""
 
 from proteus_cli.domain.catalog.catalog import Variant
-from proteus_cli.domain.versions import asked_versions, versions_of
+from proteus_cli.domain.catalog.versions import asked_versions, versions_of
 
 
 def variants_by_version(*variants: tuple[str, str | None]) -> dict[str, set[str]]:
