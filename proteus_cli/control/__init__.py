@@ -7,7 +7,7 @@ Two drivers obey the same `Controller`: the live server (`serving/fleet`, `servi
 (`simulation`). The controller is a façade over three objects:
 
 * `dispatch.dispatch.Dispatch`: requests. It admits them, queues them, decides what each worker runs, and counts rows.
-* `topology.topology.Topology`: devices, engines, and the plan in force with its roll-out.
+* `topology.topology.Topology`: devices, engines, the plan in force, and the steps to it.
 * `replanning.replanning.Replanning`: when to ask for another plan, and for what demand.
 
 A driver calls in from two directions. *Changes* (a new plan, a load that ended, a lost device, a cancelled request)
@@ -63,9 +63,9 @@ controller decides as one that had the device from the start.
        └───── device lost ──► lost ◄── device lost ──┘
                                └── device recovered ──► serving
 
-**Roll-out** (`topology.plan_change`). Where old and new engines fit together, the driver loads the new ones before it
-calls `adopt`, and the device switches at once. Other devices load *in place*: `Effects.load` says which of them start
-now, so that no family misses more capacity than it can, and at most `MAX_UNAVAILABLE_FRAC` of it. The end of each
+**Plan change** (`topology.plan_change`). Where old and new engines fit together, the driver loads the new ones before
+it calls `adopt`, and the device switches at once. Other devices load *in place*: `Effects.load` says which of them
+start now, so that no family misses more capacity than it can, and at most `MAX_UNAVAILABLE_FRAC` of it. The end of each
 load may start others. Each `Load` is a value: if a later plan gives it up, its end changes nothing.
 
 **Re-planning.** `replanning.decide` is called every ``rule.every_s``. It returns a `ReplanRequest` if devices or

@@ -218,7 +218,7 @@ IDLE = Idle()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Load:
-    """A step of a roll-out: once its batches have ended, ``device`` frees what it does not keep, and loads ``hosts``.
+    """A step of a plan change: once its batches end, ``device`` frees what it does not keep, and loads ``hosts``.
 
     It ``keeps`` standbys. The device serves nothing until the driver reports the end of this load.
     """

@@ -143,7 +143,7 @@ MaxUnavailable = Annotated[
         min=0,
         max=1,
         metavar="FRACTION",
-        help="The largest part of a family's capacity that may be unavailable during a roll-out, while devices "
+        help="The largest part of a family's capacity that may be unavailable during a plan change, while devices "
         "without memory for two variants unload one and load the next.",
     ),
 ]

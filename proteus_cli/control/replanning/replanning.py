@@ -81,7 +81,7 @@ class Replanning:
         self._notices.add(what, device)
 
     def hosting_changed(self, now_s: float) -> None:
-        """A plan was adopted, or a step of its roll-out is done."""
+        """A plan was adopted, or a step of the change to it is done."""
         plan = self._topology.plan
         if plan is not None:
             if self._started_s is None:
@@ -97,7 +97,7 @@ class Replanning:
         self._silent_at = {name: rows for name, rows in self._silent_at.items() if name in self._families}
 
     def planned(self, request: ReplanRequest) -> None:
-        """There is a plan for a request, and its roll-out begins."""
+        """There is a plan for a request, and the change to it begins."""
         self.without = request.without
 
     def succeeded(self) -> None:
@@ -107,7 +107,7 @@ class Replanning:
         self._settle(None)
 
     def failed(self, request: ReplanRequest, now_s: float) -> None:
-        """No plan could be made for a request, or its roll-out failed."""
+        """No plan could be made for a request, or the change to it failed."""
         self.backoff.failed(request, now_s)
         self.without = self._without_in_force
         self._settle(request if request.without != self.without else None)

@@ -1,1 +1,1 @@
-"""Devices and engines that come and go, the steps of a roll-out."""
+"""Devices and engines that come and go, and the steps of a plan change."""

@@ -1,4 +1,4 @@
-"""The roll-out of a plan: which device loads when, so that no family loses more of its capacity than it can miss."""
+"""The steps of a plan change: which device loads when, so that no family loses more capacity than it can miss."""
 
 import math
 from collections import Counter
@@ -14,7 +14,7 @@ MAX_UNAVAILABLE_FRAC = 0.5  # of a family's capacity; at more, one wrong plan ta
 
 
 @dataclass(slots=True)
-class DeviceRollout:
+class ChangingDevice:
     """One device on its way: what it hosts now, what the plan wants there, and the ``load`` that it is in.
 
     Its ``standbys`` are loaded beside what it hosts.
@@ -46,13 +46,13 @@ class DeviceRollout:
         return self.hosts_wanted if self.load is not None or self.is_complete else self.hosts_now
 
 
-class Rollout:
+class PlanSteps:
     """Steps all devices from what they host to what the plan wants, and moves their workers between phases.
 
     Engines that fit beside those that serve are loaded by the driver before the plan is adopted: such a device switches
     at once. Other devices load *in place*: they free what they have, load, and serve nothing meanwhile; or if all that
     the plan wants stands by, they activate it. Each end of a load may start others. A load that fails ends the
-    roll-out: no further device starts.
+    change: no further device starts.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Rollout:
     ) -> None:
         self._workers, self._max_unavailable_frac = workers, max_unavailable_frac
         self._standbys = standbys or Standbys()
-        self._devices = {device: DeviceRollout() for device in workers}
+        self._devices = {device: ChangingDevice() for device in workers}
         self._demand_qps: Mapping[str, float] = {}
         self._has_failed = False
 
@@ -97,7 +97,7 @@ class Rollout:
 
     def add_device(self, device: str) -> None:
         """A device that hosts nothing, and of which no plan wants anything yet."""
-        self._devices[device] = DeviceRollout()
+        self._devices[device] = ChangingDevice()
 
     def add_standby(self, device: str, key: VariantKey) -> None:
         each = self._devices[device]
@@ -183,14 +183,14 @@ class Rollout:
                 self._switch(device, each, replicas)
         return tuple(loads)
 
-    def _start(self, device: str, each: DeviceRollout, replicas: Mapping[Replica, int]) -> Load:
+    def _start(self, device: str, each: ChangingDevice, replicas: Mapping[Replica, int]) -> Load:
         wanted = keys(each.hosts_wanted)
         each.standbys = self._standbys.kept(device, each.resident, wanted, replicas)
         each.load = Load(device, each.hosts_wanted, each.standbys | (each.resident & wanted))
         self._workers[device].on(WorkerEvent.LOAD_STARTED)
         return each.load
 
-    def _switch(self, device: str, each: DeviceRollout, replicas: Mapping[Replica, int]) -> None:
+    def _switch(self, device: str, each: ChangingDevice, replicas: Mapping[Replica, int]) -> None:
         """All that the plan wants there is loaded: activate it. What it replaces stands by, as far as memory lasts."""
         loaded, wanted = each.resident, keys(each.hosts_wanted)
         each.hosts_now, each.standbys = each.hosts_wanted, self._standbys.kept(device, loaded, wanted, replicas)
@@ -204,7 +204,7 @@ class Rollout:
             wanted[host.device] += (host,)
         return wanted
 
-    def _available(self) -> dict[str, DeviceRollout]:
+    def _available(self) -> dict[str, ChangingDevice]:
         return {
             device: each
             for device, each in self._devices.items()
@@ -213,7 +213,7 @@ class Rollout:
 
 
 def next_to_change(
-    devices: Mapping[str, DeviceRollout], demand_qps: Mapping[str, float], max_unavailable_frac: float
+    devices: Mapping[str, ChangingDevice], demand_qps: Mapping[str, float], max_unavailable_frac: float
 ) -> list[str]:
     """The devices that activate standbys now, if there are any; else those that start to load.
 
@@ -254,7 +254,7 @@ class _Capacity:
     demand_qps: Mapping[str, float]
 
     @classmethod
-    def of(cls, devices: Iterable[DeviceRollout], demand_qps: Mapping[str, float]) -> "_Capacity":
+    def of(cls, devices: Iterable[ChangingDevice], demand_qps: Mapping[str, float]) -> "_Capacity":
         available: dict[str, float] = {}
         total: dict[str, float] = {}
         for each in devices:
@@ -269,7 +269,7 @@ class _Capacity:
         demand_qps = self.demand_qps.get(family, 0.0)
         return (self.available.get(family, 0.0) - without_qps) / demand_qps if demand_qps > 0 else math.inf
 
-    def ratio_without(self, device: DeviceRollout) -> float:
+    def ratio_without(self, device: ChangingDevice) -> float:
         """The lowest ratio among a device's families once the device leaves them."""
         return min((self.ratio(host.family, host.capacity_qps) for host in device.hosts_now), default=math.inf)
 
@@ -283,22 +283,22 @@ class _Capacity:
         served_frac = total_qps / self.demand_qps[family]
         return served_frac < 1 and left_qps >= served_frac * total_qps
 
-    def can_activate(self, device: DeviceRollout) -> bool:
+    def can_activate(self, device: ChangingDevice) -> bool:
         """Whether each family can do without what it loses as a device activates its standbys."""
         lost_qps = _lost_qps(device)
         return all(lost <= 0 or self.can_miss(family, lost, 1.0) for family, lost in lost_qps.items())
 
-    def leave(self, device: DeviceRollout) -> None:
+    def leave(self, device: ChangingDevice) -> None:
         for host in device.hosts_now:
             self.available[host.family] -= host.capacity_qps
 
-    def activate(self, device: DeviceRollout) -> None:
+    def activate(self, device: ChangingDevice) -> None:
         for family, lost in _lost_qps(device).items():
             self.available[family] = self.available.get(family, 0.0) - lost
             self.total[family] = self.total.get(family, 0.0) - lost
 
 
-def _lost_qps(device: DeviceRollout) -> dict[str, float]:
+def _lost_qps(device: ChangingDevice) -> dict[str, float]:
     """What each family loses, or gains (below 0), when a device hosts what the plan wants there."""
     lost: dict[str, float] = {}
     for host in device.hosts_now:

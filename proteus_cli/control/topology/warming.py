@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 
 from proteus_cli.control.decision import StandbyEnd, StandbyLoad
 from proteus_cli.control.dispatch.workers import WorkerState
-from proteus_cli.control.topology.plan_change import Rollout, keys
+from proteus_cli.control.topology.plan_change import PlanSteps, keys
 from proteus_cli.control.topology.standbys import Standbys
 from proteus_cli.domain.catalog.catalog import VariantKey
 
@@ -24,8 +24,8 @@ class Warming:
     One that has failed on a device is not tried again there for `RETRY_S`.
     """
 
-    def __init__(self, workers: Mapping[str, WorkerState], rollout: Rollout, standbys: Standbys) -> None:
-        self._workers, self._rollout, self._standbys = workers, rollout, standbys
+    def __init__(self, workers: Mapping[str, WorkerState], steps: PlanSteps, standbys: Standbys) -> None:
+        self._workers, self._steps, self._standbys = workers, steps, standbys
         self._loads: dict[str, StandbyLoad] = {}
         self._rests_until_s: dict[str, float] = {}
         self._failed_until_s: dict[tuple[str, str, str], float] = {}
@@ -39,10 +39,10 @@ class Warming:
         """The next load, if any is worth it now; ``broken`` engines (device, family, variant) are left out."""
         if now_s < self._looks_again_s:
             return None
-        devices = self._rollout.unchanging
+        devices = self._steps.unchanging
         free = [device for device in devices if self._may_load(device, now_s)]
-        resident = {device: self._rollout.resident_on(device) for device in devices}
-        active = {device: keys(self._rollout.hosted_on(device)) for device in devices}
+        resident = {device: self._steps.resident_on(device) for device in devices}
+        active = {device: keys(self._steps.hosted_on(device)) for device in devices}
         failed = {engine for engine, until_s in self._failed_until_s.items() if until_s > now_s}
         found = self._standbys.next(active, resident, free, failed.union(broken))
         if found is None:
@@ -50,9 +50,9 @@ class Warming:
             self._looks_again_s = math.inf if is_done else now_s + LOOK_S
             return None
         device, key = found
-        self._rollout.trim(device, also_needed={key})
+        self._steps.trim(device, also_needed={key})
         max_batch = self._standbys.loadable(device, key).max_batch
-        self._loads[device] = StandbyLoad(device, key, max_batch, self._rollout.resident_on(device), now_s)
+        self._loads[device] = StandbyLoad(device, key, max_batch, self._steps.resident_on(device), now_s)
         return self._loads[device]
 
     def _may_load(self, device: str, now_s: float) -> bool:
@@ -67,8 +67,8 @@ class Warming:
         self._rests_until_s[load.device] = now_s + (now_s - load.start_s) * (1 / MAX_LOADING_FRAC - 1)
         match how:
             case StandbyEnd.LOADED:
-                self._rollout.add_standby(load.device, load.key)
-                self._rollout.trim(load.device)
+                self._steps.add_standby(load.device, load.key)
+                self._steps.trim(load.device)
             case StandbyEnd.FAILED:
                 self._failed_until_s[load.device, *load.key] = now_s + RETRY_S
             case StandbyEnd.NO_MEMORY:
@@ -84,10 +84,10 @@ class Warming:
     def memory_short(self, device: str, now_s: float) -> None:
         """A device gives its standbys up, and gets no others for a while."""
         self.give_up(device)
-        self._rollout.give_up_standbys(device, self._rollout.standbys_on(device))
+        self._steps.give_up_standbys(device, self._steps.standbys_on(device))
         self._rests_until_s[device] = now_s + RETRY_S
         self.changed()
 
     def engine_failed(self, device: str, key: VariantKey) -> None:
-        self._rollout.give_up_standbys(device, [key])
+        self._steps.give_up_standbys(device, [key])
         self.changed()

@@ -9,7 +9,7 @@ by a callback.
 
 **Plans** (`fleet.Fleet.deploy`). Engines that fit beside those that serve are loaded first (`loading.Loader`),
 concurrently; only then the controller adopts the plan, and all workers switch at one instant. Devices without memory
-for both load in place, one step of the controller's roll-out after another (`Effects.load`). At the end, what is no
+for both load in place, one step of the controller's plan change after another (`Effects.load`). At the end, what is no
 longer hosted is freed. If an engine cannot be loaded, the earlier plan stays or is deployed again, and the engine's
 breaker opens.
 

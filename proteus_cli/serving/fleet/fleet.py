@@ -264,7 +264,7 @@ class Fleet:
             self.workers[device].ask()
 
     async def _load_in_place(self, load: Load) -> list[FailedLoad]:
-        """One step of a roll-out; and the steps that start when it has ended."""
+        """One step of a plan change; and the steps that start when it has ended."""
         device, failures = load.device, list[FailedLoad]()
         while self.workers[device].is_busy:
             await asyncio.sleep(TIMER_RESOLUTION_S)
