@@ -21,7 +21,7 @@ from proteus_cli.control.rollouts.guard import Arm, Guard
 from proteus_cli.control.rollouts.version_rollout import VersionRollout
 from proteus_cli.domain.rollouts.guard import DEFAULT_GUARD
 from proteus_cli.domain.rollouts.specification import DEFAULT_CANARY, RolloutSpecification
-from proteus_cli.domain.rollouts.status import Ending, Stage, Verdict
+from proteus_cli.domain.rollouts.status import Ending, RolloutStage, Verdict
 
 SEEDS = 100
 WITHIN = 2_000
@@ -130,9 +130,9 @@ def simulated(accuracy: float, change: float, share: float | None, seed: int, sh
     for second in range(1, MOST_SECONDS):
         labelled += _one_second(rollout, accuracy, change, rng)
         stage = rollout.decide(float(second)).stage
-        if stage in {Stage.PROMOTING, Stage.ENDED}:
+        if stage in {RolloutStage.PROMOTING, RolloutStage.ENDED}:
             assert rollout.wanted.ending in {None, Ending.ROLLED_BACK}
-            return Run(stage is Stage.PROMOTING, labelled)
+            return Run(stage is RolloutStage.PROMOTING, labelled)
     raise AssertionError("a roll-out does not end")
 
 

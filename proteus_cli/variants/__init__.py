@@ -10,5 +10,5 @@ operating points (`splitting`).
 
 *Deriving* follows recipes (INT8, FP16, input sizes), each of which converts the file of a variant. What they make is
 measured beside their parent (`measuring`), by the profiler's clock and in turn, so that noise of the machine meets all
-alike. `verdict` decides what is kept.
+alike. `judging` decides what is kept.
 """

@@ -17,11 +17,11 @@ from proteus_cli.store.eval_splits import unlabelled_rows
 from proteus_cli.variants.accuracy import Accuracy, AccuracyFinder, Evidence
 from proteus_cli.variants.conversions.calibration import require_others
 from proteus_cli.variants.conversions.recipes import Recipe, Wanted, recipes
+from proteus_cli.variants.judging import Judgement, Standing, judge
 from proteus_cli.variants.measuring import STEPS_OF_A_MODEL, Measurement, measure_beside
 from proteus_cli.variants.models import unusable
 from proteus_cli.variants.staging import staging
 from proteus_cli.variants.steps import Advance, Steps
-from proteus_cli.variants.verdict import Standing, Verdict, judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,16 +194,17 @@ def _derived(
     keep_all: bool,
 ) -> Derived:
     own = _of(parent.key(recipe), found)
-    verdicts = {device: _verdict(parent.key(recipe), parent.key(), by_key) for device, by_key in found.items()}
+    judgements = {device: _judgement(parent.key(recipe), parent.key(), by_key) for device, by_key in found.items()}
     why = "; ".join(
-        f"{verdict.why} on {device}" if len(verdicts) > 1 else verdict.why for device, verdict in verdicts.items()
+        f"{judgement.why} on {device}" if len(judgements) > 1 else judgement.why
+        for device, judgement in judgements.items()
     )
-    kept = keep_all or any(verdict.kept for verdict in verdicts.values())
+    kept = keep_all or any(judgement.kept for judgement in judgements.values())
     name, onnx = parent.key(recipe).variant, parent.onnx(recipe)
     return Derived(name, onnx, recipe.how, model.stat().st_size, own, kept, why)
 
 
-def _verdict(own: VariantKey, parent: VariantKey, by_key: Mapping[VariantKey, Measurement]) -> Verdict:
+def _judgement(own: VariantKey, parent: VariantKey, by_key: Mapping[VariantKey, Measurement]) -> Judgement:
     standings = {key: Standing(each.accuracy, each.qps) for key, each in by_key.items()}
     siblings = [standing for key, standing in standings.items() if key not in {own, parent}]
     return judge(standings[own], standings[parent], siblings)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
 
-from proteus_cli.domain.rollouts.status import Ending, RolloutStatus, Stage, TermStatus, Verdict
+from proteus_cli.domain.rollouts.status import Ending, RolloutStage, RolloutStatus, TermStatus, Verdict
 from proteus_cli.tables import name, number, table, text
 from proteus_cli.units import counted, format_percent
 
@@ -43,7 +43,7 @@ def _step(status: RolloutStatus) -> str:
     if status.ending is not None:
         return status.ending.value
     of = len(status.specification.canary_fracs)
-    return f"canary {status.step} of {of}" if status.stage is Stage.CANARY else status.stage.value
+    return f"canary {status.step} of {of}" if status.stage is RolloutStage.CANARY else status.stage.value
 
 
 def _seen(term: TermStatus) -> str:

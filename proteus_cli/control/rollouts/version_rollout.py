@@ -25,7 +25,7 @@ from typing import Literal
 
 from proteus_cli.control.rollouts.guard import Guard
 from proteus_cli.domain.rollouts.specification import RolloutSpecification
-from proteus_cli.domain.rollouts.status import Ending, RolloutStatus, Stage, Verdict
+from proteus_cli.domain.rollouts.status import Ending, RolloutStage, RolloutStatus, Verdict
 from proteus_cli.errors import Conflict
 
 LEAST_QUERIES = 100
@@ -39,7 +39,7 @@ LONGEST_SHADOW_S = 3_600.0
 class Step:
     """``number``: of the canary step, from 1; else 0. ``share`` of the queries that the new version answers in it."""
 
-    stage: Stage
+    stage: RolloutStage
     number: int = 0
     share: float = 0.0
     shadow_share: float = 0.0
@@ -60,7 +60,7 @@ class WantedStep:
     reason: str = ""
 
     @property
-    def stage(self) -> Stage:
+    def stage(self) -> RolloutStage:
         return self.step.stage
 
     @property
@@ -84,17 +84,17 @@ class VersionRollout:
 
     def ready(self, now_s: float) -> WantedStep:
         """The new version is measured and loaded."""
-        self._require(Stage.MEASURING)
+        self._require(RolloutStage.MEASURING)
         return self._advance(now_s)
 
     def decide(self, now_s: float) -> WantedStep:
         """Look at the guard and the time."""
         stage = self.wanted.stage
-        if stage not in {Stage.SHADOW, Stage.CANARY, Stage.FULL}:
+        if stage not in {RolloutStage.SHADOW, RolloutStage.CANARY, RolloutStage.FULL}:
             return self.wanted
         if self.guard.verdict is Verdict.FAIL:
             return self._end(Ending.ROLLED_BACK, f"the guard fails: {self.guard.reason}", now_s)
-        if stage is Stage.FULL:
+        if stage is RolloutStage.FULL:
             is_over = now_s - self.since_s >= self.specification.rollback_window_s
             return self._end(Ending.DONE, "", now_s) if is_over else self.wanted
         is_passed = self._is_passed(now_s)
@@ -109,14 +109,16 @@ class VersionRollout:
 
     def promote(self, now_s: float, *, fully: bool = False) -> WantedStep:
         """A person says that it goes on to the next step, or ``fully``: to serve in place of the old one."""
-        self._require(Stage.SHADOW, Stage.CANARY)
+        self._require(RolloutStage.SHADOW, RolloutStage.CANARY)
         if fully:
-            self._place = next(place for place, each in enumerate(self._steps) if each.stage is Stage.PROMOTING) - 1
+            self._place = (
+                next(place for place, each in enumerate(self._steps) if each.stage is RolloutStage.PROMOTING) - 1
+            )
         return self._advance(now_s)
 
     def promoted(self, now_s: float) -> WantedStep:
         """The catalog names the new version, and it serves in place of the old one."""
-        self._require(Stage.PROMOTING)
+        self._require(RolloutStage.PROMOTING)
         return self._advance(now_s)
 
     def abort(self, now_s: float, reason: str) -> WantedStep:
@@ -139,7 +141,7 @@ class VersionRollout:
 
     def _is_passed(self, now_s: float) -> bool:
         counts = self.guard.counts
-        if self.wanted.stage is Stage.CANARY:
+        if self.wanted.stage is RolloutStage.CANARY:
             return counts.canary >= LEAST_QUERIES and self.guard.verdict is Verdict.PASS
         if counts.shadowed >= MOST_SHADOWED or now_s - self.since_s >= LONGEST_SHADOW_S:
             return True
@@ -148,20 +150,20 @@ class VersionRollout:
     def _advance(self, now_s: float) -> WantedStep:
         self._place += 1
         step = self._steps[self._place]
-        catalog: Literal["old", "new"] = "new" if step.stage in {Stage.PROMOTING, Stage.FULL} else "old"
+        catalog: Literal["old", "new"] = "new" if step.stage in {RolloutStage.PROMOTING, RolloutStage.FULL} else "old"
         self.wanted, self.since_s = WantedStep(step, catalog), now_s
-        if step.stage is not Stage.PROMOTING:
+        if step.stage is not RolloutStage.PROMOTING:
             self.guard.begin_step(step.share)
         return self.wanted
 
     def _end(self, ending: Ending, reason: str, now_s: float) -> WantedStep:
         is_done = ending is Ending.DONE
-        step = Step(Stage.ENDED, share=float(is_done))
+        step = Step(RolloutStage.ENDED, share=float(is_done))
         self.wanted = WantedStep(step, "new" if is_done else "old", ending=ending, reason=reason)
         self.since_s = now_s
         return self.wanted
 
-    def _require(self, *stages: Stage) -> None:
+    def _require(self, *stages: RolloutStage) -> None:
         if self.wanted.stage not in stages:
             at = self.wanted.ending or self.wanted.stage
             raise Conflict(f"the roll-out of `{self.specification.new}` is at `{at}`")
@@ -169,11 +171,13 @@ class VersionRollout:
 
 def _steps(specification: RolloutSpecification) -> tuple[Step, ...]:
     shadow = specification.shadow_frac
-    canaries = [Step(Stage.CANARY, number, share, shadow) for number, share in enumerate(specification.canary_fracs, 1)]
+    canaries = [
+        Step(RolloutStage.CANARY, number, share, shadow) for number, share in enumerate(specification.canary_fracs, 1)
+    ]
     return (
-        Step(Stage.MEASURING),
-        *([Step(Stage.SHADOW, shadow_share=shadow)] if shadow else []),
+        Step(RolloutStage.MEASURING),
+        *([Step(RolloutStage.SHADOW, shadow_share=shadow)] if shadow else []),
         *canaries,
-        Step(Stage.PROMOTING, share=canaries[-1].share),
-        Step(Stage.FULL, share=1.0),
+        Step(RolloutStage.PROMOTING, share=canaries[-1].share),
+        Step(RolloutStage.FULL, share=1.0),
     )

@@ -20,7 +20,7 @@ class Verdict(StrEnum):
     FAIL = "fail"  # the new version is worse than the guard allows
 
 
-class Stage(StrEnum):
+class RolloutStage(StrEnum):
     """Where a version roll-out is."""
 
     MEASURING = "measuring"  # the new version is profiled and loaded; nobody asks it
@@ -66,7 +66,7 @@ class RolloutStatus(Value, frozen=True):
     """A version roll-out that is under way, or has ended."""
 
     specification: RolloutSpecification
-    stage: Stage
+    stage: RolloutStage
     step: Annotated[Count, Meta(description="The number of the canary step, from 1; 0 in other stages.")]
     share: Annotated[Fraction, Meta(description="Of the queries, that the new version answers.")]
     shadow_share: Annotated[Fraction, Meta(description="Of the answers of the old version, that are compared.")]

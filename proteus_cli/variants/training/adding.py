@@ -14,6 +14,7 @@ from proteus_cli.errors import ArtefactError, TrainingFailed, UsageError
 from proteus_cli.input_files import CATALOG, read_text
 from proteus_cli.variants.accuracy import AccuracyFinder, Evidence
 from proteus_cli.variants.adding import changed_text, family_slo
+from proteus_cli.variants.judging import Standing, frontier
 from proteus_cli.variants.measuring import STEPS_OF_A_MODEL, Measurement, measure_beside
 from proteus_cli.variants.models import name_in
 from proteus_cli.variants.staging import Staging, staging
@@ -22,7 +23,6 @@ from proteus_cli.variants.training.arrays import LabelledRows, apart_from, at_mo
 from proteus_cli.variants.training.ladder import variant_name
 from proteus_cli.variants.training.processes import Limits
 from proteus_cli.variants.training.recipes import require_packages, train_ladder
-from proteus_cli.variants.verdict import Standing, frontier
 
 FIRST_VERSION = 1
 
@@ -151,11 +151,11 @@ def measured(
 
 def _judged(found: Mapping[str, Measurement], onnx: Mapping[str, str], staged: Staging) -> tuple[TrainedVariant, ...]:
     """The fastest first."""
-    verdicts = frontier({variant: Standing(each.accuracy, each.qps) for variant, each in found.items()})
+    judgements = frontier({variant: Standing(each.accuracy, each.qps) for variant, each in found.items()})
     return tuple(
         TrainedVariant(
             variant, onnx[variant], found[variant].accuracy, found[variant].qps,
-            staged.path(onnx[variant]).stat().st_size, *verdicts[variant],
+            staged.path(onnx[variant]).stat().st_size, *judgements[variant],
         )
         for variant in sorted(found, key=lambda name: -found[name].qps)
     )  # fmt: skip

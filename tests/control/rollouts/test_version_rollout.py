@@ -16,16 +16,16 @@ from proteus_cli.control.rollouts.version_rollout import (
     WantedStep,
 )
 from proteus_cli.domain.rollouts.specification import RolloutSpecification
-from proteus_cli.domain.rollouts.status import Ending, Stage, Verdict
+from proteus_cli.domain.rollouts.status import Ending, RolloutStage, Verdict
 from proteus_cli.errors import Conflict
 
 CAN_FOLLOW = {
-    Stage.MEASURING: {Stage.SHADOW, Stage.CANARY},
-    Stage.SHADOW: {Stage.CANARY},
-    Stage.CANARY: {Stage.CANARY, Stage.PROMOTING},
-    Stage.PROMOTING: {Stage.FULL},
-    Stage.FULL: set[Stage](),
-    Stage.ENDED: set[Stage](),
+    RolloutStage.MEASURING: {RolloutStage.SHADOW, RolloutStage.CANARY},
+    RolloutStage.SHADOW: {RolloutStage.CANARY},
+    RolloutStage.CANARY: {RolloutStage.CANARY, RolloutStage.PROMOTING},
+    RolloutStage.PROMOTING: {RolloutStage.FULL},
+    RolloutStage.FULL: set[RolloutStage](),
+    RolloutStage.ENDED: set[RolloutStage](),
 }
 
 
@@ -40,26 +40,26 @@ def answers(of: VersionRollout, number: int, *, is_failed: bool = False) -> None
         of.guard.answered(Arm.NEW, None if is_failed else 0.01, is_failed=is_failed)
 
 
-def place(wanted: WantedStep) -> tuple[Stage, float]:
+def place(wanted: WantedStep) -> tuple[RolloutStage, float]:
     return wanted.stage, wanted.share
 
 
 def test_with_auto_it_goes_to_the_end_by_itself_as_long_as_the_guard_passes() -> None:
     one = rollout(is_auto=True, shadow_frac=0.05)
-    assert place(one.wanted) == (Stage.MEASURING, 0.0)
-    assert (place(one.ready(1.0)), one.wanted.shadow_share) == ((Stage.SHADOW, 0.0), 0.05)
+    assert place(one.wanted) == (RolloutStage.MEASURING, 0.0)
+    assert (place(one.ready(1.0)), one.wanted.shadow_share) == ((RolloutStage.SHADOW, 0.0), 0.05)
     for _ in range(LEAST_QUERIES):
         one.guard.shadowed(1.0)
-    assert (place(one.decide(2.0)), one.wanted.shadow_share) == ((Stage.CANARY, 0.1), 0.05)
-    assert place(one.decide(3.0)) == (Stage.CANARY, 0.1)
+    assert (place(one.decide(2.0)), one.wanted.shadow_share) == ((RolloutStage.CANARY, 0.1), 0.05)
+    assert place(one.decide(3.0)) == (RolloutStage.CANARY, 0.1)
     answers(one, 500)
-    assert place(one.decide(4.0)) == (Stage.CANARY, 0.5)
+    assert place(one.decide(4.0)) == (RolloutStage.CANARY, 0.5)
     answers(one, 500)
-    assert (place(one.decide(5.0)), one.wanted.catalog) == ((Stage.PROMOTING, 0.5), "new")
-    assert place(one.promoted(6.0)) == (Stage.FULL, 1.0)
-    assert place(one.decide(65.9)) == (Stage.FULL, 1.0)
+    assert (place(one.decide(5.0)), one.wanted.catalog) == ((RolloutStage.PROMOTING, 0.5), "new")
+    assert place(one.promoted(6.0)) == (RolloutStage.FULL, 1.0)
+    assert place(one.decide(65.9)) == (RolloutStage.FULL, 1.0)
     assert one.decide(66.0) == WantedStep(one.wanted.step, "new", ending=Ending.DONE)
-    assert place(one.wanted) == (Stage.ENDED, 1.0)
+    assert place(one.wanted) == (RolloutStage.ENDED, 1.0)
 
 
 def test_without_auto_each_step_waits_for_a_person() -> None:
@@ -67,15 +67,15 @@ def test_without_auto_each_step_waits_for_a_person() -> None:
     one.ready(1.0)
     answers(one, 500)
     assert (one.decide(2.0).waits_for_promote, one.wanted.share) == (True, 0.1)
-    assert place(one.promote(3.0)) == (Stage.CANARY, 0.5)
+    assert place(one.promote(3.0)) == (RolloutStage.CANARY, 0.5)
     assert not one.wanted.waits_for_promote
-    assert place(one.promote(4.0)) == (Stage.PROMOTING, 0.5)  # before the guard has passed, too
+    assert place(one.promote(4.0)) == (RolloutStage.PROMOTING, 0.5)  # before the guard has passed, too
 
 
 def test_a_person_may_leave_out_steps() -> None:
     one = rollout(shadow_frac=0.05)
     one.ready(1.0)
-    assert place(one.promote(2.0, fully=True)) == (Stage.PROMOTING, 0.5)
+    assert place(one.promote(2.0, fully=True)) == (RolloutStage.PROMOTING, 0.5)
 
 
 @pytest.mark.parametrize("is_auto", [False, True])
@@ -83,7 +83,7 @@ def test_it_is_rolled_back_by_itself_once_the_guard_fails(*, is_auto: bool) -> N
     one = rollout(is_auto=is_auto)
     one.ready(1.0)
     answers(one, 50, is_failed=True)
-    assert place(one.decide(2.0)) == (Stage.ENDED, 0.0)
+    assert place(one.decide(2.0)) == (RolloutStage.ENDED, 0.0)
     assert one.wanted.ending is Ending.ROLLED_BACK
     assert one.wanted.reason == "the guard fails: errors <= 0.01 (100.0 %, 50 queries)"
 
@@ -117,11 +117,11 @@ def test_a_shadow_goes_on_after_a_number_of_queries_or_a_time_where_the_guard_ca
     for one in (by_number, by_time):
         one.ready(1.0)
     for number in range(MOST_SHADOWED):
-        assert by_number.decide(2.0).stage is Stage.SHADOW
+        assert by_number.decide(2.0).stage is RolloutStage.SHADOW
         by_number.guard.shadowed(float(number % 10 != 0))
-    assert by_number.decide(2.0).stage is Stage.CANARY
-    assert by_time.decide(1.0 + LONGEST_SHADOW_S - 0.1).stage is Stage.SHADOW
-    assert by_time.decide(1.0 + LONGEST_SHADOW_S).stage is Stage.CANARY
+    assert by_number.decide(2.0).stage is RolloutStage.CANARY
+    assert by_time.decide(1.0 + LONGEST_SHADOW_S - 0.1).stage is RolloutStage.SHADOW
+    assert by_time.decide(1.0 + LONGEST_SHADOW_S).stage is RolloutStage.CANARY
 
 
 def test_calls_that_make_no_sense_are_refused() -> None:
@@ -143,7 +143,7 @@ def test_a_status_is_what_is_wanted_and_what_was_seen() -> None:
     one.promote(2.0)
     answers(one, 3)
     status = one.status(7.0)
-    assert (status.stage, status.step, status.share, status.shadow_share) == (Stage.CANARY, 1, 0.1, 0.2)
+    assert (status.stage, status.step, status.share, status.shadow_share) == (RolloutStage.CANARY, 1, 0.1, 0.2)
     assert (status.stage_s, status.counts.canary, status.verdict) == (5.0, 3, Verdict.HOLD)
     assert [term.term for term in status.terms] == ["errors <= 0.01"]
 
@@ -165,7 +165,7 @@ class AnyRollout(RuleBasedStateMachine):
         before, after = self.before, self.one.wanted
         if after.step != before.step and after.ending is None:
             assert by_person or after.stage in CAN_FOLLOW[before.stage]
-            is_passed = self.one.specification.is_auto and before.stage in {Stage.SHADOW, Stage.CANARY}
+            is_passed = self.one.specification.is_auto and before.stage in {RolloutStage.SHADOW, RolloutStage.CANARY}
             assert by_person or is_told or is_passed
         if before.ending is not None:
             assert after == before
@@ -178,7 +178,7 @@ class AnyRollout(RuleBasedStateMachine):
         try:
             self.one.ready(self.now_s)
         except Conflict:
-            assert self.before.stage is not Stage.MEASURING
+            assert self.before.stage is not RolloutStage.MEASURING
         self._moved(is_told=True)
 
     @rule(seconds=st.sampled_from([0.0, 1.0, 61.0, 4_000.0]))
@@ -190,7 +190,7 @@ class AnyRollout(RuleBasedStateMachine):
         if (
             self.one.wanted.share > 0
             and self.one.wanted.ending is None
-            and self.one.wanted.stage is not Stage.PROMOTING
+            and self.one.wanted.stage is not RolloutStage.PROMOTING
         ):
             assert verdict is not Verdict.FAIL
 
@@ -210,7 +210,7 @@ class AnyRollout(RuleBasedStateMachine):
         try:
             self.one.promote(self.now_s, fully=fully)
         except Conflict:
-            assert self.before.stage not in {Stage.SHADOW, Stage.CANARY}
+            assert self.before.stage not in {RolloutStage.SHADOW, RolloutStage.CANARY}
         self._moved(by_person=True)
 
     @rule()
@@ -218,10 +218,10 @@ class AnyRollout(RuleBasedStateMachine):
         try:
             self.one.promoted(self.now_s)
         except Conflict:
-            assert self.before.stage is not Stage.PROMOTING
+            assert self.before.stage is not RolloutStage.PROMOTING
         self._moved(is_told=True)
 
-    @precondition(lambda self: self.before.stage is not Stage.MEASURING)
+    @precondition(lambda self: self.before.stage is not RolloutStage.MEASURING)
     @rule(is_by_person=st.booleans())
     def is_broken_off(self, *, is_by_person: bool) -> None:
         try:
@@ -238,7 +238,7 @@ class AnyRollout(RuleBasedStateMachine):
     def the_old_version_serves_unless_it_is_replaced(self) -> None:
         wanted = self.one.wanted
         assert len(self.endings) <= 1
-        assert (wanted.ending is not None) == (wanted.stage is Stage.ENDED) == bool(self.endings)
+        assert (wanted.ending is not None) == (wanted.stage is RolloutStage.ENDED) == bool(self.endings)
         if wanted.ending is not None:
             is_done = wanted.ending is Ending.DONE
             assert (wanted.share, wanted.shadow_share, wanted.catalog) == (
@@ -246,10 +246,10 @@ class AnyRollout(RuleBasedStateMachine):
                 0.0,
                 "new" if is_done else "old",
             )
-        elif wanted.stage in {Stage.MEASURING, Stage.SHADOW}:
+        elif wanted.stage in {RolloutStage.MEASURING, RolloutStage.SHADOW}:
             assert wanted.share == 0
         assert (wanted.catalog == "new") == (
-            wanted.stage in {Stage.PROMOTING, Stage.FULL} or wanted.ending is Ending.DONE
+            wanted.stage in {RolloutStage.PROMOTING, RolloutStage.FULL} or wanted.ending is Ending.DONE
         )
 
 

@@ -11,7 +11,7 @@ from proteus_cli.control.rollouts.version_rollout import WantedStep
 from proteus_cli.control.topology.twinning import Twinning, contracted, expanded, replaced
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.rollouts.status import Stage
+from proteus_cli.domain.rollouts.status import RolloutStage
 from proteus_cli.errors import Conflict, Unprocessable
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
@@ -91,13 +91,13 @@ class RolloutSteps:
     def problem(self, running: Running, now_s: float) -> str | None:
         """Why it cannot go on; None: it can."""
         stage, served = running.machine.wanted.stage, self._plane.families.by_name.get(running.family)
-        if stage is Stage.ENDED:
+        if stage is RolloutStage.ENDED:
             return None
         if served is None:
             return f"`{running.family}` is not served any more"
         if served.why_out:
             return f"`{running.family}` is {served.why_out}"
-        if stage is not Stage.PROMOTING and self._is_changed(running):
+        if stage is not RolloutStage.PROMOTING and self._is_changed(running):
             running.is_named = False  # the catalog is what somebody else has made of it
             return "the catalog names another model now"
         for device, *key in sorted(self._plane.controller.broken_engines):
@@ -108,7 +108,7 @@ class RolloutSteps:
 
     def _is_changed(self, running: Running) -> bool:
         """Another reading of the catalog has changed the variant."""
-        is_new_served = running.machine.wanted.stage is Stage.FULL
+        is_new_served = running.machine.wanted.stage is RolloutStage.FULL
         return not self._live_catalog.serves(running.new if is_new_served else running.old)
 
     def _problem_of_place(self, running: Running, now_s: float) -> str | None:
@@ -118,7 +118,7 @@ class RolloutSteps:
             running.new in fleet.loader.loaded(device) and breaker.is_closed
             for device, breaker in fleet.breakers.items()
         )
-        if is_there or running.machine.wanted.stage not in {Stage.SHADOW, Stage.CANARY}:
+        if is_there or running.machine.wanted.stage not in {RolloutStage.SHADOW, RolloutStage.CANARY}:
             running.nowhere_since_s = None
             return None
         running.nowhere_since_s = now_s if running.nowhere_since_s is None else running.nowhere_since_s
@@ -134,16 +134,16 @@ class RolloutSteps:
         if (wanted.step, wanted.ending) == running.done:
             return
         match wanted.stage:
-            case Stage.MEASURING:
+            case RolloutStage.MEASURING:
                 await self._measure(running)
                 return
-            case Stage.SHADOW | Stage.CANARY:
+            case RolloutStage.SHADOW | RolloutStage.CANARY:
                 await self._share(running, wanted)
-            case Stage.PROMOTING:
+            case RolloutStage.PROMOTING:
                 await self._promote(running)
-            case Stage.FULL:
+            case RolloutStage.FULL:
                 await self._switch(running)
-            case Stage.ENDED:
+            case RolloutStage.ENDED:
                 await (self._finish(running) if running.is_done else self._go_back(running))
         running.done = wanted.step, wanted.ending
 
@@ -192,7 +192,7 @@ class RolloutSteps:
         running.is_named = True
         await asyncio.to_thread(self._version_source.write, running.candidate, running.measured)
         await self._follow_catalog(running.family, running.new)
-        if running.machine.wanted.stage is Stage.PROMOTING:  # else it was aborted meanwhile
+        if running.machine.wanted.stage is RolloutStage.PROMOTING:  # else it was aborted meanwhile
             running.machine.promoted(self._plane.clock())
 
     async def _switch(self, running: Running) -> None:
@@ -269,7 +269,11 @@ class RolloutSteps:
 
     def _keep_old(self, promoting: Running | None = None) -> None:
         """Keep the old versions loaded that somebody may go back to."""
-        full = [each for each in self._running.values() if not each.is_over and each.machine.wanted.stage is Stage.FULL]
+        full = [
+            each
+            for each in self._running.values()
+            if not each.is_over and each.machine.wanted.stage is RolloutStage.FULL
+        ]
         self._live_catalog.keep([each.old for each in (*full, *((promoting,) if promoting is not None else ()))])
 
     @property
@@ -290,7 +294,7 @@ def _places(plan: Plan, key: VariantKey) -> bool:
 
 
 def _reason(running: Running, wanted: WantedStep) -> str:
-    if wanted.stage is Stage.SHADOW:
+    if wanted.stage is RolloutStage.SHADOW:
         return f"{running.new.variant} is shadowed"
     share = format_percent(wanted.share)
     return f"{running.new.variant} answers {share} of {running.family} in place of {running.old.variant}"

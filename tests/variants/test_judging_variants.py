@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.variants.verdict import Standing, frontier, judge
+from proteus_cli.variants.judging import Standing, frontier, judge
 
 PARENT = Standing(0.90, 100.0)
 
@@ -50,14 +50,14 @@ def test_the_reason_has_the_rate_beside_that_of_the_parent() -> None:
 
 
 def test_what_misses_the_slo_is_dropped_however_accurate() -> None:
-    verdict = judge(Standing(0.99, 0.0), PARENT, ())
-    assert (verdict.kept, verdict.why) == (False, "too slow for the SLO")
+    judgement = judge(Standing(0.99, 0.0), PARENT, ())
+    assert (judgement.kept, judgement.why) == (False, "too slow for the SLO")
     assert not judge(Standing(0.99, 0.0), Standing(0.9, 0.0), ()).kept
 
 
 def test_what_is_in_time_is_kept_where_its_parent_is_not() -> None:
-    verdict = judge(Standing(0.5, 10.0), Standing(0.9, 0.0), ())
-    assert (verdict.kept, verdict.why) == (True, "within the SLO, and what it is made of is not")
+    judgement = judge(Standing(0.5, 10.0), Standing(0.9, 0.0), ())
+    assert (judgement.kept, judgement.why) == (True, "within the SLO, and what it is made of is not")
 
 
 STANDINGS = st.lists(st.builds(Standing, st.floats(0, 1), st.just(0.0) | st.floats(1, 1e6)), max_size=8)
@@ -67,15 +67,15 @@ STANDINGS = st.lists(st.builds(Standing, st.floats(0, 1), st.just(0.0) | st.floa
 def test_on_the_frontier_nothing_is_better_and_nothing_that_is_left_out_is_missed(found: list[Standing]) -> None:
     """What is left out is too slow, or something kept is as fast and as accurate, for what is measured."""
     by_name = {str(place): each for place, each in enumerate(found)}
-    verdicts = frontier(by_name)
-    kept = [by_name[name] for name, verdict in verdicts.items() if verdict.kept]
+    judgements = frontier(by_name)
+    kept = [by_name[name] for name, judgement in judgements.items() if judgement.kept]
     within = [each for each in found if each.qps > 0]
     assert bool(kept) == bool(within)
     if within:
         assert max(each.accuracy for each in kept) == max(each.accuracy for each in within)
-    for name, verdict in verdicts.items():
+    for name, judgement in judgements.items():
         own = by_name[name]
-        if verdict.kept:
+        if judgement.kept:
             assert own.qps > 0
             assert not any(each.qps > own.qps * 1.03 and each.accuracy >= own.accuracy for each in kept)
         elif own.qps > 0:
@@ -87,7 +87,7 @@ def test_of_the_frontier_each_is_told_why() -> None:
         "slow": Standing(1.0, 0.0), "quick": Standing(0.5, 900.0), "mid": Standing(0.8, 300.0),
         "like mid": Standing(0.805, 290.0), "best": Standing(0.9, 20.0), "poor": Standing(0.6, 30.0),
     }  # fmt: skip
-    assert {name: verdict.why for name, verdict in frontier(found).items()} == {
+    assert {name: judgement.why for name, judgement in frontier(found).items()} == {
         "slow": "too slow for the SLO",
         "quick": "the fastest",
         "mid": "more accurate than all that are faster",

@@ -14,14 +14,14 @@ class Standing(NamedTuple):
     qps: float
 
 
-class Verdict(NamedTuple):
+class Judgement(NamedTuple):
     """Whether to keep a variant, and why, in words."""
 
     kept: bool
     why: str
 
 
-def judge(own: Standing, parent: Standing, siblings: Sequence[Standing]) -> Verdict:
+def judge(own: Standing, parent: Standing, siblings: Sequence[Standing]) -> Judgement:
     """Keep what is faster than its parent and of use to a plan, or more accurate than all that are as fast.
 
     What misses the SLO is of no use, however accurate. What is faster is of use where it answers more queries *rightly*
@@ -31,23 +31,23 @@ def judge(own: Standing, parent: Standing, siblings: Sequence[Standing]) -> Verd
     or two of an eval split are no gain.
     """
     if own.qps == 0:
-        return Verdict(kept=False, why="too slow for the SLO")
+        return Judgement(kept=False, why="too slow for the SLO")
     if parent.qps == 0:
-        return Verdict(kept=True, why="within the SLO, and what it is made of is not")
+        return Judgement(kept=True, why="within the SLO, and what it is made of is not")
     rate = f"{own.qps / parent.qps:.2f} × the rate"
     if _is_faster(own, parent):
         if any(_is_better(sibling, own) for sibling in siblings):
-            return Verdict(kept=False, why=f"{rate}, and another one is better")
+            return Judgement(kept=False, why=f"{rate}, and another one is better")
         if own.accuracy * own.qps > parent.accuracy * parent.qps:
-            return Verdict(kept=True, why=rate)
-        return Verdict(kept=False, why=f"{rate}, and so inaccurate that it answers less rightly per second")
+            return Judgement(kept=True, why=rate)
+        return Judgement(kept=False, why=f"{rate}, and so inaccurate that it answers less rightly per second")
     as_fast = [other for other in (parent, *siblings) if not _is_faster(own, other)]
     if all(_is_more_accurate(own, other) for other in as_fast):
-        return Verdict(kept=True, why=f"{rate}, and more accurate than all that are as fast")
-    return Verdict(kept=False, why=f"{rate}, and not more accurate")
+        return Judgement(kept=True, why=f"{rate}, and more accurate than all that are as fast")
+    return Judgement(kept=False, why=f"{rate}, and not more accurate")
 
 
-def frontier(standings: Mapping[str, Standing]) -> dict[str, Verdict]:
+def frontier(standings: Mapping[str, Standing]) -> dict[str, Judgement]:
     """Which of several variants a plan may want, where none is made of another.
 
     The fastest, each that is more accurate than all that are faster, and the most accurate in any case. What misses
@@ -63,16 +63,16 @@ def frontier(standings: Mapping[str, Standing]) -> dict[str, Verdict]:
     return {name: _of_frontier(name, standings, kept, is_best=name == best) for name in standings}
 
 
-def _of_frontier(name: str, standings: Mapping[str, Standing], kept: Sequence[str], *, is_best: bool) -> Verdict:
+def _of_frontier(name: str, standings: Mapping[str, Standing], kept: Sequence[str], *, is_best: bool) -> Judgement:
     own = standings[name]
     if own.qps == 0:
-        return Verdict(kept=False, why="too slow for the SLO")
+        return Judgement(kept=False, why="too slow for the SLO")
     if is_best:
-        return Verdict(kept=True, why="the most accurate")
+        return Judgement(kept=True, why="the most accurate")
     if name in kept:
-        return Verdict(kept=True, why="the fastest" if name == kept[0] else "more accurate than all that are faster")
+        return Judgement(kept=True, why="the fastest" if name == kept[0] else "more accurate than all that are faster")
     as_good = next(other for other in reversed(kept) if not _is_faster(own, standings[other]))
-    return Verdict(kept=False, why=f"{as_good} is as fast, and as accurate")
+    return Judgement(kept=False, why=f"{as_good} is as fast, and as accurate")
 
 
 def _is_better(one: Standing, other: Standing) -> bool:
