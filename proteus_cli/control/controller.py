@@ -142,6 +142,10 @@ class Controller:
         """Measured over profiled batch time of a device, at least 1."""
         return self._workers[device].slowdown.factor
 
+    def slots_of(self, device: str) -> int:
+        """How many batches a device runs at once at most, now."""
+        return self._workers[device].slots
+
     def max_rows(self, hosts: Sequence[Host], within_s: float, at_most: int) -> int:
         """The most rows of one request that one of the hosts answers ``within_s`` where nothing else waits."""
         return self._dispatch.max_rows(hosts, within_s, at_most)
@@ -294,6 +298,15 @@ class Controller:
         """These variants are gone for good: no plan has them, and no device."""
         self._topology.forget_variants(keys)
         self._dispatch.cascades.forget(keys)
+
+    def use_slots(self, device: str, slots: int, now_s: float) -> Effects:
+        """Run at most so many batches at once on a device, from now on; those that run end as they would.
+
+        Raises `ValueError` without a slot, and for a device of one slot, which may run a batch ahead.
+        """
+        if slots < 1 or self._workers[device].in_flight is not None:
+            raise ValueError(f"{device} cannot use {slots} slots")
+        return self._dispatch.use_slots(device, slots, now_s)
 
     def recalibrated(self, device: str, ratio: float) -> None:
         """The profile of a device has changed: latencies are ``ratio`` times the earlier ones, on average."""

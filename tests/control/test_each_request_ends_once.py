@@ -79,7 +79,15 @@ class Return:
     device: str
 
 
-Change = Adopt | Lose | Return
+@dataclass(frozen=True)
+class UseSlots:
+    """From now on so many batches run at once on a device: more or fewer than before."""
+
+    device: str
+    slots: int
+
+
+Change = Adopt | Lose | Return | UseSlots
 
 
 @dataclass
@@ -129,6 +137,11 @@ class Driver:
             case Return(device=device) if device in self._lost:
                 self._lost.remove(device)
                 self._apply(self.controller.device_recovered(device, now_s), now_s)
+            case UseSlots(device=device, slots=slots):
+                self.slots[device] = slots
+                for each in self.controller.use_slots(device, slots, now_s).ask:
+                    self._ask(each, now_s)
+                self._check_nobody_idles(now_s)
 
     def _apply(self, effects: Effects, now_s: float) -> None:
         assert {*effects.ask} == {*DEVICES}
@@ -478,7 +491,7 @@ def play(
 ) -> Driver:
     """Offer all, with changes at even distances; then let everything end."""
     controller = Controller(dict.fromkeys(FAMILIES, 0.1), slots, policy, dispatch_ahead_s=dispatch_ahead_s)
-    driver = Driver(controller, slots, slowdown, measured, dispatch_ahead_s, is_unsure)
+    driver = Driver(controller, dict(slots), slowdown, measured, dispatch_ahead_s, is_unsure)
     now_s, coming = 0.0, list(changes)
     driver.change(coming.pop(0), now_s)
     every = -(-len(load) // len(changes))
@@ -537,7 +550,8 @@ OTHER_POLICIES = st.builds(
 CHANGES = st.lists(
     st.builds(Adopt, hosting(), st.frozensets(st.sampled_from(DEVICES)))
     | st.builds(Lose, st.sampled_from(DEVICES))
-    | st.builds(Return, st.sampled_from(DEVICES)),
+    | st.builds(Return, st.sampled_from(DEVICES))
+    | st.builds(UseSlots, st.sampled_from(DEVICES), st.integers(1, 3)),
     max_size=6,
 )
 
@@ -594,7 +608,7 @@ def test_requests_of_many_rows_end_once_in_deadline_order_within_slots_and_batch
 
 @given(queries(3), ADOPT, CHANGES, SLOTS, SLOWDOWNS, OTHER_POLICIES)
 @examples(150, fuzzed=400)
-def test_all_rules_hold_for_any_batching_and_assignment_while_devices_load_are_lost_and_return(
+def test_all_rules_hold_for_any_batching_and_assignment_while_devices_load_are_lost_return_and_change_their_slots(
     load: list[Query],
     first: Adopt,
     changes: list[Change],

@@ -15,6 +15,7 @@ from live_server import LiveServer
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as untyped_parse
 
+from proteus_cli.control.concurrency.slot_tuner import SlotTuner
 from proteus_cli.control.decision import Host
 from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.control.replanning.live_accuracy import LiveAccuracy
@@ -29,6 +30,7 @@ from proteus_cli.serving.telemetry.metrics.feedback import add_feedback
 from proteus_cli.serving.telemetry.metrics.hosts import add_hosts, add_sharing
 from proteus_cli.serving.telemetry.metrics.samples import add_samples
 from proteus_cli.serving.telemetry.metrics.shifts import add_shifts
+from proteus_cli.serving.telemetry.metrics.slots import add_slots
 
 pytestmark = [pytest.mark.live, pytest.mark.alone]
 
@@ -79,7 +81,18 @@ def elsewhere() -> str:
     watch = ShiftWatch(("mean",), np.zeros((40, 1)))
     add_shifts(exposition, {"a": watch}, {VariantKey("a", "s"): watch})
     add_samples(exposition, SampleCounts({"a": 3}, {("a", "busy"): 1}, 1000))
+    add_slots(exposition, {"gpu0": busy_tuner()}, 2.0)
     return exposition.finished().decode()
+
+
+def busy_tuner() -> SlotTuner:
+    """Of a device of two slots, one of which was busy for a while."""
+    tuner = SlotTuner(2, 0.0)
+    for batch in range(60):
+        tuner.ended(tuner.began(batch / 60), 0.01, 1, (batch + 1) / 60)
+        tuner.look((batch + 1) / 60)
+    assert tuner.knee == 1
+    return tuner
 
 
 def with_a_cascade() -> tuple[Plan, tuple[Host, ...]]:

@@ -57,6 +57,7 @@ def serve(
     record: options.Record = False,
     feedback: options.Feedback = common.unparsed("0s"),
     shifts: options.Shifts = True,
+    fixed_slots: options.FixedSlots = False,
     samples: options.Samples = None,
     samples_space: options.SamplesSpace = common.unparsed("1GiB"),
     samples_for: options.SamplesFor = common.unparsed("7d"),
@@ -113,7 +114,7 @@ def serve(
             drift_after_s=drift_after, record=record, shifts=shifts, memory=memory, attainment=attainment,
             hosts=host_list(cluster, cluster_key, workspace_dir) if cluster is not None else None,
             join_budget_s=join_budget if join else None,
-            catalog_budget_s=catalog_budget, watch=watch,
+            catalog_budget_s=catalog_budget, watch=watch, fixed_slots=fixed_slots,
         )  # fmt: skip
         run_server(deployment, server, _announce, live_view)
 

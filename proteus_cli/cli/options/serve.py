@@ -179,6 +179,14 @@ Shifts = Annotated[
         help="Compare some of what is asked and answered with the eval splits, and tell where it is no longer alike.",
     ),
 ]
+FixedSlots = Annotated[
+    bool,
+    _adaptation(
+        "--fixed-slots",
+        help="Have devices of several slots (GPUs) always use all slots of their profile. Else they use as many as are "
+        "worth it by what is measured while they serve.",
+    ),
+]
 Samples = Annotated[
     float | None,
     _samples(

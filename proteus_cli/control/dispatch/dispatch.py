@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from proteus_cli.control.batching import Delay, Start
 from proteus_cli.control.decision import (
@@ -263,6 +264,18 @@ class Dispatch:
         """Where the new version of twins has stopped to serve, have all hosts share what waits; returns as `host`."""
         losing = {name for name, family in self._families.items() if family.loses_new(self._workers)}
         return self.host(hosted) if losing else ()
+
+    def use_slots(self, device: str, slots: int, now_s: float) -> Effects:
+        """Run so many batches at once on a device. What it leaves others to do, one that is free is asked about."""
+        worker = self._workers[device]
+        worker.use_slots(slots)
+        if worker.free > 0:
+            return Effects(ask=(device,))
+        if not self._is_shared:
+            return NO_EFFECTS
+        waiting = [source for source in worker.sources if source.queue.rows]
+        others = (each.tier.next_worker(each.queue, self._batcher.due_s, now_s).devices for each in waiting)
+        return Effects(ask=tuple(dict.fromkeys(chain.from_iterable(others))))
 
     def count_capacity(self, worker: WorkerState) -> None:
         """A worker's phase or slowdown has changed: count the capacity of its families anew."""

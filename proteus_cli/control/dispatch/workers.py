@@ -186,11 +186,11 @@ def sources_of(hosted: Host, host_class: HostClass, tier: AccuracyTier) -> list[
 class WorkerState:
     """The state of one worker; its phase moves along `TRANSITIONS`, and a move that is not there raises `KeyError`.
 
-    ``is_serving`` is that phase as a flag, as looking up enum members is slow. ``idle_slots`` run no batch; a batch
-    that is submitted ahead makes them negative. ``free`` slots may take a batch: the idle ones while the worker serves,
-    else none; the classes of its hosts know whether there are any. ``to_wake``: devices that this worker leaves work
-    to. ``in_flight`` is None where batches are not submitted ahead. ``ask_self`` is the answer that names this worker.
-    All its slots are ``slots``.
+    ``is_serving`` is that phase as a flag, as looking up enum members is slow. It uses ``slots`` of those that its
+    device was opened with. ``idle_slots`` of these run no batch; a batch that is submitted ahead makes them negative,
+    and so do fewer slots than batches. ``free`` slots may take a batch: the idle ones while the worker serves, else
+    none; the classes of its hosts know whether there are any. ``to_wake``: devices that this worker leaves work to.
+    ``in_flight`` is None where batches are not submitted ahead. ``ask_self`` is the answer that names this worker.
 
     Capacity goes by ``slowdown``: what batches take in place of what any of their size takes. Of multi-exit models,
     that also depends on how hard their rows are, and falls where rows are cut short. So their deadlines go by
@@ -233,11 +233,13 @@ class WorkerState:
     def on(self, event: WorkerEvent) -> None:
         self.phase = TRANSITIONS[self.phase][event]
         self.is_serving = self.phase is WorkerPhase.SERVING
-        self.free = self.idle_slots if self.is_serving else 0
-        for each in self._classes:
-            each.free.pop(self.device, None)
-            if self.free > 0:
-                each.free[self.device] = self.ask_self
+        self._recount_free()
+
+    def use_slots(self, slots: int) -> None:
+        """Use so many slots from now on. Where more run batches, none starts until enough of them have ended."""
+        self.idle_slots += slots - self.slots
+        self.slots = slots
+        self._recount_free()
 
     def launched(self, takes_s: float, start_s: float) -> None:
         """A batch that should take ``takes_s`` occupies a slot."""
@@ -258,3 +260,10 @@ class WorkerState:
                     each.free[self.device] = self.ask_self
         if self.in_flight is not None:
             self.in_flight.ended()
+
+    def _recount_free(self) -> None:
+        self.free = self.idle_slots if self.is_serving else 0
+        for each in self._classes:
+            each.free.pop(self.device, None)
+            if self.free > 0:
+                each.free[self.device] = self.ask_self

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.backends.free_memory import HostMemory
+from proteus_cli.control.concurrency.slot_tuner import SlotTuner
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects, Host, Load
 from proteus_cli.control.devices.breaker import NEW, Breaker, BreakerEvent, BreakerState
@@ -29,6 +30,7 @@ from proteus_cli.serving.fleet.broken_engines import BrokenEngines
 from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, FailedLoad, Loader
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.standbys import StandbyLoader
+from proteus_cli.serving.fleet.watched_worker import WatchedWorker
 from proteus_cli.serving.fleet.worker import Clock, ResultSink, Worker
 from proteus_cli.serving.logs import fields
 
@@ -45,6 +47,7 @@ class Fleet:
     ``breakers`` has one breaker per device, ``engines`` one per engine that ever failed on a device. ``away`` are the
     devices whose breakers are not closed, and ``breaker_changes`` counts what ever changed: where hundreds of devices
     serve, nobody has to ask them all whether anything did.
+    ``tuners`` are of the devices of several slots, where the fleet ``tunes_slots``.
     ``hosted_before_loss`` is what each device served when it was last lost. ``lost_with_host`` are the devices that are
     lost as their host is, each with the reason.
     """
@@ -63,6 +66,7 @@ class Fleet:
         files: ModelFiles | None = None,
         timer_s: float = TIMER_RESOLUTION_S,
         memory_of: Callable[[str], HostMemory] = lambda _: HostMemory(),
+        tunes_slots: bool = False,
     ) -> None:
         self._controller, self._results, self._clock, self._profiles = controller, results, clock, profiles
         self._open_device, self._timer_s, self._memory_of = open_device, timer_s, memory_of
@@ -74,6 +78,8 @@ class Fleet:
         self.lost_with_host: dict[str, str] = {}
         self._changing = asyncio.Lock()
         self.workers: dict[str, Worker] = {}
+        self.tuners: dict[str, SlotTuner] = {}
+        self._tunes_slots = tunes_slots
         self.engines = BrokenEngines(controller, self.loader, self.workers, self.breakers, clock)
         for device in devices:
             self._add(device, self.open_device(device))
@@ -94,7 +100,12 @@ class Fleet:
         changed = partial(self._breaker_changed, device)
         self.breakers[device] = Breaker(since_s=self._clock(), is_new=is_new, on_change=changed)
         changed()
-        self.workers[device] = Worker(
+        make_worker: Callable[..., Worker] = Worker
+        slots = self._profiles[device].slots if device in self._profiles else 1
+        if self._tunes_slots and slots > 1:
+            tuner = self.tuners[device] = SlotTuner(slots, self._clock())
+            make_worker = partial(WatchedWorker, tuner)
+        self.workers[device] = make_worker(
             device, self._controller, executor, self._results, self._clock, self.workers, self.lose, self._timer_s
         )
 
@@ -118,6 +129,10 @@ class Fleet:
         """So many servers share a device, this one included."""
         self.workers[device].servers = servers
         self._controller.share(device, servers)
+
+    def use_slots(self, device: str, slots: int) -> None:
+        """Have a device run at most so many batches at once; those that run are not ended."""
+        self._apply(self._controller.use_slots(device, slots, self._clock()))
 
     async def deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None) -> tuple[EngineChange, ...]:
         """Put a plan in force: load its engines, switch, free the others. Returns what came to each device.

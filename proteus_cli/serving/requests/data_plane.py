@@ -83,11 +83,13 @@ def make_data_plane(
     check_nth: int = 0,
     answers: AnswerLog | None = None,
     sample_writer: SampleWriter | None = None,
+    tunes_slots: bool = False,
 ) -> DataPlane:
     """Open all devices, which host nothing yet. Raises `DeviceUnavailable`.
 
     ``confidence`` of first stages; None: that which their outputs tell. Every ``check_nth`` of their sure answers is
     checked; 0: none is. ``answers`` as in `Admission`. Requests are captured where there is a ``sample_writer``.
+    Where it ``tunes_slots``, batches of devices of several slots are watched.
     """
     lifecycle = Lifecycle()
     families, counts = Families(served, controller, lifecycle), RequestCounts(served)
@@ -122,6 +124,7 @@ def make_data_plane(
         files=files,
         timer_s=timer_s,
         memory_of=memory_of,
+        tunes_slots=tunes_slots,
     )
     samples = None
     if sample_writer is not None:

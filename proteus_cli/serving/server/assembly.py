@@ -30,6 +30,7 @@ from proteus_cli.serving.adaptation.rollouts.plan_source import VersionedPlanSou
 from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts
 from proteus_cli.serving.adaptation.sharing import Sharing
 from proteus_cli.serving.adaptation.shifts.shifts import Shifts
+from proteus_cli.serving.adaptation.slot_tuning import SlotTuning
 from proteus_cli.serving.adaptation.solver.jobs import WarmUp
 from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.devices.hardware import (
@@ -134,12 +135,14 @@ async def open_data_plane(
         check_nth=0 if hardware.is_emulated else options.check_nth,
         answers=answers,
         sample_writer=sample_writer,
+        tunes_slots=deployment.tunes_slots,
     )
     if profiles.live_accuracy:
         plane.families.use(profiles.values())
     try:
         recovery = Recovery(plane.fleet, plane.controller, profiles, plane.clock, hardware.is_reachable)
-        async with running(recovery.run()):
+        tuning = SlotTuning(plane.controller, plane.fleet, plane.clock)
+        async with running(recovery.run()), running(tuning.run()):
             yield plane
     finally:
         plane.fleet.close()

@@ -76,7 +76,8 @@ class Deployment:
     ``hosts``; what is known of those that the plan does not know, ``newcomers`` say. ``digests`` are those of the
     models; the catalog is read anew from ``catalog_source``, also where its files change if the server
     ``watches_catalog``. None: it stays as it is. New versions of models come from ``version_source``. Rows are compared
-    with ``references``; None: with nothing.
+    with ``references``; None: with nothing. Where it ``tunes_slots``, devices of several slots use as many as are
+    worth it, by what is measured; else all.
     """
 
     plan: Plan
@@ -106,6 +107,7 @@ class Deployment:
     digests: Digests = field(default_factory=dict)
     watches_catalog: bool = False
     references: References | None = None
+    tunes_slots: bool = True
 
     @property
     def local_devices(self) -> Sequence[Device]:

@@ -35,6 +35,7 @@ from proteus_cli.serving.oip.documents import Count, Fraction
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
 from proteus_cli.serving.telemetry.hosts import HostStatus, host_statuses
+from proteus_cli.serving.telemetry.slots import SlotsStatus, slots_status
 
 DEMAND_WINDOW_S = 1.0
 LAST_FAILURES = 10
@@ -123,6 +124,9 @@ class DeviceStatus(Struct, frozen=True):
     losses: Annotated[Count, Meta(description="How often the device was lost.")]
     servers: Annotated[Count, Meta(description="That have the device open, this one included; each has its part.")]
     pid: Annotated[int | None, Meta(description="The device's own process; null: it has none.")]
+    slots: Annotated[
+        SlotsStatus | None, Meta(description="Null: it has one slot, or always uses all of them (`--fixed-slots`).")
+    ]
 
 
 class PlanStatus(Struct, frozen=True):
@@ -393,6 +397,7 @@ def _checks(controller: Controller, route: CascadeRoute) -> CheckStatus | None:
 
 def _devices(sources: StatusSources) -> dict[str, DeviceStatus]:
     controller, now_s, breakers = sources.plane.controller, sources.plane.clock(), sources.plane.fleet.breakers
+    tuners = sources.plane.fleet.tuners
     hosted = hosts(controller.plan)
     return {
         device: DeviceStatus(
@@ -409,6 +414,7 @@ def _devices(sources: StatusSources) -> dict[str, DeviceStatus]:
             losses=breakers[device].opened,
             servers=worker.servers,
             pid=worker.executor.pid,
+            slots=slots_status(tuners[device], now_s) if device in tuners else None,
         )
         for device, worker in sources.plane.fleet.workers.items()
     }

@@ -52,6 +52,7 @@ def deployment_of(
     join_budget_s: float | None = 60.0,
     catalog_budget_s: float = 60.0,
     watch: bool = False,
+    fixed_slots: bool = False,
 ) -> Deployment:
     """A deployment whose plan is current, and whose devices and models are those that were measured, or emulated.
 
@@ -62,7 +63,7 @@ def deployment_of(
     ``join_budget_s`` of measuring where no profile is of them; None: they do not join.
     ``attainment`` replaces the target of the plan and of its file when that is read again. With ``shifts``, what comes
     is compared with the eval splits. What is new in the catalog is measured for ``catalog_budget_s`` on each device;
-    with ``watch``, the catalog is read anew where it changes.
+    with ``watch``, the catalog is read anew where it changes. With ``fixed_slots``, devices use all their slots.
     Raises `ArtefactError`, `UsageError` or `DeviceUnavailable`.
     """
     is_emulated = emulation is not None
@@ -103,6 +104,7 @@ def deployment_of(
         version_source=WorkspaceVersions(followed),
         digests=model_digests(workspace, catalog, resources.profiles),
         watches_catalog=watch,
+        tunes_slots=not fixed_slots,
         references=References(workspace) if shifts and not is_emulated else None,
         memory_bytes=_memory_bytes(memory, resources, is_emulated=is_emulated),
     )

@@ -32,6 +32,7 @@ from proteus_cli.serving.telemetry.metrics.hosts import add_devices, add_hosts, 
 from proteus_cli.serving.telemetry.metrics.rollouts import add_rollouts
 from proteus_cli.serving.telemetry.metrics.samples import add_samples
 from proteus_cli.serving.telemetry.metrics.shifts import add_shifts
+from proteus_cli.serving.telemetry.metrics.slots import add_slots
 from proteus_cli.serving.telemetry.status import DEMAND_WINDOW_S, StatusSources
 from proteus_cli.serving.transport.connections import Connections
 
@@ -265,6 +266,7 @@ class Metrics:
         profiles = self._sources.profiles.items()
         add_devices(exposition, [profile.device for device, profile in profiles if device in fleet.workers])
         add_sharing(exposition, {device: (each.servers, each.waited_s) for device, each in fleet.workers.items()})
+        add_slots(exposition, fleet.tuners, self._plane.clock())
         add_hosts(exposition, self._sources.hosts())
 
     def _plans(self, exposition: Exposition) -> None:

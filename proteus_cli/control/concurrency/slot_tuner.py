@@ -1,0 +1,259 @@
+"""How many slots of a device run batches: from the windows of `slot_bins`, a decision at a time."""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+
+from proteus_cli.control.concurrency.slot_bins import Exposure, SlotBins, Window
+from proteus_cli.control.concurrency.throughputs import SURE_ERRORS, Throughputs, throughputs
+from proteus_cli.domain.concurrency.knee import TOLERANCE_FRAC, knee_place
+
+WINDOWS: tuple[tuple[float, int], ...] = ((0.2, 12), (0.5, 4), (2.0, 0))
+"""A window ends after so many seconds, if it has so many batches."""
+KEPT_WINDOWS = 60  # the estimate is over these, 12 s to 2 min
+
+FULL_FRAC = 0.5  # of a window with all slots busy, that one more could help
+TRIAL_WINDOWS = 6  # of a trial, every second one with the number that is tried
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # between trials; in the end they are 2 % of the time …
+OVERLOADED_S = 2.0  # … and where all slots have been busy for so long, as requests wait:
+OVERLOADED_PAUSE_S = 4.0  # then the other number runs in 5 to 12 % of the time
+
+FIRST_HOLD_S, LONGEST_HOLD_S = 2.0, 600.0  # between a change and the one back
+ERRORS_OF_REVERSAL = 1.0  # for so many standard errors more each must be sure that follows, as one of them was wrong
+MOST_ERRORS = 5.0
+
+LEFT_FRAC = 0.15  # of what was to be expected: such a window leaves the estimate …
+LEFT_ERRORS = 4.0  # … if that is so many times the usual scatter of windows …
+LEFT_WINDOWS = 2  # … and so does the next one
+SCATTER_WEIGHT = 0.1  # of one window
+TINY_S = 1e-9
+
+
+class TuningReason(StrEnum):
+    """Why slots changed, or why the estimate began anew."""
+
+    FEWER_CARRY_AS_MUCH = "fewer carry as much"
+    MORE_CARRY_MORE = "more carry more"
+    LEFT_ESTIMATE = "throughput left the estimate"
+
+
+@dataclass(frozen=True, slots=True)
+class SlotChange:
+    """From a time on so many slots run batches."""
+
+    at_s: float
+    slots: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Trial:
+    """A number of slots that is tried, in every second of so many windows more."""
+
+    slots: int
+    windows_left: int = TRIAL_WINDOWS
+
+    @property
+    def is_on(self) -> bool:
+        return self.windows_left % 2 == 0
+
+
+class SlotTuner:
+    """Decides for one device of ``most`` slots with how many it runs: all at first. The package has the theory.
+
+    The driver calls `began` and `ended` for each batch, and `look` several times a second: its answer holds until the
+    next one. ``settled`` is the number without the trial.
+    """
+
+    def __init__(self, most: int, now_s: float) -> None:
+        self.most = self.settled = most
+        self.bins = SlotBins(most, now_s)
+        self.windows: deque[Window] = deque(maxlen=KEPT_WINDOWS)
+        self.estimate: Throughputs | None = None
+        self.trial: Trial | None = None
+        self.changes: deque[SlotChange] = deque(maxlen=20)
+        self.changed = self.trials = self.begun_anew = 0
+        self.full_frac = 0.0  # of the last window
+        self._pause_s = {1: FIRST_PAUSE_S, -1: FIRST_PAUSE_S}
+        self._tried_s = {1: now_s, -1: now_s}  # the end of the last trial, up or down
+        self._tries_half = True
+        self._full_since_s = math.inf
+        self._patience_s = OVERLOADED_S  # of busy slots, before smaller numbers are tried
+        self._hold_s, self._last_step, self._changed_s = FIRST_HOLD_S, 0, -math.inf
+        self._errors = SURE_ERRORS
+        self._misses: dict[int, list[tuple[float, Window]]] = {}  # by slots: the last windows that left the estimate
+        self._scatter = 0.0  # of windows about the estimate, a running mean of squares
+
+    def began(self, now_s: float) -> Exposure:
+        """A batch begins; the answer is for `ended`."""
+        return self.bins.began(now_s)
+
+    def ended(self, exposure: Exposure, work_s: float | None, rows: int, now_s: float) -> None:
+        """A batch has ended that the profile gives ``work_s``; None: it failed."""
+        self.bins.ended(exposure, work_s, rows, now_s)
+
+    def lost(self, now_s: float) -> None:
+        """The device is lost: what it is when it comes back is not known."""
+        self.bins.lost(now_s)
+        self.begin_anew(now_s)
+
+    @property
+    def slots(self) -> int:
+        """With how many slots the device is to run now."""
+        return self.trial.slots if self.trial is not None and self.trial.is_on else self.settled
+
+    @property
+    def knee(self) -> int | None:
+        """The knee among the numbers that are known; None: none is."""
+        if self.estimate is None or not (levels := self.estimate.levels):
+            return None
+        return levels[knee_place([self.estimate.of(level) for level in levels])]
+
+    def begin_anew(self, now_s: float) -> None:
+        """What was seen does not hold any more: something changed outside."""
+        self.windows.clear()
+        self.trial = None
+        self._restart()
+        self._hold_s, self._last_step = FIRST_HOLD_S, 0
+        self._pause_s = {1: FIRST_PAUSE_S, -1: FIRST_PAUSE_S}
+        self._tried_s = {1: now_s, -1: now_s}
+
+    def is_due(self, now_s: float) -> bool:
+        """A window is long enough: `look` is worth asking."""
+        lasted_s, batches = self.bins.window_s(now_s), self.bins.batches
+        return any(lasted_s >= least_s and batches >= least for least_s, least in WINDOWS)
+
+    def look(self, now_s: float) -> int:
+        """With how many slots the device is to run from now on."""
+        if not self.is_due(now_s):
+            return self.slots
+        window = self.bins.window(self.slots, now_s)
+        self.full_frac = window.full_frac(window.slots)
+        self._full_since_s = min(self._full_since_s, now_s) if self.full_frac >= FULL_FRAC else math.inf
+        if not window.batches:
+            self.trial = None  # nobody waits for more
+            return self.slots
+        self.windows.append(window)
+        if (since := self._left_since(window)) is not None:
+            while self.windows[0] is not since:
+                self.windows.popleft()
+            self._restart()
+            self._pause_s = {1: 0.0, -1: 0.0}
+        self.estimate = throughputs(self.windows)
+        if self.trial is not None:
+            self.trial.windows_left -= 1
+        if not self._change(now_s):
+            self._try(now_s)
+        return self.slots
+
+    # --- changes
+
+    def _change(self, now_s: float) -> bool:
+        """Settle on another number where that is sure to be as good with less, or better."""
+        target = self._better()
+        if target is None:
+            return False
+        step = 1 if target > self.settled else -1
+        is_reversal = self._last_step == -step
+        if is_reversal and now_s - self._changed_s < self._hold_s:
+            return False
+        if is_reversal:
+            self._hold_s = min(2 * self._hold_s, LONGEST_HOLD_S)
+            self._errors = min(self._errors + ERRORS_OF_REVERSAL, MOST_ERRORS)
+        reason = TuningReason.MORE_CARRY_MORE if step > 0 else TuningReason.FEWER_CARRY_AS_MUCH
+        self.settled, self.trial, self._last_step, self._changed_s = target, None, step, now_s
+        self.changes.append(SlotChange(now_s, target, reason.value))
+        self.changed += 1
+        self._pause_s = {step: 0.0, -step: FIRST_PAUSE_S}  # one more step the same way may be as good
+        self._tried_s, self._tries_half = {1: now_s, -1: now_s}, True
+        return True
+
+    def _better(self) -> int | None:
+        """The number to settle on in place of the one there is; None: none is known to be better."""
+        known = self.estimate
+        if known is None or self.settled not in known.levels:
+            return None
+        least = {n: known.at_least(n, self.settled, self._errors) for n in known.levels}
+        up = [n for n in known.levels if n > self.settled and least[n] >= 1 + TOLERANCE_FRAC]
+        if up:
+            return up[0]
+        down = [n for n in known.levels if n < self.settled and least[n] >= 1 - TOLERANCE_FRAC]
+        best = max(map(known.of, down), default=0.0)
+        return next((n for n in down if known.of(n) >= (1 - TOLERANCE_FRAC) * best), None)
+
+    # --- trials
+
+    def _try(self, now_s: float) -> None:
+        """Go on with the trial, end it, or begin one where all slots are busy."""
+        if self.trial is not None:
+            if self.trial.windows_left <= 0 or self.full_frac < FULL_FRAC / 2 or self._is_futile(self.trial):
+                self._give_up(self.trial, now_s)
+            return
+        if self.full_frac < FULL_FRAC:
+            return
+        for step, tried in ((1, self.settled + 1), (-1, self._fewer())):
+            if 1 <= tried <= self.most and tried != self.settled and self._is_time(step, tried, now_s):
+                self.trial, self._patience_s = Trial(tried), OVERLOADED_S
+                self.trials += 1
+                return
+
+    def _is_futile(self, trial: Trial) -> bool:
+        """Its number is known well enough, from earlier trials too, to be no better; and it still does as estimated."""
+        known = self.estimate
+        if known is None or trial.is_on or trial.slots in self._misses or trial.slots not in known.levels:
+            return False
+        least = 1 + TOLERANCE_FRAC if trial.slots > self.settled else 1 - TOLERANCE_FRAC
+        return self.settled in known.levels and known.at_most(trial.slots, self.settled) < least
+
+    def _fewer(self) -> int:
+        """The smaller number to try: half as many, then one less."""
+        return self.settled // 2 if self._tries_half else self.settled - 1
+
+    def _is_time(self, step: int, tried: int, now_s: float) -> bool:
+        """Upwards, when the pause is over; downwards only what is not seen by itself, as all slots are busy."""
+        is_overloaded = now_s - self._full_since_s >= self._patience_s
+        pause_s = min(self._pause_s[step], OVERLOADED_PAUSE_S if is_overloaded else LONGEST_PAUSE_S)
+        is_known = self.estimate is not None and tried in self.estimate.levels
+        return now_s >= self._tried_s[step] + pause_s and (step > 0 or (not is_known and is_overloaded))
+
+    def _give_up(self, trial: Trial, now_s: float) -> None:
+        """The trial has not shown that its number is better; the next pause is longer."""
+        step = 1 if trial.slots > self.settled else -1
+        self.trial = None
+        self._tried_s[step] = now_s
+        self._pause_s[step] = min(2 * max(self._pause_s[step], FIRST_PAUSE_S / 2), LONGEST_PAUSE_S)
+        if step < 0:
+            self._tries_half = not self._tries_half
+
+    # --- the estimate
+
+    def _left_since(self, window: Window) -> Window | None:
+        """Since when all windows with as many slots did more than estimated, or all less, by more than chance."""
+        known = self.estimate
+        expected_s = self._expected_s(known, window) if known is not None else 0.0
+        miss = math.log(max(window.work_s, TINY_S) / expected_s) if expected_s > 0 else 0.0
+        if abs(miss) <= max(LEFT_FRAC, LEFT_ERRORS * math.sqrt(self._scatter)):
+            self._scatter += SCATTER_WEIGHT * (miss * miss - self._scatter)
+            self._misses.pop(window.slots, None)
+            return None
+        before = [(other, each) for other, each in self._misses.get(window.slots, ()) if (other > 0) == (miss > 0)]
+        self._misses[window.slots] = [*before, (miss, window)]
+        first = self._misses[window.slots][0][1]
+        return first if len(before) + 1 >= LEFT_WINDOWS and first in self.windows else None
+
+    def _expected_s(self, known: Throughputs, window: Window) -> float:
+        """The profiled work of a window's batches, by the estimate; 0 where too much of it is not known."""
+        batch_s = window.batch_seconds
+        expected_s = sum(float(batch_s[n - 1]) * known.of(n) / n for n in known.levels)
+        known_s = sum(float(batch_s[n - 1]) for n in known.levels)
+        total_s = float(batch_s.sum())
+        return expected_s * total_s / known_s if known_s >= 0.8 * total_s else 0.0
+
+    def _restart(self) -> None:
+        """Estimate anew from the windows that are left."""
+        self.estimate = None
+        self._misses.clear()
+        self._scatter = self._patience_s = 0.0
+        self._errors = SURE_ERRORS
+        self.begun_anew += 1

@@ -1,0 +1,47 @@
+"""Metrics of slots: how many a device uses, and what was measured of running several batches at once."""
+
+from collections.abc import Mapping
+
+from proteus_cli.control.concurrency.slot_tuner import SlotTuner
+from proteus_cli.serving.telemetry.metrics.exposition import Exposition, MetricDescription, MetricKind
+
+OPENED = MetricDescription("proteus_slots", MetricKind.GAUGE, "Slots that the device was opened with.", ("device",))
+USED = MetricDescription("proteus_slots_used", MetricKind.GAUGE, "Batches that it may run at once now.", ("device",))
+BUSY = MetricDescription("proteus_slots_busy", MetricKind.GAUGE, "Batches that it runs now.", ("device",))
+KNEE = MetricDescription(
+    "proteus_slots_knee", MetricKind.GAUGE, "The least number of batches at once with the most throughput.", ("device",)
+)
+CHANGES = MetricDescription(
+    "proteus_slot_changes_total", MetricKind.COUNTER, "Changes of the slots that a device uses.", ("device",)
+)
+TRIALS = MetricDescription(
+    "proteus_slot_trials_total", MetricKind.COUNTER, "Trials of one slot more, or fewer.", ("device",)
+)
+SECONDS = MetricDescription(
+    "proteus_slot_seconds_total", MetricKind.COUNTER, "Time with so many batches running.", ("device", "running")
+)
+THROUGHPUT = MetricDescription(
+    "proteus_slot_throughput_ratio",
+    MetricKind.GAUGE,
+    "Throughput with so many batches running, over what the profile has with all slots busy.",
+    ("device", "running"),
+)
+
+
+def add_slots(exposition: Exposition, tuners: Mapping[str, SlotTuner], now_s: float) -> None:
+    """Of the devices of several slots, where slots are tuned."""
+    if not tuners:
+        return
+    exposition.add(OPENED, [((device,), tuner.most) for device, tuner in tuners.items()])
+    exposition.add(USED, [((device,), tuner.slots) for device, tuner in tuners.items()])
+    exposition.add(BUSY, [((device,), tuner.bins.running) for device, tuner in tuners.items()])
+    exposition.add(KNEE, [((device,), tuner.knee) for device, tuner in tuners.items() if tuner.knee is not None])
+    exposition.add(CHANGES, [((device,), tuner.changed) for device, tuner in tuners.items()])
+    exposition.add(TRIALS, [((device,), tuner.trials) for device, tuner in tuners.items()])
+    seconds = {device: tuner.bins.seconds(now_s) for device, tuner in tuners.items()}
+    exposition.add(SECONDS, [((device, str(n)), of) for device, each in seconds.items() for n, of in enumerate(each)])
+    known = {device: tuner.estimate for device, tuner in tuners.items() if tuner.estimate is not None}
+    exposition.add(
+        THROUGHPUT,
+        [((device, str(n)), each.of(n) / tuners[device].most) for device, each in known.items() for n in each.levels],
+    )

@@ -1,0 +1,165 @@
+"""A device in virtual time whose knee moves: how many of its slots are used."""
+
+import functools
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from moving_knee import AimdSlots, Curve, FixedSlots, Ran, curve, poisson, run
+
+from proteus_cli.control.concurrency.slot_tuner import OVERLOADED_PAUSE_S, SlotTuner
+from proteus_cli.control.concurrency.surroundings import surroundings
+from proteus_cli.domain.catalog.catalog import VariantKey
+
+WORK_S = 0.01
+
+
+class Tuned:
+    """A `SlotTuner` that is told the mean work of batches, as a profile has it."""
+
+    def __init__(self, most: int = 4) -> None:
+        self.tuner = SlotTuner(most, 0.0)
+
+    @property
+    def slots(self) -> int:
+        return self.tuner.slots
+
+    def began(self, now_s: float) -> object:
+        return self.tuner.began(now_s)
+
+    def ended(self, exposure: object, work_s: float, now_s: float) -> None:
+        del work_s
+        assert isinstance(exposure, tuple)
+        self.tuner.ended(exposure, WORK_S, 1, now_s)
+
+    def look(self, now_s: float) -> int:
+        slots = self.tuner.look(now_s)
+        assert 1 <= slots <= self.tuner.most
+        return slots
+
+
+def always(of: Curve) -> Callable[[float], Curve]:
+    return lambda _now_s: of
+
+
+def bursty(of: Callable[[float], float], load: float) -> Callable[[float], float]:
+    """A rate that is a part of what the device carries in the mean, and more than it carries in bursts."""
+    return lambda now_s: load * of(now_s) / WORK_S * (1.5 if now_s % 6 < 1.5 else 0.8)
+
+
+@functools.cache
+def stationary(knee: int, fall: float, seed: int, load: float = 0.75, until_s: float = 60.0) -> tuple[Tuned, Ran]:
+    tuned = Tuned()
+    rng = np.random.default_rng(seed)
+    ran = run(tuned, lambda _: curve(knee, 4, fall), poisson(rng, bursty(lambda _: knee, load), WORK_S), until_s)
+    return tuned, ran
+
+
+@pytest.mark.parametrize("knee", [1, 2, 3, 4])
+@pytest.mark.parametrize("fall", [0.0, 0.2])
+def test_it_settles_on_the_knee_and_stays(knee: int, fall: float) -> None:
+    tuned, _ = stationary(knee, fall, seed=7)
+    assert tuned.tuner.settled == tuned.tuner.knee == knee
+    assert [change.slots for change in tuned.tuner.changes] == sorted(
+        (change.slots for change in tuned.tuner.changes), reverse=True
+    )  # no way back up
+    assert tuned.tuner.begun_anew == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_device_that_stays_as_it_is_is_left_alone(seed: int) -> None:
+    """A plateau and a slope that is just what a slot must gain: the hardest curves to decide on."""
+    for of in ([1.0, 1.03, 1.06, 1.06], [1.0, 1.9, 1.95, 1.97]):
+        tuned, rate = Tuned(), bursty(lambda _: 1.2, 0.8)
+        run(tuned, always(of), poisson(np.random.default_rng(seed), rate, WORK_S), 60.0)
+        slots = [4, *(change.slots for change in tuned.tuner.changes)]
+        steps = [other - one for one, other in pairwise(slots)]
+        assert sum(one * other < 0 for one, other in pairwise(steps)) <= 1  # there, and back at most
+        assert tuned.tuner.changed <= 4
+
+
+def test_without_load_nothing_is_tried() -> None:
+    tuned = Tuned()
+    run(tuned, lambda _: curve(2, 4), poisson(np.random.default_rng(0), lambda _: 20.0, WORK_S), 60.0)
+    assert (tuned.tuner.trials, tuned.tuner.changed, tuned.tuner.slots) == (0, 0, 4)
+
+
+def test_trials_take_a_small_part_of_the_time_even_where_all_slots_are_always_busy() -> None:
+    tuned, ran = stationary(2, 0.2, seed=1, load=1.5)
+    later = ran.slots[200:]
+    assert tuned.tuner.settled == 2
+    assert sum(slots != 2 for slots in later) <= 0.12 * len(later)
+    assert tuned.tuner.trials <= 2 * 60 / OVERLOADED_PAUSE_S
+
+
+def moved(now_s: float) -> Curve:
+    """All four slots are worth it, then one, as neighbours need the rest; then three."""
+    return curve(4, 4, 0.3) if now_s < 25 else curve(1, 4, 0.3) if now_s < 60 else curve(3, 4, 0.3)
+
+
+def knee_at(now_s: float) -> int:
+    return 4 if now_s < 25 else 1 if now_s < 60 else 3
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_it_follows_a_knee_that_moves_and_beats_every_fixed_number(seed: int) -> None:
+    def ran(chooser: Tuned | FixedSlots | AimdSlots) -> Ran:
+        return run(chooser, moved, poisson(np.random.default_rng(seed), bursty(knee_at, 0.7), WORK_S), 100.0)
+
+    tuned, aimd = Tuned(), AimdSlots(4)
+    followed, by_aimd = ran(tuned), ran(aimd)
+    assert tuned.tuner.settled == 3
+    assert 1 in [change.slots for change in tuned.tuner.changes if 25 < change.at_s < 35]
+    assert followed.p99_s() < 0.5 * min(ran(FixedSlots(slots)).p99_s() for slots in (1, 2, 3, 4))
+    assert followed.changes < by_aimd.changes / 3
+
+
+def test_aimd_hunts_where_the_tuner_has_settled() -> None:
+    """On a device that stays as it is: fewer changes, and no more time for the slowest batches."""
+    aimd = AimdSlots(4)
+    by_aimd = run(aimd, lambda _: curve(2, 4, 0.2), poisson(np.random.default_rng(7), bursty(lambda _: 2, 0.75)), 60.0)
+    tuned, ran = stationary(2, 0.2, seed=7)
+    assert ran.changes < by_aimd.changes / 5
+    assert ran.work_s >= 0.99 * by_aimd.work_s
+    assert tuned.tuner.settled == 2
+
+
+def test_a_change_outside_has_it_look_again_at_once() -> None:
+    """Told that neighbours have gone, it does not wait for its long pause between trials."""
+
+    def slots_after(*, told: bool) -> list[int]:
+        tuned = Tuned()
+
+        def of(now_s: float) -> Curve:
+            if told and now_s > 30 and tuned.tuner.begun_anew == 0:
+                tuned.tuner.begin_anew(now_s)
+            return curve(1 if now_s < 30 else 4, 4, 0.2)
+
+        def rate(now_s: float) -> float:
+            return (0.85 if now_s < 30 else 2.5) / WORK_S
+
+        ran = run(tuned, of, poisson(np.random.default_rng(5), rate, WORK_S), 40.0)
+        return ran.slots
+
+    told, silent = slots_after(told=True), slots_after(told=False)
+    assert told[-1] == 4
+    assert sum(told[300:]) >= sum(silent[300:])
+
+
+def test_a_device_that_is_lost_begins_anew_with_the_slots_it_had() -> None:
+    tuned, _ = stationary(1, 0.0, seed=7)
+    tuner = SlotTuner(4, 0.0)
+    tuner.settled = tuned.tuner.settled
+    tuner.began(0.0)
+    tuner.lost(1.0)
+    assert (tuner.bins.running, tuner.slots, tuner.estimate) == (0, 1, None)
+
+
+def test_surroundings_change_with_what_is_hosted_with_servers_and_with_neighbours() -> None:
+    def of(serving: set[str], variant: str = "s", servers: int = 1) -> object:
+        return surroundings(["a/gpu0"], serving, lambda _: [VariantKey("f", variant)], {"a/gpu0": servers})["a/gpu0"]
+
+    alone = of({"a/gpu0", "b/gpu0"})
+    assert alone == of({"a/gpu0"})
+    assert alone not in (of({"a/gpu0", "a/gpu1"}), of({"a/gpu0"}, "m"), of({"a/gpu0"}, servers=2))
