@@ -23,7 +23,7 @@ from proteus_cli.serving.rest.routing import Content, Route
 from proteus_cli.serving.rest.site import AT, FILES
 from proteus_cli.serving.telemetry.history.history import History
 from proteus_cli.serving.telemetry.history.sampler import CURSOR
-from proteus_cli.serving.telemetry.status import ServerStatus
+from proteus_cli.serving.telemetry.status_documents import ServerStatus
 
 MODEL = "/v2/models/{model}"
 INFER = f"{MODEL}/infer"
