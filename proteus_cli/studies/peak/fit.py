@@ -1,0 +1,94 @@
+"""Where the part of violations crosses what is allowed: a line through the odds of a violation near the peak.
+
+ln(v / (1 - v)) = level + steepness · (ln rate - ln centre), fitted to the violations of stretches by the greatest
+likelihood of binomial counts, with requests in clumps counting less. Two assumptions keep few data from absurd
+answers, each as strong as a few violations: that the level is within some powers of what is allowed, and that the
+steepness is that of a usual queue.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from proteus_cli.arrays import Floats
+from proteus_cli.domain.studies.peak import Stretch
+from proteus_cli.studies.peak.verdicts import INTERVAL, clump
+
+ASSUMED_STEEPNESS, STEEPNESS_SPREAD = 15.0, 15.0
+LEVEL_SPREAD = 3.0
+"""Standard deviations of what is assumed of the steepness, and of the level around what is allowed."""
+
+LEAST_STEEPNESS = 1.0
+"""A flatter line does not say where it crosses."""
+
+_STEPS, _CLOSE = 50, 1e-10
+_LEAST_DEGREES = 4  # of stretches beyond the two that a line takes: fewer don't tell whether it fits
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """The rate at which the line crosses, with its 95 % interval; infinite where the line says nothing."""
+
+    rate_qps: float
+    low_qps: float
+    high_qps: float
+    steepness: float
+    clump: float
+
+    @property
+    def half_width_frac(self) -> float:
+        """How far the interval reaches from the rate, as a part of it: the geometric mean of both sides."""
+        return math.sqrt(self.high_qps / self.low_qps) - 1 if self.low_qps > 0 else math.inf
+
+
+def crossing(stretches: Sequence[Stretch], allowed_frac: float) -> Crossing:
+    """Fit a line to stretches, at least one, and find where it crosses ``allowed_frac``."""
+    centre = float(np.mean([math.log(each.rate_qps) for each in stretches]))
+    x = np.array([math.log(each.rate_qps) - centre for each in stretches])
+    requests = np.array([each.requests for each in stretches], dtype=np.float64)
+    violations = np.array([each.violations for each in stretches], dtype=np.float64)
+    wanted = math.log(allowed_frac / (1 - allowed_frac))
+    together = clump(stretches)
+    line, covariance = _fitted(x, requests / together, violations / together, wanted)
+    together *= (excess := _misfit(x, requests / together, violations / together, line))
+    level, steepness = line.tolist()
+    if steepness < LEAST_STEEPNESS:
+        return Crossing(math.exp(centre), 0.0, math.inf, steepness, together)
+    at = (wanted - level) / steepness
+    slope = np.array([1.0, at])
+    deviation = math.sqrt(float(slope @ (excess * covariance) @ slope)) / steepness
+    rates = (math.exp(centre + at + sign * INTERVAL * deviation) for sign in (0, -1, 1))
+    return Crossing(*rates, steepness, together)
+
+
+def _fitted(x: Floats, requests: Floats, violations: Floats, wanted: float) -> tuple[Floats, Floats]:
+    """Level and steepness, and their covariance, by Newton's method on a concave likelihood."""
+    inputs = np.stack((np.ones_like(x), x))
+    assumed = np.array([wanted, ASSUMED_STEEPNESS])
+    trust = np.diag([LEVEL_SPREAD**-2, STEEPNESS_SPREAD**-2])
+    line = assumed.copy()
+    for _ in range(_STEPS):
+        fraction = _odds_to_fraction(line @ inputs)
+        curvature = (inputs * (requests * fraction * (1 - fraction))) @ inputs.T + trust
+        step = np.linalg.solve(curvature, inputs @ (violations - requests * fraction) - trust @ (line - assumed))
+        line = line + step / max(1.0, float(np.abs(step).max()) / ASSUMED_STEEPNESS)
+        if float(np.abs(step).max()) < _CLOSE:
+            break
+    fraction = _odds_to_fraction(line @ inputs)
+    return line, np.linalg.inv((inputs * (requests * fraction * (1 - fraction))) @ inputs.T + trust)
+
+
+def _misfit(x: Floats, requests: Floats, violations: Floats, line: Floats) -> float:
+    """By how much stretches scatter around the line more than their windows say, at least 1."""
+    degrees = len(x) - 2
+    if degrees < _LEAST_DEGREES:
+        return 1.0
+    fraction = _odds_to_fraction(line @ np.stack((np.ones_like(x), x)))
+    expected = np.maximum(requests * fraction, 1e-12)
+    return max(1.0, float(((violations - requests * fraction) ** 2 / (expected * (1 - fraction))).sum()) / degrees)
+
+
+def _odds_to_fraction(odds: Floats) -> Floats:
+    return 1 / (1 + np.exp(-np.clip(odds, -50, 50)))

@@ -1,0 +1,229 @@
+"""The search for the peak, as values: which rate to offer next, for how many requests. No clock, no load.
+
+::
+
+    search = PeakSearch(rules, first_qps=100.0)
+    while (offer := search.next()) is not None:
+        search.saw(carry(offer))        # a `Stretch`
+    peak = search.found()
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from proteus_cli.domain.studies.peak import Limit, Peak, PeakRules, Probe, Stretch
+from proteus_cli.studies.peak.fit import Crossing, crossing
+from proteus_cli.studies.peak.verdicts import clump, verdict, violation_interval
+
+FIRST_VIOLATIONS = 8.0
+"""A probe begins with as many requests as have so many violations where the rate is just carried."""
+LOOKS = 3
+"""Probes get twice as many requests at each look: up to 8 times as many as at first."""
+RISE, NARROW = 2.0, 1.25
+"""The next rate is so many times the last one, until the peak is bracketed; the bracket is refined from here on."""
+LEAST_QPS = 0.01
+"""Where a lower rate violates, too, there is no peak."""
+
+REFINE_VIOLATIONS, REFINE_CLUMPS = 20.0, 2.0
+"""A stretch has as many requests as have so many violations, and so many clumps of them, where the rate is just carried."""
+FEWEST_STRETCHES = 6
+"""Fewer do not tell how well a line fits."""
+DIFFERENCE = 0.8
+"""Of the logarithms of the odds, between the peak and the rates on either side: far enough to tell the steepness."""
+NEAREST, FARTHEST, FIRST_AWAY = 0.008, 0.12, 0.04
+"""How near to the peak, and how far from it, stretches are, as a part of the rate; and where the steepness is unknown."""
+WINDOW = 2.2
+"""Stretches that are so many times as far from the peak are no part of the fit: the line is straight near it only."""
+CONFIRMED = 2
+"""The interval is narrow enough that many times in a row: once may be by chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """So many requests at a rate, the warm-up not counted."""
+
+    rate_qps: float
+    requests: int
+
+
+class PeakSearch:
+    """Decides what to offer next. ``first_qps`` is a guess of the peak, which need not be good."""
+
+    def __init__(self, rules: PeakRules, first_qps: float) -> None:
+        self._rules = rules
+        self._probe: list[Stretch] = []
+        self._seen: list[Stretch] = []
+        self._refining: list[Stretch] = []
+        self._below_qps, self._above_qps = 0.0, math.inf
+        self._rate_qps = min(first_qps, rules.most_qps)
+        self._centre_qps: float | None = None
+        self._away = FIRST_AWAY
+        self._confirmed = 0
+        self._limit: Limit = "slo"
+
+    def next(self) -> Offer | None:
+        """What to offer next; None where enough is known, or no more is allowed."""
+        if self._limit != "slo" or sum(each.requests for each in self._seen) >= self._rules.most_requests:
+            return None
+        if self._centre_qps is None:
+            requests = FIRST_VIOLATIONS / self._rules.allowed_frac * 2 ** max(0, len(self._probe) - 1)
+            return Offer(self._rate_qps, math.ceil(requests))
+        return self._refining_offer()
+
+    def saw(self, stretch: Stretch) -> None:
+        """A stretch of what was offered."""
+        self._seen.append(stretch)
+        if self._centre_qps is None:
+            self._probe.append(stretch)
+            self._judge()
+        else:
+            self._refining.append(stretch)
+            self._learn()
+
+    def found(self) -> Peak:
+        """The peak as it is known now."""
+        if self._limit == "none":
+            return self._peak(0.0, 0.0, min(self._above_qps, self._rules.most_qps), None, is_precise=True)
+        if self._limit == "generator":
+            return self._peak(self._below_qps, self._below_qps, math.inf, None, is_precise=False)
+        at = self._crossing()
+        if at is None:
+            return self._bracketed()
+        is_precise = at.half_width_frac <= self._rules.precision_frac and self._is_enclosed(at)
+        return self._peak(at.rate_qps, at.low_qps, at.high_qps, at, is_precise=is_precise)
+
+    @property
+    def done_frac(self) -> float:
+        """About how much of the search is done."""
+        if self._centre_qps is None:
+            return 0.1 * (self._below_qps > 0) + 0.1 * (self._above_qps < math.inf)
+        at = self._crossing()
+        width = at.half_width_frac if at is not None else math.inf
+        return max(0.3, min(1.0, (self._rules.precision_frac / width) ** 2)) if width > 0 else 1.0
+
+    # --- the bracket
+
+    def _judge(self) -> None:
+        """Take the next rate where the probe has said something, or has had its looks."""
+        said = verdict(self._probe, self._rules.allowed_frac)
+        if said == "open":
+            if len(self._probe) > LOOKS:
+                self._centre_qps = self._rate_qps
+            return
+        if said == "carried":
+            self._below_qps = max(self._below_qps, self._rate_qps)
+        else:
+            self._above_qps = min(self._above_qps, self._rate_qps)
+        self._probe = []
+        self._take_next_rate()
+
+    def _take_next_rate(self) -> None:
+        below, above = self._below_qps, self._above_qps
+        if above <= LEAST_QPS:
+            self._limit = "none"
+        elif below >= self._rules.most_qps:
+            self._limit = "generator"
+        elif above == math.inf:
+            self._rate_qps = min(RISE * below, self._rules.most_qps)
+        elif not below:
+            self._rate_qps = above / RISE
+        elif above > NARROW * below:
+            self._rate_qps = math.sqrt(below * above)
+        else:
+            self._centre_qps = math.sqrt(below * above)
+
+    # --- refining
+
+    def _refining_offer(self) -> Offer | None:
+        """The side of the peak with fewer requests so far, and as many requests as the interval still needs."""
+        if self._confirmed >= CONFIRMED:
+            return None
+        centre_qps, near = self._centre_qps or self._rate_qps, self._near()
+        least = math.ceil(max(REFINE_VIOLATIONS, REFINE_CLUMPS * clump(near)) / self._rules.allowed_frac)
+        at = self._crossing()
+        low = sum(each.requests for each in near if each.rate_qps < centre_qps)
+        high = sum(each.requests for each in near if each.rate_qps >= centre_qps)
+        rate_qps = centre_qps * (1 - self._away if low <= high else 1 + self._away)
+        return Offer(rate_qps, least if at is None else self._needed(at, least))
+
+    def _needed(self, at: Crossing, least: int) -> int:
+        """Half of what the interval still needs, as requests make it narrower by their root; not too many at once."""
+        so_far = sum(each.requests for each in self._near())
+        if math.isinf(at.half_width_frac):
+            return max(least, so_far // 2)
+        missing = so_far * ((at.half_width_frac / self._rules.precision_frac) ** 2 - 1)
+        return math.ceil(min(max(least, missing / 2), max(least, so_far / 2)))
+
+    def _is_known(self, at: Crossing) -> bool:
+        return (
+            len(self._near()) >= FEWEST_STRETCHES
+            and at.half_width_frac <= self._rules.precision_frac
+            and self._is_enclosed(at)
+        )
+
+    def _is_enclosed(self, at: Crossing) -> bool:
+        """The peak is between stretches, or at most as far beyond them as they may be apart."""
+        rates = [each.rate_qps for each in self._near()]
+        return min(rates) * (1 - NEAREST) <= at.rate_qps <= max(rates) * (1 + NEAREST)
+
+    def _learn(self) -> None:
+        """Where the peak seems to be now, how far from it the next stretches are, and whether enough is known.
+
+        The centre moves no farther at once than a line can be trusted.
+        """
+        before_qps, limit = self._centre_qps or self._rate_qps, 1 + FARTHEST / 2
+        at = crossing(self._near(), self._rules.allowed_frac)
+        self._centre_qps = min(max(at.rate_qps, before_qps / limit), before_qps * limit)
+        self._away = min(max(DIFFERENCE / max(at.steepness, 1.0), NEAREST), FARTHEST)
+        self._confirmed = self._confirmed + 1 if self._is_known(at) else 0
+
+    def _crossing(self) -> Crossing | None:
+        """Where the line crosses; None before the stretches are on both sides."""
+        near = self._near()
+        return crossing(near, self._rules.allowed_frac) if len(near) > 1 else None
+
+    def _near(self) -> Sequence[Stretch]:
+        """The stretches that are near to where the peak seems to be, the last one always."""
+        centre_qps, width = self._centre_qps or self._rate_qps, 1 + WINDOW * self._away
+        *others, last = self._refining or [None]
+        near = [each for each in others if each and centre_qps / width <= each.rate_qps <= centre_qps * width]
+        return [*near, last] if last else []
+
+    # --- what was found
+
+    def _bracketed(self) -> Peak:
+        """What the bracket alone says."""
+        below, above = self._below_qps, self._above_qps
+        middle = math.sqrt(below * above) if 0 < below and above < math.inf else below
+        return self._peak(self._centre_qps or middle, below, above, None, is_precise=False)
+
+    def _peak(self, rate_qps: float, low_qps: float, high_qps: float, at: Crossing | None, *, is_precise: bool) -> Peak:
+        return Peak(
+            rate_qps=rate_qps,
+            low_qps=low_qps,
+            high_qps=high_qps,
+            limit=self._limit,
+            is_precise=is_precise,
+            requests=sum(each.requests for each in self._seen),
+            steepness=None if at is None else at.steepness,
+            clump=clump(self._seen) if at is None else at.clump,
+            lag_s=max((each.lag_s for each in self._seen), default=0.0),
+            probes=_probes(self._seen),
+        )
+
+
+def _probes(stretches: Sequence[Stretch]) -> tuple[Probe, ...]:
+    """Stretches of one rate together."""
+    by_rate: dict[float, list[Stretch]] = {}
+    for each in stretches:
+        by_rate.setdefault(each.rate_qps, []).append(each)
+    return tuple(
+        Probe(
+            rate_qps,
+            sum(each.requests for each in of),
+            sum(each.violations for each in of),
+            *violation_interval(of),
+        )
+        for rate_qps, of in sorted(by_rate.items())
+    )
