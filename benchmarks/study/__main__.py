@@ -9,11 +9,12 @@ import sys
 from collections.abc import Mapping
 
 from benchmarks.machine import machine
-from benchmarks.study import telemetry
+from benchmarks.study import peak, telemetry
 from benchmarks.study.parts import Part
 from benchmarks.tables import aim_line
 
 PARTS: Mapping[str, Part] = {
+    "peak": peak.measure,
     "telemetry": telemetry.measure,
 }
 """A new part is one line."""

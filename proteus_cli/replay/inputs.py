@@ -55,6 +55,45 @@ class Sample:
         return json + self.binary, len(json)
 
 
+@dataclass(frozen=True, slots=True)
+class PlainBody:
+    """A request body of one row, with the header lines that say what it is; any server of the protocol knows it."""
+
+    content: bytes
+    headers: bytes
+
+
+def plain_bodies(
+    inputs: Sequence[InputMetadata], where: str, rng: np.random.Generator, *, is_binary: bool
+) -> list[PlainBody]:
+    """Rows as `random_samples` has them, without parameters. Raises `ServerError` where they can't be sent."""
+    specs = _specs(inputs, where)
+    count = min(RANDOM_ROWS, MOST_BYTES // _row_bytes(specs))
+    rows = [{spec.name: spec.random(rng) for spec in specs} for _ in range(count)]
+    return [_binary_body(specs, row) if is_binary else _json_body(specs, row) for row in rows]
+
+
+def _binary_body(specs: Sequence["_Spec"], row: Mapping[str, npt.NDArray[Any]]) -> PlainBody:
+    sample = _sample(specs, row)
+    json = msgspec.json.decode(sample.before + b"0" + sample.after, type=dict[str, Any])
+    head = msgspec.json.encode({"inputs": json["inputs"], "parameters": {"binary_data_output": True}})
+    length = b"Inference-Header-Content-Length: %d\r\n" % len(head)
+    return PlainBody(head + sample.binary, b"Content-Type: application/octet-stream\r\n" + length)
+
+
+def _json_body(specs: Sequence["_Spec"], row: Mapping[str, npt.NDArray[Any]]) -> PlainBody:
+    tensors = [
+        {
+            "name": spec.name,
+            "shape": [1, *spec.shape],
+            "datatype": spec.datatype,
+            "data": row[spec.name].ravel().tolist(),
+        }
+        for spec in specs
+    ]
+    return PlainBody(msgspec.json.encode({"inputs": tensors}), b"Content-Type: application/json\r\n")
+
+
 def random_samples(inputs: Sequence[InputMetadata], where: str, rng: np.random.Generator) -> list[Sample]:
     """For the inputs that a model has, as told at the URL ``where``. Raises `ServerError` where they can't be sent."""
     specs = _specs(inputs, where)

@@ -21,13 +21,13 @@ from proteus_cli.replay.http_client import HttpClient, HttpReply
 from proteus_cli.replay.inputs import NUMPY, InputMetadata, Sample, eval_samples, random_samples
 
 REPLY_TIMEOUT_S = 30.0  # beyond any deadline; without a reply by then, a request has failed
-_OK = 200
+OK = 200
 _UNAUTHORIZED = 401
 _JSON_LENGTH = b"inference-header-content-length"
 _OUTCOME = b"proteus-outcome"
 _OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome if outcome is not Outcome.SERVED}
 _NOT_JSON = (msgspec.DecodeError, ValueError, RecursionError)  # a value error: no UTF-8, or no number
-_OF_STATUS = {429: Outcome.REJECTED, 503: Outcome.REJECTED, 504: Outcome.DROPPED}
+OF_STATUS = {429: Outcome.REJECTED, 503: Outcome.REJECTED, 504: Outcome.DROPPED}
 
 
 Answered = TypeVar("Answered")
@@ -221,9 +221,9 @@ class HttpTarget:
         return random_samples(inputs, where, rng)
 
     def _read(self, reply: HttpReply, label: int | None) -> Reply:
-        if reply.status != _OK:
+        if reply.status != OK:
             outcome = _OUTCOMES.get(reply.headers.get(_OUTCOME, b""))
-            return Reply(outcome or _OF_STATUS.get(reply.status, Outcome.FAILED))
+            return Reply(outcome or OF_STATUS.get(reply.status, Outcome.FAILED))
         try:
             json = reply.body[: int(reply.headers.get(_JSON_LENGTH, len(reply.body)))]
             found = msgspec.json.decode(json, type=_Answer if label is None else _AnswerWithOutputs)
@@ -249,23 +249,42 @@ class HttpTarget:
         return await self._answer(self._client.get(path), path, kind, hint=hint)
 
     async def _answer(self, request: Awaitable[HttpReply], path: str, kind: type[Answered], *, hint: str) -> Answered:
-        try:
-            async with asyncio.timeout(REPLY_TIMEOUT_S):
-                reply = await request
-        except TimeoutError:
-            why = f"no answer within {REPLY_TIMEOUT_S:.0f} s"
-            raise ServerError(f"Can't reach the server at `{self._url}`: {why}.", hint="is it running?") from None
-        except OSError as error:
-            raise ServerError(f"Can't reach the server at `{self._url}`: {error}.", hint="is it running?") from error
-        if reply.status != _OK:
-            raise ServerError(
-                f"`{self._url}{path}` answered {reply.status}: {reply.body[:200].decode(errors='replace')}",
-                hint="set PROTEUS_TOKEN to a token that the server takes" if reply.status == _UNAUTHORIZED else hint,
-            )
-        try:
-            return msgspec.json.decode(reply.body, type=kind)
-        except _NOT_JSON as error:
-            raise ServerError(f"`{self._url}{path}` answered something else than it should: {error}.") from None
+        return _decoded(await _reply(request, self._url), f"{self._url}{path}", kind, hint=hint)
+
+
+async def is_proteus(client: HttpClient, url: str) -> bool:
+    """Whether the server at a URL is a Proteus server, which may want a token. Raises `ServerError`: there is none."""
+    reply = await _reply(client.get("/v2/proteus/status"), url)
+    return reply.status in {OK, _UNAUTHORIZED}
+
+
+async def get_json(client: HttpClient, url: str, path: str, kind: type[Answered], *, hint: str) -> Answered:
+    """What the server at a URL answers to GET. Raises `ServerError`, with the hint where it is another status."""
+    return _decoded(await _reply(client.get(path), url), f"{url}{path}", kind, hint=hint)
+
+
+async def _reply(request: Awaitable[HttpReply], url: str) -> HttpReply:
+    """Raises `ServerError` where there is none."""
+    try:
+        async with asyncio.timeout(REPLY_TIMEOUT_S):
+            return await request
+    except TimeoutError:
+        why = f"no answer within {REPLY_TIMEOUT_S:.0f} s"
+        raise ServerError(f"Can't reach the server at `{url}`: {why}.", hint="is it running?") from None
+    except OSError as error:
+        raise ServerError(f"Can't reach the server at `{url}`: {error}.", hint="is it running?") from error
+
+
+def _decoded(reply: HttpReply, where: str, kind: type[Answered], *, hint: str) -> Answered:
+    if reply.status != OK:
+        raise ServerError(
+            f"`{where}` answered {reply.status}: {reply.body[:200].decode(errors='replace')}",
+            hint="set PROTEUS_TOKEN to a token that the server takes" if reply.status == _UNAUTHORIZED else hint,
+        )
+    try:
+        return msgspec.json.decode(reply.body, type=kind)
+    except _NOT_JSON as error:
+        raise ServerError(f"`{where}` answered something else than it should: {error}.") from None
 
 
 @asynccontextmanager

@@ -6,9 +6,11 @@ A new kind is one line of `KINDS`.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from proteus_cli.reporting.studies import peak
 from proteus_cli.reporting.studies.section import SectionOf
 from proteus_cli.store import Workspace
 from proteus_cli.studies.draft import StudyDraft
+from proteus_cli.studies.peak import drafts
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,7 @@ class Kind:
     section: SectionOf
 
 
-KINDS: tuple[Kind, ...] = ()
+KINDS: tuple[Kind, ...] = (Kind("peak", drafts.workspace_draft, peak.section),)
 
 SECTIONS: Mapping[str, SectionOf] = {kind.name: kind.section for kind in KINDS}
 """What pages say, by kind."""

@@ -28,6 +28,8 @@ QUANTITIES = [
     (("serve", "plan", "--port", "0"), "--feedback", "s"),
     (("serve", "plan", "--port", "0", "--samples=1%"), "--samples-space", "MiB"),
     (("serve", "plan", "--port", "0", "--samples=1%"), "--samples-for", "s"),
+    (("study", "peak", "--family=shapes"), "--budget", "s"),
+    (("study", "peak", "--family=shapes", "--url=http://127.0.0.1:9"), "--slo", "ms"),
     (("samples", "export", "shapes", "-o", "x.npz"), "--since", "s"),
     (("replay", "t.csv"), "--scale-to", "qps"),
     (("replay", "t.csv"), "--load-time", "s"),
@@ -59,7 +61,16 @@ def test_a_quantity_that_makes_no_sense_is_refused(tiny: Tiny, call: tuple[str, 
 def test_every_option_with_a_unit_is_tried_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a new one isn't forgotten: the help names them by their kind."""
     monkeypatch.setenv("COLUMNS", "200")
-    commands = (["plan"], ["profile"], ["serve"], ["replay"], ["task", "add"], ["trace", "make"], ["samples", "export"])
+    commands = (
+        ["plan"],
+        ["profile"],
+        ["serve"],
+        ["replay"],
+        ["task", "add"],
+        ["trace", "make"],
+        ["samples", "export"],
+        ["study", "peak"],
+    )
     named = set()
     for command in commands:
         text = proteus(*command, "--help").stdout

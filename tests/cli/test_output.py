@@ -297,7 +297,8 @@ COMMANDS = [
     ("catalog", "derive"), ("agent",), ("cluster",), ("cluster", "key"), ("samples",), ("samples", "export"),
     ("task",), ("task", "add"), ("task", "retrain"), ("task", "list"), ("task", "show"),
     ("rollout",), ("rollout", "start"), ("rollout", "status"), ("rollout", "promote"), ("rollout", "abort"),
-    ("study",), ("study", "report"), ("engines",), ("engines", "ls"), ("engines", "verify"), ("engines", "prune"),
+    ("study",), ("study", "peak"), ("study", "report"),
+    ("engines",), ("engines", "ls"), ("engines", "verify"), ("engines", "prune"),
 ]  # fmt: skip
 HELP_OF_ALL = """
 import contextlib, io, json, sys

@@ -133,8 +133,12 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus trace convert log.csv --map-column time_ms=at -o t.csv", "any other CSV"),
     ),
     "proteus study": (
+        ("proteus study peak --family digits --budget 2min", "the highest rate that each variant carries on a device"),
         ("proteus study report", "one page about all studies of the workspace"),
-        ("proteus study report peak startup -o page.html", "about two of them"),
+    ),
+    "proteus study peak": (
+        ("proteus study peak --family digits --device cpu0 --budget 2min", "of each variant, alone on a device"),
+        ("proteus study peak --url http://127.0.0.1:8000 --family resnet --slo 50ms", "of a server of any make"),
     ),
     "proteus study report": (
         ("proteus study report", "write studies.html, about all studies of the workspace"),

@@ -1,14 +1,17 @@
 """Options of `proteus study`."""
 
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
-from proteus_cli.cli.command_line import sections
+from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.options.common import DURATION
+from proteus_cli.errors import UsageError
+from proteus_cli.units import parse_share
 
 _measuring = partial(Option, rich_help_panel=sections.MEASURING)
 
@@ -32,3 +35,111 @@ Names = Annotated[
     list[str] | None, Argument(metavar="NAME", help="Studies of the workspace.", show_default="all of them")
 ]
 Page = Annotated[Path, Option("--output", "-o", metavar="HTML", help="The page to write; `-` is stdout.")]
+
+
+class StudyMode(StrEnum):
+    """Where figures come from."""
+
+    MEASURED = "measured"
+    EMULATED = "emulated"
+    SIMULATED = "simulated"
+
+
+PEAK_OF_SERVER = {"--plan", "--device", "--variant", "--mode", "--batching", "--jitter"}
+"""What is known of no server at a URL."""
+
+
+def parse_percentile(text: str) -> float:
+    """``"p99.9"`` → 0.999. Raises `UsageError`."""
+    try:
+        percent = float(text.removeprefix("p"))
+    except ValueError:
+        percent = 0.0
+    if not text.startswith("p") or not 0 < percent < 100:  # noqa: PLR2004 - percent
+        raise UsageError(f"`{text}` is no percentile.", hint="write it like `p99` or `p99.9`")
+    return round(percent / 100, 12)
+
+
+PeakPlan = Annotated[
+    Path | None,
+    Argument(metavar="PLAN", autocompletion=completion.plans, help="A plan to offer requests to, instead of a device."),
+]
+Family = Annotated[
+    str | None,
+    Option(
+        metavar="FAMILY",
+        show_default="all of a plan",
+        help="The family that is asked for; of another server, the model.",
+    ),
+]
+Variants = Annotated[
+    list[str] | None,
+    Option(
+        metavar="VARIANT", show_default="all that fit the SLO", help="A variant to measure on the device. Repeatable."
+    ),
+]
+OneDevice = Annotated[
+    str | None,
+    Option(
+        metavar="DEVICE",
+        autocompletion=completion.devices,
+        show_default="the first one with a profile",
+        help="The device that variants are measured on, alone.",
+    ),
+]
+Url = Annotated[str | None, Option(metavar="URL", help="Offer requests to the server at this URL, of any make.")]
+Mode = Annotated[
+    StudyMode,
+    _measuring(
+        help="`measured`: a server runs the models here. `emulated`: it waits as long as the profile says. "
+        "`simulated`: in virtual time, by the profile."
+    ),
+]
+Batchings = Annotated[
+    str,
+    _measuring(metavar="RULE,…", help="Batching rules to measure each with: greedy, proactive, aimd, nexus, static-N."),
+]
+Percentile = Annotated[
+    float,
+    _measuring(
+        parser=parse_percentile, metavar="pN", help="The percentile of the latency that must be within the SLO."
+    ),
+]
+MaxViolations = Annotated[
+    float | None,
+    _measuring(
+        parser=parse_share,
+        metavar="SHARE",
+        show_default="by the percentile",
+        help="The most of all requests that may miss the SLO, such as `0.1%`; with --percentile, the stricter counts.",
+    ),
+]
+Slo = Annotated[
+    float | None,
+    _measuring(
+        **DURATION, show_default="as the server says", help="With --url: the latency target, if the server says none."
+    ),
+]
+Precision = Annotated[
+    float,
+    _measuring(
+        parser=parse_share, metavar="SHARE", help="How far the interval may reach from the peak, on either side."
+    ),
+]
+Jitter = Annotated[
+    str,
+    Option(
+        metavar="p90|p95|p99|none",
+        help="Draw the batch times of simulated devices from the profile, up to this percentile; `none`: their mean.",
+        rich_help_panel=sections.SIMULATION,
+    ),
+]
+Seed = Annotated[int, _measuring(min=0, metavar="N", help="The seed of the arrivals, and of jitter.")]
+Ca = Annotated[
+    Path | None,
+    Option(
+        metavar="FILE",
+        help="Trust servers whose certificate is signed by this certificate (PEM).",
+        rich_help_panel=sections.SECURITY,
+    ),
+]

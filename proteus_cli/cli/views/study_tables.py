@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from proteus_cli.reporting.studies.section import Section, StudyTable
-from proteus_cli.tables import described, name, number, table, text
+from proteus_cli.tables import described, folded_name, name, number, table
 
 
 def section_parts(section: Section) -> Iterator[RenderableType]:
@@ -20,7 +20,7 @@ def section_parts(section: Section) -> Iterator[RenderableType]:
 
 def _table(of: StudyTable) -> Table:
     first, *others = of.columns
-    rows = table(name(first), *(text(each) if each in of.of_text else number(each) for each in others))
+    rows = table(folded_name(first), *(name(each) if each in of.of_text else number(each) for each in others))
     for row in of.rows:
         rows.add_row(*row)
     return rows

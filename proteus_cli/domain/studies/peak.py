@@ -5,7 +5,7 @@ from typing import Literal
 from proteus_cli.domain.base import Value, is_amount, is_count, is_rate, require
 
 Limit = Literal["slo", "generator", "none"]
-"""What ends the rise: the SLO, the load generator, which can't offer more, or nothing: even single requests are late."""
+"""What ends the rise: the SLO; the load generator, which can't offer more; nothing, as single requests are late."""
 
 
 class PeakRules(Value, frozen=True):
@@ -60,6 +60,7 @@ class Probe(Value, frozen=True):
 class Peak(Value, frozen=True):
     """The peak, with its 95 % confidence interval, and the probes that it was found by, lowest rate first.
 
+    ``high_qps`` is None where nothing says how high it may be.
     ``steepness``: by how many percent the odds of a violation rise with one percent of rate, near the peak; None where
     nothing was measured near it. ``is_precise``: the interval is as narrow as was asked for. ``clump``: violations
     that come together, about. ``lag_s``: the worst p99 by which the generator was late.
@@ -67,7 +68,7 @@ class Peak(Value, frozen=True):
 
     rate_qps: float
     low_qps: float
-    high_qps: float
+    high_qps: float | None
     limit: Limit
     is_precise: bool
     requests: int

@@ -6,6 +6,7 @@ import msgspec
 
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, is_count, require
 from proteus_cli.domain.studies.telemetry import Telemetry
+from proteus_cli.errors import ArtefactError
 
 Mode = Literal["simulated", "emulated", "measured"]
 """Where figures come from: virtual time, devices that wait for as long as a profile says, or devices that compute."""
@@ -49,8 +50,14 @@ class Cell(Value, frozen=True):
         require(is_amount(self.begun_unix_s) and is_amount(self.took_s), f"times of `{self.key}` must not be negative")
 
     def read(self, kind: type[Result]) -> Result:
-        """The result as a value of its kind. Raises `msgspec.ValidationError`."""
-        return msgspec.convert(self.result, kind)
+        """The result as a value of its kind. Raises `ArtefactError` where it is none."""
+        try:
+            return msgspec.convert(self.result, kind)
+        except msgspec.ValidationError as error:
+            raise ArtefactError(
+                f"The study has a result of `{self.key}` that is none: {error}.",
+                hint="the same study with `--force` measures it anew",
+            ) from error
 
 
 class Study(Value, frozen=True):

@@ -1,7 +1,7 @@
 """`proteus study peak`: the highest rate of requests that is carried within the SLO.
 
-Theory. Requests arrive at random (Poisson), at a rate, whether or not earlier ones were answered (open loop). v(rate) is
-the part of them that miss their SLO in the long run: answered late, dropped, rejected or failed. It rises with the
+Theory. Requests arrive at random (Poisson), at a rate, whether or not earlier ones were answered (open loop). v(rate)
+is the part of them that miss their SLO in the long run: answered late, dropped, rejected or failed. It rises with the
 rate, and steeply near the peak: the highest rate with v at most `PeakRules.allowed_frac`.
 
 A *stretch* is some requests at one rate, behind a warm-up that does not count. Violations come in clumps, as a queue is
@@ -15,6 +15,6 @@ logarithm of the odds of a violation against that of the rate (`fit.py`). The in
 fit; the search ends when it is narrow enough, or when there is no more time. The stretches of the bracket are no part
 of the fit, as they ended when they said something, which makes them exaggerate.
 
-What carries the requests is a *carrier* (`carriers.py`): the simulator, a local server with real or emulated devices, or
-any server of the protocol. The search knows nothing of it: it asks for a rate and a number of requests.
+What carries the requests is a *carrier* (`carriers.py`): the simulator, a local server with real or emulated devices,
+or any server of the protocol. The search knows nothing of it: it asks for a rate and a number of requests.
 """

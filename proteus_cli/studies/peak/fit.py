@@ -24,6 +24,7 @@ LEAST_STEEPNESS = 1.0
 """A flatter line does not say where it crosses."""
 
 _STEPS, _CLOSE = 50, 1e-10
+_LARGEST = 20.0  # a logarithm; a wider interval says no less
 _LEAST_DEGREES = 4  # of stretches beyond the two that a line takes: fewer don't tell whether it fits
 
 
@@ -59,8 +60,8 @@ def crossing(stretches: Sequence[Stretch], allowed_frac: float) -> Crossing:
     at = (wanted - level) / steepness
     slope = np.array([1.0, at])
     deviation = math.sqrt(float(slope @ (excess * covariance) @ slope)) / steepness
-    rates = (math.exp(centre + at + sign * INTERVAL * deviation) for sign in (0, -1, 1))
-    return Crossing(*rates, steepness, together)
+    rate_qps, factor = math.exp(centre + at), math.exp(min(INTERVAL * deviation, _LARGEST))
+    return Crossing(rate_qps, rate_qps / factor, rate_qps * factor, steepness, together)
 
 
 def _fitted(x: Floats, requests: Floats, violations: Floats, wanted: float) -> tuple[Floats, Floats]:
@@ -77,7 +78,8 @@ def _fitted(x: Floats, requests: Floats, violations: Floats, wanted: float) -> t
         if float(np.abs(step).max()) < _CLOSE:
             break
     fraction = _odds_to_fraction(line @ inputs)
-    return line, np.linalg.inv((inputs * (requests * fraction * (1 - fraction))) @ inputs.T + trust)
+    covariance = np.linalg.inv((inputs * (requests * fraction * (1 - fraction))) @ inputs.T + trust)
+    return line, covariance.astype(np.float64)
 
 
 def _misfit(x: Floats, requests: Floats, violations: Floats, line: Floats) -> float:

@@ -26,13 +26,13 @@ LEAST_QPS = 0.01
 """Where a lower rate violates, too, there is no peak."""
 
 REFINE_VIOLATIONS, REFINE_CLUMPS = 20.0, 2.0
-"""A stretch has as many requests as have so many violations, and so many clumps of them, where the rate is just carried."""
+"""A stretch has as many requests as have so many violations, and so many clumps of them, at the peak."""
 FEWEST_STRETCHES = 6
 """Fewer do not tell how well a line fits."""
 DIFFERENCE = 0.8
 """Of the logarithms of the odds, between the peak and the rates on either side: far enough to tell the steepness."""
 NEAREST, FARTHEST, FIRST_AWAY = 0.008, 0.12, 0.04
-"""How near to the peak, and how far from it, stretches are, as a part of the rate; and where the steepness is unknown."""
+"""How near to the peak, and how far from it, stretches are, as a part of the rate; and how far at first."""
 WINDOW = 2.2
 """Stretches that are so many times as far from the peak are no part of the fit: the line is straight near it only."""
 CONFIRMED = 2
@@ -64,12 +64,11 @@ class PeakSearch:
 
     def next(self) -> Offer | None:
         """What to offer next; None where enough is known, or no more is allowed."""
-        if self._limit != "slo" or sum(each.requests for each in self._seen) >= self._rules.most_requests:
+        left = self._rules.most_requests - sum(each.requests for each in self._seen)
+        if self._limit != "slo" or left <= 0 or self._confirmed >= CONFIRMED:
             return None
-        if self._centre_qps is None:
-            requests = FIRST_VIOLATIONS / self._rules.allowed_frac * 2 ** max(0, len(self._probe) - 1)
-            return Offer(self._rate_qps, math.ceil(requests))
-        return self._refining_offer()
+        offer = self._bracketing_offer() if self._centre_qps is None else self._refining_offer()
+        return Offer(offer.rate_qps, min(offer.requests, left))
 
     def saw(self, stretch: Stretch) -> None:
         """A stretch of what was offered."""
@@ -104,6 +103,11 @@ class PeakSearch:
 
     # --- the bracket
 
+    def _bracketing_offer(self) -> Offer:
+        """As many requests as the probe has had so far, at first a few."""
+        requests = FIRST_VIOLATIONS / self._rules.allowed_frac * 2 ** max(0, len(self._probe) - 1)
+        return Offer(self._rate_qps, math.ceil(requests))
+
     def _judge(self) -> None:
         """Take the next rate where the probe has said something, or has had its looks."""
         said = verdict(self._probe, self._rules.allowed_frac)
@@ -135,10 +139,8 @@ class PeakSearch:
 
     # --- refining
 
-    def _refining_offer(self) -> Offer | None:
+    def _refining_offer(self) -> Offer:
         """The side of the peak with fewer requests so far, and as many requests as the interval still needs."""
-        if self._confirmed >= CONFIRMED:
-            return None
         centre_qps, near = self._centre_qps or self._rate_qps, self._near()
         least = math.ceil(max(REFINE_VIOLATIONS, REFINE_CLUMPS * clump(near)) / self._rules.allowed_frac)
         at = self._crossing()
@@ -186,23 +188,22 @@ class PeakSearch:
     def _near(self) -> Sequence[Stretch]:
         """The stretches that are near to where the peak seems to be, the last one always."""
         centre_qps, width = self._centre_qps or self._rate_qps, 1 + WINDOW * self._away
-        *others, last = self._refining or [None]
-        near = [each for each in others if each and centre_qps / width <= each.rate_qps <= centre_qps * width]
-        return [*near, last] if last else []
+        before, last = self._refining[:-1], self._refining[-1:]
+        return [each for each in before if centre_qps / width <= each.rate_qps <= centre_qps * width] + last
 
     # --- what was found
 
     def _bracketed(self) -> Peak:
         """What the bracket alone says."""
         below, above = self._below_qps, self._above_qps
-        middle = math.sqrt(below * above) if 0 < below and above < math.inf else below
+        middle = math.sqrt(below * above) if below > 0 and above < math.inf else below
         return self._peak(self._centre_qps or middle, below, above, None, is_precise=False)
 
     def _peak(self, rate_qps: float, low_qps: float, high_qps: float, at: Crossing | None, *, is_precise: bool) -> Peak:
         return Peak(
             rate_qps=rate_qps,
             low_qps=low_qps,
-            high_qps=high_qps,
+            high_qps=high_qps if high_qps <= self._rules.most_qps else None,
             limit=self._limit,
             is_precise=is_precise,
             requests=sum(each.requests for each in self._seen),

@@ -36,8 +36,8 @@ def stretch_of(offer: Offer, slo_s: float, arrival_s: Floats, is_violation: Floa
     start_s, length_s = warm_up_s(offer, slo_s), counted_s(offer, slo_s)
     counts = arrival_s >= start_s
     window = np.minimum(((arrival_s[counts] - start_s) * WINDOWS / length_s).astype(np.int64), WINDOWS - 1)
-    requests = np.bincount(window, minlength=WINDOWS).astype(np.float64)
-    violations = np.bincount(window, weights=is_violation[counts], minlength=WINDOWS)
+    requests: Floats = np.bincount(window, minlength=WINDOWS).astype(np.float64)
+    violations: Floats = np.bincount(window, weights=is_violation[counts], minlength=WINDOWS).astype(np.float64)
     return Stretch(
         rate_qps=offer.rate_qps,
         requests=int(requests.sum()),

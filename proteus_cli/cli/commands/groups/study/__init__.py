@@ -3,7 +3,7 @@
 import typer
 
 from proteus_cli.cli.command_line.command import Command, Group
-from proteus_cli.cli.commands.groups.study import report
+from proteus_cli.cli.commands.groups.study import peak, report
 
 app = typer.Typer(
     cls=Group,
@@ -11,4 +11,5 @@ app = typer.Typer(
     help="Measure what devices, models and servers can do, and what sharing costs.",
     no_args_is_help=True,
 )
+app.command("peak", cls=Command)(peak.peak)
 app.command("report", cls=Command)(report.report)

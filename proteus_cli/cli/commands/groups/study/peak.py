@@ -1,0 +1,65 @@
+"""``proteus study peak``: the highest rate within the SLO."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from proteus_cli.cli.command_line.defaults import flags
+from proteus_cli.cli.options import common
+from proteus_cli.cli.options import study as options
+
+if TYPE_CHECKING:
+    from proteus_cli.domain.studies.peak import PeakRules
+
+
+def peak(
+    context: typer.Context,
+    plan: options.PeakPlan = None,
+    *,
+    family: options.Family = None,
+    variant: options.Variants = None,
+    device: options.OneDevice = None,
+    url: options.Url = None,
+    mode: options.Mode = options.StudyMode.MEASURED,
+    batching: options.Batchings = "greedy",
+    percentile: options.Percentile = common.unparsed("p99"),
+    max_violations: options.MaxViolations = None,
+    slo: options.Slo = None,
+    precision: options.Precision = common.unparsed("2%"),
+    jitter: options.Jitter = "p99",
+    seed: options.Seed = 0,
+    ca: options.Ca = None,
+    budget: options.Budget = None,
+    force: options.Force = False,
+    name: options.Name = None,
+    workspace_dir: common.Workspace = common.WORKSPACE,
+    json: common.Json = False,
+) -> None:
+    """Find the highest rate of requests that variants on a device, a plan, or a server carry within the SLO.
+
+    Requests come at random, open loop. With --device, each variant of the family is measured alone on that device; with
+    PLAN, the plan as it is; with --url, a server of any make that speaks the Open Inference Protocol.
+
+    Each result has a 95 % confidence interval. Without a budget, requests are offered until it is as narrow as
+    --precision asks for, which takes many where the latency target is generous.
+    """
+    from proteus_cli.cli.workflows.study.peaks import Asked, drafted
+    from proteus_cli.cli.workflows.study.running import show, studied
+    from proteus_cli.store import Workspace
+    from proteus_cli.studies.peak.question import PeakQuestion
+
+    asked = Asked(plan, family, variant, device, url, slo, ca, name)
+    rules = _rules(percentile, max_violations, precision)
+    rule_names = [each.strip() for each in batching.split(",")]
+    question = PeakQuestion(rules, mode.value, rule_names, "" if jitter == "none" else jitter, seed)
+    workspace = Workspace(workspace_dir)
+    draft = drafted(workspace, asked, question, flags(context))
+    show(studied(workspace, draft, budget, force=force or url is not None), json=json)
+
+
+def _rules(answered_frac: float, max_violations: float | None, precision: float) -> "PeakRules":
+    """The stricter of both bounds counts."""
+    from proteus_cli.domain.studies.peak import PeakRules
+
+    allowed = 1 - answered_frac
+    return PeakRules(allowed if max_violations is None else min(allowed, max_violations), precision)

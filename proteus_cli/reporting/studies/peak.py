@@ -1,0 +1,161 @@
+"""What a study of peaks says; importing this loads matplotlib."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
+
+from proteus_cli.domain.studies.peak import Peak
+from proteus_cli.domain.studies.study import Cell, Study
+from proteus_cli.reporting.studies.drawing import colour, page_colour, picture
+from proteus_cli.reporting.studies.section import Picture, Section, StudyTable
+from proteus_cli.units import UNKNOWN, format_duration, format_percent, format_rate
+
+_ROW_INCHES, _ABOVE_INCHES = 0.34, 0.85
+_LATE_FRAC = 0.05
+"""Of the SLO: a generator that is later than this is part of what was measured."""
+_NONE = 0.6  # of the smallest part that a probe can see: where a probe without violations is drawn
+_MOST_LINES = 7
+
+_OPEN_LOOP = "at random times (Poisson), open loop. Latency counts from the moment at which a request was to be sent."
+_METHOD = (
+    "The peak was bracketed by a sequential test of the part of requests that miss the SLO; then a line was fitted to "
+    "the odds of a miss just below and above it. Misses come in clumps, and count as that many fewer."
+)
+_COUNTS = "and that counts as latency. Offer the load from another machine to be sure of the server's part."
+
+
+def section(study: Study) -> Section:
+    """The peaks of each cell, and how they were found."""
+    cells = [(cell, cell.read(Peak)) for cell in study.good]
+    allowed = format_percent(1 - float(study.options["allowed_frac"] or 0))
+    return Section(
+        title=f"Peak rate: {study.subject.get('family') or study.subject.get('plan', '')}",
+        question=f"How many requests per second can come, at random, so that at least {allowed} of them are answered "
+        "within the latency target (SLO)?",
+        findings=[_finding(cell, peak) for cell, peak in cells] or ["Nothing was measured yet."],
+        how=_how(cells),
+        pictures=_pictures(study.name, cells, float(study.options["allowed_frac"] or 0)) if cells else (),
+        tables=[_table(cells), _search_table(cells)] if cells else (),
+        terms={
+            "peak rate": "The highest rate at which, in the long run, no more than the allowed part misses the SLO.",
+            "SLO": "The latency target: a request that is answered later, or not at all, misses it.",
+            "open loop": "Requests come at their times, whether or not earlier ones were answered, as users' do.",
+            "95 % interval": "Intervals that are found like this hold the true value in 95 of 100 studies.",
+        },
+    )
+
+
+def _finding(cell: Cell, peak: Peak) -> str:
+    name = cell.key
+    if peak.limit == "none":
+        return f"{name}: no rate at all; even single requests miss the SLO of {format_duration(peak.slo_s)}."
+    if peak.limit == "generator":
+        return f"{name}: more than {format_rate(peak.low_qps)}, the most that was offered."
+    if peak.high_qps is None:
+        return f"{name}: at least {format_rate(peak.low_qps)}; there was too little time to find the peak."
+    if not peak.low_qps:
+        return f"{name}: less than {format_rate(peak.high_qps)}; there was too little time to find the peak."
+    sure = "" if peak.is_precise else "; a longer --budget, with --force, makes that narrower"
+    between = f"from {format_rate(peak.low_qps).removesuffix(' qps')} to {format_rate(peak.high_qps)}"
+    return f"{name}: {format_rate(peak.rate_qps)} ({between} with 95 % confidence{sure})."
+
+
+def _how(cells: Sequence[tuple[Cell, Peak]]) -> list[str]:
+    requests = sum(peak.requests for _, peak in cells)
+    found = [
+        f"{requests:,} requests were offered, {_OPEN_LOOP}",
+        _METHOD,
+    ]
+    late = [(cell, peak) for cell, peak in cells if peak.slo_s and peak.lag_s > _LATE_FRAC * peak.slo_s]
+    found += [
+        f"{cell.key}: the load generator itself was late by up to {format_duration(peak.lag_s)} (p99), {_COUNTS}"
+        for cell, peak in late
+    ]
+    return found
+
+
+def _table(cells: Sequence[tuple[Cell, Peak]]) -> StudyTable:
+    rows = [
+        (
+            cell.key,
+            cell.mode,
+            _rate(peak.rate_qps if peak.low_qps or peak.limit == "none" else None),
+            f"{_rate(peak.low_qps)} to {_rate(peak.high_qps)}",
+            format_duration(peak.slo_s),
+        )
+        for cell, peak in cells
+    ]
+    columns = ("cell", "from", "peak (qps)", "95 % interval", "SLO")
+    return StudyTable("Peaks", columns, rows, of_text=frozenset({"from"}))
+
+
+def _search_table(cells: Sequence[tuple[Cell, Peak]]) -> StudyTable:
+    rows = [
+        (
+            cell.key,
+            f"{peak.requests:,}",
+            str(len(peak.probes)),
+            UNKNOWN if peak.steepness is None else f"{peak.steepness:.0f}",
+            f"{peak.clump:.0f}",
+            format_duration(peak.lag_s),
+        )
+        for cell, peak in cells
+    ]
+    return StudyTable(
+        "How it was found",
+        ("cell", "requests", "rates", "steepness", "clump", "late"),
+        rows,
+        note="Rates: how many were offered. Steepness: one percent more rate makes the odds of a miss so many percent "
+        "higher. Clump: misses that come together. Late: how late the generator sent requests (p99).",
+    )
+
+
+def _rate(qps: float | None) -> str:
+    return UNKNOWN if qps is None else format_rate(qps).removesuffix(" qps")
+
+
+def _pictures(name: str, cells: Sequence[tuple[Cell, Peak]], allowed_frac: float) -> list[Picture]:
+    return [_bars(name, cells), _probes(name, cells[:_MOST_LINES], allowed_frac)]
+
+
+def _bars(name: str, cells: Sequence[tuple[Cell, Peak]]) -> Picture:
+    def draw(axes: Axes) -> None:
+        for place, (_, peak) in enumerate(reversed(cells)):
+            axes.barh(place, peak.rate_qps, color=colour(0), height=0.6, alpha=0.75)
+            if peak.high_qps is not None:
+                axes.plot([peak.low_qps, peak.high_qps], [place, place], color="#010203", linewidth=1.6)
+        axes.set_yticks(range(len(cells)), [cell.key for cell, _ in reversed(cells)])
+        axes.grid(visible=False, axis="y")
+        axes.set_xlim(left=0)
+        axes.set_xlabel("peak rate (queries per second)")
+
+    height = _ABOVE_INCHES + _ROW_INCHES * len(cells)
+    return picture(
+        f"{name}-peaks",
+        "Peak rate",
+        "Bars: the peak. Lines: its 95 % interval.",
+        draw,
+        height_inches=height,
+        is_wide=True,
+    )
+
+
+def _probes(name: str, cells: Sequence[tuple[Cell, Peak]], allowed_frac: float) -> Picture:
+    def draw(axes: Axes) -> None:
+        for place, (_, peak) in enumerate(cells):
+            for probe in peak.probes:
+                part = probe.violations / probe.requests if probe.violations else _NONE / max(probe.requests, 1)
+                marker = "o" if probe.violations else "v"
+                axes.plot(probe.rate_qps, 100 * part, marker, color=colour(place), markersize=4, alpha=0.8)
+        axes.axhline(100 * allowed_frac, color="#010203", linewidth=1, linestyle=(0, (1, 2)))
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_xlabel("offered rate (queries per second)")
+        axes.set_ylabel("requests that\nmiss the SLO (%)")
+
+    about = "Each mark is a rate that was offered; a triangle had no miss at all. Dotted: what is allowed."
+    keys = [(page_colour(place), cell.key) for place, (cell, _) in enumerate(cells)]
+    return picture(f"{name}-probes", "Misses by rate", about, draw, keys=keys)

@@ -1,0 +1,181 @@
+"""What a peak is asked of: variants on a device, a plan, or a server at a URL."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from proteus_cli.backends.discovery import discover
+from proteus_cli.control.policies import batcher_named
+from proteus_cli.domain.catalog.catalog import Catalog, Family
+from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.studies.peak import Peak, PeakRules
+from proteus_cli.domain.studies.study import Mode
+from proteus_cli.errors import UsageError
+from proteus_cli.settings import read_settings
+from proteus_cli.simulation.conditions import JITTERS, Conditions
+from proteus_cli.store import Workspace
+from proteus_cli.studies.draft import Job, StudyDraft, Turn
+from proteus_cli.studies.peak.carriers import Simulated
+from proteus_cli.studies.peak.lone_plan import carries_any, lone_plan
+from proteus_cli.studies.peak.measuring import measured_peak
+from proteus_cli.studies.peak.question import PeakQuestion, Planned
+from proteus_cli.studies.peak.servers import Server, served_peak, server_peak
+from proteus_cli.units import format_duration
+
+KIND = "peak"
+WANTED_S: Mapping[Mode, float] = {"simulated": 5.0, "emulated": 60.0, "measured": 60.0}
+LEAST_S: Mapping[Mode, float] = {"simulated": 0.2, "emulated": 8.0, "measured": 8.0}
+"""About how long a cell takes, and what it needs at least, with the start of a server."""
+
+
+# --- variants on a device
+
+
+def device_draft(
+    workspace: Workspace, family_name: str, variants: Sequence[str], device: str, question: PeakQuestion, name: str = ""
+) -> StudyDraft:
+    """A cell for each variant (none named: all that fit the SLO) and batching rule. Raises `UsageError`."""
+    catalog, profile = workspace.catalog(), workspace.profile(device)
+    family = catalog.family(family_name)
+    inputs = workspace.digests([workspace.catalog_path, workspace.profile_path(device)])
+    chosen = _chosen(catalog, family, profile, variants)
+    plans = {each.variant: lone_plan(catalog, family, each, profile, inputs) for each in chosen}
+    jobs = [
+        _job(
+            f"{variant} on {device}, {rule}",
+            Planned(workspace, catalog, {device: profile}, plan, {family.name: 1.0}),
+            rule,
+            question,
+            variant,
+        )
+        for variant, plan in plans.items()
+        for rule in question.batchings
+    ]
+    subject = {"family": family.name, "device": f"{device} ({profile.device.name})", **question.words()}
+    subject["SLO"] = format_duration(catalog.slo_s()[family.name])
+    options = {**question.options(), "family": family.name, "device": device}
+    return StudyDraft(KIND, name or f"peak-{family.name}", subject, options, inputs, jobs, devices=(profile.device,))
+
+
+def _chosen(catalog: Catalog, family: Family, profile: Profile, variants: Sequence[str]) -> list[VariantProfile]:
+    """The variants that are named, or all that carry any rate; the most accurate first."""
+    known = {each.variant: each for each in profile.variants if each.family == family.name}
+    for variant in variants:
+        if variant not in known:
+            raise UsageError(
+                f"`{variant}` of `{family.name}` has no profile on `{profile.device.id}`.",
+                hint=f"there are: {', '.join(known) or 'none'}; `proteus profile` measures others",
+            )
+    if variants:
+        return [known[variant] for variant in dict.fromkeys(variants)]
+    found = [each for each in known.values() if carries_any(family, catalog, each, profile)]
+    if not found:
+        raise UsageError(
+            f"No variant of `{family.name}` on `{profile.device.id}` is done within the SLO.",
+            hint="give the family a longer `slo` in engines/catalog.toml, or measure another device",
+        )
+    return sorted(found, key=lambda each: -each.accuracy)
+
+
+# --- a plan
+
+
+def plan_draft(
+    workspace: Workspace, path: Path, family: str | None, question: PeakQuestion, name: str = ""
+) -> StudyDraft:
+    """A cell for each batching rule; of one family, or of all as the plan's demand is mixed. Raises `ArtefactError`."""
+    plan, catalog = workspace.plan(path), workspace.catalog()
+    workspace.require_current(plan.inputs)
+    served = {each: qps for each, qps in plan.served_qps.items() if qps > 0}
+    if family is not None and family not in served:
+        raise UsageError(f"The plan serves no `{family}`.", hint=f"it serves: {', '.join(served) or 'nothing'}")
+    mix = {family: 1.0} if family is not None else served
+    planned = Planned(workspace, catalog, workspace.profiles_of(plan), plan, mix)
+    jobs = [_job(f"{path.stem}, {rule}", planned, rule, question) for rule in question.batchings]
+    subject = {"plan": path.stem, "families": ", ".join(mix), "devices": str(len(plan.devices)), **question.words()}
+    options = {**question.options(), "plan": path.stem, "family": family or ""}
+    devices = tuple(profile.device for profile in planned.profiles.values())
+    return StudyDraft(KIND, name or f"peak-{path.stem}", subject, options, dict(plan.inputs), jobs, devices=devices)
+
+
+def _job(key: str, planned: Planned, rule: str, question: PeakQuestion, variant: str = "") -> Job:
+    """A cell of a plan: simulated, or served here on devices that are emulated or not."""
+
+    def measure(turn: Turn) -> Peak:
+        peak_of = _simulated if question.mode == "simulated" else served_peak
+        peak = peak_of(planned, rule, question, turn)
+        return msgspec.structs.replace(peak, family=", ".join(planned.mix), variant=variant, batching=rule)
+
+    batcher_named(rule)  # a name that is none is found before anything is measured
+    return Job(key, question.mode, WANTED_S[question.mode], measure, LEAST_S[question.mode])
+
+
+def _simulated(planned: Planned, rule: str, question: PeakQuestion, turn: Turn) -> Peak:
+    conditions = Conditions(jitter=JITTERS[question.jitter] if question.jitter else None)
+    carrier = Simulated(
+        planned.plan, planned.catalog, planned.profiles, batcher_named(rule), planned.mix, planned.slo_s, conditions
+    )
+    peak = measured_peak(carrier, question.rules, planned.first_qps, turn.allowed_s, question.seed, turn.advance)
+    return msgspec.structs.replace(peak, slo_s=planned.slo_s)
+
+
+# --- a server
+
+
+def url_draft(server: Server, family: str, question: PeakQuestion, name: str = "") -> StudyDraft:
+    """One cell: a family, or a model, of the server. Nothing says whether it is still the same as in an earlier run."""
+
+    def measure(turn: Turn) -> Peak:
+        ends_s = time.monotonic() + turn.allowed_s
+        return server_peak(server, {family: 1.0}, question, None, ends_s, turn.advance)
+
+    subject = {"server": server.url, "family": family, **question.words()}
+    options = {**question.options(), "url": server.url, "family": family, "slo_s": server.slo_s}
+    job = Job(f"{family} at {server.url}", question.mode, WANTED_S["measured"], measure, LEAST_S["measured"])
+    return StudyDraft(KIND, name or "peak-of-server", subject, options, {}, [job])
+
+
+# --- the whole workspace
+
+
+def workspace_draft(workspace: Workspace) -> StudyDraft | str:
+    """What `proteus study all` measures: of the first device, the most and the least accurate variant of each family.
+
+    A text says why there is nothing to measure.
+    """
+    if not workspace.profiles_dir.is_dir():
+        return "there is no profile: `proteus profile` makes one"
+    catalog, profile = workspace.catalog(), next(iter(workspace.profiles().values()))
+    question = PeakQuestion(PeakRules(1 - PERCENTILE), mode_for(workspace, catalog, profile))
+    parts = [part for family in catalog.families if (part := _ends_draft(workspace, family, profile, question))]
+    if not parts:
+        return f"no variant is done within its SLO on {profile.device.id}"
+    subject = {"device": f"{profile.device.id} ({profile.device.name})", **question.words()}
+    jobs = [job for part in parts for job in part.jobs]
+    options = {**question.options(), "family": "all", "device": profile.device.id}
+    return StudyDraft(KIND, "peak", subject, options, parts[0].inputs, jobs, devices=(profile.device,))
+
+
+PERCENTILE = 0.99
+
+
+def mode_for(workspace: Workspace, catalog: Catalog, profile: Profile) -> Mode:
+    """Measured where the device and all models of the catalog are here, else simulated."""
+    here = {device.id for device in discover(read_settings(workspace.root).devices)}
+    files = [path for family, variant in catalog.variants for path in workspace.files_of(variant)]
+    has_models = all(variant.files for _, variant in catalog.variants) and all(path.is_file() for path in files)
+    return "measured" if has_models and profile.device.id in here else "simulated"
+
+
+def _ends_draft(workspace: Workspace, family: Family, profile: Profile, question: PeakQuestion) -> StudyDraft | None:
+    known = [each for each in profile.variants if each.family == family.name]
+    fitting = sorted(
+        (each for each in known if carries_any(family, workspace.catalog(), each, profile)),
+        key=lambda each: -each.accuracy,
+    )
+    if not fitting:
+        return None
+    ends = dict.fromkeys((fitting[0].variant, fitting[-1].variant))
+    return device_draft(workspace, family.name, tuple(ends), profile.device.id, question)

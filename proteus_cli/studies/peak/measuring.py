@@ -1,0 +1,49 @@
+"""The peak of a carrier, within the time that is allowed."""
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from proteus_cli.domain.studies.peak import Peak, PeakRules
+from proteus_cli.studies.peak.carriers import Carrier
+from proteus_cli.studies.peak.search import Offer, PeakSearch
+from proteus_cli.studies.peak.stretches import duration_s
+from proteus_cli.units import counted, format_rate
+
+LEAST_REQUESTS = 50
+"""A stretch that is cut to what is left of the time has so many, or is left out."""
+
+
+def measured_peak(
+    carrier: Carrier,
+    rules: PeakRules,
+    first_qps: float,
+    allowed_s: float,
+    seed: int,
+    advance: Callable[[str, float], None],
+    now_s: Callable[[], float] = time.monotonic,
+) -> Peak:
+    """Search until enough is known, or until the time is over: the interval is wider then."""
+    search, begun_s = PeakSearch(rules, first_qps), now_s()
+    rng = np.random.default_rng(seed)
+    while (offer := search.next()) is not None:
+        left_s = allowed_s - (now_s() - begun_s)
+        fitting = fitted(offer, carrier.slo_s, left_s) if carrier.is_real_time else offer
+        if fitting is None or left_s <= 0:
+            break
+        doing = f"{counted(fitting.requests, 'request')} at {format_rate(fitting.rate_qps)}"
+        passed_frac = 0.0 if math.isinf(allowed_s) else 1 - left_s / allowed_s
+        advance(doing, max(search.done_frac, passed_frac))
+        search.saw(carrier.carry(fitting, rng.spawn(1)[0]))
+    return search.found()
+
+
+def fitted(offer: Offer, slo_s: float, left_s: float) -> Offer | None:
+    """As many of the requests as there is time for; None where these are too few to say anything."""
+    if duration_s(offer, slo_s) <= left_s:
+        return offer
+    rest_s = left_s - (duration_s(offer, slo_s) - offer.requests / offer.rate_qps)
+    requests = int(rest_s * offer.rate_qps)
+    return Offer(offer.rate_qps, requests) if requests >= LEAST_REQUESTS else None

@@ -1,0 +1,64 @@
+"""What a peak is asked of, and how: the question of a cell."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.demand import Demand
+from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.studies.peak import PeakRules
+from proteus_cli.domain.studies.study import Mode, Scalar
+from proteus_cli.store import Workspace
+from proteus_cli.units import format_percent
+
+FIRST_OF_CAPACITY = 0.7
+"""Of what the profile says that batches can carry: where the search begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeakQuestion:
+    """``batchings`` are names of batching rules. ``jitter`` is of simulated devices, a name of `JITTERS`, or empty."""
+
+    rules: PeakRules
+    mode: Mode = "measured"
+    batchings: Sequence[str] = ("greedy",)
+    jitter: str = "p99"
+    seed: int = 0
+
+    def options(self) -> dict[str, Scalar]:
+        """What decides the results."""
+        asked: dict[str, Scalar] = msgspec.to_builtins(self.rules)
+        return {
+            **asked,
+            "mode": self.mode,
+            "jitter": self.jitter if self.mode == "simulated" else "",
+            "seed": self.seed,
+        }
+
+    def words(self) -> dict[str, str]:
+        """The question in words."""
+        return {"within the SLO": f"at least {format_percent(1 - self.rules.allowed_frac)} of the requests"}
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan to offer requests to, and what it is made of; ``mix`` is the part of each family of the requests."""
+
+    workspace: Workspace
+    catalog: Catalog
+    profiles: Mapping[str, Profile]
+    plan: Plan
+    mix: Demand
+
+    @property
+    def slo_s(self) -> float:
+        """The longest of the families that are asked for."""
+        return max(self.catalog.slo_s()[family] for family in self.mix)
+
+    @property
+    def first_qps(self) -> float:
+        """A guess of the peak."""
+        return FIRST_OF_CAPACITY * sum(self.plan.capacity_qps(family) for family in self.mix)

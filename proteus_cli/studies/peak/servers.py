@@ -1,0 +1,93 @@
+"""The peak of a server: one that is started for it, or any at a URL that speaks the protocol."""
+
+import ssl
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from proteus_cli.domain.demand import Demand
+from proteus_cli.domain.studies.peak import Peak
+from proteus_cli.errors import UsageError
+from proteus_cli.replay.http_client import HttpClient
+from proteus_cli.replay.local_server import local_server
+from proteus_cli.replay.plain_target import PlainTarget
+from proteus_cli.replay.target import HttpTarget, Target, is_proteus
+from proteus_cli.store import write_json
+from proteus_cli.studies.draft import Turn
+from proteus_cli.studies.peak.carriers import Live, event_loop, one_by_one_s
+from proteus_cli.studies.peak.measuring import measured_peak
+from proteus_cli.studies.peak.question import PeakQuestion, Planned
+
+_FIRST_OF_ONE_BY_ONE = 0.5
+"""Where the search begins, as a part of the rate of requests that are sent one after another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where a server is, and how to talk to it. ``slo_s``: None where the server is to say it."""
+
+    url: str
+    token: str | None = None
+    tls: ssl.SSLContext | None = None
+    slo_s: float | None = None
+
+
+def served_peak(planned: Planned, rule: str, question: PeakQuestion, turn: Turn) -> Peak:
+    """The peak of a plan that is served here, in a process of its own, on devices that are emulated or not."""
+    ends_s = time.monotonic() + turn.allowed_s
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "plan.json"
+        write_json(path, planned.plan)
+        options = ("--replan", "off", "--batching", rule)
+        turn.advance("a server starts", 0.0)
+        with local_server(path, planned.workspace.root, emulate=question.mode == "emulated", options=options) as url:
+            return server_peak(Server(url), planned.mix, question, planned.first_qps, ends_s, turn.advance)
+
+
+def server_peak(
+    server: Server,
+    mix: Demand,
+    question: PeakQuestion,
+    first_qps: float | None,
+    ends_s: float,
+    advance: Callable[[str, float], None],
+) -> Peak:
+    """The peak of a server, until the clock (`time.monotonic`) says ``ends_s``; None: no rate is known to begin with.
+
+    Raises `ServerError`; and `UsageError` where nobody says an SLO.
+    """
+    with event_loop() as (runner, stack):
+        target, slo_s = runner.run(_prepared(server, tuple(mix), stack))
+        longest_s = max(slo_s.values())
+        if first_qps is None:
+            advance("requests one by one", 0.0)
+            first_qps = _FIRST_OF_ONE_BY_ONE / float(
+                runner.run(one_by_one_s(target, next(iter(mix)), longest_s)).mean()
+            )
+        carrier = Live(target, runner, slo_s, mix, longest_s)
+        peak = measured_peak(carrier, question.rules, first_qps, ends_s - time.monotonic(), question.seed, advance)
+        return msgspec.structs.replace(peak, slo_s=longest_s, family=", ".join(mix))
+
+
+async def _prepared(
+    server: Server, families: tuple[str, ...], stack: AsyncExitStack
+) -> tuple[Target, Mapping[str, float]]:
+    """A target, with requests for these families, and their SLOs."""
+    client = await stack.enter_async_context(aclosing(HttpClient(server.url, server.token, server.tls)))
+    if await is_proteus(client, server.url):
+        target = HttpTarget(server.url, client)
+        said = (await target.prepare(families)).slo_s
+        return target, {family: server.slo_s or said[family] for family in families}
+    if server.slo_s is None:
+        raise UsageError(f"The server at `{server.url}` says no SLO.", hint="give one: `--slo 50ms`")
+    if len(families) > 1:
+        raise UsageError("Requests go to one model of a server.", hint="name one with `--family`")
+    plain = PlainTarget(server.url, client, families[0])
+    await plain.prepare()
+    await plain.once()
+    return plain, {families[0]: server.slo_s}

@@ -1,0 +1,149 @@
+"""Peaks of a workspace: of variants on a device, of plans, of a server of another make; simulated and live."""
+
+import math
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import msgspec
+import numpy as np
+import pytest
+from tiny import Tiny, add_plan
+
+from proteus_cli.domain.studies.peak import Peak, PeakRules
+from proteus_cli.errors import ServerError, UsageError
+from proteus_cli.studies.artefacts import StudyFiles
+from proteus_cli.studies.budget import Budget
+from proteus_cli.studies.draft import StudyDraft, Turn
+from proteus_cli.studies.peak.drafts import device_draft, plan_draft, url_draft, workspace_draft
+from proteus_cli.studies.peak.question import PeakQuestion
+from proteus_cli.studies.peak.servers import Server
+from proteus_cli.studies.run import run_study
+
+SIMULATED = PeakQuestion(PeakRules(0.05, precision_frac=0.1), "simulated", jitter="")
+
+
+def peaks(made: Tiny, draft: StudyDraft) -> dict[str, Peak]:
+    study = run_study(draft, StudyFiles(made.place, draft.name), Budget(), lambda _now, _done: None)
+    return {cell.key: cell.read(Peak) for cell in study.cells}
+
+
+def test_each_variant_and_rule_has_a_peak_below_what_its_batches_can_carry(tiny: Tiny) -> None:
+    found = peaks(tiny, device_draft(tiny.place, "shapes", ["shapes-s", "shapes-l"], "cpu0", SIMULATED))
+    assert list(found) == ["shapes-s on cpu0, greedy", "shapes-l on cpu0, greedy"]
+    small, large = found.values()
+    assert small.rate_qps > 2 * large.rate_qps
+    assert (small.variant, small.batching, small.slo_s) == ("shapes-s", "greedy", 0.2)
+
+
+def test_two_devices_of_a_plan_carry_about_twice_as_much_as_one(tiny: Tiny) -> None:
+    one = plan_draft(tiny.place, add_plan(tiny, {"cpu0": "shapes-s"}, name="one"), "shapes", SIMULATED)
+    two = plan_draft(tiny.place, add_plan(tiny, {"cpu0": "shapes-s", "cpu1": "shapes-s"}, name="two"), None, SIMULATED)
+    (of_one,), (of_two,) = peaks(tiny, one).values(), peaks(tiny, two).values()
+    assert 1.7 < of_two.rate_qps / of_one.rate_qps < 2.6
+
+
+def test_a_simulated_peak_is_the_same_for_the_same_seed(tiny: Tiny) -> None:
+    (job,) = device_draft(tiny.place, "shapes", ["shapes-l"], "cpu0", SIMULATED).jobs
+    turn = Turn(math.inf, {}, lambda _now, _done: None)
+    assert job.measure(turn) == job.measure(turn)
+
+
+def test_what_makes_no_sense_is_refused(tiny: Tiny) -> None:
+    for variants, problem in ((["shapes-x"], "has no profile"), (["tones-s"], "has no profile")):
+        with pytest.raises(UsageError, match=problem):
+            device_draft(tiny.place, "shapes", variants, "cpu0", SIMULATED)
+    with pytest.raises(UsageError, match="serves no `tones`"):
+        plan_draft(tiny.place, add_plan(tiny, {"cpu0": "shapes-s"}), "tones", SIMULATED)
+    with pytest.raises(UsageError, match="No batching"):
+        device_draft(tiny.place, "shapes", [], "cpu0", PeakQuestion(PeakRules(0.05), "simulated", ("eager",)))
+
+
+def test_a_workspace_has_the_ends_of_each_family(tiny: Tiny) -> None:
+    draft = workspace_draft(tiny.place)
+    assert isinstance(draft, StudyDraft)
+    assert [job.key.split(" ")[0] for job in draft.jobs] == ["shapes-l", "shapes-s", "tones-l", "tones-s"]
+
+
+# --- a server of another make
+
+
+class PlainServer(ThreadingHTTPServer):
+    """A server of the protocol that knows nothing of Proteus: one request at a time, each takes ``service_s``."""
+
+    daemon_threads = False
+
+    def __init__(self, service_s: float, extensions: list[str]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.service_s, self.extensions, self.device = service_s, extensions, threading.Lock()
+        self.bodies: list[bytes] = []
+
+    @contextmanager
+    def listening(self) -> Iterator[str]:
+        """In a thread of its own; yields its URL."""
+        thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{self.server_address[1]}"
+        finally:
+            self.shutdown()
+            self.server_close()
+            thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: PlainServer
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        pages = {
+            "/v2": {"name": "plain", "version": "1", "extensions": self.server.extensions},
+            "/v2/models/m": {"name": "m", "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}]},
+        }
+        self._answer(200 if self.path in pages else 404, pages.get(self.path, {"error": "no such page"}))
+
+    def do_POST(self) -> None:
+        self.server.bodies.append(self.rfile.read(int(self.headers["content-length"])))
+        with self.server.device:
+            time.sleep(self.server.service_s)
+        self._answer(200, {"model_name": "m", "outputs": []})
+
+    def _answer(self, status: int, value: object) -> None:
+        content = msgspec.json.encode(value)
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_said: object) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize("is_binary", [True, False])
+def test_a_server_of_another_make_is_offered_requests_that_it_knows(*, is_binary: bool) -> None:
+    """The budget is short, so that little is known of the peak; what is known has to hold."""
+    server = PlainServer(0.004, ["binary_tensor_data"] if is_binary else [])
+    with server.listening() as url:
+        draft = url_draft(Server(url, slo_s=1.0), "m", PeakQuestion(PeakRules(0.2, precision_frac=0.3)))
+        (job,) = draft.jobs
+        peak = job.measure(Turn(1.5, {}, lambda _now, _done: None))
+    assert isinstance(peak, Peak)
+    assert peak.low_qps <= 260.0
+    first = server.bodies[0]
+    assert first[:1] == b"{"
+    head = msgspec.json.decode(first if not is_binary else first[: first.rindex(b"}") + 1])
+    assert head["inputs"][0]["shape"] == [1, 3]
+    assert ("data" in head["inputs"][0]) is not is_binary
+    assert "timeout" not in head.get("parameters", {})
+    values = head["inputs"][0].get("data") or np.frombuffer(first[-12:], "<f4").tolist()
+    assert all(0 <= value <= 1 for value in values)
+
+
+def test_a_server_that_says_no_slo_needs_one() -> None:
+    with PlainServer(0.0, []).listening() as url:
+        for server, error in ((Server(url), UsageError), (Server(url, slo_s=1.0), ServerError)):
+            (job,) = url_draft(server, "other" if server.slo_s else "m", PeakQuestion(PeakRules(0.01))).jobs
+            with pytest.raises(error, match="says no SLO" if error is UsageError else "404"):
+                job.measure(Turn(1.0, {}, lambda _now, _done: None))

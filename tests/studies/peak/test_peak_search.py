@@ -1,0 +1,120 @@
+"""The search finds a known peak, says how sure it is, and ends; it needs no clock and no load."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from benchmarks.study.peak import OneServer
+from proteus_cli.domain.studies.peak import Peak, PeakRules, Stretch
+from proteus_cli.studies.peak.fit import crossing
+from proteus_cli.studies.peak.measuring import fitted, measured_peak
+from proteus_cli.studies.peak.search import Offer, PeakSearch
+from proteus_cli.studies.peak.stretches import WINDOWS, duration_s, stretch_of
+from proteus_cli.studies.peak.verdicts import clump, interval, verdict
+
+Violations = Callable[[float], float]
+P99 = PeakRules(0.01)
+
+
+def searched(violations: Violations, rules: PeakRules = P99, first_qps: float = 10.0, seed: int = 1) -> Peak:
+    """The peak of something that violates so much at a rate, each request by itself."""
+    search, rng = PeakSearch(rules, first_qps), np.random.default_rng(seed)
+    while (offer := search.next()) is not None:
+        counts = rng.binomial(offer.requests // WINDOWS, violations(offer.rate_qps), WINDOWS)
+        requests = WINDOWS * (offer.requests // WINDOWS)
+        mean = counts.mean()
+        scatter = float(((counts - mean) ** 2).sum() / mean) if mean else 0.0
+        search.saw(Stretch(offer.rate_qps, requests, int(counts.sum()), scatter, WINDOWS))
+    return search.found()
+
+
+@pytest.mark.parametrize("steepness", [3.0, 12.0, 60.0])
+@pytest.mark.parametrize("truth_qps", [1.0, 400.0])
+def test_a_peak_is_found_from_far_away_whatever_the_steepness(truth_qps: float, steepness: float) -> None:
+    peak = searched(lambda rate: min(1.0, 0.01 * (rate / truth_qps) ** steepness), first_qps=20.0)
+    assert peak.rate_qps == pytest.approx(truth_qps, rel=0.03)
+    assert peak.is_precise
+    assert peak.low_qps < peak.rate_qps < (peak.high_qps or 0)
+    assert math.sqrt((peak.high_qps or math.inf) / peak.low_qps) - 1 <= P99.precision_frac
+
+
+def test_a_sharp_edge_is_found_too() -> None:
+    """As of a device that keeps up with all that comes, up to a rate, and with nothing beyond."""
+    peak = searched(lambda rate: 0.0 if rate <= 100.0 else 1.0)
+    assert peak.rate_qps == pytest.approx(100.0, rel=0.03)
+
+
+def test_where_single_requests_are_late_there_is_no_peak() -> None:
+    peak = searched(lambda _rate: 1.0)
+    assert (peak.limit, peak.rate_qps, peak.is_precise) == ("none", 0.0, True)
+
+
+def test_where_nothing_is_ever_late_the_generator_is_the_limit() -> None:
+    peak = searched(lambda _rate: 0.0, PeakRules(0.01, most_qps=5000.0))
+    assert (peak.limit, peak.low_qps, peak.high_qps) == ("generator", 5000.0, None)
+
+
+def test_requests_are_bounded_and_what_is_known_then_is_said() -> None:
+    rules = PeakRules(0.01, precision_frac=1e-4, most_requests=60_000)
+    peak = searched(lambda rate: min(1.0, 0.01 * (rate / 50.0) ** 8), rules)
+    assert not peak.is_precise
+    assert peak.requests <= rules.most_requests
+    assert peak.low_qps <= 50.0 <= (peak.high_qps or 0)
+
+
+def test_nothing_measured_says_nothing() -> None:
+    peak = PeakSearch(P99, 10.0).found()
+    assert (peak.low_qps, peak.high_qps, peak.probes, peak.is_precise) == (0.0, None, (), False)
+
+
+@pytest.mark.parametrize(("slo_s", "allowed_frac"), [(0.05, 0.05), (0.2, 0.01)])
+def test_the_peak_of_a_queue_that_is_known_exactly_is_found(slo_s: float, allowed_frac: float) -> None:
+    """Violations of a queue come in clumps. The tuning used other seeds; 100 seeds are in benchmarks/study."""
+    server = OneServer(0.01, slo_s)
+    truth_qps = server.peak_qps(allowed_frac)
+    for seed in range(3):
+        peak = measured_peak(server, PeakRules(allowed_frac), 20.0, math.inf, seed, lambda _now, _done: None)
+        assert peak.rate_qps == pytest.approx(truth_qps, rel=0.04), seed
+        assert peak.clump > 2
+
+
+def test_clumps_count_as_fewer_requests() -> None:
+    alone = Stretch(10.0, 1600, 16, 15.0, 16)
+    clumped = Stretch(10.0, 1600, 16, 150.0, 16)
+    assert (clump([alone]), clump([clumped])) == (1.0, 10.0)
+    near_qps = crossing([alone] * 6, 0.01)
+    assert crossing([clumped] * 6, 0.01).half_width_frac > 2 * near_qps.half_width_frac
+
+
+def test_a_verdict_is_open_until_it_is_sure() -> None:
+    few, many = Stretch(10.0, 100, 0, 0.0, 16), Stretch(10.0, 1000, 0, 0.0, 16)
+    assert (verdict([few], 0.01), verdict([many], 0.01)) == ("open", "carried")
+    assert verdict([Stretch(10.0, 100, 20, 15.0, 16)], 0.01) == "violated"
+    assert verdict([Stretch(10.0, 100, 20, 15.0 * 50, 16)], 0.01) == "open"
+
+
+def test_the_interval_is_that_of_wilson() -> None:
+    assert interval(10, 100) == pytest.approx((0.0552, 0.1744), abs=1e-4)
+    assert interval(0, 0) == (0.0, 1.0)
+
+
+def test_a_stretch_leaves_the_warm_up_out_and_counts_in_windows() -> None:
+    offer, slo_s = Offer(100.0, 1000), 0.1
+    arrival_s = np.arange(0.0, duration_s(offer, slo_s), 0.01)
+    late = (arrival_s < 1.0).astype(np.float64)  # all of the warm-up, and nothing else
+    stretch = stretch_of(offer, slo_s, arrival_s, late)
+    assert (stretch.requests, stretch.violations, stretch.windows) == (1000, 0, WINDOWS)
+    half = stretch_of(offer, slo_s, arrival_s, (arrival_s > 6.0).astype(np.float64))
+    assert half.violations == pytest.approx(500, abs=1)
+    assert half.scatter == pytest.approx(1000, rel=0.01)  # of each window all or nothing
+
+
+def test_a_stretch_is_cut_to_the_time_that_is_left() -> None:
+    offer = Offer(100.0, 1000)
+    assert fitted(offer, 0.1, 60.0) == offer
+    cut = fitted(offer, 0.1, 5.0)
+    assert cut is not None
+    assert duration_s(cut, 0.1) <= 5.0
+    assert fitted(offer, 0.1, 1.0) is None
