@@ -179,6 +179,7 @@ bench-lifecycle: setup  ## new versions under load, losses and shifts that are n
 	$(BIN)/python -m benchmarks.lifecycle
 
 bench-exits: setup  ## random bounds on the multi-exit model of the sample zoo; two minutes
+	$(BIN)/python -m benchmarks.exits --emulated
 	$(BIN)/python -m benchmarks.exits
 
 bench-adaptation: setup  ## live proteus beside static plans, and how fast it reacts; 14 minutes

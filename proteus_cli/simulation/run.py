@@ -35,7 +35,6 @@ from proteus_cli.domain.profile.deferral import MeasuredDeferral
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.report import Loss, Replan
 from proteus_cli.domain.request import Bounds, Outcome, Request, RequestRecord
-from proteus_cli.domain.stages.forecast import profiled_s
 from proteus_cli.domain.stages.walk import Walk
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import NoFeasiblePlan
@@ -265,7 +264,7 @@ class _Simulation:
         del state.running[id(launch)]
         state.ended_s = now_s
         if walk is not None and hosted.cuts:
-            self._controller.finished(launch, took_s, profiled_s(hosted.exits, walk.exits))
+            self._controller.finished(launch, took_s, walk.exits)
         else:
             self._controller.finished(launch, took_s)
         if walk is not None or self._routes.ever_in_use or self._judges:

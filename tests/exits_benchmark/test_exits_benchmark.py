@@ -5,7 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.exits.judging import Requests, Samples, aims, ends_of
+from benchmarks.exits.emulated import CORES, STAGES_S, EmulatedChain, hosting
+from benchmarks.exits.judging import Requests, Samples, aims, ends_of, losses_of
+from benchmarks.exits.serving import OneDevice, run
+from proteus_cli.domain.base import FORMAT
+from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey
 
 SAMPLES = Samples(
     stops_at=np.array([1, 3, 3]),
@@ -50,3 +54,26 @@ def test_aims_compare_with_the_oracle_where_both_answer() -> None:
     within, below = aims(requests((1, 8.0, 3.0, 2, 3), (0, 8.0, 1.0, 1, 1), REFUSED), SAMPLES)
     assert within.measured == pytest.approx(100 * 2 / 3)
     assert below.measured == 50.0
+
+
+def test_what_no_policy_keeps_is_not_possible_and_losses_are_told_apart() -> None:
+    impossible, cut, went_on = (0, 1.0, 1.5, 1, 0), (1, 8.0, 3.0, 2, 3), (1, 2.0, 3.0, 3, 2)
+    found = requests(impossible, cut, went_on, REFUSED)
+    assert found.possible_percent == 75.0
+    assert aims(found, SAMPLES)[0].possible == 75.0
+    assert losses_of(found, SAMPLES) == (
+        "not in time though an oracle would be: 1 refused, 0 late at the first exit, 1 by going on; "
+        "answered before the oracle's exit: 25.00 %, behind it: 25.00 %"
+    )
+
+
+def test_an_emulated_core_keeps_bounds_that_it_has_time_for() -> None:
+    """A quiet core, of requests that have ten times what the whole chain takes: each answers at its own exit."""
+    stops_at = np.array([1, 2, 3, 4])
+    chain = EmulatedChain(CORES[0], stops_at, np.random.default_rng(1))
+    family = Family("f", "100ms", (Variant("v", 0.9, exits=("a.onnx", "b.onnx"), stop_when="exit >= 1"),))
+    device = OneDevice(*hosting(chain, VariantKey("f", "v")), Catalog(FORMAT, (family,)), chain)
+    found = run(device, np.arange(100) % 4, np.full(100, 10 * sum(STAGES_S)))
+    assert found.exit.tolist() == stops_at.tolist() * 25
+    assert found.within_percent == found.possible_percent == 100.0
+    assert run(device, np.zeros(20, np.int64), np.full(20, 1e-6)).answered.sum() == 0

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
+from proteus_cli.arrays import Ints
 from proteus_cli.control.batching import Delay, Start
 from proteus_cli.control.decision import (
     IDLE,
@@ -30,6 +31,7 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Request
+from proteus_cli.domain.stages.forecast import first_stage_s, profiled_s
 
 # The shortest batch that is submitted ahead though it is not full: of a shorter one, more rows are worth more.
 MIN_PARTIAL_AHEAD_S = 1e-3
@@ -206,10 +208,10 @@ class Dispatch:
             return self._launch(worker, *best, now_s)
         return WaitUntil(wake_s) if wake_s < math.inf else IDLE
 
-    def finished(self, launch: Launch, took_s: float | None, profiled_s: tuple[float, float] | None = None) -> None:
+    def finished(self, launch: Launch, took_s: float | None, exits: Ints | None = None) -> None:
         """A batch has ended after ``took_s``, or failed (None): a slot of its worker is idle again.
 
-        ``profiled_s``, only where rows may be cut short: what the stages of its rows take, in the mean and at the p95.
+        ``exits``, only where rows may be cut short: by row the exit that answered it.
         """
         hosted, rows = launch.hosted, launch.rows
         worker, family = self._workers[hosted.device], self._families[hosted.family]
@@ -219,13 +221,9 @@ class Dispatch:
         if took_s is not None:
             mean_s, p95_s = hosted.mean_latency(rows), hosted.latency(rows)
             has_changed = worker.slowdown.ran(took_s=took_s, mean_s=mean_s, p95_s=p95_s, is_busy=launch.is_ahead)
-            if profiled_s is not None:
-                mean_s, p95_s = profiled_s
-                by_stages = worker.stage_slowdown.ran(
-                    took_s=took_s, mean_s=mean_s, p95_s=p95_s, is_busy=launch.is_ahead
-                )
-                has_changed = has_changed or by_stages
-            if has_changed:
+            if exits is not None:
+                self._learn_of_stages(worker, launch, took_s, exits)
+            if has_changed or exits is not None:
                 self.count_capacity(worker)
             self._batcher.ran(launch, took_s)
 
@@ -307,6 +305,16 @@ class Dispatch:
             self._families[request.family].rows -= request.rows
         return requests
 
+    def _learn_of_stages(self, worker: WorkerState, launch: Launch, took_s: float, exits: Ints) -> None:
+        """Learn what stages take on a worker from a batch of a multi-exit model, and whether first answers are late."""
+        hosted, rows, stages = launch.hosted, launch.rows, worker.stage_slowdown
+        tail = hosted.least_latency(rows) / first_stage_s(hosted.exits, rows)
+        is_usual = stages.ran(took_s=took_s, mean_s=profiled_s(hosted.exits, exits), tail=tail)
+        if is_usual and exits.max() == 1:  # what went on, the device has judged
+            end_s = launch.at_s + took_s + worker.answer_way.within_s(hosted.attainment)
+            late = sum([each.rows for each in launch.requests if self._batcher.due_s(each) < end_s])
+            stages.judge(rows, late, hosted.attainment)
+
     def _given_up(self, worker: WorkerState, hosted: Host, dropped: Sequence[Request]) -> None:
         """A worker with a free slot drops requests.
 
@@ -315,11 +323,10 @@ class Dispatch:
         """
         for request in self._uncount(dropped):
             time_s, alone_s = self._batcher.due_s(request) - request.arrival_s, hosted.least_latency(request.rows)
-            slowdown = worker.slowdown_at(hosted)
-            slowed_s = slowdown.factor * alone_s
-            if alone_s <= time_s < slowed_s:
-                slowdown.doubt()
-                self.count_capacity(worker)
+            slowed_s = worker.slowdown_at(hosted) * alone_s
+            if worker.least_at(hosted) * alone_s <= time_s < slowed_s:
+                if worker.doubt(hosted):
+                    self.count_capacity(worker)
             elif hosted.cuts and slowed_s <= time_s < slowed_s + worker.answer_way.within_s(hosted.attainment):
                 worker.answer_way.doubt()
 

@@ -89,7 +89,7 @@ class WorkSelector:
 
     def _decide_alone(self, worker: WorkerState, source: WorkSource, now_s: float) -> Start | Delay | Drop:
         """What a worker does with a queue of its own; the first request goes that it cannot make."""
-        quota, slowdown = source.host_class.quota, worker.slowdown_at(source.hosted).factor
+        quota, slowdown = source.host_class.quota, worker.slowdown_at(source.hosted)
         batching = self._batcher.decide(source.queue.head(), quota, source.hosted, now_s, slowdown)
         return batching if not isinstance(batching, CannotMeetDeadline) else _drop(source, 1)
 
@@ -201,7 +201,7 @@ class WorkSelector:
 
     def _max_rows_with(self, head: Request, max_rows: int, hosted: Host, now_s: float, worker: WorkerState) -> int:
         """How many of ``max_rows`` a batch may have that includes the first request of another level."""
-        batching = self._batcher.decide(head, max_rows, hosted, now_s, worker.slowdown_at(hosted).factor)
+        batching = self._batcher.decide(head, max_rows, hosted, now_s, worker.slowdown_at(hosted))
         if isinstance(batching, Start):
             return min(max_rows, batching.rows)
         return max_rows if isinstance(batching, Delay) else 0

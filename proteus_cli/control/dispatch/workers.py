@@ -8,6 +8,7 @@ from operator import attrgetter
 
 from proteus_cli.control.decision import Admitted, Host
 from proteus_cli.control.devices.slowdown import SlowdownEstimator
+from proteus_cli.control.devices.stage_slowdown import StageSlowdown
 from proteus_cli.control.dispatch.answer_way import AnswerWay
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
 from proteus_cli.control.dispatch.queues.deadline_queue import DeadlineQueue
@@ -194,7 +195,7 @@ class WorkerState:
 
     Capacity goes by ``slowdown``: what batches take in place of what any of their size takes. Of multi-exit models,
     that also depends on how hard their rows are, and falls where rows are cut short. So their deadlines go by
-    ``stage_slowdown``: what batches take in place of what their stages take of the rows that got there.
+    ``stage_slowdown``: what batches take in place of what their stages take of the rows that got there, at most.
     ``answer_way``: how long their answers are on their way.
     """
 
@@ -207,7 +208,7 @@ class WorkerState:
     phase: WorkerPhase = WorkerPhase.SERVING
     is_serving: bool = True
     slowdown: SlowdownEstimator = field(default_factory=SlowdownEstimator)
-    stage_slowdown: SlowdownEstimator = field(default_factory=SlowdownEstimator)
+    stage_slowdown: StageSlowdown = field(default_factory=StageSlowdown)
     answer_way: AnswerWay = field(default_factory=AnswerWay)
     sources: tuple[WorkSource, ...] = ()
     to_wake: list[str] = field(default_factory=list)
@@ -226,9 +227,20 @@ class WorkerState:
         self.sources, self.to_wake = tuple(sources), []
         self._classes = tuple(dict.fromkeys(source.host_class for source in sources))
 
-    def slowdown_at(self, hosted: Host) -> SlowdownEstimator:
-        """What deadlines go by there."""
-        return self.slowdown if hosted.first_exit is None else self.stage_slowdown
+    def slowdown_at(self, hosted: Host) -> float:
+        """What deadlines go by there: a factor of its least latency."""
+        return (self.slowdown if hosted.first_exit is None else self.stage_slowdown).factor
+
+    def least_at(self, hosted: Host) -> float:
+        """What `slowdown_at` may come down to where nothing runs that shows it."""
+        return 1.0 if hosted.first_exit is None else self.stage_slowdown.least
+
+    def doubt(self, hosted: Host) -> bool:
+        """A request was given up by what `slowdown_at` says. True where it says less now."""
+        if hosted.first_exit is not None:
+            return self.stage_slowdown.doubt()
+        self.slowdown.doubt()
+        return True
 
     def on(self, event: WorkerEvent) -> None:
         self.phase = TRANSITIONS[self.phase][event]

@@ -2,9 +2,9 @@
 
 Before each next stage, its time is predicted: its profiled mean for as many rows as would go on, times what stages take
 of their means at present, with a margin (`pace.StagePace`). Until enough were measured, it is the profile's percentile
-of the family's attainment, times the slowdown of the device. Rows whose time is up before the end of that stage stop
-with the answer that they have. The fewer rows go on, the sooner the stage ends, so as many of those with the most time
-go on as the stage is in time for.
+of the family's attainment, times the slowdown of the device. All answers of a batch are sent together. So the stage
+must end before any row of the batch is due, also of those that have stopped. The fewer rows go on, the sooner it ends:
+as many go on as that allows, those with the most time. What is late already holds nobody back.
 """
 
 import math
@@ -83,16 +83,19 @@ def _mean(points: tuple[StagePoint, ...]) -> StageTimes:
     return StageTimes(points, lambda point: point.mean_s)
 
 
-def profiled_s(profiled: Sequence[ExitProfile], exits: Ints) -> tuple[float, float]:
-    """What stages take of rows that were answered by these ``exits``, in the mean and at the p95 of each stage.
+def profiled_s(profiled: Sequence[ExitProfile], exits: Ints) -> float:
+    """What stages take of rows that were answered by these ``exits``, in the mean.
 
     With what the whole chain takes of as many rows, a batch would seem fast whose rows were cut short, and one of hard
     rows slow.
     """
     reached = [int(np.count_nonzero(exits >= place)) for place in range(1, len(profiled) + 1)]
-    stages = [(each.points, rows) for each, rows in zip(profiled, reached, strict=True) if rows]
-    mean_s = sum([_mean(points).of(rows) for points, rows in stages])
-    return mean_s, sum([_within(points, 0.95).of(rows) for points, rows in stages])
+    return sum([_mean(each.points).of(rows) for each, rows in zip(profiled, reached, strict=True) if rows])
+
+
+def first_stage_s(profiled: Sequence[ExitProfile], rows: int) -> float:
+    """What the first stage takes of so many rows, in the mean."""
+    return _mean(profiled[0].points).of(rows)
 
 
 class StageForecast:
@@ -103,15 +106,15 @@ class StageForecast:
 
     def __init__(self, bounds: ExitBounds, pace: StagePace, start_s: float) -> None:
         self._bounds, self._pace, self._since_s = bounds, pace, start_s
-        self._first_due_s = min(bounds.due_s)
+        self._first_due_s, self._first_end_s = min(bounds.due_s), start_s
         self._may_cut = self._first_due_s < math.inf
         self._means = [_mean(tuple(each.points)) for each in bounds.exits] if self._may_cut else []
 
     def stopping(self, stage: int, rows: Ints, is_enough: Bools, now_s: float) -> Bools:
         """Those of ``rows`` that stop behind a ``stage``, which has ended now.
 
-        They have enough, or it would be too late for the next. Deciding takes time that the rows would have, so most
-        often, where all that would go on are in time, it is one comparison.
+        They have enough, or the next would end too late for a row of the batch. Deciding takes time that the rows would
+        have, so most often, where all that would go on may do so, it is one comparison.
         """
         if not self._may_cut:
             return is_enough
@@ -121,8 +124,10 @@ class StageForecast:
         if left and not self._are_all_in_time(stage + 1, left, now_s):
             stops, going = is_enough.copy(), ~is_enough
             stops[going] = ~self.in_time(stage + 1, rows[going], now_s)
-        if stage > 1 and is_usual:
-            self._judge(rows, stops, now_s + self._pace.out_s)
+        if stage > 1 and is_usual and stops.all():
+            self._judge(now_s + self._pace.out_s)
+        if stage == 1:
+            self._first_end_s = now_s
         return stops
 
     def ended(self, now_s: float) -> None:
@@ -131,14 +136,14 @@ class StageForecast:
             self._pace.came_out(now_s - self._since_s)
 
     def in_time(self, stage: int, rows: Ints, now_s: float) -> Bools:
-        """Of ``rows``, those that may enter a stage now, counted from 1: it ends before each of them is due."""
-        left_s = self._due_s[rows] - now_s
+        """Of ``rows``, those that may enter a stage now, counted from 1: it ends before any of the batch is due."""
         factor, times_s, out_s = self._predicted(stage)
-        order = np.argsort(-left_s, kind="stable")
-        fits = np.flatnonzero(left_s[order] >= factor * times_s(len(rows)) + out_s)
-        allowed = np.zeros(len(left_s), np.bool_)
-        allowed[order[: fits[-1] + 1 if len(fits) else 0]] = True
-        return allowed
+        due_s, are_kept = self._due_s, self._due_s >= now_s + self._pace.out_s
+        first_due_s = float(due_s[are_kept].min()) if are_kept.any() else -math.inf
+        most = int(np.count_nonzero(now_s + factor * times_s(len(rows)) + out_s <= first_due_s))
+        allowed = np.zeros(len(rows), np.bool_)
+        allowed[np.argsort(-due_s[rows], kind="stable")[:most]] = True
+        return allowed & are_kept[rows]
 
     def _are_all_in_time(self, stage: int, rows: int, now_s: float) -> bool:
         """So many rows may enter a stage now, whichever they are."""
@@ -152,12 +157,13 @@ class StageForecast:
         points = tuple(self._bounds.exits[stage - 1].points)
         return self._bounds.slowdown, _within(points, self._bounds.attainment), 0.0
 
-    def _judge(self, rows: Ints, stops: Bools, answered_s: float) -> None:
-        """Rows that went on stop now, and are late or not: the pace learns from it."""
-        ended = int(np.count_nonzero(stops))
-        if ended:
-            late = np.count_nonzero(self._due_s[rows[stops]] < answered_s) if answered_s > self._first_due_s else 0
-            self._pace.went_on(ended, int(late), self._bounds.attainment)
+    def _judge(self, answered_s: float) -> None:
+        """All rows have their answers: the pace learns from those that were in time when the first stage had ended."""
+        due_s, late = self._due_s, 0
+        if answered_s > self._first_due_s:
+            due_s = due_s[due_s >= self._first_end_s + self._pace.out_s]
+            late = int(np.count_nonzero(due_s < answered_s))
+        self._pace.went_on(len(due_s), late, self._bounds.attainment)
 
     @cached_property
     def _due_s(self) -> Floats:

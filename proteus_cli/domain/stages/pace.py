@@ -17,23 +17,30 @@ LEAST_LEVEL = 0.1
 """A stage is not expected to take less of the profile, whatever a clock says."""
 LEAST_MARGIN = 0.02
 """Of the level: the device, not scatter, is what is trusted where nothing scatters, as in an emulation."""
-LEAST_MULTIPLE, MOST_MULTIPLE = 2.0, 4.0
-"""Mean deviations in the margin: one stage in 18 exceeds the least, where they scatter normally; TCP has the most."""
+LEAST_MULTIPLE, MOST_MULTIPLE = 0.0, 4.0
+"""Mean deviations in the margin; it begins in the middle. Where few deadlines are close, the level alone will do; TCP
+has the most."""
 STEP = 0.5
-"""What one late row adds to the multiple: four lead from the least to the most."""
+"""What one late row adds to the multiple: eight lead from the least to the most."""
+PREDICTABLE = 0.5
+"""Of the late rows that the attainment allows, those that are risked. The others are for interruptions, which no margin
+prevents."""
+DOUBT_GAIN = 0.1
+"""Of what is expected beyond the fastest level, so much is given up each time that it is doubted."""
 
 
 class StagePace:
     """How long stages take, as a multiple of their profiled mean: ``factor``, the level and a margin.
 
     The level is a running mean. The margin is ``multiple`` mean deviations, as in the timer of TCP (Jacobson 1988).
-    The multiple is raised by each row that went on and was late for it, and lowered by rows that were in time, so much
-    that as many are late as the attainment allows (adaptive conformal inference, Gibbs and Candès 2021). ``out_s``: the
-    time from the end of the last stage until the answers are out of the chain.
+    The multiple is raised by each row that was late as its batch went on, and lowered by rows that were in time, so
+    much that as many are late as `PREDICTABLE` of what the attainment allows (adaptive conformal inference, Gibbs and
+    Candès 2021). ``out_s``: the time from the end of the last stage until the answers are out of the chain.
     """
 
     def __init__(self) -> None:
-        self.level, self.multiple, self.out_s = 1.0, MOST_MULTIPLE, 0.0
+        self.level, self.multiple, self.out_s = 1.0, (LEAST_MULTIPLE + MOST_MULTIPLE) / 2, 0.0
+        self.fastest = 1.0
         self._scatter, self._seen = 0.0, 0
 
     @property
@@ -56,7 +63,13 @@ class StagePace:
         if is_usual:
             self._scatter += max(SCATTER_GAIN, 1 / self._seen) * (abs(error) - self._scatter)
         self.level = max(self.level + LEVEL_GAIN * min(error, (OUTLIER - 1) * self.level), LEAST_LEVEL)
+        self.fastest = min(self.fastest, self.level)
         return is_usual
+
+    def doubt(self) -> None:
+        """Expect less, as nothing runs any more that could show it."""
+        self.level -= DOUBT_GAIN * (self.level - self.fastest)
+        self._scatter -= DOUBT_GAIN * self._scatter
 
     def came_out(self, took_s: float) -> None:
         """Learn how long answers take out of the chain."""
@@ -64,6 +77,6 @@ class StagePace:
         self.out_s = known_s + LEVEL_GAIN * (min(took_s, OUTLIER * known_s) - known_s)
 
     def went_on(self, rows: int, late: int, attainment: float) -> None:
-        """So many rows went on behind the first exit and have their answers now; some of them were late."""
-        multiple = self.multiple + STEP * (late - (1 - attainment) * rows)
+        """So many rows have their answers now, of a batch that went on behind the first exit; some of them are late."""
+        multiple = self.multiple + STEP * (late - PREDICTABLE * (1 - attainment) * rows)
         self.multiple = min(max(multiple, LEAST_MULTIPLE), MOST_MULTIPLE)

@@ -12,7 +12,6 @@ from proteus_cli.control.decision import Delegate, Drop, Idle, Launch, WaitUntil
 from proteus_cli.control.devices.breaker import BreakerEvent, hang_timeout_s
 from proteus_cli.control.devices.sharing import counted_s
 from proteus_cli.domain.request import Request
-from proteus_cli.domain.stages.forecast import profiled_s
 from proteus_cli.errors import DeviceLost, EngineBroken
 from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor
 
@@ -198,7 +197,7 @@ class Worker:
                 exits = result.notes[0]  # in the order of `exits.runner.NOTES`
                 if result.ended_s:
                     self._controller.answer_came(self.device, max(0.0, self._ended_s - result.ended_s))
-                self._controller.finished(launch, service_s, profiled_s(launch.hosted.exits, exits))
+                self._controller.finished(launch, service_s, exits)
             else:
                 self._controller.finished(launch, service_s)
             self._results.answered(launch, started_s, result)

@@ -1,4 +1,4 @@
-"""Bounds of rows: as many as there is time for go on, and none that the next stage would be too late for."""
+"""Bounds of rows: as many go on as there is time for until the first row of the batch is due, and no more."""
 
 from itertools import combinations
 from pathlib import Path
@@ -38,25 +38,31 @@ def test_times_are_linear_between_sizes_and_by_the_row_beyond() -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_no_larger_batch_would_be_in_time(seed: int) -> None:
-    """Brute force over all sets of rows: the chosen one is in time for each of its rows, and no larger one is."""
+    """Brute force over all sets of rows: the chosen one makes no row late that is not, and no larger one would."""
     rng = np.random.default_rng(seed)
     rows = int(rng.integers(1, 8))
-    due_s = rng.uniform(0, 8, rows)
+    due_s = rng.uniform(-2, 12, rows)
     bounds = ExitBounds(due_s.tolist(), [1] * rows, taking(1.0, 1.0, row_s=1.0), slowdown=float(rng.choice([1.0, 1.5])))
-    allowed = forecast_of(bounds).in_time(2, np.arange(rows), now_s=0.0)
+    candidates = np.flatnonzero(rng.random(rows) < 0.7)  # the others have stopped, and wait for the end of the batch
+    allowed = candidates[forecast_of(bounds).in_time(2, candidates, now_s=0.0)]
+    in_time_s = due_s[due_s >= 0]
 
-    def is_in_time(chosen: tuple[int, ...]) -> bool:
-        return all(due_s[row] >= bounds.slowdown * len(chosen) for row in chosen)
+    def may_go_on(chosen: tuple[int, ...]) -> bool:
+        return all(due_s[row] >= 0 for row in chosen) and all(in_time_s >= bounds.slowdown * len(chosen))
 
-    assert is_in_time(tuple(np.flatnonzero(allowed)))
-    most = max(size for size in range(rows + 1) if any(map(is_in_time, combinations(range(rows), size))))
-    assert np.count_nonzero(allowed) == most
+    assert not len(allowed) or may_go_on(tuple(allowed))
+    most = max(
+        (size for size in range(1, rows + 1) if any(map(may_go_on, combinations(candidates.tolist(), size)))), default=0
+    )
+    assert len(allowed) == most
 
 
-def test_rows_of_one_request_are_due_together() -> None:
+def test_rows_of_one_request_are_due_together_and_hold_back_the_others_while_in_time() -> None:
     bounds = ExitBounds([1.0, 9.0], [2, 1], taking(1.0, 2.0))
     assert bounds.by_row().tolist() == [1.0, 1.0, 9.0]
-    assert forecast_of(bounds).in_time(2, np.array([0, 2]), now_s=0.0).tolist() == [False, True]
+    assert forecast_of(bounds).in_time(2, np.array([0, 2]), now_s=0.0).tolist() == [False, False]
+    assert forecast_of(bounds).in_time(2, np.array([2]), now_s=0.0).tolist() == [False], "the first has an answer"
+    assert forecast_of(bounds).in_time(2, np.array([0, 2]), now_s=1.1).tolist() == [False, True]
 
 
 def test_at_first_a_stage_is_predicted_to_take_what_the_attainment_asks_for() -> None:
@@ -65,11 +71,9 @@ def test_at_first_a_stage_is_predicted_to_take_what_the_attainment_asks_for() ->
     assert {share: points[0].within_s(share) for share in times} == pytest.approx(times)
     assert StagePoint(1, 1.0, 2.0).within_s(0.999) == 2.0
     for share, takes_s in times.items():
-        bounds = ExitBounds(
-            [takes_s - 0.01, takes_s + 0.01], [1, 1], [ExitProfile(points=points)] * 2, attainment=share
-        )
-        assert forecast_of(bounds).in_time(2, np.array([0]), now_s=0.0).tolist() == [False]
-        assert forecast_of(bounds).in_time(2, np.array([1]), now_s=0.0).tolist() == [True]
+        for due_s in (takes_s - 0.01, takes_s + 0.01):
+            bounds = ExitBounds([due_s], [1], [ExitProfile(points=points)] * 2, attainment=share)
+            assert forecast_of(bounds).in_time(2, np.array([0]), now_s=0.0).tolist() == [due_s > takes_s]
 
 
 def test_percentiles_of_a_stage_rise() -> None:
@@ -118,7 +122,7 @@ def test_rows_stop_before_a_stage_that_would_be_too_late(tmp_path: Path, slow: i
     np.testing.assert_allclose(bounded["scores"], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_only_rows_whose_time_is_short_are_cut(tmp_path: Path) -> None:
+def test_rows_that_are_late_already_go_no_further_and_hold_nobody_back(tmp_path: Path) -> None:
     with loaded(exit_stages(tmp_path), "exit >= 3") as runner:
         due_s = [monotonic() + (NEVER if row % 2 else 0.0) for row in range(10)]
         exits = runner.infer(inputs_of(10), ExitBounds(due_s, [1] * 10, taking(1.0, 1.0, 1.0)))[EXIT_NOTE]

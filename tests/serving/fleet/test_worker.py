@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from builders import hosted, make_request, make_table, near
 
+from proteus_cli.arrays import Ints
 from proteus_cli.backends.base import Part
 from proteus_cli.control.decision import IDLE, Decision, Delegate, Launch, WaitUntil, WakeOthers
 from proteus_cli.control.devices.breaker import LONGEST_TURN_S, hang_timeout_s
@@ -164,7 +165,7 @@ class CuttingController(ScriptedController):
 
     def __init__(self, script: Sequence[Decision]) -> None:
         super().__init__(script)
-        self.ways_s, self.profiled_s = list[float](), list[tuple[float, float] | None]()
+        self.ways_s, self.exits = list[float](), list[list[int] | None]()
 
     def exit_bounds(self, launch: Launch) -> None:
         return None
@@ -172,15 +173,15 @@ class CuttingController(ScriptedController):
     def answer_came(self, device: str, way_s: float) -> None:
         self.ways_s.append(way_s)
 
-    def finished(self, launch: Launch, took_s: float | None, profiled_s: tuple[float, float] | None = None) -> None:
-        self.profiled_s.append(profiled_s)
+    def finished(self, launch: Launch, took_s: float | None, exits: Ints | None = None) -> None:
+        self.exits.append(None if exits is None else exits.tolist())
 
 
 @pytest.mark.parametrize(("ended_s", "ways_s"), [(1.008, [near(0.002)]), (1.0101, [0.0]), (0.0, [])])
 def test_of_a_batch_that_may_be_cut_short_the_way_of_the_result_is_measured(
     ended_s: float, ways_s: list[float]
 ) -> None:
-    """It is back at 1.010 s. Both of its rows passed the first stage, and one the second: 1 and 2 ms a row."""
+    """It is back at 1.010 s. Both of its rows passed the first stage, and one the second."""
     points = [(StagePoint(1, s, 2 * s), StagePoint(2, 2 * s, 4 * s)) for s in (0.001, 0.002)]
     host = replace(
         hosted(latency_s={2: 0.01}),
@@ -202,7 +203,7 @@ def test_of_a_batch_that_may_be_cut_short_the_way_of_the_result_is_measured(
 
     controller = asyncio.run(run())
     assert controller.ways_s == ways_s
-    assert controller.profiled_s == [(near(0.004), near(0.008))]
+    assert controller.exits == [[1, 2]]
 
 
 def test_nothing_starts_before_it_was_launched() -> None:

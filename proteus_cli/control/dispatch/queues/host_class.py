@@ -6,6 +6,7 @@ from enum import Enum
 
 from proteus_cli.control.decision import Admitted, Host
 from proteus_cli.control.devices.slowdown import SlowdownEstimator
+from proteus_cli.control.devices.stage_slowdown import StageSlowdown
 
 
 class TierKind(Enum):
@@ -81,7 +82,7 @@ class HostClass:
         """The slowdown of a device that serves."""
         return self._slowdowns[device][0]
 
-    def count(self, host: Host, slowdown: SlowdownEstimator | None, stages: SlowdownEstimator | None = None) -> None:
+    def count(self, host: Host, slowdown: SlowdownEstimator | None, stages: StageSlowdown | None = None) -> None:
         """Count one host, in place of what was counted for it before; None: its worker does not serve.
 
         ``stages`` is the slowdown of the stages of multi-exit models there.

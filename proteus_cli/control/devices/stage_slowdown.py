@@ -1,0 +1,53 @@
+"""How long multi-exit models take on a worker now, for deadlines that only their first exits can keep."""
+
+from proteus_cli.domain.stages.pace import StagePace
+
+FRESH = 8
+"""Requests in a row that are given up before what was measured is doubted: batches between them show how it is."""
+
+
+class StageSlowdown:
+    """What stages take now, at most, over what the profile has at the percentile of the family's attainment.
+
+    It goes by the pace of the batches that ran (`StagePace`), so it may also be below 1: a profile that was measured
+    while others had the core expects too much. Whole batches count, by the stages of the rows that got there. The
+    margin follows the first exits that were late, though their requests were let in. Until enough batches ran, no less
+    is expected than was profiled.
+    """
+
+    def __init__(self) -> None:
+        self._pace = StagePace()
+        self._tail, self._given_up, self.factor = 1.0, 0, 1.0
+
+    @property
+    def least(self) -> float:
+        """What it may come down to where it is doubted: the fastest that was ever seen."""
+        return self._pace.fastest / self._tail
+
+    def ran(self, *, took_s: float, mean_s: float, tail: float) -> bool:
+        """Learn from one batch, by the mean of its stages; the percentile is ``tail`` times the mean of the first.
+
+        False where it was interrupted, which nobody can predict.
+        """
+        self._given_up, self._tail = 0, tail
+        is_usual = self._pace.ran(took_s, mean_s)
+        self._settle()
+        return is_usual
+
+    def judge(self, rows: int, late: int, attainment: float) -> None:
+        """So many rows had a first answer; of these, some were late by that alone."""
+        self._pace.went_on(rows, late, attainment)
+        self._settle()
+
+    def doubt(self) -> bool:
+        """A request was given up that may have been in time. True where less is expected by that."""
+        self._given_up += 1
+        if self._given_up <= FRESH:
+            return False
+        self._pace.doubt()
+        self._settle()
+        return True
+
+    def _settle(self) -> None:
+        factor = self._pace.factor / self._tail
+        self.factor = factor if self._pace.is_known else max(1.0, factor)
