@@ -16,6 +16,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.engine import BuildOptions, EngineKey, Gpu
 from proteus_cli.domain.plan.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.profile.interference import CostPoint, SharingCost, VariantName
 from proteus_cli.domain.profile.profile import BackendInfo, LatencyTable, Point, Profile, VariantProfile
 from proteus_cli.domain.request import Bounds, DeferredRequest, Request
 from proteus_cli.domain.stages.cascade import CascadePoint, PlannedCascade
@@ -88,6 +89,14 @@ def make_measured(
 def make_cascade_point(threshold: float, deferred_frac: float, accuracy: float) -> CascadePoint:
     """Whatever is deferred: what is answered is as accurate."""
     return CascadePoint(threshold, deferred_frac, *(accuracy,) * 4, unsure_accuracy=0.0, second_accuracy=accuracy)
+
+
+def make_sharing_cost(
+    key: tuple[str, str], *beside: tuple[str, str], ratio: float, batches: Sequence[int] = (1,)
+) -> SharingCost:
+    """What a variant's batches cost beside others on one device, without any doubt."""
+    points = tuple(CostPoint(batch, 10, 0.01, ratio, ratio, ratio) for batch in batches)
+    return SharingCost(*key, "device", tuple(VariantName(*other) for other in beside), points)
 
 
 def make_profile(

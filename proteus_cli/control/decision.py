@@ -34,6 +34,9 @@ class Host:
 
     Of a family, the hosts of the highest ``rank`` come first: the most accurate, but by their ``preference_rank`` where
     it prefers something else (`topology.ranking`).
+
+    ``others`` are active on the device, too, where that costs its batches anything: all times here are with that cost,
+    but ``alone_latency``, the mean without.
     """
 
     device: str
@@ -53,6 +56,8 @@ class Host:
     first_exit: LatencyTable | None = None
     attainment: float = DEFAULT_ATTAINMENT
     preference_rank: float | None = None
+    others: frozenset[VariantKey] = frozenset()
+    alone_latency: LatencyTable | None = None
     least_latency: LatencyTable = field(init=False)
     rank: float = field(init=False)
 
@@ -72,6 +77,17 @@ class Host:
     def whole(self) -> "Host":
         """The same host for requests of which no row may be cut short."""
         return replace(self, first_exit=None)
+
+    def unshared_s(self, rows: int, took_s: float) -> float:
+        """What a batch that took so long would have taken alone.
+
+        Where others are active, it may take anything from its time alone, if none of them ran of late, to its time
+        among them: that is as profiled. What is beyond, counts.
+        """
+        if self.alone_latency is None:
+            return took_s
+        alone_s, among_s = self.alone_latency(rows), self.mean_latency(rows)
+        return min(took_s, alone_s) if took_s <= among_s else took_s * alone_s / among_s
 
     def energy_j(self, rows: int, batch_rows: int) -> float:
         """What ``rows`` of a batch take of its energy, in the mean; infinite where that is unknown."""

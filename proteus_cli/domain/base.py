@@ -8,6 +8,10 @@ import msgspec
 FORMAT = 1
 LARGEST_COUNT = 2**53
 """Whole numbers up to here are exact as floats."""
+LARGEST_BATCH = 65_536
+"""Tables of latencies have an entry for each row of the largest batch."""
+SHORTEST_S, LONGEST_S = 1e-9, 1e7
+"""Of a batch: from less than a step of any clock to a third of a year. Rates, their inverse, stay finite."""
 
 
 class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

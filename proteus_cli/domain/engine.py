@@ -1,7 +1,6 @@
 """Engines that were built: what from, and with what result."""
 
-from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, is_count, require
-from proteus_cli.domain.profile.profile import LARGEST_BATCH
+from proteus_cli.domain.base import FORMAT, LARGEST_BATCH, MadeBy, Value, is_amount, is_count, require
 
 _HEX_DIGITS = 64
 _MODEL = "another model"

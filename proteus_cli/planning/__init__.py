@@ -34,6 +34,9 @@ them. Then replicas without a share of the mean demand are of use, for bursts, a
 its loads cost. One per cent of the objective is enough of a proof, as a forecast is known no better. On devices that
 host several variants, each choice has *room*: its part of their time, of which the mean demand may leave some free.
 
+*Sharing.* Where variants on one device cost each other time, the sets of variants that devices hold are integer columns
+of their own (`model.resident_sets`): a capacity is a number only beside a given set. `pack` then has nothing to do.
+
 *Cascades.* Where the rules allow them, a family is answered by *ways*: a variant alone, or a cascade of two at one
 threshold. What goes each way is a column (`model.ways`, `model.answering`); a choice is then a variant on a group for a
 part of the SLO, as stages share it. `solver.rates_by_way` shares out over choices what goes each way. The solver

@@ -4,12 +4,13 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
 from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.plan.rules import Resource, selects
 from proteus_cli.domain.profile.capacity import Capacity, CapacityStep
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.domain.profile.query_amounts import cost_of, most_energy_of
+from proteus_cli.domain.profile.shared_times import beside
 from proteus_cli.planning.cascade_check import gained_qps, problems_of_cascades
 from proteus_cli.planning.networks import NETWORK_FRAC
 
@@ -39,7 +40,8 @@ class _Checked:
         self.by_family: dict[str, list[Placement]] = {family: [] for family in plan.demand_qps}
         for placement in plan.placements:
             self.by_family[placement.family].append(placement)
-        self._known: dict[tuple[int, int, str, str], tuple[VariantProfile | None, tuple[PartSteps, ...]]] = {}
+        self._others = {device: frozenset(each.key for each in placed) for device, placed in self.by_device.items()}
+        self._known: dict[tuple[object, ...], tuple[VariantProfile | None, tuple[PartSteps, ...]]] = {}
 
     def measured(self, placement: Placement) -> VariantProfile | None:
         return self._of(placement)[0]
@@ -66,10 +68,13 @@ class _Checked:
                     yield part, step.capacity
 
     def _of(self, placement: Placement) -> tuple[VariantProfile | None, tuple[PartSteps, ...]]:
+        """Among all that its device holds."""
         profile = self.profiles[placement.device]
-        key = (id(profile.variants), profile.slots, placement.family, placement.variant)
+        others = self._others[placement.device] - {placement.key} if profile.sharing else frozenset[VariantKey]()
+        key = (id(profile.variants), profile.slots, id(profile.sharing), placement.family, placement.variant, others)
         if key not in self._known:
-            measured = profile.of(placement.family, placement.variant)
+            alone = profile.of(placement.family, placement.variant)
+            measured = beside(profile, alone, others) if alone is not None else None
             points = profile.points_of(measured) if measured is not None else ()
             self._known[key] = measured, tuple(self.rules.stage_steps(self.slo_s[placement.family], points))
         return self._known[key]

@@ -17,6 +17,7 @@ from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.deferral import MeasuredDeferral
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.store import Workspace, require_current_models
+from proteus_cli.store.sharing import sharing_paths
 
 if TYPE_CHECKING:
     from proteus_cli.planning.planner import Planner
@@ -92,15 +93,16 @@ def planner_settings(
 
     Raises `ArtefactError` if one is missing or stale.
     """
-    catalog = workspace.catalog()
-    for profile in workspace.sources(profiles):
+    catalog, sources = workspace.catalog(), workspace.sources(profiles)
+    for profile in sources:
         require_current_models(catalog, profile, workspace)
+    known_sharing = sharing_paths(workspace, sources) if (rules or policy.rules).is_resident_set else []
     return PlannerSettings(
         catalog,
         as_recorded(profiles),
         policy,
         headroom=policy.headroom or headroom,
-        inputs=workspace.digests([workspace.catalog_path, *workspace.profile_paths(profiles)]),
+        inputs=workspace.digests([workspace.catalog_path, *workspace.profile_paths(profiles), *known_sharing]),
         rules=rules,
         time_limit_s=time_limit_s,
         spares=policy.spares if spares is None else spares,

@@ -11,7 +11,7 @@ from msgspec.structs import replace as replace_fields
 
 from proteus_cli import store
 from proteus_cli.control.policies import Policy
-from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
 from proteus_cli.domain.demand import Demand, check_demand
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.fleet import ids_by_type
@@ -20,6 +20,7 @@ from proteus_cli.domain.plan.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.plan.rules import Rules, in_words
 from proteus_cli.domain.profile.deferral import MeasuredDeferral, with_measured
 from proteus_cli.domain.profile.profile import Profile, accuracies, best_accuracy, estimated_families, relative
+from proteus_cli.domain.profile.shared_times import beside
 from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.check import check_plan, spent
@@ -180,10 +181,14 @@ class Planner:
             other._search = PlacementSearch(self.catalog, other.profiles, self.policy.variants, other.rules)  # noqa: SLF001 - of another planner of ours
         return other
 
-    def capacity_qps(self, placement: Placement) -> float:
-        """The capacity of a placement's variant, in its batches, when it has its device to itself."""
+    def capacity_qps(self, placement: Placement, others: Collection[VariantKey] = ()) -> float:
+        """The capacity of a placement's variant, in its batches, with all of its device's time.
+
+        ``others`` are active there, too.
+        """
         profile = self.profiles[placement.device]
-        measured = profile.of(placement.family, placement.variant)
+        alone = profile.of(placement.family, placement.variant)
+        measured = beside(profile, alone, others) if alone is not None else None
         points = profile.points_of(measured) if measured is not None else ()
         family = self.catalog.family(placement.family)
         slo_s = self.rules.planned_slo_s({family.name: family.slo_s})[family.name]

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 from msgspec import UNSET
@@ -26,6 +27,7 @@ from proteus_cli.planning.placements.decode import placements
 from proteus_cli.planning.placements.host_counts import (
     first_hosts,
     kept_replicas,
+    needed_among,
     needed_hosts,
     replicas_of,
     sure_count,
@@ -221,6 +223,8 @@ class PlacementSearch:
                 solution = with_more_hosts(instance, solution, self._rules)
             needed = needed_hosts(instance, kept_replicas(instance, solution, self._rules))
             packed = pack(instance, solution, self._rules, target)
+            if instance.sets is not None:
+                needed = np.maximum(needed, needed_among(instance, chain.from_iterable(packed.bundles)))
             placed, cascades = placements(instance, solution, packed, asked.demand_qps, now, self._profiles)
             found = sure_hosts(instance, placed, self._rules)
             fewer = np.where(found < needed, np.maximum(found, 1), hosts)

@@ -1,18 +1,21 @@
 """Multi-exit models in a simulation: how long their batches take, and which exit answers each query."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Launch
+from proteus_cli.control.decision import Host, Launch
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.domain.stages.pace import StagePace
 from proteus_cli.domain.stages.walk import ProfiledChain, Walk, stage_means
 from proteus_cli.simulation.conditions import Conditions, LatencySampler
 from proteus_cli.simulation.confidences import Confidences
+
+if TYPE_CHECKING:
+    from proteus_cli.domain.catalog.catalog import VariantKey
 
 ChainKey = tuple[str, str, str]
 """Device, family and variant."""
@@ -42,6 +45,8 @@ class SimulatedExits:
         self._controller, self._confidences, self._slowdown = controller, confidences, conditions.slowdown
         self._chains = _chains(profiles, conditions, rng)
         self._paces = {key: StagePace() for key in self._chains}
+        self._shared: dict[tuple[ChainKey, frozenset[VariantKey]], ProfiledChain] = {}
+        self._conditions, self._rng = conditions, rng
 
     def walk(self, launch: Launch, now_s: float) -> Walk | None:
         """How a batch that starts now goes through its stages; None where they are not known."""
@@ -50,8 +55,16 @@ class SimulatedExits:
         chain = self._chains.get(key)
         if chain is None or bounds is None:
             return None
+        if hosted.others:
+            chain = self._among(key, hosted)
         ranks = np.repeat([self._confidences[request.id] for request in launch.requests], bounds.rows)
         return chain.walk(chain.stops_at(ranks), bounds, self._paces[key], now_s, self._slowdown)
+
+    def _among(self, key: ChainKey, hosted: Host) -> ProfiledChain:
+        """The stages of a host, slower as others are active on its device: its exits have those times."""
+        if (key, hosted.others) not in self._shared:
+            self._shared[key, hosted.others] = _chain(hosted.exits, self._conditions, self._rng)
+        return self._shared[key, hosted.others]
 
 
 def answers(launch: Launch, walk: Walk) -> list[ExitAnswer]:

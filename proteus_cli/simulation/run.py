@@ -46,7 +46,7 @@ from proteus_cli.simulation.events import Events, Timer
 from proteus_cli.simulation.exits import SimulatedExits, answers
 from proteus_cli.simulation.fleet import SimulatedDevice, SimulatedFleet
 from proteus_cli.simulation.losses import Losses
-from proteus_cli.simulation.timing import batch_times, load_time_s
+from proteus_cli.simulation.timing import SharedTimes, batch_times, load_time_s
 
 NEVER_S = math.inf
 SERVED, LATE = Outcome.SERVED, Outcome.LATE  # to look an enum member up takes as long as to make a `RequestRecord`
@@ -91,7 +91,8 @@ def simulate(
 ) -> Simulated:
     """Replay a trace on the devices of a plan.
 
-    A batch takes the profiled mean time of its size, for as many batches as are on the device when it begins, times
+    A batch takes the profiled mean time of its size, among the variants that are active on the device (`shared_times`),
+    for as many batches as are there when it begins, times
     ``conditions.slowdown``; one of a multi-exit model takes what its stages take of the rows that get there. Variants
     load beside the old ones in the profiled load time, then all devices switch at once, as in a live server with memory
     for both; with ``conditions.load_time_s``, devices load in place. ``rng`` is needed for jitter, and for the
@@ -158,6 +159,7 @@ class _Simulation:
         )
         self._exits = SimulatedExits(self._controller, profiles, confidences, conditions, rng)
         self._run_s, self._slowdown = batch_times(profiles, conditions, rng), conditions.slowdown
+        self._shared_run_s = SharedTimes(profiles, conditions, rng)
         self._load_time_s = load_time_s(conditions)
         self._arrived, self._arrived_s, self._arrivals_over = 0, 0.0, False
         self._devices = {device: SimulatedDevice() for device in plan.devices}
@@ -242,8 +244,11 @@ class _Simulation:
         state = self._devices[hosted.device]
         walk = self._exits.walk(launch, now_s) if hosted.exits else None
         if walk is None:
-            profiled_s = self._run_s[hosted.device, hosted.family, hosted.variant][len(state.running)](launch.rows)
-            run_s = profiled_s * self._slowdown
+            if hosted.others:
+                times = self._shared_run_s.of(hosted)
+            else:
+                times = self._run_s[hosted.device, hosted.family, hosted.variant]
+            run_s = times[len(state.running)](launch.rows) * self._slowdown
         else:
             run_s = walk.took_s
         end_s = now_s + run_s

@@ -1,11 +1,17 @@
 """How long batches and loads take in a simulation: as profiled, under its conditions."""
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from proteus_cli.control.decision import Host
 from proteus_cli.domain.profile.profile import LatencyTable, Profile, VariantProfile
+from proteus_cli.domain.profile.shared_times import beside
 from proteus_cli.simulation.conditions import Conditions, LatencySampler
+
+if TYPE_CHECKING:
+    from proteus_cli.domain.catalog.catalog import VariantKey
 
 Latencies = Callable[[int], float]
 """Seconds of a batch by rows."""
@@ -35,11 +41,41 @@ def batch_times(
                 continue
             key = id(variant), profile.slots
             if key not in tables:
-                tables[key] = tuple(
-                    LatencyTable(points, of=lambda point: point.mean_s)
-                    if conditions.jitter is None
-                    else LatencySampler(points, conditions.jitter, rng or np.random.default_rng(0))
-                    for points in variant.points_up_to(profile.slots)
-                )
+                tables[key] = _latencies(variant, profile.slots, conditions, rng)
             found[device, variant.family, variant.variant] = tables[key]
     return found
+
+
+def _latencies(
+    measured: VariantProfile, slots: int, conditions: Conditions, rng: np.random.Generator | None
+) -> tuple[Latencies, ...]:
+    return tuple(
+        LatencyTable(points, of=lambda point: point.mean_s)
+        if conditions.jitter is None
+        else LatencySampler(points, conditions.jitter, rng or np.random.default_rng(0))
+        for points in measured.points_up_to(slots)
+    )
+
+
+class SharedTimes:
+    """`batch_times` of hosts whose batches take longer, as others are active on their devices; made when asked for.
+
+    Devices that share measurements share the tables.
+    """
+
+    def __init__(
+        self, profiles: Mapping[str, Profile], conditions: Conditions, rng: np.random.Generator | None
+    ) -> None:
+        self._profiles, self._conditions, self._rng = profiles, conditions, rng
+        self._tables: dict[tuple[int, int, frozenset[VariantKey]], tuple[Latencies, ...]] = {}
+
+    def of(self, host: Host) -> tuple[Latencies, ...]:
+        """Latencies for each number of batches that are on the device already."""
+        profile = self._profiles[host.device]
+        measured = profile.of(*host.key)
+        assert measured is not None  # noqa: S101 - a host has a profile
+        key = id(measured), profile.slots, host.others
+        if key not in self._tables:
+            among = beside(profile, measured, host.others)
+            self._tables[key] = _latencies(among, profile.slots, self._conditions, self._rng)
+        return self._tables[key]

@@ -1,17 +1,20 @@
 """What sharing costs, in a file beside a profile: `profiles/<device>.sharing.json`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from proteus_cli.domain.catalog.catalog import VariantKey, variant_labels
 from proteus_cli.domain.fleet import origins
-from proteus_cli.domain.profile.interference import Interference, SharingModel
+from proteus_cli.domain.profile.interference import Interference, SharingCost, SharingModel
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store.digests import digest_of
 from proteus_cli.store.files import read_json, write_json
 from proteus_cli.store.workspace import Workspace
+from proteus_cli.units import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,47 @@ def read_sharing(workspace: Workspace, profile: Profile) -> KnownSharing | None:
         )
     stale = _stale(found, profile)
     return KnownSharing(path, found.without(stale), stale)
+
+
+def with_sharing(workspace: Workspace, profiles: Mapping[str, Profile]) -> dict[str, Profile]:
+    """The profiles, each with what is known of sharing its device. Raises as `read_sharing` does."""
+    known: dict[tuple[object, ...], tuple[SharingCost, ...]] = {}
+    found = {}
+    for device, profile in profiles.items():
+        own = [device] if workspace.sharing_path(device).is_file() else []
+        place = id(profile.variants), profile.measured_on, *own, *origins(device)[1:]
+        if place not in known:
+            read = read_sharing(workspace, profile)
+            known[place] = read.interference.costs if read is not None else ()
+        found[device] = replace(profile, sharing=known[place])
+    return found
+
+
+def sharing_paths(workspace: Workspace, profiles: Iterable[Profile]) -> list[Path]:
+    """The files that say what sharing costs on the devices of these profiles."""
+    read = (read_sharing(workspace, profile) for profile in profiles)
+    return list(dict.fromkeys(known.path for known in read if known is not None))
+
+
+def sharing_gaps(workspace: Workspace, profiles: Iterable[Profile]) -> Iterator[str]:
+    """What plans for several variants on a device do not know, each with the command that measures it.
+
+    Raises as `read_sharing` does.
+    """
+    for profile in profiles:
+        known, keys = read_sharing(workspace, profile), [measured.key for measured in profile.variants]
+        if known is None:
+            renew = renewal(profile.measured_on, keys)
+            yield f"to share a {profile.device.type} is assumed to cost no time: `{renew}` measures it"
+            continue
+        if known.stale:
+            yield known.staleness
+        if unmeasured := known.model.unmeasured(keys):
+            names = variant_labels(keys)
+            beside = f"{names[unmeasured[0][0]]} beside {names[unmeasured[0][1]]}"
+            rest = f" and {counted(len(unmeasured) - 1, 'more pair')}" if len(unmeasured) > 1 else ""
+            renew = renewal(profile.measured_on, keys)
+            yield f"{beside}{rest} on a {profile.device.type}: not measured, so assumed to cost no time: `{renew}`"
 
 
 def write_sharing(workspace: Workspace, device: str, interference: Interference) -> Path:

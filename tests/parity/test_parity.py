@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, product
 
 import msgspec
 import numpy as np
 import pytest
-from parity_world import LOAD_S, arrivals, make_world
+from builders import make_sharing_cost
+from parity_world import LOAD_S, VARIANTS, arrivals, make_world
 from virtual_time import LiveRun, run_live
 
 from proteus_cli.control.decision import Launch
@@ -19,7 +20,8 @@ from proteus_cli.domain.catalog.family_policy import FamilyPolicy, Preference
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Point, Profile
+from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.profile.profile import Point, Profile, with_load_time
 from proteus_cli.domain.request import Outcome
 from proteus_cli.planning.planner import Planner
 from proteus_cli.simulation.conditions import Conditions
@@ -144,6 +146,35 @@ def test_they_do_so_on_devices_with_several_slots() -> None:
     results = {outcome: sum(ended.outcome is outcome for ended in simulated.ended) for outcome in Outcome}
     assert live.outcomes == results
     assert max_at_once(simulated) == {"cpu0": 2, "cpu1": 3, "cpu2": 1}
+
+
+def test_they_do_so_where_variants_on_a_device_cost_each_other_time() -> None:
+    """Each batch takes as long as dispatch expects it to, among what the plan has on its device; also in a burst."""
+    catalog, profiles = make_world(CPUS[:1])
+    profiles = with_load_time(profiles, 0.0)  # live, a device loads one variant after the other
+    of_a, of_b = ([(name, f"{name}-{size}") for size in VARIANTS] for name in "ab")
+    pairs = [*product(of_a, of_b), *product(of_b, of_a)]
+    costs = tuple(make_sharing_cost(key, beside, ratio=1.3) for key, beside in pairs)
+    profiles = {device: msgspec.structs.replace(profile, sharing=costs) for device, profile in profiles.items()}
+    policy, trace = replace(policy_named("proteus"), replanning=None), arrivals("burst")
+    planner = Planner(catalog, profiles, policy, headroom=1.2, inputs={}, rules=Rules(residency=2))
+    plan = planner(trace.demand(0.0, 4.0))
+
+    simulated = simulate(trace, plan, catalog, profiles, policy, planner)
+    live = run_live(trace, plan, catalog, profiles, policy, planner)
+
+    assert [_batch(launch) for _, launch in live.launches] == [_batch(launch) for _, launch in simulated.launches]
+    assert [at_s for at_s, _ in live.launches] == pytest.approx([at_s for at_s, _ in simulated.launches], abs=1e-6)
+    shared = [launch for _, launch in simulated.launches if launch.hosted.others]
+    assert len(shared) > 100
+    took_s = {(ended.family, ended.arrival_s): ended.latency_s for ended in simulated.ended}
+    first = shared[0]
+    waited_s = first.at_s - first.requests[0].arrival_s
+    assert took_s[first.hosted.family, first.requests[0].arrival_s] == pytest.approx(
+        waited_s + first.hosted.mean_latency(first.rows)
+    )
+    assert first.hosted.alone_latency is not None
+    assert first.hosted.mean_latency(first.rows) == pytest.approx(1.3 * first.hosted.alone_latency(first.rows))
 
 
 def test_they_roll_a_plan_out_in_the_same_steps_where_devices_load_in_place() -> None:

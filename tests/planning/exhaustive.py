@@ -219,8 +219,10 @@ def _hosts(tiny: Tiny, device: str, kind: str, family: str, variant: str, accura
             yield host
 
 
-def _host(tiny: Tiny, device: str, kind: str, family: str, variant: str, accuracy: float, part: float) -> Host:
-    times = tiny.tails.get(variant, {}).get(tiny.rules.capacity, 1.0)
+def _host(
+    tiny: Tiny, device: str, kind: str, family: str, variant: str, accuracy: float, part: float, slowed: float = 1.0
+) -> Host:
+    times = slowed * tiny.tails.get(variant, {}).get(tiny.rules.capacity, 1.0)
     latencies = [(batch, seconds * times) for batch, seconds in tiny.latency_s[kind, family, variant].items()]
     assert tiny.rules.slo_fraction is not None, "by the number of hosts, a capacity is not known before the plan"
     slo_s = min(tiny.slo_ms / 1000, bounds_of(tiny, family)[0])
@@ -317,7 +319,7 @@ def _expense(tiny: Tiny, residents: Residents) -> list[float]:
 
 
 def _is_more(expense: Mapping[Residents, list[float]], more: Residents, less: Residents) -> bool:
-    return set(more) > set(less) and expense[more] == expense[less]
+    return set(more) > set(less) and expense[more] == expense[less]  # beside more, a host that is slowed is another one
 
 
 def _is_in_order(tiny: Tiny, hosting: Hosting) -> bool:
@@ -337,15 +339,36 @@ def _resident_sets(tiny: Tiny, device: str, hosts: list[Host]) -> Iterator[Resid
             is_once = len({host.variant for host in residents}) == size
             fits = is_once and sum(host.memory for host in residents) <= tiny.memory.get(kind, 2**30)
             if fits and all(any(_names(pair, host, kind) for host in residents) for pair in pins):
-                yield residents
+                among = _among(tiny, kind, residents)
+                if all(host.capacity_qps > 0 for host in among):
+                    yield among
+
+
+def _among(tiny: Tiny, kind: str, residents: Residents) -> Residents:
+    """The same, each as slow as the others make it."""
+    if not tiny.sharing:
+        return residents
+    return tuple(
+        replace(
+            _host(tiny, host.device, kind, host.family, host.variant, host.accuracy, host.slo_part, slowed),
+            worth=host.worth,
+        )
+        if (slowed := 1 + sum(tiny.sharing.get((kind, host.variant, o.variant), 1.0) - 1 for o in residents)) > 1
+        else host
+        for host in residents
+    )
 
 
 def hosting_of(tiny: Tiny, plan: Plan) -> Hosting:
     """What a plan hosts."""
     placed = {(p.device, p.family, p.variant, p.max_batch) for p in plan.placements}
     assert len(placed) == len(plan.placements)
-    every = hosts_of(tiny)
-    found = tuple(tuple(h for h in every[d] if (d, h.family, h.variant, h.max_batch) in placed) for d in tiny.kind_of)
+    every, named = hosts_of(tiny), {each[:3] for each in placed}
+    held = {d: tuple(h for h in every[d] if (d, h.family, h.variant) in named) for d in tiny.kind_of}
+    found = tuple(
+        tuple(h for h in _among(tiny, kind, held[d]) if (d, h.family, h.variant, h.max_batch) in placed)
+        for d, kind in tiny.kind_of.items()
+    )
     assert sum(map(len, found)) == len(placed), f"{plan.placements} are not all allowed"
     return found
 

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from once_wrong import ONCE_WRONG
 from tiny_fleets import Tiny
-from tiny_rules import PARTS, SHARED, crowded, ruled, ruled_by_several, ruled_cascades
+from tiny_rules import PARTS, SHARED, crowded, interfering, ruled, ruled_by_several, ruled_cascades
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -24,6 +24,15 @@ def test_no_hosting_beats_the_plan_where_devices_are_shared_and_the_rules_ask_fo
     part: str, data: st.DataObject
 ) -> None:
     assert_best(data.draw(crowded(part)))
+
+
+@pytest.mark.parametrize("part", ["the lowest cost", "the fewest loads", "shares", "pins"])
+@given(st.data())
+@examples(6, fuzzed=40)
+def test_no_hosting_beats_the_plan_where_variants_cost_each_other_time_and_the_rules_ask_for(
+    part: str, data: st.DataObject
+) -> None:
+    assert_best(data.draw(interfering(part)))
 
 
 @given(ruled_by_several())

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 
 import msgspec
-from builders import make_catalog, make_family, make_measured, make_profile
+from builders import make_catalog, make_family, make_measured, make_profile, make_sharing_cost
 from hypothesis import strategies as st
 
 from proteus_cli.control.policies import policy_named
@@ -33,7 +33,8 @@ class Tiny:
 
     ``memory`` (of variants by name, and of devices by type), ``power_w`` (by device type and variant) and ``price``
     (by device type) are small whole numbers where rules need them. ``tails``: by variant, how many times the latency
-    its mean, p50, p95 and p99 are.
+    its mean, p50, p95 and p99 are. ``sharing``: by device type, variant and the one beside it, how many times as long
+    batches take.
     """
 
     accuracy: dict[str, dict[str, float]]
@@ -51,6 +52,7 @@ class Tiny:
     hosts: tuple[str, ...] = ()
     networks: dict[str, Network] = field(default_factory=dict)
     cascades: tuple[CascadeProfile, ...] = ()
+    sharing: dict[tuple[str, str, str], float] = field(default_factory=dict)
 
     @property
     def catalog(self) -> Catalog:
@@ -80,7 +82,14 @@ class Tiny:
             for variant, accuracy in variants.items()
         )
         profile = make_profile(device, *measured, device_type=kind, memory_bytes=self.memory.get(kind, 2**30))
-        return msgspec.structs.replace(profile, network=self.networks.get(host_of(device)), cascades=self.cascades)
+        family_of = {variant: family for family, of in self.accuracy.items() for variant in of}
+        costs = tuple(
+            make_sharing_cost((family_of[variant], variant), (family_of[other], other), ratio=ratio)
+            for (of_kind, variant, other), ratio in self.sharing.items()
+            if of_kind == kind
+        )
+        network = self.networks.get(host_of(device))
+        return msgspec.structs.replace(profile, network=network, cascades=self.cascades, sharing=costs)
 
     def _measured(self, kind: str, family: str, variant: str, accuracy: float) -> VariantProfile:
         latency_s = self.latency_s[kind, family, variant]

@@ -63,6 +63,18 @@ def crowded_fleets(draw: st.DrawFn) -> Tiny:
     return _asking(tiny, residency=draw(st.sampled_from([2, 2, 3, "memory"])))
 
 
+@st.composite
+def interfering(draw: st.DrawFn, part: str) -> Tiny:
+    """Crowded devices whose variants cost each other time, up to so much that both are late, under one more part."""
+    tiny = draw(crowded_fleets())
+    variants = [variant for of in tiny.accuracy.values() for variant in of]
+    places = [
+        (kind, one, other) for kind in set(tiny.devices) for one in variants for other in variants if one != other
+    ]
+    ratios = st.sampled_from([1.0, 1.0, 1.1, 1.25, 1.5, 2.0, 6.0])
+    return PARTS[part](draw, replace(tiny, sharing={place: draw(ratios) for place in sorted(places)}))
+
+
 def _keys(tiny: Tiny) -> st.SearchStrategy[tuple[str, str]]:
     return st.sampled_from([(f, v) for f, variants in tiny.accuracy.items() for v in variants])
 

@@ -11,7 +11,7 @@ from proteus_cli.domain.fleet import as_device
 from proteus_cli.domain.profile.interference import CostPoint, Interference, MeasuredVariant, SharingCost, VariantName
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store import Workspace, write_json
-from proteus_cli.store.sharing import read_sharing, sharing_digest, write_sharing
+from proteus_cli.store.sharing import read_sharing, sharing_digest, sharing_gaps, with_sharing, write_sharing
 
 SMALL, LARGE = (replace(make_measured("f", name, 0.9, {1: 0.01}), engine_digest=name) for name in ("small", "large"))
 PROFILE = make_profile("cpu0", SMALL, LARGE)
@@ -77,3 +77,27 @@ def test_what_an_emulated_device_was_told_never_replaces_what_was_measured(tmp_p
     with pytest.raises(ArtefactError, match="measured on hardware"):
         write_sharing(workspace, "cpu0", interference(emulated=True))
     assert path.read_bytes() == before
+
+
+def test_profiles_get_what_is_known_of_their_own_device_or_of_the_one_they_are_like(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    profiles = {device: as_device(PROFILE, device) for device in ("cpu0", "cpu1", "cpu2")}
+    assert all(profile.sharing == () for profile in with_sharing(workspace, profiles).values())
+    write_sharing(workspace, "cpu0", interference())
+    write_sharing(workspace, "cpu1", replace(interference(), costs=()))
+    found = with_sharing(workspace, profiles)
+    assert [found[device].sharing for device in profiles] == [(COST,), (), (COST,)]
+    assert found["cpu0"].sharing is not profiles["cpu0"].sharing
+
+
+def test_what_plans_do_not_know_is_said_with_the_command_that_measures_it(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    (unknown,) = sharing_gaps(workspace, [PROFILE])
+    assert "assumed to cost no time" in unknown
+    assert "`proteus study share --device cpu0 --variants small,large`" in unknown
+    write_sharing(workspace, "cpu0", interference())
+    (half,) = sharing_gaps(workspace, [PROFILE])
+    assert half.startswith("large beside small on a cpu: not measured")
+    (stale, other) = sharing_gaps(workspace, [make_profile("cpu0", SMALL, replace(LARGE, engine_digest="another"))])
+    assert "counts no more" in stale
+    assert "and 1 more pair" in other

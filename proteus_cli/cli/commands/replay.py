@@ -72,8 +72,10 @@ def replay(
     else:
         from proteus_cli.cli.workflows.simulated_replay import Scenario, simulated
         from proteus_cli.domain.fleet import fleet_of
+        from proteus_cli.store.sharing import with_sharing
 
         profiles = fleet_of(workspace.profiles(), fleet) if given is None else workspace.profiles_of(given)
+        profiles = with_sharing(workspace, profiles)
         conditions = _conditions(load_time, memory, jitter, fail or (), profiles)
         scenario = Scenario(workspace, profiles, arrivals, given, headroom, conditions, seed, attainment)
         made = simulated(scenario, _policies(policy, batching))

@@ -150,14 +150,23 @@ def _families_table(explanation: "Explanation", estimated: Collection[str]) -> R
     return described(rows, "demand, unserved, capacity: queries per second")
 
 
-def _devices_table(explanation: "Explanation") -> Table:
+def _devices_table(explanation: "Explanation") -> RenderableType:
     where = _whereabouts(device for each in explanation.devices for device in each.devices)
-    rows = table(folded_name("device"), text("hosts"), number("busy"), bars(_BAR), *where.columns("on host"))
+    costs = any(each.slower for each in explanation.devices)
+    sharing = [number("sharing")] if costs else []
+    rows = table(folded_name("device"), text("hosts"), number("busy"), *sharing, bars(_BAR), *where.columns("on host"))
     for each in sorted(explanation.devices, key=lambda each: not each.hosts):
-        hosts = ", ".join(each.hosts) or "idle"
+        hosts = ", ".join(_slowed(variant, each.slower.get(variant, 1.0)) for variant in each.hosts) or "idle"
         who, bar = named(each.type, each.devices), format_bar(each.busy, _BAR)
-        rows.add_row(who, hosts, format_percent(each.busy), bar, *where.cells(each.devices))
-    return rows
+        of_sharing = [format_percent(each.sharing) if each.slower else UNKNOWN] if costs else []
+        rows.add_row(who, hosts, format_percent(each.busy), *of_sharing, bar, *where.cells(each.devices))
+    if not costs:
+        return rows
+    return described(rows, "sharing: what it costs of the device's time · × 1.1: batches take so many times as long")
+
+
+def _slowed(variant: str, by: float) -> str:
+    return f"{variant} × {by:.3g}" if by > 1 else variant
 
 
 def _limits(explanation: "Explanation", spent_on: str | None) -> Iterator[RenderableType]:

@@ -26,6 +26,7 @@ from proteus_cli.replay.local_server import local_server
 from proteus_cli.replay.target import HttpTarget, StatusReply, http_target
 from proteus_cli.reporting.measures import report
 from proteus_cli.store import Workspace, write_json
+from proteus_cli.store.sharing import with_sharing
 from proteus_cli.units import format_duration
 
 LAG_WARN_S = 0.005
@@ -89,7 +90,7 @@ def replayed_on_local_servers(
     from proteus_cli.control.policies import live_policy_named
     from proteus_cli.planning.from_workspace import planner_settings
 
-    profiles = workspace.profiles_of(given)
+    profiles = with_sharing(workspace, workspace.profiles_of(given))
     for policy in [live_policy_named(name.strip()) for name in policies.split(",")]:
         planner = planner_settings(workspace, policy, given.headroom, profiles=profiles, rules=given.rules).make()
         plan = starting_plan(planner, policy, given, sending.arrivals)

@@ -11,26 +11,37 @@ from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.plan.rules import DeviceLimits, Rules, limits_of
-from proteus_cli.domain.profile.profile import LatencyTable, Profile, VariantProfile
+from proteus_cli.domain.profile.profile import LatencyTable, Point, Profile, VariantProfile
+from proteus_cli.domain.profile.shared_times import beside
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.errors import ArtefactError
 
 Tables = tuple[LatencyTable, LatencyTable, LatencyTable | None]
 """What batches take at the p95 and in the mean, and what to their first exit, where that may answer all rows."""
+TablesKey = tuple[int, int, bool, float, frozenset[VariantKey]]
+NO_OTHERS: frozenset[VariantKey] = frozenset()
 
 
 def hosted_by(
     plan: Plan, profiles: Mapping[str, Profile], attainment: Mapping[str, float] = MappingProxyType({})
 ) -> tuple[Host, ...]:
-    """The hosts of a plan, with latencies while all slots are busy; ``profiles`` by device id.
+    """The hosts of a plan, with latencies while all slots are busy and among all that its device has active.
+
+    ``profiles`` are by device id.
 
     ``attainment`` is the target by family, unless the plan's rules have one for all. Hosts that share measurements
     share the tables. Raises `ArtefactError` where a placement was never profiled.
     """
-    tables: dict[tuple[int, int, bool, float], Tables] = {}
-    of_all = plan.rules.attainment
+    known: dict[TablesKey, tuple[VariantProfile, Tables]] = {}
+    of_all, active = plan.rules.attainment, plan.hosted()
     hosts = tuple(
-        _hosted(each, profiles, attainment.get(each.family, DEFAULT_ATTAINMENT) if of_all is None else of_all, tables)
+        _hosted(
+            each,
+            profiles,
+            attainment.get(each.family, DEFAULT_ATTAINMENT) if of_all is None else of_all,
+            active[each.device] - {each.key},
+            known,
+        )
         for each in plan.placements
     )
     if plan.rules.others_preferred:
@@ -129,13 +140,16 @@ def _hosted(
     placement: Placement,
     profiles: Mapping[str, Profile],
     attainment: float,
-    tables: dict[tuple[int, int, bool, float], Tables],
+    others: frozenset[VariantKey],
+    known: dict[TablesKey, tuple[VariantProfile, Tables]],
 ) -> Host:
-    measured, profile = measured_for(placement, profiles), profiles[placement.device]
-    key = id(measured), profile.slots, profile.has_stages(measured), attainment
-    if key not in tables:
-        tables[key] = _tables(measured, profile, attainment)
-    latency, mean_latency, first_exit = tables[key]
+    alone, profile = measured_for(placement, profiles), profiles[placement.device]
+    key = id(alone), profile.slots, profile.has_stages(alone), attainment, others if profile.sharing else NO_OTHERS
+    if key not in known:
+        among = beside(profile, alone, others)
+        known[key] = among, _tables(among, profile, attainment)
+    measured, (latency, mean_latency, first_exit) = known[key]
+    is_slowed = measured is not alone
     return Host(
         device=placement.device,
         family=placement.family,
@@ -151,6 +165,8 @@ def _hosted(
         exits=measured.exits,
         first_exit=first_exit,
         attainment=attainment,
+        others=others if is_slowed else NO_OTHERS,
+        alone_latency=_mean(profile.points_of(alone)) if is_slowed else None,
     )
 
 
@@ -162,4 +178,8 @@ def _tables(measured: VariantProfile, profile: Profile, attainment: float) -> Ta
         first_exit = LatencyTable(
             measured.exits[0].points, lambda point: min(point.within_s(attainment), latency(point.batch))
         )
-    return latency, LatencyTable(points, lambda point: point.mean_s), first_exit
+    return latency, _mean(points), first_exit
+
+
+def _mean(points: Sequence[Point]) -> LatencyTable:
+    return LatencyTable(points, lambda point: point.mean_s)

@@ -17,6 +17,7 @@ from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.plan.rules import Rules, limits_of
 from proteus_cli.domain.profile.capacity import capacity_at
 from proteus_cli.domain.profile.profile import LatencyTable, Point, Profile, VariantProfile
+from proteus_cli.domain.profile.shared_times import beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,9 @@ def _batches(
     if not limits_of(profile.device, plan.rules).allows(twinning.new_key):
         return "it is banned there"
     hosts = sum(each.family == twinning.family for each in plan.placements)
-    steps = (plan.rules.capacity_steps(slo_s, profile.points_of(each)) for each in (old, new))
+    held = {each.key for each in plan.placements if each.device == placement.device}
+    among = (beside(profile, each, held) for each in (old, new))
+    steps = (plan.rules.capacity_steps(slo_s, profile.points_of(each)) for each in among)
     of_old, of_new = (capacity_at(each, hosts).max_batch for each in steps)
     if not of_new:
         return "it is too slow for the SLO there"
@@ -174,8 +177,9 @@ class _Device:
         self.residents = [each for each in plan.placements if each.device == placement.device]
 
     def alone_qps(self, placement: Placement) -> float:
-        """What a placement could answer with all of the device's time; infinite where that is unknown."""
-        measured = self._profile.of(*placement.key)
+        """What a placement could answer with all of the device's time, among what is there; infinite: unknown."""
+        alone = self._profile.of(*placement.key)
+        measured = beside(self._profile, alone, {each.key for each in self.residents}) if alone is not None else None
         points = self._profile.points_of(measured) if measured is not None else ()
         if not points:
             return float("inf")

@@ -6,10 +6,9 @@ from types import MappingProxyType
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from proteus_cli.domain.base import MadeBy, Value, is_amount, is_count, is_rate, require
+from proteus_cli.domain.base import LARGEST_BATCH, MadeBy, Value, is_amount, is_count, is_rate, require
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import LARGEST_BATCH
 from proteus_cli.domain.stages.cascade import PlannedCascade
 
 PLAN_FORMAT = 2

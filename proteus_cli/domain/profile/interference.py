@@ -26,9 +26,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from proteus_cli.domain.base import MadeBy, Value, is_count, require
+from proteus_cli.domain.base import LARGEST_BATCH, LONGEST_S, SHORTEST_S, MadeBy, Value, is_count, require
 from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.profile import LARGEST_BATCH, LONGEST_S, SHORTEST_S
 
 SHARING_FORMAT = 1
 MOST_BESIDE = 8

@@ -8,18 +8,26 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from proteus_cli.domain.base import FORMAT, MadeBy, Value, always, is_amount, is_count, require
+from proteus_cli.domain.base import (
+    FORMAT,
+    LARGEST_BATCH,
+    LONGEST_S,
+    SHORTEST_S,
+    MadeBy,
+    Value,
+    always,
+    is_amount,
+    is_count,
+    require,
+)
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.device import Device, host_of
+from proteus_cli.domain.profile.interference import SharingCost
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.domain.stages.exits import ExitProfile, require_exits
 
-LARGEST_BATCH = 65_536
-"""Tables of latencies have an entry for each row of the largest batch."""
 LARGEST_SLOTS = 64
-SHORTEST_S, LONGEST_S = 1e-9, 1e7
-"""Of a batch: from less than a step of any clock to a third of a year. Rates, their inverse, stay finite."""
 
 LatencyStatistic = Literal["mean", "p50", "p95", "p99"]
 """Names one of the latencies of a point."""
@@ -199,7 +207,8 @@ class Profile(Value, frozen=True, omit_defaults=True):
 
     ``measured_on`` is the device of the same type whose measurements these are. It is served with so many ``slots``:
     batches that are on it at once. Of a host of a cluster, latencies have the transfer over its ``network``, where that
-    was measured. ``cascades`` are of variants whose accuracy was measured on the same eval split.
+    was measured. ``cascades`` are of variants whose accuracy was measured on the same eval split. ``sharing`` is what
+    its variants cost each other on the device: it is in a file of its own, and in no profile on the disk.
     """
 
     format: int
@@ -211,6 +220,7 @@ class Profile(Value, frozen=True, omit_defaults=True):
     slots: int = 1
     network: Network | None = None
     cascades: tuple[CascadeProfile, ...] = ()
+    sharing: tuple[SharingCost, ...] = ()
 
     def __post_init__(self) -> None:
         require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")

@@ -1,26 +1,27 @@
 """What limits a plan, and what each limit costs: its price is found by planning again without it."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from msgspec import UNSET
+from msgspec import UNSET, field
 from msgspec.structs import replace as replace_fields
 
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.fleet import as_device
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.profile.profile import best_accuracy, relative
+from proteus_cli.domain.profile.shared_times import sharing_factor
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning.analysis.conflict import without_each
 from proteus_cli.planning.networks import limit_in_words, limits_of_hosts, without_limits
 from proteus_cli.planning.planner import Planner
 from proteus_cli.units import format_rate
 
-LimitKind = Literal["demand", "device", "rule", "network"]
+LimitKind = Literal["demand", "device", "rule", "network", "sharing"]
 
 MORE_FRAC = 0.1  # of a family's demand: the increase that is priced
 MULTIPLE_STEPS = 12  # halvings: the multiple is exact to a few thousandths
@@ -44,17 +45,23 @@ class FamilyExplanation(Value, frozen=True):
     relative_accuracy: float | None
 
 
-class DeviceExplanation(Value, frozen=True):
-    """Devices of one type that host the same variants and are equally busy; ``busy``: the part of their time."""
+class DeviceExplanation(Value, frozen=True, omit_defaults=True):
+    """Devices of one type that host the same variants and are equally busy; ``busy``: the part of their time.
+
+    ``slower``: by variant, how many times as long its largest batches take as alone, where the others cost it time;
+    ``sharing``: the part of the devices' time that this takes.
+    """
 
     devices: tuple[str, ...]
     type: str
     hosts: tuple[str, ...]
     busy: float
+    slower: dict[str, float] = field(default_factory=dict)
+    sharing: float = 0.0
 
 
 class Price(Value, frozen=True):
-    """What would change if one demand, device, rule or network were different (``what``, in words).
+    """What would change if one demand, device, rule, network or what sharing costs were different (``what``, in words).
 
     ``accuracy_points``: change of the relative accuracy, None where either plan serves nothing. ``unserved_qps`` and
     ``spent``: by how much more is unserved, or spent of what is minimised (per hour, or watts; None where nothing is).
@@ -87,7 +94,10 @@ class Explanation(Value, frozen=True):
 def explain(
     planner: Planner, plan: Plan, *, progress: Callable[[str, float], None] = lambda _now, _done_frac: None
 ) -> Explanation:
-    """Explain a plan that ``planner`` made; takes a solve for each family, device type, rule and limited network."""
+    """Explain a plan that ``planner`` made.
+
+    Takes a solve for each family, device type, rule and limited network, and one where sharing costs time.
+    """
     questions = list(_questions(planner, plan))
     prices = []
     for number, question in enumerate(questions):
@@ -147,11 +157,27 @@ def _families(planner: Planner, plan: Plan) -> Iterator[FamilyExplanation]:
 def _devices(planner: Planner, plan: Plan) -> Iterator[DeviceExplanation]:
     alike: dict[tuple[str, tuple[str, ...], float], list[str]] = {}
     for device, placements in plan.by_device().items():
-        busy = sum((p.rate_qps + p.deferred_qps) / planner.capacity_qps(p) for p in placements)
+        busy = sum(_busy_frac(planner, p, placements) for p in placements)
         hosts = tuple(p.variant for p in placements)
         alike.setdefault((planner.profiles[device].device.type, hosts, round(busy, 6)), []).append(device)
     for (kind, hosts, busy), devices in alike.items():
-        yield DeviceExplanation(devices=tuple(devices), type=kind, hosts=hosts, busy=busy)
+        placed = plan.by_device()[devices[0]]
+        slower = {p.variant: by for p in placed if (by := _times_as_long(planner, p, placed)) > 1}
+        added = (_busy_frac(planner, p, placed) * (1 - 1 / slower[p.variant]) for p in placed if p.variant in slower)
+        yield DeviceExplanation(
+            devices=tuple(devices), type=kind, hosts=hosts, busy=busy, slower=slower, sharing=sum(added)
+        )
+
+
+def _busy_frac(planner: Planner, placement: Placement, placed: Sequence[Placement]) -> float:
+    """The part of its device's time that a placement takes, among all that are placed there."""
+    others = {each.key for each in placed} - {placement.key}
+    return (placement.rate_qps + placement.deferred_qps) / planner.capacity_qps(placement, others)
+
+
+def _times_as_long(planner: Planner, placement: Placement, placed: Sequence[Placement]) -> float:
+    others = {each.key for each in placed} - {placement.key}
+    return sharing_factor(planner.profiles[placement.device], placement.key, others, placement.max_batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +209,9 @@ def _questions(planner: Planner, plan: Plan) -> Iterator[_Question]:
     for host, limit in limits_of_hosts(planner.catalog, planner.profiles, planner.rules).items():
         unlimited = planner.with_changes(profiles=without_limits(planner.profiles, {host}))
         yield _Question(f"without “{limit_in_words(host, limit)}”", "network", unlimited, plan.demand_qps)
+    if planner.rules.is_resident_set and any(profile.sharing for profile in planner.profiles.values()):
+        free = {device: replace_fields(profile, sharing=()) for device, profile in planner.profiles.items()}
+        yield _Question("if sharing cost no time", "sharing", planner.with_changes(profiles=free), plan.demand_qps)
 
 
 def _price(question: _Question, plan: Plan) -> Price:

@@ -105,6 +105,7 @@ def groups_of(
             group.limits,
             group.host,
             profile.cascades if rules.uses_cascades else (),
+            profile.sharing if rules.is_resident_set else (),
             apart.get(device_id),
         )
         alike.setdefault(key, group)

@@ -1,6 +1,6 @@
 """The planning instance: catalog, profiles and rules as arrays."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -11,7 +11,7 @@ from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.control.policies import VariantRule
 from proteus_cli.domain.catalog.catalog import Catalog
 from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.capacity import capacity_at
+from proteus_cli.domain.profile.capacity import Capacity, CapacityStep, capacity_at
 from proteus_cli.domain.profile.profile import Profile, best_accuracy
 from proteus_cli.planning.model.choices import (
     Choice,
@@ -23,6 +23,7 @@ from proteus_cli.planning.model.choices import (
     require_known,
 )
 from proteus_cli.planning.model.modelling import sp
+from proteus_cli.planning.model.resident_sets import ResidentSets, resident_sets
 from proteus_cli.planning.model.ways import Ways, with_ways
 from proteus_cli.planning.model.worths import worths_of
 from proteus_cli.planning.networks import limits_of_hosts
@@ -51,6 +52,9 @@ class Instance:
     Families with cascades have ``ways``. Of these is what they lose, so here each has one step, of the least accurate
     way, with no choice in it. And choices of one variant on one group may differ in their part of the SLO; what is
     loaded for them is one *engine*: of ``E``, which without cascades are the choices.
+
+    Where sharing a device costs time, ``sets`` are what its devices may hold, and ``hosts`` how many of them capacities
+    count on, by family.
     """
 
     families: tuple[str, ...]
@@ -74,7 +78,9 @@ class Instance:
     prefers_accuracy: Bools
     max_share: Floats
     unplaceable: tuple[str, ...]
+    hosts: tuple[int, ...]
     ways: Ways | None = None
+    sets: ResidentSets | None = None
 
     def with_hosts(self, hosts: Ints) -> "Instance":
         """The same instance with the capacities where so many hosts serve each family [F]."""
@@ -83,12 +89,46 @@ class Instance:
             replace(choice, capacity=capacity_at(choice.capacity_steps, counts[choice.family]))
             for choice in self.choices
         )
-        return replace(self, choices=choices, capacity_qps=np.array([choice.capacity.qps for choice in choices]))
+        capacity_qps = np.array([choice.capacity.qps for choice in choices])
+        return replace(self, choices=choices, capacity_qps=capacity_qps, hosts=tuple(counts))
+
+    def steps_among(self, c: int, held: Iterable[int]) -> tuple[CapacityStep, ...]:
+        """The capacity of a choice on a device that holds these choices, itself among them."""
+        if self.sets is None or self.choices[c].group not in self.sets.shared:
+            return self.choices[c].capacity_steps
+        return self.sets.in_time[c, frozenset(self.choices[each].key for each in held)]
+
+    def capacity_among(self, c: int, held: Iterable[int]) -> Capacity:
+        """The same for the hosts that the instance counts on."""
+        if self.sets is None:
+            return self.choices[c].capacity
+        return capacity_at(self.steps_among(c, held), self.hosts[self.choices[c].family])
+
+    @cached_property
+    def is_shared(self) -> Bools:
+        """Whether what else its device holds costs a choice any time [C]."""
+        shared = self.sets.shared if self.sets is not None else frozenset()
+        return np.array([choice.group in shared for choice in self.choices], dtype=bool)
+
+    @cached_property
+    def set_members(self) -> sp.csr_array:
+        """Which engines are in which set: 0/1 [E, S]; where there are any."""
+        assert self.sets is not None  # noqa: S101 - asked for sets only
+        engines = [self.choices[c] for c in self.engine_choice.tolist()]
+        return self.sets.members([(choice.group, choice.key) for choice in engines])
+
+    @cached_property
+    def pair_qps(self) -> Floats:
+        """The capacity of each pair of a choice and a set [N]."""
+        assert self.sets is not None  # noqa: S101 - asked for sets only
+        return np.array([capacity.qps for capacity in self.sets.capacities(self.hosts, self.choices)])
 
     @cached_property
     def depends_on_hosts(self) -> bool:
         """Some capacity depends on the number of hosts."""
-        return any(step.hosts > 1 for choice in self.choices for step in choice.capacity_steps)
+        of_sets = self.sets.steps if self.sets is not None else ()
+        every = (*(choice.capacity_steps for choice in self.choices), *of_sets)
+        return any(step.hosts > 1 for steps in every for step in steps)
 
     @cached_property
     def load_s(self) -> Floats:
@@ -227,6 +267,8 @@ def make_instance(
     if rules.uses_cascades:
         choices, ways = with_ways(catalog, groups, choices, rules)
     require_known(groups, choices, rules)
+    slo_s = rules.planned_slo_s(catalog.slo_s())
+    sets = resident_sets(groups, choices, [slo_s[name] for name in catalog.names], rules)
     worths = worths_of(catalog, groups, choices, rules)
     steps = list(_steps(catalog, choices, worths.tolist(), ways))
     up_to_step = np.array([(s, c) for s, step in enumerate(steps) for c in step.choices], dtype=np.int64).reshape(-1, 2)
@@ -261,7 +303,9 @@ def make_instance(
             for key in sorted(group.limits.pinned)
             if (g, key) not in placeable
         ),
+        hosts=(sum(len(group.devices) for group in groups),) * len(catalog.families),
         ways=ways,
+        sets=sets,
     )
 
 

@@ -26,7 +26,8 @@ from proteus_cli.arrays import Ints
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.planning.model.answering import lost_by_ways, ways_within_limits
 from proteus_cli.planning.model.instance import Instance, members
-from proteus_cli.planning.model.modelling import cp
+from proteus_cli.planning.model.modelling import cp, sp
+from proteus_cli.planning.model.resident_sets import ResidentSets
 
 MAX_CASES = 2000  # measured: with 700, losses at 1 s are a sixth lower; with 10,000, no point is found in time
 
@@ -52,6 +53,9 @@ class Parameters:
     Of those, ``usable_frac`` [N] is what one replica can give to a row, where devices are not shared.
 
     ``current_replicas`` and ``load_loss`` are by engine.
+
+    Where sharing a device costs time: ``set_utilisation`` [N] how many devices all of the family's demand would keep
+    busy among the set, ``set_limits`` [S] and ``pair_limits`` [N] the most of each that may be of use.
     """
 
     has_demand: Any
@@ -70,6 +74,9 @@ class Parameters:
     saved: Sequence[Any]
     saved_by_all: Sequence[Any] = ()
     usable_frac: Any = None
+    set_utilisation: Any = None
+    set_limits: Any = None
+    pair_limits: Any = None
 
     @classmethod
     def of(cls, instance: Instance, lines: int) -> "Parameters":
@@ -85,8 +92,14 @@ class Parameters:
         of_ways: list[Any] = []
         if instance.ways is not None:
             of_ways = [parameters(lines, families), *parameters(1, len(instance.ways.row_of))]
+        of_sets: dict[str, Any] = {}
+        if instance.sets is not None:
+            pairs, sets = len(instance.sets.steps), len(instance.sets.keys)
+            sizes = {"set_utilisation": pairs, "set_limits": sets, "pair_limits": pairs}
+            of_sets = {name: cp.Parameter(size, nonneg=True) for name, size in sizes.items()}
         return cls(
-            *[*parameters(5, families), *by_choice, *parameters(1, choices), *parameters(1, steps), *by_line, *of_ways]
+            *[*parameters(5, families), *by_choice, *parameters(1, choices), *parameters(1, steps), *by_line, *of_ways],
+            **of_sets,
         )
 
     @property
@@ -107,6 +120,7 @@ class Variables:
     Only where devices may host several variants and power counts: ``power_w`` [G], what the devices in use draw.
     Only where there are ways: ``answered`` [W], the part of the demand that goes each; and with a forecast ``reached``
     and ``upper_shortfall`` [U], what is answered up to each of the `UpperSteps`, and its shortfall.
+    Only where sharing a device costs time: ``sets`` [S] devices that hold each set, and ``served_in_set`` [N].
     """
 
     replicas: Any
@@ -119,6 +133,8 @@ class Variables:
     answered: Any = None
     reached: Any = None
     upper_shortfall: Any = None
+    sets: Any = None
+    served_in_set: Any = None
 
     @classmethod
     def of(cls, instance: Instance, rules: Rules, lines: int) -> "Variables":
@@ -127,7 +143,7 @@ class Variables:
         is_shared = rules.is_resident_set
         replicas = cp.Variable(choices, integer=True)
         shortfall = cp.Variable(len(instance.step_family), nonneg=True)
-        ways, upper = instance.ways, None
+        ways, sets, upper = instance.ways, instance.sets, None
         if ways is not None and lines > 1:
             upper = len(ways.upper_steps.family)
         return cls(
@@ -141,6 +157,8 @@ class Variables:
             answered=cp.Variable(len(ways.ways), nonneg=True) if ways is not None else None,
             reached=cp.Variable(upper, nonneg=True) if upper is not None else None,
             upper_shortfall=cp.Variable(upper, nonneg=True) if upper is not None else None,
+            sets=cp.Variable(len(sets.keys), integer=True) if sets is not None else None,
+            served_in_set=cp.Variable(len(sets.steps), nonneg=True) if sets is not None else None,
         )
 
 
@@ -256,6 +274,8 @@ def _served_within_limits(instance: Instance, rules: Rules, p: Parameters, v: Va
     constraints = [v.served <= cp.multiply(p.capacity_frac, v.replicas)]
     if rules.is_resident_set:
         constraints += _devices_are_shared(instance, rules, p, v)
+        if instance.sets is not None:
+            constraints += _devices_hold_sets(instance, instance.sets, p, v)
     if instance.network_choices.shape[0]:
         constraints.append(instance.network_choices @ cp.multiply(p.network_frac, v.served) <= 1)
     return constraints
@@ -297,6 +317,27 @@ def _devices_are_shared(instance: Instance, rules: Rules, p: Parameters, v: Vari
     if pairs and np.any(instance.max_share < 1):
         share = cp.multiply(p.max_share_frac[pair_family], v.devices_used[pair_group])
         constraints.append(of_pair @ v.served <= share)
+    return constraints
+
+
+def _devices_hold_sets(instance: Instance, sets: ResidentSets, p: Parameters, v: Variables) -> list[Any]:
+    """Where sharing costs time: each used device holds one set, and answers in the time that batches take among it."""
+    pairs, count = np.arange(len(sets.steps)), len(sets.keys)
+    in_shared = np.flatnonzero(instance.is_shared)
+    of_shared = np.flatnonzero(instance.is_shared[instance.engine_choice])
+    served = sp.csr_array((np.ones(len(pairs)), (sets.pair_choice, pairs)), (len(instance.choices), len(pairs)))
+    groups = sp.csr_array((np.ones(count), (sets.group, np.arange(count))), (len(instance.groups), count))
+    constraints = [
+        _hosted(instance, v)[of_shared] == instance.set_members[of_shared] @ v.sets,
+        v.served[in_shared] == served[in_shared] @ v.served_in_set,
+        members(sets.pair_set, count) @ cp.multiply(p.set_utilisation, v.served_in_set) <= v.sets,
+        groups @ v.sets <= v.devices_used,
+    ]
+    if np.any(instance.max_share < 1):
+        both = np.stack((sets.pair_set, instance.choice_family[sets.pair_choice]))
+        (set_of, family_of), row_of = np.unique(both, axis=1, return_inverse=True)
+        share = cp.multiply(p.max_share_frac[family_of], v.sets[set_of])
+        constraints.append(members(row_of.ravel(), len(set_of)) @ v.served_in_set <= share)
     return constraints
 
 

@@ -52,13 +52,15 @@ def with_whole_batches(
 ) -> tuple[Placement, ...]:
     """The placements where variants that are no stage of a cascade in use have batches for the whole SLO.
 
+    Not on devices where sharing costs time: what is in time there is known for parts of the SLO that were planned.
+
     ``hosts`` [F]: how many each family has for sure.
     """
     stages = {(each.family, variant) for each in cascades for variant in (each.first, each.second)}
     steps_of = {
         (device, choice.key): choice.whole_slo_steps
-        for choice in instance.choices
-        if choice.whole_slo_steps and choice.key not in stages
+        for choice, is_shared in zip(instance.choices, instance.is_shared.tolist(), strict=True)
+        if choice.whole_slo_steps and choice.key not in stages and not is_shared
         for device in instance.groups[choice.group].devices
     }
     residents = Counter(placement.device for placement in placed)

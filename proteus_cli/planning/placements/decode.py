@@ -76,7 +76,7 @@ def _placement(
         device=device,
         family=family,
         variant=choice.measured.variant,
-        max_batch=choice.capacity.max_batch,
+        max_batch=instance.capacity_among(c, bundle).max_batch,
         rate_qps=share * served_qps,
         share=share,
         capacity_qps=_capacity_qps(instance, c, bundle),
@@ -86,9 +86,9 @@ def _placement(
 
 def _capacity_qps(instance: Instance, c: int, bundle: Bundle) -> float:
     """The most that a variant can answer when all on its device grow by one factor until the device is always busy."""
-    utilisation = sum(room_qps / float(instance.capacity_qps[other]) for other, room_qps in bundle.items())
-    alone_qps = float(instance.capacity_qps[c])
-    return alone_qps if len(bundle) == 1 or utilisation == 0 else min(bundle[c] / utilisation, alone_qps)
+    utilisation = sum(room_qps / instance.capacity_among(other, bundle).qps for other, room_qps in bundle.items())
+    most_qps = instance.capacity_among(c, bundle).qps
+    return most_qps if len(bundle) == 1 or utilisation == 0 else min(bundle[c] / utilisation, most_qps)
 
 
 def _matched(

@@ -59,6 +59,17 @@ def needed_hosts(instance: Instance, replicas: Ints) -> Ints:
     return needed
 
 
+def needed_among(instance: Instance, bundles: Iterable[Iterable[int]]) -> Ints:
+    """The same of what devices hold together, where that costs time: each of ``bundles`` are the choices of one."""
+    needed: Ints = np.zeros(len(instance.families), dtype=np.int64)
+    for held in map(tuple, bundles):
+        for c in held:
+            capacity = instance.capacity_among(c, held)
+            fewest = min((step.hosts for step in instance.steps_among(c, held) if step.capacity == capacity), default=0)
+            needed[instance.choices[c].family] = max(needed[instance.choices[c].family], fewest)
+    return needed
+
+
 def sure_hosts(instance: Instance, placed: Iterable[Placement], rules: Rules) -> Ints:
     """How many hosts each family [F] has left after any loss that plans survive; at least 1 where it has any."""
     devices_of: dict[str, list[str]] = {name: [] for name in instance.families}

@@ -1,6 +1,6 @@
 """From replicas by group to bundles by device: which variants are together, and how much each answers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,8 +40,8 @@ def pack(instance: Instance, solution: Solution, rules: Rules, target: TargetDem
     """
     if not rules.is_resident_set:
         return Packed(tuple(tuple(_divided(instance, solution, rules, g)) for g in range(len(instance.groups))))
-    packer = _Packer(instance, solution, rules, target)
-    packings = [packer.pack(g) for g in range(len(instance.groups))]
+    packer, shared = _Packer(instance, solution, rules, target), instance.sets.shared if instance.sets else ()
+    packings = [_of_sets(instance, solution, g) if g in shared else packer.pack(g) for g in range(len(instance.groups))]
     several = [g for g, count in enumerate(instance.device_count) if count > 1]  # the sums of one device are its own
     return Packed(
         bundles=tuple(packing.bundles for packing in packings),
@@ -65,6 +65,44 @@ def _divided(instance: Instance, solution: Solution, rules: Rules, group: int) -
     for c in np.flatnonzero(instance.choice_group == group).tolist():
         for _ in range(int(kept[c])):
             yield {c: float(solution.executed_qps[c]) / int(solution.replicas[c])}
+
+
+def _of_sets(instance: Instance, solution: Solution, group: int) -> "_Packing":
+    """What the devices of a group hold where sharing costs time: the solver has decided that, set by set.
+
+    A device holds a variant for one part of the SLO; where the solver counts on several, the others are unplaced.
+    """
+    sets, counts, served = instance.sets, solution.sets, solution.served_in_set
+    assert sets is not None and counts is not None and served is not None  # noqa: S101, PT018 - asked for sets only
+    all_served = np.zeros(len(instance.choices))
+    np.add.at(all_served, sets.pair_choice, served)
+    bundles: list[Bundle] = []
+    unplaced = 0.0
+    for s in np.flatnonzero((sets.group == group) & (counts > 0)).tolist():
+        of_engine: dict[int, dict[int, float]] = {}
+        for n in np.flatnonzero(sets.pair_set == s).tolist():
+            c = int(sets.pair_choice[n])
+            part = float(served[n] / all_served[c]) if all_served[c] > 0 else 0.0
+            room_qps = float(solution.room_qps[c]) * part / int(counts[s])
+            of_engine.setdefault(int(instance.engine_of[c]), {})[c] = room_qps
+        bundle: Bundle = {}
+        for parts in of_engine.values():
+            chosen = max(parts, key=lambda c: (parts[c], c))
+            left_qps = {c: qps for c, qps in parts.items() if c != chosen}
+            unplaced += sum(qps / float(instance.capacity_qps[c]) for c, qps in left_qps.items() if qps > 0)
+            if parts[chosen] > 0 or solution.is_forecast or instance.pinned[chosen] > 0:
+                bundle[chosen] = parts[chosen]
+        bundles += [dict(bundle) for _ in range(int(counts[s]) if bundle else 0)]
+    return _Packing(tuple(bundles), unplaced, _excess_w(instance, solution, group, bundles))
+
+
+def _excess_w(instance: Instance, solution: Solution, group: int, held: Iterable[Collection[int]]) -> float:
+    """The power that devices draw beyond the solution's, by the choices that each holds."""
+    if solution.power_w is None:
+        return 0.0
+    power_w = sum(max(float(instance.power_w[c]) for c in choices) for choices in held if choices)
+    solved_power_w = float(solution.power_w[group])
+    return max(power_w - solved_power_w * (1 + NEGLIGIBLE_DEVICE_FRAC) - NEGLIGIBLE_DEVICE_FRAC, 0.0)
 
 
 @dataclass(slots=True)
@@ -156,7 +194,7 @@ class _Packer:
                 if device.utilisation
             ),
             unplaced=unplaced,
-            excess_power_w=self._excess_power_w(group, devices),
+            excess_power_w=_excess_w(instance, solution, group, (device.utilisation for device in devices)),
         )
 
     def _pinned(self, mine: Ints, count: int) -> list[list[int]]:
@@ -167,17 +205,6 @@ class _Packer:
             times = count if instance.ways is None else int(replicas[c])
             by_engine.setdefault(int(instance.engine_of[c]), []).extend([c] * times)
         return [[hosts[d] for hosts in by_engine.values() if d < len(hosts)] for d in range(count)]
-
-    def _excess_power_w(self, group: int, devices: list[_DeviceLoad]) -> float:
-        if self._solution.power_w is None:
-            return 0.0
-        power_w = sum(
-            max(float(self._instance.power_w[c]) for c in device.utilisation)
-            for device in devices
-            if device.utilisation
-        )
-        solved_power_w = float(self._solution.power_w[group])
-        return max(power_w - solved_power_w * (1 + NEGLIGIBLE_DEVICE_FRAC) - NEGLIGIBLE_DEVICE_FRAC, 0.0)
 
     def _place_all(self, devices: list[_DeviceLoad], item: _Item) -> float:
         """Place an item whole where it fits most tightly, else in pieces, the largest first; returns what is left."""

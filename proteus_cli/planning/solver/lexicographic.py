@@ -29,7 +29,8 @@ class Solution:
     ``replicas`` int [C]; ``rate_qps`` [C] includes the headroom, and counts the queries that the choice is the first to
     get; with cascades, ``by_way`` has those that others defer to it. ``room_qps`` [C] is what its devices have time
     for: with a forecast and shared devices, more than it answers. ``devices_used`` int [G] and ``power_w`` [G] where
-    devices are shared: `pack` may use no more. ``gap``, ``unserved_gap``: as in a plan's `Solver`. ``is_limited``: the
+    devices are shared: `pack` may use no more. ``sets`` [S] and ``served_in_set`` [N] where sharing costs time, the
+    latter in parts of the demand. ``gap``, ``unserved_gap``: as in a plan's `Solver`. ``is_limited``: the
     deadline passed before all was proven. ``merits``: in the order of the objectives, down to the mean accuracy, what
     they are about; the more the better.
     """
@@ -45,6 +46,8 @@ class Solution:
     is_forecast: bool
     merits: tuple[float, ...]
     by_way: RatesByWay | None = None
+    sets: Ints | None = None
+    served_in_set: Floats | None = None
 
     @property
     def executed_qps(self) -> Floats:
@@ -112,6 +115,8 @@ def optimise(
         is_limited=search.is_limited,
         is_forecast=target.is_forecast,
         merits=tuple(_merits(search, instance, rules, target)),
+        sets=program.integers(point, variables.sets) if variables.sets is not None else None,
+        served_in_set=point.columns[program.columns(variables.served_in_set)] if variables.sets is not None else None,
     )
 
 

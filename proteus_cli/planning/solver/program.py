@@ -85,8 +85,8 @@ class Program:
 def prepare(model: Model) -> None:
     """Let CVXPY do now what it does once per model, so that it isn't part of the first solve's time."""
     p = model.parameters
-    bounds = p.max_replicas, p.min_shortfall, p.has_demand
-    for parameter in (*model.problem.parameters(), *bounds):
+    bounds = p.max_replicas, p.min_shortfall, p.has_demand, p.set_limits, p.pair_limits
+    for parameter in (*model.problem.parameters(), *(each for each in bounds if each is not None)):
         parameter.value = np.zeros(parameter.shape)
     compile_program(model)
 
@@ -119,6 +119,10 @@ def compile_program(model: Model) -> Program:
     program.lower[program.columns(variables.shortfall)] = parameters.min_shortfall.value
     if model.instance.ways is not None:
         _bound_ways(program, model.instance, model.instance.ways)
+    if variables.sets is not None:
+        program.lower[program.columns(variables.sets)] = 0.0
+        program.upper[program.columns(variables.sets)] = parameters.set_limits.value
+        program.upper[program.columns(variables.served_in_set)] = parameters.pair_limits.value
     program.upper[program.columns(variables.loads)] = np.maximum(new_replicas, 0.0)
     return program
 

@@ -10,6 +10,7 @@ from proteus_cli.domain.demand import LossCurve
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.model.milp import Model
+from proteus_cli.planning.model.resident_sets import ResidentSets
 
 NEGLIGIBLE = 1e-6  # a smaller part of a demand is the solver's rounding
 HORIZON_S = 10.0  # s that a forecast is taken to hold: what it was made from
@@ -96,9 +97,24 @@ def set_parameters(
     p.utilisation.value = _ratio(qps, instance.capacity_qps)
     max_replicas = _max_replicas(p.capacity_frac.value, useful, instance, rules, current_replicas)
     p.max_replicas.value = max_replicas
+    if instance.sets is not None:
+        _set_set_parameters(model, instance, instance.sets, target)
     # Without a plan in force, nothing counts as a load.
     without_load = instance.hosted(max_replicas) if current_replicas is None else current_replicas
     p.current_replicas.value = without_load.astype(np.float64)
+
+
+def _set_set_parameters(model: Model, instance: Instance, sets: ResidentSets, target: TargetDemand) -> None:
+    """Of sets in which a variant has no choice that is in time with so few hosts, there is none."""
+    p, pair_qps, qps = model.parameters, instance.pair_qps, target.qps[instance.choice_family[sets.pair_choice]]
+    devices, is_in_time = instance.device_count[sets.group], pair_qps > 0
+    engines = np.stack((sets.pair_set, instance.engine_of[sets.pair_choice]))
+    (set_of, _), engine_in_set = np.unique(engines, axis=1, return_inverse=True)
+    in_time = np.bincount(engine_in_set.ravel(), is_in_time, minlength=len(set_of))
+    is_late = np.bincount(set_of, in_time == 0, minlength=len(devices)) > 0
+    p.set_utilisation.value = _ratio(qps, pair_qps)
+    p.set_limits.value = np.where(is_late, 0.0, devices)
+    p.pair_limits.value = np.where(is_in_time, devices[sets.pair_set] * _ratio(pair_qps, qps), 0.0)
 
 
 def _ratio(part: Floats, whole: Floats, *, where_zero: float = 0.0) -> Floats:
@@ -115,6 +131,7 @@ def _max_replicas(
     with np.errstate(divide="ignore"):
         spares = float(rules.survives == "device")  # the devices of one host are lost together
         enough = np.where(capacity_frac > 0, np.ceil(useful / capacity_frac - NEGLIGIBLE) + spares, 0.0)
+    enough[instance.is_shared & (capacity_frac > 0)] = np.inf  # among others, each can do less
     max_replicas = np.minimum(enough, instance.device_count[instance.choice_group])
     is_useless = _is_dominated(instance, rules, capacity_frac)
     if rules.survive and current_replicas is not None:
@@ -135,6 +152,8 @@ def _is_dominated(instance: Instance, rules: Rules, capacity_frac: Floats) -> Bo
     memory = instance.memory_frac if rules.is_resident_set else nothing
     dominated = np.zeros(len(capacity_frac), dtype=bool)
     for mine in instance.rivals:
+        if instance.is_shared[mine[0]]:  # it may cost the others less
+            continue
         better = instance.worth[mine][:, None] < instance.worth[mine]
         as_fast = (speed[mine][:, None] <= speed[mine]) & (capacity_frac[mine][:, None] <= capacity_frac[mine])
         as_cheap = (power_w[mine][:, None] >= power_w[mine]) & (memory[mine][:, None] >= memory[mine])

@@ -20,6 +20,7 @@ from proteus_cli.backends.base import Signature
 from proteus_cli.backends.emulated import EmulatedEngine, notes_of
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile.shared_times import beside
 from proteus_cli.errors import EngineError
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase, OnLost, settle
 
@@ -96,6 +97,7 @@ class EmulatedExecutor(ExecutorBase):
         self._clock, self._at = clock, at
         self._ranks = ranks or np.random.default_rng(crc32(profile.device.id.encode())).random
         self._engines: dict[VariantKey, EmulatedEngine] = {}
+        self._slowed: dict[tuple[VariantKey, frozenset[VariantKey]], EmulatedEngine] = {}
         self._one_load = asyncio.Lock()
         self._slots_free_s = [0.0] * profile.slots  # a heap
         self._running = 0
@@ -110,11 +112,7 @@ class EmulatedExecutor(ExecutorBase):
 
     async def load(self, key: VariantKey, model: Path, warm_up_rows: int) -> Signature:  # noqa: ARG002 - no model, no warm-up
         """Take the profile's load time, once earlier loads are done. Raises `EngineError`, `DeviceLost`."""
-        measured = self._profile.of(*key)
-        if measured is None:
-            raise EngineError(f"`{key.variant}` was never profiled on a `{self._profile.device.type}`.")
-        in_stages = self._profile.has_stages(measured)
-        engine = EmulatedEngine(measured, self._signatures[key.family], self._profile.slots, in_stages=in_stages)
+        engine = self._engine(key)
         loop = asyncio.get_running_loop()
         async with self._one_load:
             self._require_open()
@@ -123,9 +121,26 @@ class EmulatedExecutor(ExecutorBase):
             self._engines[key] = await self._until_loaded(loaded)
         return engine.signature
 
+    def _engine(self, key: VariantKey, others: frozenset[VariantKey] = frozenset()) -> EmulatedEngine:
+        """The engine of a variant, with the times that it has while others are active on the device."""
+        measured = self._profile.of(*key)
+        if measured is None:
+            raise EngineError(f"`{key.variant}` was never profiled on a `{self._profile.device.type}`.")
+        among, in_stages = beside(self._profile, measured, others), self._profile.has_stages(measured)
+        return EmulatedEngine(among, self._signatures[key.family], self._profile.slots, in_stages=in_stages)
+
+    def _among(self, key: VariantKey, others: frozenset[VariantKey]) -> EmulatedEngine:
+        """A loaded engine; slowed, where others are active that cost it time."""
+        if not others:
+            return self._engines[key]
+        if (key, others) not in self._slowed:
+            self._slowed[key, others] = self._engine(key, others)
+        return self._slowed[key, others]
+
     def unload(self, key: VariantKey) -> None:
         if not self.is_lost:
             del self._engines[key]  # the batches that were submitted before have their results
+            self._slowed = {place: engine for place, engine in self._slowed.items() if place[0] != key}
 
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         now_s = self._clock()
@@ -141,6 +156,7 @@ class EmulatedExecutor(ExecutorBase):
         """Take no more batches; those that were submitted end when their time comes."""
         self._is_closed = True
         self._engines.clear()
+        self._slowed.clear()
 
     def abandon(self) -> None:
         self._forget_pending()
@@ -151,7 +167,7 @@ class EmulatedExecutor(ExecutorBase):
         self._complete(number, result)
 
     def _result(self, batch: Batch, start_s: float) -> BatchResult:
-        engine = self._engines[batch.key]
+        engine = self._among(batch.key, batch.others)
         walk = engine.walk(batch.rows, batch.bounds, start_s, self._ranks)
         others = min(self._running, len(self._slots_free_s) - 1)
         took_s = engine.latency_s(batch.rows, others) if walk is None else walk.took_s

@@ -24,13 +24,14 @@ class Batch(msgspec.Struct, frozen=True, eq=False):  # made in a tenth of a data
     """What to run: an engine, and of each request its rows and its inputs, in the order of the signature.
 
     ``bounds`` say by when a multi-exit model must have answered the requests. Devices of other machines, whose clocks
-    differ, leave them out.
+    differ, leave them out. ``others`` are active on the device, too, and cost the batch time: emulated devices take it.
     """
 
     key: VariantKey
     parts: Sequence[Part]
     rows: int
     bounds: ExitBounds | None = None
+    others: frozenset[VariantKey] = frozenset()
 
 
 class BatchResult(msgspec.Struct, frozen=True, eq=False):

@@ -157,7 +157,7 @@ class Worker:
             self._counted_s = now_s
         parts = self._results.started(launch)
         bounds = self._controller.exit_bounds(launch) if hosted.exits else None
-        batch = Batch(hosted.key, parts, launch.rows, bounds)
+        batch = Batch(hosted.key, parts, launch.rows, bounds, hosted.others)
         try:
             slowdown_of = self._controller.slowdown_of
             if not self.running and hosted.latency(launch.rows) * slowdown_of(self.device) <= self._inline_s:

@@ -138,7 +138,8 @@ class Results:
         stages = self._second_stages
         is_as_profiled = (stages is None or hosted.family not in stages.live_conditions) and not is_cut(result.notes)
         if self._drift is not None and not result.failures and is_as_profiled:
-            self._drift.ran(hosted.device, hosted.family, hosted.variant, rows=launch.rows, took_s=result.compute_s)
+            took_alone_s = hosted.unshared_s(launch.rows, result.compute_s)
+            self._drift.ran(hosted.device, hosted.family, hosted.variant, rows=launch.rows, took_s=took_alone_s)
         if served:
             counts.served(
                 served, rows=rows_served, waited_s=served_waited_s, took_s=took_s, compute_s=result.compute_s,
@@ -240,7 +241,8 @@ class Results:
         self._ended_count += len(ended)
         counts.ran(waits_s, took_s, rows=launch.rows, compute_s=result.compute_s, now_s=now_s)
         if self._drift is not None and not result.failures:
-            self._drift.ran(hosted.device, hosted.family, hosted.variant, rows=launch.rows, took_s=result.compute_s)
+            took_alone_s = hosted.unshared_s(launch.rows, result.compute_s)
+            self._drift.ran(hosted.device, hosted.family, hosted.variant, rows=launch.rows, took_s=took_alone_s)
         _call(ended)
 
     def _at_last_moment(self, deferred: DeferredInFlight) -> None:

@@ -4,9 +4,10 @@ from builders import make_measured, make_point, make_profile, make_table, near
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proteus_cli.domain.base import LARGEST_BATCH
 from proteus_cli.domain.plan.rules import PAPER_RULES
 from proteus_cli.domain.profile.capacity import Capacity
-from proteus_cli.domain.profile.profile import LARGEST_BATCH, LatencyTable, Point, Profile, best_accuracy
+from proteus_cli.domain.profile.profile import LatencyTable, Point, Profile, best_accuracy
 
 LATENCIES = st.dictionaries(st.integers(1, 64), st.floats(1e-5, 10.0), min_size=1, max_size=8).map(
     lambda latency_s: dict(sorted(latency_s.items()))

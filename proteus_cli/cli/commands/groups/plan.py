@@ -77,10 +77,11 @@ def plan(
     from proteus_cli.cli.command_line.plan_rules import plan_rules
     from proteus_cli.domain.fleet import fleet_of
     from proteus_cli.store import Workspace
+    from proteus_cli.store.sharing import with_sharing
 
     _require_compatible(sweep=sweep, plot=plot, explain=explain, current=current, strict=strict)
     workspace = Workspace(workspace_dir)
-    catalog, profiles = workspace.catalog(), fleet_of(workspace.profiles(), fleet)
+    catalog, profiles = workspace.catalog(), with_sharing(workspace, fleet_of(workspace.profiles(), fleet))
     rules = plan_rules(
         catalog, profiles, residency=residency, reserve=reserve, ban=ban, pin=pin, min_accuracy=min_accuracy,
         min_expected_accuracy=min_expected_accuracy, max_share=max_share, capacity=capacity, slo_fraction=slo_fraction,
@@ -90,6 +91,7 @@ def plan(
     )  # fmt: skip
     planner = _planner(workspace, profiles, rules, policy, headroom=headroom, time_limit_s=time_limit, spares=spares)
     _say_what_is_live(profiles)
+    _say_what_sharing_is_assumed_to_cost(workspace, profiles, rules)
     if sweep is not None:
         _sweep(planner, sweep, demand, from_trace, output=output, plot=plot, json=json)
     else:
@@ -139,6 +141,16 @@ def _say_what_is_live(profiles: "Mapping[str, Profile]") -> None:
     for key, live in sorted(live_accuracies(profiles.values()).items()):
         rows = counted(live.rows, "labelled row")
         console.say(f"{key.variant} counts with {format_percent(live.accuracy)}, by {rows} while serving ({live.time})")
+
+
+def _say_what_sharing_is_assumed_to_cost(
+    workspace: "Workspace", profiles: "Mapping[str, Profile]", rules: "Rules"
+) -> None:
+    from proteus_cli.store.sharing import sharing_gaps
+
+    if rules.is_resident_set:
+        for line in dict.fromkeys(sharing_gaps(workspace, workspace.sources(profiles))):
+            console.say(line)
 
 
 def _require_no_flags(context: typer.Context) -> None:

@@ -17,6 +17,7 @@ from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.serving.devices.remote.measuring import measured_by_agent
 from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 from proteus_cli.store import Workspace, require_current_models
+from proteus_cli.store.sharing import with_sharing
 
 MAX_BATCH, MAX_SLOTS = 64, 4
 """As `proteus profile` without options."""
@@ -88,7 +89,7 @@ class WorkspaceProfiles:
             return measured
         if not self.workspace.profile_path(device.id).is_file():
             return None
-        profile = self.workspace.profile(device.id)
+        profile = with_sharing(self.workspace, {device.id: self.workspace.profile(device.id)})[device.id]
         if not profile.device.is_like(device) or not self._is_current(profile):
             return None
         self.plans.use_profile(profile)
@@ -98,7 +99,7 @@ class WorkspaceProfiles:
         """Of devices that an unknown one may be like, the surest first."""
         yield from self._measured
         yield from self.at_start.values()
-        yield from self.workspace.profiles().values()
+        yield from with_sharing(self.workspace, self.workspace.profiles()).values()
 
     def _alike(self, device: Device, others: Sequence[Profile]) -> Profile | None:
         for other in others:

@@ -21,6 +21,7 @@ from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurem
 from proteus_cli.serving.measuring_process import Say, measured
 from proteus_cli.store import Workspace, is_as_declared
 from proteus_cli.store import digest as digest_of_split
+from proteus_cli.store.sharing import sharing_paths, with_sharing
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,11 @@ class WorkspaceCatalog:
         """See `CatalogSource`."""
         workspace = self._workspace
         splits = _split_digests(workspace, files.content.catalog)
-        found = workspace.profiles_for(types)
-        inputs = workspace.digests([workspace.catalog_path, *workspace.profile_paths(found)])
+        found = with_sharing(workspace, workspace.profiles_for(types))
+        rules = self.plans.planner.rules
+        is_shared = rules is not None and rules.is_resident_set
+        known_sharing = sharing_paths(workspace, workspace.sources(found)) if is_shared else []
+        inputs = workspace.digests([workspace.catalog_path, *workspace.profile_paths(found), *known_sharing])
         profiles = {device: _current(profile, files.content, splits) for device, profile in found.items()}
         return Measurements(profiles, inputs)
 

@@ -16,6 +16,7 @@ from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, UsageError
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
+from proteus_cli.store.sharing import with_sharing
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def on_fleet(plan: Plan, profiles: Mapping[str, Profile], emulation: Emulation |
 
 
 def _real(workspace: Workspace, plan: Plan, hosts: Collection[str] | None) -> Resources:
-    profiles = workspace.profiles_of(plan)
+    profiles = with_sharing(workspace, workspace.profiles_of(plan))
     here = {device.id: device for device in discover(read_settings(workspace.root).devices)}
     for profile in profiles.values():
         if not profile.device.host:
@@ -114,9 +115,9 @@ def _require_here(measured: Device, here: Mapping[str, Device]) -> None:
 
 
 def _emulated(workspace: Workspace, plan: Plan, emulation: Emulation) -> Resources:
-    profiles: Mapping[str, Profile] = workspace.profiles_of(plan)
+    profiles: Mapping[str, Profile] = with_sharing(workspace, workspace.profiles_of(plan))
     if emulation.fleet is not None:
-        profiles = fleet_of(workspace.profiles(), emulation.fleet)
+        profiles = fleet_of(with_sharing(workspace, workspace.profiles()), emulation.fleet)
     _require_times(on_fleet(plan, profiles, emulation), profiles)
     models = {key: path for key, path in workspace.loaded_paths().items() if path.is_file()}
     return Resources(profiles, [profile.device for profile in profiles.values()], models)

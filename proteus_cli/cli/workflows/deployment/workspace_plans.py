@@ -85,7 +85,7 @@ class WorkspacePlans:
 
     def write_measured(self, profile: Profile) -> None:
         """Write a profile of a device that joins; names are those of the catalog file."""
-        write_json(self.workspace.profile_path(profile.device.id), profile)
+        write_json(self.workspace.profile_path(profile.device.id), msgspec.structs.replace(profile, sharing=()))
         self.use_profile(profile)
 
     def as_served(self, profile: Profile) -> Profile:

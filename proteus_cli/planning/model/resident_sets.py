@@ -1,0 +1,172 @@
+"""Devices whose variants cost each other time: the sets of variants that one of them may hold.
+
+Where sharing a device costs nothing, a variant's capacity is its own, and counts of replicas are all that is decided.
+Where it does (`domain.profile.shared_times`), the capacity of a variant depends on what else its device holds, which
+would make a product of two unknowns. So in groups with such a cost the set is what is decided: ``sets[s]`` devices hold
+set ``s``, and ``served_in_set[n]`` is what a choice answers on these. Beside a given set a capacity is a number, so
+this is linear and exact, and as devices that hold the same set are alike, nothing is left to pack:
+
+    Σ_n of s  utilisation[n] · served_in_set[n] ≤ sets[s]        served[c]   = Σ_n of c  served_in_set[n]
+    Σ_s of g  sets[s] ≤ devices used of g                        replicas[e] = Σ_s with e  sets[s]
+
+A set counts if it fits the memory, holds all that is pinned there, and each of its variants is in time beside the
+others. With more variants beside it none gets faster, so sets grow from those that count. Where there are more than
+`MOST_SETS` of a group, the largest are left out: that forbids plans, so what is found is a plan all the same, and never
+promises more than it can keep. With cascades, a variant has a choice for each part of the SLO, and a device that holds
+the variant in two of them is taken apart by `search`, as any that cannot be packed.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+
+import numpy as np
+
+from proteus_cli.arrays import Ints
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.profile.capacity import Capacity, CapacityStep, capacity_at
+from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.profile.shared_times import beside
+from proteus_cli.planning.model.choices import Choice, DeviceGroup, memory_frac
+from proteus_cli.planning.model.modelling import sp
+
+MOST_SETS = 400
+"""Of a group: all sets of up to three of twelve variants are 298."""
+
+Keys = frozenset[VariantKey]
+Steps = tuple[CapacityStep, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ResidentSets:
+    """``S`` sets, each of a group, and ``N`` pairs of a choice and a set that it is in.
+
+    By set: ``group``, and ``keys``, what it holds. By pair: ``pair_set``, ``pair_choice``, and ``steps``, the capacity
+    of the choice beside the rest of the set. Groups of the ``shared`` have no other sets.
+    """
+
+    shared: frozenset[int]
+    group: Ints
+    keys: tuple[Keys, ...]
+    pair_set: Ints
+    pair_choice: Ints
+    steps: tuple[Steps, ...]
+
+    @cached_property
+    def in_time(self) -> dict[tuple[int, Keys], Steps]:
+        """The capacity by choice and all that its device holds."""
+        pairs = zip(self.pair_choice.tolist(), self.pair_set.tolist(), self.steps, strict=True)
+        return {(c, self.keys[s]): steps for c, s, steps in pairs}
+
+    def members(self, engines: Sequence[tuple[int, VariantKey]]) -> sp.csr_array:
+        """Which engines, each of a group, are in which set: 0/1 [E, S]."""
+        place = {engine: e for e, engine in enumerate(engines)}
+        entries = [(place[g, key], s) for s, g in enumerate(self.group.tolist()) for key in self.keys[s]]
+        rows, columns = zip(*entries, strict=True)
+        return sp.csr_array((np.ones(len(entries)), (rows, columns)), (len(engines), len(self.keys)))
+
+    def capacities(self, hosts: Sequence[int], choices: Sequence[Choice]) -> list[Capacity]:
+        """The capacity of each pair [N], where so many hosts serve each family."""
+        families = (choices[c].family for c in self.pair_choice.tolist())
+        return [capacity_at(steps, hosts[f]) for steps, f in zip(self.steps, families, strict=True)]
+
+
+def resident_sets(
+    groups: Sequence[DeviceGroup], choices: Sequence[Choice], slo_s: Sequence[float], rules: Rules
+) -> ResidentSets | None:
+    """The sets of all groups where sharing costs anything; None where it does in none. ``slo_s`` by family."""
+    if not rules.is_resident_set:
+        return None
+    known: dict[tuple[int, float, int], tuple[VariantProfile, Steps]] = {}
+    found: list[tuple[int, Keys, list[tuple[int, Steps]]]] = []
+    shared = []
+    for g, group in enumerate(groups):
+        mine = [(c, choice) for c, choice in enumerate(choices) if choice.group == g]
+        if _costs_anything(group.profile, {choice.key: choice.measured for _, choice in mine}):
+            shared.append(g)
+            of_group = _SetsOfGroup(group, mine, slo_s, rules, known)
+            found += [(g, keys, pairs) for keys, pairs in of_group.all().items()]
+    if not shared:
+        return None
+    pairs = [(s, c, steps) for s, (_, _, of_set) in enumerate(found) for c, steps in of_set]
+    return ResidentSets(
+        shared=frozenset(shared),
+        group=np.array([g for g, _, _ in found], dtype=np.int64),
+        keys=tuple(keys for _, keys, _ in found),
+        pair_set=np.array([s for s, _, _ in pairs], dtype=np.int64),
+        pair_choice=np.array([c for _, c, _ in pairs], dtype=np.int64),
+        steps=tuple(steps for _, _, steps in pairs),
+    )
+
+
+def _costs_anything(profile: Profile, measured: dict[VariantKey, VariantProfile]) -> bool:
+    if not profile.sharing:
+        return False
+    return any(beside(profile, measured[one], (other,)) is not measured[one] for one in measured for other in measured)
+
+
+@dataclass(frozen=True, slots=True)
+class _SetsOfGroup:
+    """``known`` has the steps of what was measured, by identity, SLO and slots, and what that is."""
+
+    group: DeviceGroup
+    choices: Sequence[tuple[int, Choice]]
+    slo_s: Sequence[float]
+    rules: Rules
+    known: dict[tuple[int, float, int], tuple[VariantProfile, Steps]]
+
+    def all(self) -> dict[Keys, list[tuple[int, Steps]]]:
+        """Each set with the choices that are in time in it, the smallest sets first.
+
+        Where no set holds all that is pinned, no plan obeys the pins: then single variants, as there must be sets.
+        """
+        found = dict(self._growing())
+        pinned = self.group.limits.pinned
+        of_use = {keys: pairs for keys, pairs in found.items() if pinned <= keys}
+        return of_use or {keys: pairs for keys, pairs in found.items() if len(keys) == 1}
+
+    def _growing(self) -> Iterator[tuple[Keys, list[tuple[int, Steps]]]]:
+        """All sets that are in time, up to a size at which there are `MOST_SETS`."""
+        largest = len(self.choices) if self.rules.residency == "memory" else int(self.rules.residency)
+        keys = sorted({choice.key for _, choice in self.choices})
+        before: set[Keys] = {frozenset()}
+        count = 0
+        for size in range(1, largest + 1):
+            now: dict[Keys, list[tuple[int, Steps]]] = {}
+            for held in sorted(before, key=sorted):
+                for key in keys:
+                    grown = held | {key}
+                    if len(grown) == size and grown not in now and self._has_all_parts(grown, before):
+                        pairs = self._pairs(grown)
+                        if pairs:
+                            now[grown] = pairs
+            if not now or count + len(now) > MOST_SETS:
+                return
+            yield from now.items()
+            before, count = set(now), count + len(now)
+
+    def _has_all_parts(self, keys: Keys, before: set[Keys]) -> bool:
+        return all(frozenset(part) in before for part in combinations(sorted(keys), len(keys) - 1))
+
+    def _pairs(self, keys: Keys) -> list[tuple[int, Steps]]:
+        """The choices that are in time beside the rest of a set; none where one of its variants has none."""
+        mine = [(c, choice) for c, choice in self.choices if choice.key in keys]
+        memory = {choice.key: memory_frac(self.group.profile, choice.measured) for _, choice in mine}
+        if sum(memory.values()) > 1:
+            return []
+        pairs = [(c, steps) for c, choice in mine if (steps := self._steps(choice, keys))]
+        in_time = {choice.key for c, choice in mine if any(c == other for other, _ in pairs)}
+        return pairs if in_time == keys else []
+
+    def _steps(self, choice: Choice, keys: Keys) -> Steps:
+        profile = self.group.profile
+        among = beside(profile, choice.measured, keys - {choice.key})
+        if among is choice.measured:
+            return choice.capacity_steps
+        slo_s = self.slo_s[choice.family] * choice.slo_part
+        place = id(among), slo_s, profile.slots
+        if place not in self.known:
+            self.known[place] = among, self.rules.capacity_steps(slo_s, profile.points_of(among))
+        return self.known[place][1]
