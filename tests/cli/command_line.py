@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from forking.program import start_proteus
+
 from proteus_cli.cli.main import run
 
 WITHIN_S = 60
@@ -70,17 +72,20 @@ def command(*arguments: str | Path) -> list[str]:
 
 def proteus_process(*arguments: str | Path, cwd: Path | None = None) -> Ended:
     """Run a command in a process of its own."""
-    done = subprocess.run(
-        command(*arguments),
-        capture_output=True,
+    with start_proteus(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=WITHIN_S,
         stdin=subprocess.DEVNULL,
         cwd=cwd,
         env={**os.environ, "COLUMNS": "100"},
-    )
-    return Ended(done.returncode, done.stdout, done.stderr)
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=WITHIN_S)
+        finally:
+            process.kill()
+    return Ended(process.returncode, stdout, stderr)
 
 
 def hearing_interrupts(call: Sequence[str]) -> list[str]:

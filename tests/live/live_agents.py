@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from select import select
 
 import msgspec
+from forking.program import start_proteus
 from injecting import descendants, is_gone, until
 from live_server import ANSWER_WITHIN_S, READY_WITHIN_S
 from tiny import Tiny, add_profiles
@@ -46,8 +46,8 @@ class LiveAgent:
         options += ["--key", str(self.key)] if self.key is not None else []
         options += ["--emulate"] if self.emulates else []
         with (self.directory / "agent.log").open("ab") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "proteus_cli", "agent", *options],
+            self.process = start_proteus(
+                ["agent", *options],
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 stdin=subprocess.DEVNULL,

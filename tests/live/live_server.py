@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 from select import select
 from typing import Any
+
+from forking.program import start_proteus
 
 READY_WITHIN_S = 60.0
 ANSWER_WITHIN_S = 60.0
@@ -103,8 +104,8 @@ def serving(root: Path, plan: Path, *options: str) -> Iterator[LiveServer]:
     """Start a server on a port of its own choice; whatever happens, it is gone afterwards."""
     log = root / "server.log"
     with log.open("wb") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "proteus_cli", "serve", str(plan), "--port", "0", "-w", str(root), *options],
+        process = start_proteus(
+            ["serve", plan, "--port", "0", "-w", root, *options],
             stdout=subprocess.PIPE,
             stderr=stderr,
             stdin=subprocess.DEVNULL,

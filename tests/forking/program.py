@@ -1,0 +1,134 @@
+"""Programs in processes that are forked from one that has imported what they need: most of what a start takes.
+
+Tests that are about the start itself, about signals to whoever starts it, or about terminals start a program as a shell
+does, as do those in which a program starts another.
+"""
+
+import atexit
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from select import select
+from typing import Any
+
+from forking import template
+from forking.template import NUMBER_BYTES
+
+ROOT = Path(__file__).parents[2]
+UNKNOWN = -1
+
+
+class Template:
+    """A process that has imported some modules, and forks.
+
+    It ends when nobody has it any more, or with this process. ``environment``: what Python and its libraries read at
+    their start; the programs get their own.
+    """
+
+    def __init__(self, modules: Sequence[str], environment: Mapping[str, str], directory: Path = ROOT) -> None:
+        self.environment, self._lock = environment, threading.Lock()
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, template.__file__, str(theirs.fileno()), *modules],
+                stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], cwd=directory, env=environment,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """Wait until it has ended; its programs go on."""
+        self._channel.close()
+        self._process.wait()
+
+    def fork(self, call: Mapping[str, Any], files: Sequence[int]) -> tuple[int, int]:
+        """The process that becomes a program, and a file that tells how it ends."""
+        told, status = os.pipe()
+        with self._lock:
+            socket.send_fds(self._channel, [json.dumps(call).encode()], [*files, status])
+        os.close(status)
+        return read_number(told), told
+
+
+def read_number(file: int) -> int:
+    said = os.read(file, NUMBER_BYTES)
+    assert said, "the process that programs are forked from has ended"
+    return int.from_bytes(said)
+
+
+class Program(subprocess.Popen[Any]):
+    """``python -m MODULE …`` in a process that is no child of ours but otherwise as any that `subprocess.Popen` starts.
+
+    ``arguments`` are those after the ``-m``. It can have no files but the standard ones. All but what is done here is
+    done as by the class above, three of whose private methods this stands on.
+    """
+
+    def __init__(self, parent: Template, arguments: Sequence[str], **as_of_popen: Any) -> None:
+        self._parent, self._told = parent, UNKNOWN
+        super().__init__(arguments, **as_of_popen)
+
+    def _execute_child(self, *positional: Any) -> None:
+        arguments, _, prepare, _, passed, directory, environment, _, _, shell, *files = positional[:16]
+        process_group, is_session = positional[-1], positional[-2]
+        assert not any((prepare, passed, shell, is_session)), "not for programs that are forked"
+        to_program, _, _, from_program, _, errors = files
+        call = {
+            "arguments": list(map(str, arguments)),
+            "environment": dict(os.environ if environment is None else environment),
+            "directory": str(Path(directory or "").absolute()),
+            "process_group": UNKNOWN if process_group is None else process_group,
+        }
+        standard = [our if file == UNKNOWN else file for our, file in enumerate((to_program, from_program, errors))]
+        try:
+            self.pid, self._told = self._parent.fork(call, standard)
+        finally:
+            self._close_pipe_fds(*files)  # type: ignore[attr-defined]
+        self._child_created = True
+
+    def _internal_poll(self, *_: Any, **__: Any) -> int | None:
+        if self.returncode is None:
+            process, status = self._try_wait(os.WNOHANG)
+            if process:
+                self._handle_exitstatus(status)  # type: ignore[attr-defined]
+        return self.returncode
+
+    def _try_wait(self, flags: int) -> tuple[int, int]:
+        """As `os.waitpid` of a child does."""
+        readable, _, _ = select([self._told], [], [], 0 if flags & os.WNOHANG else None)
+        if not readable:
+            return 0, 0
+        status = read_number(self._told)
+        os.close(self._told)
+        return self.pid, status
+
+
+@cache
+def of_proteus() -> Template:
+    """What `proteus` is forked from, without ONNX Runtime, which starts threads where it is imported."""
+    made = Template(
+        (
+            "proteus_cli.cli.main",
+            "proteus_cli.cli.workflows.deployment",
+            "proteus_cli.planning.planner",
+            "proteus_cli.serving.server.server",
+        ),
+        {**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # else they start when NumPy is imported
+    )
+    atexit.register(made.close)
+    return made
+
+
+def start_proteus(arguments: Sequence[str | Path], **as_of_popen: Any) -> "subprocess.Popen[Any]":
+    """``python -m proteus_cli …``, as `subprocess.Popen` starts it; from nothing where Python shall start otherwise."""
+    module = ["proteus_cli", *map(str, arguments)]
+    if _read_at_start(as_of_popen.get("env", os.environ)) != _read_at_start(of_proteus().environment):
+        return subprocess.Popen([sys.executable, "-m", *module], **as_of_popen)
+    return Program(of_proteus(), module, **as_of_popen)
+
+
+def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(("LD_", "PYTHON"))}

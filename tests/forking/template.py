@@ -1,0 +1,102 @@
+"""The process that programs are forked from: ``python template.py DESCRIPTOR MODULE …`` (its end of a socket).
+
+It imports the modules, and forks whenever it is asked to. Each of its children becomes a program of its own: with its
+arguments, environment, directory, process group and open files, with whatever Python does before the first line of a
+program, and with Python's usual end. Nothing that it imports may start a thread, as children would lack it.
+"""
+
+import gc
+import io
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+MAX_CALL_BYTES = 2**17
+NUMBER_BYTES = 8
+FILES = 4  # stdin, stdout, stderr, and where it is told which process it is, and later how that has ended
+TASKS = Path("/proc/self/task")
+
+
+def main() -> None:
+    """Fork until nobody asks any more. In a child, this returns, and the program has been the last thing it did."""
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    for module in sys.argv[2:]:
+        import_module(module)
+    tasks = list(TASKS.iterdir())
+    assert len(tasks) == 1, f"what was imported has started {len(tasks) - 1} threads"
+    gc.collect()
+    gc.freeze()
+    asked = _next_call(channel)
+    if asked is not None:
+        _become(*asked)
+
+
+def _next_call(channel: socket.socket) -> tuple[Any, list[int]] | None:
+    """In a child, what it is to become; None where nobody asks any more."""
+    running: dict[int, tuple[int, int]] = {}
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    while True:
+        for ready, _ in poll.poll():
+            if ready != channel.fileno():
+                poll.unregister(ready)
+                child, status = running.pop(ready)
+                os.write(status, os.waitpid(child, 0)[1].to_bytes(NUMBER_BYTES))
+                os.close(ready)
+                os.close(status)
+                continue
+            received, files, _, _ = socket.recv_fds(channel, MAX_CALL_BYTES, FILES)
+            if not received:
+                return None
+            child = os.fork()
+            if not child:
+                return json.loads(received), files
+            for file in files[:-1]:
+                os.close(file)
+            ended = os.pidfd_open(child)
+            running[ended] = child, files[-1]
+            poll.register(ended, select.POLLIN)
+
+
+def _become(call: Mapping[str, Any], files: Sequence[int]) -> None:
+    *standard, status = files
+    for number, file in enumerate(standard):
+        os.dup2(file, number)
+    if call["process_group"] >= 0:
+        os.setpgid(0, call["process_group"])
+    os.write(status, os.getpid().to_bytes(NUMBER_BYTES))
+    os.chdir(call["directory"])
+    os.environ.clear()
+    os.environ.update(call["environment"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.closerange(len(standard), os.sysconf("SC_OPEN_MAX"))
+    _open_standard_files()
+    module, *arguments = call["arguments"]
+    sys.argv[1:], sys.path[0] = arguments, os.getcwd()  # noqa: PTH109 - as Python does
+    sys.modules.pop(f"{module}.__main__", None)
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _open_standard_files() -> None:
+    """As Python does at its start, which looks whether they are terminals."""
+    for file, name in enumerate(("stdin", "stdout", "stderr")):
+        before: io.TextIOWrapper = getattr(sys, name)
+        raw = open(file, "wb" if file else "rb", 0 if before.write_through else -1, closefd=False)  # noqa: SIM115
+        lines = not before.write_through and (name == "stderr" or raw.isatty())
+        opened = io.TextIOWrapper(
+            raw, before.encoding, before.errors, line_buffering=lines, write_through=before.write_through
+        )
+        setattr(sys, name, opened)
+        setattr(sys, f"__{name}__", opened)
+
+
+if __name__ == "__main__":
+    main()
