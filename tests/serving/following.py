@@ -148,7 +148,13 @@ class Followed:
         self.world.signatures.update(signatures)
 
 
-def followed(story: Callable[[Followed], Awaitable[None]], monkeypatch: pytest.MonkeyPatch, **options: Any) -> World:
+def followed(
+    story: Callable[[Followed], Awaitable[None]],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    qps: float = 50.0,
+    **options: Any,
+) -> World:
     """Tell a story while family `f` is asked all the time: all of its requests are served."""
 
     async def at_once(function: Callable[..., Any], *given: Any) -> Any:
@@ -159,7 +165,7 @@ def followed(story: Callable[[Followed], Awaitable[None]], monkeypatch: pytest.M
     async def tell(world: World) -> None:
         catalog = Followed(world)
         running = asyncio.create_task(catalog.live.run(watches=False))
-        asking = asyncio.create_task(world.ask(50.0, 300.0))
+        asking = asyncio.create_task(world.ask(qps, 400.0))
         await story(catalog)
         running.cancel()
         asking.cancel()

@@ -23,14 +23,14 @@ FIXED = {"input", "confidence"}
 class ReadCatalog:
     """A catalog that was read, what lies between it and the one that was ``served`` then, and its families.
 
-    ``rolled_out`` is the family that a version roll-out has changed in it; empty: none.
+    ``rolled_out`` are the families that version roll-outs have changed in it.
     """
 
     files: CatalogFiles
     served: CatalogContent
     following: Succession
     families: Mapping[str, FamilyFiles]
-    rolled_out: str
+    rolled_out: frozenset[str]
 
 
 async def read_possible(

@@ -127,12 +127,12 @@ class LiveCatalog:
         if problem is not None:
             raise Unprocessable(f"the catalog can't be followed: {problem}")
 
-    async def read(self, *, restarts: bool = True, rolled_out: str = "") -> bool:
+    async def read(self, *, restarts: bool = True, rolled_out: Collection[str] = ()) -> bool:
         """Read the catalog, and begin to follow what differs; whether anything does.
 
-        Unless it ``restarts``, what follows a reading of the same goes on. ``rolled_out``: the family that a version
-        roll-out has changed there; where a client has unloaded it, it stays so. Raises `ProteusError` where the catalog
-        is wrong, or cannot be followed; then nothing has changed.
+        Unless it ``restarts``, what follows a reading of the same goes on. ``rolled_out``: the families that version
+        roll-outs have changed there; where a client has unloaded one, it stays so. Raises `ProteusError` where the
+        catalog is wrong, or cannot be followed; then nothing has changed.
         """
         async with self._reading:
             try:
@@ -144,6 +144,8 @@ class LiveCatalog:
                     read = await self._compared(rolled_out)
             except ProteusError as error:
                 self._problem, self._read_unix_s = error.message, time.time()
+                if self._state == "measuring" and not self._is_following:
+                    self._state = "failed"  # what followed an earlier reading was given up for this one
                 raise
             changes, self._wanted = read.following.changes, read.files.content
             self._offers.resume(apart_from=self._left_out_by(read.following))
@@ -157,12 +159,12 @@ class LiveCatalog:
             self._following = asyncio.create_task(self._follow(read))
             return True
 
-    async def _compared(self, rolled_out: str) -> ReadCatalog:
+    async def _compared(self, rolled_out: Collection[str]) -> ReadCatalog:
         """What the catalog says now, beside what is served. Raises `ProteusError` where it cannot be followed."""
         files, served = await asyncio.to_thread(self._files.read), self._served.content
         following = self.succession(files)
         families = await read_possible(following, files, self._hardware, self._plane)
-        return ReadCatalog(files, served, following, families, rolled_out)
+        return ReadCatalog(files, served, following, families, frozenset(rolled_out))
 
     async def outcome(self) -> str | None:
         """Wait until what was read last is followed, and return why it is not; None where it is."""
@@ -264,7 +266,7 @@ class LiveCatalog:
         self._profiles.use(profiles)
         self._hardware.learn(profiles)
         fleet.loader.add_models(models)
-        changed = {change.family for change in following.changes} - {read.rolled_out}
+        changed = {change.family for change in following.changes} - read.rolled_out
         as_before = [name for name in before.catalog.names if name not in changed]
         self._offers.use(read.families, as_before, list(self._profiles.values()), self._retiring.with_held)
         self._use_memory()

@@ -1,6 +1,6 @@
 """One version roll-out, as far as it has been brought about."""
 
-from asyncio import Task  # noqa: TC003 - dataclasses look at annotations
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -20,9 +20,10 @@ class Running:
     """Of the version ``new`` in place of ``old``; ``digest`` is that of its model.
 
     ``done`` is what was brought about last. The version ``is_held`` by the live catalog, ``is_twinned`` in plans, and
-    ``is_named`` by the catalog file, as we wrote it. ``nowhere_since_s``: since when no device has had it. ``without``:
-    why devices are without it. ``problem``: the last one, which was logged. Where going back has failed,
-    it is tried again at ``again_s``.
+    ``is_named`` by the catalog file, as we wrote it; the old one is kept loaded from then on (``keeps_old``).
+    ``nowhere_since_s``: since when no device has had it. ``without``: why devices are without it. ``problem``: the last
+    one, which was logged. Where going back has failed, it is tried again at ``again_s``. ``changed`` is set where a
+    person has said something.
     """
 
     machine: VersionRollout
@@ -32,17 +33,19 @@ class Running:
     new: VariantKey
     digest: str
     done: tuple[Step, Ending | None] | None = None
-    measuring: "Task[None] | None" = None
+    measuring: "asyncio.Task[None] | None" = None
     measured: Mapping[str, VariantProfile] = field(default_factory=dict)
     is_held: bool = False
     is_twinned: bool = False
     is_named: bool = False
+    keeps_old: bool = False
     is_over: bool = False
     nowhere_since_s: float | None = None
     without: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
     pause_s: float = 0.0
     again_s: float = 0.0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def family(self) -> str:
@@ -62,3 +65,9 @@ class Running:
         """End what runs in the background."""
         if self.measuring is not None:
             self.measuring.cancel()
+
+    async def given_up(self) -> None:
+        """End what runs in the background, and wait until it has ended."""
+        self.give_up()
+        if self.measuring is not None:
+            await asyncio.gather(self.measuring, return_exceptions=True)

@@ -12,10 +12,11 @@ from proteus_cli.control.topology.twinning import Twinning, contracted, expanded
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.rollouts.status import RolloutStage
-from proteus_cli.errors import Conflict, Unprocessable
+from proteus_cli.errors import Unprocessable
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.rollouts.naming import CatalogNaming
 from proteus_cli.serving.adaptation.rollouts.plan_source import VersionedPlanSource
 from proteus_cli.serving.adaptation.rollouts.running import Running
 from proteus_cli.serving.adaptation.rollouts.source import VersionSource
@@ -28,13 +29,13 @@ log = logging.getLogger("proteus.rollouts")
 
 NOWHERE_S = 30.0
 """A device that is lost is mostly back by then."""
-FOLLOWED_S = 120.0
-"""So long a catalog may take to be followed."""
-POLL_S = 0.1
 
 
 class RolloutSteps:
-    """``running`` has the roll-outs, by family."""
+    """``running`` has the roll-outs, by family; their steps may be taken at the same time.
+
+    A plan is made and put in force in one step of the control loop.
+    """
 
     def __init__(
         self,
@@ -49,7 +50,11 @@ class RolloutSteps:
     ) -> None:
         self._running, self._plane, self._profiles = running, plane, profiles
         self._control_loop, self._plan_source, self._solver = control_loop, plan_source, solver
-        self._live, self._source = live_catalog, source
+        self._naming = CatalogNaming(live_catalog, source, plane.clock)
+
+    def is_naming(self, family: str) -> bool:
+        """What a roll-out of a family has written into the catalog is not followed yet."""
+        return self._naming.is_naming(family)
 
     # --- plans
 
@@ -109,7 +114,7 @@ class RolloutSteps:
     def _is_changed(self, running: Running) -> bool:
         """Another reading of the catalog has changed the variant."""
         is_new_served = running.machine.wanted.stage is RolloutStage.FULL
-        return not self._live_catalog.serves(running.new if is_new_served else running.old)
+        return not self._naming.live_catalog.serves(running.new if is_new_served else running.old)
 
     def _problem_of_place(self, running: Running, now_s: float) -> str | None:
         """No device has the new version, and not for a moment only."""
@@ -159,7 +164,7 @@ class RolloutSteps:
         types = {device: profile.device.type for device, profile in self._profiles.items()}
         devices = [d for d, each in self._profiles.items() if each.device.kind == "cpu" and not each.device.host]
         log.info("measuring %s on %s", running.new.variant, ", ".join(devices), extra=fields(devices=devices))
-        running.measured = await self._version_source.measure(running.candidate, devices, types, _say)
+        running.measured = await self._naming.source.measure(running.candidate, devices, types, _say)
         if not running.measured:
             raise Unprocessable(f"{running.new.variant} could not be measured on any device in time")
         model = running.candidate.files.models[running.candidate.plain]
@@ -167,7 +172,7 @@ class RolloutSteps:
             device: msgspec.structs.replace(each, variant=running.new.variant)
             for device, each in running.measured.items()
         }
-        await self._live_catalog.hold(running.new, running.digest, model, named)
+        await self._naming.live_catalog.hold(running.new, running.digest, model, named)
         running.is_held = True
 
     async def _share(self, running: Running, wanted: WantedStep) -> None:
@@ -186,12 +191,11 @@ class RolloutSteps:
 
     async def _promote(self, running: Running) -> None:
         """Have the catalog name the new version, and follow it."""
-        self._keep_old(running)
+        running.keeps_old = True
+        self._keep_old()
         self._plan_source.twinnings.pop(running.family, None)
         log.info("%s is to serve in place of %s", running.new.variant, running.old.variant)
-        running.is_named = True
-        await asyncio.to_thread(self._version_source.write, running.candidate, running.measured)
-        await self._follow_catalog(running.family, running.new)
+        await self._naming.name_new(running)
         if running.machine.wanted.stage is RolloutStage.PROMOTING:  # else it was aborted meanwhile
             running.machine.promoted(self._plane.clock())
 
@@ -221,14 +225,14 @@ class RolloutSteps:
         self._plan_source.twinnings.pop(running.family, None)
         wanted, running.is_twinned = running.machine.wanted, False
         if running.is_named:
-            await self._name_old(running)
+            await self._naming.name_old(running)
         reason = f"{running.new.variant} is not rolled out ({wanted.ending}): {wanted.reason}"
         await self._control_loop.settled()
         if self._has_place_of_old(running):
             await self._control_loop.rerate(lambda: self._only_old(running), reason, "request")
         self._plane.controller.use_twins(running.family, None)
         self._plane.admission.arms.pop(running.family, None)
-        self._live_catalog.release(running.new)
+        self._naming.live_catalog.release(running.new)
         running.is_over = True
         self._keep_old()
         log.warning("%s", reason, extra=fields(family=running.family, ending=str(wanted.ending)))
@@ -238,27 +242,9 @@ class RolloutSteps:
 
     def _has_place_of_old(self, running: Running) -> bool:
         """The new version serves though the catalog does not name it, and the old one is there to go back to."""
-        plan, live = self._plane.controller.plan, self._live_catalog
+        plan, live = self._plane.controller.plan, self._naming.live_catalog
         is_old_there = live.serves(running.old) or _places(plan, running.old)
         return _places(plan, running.new) and not live.serves(running.new) and is_old_there
-
-    async def _name_old(self, running: Running) -> None:
-        """Have the catalog name the old version again, and follow it; what another has made of it is read as it is."""
-        if await asyncio.to_thread(self._version_source.write_back, running.candidate):
-            await self._follow_catalog(running.family, running.old)
-        else:
-            log.warning("the catalog names another model than %s: it stays", running.new.variant)
-            await self._live_catalog.read()
-        running.is_named = False
-
-    async def _follow_catalog(self, family: str, serving: VariantKey) -> None:
-        """Read the catalog, until it is followed. Raises `ProteusError` where that is not served then."""
-        live, stop_s = self._live_catalog, self._plane.clock() + FOLLOWED_S
-        await live.read(rolled_out=family)
-        while live.status().state == "measuring" and self._plane.clock() < stop_s:
-            await asyncio.sleep(POLL_S)
-        if not live.serves(serving):
-            raise Unprocessable(f"the catalog was not followed: {live.status().problem or 'it names another model'}")
 
     def _replan(self, reason: str) -> None:
         """Have the planner know what is rolled out now, and ask for a plan."""
@@ -267,26 +253,11 @@ class RolloutSteps:
             self._solver.use(self._plan_source.replanner(controller.plan, self._profiles))
         controller.replanning.ask(reason, self._plane.clock())
 
-    def _keep_old(self, promoting: Running | None = None) -> None:
+    def _keep_old(self) -> None:
         """Keep the old versions loaded that somebody may go back to."""
-        full = [
-            each
-            for each in self._running.values()
-            if not each.is_over and each.machine.wanted.stage is RolloutStage.FULL
-        ]
-        self._live_catalog.keep([each.old for each in (*full, *((promoting,) if promoting is not None else ()))])
-
-    @property
-    def _live_catalog(self) -> LiveCatalog:
-        if self._live is None:
-            raise Conflict("this server reads no catalog")
-        return self._live
-
-    @property
-    def _version_source(self) -> VersionSource:
-        if self._source is None:
-            raise Conflict("this server reads no catalog")
-        return self._source
+        self._naming.live_catalog.keep(
+            [each.old for each in self._running.values() if each.keeps_old and not each.is_over]
+        )
 
 
 def _places(plan: Plan, key: VariantKey) -> bool:

@@ -15,6 +15,10 @@ has become of it:
   kept loaded, as a standby, until the rollback window is over.
 * To go back, plans are contracted again; where the catalog names the new version already, it names the old one again.
 
+Each roll-out has its own task, so that none waits for another: where one is promoted, which may take two minutes, the
+guards of others are looked at. What they share has its order: plans come into force one after another, in the control
+loop, and the catalog file is changed by one after another (`naming`).
+
 The old version serves on whatever becomes of the new one. An engine of the new version that breaks, a catalog that
 another one changes, a family that is unloaded, and a new version that no device has for `NOWHERE_S` end a roll-out.
 Nothing of it is kept on the disk but the catalog: a server that is started anew serves what that says.
@@ -86,7 +90,7 @@ class VersionRollouts:
         self._plane, self._profiles, self._is_guarded = plane, profiles, is_guarded
         self._of: dict[str, Running] = {}  # by family: the last one
         self.ended = Counter[str]()  # by how they did
-        self._changed = asyncio.Event()
+        self._begun = asyncio.Event()
         self._steps = RolloutSteps(self._of, plane, profiles, control_loop, plan_source, solver, live_catalog, source)
         control_loop.expand = self._steps.expanded
 
@@ -112,6 +116,8 @@ class VersionRollouts:
             candidate = await asyncio.to_thread(source.candidate, plain, version)
             following = live_catalog.succession(candidate.files)
             others = [each for each in following.changes if (each.family, each.variant) != plain]
+            if others and self._steps.is_naming(others[0].family):
+                raise Conflict(f"a version of `{others[0].family}` is being named by the catalog: try again")  # noqa: TRY301
             if others:
                 raise Conflict(f"{others[0]}, and was not read: have the catalog read first, as by SIGHUP")  # noqa: TRY301
             if not following.changes:
@@ -132,7 +138,7 @@ class VersionRollouts:
         digest = candidate.files.content.digest(plain) or ""
         self._of[asked.family] = Running(machine, arms, candidate, old, new, digest)
         log.info("rolling out %s in place of %s", new.variant, old.variant, extra=fields(family=asked.family))
-        self._changed.set()
+        self._begun.set()
         return machine.status(now_s)
 
     def promote(self, family: str, body: bytes | bytearray) -> RolloutStatus:
@@ -140,7 +146,7 @@ class VersionRollouts:
         self._require_possible()
         running, asked, now_s = self._running(family), _decoded(body, RolloutPromotion), self._plane.clock()
         running.machine.promote(now_s, fully=asked.fully)
-        self._changed.set()
+        running.changed.set()
         return running.machine.status(now_s)
 
     def abort(self, family: str, body: bytes | bytearray) -> RolloutStatus:
@@ -148,24 +154,36 @@ class VersionRollouts:
         self._require_possible()
         running, asked, now_s = self._running(family), _decoded(body, RolloutAbortion), self._plane.clock()
         running.machine.abort(now_s, asked.reason or "aborted by a client")
-        self._changed.set()
+        running.changed.set()
         return running.machine.status(now_s)
 
     # --- steps
 
     async def run(self) -> None:
-        """Bring about what the roll-outs want, until cancelled."""
+        """Bring about what the roll-outs want, each in a task, until cancelled. Then all tasks have ended."""
+        begun = set[Running]()
         try:
-            while True:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_S):  # `wait_for` of Python 3.11 can lose that it is cancelled
-                        await self._changed.wait()
-                self._changed.clear()
-                for running in list(self._of.values()):
-                    await self._look(running)
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    under_way = {running for running in self._of.values() if not running.is_over}
+                    for running in under_way - begun:
+                        group.create_task(self._roll_out(running))
+                    begun = under_way
+                    await self._begun.wait()
+                    self._begun.clear()
         finally:
-            for running in self._of.values():
-                running.give_up()
+            await asyncio.gather(*[running.given_up() for running in self._of.values()])
+
+    async def _roll_out(self, running: Running) -> None:
+        """Bring about what one roll-out wants, until it is over."""
+        while not running.is_over:
+            await self._look(running)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):  # `wait_for` of Python 3.11 can lose that it is cancelled
+                    await running.changed.wait()
+            running.changed.clear()
+        if (ending := running.machine.wanted.ending) is not None:
+            self.ended[ending] += 1
 
     async def _look(self, running: Running) -> None:
         machine, now_s = running.machine, self._plane.clock()
@@ -173,13 +191,10 @@ class VersionRollouts:
         if now_s < running.again_s:
             return
         try:
-            if not running.is_over:
-                if (problem := self._steps.problem(running, now_s)) is not None:
-                    machine.fail(now_s, problem)
-                machine.decide(now_s)
-                await self._steps.bring_about(running)
-                if running.is_over and (ending := machine.wanted.ending) is not None:
-                    self.ended[ending] += 1
+            if (problem := self._steps.problem(running, now_s)) is not None:
+                machine.fail(now_s, problem)
+            machine.decide(now_s)
+            await self._steps.bring_about(running)
         except ProteusError as error:
             if machine.wanted.ending is not None and error.message != running.problem:
                 log.error("can't go back to %s yet: %s", running.old.variant, error.message)  # noqa: TRY400
@@ -187,7 +202,7 @@ class VersionRollouts:
             machine.fail(now_s, error.message)
             if goes_back:
                 running.could_not_go_back(now_s)
-        except Exception:  # a bug of ours must not end the roll-outs of other families, or pass unseen
+        except Exception:  # a bug of ours must not end the roll-out where it is, or those of others, or pass unseen
             log.exception("a bug in the roll-out of %s", running.new.variant)
             machine.fail(now_s, "a bug; the log has its traceback")
             if goes_back:

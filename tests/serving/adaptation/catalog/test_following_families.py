@@ -482,7 +482,7 @@ def test_what_comes_to_its_end_while_the_catalog_is_read_again_is_compared_with(
         del catalog.families["g"]
         compared = catalog.live._compared
 
-        async def late(rolled_out: str) -> object:
+        async def late(rolled_out: frozenset[str]) -> object:
             found = await compared(rolled_out)
             await asyncio.sleep(PLANNED_S)  # `g` is served by then
             return found
