@@ -134,3 +134,12 @@ def _stale(found: Interference, profile: Profile) -> tuple[VariantKey, ...]:
     """The variants that the profile no longer has, or of which it has measured another engine."""
     now = {measured.key: sharing_digest(measured) for measured in profile.variants}
     return tuple(each.key for each in found.variants if now.get(each.key) != each.digest)
+
+
+def extended(before: Interference, now: Interference) -> Interference:
+    """What was measured now, and what was measured before of other sets; nothing of before if that was emulated."""
+    if before.emulated != now.emulated:
+        return now
+    variants = {each.key: each for each in (*before.variants, *now.variants)}
+    costs = {cost.place: cost for cost in (*before.costs, *now.costs)}
+    return replace(now, variants=tuple(variants.values()), costs=tuple(costs.values()))

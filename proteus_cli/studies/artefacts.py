@@ -13,6 +13,8 @@ from proteus_cli.store import Workspace, read_json, write_json, write_text
 
 _FIRST = ("cell", "mode", "begun_unix_s", "took_s", "failed")
 _LOAD = "load."
+_LONGEST_LIST = 9
+"""In a CSV file, where each of its values has columns of its own."""
 _SCALAR = (str, float, int, bool, type(None))
 
 
@@ -79,7 +81,7 @@ def named_studies(workspace: Workspace, names: Sequence[str] | None) -> list[Stu
 
 
 def to_csv(study: Study) -> str:
-    """A row for each cell: what each number and text of its result is, and its load. Lists have no place here."""
+    """A row for each cell: what each number and text of its result is, and its load. Long lists have no place here."""
     results = [_flat(cell.result) for cell in study.cells]
     columns = list(dict.fromkeys(name for result in results for name in result))
     loads = list(dict.fromkeys(name for cell in study.cells for name in cell.load))
@@ -102,9 +104,11 @@ def _of_cell(cell: Cell) -> tuple[Scalar, ...]:
 
 
 def _flat(result: dict[str, object], before: str = "") -> dict[str, object]:
-    """Scalars by name; of a value within the value, with the names joined by a dot."""
+    """Scalars by name; of a value within the value, with the names joined by a dot; of a short list, by place."""
     found: dict[str, object] = {}
     for name, value in result.items():
+        if isinstance(value, list) and len(value) <= _LONGEST_LIST:
+            value = {str(place + 1): each for place, each in enumerate(value)}  # noqa: PLW2901 - as a value by place
         if isinstance(value, dict):
             found |= _flat(value, f"{before}{name}.")
         elif isinstance(value, _SCALAR):

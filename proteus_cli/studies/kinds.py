@@ -6,11 +6,12 @@ A new kind is one line of `KINDS`.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from proteus_cli.reporting.studies import peak
+from proteus_cli.reporting.studies import peak, sharing
 from proteus_cli.reporting.studies.section import SectionOf
 from proteus_cli.store import Workspace
 from proteus_cli.studies.draft import StudyDraft
-from proteus_cli.studies.peak import drafts
+from proteus_cli.studies.peak import drafts as peak_drafts
+from proteus_cli.studies.sharing import drafting as sharing_drafts
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,10 @@ class Kind:
     section: SectionOf
 
 
-KINDS: tuple[Kind, ...] = (Kind("peak", drafts.workspace_draft, peak.section),)
+KINDS: tuple[Kind, ...] = (
+    Kind("peak", peak_drafts.workspace_draft, peak.section),
+    Kind("share", sharing_drafts.workspace_draft, sharing.section),
+)
 
 SECTIONS: Mapping[str, SectionOf] = {kind.name: kind.section for kind in KINDS}
 """What pages say, by kind."""

@@ -297,7 +297,7 @@ COMMANDS = [
     ("catalog", "derive"), ("agent",), ("cluster",), ("cluster", "key"), ("samples",), ("samples", "export"),
     ("task",), ("task", "add"), ("task", "retrain"), ("task", "list"), ("task", "show"),
     ("rollout",), ("rollout", "start"), ("rollout", "status"), ("rollout", "promote"), ("rollout", "abort"),
-    ("study",), ("study", "peak"), ("study", "report"),
+    ("study",), ("study", "peak"), ("study", "report"), ("study", "share"),
     ("engines",), ("engines", "ls"), ("engines", "verify"), ("engines", "prune"),
 ]  # fmt: skip
 HELP_OF_ALL = """

@@ -140,6 +140,13 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus study peak --family digits --device cpu0 --budget 2min", "of each variant, alone on a device"),
         ("proteus study peak --url http://127.0.0.1:8000 --family resnet --slo 50ms", "of a server of any make"),
     ),
+    "proteus study share": (
+        ("proteus study share --device cpu0", "what sharing costs three variants of the catalog"),
+        (
+            "proteus study share --device cpu0 --variants digits-s,signals-l --budget 60s",
+            "two of your choice, within a minute",
+        ),
+    ),
     "proteus study report": (
         ("proteus study report", "write studies.html, about all studies of the workspace"),
         ("proteus study report peak startup -o page.html", "about two of them"),

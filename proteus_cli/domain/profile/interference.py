@@ -11,11 +11,16 @@ of that ratio. There are two ways to share:
 The *factor* of a cost is its ratio where that is more than noise, so where the whole interval is above 1; else 1. It
 never falls below 1.
 
-**Sets that were not measured** follow from pairs. The excess of a variant (factor less 1) beside several others is the
-sum of its excesses beside each: bandwidth that each takes adds up, and so do the parts of a cache that each evicts. On
-one device that has an end, where nothing is left in the caches. This is what a *stream* shows, a program that does
-nothing but read memory and so evicts everything: its excess is the most that any set costs on the device. With the sum,
-a plan counts on too little rather than too much. A set that was measured itself counts as it was measured.
+**Sets that were not measured** follow from those that were, mostly pairs:
+
+* on one device, a variant beside several others takes as long as beside the worst part of them that was measured. The
+  first large model that runs between two of its batches evicts what is to be evicted, and further ones find nothing
+  left. Where parts of a set fit the caches and all together do not, this is too little; so it is the set of all
+  variants of a device that is worth measuring itself.
+* on neighbours, the excess (factor less 1) is the sum of the excesses beside each: the bandwidth that each takes adds
+  up.
+
+A *stream*, a program that does nothing but read memory, stands for the worst that can be beside. No set counts with it.
 
 **Batch sizes between those measured** are interpolated, linear in the logarithm of the batch; beyond them the nearest
 counts. On one device the excess falls with the batch, as caches are filled once for all of its rows.
@@ -171,10 +176,14 @@ _Points = tuple[CostPoint, ...]
 
 
 class SharingModel:
-    """What any set of variants costs on a device, measured or composed from pairs; see the theory above."""
+    """What any set of variants costs on a device, measured or composed; see the theory above."""
 
     def __init__(self, costs: Iterable[SharingCost]) -> None:
         self._points: Mapping[Place, _Points] = {cost.place: cost.points for cost in costs}
+        self._on_device: dict[VariantKey, list[tuple[frozenset[VariantKey], _Points]]] = {}
+        for (variant, where, others), points in self._points.items():
+            if where == "device" and others:
+                self._on_device.setdefault(variant, []).append((frozenset(others), points))
 
     def slowdown(
         self, variant: VariantKey, beside: Iterable[VariantKey], *, batch: int = 1, where: Where = "device"
@@ -187,7 +196,9 @@ class SharingModel:
         if not others:
             return FREE
         measured = self._points.get((variant, where, others))
-        return _at(measured, batch) if measured else self._composed(variant, others, batch, where)
+        if measured:
+            return _at(measured, batch)
+        return (self._worst_part if where == "device" else self._summed)(variant, others, batch)
 
     def unmeasured(
         self, variants: Collection[VariantKey], where: Where = "device"
@@ -196,26 +207,23 @@ class SharingModel:
         pairs = ((one, other) for one in variants for other in variants if one != other or where == "neighbour")
         return [(one, other) for one, other in pairs if (one, where, (other,)) not in self._points]
 
-    def _composed(self, variant: VariantKey, others: Others, batch: int, where: Where) -> Slowdown:
-        found = (self._points.get((variant, where, (other,))) for other in others)
+    def _worst_part(self, variant: VariantKey, others: Others, batch: int) -> Slowdown:
+        """Beside the worst of all measured sets of which the others have each."""
+        parts = (points for part, points in self._on_device.get(variant, ()) if part <= set(others))
+        return max((_at(points, batch) for points in parts), key=lambda each: each.factor, default=FREE)
+
+    def _summed(self, variant: VariantKey, others: Others, batch: int) -> Slowdown:
+        found = (self._points.get((variant, "neighbour", (other,))) for other in others)
         pairs = [_at(points, batch) for points in found if points]
-        composed = Slowdown(
+        return Slowdown(
             1 + sum(each.factor - 1 for each in pairs),
             1 + sum(each.low - 1 for each in pairs),
             1 + sum(each.high - 1 for each in pairs),
         )
-        stream = self._points.get((variant, where, ()))
-        return _no_more_than(composed, pairs, _at(stream, batch)) if where == "device" and stream else composed
 
 
 def _in_order(others: Iterable[VariantKey]) -> Others:
     return tuple(sorted(others))
-
-
-def _no_more_than(composed: Slowdown, pairs: Iterable[Slowdown], stream: Slowdown) -> Slowdown:
-    """The sum up to what a stream costs, or the worst of the pairs where that one is more."""
-    worst = max((stream, *pairs), key=lambda each: each.factor)
-    return composed if composed.factor <= worst.factor else worst
 
 
 def _at(points: _Points, batch: int) -> Slowdown:

@@ -3,7 +3,7 @@
 import typer
 
 from proteus_cli.cli.command_line.command import Command, Group
-from proteus_cli.cli.commands.groups.study import peak, report
+from proteus_cli.cli.commands.groups.study import peak, report, share
 
 app = typer.Typer(
     cls=Group,
@@ -12,4 +12,5 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 app.command("peak", cls=Command)(peak.peak)
+app.command("share", cls=Command)(share.share)
 app.command("report", cls=Command)(report.report)

@@ -1,0 +1,32 @@
+"""``proteus study share``: what it costs variants to share a device."""
+
+from proteus_cli.cli.options import common, study, study_sharing
+
+
+def share(
+    *,
+    device: study_sharing.Device,
+    variants: study_sharing.Variants = None,
+    load: study_sharing.Load = common.unparsed("50%,90%,100%"),
+    sets: study_sharing.Sets = None,
+    emulate: study_sharing.Emulate = False,
+    name: study.Name = None,
+    budget: study.Budget = None,
+    force: study.Force = False,
+    state: common.State = None,
+    workspace_dir: common.Workspace = common.WORKSPACE,
+    json: common.Json = False,
+) -> None:
+    """Measure what batches take alone and together: on one device in turn, and at once on neighbouring devices.
+
+    All pairs of the variants are measured, and all of them together. The costs at full load are written beside the
+    profile, where `proteus plan` finds them.
+    """
+    from proteus_cli.cli.workflows.study.running import show, studied
+    from proteus_cli.cli.workflows.study.sharing import asked
+    from proteus_cli.store import Workspace
+    from proteus_cli.studies.sharing.drafting import share_draft
+
+    workspace = Workspace(workspace_dir, state)
+    draft = share_draft(workspace, asked(workspace, device, variants, load, sets, emulated=emulate), name or "")
+    show(studied(workspace, draft, budget, force=force), json=json)

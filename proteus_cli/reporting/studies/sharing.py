@@ -1,0 +1,199 @@
+"""What the page of `proteus study share` says; importing this loads matplotlib."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+
+import msgspec
+
+from proteus_cli.domain.catalog.catalog import VariantKey, variant_labels
+from proteus_cli.domain.profile.interference import Where
+from proteus_cli.domain.studies.sharing import SharingConclusion, SharingResult, format_load
+from proteus_cli.domain.studies.study import Study
+from proteus_cli.reporting.studies.section import Section, StudyTable
+from proteus_cli.reporting.studies.sharing_pictures import Meeting, latency_pictures, matrix_pictures
+from proteus_cli.units import counted, format_duration, format_percent, format_rate
+
+_MOST_NAMED = 3
+_WHERE: tuple[Where, ...] = ("device", "neighbour")
+_PLACES = {"device": "on the same device", "neighbour": "on a neighbour"}
+
+_TERMS = {
+    "alone, together": "Alone: nothing else runs on the devices of the study. Together: all variants of the cell run.",
+    "device, neighbour": "On one device, batches of the variants take turns. Neighbours are other devices of the "
+    "machine, on cores of their own; they run at the same time.",
+    "factor": "How many times as long a batch takes together. Where 1 is in the interval of the ratio, the factor is "
+    "1: no cost is proven.",
+    "load": "At 100 %, batches follow each other without a pause. Below, they arrive at random (Poisson), at that part "
+    "of the rate that the variants can make alone.",
+    "stream": "A program that does nothing but read memory: the worst that can be beside.",
+    "×8": "Batches of 8 rows.",
+}
+_HOW = (
+    "Rounds: each variant alone and all together, in random order, one straight after another. Drift cancels out.",
+    "The ratio of a round is the time of a batch together over alone, in the mean of the middle half of the batches.",
+    "On one core, that is the time for which the batch had the core, so that programs beside the study count less.",
+    "The interval holds the centre of all rounds' ratios with 95 % confidence (Hodges and Lehmann, signed ranks).",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The cells, what their variants are called, and what they say together."""
+
+    results: Sequence[SharingResult]
+    labels: dict[VariantKey, str]
+    conclusion: SharingConclusion
+
+    @property
+    def meetings(self) -> list[Meeting]:
+        """Each variant of each cell."""
+        return [
+            Meeting(
+                result,
+                place,
+                self.labels[member.key],
+                tuple(self.labels[key] for key in result.beside(place)) or ("stream",),
+            )
+            for result in self.results
+            for place, member in enumerate(result.members)
+            if place == [each.key for each in result.members].index(member.key)  # one of two that are the same
+        ]
+
+    def at(self, where: Where) -> list[Meeting]:
+        return [each for each in self.meetings if each.result.where == where]
+
+
+def section(study: Study) -> Section:
+    """What sharing costs, in sentences, heat maps and tables."""
+    results = [cell.read(SharingResult) for cell in study.good]
+    labels = variant_labels(member.key for result in results for member in result.members)
+    conclusion = (
+        SharingConclusion((), "") if not study.conclusion else msgspec.convert(study.conclusion, SharingConclusion)
+    )
+    found = _Found(results, labels, conclusion)
+    return Section(
+        title=f"What sharing costs on {study.subject['device']}",
+        question="How much longer do batches take where other variants share the device, or run beside it?",
+        findings=list(_findings(found)),
+        how=[*_HOW, *_mps(conclusion)],
+        pictures=[*matrix_pictures(study.name, found.meetings), *latency_pictures(study.name, found.meetings)],
+        tables=[table for table in _tables(found) if table.rows],
+        terms=_TERMS,
+    )
+
+
+def _findings(found: _Found) -> Iterator[str]:
+    for where in _WHERE:
+        meetings = [
+            each for each in found.meetings if each.result.where == where and each.is_full and not each.is_stream
+        ]
+        if meetings:
+            yield from _costs_of(where, meetings)
+    streams = [each for each in found.meetings if each.is_stream]
+    if streams:
+        worst = max(streams, key=_factor)
+        yield (
+            f"The worst that can be beside, a stream of memory, costs at most a factor of {worst.slowdown.factor:.2f}: "
+            f"{worst.name} {_PLACES[worst.result.where]}."
+        )
+    if checks := found.conclusion.checks:
+        worst_frac = max(check.error_frac for check in checks)
+        yield (
+            f"Pairs predict the throughput of {counted(len(checks), 'larger set')}, which the prediction has not seen, "
+            f"to {format_percent(worst_frac)} at worst."
+        )
+    if found.conclusion.sharing_file:
+        yield f"The costs at full load are in {found.conclusion.sharing_file}, where plans find them."
+
+
+_factor = attrgetter("slowdown.factor")
+
+
+def _costs_of(where: Where, meetings: Sequence[Meeting]) -> Iterator[str]:
+    costly = sorted((each for each in meetings if not each.slowdown.is_free), key=_factor, reverse=True)
+    unseen_frac = sorted(each.member.high / each.member.ratio - 1 for each in meetings)[len(meetings) // 2]
+    noise = f"costs of less than {format_percent(unseen_frac)} can't be told from noise here"
+    if not costly:
+        yield f"{_PLACES[where].capitalize()}, no cost is proven in {counted(len(meetings), 'case')}; {noise}."
+        return
+    named = "; ".join(
+        f"{each.name} {each.slowdown.factor:.2f} times as long beside {each.others}" for each in costly[:_MOST_NAMED]
+    )
+    yield (
+        f"{_PLACES[where].capitalize()}, a cost is proven in {len(costly)} of {counted(len(meetings), 'case')}. "
+        f"The highest: {named}. Typically, {noise}."
+    )
+
+
+def _mps(conclusion: SharingConclusion) -> list[str]:
+    if not conclusion.mps:
+        return []
+    return [
+        f"CUDA's Multi-Process Service was {conclusion.mps}; the variants ran in one process, each slot in a stream."
+    ]
+
+
+# --- tables
+
+
+def _tables(found: _Found) -> Iterator[StudyTable]:
+    for make in (_costs, _latencies):
+        yield from (make(found, where) for where in _WHERE)
+    yield _checks(found)
+
+
+def _costs(found: _Found, where: Where) -> StudyTable:
+    rows = [
+        (
+            each.case,
+            format_load(each.result.load),
+            format_duration(each.member.batch_s),
+            f"{each.member.ratio:.3f}",
+            f"{each.member.low:.2f} – {each.member.high:.2f}",
+            f"{each.slowdown.factor:.2f}",
+        )
+        for each in found.at(where)
+    ]
+    return StudyTable(
+        f"What batches take {_PLACES[where]}",
+        ("variant", "load", "alone", "ratio", "95 % interval", "factor"),
+        rows,
+        note="Plans count with the factor at full load.",
+    )
+
+
+def _latencies(found: _Found, where: Where) -> StudyTable:
+    rows = [
+        (
+            each.case,
+            format_load(each.result.load),
+            f"{format_duration(each.member.alone.p99_s)} → {format_duration(each.member.together.p99_s)}",
+            f"{each.member.alone.qps:,.0f} → {each.member.together.qps:,.0f}",
+        )
+        for each in found.at(where)
+    ]
+    return StudyTable(
+        f"Latency and throughput {_PLACES[where]}, alone → together",
+        ("variant", "load", "p99", "rows/s"),
+        rows,
+        note="By the clock on the wall, with what other programs take. On one device, each has its part of the rate.",
+    )
+
+
+def _checks(found: _Found) -> StudyTable:
+    rows = [
+        (
+            check.cell,
+            format_rate(check.predicted_qps),
+            format_rate(check.measured_qps),
+            format_percent(check.error_frac),
+        )
+        for check in found.conclusion.checks
+    ]
+    return StudyTable(
+        "Larger sets, predicted from pairs",
+        ("set", "predicted", "measured", "error"),
+        rows,
+        note="Rows per second of all variants together. A prediction uses pairs at full load, and no larger set.",
+    )

@@ -1,0 +1,64 @@
+"""Emulated devices: batches take what the profile says, times what sharing is said to cost."""
+
+from collections.abc import Callable, Sequence
+
+from proteus_cli.domain.profile.interference import SharingModel
+from proteus_cli.domain.profile.profile import LatencyTable, Profile
+from proteus_cli.domain.studies.study import Mode
+from proteus_cli.studies.sharing.slices import Lane, LaneClock, Ran, Work, run_lane
+
+STREAM_S = 0.005
+"""What a turn of a stream takes, about."""
+
+
+class _Timeline:
+    """The clock of a device on which nothing happens but its batches."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def read(self) -> float:
+        return self.now_s
+
+    def sleep_until(self, at_s: float) -> None:
+        self.now_s = max(self.now_s, at_s)
+
+
+class EmulatedBench:
+    """Devices with one profile. ``sleep`` is called with the length of each slice, so that it takes its time."""
+
+    mode: Mode = "emulated"
+    slots = 1
+
+    def __init__(self, profile: Profile, sharing: SharingModel, sleep: Callable[[float], object]) -> None:
+        self._tables = {
+            measured.key: LatencyTable(measured.points, of=lambda point: point.mean_s) for measured in profile.variants
+        }
+        self._sharing, self._sleep = sharing, sleep
+
+    def run(self, lanes: Sequence[Lane], length_s: float) -> list[list[Ran]]:
+        done = [
+            self._ran(lane, [*lanes[:place], *lanes[place + 1 :]], length_s) if lane.works else []
+            for place, lane in enumerate(lanes)
+        ]
+        self._sleep(length_s)
+        return done
+
+    def _ran(self, lane: Lane, neighbours: Sequence[Lane], length_s: float) -> list[Ran]:
+        seconds = {work: self._batch_s(work, lane, neighbours) for work in lane.works}
+        clock = _Timeline()
+
+        def run(work: Work) -> None:
+            clock.now_s += seconds[work]
+
+        return run_lane(lane, run, length_s, LaneClock(clock.read, clock.read, clock.sleep_until))
+
+    def _batch_s(self, work: Work, lane: Lane, neighbours: Sequence[Lane]) -> float:
+        if work.key is None:
+            return STREAM_S
+        beside = [other.key for other in lane.works if other.key is not None and other != work]
+        near = [other.key for each in neighbours for other in each.works if other.key is not None]
+        alone_s = self._tables[work.key](work.batch)
+        on_device = self._sharing.slowdown(work.key, beside, batch=work.batch)
+        from_near = self._sharing.slowdown(work.key, near, batch=work.batch, where="neighbour")
+        return alone_s * on_device.factor * from_near.factor

@@ -1,0 +1,54 @@
+"""What the study and the process of a device send each other."""
+
+import msgspec
+
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.device import Device
+from proteus_cli.serving.devices.process.messages import SentError
+from proteus_cli.studies.sharing.slices import Lane, Ran
+
+
+class Engine(msgspec.Struct, frozen=True):
+    """A variant to load, from the file ``model``, for batches of these sizes."""
+
+    key: VariantKey
+    model: str
+    batches: tuple[int, ...]
+
+
+class Open(msgspec.Struct, frozen=True, tag=True):
+    """The first message. Engines are built, if they must be, in the directory ``built``."""
+
+    device: Device
+    built: str
+    slots: int
+    engines: tuple[Engine, ...]
+    stream_bytes: int
+
+
+class RunSlice(msgspec.Struct, frozen=True, tag=True):
+    """Run a lane in each slot. The slice begins at ``begin_s`` by `time.monotonic`, which all processes share."""
+
+    lane: Lane
+    begin_s: float
+    length_s: float
+
+
+class Opened(msgspec.Struct, frozen=True, tag=True):
+    pass
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """The batches of all slots."""
+
+    ran: list[Ran]
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    error: SentError
+
+
+Command = Open | RunSlice
+Event = Opened | Done | Failed
+COMMANDS = msgspec.msgpack.Decoder(Command)
+EVENTS = msgspec.msgpack.Decoder(Event)

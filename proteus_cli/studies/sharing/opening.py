@@ -1,0 +1,131 @@
+"""The devices of a study of sharing: which ones, and how they are opened."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from proteus_cli import store
+from proteus_cli.backends.discovery import discover, select
+from proteus_cli.backends.free_memory import free_bytes
+from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.profile.interference import SharingModel
+from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.errors import ArtefactError
+from proteus_cli.settings import read_settings
+from proteus_cli.store import Workspace
+from proteus_cli.store.sharing import read_sharing
+from proteus_cli.studies.sharing.bench import Bench
+from proteus_cli.studies.sharing.cells import BatchSizes
+from proteus_cli.studies.sharing.emulated_bench import EmulatedBench
+from proteus_cli.studies.sharing.messages import Engine, Open
+from proteus_cli.studies.sharing.process_bench import opened_bench
+from proteus_cli.studies.sharing.stream import largest_cache_bytes, stream_bytes
+
+MOST_NEIGHBOURS = 3
+"""That a study uses: each has all engines in memory."""
+_UNKNOWN_FREE_BYTES = 2**30
+
+
+@dataclass(slots=True)
+class OpenedBench:
+    """The bench while it is open."""
+
+    bench: Bench | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareBench:
+    """The device of a profile, and neighbours that are like it, as they are on this machine."""
+
+    devices: tuple[Device, ...]
+    openings: tuple[Open, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(device.id for device in self.devices)
+
+    @property
+    def has_stream(self) -> bool:
+        """Whether a stream of memory says anything of these devices."""
+        return self.devices[0].kind == "cpu"
+
+    @contextmanager
+    def opened(self, place: OpenedBench) -> Iterator[None]:
+        """Open the devices, and say where. Raises `DeviceUnavailable`, `EngineError`."""
+        with opened_bench(self.openings) as place.bench:
+            yield
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatedDevices:
+    """Two emulated devices of a profile, with the costs of sharing that are known of it."""
+
+    profile: Profile
+    sharing: SharingModel
+    has_stream = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.profile.device.id, f"{self.profile.device.id} (another)")
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        return ()
+
+    @contextmanager
+    def opened(self, place: OpenedBench) -> Iterator[None]:
+        place.bench = EmulatedBench(self.profile, self.sharing, time.sleep)
+        yield
+
+
+def emulated_devices(workspace: Workspace, profile: Profile) -> EmulatedDevices:
+    """Raises `ArtefactError` where the sharing file is damaged."""
+    known = read_sharing(workspace, profile)
+    return EmulatedDevices(profile, SharingModel(()) if known is None else known.model)
+
+
+def hardware_bench(
+    workspace: Workspace, catalog: Catalog, profile: Profile, sizes: Mapping[VariantKey, BatchSizes]
+) -> HardwareBench:
+    """What must be opened to measure. Raises `DeviceUnavailable`, and `ArtefactError` where a profile is stale."""
+    here = discover(read_settings(workspace.root).devices)
+    (device,) = select(here, profile.device.id)
+    if not profile.device.is_like(device):
+        raise ArtefactError(
+            f"The profile of `{device.id}` is of another device: {profile.device.name}.",
+            hint=f"run `proteus profile --device {device.id}` to measure the one that is here",
+        )
+    engines = _engines(workspace, catalog, profile, sizes)
+    devices = (device, *_neighbours(device, here))
+    size_bytes = stream_bytes(free_bytes() or _UNKNOWN_FREE_BYTES, largest_cache_bytes()) if device.kind == "cpu" else 0
+    built = str(workspace.built_dir)
+    return HardwareBench(devices, tuple(Open(each, built, profile.slots, engines, size_bytes) for each in devices))
+
+
+def _neighbours(device: Device, here: Sequence[Device]) -> tuple[Device, ...]:
+    """Other CPU devices that are alike. GPUs have memory of their own, so that they are none."""
+    if device.kind != "cpu":
+        return ()
+    return tuple(each for each in here if each.id != device.id and each.is_like(device))[:MOST_NEIGHBOURS]
+
+
+def _engines(
+    workspace: Workspace, catalog: Catalog, profile: Profile, sizes: Mapping[VariantKey, BatchSizes]
+) -> tuple[Engine, ...]:
+    found = []
+    for key, batches in sizes.items():
+        family = catalog.family(key.family)
+        variant = family.variant(key.variant)
+        model = workspace.loaded_model_of(family, variant, to="measure", hint=", or use `--emulate`")
+        found.append(Engine(key, str(model), batches.all))
+    store.require_current_models(catalog, of_variants(profile, sizes), workspace)
+    return tuple(found)
+
+
+def of_variants(profile: Profile, keys: Mapping[VariantKey, object]) -> Profile:
+    """The profile with these variants only."""
+    return replace(profile, variants=tuple(each for each in profile.variants if each.key in keys))

@@ -1,0 +1,105 @@
+"""Devices that are measured are processes of their own; with slots, their batches run at once."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import Tiny
+
+from proteus_cli.backends.base import NamedArrays, Signature, TensorSpec
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.device import Device
+from proteus_cli.errors import DeviceLost, EngineError
+from proteus_cli.serving.devices.process.messages import SentError
+from proteus_cli.studies.sharing.cells import BatchSizes
+from proteus_cli.studies.sharing.child import MeasuredDevice, busy_clock
+from proteus_cli.studies.sharing.messages import RunSlice
+from proteus_cli.studies.sharing.mps import sees_mps
+from proteus_cli.studies.sharing.opening import hardware_bench
+from proteus_cli.studies.sharing.process_bench import opened_bench
+from proteus_cli.studies.sharing.slices import STREAM, Arrival, Lane, Work
+from proteus_cli.studies.sharing.stream import TURN_BYTES, Stream, largest_cache_bytes, stream_bytes
+
+SMALL, LARGE = VariantKey("shapes", "shapes-s"), VariantKey("shapes", "shapes-l")
+
+
+def test_a_device_runs_slices_in_its_process_until_that_is_lost(tiny: Tiny) -> None:
+    profile = tiny.place.profile("cpu0")
+    sizes = {key: BatchSizes(1, 4) for key in (SMALL, LARGE)}
+    found = hardware_bench(tiny.place, tiny.place.catalog(), profile, sizes)
+    assert found.names == ("cpu0", "cpu1")
+    with opened_bench(found.openings[:1]) as bench:
+        both = Lane((Work(SMALL, 1), Work(LARGE, 4), STREAM))
+        (ran,) = bench.run([both], 0.05)
+        assert [each.work for each in ran] == [turn % 3 for turn in range(len(ran))]
+        assert all(0 <= each.began_s <= each.ended_s for each in ran)
+        assert all(each.batch_s > 0 for each in ran)
+        arriving = Lane((Work(SMALL, 1),), (Arrival(0.01, 0), Arrival(0.02, 0)))
+        (ran,) = bench.run([arriving], 0.05)
+        assert [each.arrived_s for each in ran] == [0.01, 0.02]
+        with pytest.raises(RuntimeError, match="KeyError"):
+            bench.run([Lane((Work(SMALL, 3),))], 0.01)
+        assert bench.run([arriving], 0.05)[0], "an error of a slice is no error of the next"
+        os.kill(bench.pids[0], signal.SIGKILL)
+        for _ in range(2):
+            with pytest.raises(DeviceLost, match="cpu0 is lost"):
+                bench.run([arriving], 0.05)
+
+
+class MeetingRunner:
+    """A runner of which two batches run at once, or none ends."""
+
+    signature = Signature((TensorSpec("x", np.dtype(np.float32), (1,)),), ())
+    memory_bytes = 0
+
+    def __init__(self) -> None:
+        self._barrier = threading.Barrier(2, timeout=30)
+
+    def infer(self, inputs: NamedArrays) -> NamedArrays:
+        self._barrier.wait()
+        return inputs
+
+
+def test_slots_run_their_batches_at_once_and_begin_with_different_works() -> None:
+    runner = MeetingRunner()
+    works = (Work(SMALL, 1), Work(LARGE, 1))
+    inputs = {"x": np.zeros((1, 1), np.float32)}
+    gpu = Device("gpu0", "gpu", "gpu", "a GPU", 0)
+    device = MeasuredDevice(dict.fromkeys(works, (runner, inputs)), None, 2, busy_clock(gpu))
+    arrivals = tuple(Arrival(0.0, place % 2) for place in range(6))
+    ran = device.slice(RunSlice(Lane(works, arrivals), 0.0, 1e12))
+    assert sorted(each.work for each in ran) == [0, 0, 0, 1, 1, 1]
+
+
+def test_on_one_core_only_the_time_with_the_core_counts() -> None:
+    one, two = (Device("cpu0", "cpu", "cpu", "a CPU", 0, cores) for cores in ((0,), (0, 1)))
+    assert busy_clock(one) is not busy_clock(two)
+
+
+def test_errors_of_a_process_come_back_as_they_were() -> None:
+    error = SentError.of(EngineError("it fails", hint="look")).error()
+    assert isinstance(error, EngineError)
+    assert error.hint == "look"
+
+
+def test_a_stream_reads_all_of_its_memory_in_turns(tmp_path: Path) -> None:
+    stream = Stream(TURN_BYTES + 80)
+    assert [stream.read_on() for _ in range(3)] == [TURN_BYTES // 8, 10, TURN_BYTES // 8]
+    for index, size in enumerate(("32K", "2048K", "300M", "odd")):
+        (tmp_path / f"index{index}").mkdir()
+        (tmp_path / f"index{index}" / "size").write_text(f"{size}\n")
+    assert largest_cache_bytes(tmp_path) == 300 * 2**20
+    assert largest_cache_bytes(tmp_path / "none") == 64 * 2**20
+    assert stream_bytes(16 * 2**30, 300 * 2**20) == 600 * 2**20
+    assert stream_bytes(16 * 2**30, 2**30) == 2**30
+    assert stream_bytes(80 * 2**20, 2**30) == 10 * 2**20
+
+
+def test_mps_is_seen_where_its_pipe_is(tmp_path: Path) -> None:
+    assert not sees_mps({}, tmp_path)
+    (tmp_path / "control").touch()
+    assert sees_mps({}, tmp_path)
+    assert not sees_mps({"CUDA_MPS_PIPE_DIRECTORY": str(tmp_path / "elsewhere")}, tmp_path)

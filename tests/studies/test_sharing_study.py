@@ -1,0 +1,141 @@
+"""A study of sharing, from the question to the file that plans read: emulated, so that the answer is known."""
+
+import time
+
+import msgspec
+import pytest
+from builders import MADE_BY
+from studies.test_study_page import _Tags
+from studies.test_study_runs import studied
+from tiny import Tiny
+
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.profile.interference import (
+    CostPoint,
+    Interference,
+    MeasuredVariant,
+    SharingCost,
+    SharingModel,
+    VariantName,
+)
+from proteus_cli.domain.studies.sharing import SharingConclusion, SharingResult
+from proteus_cli.domain.studies.study import Study
+from proteus_cli.errors import ArtefactError, UsageError
+from proteus_cli.reporting.studies.page import page
+from proteus_cli.reporting.studies.sharing import section
+from proteus_cli.store import Workspace
+from proteus_cli.store.sharing import read_sharing, sharing_digest, write_sharing
+from proteus_cli.studies.draft import StudyDraft
+from proteus_cli.studies.sharing.drafting import share_draft, workspace_draft
+from proteus_cli.studies.sharing.question import SharingQuestion
+
+SMALL, MIDDLE, LARGE = (VariantKey("shapes", f"shapes-{size}") for size in "sml")
+OF_ALL = (SMALL, MIDDLE, LARGE)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Emulated devices wait for as long as a slice is."""
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+
+
+def cost(of: VariantKey, *beside: VariantKey, ratio: float) -> SharingCost:
+    point = CostPoint(1, 9, 0.01, ratio, ratio, ratio)
+    return SharingCost(*of, "device", tuple(VariantName(*each) for each in beside), (point,))
+
+
+def write_costs(workspace: Workspace, *costs: SharingCost, emulated: bool = True) -> None:
+    profile = workspace.profile("cpu0")
+    measured = [each for each in profile.variants if each.key in OF_ALL]
+    variants = tuple(MeasuredVariant(*each.key, sharing_digest(each)) for each in measured)
+    found = Interference(1, MADE_BY, profile.device.type, "cpu0", emulated, variants, costs)
+    write_sharing(workspace, "cpu0", found)
+
+
+def draft(tiny: Tiny, *variants: VariantKey, loads: tuple[float, ...] = (1.0,)) -> StudyDraft:
+    return share_draft(tiny.place, SharingQuestion("cpu0", variants, loads, emulated=True))
+
+
+def results(study: Study) -> dict[str, SharingResult]:
+    return {cell.key: cell.read(SharingResult) for cell in study.good}
+
+
+def model(workspace: Workspace) -> SharingModel:
+    found = read_sharing(workspace, workspace.profile("cpu0"))
+    assert found is not None
+    return found.model
+
+
+def test_an_emulated_study_finds_the_costs_that_its_devices_were_told(tiny: Tiny) -> None:
+    write_costs(tiny.place, cost(SMALL, LARGE, ratio=1.5), cost(SMALL, MIDDLE, ratio=1.2))
+    study = studied(tiny.root, draft(tiny, *OF_ALL))
+    assert {cell.mode for cell in study.cells} == {"emulated"}
+    found = model(tiny.place)
+    assert found.slowdown(SMALL, [LARGE]).factor == pytest.approx(1.5)
+    assert found.slowdown(SMALL, [MIDDLE, LARGE]).factor == pytest.approx(1.5)
+    assert found.slowdown(LARGE, [SMALL]).factor == found.slowdown(SMALL, [SMALL], where="neighbour").factor == 1
+    checks = msgspec.convert(study.conclusion, SharingConclusion).checks
+    assert [check.error_frac for check in checks] == pytest.approx([0.0] * 2)
+
+
+def test_below_full_load_latencies_have_the_waiting_and_nothing_is_written(tiny: Tiny) -> None:
+    study = studied(tiny.root, draft(tiny, SMALL, LARGE, loads=(0.9,)))
+    assert study.conclusion["sharing_file"] == ""
+    assert not tiny.place.sharing_path("cpu0").exists()
+    (on_device,) = (found for found in results(study).values() if found.where == "device")
+    alone, together = on_device.members[0].alone, on_device.members[0].together
+    assert alone.p99_s > on_device.members[0].batch_s
+    assert together.p99_s > alone.p99_s, "a short batch waits for long ones"
+
+
+def test_what_was_measured_is_not_replaced_by_an_emulated_study(tiny: Tiny) -> None:
+    write_costs(tiny.place, cost(SMALL, LARGE, ratio=1.5), emulated=False)
+    before = tiny.place.sharing_path("cpu0").read_bytes()
+    study = studied(tiny.root, draft(tiny, SMALL, LARGE))
+    assert study.conclusion["sharing_file"] == ""
+    assert tiny.place.sharing_path("cpu0").read_bytes() == before
+
+
+def test_a_second_study_keeps_what_the_first_found_of_others(tiny: Tiny) -> None:
+    write_costs(tiny.place, cost(SMALL, MIDDLE, ratio=1.2))
+    studied(tiny.root, draft(tiny, SMALL, LARGE))
+    assert model(tiny.place).slowdown(SMALL, [MIDDLE]).factor == 1.2
+    assert model(tiny.place).unmeasured([SMALL, LARGE]) == []
+
+
+def test_the_page_says_what_is_costly_and_stands_alone(tiny: Tiny) -> None:
+    write_costs(tiny.place, cost(SMALL, LARGE, ratio=1.5))
+    study = studied(tiny.root, draft(tiny, SMALL, LARGE, loads=(0.5, 1.0)))
+    found = section(study)
+    assert "shapes-s ×1 1.50 times as long beside shapes-l ×1" in found.findings[0]
+    assert "no cost is proven" in found.findings[1]
+    assert found.pictures[0].title == "Sharing one device, small batches"
+    html = page([study], {"share": lambda _study: found})
+    tags = _Tags()
+    tags.feed(html)
+    assert (tags.open, tags.fetched) == ([], [])
+
+
+def test_a_question_without_sense_is_refused(tiny: Tiny) -> None:
+    for variants, sets, problem in (
+        ((SMALL,), (), "2 to 9 variants"),
+        ((SMALL, SMALL), (), "named twice"),
+        ((SMALL, LARGE), ((SMALL, MIDDLE, LARGE),), "`--sets` names `shapes-m`"),
+    ):
+        with pytest.raises(UsageError, match=problem):
+            SharingQuestion("cpu0", variants, (1.0,), sets)
+    with pytest.raises(ArtefactError, match="has no times in the profile"):
+        draft(tiny, SMALL, VariantKey("shapes", "shapes-xl"))
+
+
+def test_of_a_whole_workspace_the_fastest_the_slowest_and_one_between_are_studied(tiny: Tiny) -> None:
+    drafted = workspace_draft(tiny.place)
+    assert isinstance(drafted, StudyDraft)
+    assert str(drafted.options["variants"]).count(",") == 2
+    assert drafted.name == "share-cpu0"
+
+
+def test_a_model_that_was_not_profiled_is_not_measured(tiny: Tiny) -> None:
+    tiny.model("shapes-s").write_bytes(tiny.model("shapes-l").read_bytes())
+    with pytest.raises(ArtefactError, match="another"):
+        share_draft(tiny.place, SharingQuestion("cpu0", (SMALL, LARGE), (1.0,)))
