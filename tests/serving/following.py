@@ -22,7 +22,7 @@ from proteus_cli.serving.adaptation.catalog.live_catalog import LOOK_S, LiveCata
 from proteus_cli.serving.adaptation.catalog.retiring import FORGET_AFTER_S
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
-from proteus_cli.serving.adaptation.feedback import Feedback
+from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
 from proteus_cli.serving.adaptation.rollouts.plan_source import VersionedPlanSource
 from proteus_cli.serving.requests.in_flight import Result
 from proteus_cli.serving.requests.query import Query, RequestOptions
@@ -54,10 +54,10 @@ class Followed:
             is_emulated=True, takes_variants=True, learn=self._learn, use_signatures=self._use_signatures, stubs=set()
         )
         solver: Any = SimpleNamespace(state=SimpleNamespace(is_busy=False), use=self._plan_with)
-        feedback = Feedback(None, world.plane, world.profiles, world.adaptation, self, solver)
+        accuracies = LiveAccuracies(world.plane, world.profiles, world.adaptation, self, solver, takes_labels=False)
         self.served, self.solver, self.versioned = ServedCatalog(self.read().content), solver, VersionedPlanSource(self)
         self.live = LiveCatalog(
-            self.served, hardware, world.plane, world.profiles, self, self.versioned, solver, feedback,
+            self.served, hardware, world.plane, world.profiles, self, self.versioned, solver, accuracies,
             is_guarded=True,
         )  # fmt: skip
 

@@ -46,10 +46,6 @@ class RequestWatch(Protocol):
         """A request was admitted at the ``next_look_s`` of its family or later; it says when the next one is."""
         ...
 
-    def is_shifted(self, family: str) -> bool:
-        """Whether requests of a family, or its answers, are distributed otherwise than its eval split."""
-        ...
-
 
 class Admission:
     """Checks requests, asks the controller whether to admit them, and has ``workers`` ask for work afterwards.
@@ -78,7 +74,7 @@ class Admission:
         self._workers, self._results, self._counts, self._clock = workers, results, counts, clock
         self._refuses_non_finite, self._max_timeout_s = refuses_non_finite, max_timeout_s
         self._answers, self._samples = answers, samples
-        self.looks: RequestWatch | None = None
+        self._watch: RequestWatch | None = None
         self.arms = dict[str, VersionArms]()  # by family, of versions that are rolled out
         self._ids = count()
         self._log_limiter = LogRateLimiter(clock)
@@ -149,8 +145,8 @@ class Admission:
             raise
         if self._samples is not None and request.id >= self._samples.next_id:
             self._samples.admitted(request, query.id)
-        if self.looks is not None and now_s >= served.next_look_s:
-            self.looks.admitted(request, served, now_s)
+        if self._watch is not None and now_s >= served.next_look_s:
+            self._watch.admitted(request, served, now_s)
         self._results.expect(request)
         if offered is not self._last:
             self._last = offered
@@ -188,6 +184,10 @@ class Admission:
         if effects.dropped:
             request.release_inputs()
         self.ask(effects.ask)
+
+    def show_to(self, watch: RequestWatch) -> None:
+        """From now on some of the requests that are admitted are shown to it."""
+        self._watch = watch
 
     def count_refusal(self, error: RequestError) -> None:
         """A front end answers a request with an error, before the request was admitted or instead of that."""

@@ -7,7 +7,7 @@ import msgspec
 
 from proteus_cli.errors import BadRequest, BodyTooLarge, NotFound
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
-from proteus_cli.serving.adaptation.feedback import Feedback
+from proteus_cli.serving.adaptation.feedback.feedback import Feedback
 from proteus_cli.serving.adaptation.live_conditions import LiveConditions
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans
 from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts

@@ -7,7 +7,7 @@ from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.rollouts.status import RolloutStatus
 from proteus_cli.serving.adaptation.catalog.status import CatalogStatus
 from proteus_cli.serving.adaptation.control_loop import PlanChange
-from proteus_cli.serving.adaptation.feedback import FeedbackBatch, FeedbackStatus, FeedbackTaken
+from proteus_cli.serving.adaptation.feedback.documents import FeedbackBatch, FeedbackStatus, FeedbackTaken
 from proteus_cli.serving.adaptation.live_conditions import ConditionChange, FamilyConditions
 from proteus_cli.serving.adaptation.rollouts.requests import (
     RolloutAbortion,

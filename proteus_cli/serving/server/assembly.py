@@ -1,6 +1,5 @@
-"""The planes of the server, each opened for as long as it runs: hardware, data plane, adaptation, telemetry."""
+"""The planes of the server, each opened for as long as it runs; adaptation is in `adapting.py`."""
 
-import asyncio
 import contextlib
 import logging
 import time
@@ -15,26 +14,9 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.devices.drift import Drift
 from proteus_cli.control.topology.hosting import device_memory, slots_of
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.domain.catalog.changes import CatalogContent
-from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
-from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
-from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.feedback import Feedback
-from proteus_cli.serving.adaptation.joining import Joining
-from proteus_cli.serving.adaptation.live_conditions import LiveConditions
-from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
-from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
-from proteus_cli.serving.adaptation.recalibration import Recalibration
-from proteus_cli.serving.adaptation.rollouts.plan_source import VersionedPlanSource
-from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts
-from proteus_cli.serving.adaptation.sharing import Sharing
-from proteus_cli.serving.adaptation.shifts.shifts import Shifts
 from proteus_cli.serving.adaptation.slot_tuning import SlotTuning
-from proteus_cli.serving.adaptation.solver.jobs import WarmUp
-from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.devices.hardware import (
-    ClusterHardware,
     Hardware,
     cluster_devices,
     emulated_devices,
@@ -43,7 +25,7 @@ from proteus_cli.serving.devices.hardware import (
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.recovery import Recovery
 from proteus_cli.serving.fleet.worker import DISPATCH_AHEAD_S
-from proteus_cli.serving.lifecycle import run_unless, running
+from proteus_cli.serving.lifecycle import running
 from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.requests.answer_log import AnswerLog
 from proteus_cli.serving.requests.data_plane import DataPlane, make_data_plane
@@ -53,6 +35,7 @@ from proteus_cli.serving.requests.second_stages import DrawnConfidence
 from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.rest.openapi import document
 from proteus_cli.serving.rest.routes import ROUTES
+from proteus_cli.serving.server.adapting import Adaptation
 from proteus_cli.serving.server.deployment import Deployment, ServerOptions
 from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
 from proteus_cli.serving.telemetry.loop_lag import LoopLag
@@ -148,14 +131,9 @@ async def open_data_plane(
         plane.fleet.close()
 
 
-def _has_standbys(deployment: Deployment) -> bool:
-    """Where plans change, variants may stand by."""
-    return deployment.policy.standbys and deployment.policy.replanning is not None
-
-
 def _memory(deployment: Deployment) -> Mapping[str, DeviceMemory]:
     """Of the devices that may have standbys: those whose profiles know memory."""
-    if not _has_standbys(deployment):
+    if not deployment.has_standbys:
         return {}
     slo_s, rules, keys = deployment.catalog.slo_s(), deployment.plan.rules, deployment.catalog.keys
     memory = device_memory(deployment.memory_bytes, deployment.profiles, slo_s, rules, keys)
@@ -174,114 +152,6 @@ def _served_families(deployment: Deployment, hardware: Hardware) -> list[ServedF
         for family in deployment.catalog.families
     )  # fmt: skip
     return served_families(files, list(deployment.profiles.values()))
-
-
-@dataclass(frozen=True, slots=True)
-class Adaptation:
-    """What changes plans and profiles while the server runs. What is None is not wanted."""
-
-    control_loop: ControlLoop
-    manual_plans: ManualPlans
-    conditions: LiveConditions
-    live_catalog: LiveCatalog | None
-    feedback: Feedback
-    shifts: Shifts | None
-    solver: SolverProcess | None
-    journal: PlanJournal | None
-    recalibration: Recalibration | None
-    rollouts: VersionRollouts
-
-
-@asynccontextmanager
-async def open_adaptation(
-    deployment: Deployment,
-    options: ServerOptions,
-    hardware: Hardware,
-    plane: DataPlane,
-    profiles: ProfileStore,
-    drift: Drift | None,
-    answers: AnswerLog | None,
-    stop: asyncio.Event,
-) -> AsyncIterator[Adaptation]:
-    """Put the plan in force, while the solver gets ready, and adapt it from then on.
-
-    Raises `StoppedEarly`, and `EngineError` where the plan can't be put in force.
-    """
-    rule, source = deployment.policy.replanning, VersionedPlanSource(deployment.source)
-    async with AsyncExitStack() as stack:
-        solver = None
-        if rule is not None:
-            replanner = source.replanner(deployment.plan, profiles)
-            solver = stack.enter_context(contextlib.closing(SolverProcess(replanner, deployment.solve_limit_s)))
-            demand = rule.initial_demand(deployment.plan.demand_qps, plane.controller.demand.slo_s)
-            solver.warm_up(WarmUp(demand, deployment.plan))
-        journal = PlanJournal(deployment.journal, plane.counts) if deployment.journal is not None else None
-        control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock, journal)
-        await run_unless(stop, control_loop.start(deployment.plan, deployment.origin, deployment.reason))
-        await stack.enter_async_context(running(plane.fleet.standbys.run()))
-        if journal is not None:
-            stack.callback(journal.stopped)
-        if rule is not None and solver is not None:
-            await stack.enter_async_context(running(solver.watch()))
-            await stack.enter_async_context(running(control_loop.run(rule.every_s, solver)))
-        if deployment.hosts is not None:
-            sharing = Sharing(hardware.shared, profiles, plane.controller, plane.fleet, control_loop, solver, source)
-            await stack.enter_async_context(running(sharing.watch()))
-        recalibration = None
-        if drift is not None:
-            recalibration = Recalibration(
-                drift, profiles, plane.controller, control_loop, solver, source, plane.clock,
-                is_recording=deployment.records,
-            )  # fmt: skip
-            stack.callback(recalibration.write)
-            await stack.enter_async_context(running(recalibration.watch()))
-        if deployment.newcomers is not None and isinstance(hardware, ClusterHardware):
-            joining = Joining(
-                hardware, plane, profiles, deployment.newcomers, source, solver, has_standbys=_has_standbys(deployment)
-            )
-            await stack.enter_async_context(running(joining.run()))
-        feedback = Feedback(answers, plane, profiles, control_loop, source, solver, is_recording=deployment.records)
-        feedback.arms = plane.admission.arms
-        if feedback.is_wanted:
-            await stack.enter_async_context(running(feedback.run()))
-        served = ServedCatalog(CatalogContent.served(deployment.catalog, deployment.digests))
-        is_guarded, live_catalog = options.tokens is not None, None
-        if deployment.catalog_source is not None:
-            live_catalog = LiveCatalog(
-                served, hardware, plane, profiles, deployment.catalog_source, source, solver, feedback,
-                is_guarded=is_guarded,
-            )  # fmt: skip
-            await stack.enter_async_context(running(live_catalog.run(watches=deployment.watches_catalog)))
-        requirements = PlanRequirements(deployment.policy.name, served, profiles, plane.fleet.loader.models)
-        manual_plans = ManualPlans(
-            control_loop, plane.lifecycle, source, requirements, solver, live_catalog, is_guarded=is_guarded
-        )
-        conditions = LiveConditions(
-            control_loop, plane.controller, plane.lifecycle, served,
-            is_guarded=is_guarded, is_emulated=plane.is_emulated,
-        )  # fmt: skip
-        shifts = None
-        if deployment.references is not None:
-            shifts = Shifts(plane, profiles, served, deployment.references, np.random.default_rng())
-            plane.admission.looks = shifts
-            await stack.enter_async_context(running(shifts.run()))
-        rollouts = VersionRollouts(
-            deployment.version_source, live_catalog, served, plane, profiles, control_loop, source, solver,
-            is_guarded=is_guarded,
-        )  # fmt: skip
-        await stack.enter_async_context(running(rollouts.run()))
-        yield Adaptation(
-            control_loop,
-            manual_plans,
-            conditions,
-            live_catalog,
-            feedback,
-            shifts,
-            solver,
-            journal,
-            recalibration,
-            rollouts,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +176,7 @@ async def open_telemetry(
     sampler = MetricsSampler(
         plane, plane.clock, adaptation.control_loop.changes, links=hardware.links,
         rollouts=lambda: adaptation.rollouts.status().rollouts,
+        is_shifted=adaptation.shifts.is_shifted if adaptation.shifts is not None else lambda _: False,
     )  # fmt: skip
     sources = StatusSources(
         plane=plane,
@@ -317,7 +188,7 @@ async def open_telemetry(
         journal=adaptation.journal,
         recalibration=adaptation.recalibration,
         links=hardware.links,
-        feedback=adaptation.feedback,
+        accuracies=adaptation.accuracies,
         rollouts=adaptation.rollouts,
         shifts=adaptation.shifts,
     )

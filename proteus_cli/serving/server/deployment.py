@@ -69,7 +69,7 @@ class Deployment:
     ``labels`` are names of classes, by family; only of some families.
     Devices other than GPUs run in threads of the server, or ``in_processes`` of their own. Plans come from ``source``;
     the ``journal`` records them, unless it is None. Engines for GPUs are kept in ``built``. ``replanning`` is the
-    option of that name; a solve takes ``solve_limit_s`` at most. While a plan is rolled out, at most
+    option of that name; a solve takes ``solve_limit_s`` at most. During a plan change, at most
     ``max_unavailable_frac`` of a family's capacity is unavailable. What a profile is wrong in for ``drift_after_s`` is
     re-estimated (0: never), and written to the workspace if the server ``records``. Variants may take ``memory_bytes``
     of each device, standbys included; without, there are no standbys. Devices of a cluster are those of the
@@ -113,3 +113,8 @@ class Deployment:
     def local_devices(self) -> Sequence[Device]:
         """The devices of this machine."""
         return [device for device in self.devices if not device.host]
+
+    @property
+    def has_standbys(self) -> bool:
+        """Where plans change, variants may stand by."""
+        return self.policy.standbys and self.policy.replanning is not None

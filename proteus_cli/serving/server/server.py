@@ -26,9 +26,9 @@ from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.answer_log import AnswerLog
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.requests.samples.writer import SampleWriter
+from proteus_cli.serving.server.adapting import open_adaptation
 from proteus_cli.serving.server.assembly import (
     make_endpoints,
-    open_adaptation,
     open_data_plane,
     open_hardware,
     open_telemetry,

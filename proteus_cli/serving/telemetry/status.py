@@ -11,7 +11,7 @@ from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import printable
 from proteus_cli.serving.adaptation.control_loop import SEEN_WINDOWS_S, ControlLoop, hosts
-from proteus_cli.serving.adaptation.feedback import Feedback
+from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.recalibration import Recalibration
 from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts
@@ -59,7 +59,7 @@ class StatusSources:
     journal: PlanJournal | None = None
     recalibration: Recalibration | None = None
     links: Callable[[], Mapping[str, LinkState]] = dict
-    feedback: Feedback | None = None
+    accuracies: LiveAccuracies | None = None
     shifts: Shifts | None = None
     rollouts: VersionRollouts | None = None
 

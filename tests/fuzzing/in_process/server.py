@@ -28,7 +28,8 @@ from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.oip.tensors import DATATYPES
 from proteus_cli.serving.requests.data_plane import DataPlane, make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
-from proteus_cli.serving.server.assembly import make_endpoints, open_adaptation, open_telemetry
+from proteus_cli.serving.server.adapting import open_adaptation
+from proteus_cli.serving.server.assembly import make_endpoints, open_telemetry
 from proteus_cli.serving.server.deployment import Deployment, ServerOptions
 from proteus_cli.serving.server.front_ends import Protocols, make_protocols, open_connections
 from proteus_cli.serving.transport.connections import Connections

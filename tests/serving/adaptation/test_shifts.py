@@ -61,7 +61,7 @@ class Watched:
         content: Any = object()
         self.world, self.known, self.served = world, known, ServedCatalog(content)
         self.shifts = Shifts(world.plane, ProfileStore({}), self.served, known, np.random.default_rng(0), at_once)
-        world.plane.admission.looks = self.shifts
+        world.plane.admission.show_to(self.shifts)
         self.rng = np.random.default_rng(1)
 
     async def ask(self, requests: int, *, spread: float = 1.0, rows: int = 1) -> None:
@@ -98,7 +98,8 @@ def test_a_shift_is_told_once_and_its_end_too_and_nothing_is_done(caplog: pytest
         assert inputs is not None
         assert confidence is not None
         assert (inputs.is_shifted, confidence.is_shifted, shifts.is_shifted("f")) == (True, True, True)
-        shown = MetricsSampler(watched.world.plane, watched.world.plane.clock).now
+        plane = watched.world.plane
+        shown = MetricsSampler(plane, plane.clock, is_shifted=shifts.is_shifted).now
         assert shown.families["f"].shifted
         assert (inputs.rows, confidence.rows) == (450, 450)
         await watched.ask(1_100)

@@ -38,7 +38,7 @@ from proteus_cli.serving.adaptation.catalog.retiring import Retiring
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, CatalogSource, Measurements
 from proteus_cli.serving.adaptation.catalog.status import CatalogStatus, State
-from proteus_cli.serving.adaptation.feedback import Feedback
+from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.solver.process import SolverProcess
@@ -74,7 +74,7 @@ class LiveCatalog:
         files: CatalogSource,
         source: PlanSource,
         solver: SolverProcess | None,
-        feedback: Feedback,
+        accuracies: LiveAccuracies,
         *,
         is_guarded: bool,
     ) -> None:
@@ -84,7 +84,7 @@ class LiveCatalog:
         self._measuring = CatalogMeasuring(files, profiles, plane.clock, is_emulated=hardware.is_emulated)
         self._is_guarded = is_guarded
         self._names: Mapping[VariantKey, str] = {key: key.variant for key in served.content.variants}
-        self._retiring = Retiring(plane, profiles, feedback)
+        self._retiring = Retiring(plane, profiles, accuracies)
         self._reading = asyncio.Lock()
         self._following: asyncio.Task[str | None] | None = None  # its result: why it was not followed
         self._wanted: CatalogContent | None = None  # what was read last

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from proteus_cli.control.topology.succession import without_variants
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.catalog.changes import CatalogContent, Succession
-from proteus_cli.serving.adaptation.feedback import Feedback
+from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
@@ -23,8 +23,8 @@ class Retiring:
     Those that are ``kept`` stay loaded where there is memory, and are not forgotten.
     """
 
-    def __init__(self, plane: DataPlane, profiles: ProfileStore, feedback: Feedback) -> None:
-        self._plane, self._profiles, self._feedback = plane, profiles, feedback
+    def __init__(self, plane: DataPlane, profiles: ProfileStore, accuracies: LiveAccuracies) -> None:
+        self._plane, self._profiles, self._accuracies = plane, profiles, accuracies
         self.variants: dict[VariantKey, str] = {}
         self.held: dict[VariantKey, str] = {}
         self.kept = frozenset[VariantKey]()
@@ -80,7 +80,7 @@ class Retiring:
         fleet.loader.forget_models(gone)
         fleet.engines.forget(gone)
         controller.forget_variants(gone)
-        self._feedback.forget(gone)
+        self._accuracies.forget(gone)
         self._profiles.use([without_variants(profile, gone) for profile in self._profiles.alone.values()])
         self._plane.families.use(self._profiles.values())
         self._plane.families.know_beside(self.with_held)

@@ -72,7 +72,7 @@ class MetricsSampler:
     where a thread shows snapshots.
 
     ``unix_s`` gives the time of day, ``links`` how the hosts of a cluster are reached, ``rollouts`` how far
-    versions are rolled out.
+    versions are rolled out, ``is_shifted`` whether requests of a family are no longer like its eval split.
     """
 
     def __init__(
@@ -83,8 +83,9 @@ class MetricsSampler:
         unix_s: Callable[[], float] = time.time,
         links: Callable[[], Mapping[str, LinkState]] = dict,
         rollouts: Callable[[], Sequence[RolloutStatus]] = tuple,
+        is_shifted: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        self._rollouts = rollouts
+        self._rollouts, self._is_shifted = rollouts, is_shifted
         self._plane, self._clock, self._unix_s, self._links = plane, clock, unix_s, links
         self._server = secrets.token_hex(4)  # tells a cursor of this process from one of another
         self._start_s = clock()
@@ -254,8 +255,9 @@ class MetricsSampler:
         before = self._readings[max(0, len(self._readings) - 1 - SNAPSHOT_SAMPLES)]
         events = self._events.latest(SNAPSHOT_EVENTS)
         return make_snapshot(
-            self._plane, self._readings[-1], before, self._tails_s, self._recent, self._start_s, events, self._links()
-        )
+            self._plane, self._readings[-1], before, self._tails_s, self._recent, self._start_s, events, self._links(),
+            self._is_shifted,
+        )  # fmt: skip
 
 
 def _rounded(of: FamilySnapshot | DeviceSnapshot, digits: Mapping[str, int]) -> dict[str, Any]:

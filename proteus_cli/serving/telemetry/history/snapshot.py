@@ -1,6 +1,6 @@
 """The server over the last seconds, as the terminal and the page show it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -126,6 +126,7 @@ def make_snapshot(
     start_s: float,
     events: Sequence[ServerEvent],
     links: Mapping[str, LinkState],
+    is_shifted: Callable[[str], bool],
 ) -> Snapshot:
     """The means between two readings of the counters. Devices that have joined since then are left out.
 
@@ -149,7 +150,7 @@ def make_snapshot(
         is_emulated=plane.is_emulated,
         inside=plane.results.in_flight_count,
         families={
-            name: _family(plane, name, of, tail_s, ended)
+            name: _family(plane, name, of, tail_s, ended, is_shifted=is_shifted(name))
             for name, of, tail_s, ended in zip(plane.families.by_name, rates, p99_s, recent.tolist(), strict=True)
         },
         devices={
@@ -176,7 +177,13 @@ def make_snapshot(
 
 
 def _family(
-    plane: DataPlane, name: str, rates: Sequence[float], p99_s: float | None, recent: Sequence[int]
+    plane: DataPlane,
+    name: str,
+    rates: Sequence[float],
+    p99_s: float | None,
+    recent: Sequence[int],
+    *,
+    is_shifted: bool,
 ) -> FamilySnapshot:
     """``rates`` are the growth per second of the columns of `Counters.families`; ``recent`` requests and violations."""
     requests, violations = recent
@@ -206,7 +213,7 @@ def _family(
         disagreed=disagreed,
         drifts=drifts,
         cut=min(cut_qps / served_qps, 1.0) if has_exits and served_qps else None,
-        shifted=plane.admission.looks is not None and plane.admission.looks.is_shifted(name),
+        shifted=is_shifted,
         prefers=plane.controller.plan.rules.prefers(name),
     )
 

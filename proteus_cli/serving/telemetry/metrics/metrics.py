@@ -238,8 +238,8 @@ class Metrics:
             exposition.add(metric, [((family,), value) for family, value in levels if value is not None])
         add_cascades(exposition, plane.controller.cascades)
         add_cut(exposition, {family: of.cut for family, of in counts.items()})
-        if self._sources.feedback is not None:
-            add_feedback(exposition, self._sources.feedback.plain, self._sources.feedback.staged)
+        if self._sources.accuracies is not None:
+            add_feedback(exposition, self._sources.accuracies.plain, self._sources.accuracies.staged)
         add_conditions(exposition, plane.controller.stop_when)
         if (rollouts := self._sources.rollouts) is not None:
             add_rollouts(exposition, counts, rollouts.all, rollouts.ended)

@@ -17,7 +17,9 @@ from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.errors import ArtefactError, BadRequest, BodyTooLarge, Conflict
-from proteus_cli.serving.adaptation.feedback import LONGEST_BODY, MOST_ITEMS, MOST_PROBLEMS, ROWS_AT_ONCE, Feedback
+from proteus_cli.serving.adaptation.feedback.documents import MOST_ITEMS, MOST_PROBLEMS
+from proteus_cli.serving.adaptation.feedback.feedback import LONGEST_BODY, ROWS_AT_ONCE, Feedback
+from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.requests.answer_log import AnswerLog
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Staged
@@ -68,11 +70,15 @@ class World:
         controller = SimpleNamespace(plan=make_plan(), replanning=SimpleNamespace(ask=self._ask))
         family = SimpleNamespace(labels=("x", "y"), variants={"a-s": 0.9})
         families = SimpleNamespace(by_name={"a": family}, use=self._use)
-        plane = SimpleNamespace(controller=controller, families=families, clock=lambda: 0.0, samples=None)
-        made: Any = Feedback
-        self.feedback: Feedback = made(
-            self.answers, plane, self.profiles, self, self.source, None, is_recording=self.source is not None
+        admission = SimpleNamespace(arms={})
+        plane: Any = SimpleNamespace(
+            controller=controller, families=families, clock=lambda: 0.0, samples=None, admission=admission
         )
+        made: Any = LiveAccuracies
+        self.accuracies: LiveAccuracies = made(
+            plane, self.profiles, self, self.source, None, takes_labels=True, is_recording=self.source is not None
+        )
+        self.feedback = Feedback(self.answers, plane, self.accuracies)
 
     async def rerate(self, change: Callable[[], Plan], reason: str) -> None:
         self.plans.append(change())
@@ -105,7 +111,7 @@ def played(story: Callable[[World], Awaitable[None]], world: World | None = None
     world = world or World()
 
     async def play() -> None:
-        running = asyncio.create_task(world.feedback.run())
+        running = asyncio.create_task(world.accuracies.run())
         await story(world)
         for _ in range(5):
             await asyncio.sleep(0)
@@ -116,7 +122,7 @@ def played(story: Callable[[World], Awaitable[None]], world: World | None = None
 
 
 def test_plans_count_on_an_accuracy_that_is_lower_until_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proteus_cli.serving.adaptation.feedback.PAUSE_S", 0.0)
+    monkeypatch.setattr("proteus_cli.serving.adaptation.feedback.live_accuracies.PAUSE_S", 0.0)
 
     async def story(world: World) -> None:
         await world.told(range(100), 1)
@@ -143,7 +149,7 @@ async def written(source: Source, times: int) -> None:
 
 
 def test_what_plans_count_on_is_recorded_and_counts_in_the_next_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proteus_cli.serving.adaptation.feedback.PAUSE_S", 0.0)
+    monkeypatch.setattr("proteus_cli.serving.adaptation.feedback.live_accuracies.PAUSE_S", 0.0)
     first, second = Source(), Source()
 
     async def lost(world: World) -> None:
@@ -225,7 +231,7 @@ def test_plans_count_on_nothing_of_variants_that_are_gone() -> None:
     async def story(world: World) -> None:
         world.profiles.use([without_variants(profile("cpu0"), {KEY})])
         await world.told(range(100), 1)
-        assert world.feedback.plain[KEY].is_lower
+        assert world.accuracies.plain[KEY].is_lower
 
     assert played(story).reasons == []
 
@@ -264,7 +270,7 @@ def test_what_is_no_feedback_counts_nothing(body: bytes, error: type[Exception])
         with pytest.raises(error):
             await world.feedback.from_client(body)
 
-    assert played(story).feedback.plain == {}
+    assert played(story).accuracies.plain == {}
 
 
 def test_only_the_first_problems_are_named() -> None:
@@ -276,7 +282,6 @@ def test_only_the_first_problems_are_named() -> None:
 
 
 def test_without_answers_there_is_no_feedback() -> None:
-    feedback = Feedback(None, *cast("Any", [None] * 5))
-    assert not feedback.is_wanted
+    feedback = Feedback(None, *cast("Any", [None] * 2))
     with pytest.raises(Conflict, match="--feedback"):
         feedback.status()

@@ -1,0 +1,228 @@
+"""Adaptation, opened for as long as the server runs: the plan in force, and all that changes plans and profiles."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from proteus_cli.control.devices.drift import Drift
+from proteus_cli.domain.catalog.changes import CatalogContent
+from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
+from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
+from proteus_cli.serving.adaptation.control_loop import ControlLoop
+from proteus_cli.serving.adaptation.feedback.feedback import Feedback
+from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
+from proteus_cli.serving.adaptation.joining import Joining
+from proteus_cli.serving.adaptation.live_conditions import LiveConditions
+from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
+from proteus_cli.serving.adaptation.plan_journal import PlanJournal
+from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.recalibration import Recalibration
+from proteus_cli.serving.adaptation.rollouts.plan_source import VersionedPlanSource
+from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts
+from proteus_cli.serving.adaptation.sharing import Sharing
+from proteus_cli.serving.adaptation.shifts.shifts import Shifts
+from proteus_cli.serving.adaptation.solver.jobs import WarmUp
+from proteus_cli.serving.adaptation.solver.process import SolverProcess
+from proteus_cli.serving.devices.hardware import ClusterHardware, Hardware
+from proteus_cli.serving.lifecycle import run_unless, running
+from proteus_cli.serving.requests.answer_log import AnswerLog
+from proteus_cli.serving.requests.data_plane import DataPlane
+from proteus_cli.serving.server.deployment import Deployment, ServerOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptation:
+    """What changes plans and profiles while the server runs. What is None is not wanted."""
+
+    control_loop: ControlLoop
+    manual_plans: ManualPlans
+    conditions: LiveConditions
+    live_catalog: LiveCatalog | None
+    feedback: Feedback
+    accuracies: LiveAccuracies
+    shifts: Shifts | None
+    solver: SolverProcess | None
+    journal: PlanJournal | None
+    recalibration: Recalibration | None
+    rollouts: VersionRollouts
+
+
+@asynccontextmanager
+async def open_adaptation(
+    deployment: Deployment,
+    options: ServerOptions,
+    hardware: Hardware,
+    plane: DataPlane,
+    profiles: ProfileStore,
+    drift: Drift | None,
+    answers: AnswerLog | None,
+    stop: asyncio.Event,
+) -> AsyncIterator[Adaptation]:
+    """Put the plan in force, while the solver gets ready, and adapt it from then on.
+
+    Raises `StoppedEarly`, and `EngineError` where the plan can't be put in force.
+    """
+    source = VersionedPlanSource(deployment.source)
+    async with AsyncExitStack() as stack:
+        planning = await _open_planning(deployment, plane, profiles, source, stack, stop)
+        parts = _Parts(deployment, hardware, plane, profiles, source, planning, options.tokens is not None, stack)
+        await parts.open_sharing()
+        recalibration = await parts.open_recalibration(drift)
+        await parts.open_joining()
+        accuracies = await parts.open_accuracies(takes_labels=answers is not None)
+        served = ServedCatalog(CatalogContent.served(deployment.catalog, deployment.digests))
+        live_catalog = await parts.open_live_catalog(served, accuracies)
+        shifts = await parts.open_shifts(served)
+        rollouts = await parts.open_rollouts(served, live_catalog)
+        yield Adaptation(
+            planning.control_loop,
+            parts.manual_plans(served, live_catalog),
+            parts.live_conditions(served),
+            live_catalog,
+            Feedback(answers, plane, accuracies),
+            accuracies,
+            shifts,
+            planning.solver,
+            planning.journal,
+            recalibration,
+            rollouts,
+        )
+
+
+class _Planning(NamedTuple):
+    solver: SolverProcess | None
+    journal: PlanJournal | None
+    control_loop: ControlLoop
+
+
+async def _open_planning(
+    deployment: Deployment,
+    plane: DataPlane,
+    profiles: ProfileStore,
+    source: VersionedPlanSource,
+    stack: AsyncExitStack,
+    stop: asyncio.Event,
+) -> _Planning:
+    """The plan is in force then. Raises like `open_adaptation`."""
+    rule, solver = deployment.policy.replanning, None
+    if rule is not None:
+        replanner = source.replanner(deployment.plan, profiles)
+        solver = stack.enter_context(contextlib.closing(SolverProcess(replanner, deployment.solve_limit_s)))
+        demand = rule.initial_demand(deployment.plan.demand_qps, plane.controller.demand.slo_s)
+        solver.warm_up(WarmUp(demand, deployment.plan))
+    journal = PlanJournal(deployment.journal, plane.counts) if deployment.journal is not None else None
+    control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock, journal)
+    await run_unless(stop, control_loop.start(deployment.plan, deployment.origin, deployment.reason))
+    await stack.enter_async_context(running(plane.fleet.standbys.run()))
+    if journal is not None:
+        stack.callback(journal.stopped)
+    if rule is not None and solver is not None:
+        await stack.enter_async_context(running(solver.watch()))
+        await stack.enter_async_context(running(control_loop.run(rule.every_s, solver)))
+    return _Planning(solver, journal, control_loop)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The parts of adaptation; what runs of them is closed with the ``stack``.
+
+    ``is_guarded``: clients have shown a token. Without, none may change anything.
+    """
+
+    deployment: Deployment
+    hardware: Hardware
+    plane: DataPlane
+    profiles: ProfileStore
+    source: VersionedPlanSource
+    planning: _Planning
+    is_guarded: bool
+    stack: AsyncExitStack
+
+    async def open_sharing(self) -> None:
+        if self.deployment.hosts is None:
+            return
+        solver, _, control_loop = self.planning
+        controller, fleet = self.plane.controller, self.plane.fleet
+        sharing = Sharing(self.hardware.shared, self.profiles, controller, fleet, control_loop, solver, self.source)
+        await self._run(sharing.watch())
+
+    async def open_recalibration(self, drift: Drift | None) -> Recalibration | None:
+        if drift is None:
+            return None
+        solver, _, control_loop = self.planning
+        recalibration = Recalibration(
+            drift, self.profiles, self.plane.controller, control_loop, solver, self.source, self.plane.clock,
+            is_recording=self.deployment.records,
+        )  # fmt: skip
+        self.stack.callback(recalibration.write)
+        await self._run(recalibration.watch())
+        return recalibration
+
+    async def open_joining(self) -> None:
+        """Devices join where there are hosts that may bring some."""
+        if self.deployment.newcomers is not None and isinstance(self.hardware, ClusterHardware):
+            joining = Joining(
+                self.hardware, self.plane, self.profiles, self.deployment.newcomers, self.source,
+                self.planning.solver, has_standbys=self.deployment.has_standbys,
+            )  # fmt: skip
+            await self._run(joining.run())
+
+    async def open_accuracies(self, *, takes_labels: bool) -> LiveAccuracies:
+        solver, _, control_loop = self.planning
+        accuracies = LiveAccuracies(
+            self.plane, self.profiles, control_loop, self.source, solver,
+            takes_labels=takes_labels, is_recording=self.deployment.records,
+        )  # fmt: skip
+        if takes_labels:
+            await self._run(accuracies.run())
+        return accuracies
+
+    async def open_live_catalog(self, served: ServedCatalog, accuracies: LiveAccuracies) -> LiveCatalog | None:
+        if self.deployment.catalog_source is None:
+            return None
+        live_catalog = LiveCatalog(
+            served, self.hardware, self.plane, self.profiles, self.deployment.catalog_source, self.source,
+            self.planning.solver, accuracies, is_guarded=self.is_guarded,
+        )  # fmt: skip
+        await self._run(live_catalog.run(watches=self.deployment.watches_catalog))
+        return live_catalog
+
+    async def open_shifts(self, served: ServedCatalog) -> Shifts | None:
+        if self.deployment.references is None:
+            return None
+        shifts = Shifts(self.plane, self.profiles, served, self.deployment.references, np.random.default_rng())
+        self.plane.admission.show_to(shifts)
+        await self._run(shifts.run())
+        return shifts
+
+    async def open_rollouts(self, served: ServedCatalog, live_catalog: LiveCatalog | None) -> VersionRollouts:
+        solver, _, control_loop = self.planning
+        rollouts = VersionRollouts(
+            self.deployment.version_source, live_catalog, served, self.plane, self.profiles, control_loop,
+            self.source, solver, is_guarded=self.is_guarded,
+        )  # fmt: skip
+        await self._run(rollouts.run())
+        return rollouts
+
+    def manual_plans(self, served: ServedCatalog, live_catalog: LiveCatalog | None) -> ManualPlans:
+        solver, _, control_loop = self.planning
+        models = self.plane.fleet.loader.models
+        requirements = PlanRequirements(self.deployment.policy.name, served, self.profiles, models)
+        return ManualPlans(
+            control_loop, self.plane.lifecycle, self.source, requirements, solver, live_catalog,
+            is_guarded=self.is_guarded,
+        )  # fmt: skip
+
+    def live_conditions(self, served: ServedCatalog) -> LiveConditions:
+        return LiveConditions(
+            self.planning.control_loop, self.plane.controller, self.plane.lifecycle, served,
+            is_guarded=self.is_guarded, is_emulated=self.plane.is_emulated,
+        )  # fmt: skip
+
+    async def _run(self, loop: Coroutine[Any, Any, None]) -> None:
+        await self.stack.enter_async_context(running(loop))
