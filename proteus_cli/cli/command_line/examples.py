@@ -147,6 +147,10 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
             "two of your choice, within a minute",
         ),
     ),
+    "proteus study concurrency": (
+        ("proteus study concurrency --device cpu0", "the knee of each family's best variant, in flight and by threads"),
+        ("proteus study concurrency --device gpu0 --variants detect-l --batch 8", "the slots that one variant needs"),
+    ),
     "proteus study report": (
         ("proteus study report", "write studies.html, about all studies of the workspace"),
         ("proteus study report peak startup -o page.html", "about two of them"),

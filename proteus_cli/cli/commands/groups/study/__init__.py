@@ -3,7 +3,7 @@
 import typer
 
 from proteus_cli.cli.command_line.command import Command, Group
-from proteus_cli.cli.commands.groups.study import peak, report, share
+from proteus_cli.cli.commands.groups.study import concurrency, peak, report, share
 
 app = typer.Typer(
     cls=Group,
@@ -11,6 +11,7 @@ app = typer.Typer(
     help="Measure what devices, models and servers can do, and what sharing costs.",
     no_args_is_help=True,
 )
+app.command("concurrency", cls=Command)(concurrency.concurrency)
 app.command("peak", cls=Command)(peak.peak)
 app.command("share", cls=Command)(share.share)
 app.command("report", cls=Command)(report.report)

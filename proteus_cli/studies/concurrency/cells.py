@@ -1,0 +1,84 @@
+"""The cells of a study of concurrency: what varies, and in which steps."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.studies.concurrency import Way
+
+BESIDE_SLOTS = 2
+"""More batches in flight than slots: those wait in the device's process, so that it never waits for the server."""
+MOST_IN_FLIGHT = 16
+MOST_SPLITS = 8  # each is a process with a copy of the model
+AHEAD = 2  # batches in flight on each device where something else varies: one runs, one waits
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One value of what varies: these devices, and on each so many batches in flight."""
+
+    number: int
+    devices: tuple[Device, ...]
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrencyCell:
+    """A variant with a batch size, and what varies."""
+
+    key: VariantKey
+    batch: int
+    way: Way
+
+    def name(self, label: str) -> str:
+        """What it is called within the study: ``"digits-l ×8, in flight in a process"``."""
+        return f"{label} ×{self.batch}, {_WAYS[self.way]}"
+
+
+_WAYS: dict[Way, str] = {
+    "thread": "in flight in a thread", "process": "in flight in a process", "emulated": "in flight, emulated",
+    "threads": "threads", "split": "devices of the same cores",
+}  # fmt: skip
+
+
+def ways_of(device: Device, *, emulated: bool) -> tuple[Way, ...]:
+    """What can vary on a device: a GPU always has a process; one core has nothing to divide."""
+    if emulated:
+        return ("emulated",)
+    if device.kind == "gpu":
+        return ("process",)
+    return ("thread", "process", *(("threads", "split") if len(device.cores) > 1 else ()))
+
+
+def arms_of(way: Way, device: Device, slots: int, most: int | None) -> list[Arm]:
+    """The steps of what varies; ``most`` batches in flight, else a few more than the device has slots."""
+    match way:
+        case "threads":
+            steps = _doubling(len(device.cores))
+            return [Arm(n, (_part(device, f"t{n}", device.cores[:n]),), AHEAD) for n in steps]
+        case "split":
+            return [Arm(n, tuple(_parts(device, n)), AHEAD) for n in _doubling(min(len(device.cores), MOST_SPLITS))]
+        case _:
+            last = most if most is not None else slots + BESIDE_SLOTS
+            steps = list(range(1, last + 1)) if last <= MOST_SPLITS else _doubling(last)
+            return [Arm(n, (device,), n) for n in steps]
+
+
+def _doubling(most: int) -> list[int]:
+    """1, 2, 4 … and the largest."""
+    steps = [2**power for power in range(most.bit_length()) if 2**power <= most]
+    return steps if steps[-1] == most else [*steps, most]
+
+
+def _parts(device: Device, number: int) -> Iterator[Device]:
+    """So many devices with an equal part of the cores each; cores that are left over are not used."""
+    cores = len(device.cores) // number
+    for place in range(number):
+        yield _part(device, f"s{number}.{place}", device.cores[place * cores : (place + 1) * cores])
+
+
+def _part(device: Device, name: str, cores: tuple[int, ...]) -> Device:
+    return msgspec.structs.replace(device, id=f"{device.id}-{name}", cores=cores)

@@ -1,0 +1,65 @@
+"""A cell is measured: samples of all arms in rounds, in random order."""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from time import monotonic
+from zlib import crc32
+
+import numpy as np
+
+from proteus_cli.domain.concurrency.knee import ScatterSample, fit_knee
+from proteus_cli.domain.studies.concurrency import ConcurrencyResult
+from proteus_cli.studies.concurrency.cells import Arm, ConcurrencyCell
+from proteus_cli.studies.concurrency.closed_loop import sample
+from proteus_cli.studies.concurrency.opening import Place, opened
+from proteus_cli.studies.draft import Turn
+
+USUAL_ROUNDS, FEWEST_ROUNDS = 12, 5
+SAMPLE_S, LONGEST_SAMPLE_S = 0.1, 5.0
+BATCHES = 6  # a sample lasts for so many batches of each in flight at least
+OPENING_S = 1.0  # about, for each device with its process
+
+
+def sample_s(arm: Arm, batch_s: float) -> float:
+    """The length of a sample, where a batch takes ``batch_s`` alone."""
+    return min(max(SAMPLE_S, BATCHES * arm.in_flight * batch_s), LONGEST_SAMPLE_S)
+
+
+def wanted_s(arms: Sequence[Arm], batch_s: float, rounds: int) -> float:
+    """About how long so many rounds of a cell take."""
+    return OPENING_S * sum(len(arm.devices) for arm in arms) + rounds * sum(sample_s(arm, batch_s) for arm in arms)
+
+
+def measured(place: Place, cell: ConcurrencyCell, arms: Sequence[Arm], batch_s: float, turn: Turn) -> ConcurrencyResult:
+    """The scatter of a cell and its knee, in the time that is allowed. Raises `ProteusError`."""
+    stop_s = monotonic() + turn.allowed_s
+    samples = asyncio.run(_samples(place, cell, arms, batch_s, stop_s, turn))
+    rng = np.random.default_rng(_seed(cell))
+    device = place.profile.device
+    return ConcurrencyResult(
+        cell.key.family, cell.key.variant, cell.batch, cell.way, len(device.cores), place.slots,
+        fit_knee(samples, rng), tuple(samples),
+    )  # fmt: skip
+
+
+async def _samples(
+    place: Place, cell: ConcurrencyCell, arms: Sequence[Arm], batch_s: float, stop_s: float, turn: Turn
+) -> list[ScatterSample]:
+    devices = {device.id: device for arm in arms for device in arm.devices}
+    rng, samples = np.random.default_rng(_seed(cell)), list[ScatterSample]()
+    async with opened(place, devices.values(), cell.key, cell.batch, cell.way) as (executors, batch):
+        for done in range(USUAL_ROUNDS):
+            begun_s = monotonic()
+            for arm in (arms[each] for each in rng.permutation(len(arms))):
+                on = [executors[device.id] for device in arm.devices]
+                samples.append(await sample(on, batch, arm.in_flight, sample_s(arm, batch_s), arm.number))
+            rounds = done + 1
+            turn.advance(f"round {rounds}", rounds / USUAL_ROUNDS)
+            if rounds >= FEWEST_ROUNDS and math.isfinite(stop_s) and 2 * monotonic() - begun_s > stop_s:
+                break
+    return samples
+
+
+def _seed(cell: ConcurrencyCell) -> int:
+    return crc32(f"{cell.key.family}/{cell.key.variant}/{cell.batch}/{cell.way}".encode())
