@@ -107,7 +107,7 @@ def test_the_page_says_what_is_costly_and_stands_alone(tiny: Tiny) -> None:
     write_costs(tiny.place, cost(SMALL, LARGE, ratio=1.5))
     study = studied(tiny.root, draft(tiny, SMALL, LARGE, loads=(0.5, 1.0)))
     found = section(study)
-    assert "shapes-s ×1 1.50 times as long beside shapes-l ×1" in found.findings[0]
+    assert "shapes-s ×1 takes 1.50 times as long beside shapes-l ×1" in found.findings[0]
     assert "no cost is proven" in found.findings[1]
     assert found.pictures[0].title == "Sharing one device, small batches"
     html = page([study], {"share": lambda _study: found})

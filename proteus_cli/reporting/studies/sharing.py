@@ -8,15 +8,16 @@ import msgspec
 
 from proteus_cli.domain.catalog.catalog import VariantKey, variant_labels
 from proteus_cli.domain.profile.interference import Where
-from proteus_cli.domain.studies.sharing import SharingConclusion, SharingResult, format_load
+from proteus_cli.domain.studies.sharing import FULL_LOAD, SharingConclusion, SharingResult, format_load
 from proteus_cli.domain.studies.study import Study
 from proteus_cli.reporting.studies.section import Section, StudyTable
 from proteus_cli.reporting.studies.sharing_pictures import Meeting, latency_pictures, matrix_pictures
 from proteus_cli.units import counted, format_duration, format_percent, format_rate
 
 _MOST_NAMED = 3
+_QUIET_CORES = 0.1
 _WHERE: tuple[Where, ...] = ("device", "neighbour")
-_PLACES = {"device": "on the same device", "neighbour": "on a neighbour"}
+_PLACES = {"device": "on the same device", "neighbour": "beside a neighbour"}
 
 _TERMS = {
     "alone, together": "Alone: nothing else runs on the devices of the study. Together: all variants of the cell run.",
@@ -75,7 +76,7 @@ def section(study: Study) -> Section:
     return Section(
         title=f"What sharing costs on {study.subject['device']}",
         question="How much longer do batches take where other variants share the device, or run beside it?",
-        findings=list(_findings(found)),
+        findings=[*_findings(found), *_company(study)],
         how=[*_HOW, *_mps(conclusion)],
         pictures=[*matrix_pictures(study.name, found.meetings), *latency_pictures(study.name, found.meetings)],
         tables=[table for table in _tables(found) if table.rows],
@@ -90,6 +91,7 @@ def _findings(found: _Found) -> Iterator[str]:
         ]
         if meetings:
             yield from _costs_of(where, meetings)
+    yield from _kept(found)
     streams = [each for each in found.meetings if each.is_stream]
     if streams:
         worst = max(streams, key=_factor)
@@ -107,6 +109,32 @@ def _findings(found: _Found) -> Iterator[str]:
         yield f"The costs at full load are in {found.conclusion.sharing_file}, where plans find them."
 
 
+def _kept(found: _Found) -> Iterator[str]:
+    """What all variants of a device make together, of what they would if turns cost nothing."""
+    kept = [
+        sum(each.batch_s for each in result.members)
+        / sum(each.batch_s * result.slowdown(place).factor for place, each in enumerate(result.members))
+        for result in found.results
+        if result.where == "device" and result.load == FULL_LOAD and not result.with_stream
+    ]
+    if kept:
+        yield (
+            f"Variants that share the device make {format_percent(min(kept))} to {format_percent(max(kept))} of the "
+            "throughput that they would make if taking turns cost nothing."
+        )
+
+
+def _company(study: Study) -> Iterator[str]:
+    """Whether other programs used the machine, as far as the system says."""
+    loads = [cell.load for cell in study.good if {"machine_cores", "cpu_cores"} <= set(cell.load)]
+    others = sum(load["machine_cores"] - load["cpu_cores"] for load in loads) / max(len(loads), 1)
+    if others > _QUIET_CORES:
+        yield (
+            f"Other programs used {others:.1f} cores meanwhile. They evict what is in the caches, too, and make the "
+            "intervals wide: measure again when the machine is quiet."
+        )
+
+
 _factor = attrgetter("slowdown.factor")
 
 
@@ -118,7 +146,8 @@ def _costs_of(where: Where, meetings: Sequence[Meeting]) -> Iterator[str]:
         yield f"{_PLACES[where].capitalize()}, no cost is proven in {counted(len(meetings), 'case')}; {noise}."
         return
     named = "; ".join(
-        f"{each.name} {each.slowdown.factor:.2f} times as long beside {each.others}" for each in costly[:_MOST_NAMED]
+        f"{each.name} takes {each.slowdown.factor:.2f} times as long beside {each.others}"
+        for each in costly[:_MOST_NAMED]
     )
     yield (
         f"{_PLACES[where].capitalize()}, a cost is proven in {len(costly)} of {counted(len(meetings), 'case')}. "

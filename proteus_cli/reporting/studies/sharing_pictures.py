@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +17,7 @@ from proteus_cli.reporting.studies.section import Picture
 _PAIR = 2
 _LARGE_EXCESS = 0.5  # in the strongest colour, unless a cell has more
 _MAX_ALPHA = 0.6  # so that numbers can be read
+_FAINT = 0.35
 _MOST_LINES = 7
 _TITLES: dict[Where, str] = {"device": "Sharing one device", "neighbour": "Beside a neighbour"}
 
@@ -85,7 +87,8 @@ def matrix_pictures(name: str, meetings: Sequence[Meeting]) -> list[Picture]:
 
 def _matrix(name: str, title: str, cells: Sequence[Meeting]) -> Picture:
     rows = list(dict.fromkeys(each.name for each in cells))
-    columns = sorted(dict.fromkeys(each.beside[0] for each in cells), key="stream".__eq__)
+    known = list(dict.fromkeys(each.label for each in cells))
+    columns = [*known, *dict.fromkeys(each.beside[0] for each in cells if each.beside[0] not in known)]
     factors = np.full((len(rows), len(columns)), np.nan)
     for each in cells:
         at = rows.index(each.name), columns.index(each.beside[0])
@@ -98,7 +101,7 @@ def _matrix(name: str, title: str, cells: Sequence[Meeting]) -> Picture:
         name,
         title,
         "How many times as long a batch of the row's variant takes, beside that of the column. 1 is free: no cost is "
-        "proven. An empty cell was not measured.",
+        "proven. – was not measured.",
         draw,
         height_inches=1.25 + 0.42 * len(rows),
     )
@@ -113,12 +116,15 @@ def _draw_matrix(
     shades[..., 3] = _MAX_ALPHA * np.nan_to_num((factors - 1) / strongest)
     axes.pcolormesh(np.arange(len(columns) + 1), np.arange(len(rows) + 1), shades)
     for (row, column), factor in np.ndenumerate(factors):
-        if not np.isnan(factor):
-            text = "1" if factor == 1 else f"{factor:.2f}"
-            axes.text(column + 0.5, row + 0.5, text, ha="center", va="center")
+        text = "–" if np.isnan(factor) else "1" if factor == 1 else f"{factor:.2f}"
+        axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", alpha=_FAINT if text == "–" else 1.0)
+    lines: dict[str, Any] = {"color": axes.spines["left"].get_edgecolor(), "linewidth": 0.6, "alpha": _FAINT}
+    axes.hlines(np.arange(len(rows) + 1), 0, len(columns), **lines)
+    axes.vlines(np.arange(len(columns) + 1), 0, len(rows), **lines)
     axes.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=20, ha="right", rotation_mode="anchor")
     axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
     axes.set_xlabel("beside")
+    axes.set_xlim(0, len(columns))
     axes.set_ylim(len(rows), 0)
     axes.grid(visible=False)
     axes.tick_params(length=0)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from proteus_cli.domain.catalog.catalog import VariantKey, variant_labels
 from proteus_cli.domain.profile.interference import CostPoint, Place, SharingCost, SharingModel, VariantName
 from proteus_cli.domain.studies.sharing import FULL_LOAD, SetCheck, SharingResult
 
@@ -41,7 +40,9 @@ def checks_of(results: Mapping[str, SharingResult]) -> tuple[SetCheck, ...]:
         cell: result for cell, result in results.items() if len(result.members) > _PAIR and result.load == FULL_LOAD
     }
     return tuple(
-        SetCheck(cell, _qps(result, _predicted(model, result)), _qps(result, [each.ratio for each in result.members]))
+        SetCheck(
+            cell, qps_of(result, _predicted(model, result)), qps_of(result, [each.ratio for each in result.members])
+        )
         for cell, result in larger.items()
     )
 
@@ -53,7 +54,7 @@ def _predicted(model: SharingModel, result: SharingResult) -> list[float]:
     ]
 
 
-def _qps(result: SharingResult, factors: Sequence[float]) -> float:
+def qps_of(result: SharingResult, factors: Sequence[float]) -> float:
     """Rows per second of all variants, whose batches take so many times what they take alone.
 
     In turn on one device, a round of turns has a batch of each; on neighbours each goes on by itself.
@@ -62,14 +63,3 @@ def _qps(result: SharingResult, factors: Sequence[float]) -> float:
     if result.where == "device":
         return sum(each.batch for each in result.members) / sum(batches_s)
     return sum(each.batch / batch_s for each, batch_s in zip(result.members, batches_s, strict=True))
-
-
-def free_pairs(results: Iterable[SharingResult]) -> tuple[int, int]:
-    """Of how many pairs of a variant and another the cost is within noise, and how many there are."""
-    slowdowns = [cost.points for cost in costs_of(results) if len(cost.beside) == 1]
-    return sum(all(point.slowdown.is_free for point in points) for points in slowdowns), len(slowdowns)
-
-
-def labels_of(results: Iterable[SharingResult]) -> dict[VariantKey, str]:
-    """What the variants are called."""
-    return variant_labels(member.key for result in results for member in result.members)

@@ -1,0 +1,126 @@
+"""How well pairs predict sets of three that share a device: real measurements of the zoo on this machine.
+
+The prediction of a triple has seen its pairs and nothing else. Beside it stands what would be off if sharing were taken
+to cost nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from msgspec.structs import replace
+
+from benchmarks.study.parts import Found
+from benchmarks.tables import Aim
+from proteus_cli.backends.discovery import discover
+from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
+from proteus_cli.domain.profile.interference import SharingModel
+from proteus_cli.domain.profile.profile import LatencyTable, Profile
+from proteus_cli.domain.studies.sharing import SetCheck, SharingResult
+from proteus_cli.settings import DeviceSettings
+from proteus_cli.store import Workspace
+from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell
+from proteus_cli.studies.sharing.concluding import checks_of, costs_of, pairs_only, qps_of
+from proteus_cli.studies.sharing.opening import OpenedBench, hardware_bench
+from proteus_cli.studies.sharing.rounds import CellMeter
+from proteus_cli.studies.sharing.slices import Work
+
+ROOT = Path(__file__).parents[2]
+VARIANTS = ("digits-s", "digits-m", "digits-l", "signals-l", "digits-xl")
+FEW = 3
+CELL_S = 6.0
+"""The longest that a cell takes, but for its fewest rounds."""
+MOST_PERCENT = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Zoo:
+    """The zoo on the first device of this machine; times of the profile in the repository only set the scale."""
+
+    workspace: Workspace
+    catalog: Catalog
+    profile: Profile
+
+    @classmethod
+    def here(cls) -> "_Zoo":
+        workspace = Workspace(ROOT)
+        device = discover(DeviceSettings())[0]
+        return cls(workspace, workspace.catalog(), replace(workspace.profile("cpu0"), device=device))
+
+    def sizes(self, names: tuple[str, ...]) -> dict[VariantKey, BatchSizes]:
+        found = {}
+        for family, variant in map(self.catalog.find, names):
+            measured = self.profile.of(family.name, variant.name)
+            assert measured is not None
+            found[measured.key] = BatchSizes.of(measured, family.slo_s)
+        return found
+
+    def batch_s(self, work: Work) -> float:
+        assert work.key is not None
+        measured = self.profile.of(*work.key)
+        assert measured is not None
+        return LatencyTable(measured.points, of=lambda point: point.mean_s)(work.batch)
+
+
+def measure(is_quick: bool) -> Found:  # noqa: FBT001 - a part of the benchmark
+    """Measure all pairs and all triples on one device, with small and with larger batches."""
+    zoo = _Zoo.here()
+    sizes = zoo.sizes(VARIANTS[:FEW] if is_quick else VARIANTS)
+    results = _measured(zoo, sizes, is_quick=is_quick)
+    checks = checks_of(results)
+    worst_percent = 100 * max(check.error_frac for check in checks)
+    return Found(
+        [*_lines(results, checks)],
+        [
+            Aim(
+                f"throughput of {len(checks)} triples by their pairs",
+                worst_percent,
+                MOST_PERCENT,
+                "% off",
+                is_most=True,
+            )
+        ],
+    )
+
+
+def _measured(zoo: _Zoo, sizes: Mapping[VariantKey, BatchSizes], *, is_quick: bool) -> dict[str, SharingResult]:
+    hardware, place, results = hardware_bench(zoo.workspace, zoo.catalog, zoo.profile, sizes), OpenedBench(), {}
+    labels = {key: key.variant for key in sizes}
+    with hardware.opened(place):
+        assert place.bench is not None
+        for cell in _cells(sizes, is_quick=is_quick):
+            expected_s = [zoo.batch_s(work) for work in cell.works]
+            meter = CellMeter(place.bench, cell, hardware.names, expected_s, np.random.default_rng(0))
+            results[cell.key(labels)] = meter.measure(0.1 if is_quick else CELL_S, lambda _now, _done: None)
+    return results
+
+
+def _cells(sizes: Mapping[VariantKey, BatchSizes], *, is_quick: bool) -> Iterator[SharingCell]:
+    for count in (2, 3):
+        for keys in combinations(sizes, count):
+            yield SharingCell("device", 1.0, tuple(Work(key, sizes[key].small) for key in keys))
+            if not is_quick:
+                yield SharingCell("device", 1.0, tuple(Work(key, sizes[key].large) for key in keys))
+
+
+def _lines(results: Mapping[str, SharingResult], checks: tuple[SetCheck, ...]) -> Iterator[str]:
+    for check in checks:
+        yield (
+            f"{check.cell}: {check.predicted_qps:,.0f} predicted, {check.measured_qps:,.0f} measured rows/s, "
+            f"{100 * check.error_frac:.1f} % off"
+        )
+    triples = [result for result in results.values() if len(result.members) > 2]
+    model = pairs_only(costs_of(results.values()))
+    off = [each for result in triples for each in _off_percent(model, result)]
+    yield f"single variants in triples: {np.median(off):.1f} % off in the median, {max(off):.1f} % at worst"
+    free = [qps_of(result, [1.0] * 3) / qps_of(result, [each.ratio for each in result.members]) for result in triples]
+    yield f"if sharing is taken to cost nothing: {100 * max(abs(each - 1) for each in free):.1f} % off at worst"
+
+
+def _off_percent(model: SharingModel, result: SharingResult) -> list[float]:
+    return [
+        100 * abs(model.slowdown(each.key, result.beside(place), batch=each.batch).factor / each.ratio - 1)
+        for place, each in enumerate(result.members)
+    ]
