@@ -94,7 +94,8 @@ def notes_of(walk: Walk | None) -> OutputArrays:
     if walk is None:
         return ()
     unknown = np.full(len(walk.exits), np.nan, np.float32)
-    return walk.exits.astype(np.uint8), unknown, walk.cut
+    exits = walk.exits.astype(np.uint8)
+    return exits, unknown, walk.cut, np.where(walk.cut, np.uint8(0), exits)
 
 
 def _made_up(spec: TensorSpec, seeds: npt.NDArray[np.uint32]) -> npt.NDArray[Any]:

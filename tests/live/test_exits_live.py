@@ -90,6 +90,7 @@ def test_no_row_stops_where_it_is_less_confident_than_asked(server: LiveServer) 
     assert moved == [told["exit"] != 3 and each < median for told, each in zip(usual, sure, strict=True)]
     assert any(moved)
     assert all(told["exit"] == 3 or float(str(told["confidence"])) >= median for told in asking)
+    assert [told["accuracy"] for told in asking] == [told["accuracy"] for told in usual], "they are no harder for that"
 
 
 def test_grpc_says_the_same(server: LiveServer) -> None:

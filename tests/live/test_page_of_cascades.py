@@ -72,6 +72,11 @@ def test_the_table_of_families_says_what_is_deferred_on_any_screen(server: LiveS
             assert 0 <= float(disagreed.removesuffix(" %")) <= 100, "no drift is marked, as nothing is expected"
             assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
             assert set(browser.run(SHARE)) == {"table-cell"}
+            planned = ["shapes-s → shapes-l", "0.5", "10", "5", "50.0 %"]
+            assert browser.table("#cascades")["shapes"][:5] == planned, "of 10 qps, half are to be deferred"
+            seen = float(browser.table("#cascades")["shapes"][5].removesuffix(" %"))
+            assert seen == pytest.approx(100 * told, abs=15)
+            assert browser.find("#exits-section").is_displayed() is False
     finally:
         is_over.set()
         client.join()

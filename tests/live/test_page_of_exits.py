@@ -49,6 +49,10 @@ def test_the_table_of_families_says_what_was_cut_short(tmp_path: Path) -> None:
             assert 0 < part < 1
             browser.until(lambda: shown_part(browser) == pytest.approx(part, abs=0.15))  # of few answers, it is another
             assert set(browser.run(SHOWN)) == {"table-cell"}
+            assert browser.table("#exits")["shapes"][:3] == [
+                "shapes-exits", "50.0 %, 30.0 %, 20.0 %", "as in the catalog",
+            ]  # fmt: skip
+            assert browser.find("#cascades-section").is_displayed() is False
             assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
         finally:
             is_over.set()

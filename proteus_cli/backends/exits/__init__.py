@@ -6,7 +6,8 @@ k - 1, and gives the outputs of the family, which are the answer of exit k, and 
 the features of the others are put together to a smaller batch, where the device is, without a way through the server.
 The last exit answers all that get there. Outputs are in the order of the inputs again.
 
-Besides the outputs, the runner gives *notes* of each row: the exit that answered it, and the confidence of that answer.
+Besides the outputs, the runner gives *notes* of each row: the exit that answered it, how confident that answer is,
+whether it was cut short, and the exit at which its condition held.
 They travel behind the outputs, as further tensors that `Signature.notes` describes, and no client gets them as such.
 
 `loading.WithExits` is a backend on top of another one, which it leaves alone but for chain files. Variants that have

@@ -7,6 +7,7 @@ from time import monotonic
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec
@@ -18,13 +19,17 @@ from proteus_cli.domain.stages.forecast import ExitBounds, StageForecast
 from proteus_cli.domain.stages.pace import StagePace
 from proteus_cli.errors import EngineError
 
-EXIT_NOTE, CONFIDENCE_NOTE, CUT_NOTE = "exit (note)", "confidence (note)", "cut (note)"
+EXIT_NOTE, CONFIDENCE_NOTE, CUT_NOTE, HELD_NOTE = "exit (note)", "confidence (note)", "cut (note)", "held (note)"
 NOTES = (
     TensorSpec(EXIT_NOTE, np.dtype(np.uint8), ()),
     TensorSpec(CONFIDENCE_NOTE, np.dtype(np.float32), ()),
     TensorSpec(CUT_NOTE, np.dtype(np.bool_), ()),
+    TensorSpec(HELD_NOTE, np.dtype(np.uint8), ()),
 )
-"""What the runner says of each row, behind the outputs of the family."""
+"""What the runner says of each row, behind the outputs of the family.
+
+A row whose request asks for a confidence may go on behind the exit at which its condition *held*; 0: it did not hold.
+"""
 
 _HINT = "stage k must give the outputs of the family, and all that stage k + 1 takes"
 
@@ -66,12 +71,13 @@ class ExitRunner:
         live, least = (bounds.stop_when, bounds.least_by_row()) if bounds is not None else (None, None)
         stop_when = self._stop_when if live is None else _parsed(live)
         rows = len(next(iter(inputs.values())))
-        answers = _Answers(rows, self._names)
+        answers, held = _Answers(rows, self._names), np.zeros(rows, np.uint8)
         going = np.arange(rows)
         for place, stage in enumerate(self.stages, start=1):
             made = stage.infer(inputs)
             confidence = self._confidence_of(made)
             is_enough = stops = self._stops(place, confidence, stop_when)
+            held[going] += place * (is_enough & (held[going] == 0)).astype(np.uint8)
             if least is not None and place < len(self.stages):
                 is_enough = stops = is_enough & (confidence >= least[going])
             if forecast is not None:
@@ -80,7 +86,7 @@ class ExitRunner:
             if stops.all():
                 break
             going, inputs = going[~stops], self._features(place, made, ~stops)
-        outputs = answers.outputs()
+        outputs = answers.outputs(held)
         if forecast is not None:
             forecast.ended(clock())
         return outputs
@@ -136,8 +142,9 @@ class _Answers:
                 self._outputs[name] = np.empty((self._rows, *values.shape[1:]), values.dtype)
             self._outputs[name][rows] = values[stops]
 
-    def outputs(self) -> NamedArrays:
-        return {**self._outputs, EXIT_NOTE: self._exits, CONFIDENCE_NOTE: self._confidences, CUT_NOTE: self._cut}
+    def outputs(self, held: npt.NDArray[np.uint8]) -> NamedArrays:
+        notes = (self._exits, self._confidences, self._cut, held)
+        return {**self._outputs, **{spec.name: values for spec, values in zip(NOTES, notes, strict=True)}}
 
 
 def _require_fitting(place: int, stage: Signature, after: Signature, last: Signature) -> None:

@@ -85,7 +85,8 @@ class FamilyCounts:
     """One family's numbers since the start; times in seconds.
 
     ``latency`` and ``queue`` are of requests that a batch answered, in time or not; ``compute`` and ``batch`` (rows)
-    are of batches. ``outcomes`` are by (variant, device, outcome). ``cancelled`` requests, whose clients have gone, are
+    are of batches; ``answered_rows`` are those of batches without second stages, whose rows were counted before.
+    ``outcomes`` are by (variant, device, outcome). ``cancelled`` requests, whose clients have gone, are
     among the dropped. ``retried`` ones ran on a device that was lost, and were queued again. Of those that were
     answered, first stages ``deferred`` some, and ``fallbacks`` of these got the first answer all the same; of those
     served, ``cut`` were cut short, by variant and the last exit of their rows. The sums
@@ -103,6 +104,7 @@ class FamilyCounts:
     deferred: int = 0
     fallbacks: int = 0
     cut: Counter[tuple[str, int]] = field(default_factory=Counter)
+    answered_rows: int = 0
     rows: int = 0
     request_s: float = 0.0
     queue_s: float = 0.0
@@ -124,9 +126,19 @@ class FamilyCounts:
         if requests:
             self.outcomes[variant, device, outcome] += requests
 
-    def ran(self, waited_s: Sequence[float], took_s: float, *, rows: int, compute_s: float, now_s: float) -> None:
-        """A batch of ``rows`` took ``took_s``; those of its requests that counted waited ``waited_s``."""
+    def ran(
+        self,
+        waited_s: Sequence[float],
+        took_s: float,
+        *,
+        rows: int,
+        compute_s: float,
+        now_s: float,
+        is_second: bool = False,
+    ) -> None:
+        """A batch of ``rows``, of a second stage or not, took ``took_s``; its requests that counted waited."""
         self.batch.add(rows)
+        self.answered_rows += 0 if is_second else rows
         self.compute.add(compute_s)
         found = self.executions.get(rows)
         if found is None:

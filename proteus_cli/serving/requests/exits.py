@@ -10,12 +10,12 @@ from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Stag
 def of_exits(answer: Answered, notes: OutputArrays) -> Answered:
     """The answer to a request with the exits of its rows; ``notes`` are those of all rows of its batch."""
     batch, rows = answer.batch, slice(answer.first, answer.first + answer.rows)
-    exits, confidences, cut = (values[rows] for values in notes)
+    exits, confidences, cut, held = (values[rows] for values in notes)
     lowest = float(confidences.min())
     staged = Staged(
         None,
         lowest if math.isfinite(lowest) else None,
-        _accuracy(batch.hosted, exits.tolist(), cut.tolist()),
+        _accuracy(batch.hosted, exits.tolist(), held.tolist()),
         exit=int(exits.max()),
         is_cut=bool(cut.any()),
     )
@@ -28,11 +28,15 @@ def is_cut(notes: OutputArrays) -> bool:
     return bool(notes) and bool(notes[2].any())
 
 
-def _accuracy(hosted: Host, exits: list[int], cut: list[bool]) -> float:
-    """The mean of what is to be expected of answers of these exits; of the variant where its profile knows no more."""
+def _accuracy(hosted: Host, exits: list[int], held: list[int]) -> float:
+    """The mean of what is to be expected of the rows; of the variant where its profile knows no more.
+
+    What was profiled of an exit is of the rows for which the condition holds there. A row that has gone on, as its
+    request asks for more confidence, is like these, not like the hard ones that get to the exit which answered it.
+    """
     known = hosted.exits
     if not known:
         return hosted.accuracy
-    rows = zip(exits, cut, strict=True)
-    each = (known[place - 1].answers_worth(is_cut=is_cut, otherwise=hosted.accuracy) for place, is_cut in rows)
+    rows = zip(exits, held, strict=True)
+    each = (known[(at or exit_) - 1].answers_worth(is_cut=not at, otherwise=hosted.accuracy) for exit_, at in rows)
     return sum(each) / len(exits)

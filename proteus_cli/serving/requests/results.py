@@ -239,7 +239,7 @@ class Results:
             )  # fmt: skip
             ended.append((origin.end(), Answered(own, 0, origin.rows, waited_s)))
         self._ended_count += len(ended)
-        counts.ran(waits_s, took_s, rows=launch.rows, compute_s=result.compute_s, now_s=now_s)
+        counts.ran(waits_s, took_s, rows=launch.rows, compute_s=result.compute_s, now_s=now_s, is_second=True)
         if self._drift is not None and not result.failures:
             took_alone_s = hosted.unshared_s(launch.rows, result.compute_s)
             self._drift.ran(hosted.device, hosted.family, hosted.variant, rows=launch.rows, took_s=took_alone_s)

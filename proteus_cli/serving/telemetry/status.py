@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import CascadeRoute
 from proteus_cli.control.shift import ShiftWatch
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile.profile import Profile
@@ -22,11 +20,10 @@ from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
 from proteus_cli.serving.telemetry.hosts import HostStatus, host_statuses
 from proteus_cli.serving.telemetry.slots import slots_status
+from proteus_cli.serving.telemetry.stages import cascades_of, exits_of
 from proteus_cli.serving.telemetry.status_documents import (
     AppliedCorrectionStatus,
     BrokenEngine,
-    CascadeStatus,
-    CheckStatus,
     DeviceStatus,
     DriftPoint,
     DriftStatus,
@@ -152,7 +149,8 @@ def _families(sources: StatusSources) -> dict[str, FamilyStatus]:
             recent_attainment=lately[family].recent_attainment,
             waiting=controller.waiting_of(family),
             loaded=served.is_loaded,
-            cascades=_cascades(controller, family),
+            cascades=cascades_of(controller, family),
+            exits=exits_of(controller, family),
             stop_when=controller.stop_when.get(family),
             shifts=_shifts(sources.shifts, family),
         )
@@ -175,31 +173,6 @@ def _shifts(shifts: Shifts | None, family: str) -> FamilyShifts:
 
 def _shift(watch: ShiftWatch) -> ShiftStatus:
     return ShiftStatus(watch.rows, watch.reference_rows, watch.ratio, watch.largest, watch.is_shifted)
-
-
-def _cascades(controller: Controller, family: str) -> list[CascadeStatus]:
-    watches = controller.cascades.watches
-    return [
-        CascadeStatus(
-            first=route.cascade.first,
-            second=route.cascade.second,
-            threshold=route.cascade.point.threshold,
-            rate_qps=route.cascade.rate_qps,
-            planned=route.cascade.point.deferred_frac,
-            observed=watches[route.stage.key].observed(route.cut),
-            rows=watches[route.stage.key].rows,
-            checks=_checks(controller, route),
-        )
-        for route in controller.cascades.in_use
-        if route.cascade.family == family
-    ]
-
-
-def _checks(controller: Controller, route: CascadeRoute) -> CheckStatus | None:
-    watch, checker = controller.cascades.disagreement(route), route.checker
-    if watch is None or checker is None:
-        return None
-    return CheckStatus(checker.key.variant, watch.checked, watch.disagreed, checker.expected, watch.drifts)
 
 
 def _devices(sources: StatusSources) -> dict[str, DeviceStatus]:

@@ -17,32 +17,7 @@ from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip.documents import Count, Fraction
 from proteus_cli.serving.telemetry.hosts import HostStatus
 from proteus_cli.serving.telemetry.slots import SlotsStatus
-
-
-class CheckStatus(Struct, frozen=True):
-    """Sure answers of a first stage, since the start, that one more accurate variant checked."""
-
-    by: Annotated[str, Meta(description="The variant that checks.")]
-    checked: Count
-    disagreed: Annotated[Count, Meta(description="It gave another class.")]
-    expected: Annotated[
-        tuple[Fraction, Fraction] | None,
-        Meta(description="The part that is expected to disagree, from and to; null: the profile does not tell."),
-    ]
-    drifts: Annotated[bool, Meta(description="More disagree, by more than chance.")]
-
-
-class CascadeStatus(Struct, frozen=True):
-    """A cascade of the plan in force, at one threshold: what its first stage was to defer, and what it does."""
-
-    first: str
-    second: str
-    threshold: float
-    rate_qps: Annotated[float, Meta(description="Planned for this way.")]
-    planned: Annotated[Fraction, Meta(description="The part of it that the plan counts on to be deferred.")]
-    observed: Annotated[Fraction | None, Meta(description="The part below the threshold, of the last rows.")]
-    rows: Annotated[Count, Meta(description="So many they are.")]
-    checks: Annotated[CheckStatus | None, Meta(description="Null: no sure answer was checked yet.")]
+from proteus_cli.serving.telemetry.stages import CascadeStatus, ExitsStatus
 
 
 class ShiftStatus(Struct, frozen=True):
@@ -69,7 +44,7 @@ class FamilyStatus(Struct, frozen=True):
     demand_windows_qps: Annotated[Mapping[str, float], Meta(description="By length of the window.")]
     planned_qps: Annotated[float, Meta(description="The demand that the plan in force is made for.")]
     capacity_qps: Annotated[float, Meta(description="The most that the plan carries.")]
-    throughput_qps: Annotated[float, Meta(description="Answers per second over the last 5 s.")]
+    throughput_qps: Annotated[float, Meta(description="Rows that batches answered per second, over the last 5 s.")]
     outcomes: Annotated[Mapping[str, Count], Meta(description="Requests by outcome, since the start.")]
     violations: Annotated[Fraction | None, Meta(description="SLO violations among the requests that ended.")]
     effective_accuracy: Fraction | None
@@ -82,6 +57,7 @@ class FamilyStatus(Struct, frozen=True):
     waiting: Annotated[Count, Meta(description="Requests in the queues.")]
     loaded: Annotated[bool, Meta(description="False: it was unloaded, or leaves, and takes no requests.")]
     cascades: Annotated[Sequence[CascadeStatus], Meta(description="Of the plan in force.")]
+    exits: Annotated[Sequence[ExitsStatus], Meta(description="Of the multi-exit models that the plan in force hosts.")]
     stop_when: Annotated[str | None, Meta(description="The live condition of its multi-exit variants; null: none.")]
     shifts: FamilyShifts
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from exit_nets import exit_stages, inputs_of, loaded
 
-from proteus_cli.backends.exits.runner import CUT_NOTE, EXIT_NOTE
+from proteus_cli.backends.exits.runner import CUT_NOTE, EXIT_NOTE, HELD_NOTE
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.forecast import ExitBounds, StageForecast, StageTimes
 from proteus_cli.domain.stages.pace import FIRST, StagePace
@@ -116,7 +116,7 @@ def test_rows_stop_before_a_stage_that_would_be_too_late(tmp_path: Path, slow: i
         scores = [passed.outputs["scores"] for passed in runner.passed(inputs_of(20))]
     exits = np.minimum(plain[EXIT_NOTE], slow - 1)
     assert bounded[EXIT_NOTE].tolist() == exits.tolist()
-    assert bounded[CUT_NOTE].tolist() == (plain[EXIT_NOTE] >= slow).tolist()
+    assert bounded[CUT_NOTE].tolist() == (plain[EXIT_NOTE] >= slow).tolist() == (bounded[HELD_NOTE] == 0).tolist()
     assert 0 < np.count_nonzero(bounded[CUT_NOTE]) < 20
     expected = [scores[place - 1][row] for row, place in enumerate(exits)]
     np.testing.assert_allclose(bounded["scores"], expected, rtol=1e-4, atol=1e-5)
@@ -151,9 +151,10 @@ def test_a_row_goes_on_where_it_is_less_confident_than_its_request_asks_for(tmp_
         loaded(exit_stages(tmp_path), "confidence >= 3") as surer,
     ):
         bounds = ExitBounds([NEVER + monotonic()] * 2, [12, 8], taking(1.0, 1.0, 1.0), min_confidence=[3.0, -np.inf])
-        found = runner.infer(inputs_of(20), bounds)[EXIT_NOTE].tolist()
+        found = runner.infer(inputs_of(20), bounds)
         usual, demanding = (each.infer(inputs_of(20))[EXIT_NOTE].tolist() for each in (runner, surer))
-    assert found == demanding[:12] + usual[12:]
+    assert found[EXIT_NOTE].tolist() == demanding[:12] + usual[12:]
+    assert found[HELD_NOTE].tolist() == usual, "the condition held there all the same"
     assert demanding[:12] != usual[:12]
 
 

@@ -252,7 +252,7 @@ def test_an_emulated_multi_exit_model_notes_its_exits(tmp_path: Path) -> None:
             assert (await process.load(KEY, tmp_path, 4)).notes == NOTES
             bounds = ExitBounds([0.0, math.inf], [1, 1], exits)
             found = await ran(process, Batch(KEY, [part, part], 2, bounds))
-            exits_of_rows, confidences, cut = found.notes
+            exits_of_rows, confidences, cut, _held = found.notes
             assert (exits_of_rows.tolist(), cut.tolist()) == ([1, 2], [True, False])
             assert np.isnan(confidences).all()
             tried = await ran(process, Batch(KEY, [part, part], 2))

@@ -183,8 +183,9 @@ def test_a_multi_exit_model_goes_stage_by_stage_and_notes_the_exits() -> None:
     assert agenda.due_s == pytest.approx([5.010, 5.028])
     for _, call in agenda.set:
         call()
-    exits_of_rows, confidences, cut = told[0].notes
+    exits_of_rows, confidences, cut, held = told[0].notes
     assert (exits_of_rows.tolist(), cut.tolist()) == ([1, 2, 2], [False, True, True])
+    assert held.tolist() == [1, 0, 0]
     assert np.isnan(confidences).all()
     assert [values.dtype for values in told[1].notes] == [spec.dtype for spec in NOTES]
 

@@ -16,6 +16,7 @@ SAID = (
     np.array([1, 2, 3, 1, 2], np.uint8),
     np.array([0.5, np.nan, 2, 3, 4], np.float32),
     np.array([False, True, False, False, True]),
+    np.array([1, 0, 2, 1, 0], np.uint8),
 )
 
 

@@ -356,5 +356,6 @@ def test_outcomes_are_counted_once() -> None:
         counts = world.plane.counts.by_family["f"]
         assert counts.of_outcome(Outcome.SERVED) == sum(counts.latency.counts) == sum(counts.queue.counts) == 1
         assert sum(counts.batch.counts) == 2
+        assert (counts.batch.total, counts.answered_rows) == (2, 1), "the row ran twice, and was answered once"
 
     run(many)

@@ -17,6 +17,7 @@ export const hundredths = known((part) => `${(part * 100).toFixed(2)} %`);
 export const exactPercent = known((part) => `${Number((part * 100).toPrecision(10))} %`);
 export const budget = known((used) => `${rate(used * 100)} %`);
 export const decimal = known((value) => value.toFixed(1));
+export const significant = known((value) => `${Number(value.toPrecision(4))}`);
 
 export const duration = known((seconds) => {
   if (seconds === 0) return "0 s";

@@ -83,6 +83,10 @@ function show() {
   tables.rollouts(byId("rollouts"), latest.rollouts);
   tables.devices(byId("devices"), devices, hosts, (key, otherwise) => chosenRows.get(key) ?? otherwise, toggleRow);
   tables.flows(byId("flows"), flows);
+  byId("cascades-section").hidden = Object.values(families).every(({cascades}) => !cascades.length);
+  tables.cascades(byId("cascades"), families);
+  byId("exits-section").hidden = Object.values(families).every(({exits}) => !exits.length);
+  tables.exits(byId("exits"), families);
   tables.events(byId("events"), series.events);
   byId("devices").closest(".side-by-side").classList.toggle("in-hosts", Object.keys(hosts).length > 0);
   byId("no-events").hidden = series.events.length > 0;

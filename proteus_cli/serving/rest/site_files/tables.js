@@ -194,7 +194,31 @@ function hostRow({key, level, group = null, groups, isOpen}, onToggle) {
   };
 }
 
+// Of the plan in force, with what is seen of it: how much of the rate a first stage was to defer, and what it does.
+export function cascades(table, of) {
+  fill(table, Object.entries(of).flatMap(([family, {cascades: used}]) => used.map((cascade) => ({
+    key: [family, cascade.first, cascade.second, cascade.threshold].join(" "),
+    cells: [
+      text(family), text(`${cascade.first} → ${cascade.second}`, "text"), text(format.significant(cascade.threshold)),
+      text(format.rate(cascade.rate_qps)), text(format.rate(cascade.deferred_qps)), text(format.percent(cascade.planned)),
+      text(format.percent(cascade.observed)),
+    ],
+  }))));
+}
+
+// Of the plan in force: the part of the rows that each exit answered when it was profiled.
+export function exits(table, of) {
+  fill(table, Object.entries(of).flatMap(([family, {exits: hosted, stop_when: live, cut}]) => hosted.map(({variant, shares, cuts}) => ({
+    key: `${family} ${variant}`,
+    cells: [
+      text(family), text(variant, "text"), text(shares.map(format.percent).join(", "), "text"),
+      text(live ?? "as in the catalog", "text"), text(cuts ? format.percent(cut) : "never"),
+    ],
+  }))));
+}
+
 export function flows(table, columns) {
+  table.classList.toggle("no-cascades", columns.deferred_qps.every((qps) => !qps));
   fill(table, columns.family.map((family, at) => ({
     key: [family, columns.variant[at], columns.device[at]].join(" "),
     cells: [
@@ -203,6 +227,7 @@ export function flows(table, columns) {
       text(columns.device[at], "text"),
       text(format.percent(columns.accuracy[at])),
       text(format.rate(columns.planned_qps[at])),
+      text(format.rate(columns.deferred_qps[at]), "of-cascades"),
       text(format.rate(columns.answered_qps[at])),
     ],
   })));

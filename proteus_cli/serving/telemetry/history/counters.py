@@ -17,7 +17,7 @@ _OUTCOMES = (Outcome.LATE, Outcome.DROPPED, Outcome.REJECTED, Outcome.FAILED, Ou
 class Counters:
     """All counters at ``at_s``, with a row for each family or device.
 
-    ``families``: rows that arrived, rows of batches, rows answered in time, requests by outcome (late, dropped,
+    ``families``: rows that arrived, that batches answered, and that were in time, requests by outcome (late, dropped,
     rejected, failed, served), the sum of the accuracies of those served, and answered requests that first stages of
     cascades deferred, fallbacks among them, and answers that were cut short. ``latencies``: the buckets of each family.
     ``devices``: seconds in which batches ran, batches, their rows. ``answers``: requests answered in time, by (family,
@@ -89,7 +89,7 @@ def read_counters(plane: DataPlane, now_s: float) -> Counters:
     families = [
         (
             demand.counts_of(family).total,
-            of.batch.total,
+            of.answered_rows,
             of.rows,
             *map(of.of_outcome, _OUTCOMES),
             of.accuracy,

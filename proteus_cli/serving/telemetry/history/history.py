@@ -16,6 +16,7 @@ from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip.documents import Count, Fraction
 from proteus_cli.serving.telemetry.history.snapshot import ServerEvent
 from proteus_cli.serving.telemetry.hosts import HostStatus
+from proteus_cli.serving.telemetry.stages import CascadeStatus, ExitsStatus
 
 SampleValues = Sequence[float | None]
 
@@ -45,7 +46,9 @@ class FamilyHistory(Struct, frozen=True):
     best_accuracy: Fraction | None
     estimated: Annotated[bool, Meta(description="Some accuracies of the family are estimates, without labels.")]
     demand_qps: Annotated[float, Meta(description="Rows that arrived, per second.")]
-    throughput_qps: Annotated[float, Meta(description="Rows of batches that ran, per second.")]
+    throughput_qps: Annotated[
+        float, Meta(description="Rows that batches answered per second; deferred ones count once.")
+    ]
     goodput_qps: Annotated[float, Meta(description="Rows of requests that were answered in time, per second.")]
     violations: Annotated[Fraction | None, Meta(description="SLO violations among the requests that ended.")]
     accuracy: Annotated[Fraction | None, Meta(description="Mean accuracy of the variants that answered.")]
@@ -68,6 +71,9 @@ class FamilyHistory(Struct, frozen=True):
     prefers: Annotated[Preference, Meta(description="What plans aim for once all demand is served.")]
     attainment: Annotated[Attainment, Meta(description="Since the start.")]
     recent_attainment: Annotated[Attainment, Meta(description="Over the last 15 minutes.")]
+    cascades: Annotated[Sequence[CascadeStatus], Meta(description="Of the plan in force.")]
+    exits: Annotated[Sequence[ExitsStatus], Meta(description="Of the multi-exit models that the plan in force hosts.")]
+    stop_when: Annotated[str | None, Meta(description="The live condition of its multi-exit variants; null: none.")]
     variants: Annotated[Mapping[str, Fraction], Meta(description="Accuracies, the most accurate variant first.")]
     samples: FamilySamples
 
@@ -96,13 +102,17 @@ class DeviceHistory(Struct, frozen=True):
 
 
 class Flows(Struct, frozen=True):
-    """The plan in force in columns: what each placement is planned to answer, and what it answers in time."""
+    """The plan in force in columns: what each placement is planned to answer, and what it answers in time.
+
+    What a first stage of cascades defers is planned to be answered by the second, and in ``deferred_qps`` there.
+    """
 
     device: Sequence[str]
     family: Sequence[str]
     variant: Sequence[str]
     accuracy: Sequence[Fraction]
     planned_qps: Sequence[float]
+    deferred_qps: Annotated[Sequence[float], Meta(description="Of what is planned, queries that others defer to it.")]
     answered_qps: Sequence[float]
 
 

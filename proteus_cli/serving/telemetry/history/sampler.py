@@ -38,6 +38,7 @@ from proteus_cli.serving.telemetry.history.snapshot import (
     Snapshot,
     make_snapshot,
 )
+from proteus_cli.serving.telemetry.stages import cascades_of, exits_of
 
 EVERY_S = 1.0
 CURSOR = "([0-9a-f]{8})-([0-9]{1,12})"
@@ -173,6 +174,9 @@ class MetricsSampler:
             families={
                 name: FamilyHistory(
                     **_rounded(of, FAMILY_DIGITS),
+                    cascades=cascades_of(self._plane.controller, name),
+                    exits=exits_of(self._plane.controller, name),
+                    stop_when=self._plane.controller.stop_when.get(name),
                     variants=self._plane.families.by_name[name].variants,
                     samples=FamilySamples(
                         **families[name],
@@ -278,5 +282,6 @@ def _columns(flows: Sequence[Flow]) -> Flows:
         variant=[flow.variant for flow in flows],
         accuracy=[round(flow.accuracy, 5) for flow in flows],
         planned_qps=[round(flow.planned_qps, 2) for flow in flows],
+        deferred_qps=[round(flow.deferred_qps, 2) for flow in flows],
         answered_qps=[round(flow.answered_qps, 2) for flow in flows],
     )

@@ -14,6 +14,7 @@ from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.telemetry.history.counters import Counters
 from proteus_cli.serving.telemetry.hosts import HostStatus, host_statuses
+from proteus_cli.serving.telemetry.stages import kept_fracs
 
 
 class ServerEventKind(StrEnum):
@@ -31,13 +32,14 @@ class ServerEvent(Struct, frozen=True):
 
 
 class Flow(NamedTuple):
-    """A placement: the rate that the plan sends to it, and the rate of its answers lately."""
+    """A placement: the rate that it is planned to answer, what others defer to it of that, and its answers lately."""
 
     device: str
     family: str
     variant: str
     accuracy: float
     planned_qps: float
+    deferred_qps: float
     answered_qps: float
 
 
@@ -139,6 +141,7 @@ def make_snapshot(
     hosted: dict[str, list[str]] = {}
     for placement in controller.placements:
         hosted.setdefault(placement.device, []).append(labels[placement.key])
+    kept = kept_fracs(controller)
     broken: dict[str, dict[str, str]] = {}
     for (device, key), breaker in fleet.engines.breakers.items():
         if not breaker.is_closed:
@@ -165,7 +168,8 @@ def make_snapshot(
         },
         flows=[
             Flow(
-                of.device, of.family, of.variant, of.accuracy, of.weight,
+                of.device, of.family, of.variant, of.accuracy, kept.get(of.key, 1.0) * of.weight + of.deferred_qps,
+                of.deferred_qps,
                 counters.answer_rate(before, of.family, of.variant, of.device),
             )
             for family in plane.families.by_name

@@ -85,7 +85,7 @@ def test_a_sample_holds_the_rates_since_the_last_sample() -> None:
         assert feed["devices"]["cpu0"]["samples"]["mean_batch"] == [1.0, None]
         assert feed["flows"] == {
             "device": ["cpu0"], "family": ["f"], "variant": ["v"], "accuracy": [0.9], "planned_qps": [10],
-            "answered_qps": [2.0],
+            "deferred_qps": [0], "answered_qps": [2.0],
         }  # fmt: skip
 
     watched(test)
