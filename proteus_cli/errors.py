@@ -209,7 +209,11 @@ class DeadlineExceeded(RequestError):
 
 
 class EngineFailed(RequestError):
-    pass
+    """``variant``: the one that failed; empty where that is not known, as devices were lost."""
+
+    def __init__(self, message: str, *, variant: str = "") -> None:
+        super().__init__(message)
+        self.variant = variant
 
 
 class InternalError(RequestError):

@@ -121,6 +121,10 @@ class Controller:
         """A device that serves hosts a variant for some requests at least."""
         return self._families[key.family].serves(key.variant, self._workers)
 
+    def keeps_bounds(self, request: Request, variant: str) -> bool:
+        """A hosted variant may answer a request by its bounds, and within its time where nothing else waits."""
+        return self._families[request.family].keeps_bounds(request, variant)
+
     def hosted_on(self, device: str) -> tuple[Host, ...]:
         """What a device has active; during a load in place, what it had before."""
         return self._topology.hosted_on(device)

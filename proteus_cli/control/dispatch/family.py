@@ -171,6 +171,12 @@ class FamilyState:
         """A variant serves somewhere, to be asked by some requests at least."""
         return any(_has(tier.queue.hosts, variant, workers) for tier in self.tiers)
 
+    def keeps_bounds(self, request: Request, variant: str) -> bool:
+        """A variant may answer a request by its bounds, and within its time where nothing else waits."""
+        within_s = request.deadline_s - request.arrival_s
+        hosts = self._fitness.hosts(self._fitness.of_variant(request, variant))
+        return any(host.least_latency(request.rows) <= within_s for host in hosts)
+
     def loses_new(self, workers: Mapping[str, WorkerState]) -> bool:
         """Canaries have tiers, and the new version does not serve any more."""
         return bool(self._fitness.canary) and not self._has_new(self._fitness.hosts(self._fitness.canary), workers)

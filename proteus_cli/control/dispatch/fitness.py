@@ -98,6 +98,10 @@ class Fitness:
             return False
         return bool(self._of(request, self._new))
 
+    def of_variant(self, request: Request, variant: str) -> int:
+        """The kinds of a variant that may answer a request, in whichever arm it is."""
+        return self._of(request, _set(kind.host.variant == variant for kind in self._kinds))
+
     def has_new(self, kinds: int) -> bool:
         """The new version of twins is in a set of kinds."""
         return bool(kinds & self._new)

@@ -76,6 +76,7 @@ class Fleet:
         self.breaker_changes = 0
         self.hosted_before_loss: dict[str, tuple[Host, ...]] = {}
         self.lost_with_host: dict[str, str] = {}
+        self.lost_by: dict[str, VariantKey] = {}
         self._changing = asyncio.Lock()
         self.workers: dict[str, Worker] = {}
         self.tuners: dict[str, SlotTuner] = {}
@@ -106,7 +107,7 @@ class Fleet:
             tuner = self.tuners[device] = SlotTuner(slots, self._clock())
             make_worker = partial(WatchedWorker, tuner)
         self.workers[device] = make_worker(
-            device, self._controller, executor, self._results, self._clock, self.workers, self.lose, self._timer_s
+            device, self._controller, executor, self._results, self._clock, self.workers, self._failed, self._timer_s
         )
 
     def _breaker_changed(self, device: str) -> None:
@@ -316,6 +317,12 @@ class Fleet:
 
     # --- losses and recoveries
 
+    def _failed(self, device: str, event: BreakerEvent, reason: str, running: VariantKey) -> None:
+        """A batch of a variant has failed by a fault of the device, or of the variant's engine there."""
+        if event is BreakerEvent.BROKE:
+            self.lost_by[device], reason = running, f"{self.loader.labels[running]}: {reason}"
+        self.lose(device, event, reason)
+
     def _died(self, device: str, loss: DeviceLost) -> None:
         """A host that is lost was logged once, for all of its devices."""
         why = loss.why if isinstance(loss, HostLost) else ""
@@ -354,6 +361,7 @@ class Fleet:
             loaded = self.loader.loaded(device)
             self.workers[device].use(executor)
             self.breakers[device].on(BreakerEvent.PASSED, self._clock())
+            self.lost_by.pop(device, None)
             was_lost_with_host = self.lost_with_host.pop(device, None) is not None
             hosted = tuple(host for host in wanted if host.key in loaded)
             effects = self._controller.device_recovered(device, self._clock(), hosted)

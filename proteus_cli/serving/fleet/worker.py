@@ -11,6 +11,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Delegate, Drop, Idle, Launch, WaitUntil, WakeOthers
 from proteus_cli.control.devices.breaker import BreakerEvent, hang_timeout_s
 from proteus_cli.control.devices.sharing import counted_s
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Request
 from proteus_cli.errors import DeviceLost, EngineBroken
 from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor
@@ -40,8 +41,8 @@ class ResultSink(Protocol):
         ...
 
 
-LossReport = Callable[[str, BreakerEvent, str], None]
-"""Called with a device, what happened to it, and why."""
+LossReport = Callable[[str, BreakerEvent, str, VariantKey], None]
+"""Called with a device, what happened to it, why, and which variant it ran."""
 
 _DEVICE_FAILURES: dict[type[Exception], BreakerEvent] = {
     DeviceLost: BreakerEvent.DIED,
@@ -179,7 +180,7 @@ class Worker:
         failure = _DEVICE_FAILURES.get(type(result)) if isinstance(result, Exception) else None
         if failure is not None:
             self.running[id(launch)] = launch, started_s
-            self._report(self.device, failure, str(result))
+            self._report(self.device, failure, str(result), launch.hosted.key)
             return
         self._ended_s = self._clock()
         took_s = self._ended_s - started_s

@@ -291,9 +291,10 @@ class Results:
     def _failed(self, request: InFlightRequest, hosted: Host, error: Exception | None) -> None:
         """``error`` is None where the outputs are not finite."""
         if error is not None:
-            result = EngineFailed("the model failed on this request")
+            result = EngineFailed("the model failed on this request", variant=hosted.variant)
         else:
-            result = EngineFailed("the answer holds NaN or infinity, which this server refuses")
+            what = "the answer holds NaN or infinity, which this server refuses"
+            result = EngineFailed(what, variant=hosted.variant)
         self._log_failure(hosted, error or result)
         self._counts[request.family].ended(Outcome.FAILED, hosted.variant, hosted.device)
         self._end(request, result)

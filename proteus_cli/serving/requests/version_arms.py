@@ -2,12 +2,14 @@
 
 Which arm a request is in, the key of its client decides; without one, its id, else chance. What becomes of a request is
 told to the guard of the roll-out, once it has ended. A request that asks for a version is in no arm, and nothing is
-told of it, as clients choose what they ask of which version. A part of what the old version has answered is *shadowed*:
+told of it, as clients choose what they ask of which version. Nor is one whose bounds the new version cannot keep: it
+is answered as ever. A part of what the old version has answered is *shadowed*:
 the new version is asked, too, about the first row, where a device of it is idle, and the classes are compared; nobody
 waits for that, and nobody sees it.
 """
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +23,7 @@ from proteus_cli.control.decision import Launch
 from proteus_cli.control.dispatch.twins import CanaryArm
 from proteus_cli.control.rollouts.guard import Arm, Guard
 from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.request import Bounds
+from proteus_cli.domain.request import Bounds, Request
 from proteus_cli.errors import EngineFailed
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.lifecycle import Lifecycle
@@ -90,6 +92,8 @@ class VersionArms:
         if bounds is not None and bounds.version is not None:
             return bounds, read_inputs, done
         arrived_s = self._clock() if arrival_s is None else arrival_s
+        if _has_bounds(query) and not self._controller.keeps_bounds(_asking(query, arrived_s), self._new.variant):
+            return bounds, read_inputs, done
         if self._canaries.share and self._canaries.has(self._key(query)):
             bounds = Bounds(is_canary=True) if bounds is None else msgspec.structs.replace(bounds, is_canary=True)
             return bounds, read_inputs, partial(self._canary_ended, done, arrived_s)
@@ -135,9 +139,16 @@ class VersionArms:
             self._guard.answered(Arm.NEW if key == self._new else Arm.OLD, self._clock() - arrived_s)
 
     def _unanswered(self, arm: Arm, result: Result) -> None:
-        """An arm's request has ended; where its version serves nowhere, others were to answer, and nothing is told."""
-        if self._controller.serves(self._new if arm is Arm.NEW else self._old):
-            self._guard.answered(arm, None, is_failed=isinstance(result, EngineFailed))
+        """An arm's request has ended without an answer.
+
+        Where its version serves nowhere, others were to answer, and nothing is told; nor is it where another failed.
+        """
+        version = self._new if arm is Arm.NEW else self._old
+        is_failed = isinstance(result, EngineFailed)
+        if isinstance(result, EngineFailed) and result.variant not in {"", version.variant}:
+            return
+        if self._controller.serves(version):
+            self._guard.answered(arm, None, is_failed=is_failed)
 
     # --- shadows
 
@@ -194,6 +205,20 @@ class VersionArms:
         shadow.has_ended = True
         shadow.release_inputs()
         self._shadow = None
+
+
+def _has_bounds(query: Query) -> bool:
+    options = query.options
+    return options.bounds is not None or options.min_accuracy > 0 or options.timeout_s is not None
+
+
+def _asking(query: Query, arrived_s: float) -> Request:
+    """What a query asks of its answer; without a timeout, it has all the time that there is."""
+    options = query.options
+    deadline_s = math.inf if options.timeout_s is None else arrived_s + options.timeout_s
+    return Request(
+        0, query.family, arrived_s, deadline_s, query.rows, min_accuracy=options.min_accuracy, bounds=options.bounds
+    )
 
 
 def _read(shadowed: _Shadowed, read_inputs: ReadInputs, rows: int) -> Inputs:

@@ -17,12 +17,13 @@ from proteus_cli.control.rollouts.guard import Guard
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import AskedVersion, Bounds
 from proteus_cli.domain.rollouts.specification import RolloutSpecification
+from proteus_cli.domain.rollouts.status import StepCounts
 from proteus_cli.errors import EngineFailed
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.data_plane import make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
-from proteus_cli.serving.requests.in_flight import Answered, Result
+from proteus_cli.serving.requests.in_flight import Answered, Result, nobody
 from proteus_cli.serving.requests.query import Query, RequestOptions
 from proteus_cli.serving.requests.version_arms import VersionArms
 
@@ -60,9 +61,10 @@ class World:
         share: float = 0.0,
         shadow_share: float = 0.0,
         hosted: tuple[VariantKey, ...] = (OLD, NEW),
+        new_accuracy: float = 0.9,
     ) -> None:
         times_s = {1: BATCH_S, 8: BATCH_S}
-        profile = make_profile("cpu0", make_measured(*OLD, 0.9, times_s), make_measured(*NEW, 0.9, times_s))
+        profile = make_profile("cpu0", make_measured(*OLD, 0.9, times_s), make_measured(*NEW, new_accuracy, times_s))
         rate_qps, share_of_each = 10.0 / len(hosted), 1 / len(hosted)
         placements = [
             make_placement("cpu0", *key, max_batch=8, rate_qps=rate_qps, share=share_of_each, capacity_qps=400.0)
@@ -91,12 +93,18 @@ class World:
         self.plane.lifecycle.on(LifecycleEvent.WARMED_UP)
 
     def submit(
-        self, *rows: float, request_id: str | None = None, client: str | None = None, version: str | None = None
+        self,
+        *rows: float,
+        request_id: str | None = None,
+        client: str | None = None,
+        version: str | None = None,
+        **asked: Any,
     ) -> None:
         """Rows whose second score is higher by as much."""
         content = np.array([(0.0, each) for each in rows], FLOAT).tobytes()
         bounds = None if version is None else Bounds(version=AskedVersion(version, frozenset({version})))
-        query = Query("f", len(rows), ((0, False),), RequestOptions(bounds=bounds, client=client), request_id)
+        options = RequestOptions(bounds=bounds, client=client, **asked)
+        query = Query("f", len(rows), ((0, False),), options, request_id)
         self.plane.admission.submit(query, lambda: (content,), self.results.append)
 
     async def end(self, result: BatchResult | Exception | None = None) -> None:
@@ -242,6 +250,41 @@ def test_who_asks_for_a_version_has_it_and_the_guard_is_told_nothing(version: st
     played(story, share=share, shadow_share=1.0)
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+@pytest.mark.parametrize("asked", [{"min_accuracy": 0.87}, {"timeout_s": BATCH_S / 2}], ids=["accuracy", "time"])
+def test_what_the_new_version_cannot_keep_is_answered_as_ever_and_tells_nothing(
+    share: float, asked: dict[str, Any]
+) -> None:
+    async def story(world: World) -> None:
+        world.submit(1.0, **asked)
+        await asyncio.sleep(0)
+        if "timeout_s" in asked:
+            await asyncio.sleep(BATCH_S)
+        else:
+            await world.end()
+        assert world.answered_by == ["DeadlineExceeded" if "timeout_s" in asked else "v"]
+        assert world.guard.counts == StepCounts()
+        assert world.seen("p99") == world.seen("errors") == (0, None)
+        world.submit(1.0, min_accuracy=0.84, timeout_s=1.0)
+        await world.end()
+        assert world.answered_by[1:] == ["v@2" if share else "v"]
+        assert world.guard.counts.canary == share
+
+    played(story, share=share, shadow_share=1.0, new_accuracy=0.85)
+
+
+def test_what_another_variant_fails_on_tells_of_neither_version() -> None:
+    async def story(world: World) -> None:
+        query = Query("f", 1, ((0, False),))
+        for variant in ("another", "v", "v@2", ""):
+            _, _, done = world.arms.enter(query, None, nobody, None)
+            done(EngineFailed("it fails", variant=variant))
+        assert world.guard.counts.canary == 2
+        assert world.seen("errors") == (2, 1.0)
+
+    played(story, share=1.0)
+
+
 def test_one_client_has_one_version() -> None:
     async def story(world: World) -> None:
         for _ in range(3):
@@ -276,4 +319,4 @@ def test_once_it_serves_in_place_of_the_old_one_all_is_told_of_the_new_version()
         await world.end(RuntimeError("it breaks"))
         assert world.seen("errors") == (1, 1.0)
 
-    played(story, share=0.5)
+    played(story, share=0.5, hosted=(NEW,))

@@ -12,7 +12,7 @@ from proteus_cli.control.topology.twinning import Twinning, contracted, expanded
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.rollouts.status import RolloutStage
-from proteus_cli.errors import Unprocessable
+from proteus_cli.errors import EngineError, Unprocessable
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
@@ -105,11 +105,17 @@ class RolloutSteps:
         if stage is not RolloutStage.PROMOTING and self._is_changed(running):
             running.is_named = False  # the catalog is what somebody else has made of it
             return "the catalog names another model now"
+        return self._broken(running) or self._problem_of_place(running, now_s)
+
+    def _broken(self, running: Running) -> str | None:
+        """The new version can't be loaded on a device, or the device was given up as it failed there on all inputs."""
+        fleet, new = self._plane.fleet, running.new
         for device, *key in sorted(self._plane.controller.broken_engines):
-            if tuple(key) == running.new:
-                breaker = self._plane.fleet.engines.breakers.get((device, running.new))
-                return f"{running.new.variant} is broken on {device}: {(breaker and breaker.reason) or 'it fails'}"
-        return self._problem_of_place(running, now_s)
+            if tuple(key) == new:
+                breaker = fleet.engines.breakers.get((device, new))
+                return f"{new.variant} is broken on {device}: {(breaker and breaker.reason) or 'it fails'}"
+        lost = sorted(device for device, key in fleet.lost_by.items() if key == new)
+        return f"{lost[0]} was given up: {fleet.breakers[lost[0]].reason}" if lost else None
 
     def _is_changed(self, running: Running) -> bool:
         """Another reading of the catalog has changed the variant."""
@@ -224,9 +230,10 @@ class RolloutSteps:
         running.arms.use(0.0, 0.0)
         self._plan_source.twinnings.pop(running.family, None)
         wanted, running.is_twinned = running.machine.wanted, False
-        if running.is_named:
-            await self._naming.name_old(running)
         reason = f"{running.new.variant} is not rolled out ({wanted.ending}): {wanted.reason}"
+        if running.is_named:
+            await self._serve_old(running, reason)
+            await self._naming.name_old(running)
         await self._control_loop.settled()
         if self._has_place_of_old(running):
             await self._control_loop.rerate(lambda: self._only_old(running), reason, "request")
@@ -239,6 +246,17 @@ class RolloutSteps:
         self._replan(reason)
 
     # --- parts of steps
+
+    async def _serve_old(self, running: Running, reason: str) -> None:
+        """The old version, which was kept, in place of the new one at once: before the catalog is read, and followed.
+
+        Where that fails, it serves once the catalog names it.
+        """
+        if _places(self._plane.controller.plan, running.new):
+            try:
+                await self._control_loop.rerate(lambda: self._only_old(running), reason, "request")
+            except EngineError as error:
+                log.warning("%s can't serve at once: %s", running.old.variant, error.message)
 
     def _has_place_of_old(self, running: Running) -> bool:
         """The new version serves though the catalog does not name it, and the old one is there to go back to."""

@@ -6,6 +6,7 @@ import pytest
 from following import GONE_S, PLANNED_S
 from rolling import NEW, STEPPED_S, Rolled, rolled
 
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.errors import ArtefactError, Conflict
 from proteus_cli.serving.adaptation.rollouts.running import LONGEST_PAUSE_S
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
@@ -154,6 +155,28 @@ def test_what_another_one_made_of_the_catalog_in_the_rollback_window_stays(monke
         await asyncio.sleep(GONE_S + STEPPED_S)
         assert (server.is_over(), server.hosted()) == (True, {"good@33333333"})
         assert server.catalog.known == {"good@33333333", "fast"}
+
+    rolled(story, monkeypatch)
+
+
+@pytest.mark.parametrize("is_full", [False, True], ids=["canary", "full"])
+def test_a_new_version_that_breaks_is_planned_around_with_the_old_one(
+    monkeypatch: pytest.MonkeyPatch, *, is_full: bool
+) -> None:
+    async def story(server: Rolled) -> None:
+        await begin(server)
+        if is_full:
+            server.promote()
+            await asyncio.sleep(STEPPED_S)
+            assert server.at() == ("full", None)
+        server.world.broken = {("cpu0", VariantKey("f", NEW))}
+        seen = set[str]()
+        for _ in range(200):
+            await asyncio.sleep(0.05)
+            seen |= server.hosted()
+        assert seen <= {"good", NEW}
+        assert (server.is_over(), server.at(), server.hosted()) == (True, ("ended", "failed"), {"good"})
+        assert server.rollouts.all["f"].reason == f"cpu0 was given up: {NEW}: it fails on anything"
 
     rolled(story, monkeypatch)
 
