@@ -40,6 +40,12 @@ def run_study(draft: StudyDraft, files: StudyFiles, budget: Budget, advance: Adv
     return run.study
 
 
+def left_s(draft: StudyDraft, files: StudyFiles, *, force: bool = False) -> float:
+    """About how long the cells take that a run would measure."""
+    missing = set(_begun(draft, None if force else files.read()).missing)
+    return sum(job.wanted_s for job in draft.jobs if job.key in missing)
+
+
 def _begun(draft: StudyDraft, before: Study | None) -> Study:
     """The study that a run starts with: the cells that need not be measured, in the order of jobs."""
     is_same = before is not None and before.is_same_as(draft.kind, dict(draft.options), dict(draft.inputs))

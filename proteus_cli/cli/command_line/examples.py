@@ -134,7 +134,11 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
     ),
     "proteus study": (
         ("proteus study peak --family digits --budget 2min", "the highest rate that each variant carries on a device"),
-        ("proteus study report", "one page about all studies of the workspace"),
+        ("proteus study all --budget 5min", "all that makes sense for the workspace, and one page about it"),
+    ),
+    "proteus study all": (
+        ("proteus study all --budget 5min", "write studies.html within five minutes"),
+        ("proteus study all --budget 1h -o page.html --json", "take more time; print all studies as JSON"),
     ),
     "proteus study peak": (
         ("proteus study peak --family digits --device cpu0 --budget 2min", "of each variant, alone on a device"),
@@ -150,6 +154,10 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
     "proteus study concurrency": (
         ("proteus study concurrency --device cpu0", "the knee of each family's best variant, in flight and by threads"),
         ("proteus study concurrency --device gpu0 --variants detect-l --batch 8", "the slots that one variant needs"),
+    ),
+    "proteus study startup": (
+        ("proteus study startup --family digits", "of all its variants, on a device of each type"),
+        ("proteus study startup --variant digits-xl --runs 100 --json", "of one, with more starts; print JSON"),
     ),
     "proteus study report": (
         ("proteus study report", "write studies.html, about all studies of the workspace"),

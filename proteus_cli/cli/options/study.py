@@ -143,3 +143,21 @@ Ca = Annotated[
         rich_help_panel=sections.SECURITY,
     ),
 ]
+
+OnlyFamilies = Annotated[
+    list[str] | None,
+    Option(metavar="FAMILY", show_default="all", help="A family whose variants are started. Repeatable."),
+]
+StartedVariants = Annotated[
+    list[str] | None, Option(metavar="VARIANT", show_default="all with a model", help="A variant to start. Repeatable.")
+]
+StartedDevice = Annotated[
+    str | None,
+    Option(
+        metavar="DEVICE,…",
+        autocompletion=completion.devices,
+        show_default="the first one of each type",
+        help="Ids of devices that variants are loaded on.",
+    ),
+]
+Runs = Annotated[int, _measuring(min=3, max=1000, metavar="N", help="Starts of each variant, cold and warm each.")]

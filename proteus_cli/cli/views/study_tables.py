@@ -10,6 +10,13 @@ from proteus_cli.reporting.studies.section import Section, StudyTable
 from proteus_cli.tables import described, folded_name, name, number, table
 
 
+def finding_lines(section: Section) -> Iterator[RenderableType]:
+    """The title, and the findings below it."""
+    yield Text(section.title, style="bold")
+    for finding in section.findings:
+        yield Text(f"  {finding}")
+
+
 def section_parts(section: Section) -> Iterator[RenderableType]:
     """The findings, then each table."""
     for finding in section.findings:

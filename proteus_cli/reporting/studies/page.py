@@ -92,14 +92,21 @@ def _cells_table(cells: Sequence[Cell]) -> StudyTable:
     """Each cell: where it is from, how long it took, and what the machine did meanwhile."""
     loads = [measure for measure in _LOADS if any(measure in cell.load for cell in cells)]
     headings = [_LOADS[measure][0] for measure in loads]
+    failed = ["failed"] if any(cell.failed for cell in cells) else []
     rows = [
-        (cell.key, cell.mode, format_duration(cell.took_s), *(_load_text(cell, m) for m in loads), cell.failed)
+        (
+            cell.key,
+            cell.mode,
+            format_duration(cell.took_s),
+            *(_load_text(cell, measure) for measure in loads),
+            *(cell.failed for _ in failed),
+        )
         for cell in cells
     ]
     notes = "; ".join(f"{_LOADS[measure][0]}: {meaning(measure)}" for measure in loads)
     return StudyTable(
         "Cells",
-        ("cell", "from", "took", *headings, "failed"),
+        ("cell", "from", "took", *headings, *failed),
         rows,
         note=f"Means over each cell. {notes}." if notes else "",
         of_text=frozenset({"from", "failed"}),

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from proteus_cli.cli import console
-from proteus_cli.cli.views.study_tables import section_parts
+from proteus_cli.cli.views.study_tables import finding_lines, section_parts
 from proteus_cli.domain.studies.study import Study
 from proteus_cli.errors import ProteusError
 from proteus_cli.reporting.studies.page import page
@@ -47,6 +47,14 @@ def pages(studies: Sequence[Study]) -> str:
     return page(studies, SECTIONS)
 
 
+def show_findings(studies: Sequence[Study]) -> None:
+    """Print what each study found, without its tables."""
+    for study in studies:
+        for line in finding_lines(SECTIONS[study.kind](study)):
+            console.show(line)
+        _say_what_is_missing(study)
+
+
 def show(study: Study, *, json: bool) -> None:
     """Print what was found. Raises `StudyFailed` where a cell failed."""
     if json:
@@ -54,11 +62,15 @@ def show(study: Study, *, json: bool) -> None:
     else:
         for part in section_parts(SECTIONS[study.kind](study)):
             console.show(part)
-    if study.missing:
-        console.say(f"still to be measured: {', '.join(study.missing)}; the same command goes on there")
+    _say_what_is_missing(study)
     failed = [cell for cell in study.cells if cell.failed]
     if failed:
         raise StudyFailed(
             f"{counted(len(failed), 'cell')} of the study failed, `{failed[0].key}` as: {failed[0].failed}",
             hint="the page has the reason of each; the same command tries them again",
         )
+
+
+def _say_what_is_missing(study: Study) -> None:
+    if study.missing:
+        console.say(f"{study.name}: still to be measured: {', '.join(study.missing)}; the same command goes on there")

@@ -1,0 +1,30 @@
+"""``proteus study startup``: from nothing to the first answer."""
+
+from proteus_cli.cli.options import common
+from proteus_cli.cli.options import study as options
+
+
+def startup(
+    *,
+    family: options.OnlyFamilies = None,
+    variant: options.StartedVariants = None,
+    device: options.StartedDevice = None,
+    runs: options.Runs = 20,
+    budget: options.Budget = None,
+    force: options.Force = False,
+    name: options.Name = None,
+    workspace_dir: common.Workspace = common.WORKSPACE,
+    json: common.Json = False,
+) -> None:
+    """Measure the time from nothing to the first answer of each variant, as a distribution.
+
+    Each start is a fresh process that imports the backend, loads the model and answers one row: with the files of model
+    and backend evicted from the file cache, and again with them in it.
+    """
+    from proteus_cli.cli.workflows.study.running import show, studied
+    from proteus_cli.store import Workspace
+    from proteus_cli.studies.startup.drafts import startup_draft
+
+    workspace = Workspace(workspace_dir)
+    draft = startup_draft(workspace, family or (), variant or (), device, runs, name or "")
+    show(studied(workspace, draft, budget, force=force), json=json)

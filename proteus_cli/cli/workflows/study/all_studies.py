@@ -1,0 +1,80 @@
+"""All studies that make sense for a workspace, within one budget."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from proteus_cli.cli import console
+from proteus_cli.cli.workflows.study.running import StudyFailed, studied
+from proteus_cli.domain.studies.study import Study
+from proteus_cli.errors import DeviceUnavailable, ProteusError, UsageError
+from proteus_cli.store import Workspace
+from proteus_cli.studies.artefacts import StudyFiles
+from proteus_cli.studies.budget import Budget, fair_parts
+from proteus_cli.studies.draft import StudyDraft
+from proteus_cli.studies.kinds import KINDS, Kind
+from proteus_cli.studies.run import left_s
+from proteus_cli.units import format_duration
+
+
+@dataclass(frozen=True, slots=True)
+class AllStudies:
+    """What there is of the studies, and why some of them did not end."""
+
+    studies: Sequence[Study]
+    failures: Sequence[str] = field(default=())
+
+    def require_whole(self) -> None:
+        """Raise `StudyFailed` where a study, or a cell of one, failed."""
+        failed = [f"{study.name}: {cell.key}" for study in self.studies for cell in study.cells if cell.failed]
+        if first := [*self.failures, *failed][:1]:
+            raise StudyFailed(
+                f"Not all studies are whole: {first[0]}", hint="the page has what was found; run the same command again"
+            )
+
+
+def all_studied(workspace: Workspace, budget_s: float | None, *, force: bool) -> AllStudies:
+    """Run each study in turn. What one leaves of its part of the budget is divided among the others.
+
+    A study that fails is told, and the others go on.
+    """
+    drafts, studies, failures = _drafts(workspace), list[Study](), list[str]()
+    budget = Budget(math.inf if budget_s is None else budget_s)
+    wanted_s = {draft.name: left_s(draft, StudyFiles(workspace, draft.name), force=force) for draft in drafts}
+    for place, draft in enumerate(drafts):
+        rest = {each.name: wanted_s[each.name] for each in drafts[place:]}
+        part_s = None if budget_s is None else _part_s(budget.left_s, rest, draft.name)
+        try:
+            studies.append(studied(workspace, draft, part_s, force=force))
+        except ProteusError as error:
+            console.warn(f"the study {draft.name} failed: {error.message}")
+            failures.append(f"{draft.name}: {error.message}")
+    return AllStudies(studies, failures)
+
+
+def _part_s(left_s: float, wanted_s: dict[str, float], name: str) -> float:
+    """What a study gets; where there is more than all want, the rest too, by what they want."""
+    total_s = sum(wanted_s.values())
+    return left_s * wanted_s[name] / total_s if 0 < total_s < left_s else fair_parts(left_s, wanted_s)[name]
+
+
+def _drafts(workspace: Workspace) -> list[StudyDraft]:
+    """The studies that make sense; of the others, it says why not. Raises `UsageError` where there is none."""
+    drafts = []
+    for kind in KINDS:
+        found = _draft(workspace, kind)
+        if isinstance(found, StudyDraft):
+            console.say(f"{found.name}: about {format_duration(found.wanted_s)} without a budget")
+            drafts.append(found)
+        else:
+            console.say(f"{kind.name} is left out: {found}")
+    if not drafts:
+        raise UsageError("No study makes sense here.", hint="`proteus init`, then `proteus profile`, make a workspace")
+    return drafts
+
+
+def _draft(workspace: Workspace, kind: Kind) -> StudyDraft | str:
+    try:
+        return kind.draft(workspace)
+    except (UsageError, DeviceUnavailable) as error:
+        return f"{error.message} {error.hint}".strip()

@@ -1,0 +1,81 @@
+"""Starts of one variant on one device, cold and warm in turn."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.studies.startup import Start, Starts, Startup, starts_of
+from proteus_cli.errors import EngineError
+from proteus_cli.studies.draft import Turn
+from proteus_cli.studies.startup.child import StartSpec
+from proteus_cli.studies.startup.file_cache import CAN_EVICT, evict
+
+TIMEOUT_S = 300.0
+FEWEST = 3
+"""Of each condition, whatever the budget."""
+
+_CHILD = "proteus_cli.studies.startup.child"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A variant on a device: its model as it is loaded, where engines are built, and the files that are evicted."""
+
+    key: VariantKey
+    device: Device
+    backend: str
+    model: Path
+    built: Path
+    files: Sequence[Path]
+
+
+def start_once(subject: Subject) -> Start:
+    """One fresh process. Raises `EngineError` where it fails."""
+    spec = StartSpec(time.monotonic(), subject.device, str(subject.model), *subject.key, built=str(subject.built))
+    command = [sys.executable, "-m", _CHILD, msgspec.json.encode(spec).decode()]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT_S, check=False, process_group=0
+        )
+    except subprocess.TimeoutExpired:
+        raise EngineError(f"`{subject.key.variant}` gave no answer within {TIMEOUT_S:.0f} s of its start.") from None
+    if done.returncode:
+        why = done.stderr.decode(errors="replace").strip().splitlines()
+        raise EngineError(f"`{subject.key.variant}` does not start: {why[-1] if why else 'it said nothing'}")
+    return msgspec.json.decode(done.stdout, type=Start)
+
+
+def startup(
+    subject: Subject,
+    runs: int,
+    turn: Turn,
+    *,
+    once: Callable[[Subject], Start] = start_once,
+    evicting: Callable[[Sequence[Path]], None] | None = evict if CAN_EVICT else None,
+    now_s: Callable[[], float] = time.monotonic,
+) -> Startup:
+    """So many starts of each condition, or as many as are allowed: at least `FEWEST`. Raises `EngineError`."""
+    ends_s = now_s() + turn.allowed_s
+    once(subject)  # what is only done once, such as building an engine or compiling modules, is no part of a start
+    cold: list[Start] = []
+    warm: list[Start] = []
+    while len(warm) < runs and (len(warm) < FEWEST or now_s() < ends_s):
+        if evicting is not None:
+            evicting(subject.files)
+            cold.append(once(subject))
+        warm.append(once(subject))
+        turn.advance(f"start {len(warm)} of {runs}", len(warm) / runs)
+    return Startup(
+        subject.key.family, subject.key.variant, subject.device.id, subject.backend, starts_of(warm), _if_any(cold)
+    )
+
+
+def _if_any(starts: Sequence[Start]) -> Starts | None:
+    return starts_of(starts) if starts else None

@@ -1,0 +1,88 @@
+"""`proteus study all`: each study gets a fair part, what fails is told, and one page has all."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from studies.fake_study import Square, Squares
+from studies.test_study_page import section
+
+from proteus_cli.cli.workflows.study import all_studies, running
+from proteus_cli.cli.workflows.study.all_studies import all_studied
+from proteus_cli.cli.workflows.study.running import StudyFailed
+from proteus_cli.errors import ArtefactError, ServerError, UsageError
+from proteus_cli.store import Workspace
+from proteus_cli.studies.draft import Job, StudyDraft, Turn
+from proteus_cli.studies.kinds import KINDS, Kind
+
+Draft = Callable[[Workspace], StudyDraft | str]
+
+
+@pytest.fixture
+def kinds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Replaces the kinds of studies that there are."""
+
+    def replace(*drafts: Draft) -> None:
+        found = tuple(Kind(f"kind{place}", draft, section) for place, draft in enumerate(drafts))
+        monkeypatch.setattr(all_studies, "KINDS", found)
+        monkeypatch.setattr(running, "SECTIONS", {"squares": section})
+
+    return replace
+
+
+def named(draft: StudyDraft, name: str) -> StudyDraft:
+    return StudyDraft(draft.kind, name, draft.subject, draft.options, draft.inputs, draft.jobs, conclude=draft.conclude)
+
+
+def test_what_one_study_leaves_is_for_the_others(tmp_path: Path, kinds: Callable[..., None]) -> None:
+    """These cells take no time at all, so that the second study has the whole budget, too."""
+    squares = Squares()
+    kinds(
+        lambda _: named(squares.draft(1, wanted_s=10.0), "short"),
+        lambda _: named(squares.draft(2, wanted_s=1000.0), "long"),
+        lambda _: "there is no trace",
+    )
+    found = all_studied(Workspace(tmp_path), 100.0, force=False)
+    found.require_whole()
+    assert [study.name for study in found.studies] == ["short", "long"]
+    assert squares.allowed_s == pytest.approx([10.0, 100.0], abs=2.0)
+    assert (tmp_path / "studies" / "long.html").exists()
+
+
+def test_a_second_run_measures_nothing_again(tmp_path: Path, kinds: Callable[..., None]) -> None:
+    squares = Squares()
+    kinds(lambda _: squares.draft(1, 2))
+    for _ in range(2):
+        assert len(all_studied(Workspace(tmp_path), 10.0, force=False).studies) == 1
+    assert squares.asked == [1, 2]
+
+
+def test_a_study_that_fails_does_not_stop_the_others(tmp_path: Path, kinds: Callable[..., None]) -> None:
+    def fails(_turn: Turn) -> Square:
+        raise ServerError("no server")
+
+    squares = Squares(broken={2})
+    kinds(
+        lambda _: StudyDraft("squares", "bad", {}, {}, {}, [Job("a", "measured", 1.0, fails)]),
+        lambda _: squares.draft(1, 2),
+    )
+    found = all_studied(Workspace(tmp_path), None, force=False)
+    assert [study.name for study in found.studies] == ["squares"]
+    assert found.failures == ["bad: no server"]
+    with pytest.raises(StudyFailed, match="bad: no server"):
+        found.require_whole()
+
+
+def test_where_no_study_makes_sense_it_says_so(tmp_path: Path, kinds: Callable[..., None]) -> None:
+    def lacks(_workspace: Workspace) -> StudyDraft:
+        raise ArtefactError("No catalog.", hint="make one")
+
+    kinds(lacks)
+    with pytest.raises(UsageError, match="No study makes sense"):
+        all_studied(Workspace(tmp_path), None, force=False)
+
+
+def test_kinds_have_names_of_their_own() -> None:
+    names = [kind.name for kind in KINDS]
+    assert len(names) == len(set(names))
+    assert {"peak", "startup"} <= set(names)
