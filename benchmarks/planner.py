@@ -169,7 +169,7 @@ def main() -> None:
     has_paper = PAPER.is_dir()
     done = Benchmark(
         machine=machine(),
-        versions={name: version(name) for name in ("highspy", "scipy", "numpy")},
+        versions={name: version(name) for name in ("highspy", "cvxpy", "scipy", "numpy")},
         rows=tuple(_all_rows(_tasks(has_paper=has_paper, quick=options.quick), options.rounds)),
         over_demand=tuple(_over_demand(MULTIPLES[3::2] if options.quick else MULTIPLES)) if has_paper else (),
     )

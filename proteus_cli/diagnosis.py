@@ -28,8 +28,8 @@ FindingState = Literal["ok", "missing", "optional"]
 NEEDED = (
     "numpy",
     "onnxruntime",
+    "cvxpy",
     "highspy",
-    "scipy",
     "msgspec",
     "httptools",
     "matplotlib",

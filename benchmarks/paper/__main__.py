@@ -92,7 +92,7 @@ def _measured(lab: Lab, names: tuple[str, ...]) -> Benchmark:
         made_by=made_by(),
         command=_command(names, is_quick=lab.size is QUICK),
         machine=machine(),
-        versions={name: version(name) for name in ("proteus-serving", "highspy", "numpy")},
+        versions={name: version(name) for name in ("proteus-serving", "highspy", "cvxpy", "numpy")},
         cluster=lab.cluster().name,
         seconds=time.perf_counter() - start_s,
         sections=sections,

@@ -15,8 +15,8 @@ A plan is made in seven steps, each a module::
    answer.
 2. `milp` formulates the model once for an instance. Its integer variables say how many devices of its group host each
    choice (*replicas*). What a family loses is counted in *steps* of accuracy: the part of its demand that its k most
-   accurate variants leave unanswered (*shortfall*). It is written as on paper, of variables and parameters
-   (`linear`). The demand is a set of parameters (`target_demand`), so a re-plan only makes the arrays anew.
+   accurate variants leave unanswered (*shortfall*). The demand is a set of parameters (`target_demand`),
+   so a re-plan compiles nothing.
 3. `lexicographic` minimises one objective after another and fixes each, within a tolerance of 1e-6, before the next:
    what stays unserved (or, with `Rules.minimize`, the cost or power of serving all); the loss of the worst family, if
    asked for; the mean loss; loads of variants that aren't hosted now; devices in use, if asked for. Where all can be

@@ -38,6 +38,7 @@ from proteus_cli.planning.placements.loads import current_replicas, devices_with
 from proteus_cli.planning.placements.pack import pack, serves_all
 from proteus_cli.planning.placements.spares import with_spares
 from proteus_cli.planning.solver.lexicographic import Infeasible, Solution, optimise
+from proteus_cli.planning.solver.program import prepare
 from proteus_cli.planning.solver.solve import OutOfTime
 from proteus_cli.planning.solver.target_demand import TargetDemand
 
@@ -108,13 +109,13 @@ class _Grouping:
 class PlacementSearch:
     """Searches for one set of profiled devices (by id), variants and rules.
 
-    Models are written once; each demand only re-solves them. It can be pickled, without these. Times are those of
+    Models are compiled once; each demand only re-solves them. It can be pickled, without these. Times are those of
     `time.perf_counter`.
     """
 
     def __init__(self, catalog: Catalog, profiles: Mapping[str, Profile], variants: VariantRule, rules: Rules) -> None:
         self._catalog, self._profiles, self._variants, self._rules = catalog, profiles, variants, rules
-        self._models: dict[tuple[Numbers, int], tuple[Instance, Model]] = {}
+        self._compiled: dict[tuple[Numbers, int], tuple[Instance, Model]] = {}
         plain = replace_fields(rules, cascades=UNSET)
         self._plain = PlacementSearch(catalog, profiles, variants, plain) if rules.uses_cascades else None
         self._simplest = self._plain
@@ -126,7 +127,7 @@ class PlacementSearch:
         )
 
     def prepare(self, asked: Asked) -> None:
-        """Write the models that a demand needs first. Raises `NoFeasiblePlan` where no variant may be hosted."""
+        """Compile the models that a demand needs first. Raises `NoFeasiblePlan` where no variant may be hosted."""
         instance, _ = self._model((), asked.lines)
         if instance.ways is None:
             self._plain = None
@@ -248,7 +249,7 @@ class PlacementSearch:
 
     def _model(self, numbers: Numbers, lines: int) -> tuple[Instance, Model]:
         """For curves of so many ``lines``. Beside the models of the simplest grouping, the last ones are kept."""
-        found = self._models.pop((numbers, lines), None)
+        found = self._compiled.pop((numbers, lines), None)
         if found is None:
             apart = dict(zip(self._profiles, numbers, strict=True)) if numbers else {}
             instance = make_instance(self._catalog, self._profiles, self._variants, self._rules, apart=apart)
@@ -258,11 +259,12 @@ class PlacementSearch:
                     hint=self._too_inaccurate() or "loosen `slo` in the catalog or the rules, or add faster variants",
                 )
             model = formulate(instance, self._rules, lines)
+            prepare(model)
             found = instance, model
-            split = [key for key in self._models if key[0]]
+            split = [key for key in self._compiled if key[0]]
             for key in split[: max(len(split) - MOST_SPLIT + 1, 0)] if numbers else ():
-                del self._models[key]
-        self._models[numbers, lines] = found
+                del self._compiled[key]
+        self._compiled[numbers, lines] = found
         return found
 
     def _too_inaccurate(self) -> str:
@@ -280,7 +282,7 @@ class PlacementSearch:
         return not (self._rules.pack or self._rules.resources or self._rules.is_resident_set)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_models": {}}
+        return {**vars(self), "_compiled": {}}
 
 
 def _is_better(plain: Solution, found: Solution) -> bool:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from proteus_cli.arrays import Floats
-from proteus_cli.planning.model import linear as lp
 from proteus_cli.planning.model.instance import Instance
-from proteus_cli.planning.model.sparse import sp
+from proteus_cli.planning.model.modelling import cp, sp
 
 if TYPE_CHECKING:
     from proteus_cli.planning.model.milp import Parameters, Variables
@@ -28,7 +27,7 @@ def ways_within_limits(instance: Instance, p: "Parameters", v: "Variables") -> l
     rows, pairs = len(ways.most_needed), np.arange(len(ways.row_of))
     given = v.replicas[ways.choice_of] if v.served is None else v.served[ways.choice_of]
     if v.served is None:
-        given = lp.multiply(p.usable_frac, given)
+        given = cp.multiply(p.usable_frac, given)
     constraints = [
         ways.needed @ v.answered
         <= sp.csr_array((np.ones(len(pairs)), (ways.row_of, pairs)), (rows, len(pairs))) @ given
@@ -37,7 +36,7 @@ def ways_within_limits(instance: Instance, p: "Parameters", v: "Variables") -> l
         steps = ways.upper_steps
         constraints.append(steps.rise @ v.reached == steps.at_step @ v.answered)
         constraints += [
-            v.upper_shortfall + lp.multiply(saved[steps.family], v.reached) >= lost[steps.family]
+            v.upper_shortfall + cp.multiply(saved[steps.family], v.reached) >= lost[steps.family]
             for lost, saved in zip(p.lost_at_0, p.saved_by_all, strict=True)
         ]
     return constraints
@@ -49,7 +48,7 @@ def lost_by_ways(instance: Instance, v: "Variables", *, has_forecast: bool) -> A
     assert ways is not None  # noqa: S101 - asked for ways only
     if has_forecast:
         return ways.upper_steps.loss @ v.upper_shortfall
-    return ways.loss @ v.answered + lp.multiply(ways.top - ways.least, v.unserved)
+    return ways.loss @ v.answered + cp.multiply(ways.top - ways.least, v.unserved)
 
 
 def value_lost_by_ways(

@@ -22,8 +22,8 @@ from proteus_cli.planning.model.choices import (
     network_frac_s,
     require_known,
 )
+from proteus_cli.planning.model.modelling import sp
 from proteus_cli.planning.model.resident_sets import ResidentSets, resident_sets
-from proteus_cli.planning.model.sparse import sp
 from proteus_cli.planning.model.ways import Ways, with_ways
 from proteus_cli.planning.model.worths import worths_of
 from proteus_cli.planning.networks import limits_of_hosts

@@ -24,11 +24,10 @@ import numpy as np
 
 from proteus_cli.arrays import Ints
 from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.planning.model import linear as lp
 from proteus_cli.planning.model.answering import lost_by_ways, ways_within_limits
 from proteus_cli.planning.model.instance import Instance, members
+from proteus_cli.planning.model.modelling import cp, sp
 from proteus_cli.planning.model.resident_sets import ResidentSets
-from proteus_cli.planning.model.sparse import sp
 
 MAX_CASES = 2000  # measured: with 700, losses at 1 s are a sixth lower; with 10,000, no point is found in time
 
@@ -81,11 +80,11 @@ class Parameters:
 
     @classmethod
     def of(cls, instance: Instance, lines: int) -> "Parameters":
-        """One parameter for each, without values yet."""
+        """One CVXPY parameter for each, without values yet."""
         families, choices, steps = len(instance.families), len(instance.choices), len(instance.step_family)
 
         def parameters(count: int, size: int) -> list[Any]:
-            return [lp.Parameter(size) for _ in range(count)]
+            return [cp.Parameter(size, nonneg=True) for _ in range(count)]
 
         engines = len(instance.engine_choice)
         by_choice = [*parameters(2, choices), *parameters(1, engines), *parameters(1, choices), *parameters(1, engines)]
@@ -97,7 +96,7 @@ class Parameters:
         if instance.sets is not None:
             pairs, sets = len(instance.sets.steps), len(instance.sets.keys)
             sizes = {"set_utilisation": pairs, "set_limits": sets, "pair_limits": pairs}
-            of_sets = {name: lp.Parameter(size) for name, size in sizes.items()}
+            of_sets = {name: cp.Parameter(size, nonneg=True) for name, size in sizes.items()}
         return cls(
             *[*parameters(5, families), *by_choice, *parameters(1, choices), *parameters(1, steps), *by_line, *of_ways],
             **of_sets,
@@ -139,40 +138,40 @@ class Variables:
 
     @classmethod
     def of(cls, instance: Instance, rules: Rules, lines: int) -> "Variables":
-        """One variable for each that the rules need."""
+        """One CVXPY variable for each that the rules need."""
         choices, groups = len(instance.choices), len(instance.groups)
         is_shared = rules.is_resident_set
-        replicas = lp.Variable(choices, integer=True)
-        shortfall = lp.Variable(len(instance.step_family), nonneg=True)
+        replicas = cp.Variable(choices, integer=True)
+        shortfall = cp.Variable(len(instance.step_family), nonneg=True)
         ways, sets, upper = instance.ways, instance.sets, None
         if ways is not None and lines > 1:
             upper = len(ways.upper_steps.family)
         return cls(
             replicas=replicas,
             shortfall=shortfall,
-            unserved=shortfall[instance.last_step] if lines == 1 else lp.Variable(len(instance.families), nonneg=True),
-            devices_used=lp.Variable(groups, integer=True) if is_shared else instance.group_choices @ replicas,
-            loads=lp.Variable(len(instance.engine_choice), nonneg=True),
-            served=lp.Variable(choices, nonneg=True) if is_shared or instance.network_choices.shape[0] else None,
-            power_w=lp.Variable(groups, nonneg=True) if is_shared and "power" in rules.resources else None,
-            answered=lp.Variable(len(ways.ways), nonneg=True) if ways is not None else None,
-            reached=lp.Variable(upper, nonneg=True) if upper is not None else None,
-            upper_shortfall=lp.Variable(upper, nonneg=True) if upper is not None else None,
-            sets=lp.Variable(len(sets.keys), integer=True) if sets is not None else None,
-            served_in_set=lp.Variable(len(sets.steps), nonneg=True) if sets is not None else None,
+            unserved=shortfall[instance.last_step] if lines == 1 else cp.Variable(len(instance.families), nonneg=True),
+            devices_used=cp.Variable(groups, integer=True) if is_shared else instance.group_choices @ replicas,
+            loads=cp.Variable(len(instance.engine_choice), nonneg=True),
+            served=cp.Variable(choices, nonneg=True) if is_shared or instance.network_choices.shape[0] else None,
+            power_w=cp.Variable(groups, nonneg=True) if is_shared and "power" in rules.resources else None,
+            answered=cp.Variable(len(ways.ways), nonneg=True) if ways is not None else None,
+            reached=cp.Variable(upper, nonneg=True) if upper is not None else None,
+            upper_shortfall=cp.Variable(upper, nonneg=True) if upper is not None else None,
+            sets=cp.Variable(len(sets.keys), integer=True) if sets is not None else None,
+            served_in_set=cp.Variable(len(sets.steps), nonneg=True) if sets is not None else None,
         )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """Written once for an instance; between solves only the values of the parameters change.
+    """Compiled once for an instance; between solves only the parameters change (DPP).
 
     ``objectives`` is a variable with an entry for each objective, to be minimised one after another;
     ``objective_index`` says which is which ("worst served" has one for each number of families). ``is_by_host``: some
     groups are of one host of the cluster each.
     """
 
-    problem: lp.Problem
+    problem: Any
     parameters: Parameters
     variables: Variables
     objectives: Any
@@ -191,10 +190,10 @@ def formulate(instance: Instance, rules: Rules, lines: int = 1) -> Model:
     objectives, defined = _objectives(instance, rules, p, v)
     constraints += [objectives[name][0] <= budget for name, budget in rules.budgets.items()]
     order = [(name, expression) for name, expressions in objectives.items() for expression in expressions]
-    values = lp.Variable(len(order))
-    constraints += [*defined, values == lp.stacked([expression for _, expression in order])]
+    values = cp.Variable(len(order))
+    constraints += [*defined, values == cp.hstack([expression for _, expression in order])]
     return Model(
-        problem=lp.Problem(values, constraints),
+        problem=cp.Problem(cp.Minimize(values[0]), constraints),
         parameters=p,
         variables=v,
         objectives=values,
@@ -209,11 +208,11 @@ def formulate(instance: Instance, rules: Rules, lines: int = 1) -> Model:
 def _constraints(instance: Instance, rules: Rules, p: Parameters, v: Variables) -> list[Any]:
     """What holds for all plans that obey the rules, whatever is minimised."""
     answering = v.replicas if v.served is None else v.served
-    answered_up_to = [instance.up_to_step @ lp.multiply(saved, answering) for saved in p.saved]
+    answered_up_to = [instance.up_to_step @ cp.multiply(saved, answering) for saved in p.saved]
     if instance.ways is not None:
         of_ways = instance.last_step_ways @ v.answered
         answered_up_to = [
-            of_choices + lp.multiply(saved[instance.step_family], of_ways)
+            of_choices + cp.multiply(saved[instance.step_family], of_ways)
             for of_choices, saved in zip(answered_up_to, p.saved_by_all, strict=True)
         ]
     constraints = [
@@ -246,9 +245,9 @@ def _objectives(
     """The expressions of each objective that the rules may ask for, and the constraints that define some of them."""
     objectives: dict[Objective, list[Any]] = {
         "unserved": [p.demand_frac @ v.unserved],
-        "loss": [instance.step_loss @ lp.multiply(p.demand_frac[instance.step_family], v.shortfall)],
-        "devices": [lp.total(v.devices_used)],
-        "loads": [lp.total(v.loads)],
+        "loss": [instance.step_loss @ cp.multiply(p.demand_frac[instance.step_family], v.shortfall)],
+        "devices": [cp.sum(v.devices_used)],
+        "loads": [cp.sum(v.loads)],
     }
     if instance.ways is not None:
         objectives["loss"][0] += p.demand_frac @ lost_by_ways(instance, v, has_forecast=p.has_forecast)
@@ -258,13 +257,13 @@ def _objectives(
     if "cost" in rules.resources:
         objectives["cost"] = [instance.price_per_hour @ v.devices_used]
     if "power" in rules.resources:
-        objectives["power"] = [instance.power_w @ v.replicas if v.power_w is None else lp.total(v.power_w)]
+        objectives["power"] = [instance.power_w @ v.replicas if v.power_w is None else cp.sum(v.power_w)]
     if rules.objective == "min-family":
-        worst = lp.Variable()
+        worst = cp.Variable()
         objectives["worst loss"] = [worst]
         defined.append(worst >= _relative_accuracy_loss(instance, p, v))
     if rules.fairness == "maxmin":
-        missed = 1 - p.servable_frac + lp.multiply(p.servable_frac, v.unserved)
+        missed = 1 - p.servable_frac + cp.multiply(p.servable_frac, v.unserved)
         objectives["worst served"], sums = _sums_of_largest(missed, len(instance.families))
         defined += sums
     return objectives, defined
@@ -272,13 +271,13 @@ def _objectives(
 
 def _served_within_limits(instance: Instance, rules: Rules, p: Parameters, v: Variables) -> list[Any]:
     """What is served is within the capacity of what is hosted, of shared devices, and of networks."""
-    constraints = [v.served <= lp.multiply(p.capacity_frac, v.replicas)]
+    constraints = [v.served <= cp.multiply(p.capacity_frac, v.replicas)]
     if rules.is_resident_set:
         constraints += _devices_are_shared(instance, rules, p, v)
         if instance.sets is not None:
             constraints += _devices_hold_sets(instance, instance.sets, p, v)
     if instance.network_choices.shape[0]:
-        constraints.append(instance.network_choices @ lp.multiply(p.network_frac, v.served) <= 1)
+        constraints.append(instance.network_choices @ cp.multiply(p.network_frac, v.served) <= 1)
     return constraints
 
 
@@ -293,12 +292,12 @@ def _answerable_by_family(instance: Instance, p: Parameters, v: Variables) -> An
     if instance.ways is None:
         return by_choices
     by_ways = members(instance.ways.family, len(instance.families)) @ v.answered
-    return lp.multiply(1.0 - instance.ways.has_ways, by_choices) + by_ways
+    return cp.multiply(1.0 - instance.ways.has_ways, by_choices) + by_ways
 
 
 def _answerable(p: Parameters, v: Variables) -> Any:
     """The part of the demand that each choice can answer [C]."""
-    return lp.multiply(p.capacity_frac, v.replicas) if v.served is None else v.served
+    return cp.multiply(p.capacity_frac, v.replicas) if v.served is None else v.served
 
 
 def _devices_are_shared(instance: Instance, rules: Rules, p: Parameters, v: Variables) -> list[Any]:
@@ -308,15 +307,15 @@ def _devices_are_shared(instance: Instance, rules: Rules, p: Parameters, v: Vari
     """
     group_choices, choice_group = instance.group_choices, instance.choice_group
     constraints = [
-        group_choices @ lp.multiply(p.utilisation, v.served) <= v.devices_used,
+        group_choices @ cp.multiply(p.utilisation, v.served) <= v.devices_used,
         _hosted(instance, v) <= v.devices_used[choice_group[instance.engine_choice]],
-        group_choices @ lp.multiply(instance.memory_frac, v.replicas) <= v.devices_used,
+        group_choices @ cp.multiply(instance.memory_frac, v.replicas) <= v.devices_used,
     ]
     if rules.residency != "memory":
         constraints.append(group_choices @ v.replicas <= int(rules.residency) * v.devices_used)
     pairs, of_pair, pair_group, pair_family = instance.group_family_pairs()
     if pairs and np.any(instance.max_share < 1):
-        share = lp.multiply(p.max_share_frac[pair_family], v.devices_used[pair_group])
+        share = cp.multiply(p.max_share_frac[pair_family], v.devices_used[pair_group])
         constraints.append(of_pair @ v.served <= share)
     return constraints
 
@@ -331,13 +330,13 @@ def _devices_hold_sets(instance: Instance, sets: ResidentSets, p: Parameters, v:
     constraints = [
         _hosted(instance, v)[of_shared] == instance.set_members[of_shared] @ v.sets,
         v.served[in_shared] == served[in_shared] @ v.served_in_set,
-        members(sets.pair_set, count) @ lp.multiply(p.set_utilisation, v.served_in_set) <= v.sets,
+        members(sets.pair_set, count) @ cp.multiply(p.set_utilisation, v.served_in_set) <= v.sets,
         groups @ v.sets <= v.devices_used,
     ]
     if np.any(instance.max_share < 1):
         both = np.stack((sets.pair_set, instance.choice_family[sets.pair_choice]))
         (set_of, family_of), row_of = np.unique(both, axis=1, return_inverse=True)
-        share = lp.multiply(p.max_share_frac[family_of], v.sets[set_of])
+        share = cp.multiply(p.max_share_frac[family_of], v.sets[set_of])
         constraints.append(members(row_of.ravel(), len(set_of)) @ v.served_in_set <= share)
     return constraints
 
@@ -351,24 +350,24 @@ def _any_device_may_be_lost(instance: Instance, p: Parameters, v: Variables) -> 
     """
     case, other = _largest_replica_cases(instance)
     choices = len(instance.choices)
-    is_case = lp.Variable(choices, boolean=True)
+    is_case = cp.Variable(choices, boolean=True)
     if len(case) > MAX_CASES or v.served is not None:
-        largest = lp.Variable(len(instance.families), nonneg=True)
+        largest = cp.Variable(len(instance.families), nonneg=True)
         return [
-            v.replicas <= lp.multiply(p.max_replicas, is_case),
-            largest[instance.choice_family] >= lp.multiply(p.capacity_frac, is_case),
+            v.replicas <= cp.multiply(p.max_replicas, is_case),
+            largest[instance.choice_family] >= cp.multiply(p.capacity_frac, is_case),
             instance.family_choices @ _answerable(p, v) - largest + v.unserved >= p.has_demand,
         ]
-    in_case, served = lp.Variable(len(case), nonneg=True), lp.Variable(choices, nonneg=True)
+    in_case, served = cp.Variable(len(case), nonneg=True), cp.Variable(choices, nonneg=True)
     is_same = case == other
     return [
         instance.family_choices @ is_case <= 1,
         members(other, choices) @ in_case == v.replicas,
-        in_case <= lp.multiply(p.max_replicas[other], is_case[case]),
+        in_case <= cp.multiply(p.max_replicas[other], is_case[case]),
         in_case[np.flatnonzero(is_same)] >= is_case[case[is_same]],
         served <= is_case,
-        members(case, choices) @ lp.multiply(p.capacity_frac[other], in_case)
-        >= served + lp.multiply(p.capacity_frac, is_case),
+        members(case, choices) @ cp.multiply(p.capacity_frac[other], in_case)
+        >= served + cp.multiply(p.capacity_frac, is_case),
         v.unserved + instance.family_choices @ served >= p.has_demand,
     ]
 
@@ -376,7 +375,7 @@ def _any_device_may_be_lost(instance: Instance, p: Parameters, v: Variables) -> 
 def _any_host_may_be_lost(instance: Instance, p: Parameters, v: Variables) -> list[Any]:
     """A family's replicas without those on any one host still have the capacity for what is served."""
     _, of_pair, _, pair_family = instance.host_family_pairs()
-    answerable, most = _answerable(p, v), lp.Variable(len(instance.families), nonneg=True)
+    answerable, most = _answerable(p, v), cp.Variable(len(instance.families), nonneg=True)
     return [
         most[pair_family] >= of_pair @ answerable,
         instance.family_choices @ answerable - most + v.unserved >= p.has_demand,
@@ -396,8 +395,8 @@ def _largest_replica_cases(instance: Instance) -> tuple[Ints, Ints]:
 
 def _devices_draw_power(instance: Instance, p: Parameters, v: Variables) -> list[Any]:
     """Two lower bounds of the watts of a group's used devices, each of which draws what its hungriest variant does."""
-    mean_w = instance.group_choices @ lp.multiply(instance.power_w, lp.multiply(p.utilisation, v.served))
-    hungriest_w = lp.multiply(instance.power_w, v.replicas)
+    mean_w = instance.group_choices @ cp.multiply(instance.power_w, cp.multiply(p.utilisation, v.served))
+    hungriest_w = cp.multiply(instance.power_w, v.replicas)
     return [v.power_w >= mean_w, v.power_w[instance.choice_group] >= hungriest_w]
 
 
@@ -405,12 +404,12 @@ def _relative_accuracy_loss(instance: Instance, p: Parameters, v: Variables) -> 
     """How far each family's relative worth falls short of ``accuracy_floor``, times the part that is answered."""
     best = np.where(instance.best_worth > 0, instance.best_worth, 1.0)
     top = instance.top_worth / best
-    lost = instance.family_steps @ lp.multiply(instance.step_loss, v.shortfall)
+    lost = instance.family_steps @ cp.multiply(instance.step_loss, v.shortfall)
     if instance.ways is not None:
         lost += lost_by_ways(instance, v, has_forecast=p.has_forecast)
     lost /= best
     idle = 2 * (1 - p.has_demand)  # a family without demand is never the worst
-    return p.accuracy_floor - lp.multiply(p.accuracy_floor, v.unserved) - (lp.multiply(top, p.has_demand) - lost) - idle
+    return p.accuracy_floor - cp.multiply(p.accuracy_floor, v.unserved) - (cp.multiply(top, p.has_demand) - lost) - idle
 
 
 def _sums_of_largest(missed: Any, families: int) -> tuple[list[Any], list[Any]]:
@@ -419,7 +418,6 @@ def _sums_of_largest(missed: Any, families: int) -> tuple[list[Any], list[Any]]:
     Minimised one after another they give max-min fairness, also where sets aren't convex (Ogryczak & Śliwiński, "On
     direct methods for lexicographic min-max optimization", 2006).
     """
-    level, all_above = lp.Variable(families), lp.Variable(families * families, nonneg=True)
-    above = [all_above[k + families * np.arange(families)] for k in range(families)]
+    level, above = cp.Variable(families), cp.Variable((families, families), nonneg=True)
     constraints = [above[k] >= missed - level[k] for k in range(families)]
-    return [(k + 1) * level[k] + lp.total(above[k]) for k in range(families)], constraints
+    return [(k + 1) * level[k] + cp.sum(above[k]) for k in range(families)], constraints

@@ -30,7 +30,7 @@ from proteus_cli.domain.profile.capacity import Capacity, CapacityStep, capacity
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.domain.profile.shared_times import beside
 from proteus_cli.planning.model.choices import Choice, DeviceGroup, memory_frac
-from proteus_cli.planning.model.sparse import sp
+from proteus_cli.planning.model.modelling import sp
 
 MOST_SETS = 400
 """Of a group: all sets of up to three of twelve variants are 298."""

@@ -21,7 +21,7 @@ from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.capacity import SAME_RATE_FRAC, CapacityStep, capacity_at
 from proteus_cli.domain.stages.cascade import SPLITS, CascadePoint
 from proteus_cli.planning.model.choices import Choice, DeviceGroup, Pool
-from proteus_cli.planning.model.sparse import sp
+from proteus_cli.planning.model.modelling import sp
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """A model with its parameters set, as arrays: what the solver is given, and what its answers are checked against.
 
-They are handed to the solver directly, which takes bounds of single columns, starting points and limits by effort, and
-gives proven bounds.
+CVXPY compiles a model once; for each demand its arrays are handed to the solver directly. That saves what CVXPY does
+around each solve, and gives what it hides: bounds of single columns, starting points, limits by effort, proven bounds.
 """
 
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ import numpy as np
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.model.milp import Model, Objective
-from proteus_cli.planning.model.sparse import sp
+from proteus_cli.planning.model.modelling import cp, sp
 from proteus_cli.planning.model.ways import Ways
 
 MAX_VIOLATION = 1e-5  # of a bound, by a sound answer of the solver
@@ -82,18 +82,35 @@ class Program:
         return self.limit_columns(self.objective(objective, index), maximum)
 
 
+def prepare(model: Model) -> None:
+    """Let CVXPY do now what it does once per model, so that it isn't part of the first solve's time."""
+    p = model.parameters
+    bounds = p.max_replicas, p.min_shortfall, p.has_demand, p.set_limits, p.pair_limits
+    for parameter in (*model.problem.parameters(), *(each for each in bounds if each is not None)):
+        parameter.value = np.zeros(parameter.shape)
+    compile_program(model)
+
+
 def compile_program(model: Model) -> Program:
     """The program of a model for the parameters that it has now."""
-    problem, arrays = model.problem, model.problem.arrays()
+    data = model.problem.get_problem_data(cp.HIGHS)[0]
+    size = len(data["c"])
+    row_upper = np.asarray(data["b"], dtype=np.float64)
+    is_equality = np.arange(len(row_upper)) < data["dims"].zero
+    lower = _or_default(data["lower_bounds"], -np.inf, size)
+    upper = _or_default(data["upper_bounds"], np.inf, size)
+    is_bool, is_integer = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
+    is_bool[data["bool_vars_idx"]] = True
+    is_integer[[*data["int_vars_idx"], *data["bool_vars_idx"]]] = True
     program = Program(
         model=model,
-        matrix=arrays.matrix,
-        row_lower=np.where(arrays.is_equality, arrays.upper, -np.inf),
-        row_upper=arrays.upper,
-        lower=problem.lower.copy(),
-        upper=problem.upper.copy(),
-        is_integer=problem.is_integer,
-        first_column=problem.first_column,
+        matrix=sp.csc_array(data["A"]),
+        row_lower=np.where(is_equality, row_upper, -np.inf),
+        row_upper=row_upper,
+        lower=np.where(is_bool, 0.0, lower),
+        upper=np.where(is_bool, 1.0, upper),
+        is_integer=is_integer,
+        first_column=dict(data["param_prob"].var_id_to_col),
     )
     variables, parameters = model.variables, model.parameters
     new_replicas = model.instance.hosted(parameters.max_replicas.value) - parameters.current_replicas.value
@@ -118,3 +135,7 @@ def _bound_ways(program: Program, instance: Instance, ways: Ways) -> None:
     if variables.upper_shortfall is not None:
         least = parameters.min_shortfall.value[instance.last_step]
         program.lower[program.columns(variables.upper_shortfall)] = least[ways.upper_steps.family]
+
+
+def _or_default(bounds: Floats | None, default: float, size: int) -> Floats:
+    return np.full(size, default) if bounds is None else np.asarray(bounds, dtype=np.float64)

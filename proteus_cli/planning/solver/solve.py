@@ -13,7 +13,7 @@ import highspy
 import numpy as np
 
 from proteus_cli.arrays import Bools, Floats
-from proteus_cli.planning.model.sparse import sp
+from proteus_cli.planning.model.modelling import sp
 from proteus_cli.planning.solver.program import MAX_VIOLATION, Program, SolverPoint
 
 FIRST_GAP = 1e-6  # of the objective's own value: where little accuracy is lost, the last bit of it is found …
