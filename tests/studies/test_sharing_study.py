@@ -18,8 +18,8 @@ from proteus_cli.domain.profile.interference import (
     SharingModel,
     VariantName,
 )
-from proteus_cli.domain.studies.sharing import SharingConclusion, SharingResult
-from proteus_cli.domain.studies.study import Study
+from proteus_cli.domain.studies.sharing import Served, SharingConclusion, SharingMember, SharingResult
+from proteus_cli.domain.studies.study import Cell, Study
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.reporting.studies.page import page
 from proteus_cli.reporting.studies.sharing import section
@@ -139,3 +139,14 @@ def test_a_model_that_was_not_profiled_is_not_measured(tiny: Tiny) -> None:
     tiny.model("shapes-s").write_bytes(tiny.model("shapes-l").read_bytes())
     with pytest.raises(ArtefactError, match="another"):
         share_draft(tiny.place, SharingQuestion("cpu0", (SMALL, LARGE), (1.0,)))
+
+
+def test_a_damaged_file_is_replaced_by_what_is_measured(tiny: Tiny) -> None:
+    drafted = share_draft(tiny.place, SharingQuestion("cpu0", (SMALL, LARGE), (1.0,)))
+    tiny.place.sharing_path("cpu0").write_text("{}")
+    served = Served(10, 100.0, 0.01, 0.01, 0.01, 0.01)
+    members = tuple(SharingMember(*key, "cpu0", 1, 0.01, served, served, 1.3, 1.2, 1.4) for key in (SMALL, LARGE))
+    found = msgspec.to_builtins(SharingResult("device", 1.0, 8, False, members))
+    drafted.conclude({"pair": Cell("pair", "measured", 0.0, 1.0, found)})
+    assert model(tiny.place).slowdown(SMALL, [LARGE]).factor == 1.3
+    assert drafted.name == "share-cpu0"

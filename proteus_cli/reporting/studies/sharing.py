@@ -126,7 +126,8 @@ def _kept(found: _Found) -> Iterator[str]:
 
 def _company(study: Study) -> Iterator[str]:
     """Whether other programs used the machine, as far as the system says."""
-    loads = [cell.load for cell in study.good if {"machine_cores", "cpu_cores"} <= set(cell.load)]
+    measured = [cell.load for cell in study.good if cell.mode == "measured"]
+    loads = [load for load in measured if {"machine_cores", "cpu_cores"} <= set(load)]
     others = sum(load["machine_cores"] - load["cpu_cores"] for load in loads) / max(len(loads), 1)
     if others > _QUIET_CORES:
         yield (
@@ -141,9 +142,9 @@ _factor = attrgetter("slowdown.factor")
 def _costs_of(where: Where, meetings: Sequence[Meeting]) -> Iterator[str]:
     costly = sorted((each for each in meetings if not each.slowdown.is_free), key=_factor, reverse=True)
     unseen_frac = sorted(each.member.high / each.member.ratio - 1 for each in meetings)[len(meetings) // 2]
-    noise = f"costs of less than {format_percent(unseen_frac)} can't be told from noise here"
+    noise = f"; costs of less than {format_percent(unseen_frac)} can't be told from noise here" if unseen_frac else ""
     if not costly:
-        yield f"{_PLACES[where].capitalize()}, no cost is proven in {counted(len(meetings), 'case')}; {noise}."
+        yield f"{_PLACES[where].capitalize()}, no cost is proven in {counted(len(meetings), 'case')}{noise}."
         return
     named = "; ".join(
         f"{each.name} takes {each.slowdown.factor:.2f} times as long beside {each.others}"
@@ -151,7 +152,7 @@ def _costs_of(where: Where, meetings: Sequence[Meeting]) -> Iterator[str]:
     )
     yield (
         f"{_PLACES[where].capitalize()}, a cost is proven in {len(costly)} of {counted(len(meetings), 'case')}. "
-        f"The highest: {named}. Typically, {noise}."
+        f"The highest: {named}{noise}."
     )
 
 

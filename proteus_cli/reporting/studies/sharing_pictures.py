@@ -145,10 +145,10 @@ def _latencies(name: str, title: str, where: Where, meetings: Sequence[Meeting])
         if each.result.where == where and each.is_pair and not each.is_stream:
             by_load = lines.setdefault(f"{each.name} beside {each.others}", {})
             by_load[each.result.load] = each.member.together.p99_s / each.member.alone.p99_s
-    shown = sorted((line for line in lines.items() if len(line[1]) > 1), key=lambda line: -max(line[1].values()))
+    found = [line for line in lines.items() if len(line[1]) > 1]
+    shown = sorted(found, key=lambda line: -max(line[1].values()))[:_MOST_LINES]
     if not shown:
         return None
-    del shown[_MOST_LINES:]
 
     def draw(axes: Axes) -> None:
         for place, (_, by_load) in enumerate(shown):
@@ -161,7 +161,7 @@ def _latencies(name: str, title: str, where: Where, meetings: Sequence[Meeting])
 
     keys = [(page_colour(place), label) for place, (label, _) in enumerate(shown)]
     about = (
-        "How many times as high the 99th percentile of latency is as alone, at the same load of the device, waiting "
-        f"included. The {len(shown)} highest of {len(lines)}."
+        "How many times as high the 99th percentile of latency is as alone, at the same load of the device. Waiting is "
+        f"part of it; at 100 % nothing waits. The {len(shown)} highest of {len(found)}."
     )
     return picture(name, title, about, draw, keys=keys)

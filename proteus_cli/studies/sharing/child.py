@@ -118,6 +118,8 @@ def main(descriptor: int) -> None:
                     case RunSlice() as command:
                         assert device is not None  # noqa: S101 - the first message opens it
                         send(Done(device.slice(command)))
+            except ConnectionError:  # the study has ended
+                return
             except Exception as error:  # noqa: BLE001 - it is sent to the study
                 send(Failed(SentError.of(error)))
 

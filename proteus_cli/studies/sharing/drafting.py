@@ -14,8 +14,9 @@ from proteus_cli.domain.studies.sharing import SharingConclusion, SharingResult,
 from proteus_cli.domain.studies.study import Cell, Scalar
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store import Workspace, made_by
-from proteus_cli.store.sharing import extended, read_sharing, sharing_digest, write_sharing
+from proteus_cli.store.sharing import KnownSharing, extended, read_sharing, sharing_digest, write_sharing
 from proteus_cli.studies.draft import Job, StudyDraft, Turn
+from proteus_cli.studies.peak.drafts import mode_for
 from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell, cells_of
 from proteus_cli.studies.sharing.concluding import checks_of, costs_of
 from proteus_cli.studies.sharing.mps import sees_mps
@@ -133,7 +134,7 @@ def _subject(
 ) -> dict[str, str]:
     neighbours = ", ".join(devices[1:]) or "none that is like it"
     return {
-        "device": f"{question.device}, {profile.device.name}",
+        "device": f"{question.device}, {'emulated' if question.emulated else profile.device.name}",
         "neighbours": neighbours,
         "variants": ", ".join(labels.values()),
         "loads": ", ".join(format_load(load) for load in sorted(question.loads)),
@@ -158,7 +159,7 @@ def _saved(workspace: Workspace, question: SharingQuestion, profile: Profile, co
     found = Interference(
         SHARING_FORMAT, made_by(), profile.device.type, profile.device.id, question.emulated, variants, tuple(costs)
     )
-    known = read_sharing(workspace, profile)
+    known = _known(workspace, profile)
     if known is not None and question.emulated and not known.interference.emulated:
         return ""
     merged = found if known is None else extended(known.interference, found)
@@ -167,13 +168,25 @@ def _saved(workspace: Workspace, question: SharingQuestion, profile: Profile, co
     return workspace.sharing_path(profile.device.id).relative_to(workspace.root).as_posix()
 
 
+def _known(workspace: Workspace, profile: Profile) -> KnownSharing | None:
+    """What is known before; nothing where the file is damaged or of other devices, as it is measured anew now."""
+    try:
+        return read_sharing(workspace, profile)
+    except ArtefactError:
+        return None
+
+
 def workspace_draft(workspace: Workspace) -> StudyDraft | str:
     """What `proteus study all` measures: the first profiled device, and up to three of its variants.
 
     Or a text: why there is nothing to study.
     """
-    device, profile = next(iter(workspace.profiles().items()))
-    variants = usual_variants(workspace.catalog(), profile)
+    if not workspace.profiles_dir.is_dir():
+        return "there is no profile: `proteus profile` makes one"
+    catalog, (device, profile) = workspace.catalog(), next(iter(workspace.profiles().items()))
+    if mode_for(workspace, catalog, profile) != "measured":
+        return f"{device} is not here, or not all models are: nothing else shows what sharing costs"
+    variants = usual_variants(catalog, profile)
     if len(variants) < 2:  # noqa: PLR2004 - sharing takes two
         return "sharing takes two profiled variants"
     return share_draft(workspace, SharingQuestion(device, variants, USUAL_LOADS))
