@@ -27,6 +27,7 @@ from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, RequestErr
 from proteus_cli.planning.planner import Planner
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.rollouts.versioned_plans import VersionedPlans
 from proteus_cli.serving.adaptation.solver.jobs import Standbys
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, OnLost
@@ -134,7 +135,8 @@ class World:
         self.recovery = Recovery(
             self.fleet, self.controller, self.profiles, self.loop.time, lambda device: device not in self.unreachable
         )
-        self.adaptation = ControlLoop(self.controller, self.fleet, self.loop.time)
+        self.versions = VersionedPlans(self.controller, self.profiles)
+        self.adaptation = ControlLoop(self.controller, self.fleet, self.loop.time, expand=self.versions.expanded)
         self.replans = replans
 
     def plan_of(self, hosts: Mapping[str, str], demand_qps: float = 60.0) -> Plan:

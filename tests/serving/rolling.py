@@ -32,7 +32,7 @@ class Rolled:
         self._before = dict[VariantKey, tuple[str, VariantProfile | None]]()
         self.rollouts = VersionRollouts(
             self, catalog.live, catalog.served, self.world.plane, self.world.profiles, self.world.adaptation,
-            catalog.versioned, catalog.solver, is_guarded=True,
+            self.world.versions, catalog.versioned, catalog.solver, is_guarded=True,
         )  # fmt: skip
 
     async def start(self, version: str = NEW, family: str = "f", **asked: Any) -> RolloutStatus:

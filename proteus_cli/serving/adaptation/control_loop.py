@@ -104,16 +104,22 @@ class ControlLoop:
     adds the versions that are rolled out to what the planner or a person has made.
     """
 
-    def __init__(self, controller: Controller, fleet: Fleet, clock: Clock, journal: Journal | None = None) -> None:
+    def __init__(
+        self,
+        controller: Controller,
+        fleet: Fleet,
+        clock: Clock,
+        journal: Journal | None = None,
+        expand: Callable[[Plan], Plan] = lambda plan: plan,
+    ) -> None:
         self._controller, self._fleet, self._clock = controller, fleet, clock
-        self._journal = journal
+        self._journal, self._expand = journal, expand
         self._deploying = asyncio.Lock()
         self.changes: deque[PlanChange] = deque(maxlen=MAX_CHANGES)
         self.failures: deque[FailedChange] = deque(maxlen=MAX_CHANGES)
         self.totals = ChangeTotals()
         self.origin: Origin = "start"
         self.reason = ""
-        self.expand: Callable[[Plan], Plan] = lambda plan: plan
 
     async def run(self, every_s: float, solver: SolveFunction) -> None:
         """Ask the controller every ``every_s``, until cancelled. Where a change fails, the plan in force stays."""
@@ -145,7 +151,7 @@ class ControlLoop:
         """
         start_s = self._clock()
         async with self._deploying:
-            change = await self._deploy(self.expand(plan), origin, reason, start_s=start_s, base=base)
+            change = await self._deploy(self._expand(plan), origin, reason, start_s=start_s, base=base)
         self._controller.replanning.hold(self._clock() + HOLD_S)
         return change
 
@@ -196,7 +202,7 @@ class ControlLoop:
             if self._controller.plan is not before:
                 log.info("dropped a new plan, as another came into force while it was solved: %s", wanted.reason)
                 return
-            plan = self.expand(planned)
+            plan = self._expand(planned)
             self._controller.replanning.planned(wanted)
 
             def require_wanted() -> None:

@@ -24,6 +24,7 @@ from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.recalibration import Recalibration
 from proteus_cli.serving.adaptation.rollouts.plan_source import VersionedPlanSource
 from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts
+from proteus_cli.serving.adaptation.rollouts.versioned_plans import VersionedPlans
 from proteus_cli.serving.adaptation.sharing import Sharing
 from proteus_cli.serving.adaptation.shifts.shifts import Shifts
 from proteus_cli.serving.adaptation.solver.jobs import WarmUp
@@ -98,6 +99,7 @@ class _Planning(NamedTuple):
     solver: SolverProcess | None
     journal: PlanJournal | None
     control_loop: ControlLoop
+    versions: VersionedPlans
 
 
 async def _open_planning(
@@ -116,7 +118,8 @@ async def _open_planning(
         demand = rule.initial_demand(deployment.plan.demand_qps, plane.controller.demand.slo_s)
         solver.warm_up(WarmUp(demand, deployment.plan))
     journal = PlanJournal(deployment.journal, plane.counts) if deployment.journal is not None else None
-    control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock, journal)
+    versions = VersionedPlans(plane.controller, profiles)
+    control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock, journal, versions.expanded)
     await run_unless(stop, control_loop.start(deployment.plan, deployment.origin, deployment.reason))
     await stack.enter_async_context(running(plane.fleet.standbys.run()))
     if journal is not None:
@@ -124,7 +127,7 @@ async def _open_planning(
     if rule is not None and solver is not None:
         await stack.enter_async_context(running(solver.watch()))
         await stack.enter_async_context(running(control_loop.run(rule.every_s, solver)))
-    return _Planning(solver, journal, control_loop)
+    return _Planning(solver, journal, control_loop, versions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,7 @@ class _Parts:
     async def open_sharing(self) -> None:
         if self.deployment.hosts is None:
             return
-        solver, _, control_loop = self.planning
+        solver, control_loop = self.planning.solver, self.planning.control_loop
         controller, fleet = self.plane.controller, self.plane.fleet
         sharing = Sharing(self.hardware.shared, self.profiles, controller, fleet, control_loop, solver, self.source)
         await self._run(sharing.watch())
@@ -154,7 +157,7 @@ class _Parts:
     async def open_recalibration(self, drift: Drift | None) -> Recalibration | None:
         if drift is None:
             return None
-        solver, _, control_loop = self.planning
+        solver, control_loop = self.planning.solver, self.planning.control_loop
         recalibration = Recalibration(
             drift, self.profiles, self.plane.controller, control_loop, solver, self.source, self.plane.clock,
             is_recording=self.deployment.records,
@@ -173,7 +176,7 @@ class _Parts:
             await self._run(joining.run())
 
     async def open_accuracies(self, *, takes_labels: bool) -> LiveAccuracies:
-        solver, _, control_loop = self.planning
+        solver, control_loop = self.planning.solver, self.planning.control_loop
         accuracies = LiveAccuracies(
             self.plane, self.profiles, control_loop, self.source, solver,
             takes_labels=takes_labels, is_recording=self.deployment.records,
@@ -201,16 +204,16 @@ class _Parts:
         return shifts
 
     async def open_rollouts(self, served: ServedCatalog, live_catalog: LiveCatalog | None) -> VersionRollouts:
-        solver, _, control_loop = self.planning
+        solver, control_loop = self.planning.solver, self.planning.control_loop
         rollouts = VersionRollouts(
             self.deployment.version_source, live_catalog, served, self.plane, self.profiles, control_loop,
-            self.source, solver, is_guarded=self.is_guarded,
+            self.planning.versions, self.source, solver, is_guarded=self.is_guarded,
         )  # fmt: skip
         await self._run(rollouts.run())
         return rollouts
 
     def manual_plans(self, served: ServedCatalog, live_catalog: LiveCatalog | None) -> ManualPlans:
-        solver, _, control_loop = self.planning
+        solver, control_loop = self.planning.solver, self.planning.control_loop
         models = self.plane.fleet.loader.models
         requirements = PlanRequirements(self.deployment.policy.name, served, self.profiles, models)
         return ManualPlans(

@@ -8,9 +8,6 @@ import msgspec
 
 from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.rollouts.version_rollout import WantedStep
-from proteus_cli.control.topology.twinning import Twinning, contracted, expanded, replaced
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.rollouts.status import RolloutStage
 from proteus_cli.errors import EngineError, Unprocessable
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
@@ -20,6 +17,7 @@ from proteus_cli.serving.adaptation.rollouts.naming import CatalogNaming
 from proteus_cli.serving.adaptation.rollouts.plan_source import VersionedPlanSource
 from proteus_cli.serving.adaptation.rollouts.running import Running
 from proteus_cli.serving.adaptation.rollouts.source import VersionSource
+from proteus_cli.serving.adaptation.rollouts.versioned_plans import VersionedPlans, places, twinning
 from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
@@ -32,14 +30,14 @@ NOWHERE_S = 30.0
 
 
 class RolloutSteps:
-    """``running`` has the roll-outs, by family; their steps may be taken at the same time.
+    """Roll-outs of families may have their steps taken at the same time.
 
     A plan is made and put in force in one step of the control loop.
     """
 
     def __init__(
         self,
-        running: Mapping[str, Running],
+        plans: VersionedPlans,
         plane: DataPlane,
         profiles: ProfileStore,
         control_loop: ControlLoop,
@@ -48,48 +46,13 @@ class RolloutSteps:
         live_catalog: LiveCatalog | None,
         source: VersionSource | None,
     ) -> None:
-        self._running, self._plane, self._profiles = running, plane, profiles
+        self._plans, self._plane, self._profiles = plans, plane, profiles
         self._control_loop, self._plan_source, self._solver = control_loop, plan_source, solver
         self._naming = CatalogNaming(live_catalog, source, plane.clock)
 
     def is_naming(self, family: str) -> bool:
         """What a roll-out of a family has written into the catalog is not followed yet."""
         return self._naming.is_naming(family)
-
-    # --- plans
-
-    def expanded(self, plan: Plan) -> Plan:
-        """A plan of the planner, with the versions that are rolled out; a plan that has them stays as it is."""
-        for running in self._running.values():
-            if running.is_twinned and not _places(plan, running.new):
-                slo_s, broken = self._slo_s(running), self._plane.controller.broken_engines
-                found = expanded(plan, self._twinning(running), self._profiles, slo_s, broken)
-                plan, running.without = found.plan, found.without
-        return plan
-
-    def _again(self) -> Plan:
-        """The plan in force, expanded anew."""
-        plan = self._plane.controller.plan
-        for running in self._running.values():
-            plan = contracted(plan, self._twinning(running), self._profiles)
-        return self.expanded(plan)
-
-    def _only_new(self, running: Running) -> Plan:
-        twinning, broken = self._twinning(running), self._plane.controller.broken_engines
-        return replaced(self._plane.controller.plan, twinning, self._profiles, self._slo_s(running), broken)
-
-    def _only_old(self, running: Running) -> Plan:
-        plan = contracted(self._plane.controller.plan, self._twinning(running), self._profiles)
-        back = Twinning(running.family, old=running.new.variant, new=running.old.variant)
-        broken = self._plane.controller.broken_engines
-        return replaced(plan, back, self._profiles, self._slo_s(running), broken)
-
-    def _twinning(self, running: Running) -> Twinning:
-        share = running.machine.wanted.share
-        return Twinning(running.family, running.old.variant, running.new.variant, share)
-
-    def _slo_s(self, running: Running) -> float:
-        return self._plane.controller.demand.slo_s[running.family]
 
     # --- what keeps a roll-out from going on
 
@@ -183,12 +146,12 @@ class RolloutSteps:
 
     async def _share(self, running: Running, wanted: WantedStep) -> None:
         """The new version beside the old one, for its share of the queries."""
-        self._plan_source.twinnings[running.family] = self._twinning(running)
+        self._plan_source.twinnings[running.family] = twinning(running)
         running.is_twinned = True
         self._plane.controller.use_twins(running.family, Twins(running.old.variant, running.new.variant))
         reason = _reason(running, wanted)
-        await self._control_loop.rerate(self._again, reason, "request")
-        if not _places(self._plane.controller.plan, running.new) and self._solver is None:
+        await self._control_loop.rerate(self._plans.again, reason, "request")
+        if not places(self._plane.controller.plan, running.new) and self._solver is None:
             raise Unprocessable(f"no device has {running.new.variant}{_reasons(running.without)}")
         self._plane.admission.arms[running.family] = running.arms
         running.arms.use(wanted.share, wanted.shadow_share)
@@ -210,7 +173,7 @@ class RolloutSteps:
         running.is_twinned = running.is_held = False
         self._plane.controller.use_twins(running.family, None)
         reason = f"{running.new.variant} serves in place of {running.old.variant}"
-        await self._control_loop.rerate(lambda: self._only_new(running), reason, "request")
+        await self._control_loop.rerate(lambda: self._plans.only_new(running), reason, "request")
         running.arms.use_fully()
         log.info("%s", reason, extra=fields(family=running.family))
         self._replan(reason)
@@ -236,7 +199,7 @@ class RolloutSteps:
             await self._naming.name_old(running)
         await self._control_loop.settled()
         if self._has_place_of_old(running):
-            await self._control_loop.rerate(lambda: self._only_old(running), reason, "request")
+            await self._control_loop.rerate(lambda: self._plans.only_old(running), reason, "request")
         self._plane.controller.use_twins(running.family, None)
         self._plane.admission.arms.pop(running.family, None)
         self._naming.live_catalog.release(running.new)
@@ -252,17 +215,17 @@ class RolloutSteps:
 
         Where that fails, it serves once the catalog names it.
         """
-        if _places(self._plane.controller.plan, running.new):
+        if places(self._plane.controller.plan, running.new):
             try:
-                await self._control_loop.rerate(lambda: self._only_old(running), reason, "request")
+                await self._control_loop.rerate(lambda: self._plans.only_old(running), reason, "request")
             except EngineError as error:
                 log.warning("%s can't serve at once: %s", running.old.variant, error.message)
 
     def _has_place_of_old(self, running: Running) -> bool:
         """The new version serves though the catalog does not name it, and the old one is there to go back to."""
         plan, live = self._plane.controller.plan, self._naming.live_catalog
-        is_old_there = live.serves(running.old) or _places(plan, running.old)
-        return _places(plan, running.new) and not live.serves(running.new) and is_old_there
+        is_old_there = live.serves(running.old) or places(plan, running.old)
+        return places(plan, running.new) and not live.serves(running.new) and is_old_there
 
     def _replan(self, reason: str) -> None:
         """Have the planner know what is rolled out now, and ask for a plan."""
@@ -274,12 +237,8 @@ class RolloutSteps:
     def _keep_old(self) -> None:
         """Keep the old versions loaded that somebody may go back to."""
         self._naming.live_catalog.keep(
-            [each.old for each in self._running.values() if each.keeps_old and not each.is_over]
+            [each.old for each in self._plans.running.values() if each.keeps_old and not each.is_over]
         )
-
-
-def _places(plan: Plan, key: VariantKey) -> bool:
-    return any(placement.key == key for placement in plan.placements)
 
 
 def _reason(running: Running, wanted: WantedStep) -> str:

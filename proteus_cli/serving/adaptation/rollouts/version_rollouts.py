@@ -52,6 +52,7 @@ from proteus_cli.serving.adaptation.rollouts.requests import (
 from proteus_cli.serving.adaptation.rollouts.running import Running
 from proteus_cli.serving.adaptation.rollouts.source import VersionSource
 from proteus_cli.serving.adaptation.rollouts.steps import RolloutSteps
+from proteus_cli.serving.adaptation.rollouts.versioned_plans import VersionedPlans
 from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
@@ -81,6 +82,7 @@ class VersionRollouts:
         plane: DataPlane,
         profiles: ProfileStore,
         control_loop: ControlLoop,
+        plans: VersionedPlans,
         plan_source: VersionedPlanSource,
         solver: SolverProcess | None,
         *,
@@ -88,11 +90,10 @@ class VersionRollouts:
     ) -> None:
         self._source, self._live_catalog, self._served = source, live_catalog, served
         self._plane, self._profiles, self._is_guarded = plane, profiles, is_guarded
-        self._of: dict[str, Running] = {}  # by family: the last one
+        self._of = plans.running
         self.ended = Counter[str]()  # by how they did
         self._begun = asyncio.Event()
-        self._steps = RolloutSteps(self._of, plane, profiles, control_loop, plan_source, solver, live_catalog, source)
-        control_loop.expand = self._steps.expanded
+        self._steps = RolloutSteps(plans, plane, profiles, control_loop, plan_source, solver, live_catalog, source)
 
     @property
     def all(self) -> Mapping[str, RolloutStatus]:

@@ -1,0 +1,57 @@
+"""Plans with both versions of variants, or one of them only, while they are rolled out."""
+
+from collections.abc import Mapping
+
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.topology.twinning import Twinning, contracted, expanded, replaced
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.serving.adaptation.rollouts.running import Running
+
+
+class VersionedPlans:
+    """``running`` has the roll-outs, by family: the last one of each."""
+
+    def __init__(self, controller: Controller, profiles: Mapping[str, Profile]) -> None:
+        self._controller, self._profiles = controller, profiles
+        self.running = dict[str, Running]()
+
+    def expanded(self, plan: Plan) -> Plan:
+        """A plan of the planner, with the versions that are rolled out; a plan that has them stays as it is."""
+        for running in self.running.values():
+            if running.is_twinned and not places(plan, running.new):
+                slo_s, broken = self._slo_s(running), self._controller.broken_engines
+                found = expanded(plan, twinning(running), self._profiles, slo_s, broken)
+                plan, running.without = found.plan, found.without
+        return plan
+
+    def again(self) -> Plan:
+        """The plan in force, expanded anew."""
+        plan = self._controller.plan
+        for running in self.running.values():
+            plan = contracted(plan, twinning(running), self._profiles)
+        return self.expanded(plan)
+
+    def only_new(self, running: Running) -> Plan:
+        """The plan in force, with the new version in place of the old one."""
+        broken = self._controller.broken_engines
+        return replaced(self._controller.plan, twinning(running), self._profiles, self._slo_s(running), broken)
+
+    def only_old(self, running: Running) -> Plan:
+        """The plan in force, with the old version in place of the new one."""
+        plan = contracted(self._controller.plan, twinning(running), self._profiles)
+        back = Twinning(running.family, old=running.new.variant, new=running.old.variant)
+        return replaced(plan, back, self._profiles, self._slo_s(running), self._controller.broken_engines)
+
+    def _slo_s(self, running: Running) -> float:
+        return self._controller.demand.slo_s[running.family]
+
+
+def twinning(running: Running) -> Twinning:
+    share = running.machine.wanted.share
+    return Twinning(running.family, running.old.variant, running.new.variant, share)
+
+
+def places(plan: Plan, key: VariantKey) -> bool:
+    return any(placement.key == key for placement in plan.placements)
