@@ -6,10 +6,11 @@ A new kind is one line of `KINDS`.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from proteus_cli.reporting.studies import concurrency, peak, sharing, startup
+from proteus_cli.reporting.studies import concurrency, cost, peak, sharing, startup
 from proteus_cli.reporting.studies.section import SectionOf
 from proteus_cli.store import Workspace
 from proteus_cli.studies.concurrency import drafting as concurrency_drafts
+from proteus_cli.studies.cost import drafts as cost_drafts
 from proteus_cli.studies.draft import StudyDraft
 from proteus_cli.studies.peak import drafts as peak_drafts
 from proteus_cli.studies.sharing import drafting as sharing_drafts
@@ -30,6 +31,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("concurrency", concurrency_drafts.workspace_draft, concurrency.section),
     Kind("share", sharing_drafts.workspace_draft, sharing.section),
     Kind("startup", startup_drafts.workspace_draft, startup.section),
+    Kind("cost", cost_drafts.workspace_draft, cost.section),
 )
 
 SECTIONS: Mapping[str, SectionOf] = {kind.name: kind.section for kind in KINDS}

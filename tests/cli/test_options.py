@@ -28,6 +28,7 @@ QUANTITIES = [
     (("serve", "plan", "--port", "0"), "--feedback", "s"),
     (("serve", "plan", "--port", "0", "--samples=1%"), "--samples-space", "MiB"),
     (("serve", "plan", "--port", "0", "--samples=1%"), "--samples-for", "s"),
+    (("study", "cost", "--traffic=t.csv"), "--budget", "s"),
     (("study", "peak", "--family=shapes"), "--budget", "s"),
     (("study", "peak", "--family=shapes", "--url=http://127.0.0.1:9"), "--slo", "ms"),
     (("samples", "export", "shapes", "-o", "x.npz"), "--since", "s"),
@@ -69,6 +70,7 @@ def test_every_option_with_a_unit_is_tried_here(monkeypatch: pytest.MonkeyPatch)
         ["task", "add"],
         ["trace", "make"],
         ["samples", "export"],
+        ["study", "cost"],
         ["study", "peak"],
     )
     named = set()

@@ -297,8 +297,8 @@ COMMANDS = [
     ("catalog", "derive"), ("agent",), ("cluster",), ("cluster", "key"), ("samples",), ("samples", "export"),
     ("task",), ("task", "add"), ("task", "retrain"), ("task", "list"), ("task", "show"),
     ("rollout",), ("rollout", "start"), ("rollout", "status"), ("rollout", "promote"), ("rollout", "abort"),
-    ("study",), ("study", "peak"), ("study", "startup"), ("study", "share"), ("study", "concurrency"), ("study", "all"),
-    ("study", "report"),
+    ("study",), ("study", "cost"), ("study", "peak"), ("study", "startup"), ("study", "share"),
+    ("study", "concurrency"), ("study", "all"), ("study", "report"),
     ("engines",), ("engines", "ls"), ("engines", "verify"), ("engines", "prune"),
 ]  # fmt: skip
 HELP_OF_ALL = """

@@ -353,7 +353,7 @@ def _among(tiny: Tiny, kind: str, residents: Residents) -> Residents:
             _host(tiny, host.device, kind, host.family, host.variant, host.accuracy, host.slo_part, slowed),
             worth=host.worth,
         )
-        if (slowed := 1 + sum(tiny.sharing.get((kind, host.variant, o.variant), 1.0) - 1 for o in residents)) > 1
+        if (slowed := max(tiny.sharing.get((kind, host.variant, o.variant), 1.0) for o in residents)) > 1
         else host
         for host in residents
     )

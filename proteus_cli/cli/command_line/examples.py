@@ -140,6 +140,10 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus study all --budget 5min", "write studies.html within five minutes"),
         ("proteus study all --budget 1h -o page.html --json", "take more time; print all studies as JSON"),
     ),
+    "proteus study cost": (
+        ("proteus study cost --traffic trace.csv --price cpu-1c=0.03/h,gpu0=0.35/h", "by type of device"),
+        ("proteus study cost --traffic trace.csv --fleet cpu-1c:8 --percentile p99.9", "of at most 8 devices"),
+    ),
     "proteus study peak": (
         ("proteus study peak --family digits --device cpu0 --budget 2min", "of each variant, alone on a device"),
         ("proteus study peak --url http://127.0.0.1:8000 --family resnet --slo 50ms", "of a server of any make"),

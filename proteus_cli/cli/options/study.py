@@ -161,3 +161,26 @@ StartedDevice = Annotated[
     ),
 ]
 Runs = Annotated[int, _measuring(min=3, max=1000, metavar="N", help="Starts of each variant, cold and warm each.")]
+Traffic = Annotated[Path, Option(metavar="TRACE", help="The trace of the queries that are to be served (CSV).")]
+Prices = Annotated[
+    str | None,
+    Option(
+        "--price",
+        metavar="TYPE=PRICE/h,…",
+        show_default="those of the catalog",
+        help="What devices cost per hour, such as `cpu-1c=0.03/h,gpu0=0.35/h`, in any one currency.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]
+CostFleet = Annotated[
+    str | None,
+    Option(
+        "--fleet",
+        envvar=environment("fleet"),
+        metavar="TYPE:COUNT,…",
+        autocompletion=completion.fleets,
+        show_default="16 of each profiled type",
+        help="The most devices of each type that a fleet may have, such as `cpu-1c:8,v100:2`.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]

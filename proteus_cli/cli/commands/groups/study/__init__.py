@@ -3,7 +3,7 @@
 import typer
 
 from proteus_cli.cli.command_line.command import Command, Group
-from proteus_cli.cli.commands.groups.study import all_studies, concurrency, peak, report, share, startup
+from proteus_cli.cli.commands.groups.study import all_studies, concurrency, cost, peak, report, share, startup
 
 app = typer.Typer(
     cls=Group,
@@ -16,4 +16,5 @@ app.command("peak", cls=Command)(peak.peak)
 app.command("share", cls=Command)(share.share)
 app.command("startup", cls=Command)(startup.startup)
 app.command("all", cls=Command)(all_studies.all_studies)
+app.command("cost", cls=Command)(cost.cost)
 app.command("report", cls=Command)(report.report)

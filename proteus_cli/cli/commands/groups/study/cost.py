@@ -1,0 +1,67 @@
+"""``proteus study cost``: what a million queries cost, dedicated and shared, and on the best fleet."""
+
+from typing import TYPE_CHECKING
+
+from proteus_cli.cli.options import common
+from proteus_cli.cli.options import plan as plan_options
+from proteus_cli.cli.options import study as options
+
+if TYPE_CHECKING:
+    from proteus_cli.store import Workspace
+    from proteus_cli.studies.cost.drafts import CostQuestion
+
+
+def cost(
+    *,
+    traffic: options.Traffic,
+    price: options.Prices = None,
+    percentile: options.Percentile = common.unparsed("p99"),
+    fleet: options.CostFleet = None,
+    residency: plan_options.Residency = "3",
+    min_accuracy: plan_options.MinAccuracy = None,
+    jitter: options.Jitter = "p95",
+    seed: options.Seed = 0,
+    budget: options.Budget = None,
+    force: options.Force = False,
+    name: options.Name = None,
+    workspace_dir: common.Workspace = common.WORKSPACE,
+    json: common.Json = False,
+) -> None:
+    """Find what a million queries cost within the SLO: with a variant on each device, and on devices that are shared.
+
+    For each type of devices, and for all types together, the planner looks for the cheapest fleet, and the simulator
+    replays the traffic on it. Prices are those of the catalog's [price_per_hour], which --price replaces.
+    """
+    from proteus_cli.cli.workflows.study.running import show, studied
+    from proteus_cli.store import Workspace
+    from proteus_cli.studies.cost.drafts import cost_draft
+
+    workspace = Workspace(workspace_dir)
+    question = _question(workspace, price, fleet, residency, min_accuracy, 1 - percentile, jitter, seed)
+    draft = cost_draft(workspace, traffic, question, name or "")
+    show(studied(workspace, draft, budget, force=force), json=json)
+
+
+def _question(
+    workspace: "Workspace",
+    price: str | None,
+    fleet: str | None,
+    residency: str,
+    min_accuracy: str | None,
+    allowed_frac: float,
+    jitter: str,
+    seed: int,
+) -> "CostQuestion":
+    from proteus_cli.cli.command_line.plan_rules import plan_rules
+    from proteus_cli.cli.workflows.study.costs import jitter_named, most_of
+    from proteus_cli.studies.cost.drafts import CostQuestion
+    from proteus_cli.studies.cost.prices import parse_prices
+
+    catalog, profiles = workspace.catalog(), workspace.profiles()
+    rules = plan_rules(
+        catalog, profiles, residency=residency, reserve=None, ban=None, pin=None, min_accuracy=min_accuracy,
+        min_expected_accuracy=None, max_share=None, prefer=None, survive=0, survive_host=0, cascades=False,
+        minimize="cost",
+    )  # fmt: skip
+    prices = parse_prices(price) if price is not None else {}
+    return CostQuestion(prices, rules, most_of(fleet), allowed_frac, jitter_named(jitter), seed)

@@ -1,0 +1,133 @@
+"""What a study of costs says; importing this loads matplotlib."""
+
+from collections.abc import Sequence
+
+import msgspec
+from matplotlib.axes import Axes
+
+from proteus_cli.domain.studies.cost import CostConclusion, FleetCost, Saving
+from proteus_cli.domain.studies.study import Cell, Study
+from proteus_cli.reporting.studies.drawing import colour, page_colour, picture
+from proteus_cli.reporting.studies.section import Picture, Section, StudyTable
+from proteus_cli.units import UNKNOWN, format_duration, format_percent
+
+_ROW_INCHES, _ABOVE_INCHES = 0.34, 0.85
+_BAR = 0.38
+_WAYS = ("dedicated", "shared")
+_SAME_FRAC = 0.005
+_COSTS = (
+    "Costs are those of the devices in use, for as long as the traffic, by the queries answered in time. Models on one "
+    "device cost each other time as far as `proteus study share` has measured it."
+)
+_INTERVALS = (
+    "Intervals are of the misses of the family that misses most, at 95 %, as if each query missed by itself. Misses "
+    "come in clumps, so they should be somewhat wider."
+)
+
+
+def section(study: Study) -> Section:
+    """The costs of each scope and way, and what sharing saves."""
+    cells = [(cell, cell.read(FleetCost)) for cell in study.good]
+    conclusion = msgspec.convert(study.conclusion, CostConclusion) if study.conclusion else None
+    within = format_percent(1 - float(study.options["allowed_frac"] or 0))
+    return Section(
+        title="Cost per million queries",
+        question=f"What do a million queries cost where at least {within} of each family's are answered within its "
+        "latency target (SLO), with a variant for each device, and with devices that variants share?",
+        findings=_findings(conclusion, cells) or ["Nothing was found yet."],
+        how=_how(study) if cells else (),
+        pictures=[_bars(study.name, cells)] if cells else (),
+        tables=[_table(cells), _fleets_table(cells)] if cells else (),
+        terms={
+            "dedicated": "A device serves one variant of one family.",
+            "shared": "A device may hold several variants, whose batches take turns and cost each other time.",
+            "SLO": "The latency target: a query that is answered later, or not at all, misses it.",
+        },
+    )
+
+
+def _findings(conclusion: CostConclusion | None, cells: Sequence[tuple[Cell, FleetCost]]) -> list[str]:
+    if conclusion is None:
+        return []
+    cost = {cell.key: found for cell, found in cells}[conclusion.cheapest]
+    fleet = ", ".join(f"{count} × {kind}" for kind, count in cost.fleet.items())
+    best = f"The cheapest: {conclusion.cheapest}, {fleet}, at {cost.cost_per_million:.3g} per million queries."
+    return [best, *map(_saved, conclusion.savings)]
+
+
+def _saved(saving: Saving) -> str:
+    costs = f"{saving.shared:.3g} instead of {saving.dedicated:.3g} per million"
+    if abs(saving.saved_frac) < _SAME_FRAC:
+        return f"{saving.scope}: sharing saves nothing ({saving.dedicated:.3g} per million)."
+    if saving.saved_frac < 0:
+        return f"{saving.scope}: sharing costs {format_percent(-saving.saved_frac)} more ({costs})."
+    return f"{saving.scope}: sharing saves {format_percent(saving.saved_frac)} ({costs})."
+
+
+def _how(study: Study) -> list[str]:
+    jitter = study.options.get("jitter")
+    scatter = f"batch times that scatter up to their {jitter}" if jitter else "the mean times of batches"
+    search = (
+        "The planner looked for the cheapest fleet for a multiple of the demand of the traffic's busiest 10 s; the "
+        f"traffic was then simulated on it, with {scatter}. The cheapest that keeps the SLO counts."
+    )
+    return [search, _COSTS, _INTERVALS]
+
+
+def _table(cells: Sequence[tuple[Cell, FleetCost]]) -> StudyTable:
+    rows = [
+        (
+            cell.key,
+            f"{cost.cost_per_million:.3g}",
+            f"{cost.price_per_hour:.3g}",
+            str(cost.devices),
+            f"{100 * cost.missed_frac:.2f}",
+            f"{100 * cost.low_frac:.2f} to {100 * cost.high_frac:.2f}",
+            UNKNOWN if cost.effective_accuracy is None else f"{cost.effective_accuracy:.4f}",
+        )
+        for cell, cost in cells
+    ]
+    columns = ("fleet of", "per million", "per hour", "devices", "missed (%)", "95 % interval", "accuracy")
+    note = "missed: of the family that missed the SLO most; accuracy: the mean over answers in time"
+    return StudyTable("Costs", columns, rows, note=note)
+
+
+def _fleets_table(cells: Sequence[tuple[Cell, FleetCost]]) -> StudyTable:
+    rows = [
+        (
+            cell.key,
+            "; ".join(f"{count} × {held}" for held, count in cost.held.items()),
+            ", ".join(f"{name} {_time(seconds)}" for name, seconds in cost.percentile_s.items()),
+            f"{cost.multiple:.2f}",
+            str(cost.tried),
+        )
+        for cell, cost in cells
+    ]
+    columns = ("fleet of", "devices hold", "latency", "planned", "tried")
+    note = (
+        "latency: at the percentile that was asked for, by family; planned: for so many times the demand of the "
+        "busiest seconds; tried: how many plans were simulated"
+    )
+    return StudyTable("Fleets", columns, rows, note=note, of_text=frozenset({"devices hold", "latency"}))
+
+
+def _time(seconds: float | None) -> str:
+    return UNKNOWN if seconds is None else format_duration(seconds)
+
+
+def _bars(name: str, cells: Sequence[tuple[Cell, FleetCost]]) -> Picture:
+    scopes = list(dict.fromkeys(cell.key.rpartition(", ")[0] for cell, _ in cells))
+
+    def draw(axes: Axes) -> None:
+        for cell, cost in cells:
+            place, way = len(scopes) - 1 - scopes.index(cell.key.rpartition(", ")[0]), _WAYS.index(cost.way)
+            axes.barh(place + (0.5 - way) * _BAR, cost.cost_per_million, height=_BAR, color=colour(way))
+        axes.set_yticks(range(len(scopes)), list(reversed(scopes)))
+        axes.grid(visible=False, axis="y")
+        axes.set_xlim(left=0)
+        axes.set_xlabel("cost per million queries")
+
+    height = _ABOVE_INCHES + 2 * _ROW_INCHES * len(scopes)
+    keys = [(page_colour(place), way) for place, way in enumerate(_WAYS)]
+    about = "For each kind of fleet: the cheapest that keeps the SLO, dedicated and shared."
+    return picture(f"{name}-costs", "Cost per million queries", about, draw, height_inches=height, keys=keys)

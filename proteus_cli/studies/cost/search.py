@@ -1,0 +1,96 @@
+"""The search for the cheapest plan that keeps the SLO, over multiples of the demand; pure."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+MOST_TRIED = 16
+STEP = 1.25
+LEAST, MOST = STEP**-8, STEP**8  # from a sixth of the busiest seconds' demand to six times it
+ALIKE = 1.02  # multiples that differ by less are the same
+
+
+class Priced(Protocol):
+    """A plan that has a price."""
+
+    @property
+    def cost(self) -> float: ...
+
+
+class Judged(Protocol):
+    """How a plan did."""
+
+    @property
+    def keeps(self) -> bool: ...
+
+
+P = TypeVar("P", bound=Priced)
+J = TypeVar("J", bound=Judged)
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[P, J]):
+    """The cheapest plan that kept the SLO, for so many times the demand, after so many were ``tried``."""
+
+    plan: P
+    judged: J
+    multiple: float
+    tried: int
+
+
+def cheapest(
+    plan_for: Callable[[float], P | None], judge: Callable[[P], J], goes_on: Callable[[int], bool] = lambda _tried: True
+) -> Found[P, J] | None:
+    """The cheapest plan found; None where none keeps the SLO.
+
+    ``plan_for`` makes the cheapest plan for a multiple of the demand, which costs no less for a larger one; None where
+    that is more than any plan can serve. ``goes_on`` is told how many were tried, and says whether there is more time.
+    """
+    best: Found[P, J] | None = None
+    low, high, tried = 0.0, math.inf, 0
+    multiples = _Multiples()
+    while tried < MOST_TRIED and goes_on(tried) and (multiple := multiples.next(low, high)) is not None:
+        plan = plan_for(multiple)
+        if plan is None:
+            multiples.most = min(multiples.most, multiple)
+            continue
+        if best is not None and plan.cost >= best.plan.cost:
+            high = multiple  # whether or not it keeps the SLO: what costs less is for less
+            continue
+        tried += 1
+        judged = judge(plan)
+        if judged.keeps:
+            best, high = Found(plan, judged, multiple, tried), multiple
+        else:
+            low = multiple
+    return None if best is None else Found(best.plan, best.judged, best.multiple, tried)
+
+
+@dataclass(slots=True)
+class _Multiples:
+    """What to plan for next: first out from 1 until one keeps the SLO and one doesn't, then between the two.
+
+    ``most``: no plan serves so much.
+    """
+
+    most: float = MOST * STEP
+
+    def next(self, low: float, high: float) -> float | None:
+        """``low`` is too little, or 0; ``high`` is enough, or infinite. None: nothing is left to try."""
+        return next(self._wanted(low, high), None)
+
+    def _wanted(self, low: float, high: float) -> Iterator[float]:
+        if math.isinf(high):
+            following = 1.0 if low == 0 else low * STEP
+            if following < self.most:
+                yield following
+            elif low > 0 and low * ALIKE < self.most < math.inf and self.most <= MOST:
+                yield math.sqrt(low * self.most)
+            elif low == 0 and self.most > LEAST:
+                yield self.most / STEP
+        elif low == 0:
+            if high / STEP >= LEAST:
+                yield high / STEP
+        elif high > low * ALIKE:
+            yield math.sqrt(low * high)

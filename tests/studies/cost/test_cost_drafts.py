@@ -1,0 +1,73 @@
+"""What a million queries cost in a tiny workspace, and what sharing saves there."""
+
+import msgspec
+import pytest
+from builders import MADE_BY, make_sharing_cost
+from tiny import Tiny
+
+from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.profile.interference import Interference, MeasuredVariant
+from proteus_cli.domain.studies.cost import CostConclusion, FleetCost
+from proteus_cli.domain.studies.study import Study
+from proteus_cli.reporting.studies.cost import section
+from proteus_cli.store.sharing import sharing_digest, write_sharing
+from proteus_cli.studies.artefacts import StudyFiles
+from proteus_cli.studies.budget import Budget
+from proteus_cli.studies.cost.drafts import CostQuestion, cost_draft, workspace_draft
+from proteus_cli.studies.run import run_study
+
+LITTLE = "arrival_s,family\n" + "".join(f"{n / 10:.2f},{'shapes' if n % 2 else 'tones'}\n" for n in range(200))
+
+
+def question(tiny: Tiny) -> CostQuestion:
+    """At most three devices, for 0.1 per hour each."""
+    kind = tiny.place.profile("cpu0").device.type
+    return CostQuestion({kind: 0.1}, Rules(minimize="cost", residency=2), {kind: 3}, 0.01, "", 0)
+
+
+def studied(tiny: Tiny, trace: str = LITTLE) -> Study:
+    path = tiny.root / "t.csv"
+    path.write_text(trace)
+    draft = cost_draft(tiny.place, path, question(tiny))
+    return run_study(draft, StudyFiles(tiny.place, draft.name), Budget(), lambda _now, _done: None)
+
+
+def test_families_that_need_little_cost_half_on_a_device_that_they_share(tiny: Tiny) -> None:
+    study = studied(tiny)
+    dedicated, shared = (cell.read(FleetCost) for cell in study.cells)
+    assert [cell.mode for cell in study.cells] == ["simulated"] * 2
+    assert (dedicated.devices, shared.devices) == (2, 1)
+    assert shared.cost_per_million == pytest.approx(1e6 * 0.1 * 19.9 / 3600 / 200)
+    assert dedicated.missed == shared.missed == 0
+    assert shared.high_frac > 0
+    conclusion = msgspec.convert(study.conclusion, CostConclusion)
+    assert conclusion.cheapest.endswith(", shared")
+    assert conclusion.savings[0].saved_frac == pytest.approx(0.5)
+    assert "assumed to cost no time" in study.subject["sharing"]
+    said = section(study)
+    assert "sharing saves 50.0 %" in said.findings[1]
+    assert all(picture.svg.startswith("<svg") for picture in said.pictures)
+
+
+def test_where_sharing_costs_more_time_than_there_is_it_saves_nothing(tiny: Tiny) -> None:
+    profile = tiny.place.profile("cpu0")
+    keys = [each.key for each in profile.variants]
+    costs = tuple(make_sharing_cost(one, other, ratio=50.0) for one in keys for other in keys if one != other)
+    variants = tuple(MeasuredVariant(*each.key, sharing_digest(each)) for each in profile.variants)
+    write_sharing(tiny.place, "cpu0", Interference(1, MADE_BY, profile.device.type, "cpu0", False, variants, costs))
+    study = studied(tiny)
+    dedicated, shared = (cell.read(FleetCost) for cell in study.cells)
+    assert (dedicated.devices, shared.devices) == (2, 2)
+    assert msgspec.convert(study.conclusion, CostConclusion).savings[0].saved_frac == 0
+    assert study.subject["sharing"] == "as measured"
+
+
+def test_a_fleet_that_is_too_small_fails_its_cell_and_says_so(tiny: Tiny) -> None:
+    much = "arrival_s,family\n" + "".join(f"{n / 8000:.5f},shapes\n" for n in range(4000))
+    study = studied(tiny, much)
+    assert all("keeps the SLO of all families" in cell.failed for cell in study.cells)
+    assert section(study).findings == ["Nothing was found yet."]
+
+
+def test_of_a_whole_workspace_nobody_knows_the_traffic(tiny: Tiny) -> None:
+    assert "--traffic" in str(workspace_draft(tiny.place))
