@@ -8,6 +8,7 @@ from pathlib import Path
 
 from proteus_cli.errors import EngineError
 from proteus_cli.serving.measuring_child import LAST, NORMAL
+from proteus_cli.serving.measuring_time import tell_waits
 
 MEASURING = "proteus_cli.serving.measuring_child"
 
@@ -20,8 +21,9 @@ Say = Callable[[str], object]
 async def measured(root: Path, options: Sequence[str], say: Say, *, leaves_time: bool) -> bytes:
     """The profiles of the workspace ``root`` as JSON, measured with these ``options``.
 
-    ``say`` is told each line about progress. A process that ``leaves_time`` runs only where nobody else wants a core.
-    Cancelled, it ends at once, and what it has measured so far is in the workspace. Raises `EngineError`.
+    ``say`` is told each line about progress. A process that ``leaves_time`` runs only where nobody else wants a core;
+    where it waits for that, it is told, too (`measuring_time`). Cancelled, it ends at once, and what it has measured so
+    far is in the workspace. Raises `EngineError`.
     """
     process = await asyncio.create_subprocess_exec(
         *[sys.executable, "-P", "-m", MEASURING, str(os.getpid()), LAST if leaves_time else NORMAL, "profile"],
@@ -30,10 +32,14 @@ async def measured(root: Path, options: Sequence[str], say: Say, *, leaves_time:
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         env=_environment(), limit=_MAX_LINE_BYTES,
     )  # fmt: skip
+    waits = asyncio.create_task(tell_waits(process.pid, say)) if leaves_time else None
     try:
         output, last = await asyncio.gather(_read(process.stdout), _tell(process.stderr, say))
         code = await process.wait()
     finally:
+        if waits is not None:
+            waits.cancel()
+            await asyncio.gather(waits, return_exceptions=True)
         if process.returncode is None:
             process.kill()
     if code != 0:

@@ -2,6 +2,7 @@
 
 import io
 
+import msgspec
 import pytest
 from command_line import proteus
 from rich.console import Console
@@ -54,5 +55,7 @@ def test_a_roll_out_is_shown_with_its_step_and_what_is_known_by_the_terms_of_its
     assert lines[0].startswith("digits: accuracy >= old - 0.005: hold, 75.0 % (old 100.0 %) in ")
     assert lines[1] == "digits: errors <= 0.01: hold, 0.0 % in 40 queries"
     assert lines[2] == "digits: p99 <= 50ms: hold, 0.0 % late in 40 queries"
+    noted = msgspec.structs.replace(machine.status(2.0), note="no query has reached it for 40 s")
+    assert list(rollout_lines(noted))[-1] == "digits: no query has reached it for 40 s"
     machine.abort(3.0, "labels are late")
     assert list(rollout_lines(machine.status(3.0)))[-1] == "digits: aborted: labels are late"

@@ -18,6 +18,7 @@ from proteus_cli.serving.adaptation.catalog.source import CatalogFiles
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts
 from proteus_cli.serving.devices.hardware import NO_MODEL
+from proteus_cli.serving.measuring_time import WAITS
 
 NEW = "good@22222222"
 STEPPED_S = 2.0
@@ -80,8 +81,9 @@ class Rolled:
         return Candidate(plain, before, Variant(plain.variant, accuracy=0.5), changed)
 
     async def measure(
-        self, candidate: Candidate, devices: Sequence[str], types: Mapping[str, str], say: object
+        self, candidate: Candidate, devices: Sequence[str], types: Mapping[str, str], say: Callable[[str], object]
     ) -> Mapping[str, VariantProfile]:
+        say(WAITS)
         await asyncio.sleep(1.2)  # between two looks
         plain = candidate.plain
         made = make_measured(plain.family, plain.variant, 0.9, {1: 0.01, 2: 0.02, 4: 0.04}, load_s=LOAD_S)

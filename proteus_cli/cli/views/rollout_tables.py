@@ -35,6 +35,8 @@ def rollout_lines(status: RolloutStatus) -> Iterator[str]:
         yield f"{status.specification.family}: {term.term}: {term.verdict}{_seen(term)}"
     if status.waits_for_promote:
         yield f"{status.specification.family}: waits for `proteus rollout promote {status.specification.family}`"
+    if status.note:
+        yield f"{status.specification.family}: {status.note}"
     if status.reason:
         yield f"{status.specification.family}: {status.ending}: {status.reason}"
 

@@ -77,3 +77,4 @@ class RolloutStatus(Value, frozen=True):
     terms: tuple[TermStatus, ...]
     ending: Ending | None = None
     reason: str = ""
+    note: Annotated[str, Meta(description="What it waits for, where nothing seems to happen.")] = ""

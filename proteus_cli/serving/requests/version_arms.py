@@ -51,7 +51,10 @@ class _Shadowed(msgspec.Struct, gc=False):
 
 
 class VersionArms:
-    """Of the versions ``old`` and ``new``, for a family; ``run`` starts a batch on its device."""
+    """Of the versions ``old`` and ``new``, for a family; ``run`` starts a batch on its device.
+
+    One of them has answered a query at ``reached_s``, the last time.
+    """
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class VersionArms:
         self._shadow: ShadowInFlight | None = None
         self._classes = OrderedDict[str, int]()
         self._numbers = count()
+        self.reached_s = clock()
 
     def use(self, share: float, shadow_share: float) -> None:
         """From now on the new version is asked about that share of requests, and of the old one's answers."""
@@ -136,7 +140,8 @@ class VersionArms:
     def _answered(self, result: Answered, arrived_s: float) -> None:
         key = result.batch.hosted.key
         if key in {self._old, self._new}:
-            self._guard.answered(Arm.NEW if key == self._new else Arm.OLD, self._clock() - arrived_s)
+            self.reached_s = self._clock()
+            self._guard.answered(Arm.NEW if key == self._new else Arm.OLD, self.reached_s - arrived_s)
 
     def _unanswered(self, arm: Arm, result: Result) -> None:
         """An arm's request has ended without an answer.

@@ -9,6 +9,7 @@ from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, CatalogS
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.logs import fields
+from proteus_cli.serving.measuring_time import GOES_ON, WAITS
 
 log = logging.getLogger("proteus.catalog")
 
@@ -34,7 +35,7 @@ class CatalogMeasuring:
         if lacking and self._files.measures:
             start_s = self._clock()
             log.info("measuring what is new on %s", ", ".join(lacking), extra=fields(devices=lacking))
-            await self._files.measure(lacking, lambda line: log.debug("proteus profile: %s", line))
+            await self._files.measure(lacking, _say)
             found = await self.known(files)
             log.info("measured it in %.0f s", self._clock() - start_s)
         for device, profile in found.profiles.items():
@@ -47,6 +48,10 @@ class CatalogMeasuring:
 
     def _may_measure(self, profile: Profile) -> bool:
         return profile.device.kind == "cpu" and not profile.device.host and not self._is_emulated
+
+
+def _say(line: str) -> None:
+    log.log(logging.INFO if line in {WAITS, GOES_ON} else logging.DEBUG, "proteus profile: %s", line)
 
 
 def _lacks(profile: Profile, files: CatalogFiles) -> set[VariantKey]:

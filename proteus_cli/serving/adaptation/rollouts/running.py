@@ -1,15 +1,24 @@
 """One version roll-out, as far as it has been brought about."""
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from proteus_cli.control.rollouts.version_rollout import Step, VersionRollout
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import VariantProfile
-from proteus_cli.domain.rollouts.status import Ending
+from proteus_cli.domain.rollouts.status import Ending, RolloutStage
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
+from proteus_cli.serving.measuring_time import GOES_ON, WAITS
 from proteus_cli.serving.requests.version_arms import VersionArms
+
+log = logging.getLogger("proteus.rollouts")
+
+QUIET_S = 30.0
+"""Without a query for so long, a roll-out tells that it learns nothing: the plan has other variants answer, or no query
+comes."""
+LONGEST_NOTE = 200
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 """Between two tries to go back to the old version."""
@@ -23,7 +32,7 @@ class Running:
     ``is_named`` by the catalog file, as we wrote it; the old one is kept loaded from then on (``keeps_old``).
     ``nowhere_since_s``: since when no device has had it. ``without``: why devices are without it. ``problem``: the last
     one, which was logged. Where going back has failed, it is tried again at ``again_s``. ``changed`` is set where a
-    person has said something.
+    person has said something. ``measuring_said`` is the last that measuring has told.
     """
 
     machine: VersionRollout
@@ -34,6 +43,7 @@ class Running:
     digest: str
     done: tuple[Step, Ending | None] | None = None
     measuring: "asyncio.Task[None] | None" = None
+    measuring_said: str = ""
     measured: Mapping[str, VariantProfile] = field(default_factory=dict)
     is_held: bool = False
     is_twinned: bool = False
@@ -55,6 +65,24 @@ class Running:
     def is_done(self) -> bool:
         """It has ended well."""
         return self.machine.wanted.ending is Ending.DONE
+
+    def said(self, line: str) -> None:
+        """Measuring has told something."""
+        self.measuring_said = line[:LONGEST_NOTE]
+        level = logging.INFO if line in {WAITS, GOES_ON} else logging.DEBUG
+        log.log(level, "measuring %s: %s", self.new.variant, line)
+
+    def note(self, now_s: float) -> str:
+        """What it waits for, where nothing seems to happen."""
+        machine = self.machine
+        if machine.wanted.stage is RolloutStage.MEASURING:
+            return self.measuring_said
+        if machine.wanted.stage not in {RolloutStage.SHADOW, RolloutStage.CANARY}:
+            return ""
+        quiet_s = now_s - max(machine.since_s, self.arms.reached_s)
+        if quiet_s < QUIET_S:
+            return ""
+        return f"no query has reached {self.old.variant} or {self.new.variant} for {quiet_s:.0f} s"
 
     def could_not_go_back(self, now_s: float) -> None:
         """It is tried again after a pause that doubles."""

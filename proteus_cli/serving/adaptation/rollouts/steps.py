@@ -133,7 +133,7 @@ class RolloutSteps:
         types = {device: profile.device.type for device, profile in self._profiles.items()}
         devices = [d for d, each in self._profiles.items() if each.device.kind == "cpu" and not each.device.host]
         log.info("measuring %s on %s", running.new.variant, ", ".join(devices), extra=fields(devices=devices))
-        running.measured = await self._naming.source.measure(running.candidate, devices, types, _say)
+        running.measured = await self._naming.source.measure(running.candidate, devices, types, running.said)
         if not running.measured:
             raise Unprocessable(f"{running.new.variant} could not be measured on any device in time")
         model = running.candidate.files.models[running.candidate.plain]
@@ -252,7 +252,3 @@ def _reasons(without: Mapping[str, str]) -> str:
     """Why devices are without a version."""
     told = "; ".join(f"{device}: {why}" for device, why in sorted(without.items())[:3])
     return f" ({told})" if told else ""
-
-
-def _say(line: str) -> None:
-    log.debug("proteus profile: %s", line)

@@ -99,7 +99,10 @@ class VersionRollouts:
     def all(self) -> Mapping[str, RolloutStatus]:
         """By family, its last roll-out."""
         now_s = self._plane.clock()
-        return {family: running.machine.status(now_s) for family, running in self._of.items()}
+        return {
+            family: msgspec.structs.replace(running.machine.status(now_s), note=running.note(now_s))
+            for family, running in self._of.items()
+        }
 
     def status(self) -> RolloutsStatus:
         return RolloutsStatus(list(self.all.values()))

@@ -114,11 +114,11 @@ function attained({reached, met, error_budget_used: used}) {
 
 // Of each family its last roll-out: where it is, and what its guard has seen.
 export function rollouts(table, of) {
-  fill(table, of.map(({specification: {family, old, new: version, canary_fracs}, stage, step, share, counts, terms, ending, reason}) => ({
+  fill(table, of.map(({specification: {family, old, new: version, canary_fracs}, stage, step, share, counts, terms, ending, reason, note}) => ({
     key: family,
     cells: [
       text(family), text(version), text(old),
-      text(ending ? `${ending}${reason && ` (${reason})`}` : stage === "canary" ? `canary ${step} of ${canary_fracs.length}` : stage, ending && ending !== "done" ? "bad" : ""),
+      text(ending ? `${ending}${reason && ` (${reason})`}` : (stage === "canary" ? `canary ${step} of ${canary_fracs.length}` : stage) + (note && ` (${note})`), ending && ending !== "done" ? "bad" : ""),
       text(format.percent(share)), text(format.count(counts.canary)), text(format.count(counts.labelled)),
       text(terms.map(termSeen).join("; "), terms.some(({verdict}) => verdict === "fail") ? "bad" : ""),
     ],

@@ -10,6 +10,8 @@ from rolling import NEW, STEPPED_S, Rolled, rolled
 from proteus_cli.control.rollouts.guard import Arm
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.errors import Conflict
+from proteus_cli.serving.adaptation.rollouts.running import QUIET_S
+from proteus_cli.serving.measuring_time import WAITS
 
 SLOW_S = 10.0
 QPS = 10.0
@@ -96,6 +98,27 @@ def test_a_family_that_was_unloaded_while_another_was_promoted_stays_so(monkeypa
         assert server.world.plane.families.by_name["g"].why_out == "unloaded"
 
     rolled(story, monkeypatch, qps=QPS)
+
+
+def test_a_roll_out_tells_what_it_waits_for(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody asks family `g` anything."""
+    caplog.set_level("INFO", "proteus.rollouts")
+
+    async def story(server: Rolled) -> None:
+        await begin_both(server)
+        assert [server.rollouts.all[family].note for family in ("f", "g")] == ["", ""]
+        await asyncio.sleep(QUIET_S)
+        notes = [server.rollouts.all[family].note for family in ("f", "g")]
+        assert notes == ["", f"no query has reached good or {NEW} for {QUIET_S + STEPPED_S:.0f} s"]
+        server.abort("f")
+        await asyncio.sleep(STEPPED_S)
+        assert server.rollouts.all["f"].note == ""
+        await server.start("good@33333333")
+        await asyncio.sleep(0.1)
+        assert server.rollouts.all["f"].note == WAITS
+
+    rolled(story, monkeypatch, qps=QPS)
+    assert f"measuring good@33333333: {WAITS}" in caplog.text
 
 
 def test_when_the_server_stops_all_tasks_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
