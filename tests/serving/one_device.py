@@ -16,6 +16,7 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.lifecycle import LifecycleEvent
+from proteus_cli.serving.requests.answer_log import AnswerLog
 from proteus_cli.serving.requests.data_plane import make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
@@ -83,6 +84,7 @@ class World:
         row_s: float = 0.0,
         dtype: "np.dtype[Any]" = FLOAT,
         sample_writer: SampleWriter | None = None,
+        answers: AnswerLog | None = None,
     ) -> None:
         times_s = {rows: latency_s + row_s * rows for rows in (1, 2, 4, 8)}
         profile = make_profile(device, make_measured("f", "v", 0.9, times_s))
@@ -98,6 +100,7 @@ class World:
             lambda _device, _on_lost: self.executor, clock, models=models, profiles={device: profile},
             refuses_non_finite=refuses_non_finite, is_emulated=is_emulated, max_timeout_s=max_timeout_s,
             sample_writer=sample_writer,
+            answers=answers,
         )  # fmt: skip
         self.fleet, self.lifecycle = self.plane.fleet, self.plane.lifecycle
         self.results: list[Result] = []

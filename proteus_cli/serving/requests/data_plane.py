@@ -60,6 +60,8 @@ class DataPlane:
         self.fleet.loader.use_signatures({family.name: family.signature for family in served})
         if self.answers is not None and gone:
             self.answers.forget(gone)
+        if self.samples is not None and gone:
+            self.samples.forget(gone)
         self.families.offer(served)
 
 
@@ -132,6 +134,8 @@ def make_data_plane(
             sample_writer.settings.share, sample_writer, families.by_name, computed.of, time.time,
             np.random.default_rng(),
         )  # fmt: skip
+        if answers is not None:
+            answers.superseded = samples.superseded
     admission = Admission(
         families,
         controller,
