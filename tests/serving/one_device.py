@@ -17,7 +17,7 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.answer_log import AnswerLog
-from proteus_cli.serving.requests.data_plane import make_data_plane
+from proteus_cli.serving.requests.data_plane import DataPlaneOptions, make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
 from proteus_cli.serving.requests.query import Query, RequestOptions
@@ -98,9 +98,9 @@ class World:
         self.plane = make_data_plane(
             controller, [served], [device],
             lambda _device, _on_lost: self.executor, clock, models=models, profiles={device: profile},
-            refuses_non_finite=refuses_non_finite, is_emulated=is_emulated, max_timeout_s=max_timeout_s,
             sample_writer=sample_writer,
             answers=answers,
+            options=DataPlaneOptions(refuses_non_finite, max_timeout_s, is_emulated=is_emulated),
         )  # fmt: skip
         self.fleet, self.lifecycle = self.plane.fleet, self.plane.lifecycle
         self.results: list[Result] = []
