@@ -16,7 +16,6 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.lifecycle import LifecycleEvent
-from proteus_cli.serving.requests.answer_log import AnswerLog
 from proteus_cli.serving.requests.data_plane import DataPlaneOptions, make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
@@ -84,7 +83,7 @@ class World:
         row_s: float = 0.0,
         dtype: "np.dtype[Any]" = FLOAT,
         sample_writer: SampleWriter | None = None,
-        answers: AnswerLog | None = None,
+        keep_answers_s: float = 0.0,
     ) -> None:
         times_s = {rows: latency_s + row_s * rows for rows in (1, 2, 4, 8)}
         profile = make_profile(device, make_measured("f", "v", 0.9, times_s))
@@ -99,8 +98,9 @@ class World:
             controller, [served], [device],
             lambda _device, _on_lost: self.executor, clock, models=models, profiles={device: profile},
             sample_writer=sample_writer,
-            answers=answers,
-            options=DataPlaneOptions(refuses_non_finite, max_timeout_s, is_emulated=is_emulated),
+            options=DataPlaneOptions(
+                refuses_non_finite, max_timeout_s, is_emulated=is_emulated, keep_answers_s=keep_answers_s
+            ),
         )  # fmt: skip
         self.fleet, self.lifecycle = self.plane.fleet, self.plane.lifecycle
         self.results: list[Result] = []

@@ -70,7 +70,7 @@ class DataPlaneOptions:
     """How requests are treated: ``refuses_non_finite`` and ``max_timeout_s`` as in `Admission`.
 
     Every ``check_nth`` of the sure answers of first stages is checked; 0: none is. Where it ``tunes_slots``, batches of
-    devices of several slots are watched.
+    devices of several slots are watched. Answers are kept for ``keep_answers_s``; 0: none is.
     """
 
     refuses_non_finite: bool = False
@@ -79,6 +79,7 @@ class DataPlaneOptions:
     is_emulated: bool = False
     timer_s: float = TIMER_RESOLUTION_S
     tunes_slots: bool = False
+    keep_answers_s: float = 0.0
 
 
 def make_data_plane(
@@ -94,14 +95,13 @@ def make_data_plane(
     memory_of: Callable[[str], HostMemory] = lambda _: HostMemory(),
     drift: Drift | None = None,
     confidence: Confidence | None = None,
-    answers: AnswerLog | None = None,
     sample_writer: SampleWriter | None = None,
     options: DataPlaneOptions = DataPlaneOptions(),
 ) -> DataPlane:
     """Open all devices, which host nothing yet. Raises `DeviceUnavailable`.
 
-    ``confidence`` of first stages; None: that which their outputs tell. ``answers`` as in `Admission`. Requests are
-    captured where there is a ``sample_writer``.
+    ``confidence`` of first stages; None: that which their outputs tell. Requests are captured where there is a
+    ``sample_writer``.
     """
     lifecycle = Lifecycle()
     families, counts = Families(served, controller, lifecycle), RequestCounts(served)
@@ -124,8 +124,9 @@ def make_data_plane(
         files=files, timer_s=options.timer_s, memory_of=memory_of, tunes_slots=options.tunes_slots,
     )  # fmt: skip
     samples = _samples(sample_writer, families, computed) if sample_writer is not None else None
-    if samples is not None and answers is not None:
-        answers.superseded = samples.superseded
+    answers = None
+    if options.keep_answers_s:
+        answers = AnswerLog(options.keep_answers_s, clock, samples.superseded if samples is not None else None)
     admission = Admission(
         families, controller, lifecycle, fleet.workers, results, counts, clock,
         refuses_non_finite=options.refuses_non_finite, max_timeout_s=options.max_timeout_s,

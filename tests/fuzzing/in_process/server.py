@@ -163,7 +163,7 @@ async def running_server(tokens: Sequence[str] = ()) -> AsyncIterator[Server]:
     )  # fmt: skip
     async with AsyncExitStack() as stack:
         adaptation = await stack.enter_async_context(
-            open_adaptation(deployment, options, hardware, plane, profiles, None, None, asyncio.Event())
+            open_adaptation(deployment, options, hardware, plane, profiles, None, asyncio.Event())
         )
         connections = await stack.enter_async_context(open_connections(options))
         telemetry = await stack.enter_async_context(

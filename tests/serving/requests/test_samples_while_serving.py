@@ -13,7 +13,6 @@ from one_device import AT_ONCE_S, SLOW_S, World, run
 
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import RequestError
-from proteus_cli.serving.requests.answer_log import AnswerLog
 from proteus_cli.serving.requests.samples import writer as writing
 from proteus_cli.serving.requests.samples.writer import SampleSettings, SampleWriter
 from proteus_cli.store.samples.chunk import Chunk, read_chunk
@@ -128,7 +127,7 @@ def test_a_label_is_of_the_last_answer_to_its_id_whether_that_was_captured_or_no
             samples.told("f", client_id, [7])
 
     with captured(tmp_path, 0.999) as writer:
-        run(story, AT_ONCE_S, sample_writer=writer, answers=AnswerLog(3600.0, lambda: 0.0))
+        run(story, AT_ONCE_S, sample_writer=writer, keep_answers_s=3600.0)
     found = sampled_rows(tmp_path, "f", since_unix_s=0.0, labelled_only=True)
     assert found.inputs["x"][:, 0].tolist() == [3, 4]
 
