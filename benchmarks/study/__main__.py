@@ -9,14 +9,14 @@ import sys
 from collections.abc import Mapping
 
 from benchmarks.machine import machine
-from benchmarks.study import peak, server_peak, share, telemetry
+from benchmarks.study import cost, peak, share, telemetry
 from benchmarks.study.parts import Part
 from benchmarks.tables import aim_line
 
 PARTS: Mapping[str, Part] = {
+    "cost": cost.measure,
     "peak": peak.measure,
     "share": share.measure,
-    "server-peak": server_peak.measure,
     "telemetry": telemetry.measure,
 }
 """A new part is one line."""

@@ -1,20 +1,19 @@
 """What sharing costs, in a file beside a profile: `profiles/<device>.sharing.json`."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from proteus_cli.domain.catalog.catalog import VariantKey, variant_labels
+from proteus_cli.domain.catalog.catalog import VariantKey, name_in_catalog, variant_labels
 from proteus_cli.domain.fleet import origins
-from proteus_cli.domain.profile.interference import Interference, SharingCost, SharingModel
+from proteus_cli.domain.profile.interference import MOST_BESIDE, Interference, SharingCost, SharingModel
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store.digests import digest_of
 from proteus_cli.store.files import read_json, write_json
 from proteus_cli.store.workspace import Workspace
-from proteus_cli.units import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,25 +93,39 @@ def sharing_paths(workspace: Workspace, profiles: Iterable[Profile]) -> list[Pat
     return list(dict.fromkeys(known.path for known in read if known is not None))
 
 
-def sharing_gaps(workspace: Workspace, profiles: Iterable[Profile]) -> Iterator[str]:
-    """What plans for several variants on a device do not know, each with the command that measures it.
+def sharing_gaps(
+    workspace: Workspace, profiles: Mapping[str, Profile], hosted: Mapping[str, Collection[VariantKey]]
+) -> Iterator[str]:
+    """What a plan that puts ``hosted`` on its devices takes to cost no time, and the command that measures it.
 
-    Raises as `read_sharing` does.
+    A line for each kind of devices on which several variants are together, of which not all pairs are known.
     """
-    for profile in profiles:
-        known, keys = read_sharing(workspace, profile), [measured.key for measured in profile.variants]
-        if known is None:
-            renew = renewal(profile.measured_on, keys)
-            yield f"to share a {profile.device.type} is assumed to cost no time: `{renew}` measures it"
-            continue
-        if known.stale:
-            yield known.staleness
-        if unmeasured := known.model.unmeasured(keys):
-            names = variant_labels(keys)
-            beside = f"{names[unmeasured[0][0]]} beside {names[unmeasured[0][1]]}"
-            rest = f" and {counted(len(unmeasured) - 1, 'more pair')}" if len(unmeasured) > 1 else ""
-            renew = renewal(profile.measured_on, keys)
-            yield f"{beside}{rest} on a {profile.device.type}: not measured, so assumed to cost no time: `{renew}`"
+    unknown: dict[tuple[str, str], list[frozenset[VariantKey]]] = {}
+    for device, keys in hosted.items():
+        profile, among = profiles[device], frozenset(map(_in_catalog, keys))
+        if len(among) > 1 and SharingModel(profile.sharing).unmeasured(sorted(among)):
+            together = unknown.setdefault((profile.device.type, profile.measured_on), [])
+            together += [among] if among not in together else []
+    for (kind, measured_on), together in unknown.items():
+        every = sorted(frozenset().union(*together))
+        studied = every if len(every) <= 1 + MOST_BESIDE else sorted(together[0])
+        names = variant_labels(studied)
+        stale = _staleness(workspace, profiles, measured_on)
+        yield (
+            f"{', '.join(names[key] for key in studied)} on a {kind}: taken to cost each other no time, as not all of "
+            f"it was measured{stale}: `{renewal(measured_on, studied)}`"
+        )
+
+
+def _in_catalog(key: VariantKey) -> VariantKey:
+    return VariantKey(key.family, name_in_catalog(key.variant))
+
+
+def _staleness(workspace: Workspace, profiles: Mapping[str, Profile], measured_on: str) -> str:
+    """That what was measured is of other models by now; empty where it is not."""
+    alike = next(profile for profile in profiles.values() if profile.measured_on == measured_on)
+    known = read_sharing(workspace, alike)
+    return " of the models that there are now" if known is not None and known.stale else ""
 
 
 def write_sharing(workspace: Workspace, device: str, interference: Interference) -> Path:

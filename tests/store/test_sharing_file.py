@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.fleet import as_device
 from proteus_cli.domain.profile.interference import CostPoint, Interference, MeasuredVariant, SharingCost, VariantName
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store import Workspace, write_json
 from proteus_cli.store.sharing import read_sharing, sharing_digest, sharing_gaps, with_sharing, write_sharing
@@ -90,14 +91,22 @@ def test_profiles_get_what_is_known_of_their_own_device_or_of_the_one_they_are_l
     assert found["cpu0"].sharing is not profiles["cpu0"].sharing
 
 
-def test_what_plans_do_not_know_is_said_with_the_command_that_measures_it(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
-    (unknown,) = sharing_gaps(workspace, [PROFILE])
-    assert "assumed to cost no time" in unknown
-    assert "`proteus study share --device cpu0 --variants small,large`" in unknown
+def test_what_a_plan_takes_to_be_free_is_said_with_the_command_that_measures_it(tmp_path: Path) -> None:
+    workspace, both = Workspace(tmp_path), frozenset({SMALL.key, LARGE.key})
+
+    def gaps(profile: Profile, hosted: frozenset[VariantKey] = both) -> list[str]:
+        profiles = with_sharing(workspace, {device: as_device(profile, device) for device in ("cpu0", "cpu1")})
+        return list(sharing_gaps(workspace, profiles, dict.fromkeys(profiles, hosted)))
+
+    (unknown,) = gaps(PROFILE)
+    assert unknown.startswith("large, small on a cpu: taken to cost each other no time")
+    assert unknown.endswith("`proteus study share --device cpu0 --variants large,small`")
+    assert gaps(PROFILE, frozenset({SMALL.key})) == []
+    assert gaps(PROFILE, frozenset({VariantKey("f", "small@2"), SMALL.key})) == [], "two versions of one variant"
     write_sharing(workspace, "cpu0", interference())
-    (half,) = sharing_gaps(workspace, [PROFILE])
-    assert half.startswith("large beside small on a cpu: not measured")
-    (stale, other) = sharing_gaps(workspace, [make_profile("cpu0", SMALL, replace(LARGE, engine_digest="another"))])
-    assert "counts no more" in stale
-    assert "and 1 more pair" in other
+    assert len(gaps(PROFILE)) == 1, "what large costs beside small is not known"
+    other = replace(COST, variant="large", beside=(VariantName("f", "small"),))
+    write_sharing(workspace, "cpu0", replace(interference(), costs=(COST, other)))
+    assert gaps(PROFILE) == []
+    (stale,) = gaps(make_profile("cpu0", SMALL, replace(LARGE, engine_digest="another")))
+    assert "not all of it was measured of the models that there are now" in stale

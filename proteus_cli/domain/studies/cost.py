@@ -17,7 +17,7 @@ class FleetCost(Value, frozen=True):
     dropped, rejected or failed: of the family that missed the most, the part ``missed_frac``, ``low_frac`` to
     ``high_frac`` at 95 %. ``percentile_s`` is by family the latency at the percentile that was asked for, None where
     that query was not answered. Plans were made for ``multiple`` times the demand of the trace's busiest seconds;
-    ``tried`` of them were simulated. ``is_bounded``: a plan of less than that was not tried, or kept the SLO as well.
+    ``tried`` of them were simulated. ``assumed`` says what of sharing was not measured, with the command that does so.
     """
 
     way: Way
@@ -34,6 +34,7 @@ class FleetCost(Value, frozen=True):
     multiple: float
     tried: int
     percentile_s: dict[str, float | None] = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require(is_amount(self.price_per_hour) and is_amount(self.cost_per_million), "costs must not be negative")

@@ -1,31 +1,25 @@
 """What a study of costs looks at: each scope of devices, dedicated and shared."""
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
 import msgspec
 
-from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.catalog.catalog import Catalog
 from proteus_cli.domain.demand import check_demand
 from proteus_cli.domain.fleet import hypothetical_fleet, ids_by_type
-from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.studies.cost import CostConclusion, FleetCost, Saving, Way
 from proteus_cli.domain.studies.study import Cell, Scalar
-from proteus_cli.errors import EngineError, NoFeasiblePlan
-from proteus_cli.intervals import wilson
-from proteus_cli.planning.from_workspace import planner_settings
-from proteus_cli.planning.planner import Planner
+from proteus_cli.errors import EngineError
 from proteus_cli.replay.trace import read_trace
 from proteus_cli.store import Workspace, digest
 from proteus_cli.store.sharing import sharing_gaps, sharing_paths, with_sharing
+from proteus_cli.studies.cost.fleets import cheapest_fleet, cost_of
 from proteus_cli.studies.cost.prices import priced
-from proteus_cli.studies.cost.search import Found, cheapest
-from proteus_cli.studies.cost.trial import Bench, PricedPlan, Trial
+from proteus_cli.studies.cost.trial import Bench
 from proteus_cli.studies.draft import Job, StudyDraft, Turn
 from proteus_cli.units import counted, format_percent
 
@@ -35,7 +29,6 @@ WAYS: tuple[Way, ...] = ("dedicated", "shared")
 MOST_OF_TYPE = 16
 WANTED_S = 30.0
 USUAL_TRIED = 8
-PLAN_LIMIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +69,6 @@ def cost_draft(workspace: Workspace, traffic: Path, question: CostQuestion, name
     subject = {
         "traffic": f"{trace.name}, {len(trace):,} queries in {trace.duration_s:,.0f} s",
         "within the SLO": f"at least {format_percent(1 - question.allowed_frac)} of each family's queries",
-        "sharing": "; ".join(sharing_gaps(workspace, sources)) or "as measured",
         "prices per hour": ", ".join(f"{kind} {price:g}" for kind, price in catalog.price_per_hour.items()),
     }
     options = _options(question, catalog, most)
@@ -106,69 +98,16 @@ def _job(key: str, way: Way, workspace: Workspace, bench: Bench, rules: Rules, d
             turn.advance(f"{counted(tried, 'plan')} tried", min(tried / USUAL_TRIED, 0.95))
             return monotonic() < end_s
 
-        planner = _planner(workspace, bench, own)
-        found = cheapest(
-            lambda multiple: _plan(planner, {name: qps * multiple for name, qps in demand.items()}),
-            lambda plan: bench.try_out(plan.plan, planner, lambda _done_frac: None),
-            goes_on,
-        )
+        found = cheapest_fleet(workspace, bench, own, demand, goes_on)
         if found is None:
             raise EngineError(
                 f"No {way} fleet of at most {len(bench.profiles)} devices keeps the SLO of all families.",
                 hint="allow more devices with `--fleet`, or ask for less with `--percentile`",
             )
-        return _cost(way, found, bench)
+        gaps = tuple(sharing_gaps(workspace, bench.profiles, found.plan.plan.hosted()))
+        return msgspec.structs.replace(cost_of(way, found, bench), assumed=gaps)
 
     return Job(key, "simulated", WANTED_S, measure)
-
-
-def _planner(workspace: Workspace, bench: Bench, rules: Rules) -> Planner:
-    settings = planner_settings(
-        workspace, policy_named("proteus"), 1.0,
-        profiles=bench.profiles, rules=rules, time_limit_s=PLAN_LIMIT_S, spares=False,
-    )  # fmt: skip
-    return replace(settings, catalog=bench.catalog).make()
-
-
-def _plan(planner: Planner, demand: Mapping[str, float]) -> PricedPlan | None:
-    """The cheapest plan for a demand; None where it is more than the fleet can serve."""
-    try:
-        plan = planner(demand)
-    except NoFeasiblePlan:
-        return None
-    return PricedPlan(plan, planner.spent(plan))
-
-
-def _cost(way: Way, found: Found[PricedPlan, Trial], bench: Bench) -> FleetCost:
-    plan, trial = found.plan.plan, found.judged
-    used = _used(plan)
-    queries, missed = trial.queries[trial.worst], trial.missed[trial.worst]
-    low_frac, high_frac = wilson(missed, queries)
-    runs = sum(trial.queries.values()) / len(bench.trace)
-    served = (sum(trial.queries.values()) - sum(trial.missed.values())) / runs
-    price = found.plan.cost
-    return FleetCost(
-        way=way,
-        fleet=dict(Counter(bench.profiles[device].device.type for device in used)),
-        held=dict(Counter(used.values())),
-        price_per_hour=price,
-        cost_per_million=1e6 * price * bench.trace.duration_s / 3600 / served,
-        queries=sum(trial.queries.values()),
-        missed=sum(trial.missed.values()),
-        missed_frac=missed / queries,
-        low_frac=min(low_frac, missed / queries),
-        high_frac=max(high_frac, missed / queries),
-        effective_accuracy=trial.accuracy,
-        multiple=found.multiple,
-        tried=found.tried,
-        percentile_s=dict(trial.percentile_s),
-    )
-
-
-def _used(plan: Plan) -> dict[str, str]:
-    """What each device in use holds, in words."""
-    held = {device: sorted(placement.variant for placement in placed) for device, placed in plan.by_device().items()}
-    return {device: " + ".join(variants) for device, variants in held.items() if variants}
 
 
 def concluded(cells: Mapping[str, Cell]) -> CostConclusion | None:

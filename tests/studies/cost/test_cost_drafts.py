@@ -43,9 +43,10 @@ def test_families_that_need_little_cost_half_on_a_device_that_they_share(tiny: T
     conclusion = msgspec.convert(study.conclusion, CostConclusion)
     assert conclusion.cheapest.endswith(", shared")
     assert conclusion.savings[0].saved_frac == pytest.approx(0.5)
-    assert "assumed to cost no time" in study.subject["sharing"]
     said = section(study)
     assert "sharing saves 50.0 %" in said.findings[1]
+    assert not dedicated.assumed
+    assert "`proteus study share --device cpu0 --variants shapes-" in said.findings[2]
     assert all(picture.svg.startswith("<svg") for picture in said.pictures)
 
 
@@ -59,7 +60,7 @@ def test_where_sharing_costs_more_time_than_there_is_it_saves_nothing(tiny: Tiny
     dedicated, shared = (cell.read(FleetCost) for cell in study.cells)
     assert (dedicated.devices, shared.devices) == (2, 2)
     assert msgspec.convert(study.conclusion, CostConclusion).savings[0].saved_frac == 0
-    assert study.subject["sharing"] == "as measured"
+    assert not shared.assumed
 
 
 def test_a_fleet_that_is_too_small_fails_its_cell_and_says_so(tiny: Tiny) -> None:

@@ -91,11 +91,11 @@ def plan(
     )  # fmt: skip
     planner = _planner(workspace, profiles, rules, policy, headroom=headroom, time_limit_s=time_limit, spares=spares)
     _say_what_is_live(profiles)
-    _say_what_sharing_is_assumed_to_cost(workspace, profiles, rules)
     if sweep is not None:
         _sweep(planner, sweep, demand, from_trace, output=output, plot=plot, json=json)
     else:
         made = _made(planner, demand, from_trace, workspace, current, strict=strict)
+        _say_what_sharing_is_taken_to_cost(workspace, profiles, made)
         _deliver(planner, made, output or workspace.plans_dir / "plan.json", explains=explain, json=json)
 
 
@@ -143,14 +143,11 @@ def _say_what_is_live(profiles: "Mapping[str, Profile]") -> None:
         console.say(f"{key.variant} counts with {format_percent(live.accuracy)}, by {rows} while serving ({live.time})")
 
 
-def _say_what_sharing_is_assumed_to_cost(
-    workspace: "Workspace", profiles: "Mapping[str, Profile]", rules: "Rules"
-) -> None:
+def _say_what_sharing_is_taken_to_cost(workspace: "Workspace", profiles: "Mapping[str, Profile]", made: "Plan") -> None:
     from proteus_cli.store.sharing import sharing_gaps
 
-    if rules.is_resident_set:
-        for line in dict.fromkeys(sharing_gaps(workspace, workspace.sources(profiles))):
-            console.say(line)
+    for line in sharing_gaps(workspace, profiles, made.hosted()):
+        console.say(line)
 
 
 def _require_no_flags(context: typer.Context) -> None:

@@ -1,0 +1,134 @@
+"""PERSEUS's case in kind: what a million queries of the zoo cost, dedicated and shared, through the real server.
+
+The zoo is profiled here, and what its larger variants cost each other on a device is measured. `study cost` then finds
+the cheapest fleets among the devices of this machine. Each is served as `proteus serve` does, the trace is sent over
+HTTP in an open loop, and its misses are counted: costs and SLOs are measured, not modelled.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
+
+from benchmarks.study.parts import Found
+from benchmarks.tables import Aim
+from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.report import Report
+from proteus_cli.domain.studies.cost import Way
+from proteus_cli.replay.local_server import local_server
+from proteus_cli.replay.trace import read_trace
+from proteus_cli.store import Workspace, read_json, write_json
+from proteus_cli.store.sharing import with_sharing
+from proteus_cli.studies.cost.drafts import WAYS
+from proteus_cli.studies.cost.fleets import cheapest_fleet
+from proteus_cli.studies.cost.prices import priced
+from proteus_cli.studies.cost.trial import Bench
+
+ROOT = Path(__file__).parents[2]
+PRICE_PER_HOUR = 0.03  # of a core; it cancels where both ways use devices of one type
+ALLOWED_FRAC = 0.01  # p99
+STUDIED = "digits-xl,digits-xxl,signals-xl,signals-xxl"
+LEAST_ACCURATE = {"digits": 0.97, "signals": 0.95}
+"""So that cheap answers do not make a fleet cheap: the two largest variants of each family."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How long is measured, and how long the trace is."""
+
+    profile: str
+    share: str
+    trace: str
+    rate: str = "160qps"
+
+
+FULL, QUICK = Size("2min", "3min", "60s"), Size("15s", "10s", "5s")
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """A plan, and what the server made of the trace."""
+
+    way: Way
+    plan: Plan
+    report: Report
+
+    @property
+    def devices(self) -> int:
+        return sum(bool(placed) for placed in self.plan.by_device().values())
+
+    @property
+    def per_million(self) -> float:
+        return 1e6 * self.devices * PRICE_PER_HOUR * self.report.duration_s / 3600 / self.report.served
+
+    @property
+    def worst_missed_frac(self) -> float:
+        return max(1 - family.served / family.requests for family in self.report.families.values() if family.requests)
+
+
+def measure(is_quick: bool) -> Found:  # noqa: FBT001 - a part of the benchmark
+    """Profile, measure sharing, plan, serve and send the trace."""
+    size = QUICK if is_quick else FULL
+    with TemporaryDirectory() as directory:
+        root = Path(directory)
+        copytree(ROOT / "engines", root / "engines")
+        _proteus(root, "profile", "--budget", size.profile, "--max-batch", "16", "--accept-noise")
+        shared_by = ("--device", "cpu0", "--variants", STUDIED, "--load", "100%")
+        _proteus(root, "study", "share", *shared_by, "--budget", size.share)
+        trace = root / "trace.csv"
+        _proteus(root, "trace", "make", "poisson", "--families", "digits,signals", "--rate", size.rate,
+                 "--duration", size.trace, "--seed", "7", "-o", str(trace))  # fmt: skip
+        served = {each.way: each for each in _served(Workspace(root), trace)}
+    dedicated, shared = served["dedicated"], served["shared"]
+    ratio, missed_percent = shared.per_million / dedicated.per_million, 100 * shared.worst_missed_frac
+    return Found(
+        [*map(_line, served.values())],
+        [
+            Aim("cost per million, shared over dedicated", ratio, 1.0, "", is_most=True),
+            Aim("misses on the shared fleet", missed_percent, 100 * ALLOWED_FRAC, "% of a family", is_most=True),
+        ],
+    )
+
+
+def _served(workspace: Workspace, path: Path) -> Iterator[_Served]:
+    """The cheapest fleet of each way among the devices that are here, served."""
+    profiles, trace = with_sharing(workspace, workspace.profiles()), read_trace(path)
+    prices = {profile.device.type: PRICE_PER_HOUR for profile in profiles.values()}
+    bench = Bench(priced(workspace.catalog(), profiles, prices), profiles, trace, ALLOWED_FRAC, "p95", 0)
+    for way in WAYS:
+        rules = Rules(minimize="cost", residency=1 if way == "dedicated" else 3, min_accuracy=LEAST_ACCURATE)
+        found = cheapest_fleet(workspace, bench, rules, trace.peak_demand())
+        if found is None:
+            raise SystemExit(f"no {way} fleet of this machine's devices keeps the SLO, even simulated")
+        name = workspace.root / f"{way}.json"
+        write_json(name, found.plan.plan)
+        yield _Served(way, found.plan.plan, _replayed(workspace, name, path))
+
+
+def _replayed(workspace: Workspace, plan: Path, trace: Path) -> Report:
+    """The trace, sent over HTTP to a server with that plan, which stays as it is."""
+    found = workspace.root / "report.json"
+    with local_server(plan, workspace.root, options=("--replan", "off")) as url:
+        _proteus(workspace.root, "replay", str(trace), "--url", url, "-o", str(found))
+    return read_json(found, Report, hint="`proteus replay` writes it")
+
+
+def _line(served: _Served) -> str:
+    held = [" + ".join(p.variant for p in placed) for placed in served.plan.by_device().values() if placed]
+    latencies = {name: family.latency_s.p99 for name, family in served.report.families.items() if family.latency_s}
+    p99 = ", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in latencies.items())
+    return (
+        f"{served.way}: {served.per_million:.4f} per million, {served.devices} devices ({'; '.join(held)}), "
+        f"{100 * served.worst_missed_frac:.2f} % missed, p99 {p99}"
+    )
+
+
+def _proteus(root: Path, *arguments: str) -> None:
+    command = [sys.executable, "-m", "proteus_cli", *arguments]
+    done = subprocess.run([*command, "-w", str(root)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"`proteus {' '.join(arguments)}` failed: {done.stderr[-2000:]}")
