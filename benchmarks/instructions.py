@@ -32,7 +32,6 @@ from benchmarks.serving import wire
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
-from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.serving.devices.cpu import CpuEngine
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.fleet.worker import DISPATCH_AHEAD_S
@@ -186,12 +185,13 @@ def served(loop: Any) -> tuple[Executor, Any]:
     floats = np.dtype(np.float32)
     signature = Signature((TensorSpec("x", floats, (64,)),), (TensorSpec("y", floats, (10,)),))
     executor: Any = Executor(signature)
-    profile = made.make_profile("cpu0", made.make_measured("tiny", "v", 0.9, LATENCY_S))
+    measured = made.make_measured("tiny", "v", 0.9, LATENCY_S)
+    profile = made.make_profile("cpu0", measured)
     placement = made.make_placement("cpu0", "tiny", "v", max_batch=32, rate_qps=1e4, capacity_qps=CAPACITY_QPS)
     plane = make_data_plane(
         Controller({"tiny": SLO_S}, {"cpu0": 1}, live_policy_named("proteus"), dispatch_ahead_s=DISPATCH_AHEAD_S),
         [ServedFamily("tiny", signature, SLO_S, 32, 0.9)], ["cpu0"], lambda _device, _on_lost: executor, loop.time,
-        models={VariantKey("tiny", "v"): Path()}, profiles={"cpu0": profile},
+        models={measured.key: Path()}, profiles={"cpu0": profile},
     )  # fmt: skip
     asyncio.run(plane.fleet.deploy(made.make_plan(placement)))
     plane.lifecycle.on(LifecycleEvent.WARMED_UP)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 
 from benchmarks.machine import machine
-from benchmarks.study import cost, peak, share, telemetry
+from benchmarks.study import cost, peak, server_peak, share, telemetry
 from benchmarks.study.parts import Part
 from benchmarks.tables import aim_line
 
@@ -17,6 +17,7 @@ PARTS: Mapping[str, Part] = {
     "cost": cost.measure,
     "peak": peak.measure,
     "share": share.measure,
+    "server-peak": server_peak.measure,
     "telemetry": telemetry.measure,
 }
 """A new part is one line."""

@@ -27,7 +27,7 @@ from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.solver.jobs import Replanner, Standbys
 from proteus_cli.serving.fleet.recovery import Recovery
 from proteus_cli.serving.lifecycle import LifecycleEvent
-from proteus_cli.serving.requests.data_plane import make_data_plane
+from proteus_cli.serving.requests.data_plane import DataPlaneOptions, make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
 from proteus_cli.serving.requests.query import Query, RequestOptions
@@ -121,8 +121,8 @@ async def _run(
         loop.time,
         models=models,
         profiles=profiles,
-        timer_s=0.0,
         confidence=confidence,
+        options=DataPlaneOptions(timer_s=0.0),
     )
     adaptation = ControlLoop(controller, plane.fleet, loop.time)
     await adaptation.start(plan, "start", "the first")

@@ -33,7 +33,7 @@ from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, OnLost
 from proteus_cli.serving.fleet.recovery import Recovery
 from proteus_cli.serving.lifecycle import LifecycleEvent
-from proteus_cli.serving.requests.data_plane import make_data_plane
+from proteus_cli.serving.requests.data_plane import DataPlaneOptions, make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
 from proteus_cli.serving.requests.query import Query, RequestOptions
@@ -127,7 +127,8 @@ class World:
         served = ServedFamily("f", SIGNATURE, self.catalog.slo_s()["f"], max_rows=4, best_accuracy=0.9)
         self.plane = make_data_plane(
             self.controller, [served], self.profiles, self._open, self.loop.time, models=self.models,
-            profiles=self.profiles, timer_s=0.0, memory_of=lambda host: self.memory.get(host, HostMemory()),
+            profiles=self.profiles, memory_of=lambda host: self.memory.get(host, HostMemory()),
+            options=DataPlaneOptions(timer_s=0.0),
         )  # fmt: skip
         self.fleet, self.lifecycle = self.plane.fleet, self.plane.lifecycle
         self.opened.clear()

@@ -16,7 +16,7 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.lifecycle import LifecycleEvent
-from proteus_cli.serving.requests.data_plane import make_data_plane
+from proteus_cli.serving.requests.data_plane import DataPlaneOptions, make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
 from proteus_cli.serving.requests.query import Query, RequestOptions
@@ -83,6 +83,7 @@ class World:
         row_s: float = 0.0,
         dtype: "np.dtype[Any]" = FLOAT,
         sample_writer: SampleWriter | None = None,
+        keep_answers_s: float = 0.0,
     ) -> None:
         times_s = {rows: latency_s + row_s * rows for rows in (1, 2, 4, 8)}
         profile = make_profile(device, make_measured("f", "v", 0.9, times_s))
@@ -96,8 +97,10 @@ class World:
         self.plane = make_data_plane(
             controller, [served], [device],
             lambda _device, _on_lost: self.executor, clock, models=models, profiles={device: profile},
-            refuses_non_finite=refuses_non_finite, is_emulated=is_emulated, max_timeout_s=max_timeout_s,
             sample_writer=sample_writer,
+            options=DataPlaneOptions(
+                refuses_non_finite, max_timeout_s, is_emulated=is_emulated, keep_answers_s=keep_answers_s
+            ),
         )  # fmt: skip
         self.fleet, self.lifecycle = self.plane.fleet, self.plane.lifecycle
         self.results: list[Result] = []

@@ -14,7 +14,7 @@ from proteus_cli.control.policies import live_policy_named
 from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.lifecycle import LifecycleEvent
-from proteus_cli.serving.requests.data_plane import make_data_plane
+from proteus_cli.serving.requests.data_plane import DataPlaneOptions, make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Result, Staged
 from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, RequestOptions
@@ -70,7 +70,7 @@ class TwoStages:
             clock,
             models=models,
             profiles=profiles,
-            check_nth=check_nth,
+            options=DataPlaneOptions(check_nth=check_nth),
         )
         self.results: list[Result] = []
 

@@ -1,5 +1,6 @@
 """Files of samples: read as they were written, bounded in space and time, for their owner alone, exported."""
 
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from proteus_cli.store.samples.chunk import (
     read_chunk,
     write_arrays,
 )
-from proteus_cli.store.samples.directory import CHUNK, LABELS, make_room, remove, sample_files, write_samples
+from proteus_cli.store.samples.directory import CHUNK, LABELS, SampleSpace, remove, sample_files, write_samples
 from proteus_cli.store.samples.export import NO_LABEL, sampled_rows, write_split
 from proteus_cli.store.samples.summary import summaries
 
@@ -76,11 +77,46 @@ def test_the_oldest_make_room_and_what_is_too_old_goes(tmp_path: Path) -> None:
         write(tmp_path, number, content, age_s=age_s)
     size = len(content)
     (tmp_path / "a" / "notes.txt").write_text("not ours")
-    assert make_room(tmp_path, size, 10 * size, NOW_S - 45) == (4, 4 * size)
-    assert make_room(tmp_path, size, 3 * size + 1, NOW_S - 45) == (2, 2 * size)
+    space = SampleSpace(tmp_path, 3 * size + 1)
+    space.make_room(size, NOW_S)
+    assert len(space) == 0, "nothing is known before it has looked"
+    roomy = SampleSpace(tmp_path, 10 * size)
+    roomy.look()
+    roomy.make_room(size, NOW_S - 45)
+    assert (len(roomy), roomy.size_bytes) == (4, 4 * size)
+    space.look()
+    space.make_room(size, NOW_S - 45)
+    assert (len(space), space.size_bytes) == (2, 2 * size)
     assert [round(NOW_S - each.unix_s) for each in sample_files(tmp_path)] == [20, 10]
     remove(tmp_path, sample_files(tmp_path))
     assert [each.name for each in (tmp_path / "a").iterdir()] == ["notes.txt"]
+
+
+def test_room_is_made_of_what_was_written_without_another_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded_chunk(chunk(0, 1))
+    space = SampleSpace(tmp_path, 3 * len(content))
+    write(tmp_path, 0, content, age_s=60.0)
+    space.look()
+    monkeypatch.setattr("proteus_cli.store.samples.directory.sample_files", None)
+    for number in range(1, 10):
+        space.make_room(len(content), NOW_S - 3600)
+        space.add(write_samples(tmp_path, "a", RUN, number, NOW_S + number, CHUNK, content))
+        assert space.size_bytes == len(space) * len(content) <= 3 * len(content)
+        if number == 5:  # a person, or another server, has removed one
+            next(iter(sorted((tmp_path / "a").iterdir()))).unlink()
+    monkeypatch.undo()
+    assert [each.unix_s - NOW_S for each in sample_files(tmp_path)] == [7, 8, 9]
+
+
+def test_a_time_that_leaves_all_samples_out_is_told_with_that_of_the_last(tmp_path: Path) -> None:
+    write(tmp_path, 1, encoded_chunk(chunk(0, 1)), age_s=50.0)
+    told = (
+        "There are no samples of `a` since 2027-01-15 08:00:00+00:00: the last ones are of 2027-01-15 07:59:10+00:00."
+    )
+    with pytest.raises(ArtefactError, match=re.escape(told)):
+        sampled_rows(tmp_path, "a", since_unix_s=NOW_S, labelled_only=False)
+    with pytest.raises(ArtefactError, match=r"There are no samples of `b`\."):
+        sampled_rows(tmp_path, "b", since_unix_s=NOW_S, labelled_only=False)
 
 
 def test_labels_are_joined_by_run_and_number(tmp_path: Path) -> None:

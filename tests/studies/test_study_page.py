@@ -10,7 +10,7 @@ from studies.test_study_runs import studied
 from proteus_cli.domain.studies.study import Study
 from proteus_cli.domain.studies.telemetry import Telemetry
 from proteus_cli.reporting.studies.load_pictures import load_pictures
-from proteus_cli.reporting.studies.page import page
+from proteus_cli.reporting.studies.page import busy_notes, missing_text, page
 from proteus_cli.reporting.studies.section import Section, StudyTable
 
 
@@ -54,6 +54,25 @@ def test_a_page_stands_alone_and_says_what_is_missing(tmp_path: Path) -> None:
     assert "Squares &lt;of&gt; numbers" in html
     assert "3 does not run" in html
     assert "A number times itself." in html
+
+
+def test_a_busy_machine_is_told(tmp_path: Path) -> None:
+    """By what other programs used while something was measured, not by what the study used itself."""
+    study = studied(tmp_path, Squares().draft(1, 2))
+    own, others = 0.9 * study.machine.cores, 0.5 * study.machine.cores
+
+    def with_load(used: float) -> Study:
+        cells = [msgspec.structs.replace(cell, load={"cpu_cores": own, "machine_cores": used}) for cell in study.cells]
+        return msgspec.structs.replace(study, cells=tuple(cells))
+
+    assert busy_notes(with_load(own)) == []
+    (note,) = busy_notes(with_load(own + others))
+    assert f"up to {others:.1f} of" in note
+
+
+def test_only_some_missing_cells_are_named(tmp_path: Path) -> None:
+    study = msgspec.structs.replace(studied(tmp_path, Squares().draft(1)), missing=tuple(f"c{n}" for n in range(11)))
+    assert missing_text(study) == "c0, c1, c2, c3, c4, c5, c6, c7, and 3 more"
 
 
 def test_the_load_is_drawn_with_what_the_system_says(tmp_path: Path) -> None:

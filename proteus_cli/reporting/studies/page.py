@@ -30,6 +30,19 @@ _LOADS = {
 """Measures that the table of cells has, with their headings."""
 _PER = {"memory_bytes": 2.0**20}
 
+TERMS = {
+    "family, variant": "A family is a task, as to read digits. Its variants are models for it, more or less accurate.",
+    "device": "What models run on: some cores of a processor, or a GPU.",
+    "cell": "One measurement of a study: measured, or by the times of a profile, emulated or simulated.",
+}
+"""Words that all studies use."""
+
+BUSY_FRAC = 0.25
+"""Of the cores, in use by other programs: more than that and figures are too low, and intervals wide."""
+
+LISTED = 8
+"""So many cells that are missing are named."""
+
 WHERE_FROM = {
     "measured": "Measured: models computed on the devices.",
     "emulated": "Emulated: devices waited for as long as the profile says, in real time.",
@@ -46,14 +59,14 @@ class StudyPart:
     facts: Mapping[str, str]
     cells: StudyTable
     load: Sequence[Picture]
-    missing: Sequence[str]
-    modes: Sequence[str]
+    missing: str
+    notes: Sequence[str]
 
 
 def page(studies: Sequence[Study], sections: Mapping[str, SectionOf]) -> str:
     """The page about studies, at least one; ``sections`` by kind. The same for the same studies."""
     parts = [_part(study, sections[study.kind](study), f"study{place}") for place, study in enumerate(studies)]
-    terms = {term: text for part in parts for term, text in part.section.terms.items()}
+    terms = TERMS | {term: text for part in parts for term, text in part.section.terms.items()}
     first = studies[0]
     return _TEMPLATES.get_template("study.html.jinja").render(
         title=parts[0].section.title if len(parts) == 1 else f"Studies on {first.machine.host}",
@@ -82,10 +95,28 @@ def machine_facts(study: Study) -> dict[str, str]:
 def _part(study: Study, section: Section, anchor: str) -> StudyPart:
     took_s = sum(cell.took_s for cell in study.cells)
     facts = {**study.subject, "cells": str(len(study.cells)), "measuring took": format_duration(took_s)}
-    modes = dict.fromkeys(WHERE_FROM[cell.mode] for cell in study.cells)
-    return StudyPart(
-        anchor, section, facts, _cells_table(study.cells), load_pictures(study, anchor), study.missing, tuple(modes)
-    )
+    notes = [*dict.fromkeys(WHERE_FROM[cell.mode] for cell in study.cells), *busy_notes(study)]
+    load = load_pictures(study, anchor)
+    return StudyPart(anchor, section, facts, _cells_table(study.cells), load, missing_text(study), notes)
+
+
+def busy_notes(study: Study) -> list[str]:
+    """A sentence where other programs used the machine while something was measured."""
+    others = [
+        cell.load["machine_cores"] - cell.load["cpu_cores"]
+        for cell in study.cells
+        if cell.mode != "simulated" and {"machine_cores", "cpu_cores"} <= cell.load.keys()
+    ]
+    if not others or max(others) <= BUSY_FRAC * study.machine.cores:
+        return []
+    used = f"{max(others):.1f} of the {counted(study.machine.cores, 'core')}"
+    return [f"Other programs used up to {used} meanwhile. Measure again, with --force, when the machine is quiet."]
+
+
+def missing_text(study: Study) -> str:
+    """The cells that are missing, some by name; empty where none is."""
+    named, more = study.missing[:LISTED], len(study.missing) - LISTED
+    return ", ".join(named) + (f", and {more} more" if more > 0 else "")
 
 
 def _cells_table(cells: Sequence[Cell]) -> StudyTable:

@@ -30,7 +30,7 @@ def section(study: Study) -> Section:
     cells = [(cell, cell.read(Peak)) for cell in study.good]
     allowed = format_percent(1 - float(study.options["allowed_frac"] or 0))
     return Section(
-        title=f"Peak rate: {study.subject.get('family') or study.subject.get('plan', '')}",
+        title=f"Peak rate of {_whose(study)}",
         question=f"How many requests per second can come, at random, so that at least {allowed} of them are answered "
         "within the latency target (SLO)?",
         findings=[_finding(cell, peak) for cell, peak in cells] or ["Nothing was measured yet."],
@@ -41,9 +41,17 @@ def section(study: Study) -> Section:
             "peak rate": "The highest rate at which, in the long run, no more than the allowed part misses the SLO.",
             "SLO": "The latency target: a request that is answered later, or not at all, misses it.",
             "open loop": "Requests come at their times, whether or not earlier ones were answered, as users' do.",
+            "greedy, proactive, nexus, …": "The batching rule: when a device starts a batch, and of how many requests.",
             "95 % interval": "Intervals that are found like this hold the true value in 95 of 100 studies.",
         },
     )
+
+
+def _whose(study: Study) -> str:
+    """What the peak is of, in a few words."""
+    subject = study.subject
+    named = next((subject[name] for name in ("family", "plan", "families") if name in subject), "each family")
+    return f"{named} at {subject['server']}" if "server" in subject else named
 
 
 def _finding(cell: Cell, peak: Peak) -> str:
@@ -67,11 +75,10 @@ def _how(cells: Sequence[tuple[Cell, Peak]]) -> list[str]:
         f"{requests:,} requests were offered, {_OPEN_LOOP}",
         _METHOD,
     ]
-    late = [(cell, peak) for cell, peak in cells if peak.slo_s and peak.lag_s > _LATE_FRAC * peak.slo_s]
-    found += [
-        f"{cell.key}: the load generator itself was late by up to {format_duration(peak.lag_s)} (p99), {_COUNTS}"
-        for cell, peak in late
-    ]
+    late = [peak for _, peak in cells if peak.slo_s and peak.lag_s > _LATE_FRAC * peak.slo_s]
+    if late:
+        worst_s = max(peak.lag_s for peak in late)
+        found.append(f"The load generator itself was late by up to {format_duration(worst_s)} (p99), {_COUNTS}")
     return found
 
 

@@ -43,10 +43,18 @@ class KeptAnswer(msgspec.Struct, frozen=True, gc=False):
 
 
 class AnswerLog:
-    """Keeps answers for ``keep_s``. Where an id comes again, its last answer counts."""
+    """Keeps answers for ``keep_s``. Where an id comes again, its last answer counts.
 
-    def __init__(self, keep_s: float, clock: Callable[[], float]) -> None:
-        self.keep_s, self._clock = keep_s, clock
+    ``superseded`` is told the family and id of each answer that counts from then on.
+    """
+
+    def __init__(
+        self,
+        keep_s: float,
+        clock: Callable[[], float],
+        superseded: Callable[[tuple[str, str]], None] | None = None,
+    ) -> None:
+        self.keep_s, self._clock, self._superseded = keep_s, clock, superseded
         self._kept = OrderedDict[tuple[str, str], _Entry]()  # the oldest first
         self._rows = 0
 
@@ -81,6 +89,8 @@ class AnswerLog:
         done(result)
         if not isinstance(result, Answered):
             return
+        if self._superseded is not None:
+            self._superseded(key)
         now_s = self._clock()
         before = self._kept.pop(key, None)  # so that it is the newest
         self._rows += result.rows - (before.rows if before is not None else 0)

@@ -60,7 +60,26 @@ class DataPlane:
         self.fleet.loader.use_signatures({family.name: family.signature for family in served})
         if self.answers is not None and gone:
             self.answers.forget(gone)
+        if self.samples is not None and gone:
+            self.samples.forget(gone)
         self.families.offer(served)
+
+
+@dataclass(frozen=True, slots=True)
+class DataPlaneOptions:
+    """How requests are treated: ``refuses_non_finite`` and ``max_timeout_s`` as in `Admission`.
+
+    Every ``check_nth`` of the sure answers of first stages is checked; 0: none is. Where it ``tunes_slots``, batches of
+    devices of several slots are watched. Answers are kept for ``keep_answers_s``; 0: none is.
+    """
+
+    refuses_non_finite: bool = False
+    max_timeout_s: float = inf
+    check_nth: int = 0
+    is_emulated: bool = False
+    timer_s: float = TIMER_RESOLUTION_S
+    tunes_slots: bool = False
+    keep_answers_s: float = 0.0
 
 
 def make_data_plane(
@@ -73,23 +92,16 @@ def make_data_plane(
     models: Mapping[VariantKey, Path],
     profiles: Mapping[str, Profile],
     files: ModelFiles | None = None,
-    drift: Drift | None = None,
-    refuses_non_finite: bool = False,
-    max_timeout_s: float = inf,
-    is_emulated: bool = False,
-    timer_s: float = TIMER_RESOLUTION_S,
     memory_of: Callable[[str], HostMemory] = lambda _: HostMemory(),
+    drift: Drift | None = None,
     confidence: Confidence | None = None,
-    check_nth: int = 0,
-    answers: AnswerLog | None = None,
     sample_writer: SampleWriter | None = None,
-    tunes_slots: bool = False,
+    options: DataPlaneOptions = DataPlaneOptions(),
 ) -> DataPlane:
     """Open all devices, which host nothing yet. Raises `DeviceUnavailable`.
 
-    ``confidence`` of first stages; None: that which their outputs tell. Every ``check_nth`` of their sure answers is
-    checked; 0: none is. ``answers`` as in `Admission`. Requests are captured where there is a ``sample_writer``.
-    Where it ``tunes_slots``, batches of devices of several slots are watched.
+    ``confidence`` of first stages; None: that which their outputs tell. Requests are captured where there is a
+    ``sample_writer``.
     """
     lifecycle = Lifecycle()
     families, counts = Families(served, controller, lifecycle), RequestCounts(served)
@@ -102,60 +114,30 @@ def make_data_plane(
     def run(check: Launch) -> None:
         fleet.workers[check.hosted.device].run(check)
 
+    checks = Checks(controller, lifecycle, clock, run, nth=options.check_nth)
     results = Results(
-        counts,
-        clock,
-        drift=drift,
-        refuses_non_finite=refuses_non_finite,
-        is_emulated=is_emulated,
-        second_stages=SecondStages(
-            controller, confidence or computed, ask, Checks(controller, lifecycle, clock, run, nth=check_nth)
-        ),
-    )
+        counts, clock, drift=drift, refuses_non_finite=options.refuses_non_finite, is_emulated=options.is_emulated,
+        second_stages=SecondStages(controller, confidence or computed, ask, checks),
+    )  # fmt: skip
     fleet = Fleet(
-        controller,
-        devices,
-        open_device,
-        results,
-        clock,
-        models=models,
-        profiles=profiles,
-        signatures=signatures,
-        files=files,
-        timer_s=timer_s,
-        memory_of=memory_of,
-        tunes_slots=tunes_slots,
-    )
-    samples = None
-    if sample_writer is not None:
-        samples = Samples(
-            sample_writer.settings.share, sample_writer, families.by_name, computed.of, time.time,
-            np.random.default_rng(),
-        )  # fmt: skip
+        controller, devices, open_device, results, clock, models=models, profiles=profiles, signatures=signatures,
+        files=files, timer_s=options.timer_s, memory_of=memory_of, tunes_slots=options.tunes_slots,
+    )  # fmt: skip
+    samples = _samples(sample_writer, families, computed) if sample_writer is not None else None
+    answers = None
+    if options.keep_answers_s:
+        answers = AnswerLog(options.keep_answers_s, clock, samples.superseded if samples is not None else None)
     admission = Admission(
-        families,
-        controller,
-        lifecycle,
-        fleet.workers,
-        results,
-        counts,
-        clock,
-        refuses_non_finite=refuses_non_finite,
-        max_timeout_s=max_timeout_s,
-        answers=answers,
-        samples=samples,
-    )
+        families, controller, lifecycle, fleet.workers, results, counts, clock,
+        refuses_non_finite=options.refuses_non_finite, max_timeout_s=options.max_timeout_s,
+        answers=answers, samples=samples,
+    )  # fmt: skip
     return DataPlane(
-        controller,
-        lifecycle,
-        families,
-        counts,
-        results,
-        fleet,
-        admission,
-        clock,
-        is_emulated,
-        samples,
-        computed,
-        answers,
-    )
+        controller, lifecycle, families, counts, results, fleet, admission, clock, options.is_emulated, samples,
+        computed, answers,
+    )  # fmt: skip
+
+
+def _samples(writer: SampleWriter, families: Families, confidence: ComputedConfidence) -> Samples:
+    rng = np.random.default_rng()
+    return Samples(writer.settings.share, writer, families.by_name, confidence.of, time.time, rng)

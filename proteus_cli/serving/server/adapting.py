@@ -31,7 +31,6 @@ from proteus_cli.serving.adaptation.solver.jobs import WarmUp
 from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.devices.hardware import ClusterHardware, Hardware
 from proteus_cli.serving.lifecycle import run_unless, running
-from proteus_cli.serving.requests.answer_log import AnswerLog
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.server.deployment import Deployment, ServerOptions
 
@@ -61,7 +60,6 @@ async def open_adaptation(
     plane: DataPlane,
     profiles: ProfileStore,
     drift: Drift | None,
-    answers: AnswerLog | None,
     stop: asyncio.Event,
 ) -> AsyncIterator[Adaptation]:
     """Put the plan in force, while the solver gets ready, and adapt it from then on.
@@ -75,7 +73,7 @@ async def open_adaptation(
         await parts.open_sharing()
         recalibration = await parts.open_recalibration(drift)
         await parts.open_joining()
-        accuracies = await parts.open_accuracies(takes_labels=answers is not None)
+        accuracies = await parts.open_accuracies(takes_labels=plane.answers is not None)
         served = ServedCatalog(CatalogContent.served(deployment.catalog, deployment.digests))
         live_catalog = await parts.open_live_catalog(served, accuracies)
         shifts = await parts.open_shifts(served)
@@ -85,7 +83,7 @@ async def open_adaptation(
             parts.manual_plans(served, live_catalog),
             parts.live_conditions(served),
             live_catalog,
-            Feedback(answers, plane, accuracies),
+            Feedback(plane, accuracies),
             accuracies,
             shifts,
             planning.solver,

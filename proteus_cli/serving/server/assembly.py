@@ -27,8 +27,7 @@ from proteus_cli.serving.fleet.recovery import Recovery
 from proteus_cli.serving.fleet.worker import DISPATCH_AHEAD_S
 from proteus_cli.serving.lifecycle import running
 from proteus_cli.serving.oip.repository import ModelRepository
-from proteus_cli.serving.requests.answer_log import AnswerLog
-from proteus_cli.serving.requests.data_plane import DataPlane, make_data_plane
+from proteus_cli.serving.requests.data_plane import DataPlane, DataPlaneOptions, make_data_plane
 from proteus_cli.serving.requests.families import FamilyFiles, ServedFamily, served_families
 from proteus_cli.serving.requests.samples.writer import SampleWriter
 from proteus_cli.serving.requests.second_stages import DrawnConfidence
@@ -83,7 +82,6 @@ async def open_data_plane(
     hardware: Hardware,
     profiles: ProfileStore,
     drift: Drift | None,
-    answers: AnswerLog | None,
     sample_writer: SampleWriter | None,
 ) -> AsyncIterator[DataPlane]:
     """All devices, which host nothing yet; lost ones are looked for and taken back. Raises `DeviceUnavailable`."""
@@ -109,17 +107,16 @@ async def open_data_plane(
         models=hardware.models,
         profiles=profiles,
         files=None if deployment.emulated else ModelFiles(hardware.models, profiles),
-        drift=drift,
-        refuses_non_finite=options.refuses_non_finite,
-        max_timeout_s=options.max_timeout_s,
-        is_emulated=hardware.is_emulated,
         memory_of=hardware.memory_of,
+        drift=drift,
         confidence=DrawnConfidence(np.random.default_rng(0)) if hardware.is_emulated else None,
-        check_nth=0 if hardware.is_emulated else options.check_nth,
-        answers=answers,
         sample_writer=sample_writer,
-        tunes_slots=deployment.tunes_slots,
-    )
+        options=DataPlaneOptions(
+            options.refuses_non_finite, options.max_timeout_s, 0 if hardware.is_emulated else options.check_nth,
+            is_emulated=hardware.is_emulated, tunes_slots=deployment.tunes_slots,
+            keep_answers_s=options.keep_answers_s,
+        ),
+    )  # fmt: skip
     if profiles.live_accuracy:
         plane.families.use(profiles.values())
     try:

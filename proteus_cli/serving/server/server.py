@@ -23,7 +23,6 @@ from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.core_claims import warning_of_shared
 from proteus_cli.serving.lifecycle import LifecycleEvent, StoppedEarly, running
 from proteus_cli.serving.logs import fields
-from proteus_cli.serving.requests.answer_log import AnswerLog
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.requests.samples.writer import SampleWriter
 from proteus_cli.serving.server.adapting import open_adaptation
@@ -95,15 +94,14 @@ async def _serve(
 ) -> None:
     log.info("starting", extra=fields(version=__version__, pid=os.getpid(), devices=list(deployment.plan.devices)))
     stop, profiles, manager = asyncio.Event(), ProfileStore(deployment.profiles), ServiceManager.of(os.environ)
-    answers = AnswerLog(options.keep_answers_s, time.monotonic) if options.keep_answers_s else None
     drift = Drift(profiles.alone, after_s=deployment.drift_after_s) if deployment.drift_after_s else None
     writer = SampleWriter(options.samples, time.time) if options.samples is not None else None
     with stopping_on_signals(stop), writer.running() if writer is not None else nullcontext():
         async with (
             running(manager.watch()),
             open_hardware(deployment) as hardware,
-            open_data_plane(deployment, options, hardware, profiles, drift, answers, writer) as plane,
-            open_adaptation(deployment, options, hardware, plane, profiles, drift, answers, stop) as adaptation,
+            open_data_plane(deployment, options, hardware, profiles, drift, writer) as plane,
+            open_adaptation(deployment, options, hardware, plane, profiles, drift, stop) as adaptation,
             open_connections(options) as connections,
             open_telemetry(deployment, hardware, plane, profiles, adaptation, connections) as telemetry,
         ):

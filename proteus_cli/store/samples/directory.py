@@ -6,6 +6,7 @@ Only the owner may read them. Several servers may write to one directory, and fi
 import contextlib
 import os
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,31 +44,53 @@ def sample_files(root: Path, family: str | None = None) -> list[SampleFile]:
         ) from error
 
 
-def write_samples(root: Path, family: str, run: str, number: int, unix_s: float, kind: str, content: bytes) -> None:
+def write_samples(
+    root: Path, family: str, run: str, number: int, unix_s: float, kind: str, content: bytes
+) -> SampleFile:
     """Write a file whole or not at all, for its owner alone. Raises `OSError`."""
     directory = root / family
     for each in (root, directory):
         with contextlib.suppress(FileExistsError):
             each.mkdir(mode=0o700, parents=True)
     stamp = datetime.fromtimestamp(unix_s, UTC).strftime(_STAMP)
-    write_new(directory / f"{stamp}-{run}-{number:06}{kind}", content, 0o600)
+    path = directory / f"{stamp}-{run}-{number:06}{kind}"
+    write_new(path, content, 0o600)
+    return SampleFile(path, family, unix_s, len(content))
 
 
-def make_room(root: Path, needed_bytes: int, space_bytes: int, before_unix_s: float) -> tuple[int, int]:
-    """Remove what is older, and then the oldest until so many more bytes fit; returns files and bytes that are left.
+class SampleSpace:
+    """The files below a directory and their ``size_bytes``, by the last `look` and by what was written since.
 
-    Raises `ArtefactError`, `OSError`.
+    So room is made without a look at all files. What other servers have written or removed since then is not known.
     """
-    files = sample_files(root)
-    left = sum(each.size_bytes for each in files)
-    gone = 0
-    for each in files:
-        if each.unix_s >= before_unix_s and left + needed_bytes <= space_bytes:
-            break
-        each.path.unlink(missing_ok=True)
-        left -= each.size_bytes
-        gone += 1
-    return len(files) - gone, left
+
+    def __init__(self, root: Path, space_bytes: int) -> None:
+        self._root, self._space_bytes = root, space_bytes
+        self._files = deque[SampleFile]()  # the oldest first
+        self.size_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def look(self) -> None:
+        """Know all files that are there. Raises `ArtefactError`."""
+        self._files = deque(sample_files(self._root))
+        self.size_bytes = sum(each.size_bytes for each in self._files)
+
+    def add(self, file: SampleFile) -> None:
+        """A file was written."""
+        self._files.append(file)
+        self.size_bytes += file.size_bytes
+
+    def make_room(self, needed_bytes: int, before_unix_s: float) -> None:
+        """Remove what is older, and then the oldest until so many more bytes fit. Raises `OSError`."""
+        while self._files:
+            oldest = self._files[0]
+            if oldest.unix_s >= before_unix_s and self.size_bytes + needed_bytes <= self._space_bytes:
+                return
+            oldest.path.unlink(missing_ok=True)
+            self._files.popleft()
+            self.size_bytes -= oldest.size_bytes
 
 
 def remove(root: Path, files: Iterable[SampleFile]) -> None:

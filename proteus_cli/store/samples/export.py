@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED
@@ -49,7 +50,8 @@ def sampled_rows(root: Path, family: str, *, since_unix_s: float, labelled_only:
             size += sum(values[wanted].nbytes for values in chunk.rows)
         _require_fits(size)
     if not parts:
-        raise _none(family, are_unlabelled=labelled_only and bool(chunks))
+        older = [each.unix_s for each in files if each.is_chunk and each.unix_s < since_unix_s]
+        raise _none(family, since_unix_s, older, are_unlabelled=labelled_only and bool(chunks))
     inputs = _same_inputs(family, [chunk for chunk, _, _ in parts])
     return SampledRows(
         {
@@ -104,12 +106,22 @@ def _require_fits(size: int) -> None:
         )
 
 
-def _none(family: str, *, are_unlabelled: bool) -> ArtefactError:
+def _none(family: str, since_unix_s: float, older_unix_s: Sequence[float], *, are_unlabelled: bool) -> ArtefactError:
     if are_unlabelled:
         return ArtefactError(
             f"No sample of `{family}` has a label.",
             hint="tell labels of requests with an id, to a server with `--feedback`",
         )
+    if older_unix_s:
+        return ArtefactError(
+            f"There are no samples of `{family}` since {_time(since_unix_s)}: the last ones are of"
+            f" {_time(max(older_unix_s))}.",
+            hint="export from an earlier time on, by a longer `--since`",
+        )
     return ArtefactError(
         f"There are no samples of `{family}`.", hint="`proteus serve --samples 1%` captures some of the requests"
     )
+
+
+def _time(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(sep=" ", timespec="seconds")

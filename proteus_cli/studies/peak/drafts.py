@@ -16,6 +16,7 @@ from proteus_cli.errors import UsageError
 from proteus_cli.settings import read_settings
 from proteus_cli.simulation.conditions import JITTERS, Conditions
 from proteus_cli.store import Workspace
+from proteus_cli.store.sharing import with_sharing
 from proteus_cli.studies.draft import Job, StudyDraft, Turn
 from proteus_cli.studies.peak.carriers import Simulated
 from proteus_cli.studies.peak.lone_plan import carries_any, lone_plan
@@ -92,7 +93,8 @@ def plan_draft(
     if family is not None and family not in served:
         raise UsageError(f"The plan serves no `{family}`.", hint=f"it serves: {', '.join(served) or 'nothing'}")
     mix = {family: 1.0} if family is not None else served
-    planned = Planned(workspace, catalog, workspace.profiles_of(plan), plan, mix)
+    profiles = with_sharing(workspace, workspace.profiles_of(plan))
+    planned = Planned(workspace, catalog, profiles, plan, mix)
     jobs = [_job(f"{path.stem}, {rule}", planned, rule, question) for rule in question.batchings]
     subject = {"plan": path.stem, "families": ", ".join(mix), "devices": str(len(plan.devices)), **question.words()}
     options = {**question.options(), "plan": path.stem, "family": family or ""}

@@ -26,7 +26,7 @@ from proteus_cli.serving.devices.executor import OnLost
 from proteus_cli.serving.devices.hardware import NO_MODEL, EmulatedHardware
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.oip.tensors import DATATYPES
-from proteus_cli.serving.requests.data_plane import DataPlane, make_data_plane
+from proteus_cli.serving.requests.data_plane import DataPlane, DataPlaneOptions, make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.server.adapting import open_adaptation
 from proteus_cli.serving.server.assembly import make_endpoints, open_telemetry
@@ -159,11 +159,11 @@ async def running_server(tokens: Sequence[str] = ()) -> AsyncIterator[Server]:
         Controller(slo_s, {DEVICE: 1}, deployment.policy),
         [ServedFamily(name, SIGNATURES[name], slo_s[name], MAX_ROWS, 0.9) for name in SIGNATURES],
         [DEVICE], hardware.open_device, loop.time,
-        models=deployment.models, profiles=profiles, is_emulated=True,
+        models=deployment.models, profiles=profiles, options=DataPlaneOptions(is_emulated=True),
     )  # fmt: skip
     async with AsyncExitStack() as stack:
         adaptation = await stack.enter_async_context(
-            open_adaptation(deployment, options, hardware, plane, profiles, None, None, asyncio.Event())
+            open_adaptation(deployment, options, hardware, plane, profiles, None, asyncio.Event())
         )
         connections = await stack.enter_async_context(open_connections(options))
         telemetry = await stack.enter_async_context(

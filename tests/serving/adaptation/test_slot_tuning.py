@@ -16,7 +16,7 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.adaptation.slot_tuning import SlotTuning
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.lifecycle import LifecycleEvent
-from proteus_cli.serving.requests.data_plane import DataPlane, make_data_plane
+from proteus_cli.serving.requests.data_plane import DataPlane, DataPlaneOptions, make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.query import Query, RequestOptions
 from proteus_cli.serving.telemetry.metrics.exposition import Exposition
@@ -102,7 +102,7 @@ def served(
             controller, [ServedFamily("f", ONE_ROW, 5.0, max_rows=2, best_accuracy=0.9, variants={"v": 0.9})],
             ["gpu0"], lambda _device, _on_lost: executor, loop.time,  # type: ignore[arg-type, return-value]
             models={VariantKey("f", "v"): None}, profiles={"gpu0": profile},  # type: ignore[dict-item]
-            tunes_slots=tunes,
+            options=DataPlaneOptions(tunes_slots=tunes),
         )  # fmt: skip
         await plane.fleet.deploy(
             make_plan(make_placement("gpu0", "f", "v", max_batch=2, rate_qps=RATE_QPS, capacity_qps=400))

@@ -110,6 +110,72 @@ def test_labels_that_are_told_are_joined(tmp_path: Path) -> None:
     assert len(found.labels) > 40
 
 
+def test_a_label_is_of_the_last_answer_to_its_id_whether_that_was_captured_or_not(tmp_path: Path) -> None:
+    """Each second one is captured: of `again`, the first; of `twice`, both."""
+
+    async def story(world: World) -> None:
+        samples, answers = world.plane.samples, world.plane.answers
+        assert samples is not None
+        assert answers is not None
+        for place, (client_id, is_captured) in enumerate(
+            [("again", True), ("again", False), ("twice", True), ("twice", True), ("once", True), ("other", False)]
+        ):
+            samples.next_id = place if is_captured else 10**9
+            world.submit(place, 0.0, client_id=client_id)
+            await settled(world)
+        for client_id in ("again", "twice", "once", "other"):
+            samples.told("f", client_id, [7])
+
+    with captured(tmp_path, 0.999) as writer:
+        run(story, AT_ONCE_S, sample_writer=writer, keep_answers_s=3600.0)
+    found = sampled_rows(tmp_path, "f", since_unix_s=0.0, labelled_only=True)
+    assert found.inputs["x"][:, 0].tolist() == [3, 4]
+
+
+def test_a_family_that_is_gone_leaves_no_counts_and_no_label_to_one_of_its_name(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        world.submit(1.0, 0.0, client_id="r1")
+        await settled(world)
+        samples = world.plane.samples
+        assert samples is not None
+        samples.dropped["f", "busy"] += 1
+        samples.writer.failed["f"] += 2
+        assert dict(samples.counts().captured) == {"f": 1}
+        samples.forget(["f"])
+        samples.told("f", "r1", [1])
+        assert (dict(samples.counts().captured), dict(samples.counts().dropped)) == ({}, {})
+
+    played(tmp_path, 0.999, story)
+    assert [each.is_chunk for each in sample_files(tmp_path)] == [True]
+
+
+def test_a_bug_in_the_thread_is_told_and_counted_and_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing = iter([True])
+
+    def content(*given: object) -> bytes:
+        if next(failing, False):
+            raise KeyError("nobody expects it")
+        return usual(*given)  # type: ignore[arg-type]
+
+    usual = writing._content
+    monkeypatch.setattr(writing, "_content", content)
+    monkeypatch.setattr(writing, "CHUNK_ITEMS", 4)
+
+    async def story(world: World) -> None:
+        for number in range(8):
+            world.submit(number, 0.0)
+            await settled(world)
+
+    with captured(tmp_path, 1.0) as writer:
+        run(story, AT_ONCE_S, sample_writer=writer)
+    assert writer.has_room(writing.HELD_BYTES)
+    assert writer.failed == {"f": 4}
+    assert [len(each.requests) for each in chunks(tmp_path)] == [4]
+    assert "a bug while samples were written" in caplog.text
+
+
 def test_requests_that_are_not_answered_leave_nothing_behind(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         for number in range(8):

@@ -147,3 +147,13 @@ def test_a_server_that_says_no_slo_needs_one() -> None:
             (job,) = url_draft(server, "other" if server.slo_s else "m", PeakQuestion(PeakRules(0.01))).jobs
             with pytest.raises(error, match="says no SLO" if error is UsageError else "404"):
                 job.measure(Turn(1.0, {}, lambda _now, _done: None))
+
+
+@pytest.mark.live
+def test_a_plan_is_served_here_and_offered_requests(tiny: Tiny) -> None:
+    """One stretch says little of the peak; all of its requests, and the server's SLO, must have come through."""
+    question = PeakQuestion(PeakRules(0.2, most_requests=1), "emulated", ("nexus",))
+    (peak,) = peaks(tiny, plan_draft(tiny.place, add_plan(tiny, {"cpu0": "shapes-s"}), "shapes", question)).values()
+    (probe,) = peak.probes
+    assert probe.requests == peak.requests > 50
+    assert (peak.slo_s, peak.family, peak.batching) == (0.2, "shapes", "nexus")

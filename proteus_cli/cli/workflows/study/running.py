@@ -7,7 +7,7 @@ from proteus_cli.cli import console
 from proteus_cli.cli.views.study_tables import finding_lines, section_parts
 from proteus_cli.domain.studies.study import Study
 from proteus_cli.errors import ProteusError
-from proteus_cli.reporting.studies.page import page
+from proteus_cli.reporting.studies.page import busy_notes, missing_text, page
 from proteus_cli.store import Workspace
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
@@ -72,5 +72,7 @@ def show(study: Study, *, json: bool) -> None:
 
 
 def _say_what_is_missing(study: Study) -> None:
+    for note in busy_notes(study):
+        console.warn(f"{study.name}: {note}")
     if study.missing:
-        console.say(f"{study.name}: still to be measured: {', '.join(study.missing)}; the same command goes on there")
+        console.say(f"{study.name}: still to be measured: {missing_text(study)}; the same command goes on there")

@@ -28,11 +28,11 @@ ROWS_AT_ONCE = 100
 class Feedback:
     """Compares labels with answers, for the ``accuracies`` of variants, and for versions that are rolled out.
 
-    ``answers`` is None where no feedback is wanted.
+    Where the data plane keeps no answers, no feedback is wanted.
     """
 
-    def __init__(self, answers: AnswerLog | None, plane: DataPlane, accuracies: LiveAccuracies) -> None:
-        self._answers, self._plane, self._accuracies = answers, plane, accuracies
+    def __init__(self, plane: DataPlane, accuracies: LiveAccuracies) -> None:
+        self._plane, self._accuracies = plane, accuracies
 
     async def from_client(self, body: bytes | bytearray) -> FeedbackTaken:
         """Take a batch of feedback. Raises `RequestError`; then nothing of it has counted."""
@@ -108,9 +108,9 @@ class Feedback:
         return [_number(label, names, answer.class_count, item.model) for label in labels if label is not None]
 
     def _require_wanted(self) -> AnswerLog:
-        if self._answers is None:
+        if self._plane.answers is None:
             raise Conflict("no answers are kept for feedback: start the server with `--feedback 10min`")
-        return self._answers
+        return self._plane.answers
 
 
 def _rows(item: FeedbackItem) -> int:

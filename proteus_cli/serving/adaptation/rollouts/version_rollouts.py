@@ -64,6 +64,8 @@ LOOK_S = 0.5
 """Between two looks at a roll-out."""
 
 LONGEST_BODY = 16_384
+MOST_GONE = 20
+"""Families that are not served any more, and whose last roll-out is told of."""
 
 Body = TypeVar("Body", RolloutStart, RolloutPromotion, RolloutAbortion)
 
@@ -140,6 +142,7 @@ class VersionRollouts:
             old, new, machine.guard, self._plane.controller, self._plane.lifecycle, self._plane.clock, self._run_shadow
         )
         digest = candidate.files.content.digest(plain) or ""
+        self._forget_gone()
         self._of[asked.family] = Running(machine, arms, candidate, old, new, digest)
         log.info("rolling out %s in place of %s", new.variant, old.variant, extra=fields(family=asked.family))
         self._begun.set()
@@ -224,6 +227,13 @@ class VersionRollouts:
         if self._source is None or self._live_catalog is None:
             raise NotFound("this server reads no catalog")
         return self._source, self._live_catalog
+
+    def _forget_gone(self) -> None:
+        """Of families that are not served any more, the last few roll-outs are told of."""
+        served = self._plane.families.by_name
+        gone = [family for family, running in self._of.items() if running.is_over and family not in served]
+        for family in gone[: max(0, len(gone) - MOST_GONE)]:
+            del self._of[family]
 
     def _require_idle(self, family: str) -> None:
         running = self._of.get(family)

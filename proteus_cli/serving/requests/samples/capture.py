@@ -1,7 +1,7 @@
 """Which requests are captured, and what is kept of them."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, log1p
 
@@ -82,8 +82,22 @@ class Samples:
 
     def counts(self) -> "SampleCounts":
         """Since the start."""
-        lost = {(family, "disk"): number for family, number in self.writer.failed.copy().items()}
-        return SampleCounts(self.captured, {**self.dropped, **lost}, self.writer.written_bytes)
+        failed = self.writer.failed.copy().items()
+        lost = {(family, "disk"): number for family, number in failed if family in self._families}
+        return SampleCounts(self.captured, {**self.dropped, **lost}, self.writer.space.size_bytes)
+
+    def superseded(self, key: tuple[str, str]) -> None:
+        """A request with that family and id was answered: labels that are told from now on are not of one before."""
+        self._numbers.pop(key, None)
+
+    def forget(self, families: Collection[str]) -> None:
+        """These families are gone: one that has such a name later is another."""
+        for counts in (self.captured, self.dropped):
+            for key in [key for key in counts if (key[0] if isinstance(key, tuple) else key) in families]:
+                del counts[key]
+        for key in [key for key in self._numbers if key[0] in families]:
+            del self._numbers[key]
+        self.writer.forget(families)
 
     def _why_not(self, request: InFlightRequest, size: int) -> str | None:
         if size > LARGEST_BYTES or request.rows > MOST_ROWS:

@@ -6,7 +6,7 @@ import queue
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from proteus_cli.store.samples.chunk import (
     encoded_chunk,
     encoded_labels,
 )
-from proteus_cli.store.samples.directory import CHUNK, LABELS, make_room, write_samples
+from proteus_cli.store.samples.directory import CHUNK, LABELS, SampleSpace, write_samples
 
 log = logging.getLogger("proteus.samples")
 
@@ -104,7 +104,7 @@ class _Open:
 class SampleWriter:
     """Takes samples from the event loop, in O(1), and writes them in a thread. ``run`` names the files of this server.
 
-    ``written_bytes`` and ``files`` are those of the directory, by the last look.
+    ``space`` knows the files of the directory. What the thread does not expect is logged and counted, and it goes on.
     """
 
     def __init__(self, settings: SampleSettings, unix_clock: Callable[[], float]) -> None:
@@ -117,7 +117,7 @@ class SampleWriter:
         self._limiter = LogRateLimiter(unix_clock)
         self._in = self._in_bytes = self._out = self._out_bytes = 0  # the first two are the loop's, others the thread's
         self._released = self._released_bytes = 0
-        self.files = self.written_bytes = 0
+        self.space = SampleSpace(settings.directory, settings.space_bytes)
         self.failed = Counter[str]()
         """Requests that could not be written, by family."""
 
@@ -142,6 +142,11 @@ class SampleWriter:
         if isinstance(item, Told):
             self.reserve(0)
         self._queue.put(item)
+
+    def forget(self, families: Collection[str]) -> None:
+        """These families are gone: what could not be written of them is not told any more."""
+        for family in families:
+            self.failed.pop(family, None)
 
     # --- the thread
 
@@ -184,6 +189,9 @@ class SampleWriter:
     def write_due(self, *, is_over: bool = False) -> None:
         """Write the files that are full, or due by their age; all if ``is_over``."""
         now_s = self._clock()
+        if now_s - self._looked_s >= AGE_LOOK_S:
+            self._looked_s = now_s
+            self._guarded(None, 0, self._look)
         due = [
             family
             for family, opened in self._open.items()
@@ -191,9 +199,6 @@ class SampleWriter:
         ]
         for family in due:
             self._close(family)
-        if now_s - self._looked_s >= AGE_LOOK_S:
-            self._looked_s = now_s
-            self._guarded(None, 0, lambda: self._make_room(0))
 
     def _close(self, family: str) -> None:
         """Write what a family has, its samples before their labels."""
@@ -201,32 +206,35 @@ class SampleWriter:
         if opened.items:
             self._guarded(family, len(opened.items), lambda: self._write(family, CHUNK, _content(self.run, opened)))
         if opened.labels:
-            content = encoded_labels(family, self.run, opened.labels)
-            self._guarded(family, 0, lambda: self._write(family, LABELS, content))
+            labels = opened.labels
+            self._guarded(family, 0, lambda: self._write(family, LABELS, encoded_labels(family, self.run, labels)))
         self._out += len(opened.items) + len(opened.labels)
         self._out_bytes += opened.size
 
     def _write(self, family: str, kind: str, content: bytes) -> None:
         self._make_room(len(content))
         self._number += 1
-        write_samples(self.settings.directory, family, self.run, self._number, self._clock(), kind, content)
-        self.files += 1
-        self.written_bytes += len(content)
+        now_s, directory = self._clock(), self.settings.directory
+        self.space.add(write_samples(directory, family, self.run, self._number, now_s, kind, content))
+
+    def _look(self) -> None:
+        self.space.look()
+        self._make_room(0)
 
     def _make_room(self, needed_bytes: int) -> None:
-        settings = self.settings
-        self.files, self.written_bytes = make_room(
-            settings.directory, needed_bytes, settings.space_bytes, self._clock() - settings.keep_s
-        )
+        self.space.make_room(needed_bytes, self._clock() - self.settings.keep_s)
 
     def _guarded(self, family: str | None, samples: int, act: Callable[[], None]) -> None:
-        """Act; where that fails, as on a full disk, samples are lost, counted and logged, and the server goes on."""
+        """Act; where that fails, as on a full disk, samples are lost, counted and logged, and the thread goes on."""
         try:
             act()
-        except (OSError, ProteusError, ValueError) as error:
+        except Exception as error:  # a bug of ours must not end the thread, nor pass unseen
             if family is not None:
                 self.failed[family] += samples
-            if times := self._limiter.occurred("write"):
+            if not isinstance(error, OSError | ProteusError | ValueError):
+                if times := self._limiter.occurred("bug"):
+                    log.exception("a bug while samples were written", extra=fields(times=times))
+            elif times := self._limiter.occurred("write"):
                 reason = error.message if isinstance(error, ProteusError) else str(error)
                 log.error("samples can't be kept: %s", reason, extra=fields(times=times))  # noqa: TRY400
 

@@ -72,13 +72,18 @@ class World:
         families = SimpleNamespace(by_name={"a": family}, use=self._use)
         admission = SimpleNamespace(arms={})
         plane: Any = SimpleNamespace(
-            controller=controller, families=families, clock=lambda: 0.0, samples=None, admission=admission
+            controller=controller,
+            families=families,
+            clock=lambda: 0.0,
+            samples=None,
+            admission=admission,
+            answers=self.answers,
         )
         made: Any = LiveAccuracies
         self.accuracies: LiveAccuracies = made(
             plane, self.profiles, self, self.source, None, takes_labels=True, is_recording=self.source is not None
         )
-        self.feedback = Feedback(self.answers, plane, self.accuracies)
+        self.feedback = Feedback(plane, self.accuracies)
 
     async def rerate(self, change: Callable[[], Plan], reason: str) -> None:
         self.plans.append(change())
@@ -282,6 +287,6 @@ def test_only_the_first_problems_are_named() -> None:
 
 
 def test_without_answers_there_is_no_feedback() -> None:
-    feedback = Feedback(None, *cast("Any", [None] * 2))
+    feedback = Feedback(cast("Any", SimpleNamespace(answers=None)), cast("Any", None))
     with pytest.raises(Conflict, match="--feedback"):
         feedback.status()
