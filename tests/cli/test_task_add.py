@@ -89,7 +89,7 @@ def test_rows_of_several_axes_keep_their_shape(tmp_path: Path) -> None:
     data, ws = save_rows(tmp_path / "rows.npz", x, y, "pixels"), tmp_path / "ws"
     ended = proteus("task", "add", "signs", "--data", data, "--models", "linear", *LIMITS, "-w", ws)
     assert ended.code == 0
-    assert ended.stderr.splitlines() == [
+    assert [line for line in ended.stderr.splitlines() if not line.startswith("training ")] == [  # how far, if slow
         "added `signs` with 1 variant",
         f"wrote {ws}/engines/catalog.toml; next: proteus profile, proteus plan",
     ]
