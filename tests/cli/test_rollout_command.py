@@ -8,6 +8,7 @@ from command_line import proteus
 from rich.console import Console
 
 from proteus_cli.cli.views.rollout_tables import rollout_lines, rollout_table
+from proteus_cli.cli.views.rollout_watch import watch_rollouts
 from proteus_cli.control.rollouts.guard import Arm
 from proteus_cli.control.rollouts.version_rollout import VersionRollout
 from proteus_cli.domain.rollouts.specification import RolloutSpecification
@@ -52,10 +53,40 @@ def test_a_roll_out_is_shown_with_its_step_and_what_is_known_by_the_terms_of_its
     assert "canary 1 of 2" in shown
     assert "digits-l@2" in shown
     lines = list(rollout_lines(machine.status(2.0)))
-    assert lines[0].startswith("digits: accuracy >= old - 0.005: hold, 75.0 % (old 100.0 %) in ")
-    assert lines[1] == "digits: errors <= 0.01: hold, 0.0 % in 40 queries"
-    assert lines[2] == "digits: p99 <= 50ms: hold, 0.0 % late in 40 queries"
+    accuracy = "75.0 % [59.8 % – 85.8 %], old 100.0 % [91.2 % – 100.0 %]"
+    assert lines[0].startswith(f"digits: accuracy >= old - 0.005: hold, {accuracy} in ")
+    assert lines[1] == "digits: errors <= 0.01: hold, 0.0 % [0.0 % – 8.8 %] in 40 queries"
+    assert lines[2] == "digits: p99 <= 50ms: hold, 0.0 % late [0.0 % – 8.8 %] in 40 queries"
     noted = msgspec.structs.replace(machine.status(2.0), note="no query has reached it for 40 s")
     assert list(rollout_lines(noted))[-1] == "digits: no query has reached it for 40 s"
     machine.abort(3.0, "labels are late")
     assert list(rollout_lines(machine.status(3.0)))[-1] == "digits: aborted: labels are late"
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_roll_out_is_watched_until_it_has_ended(*, is_terminal: bool) -> None:
+    machine, slept = VersionRollout(RolloutSpecification("digits", "digits-l", "digits-l@2"), 0.2, 0.0), list[float]()
+
+    def goes_on(pause_s: float) -> None:
+        slept.append(pause_s)
+        if len(slept) == 2:  # nothing has changed before
+            machine.ready(1.0)
+        elif len(slept) == 3:
+            machine.abort(2.0, "labels are late")
+
+    shown = Console(file=io.StringIO(), width=120, force_terminal=is_terminal)
+    watch_rollouts(lambda: [machine.status(1.0)], shown, goes_on)
+    text = shown.file.getvalue()  # type: ignore[attr-defined]
+    assert len(slept) == 3
+    if is_terminal:
+        assert "digits: aborted: labels are late" in text
+    else:
+        assert text.splitlines() == [
+            "digits: digits-l@2: measuring, guard: hold",
+            "digits: digits-l@2: canary 1 of 3, guard: hold",
+            "digits: digits-l@2: aborted, guard: hold (labels are late)",
+        ]
+
+
+def test_what_is_watched_is_no_json() -> None:
+    assert proteus("rollout", "status", "--watch", "--json").refused()

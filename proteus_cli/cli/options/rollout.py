@@ -36,6 +36,15 @@ Guard = Annotated[
 ]
 Confidence = Annotated[str, Option(metavar="SHARE", help="How sure the guard must be, over all steps together.")]
 Auto = Annotated[bool, Option("--auto", help="Go on once the guard passes; else each step waits for `promote`.")]
+MostQueries = Annotated[
+    int,
+    Option(
+        metavar="NUMBER",
+        min=1,
+        help="With --auto, end a step that did not pass after so many answers of the new version.",
+    ),
+]
+Watch = Annotated[bool, Option("--watch", help="Show it again as it changes, until all roll-outs have ended.")]
 RollbackWindow = Annotated[
     str, Option(metavar="DURATION", help="Keep the old version loaded for so long after the last step.")
 ]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
 
-from proteus_cli.domain.rollouts.status import Ending, RolloutStage, RolloutStatus, TermStatus, Verdict
+from proteus_cli.domain.rollouts.status import Ending, Interval, RolloutStage, RolloutStatus, TermStatus, Verdict
 from proteus_cli.tables import name, number, table, text
 from proteus_cli.units import counted, format_percent
 
@@ -41,6 +41,12 @@ def rollout_lines(status: RolloutStatus) -> Iterator[str]:
         yield f"{status.specification.family}: {status.ending}: {status.reason}"
 
 
+def progress_line(status: RolloutStatus) -> str:
+    """Where it is, without the numbers that change with each query."""
+    wanted, why = status.specification, status.reason or status.note
+    return f"{wanted.family}: {wanted.new}: {_step(status)}, guard: {status.verdict}{why and f' ({why})'}"
+
+
 def _step(status: RolloutStatus) -> str:
     if status.ending is not None:
         return status.ending.value
@@ -51,6 +57,12 @@ def _step(status: RolloutStatus) -> str:
 def _seen(term: TermStatus) -> str:
     if term.new is None:
         return ", nothing is known of it yet"
-    old = f" (old {format_percent(term.old)})" if term.old is not None else ""
     what = " late" if term.term.startswith(_QUANTILE) else ""
-    return f", {format_percent(term.new)}{what}{old} in {counted(term.observations, 'query', 'queries')}"
+    new = f"{format_percent(term.new)}{what}{_within(term.new_interval)}"
+    old = "" if term.old is None else f", old {format_percent(term.old)}{_within(term.old_interval)}"
+    return f", {new}{old} in {counted(term.observations, 'query', 'queries')}"
+
+
+def _within(interval: Interval | None) -> str:
+    """The confidence interval."""
+    return "" if interval is None else f" [{' – '.join(map(format_percent, interval))}]"

@@ -19,6 +19,7 @@ from proteus_cli.control.rollouts.betting import BettingEvidence, Parts, Spread
 from proteus_cli.control.rollouts.comparison import Arms
 from proteus_cli.domain.rollouts.guard import HIGHER_IS_BETTER, QUANTILES, GuardMetric, Term
 from proteus_cli.domain.rollouts.status import TermStatus, Verdict
+from proteus_cli.intervals import wilson
 
 TOLERANCES: Mapping[GuardMetric, float] = {
     GuardMetric.ACCURACY: 0.015,  # with `old - 0.005`, a version that is 2 points worse is notably worse
@@ -125,6 +126,8 @@ class TermTest:
             self._new.count,
             self._seen(self._new),
             self._seen(self._old),
+            self._interval(self._new),
+            self._interval(self._old),
             _progress(self._against.wealth, self._thresholds.fails_at),
             _progress(self._wealth_in_favour, self._thresholds.passes_at),
         )
@@ -162,6 +165,11 @@ class TermTest:
         if not spread.count:
             return None
         return 1 - spread.mean if self.term.metric in HIGHER_IS_BETTER else spread.mean
+
+    def _interval(self, spread: Spread) -> tuple[float, float] | None:
+        """Of what was seen. Values are from 0 to 1; where they are neither, the interval is wider than need be."""
+        seen = self._seen(spread)
+        return None if seen is None else wilson(seen * spread.count, spread.count)
 
 
 def _bound(term: Term) -> float:

@@ -9,6 +9,7 @@ from proteus_cli.domain.base import Value
 from proteus_cli.domain.rollouts.specification import RolloutSpecification
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+Interval = tuple[float, float]
 Count = Annotated[int, Meta(ge=0)]
 
 
@@ -50,6 +51,8 @@ class TermStatus(Value, frozen=True):
         float | None, Meta(description="What was seen of the new version; for a quantile, the part that is late.")
     ]
     old: Annotated[float | None, Meta(description="What was seen of the old version meanwhile, where it is compared.")]
+    new_interval: Annotated[Interval | None, Meta(description="The 95 % confidence interval of `new`, as of one look.")]
+    old_interval: Annotated[Interval | None, Meta(description="That of `old`.")]
     against: Annotated[Fraction, Meta(description="Evidence that the term does not hold; at 1 it fails.")]
     in_favour: Annotated[Fraction, Meta(description="Evidence that it holds, or nearly does; at 1 it passes.")]
 

@@ -30,6 +30,7 @@ def start(
     guard: options.Guard = "accuracy >= old - 0.005 and p99 <= slo",
     confidence: options.Confidence = "0.95",
     auto: options.Auto = False,
+    most_queries: options.MostQueries = 25_000,
     rollback_window: options.RollbackWindow = "10min",
     url: options.Url = "http://127.0.0.1:8000",
     ca: options.Ca = None,
@@ -48,19 +49,33 @@ def start(
         shadow=parse_share(shadow) if shadow is not None else 0.0,
         canary=tuple(parse_share(each) for each in canary.split(",")), guard=guard,
         confidence=parse_share(confidence), auto=auto, rollback_window_s=parse_duration(rollback_window),
+        most_queries=most_queries,
     )  # fmt: skip
     _show(RolloutCalls(url, ca).start(asked), json=json)
 
 
 @app.command(cls=Command)
-def status(*, url: options.Url = "http://127.0.0.1:8000", ca: options.Ca = None, json: common.Json = False) -> None:
+def status(
+    *,
+    watch: options.Watch = False,
+    url: options.Url = "http://127.0.0.1:8000",
+    ca: options.Ca = None,
+    json: common.Json = False,
+) -> None:
     """Show the last roll-out of each family: its step, and what is known of the new version.
 
-    A token is read from PROTEUS_TOKEN.
+    Numbers in brackets are 95 % confidence intervals. A token is read from PROTEUS_TOKEN.
     """
     from proteus_cli.cli.views.rollout_tables import rollout_lines, rollout_table
+    from proteus_cli.cli.views.rollout_watch import watch_rollouts
     from proteus_cli.cli.workflows.rollout_calls import RolloutCalls
+    from proteus_cli.errors import UsageError
 
+    if watch and json:
+        raise UsageError("--watch shows a table.", hint="leave --json out, or --watch")
+    if watch:
+        watch_rollouts(lambda: RolloutCalls(url, ca).status().rollouts)
+        return
     found = RolloutCalls(url, ca).status()
     if json:
         console.show_json(found)

@@ -125,10 +125,14 @@ export function rollouts(table, of) {
   })));
 }
 
-// "accuracy >= old - 0.005: hold, 91.0 % (old 92.0 %)"
-function termSeen({term, verdict, new: seen, old}) {
-  const beside = old === null ? "" : ` (old ${format.percent(old)})`;
-  return `${term}: ${verdict}${seen === null ? "" : `, ${format.percent(seen)}${beside}`}`;
+// "accuracy >= old - 0.005: hold, 91.0 % [89.1 % – 92.6 %], old 92.0 % [91.2 % – 92.7 %]"
+function termSeen({term, verdict, new: seen, old, new_interval: within, old_interval: oldWithin}) {
+  const beside = old === null ? "" : `, old ${format.percent(old)}${interval(oldWithin)}`;
+  return `${term}: ${verdict}${seen === null ? "" : `, ${format.percent(seen)}${interval(within)}${beside}`}`;
+}
+
+function interval(within) {
+  return within ? ` [${within.map(format.percent).join(" – ")}]` : "";
 }
 
 export const BREAKERS = {

@@ -8,6 +8,7 @@ from rolling import NEW, STEPPED_S, Rolled, rolled
 
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.errors import ArtefactError, Conflict
+from proteus_cli.serving.adaptation.rollouts import version_rollouts
 from proteus_cli.serving.adaptation.rollouts.running import LONGEST_PAUSE_S
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 
@@ -131,6 +132,8 @@ def test_a_family_that_is_unloaded_stays_so_when_its_version_goes(
 
 
 def test_a_family_that_is_removed_can_come_back_and_be_rolled_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(version_rollouts, "MOST_GONE", 0)
+
     async def story(server: Rolled) -> None:
         await with_g(server)
         server.promote("g")
@@ -140,6 +143,10 @@ def test_a_family_that_is_removed_can_come_back_and_be_rolled_out_again(monkeypa
         await asyncio.sleep(GONE_S + 2 * STEPPED_S)
         assert (server.is_over("g"), "g" in server.world.plane.families.by_name) == (True, False)
         assert (server.world.plane.admission.arms, server.beside) == ({}, set())
+        assert server.at("g") == ("ended", "failed")
+        await server.start()
+        assert "g" not in server.rollouts.all  # of families that are gone, only the last few are told of
+        server.abort()
         await with_g(server)
 
     rolled(story, monkeypatch)
