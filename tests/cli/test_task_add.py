@@ -1,5 +1,6 @@
 """`proteus task add`: families that are trained on labelled rows."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from proteus_cli.store import Workspace
 from proteus_cli.variants import measuring
 from proteus_cli.variants.training import processes
 
-pytest.importorskip("skl2onnx")
+pytestmark = pytest.mark.skipif(find_spec("skl2onnx") is None, reason="trains, which needs skl2onnx")
 
 CENTRES_APART = 0.8  # of the rows, at least, are told apart by what learns anything
 LIMITS = ("--budget", "1h", "--slo", "10s")
