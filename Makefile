@@ -51,6 +51,9 @@ layers: setup  ## imports go one way
 # One more than there are cores: tests of servers mostly wait.
 WORKERS ?= $(shell expr $$(nproc) + 1)
 
+# A worker runs whole files, in the order of tests/conftest.py: those that take longest first.
+BY_FILE := --dist loadfile --no-loadscope-reorder
+
 # NOTHING_SKIPPED=1 fails where a test is skipped or left out, as in CI.
 SKIPPING := $(if $(NOTHING_SKIPPED),--nothing-skipped)
 
@@ -59,7 +62,7 @@ SKIPPING := $(if $(NOTHING_SKIPPED),--nothing-skipped)
 MARKED = $(shell grep -rl --include='test_*.py' 'pytest\.mark\.$(1)\b' tests | sort)
 
 unit: setup  ## the tests on all cores, then one by one those that need the machine for themselves
-	$(BIN)/pytest -m "not extended and not alone and not gpu" -n $(WORKERS) --dist loadfile $(SKIPPING) --ignore tests/contract --ignore tests/gpu
+	$(BIN)/pytest -m "not extended and not alone and not gpu" -n $(WORKERS) $(BY_FILE) $(SKIPPING) --ignore tests/contract --ignore tests/gpu
 	$(BIN)/pytest -m "not extended and alone and not gpu" $(SKIPPING) $(call MARKED,alone)
 
 # Ray is large, and only its own tests need it.
@@ -78,7 +81,7 @@ test-ray: ray  ## agents that Ray starts, in real clusters of two nodes on this 
 	$(BIN)/pytest -m ray $(SKIPPING) $(call MARKED,ray)
 
 extended: setup  ## the long tests: GPU contract, faults, soak, chaos, the page; needs gcc, g++ and the network the first time
-	$(BIN)/pytest -m "extended and not alone and not hosts" -n $(WORKERS) --dist loadfile $(SKIPPING) $(call MARKED,extended) tests/contract
+	$(BIN)/pytest -m "extended and not alone and not hosts" -n $(WORKERS) $(BY_FILE) $(SKIPPING) $(call MARKED,extended) tests/contract
 	$(BIN)/pytest -m "extended and alone and not hosts and not ray" $(SKIPPING) $(call MARKED,alone)
 
 # What fuzz runs: the property tests on new examples, or a target of tests/fuzzing.
@@ -94,7 +97,7 @@ $(ENGINE): tests/fuzzing/engine.lock $(STAMP)
 	@touch $@
 
 contract: setup  ## what can be verified of GPUs without one; ends with a table of what was checked
-	$(BIN)/pytest tests/contract -n auto --dist loadfile
+	$(BIN)/pytest tests/contract -n auto $(BY_FILE)
 
 contract-key: setup  ## the key under which CI may keep build/contract, with what `make contract` downloads and compiles
 	@$(BIN)/python tests/contract/cache_key.py

@@ -23,6 +23,19 @@ from proteus_cli.cli.console import loudness
 pytest_plugins = ("contract.reporting",)
 
 CONTRACT = Path(__file__).parent / "contract"
+FIRST = (
+    "contract/runtime/test_runtime.py",
+    "live/test_readme.py",
+    "live/test_openapi.py",
+    "live/test_cluster.py",
+    "live/test_page.py",
+    "live/test_live_catalog.py",
+    "planning/test_plan_is_best.py",
+    "cli/test_replay_command.py",
+)
+"""Files that take longest, so that no worker is left with one at the end. The first one compiles pycuda; …"""
+LAST = ("contract/api/test_pycuda.py", "contract/e2e/test_gpu0.py", "contract/runtime/test_devices.py")
+"""… and these wait for that."""
 FOUND_BY_TEXT = ("alone", "extended", "hosts", "ray")
 SET_IN_NAME = re.compile(r"\{\([^{}:]*\)\}|\{'[^{}:]*'\}|frozenset\(")
 
@@ -70,6 +83,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Mark the contract's tests as extended; leave the page's tests out where there is no browser."""
     _check_where_markers_stand(items)
     _check_names(items)
+    items.sort(key=_place)
     for item in items:
         if CONTRACT in item.path.parents:
             item.add_marker("extended")
@@ -88,6 +102,12 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def _place(item: pytest.Item) -> int:
+    """Below 0 for `FIRST`, above for `LAST`."""
+    file = item.path.relative_to(Path(__file__).parent).as_posix()
+    return FIRST.index(file) - len(FIRST) if file in FIRST else LAST.index(file) + 1 if file in LAST else 0
 
 
 def _check_where_markers_stand(items: Sequence[pytest.Item]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.first_hour import FAMILY, QUICK, VARIANT, Hour, run
 
-pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended]
+pytestmark = [pytest.mark.live, pytest.mark.extended]
 
 
 def test_the_first_hour(tmp_path: Path) -> None:
