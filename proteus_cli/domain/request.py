@@ -70,11 +70,11 @@ class Bounds(msgspec.Struct, frozen=True, gc=False):
         return self.version is None or variant in self.version.variants
 
     def without(self, energy_j: float) -> "Bounds | None":
-        """What is left for a second stage, once the first has taken so much: its energy, and the version."""
-        if not self.is_energy_limited and self.version is None:
+        """What is left for a second stage, once the first has taken so much: its energy, and the version or arm."""
+        if not self.is_energy_limited and self.version is None and not self.is_canary:
             return None
         left_j = self.max_energy_j - energy_j if self.is_energy_limited else math.inf
-        return Bounds(max_energy_j=left_j, version=self.version)
+        return Bounds(max_energy_j=left_j, is_canary=self.is_canary, version=self.version)
 
 
 class Request(msgspec.Struct, frozen=True, gc=False, eq=False):

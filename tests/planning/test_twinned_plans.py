@@ -190,3 +190,42 @@ def test_devices_of_several_slots_count_batches_at_once() -> None:
     assert old.capacity_qps == near(new.capacity_qps)
     of_old_qps, of_new_qps = (2 * p.max_batch / (1.5 * OLD_S[p.max_batch] * by) for p, by in ((old, 1), (new, 2)))
     assert old.capacity_qps / of_old_qps + new.capacity_qps / of_new_qps == near(1.0)
+
+
+@pytest.mark.parametrize(
+    ("rules", "why"),
+    [
+        (Rules(), None),
+        (Rules(min_accuracy={"a": 0.91}), None),
+        (Rules(min_accuracy={"a": 0.92}), "its accuracy, 0.91, is below 0.92, which the family must have"),
+        (Rules(min_expected_accuracy={"a": 0.92}), "its accuracy, 0.91, is below 0.92, which the family must have"),
+        (Rules(max_energy_j={"a": 0.5}), "its power was not measured there, and the family's energy is limited"),
+        (Rules(max_latency_s={"a": 0.01}), "it is too slow for the family's policy"),
+        (Rules(max_latency_s={"a": 0.03}, residency="memory"), None),
+        (Rules(min_accuracy={"b": 0.99}, max_energy_j={"b": 1e-9}), None),
+    ],
+    ids=str,
+)
+def test_a_new_version_keeps_the_rules_about_answers_of_its_family(rules: Rules, why: str | None) -> None:
+    profiles = {"cpu0": profile_of("cpu0", slower=1.5)}
+    plan = msgspec.structs.replace(make_plan(place("cpu0"), demand_qps={"a": 50.0}), rules=rules)
+    found = expanded(plan, twinning(0.5), profiles, SLO_S)
+    assert found.without == ({} if why is None else {"cpu0": why})
+    planned_s = rules.planned_slo_s({"a": SLO_S})["a"]
+    for each in found.plan.placements:
+        if each.variant == "l@2":
+            measured = profiles["cpu0"].of(*each.key)
+            assert measured is not None
+            assert each.max_batch == rules.capacity_within(planned_s, profiles["cpu0"].points_of(measured), 1).max_batch
+
+
+@pytest.mark.parametrize(("power_w", "is_allowed"), [(50.0, True), (300.0, False)])
+def test_an_answer_of_a_new_version_takes_no_more_energy_than_the_policy_allows(
+    power_w: float, *, is_allowed: bool
+) -> None:
+    new = make_measured("a", "l@2", 0.91, OLD_S, power_w=power_w)
+    profile = make_profile("cpu0", make_measured("a", "l", 0.9, OLD_S, power_w=50.0), new)
+    plan = make_plan(place("cpu0"), demand_qps={"a": 50.0})
+    plan = msgspec.structs.replace(plan, rules=Rules(max_energy_j={"a": 1.0}))
+    found = expanded(plan, twinning(0.5), {"cpu0": profile}, SLO_S)
+    assert found.without == ({} if is_allowed else {"cpu0": "an answer may take 2.4 J there, and 1 J at most"})

@@ -17,6 +17,7 @@ from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.plan.rules import Rules, limits_of
 from proteus_cli.domain.profile.capacity import capacity_at
 from proteus_cli.domain.profile.profile import LatencyTable, Point, Profile, VariantProfile
+from proteus_cli.domain.profile.query_amounts import most_energy_of
 from proteus_cli.domain.profile.shared_times import beside
 
 
@@ -150,17 +151,35 @@ def _batches(
         return "it is banned there"
     hosts = sum(each.family == twinning.family for each in plan.placements)
     held = {each.key for each in plan.placements if each.device == placement.device}
-    among = (beside(profile, each, held) for each in (old, new))
-    steps = (plan.rules.capacity_steps(slo_s, profile.points_of(each)) for each in among)
-    of_old, of_new = (capacity_at(each, hosts).max_batch for each in steps)
+    planned_s = plan.rules.planned_slo_s({twinning.family: slo_s})[twinning.family]
+    points = [profile.points_of(beside(profile, each, held)) for each in (old, new)]
+    of_old, of_new = (capacity_at(plan.rules.capacity_steps(planned_s, each), hosts).max_batch for each in points)
     if not of_new:
-        return "it is too slow for the SLO there"
+        return "it is too slow for the SLO there" if planned_s == slo_s else "it is too slow for the family's policy"
+    if (why_not := _unruly(new, points[1], of_new, plan.rules)) is not None:
+        return why_not
     memory_bytes = profile.device.memory_bytes
     residents = [profile.of(*each.key) for each in plan.placements if each.device == placement.device]
     needed_bytes = sum(each.memory_with(profile.slots) for each in (*residents, new) if each is not None)
     if 0 < memory_bytes < needed_bytes:
         return "the device has no memory for both versions"
     return of_old or placement.max_batch, of_new
+
+
+def _unruly(new: VariantProfile, points: Sequence[Point], max_batch: int, rules: Rules) -> str | None:
+    """Which rule about each answer the new version does not keep; None: it keeps them, as far as plans know.
+
+    What answers cost is not among them: prices are the planner's alone.
+    """
+    least, energy_j = rules.least_alone(new.family), rules.amount_bounds["max_energy_j"].get(new.family)
+    if new.accuracy < least:
+        return f"its accuracy, {new.accuracy:.4g}, is below {least:g}, which the family must have"
+    if energy_j is None:
+        return None
+    if new.power_w is None:
+        return "its power was not measured there, and the family's energy is limited"
+    most_j = most_energy_of(new.power_w, points, max_batch)
+    return f"an answer may take {most_j:.3g} J there, and {energy_j:g} J at most" if most_j > energy_j else None
 
 
 def _part_of_rates(twinned: Sequence[Placement], of_old: Sequence[Placement], share: float) -> float:

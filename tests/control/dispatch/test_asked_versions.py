@@ -69,7 +69,7 @@ def answers(controller: Controller, requests: list[Request]) -> dict[int, str]:
 SUBSETS = st.sets(st.sampled_from([*ACCURACY, "gone"]))
 
 
-@examples(100, fuzzed=3000)
+@examples(40, fuzzed=3000)
 @given(st.sets(st.sampled_from(ALL), min_size=1), SUBSETS, st.sampled_from([0.0, 0.82, 0.93]), st.booleans())
 def test_whoever_is_of_the_version_and_keeps_the_other_bounds_answers_in_either_arm_and_nobody_else(
     hosts: set[Host],
@@ -87,7 +87,7 @@ def test_whoever_is_of_the_version_and_keeps_the_other_bounds_answers_in_either_
         assert list(answers(controller_of(each), [request]).values()) == ([each.variant] if each in fit else [])
 
 
-@examples(50, fuzzed=2000)
+@examples(25, fuzzed=2000)
 @given(st.lists(st.tuples(SUBSETS, st.booleans()), max_size=20))
 def test_among_others_each_request_is_answered_by_its_version(asked: list[tuple[set[str], bool]]) -> None:
     requests = [asking(number, *each, is_canary=canary) for number, (each, canary) in enumerate(asked)]

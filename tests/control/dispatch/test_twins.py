@@ -15,7 +15,7 @@ from proteus_cli.control.decision import Admitted, Host, Launch, WakeOthers
 from proteus_cli.control.dispatch.twins import CanaryArm, Twins, standing_for_both
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.request import Bounds, Request
+from proteus_cli.domain.request import Bounds, DeferredRequest, Request
 
 TWINS = Twins("a-l", "a-l@2")
 POLICY = Policy("test", "all", GreedyBatcher(), None)
@@ -117,6 +117,17 @@ def test_canaries_whose_bounds_the_new_version_does_not_keep_are_answered_as_all
         0: "a-l",
         1: "a-l@2",
     }
+
+
+@pytest.mark.parametrize("is_canary", [False, True])
+def test_what_a_first_stage_defers_is_answered_by_the_version_of_its_arm(*, is_canary: bool) -> None:
+    """The plan has a cascade of other variants; the versions are as accurate as its second stage."""
+    controller = controller_of(OLD, NEW, SMALL)
+    bounds = (CANARY if is_canary else Bounds()).without(0.5)
+    assert (bounds is not None) is is_canary
+    deferred = DeferredRequest(7, "a", 0.0, SLO_S, min_accuracy=0.85, bounds=bounds)
+    assert isinstance(controller.defer(deferred, 0.0), Admitted)
+    assert launched(controller, "cpu0", 0.0).hosted.variant == ("a-l@2" if is_canary else "a-l")
 
 
 def test_canaries_that_wait_for_a_new_version_that_is_lost_are_answered_by_the_old_one() -> None:
