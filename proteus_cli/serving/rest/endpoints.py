@@ -15,7 +15,7 @@ from proteus_cli.serving.http1.exchange import NOT_MODIFIED
 from proteus_cli.serving.oip import documents
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
 from proteus_cli.serving.oip.tensors import OTHER_BYTES
-from proteus_cli.serving.rest.bodies import IndexRequest, RepositoryRequest
+from proteus_cli.serving.rest.codec.bodies import IndexRequest, RepositoryRequest
 from proteus_cli.serving.rest.routing import RestRequest, RestResponse, json_response
 from proteus_cli.serving.rest.site import FILES, INDEX, Site
 from proteus_cli.serving.telemetry.metrics.metrics import Metrics

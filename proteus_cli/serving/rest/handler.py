@@ -15,7 +15,7 @@ from proteus_cli.serving.oip.inference import InferencePipeline
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.rest.access import Access, require_json
-from proteus_cli.serving.rest.codec import RestCodec
+from proteus_cli.serving.rest.codec.codec import RestCodec
 from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.rest.inference import RestInferences
 from proteus_cli.serving.rest.refusals import refuse

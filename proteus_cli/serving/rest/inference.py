@@ -12,8 +12,8 @@ from proteus_cli.serving.oip.inference import Decoded, Inference, InferencePipel
 from proteus_cli.serving.oip.unpacking import put_together
 from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import Inputs, InTurns, ReadInputs, Steps
-from proteus_cli.serving.rest.answers import EncodedAnswer
-from proteus_cli.serving.rest.codec import DecodedRequest, RestCodec
+from proteus_cli.serving.rest.codec.answers import EncodedAnswer
+from proteus_cli.serving.rest.codec.codec import DecodedRequest, RestCodec
 from proteus_cli.serving.rest.refusals import refuse
 from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompressed_pieces
 from proteus_cli.serving.transport.turns import LoopTurn, Turns

@@ -10,7 +10,7 @@ import msgspec
 from proteus_cli import __version__
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.rest.bodies import VALUES_SCHEMA, Error, InferRequest
+from proteus_cli.serving.rest.codec.bodies import VALUES_SCHEMA, Error, InferRequest
 from proteus_cli.serving.rest.routing import Content, Route
 from proteus_cli.serving.rest.site import FILES
 

@@ -15,7 +15,7 @@ from proteus_cli.errors import (
 )
 from proteus_cli.serving.http1.exchange import JSON, Exchange
 from proteus_cli.serving.oip.codes import HTTP_STATUS
-from proteus_cli.serving.rest.bodies import Error
+from proteus_cli.serving.rest.codec.bodies import Error
 
 OUTCOME = b"proteus-outcome"
 

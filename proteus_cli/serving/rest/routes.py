@@ -16,7 +16,7 @@ from proteus_cli.serving.adaptation.rollouts.requests import (
     RolloutStart,
 )
 from proteus_cli.serving.oip import documents
-from proteus_cli.serving.rest.bodies import Error, IndexRequest, InferRequest, InferResponse, RepositoryRequest
+from proteus_cli.serving.rest.codec.bodies import Error, IndexRequest, InferRequest, InferResponse, RepositoryRequest
 from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.rest.openapi import header
 from proteus_cli.serving.rest.routing import Content, Route

@@ -22,7 +22,7 @@ from proteus_cli.serving.oip.classification import highest_classes
 from proteus_cli.serving.oip.tensors import outputs_by_name
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
 from proteus_cli.serving.requests.query import Classes, InTurns, Query, drained
-from proteus_cli.serving.rest.codec import RestCodec
+from proteus_cli.serving.rest.codec.codec import RestCodec
 
 FLOAT = np.dtype(np.float32)
 LABELS = ("cat", "dög", "a:b")

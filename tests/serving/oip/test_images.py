@@ -34,7 +34,7 @@ from proteus_cli.serving.oip.images import (
 from proteus_cli.serving.oip.in_turns import result_of
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.query import InThreads, Query, ReadInputs, Steps, drained
-from proteus_cli.serving.rest.codec import RestCodec
+from proteus_cli.serving.rest.codec.codec import RestCodec
 
 WANTED = ImageInput(size=(4, 6))
 CROPPED = ImageInput(size=(4, 6), resize="crop")

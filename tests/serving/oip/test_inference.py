@@ -28,7 +28,7 @@ from proteus_cli.serving.http1.exchange import NO_HEAD, Exchange, Head
 from proteus_cli.serving.http2.frames import ErrorCode, rst_stream
 from proteus_cli.serving.oip.codes import GrpcStatus
 from proteus_cli.serving.rest.access import Access, KnownHosts
-from proteus_cli.serving.rest.codec import RestCodec
+from proteus_cli.serving.rest.codec.codec import RestCodec
 from proteus_cli.serving.rest.handler import RestHandler
 from proteus_cli.serving.telemetry.tracing import Tracing
 from proteus_cli.serving.transport.turns import Turn

@@ -20,8 +20,9 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.http1.exchange import NO_HEAD, Exchange, Head
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.oip import in_turns
-from proteus_cli.serving.rest import answers, codec, inference, json_values, outline
+from proteus_cli.serving.rest import inference
 from proteus_cli.serving.rest.access import Access, KnownHosts
+from proteus_cli.serving.rest.codec import answers, codec, json_values, outline
 from proteus_cli.serving.rest.handler import RestHandler
 from proteus_cli.serving.transport import gunzip
 from proteus_cli.serving.transport.connections import Connections

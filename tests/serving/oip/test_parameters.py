@@ -16,7 +16,7 @@ from proteus_cli.domain.request import Bounds
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.requests.query import Classes, Query, RequestOptions
-from proteus_cli.serving.rest.codec import RestCodec
+from proteus_cli.serving.rest.codec.codec import RestCodec
 
 X, K = np.zeros((1, 2), FLOAT), np.zeros((1, 1), LONG)
 Parameters = Mapping[str, Any]

@@ -19,7 +19,7 @@ from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.requests.in_flight import Answered, Result
 from proteus_cli.serving.requests.query import Query
-from proteus_cli.serving.rest.codec import RestCodec
+from proteus_cli.serving.rest.codec.codec import RestCodec
 
 X = np.array([UNSURE], FLOAT)
 Said = tuple[Query, Any]

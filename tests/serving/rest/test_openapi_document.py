@@ -17,7 +17,7 @@ from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.oip.codes import HTTP_STATUS
 from proteus_cli.serving.oip.tensors import DATATYPES, STRINGS
-from proteus_cli.serving.rest.codec import RestCodec
+from proteus_cli.serving.rest.codec.codec import RestCodec
 from proteus_cli.serving.rest.openapi import document
 from proteus_cli.serving.rest.routes import ROUTES
 

@@ -17,7 +17,12 @@ from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.classification import highest_classes, packed, wants_classes
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
 from proteus_cli.serving.requests.query import Classes, InTurns, Query, Steps
-from proteus_cli.serving.rest.bodies import InferResponse, ResponseParameters, ResponseTensor, ResponseTensorParameters
+from proteus_cli.serving.rest.codec.bodies import (
+    InferResponse,
+    ResponseParameters,
+    ResponseTensor,
+    ResponseTensorParameters,
+)
 
 _VALUES_AT_ONCE = 8192  # of an output, which take a millisecond to encode
 _BATCH_VALUES_AT_ONCE = 4 * _VALUES_AT_ONCE  # of a whole batch, which become lists of Python's

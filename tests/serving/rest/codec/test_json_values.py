@@ -18,9 +18,9 @@ from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.oip.tensors import DATATYPES
 from proteus_cli.serving.requests.query import drained
-from proteus_cli.serving.rest import json_values
-from proteus_cli.serving.rest.codec import RestCodec
-from proteus_cli.serving.rest.json_values import JsonValues
+from proteus_cli.serving.rest.codec import json_values
+from proteus_cli.serving.rest.codec.codec import RestCodec
+from proteus_cli.serving.rest.codec.json_values import JsonValues
 
 MAX_ROWS = 2**17
 dtypes = st.sampled_from(sorted(DATATYPES))

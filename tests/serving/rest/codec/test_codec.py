@@ -20,8 +20,8 @@ from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip.tensors import DATATYPE_OF, DATATYPES
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Staged
 from proteus_cli.serving.requests.query import Form, InTurns, Query, RequestOptions
-from proteus_cli.serving.rest import answers
-from proteus_cli.serving.rest.codec import RestCodec
+from proteus_cli.serving.rest.codec import answers
+from proteus_cli.serving.rest.codec.codec import RestCodec
 
 FLOAT, LONG = np.dtype(np.float32), np.dtype(np.int64)
 TWO = Signature(

@@ -31,13 +31,13 @@ from proteus_cli.serving.requests.query import (
     Steps,
     drained,
 )
-from proteus_cli.serving.rest.answers import AnswerEncoder, EncodedAnswer
-from proteus_cli.serving.rest.bodies import (
+from proteus_cli.serving.rest.codec.answers import AnswerEncoder, EncodedAnswer
+from proteus_cli.serving.rest.codec.bodies import (
     InferRequest,
     RequestTensor,
 )
-from proteus_cli.serving.rest.json_values import SLICE_BYTES, JsonValues
-from proteus_cli.serving.rest.outline import (
+from proteus_cli.serving.rest.codec.json_values import SLICE_BYTES, JsonValues
+from proteus_cli.serving.rest.codec.outline import (
     ID_PLACEHOLDER,
     LOOK_BYTES,
     Cut,
