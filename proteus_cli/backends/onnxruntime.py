@@ -16,7 +16,7 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.profile import BackendInfo
 from proteus_cli.errors import EngineError
-from proteus_cli.store.onnx_files import TOLD_BY_CHECK
+from proteus_cli.store.models.onnx_files import TOLD_BY_CHECK
 from proteus_cli.units import format_size
 
 NAME = "onnxruntime"

@@ -15,7 +15,7 @@ from proteus_cli.profiling.batch_sizes import useful_sizes
 from proteus_cli.profiling.slots import MAX_SLOTS, is_settled, points_of_batch
 from proteus_cli.store.answers import Answers, read_answers
 from proteus_cli.store.eval_splits import eval_rows
-from proteus_cli.store.exit_chains import is_chain_file
+from proteus_cli.store.models.exit_chains import is_chain_file
 
 
 @dataclass(frozen=True, slots=True)

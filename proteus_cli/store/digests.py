@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from proteus_cli.input_files import ARTEFACT, EVAL_SPLIT, MODEL, WEIGHTS, decode_toml, decoded, read_bytes, sha256_of
-from proteus_cli.store.external_data import external_files
+from proteus_cli.store.models.external_data import external_files
 
 _HINT = "the file is an input of the plan or profile"
 

@@ -20,9 +20,15 @@ from proteus_cli.domain.stages.confidence import discriminator_of
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import CATALOG, LABELS, decode_toml, decoded, read_bytes, read_text
 from proteus_cli.store.digests import content_digest, model_digest
-from proteus_cli.store.exit_chains import ExitChain, chain_digest, chain_file
 from proteus_cli.store.files import read_json
-from proteus_cli.store.prepared_models import Preparation, prepared, prepared_digest, prepared_files, prepared_name
+from proteus_cli.store.models.exit_chains import ExitChain, chain_digest, chain_file
+from proteus_cli.store.models.prepared_models import (
+    Preparation,
+    prepared,
+    prepared_digest,
+    prepared_files,
+    prepared_name,
+)
 
 MAX_LABEL_BYTES = 256
 _SHARING = ".sharing.json"

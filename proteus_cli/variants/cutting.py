@@ -11,7 +11,7 @@ from typing import Any
 
 from proteus_cli.domain.stages.exits import MOST_EXITS
 from proteus_cli.errors import ArtefactError, UsageError
-from proteus_cli.store.onnx_files import content_of, inputs_of, read_graph
+from proteus_cli.store.models.onnx_files import content_of, inputs_of, read_graph
 from proteus_cli.units import counted
 
 Cut = tuple[str, ...]

@@ -12,7 +12,7 @@ from proteus_cli.backends.base import Backend, Runner, Signature
 from proteus_cli.domain.catalog.catalog import LONGEST_NAME, is_name
 from proteus_cli.errors import ArtefactError, EngineError, UsageError
 from proteus_cli.input_files import MODEL, read_bytes
-from proteus_cli.store.external_data import external_files
+from proteus_cli.store.models.external_data import external_files
 from proteus_cli.variants.conversions.batch_axis import fixed_batch, require_same_answers, with_dynamic_batch
 from proteus_cli.variants.staging import Staging
 

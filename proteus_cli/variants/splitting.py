@@ -23,8 +23,8 @@ from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.input_files import CATALOG, read_text
 from proteus_cli.profiling.exits import judged
 from proteus_cli.store.eval_splits import labelled_rows
-from proteus_cli.store.exit_chains import ExitChain, chain_file
-from proteus_cli.store.onnx_files import onnx_package
+from proteus_cli.store.models.exit_chains import ExitChain, chain_file
+from proteus_cli.store.models.onnx_files import onnx_package
 from proteus_cli.variants.adding import changed_text, eval_name, family_slo
 from proteus_cli.variants.cutting import Cut, outputs_by_exit, stages_of
 from proteus_cli.variants.models import require_same_tensors, unusable, variant_names

@@ -10,7 +10,7 @@ from proteus_cli import store
 from proteus_cli.domain.catalog.catalog import Family
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import CATALOG, WEIGHTS, open_input, read_text
-from proteus_cli.store.prepared_models import NO_PREPARATION, Preparation, prepared
+from proteus_cli.store.models.prepared_models import NO_PREPARATION, Preparation, prepared
 
 
 class Staging:

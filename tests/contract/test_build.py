@@ -29,7 +29,7 @@ from proteus_cli.domain.catalog.catalog import ImageInput
 from proteus_cli.domain.engine import BuildOptions, Gpu
 from proteus_cli.errors import EngineError
 from proteus_cli.store import Workspace
-from proteus_cli.store.prepared_models import Preparation, prepared
+from proteus_cli.store.models.prepared_models import Preparation, prepared
 
 # Its timing cache does nothing, as it tunes on the GPU later; it says so by a warning.
 pytestmark = pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")

@@ -10,7 +10,7 @@ from proteus_cli.backends.exits.runner import ExitRunner
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.errors import EngineError
 from proteus_cli.input_files import MODEL, sha256_of
-from proteus_cli.store.exit_chains import is_chain_file, unpacked
+from proteus_cli.store.models.exit_chains import is_chain_file, unpacked
 
 
 class WithExits:

@@ -19,7 +19,7 @@ from proteus_cli.domain.engine import BuildOptions
 from proteus_cli.domain.profile.profile import BackendInfo
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.input_files import WEIGHTS, read_bytes
-from proteus_cli.store.exit_chains import is_chain_file
+from proteus_cli.store.models.exit_chains import is_chain_file
 
 
 class TensorRT:

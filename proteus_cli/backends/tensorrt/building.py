@@ -17,7 +17,7 @@ from proteus_cli.backends.tensorrt.progress import BuildProgress, error_logger, 
 from proteus_cli.backends.tensorrt.timing_cache import keep_timings, timing_path, use_timings
 from proteus_cli.domain.engine import BuildOptions, EngineKey, Gpu
 from proteus_cli.errors import BuildCancelled, DeviceUnavailable, EngineError
-from proteus_cli.store.onnx_files import TOLD_BY_CHECK
+from proteus_cli.store.models.onnx_files import TOLD_BY_CHECK
 
 OnDevice = Callable[[], AbstractContextManager[object]]
 

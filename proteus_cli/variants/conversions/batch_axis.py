@@ -14,7 +14,7 @@ import numpy.typing as npt
 from proteus_cli.backends.base import Backend
 from proteus_cli.backends.onnxruntime import open_session
 from proteus_cli.errors import ArtefactError, EngineError
-from proteus_cli.store.onnx_files import constants, content_of, inputs_of, onnx_package, read_graph
+from proteus_cli.store.models.onnx_files import constants, content_of, inputs_of, onnx_package, read_graph
 
 AXIS = "batch"
 HINT = "export the model with axis 0 of all inputs and outputs dynamic"

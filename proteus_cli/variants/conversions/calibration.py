@@ -10,8 +10,8 @@ import numpy as np
 from proteus_cli.backends.base import NamedArrays
 from proteus_cli.backends.onnxruntime import open_session
 from proteus_cli.errors import ArtefactError
-from proteus_cli.store.onnx_files import inputs_of, read_graph
-from proteus_cli.store.prepared_models import own_input
+from proteus_cli.store.models.onnx_files import inputs_of, read_graph
+from proteus_cli.store.models.prepared_models import own_input
 from proteus_cli.units import counted
 
 MAX_ROWS = 512

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from proteus_cli.errors import EngineError, UsageError
-from proteus_cli.store.onnx_files import constants, read_graph
+from proteus_cli.store.models.onnx_files import constants, read_graph
 
 
 def to_fp16(onnx: Any, model: Path) -> bytes:

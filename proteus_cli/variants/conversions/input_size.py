@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from proteus_cli.errors import UsageError
-from proteus_cli.store.onnx_files import content_of, inputs_of, read_graph
+from proteus_cli.store.models.onnx_files import content_of, inputs_of, read_graph
 
 _CHANNELS = {1, 3, 4}
 _MIN_OPSET = 11  # `Resize` takes sizes since then

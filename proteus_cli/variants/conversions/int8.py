@@ -27,7 +27,7 @@ from typing import Any
 
 from proteus_cli.backends.base import NamedArrays
 from proteus_cli.errors import EngineError, UsageError
-from proteus_cli.store.onnx_files import read_graph
+from proteus_cli.store.models.onnx_files import read_graph
 from proteus_cli.variants.conversions.calibration import in_batches
 
 _CONVOLUTIONS = {"Conv", "ConvTranspose"}

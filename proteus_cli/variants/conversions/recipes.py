@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from proteus_cli.backends.base import NamedArrays
 from proteus_cli.errors import UsageError
-from proteus_cli.store.onnx_files import onnx_package
+from proteus_cli.store.models.onnx_files import onnx_package
 from proteus_cli.variants.conversions.calibration import behind_preparation
 from proteus_cli.variants.conversions.fp16 import to_fp16
 from proteus_cli.variants.conversions.input_size import with_input_size

@@ -20,7 +20,7 @@ from proteus_cli.domain.conditions.metrics import Metric
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.stages.confidence import margin
 from proteus_cli.errors import ArtefactError, EngineError
-from proteus_cli.store.exit_chains import ExitChain, chain_file
+from proteus_cli.store.models.exit_chains import ExitChain, chain_file
 
 
 def one_by_one(stages: tuple[Runner, ...], stop_when: str, inputs: NamedArrays) -> list[tuple[int, list[float]]]:

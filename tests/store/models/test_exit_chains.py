@@ -10,8 +10,8 @@ from tiny import SHAPES, Tiny, TinyFamily, keep_apart, make_workspace
 from proteus_cli.domain.catalog.catalog import Variant, VariantKey
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store import Workspace, model_digest
-from proteus_cli.store.exit_chains import ExitChain, chain_digest, chain_file, is_chain_file, unpacked
-from proteus_cli.store.prepared_models import NO_PREPARATION
+from proteus_cli.store.models.exit_chains import ExitChain, chain_digest, chain_file, is_chain_file, unpacked
+from proteus_cli.store.models.prepared_models import NO_PREPARATION
 
 
 def made_of(stages: list[Path], stop_when: str = "exit >= 2", confidence: str = "margin") -> ExitChain:

@@ -24,8 +24,8 @@ from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.input_files import MODEL, open_input, read_bytes
 from proteus_cli.store.digests import digest_of, model_digest, model_parts, single_file_digest
 from proteus_cli.store.files import write_bytes
-from proteus_cli.store.onnx_files import content_of, onnx_package, read_graph
-from proteus_cli.store.prepared_models import NO_PREPARATION, Preparation, prepared_content
+from proteus_cli.store.models.onnx_files import content_of, onnx_package, read_graph
+from proteus_cli.store.models.prepared_models import NO_PREPARATION, Preparation, prepared_content
 from proteus_cli.units import format_size
 
 SUFFIX = ".exits"

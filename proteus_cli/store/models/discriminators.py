@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from proteus_cli.domain.stages.confidence import DISCRIMINATOR_OUTPUT
 from proteus_cli.errors import ArtefactError
-from proteus_cli.store.onnx_files import inputs_of, read_graph, tensor_names
+from proteus_cli.store.models.onnx_files import inputs_of, read_graph, tensor_names
 
 _HINT = "docs/formats.md says what a discriminator is"
 _PREFIX = "discriminator/"  # of its names in the joined graph; with underscores where a model has such names

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tiny import keep_apart, mlp, tensor
 
 from proteus_cli.errors import ArtefactError
-from proteus_cli.store.external_data import external_files
+from proteus_cli.store.models.external_data import external_files
 
 DATA = "weights.bin"
 

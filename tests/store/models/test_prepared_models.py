@@ -18,8 +18,9 @@ from tiny import keep_apart, tensor
 from proteus_cli.domain.catalog.catalog import ImageInput
 from proteus_cli.errors import ArtefactError, BackendUnavailable
 from proteus_cli.input_files import FileKind
-from proteus_cli.store import model_digest, prepared_models
-from proteus_cli.store.prepared_models import Preparation, prepared, prepared_digest
+from proteus_cli.store import model_digest
+from proteus_cli.store.models import prepared_models
+from proteus_cli.store.models.prepared_models import Preparation, prepared, prepared_digest
 
 MEAN, STD = (0.5, 0.25, 0.125), (0.5, 0.25, 2.0)
 PIXELS = np.random.default_rng(7).integers(0, 256, (2, 8, 6, 3), np.uint8)

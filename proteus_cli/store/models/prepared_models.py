@@ -16,9 +16,16 @@ from proteus_cli.domain.catalog.catalog import ImageInput, Layout
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import MODEL, read_bytes
 from proteus_cli.store.digests import digest_of, model_digest, model_parts, single_file_digest
-from proteus_cli.store.discriminators import put_behind
 from proteus_cli.store.files import write_bytes
-from proteus_cli.store.onnx_files import content_of, inputs_of, onnx_package, read_graph, rename_tensor, tensor_names
+from proteus_cli.store.models.discriminators import put_behind
+from proteus_cli.store.models.onnx_files import (
+    content_of,
+    inputs_of,
+    onnx_package,
+    read_graph,
+    rename_tensor,
+    tensor_names,
+)
 from proteus_cli.units import format_size
 
 _RECIPE = 1

@@ -20,8 +20,8 @@ from proteus_cli.domain.catalog.catalog import ImageInput
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.stages.confidence import DISCRIMINATOR_OUTPUT
 from proteus_cli.errors import ArtefactError
-from proteus_cli.store.exit_chains import ExitChain, chain_file
-from proteus_cli.store.prepared_models import Preparation, prepared, prepared_digest
+from proteus_cli.store.models.exit_chains import ExitChain, chain_file
+from proteus_cli.store.models.prepared_models import Preparation, prepared, prepared_digest
 
 CPU = Device("cpu0", "cpu", "cpu", "a CPU", memory_bytes=0, cores=(0,))
 ROWS = np.random.default_rng(3).standard_normal((5, INPUTS)).astype(np.float32)

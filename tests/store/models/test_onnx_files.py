@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.descriptor_pb2 import UninterpretedOption
 
 from proteus_cli.errors import ArtefactError
-from proteus_cli.store.onnx_files import content_of, read_graph
+from proteus_cli.store.models.onnx_files import content_of, read_graph
 
 
 def test_what_fits_into_no_file_is_refused(tmp_path: Path) -> None:
