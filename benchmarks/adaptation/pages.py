@@ -24,9 +24,9 @@ from benchmarks.adaptation.results import (
 )
 from benchmarks.tables import UNKNOWN, Aim, Table, aim_line, rich_table, table_lines
 from proteus_cli.domain.report import Report
-from proteus_cli.reporting import line_plots
-from proteus_cli.reporting.line_plots import PlottedRun
-from proteus_cli.reporting.plot_style import INK, render_axes
+from proteus_cli.reporting.plots import line_plots
+from proteus_cli.reporting.plots.line_plots import PlottedRun
+from proteus_cli.reporting.plots.plot_style import INK, render_axes
 
 BEGIN, END = "<!-- adaptation: written by `python -m benchmarks.adaptation --docs` -->", "<!-- adaptation: end -->"
 PICTURE = "adaptation.png"

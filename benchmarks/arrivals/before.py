@@ -22,7 +22,7 @@ from benchmarks.arrivals.rows import VALIDATION
 from benchmarks.planner_instances import PAPER
 from proteus_cli.domain.report import Window
 from proteus_cli.replay.trace import read_trace, to_csv
-from proteus_cli.reporting.plot_style import INK, line_style, render_axes
+from proteus_cli.reporting.plots.plot_style import INK, line_style, render_axes
 from proteus_cli.reporting.timeline import merge_windows, violation_frac
 from proteus_cli.store import write_bytes
 

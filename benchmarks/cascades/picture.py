@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from benchmarks.cascades.live import LiveFamily, accuracy, mean
-from proteus_cli.reporting.plot_style import COLOURS, INK, render_axes
+from proteus_cli.reporting.plots.plot_style import COLOURS, INK, render_axes
 from proteus_cli.store import write_bytes
 
 SIZE_INCHES = (7.0, 6.4)

@@ -8,8 +8,8 @@ from benchmarks.paper.traces import macro_bursts
 from benchmarks.tables import Table
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.trace import Trace
-from proteus_cli.reporting.line_plots import PlottedRun, accuracy, demand, violations
-from proteus_cli.reporting.plot_style import INK, render_axes
+from proteus_cli.reporting.plots.line_plots import PlottedRun, accuracy, demand, violations
+from proteus_cli.reporting.plots.plot_style import INK, render_axes
 
 PICTURE = "paper-bursts.png"
 DRAWN = ("proteus", "proteus-paper", "infaas-accuracy", "clipper-ha")

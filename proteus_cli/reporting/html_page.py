@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from proteus_cli.domain.catalog.catalog import VariantKey, variant_labels
 from proteus_cli.domain.report import DeviceSummary, Report, Window
-from proteus_cli.reporting import comparison, plots, variant_plots
+from proteus_cli.reporting import comparison
 from proteus_cli.reporting.device_groups import (
     DevicesOfHost,
     SimilarDevices,
@@ -17,6 +17,7 @@ from proteus_cli.reporting.device_groups import (
     similar_devices,
     variant_shares,
 )
+from proteus_cli.reporting.plots import plots, variant_plots
 from proteus_cli.reporting.timeline import merge_windows, violation_frac, window_width_s
 from proteus_cli.store import write_bytes
 from proteus_cli.units import ESTIMATED, UNKNOWN, format_duration, format_percent, mark_estimate, or_unknown

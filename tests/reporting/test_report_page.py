@@ -14,14 +14,14 @@ from synthetic_runs import MADE_BY, answer, burst, cascading, reported
 from proteus_cli.domain.report import Loss, Replan, Report
 from proteus_cli.domain.request import RequestRecord
 from proteus_cli.errors import ArtefactError
-from proteus_cli.reporting import plots
 from proteus_cli.reporting.comparison import COMPOSITION_NOTE, STAGES_NOTE
-from proteus_cli.reporting.heatmaps import device_rates, family_accuracy
 from proteus_cli.reporting.html_page import page, write_html
-from proteus_cli.reporting.line_plots import PlottedRun, accuracy, latency_cdf, violations
-from proteus_cli.reporting.plot_style import line_style
-from proteus_cli.reporting.plots import PLOTS, Plot, inline_svgs, plots_of, variant_svgs, write_png
-from proteus_cli.reporting.variant_plots import answering_variants, over_time
+from proteus_cli.reporting.plots import plots
+from proteus_cli.reporting.plots.heatmaps import device_rates, family_accuracy
+from proteus_cli.reporting.plots.line_plots import PlottedRun, accuracy, latency_cdf, violations
+from proteus_cli.reporting.plots.plot_style import line_style
+from proteus_cli.reporting.plots.plots import PLOTS, Plot, inline_svgs, plots_of, variant_svgs, write_png
+from proteus_cli.reporting.plots.variant_plots import answering_variants, over_time
 
 VOID = {"meta", "link", "br", "hr", "img"}
 MANY = ("proteus", *(f"policy-{number}" for number in range(2, 14)))
@@ -345,7 +345,7 @@ def test_of_many_runs_and_families_only_so_many_are_drawn_and_all_are_listed(
     text = page(burst_by(*MANY[:5]))
     assert "Plots of the first 3 runs." in text
     assert text.count("<title>Which variants of") == 2
-    monkeypatch.setattr("proteus_cli.reporting.variant_plots.MAX_FAMILIES", 3)
+    monkeypatch.setattr("proteus_cli.reporting.plots.variant_plots.MAX_FAMILIES", 3)
     ended = [answer(0.1 * n, family=f"f{n % 5}", variant=f"v{n % 5}", device="cpu0") for n in range(5 + 4)]
     run = reported(ended)
     assert list(variant_svgs([run])) == ["f0", "f1", "f2"]  # that had two answers each, as `f3`

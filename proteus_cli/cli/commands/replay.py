@@ -217,7 +217,7 @@ def _deliver(
         write_html(page, reports)
         console.say(f"wrote {page}")
     if png is not None:
-        from proteus_cli.reporting.plots import write_png
+        from proteus_cli.reporting.plots.plots import write_png
 
         for path in write_png(png, reports):
             console.say(f"wrote {path}")

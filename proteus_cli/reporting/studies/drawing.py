@@ -7,8 +7,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from proteus_cli.reporting.plot_style import COLOURS, plot_settings, render
-from proteus_cli.reporting.plots import SVG_INK, inline
+from proteus_cli.reporting.plots.plot_style import COLOURS, plot_settings, render
+from proteus_cli.reporting.plots.plots import SVG_INK, inline
 from proteus_cli.reporting.studies.section import Picture
 
 WIDTH_INCHES = 5.6

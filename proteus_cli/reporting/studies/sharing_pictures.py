@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgba
 
 from proteus_cli.domain.profile.interference import Slowdown, Where
 from proteus_cli.domain.studies.sharing import FULL_LOAD, SharingMember, SharingResult
-from proteus_cli.reporting.plot_style import COLOURS
+from proteus_cli.reporting.plots.plot_style import COLOURS
 from proteus_cli.reporting.studies.drawing import colour, page_colour, picture
 from proteus_cli.reporting.studies.section import Picture
 

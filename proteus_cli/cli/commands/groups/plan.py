@@ -239,7 +239,7 @@ def _sweep(
         if not is_on_stdout:
             console.say(f"wrote {output}")
     if plot is not None:
-        from proteus_cli.reporting.frontier_plot import write_frontier
+        from proteus_cli.reporting.plots.frontier_plot import write_frontier
 
         write_frontier(plot, points)
         console.say(f"wrote {plot}")

@@ -15,7 +15,7 @@ from matplotlib.colors import to_hex
 from matplotlib.ticker import MaxNLocator
 
 from proteus_cli.domain.report import FamilySummary, Report
-from proteus_cli.reporting.line_plots import PLAIN_TICKS, PlottedRun, label_time_axis
+from proteus_cli.reporting.plots.line_plots import PLAIN_TICKS, PlottedRun, label_time_axis
 from proteus_cli.reporting.timeline import summed_answers, weighted_mean
 
 MAX_RUNS = 3

@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 
 from proteus_cli.domain.report import Report, Window
 from proteus_cli.reporting.comparison import run_names
-from proteus_cli.reporting.plot_style import line_style
+from proteus_cli.reporting.plots.plot_style import line_style
 from proteus_cli.reporting.timeline import merge_windows, violation_frac, window_width_s
 
 _MAX_POINTS = 240  # of a line

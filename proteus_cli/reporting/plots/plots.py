@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from proteus_cli.domain.report import Report
-from proteus_cli.reporting import heatmaps, line_plots, variant_plots
-from proteus_cli.reporting.line_plots import PlottedRun
-from proteus_cli.reporting.plot_style import COLOURS, INK, PNG_DPI, plot_settings, render
-from proteus_cli.reporting.variant_plots import AnsweringVariant
+from proteus_cli.reporting.plots import heatmaps, line_plots, variant_plots
+from proteus_cli.reporting.plots.line_plots import PlottedRun
+from proteus_cli.reporting.plots.plot_style import COLOURS, INK, PNG_DPI, plot_settings, render
+from proteus_cli.reporting.plots.variant_plots import AnsweringVariant
 from proteus_cli.store import write_bytes
 
 _WIDTH_INCHES = 5.6

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 
 from proteus_cli.reporting.device_groups import grouped_devices
-from proteus_cli.reporting.line_plots import PlottedRun
-from proteus_cli.reporting.plot_style import COLOURS
+from proteus_cli.reporting.plots.line_plots import PlottedRun
+from proteus_cli.reporting.plots.plot_style import COLOURS
 from proteus_cli.units import UNKNOWN
 
 _MAX_NUMBERED = 12  # columns; with more, numbers do not fit into cells

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from proteus_cli.domain.plan.plan import FrontierPoint
-from proteus_cli.reporting.plot_style import COLOURS, INK, render_axes
+from proteus_cli.reporting.plots.plot_style import COLOURS, INK, render_axes
 from proteus_cli.store import write_bytes
 
 _SIZE_INCHES = (5.6, 4.4)
