@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from proteus_cli.domain.profile.profile import Point
-from proteus_cli.profiling.measure import STABLE_FRAC
+from proteus_cli.profiling.measuring.measure import STABLE_FRAC
 
 
 def powers_of_two(max_batch: int) -> Iterator[int]:

@@ -19,7 +19,7 @@ from proteus_cli.backends.exits.runner import EXIT_NOTE, ExitRunner
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.forecast import ExitBounds
 from proteus_cli.errors import EngineError
-from proteus_cli.profiling.measure import EVAL_BATCH, FEWEST_RUNS
+from proteus_cli.profiling.measuring.measure import EVAL_BATCH, FEWEST_RUNS
 from proteus_cli.store.eval_splits import labelled_rows
 
 MAX_BATCHES, MAX_BYTES = 64, 64 * 2**20

@@ -16,7 +16,7 @@ from proteus_cli.profiling.cascades.collected import CollectedAnswers
 from proteus_cli.profiling.cascades.pairs import Found
 from proteus_cli.profiling.exits import judged, unjudged
 from proteus_cli.profiling.jobs import Cell, MeasurementJob
-from proteus_cli.profiling.measure import confidence_output, measure_answers
+from proteus_cli.profiling.measuring.measure import confidence_output, measure_answers
 from proteus_cli.profiling.slots import best_slots
 
 

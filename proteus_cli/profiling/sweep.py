@@ -17,9 +17,9 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.profile import Point, Profile
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 from proteus_cli.profiling.batch_sizes import next_size
-from proteus_cli.profiling.cells import CellMeter
 from proteus_cli.profiling.jobs import Cell, MeasurementJob
-from proteus_cli.profiling.measure import FEWEST_RUNS, WARM_UP_RUNS, confidence_output
+from proteus_cli.profiling.measuring.cells import CellMeter
+from proteus_cli.profiling.measuring.measure import FEWEST_RUNS, WARM_UP_RUNS, confidence_output
 from proteus_cli.profiling.results import SweepResults
 from proteus_cli.profiling.slots import is_settled, missing_points, points_of_batch, useful_slots
 from proteus_cli.store.eval_splits import eval_rows

@@ -13,7 +13,7 @@ from proteus_cli.backends.free_memory import within_free_memory
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.capacity import capacity, points_in_time
-from proteus_cli.profiling.measure import measure_point
+from proteus_cli.profiling.measuring.measure import measure_point
 from proteus_cli.variants.accuracy import Accuracy, AccuracyFinder
 from proteus_cli.variants.steps import Steps
 

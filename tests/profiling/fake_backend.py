@@ -13,7 +13,7 @@ from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import BackendInfo
 from proteus_cli.errors import EngineError
-from proteus_cli.profiling.noise import Waiting
+from proteus_cli.profiling.measuring.noise import Waiting
 
 Scores = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 """Of rows of inputs."""

@@ -13,8 +13,9 @@ from tiny import CLASSES, INPUTS, Tiny, device, mlp
 
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import EngineError
-from proteus_cli.profiling import cells, estimate, measure, sweep
+from proteus_cli.profiling import estimate, sweep
 from proteus_cli.profiling.jobs import measurement_jobs
+from proteus_cli.profiling.measuring import cells, measure
 from proteus_cli.profiling.sweep import Sweep, share
 from proteus_cli.store.answers import read_answers, write_answers
 

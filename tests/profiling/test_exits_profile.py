@@ -17,10 +17,10 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.profile import VariantProfile
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
-from proteus_cli.profiling import cells
 from proteus_cli.profiling.exits import batches_of, judged, stage_points, stages_s, unjudged, with_points
 from proteus_cli.profiling.jobs import measurement_jobs
-from proteus_cli.profiling.noise import Waiting, noise_frac
+from proteus_cli.profiling.measuring import cells
+from proteus_cli.profiling.measuring.noise import Waiting, noise_frac
 from proteus_cli.profiling.sweep import Sweep
 from proteus_cli.store.eval_splits import labelled_rows
 

@@ -6,9 +6,9 @@ import threading
 import pytest
 from builders import near
 
-from proteus_cli.profiling import measure
-from proteus_cli.profiling.measure import measure_point
-from proteus_cli.profiling.noise import gives_way, own_waits, waited_s
+from proteus_cli.profiling.measuring import measure
+from proteus_cli.profiling.measuring.measure import measure_point
+from proteus_cli.profiling.measuring.noise import gives_way, own_waits, waited_s
 from proteus_cli.serving.measuring_child import leave_time
 
 

@@ -13,8 +13,9 @@ from proteus_cli.backends.base import NamedArrays, Runner
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import Point, Profile, VariantProfile
 from proteus_cli.errors import OutOfDeviceMemory
-from proteus_cli.profiling import cells, measure, sweep
+from proteus_cli.profiling import sweep
 from proteus_cli.profiling.jobs import measurement_jobs
+from proteus_cli.profiling.measuring import cells, measure
 from proteus_cli.profiling.slots import best_slots, is_settled, missing_points, points_of_batch, useful_slots
 from proteus_cli.profiling.sweep import Sweep
 

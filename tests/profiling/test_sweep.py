@@ -9,10 +9,11 @@ from tiny import Tiny, device
 
 from proteus_cli.domain.profile.profile import BackendInfo, LiveAccuracyRecord, Profile
 from proteus_cli.errors import EngineError
-from proteus_cli.profiling import cells, estimate, measure, sweep
+from proteus_cli.profiling import estimate, sweep
 from proteus_cli.profiling.estimate import estimates, total_s
 from proteus_cli.profiling.jobs import measurement_jobs
-from proteus_cli.profiling.measure import CELL_S, FEWEST_RUNS, ROUND_RUNS, WARM_UP_RUNS
+from proteus_cli.profiling.measuring import cells, measure
+from proteus_cli.profiling.measuring.measure import CELL_S, FEWEST_RUNS, ROUND_RUNS, WARM_UP_RUNS
 from proteus_cli.profiling.sweep import Sweep, share
 from proteus_cli.store import write_json
 

@@ -105,7 +105,7 @@ def _list(work: "Iterable[DeviceWork]", budget_s: float | None, *, json: bool) -
     """Show what would be measured, about how long that takes, and whether other programs would disturb it now."""
     from proteus_cli.cli.views.profile_tables import jobs_table
     from proteus_cli.profiling.estimate import estimates, total_s
-    from proteus_cli.profiling.noise import NOISE_FRAC, waiting_now
+    from proteus_cli.profiling.measuring.noise import NOISE_FRAC, waiting_now
     from proteus_cli.units import counted, format_duration, format_percent
 
     planned: list[dict[str, Any]] = []

@@ -9,7 +9,7 @@ from proteus_cli.domain.profile.profile import VariantProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.profiling.cascades.pairs import Found, StageAnswers, cascades_of
 from proteus_cli.profiling.jobs import MeasurementJob
-from proteus_cli.profiling.measure import MeasuredAnswers
+from proteus_cli.profiling.measuring.measure import MeasuredAnswers
 from proteus_cli.store.answers import Answers, kept_rows, read_answers, write_answers
 
 

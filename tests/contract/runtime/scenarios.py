@@ -35,8 +35,8 @@ from proteus_cli.backends.tensorrt.cuda import primary_context  # noqa: E402
 from proteus_cli.backends.tensorrt.engine import LoadedEngine  # noqa: E402
 from proteus_cli.domain.profile.profile import Point  # noqa: E402
 from proteus_cli.errors import DeviceLost, EngineError, OutOfDeviceMemory  # noqa: E402
-from proteus_cli.profiling.concurrency import measure_concurrently  # noqa: E402
-from proteus_cli.profiling.measure import measure_point  # noqa: E402
+from proteus_cli.profiling.measuring.concurrency import measure_concurrently  # noqa: E402
+from proteus_cli.profiling.measuring.measure import measure_point  # noqa: E402
 
 DELAY_S = 0.004
 MEASURE_S = 0.5

@@ -127,7 +127,7 @@ import time
 from builders import make_point
 from proteus_cli.backends.discovery import gpu_devices
 from proteus_cli.backends.nvml import nvml_device
-from proteus_cli.profiling.power import MIN_S, measuring_power
+from proteus_cli.profiling.measuring.power import MIN_S, measuring_power
 
 device, = gpu_devices()
 meter = nvml_device(device.gpu.uuid, is_slice=False)

@@ -13,12 +13,12 @@ from proteus_cli.backends.exits.runner import ExitRunner
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.profile import Point
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
-from proteus_cli.profiling.concurrency import measure_concurrently
 from proteus_cli.profiling.exits import batches_of, stage_points, with_points
 from proteus_cli.profiling.jobs import MeasurementJob
-from proteus_cli.profiling.measure import CELL_S, FEWEST_RUNS, ROUND_RUNS, measure_point
-from proteus_cli.profiling.noise import NOISE_FRAC, gives_way, noise_frac, observing, own_waits
-from proteus_cli.profiling.power import MIN_S, measuring_power
+from proteus_cli.profiling.measuring.concurrency import measure_concurrently
+from proteus_cli.profiling.measuring.measure import CELL_S, FEWEST_RUNS, ROUND_RUNS, measure_point
+from proteus_cli.profiling.measuring.noise import NOISE_FRAC, gives_way, noise_frac, observing, own_waits
+from proteus_cli.profiling.measuring.power import MIN_S, measuring_power
 from proteus_cli.store.eval_splits import labelled_rows
 
 MAX_REPEATS = 2

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from proteus_cli.domain.profile.profile import Point
-from proteus_cli.profiling.measure import FEWEST_RUNS, ROUND_RUNS, WARM_UP_RUNS, is_stable, point_of
+from proteus_cli.profiling.measuring.measure import FEWEST_RUNS, ROUND_RUNS, WARM_UP_RUNS, is_stable, point_of
 
 CHECK_EVERY_S = 0.02
 ROUND_GROWTH = 1.25  # each round is longer than the last, so that percentiles don't keep the workers from running

@@ -5,8 +5,8 @@ import threading
 import pytest
 from builders import make_point
 
-from proteus_cli.profiling import power
-from proteus_cli.profiling.power import MIN_S, measuring_power
+from proteus_cli.profiling.measuring import power
+from proteus_cli.profiling.measuring.power import MIN_S, measuring_power
 
 
 class Meter:

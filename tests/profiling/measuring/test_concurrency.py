@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from proteus_cli.profiling.concurrency import measure_concurrently
-from proteus_cli.profiling.measure import FEWEST_RUNS
+from proteus_cli.profiling.measuring.concurrency import measure_concurrently
+from proteus_cli.profiling.measuring.measure import FEWEST_RUNS
 
 TAKES_S = 0.005
 

@@ -15,10 +15,11 @@ from tiny import Tiny, device
 
 from proteus_cli.backends.affinity import pinned, usable_cores
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
-from proteus_cli.profiling import cells, measure, sweep
-from proteus_cli.profiling.cells import MAX_REPEATS
+from proteus_cli.profiling import sweep
 from proteus_cli.profiling.jobs import measurement_jobs, without_noise
-from proteus_cli.profiling.noise import NOISE_FRAC, counted_steal_s, noise_frac, observing
+from proteus_cli.profiling.measuring import cells, measure
+from proteus_cli.profiling.measuring.cells import MAX_REPEATS
+from proteus_cli.profiling.measuring.noise import NOISE_FRAC, counted_steal_s, noise_frac, observing
 from proteus_cli.profiling.sweep import Sweep
 
 # --- the decision
