@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from proteus_cli.cli.views.live_frames import frame
-from proteus_cli.cli.views.live_view import MAX_LINES, HoldableStream, LiveView
+from proteus_cli.cli.views.live.live_frames import frame
+from proteus_cli.cli.views.live.live_view import MAX_LINES, HoldableStream, LiveView
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.serving.logs import BriefLines
 from proteus_cli.serving.telemetry.history.snapshot import (

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
-    from proteus_cli.cli.views.live_view import LiveView
+    from proteus_cli.cli.views.live.live_view import LiveView
     from proteus_cli.serving.logs import LogStream
 
 LEAST_SAMPLES_BYTES = 32 * 2**20
@@ -180,7 +180,7 @@ def _streams(view: options.ViewMode) -> "tuple[LogStream, LiveView | None]":
         raise UsageError("`--view live` needs a terminal on stdout.", hint="leave it out, or open the page at `/`")
     if view is options.ViewMode.PLAIN or not sys.stdout.isatty() or (view is options.ViewMode.AUTO and _is_plain()):
         return sys.stderr, None
-    from proteus_cli.cli.views.live_view import HoldableStream, LiveView
+    from proteus_cli.cli.views.live.live_view import HoldableStream, LiveView
 
     if not sys.stderr.isatty():
         return sys.stderr, LiveView(sys.stdout)

@@ -7,8 +7,8 @@ import typer
 
 from proteus_cli.cli import console
 from proteus_cli.cli.command_line.command import Command, Group
-from proteus_cli.cli.options import catalog as options
 from proteus_cli.cli.options import common
+from proteus_cli.cli.options.groups import catalog as options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

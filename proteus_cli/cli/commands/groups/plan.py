@@ -9,7 +9,7 @@ from proteus_cli.cli import console
 from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.command_line.defaults import flags
 from proteus_cli.cli.options import common
-from proteus_cli.cli.options import plan as options
+from proteus_cli.cli.options.groups import plan as options
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:

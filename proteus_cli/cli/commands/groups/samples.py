@@ -7,7 +7,7 @@ import typer
 from proteus_cli.cli import console
 from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.options import common
-from proteus_cli.cli.options import samples as options
+from proteus_cli.cli.options.groups import samples as options
 
 app = typer.Typer(
     cls=Group,

@@ -6,9 +6,10 @@ import typer
 
 from proteus_cli.cli import console
 from proteus_cli.cli.command_line.command import Command, Group
-from proteus_cli.cli.options import catalog, common
-from proteus_cli.cli.options import task as options
-from proteus_cli.cli.options.task import Preferred
+from proteus_cli.cli.options import common
+from proteus_cli.cli.options.groups import catalog
+from proteus_cli.cli.options.groups import task as options
+from proteus_cli.cli.options.groups.task import Preferred
 
 if TYPE_CHECKING:
     from proteus_cli.backends.base import Backend

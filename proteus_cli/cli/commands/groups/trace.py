@@ -8,7 +8,7 @@ import typer
 from proteus_cli.cli import console
 from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.options import common
-from proteus_cli.cli.options import trace as options
+from proteus_cli.cli.options.groups import trace as options
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:

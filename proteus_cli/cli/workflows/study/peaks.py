@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proteus_cli.cli.command_line.names import environment
-from proteus_cli.cli.options.study import PEAK_OF_SERVER
+from proteus_cli.cli.options.groups.study import PEAK_OF_SERVER
 from proteus_cli.cli.workflows.live_replay import trusting
 from proteus_cli.errors import UsageError
 from proteus_cli.simulation.conditions import JITTERS

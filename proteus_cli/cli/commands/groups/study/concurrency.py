@@ -1,6 +1,7 @@
 """``proteus study concurrency``: how much at once a device should do."""
 
-from proteus_cli.cli.options import common, study, study_concurrency
+from proteus_cli.cli.options import common, study_concurrency
+from proteus_cli.cli.options.groups import study
 
 
 def concurrency(

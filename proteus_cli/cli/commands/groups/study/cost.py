@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from proteus_cli.cli.options import common
-from proteus_cli.cli.options import plan as plan_options
-from proteus_cli.cli.options import study as options
+from proteus_cli.cli.options.groups import plan as plan_options
+from proteus_cli.cli.options.groups import study as options
 
 if TYPE_CHECKING:
     from proteus_cli.store import Workspace

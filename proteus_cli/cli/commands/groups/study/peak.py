@@ -6,7 +6,7 @@ import typer
 
 from proteus_cli.cli.command_line.defaults import flags
 from proteus_cli.cli.options import common
-from proteus_cli.cli.options import study as options
+from proteus_cli.cli.options.groups import study as options
 
 if TYPE_CHECKING:
     from proteus_cli.domain.studies.peak import PeakRules

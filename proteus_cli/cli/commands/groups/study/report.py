@@ -4,7 +4,7 @@ from pathlib import Path
 
 from proteus_cli.cli import console
 from proteus_cli.cli.options import common
-from proteus_cli.cli.options import study as options
+from proteus_cli.cli.options.groups import study as options
 
 
 def report(

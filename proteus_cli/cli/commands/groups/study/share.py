@@ -1,6 +1,7 @@
 """``proteus study share``: what it costs variants to share a device."""
 
-from proteus_cli.cli.options import common, study, study_sharing
+from proteus_cli.cli.options import common, study_sharing
+from proteus_cli.cli.options.groups import study
 
 
 def share(

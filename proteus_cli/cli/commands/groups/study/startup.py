@@ -1,7 +1,7 @@
 """``proteus study startup``: from nothing to the first answer."""
 
 from proteus_cli.cli.options import common
-from proteus_cli.cli.options import study as options
+from proteus_cli.cli.options.groups import study as options
 
 
 def startup(

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from proteus_cli.cli.views.live_frames import frame
+from proteus_cli.cli.views.live.live_frames import frame
 from proteus_cli.units import counted
 
 if TYPE_CHECKING:
