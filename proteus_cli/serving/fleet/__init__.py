@@ -3,7 +3,7 @@
 Theory of operation
 ===================
 
-Each device has a `worker.Worker`, a `control.topology.breaker.Breaker` and an executor (`serving/devices`). The
+Each device has a `worker.Worker`, a `control.devices.breaker.Breaker` and an executor (`serving/devices`). The
 worker asks the controller for decisions and has the executor do them, on the event loop. It never waits: batches end
 by a callback.
 
