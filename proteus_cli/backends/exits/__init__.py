@@ -1,7 +1,7 @@
 """Multi-exit models: chains of engines of an ordinary backend, which queries leave at the first exit that is enough.
 
-A *chain file* (`store.models.exit_chains`) has K stages and the condition `stop_when`. Stage k takes the features of stage
-k - 1, and gives the outputs of the family, which are the answer of exit k, and the features for the next.
+A *chain file* (`store.models.exit_chains`) has K stages and the condition `stop_when`. Stage k takes the features of
+stage k - 1, and gives the outputs of the family, which are the answer of exit k, and the features for the next.
 `runner.ExitRunner` runs a batch through the stages: after each, rows for which the condition holds have their answer;
 the features of the others are put together to a smaller batch, where the device is, without a way through the server.
 The last exit answers all that get there. Outputs are in the order of the inputs again.
