@@ -2,13 +2,16 @@
 
 import asyncio
 
+import msgspec
 import pytest
+from builders import make_cascade
 from following import GONE_S, PLANNED_S
 from rolling import NEW, STEPPED_S, Rolled, rolled
 
 from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import ArtefactError, Conflict
-from proteus_cli.serving.adaptation.rollouts import version_rollouts
+from proteus_cli.serving.adaptation.rollouts import steps, version_rollouts
 from proteus_cli.serving.adaptation.rollouts.running import LONGEST_PAUSE_S
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 
@@ -186,6 +189,59 @@ def test_a_new_version_that_breaks_is_planned_around_with_the_old_one(
         assert server.rollouts.all["f"].reason == f"cpu0 was given up: {NEW}: it fails on anything"
 
     rolled(story, monkeypatch)
+
+
+def plan_with_cascade(server: Rolled) -> Plan:
+    """Queries that `fast` is not sure of, which are all here, go to `good`."""
+    plan = server.world.plan_of({"cpu0": "fast", "cpu1": "good"})
+    first, second = plan.placements
+    second = msgspec.structs.replace(second, rate_qps=0.0, share=0.0, deferred_qps=60.0)
+    cascade = make_cascade("f", "fast", "good", rate_qps=30.0, deferred_frac=0.9)
+    return msgspec.structs.replace(plan, placements=(first, second), cascades=(cascade,))
+
+
+def test_a_version_is_rolled_out_where_the_plan_has_a_cascade_of_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next plan does without: what waits for a second stage then is answered all the same."""
+
+    async def story(server: Rolled) -> None:
+        controller = server.world.controller
+        await server.world.adaptation.apply(plan_with_cascade(server), "request", "by a client")
+        await asyncio.sleep(PLANNED_S)
+        assert controller.plan.cascades
+        assert server.world.plane.counts.by_family["f"].deferred
+        await server.start()
+        await asyncio.sleep(STEPPED_S)
+        assert (server.at(), controller.plan.cascades != ()) == (("canary", None), True)
+        server.world.adaptation._controller.replanning.hold(0.0)  # a person's plan is left alone for a while
+        await asyncio.sleep(2 * STEPPED_S)
+        assert (controller.plan.cascades, NEW in server.hosted()) == ((), True)
+        await server.world.adaptation.apply(plan_with_cascade(server), "request", "by a client")
+        assert NEW not in server.hosted()  # until that plan goes
+        server.abort()
+        await asyncio.sleep(STEPPED_S)
+        assert (server.is_over(), server.hosted()) == (True, {"fast", "good"})
+
+    rolled(story, monkeypatch, qps=20.0)
+
+
+def test_a_family_with_a_policy_has_its_new_version_beside_the_old_one_only_where_it_keeps_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(steps, "NOWHERE_S", 1.0)
+
+    async def story(server: Rolled) -> None:
+        await asyncio.sleep(PLANNED_S)
+        plan = server.world.controller.plan
+        rules = msgspec.structs.replace(plan.rules, min_accuracy={"f": 0.95})
+        await server.world.adaptation.apply(msgspec.structs.replace(plan, rules=rules), "request", "by a client")
+        await server.start()
+        await asyncio.sleep(3 * STEPPED_S)
+        reason = server.rollouts.all["f"].reason
+        assert server.at() == ("ended", "failed")
+        assert "cpu0: its accuracy, 0.9, is below 0.95, which the family must have" in reason
+        assert server.hosted() == {"good"}
+
+    rolled(story, monkeypatch, qps=10.0)
 
 
 def test_what_ends_at_once_with_a_call_ends(monkeypatch: pytest.MonkeyPatch) -> None:
