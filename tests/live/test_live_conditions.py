@@ -97,7 +97,7 @@ def test_status_metrics_and_journal_say_what_counts(server: LiveServer) -> None:
         ("confidence > or", 400, "`or` where a number should be after `>`, at column 14:\n  confidence > or\n"),
         ("latency >= 3ms", 400, "`stop_when` compares `latency`; stages know `confidence` and `exit`"),
         ("exit > 3", 400, "`exit > 3` never holds: there are 3 exits"),
-        (2, 400, "the body is no change of a condition"),
+        (2, 400, "the body is not a change of a condition"),
     ],
 )
 def test_what_is_no_condition_of_stages_is_refused(server: LiveServer, stop_when: Any, status: int, said: str) -> None:

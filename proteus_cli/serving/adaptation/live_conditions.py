@@ -17,9 +17,10 @@ from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.conditions.reach import reach
 from proteus_cli.domain.conditions.stopping import STOP_METRICS
 from proteus_cli.domain.device import host_of
-from proteus_cli.errors import BadRequest, BodyTooLarge, Conflict, EngineError, Forbidden, NotReady, Unprocessable
+from proteus_cli.errors import BadRequest, Conflict, EngineError, Forbidden, NotReady, Unprocessable
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
+from proteus_cli.serving.json_bodies import decoded
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.requests.families import LEAVING
 
@@ -72,12 +73,7 @@ class LiveConditions:
         if not self._is_guarded:
             raise Forbidden("conditions are taken only from clients with tokens: start the server with `--auth-tokens`")
         self._lifecycle.require_ready()
-        if len(body) > LONGEST_BODY:
-            raise BodyTooLarge(f"a change of a condition has at most {LONGEST_BODY:,} bytes; got {len(body):,}")
-        try:
-            change = msgspec.json.decode(body, type=ConditionChange)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise BadRequest(f"the body is no change of a condition: {error}") from None
+        change = decoded(body, ConditionChange, LONGEST_BODY, "a change of a condition")
         self._require_exits(family)
         text = None if change.stop_when is None else self._checked(family, change.stop_when)
         before = self._controller.stop_when.get(family)

@@ -7,19 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from proteus_cli.control.topology.hosting import measured_for
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.plan_changes.record import Base, Origin
 from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.errors import BadRequest, Conflict, EngineError, Forbidden, ProteusError, Unprocessable
+from proteus_cli.errors import Conflict, EngineError, Forbidden, ProteusError, Unprocessable
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop, PlanChange
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.solver.process import SolverProcess
+from proteus_cli.serving.json_bodies import decoded
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import fields
 
@@ -72,11 +71,7 @@ class ManualPlans:
         if not self._is_guarded:
             raise Forbidden("plans are taken only where clients need a token: start the server with `--auth-tokens`")
         self._lifecycle.require_ready()
-        try:
-            plan = msgspec.json.decode(body, type=Plan)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise BadRequest(f"the body is no plan: {error}") from None
-        return await self._apply(plan, "request", "applied by a client")
+        return await self._apply(decoded(body, Plan, what="a plan"), "request", "applied by a client")
 
     async def _from_file(self) -> None:
         try:

@@ -1,17 +1,16 @@
 """The handlers of all endpoints but inference. `routes` says which paths they answer."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
-
-from proteus_cli.errors import BadRequest, BodyTooLarge, NotFound
+from proteus_cli.errors import NotFound
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.feedback.feedback import Feedback
 from proteus_cli.serving.adaptation.live_conditions import LiveConditions
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans
 from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts
 from proteus_cli.serving.http1.exchange import NOT_MODIFIED
+from proteus_cli.serving.json_bodies import decoded
 from proteus_cli.serving.oip import documents
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
 from proteus_cli.serving.oip.tensors import OTHER_BYTES
@@ -22,8 +21,6 @@ from proteus_cli.serving.telemetry.metrics.metrics import Metrics
 from proteus_cli.serving.telemetry.status import StatusSources, status
 
 _OK, _NOT_READY = 200, 503
-
-Body = TypeVar("Body", IndexRequest, RepositoryRequest)
 
 
 class Endpoints:
@@ -94,17 +91,17 @@ class Endpoints:
         return json_response(self._models.statistics())
 
     def index(self, request: RestRequest) -> RestResponse:
-        return json_response(self._models.index(only_ready=_decoded(request.body, IndexRequest).ready))
+        return json_response(self._models.index(only_ready=decoded(request.body, IndexRequest, OTHER_BYTES).ready))
 
     def load(self, request: RestRequest) -> Awaitable[RestResponse]:
-        return self._loaded(request.values["model"], _decoded(request.body, RepositoryRequest).parameters)
+        return self._loaded(request.values["model"], decoded(request.body, RepositoryRequest, OTHER_BYTES).parameters)
 
     async def _loaded(self, model: str, parameters: Mapping[str, Any] | None) -> RestResponse:
         await self._models.load_anew(model, parameters)
         return RestResponse(_OK)
 
     def unload(self, request: RestRequest) -> RestResponse:
-        _decoded(request.body, RepositoryRequest)  # its parameters make no difference
+        decoded(request.body, RepositoryRequest, OTHER_BYTES)  # its parameters make no difference
         self._models.unload(request.values["model"])
         return RestResponse(_OK)
 
@@ -183,13 +180,3 @@ class Endpoints:
 def _version(request: RestRequest) -> str:
     """The version that the path names; empty: none."""
     return request.values.get("version", "")
-
-
-def _decoded(body: bytes | bytearray, kind: type[Body]) -> Body:
-    """A JSON object, or its defaults where the body is empty. Raises `BadRequest`, `BodyTooLarge`."""
-    if len(body) > OTHER_BYTES:
-        raise BodyTooLarge(f"this endpoint takes bodies of at most {OTHER_BYTES} bytes; got {len(body)}")
-    try:
-        return msgspec.json.decode(body or b"{}", type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"the body is not what this endpoint takes: {error}") from None

@@ -4,9 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
-import msgspec
-
-from proteus_cli.errors import BadRequest, BodyTooLarge, Conflict
+from proteus_cli.errors import BadRequest, Conflict
 from proteus_cli.serving.adaptation.feedback.documents import (
     MOST_PROBLEMS,
     FeedbackBatch,
@@ -17,6 +15,7 @@ from proteus_cli.serving.adaptation.feedback.documents import (
     Label,
 )
 from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
+from proteus_cli.serving.json_bodies import decoded
 from proteus_cli.serving.requests.answer_log import AnswerLog, KeptAnswer
 from proteus_cli.serving.requests.data_plane import DataPlane
 
@@ -37,12 +36,7 @@ class Feedback:
     async def from_client(self, body: bytes | bytearray) -> FeedbackTaken:
         """Take a batch of feedback. Raises `RequestError`; then nothing of it has counted."""
         answers = self._require_wanted()
-        if len(body) > LONGEST_BODY:
-            raise BodyTooLarge(f"feedback has at most {LONGEST_BODY:,} bytes; got {len(body):,}")
-        try:
-            batch = msgspec.json.decode(body, type=FeedbackBatch)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise BadRequest(f"the body is no feedback: {error}") from None
+        batch = decoded(body, FeedbackBatch, LONGEST_BODY, "feedback")
         ends, problems, rows = Counter[str](), list[FeedbackProblem](), 0
         for place, item in enumerate(batch.feedback):
             rows += _rows(item)

@@ -29,7 +29,6 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from typing import TypeVar
 
 import msgspec
 
@@ -37,7 +36,7 @@ from proteus_cli.control.decision import Launch
 from proteus_cli.control.rollouts.version_rollout import VersionRollout
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.rollouts.status import RolloutStatus
-from proteus_cli.errors import BadRequest, Conflict, Forbidden, NotFound, ProteusError, Unprocessable
+from proteus_cli.errors import Conflict, Forbidden, NotFound, ProteusError, Unprocessable
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
@@ -54,6 +53,7 @@ from proteus_cli.serving.adaptation.rollouts.source import VersionSource
 from proteus_cli.serving.adaptation.rollouts.steps import RolloutSteps
 from proteus_cli.serving.adaptation.rollouts.versioned_plans import VersionedPlans
 from proteus_cli.serving.adaptation.solver.process import SolverProcess
+from proteus_cli.serving.json_bodies import decoded
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.requests.version_arms import VersionArms
@@ -66,8 +66,6 @@ LOOK_S = 0.5
 LONGEST_BODY = 16_384
 MOST_GONE = 20
 """Families that are not served any more, and whose last roll-out is told of."""
-
-Body = TypeVar("Body", RolloutStart, RolloutPromotion, RolloutAbortion)
 
 
 class VersionRollouts:
@@ -114,7 +112,7 @@ class VersionRollouts:
     async def start(self, body: bytes | bytearray) -> RolloutStatus:
         """Raises `RequestError`; then nothing has changed."""
         source, live_catalog = self._require_possible()
-        asked = _decoded(body, RolloutStart)
+        asked = decoded(body, RolloutStart, LONGEST_BODY)
         plain, version = asked.plain_and_version()
         self._require_idle(asked.family)
         try:
@@ -151,7 +149,8 @@ class VersionRollouts:
     def promote(self, family: str, body: bytes | bytearray) -> RolloutStatus:
         """Go on to the next step. Raises `RequestError`."""
         self._require_possible()
-        running, asked, now_s = self._running(family), _decoded(body, RolloutPromotion), self._plane.clock()
+        running, now_s = self._running(family), self._plane.clock()
+        asked = decoded(body, RolloutPromotion, LONGEST_BODY)
         running.machine.promote(now_s, fully=asked.fully)
         running.changed.set()
         return running.machine.status(now_s)
@@ -159,7 +158,8 @@ class VersionRollouts:
     def abort(self, family: str, body: bytes | bytearray) -> RolloutStatus:
         """End a roll-out. Raises `RequestError`."""
         self._require_possible()
-        running, asked, now_s = self._running(family), _decoded(body, RolloutAbortion), self._plane.clock()
+        running, now_s = self._running(family), self._plane.clock()
+        asked = decoded(body, RolloutAbortion, LONGEST_BODY)
         running.machine.abort(now_s, asked.reason or "aborted by a client")
         running.changed.set()
         return running.machine.status(now_s)
@@ -248,13 +248,3 @@ class VersionRollouts:
         if family not in self._of:
             raise Conflict(f"no version of `{family}` is rolled out")
         return self._of[family]
-
-
-def _decoded(body: bytes | bytearray, kind: type[Body]) -> Body:
-    """Raises `BadRequest`."""
-    if len(body) > LONGEST_BODY:
-        raise BadRequest(f"this endpoint takes bodies of at most {LONGEST_BODY:,} bytes; got {len(body):,}")
-    try:
-        return msgspec.json.decode(body or b"{}", type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"the body is not what this endpoint takes: {error}") from None
