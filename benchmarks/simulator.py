@@ -66,6 +66,9 @@ class EverySecond:
     def decide(self, context: ReplanContext) -> ReplanRequest:
         return ReplanRequest(self.target_demand(context), "a second has passed")
 
+    def overload(self, context: ReplanContext) -> str | None:  # noqa: ARG002 - a second is all that it waits for
+        return None
+
     def target_demand(self, context: ReplanContext) -> dict[str, float]:
         demand = context.demand
         return {f: max(demand.rate_qps(f, self.every_s, context.now_s), self.min_demand_qps) for f in demand.families}

@@ -1,6 +1,7 @@
 """Small values for tests of decisions: catalogs, profiles, plans and requests with latencies that heads can add up."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -243,6 +244,19 @@ def controller_hosting(
     plan = plan_hosting(*hosts, demand_qps=dict.fromkeys(families, demand_qps), devices=tuple(slots))
     assert controller.adopt(plan, hosts, 0.0) == Effects(ask=tuple(slots))
     return controller
+
+
+@dataclass(frozen=True)
+class NeverHurried:
+    """Makes plans by a function; to be asked to end early changes nothing."""
+
+    solve: Callable[..., Awaitable[Plan]]
+
+    def __call__(self, *asked: Any) -> Awaitable[Plan]:
+        return self.solve(*asked)
+
+    def end_early(self) -> None:
+        pass
 
 
 def launched(controller: Controller, device: str, now_s: float) -> Launch:

@@ -37,6 +37,9 @@ class Told:
     def decide(self, context: ReplanContext) -> ReplanRequest | None:
         return self.rule.decide(self._later(context))
 
+    def overload(self, context: ReplanContext) -> str | None:
+        return self.rule.overload(self._later(context))
+
     def target_demand(self, context: ReplanContext) -> Demand:
         return self.rule.target_demand(self._later(context))
 

@@ -23,6 +23,7 @@ from proteus_cli.domain.profile.profile import Profile, accuracies, best_accurac
 from proteus_cli.domain.profile.shared_times import beside
 from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
+from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.planning.check import check_plan, spent
 from proteus_cli.planning.model.choices import require_amounts
 from proteus_cli.planning.model.hosted_now import NOWHERE, HostedKeys, Now
@@ -100,7 +101,7 @@ class Planner:
             found = found or self._search.best(asked, now, deadline_s)
         except OutOfTime:
             raise NoFeasiblePlan(
-                f"The solver found no plan within {self.time_limit_s:g} s.",
+                f"The solver found no plan {_when_over(self.time_limit_s)}.",
                 hint="give it more time with `--time-limit`",
             ) from None
         except Infeasible:
@@ -273,6 +274,10 @@ class Planner:
             gained = relative(cascade.point.accuracy, whole) - relative(alone, whole)
             sum_qps += cascade.rate_qps * gained
         return sum_qps / total_qps if total_qps > 0 else None
+
+
+def _when_over(time_limit_s: float) -> str:
+    return "before it was ended early" if INTERRUPTION.is_asked else f"within {time_limit_s:g} s"
 
 
 def _require_what_may_be_lost(devices: Iterable[str], rules: Rules) -> None:

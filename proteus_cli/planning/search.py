@@ -19,6 +19,7 @@ from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.profile import Profile, best_accuracy
 from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.errors import NoFeasiblePlan
+from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.planning.model.hosted_now import NOTHING, HostedKeys, Now
 from proteus_cli.planning.model.instance import Instance, make_instance
 from proteus_cli.planning.model.milp import Model, formulate
@@ -194,7 +195,7 @@ class PlacementSearch:
             found = self._solve_grouped(grouping, asked, now, deadline_s, start)
             if not found.to_split:
                 return found
-            if time.perf_counter() > deadline_s:
+            if time.perf_counter() > deadline_s or INTERRUPTION.is_asked:
                 if found.is_over_budget:
                     raise OutOfTime
                 return replace(found, solution=replace(found.solution, is_limited=True))

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from builders import NeverHurried
 from failing_hardware import FailingHardware
 from virtual_loop import VirtualLoop
 
@@ -134,7 +135,11 @@ async def _run(
 
     recovery = Recovery(plane.fleet, controller, profiles, loop.time, hardware.is_reachable)
     running = [asyncio.create_task(each) for each in (hardware.play(), recovery.run())] if failures else []
-    control = asyncio.create_task(adaptation.run(policy.replanning.every_s, solve)) if policy.replanning else None
+    control = (
+        asyncio.create_task(adaptation.run(policy.replanning.every_s, NeverHurried(solve)))
+        if policy.replanning
+        else None
+    )
     results: list[asyncio.Future[Result]] = []
     for index in range(len(trace)):
         await asyncio.sleep(float(trace.arrival_s[index]) - loop.time())

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
+from builders import NeverHurried, make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
 from virtual_loop import VirtualLoop
 
 from proteus_cli.backends.base import Signature, TensorSpec
@@ -229,7 +229,7 @@ def played(test: Callable[[World], Awaitable[None]], hosts: Mapping[str, str], *
         world.lifecycle.on(LifecycleEvent.WARMED_UP)
         tasks = [asyncio.create_task(world.recovery.run()), asyncio.create_task(world.fleet.standbys.run())]
         if world.replans:
-            tasks.append(asyncio.create_task(world.adaptation.run(LOOK_S, world.solve)))
+            tasks.append(asyncio.create_task(world.adaptation.run(LOOK_S, NeverHurried(world.solve))))
         await test(world)
         for task in tasks:
             task.cancel()

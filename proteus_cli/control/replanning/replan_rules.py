@@ -20,6 +20,7 @@ class ReplanRequest:
     """Ask for a plan of ``demand_qps`` for a ``reason``; ``without`` are the devices and engines that are out.
 
     First stages of cascades defer what was ``measured``, where that differs from the profiles.
+    One that ``is_urgent`` is for more than the plan in force carries, so that queries are lost until it is made.
     One that ``is_routine`` asks whether another plan would be better: where the answer is no, there is nothing to say.
     """
 
@@ -28,6 +29,7 @@ class ReplanRequest:
     without: Outages = NONE_OUT
     is_routine: bool = False
     measured: tuple[MeasuredDeferral, ...] = ()
+    is_urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,10 @@ class Rule(Protocol):
         """Whether to re-plan now."""
         ...
 
+    def overload(self, context: ReplanContext) -> str | None:
+        """What is asked for beyond what the plan carries, for people; None: nothing, or it does not matter now."""
+        ...
+
     def target_demand(self, context: ReplanContext) -> Demand:
         """The demand to plan for now, in queries per second at profiled speed."""
         ...
@@ -80,13 +86,19 @@ class PeriodicRule:
     every_s: float = 1.0
 
     def decide(self, context: ReplanContext) -> ReplanRequest | None:
+        burst = self.overload(context)
+        if burst is not None:
+            return ReplanRequest(self.target_demand(context), burst, is_urgent=True)
+        if context.now_s - context.hosting_since_s >= self.period_s:
+            return ReplanRequest(self.target_demand(context), f"{self.period_s:.0f} s have passed")
+        return None
+
+    def overload(self, context: ReplanContext) -> str | None:
         plan, demand = context.plan, context.demand
         for family in demand.families:
             seen_qps = demand.rate_qps(family, 1.0, context.now_s)
             if seen_qps > max(plan.capacity_qps(family), plan.demand_qps.get(family, 0.0)):
-                return ReplanRequest(self.target_demand(context), f"{family}: a burst of {seen_qps:.0f} qps")
-        if context.now_s - context.hosting_since_s >= self.period_s:
-            return ReplanRequest(self.target_demand(context), f"{self.period_s:.0f} s have passed")
+                return f"{family}: a burst of {seen_qps:.0f} qps"
         return None
 
     def target_demand(self, context: ReplanContext) -> Demand:
@@ -132,11 +144,21 @@ class ForecastRule:
                 if slowdown > NOTABLE_SLOWDOWN:
                     arriving += f" at {slowdown:.1f} × the profiled times (as {rate.qps:.0f} qps)"
                 what = f"{arriving} is more than {_WHAT[context.plan.rules.uses_cascades]} ({planned_qps:.0f})"
-                return ReplanRequest(self.target_demand(context), f"{family}: {what}", is_routine=True)
+                is_urgent = self.overload(context) is not None
+                return ReplanRequest(
+                    self.target_demand(context), f"{family}: {what}", is_routine=True, is_urgent=is_urgent
+                )
         is_due = served_s >= self.settle_s and context.now_s - context.asked_s >= self.refresh_s
         if is_due and not self._is_idle(context):
             reason = f"better for the last {min(served_s, HISTORY_S):.0f} s"
             return ReplanRequest(self.target_demand(context), reason, is_routine=True)
+        return None
+
+    def overload(self, context: ReplanContext) -> str | None:
+        for family in context.demand.families:
+            carried_qps, rate = context.plan.capacity_qps(family), self._rate(context, family)
+            if rate.qps - self.up_sigmas * rate.deviation_qps > max(carried_qps, self.min_demand_qps):
+                return f"{family}: {rate.qps:.0f} qps is more than the plan carries ({carried_qps:.0f})"
         return None
 
     def target_demand(self, context: ReplanContext) -> Demand:
@@ -212,6 +234,9 @@ class TimedRule:
         if context.now_s - context.hosting_since_s < self.period_s:
             return None
         return ReplanRequest(self.target_demand(context), f"{self.period_s:g} s have passed")
+
+    def overload(self, context: ReplanContext) -> str | None:  # noqa: ARG002 - it waits for its time
+        return None
 
     def target_demand(self, context: ReplanContext) -> Demand:
         return self.rule.target_demand(context)

@@ -112,6 +112,31 @@ class Replanning:
         self.without = self._without_in_force
         self._settle(request if request.without != self.without else None)
 
+    def overtaken_by(self, wanted: ReplanRequest, now_s: float) -> str | None:
+        """Why the plan that is being made for a request is no longer the one to wait for; None: it is.
+
+        Devices or engines are out that it counts on, or more is asked for than the plan in force carries, which it was
+        not made for. One that is urgent itself goes on while the demand rises: else it would never end.
+        """
+        plan = self._topology.plan
+        if self._rule is None or plan is None:
+            return None
+        if wanted.without != self._topology.outages:
+            return "devices or engines have failed or come back"
+        return None if wanted.is_urgent else self._rule.overload(self._context(plan, now_s))
+
+    def is_enough(self, wanted: ReplanRequest, plan: Plan, now_s: float) -> bool:
+        """Whether a plan that was made for a request, and ended early, carries what is asked for now all the same."""
+        if self._rule is None or wanted.without != self._topology.outages:
+            return False
+        return self._rule.overload(self._context(plan, now_s)) is None
+
+    def overtaken(self, wanted: ReplanRequest) -> None:
+        """There will be no plan for a request, as something else is more urgent; what must not be forgotten is owed."""
+        is_owed = wanted is self._answered or wanted.without != self._without_in_force
+        self.without = self._without_in_force
+        self._settle(wanted if is_owed else None)
+
     def _settle(self, owed: ReplanRequest | None) -> None:
         """The last request has ended; what was asked for since then is owed still."""
         if self._owed is self._answered:

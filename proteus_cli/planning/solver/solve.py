@@ -13,6 +13,7 @@ import highspy
 import numpy as np
 
 from proteus_cli.arrays import Bools, Floats
+from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.planning.model.modelling import sp
 from proteus_cli.planning.solver.program import MAX_VIOLATION, Program, SolverPoint
 
@@ -65,9 +66,8 @@ def minimise(
     """The point with the least value in a column; None where no point is feasible.
 
     ``gap_scale``: what the gap is relative to; None where the value is a whole number. A gap of ``relative_gap`` of the
-    value itself is enough. Past ``deadline_s`` (by
-    `time.perf_counter`) the result is the best point found, which is not proven. Raises `OutOfTime` where there is none
-    by then, or by ``first_point_by_s``.
+    value itself is enough. Past ``deadline_s`` (by `time.perf_counter`), or after an `Interruption`, the result is the
+    best point found, which is not proven. Raises `OutOfTime` where there is none by then, or by ``first_point_by_s``.
     """
     is_accuracy = gap_scale == 1.0  # what is served, costs or draws is proven as closely with cascades as without
     last_gap = WAYS_GAP if is_accuracy and program.model.instance.ways is not None else LAST_GAP
@@ -201,7 +201,7 @@ class _ReducedProgram:
 
 
 def _run_highs(reduced: _ReducedProgram, goal: _Goal, start: SolverPoint | None, presolve: str) -> highspy.Highs:
-    left_s = goal.deadline_s - time.perf_counter()
+    left_s = min(goal.deadline_s, INTERRUPTION.ends_s) - time.perf_counter()
     if left_s <= 0:
         raise OutOfTime
     _swallow_banner()
@@ -260,14 +260,18 @@ def _lp(reduced: _ReducedProgram, column: int) -> highspy.HighsLp:
 
 
 def _interrupt_when_reached(goal: _Goal) -> Callable[[highspy.highs.HighsCallbackEvent], None]:
-    """Interrupt HiGHS once the goal is reached, or once there should be a first point and is none."""
+    """Interrupt HiGHS once the goal is reached, something else is urgent, or the first point should be there."""
     checks = 0
 
     def check(event: highspy.highs.HighsCallbackEvent) -> None:
         nonlocal checks
         checks += 1
         value, bound = event.data_out.mip_primal_bound, event.data_out.mip_dual_bound
-        if goal.is_reached(value, bound, checks) or (math.isinf(value) and time.perf_counter() > goal.first_point_by_s):
+        if math.isinf(value):
+            is_over = time.perf_counter() > min(goal.first_point_by_s, INTERRUPTION.ends_s)
+        else:
+            is_over = INTERRUPTION.is_asked or goal.is_reached(value, bound, checks)
+        if is_over:
             event.interrupt()
 
     return check

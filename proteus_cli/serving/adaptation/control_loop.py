@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,14 +18,12 @@ from proteus_cli.domain.plan_changes.change_text import hosting_text
 from proteus_cli.domain.plan_changes.record import Base, Observation, Origin
 from proteus_cli.errors import EngineError, NoFeasiblePlan, ProteusError, SolverLost
 from proteus_cli.serving.adaptation.plan_journal import Adopted
-from proteus_cli.serving.adaptation.solver.jobs import Standbys
+from proteus_cli.serving.adaptation.solves import PlanSolver, Solves
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.adaptation")
-
-SolveFunction = Callable[[ReplanRequest, Plan, Standbys], Awaitable[Plan]]
 
 MAX_CHANGES = 1000
 """So many changes and failures are remembered for the status."""
@@ -121,15 +119,16 @@ class ControlLoop:
         self.origin: Origin = "start"
         self.reason = ""
 
-    async def run(self, every_s: float, solver: SolveFunction) -> None:
+    async def run(self, every_s: float, solver: PlanSolver) -> None:
         """Ask the controller every ``every_s``, until cancelled. Where a change fails, the plan in force stays."""
+        solves = Solves(solver, self._controller.replanning, self._clock, every_s)
         while True:
             await asyncio.sleep(every_s)
             wanted = self._controller.replanning.decide(self._clock())
             if wanted is None:
                 continue
             try:
-                await self._change(wanted, solver)
+                await self._change(wanted, solves)
             except ProteusError as error:
                 self._failed(wanted, cause_of(error), error.message)
             except Exception:  # a bug of ours must not end adaptation for the life of the server
@@ -194,10 +193,12 @@ class ControlLoop:
             deferred=controller.cascades.measured(now_s) or UNSET,
         )
 
-    async def _change(self, wanted: ReplanRequest, solver: SolveFunction) -> None:
+    async def _change(self, wanted: ReplanRequest, solves: Solves) -> None:
         start_s = self._clock()
         before = self._controller.plan
-        planned = await solver(wanted, before, self._controller.standbys)
+        planned = await solves.plan(wanted, before, self._controller.standbys)
+        if planned is None:
+            return
         async with self._deploying:
             if self._controller.plan is not before:
                 log.info("dropped a new plan, as another came into force while it was solved: %s", wanted.reason)

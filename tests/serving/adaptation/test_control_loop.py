@@ -82,8 +82,12 @@ class World:
         self.asked: list[ReplanRequest] = []
         self.answers = list(answers)
         self.before_answer: Callable[[], Awaitable[Any]] | None = None
+        self.is_hurried = asyncio.Event()
 
-    async def solve(self, wanted: ReplanRequest, current: Plan, standbys: Standbys) -> Plan:
+    def end_early(self) -> None:
+        self.is_hurried.set()
+
+    async def __call__(self, wanted: ReplanRequest, current: Plan, standbys: Standbys) -> Plan:
         self.asked.append(wanted)
         if self.before_answer is not None:
             await self.before_answer()
@@ -106,7 +110,7 @@ class World:
 def run(world: World, story: Callable[[World], "asyncio.Future[None]"] | Callable[[World], object]) -> None:
     async def scene() -> None:
         await world.control_loop.start(SLOW, "start", "the first")
-        loop = asyncio.create_task(world.control_loop.run(EVERY_S, world.solve))
+        loop = asyncio.create_task(world.control_loop.run(EVERY_S, world))
         try:
             await story(world)  # type: ignore[misc]
         finally:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 import traceback
 from multiprocessing.connection import Connection
@@ -9,7 +10,8 @@ from multiprocessing.connection import Connection
 from proteus_cli.domain.device import NONE_OUT
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import ProteusError
-from proteus_cli.serving.adaptation.solver.jobs import Job, Replanner, Solve, Use, WarmUp
+from proteus_cli.interruption import INTERRUPTION
+from proteus_cli.serving.adaptation.solver.jobs import END_EARLY, Job, Replanner, Solve, Use, WarmUp
 from proteus_cli.serving.child_process import depend_on_parent
 
 NICE = 5
@@ -19,6 +21,7 @@ NICE = 5
 def serve_jobs(connection: Connection) -> None:
     """Receive jobs until the server ends, and answer each with its result or with the exception that it raised."""
     depend_on_parent()
+    signal.signal(END_EARLY, lambda *_: INTERRUPTION.ask())
     replan: Replanner | None = None
     with contextlib.suppress(EOFError, ConnectionError):  # the server has ended
         while True:
@@ -33,6 +36,7 @@ def _result(job: Job, replan: Replanner | None) -> Plan | Exception | None:
     try:
         match job:
             case Solve():
+                INTERRUPTION.forget()
                 return replan(job.demand, job.current, job.without, job.standbys, job.measured)
             case WarmUp():
                 with contextlib.suppress(ProteusError):  # a plan that can't be made is an error where it is wanted

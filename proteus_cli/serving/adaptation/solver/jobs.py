@@ -1,5 +1,6 @@
 """What the server asks of the solver's process: one job after another, each of which has one answer."""
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,6 +11,8 @@ from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.deferral import MeasuredDeferral
 
+END_EARLY = signal.SIGUSR1
+"""Sent to the process while it solves: the result is to be the best plan that it has found so far."""
 Standbys = Mapping[str, frozenset[VariantKey]]
 
 

@@ -11,7 +11,7 @@ from proteus_cli.control.devices.breaker import Breaker, BreakerEvent
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import SolverLost
-from proteus_cli.serving.adaptation.solver.jobs import Job, Replanner, Solve, Standbys, Use, WarmUp
+from proteus_cli.serving.adaptation.solver.jobs import END_EARLY, Job, Replanner, Solve, Standbys, Use, WarmUp
 from proteus_cli.serving.child_process import LIMITS_HINT, start_process
 from proteus_cli.serving.logs import fields
 
@@ -25,13 +25,17 @@ START_WITHIN_S = 30.0  # to start a process, to import and to compile
 
 @dataclass(slots=True)
 class SolverState:
-    """What is known of the solver: its process, whether it is at work, and how it did so far (unix time, seconds)."""
+    """What is known of the solver: its process, whether it is at work, and how it did so far (unix time, seconds).
+
+    Some solves were ``ended_early``, as a more urgent plan was wanted.
+    """
 
     pid: int | None = None
     is_busy: bool = False
     is_warm: bool = False
     solves: int = 0
     restarts: int = 0
+    ended_early: int = 0
     last_unix_s: float | None = None
     last_s: float | None = None
 
@@ -46,6 +50,7 @@ class SolverProcess:
     def __init__(self, replan: Replanner, limit_s: float, *, start_within_s: float = START_WITHIN_S) -> None:
         self._replan, self._within_s, self._start_within_s = replan, limit_s + SLACK_S, start_within_s
         self.state = SolverState()
+        self._is_solving = False
         self._warm_up: WarmUp | None = None
         self._start()
 
@@ -61,6 +66,7 @@ class SolverProcess:
                 try:
                     await _result(self._ready, self._start_within_s)
                     job = Solve(wanted.demand_qps, current, wanted.without, standbys, wanted.measured)
+                    self._is_solving = True
                     plan = await _result(self._child.do(job), self._within_s)
                     assert plan is not None  # noqa: S101 - a `Solve` has a plan as its result
                 except SolverDied:
@@ -69,12 +75,23 @@ class SolverProcess:
                     problem = "hangs"
                 else:
                     return plan
+                finally:
+                    self._is_solving = False
                 self._replace(problem)
             raise SolverLost(f"The solver's process {problem}, and so did the one before.")
         finally:
             self.state.is_busy = False
             self.state.solves += 1
             self.state.last_unix_s, self.state.last_s = time.time(), time.perf_counter() - start_s
+
+    def end_early(self) -> None:
+        """Have the solve that runs end now, with the best plan that it has found; nothing where none runs.
+
+        It ends where the planner looks, in milliseconds in most cases, and by its time limit at the latest.
+        """
+        if self._is_solving and self._child.is_alive:
+            self._child.end_early()
+            self.state.ended_early += 1
 
     def warm_up(self, job: WarmUp) -> None:
         """Have this process, and those that replace it, solve once before they are needed."""
@@ -160,6 +177,10 @@ class _Child:
     def do(self, job: Job) -> "Future[Plan | None]":
         """The result, which may be `SolverDied` or what the job raised."""
         return self._thread.submit(self._do, job)
+
+    def end_early(self) -> None:
+        """End the job that it does, a solve."""
+        self._process.send_signal(END_EARLY)
 
     def kill(self) -> None:
         """End the process, and then the thread, without waiting for either."""
