@@ -139,6 +139,23 @@ def test_what_cannot_be_read_is_asked_for_once_and_watched_by_nobody() -> None:
     assert played(story, problem=True).read == ["f", KEY]
 
 
+def test_a_bug_while_a_reference_is_read_is_told_and_ends_no_other_watch(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def inputs(*_: object) -> Floats | None:
+        raise KeyError("nobody expects it")
+
+    async def story(watched: Watched) -> None:
+        monkeypatch.setattr(watched.known, "inputs", inputs)
+        await watched.with_references()
+        await watched.ask(20)
+        assert watched.shifts.inputs == {"f": None}
+        assert watched.shifts.confidence[KEY] is not None
+
+    played(story)
+    assert "a bug while what the inputs of f are compared with was read" in caplog.text
+
+
 def test_with_another_catalog_all_begin_anew() -> None:
     async def story(watched: Watched) -> None:
         await watched.with_references()

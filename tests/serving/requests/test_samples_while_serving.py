@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import make_plan
 from one_device import AT_ONCE_S, SLOW_S, World, run
 
 from proteus_cli.domain.request import Outcome
@@ -141,7 +142,12 @@ def test_a_family_that_is_gone_leaves_no_counts_and_no_label_to_one_of_its_name(
         samples.dropped["f", "busy"] += 1
         samples.writer.failed["f"] += 2
         assert dict(samples.counts().captured) == {"f": 1}
-        samples.forget(["f"])
+        plane = world.plane
+        served = plane.families.by_name["f"]
+        await world.fleet.deploy(make_plan(demand_qps={"f": 0.0}, devices=["cpu0"]))
+        for families in ([], [served]):  # it is removed, and comes back
+            plane.use_families(families, [each.name for each in families])
+        world.results.clear()  # they are counted no more
         samples.told("f", "r1", [1])
         assert (dict(samples.counts().captured), dict(samples.counts().dropped)) == ({}, {})
 

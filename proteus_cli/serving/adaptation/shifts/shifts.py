@@ -166,6 +166,9 @@ class Shifts:
         except ProteusError as error:
             log.info("the %s can't be watched: %s", what, error.message)
             return None
+        except Exception:  # a bug of ours must not end the watch of all others, or pass unseen
+            log.exception("a bug while what the %s are compared with was read", what)
+            return None
         is_current = content is self._served.content  # else it is wanted once more
         return found if is_current and found is not None and len(found) >= LEAST_REFERENCE_ROWS else None
 
