@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def opened_device(opening: Open, stack: ExitStack) -> MeasuredDevice:
     rng = np.random.default_rng(0)
     for engine in opening.engines:
         model = Path(engine.model)
-        with within_free_memory(f"`{model}`"):
+        with within_free_memory(f"`{model}`") if opening.device.kind == "cpu" else nullcontext():
             backend.prepare(model, engine.key)
             runner = stack.enter_context(backend.runner(model, engine.key))
         while isinstance(runner, SlottedRunner) and runner.slots < opening.slots:
