@@ -1,10 +1,15 @@
-"""The question of `proteus study share`, of what stands on the command line."""
+"""The question of `proteus study share`, of what stands on the command line, and whether the device is quiet."""
 
 from collections.abc import Collection
 
+from proteus_cli.backends.discovery import discover, select
+from proteus_cli.cli import console
 from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
+from proteus_cli.profiling.noise import NOISE_FRAC, waiting_now
+from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
 from proteus_cli.studies.sharing.question import SharingQuestion, usual_variants
+from proteus_cli.units import format_percent
 
 
 def asked(
@@ -29,3 +34,14 @@ def asked(
 def _keys(catalog: Catalog, text: str, separator: str) -> tuple[VariantKey, ...]:
     found = (catalog.find(name.strip()) for name in text.split(separator))
     return tuple(VariantKey(family.name, variant.name) for family, variant in found)
+
+
+def warn_of_company(workspace: Workspace, device: str) -> None:
+    """Say so where other programs use the cores of a device now. Raises `DeviceUnavailable`."""
+    (found,) = select(discover(read_settings(workspace.root).devices), device)
+    waiting_frac = waiting_now(found.cores) if found.cores else 0.0
+    if waiting_frac > NOISE_FRAC:
+        console.warn(
+            f"other programs use {device} now: work there waits for a core for {format_percent(waiting_frac)} of the "
+            "time. They evict what is in the caches, too, so that costs are less sure; stop these programs first"
+        )

@@ -24,10 +24,12 @@ def share(
     profile, where `proteus plan` finds them.
     """
     from proteus_cli.cli.workflows.study.running import show, studied
-    from proteus_cli.cli.workflows.study.sharing import asked
+    from proteus_cli.cli.workflows.study.sharing import asked, warn_of_company
     from proteus_cli.store import Workspace
     from proteus_cli.studies.sharing.drafting import share_draft
 
     workspace = Workspace(workspace_dir, state)
     draft = share_draft(workspace, asked(workspace, device, variants, load, sets, emulated=emulate), name or "")
+    if not emulate:
+        warn_of_company(workspace, device)
     show(studied(workspace, draft, budget, force=force), json=json)
