@@ -42,9 +42,10 @@ class KnownSharing:
 
 
 def renewal(device: str, variants: Iterable[VariantKey], more: Iterable[VariantKey] = ()) -> str:
-    """The command that measures what sharing costs these variants on a device."""
+    """The command that measures what sharing a device costs these variants, as far as plans count with it."""
     names = variant_labels(keys := dict.fromkeys((*variants, *more)))
-    return f"proteus study share --device {device} --variants {','.join(names[key] for key in keys)}"
+    listed = ",".join(names[key] for key in keys)
+    return f"proteus study share --device {device} --variants {listed} --where device --load 100%"
 
 
 def sharing_digest(measured: VariantProfile) -> str:

@@ -29,7 +29,7 @@ def test_a_study_is_one_document_and_three_files(tiny: Tiny, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (("--variants", "shapes-s"), "2 to 9 variants"),
+        (("--variants", "shapes-s"), "2 to 24 variants"),
         (("--variants", "shapes-s,shapes-x"), "No variant `shapes-x`"),
         (("--variants", "shapes-s,shapes-l", "--sets", "shapes-s+shapes-l+tones-l"), "`--sets` names `tones-l`"),
     ],

@@ -46,7 +46,9 @@ def test_variants_that_changed_are_stale_and_nothing_of_them_counts(tmp_path: Pa
     assert found.stale == (VariantKey("f", "large"),)
     assert found.interference.costs == ()
     assert "f/large" in found.staleness
-    assert "run `proteus study share --device cpu0 --variants small,large`" in found.staleness
+    assert (
+        "run `proteus study share --device cpu0 --variants small,large --where device --load 100%`" in found.staleness
+    )
     gone = read_sharing(workspace, make_profile("cpu0", SMALL))
     assert gone is not None
     assert gone.stale == found.stale
@@ -100,7 +102,7 @@ def test_what_a_plan_takes_to_be_free_is_said_with_the_command_that_measures_it(
 
     (unknown,) = gaps(PROFILE)
     assert unknown.startswith("large, small on a cpu: taken to cost each other no time")
-    assert unknown.endswith("`proteus study share --device cpu0 --variants large,small`")
+    assert unknown.endswith("`proteus study share --device cpu0 --variants large,small --where device --load 100%`")
     assert gaps(PROFILE, frozenset({SMALL.key})) == []
     assert gaps(PROFILE, frozenset({VariantKey("f", "small@2"), SMALL.key})) == [], "two versions of one variant"
     write_sharing(workspace, "cpu0", interference())

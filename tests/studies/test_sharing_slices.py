@@ -94,7 +94,7 @@ def test_below_full_load_a_device_is_busy_for_that_part_whoever_shares_it() -> N
 
 def test_pairs_come_first_and_a_variant_is_its_own_neighbour_only() -> None:
     sizes = {A: BatchSizes(1, 8), B: BatchSizes(1, 4), C: BatchSizes(1, 1)}
-    cells = cells_of(sizes, (0.5, 1.0), ((A, B, C),), 2, has_stream=True)
+    cells = cells_of(sizes, (0.5, 1.0), ((A, B, C),), {"device": 2, "neighbour": 2}, has_stream=True)
     assert cells[:2] == [
         SharingCell("device", 1.0, (Work(A, 1), Work(B, 1))), SharingCell("device", 1.0, (Work(A, 8), Work(B, 4)))
     ]  # fmt: skip
@@ -105,7 +105,7 @@ def test_pairs_come_first_and_a_variant_is_its_own_neighbour_only() -> None:
     )
     assert {work.batch for cell in cells if cell.load < 1 for work in cell.works} == {1}
     assert sum(cell.with_stream for cell in cells) == 2 * (2 + 2 + 1)
-    alone = cells_of(sizes, (1.0,), (), 1, has_stream=False)
+    alone = cells_of(sizes, (1.0,), (), {"device": 1, "neighbour": 1}, has_stream=False)
     assert {cell.where for cell in alone} == {"device"}
     assert len({cell.key({A: "a", B: "b", C: "c"}) for cell in cells}) == len(cells)
 

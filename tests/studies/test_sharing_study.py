@@ -118,7 +118,7 @@ def test_the_page_says_what_is_costly_and_stands_alone(tiny: Tiny) -> None:
 
 def test_a_question_without_sense_is_refused(tiny: Tiny) -> None:
     for variants, sets, problem in (
-        ((SMALL,), (), "2 to 9 variants"),
+        ((SMALL,), (), "2 to 24 variants"),
         ((SMALL, SMALL), (), "named twice"),
         ((SMALL, LARGE), ((SMALL, MIDDLE, LARGE),), "`--sets` names `shapes-m`"),
     ):
@@ -150,3 +150,10 @@ def test_a_damaged_file_is_replaced_by_what_is_measured(tiny: Tiny) -> None:
     drafted.conclude({"pair": Cell("pair", "measured", 0.0, 1.0, found)})
     assert model(tiny.place).slowdown(SMALL, [LARGE]).factor == 1.3
     assert drafted.name == "share-cpu0"
+
+
+def test_many_variants_are_studied_where_plans_count_with_it(tiny: Tiny) -> None:
+    keys = (*OF_ALL, VariantKey("tones", "tones-s"), VariantKey("tones", "tones-l"))
+    drafted = share_draft(tiny.place, SharingQuestion("cpu0", keys, (1.0,), where=("device",), emulated=True))
+    assert len({job.key for job in drafted.jobs}) == len(drafted.jobs)
+    assert all(job.key.startswith("device") and job.key.count("+") == 1 for job in drafted.jobs), "pairs only"

@@ -1,11 +1,20 @@
 """Options of `proteus study share`."""
 
+from enum import StrEnum
 from typing import Annotated
 
 from typer import Option
 
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.units import parse_share
+
+
+class SharingPlace(StrEnum):
+    """Where others run."""
+
+    DEVICE = "device"
+    NEIGHBOUR = "neighbour"
+    BOTH = "both"
 
 
 def parse_loads(text: str) -> frozenset[float]:
@@ -25,7 +34,7 @@ Variants = Annotated[
     Option(
         metavar="VARIANT,…",
         show_default="the fastest, the slowest, one between",
-        help="The variants that share it, 2 to 9, such as `digits-s,signals-l`.",
+        help="The variants that share it, 2 to 24, such as `digits-s,signals-l`.",
         rich_help_panel=sections.MEASURING,
     ),
 ]
@@ -38,11 +47,19 @@ Load = Annotated[
         rich_help_panel=sections.MEASURING,
     ),
 ]
+Place = Annotated[
+    SharingPlace,
+    Option(
+        "--where",
+        help="Where others run: on the same `device`, which is what plans count with; on a `neighbour`; or `both`.",
+        rich_help_panel=sections.MEASURING,
+    ),
+]
 Sets = Annotated[
     str | None,
     Option(
         metavar="VARIANT+…,…",
-        show_default="all variants together",
+        show_default="all variants together, up to four",
         help="Sets of three or more to measure as well, such as `a+b+c,a+b+d`.",
         rich_help_panel=sections.MEASURING,
     ),

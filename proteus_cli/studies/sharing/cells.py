@@ -1,6 +1,6 @@
 """The cells of a study: which variants meet where, with which batches, at which load."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, combinations_with_replacement
 
@@ -64,37 +64,35 @@ def cells_of(
     sizes: Mapping[VariantKey, BatchSizes],
     loads: Sequence[float],
     sets: Sequence[tuple[VariantKey, ...]],
-    devices: int,
+    devices: Mapping[Where, int],
     *,
     has_stream: bool,
 ) -> list[SharingCell]:
-    """All cells, the most important first: pairs at full load, larger sets, streams, other loads.
+    """All cells, the most important first: what plans count with, pairs, then larger sets; streams; other loads.
 
-    ``sets`` are of three or more variants. Of alike neighbours there are so many ``devices``, the one that is studied
-    included. Below full load, batches are small, as a server with little to do has them.
+    ``sets`` are of three or more variants. ``devices`` are the ways to share that are studied, with how many alike
+    devices there are for each, the one that is studied included. Below full load, batches are small, as a server with
+    little to do has them.
     """
     found: dict[SharingCell, None] = {}
     for load in sorted(loads, reverse=True):
-        pairs = [*_meetings(list(combinations(sizes, 2)), "device"), *_neighbours(sizes, devices)]
-        larger = [(where, keys) for keys in sets for where in _places(keys, devices)]
-        for where, keys in [*pairs, *larger]:
-            found |= dict.fromkeys(_at_load(where, load, keys, sizes))
+        for where, number in devices.items():
+            for keys in (*_pairs(where, sizes, number), *(each for each in sets if _fits(each, where, number))):
+                found |= dict.fromkeys(_at_load(where, load, keys, sizes))
         if load == FULL_LOAD and has_stream:
             found |= dict.fromkeys(_streams(sizes, devices))
     return list(found)
 
 
-def _meetings(sets: Sequence[tuple[VariantKey, ...]], where: Where) -> list[tuple[Where, tuple[VariantKey, ...]]]:
-    return [(where, keys) for keys in sets]
+def _pairs(where: Where, sizes: Mapping[VariantKey, BatchSizes], devices: int) -> Iterable[tuple[VariantKey, ...]]:
+    """All pairs; on two devices, also of a variant with itself."""
+    if where == "device":
+        return combinations(sizes, 2)
+    return combinations_with_replacement(sizes, 2) if devices > 1 else ()
 
 
-def _neighbours(variants: Mapping[VariantKey, BatchSizes], devices: int) -> list[tuple[Where, tuple[VariantKey, ...]]]:
-    """Pairs on two devices, also of a variant with itself."""
-    return _meetings(list(combinations_with_replacement(variants, 2)), "neighbour") if devices > 1 else []
-
-
-def _places(keys: tuple[VariantKey, ...], devices: int) -> tuple[Where, ...]:
-    return ("device", "neighbour") if len(keys) <= devices else ("device",)
+def _fits(keys: tuple[VariantKey, ...], where: Where, devices: int) -> bool:
+    return where == "device" or len(keys) <= devices
 
 
 def _at_load(
@@ -105,8 +103,8 @@ def _at_load(
         yield SharingCell(where, load, tuple(Work(key, sizes[key].large) for key in keys))
 
 
-def _streams(sizes: Mapping[VariantKey, BatchSizes], devices: int) -> Iterator[SharingCell]:
+def _streams(sizes: Mapping[VariantKey, BatchSizes], devices: Mapping[Where, int]) -> Iterator[SharingCell]:
     for key, batches in sizes.items():
-        for where in ("device", "neighbour") if devices > 1 else ("device",):
-            for batch in batches.all:
+        for where, number in devices.items():
+            for batch in batches.all if where == "device" or number > 1 else ():
                 yield SharingCell(where, FULL_LOAD, (Work(key, batch),), with_stream=True)

@@ -12,7 +12,7 @@ from proteus_cli.domain.profile.interference import SHARING_FORMAT, Interference
 from proteus_cli.domain.profile.profile import LatencyTable, Profile, VariantProfile
 from proteus_cli.domain.studies.sharing import SharingConclusion, SharingResult, format_load
 from proteus_cli.domain.studies.study import Cell, Scalar
-from proteus_cli.errors import ArtefactError
+from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.store import Workspace, made_by
 from proteus_cli.store.sharing import KnownSharing, extended, read_sharing, sharing_digest, write_sharing
 from proteus_cli.studies.draft import Job, StudyDraft, Turn
@@ -78,7 +78,9 @@ def share_draft(workspace: Workspace, question: SharingQuestion, name: str = "")
         if question.emulated
         else hardware_bench(workspace, catalog, profile, sizes)
     )
-    cells = cells_of(sizes, question.loads, question.larger_sets, len(place.names), has_stream=place.has_stream)
+    devices = dict.fromkeys(question.where, len(place.names))
+    cells = cells_of(sizes, question.loads, question.larger_sets, devices, has_stream=place.has_stream)
+    _require_cells(cells, question)
     measuring = _Measuring(question, profile, labels, place)
     return StudyDraft(
         kind=KIND,
@@ -91,6 +93,14 @@ def share_draft(workspace: Workspace, question: SharingQuestion, name: str = "")
         opened=partial(place.opened, measuring.opened),
         conclude=partial(_concluded, workspace, question, profile),
     )
+
+
+def _require_cells(cells: Sequence[SharingCell], question: SharingQuestion) -> None:
+    if not cells:
+        raise UsageError(
+            f"No other device here is like {question.device}, so that it has no neighbour.",
+            hint="leave out `--where neighbour`; `cpu` in [devices] of proteus.toml makes devices",
+        )
 
 
 def _name(question: SharingQuestion) -> str:
@@ -124,6 +134,7 @@ def _options(question: SharingQuestion, devices: Sequence[str]) -> dict[str, Sca
         "variants": ",".join(f"{key.family}/{key.variant}" for key in question.variants),
         "load": ",".join(format_load(load) for load in sorted(question.loads)),
         "sets": ",".join("+".join(key.variant for key in each) for each in question.larger_sets),
+        "where": ",".join(question.where),
         "neighbours": ",".join(devices[1:]),
         "emulated": question.emulated,
     }

@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from itertools import chain
 
 from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
-from proteus_cli.domain.profile.interference import MOST_BESIDE
+from proteus_cli.domain.profile.interference import MOST_BESIDE, Where
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import UsageError
 
-MOST_VARIANTS = 1 + MOST_BESIDE
+MOST_VARIANTS = 24
+MOST_TOGETHER = 4
+"""All variants are measured together where there are no more; plans have few on a device."""
+MOST_IN_SET = 1 + MOST_BESIDE
+WAYS: tuple[Where, ...] = ("device", "neighbour")
 _PAIR = 2
 _WITHOUT_NAMES = 3
 """So many variants are studied where none is named: pairs grow with the square."""
@@ -17,15 +21,17 @@ _WITHOUT_NAMES = 3
 
 @dataclass(frozen=True, slots=True)
 class SharingQuestion:
-    """What sharing costs these variants on a device, at these loads; ``sets`` come on top of pairs and all together.
+    """What sharing costs these variants on a device, at these loads.
 
-    ``emulated``: on the emulated device of its profile. Raises `UsageError` where it makes no sense.
+    ``sets`` come on top of pairs and all together. ``where``: which ways to share are studied. ``emulated``: on the
+    emulated device of its profile. Raises `UsageError` where it makes no sense.
     """
 
     device: str
     variants: tuple[VariantKey, ...]
     loads: tuple[float, ...]
     sets: tuple[tuple[VariantKey, ...], ...] = ()
+    where: tuple[Where, ...] = WAYS
     emulated: bool = False
 
     def __post_init__(self) -> None:
@@ -36,6 +42,10 @@ class SharingQuestion:
             )
         for each in self.sets:
             _require_distinct(each)
+            if not _PAIR < len(each) <= MOST_IN_SET:
+                raise UsageError(
+                    f"A set has 3 to {MOST_IN_SET} variants.", hint="all pairs are measured; `--sets a+b+c` adds a set"
+                )
         strays = [key.variant for key in chain.from_iterable(self.sets) if key not in self.variants]
         if strays:
             raise UsageError(f"`--sets` names `{strays[0]}`, and `--variants` does not.", hint="name it there, too")
@@ -45,8 +55,8 @@ class SharingQuestion:
     @property
     def larger_sets(self) -> tuple[tuple[VariantKey, ...], ...]:
         """The sets of three or more: all variants together, and those that are asked for."""
-        everything = self.variants if len(self.variants) > _PAIR else ()
-        asked = (tuple(sorted(each, key=self.variants.index)) for each in self.sets if len(each) > _PAIR)
+        everything = self.variants if _PAIR < len(self.variants) <= MOST_TOGETHER else ()
+        asked = (tuple(sorted(each, key=self.variants.index)) for each in self.sets)
         return tuple(dict.fromkeys(each for each in (everything, *asked) if each))
 
 

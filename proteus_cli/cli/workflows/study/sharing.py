@@ -5,10 +5,10 @@ from collections.abc import Collection
 from proteus_cli.backends.discovery import discover, select
 from proteus_cli.cli import console
 from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
-from proteus_cli.profiling.noise import NOISE_FRAC, waiting_now
+from proteus_cli.profiling.measuring.noise import NOISE_FRAC, waiting_now
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
-from proteus_cli.studies.sharing.question import SharingQuestion, usual_variants
+from proteus_cli.studies.sharing.question import WAYS, SharingQuestion, usual_variants
 from proteus_cli.units import format_percent
 
 
@@ -17,6 +17,7 @@ def asked(
     device: str,
     variants: str | None,
     loads: Collection[float],
+    where: str,
     sets: str | None,
     *,
     emulated: bool,
@@ -28,7 +29,8 @@ def asked(
     catalog = workspace.catalog()
     keys = _keys(catalog, variants, ",") if variants is not None else usual_variants(catalog, workspace.profile(device))
     chosen = tuple(_keys(catalog, each, "+") for each in (sets or "").split(",") if each.strip())
-    return SharingQuestion(device, keys, tuple(sorted(loads)), chosen, emulated)
+    places = tuple(each for each in WAYS if where in {each, "both"})
+    return SharingQuestion(device, keys, tuple(sorted(loads)), chosen, places, emulated)
 
 
 def _keys(catalog: Catalog, text: str, separator: str) -> tuple[VariantKey, ...]:

@@ -9,6 +9,7 @@ def share(
     device: study_sharing.Device,
     variants: study_sharing.Variants = None,
     load: study_sharing.Load = common.unparsed("50%,90%,100%"),
+    where: study_sharing.Place = study_sharing.SharingPlace.BOTH,
     sets: study_sharing.Sets = None,
     emulate: study_sharing.Emulate = False,
     name: study.Name = None,
@@ -20,8 +21,8 @@ def share(
 ) -> None:
     """Measure what batches take alone and together: on one device in turn, and at once on neighbouring devices.
 
-    All pairs of the variants are measured, and all of them together. The costs at full load are written beside the
-    profile, where `proteus plan` finds them.
+    All pairs of the variants are measured and, where there are three or four, all together. The costs at full load are
+    written beside the profile, where `proteus plan` finds them.
     """
     from proteus_cli.cli.workflows.study.running import show, studied
     from proteus_cli.cli.workflows.study.sharing import asked, warn_of_company
@@ -29,7 +30,8 @@ def share(
     from proteus_cli.studies.sharing.drafting import share_draft
 
     workspace = Workspace(workspace_dir, state)
-    draft = share_draft(workspace, asked(workspace, device, variants, load, sets, emulated=emulate), name or "")
+    question = asked(workspace, device, variants, load, where.value, sets, emulated=emulate)
+    draft = share_draft(workspace, question, name or "")
     if not emulate:
         warn_of_company(workspace, device)
     show(studied(workspace, draft, budget, force=force), json=json)
