@@ -9,11 +9,12 @@ import sys
 from collections.abc import Mapping
 
 from benchmarks.machine import machine
-from benchmarks.study import cost, peak, server_peak, share, telemetry
+from benchmarks.study import concurrency, cost, peak, server_peak, share, telemetry
 from benchmarks.study.parts import Part
 from benchmarks.tables import aim_line
 
 PARTS: Mapping[str, Part] = {
+    "concurrency": concurrency.measure,
     "cost": cost.measure,
     "peak": peak.measure,
     "share": share.measure,

@@ -20,8 +20,8 @@ second. The knee is the smallest n with the throughput of the plateau (`domain.c
 **What is decided** (`slot_tuner`). *Down*, to a number that loses less than `TOLERANCE_FRAC` for sure. Load varies, so
 the smaller numbers are seen without a trial. *Up* needs a `Trial`: windows with one slot more take turns with windows
 as before, only while all slots are busy. The device gets the slot if it gains more than `TOLERANCE_FRAC` for sure. A
-device that is always busy has trials downwards, too. A trial ends as soon as it is sure that it gains nothing, and each
-that fails makes the next pause twice as long.
+device that is always busy has trials downwards, too. The first trial after a change goes far, to twice or half as many.
+A trial ends as soon as it is sure that it gains nothing, and each that fails makes the next pause twice as long.
 
 **Why it does not oscillate.** Down needs proof that a slot is worth less than the tolerance, and up that it is worth
 more: one and the same device gives no proof of both. Chance may, so a change against the last one has to wait twice as
@@ -30,7 +30,7 @@ long as the one before it, and to be surer: in a time T, a device that stays as 
 **When it begins anew.** Where windows with one number of slots leave what was estimated, in a row and by more than
 chance, older windows are forgotten. A change of what the device hosts, of its servers or of its neighbours
 (`surroundings`) forgets them as well, and the pauses. The number of slots stays until there is something better to go
-by.
+by, or is what the device had settled on when it last was in the same surroundings.
 
 Fewer slots abort nothing: what runs ends, and until as many have ended no batch starts.
 """

@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -9,9 +10,9 @@ from proteus_cli.control.concurrency.slot_bins import Exposure, SlotBins, Window
 from proteus_cli.control.concurrency.throughputs import SURE_ERRORS, Throughputs, throughputs
 from proteus_cli.domain.concurrency.knee import TOLERANCE_FRAC, knee_place
 
-WINDOWS: tuple[tuple[float, int], ...] = ((0.2, 12), (0.5, 4), (2.0, 0))
+WINDOWS: tuple[tuple[float, int], ...] = ((0.1, 10), (0.4, 4), (2.0, 0))
 """A window ends after so many seconds, if it has so many batches."""
-KEPT_WINDOWS = 60  # the estimate is over these, 12 s to 2 min
+KEPT_WINDOWS = 60  # the estimate is over these, 6 s to 2 min
 
 FULL_FRAC = 0.5  # of a window with all slots busy, that one more could help
 TRIAL_WINDOWS = 6  # of a trial, every second one with the number that is tried
@@ -28,14 +29,15 @@ LEFT_ERRORS = 4.0  # … if that is so many times the usual scatter of windows �
 LEFT_WINDOWS = 2  # … and so does the next one
 SCATTER_WEIGHT = 0.1  # of one window
 TINY_S = 1e-9
+MOST_REMEMBERED = 16
 
 
 class TuningReason(StrEnum):
-    """Why slots changed, or why the estimate began anew."""
+    """Why slots changed."""
 
     FEWER_CARRY_AS_MUCH = "fewer carry as much"
     MORE_CARRY_MORE = "more carry more"
-    LEFT_ESTIMATE = "throughput left the estimate"
+    AS_BEFORE = "as in the same surroundings before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,13 @@ class SlotTuner:
         self.changes: deque[SlotChange] = deque(maxlen=20)
         self.changed = self.trials = self.begun_anew = 0
         self.full_frac = 0.0  # of the last window
-        self._pause_s = {1: FIRST_PAUSE_S, -1: FIRST_PAUSE_S}
+        self._remembered: dict[Hashable, int] = {}  # what it settled on, by surroundings; the last ones
+        self._around: Hashable = None
+        self._pause_s = {1: 0.0, -1: 0.0}
         self._tried_s = {1: now_s, -1: now_s}  # the end of the last trial, up or down
-        self._tries_half = True
+        self._tries_far = {1: True, -1: True}  # twice as many, half as many
         self._full_since_s = math.inf
-        self._patience_s = OVERLOADED_S  # of busy slots, before smaller numbers are tried
+        self._patience_s = 0.0  # of busy slots, before smaller numbers are tried
         self._hold_s, self._last_step, self._changed_s = FIRST_HOLD_S, 0, -math.inf
         self._errors = SURE_ERRORS
         self._misses: dict[int, list[tuple[float, Window]]] = {}  # by slots: the last windows that left the estimate
@@ -96,7 +100,7 @@ class SlotTuner:
     def lost(self, now_s: float) -> None:
         """The device is lost: what it is when it comes back is not known."""
         self.bins.lost(now_s)
-        self.begin_anew(now_s)
+        self.begin_anew(now_s, self._around)
 
     @property
     def slots(self) -> int:
@@ -110,14 +114,23 @@ class SlotTuner:
             return None
         return levels[knee_place([self.estimate.of(level) for level in levels])]
 
-    def begin_anew(self, now_s: float) -> None:
-        """What was seen does not hold any more: something changed outside."""
+    def begin_anew(self, now_s: float, around: Hashable = None) -> None:
+        """What was seen does not hold any more: something changed outside.
+
+        Where it has been in the same surroundings before, it goes on from the number that it had settled on there.
+        """
+        self._remembered.pop(self._around, None)
+        self._remembered[self._around] = self.settled
+        if len(self._remembered) > MOST_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        self._around = around
         self.windows.clear()
         self.trial = None
-        self._restart()
+        self._restart(now_s)
         self._hold_s, self._last_step = FIRST_HOLD_S, 0
-        self._pause_s = {1: FIRST_PAUSE_S, -1: FIRST_PAUSE_S}
-        self._tried_s = {1: now_s, -1: now_s}
+        known = self._remembered.get(around, self.settled)
+        if known != self.settled:
+            self._settle(known, TuningReason.AS_BEFORE, now_s)
 
     def is_due(self, now_s: float) -> bool:
         """A window is long enough: `look` is worth asking."""
@@ -138,8 +151,7 @@ class SlotTuner:
         if (since := self._left_since(window)) is not None:
             while self.windows[0] is not since:
                 self.windows.popleft()
-            self._restart()
-            self._pause_s = {1: 0.0, -1: 0.0}
+            self._restart(now_s)
         self.estimate = throughputs(self.windows)
         if self.trial is not None:
             self.trial.windows_left -= 1
@@ -161,13 +173,17 @@ class SlotTuner:
         if is_reversal:
             self._hold_s = min(2 * self._hold_s, LONGEST_HOLD_S)
             self._errors = min(self._errors + ERRORS_OF_REVERSAL, MOST_ERRORS)
-        reason = TuningReason.MORE_CARRY_MORE if step > 0 else TuningReason.FEWER_CARRY_AS_MUCH
-        self.settled, self.trial, self._last_step, self._changed_s = target, None, step, now_s
-        self.changes.append(SlotChange(now_s, target, reason.value))
-        self.changed += 1
+        self._settle(target, TuningReason.MORE_CARRY_MORE if step > 0 else TuningReason.FEWER_CARRY_AS_MUCH, now_s)
+        self.trial, self._last_step, self._changed_s = None, step, now_s
         self._pause_s = {step: 0.0, -step: FIRST_PAUSE_S}  # one more step the same way may be as good
-        self._tried_s, self._tries_half = {1: now_s, -1: now_s}, True
+        self._tried_s = {1: now_s, -1: now_s}
+        self._tries_far[-step] = False  # it comes from there
         return True
+
+    def _settle(self, slots: int, reason: TuningReason, now_s: float) -> None:
+        self.settled = slots
+        self.changes.append(SlotChange(now_s, slots, reason.value))
+        self.changed += 1
 
     def _better(self) -> int | None:
         """The number to settle on in place of the one there is; None: none is known to be better."""
@@ -192,7 +208,7 @@ class SlotTuner:
             return
         if self.full_frac < FULL_FRAC:
             return
-        for step, tried in ((1, self.settled + 1), (-1, self._fewer())):
+        for step, tried in ((1, self._more()), (-1, self._fewer())):
             if 1 <= tried <= self.most and tried != self.settled and self._is_time(step, tried, now_s):
                 self.trial, self._patience_s = Trial(tried), OVERLOADED_S
                 self.trials += 1
@@ -206,9 +222,13 @@ class SlotTuner:
         least = 1 + TOLERANCE_FRAC if trial.slots > self.settled else 1 - TOLERANCE_FRAC
         return self.settled in known.levels and known.at_most(trial.slots, self.settled) < least
 
+    def _more(self) -> int:
+        """The larger number to try: twice as many where nothing is known, then one more."""
+        return min(2 * self.settled, self.most) if self._tries_far[1] else self.settled + 1
+
     def _fewer(self) -> int:
-        """The smaller number to try: half as many, then one less."""
-        return self.settled // 2 if self._tries_half else self.settled - 1
+        """The smaller number to try: half as many, then one less, and so on."""
+        return self.settled // 2 if self._tries_far[-1] else self.settled - 1
 
     def _is_time(self, step: int, tried: int, now_s: float) -> bool:
         """Upwards, when the pause is over; downwards only what is not seen by itself, as all slots are busy."""
@@ -223,8 +243,7 @@ class SlotTuner:
         self.trial = None
         self._tried_s[step] = now_s
         self._pause_s[step] = min(2 * max(self._pause_s[step], FIRST_PAUSE_S / 2), LONGEST_PAUSE_S)
-        if step < 0:
-            self._tries_half = not self._tries_half
+        self._tries_far[step] = step < 0 and not self._tries_far[step]
 
     # --- the estimate
 
@@ -250,8 +269,10 @@ class SlotTuner:
         total_s = float(batch_s.sum())
         return expected_s * total_s / known_s if known_s >= 0.8 * total_s else 0.0
 
-    def _restart(self) -> None:
-        """Estimate anew from the windows that are left."""
+    def _restart(self, now_s: float) -> None:
+        """Estimate anew from the windows that are left, and try at once what may be better."""
+        self._pause_s, self._tried_s = {1: 0.0, -1: 0.0}, {1: now_s, -1: now_s}
+        self._tries_far = {1: True, -1: True}
         self.estimate = None
         self._misses.clear()
         self._scatter = self._patience_s = 0.0

@@ -25,6 +25,7 @@ class SlotTuning:
         self._controller, self._fleet, self._clock = controller, fleet, clock
         self._surroundings: dict[str, Surroundings] = {}
         self._seen: tuple[object, ...] = ()
+        self._told: dict[str, int] = {}  # changes that were logged
         self._next = 0  # the device that is first to be looked at
 
     async def run(self) -> None:
@@ -49,11 +50,11 @@ class SlotTuning:
 
     def _look_at(self, device: str, now_s: float) -> None:
         tuner = self._fleet.tuners[device]
-        changed = tuner.changed
         slots = tuner.look(now_s)
         if slots != self._controller.slots_of(device):
             self._fleet.use_slots(device, slots)
-        if tuner.changed > changed:
+        if tuner.changed > self._told.get(device, 0):
+            self._told[device] = tuner.changed
             change = tuner.changes[-1]
             log.info(
                 "%s uses %d of %s from now on: %s", device, change.slots, counted(tuner.most, "slot"), change.reason,
@@ -74,6 +75,6 @@ class SlotTuning:
             fleet.tuners, serving & hosting, lambda device: keys(controller.hosted_on(device)), servers
         )
         for device, now in found.items():
-            if self._surroundings.get(device, now) != now:
-                fleet.tuners[device].begin_anew(now_s)
+            if self._surroundings.get(device) != now:
+                fleet.tuners[device].begin_anew(now_s, now)
         self._surroundings = found

@@ -13,14 +13,12 @@ from proteus_cli.serving.http1.compression import preferred_encoding
 
 INDEX = "index.html"
 AT = "/ui/"
+SCRIPTS = ("main", "feed", "series", "charts", "plan_diagram", "hosts", "tables", "slots", "format")
 FILES = {
     INDEX: "text/html; charset=utf-8",
     "page.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
-    **dict.fromkeys(
-        ("main.js", "feed.js", "series.js", "charts.js", "plan_diagram.js", "hosts.js", "tables.js", "format.js"),
-        "text/javascript; charset=utf-8",
-    ),
+    **dict.fromkeys((f"{name}.js" for name in SCRIPTS), "text/javascript; charset=utf-8"),
     "uPlot.iife.min.js": "text/javascript; charset=utf-8",
     "uPlot.min.css": "text/css; charset=utf-8",
 }

@@ -6,6 +6,7 @@ import * as format from "./format.js";
 import * as inHosts from "./hosts.js";
 import * as diagram from "./plan_diagram.js";
 import {Series} from "./series.js";
+import * as slots from "./slots.js";
 import * as tables from "./tables.js";
 import {element, setText} from "./tables.js";
 
@@ -81,6 +82,8 @@ function show() {
   tables.attainment(byId("attainment"), families);
   byId("rollouts-section").hidden = !latest.rollouts.length;
   tables.rollouts(byId("rollouts"), latest.rollouts);
+  byId("slots-section").hidden = !Object.keys(latest.slots).length;
+  slots.show(byId("slots"), latest.slots);
   tables.devices(byId("devices"), devices, hosts, (key, otherwise) => chosenRows.get(key) ?? otherwise, toggleRow);
   tables.flows(byId("flows"), flows);
   byId("cascades-section").hidden = Object.values(families).every(({cascades}) => !cascades.length);

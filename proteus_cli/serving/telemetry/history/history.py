@@ -16,6 +16,7 @@ from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.oip.documents import Count, Fraction
 from proteus_cli.serving.telemetry.history.snapshot import ServerEvent
 from proteus_cli.serving.telemetry.hosts import HostStatus
+from proteus_cli.serving.telemetry.slots import SlotsStatus
 from proteus_cli.serving.telemetry.stages import CascadeStatus, ExitsStatus
 
 SampleValues = Sequence[float | None]
@@ -139,6 +140,10 @@ class History(Struct, frozen=True):
     hosts: Annotated[Mapping[str, HostStatus], Meta(description="Of the cluster; empty without one.")]
     rollouts: Annotated[
         Sequence[RolloutStatus], Meta(description="The last version roll-out of each family that had one.")
+    ]
+    slots: Annotated[
+        Mapping[str, SlotsStatus],
+        Meta(description="Of devices of several slots, by id; of many, those whose slots changed last."),
     ]
     flows: Flows
     events: Annotated[Sequence[ServerEvent], Meta(description="Changes of plan and of devices among these samples.")]

@@ -38,6 +38,7 @@ from proteus_cli.serving.telemetry.history.snapshot import (
     Snapshot,
     make_snapshot,
 )
+from proteus_cli.serving.telemetry.slots import lately_changed
 from proteus_cli.serving.telemetry.stages import cascades_of, exits_of
 
 EVERY_S = 1.0
@@ -194,6 +195,7 @@ class MetricsSampler:
             },
             hosts=now.hosts,
             rollouts=list(self._rollouts()),
+            slots=lately_changed(self._plane.fleet.tuners, self._clock()),
             flows=_columns(now.flows),
             events=self._events.between(first, last),
         )
