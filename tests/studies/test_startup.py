@@ -98,7 +98,7 @@ def test_a_fresh_process_answers(tiny: Tiny) -> None:
     draft = startup_draft(tiny.place, ("shapes",), ("shapes-s",), "cpu0", 3)
     subject = subject_named(tiny)
     found = start_once(subject)
-    assert 0 < found.python_s < found.backend_s < found.loaded_s < found.answered_s < 60
+    assert 0 < found.python_s < found.backend_s < found.loaded_s < found.answered_s
     subject.model.write_bytes(b"nothing")
     with pytest.raises(EngineError, match="does not start: ONNX Runtime can't load"):
         start_once(subject)

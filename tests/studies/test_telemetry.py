@@ -6,10 +6,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from proteus_cli.studies.telemetry import cores, process_tree
+from proteus_cli.backends.nvml import NvmlDevice
+from proteus_cli.domain.device import Device
+from proteus_cli.studies.telemetry import cores, gpus, process_tree
 from proteus_cli.studies.telemetry.counters import Reading, measures
 from proteus_cli.studies.telemetry.sampler import MOST_SAMPLES, Samples, Watch, reader
 
@@ -97,3 +100,31 @@ def test_this_system_is_read() -> None:
     hashlib.sha256(bytes(2**24)).digest()
     found = measures(before, read())
     assert {"cpu_cores", "machine_cores", "minor_faults", "voluntary_switches", "memory_bytes"} <= set(found)
+
+
+class Nvml:
+    """What this GPU's driver says: how busy it is and its power, and no more."""
+
+    NVMLError = RuntimeError
+    NVML_CLOCK_SM = NVML_CLOCK_MEM = 0
+
+    def nvmlDeviceGetUtilizationRates(self, _handle: object) -> SimpleNamespace:  # noqa: N802 - NVML's name
+        return SimpleNamespace(gpu=40)
+
+    def nvmlDeviceGetPowerUsage(self, _handle: object) -> int:  # noqa: N802
+        return 70_500
+
+    def __getattr__(self, name: str) -> object:
+        def fails(*_arguments: object) -> object:
+            raise self.NVMLError(name)
+
+        return fails
+
+
+def test_of_a_gpu_only_what_its_driver_says_is_told() -> None:
+    found = gpus.levels({"gpu0": NvmlDevice(Nvml(), None)})
+    assert found == {"gpu_busy_frac@gpu0": 0.4, "gpu_power_w@gpu0": 70.5}
+
+
+def test_devices_without_readings_are_not_watched() -> None:
+    assert gpus.watched_gpus([Device("cpu0", "cpu", "cpu", "a processor", 0)]) == {}

@@ -22,6 +22,9 @@ LOOKS = 3
 """Probes get twice as many requests at each look: up to 8 times as many as at first."""
 RISE, NARROW = 2.0, 1.25
 """The next rate is so many times the last one, until the peak is bracketed; the bracket is refined from here on."""
+LOWEST_FALL, HIGHEST_FALL, OF_ANSWERED = 0.25, 0.87, 0.95
+"""Below a rate that is violated, the next one is this part of what was answered in time: where too much comes, servers
+that shed answer about what they can carry. It is at least, and at most, these parts of the rate."""
 LEAST_QPS = 0.01
 """Where a lower rate violates, too, there is no peak."""
 
@@ -58,6 +61,7 @@ class PeakSearch:
         self._below_qps, self._above_qps = 0.0, math.inf
         self._rate_qps = min(first_qps, rules.most_qps)
         self._centre_qps: float | None = None
+        self._fall = 1 / RISE
         self._away = FIRST_AWAY
         self._confirmed = 0
         self._limit: Limit = "slo"
@@ -119,6 +123,8 @@ class PeakSearch:
             self._below_qps = max(self._below_qps, self._rate_qps)
         else:
             self._above_qps = min(self._above_qps, self._rate_qps)
+            missed = sum(each.violations for each in self._probe) / sum(each.requests for each in self._probe)
+            self._fall = min(max(OF_ANSWERED * (1 - missed), LOWEST_FALL), HIGHEST_FALL)
         self._probe = []
         self._take_next_rate()
 
@@ -131,7 +137,7 @@ class PeakSearch:
         elif above == math.inf:
             self._rate_qps = min(RISE * below, self._rules.most_qps)
         elif not below:
-            self._rate_qps = above / RISE
+            self._rate_qps = above * self._fall
         elif above > NARROW * below:
             self._rate_qps = math.sqrt(below * above)
         else:

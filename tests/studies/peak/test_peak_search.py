@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.study.peak import OneServer
 from proteus_cli.domain.studies.peak import Peak, PeakRules, Stretch
-from proteus_cli.studies.peak.fit import crossing
+from proteus_cli.studies.peak.fit import crossing, student_t
 from proteus_cli.studies.peak.measuring import fitted, measured_peak
 from proteus_cli.studies.peak.search import Offer, PeakSearch
 from proteus_cli.studies.peak.stretches import WINDOWS, duration_s, stretch_of
@@ -98,6 +98,24 @@ def test_a_verdict_is_open_until_it_is_sure() -> None:
 def test_the_interval_is_that_of_wilson() -> None:
     assert interval(10, 100) == pytest.approx((0.0552, 0.1744), abs=1e-4)
     assert interval(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("degrees", "known"), [(4, 2.776), (6, 2.447), (10, 2.228), (30, 2.042), (10**6, 1.960)])
+def test_few_stretches_make_wider_intervals(degrees: int, known: float) -> None:
+    """Student's t, two-sided, 95 %."""
+    assert student_t(degrees) == pytest.approx(known, rel=0.02)
+
+
+def test_below_a_rate_that_is_shed_the_next_one_is_near_what_was_answered() -> None:
+    """A server that answers 100 qps of whatever comes, and is asked for far too much at first."""
+    search, offered = PeakSearch(P99, 100_000.0), list[float]()
+    while len(offered) < 8 and (offer := search.next()) is not None:
+        offered.append(offer.rate_qps)
+        missed = round(offer.requests * max(0.0, 1 - 100.0 / offer.rate_qps))
+        search.saw(Stretch(offer.rate_qps, offer.requests, missed, 15.0, WINDOWS))
+    assert offered[1] == 25_000.0
+    assert sum(rate > 150.0 for rate in offered) <= 6
+    assert any(80.0 < rate < 100.0 for rate in offered)
 
 
 def test_a_stretch_leaves_the_warm_up_out_and_counts_in_windows() -> None:
