@@ -150,7 +150,7 @@ def workspace_draft(workspace: Workspace) -> StudyDraft | str:
     if not workspace.profiles_dir.is_dir():
         return "there is no profile: `proteus profile` makes one"
     catalog, profile = workspace.catalog(), next(iter(workspace.profiles().values()))
-    question = PeakQuestion(PeakRules(1 - PERCENTILE), mode_for(workspace, catalog, profile))
+    question = PeakQuestion(PeakRules(ALLOWED_FRAC), mode_for(workspace, catalog, profile))
     parts = [part for family in catalog.families if (part := _ends_draft(workspace, family, profile, question))]
     if not parts:
         return f"no variant is done within its SLO on {profile.device.id}"
@@ -160,7 +160,7 @@ def workspace_draft(workspace: Workspace) -> StudyDraft | str:
     return StudyDraft(KIND, "peak", subject, options, parts[0].inputs, jobs, devices=(profile.device,))
 
 
-PERCENTILE = 0.99
+ALLOWED_FRAC = 0.01
 
 
 def mode_for(workspace: Workspace, catalog: Catalog, profile: Profile) -> Mode:

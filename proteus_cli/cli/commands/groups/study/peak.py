@@ -61,5 +61,5 @@ def _rules(answered_frac: float, max_violations: float | None, precision: float)
     """The stricter of both bounds counts."""
     from proteus_cli.domain.studies.peak import PeakRules
 
-    allowed = 1 - answered_frac
+    allowed = round(1 - answered_frac, 12)
     return PeakRules(allowed if max_violations is None else min(allowed, max_violations), precision)

@@ -1,0 +1,60 @@
+"""``proteus study``: a study is measured once, written, shown and joined with others; nonsense is refused."""
+
+import csv
+
+import pytest
+from command_line import files, proteus
+from tiny import Tiny, add_plan
+
+PEAK = ("study", "peak", "--family=shapes", "--variant=shapes-l", "--mode=simulated", "--jitter=none")
+QUICK = ("--max-violations=20%", "--percentile=p80", "--precision=20%")
+
+
+def test_a_peak_is_measured_once_and_joined_in_a_page(tiny: Tiny) -> None:
+    there = ("-w", str(tiny.root))
+    study = proteus(*PEAK, *QUICK, "--json", *there).document()
+    (cell,) = study["cells"]
+    assert cell["key"] == "shapes-l on cpu0, greedy"
+    assert (cell["mode"], study["missing"], study["options"]["allowed_frac"]) == ("simulated", [], 0.2)
+    assert cell["result"]["low_qps"] < cell["result"]["rate_qps"] < cell["result"]["high_qps"]
+    written = sorted(path.name for path in (tiny.root / "studies").iterdir())
+    assert written == ["peak-shapes.csv", "peak-shapes.html", "peak-shapes.json"]
+    again = proteus(*PEAK, *QUICK, *there)
+    assert proteus(*PEAK, *QUICK, "--json", *there).document()["cells"] == [cell]  # not measured again
+    assert "shapes-l on cpu0, greedy: " in again.stdout
+    with (tiny.root / "studies" / "peak-shapes.csv").open(encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["rate_qps"]) == cell["result"]["rate_qps"]
+    page = tiny.root / "page.html"
+    assert proteus("study", "report", "peak-shapes", "-o", page, *there).code == 0
+    assert "shapes-l on cpu0, greedy" in page.read_text(encoding="utf-8")
+    assert proteus("study", "report", "other", *there).refused().startswith("No study `other`")
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ((), "Which family"),
+        (("--family=nobody",), "No family `nobody`"),
+        (("--family=shapes", "--variant=shapes-x"), "`shapes-x` of `shapes` has no profile"),
+        (("--family=shapes", "--device=cpu7"), "No file"),
+        (("--family=shapes", "--slo=5ms"), "`--slo` is for servers"),
+        (("--family=shapes", "--url=http://127.0.0.1:9", "--device=cpu0"), "`--device` makes no sense with `--url`"),
+        (("--family=shapes", "--batching=eager"), "No batching `eager`"),
+        (("--family=shapes", "--jitter=p50"), "No jitter `p50`"),
+        (("--family=shapes", "--name=../x"), "`../x` is no name"),
+        (("plan", "--device=cpu0"), "`--device` makes no sense with a plan"),
+        (("plan", "--family=tones"), "The plan serves no `tones`"),
+        (("--family=shapes", "--percentile=99"), "`99` is no percentile"),
+    ],
+    ids=str,
+)
+def test_a_peak_that_makes_no_sense_is_refused(tiny: Tiny, given: tuple[str, ...], problem: str) -> None:
+    add_plan(tiny, {"cpu0": "shapes-s"})
+    before = files(tiny.root)
+    assert problem in proteus("study", "peak", "--mode=simulated", *given, "-w", tiny.root).refused()
+    assert files(tiny.root) == before
+
+
+def test_there_is_nothing_to_report_before_anything_was_measured(tiny: Tiny) -> None:
+    assert proteus("study", "report", "-w", tiny.root).refused().startswith("No studies in")
