@@ -6,12 +6,14 @@ import os
 import re
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forking.program import start_child
 from hypothesis import settings
 from hypothesis.internal.conjecture import providers
 from installed import HOW_TO_ADD, missing_for_the_page
@@ -37,6 +39,10 @@ FIRST = (
 LAST = ("contract/api/test_pycuda.py", "contract/e2e/test_gpu0.py", "contract/runtime/test_devices.py")
 """… and these wait for that."""
 FOUND_BY_TEXT = ("alone", "extended", "hosts", "ray")
+STARTING_CHILDREN = (
+    "proteus_cli.serving.adaptation.solver.process",
+    "proteus_cli.serving.devices.process.executor",
+)
 SET_IN_NAME = re.compile(r"\{\([^{}:]*\)\}|\{'[^{}:]*'\}|frozenset\(")
 
 # `make test` draws the same examples each time; `make fuzz` draws new ones (tests/fuzz.py).
@@ -157,6 +163,15 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     yield
     ours.setLevel(level)
     loudness.quiet = loudness.verbose = loudness.debug = False
+
+
+@pytest.fixture(autouse=True)
+def _children_are_forked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of devices and of solvers are not started from nothing, but by tests that are about them."""
+    if not request.node.get_closest_marker("from_nothing"):
+        for name in STARTING_CHILDREN:
+            if name in sys.modules:
+                monkeypatch.setattr(sys.modules[name], "start_process", start_child)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,8 @@ from typing import Any
 from forking import template
 from forking.template import NUMBER_BYTES
 
+from proteus_cli.serving import child_process
+
 ROOT = Path(__file__).parents[2]
 UNKNOWN = -1
 
@@ -32,12 +34,13 @@ class Template:
     """
 
     def __init__(self, modules: Sequence[str], environment: Mapping[str, str], directory: Path = ROOT) -> None:
-        self.environment, self._lock = environment, threading.Lock()
+        self.environment, self._lock = dict(environment), threading.Lock()
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, template.__file__, str(theirs.fileno()), *modules],
-                stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], cwd=directory, env=environment,
+                stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], cwd=directory,
+                env={**environment, "OPENBLAS_NUM_THREADS": "1"},  # else threads start when NumPy is imported
             )  # fmt: skip
 
     def close(self) -> None:
@@ -63,7 +66,7 @@ def read_number(file: int) -> int:
 class Program(subprocess.Popen[Any]):
     """``python -m MODULE …`` in a process that is no child of ours but otherwise as any that `subprocess.Popen` starts.
 
-    ``arguments`` are those after the ``-m``. It can have no files but the standard ones. All but what is done here is
+    ``arguments`` are those after the ``-m``. All but what is done here is
     done as by the class above, three of whose private methods this stands on.
     """
 
@@ -74,17 +77,18 @@ class Program(subprocess.Popen[Any]):
     def _execute_child(self, *positional: Any) -> None:
         arguments, _, prepare, _, passed, directory, environment, _, _, shell, *files = positional[:16]
         process_group, is_session = positional[-1], positional[-2]
-        assert not any((prepare, passed, shell, is_session)), "not for programs that are forked"
+        assert not any((prepare, shell, is_session)), "not for programs that are forked"
         to_program, _, _, from_program, _, errors = files
         call = {
             "arguments": list(map(str, arguments)),
             "environment": dict(os.environ if environment is None else environment),
             "directory": str(Path(directory or "").absolute()),
+            "passed": list(passed),
             "process_group": UNKNOWN if process_group is None else process_group,
         }
         standard = [our if file == UNKNOWN else file for our, file in enumerate((to_program, from_program, errors))]
         try:
-            self.pid, self._told = self._parent.fork(call, standard)
+            self.pid, self._told = self._parent.fork(call, [*standard, *passed])
         finally:
             self._close_pipe_fds(*files)  # type: ignore[attr-defined]
         self._child_created = True
@@ -116,7 +120,7 @@ def of_proteus() -> Template:
             "proteus_cli.planning.planner",
             "proteus_cli.serving.server.server",
         ),
-        {**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # else they start when NumPy is imported
+        os.environ,
     )
     atexit.register(made.close)
     return made
@@ -128,6 +132,14 @@ def start_proteus(arguments: Sequence[str | Path], **as_of_popen: Any) -> "subpr
     if _read_at_start(as_of_popen.get("env", os.environ)) != _read_at_start(of_proteus().environment):
         return subprocess.Popen([sys.executable, "-m", *module], **as_of_popen)
     return Program(of_proteus(), module, **as_of_popen)
+
+
+def start_child(module: str, descriptor: int) -> "subprocess.Popen[bytes]":
+    """As `child_process.start_process` does, but that it is a child of the template: it ends with its connection."""
+    return Program(
+        of_proteus(), [module, str(descriptor)], stdin=subprocess.DEVNULL, stdout=2,
+        pass_fds=[descriptor], env=child_process.environment(),
+    )  # fmt: skip
 
 
 def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ arguments, environment, directory, process group and open files, with whatever P
 program, and with Python's usual end. Nothing that it imports may start a thread, as children would lack it.
 """
 
+import fcntl
 import gc
 import io
 import json
@@ -16,12 +17,15 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 MAX_CALL_BYTES = 2**17
 NUMBER_BYTES = 8
-FILES = 4  # stdin, stdout, stderr, and where it is told which process it is, and later how that has ended
+MAX_FILES = 8
+"""stdin, stdout, stderr, those that are passed on; and where it is told which process it is, and how that has ended."""
+STANDARD, FIRST_FREE = 3, 1000
 TASKS = Path("/proc/self/task")
 
 
@@ -53,7 +57,7 @@ def _next_call(channel: socket.socket) -> tuple[Any, list[int]] | None:
                 os.close(ready)
                 os.close(status)
                 continue
-            received, files, _, _ = socket.recv_fds(channel, MAX_CALL_BYTES, FILES)
+            received, files, _, _ = socket.recv_fds(channel, MAX_CALL_BYTES, MAX_FILES)
             if not received:
                 return None
             child = os.fork()
@@ -67,8 +71,9 @@ def _next_call(channel: socket.socket) -> tuple[Any, list[int]] | None:
 
 
 def _become(call: Mapping[str, Any], files: Sequence[int]) -> None:
-    *standard, status = files
-    for number, file in enumerate(standard):
+    *passed, status = (fcntl.fcntl(file, fcntl.F_DUPFD, FIRST_FREE) for file in files)
+    numbers = [*range(STANDARD), *call["passed"]]
+    for number, file in zip(numbers, passed, strict=True):
         os.dup2(file, number)
     if call["process_group"] >= 0:
         os.setpgid(0, call["process_group"])
@@ -77,8 +82,10 @@ def _become(call: Mapping[str, Any], files: Sequence[int]) -> None:
     os.environ.clear()
     os.environ.update(call["environment"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.closerange(len(standard), os.sysconf("SC_OPEN_MAX"))
+    for first, last in pairwise([*sorted(numbers), os.sysconf("SC_OPEN_MAX")]):
+        os.closerange(first + 1, last)
     _open_standard_files()
+    sys.path += [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in sys.path]
     module, *arguments = call["arguments"]
     sys.argv[1:], sys.path[0] = arguments, os.getcwd()  # noqa: PTH109 - as Python does
     sys.modules.pop(f"{module}.__main__", None)

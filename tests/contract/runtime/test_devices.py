@@ -1,15 +1,19 @@
 """Which GPUs there are, as the CUDA driver and NVML say it: the real `pynvml`, and our code, on doubles of both."""
 
+import atexit
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from contract.runtime import toolchain
+from forking.program import Program, Template
 
 ROOT = Path(__file__).parents[3]
+WITHIN_S = 60
 NAME = "Fake CUDA device (host memory)"
 WHOLE = "fake-cuda-device-host-memory"
 SLICE = f"{WHOLE}-mig-1sm-0gb"
@@ -32,12 +36,22 @@ def devices(environment: dict[str, str], *arguments: str, **variables: str) -> s
 
 
 def proteus(environment: dict[str, str], *arguments: str, **variables: str) -> str:
-    command = [sys.executable, "-m", "proteus_cli", *arguments]
-    paths = f"{ROOT}:{environment['PYTHONPATH']}"
-    found = subprocess.run(
-        command, env=environment | {"PYTHONPATH": paths} | variables, capture_output=True, text=True, check=True
-    )
-    return found.stdout
+    where = environment | {"PYTHONPATH": f"{ROOT}:{environment['PYTHONPATH']}"}
+    template = _template(*where.items())
+    with Program(
+        template, ["proteus_cli", *arguments], env=where | variables, stdout=subprocess.PIPE, text=True
+    ) as process:  # fmt: skip
+        said: str = process.communicate(timeout=WITHIN_S)[0]
+    assert process.returncode == 0, said
+    return said
+
+
+@cache
+def _template(*environment: tuple[str, str]) -> Template:
+    """One for each environment of the libraries; it knows no driver, which only its children load."""
+    made = Template(("proteus_cli.cli.main", "proteus_cli.backends.discovery"), dict(environment))
+    atexit.register(made.close)
+    return made
 
 
 def gpus(environment: dict[str, str], **variables: str) -> list[dict[str, Any]]:

@@ -58,6 +58,8 @@ from proteus_cli.serving.devices.process.messages import (
 from proteus_cli.serving.devices.process.shared_memory import TransferBuffer
 from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
 
+pytestmark = pytest.mark.from_nothing
+
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 KEY: VariantKey = VariantKey("f", "v")
 OTHER: VariantKey = VariantKey("f", "other")

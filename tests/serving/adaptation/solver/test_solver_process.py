@@ -25,6 +25,8 @@ from proteus_cli.serving.adaptation.solver import process as solver_process
 from proteus_cli.serving.adaptation.solver.jobs import Standbys
 from proteus_cli.serving.adaptation.solver.process import SLACK_S, SolverDied, SolverProcess, SolverState
 
+pytestmark = pytest.mark.from_nothing
+
 PLAN = make_plan(make_placement("cpu0", "a", "a-s"), demand_qps={"a": 1.0}, devices=("cpu0",))
 ASKED = ReplanRequest({"a": 1.0}, "asked")
 SOON_S = 20.0
