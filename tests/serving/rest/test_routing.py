@@ -57,6 +57,6 @@ def test_a_large_body_is_refused_before_it_is_decoded(
     body = b'{"parameters":{"x":[%b[]]}}' % (b"[]," * 30_000)
     models = SimpleNamespace(index=None, load=None, unload=None)
     endpoints = cast("Any", Endpoints)(models, None, None, None, None, None, None, None, {})
-    monkeypatch.setattr("proteus_cli.serving.rest.endpoints.msgspec", None)
+    monkeypatch.setattr("proteus_cli.serving.json_bodies.msgspec", None)
     with pytest.raises(BodyTooLarge):
         endpoint(endpoints, RestRequest({"model": "a"}, body, {}))
