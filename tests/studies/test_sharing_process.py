@@ -23,6 +23,8 @@ from proteus_cli.studies.sharing.process_bench import opened_bench
 from proteus_cli.studies.sharing.slices import STREAM, Arrival, Lane, Work
 from proteus_cli.studies.sharing.stream import TURN_BYTES, Stream, largest_cache_bytes, stream_bytes
 
+LATE_S = 30.0
+"""A slice whose batches have all arrived ends before that, however late its process begins."""
 SMALL, LARGE = VariantKey("shapes", "shapes-s"), VariantKey("shapes", "shapes-l")
 
 
@@ -38,15 +40,15 @@ def test_a_device_runs_slices_in_its_process_until_that_is_lost(tiny: Tiny) -> N
         assert all(0 <= each.began_s <= each.ended_s for each in ran)
         assert all(each.batch_s > 0 for each in ran)
         arriving = Lane((Work(SMALL, 1),), (Arrival(0.01, 0), Arrival(0.02, 0)))
-        (ran,) = bench.run([arriving], 0.05)
+        (ran,) = bench.run([arriving], LATE_S)
         assert [each.arrived_s for each in ran] == [0.01, 0.02]
         with pytest.raises(RuntimeError, match="KeyError"):
-            bench.run([Lane((Work(SMALL, 3),))], 0.01)
-        assert bench.run([arriving], 0.05)[0], "an error of a slice is no error of the next"
+            bench.run([Lane((Work(SMALL, 3),), (Arrival(0.0, 0),))], LATE_S)
+        assert bench.run([arriving], LATE_S)[0], "an error of a slice is no error of the next"
         os.kill(bench.pids[0], signal.SIGKILL)
         for _ in range(2):
             with pytest.raises(DeviceLost, match="cpu0 is lost"):
-                bench.run([arriving], 0.05)
+                bench.run([arriving], LATE_S)
 
 
 class MeetingRunner:
