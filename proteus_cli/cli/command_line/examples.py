@@ -205,6 +205,6 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
     ),
     "proteus demo": (
         ("proteus demo", "in the directory proteus-demo"),
-        ("proteus demo /tmp/demo", "in another one"),
+        ("proteus demo /tmp/demo --cascades --residency memory", "in another one, with cascades on shared cores"),
     ),
 })  # fmt: skip

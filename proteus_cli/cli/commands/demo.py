@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proteus_cli.cli import console
+from proteus_cli.cli.options import common
+from proteus_cli.cli.options.groups import plan as options
 from proteus_cli.errors import ProteusError
 
 if TYPE_CHECKING:
@@ -17,16 +19,22 @@ if TYPE_CHECKING:
 BUDGET = "40s"
 BURST_FACTOR = 2.5  # rate of the burst, over the capacity of the most accurate variants
 BASE_FRAC = 0.16  # rate of the bundled trace outside its burst, over that of the burst
-HEADROOM = "1.5"  # more than the default: here the front end and the load share the cores with the models
+HEADROOM = 1.5  # more than the default: here the front end and the load share the cores with the models
 MAX_QPS = 2000.0  # what the load generator can send beside the server on a small machine
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory of the demo's workspace.")]
 
 
-def demo(directory: Directory = Path("proteus-demo")) -> None:
+def demo(
+    directory: Directory = Path("proteus-demo"),
+    headroom: common.Headroom = HEADROOM,
+    residency: options.Residency = "1",
+    cascades: options.Cascades = False,
+) -> None:
     """Profile, plan, serve and replay a burst with the sample models: accuracy falls, the SLO holds, accuracy returns.
 
-    The same trace is replayed with only the most accurate variants, which miss the SLO. Takes about two minutes.
+    The same trace is replayed with only the most accurate variants, which miss the SLO. Takes about two minutes. By
+    default plans host one variant on each core, and have no cascades: these are found soonest in a burst.
     """
     from proteus_cli.store import Workspace
 
@@ -36,13 +44,21 @@ def demo(directory: Directory = Path("proteus-demo")) -> None:
     in_workspace = ("--workspace", str(directory))
     _run("profile", "--budget", BUDGET, *in_workspace)
     peak_qps = burst_qps(workspace)
-    _run("plan", "--demand", f"{peak_qps * BASE_FRAC:.0f}qps", "--headroom", HEADROOM, *in_workspace)
+    _run(*plan_command(peak_qps * BASE_FRAC, headroom, residency, cascades=cascades), *in_workspace)
     page = directory / "report.html"
     _run(
         "replay", str(directory / "traces" / "burst.csv"), "--scale-to", f"{peak_qps:.0f}qps", "--serve", "plan.json",
         "--policy", "proteus,most-accurate", "--report", str(page), "-o", str(directory / "report.json"), *in_workspace,
     )  # fmt: skip
     console.say(f"\nthe report with plots: {page.resolve()}")
+
+
+def plan_command(demand_qps: float, headroom: float, residency: str, *, cascades: bool) -> list[str]:
+    """The command that makes the first plan; those that the server makes have the same rules."""
+    command = ["plan", "--demand", f"{demand_qps:.0f}qps", "--headroom", f"{headroom:g}"]
+    if residency != "1":
+        command += ["--residency", residency]
+    return [*command, "--cascades"] if cascades else command
 
 
 def _run(*arguments: str) -> None:

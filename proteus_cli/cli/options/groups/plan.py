@@ -123,7 +123,7 @@ Cascades = Annotated[
     _objective(
         "--cascades/--no-cascades",
         help="Let queries go through cascades that the profiles know: a fast variant answers first, and defers those "
-        "that it is not confident of to a more accurate one. Servers do not run such plans yet.",
+        "that it is not confident of to a more accurate one.",
     ),
 ]
 Spares = Annotated[
