@@ -45,6 +45,8 @@ from proteus_cli.planning.solver.target_demand import TargetDemand
 
 PLAIN_FRAC = 0.4  # of the search with cascades, the most that the plan without them may take
 SAME_MERIT = 1e-5
+MOST_SETS_APART = 100
+"""Sets of variants, of all groups, up to which devices are told apart by what they host: exact loads need that."""
 MOST_SPLIT = 2  # models of other groupings than the simplest that are kept
 
 
@@ -122,15 +124,14 @@ class PlacementSearch:
         self._simplest = self._plain
         if rules.uses_cascades and rules.is_resident_set:
             self._simplest = PlacementSearch(catalog, profiles, variants, replace_fields(plain, residency=1))
-        dedicated = replace_fields(plain, residency=1)
-        self._dedicated = (
-            PlacementSearch(catalog, profiles, variants, dedicated) if rules.is_resident_set else self._plain
-        )
+        if self._plain is None and rules.is_resident_set and any(profile.sharing for profile in profiles.values()):
+            self._plain = PlacementSearch(catalog, profiles, variants, replace_fields(plain, residency=1))
+            self._simplest = self._plain
 
     def prepare(self, asked: Asked) -> None:
         """Compile the models that a demand needs first. Raises `NoFeasiblePlan` where no variant may be hosted."""
         instance, _ = self._model((), asked.lines)
-        if instance.ways is None:
+        if instance.ways is None and instance.sets is None:
             self._plain = None
         if self._plain is not None:
             self._plain.prepare(asked)
@@ -151,6 +152,7 @@ class PlacementSearch:
     def best(self, asked: Asked, now: Now, deadline_s: float) -> PlacedSolution:
         """The best solution. With cascades, the better of two: that without them counts on hosts of its own.
 
+        So is it where sharing costs time, of that and one variant on each device, which takes a tenth of the time.
         Past the deadline, the best that was found. Raises `Infeasible`, `NoFeasiblePlan`, and `OutOfTime` where nothing
         was found by then.
         """
@@ -190,7 +192,7 @@ class PlacementSearch:
         Each round is a relaxation of the next, so the first solution that can be placed is optimal. At the latest that
         is when each device is a group.
         """
-        grouping = _Grouping(by_hosted=bool(now) and self._rules.is_resident_set)
+        grouping = _Grouping(by_hosted=bool(now) and self._rules.is_resident_set and not self._is_wide(asked, now))
         while True:
             found = self._solve_grouped(grouping, asked, now, deadline_s, start)
             if not found.to_split:
@@ -233,13 +235,18 @@ class PlacementSearch:
                 break
             hosts = fewer
         to_split = {device for g in packed.unplaced | packed.over_power for device in instance.groups[g].devices}
-        if current is not None and not now.has_standbys:
+        if current is not None and not now.has_standbys and not self._is_wide(asked, now):
             to_split |= devices_with_more_loads(instance, solution, current, placed, now.hosted)
         is_over_budget = "power" in self._rules.budgets and bool(packed.over_power)
         if instance.ways is not None:
             placed = with_whole_batches(instance, placed, cascades, found)
         is_served = serves_all(instance, solution, packed, target)
         return PlacedSolution(solution, placed, cascades, is_served, frozenset(to_split), is_over_budget)
+
+    def _is_wide(self, asked: Asked, now: Now) -> bool:
+        """Apart by what they host, devices would have too many sets: then the loads that are counted are a bound."""
+        sets = self._model((), asked.lines)[0].sets
+        return sets is not None and len(sets.keys) * len(set(now.hosted.values())) > MOST_SETS_APART
 
     def _round_by_s(self, instance: Instance, deadline_s: float) -> float:
         """When a round must end: with cascades, or losses to be survived, one for fewer hosts is likely to follow."""

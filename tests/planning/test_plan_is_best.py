@@ -9,6 +9,8 @@ from once_wrong import ONCE_WRONG
 from tiny_fleets import Tiny
 from tiny_rules import PARTS, SHARED, crowded, interfering, ruled, ruled_by_several, ruled_cascades
 
+from proteus_cli.planning.solver import solve
+
 
 @pytest.mark.parametrize("part", PARTS)
 @given(st.data())
@@ -33,6 +35,16 @@ def test_no_hosting_beats_the_plan_where_variants_cost_each_other_time_and_the_r
     part: str, data: st.DataObject
 ) -> None:
     assert_best(data.draw(interfering(part)))
+
+
+@given(st.data())
+@examples(6, fuzzed=40)
+def test_nor_where_the_sets_that_matter_are_tried_first(data: st.DataObject) -> None:
+    """As where there are many sets."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(solve, "MANY_SETS", 0)
+        patched.setattr(solve, "MANY_GAP", 0.0)
+        assert_best(data.draw(interfering("shares")))
 
 
 @given(ruled_by_several())

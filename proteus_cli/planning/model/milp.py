@@ -55,7 +55,8 @@ class Parameters:
     ``current_replicas`` and ``load_loss`` are by engine.
 
     Where sharing a device costs time: ``set_utilisation`` [N] how many devices all of the family's demand would keep
-    busy among the set, ``set_limits`` [S] and ``pair_limits`` [N] the most of each that may be of use.
+    busy among the set, ``pair_frac`` [N] the part of it that one can answer, as far as that is of use, and
+    ``set_limits`` [S] how many may hold it.
     """
 
     has_demand: Any
@@ -75,8 +76,8 @@ class Parameters:
     saved_by_all: Sequence[Any] = ()
     usable_frac: Any = None
     set_utilisation: Any = None
+    pair_frac: Any = None
     set_limits: Any = None
-    pair_limits: Any = None
 
     @classmethod
     def of(cls, instance: Instance, lines: int) -> "Parameters":
@@ -95,7 +96,7 @@ class Parameters:
         of_sets: dict[str, Any] = {}
         if instance.sets is not None:
             pairs, sets = len(instance.sets.steps), len(instance.sets.keys)
-            sizes = {"set_utilisation": pairs, "set_limits": sets, "pair_limits": pairs}
+            sizes = {"set_utilisation": pairs, "pair_frac": pairs, "set_limits": sets}
             of_sets = {name: cp.Parameter(size, nonneg=True) for name, size in sizes.items()}
         return cls(
             *[*parameters(5, families), *by_choice, *parameters(1, choices), *parameters(1, steps), *by_line, *of_ways],
@@ -331,6 +332,7 @@ def _devices_hold_sets(instance: Instance, sets: ResidentSets, p: Parameters, v:
         _hosted(instance, v)[of_shared] == instance.set_members[of_shared] @ v.sets,
         v.served[in_shared] == served[in_shared] @ v.served_in_set,
         members(sets.pair_set, count) @ cp.multiply(p.set_utilisation, v.served_in_set) <= v.sets,
+        v.served_in_set <= cp.multiply(p.pair_frac, v.sets[sets.pair_set]),
         groups @ v.sets <= v.devices_used,
     ]
     if np.any(instance.max_share < 1):

@@ -85,7 +85,7 @@ class Program:
 def prepare(model: Model) -> None:
     """Let CVXPY do now what it does once per model, so that it isn't part of the first solve's time."""
     p = model.parameters
-    bounds = p.max_replicas, p.min_shortfall, p.has_demand, p.set_limits, p.pair_limits
+    bounds = p.max_replicas, p.min_shortfall, p.has_demand, p.set_limits
     for parameter in (*model.problem.parameters(), *(each for each in bounds if each is not None)):
         parameter.value = np.zeros(parameter.shape)
     compile_program(model)
@@ -122,7 +122,6 @@ def compile_program(model: Model) -> Program:
     if variables.sets is not None:
         program.lower[program.columns(variables.sets)] = 0.0
         program.upper[program.columns(variables.sets)] = parameters.set_limits.value
-        program.upper[program.columns(variables.served_in_set)] = parameters.pair_limits.value
     program.upper[program.columns(variables.loads)] = np.maximum(new_replicas, 0.0)
     return program
 

@@ -27,6 +27,8 @@ TOLERANCE = 1e-6  # what a later objective may take from an earlier one; above t
 MANY_COLUMNS = 1500  # integer columns from which on a part of the model is solved first
 MANY_GAP = 2.5e-4  # … to this part of the objective's scale: the last bit would cost ten times the time
 REMAINING_PART = 4  # leave a part for a larger one once at most 1/4 of the gap of the full model can be closed in it
+MANY_SETS = 60  # sets of variants from which on a part of them is tried first
+SET_PART_SIZES = (4.0, 12.0, np.inf)
 PART_SIZES = (1.5, 2.0, 4.0, np.inf)  # of the parts: multiples of the number of columns that the relaxation uses
 
 _OPTIONS = {
@@ -73,7 +75,8 @@ def minimise(
     last_gap = WAYS_GAP if is_accuracy and program.model.instance.ways is not None else LAST_GAP
     gap = INTEGER_GAP if gap_scale is None else last_gap * gap_scale
     goal = _Goal(column, gap, relative_gap, deadline_s, first_point_by_s or deadline_s)
-    if program.is_integer.sum() > MANY_COLUMNS:
+    sets = program.model.variables.sets
+    if program.is_integer.sum() > MANY_COLUMNS or (sets is not None and sets.size > MANY_SETS):
         return _minimise_in_parts(program, replace(goal, gap=max(gap, MANY_GAP * (gap_scale or 0.0))), start)
     return _solve(program, goal, start)
 
@@ -101,26 +104,26 @@ class _Goal:
 
 
 def _minimise_in_parts(program: Program, goal: _Goal, start: SolverPoint | None) -> SolverPoint | None:
-    """Minimise where there are very many choices, of which few matter.
+    """Minimise where there are very many choices, or sets of such, of which few matter.
 
-    Parts of the model are solved, each with more of the choices: those that the relaxation uses, then those with the
-    least reduced costs. A plan with a choice outside of a part costs at least the reduced cost of that choice more than
-    the relaxation, so each part proves a bound of the full model.
+    Parts of the model are solved, each with more of them: those that the relaxation uses, then those with the least
+    reduced costs. A plan with one that is outside of a part costs at least its reduced cost more than the relaxation,
+    so each part proves a bound of the full model.
     """
     relaxed = _solve(replace(program, is_integer=np.zeros_like(program.is_integer)), goal, None)
     if relaxed is None:
         return None
-    replicas = program.columns(program.model.variables.replicas)
-    is_used = relaxed.columns[replicas] > TOLERANCE
-    costs = np.where(is_used, -np.inf, relaxed.reduced_costs[replicas])
-    preference = np.argsort(np.where(program.upper[replicas] > 0, costs, np.inf), kind="stable")
-    count = int(np.count_nonzero(program.upper[replicas] > 0))
+    deciding = _deciding(program)
+    is_used = relaxed.columns[deciding] > TOLERANCE
+    costs = np.where(is_used, -np.inf, relaxed.reduced_costs[deciding])
+    preference = np.argsort(np.where(program.upper[deciding] > 0, costs, np.inf), kind="stable")
+    count = int(np.count_nonzero(program.upper[deciding] > 0))
     best, bound = _in_objective(program, goal.column, start), relaxed.bound
-    for part_size in PART_SIZES:
+    for part_size in SET_PART_SIZES if _has_sets(program) else PART_SIZES:
         size = int(min(part_size * is_used.sum(), count))
         is_full = size == count
         try:
-            part = program.limit_columns(replicas.start + preference[size:], 0.0)
+            part = program.limit_columns(deciding.start + preference[size:], 0.0)
             found = _solve(part, replace(goal, full_bound=-math.inf if is_full else bound), best)
         except OutOfTime:
             break
@@ -137,6 +140,16 @@ def _minimise_in_parts(program: Program, goal: _Goal, start: SolverPoint | None)
     if best is None:
         raise OutOfTime
     return replace(best, bound=bound, is_proven=False)
+
+
+def _has_sets(program: Program) -> bool:
+    return program.model.variables.sets is not None
+
+
+def _deciding(program: Program) -> slice:
+    """The columns that say what devices host: sets of variants, where these cost each other time, else replicas."""
+    variables = program.model.variables
+    return program.columns(variables.replicas if variables.sets is None else variables.sets)
 
 
 def _in_objective(program: Program, column: int, start: SolverPoint | None) -> SolverPoint | None:

@@ -114,7 +114,8 @@ def _set_set_parameters(model: Model, instance: Instance, sets: ResidentSets, ta
     is_late = np.bincount(set_of, in_time == 0, minlength=len(devices)) > 0
     p.set_utilisation.value = _ratio(qps, pair_qps)
     p.set_limits.value = np.where(is_late, 0.0, devices)
-    p.pair_limits.value = np.where(is_in_time, devices[sets.pair_set] * _ratio(pair_qps, qps), 0.0)
+    useful = target.useful[instance.choice_family[sets.pair_choice]]
+    p.pair_frac.value = np.minimum(_ratio(pair_qps, qps), useful)
 
 
 def _ratio(part: Floats, whole: Floats, *, where_zero: float = 0.0) -> Floats:
