@@ -18,18 +18,18 @@ from benchmarks.tables import Aim
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.report import Report
-from proteus_cli.domain.studies.cost import Way
+from proteus_cli.domain.studies.cost import Usage
 from proteus_cli.replay.local_server import local_server
 from proteus_cli.replay.trace import read_trace
 from proteus_cli.store import Workspace, read_json, write_json
 from proteus_cli.store.sharing import with_sharing
-from proteus_cli.studies.cost.drafts import WAYS
+from proteus_cli.studies.cost.drafts import USAGES
 from proteus_cli.studies.cost.fleets import cheapest_fleet
 from proteus_cli.studies.cost.prices import priced
 from proteus_cli.studies.cost.trial import Bench
 
 ROOT = Path(__file__).parents[2]
-PRICE_PER_HOUR = 0.03  # of a core; it cancels where both ways use devices of one type
+PRICE_PER_HOUR = 0.03  # of a core; it cancels where both usages have devices of one type
 ALLOWED_FRAC = 0.01  # p99
 STUDIED = "digits-xl,digits-xxl,signals-xl,signals-xxl"
 LEAST_ACCURATE = {"digits": 0.97, "signals": 0.95}
@@ -53,7 +53,7 @@ FULL, QUICK = Size("2min", "3min", "60s"), Size("15s", "10s", "5s")
 class _Served:
     """A plan, and what the server made of the trace."""
 
-    way: Way
+    usage: Usage
     plan: Plan
     report: Report
 
@@ -82,7 +82,7 @@ def measure(is_quick: bool) -> Found:  # noqa: FBT001 - a part of the benchmark
         trace = root / "trace.csv"
         _proteus(root, "trace", "make", "poisson", "--families", "digits,signals", "--rate", size.rate,
                  "--duration", size.trace, "--seed", "7", "-o", str(trace))  # fmt: skip
-        served = {each.way: each for each in _served(Workspace(root), trace)}
+        served = {each.usage: each for each in _served(Workspace(root), trace)}
     dedicated, shared = served["dedicated"], served["shared"]
     ratio, missed_percent = shared.per_million / dedicated.per_million, 100 * shared.worst_missed_frac
     return Found(
@@ -95,18 +95,18 @@ def measure(is_quick: bool) -> Found:  # noqa: FBT001 - a part of the benchmark
 
 
 def _served(workspace: Workspace, path: Path) -> Iterator[_Served]:
-    """The cheapest fleet of each way among the devices that are here, served."""
+    """The cheapest fleet of each usage among the devices that are here, served."""
     profiles, trace = with_sharing(workspace, workspace.profiles()), read_trace(path)
     prices = {profile.device.type: PRICE_PER_HOUR for profile in profiles.values()}
     bench = Bench(priced(workspace.catalog(), profiles, prices), profiles, trace, ALLOWED_FRAC, "p95", 0)
-    for way in WAYS:
-        rules = Rules(minimize="cost", residency=1 if way == "dedicated" else 3, min_accuracy=LEAST_ACCURATE)
+    for usage in USAGES:
+        rules = Rules(minimize="cost", residency=1 if usage == "dedicated" else 3, min_accuracy=LEAST_ACCURATE)
         found = cheapest_fleet(workspace, bench, rules, trace.peak_demand())
         if found is None:
-            raise SystemExit(f"no {way} fleet of this machine's devices keeps the SLO, even simulated")
-        name = workspace.root / f"{way}.json"
+            raise SystemExit(f"no {usage} fleet of this machine's devices keeps the SLO, even simulated")
+        name = workspace.root / f"{usage}.json"
         write_json(name, found.plan.plan)
-        yield _Served(way, found.plan.plan, _replayed(workspace, name, path))
+        yield _Served(usage, found.plan.plan, _replayed(workspace, name, path))
 
 
 def _replayed(workspace: Workspace, plan: Path, trace: Path) -> Report:
@@ -122,7 +122,7 @@ def _line(served: _Served) -> str:
     latencies = {name: family.latency_s.p99 for name, family in served.report.families.items() if family.latency_s}
     p99 = ", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in latencies.items())
     return (
-        f"{served.way}: {served.per_million:.4f} per million, {served.devices} devices ({'; '.join(held)}), "
+        f"{served.usage}: {served.per_million:.4f} per million, {served.devices} devices ({'; '.join(held)}), "
         f"{100 * served.worst_missed_frac:.2f} % missed, p99 {p99}"
     )
 

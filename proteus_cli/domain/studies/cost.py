@@ -6,7 +6,7 @@ from msgspec import field
 
 from proteus_cli.domain.base import Value, is_amount, is_count, require
 
-Way = Literal["dedicated", "shared"]
+Usage = Literal["dedicated", "shared"]
 """A device serves one variant, or several."""
 
 
@@ -20,7 +20,7 @@ class FleetCost(Value, frozen=True):
     ``tried`` of them were simulated. ``assumed`` says what of sharing was not measured, with the command that does so.
     """
 
-    way: Way
+    usage: Usage
     fleet: dict[str, int]
     held: dict[str, int]
     price_per_hour: float

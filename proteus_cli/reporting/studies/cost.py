@@ -13,7 +13,7 @@ from proteus_cli.units import UNKNOWN, format_duration, format_percent
 
 _ROW_INCHES, _ABOVE_INCHES = 0.34, 0.85
 _BAR = 0.38
-_WAYS = ("dedicated", "shared")
+_USAGES = ("dedicated", "shared")
 _SAME_FRAC = 0.005
 _COSTS = (
     "Costs are those of the devices in use, for as long as the traffic, by the queries answered in time. Models on one "
@@ -26,7 +26,7 @@ _INTERVALS = (
 
 
 def section(study: Study) -> Section:
-    """The costs of each scope and way, and what sharing saves."""
+    """The costs of each scope and usage, and what sharing saves."""
     cells = [(cell, cell.read(FleetCost)) for cell in study.good]
     conclusion = msgspec.convert(study.conclusion, CostConclusion) if study.conclusion else None
     within = format_percent(1 - float(study.options["allowed_frac"] or 0))
@@ -121,14 +121,14 @@ def _bars(name: str, cells: Sequence[tuple[Cell, FleetCost]]) -> Picture:
 
     def draw(axes: Axes) -> None:
         for cell, cost in cells:
-            place, way = len(scopes) - 1 - scopes.index(cell.key.rpartition(", ")[0]), _WAYS.index(cost.way)
-            axes.barh(place + (0.5 - way) * _BAR, cost.cost_per_million, height=_BAR, color=colour(way))
+            place, usage = len(scopes) - 1 - scopes.index(cell.key.rpartition(", ")[0]), _USAGES.index(cost.usage)
+            axes.barh(place + (0.5 - usage) * _BAR, cost.cost_per_million, height=_BAR, color=colour(usage))
         axes.set_yticks(range(len(scopes)), list(reversed(scopes)))
         axes.grid(visible=False, axis="y")
         axes.set_xlim(left=0)
         axes.set_xlabel("cost per million queries")
 
     height = _ABOVE_INCHES + 2 * _ROW_INCHES * len(scopes)
-    keys = [(page_colour(place), way) for place, way in enumerate(_WAYS)]
+    keys = [(page_colour(place), usage) for place, usage in enumerate(_USAGES)]
     about = "For each kind of fleet: the cheapest that keeps the SLO, dedicated and shared."
     return picture(f"{name}-costs", "Cost per million queries", about, draw, height_inches=height, keys=keys)

@@ -11,7 +11,7 @@ from proteus_cli.domain.catalog.catalog import Catalog
 from proteus_cli.domain.demand import check_demand
 from proteus_cli.domain.fleet import hypothetical_fleet, ids_by_type
 from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.studies.cost import CostConclusion, FleetCost, Saving, Way
+from proteus_cli.domain.studies.cost import CostConclusion, FleetCost, Saving, Usage
 from proteus_cli.domain.studies.study import Cell, Scalar
 from proteus_cli.errors import EngineError
 from proteus_cli.replay.trace import read_trace
@@ -25,7 +25,7 @@ from proteus_cli.units import counted, format_percent
 
 KIND = "cost"
 ALL_TYPES = "all types"
-WAYS: tuple[Way, ...] = ("dedicated", "shared")
+USAGES: tuple[Usage, ...] = ("dedicated", "shared")
 MOST_OF_TYPE = 16
 WANTED_S = 30.0
 USUAL_TRIED = 8
@@ -35,7 +35,7 @@ USUAL_TRIED = 8
 class CostQuestion:
     """What costs are asked of.
 
-    ``rules`` hold for both ways; their ``residency`` is how many variants a shared device may hold. ``most``: the
+    ``rules`` hold for both usages; their ``residency`` is how many variants a shared device may hold. ``most``: the
     devices that a fleet may have at most, by type or id; empty: `MOST_OF_TYPE` of each type with a profile.
     """
 
@@ -48,7 +48,7 @@ class CostQuestion:
 
 
 def cost_draft(workspace: Workspace, traffic: Path, question: CostQuestion, name: str = "") -> StudyDraft:
-    """A cell for each scope and way. Raises `UsageError`, `ArtefactError`."""
+    """A cell for each scope and usage. Raises `UsageError`, `ArtefactError`."""
     profiles, trace = workspace.profiles(), read_trace(traffic)
     catalog = priced(workspace.catalog(), profiles, question.prices)
     demand = trace.peak_demand()
@@ -65,7 +65,7 @@ def cost_draft(workspace: Workspace, traffic: Path, question: CostQuestion, name
     for scope, counts in scopes.items():
         fleet = with_sharing(workspace, hypothetical_fleet(counts, profiles))
         bench = Bench(catalog, fleet, trace, question.allowed_frac, question.jitter, question.seed)
-        jobs += [_job(f"{scope}, {way}", way, workspace, bench, question.rules, demand) for way in WAYS]
+        jobs += [_job(f"{scope}, {usage}", usage, workspace, bench, question.rules, demand) for usage in USAGES]
     subject = {
         "traffic": f"{trace.name}, {len(trace):,} queries in {trace.duration_s:,.0f} s",
         "within the SLO": f"at least {format_percent(1 - question.allowed_frac)} of each family's queries",
@@ -89,9 +89,9 @@ def _options(question: CostQuestion, catalog: Catalog, most: Mapping[str, int]) 
     }
 
 
-def _job(key: str, way: Way, workspace: Workspace, bench: Bench, rules: Rules, demand: Mapping[str, float]) -> Job:
+def _job(key: str, usage: Usage, workspace: Workspace, bench: Bench, rules: Rules, demand: Mapping[str, float]) -> Job:
     def measure(turn: Turn) -> FleetCost:
-        own = rules if way == "shared" else msgspec.structs.replace(rules, residency=1)
+        own = rules if usage == "shared" else msgspec.structs.replace(rules, residency=1)
         end_s = monotonic() + turn.allowed_s
 
         def goes_on(tried: int) -> bool:
@@ -101,11 +101,11 @@ def _job(key: str, way: Way, workspace: Workspace, bench: Bench, rules: Rules, d
         found = cheapest_fleet(workspace, bench, own, demand, goes_on)
         if found is None:
             raise EngineError(
-                f"No {way} fleet of at most {len(bench.profiles)} devices keeps the SLO of all families.",
+                f"No {usage} fleet of at most {len(bench.profiles)} devices keeps the SLO of all families.",
                 hint="allow more devices with `--fleet`, or ask for less with `--percentile`",
             )
         gaps = tuple(sharing_gaps(workspace, bench.profiles, found.plan.plan.hosted()))
-        return msgspec.structs.replace(cost_of(way, found, bench), assumed=gaps)
+        return msgspec.structs.replace(cost_of(usage, found, bench), assumed=gaps)
 
     return Job(key, "simulated", WANTED_S, measure)
 

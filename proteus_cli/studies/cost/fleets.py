@@ -7,7 +7,7 @@ from dataclasses import replace
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.studies.cost import FleetCost, Way
+from proteus_cli.domain.studies.cost import FleetCost, Usage
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.intervals import wilson
 from proteus_cli.planning.from_workspace import planner_settings
@@ -52,7 +52,7 @@ def _plan(planner: Planner, demand: Mapping[str, float]) -> PricedPlan | None:
     return PricedPlan(plan, planner.spent(plan))
 
 
-def cost_of(way: Way, found: Found[PricedPlan, Trial], bench: Bench) -> FleetCost:
+def cost_of(usage: Usage, found: Found[PricedPlan, Trial], bench: Bench) -> FleetCost:
     plan, trial = found.plan.plan, found.judged
     used = _used(plan)
     queries, missed = trial.queries[trial.worst], trial.missed[trial.worst]
@@ -61,7 +61,7 @@ def cost_of(way: Way, found: Found[PricedPlan, Trial], bench: Bench) -> FleetCos
     served = (sum(trial.queries.values()) - sum(trial.missed.values())) / runs
     price = found.plan.cost
     return FleetCost(
-        way=way,
+        usage=usage,
         fleet=dict(Counter(bench.profiles[device].device.type for device in used)),
         held=dict(Counter(used.values())),
         price_per_hour=price,
