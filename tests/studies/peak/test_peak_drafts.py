@@ -22,7 +22,7 @@ from proteus_cli.studies.peak.question import PeakQuestion
 from proteus_cli.studies.peak.servers import Server
 from proteus_cli.studies.run import run_study
 
-SIMULATED = PeakQuestion(PeakRules(0.05, precision_frac=0.1), "simulated", jitter="")
+SIMULATED = PeakQuestion(PeakRules(0.1, precision_frac=0.2), "simulated", jitter="")
 
 
 def peaks(made: Tiny, draft: StudyDraft) -> dict[str, Peak]:

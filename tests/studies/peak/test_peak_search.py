@@ -74,7 +74,7 @@ def test_the_peak_of_a_queue_that_is_known_exactly_is_found(slo_s: float, allowe
     """Violations of a queue come in clumps. The tuning used other seeds; 100 seeds are in benchmarks/study."""
     server = OneServer(0.01, slo_s)
     truth_qps = server.peak_qps(allowed_frac)
-    for seed in range(3):
+    for seed in range(2):
         peak = measured_peak(server, PeakRules(allowed_frac), 20.0, math.inf, seed, lambda _now, _done: None)
         assert peak.rate_qps == pytest.approx(truth_qps, rel=0.04), seed
         assert peak.clump > 2
