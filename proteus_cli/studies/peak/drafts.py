@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from proteus_cli.backends.discovery import discover
+from proteus_cli.backends.discovery import discover, select
 from proteus_cli.control.policies import batcher_named
 from proteus_cli.domain.catalog.catalog import Catalog, Family
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
@@ -40,6 +40,7 @@ def device_draft(
     """A cell for each variant (none named: all that fit the SLO) and batching rule. Raises `UsageError`."""
     catalog, profile = workspace.catalog(), workspace.profile(device)
     family = catalog.family(family_name)
+    _require_here(workspace, question, [device])
     inputs = workspace.digests([workspace.catalog_path, workspace.profile_path(device)])
     chosen = _chosen(catalog, family, profile, variants)
     plans = {each.variant: lone_plan(catalog, family, each, profile, inputs) for each in chosen}
@@ -58,6 +59,12 @@ def device_draft(
     subject["SLO"] = format_duration(catalog.slo_s()[family.name])
     options = {**question.options(), "family": family.name, "device": device}
     return StudyDraft(KIND, name or f"peak-{family.name}", subject, options, inputs, jobs, devices=(profile.device,))
+
+
+def _require_here(workspace: Workspace, question: PeakQuestion, devices: Sequence[str]) -> None:
+    """Raise `DeviceUnavailable` where something is to be measured on a device that is not here."""
+    if question.mode == "measured":
+        select(discover(read_settings(workspace.root).devices), ",".join(devices))
 
 
 def _chosen(catalog: Catalog, family: Family, profile: Profile, variants: Sequence[str]) -> list[VariantProfile]:
@@ -93,6 +100,7 @@ def plan_draft(
     if family is not None and family not in served:
         raise UsageError(f"The plan serves no `{family}`.", hint=f"it serves: {', '.join(served) or 'nothing'}")
     mix = {family: 1.0} if family is not None else served
+    _require_here(workspace, question, plan.devices)
     profiles = with_sharing(workspace, workspace.profiles_of(plan))
     planned = Planned(workspace, catalog, profiles, plan, mix)
     jobs = [_job(f"{path.stem}, {rule}", planned, rule, question) for rule in question.batchings]

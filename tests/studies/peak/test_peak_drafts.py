@@ -13,7 +13,8 @@ import pytest
 from tiny import Tiny, add_plan
 
 from proteus_cli.domain.studies.peak import Peak, PeakRules
-from proteus_cli.errors import ServerError, UsageError
+from proteus_cli.errors import DeviceUnavailable, ServerError, UsageError
+from proteus_cli.store import write_json
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
 from proteus_cli.studies.draft import StudyDraft, Turn
@@ -59,6 +60,17 @@ def test_what_makes_no_sense_is_refused(tiny: Tiny) -> None:
         plan_draft(tiny.place, add_plan(tiny, {"cpu0": "shapes-s"}), "tones", SIMULATED)
     with pytest.raises(UsageError, match="No batching"):
         device_draft(tiny.place, "shapes", [], "cpu0", PeakQuestion(PeakRules(0.05), "simulated", ("eager",)))
+
+
+def test_what_is_to_be_measured_must_be_here(tiny: Tiny) -> None:
+    """What is emulated or simulated need not."""
+    profile = tiny.place.profile("cpu0")
+    elsewhere = msgspec.structs.replace(profile, device=msgspec.structs.replace(profile.device, id="cpu77"))
+    write_json(tiny.place.profile_path("cpu77"), elsewhere)
+    for mode in ("emulated", "simulated"):
+        assert device_draft(tiny.place, "shapes", ["shapes-s"], "cpu77", PeakQuestion(PeakRules(0.1), mode)).jobs
+    with pytest.raises(DeviceUnavailable, match="No device `cpu77` here"):
+        device_draft(tiny.place, "shapes", ["shapes-s"], "cpu77", PeakQuestion(PeakRules(0.1)))
 
 
 def test_a_workspace_has_the_ends_of_each_family(tiny: Tiny) -> None:
