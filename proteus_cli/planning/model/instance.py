@@ -111,19 +111,6 @@ class Instance:
         return np.array([choice.group in shared for choice in self.choices], dtype=bool)
 
     @cached_property
-    def set_members(self) -> sp.csr_array:
-        """Which engines are in which set: 0/1 [E, S]; where there are any."""
-        assert self.sets is not None  # noqa: S101 - asked for sets only
-        engines = [self.choices[c] for c in self.engine_choice.tolist()]
-        return self.sets.members([(choice.group, choice.key) for choice in engines])
-
-    @cached_property
-    def pair_qps(self) -> Floats:
-        """The capacity of each pair of a choice and a set [N]."""
-        assert self.sets is not None  # noqa: S101 - asked for sets only
-        return np.array([capacity.qps for capacity in self.sets.capacities(self.hosts, self.choices)])
-
-    @cached_property
     def depends_on_hosts(self) -> bool:
         """Some capacity depends on the number of hosts."""
         of_sets = self.sets.steps if self.sets is not None else ()

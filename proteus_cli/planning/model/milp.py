@@ -25,9 +25,9 @@ import numpy as np
 from proteus_cli.arrays import Ints
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.planning.model.answering import lost_by_ways, ways_within_limits
+from proteus_cli.planning.model.holding import devices_hold_sets
 from proteus_cli.planning.model.instance import Instance, members
-from proteus_cli.planning.model.modelling import cp, sp
-from proteus_cli.planning.model.resident_sets import ResidentSets
+from proteus_cli.planning.model.modelling import cp
 
 MAX_CASES = 2000  # measured: with 700, losses at 1 s are a sixth lower; with 10,000, no point is found in time
 
@@ -276,7 +276,7 @@ def _served_within_limits(instance: Instance, rules: Rules, p: Parameters, v: Va
     if rules.is_resident_set:
         constraints += _devices_are_shared(instance, rules, p, v)
         if instance.sets is not None:
-            constraints += _devices_hold_sets(instance, instance.sets, p, v)
+            constraints += devices_hold_sets(instance, instance.sets, p, v, _hosted(instance, v))
     if instance.network_choices.shape[0]:
         constraints.append(instance.network_choices @ cp.multiply(p.network_frac, v.served) <= 1)
     return constraints
@@ -318,28 +318,6 @@ def _devices_are_shared(instance: Instance, rules: Rules, p: Parameters, v: Vari
     if pairs and np.any(instance.max_share < 1):
         share = cp.multiply(p.max_share_frac[pair_family], v.devices_used[pair_group])
         constraints.append(of_pair @ v.served <= share)
-    return constraints
-
-
-def _devices_hold_sets(instance: Instance, sets: ResidentSets, p: Parameters, v: Variables) -> list[Any]:
-    """Where sharing costs time: each used device holds one set, and answers in the time that batches take among it."""
-    pairs, count = np.arange(len(sets.steps)), len(sets.keys)
-    in_shared = np.flatnonzero(instance.is_shared)
-    of_shared = np.flatnonzero(instance.is_shared[instance.engine_choice])
-    served = sp.csr_array((np.ones(len(pairs)), (sets.pair_choice, pairs)), (len(instance.choices), len(pairs)))
-    groups = sp.csr_array((np.ones(count), (sets.group, np.arange(count))), (len(instance.groups), count))
-    constraints = [
-        _hosted(instance, v)[of_shared] == instance.set_members[of_shared] @ v.sets,
-        v.served[in_shared] == served[in_shared] @ v.served_in_set,
-        members(sets.pair_set, count) @ cp.multiply(p.set_utilisation, v.served_in_set) <= v.sets,
-        v.served_in_set <= cp.multiply(p.pair_frac, v.sets[sets.pair_set]),
-        groups @ v.sets <= v.devices_used,
-    ]
-    if np.any(instance.max_share < 1):
-        both = np.stack((sets.pair_set, instance.choice_family[sets.pair_choice]))
-        (set_of, family_of), row_of = np.unique(both, axis=1, return_inverse=True)
-        share = cp.multiply(p.max_share_frac[family_of], v.sets[set_of])
-        constraints.append(members(row_of.ravel(), len(set_of)) @ v.served_in_set <= share)
     return constraints
 
 

@@ -106,7 +106,8 @@ def set_parameters(
 
 def _set_set_parameters(model: Model, instance: Instance, sets: ResidentSets, target: TargetDemand) -> None:
     """Of sets in which a variant has no choice that is in time with so few hosts, there is none."""
-    p, pair_qps, qps = model.parameters, instance.pair_qps, target.qps[instance.choice_family[sets.pair_choice]]
+    p, qps = model.parameters, target.qps[instance.choice_family[sets.pair_choice]]
+    pair_qps = np.array([capacity.qps for capacity in sets.capacities(instance.hosts, instance.choices)])
     devices, is_in_time = instance.device_count[sets.group], pair_qps > 0
     engines = np.stack((sets.pair_set, instance.engine_of[sets.pair_choice]))
     (set_of, _), engine_in_set = np.unique(engines, axis=1, return_inverse=True)
