@@ -96,10 +96,14 @@ def hearing_interrupts(call: Sequence[str]) -> list[str]:
 def interrupted_process(call: Sequence[str], *, once: str, env: Mapping[str, str] = os.environ) -> Ended:
     """Run a command on a terminal, and send it SIGINT once what it said on stderr has a match of ``once``."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        hearing_interrupts(call), stdout=subprocess.PIPE, stderr=theirs, stdin=subprocess.DEVNULL, text=True,
-        env={**env, "TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"},
-    ) as process:  # fmt: skip
+    how: dict[str, Any] = {
+        "stdout": subprocess.PIPE, "stderr": theirs, "stdin": subprocess.DEVNULL, "text": True,
+        "env": {**env, "TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"},
+    }  # fmt: skip
+    is_ours = call[: len(command())] == command()  # then it hears interrupts, whoever runs the tests
+    with (
+        start_proteus(call[len(command()) :], **how) if is_ours else subprocess.Popen(hearing_interrupts(call), **how)
+    ) as process:
         os.close(theirs)
         try:
             said = ""

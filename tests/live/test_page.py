@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 from browser import DESK, PHONE, Browser, browsing
 from clusters import ACCURACY, make_cluster
+from forking.program import start_proteus
 from live_server import LiveServer, serving
 from selenium.webdriver.common.keys import Keys
 from tiny import Tiny, add_plan
@@ -53,8 +53,8 @@ def replaying(live: LiveServer, all_s: float) -> Iterator[None]:
         now_s += 1 / (CALM_QPS if now_s < CALM_S else PEAK_QPS)
     (root / "rise.csv").write_text("arrival_s,family\n" + "".join(arrivals))
     url = f"http://127.0.0.1:{live.port}"
-    command = [sys.executable, "-m", "proteus_cli", "replay", str(root / "rise.csv"), "--url", url, "-w", str(root)]
-    client = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    call = ("replay", root / "rise.csv", "--url", url, "-w", root)
+    client = start_proteus(call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield
         assert client.wait(60) == 0
