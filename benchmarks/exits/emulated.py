@@ -15,8 +15,6 @@ from proteus_cli.arrays import Floats, Ints
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.plan.plan import PLAN_FORMAT, Placement, Plan, Solver
-from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.forecast import ExitBounds
@@ -108,18 +106,11 @@ class EmulatedChain:
         return self._stages_s
 
 
-def hosting(chain: EmulatedChain, key: VariantKey) -> tuple[Plan, Profile]:
-    """A plan that hosts the chain on one device, and its profile; for the whole, percentiles of stages are added."""
+def profile_of(chain: EmulatedChain, key: VariantKey) -> Profile:
+    """As if it had been measured; for the whole, percentiles of stages are added."""
     points = [each.points[0] for each in chain.exits]
     mean_s, p95_s = sum(each.mean_s for each in points), sum(each.p95_s for each in points)
     whole = Point(1, PROFILED, mean_s, mean_s, p95_s, p95_s, p95_s, 1 / mean_s)
     measured = VariantProfile(key.family, key.variant, 1.0, None, "", None, 0.0, 0.0, 0, (whole,), exits=chain.exits)
     device = Device("cpu0", "cpu", "cpu", "", 0, (0,))
-    plan = Plan(
-        format=PLAN_FORMAT, made_by=NOBODY, policy="proteus", objective="by hand", rules=Rules(), headroom=1.0,
-        demand_qps={key.family: 1.0}, served_qps={key.family: 1.0}, unserved_qps={key.family: 0.0},
-        effective_accuracy=None, relative_accuracy=None, solver=Solver("by hand", "optimal", 0.0, 0.0),
-        fleet={device.type: (device.id,)}, inputs={},
-        placements=(Placement(device.id, key.family, key.variant, 1, 1.0, 1.0, 1 / mean_s),),
-    )  # fmt: skip
-    return plan, Profile(FORMAT, NOBODY, device, device.id, BackendInfo("", {}), (measured,))
+    return Profile(FORMAT, NOBODY, device, device.id, BackendInfo("", {}), (measured,))

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from benchmarks.exits.judging import Requests
+from benchmarks.planner_instances import NOBODY
 from proteus_cli.arrays import Floats, Ints
 from proteus_cli.backends.base import NamedArrays
 from proteus_cli.backends.exits.runner import EXIT_NOTE, ExitRunner
@@ -16,8 +17,10 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Launch
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import hosted_by
-from proteus_cli.domain.catalog.catalog import Catalog
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.plan.plan import PLAN_FORMAT, Placement, Plan, Solver
+from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
@@ -90,11 +93,15 @@ class Answer:
 
 
 class OneDevice:
-    """A controller with one host, and the chain of its model. It serves a request of one row at a time."""
+    """A controller with one host, and the chain of its model. It serves a request of one row at a time.
 
-    def __init__(self, plan: Plan, profile: Profile, catalog: Catalog, chain: Chain) -> None:
+    The device hosts the variant ``key``, as a planner would have it that asks for nothing but accuracy.
+    """
+
+    def __init__(self, key: VariantKey, profile: Profile, catalog: Catalog, chain: Chain) -> None:
         attainment = {family.name: family.attainment for family in catalog.families}
         self._controller = Controller(catalog.slo_s(), {profile.device.id: 1}, AT_ONCE, attainment=attainment)
+        plan = _hosting(key, profile.device)
         (self.host,) = hosted_by(plan, {profile.device.id: profile}, attainment)
         self._controller.adopt(plan, (self.host,), chain.clock())
         self.chain, self._numbers = chain, 0
@@ -115,6 +122,16 @@ class OneDevice:
         end_s = clock()
         self._controller.finished(launch, end_s - begun_s, np.array([exit_]))
         return Answer(begun_s - start_s, end_s - start_s, exit_)
+
+
+def _hosting(key: VariantKey, device: Device) -> Plan:
+    return Plan(
+        format=PLAN_FORMAT, made_by=NOBODY, policy="proteus", objective="by hand", rules=Rules(), headroom=1.0,
+        demand_qps={key.family: 1.0}, served_qps={key.family: 1.0}, unserved_qps={key.family: 0.0},
+        effective_accuracy=None, relative_accuracy=None, solver=Solver("by hand", "optimal", 0.0, 0.0),
+        fleet={device.type: (device.id,)}, inputs={},
+        placements=(Placement(device.id, key.family, key.variant, 1, 1.0, 1.0, 1.0),),
+    )  # fmt: skip
 
 
 def run(device: OneDevice, sample: Ints, bound_s: Floats) -> Requests:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.exits.emulated import CORES, STAGES_S, EmulatedChain, hosting
+from benchmarks.exits.emulated import CORES, STAGES_S, EmulatedChain, profile_of
 from benchmarks.exits.judging import Requests, Samples, aims, ends_of, losses_of
 from benchmarks.exits.serving import OneDevice, run
 from proteus_cli.domain.base import FORMAT
@@ -72,7 +72,8 @@ def test_an_emulated_core_keeps_bounds_that_it_has_time_for() -> None:
     stops_at = np.array([1, 2, 3, 4])
     chain = EmulatedChain(CORES[0], stops_at, np.random.default_rng(1))
     family = Family("f", "100ms", (Variant("v", 0.9, exits=("a.onnx", "b.onnx"), stop_when="exit >= 1"),))
-    device = OneDevice(*hosting(chain, VariantKey("f", "v")), Catalog(FORMAT, (family,)), chain)
+    key = VariantKey("f", "v")
+    device = OneDevice(key, profile_of(chain, key), Catalog(FORMAT, (family,)), chain)
     found = run(device, np.arange(100) % 4, np.full(100, 10 * sum(STAGES_S)))
     assert found.exit.tolist() == stops_at.tolist() * 25
     assert found.within_percent == found.possible_percent == 100.0
