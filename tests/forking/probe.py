@@ -6,6 +6,8 @@ import signal
 import sys
 from pathlib import Path
 
+from forking.template import inherited
+
 if __name__ == "__main__":
     way = sys.argv[1]
     files = [Path(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]  # noqa: PTH208 - as numbers
@@ -22,6 +24,7 @@ if __name__ == "__main__":
             (stream.encoding, stream.errors, stream.isatty(), stream.line_buffering)
             for stream in (sys.stdin, sys.stdout, sys.stderr)
         ],
+        "inherited": inherited(),
         "input": sys.stdin.read(),
     }
     print(json.dumps(said))  # noqa: T201

@@ -18,7 +18,7 @@ from select import select
 from typing import Any
 
 from forking import template
-from forking.template import NUMBER_BYTES
+from forking.template import NUMBER_BYTES, inherited
 
 from proteus_cli.serving import child_process
 
@@ -83,6 +83,7 @@ class Program(subprocess.Popen[Any]):
             "arguments": list(map(str, arguments)),
             "environment": dict(os.environ if environment is None else environment),
             "directory": str(Path(directory or "").absolute()),
+            "inherited": inherited(),
             "passed": list(passed),
             "process_group": UNKNOWN if process_group is None else process_group,
         }

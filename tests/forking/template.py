@@ -1,8 +1,8 @@
 """The process that programs are forked from: ``python template.py DESCRIPTOR MODULE …`` (its end of a socket).
 
 It imports the modules, and forks whenever it is asked to. Each of its children becomes a program of its own: with its
-arguments, environment, directory, process group and open files, with whatever Python does before the first line of a
-program, and with Python's usual end. Nothing that it imports may start a thread, as children would lack it.
+arguments, environment, directory, process group, limits and open files, with whatever Python does before the first line
+of a program, and with Python's usual end. Nothing that it imports may start a thread, as children would lack it.
 """
 
 import fcntl
@@ -10,6 +10,7 @@ import gc
 import io
 import json
 import os
+import resource
 import runpy
 import select
 import signal
@@ -26,7 +27,14 @@ NUMBER_BYTES = 8
 MAX_FILES = 8
 """stdin, stdout, stderr, those that are passed on; and where it is told which process it is, and how that has ended."""
 STANDARD, FIRST_FREE = 3, 1000
-TASKS = Path("/proc/self/task")
+TASKS, STATUS = Path("/proc/self/task"), Path("/proc/self/status")
+LIMITS = (
+    resource.RLIMIT_NOFILE,
+    resource.RLIMIT_AS,
+    resource.RLIMIT_CORE,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_NPROC,
+)
 
 
 def main() -> None:
@@ -78,6 +86,7 @@ def _become(call: Mapping[str, Any], files: Sequence[int]) -> None:
     if call["process_group"] >= 0:
         os.setpgid(0, call["process_group"])
     os.write(status, os.getpid().to_bytes(NUMBER_BYTES))
+    inherit(call["inherited"])
     os.chdir(call["directory"])
     os.environ.clear()
     os.environ.update(call["environment"])
@@ -90,6 +99,25 @@ def _become(call: Mapping[str, Any], files: Sequence[int]) -> None:
     sys.argv[1:], sys.path[0] = arguments, os.getcwd()  # noqa: PTH109 - as Python does
     sys.modules.pop(f"{module}.__main__", None)
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def inherited() -> dict[str, Any]:
+    """What a process that we started would inherit, beside its environment, directory and files."""
+    (umask,) = (line.split()[1] for line in STATUS.read_text().splitlines() if line.startswith("Umask:"))
+    return {
+        "limits": [resource.getrlimit(kind) for kind in LIMITS],
+        "cores": sorted(os.sched_getaffinity(0)),
+        "umask": int(umask, 8),
+        "nice": os.getpriority(os.PRIO_PROCESS, 0),
+    }
+
+
+def inherit(found: Mapping[str, Any]) -> None:
+    for kind, limits in zip(LIMITS, found["limits"], strict=True):
+        resource.setrlimit(kind, tuple(limits))
+    os.sched_setaffinity(0, found["cores"])
+    os.umask(found["umask"])
+    os.setpriority(os.PRIO_PROCESS, 0, found["nice"])
 
 
 def _open_standard_files() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -41,6 +42,22 @@ def test_it_runs_and_ends_as_any_other(template: Template, tmp_path: Path, way: 
     wanted = ended(subprocess.Popen([sys.executable, "-m", *arguments], **how))
     assert found == wanted
     assert found[0] == {"killed": -signal.SIGKILL, "raises": 1}.get(way, int(way) if way.isdigit() else None)
+
+
+def test_it_inherits_limits_and_cores_as_they_are_when_it_starts(template: Template, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    ended(Program(template, [MODULE, "0"], cwd=tmp_path, **how))  # so that the template has its own
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    cores = os.sched_getaffinity(0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        _, said, _ = ended(Program(template, [MODULE, "0"], cwd=tmp_path, **how))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.sched_setaffinity(0, cores)
+    assert said["inherited"]["limits"][0] == [soft - 1, hard]
+    assert said["inherited"]["cores"] == [min(cores)]
 
 
 def test_its_end_can_be_waited_for(template: Template, tmp_path: Path) -> None:
