@@ -1,7 +1,7 @@
 """What all artefacts have in common."""
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -12,6 +12,9 @@ LARGEST_BATCH = 65_536
 """Tables of latencies have an entry for each row of the largest batch."""
 SHORTEST_S, LONGEST_S = 1e-9, 1e7
 """Of a batch: from less than a step of any clock to a third of a year. Rates, their inverse, stay finite."""
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

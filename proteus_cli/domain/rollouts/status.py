@@ -5,12 +5,10 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from proteus_cli.domain.base import Value
+from proteus_cli.domain.base import Count, Fraction, Value
 from proteus_cli.domain.rollouts.specification import RolloutSpecification
 
-Fraction = Annotated[float, Meta(ge=0, le=1)]
 Interval = tuple[float, float]
-Count = Annotated[int, Meta(ge=0)]
 
 
 class Verdict(StrEnum):

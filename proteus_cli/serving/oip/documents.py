@@ -10,10 +10,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from proteus_cli.domain.base import Count, Fraction
 from proteus_cli.serving.oip.tensors import DATATYPES, STRINGS
 
-Count = Annotated[int, Meta(ge=0)]
-Fraction = Annotated[float, Meta(ge=0, le=1)]
 Datatype = Annotated[str, Meta(extra_json_schema={"enum": list(DATATYPES)})]
 SentDatatype = Annotated[str, Meta(extra_json_schema={"enum": [*DATATYPES, STRINGS]})]
 TritonDatatype = Annotated[str, Meta(extra_json_schema={"enum": [f"TYPE_{name}" for name in DATATYPES]})]

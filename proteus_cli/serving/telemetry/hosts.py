@@ -6,10 +6,10 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from proteus_cli.domain.base import Count
 from proteus_cli.domain.device import by_host
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.fleet.fleet import Fleet
-from proteus_cli.serving.oip.documents import Count
 
 _NOT_LISTED = "it is not listed any more"
 

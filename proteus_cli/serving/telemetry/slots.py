@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from proteus_cli.control.concurrency.slot_tuner import SlotTuner
-from proteus_cli.serving.oip.documents import Count
+from proteus_cli.domain.base import Count
 
 MOST_SHOWN = 6
 """Devices in one answer that is asked for every second."""

@@ -8,8 +8,8 @@ from msgspec import Meta, Struct
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import CascadeRoute
+from proteus_cli.domain.base import Count, Fraction
 from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.serving.oip.documents import Count, Fraction
 
 
 class CheckStatus(Struct, frozen=True):

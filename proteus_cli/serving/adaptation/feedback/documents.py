@@ -5,14 +5,14 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from proteus_cli.domain.base import Count, Fraction
+
 MOST_ITEMS = 10_000
 MOST_PROBLEMS = 100
 """That an answer names; of more, their number."""
 
 Label = int | str
 Score = Annotated[float, Meta(ge=0, le=1)]
-Fraction = Annotated[float, Meta(ge=0, le=1)]
-Count = Annotated[int, Meta(ge=0)]
 
 
 class FeedbackItem(Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from proteus_cli.domain.base import Fraction
 from proteus_cli.domain.catalog.catalog import VERSION_MARK, VariantKey
 from proteus_cli.domain.rollouts.guard import DEFAULT_GUARD, guard_text, parse_guard
 from proteus_cli.domain.rollouts.specification import (
@@ -16,8 +17,6 @@ from proteus_cli.domain.rollouts.specification import (
 )
 from proteus_cli.domain.rollouts.status import RolloutStatus
 from proteus_cli.errors import BadRequest, ProteusError
-
-Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
 class RolloutStart(Struct, frozen=True, forbid_unknown_fields=True):

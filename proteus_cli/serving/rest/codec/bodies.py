@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from proteus_cli.serving.oip.documents import Count, Fraction, SentDatatype
+from proteus_cli.domain.base import Count, Fraction
+from proteus_cli.serving.oip.documents import SentDatatype
 from proteus_cli.serving.oip.parameters import InputParameters, OutputParameters, RequestParameters
 
 LARGEST_INT64 = 2**63 - 1

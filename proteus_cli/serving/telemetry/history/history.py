@@ -10,10 +10,10 @@ from msgspec import Meta, Struct
 
 from proteus_cli.control.devices.breaker import BreakerState
 from proteus_cli.domain.attainment import Attainment
+from proteus_cli.domain.base import Count, Fraction
 from proteus_cli.domain.catalog.family_policy import Preference
 from proteus_cli.domain.rollouts.status import RolloutStatus
 from proteus_cli.serving.lifecycle import ServerState
-from proteus_cli.serving.oip.documents import Count, Fraction
 from proteus_cli.serving.telemetry.history.snapshot import ServerEvent
 from proteus_cli.serving.telemetry.hosts import HostStatus
 from proteus_cli.serving.telemetry.slots import SlotsStatus
