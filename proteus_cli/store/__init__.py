@@ -1,5 +1,6 @@
 """Artefacts: atomic files, the paths of a workspace, digests of inputs, and whether a profile is still current."""
 
+from proteus_cli.store.catalog_files import parse_catalog
 from proteus_cli.store.current_models import (
     ACCURACY_TOLERANCE,
     is_as_declared,
@@ -29,7 +30,7 @@ from proteus_cli.store.files import (
     writing_text,
 )
 from proteus_cli.store.hosts import read_hosts
-from proteus_cli.store.workspace import Workspace, parse_catalog
+from proteus_cli.store.workspace import Workspace
 
 __all__ = [
     "ACCURACY_TOLERANCE",

@@ -17,7 +17,7 @@ from proteus_cli.domain.catalog.family_policy import DEFAULT_POLICY
 from proteus_cli.domain.catalog.task import Task
 from proteus_cli.domain.stages.confidence import MARGIN
 from proteus_cli.errors import ArtefactError
-from proteus_cli.store.workspace import parse_catalog
+from proteus_cli.store.catalog_files import parse_catalog
 
 
 def new_text(catalog: Catalog, *, made_by: str) -> str:

@@ -6,19 +6,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-import msgspec
-
-from proteus_cli.domain.base import require
-from proteus_cli.domain.catalog.catalog import VERSION_MARK, Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.fleet import as_device, of_type, origins, profile_for
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.stages.confidence import discriminator_of
 from proteus_cli.errors import ArtefactError
-from proteus_cli.input_files import CATALOG, LABELS, decode_toml, decoded, read_bytes, read_text
+from proteus_cli.input_files import CATALOG, read_bytes
+from proteus_cli.store.catalog_files import parse_catalog, read_labels
 from proteus_cli.store.digests import content_digest, model_digest
 from proteus_cli.store.files import read_json
 from proteus_cli.store.models.exit_chains import ExitChain, chain_digest, chain_file
@@ -30,39 +27,7 @@ from proteus_cli.store.models.prepared_models import (
     prepared_name,
 )
 
-MAX_LABEL_BYTES = 256
 _SHARING = ".sharing.json"
-
-
-def parse_catalog(content: bytes, path: Path) -> Catalog:
-    """Decode a catalog strictly from TOML. Raises `ArtefactError` that names ``path``."""
-    hint = "docs/formats.md describes the catalog; `proteus init` writes an example"
-    what = f"`{path}` is not a valid catalog"
-    return decoded(content, _catalog, what, hint=hint)
-
-
-def _catalog(content: bytes) -> Catalog:
-    """Raises what `decoded` expects; an SLO without a unit is met with one that has it."""
-    tree = decode_toml(content, dict[str, Any])
-    families = tree.get("family")
-    for family in (each for each in families if isinstance(each, dict)) if isinstance(families, list) else ():
-        slo = family.get("slo")
-        has_unit = not isinstance(slo, int | float) or isinstance(slo, bool)
-        require(has_unit, f'slo of `{family.get("name")}` has no unit: write "{slo}ms", or with the unit meant')
-    catalog = msgspec.convert(tree, Catalog)
-    for name in (variant.name for _, variant in catalog.variants):
-        require(VERSION_MARK not in name, f"variant name `{name}` must be letters, digits, `.`, `_`, `-`")
-    return catalog
-
-
-def _labels(path: Path) -> tuple[str, ...]:
-    """The lines of a file, without their ends. Raises `ArtefactError`."""
-    hint = "it has the name of a class on each line, in the order of the model's scores"
-    labels = read_text(path, LABELS, hint=hint).removesuffix("\n").split("\n")
-    for number, label in enumerate(labels, start=1):
-        if not 0 < len(label.rstrip("\r").encode()) <= MAX_LABEL_BYTES:
-            raise ArtefactError(f"`{path}`, line {number}: a label has 1 to {MAX_LABEL_BYTES} bytes.", hint=hint)
-    return tuple(label.rstrip("\r") for label in labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +222,7 @@ class Workspace:
     def labels(self, catalog: Catalog) -> dict[str, tuple[str, ...]]:
         """The names of the classes, by family; only of families that have such names. Raises `ArtefactError`."""
         families = catalog.families
-        return {family.name: _labels(self.model_path(family.labels)) for family in families if family.labels}
+        return {family.name: read_labels(self.model_path(family.labels)) for family in families if family.labels}
 
     def profiles(self) -> dict[str, Profile]:
         """All profiles by device id, in natural order. Raises `ArtefactError` where there is none or one is broken."""
