@@ -30,7 +30,7 @@ def test_no_hosting_beats_the_plan_where_devices_are_shared_and_the_rules_ask_fo
 
 @pytest.mark.parametrize("part", ["the lowest cost", "the fewest loads", "shares", "pins"])
 @given(st.data())
-@examples(6, fuzzed=40)
+@examples(4, fuzzed=40)
 def test_no_hosting_beats_the_plan_where_variants_cost_each_other_time_and_the_rules_ask_for(
     part: str, data: st.DataObject
 ) -> None:
@@ -38,7 +38,7 @@ def test_no_hosting_beats_the_plan_where_variants_cost_each_other_time_and_the_r
 
 
 @given(st.data())
-@examples(6, fuzzed=40)
+@examples(4, fuzzed=40)
 def test_nor_where_the_sets_that_matter_are_tried_first(data: st.DataObject) -> None:
     """As where there are many sets."""
     with pytest.MonkeyPatch.context() as patched:
