@@ -13,8 +13,10 @@ from proteus_cli import store
 from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog, model_digests
 from proteus_cli.cli.workflows.deployment.resources import Emulation
 from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans
+from proteus_cli.control.policies import live_policy_named
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.errors import ArtefactError, EngineError
+from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles
 from proteus_cli.serving.measuring_process import measured
 
@@ -34,7 +36,8 @@ def source(
 ) -> WorkspaceCatalog:
     workspace = store.Workspace(made.root, state)
     emulation = Emulation() if emulates else None
-    plans = WorkspacePlans(workspace, Path("plan"), cast("Any", None), emulation, cast("Any", None))
+    planner = planner_settings(workspace, live_policy_named("proteus"), 1.2, profiles={})
+    plans = WorkspacePlans(workspace, Path("plan"), cast("Any", None), emulation, planner)
     return WorkspaceCatalog(plans, budget_s)
 
 
