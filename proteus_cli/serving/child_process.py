@@ -33,6 +33,16 @@ def start_process(module: str, descriptor: int) -> "subprocess.Popen[bytes]":
         )
 
 
+def waited_s(process: int) -> float:
+    """Seconds that the threads of a process were ready to run and had no core; 0 where the system does not say."""
+    waited_ns = 0
+    with contextlib.suppress(OSError):  # it has ended, or this is not Linux
+        for task in Path(f"/proc/{process}/task").iterdir():
+            with contextlib.suppress(OSError):  # the thread has ended
+                waited_ns += int((task / "schedstat").read_text(encoding="ascii").split()[1])
+    return waited_ns / 1e9
+
+
 def environment() -> dict[str, str]:
     """Our own, in which Python finds this package as we did."""
     paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)

@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Pipe
 
 from proteus_cli.control.devices.breaker import Breaker, BreakerEvent
@@ -12,13 +14,15 @@ from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import SolverLost
 from proteus_cli.serving.adaptation.solver.jobs import END_EARLY, Job, Replanner, Solve, Standbys, Use, WarmUp
-from proteus_cli.serving.child_process import LIMITS_HINT, start_process
+from proteus_cli.serving.child_process import LIMITS_HINT, start_process, waited_s
 from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.solver")
 
 TRIES = 2
 SLACK_S = 2.0  # beyond a solve's own time limit: to be sent there and back, on a busy machine
+MAX_STARVED = 5
+"""So many times as long a process may take that waits for a core: it does not hang."""
 WATCH_S = 0.2
 START_WITHIN_S = 30.0  # to start a process, to import and to compile
 
@@ -43,8 +47,8 @@ class SolverState:
 class SolverProcess:
     """Plans with ``replan`` in a process that was started, and warmed up, before it is needed.
 
-    ``limit_s`` is the time limit of a solve. A process that has not answered `SLACK_S` after that hangs. Must be made
-    on the main thread, as the process ends with the thread that started it.
+    ``limit_s`` is the time limit of a solve. A process that has not answered `SLACK_S` after that hangs, where it had a
+    core. Must be made on the main thread, as the process ends with the thread that started it.
     """
 
     def __init__(self, replan: Replanner, limit_s: float, *, start_within_s: float = START_WITHIN_S) -> None:
@@ -64,10 +68,10 @@ class SolverProcess:
             problem = ""
             for _ in range(TRIES):
                 try:
-                    await _result(self._ready, self._start_within_s)
+                    await in_time(self._ready, self._start_within_s, partial(waited_s, self._child.pid))
                     job = Solve(wanted.demand_qps, current, wanted.without, standbys, wanted.measured)
                     self._is_solving = True
-                    plan = await _result(self._child.do(job), self._within_s)
+                    plan = await in_time(self._child.do(job), self._within_s, partial(waited_s, self._child.pid))
                     assert plan is not None  # noqa: S101 - a `Solve` has a plan as its result
                 except SolverDied:
                     problem = "died"
@@ -207,7 +211,19 @@ class _Child:
         self._connection.close()
 
 
-async def _result(job: "Future[Plan | None]", within_s: float) -> Plan | None:
-    """Raises `TimeoutError`, and what the job raises."""
-    async with asyncio.timeout(within_s):
-        return await asyncio.wrap_future(job)
+async def in_time(job: "Future[Plan | None]", within_s: float, waited: Callable[[], float]) -> Plan | None:
+    """The result of a job whose process has ``within_s`` for it, not counting how long it has waited for a core.
+
+    Raises `TimeoutError` after that, and after `MAX_STARVED` times as long in all; and what the job raises.
+    """
+    result, loop = asyncio.wrap_future(job), asyncio.get_running_loop()
+    start_s, before_s, left_s = loop.time(), waited(), within_s
+    try:
+        while not (await asyncio.wait((result,), timeout=left_s))[0]:
+            took_s = loop.time() - start_s
+            left_s = min(within_s - (took_s - (waited() - before_s)), MAX_STARVED * within_s - took_s)
+            if left_s <= 0.0:
+                raise TimeoutError
+        return result.result()
+    finally:
+        result.cancel()

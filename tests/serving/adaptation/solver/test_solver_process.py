@@ -23,7 +23,15 @@ from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import SolverLost
 from proteus_cli.serving.adaptation.solver import process as solver_process
 from proteus_cli.serving.adaptation.solver.jobs import Standbys
-from proteus_cli.serving.adaptation.solver.process import SLACK_S, SolverDied, SolverProcess, SolverState
+from proteus_cli.serving.adaptation.solver.process import (
+    MAX_STARVED,
+    SLACK_S,
+    SolverDied,
+    SolverProcess,
+    SolverState,
+    in_time,
+)
+from proteus_cli.serving.child_process import waited_s
 
 pytestmark = pytest.mark.from_nothing
 
@@ -240,6 +248,28 @@ def test_the_solver_is_lost_when_two_processes_hang(tmp_path: Path) -> None:
 
     state = asyncio.run(run()).state
     assert (state.restarts, state.is_busy, state.solves) == (2, False, 1)
+
+
+def test_a_process_that_waits_for_a_core_does_not_hang() -> None:
+    async def ended_in(times: float, waits_frac: float) -> bool:
+        """Whether a job that takes so many times what it may is waited for."""
+        loop, job = asyncio.get_running_loop(), Future[Plan | None]()
+        start_s = loop.time()
+        loop.call_at(start_s + times, job.set_result, PLAN)
+        try:
+            return await in_time(job, 1.0, lambda: waits_frac * (loop.time() - start_s)) is PLAN
+        except TimeoutError:
+            return False
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        assert runner.run(ended_in(3.0, 0.9))
+        assert not runner.run(ended_in(3.0, 0.5))
+        assert not runner.run(ended_in(MAX_STARVED + 1.0, 1.0))
+
+
+def test_waiting_for_a_core_is_read_of_any_process() -> None:
+    assert waited_s(os.getpid()) > 0.0
+    assert waited_s(2**22 + 1) == 0.0
 
 
 def test_a_running_process_takes_another_planner() -> None:
