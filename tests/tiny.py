@@ -85,6 +85,11 @@ class Tiny:
         family = next(f.name for f in self.families if variant in {v.name for v in f.variants})
         return self.root / "engines" / "models" / family / f"{variant}.onnx"
 
+    def share_a_name(self, variant: str, name: str) -> None:
+        """Give a variant the name of one of another family, in the catalog and in the profiles."""
+        for path in (self.root / "engines" / "catalog.toml", *(self.root / "profiles").glob("*.json")):
+            path.write_text(path.read_text(encoding="utf-8").replace(f'"{variant}"', f'"{name}"'), encoding="utf-8")
+
 
 # --- models
 

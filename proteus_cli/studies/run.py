@@ -10,7 +10,7 @@ import msgspec
 from proteus_cli.domain.base import FORMAT, Value
 from proteus_cli.domain.studies.study import Cell, Study
 from proteus_cli.domain.studies.telemetry import Telemetry
-from proteus_cli.errors import EngineError
+from proteus_cli.errors import BackendUnavailable, EngineError, ProteusError, ServerError
 from proteus_cli.store import made_by
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
@@ -20,13 +20,15 @@ from proteus_cli.studies.telemetry.sampler import Watch, watching
 
 MOST_RUNS = 8
 """Of which telemetry is kept: the latest."""
+OF_A_CELL: tuple[type[ProteusError], ...] = (EngineError, ServerError, BackendUnavailable)
+"""Errors that say nothing of other cells."""
 
 
 def run_study(draft: StudyDraft, files: StudyFiles, budget: Budget, advance: Advance, *, force: bool = False) -> Study:
     """Measure what is missing, as the budget allows; the study as it stands then, and in its file.
 
     Cells of the file that answer the same question are kept, unless ``force`` asks to measure them again; those that
-    failed are tried again. An `EngineError` fails its cell; any other error, and Ctrl-C, ends the run.
+    failed are tried again. An error of `OF_A_CELL` fails its cell; any other error, and Ctrl-C, ends the run.
     """
     before = None if force else files.read()
     study = _begun(draft, before)
@@ -93,9 +95,7 @@ class _Run:
         earlier = self.study.telemetry[-(MOST_RUNS - 1) :]
         for place, job in enumerate(jobs):
             wanted_s = sum(each.wanted_s for each in jobs[place:])
-            allowed_s = self.budget.part_s(job.wanted_s, wanted_s)
-            if allowed_s < job.least_s:
-                allowed_s = self.budget.left_s
+            allowed_s = min(max(self.budget.part_s(job.wanted_s, wanted_s), job.least_s), self.budget.left_s)
             if allowed_s <= 0 or allowed_s < job.least_s:
                 continue
             cell = self._measured(job, allowed_s, watch, place / len(jobs), 1 / len(jobs))
@@ -112,8 +112,8 @@ class _Run:
         with watch.load() as load:
             try:
                 result = as_in_a_file(job.measure(turn))
-            except EngineError as error:
-                failed = error.message
+            except OF_A_CELL as error:
+                failed = f"{error.message} {error.hint}".strip()
         took_s = time.monotonic() - begun_s
         return Cell(job.key, job.mode, begun_unix_s, took_s, result, failed, load)
 

@@ -20,7 +20,7 @@ def test_a_peak_is_measured_once_and_joined_in_a_page(tiny: Tiny) -> None:
     assert cell["result"]["low_qps"] < cell["result"]["rate_qps"] < cell["result"]["high_qps"]
     written = sorted(path.name for path in (tiny.root / "studies").iterdir())
     assert written == ["peak-shapes.csv", "peak-shapes.html", "peak-shapes.json"]
-    again = proteus(*PEAK, *QUICK, *there)
+    again = proteus(*PEAK, *QUICK, "--batching=greedy,greedy", *there)
     kept = json.loads((tiny.root / "studies" / "peak-shapes.json").read_text(encoding="utf-8"))
     assert kept["cells"] == [cell]  # not measured again
     assert "shapes-l on cpu0, greedy: " in again.stdout
@@ -48,6 +48,7 @@ def test_a_peak_is_measured_once_and_joined_in_a_page(tiny: Tiny) -> None:
         (("plan", "--device=cpu0"), "`--device` makes no sense with a plan"),
         (("plan", "--family=tones"), "The plan serves no `tones`"),
         (("--family=shapes", "--percentile=99"), "`99` is no percentile"),
+        (("--family=shapes", "--percentile=p99.99999999999999"), "is no percentile"),
     ],
     ids=str,
 )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.studies.study import Cell, Scalar
-from proteus_cli.errors import EngineError
+from proteus_cli.errors import EngineError, ProteusError
 from proteus_cli.studies.draft import Job, StudyDraft, Turn
 
 
@@ -30,6 +30,7 @@ class Squares:
     asked: list[int] = field(default_factory=list)
     allowed_s: list[float] = field(default_factory=list)
     broken: set[int] = field(default_factory=set)
+    fails_as: type[ProteusError] = EngineError
     interrupted_at: int | None = None
 
     def draft(self, *numbers: int, power: int = 2, wanted_s: float = 1.0, least_s: float = 0.0) -> StudyDraft:
@@ -43,7 +44,7 @@ class Squares:
             if number == self.interrupted_at:
                 raise KeyboardInterrupt
             if number in self.broken:
-                raise EngineError(f"{number} does not run")
+                raise self.fails_as(f"{number} does not run")
             self.asked.append(number)
             self.allowed_s.append(turn.allowed_s)
             turn.advance("squaring", 0.5)

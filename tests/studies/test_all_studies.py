@@ -10,7 +10,7 @@ from studies.test_study_page import section
 from proteus_cli.cli.workflows.study import all_studies, running
 from proteus_cli.cli.workflows.study.all_studies import all_studied
 from proteus_cli.cli.workflows.study.running import StudyFailed
-from proteus_cli.errors import ArtefactError, ServerError, UsageError
+from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.store import Workspace
 from proteus_cli.studies.budget import Budget
 from proteus_cli.studies.draft import Job, StudyDraft, Turn
@@ -62,7 +62,7 @@ def test_a_second_run_measures_nothing_again(tmp_path: Path, kinds: Callable[...
 
 def test_a_study_that_fails_does_not_stop_the_others(tmp_path: Path, kinds: Callable[..., None]) -> None:
     def fails(_turn: Turn) -> Square:
-        raise ServerError("no server")
+        raise UsageError("no SLO")
 
     squares = Squares(broken={2})
     kinds(
@@ -71,8 +71,8 @@ def test_a_study_that_fails_does_not_stop_the_others(tmp_path: Path, kinds: Call
     )
     found = all_studied(Workspace(tmp_path), None, force=False)
     assert [study.name for study in found.studies] == ["squares"]
-    assert found.failures == ["bad: no server"]
-    with pytest.raises(StudyFailed, match="bad: no server"):
+    assert found.failures == ["bad: no SLO"]
+    with pytest.raises(StudyFailed, match="bad: no SLO"):
         found.require_whole()
 
 

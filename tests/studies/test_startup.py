@@ -131,6 +131,16 @@ def test_what_can_not_be_started_is_refused(tiny: Tiny) -> None:
     assert isinstance(workspace_draft(tiny.place), str)
 
 
+def test_variants_of_the_same_name_are_told_apart_by_their_family(tiny: Tiny) -> None:
+    tiny.share_a_name("tones-s", "shapes-s")
+    draft = workspace_draft(tiny.place)
+    assert isinstance(draft, StudyDraft)
+    keys = {job.key.split(" ")[0] for job in draft.jobs}
+    assert keys == {"shapes-l", "shapes/shapes-s", "tones-l", "tones/shapes-s"}
+    one = startup_draft(tiny.place, (), ("tones/shapes-s",), "cpu0", 3)
+    assert ([job.key for job in one.jobs], one.name) == (["tones/shapes-s on cpu0"], "startup-tones-shapes-s")
+
+
 def test_the_result_is_what_the_page_reads(tiny: Tiny) -> None:
     machine, subject = Machine(), subject_named(tiny)
     found = startup(subject, 3, turn(), once=machine.once, evicting=machine.evict, now_s=lambda: machine.now_s)

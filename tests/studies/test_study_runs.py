@@ -7,12 +7,13 @@ import pytest
 from studies.fake_study import Square, Squares
 
 from proteus_cli.domain.studies.study import Study
-from proteus_cli.errors import ArtefactError, UsageError
+from proteus_cli.errors import ArtefactError, ProteusError, UsageError
 from proteus_cli.store import Workspace
 from proteus_cli.studies import run
 from proteus_cli.studies.artefacts import StudyFiles, named_studies, to_csv
 from proteus_cli.studies.budget import Budget, fair_parts
 from proteus_cli.studies.draft import StudyDraft
+from proteus_cli.studies.run import OF_A_CELL
 
 
 def studied(root: Path, draft: StudyDraft, budget: Budget | None = None, *, force: bool = False) -> Study:
@@ -76,6 +77,21 @@ def test_a_budget_is_shared_by_what_jobs_want_and_no_job_begins_without_its_leas
     study = studied(tmp_path, squares.draft(1, 2, 3, wanted_s=50.0, least_s=25.0), clock)
     assert squares.allowed_s == pytest.approx([100 / 3, 60 / 2])
     assert study.missing == ("of 3",)
+
+
+def test_a_job_whose_part_is_too_little_gets_its_least_and_leaves_the_rest(tmp_path: Path) -> None:
+    squares = Squares()  # each job takes 25 s
+    clock = Budget(60.0, lambda: 25.0 * len(squares.asked))
+    study = studied(tmp_path, squares.draft(1, 2, 3, wanted_s=50.0, least_s=25.0), clock)
+    assert squares.allowed_s == [25.0, 25.0]
+    assert study.missing == ("of 3",)
+
+
+@pytest.mark.parametrize("kind", OF_A_CELL)
+def test_an_error_of_one_cell_leaves_the_others(tmp_path: Path, kind: type[ProteusError]) -> None:
+    squares = Squares(broken={1}, fails_as=kind)
+    study = studied(tmp_path, squares.draft(1, 2))
+    assert [cell.failed for cell in study.cells] == ["1 does not run", ""]
 
 
 def test_without_a_budget_jobs_may_take_as_long_as_they_want(tmp_path: Path) -> None:

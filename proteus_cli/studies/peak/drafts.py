@@ -8,14 +8,14 @@ import msgspec
 
 from proteus_cli.backends.discovery import discover, select
 from proteus_cli.control.policies import batcher_named
-from proteus_cli.domain.catalog.catalog import Catalog, Family
+from proteus_cli.domain.catalog.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.domain.studies.peak import Peak, PeakRules
 from proteus_cli.domain.studies.study import Mode
 from proteus_cli.errors import UsageError
 from proteus_cli.settings import read_settings
 from proteus_cli.simulation.conditions import JITTERS, Conditions
-from proteus_cli.store import Workspace
+from proteus_cli.store import Workspace, digest_of
 from proteus_cli.store.sharing import with_sharing
 from proteus_cli.studies.draft import Job, StudyDraft, Turn
 from proteus_cli.studies.peak.carriers import Simulated
@@ -46,7 +46,7 @@ def device_draft(
     plans = {each.variant: lone_plan(catalog, family, each, profile, inputs) for each in chosen}
     jobs = [
         _job(
-            f"{variant} on {device}, {rule}",
+            f"{catalog.label(VariantKey(family.name, variant))} on {device}, {rule}",
             Planned(workspace, catalog, {device: profile}, plan, {family.name: 1.0}),
             rule,
             question,
@@ -107,7 +107,8 @@ def plan_draft(
     subject = {"plan": path.stem, "families": ", ".join(mix), "devices": str(len(plan.devices)), **question.words()}
     options = {**question.options(), "plan": path.stem, "family": family or ""}
     devices = tuple(profile.device for profile in planned.profiles.values())
-    return StudyDraft(KIND, name or f"peak-{path.stem}", subject, options, dict(plan.inputs), jobs, devices=devices)
+    inputs = {**plan.inputs, "plan": digest_of(plan)}
+    return StudyDraft(KIND, name or f"peak-{path.stem}", subject, options, inputs, jobs, devices=devices)
 
 
 def _job(key: str, planned: Planned, rule: str, question: PeakQuestion, variant: str = "") -> Job:

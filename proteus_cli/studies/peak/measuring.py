@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from proteus_cli.domain.studies.peak import Peak, PeakRules
+from proteus_cli.errors import EngineError
 from proteus_cli.studies.peak.carriers import Carrier
 from proteus_cli.studies.peak.search import Offer, PeakSearch
 from proteus_cli.studies.peak.stretches import duration_s
@@ -25,7 +26,10 @@ def measured_peak(
     advance: Callable[[str, float], None],
     now_s: Callable[[], float] = time.monotonic,
 ) -> Peak:
-    """Search until enough is known, or until the time is over: the interval is wider then."""
+    """Search until enough is known, or until the time is over: the interval is wider then.
+
+    Raises `EngineError` where there is no time for a single stretch.
+    """
     search, begun_s = PeakSearch(rules, first_qps), now_s()
     rng = np.random.default_rng(seed)
     while (offer := search.next()) is not None:
@@ -37,7 +41,10 @@ def measured_peak(
         passed_frac = 0.0 if math.isinf(allowed_s) else 1 - left_s / allowed_s
         advance(doing, max(search.done_frac, passed_frac))
         search.saw(carrier.carry(fitting, rng.spawn(1)[0]))
-    return search.found()
+    peak = search.found()
+    if not peak.probes:
+        raise EngineError("There was no time to offer any requests.", hint="give a longer `--budget`")
+    return peak
 
 
 def fitted(offer: Offer, slo_s: float, left_s: float) -> Offer | None:

@@ -32,12 +32,14 @@ def startup_draft(
 ) -> StudyDraft:
     """A cell for each variant (none named: all with a model) on one device of each type, or on that one.
 
-    Raises `ArtefactError` where a model is missing, `UsageError` where nothing fits.
+    ``variants`` are names, or FAMILY/NAME. Raises `ArtefactError` where a model is missing, `UsageError` where nothing
+    fits.
     """
     catalog = workspace.catalog()
     chosen = _chosen(catalog, families, variants)
     devices = _devices(workspace, device)
-    jobs = [_job(subject_of(workspace, family, variant, on), runs) for on in devices for family, variant in chosen]
+    subjects = [subject_of(workspace, family, variant, on) for on in devices for family, variant in chosen]
+    jobs = [_job(subject, catalog.label(subject.key), runs) for subject in subjects]
     digests = {f"{family.name}/{variant.name}": workspace.loaded_digest(family, variant) for family, variant in chosen}
     ids = ",".join(on.id for on in devices)
     subject = {
@@ -45,7 +47,7 @@ def startup_draft(
         "devices": ", ".join(f"{on.id} ({on.name})" for on in devices),
         "starts of each": f"{runs} with the file cache cold, {runs} warm",
     }
-    own_name = "-".join((KIND, *families, *variants))
+    own_name = "-".join((KIND, *families, *variants)).replace("/", "-")
     return StudyDraft(KIND, name or own_name, subject, {"runs": runs, "devices": ids}, digests, jobs, devices=devices)
 
 
@@ -59,9 +61,9 @@ def workspace_draft(workspace: Workspace) -> StudyDraft | str:
 
 
 def _ends(family: Family) -> list[str]:
-    """The most and the least accurate variant with a model of one file."""
+    """The most and the least accurate variant with a model, as FAMILY/NAME."""
     known = sorted((each for each in family.variants if each.files), key=lambda each: -each.accuracy)
-    return list(dict.fromkeys([known[0].name, known[-1].name])) if known else []
+    return list(dict.fromkeys(f"{family.name}/{each.name}" for each in (*known[:1], *known[-1:])))
 
 
 def _chosen(catalog: Catalog, families: Sequence[str], variants: Sequence[str]) -> list[tuple[Family, Variant]]:
@@ -69,12 +71,18 @@ def _chosen(catalog: Catalog, families: Sequence[str], variants: Sequence[str]) 
         catalog.family(name)  # raises
     known = [(family, variant) for family, variant in catalog.variants if not families or family.name in families]
     for name in variants:
-        if name not in {variant.name for _, variant in known}:
+        if not any(name in _names(*each) for each in known):
             raise UsageError(f"No variant `{name}`.", hint=f"there are: {', '.join(each.name for _, each in known)}")
-    found = [(family, each) for family, each in known if (each.name in variants if variants else each.files)]
+    named = set(variants)
+    found = [each for each in known if (named.intersection(_names(*each)) if variants else each[1].files)]
     if not found:
         raise ArtefactError("No variant has an ONNX file, so nothing can be started.", hint="`proteus catalog add`")
     return found
+
+
+def _names(family: Family, variant: Variant) -> tuple[str, str]:
+    """How it may be named."""
+    return variant.name, f"{family.name}/{variant.name}"
 
 
 def _devices(workspace: Workspace, wanted: str | None) -> tuple[Device, ...]:
@@ -105,9 +113,9 @@ def _parts(path: Path) -> list[Path]:
     return model_parts(path) if path.suffix == ".onnx" else [path]
 
 
-def _job(subject: Subject, runs: int) -> Job:
+def _job(subject: Subject, label: str, runs: int) -> Job:
     def measure(turn: Turn) -> Startup:
         return startup(subject, runs, turn)
 
-    key = f"{subject.key.variant} on {subject.device.id}"
+    key = f"{label} on {subject.device.id}"
     return Job(key, "measured", 2 * runs * START_S, measure, 2 * FEWEST * START_S)

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.study.peak import OneServer
 from proteus_cli.domain.studies.peak import Peak, PeakRules, Stretch
+from proteus_cli.errors import EngineError
 from proteus_cli.studies.peak.fit import crossing, student_t
 from proteus_cli.studies.peak.measuring import fitted, measured_peak
 from proteus_cli.studies.peak.search import Offer, PeakSearch
@@ -127,6 +128,11 @@ def test_a_stretch_leaves_the_warm_up_out_and_counts_in_windows() -> None:
     half = stretch_of(offer, slo_s, arrival_s, (arrival_s > 6.0).astype(np.float64))
     assert half.violations == pytest.approx(500, abs=1)
     assert half.scatter == pytest.approx(1000, rel=0.01)  # of each window all or nothing
+
+
+def test_without_time_for_a_stretch_there_is_no_peak_and_it_says_so() -> None:
+    with pytest.raises(EngineError, match="no time to offer any requests"):
+        measured_peak(OneServer(0.01, 0.05), P99, 20.0, 0.0, 1, lambda _now, _done: None)
 
 
 def test_a_stretch_is_cut_to_the_time_that_is_left() -> None:

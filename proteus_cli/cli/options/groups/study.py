@@ -55,9 +55,10 @@ def parse_percentile(text: str) -> float:
         percent = float(text.removeprefix("p"))
     except ValueError:
         percent = 0.0
-    if not text.startswith("p") or not 0 < percent < 100:  # noqa: PLR2004 - percent
+    part = round(percent / 100, 12)
+    if not text.startswith("p") or not 0 < part < 1:
         raise UsageError(f"`{text}` is no percentile.", hint="write it like `p99` or `p99.9`")
-    return round(percent / 100, 12)
+    return part
 
 
 PeakPlan = Annotated[

@@ -50,7 +50,7 @@ def peak(
 
     asked = Asked(plan, family, variant, device, url, slo, ca, name)
     rules = _rules(percentile, max_violations, precision)
-    rule_names = [each.strip() for each in batching.split(",")]
+    rule_names = list(dict.fromkeys(each.strip() for each in batching.split(",")))
     question = PeakQuestion(rules, mode.value, rule_names, "" if jitter == "none" else jitter, seed)
     workspace = Workspace(workspace_dir)
     draft = drafted(workspace, asked, question, flags(context))
