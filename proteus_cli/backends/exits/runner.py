@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from time import monotonic
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -143,7 +143,7 @@ class _Answers:
             self._outputs[name][rows] = values[stops]
 
     def outputs(self, held: npt.NDArray[np.uint8]) -> NamedArrays:
-        notes = (self._exits, self._confidences, self._cut, held)
+        notes: tuple[npt.NDArray[Any], ...] = (self._exits, self._confidences, self._cut, held)
         return {**self._outputs, **{spec.name: values for spec, values in zip(NOTES, notes, strict=True)}}
 
 
