@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.studies.cost import FleetCost, Usage
-from proteus_cli.errors import NoFeasiblePlan
+from proteus_cli.errors import EngineError, NoFeasiblePlan, RulesConflict
 from proteus_cli.intervals import wilson
 from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.planning.planner import Planner
@@ -17,6 +17,8 @@ from proteus_cli.studies.cost.search import Found, cheapest
 from proteus_cli.studies.cost.trial import Bench, PricedPlan, Trial
 
 PLAN_LIMIT_S = 10.0
+NEXT_TO_NOTHING = 1e-3
+"""Such a multiple of the demand is served by any fleet that may serve it at all."""
 
 
 def cheapest_fleet(
@@ -26,13 +28,18 @@ def cheapest_fleet(
     demand: Mapping[str, float],
     goes_on: Callable[[int], bool] = lambda _tried: True,
 ) -> Found[PricedPlan, Trial] | None:
-    """The cheapest plan that keeps the SLO, for a multiple of a demand; None where none does. See `search.cheapest`."""
+    """The cheapest plan that keeps the SLO, for a multiple of a demand; None where none does. See `search.cheapest`.
+
+    Raises `EngineError` where none was found for another reason: too little time, or rules that conflict.
+    """
     planner = _planner(workspace, bench, rules)
-    return cheapest(
-        lambda multiple: _plan(planner, {name: qps * multiple for name, qps in demand.items()}),
-        lambda plan: bench.try_out(plan.plan, planner, lambda _done_frac: None),
-        goes_on,
+    planning = _Planning(planner, demand, goes_on)
+    found = cheapest(
+        planning.plan, lambda plan: bench.try_out(plan.plan, planner, lambda _done_frac: None), planning.goes_on
     )
+    if found is None:
+        planning.require_end()
+    return found
 
 
 def _planner(workspace: Workspace, bench: Bench, rules: Rules) -> Planner:
@@ -43,13 +50,42 @@ def _planner(workspace: Workspace, bench: Bench, rules: Rules) -> Planner:
     return replace(settings, catalog=bench.catalog).make()
 
 
-def _plan(planner: Planner, demand: Mapping[str, float]) -> PricedPlan | None:
-    """The cheapest plan for a demand; None where it is more than the fleet can serve."""
-    try:
-        plan = planner(demand)
-    except NoFeasiblePlan:
-        return None
-    return PricedPlan(plan, planner.spent(plan))
+@dataclass(slots=True)
+class _Planning:
+    """Plans for multiples of a demand; notes what kept it from one."""
+
+    planner: Planner
+    demand: Mapping[str, float]
+    has_time: Callable[[int], bool]
+    conflict: RulesConflict | None = None
+    is_late: bool = False
+
+    def plan(self, multiple: float) -> PricedPlan | None:
+        """The cheapest plan; None where none serves so much by the rules, or the solver found none in time."""
+        try:
+            plan = self.planner({name: qps * multiple for name, qps in self.demand.items()})
+        except RulesConflict as conflict:
+            self.conflict = conflict
+            return None
+        except NoFeasiblePlan:
+            self.is_late = True
+            return None
+        return PricedPlan(plan, self.planner.spent(plan))
+
+    def goes_on(self, tried: int) -> bool:
+        has_time = self.has_time(tried)
+        self.is_late |= not has_time
+        return has_time
+
+    def require_end(self) -> None:
+        """Raise `EngineError` where the search could not look at all plans."""
+        if self.is_late:
+            raise EngineError(
+                "The time was over before a fleet was found that keeps the SLO of all families.",
+                hint="give it more time with `--budget`, or look at fewer devices with `--fleet`",
+            )
+        if self.conflict is not None and self.plan(NEXT_TO_NOTHING) is None:  # so it isn't as the demand is too much
+            raise EngineError("No plan obeys all rules, however little is asked for.", hint=self.conflict.hint)
 
 
 def cost_of(usage: Usage, found: Found[PricedPlan, Trial], bench: Bench) -> FleetCost:

@@ -45,15 +45,18 @@ def cheapest(
     """The cheapest plan found; None where none keeps the SLO.
 
     ``plan_for`` makes the cheapest plan for a multiple of the demand, which costs no less for a larger one; None where
-    that is more than any plan can serve. ``goes_on`` is told how many were tried, and says whether there is more time.
+    there is none. ``goes_on`` is told how many were tried, and says whether there is time for a further one.
     """
     best: Found[P, J] | None = None
     low, high, tried = 0.0, math.inf, 0
     multiples = _Multiples()
-    while tried < MOST_TRIED and goes_on(tried) and (multiple := multiples.next(low, high)) is not None:
+    while tried < MOST_TRIED and (multiple := multiples.next(low, high)) is not None and goes_on(tried):
         plan = plan_for(multiple)
-        if plan is None:
+        if plan is None and best is None:
             multiples.most = min(multiples.most, multiple)
+            continue
+        if plan is None:
+            low = multiple  # less than what was planned for: as good as too little, so that the search ends
             continue
         if best is not None and plan.cost >= best.plan.cost:
             high = multiple  # whether or not it keeps the SLO: what costs less is for less

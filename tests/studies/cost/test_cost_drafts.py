@@ -1,5 +1,8 @@
 """What a million queries cost in a tiny workspace, and what sharing saves there."""
 
+import math
+from dataclasses import replace
+
 import msgspec
 import pytest
 from builders import MADE_BY, make_sharing_cost
@@ -9,11 +12,13 @@ from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.interference import Interference, MeasuredVariant
 from proteus_cli.domain.studies.cost import CostConclusion, FleetCost
 from proteus_cli.domain.studies.study import Study
+from proteus_cli.errors import EngineError
 from proteus_cli.reporting.studies.cost import section
 from proteus_cli.store.sharing import sharing_digest, write_sharing
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
 from proteus_cli.studies.cost.drafts import CostQuestion, cost_draft, workspace_draft
+from proteus_cli.studies.draft import Turn
 from proteus_cli.studies.run import run_study
 
 LITTLE = "arrival_s,family\n" + "".join(f"{n / 10:.2f},{'shapes' if n % 2 else 'tones'}\n" for n in range(200))
@@ -68,6 +73,22 @@ def test_a_fleet_that_is_too_small_fails_its_cell_and_says_so(tiny: Tiny) -> Non
     study = studied(tiny, much)
     assert all("keeps the SLO of all families" in cell.failed for cell in study.cells)
     assert section(study).findings == ["Nothing was found yet."]
+
+
+def test_too_little_time_and_rules_that_conflict_are_not_taken_for_a_fleet_that_is_too_small(tiny: Tiny) -> None:
+    path = tiny.root / "t.csv"
+    path.write_text(LITTLE)
+    asked = question(tiny)
+    strict = replace(asked, rules=msgspec.structs.replace(asked.rules, min_accuracy={"shapes": 0.85}, residency=1))
+    one = replace(strict, most=dict.fromkeys(asked.most, 1))
+    for each, allowed_s, problem in (
+        (asked, 0.0, "The time was over"),
+        (one, math.inf, "No plan obeys all rules, however little"),
+    ):
+        job = cost_draft(tiny.place, path, each).jobs[0]
+        with pytest.raises(EngineError, match=problem) as failed:
+            job.measure(Turn(allowed_s, {}, lambda _now, _done: None))
+        assert failed.value.hint
 
 
 def test_of_a_whole_workspace_nobody_knows_the_traffic(tiny: Tiny) -> None:

@@ -60,6 +60,21 @@ def test_a_fleet_that_is_too_small_is_used_to_its_end_before_it_is_given_up() ->
     assert World(0.01, devices=1, enough=0.001).found() is None, f"less than {LEAST:.2f} of the demand is not asked for"
 
 
+def test_it_ends_where_the_planner_finds_no_plan_for_less() -> None:
+    """As of a solver that is out of time, for less than it had a plan for."""
+    planned = list[float]()
+
+    def plan_for(multiple: float) -> Plan | None:
+        assert len(planned) < 100, "the search goes on without an end"
+        planned.append(multiple)
+        return Plan(multiple, multiple) if multiple >= 1 else None
+
+    found = cheapest(plan_for, lambda _plan: Verdict(keeps=True))
+    assert found is not None
+    assert found.plan == Plan(1.0, 1.0)
+    assert found.tried == 1
+
+
 def test_it_ends_when_there_is_no_more_time_with_what_it_has() -> None:
     world = World(0.05, devices=200, enough=1.31)
     found = cheapest(world.plan, world.judge, lambda tried: tried < 3)
