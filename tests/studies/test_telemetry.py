@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,6 +41,35 @@ def test_a_late_sample_stands_for_those_that_were_missed() -> None:
     samples.add({"mhz": 2.0}, 4.2)
     assert samples.telemetry().measures["mhz"] == (1.0, 2.0, 2.0, 2.0)
     assert samples.due_s() == 5.0
+
+
+class InterruptedSample(Mapping[str, float]):
+    """A sample during whose reading the next ones are taken, as the thread of a watch may."""
+
+    def __init__(self, samples: Samples, count: int) -> None:
+        self._samples, self._count = samples, count
+
+    def __getitem__(self, name: str) -> float:
+        return {"mhz": 1.0}[name]
+
+    def __iter__(self) -> Iterator[str]:
+        count, self._count = self._count, 0
+        for number in range(count):
+            self._samples.add({"mhz": 2.0}, number + 1.0)
+        return iter(("mhz",))
+
+    def __len__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("taken_meanwhile", [1, MOST_SAMPLES])
+def test_samples_that_are_taken_while_all_are_asked_for_come_the_next_time(taken_meanwhile: int) -> None:
+    samples = Samples(0.0, 1.0)
+    samples.add({"mhz": 1.0, "memory_bytes": 1.0}, 0.0)
+    samples.add(InterruptedSample(samples, taken_meanwhile), 0.0)
+    found = samples.telemetry()
+    assert found.every_s == 1.0
+    assert found.measures == {"mhz": (1.0, 1.0), "memory_bytes": (1.0, None)}
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system has no /proc")

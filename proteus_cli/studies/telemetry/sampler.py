@@ -30,32 +30,38 @@ def reader(devices: Sequence[Device]) -> Read:
 
 
 class Samples:
-    """Samples of measures, ``every_s`` apart; of `MOST_SAMPLES`, neighbours are merged, and the distance doubles."""
+    """Samples of measures at even distances; of `MOST_SAMPLES`, neighbours are merged, and the distance doubles.
+
+    One thread may add samples while another one asks for all: what it gets is of one moment.
+    """
 
     def __init__(self, begun_unix_s: float, every_s: float = EVERY_S) -> None:
-        self.begun_unix_s, self.every_s = begun_unix_s, every_s
-        self._taken: list[Mapping[str, float]] = []
+        self._begun_unix_s = begun_unix_s
+        self._taken: tuple[tuple[Mapping[str, float], ...], float] = (), every_s
+        """The samples and their distance, replaced together."""
 
     def due_s(self) -> float:
         """Seconds from the beginning until the next sample."""
-        return self.every_s * (len(self._taken) + 1)
+        samples, every_s = self._taken
+        return every_s * (len(samples) + 1)
 
     def add(self, sample: Mapping[str, float], at_s: float) -> None:
         """Add the next sample, taken that long after the beginning: late, it stands for those that were missed, too."""
         while True:
-            self._taken.append(sample)
-            if len(self._taken) == MOST_SAMPLES:
-                self._taken = [_mean(pair) for pair in zip(self._taken[::2], self._taken[1::2], strict=True)]
-                self.every_s *= 2
+            samples, every_s = (*self._taken[0], sample), self._taken[1]
+            if len(samples) == MOST_SAMPLES:
+                samples = tuple(_mean(pair) for pair in zip(samples[::2], samples[1::2], strict=True))
+                every_s *= 2
+            self._taken = samples, every_s
             if self.due_s() > at_s:
                 return
 
     def telemetry(self) -> Telemetry:
         """All samples; None where the system did not say a measure."""
-        taken, every_s = self._taken, self.every_s
-        names = dict.fromkeys(name for sample in taken for name in sample)
-        columns = {name: tuple(sample.get(name) for sample in taken) for name in names}
-        return Telemetry(self.begun_unix_s, every_s, columns)
+        samples, every_s = self._taken
+        names = dict.fromkeys(name for sample in samples for name in sample)
+        columns = {name: tuple(sample.get(name) for sample in samples) for name in names}
+        return Telemetry(self._begun_unix_s, every_s, columns)
 
 
 def _mean(samples: Sequence[Mapping[str, float]]) -> dict[str, float]:
