@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 from pathlib import Path
 
@@ -13,15 +14,17 @@ from proteus_cli.backends.base import NamedArrays, Signature, TensorSpec
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceLost, EngineError
+from proteus_cli.serving.devices.process.channel import Channel
 from proteus_cli.serving.devices.process.messages import SentError
 from proteus_cli.studies.sharing.cells import BatchSizes
 from proteus_cli.studies.sharing.child import MeasuredDevice, busy_clock
-from proteus_cli.studies.sharing.messages import RunSlice
+from proteus_cli.studies.sharing.messages import COMMANDS, EVENTS, Command, Done, RunSlice
 from proteus_cli.studies.sharing.mps import sees_mps
 from proteus_cli.studies.sharing.opening import hardware_bench
-from proteus_cli.studies.sharing.process_bench import opened_bench
-from proteus_cli.studies.sharing.slices import STREAM, Arrival, Lane, Work
+from proteus_cli.studies.sharing.process_bench import DeviceProcess, ProcessBench, opened_bench
+from proteus_cli.studies.sharing.slices import STREAM, Arrival, Lane, Ran, Work
 from proteus_cli.studies.sharing.stream import TURN_BYTES, Stream, largest_cache_bytes, stream_bytes
+from proteus_cli.studies.telemetry.process_tree import tree
 
 LATE_S = 30.0
 """A slice whose batches have all arrived ends before that, however late its process begins."""
@@ -33,6 +36,7 @@ def test_a_device_runs_slices_in_its_process_until_that_is_lost(tiny: Tiny) -> N
     sizes = {key: BatchSizes(1, 4) for key in (SMALL, LARGE)}
     found = hardware_bench(tiny.place, tiny.place.catalog(), profile, sizes)
     assert found.names == ("cpu0", "cpu1")
+    before = set(tree(os.getpid()))
     with opened_bench(found.openings[:1]) as bench:
         both = Lane((Work(SMALL, 1), Work(LARGE, 4), STREAM))
         (ran,) = bench.run([both], 0.05)
@@ -45,10 +49,32 @@ def test_a_device_runs_slices_in_its_process_until_that_is_lost(tiny: Tiny) -> N
         with pytest.raises(RuntimeError, match="KeyError"):
             bench.run([Lane((Work(SMALL, 3),), (Arrival(0.0, 0),))], LATE_S)
         assert bench.run([arriving], LATE_S)[0], "an error of a slice is no error of the next"
-        os.kill(bench.pids[0], signal.SIGKILL)
+        (child,) = set(tree(os.getpid())) - before
+        os.kill(child, signal.SIGKILL)
         for _ in range(2):
             with pytest.raises(DeviceLost, match="cpu0 is lost"):
                 bench.run([arriving], LATE_S)
+
+
+def _far_end(device: str) -> tuple[DeviceProcess, Channel[Command]]:
+    """A device, and the end of its process, of which a test plays the part."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return DeviceProcess(device, Channel(ours, EVENTS)), Channel(its, COMMANDS)
+
+
+def test_a_slice_that_one_device_cannot_begin_leaves_no_answer_of_another_for_the_next_slice() -> None:
+    (first, its), (second, gone) = _far_end("cpu0"), _far_end("cpu1")
+    gone.close()
+    bench, lane = ProcessBench([first, second], 1), Lane((STREAM,))
+    for began_s in (1.0, 2.0):
+        its.send(Done([Ran(0, 0.0, began_s, 3.0, 0.1)]), wait=True)
+        if began_s == 1.0:
+            with pytest.raises(DeviceLost, match="cpu1 is lost"):
+                bench.run([lane, lane], 0.0)
+    assert [each.began_s for each in bench.run([lane], 0.0)[0]] == [2.0]
+    first.channel.close()
+    second.channel.close()
+    its.close()
 
 
 class MeetingRunner:

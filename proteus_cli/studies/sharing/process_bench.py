@@ -29,11 +29,10 @@ _ENDED_HINT = "`dmesg` tells of processes that were killed for memory"
 
 
 @dataclass(slots=True)
-class _Process:
-    """A device. Once it is lost, whatever is asked of it raises that loss."""
+class DeviceProcess:
+    """The way to a device's process. Once it is lost, whatever is asked of it raises that loss."""
 
     device: str
-    process: "subprocess.Popen[bytes]"
     channel: Channel[Event]
     loss: DeviceLost | None = None
 
@@ -72,19 +71,14 @@ class ProcessBench:
 
     mode: Mode = "measured"
 
-    def __init__(self, processes: Sequence[_Process], slots: int) -> None:
+    def __init__(self, processes: Sequence[DeviceProcess], slots: int) -> None:
         self._processes, self.slots = processes, slots
-
-    @property
-    def pids(self) -> list[int]:
-        return [each.process.pid for each in self._processes]
 
     def run(self, lanes: Sequence[Lane], length_s: float) -> list[list[Ran]]:
         begin_s = time.monotonic() + LEAD_S
         busy = [(process, lane) for process, lane in zip(self._processes, lanes, strict=False) if lane.works]
-        for process, lane in busy:
-            process.send(RunSlice(lane, begin_s, length_s))
-        answers = {process.device: _answer(process, length_s + LATE_S) for process, _ in busy}
+        unsent = {process.device: _unsent(process, RunSlice(lane, begin_s, length_s)) for process, lane in busy}
+        answers = {process.device: unsent[process.device] or _answer(process, length_s + LATE_S) for process, _ in busy}
         for answer in answers.values():
             if isinstance(answer, ProteusError):  # once all have answered, so that none is taken for the next slice's
                 raise answer
@@ -92,7 +86,16 @@ class ProcessBench:
         return [answer.ran if isinstance(answer, Done) else [] for answer in found]
 
 
-def _answer(process: _Process, timeout_s: float) -> Event | ProteusError:
+def _unsent(process: DeviceProcess, command: Command) -> DeviceLost | None:
+    """Send a command; why it could not be sent."""
+    try:
+        process.send(command)
+    except DeviceLost as loss:
+        return loss
+    return None
+
+
+def _answer(process: DeviceProcess, timeout_s: float) -> Event | ProteusError:
     try:
         return process.receive(timeout_s)
     except ProteusError as error:
@@ -113,7 +116,7 @@ def opened_bench(openings: Sequence[Open]) -> Iterator[ProcessBench]:
 
 
 @contextmanager
-def _started(device: str) -> Iterator[_Process]:
+def _started(device: str) -> Iterator[DeviceProcess]:
     try:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with contextlib.closing(its):
@@ -122,7 +125,7 @@ def _started(device: str) -> Iterator[_Process]:
         raise DeviceUnavailable(f"No process can be started for {device}: {error}", hint=LIMITS_HINT) from error
     channel: Channel[Event] = Channel(ours, EVENTS)
     try:
-        yield _Process(device, process, channel)
+        yield DeviceProcess(device, channel)
     finally:
         channel.close()  # at which the process ends
         try:
