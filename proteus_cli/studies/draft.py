@@ -39,8 +39,16 @@ Conclude = Callable[[Mapping[str, Cell]], Value | None]
 """Takes the cells that have a result; returns what they say together, None where that is nothing yet."""
 
 
+Keep = Callable[[Mapping[str, Cell], Cell], None]
+"""Takes the cells that have a result, and the one among them that was just measured; writes what is used elsewhere."""
+
+
 def _nothing(_cells: Mapping[str, Cell]) -> Value | None:
     return None
+
+
+def keep_nothing(_cells: Mapping[str, Cell], _finished: Cell) -> None:
+    """Of most studies nothing is used elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,8 @@ class StudyDraft:
     """What is to be studied; `domain.studies.study.Study` says what the first fields mean.
 
     ``jobs`` are in the order of their importance. ``devices``: those whose GPUs are watched. ``opened`` is entered
-    around all jobs, if there is any to do: a server, processes.
+    around all jobs, if there is any to do: a server, processes. ``conclude`` only looks at cells, also for an estimate;
+    ``keep`` is called once for each cell that was measured, before it.
     """
 
     kind: str
@@ -60,6 +69,7 @@ class StudyDraft:
     devices: Sequence[Device] = ()
     opened: Callable[[], AbstractContextManager[object]] = nullcontext
     conclude: Conclude = field(default=_nothing)
+    keep: Keep = field(default=keep_nothing)
 
     def __post_init__(self) -> None:
         keys = [job.key for job in self.jobs]

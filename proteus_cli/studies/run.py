@@ -120,6 +120,8 @@ class _Run:
     def _finish(self, cell: Cell, telemetry: tuple[Telemetry, ...]) -> None:
         cells: Mapping[str, Cell] = {**self.study.by_key, cell.key: cell}
         ordered = tuple(cells[job.key] for job in self.draft.jobs if job.key in cells)
+        if not cell.failed:
+            self.draft.keep({each.key: each for each in ordered if not each.failed}, cell)
         self.study = msgspec.structs.replace(
             self.study,
             cells=ordered,

@@ -2,21 +2,25 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from builders import make_profile
+from tiny import Tiny
 from virtual_loop import VirtualLoop
 
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.concurrency.knee import ScatterSample, fit_knee
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.studies.concurrency import ConcurrencyResult, Way, concluded
-from proteus_cli.errors import EngineError, UsageError
+from proteus_cli.errors import ArtefactError, EngineError, UsageError
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
+from proteus_cli.store import write_json
 from proteus_cli.studies.concurrency.cells import ConcurrencyCell, arms_of, ways_of
 from proteus_cli.studies.concurrency.closed_loop import sample
-from proteus_cli.studies.concurrency.drafting import ConcurrencyQuestion
+from proteus_cli.studies.concurrency.drafting import ConcurrencyQuestion, concurrency_draft
 
 KEY = VariantKey("f", "v")
 ROWS, BATCH_S = 4, 0.01
@@ -119,6 +123,18 @@ def test_what_to_use_is_what_the_neediest_variant_needs() -> None:
     assert (found.slots, found.threads, found.devices) == (3, 4, 2)
     assert concluded([result("thread", {1: 10, 2: 12, 3: 12})]).slots == 1  # the second one waits in the device
     assert result("split", {1: 10, 2: 14}).gain(2, 1) == pytest.approx(0.4)
+
+
+def test_a_new_profile_is_a_new_question_of_emulated_devices_and_a_new_model_is_refused(tiny: Tiny) -> None:
+    of_one = ConcurrencyQuestion("cpu0", (VariantKey("shapes", "shapes-s"),), emulated=True)
+    before = concurrency_draft(tiny.place, of_one).inputs
+    assert concurrency_draft(tiny.place, of_one).inputs == before
+    profile = tiny.place.profile("cpu0")
+    write_json(tiny.place.profile_path("cpu0"), msgspec.structs.replace(profile, variants=profile.variants[:2]))
+    assert concurrency_draft(tiny.place, of_one).inputs != before
+    tiny.model("shapes-s").write_bytes(tiny.model("shapes-l").read_bytes())
+    with pytest.raises(ArtefactError, match="another"):
+        concurrency_draft(tiny.place, replace(of_one, emulated=False))
 
 
 def test_questions_that_make_no_sense_are_refused() -> None:

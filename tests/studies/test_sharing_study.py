@@ -17,14 +17,15 @@ from proteus_cli.domain.profile.interference import (
     SharingCost,
     SharingModel,
     VariantName,
+    Where,
 )
 from proteus_cli.domain.studies.sharing import Served, SharingConclusion, SharingMember, SharingResult
 from proteus_cli.domain.studies.study import Cell, Study
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.reporting.studies.page import page
 from proteus_cli.reporting.studies.sharing import section
-from proteus_cli.store import Workspace
-from proteus_cli.store.sharing import read_sharing, sharing_digest, write_sharing
+from proteus_cli.store import Workspace, write_json
+from proteus_cli.store.sharing import read_sharing, sharing_digest, sharing_gaps, with_sharing, write_sharing
 from proteus_cli.studies.draft import StudyDraft
 from proteus_cli.studies.sharing.drafting import share_draft, workspace_draft
 from proteus_cli.studies.sharing.question import SharingQuestion
@@ -96,11 +97,49 @@ def test_what_was_measured_is_not_replaced_by_an_emulated_study(tiny: Tiny) -> N
     assert tiny.place.sharing_path("cpu0").read_bytes() == before
 
 
-def test_a_second_study_keeps_what_the_first_found_of_others(tiny: Tiny) -> None:
-    write_costs(tiny.place, cost(SMALL, MIDDLE, ratio=1.2))
-    studied(tiny.root, draft(tiny, SMALL, LARGE))
+def measured_cell(where: Where, ratio: float) -> Cell:
+    """What a study might find of devices that are here."""
+    served = Served(10, 100.0, 0.01, 0.01, 0.01, 0.01)
+    members = tuple(SharingMember(*key, "cpu0", 1, 0.01, served, served, ratio, ratio, ratio) for key in (SMALL, LARGE))
+    result = msgspec.to_builtins(SharingResult(where, 1.0, 8, False, members))
+    return Cell(where, "measured", 0.0, 1.0, result)
+
+
+def test_a_measured_study_keeps_what_was_found_of_others_and_since(tiny: Tiny) -> None:
+    write_costs(tiny.place, cost(SMALL, MIDDLE, ratio=1.2), emulated=False)
+    drafted = share_draft(tiny.place, SharingQuestion("cpu0", (SMALL, LARGE), (1.0,)))
+    old = measured_cell("device", 1.3)
+    drafted.keep({old.key: old}, old)
     assert model(tiny.place).slowdown(SMALL, [MIDDLE]).factor == 1.2
-    assert model(tiny.place).unmeasured([SMALL, LARGE]) == []
+    assert model(tiny.place).slowdown(SMALL, [LARGE]).factor == 1.3
+    write_costs(tiny.place, cost(SMALL, LARGE, ratio=1.7), emulated=False)
+    before = tiny.place.sharing_path("cpu0").read_bytes()
+    conclusion = drafted.conclude({old.key: old})
+    assert isinstance(conclusion, SharingConclusion)
+    assert conclusion.sharing_file == "profiles/cpu0.sharing.json"
+    assert tiny.place.sharing_path("cpu0").read_bytes() == before, "an estimate writes nothing"
+    new = measured_cell("neighbour", 1.1)
+    drafted.keep({old.key: old, new.key: new}, new)
+    assert model(tiny.place).slowdown(SMALL, [LARGE]).factor == 1.7, "it is newer than the cell of an earlier run"
+    assert model(tiny.place).slowdown(LARGE, [SMALL]).factor == 1.3, "nobody has measured it since"
+    assert model(tiny.place).slowdown(SMALL, [LARGE], where="neighbour").factor == 1.1
+
+
+def test_an_emulated_study_writes_nothing_of_which_nothing_was_known(tiny: Tiny) -> None:
+    studied(tiny.root, draft(tiny, SMALL, LARGE))
+    assert not tiny.place.sharing_path("cpu0").exists()
+    profiles = with_sharing(tiny.place, tiny.place.profiles())
+    assert list(sharing_gaps(tiny.place, profiles, {"cpu0": [SMALL, LARGE]}))
+
+
+def test_emulated_cells_are_emulated_anew_with_another_profile_or_other_costs(tiny: Tiny) -> None:
+    inputs = [draft(tiny, SMALL, LARGE).inputs]
+    write_costs(tiny.place, cost(SMALL, LARGE, ratio=1.5))
+    inputs.append(draft(tiny, SMALL, LARGE).inputs)
+    profile = tiny.place.profile("cpu0")
+    write_json(tiny.place.profile_path("cpu0"), msgspec.structs.replace(profile, variants=profile.variants[:3]))
+    inputs += [draft(tiny, SMALL, LARGE).inputs] * 2
+    assert [inputs[1] == inputs[0], inputs[2] == inputs[1], inputs[3] == inputs[2]] == [False, False, True]
 
 
 def test_the_page_says_what_is_costly_and_stands_alone(tiny: Tiny) -> None:
@@ -144,10 +183,8 @@ def test_a_model_that_was_not_profiled_is_not_measured(tiny: Tiny) -> None:
 def test_a_damaged_file_is_replaced_by_what_is_measured(tiny: Tiny) -> None:
     drafted = share_draft(tiny.place, SharingQuestion("cpu0", (SMALL, LARGE), (1.0,)))
     tiny.place.sharing_path("cpu0").write_text("{}")
-    served = Served(10, 100.0, 0.01, 0.01, 0.01, 0.01)
-    members = tuple(SharingMember(*key, "cpu0", 1, 0.01, served, served, 1.3, 1.2, 1.4) for key in (SMALL, LARGE))
-    found = msgspec.to_builtins(SharingResult("device", 1.0, 8, False, members))
-    drafted.conclude({"pair": Cell("pair", "measured", 0.0, 1.0, found)})
+    found = measured_cell("device", 1.3)
+    drafted.keep({found.key: found}, found)
     assert model(tiny.place).slowdown(SMALL, [LARGE]).factor == 1.3
     assert drafted.name == "share-cpu0"
 

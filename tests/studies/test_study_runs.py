@@ -1,6 +1,7 @@
 """A study measures each cell once, keeps what it has, and divides its budget."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,22 @@ def test_an_error_of_one_cell_leaves_the_others(tmp_path: Path, kind: type[Prote
     squares = Squares(broken={1}, fails_as=kind)
     study = studied(tmp_path, squares.draft(1, 2))
     assert [cell.failed for cell in study.cells] == ["1 does not run", ""]
+
+
+def test_what_is_used_elsewhere_is_written_once_for_each_cell_that_is_measured(tmp_path: Path) -> None:
+    squares, kept = Squares(broken={2}), list[tuple[str, list[str]]]()
+
+    def drafted() -> StudyDraft:
+        return replace(squares.draft(1, 2, 3), keep=lambda cells, finished: kept.append((finished.key, list(cells))))
+
+    run.left_s(drafted(), StudyFiles(Workspace(tmp_path), "squares"))
+    assert kept == []
+    studied(tmp_path, drafted())
+    assert kept == [("of 1", ["of 1"]), ("of 3", ["of 1", "of 3"])]
+    squares.broken = set()
+    for _ in range(2):
+        studied(tmp_path, drafted())
+    assert kept[2:] == [("of 2", ["of 1", "of 2", "of 3"])]
 
 
 def test_without_a_budget_jobs_may_take_as_long_as_they_want(tmp_path: Path) -> None:

@@ -105,8 +105,8 @@ class SetCheck(Value, frozen=True):
 class SharingConclusion(Value, frozen=True):
     """What all cells say together: how well pairs predict larger sets, and where the costs went.
 
-    ``sharing_file`` is empty where no cell was measured at full load. ``mps`` says whether CUDA's Multi-Process Service
-    was there; it is empty without a GPU.
+    ``sharing_file`` is empty where no cell was measured at full load, or devices were emulated. ``mps`` says whether
+    CUDA's Multi-Process Service was there; it is empty without a GPU.
     """
 
     checks: tuple[SetCheck, ...]

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from proteus_cli import store
 from proteus_cli.backends.discovery import discover
 from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
@@ -19,6 +20,7 @@ from proteus_cli.studies.concurrency.cells import MOST_IN_FLIGHT, ConcurrencyCel
 from proteus_cli.studies.concurrency.measuring import FEWEST_ROUNDS, USUAL_ROUNDS, measured, wanted_s
 from proteus_cli.studies.concurrency.opening import Place
 from proteus_cli.studies.draft import Job, StudyDraft
+from proteus_cli.studies.profiled import of_variants
 
 KIND = "concurrency"
 WITHOUT_NAMES = 3
@@ -93,11 +95,20 @@ def concurrency_draft(workspace: Workspace, question: ConcurrencyQuestion, name:
             "slots": place.slots,
             "emulated": question.emulated,
         },
-        inputs={f"{key.family}/{key.variant}": each.model_digest or "" for key, each in found.items()},
+        inputs=_inputs(workspace, profile, found, question),
         jobs=jobs,
         devices=[device] if device.kind == "gpu" and not question.emulated else [],
         conclude=_conclude,
     )
+
+
+def _inputs(
+    workspace: Workspace, profile: Profile, found: Mapping[VariantKey, VariantProfile], question: ConcurrencyQuestion
+) -> dict[str, str]:
+    """What the cells depend on: the models; on an emulated device the times of its profile, too."""
+    models = {f"{key.family}/{key.variant}": each.model_digest or "" for key, each in found.items()}
+    times = workspace.profile_paths({profile.device.id: profile}) if question.emulated else []
+    return models | workspace.digests(times)
 
 
 def _job(place: Place, device: Device, catalog: Catalog, cell: ConcurrencyCell, question: ConcurrencyQuestion) -> Job:
@@ -114,9 +125,14 @@ def _job(place: Place, device: Device, catalog: Catalog, cell: ConcurrencyCell, 
 
 
 def _place(workspace: Workspace, catalog: Catalog, profile: Profile, question: ConcurrencyQuestion) -> Place:
-    """A GPU is opened with as many slots as are worth trying; nothing else has more than its profile says."""
+    """A GPU is opened with as many slots as are worth trying; nothing else has more than its profile says.
+
+    Raises `ArtefactError` where a model is missing, or is another one than was profiled.
+    """
     is_gpu = profile.device.kind == "gpu" and not question.emulated
     models = {}
+    if not question.emulated:
+        store.require_current_models(catalog, of_variants(profile, question.variants), workspace)
     for key in question.variants if not question.emulated else ():
         family = catalog.family(key.family)
         hint = "`--emulate` needs no models"

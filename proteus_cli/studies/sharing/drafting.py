@@ -14,8 +14,8 @@ from proteus_cli.domain.studies.sharing import SharingConclusion, SharingResult,
 from proteus_cli.domain.studies.study import Cell, Scalar
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.store import Workspace, made_by
-from proteus_cli.store.sharing import KnownSharing, extended, read_sharing, sharing_digest, write_sharing
-from proteus_cli.studies.draft import Job, StudyDraft, Turn
+from proteus_cli.store.sharing import KnownSharing, extended, read_sharing, sharing_digest, sharing_paths, write_sharing
+from proteus_cli.studies.draft import Job, StudyDraft, Turn, keep_nothing
 from proteus_cli.studies.peak.drafts import mode_for
 from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell, cells_of
 from proteus_cli.studies.sharing.concluding import checks_of, costs_of
@@ -87,12 +87,22 @@ def share_draft(workspace: Workspace, question: SharingQuestion, name: str = "")
         name=name or _name(question),
         subject=_subject(question, profile, labels, place.names),
         options=_options(question, place.names),
-        inputs={f"{key.family}/{key.variant}": sharing_digest(_measured(profile, key)) for key in sizes},
+        inputs=_inputs(workspace, question, profile),
         jobs=[measuring.job(cell) for cell in cells],
         devices=[device for device in place.devices if device.kind == "gpu"],
         opened=partial(place.opened, measuring.opened),
         conclude=partial(_concluded, workspace, question, profile),
+        keep=keep_nothing if question.emulated else partial(_save, workspace, question, profile),
     )
+
+
+def _inputs(workspace: Workspace, question: SharingQuestion, profile: Profile) -> dict[str, str]:
+    """What the cells depend on: the models; on emulated devices all that these are told."""
+    models = {f"{key.family}/{key.variant}": sharing_digest(_measured(profile, key)) for key in question.variants}
+    if not question.emulated:
+        return models
+    told = [*workspace.profile_paths({profile.device.id: profile}), *sharing_paths(workspace, [profile])]
+    return models | workspace.digests(told)
 
 
 def _require_cells(cells: Sequence[SharingCell], question: SharingQuestion) -> None:
@@ -155,28 +165,39 @@ def _subject(
 def _concluded(
     workspace: Workspace, question: SharingQuestion, profile: Profile, cells: Mapping[str, Cell]
 ) -> SharingConclusion:
-    """Compare larger sets with their pairs, and write the sharing file, as far as the study has got."""
+    """Compare larger sets with their pairs, and say where the costs are."""
     results = {key: cell.read(SharingResult) for key, cell in cells.items()}
-    path = _saved(workspace, question, profile, costs_of(results.values()))
+    path = workspace.sharing_path(profile.device.id)
+    is_written = not question.emulated and bool(costs_of(results.values())) and path.is_file()
     mps = "" if profile.device.kind != "gpu" else "seen" if sees_mps() else "not seen"
-    return SharingConclusion(checks_of(results), path, mps)
+    return SharingConclusion(checks_of(results), path.relative_to(workspace.root).as_posix() if is_written else "", mps)
 
 
-def _saved(workspace: Workspace, question: SharingQuestion, profile: Profile, costs: Sequence[SharingCost]) -> str:
-    """Where the costs are written, relative to the workspace; empty where there are none, or better ones there."""
-    if not costs:
-        return ""
-    variants = tuple(MeasuredVariant(*key, sharing_digest(_measured(profile, key))) for key in question.variants)
-    found = Interference(
-        SHARING_FORMAT, made_by(), profile.device.type, profile.device.id, question.emulated, variants, tuple(costs)
+def _save(
+    workspace: Workspace, question: SharingQuestion, profile: Profile, cells: Mapping[str, Cell], finished: Cell
+) -> None:
+    """Write what a cell that has just been measured says into the sharing file.
+
+    Cells of earlier runs only fill in what the file has not: another study may have measured it since.
+    """
+    costs = costs_of(cell.read(SharingResult) for cell in cells.values())
+    new = {cost.place for cost in costs_of([finished.read(SharingResult)])}
+    if not new:
+        return
+    earlier, now = (
+        _found(question, profile, [cost for cost in costs if (cost.place in new) is is_new]) for is_new in (False, True)
     )
     known = _known(workspace, profile)
-    if known is not None and question.emulated and not known.interference.emulated:
-        return ""
-    merged = found if known is None else extended(known.interference, found)
-    if known is None or (merged.costs, merged.variants) != (known.interference.costs, known.interference.variants):
-        write_sharing(workspace, profile.device.id, merged)
-    return workspace.sharing_path(profile.device.id).relative_to(workspace.root).as_posix()
+    if known is not None and not known.interference.emulated:
+        earlier = extended(earlier, known.interference)
+    write_sharing(workspace, profile.device.id, extended(earlier, now))
+
+
+def _found(question: SharingQuestion, profile: Profile, costs: Sequence[SharingCost]) -> Interference:
+    variants = tuple(MeasuredVariant(*key, sharing_digest(_measured(profile, key))) for key in question.variants)
+    return Interference(
+        SHARING_FORMAT, made_by(), profile.device.type, profile.device.id, False, variants, tuple(costs)
+    )
 
 
 def _known(workspace: Workspace, profile: Profile) -> KnownSharing | None:

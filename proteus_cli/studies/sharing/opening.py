@@ -5,8 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from msgspec.structs import replace
-
 from proteus_cli import store
 from proteus_cli.backends.discovery import discover, select
 from proteus_cli.backends.free_memory import free_bytes
@@ -18,6 +16,7 @@ from proteus_cli.errors import ArtefactError
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
 from proteus_cli.store.sharing import read_sharing
+from proteus_cli.studies.profiled import of_variants
 from proteus_cli.studies.sharing.bench import Bench
 from proteus_cli.studies.sharing.cells import BatchSizes
 from proteus_cli.studies.sharing.emulated_bench import EmulatedBench
@@ -124,8 +123,3 @@ def _engines(
         found.append(Engine(key, str(model), batches.all))
     store.require_current_models(catalog, of_variants(profile, sizes), workspace)
     return tuple(found)
-
-
-def of_variants(profile: Profile, keys: Mapping[VariantKey, object]) -> Profile:
-    """The profile with these variants only."""
-    return replace(profile, variants=tuple(each for each in profile.variants if each.key in keys))
