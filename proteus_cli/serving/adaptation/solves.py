@@ -29,7 +29,10 @@ class PlanSolver(Protocol):
         ...
 
     def end_early(self) -> None:
-        """Answer soon, with the best plan so far, or raise `ProteusError`; nothing where no plan is being made."""
+        """Answer soon, with the best plan so far, or raise `ProteusError`; nothing where no plan is being made.
+
+        May be called again and again while one is.
+        """
         ...
 
 
@@ -50,13 +53,16 @@ class Solves:
         return solve.result() if overtaken is None else self._if_enough(solve, wanted, overtaken)
 
     async def _overtaken(self, solve: "asyncio.Future[Plan]", wanted: ReplanRequest) -> str | None:
-        """Wait until the solve has ended; why it was ended early, where it was."""
+        """Wait until the solve has ended; why it was ended early, where it was.
+
+        The solver is told at each look, as one whose process gets ready, or is being replaced, cannot listen yet.
+        """
         overtaken: str | None = None
         while not (await asyncio.wait((solve,), timeout=self._every_s))[0]:
             if overtaken is None:
                 overtaken = self._replanning.overtaken_by(wanted, self._clock())
-                if overtaken is not None:
-                    self._solver.end_early()
+            if overtaken is not None:
+                self._solver.end_early()
         return overtaken
 
     def _if_enough(self, solve: "asyncio.Future[Plan]", wanted: ReplanRequest, overtaken: str) -> Plan | None:

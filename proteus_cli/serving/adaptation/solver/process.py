@@ -54,7 +54,7 @@ class SolverProcess:
     def __init__(self, replan: Replanner, limit_s: float, *, start_within_s: float = START_WITHIN_S) -> None:
         self._replan, self._within_s, self._start_within_s = replan, limit_s + SLACK_S, start_within_s
         self.state = SolverState()
-        self._is_solving = False
+        self._is_solving = self._is_ended_early = False
         self._warm_up: WarmUp | None = None
         self._start()
 
@@ -63,7 +63,7 @@ class SolverProcess:
 
         A process that died or hangs is replaced, and the next one is asked once more.
         """
-        start_s, self.state.is_busy = time.perf_counter(), True
+        start_s, self.state.is_busy, self._is_ended_early = time.perf_counter(), True, False
         try:
             problem = ""
             for _ in range(TRIES):
@@ -91,11 +91,13 @@ class SolverProcess:
     def end_early(self) -> None:
         """Have the solve that runs end now, with the best plan that it has found; nothing where none runs.
 
-        It ends where the planner looks, in milliseconds in most cases, and by its time limit at the latest.
+        It ends where the planner looks, in milliseconds in most cases, and by its time limit at the latest. A process
+        that has not received the job yet misses it: so call it until the solve has ended. It counts once.
         """
         if self._is_solving and self._child.is_alive:
             self._child.end_early()
-            self.state.ended_early += 1
+            self.state.ended_early += not self._is_ended_early
+            self._is_ended_early = True
 
     def warm_up(self, job: WarmUp) -> None:
         """Have this process, and those that replace it, solve once before they are needed."""
