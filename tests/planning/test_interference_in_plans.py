@@ -7,7 +7,7 @@ from builders import make_catalog, make_family, make_measured, make_profile, mak
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.plan.rules import DeviceVariant, Rules
 from proteus_cli.planning.analysis.explain import explain
 from proteus_cli.planning.check import PlanCheckError, check_plan
 from proteus_cli.planning.model import resident_sets
@@ -86,6 +86,22 @@ def test_with_too_many_sets_small_ones_are_left_and_a_plan_is_no_promise_too_muc
     plan = made({"a": 30.0, "b": 30.0, "c": 30.0})
     assert all(len(keys) <= 1 for keys in plan.hosted().values())
     check_plan(plan, CATALOG, made.profiles)
+
+
+def test_what_is_pinned_is_in_a_set_however_many_sets_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resident_sets, "MOST_SETS", 3)  # sets of two would be too many, if all of them counted
+    pins = tuple(DeviceVariant("cpu0", *each.key) for each in MEASURED)
+    made = planner(msgspec.structs.replace(SETS, pinned=pins), ab=1.2)
+    plan = made({"a": 30.0, "b": 30.0, "c": 30.0})
+    assert frozenset("abc") in together(plan)
+    check_plan(plan, CATALOG, made.profiles)
+
+
+def test_single_variants_are_never_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resident_sets, "MOST_SETS", 2)
+    made = planner(SETS, devices=3, ab=1.2)
+    plan = made({"a": 30.0, "b": 30.0, "c": 30.0})
+    assert together(plan) == {frozenset("a"), frozenset("b"), frozenset("c")}
 
 
 def test_an_explanation_says_what_sharing_costs() -> None:

@@ -10,16 +10,16 @@ this is linear and exact, and as devices that hold the same set are alike, nothi
     Σ_s of g  sets[s] ≤ devices used of g                        replicas[e] = Σ_s with e  sets[s]
 
 A set counts if it fits the memory, holds all that is pinned there, and each of its variants is in time beside the
-others. With more variants beside it none gets faster, so sets grow from those that count. Where there are more than
-`MOST_SETS` of a group, the largest are left out: that forbids plans, so what is found is a plan all the same, and never
-promises more than it can keep. With cascades, a variant has a choice for each part of the SLO, and a device that holds
-the variant in two of them is taken apart by `search`, as any that cannot be packed.
+others. With more variants beside it none gets faster, so sets grow from those that count: from what is pinned, or from
+single variants. Where there are more than `MOST_SETS` of a group, the largest are left out, never the smallest: that
+forbids plans, so what is found is a plan all the same, and never promises more than it can keep. With cascades, a
+variant has a choice for each part of the SLO, and a device that holds the variant in two of them is taken apart by
+`search`, as any that cannot be packed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
 
 import numpy as np
 
@@ -37,6 +37,8 @@ MOST_SETS = 400
 
 Keys = frozenset[VariantKey]
 Steps = tuple[CapacityStep, ...]
+Pairs = list[tuple[int, Steps]]
+"""Of a set: choices, each with its capacity there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +82,7 @@ def resident_sets(
     if not rules.is_resident_set:
         return None
     known: dict[tuple[int, float, int], tuple[VariantProfile, Steps]] = {}
-    found: list[tuple[int, Keys, list[tuple[int, Steps]]]] = []
+    found: list[tuple[int, Keys, Pairs]] = []
     shared = []
     for g, group in enumerate(groups):
         mine = [(c, choice) for c, choice in enumerate(choices) if choice.group == g]
@@ -117,40 +119,51 @@ class _SetsOfGroup:
     rules: Rules
     known: dict[tuple[int, float, int], tuple[VariantProfile, Steps]]
 
-    def all(self) -> dict[Keys, list[tuple[int, Steps]]]:
+    def all(self) -> dict[Keys, Pairs]:
         """Each set with the choices that are in time in it, the smallest sets first.
 
         Where no set holds all that is pinned, no plan obeys the pins: then single variants, as there must be sets.
         """
-        found = dict(self._growing())
-        pinned = self.group.limits.pinned
-        of_use = {keys: pairs for keys, pairs in found.items() if pinned <= keys}
-        return of_use or {keys: pairs for keys, pairs in found.items() if len(keys) == 1}
-
-    def _growing(self) -> Iterator[tuple[Keys, list[tuple[int, Steps]]]]:
-        """All sets that are in time, up to a size at which there are `MOST_SETS`."""
-        largest = len(self.choices) if self.rules.residency == "memory" else int(self.rules.residency)
         keys = sorted({choice.key for _, choice in self.choices})
-        before: set[Keys] = {frozenset()}
-        count = 0
-        for size in range(1, largest + 1):
-            now: dict[Keys, list[tuple[int, Steps]]] = {}
-            for held in sorted(before, key=sorted):
-                for key in keys:
-                    grown = held | {key}
-                    if len(grown) == size and grown not in now and self._has_all_parts(grown, before):
-                        pairs = self._pairs(grown)
-                        if pairs:
-                            now[grown] = pairs
-            if not now or count + len(now) > MOST_SETS:
-                return
+        singles = [frozenset({key}) for key in keys]
+        pinned = self.group.limits.pinned
+        return dict(self._growing([pinned] if pinned else singles, keys)) or self._in_time(singles, len(singles))
+
+    def _growing(self, smallest: Sequence[Keys], keys: Sequence[VariantKey]) -> Iterator[tuple[Keys, Pairs]]:
+        """All sets that are in time, from the ``smallest``, up to a size at which there are `MOST_SETS`.
+
+        The smallest are always among them, however many they are.
+        """
+        largest = len(keys) if self.rules.residency == "memory" else int(self.rules.residency)
+        size, left = len(smallest[0]), max(MOST_SETS, len(smallest))
+        now = self._in_time(smallest, left) if size <= largest else {}
+        while now and len(now) <= left:
             yield from now.items()
-            before, count = set(now), count + len(now)
+            size, left = size + 1, left - len(now)
+            now = self._in_time(self._grown(now, keys), left) if size <= largest else {}
 
-    def _has_all_parts(self, keys: Keys, before: set[Keys]) -> bool:
-        return all(frozenset(part) in before for part in combinations(sorted(keys), len(keys) - 1))
+    def _in_time(self, sets: Iterable[Keys], most: int) -> dict[Keys, Pairs]:
+        """Those in which each variant is in time; of more than ``most``, one more, as they are not used."""
+        found: dict[Keys, Pairs] = {}
+        for held in sets:
+            if pairs := self._pairs(held):
+                found[held] = pairs
+                if len(found) > most:
+                    break
+        return found
 
-    def _pairs(self, keys: Keys) -> list[tuple[int, Steps]]:
+    def _grown(self, before: Collection[Keys], keys: Sequence[VariantKey]) -> Iterator[Keys]:
+        """Each set of one variant more of which all parts that hold what is pinned were in time, once."""
+        pinned, seen = self.group.limits.pinned, set[Keys]()
+        for held in sorted(before, key=sorted):
+            for key in keys:
+                grown = held | {key}
+                if key not in held and grown not in seen:
+                    seen.add(grown)
+                    if all(grown - {other} in before for other in grown - pinned):
+                        yield grown
+
+    def _pairs(self, keys: Keys) -> Pairs:
         """The choices that are in time beside the rest of a set; none where one of its variants has none."""
         mine = [(c, choice) for c, choice in self.choices if choice.key in keys]
         memory = {choice.key: memory_frac(self.group.profile, choice.measured) for _, choice in mine}
