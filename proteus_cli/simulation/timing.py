@@ -60,21 +60,21 @@ def _latencies(
 class SharedTimes:
     """`batch_times` of hosts whose batches take longer, as others are active on their devices; made when asked for.
 
-    Devices that share measurements share the tables.
+    Devices that share measurements, and what sharing costs, share the tables.
     """
 
     def __init__(
         self, profiles: Mapping[str, Profile], conditions: Conditions, rng: np.random.Generator | None
     ) -> None:
         self._profiles, self._conditions, self._rng = profiles, conditions, rng
-        self._tables: dict[tuple[int, int, frozenset[VariantKey]], tuple[Latencies, ...]] = {}
+        self._tables: dict[tuple[int, int, int, frozenset[VariantKey]], tuple[Latencies, ...]] = {}
 
     def of(self, host: Host) -> tuple[Latencies, ...]:
         """Latencies for each number of batches that are on the device already."""
         profile = self._profiles[host.device]
         measured = profile.of(*host.key)
         assert measured is not None  # noqa: S101 - a host has a profile
-        key = id(measured), profile.slots, host.others
+        key = id(measured), id(profile.sharing), profile.slots, host.others
         if key not in self._tables:
             among = beside(profile, measured, host.others)
             self._tables[key] = _latencies(among, profile.slots, self._conditions, self._rng)

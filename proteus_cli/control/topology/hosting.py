@@ -18,7 +18,7 @@ from proteus_cli.errors import ArtefactError
 
 Tables = tuple[LatencyTable, LatencyTable, LatencyTable | None]
 """What batches take at the p95 and in the mean, and what to their first exit, where that may answer all rows."""
-TablesKey = tuple[int, int, bool, float, frozenset[VariantKey]]
+TablesKey = tuple[int, int, int, bool, float, frozenset[VariantKey]]
 NO_OTHERS: frozenset[VariantKey] = frozenset()
 
 
@@ -29,8 +29,8 @@ def hosted_by(
 
     ``profiles`` are by device id.
 
-    ``attainment`` is the target by family, unless the plan's rules have one for all. Hosts that share measurements
-    share the tables. Raises `ArtefactError` where a placement was never profiled.
+    ``attainment`` is the target by family, unless the plan's rules have one for all. Hosts that share measurements,
+    and what sharing costs, share the tables. Raises `ArtefactError` where a placement was never profiled.
     """
     known: dict[TablesKey, tuple[VariantProfile, Tables]] = {}
     of_all, active = plan.rules.attainment, plan.hosted()
@@ -144,7 +144,8 @@ def _hosted(
     known: dict[TablesKey, tuple[VariantProfile, Tables]],
 ) -> Host:
     alone, profile = measured_for(placement, profiles), profiles[placement.device]
-    key = id(alone), profile.slots, profile.has_stages(alone), attainment, others if profile.sharing else NO_OTHERS
+    shares = others if profile.sharing else NO_OTHERS
+    key = id(alone), id(profile.sharing), profile.slots, profile.has_stages(alone), attainment, shares
     if key not in known:
         among = beside(profile, alone, others)
         known[key] = among, _tables(among, profile, attainment)

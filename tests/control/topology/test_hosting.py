@@ -1,6 +1,6 @@
 import msgspec
 import pytest
-from builders import make_measured, make_placement, make_plan, make_point, make_profile
+from builders import make_measured, make_placement, make_plan, make_point, make_profile, make_sharing_cost
 
 from proteus_cli.control.batching import (
     AimdBatcher,
@@ -18,6 +18,8 @@ from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.profile import Point, VariantProfile
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.errors import ArtefactError, UsageError
+from proteus_cli.simulation.conditions import Conditions
+from proteus_cli.simulation.timing import SharedTimes
 
 
 def test_a_host_has_the_mean_latencies_and_those_of_the_95th_percentile() -> None:
@@ -64,6 +66,27 @@ def test_the_first_exit_takes_what_the_attainment_asks_for(
     (host,) = hosted_by(plan, {"cpu0": make_profile("cpu0", measured)}, of_family)
     assert host.least_latency(1) == pytest.approx(takes_s)
     assert host.attainment == (of_plan or of_family.get("a", 0.995))
+
+
+def test_devices_of_one_profile_share_no_tables_where_sharing_costs_differ() -> None:
+    """In plans, and in simulations."""
+    measured = [make_measured(name, f"{name}0", 0.9, {1: 0.01}) for name in "ab"]
+    alike = make_profile("cpu0", *measured)
+    costs = {"cpu0": 1.5, "cpu1": 2.0}
+    profiles = {
+        device: msgspec.structs.replace(
+            alike,
+            device=msgspec.structs.replace(alike.device, id=device),
+            sharing=(make_sharing_cost(("a", "a0"), ("b", "b0"), ratio=ratio),),
+        )
+        for device, ratio in costs.items()
+    }
+    plan = make_plan(*(make_placement(device, name, f"{name}0") for device in costs for name in "ab"))
+    hosts = [host for host in hosted_by(plan, profiles) if host.family == "a"]
+    simulated = SharedTimes(profiles, Conditions(jitter=None), None)
+    for host in hosts:
+        takes_s = 0.01 * costs[host.device]
+        assert host.mean_latency(1) == simulated.of(host)[0](1) == pytest.approx(takes_s)
 
 
 @pytest.mark.parametrize("missing", ["device", "variant", "points"])
