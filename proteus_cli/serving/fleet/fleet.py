@@ -49,7 +49,7 @@ class Fleet:
     serve, nobody has to ask them all whether anything did.
     ``tuners`` are of the devices of several slots, where the fleet ``tunes_slots``.
     ``hosted_before_loss`` is what each device served when it was last lost. ``lost_with_host`` are the devices that are
-    lost as their host is, each with the reason.
+    lost as their host is, each with the reason; ``lost_by`` those that are lost as a variant failed there.
     """
 
     def __init__(
@@ -322,6 +322,10 @@ class Fleet:
         if event is BreakerEvent.BROKE:
             self.lost_by[device], reason = running, f"{self.loader.labels[running]}: {reason}"
         self.lose(device, event, reason)
+
+    def forget_losses_by(self, key: VariantKey) -> None:
+        """Devices that were given up as a variant failed there say nothing of what it does from now on."""
+        self.lost_by = {device: by for device, by in self.lost_by.items() if by != key}
 
     def _died(self, device: str, loss: DeviceLost) -> None:
         """A host that is lost was logged once, for all of its devices."""

@@ -141,6 +141,7 @@ class VersionRollouts:
         )
         digest = candidate.files.content.digest(plain) or ""
         self._forget_gone()
+        self._plane.fleet.forget_losses_by(new)
         self._of[asked.family] = Running(machine, arms, candidate, old, new, digest)
         log.info("rolling out %s in place of %s", new.variant, old.variant, extra=fields(family=asked.family))
         self._begun.set()

@@ -8,6 +8,7 @@ from builders import make_cascade
 from following import GONE_S, PLANNED_S
 from rolling import NEW, STEPPED_S, Rolled, rolled
 
+from proteus_cli.control.devices.breaker import BreakerEvent
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import ArtefactError, Conflict
@@ -71,6 +72,21 @@ def test_a_version_that_is_aborted_while_it_is_promoted_goes_back(
 
     rolled(story, monkeypatch)
     assert "can't go back" not in caplog.text
+
+
+def test_a_device_that_an_earlier_rollout_has_cost_does_not_end_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(server: Rolled) -> None:
+        await begin(server)
+        fleet = server.world.fleet
+        server.world.shut.add("cpu1")
+        fleet._failed("cpu1", BreakerEvent.BROKE, "it fails on all inputs", VariantKey("f", NEW))
+        await asyncio.sleep(STEPPED_S)
+        assert (server.at(), server.is_over()) == (("ended", "failed"), True)
+        await server.start()
+        await asyncio.sleep(2 * STEPPED_S)
+        assert (server.at(), list(fleet.away)) == (("canary", None), ["cpu1"])
+
+    rolled(story, monkeypatch)
 
 
 def test_what_is_read_of_the_same_catalog_leaves_a_rollout_alone(monkeypatch: pytest.MonkeyPatch) -> None:
