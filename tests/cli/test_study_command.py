@@ -8,27 +8,29 @@ from command_line import files, proteus
 from tiny import Tiny, add_plan
 
 PEAK = ("study", "peak", "--family=shapes", "--variant=shapes-l", "--mode=simulated", "--jitter=none")
+NAME = "peak-shapes-cpu0-shapes-l-simulated"
 QUICK = ("--max-violations=20%", "--percentile=p80", "--precision=20%")
 
 
 def test_a_peak_is_measured_once_and_joined_in_a_page(tiny: Tiny) -> None:
-    there = ("-w", str(tiny.root))
+    state = tiny.root / "state"
+    there = ("-w", str(tiny.root), "--state", str(state))
     study = proteus(*PEAK, *QUICK, "--json", *there).document()
     (cell,) = study["cells"]
     assert cell["key"] == "shapes-l on cpu0, greedy"
     assert (cell["mode"], study["missing"], study["options"]["allowed_frac"]) == ("simulated", [], 0.2)
     assert cell["result"]["low_qps"] < cell["result"]["rate_qps"] < cell["result"]["high_qps"]
-    written = sorted(path.name for path in (tiny.root / "studies").iterdir())
-    assert written == ["peak-shapes.csv", "peak-shapes.html", "peak-shapes.json"]
+    written = sorted(path.name for path in (state / "studies").iterdir())
+    assert written == [f"{NAME}.csv", f"{NAME}.html", f"{NAME}.json"]
     again = proteus(*PEAK, *QUICK, "--batching=greedy,greedy", *there)
-    kept = json.loads((tiny.root / "studies" / "peak-shapes.json").read_text(encoding="utf-8"))
+    kept = json.loads((state / "studies" / f"{NAME}.json").read_text(encoding="utf-8"))
     assert kept["cells"] == [cell]  # not measured again
     assert "shapes-l on cpu0, greedy: " in again.stdout
-    with (tiny.root / "studies" / "peak-shapes.csv").open(encoding="utf-8") as file:
+    with (state / "studies" / f"{NAME}.csv").open(encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert float(row["rate_qps"]) == cell["result"]["rate_qps"]
     page = tiny.root / "page.html"
-    assert proteus("study", "report", "peak-shapes", "-o", page, *there).code == 0
+    assert proteus("study", "report", NAME, "-o", page, *there).code == 0
     assert "shapes-l on cpu0, greedy" in page.read_text(encoding="utf-8")
     assert proteus("study", "report", "other", *there).refused().startswith("No study `other`")
 

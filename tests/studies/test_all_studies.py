@@ -10,8 +10,11 @@ from studies.test_study_page import section
 from proteus_cli.cli.workflows.study import all_studies, running
 from proteus_cli.cli.workflows.study.all_studies import all_studied
 from proteus_cli.cli.workflows.study.running import StudyFailed
+from proteus_cli.domain.studies.study import Study
 from proteus_cli.errors import ArtefactError, UsageError
+from proteus_cli.reporting.studies.section import Section
 from proteus_cli.store import Workspace
+from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
 from proteus_cli.studies.draft import Job, StudyDraft, Turn
 from proteus_cli.studies.kinds import KINDS, Kind
@@ -74,6 +77,31 @@ def test_a_study_that_fails_does_not_stop_the_others(tmp_path: Path, kinds: Call
     assert found.failures == ["bad: no SLO"]
     with pytest.raises(StudyFailed, match="bad: no SLO"):
         found.require_whole()
+
+
+def test_a_damaged_file_does_not_stop_the_others(tmp_path: Path, kinds: Callable[..., None]) -> None:
+    squares = Squares()
+    kinds(lambda _: named(squares.draft(1), "bad"), lambda _: squares.draft(2))
+    StudyFiles(Workspace(tmp_path), "bad").json.parent.mkdir()
+    StudyFiles(Workspace(tmp_path), "bad").json.write_text("{")
+    found = all_studied(Workspace(tmp_path), 10.0, force=False)
+    assert [study.name for study in found.studies] == ["squares"]
+    assert [failure.partition(":")[0] for failure in found.failures] == ["bad"]
+    assert len(all_studied(Workspace(tmp_path), 10.0, force=True).studies) == 2
+
+
+def test_a_page_that_can_not_be_drawn_hides_no_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def breaks(_study: Study) -> Section:
+        raise ValueError("no such picture")
+
+    monkeypatch.setattr(running, "SECTIONS", {"squares": breaks})
+    with pytest.raises(KeyboardInterrupt):
+        running.studied(Workspace(tmp_path), Squares(interrupted_at=2).draft(1, 2), None, force=False)
+    assert "is not written: no such picture" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(ValueError, match="no such picture"):
+        running.studied(Workspace(tmp_path), Squares().draft(1, 2), None, force=False)
 
 
 def test_where_no_study_makes_sense_it_says_so(tmp_path: Path, kinds: Callable[..., None]) -> None:

@@ -1,14 +1,15 @@
 """What a peak is asked of: variants on a device, a plan, or a server at a URL."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from proteus_cli.backends.discovery import discover, select
+from proteus_cli.backends.discovery import discover
 from proteus_cli.control.policies import batcher_named
 from proteus_cli.domain.catalog.catalog import Catalog, Family, VariantKey
+from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.domain.studies.peak import Peak, PeakRules
 from proteus_cli.domain.studies.study import Mode
@@ -18,6 +19,8 @@ from proteus_cli.simulation.conditions import JITTERS, Conditions
 from proteus_cli.store import Workspace, digest_of
 from proteus_cli.store.sharing import with_sharing
 from proteus_cli.studies.draft import Job, StudyDraft, Turn
+from proteus_cli.studies.hardware import profiled_here
+from proteus_cli.studies.names import default_name
 from proteus_cli.studies.peak.carriers import Simulated
 from proteus_cli.studies.peak.lone_plan import carries_any, lone_plan
 from proteus_cli.studies.peak.measuring import measured_peak
@@ -40,7 +43,7 @@ def device_draft(
     """A cell for each variant (none named: all that fit the SLO) and batching rule. Raises `UsageError`."""
     catalog, profile = workspace.catalog(), workspace.profile(device)
     family = catalog.family(family_name)
-    _require_here(workspace, question, [device])
+    devices = _measured_devices(workspace, question, [profile])
     inputs = workspace.digests([workspace.catalog_path, workspace.profile_path(device)])
     chosen = _chosen(catalog, family, profile, variants)
     plans = {each.variant: lone_plan(catalog, family, each, profile, inputs) for each in chosen}
@@ -58,13 +61,19 @@ def device_draft(
     subject = {"family": family.name, "device": f"{device} ({profile.device.name})", **question.words()}
     subject["SLO"] = format_duration(catalog.slo_s()[family.name])
     options = {**question.options(), "family": family.name, "device": device}
-    return StudyDraft(KIND, name or f"peak-{family.name}", subject, options, inputs, jobs, devices=(profile.device,))
+    own_name = default_name(KIND, family.name, device, *variants, mode=question.mode)
+    return StudyDraft(KIND, name or own_name, subject, options, inputs, jobs, devices=devices)
 
 
-def _require_here(workspace: Workspace, question: PeakQuestion, devices: Sequence[str]) -> None:
-    """Raise `DeviceUnavailable` where something is to be measured on a device that is not here."""
-    if question.mode == "measured":
-        select(discover(read_settings(workspace.root).devices), ",".join(devices))
+def _measured_devices(workspace: Workspace, question: PeakQuestion, profiles: Iterable[Profile]) -> tuple[Device, ...]:
+    """The devices here that something is measured on.
+
+    Raises `DeviceUnavailable` where one is not here, `ArtefactError` where it is another than was profiled.
+    """
+    if question.mode != "measured":
+        return ()
+    here = discover(read_settings(workspace.root).devices)
+    return tuple(profiled_here(profile, here) for profile in profiles)
 
 
 def _chosen(catalog: Catalog, family: Family, profile: Profile, variants: Sequence[str]) -> list[VariantProfile]:
@@ -100,15 +109,15 @@ def plan_draft(
     if family is not None and family not in served:
         raise UsageError(f"The plan serves no `{family}`.", hint=f"it serves: {', '.join(served) or 'nothing'}")
     mix = {family: 1.0} if family is not None else served
-    _require_here(workspace, question, plan.devices)
     profiles = with_sharing(workspace, workspace.profiles_of(plan))
+    devices = _measured_devices(workspace, question, profiles.values())
     planned = Planned(workspace, catalog, profiles, plan, mix)
     jobs = [_job(f"{path.stem}, {rule}", planned, rule, question) for rule in question.batchings]
     subject = {"plan": path.stem, "families": ", ".join(mix), "devices": str(len(plan.devices)), **question.words()}
     options = {**question.options(), "plan": path.stem, "family": family or ""}
-    devices = tuple(profile.device for profile in planned.profiles.values())
     inputs = {**plan.inputs, "plan": digest_of(plan)}
-    return StudyDraft(KIND, name or f"peak-{path.stem}", subject, options, inputs, jobs, devices=devices)
+    own_name = default_name(KIND, path.stem, *([] if family is None else [family]), mode=question.mode)
+    return StudyDraft(KIND, name or own_name, subject, options, inputs, jobs, devices=devices)
 
 
 def _job(key: str, planned: Planned, rule: str, question: PeakQuestion, variant: str = "") -> Job:
@@ -166,7 +175,7 @@ def workspace_draft(workspace: Workspace) -> StudyDraft | str:
     subject = {"device": f"{profile.device.id} ({profile.device.name})", **question.words()}
     jobs = [job for part in parts for job in part.jobs]
     options = {**question.options(), "family": "all", "device": profile.device.id}
-    return StudyDraft(KIND, "peak", subject, options, parts[0].inputs, jobs, devices=(profile.device,))
+    return StudyDraft(KIND, KIND, subject, options, parts[0].inputs, jobs, devices=parts[0].devices)
 
 
 ALLOWED_FRAC = 0.01

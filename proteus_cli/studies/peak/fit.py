@@ -14,7 +14,8 @@ import numpy as np
 
 from proteus_cli.arrays import Floats
 from proteus_cli.domain.studies.peak import Stretch
-from proteus_cli.studies.peak.verdicts import INTERVAL, clump
+from proteus_cli.intervals import OF_95_PERCENT
+from proteus_cli.studies.peak.verdicts import clump
 
 ASSUMED_STEEPNESS, STEEPNESS_SPREAD = 15.0, 15.0
 LEVEL_SPREAD = 3.0
@@ -71,7 +72,7 @@ def student_t(degrees: int) -> float:
 
     Fisher's expansion of Student's t around the normal distribution, to the second order: exact to 2 % from 4 on.
     """
-    z = INTERVAL
+    z = OF_95_PERCENT
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     return z + first / degrees + second / degrees**2

@@ -6,16 +6,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from proteus_cli import store
-from proteus_cli.backends.discovery import discover, select
+from proteus_cli.backends.discovery import discover
 from proteus_cli.backends.free_memory import free_bytes
 from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.interference import SharingModel
 from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.errors import ArtefactError
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
 from proteus_cli.store.sharing import read_sharing
+from proteus_cli.studies.hardware import profiled_here
 from proteus_cli.studies.profiled import of_variants
 from proteus_cli.studies.sharing.bench import Bench
 from proteus_cli.studies.sharing.cells import BatchSizes
@@ -92,12 +92,7 @@ def hardware_bench(
 ) -> HardwareBench:
     """What must be opened to measure. Raises `DeviceUnavailable`, and `ArtefactError` where a profile is stale."""
     here = discover(read_settings(workspace.root).devices)
-    (device,) = select(here, profile.device.id)
-    if not profile.device.is_like(device):
-        raise ArtefactError(
-            f"The profile of `{device.id}` is of another device: {profile.device.name}.",
-            hint=f"run `proteus profile --device {device.id}` to measure the one that is here",
-        )
+    device = profiled_here(profile, here)
     engines = _engines(workspace, catalog, profile, sizes)
     devices = (device, *_neighbours(device, here))
     size_bytes = stream_bytes(free_bytes() or _UNKNOWN_FREE_BYTES, largest_cache_bytes()) if device.kind == "cpu" else 0

@@ -11,6 +11,7 @@ from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace, model_parts
 from proteus_cli.studies.draft import Job, StudyDraft, Turn
+from proteus_cli.studies.names import default_name
 from proteus_cli.studies.startup.file_cache import backend_files
 from proteus_cli.studies.startup.starts import FEWEST, Subject, startup
 
@@ -47,7 +48,7 @@ def startup_draft(
         "devices": ", ".join(f"{on.id} ({on.name})" for on in devices),
         "starts of each": f"{runs} with the file cache cold, {runs} warm",
     }
-    own_name = "-".join((KIND, *families, *variants)).replace("/", "-")
+    own_name = default_name(KIND, *families, *variants)
     return StudyDraft(KIND, name or own_name, subject, {"runs": runs, "devices": ids}, digests, jobs, devices=devices)
 
 

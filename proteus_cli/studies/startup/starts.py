@@ -45,10 +45,16 @@ def start_once(subject: Subject) -> Start:
             command, capture_output=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT_S, check=False, process_group=0
         )
     except subprocess.TimeoutExpired:
-        raise EngineError(f"`{subject.key.variant}` gave no answer within {TIMEOUT_S:.0f} s of its start.") from None
+        raise EngineError(
+            f"`{subject.key.variant}` gave no answer within {TIMEOUT_S:.0f} s of its start.",
+            hint=f"`proteus doctor` checks {subject.device.id} and its software",
+        ) from None
     if done.returncode:
         why = done.stderr.decode(errors="replace").strip().splitlines()
-        raise EngineError(f"`{subject.key.variant}` does not start: {why[-1] if why else 'it said nothing'}")
+        raise EngineError(
+            f"`{subject.key.variant}` does not start: {why[-1] if why else 'it said nothing'}",
+            hint=f"`proteus doctor` checks {subject.device.id} and its software",
+        )
     return msgspec.json.decode(done.stdout, type=Start)
 
 

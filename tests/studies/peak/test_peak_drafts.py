@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from tiny import Tiny, add_plan
 
+from proteus_cli.domain.catalog.catalog import is_name
 from proteus_cli.domain.studies.peak import Peak, PeakRules
-from proteus_cli.errors import DeviceUnavailable, ServerError, UsageError
-from proteus_cli.store import write_json
+from proteus_cli.errors import ArtefactError, DeviceUnavailable, ServerError, UsageError
+from proteus_cli.store import Workspace, write_json
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
 from proteus_cli.studies.draft import StudyDraft, Turn
+from proteus_cli.studies.names import default_name
 from proteus_cli.studies.peak.drafts import device_draft, plan_draft, url_draft, workspace_draft
 from proteus_cli.studies.peak.question import PeakQuestion
 from proteus_cli.studies.peak.servers import Server
@@ -79,6 +81,44 @@ def test_what_is_to_be_measured_must_be_here(tiny: Tiny) -> None:
         assert device_draft(tiny.place, "shapes", ["shapes-s"], "cpu77", PeakQuestion(PeakRules(0.1), mode)).jobs
     with pytest.raises(DeviceUnavailable, match="No device `cpu77` here"):
         device_draft(tiny.place, "shapes", ["shapes-s"], "cpu77", PeakQuestion(PeakRules(0.1)))
+
+
+def test_what_is_measured_is_on_the_device_that_was_profiled(tiny: Tiny) -> None:
+    """Only then are its counters watched."""
+    profile, measured = tiny.place.profile("cpu0"), PeakQuestion(PeakRules(0.1))
+    assert device_draft(tiny.place, "shapes", ["shapes-s"], "cpu0", SIMULATED).devices == ()
+    assert device_draft(tiny.place, "shapes", ["shapes-s"], "cpu0", measured).devices == (profile.device,)
+    other = msgspec.structs.replace(profile, device=msgspec.structs.replace(profile.device, name="Another CPU"))
+    write_json(tiny.place.profile_path("cpu0"), other)
+    with pytest.raises(ArtefactError, match="is of another device: Another CPU"):
+        device_draft(tiny.place, "shapes", ["shapes-s"], "cpu0", measured)
+
+
+def test_studies_of_other_devices_modes_variants_and_families_have_other_names(tiny: Tiny) -> None:
+    plan = add_plan(tiny, {"cpu0": "shapes-s"})
+    emulated = PeakQuestion(PeakRules(0.1), "emulated")
+    drafts = [
+        device_draft(tiny.place, "shapes", [], "cpu0", SIMULATED),
+        device_draft(tiny.place, "shapes", [], "cpu1", SIMULATED),
+        device_draft(tiny.place, "shapes", [], "cpu1", emulated),
+        device_draft(tiny.place, "shapes", ["shapes-s"], "cpu1", PeakQuestion(PeakRules(0.1))),
+        plan_draft(tiny.place, plan, None, emulated),
+        plan_draft(tiny.place, plan, "shapes", PeakQuestion(PeakRules(0.1))),
+    ]
+    assert [draft.name for draft in drafts] == [
+        "peak-shapes-cpu0-simulated",
+        "peak-shapes-cpu1-simulated",
+        "peak-shapes-cpu1-emulated",
+        "peak-shapes-cpu1-shapes-s",
+        "peak-plan-emulated",
+        "peak-plan-shapes",
+    ]
+
+
+def test_a_name_of_much_is_still_a_name() -> None:
+    long = [default_name("peak", "digits", *["digits-xl"] * 12, last) for last in ("a", "b")]
+    assert all(map(is_name, long))
+    assert long[0] != long[1]
 
 
 def test_a_workspace_has_the_ends_of_each_family(tiny: Tiny) -> None:
@@ -179,9 +219,13 @@ def test_a_server_that_says_no_slo_needs_one() -> None:
 
 @pytest.mark.live
 def test_a_plan_is_served_here_and_offered_requests(tiny: Tiny) -> None:
-    """One stretch says little of the peak; all of its requests, and the server's SLO, must have come through."""
+    """One stretch says little of the peak; all of its requests, and the server's SLO, must have come through.
+
+    What the server writes goes to the state directory of the study.
+    """
     question = PeakQuestion(PeakRules(0.2, most_requests=1), "emulated", ("nexus",))
-    (peak,) = peaks(tiny, plan_draft(tiny.place, add_plan(tiny, {"cpu0": "shapes-s"}), "shapes", question)).values()
+    place = Workspace(tiny.root, tiny.root / "state")
+    (peak,) = peaks(tiny, plan_draft(place, add_plan(tiny, {"cpu0": "shapes-s"}), "shapes", question)).values()
     (probe,) = peak.probes
     assert probe.requests == peak.requests > 50
     assert (peak.slo_s, peak.family, peak.batching) == (0.2, "shapes", "nexus")

@@ -13,7 +13,7 @@ from proteus_cli.studies.peak.fit import crossing, student_t
 from proteus_cli.studies.peak.measuring import fitted, measured_peak
 from proteus_cli.studies.peak.search import Offer, PeakSearch
 from proteus_cli.studies.peak.stretches import WINDOWS, duration_s, stretch_of
-from proteus_cli.studies.peak.verdicts import clump, interval, verdict
+from proteus_cli.studies.peak.verdicts import clump, verdict, violation_interval
 
 Violations = Callable[[float], float]
 P99 = PeakRules(0.01)
@@ -97,8 +97,10 @@ def test_a_verdict_is_open_until_it_is_sure() -> None:
 
 
 def test_the_interval_is_that_of_wilson() -> None:
-    assert interval(10, 100) == pytest.approx((0.0552, 0.1744), abs=1e-4)
-    assert interval(0, 0) == (0.0, 1.0)
+    """Of two stretches together, whose violations come one by one; without requests, nothing is known."""
+    halves = [Stretch(10.0, 50, violations, 0.0, 0) for violations in (4, 6)]
+    assert violation_interval(halves) == pytest.approx((0.0552, 0.1744), abs=1e-4)
+    assert violation_interval([Stretch(10.0, 0, 0, 0.0, 0)]) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(("degrees", "known"), [(4, 2.776), (6, 2.447), (10, 2.228), (30, 2.042), (10**6, 1.960)])

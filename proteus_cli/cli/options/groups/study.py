@@ -45,7 +45,7 @@ class StudyMode(StrEnum):
     SIMULATED = "simulated"
 
 
-PEAK_OF_SERVER = {"--plan", "--device", "--variant", "--mode", "--batching", "--jitter"}
+PEAK_OF_SERVER = {"--device", "--variant", "--mode", "--batching", "--jitter"}
 """What is known of no server at a URL."""
 
 
@@ -150,7 +150,10 @@ OnlyFamilies = Annotated[
     Option(metavar="FAMILY", show_default="all", help="A family whose variants are started. Repeatable."),
 ]
 StartedVariants = Annotated[
-    list[str] | None, Option(metavar="VARIANT", show_default="all with a model", help="A variant to start. Repeatable.")
+    list[str] | None,
+    Option(
+        metavar="VARIANT", show_default="all with a model", help="A variant to start, or FAMILY/VARIANT. Repeatable."
+    ),
 ]
 StartedDevice = Annotated[
     str | None,

@@ -1,7 +1,8 @@
 """All studies that make sense for a workspace, within one budget."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from proteus_cli.cli import console
@@ -40,16 +41,27 @@ def all_studied(workspace: Workspace, budget_s: float | None, *, force: bool) ->
     """
     drafts, studies, failures = _drafts(workspace), list[Study](), list[str]()
     budget = Budget(math.inf if budget_s is None else budget_s)
-    wanted_s = {draft.name: left_s(draft, StudyFiles(workspace, draft.name), force=force) for draft in drafts}
-    for place, draft in enumerate(drafts):
-        rest = {each.name: wanted_s[each.name] for each in drafts[place:]}
+    wanted_s = dict[str, float]()
+    for draft in drafts:
+        with _telling(draft, failures):
+            wanted_s[draft.name] = left_s(draft, StudyFiles(workspace, draft.name), force=force)
+    readable = [draft for draft in drafts if draft.name in wanted_s]
+    for place, draft in enumerate(readable):
+        rest = {each.name: wanted_s[each.name] for each in readable[place:]}
         part_s = None if budget_s is None else _part_s(budget.left_s, rest, draft.name)
-        try:
+        with _telling(draft, failures):
             studies.append(studied(workspace, draft, part_s, force=force))
-        except ProteusError as error:
-            console.warn(f"the study {draft.name} failed: {error.message}")
-            failures.append(f"{draft.name}: {error.message}")
     return AllStudies(studies, failures)
+
+
+@contextmanager
+def _telling(draft: StudyDraft, failures: list[str]) -> Iterator[None]:
+    """An error in the block fails this study only: it is told, and added to ``failures``."""
+    try:
+        yield
+    except ProteusError as error:
+        console.warn(f"the study {draft.name} failed: {error.message}")
+        failures.append(f"{draft.name}: {error.message}")
 
 
 def _part_s(left_s: float, wanted_s: dict[str, float], name: str) -> float:

@@ -30,9 +30,20 @@ def studied(workspace: Workspace, draft: StudyDraft, budget_s: float | None, *, 
     )
     try:
         with console.progress(draft.name) as advance:
-            return run_study(draft, files, budget, advance, force=force)
-    finally:
+            study = run_study(draft, files, budget, advance, force=force)
+    except BaseException:
+        _write_on_the_way_out(files)
+        raise
+    _write_beside(files)
+    return study
+
+
+def _write_on_the_way_out(files: StudyFiles) -> None:
+    """What goes wrong here is only told: the error that ends the study is the one that counts."""
+    try:
         _write_beside(files)
+    except Exception as error:  # noqa: BLE001 - it must not hide the first error
+        console.warn(f"the page of {files.name} is not written: {error}")
 
 
 def _write_beside(files: StudyFiles) -> None:

@@ -12,6 +12,7 @@ def all_studies(
     budget: options.Budget = None,
     force: options.Force = False,
     output: options.Page = Path("studies.html"),
+    state: common.State = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
 ) -> None:
@@ -24,7 +25,7 @@ def all_studies(
     from proteus_cli.cli.workflows.study.running import pages, show_findings
     from proteus_cli.store import Workspace
 
-    found = all_studied(Workspace(workspace_dir), budget, force=force)
+    found = all_studied(Workspace(workspace_dir, state), budget, force=force)
     if found.studies:
         with console.writing(output) as write:
             write(pages(found.studies))

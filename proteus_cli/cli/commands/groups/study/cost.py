@@ -24,6 +24,7 @@ def cost(
     budget: options.Budget = None,
     force: options.Force = False,
     name: options.Name = None,
+    state: common.State = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
 ) -> None:
@@ -36,7 +37,7 @@ def cost(
     from proteus_cli.store import Workspace
     from proteus_cli.studies.cost.drafts import cost_draft
 
-    workspace = Workspace(workspace_dir)
+    workspace = Workspace(workspace_dir, state)
     question = _question(workspace, price, fleet, residency, min_accuracy, 1 - percentile, jitter, seed)
     draft = cost_draft(workspace, traffic, question, name or "")
     show(studied(workspace, draft, budget, force=force), json=json)

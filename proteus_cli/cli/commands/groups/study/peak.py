@@ -32,6 +32,7 @@ def peak(
     budget: options.Budget = None,
     force: options.Force = False,
     name: options.Name = None,
+    state: common.State = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
 ) -> None:
@@ -52,7 +53,7 @@ def peak(
     rules = _rules(percentile, max_violations, precision)
     rule_names = list(dict.fromkeys(each.strip() for each in batching.split(",")))
     question = PeakQuestion(rules, mode.value, rule_names, "" if jitter == "none" else jitter, seed)
-    workspace = Workspace(workspace_dir)
+    workspace = Workspace(workspace_dir, state)
     draft = drafted(workspace, asked, question, flags(context))
     show(studied(workspace, draft, budget, force=force or url is not None), json=json)
 

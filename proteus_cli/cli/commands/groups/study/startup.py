@@ -13,6 +13,7 @@ def startup(
     budget: options.Budget = None,
     force: options.Force = False,
     name: options.Name = None,
+    state: common.State = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
 ) -> None:
@@ -25,6 +26,6 @@ def startup(
     from proteus_cli.store import Workspace
     from proteus_cli.studies.startup.drafts import startup_draft
 
-    workspace = Workspace(workspace_dir)
+    workspace = Workspace(workspace_dir, state)
     draft = startup_draft(workspace, family or (), variant or (), device, runs, name or "")
     show(studied(workspace, draft, budget, force=force), json=json)
