@@ -81,6 +81,21 @@ def test_a_batch_that_fails_ends_the_sample() -> None:
         sampled(lambda: SlottedExecutor(1, fails_at=5), 2)
 
 
+def test_where_a_batch_of_one_device_fails_others_begin_no_more_after_the_sample() -> None:
+    failing, good = SlottedExecutor(1, fails_at=1), SlottedExecutor(1)
+
+    async def in_loop() -> tuple[int, int]:
+        with pytest.raises(EngineError, match="it does not run"):
+            await sample([failing, good], BATCH, 2, 0.2, 7)  # type: ignore[list-item]
+        runs = good.runs
+        await asyncio.sleep(1.0)
+        return runs, good.runs
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        at_the_end, later = runner.run(in_loop())
+    assert at_the_end == later
+
+
 CPU = Device("cpu0", "c", "cpu", "a CPU", 2**30, cores=(0, 1, 2, 3, 4))
 
 

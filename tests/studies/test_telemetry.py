@@ -101,6 +101,8 @@ def test_cores_say_only_what_the_system_has(tmp_path: Path) -> None:
     totals, levels = cores.totals_and_levels(stat, tmp_path, tmp_path / "none")
     assert totals == {"machine_cores": 160 / per_s, "steal_cores": 40 / per_s, "throttles": 3.0}
     assert levels == {"mhz": 2400.0}
+    (tmp_path / "cpuinfo").write_text("cpu MHz\t: 2000.0\ncpu MHz\t: unknown\ncpu MHz\t: 3000.0\n")
+    assert cores.totals_and_levels(stat, tmp_path / "b", tmp_path / "cpuinfo")[1] == {"mhz": 2500.0}
     assert cores.totals_and_levels(tmp_path / "a", tmp_path / "b", tmp_path / "c") == ({}, {})
 
 

@@ -22,7 +22,8 @@ from proteus_cli.domain.profile.profile import Point, Profile, VariantProfile
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 
 MOST_IN_PART = 3
-"""Others in a part of a set that is looked at. With up to four others that is every part; no study measures more."""
+"""Others in a part of a set that is looked at. With up to four others that is every part; of more, as `study share`
+measures with ``--sets``, larger parts count only where the whole set was not measured."""
 MODELS_KEPT = 64
 TIMES_KEPT = 8192  # variants beside sets of others: what the largest models ask for
 

@@ -53,13 +53,15 @@ async def sample(
 ) -> ScatterSample:
     """A sample with so many batches in flight on each device; ``number`` is what varies.
 
-    Raises `EngineError` and `DeviceLost` as batches do.
+    Raises `EngineError` and `DeviceLost` as batches do, once no device has more to begin.
     """
     stop_s = asyncio.get_running_loop().time() + length_s
     loops = [_Loop(executor, batch, in_flight, stop_s) for executor in executors]
     for each in loops:
         each.start()
-    await asyncio.gather(*(each.is_over for each in loops))
+    ends = await asyncio.gather(*(each.is_over for each in loops), return_exceptions=True)
+    for failure in filter(None, ends):
+        raise failure
     counted = [each.counted() for each in loops]
     took_s = [seconds for _, each in counted for seconds in each]
     return ScatterSample(number, sum(rate for rate, _ in counted) * batch.rows, sum(took_s) / len(took_s))

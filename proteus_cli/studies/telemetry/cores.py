@@ -42,7 +42,9 @@ def _numbers(cpus: Path, name: str) -> Iterator[float]:
 
 
 def _cpuinfo_mhz(cpuinfo: Path) -> list[float]:
+    found: list[float] = []
     with contextlib.suppress(OSError):
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-        return [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
-    return []
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError):  # a core whose clock the system does not know
+                found += [float(line.partition(":")[2])] if line.startswith("cpu MHz") else []
+    return found
