@@ -26,7 +26,7 @@ from proteus_cli.store.sharing import with_sharing
 from proteus_cli.studies.cost.drafts import USAGES
 from proteus_cli.studies.cost.fleets import cheapest_fleet
 from proteus_cli.studies.cost.prices import priced
-from proteus_cli.studies.cost.trial import Bench
+from proteus_cli.studies.cost.trial import PlanTrials
 
 ROOT = Path(__file__).parents[2]
 PRICE_PER_HOUR = 0.03  # of a core; it cancels where both usages have devices of one type
@@ -98,10 +98,10 @@ def _served(workspace: Workspace, path: Path) -> Iterator[_Served]:
     """The cheapest fleet of each usage among the devices that are here, served."""
     profiles, trace = with_sharing(workspace, workspace.profiles()), read_trace(path)
     prices = {profile.device.type: PRICE_PER_HOUR for profile in profiles.values()}
-    bench = Bench(priced(workspace.catalog(), profiles, prices), profiles, trace, ALLOWED_FRAC, "p95", 0)
+    trials = PlanTrials(priced(workspace.catalog(), profiles, prices), profiles, trace, ALLOWED_FRAC, "p95", 0)
     for usage in USAGES:
         rules = Rules(minimize="cost", residency=1 if usage == "dedicated" else 3, min_accuracy=LEAST_ACCURATE)
-        found = cheapest_fleet(workspace, bench, rules, trace.peak_demand())
+        found = cheapest_fleet(workspace, trials, rules, trace.peak_demand())
         if found is None:
             raise SystemExit(f"no {usage} fleet of this machine's devices keeps the SLO, even simulated")
         name = workspace.root / f"{usage}.json"

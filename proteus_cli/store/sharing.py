@@ -31,19 +31,10 @@ class KnownSharing:
     def model(self) -> SharingModel:
         return SharingModel(self.interference.costs)
 
-    @property
-    def staleness(self) -> str:
-        """What users are told of stale variants, with the command that measures them again; empty without any."""
-        if not self.stale:
-            return ""
-        names = ", ".join(f"{key.family}/{key.variant}" for key in self.stale)
-        renew = renewal(self.interference.measured_on, (each.key for each in self.interference.variants), self.stale)
-        return f"`{self.path}` is of other models of {names}, of which it counts no more: run `{renew}`"
 
-
-def renewal(device: str, variants: Iterable[VariantKey], more: Iterable[VariantKey] = ()) -> str:
+def renewal(device: str, variants: Iterable[VariantKey]) -> str:
     """The command that measures what sharing a device costs these variants, as far as plans count with it."""
-    names = variant_labels(keys := dict.fromkeys((*variants, *more)))
+    names = variant_labels(keys := dict.fromkeys(variants))
     listed = ",".join(names[key] for key in keys)
     return f"proteus study share --device {device} --variants {listed} --where device --load 100%"
 

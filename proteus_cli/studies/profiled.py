@@ -5,9 +5,26 @@ from collections.abc import Collection
 from msgspec.structs import replace
 
 from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile.profile import LatencyTable, Profile, VariantProfile
+from proteus_cli.errors import ArtefactError
 
 
 def of_variants(profile: Profile, keys: Collection[VariantKey]) -> Profile:
     """The profile with these variants only."""
     return replace(profile, variants=tuple(each for each in profile.variants if each.key in keys))
+
+
+def measured_variant(profile: Profile, key: VariantKey) -> VariantProfile:
+    """What was measured of a variant. Raises `ArtefactError` where it was not."""
+    found = profile.of(*key)
+    if found is None or not found.points:
+        raise ArtefactError(
+            f"`{key.family}/{key.variant}` has no times in the profile of `{profile.device.id}`.",
+            hint=f"measure it with `proteus profile --device {profile.device.id}`",
+        )
+    return found
+
+
+def mean_batch_s(profile: Profile, key: VariantKey, batch: int) -> float:
+    """What a batch takes in the mean, alone on the device. Raises as `measured_variant` does."""
+    return LatencyTable(measured_variant(profile, key).points, of=lambda point: point.mean_s)(batch)

@@ -47,7 +47,7 @@ Load = Annotated[
         rich_help_panel=sections.MEASURING,
     ),
 ]
-Place = Annotated[
+Where = Annotated[
     SharingPlace,
     Option(
         "--where",

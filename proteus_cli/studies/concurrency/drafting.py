@@ -9,18 +9,18 @@ from proteus_cli.backends.discovery import discover
 from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.capacity import points_in_time, slo_fraction
-from proteus_cli.domain.profile.profile import LatencyTable, Profile, VariantProfile
+from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.domain.studies.concurrency import ConcurrencyConclusion, ConcurrencyResult, concluded
 from proteus_cli.domain.studies.study import Cell, Mode
-from proteus_cli.errors import ArtefactError, DeviceUnavailable, UsageError
+from proteus_cli.errors import DeviceUnavailable, UsageError
 from proteus_cli.profiling.slots import MAX_SLOTS
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
 from proteus_cli.studies.concurrency.cells import MOST_IN_FLIGHT, ConcurrencyCell, arms_of, ways_of
 from proteus_cli.studies.concurrency.measuring import FEWEST_ROUNDS, USUAL_ROUNDS, measured, wanted_s
-from proteus_cli.studies.concurrency.opening import Place
+from proteus_cli.studies.concurrency.opening import DeviceSetup
 from proteus_cli.studies.draft import Job, StudyDraft
-from proteus_cli.studies.profiled import of_variants
+from proteus_cli.studies.profiled import mean_batch_s, measured_variant, of_variants
 
 KIND = "concurrency"
 WITHOUT_NAMES = 3
@@ -52,7 +52,7 @@ class ConcurrencyQuestion:
             )
 
 
-def usual_variants(catalog: Catalog, profile: Profile) -> tuple[VariantKey, ...]:
+def best_of_families(catalog: Catalog, profile: Profile) -> tuple[VariantKey, ...]:
     """The most accurate profiled variant of each of the first families."""
     best: dict[str, VariantProfile] = {}
     for each in profile.variants:
@@ -65,7 +65,7 @@ def workspace_draft(workspace: Workspace) -> StudyDraft | str:
     """A study of the first device of this machine that has a profile; a text where there is none."""
     here = {device.id for device in discover(read_settings(workspace.root).devices)}
     for device, profile in workspace.profiles().items():
-        variants = usual_variants(workspace.catalog(), profile) if device in here else ()
+        variants = best_of_families(workspace.catalog(), profile) if device in here else ()
         if variants:
             return concurrency_draft(workspace, ConcurrencyQuestion(device, variants))
     return "no device of this machine has a profile"
@@ -75,10 +75,10 @@ def concurrency_draft(workspace: Workspace, question: ConcurrencyQuestion, name:
     """What is to be measured. Raises `ProteusError` where the device, a profile or a model is missing."""
     catalog, profile = workspace.catalog(), workspace.profile(question.device)
     device = profile.device if question.emulated else _here(workspace, profile)
-    place = _place(workspace, catalog, profile, question)
-    found = {key: _measured(profile, key) for key in question.variants}
+    setup = _setup(workspace, catalog, profile, question)
+    found = {key: measured_variant(profile, key) for key in question.variants}
     jobs = [
-        _job(place, device, catalog, ConcurrencyCell(key, _batch(question, catalog, each), way), question)
+        _job(setup, device, catalog, ConcurrencyCell(key, _batch(question, catalog, each), way), question)
         for key, each in found.items()
         for way in ways_of(device, emulated=question.emulated)
     ]
@@ -92,7 +92,7 @@ def concurrency_draft(workspace: Workspace, question: ConcurrencyQuestion, name:
             "variants": ",".join(f"{key.family}/{key.variant}" for key in question.variants),
             "batches": ",".join(map(str, batches.values())),
             "in_flight": question.in_flight,
-            "slots": place.slots,
+            "slots": setup.slots,
             "emulated": question.emulated,
         },
         inputs=_inputs(workspace, profile, found, question),
@@ -111,20 +111,22 @@ def _inputs(
     return models | workspace.digests(times)
 
 
-def _job(place: Place, device: Device, catalog: Catalog, cell: ConcurrencyCell, question: ConcurrencyQuestion) -> Job:
-    arms = arms_of(cell.way, device, place.slots, question.in_flight)
-    batch_s = LatencyTable(_measured(place.profile, cell.key).points, of=lambda point: point.mean_s)(cell.batch)
+def _job(
+    setup: DeviceSetup, device: Device, catalog: Catalog, cell: ConcurrencyCell, question: ConcurrencyQuestion
+) -> Job:
+    arms = arms_of(cell.way, device, setup.slots, question.in_flight)
+    batch_s = mean_batch_s(setup.profile, cell.key, cell.batch)
     mode: Mode = "emulated" if question.emulated else "measured"
     return Job(
         cell.name(catalog.label(cell.key)),
         mode,
         wanted_s(arms, batch_s, USUAL_ROUNDS),
-        partial(measured, place, cell, arms, batch_s),
+        partial(measured, setup, cell, arms, batch_s),
         least_s=wanted_s(arms, batch_s, FEWEST_ROUNDS),
     )
 
 
-def _place(workspace: Workspace, catalog: Catalog, profile: Profile, question: ConcurrencyQuestion) -> Place:
+def _setup(workspace: Workspace, catalog: Catalog, profile: Profile, question: ConcurrencyQuestion) -> DeviceSetup:
     """A GPU is opened with as many slots as are worth trying; nothing else has more than its profile says.
 
     Raises `ArtefactError` where a model is missing, or is another one than was profiled.
@@ -137,7 +139,7 @@ def _place(workspace: Workspace, catalog: Catalog, profile: Profile, question: C
         family = catalog.family(key.family)
         hint = "`--emulate` needs no models"
         models[key] = workspace.loaded_model_of(family, family.variant(key.variant), to="run", hint=hint)
-    return Place(catalog, models, workspace.built_dir, profile, MAX_SLOTS if is_gpu else profile.slots)
+    return DeviceSetup(catalog, models, workspace.built_dir, profile, MAX_SLOTS if is_gpu else profile.slots)
 
 
 def _here(workspace: Workspace, profile: Profile) -> Device:
@@ -148,16 +150,6 @@ def _here(workspace: Workspace, profile: Profile) -> Device:
         raise DeviceUnavailable(
             f"The device `{profile.device.id}` of that profile is not on this machine (it has {', '.join(here)}).",
             hint="`--emulate` studies the emulated device of a profile",
-        )
-    return found
-
-
-def _measured(profile: Profile, key: VariantKey) -> VariantProfile:
-    found = profile.of(*key)
-    if found is None or not profile.points_of(found):
-        raise ArtefactError(
-            f"`{key.family}/{key.variant}` has no times in the profile of `{profile.device.id}`.",
-            hint=f"measure it with `proteus profile --device {profile.device.id}`",
         )
     return found
 

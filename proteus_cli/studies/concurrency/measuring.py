@@ -12,7 +12,7 @@ from proteus_cli.domain.concurrency.knee import ScatterSample, fit_knee
 from proteus_cli.domain.studies.concurrency import ConcurrencyResult
 from proteus_cli.studies.concurrency.cells import Arm, ConcurrencyCell
 from proteus_cli.studies.concurrency.closed_loop import sample
-from proteus_cli.studies.concurrency.opening import Place, opened
+from proteus_cli.studies.concurrency.opening import DeviceSetup, opened
 from proteus_cli.studies.draft import Turn
 
 USUAL_ROUNDS, FEWEST_ROUNDS = 12, 5
@@ -31,24 +31,26 @@ def wanted_s(arms: Sequence[Arm], batch_s: float, rounds: int) -> float:
     return OPENING_S * sum(len(arm.devices) for arm in arms) + rounds * sum(sample_s(arm, batch_s) for arm in arms)
 
 
-def measured(place: Place, cell: ConcurrencyCell, arms: Sequence[Arm], batch_s: float, turn: Turn) -> ConcurrencyResult:
+def measured(
+    setup: DeviceSetup, cell: ConcurrencyCell, arms: Sequence[Arm], batch_s: float, turn: Turn
+) -> ConcurrencyResult:
     """The scatter of a cell and its knee, in the time that is allowed. Raises `ProteusError`."""
     stop_s = monotonic() + turn.allowed_s
-    samples = asyncio.run(_samples(place, cell, arms, batch_s, stop_s, turn))
+    samples = asyncio.run(_samples(setup, cell, arms, batch_s, stop_s, turn))
     rng = np.random.default_rng(_seed(cell))
-    device = place.profile.device
+    device = setup.profile.device
     return ConcurrencyResult(
-        cell.key.family, cell.key.variant, cell.batch, cell.way, len(device.cores), place.slots,
+        cell.key.family, cell.key.variant, cell.batch, cell.way, len(device.cores), setup.slots,
         fit_knee(samples, rng), tuple(samples),
     )  # fmt: skip
 
 
 async def _samples(
-    place: Place, cell: ConcurrencyCell, arms: Sequence[Arm], batch_s: float, stop_s: float, turn: Turn
+    setup: DeviceSetup, cell: ConcurrencyCell, arms: Sequence[Arm], batch_s: float, stop_s: float, turn: Turn
 ) -> list[ScatterSample]:
     devices = {device.id: device for arm in arms for device in arm.devices}
     rng, samples = np.random.default_rng(_seed(cell)), list[ScatterSample]()
-    async with opened(place, devices.values(), cell.key, cell.batch, cell.way) as (executors, batch):
+    async with opened(setup, devices.values(), cell.key, cell.batch, cell.way) as (executors, batch):
         for done in range(USUAL_ROUNDS):
             begun_s = monotonic()
             for arm in (arms[each] for each in rng.permutation(len(arms))):

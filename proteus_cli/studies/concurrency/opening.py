@@ -18,8 +18,8 @@ from proteus_cli.serving.devices.hardware import Hardware, emulated_devices, loc
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where devices are opened: the ``catalog``, the file of each model, the directory of engines for GPUs.
+class DeviceSetup:
+    """What devices are opened with: the ``catalog``, the file of each model, the directory of engines for GPUs.
 
     ``slots`` are those to open a GPU with; an emulated device has those of its ``profile``.
     """
@@ -33,7 +33,7 @@ class Place:
 
 @asynccontextmanager
 async def opened(
-    place: Place, devices: Iterable[Device], key: VariantKey, batch: int, way: Way
+    setup: DeviceSetup, devices: Iterable[Device], key: VariantKey, batch: int, way: Way
 ) -> AsyncIterator[tuple[dict[str, Executor], Batch]]:
     """The executors of these devices by id, with the variant loaded, and a batch for each of them.
 
@@ -41,7 +41,7 @@ async def opened(
     """
     by_id = {device.id: device for device in devices}
     async with AsyncExitStack() as stack:
-        hardware = await _hardware(stack, place, by_id, key, way)
+        hardware = await _hardware(stack, setup, by_id, key, way)
         executors = dict[str, Executor]()
         for device in by_id:
             executor = executors[device] = hardware.open_device(device, _lost)
@@ -52,15 +52,15 @@ async def opened(
 
 
 async def _hardware(
-    stack: AsyncExitStack, place: Place, devices: dict[str, Device], key: VariantKey, way: Way
+    stack: AsyncExitStack, setup: DeviceSetup, devices: dict[str, Device], key: VariantKey, way: Way
 ) -> Hardware:
-    catalog = _only(place.catalog, key)
+    catalog = _only(setup.catalog, key)
     if way == "emulated":
-        return stack.enter_context(emulated_devices({place.profile.device.id: place.profile}, catalog, {}))
-    models = {key: place.models[key]}
-    slots = dict.fromkeys(devices, place.slots)
+        return stack.enter_context(emulated_devices({setup.profile.device.id: setup.profile}, catalog, {}))
+    models = {key: setup.models[key]}
+    slots = dict.fromkeys(devices, setup.slots)
     return await stack.enter_async_context(
-        local_devices(devices, catalog, models, place.built, slots, in_processes=way != "thread")
+        local_devices(devices, catalog, models, setup.built, slots, in_processes=way != "thread")
     )
 
 

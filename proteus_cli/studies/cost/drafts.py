@@ -19,7 +19,7 @@ from proteus_cli.store import Workspace, digest
 from proteus_cli.store.sharing import sharing_gaps, sharing_paths, with_sharing
 from proteus_cli.studies.cost.fleets import cheapest_fleet, cost_of
 from proteus_cli.studies.cost.prices import priced
-from proteus_cli.studies.cost.trial import Bench
+from proteus_cli.studies.cost.trial import PlanTrials
 from proteus_cli.studies.draft import Job, StudyDraft, Turn
 from proteus_cli.units import counted, format_percent
 
@@ -64,8 +64,8 @@ def cost_draft(workspace: Workspace, traffic: Path, question: CostQuestion, name
     jobs = []
     for scope, counts in scopes.items():
         fleet = with_sharing(workspace, hypothetical_fleet(counts, profiles))
-        bench = Bench(catalog, fleet, trace, question.allowed_frac, question.jitter, question.seed)
-        jobs += [_job(f"{scope}, {usage}", usage, workspace, bench, question.rules, demand) for usage in USAGES]
+        trials = PlanTrials(catalog, fleet, trace, question.allowed_frac, question.jitter, question.seed)
+        jobs += [_job(f"{scope}, {usage}", usage, workspace, trials, question.rules, demand) for usage in USAGES]
     subject = {
         "traffic": f"{trace.name}, {len(trace):,} queries in {trace.duration_s:,.0f} s",
         "within the SLO": f"at least {format_percent(1 - question.allowed_frac)} of each family's queries",
@@ -89,7 +89,9 @@ def _options(question: CostQuestion, catalog: Catalog, most: Mapping[str, int]) 
     }
 
 
-def _job(key: str, usage: Usage, workspace: Workspace, bench: Bench, rules: Rules, demand: Mapping[str, float]) -> Job:
+def _job(
+    key: str, usage: Usage, workspace: Workspace, trials: PlanTrials, rules: Rules, demand: Mapping[str, float]
+) -> Job:
     def measure(turn: Turn) -> FleetCost:
         own = rules if usage == "shared" else msgspec.structs.replace(rules, residency=1)
         end_s = monotonic() + turn.allowed_s
@@ -98,14 +100,14 @@ def _job(key: str, usage: Usage, workspace: Workspace, bench: Bench, rules: Rule
             turn.advance(f"{counted(tried, 'plan')} tried", min(tried / USUAL_TRIED, 0.95))
             return monotonic() < end_s
 
-        found = cheapest_fleet(workspace, bench, own, demand, goes_on)
+        found = cheapest_fleet(workspace, trials, own, demand, goes_on)
         if found is None:
             raise EngineError(
-                f"No {usage} fleet of at most {len(bench.profiles)} devices keeps the SLO of all families.",
+                f"No {usage} fleet of at most {len(trials.profiles)} devices keeps the SLO of all families.",
                 hint="allow more devices with `--fleet`, or ask for less with `--percentile`",
             )
-        gaps = tuple(sharing_gaps(workspace, bench.profiles, found.plan.plan.hosted()))
-        return msgspec.structs.replace(cost_of(usage, found, bench), assumed=gaps)
+        gaps = tuple(sharing_gaps(workspace, trials.profiles, found.plan.plan.hosted()))
+        return msgspec.structs.replace(cost_of(usage, found, trials), assumed=gaps)
 
     return Job(key, "simulated", WANTED_S, measure)
 

@@ -14,7 +14,7 @@ from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.planning.planner import Planner
 from proteus_cli.store import Workspace
 from proteus_cli.studies.cost.search import Found, cheapest
-from proteus_cli.studies.cost.trial import Bench, PricedPlan, Trial
+from proteus_cli.studies.cost.trial import PlanTrials, PricedPlan, TrialResult
 
 PLAN_LIMIT_S = 10.0
 NEXT_TO_NOTHING = 1e-3
@@ -23,31 +23,31 @@ NEXT_TO_NOTHING = 1e-3
 
 def cheapest_fleet(
     workspace: Workspace,
-    bench: Bench,
+    trials: PlanTrials,
     rules: Rules,
     demand: Mapping[str, float],
     goes_on: Callable[[int], bool] = lambda _tried: True,
-) -> Found[PricedPlan, Trial] | None:
+) -> Found[PricedPlan, TrialResult] | None:
     """The cheapest plan that keeps the SLO, for a multiple of a demand; None where none does. See `search.cheapest`.
 
     Raises `EngineError` where none was found for another reason: too little time, or rules that conflict.
     """
-    planner = _planner(workspace, bench, rules)
+    planner = _planner(workspace, trials, rules)
     planning = _Planning(planner, demand, goes_on)
     found = cheapest(
-        planning.plan, lambda plan: bench.try_out(plan.plan, planner, lambda _done_frac: None), planning.goes_on
+        planning.plan, lambda plan: trials.try_out(plan.plan, planner, lambda _done_frac: None), planning.goes_on
     )
     if found is None:
         planning.require_end()
     return found
 
 
-def _planner(workspace: Workspace, bench: Bench, rules: Rules) -> Planner:
+def _planner(workspace: Workspace, trials: PlanTrials, rules: Rules) -> Planner:
     settings = planner_settings(
         workspace, policy_named("proteus"), 1.0,
-        profiles=bench.profiles, rules=rules, time_limit_s=PLAN_LIMIT_S, spares=False,
+        profiles=trials.profiles, rules=rules, time_limit_s=PLAN_LIMIT_S, spares=False,
     )  # fmt: skip
-    return replace(settings, catalog=bench.catalog).make()
+    return replace(settings, catalog=trials.catalog).make()
 
 
 @dataclass(slots=True)
@@ -88,20 +88,20 @@ class _Planning:
             raise EngineError("No plan obeys all rules, however little is asked for.", hint=self.conflict.hint)
 
 
-def cost_of(usage: Usage, found: Found[PricedPlan, Trial], bench: Bench) -> FleetCost:
+def cost_of(usage: Usage, found: Found[PricedPlan, TrialResult], trials: PlanTrials) -> FleetCost:
     plan, trial = found.plan.plan, found.judged
     used = _used(plan)
     queries, missed = trial.queries[trial.worst], trial.missed[trial.worst]
     low_frac, high_frac = wilson(missed, queries)
-    runs = sum(trial.queries.values()) / len(bench.trace)
+    runs = sum(trial.queries.values()) / len(trials.trace)
     served = (sum(trial.queries.values()) - sum(trial.missed.values())) / runs
     price = found.plan.cost
     return FleetCost(
         usage=usage,
-        fleet=dict(Counter(bench.profiles[device].device.type for device in used)),
+        fleet=dict(Counter(trials.profiles[device].device.type for device in used)),
         held=dict(Counter(used.values())),
         price_per_hour=price,
-        cost_per_million=1e6 * price * bench.trace.duration_s / 3600 / served,
+        cost_per_million=1e6 * price * trials.trace.duration_s / 3600 / served,
         queries=sum(trial.queries.values()),
         missed=sum(trial.missed.values()),
         missed_frac=missed / queries,

@@ -27,7 +27,7 @@ class PricedPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class TrialResult:
     """How a plan did: by family its queries and those that missed, and the latency at the percentile.
 
     ``keeps``: no family missed more than is allowed. ``accuracy`` is the mean over answers in time.
@@ -46,7 +46,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class PlanTrials:
     """What plans are tried with. ``allowed_frac`` of each family's queries may miss."""
 
     catalog: Catalog
@@ -56,7 +56,7 @@ class Bench:
     jitter: str
     seed: int
 
-    def try_out(self, plan: Plan, planner: Planner, progress: Callable[[float], None]) -> Trial:
+    def try_out(self, plan: Plan, planner: Planner, progress: Callable[[float], None]) -> TrialResult:
         """Simulate the trace on a plan that stays as it is."""
         policy = replace(policy_named("proteus"), replanning=None)
         conditions = Conditions(jitter=JITTERS[self.jitter] if self.jitter else None)
@@ -69,13 +69,13 @@ class Bench:
             ).ended  # fmt: skip
         return self._judged(ended)
 
-    def _judged(self, ended: Sequence[RequestRecord]) -> Trial:
+    def _judged(self, ended: Sequence[RequestRecord]) -> TrialResult:
         by_family: dict[str, list[RequestRecord]] = {}
         for each in ended:
             by_family.setdefault(each.family, []).append(each)
         missed = {name: sum(each.outcome is not Outcome.SERVED for each in of) for name, of in by_family.items()}
         known = [each.accuracy for each in ended if each.outcome is Outcome.SERVED and each.accuracy is not None]
-        return Trial(
+        return TrialResult(
             queries={name: len(of) for name, of in by_family.items()},
             missed=missed,
             percentile_s={name: self._percentile_s(of) for name, of in by_family.items()},

@@ -9,7 +9,7 @@ import numpy as np
 
 from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
 from proteus_cli.domain.profile.interference import SHARING_FORMAT, Interference, MeasuredVariant, SharingCost
-from proteus_cli.domain.profile.profile import LatencyTable, Profile, VariantProfile
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.studies.sharing import SharingConclusion, SharingResult, format_load
 from proteus_cli.domain.studies.study import Cell, Scalar
 from proteus_cli.errors import ArtefactError, UsageError
@@ -17,6 +17,7 @@ from proteus_cli.store import Workspace, made_by
 from proteus_cli.store.sharing import KnownSharing, extended, read_sharing, sharing_digest, sharing_paths, write_sharing
 from proteus_cli.studies.draft import Job, StudyDraft, Turn, keep_nothing
 from proteus_cli.studies.peak.drafts import mode_for
+from proteus_cli.studies.profiled import mean_batch_s, measured_variant
 from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell, cells_of
 from proteus_cli.studies.sharing.concluding import checks_of, costs_of
 from proteus_cli.studies.sharing.mps import sees_mps
@@ -29,14 +30,13 @@ from proteus_cli.studies.sharing.opening import (
 )
 from proteus_cli.studies.sharing.question import SharingQuestion, usual_variants
 from proteus_cli.studies.sharing.rounds import FEWEST_ROUNDS, CellMeter, wanted_s
+from proteus_cli.studies.sharing.stream import STREAM_TURN_S
 
 KIND = "share"
 USUAL_LOADS = (0.5, 0.9, 1.0)
 USUAL_ROUNDS = 12
 _LONGEST = 2
 """Times what is usual: a cell that stays noisy leaves time for the others."""
-STREAM_TURN_S = 0.01
-"""What a turn of a stream takes, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class _Measuring:
     opened: OpenedBench = field(default_factory=OpenedBench)
 
     def job(self, cell: SharingCell) -> Job:
-        expected_s = [_batch_s(self.profile, work.key, work.batch) for work in cell.works]
+        expected_s = [mean_batch_s(self.profile, work.key, work.batch) for work in cell.works if work.key is not None]
         key = cell.key(self.labels)
         return Job(
             key,
@@ -98,7 +98,9 @@ def share_draft(workspace: Workspace, question: SharingQuestion, name: str = "")
 
 def _inputs(workspace: Workspace, question: SharingQuestion, profile: Profile) -> dict[str, str]:
     """What the cells depend on: the models; on emulated devices all that these are told."""
-    models = {f"{key.family}/{key.variant}": sharing_digest(_measured(profile, key)) for key in question.variants}
+    models = {
+        f"{key.family}/{key.variant}": sharing_digest(measured_variant(profile, key)) for key in question.variants
+    }
     if not question.emulated:
         return models
     told = [*workspace.profile_paths({profile.device.id: profile}), *sharing_paths(workspace, [profile])]
@@ -120,22 +122,7 @@ def _name(question: SharingQuestion) -> str:
 
 def _sizes(catalog: Catalog, profile: Profile, key: VariantKey) -> BatchSizes:
     """Raises `ArtefactError` where the variant was not profiled."""
-    return BatchSizes.of(_measured(profile, key), catalog.family(key.family).slo_s)
-
-
-def _measured(profile: Profile, key: VariantKey) -> VariantProfile:
-    measured = profile.of(*key)
-    if measured is None or not measured.points:
-        raise ArtefactError(
-            f"`{key.family}/{key.variant}` has no times in the profile of `{profile.device.id}`.",
-            hint=f"measure it with `proteus profile --device {profile.device.id}`",
-        )
-    return measured
-
-
-def _batch_s(profile: Profile, key: VariantKey | None, batch: int) -> float:
-    assert key is not None  # noqa: S101 - a stream is not among the works of a cell
-    return LatencyTable(_measured(profile, key).points, of=lambda point: point.mean_s)(batch)
+    return BatchSizes.of(measured_variant(profile, key), catalog.family(key.family).slo_s)
 
 
 def _options(question: SharingQuestion, devices: Sequence[str]) -> dict[str, Scalar]:
@@ -194,7 +181,7 @@ def _save(
 
 
 def _found(question: SharingQuestion, profile: Profile, costs: Sequence[SharingCost]) -> Interference:
-    variants = tuple(MeasuredVariant(*key, sharing_digest(_measured(profile, key))) for key in question.variants)
+    variants = tuple(MeasuredVariant(*key, sharing_digest(measured_variant(profile, key))) for key in question.variants)
     return Interference(
         SHARING_FORMAT, made_by(), profile.device.type, profile.device.id, False, variants, tuple(costs)
     )

@@ -6,9 +6,7 @@ from proteus_cli.domain.profile.interference import SharingModel
 from proteus_cli.domain.profile.profile import LatencyTable, Profile
 from proteus_cli.domain.studies.study import Mode
 from proteus_cli.studies.sharing.slices import Lane, LaneClock, Ran, Work, run_lane
-
-STREAM_S = 0.005
-"""What a turn of a stream takes, about."""
+from proteus_cli.studies.sharing.stream import STREAM_TURN_S
 
 
 class _Timeline:
@@ -55,7 +53,7 @@ class EmulatedBench:
 
     def _batch_s(self, work: Work, lane: Lane, neighbours: Sequence[Lane]) -> float:
         if work.key is None:
-            return STREAM_S
+            return STREAM_TURN_S
         beside = [other.key for other in lane.works if other.key is not None and other != work]
         near = [other.key for each in neighbours for other in each.works if other.key is not None]
         alone_s = self._tables[work.key](work.batch)

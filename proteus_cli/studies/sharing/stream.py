@@ -7,6 +7,9 @@ import numpy as np
 TURN_BYTES = 64 * 2**20
 """Of a turn on a device that is shared: more than the engines that share a device read between two batches."""
 
+STREAM_TURN_S = 0.01
+"""What a turn takes, about."""
+
 LARGEST_BYTES = 2**30
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}

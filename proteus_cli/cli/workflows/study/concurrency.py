@@ -2,7 +2,7 @@
 
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.store import Workspace
-from proteus_cli.studies.concurrency.drafting import ConcurrencyQuestion, usual_variants
+from proteus_cli.studies.concurrency.drafting import ConcurrencyQuestion, best_of_families
 
 
 def asked(
@@ -11,7 +11,7 @@ def asked(
     """``variants`` like ``a,b``; the most accurate of each family where it is None. Raises `ProteusError`."""
     catalog = workspace.catalog()
     if variants is None:
-        keys = usual_variants(catalog, workspace.profile(device))
+        keys = best_of_families(catalog, workspace.profile(device))
     else:
         found = (catalog.find(name.strip()) for name in variants.split(","))
         keys = tuple(dict.fromkeys(VariantKey(family.name, variant.name) for family, variant in found))

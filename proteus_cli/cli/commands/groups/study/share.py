@@ -9,7 +9,7 @@ def share(
     device: study_sharing.Device,
     variants: study_sharing.Variants = None,
     load: study_sharing.Load = common.unparsed("50%,90%,100%"),
-    where: study_sharing.Place = study_sharing.SharingPlace.BOTH,
+    where: study_sharing.Where = study_sharing.SharingPlace.BOTH,
     sets: study_sharing.Sets = None,
     emulate: study_sharing.Emulate = False,
     name: study.Name = None,
