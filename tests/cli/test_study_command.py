@@ -32,6 +32,7 @@ def test_a_peak_is_measured_once_and_joined_in_a_page(tiny: Tiny) -> None:
     page = tiny.root / "page.html"
     assert proteus("study", "report", NAME, "-o", page, *there).code == 0
     assert "shapes-l on cpu0, greedy" in page.read_text(encoding="utf-8")
+    assert "mathdefault" not in page.read_text(encoding="utf-8")  # as Matplotlib writes unlabelled ticks
     assert proteus("study", "report", "other", *there).refused().startswith("No study `other`")
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from proteus_cli.domain.studies.peak import Peak
 from proteus_cli.domain.studies.study import Cell, Study
@@ -158,8 +158,10 @@ def _probes(name: str, cells: Sequence[tuple[Cell, Peak]], allowed_frac: float) 
         axes.axhline(100 * allowed_frac, color="#010203", linewidth=1, linestyle=(0, (1, 2)))
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            axis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("offered rate (queries per second)")
         axes.set_ylabel("requests that\nmiss the SLO (%)")
 
