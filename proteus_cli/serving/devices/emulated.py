@@ -24,6 +24,9 @@ from proteus_cli.domain.profile.shared_times import beside
 from proteus_cli.errors import EngineError
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase, OnLost, settle
 
+MOST_SLOWED = 64
+"""Variants beside sets of others that a device keeps the times of: plans change, and with them the sets."""
+
 
 class TimerThread:
     """One thread that has the running loop make calls at given times, for all emulated devices.
@@ -131,9 +134,12 @@ class EmulatedExecutor(ExecutorBase):
 
     def _among(self, key: VariantKey, others: frozenset[VariantKey]) -> EmulatedEngine:
         """A loaded engine; slowed, where others are active that cost it time."""
+        alone = self._engines[key]
         if not others:
-            return self._engines[key]
+            return alone
         if (key, others) not in self._slowed:
+            if len(self._slowed) >= MOST_SLOWED:
+                del self._slowed[next(iter(self._slowed))]
             self._slowed[key, others] = self._engine(key, others)
         return self._slowed[key, others]
 

@@ -12,7 +12,17 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from builders import hosted, make_catalog, make_family, make_measured, make_points, make_profile, make_request, near
+from builders import (
+    hosted,
+    make_catalog,
+    make_family,
+    make_measured,
+    make_points,
+    make_profile,
+    make_request,
+    make_sharing_cost,
+    near,
+)
 from tiny import INPUTS, mlp
 
 from proteus_cli.backends.base import Part, Signature, TensorSpec
@@ -23,6 +33,7 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.forecast import ExitBounds
 from proteus_cli.errors import EngineError
+from proteus_cli.serving.devices import emulated
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.hardware import Hardware, emulated_devices
@@ -85,6 +96,20 @@ def test_batches_run_one_after_another_for_the_times_of_their_sizes() -> None:
         call()
     assert [result.compute_s for result in told] == pytest.approx([0.01, 0.02, 0.018])
     assert [len(result.outputs[0]) for result in told] == [1, 4, 3]
+
+
+def test_times_beside_others_are_of_what_is_loaded_and_not_kept_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emulated, "MOST_SLOWED", 2)
+    costs = (make_sharing_cost(SMALL, LARGE, ratio=2.0),)
+    agenda = Agenda()
+    executor = loaded(agenda, msgspec.structs.replace(PROFILE, sharing=costs))
+    for number in range(5):
+        others = frozenset({LARGE, VariantKey("b", f"b{number}")})
+        executor.submit(Batch(SMALL, [part(0)], 1, others=others), print)
+    assert agenda.due_s == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
+    assert len(executor._slowed) == 2
+    with pytest.raises(KeyError):
+        executor.submit(Batch(LARGE, [part(0)], 1, others=frozenset({SMALL})), print)
 
 
 def test_an_idle_device_begins_a_batch_when_it_is_submitted() -> None:
