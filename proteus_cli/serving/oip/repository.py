@@ -1,7 +1,7 @@
 """The families of the catalog as models of the protocol: metadata, and Triton's extensions, for REST and gRPC alike."""
 
 import time
-from collections.abc import Awaitable, Callable, Container, Mapping
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 from typing import Any, Literal
 
 from proteus_cli import __version__
@@ -20,6 +20,7 @@ from proteus_cli.serving.requests.families import LEAVING, UNLOADED, Families, S
 EXTENSIONS = ("classification", "model_configuration", "model_repository", "schedule_policy", "statistics")
 """What both protocols offer beyond the Open Inference Protocol."""
 
+_MOST_VERSION = 2**63 - 1
 _NS_PER_S = 1e9
 _US_PER_S = 1e6
 _MS_PER_S = 1e3
@@ -83,7 +84,7 @@ class ModelRepository:
         served, controller = self._families.require(family), self._controller
         asked = served.asked_version(version)
         hosting = controller.hosting(family) if asked is None else controller.hosting_version(family, asked.variants)
-        numbers = sorted({int(name) for name in (VERSION, *served.asked_versions) if name.isdecimal()})
+        numbers = sorted(_numbers((VERSION, *served.asked_versions)))
         return documents.ModelConfig(
             name=family,
             platform=self._platform,
@@ -206,6 +207,12 @@ def _tensor_metadata(spec: TensorSpec) -> documents.TensorMetadata:
 
 def _config_tensor(spec: TensorSpec) -> documents.ConfigTensor:
     return documents.ConfigTensor(name=spec.name, data_type=f"TYPE_{DATATYPE_OF[spec.dtype]}", dims=_sizes(spec))
+
+
+def _numbers(versions: Iterable[str]) -> set[int]:
+    """The versions that are numbers as Triton's clients know them."""
+    named = (name for name in versions if name.isdecimal() and len(name) <= len(str(_MOST_VERSION)))
+    return {number for number in map(int, named) if number <= _MOST_VERSION}
 
 
 def _sizes(spec: TensorSpec) -> list[int]:

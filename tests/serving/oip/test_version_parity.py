@@ -164,6 +164,9 @@ def test_metadata_readiness_and_configuration_are_of_the_version() -> None:
         }  # fmt: skip
         assert [each.name for each in models.config("f", "2").instance_group] == ["l on cpu1"]
         assert models.config("f").version_policy == {"specific": {"versions": [1, 2]}}
+        served, most = plane.families.by_name["f"], 2**63 - 1  # in gRPC
+        served.know_beside([f"l@{number}" for number in (most, most + 1, "9" * 5000)], served)
+        assert models.config("f").version_policy == {"specific": {"versions": [1, 2, most]}}
         for ask in (models.require, models.is_ready, models.config, models.statistics):
             with pytest.raises(UnknownModel, match="no version `3`"):
                 ask("f", "3")
