@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+from weakref import WeakKeyDictionary
 
+from proteus_cli.control.concurrency.slot_tuner import SlotTuner
 from proteus_cli.control.concurrency.surroundings import Surroundings, surroundings
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.plan_change import keys
@@ -25,7 +27,7 @@ class SlotTuning:
         self._controller, self._fleet, self._clock = controller, fleet, clock
         self._surroundings: dict[str, Surroundings] = {}
         self._seen: tuple[object, ...] = ()
-        self._told: dict[str, int] = {}  # changes that were logged
+        self._told = WeakKeyDictionary[SlotTuner, int]()  # changes that were logged
         self._next = 0  # the device that is first to be looked at
 
     async def run(self) -> None:
@@ -53,8 +55,8 @@ class SlotTuning:
         slots = tuner.look(now_s)
         if slots != self._controller.slots_of(device):
             self._fleet.use_slots(device, slots)
-        if tuner.changed > self._told.get(device, 0):
-            self._told[device] = tuner.changed
+        if tuner.changed > self._told.get(tuner, 0):
+            self._told[tuner] = tuner.changed
             change = tuner.changes[-1]
             log.info(
                 "%s uses %d of %s from now on: %s", device, change.slots, counted(tuner.most, "slot"), change.reason,
