@@ -14,7 +14,7 @@ from benchmarks.tables import Aim
 from proteus_cli.backends.affinity import usable_cores
 from proteus_cli.domain.studies.peak import Peak, PeakRules
 from proteus_cli.store import Workspace
-from proteus_cli.studies.draft import Turn
+from proteus_cli.studies.draft import JobTurn
 from proteus_cli.studies.peak.drafts import device_draft
 from proteus_cli.studies.peak.question import PeakQuestion
 
@@ -43,7 +43,7 @@ def peak(place: Workspace, seed: int, allowed_s: float) -> Peak:
     """One run, as long as it may take."""
     question = PeakQuestion(PeakRules(ALLOWED_FRAC), "measured", seed=seed)
     (job,) = device_draft(place, FAMILY, [VARIANT], "cpu0", question).jobs
-    found = job.measure(Turn(allowed_s, {}, lambda _now, _done: None))
+    found = job.measure(JobTurn(allowed_s, {}, lambda _now, _done: None))
     assert isinstance(found, Peak)
     return found
 

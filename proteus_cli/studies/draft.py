@@ -13,7 +13,7 @@ Advance = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class JobTurn:
     """What a job is given: seconds, infinite without a budget; the finished cells; whom to tell of progress."""
 
     allowed_s: float
@@ -31,7 +31,7 @@ class Job:
     key: str
     mode: Mode
     wanted_s: float
-    measure: Callable[[Turn], Value]
+    measure: Callable[[JobTurn], Value]
     least_s: float = 0.0
 
 

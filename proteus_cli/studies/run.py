@@ -14,7 +14,7 @@ from proteus_cli.errors import BackendUnavailable, EngineError, ProteusError, Se
 from proteus_cli.store import made_by
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
-from proteus_cli.studies.draft import Advance, Job, StudyDraft, Turn
+from proteus_cli.studies.draft import Advance, Job, JobTurn, StudyDraft
 from proteus_cli.studies.machine import this_machine
 from proteus_cli.studies.telemetry.sampler import Watch, watching
 
@@ -106,7 +106,7 @@ class _Run:
             self.advance(f"{job.key}: {now}" if now else job.key, done_frac + part_frac * min(max(frac, 0.0), 1.0))
 
         advance("", 0.0)
-        turn = Turn(allowed_s, {cell.key: cell for cell in self.study.good}, advance)
+        turn = JobTurn(allowed_s, {cell.key: cell for cell in self.study.good}, advance)
         begun_unix_s, begun_s = time.time(), time.monotonic()
         result, failed = dict[str, object](), ""
         with watch.load() as load:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.studies.study import Cell, Scalar
 from proteus_cli.errors import EngineError, ProteusError
-from proteus_cli.studies.draft import Job, StudyDraft, Turn
+from proteus_cli.studies.draft import Job, JobTurn, StudyDraft
 
 
 class Square(Value, frozen=True):
@@ -39,8 +39,8 @@ class Squares:
         jobs = [Job(f"of {n}", "measured", wanted_s, self._measuring(n, power), least_s) for n in numbers]
         return StudyDraft("squares", "squares", {"of": "numbers"}, options, {"n": "1"}, jobs, conclude=_sum)
 
-    def _measuring(self, number: int, power: int) -> Callable[[Turn], Square]:
-        def measure(turn: Turn) -> Square:
+    def _measuring(self, number: int, power: int) -> Callable[[JobTurn], Square]:
+        def measure(turn: JobTurn) -> Square:
             if number == self.interrupted_at:
                 raise KeyboardInterrupt
             if number in self.broken:

@@ -16,7 +16,7 @@ from proteus_cli.reporting.studies.section import Section
 from proteus_cli.store import Workspace
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
-from proteus_cli.studies.draft import Job, StudyDraft, Turn
+from proteus_cli.studies.draft import Job, JobTurn, StudyDraft
 from proteus_cli.studies.kinds import KINDS, Kind
 
 Draft = Callable[[Workspace], StudyDraft | str]
@@ -64,7 +64,7 @@ def test_a_second_run_measures_nothing_again(tmp_path: Path, kinds: Callable[...
 
 
 def test_a_study_that_fails_does_not_stop_the_others(tmp_path: Path, kinds: Callable[..., None]) -> None:
-    def fails(_turn: Turn) -> Square:
+    def fails(_turn: JobTurn) -> Square:
         raise UsageError("no SLO")
 
     squares = Squares(broken={2})

@@ -14,7 +14,7 @@ from virtual_loop import VirtualLoop
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.concurrency.knee import ScatterSample, fit_knee
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.studies.concurrency import ConcurrencyResult, Way, concluded
+from proteus_cli.domain.studies.concurrency import ConcurrencyResult, StudiedWay, concluded
 from proteus_cli.errors import ArtefactError, EngineError, UsageError
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.store import write_json
@@ -123,7 +123,7 @@ def test_arms_of_a_device() -> None:
     assert len(set(ids)) == len(ids)
 
 
-def result(way: Way, curve: dict[int, float], slots: int = 1) -> ConcurrencyResult:
+def result(way: StudiedWay, curve: dict[int, float], slots: int = 1) -> ConcurrencyResult:
     samples = tuple(ScatterSample(n, qps, n / qps) for n, qps in curve.items() for _ in range(3))
     knee = fit_knee(samples, np.random.default_rng(0))
     return ConcurrencyResult("f", "v", ROWS, way, 4, slots, knee, samples)

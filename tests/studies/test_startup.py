@@ -12,7 +12,7 @@ from proteus_cli.backends.discovery import discover
 from proteus_cli.domain.studies.startup import Start, Startup, median_ranks, starts_of
 from proteus_cli.errors import ArtefactError, EngineError, UsageError
 from proteus_cli.settings import read_settings
-from proteus_cli.studies.draft import StudyDraft, Turn
+from proteus_cli.studies.draft import JobTurn, StudyDraft
 from proteus_cli.studies.startup.drafts import startup_draft, subject_of, workspace_draft
 from proteus_cli.studies.startup.file_cache import CAN_EVICT, backend_files, evict
 from proteus_cli.studies.startup.starts import FEWEST, Subject, start_once, startup
@@ -22,8 +22,8 @@ def start(answered_s: float) -> Start:
     return Start(0.1, 0.2, 0.3, answered_s)
 
 
-def turn(allowed_s: float = math.inf) -> Turn:
-    return Turn(allowed_s, {}, lambda _now, _done: None)
+def turn(allowed_s: float = math.inf) -> JobTurn:
+    return JobTurn(allowed_s, {}, lambda _now, _done: None)
 
 
 def test_the_median_lies_between_two_starts_whatever_the_distribution() -> None:

@@ -6,11 +6,11 @@ from typing import Literal
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.concurrency.knee import Knee, ScatterSample
 
-Way = Literal["thread", "process", "emulated", "threads", "split"]
+StudiedWay = Literal["thread", "process", "emulated", "threads", "split"]
 """What the number is that varies: batches in flight on the device, as served in a thread of the server, in a process of
 its own, or emulated; threads of the device's runtime; or devices that the cores are split into."""
 
-IN_FLIGHT: frozenset[Way] = frozenset({"thread", "process", "emulated"})
+IN_FLIGHT: frozenset[StudiedWay] = frozenset({"thread", "process", "emulated"})
 
 
 class ConcurrencyResult(Value, frozen=True):
@@ -22,7 +22,7 @@ class ConcurrencyResult(Value, frozen=True):
     family: str
     variant: str
     batch: int
-    way: Way
+    way: StudiedWay
     cores: int
     slots: int
     knee: Knee
@@ -49,7 +49,7 @@ class ConcurrencyConclusion(Value, frozen=True):
 
 def concluded(results: Iterable[ConcurrencyResult]) -> ConcurrencyConclusion:
     """The largest number that a variant needs; of devices, the smallest, as each takes a copy of the model."""
-    of_way: dict[Way, list[ConcurrencyResult]] = {}
+    of_way: dict[StudiedWay, list[ConcurrencyResult]] = {}
     for result in results:
         of_way.setdefault(result.way, []).append(result)
     in_slots = [min(each.best, each.slots) for way in IN_FLIGHT for each in of_way.get(way, ())]

@@ -5,18 +5,24 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from proteus_cli.domain.studies.concurrency import IN_FLIGHT, ConcurrencyConclusion, ConcurrencyResult, Way, concluded
+from proteus_cli.domain.studies.concurrency import (
+    IN_FLIGHT,
+    ConcurrencyConclusion,
+    ConcurrencyResult,
+    StudiedWay,
+    concluded,
+)
 from proteus_cli.domain.studies.study import Cell, Study
 from proteus_cli.reporting.studies.drawing import colour, page_colour, picture
 from proteus_cli.reporting.studies.section import Picture, Section, StudyTable
 from proteus_cli.units import counted, format_duration, format_percent, format_rate
 
 _HEIGHT_INCHES = 2.6
-_AXES: dict[Way, str] = {
+_AXES: dict[StudiedWay, str] = {
     "thread": "batches in flight", "process": "batches in flight", "emulated": "batches in flight",
     "threads": "threads", "split": "devices of the same cores",
 }  # fmt: skip
-_NOUNS: dict[Way, tuple[str, str]] = {
+_NOUNS: dict[StudiedWay, tuple[str, str]] = {
     "thread": ("batch", "batches"), "process": ("batch", "batches"), "emulated": ("batch", "batches"),
     "threads": ("thread", "threads"), "split": ("device", "devices"),
 }  # fmt: skip

@@ -7,7 +7,7 @@ import msgspec
 
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.studies.concurrency import Way
+from proteus_cli.domain.studies.concurrency import StudiedWay
 
 BESIDE_SLOTS = 2
 """More batches in flight than slots: those wait in the device's process, so that it never waits for the server."""
@@ -31,20 +31,20 @@ class ConcurrencyCell:
 
     key: VariantKey
     batch: int
-    way: Way
+    way: StudiedWay
 
     def name(self, label: str) -> str:
         """What it is called within the study: ``"digits-l ×8, in flight in a process"``."""
         return f"{label} ×{self.batch}, {_WAYS[self.way]}"
 
 
-_WAYS: dict[Way, str] = {
+_WAYS: dict[StudiedWay, str] = {
     "thread": "in flight in a thread", "process": "in flight in a process", "emulated": "in flight, emulated",
     "threads": "threads", "split": "devices of the same cores",
 }  # fmt: skip
 
 
-def ways_of(device: Device, *, emulated: bool) -> tuple[Way, ...]:
+def ways_of(device: Device, *, emulated: bool) -> tuple[StudiedWay, ...]:
     """What can vary on a device: a GPU always has a process; one core has nothing to divide."""
     if emulated:
         return ("emulated",)
@@ -53,7 +53,7 @@ def ways_of(device: Device, *, emulated: bool) -> tuple[Way, ...]:
     return ("thread", "process", *(("threads", "split") if len(device.cores) > 1 else ()))
 
 
-def arms_of(way: Way, device: Device, slots: int, most: int | None) -> list[Arm]:
+def arms_of(way: StudiedWay, device: Device, slots: int, most: int | None) -> list[Arm]:
     """The steps of what varies; ``most`` batches in flight, else a few more than the device has slots."""
     match way:
         case "threads":

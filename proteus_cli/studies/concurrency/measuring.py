@@ -13,7 +13,7 @@ from proteus_cli.domain.studies.concurrency import ConcurrencyResult
 from proteus_cli.studies.concurrency.cells import Arm, ConcurrencyCell
 from proteus_cli.studies.concurrency.closed_loop import sample
 from proteus_cli.studies.concurrency.opening import DeviceSetup, opened
-from proteus_cli.studies.draft import Turn
+from proteus_cli.studies.draft import JobTurn
 
 USUAL_ROUNDS, FEWEST_ROUNDS = 12, 5
 SAMPLE_S, LONGEST_SAMPLE_S = 0.1, 5.0
@@ -32,7 +32,7 @@ def wanted_s(arms: Sequence[Arm], batch_s: float, rounds: int) -> float:
 
 
 def measured(
-    setup: DeviceSetup, cell: ConcurrencyCell, arms: Sequence[Arm], batch_s: float, turn: Turn
+    setup: DeviceSetup, cell: ConcurrencyCell, arms: Sequence[Arm], batch_s: float, turn: JobTurn
 ) -> ConcurrencyResult:
     """The scatter of a cell and its knee, in the time that is allowed. Raises `ProteusError`."""
     stop_s = monotonic() + turn.allowed_s
@@ -46,7 +46,7 @@ def measured(
 
 
 async def _samples(
-    setup: DeviceSetup, cell: ConcurrencyCell, arms: Sequence[Arm], batch_s: float, stop_s: float, turn: Turn
+    setup: DeviceSetup, cell: ConcurrencyCell, arms: Sequence[Arm], batch_s: float, stop_s: float, turn: JobTurn
 ) -> list[ScatterSample]:
     devices = {device.id: device for arm in arms for device in arm.devices}
     rng, samples = np.random.default_rng(_seed(cell)), list[ScatterSample]()

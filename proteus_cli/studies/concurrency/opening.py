@@ -11,7 +11,7 @@ import numpy as np
 from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.domain.studies.concurrency import Way
+from proteus_cli.domain.studies.concurrency import StudiedWay
 from proteus_cli.errors import DeviceLost
 from proteus_cli.serving.devices.executor import Batch, Executor
 from proteus_cli.serving.devices.hardware import Hardware, emulated_devices, local_devices
@@ -33,7 +33,7 @@ class DeviceSetup:
 
 @asynccontextmanager
 async def opened(
-    setup: DeviceSetup, devices: Iterable[Device], key: VariantKey, batch: int, way: Way
+    setup: DeviceSetup, devices: Iterable[Device], key: VariantKey, batch: int, way: StudiedWay
 ) -> AsyncIterator[tuple[dict[str, Executor], Batch]]:
     """The executors of these devices by id, with the variant loaded, and a batch for each of them.
 
@@ -52,7 +52,7 @@ async def opened(
 
 
 async def _hardware(
-    stack: AsyncExitStack, setup: DeviceSetup, devices: dict[str, Device], key: VariantKey, way: Way
+    stack: AsyncExitStack, setup: DeviceSetup, devices: dict[str, Device], key: VariantKey, way: StudiedWay
 ) -> Hardware:
     catalog = _only(setup.catalog, key)
     if way == "emulated":

@@ -20,7 +20,7 @@ from proteus_cli.store.sharing import sharing_gaps, sharing_paths, with_sharing
 from proteus_cli.studies.cost.fleets import cheapest_fleet, cost_of
 from proteus_cli.studies.cost.prices import priced
 from proteus_cli.studies.cost.trial import PlanTrials
-from proteus_cli.studies.draft import Job, StudyDraft, Turn
+from proteus_cli.studies.draft import Job, JobTurn, StudyDraft
 from proteus_cli.units import counted, format_percent
 
 KIND = "cost"
@@ -92,7 +92,7 @@ def _options(question: CostQuestion, catalog: Catalog, most: Mapping[str, int]) 
 def _job(
     key: str, usage: Usage, workspace: Workspace, trials: PlanTrials, rules: Rules, demand: Mapping[str, float]
 ) -> Job:
-    def measure(turn: Turn) -> FleetCost:
+    def measure(turn: JobTurn) -> FleetCost:
         own = rules if usage == "shared" else msgspec.structs.replace(rules, residency=1)
         end_s = monotonic() + turn.allowed_s
 

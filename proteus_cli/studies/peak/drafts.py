@@ -18,7 +18,7 @@ from proteus_cli.settings import read_settings
 from proteus_cli.simulation.conditions import JITTERS, Conditions
 from proteus_cli.store import Workspace, digest_of
 from proteus_cli.store.sharing import with_sharing
-from proteus_cli.studies.draft import Job, StudyDraft, Turn
+from proteus_cli.studies.draft import Job, JobTurn, StudyDraft
 from proteus_cli.studies.hardware import profiled_here
 from proteus_cli.studies.names import default_name
 from proteus_cli.studies.peak.carriers import Simulated
@@ -123,7 +123,7 @@ def plan_draft(
 def _job(key: str, planned: Planned, rule: str, question: PeakQuestion, variant: str = "") -> Job:
     """A cell of a plan: simulated, or served here on devices that are emulated or not."""
 
-    def measure(turn: Turn) -> Peak:
+    def measure(turn: JobTurn) -> Peak:
         peak_of = _simulated if question.mode == "simulated" else served_peak
         peak = peak_of(planned, rule, question, turn)
         return msgspec.structs.replace(peak, family=", ".join(planned.mix), variant=variant, batching=rule)
@@ -132,7 +132,7 @@ def _job(key: str, planned: Planned, rule: str, question: PeakQuestion, variant:
     return Job(key, question.mode, WANTED_S[question.mode], measure, LEAST_S[question.mode])
 
 
-def _simulated(planned: Planned, rule: str, question: PeakQuestion, turn: Turn) -> Peak:
+def _simulated(planned: Planned, rule: str, question: PeakQuestion, turn: JobTurn) -> Peak:
     conditions = Conditions(jitter=JITTERS[question.jitter] if question.jitter else None)
     carrier = Simulated(
         planned.plan, planned.catalog, planned.profiles, batcher_named(rule), planned.mix, planned.slo_s, conditions
@@ -147,7 +147,7 @@ def _simulated(planned: Planned, rule: str, question: PeakQuestion, turn: Turn) 
 def url_draft(server: Server, family: str, question: PeakQuestion, name: str = "") -> StudyDraft:
     """One cell: a family, or a model, of the server. Nothing says whether it is still the same as in an earlier run."""
 
-    def measure(turn: Turn) -> Peak:
+    def measure(turn: JobTurn) -> Peak:
         ends_s = time.monotonic() + turn.allowed_s
         return server_peak(server, {family: 1.0}, question, None, ends_s, turn.advance)
 

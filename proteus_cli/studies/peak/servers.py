@@ -18,7 +18,7 @@ from proteus_cli.replay.local_server import local_server
 from proteus_cli.replay.plain_target import PlainTarget
 from proteus_cli.replay.target import HttpTarget, Target, is_proteus
 from proteus_cli.store import write_json
-from proteus_cli.studies.draft import Turn
+from proteus_cli.studies.draft import JobTurn
 from proteus_cli.studies.peak.carriers import Live, event_loop, one_by_one_s
 from proteus_cli.studies.peak.measuring import measured_peak
 from proteus_cli.studies.peak.question import PeakQuestion, Planned
@@ -40,7 +40,7 @@ class Server:
     slo_s: float | None = None
 
 
-def served_peak(planned: Planned, rule: str, question: PeakQuestion, turn: Turn) -> Peak:
+def served_peak(planned: Planned, rule: str, question: PeakQuestion, turn: JobTurn) -> Peak:
     """The peak of a plan that is served here, in a process of its own, on devices that are emulated or not."""
     ends_s = time.monotonic() + turn.allowed_s
     with tempfile.TemporaryDirectory() as directory:

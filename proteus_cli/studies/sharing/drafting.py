@@ -15,7 +15,7 @@ from proteus_cli.domain.studies.study import Cell, Scalar
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.store import Workspace, made_by
 from proteus_cli.store.sharing import KnownSharing, extended, read_sharing, sharing_digest, sharing_paths, write_sharing
-from proteus_cli.studies.draft import Job, StudyDraft, Turn, keep_nothing
+from proteus_cli.studies.draft import Job, JobTurn, StudyDraft, keep_nothing
 from proteus_cli.studies.peak.drafts import mode_for
 from proteus_cli.studies.profiled import mean_batch_s, measured_variant
 from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell, cells_of
@@ -60,7 +60,7 @@ class _Measuring:
             least_s=wanted_s(cell, expected_s, STREAM_TURN_S, FEWEST_ROUNDS),
         )
 
-    def _measure(self, key: str, cell: SharingCell, expected_s: Sequence[float], turn: Turn) -> SharingResult:
+    def _measure(self, key: str, cell: SharingCell, expected_s: Sequence[float], turn: JobTurn) -> SharingResult:
         assert self.opened.bench is not None  # noqa: S101 - it is open around all jobs
         rng = np.random.default_rng(crc32(key.encode()))
         meter = CellMeter(self.opened.bench, cell, self.place.names, expected_s, rng)

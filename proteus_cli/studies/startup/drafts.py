@@ -10,7 +10,7 @@ from proteus_cli.domain.studies.startup import Startup
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace, model_parts
-from proteus_cli.studies.draft import Job, StudyDraft, Turn
+from proteus_cli.studies.draft import Job, JobTurn, StudyDraft
 from proteus_cli.studies.names import default_name
 from proteus_cli.studies.startup.file_cache import backend_files
 from proteus_cli.studies.startup.starts import FEWEST, Subject, startup
@@ -115,7 +115,7 @@ def _parts(path: Path) -> list[Path]:
 
 
 def _job(subject: Subject, label: str, runs: int) -> Job:
-    def measure(turn: Turn) -> Startup:
+    def measure(turn: JobTurn) -> Startup:
         return startup(subject, runs, turn)
 
     key = f"{label} on {subject.device.id}"

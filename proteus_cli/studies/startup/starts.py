@@ -13,7 +13,7 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.studies.startup import Start, Starts, Startup, starts_of
 from proteus_cli.errors import EngineError
-from proteus_cli.studies.draft import Turn
+from proteus_cli.studies.draft import JobTurn
 from proteus_cli.studies.startup.child import StartSpec
 from proteus_cli.studies.startup.file_cache import CAN_EVICT, evict
 
@@ -61,7 +61,7 @@ def start_once(subject: Subject) -> Start:
 def startup(
     subject: Subject,
     runs: int,
-    turn: Turn,
+    turn: JobTurn,
     *,
     once: Callable[[Subject], Start] = start_once,
     evicting: Callable[[Sequence[Path]], None] | None = evict if CAN_EVICT else None,

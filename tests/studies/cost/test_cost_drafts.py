@@ -18,7 +18,7 @@ from proteus_cli.store.sharing import sharing_digest, write_sharing
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
 from proteus_cli.studies.cost.drafts import CostQuestion, cost_draft, workspace_draft
-from proteus_cli.studies.draft import Turn
+from proteus_cli.studies.draft import JobTurn
 from proteus_cli.studies.run import run_study
 
 LITTLE = "arrival_s,family\n" + "".join(f"{n / 10:.2f},{'shapes' if n % 2 else 'tones'}\n" for n in range(200))
@@ -87,7 +87,7 @@ def test_too_little_time_and_rules_that_conflict_are_not_taken_for_a_fleet_that_
     ):
         job = cost_draft(tiny.place, path, each).jobs[0]
         with pytest.raises(EngineError, match=problem) as failed:
-            job.measure(Turn(allowed_s, {}, lambda _now, _done: None))
+            job.measure(JobTurn(allowed_s, {}, lambda _now, _done: None))
         assert failed.value.hint
 
 
