@@ -2,14 +2,23 @@
 
 import sys
 import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from typing import TypeVar
 
 import pytest
 from builders import near
 
+from proteus_cli.backends.affinity import pinned, usable_cores
+from proteus_cli.domain.profile.profile import Point
 from proteus_cli.profiling.measuring import measure
 from proteus_cli.profiling.measuring.measure import measure_point
-from proteus_cli.profiling.measuring.noise import gives_way, own_waits, waited_s
+from proteus_cli.profiling.measuring.noise import gives_way, own_waits
 from proteus_cli.serving.measuring_child import leave_time
+
+Found = TypeVar("Found")
 
 
 class Clock:
@@ -40,16 +49,54 @@ def test_what_a_run_has_waited_is_no_part_of_its_time(monkeypatch: pytest.Monkey
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux knows SCHED_IDLE")
 def test_only_who_gives_way_leaves_its_waits_out() -> None:
-    found: list[tuple[bool, bool]] = []
-
-    def measures() -> None:
+    def measures() -> tuple[bool, float]:
         leave_time()
-        found.append((gives_way(), own_waits() is waited_s))
+        with own_waits() as waited_s:
+            return gives_way(), waited_s()
 
-    thread = threading.Thread(target=measures)
-    thread.start()
-    thread.join()
-    assert found == [(True, True)]
+    is_idle, waited_s = _in_a_thread(measures)
+    assert is_idle
+    assert waited_s >= 0.0
     assert not gives_way()
-    assert own_waits()() == 0.0
-    assert waited_s() >= 0.0
+    with own_waits() as none_s:
+        assert none_s() == 0.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux knows SCHED_IDLE")
+def test_a_run_never_takes_less_than_it_computes() -> None:
+    """Two other threads of the process wait for the same core at the same time: what they wait is not its own."""
+    core, work, is_over = usable_cores()[0], bytes(2**16), threading.Event()
+
+    def others() -> None:
+        leave_time()
+        while not is_over.is_set():
+            blake2b(work)  # without the GIL
+
+    def computes() -> None:
+        until_s = time.thread_time() + 0.002
+        while time.thread_time() < until_s:
+            blake2b(work)
+
+    def measures() -> Point:
+        leave_time()
+        with own_waits() as waited_s:
+            return measure_point(computes, 1, 0.0, waited_s=waited_s)
+
+    with pinned((core,)):
+        waiting = [threading.Thread(target=others) for _ in range(2)]
+        for thread in waiting:
+            thread.start()
+        try:
+            point = _in_a_thread(measures)
+        finally:
+            is_over.set()
+            for thread in waiting:
+                thread.join()
+    assert point.mean_s > 0.0019
+    assert point.p50_s > 0.0019
+
+
+def _in_a_thread(run: Callable[[], Found]) -> Found:
+    """In a thread of its own, as there is no way back to the usual priority."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()

@@ -48,7 +48,7 @@ class CellMeter:
         found = [point for point in job.marked if (point.batch, point.slots) == (batch, slots)]
         for _ in range(1 + MAX_REPEATS):
             start_s = time.perf_counter()
-            budget_s = min(CELL_S, max(stop_s - start_s, 0.0) / cells_left)
+            budget_s = max(stop_s - start_s, 0.0) / cells_left
             found.append(self._measured_once(job, runner, batch, budget_s, slots))
             now_s = time.perf_counter()
             if not found[-1].noise_frac or now_s + (now_s - start_s) > stop_s:
@@ -78,18 +78,20 @@ class CellMeter:
         min_s = MIN_S if meter is not None else 0.0
         with measuring_power(meter) as reading, observing(self._device.cores) as waiting:
             if slots == 1:
-                point = measure_point(
-                    lambda: runner.infer(next_batch()), batch, budget_s, min_s=min_s, waited_s=own_waits()
-                )
+                with own_waits() as waits_s:
+                    point = measure_point(
+                        lambda: runner.infer(next_batch()), batch, budget_s, min_s=min_s, waited_s=waits_s
+                    )
             else:
-                point = measure_concurrently(lambda: runner.infer(inputs), batch, slots, budget_s, min_s=min_s)
+                longest_s = min(budget_s, CELL_S)
+                point = measure_concurrently(lambda: runner.infer(inputs), batch, slots, longest_s, min_s=min_s)
         if not job.accepts_noise:
             waiting_frac = 0.0 if gives_way() else waiting.frac
             point = msgspec.structs.replace(
                 point, noise_frac=noise_frac(point, waiting_frac, runs_are_alike=len(batches) == 1)
             )
         if slots == 1 and isinstance(runner, SlottedRunner):
-            point = msgspec.structs.replace(point, compute_s=_compute_s(runner, inputs, budget_s))
+            point = msgspec.structs.replace(point, compute_s=_compute_s(runner, inputs, min(budget_s, CELL_S)))
         if meter is not None:
             self._slowed_by |= dict.fromkeys(meter.slowed_by() or ())
         return reading.of(point)

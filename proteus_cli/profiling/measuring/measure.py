@@ -10,14 +10,13 @@ import numpy as np
 
 from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.backends.base import ANY_RUNNER_TAKES, NamedArrays, Runner, Signature
-from proteus_cli.domain.base import SHORTEST_S
 from proteus_cli.domain.catalog.catalog import Family
 from proteus_cli.domain.profile.profile import Point
 from proteus_cli.domain.stages.confidence import margin, output_of
 from proteus_cli.errors import EngineError
 from proteus_cli.store.eval_splits import labelled_rows
 
-CELL_S = 1.0  # the longest that a cell takes, stable or not
+CELL_S = 1.0  # the longest that the runs of a cell take, stable or not
 WARM_UP_RUNS = 3
 FEWEST_RUNS = 5
 ROUND_RUNS = 20
@@ -47,24 +46,28 @@ def measure_point(
     min_s: float = 0.0,
     waited_s: Callable[[], float] = lambda: 0.0,
 ) -> Point:
-    """Run until the p95 is stable or ``budget_s`` is spent, after a warm-up; at least `FEWEST_RUNS` times.
+    """Run until the p95 is stable, until runs have taken `CELL_S`, or until ``budget_s`` is spent, after a warm-up.
 
-    It takes ``min_s`` or more, even where the p95 is stable before, unless the budget is smaller. What ``waited_s``
-    grows by during a run is no part of its time.
+    There are at least `FEWEST_RUNS`. It takes ``min_s`` or more, even where the p95 is stable before, unless the budget
+    is smaller. What ``waited_s`` grows by during a run is no part of the run's time, but of the budget.
     """
     start_s = time.perf_counter()
-    stop_s = start_s + budget_s
-    for _ in range(WARM_UP_RUNS):
+
+    def took_s() -> float:
+        run_start_s, waited_before_s = time.perf_counter(), waited_s()
         run()
+        waits_s = waited_s() - waited_before_s
+        return time.perf_counter() - run_start_s - waits_s
+
+    left_s = CELL_S - sum(took_s() for _ in range(WARM_UP_RUNS))
     taken_s: list[float] = []
     p95s: list[float] = []
     while not (is_stable(p95s) and time.perf_counter() >= start_s + min_s):
         for _ in range(ROUND_RUNS):
-            before_s, run_start_s = waited_s(), time.perf_counter()
-            run()
-            took_s = time.perf_counter() - run_start_s
-            taken_s.append(max(took_s - (waited_s() - before_s), SHORTEST_S))
-            if time.perf_counter() >= stop_s and len(taken_s) >= FEWEST_RUNS:
+            taken_s.append(took_s())
+            left_s -= taken_s[-1]
+            is_over = left_s <= 0.0 or time.perf_counter() >= start_s + budget_s
+            if is_over and len(taken_s) >= FEWEST_RUNS:
                 return point_of(taken_s, batch)
         p95s.append(float(np.percentile(taken_s, 95)))
     return point_of(taken_s, batch)
