@@ -1,4 +1,4 @@
-"""How much at once a device should do: arms, samples in virtual time, and what they say together."""
+"""How much at once a device should do: levels, samples in virtual time, and what they say together."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from proteus_cli.domain.studies.concurrency import ConcurrencyResult, StudiedWay
 from proteus_cli.errors import ArtefactError, EngineError, UsageError
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.store import write_json
-from proteus_cli.studies.concurrency.cells import ConcurrencyCell, arms_of, ways_of
+from proteus_cli.studies.concurrency.cells import ConcurrencyCell, levels_of, ways_of
 from proteus_cli.studies.concurrency.closed_loop import sample
 from proteus_cli.studies.concurrency.drafting import ConcurrencyQuestion, concurrency_draft
 
@@ -109,17 +109,19 @@ def test_what_varies_on_which_device() -> None:
 
 
 def test_arms_of_a_device() -> None:
-    in_flight = arms_of("thread", CPU, 1, None)
-    assert [(arm.number, arm.in_flight, arm.devices) for arm in in_flight] == [(n, n, (CPU,)) for n in (1, 2, 3)]
-    assert [arm.number for arm in arms_of("process", CPU, 4, None)] == [1, 2, 3, 4, 5, 6]
-    assert [arm.number for arm in arms_of("process", CPU, 1, 12)] == [1, 2, 4, 8, 12]
-    assert [arm.devices[0].cores for arm in arms_of("threads", CPU, 1, None)] == [
+    in_flight = levels_of("thread", CPU, 1, None)
+    assert [(level.number, level.in_flight, level.devices) for level in in_flight] == [
+        (n, n, (CPU,)) for n in (1, 2, 3)
+    ]
+    assert [level.number for level in levels_of("process", CPU, 4, None)] == [1, 2, 3, 4, 5, 6]
+    assert [level.number for level in levels_of("process", CPU, 1, 12)] == [1, 2, 4, 8, 12]
+    assert [level.devices[0].cores for level in levels_of("threads", CPU, 1, None)] == [
         (0,), (0, 1), (0, 1, 2, 3), (0, 1, 2, 3, 4)
     ]  # fmt: skip
-    split = arms_of("split", CPU, 1, None)
-    assert [arm.number for arm in split] == [1, 2, 4, 5]
+    split = levels_of("split", CPU, 1, None)
+    assert [level.number for level in split] == [1, 2, 4, 5]
     assert [device.cores for device in split[1].devices] == [(0, 1), (2, 3)]
-    ids = [device.id for arm in split for device in arm.devices]
+    ids = [device.id for level in split for device in level.devices]
     assert len(set(ids)) == len(ids)
 
 

@@ -17,7 +17,7 @@ AHEAD = 2  # batches in flight on each device where something else varies: one r
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class StudiedLevel:
     """One value of what varies: these devices, and on each so many batches in flight."""
 
     number: int
@@ -53,18 +53,20 @@ def ways_of(device: Device, *, emulated: bool) -> tuple[StudiedWay, ...]:
     return ("thread", "process", *(("threads", "split") if len(device.cores) > 1 else ()))
 
 
-def arms_of(way: StudiedWay, device: Device, slots: int, most: int | None) -> list[Arm]:
+def levels_of(way: StudiedWay, device: Device, slots: int, most: int | None) -> list[StudiedLevel]:
     """The steps of what varies; ``most`` batches in flight, else a few more than the device has slots."""
     match way:
         case "threads":
             steps = _doubling(len(device.cores))
-            return [Arm(n, (_part(device, f"t{n}", device.cores[:n]),), AHEAD) for n in steps]
+            return [StudiedLevel(n, (_part(device, f"t{n}", device.cores[:n]),), AHEAD) for n in steps]
         case "split":
-            return [Arm(n, tuple(_parts(device, n)), AHEAD) for n in _doubling(min(len(device.cores), MOST_SPLITS))]
+            return [
+                StudiedLevel(n, tuple(_parts(device, n)), AHEAD) for n in _doubling(min(len(device.cores), MOST_SPLITS))
+            ]
         case _:
             last = most if most is not None else slots + BESIDE_SLOTS
             steps = list(range(1, last + 1)) if last <= MOST_SPLITS else _doubling(last)
-            return [Arm(n, (device,), n) for n in steps]
+            return [StudiedLevel(n, (device,), n) for n in steps]
 
 
 def _doubling(most: int) -> list[int]:

@@ -16,7 +16,7 @@ from proteus_cli.errors import DeviceUnavailable, UsageError
 from proteus_cli.profiling.slots import MAX_SLOTS
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
-from proteus_cli.studies.concurrency.cells import MOST_IN_FLIGHT, ConcurrencyCell, arms_of, ways_of
+from proteus_cli.studies.concurrency.cells import MOST_IN_FLIGHT, ConcurrencyCell, levels_of, ways_of
 from proteus_cli.studies.concurrency.measuring import FEWEST_ROUNDS, USUAL_ROUNDS, measured, wanted_s
 from proteus_cli.studies.concurrency.opening import DeviceSetup
 from proteus_cli.studies.draft import Job, StudyDraft
@@ -114,15 +114,15 @@ def _inputs(
 def _job(
     setup: DeviceSetup, device: Device, catalog: Catalog, cell: ConcurrencyCell, question: ConcurrencyQuestion
 ) -> Job:
-    arms = arms_of(cell.way, device, setup.slots, question.in_flight)
+    levels = levels_of(cell.way, device, setup.slots, question.in_flight)
     batch_s = mean_batch_s(setup.profile, cell.key, cell.batch)
     mode: Mode = "emulated" if question.emulated else "measured"
     return Job(
         cell.name(catalog.label(cell.key)),
         mode,
-        wanted_s(arms, batch_s, USUAL_ROUNDS),
-        partial(measured, setup, cell, arms, batch_s),
-        least_s=wanted_s(arms, batch_s, FEWEST_ROUNDS),
+        wanted_s(levels, batch_s, USUAL_ROUNDS),
+        partial(measured, setup, cell, levels, batch_s),
+        least_s=wanted_s(levels, batch_s, FEWEST_ROUNDS),
     )
 
 

@@ -1,4 +1,4 @@
-"""A cell is measured: samples of all arms in rounds, in random order."""
+"""A cell is measured: samples of all levels in rounds, in random order."""
 
 import asyncio
 import math
@@ -10,7 +10,7 @@ import numpy as np
 
 from proteus_cli.domain.concurrency.knee import ScatterSample, fit_knee
 from proteus_cli.domain.studies.concurrency import ConcurrencyResult
-from proteus_cli.studies.concurrency.cells import Arm, ConcurrencyCell
+from proteus_cli.studies.concurrency.cells import ConcurrencyCell, StudiedLevel
 from proteus_cli.studies.concurrency.closed_loop import sample
 from proteus_cli.studies.concurrency.opening import DeviceSetup, opened
 from proteus_cli.studies.draft import JobTurn
@@ -21,22 +21,24 @@ BATCHES = 6  # a sample lasts for so many batches of each in flight at least
 OPENING_S = 1.0  # about, for each device with its process
 
 
-def sample_s(arm: Arm, batch_s: float) -> float:
+def sample_s(level: StudiedLevel, batch_s: float) -> float:
     """The length of a sample, where a batch takes ``batch_s`` alone."""
-    return min(max(SAMPLE_S, BATCHES * arm.in_flight * batch_s), LONGEST_SAMPLE_S)
+    return min(max(SAMPLE_S, BATCHES * level.in_flight * batch_s), LONGEST_SAMPLE_S)
 
 
-def wanted_s(arms: Sequence[Arm], batch_s: float, rounds: int) -> float:
+def wanted_s(levels: Sequence[StudiedLevel], batch_s: float, rounds: int) -> float:
     """About how long so many rounds of a cell take."""
-    return OPENING_S * sum(len(arm.devices) for arm in arms) + rounds * sum(sample_s(arm, batch_s) for arm in arms)
+    return OPENING_S * sum(len(level.devices) for level in levels) + rounds * sum(
+        sample_s(level, batch_s) for level in levels
+    )
 
 
 def measured(
-    setup: DeviceSetup, cell: ConcurrencyCell, arms: Sequence[Arm], batch_s: float, turn: JobTurn
+    setup: DeviceSetup, cell: ConcurrencyCell, levels: Sequence[StudiedLevel], batch_s: float, turn: JobTurn
 ) -> ConcurrencyResult:
     """The scatter of a cell and its knee, in the time that is allowed. Raises `ProteusError`."""
     stop_s = monotonic() + turn.allowed_s
-    samples = asyncio.run(_samples(setup, cell, arms, batch_s, stop_s, turn))
+    samples = asyncio.run(_samples(setup, cell, levels, batch_s, stop_s, turn))
     rng = np.random.default_rng(_seed(cell))
     device = setup.profile.device
     return ConcurrencyResult(
@@ -46,16 +48,21 @@ def measured(
 
 
 async def _samples(
-    setup: DeviceSetup, cell: ConcurrencyCell, arms: Sequence[Arm], batch_s: float, stop_s: float, turn: JobTurn
+    setup: DeviceSetup,
+    cell: ConcurrencyCell,
+    levels: Sequence[StudiedLevel],
+    batch_s: float,
+    stop_s: float,
+    turn: JobTurn,
 ) -> list[ScatterSample]:
-    devices = {device.id: device for arm in arms for device in arm.devices}
+    devices = {device.id: device for level in levels for device in level.devices}
     rng, samples = np.random.default_rng(_seed(cell)), list[ScatterSample]()
     async with opened(setup, devices.values(), cell.key, cell.batch, cell.way) as (executors, batch):
         for done in range(USUAL_ROUNDS):
             begun_s = monotonic()
-            for arm in (arms[each] for each in rng.permutation(len(arms))):
-                on = [executors[device.id] for device in arm.devices]
-                samples.append(await sample(on, batch, arm.in_flight, sample_s(arm, batch_s), arm.number))
+            for level in (levels[each] for each in rng.permutation(len(levels))):
+                on = [executors[device.id] for device in level.devices]
+                samples.append(await sample(on, batch, level.in_flight, sample_s(level, batch_s), level.number))
             rounds = done + 1
             turn.advance(f"round {rounds}", rounds / USUAL_ROUNDS)
             if rounds >= FEWEST_ROUNDS and math.isfinite(stop_s) and 2 * monotonic() - begun_s > stop_s:
