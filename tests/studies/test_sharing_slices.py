@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.studies.sharing.arms import IDLE, arms_of, lanes_of, midmean, sight_of
 from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell, cells_of
+from proteus_cli.studies.sharing.combinations import IDLE, combinations_of, lanes_of, midmean, sight_of
 from proteus_cli.studies.sharing.slices import MOST_BATCHES, STREAM, Arrival, Lane, LaneClock, Ran, Work, run_lane
 
 A, B, C = (VariantKey("f", name) for name in "abc")
@@ -72,7 +72,7 @@ def test_what_counts_leaves_out_the_first_batch_and_what_ended_late() -> None:
 def test_each_arm_runs_its_variants_on_their_devices() -> None:
     rng = np.random.default_rng(0)
     cell = SharingCell("neighbour", 1.0, (SMALL[A], SMALL[B]))
-    assert arms_of(cell) == ((0,), (1,), (0, 1))
+    assert combinations_of(cell) == ((0,), (1,), (0, 1))
     assert lanes_of(cell, {1: SMALL[B]}, (0.1, 0.2), 1.0, 1, rng, with_stream=False) == [IDLE, Lane((SMALL[B],))]
     both = lanes_of(cell, {0: SMALL[A], 1: SMALL[B]}, (0.1, 0.2), 1.0, 1, rng, with_stream=False)
     assert both == [Lane((SMALL[A],)), Lane((SMALL[B],))]

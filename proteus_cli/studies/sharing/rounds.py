@@ -10,9 +10,17 @@ import numpy as np
 from proteus_cli.domain.studies.sharing import FULL_LOAD, SharingMember, SharingResult
 from proteus_cli.errors import EngineError
 from proteus_cli.intervals import hodges_lehmann
-from proteus_cli.studies.sharing.arms import Arm, Seen, Sight, arms_of, device_of, lanes_of, sight_of
 from proteus_cli.studies.sharing.bench import Bench
 from proteus_cli.studies.sharing.cells import SharingCell
+from proteus_cli.studies.sharing.combinations import (
+    Combination,
+    Seen,
+    Sight,
+    combinations_of,
+    device_of,
+    lanes_of,
+    sight_of,
+)
 from proteus_cli.studies.sharing.slices import STREAM, Lane, Work
 from proteus_cli.units import format_duration
 
@@ -82,22 +90,24 @@ class CellMeter:
     # --- rounds
 
     def _round(self, took_s: Sequence[float], length_s: float) -> None:
-        """All arms in random order; again, with more time, where other programs left none for some variant."""
-        arms = arms_of(self.cell)
+        """All combinations in random order; again, with more time, where other programs left none for some variant."""
+        combinations = combinations_of(self.cell)
         for slice_length_s in _longer_and_longer(length_s):
             sights: dict[tuple[bool, int], Sight] = {}
-            for which in self.rng.permutation(len(arms)):
-                is_together = int(which) == len(arms) - 1
-                found = self._slice(arms[which], took_s, slice_length_s, is_together=is_together)
+            for which in self.rng.permutation(len(combinations)):
+                is_together = int(which) == len(combinations) - 1
+                found = self._slice(combinations[which], took_s, slice_length_s, is_together=is_together)
                 sights |= {(is_together, place): sight for place, sight in found.items()}
             if all(sight.batches for sight in sights.values()):
-                for arm, sight in sights.items():
-                    self._seen[arm].add(sight)
+                for combination, sight in sights.items():
+                    self._seen[combination].add(sight)
                 return
         raise _busy(slice_length_s)
 
-    def _slice(self, arm: Arm, took_s: Sequence[float], length_s: float, *, is_together: bool) -> dict[int, Sight]:
-        works = {place: self.cell.works[place] for place in arm}
+    def _slice(
+        self, combination: Combination, took_s: Sequence[float], length_s: float, *, is_together: bool
+    ) -> dict[int, Sight]:
+        works = {place: self.cell.works[place] for place in combination}
         with_stream = is_together and self.cell.with_stream
         lanes = lanes_of(
             self.cell, works, took_s, length_s, self.bench.slots, self.rng, with_stream=with_stream
@@ -157,4 +167,4 @@ def wanted_s(cell: SharingCell, expected_s: Sequence[float], stream_s: float, ro
     """About how long so many rounds take."""
     turns_s = [*expected_s, *([stream_s] if cell.with_stream else [])]
     trials_s = sum(max(SHORTEST_SLICE_S, TRIAL_BATCHES * each_s) for each_s in turns_s)
-    return trials_s + rounds * len(arms_of(cell)) * slice_s(turns_s, cell.load)
+    return trials_s + rounds * len(combinations_of(cell)) * slice_s(turns_s, cell.load)

@@ -1,4 +1,4 @@
-"""The arms of a round: a variant alone, or all together; what devices do in each, and what is seen of it."""
+"""The combinations of a round: a variant alone, or all together; what devices do in each, and what is seen of it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from proteus_cli.domain.studies.sharing import FULL_LOAD, Served
 from proteus_cli.studies.sharing.cells import SharingCell
 from proteus_cli.studies.sharing.slices import STREAM, Arrival, Lane, Ran, Work
 
-Arm = tuple[int, ...]
+Combination = tuple[int, ...]
 """The places of the cell's variants that run: one alone, or all."""
 
 _MIDDLE = 4
@@ -19,14 +19,14 @@ FEWEST_ARRIVALS = 3
 IDLE = Lane(())
 
 
-def arms_of(cell: SharingCell) -> tuple[Arm, ...]:
+def combinations_of(cell: SharingCell) -> tuple[Combination, ...]:
     """Each variant alone, then all together."""
     places = tuple(range(len(cell.works)))
     return (*((place,) for place in places), places)
 
 
 def device_of(cell: SharingCell, place: int) -> int:
-    """The place of the device that runs that variant, in every arm."""
+    """The place of the device that runs that variant, in every combination."""
     return place if cell.where == "neighbour" else 0
 
 
@@ -95,7 +95,7 @@ def sight_of(work: Work, lane: Lane, ran: Sequence[Ran], length_s: float) -> Sig
 
 @dataclass(slots=True)
 class Seen:
-    """What was seen of one variant in one arm: of each round the centre of its batch times, and all latencies."""
+    """What was seen of one variant in one combination: of each round the centre of its batch times, and all latencies."""
 
     centres_s: list[float] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
