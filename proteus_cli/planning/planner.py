@@ -27,7 +27,7 @@ from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.planning.check import check_plan, spent
 from proteus_cli.planning.model.choices import require_amounts
 from proteus_cli.planning.model.hosted_now import NOWHERE, HostedKeys, Now
-from proteus_cli.planning.search import Asked, PlacementSearch
+from proteus_cli.planning.search import PlacementSearch, PlanningDemand
 from proteus_cli.planning.solver.lexicographic import Infeasible
 from proteus_cli.planning.solver.solve import OutOfTime
 from proteus_cli.planning.solver.target_demand import NEGLIGIBLE
@@ -91,7 +91,7 @@ class Planner:
             return self._left(without)._after_loss(demand, current, standbys)  # noqa: SLF001 - of another planner of ours
         check_demand(demand, self.catalog)
         _require_what_may_be_lost(self.profiles, self.rules)
-        asked = Asked.of(demand, self.catalog, self.headroom)
+        asked = PlanningDemand.of(demand, self.catalog, self.headroom)
         self._search.prepare(asked)  # compiling isn't part of the solve's time
         start_s = time.perf_counter()
         try:
@@ -121,7 +121,7 @@ class Planner:
         check_plan(plan, self.catalog, self.profiles)
         return plan
 
-    def _is_overdue(self, asked: Asked, current: Plan | None) -> bool:
+    def _is_overdue(self, asked: PlanningDemand, current: Plan | None) -> bool:
         """What serves now cannot carry the demand, so that each moment until the next plan costs queries."""
         if not (self.hurries and asked.curves) or current is None:
             return False
@@ -205,7 +205,7 @@ class Planner:
     def can_serve_all(self, demand: Demand) -> bool:
         """Whether some plan serves all of a demand, with headroom; False where the time limit leaves that open."""
         try:
-            asked = Asked.of(demand, self.catalog, self.headroom)
+            asked = PlanningDemand.of(demand, self.catalog, self.headroom)
             return self._search.best(asked, NOWHERE, time.perf_counter() + self._search_s).serves_all
         except (Infeasible, OutOfTime, NoFeasiblePlan):
             return False

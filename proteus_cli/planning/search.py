@@ -51,7 +51,7 @@ MOST_SPLIT = 2  # models of other groupings than the simplest that are kept
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PlanningDemand:
     """A demand of all families in queries per second, the headroom over it, and curves; none without a forecast.
 
     A family that the forecast does not know has no queries, and any curve.
@@ -62,7 +62,7 @@ class Asked:
     curves: tuple[LossCurve, ...]
 
     @classmethod
-    def of(cls, demand: Demand, catalog: Catalog, headroom: float) -> "Asked":
+    def of(cls, demand: Demand, catalog: Catalog, headroom: float) -> "PlanningDemand":
         known = demand.curves if isinstance(demand, Forecast) else {}
         curves = tuple(known.get(name, any_curve) for any_curve in [*known.values()][:1] for name in catalog.names)
         return cls({name: float(demand.get(name, 0.0)) for name in catalog.names}, headroom, curves)
@@ -128,7 +128,7 @@ class PlacementSearch:
             self._plain = PlacementSearch(catalog, profiles, variants, replace_fields(plain, residency=1))
             self._simplest = self._plain
 
-    def prepare(self, asked: Asked) -> None:
+    def prepare(self, asked: PlanningDemand) -> None:
         """Compile the models that a demand needs first. Raises `NoFeasiblePlan` where no variant may be hosted."""
         instance, _ = self._model((), asked.lines)
         if instance.ways is None and instance.sets is None:
@@ -136,7 +136,7 @@ class PlacementSearch:
         if self._plain is not None:
             self._plain.prepare(asked)
 
-    def first(self, asked: Asked, now: Now, deadline_s: float) -> PlacedSolution | None:
+    def first(self, asked: PlanningDemand, now: Now, deadline_s: float) -> PlacedSolution | None:
         """The best solution with one variant on each device and without cascades, which takes a tenth of the time.
 
         None where it does not serve all, or the rules allow no cascades: then the best one is found soon.
@@ -149,7 +149,7 @@ class PlacementSearch:
                 return replace(found, solution=replace(found.solution, is_limited=True))
         return None
 
-    def best(self, asked: Asked, now: Now, deadline_s: float) -> PlacedSolution:
+    def best(self, asked: PlanningDemand, now: Now, deadline_s: float) -> PlacedSolution:
         """The best solution. With cascades, the better of two: that without them counts on hosts of its own.
 
         So is it where sharing costs time, of that and one variant on each device, which takes a tenth of the time.
@@ -171,14 +171,14 @@ class PlacementSearch:
             return replace(plain, solution=replace(plain.solution, is_limited=True))
         return plain if plain is not None and _is_better(plain.solution, found.solution) else found
 
-    def with_spares(self, placed: tuple[Placement, ...], asked: Asked, now: Now) -> tuple[Placement, ...]:
+    def with_spares(self, placed: tuple[Placement, ...], asked: PlanningDemand, now: Now) -> tuple[Placement, ...]:
         """These placements, and spares on devices that are idle."""
         instance, count = self._model((), asked.lines)[0], Counter(placement.family for placement in placed)
         instance = instance.with_hosts(np.array([max(count[name], 1) for name in instance.families]))
         return placed + with_spares(instance, placed, asked.demand_qps, now)
 
     def _solve_and_place(
-        self, asked: Asked, now: Now, deadline_s: float, start: tuple[Placement, ...] | None = None
+        self, asked: PlanningDemand, now: Now, deadline_s: float, start: tuple[Placement, ...] | None = None
     ) -> PlacedSolution:
         """Solve for groups of devices; where a group's solution can't be placed, split groups and solve again.
 
@@ -207,7 +207,12 @@ class PlacementSearch:
                 grouping = replace(grouping, alone=grouping.alone | found.to_split)
 
     def _solve_grouped(
-        self, grouping: _Grouping, asked: Asked, now: Now, deadline_s: float, start: tuple[Placement, ...] | None
+        self,
+        grouping: _Grouping,
+        asked: PlanningDemand,
+        now: Now,
+        deadline_s: float,
+        start: tuple[Placement, ...] | None,
     ) -> PlacedSolution:
         every, model = self._model(grouping.numbers(self._profiles, now.hosted), asked.lines)
         current = current_replicas(every, now.resident) if now else None
@@ -243,7 +248,7 @@ class PlacementSearch:
         is_served = serves_all(instance, solution, packed, target)
         return PlacedSolution(solution, placed, cascades, is_served, frozenset(to_split), is_over_budget)
 
-    def _is_wide(self, asked: Asked, now: Now) -> bool:
+    def _is_wide(self, asked: PlanningDemand, now: Now) -> bool:
         """Apart by what they host, devices would have too many sets: then the loads that are counted are a bound."""
         sets = self._model((), asked.lines)[0].sets
         return sets is not None and len(sets.keys) * len(set(now.hosted.values())) > MOST_SETS_APART
