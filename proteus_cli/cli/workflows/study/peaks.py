@@ -18,7 +18,7 @@ from proteus_cli.studies.peak.servers import Server
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CarrierOptions:
     """Who is asked: a plan, a device, or a server at a URL."""
 
     plan: Path | None
@@ -31,7 +31,7 @@ class Asked:
     name: str | None
 
 
-def drafted(workspace: Workspace, asked: Asked, question: PeakQuestion, given: set[str]) -> StudyDraft:
+def drafted(workspace: Workspace, asked: CarrierOptions, question: PeakQuestion, given: set[str]) -> StudyDraft:
     """The draft. Raises `UsageError` where options do not go together."""
     name = asked.name or ""
     if question.jitter and question.jitter not in JITTERS:
@@ -54,13 +54,13 @@ def drafted(workspace: Workspace, asked: Asked, question: PeakQuestion, given: s
     return device_draft(workspace, _family(asked), asked.variants or (), device, question, name)
 
 
-def _family(asked: Asked) -> str:
+def _family(asked: CarrierOptions) -> str:
     if asked.family is None:
         raise UsageError("Which family is to be measured?", hint="name it: `--family digits`")
     return asked.family
 
 
-def _require_server_only(asked: Asked, given: set[str]) -> None:
+def _require_server_only(asked: CarrierOptions, given: set[str]) -> None:
     strange = sorted(given & PEAK_OF_SERVER)
     if asked.plan is not None or strange:
         option = strange[0] if strange else str(asked.plan)

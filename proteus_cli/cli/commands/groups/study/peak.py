@@ -44,12 +44,12 @@ def peak(
     Each result has a 95 % confidence interval. Without a budget, requests are offered until it is as narrow as
     --precision asks for, which takes many where the latency target is generous.
     """
-    from proteus_cli.cli.workflows.study.peaks import Asked, drafted
+    from proteus_cli.cli.workflows.study.peaks import CarrierOptions, drafted
     from proteus_cli.cli.workflows.study.running import show, studied
     from proteus_cli.store import Workspace
     from proteus_cli.studies.peak.question import PeakQuestion
 
-    asked = Asked(plan, family, variant, device, url, slo, ca, name)
+    asked = CarrierOptions(plan, family, variant, device, url, slo, ca, name)
     rules = _rules(percentile, max_violations, precision)
     rule_names = list(dict.fromkeys(each.strip() for each in batching.split(",")))
     question = PeakQuestion(rules, mode.value, rule_names, "" if jitter == "none" else jitter, seed)
