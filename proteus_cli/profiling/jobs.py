@@ -19,7 +19,7 @@ from proteus_cli.store.models.exit_chains import is_chain_file
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class ProfileCell:
     """One batch size of a variant to measure: with one slot, then with more while each adds throughput."""
 
     family: str
@@ -56,15 +56,15 @@ class MeasurementJob:
         return VariantKey(self.family.name, self.variant.name)
 
     @property
-    def cells(self) -> tuple[Cell, ...]:
+    def cells(self) -> tuple[ProfileCell, ...]:
         """What there is to measure, in order of use. Each cell that is measured may show that others are useless."""
-        unsettled = (Cell(self.family.name, self.variant.name, batch) for batch in self.unsettled(self.known))
+        unsettled = (ProfileCell(self.family.name, self.variant.name, batch) for batch in self.unsettled(self.known))
         return (*unsettled, *self.unmeasured(self.known))
 
-    def unmeasured(self, known: VariantProfile | None) -> tuple[Cell, ...]:
+    def unmeasured(self, known: VariantProfile | None) -> tuple[ProfileCell, ...]:
         """The cells of batch sizes that plans can use and that are not known, in order of use."""
         sizes = useful_sizes(known.points if known is not None else (), self.family.slo_s, self.max_batch)
-        return tuple(Cell(self.family.name, self.variant.name, batch) for batch in sizes)
+        return tuple(ProfileCell(self.family.name, self.variant.name, batch) for batch in sizes)
 
     def unsettled(self, known: VariantProfile | None) -> tuple[int, ...]:
         """The measured batch sizes of which more slots are to be measured."""

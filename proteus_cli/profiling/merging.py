@@ -17,7 +17,7 @@ T = TypeVar("T", int, float)
 Entry = tuple[str, ProfileRow]
 """The name of a file, and a row of it."""
 
-Cell = tuple[str, str, str, int, int]
+CellKey = tuple[str, str, str, int, int]
 """Device type, family, variant, batch size and slots."""
 
 
@@ -42,7 +42,7 @@ def merged(files: Sequence[tuple[str, Sequence[ProfileRow]]]) -> Merged:
     where files were measured with different models, accuracies, slots or kinds of device, or where a cell differs by
     more than `SAME_MAKE_FRAC`.
     """
-    known: dict[Cell, list[Entry]] = {}
+    known: dict[CellKey, list[Entry]] = {}
     for name, rows in files:
         _require_same_facts([entry for entries in known.values() for entry in entries], name, rows)
         for row in rows:
@@ -53,7 +53,7 @@ def merged(files: Sequence[tuple[str, Sequence[ProfileRow]]]) -> Merged:
     return Merged(rows, shared, max((spread for _, spread in both), default=0.0))
 
 
-def _cell(row: ProfileRow) -> Cell:
+def _cell(row: ProfileRow) -> CellKey:
     return row.device_type, row.family, row.variant, row.point.batch, row.point.slots
 
 

@@ -15,7 +15,7 @@ from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.profiling.cascades.collected import CollectedAnswers
 from proteus_cli.profiling.cascades.pairs import Found
 from proteus_cli.profiling.exits import judged, unjudged
-from proteus_cli.profiling.jobs import Cell, MeasurementJob
+from proteus_cli.profiling.jobs import MeasurementJob, ProfileCell
 from proteus_cli.profiling.measuring.measure import confidence_output, measure_answers
 from proteus_cli.profiling.slots import best_slots
 
@@ -47,11 +47,11 @@ class SweepResults:
         return [(job, self._known[job.key]) for job in self._jobs if job.key in self._known]
 
     @property
-    def unmeasured(self) -> tuple[Cell, ...]:
+    def unmeasured(self) -> tuple[ProfileCell, ...]:
         """The cells of batch sizes that plans can use and that are not known, in order of use."""
         return tuple(cell for job in self._jobs for cell in self.unmeasured_of(job))
 
-    def unmeasured_of(self, job: MeasurementJob) -> tuple[Cell, ...]:
+    def unmeasured_of(self, job: MeasurementJob) -> tuple[ProfileCell, ...]:
         return job.unmeasured(self._known.get(job.key))
 
     @property

@@ -17,7 +17,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.profile import Point, Profile
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 from proteus_cli.profiling.batch_sizes import next_size
-from proteus_cli.profiling.jobs import Cell, MeasurementJob
+from proteus_cli.profiling.jobs import MeasurementJob, ProfileCell
 from proteus_cli.profiling.measuring.cells import CellMeter
 from proteus_cli.profiling.measuring.measure import FEWEST_RUNS, WARM_UP_RUNS, confidence_output
 from proteus_cli.profiling.results import SweepResults
@@ -53,11 +53,11 @@ class Sweep:
         self.results, self._meter = SweepResults(workspace, device, backend, jobs), CellMeter(device, backend)
         self._signatures: dict[str, dict[str, Signature]] = {}  # by family and variant
         self._cells, self._done_frac = sum(len(job.cells) for job in jobs), 0.0
-        self._late: dict[Cell, None] = {}
+        self._late: dict[ProfileCell, None] = {}
         self.measured = 0
 
     @property
-    def missing(self) -> tuple[Cell, ...]:
+    def missing(self) -> tuple[ProfileCell, ...]:
         """The cells that are still to be measured, or to be measured with more slots."""
         return (*self.results.unmeasured, *self._late)
 
@@ -102,7 +102,7 @@ class Sweep:
             if isinstance(runner, SlottedRunner):
                 for batch in job.unsettled(self.results[job.key]):
                     if time.perf_counter() >= self._stop_s:
-                        self._late[Cell(*job.key, batch)] = None
+                        self._late[ProfileCell(*job.key, batch)] = None
                         continue
                     self._measure_more(job, runner, batch, stop_s)
                     yield self._measured(job, batch)
@@ -177,7 +177,7 @@ class Sweep:
                 with self._backend.runner(job.model, job.key) as runner:
                     if isinstance(runner, SlottedRunner):
                         yield from self._measure_slots(job, runner, left)
-            self._late |= dict.fromkeys(Cell(*job.key, batch) for batch, _ in left)
+            self._late |= dict.fromkeys(ProfileCell(*job.key, batch) for batch, _ in left)
 
     def _measure_slots(
         self, job: MeasurementJob, runner: SlottedRunner, left: list[tuple[int, int]]
