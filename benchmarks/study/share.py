@@ -24,7 +24,7 @@ from proteus_cli.store import Workspace
 from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell
 from proteus_cli.studies.sharing.concluding import checks_of, costs_of, pairs_only, qps_of
 from proteus_cli.studies.sharing.opening import OpenedBench, hardware_bench
-from proteus_cli.studies.sharing.rounds import CellMeter
+from proteus_cli.studies.sharing.rounds import SharingMeter
 from proteus_cli.studies.sharing.slices import Work
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +92,7 @@ def _measured(zoo: _Zoo, sizes: Mapping[VariantKey, BatchSizes], *, is_quick: bo
         assert place.bench is not None
         for cell in _cells(sizes, is_quick=is_quick):
             expected_s = [zoo.batch_s(work) for work in cell.works]
-            meter = CellMeter(place.bench, cell, hardware.names, expected_s, np.random.default_rng(0))
+            meter = SharingMeter(place.bench, cell, hardware.names, expected_s, np.random.default_rng(0))
             results[cell.key(labels)] = meter.measure(0.1 if is_quick else CELL_S, lambda _now, _done: None)
     return results
 

@@ -18,7 +18,7 @@ from proteus_cli.domain.profile.profile import Point, Profile
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 from proteus_cli.profiling.batch_sizes import next_size
 from proteus_cli.profiling.jobs import MeasurementJob, ProfileCell
-from proteus_cli.profiling.measuring.cells import CellMeter
+from proteus_cli.profiling.measuring.cells import PointMeter
 from proteus_cli.profiling.measuring.measure import FEWEST_RUNS, WARM_UP_RUNS, confidence_output
 from proteus_cli.profiling.results import SweepResults
 from proteus_cli.profiling.slots import is_settled, missing_points, points_of_batch, useful_slots
@@ -50,7 +50,7 @@ class Sweep:
     ) -> None:
         self.device, self._backend, self._jobs = device, backend, jobs
         self._stop_s = time.perf_counter() + budget_s if budget_s is not None else math.inf
-        self.results, self._meter = SweepResults(workspace, device, backend, jobs), CellMeter(device, backend)
+        self.results, self._meter = SweepResults(workspace, device, backend, jobs), PointMeter(device, backend)
         self._signatures: dict[str, dict[str, Signature]] = {}  # by family and variant
         self._cells, self._done_frac = sum(len(job.cells) for job in jobs), 0.0
         self._late: dict[ProfileCell, None] = {}

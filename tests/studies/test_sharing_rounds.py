@@ -13,7 +13,7 @@ from proteus_cli.domain.studies.study import Mode
 from proteus_cli.errors import EngineError
 from proteus_cli.studies.sharing.cells import SharingCell
 from proteus_cli.studies.sharing.concluding import checks_of, costs_of
-from proteus_cli.studies.sharing.rounds import FEWEST_ROUNDS, MOST_ROUNDS, CellMeter
+from proteus_cli.studies.sharing.rounds import FEWEST_ROUNDS, MOST_ROUNDS, SharingMeter
 from proteus_cli.studies.sharing.slices import Lane, Ran, Work
 
 A, B, C = (VariantKey("f", name) for name in "abc")
@@ -56,9 +56,9 @@ class DriftingBench:
         return ALONE_S[work.key] * cost * drift * float(self.rng.lognormal(0, self.scatter))
 
 
-def meter(bench: DriftingBench) -> CellMeter:
+def meter(bench: DriftingBench) -> SharingMeter:
     cell = SharingCell("device", 1.0, (Work(A, 1), Work(B, 1)))
-    return CellMeter(bench, cell, ["cpu0"], [0.001, 0.004], bench.rng, now_s=lambda: bench.now_s)
+    return SharingMeter(bench, cell, ["cpu0"], [0.001, 0.004], bench.rng, now_s=lambda: bench.now_s)
 
 
 def test_drift_has_no_part_in_a_ratio_and_the_interval_holds_the_truth() -> None:

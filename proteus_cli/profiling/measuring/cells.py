@@ -25,7 +25,7 @@ MAX_REPEATS = 2
 """Of a noisy cell. What disturbs it longer than that is for the next `proteus profile`, which measures it again."""
 
 
-class CellMeter:
+class PointMeter:
     """Measures cells of the variants of one device."""
 
     def __init__(self, device: Device, backend: Backend) -> None:

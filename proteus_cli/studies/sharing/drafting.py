@@ -29,7 +29,7 @@ from proteus_cli.studies.sharing.opening import (
     hardware_bench,
 )
 from proteus_cli.studies.sharing.question import SharingQuestion, usual_variants
-from proteus_cli.studies.sharing.rounds import FEWEST_ROUNDS, CellMeter, wanted_s
+from proteus_cli.studies.sharing.rounds import FEWEST_ROUNDS, SharingMeter, wanted_s
 from proteus_cli.studies.sharing.stream import STREAM_TURN_S
 
 KIND = "share"
@@ -63,7 +63,7 @@ class _Measuring:
     def _measure(self, key: str, cell: SharingCell, expected_s: Sequence[float], turn: JobTurn) -> SharingResult:
         assert self.opened.bench is not None  # noqa: S101 - it is open around all jobs
         rng = np.random.default_rng(crc32(key.encode()))
-        meter = CellMeter(self.opened.bench, cell, self.place.names, expected_s, rng)
+        meter = SharingMeter(self.opened.bench, cell, self.place.names, expected_s, rng)
         most_s = _LONGEST * wanted_s(cell, expected_s, STREAM_TURN_S, USUAL_ROUNDS)
         return meter.measure(min(turn.allowed_s, most_s), turn.advance)
 

@@ -38,7 +38,7 @@ TRIAL_BATCHES = 5
 
 
 @dataclass(slots=True)
-class CellMeter:
+class SharingMeter:
     """Measures one cell on a bench. ``expected_s``: what a batch of each of its variants takes, by the profile.
 
     ``now_s`` is the clock of the time that is allowed.
