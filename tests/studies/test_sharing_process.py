@@ -21,7 +21,7 @@ from proteus_cli.studies.sharing.child import MeasuredDevice, busy_clock
 from proteus_cli.studies.sharing.messages import COMMANDS, EVENTS, Command, Done, RunSlice
 from proteus_cli.studies.sharing.mps import sees_mps
 from proteus_cli.studies.sharing.opening import hardware_bench
-from proteus_cli.studies.sharing.process_bench import DeviceProcess, ProcessBench, opened_bench
+from proteus_cli.studies.sharing.process_bench import DeviceChannel, ProcessBench, opened_bench
 from proteus_cli.studies.sharing.slices import STREAM, Arrival, Lane, Ran, Work
 from proteus_cli.studies.sharing.stream import TURN_BYTES, Stream, largest_cache_bytes, stream_bytes
 from proteus_cli.studies.telemetry.process_tree import tree
@@ -56,10 +56,10 @@ def test_a_device_runs_slices_in_its_process_until_that_is_lost(tiny: Tiny) -> N
                 bench.run([arriving], LATE_S)
 
 
-def _far_end(device: str) -> tuple[DeviceProcess, Channel[Command]]:
+def _far_end(device: str) -> tuple[DeviceChannel, Channel[Command]]:
     """A device, and the end of its process, of which a test plays the part."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    return DeviceProcess(device, Channel(ours, EVENTS)), Channel(its, COMMANDS)
+    return DeviceChannel(device, Channel(ours, EVENTS)), Channel(its, COMMANDS)
 
 
 def test_a_slice_that_one_device_cannot_begin_leaves_no_answer_of_another_for_the_next_slice() -> None:

@@ -29,7 +29,7 @@ _ENDED_HINT = "`dmesg` tells of processes that were killed for memory"
 
 
 @dataclass(slots=True)
-class DeviceProcess:
+class DeviceChannel:
     """The way to a device's process. Once it is lost, whatever is asked of it raises that loss."""
 
     device: str
@@ -71,7 +71,7 @@ class ProcessBench:
 
     mode: Mode = "measured"
 
-    def __init__(self, processes: Sequence[DeviceProcess], slots: int) -> None:
+    def __init__(self, processes: Sequence[DeviceChannel], slots: int) -> None:
         self._processes, self.slots = processes, slots
 
     def run(self, lanes: Sequence[Lane], length_s: float) -> list[list[Ran]]:
@@ -86,7 +86,7 @@ class ProcessBench:
         return [answer.ran if isinstance(answer, Done) else [] for answer in found]
 
 
-def _unsent(process: DeviceProcess, command: Command) -> DeviceLost | None:
+def _unsent(process: DeviceChannel, command: Command) -> DeviceLost | None:
     """Send a command; why it could not be sent."""
     try:
         process.send(command)
@@ -95,7 +95,7 @@ def _unsent(process: DeviceProcess, command: Command) -> DeviceLost | None:
     return None
 
 
-def _answer(process: DeviceProcess, timeout_s: float) -> Event | ProteusError:
+def _answer(process: DeviceChannel, timeout_s: float) -> Event | ProteusError:
     try:
         return process.receive(timeout_s)
     except ProteusError as error:
@@ -116,7 +116,7 @@ def opened_bench(openings: Sequence[Open]) -> Iterator[ProcessBench]:
 
 
 @contextmanager
-def _started(device: str) -> Iterator[DeviceProcess]:
+def _started(device: str) -> Iterator[DeviceChannel]:
     try:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with contextlib.closing(its):
@@ -125,7 +125,7 @@ def _started(device: str) -> Iterator[DeviceProcess]:
         raise DeviceUnavailable(f"No process can be started for {device}: {error}", hint=LIMITS_HINT) from error
     channel: Channel[Event] = Channel(ours, EVENTS)
     try:
-        yield DeviceProcess(device, channel)
+        yield DeviceChannel(device, channel)
     finally:
         channel.close()  # at which the process ends
         try:
