@@ -18,7 +18,7 @@ from proteus_cli.backends.free_memory import free_bytes
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceUnavailable
 from proteus_cli.serving.agent.claim import AgentRecord, claimed
-from proteus_cli.serving.agent.host_devices import EmulatedDevices, HostDevices, ProcessDevices
+from proteus_cli.serving.agent.host_devices import EmulatedHostDevices, HostDevices, ProcessDevices
 from proteus_cli.serving.agent.keeping import ends_with
 from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import ModelStore, half_of_disk
@@ -87,7 +87,7 @@ class Agent:
     def __init__(self, settings: AgentSettings, timer: TimerThread | None = None) -> None:
         self.sessions: dict[str, ServerSession] = {}
         self._shared, self._is_telling = SharedDevices(self._sharing_changed), False
-        self._devices = EmulatedDevices(timer) if timer is not None else _devices_of(settings)
+        self._devices = EmulatedHostDevices(timer) if timer is not None else _devices_of(settings)
         self._found, self._name = tuple(settings.devices), settings.name
         models, limit_bytes = settings.state / "models", settings.max_models_bytes
         self._models = ModelStore(models, half_of_disk(models) if limit_bytes is None else limit_bytes)

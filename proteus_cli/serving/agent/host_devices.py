@@ -42,7 +42,7 @@ class ProcessDevices:
         return ProcessExecutor(spec, on_lost)
 
 
-class EmulatedDevices:
+class EmulatedHostDevices:
     """Any devices, as servers describe them; they run on the agent's own loop, and cost it next to nothing."""
 
     def __init__(self, timer: TimerThread) -> None:

@@ -22,7 +22,7 @@ from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell, cells_of
 from proteus_cli.studies.sharing.concluding import checks_of, costs_of
 from proteus_cli.studies.sharing.mps import sees_mps
 from proteus_cli.studies.sharing.opening import (
-    EmulatedDevices,
+    EmulatedPair,
     HardwareBench,
     OpenedBench,
     emulated_devices,
@@ -46,7 +46,7 @@ class _Measuring:
     question: SharingQuestion
     profile: Profile
     labels: Mapping[VariantKey, str]
-    place: HardwareBench | EmulatedDevices
+    place: HardwareBench | EmulatedPair
     opened: OpenedBench = field(default_factory=OpenedBench)
 
     def job(self, cell: SharingCell) -> Job:

@@ -60,7 +60,7 @@ class HardwareBench:
 
 
 @dataclass(frozen=True, slots=True)
-class EmulatedDevices:
+class EmulatedPair:
     """Two emulated devices of a profile, with the costs of sharing that are known of it."""
 
     profile: Profile
@@ -81,10 +81,10 @@ class EmulatedDevices:
         yield
 
 
-def emulated_devices(workspace: Workspace, profile: Profile) -> EmulatedDevices:
+def emulated_devices(workspace: Workspace, profile: Profile) -> EmulatedPair:
     """Raises `ArtefactError` where the sharing file is damaged."""
     known = read_sharing(workspace, profile)
-    return EmulatedDevices(profile, SharingModel(()) if known is None else known.model)
+    return EmulatedPair(profile, SharingModel(()) if known is None else known.model)
 
 
 def hardware_bench(
