@@ -9,10 +9,10 @@ from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.domain.stages.cascade import MAX_POINTS, CascadePoint, CascadeProfile
 from proteus_cli.profiling.cascades.hull import Vertex, hull
 from proteus_cli.profiling.cascades.judging import judged
-from proteus_cli.profiling.cascades.pairs import MAX_CHANCE, Found, StageAnswers
+from proteus_cli.profiling.cascades.pairs import MAX_CHANCE, FoundCascades, StageAnswers
 
 
-def cascades_by_labels(family: str, eval_digest: str, stages: Sequence[StageAnswers]) -> Found:
+def cascades_by_labels(family: str, eval_digest: str, stages: Sequence[StageAnswers]) -> FoundCascades:
     """As `cascades_of`, by one test for each pair: at the threshold that chance explains least where it was chosen."""
     pairs = [
         found
@@ -26,7 +26,7 @@ def cascades_by_labels(family: str, eval_digest: str, stages: Sequence[StageAnsw
         for names, points, p_value in pairs
         if points and p_value <= MAX_CHANCE / len(pairs)
     )
-    return Found(tuple(cascades), ())
+    return FoundCascades(tuple(cascades), ())
 
 
 def _pair(first: StageAnswers, second: StageAnswers) -> tuple[tuple[str, str], tuple[CascadePoint, ...], float] | None:

@@ -15,12 +15,12 @@ from proteus_cli.domain.catalog.catalog import Family, VariantKey
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.profiling.cascades.options import Option, options_of
-from proteus_cli.profiling.cascades.pairs import Found, StageAnswers, cascades_of
+from proteus_cli.profiling.cascades.pairs import FoundCascades, StageAnswers, cascades_of
 from proteus_cli.store import Workspace
 from proteus_cli.store.answers import Answers, read_answers
 
 DEVICE = "cpu0"
-Find = Callable[[str, str, Sequence[StageAnswers]], Found]
+Find = Callable[[str, str, Sequence[StageAnswers]], FoundCascades]
 """Finds the cascades of a family, as `cascades_of` does."""
 
 

@@ -13,7 +13,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.profile import Point, Profile, VariantProfile
 from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.profiling.cascades.collected import CollectedAnswers
-from proteus_cli.profiling.cascades.pairs import Found
+from proteus_cli.profiling.cascades.pairs import FoundCascades
 from proteus_cli.profiling.exits import judged, unjudged
 from proteus_cli.profiling.jobs import MeasurementJob, ProfileCell
 from proteus_cli.profiling.measuring.measure import confidence_output, measure_answers
@@ -75,7 +75,7 @@ class SweepResults:
         return job.lacks_accuracy(self._known.get(job.key)) or self._answers.lack(job)
 
     @property
-    def cascades(self) -> dict[str, Found]:
+    def cascades(self) -> dict[str, FoundCascades]:
         """The cascades of each family with an eval split and several variants, as far as is known now."""
         return self._answers.cascades(self._known)
 

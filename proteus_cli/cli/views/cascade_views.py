@@ -7,12 +7,12 @@ from rich.table import Table
 from proteus_cli.domain.catalog.catalog import Catalog
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.profiling.cascades.options import Option, frontier, options_of, substitute
-from proteus_cli.profiling.cascades.pairs import Found
+from proteus_cli.profiling.cascades.pairs import FoundCascades
 from proteus_cli.tables import number, table, text
 from proteus_cli.units import UNKNOWN, counted
 
 
-def cascade_lines(profile: Profile, found: dict[str, Found], catalog: Catalog) -> Iterator[str]:
+def cascade_lines(profile: Profile, found: dict[str, FoundCascades], catalog: Catalog) -> Iterator[str]:
     """What was found of each family, or why nothing was."""
     for family, of_family in found.items():
         both = substitute(options_of(catalog.family(family), profile))

@@ -7,7 +7,7 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.capacity import capacity
 from proteus_cli.domain.profile.profile import VariantProfile
 from proteus_cli.errors import ArtefactError
-from proteus_cli.profiling.cascades.pairs import Found, StageAnswers, cascades_of
+from proteus_cli.profiling.cascades.pairs import FoundCascades, StageAnswers, cascades_of
 from proteus_cli.profiling.jobs import MeasurementJob
 from proteus_cli.profiling.measuring.measure import MeasuredAnswers
 from proteus_cli.store.answers import Answers, kept_rows, read_answers, write_answers
@@ -19,7 +19,7 @@ class CollectedAnswers:
     def __init__(self, path: Path, jobs: Sequence[MeasurementJob]) -> None:
         self._path, self._jobs = path, jobs
         self._answers = {job.key: job.answers for job in jobs if job.answers is not None}
-        self._judged: dict[str, tuple[object, Found]] = {}
+        self._judged: dict[str, tuple[object, FoundCascades]] = {}
         self._written = _content_keys(path)  # None: the file is to be written, whatever it says
 
     def lack(self, job: MeasurementJob) -> bool:
@@ -52,7 +52,7 @@ class CollectedAnswers:
             write_answers(self._path, current)
             self._written = keys
 
-    def cascades(self, known: Mapping[VariantKey, VariantProfile]) -> dict[str, Found]:
+    def cascades(self, known: Mapping[VariantKey, VariantProfile]) -> dict[str, FoundCascades]:
         """The cascades of each family with an eval split and several variants, by what is known of these now."""
         families: dict[str, list[MeasurementJob]] = {}
         for job in self._jobs:
@@ -60,7 +60,9 @@ class CollectedAnswers:
                 families.setdefault(job.family.name, []).append(job)
         return {family: self._of(family, jobs, known) for family, jobs in families.items() if len(jobs) > 1}
 
-    def _of(self, family: str, jobs: Sequence[MeasurementJob], known: Mapping[VariantKey, VariantProfile]) -> Found:
+    def _of(
+        self, family: str, jobs: Sequence[MeasurementJob], known: Mapping[VariantKey, VariantProfile]
+    ) -> FoundCascades:
         stages = [stage for job in jobs if (stage := self._stage(job, known.get(job.key))) is not None]
         order = sorted(stages, key=lambda stage: -stage.qps)  # of the rates, only the order counts
         basis = [(stage.variant, stage.accuracy, id(stage.correct)) for stage in order]
@@ -70,7 +72,7 @@ class CollectedAnswers:
         missing = [job.variant.name for job in jobs if job.variant.name not in {stage.variant for stage in stages}]
         if not missing:
             return found
-        return Found(found.cascades, (f"answers are still to be measured of {', '.join(missing)}",))
+        return FoundCascades(found.cascades, (f"answers are still to be measured of {', '.join(missing)}",))
 
     def _stage(self, job: MeasurementJob, known: VariantProfile | None) -> StageAnswers | None:
         answers = self._answers.get(job.key)

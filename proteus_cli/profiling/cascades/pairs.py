@@ -35,14 +35,14 @@ class StageAnswers:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundCascades:
     """The cascades of a family; ``why_not`` says in words what stands against all, or some, of them."""
 
     cascades: tuple[CascadeProfile, ...]
     why_not: tuple[str, ...]
 
 
-def cascades_of(family: str, eval_digest: str, stages: Sequence[StageAnswers]) -> Found:
+def cascades_of(family: str, eval_digest: str, stages: Sequence[StageAnswers]) -> FoundCascades:
     """The cascades of a family: all pairs of its variants that are better than chance.
 
     A pair is kept if at one of its thresholds a random choice of as many rows to defer gains as much with a probability
@@ -50,10 +50,10 @@ def cascades_of(family: str, eval_digest: str, stages: Sequence[StageAnswers]) -
     same rows.
     """
     if len(stages) < 2:  # noqa: PLR2004
-        return Found((), ("it takes two variants",))
+        return FoundCascades((), ("it takes two variants",))
     rows = len(stages[0].correct)
     if rows < MIN_ROWS:
-        return Found((), (f"the eval split has {counted(rows, 'row')}, and it takes {MIN_ROWS}",))
+        return FoundCascades((), (f"the eval split has {counted(rows, 'row')}, and it takes {MIN_ROWS}",))
     ordered = [
         (first, second)
         for one, other in combinations(stages, 2)
@@ -61,7 +61,7 @@ def cascades_of(family: str, eval_digest: str, stages: Sequence[StageAnswers]) -
         if first.accuracy < second.accuracy and first.qps > second.qps
     ]
     if not ordered:
-        return Found((), ("no variant is both faster and less accurate than another",))
+        return FoundCascades((), ("no variant is both faster and less accurate than another",))
     doubts = {first.variant: doubt for first, _ in ordered if (doubt := _doubt(first)) is not None}
     sure = [(first, second, _points(first, second)) for first, second in ordered if first.variant not in doubts]
     max_p_value = MAX_CHANCE / max(sum(len(points) for _, _, points in sure), 1)
@@ -71,7 +71,7 @@ def cascades_of(family: str, eval_digest: str, stages: Sequence[StageAnswers]) -
         if any(each.p_value <= max_p_value for each in points) and (kept := _on_hull(points, first, second))
     )
     nothing = ("no pair is better than chance, beyond noise",) if sure and not cascades else ()
-    return Found(cascades, (*doubts.values(), *nothing))
+    return FoundCascades(cascades, (*doubts.values(), *nothing))
 
 
 def _doubt(stage: StageAnswers) -> str | None:

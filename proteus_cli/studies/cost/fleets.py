@@ -13,7 +13,7 @@ from proteus_cli.intervals import wilson
 from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.planning.planner import Planner
 from proteus_cli.store import Workspace
-from proteus_cli.studies.cost.search import Found, cheapest
+from proteus_cli.studies.cost.search import CheapestPlan, cheapest
 from proteus_cli.studies.cost.trial import PlanTrials, PricedPlan, TrialResult
 
 PLAN_LIMIT_S = 10.0
@@ -27,7 +27,7 @@ def cheapest_fleet(
     rules: Rules,
     demand: Mapping[str, float],
     goes_on: Callable[[int], bool] = lambda _tried: True,
-) -> Found[PricedPlan, TrialResult] | None:
+) -> CheapestPlan[PricedPlan, TrialResult] | None:
     """The cheapest plan that keeps the SLO, for a multiple of a demand; None where none does. See `search.cheapest`.
 
     Raises `EngineError` where none was found for another reason: too little time, or rules that conflict.
@@ -88,7 +88,7 @@ class _Planning:
             raise EngineError("No plan obeys all rules, however little is asked for.", hint=self.conflict.hint)
 
 
-def cost_of(usage: Usage, found: Found[PricedPlan, TrialResult], trials: PlanTrials) -> FleetCost:
+def cost_of(usage: Usage, found: CheapestPlan[PricedPlan, TrialResult], trials: PlanTrials) -> FleetCost:
     plan, trial = found.plan.plan, found.judged
     used = _used(plan)
     queries, missed = trial.queries[trial.worst], trial.missed[trial.worst]

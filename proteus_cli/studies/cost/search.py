@@ -30,7 +30,7 @@ J = TypeVar("J", bound=Judged)
 
 
 @dataclass(frozen=True, slots=True)
-class Found(Generic[P, J]):
+class CheapestPlan(Generic[P, J]):
     """The cheapest plan that kept the SLO, for so many times the demand, after so many were ``tried``."""
 
     plan: P
@@ -41,13 +41,13 @@ class Found(Generic[P, J]):
 
 def cheapest(
     plan_for: Callable[[float], P | None], judge: Callable[[P], J], goes_on: Callable[[int], bool] = lambda _tried: True
-) -> Found[P, J] | None:
+) -> CheapestPlan[P, J] | None:
     """The cheapest plan found; None where none keeps the SLO.
 
     ``plan_for`` makes the cheapest plan for a multiple of the demand, which costs no less for a larger one; None where
     there is none. ``goes_on`` is told how many were tried, and says whether there is time for a further one.
     """
-    best: Found[P, J] | None = None
+    best: CheapestPlan[P, J] | None = None
     low, high, tried = 0.0, math.inf, 0
     multiples = _Multiples()
     while tried < MOST_TRIED and (multiple := multiples.next(low, high)) is not None and goes_on(tried):
@@ -64,10 +64,10 @@ def cheapest(
         tried += 1
         judged = judge(plan)
         if judged.keeps:
-            best, high = Found(plan, judged, multiple, tried), multiple
+            best, high = CheapestPlan(plan, judged, multiple, tried), multiple
         else:
             low = multiple
-    return None if best is None else Found(best.plan, best.judged, best.multiple, tried)
+    return None if best is None else CheapestPlan(best.plan, best.judged, best.multiple, tried)
 
 
 @dataclass(slots=True)

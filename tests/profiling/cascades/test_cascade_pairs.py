@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from proteus_cli.domain.stages.cascade import MAX_POINTS
-from proteus_cli.profiling.cascades.pairs import MIN_ROWS, Found, StageAnswers, cascades_of
+from proteus_cli.profiling.cascades.pairs import MIN_ROWS, FoundCascades, StageAnswers, cascades_of
 
 POPULATION = 10_000
 
@@ -25,7 +25,7 @@ def drawn(seed: int, rows: int, *, informed: float = 1.0) -> list[StageAnswers]:
     return stages
 
 
-def names(found: Found) -> list[tuple[str, str]]:
+def names(found: FoundCascades) -> list[tuple[str, str]]:
     return [(cascade.first, cascade.second) for cascade in found.cascades]
 
 
@@ -63,7 +63,7 @@ def test_a_point_says_of_both_variants_what_their_accuracies_on_the_whole_split_
 def test_what_is_less_accurate_and_slower_is_never_first() -> None:
     slow = [replace(stage, qps=1 / stage.qps) for stage in drawn(1, 2000)]
     found = cascades_of("f", "e", slow)
-    assert found == Found((), ("no variant is both faster and less accurate than another",))
+    assert found == FoundCascades((), ("no variant is both faster and less accurate than another",))
 
 
 def test_a_confidence_that_says_nothing_makes_no_cascade_however_often_it_is_tried() -> None:
@@ -98,11 +98,11 @@ def test_what_is_promised_holds_for_queries_that_nobody_has_seen() -> None:
 
 def test_too_few_rows_are_told() -> None:
     found = cascades_of("f", "e", drawn(1, MIN_ROWS - 1))
-    assert found == Found((), (f"the eval split has {MIN_ROWS - 1} rows, and it takes {MIN_ROWS}",))
+    assert found == FoundCascades((), (f"the eval split has {MIN_ROWS - 1} rows, and it takes {MIN_ROWS}",))
 
 
 def test_a_lone_variant_is_told() -> None:
-    assert cascades_of("f", "e", drawn(1, 1000)[:1]) == Found((), ("it takes two variants",))
+    assert cascades_of("f", "e", drawn(1, 1000)[:1]) == FoundCascades((), ("it takes two variants",))
 
 
 @pytest.mark.parametrize("unknown", [1, 1000])

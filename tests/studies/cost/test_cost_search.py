@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from proteus_cli.studies.cost.search import ALIKE, LEAST, MOST_TRIED, Found, cheapest
+from proteus_cli.studies.cost.search import ALIKE, LEAST, MOST_TRIED, CheapestPlan, cheapest
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class World:
         self.tried.append(plan.multiple)
         return Verdict(plan.cost * self.of_one >= self.enough)
 
-    def found(self) -> Found[Plan, Verdict] | None:
+    def found(self) -> CheapestPlan[Plan, Verdict] | None:
         return cheapest(self.plan, self.judge)
 
 
