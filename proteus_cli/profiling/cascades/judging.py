@@ -17,7 +17,7 @@ _REACH = 9
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedThreshold:
     """A threshold as judged. ``p_value``: how probable a gain as large is if the rows to defer are drawn at random."""
 
     point: CascadePoint
@@ -26,7 +26,7 @@ class Judged:
 
 def judged(
     threshold: float, confidences: Singles, first: Bools, second: Bools, differ: Bools | None = None
-) -> Judged | None:
+) -> JudgedThreshold | None:
     """The threshold on these rows; None where it defers none of them, or all.
 
     ``first`` and ``second``: which rows each variant gets right. ``differ``: on which they give different classes; None
@@ -51,7 +51,7 @@ def judged(
     )
     only_second, only_first = second & ~first, first & ~second
     gain = int(only_second[unsure].sum()) - int(only_first[unsure].sum())
-    return Judged(point, p_value_of(gain, deferred, rows, int(only_second.sum()), int(only_first.sum())))
+    return JudgedThreshold(point, p_value_of(gain, deferred, rows, int(only_second.sum()), int(only_first.sum())))
 
 
 def p_value_of(gain: int, deferred: int, rows: int, only_second: int, only_first: int) -> float:

@@ -10,7 +10,7 @@ from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile
 from proteus_cli.profiling.cascades.choosing import thresholds
 from proteus_cli.profiling.cascades.hull import hull
-from proteus_cli.profiling.cascades.judging import Judged, judged
+from proteus_cli.profiling.cascades.judging import JudgedThreshold, judged
 from proteus_cli.units import counted
 
 MIN_ROWS = 200
@@ -84,7 +84,7 @@ def _doubt(stage: StageAnswers) -> str | None:
     return None
 
 
-def _points(first: StageAnswers, second: StageAnswers) -> list[Judged]:
+def _points(first: StageAnswers, second: StageAnswers) -> list[JudgedThreshold]:
     """The thresholds of a pair, each judged on all rows."""
     differ: Bools | None = None
     if first.classes is not None and second.classes is not None:
@@ -95,7 +95,7 @@ def _points(first: StageAnswers, second: StageAnswers) -> list[Judged]:
     return [point for point in chosen if point is not None]
 
 
-def _on_hull(points: Sequence[Judged], first: StageAnswers, second: StageAnswers) -> tuple[CascadePoint, ...]:
+def _on_hull(points: Sequence[JudgedThreshold], first: StageAnswers, second: StageAnswers) -> tuple[CascadePoint, ...]:
     """The points on their concave hull with the accuracies of the variants alone: nothing deferred, or all."""
     ends = float(first.correct.mean()), float(second.correct.mean())
     found = [(each.point.deferred_frac, each.point.accuracy) for each in points]

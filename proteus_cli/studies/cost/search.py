@@ -18,7 +18,7 @@ class Priced(Protocol):
     def cost(self) -> float: ...
 
 
-class Judged(Protocol):
+class JudgedPlan(Protocol):
     """How a plan did."""
 
     @property
@@ -26,7 +26,7 @@ class Judged(Protocol):
 
 
 P = TypeVar("P", bound=Priced)
-J = TypeVar("J", bound=Judged)
+J = TypeVar("J", bound=JudgedPlan)
 
 
 @dataclass(frozen=True, slots=True)
