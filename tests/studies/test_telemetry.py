@@ -15,7 +15,7 @@ from proteus_cli.backends.nvml import NvmlDevice
 from proteus_cli.domain.device import Device
 from proteus_cli.studies.telemetry import cores, gpus, process_tree
 from proteus_cli.studies.telemetry.counters import Reading, measures
-from proteus_cli.studies.telemetry.sampler import MOST_SAMPLES, Samples, Watch, reader
+from proteus_cli.studies.telemetry.sampler import MOST_SAMPLES, TelemetrySamples, Watch, reader
 
 
 def test_totals_become_rates_and_levels_stay() -> None:
@@ -25,7 +25,7 @@ def test_totals_become_rates_and_levels_stay() -> None:
 
 
 def test_samples_are_bounded_and_their_means_stay() -> None:
-    samples = Samples(100.0, 0.5)
+    samples = TelemetrySamples(100.0, 0.5)
     while samples.due_s() <= 2000.0:
         samples.add({"mhz": samples.due_s()}, samples.due_s())  # each sample is the time that it is taken at
     found = samples.telemetry()
@@ -36,7 +36,7 @@ def test_samples_are_bounded_and_their_means_stay() -> None:
 
 
 def test_a_late_sample_stands_for_those_that_were_missed() -> None:
-    samples = Samples(0.0, 1.0)
+    samples = TelemetrySamples(0.0, 1.0)
     samples.add({"mhz": 1.0}, 1.0)
     samples.add({"mhz": 2.0}, 4.2)
     assert samples.telemetry().measures["mhz"] == (1.0, 2.0, 2.0, 2.0)
@@ -46,7 +46,7 @@ def test_a_late_sample_stands_for_those_that_were_missed() -> None:
 class InterruptedSample(Mapping[str, float]):
     """A sample during whose reading the next ones are taken, as the thread of a watch may."""
 
-    def __init__(self, samples: Samples, count: int) -> None:
+    def __init__(self, samples: TelemetrySamples, count: int) -> None:
         self._samples, self._count = samples, count
 
     def __getitem__(self, name: str) -> float:
@@ -64,7 +64,7 @@ class InterruptedSample(Mapping[str, float]):
 
 @pytest.mark.parametrize("taken_meanwhile", [1, MOST_SAMPLES])
 def test_samples_that_are_taken_while_all_are_asked_for_come_the_next_time(taken_meanwhile: int) -> None:
-    samples = Samples(0.0, 1.0)
+    samples = TelemetrySamples(0.0, 1.0)
     samples.add({"mhz": 1.0, "memory_bytes": 1.0}, 0.0)
     samples.add(InterruptedSample(samples, taken_meanwhile), 0.0)
     found = samples.telemetry()

@@ -30,7 +30,7 @@ from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.requests.in_flight import InFlightRequest, ResultCallback, nobody
 from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, ReadInputs, is_finite
 from proteus_cli.serving.requests.results import Results
-from proteus_cli.serving.requests.samples.capture import Samples
+from proteus_cli.serving.requests.samples.capture import SampleCapture
 from proteus_cli.serving.requests.version_arms import VersionArms
 from proteus_cli.units import counted
 
@@ -68,7 +68,7 @@ class Admission:
         refuses_non_finite: bool = False,
         max_timeout_s: float = inf,
         answers: AnswerLog | None = None,
-        samples: Samples | None = None,
+        samples: SampleCapture | None = None,
     ) -> None:
         self._families, self._controller, self._lifecycle = families.by_name, controller, lifecycle
         self._workers, self._results, self._counts, self._clock = workers, results, counts, clock

@@ -25,7 +25,7 @@ from proteus_cli.serving.requests.checks import Checks
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.requests.results import Results
-from proteus_cli.serving.requests.samples.capture import Samples
+from proteus_cli.serving.requests.samples.capture import SampleCapture
 from proteus_cli.serving.requests.samples.writer import SampleWriter
 from proteus_cli.serving.requests.second_stages import ComputedConfidence, Confidence, SecondStages
 
@@ -43,7 +43,7 @@ class DataPlane:
     admission: Admission
     clock: Clock
     is_emulated: bool
-    samples: Samples | None
+    samples: SampleCapture | None
     confidence: ComputedConfidence
     answers: AnswerLog | None
 
@@ -138,6 +138,6 @@ def make_data_plane(
     )  # fmt: skip
 
 
-def _samples(writer: SampleWriter, families: Families, confidence: ComputedConfidence) -> Samples:
+def _samples(writer: SampleWriter, families: Families, confidence: ComputedConfidence) -> SampleCapture:
     rng = np.random.default_rng()
-    return Samples(writer.settings.share, writer, families.by_name, confidence.of, time.time, rng)
+    return SampleCapture(writer.settings.share, writer, families.by_name, confidence.of, time.time, rng)

@@ -29,7 +29,7 @@ def reader(devices: Sequence[Device]) -> Read:
     return read
 
 
-class Samples:
+class TelemetrySamples:
     """Samples of measures at even distances; of `MOST_SAMPLES`, neighbours are merged, and the distance doubles.
 
     One thread may add samples while another one asks for all: what it gets is of one moment.
@@ -76,7 +76,7 @@ class Watch:
 
     def __init__(self, read: Read, every_s: float = EVERY_S) -> None:
         self._read, self._stopped = read, threading.Event()
-        self._samples = Samples(time.time(), every_s)
+        self._samples = TelemetrySamples(time.time(), every_s)
         self._first = self._last = read()
         self._spans: list[_Span] = []
         self._failure: Exception | None = None

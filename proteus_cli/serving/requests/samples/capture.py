@@ -33,7 +33,7 @@ class SampleCounts:
     size_bytes: int
 
 
-class Samples:
+class SampleCapture:
     """Captures a ``share`` of all requests, each by chance alone, whatever it is; ``next_id`` is of the next one.
 
     ``confidence`` of the rows of an answer, by family. Nothing is kept of a request that was not answered.
@@ -140,7 +140,7 @@ class _Chosen:
 
     __slots__ = ("_done", "_is_put", "_samples", "client_id", "family", "inputs", "size")
 
-    def __init__(self, samples: Samples, request: InFlightRequest, size: int, client_id: str | None) -> None:
+    def __init__(self, samples: SampleCapture, request: InFlightRequest, size: int, client_id: str | None) -> None:
         self._samples, self._done, self._is_put = samples, request.done, False
         self.family, self.inputs, self.size, self.client_id = request.family, request.inputs, size, client_id
         samples.writer.reserve(size)
