@@ -37,7 +37,7 @@ from proteus_cli.domain.profile.profile import BackendInfo, Point, Profile, Vari
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.simulation.conditions import Conditions
-from proteus_cli.simulation.run import Simulated, simulate
+from proteus_cli.simulation.run import SimulationResult, simulate
 
 SLO_S = 0.15
 ROW_S = (0.022, 0.030, 0.040, 0.055, 0.075, 0.100)  # a batch of one row, by variant; each further row takes 0.6 of it
@@ -61,7 +61,7 @@ class Run:
     goodput_frac: float
     violations_frac: float
     query_s: float
-    result: Simulated
+    result: SimulationResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +269,7 @@ def _goodput(what: str, run: Run) -> Aim:
     return Aim(f"{what}: goodput", run.goodput_frac, MIN_GOODPUT_FRAC, "of what is possible", is_most=False)
 
 
-def violations_frac(result: Simulated, from_s: float, to_s: float) -> float:
+def violations_frac(result: SimulationResult, from_s: float, to_s: float) -> float:
     """The part of the requests that arrived then which was not answered in time."""
     outcomes = [ended.outcome for ended in result.ended if from_s <= ended.arrival_s < to_s]
     return 1 - outcomes.count(Outcome.SERVED) / len(outcomes)

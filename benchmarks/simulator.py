@@ -36,7 +36,7 @@ from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.planner import Planner
 from proteus_cli.replay.synthesis import Burst, make_trace
 from proteus_cli.replay.trace import read_trace
-from proteus_cli.simulation.run import Simulated, simulate
+from proteus_cli.simulation.run import SimulationResult, simulate
 
 HEADROOM = 1.2
 MAX_S = 15.0  # the whole paper trace, a plan every second
@@ -124,7 +124,7 @@ def _time(
     table: Table,
     world: World,
     policy: Policy,
-    first: Simulated,
+    first: SimulationResult,
     rounds: int,
     planned: Callable[[], tuple[Plan, Callable[[], Plan] | None]],
 ) -> None:
@@ -164,11 +164,11 @@ def _every_second(world: World) -> None:
     )
 
 
-def _simulated(world: World, policy: Policy, plan: Plan, replan: Callable[..., Plan] | None) -> Simulated:
+def _simulated(world: World, policy: Policy, plan: Plan, replan: Callable[..., Plan] | None) -> SimulationResult:
     return simulate(world.trace, plan, world.catalog, world.profiles, policy, replan or _never)
 
 
-def _check(world: World, run: Simulated) -> None:
+def _check(world: World, run: SimulationResult) -> None:
     """Each request ended, and once."""
     names = world.trace.families
     arrived = Counter(zip(world.trace.arrival_s.tolist(), map(names.__getitem__, world.trace.family), strict=True))

@@ -59,7 +59,7 @@ Of these three, only those that there are. Raises `NoFeasiblePlan`."""
 
 
 @dataclass(slots=True)
-class Simulated:
+class SimulationResult:
     """What happened: a record for each request, in the order of their ends, and the plans that were made.
 
     ``changes`` are without those of `ReplanRequest.is_routine` that changed nothing but rates; ``losses`` are in order.
@@ -88,7 +88,7 @@ def simulate(
     answers: RowAnswersOf = MappingProxyType({}),
     rng: np.random.Generator | None = None,
     progress: Callable[[float], None] = lambda _done_frac: None,
-) -> Simulated:
+) -> SimulationResult:
     """Replay a trace on the devices of a plan.
 
     A batch takes the profiled mean time of its size, among the variants that are active on the device (`shared_times`),
@@ -143,7 +143,7 @@ class _Simulation:
         eval_rows: EvalRows,
         rng: np.random.Generator | None,
     ) -> None:
-        self.result = Simulated()
+        self.result = SimulationResult()
         self._profiles, self._replan, self._rule, self._conditions = profiles, replan, policy.replanning, conditions
         self._variant_labels = variant_labels(v.key for profile in profiles.values() for v in profile.variants)
         memory = _memory(plan, catalog, profiles, conditions) if policy.standbys and self._rule is not None else {}

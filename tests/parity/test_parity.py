@@ -25,7 +25,7 @@ from proteus_cli.domain.profile.profile import Point, Profile, with_load_time
 from proteus_cli.domain.request import Outcome
 from proteus_cli.planning.planner import Planner
 from proteus_cli.simulation.conditions import Conditions
-from proteus_cli.simulation.run import Simulated, simulate
+from proteus_cli.simulation.run import SimulationResult, simulate
 
 CPUS = ("cpu0", "cpu1", "cpu2", "cpu3", "cpu4")
 AT_ONCE = {2: 1.3, 3: 1.8}
@@ -60,7 +60,9 @@ def _batch(launch: Launch) -> tuple[str, str, tuple[int, ...]]:
 
 
 @cache
-def _both(kind: str, devices: int, policy_name: str, preferred: Preference = "accuracy") -> tuple[LiveRun, Simulated]:
+def _both(
+    kind: str, devices: int, policy_name: str, preferred: Preference = "accuracy"
+) -> tuple[LiveRun, SimulationResult]:
     """What the live code and the simulator do with the same trace. ``preferred``: by family a."""
     catalog, profiles = make_world(CPUS[:devices])
     catalog = _with_policy(catalog, FamilyPolicy(preferred))
@@ -120,13 +122,13 @@ def test_answers_keep_the_latency_that_a_policy_bounds_where_demand_is_as_planne
     assert np.percentile(answered, 95) <= bound_ms / 1000
 
 
-def _mean_s(simulated: Simulated, family: str) -> float:
+def _mean_s(simulated: SimulationResult, family: str) -> float:
     """Of answered requests, from arrival to end."""
     answered = [each.latency_s for each in simulated.ended if each.family == family and each.latency_s is not None]
     return sum(answered) / len(answered)
 
 
-def _in_time(simulated: Simulated, family: str) -> int:
+def _in_time(simulated: SimulationResult, family: str) -> int:
     return sum(each.family == family and each.outcome is Outcome.SERVED for each in simulated.ended)
 
 
@@ -210,7 +212,7 @@ def _steps(launches: Sequence[tuple[float, Launch]]) -> dict[str, list[str]]:
     return {device: [variant for variant, _ in groupby(found)] for device, found in by_device.items()}
 
 
-def max_at_once(simulated: Simulated) -> dict[str, int]:
+def max_at_once(simulated: SimulationResult) -> dict[str, int]:
     """The most batches that each device ran at the same time."""
     ends = {(e.family, e.arrival_s): e.arrival_s + e.latency_s for e in simulated.ended if e.latency_s is not None}
     changes: dict[str, list[tuple[float, int]]] = {}

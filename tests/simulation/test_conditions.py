@@ -21,7 +21,7 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import NoFeasiblePlan, UsageError
 from proteus_cli.simulation.conditions import SOLVE_S, Conditions, Failure, LatencySampler, parse_failure
-from proteus_cli.simulation.run import ReplanFunction, Simulated, simulate
+from proteus_cli.simulation.run import ReplanFunction, SimulationResult, simulate
 
 CATALOG = make_catalog(make_family("a", {"a-s": 0.6, "a-l": 1.0}, slo="1s"))
 MEASURED = (
@@ -54,7 +54,7 @@ def never(_demand: Demand, _plan: Plan) -> Plan:
 def played(
     trace: Trace, plan: Plan, *failures: Failure, load_time_s: float | None = None,
     policy: Policy = FIXED, replan: ReplanFunction = never, opening_s: float = 0.0,
-) -> Simulated:  # fmt: skip
+) -> SimulationResult:  # fmt: skip
     profiles = {device: make_profile(device, *MEASURED) for device in plan.devices}
     conditions = Conditions(load_time_s=load_time_s, failures=failures, opening_s=opening_s)
     return simulate(trace, plan, CATALOG, profiles, policy, replan, conditions=conditions)
@@ -64,26 +64,26 @@ def lost(device: str, from_s: float, until_s: float) -> Failure:
     return Failure((device,), from_s, until_s)
 
 
-def back_after(run: Simulated, at_s: float) -> float:
+def back_after(run: SimulationResult, at_s: float) -> float:
     """When the first batch begins after that time."""
     return min(started_s for started_s, _ in run.launches if started_s > at_s)
 
 
-def starts(run: Simulated, device: str, variant: str | None = None) -> list[float]:
+def starts(run: SimulationResult, device: str, variant: str | None = None) -> list[float]:
     return [
         at_s for at_s, launch in run.launches
         if launch.hosted.device == device and variant in (None, launch.hosted.variant)
     ]  # fmt: skip
 
 
-def count(run: Simulated, outcome: Outcome) -> int:
+def count(run: SimulationResult, outcome: Outcome) -> int:
     return sum(ended.outcome is outcome for ended in run.ended)
 
 
 # --- loads
 
 
-def changing(run_s: float, load_time_s: float | None) -> Simulated:
+def changing(run_s: float, load_time_s: float | None) -> SimulationResult:
     """One device that hosts a-s; the plan of each second wants a-l."""
     return played(
         evenly(run_s), plan_of(cpu0="a_s"), load_time_s=load_time_s, policy=EVERY_SECOND,

@@ -20,7 +20,7 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.simulation.conditions import Conditions, Failure
 from proteus_cli.simulation.losses import SILENT_S
-from proteus_cli.simulation.run import ReplanFunction, Simulated, simulate
+from proteus_cli.simulation.run import ReplanFunction, SimulationResult, simulate
 
 RUN_S = 0.01
 SPARSE_S = 0.02  # between requests, of which one device carries twice as many
@@ -38,7 +38,7 @@ def never(_demand: Demand, _plan: Plan) -> Plan:
 def played(
     trace: Trace, *failures: Failure, devices: tuple[str, ...] = DEVICES, policy: Policy = FIXED,
     replan: ReplanFunction = never,
-) -> Simulated:  # fmt: skip
+) -> SimulationResult:  # fmt: skip
     profiles = {device: make_profile(device, MEASURED) for device in devices}
     return simulate(
         trace, plan_of(*devices), CATALOG, profiles, policy, replan,
@@ -60,11 +60,11 @@ def host(from_s: float, until_s: float, *, hang: bool = False) -> Failure:
     return Failure(H, from_s, until_s, "h", hang)
 
 
-def starts(run: Simulated, *devices: str) -> list[float]:
+def starts(run: SimulationResult, *devices: str) -> list[float]:
     return [at_s for at_s, launch in run.launches if launch.hosted.device in devices]
 
 
-def back_s(run: Simulated, after_s: float, *devices: str) -> float:
+def back_s(run: SimulationResult, after_s: float, *devices: str) -> float:
     return min(at_s for at_s in starts(run, *devices) if at_s > after_s)
 
 

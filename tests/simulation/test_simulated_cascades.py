@@ -33,7 +33,7 @@ from proteus_cli.domain.trace import Trace
 from proteus_cli.simulation.conditions import Conditions, Failure
 from proteus_cli.simulation.eval_rows import RowAnswers
 from proteus_cli.simulation.oracle import simulate_oracle
-from proteus_cli.simulation.run import Simulated, simulate
+from proteus_cli.simulation.run import SimulationResult, simulate
 
 EXACT = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)
 CATALOG = make_catalog(make_family("a", {"s": 0.8, "l": 0.95}))
@@ -67,7 +67,7 @@ def never(*_asked: object) -> Plan:
     raise AssertionError("this policy never re-plans")
 
 
-def run(trace: Trace, plan: Plan, conditions: Conditions | None = None, policy: Policy = EXACT) -> Simulated:
+def run(trace: Trace, plan: Plan, conditions: Conditions | None = None, policy: Policy = EXACT) -> SimulationResult:
     return simulate(trace, plan, CATALOG, profiles(), policy, never, conditions=conditions or Conditions())
 
 

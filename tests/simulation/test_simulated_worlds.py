@@ -25,7 +25,7 @@ from proteus_cli.planning.heuristics import InfaasPlanner, SommelierPlanner, fro
 from proteus_cli.planning.planner import Planner
 from proteus_cli.simulation.conditions import JITTERS, Conditions, Failure
 from proteus_cli.simulation.losses import SILENT_S
-from proteus_cli.simulation.run import Simulated, simulate
+from proteus_cli.simulation.run import SimulationResult, simulate
 
 SEED = 7
 SIMULATED = [policy for policy in POLICIES.values() if policy.plans != "oracle"]
@@ -127,7 +127,7 @@ def worlds(draw: st.DrawFn) -> World:
     return World(catalog, fleet, draw(traces()), conditions)
 
 
-def played(world: World, policy: Policy, planner: Planner, first: Plan) -> tuple[list[Plan], Simulated]:
+def played(world: World, policy: Policy, planner: Planner, first: Plan) -> tuple[list[Plan], SimulationResult]:
     recorded, rng = Recorded(planner), np.random.default_rng(SEED)
     run = simulate(
         world.trace, first, world.catalog, world.profiles, policy, recorded, conditions=world.conditions, rng=rng
@@ -150,7 +150,7 @@ def test_the_rules_hold_in_any_world(policy: Policy, world: World) -> None:
     assert (again.ended, again.replans, batches(again)) == (run.ended, run.replans, batches(run))
 
 
-def each_request_ends_once(trace: Trace, run: Simulated) -> None:
+def each_request_ends_once(trace: Trace, run: SimulationResult) -> None:
     asked = zip(trace.arrival_s.tolist(), (trace.families[f] for f in trace.family.tolist()), strict=True)
     assert Counter((ended.arrival_s, ended.family) for ended in run.ended) == Counter(asked)
     answers = [ended for ended in run.ended if ended.latency_s is not None]
@@ -160,11 +160,11 @@ def each_request_ends_once(trace: Trace, run: Simulated) -> None:
     assert sum(number - 1 for number in twice.values()) <= lost
 
 
-def batches_fit(run: Simulated) -> None:
+def batches_fit(run: SimulationResult) -> None:
     assert all(launch.rows == len(launch.requests) <= launch.hosted.max_batch for _, launch in run.launches)
 
 
-def each_answer_is_of_its_plan(first: Plan, plans: list[Plan], run: Simulated) -> None:
+def each_answer_is_of_its_plan(first: Plan, plans: list[Plan], run: SimulationResult) -> None:
     """Each batch is of what a plan in force, or one before where devices still load, puts on its device."""
     wanted = [(0.0, first), *((replan.at_s, plan) for replan, plan in zip(run.replans, plans, strict=False))]
     for at_s, launch in run.launches:
@@ -176,7 +176,7 @@ def hosts(plan: Plan, launch: Launch) -> frozenset[tuple[str, str]]:
     return plan.hosted().get(launch.hosted.device, frozenset())
 
 
-def lost_devices_answer_nothing(world: World, run: Simulated) -> None:
+def lost_devices_answer_nothing(world: World, run: SimulationResult) -> None:
     """Batches begin where it isn't known yet; a device that was found to hang may be back sooner."""
     for failure in world.conditions.failures:
         for at_s, launch in run.launches:
@@ -189,7 +189,7 @@ def lost_devices_answer_nothing(world: World, run: Simulated) -> None:
                 assert not failure.from_s < ended.arrival_s + ended.latency_s < failure.until_s
 
 
-def loading_devices_answer_nothing(world: World, first: Plan, plans: list[Plan], run: Simulated) -> None:
+def loading_devices_answer_nothing(world: World, first: Plan, plans: list[Plan], run: SimulationResult) -> None:
     """Between batches of different variants a device loads for the whole time, and so it does after a failure."""
     load_s = world.conditions.load_time_s or 0.0
     for device in world.profiles:
@@ -208,7 +208,7 @@ def loading_devices_answer_nothing(world: World, first: Plan, plans: list[Plan],
             loaded, free_s = key, at_s
 
 
-def batches(run: Simulated) -> list[tuple[float, str, str, tuple[int, ...]]]:
+def batches(run: SimulationResult) -> list[tuple[float, str, str, tuple[int, ...]]]:
     return [
         (at_s, launch.hosted.device, launch.hosted.variant, tuple(request.id for request in launch.requests))
         for at_s, launch in run.launches

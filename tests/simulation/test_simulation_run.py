@@ -21,7 +21,7 @@ from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import ArtefactError
 from proteus_cli.planning.planner import Planner
 from proteus_cli.simulation.conditions import SOLVE_S, Conditions
-from proteus_cli.simulation.run import Simulated, simulate
+from proteus_cli.simulation.run import SimulationResult, simulate
 
 EXACT = Policy("test", "all", ProactiveBatcher(answer_frac=0.0, margin_frac=0.0), None)
 PROTEUS = policy_named("proteus")
@@ -40,7 +40,7 @@ def one_device(
     slow_by: float = 1.0,
     policy: Policy = EXACT,
     conditions: Conditions = Conditions(),  # noqa: B008 - frozen
-) -> Simulated:
+) -> SimulationResult:
     """A device that always hosts one variant; a batch really takes ``slow_by`` × what its p95 promises."""
     measured = make_measured("a", "s", 0.8, latency_s)
     points = tuple(msgspec.structs.replace(point, mean_s=point.mean_s * slow_by) for point in measured.points)
@@ -55,11 +55,11 @@ def at_once(number: int) -> Trace:
     return make_trace(*[(0.0, "a")] * number)
 
 
-def outcomes(simulated: Simulated) -> dict[str, int]:
+def outcomes(simulated: SimulationResult) -> dict[str, int]:
     return dict(Counter(ended.outcome.value for ended in simulated.ended))
 
 
-def latencies(simulated: Simulated) -> list[float]:
+def latencies(simulated: SimulationResult) -> list[float]:
     return [ended.latency_s for ended in simulated.ended if ended.latency_s is not None]
 
 
@@ -191,12 +191,12 @@ def burst() -> Trace:
     return make_trace(*((at_s, "a") for at_s in [*slow, *fast, *after]))
 
 
-def played(policy: Policy, *, load_s: float = 1.0) -> Simulated:
+def played(policy: Policy, *, load_s: float = 1.0) -> SimulationResult:
     planner = Planner(CATALOG, profiles(load_s), policy, headroom=1.0, inputs={})
     return simulate(burst(), planner({"a": 10.0}), CATALOG, profiles(load_s), policy, planner)
 
 
-def variants(simulated: Simulated, start_s: float, stop_s: float) -> set[str | None]:
+def variants(simulated: SimulationResult, start_s: float, stop_s: float) -> set[str | None]:
     """Who answered what was launched then."""
     return {launch.hosted.variant for at_s, launch in simulated.launches if start_s <= at_s < stop_s}
 
@@ -303,7 +303,7 @@ def test_with_memory_for_both_variants_a_burst_activates_what_stands_by(load_tim
     """Without it the switch comes a second later, as the variant loads."""
     planner = Planner(CATALOG, profiles(), PROTEUS, headroom=1.0, inputs={})
 
-    def run(memory_bytes: dict[str, int]) -> Simulated:
+    def run(memory_bytes: dict[str, int]) -> SimulationResult:
         conditions = Conditions(load_time_s=load_time_s, memory_bytes=memory_bytes)
         first = planner({"a": 10.0})
         return simulate(burst(), first, CATALOG, profiles(), PROTEUS, planner, conditions=conditions)

@@ -34,7 +34,7 @@ from proteus_cli.reporting.measures import report
 from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.simulation.eval_rows import RowAnswers, RowAnswersOf
 from proteus_cli.simulation.oracle import simulate_oracle
-from proteus_cli.simulation.run import Simulated, simulate
+from proteus_cli.simulation.run import SimulationResult, simulate
 from proteus_cli.store import Workspace
 from proteus_cli.store.answers import kept_rows
 from proteus_cli.store.eval_splits import eval_rows
@@ -110,10 +110,12 @@ def starting_plan(planner: Planner, policy: Policy, given: Plan | None, arrivals
     return planner(policy.replanning.initial_demand(first_demand(arrivals), planner.catalog.slo_s()))
 
 
-def _run(scenario: Scenario, policy: Policy, progress: Callable[[float], None]) -> Simulated:
+def _run(scenario: Scenario, policy: Policy, progress: Callable[[float], None]) -> SimulationResult:
     planner = _planner(scenario, policy)
     if policy.plans == "oracle":
-        return Simulated(simulate_oracle(scenario.arrivals, planner, accuracies(scenario.profiles), progress=progress))
+        return SimulationResult(
+            simulate_oracle(scenario.arrivals, planner, accuracies(scenario.profiles), progress=progress)
+        )
     planner, plan = _prepared(planner, policy, scenario)
     return simulate(
         scenario.arrivals,

@@ -63,7 +63,7 @@ def stretch_of_records(offer: Offer, slo_s: float, records: list[RequestRecord],
 
 
 @dataclass(frozen=True, slots=True)
-class Simulated:
+class SimulatedCarrier:
     """A plan in virtual time. ``mix``: the part of each family of what is offered."""
 
     plan: Plan
@@ -95,7 +95,7 @@ def _never(*_arguments: object, **_known: object) -> Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class LiveCarrier:
     """A server that runs; ``slo_s_by_family`` are its latency targets."""
 
     target: Target

@@ -21,7 +21,7 @@ from proteus_cli.store.sharing import with_sharing
 from proteus_cli.studies.draft import Job, JobTurn, StudyDraft
 from proteus_cli.studies.hardware import profiled_here
 from proteus_cli.studies.names import default_name
-from proteus_cli.studies.peak.carriers import Simulated
+from proteus_cli.studies.peak.carriers import SimulatedCarrier
 from proteus_cli.studies.peak.lone_plan import carries_any, lone_plan
 from proteus_cli.studies.peak.measuring import measured_peak
 from proteus_cli.studies.peak.question import PeakQuestion, Planned
@@ -134,7 +134,7 @@ def _job(key: str, planned: Planned, rule: str, question: PeakQuestion, variant:
 
 def _simulated(planned: Planned, rule: str, question: PeakQuestion, turn: JobTurn) -> Peak:
     conditions = Conditions(jitter=JITTERS[question.jitter] if question.jitter else None)
-    carrier = Simulated(
+    carrier = SimulatedCarrier(
         planned.plan, planned.catalog, planned.profiles, batcher_named(rule), planned.mix, planned.slo_s, conditions
     )
     peak = measured_peak(carrier, question.rules, planned.first_qps, turn.allowed_s, question.seed, turn.advance)

@@ -19,7 +19,7 @@ from proteus_cli.replay.plain_target import PlainTarget
 from proteus_cli.replay.target import HttpTarget, Target, is_proteus
 from proteus_cli.store import write_json
 from proteus_cli.studies.draft import JobTurn
-from proteus_cli.studies.peak.carriers import Live, event_loop, one_by_one_s
+from proteus_cli.studies.peak.carriers import LiveCarrier, event_loop, one_by_one_s
 from proteus_cli.studies.peak.measuring import measured_peak
 from proteus_cli.studies.peak.question import PeakQuestion, Planned
 
@@ -74,7 +74,7 @@ def server_peak(
             first_qps = _FIRST_OF_ONE_BY_ONE / float(
                 runner.run(one_by_one_s(target, next(iter(mix)), longest_s)).mean()
             )
-        carrier = Live(target, runner, slo_s, mix, longest_s)
+        carrier = LiveCarrier(target, runner, slo_s, mix, longest_s)
         rules = msgspec.structs.replace(question.rules, most_qps=min(question.rules.most_qps, MOST_QPS))
         first_qps = min(first_qps, MOST_FIRST_QPS)
         peak = measured_peak(carrier, rules, first_qps, ends_s - time.monotonic(), question.seed, advance)
