@@ -9,7 +9,7 @@ import pytest
 from tiny import Tiny
 
 from proteus_cli.backends.discovery import discover
-from proteus_cli.domain.studies.startup import Start, Startup, median_ranks, starts_of
+from proteus_cli.domain.studies.startup import ProcessStart, Startup, median_ranks, starts_of
 from proteus_cli.errors import ArtefactError, EngineError, UsageError
 from proteus_cli.settings import read_settings
 from proteus_cli.studies.draft import JobTurn, StudyDraft
@@ -18,8 +18,8 @@ from proteus_cli.studies.startup.file_cache import CAN_EVICT, backend_files, evi
 from proteus_cli.studies.startup.starts import FEWEST, Subject, start_once, startup
 
 
-def start(answered_s: float) -> Start:
-    return Start(0.1, 0.2, 0.3, answered_s)
+def start(answered_s: float) -> ProcessStart:
+    return ProcessStart(0.1, 0.2, 0.3, answered_s)
 
 
 def turn(allowed_s: float = math.inf) -> JobTurn:
@@ -58,7 +58,7 @@ class Machine:
     def __init__(self) -> None:
         self.now_s, self.done = 0.0, list[str]()
 
-    def once(self, _subject: Subject) -> Start:
+    def once(self, _subject: Subject) -> ProcessStart:
         self.now_s += 1.0
         is_cold = self.done[-1:] == ["evict"]
         self.done.append("cold" if is_cold else "warm")

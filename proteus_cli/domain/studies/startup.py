@@ -9,7 +9,7 @@ SURE = 0.95
 """Of intervals of the median."""
 
 
-class Start(Value, frozen=True):
+class ProcessStart(Value, frozen=True):
     """One start of a process, in seconds since it was asked for.
 
     Python runs, the backend is imported, the model is loaded, the first row is answered. ``read_bytes``: what it read
@@ -39,7 +39,7 @@ class Starts(Value, frozen=True):
     low_s: float
     high_s: float
     most_s: float
-    starts: tuple[Start, ...]
+    starts: tuple[ProcessStart, ...]
 
     def __post_init__(self) -> None:
         require(is_count(self.runs, 1) and self.runs == len(self.starts), "runs must be the number of starts")
@@ -56,7 +56,7 @@ class Startup(Value, frozen=True):
     cold: Starts | None
 
 
-def starts_of(starts: Sequence[Start]) -> Starts:
+def starts_of(starts: Sequence[ProcessStart]) -> Starts:
     """Summarise starts, at least one."""
     times = sorted(start.answered_s for start in starts)
     low, high = median_ranks(len(times))

@@ -5,7 +5,7 @@ from statistics import median
 
 from matplotlib.axes import Axes
 
-from proteus_cli.domain.studies.startup import Start, Starts, Startup
+from proteus_cli.domain.studies.startup import ProcessStart, Starts, Startup
 from proteus_cli.domain.studies.study import Cell, Study
 from proteus_cli.reporting.studies.drawing import colour, page_colour, picture
 from proteus_cli.reporting.studies.section import Picture, Section, StudyTable
@@ -21,7 +21,7 @@ _COLD = (
     "Before a cold start, the files of the model and of the backend were evicted from the file cache; a warm start "
     "followed each. Files that other programs use at the time stay in the cache, as those of Python do."
 )
-_STAGES: Sequence[tuple[str, Callable[[Start], float]]] = (
+_STAGES: Sequence[tuple[str, Callable[[ProcessStart], float]]] = (
     ("Python starts", lambda start: start.python_s),
     ("the backend is imported", lambda start: start.backend_s - start.python_s),
     ("the model is loaded", lambda start: start.loaded_s - start.backend_s),

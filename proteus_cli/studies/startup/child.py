@@ -1,4 +1,4 @@
-"""The process of one start: ``python -m proteus_cli.studies.startup.child SPEC``; it prints a `Start` as JSON."""
+"""The process of one start: ``python -m proteus_cli.studies.startup.child SPEC``; it prints a `ProcessStart` as JSON."""
 
 import time
 
@@ -17,7 +17,7 @@ from proteus_cli.backends.registry import open_backend  # noqa: E402
 from proteus_cli.domain.base import Value  # noqa: E402
 from proteus_cli.domain.catalog.catalog import VariantKey  # noqa: E402
 from proteus_cli.domain.device import Device  # noqa: E402
-from proteus_cli.domain.studies.startup import Start  # noqa: E402
+from proteus_cli.domain.studies.startup import ProcessStart  # noqa: E402
 from proteus_cli.errors import ProteusError  # noqa: E402
 
 IO = Path("/proc/self/io")
@@ -34,7 +34,7 @@ class StartSpec(Value, frozen=True):
     built: str
 
 
-def start(spec: StartSpec) -> Start:
+def start(spec: StartSpec) -> ProcessStart:
     """Load the variant, and answer a row."""
     pin_this_thread(spec.device.cores)
     rng = np.random.default_rng(0)
@@ -46,7 +46,9 @@ def start(spec: StartSpec) -> Start:
         runner.infer(inputs)
         answered_s = time.monotonic()
     begun_s = spec.begun_s
-    return Start(PYTHON_AT_S - begun_s, backend_s - begun_s, loaded_s - begun_s, answered_s - begun_s, _read_bytes())
+    return ProcessStart(
+        PYTHON_AT_S - begun_s, backend_s - begun_s, loaded_s - begun_s, answered_s - begun_s, _read_bytes()
+    )
 
 
 def _read_bytes() -> int | None:

@@ -11,7 +11,7 @@ import msgspec
 
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.studies.startup import Start, Starts, Startup, starts_of
+from proteus_cli.domain.studies.startup import ProcessStart, Starts, Startup, starts_of
 from proteus_cli.errors import EngineError
 from proteus_cli.studies.draft import JobTurn
 from proteus_cli.studies.startup.child import StartSpec
@@ -36,7 +36,7 @@ class Subject:
     files: Sequence[Path]
 
 
-def start_once(subject: Subject) -> Start:
+def start_once(subject: Subject) -> ProcessStart:
     """One fresh process. Raises `EngineError` where it fails."""
     spec = StartSpec(time.monotonic(), subject.device, str(subject.model), *subject.key, built=str(subject.built))
     command = [sys.executable, "-m", _CHILD, msgspec.json.encode(spec).decode()]
@@ -55,7 +55,7 @@ def start_once(subject: Subject) -> Start:
             f"`{subject.key.variant}` does not start: {why[-1] if why else 'it said nothing'}",
             hint=f"`proteus doctor` checks {subject.device.id} and its software",
         )
-    return msgspec.json.decode(done.stdout, type=Start)
+    return msgspec.json.decode(done.stdout, type=ProcessStart)
 
 
 def startup(
@@ -63,15 +63,15 @@ def startup(
     runs: int,
     turn: JobTurn,
     *,
-    once: Callable[[Subject], Start] = start_once,
+    once: Callable[[Subject], ProcessStart] = start_once,
     evicting: Callable[[Sequence[Path]], None] | None = evict if CAN_EVICT else None,
     now_s: Callable[[], float] = time.monotonic,
 ) -> Startup:
     """So many starts of each condition, or as many as are allowed: at least `FEWEST`. Raises `EngineError`."""
     ends_s = now_s() + turn.allowed_s
     once(subject)  # what is only done once, such as building an engine or compiling modules, is no part of a start
-    cold: list[Start] = []
-    warm: list[Start] = []
+    cold: list[ProcessStart] = []
+    warm: list[ProcessStart] = []
     while len(warm) < runs and (len(warm) < FEWEST or now_s() < ends_s):
         if evicting is not None:
             evicting(subject.files)
@@ -83,5 +83,5 @@ def startup(
     )
 
 
-def _if_any(starts: Sequence[Start]) -> Starts | None:
+def _if_any(starts: Sequence[ProcessStart]) -> Starts | None:
     return starts_of(starts) if starts else None
