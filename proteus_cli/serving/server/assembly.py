@@ -152,7 +152,7 @@ def _served_families(deployment: Deployment, hardware: Hardware) -> list[ServedF
 
 
 @dataclass(frozen=True, slots=True)
-class Telemetry:
+class ServerTelemetry:
     """What is measured of the running server, and shown."""
 
     sampler: MetricsSampler
@@ -168,7 +168,7 @@ async def open_telemetry(
     profiles: ProfileStore,
     adaptation: Adaptation,
     connections: Connections,
-) -> AsyncIterator[Telemetry]:
+) -> AsyncIterator[ServerTelemetry]:
     lag = LoopLag()
     sampler = MetricsSampler(
         plane, plane.clock, adaptation.control_loop.changes, links=hardware.links,
@@ -190,7 +190,7 @@ async def open_telemetry(
         shifts=adaptation.shifts,
     )
     async with running(lag.watch()), running(sampler.run()):
-        yield Telemetry(sampler, Metrics(sources, connections, lag), sources)
+        yield ServerTelemetry(sampler, Metrics(sources, connections, lag), sources)
 
 
 def make_endpoints(
@@ -199,7 +199,7 @@ def make_endpoints(
     plane: DataPlane,
     profiles: ProfileStore,
     adaptation: Adaptation,
-    telemetry: Telemetry,
+    telemetry: ServerTelemetry,
 ) -> tuple[ModelRepository, Endpoints]:
     """The models as the protocol shows them, and the endpoints beside inference."""
     models = ModelRepository(
