@@ -11,7 +11,7 @@ Exposure = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Window:
+class SlotWindow:
     """A stretch of time with so many ``slots``.
 
     ``seconds`` by the number of running batches, from 0 on. Over its ``batches``, with t(n) the seconds of a batch
@@ -96,10 +96,10 @@ class SlotBins:
     def window_s(self, now_s: float) -> float:
         return now_s - self._since_s
 
-    def window(self, slots: int, now_s: float) -> Window:
+    def window(self, slots: int, now_s: float) -> SlotWindow:
         """What was counted since the last window, with so many slots; and begin the next one."""
         self._advance(now_s)
-        found = Window(
+        found = SlotWindow(
             slots,
             np.array(self._clock) - self._clock_before,
             np.array(self._products)[1:, 1:],

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from proteus_cli.control.concurrency.slot_bins import Exposure, SlotBins, Window
+from proteus_cli.control.concurrency.slot_bins import Exposure, SlotBins, SlotWindow
 from proteus_cli.control.concurrency.throughputs import SURE_ERRORS, Throughputs, throughputs
 from proteus_cli.domain.concurrency.knee import TOLERANCE_FRAC, knee_place
 
@@ -71,7 +71,7 @@ class SlotTuner:
     def __init__(self, most: int, now_s: float) -> None:
         self.most = self.settled = most
         self.bins = SlotBins(most, now_s)
-        self.windows: deque[Window] = deque(maxlen=KEPT_WINDOWS)
+        self.windows: deque[SlotWindow] = deque(maxlen=KEPT_WINDOWS)
         self.estimate: Throughputs | None = None
         self.trial: Trial | None = None
         self.changes: deque[SlotChange] = deque(maxlen=20)
@@ -86,7 +86,7 @@ class SlotTuner:
         self._patience_s = 0.0  # of busy slots, before smaller numbers are tried
         self._hold_s, self._last_step, self._changed_s = FIRST_HOLD_S, 0, -math.inf
         self._errors = SURE_ERRORS
-        self._misses: dict[int, list[tuple[float, Window]]] = {}  # by slots: the last windows that left the estimate
+        self._misses: dict[int, list[tuple[float, SlotWindow]]] = {}  # by slots: the last that left the estimate
         self._scatter = 0.0  # of windows about the estimate, a running mean of squares
 
     def began(self, now_s: float) -> Exposure:
@@ -247,7 +247,7 @@ class SlotTuner:
 
     # --- the estimate
 
-    def _left_since(self, window: Window) -> Window | None:
+    def _left_since(self, window: SlotWindow) -> SlotWindow | None:
         """Since when all windows with as many slots did more than estimated, or all less, by more than chance."""
         known = self.estimate
         expected_s = self._expected_s(known, window) if known is not None else 0.0
@@ -261,7 +261,7 @@ class SlotTuner:
         first = self._misses[window.slots][0][1]
         return first if len(before) + 1 >= LEFT_WINDOWS and first in self.windows else None
 
-    def _expected_s(self, known: Throughputs, window: Window) -> float:
+    def _expected_s(self, known: Throughputs, window: SlotWindow) -> float:
         """The profiled work of a window's batches, by the estimate; 0 where too much of it is not known."""
         batch_s = window.batch_seconds
         expected_s = sum(float(batch_s[n - 1]) * known.of(n) / n for n in known.levels)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from proteus_cli.arrays import Floats
-from proteus_cli.control.concurrency.slot_bins import Window
+from proteus_cli.control.concurrency.slot_bins import SlotWindow
 
 LEAST_ERROR = 0.002  # the relative standard error of devices without any scatter: clocks have some
 SURE_ERRORS = 2.0  # standard errors on one side: 97.7 %
@@ -64,7 +64,7 @@ class Throughputs:
         return float(np.sqrt((groups - 1) * np.mean((without - without.mean()) ** 2)))
 
 
-def throughputs(windows: Sequence[Window]) -> Throughputs | None:
+def throughputs(windows: Sequence[SlotWindow]) -> Throughputs | None:
     """The estimate over these windows; None where no number was seen in enough of them."""
     windows = [window for window in windows if window.batches]
     if len(windows) < LEAST_WINDOWS:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from moving_knee import Curve, curve, poisson, run
 
-from proteus_cli.control.concurrency.slot_bins import SlotBins, Window
+from proteus_cli.control.concurrency.slot_bins import SlotBins, SlotWindow
 from proteus_cli.control.concurrency.throughputs import throughputs
 
 
@@ -14,7 +14,7 @@ class Recorded:
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self.bins = SlotBins(slots, 0.0)
-        self.windows: list[Window] = []
+        self.windows: list[SlotWindow] = []
 
     def began(self, now_s: float) -> object:
         return self.bins.began(now_s)
