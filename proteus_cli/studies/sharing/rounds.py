@@ -99,8 +99,8 @@ class SharingMeter:
                 found = self._slice(combinations[which], took_s, slice_length_s, is_together=is_together)
                 sights |= {(is_together, place): sight for place, sight in found.items()}
             if all(sight.batches for sight in sights.values()):
-                for combination, sight in sights.items():
-                    self._seen[combination].add(sight)
+                for seen, sight in sights.items():
+                    self._seen[seen].add(sight)
                 return
         raise _busy(slice_length_s)
 
