@@ -112,7 +112,7 @@ def test_the_least_disturbed_measurement_of_the_stages_counts(
     monkeypatch.setattr(cells, "stage_points", lambda *_: (StagePoint(1, s := next(measured_s), s),) * 3)
     with backend.runner(made.place.loaded_paths()[EXITS]) as runner:
         assert isinstance(runner, ExitRunner)
-        found = cells.CellMeter(on, backend).exits(job, runner, (), 1)
+        found = cells.PointMeter(on, backend).exits(job, runner, (), 1)
     assert [each.points[0].mean_s for each in found] == [counts + 1.0] * 3
     assert len(list(measured_s)) == (2 if waited[0] == 0.0 else 1 if waited[1] == 0.0 else 0)
 

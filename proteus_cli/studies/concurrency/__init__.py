@@ -1,7 +1,7 @@
 """``proteus study concurrency``: how much at once a device should do.
 
 Theory of operation. A *cell* is a variant with a batch size, and what varies: batches in flight, as served in a thread
-or in a process; threads; or devices that the cores are split into (`cells.py`). Each number of it is a *level*: devices,
+or in a process; threads; or devices that the cores are split into (`cells.py`). Each number is a *level*: devices,
 and how many batches are in flight on each. Devices are opened as a server opens them (`opening.py`), so hand-overs, the
 slots of a GPU and emulated times are those of a server.
 

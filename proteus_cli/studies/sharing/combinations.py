@@ -95,7 +95,7 @@ def sight_of(work: Work, lane: Lane, ran: Sequence[Ran], length_s: float) -> Sig
 
 @dataclass(slots=True)
 class Seen:
-    """What was seen of one variant in one combination: of each round the centre of its batch times, and all latencies."""
+    """What was seen of one variant in one combination: each round's centre of its batch times, and all latencies."""
 
     centres_s: list[float] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)

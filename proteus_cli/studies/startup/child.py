@@ -1,4 +1,4 @@
-"""The process of one start: ``python -m proteus_cli.studies.startup.child SPEC``; it prints a `ProcessStart` as JSON."""
+"""The process of one start: ``python -m proteus_cli.studies.startup.child SPEC``; prints a `ProcessStart` as JSON."""
 
 import time
 
