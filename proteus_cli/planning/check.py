@@ -198,20 +198,26 @@ def _problems_of_expected_accuracy(given: _Checked, family: str, least: float) -
 
 
 def _problems_of_policies(given: _Checked) -> Iterator[str]:
-    """Energy and money of each answer; how long it takes is part of the capacities. Cascades are for accuracy alone."""
+    """Energy and money of each answer; how long it takes is part of the capacities. Cascades are for accuracy alone.
+
+    Amounts are of a variant alone on its device, whatever else is there.
+    """
     energies, costs = (given.rules.amount_bounds[name] for name in ("max_energy_j", "max_cost_per_million"))
     for placement in given.plan.placements:
         family, where = placement.family, f"{placement.variant} on {placement.device}"
-        measured, within = given.measured(placement), given.capacity(placement)
-        if measured is None or within is None:
-            continue
         profile = given.profiles[placement.device]
+        alone = profile.of(*placement.key)
+        if alone is None or given.capacity(placement) is None:
+            continue
+        points = profile.points_of(alone)
         if family in energies:
-            energy_j = most_energy_of(measured.power_w or 0.0, profile.points_of(measured), placement.max_batch)
+            energy_j = most_energy_of(alone.power_w or 0.0, points, placement.max_batch)
             if energy_j > energies[family] * (1 + _REL):
                 yield f"{where} takes {energy_j:g} J of a query, and may take {energies[family]:g} J"
         if family in costs:
-            cost = cost_of(given.catalog.price_of(placement.device, profile.device.type) or 0.0, within.qps)
+            fewest_hosts = given.rules.capacity_steps(given.slo_s[family], points)[0]
+            price = given.catalog.price_of(placement.device, profile.device.type)
+            cost = cost_of(price or 0.0, fewest_hosts.capacity.qps)
             if cost > costs[family] * (1 + _REL):
                 yield f"a million queries of {where} cost {cost:g}, and may cost {costs[family]:g}"
     for family in {cascade.family for cascade in given.plan.cascades}:

@@ -1,5 +1,7 @@
 """Plans where variants on one device cost each other time. That they are the best: `test_plan_is_best`."""
 
+from typing import Any
+
 import msgspec
 import pytest
 from builders import make_catalog, make_family, make_measured, make_profile, make_sharing_cost
@@ -57,6 +59,18 @@ def test_three_on_a_device_cost_what_all_of_them_do() -> None:
     host = next(host for host in hosted_by(plan, made.profiles) if host.family == "a")
     assert host.mean_latency(4) == pytest.approx(0.04 * 1.3), "as beside the worst of the two"
     assert host.others == {("b", "b0"), ("c", "c0")}
+
+
+@pytest.mark.parametrize("limit", [{"max_cost_per_million": {"a": 12.0}}, {"max_energy_j": {"a": 0.12}}], ids=str)
+def test_what_a_query_takes_is_counted_alone(limit: dict[str, Any]) -> None:
+    """An answer of a costs 10 and takes 0.1 J; beside b it would be half as much again."""
+    catalog = msgspec.structs.replace(CATALOG, price_per_hour={"cpu": 3.6})
+    measured = [msgspec.structs.replace(each, power_w=10.0) for each in MEASURED]
+    sharing = (make_sharing_cost(("a", "a0"), ("b", "b0"), ratio=1.5),)
+    profiles = {"cpu0": msgspec.structs.replace(make_profile("cpu0", *measured), sharing=sharing)}
+    rules = msgspec.structs.replace(TWO, **limit)
+    made = Planner(catalog, profiles, policy_named("proteus"), headroom=1.0, inputs={}, rules=rules)
+    assert together(made({"a": 30.0, "b": 30.0})) == {frozenset("ab")}
 
 
 def test_a_plan_that_takes_sharing_for_free_is_refused() -> None:

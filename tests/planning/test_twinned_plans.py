@@ -199,7 +199,9 @@ def test_devices_of_several_slots_count_batches_at_once() -> None:
         (Rules(min_accuracy={"a": 0.91}), None),
         (Rules(min_accuracy={"a": 0.92}), "its accuracy, 0.91, is below 0.92, which the family must have"),
         (Rules(min_expected_accuracy={"a": 0.92}), "its accuracy, 0.91, is below 0.92, which the family must have"),
-        (Rules(max_energy_j={"a": 0.5}), "its power was not measured there, and the family's energy is limited"),
+        (Rules(max_energy_j={"a": 0.5}), "its power was not measured there, and its family counts energy"),
+        (Rules(prefer={"a": "energy"}), "its power was not measured there, and its family counts energy"),
+        (Rules(max_cost_per_million={"a": 5.0}), "the device has no price, and its family counts cost"),
         (Rules(max_latency_s={"a": 0.01}), "it is too slow for the family's policy"),
         (Rules(max_latency_s={"a": 0.03}, residency="memory"), None),
         (Rules(min_accuracy={"b": 0.99}, max_energy_j={"b": 1e-9}), None),
@@ -229,3 +231,14 @@ def test_an_answer_of_a_new_version_takes_no_more_energy_than_the_policy_allows(
     plan = msgspec.structs.replace(plan, rules=Rules(max_energy_j={"a": 1.0}))
     found = expanded(plan, twinning(0.5), {"cpu0": profile}, SLO_S)
     assert found.without == ({} if is_allowed else {"cpu0": "an answer may take 2.4 J there, and 1 J at most"})
+
+
+@pytest.mark.parametrize(("slower", "is_allowed"), [(1.0, True), (1.5, False)])
+def test_answers_of_a_new_version_cost_no_more_than_the_policy_allows(slower: float, *, is_allowed: bool) -> None:
+    """The old version answers 266.7 queries a second in full batches, the new one as many or 177.8."""
+    profile = profile_of("cpu0", slower=slower)
+    plan = make_plan(place("cpu0"), demand_qps={"a": 50.0})
+    plan = msgspec.structs.replace(plan, rules=Rules(max_cost_per_million={"a": 4.0}))
+    prices = msgspec.structs.replace(CATALOG, price_per_hour={"cpu": 3.6})
+    found = expanded(plan, twinning(0.5), {"cpu0": profile}, SLO_S, price_of=prices.price_of)
+    assert found.without == ({} if is_allowed else {"cpu0": "a million answers cost 5.62 there, and may cost 4"})

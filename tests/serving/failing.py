@@ -17,6 +17,7 @@ from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.control.topology.hosting import device_memory
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog.changes import CatalogContent
 from proteus_cli.domain.demand import for_catalog
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan.plan import Plan
@@ -25,6 +26,7 @@ from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, RequestError
 from proteus_cli.planning.planner import Planner
+from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.rollouts.versioned_plans import VersionedPlans
@@ -136,7 +138,7 @@ class World:
         self.recovery = Recovery(
             self.fleet, self.controller, self.profiles, self.loop.time, lambda device: device not in self.unreachable
         )
-        self.versions = VersionedPlans(self.controller, self.profiles)
+        self.versions = VersionedPlans(self.controller, self.profiles, ServedCatalog(CatalogContent(self.catalog, {})))
         self.adaptation = ControlLoop(self.controller, self.fleet, self.loop.time, expand=self.versions.expanded)
         self.replans = replans
 

@@ -13,12 +13,19 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.plan.answer_limits import why_not_within
 from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.plan.rules import Rules, limits_of
 from proteus_cli.domain.profile.capacity import capacity_at
 from proteus_cli.domain.profile.profile import LatencyTable, Point, Profile, VariantProfile
-from proteus_cli.domain.profile.query_amounts import most_energy_of
 from proteus_cli.domain.profile.shared_times import beside
+
+PriceOf = Callable[[str, str], float | None]
+"""What a device, by id and type, costs per hour; None: unknown."""
+
+
+def _no_price(_device: str, _device_type: str) -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,7 @@ def expanded(
     profiles: Mapping[str, Profile],
     slo_s: float,
     broken: Collection[tuple[str, str, str]] = (),
+    price_of: PriceOf = _no_price,
 ) -> Expansion:
     """A plan without the new version, with it; ``broken`` engines (device, family, variant) must not be placed.
 
@@ -65,7 +73,7 @@ def expanded(
     of_old = [each for each in plan.placements if each.key == twinning.old_key]
     without, batches = dict[str, str](), dict[str, tuple[int, int]]()
     for placement in of_old:
-        fit: tuple[int, int] | str = _batches(placement, plan, twinning, profiles[placement.device], slo_s)
+        fit: tuple[int, int] | str = _batches(placement, plan, twinning, profiles[placement.device], slo_s, price_of)
         if (placement.device, *twinning.new_key) in broken:
             fit = "it is broken there"
         if isinstance(fit, str):
@@ -110,10 +118,11 @@ def replaced(
     profiles: Mapping[str, Profile],
     slo_s: float,
     broken: Collection[tuple[str, str, str]] = (),
+    price_of: PriceOf = _no_price,
 ) -> Plan:
     """The plan with the new version in place of the old one wherever it has room."""
     whole = replace(twinning, share=1.0)
-    both = expanded(contracted(plan, whole, profiles), whole, profiles, slo_s, broken).plan
+    both = expanded(contracted(plan, whole, profiles), whole, profiles, slo_s, broken, price_of).plan
     new = {each.device for each in both.placements if each.key == whole.new_key}
     left = tuple(each for each in both.placements if each.key != whole.old_key or each.device not in new)
     return msgspec.structs.replace(both, placements=left)
@@ -139,7 +148,7 @@ def blended(profile: Profile, twinning: Twinning) -> Profile:
 
 
 def _batches(
-    placement: Placement, plan: Plan, twinning: Twinning, profile: Profile, slo_s: float
+    placement: Placement, plan: Plan, twinning: Twinning, profile: Profile, slo_s: float, price_of: PriceOf
 ) -> tuple[int, int] | str:
     """The largest batches of the old version and of the new one beside it; or why that has no place there."""
     new, old = profile.of(*twinning.new_key), profile.of(*twinning.old_key)
@@ -156,7 +165,11 @@ def _batches(
     of_old, of_new = (capacity_at(plan.rules.capacity_steps(planned_s, each), hosts).max_batch for each in points)
     if not of_new:
         return "it is too slow for the SLO there" if planned_s == slo_s else "it is too slow for the family's policy"
-    if (why_not := _unruly(new, points[1], of_new, plan.rules)) is not None:
+    least = plan.rules.least_alone(new.family)
+    if new.accuracy < least:
+        return f"its accuracy, {new.accuracy:.4g}, is below {least:g}, which the family must have"
+    price = price_of(placement.device, profile.device.type)
+    if (why_not := why_not_within(new, profile, planned_s, price, plan.rules)) is not None:
         return why_not
     memory_bytes = profile.device.memory_bytes
     residents = [profile.of(*each.key) for each in plan.placements if each.device == placement.device]
@@ -164,22 +177,6 @@ def _batches(
     if 0 < memory_bytes < needed_bytes:
         return "the device has no memory for both versions"
     return of_old or placement.max_batch, of_new
-
-
-def _unruly(new: VariantProfile, points: Sequence[Point], max_batch: int, rules: Rules) -> str | None:
-    """Which rule about each answer the new version does not keep; None: it keeps them, as far as plans know.
-
-    What answers cost is not among them: prices are the planner's alone.
-    """
-    least, energy_j = rules.least_alone(new.family), rules.amount_bounds["max_energy_j"].get(new.family)
-    if new.accuracy < least:
-        return f"its accuracy, {new.accuracy:.4g}, is below {least:g}, which the family must have"
-    if energy_j is None:
-        return None
-    if new.power_w is None:
-        return "its power was not measured there, and the family's energy is limited"
-    most_j = most_energy_of(new.power_w, points, max_batch)
-    return f"an answer may take {most_j:.3g} J there, and {energy_j:g} J at most" if most_j > energy_j else None
 
 
 def _part_of_rates(twinned: Sequence[Placement], of_old: Sequence[Placement], share: float) -> float:

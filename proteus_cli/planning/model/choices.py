@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from proteus_cli.control.policies import VariantRule
 from proteus_cli.domain.catalog.catalog import Catalog, Family, VariantKey
+from proteus_cli.domain.plan.answer_limits import knows_amounts, why_not_within
 from proteus_cli.domain.plan.rules import DeviceLimits, Rules, limits_of
 from proteus_cli.domain.profile.capacity import Capacity, CapacityStep, capacity_at
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
-from proteus_cli.domain.profile.query_amounts import cost_of, most_energy_of
 from proteus_cli.errors import UsageError
 from proteus_cli.planning.networks import row_bytes
 
@@ -137,39 +137,19 @@ def choices_of(
                 if key not in known:
                     known[key] = rules.capacity_steps(slo_s[family.name], group.profile.points_of(measured))
                 capacity = capacity_at(known[key], devices)
-                is_within = capacity.qps > 0 and _keeps_bounds(group, family, measured, known[key], rules)
-                if is_within and _may_host(group, family, measured, rules):
+                if capacity.qps > 0 and _may_host(group, family, measured, slo_s[family.name], rules):
                     yield Choice(g, f, measured, capacity, known[key], measured.accuracy)
 
 
-def _may_host(group: DeviceGroup, family: Family, measured: VariantProfile, rules: Rules) -> bool:
+def _may_host(group: DeviceGroup, family: Family, measured: VariantProfile, slo_s: float, rules: Rules) -> bool:
     is_pinned = measured.key in group.limits.pinned  # so it is hosted where no cascade begins with it, too
     least = rules.least_alone(family.name) if is_pinned else rules.least_hosted(family.name)
     return (
-        group.limits.allows(measured.key) and measured.accuracy >= least and memory_frac(group.profile, measured) <= 1
+        group.limits.allows(measured.key)
+        and measured.accuracy >= least
+        and memory_frac(group.profile, measured) <= 1
+        and why_not_within(measured, group.profile, slo_s, group.price_per_hour, rules) is None
     )
-
-
-def _keeps_bounds(
-    group: DeviceGroup, family: Family, measured: VariantProfile, steps: Sequence[CapacityStep], rules: Rules
-) -> bool:
-    """Whether what an answer takes of energy and money is known, where the family counts it, and within its bounds."""
-    if not _knows_amounts(group.price_per_hour, measured, rules):
-        return False
-    energy_j = rules.amount_bounds["max_energy_j"].get(family.name)
-    if energy_j is not None and measured.power_w is not None:
-        points, max_batch = group.profile.points_of(measured), max(step.capacity.max_batch for step in steps)
-        if most_energy_of(measured.power_w, points, max_batch) > energy_j:
-            return False
-    cost = rules.amount_bounds["max_cost_per_million"].get(family.name)
-    if cost is None or group.price_per_hour is None:
-        return True
-    return cost_of(group.price_per_hour, steps[0].capacity.qps) <= cost
-
-
-def _knows_amounts(price_per_hour: float | None, measured: VariantProfile, rules: Rules) -> bool:
-    has_power = measured.power_w is not None or measured.family not in rules.families_that_count("energy")
-    return has_power and (price_per_hour is not None or measured.family not in rules.families_that_count("cost"))
 
 
 def memory_frac(profile: Profile, measured: VariantProfile) -> float:
@@ -220,7 +200,7 @@ def require_amounts(catalog: Catalog, profiles: Mapping[str, Profile], rules: Ru
         measured = [(each, profile.device) for profile in profiles.values() for each in profile.variants]
         mine = [(each, device, catalog.price_of(device.id, device.type)) for each, device in measured]
         mine = [known for known in mine if known[0].family == family]
-        if not mine or any(_knows_amounts(price, each, rules) for each, _, price in mine):
+        if not mine or any(knows_amounts(each, price, rules) for each, _, price in mine):
             continue
         if all(each.power_w is None for each, _, _ in mine) and family in rules.families_that_count("energy"):
             raise _no_power(f"`{mine[0][0].variant}` on `{mine[0][1].type}`")

@@ -68,13 +68,13 @@ async def open_adaptation(
     """
     source = VersionedPlanSource(deployment.source)
     async with AsyncExitStack() as stack:
-        planning = await _open_planning(deployment, plane, profiles, source, stack, stop)
+        served = ServedCatalog(CatalogContent.served(deployment.catalog, deployment.digests))
+        planning = await _open_planning(deployment, plane, profiles, served, source, stack, stop)
         parts = _Parts(deployment, hardware, plane, profiles, source, planning, options.tokens is not None, stack)
         await parts.open_sharing()
         recalibration = await parts.open_recalibration(drift)
         await parts.open_joining()
         accuracies = await parts.open_accuracies(takes_labels=plane.answers is not None)
-        served = ServedCatalog(CatalogContent.served(deployment.catalog, deployment.digests))
         live_catalog = await parts.open_live_catalog(served, accuracies)
         shifts = await parts.open_shifts(served)
         rollouts = await parts.open_rollouts(served, live_catalog)
@@ -104,6 +104,7 @@ async def _open_planning(
     deployment: Deployment,
     plane: DataPlane,
     profiles: ProfileStore,
+    served: ServedCatalog,
     source: VersionedPlanSource,
     stack: AsyncExitStack,
     stop: asyncio.Event,
@@ -116,7 +117,7 @@ async def _open_planning(
         demand = rule.initial_demand(deployment.plan.demand_qps, plane.controller.demand.slo_s)
         solver.warm_up(WarmUp(demand, deployment.plan))
     journal = PlanJournal(deployment.journal, plane.counts) if deployment.journal is not None else None
-    versions = VersionedPlans(plane.controller, profiles)
+    versions = VersionedPlans(plane.controller, profiles, served)
     control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock, journal, versions.expanded)
     await run_unless(stop, control_loop.start(deployment.plan, deployment.origin, deployment.reason))
     await stack.enter_async_context(running(plane.fleet.standbys.run()))

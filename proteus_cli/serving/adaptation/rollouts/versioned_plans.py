@@ -1,28 +1,28 @@
 """Plans with both versions of variants, or one of them only, while they are rolled out."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.topology.twinning import Twinning, contracted, expanded, replaced
+from proteus_cli.control.topology.twinning import PriceOf, Twinning, contracted, expanded, replaced
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.rollouts.running import Running
 
 
 class VersionedPlans:
     """``running`` has the roll-outs, by family: the last one of each."""
 
-    def __init__(self, controller: Controller, profiles: Mapping[str, Profile]) -> None:
-        self._controller, self._profiles = controller, profiles
+    def __init__(self, controller: Controller, profiles: Mapping[str, Profile], served: ServedCatalog) -> None:
+        self._controller, self._profiles, self._served = controller, profiles, served
         self.running = dict[str, Running]()
 
     def expanded(self, plan: Plan) -> Plan:
         """A plan of the planner, with the versions that are rolled out; a plan that has them stays as it is."""
         for running in self.running.values():
             if running.is_twinned and not places(plan, running.new):
-                slo_s, broken = self._slo_s(running), self._controller.broken_engines
-                found = expanded(plan, twinning(running), self._profiles, slo_s, broken)
+                found = expanded(plan, twinning(running), self._profiles, *self._conditions(running))
                 plan, running.without = found.plan, found.without
         return plan
 
@@ -35,17 +35,18 @@ class VersionedPlans:
 
     def only_new(self, running: Running) -> Plan:
         """The plan in force, with the new version in place of the old one."""
-        broken = self._controller.broken_engines
-        return replaced(self._controller.plan, twinning(running), self._profiles, self._slo_s(running), broken)
+        return replaced(self._controller.plan, twinning(running), self._profiles, *self._conditions(running))
 
     def only_old(self, running: Running) -> Plan:
         """The plan in force, with the old version in place of the new one."""
         plan = contracted(self._controller.plan, twinning(running), self._profiles)
         back = Twinning(running.family, old=running.new.variant, new=running.old.variant)
-        return replaced(plan, back, self._profiles, self._slo_s(running), self._controller.broken_engines)
+        return replaced(plan, back, self._profiles, *self._conditions(running))
 
-    def _slo_s(self, running: Running) -> float:
-        return self._controller.demand.slo_s[running.family]
+    def _conditions(self, running: Running) -> tuple[float, Collection[tuple[str, str, str]], PriceOf]:
+        """What a version must keep: the SLO of its family; the broken engines; and what devices cost."""
+        slo_s = self._controller.demand.slo_s[running.family]
+        return slo_s, self._controller.broken_engines, self._served.catalog.price_of
 
 
 def twinning(running: Running) -> Twinning:
