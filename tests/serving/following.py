@@ -23,7 +23,7 @@ from proteus_cli.serving.adaptation.catalog.retiring import FORGET_AFTER_S
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
 from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
-from proteus_cli.serving.adaptation.rollouts.plan_source import VersionedPlanSource
+from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.requests.in_flight import Result
 from proteus_cli.serving.requests.query import Query, RequestOptions
 
@@ -54,10 +54,13 @@ class Followed:
             is_emulated=True, takes_variants=True, learn=self._learn, use_signatures=self._use_signatures, stubs=set()
         )
         solver: Any = SimpleNamespace(state=SimpleNamespace(is_busy=False), use=self._plan_with)
-        accuracies = LiveAccuracies(world.plane, world.profiles, world.adaptation, self, solver, takes_labels=False)
-        self.served, self.solver, self.versioned = ServedCatalog(self.read().content), solver, VersionedPlanSource(self)
+        source: Any = self
+        self.served, self.planner = ServedCatalog(self.read().content), LivePlanner(source, world.profiles, solver)
+        accuracies = LiveAccuracies(
+            world.plane, world.profiles, world.adaptation, self, self.planner, takes_labels=False
+        )  # fmt: skip
         self.live = LiveCatalog(
-            self.served, hardware, world.plane, world.profiles, self, self.versioned, solver, accuracies,
+            self.served, hardware, world.plane, world.profiles, self, self.planner, accuracies,
             is_guarded=True,
         )  # fmt: skip
 

@@ -26,9 +26,8 @@ from proteus_cli.domain.catalog.catalog import is_name
 from proteus_cli.domain.device import Device, host_of
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import ProteusError
-from proteus_cli.serving.adaptation.plan_source import PlanSource
+from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
-from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.devices.hardware import ClusterHardware
 from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 from proteus_cli.serving.logs import fields
@@ -67,10 +66,7 @@ class ProfileSource(Protocol):
 
 
 class Joining:
-    """Looks for new devices of the ``hardware``, and has them join. Without ``has_standbys``, nothing stands by there.
-
-    ``solver`` is None where nothing re-plans.
-    """
+    """Looks for new devices of the ``hardware``, and has them join. Without ``has_standbys``, none stand by there."""
 
     def __init__(
         self,
@@ -78,14 +74,12 @@ class Joining:
         plane: DataPlane,
         profiles: ProfileStore,
         known: ProfileSource,
-        source: PlanSource,
-        solver: SolverProcess | None,
+        planner: LivePlanner,
         *,
         has_standbys: bool,
     ) -> None:
         self._hardware, self._plane, self._profiles = hardware, plane, profiles
-        self._known, self._source, self._solver = known, source, solver
-        self._has_standbys = has_standbys
+        self._known, self._planner, self._has_standbys = known, planner, has_standbys
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._pauses: dict[str, tuple[float, float]] = {}  # by host: its length, and until when
         self._left_out: dict[str, AgentSession] = {}  # devices that do not join while that session lasts
@@ -162,8 +156,7 @@ class Joining:
             self._plane.fleet.add_device(device.id, memory.get(device.id))
             log.info("%s joins", device.id, extra=fields(device=device.id, measured_on=profile.measured_on))
         self._plane.families.use(self._profiles.values())
-        if self._solver is not None:
-            self._solver.use(self._source.replanner(self._plane.controller.plan, self._profiles))
+        self._planner.follow(self._plane.controller.plan)
 
     def _memory(
         self, profiles: Sequence[Profile], new: Collection[Device], session: AgentSession

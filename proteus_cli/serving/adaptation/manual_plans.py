@@ -16,8 +16,8 @@ from proteus_cli.errors import Conflict, EngineError, Forbidden, ProteusError, U
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop, PlanChange
+from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.plan_source import PlanSource
-from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.json_bodies import decoded
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import fields
@@ -47,13 +47,13 @@ class ManualPlans:
         lifecycle: Lifecycle,
         source: PlanSource,
         requirements: PlanRequirements,
-        solver: SolverProcess | None,
+        planner: LivePlanner,
         live_catalog: LiveCatalog | None = None,
         *,
         is_guarded: bool,
     ) -> None:
         self._control_loop, self._lifecycle, self._source = control_loop, lifecycle, source
-        self._requirements, self._solver, self._is_guarded = requirements, solver, is_guarded
+        self._requirements, self._planner, self._is_guarded = requirements, planner, is_guarded
         self._live_catalog = live_catalog
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -116,8 +116,7 @@ class ManualPlans:
             change = await self._control_loop.apply(plan, origin, reason, base)
         except EngineError as error:
             raise Unprocessable(f"the plan can't be loaded: {error.message}", hint=error.hint) from error
-        if self._solver is not None:
-            self._solver.use(self._source.replanner(plan, self._requirements.profiles))
+        self._planner.follow(plan)
         return change
 
 

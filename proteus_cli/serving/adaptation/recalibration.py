@@ -15,9 +15,9 @@ from proteus_cli.control.devices.drift import Correction, Drift, rerated
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
+from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
-from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.profiles")
@@ -49,7 +49,7 @@ class Recalibration:
         profiles: ProfileStore,
         controller: Controller,
         control_loop: ControlLoop,
-        solver: SolverProcess | None,
+        planner: LivePlanner,
         source: PlanSource,
         clock: Callable[[], float],
         *,
@@ -57,7 +57,7 @@ class Recalibration:
     ) -> None:
         self.drift, self.is_recording = drift, is_recording
         self._profiles, self._controller, self._control_loop = profiles, controller, control_loop
-        self._solver, self._source, self._clock = solver, source, clock
+        self._planner, self._source, self._clock = planner, source, clock
         self._unwritten: set[str] = set()
         self.made: deque[AppliedCorrection] = deque(maxlen=MAX_SHOWN)
         self.corrections = 0
@@ -113,8 +113,7 @@ class Recalibration:
         """The plan in force, corrected; the solver makes the next ones with the same profiles."""
         plan = rerated(self._controller.plan, corrections)
         plan = msgspec.structs.replace(plan, inputs={**plan.inputs, **self._source.inputs()})
-        if self._solver is not None:
-            self._solver.use(self._source.replanner(plan, self._profiles))
+        self._planner.follow(plan)
         return plan
 
     def _correct_device(self, device: str, corrections: Sequence[Correction]) -> None:

@@ -11,9 +11,8 @@ from proteus_cli.domain.device import host_of
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.plan_source import PlanSource
+from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
-from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.logs import fields
 from proteus_cli.units import counted
@@ -38,11 +37,10 @@ class Sharing:
         controller: Controller,
         fleet: Fleet,
         control_loop: ControlLoop,
-        solver: SolverProcess | None,
-        source: PlanSource,
+        planner: LivePlanner,
     ) -> None:
         self._shared, self._profiles, self._controller, self._fleet = shared, profiles, controller, fleet
-        self._control_loop, self._solver, self._source = control_loop, solver, source
+        self._control_loop, self._planner = control_loop, planner
 
     async def watch(self) -> None:
         """Until cancelled."""
@@ -71,8 +69,7 @@ class Sharing:
             await self._control_loop.recount(partial(self._recounted, servers))
         except ProteusError as error:
             log.error("kept the capacities: %s", error.message)  # noqa: TRY400
-        if self._solver is not None:
-            self._solver.use(self._source.replanner(self._controller.plan, self._profiles))
+        self._planner.follow(self._controller.plan)
         self._controller.replanning.notice(reason)
 
     def _recounted(self, servers: Mapping[str, int]) -> Plan:

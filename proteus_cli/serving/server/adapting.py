@@ -18,11 +18,11 @@ from proteus_cli.serving.adaptation.feedback.feedback import Feedback
 from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
 from proteus_cli.serving.adaptation.joining import Joining
 from proteus_cli.serving.adaptation.live_conditions import LiveConditions
+from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.recalibration import Recalibration
-from proteus_cli.serving.adaptation.rollouts.plan_source import VersionedPlanSource
 from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts
 from proteus_cli.serving.adaptation.rollouts.versioned_plans import VersionedPlans
 from proteus_cli.serving.adaptation.sharing import Sharing
@@ -66,11 +66,10 @@ async def open_adaptation(
 
     Raises `StoppedEarly`, and `EngineError` where the plan can't be put in force.
     """
-    source = VersionedPlanSource(deployment.source)
     async with AsyncExitStack() as stack:
         served = ServedCatalog(CatalogContent.served(deployment.catalog, deployment.digests))
-        planning = await _open_planning(deployment, plane, profiles, served, source, stack, stop)
-        parts = _Parts(deployment, hardware, plane, profiles, source, planning, options.tokens is not None, stack)
+        planning = await _open_planning(deployment, plane, profiles, served, stack, stop)
+        parts = _Parts(deployment, hardware, plane, profiles, planning, options.tokens is not None, stack)
         await parts.open_sharing()
         recalibration = await parts.open_recalibration(drift)
         await parts.open_joining()
@@ -95,6 +94,7 @@ async def open_adaptation(
 
 class _Planning(NamedTuple):
     solver: SolverProcess | None
+    planner: LivePlanner
     journal: PlanJournal | None
     control_loop: ControlLoop
     versions: VersionedPlans
@@ -105,14 +105,13 @@ async def _open_planning(
     plane: DataPlane,
     profiles: ProfileStore,
     served: ServedCatalog,
-    source: VersionedPlanSource,
     stack: AsyncExitStack,
     stop: asyncio.Event,
 ) -> _Planning:
     """The plan is in force then. Raises like `open_adaptation`."""
     rule, solver = deployment.policy.replanning, None
     if rule is not None:
-        replanner = source.replanner(deployment.plan, profiles)
+        replanner = deployment.source.replanner(deployment.plan, profiles)
         solver = stack.enter_context(contextlib.closing(SolverProcess(replanner, deployment.solve_limit_s)))
         demand = rule.initial_demand(deployment.plan.demand_qps, plane.controller.demand.slo_s)
         solver.warm_up(WarmUp(demand, deployment.plan))
@@ -126,7 +125,8 @@ async def _open_planning(
     if rule is not None and solver is not None:
         await stack.enter_async_context(running(solver.watch()))
         await stack.enter_async_context(running(control_loop.run(rule.every_s, solver)))
-    return _Planning(solver, journal, control_loop, versions)
+    planner = LivePlanner(deployment.source, profiles, solver)
+    return _Planning(solver, planner, journal, control_loop, versions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,6 @@ class _Parts:
     hardware: Hardware
     plane: DataPlane
     profiles: ProfileStore
-    source: VersionedPlanSource
     planning: _Planning
     is_guarded: bool
     stack: AsyncExitStack
@@ -148,18 +147,18 @@ class _Parts:
     async def open_sharing(self) -> None:
         if self.deployment.hosts is None:
             return
-        solver, control_loop = self.planning.solver, self.planning.control_loop
-        controller, fleet = self.plane.controller, self.plane.fleet
-        sharing = Sharing(self.hardware.shared, self.profiles, controller, fleet, control_loop, solver, self.source)
+        sharing = Sharing(
+            self.hardware.shared, self.profiles, self.plane.controller, self.plane.fleet, self.planning.control_loop,
+            self.planning.planner,
+        )  # fmt: skip
         await self._run(sharing.watch())
 
     async def open_recalibration(self, drift: Drift | None) -> Recalibration | None:
         if drift is None:
             return None
-        solver, control_loop = self.planning.solver, self.planning.control_loop
         recalibration = Recalibration(
-            drift, self.profiles, self.plane.controller, control_loop, solver, self.source, self.plane.clock,
-            is_recording=self.deployment.records,
+            drift, self.profiles, self.plane.controller, self.planning.control_loop, self.planning.planner,
+            self.deployment.source, self.plane.clock, is_recording=self.deployment.records,
         )  # fmt: skip
         self.stack.callback(recalibration.write)
         await self._run(recalibration.watch())
@@ -169,15 +168,14 @@ class _Parts:
         """Devices join where there are hosts that may bring some."""
         if self.deployment.newcomers is not None and isinstance(self.hardware, ClusterHardware):
             joining = Joining(
-                self.hardware, self.plane, self.profiles, self.deployment.newcomers, self.source,
-                self.planning.solver, has_standbys=self.deployment.has_standbys,
+                self.hardware, self.plane, self.profiles, self.deployment.newcomers,
+                self.planning.planner, has_standbys=self.deployment.has_standbys,
             )  # fmt: skip
             await self._run(joining.run())
 
     async def open_accuracies(self, *, takes_labels: bool) -> LiveAccuracies:
-        solver, control_loop = self.planning.solver, self.planning.control_loop
         accuracies = LiveAccuracies(
-            self.plane, self.profiles, control_loop, self.source, solver,
+            self.plane, self.profiles, self.planning.control_loop, self.deployment.source, self.planning.planner,
             takes_labels=takes_labels, is_recording=self.deployment.records,
         )  # fmt: skip
         if takes_labels:
@@ -188,8 +186,8 @@ class _Parts:
         if self.deployment.catalog_source is None:
             return None
         live_catalog = LiveCatalog(
-            served, self.hardware, self.plane, self.profiles, self.deployment.catalog_source, self.source,
-            self.planning.solver, accuracies, is_guarded=self.is_guarded,
+            served, self.hardware, self.plane, self.profiles, self.deployment.catalog_source,
+            self.planning.planner, accuracies, is_guarded=self.is_guarded,
         )  # fmt: skip
         await self._run(live_catalog.run(watches=self.deployment.watches_catalog))
         return live_catalog
@@ -203,21 +201,19 @@ class _Parts:
         return shifts
 
     async def open_rollouts(self, served: ServedCatalog, live_catalog: LiveCatalog | None) -> VersionRollouts:
-        solver, control_loop = self.planning.solver, self.planning.control_loop
         rollouts = VersionRollouts(
-            self.deployment.version_source, live_catalog, served, self.plane, self.profiles, control_loop,
-            self.planning.versions, self.source, solver, is_guarded=self.is_guarded,
+            self.deployment.version_source, live_catalog, served, self.plane, self.profiles,
+            self.planning.control_loop, self.planning.versions, self.planning.planner, is_guarded=self.is_guarded,
         )  # fmt: skip
         await self._run(rollouts.run())
         return rollouts
 
     def manual_plans(self, served: ServedCatalog, live_catalog: LiveCatalog | None) -> ManualPlans:
-        solver, control_loop = self.planning.solver, self.planning.control_loop
         models = self.plane.fleet.loader.models
         requirements = PlanRequirements(self.deployment.policy.name, served, self.profiles, models)
         return ManualPlans(
-            control_loop, self.plane.lifecycle, self.source, requirements, solver, live_catalog,
-            is_guarded=self.is_guarded,
+            self.planning.control_loop, self.plane.lifecycle, self.deployment.source, requirements,
+            self.planning.planner, live_catalog, is_guarded=self.is_guarded,
         )  # fmt: skip
 
     def live_conditions(self, served: ServedCatalog) -> LiveConditions:

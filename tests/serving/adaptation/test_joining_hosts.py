@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from failing import LOAD_S, World, answers, played
@@ -16,6 +16,7 @@ from proteus_cli.domain.fleet import on_device
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import EngineError, HostLost
 from proteus_cli.serving.adaptation.joining import FIRST_PAUSE_S, LOOK_S, Joining
+from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.devices.remote.channel.messages import Inventory
 from proteus_cli.serving.fleet.recovery import EVERY_S
 
@@ -114,9 +115,8 @@ def looking(test: Test, *, has_standbys: bool = False, **options: Any) -> World:
     async def in_world(world: World) -> None:
         hosts, known, plans = Hosts(), Known(world), Plans(world)
         fakes: Any = (hosts, known, plans)
-        joining = Joining(
-            fakes[0], world.plane, world.profiles, fakes[1], fakes[2], cast("Any", plans), has_standbys=has_standbys
-        )
+        planner = LivePlanner(fakes[2], world.profiles, fakes[2])
+        joining = Joining(fakes[0], world.plane, world.profiles, fakes[1], planner, has_standbys=has_standbys)
         task = asyncio.create_task(joining.run())
         await test(Looking(world, hosts, known, joining))
         task.cancel()

@@ -15,6 +15,7 @@ from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan_changes.record import EngineChange
 from proteus_cli.errors import EngineError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
+from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.recalibration import Recalibration
 
@@ -76,10 +77,11 @@ class Scene:
         source: Any = SimpleNamespace(inputs=dict, replanner=lambda plan, _: plan)
         solver: Any = SimpleNamespace(use=self.planned_with.append)
         drift: Any = OneDrift()
+        profiles = ProfileStore(PROFILES)
+        planner = LivePlanner(source, profiles, solver)
         self.recalibration = Recalibration(
-            drift, ProfileStore(PROFILES), self.controller, self.control_loop, solver, source, lambda: 0.0,
-            is_recording=False,
-        )  # fmt: skip
+            drift, profiles, self.controller, self.control_loop, planner, source, lambda: 0.0, is_recording=False
+        )
 
 
 def test_a_plan_that_comes_into_force_meanwhile_stays_and_is_corrected() -> None:

@@ -1,7 +1,7 @@
 """A server counts on its part of devices that others share, and on all of them again."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -9,7 +9,9 @@ import pytest
 from builders import make_measured, make_placement, make_plan, make_profile, near
 
 from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import EngineError
+from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.sharing import Sharing
 
@@ -34,7 +36,8 @@ class World:
         self.planned_with: list[float] = []
         self.fails = False
         everything = cast("Any", self)
-        self.sharing = Sharing(self.told, self.profiles, everything, everything, everything, everything, everything)
+        planner = LivePlanner(everything, self.profiles, everything)
+        self.sharing = Sharing(self.told, self.profiles, everything, everything, everything, planner)
 
     def told(self) -> dict[str, dict[str, int]]:
         shared = {device.removeprefix("a/"): count for device, count in self.servers.items() if count > 1}
@@ -48,7 +51,7 @@ class World:
         if self.fails:
             raise EngineError("it can't be loaded")
 
-    def replanner(self, plan: Plan, profiles: ProfileStore) -> float:
+    def replanner(self, plan: Plan, profiles: Mapping[str, Profile]) -> float:
         assert plan is self.plan
         return profiles["a/cpu0"].variants[0].points[0].mean_s
 

@@ -39,9 +39,8 @@ from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, CatalogSource, Measurements
 from proteus_cli.serving.adaptation.catalog.status import CatalogStatus, State
 from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
-from proteus_cli.serving.adaptation.plan_source import PlanSource
+from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
-from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.devices.hardware import NO_MODEL, Hardware
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
@@ -62,7 +61,6 @@ class LiveCatalog:
     """Reads the catalog anew, and has the server follow it. It alone changes what is ``served``.
 
     ``is_guarded``: clients have shown a token. Without, none may have it read.
-    ``solver`` is None where nothing re-plans.
     """
 
     def __init__(
@@ -72,14 +70,13 @@ class LiveCatalog:
         plane: DataPlane,
         profiles: ProfileStore,
         files: CatalogSource,
-        source: PlanSource,
-        solver: SolverProcess | None,
+        planner: LivePlanner,
         accuracies: LiveAccuracies,
         *,
         is_guarded: bool,
     ) -> None:
         self._served, self._hardware, self._plane, self._profiles = served, hardware, plane, profiles
-        self._files, self._source, self._solver = files, source, solver
+        self._files, self._planner = files, planner
         self._offers = Offers(served, hardware, plane)
         self._measuring = CatalogMeasuring(files, profiles, plane.clock, is_emulated=hardware.is_emulated)
         self._is_guarded = is_guarded
@@ -271,8 +268,7 @@ class LiveCatalog:
         self._offers.use(read.families, as_before, list(self._profiles.values()), self._retiring.with_held)
         self._use_memory()
         self._files.use(following, measured.inputs)
-        if self._solver is not None:
-            self._solver.use(self._source.replanner(controller.plan, self._profiles))
+        self._planner.follow(controller.plan)
         controller.replanning.ask(reason, self._plane.clock())
         self._state = "served"
 
@@ -342,7 +338,7 @@ class LiveCatalog:
 
     def _is_changing(self) -> bool:
         """Whether a plan, or a catalog, is about to come that may have a variant that is retiring now."""
-        is_solving = self._solver is not None and self._solver.state.is_busy
+        is_solving = self._planner.is_solving
         return self._reading.locked() or self._is_following or is_solving or self._plane.fleet.is_changing
 
     @property

@@ -14,9 +14,9 @@ from proteus_cli.domain.profile.profile import LiveAccuracyRecord
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.feedback.documents import FamilyFeedback, VariantFeedback
+from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
-from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.answer_log import KeptAnswer
 from proteus_cli.serving.requests.data_plane import DataPlane
@@ -44,13 +44,13 @@ class LiveAccuracies:
         profiles: ProfileStore,
         control_loop: ControlLoop,
         source: PlanSource,
-        solver: SolverProcess | None,
+        planner: LivePlanner,
         *,
         takes_labels: bool,
         is_recording: bool = False,
     ) -> None:
         self._plane, self._profiles, self._is_recording = plane, profiles, is_recording
-        self._control_loop, self._source, self._solver = control_loop, source, solver
+        self._control_loop, self._source, self._planner = control_loop, source, planner
         self.plain = _as_recorded(profiles) if takes_labels else {}
         self.staged: dict[VariantKey, LiveAccuracy] = {}
         self._changed = asyncio.Event()
@@ -104,8 +104,7 @@ class LiveAccuracies:
         self._profiles.use_accuracies(wanted)
         self._plane.families.use(self._profiles.values())
         controller = self._plane.controller
-        if self._solver is not None:
-            self._solver.use(self._source.replanner(controller.plan, self._profiles))
+        self._planner.follow(controller.plan)
         reason = "; ".join(_description(key, wanted, before) for key in sorted(wanted.keys() | before.keys()))
         log.warning("%s", reason)
         try:

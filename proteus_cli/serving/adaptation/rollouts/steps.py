@@ -12,13 +12,12 @@ from proteus_cli.domain.rollouts.status import RolloutStage
 from proteus_cli.errors import EngineError, Unprocessable
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
+from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.rollouts.naming import CatalogNaming
-from proteus_cli.serving.adaptation.rollouts.plan_source import VersionedPlanSource
 from proteus_cli.serving.adaptation.rollouts.running import Running
 from proteus_cli.serving.adaptation.rollouts.source import VersionSource
 from proteus_cli.serving.adaptation.rollouts.versioned_plans import VersionedPlans, places, twinning
-from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.units import format_percent
@@ -41,13 +40,12 @@ class RolloutSteps:
         plane: DataPlane,
         profiles: ProfileStore,
         control_loop: ControlLoop,
-        plan_source: VersionedPlanSource,
-        solver: SolverProcess | None,
+        planner: LivePlanner,
         live_catalog: LiveCatalog | None,
         source: VersionSource | None,
     ) -> None:
         self._plans, self._plane, self._profiles = plans, plane, profiles
-        self._control_loop, self._plan_source, self._solver = control_loop, plan_source, solver
+        self._control_loop, self._planner = control_loop, planner
         self._naming = CatalogNaming(live_catalog, source, plane.clock)
 
     def is_naming(self, family: str) -> bool:
@@ -146,12 +144,12 @@ class RolloutSteps:
 
     async def _share(self, running: Running, wanted: WantedStep) -> None:
         """The new version beside the old one, for its share of the queries."""
-        self._plan_source.twinnings[running.family] = twinning(running)
+        self._planner.twinnings[running.family] = twinning(running)
         running.is_twinned = True
         self._plane.controller.use_twins(running.family, Twins(running.old.variant, running.new.variant))
         reason = _reason(running, wanted)
         await self._control_loop.rerate(self._plans.again, reason, "request")
-        if not places(self._plane.controller.plan, running.new) and self._solver is None:
+        if not places(self._plane.controller.plan, running.new) and not self._planner.replans:
             raise Unprocessable(f"no device has {running.new.variant}{_reasons(running.without)}")
         self._plane.admission.arms[running.family] = running.arms
         running.arms.use(wanted.share, wanted.shadow_share)
@@ -162,7 +160,7 @@ class RolloutSteps:
         """Have the catalog name the new version, and follow it."""
         running.keeps_old = True
         self._keep_old()
-        self._plan_source.twinnings.pop(running.family, None)
+        self._planner.twinnings.pop(running.family, None)
         log.info("%s is to serve in place of %s", running.new.variant, running.old.variant)
         await self._naming.name_new(running)
         if running.machine.wanted.stage is RolloutStage.PROMOTING:  # else it was aborted meanwhile
@@ -191,7 +189,7 @@ class RolloutSteps:
         """The old version serves as before, or again."""
         running.give_up()
         running.arms.use(0.0, 0.0)
-        self._plan_source.twinnings.pop(running.family, None)
+        self._planner.twinnings.pop(running.family, None)
         wanted, running.is_twinned = running.machine.wanted, False
         reason = f"{running.new.variant} is not rolled out ({wanted.ending}): {wanted.reason}"
         if running.is_named:
@@ -230,8 +228,7 @@ class RolloutSteps:
     def _replan(self, reason: str) -> None:
         """Have the planner know what is rolled out now, and ask for a plan."""
         controller = self._plane.controller
-        if self._solver is not None:
-            self._solver.use(self._plan_source.replanner(controller.plan, self._profiles))
+        self._planner.follow(controller.plan)
         controller.replanning.ask(reason, self._plane.clock())
 
     def _keep_old(self) -> None:

@@ -40,8 +40,8 @@ from proteus_cli.errors import Conflict, Forbidden, NotFound, ProteusError, Unpr
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
+from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
-from proteus_cli.serving.adaptation.rollouts.plan_source import VersionedPlanSource
 from proteus_cli.serving.adaptation.rollouts.requests import (
     RolloutAbortion,
     RolloutPromotion,
@@ -52,7 +52,6 @@ from proteus_cli.serving.adaptation.rollouts.running import Running
 from proteus_cli.serving.adaptation.rollouts.source import VersionSource
 from proteus_cli.serving.adaptation.rollouts.steps import RolloutSteps
 from proteus_cli.serving.adaptation.rollouts.versioned_plans import VersionedPlans
-from proteus_cli.serving.adaptation.solver.process import SolverProcess
 from proteus_cli.serving.json_bodies import decoded
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
@@ -83,8 +82,7 @@ class VersionRollouts:
         profiles: ProfileStore,
         control_loop: ControlLoop,
         plans: VersionedPlans,
-        plan_source: VersionedPlanSource,
-        solver: SolverProcess | None,
+        planner: LivePlanner,
         *,
         is_guarded: bool,
     ) -> None:
@@ -93,7 +91,7 @@ class VersionRollouts:
         self._of = plans.running
         self.ended = Counter[str]()  # by how they did
         self._begun = asyncio.Event()
-        self._steps = RolloutSteps(plans, plane, profiles, control_loop, plan_source, solver, live_catalog, source)
+        self._steps = RolloutSteps(plans, plane, profiles, control_loop, planner, live_catalog, source)
 
     @property
     def all(self) -> Mapping[str, RolloutStatus]:

@@ -20,6 +20,7 @@ from proteus_cli.errors import ArtefactError, BadRequest, BodyTooLarge, Conflict
 from proteus_cli.serving.adaptation.feedback.documents import MOST_ITEMS, MOST_PROBLEMS
 from proteus_cli.serving.adaptation.feedback.feedback import LONGEST_BODY, ROWS_AT_ONCE, Feedback
 from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
+from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.requests.answer_log import AnswerLog
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Staged
@@ -79,10 +80,11 @@ class World:
             admission=admission,
             answers=self.answers,
         )
-        made: Any = LiveAccuracies
-        self.accuracies: LiveAccuracies = made(
-            plane, self.profiles, self, self.source, None, takes_labels=True, is_recording=self.source is not None
-        )
+        this, source = cast("Any", self), cast("Any", self.source)
+        self.accuracies = LiveAccuracies(
+            plane, self.profiles, this, source, LivePlanner(source, self.profiles, None),
+            takes_labels=True, is_recording=self.source is not None,
+        )  # fmt: skip
         self.feedback = Feedback(plane, self.accuracies)
 
     async def rerate(self, change: Callable[[], Plan], reason: str) -> None:

@@ -1,0 +1,35 @@
+"""The planner of a running server: what the solver's process makes plans with."""
+
+from proteus_cli.control.topology.twinning import Twinning, blended
+from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.serving.adaptation.plan_source import PlanSource
+from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.solver.process import SolverProcess
+
+
+class LivePlanner:
+    """Whoever changes profiles, the catalog or what is rolled out has it follow. ``solver`` is None: nothing re-plans.
+
+    It counts on the times of both versions of each of the ``twinnings``, by family: while a version is rolled out.
+    """
+
+    def __init__(self, source: PlanSource, profiles: ProfileStore, solver: SolverProcess | None) -> None:
+        self._source, self._profiles, self._solver = source, profiles, solver
+        self.twinnings: dict[str, Twinning] = {}
+
+    @property
+    def replans(self) -> bool:
+        return self._solver is not None
+
+    @property
+    def is_solving(self) -> bool:
+        return self._solver is not None and self._solver.state.is_busy
+
+    def follow(self, plan: Plan) -> None:
+        """Make the next plans by the rules and the headroom of this one, of profiles and catalog as they are now."""
+        if self._solver is None:
+            return
+        profiles = dict(self._profiles)
+        for twinning in self.twinnings.values():
+            profiles = {device: blended(profile, twinning) for device, profile in profiles.items()}
+        self._solver.use(self._source.replanner(plan, profiles))
