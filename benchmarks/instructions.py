@@ -140,7 +140,7 @@ class Wire:
 class Executor:
     """Gathers batches as a CPU does; the model has run by then."""
 
-    runs_inline, pid = True, None
+    runs_inline, can_give_way, pid = True, False, None
 
     def __init__(self, signature: Any) -> None:
         scores = np.arange(32 * 10, dtype=np.float32).reshape(32, 10) / 7

@@ -1,8 +1,16 @@
-"""The cores that a thread runs on. Where the system cannot restrict them, these are all cores."""
+"""The cores that a thread runs on, and before whom. Where the system cannot restrict either, nothing changes."""
 
 import os
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+
+CAN_GIVE_WAY = sys.platform == "linux"
+"""Whether each thread has a nice value of its own."""
+
+NICE = 10
+"""Linux gives a thread of this nice value a tenth (110 / 1134) of a core that another one keeps busy, else the rest."""
 
 
 def usable_cores() -> tuple[int, ...]:
@@ -16,6 +24,16 @@ def pin_this_thread(cores: Sequence[int]) -> None:
     """Keep the calling thread, and threads that it starts from now on, on these cores; no cores mean no change."""
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
+
+
+def give_way() -> None:
+    """The calling thread, and threads that it starts from now on, leave the cores to others where it `CAN_GIVE_WAY`.
+
+    That is for good: only a privileged process may lower a nice value.
+    """
+    if CAN_GIVE_WAY:
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, min(os.getpriority(os.PRIO_PROCESS, thread) + NICE, 19))
 
 
 @contextmanager

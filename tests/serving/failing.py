@@ -64,16 +64,25 @@ class FailingExecutor(EmulatedExecutor):
         self._loop = loop = asyncio.get_running_loop()
         super().__init__(world.profiles[device], world.signatures, loop.time, loop.call_at, on_lost)
         self.loads: list[VariantKey] = []
+        self.gave_way: list[bool] = []
+        self._giving_way_takes_s = 0.0
         self.batches: list[Batch] = []
         self._world = world
 
-    async def load(self, key: VariantKey, model: Any, warm_up_rows: int) -> Signature:
+    async def load(self, key: VariantKey, model: Any, warm_up_rows: int, *, gives_way: bool = False) -> Signature:
         self.loads.append(key)
+        self.gave_way.append(gives_way)
+        if gives_way:
+            await asyncio.sleep(self._giving_way_takes_s - LOAD_S)
         if key in self._world.spoilt:
             raise self._world.spoilt[key]
         if self.hangs:
             return await self._until_loaded(self._loop.create_future())
         return await super().load(key, model, warm_up_rows)
+
+    def give_way(self, takes_s: float) -> None:
+        """From now on, loads may give way to batches, and then take so long."""
+        self.can_give_way, self._giving_way_takes_s = True, takes_s
 
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         self.batches.append(batch)

@@ -34,7 +34,7 @@ def twice(dtype: "np.dtype[Any]") -> Signature:
 class HeldExecutor:
     """Doubles its inputs: at once where it is asked to run on the loop, else when it is told to."""
 
-    runs_inline = True
+    runs_inline, can_give_way = True, False
     pid = None
 
     def __init__(self, dtype: "np.dtype[Any]") -> None:
@@ -42,7 +42,7 @@ class HeldExecutor:
         self.held: list[tuple[Batch, BatchCallback]] = []
         self.runs: list[int] = []
 
-    async def load(self, key: VariantKey, model: object, warm_up_rows: int) -> Signature:
+    async def load(self, key: VariantKey, model: object, warm_up_rows: int, *, gives_way: bool = False) -> Signature:
         return twice(self.dtype)
 
     def unload(self, key: VariantKey) -> None:

@@ -30,7 +30,7 @@ BATCH = Batch(KEY, [], ROWS)
 class SlottedExecutor:
     """Runs so many batches at once, and then a while passes before it can run the next one in that slot."""
 
-    runs_inline = False
+    runs_inline = can_give_way = False
     pid = None
 
     def __init__(self, slots: int, pause_s: float = 0.0, fails_at: int | None = None) -> None:

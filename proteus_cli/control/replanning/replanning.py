@@ -131,6 +131,21 @@ class Replanning:
             return False
         return self._rule.overload(self._context(plan, now_s)) is None
 
+    def is_pressed(self, now_s: float) -> bool:
+        """Requests are lost until another plan is in force, or the first: the change to it is to be over soon.
+
+        More is asked for than the plan in force carries, or anything of a family that it does without; or devices or
+        engines are out that it counts on.
+        """
+        plan, out = self._topology.plan, self._topology.outages
+        if plan is None or any(
+            each.device in out.devices or (each.device, *each.key) in out.engines for each in plan.placements
+        ):
+            return True
+        if any(not plan.capacity_qps(name) and not self._demand.is_silent(name, now_s) for name in self._families):
+            return True
+        return self._rule is not None and self._rule.overload(self._context(plan, now_s)) is not None
+
     def overtaken(self, wanted: ReplanRequest) -> None:
         """There will be no plan for a request, as something else is more urgent; what must not be forgotten is owed."""
         is_owed = wanted is self._answered or wanted.without != self._without_in_force

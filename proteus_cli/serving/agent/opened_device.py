@@ -63,7 +63,8 @@ class OpenedDevice:
 
     async def report_opened(self) -> None:
         try:
-            self._send(device_messages.OpenedEvent(await self._executor.opened()))
+            platform = await self._executor.opened()
+            self._send(device_messages.OpenedEvent(platform, self._executor.can_give_way))
         except DeviceLost:
             pass  # `_on_lost` has said so
         except ProteusError as error:

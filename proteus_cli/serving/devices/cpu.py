@@ -71,14 +71,15 @@ class CpuEngine:
 class CpuExecutor(ThreadedExecutor[CpuEngine]):
     """An `Executor` of a group of cores: one batch at a time, and loads beside it.
 
-    ONNX Runtime releases the GIL while it runs, so devices run side by side.
+    ONNX Runtime releases the GIL while it runs and while it loads, so devices run side by side. On one core it has no
+    threads of its own.
     """
 
     runs_inline = True
 
     def __init__(self, device: Device, backend: Backend, on_lost: OnLost) -> None:
         self._backend = backend
-        super().__init__(device.id, on_lost, device.cores)
+        super().__init__(device.id, on_lost, device.cores, loads_give_way=len(device.cores) == 1)
 
     def run(self, batch: Batch) -> BatchResult:
         self._require_open()

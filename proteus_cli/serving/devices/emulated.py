@@ -113,7 +113,14 @@ class EmulatedExecutor(ExecutorBase):
         """The name of the backend; such a device is open at once."""
         return emulated.NAME
 
-    async def load(self, key: VariantKey, model: Path, warm_up_rows: int) -> Signature:  # noqa: ARG002 - no model, no warm-up
+    async def load(
+        self,
+        key: VariantKey,
+        model: Path,  # noqa: ARG002 - no model, no warm-up, no core to leave to others
+        warm_up_rows: int,  # noqa: ARG002
+        *,
+        gives_way: bool = False,  # noqa: ARG002
+    ) -> Signature:
         """Take the profile's load time, once earlier loads are done. Raises `EngineError`, `DeviceLost`."""
         engine = self._engine(key)
         loop = asyncio.get_running_loop()

@@ -81,15 +81,19 @@ class Executor(Protocol):
     runs_inline: bool
     """Whether `run` may be called."""
 
+    can_give_way: bool
+    """Whether `load` can give way to batches; known once the device is open."""
+
     @property
     def pid(self) -> int | None:
         """The id of the device's own process; None where it has none."""
         ...
 
-    async def load(self, key: VariantKey, model: Path, warm_up_rows: int) -> Signature:
+    async def load(self, key: VariantKey, model: Path, warm_up_rows: int, *, gives_way: bool = False) -> Signature:
         """Load an engine beside those that are loaded, and warm it up with batches of up to ``warm_up_rows`` rows.
 
-        Raises `EngineError`, `DeviceLost` once lost.
+        One that ``gives_way`` takes the time that batches leave, and up to ten times as long; only where it
+        `can_give_way`. Raises `EngineError`, `DeviceLost` once lost.
         """
         ...
 
@@ -127,7 +131,7 @@ class Executor(Protocol):
 class ExecutorBase:
     """The pending batches and loads of an executor, and whether it is closed or lost."""
 
-    runs_inline = False
+    runs_inline = can_give_way = False
     pid: int | None = None
 
     def __init__(self, device: str, on_lost: OnLost) -> None:

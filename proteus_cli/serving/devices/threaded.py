@@ -10,7 +10,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
-from proteus_cli.backends.affinity import pin_this_thread
+from proteus_cli.backends.affinity import CAN_GIVE_WAY, give_way, pin_this_thread
 from proteus_cli.backends.base import Signature
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.errors import DeviceLost
@@ -41,20 +41,28 @@ class ThreadedExecutor(ExecutorBase, Generic[AnyEngine]):
 
     Engines are loaded and freed in the order of the calls, each once all batches that were submitted before have
     started. The device is lost when any of its threads ends by an exception. ``cores`` are those of all threads.
+    Where ``loads_give_way`` and the system has priorities of threads, a third one does the loads that are to, each once
+    all engines are freed that were to be freed before. Threads of such engines would give way for good: they have none.
     """
 
-    def __init__(self, device: str, on_lost: OnLost, cores: Sequence[int] = ()) -> None:
+    def __init__(
+        self, device: str, on_lost: OnLost, cores: Sequence[int] = (), *, loads_give_way: bool = False
+    ) -> None:
         super().__init__(device, on_lost)
         self._cores = cores
         self._engines: dict[VariantKey, AnyEngine] = {}
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[ThreadJob | None] = SimpleQueue()
         self._loads: SimpleQueue[ThreadJob | None] = SimpleQueue()
+        self._giving_way: SimpleQueue[ThreadJob | None] = SimpleQueue()
+        self.can_give_way = loads_give_way and CAN_GIVE_WAY
         self._threads: list[threading.Thread] = []
         self._start_thread("run", self._do_jobs)
-        self._start_thread("load", partial(_do_all, self._loads))
+        self._start_thread("load", self._do_loads)
+        if self.can_give_way:
+            self._start_thread("give-way", partial(_do_giving_way, self._giving_way))
 
-    async def load(self, key: VariantKey, model: Path, warm_up_rows: int) -> Signature:
+    async def load(self, key: VariantKey, model: Path, warm_up_rows: int, *, gives_way: bool = False) -> Signature:
         self._require_open()
         loaded: asyncio.Future[AnyEngine] = self._loop.create_future()
 
@@ -65,7 +73,8 @@ class ThreadedExecutor(ExecutorBase, Generic[AnyEngine]):
                 result = error
             self._on_loop(_settle_or_close, loaded, result)
 
-        self._after_batches(load_engine)
+        is_giving_way = gives_way and self.can_give_way
+        self._after_batches(partial(self._giving_way.put, load_engine) if is_giving_way else load_engine)
         engine = self._engines[key] = await self._wait_for_engine(loaded)
         return engine.signature
 
@@ -136,6 +145,12 @@ class ThreadedExecutor(ExecutorBase, Generic[AnyEngine]):
     def _end_other_threads(self) -> None:
         self._loads.put(None)
 
+    def _do_loads(self) -> None:
+        try:
+            _do_all(self._loads)
+        finally:
+            self._giving_way.put(None)
+
     def _load_if_open(self, key: VariantKey, model: Path, warm_up_rows: int) -> AnyEngine:
         self._require_open()
         engine = self._load(key, model, warm_up_rows)
@@ -157,6 +172,11 @@ class ThreadedExecutor(ExecutorBase, Generic[AnyEngine]):
 def _do_all(jobs: "SimpleQueue[ThreadJob | None]") -> None:
     while (job := jobs.get()) is not None:
         job()
+
+
+def _do_giving_way(jobs: "SimpleQueue[ThreadJob | None]") -> None:
+    give_way()
+    _do_all(jobs)
 
 
 def _settle_or_close(loaded: "asyncio.Future[AnyEngine]", result: AnyEngine | Exception) -> None:

@@ -27,7 +27,7 @@ from proteus_cli.errors import DeviceLost, HostLost, OutOfDeviceMemory
 from proteus_cli.serving.devices.executor import Executor, OpenDevice
 from proteus_cli.serving.devices.remote.links.absent import AbsentExecutor
 from proteus_cli.serving.fleet.broken_engines import BrokenEngines
-from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, FailedLoad, Loader
+from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, FailedLoad, GivesWay, Loader
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.standbys import StandbyLoader
 from proteus_cli.serving.fleet.watched_worker import WatchedWorker
@@ -224,7 +224,7 @@ class Fleet:
         in_place = {device for device, hosts in wanted.items() if not self._fits_beside(device, hosts)}
         in_place |= self._without_room({device: hosts for device, hosts in wanted.items() if device not in in_place})
         beside = [device for device in self._usable() if device not in in_place]
-        failures = await self._load(host for device in beside for host in wanted.get(device, ()))
+        failures = await self._load((host for device in beside for host in wanted.get(device, ())), self.loads_give_way)
         failures = await self._again_without_standbys(failures, wanted)
         too_full = {
             failed.device
@@ -252,7 +252,7 @@ class Fleet:
             needed = self._controller.resident_on(device) | keys(wanted[device])
             self.loader.keep_only(device, self.workers[device].executor, needed)
         return [failed for failed in failures if failed.device not in short] + await self._load(
-            host for device in short for host in wanted[device]
+            (host for device in short for host in wanted[device]), self.loads_give_way
         )
 
     def _fits_beside(self, device: str, hosts: Iterable[Host]) -> bool:
@@ -290,15 +290,19 @@ class Fleet:
         effects = self._controller.loaded(load, self.loader.loaded(device), self._clock())
         return failures + await self._follow(effects)
 
-    async def _load(self, hosts: Iterable[Host]) -> list[FailedLoad]:
+    def loads_give_way(self) -> bool:
+        """Whether loads beside what serves are to leave the devices to batches, now."""
+        return self._controller.loads_give_way(self._clock())
+
+    async def _load(self, hosts: Iterable[Host], gives_way: GivesWay = lambda: False) -> list[FailedLoad]:
         """Load engines concurrently. A device that is lost meanwhile is given up (`lose`) and not returned.
 
-        The new plan goes ahead without such a device. Returns the other failures.
+        The new plan goes ahead without such a device. Returns the other failures. ``gives_way`` as in `Loader.load`.
         """
         limit_s = HURRIED_S if self._controller.placements else UNHURRIED_S
         executors = {device: worker.executor for device, worker in self.workers.items()}
         failures = []
-        for failed in await self.loader.load_all(hosts, executors, self.engines.proof_s, limit_s):
+        for failed in await self.loader.load_all(hosts, executors, self.engines.proof_s, limit_s, gives_way):
             if isinstance(failed.error, HostLost):
                 self._died(failed.device, failed.error)
             elif isinstance(failed.error, DeviceLost):

@@ -24,6 +24,11 @@ UNHURRIED_S = 60.0  # the device opens, or nothing serves yet
 HURRIED_S = 5.0  # the next plan for all devices waits for the load
 LIMIT_MULTIPLE = 10
 
+LOOK_S = 0.2  # between two looks at whether a load still gives way: as often as forecasts are made
+
+GivesWay = Callable[[], bool]
+"""Whether a load is to leave the time to batches that they need; asked again and again while it does."""
+
 log = logging.getLogger("proteus.loading")
 
 
@@ -110,12 +115,18 @@ class Loader:
         return sum(each.memory_bytes for each in measured if each is not None)
 
     async def load(
-        self, device: str, executor: Executor, key: VariantKey, rows: int, min_limit_s: float = UNHURRIED_S
+        self,
+        device: str,
+        executor: Executor,
+        key: VariantKey,
+        rows: int,
+        min_limit_s: float = UNHURRIED_S,
+        gives_way: GivesWay = lambda: False,
     ) -> None:
         """Load an engine for batches of ``rows`` beside the others; nothing to do where it is loaded.
 
         Raises `EngineError` where that fails; `DeviceLost` where the device is lost, or exceeds ``min_limit_s`` and the
-        multiple of the profiled time.
+        multiple of the profiled time. A load that no longer ``gives_way``, or has done so for that long, begins anew.
         """
         if key in self._loaded[device]:
             return
@@ -123,9 +134,10 @@ class Loader:
         limit_s = min_limit_s + self._usual_limit_s(device, key)
         looked = await self._files.require_measured(key) if self._files is not None else ()
         start_s = self._clock()
+        signature = await self._giving_way(executor, key, rows, limit_s, gives_way) if executor.can_give_way else None
         try:
             async with asyncio.timeout(limit_s):
-                signature = await executor.load(key, self._models[key], rows)
+                signature = signature or await executor.load(key, self._models[key], rows)
         except TimeoutError:
             raise DeviceLost(f"{device} did not load {variant} within {limit_s:.0f} s") from None
         self._loaded[device][key] = load_s = self._clock() - start_s
@@ -141,22 +153,37 @@ class Loader:
             extra=fields(family=family, variant=variant, device=device, load_s=round(load_s, 6)),
         )  # fmt: skip
 
+    async def _giving_way(
+        self, executor: Executor, key: VariantKey, rows: int, limit_s: float, gives_way: GivesWay
+    ) -> Signature | None:
+        """Load an engine with the time that batches leave; None where that takes too long, or is too slow now."""
+        until_s = self._clock() + limit_s
+        loading = asyncio.create_task(executor.load(key, self._models[key], rows, gives_way=True))
+        try:
+            while gives_way() and self._clock() < until_s:
+                if (await asyncio.wait([loading], timeout=LOOK_S))[0]:
+                    return await loading
+            return None
+        finally:
+            loading.cancel()
+
     async def load_all(
         self,
         hosts: Iterable[Host],
         executors: Mapping[str, Executor],
         proof_s: Callable[[Host], float | None],
         min_limit_s: float,
+        gives_way: GivesWay = lambda: False,
     ) -> list[FailedLoad]:
         """Load what is not loaded, concurrently; run a batch of each suspect engine. Returns what failed.
 
-        ``proof_s``: how long that batch may take; None of engines that are not suspect.
+        ``proof_s``: how long that batch may take; None of engines that are not suspect. The others are as for `load`.
         """
 
         async def load(host: Host) -> FailedLoad | None:
             key, executor = host.key, executors[host.device]
             try:
-                await self.load(host.device, executor, key, host.max_batch, min_limit_s)
+                await self.load(host.device, executor, key, host.max_batch, min_limit_s, gives_way)
                 limit_s = proof_s(host)
                 if limit_s is not None:
                     await self.prove(executor, key, host.max_batch, limit_s)

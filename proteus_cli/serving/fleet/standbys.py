@@ -41,6 +41,7 @@ class StandbyLoader:
         self._controller, self._loader, self._workers, self._clock = controller, loader, workers, clock
         self._profiles, self._is_changing, self._memory_of = profiles, is_changing, memory_of
         self._load: StandbyLoad | None = None
+        self._is_awaited = False
         self._loading: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -69,15 +70,20 @@ class StandbyLoader:
         """Cancel the load that goes on, or wait for its end where it is of what a plan has ``wanted`` on a device."""
         if self._loading is None or self._load is None:
             return
-        if (self._load.device, self._load.key) not in wanted:
+        self._is_awaited = (self._load.device, self._load.key) in wanted
+        if not self._is_awaited:
             self._loading.cancel()
         await asyncio.wait([self._loading])
+
+    def _gives_way(self) -> bool:
+        return not self._is_awaited or self._controller.loads_give_way(self._clock())
 
     async def _run(self, load: StandbyLoad) -> None:
         self._loader.keep_only(load.device, self._workers[load.device].executor, load.keeps)
         how = StandbyEnd.GIVEN_UP
         try:
-            await self._loader.load(load.device, self._workers[load.device].executor, load.key, load.max_batch)
+            executor = self._workers[load.device].executor
+            await self._loader.load(load.device, executor, load.key, load.max_batch, gives_way=self._gives_way)
             how = StandbyEnd.LOADED
         except EngineError as error:
             how = StandbyEnd.NO_MEMORY if isinstance(error, OutOfDeviceMemory) else StandbyEnd.FAILED
@@ -90,7 +96,7 @@ class StandbyLoader:
             self._free(load.device)
 
     def _ended(self, load: StandbyLoad, loading: "asyncio.Task[None]") -> None:
-        self._load = self._loading = None
+        self._load, self._loading, self._is_awaited = None, None, False
         if loading.cancelled():  # perhaps before it began
             self._controller.standby_ended(load, StandbyEnd.GIVEN_UP, self._clock())
         elif loading.exception() is not None:

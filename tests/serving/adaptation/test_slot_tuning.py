@@ -32,7 +32,7 @@ ONE_ROW = Signature(
 class SharingExecutor:
     """Runs batches side by side, and does as much work a second as ``knee`` of them do alone."""
 
-    runs_inline = False
+    runs_inline = can_give_way = False
     pid = None
 
     def __init__(self, knee: int) -> None:
@@ -41,7 +41,7 @@ class SharingExecutor:
         self._at_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    async def load(self, key: VariantKey, model: object, warm_up_rows: int) -> Signature:
+    async def load(self, key: VariantKey, model: object, warm_up_rows: int, *, gives_way: bool = False) -> Signature:
         return ONE_ROW
 
     def unload(self, key: VariantKey) -> None: ...

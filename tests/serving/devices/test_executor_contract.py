@@ -179,6 +179,7 @@ def test_outputs_are_those_of_a_thread(with_models: AtSite) -> None:
         models = {KEY: site.model(), OTHER: mlp(site.directory / "other.onnx", seed=9)}
         for key, model in models.items():
             assert await executor.load(key, model, 4) == await here.load(key, model, 4)
+        assert executor.can_give_way == here.can_give_way
         for sizes in ((1,), (2, 1), (40, 3, 1), (7000, 1), (4,)):
             parts = [site.part(rows, value=float(rows)) for rows in sizes]
             for key in models:
@@ -242,7 +243,7 @@ def test_a_load_that_is_cancelled_at_any_time_can_be_repeated(anywhere: AtSite) 
     async def test(site: Site) -> None:
         executor, model = site.open(), site.model()
         for pause_s in (0.0, 0.001, 0.005, 0.02):
-            loading = asyncio.create_task(executor.load(KEY, model, 4))
+            loading = asyncio.create_task(executor.load(KEY, model, 4, gives_way=executor.can_give_way))
             await asyncio.sleep(pause_s)
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)

@@ -1,11 +1,19 @@
 """The threads of an executor: what they do, in which order."""
 
 import asyncio
+import os
+import sys
 import threading
 from pathlib import Path
 
+import pytest
+
+from proteus_cli.backends.affinity import NICE
 from proteus_cli.backends.emulated import STUB
 from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.serving.devices.process import messages
+from proteus_cli.serving.devices.process.commanding import CommandingExecutor, SentCommand
+from proteus_cli.serving.devices.process.engines import CommandedEngines
 from proteus_cli.serving.devices.threaded import ThreadedExecutor
 
 OLD, NEW = VariantKey("f", "old"), VariantKey("f", "new")
@@ -26,9 +34,15 @@ class NotedEngine:
 
 
 class NotedExecutor(ThreadedExecutor[NotedEngine]):
-    def __init__(self) -> None:
+    """Loads wait until they `may_load`, and note the nice value of their thread."""
+
+    def __init__(self, *, loads_give_way: bool = False) -> None:
         self.notes: list[str] = []
-        super().__init__("cpu0", print)
+        self.niceness: dict[str, int] = {}
+        self.may_load = {OLD: threading.Event(), NEW: threading.Event()}
+        for each in self.may_load.values():
+            each.set()
+        super().__init__("cpu0", print, loads_give_way=loads_give_way)
 
     def hold_batches(self) -> threading.Event:
         """Have the running thread wait for an event, as if it ran a batch."""
@@ -36,8 +50,38 @@ class NotedExecutor(ThreadedExecutor[NotedEngine]):
         self._jobs.put(lambda: self.notes.append("batch" if goes_on.wait(WITHIN_S) else "stuck"))
         return goes_on
 
+    def submit(self, *_: object) -> None:
+        raise AssertionError("nobody submits batches here")
+
     def _load(self, key: VariantKey, model: Path, warm_up_rows: int) -> NotedEngine:
+        assert self.may_load[key].wait(WITHIN_S)
+        self.niceness[key.variant] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         return NotedEngine(key.variant, self.notes)
+
+
+class Commanding(CommandingExecutor):
+    """Has another executor do what it is asked for, by the messages that a process would get."""
+
+    def __init__(self, executor: NotedExecutor) -> None:
+        super().__init__("cpu0", print)
+        self._engines = CommandedEngines(executor, self._answered)
+        self._told(messages.OpenedEvent("stub", executor.can_give_way))
+
+    def _send(self, command: SentCommand) -> None:
+        sent = messages.COMMANDS.decode(messages.ENCODER.encode(command))
+        assert isinstance(sent, messages.LoadCommand)
+        self._engines.obey(sent)
+
+    def _answered(self, event: messages.LoadedEvent | messages.FailedEvent) -> None:
+        assert isinstance(event, messages.LoadedEvent)
+        self._told(event)
+
+    def submit(self, *_: object) -> None:
+        raise AssertionError("nobody submits batches here")
+
+    def close(self) -> None: ...
+
+    def abandon(self) -> None: ...
 
 
 def test_an_engine_is_freed_before_the_next_is_loaded() -> None:
@@ -56,3 +100,83 @@ def test_an_engine_is_freed_before_the_next_is_loaded() -> None:
         return executor.notes
 
     assert asyncio.run(run()) == ["load old", "batch", "free old", "load new", "free new"]
+
+
+only_on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a nice value for each thread")
+
+
+@only_on_linux
+def test_a_load_that_gives_way_has_a_thread_of_low_priority_and_keeps_no_other_load_waiting() -> None:
+    async def run() -> NotedExecutor:
+        executor = NotedExecutor(loads_give_way=True)
+        executor.may_load[OLD].clear()
+        giving_way = asyncio.create_task(executor.load(OLD, Path(), 1, gives_way=True))
+        await asyncio.wait_for(executor.load(NEW, Path(), 1), WITHIN_S)
+        assert not giving_way.done()
+        executor.may_load[OLD].set()
+        await asyncio.wait_for(giving_way, WITHIN_S)
+        executor.close()
+        return executor
+
+    executor = asyncio.run(run())
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    assert executor.niceness == {"new": usual, "old": min(usual + NICE, 19)}
+    assert executor.notes[:2] == ["load new", "load old"]
+
+
+@only_on_linux
+def test_a_load_that_gives_way_comes_after_what_was_freed_before() -> None:
+    async def run() -> list[str]:
+        executor = NotedExecutor(loads_give_way=True)
+        await executor.load(OLD, Path(), 1)
+        goes_on = executor.hold_batches()
+        executor.unload(OLD)
+        loading = asyncio.create_task(executor.load(NEW, Path(), 1, gives_way=True))
+        await asyncio.sleep(0.01)
+        goes_on.set()
+        await asyncio.wait_for(loading, WITHIN_S)
+        executor.close()
+        return executor.notes
+
+    assert asyncio.run(run()) == ["load old", "batch", "free old", "load new", "free new"]
+
+
+@only_on_linux
+def test_a_load_that_gives_way_ends_though_its_device_is_closed_before_it_begins() -> None:
+    async def run() -> None:
+        executor = NotedExecutor(loads_give_way=True)
+        goes_on = executor.hold_batches()
+        loading = asyncio.create_task(executor.load(NEW, Path(), 1, gives_way=True))
+        await asyncio.sleep(0)
+        goes_on.set()
+        executor.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            await asyncio.wait_for(loading, WITHIN_S)
+
+    asyncio.run(run())
+
+
+@only_on_linux
+def test_a_load_gives_way_where_its_device_is_opened_elsewhere() -> None:
+    async def run() -> NotedExecutor:
+        executor = NotedExecutor(loads_give_way=True)
+        commanding = Commanding(executor)
+        assert commanding.can_give_way
+        await asyncio.wait_for(commanding.load(OLD, Path(), 1, gives_way=True), WITHIN_S)
+        await asyncio.wait_for(commanding.load(NEW, Path(), 1), WITHIN_S)
+        executor.close()
+        return executor
+
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    assert asyncio.run(run()).niceness == {"old": min(usual + NICE, 19), "new": usual}
+
+
+def test_without_a_thread_for_it_no_load_gives_way() -> None:
+    async def run() -> NotedExecutor:
+        executor = NotedExecutor()
+        assert not executor.can_give_way
+        await executor.load(NEW, Path(), 1, gives_way=True)
+        executor.close()
+        return executor
+
+    assert asyncio.run(run()).niceness == {"new": os.getpriority(os.PRIO_PROCESS, 0)}

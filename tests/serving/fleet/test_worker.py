@@ -105,7 +105,7 @@ class SlowExecutor:
     ``elapsed_s``: what their device's own process says of that, if it has one. They wait for other servers' batches.
     """
 
-    runs_inline = True
+    runs_inline, can_give_way = True, False
 
     def __init__(self, elapsed_s: float = 0.0, waited_s: float = 0.0) -> None:
         self.submitted: list[BatchCallback] = []

@@ -35,7 +35,7 @@ BATCH_S = 0.01
 class Versions(HeldExecutor):
     """Batches end when they are told to; the new version gives the other class where it ``opposes``."""
 
-    runs_inline = False
+    runs_inline = can_give_way = False
 
     def __init__(self, *, opposes: bool = False) -> None:
         super().__init__(FLOAT)

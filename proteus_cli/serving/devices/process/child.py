@@ -162,7 +162,7 @@ async def _serve(channel: Channel[messages.DeviceCommand], spec: DeviceSpec) -> 
             return
         process = DeviceProcess(channel, executor)
         gc.freeze()  # what was imported stays
-        channel.send(messages.OpenedEvent(platform), wait=True)
+        channel.send(messages.OpenedEvent(platform, executor.can_give_way), wait=True)
         await process.run()
 
 

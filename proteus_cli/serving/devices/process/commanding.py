@@ -32,14 +32,14 @@ class CommandingExecutor(ExecutorBase):
         """
         return await asyncio.shield(self._opened)
 
-    async def load(self, key: VariantKey, model: Path, warm_up_rows: int) -> Signature:
+    async def load(self, key: VariantKey, model: Path, warm_up_rows: int, *, gives_way: bool = False) -> Signature:
         """Besides, raises like `opened`."""
         await self.opened()
         name = await self._name_of(model)
         self._require_open()
         number, loaded = next(self._numbers), self._loop.create_future()
         self._loads[number] = loaded
-        self._send(messages.LoadCommand(number, key, name, warm_up_rows))
+        self._send(messages.LoadCommand(number, key, name, warm_up_rows, gives_way))
         try:
             signature: Signature = await self._until_loaded(loaded)
         except asyncio.CancelledError:
@@ -65,7 +65,8 @@ class CommandingExecutor(ExecutorBase):
 
     def _told(self, event: messages.OpenedEvent | messages.LoadedEvent | messages.LostEvent) -> None:
         match event:
-            case messages.OpenedEvent(platform=platform):
+            case messages.OpenedEvent(platform=platform, can_give_way=can_give_way):
+                self.can_give_way = can_give_way
                 settle(self._opened, platform)
             case messages.LoadedEvent(number=number, signature=signature):
                 if number in self._loads:

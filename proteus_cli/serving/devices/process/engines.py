@@ -39,7 +39,8 @@ class CommandedEngines:
     async def _load(self, command: messages.LoadCommand) -> None:
         try:
             model = self._find_model(command.model)
-            signature = await self._executor.load(command.key, model, command.warm_up_rows)
+            rows, gives_way = command.warm_up_rows, command.gives_way
+            signature = await self._executor.load(command.key, model, rows, gives_way=gives_way)
         except Exception as error:  # noqa: BLE001 - it is sent to the server
             self._send(messages.FailedEvent(command.number, messages.SentError.logged(error)))
         else:

@@ -68,8 +68,8 @@ class ProcessExecutor(CommandingExecutor):
         level = logging.getLogger("proteus").getEffectiveLevel()
         self._send(messages.OpenCommand(spec, level, sys.getswitchinterval()))
 
-    async def load(self, key: VariantKey, model: Path, warm_up_rows: int) -> Signature:
-        signature = await super().load(key, model, warm_up_rows)
+    async def load(self, key: VariantKey, model: Path, warm_up_rows: int, *, gives_way: bool = False) -> Signature:
+        signature = await super().load(key, model, warm_up_rows, gives_way=gives_way)
         self._reserve_bytes = max(self._reserve_bytes, self._layouts[key].input_bytes(warm_up_rows))
         return signature
 

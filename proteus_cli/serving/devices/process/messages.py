@@ -79,12 +79,13 @@ class OpenCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class LoadCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Load an engine; the answer is `LoadedEvent` or `FailedEvent`."""
+    """Load an engine, as `Executor.load` does; the answer is `LoadedEvent` or `FailedEvent`."""
 
     number: int
     key: VariantKey
     model: str
     warm_up_rows: int
+    gives_way: bool = False
 
 
 class CancelLoadCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -121,9 +122,10 @@ class CloseCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class OpenedEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The device is open; ``platform`` is the name of its backend."""
+    """The device is open; ``platform`` is the name of its backend. Loads there `Executor.can_give_way`, or not."""
 
     platform: str
+    can_give_way: bool = False
 
 
 class LoadedEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):

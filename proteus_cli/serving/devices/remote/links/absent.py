@@ -15,7 +15,7 @@ class AbsentExecutor(ExecutorBase):
         super().__init__(device, lambda _: None)
         self._loss = self._absence = loss
 
-    async def load(self, key: VariantKey, model: Path, warm_up_rows: int) -> Signature:  # noqa: ARG002
+    async def load(self, key: VariantKey, model: Path, warm_up_rows: int, *, gives_way: bool = False) -> Signature:  # noqa: ARG002
         raise self._raised()
 
     def unload(self, key: VariantKey) -> None: ...

@@ -1,0 +1,89 @@
+"""Loads beside what serves leave the time to batches, in virtual time: unless requests are lost until they are over."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from failing import LOAD_S, World, played
+
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.serving.fleet.loading import HURRIED_S, LIMIT_MULTIPLE, LOOK_S
+from proteus_cli.serving.fleet.standbys import EVERY_S
+
+GOOD, FAST = VariantKey("f", "good"), VariantKey("f", "fast")
+ONE, OTHER = {"cpu0": "good"}, {"cpu0": "fast"}
+SECOND_S = 1.0  # of demand, before which nobody knows it
+NEVER_S = 1e3
+FULL_SPEED, GIVING_WAY = False, True
+
+
+def played_on_busy_cores(
+    test: Callable[[World], Awaitable[None]], giving_way_takes_s: float = 2 * LOAD_S, resident_bytes: int = 0
+) -> None:
+    """Loads that give way take so long."""
+
+    async def played_here(world: World) -> None:
+        for device in ONE:
+            world.executor(device).give_way(giving_way_takes_s)
+        await test(world)
+
+    played(played_here, ONE, devices=tuple(ONE), replans=False, resident_bytes=resident_bytes)
+
+
+def test_a_plan_that_nobody_waits_for_is_loaded_with_the_time_that_batches_leave() -> None:
+    async def change(world: World) -> None:
+        start_s = world.loop.time()
+        await world.fleet.deploy(world.plan_of(OTHER))
+        assert world.executor("cpu0").gave_way == [FULL_SPEED, GIVING_WAY]
+        assert world.loop.time() == start_s + 2 * LOAD_S
+
+    played_on_busy_cores(change)
+
+
+def test_a_plan_for_a_demand_that_is_too_much_is_loaded_at_full_speed() -> None:
+    async def change(world: World) -> None:
+        asking = asyncio.create_task(world.ask(400.0, 3 * SECOND_S))
+        await asyncio.sleep(SECOND_S)
+        await world.fleet.deploy(world.plan_of(OTHER))
+        assert world.executor("cpu0").gave_way == [FULL_SPEED, FULL_SPEED]
+        await asking
+
+    played_on_busy_cores(change)
+
+
+def test_a_load_gives_way_no_longer_once_the_demand_is_too_much() -> None:
+    async def change(world: World) -> None:
+        changing = asyncio.create_task(world.fleet.deploy(world.plan_of(OTHER)))
+        await asyncio.sleep(LOOK_S)
+        asking = asyncio.create_task(world.ask(400.0, 3 * SECOND_S))
+        await asyncio.sleep(SECOND_S + LOOK_S + LOAD_S)
+        assert changing.done()
+        assert world.executor("cpu0").gave_way == [FULL_SPEED, GIVING_WAY, FULL_SPEED]
+        assert world.fleet.loader.loaded("cpu0") == {FAST}
+        await asking
+
+    played_on_busy_cores(change, NEVER_S)
+
+
+def test_a_core_that_is_never_idle_does_not_keep_a_plan_from_loading() -> None:
+    async def change(world: World) -> None:
+        start_s = world.loop.time()
+        await world.fleet.deploy(world.plan_of(OTHER))
+        limit_s = HURRIED_S + LIMIT_MULTIPLE * LOAD_S
+        assert limit_s < world.loop.time() - start_s < limit_s + LOOK_S + 2 * LOAD_S
+        assert world.executor("cpu0").gave_way == [FULL_SPEED, GIVING_WAY, FULL_SPEED]
+
+    played_on_busy_cores(change, NEVER_S)
+
+
+def test_a_standby_gives_way_also_while_the_demand_is_too_much_until_an_urgent_plan_waits_for_it() -> None:
+    async def stand_by(world: World) -> None:
+        await asyncio.sleep(EVERY_S)
+        asking = asyncio.create_task(world.ask(400.0, 4 * SECOND_S))
+        await asyncio.sleep(2 * SECOND_S)
+        assert world.executor("cpu0").gave_way == [FULL_SPEED, GIVING_WAY]
+        await world.fleet.deploy(world.plan_of(OTHER))
+        assert world.executor("cpu0").gave_way == [FULL_SPEED, GIVING_WAY, FULL_SPEED]
+        assert world.hosts == {"cpu0": {"fast"}}
+        await asking
+
+    played_on_busy_cores(stand_by, NEVER_S, resident_bytes=1100)
