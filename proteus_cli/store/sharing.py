@@ -88,36 +88,42 @@ def sharing_paths(workspace: Workspace, profiles: Iterable[Profile]) -> list[Pat
 def sharing_gaps(
     workspace: Workspace, profiles: Mapping[str, Profile], hosted: Mapping[str, Collection[VariantKey]]
 ) -> Iterator[str]:
-    """What a plan that puts ``hosted`` on its devices takes to cost no time, and the command that measures it.
+    """What a plan that puts ``hosted`` on its devices does not know of their costs, and the command that measures it.
 
-    A line for each kind of devices on which several variants are together, of which not all pairs are known.
+    A line for each kind of devices on which several variants are together, of which not all pairs are known; or all
+    are, and were not measured on hardware.
     """
-    unknown: dict[tuple[str, str], list[frozenset[VariantKey]]] = {}
+    shared: dict[tuple[str, str], list[frozenset[VariantKey]]] = {}
     for device, keys in hosted.items():
         profile, among = profiles[device], frozenset(map(_in_catalog, keys))
-        if len(among) > 1 and SharingModel(profile.sharing).unmeasured(sorted(among)):
-            together = unknown.setdefault((profile.device.type, profile.measured_on), [])
+        if len(among) > 1:
+            together = shared.setdefault((profile.device.type, profile.measured_on), [])
             together += [among] if among not in together else []
-    for (kind, measured_on), together in unknown.items():
-        every = sorted(frozenset().union(*together))
-        studied = every if len(every) <= 1 + MOST_BESIDE else sorted(together[0])
+    for (kind, measured_on), together in shared.items():
+        alike = next(profile for profile in profiles.values() if profile.measured_on == measured_on)
+        known, model = read_sharing(workspace, alike), SharingModel(alike.sharing)
+        unknown = [among for among in together if model.unmeasured(sorted(among))]
+        if not unknown and (known is None or not known.interference.emulated):
+            continue
+        every = sorted(frozenset().union(*(unknown or together)))
+        studied = every if len(every) <= 1 + MOST_BESIDE else sorted((unknown or together)[0])
         names = variant_labels(studied)
-        stale = _staleness(workspace, profiles, measured_on)
         yield (
-            f"{', '.join(names[key] for key in studied)} on a {kind}: taken to cost each other no time, as not all of "
-            f"it was measured{stale}: `{renewal(measured_on, studied)}`"
+            f"{', '.join(names[key] for key in studied)} on a {kind}: {_gap(known, is_free=bool(unknown))}: "
+            f"`{renewal(measured_on, studied)}`"
         )
+
+
+def _gap(known: KnownSharing | None, *, is_free: bool) -> str:
+    """What is not known. ``is_free``: some pairs cost nothing, as they were not measured."""
+    if not is_free:
+        return "what they cost each other is that of an emulated device, and was not measured"
+    stale = " of the models that there are now" if known is not None and known.stale else ""
+    return f"taken to cost each other no time, as not all of it was measured{stale}"
 
 
 def _in_catalog(key: VariantKey) -> VariantKey:
     return VariantKey(key.family, name_in_catalog(key.variant))
-
-
-def _staleness(workspace: Workspace, profiles: Mapping[str, Profile], measured_on: str) -> str:
-    """That what was measured is of other models by now; empty where it is not."""
-    alike = next(profile for profile in profiles.values() if profile.measured_on == measured_on)
-    known = read_sharing(workspace, alike)
-    return " of the models that there are now" if known is not None and known.stale else ""
 
 
 def write_sharing(workspace: Workspace, device: str, interference: Interference) -> Path:

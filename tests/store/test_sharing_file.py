@@ -108,3 +108,12 @@ def test_what_a_plan_takes_to_be_free_is_said_with_the_command_that_measures_it(
     assert gaps(PROFILE) == []
     (stale,) = gaps(make_profile("cpu0", SMALL, replace(LARGE, engine_digest="another")))
     assert "not all of it was measured of the models that there are now" in stale
+
+
+def test_costs_of_an_emulated_device_are_told_to_be_no_measurement(tmp_path: Path) -> None:
+    workspace, other = Workspace(tmp_path), replace(COST, variant="large", beside=(VariantName("f", "small"),))
+    write_sharing(workspace, "cpu0", replace(interference(emulated=True), costs=(COST, other)))
+    profiles = with_sharing(workspace, {"cpu0": PROFILE})
+    (made_up,) = sharing_gaps(workspace, profiles, {"cpu0": {SMALL.key, LARGE.key}})
+    assert "that of an emulated device, and was not measured: `proteus study share --device cpu0" in made_up
+    assert list(sharing_gaps(workspace, profiles, {"cpu0": {SMALL.key}})) == []

@@ -1,8 +1,10 @@
 """What a peak is asked of: variants on a device, a plan, or a server at a URL."""
 
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -154,7 +156,14 @@ def url_draft(server: Server, family: str, question: PeakQuestion, name: str = "
     subject = {"server": server.url, "family": family, **question.words()}
     options = {**question.options(), "url": server.url, "family": family, "slo_s": server.slo_s}
     job = Job(f"{family} at {server.url}", question.mode, WANTED_S["measured"], measure, LEAST_S["measured"])
-    return StudyDraft(KIND, name or "peak-of-server", subject, options, {}, [job])
+    return StudyDraft(KIND, name or _url_name(server.url, family), subject, options, {}, [job])
+
+
+def _url_name(url: str, family: str) -> str:
+    """Servers, and families of one, have studies of their own: ``peak-127.0.0.1-8000-resnet``."""
+    at = urlsplit(url)
+    place = "-".join(filter(None, (at.hostname, str(at.port or ""), at.path.strip("/"))))
+    return default_name(KIND, re.sub(r"[^A-Za-z0-9._-]+", "-", place), family)
 
 
 # --- the whole workspace

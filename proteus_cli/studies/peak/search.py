@@ -200,9 +200,9 @@ class PeakSearch:
     # --- what was found
 
     def _bracketed(self) -> Peak:
-        """What the bracket alone says."""
+        """What the bracket alone says; where no rate was carried so far, the rate that was next is the guess."""
         below, above = self._below_qps, self._above_qps
-        middle = math.sqrt(below * above) if below > 0 and above < math.inf else below
+        middle = math.sqrt(below * above) if below > 0 and above < math.inf else below or self._rate_qps
         return self._peak(self._centre_qps or middle, below, above, None, is_precise=False)
 
     def _peak(self, rate_qps: float, low_qps: float, high_qps: float, at: Crossing | None, *, is_precise: bool) -> Peak:

@@ -209,6 +209,16 @@ def test_a_server_of_another_make_is_offered_requests_that_it_knows(*, is_binary
     assert all(0 <= value <= 1 for value in values)
 
 
+def test_each_server_and_family_has_a_study_of_its_own() -> None:
+    def name(url: str, family: str = "m", given: str = "") -> str:
+        return url_draft(Server(url), family, PeakQuestion(PeakRules(0.01)), given).name
+
+    assert name("http://127.0.0.1:8000") == "peak-127.0.0.1-8000-m"
+    assert name("https://[::1]:8000/a b/") == "peak--1-8000-a-b-m"
+    assert name("http://h/models", "a/b") == "peak-h-models-a-b"
+    assert name("http://127.0.0.1:8000", given="mine") == "mine"
+
+
 def test_a_server_that_says_no_slo_needs_one() -> None:
     with PlainServer(0.0, []).listening() as url:
         for server, error in ((Server(url), UsageError), (Server(url, slo_s=1.0), ServerError)):

@@ -41,6 +41,19 @@ def test_a_peak_is_found_from_far_away_whatever_the_steepness(truth_qps: float, 
     assert math.sqrt((peak.high_qps or math.inf) / peak.low_qps) - 1 <= P99.precision_frac
 
 
+@pytest.mark.parametrize(("missed", "low_qps", "high_qps"), [(0, 0.0, None), (200, 0.0, 40.0)])
+def test_a_search_that_ends_before_it_has_seen_a_rate_carried_guesses(
+    missed: int, low_qps: float, high_qps: float | None
+) -> None:
+    """Too few requests to judge the first rate, or a first rate that is violated: a peak of 0 would be wrong."""
+    search = PeakSearch(P99, 40.0)
+    assert search.next() == Offer(40.0, 800)
+    search.saw(Stretch(40.0, 200, missed, 0.0, WINDOWS))
+    peak = search.found()
+    assert 0 < peak.rate_qps <= 40.0
+    assert (peak.low_qps, peak.high_qps, peak.is_precise) == (low_qps, high_qps, False)
+
+
 def test_a_sharp_edge_is_found_too() -> None:
     """As of a device that keeps up with all that comes, up to a rate, and with nothing beyond."""
     peak = searched(lambda rate: 0.0 if rate <= 100.0 else 1.0)
