@@ -7,10 +7,12 @@ import threading
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from proteus_cli.cli.views.live.live_frames import frame
 from proteus_cli.cli.views.live.live_view import MAX_LINES, HoldableStream, LiveView
+from proteus_cli.control.devices.breaker import BreakerState
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.serving.logs import BriefLines
 from proteus_cli.serving.telemetry.history.snapshot import (
@@ -23,8 +25,23 @@ from proteus_cli.serving.telemetry.history.snapshot import (
 from proteus_cli.serving.telemetry.hosts import HostState, HostStatus
 
 SOME, NONE = Attainment.of(1000, 2, 0.995), Attainment.of(0, 0, 0.995)
-DIGITS = FamilySnapshot(0.05, 0.98, 1234.4, 1200.0, 1190.0, 0.002, 0.97, 0.041, 3, SOME, SOME)
-SIGNALS = FamilySnapshot(0.05, None, 4.26, 0.0, 0.0, None, None, None, 0, NONE, NONE)
+SIGNALS = FamilySnapshot(
+    slo_s=0.05, best_accuracy=None, estimated=False, demand_qps=4.26, throughput_qps=0.0, goodput_qps=0.0,
+    violations=None, accuracy=None, relative_accuracy=None, p99_s=None, waiting=0, deferred=None, fallbacks=None,
+    disagreed=None, drifts=False, cut=None, shifted=False, prefers="accuracy", attainment=NONE, recent_attainment=NONE,
+)  # fmt: skip
+DIGITS = structs.replace(
+    SIGNALS, best_accuracy=0.98, demand_qps=1234.4, throughput_qps=1200.0, goodput_qps=1190.0, violations=0.002,
+    accuracy=0.97, relative_accuracy=0.97 / 0.98, p99_s=0.041, waiting=3, attainment=SOME, recent_attainment=SOME,
+)  # fmt: skip
+
+
+def device(
+    *variants: str, load: float, mean_batch: float | None, state: BreakerState = BreakerState.CLOSED, reason: str = ""
+) -> DeviceSnapshot:
+    return DeviceSnapshot("", variants, (), load, mean_batch, state, reason, None, {}, 1)
+
+
 EVENTS = [
     ServerEvent(
         10.0, ServerEventKind.PLAN, "cpu0: a → b (was warm)", "digits: 1,200 qps is more than the plan carries"
@@ -38,7 +55,7 @@ NOW = Snapshot(
     is_emulated=False,
     inside=7,
     families={"digits": DIGITS, "signals": SIGNALS},
-    devices={"cpu0": DeviceSnapshot(("digits-l",), 0.5, 1.25), "cpu1": DeviceSnapshot((), 0.0, None)},
+    devices={"cpu0": device("digits-l", load=0.5, mean_batch=1.25), "cpu1": device(load=0.0, mean_batch=None)},
     flows=[],
     events=EVENTS,
 )
@@ -61,8 +78,9 @@ def row(lines: list[str], name: str) -> list[str]:
 
 def many(number: int) -> dict[str, DeviceSnapshot]:
     """Devices of three kinds, of which one is lost."""
-    devices = {f"gpu{at}": DeviceSnapshot((f"digits-{'sml'[at % 3]}",), at % 10 / 10, 2.0) for at in range(number)}
-    return {**devices, "gpu7": replace(devices["gpu7"], breaker="open", reason="its process died", retry_s=4.2)}
+    devices = {f"gpu{at}": device(f"digits-{'sml'[at % 3]}", load=at % 10 / 10, mean_batch=2.0) for at in range(number)}
+    lost = structs.replace(devices["gpu7"], breaker=BreakerState.OPEN, reason="its process died", retry_s=4.2)
+    return {**devices, "gpu7": lost}
 
 
 def test_families_and_devices_have_a_row_each() -> None:
@@ -80,7 +98,7 @@ def test_abbreviations_are_explained_where_there_is_room() -> None:
 
 
 def test_what_follows_from_estimates_is_marked() -> None:
-    families = {"digits": replace(DIGITS, estimated=True), "signals": replace(SIGNALS, estimated=True)}
+    families = {"digits": structs.replace(DIGITS, estimated=True), "signals": structs.replace(SIGNALS, estimated=True)}
     lines = drawn(replace(NOW, families=families))
     assert row(lines, "digits ")[5:7] == ["≈97.0%", "≈99.0%"]
     assert row(lines, "signals")[5:7] == ["–", "–"]
@@ -88,7 +106,7 @@ def test_what_follows_from_estimates_is_marked() -> None:
 
 
 def test_every_number_of_a_family_is_whole_in_eighty_columns() -> None:
-    busy = replace(
+    busy = structs.replace(
         DIGITS, demand_qps=23456.0, violations=1.0, recent_attainment=Attainment.of(9, 9, 0.995), p99_s=0.1234
     )
     lines = drawn(replace(NOW, families={"digits": busy}), columns=80)
@@ -103,7 +121,7 @@ def test_the_last_changes_of_plan_are_told_newest_first() -> None:
 
 
 def test_what_is_wrong_is_said_not_only_coloured() -> None:
-    late = replace(DIGITS, p99_s=0.06, violations=0.2, recent_attainment=Attainment.of(100, 15, 0.99))
+    late = structs.replace(DIGITS, p99_s=0.06, violations=0.2, recent_attainment=Attainment.of(100, 15, 0.99))
     lines = drawn(replace(NOW, families={"digits": late}, devices=many(12)))
     assert row(lines, "digits")[3:5] == ["20.0%!", "1,500%!"]
     assert row(lines, "digits")[-2] == "60.0 ms!"
@@ -114,8 +132,8 @@ def test_what_is_wrong_is_said_not_only_coloured() -> None:
 
 
 def test_a_broken_variant_is_told_beside_its_device() -> None:
-    device = replace(NOW.devices["cpu0"], broken={"digits-xl": "it cannot be loaded"})
-    lines = drawn(replace(NOW, devices={"cpu0": device, "cpu1": NOW.devices["cpu1"]}))
+    broken = structs.replace(NOW.devices["cpu0"], broken={"digits-xl": "it cannot be loaded"})
+    lines = drawn(replace(NOW, devices={"cpu0": broken, "cpu1": NOW.devices["cpu1"]}))
     assert "1 BROKEN" in lines[0]
     assert row(lines, "cpu0")[-1] == "working; without digits-xl: it cannot be loaded"
 
@@ -160,12 +178,12 @@ def host(*, is_lost: bool = False, has_agent: bool = True, devices: int = 8, ser
 
 def clustered(*names: str, lost: str = "", local: int = 0) -> Snapshot:
     """Eight devices on each host, of which one host may be lost, and some of this machine."""
-    devices = {f"cpu{at}": DeviceSnapshot(("digits-s",), 0.1, 1.0) for at in range(local)}
+    devices = {f"cpu{at}": device("digits-s", load=0.1, mean_batch=1.0) for at in range(local)}
     for name in names:
         of = (
-            DeviceSnapshot((), 0.0, None, "open", "host is lost")
+            device(load=0.0, mean_batch=None, state=BreakerState.OPEN, reason="host is lost")
             if name == lost
-            else DeviceSnapshot(("digits-l",), 0.5, 2.0)
+            else device("digits-l", load=0.5, mean_batch=2.0)
         )
         devices |= {f"{name}/gpu{at}": of for at in range(8)}
     return replace(NOW, devices=devices, hosts={name: host(is_lost=name == lost) for name in names})
@@ -189,7 +207,7 @@ def test_devices_stand_under_their_hosts_of_which_the_lost_ones_come_first() -> 
 
 def test_devices_that_several_servers_share_are_said_to_be_under_their_host_and_alone() -> None:
     now = clustered("a")
-    devices = {**now.devices, "a/gpu3": replace(now.devices["a/gpu3"], servers=3)}
+    devices = {**now.devices, "a/gpu3": structs.replace(now.devices["a/gpu3"], servers=3)}
     rows = of_devices(drawn(replace(now, devices=devices, hosts={"a": host(servers=3)})))
     states = {cells[0]: cells[-1] for cells in rows}
     assert states["host a"] == "connected, 8 devices, shared by 3 servers, 400 µs away"
@@ -199,13 +217,19 @@ def test_devices_that_several_servers_share_are_said_to_be_under_their_host_and_
 def test_a_lost_host_is_counted_once_at_the_top() -> None:
     now = clustered("a", "b", lost="b")
     assert "1 HOST LOST · policy" in drawn(now)[0]
-    devices = {**now.devices, "a/gpu3": replace(now.devices["a/gpu3"], breaker="open", reason="it hangs")}
+    devices = {
+        **now.devices,
+        "a/gpu3": structs.replace(now.devices["a/gpu3"], breaker=BreakerState.OPEN, reason="it hangs"),
+    }
     assert "1 HOST LOST · 1 LOST · policy" in drawn(replace(now, devices=devices))[0]
 
 
 def test_where_devices_do_not_fit_hosts_do_with_devices_that_are_not_well() -> None:
     now = clustered("a", "b", "c", lost="b")
-    devices = {**now.devices, "c/gpu5": replace(now.devices["c/gpu5"], breaker="half-open", reason="it hangs")}
+    devices = {
+        **now.devices,
+        "c/gpu5": structs.replace(now.devices["c/gpu5"], breaker=BreakerState.HALF_OPEN, reason="it hangs"),
+    }
     rows = of_devices(drawn(replace(now, devices=devices, families={"digits": DIGITS}), lines=24))
     assert [cells[0] for cells in rows] == ["host b", "host c", "c/gpu5", "host a"]
     assert rows[1][-1] == "connected, 7 of 8 devices work, 400 µs away"

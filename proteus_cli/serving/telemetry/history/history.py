@@ -8,13 +8,10 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from proteus_cli.control.devices.breaker import BreakerState
-from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.base import Count, Fraction
-from proteus_cli.domain.catalog.family_policy import Preference
 from proteus_cli.domain.rollouts.status import RolloutStatus
 from proteus_cli.serving.lifecycle import ServerState
-from proteus_cli.serving.telemetry.history.snapshot import ServerEvent
+from proteus_cli.serving.telemetry.history.snapshot import DeviceSnapshot, FamilySnapshot, ServerEvent
 from proteus_cli.serving.telemetry.hosts import HostStatus
 from proteus_cli.serving.telemetry.slots import SlotsStatus
 from proteus_cli.serving.telemetry.stages import CascadeStatus, ExitsStatus
@@ -40,38 +37,9 @@ class FamilySamples(Struct, frozen=True):
     ]
 
 
-class FamilyHistory(Struct, frozen=True):
+class FamilyHistory(FamilySnapshot, frozen=True, kw_only=True):
     """A family: means over the last 5 s, and its samples."""
 
-    slo_s: float
-    best_accuracy: Fraction | None
-    estimated: Annotated[bool, Meta(description="Some accuracies of the family are estimates, without labels.")]
-    demand_qps: Annotated[float, Meta(description="Rows that arrived, per second.")]
-    throughput_qps: Annotated[
-        float, Meta(description="Rows that batches answered per second; deferred ones count once.")
-    ]
-    goodput_qps: Annotated[float, Meta(description="Rows of requests that were answered in time, per second.")]
-    violations: Annotated[Fraction | None, Meta(description="SLO violations among the requests that ended.")]
-    accuracy: Annotated[Fraction | None, Meta(description="Mean accuracy of the variants that answered.")]
-    relative_accuracy: Annotated[float | None, Meta(description="Accuracy over that of the best variant.")]
-    p99_s: Annotated[
-        float | None, Meta(description="Over 10 s, of the requests that batches answered; estimated from a histogram.")
-    ]
-    waiting: Annotated[Count, Meta(description="Requests in the queues.")]
-    deferred: Annotated[
-        Fraction | None, Meta(description="Of answered requests, those that first stages of cascades were not sure of.")
-    ]
-    fallbacks: Annotated[Fraction | None, Meta(description="Of these, those that got the first answer all the same.")]
-    disagreed: Annotated[
-        Fraction | None,
-        Meta(description="Of the sure answers of first stages that were checked, those of another class."),
-    ]
-    drifts: Annotated[bool, Meta(description="These are more than the profile lets expect, by more than chance.")]
-    cut: Annotated[Fraction | None, Meta(description="Of answered requests, those that a multi-exit model cut short.")]
-    shifted: Annotated[bool, Meta(description="Requests or answers are no longer distributed as on the eval split.")]
-    prefers: Annotated[Preference, Meta(description="What plans aim for once all demand is served.")]
-    attainment: Annotated[Attainment, Meta(description="Since the start.")]
-    recent_attainment: Annotated[Attainment, Meta(description="Over the last 15 minutes.")]
     cascades: Annotated[Sequence[CascadeStatus], Meta(description="Of the plan in force.")]
     exits: Annotated[Sequence[ExitsStatus], Meta(description="Of the multi-exit models that the plan in force hosts.")]
     stop_when: Annotated[str | None, Meta(description="The live condition of its multi-exit variants; null: none.")]
@@ -86,19 +54,9 @@ class DeviceSamples(Struct, frozen=True):
     mean_batch: SampleValues
 
 
-class DeviceHistory(Struct, frozen=True):
+class DeviceHistory(DeviceSnapshot, frozen=True, kw_only=True):
     """A device: means over the last 5 s, and its samples."""
 
-    type: str
-    variants: Annotated[Sequence[str], Meta(description="Active: what the plan has it host.")]
-    warm: Annotated[Sequence[str], Meta(description="Standbys: loaded, so that plans can activate them at once.")]
-    load: Annotated[float, Meta(description="Fraction of the time in which batches ran; they count when they end.")]
-    mean_batch: Annotated[float | None, Meta(description="Rows.")]
-    breaker: BreakerState
-    reason: Annotated[str, Meta(description="Why the breaker is not closed.")]
-    retry_s: Annotated[float | None, Meta(description="Of a lost device: seconds until it is opened again.")]
-    broken: Annotated[Mapping[str, str], Meta(description="Variants that plans do without here, and why.")]
-    servers: Annotated[Count, Meta(description="That have the device open, this one included; each has its part.")]
     samples: DeviceSamples
 
 

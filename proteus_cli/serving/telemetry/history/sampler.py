@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from proteus_cli import __version__
@@ -268,9 +269,7 @@ class MetricsSampler:
 
 def _rounded(of: FamilySnapshot | DeviceSnapshot, digits: Mapping[str, int]) -> dict[str, Any]:
     """The fields of a snapshot, with the digits that samples have."""
-    values = {name: getattr(of, name) for name in type(of).__slots__}
-    if isinstance(of, FamilySnapshot):
-        values["relative_accuracy"] = of.relative_accuracy
+    values = msgspec.structs.asdict(of)
     return {
         name: round(value, digits.get(name, 5)) if isinstance(value, float) else value for name, value in values.items()
     }

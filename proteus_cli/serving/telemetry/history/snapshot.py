@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from proteus_cli.arrays import Ints
+from proteus_cli.control.devices.breaker import BreakerState
 from proteus_cli.domain.attainment import Attainment
+from proteus_cli.domain.base import Count, Fraction
 from proteus_cli.domain.catalog.family_policy import Preference
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.requests.data_plane import DataPlane
@@ -43,64 +45,53 @@ class Flow(NamedTuple):
     answered_qps: float
 
 
-@dataclass(frozen=True, slots=True)
-class FamilySnapshot:
-    """A family lately. Demand, throughput and goodput count rows, ``violations`` is a fraction of requests.
-
-    None: no request was answered, or ended, from which it could be known. ``deferred`` is the fraction of answered
-    requests that first stages of cascades deferred, None where the plan has no cascade of the family; ``fallbacks``
-    that of those. ``disagreed`` is the fraction of all checks of the first stages in use that gave another class, None
-    where there was none; ``drifts``: that is more than is expected of any of them. ``cut`` is the fraction that was cut
-    short, None where nothing that is hosted has exits. It is ``shifted`` where requests or answers are no longer
-    distributed as on the eval split. ``attainment`` is that since the start, ``recent_attainment``
-    that of the last 15 minutes. ``prefers`` is what the plan in force aims for.
-    """
+class FamilySnapshot(Struct, frozen=True):
+    """A family lately; null: no request was answered, or ended, from which it could be known."""
 
     slo_s: float
-    best_accuracy: float | None
-    demand_qps: float
-    throughput_qps: float
-    goodput_qps: float
-    violations: float | None
-    accuracy: float | None
-    p99_s: float | None
-    waiting: int
-    attainment: Attainment
-    recent_attainment: Attainment
-    estimated: bool = False
-    deferred: float | None = None
-    fallbacks: float | None = None
-    disagreed: float | None = None
-    drifts: bool = False
-    cut: float | None = None
-    shifted: bool = False
-    prefers: Preference = "accuracy"
+    best_accuracy: Fraction | None
+    estimated: Annotated[bool, Meta(description="Some accuracies of the family are estimates, without labels.")]
+    demand_qps: Annotated[float, Meta(description="Rows that arrived, per second.")]
+    throughput_qps: Annotated[
+        float, Meta(description="Rows that batches answered per second; deferred ones count once.")
+    ]
+    goodput_qps: Annotated[float, Meta(description="Rows of requests that were answered in time, per second.")]
+    violations: Annotated[Fraction | None, Meta(description="SLO violations among the requests that ended.")]
+    accuracy: Annotated[Fraction | None, Meta(description="Mean accuracy of the variants that answered.")]
+    relative_accuracy: Annotated[float | None, Meta(description="Accuracy over that of the best variant.")]
+    p99_s: Annotated[
+        float | None, Meta(description="Over 10 s, of the requests that batches answered; estimated from a histogram.")
+    ]
+    waiting: Annotated[Count, Meta(description="Requests in the queues.")]
+    deferred: Annotated[
+        Fraction | None, Meta(description="Of answered requests, those that first stages of cascades were not sure of.")
+    ]
+    fallbacks: Annotated[Fraction | None, Meta(description="Of these, those that got the first answer all the same.")]
+    disagreed: Annotated[
+        Fraction | None,
+        Meta(description="Of the sure answers of first stages that were checked, those of another class."),
+    ]
+    drifts: Annotated[bool, Meta(description="These are more than the profile lets expect, by more than chance.")]
+    cut: Annotated[Fraction | None, Meta(description="Of answered requests, those that a multi-exit model cut short.")]
+    shifted: Annotated[bool, Meta(description="Requests or answers are no longer distributed as on the eval split.")]
+    prefers: Annotated[Preference, Meta(description="What plans aim for once all demand is served.")]
+    attainment: Annotated[Attainment, Meta(description="Since the start.")]
+    recent_attainment: Annotated[Attainment, Meta(description="Over the last 15 minutes.")]
 
-    @property
-    def relative_accuracy(self) -> float | None:
-        """Accuracy over that of the best variant."""
-        return None if self.accuracy is None or not self.best_accuracy else self.accuracy / self.best_accuracy
 
+class DeviceSnapshot(Struct, frozen=True):
+    """A device lately. Variants have their `variant_labels`."""
 
-@dataclass(frozen=True, slots=True)
-class DeviceSnapshot:
-    """A device lately: what it hosts, the fraction of time in which batches ran, their mean rows (None: none ran).
-
-    Its ``warm`` variants stand by. ``broken``: variants that plans do without there, and why. Variants have their
-    `variant_labels`. A lost device is opened again in ``retry_s`` seconds. So many ``servers``
-    have it open, this one included.
-    """
-
-    variants: tuple[str, ...]
-    load: float
-    mean_batch: float | None
-    breaker: str = "closed"
-    reason: str = ""
-    warm: tuple[str, ...] = ()
-    retry_s: float | None = None
-    type: str = ""
-    broken: Mapping[str, str] = field(default_factory=dict)
-    servers: int = 1
+    type: str
+    variants: Annotated[tuple[str, ...], Meta(description="Active: what the plan has it host.")]
+    warm: Annotated[Sequence[str], Meta(description="Standbys: loaded, so that plans can activate them at once.")]
+    load: Annotated[float, Meta(description="Fraction of the time in which batches ran; they count when they end.")]
+    mean_batch: Annotated[float | None, Meta(description="Rows.")]
+    breaker: BreakerState
+    reason: Annotated[str, Meta(description="Why the breaker is not closed.")]
+    retry_s: Annotated[float | None, Meta(description="Of a lost device: seconds until it is opened again.")]
+    broken: Annotated[Mapping[str, str], Meta(description="Variants that plans do without here, and why.")]
+    servers: Annotated[Count, Meta(description="That have the device open, this one included; each has its part.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +149,10 @@ def make_snapshot(
         },
         devices={
             name: DeviceSnapshot(
-                tuple(hosted.get(name, ())), min(1.0, load), _known(mean_batch), fleet.breakers[name].state.value,
-                fleet.breakers[name].reason or "",
-                warm=tuple(sorted(labels[key] for key in standbys.get(name, ()))),
-                retry_s=_until(fleet.retry_s(name), counters.at_s), type=fleet.type_of(name),
-                broken=broken.get(name, {}), servers=worker.servers,
+                fleet.type_of(name), tuple(hosted.get(name, ())),
+                sorted(labels[key] for key in standbys.get(name, ())),
+                min(1.0, load), _known(mean_batch), fleet.breakers[name].state, fleet.breakers[name].reason or "",
+                _until(fleet.retry_s(name), counters.at_s), broken.get(name, {}), worker.servers,
             )
             for (name, worker), (load, mean_batch) in zip(fleet.workers.items(), loads, strict=False)
         },
@@ -199,6 +189,7 @@ def _family(
     has_exits = cut_qps or any(host.exits for host in plane.controller.hosting(name))
     ended_qps = sum(violated) + served_qps
     disagreed, drifts = plane.controller.cascades.checks_of(name)
+    found = accuracy / served_qps if served_qps else None
     return FamilySnapshot(
         slo_s=served.slo_s,
         best_accuracy=served.best_accuracy,
@@ -207,7 +198,8 @@ def _family(
         throughput_qps=throughput_qps,
         goodput_qps=goodput_qps,
         violations=sum(violated) / ended_qps if ended_qps else None,
-        accuracy=accuracy / served_qps if served_qps else None,
+        accuracy=found,
+        relative_accuracy=None if found is None or not served.best_accuracy else found / served.best_accuracy,
         p99_s=p99_s,
         waiting=plane.controller.waiting_of(name),
         attainment=plane.counts.by_family[name].attainment(target),
