@@ -5,45 +5,40 @@ from collections.abc import Mapping
 
 from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.control.replanning.disagreement import DisagreementWatch
-from proteus_cli.serving.telemetry.metrics.exposition import Exposition, MetricDescription, MetricKind
+from proteus_cli.serving.telemetry.metrics.exposition import Exposition, counter, gauge
 
-DEFERRED_RATIO = MetricDescription(
+DEFERRED_RATIO = gauge(
     "proteus_cascade_deferred_ratio",
-    MetricKind.GAUGE,
     "Part of a cascade's queries that its first stage is not sure of.",
-    ("family", "first", "second", "of"),
+    "family",
+    "first",
+    "second",
+    "of",
 )
 
 _PAIR = ("family", "first", "by")
-CHECKS = MetricDescription(
-    "proteus_cascade_checks_total",
-    MetricKind.COUNTER,
-    "Sure answers of first stages that a more accurate variant checked.",
-    _PAIR,
+CHECKS = counter(
+    "proteus_cascade_checks_total", "Sure answers of first stages that a more accurate variant checked.", *_PAIR
 )
-DISAGREEMENTS = MetricDescription(
-    "proteus_cascade_disagreements_total", MetricKind.COUNTER, "Checks that gave another class.", _PAIR
-)
-DRIFT = MetricDescription(
-    "proteus_cascade_drift",
-    MetricKind.GAUGE,
-    "1 while checks disagree more often than the profile tells, by more than chance.",
-    _PAIR,
+DISAGREEMENTS = counter("proteus_cascade_disagreements_total", "Checks that gave another class.", *_PAIR)
+DRIFT = gauge(
+    "proteus_cascade_drift", "1 while checks disagree more often than the profile tells, by more than chance.", *_PAIR
 )
 
-CONDITION = MetricDescription(
+CONDITION = gauge(
     "proteus_condition_info",
-    MetricKind.GAUGE,
     "1 for each family with a live condition, which its multi-exit variants stop by.",
-    ("family", "stop_when"),
+    "family",
+    "stop_when",
 )
 
 
-CUT = MetricDescription(
+CUT = counter(
     "proteus_cut_answers_total",
-    MetricKind.COUNTER,
     "Answers of multi-exit models that were cut short for want of time, by the last exit of their rows.",
-    ("family", "variant", "exit"),
+    "family",
+    "variant",
+    "exit",
 )
 
 

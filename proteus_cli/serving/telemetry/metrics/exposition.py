@@ -5,10 +5,11 @@
 Source: Prometheus's "Exposition formats" 0.0.4, and "OpenMetrics" 1.0.0.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate
+from typing import TypeVar
 
 from prometheus_client import Metric
 
@@ -16,6 +17,10 @@ from proteus_cli.serving.requests.counts import Histogram
 
 TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+Labels = TypeVar("Labels", bound=tuple[str, ...])
+Subject = TypeVar("Subject")
+
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
@@ -35,6 +40,18 @@ class MetricDescription:
     labels: tuple[str, ...] = ()
 
 
+def counter(name: str, text: str, *labels: str) -> MetricDescription:
+    return MetricDescription(name, MetricKind.COUNTER, text, labels)
+
+
+def gauge(name: str, text: str, *labels: str) -> MetricDescription:
+    return MetricDescription(name, MetricKind.GAUGE, text, labels)
+
+
+def histogram(name: str, text: str, *labels: str) -> MetricDescription:
+    return MetricDescription(name, MetricKind.HISTOGRAM, text, labels)
+
+
 def wants_openmetrics(accept: bytes) -> bool:
     """Whether ``Accept`` names OpenMetrics."""
     return b"application/openmetrics-text" in accept
@@ -52,6 +69,17 @@ class Exposition:
         self._describe(metric.name, metric.kind, metric.text)
         form = _form(metric.name, metric.labels)
         self._lines += [form % (*_escaped(values), number) for values, number in samples]
+
+    def add_number(self, metric: MetricDescription, number: float) -> None:
+        """A counter or a gauge without labels."""
+        self.add(metric, [((), number)])
+
+    def add_each(
+        self, found: Mapping[Labels, Subject], *metrics: tuple[MetricDescription, Callable[[Subject], float]]
+    ) -> None:
+        """Counters and gauges of the same subjects, which are by the values of labels; nothing where there are none."""
+        for metric, number in metrics if found else ():
+            self.add(metric, [(labels, number(of)) for labels, of in found.items()])
 
     def add_histograms(self, metric: MetricDescription, samples: Iterable[tuple[Sequence[str], Histogram]]) -> None:
         """A histogram for each set of values of its labels."""

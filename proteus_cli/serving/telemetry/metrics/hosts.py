@@ -4,50 +4,42 @@ from collections.abc import Callable, Iterable, Mapping
 
 from proteus_cli.domain.device import Device, host_of
 from proteus_cli.serving.telemetry.hosts import HostState, HostStatus
-from proteus_cli.serving.telemetry.metrics.exposition import Exposition, MetricDescription, MetricKind
+from proteus_cli.serving.telemetry.metrics.exposition import Exposition, MetricDescription, counter, gauge
 
-DEVICE_INFO = MetricDescription(
-    "proteus_device_info", MetricKind.GAUGE, "The host of a device, empty for this machine, and its type.",
-    ("device", "host", "type"),
-)  # fmt: skip
-
-
-SERVERS = MetricDescription(
-    "proteus_device_servers", MetricKind.GAUGE, "Servers that share the device, this one included.", ("device",)
+DEVICE_INFO = gauge(
+    "proteus_device_info", "The host of a device, empty for this machine, and its type.", "device", "host", "type"
 )
-TURNS = MetricDescription(
-    "proteus_device_turn_wait_seconds_total", MetricKind.COUNTER,
-    "What batches waited until those of other servers had ended.", ("device",),
-)  # fmt: skip
 
 
-def _metric(name: str, kind: MetricKind, text: str) -> MetricDescription:
-    return MetricDescription(name, kind, text, ("host",))
+SERVERS = gauge("proteus_device_servers", "Servers that share the device, this one included.", "device")
+TURNS = counter(
+    "proteus_device_turn_wait_seconds_total", "What batches waited until those of other servers had ended.", "device"
+)
 
 
 _OF_HOSTS: tuple[tuple[MetricDescription, Callable[[HostStatus], float | None]], ...] = (
     (
-        _metric("proteus_host_up", MetricKind.GAUGE, "1 while the host is connected."),
+        gauge("proteus_host_up", "1 while the host is connected.", "host"),
         lambda host: int(host.state is HostState.CONNECTED),
     ),
     (
-        _metric("proteus_host_listed", MetricKind.GAUGE, "1 while the list of hosts has it; else it was taken out."),
+        gauge("proteus_host_listed", "1 while the list of hosts has it; else it was taken out.", "host"),
         lambda host: int(host.listed),
     ),
     (
-        _metric("proteus_host_losses_total", MetricKind.COUNTER, "How often the host was lost."),
+        counter("proteus_host_losses_total", "How often the host was lost.", "host"),
         lambda host: host.losses,
     ),
     (
-        _metric("proteus_host_round_trip_seconds", MetricKind.GAUGE, "To the host's agent and back, at best lately."),
+        gauge("proteus_host_round_trip_seconds", "To the host's agent and back, at best lately.", "host"),
         lambda host: host.round_trip_s,
     ),
     (
-        _metric("proteus_host_sent_bytes_total", MetricKind.COUNTER, "Bytes sent to the host's agent, before TLS."),
+        counter("proteus_host_sent_bytes_total", "Bytes sent to the host's agent, before TLS.", "host"),
         lambda host: host.bytes_sent,
     ),
     (
-        _metric("proteus_host_received_bytes_total", MetricKind.COUNTER, "Bytes received from it, after TLS."),
+        counter("proteus_host_received_bytes_total", "Bytes received from it, after TLS.", "host"),
         lambda host: host.bytes_received,
     ),
 )

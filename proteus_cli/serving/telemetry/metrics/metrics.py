@@ -1,7 +1,7 @@
 """``/metrics``: our metrics, and Triton's for dashboards that exist. `docs/observability.md` lists them all."""
 
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 
@@ -24,7 +24,9 @@ from proteus_cli.serving.telemetry.metrics.exposition import (
     TEXT,
     Exposition,
     MetricDescription,
-    MetricKind,
+    counter,
+    gauge,
+    histogram,
     wants_openmetrics,
 )
 from proteus_cli.serving.telemetry.metrics.feedback import add_feedback
@@ -36,84 +38,67 @@ from proteus_cli.serving.telemetry.metrics.slots import add_slots
 from proteus_cli.serving.telemetry.status import DEMAND_WINDOW_S, StatusSources
 from proteus_cli.serving.transport.connections import Connections
 
-Samples = Iterable[tuple[Sequence[str], float]]
-
-
-def _counter(name: str, text: str, *labels: str) -> MetricDescription:
-    return MetricDescription(name, MetricKind.COUNTER, text, labels)
-
-
-def _gauge(name: str, text: str, *labels: str) -> MetricDescription:
-    return MetricDescription(name, MetricKind.GAUGE, text, labels)
-
-
-def _histogram(name: str, text: str, *labels: str) -> MetricDescription:
-    return MetricDescription(name, MetricKind.HISTOGRAM, text, labels)
-
-
 # --- by family
 
-REQUESTS = _counter(
-    "proteus_requests_total", "Requests by outcome.", "family", "variant", "device", "outcome"
-)  # fmt: skip
+REQUESTS = counter("proteus_requests_total", "Requests by outcome.", "family", "variant", "device", "outcome")
 _COUNTERS: tuple[tuple[MetricDescription, Callable[[FamilyCounts], float]], ...] = (
     (
-        _counter("proteus_cancelled_requests_total", "Dropped requests whose clients had gone.", "family"),
+        counter("proteus_cancelled_requests_total", "Dropped requests whose clients had gone.", "family"),
         lambda counts: counts.cancelled,
     ),
     (
-        _counter("proteus_retried_requests_total", "Requests run again, as their device was lost.", "family"),
+        counter("proteus_retried_requests_total", "Requests run again, as their device was lost.", "family"),
         lambda counts: counts.retried,
     ),
     (
-        _counter("proteus_deferred_requests_total", "Answered requests that a first stage was not sure of.", "family"),
+        counter("proteus_deferred_requests_total", "Answered requests that a first stage was not sure of.", "family"),
         lambda counts: counts.deferred,
     ),
     (
-        _counter(
+        counter(
             "proteus_fallback_answers_total", "Deferred requests that got the first answer all the same.", "family"
         ),
         lambda counts: counts.fallbacks,
     ),
     (
-        _counter("proteus_accuracy_total", "Sum of the accuracies of served requests.", "family"),
+        counter("proteus_accuracy_total", "Sum of the accuracies of served requests.", "family"),
         lambda counts: counts.accuracy,
     ),
 )
 _HISTOGRAMS: tuple[tuple[MetricDescription, Callable[[FamilyCounts], Histogram]], ...] = (
     (
-        _histogram("proteus_request_latency_seconds", "Time from arrival to the end of the batch.", "family"),
+        histogram("proteus_request_latency_seconds", "Time from arrival to the end of the batch.", "family"),
         lambda counts: counts.latency,
     ),
     (
-        _histogram("proteus_queue_duration_seconds", "Time from arrival to the start of the batch.", "family"),
+        histogram("proteus_queue_duration_seconds", "Time from arrival to the start of the batch.", "family"),
         lambda counts: counts.queue,
     ),
     (
-        _histogram("proteus_compute_duration_seconds", "Time for which batches ran.", "family"),
+        histogram("proteus_compute_duration_seconds", "Time for which batches ran.", "family"),
         lambda counts: counts.compute,
     ),
-    (_histogram("proteus_batch_size", "Rows of batches.", "family"), lambda counts: counts.batch),
+    (histogram("proteus_batch_size", "Rows of batches.", "family"), lambda counts: counts.batch),
 )
 _GAUGES: tuple[tuple[MetricDescription, Callable[[DataPlane, str, float], float | None]], ...] = (
     (
-        _gauge("proteus_effective_accuracy", "Mean accuracy of requests served in the last 10 s.", "family"),
+        gauge("proteus_effective_accuracy", "Mean accuracy of requests served in the last 10 s.", "family"),
         lambda plane, family, now_s: plane.counts.by_family[family].effective_accuracy(now_s),
     ),
     (
-        _gauge("proteus_best_accuracy", "Accuracy of the best variant.", "family"),
+        gauge("proteus_best_accuracy", "Accuracy of the best variant.", "family"),
         lambda plane, family, _: plane.families.by_name[family].best_accuracy,
     ),
     (
-        _gauge("proteus_slo_seconds", "Latency target.", "family"),
+        gauge("proteus_slo_seconds", "Latency target.", "family"),
         lambda plane, family, _: plane.families.by_name[family].slo_s,
     ),
     (
-        _gauge("proteus_attainment_target", "Share of requests that must be in time.", "family"),
+        gauge("proteus_attainment_target", "Share of requests that must be in time.", "family"),
         lambda plane, family, _: plane.families.attainment_target(family),
     ),
     (
-        _gauge(
+        gauge(
             "proteus_error_budget_used_ratio",
             "SLO violations since the start, over those that the target allows.",
             "family",
@@ -121,23 +106,23 @@ _GAUGES: tuple[tuple[MetricDescription, Callable[[DataPlane, str, float], float 
         lambda plane, family, _: _attainment(plane, family).error_budget_used,
     ),
     (
-        _gauge("proteus_demand_qps", "Rows that arrived in the last second.", "family"),
+        gauge("proteus_demand_qps", "Rows that arrived in the last second.", "family"),
         lambda plane, family, now_s: plane.controller.demand.rate_qps(family, DEMAND_WINDOW_S, now_s),
     ),
     (
-        _gauge("proteus_planned_demand_qps", "Demand that the plan in force was made for.", "family"),
+        gauge("proteus_planned_demand_qps", "Demand that the plan in force was made for.", "family"),
         lambda plane, family, _: plane.controller.plan.demand_qps.get(family, 0.0),
     ),
     (
-        _gauge("proteus_queue_depth", "Requests in the queues.", "family"),
+        gauge("proteus_queue_depth", "Requests in the queues.", "family"),
         lambda plane, family, _: plane.controller.waiting_of(family),
     ),
 )
 
 # --- Triton's. A request that misses its deadline is "rejected" in the queue there, and nothing while it runs.
 
-_FAILURE = _counter("nv_inference_request_failure", "Requests that ended otherwise.", "model", "version", "reason")
-_PENDING = _gauge("nv_inference_pending_request_count", "Requests in the queues.", "model", "version")
+_FAILURE = counter("nv_inference_request_failure", "Requests that ended otherwise.", "model", "version", "reason")
+_PENDING = gauge("nv_inference_pending_request_count", "Requests in the queues.", "model", "version")
 _REASONS: tuple[tuple[str, Callable[[FamilyCounts], float]], ...] = (
     (
         "REJECTED",
@@ -162,49 +147,49 @@ _TRITON: tuple[tuple[str, str, Callable[[FamilyCounts], float]], ...] = (
 
 # --- by device, of plans, of the server
 
-BUSY = _counter("proteus_device_busy_seconds_total", "Time in which at least one batch ran.", "device")
-SLOWDOWN = _gauge("proteus_device_pace", "Slowdown: measured over profiled batch time.", "device")
-BREAKER = _gauge("proteus_device_breaker", "1 for the state of the device's breaker.", "device", "state")
-LOSSES = _counter("proteus_device_losses_total", "How often the device was lost.", "device")
-BROKEN = _gauge(
+BUSY = counter("proteus_device_busy_seconds_total", "Time in which at least one batch ran.", "device")
+SLOWDOWN = gauge("proteus_device_pace", "Slowdown: measured over profiled batch time.", "device")
+BREAKER = gauge("proteus_device_breaker", "1 for the state of the device's breaker.", "device", "state")
+LOSSES = counter("proteus_device_losses_total", "How often the device was lost.", "device")
+BROKEN = gauge(
     "proteus_engine_broken", "1 while plans leave out a variant that fails there.", "device", "family", "variant"
 )  # fmt: skip
-PLAN = _gauge("proteus_plan_info", "What the plan in force hosts.", "device", "family", "variant")
-STATE = _gauge(
+PLAN = gauge("proteus_plan_info", "What the plan in force hosts.", "device", "family", "variant")
+STATE = gauge(
     "proteus_variant_state", "2: active, as the plan has it there. 1: warm, a standby. 0: cold.",
     "device", "family", "variant",
 )  # fmt: skip
 _CHANGES: tuple[tuple[MetricDescription, Callable[[ChangeTotals], float]], ...] = (
-    (_counter("proteus_plan_changes_total", "Changes of plan."), lambda changes: changes.made),
-    (_counter("proteus_plan_swaps_total", "Variants loaded by changes of plan."), lambda changes: changes.swaps),
+    (counter("proteus_plan_changes_total", "Changes of plan."), lambda changes: changes.made),
+    (counter("proteus_plan_swaps_total", "Variants loaded by changes of plan."), lambda changes: changes.swaps),
     (
-        _counter("proteus_plan_activations_total", "Standbys activated by changes of plan."),
+        counter("proteus_plan_activations_total", "Standbys activated by changes of plan."),
         lambda changes: changes.activated,
     ),
-    (_counter("proteus_plan_solve_seconds_total", "Time spent on solving."), lambda changes: changes.solve_s),
+    (counter("proteus_plan_solve_seconds_total", "Time spent on solving."), lambda changes: changes.solve_s),
     (
-        _counter("proteus_plan_change_seconds_total", "Time from the request for a change until it was made."),
+        counter("proteus_plan_change_seconds_total", "Time from the request for a change until it was made."),
         lambda changes: changes.total_s,
     ),
-    (_gauge("proteus_plan_timestamp_seconds", "When the plan in force was adopted."), lambda changes: changes.unix_s),
+    (gauge("proteus_plan_timestamp_seconds", "When the plan in force was adopted."), lambda changes: changes.unix_s),
 )
-DRIFT = _gauge(
+DRIFT = gauge(
     "proteus_profile_drift", "Recent batch times over profiled ones.", "device", "family", "variant"
 )  # fmt: skip
-CORRECTIONS = _counter("proteus_profile_corrections_total", "Corrected profiles of a variant on a device.")
-FAILURES = _counter("proteus_plan_failures_total", "Changes of plan that failed.", "cause")
-SOLVES = _counter("proteus_solver_solves_total", "Solves that were asked for.")
-RESTARTS = _counter("proteus_solver_restarts_total", "Processes of the solver that died or hung, and were replaced.")
-JOURNAL_FAILURES = _counter("proteus_plan_history_failures_total", "Writes to plans/history/ that failed.")
-BUILD = _gauge("proteus_build_info", "The versions that run.", "version", "python")
-EMULATED = _gauge("proteus_emulated", "1 where devices are emulated: no time here is a measurement.")
-READY = _gauge("proteus_ready", "1 while requests are taken.")
-IN_FLIGHT = _gauge("proteus_requests_in_flight", "Requests that wait or run.")
-REFUSED = _counter("proteus_refused_requests_total", "Requests answered with an error at admission.", "error")
-CONNECTIONS = _gauge("proteus_connections", "Open connections.")
-REFUSED_CONNECTIONS = _counter("proteus_refused_connections_total", "Connections refused, as there were too many.")
-BODIES = _gauge("proteus_open_body_bytes", "Memory of large request bodies.")
-LAG = _histogram("proteus_event_loop_lag_seconds", "Delay with which the event loop runs a timer.")
+CORRECTIONS = counter("proteus_profile_corrections_total", "Corrected profiles of a variant on a device.")
+FAILURES = counter("proteus_plan_failures_total", "Changes of plan that failed.", "cause")
+SOLVES = counter("proteus_solver_solves_total", "Solves that were asked for.")
+RESTARTS = counter("proteus_solver_restarts_total", "Processes of the solver that died or hung, and were replaced.")
+JOURNAL_FAILURES = counter("proteus_plan_history_failures_total", "Writes to plans/history/ that failed.")
+BUILD = gauge("proteus_build_info", "The versions that run.", "version", "python")
+EMULATED = gauge("proteus_emulated", "1 where devices are emulated: no time here is a measurement.")
+READY = gauge("proteus_ready", "1 while requests are taken.")
+IN_FLIGHT = gauge("proteus_requests_in_flight", "Requests that wait or run.")
+REFUSED = counter("proteus_refused_requests_total", "Requests answered with an error at admission.", "error")
+CONNECTIONS = gauge("proteus_connections", "Open connections.")
+REFUSED_CONNECTIONS = counter("proteus_refused_connections_total", "Connections refused, as there were too many.")
+BODIES = gauge("proteus_open_body_bytes", "Memory of large request bodies.")
+LAG = histogram("proteus_event_loop_lag_seconds", "Delay with which the event loop runs a timer.")
 
 
 class Metrics:
@@ -231,8 +216,8 @@ class Metrics:
         exposition.add(REQUESTS, _outcomes(counts))
         for metric, count in _COUNTERS:
             exposition.add(metric, [((family,), count(of)) for family, of in counts.items()])
-        for metric, histogram in _HISTOGRAMS:
-            exposition.add_histograms(metric, [((family,), histogram(of)) for family, of in counts.items()])
+        for metric, histogram_of in _HISTOGRAMS:
+            exposition.add_histograms(metric, [((family,), histogram_of(of)) for family, of in counts.items()])
         for metric, level in _GAUGES:
             levels = ((family, level(plane, family, now_s)) for family in counts)
             exposition.add(metric, [((family,), value) for family, value in levels if value is not None])
@@ -273,33 +258,33 @@ class Metrics:
         sources = self._sources
         totals = sources.control_loop.totals
         for metric, value in _CHANGES:
-            exposition.add(metric, [((), value(totals))])
+            exposition.add_number(metric, value(totals))
         exposition.add(FAILURES, [((cause,), number) for cause, number in totals.failed.items()])
-        exposition.add(SOLVES, [((), sources.solver.solves if sources.solver is not None else 0)])
-        exposition.add(RESTARTS, [((), sources.solver.restarts if sources.solver is not None else 0)])
+        exposition.add_number(SOLVES, sources.solver.solves if sources.solver is not None else 0)
+        exposition.add_number(RESTARTS, sources.solver.restarts if sources.solver is not None else 0)
         if sources.recalibration is not None:
             exposition.add(DRIFT, sources.recalibration.drift.ratios().items())
-            exposition.add(CORRECTIONS, [((), sources.recalibration.corrections)])
+            exposition.add_number(CORRECTIONS, sources.recalibration.corrections)
         if sources.journal is not None:
-            exposition.add(JOURNAL_FAILURES, [((), sources.journal.failed)])
+            exposition.add_number(JOURNAL_FAILURES, sources.journal.failed)
 
     def _process(self, exposition: Exposition) -> None:
         plane, connections = self._plane, self._connections
         exposition.add(BUILD, [((__version__, platform.python_version()), 1)])
-        exposition.add(EMULATED, [((), int(plane.is_emulated))])
-        exposition.add(READY, [((), int(plane.lifecycle.state is ServerState.READY))])
-        exposition.add(IN_FLIGHT, [((), plane.results.in_flight_count)])
+        exposition.add_number(EMULATED, int(plane.is_emulated))
+        exposition.add_number(READY, int(plane.lifecycle.state is ServerState.READY))
+        exposition.add_number(IN_FLIGHT, plane.results.in_flight_count)
         exposition.add(REFUSED, [((error,), number) for error, number in plane.counts.refusals.items()])
-        exposition.add(CONNECTIONS, [((), len(connections))])
-        exposition.add(REFUSED_CONNECTIONS, [((), connections.refused_count)])
-        exposition.add(BODIES, [((), connections.body_bytes)])
+        exposition.add_number(CONNECTIONS, len(connections))
+        exposition.add_number(REFUSED_CONNECTIONS, connections.refused_count)
+        exposition.add_number(BODIES, connections.body_bytes)
         exposition.add_histograms(LAG, [((), self._lag.late_s)])
 
     def _triton(self, exposition: Exposition) -> None:
         counts = self._plane.counts.by_family
         for name, text, value in _TRITON:
             exposition.add(
-                _counter(name, text, "model", "version"),
+                counter(name, text, "model", "version"),
                 [((family, oip.VERSION), value(of)) for family, of in counts.items()],
             )
         exposition.add(

@@ -3,17 +3,14 @@
 from collections.abc import Mapping
 
 from proteus_cli.domain.rollouts.status import Ending, RolloutStatus
-from proteus_cli.serving.telemetry.metrics.exposition import Exposition, MetricDescription, MetricKind
+from proteus_cli.serving.telemetry.metrics.exposition import Exposition, counter, gauge
 
-SHARE = MetricDescription(
+SHARE = gauge(
     "proteus_rollout_share_ratio",
-    MetricKind.GAUGE,
     "The share of the queries of a family that a version answers which is being rolled out; 0: there is none.",
-    ("family",),
+    "family",
 )
-ENDED = MetricDescription(
-    "proteus_rollouts_total", MetricKind.COUNTER, "Version roll-outs that have ended, by how they did.", ("ending",)
-)
+ENDED = counter("proteus_rollouts_total", "Version roll-outs that have ended, by how they did.", "ending")
 
 
 def add_rollouts(

@@ -1,18 +1,13 @@
 """Metrics of the requests that are captured."""
 
 from proteus_cli.serving.requests.samples.capture import SampleCounts
-from proteus_cli.serving.telemetry.metrics.exposition import Exposition, MetricDescription, MetricKind
+from proteus_cli.serving.telemetry.metrics.exposition import Exposition, counter, gauge
 
-CAPTURED = MetricDescription(
-    "proteus_samples_captured_total", MetricKind.COUNTER, "Requests that were captured.", ("family",)
+CAPTURED = counter("proteus_samples_captured_total", "Requests that were captured.", "family")
+DROPPED = counter(
+    "proteus_samples_dropped_total", "Requests that were chosen, and not captured or lost again.", "family", "reason"
 )
-DROPPED = MetricDescription(
-    "proteus_samples_dropped_total",
-    MetricKind.COUNTER,
-    "Requests that were chosen, and not captured or lost again.",
-    ("family", "reason"),
-)
-BYTES = MetricDescription("proteus_samples_bytes", MetricKind.GAUGE, "The space that samples take on the disk.", ())
+BYTES = gauge("proteus_samples_bytes", "The space that samples take on the disk.")
 
 
 def add_samples(exposition: Exposition, counts: SampleCounts) -> None:

@@ -4,21 +4,16 @@ from collections.abc import Mapping
 
 from proteus_cli.control.shift import ShiftWatch
 from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.serving.telemetry.metrics.exposition import Exposition, MetricDescription, MetricKind
+from proteus_cli.serving.telemetry.metrics.exposition import Exposition, counter, gauge
 
 _LABELS = ("family", "of", "variant")
-ROWS = MetricDescription(
-    "proteus_shift_rows_total", MetricKind.COUNTER, "Rows that were compared with the eval split.", _LABELS
-)
-RATIO = MetricDescription(
+ROWS = counter("proteus_shift_rows_total", "Rows that were compared with the eval split.", *_LABELS)
+RATIO = gauge(
     "proteus_shift_distance_ratio",
-    MetricKind.GAUGE,
     "The distance of the last rows from the eval split, over that which raises the alarm.",
-    _LABELS,
+    *_LABELS,
 )
-IS_SHIFTED = MetricDescription(
-    "proteus_shift", MetricKind.GAUGE, "1 while rows are no longer distributed as on the eval split.", _LABELS
-)
+IS_SHIFTED = gauge("proteus_shift", "1 while rows are no longer distributed as on the eval split.", *_LABELS)
 
 
 def add_shifts(
@@ -31,7 +26,9 @@ def add_shifts(
     found |= {
         (key.family, "confidence", key.variant): watch for key, watch in sorted(confidence.items()) if watch is not None
     }
-    if found:
-        exposition.add(ROWS, [(labels, watch.rows) for labels, watch in found.items()])
-        exposition.add(RATIO, [(labels, watch.ratio) for labels, watch in found.items()])
-        exposition.add(IS_SHIFTED, [(labels, int(watch.is_shifted)) for labels, watch in found.items()])
+    exposition.add_each(
+        found,
+        (ROWS, lambda watch: watch.rows),
+        (RATIO, lambda watch: watch.ratio),
+        (IS_SHIFTED, lambda watch: int(watch.is_shifted)),
+    )

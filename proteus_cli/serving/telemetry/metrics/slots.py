@@ -3,28 +3,20 @@
 from collections.abc import Mapping
 
 from proteus_cli.control.concurrency.slot_tuner import SlotTuner
-from proteus_cli.serving.telemetry.metrics.exposition import Exposition, MetricDescription, MetricKind
+from proteus_cli.serving.telemetry.metrics.exposition import Exposition, counter, gauge
 
-OPENED = MetricDescription("proteus_slots", MetricKind.GAUGE, "Slots that the device was opened with.", ("device",))
-USED = MetricDescription("proteus_slots_used", MetricKind.GAUGE, "Batches that it may run at once now.", ("device",))
-BUSY = MetricDescription("proteus_slots_busy", MetricKind.GAUGE, "Batches that it runs now.", ("device",))
-KNEE = MetricDescription(
-    "proteus_slots_knee", MetricKind.GAUGE, "The least number of batches at once with the most throughput.", ("device",)
-)
-CHANGES = MetricDescription(
-    "proteus_slot_changes_total", MetricKind.COUNTER, "Changes of the slots that a device uses.", ("device",)
-)
-TRIALS = MetricDescription(
-    "proteus_slot_trials_total", MetricKind.COUNTER, "Trials of one slot more, or fewer.", ("device",)
-)
-SECONDS = MetricDescription(
-    "proteus_slot_seconds_total", MetricKind.COUNTER, "Time with so many batches running.", ("device", "running")
-)
-THROUGHPUT = MetricDescription(
+OPENED = gauge("proteus_slots", "Slots that the device was opened with.", "device")
+USED = gauge("proteus_slots_used", "Batches that it may run at once now.", "device")
+BUSY = gauge("proteus_slots_busy", "Batches that it runs now.", "device")
+KNEE = gauge("proteus_slots_knee", "The least number of batches at once with the most throughput.", "device")
+CHANGES = counter("proteus_slot_changes_total", "Changes of the slots that a device uses.", "device")
+TRIALS = counter("proteus_slot_trials_total", "Trials of one slot more, or fewer.", "device")
+SECONDS = counter("proteus_slot_seconds_total", "Time with so many batches running.", "device", "running")
+THROUGHPUT = gauge(
     "proteus_slot_throughput_ratio",
-    MetricKind.GAUGE,
     "Throughput with so many batches running, over what the profile has with all slots busy.",
-    ("device", "running"),
+    "device",
+    "running",
 )
 
 
