@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 def replay(
     context: typer.Context,
-    trace: options.Trace,
+    trace: common.Trace,
     *,
     url: options.Url = None,
-    ca: options.Ca = None,
+    ca: common.Ca = None,
     serve: options.Serve = None,
     emulate: options.Emulate = False,
     inputs: options.Inputs = None,
@@ -224,25 +224,7 @@ def _deliver(
     if json and not is_on_stdout:
         console.show_json(document)
     elif not is_on_stdout:
-        from proteus_cli.reporting.terminal_tables import (
-            attainment_table,
-            cascades_table,
-            comparison_table,
-            cut_table,
-            judged_table,
-            losses_table,
-            timeline_table,
-        )
+        from proteus_cli.reporting.terminal_tables import report_tables
 
-        console.show(comparison_table(reports))
-        console.show(attainment_table(reports))
-        console.show(timeline_table(reports))
-        families = [of for report in reports for of in report.families.values()]
-        for is_any, made in (
-            (any(of.judged for of in families), judged_table),
-            (any(of.deferred for of in families), cascades_table),
-            (any(of.cut for of in families), cut_table),
-            (any(report.losses for report in reports), losses_table),
-        ):
-            if is_any:
-                console.show(made(reports))
+        for table in report_tables(reports):
+            console.show(table)

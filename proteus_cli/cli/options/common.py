@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Option
+from typer import Argument, Option
 
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.defaults import load_defaults
@@ -92,3 +92,12 @@ Fleet = Annotated[
         rich_help_panel=sections.DEVICES,
     ),
 ]
+Ca = Annotated[
+    Path | None,
+    Option(
+        metavar="FILE",
+        help="Trust servers whose certificate is signed by this certificate (PEM).",
+        rich_help_panel=sections.SECURITY,
+    ),
+]
+Trace = Annotated[Path, Argument(metavar="TRACE", help="The trace, a CSV file, gzipped or not.")]

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Option
 
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.names import environment
@@ -25,16 +25,7 @@ class InputSource(StrEnum):
 
 _simulation = partial(Option, rich_help_panel=sections.SIMULATION)
 
-Trace = Annotated[Path, Argument(metavar="TRACE", help="The trace, a CSV file, gzipped or not.")]
 Url = Annotated[str | None, Option(metavar="URL", help="Replay against the server at this URL.")]
-Ca = Annotated[
-    Path | None,
-    Option(
-        metavar="FILE",
-        help="Trust servers whose certificate is signed by this certificate (PEM).",
-        rich_help_panel=sections.SECURITY,
-    ),
-]
 Serve = Annotated[
     Path | None,
     Option(

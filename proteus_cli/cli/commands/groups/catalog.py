@@ -101,7 +101,7 @@ def split(
 def diff(
     *,
     url: options.Url = "http://127.0.0.1:8000",
-    ca: options.Ca = None,
+    ca: common.Ca = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
 ) -> None:

@@ -33,7 +33,7 @@ def start(
     most_queries: options.MostQueries = 25_000,
     rollback_window: options.RollbackWindow = "10min",
     url: options.Url = "http://127.0.0.1:8000",
-    ca: options.Ca = None,
+    ca: common.Ca = None,
     json: common.Json = False,
 ) -> None:
     """Start to roll out a version: it answers a growing share of the queries, as long as the guard holds.
@@ -59,7 +59,7 @@ def status(
     *,
     watch: options.Watch = False,
     url: options.Url = "http://127.0.0.1:8000",
-    ca: options.Ca = None,
+    ca: common.Ca = None,
     json: common.Json = False,
 ) -> None:
     """Show the last roll-out of each family: its step, and what is known of the new version.
@@ -95,7 +95,7 @@ def promote(
     *,
     fully: options.Fully = False,
     url: options.Url = "http://127.0.0.1:8000",
-    ca: options.Ca = None,
+    ca: common.Ca = None,
     json: common.Json = False,
 ) -> None:
     """Go on to the next step, whatever the guard says; after the last one, the new version serves in place of the old.
@@ -113,7 +113,7 @@ def abort(
     *,
     reason: options.Reason = "",
     url: options.Url = "http://127.0.0.1:8000",
-    ca: options.Ca = None,
+    ca: common.Ca = None,
     json: common.Json = False,
 ) -> None:
     """End a roll-out: the old version serves on, or, until the rollback window is over, again.

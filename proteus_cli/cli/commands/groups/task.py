@@ -7,7 +7,6 @@ import typer
 from proteus_cli.cli import console
 from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.options import common
-from proteus_cli.cli.options.groups import catalog
 from proteus_cli.cli.options.groups import task as options
 from proteus_cli.cli.options.groups.task import Preferred
 
@@ -76,7 +75,7 @@ def retrain(
     memory: options.Memory = common.unparsed("4GiB"),
     device: options.Device = None,
     url: options.ServerUrl = None,
-    ca: catalog.Ca = None,
+    ca: common.Ca = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
 ) -> None:

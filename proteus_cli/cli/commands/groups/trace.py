@@ -107,7 +107,7 @@ def make(
 
 
 @app.command(cls=Command)
-def info(trace: options.Trace, *, json: common.Json = False) -> None:
+def info(trace: common.Trace, *, json: common.Json = False) -> None:
     """Show what a trace asks for: rates, families, burstiness."""
     from proteus_cli.cli.views.trace_table import trace_table
     from proteus_cli.replay.trace import read_trace, summary

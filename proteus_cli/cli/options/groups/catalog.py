@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from proteus_cli.cli.command_line import completion, sections
+from proteus_cli.cli.command_line import completion
 
 # --- add
 
@@ -38,14 +38,6 @@ Calibration = Annotated[
 # --- diff
 
 Url = Annotated[str, Option(metavar="URL", help="The server to compare with.")]
-Ca = Annotated[
-    Path | None,
-    Option(
-        metavar="FILE",
-        help="Trust a server whose certificate is signed by this certificate (PEM).",
-        rich_help_panel=sections.SECURITY,
-    ),
-]
 
 # --- split
 

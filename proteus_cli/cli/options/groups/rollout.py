@@ -1,11 +1,8 @@
 """Options of `proteus rollout`."""
 
-from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
-
-from proteus_cli.cli.command_line import sections
 
 Family = Annotated[str, Argument(metavar="FAMILY", help="The family, as the catalog calls it.")]
 Version = Annotated[
@@ -51,11 +48,3 @@ RollbackWindow = Annotated[
 Fully = Annotated[bool, Option("--fully", help="To the end at once, and not to the next step alone.")]
 Reason = Annotated[str, Option(metavar="TEXT", help="Why, for the journal.")]
 Url = Annotated[str, Option(metavar="URL", help="The server.")]
-Ca = Annotated[
-    Path | None,
-    Option(
-        metavar="FILE",
-        help="Trust a server whose certificate is signed by this certificate (PEM).",
-        rich_help_panel=sections.SECURITY,
-    ),
-]

@@ -136,14 +136,6 @@ Jitter = Annotated[
     ),
 ]
 Seed = Annotated[int, _measuring(min=0, metavar="N", help="The seed of the arrivals, and of jitter.")]
-Ca = Annotated[
-    Path | None,
-    Option(
-        metavar="FILE",
-        help="Trust servers whose certificate is signed by this certificate (PEM).",
-        rich_help_panel=sections.SECURITY,
-    ),
-]
 
 OnlyFamilies = Annotated[
     list[str] | None,

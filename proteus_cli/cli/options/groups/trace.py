@@ -25,7 +25,6 @@ PerSecond = Annotated[
 Output = Annotated[
     Path, Option("--output", "-o", metavar="FILE", help="The file to write, gzipped if it ends in .gz; `-` is stdout.")
 ]
-Trace = Annotated[Path, Argument(metavar="TRACE", help="The trace, a CSV file, gzipped or not.")]
 
 # --- make
 

@@ -28,7 +28,7 @@ def peak(
     precision: options.Precision = common.unparsed("2%"),
     jitter: options.Jitter = "p99",
     seed: options.Seed = 0,
-    ca: options.Ca = None,
+    ca: common.Ca = None,
     budget: options.Budget = None,
     force: options.Force = False,
     name: options.Name = None,
