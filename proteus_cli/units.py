@@ -87,7 +87,12 @@ def _parse(text: str, units: Mapping[str, float], *, what: str, example: str) ->
 
 def format_rate(qps: float) -> str:
     """1200.0 → ``"1,200 qps"``, with one decimal below 10."""
-    return f"{qps:,.1f} qps" if 0 < qps < 10 else f"{qps:,.0f} qps"  # noqa: PLR2004
+    return f"{format_qps(qps)} qps"
+
+
+def format_qps(qps: float) -> str:
+    """The same without the unit."""
+    return f"{qps:,.1f}" if 0 < qps < 10 else f"{qps:,.0f}"  # noqa: PLR2004
 
 
 def format_duration(seconds: float) -> str:

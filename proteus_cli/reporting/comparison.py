@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal
 
-from proteus_cli.domain.report import Report, Summary
+from proteus_cli.domain.report import FamilySummary, Report, Summary
 from proteus_cli.intervals import wilson
-from proteus_cli.units import ESTIMATED, format_duration, format_rate, mark_estimate, or_unknown
+from proteus_cli.units import ESTIMATED, format_duration, format_qps, mark_estimate, or_unknown
 
 MAX_BESIDE = 3  # runs that have a column each; more have a row each
 
@@ -122,10 +122,6 @@ def _latency(name: str) -> Measure:
     return Measure(f"latency {name}", value, format_milliseconds, "ms", "lower", name, format_duration)
 
 
-def _rate(qps: float) -> str:
-    return format_rate(qps).removesuffix(" qps")
-
-
 OUTCOMES = (
     Measure("requests", attrgetter("requests"), format_count),
     Measure("SLO violations", attrgetter("slo_violation_ratio"), format_hundredths, "%", "lower", "viol."),
@@ -150,8 +146,8 @@ ACCURACY = (
     Measure("max accuracy drop", attrgetter("max_accuracy_drop"), "{:.2f}".format, "pts", "lower", "drop"),
 )
 RATES = (
-    Measure("throughput", attrgetter("throughput_qps"), _rate, "qps", "higher"),
-    Measure("goodput", attrgetter("goodput_qps"), _rate, "qps", "higher"),
+    Measure("throughput", attrgetter("throughput_qps"), format_qps, "qps", "higher"),
+    Measure("goodput", attrgetter("goodput_qps"), format_qps, "qps", "higher"),
 )
 BATCHES = (Measure("mean batch", attrgetter("mean_batch"), lambda rows: f"{rows:.1f}", short="batch"),)
 PERCENTILES = tuple(_latency(name) for name in ("p50", "p90", "p95", "p99", "max"))
@@ -201,58 +197,70 @@ class FamilyRow:
     cells: tuple[str, ...]
 
 
-CASCADE_HEADINGS = ("deferred (%)", "fallbacks (%)")
-CASCADE_NOTE = (
-    "deferred: answered queries that the first stage was not sure of · "
-    "fallbacks: those of them that got its answer all the same"
-)
+@dataclass(frozen=True, slots=True)
+class FamilyTable:
+    """Figures of families by run, for the runs and families that have them; a note for each that is not plain."""
+
+    title: str
+    headings: tuple[str, ...]
+    notes: tuple[str, ...]
+    rows: Sequence[FamilyRow]
 
 
-def cascade_rows(reports: Sequence[Report]) -> list[FamilyRow]:
-    """For each run and family with cascades that deferred any: the part of answered queries, and fallbacks of those."""
-    rows = []
-    for name, report in zip(run_names(reports), reports, strict=True):
-        for family, of in report.families.items():
-            if of.deferred:
-                parts = of.deferred / (of.served + of.late), of.fallbacks / of.deferred
-                deferred, fallbacks = map(format_hundredths, parts)
-                rows.append(FamilyRow(name, family, (deferred, fallbacks)))
-    return rows
+def family_tables(reports: Sequence[Report]) -> list[FamilyTable]:
+    """Answers that were judged by labels, deferred by cascades, or cut short; those tables that have a row."""
+    judged = _family_table(
+        reports, _judged, "Accuracy of answers", ("promised (%)", "measured (%)", "95 % interval", "answers"),
+        "measured: answers that were right by the labels of the eval split whose rows were sent",
+        "promised: what profiles say of the variants and cascades that answered",
+    )  # fmt: skip
+    cascades = _family_table(
+        reports, _deferred, "Cascades", ("deferred (%)", "fallbacks (%)"),
+        "deferred: answered queries that the first stage was not sure of",
+        "fallbacks: those of them that got its answer all the same",
+    )  # fmt: skip
+    exits = _family_table(
+        reports, _cut, "Exits", ("cut short (%)",),
+        "cut short: answered queries to which a multi-exit model gave an answer before their exit, for want of time",
+    )  # fmt: skip
+    return [each for each in (judged, cascades, exits) if each.rows]
 
 
-CUT_HEADINGS = ("cut short (%)",)
-CUT_NOTE = "cut short: answered queries to which a multi-exit model gave an answer before their exit, for want of time"
-
-
-def cut_rows(reports: Sequence[Report]) -> list[FamilyRow]:
-    """For each run and family of which answers were cut short: their part of all answers."""
-    return [
-        FamilyRow(name, family, (format_hundredths(of.cut / (of.served + of.late)),))
+def _family_table(
+    reports: Sequence[Report],
+    cells_of: Callable[[FamilySummary], tuple[str, ...] | None],
+    title: str,
+    headings: tuple[str, ...],
+    *notes: str,
+) -> FamilyTable:
+    rows = [
+        FamilyRow(name, family, cells)
         for name, report in zip(run_names(reports), reports, strict=True)
         for family, of in report.families.items()
-        if of.cut
+        if (cells := cells_of(of)) is not None
     ]
+    return FamilyTable(title, headings, notes, rows)
 
 
-JUDGED_HEADINGS = ("promised (%)", "measured (%)", "95 % interval", "answers")
-JUDGED_NOTE = (
-    "measured: answers that were right by the labels of the eval split whose rows were sent · "
-    "promised: what profiles say of the variants and cascades that answered"
-)
+def _judged(of: FamilySummary) -> tuple[str, ...] | None:
+    """How accurate answers were, and how sure that is."""
+    if not of.judged or of.measured_accuracy is None:
+        return None
+    low, high = wilson(round(of.measured_accuracy * of.judged), of.judged)
+    promised = or_unknown(of.effective_accuracy, format_hundredths)
+    interval = f"{format_hundredths(low)} to {format_hundredths(high)}"
+    return promised, format_hundredths(of.measured_accuracy), interval, format_count(of.judged)
 
 
-def judged_rows(reports: Sequence[Report]) -> list[FamilyRow]:
-    """For each run and family of which answers were judged by labels: how accurate they were, and how sure that is."""
-    rows = []
-    for name, report in zip(run_names(reports), reports, strict=True):
-        for family, of in report.families.items():
-            if of.judged and of.measured_accuracy is not None:
-                low, high = wilson(round(of.measured_accuracy * of.judged), of.judged)
-                promised = or_unknown(of.effective_accuracy, format_hundredths)
-                interval = f"{format_hundredths(low)} to {format_hundredths(high)}"
-                cells = promised, format_hundredths(of.measured_accuracy), interval, format_count(of.judged)
-                rows.append(FamilyRow(name, family, cells))
-    return rows
+def _deferred(of: FamilySummary) -> tuple[str, ...] | None:
+    """The part of answered queries, and fallbacks of those."""
+    if not of.deferred:
+        return None
+    return format_hundredths(of.deferred / (of.served + of.late)), format_hundredths(of.fallbacks / of.deferred)
+
+
+def _cut(of: FamilySummary) -> tuple[str, ...] | None:
+    return (format_hundredths(of.cut / (of.served + of.late)),) if of.cut else None
 
 
 def _measured(measures: Iterable[Measure], reports: Sequence[Report]) -> list[ReportRow]:

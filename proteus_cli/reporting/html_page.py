@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from proteus_cli.domain.catalog.catalog import VariantKey, variant_labels
 from proteus_cli.domain.report import DeviceSummary, Report, Window
@@ -17,6 +16,7 @@ from proteus_cli.reporting.device_groups import (
     similar_devices,
     variant_shares,
 )
+from proteus_cli.reporting.page_templates import page_templates
 from proteus_cli.reporting.plots import plots, variant_plots
 from proteus_cli.reporting.timeline import merge_windows, violation_frac, window_width_s
 from proteus_cli.store import write_bytes
@@ -136,13 +136,7 @@ def _share(share: float) -> str:
     return format_percent(share) if share >= _MIN_SHARE or not share else f"< {format_percent(_MIN_SHARE)}"
 
 
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).with_name("templates")),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_TEMPLATES = page_templates()
 _TEMPLATES.filters |= {
     "count": comparison.format_count,
     "duration": format_duration,
@@ -221,15 +215,8 @@ def page(reports: Sequence[Report]) -> str:
         outcome_headings=_headings(_OUTCOMES),
         quality_headings=_headings(_QUALITY),
         attainment_headings=["p99 (ms)", "SLO (ms)", *_headings(comparison.ATTAINMENT)],
-        cascades=comparison.cascade_rows(reports),
-        cascade_headings=comparison.CASCADE_HEADINGS,
-        cascade_note=comparison.CASCADE_NOTE,
-        cut=comparison.cut_rows(reports),
-        cut_headings=comparison.CUT_HEADINGS,
-        cut_note=comparison.CUT_NOTE,
-        judged=comparison.judged_rows(reports),
-        judged_headings=comparison.JUDGED_HEADINGS,
-        judged_note=comparison.JUDGED_NOTE,
+        has_cascades=any(of.deferred for report in reports for of in report.families.values()),
+        family_tables=comparison.family_tables(reports),
         stages_note=comparison.STAGES_NOTE,
         composition_note=comparison.COMPOSITION_NOTE,
         device_groups=groups,

@@ -1,6 +1,6 @@
 """Reports in a terminal: readable without colour and when piped."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -9,25 +9,17 @@ from rich.text import Text
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.report import Report, Window
 from proteus_cli.reporting.comparison import (
-    CASCADE_HEADINGS,
-    CASCADE_NOTE,
-    CUT_HEADINGS,
-    CUT_NOTE,
-    JUDGED_HEADINGS,
-    JUDGED_NOTE,
     MAX_BESIDE,
-    FamilyRow,
+    FamilyTable,
     ReportRow,
-    cascade_rows,
     comparison_rows,
-    cut_rows,
     estimate_note,
+    family_tables,
     format_budget,
     format_count,
     format_hundredths,
     format_span,
     format_target,
-    judged_rows,
     outcome_rows,
     quality_rows,
     run_names,
@@ -41,6 +33,17 @@ _MAX_ROWS = 12
 _MAX_COLUMNS = 8
 _BAR_COLUMNS = 14
 _ATTAINMENT = "in time: share of requests · budget: error budget used · ! target missed"
+
+
+def report_tables(reports: Sequence[Report]) -> Iterator[RenderableType]:
+    """All that a terminal shows of runs of one trace."""
+    yield comparison_table(reports)
+    yield attainment_table(reports)
+    yield timeline_table(reports)
+    for found in family_tables(reports):
+        yield family_table(found, has_runs=len(reports) > 1)
+    if any(report.losses for report in reports):
+        yield losses_table(reports)
 
 
 def comparison_table(reports: Sequence[Report]) -> RenderableType:
@@ -122,31 +125,14 @@ def losses_table(reports: Sequence[Report]) -> RenderableType:
     return described(rows, *notes, "back: all of its devices serve again", title="losses")
 
 
-def cascades_table(reports: Sequence[Report]) -> RenderableType:
-    """How many queries cascades deferred, by run and family."""
-    rows = _by_family(cascade_rows(reports), CASCADE_HEADINGS, has_runs=len(reports) > 1)
-    return described(rows, *CASCADE_NOTE.split(" · "), title="cascades")
-
-
-def cut_table(reports: Sequence[Report]) -> RenderableType:
-    """How many answers multi-exit models cut short, by run and family."""
-    rows = _by_family(cut_rows(reports), CUT_HEADINGS, has_runs=len(reports) > 1)
-    return described(rows, CUT_NOTE, title="exits")
-
-
-def judged_table(reports: Sequence[Report]) -> RenderableType:
-    """How accurate answers were by labels, by run and family."""
-    rows = _by_family(judged_rows(reports), JUDGED_HEADINGS, has_runs=len(reports) > 1)
-    return described(rows, *JUDGED_NOTE.split(" · "), title="accuracy of answers")
-
-
-def _by_family(found: Sequence[FamilyRow], headings: Sequence[str], *, has_runs: bool) -> Table:
+def family_table(found: FamilyTable, *, has_runs: bool) -> RenderableType:
+    """One of `family_tables`; where it ``has_runs``, they have a column."""
     policies = (text("", "policy"),) if has_runs else ()
-    rows = table(*policies, text("", "family"), *(number("", heading) for heading in headings))
-    for row in found:
+    rows = table(*policies, text("", "family"), *(number("", heading) for heading in found.headings))
+    for row in found.rows:
         cells = row.family, *row.cells
         rows.add_row(*map(Text, (row.name, *cells) if policies else cells))
-    return rows
+    return described(rows, *found.notes, title=found.title.lower())
 
 
 def _in_columns(reports: Sequence[Report]) -> Table:

@@ -8,12 +8,11 @@ from synthetic_runs import answer, burst, reported
 
 from proteus_cli.domain.report import Loss, Report
 from proteus_cli.domain.request import Outcome, RequestRecord
+from proteus_cli.reporting.comparison import family_tables
 from proteus_cli.reporting.terminal_tables import (
     attainment_table,
-    cascades_table,
     comparison_table,
-    cut_table,
-    judged_table,
+    family_table,
     losses_table,
     timeline_table,
 )
@@ -34,6 +33,12 @@ def printed(table: RenderableType, width: int = 80) -> list[str]:
     file = io.StringIO()
     Console(file=file, width=width, no_color=True).print(table)
     return [line.rstrip() for line in file.getvalue().splitlines()]
+
+
+def of_families(reports: Sequence[Report]) -> list[str]:
+    """The one table of figures that only some families have."""
+    (found,) = family_tables(reports)
+    return printed(family_table(found, has_runs=len(reports) > 1))
 
 
 def row(lines: Sequence[str], label: str) -> str:
@@ -206,8 +211,8 @@ def test_estimated_accuracies_are_marked_and_explained() -> None:
 def test_the_accuracy_that_labels_measured_is_told_by_run_and_family_with_its_interval() -> None:
     judged = reported([answer(0.1 * n, accuracy=0.875, is_correct=n > 0) for n in range(4)])
     plain = reported([answer(0.0)], policy="other")
-    assert row(printed(judged_table([judged])), "digits") == "digits 87.50 75.00 30.06 to 95.44 4"
-    both = printed(judged_table([judged, plain]))
+    assert row(of_families([judged]), "digits") == "digits 87.50 75.00 30.06 to 95.44 4"
+    both = of_families([judged, plain])
     assert row(both, "proteus") == "proteus digits 87.50 75.00 30.06 to 95.44 4"
     assert not any("other" in line for line in both)
 
@@ -221,8 +226,8 @@ def test_what_was_cut_short_is_told_by_run_and_family_where_there_is_any() -> No
     ]
     cutting, plain = reported(ended), reported([answer(0.0)], policy="other")
     assert (cutting.families["digits"].cut, plain.families["digits"].cut) == (1, 0)
-    assert row(printed(cut_table([cutting])), "digits") == "digits 25.00"
-    both = printed(cut_table([cutting, plain]))
+    assert row(of_families([cutting]), "digits") == "digits 25.00"
+    both = of_families([cutting, plain])
     assert row(both, "proteus") == "proteus digits 25.00"
     assert not any("other" in line for line in both)
 
@@ -235,7 +240,7 @@ def test_what_cascades_deferred_is_told_by_run_and_family_where_there_are_any() 
     ]  # fmt: skip
     cascading, plain = reported(ended), reported([answer(0.0), answer(1.0, family="signals")], policy="other")
     assert (cascading.families["digits"].deferred, cascading.families["digits"].fallbacks) == (3, 1)
-    assert row(printed(cascades_table([cascading])), "digits") == "digits 75.00 33.33"
-    both = printed(cascades_table([cascading, plain]))
+    assert row(of_families([cascading]), "digits") == "digits 75.00 33.33"
+    both = of_families([cascading, plain])
     assert row(both, "proteus") == "proteus digits 75.00 33.33"
     assert not any("other" in line for line in both)

@@ -10,7 +10,15 @@ from rich.table import Column, Table
 from proteus_cli.domain.cluster.host_text import whereabouts
 from proteus_cli.domain.device import by_host
 from proteus_cli.tables import bars, described, folded_name, number, table, text
-from proteus_cli.units import UNKNOWN, format_accuracy, format_bar, format_percent, format_rate, mark_estimate
+from proteus_cli.units import (
+    UNKNOWN,
+    format_accuracy,
+    format_bar,
+    format_percent,
+    format_qps,
+    format_rate,
+    mark_estimate,
+)
 
 if TYPE_CHECKING:
     from proteus_cli.domain.plan.plan import FrontierPoint, Placement, Plan, Solver
@@ -31,10 +39,10 @@ def plan_table(plan: "Plan") -> RenderableType:
         who, hosts = named(kind, devices), where.cells(devices)
         busy = _busy(placements)
         for p in placements:
-            rate, share = _rate(p.rate_qps), format_percent(p.share)
+            rate, share = format_qps(p.rate_qps), format_percent(p.share)
             if p.deferred_qps and not p.rate_qps:  # it is no spare: it answers what others defer to it
                 rate = share = UNKNOWN
-            from_others = [_rate(p.deferred_qps) if p.deferred_qps else UNKNOWN] if plan.cascades else []
+            from_others = [format_qps(p.deferred_qps) if p.deferred_qps else UNKNOWN] if plan.cascades else []
             rows.add_row(who, p.family, p.variant, rate, busy, share, str(p.max_batch), *from_others, *hosts)
             who, hosts = "", ()
         if not placements:
@@ -72,8 +80,8 @@ def cascades_table(cascades: "Sequence[PlannedCascade]") -> Table:
     rows = table(*map(folded_name, ("family", "cascade")), *numbers)
     for each in cascades:
         pair, accuracy = f"{each.first} → {each.second}", f"{each.point.accuracy:.4f}"
-        deferred = _rate(each.deferred_qps), format_percent(each.point.deferred_frac)
-        rows.add_row(each.family, pair, _rate(each.rate_qps), format_percent(each.share), *deferred, accuracy)
+        deferred = format_qps(each.deferred_qps), format_percent(each.point.deferred_frac)
+        rows.add_row(each.family, pair, format_qps(each.rate_qps), format_percent(each.share), *deferred, accuracy)
     return rows
 
 
@@ -91,10 +99,6 @@ class _Whereabouts(NamedTuple):
 
 def _whereabouts(devices: Iterable[str]) -> _Whereabouts:
     return _Whereabouts(len(by_host(devices)) > 1)
-
-
-def _rate(qps: float) -> str:
-    return format_rate(qps).removesuffix(" qps")
 
 
 def named(kind: str, devices: Sequence[str]) -> str:
@@ -140,9 +144,9 @@ def _families_table(explanation: "Explanation", estimated: Collection[str]) -> R
         is_estimate = family.family in estimated
         rows.add_row(
             family.family,
-            _rate(family.demand_qps),
-            _rate(family.unserved_qps) if family.unserved_qps > 1e-6 else UNKNOWN,  # noqa: PLR2004 - rounding
-            _rate(family.capacity_qps),
+            format_qps(family.demand_qps),
+            format_qps(family.unserved_qps) if family.unserved_qps > 1e-6 else UNKNOWN,  # noqa: PLR2004 - rounding
+            format_qps(family.capacity_qps),
             UNKNOWN if accuracy is None else format_accuracy(accuracy, estimated=is_estimate),
             UNKNOWN if relative is None else mark_estimate(format_percent(relative), estimated=is_estimate),
             variants,
@@ -247,7 +251,7 @@ def _changed_families(found: "PlanDifference") -> Table:
     rows = table(folded_name("family"), *map(number, ("demand", "served", "capacity")))
     for family in found.families:
         rates = (family.demand_qps, family.served_qps, family.capacity_qps)
-        rows.add_row(family.family, *(changed(pair, _rate) for pair in rates))
+        rows.add_row(family.family, *(changed(pair, format_qps) for pair in rates))
     return rows
 
 
@@ -278,7 +282,7 @@ def _changed_cascades(found: "PlanDifference") -> Table:
     rows = table(*map(folded_name, ("family", "", "cascade")), *map(number, ("threshold", "qps", "deferred")))
     for each in found.cascades:
         mark = "+" if each.rate_qps.before is None else "−" if each.rate_qps.after is None else "="
-        rates = changed(each.rate_qps, _rate), changed(each.deferred_qps, _rate)
+        rates = changed(each.rate_qps, format_qps), changed(each.deferred_qps, format_qps)
         threshold = changed(each.threshold, lambda value: f"{value:.4g}")
         rows.add_row(each.family, mark, f"{each.first} → {each.second}", threshold, *rates)
     return rows
@@ -299,9 +303,9 @@ def _add_device(rows: Table, alike: "Sequence[DeviceChange]", hosts: Sequence[st
             mark,
             change.variant,
             changed(change.share, format_percent),
-            changed(change.rate_qps, _rate),
+            changed(change.rate_qps, format_qps),
             changed(change.max_batch, lambda rows: f"{rows:g}"),
-            *([changed(change.deferred_qps, _rate)] if has_deferred else []),
+            *([changed(change.deferred_qps, format_qps)] if has_deferred else []),
             *hosts,
         )
         who, hosts = "", ()

@@ -33,7 +33,7 @@ _SMALL_LEGEND_FROM = 5
 _SMALL_POINTS = 9
 _KEY_INCHES = (0.48, 0.16)
 _PNG: dict[str, Any] = {"format": "png", "dpi": PNG_DPI, "facecolor": "white"}
-_SVG: dict[str, Any] = {"format": "svg", "transparent": True, "metadata": {"Date": None}}
+SVG: dict[str, Any] = {"format": "svg", "transparent": True, "metadata": {"Date": None}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def inline_svgs(reports: Sequence[Report]) -> dict[str, str]:
     """Each of `PLOTS` by name as an SVG element for HTML: no fixed size, no legend, font and ink of the page."""
     runs = PlottedRun.all_of(reports)
     return {
-        plot.name: inline(_drawn(plot, runs, SVG_INK, has_legend=False, **_SVG), name=plot.name, title=plot.title)
+        plot.name: inline(_drawn(plot, runs, SVG_INK, has_legend=False, **SVG), name=plot.name, title=plot.title)
         for plot in plots_of(reports)
     }
 
@@ -110,7 +110,7 @@ def variant_svgs(reports: Sequence[Report]) -> dict[str, str]:
     families = list(variant_plots.answering_variants(reports).items())[: variant_plots.MAX_FAMILIES]
     return {
         family: inline(
-            _drawn_variants({family: variants}, runs, SVG_INK, has_legend=False, **_SVG),
+            _drawn_variants({family: variants}, runs, SVG_INK, has_legend=False, **SVG),
             name=f"variants{place}",
             title=f"Which variants of {family} answered",
         )
@@ -145,7 +145,7 @@ def _key(run: PlottedRun) -> bytes:
         line.set_data([0.06, 0.5, 0.94], [0.5, 0.5, 0.5])
         line.set_markevery([1])
         figure.add_artist(line)
-        return render(figure, **_SVG)
+        return render(figure, **SVG)
 
 
 def _drawn(plot: Plot, runs: Sequence[PlottedRun], ink: str, *, has_legend: bool, **options: object) -> bytes:

@@ -15,7 +15,7 @@ from proteus_cli.domain.studies.concurrency import (
 from proteus_cli.domain.studies.study import Cell, Study
 from proteus_cli.reporting.studies.drawing import colour, page_colour, picture
 from proteus_cli.reporting.studies.section import Picture, Section, StudyTable
-from proteus_cli.units import counted, format_duration, format_percent, format_rate
+from proteus_cli.units import counted, format_duration, format_percent, format_qps
 
 _HEIGHT_INCHES = 2.6
 _AXES: dict[StudiedWay, str] = {
@@ -96,7 +96,7 @@ def _knees(cells: Sequence[tuple[Cell, ConcurrencyResult]]) -> StudyTable:
             str(result.best),
             f"{result.knee.low} to {result.knee.high}",
             format_percent(result.knee.confidence),
-            format_rate(result.knee.throughput).removesuffix(" qps"),
+            format_qps(result.knee.throughput),
             format_percent(result.gain(result.best, result.knee.levels[0].in_flight)),
         )
         for cell, result in cells
@@ -112,8 +112,8 @@ def _levels(cells: Sequence[tuple[Cell, ConcurrencyResult]]) -> StudyTable:
         (
             cell.key,
             str(level.in_flight),
-            format_rate(level.throughput).removesuffix(" qps"),
-            f"{format_rate(level.low).removesuffix(' qps')} to {format_rate(level.high).removesuffix(' qps')}",
+            format_qps(level.throughput),
+            f"{format_qps(level.low)} to {format_qps(level.high)}",
             format_duration(level.service_s),
             str(level.samples),
         )

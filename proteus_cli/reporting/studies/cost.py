@@ -7,11 +7,10 @@ from matplotlib.axes import Axes
 
 from proteus_cli.domain.studies.cost import CostConclusion, FleetCost, Saving
 from proteus_cli.domain.studies.study import Cell, Study
-from proteus_cli.reporting.studies.drawing import colour, page_colour, picture
+from proteus_cli.reporting.studies.drawing import ABOVE_INCHES, ROW_INCHES, colour, name_bars, page_colour, picture
 from proteus_cli.reporting.studies.section import Picture, Section, StudyTable
-from proteus_cli.units import UNKNOWN, format_duration, format_percent
+from proteus_cli.units import format_duration, format_percent, or_unknown
 
-_ROW_INCHES, _ABOVE_INCHES = 0.34, 0.85
 _BAR = 0.38
 _USAGES = ("dedicated", "shared")
 _SAME_FRAC = 0.005
@@ -84,7 +83,7 @@ def _table(cells: Sequence[tuple[Cell, FleetCost]]) -> StudyTable:
             str(cost.devices),
             f"{100 * cost.missed_frac:.2f}",
             f"{100 * cost.low_frac:.2f} to {100 * cost.high_frac:.2f}",
-            UNKNOWN if cost.effective_accuracy is None else f"{cost.effective_accuracy:.4f}",
+            or_unknown(cost.effective_accuracy, "{:.4f}".format),
         )
         for cell, cost in cells
     ]
@@ -98,7 +97,7 @@ def _fleets_table(cells: Sequence[tuple[Cell, FleetCost]]) -> StudyTable:
         (
             cell.key,
             "; ".join(f"{count} × {held}" for held, count in cost.held.items()),
-            ", ".join(f"{name} {_time(seconds)}" for name, seconds in cost.percentile_s.items()),
+            ", ".join(f"{name} {or_unknown(took_s, format_duration)}" for name, took_s in cost.percentile_s.items()),
             f"{cost.multiple:.2f}",
             str(cost.tried),
         )
@@ -112,10 +111,6 @@ def _fleets_table(cells: Sequence[tuple[Cell, FleetCost]]) -> StudyTable:
     return StudyTable("Fleets", columns, rows, note=note, of_text=frozenset({"devices hold", "latency"}))
 
 
-def _time(seconds: float | None) -> str:
-    return UNKNOWN if seconds is None else format_duration(seconds)
-
-
 def _bars(name: str, cells: Sequence[tuple[Cell, FleetCost]]) -> Picture:
     scopes = list(dict.fromkeys(cell.key.rpartition(", ")[0] for cell, _ in cells))
 
@@ -123,12 +118,9 @@ def _bars(name: str, cells: Sequence[tuple[Cell, FleetCost]]) -> Picture:
         for cell, cost in cells:
             place, usage = len(scopes) - 1 - scopes.index(cell.key.rpartition(", ")[0]), _USAGES.index(cost.usage)
             axes.barh(place + (0.5 - usage) * _BAR, cost.cost_per_million, height=_BAR, color=colour(usage))
-        axes.set_yticks(range(len(scopes)), list(reversed(scopes)))
-        axes.grid(visible=False, axis="y")
-        axes.set_xlim(left=0)
-        axes.set_xlabel("cost per million queries")
+        name_bars(axes, scopes, "cost per million queries")
 
-    height = _ABOVE_INCHES + 2 * _ROW_INCHES * len(scopes)
+    height = ABOVE_INCHES + 2 * ROW_INCHES * len(scopes)
     keys = [(page_colour(place), usage) for place, usage in enumerate(_USAGES)]
     about = "For each kind of fleet: the cheapest that keeps the SLO, dedicated and shared."
     return picture(f"{name}-costs", "Cost per million queries", about, draw, height_inches=height, keys=keys)

@@ -1,19 +1,18 @@
 """Pictures of studies as inline SVG, in the style of all plots; importing this loads matplotlib."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from proteus_cli.reporting.plots.plot_style import COLOURS, plot_settings, render
-from proteus_cli.reporting.plots.plots import SVG_INK, inline
+from proteus_cli.reporting.plots.plots import SVG, SVG_INK, inline
 from proteus_cli.reporting.studies.section import Picture
 
 WIDTH_INCHES = 5.6
 HEIGHT_INCHES = 2.95
-_SVG: dict[str, Any] = {"format": "svg", "transparent": True, "metadata": {"Date": None}}
+ROW_INCHES, ABOVE_INCHES = 0.34, 0.85
 
 
 def picture(
@@ -30,8 +29,16 @@ def picture(
     with mpl.rc_context(plot_settings(name, SVG_INK)):
         figure = Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
         draw(figure.add_subplot())
-        svg = inline(render(figure, **_SVG), name=name, title=title)
+        svg = inline(render(figure, **SVG), name=name, title=title)
     return Picture(title, about, svg, is_wide, keys)
+
+
+def name_bars(axes: Axes, names: Sequence[str], xlabel: str) -> None:
+    """Name horizontal bars from 0 on, the first at the top, which is drawn at the highest place."""
+    axes.set_yticks(range(len(names)), list(reversed(names)))
+    axes.grid(visible=False, axis="y")
+    axes.set_xlim(left=0)
+    axes.set_xlabel(xlabel)
 
 
 def colour(place: int) -> str:

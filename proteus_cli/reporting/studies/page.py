@@ -2,23 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from proteus_cli.domain.studies.study import Cell, Study
 from proteus_cli.domain.studies.telemetry import meaning
+from proteus_cli.reporting.page_templates import page_templates
 from proteus_cli.reporting.studies.load_pictures import load_pictures
 from proteus_cli.reporting.studies.section import Picture, Section, SectionOf, StudyTable
 from proteus_cli.units import UNKNOWN, counted, format_duration, format_size
 
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent.with_name("templates")),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 _LOADS = {
     "cpu_cores": ("cores", "{:.2f}"),
     "memory_bytes": ("memory (MiB)", "{:,.0f}"),
@@ -68,7 +59,8 @@ def page(studies: Sequence[Study], sections: Mapping[str, SectionOf]) -> str:
     parts = [_part(study, sections[study.kind](study), f"study{place}") for place, study in enumerate(studies)]
     terms = TERMS | {term: text for part in parts for term, text in part.section.terms.items()}
     first = studies[0]
-    return _TEMPLATES.get_template("study.html.jinja").render(
+    template = page_templates().get_template("study.html.jinja")
+    return template.render(
         title=parts[0].section.title if len(parts) == 1 else f"Studies on {first.machine.host}",
         parts=parts,
         is_single=len(parts) == 1,

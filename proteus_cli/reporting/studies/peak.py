@@ -7,11 +7,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from proteus_cli.domain.studies.peak import Peak
 from proteus_cli.domain.studies.study import Cell, Study
-from proteus_cli.reporting.studies.drawing import colour, page_colour, picture
+from proteus_cli.reporting.studies.drawing import ABOVE_INCHES, ROW_INCHES, colour, name_bars, page_colour, picture
 from proteus_cli.reporting.studies.section import Picture, Section, StudyTable
-from proteus_cli.units import UNKNOWN, format_duration, format_percent, format_rate
+from proteus_cli.units import UNKNOWN, format_duration, format_percent, format_qps, format_rate, or_unknown
 
-_ROW_INCHES, _ABOVE_INCHES = 0.34, 0.85
 _LATE_FRAC = 0.05
 """Of the SLO: a generator that is later than this is part of what was measured."""
 _NONE = 0.6  # of the smallest part that a probe can see: where a probe without violations is drawn
@@ -65,7 +64,7 @@ def _finding(cell: Cell, peak: Peak) -> str:
     if not peak.low_qps:
         return f"{name}: less than {format_rate(peak.high_qps)}; there was too little time to find the peak."
     sure = "" if peak.is_precise else "; a longer --budget, with --force, makes that narrower"
-    between = f"from {format_rate(peak.low_qps).removesuffix(' qps')} to {format_rate(peak.high_qps)}"
+    between = f"from {format_qps(peak.low_qps)} to {format_rate(peak.high_qps)}"
     return f"{name}: {format_rate(peak.rate_qps)} ({between} with 95 % confidence{sure})."
 
 
@@ -119,7 +118,7 @@ def _search_table(cells: Sequence[tuple[Cell, Peak]]) -> StudyTable:
 
 
 def _rate(qps: float | None) -> str:
-    return UNKNOWN if qps is None else format_rate(qps).removesuffix(" qps")
+    return or_unknown(qps, format_qps)
 
 
 def _pictures(name: str, cells: Sequence[tuple[Cell, Peak]], allowed_frac: float) -> list[Picture]:
@@ -132,12 +131,9 @@ def _bars(name: str, cells: Sequence[tuple[Cell, Peak]]) -> Picture:
             axes.barh(place, peak.rate_qps, color=colour(0), height=0.6, alpha=0.75)
             if peak.high_qps is not None:
                 axes.plot([peak.low_qps, peak.high_qps], [place, place], color="#010203", linewidth=1.6)
-        axes.set_yticks(range(len(cells)), [cell.key for cell, _ in reversed(cells)])
-        axes.grid(visible=False, axis="y")
-        axes.set_xlim(left=0)
-        axes.set_xlabel("peak rate (queries per second)")
+        name_bars(axes, [cell.key for cell, _ in cells], "peak rate (queries per second)")
 
-    height = _ABOVE_INCHES + _ROW_INCHES * len(cells)
+    height = ABOVE_INCHES + ROW_INCHES * len(cells)
     return picture(
         f"{name}-peaks",
         "Peak rate",

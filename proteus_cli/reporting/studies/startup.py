@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from proteus_cli.domain.studies.startup import ProcessStart, Starts, Startup
 from proteus_cli.domain.studies.study import Cell, Study
-from proteus_cli.reporting.studies.drawing import colour, page_colour, picture
+from proteus_cli.reporting.studies.drawing import colour, name_bars, page_colour, picture
 from proteus_cli.reporting.studies.section import Picture, Section, StudyTable
 from proteus_cli.units import UNKNOWN, format_duration, format_size
 
@@ -119,10 +119,7 @@ def _stages(name: str, cells: Sequence[tuple[Cell, Startup]]) -> Picture:
                 length = median(part(start) for start in starts)
                 axes.barh(place, length, left=left, height=0.62, color=colour(number), alpha=0.8)
                 left += length
-        axes.set_yticks(range(len(rows)), [label for label, _ in reversed(rows)])
-        axes.grid(visible=False, axis="y")
-        axes.set_xlim(left=0)
-        axes.set_xlabel("seconds")
+        name_bars(axes, [label for label, _ in rows], "seconds")
 
     keys = [(page_colour(number), label) for number, (label, _) in enumerate(_STAGES)]
     height = _ABOVE_INCHES + _ROW_INCHES * len(rows)
