@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import numpy as np
 import onnxruntime as ort
 
 from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec, require_batched, require_size
-from proteus_cli.backends.slices import SlicedInference
+from proteus_cli.backends.slices import Find, KnownSlices, SlicedInference
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.profile import BackendInfo
 from proteus_cli.errors import EngineError
+from proteus_cli.store.digests import model_stamp
 from proteus_cli.store.models.onnx_files import TOLD_BY_CHECK
 from proteus_cli.units import format_size
 
@@ -39,6 +41,7 @@ class OnnxRuntime:
 
     def __init__(self, device: Device) -> None:
         self._cores = device.cores
+        self._slices = KnownSlices()
         self.versions = BackendInfo(name=NAME, versions={"onnxruntime": ort.__version__})
 
     def prepare(self, model: Path, owner: VariantKey | None = None) -> float:  # noqa: ARG002 - the protocol has it
@@ -54,7 +57,8 @@ class OnnxRuntime:
         before_bytes = _resident_bytes()
         session = open_session(model, threads=len(self._cores))
         memory_bytes = max(_resident_bytes() - before_bytes, model.stat().st_size)
-        yield _Session(model, session, _signature(session, model), memory_bytes)
+        find_slices = partial(self._slices.find, (str(model), model_stamp([model])))
+        yield _Session(model, session, _signature(session, model), memory_bytes, find_slices)
 
 
 def open_session(model: Path, *, threads: int = 1) -> ort.InferenceSession:
@@ -73,12 +77,14 @@ def open_session(model: Path, *, threads: int = 1) -> ort.InferenceSession:
 
 
 class _Session:
-    def __init__(self, model: Path, session: ort.InferenceSession, signature: Signature, memory_bytes: int) -> None:
+    def __init__(
+        self, model: Path, session: ort.InferenceSession, signature: Signature, memory_bytes: int, find_slices: Find
+    ) -> None:
         self._model, self._session = model, session
         self._outputs = [spec.name for spec in signature.outputs]
         self.signature = signature
         self.memory_bytes = memory_bytes
-        self.infer = SlicedInference(self._run, signature)
+        self.infer = SlicedInference(self._run, signature, find_slices)
 
     def _run(self, inputs: NamedArrays) -> NamedArrays:
         try:

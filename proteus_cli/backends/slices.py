@@ -5,7 +5,7 @@ What the layers of a model hand on for a few rows may stay in the caches of a co
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from time import thread_time
 
 import numpy as np
@@ -14,6 +14,8 @@ from proteus_cli.backends.base import NamedArrays, Signature
 from proteus_cli.errors import EngineError
 
 Infer = Callable[[NamedArrays], NamedArrays]
+Find = Callable[[Infer, Signature], int]
+"""The rows of the slices in which a large batch is the fastest."""
 
 TRIED_ROWS = 32  # of the batch that is tried; smaller batches gain less
 SLICES = (2, 4)  # rows
@@ -21,6 +23,7 @@ WHOLE = sys.maxsize
 TRIES = 5
 MAX_ONE_ROW_S = 0.001  # a slower model is not tried, as that would delay its first batch: 16 batches take 0.5 s then
 MAX_TRIED_BYTES = 64 * 2**20  # of the inputs of a whole batch
+MOST_KNOWN = 256  # models of which a device remembers what was found
 WORTHWHILE = 0.95  # of the time of the whole batch; closer times change places from one load to the next
 
 
@@ -31,14 +34,37 @@ class SlicedInference:
     only for its signature does not wait.
     """
 
-    def __init__(self, infer: Infer, signature: Signature) -> None:
-        self._infer, self._signature = infer, signature
+    def __init__(self, infer: Infer, signature: Signature, find: Find) -> None:
+        self._infer, self._signature, self._find = infer, signature, find
         self._slice_rows: int | None = None
 
     def __call__(self, inputs: NamedArrays) -> NamedArrays:
         if self._slice_rows is None:
-            self._slice_rows = fastest_slice(self._infer, self._signature)
+            self._slice_rows = self._find(self._infer, self._signature)
         return in_slices(self._infer, inputs, self._slice_rows)
+
+
+class KnownSlices:
+    """What was found of models on one device: to load one again takes no tries, which are most of a quick load.
+
+    Any thread may ask.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[Hashable, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def find(self, model: Hashable, infer: Infer, signature: Signature) -> int:
+        """As `fastest_slice`, for a model that ``infer`` runs."""
+        rows = self._rows.get(model)
+        if rows is None:
+            rows = fastest_slice(infer, signature)
+            if len(self._rows) >= MOST_KNOWN:
+                self._rows.pop(next(iter(self._rows)), None)
+            self._rows[model] = rows
+        return rows
 
 
 def in_slices(infer: Infer, inputs: NamedArrays, slice_rows: int) -> NamedArrays:

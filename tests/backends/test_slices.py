@@ -5,7 +5,15 @@ import pytest
 
 from proteus_cli.backends import slices
 from proteus_cli.backends.base import NamedArrays, Signature, TensorSpec
-from proteus_cli.backends.slices import MAX_TRIED_BYTES, TRIED_ROWS, WHOLE, SlicedInference, fastest_slice
+from proteus_cli.backends.slices import (
+    MAX_TRIED_BYTES,
+    MOST_KNOWN,
+    TRIED_ROWS,
+    WHOLE,
+    KnownSlices,
+    SlicedInference,
+    fastest_slice,
+)
 from proteus_cli.errors import EngineError
 
 
@@ -32,7 +40,7 @@ class DoublingModel:
 def batches_of(model: DoublingModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rows of the runs that a batch of 7 rows takes; its answer is right."""
     monkeypatch.setattr(slices, "thread_time", lambda: model.now_s)
-    infer = SlicedInference(model.infer, model.signature)
+    infer = SlicedInference(model.infer, model.signature, fastest_slice)
     infer(model.signature.sample(1, np.random.default_rng(0)))
     model.ran.clear()
     outputs = infer({"x": np.arange(7, dtype=np.float32)[:, None]})
@@ -72,3 +80,21 @@ def test_a_model_of_large_rows_is_not_tried() -> None:
     model = DoublingModel(4e-4, 8e-4, size=MAX_TRIED_BYTES // 4 // TRIED_ROWS + 1)
     assert fastest_slice(model.infer, model.signature) == WHOLE
     assert model.ran == []
+
+
+def test_a_model_that_is_loaded_again_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, model = KnownSlices(), DoublingModel(4e-4, 8e-4)
+    monkeypatch.setattr(slices, "thread_time", lambda: model.now_s)
+    assert known.find("m", model.infer, model.signature) == 4
+    model.ran.clear()
+    assert known.find("m", model.infer, model.signature) == 4
+    assert not model.ran
+    known.find("another", model.infer, model.signature)
+    assert model.ran
+
+
+def test_only_so_many_models_are_remembered() -> None:
+    known, model = KnownSlices(), DoublingModel(4e-4, 8e-4, out=None)  # which needs no tries
+    for number in range(2 * MOST_KNOWN):
+        assert known.find(number, model.infer, model.signature) == WHOLE
+    assert len(known) == MOST_KNOWN
