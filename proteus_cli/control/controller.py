@@ -225,9 +225,9 @@ class Controller:
         """Give standbys up, so that ``hosted`` can be loaded beside what is active: see `resident_on`."""
         self._topology.make_room(hosted)
 
-    def loads_give_way(self, now_s: float) -> bool:
-        """Engines that are loaded beside what serves are to take the time only that batches leave."""
-        return not self.replanning.is_pressed(now_s)
+    def loads_give_way(self, plan: Plan, now_s: float) -> bool:
+        """Engines that are loaded for a plan, beside what serves, are to take the time only that batches leave."""
+        return not self.replanning.is_relief(plan, now_s)
 
     def next_standby(self, now_s: float) -> StandbyLoad | None:
         """A standby to load now, if any; to be asked for when the driver has nothing else to load, again and again."""

@@ -12,7 +12,7 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
-from proteus_cli.serving.fleet.loading import Loader
+from proteus_cli.serving.fleet.loading import GivesWay, Loader
 from proteus_cli.serving.fleet.worker import Clock, Worker
 from proteus_cli.serving.logs import fields
 
@@ -41,7 +41,7 @@ class StandbyLoader:
         self._controller, self._loader, self._workers, self._clock = controller, loader, workers, clock
         self._profiles, self._is_changing, self._memory_of = profiles, is_changing, memory_of
         self._load: StandbyLoad | None = None
-        self._is_awaited = False
+        self._awaited_for: GivesWay | None = None
         self._loading: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -66,17 +66,21 @@ class StandbyLoader:
                 self._loading = asyncio.create_task(self._run(self._load))
                 self._loading.add_done_callback(partial(self._ended, self._load))
 
-    async def make_way(self, wanted: Container[tuple[str, VariantKey]]) -> None:
-        """Cancel the load that goes on, or wait for its end where it is of what a plan has ``wanted`` on a device."""
+    async def make_way(self, wanted: Container[tuple[str, VariantKey]], gives_way: GivesWay = lambda: True) -> None:
+        """Cancel the load that goes on, or wait for its end where it is of what a plan has ``wanted`` on a device.
+
+        It gives way from then on as loads for the plan do.
+        """
         if self._loading is None or self._load is None:
             return
-        self._is_awaited = (self._load.device, self._load.key) in wanted
-        if not self._is_awaited:
+        if (self._load.device, self._load.key) in wanted:
+            self._awaited_for = gives_way
+        else:
             self._loading.cancel()
         await asyncio.wait([self._loading])
 
     def _gives_way(self) -> bool:
-        return not self._is_awaited or self._controller.loads_give_way(self._clock())
+        return self._awaited_for is None or self._awaited_for()
 
     async def _run(self, load: StandbyLoad) -> None:
         self._loader.keep_only(load.device, self._workers[load.device].executor, load.keeps)
@@ -96,7 +100,7 @@ class StandbyLoader:
             self._free(load.device)
 
     def _ended(self, load: StandbyLoad, loading: "asyncio.Task[None]") -> None:
-        self._load, self._loading, self._is_awaited = None, None, False
+        self._load = self._loading = self._awaited_for = None
         if loading.cancelled():  # perhaps before it began
             self._controller.standby_ended(load, StandbyEnd.GIVEN_UP, self._clock())
         elif loading.exception() is not None:
