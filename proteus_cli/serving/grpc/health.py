@@ -3,12 +3,9 @@
 import asyncio
 from collections.abc import Callable
 
-from google.protobuf.message import DecodeError
-
 from proteus_cli.buffers import Buffer
-from proteus_cli.errors import BadRequest
 from proteus_cli.serving.grpc.calls import CallHeaders, UnaryCall
-from proteus_cli.serving.grpc.messages import HealthCheckRequest, HealthCheckResponse
+from proteus_cli.serving.grpc.messages import HealthCheckRequest, HealthCheckResponse, parsed
 from proteus_cli.serving.grpc.status import CallError
 from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.codes import GrpcStatus
@@ -75,10 +72,7 @@ class WatchCall(UnaryCall):
         self._service = self._told = ""  # the status that was sent last
 
     def handle(self, message: Buffer) -> None:
-        try:
-            self._service = HealthCheckRequest.FromString(message).service
-        except DecodeError:
-            raise BadRequest("the message is not what this method takes") from None
+        self._service = parsed(HealthCheckRequest, message).service
         self._watches.add(self._service, self)
         self.tell(self._watches.status(self._service))
 

@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from proteus_cli.buffers import Buffer
+from proteus_cli.errors import BadRequest
 
 DESCRIPTORS = Path(__file__).parent / "protocol" / "descriptors.binpb"
 
@@ -20,6 +24,14 @@ for _file in FILES:
 def message(name: str) -> Any:
     """The class of a message, by its full name."""
     return message_factory.GetMessageClass(_pool.FindMessageTypeByName(name))
+
+
+def parsed(kind: Any, content: Buffer, what: str = "what this method takes") -> Any:
+    """The message of that class. Raises `BadRequest`."""
+    try:
+        return kind.FromString(content)
+    except DecodeError:
+        raise BadRequest(f"the message is not {what}") from None
 
 
 def file_of(symbol: str) -> str:

@@ -6,11 +6,9 @@ Fields may come in any order; unknown ones are passed over. Source: "Encoding" i
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from google.protobuf.message import DecodeError
-
 from proteus_cli.buffers import Buffer
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.grpc.messages import InferTensorContents, ModelInferRequest
+from proteus_cli.serving.grpc.messages import InferTensorContents, ModelInferRequest, parsed
 from proteus_cli.serving.oip.tensors import OTHER_BYTES
 
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
@@ -218,17 +216,11 @@ def _long_varint(message: Buffer, at: int) -> tuple[int, int]:
 
 
 def parse_request(message: Buffer) -> Any:
-    try:
-        return ModelInferRequest.FromString(message)
-    except DecodeError:
-        raise BadRequest("the message is not a ModelInferRequest") from None
+    return parsed(ModelInferRequest, message, "a ModelInferRequest")
 
 
 def parse_contents(contents: bytes) -> Any:
-    try:
-        return InferTensorContents.FromString(contents)
-    except DecodeError:
-        raise BadRequest("the message is not a ModelInferRequest") from None
+    return parsed(InferTensorContents, contents, "a ModelInferRequest")
 
 
 def integer_parameter(name: str, value: int) -> bytes:

@@ -2,12 +2,9 @@
 
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
 from proteus_cli.buffers import Buffer
-from proteus_cli.errors import BadRequest
 from proteus_cli.serving.grpc.calls import GrpcCall
-from proteus_cli.serving.grpc.messages import FILES, ReflectionRequest, ReflectionResponse, file_of, services
+from proteus_cli.serving.grpc.messages import FILES, ReflectionRequest, ReflectionResponse, file_of, parsed, services
 from proteus_cli.serving.oip.codes import GrpcStatus
 
 _FILES = {file.name: file.SerializeToString() for file in FILES}
@@ -24,10 +21,7 @@ class ReflectionCall(GrpcCall):
 
     def message(self, message: Buffer) -> None:
         self.stream.connection.turn.end()
-        try:
-            request = ReflectionRequest.FromString(message)
-        except DecodeError:
-            raise BadRequest("the message is not what this method takes") from None
+        request = parsed(ReflectionRequest, message)
         answer = ReflectionResponse(valid_host=request.host, original_request=request)
         _answer(request, answer)
         self.send(answer.SerializeToString())

@@ -7,15 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.json_format import ParseDict
-from google.protobuf.message import DecodeError
 from msgspec import to_builtins
 
 from proteus_cli.buffers import Buffer
-from proteus_cli.errors import BadRequest
 from proteus_cli.serving.grpc.calls import CallHeaders, GrpcCall, UnaryCall
 from proteus_cli.serving.grpc.health import WatchCall, Watches, serving_status
 from proteus_cli.serving.grpc.inference import GrpcCodec
-from proteus_cli.serving.grpc.messages import message
+from proteus_cli.serving.grpc.messages import message, parsed
 from proteus_cli.serving.grpc.reflection import ReflectionCall
 from proteus_cli.serving.grpc.status import CallError, plain_http
 from proteus_cli.serving.grpc.streaming import StreamInferCall
@@ -198,18 +196,12 @@ class PlainCall(UnaryCall):
 
     def handle(self, message: Buffer) -> None:
         self.stream.connection.turn.end()
-        self.respond(self._handler(self._decoded(message)))
+        self.respond(self._handler(parsed(self._request_class, message)))
 
     def respond(self, response: object) -> None:
         # The protocol's messages lack some fields of our documents.
         document = ParseDict(to_builtins(response), self._response_class(), ignore_unknown_fields=True)
         self.answer(document.SerializeToString())
-
-    def _decoded(self, message: Buffer) -> Any:
-        try:
-            return self._request_class.FromString(message)
-        except DecodeError:
-            raise BadRequest("the message is not what this method takes") from None
 
 
 class LaterCall(PlainCall):
@@ -219,7 +211,7 @@ class LaterCall(PlainCall):
 
     def handle(self, message: Buffer) -> None:
         self.stream.connection.turn.end()
-        self._task = asyncio.ensure_future(self._respond_later(self._handler(self._decoded(message))))
+        self._task = asyncio.ensure_future(self._respond_later(self._handler(parsed(self._request_class, message))))
 
     async def _respond_later(self, response: Any) -> None:
         try:
