@@ -1,20 +1,13 @@
 """Answers of variants to the rows of their eval splits, in a file beside a profile: `profiles/<device>.answers.npz`."""
 
-import lzma
-import struct
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from tokenize import TokenError
-from typing import Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
-from numpy.lib.format import read_array_header_1_0, read_magic
 
 from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_count, require
@@ -22,14 +15,10 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import ANSWERS, read_bytes
 from proteus_cli.store.files import made_by, write_bytes
+from proteus_cli.store.npz_arrays import NOT_NPZ, array_in
 
 MAX_ROWS = 50_000
 """Of a variant; of a larger eval split, so many rows at equal distances are kept."""
-
-NOT_NPZ = (  # what zipfile, zlib and numpy raise for files that are damaged, or claim to hold what they don't
-    OSError, EOFError, LookupError, ValueError, TypeError, RuntimeError, MemoryError, SyntaxError, ArithmeticError,
-    TokenError, BadZipFile, zlib.error, lzma.LZMAError, struct.error,
-)  # fmt: skip
 
 _HINT = "remove it; `proteus profile` measures the answers anew"
 
@@ -126,9 +115,11 @@ def _parsed(content: bytes) -> dict[VariantKey, Answers]:
     with ZipFile(BytesIO(content)) as arrays:
         if "classes.npy" not in arrays.namelist():
             return {}
-        index = msgspec.json.decode(_array(arrays, "index", np.uint8).tobytes(), type=_Index)
-        confidences, correct = _array(arrays, "confidences", np.float32), _array(arrays, "correct", np.bool_)
-        classes = _array(arrays, "classes", np.int32)
+        index = msgspec.json.decode(array_in(arrays, "index", np.uint8, ANSWERS.max_bytes).tobytes(), type=_Index)
+        confidences, correct, classes = (
+            array_in(arrays, name, dtype, ANSWERS.max_bytes)
+            for name, dtype in (("confidences", np.float32), ("correct", np.bool_), ("classes", np.int32))
+        )
     rows = sum(entry.rows for entry in index.variants)
     require(len(confidences) == len(correct) == len(classes) == rows, f"its arrays must have {rows} values")
     require(bool(np.all(correct.view(np.uint8) <= 1)), "`correct` must be truth values")
@@ -142,14 +133,3 @@ def _parsed(content: bytes) -> dict[VariantKey, Answers]:
         )  # fmt: skip
         first += entry.rows
     return found
-
-
-def _array(arrays: ZipFile, name: str, dtype: type[np.generic]) -> npt.NDArray[Any]:
-    """A list of values. Its header is checked before anything takes the memory that it claims."""
-    member = arrays.getinfo(f"{name}.npy")
-    require(member.file_size <= ANSWERS.max_bytes, f"`{name}` is too large")
-    content = BytesIO(arrays.read(member))
-    require(read_magic(content) == (1, 0), f"`{name}` is no array of this program")
-    shape, _, stored = read_array_header_1_0(content)
-    require(len(shape) == 1 and stored == np.dtype(dtype), f"`{name}` must be a list of {np.dtype(dtype)}")
-    return np.frombuffer(content.getvalue(), dtype, shape[0], content.tell())

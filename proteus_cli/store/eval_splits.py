@@ -16,7 +16,7 @@ from numpy.lib.npyio import NpzFile
 from proteus_cli.domain.base import require
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import EVAL_SPLIT, open_input
-from proteus_cli.store.answers import NOT_NPZ
+from proteus_cli.store.npz_arrays import NOT_NPZ
 from proteus_cli.units import format_size
 
 MAX_RATIO, MIN_UNPACKED_BYTES = 64, 32 * 2**20
@@ -149,12 +149,14 @@ def _rows_of(arrays: NpzFile, name: str, spec: InputSpec, rows: int) -> Iterator
     found, _ = array_header(arrays, name, spec.dtype)
     require(found == (rows, *spec.shape), f"it has shape {found} for `{spec.name}`; the model takes {spec.shape}")
     with arrays.zip.open(name) as member:
-        version = read_magic(member)
-        read_header = read_array_header_1_0 if version == (1, 0) else read_array_header_2_0
-        _, is_fortran, stored = read_header(member)
+        _, is_fortran, stored = _header(member)
         require(not is_fortran, f"`{spec.name}` is stored column by column")
         require(not stored.hasobject, f"`{spec.name}` holds objects")
         yield _Rows(member, stored, spec)
+
+
+def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    return read_array_header_1_0(member) if read_magic(member) == (1, 0) else read_array_header_2_0(member)
 
 
 def _read_whole(member: IO[bytes], size: int) -> bytes:
@@ -189,7 +191,5 @@ def array_header(arrays: NpzFile, name: str, dtype: np.dtype[Any]) -> tuple[tupl
         more = f" and {len(arrays.files) - MAX_LISTED} others" if len(arrays.files) > MAX_LISTED else ""
         raise ValueError(f"it has no array `{name.removesuffix('.npy')}`, but {there}{more}")
     with arrays.zip.open(name) as member:
-        version = read_magic(member)
-        read_header = read_array_header_1_0 if version == (1, 0) else read_array_header_2_0
-        shape, _, stored = read_header(member)
+        shape, _, stored = _header(member)
     return shape, math.prod(shape) * (stored.itemsize + dtype.itemsize)

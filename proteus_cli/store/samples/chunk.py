@@ -15,14 +15,14 @@ from zipfile import ZIP_STORED, ZipFile
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.format import read_array_header_1_0, read_magic, write_array
+from numpy.lib.format import write_array
 
 from proteus_cli.arrays import Ints, Singles
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_count, require
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import FileKind, decoded, open_input, read_bytes
-from proteus_cli.store.answers import NOT_NPZ
 from proteus_cli.store.files import made_by, to_json
+from proteus_cli.store.npz_arrays import NOT_NPZ, array_in
 
 SAMPLES = FileKind("a file of samples", 128 * 2**20)
 SAMPLE_LABELS = FileKind("a file of labels of samples", 64 * 2**20)
@@ -155,27 +155,15 @@ def _parsed(content: bytes) -> Chunk:
     with ZipFile(BytesIO(content)) as arrays:
         index = _index(arrays)
         count = sum(each.rows for each in index.requests)
-        classes = _array(arrays, "classes", np.dtype(np.int64), (count,))
-        confidences = _array(arrays, "confidences", np.dtype(np.float32), (count,))
+        classes = array_in(arrays, "classes", np.int64, SAMPLES.max_bytes, (count,))
+        confidences = array_in(arrays, "confidences", np.float32, SAMPLES.max_bytes, (count,))
         rows = tuple(
-            _array(arrays, f"input{place}", np.dtype(each.dtype), (count, *each.shape))
+            array_in(arrays, f"input{place}", each.dtype, SAMPLES.max_bytes, (count, *each.shape))
             for place, each in enumerate(index.inputs)
         )
     return Chunk(index.family, index.run, index.inputs, index.requests, classes, confidences, rows)
 
 
 def _index(arrays: ZipFile) -> _Index:
-    text = _array(arrays, "index", np.dtype(np.uint8), None).tobytes()
+    text = array_in(arrays, "index", np.uint8, SAMPLES.max_bytes).tobytes()
     return msgspec.json.decode(text, type=_Index)
-
-
-def _array(arrays: ZipFile, name: str, dtype: "np.dtype[Any]", shape: tuple[int, ...] | None) -> npt.NDArray[Any]:
-    """An array of that type and shape (None: any list). Nothing is unpacked before its header fits its size."""
-    info = arrays.getinfo(f"{name}.npy")
-    require(info.file_size <= SAMPLES.max_bytes, f"`{name}` is too large")
-    with arrays.open(info) as member:
-        require(read_magic(member) == (1, 0), f"`{name}` has an unknown version")
-        found, _, stored = read_array_header_1_0(member)
-        content = member.read(info.file_size)
-    require(stored == dtype and (shape is None or found == shape), f"`{name}` does not fit the index")
-    return np.frombuffer(content, stored).reshape(found)
