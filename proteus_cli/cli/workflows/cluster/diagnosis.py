@@ -1,22 +1,17 @@
 """What `proteus doctor --cluster` finds of the hosts of a cluster."""
 
-import asyncio
 from collections.abc import Iterator, Mapping
 
 from proteus_cli import __version__
-from proteus_cli.cli.workflows.cluster.hosts import agents_of
+from proteus_cli.cli.workflows.cluster.hosts import ReachedHost, agents_of, reached_at
 from proteus_cli.diagnosis import Finding, printable_finding
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, ProteusError
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.channel.messages import Inventory
 from proteus_cli.serving.devices.remote.links.host_list import HostList
-from proteus_cli.serving.devices.remote.sessions.connecting import probe
 from proteus_cli.store import Workspace
 from proteus_cli.units import counted, format_duration, format_size
-
-Probed = tuple[Inventory, float] | ProteusError
-"""What an agent has, and the round trip to it in seconds; or why that is not known."""
 
 
 def diagnose_cluster(hosts: HostList, workspace: Workspace) -> list[Finding]:
@@ -25,32 +20,16 @@ def diagnose_cluster(hosts: HostList, workspace: Workspace) -> list[Finding]:
         agents = agents_of(hosts)
     except ProteusError as error:
         return [printable_finding(Finding("cluster", "missing", error.message, error.hint))]
-    probed = asyncio.run(_probe_all(agents))
-    found = [each for name, agent in agents.items() for each in _host(agent, probed[name], workspace)]
+    found = [each for name, reached in reached_at(agents).items() for each in _host(agents[name], reached, workspace)]
     return [printable_finding(each) for each in (*found, *_strays(agents, workspace))]
 
 
-async def _probe_all(agents: Mapping[str, AgentAddress]) -> dict[str, Probed]:
-    return dict(zip(agents, await asyncio.gather(*map(_probe, agents.values())), strict=True))
-
-
-async def _probe(agent: AgentAddress) -> Probed:
-    try:
-        return await probe(agent)
-    except DeviceUnavailable as error:
-        return error
-    except OSError as error:
-        return DeviceUnavailable(
-            f"{agent} can't be reached: {str(error) or 'no answer'}", hint="is `proteus agent` running there?"
-        )
-
-
-def _host(agent: AgentAddress, probed: Probed, workspace: Workspace) -> Iterator[Finding]:
+def _host(agent: AgentAddress, reached: ReachedHost | DeviceUnavailable, workspace: Workspace) -> Iterator[Finding]:
     what = f"host {agent.name}"
-    if isinstance(probed, ProteusError):
-        yield Finding(what, "missing", probed.message, probed.hint)
+    if isinstance(reached, DeviceUnavailable):
+        yield Finding(what, "missing", reached.message, reached.hint)
         return
-    inventory, round_trip_s = probed
+    inventory, round_trip_s = reached.inventory, reached.round_trip_s
     serves = f"serves {counted(len(inventory.servers), 'server')}" if inventory.servers else "serves nobody"
     free = f"{format_size(inventory.free_bytes)} of memory and {format_size(inventory.free_disk_bytes)} of disk free"
     yield Finding(

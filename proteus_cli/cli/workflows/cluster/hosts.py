@@ -71,7 +71,11 @@ class ReachedHost:
 
 def inventories(hosts: HostList) -> dict[str, ReachedHost | DeviceUnavailable]:
     """What each host of a cluster has, or why its agent does not say so. Raises as `HostList.changes` does."""
-    agents = agents_of(hosts)
+    return reached_at(agents_of(hosts))
+
+
+def reached_at(agents: Agents) -> dict[str, ReachedHost | DeviceUnavailable]:
+    """What these agents have, or why they do not say so."""
 
     async def all_of_them() -> list[ReachedHost | DeviceUnavailable]:
         return await asyncio.gather(*map(_inventory, agents.values()))
