@@ -83,11 +83,6 @@ class SharingResult(Value, frozen=True):
         """What counts of that member's ratio."""
         return self.members[place].cost(self.rounds).slowdown
 
-    @property
-    def qps(self) -> float:
-        """Rows per second of all together."""
-        return sum(each.together.qps for each in self.members)
-
 
 class SetCheck(Value, frozen=True):
     """What the pairs say of a larger set that was measured, too: rows per second of all its variants together."""

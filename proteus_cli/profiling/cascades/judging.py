@@ -11,7 +11,6 @@ from proteus_cli.arrays import Bools, Floats, Ints, Singles
 from proteus_cli.domain.stages.cascade import CascadePoint, SureRows
 from proteus_cli.intervals import wilson
 
-"""Of the normal distribution, 95 % is within so many standard deviations of its mean."""
 _REACH = 9
 """Standard deviations, and one row each, beyond which a count has a probability of less than 1e-12."""
 

@@ -35,7 +35,6 @@ from proteus_cli.serving.telemetry.history.sample_ring import SAMPLES, SampleRin
 from proteus_cli.serving.telemetry.history.snapshot import (
     DeviceSnapshot,
     FamilySnapshot,
-    Flow,
     Snapshot,
     make_snapshot,
 )
@@ -65,6 +64,7 @@ FAMILY_DIGITS = {
 DEVICE_DIGITS = {"load": 4, "mean_batch": 2}
 VARIANT_DIGITS = {"answered_qps": 2}
 
+_NO_FLOWS = Flows(*([] for _ in Flows.__struct_fields__))
 _RATES = 7  # the first columns of families, which are those of `Counters.families`
 
 
@@ -197,7 +197,7 @@ class MetricsSampler:
             hosts=now.hosts,
             rollouts=list(self._rollouts()),
             slots=lately_changed(self._plane.fleet.tuners, self._clock()),
-            flows=_columns(now.flows),
+            flows=Flows(*map(list, zip(*now.flows, strict=True))) if now.flows else _NO_FLOWS,
             events=self._events.between(first, last),
         )
 
@@ -273,16 +273,3 @@ def _rounded(of: FamilySnapshot | DeviceSnapshot, digits: Mapping[str, int]) -> 
     return {
         name: round(value, digits.get(name, 5)) if isinstance(value, float) else value for name, value in values.items()
     }
-
-
-def _columns(flows: Sequence[Flow]) -> Flows:
-    """Flows, column by column."""
-    return Flows(
-        device=[flow.device for flow in flows],
-        family=[flow.family for flow in flows],
-        variant=[flow.variant for flow in flows],
-        accuracy=[round(flow.accuracy, 5) for flow in flows],
-        planned_qps=[round(flow.planned_qps, 2) for flow in flows],
-        deferred_qps=[round(flow.deferred_qps, 2) for flow in flows],
-        answered_qps=[round(flow.answered_qps, 2) for flow in flows],
-    )

@@ -158,9 +158,9 @@ def make_snapshot(
         },
         flows=[
             Flow(
-                of.device, of.family, of.variant, of.accuracy, kept.get(of.key, 1.0) * of.weight + of.deferred_qps,
-                of.deferred_qps,
-                counters.answer_rate(before, of.family, of.variant, of.device),
+                of.device, of.family, of.variant, round(of.accuracy, 5),
+                round(kept.get(of.key, 1.0) * of.weight + of.deferred_qps, 2), round(of.deferred_qps, 2),
+                round(counters.answer_rate(before, of.family, of.variant, of.device), 2),
             )
             for family in plane.families.by_name
             for of in controller.hosting(family)
