@@ -56,27 +56,20 @@ def profile(
     from proteus_cli.store import Workspace
 
     given = flags(context)
-    _require_one_task(given, from_csv, to_csv)
+    _require_one_task(given, from_csv, to_csv, lists_on_cluster=dry_run and cluster is not None)
     workspace = Workspace(workspace_dir)
     if to_csv is not None:
         _export(workspace, to_csv)
     elif from_csv:
-        # A default in proteus.toml is for workspaces that have no catalog yet; a flag is meant for this one.
-        has_slos = workspace.catalog_path.exists() and "--slo" not in given
-        _import(workspace, from_csv, None if has_slos else slo, force=force, json=json)
+        _import(workspace, from_csv, _wanted_slos(workspace, slo, given), force=force, json=json)
     elif cluster is not None:
         from proteus_cli.cli.workflows.cluster.hosts import host_list
         from proteus_cli.cli.workflows.cluster.measuring import measured_by_agents
         from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 
-        if dry_run:
-            raise UsageError("`--dry-run` lists what this machine would measure.", hint="leave out `--cluster`")
         wanted = MeasureOptions(device, budget, max_batch, max_slots, accept_noise, as_type, force, beside_servers=True)
-        _show(
-            measured_by_agents(workspace, host_list(cluster, cluster_key, workspace_dir), wanted),
-            workspace.catalog(),
-            json=json,
-        )
+        found = measured_by_agents(workspace, host_list(cluster, cluster_key, workspace_dir), wanted)
+        _show(found, workspace.catalog(), json=json)
     else:
         from proteus_cli.cli.workflows.measuring import work_on
 
@@ -87,7 +80,9 @@ def profile(
             _list(work, budget, json=json) if dry_run else _measure(place, work, budget, json=json)
 
 
-def _require_one_task(given: set[str], from_csv: "Sequence[Path] | None", to_csv: Path | None) -> None:
+def _require_one_task(
+    given: set[str], from_csv: "Sequence[Path] | None", to_csv: Path | None, *, lists_on_cluster: bool
+) -> None:
     """Raise `UsageError` if flags belong to another task than the one that was asked for."""
     if from_csv and to_csv is not None:
         raise UsageError("Give one of `--from-csv` and `--to-csv`.", hint="without any, the devices are measured")
@@ -99,6 +94,13 @@ def _require_one_task(given: set[str], from_csv: "Sequence[Path] | None", to_csv
         task, strange = "without `--from-csv`", options.IMPORTING
     if stray := sorted(given & strange):
         raise UsageError(f"`{stray[0]}` makes no sense {task}.", hint=f"leave out {', '.join(stray)}")
+    if lists_on_cluster and not from_csv and to_csv is None:
+        raise UsageError("`--dry-run` lists what this machine would measure.", hint="leave out `--cluster`")
+
+
+def _wanted_slos(workspace: "Workspace", slo: str | None, given: set[str]) -> str | None:
+    """A flag is meant for this workspace; a default in proteus.toml is for those that have no catalog yet."""
+    return slo if "--slo" in given or not workspace.catalog_path.exists() else None
 
 
 def _list(work: "Iterable[DeviceWork]", budget_s: float | None, *, json: bool) -> None:

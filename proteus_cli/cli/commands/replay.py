@@ -71,14 +71,13 @@ def replay(
         made = _live(arrivals, workspace, url, given, policy, ca, attainment, inputs, emulate=emulate)
     else:
         from proteus_cli.cli.workflows.simulated_replay import Scenario, simulated
-        from proteus_cli.domain.fleet import fleet_of
-        from proteus_cli.store.sharing import with_sharing
 
-        profiles = fleet_of(workspace.profiles(), fleet) if given is None else workspace.profiles_of(given)
-        profiles = with_sharing(workspace, profiles)
+        profiles = _fleet(workspace, given, fleet)
         conditions = _conditions(load_time, memory, jitter, fail or (), profiles)
-        scenario = Scenario(workspace, profiles, arrivals, given, headroom, conditions, seed, attainment)
-        made = simulated(scenario, _policies(policy, batching))
+        made = simulated(
+            Scenario(workspace, profiles, arrivals, given, headroom, conditions, seed, attainment),
+            _policies(policy, batching),
+        )
     reports, is_interrupted = _until_interrupted(made)
     _deliver(reports, is_list=url is None and _is_list(policy), output=output, page=report, png=png, json=json)
     if is_interrupted:
@@ -136,6 +135,15 @@ def _up_to_date_plan(workspace: "Workspace", name: Path | None, attainment: floa
     plan = workspace.plan(name)
     workspace.require_current(plan.inputs)
     return plan.with_attainment(attainment)
+
+
+def _fleet(workspace: "Workspace", plan: "Plan | None", fleet: str | None) -> "Mapping[str, Profile]":
+    """The profiles of what is simulated: those of a plan's devices, or of a fleet."""
+    from proteus_cli.domain.fleet import fleet_of
+    from proteus_cli.store.sharing import with_sharing
+
+    profiles = fleet_of(workspace.profiles(), fleet) if plan is None else workspace.profiles_of(plan)
+    return with_sharing(workspace, profiles)
 
 
 def _conditions(
@@ -208,9 +216,21 @@ def _deliver(
     reports: "list[Report]", *, is_list: bool, output: Path | None, page: Path | None, png: Path | None, json: bool
 ) -> None:
     document = reports if is_list else reports[0]
-    is_on_stdout = output == console.DASH
     if output is not None:
         console.save(document, output)
+    _draw(reports, page, png)
+    if output == console.DASH:
+        return
+    if json:
+        console.show_json(document)
+    else:
+        from proteus_cli.reporting.terminal_tables import report_tables
+
+        for table in report_tables(reports):
+            console.show(table)
+
+
+def _draw(reports: "list[Report]", page: Path | None, png: Path | None) -> None:
     if page is not None:
         from proteus_cli.reporting.html_page import write_html
 
@@ -221,10 +241,3 @@ def _deliver(
 
         for path in write_png(png, reports):
             console.say(f"wrote {path}")
-    if json and not is_on_stdout:
-        console.show_json(document)
-    elif not is_on_stdout:
-        from proteus_cli.reporting.terminal_tables import report_tables
-
-        for table in report_tables(reports):
-            console.show(table)

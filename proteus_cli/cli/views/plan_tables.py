@@ -11,6 +11,7 @@ from proteus_cli.domain.cluster.host_text import whereabouts
 from proteus_cli.domain.device import by_host
 from proteus_cli.tables import bars, described, folded_name, number, table, text
 from proteus_cli.units import (
+    ESTIMATED,
     UNKNOWN,
     format_accuracy,
     format_bar,
@@ -213,6 +214,11 @@ def proven(solver: "Solver") -> str:
     if solver.unserved_gap < 0.00005:  # noqa: PLR2004 - 0.00 %
         return said
     return f"{said}, and at most {solver.unserved_gap:.2%} of the demand could be served beyond what it serves"
+
+
+def estimate_note(families: Iterable[str]) -> str:
+    """What the mark of estimated accuracies means."""
+    return f"{ESTIMATED}: accuracies of {', '.join(families)} are estimated, without labels"
 
 
 def frontier_table(points: "Sequence[FrontierPoint]", *, estimated: bool) -> Table:

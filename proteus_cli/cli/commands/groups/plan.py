@@ -13,12 +13,11 @@ from proteus_cli.cli.options.groups import plan as options
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from proteus_cli.domain.plan.plan import Plan
     from proteus_cli.domain.plan.rules import Rules
     from proteus_cli.domain.profile.profile import Profile
-    from proteus_cli.planning.analysis.explain import Explanation
     from proteus_cli.planning.planner import Planner
     from proteus_cli.store import Workspace
 
@@ -94,9 +93,11 @@ def plan(
     if sweep is not None:
         _sweep(planner, sweep, demand, from_trace, output=output, plot=plot, json=json)
     else:
+        from proteus_cli.cli.workflows.plan_delivery import deliver
+
         made = _made(planner, demand, from_trace, workspace, current, strict=strict)
         _say_what_sharing_is_taken_to_cost(workspace, profiles, made)
-        _deliver(planner, made, output or workspace.plans_dir / "plan.json", explains=explain, json=json)
+        deliver(planner, made, output or workspace.plans_dir / "plan.json", explains=explain, json=json)
 
 
 @app.command(cls=Command)
@@ -108,7 +109,7 @@ def diff(
     json: common.Json = False,
 ) -> None:
     """Show what changes from plan A to plan B: what each device keeps, loads and unloads, and its rates."""
-    from proteus_cli.cli.views.plan_tables import changed, difference_tables
+    from proteus_cli.cli.views.plan_tables import changed, difference_tables, estimate_note
     from proteus_cli.domain.plan_changes.difference import difference
     from proteus_cli.store import Workspace
     from proteus_cli.units import counted, format_percent
@@ -124,14 +125,8 @@ def diff(
     accuracy = changed(found.effective_accuracy, lambda value: f"{value:.4f}", estimated=estimated)
     relative = changed(found.relative_accuracy, format_percent, estimated=estimated)
     console.say(f"{counted(found.swaps, 'load')}; effective accuracy {accuracy}, of the best {relative}")
-    _say_what_is_estimated(dict.fromkeys(family for each in plans for family in each.estimated or ()))
-
-
-def _say_what_is_estimated(families: "Collection[str]") -> None:
-    from proteus_cli.units import ESTIMATED
-
-    if families:
-        console.say(f"{ESTIMATED}: accuracies of {', '.join(families)} are estimated, without labels")
+    if families := dict.fromkeys(family for each in plans for family in each.estimated or ()):
+        console.say(estimate_note(families))
 
 
 def _say_what_is_live(profiles: "Mapping[str, Profile]") -> None:
@@ -223,9 +218,8 @@ def _sweep(
     plot: Path | None,
     json: bool,
 ) -> None:
-    from proteus_cli.cli.views.plan_tables import frontier_table
+    from proteus_cli.cli.workflows.plan_delivery import deliver_sweep
     from proteus_cli.cli.workflows.planning import wanted_mix
-    from proteus_cli.domain.profile.profile import estimated_families
     from proteus_cli.planning.analysis.frontier import parse_sweep, sweep
 
     mix, totals, points = wanted_mix(demand, trace, planner.catalog), parse_sweep(text), []
@@ -233,22 +227,7 @@ def _sweep(
         for point in sweep(planner, mix, totals):
             points.append(point)
             advance(f"{point.demand_qps:,.0f} qps", len(points) / len(totals))
-    is_on_stdout = output == console.DASH
-    if output is not None:
-        console.save(points, output)
-        if not is_on_stdout:
-            console.say(f"wrote {output}")
-    if plot is not None:
-        from proteus_cli.reporting.plots.frontier_plot import write_frontier
-
-        write_frontier(plot, points)
-        console.say(f"wrote {plot}")
-    if json and not is_on_stdout:
-        console.show_json(points)
-    elif not is_on_stdout:
-        estimated = estimated_families(planner.profiles.values()) & {family for family, qps in mix.items() if qps > 0}
-        console.show(frontier_table(points, estimated=bool(estimated)))
-        _say_what_is_estimated(sorted(estimated))
+    deliver_sweep(planner, mix, points, output, plot, json=json)
 
 
 def _made(
@@ -264,61 +243,3 @@ def _made(
 
     before = workspace.plan(current) if current is not None else None
     return made_plan(planner, wanted_demand(demand, trace, planner.catalog), before, strict=strict)
-
-
-def _deliver(planner: "Planner", made: "Plan", output: Path, *, explains: bool, json: bool) -> None:
-    """Save a plan, show it, and warn if it is not optimal or leaves a shortfall."""
-    from proteus_cli.cli.views.plan_tables import proven
-    from proteus_cli.cli.workflows.planning import has_shortfall, noisy_placements, why_no_cascade
-
-    console.save(made, output)
-    is_file = output != console.DASH
-    explanation = None
-    if explains:
-        from proteus_cli.planning.analysis.explain import explain
-
-        with console.progress("pricing what limits the plan") as advance:
-            explanation = explain(planner, made, progress=advance)
-    if json and is_file:
-        console.show_json(made if explanation is None else {"plan": made, "explanation": explanation})
-    elif is_file:
-        _show(made, explanation)
-        console.say(f"wrote {output}")
-    if planner.rules.uses_cascades and not made.cascades:
-        console.say(f"no cascade is used: {why_no_cascade(planner.profiles, made)}")
-    if made.solver.status != "optimal":
-        console.warn(f"the solver reached its time limit: {proven(made.solver)}")
-    if noisy := noisy_placements(planner.profiles, made):
-        listed = ", ".join(noisy)
-        console.warn(f"noisy cells ({listed}): its rates may be too low; `proteus profile` measures them again")
-    if has_shortfall(made):
-        _warn_of_shortfall(planner, made)
-
-
-def _show(made: "Plan", explanation: "Explanation | None") -> None:
-    from proteus_cli.cli.views.plan_tables import cascades_table, explanation_tables, plan_table
-    from proteus_cli.units import format_accuracy, format_percent, format_rate, mark_estimate
-
-    if explanation is None:
-        console.show(plan_table(made))
-    else:
-        console.show(explanation_tables(explanation, spent_on=made.rules.minimize, estimated=made.estimated or ()))
-        if made.cascades:
-            console.show(cascades_table(made.cascades))
-    if made.effective_accuracy is not None and made.relative_accuracy is not None:
-        is_estimate = bool(made.estimated)
-        console.say(
-            f"serves {format_rate(sum(made.served_qps.values()))} of {format_rate(sum(made.demand_qps.values()))} at "
-            f"effective accuracy {format_accuracy(made.effective_accuracy, estimated=is_estimate)} "
-            f"({mark_estimate(format_percent(made.relative_accuracy), estimated=is_estimate)} of the best)"
-        )
-    _say_what_is_estimated(made.estimated or ())
-
-
-def _warn_of_shortfall(planner: "Planner", made: "Plan") -> None:
-    from proteus_cli.planning.analysis.explain import max_multiple
-    from proteus_cli.units import format_rate
-
-    multiple = max_multiple(planner, made.demand_qps)
-    possible = f"; they could serve {multiple:.2f} times this demand" if multiple > 0 else ""
-    console.warn(f"the devices cannot serve {format_rate(made.shortfall_qps)} of the demand{possible}")
