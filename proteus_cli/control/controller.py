@@ -186,7 +186,8 @@ class Controller:
         worker = self._workers[launch.hosted.device]
         way_s = worker.answer_way.within_s(launch.hosted.attainment)
         slowdown = worker.stage_slowdown.factor
-        return exit_bounds(launch, self._dispatch.last_moment_s, way_s, slowdown, self.stop_when)
+        dispatch, may_leave = self._dispatch, self._dispatch.may_leave(launch)
+        return exit_bounds(launch, dispatch.last_moment_s, way_s, slowdown, self.stop_when, may_leave=may_leave)
 
     def answer_came(self, device: str, way_s: float) -> None:
         """The result of a batch that may be cut short was on its way for so long, from the end of its last stage."""

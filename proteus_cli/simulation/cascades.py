@@ -1,6 +1,6 @@
 """Cascades in a simulation: which queries the first stage defers, and which of its answers are sent after all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -50,10 +50,12 @@ class SimulatedCascades:
         self._ended, self._apply = ended, apply
         self._deferred: set[int] = set()  # ids of queries whose first answers are held
 
-    def finished(self, launch: Launch, now_s: float, exits: Sequence[ExitAnswer] = ()) -> Sequence[str]:
+    def finished(
+        self, launch: Launch, now_s: float, exits: Sequence[ExitAnswer] = (), answered: Collection[int] = ()
+    ) -> Sequence[str]:
         """A batch has ended; returns the devices to ask for the second stage.
 
-        ``exits`` are the answers of a multi-exit model, by query.
+        ``exits`` are the answers of a multi-exit model, by query. Those of ``answered`` ids have left before.
         """
         if launch.requests[0].is_deferred:  # so are all: they come from one queue
             self._second_ended(launch, now_s)
@@ -61,6 +63,8 @@ class SimulatedCascades:
         devices: dict[str, None] = {}
         routes = self._controller.cascades.routes(launch)
         for place, (request, route) in enumerate(zip(launch.requests, routes, strict=True)):
+            if request.id in answered:
+                continue
             if route is None:
                 own = exits[place] if exits else ExitAnswer(launch.hosted.accuracy, is_cut=False)
                 self._end(request, launch, own.accuracy, now_s, is_cut=own.is_cut)

@@ -21,8 +21,9 @@ class SimulatedDevice:
     """What runs on a device: ``running`` batches, with their starts, the last of which ends at ``busy_until_s``.
 
     ``life`` counts losses of the device: an event that refers to an earlier one is void. No batch ends before
-    ``stalled_until_s``; the last one ended at ``ended_s``.
-    ``hosted_before_loss`` is what it hosted when it was last lost, ``tried_out`` what is loaded during its probation.
+    ``stalled_until_s``; the last one ended at ``ended_s``. The queries of the ids ``answered`` have left batches that
+    still run. ``hosted_before_loss`` is what it hosted when it was last lost, ``tried_out`` what is loaded during its
+    probation.
     """
 
     running: dict[int, tuple[Launch, float]] = field(default_factory=dict)
@@ -30,6 +31,7 @@ class SimulatedDevice:
     stalled_until_s: float = 0.0
     ended_s: float = 0.0
     life: int = 0
+    answered: set[int] = field(default_factory=set)
     hosted_before_loss: tuple[Host, ...] = ()
     tried_out: frozenset[VariantKey] = frozenset()
 
@@ -86,9 +88,11 @@ class SimulatedFleet:
             effects.append(self._controller.device_lost(device, running))
             for request in (request for launch in running for request in launch.requests):
                 self._lost_runs[request.id] += 1
-                if self._lost_runs[request.id] >= MAX_RUNS:
+                is_answered = request.id in state.answered
+                if is_answered or self._lost_runs[request.id] >= MAX_RUNS:
                     self._controller.cancel(request)  # its effects add nothing: those of the loss ask all workers
-                    failed.append(request)
+                    failed += [] if is_answered else [request]
+            state.answered.clear()
         self._end(failed, Outcome.FAILED, now_s)
         for each in effects:  # only now, as no other of these devices may be asked
             self._apply(each, now_s)

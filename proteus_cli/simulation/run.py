@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import (
@@ -251,10 +252,24 @@ class _Simulation:
             run_s = times[len(state.running)](launch.rows) * self._slowdown
         else:
             run_s = walk.took_s
+            for after_s, leaving in walk.left:
+                self._events.at(now_s + after_s, self._left, launch, walk, leaving.parts, state.life)
         end_s = now_s + run_s
         state.running[id(launch)] = launch, now_s
         state.busy_until_s = max(state.busy_until_s, end_s)
         self._events.at(end_s, self._finished, launch, run_s, state.life, walk)
+
+    def _left(self, now_s: float, launch: Launch, walk: Walk, parts: Sequence[int], life: int) -> None:
+        """Queries have their answers before their batch has ended; where the device stands still, with its end."""
+        state = self._devices[launch.hosted.device]
+        if state.life != life or now_s < state.stalled_until_s:
+            return
+        leaving = replace(launch, requests=tuple([launch.requests[place] for place in parts]))
+        told = answers(launch, walk)
+        to_ask = self._cascades.finished(leaving, now_s, [told[place] for place in parts])
+        state.answered.update([request.id for request in leaving.requests])
+        for each in to_ask:
+            self._ask(each, now_s)
 
     def _finished(self, now_s: float, launch: Launch, took_s: float, life: int, walk: Walk | None) -> None:
         hosted, rows = launch.hosted, launch.rows
@@ -274,7 +289,9 @@ class _Simulation:
             self._controller.finished(launch, took_s)
         if walk is not None or self._routes.ever_in_use or self._judges:
             exits = answers(launch, walk) if walk is not None else ()
-            for each in dict.fromkeys((device, *self._cascades.finished(launch, now_s, exits))):
+            others = self._cascades.finished(launch, now_s, exits, state.answered)
+            state.answered.difference_update([request.id for request in launch.requests])
+            for each in dict.fromkeys((device, *others)):
                 self._ask(each, now_s)
             return
         ended = self.result.ended

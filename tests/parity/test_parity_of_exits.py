@@ -65,14 +65,17 @@ def plan_of(rate_qps: float) -> Plan:
     return make_plan(*hosts, demand_qps={"a": rate_qps, "b": 0.0}, devices=DEVICES)
 
 
-def a_trace(rate_qps: float, *, duration_s: float = 4.0) -> Trace:
-    """Bounds of 3 to 30 ms, where the chain takes a row of the last exit 17.5; one in twenty asks for an accuracy."""
+SHORT_S, PATIENT_S = (0.003, 0.03), (0.012, 0.06)
+
+
+def a_trace(rate_qps: float, bounds_s: tuple[float, float] = SHORT_S, *, duration_s: float = 4.0) -> Trace:
+    """Bounds within these, where the chain takes a row of the last exit 17.5 ms; one in twenty asks for an accuracy."""
     rng = np.random.default_rng(3)
     trace = make_trace("poisson", Poisson(), rate_qps=rate_qps, duration_s=duration_s, shares={"a": 1.0}, rng=rng)
     count = len(trace)
     minimum = np.where(np.random.default_rng(6).random(count) < 0.05, 0.9, 0.0)
-    bounds_s = np.random.default_rng(5).uniform(0.003, 0.03, count)
-    return replace(trace, confidence=np.random.default_rng(4).random(count), slo_s=bounds_s, min_accuracy=minimum)
+    drawn_s = np.random.default_rng(5).uniform(*bounds_s, count)
+    return replace(trace, confidence=np.random.default_rng(4).random(count), slo_s=drawn_s, min_accuracy=minimum)
 
 
 def never(*_asked: object) -> Plan:
@@ -80,13 +83,20 @@ def never(*_asked: object) -> Plan:
 
 
 @pytest.mark.parametrize(
-    ("rate_qps", "failures"),
-    [(40.0, ()), (900.0, ()), (300.0, (Failure(("cpu1",), 1.0, 2.0),))],
-    ids=["light", "overloaded", "a device lost"],
+    ("rate_qps", "bounds_s", "failures"),
+    [
+        (40.0, SHORT_S, ()),
+        (900.0, SHORT_S, ()),
+        (200.0, PATIENT_S, ()),
+        (200.0, PATIENT_S, (Failure(("cpu1",), 1.0, 2.0),)),
+    ],
+    ids=["light", "overloaded", "with batches that some leave", "a device lost"],
 )
-def test_both_cut_the_same_queries_short(rate_qps: float, failures: tuple[Failure, ...]) -> None:
+def test_both_cut_the_same_queries_short(
+    rate_qps: float, bounds_s: tuple[float, float], failures: tuple[Failure, ...]
+) -> None:
     catalog, profiles = world()
-    trace, plan = a_trace(rate_qps), plan_of(rate_qps)
+    trace, plan = a_trace(rate_qps, bounds_s, duration_s=min(4.0, 1200 / rate_qps)), plan_of(rate_qps)
     simulated = simulate(trace, plan, catalog, profiles, FIXED, never, conditions=Conditions(failures=failures))
     live = run_live(trace, plan, catalog, profiles, FIXED, never, failures)
 
@@ -101,7 +111,9 @@ def test_both_cut_the_same_queries_short(rate_qps: float, failures: tuple[Failur
     assert sorted(map(answered, live.answers)) == sorted(map(told, served))
     assert live.accuracy == pytest.approx(sum(each.accuracy or 0.0 for each in served))
     assert sum(live.cut.values()) == sum(each.is_cut for each in served)
-    assert 0.05 * len(served) < sum(each.is_cut for each in served) < 0.9 * len(served)
+    ends_s = {(each.device, round(each.arrival_s + (each.latency_s or 0.0), 9)) for each in served}
+    assert len(ends_s) > len(simulated.launches) or bounds_s != PATIENT_S, "some have left their batch"
+    assert 0.01 * len(served) < sum(each.is_cut for each in served) < 0.9 * len(served)
 
 
 def answered(batch: AnsweredBatch) -> tuple[bool, float]:

@@ -15,7 +15,7 @@ from proteus_cli.domain.conditions.condition import Condition, holds
 from proteus_cli.domain.conditions.metrics import Metric
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.stages.confidence import margin, output_of
-from proteus_cli.domain.stages.forecast import ExitBounds, StageForecast
+from proteus_cli.domain.stages.forecast import ExitBounds, Leaving, StageForecast
 from proteus_cli.domain.stages.pace import StagePace
 from proteus_cli.errors import EngineError
 
@@ -32,6 +32,10 @@ A row whose request asks for a confidence may go on behind the exit at which its
 """
 
 _HINT = "stage k must give the outputs of the family, and all that stage k + 1 takes"
+
+
+Leave = Callable[[Leaving, NamedArrays], object]
+"""Sends outputs and notes of the rows of some parts, before the next stage begins."""
 
 
 class Passed(NamedTuple):
@@ -60,12 +64,17 @@ class ExitRunner:
         self.memory_bytes = sum(stage.memory_bytes for stage in stages)
 
     def infer(
-        self, inputs: NamedArrays, bounds: ExitBounds | None = None, clock: Callable[[], float] = monotonic
+        self,
+        inputs: NamedArrays,
+        bounds: ExitBounds | None = None,
+        clock: Callable[[], float] = monotonic,
+        leave: Leave | None = None,
     ) -> NamedArrays:
         """The outputs of all rows, each of the exit where it stopped, and the notes. Raises `EngineError`.
 
-        With ``bounds`` of the rows, those that the next stage would be too late for are cut short. For that, the
-        ``clock`` is asked at the start, behind each stage, and when the answers are there.
+        With ``bounds`` of the rows, those that the next stage would be too late for are cut short. Parts that are due
+        before it ends ``leave``; their rows are in the outputs as well. For that, the ``clock`` is asked at the start,
+        behind each stage, when a part has left, and when the answers are there.
         """
         forecast = StageForecast(bounds, self._pace, clock()) if bounds is not None else None
         live, least = (bounds.stop_when, bounds.least_by_row()) if bounds is not None else (None, None)
@@ -85,6 +94,9 @@ class ExitRunner:
             answers.add(place, going[stops], made, confidence, stops, ~is_enough[stops])
             if stops.all():
                 break
+            if forecast is not None and forecast.leaving is not None and leave is not None:
+                leave(forecast.leaving, answers.of(forecast.leaving.rows, held))
+                forecast.left(clock())
             going, inputs = going[~stops], self._features(place, made, ~stops)
         outputs = answers.outputs(held)
         if forecast is not None:
@@ -141,6 +153,10 @@ class _Answers:
             if name not in self._outputs:
                 self._outputs[name] = np.empty((self._rows, *values.shape[1:]), values.dtype)
             self._outputs[name][rows] = values[stops]
+
+    def of(self, rows: Ints, held: npt.NDArray[np.uint8]) -> NamedArrays:
+        """Those of some rows, all of which have stopped."""
+        return {name: values[rows] for name, values in self.outputs(held).items()}
 
     def outputs(self, held: npt.NDArray[np.uint8]) -> NamedArrays:
         notes: tuple[npt.NDArray[Any], ...] = (self._exits, self._confidences, self._cut, held)

@@ -98,6 +98,7 @@ class Dispatch:
                 before_rows = family.rows_before(request, tier)  # no more than `family.rows`, but slower to count
                 is_over = before_rows and before_rows + rows > most_rows
                 if is_over and family.waiting_rows + rows > tier.rows_at_once(self._batcher.due_s(request) - now_s):
+                    family.patience.gave_up(rows)
                     return Refused(retry_after_s(before_rows, tier.capacity_qps))
         family.rows += rows
         owner = tier.queue.push(request)
@@ -222,6 +223,7 @@ class Dispatch:
             mean_s, p95_s = hosted.mean_latency(rows), hosted.latency(rows)
             has_changed = worker.slowdown.ran(took_s=took_s, mean_s=mean_s, p95_s=p95_s, is_busy=launch.is_ahead)
             if exits is not None:
+                family.patience.answered(rows, hosted.attainment)
                 self._learn_of_stages(worker, launch, took_s, exits)
             if has_changed or exits is not None:
                 self.count_capacity(worker)
@@ -240,6 +242,10 @@ class Dispatch:
         unhosted = [request for request in launch.requests if not family.wait_again(request, self._workers)]
         self._assign_sources()
         return self._uncount(unhosted)
+
+    def may_leave(self, launch: Launch) -> bool:
+        """A batch of a multi-exit model may go on for some of its rows when others have left."""
+        return self._families[launch.hosted.family].patience.is_left
 
     def give_up_lost(self) -> Sequence[Request]:
         """Deferred requests that wait only for lost devices: their first answers are to be sent now."""
@@ -324,6 +330,8 @@ class Dispatch:
         for request in self._uncount(dropped):
             time_s, alone_s = self._batcher.due_s(request) - request.arrival_s, hosted.least_latency(request.rows)
             slowed_s = worker.slowdown_at(hosted) * alone_s
+            if slowed_s <= time_s:
+                self._families[hosted.family].patience.gave_up(request.rows)
             if worker.least_at(hosted) * alone_s <= time_s < slowed_s:
                 if worker.doubt(hosted):
                     self.count_capacity(worker)

@@ -9,7 +9,13 @@ from proteus_cli.domain.stages.forecast import ExitBounds
 
 
 def exit_bounds(
-    launch: Launch, due_s: Callable[[Request], float], way_s: float, slowdown: float, stop_when: Mapping[str, str]
+    launch: Launch,
+    due_s: Callable[[Request], float],
+    way_s: float,
+    slowdown: float,
+    stop_when: Mapping[str, str],
+    *,
+    may_leave: bool,
 ) -> ExitBounds | None:
     """The bounds of a batch on a device of that slowdown; None where the host is of no multi-exit model.
 
@@ -23,7 +29,7 @@ def exit_bounds(
     rows = [each.rows for each in requests]
     live = stop_when.get(hosted.family)
     least = _least_confidences(requests)
-    return ExitBounds(due, rows, hosted.exits, slowdown, live, least, hosted.attainment)
+    return ExitBounds(due, rows, hosted.exits, slowdown, live, least, hosted.attainment, may_leave)
 
 
 def _least_confidences(requests: Sequence[Request]) -> Sequence[float]:

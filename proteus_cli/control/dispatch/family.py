@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from proteus_cli.control.decision import Host, Unfit
 from proteus_cli.control.dispatch.fitness import Fitness, Routes
+from proteus_cli.control.dispatch.patience import Patience
 from proteus_cli.control.dispatch.queues.family_queue import FamilyQueue
 from proteus_cli.control.dispatch.twins import Twins, standing_for_both
 from proteus_cli.control.dispatch.workers import AccuracyTier, WorkerState
@@ -23,7 +24,7 @@ class FamilyState:
     Deferred requests have tiers of their own: the plan's shares of these are others. ``new_queue`` makes a queue, by
     whether it is for deferred ones. With ``twins``, canaries have tiers, too, and the base is without the new version.
     ``rows`` wait or run, ``running`` of them by host, also of plans before: `Dispatch` alone counts both. ``was_lost``:
-    all devices that hosted the family were lost, and nothing hosts it since.
+    all devices that hosted the family were lost, and nothing hosts it since. ``patience`` is for multi-exit models.
     """
 
     def __init__(self, counts: Counts, new_queue: Callable[[bool], FamilyQueue]) -> None:
@@ -31,6 +32,7 @@ class FamilyState:
         self.rows = 0
         self.running: defaultdict[Host, int] = defaultdict(int)
         self.was_lost = False
+        self.patience = Patience()
         self.base = AccuracyTier(new_queue(False))
         self._new_queue = new_queue
         self._fitness = Fitness()

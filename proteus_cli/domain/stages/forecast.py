@@ -2,14 +2,16 @@
 
 Before each next stage, its time is predicted: its profiled mean for as many rows as would go on, times what stages take
 of their means at present, with a margin (`pace.StagePace`). Until enough were measured, it is the profile's percentile
-of the family's attainment, times the slowdown of the device. All answers of a batch are sent together. So the stage
-must end before any row of the batch is due, also of those that have stopped. The fewer rows go on, the sooner it ends:
-as many go on as that allows, those with the most time. What is late already holds nobody back.
+of the family's attainment, times the slowdown of the device. A row goes on where the stage ends before it is due. The
+fewer rows go on, the sooner the stage ends: as many go on as that allows, those with the most time. Parts of the batch
+that are due before that end *leave*: their answers, of the exits reached so far, are sent at once. What has more time
+waits for the end of the batch, so that most batches are sent as a whole. What is late already leaves with the last.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -27,7 +29,7 @@ class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
     ``exits`` are those of the variant's profile on the device, which is slowed by the factor ``slowdown``. Where there
     is a text ``stop_when``, that condition counts in place of the variant's own. No part stops where it is less
     confident than its ``min_confidence``; empty: none asks for that. Of the rows that go on, the share ``attainment``
-    is to be in time.
+    is to be in time. Only where parts ``may_leave`` may the batch take longer than the first of them has time.
     """
 
     due_s: Sequence[float]
@@ -37,6 +39,7 @@ class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
     stop_when: str | None = None
     min_confidence: Sequence[float] = ()
     attainment: float = 1.0
+    may_leave: bool = True
 
     def by_row(self) -> Floats:
         return np.repeat(np.asarray(self.due_s, np.float64), self.rows)
@@ -98,55 +101,89 @@ def first_stage_s(profiled: Sequence[ExitProfile], rows: int) -> float:
     return _mean(profiled[0].points).of(rows)
 
 
+class Leaving(NamedTuple):
+    """Parts of a batch, by place, whose answers are sent while the rest goes on; ``rows`` are all of theirs."""
+
+    parts: tuple[int, ...]
+    rows: Ints
+
+
 class StageForecast:
     """Which rows of a batch, begun at ``start_s``, a stage is in time for; ``pace`` learns from its stages.
 
-    A batch in which no row may be cut short teaches nothing: what is only tried out has no profile.
+    ``leaving`` are the parts to send behind the last stage, before the next begins; None where there are none. A batch
+    in which no row may be cut short teaches nothing: what is only tried out has no profile.
     """
 
     def __init__(self, bounds: ExitBounds, pace: StagePace, start_s: float) -> None:
         self._bounds, self._pace, self._since_s = bounds, pace, start_s
         self._first_due_s, self._first_end_s = min(bounds.due_s), start_s
         self._may_cut = self._first_due_s < math.inf
+        self.leaving: Leaving | None = None
         self._means = [_mean(tuple(each.points)) for each in bounds.exits] if self._may_cut else []
 
     def stopping(self, stage: int, rows: Ints, is_enough: Bools, now_s: float) -> Bools:
         """Those of ``rows`` that stop behind a ``stage``, which has ended now.
 
-        They have enough, or the next would end too late for a row of the batch. Deciding takes time that the rows would
-        have, so most often, where all that would go on may do so, it is one comparison.
+        They have enough, or the next would end too late for them. Deciding takes time that the rows would have, so most
+        often, where all that would go on may do so and none has to leave, it is one comparison.
         """
         if not self._may_cut:
             return is_enough
         is_usual = self._pace.ran(now_s - self._since_s, self._means[stage - 1].of(len(rows)))
-        self._since_s, stops = now_s, is_enough
+        self._since_s, self.leaving, stops = now_s, None, is_enough
         left = len(rows) - int(np.count_nonzero(is_enough))
         if left and not self._are_all_in_time(stage + 1, left, now_s):
             stops, going = is_enough.copy(), ~is_enough
-            stops[going] = ~self.in_time(stage + 1, rows[going], now_s)
+            in_time, end_s = self.in_time(stage + 1, rows[going], now_s)
+            stops[going] = ~in_time
+            self._let_leave(now_s, end_s)
         if stage > 1 and is_usual and stops.all():
             self._judge(now_s + self._pace.out_s)
         if stage == 1:
             self._first_end_s = now_s
         return stops
 
+    def left(self, now_s: float) -> None:
+        """What was ``leaving`` is sent."""
+        self._pace.parted(now_s - self._since_s)
+        self._since_s = now_s
+
     def ended(self, now_s: float) -> None:
         """The answers are out of the chain."""
         if self._may_cut:
             self._pace.came_out(now_s - self._since_s)
 
-    def in_time(self, stage: int, rows: Ints, now_s: float) -> Bools:
-        """Of ``rows``, those that may enter a stage now, counted from 1: it ends before any of the batch is due."""
+    def in_time(self, stage: int, rows: Ints, now_s: float) -> tuple[Bools, float]:
+        """Of ``rows``, those that may enter a stage now, counted from 1, and when it ends: before any of them is due.
+
+        It ends at no time, minus infinity, where none may. Before it begins, some may have to leave, which takes time.
+        """
         factor, times_s, out_s = self._predicted(stage)
-        due_s, are_kept = self._due_s, self._due_s >= now_s + self._pace.out_s
-        first_due_s = float(due_s[are_kept].min()) if are_kept.any() else -math.inf
-        most = int(np.count_nonzero(now_s + factor * times_s(len(rows)) + out_s <= first_due_s))
+        due_s = self._due_s
+        if not self._bounds.may_leave:
+            are_kept = due_s >= now_s + self._pace.out_s
+            due_s = np.where(are_kept, due_s.min(initial=math.inf, where=are_kept), -math.inf)
+        due_s = due_s[rows]
+        last_due_first = np.argsort(-due_s, kind="stable")
+        ends_s = now_s + self._pace.parting_s + factor * times_s(len(rows)) + out_s
+        most = int(np.count_nonzero(ends_s <= due_s[last_due_first]))
         allowed = np.zeros(len(rows), np.bool_)
-        allowed[np.argsort(-due_s[rows], kind="stable")[:most]] = True
-        return allowed & are_kept[rows]
+        allowed[last_due_first[:most]] = True
+        return allowed, float(ends_s[most - 1]) if most else -math.inf
+
+    def _let_leave(self, now_s: float, end_s: float) -> None:
+        """What is due before the next stage ends, and not late yet, leaves: from now on it holds nobody back."""
+        due_s = self._due_s
+        leaves = (due_s >= now_s + self._pace.out_s) & (due_s < end_s)
+        if leaves.any():
+            parts = np.repeat(np.arange(len(self._bounds.rows)), self._bounds.rows)
+            self.leaving = Leaving(tuple(np.unique(parts[leaves]).tolist()), np.flatnonzero(leaves))
+            due_s[leaves] = math.inf
+            self._first_due_s = float(due_s.min())
 
     def _are_all_in_time(self, stage: int, rows: int, now_s: float) -> bool:
-        """So many rows may enter a stage now, whichever they are."""
+        """So many rows may enter a stage now, whichever they are, and none of the batch has to leave for that."""
         factor, times_s, out_s = self._predicted(stage)
         return self._first_due_s - now_s >= factor * times_s.of(rows) + out_s
 
@@ -167,4 +204,5 @@ class StageForecast:
 
     @cached_property
     def _due_s(self) -> Floats:
+        """By row; that of what has left is infinite."""
         return self._bounds.by_row()

@@ -36,11 +36,12 @@ class StagePace:
     The multiple is raised by each row that was late as its batch went on, and lowered by rows that were in time, so
     much that as many are late as `PREDICTABLE` of what the attainment allows (adaptive conformal inference, Gibbs and
     Candès 2021). ``out_s``: the time from the end of the last stage until the answers are out of the chain.
+    ``parting_s``: the time that a chain needs between two stages to send the answers of a part of its rows.
     """
 
     def __init__(self) -> None:
         self.level, self.multiple, self.out_s = 1.0, (LEAST_MULTIPLE + MOST_MULTIPLE) / 2, 0.0
-        self.fastest = 1.0
+        self.fastest, self.parting_s = 1.0, 0.0
         self._scatter, self._seen = 0.0, 0
 
     @property
@@ -73,10 +74,19 @@ class StagePace:
 
     def came_out(self, took_s: float) -> None:
         """Learn how long answers take out of the chain."""
-        known_s = self.out_s or took_s
-        self.out_s = known_s + LEVEL_GAIN * (min(took_s, OUTLIER * known_s) - known_s)
+        self.out_s = _averaged(self.out_s, took_s)
+
+    def parted(self, took_s: float) -> None:
+        """Learn how long it takes to send a part of the answers between two stages."""
+        self.parting_s = _averaged(self.parting_s, took_s)
 
     def went_on(self, rows: int, late: int, attainment: float) -> None:
         """So many rows have their answers now, of a batch that went on behind the first exit; some of them are late."""
         multiple = self.multiple + STEP * (late - PREDICTABLE * (1 - attainment) * rows)
         self.multiple = min(max(multiple, LEAST_MULTIPLE), MOST_MULTIPLE)
+
+
+def _averaged(known_s: float, took_s: float) -> float:
+    """A running mean with one more time; the first is taken as it is, and interruptions count as outliers."""
+    known_s = known_s or took_s
+    return known_s + LEVEL_GAIN * (min(took_s, OUTLIER * known_s) - known_s)

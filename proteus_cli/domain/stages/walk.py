@@ -11,17 +11,21 @@ import numpy as np
 
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.domain.stages.exits import ExitProfile
-from proteus_cli.domain.stages.forecast import ExitBounds, StageForecast, StageTimes
+from proteus_cli.domain.stages.forecast import ExitBounds, Leaving, StageForecast, StageTimes
 from proteus_cli.domain.stages.pace import StagePace
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Walk:
-    """A batch ``took_s``; by row the exit that answered it, and whether it was cut short there."""
+    """A batch ``took_s``; by row the exit that answered it, and whether it was cut short there.
+
+    ``left`` before its end: which parts, and after how many seconds.
+    """
 
     took_s: float
     exits: Ints
     cut: Bools
+    left: Sequence[tuple[float, Leaving]] = ()
 
     def accuracies(self, known: Sequence[ExitProfile], otherwise: float) -> list[float]:
         """By row what is to be expected of its answer; ``otherwise`` where ``known`` does not say it."""
@@ -55,12 +59,15 @@ class ProfiledChain:
         """A batch that starts at ``start_s``; all takes ``slowdown`` times as long. ``pace`` is that of the device."""
         forecast, rows, took_s = StageForecast(bounds, pace, start_s), len(stops_at), 0.0
         exits, cut, going = np.zeros(rows, np.int64), np.zeros(rows, np.bool_), np.arange(rows)
+        left: list[tuple[float, Leaving]] = []
         for place, stage_s in enumerate(self._stages_s, start=1):
             took_s += slowdown * stage_s(len(going))
             is_enough = stops_at[going] <= place
             stops = forecast.stopping(place, going, is_enough, start_s + took_s)
             exits[going[stops]], cut[going[stops]] = place, ~is_enough[stops]
+            if forecast.leaving is not None:
+                left.append((took_s, forecast.leaving))
             going = going[~stops]
             if not len(going):
                 break
-        return Walk(took_s, exits, cut)
+        return Walk(took_s, exits, cut, left)

@@ -1,6 +1,6 @@
 """Runs batches on CPU cores: in a thread, or inline."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -8,15 +8,15 @@ from time import monotonic, perf_counter
 
 import numpy as np
 
-from proteus_cli.backends.base import Backend, OutputArrays, Part, Runner, Signature, gather
-from proteus_cli.backends.exits.runner import ExitRunner
+from proteus_cli.backends.base import Backend, NamedArrays, OutputArrays, Part, Runner, Signature, gather
+from proteus_cli.backends.exits.runner import ExitRunner, Leave
 from proteus_cli.backends.free_memory import within_free_memory
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.stages.forecast import ExitBounds
+from proteus_cli.domain.stages.forecast import ExitBounds, Leaving
 from proteus_cli.errors import EngineError
 from proteus_cli.serving.devices.bisection import run_with_bisection
-from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, OnLost
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, LeavingCallback, OnLost
 from proteus_cli.serving.devices.threaded import ThreadedExecutor
 from proteus_cli.units import counted
 
@@ -33,17 +33,33 @@ class CpuEngine:
     def close(self) -> None:
         self._stack.close()
 
-    def run(self, parts: Sequence[Part], rows: int, bounds: ExitBounds | None = None) -> BatchResult:
-        """Run parts as one batch, a multi-exit model within ``bounds``. Raises `EngineError` where all parts fail."""
+    def run(
+        self,
+        parts: Sequence[Part],
+        rows: int,
+        bounds: ExitBounds | None = None,
+        leaving: LeavingCallback | None = None,
+    ) -> BatchResult:
+        """Run parts as one batch, a multi-exit model within ``bounds``. Raises `EngineError` where all parts fail.
+
+        ``leaving`` as `Batch` has it, but on the calling thread.
+        """
         start_s = perf_counter()
         if rows > self._max_rows:
             self._reserve(rows)
-        run = self._run if bounds is None else partial(self._run, bounds=bounds)
-        given, failures = run_with_bisection(parts, run, self._known_good)
+
+        def leave(left: Leaving, given: NamedArrays) -> None:
+            if leaving is not None:
+                leaving(left.parts, self._result(tuple(given.values()), {}, start_s))
+
+        run = self._run if bounds is None else partial(self._run, bounds=bounds, leave=leave)
+        return self._result(*run_with_bisection(parts, run, self._known_good), start_s)
+
+    def _result(self, given: OutputArrays, failures: Mapping[int, EngineError], start_s: float) -> BatchResult:
         outputs, notes = self.signature.told_apart(given)
         return BatchResult(outputs, perf_counter() - start_s, failures, notes=notes, ended_s=monotonic())
 
-    def _run(self, parts: Sequence[Part], bounds: ExitBounds | None = None) -> OutputArrays:
+    def _run(self, parts: Sequence[Part], bounds: ExitBounds | None = None, leave: Leave | None = None) -> OutputArrays:
         """Where it runs a part of a batch that failed, bounds do not count: they are those of all rows."""
         rows = sum([rows for rows, _ in parts])
         inputs = {}
@@ -51,7 +67,7 @@ class CpuEngine:
             gather(parts, which, view, row_bytes)
             inputs[spec.name] = values[:rows]
         if isinstance(self._runner, ExitRunner) and bounds is not None and sum(bounds.rows) == rows:
-            outputs = tuple(self._runner.infer(inputs, bounds).values())
+            outputs = tuple(self._runner.infer(inputs, bounds, leave=leave).values())
         else:
             outputs = tuple(self._runner.infer(inputs).values())
         for values in outputs:
@@ -83,18 +99,19 @@ class CpuExecutor(ThreadedExecutor[CpuEngine]):
 
     def run(self, batch: Batch) -> BatchResult:
         self._require_open()
-        return self._engines[batch.key].run(batch.parts, batch.rows, batch.bounds)
+        return self._engines[batch.key].run(batch.parts, batch.rows, batch.bounds, batch.leaving)
 
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         self._require_open()
         engine = self._engines[batch.key]
         number = self._register(done)
+        leaving = batch.leaving and partial(self._on_loop, self._part_left, number, batch.leaving)
 
         def run_batch() -> None:
             if self.is_lost:
                 return
             try:
-                result: BatchResult | Exception = engine.run(batch.parts, batch.rows, batch.bounds)
+                result: BatchResult | Exception = engine.run(batch.parts, batch.rows, batch.bounds, leaving)
             except Exception as error:  # noqa: BLE001 - the batch's callback gets it
                 result = error
             self._on_loop(self._complete, number, result)

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from heapq import heappop, heappush, heapreplace
 from itertools import count
@@ -14,7 +14,7 @@ from zlib import crc32
 
 import numpy as np
 
-from proteus_cli.arrays import Floats
+from proteus_cli.arrays import Floats, Ints
 from proteus_cli.backends import emulated
 from proteus_cli.backends.base import Signature
 from proteus_cli.backends.emulated import EmulatedEngine, notes_of
@@ -159,11 +159,15 @@ class EmulatedExecutor(ExecutorBase):
         now_s = self._clock()
         self._require_open()
         start_s = max(now_s, self._slots_free_s[0])
-        result = self._result(batch, start_s)
+        result, left = self._result(batch, start_s)
         end_s = result.ended_s
         heapreplace(self._slots_free_s, end_s)
         self._running += 1
-        self._at(end_s, partial(self._ended, self._register(done), result))
+        number = self._register(done)
+        if batch.leaving is not None:
+            for after_s, parts, of_rows in left:
+                self._at(start_s + after_s, partial(self._part_left, number, batch.leaving, parts, of_rows))
+        self._at(end_s, partial(self._ended, number, result))
 
     def close(self) -> None:
         """Take no more batches; those that were submitted end when their time comes."""
@@ -179,9 +183,20 @@ class EmulatedExecutor(ExecutorBase):
         self._running -= 1
         self._complete(number, result)
 
-    def _result(self, batch: Batch, start_s: float) -> BatchResult:
+    def _result(
+        self, batch: Batch, start_s: float
+    ) -> tuple[BatchResult, Sequence[tuple[float, Sequence[int], BatchResult]]]:
+        """That of a batch, and of the parts that leave it: after how long, and which."""
         engine = self._among(batch.key, batch.others)
         walk = engine.walk(batch.rows, batch.bounds, start_s, self._ranks)
         others = min(self._running, len(self._slots_free_s) - 1)
         took_s = engine.latency_s(batch.rows, others) if walk is None else walk.took_s
-        return BatchResult(engine.scores(batch.parts), took_s, notes=notes_of(walk), ended_s=start_s + took_s)
+        result = BatchResult(engine.scores(batch.parts), took_s, notes=notes_of(walk), ended_s=start_s + took_s)
+        left = () if walk is None else walk.left
+        return result, [(after_s, each.parts, _of_rows(result, each.rows, after_s, start_s)) for after_s, each in left]
+
+
+def _of_rows(result: BatchResult, rows: Ints, after_s: float, start_s: float) -> BatchResult:
+    """The result of some rows of a batch, which have left it so long after its start."""
+    outputs, notes = (tuple(values[rows] for values in each) for each in (result.outputs, result.notes))
+    return BatchResult(outputs, after_s, notes=notes, ended_s=start_s + after_s)

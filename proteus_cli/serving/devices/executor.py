@@ -24,7 +24,9 @@ class Batch(msgspec.Struct, frozen=True, eq=False):  # made in a tenth of a data
     """What to run: an engine, and of each request its rows and its inputs, in the order of the signature.
 
     ``bounds`` say by when a multi-exit model must have answered the requests. Devices of other machines, whose clocks
-    differ, leave them out. ``others`` are active on the device, too, and cost the batch time: emulated devices take it.
+    differ, leave them out. Parts that leave such a batch before its end are told to ``leaving``, where there is one,
+    with the result of their rows; that of the whole has them, too. ``others`` are active on the device, too, and cost
+    the batch time: emulated devices take it.
     """
 
     key: VariantKey
@@ -32,6 +34,7 @@ class Batch(msgspec.Struct, frozen=True, eq=False):  # made in a tenth of a data
     rows: int
     bounds: ExitBounds | None = None
     others: frozenset[VariantKey] = frozenset()
+    leaving: "LeavingCallback | None" = None
 
 
 class BatchResult(msgspec.Struct, frozen=True, eq=False):
@@ -59,6 +62,8 @@ class BatchResult(msgspec.Struct, frozen=True, eq=False):
 
 
 BatchCallback = Callable[[BatchResult | Exception], object]
+LeavingCallback = Callable[[Sequence[int], BatchResult], object]
+"""Called with the places of some parts and the result of their rows alone, before the batch's own callback."""
 OnLost = Callable[[DeviceLost], None]
 """Called once, on the running loop, when a device is lost; before any batch or load of it fails."""
 
@@ -110,6 +115,8 @@ class Executor(Protocol):
 
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         """Run a batch elsewhere, and call ``done`` on the running loop, exactly once unless abandoned.
+
+        What it has ``leaving`` is called there, too, before ``done`` alone.
 
         Raises `RuntimeError` once closed, `DeviceLost` once lost or abandoned.
         """
@@ -167,6 +174,11 @@ class ExecutorBase:
         done = self._pending.pop(number, None)
         if done is not None:
             done(result)
+
+    def _part_left(self, number: int, leaving: LeavingCallback, parts: Sequence[int], result: BatchResult) -> None:
+        """Parts have left a batch: call what it has for that, as `_complete` does."""
+        if number in self._pending:
+            leaving(parts, result)
 
     def _lose(self, loss: DeviceLost) -> None:
         """Call ``on_lost``, unless this executor was closed; then fail all pending batches and loads."""

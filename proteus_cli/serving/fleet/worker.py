@@ -30,7 +30,13 @@ class ResultSink(Protocol):
         """A batch starts; returns what it is made of."""
         ...
 
-    def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None: ...
+    def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
+        """A batch is done; also what has left it is in the result."""
+        ...
+
+    def left(self, launch: Launch, started_s: float, parts: Sequence[int], result: BatchResult) -> None:
+        """Some requests of a batch, by place, have their result before its end."""
+        ...
 
     def dropped(self, requests: Sequence[Request]) -> None: ...
 
@@ -158,7 +164,8 @@ class Worker:
             self._counted_s = now_s
         parts = self._results.started(launch)
         bounds = self._controller.exit_bounds(launch) if hosted.exits else None
-        batch = Batch(hosted.key, parts, launch.rows, bounds, hosted.others)
+        leaving = partial(self._left, launch) if bounds is not None else None
+        batch = Batch(hosted.key, parts, launch.rows, bounds, hosted.others, leaving)
         try:
             slowdown_of = self._controller.slowdown_of
             if not self.running and hosted.latency(launch.rows) * slowdown_of(self.device) <= self._inline_s:
@@ -173,8 +180,23 @@ class Worker:
         running = self.running.pop(id(launch), None)
         if running is None:  # taken back
             return
-        self._end(launch, max(self._ended_s, running[1]) if launch.is_ahead else running[1], result)
+        self._end(launch, self._begun_s(launch, running[1]), result)
         self.ask()
+
+    def _left(self, launch: Launch, parts: Sequence[int], result: BatchResult) -> None:
+        """Parts have left a batch; of one that runs inline, which has ended before anybody could be told, none do."""
+        running = self.running.get(id(launch))
+        if running is not None:
+            self._came(result)
+            self._results.left(launch, self._begun_s(launch, running[1]), parts, result)
+
+    def _begun_s(self, launch: Launch, submitted_s: float) -> float:
+        return max(self._ended_s, submitted_s) if launch.is_ahead else submitted_s
+
+    def _came(self, result: BatchResult) -> None:
+        """The result of a batch that may be cut short is here."""
+        if result.ended_s:
+            self._controller.answer_came(self.device, max(0.0, self._clock() - result.ended_s))
 
     def _end(self, launch: Launch, started_s: float, result: BatchResult | Exception) -> None:
         failure = _DEVICE_FAILURES.get(type(result)) if isinstance(result, Exception) else None
@@ -196,8 +218,7 @@ class Worker:
             service_s = _service_s(launch, took_s, result, self.servers)
             if result.notes and launch.hosted.cuts:
                 exits = result.notes[0]  # in the order of `exits.runner.NOTES`
-                if result.ended_s:
-                    self._controller.answer_came(self.device, max(0.0, self._ended_s - result.ended_s))
+                self._came(result)
                 self._controller.finished(launch, service_s, exits)
             else:
                 self._controller.finished(launch, service_s)

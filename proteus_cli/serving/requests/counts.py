@@ -126,17 +126,8 @@ class FamilyCounts:
         if requests:
             self.outcomes[variant, device, outcome] += requests
 
-    def ran(
-        self,
-        waited_s: Sequence[float],
-        took_s: float,
-        *,
-        rows: int,
-        compute_s: float,
-        now_s: float,
-        is_second: bool = False,
-    ) -> None:
-        """A batch of ``rows``, of a second stage or not, took ``took_s``; its requests that counted waited."""
+    def ran(self, *, rows: int, compute_s: float, now_s: float, is_second: bool = False) -> None:
+        """A batch of ``rows``, of a second stage or not, has ended."""
         self.batch.add(rows)
         self.answered_rows += 0 if is_second else rows
         self.compute.add(compute_s)
@@ -146,6 +137,9 @@ class FamilyCounts:
         found.batches += 1
         found.compute_s += compute_s
         self.last_s = now_s
+
+    def waited(self, waited_s: Sequence[float], took_s: float) -> None:
+        """Requests of a batch waited each for so long, and have their answers ``took_s`` after its start."""
         if waited_s:
             self.queue.add_all(waited_s)
             self.latency.add_all([each_s + took_s for each_s in waited_s])

@@ -116,6 +116,11 @@ class InFlightRequest(Request, frozen=False, gc=True, eq=False, kw_only=True):  
     is_running: bool = False
     runs: int = 0
 
+    @property
+    def needs_batch(self) -> bool:
+        """Its batch is still to answer it: it has not ended, nor waits for a second stage with its first answer."""
+        return not self.has_ended and self.deferred is None
+
     def end(self) -> ResultCallback:
         """End the request, and return what to call with its result."""
         done, self.done, self.on_gone = self.done, nobody, None

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from proteus_cli.backends.base import Part
 from proteus_cli.control.decision import CascadeRoute, Host, Launch
@@ -81,20 +82,37 @@ class Results:
 
     def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
         """A batch is done; single requests of it may have failed, or ended before."""
-        stages = self._second_stages
-        if stages is None or not stages.routes.ever_in_use:
-            self._answered(launch, started_s, result, None)
-        elif isinstance(aside := launch.requests[0], AsideInFlight):
-            aside.of.answered(launch, result)
-        elif launch.requests[0].is_deferred:  # so are all: they come from one queue
+        stages, first = self._second_stages, launch.requests[0]
+        if isinstance(first, AsideInFlight):
+            first.of.answered(launch, result)
+            return
+        self._ran(launch, started_s, result, is_second=first.is_deferred)
+        if stages is not None and first.is_deferred:  # so are all: they come from one queue
             self._second_answered(stages, launch, started_s, result)
         else:
-            self._answered(launch, started_s, result, stages.routes.routes(launch))
+            self._answered(launch, started_s, result)
 
-    def _answered(
-        self, launch: Launch, started_s: float, result: BatchResult, routes: Sequence[CascadeRoute | None] | None
-    ) -> None:
-        """``routes``: by which cascades its requests go; None: by none."""
+    def left(self, launch: Launch, started_s: float, parts: Sequence[int], result: BatchResult) -> None:
+        """Some requests of a batch that may be cut short have their answers before it is done."""
+        leaving = tuple([launch.requests[place] for place in parts])
+        self._answered(replace(launch, requests=leaving), started_s, result)
+
+    def _ran(self, launch: Launch, started_s: float, result: BatchResult, *, is_second: bool) -> None:
+        """Count a batch that is done, and let drift learn from it."""
+        hosted, stages, compute_s = launch.hosted, self._second_stages, result.compute_s
+        counts = self._counts[hosted.family]
+        counts.ran(rows=launch.rows, compute_s=compute_s, now_s=self._clock(), is_second=is_second)
+        is_as_profiled = (stages is None or hosted.family not in stages.live_conditions) and not is_cut(result.notes)
+        if self._drift is not None and not result.failures and is_as_profiled:
+            took_alone_s = hosted.unshared_s(launch.rows, compute_s)
+            self._drift.ran(hosted.device, hosted.family, hosted.variant, rows=launch.rows, took_s=took_alone_s)
+        if log.isEnabledFor(logging.DEBUG):
+            _log_batch(launch, started_s, compute_s)
+
+    def _answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
+        """Requests of a batch, all of it or what has left it, have their answers, but for those that have ended."""
+        stages = self._second_stages
+        routes = stages.routes.routes(launch) if stages is not None and stages.routes.ever_in_use else None
         now_s, hosted, failures = self._clock(), launch.hosted, result.failures
         counts, took_s = self._counts[hosted.family], now_s - started_s
         batch = AnsweredBatch(hosted, launch.rows, result.outputs, result.compute_s, is_emulated=self._is_emulated)
@@ -105,7 +123,7 @@ class Results:
         served_waited_s = gain = 0.0
         for place, request in enumerate(in_flight(launch.requests)):
             first, last = last, last + request.rows
-            if request.has_ended:
+            if not request.needs_batch:
                 continue
             if place in failures or (non_finite is not None and non_finite[first:last].any()):
                 self._failed(request, hosted, failures.get(place))
@@ -134,19 +152,12 @@ class Results:
         self._ended_count += len(ended)
         counts.ended(Outcome.SERVED, hosted.variant, hosted.device, served)
         counts.ended(Outcome.LATE, hosted.variant, hosted.device, len(ended) - served)
-        counts.ran(waits_s, took_s, rows=launch.rows, compute_s=result.compute_s, now_s=now_s)
-        stages = self._second_stages
-        is_as_profiled = (stages is None or hosted.family not in stages.live_conditions) and not is_cut(result.notes)
-        if self._drift is not None and not result.failures and is_as_profiled:
-            took_alone_s = hosted.unshared_s(launch.rows, result.compute_s)
-            self._drift.ran(hosted.device, hosted.family, hosted.variant, rows=launch.rows, took_s=took_alone_s)
+        counts.waited(waits_s, took_s)
         if served:
             counts.served(
                 served, rows=rows_served, waited_s=served_waited_s, took_s=took_s, compute_s=result.compute_s,
                 accuracy=hosted.accuracy + gain / served, now_s=now_s,
             )  # fmt: skip
-        if log.isEnabledFor(logging.DEBUG):
-            _log_batch(launch, started_s, result.compute_s)
         _call(ended)
 
     def dropped(self, requests: Sequence[Request]) -> None:
@@ -170,20 +181,21 @@ class Results:
             elif isinstance(request, DeferredInFlight):
                 self._log_failure(launch.hosted, error)
                 self._send_first(request)
-            elif not request.has_ended:
+            elif request.needs_batch:
                 self._failed(request, launch.hosted, error)
 
     def requeued(self, requests: Sequence[Request]) -> list[InFlightRequest]:
         """The device that ran requests is lost: they wait again, but fail after `MAX_RUNS` runs.
 
-        Returns those that do not wait, also those that had ended before. A check never waits, and is forgotten.
+        Returns those that do not wait, also those that had ended before or have a first answer. A check never waits,
+        and is forgotten.
         """
         over = []
         for request in in_flight(requests):
             counts = self._counts[request.family]
             if isinstance(request, AsideInFlight):
                 request.of.forget(request)
-            elif request.has_ended:
+            elif not request.needs_batch:
                 over.append(request)
             elif isinstance(request, DeferredInFlight) and request.runs >= MAX_RUNS:
                 self._send_first(request)
@@ -239,10 +251,7 @@ class Results:
             )  # fmt: skip
             ended.append((origin.end(), Answered(own, 0, origin.rows, waited_s)))
         self._ended_count += len(ended)
-        counts.ran(waits_s, took_s, rows=launch.rows, compute_s=result.compute_s, now_s=now_s, is_second=True)
-        if self._drift is not None and not result.failures:
-            took_alone_s = hosted.unshared_s(launch.rows, result.compute_s)
-            self._drift.ran(hosted.device, hosted.family, hosted.variant, rows=launch.rows, took_s=took_alone_s)
+        counts.waited(waits_s, took_s)
         _call(ended)
 
     def _at_last_moment(self, deferred: DeferredInFlight) -> None:

@@ -1,4 +1,4 @@
-"""Bounds of rows: as many go on as there is time for until the first row of the batch is due, and no more."""
+"""Bounds of rows: as many go on as there is time for until they are due, and what is due before leaves the batch."""
 
 from itertools import combinations
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from exit_nets import exit_stages, inputs_of, loaded
 
+from proteus_cli.backends.base import NamedArrays
 from proteus_cli.backends.exits.runner import CUT_NOTE, EXIT_NOTE, HELD_NOTE
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.forecast import ExitBounds, StageForecast, StageTimes
@@ -36,33 +37,56 @@ def test_times_are_linear_between_sizes_and_by_the_row_beyond() -> None:
     assert falling(2).tolist() == [4.0, 4.0]
 
 
+@pytest.mark.parametrize("may_leave", [True, False])
 @pytest.mark.parametrize("seed", range(40))
-def test_no_larger_batch_would_be_in_time(seed: int) -> None:
-    """Brute force over all sets of rows: the chosen one makes no row late that is not, and no larger one would."""
+def test_no_larger_batch_would_be_in_time(seed: int, *, may_leave: bool) -> None:
+    """Brute force over all sets of rows: the chosen one makes no row late, and a larger one would.
+
+    What is due before these have passed the stage, and not late yet, leaves; each once. Where nothing may leave, no row
+    of the batch may be late by that, also of those that have stopped.
+    """
     rng = np.random.default_rng(seed)
     rows = int(rng.integers(1, 8))
     due_s = rng.uniform(-2, 12, rows)
-    bounds = ExitBounds(due_s.tolist(), [1] * rows, taking(1.0, 1.0, row_s=1.0), slowdown=float(rng.choice([1.0, 1.5])))
-    candidates = np.flatnonzero(rng.random(rows) < 0.7)  # the others have stopped, and wait for the end of the batch
-    allowed = candidates[forecast_of(bounds).in_time(2, candidates, now_s=0.0)]
-    in_time_s = due_s[due_s >= 0]
+    slowdown, stages = float(rng.choice([1.0, 1.5])), taking(1.0, 1.0, 1.0, row_s=1.0)
+    bounds = ExitBounds(due_s.tolist(), [1] * rows, stages, slowdown, may_leave=may_leave)
+    candidates = np.flatnonzero(rng.random(rows) < 0.7)  # the others have stopped
+    forecast = forecast_of(bounds)
+    allowed = np.flatnonzero(~forecast.stopping(1, np.arange(rows), ~np.isin(np.arange(rows), candidates), 0.0))
 
     def may_go_on(chosen: tuple[int, ...]) -> bool:
-        return all(due_s[row] >= 0 for row in chosen) and all(in_time_s >= bounds.slowdown * len(chosen))
+        waiting = [row for row in range(rows) if due_s[row] >= 0 and not may_leave and chosen]
+        return all(due_s[row] >= slowdown * len(chosen) for row in [*chosen, *waiting])
 
-    assert not len(allowed) or may_go_on(tuple(allowed))
+    assert may_go_on(tuple(allowed))
+    leaving = [row for row in range(rows) if len(allowed) and 0 <= due_s[row] < slowdown * len(allowed)]
+    assert [*(forecast.leaving.parts if forecast.leaving else ())] == leaving
+    if len(allowed):
+        forecast.stopping(2, allowed, np.zeros(len(allowed), np.bool_), 0.0)
+    assert not len(allowed) or not set(leaving) & {*(forecast.leaving.parts if forecast.leaving else ())}
     most = max(
         (size for size in range(1, rows + 1) if any(map(may_go_on, combinations(candidates.tolist(), size)))), default=0
     )
     assert len(allowed) == most
 
 
-def test_rows_of_one_request_are_due_together_and_hold_back_the_others_while_in_time() -> None:
-    bounds = ExitBounds([1.0, 9.0], [2, 1], taking(1.0, 2.0))
-    assert bounds.by_row().tolist() == [1.0, 1.0, 9.0]
-    assert forecast_of(bounds).in_time(2, np.array([0, 2]), now_s=0.0).tolist() == [False, False]
-    assert forecast_of(bounds).in_time(2, np.array([2]), now_s=0.0).tolist() == [False], "the first has an answer"
-    assert forecast_of(bounds).in_time(2, np.array([0, 2]), now_s=1.1).tolist() == [False, True]
+@pytest.mark.parametrize(
+    ("now_s", "due_s", "parts"),
+    [(0.0, 1.0, (0,)), (0.0, 2.0, None), (1.1, 1.0, None)],
+    ids=["due before the stage ends", "due then", "late already"],
+)
+def test_rows_of_one_request_are_due_together_and_leave_together(
+    now_s: float, due_s: float, parts: tuple[int, ...] | None
+) -> None:
+    """Of the first request, one row has stopped; the stage takes 2 s."""
+    bounds = ExitBounds([due_s, 9.0], [2, 1], taking(1.0, 2.0))
+    assert bounds.by_row().tolist() == [due_s, due_s, 9.0]
+    forecast = forecast_of(bounds)
+    stops = forecast.stopping(1, np.arange(3), np.array([True, False, False]), now_s)
+    assert stops.tolist() == [True, due_s < now_s + 2.0, False]
+    assert (forecast.leaving and forecast.leaving.parts) == parts
+    if forecast.leaving is not None:
+        assert forecast.leaving.rows.tolist() == [0, 1]
 
 
 def test_at_first_a_stage_is_predicted_to_take_what_the_attainment_asks_for() -> None:
@@ -73,7 +97,7 @@ def test_at_first_a_stage_is_predicted_to_take_what_the_attainment_asks_for() ->
     for share, takes_s in times.items():
         for due_s in (takes_s - 0.01, takes_s + 0.01):
             bounds = ExitBounds([due_s], [1], [ExitProfile(points=points)] * 2, attainment=share)
-            assert forecast_of(bounds).in_time(2, np.array([0]), now_s=0.0).tolist() == [due_s > takes_s]
+            assert forecast_of(bounds).in_time(2, np.array([0]), now_s=0.0)[0].tolist() == [due_s > takes_s]
 
 
 def test_percentiles_of_a_stage_rise() -> None:
@@ -120,6 +144,40 @@ def test_rows_stop_before_a_stage_that_would_be_too_late(tmp_path: Path, slow: i
     assert 0 < np.count_nonzero(bounded[CUT_NOTE]) < 20
     expected = [scores[place - 1][row] for row, place in enumerate(exits)]
     np.testing.assert_allclose(bounded["scores"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_part_leaves_before_the_stage_that_it_has_no_time_for(tmp_path: Path) -> None:
+    """With the answers that it has in the result of the whole batch, too; the other goes on to the end."""
+    left = list[tuple[tuple[int, ...], NamedArrays]]()
+    with loaded(exit_stages(tmp_path), "exit >= 3") as runner:
+        bounds = ExitBounds([NEVER / 2, 2 * NEVER, 0.0], [3, 2, 1], taking(1.0, NEVER / 4, NEVER / 2))
+        whole = runner.infer(
+            inputs_of(6), bounds, lambda: 1.0, lambda leaving, given: left.append((leaving.parts, given))
+        )
+    assert whole[EXIT_NOTE].tolist() == [2, 2, 2, 3, 3, 1]
+    ((parts, given),) = left
+    assert parts == (0,)
+    assert list(given) == list(whole)
+    for name, values in given.items():
+        np.testing.assert_array_equal(values, whole[name][:3])
+
+
+def test_sending_what_leaves_is_no_time_of_the_next_stage_and_counts_before_it(tmp_path: Path) -> None:
+    """By a clock on which all takes 2 s, once that is known: a stage, the way of the answers, and to part with some."""
+    clock = Steps(2.0)
+
+    def exits_with(*left_s: float) -> list[int]:
+        """What answers rows that have so much time when their first stage has ended."""
+        due_s = [clock.at_s + 2 * clock.step_s + each for each in left_s]
+        bounds = ExitBounds(due_s, [1] * len(due_s), taking(1.0, 1.0, 1.0))
+        return runner.infer(inputs_of(len(due_s)), bounds, clock, lambda *_: None)[EXIT_NOTE].tolist()  # type: ignore[no-any-return]
+
+    with loaded(exit_stages(tmp_path), "exit >= 3") as runner:
+        for _ in range(FIRST):
+            exits_with(100.0, 100.0)
+        assert exits_with(2.5, 100.0) == [1, 3]
+        assert exits_with(2.5, 5.9) == [1, 1]
+        assert exits_with(2.5, 6.2) == [1, 2]
 
 
 def test_rows_that_are_late_already_go_no_further_and_hold_nobody_back(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_cut_answers_are_worth_less_than_those_of_their_exit() -> None:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_no_row_is_late_that_the_first_exit_has_time_for(seed: int) -> None:
-    """Stages take no more than their p95, and the first is in time: then the whole batch ends before any row is due."""
+    """Stages take no more than their p95, and the first is in time: then each row leaves or ends before it is due."""
     rng = np.random.default_rng(seed)
     rows, start_s, slowdown = int(rng.integers(1, 12)), float(rng.uniform(0, 5)), float(rng.choice([1.0, 1.7]))
     exits = exits_of(*rng.uniform(0.5, 2.0, 3), p95=1.0)
@@ -91,16 +91,29 @@ def test_no_row_is_late_that_the_first_exit_has_time_for(seed: int) -> None:
     due_s = start_s + first_s + rng.exponential(8.0) + rng.exponential(8.0, rows)
     bounds = ExitBounds(due_s.tolist(), [1] * rows, exits, slowdown)
     walk = chain.walk(stops_at, bounds, StagePace(), start_s, slowdown)
-    assert start_s + walk.took_s <= due_s.min() + 1e-9
+    told_s = np.full(rows, walk.took_s)
+    for after_s, leaving in walk.left:
+        assert np.array_equal(leaving.parts, leaving.rows)
+        told_s[leaving.rows] = after_s
+    assert np.all(start_s + told_s <= due_s + 1e-9)
     assert np.array_equal(walk.cut, walk.exits < stops_at)
     assert walk.took_s == pytest.approx(slowdown * profiled_s(exits, walk.exits))
 
 
-def test_a_row_that_has_stopped_holds_back_the_others_until_it_is_late() -> None:
-    """Both rows have their first answer after 2 s; stage 2 takes one of them 3 s at its p95, all but at 2 s."""
-    assert walked([1, 3], [4.9, 100.0]).exits.tolist() == [1, 1]
-    assert walked([1, 3], [5.0, 100.0]).exits.tolist() == [1, 2], "stage 3 would end at 10 s"
-    assert walked([1, 3], [1.9, 100.0]).exits.tolist() == [1, 3]
+@pytest.mark.parametrize(("due_s", "after_s"), [(4.9, 2.0), (5.0, 4.0), (9.9, 4.0), (10.0, None), (1.9, None)], ids=str)
+def test_a_row_leaves_before_a_stage_that_it_has_no_time_to_wait_for(due_s: float, after_s: float | None) -> None:
+    """It has its answer after 2 s. Of the other row, stage 2 takes from 2 to 5 s at its p95 (to 4 s it is), 3 to 10."""
+    walk = walked([1, 3], [due_s, 100.0])
+    assert walk.exits.tolist() == [1, 3]
+    assert [(s, leaving.parts) for s, leaving in walk.left] == ([] if after_s is None else [(after_s, (0,))])
+
+
+def test_a_row_that_is_cut_short_leaves_and_the_others_go_on() -> None:
+    """With the first bound alone, the batch would end after 2 s."""
+    walk = walked([3, 3], [4.9, 100.0])
+    assert (walk.exits.tolist(), walk.cut.tolist()) == ([1, 3], [True, False])
+    assert [(s, leaving.parts) for s, leaving in walk.left] == [(2.0, (0,))]
+    assert walk.took_s == 2.0 + 2.0 + 4.0
 
 
 def test_what_is_profiled_is_of_the_rows_that_got_there() -> None:

@@ -49,6 +49,7 @@ from proteus_cli.serving.devices.process.messages import (
     COMMANDS,
     EVENTS,
     FailedEvent,
+    LeftEvent,
     LoadedEvent,
     LogEvent,
     OpenedEvent,
@@ -242,18 +243,26 @@ def test_an_emulated_device_answers_the_same(tmp_path: Path) -> None:
 
 
 def test_an_emulated_multi_exit_model_notes_its_exits(tmp_path: Path) -> None:
-    """Of two rows, one has no time for the second stage; that it was tried out is no answer."""
+    """Of two rows, one has no time for the second stage, and leaves; that it was tried out is no answer."""
 
     async def test() -> None:
         points = (StagePoint(1, 0.001, 0.001), StagePoint(4, 0.002, 0.002))
         exits = (ExitProfile(points=points), ExitProfile(points=points))
+        slow_exits = (exits[0], ExitProfile(points=(StagePoint(1, 1e3, 1e3),)))  # as the server would have it
         measured = make_measured("f", "v", 0.9, {1: 0.001, 4: 0.002}, load_s=0.01)
         profile = make_profile("cpu0", msgspec.structs.replace(measured, exits=exits))
         part = 1, (np.array([1], np.float32).tobytes(),)
         async with opened(EmulatedSpec(profile, {"f": STUB})) as process:
             assert (await process.load(KEY, tmp_path, 4)).notes == NOTES
-            bounds = ExitBounds([0.0, math.inf], [1, 1], exits)
-            found = await ran(process, Batch(KEY, [part, part], 2, bounds))
+            left = list[tuple[Sequence[int], BatchResult]]()
+            bounds = ExitBounds([time.monotonic() + 600.0, math.inf], [1, 1], slow_exits)
+            asked = Batch(KEY, [part, part], 2, bounds, leaving=lambda *each: left.append(each))
+            found = await ran(process, asked)
+            ((places, of_one),) = left
+            assert [*places] == [0]
+            assert 0 < of_one.ended_s < found.ended_s
+            assert same(of_one.outputs, [values[:1] for values in found.outputs])
+            assert of_one.notes[0].tolist() == [1]
             exits_of_rows, confidences, cut, _held = found.notes
             assert (exits_of_rows.tolist(), cut.tolist()) == ([1, 2], [True, False])
             assert np.isnan(confidences).all()
@@ -498,6 +507,7 @@ def _encoded(message: Any) -> bytes:
     [
         b"\0", b"\xc1", b"\xff" * 1000, b"\x91\xa8LogEvent", _encoded(RanEvent(99, 0.1, 0.1, [], {})),
         *[_encoded(RanEvent(1, 0.1, 0.1, [shape], {})) for shape in [(2**40,), (2**62, 2**62)]],
+        _encoded(LeftEvent(99, [0], 0.1, 0.1, [])), _encoded(LeftEvent(0, [0], 0.1, 0.1, [(2, 10)])),
     ],
 )  # fmt: skip
 def test_a_device_whose_process_says_nonsense_is_lost(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:

@@ -186,7 +186,8 @@ def test_a_device_loads_one_variant_after_another() -> None:
 def test_a_multi_exit_model_goes_stage_by_stage_and_notes_the_exits() -> None:
     """Stages take 2 ms a row. Of three rows, one stops at the first exit, and one has no time for a third stage.
 
-    Without bounds, it is only tried out: that takes what any batch does.
+    That one leaves, and the others end with the batch. Without bounds, it is only tried out: that takes what any batch
+    does.
     """
     stage = (StagePoint(1, 0.002, 0.002), StagePoint(4, 0.008, 0.008))
     exits = (ExitProfile(0.5, 0.9, 0.6, stage), ExitProfile(0.3, 0.8, 0.5, stage), ExitProfile(0.2, 0.7, None, stage))
@@ -203,14 +204,21 @@ def test_a_multi_exit_model_goes_stage_by_stage_and_notes_the_exits() -> None:
     executor = asyncio.run(load())
     agenda.now_s = 5.0
     due_s = [math.inf, 5.0119, math.inf]
-    executor.submit(Batch(SMALL, [part(1), part(2), part(3)], 3, ExitBounds(due_s, [1, 1, 1], exits)), told.append)
+    left = list[tuple[Sequence[int], BatchResult]]()
+    bounds, parts = ExitBounds(due_s, [1, 1, 1], exits), [part(1), part(2), part(3)]
+    executor.submit(Batch(SMALL, parts, 3, bounds, leaving=lambda *each: left.append(each)), told.append)
     executor.submit(batch(3), told.append)
-    assert agenda.due_s == pytest.approx([5.010, 5.028])
+    assert agenda.due_s == pytest.approx([5.010, 5.012, 5.030])
     for _, call in agenda.set:
         call()
     exits_of_rows, confidences, cut, held = told[0].notes
-    assert (exits_of_rows.tolist(), cut.tolist()) == ([1, 2, 2], [False, True, True])
-    assert held.tolist() == [1, 0, 0]
+    assert (exits_of_rows.tolist(), cut.tolist()) == ([1, 2, 3], [False, True, False])
+    assert held.tolist() == [1, 0, 3]
+    ((places, of_one),) = left
+    assert places == (1,)
+    assert (of_one.ended_s, of_one.compute_s) == pytest.approx((5.010, 0.010))
+    for values, of_all in zip(of_one.given, told[0].given, strict=True):
+        np.testing.assert_array_equal(values, of_all[1:2])
     assert np.isnan(confidences).all()
     assert [values.dtype for values in told[1].notes] == [spec.dtype for spec in NOTES]
 

@@ -14,6 +14,7 @@ from proteus_cli.backends.base import Part
 from proteus_cli.control.decision import IDLE, Decision, Delegate, Launch, WaitUntil, WakeOthers
 from proteus_cli.control.devices.breaker import LONGEST_TURN_S, hang_timeout_s
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
+from proteus_cli.domain.stages.forecast import ExitBounds
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.fleet.worker import INLINE_S, Worker
 
@@ -123,12 +124,16 @@ class Results:
 
     def __init__(self) -> None:
         self.started_s: list[float] = []
+        self.left_parts: list[tuple[float, Sequence[int]]] = []
 
     def started(self, launch: Launch) -> Sequence[Part]:
         return ()
 
     def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
         self.started_s.append(started_s)
+
+    def left(self, launch: Launch, started_s: float, parts: Sequence[int], result: BatchResult) -> None:
+        self.left_parts.append((started_s, parts))
 
 
 def double(of: Any) -> Any:
@@ -204,6 +209,33 @@ def test_of_a_batch_that_may_be_cut_short_the_way_of_the_result_is_measured(
     controller = asyncio.run(run())
     assert controller.ways_s == ways_s
     assert controller.exits == [[1, 2]]
+
+
+def test_what_leaves_a_batch_is_told_with_its_start_unless_the_batch_was_taken_back() -> None:
+    """The second batch begins when the first has ended, at 1.010 s. What leaves the chain at 1.014 is back at 1.015."""
+    host, bounds = replace(hosted(latency_s={2: 0.01}), exits=(ExitProfile(),)), ExitBounds([1.0], [1], [])
+    launches = [Launch(host, (make_request(),), 1, 1.0), Launch(host, (make_request(),), 1, 1.01, is_ahead=True)]
+
+    async def run() -> tuple[CuttingController, Results]:
+        clock, results, batches = Clock(), Results(), list[tuple[Batch, BatchCallback]]()
+        controller, executor = CuttingController(list(launches)), SlowExecutor()
+        controller.exit_bounds = lambda _launch: bounds  # type: ignore[method-assign, assignment]
+        executor.submit = lambda *each: batches.append(each)  # type: ignore[method-assign]
+        worker = Worker("cpu0", double(controller), double(executor), double(results), clock, {}, double(None), 3600.0)
+        worker.ask()
+        clock.now_s = 1.010
+        batches[0][1](BatchResult((), 0.005))
+        clock.now_s = 1.015
+        leaving = batches[1][0].leaving
+        assert leaving is not None
+        leaving([0], BatchResult((), 0.001, ended_s=1.014))
+        worker.take_back()
+        leaving([1], BatchResult((), 0.001, ended_s=1.014))
+        return controller, results
+
+    controller, results = asyncio.run(run())
+    assert results.left_parts == [(1.010, [0])]
+    assert controller.ways_s == [near(0.001)]
 
 
 def test_nothing_starts_before_it_was_launched() -> None:

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import uvloop
 
 from proteus_cli.backends import emulated
@@ -93,7 +94,8 @@ class DeviceProcess:
             else:
                 complete(result)
 
-        self._start(layout.read_inputs(key, [sum(command.rows)], inputs, command.bounds), done)
+        whole = layout.read_inputs(key, [sum(command.rows)], inputs, command.bounds)
+        self._start(msgspec.structs.replace(whole, leaving=partial(self._left, command.number, layout)), done)
 
     def _start(self, batch: Batch, done: BatchCallback) -> None:
         try:
@@ -113,6 +115,15 @@ class DeviceProcess:
         event = _event(number, layout, buffer, result)
         self._channel.send(event, buffer.take_unsent() if isinstance(event, messages.RanEvent) else (), wait=True)
         self._end_if_idle()
+
+    def _left(self, number: int, layout: BatchLayout, parts: Sequence[int], result: BatchResult) -> None:
+        buffer = TransferBuffer()
+        try:
+            shapes = layout.write_outputs(result.given, buffer)
+            event = messages.LeftEvent(number, parts, result.compute_s, result.ended_s, shapes)
+            self._channel.send(event, buffer.take_unsent(), wait=True)
+        finally:
+            buffer.close()
 
     def _end_if_idle(self) -> None:
         if self._is_closing and not self._running:

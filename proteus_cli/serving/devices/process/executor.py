@@ -16,7 +16,7 @@ from proteus_cli.backends.base import Signature
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError
 from proteus_cli.serving.child_process import LIMITS_HINT, start_process
-from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, OnLost
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, LeavingCallback, OnLost
 from proteus_cli.serving.devices.process import messages
 from proteus_cli.serving.devices.process.channel import Channel, UnreadableMessage
 from proteus_cli.serving.devices.process.commanding import CommandingExecutor
@@ -34,6 +34,9 @@ CLOSE_S = 10.0
 REAP_S = 1.0
 """How long closing waits for a process that was killed: it may be in the driver."""
 
+_UNREADABLE = (OSError, TypeError, ValueError, KeyError)
+"""Where no more files can be open, the system drops descriptors; a broken process may say anything."""
+
 log = logging.getLogger("proteus.process")
 
 
@@ -43,6 +46,7 @@ class SentBatch(msgspec.Struct, frozen=True, eq=False):
     layout: BatchLayout
     place: int
     sent_s: float
+    leaving: LeavingCallback | None
 
 
 class ProcessExecutor(CommandingExecutor):
@@ -87,7 +91,7 @@ class ProcessExecutor(CommandingExecutor):
                 raise EngineError(f"No memory to share with {self._device_id}: {error}", hint=LIMITS_HINT) from error
             raise
         number = self._register(done)
-        self._sent[number] = SentBatch(layout, place, time.monotonic())
+        self._sent[number] = SentBatch(layout, place, time.monotonic(), batch.leaving)
         command = messages.RunCommand(number, place, batch.key, [rows for rows, _ in batch.parts], batch.bounds)
         self._send(command, buffer.take_unsent())
 
@@ -131,6 +135,8 @@ class ProcessExecutor(CommandingExecutor):
         match event:
             case messages.RanEvent():
                 self._ran(event, descriptors)
+            case messages.LeftEvent():
+                self._left(event, descriptors)
             case messages.FailedEvent(number=number, error=error):
                 self._has_failed(number, error.error())
             case messages.OpenedEvent() | messages.LoadedEvent() | messages.LostEvent():
@@ -143,10 +149,8 @@ class ProcessExecutor(CommandingExecutor):
         try:
             sent = self._sent.pop(event.number)
             given = sent.layout.read_outputs(event.shapes, self._buffers[sent.place].incoming(descriptors))
-        except (OSError, TypeError, ValueError, KeyError) as error:
-            # Where no more files can be open, the system drops descriptors; a broken process may say anything.
-            what = f"{self._device_id} is lost: the outputs of a batch can't be reached ({error})"
-            self._lose(DeviceLost(what, hint=LIMITS_HINT))
+        except _UNREADABLE as error:
+            self._lose_outputs(error)
             return
         self._free_buffers.append(sent.place)
         failures = {part: error.error() for part, error in event.failures.items()}
@@ -154,6 +158,25 @@ class ProcessExecutor(CommandingExecutor):
         outputs, notes = sent.layout.signature.told_apart(given)
         result = BatchResult(outputs, event.compute_s, failures, elapsed_s, notes=notes, ended_s=event.ended_s)
         self._complete(event.number, result)
+
+    def _left(self, event: messages.LeftEvent, descriptors: Sequence[int]) -> None:
+        buffer = TransferBuffer()
+        try:
+            sent = self._sent[event.number]
+            given = sent.layout.read_outputs(event.shapes, buffer.incoming(descriptors))
+        except _UNREADABLE as error:
+            self._lose_outputs(error)
+            return
+        finally:
+            buffer.close()
+        if sent.leaving is not None:
+            outputs, notes = sent.layout.signature.told_apart(given)
+            result = BatchResult(outputs, event.compute_s, notes=notes, ended_s=event.ended_s)
+            self._part_left(event.number, sent.leaving, event.parts, result)
+
+    def _lose_outputs(self, error: Exception) -> None:
+        what = f"{self._device_id} is lost: the outputs of a batch can't be reached ({error})"
+        self._lose(DeviceLost(what, hint=LIMITS_HINT))
 
     def _has_failed(self, number: int, error: Exception) -> None:
         if not self._failed(number, error) and number in self._sent:

@@ -145,6 +145,19 @@ class RanEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
     failures: Mapping[int, SentError]
 
 
+class LeftEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Parts have left a batch before its end, as `RanEvent` tells of a whole one; its buffer has their rows alone.
+
+    It comes with the descriptor of a buffer of its own, which goes with it: the batch's may not have been read.
+    """
+
+    number: int
+    parts: Sequence[int]
+    compute_s: float
+    ended_s: float
+    shapes: Sequence[tuple[int, ...]]
+
+
 class FailedEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A batch or a load has failed; or, with the number `OPENING`, the device cannot be opened."""
 
@@ -168,7 +181,7 @@ class LogEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 DeviceCommand = OpenCommand | LoadCommand | CancelLoadCommand | UnloadCommand | RunCommand | CloseCommand
-DeviceEvent = OpenedEvent | LoadedEvent | RanEvent | FailedEvent | LostEvent | LogEvent
+DeviceEvent = OpenedEvent | LoadedEvent | RanEvent | LeftEvent | FailedEvent | LostEvent | LogEvent
 
 
 # --- encoded

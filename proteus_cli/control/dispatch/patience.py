@@ -1,0 +1,29 @@
+"""Whether a batch of a multi-exit model may keep its device longer than the first of its rows has time."""
+
+from proteus_cli.domain.stages.pace import PREDICTABLE
+
+MOST_SAVED, MOST_OWED = 1.0, 8.0
+"""Rows: what was long ago does not count."""
+
+
+class Patience:
+    """Of the rows that the attainment allows to fail, those that are left to be given up.
+
+    Where rows of a batch go on after others have left it, the batch takes longer, and what arrives meanwhile with a
+    short bound is given up. That is worth it only as long as the attainment is reached all the same.
+    """
+
+    def __init__(self) -> None:
+        self._left_rows = 0.0
+
+    @property
+    def is_left(self) -> bool:
+        return self._left_rows >= 0
+
+    def answered(self, rows: int, attainment: float) -> None:
+        """So many rows were answered."""
+        self._left_rows = min(self._left_rows + PREDICTABLE * (1 - attainment) * rows, MOST_SAVED)
+
+    def gave_up(self, rows: int) -> None:
+        """So many rows have no answer, though an idle device would have had the time for them."""
+        self._left_rows = max(self._left_rows - rows, -MOST_OWED)

@@ -1,0 +1,88 @@
+"""A request may have its answer before its batch is done: it ends then, once, and the batch counts once."""
+
+import asyncio
+
+import numpy as np
+from one_device import FLOAT, World, outputs, run
+from two_stages import UNSURE, TwoStages
+from two_stages import run as run_cascade
+
+from proteus_cli.domain.request import Outcome
+from proteus_cli.errors import DeviceLost, EngineError
+from proteus_cli.serving.devices.executor import BatchResult
+
+
+def leave(world: World | TwoStages, parts: tuple[int, ...], *rows: tuple[float, float]) -> None:
+    """These parts leave the batch that runs on `cpu0`, with those outputs."""
+    ((launch, started_s),) = world.plane.fleet.workers["cpu0"].running.values()
+    world.plane.results.left(launch, started_s, parts, BatchResult((np.array(rows, FLOAT),), 0.0005))
+
+
+async def two_run(world: World) -> None:
+    """Two requests, of one row and of two, in a batch."""
+    world.submit(0, 0)
+    await asyncio.sleep(0.001)
+    world.submit(1, 2)
+    world.submit(3, 4, 5, 6)
+    world.executor.release()
+    await asyncio.sleep(0.001)
+    assert [batch.rows for batch, _ in world.executor.held] == [3]
+    world.results.clear()
+
+
+def test_each_request_ends_once_and_the_batch_counts_once() -> None:
+    async def leaving(world: World) -> None:
+        await two_run(world)
+        leave(world, (1,), (30.0, 40.0), (50.0, 60.0))
+        assert [outputs(result) for result in world.results] == [[30, 40, 50, 60]]
+        counts = world.plane.counts.by_family["f"]
+        assert (counts.answered_rows, sum(counts.latency.counts), counts.rows) == (1, 2, 3)
+        world.executor.release()
+        assert [outputs(result) for result in world.results] == [[30, 40, 50, 60], [2, 4]]
+        assert (counts.answered_rows, sum(counts.latency.counts), counts.rows) == (4, 3, 4)
+        assert world.counted == {Outcome.SERVED: 3}
+
+    run(leaving)
+
+
+def test_where_the_rest_of_the_batch_fails_only_that_fails() -> None:
+    async def failing(world: World) -> None:
+        await two_run(world)
+        leave(world, (0,), (10.0, 20.0))
+        world.executor.release(EngineError("it fails"))
+        assert world.counted == {Outcome.SERVED: 2, Outcome.FAILED: 1}
+        assert len(world.results) == 2
+
+    run(failing)
+
+
+def test_what_has_left_a_batch_whose_device_is_lost_does_not_wait_again() -> None:
+    async def losing(world: World) -> None:
+        await two_run(world)
+        leave(world, (0,), (10.0, 20.0))
+        world.executor.release(DeviceLost("it is lost"))
+        assert world.plane.controller.waiting == 1
+        await asyncio.sleep(0.2)
+        assert world.counted == {Outcome.SERVED: 2, Outcome.DROPPED: 1}
+
+    run(losing)
+
+
+def test_what_leaves_the_first_stage_of_a_cascade_is_deferred_once() -> None:
+    """Its batch ends while the second stage runs."""
+
+    async def deferred(world: TwoStages) -> None:
+        world.submit(UNSURE)
+        await asyncio.sleep(0.005)
+        leave(world, (0,), UNSURE)
+        await asyncio.sleep(0.001)
+        assert [batch.rows for batch, _ in world.second.held] == [1]
+        world.first.release()
+        await asyncio.sleep(0.001)
+        assert world.plane.controller.waiting == 0, "no second time"
+        assert world.results == []
+        world.second.release()
+        assert world.answer[2].stages == 2
+        assert world.counted == ({("cpu1", "served"): 1}, 1, 0)
+
+    run_cascade(deferred)
