@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 from proteus_cli.cli.command_line.examples import EXAMPLES
@@ -154,3 +155,8 @@ def _wrapped(text: str, width: int, first: str, others: str) -> str:
 def _unwrapped(text: str | None) -> str | None:
     """A help text with a line for each paragraph: typer keeps line breaks after the first one."""
     return None if text is None else "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
+def group_of_commands(about: str) -> typer.Typer:
+    """An empty group, which shows its help where no command is given."""
+    return typer.Typer(cls=Group, rich_markup_mode=None, help=about, no_args_is_help=True)

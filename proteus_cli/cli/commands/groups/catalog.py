@@ -3,10 +3,8 @@
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-import typer
-
 from proteus_cli.cli import console
-from proteus_cli.cli.command_line.command import Command, Group
+from proteus_cli.cli.command_line.command import Command, group_of_commands
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options.groups import catalog as options
 
@@ -19,9 +17,7 @@ if TYPE_CHECKING:
     from proteus_cli.variants.conversions.recipes import Recipe
     from proteus_cli.variants.deriving import Derivation, Parent
 
-app = typer.Typer(
-    cls=Group, rich_markup_mode=None, help="Change the catalog of what can be served.", no_args_is_help=True
-)
+app = group_of_commands("Change the catalog of what can be served.")
 
 
 @app.command(cls=Command)

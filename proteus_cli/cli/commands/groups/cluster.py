@@ -2,18 +2,11 @@
 
 from pathlib import Path
 
-import typer
-
 from proteus_cli.cli import console
-from proteus_cli.cli.command_line.command import Command, Group
+from proteus_cli.cli.command_line.command import Command, group_of_commands
 from proteus_cli.cli.options import cluster as options
 
-app = typer.Typer(
-    cls=Group,
-    rich_markup_mode=None,
-    help="Make the key of a cluster, or end the agents that Ray keeps.",
-    no_args_is_help=True,
-)
+app = group_of_commands("Make the key of a cluster, or end the agents that Ray keeps.")
 
 
 @app.callback()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.command_line.command import Command, Group
+from proteus_cli.cli.command_line.command import Command, group_of_commands
 from proteus_cli.cli.options import common
 from proteus_cli.errors import EngineError
 
@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")]
 
-app = typer.Typer(
-    cls=Group,
-    rich_markup_mode=None,
-    help="List, verify or remove engines that were built for GPUs.",
-    no_args_is_help=True,
-)
+app = group_of_commands("List, verify or remove engines that were built for GPUs.")
 
 
 @app.command(cls=Command)

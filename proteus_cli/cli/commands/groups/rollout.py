@@ -2,22 +2,15 @@
 
 from typing import TYPE_CHECKING
 
-import typer
-
 from proteus_cli.cli import console
-from proteus_cli.cli.command_line.command import Command, Group
+from proteus_cli.cli.command_line.command import Command, group_of_commands
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options.groups import rollout as options
 
 if TYPE_CHECKING:
     from proteus_cli.domain.rollouts.status import RolloutStatus
 
-app = typer.Typer(
-    cls=Group,
-    rich_markup_mode=None,
-    help="Roll out a new version of a model on a running server.",
-    no_args_is_help=True,
-)
+app = group_of_commands("Roll out a new version of a model on a running server.")
 
 
 @app.command(cls=Command)

@@ -2,19 +2,12 @@
 
 import time
 
-import typer
-
 from proteus_cli.cli import console
-from proteus_cli.cli.command_line.command import Command, Group
+from proteus_cli.cli.command_line.command import Command, group_of_commands
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options.groups import samples as options
 
-app = typer.Typer(
-    cls=Group,
-    rich_markup_mode=None,
-    help="List, export or remove requests that a server has captured.",
-    no_args_is_help=True,
-)
+app = group_of_commands("List, export or remove requests that a server has captured.")
 
 
 @app.command("list", cls=Command)

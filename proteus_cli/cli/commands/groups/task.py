@@ -2,10 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-import typer
-
 from proteus_cli.cli import console
-from proteus_cli.cli.command_line.command import Command, Group
+from proteus_cli.cli.command_line.command import Command, group_of_commands
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options.groups import task as options
 from proteus_cli.cli.options.groups.task import Preferred
@@ -15,9 +13,7 @@ if TYPE_CHECKING:
     from proteus_cli.domain.device import Device
     from proteus_cli.store import Workspace
 
-app = typer.Typer(
-    cls=Group, rich_markup_mode=None, help="Train families of variants from labelled rows.", no_args_is_help=True
-)
+app = group_of_commands("Train families of variants from labelled rows.")
 
 
 @app.command(cls=Command)

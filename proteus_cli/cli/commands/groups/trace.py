@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from proteus_cli.cli import console
-from proteus_cli.cli.command_line.command import Command, Group
+from proteus_cli.cli.command_line.command import Command, group_of_commands
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options.groups import trace as options
 from proteus_cli.errors import UsageError
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from proteus_cli.replay.conversion.formats import Format
     from proteus_cli.replay.synthesis import Shape
 
-app = typer.Typer(cls=Group, help="Make, convert and describe traces of arrivals.", no_args_is_help=True)
+app = group_of_commands("Make, convert and describe traces of arrivals.")
 
 
 @app.command(cls=Command)
