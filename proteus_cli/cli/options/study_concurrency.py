@@ -9,7 +9,7 @@ from proteus_cli.cli.command_line import completion, sections
 
 _measuring = partial(Option, rich_help_panel=sections.MEASURING)
 
-StudiedDevice = Annotated[
+Device = Annotated[
     str,
     Option(
         "--device", metavar="DEVICE", autocompletion=completion.devices, help="The device to study, such as `cpu0`."
@@ -34,11 +34,11 @@ InFlight = Annotated[
         min=2, max=16, metavar="N", show_default="slots and 2 more", help="The most batches in flight to measure."
     ),
 ]
-EmulatedDevice = Annotated[
+Emulate = Annotated[
     bool,
     Option(
         "--emulate",
-        help="Study the emulated device of the profile: batches take what the profile says.",
+        help="Study the emulated device of the profile: batches take what its files say.",
         rich_help_panel=sections.DEVICES,
     ),
 ]

@@ -6,11 +6,11 @@ from proteus_cli.cli.options.groups import study
 
 def concurrency(
     *,
-    device: study_concurrency.StudiedDevice,
+    device: study_concurrency.Device,
     variants: study_concurrency.SomeVariants = None,
     batch: study_concurrency.Batch = None,
     in_flight: study_concurrency.InFlight = None,
-    emulate: study_concurrency.EmulatedDevice = False,
+    emulate: study_concurrency.Emulate = False,
     name: study.Name = None,
     budget: study.Budget = None,
     force: study.Force = False,

@@ -1,17 +1,17 @@
 """``proteus study share``: what it costs variants to share a device."""
 
-from proteus_cli.cli.options import common, study_sharing
+from proteus_cli.cli.options import common, study_concurrency, study_sharing
 from proteus_cli.cli.options.groups import study
 
 
 def share(
     *,
-    device: study_sharing.Device,
+    device: study_concurrency.Device,
     variants: study_sharing.Variants = None,
     load: study_sharing.Load = common.unparsed("50%,90%,100%"),
     where: study_sharing.Where = study_sharing.SharingPlace.BOTH,
     sets: study_sharing.Sets = None,
-    emulate: study_sharing.Emulate = False,
+    emulate: study_concurrency.Emulate = False,
     name: study.Name = None,
     budget: study.Budget = None,
     force: study.Force = False,
