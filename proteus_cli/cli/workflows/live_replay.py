@@ -5,7 +5,7 @@ import os
 import signal
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -115,7 +115,7 @@ def replayed_against(
     arrivals = sending.arrivals
 
     async def run() -> tuple[ReplayResult, StatusReply]:
-        async with http_target(url, os.environ.get(environment("token")), trusting(sending.ca)) as target:
+        async with server_at(url, sending.ca) as target:
             before = await sending.prepare(target)
             with console.progress(f"replaying against {before.policy}") as advance, _first_interrupt() as stop:
                 load = await replay(arrivals, target, before.slo_s, lambda done: advance("", done), stop)
@@ -165,6 +165,16 @@ def _first_interrupt() -> Iterator[asyncio.Event]:
         yield stop
     finally:
         loop.remove_signal_handler(signal.SIGINT)
+
+
+def server_at(url: str, ca: Path | None) -> AbstractAsyncContextManager[HttpTarget]:
+    """The server at a URL, asked with the token of the environment; ``ca`` is to be trusted. Raises `UsageError`."""
+    return http_target(url, token(), trusting(ca))
+
+
+def token() -> str | None:
+    """What clients of this machine show to servers."""
+    return os.environ.get(environment("token"))
 
 
 def trusting(ca: Path | None) -> ssl.SSLContext | None:

@@ -1,15 +1,13 @@
 """What `proteus rollout` asks a server."""
 
 import asyncio
-import os
 from contextlib import aclosing
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from proteus_cli.cli.command_line.names import environment
-from proteus_cli.cli.workflows.live_replay import trusting
+from proteus_cli.cli.workflows.live_replay import token, trusting
 from proteus_cli.domain.rollouts.status import RolloutStatus
 from proteus_cli.errors import ServerError, UsageError
 from proteus_cli.replay.http_client import HttpClient, HttpReply
@@ -55,7 +53,7 @@ class RolloutCalls:
 
     async def _asked(self, path: str, body: msgspec.Struct | None, kind: type[Told]) -> Told:
         """``body``: None is GET."""
-        async with aclosing(HttpClient(self._url, os.environ.get(environment("token")), trusting(self._ca))) as client:
+        async with aclosing(HttpClient(self._url, token(), trusting(self._ca))) as client:
             try:
                 async with asyncio.timeout(REPLY_WITHIN_S):
                     if body is None:

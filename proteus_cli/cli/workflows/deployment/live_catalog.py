@@ -1,7 +1,6 @@
 """The `CatalogSource` of a server: the catalog, the models and the profiles of its workspace."""
 
 import asyncio
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,14 +8,12 @@ from typing import Any
 
 import msgspec
 
-from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans
-from proteus_cli.cli.workflows.live_replay import trusting
+from proteus_cli.cli.workflows.live_replay import server_at
 from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.catalog.changes import CatalogChange, CatalogContent, Digests, Succession, changes
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.errors import ProteusError
-from proteus_cli.replay.target import http_target
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
 from proteus_cli.serving.measuring_process import Say, measured
 from proteus_cli.store import Workspace, is_as_declared
@@ -81,7 +78,7 @@ def catalog_changes(workspace: Workspace, url: str, ca: Path | None) -> list[Cat
     """
 
     async def served() -> CatalogContent:
-        async with http_target(url, os.environ.get(environment("token")), trusting(ca)) as target:
+        async with server_at(url, ca) as target:
             return await target.served()
 
     catalog = workspace.catalog()
@@ -92,7 +89,7 @@ def have_catalog_read(url: str, ca: Path | None) -> None:
     """Have a server at ``url`` read its catalog; ``ca`` is to be trusted. Raises `ServerError` where it can't."""
 
     async def read() -> None:
-        async with http_target(url, os.environ.get(environment("token")), trusting(ca)) as target:
+        async with server_at(url, ca) as target:
             await target.read_catalog()
 
     asyncio.run(read())

@@ -1,13 +1,11 @@
 """What `proteus study peak` was asked for, as a draft."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.options.groups.study import PEAK_OF_SERVER
-from proteus_cli.cli.workflows.live_replay import trusting
+from proteus_cli.cli.workflows.live_replay import token, trusting
 from proteus_cli.errors import UsageError
 from proteus_cli.simulation.conditions import JITTERS
 from proteus_cli.store import Workspace
@@ -39,7 +37,7 @@ def drafted(workspace: Workspace, asked: CarrierOptions, question: PeakQuestion,
     if asked.url is not None:
         _require_server_only(asked, given)
         family = _family(asked)
-        server = Server(asked.url, os.environ.get(environment("token")), trusting(asked.ca), asked.slo_s)
+        server = Server(asked.url, token(), trusting(asked.ca), asked.slo_s)
         return url_draft(server, family, question, name)
     if asked.slo_s is not None or asked.ca is not None:
         option = "--slo" if asked.slo_s is not None else "--ca"
