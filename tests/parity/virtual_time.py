@@ -28,11 +28,11 @@ from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.solver.jobs import Replanner, Standbys
 from proteus_cli.serving.fleet.recovery import Recovery
 from proteus_cli.serving.lifecycle import LifecycleEvent
+from proteus_cli.serving.requests.answers.second_stages import Confidence
 from proteus_cli.serving.requests.data_plane import DataPlaneOptions, make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
 from proteus_cli.serving.requests.query import Query, RequestOptions
-from proteus_cli.serving.requests.second_stages import Confidence
 from proteus_cli.simulation.conditions import SOLVE_S, Failure
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from proteus_cli.errors import (
 from proteus_cli.serving.fleet.worker import Worker
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import LogRateLimiter, fields
-from proteus_cli.serving.requests.answer_log import AnswerLog
+from proteus_cli.serving.requests.answers.answer_log import AnswerLog
 from proteus_cli.serving.requests.bounds import unmet
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import Families, ServedFamily

@@ -20,14 +20,14 @@ from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.requests.admission import Admission
-from proteus_cli.serving.requests.answer_log import AnswerLog
-from proteus_cli.serving.requests.checks import Checks
+from proteus_cli.serving.requests.answers.answer_log import AnswerLog
+from proteus_cli.serving.requests.answers.checks import Checks
+from proteus_cli.serving.requests.answers.second_stages import ComputedConfidence, Confidence, SecondStages
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.requests.results import Results
 from proteus_cli.serving.requests.samples.capture import SampleCapture
 from proteus_cli.serving.requests.samples.writer import SampleWriter
-from proteus_cli.serving.requests.second_stages import ComputedConfidence, Confidence, SecondStages
 
 
 @dataclass(frozen=True, slots=True)

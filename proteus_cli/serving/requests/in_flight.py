@@ -14,7 +14,7 @@ from proteus_cli.errors import RequestError
 
 if TYPE_CHECKING:
     from proteus_cli.serving.devices.executor import BatchResult
-    from proteus_cli.serving.requests.second_stages import DeferredInFlight
+    from proteus_cli.serving.requests.answers.second_stages import DeferredInFlight
 
 _SMALL_BYTES = 16 * 1024
 

@@ -14,9 +14,10 @@ from proteus_cli.domain.request import MAX_RUNS, Outcome, Request
 from proteus_cli.errors import DeadlineExceeded, EngineFailed, RequestError
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.logs import LogRateLimiter, fields
+from proteus_cli.serving.requests.answers.exits import is_cut, of_exits
+from proteus_cli.serving.requests.answers.second_stages import DeferredInFlight, SecondStages
 from proteus_cli.serving.requests.counts import FamilyCounts, RequestCounts
 from proteus_cli.serving.requests.deadlines import TimingWheel
-from proteus_cli.serving.requests.exits import is_cut, of_exits
 from proteus_cli.serving.requests.in_flight import (
     Answered,
     AnsweredBatch,
@@ -26,7 +27,6 @@ from proteus_cli.serving.requests.in_flight import (
     ResultCallback,
     in_flight,
 )
-from proteus_cli.serving.requests.second_stages import DeferredInFlight, SecondStages
 
 log = logging.getLogger("proteus.dataplane")
 

@@ -27,8 +27,8 @@ from proteus_cli.domain.request import Bounds, Request
 from proteus_cli.errors import EngineFailed
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.lifecycle import Lifecycle
-from proteus_cli.serving.requests.classes import class_of
-from proteus_cli.serving.requests.exits import is_cut
+from proteus_cli.serving.requests.answers.classes import class_of
+from proteus_cli.serving.requests.answers.exits import is_cut
 from proteus_cli.serving.requests.in_flight import Answered, AsideInFlight, Result, ResultCallback, nobody
 from proteus_cli.serving.requests.query import Inputs, Query, ReadInputs
 

@@ -27,10 +27,10 @@ from proteus_cli.serving.fleet.recovery import Recovery
 from proteus_cli.serving.fleet.worker import DISPATCH_AHEAD_S
 from proteus_cli.serving.lifecycle import running
 from proteus_cli.serving.oip.repository import ModelRepository
+from proteus_cli.serving.requests.answers.second_stages import DrawnConfidence
 from proteus_cli.serving.requests.data_plane import DataPlane, DataPlaneOptions, make_data_plane
 from proteus_cli.serving.requests.families import FamilyFiles, ServedFamily, served_families
 from proteus_cli.serving.requests.samples.writer import SampleWriter
-from proteus_cli.serving.requests.second_stages import DrawnConfidence
 from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.rest.openapi import document
 from proteus_cli.serving.rest.routes import ROUTES

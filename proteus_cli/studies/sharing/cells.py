@@ -9,7 +9,7 @@ from proteus_cli.domain.profile.capacity import points_in_time, slo_fraction
 from proteus_cli.domain.profile.interference import Where
 from proteus_cli.domain.profile.profile import VariantProfile
 from proteus_cli.domain.studies.sharing import FULL_LOAD, format_load
-from proteus_cli.studies.sharing.slices import STREAM, Work
+from proteus_cli.studies.sharing.bench.slices import STREAM, Work
 
 LARGE_BATCH_S = 0.005
 """Batches that take longer are not measured: what a batch costs more beside others is a small part of so long a time,

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from proteus_cli.domain.studies.sharing import FULL_LOAD, Served
+from proteus_cli.studies.sharing.bench.slices import STREAM, Arrival, Lane, Ran, Work
 from proteus_cli.studies.sharing.cells import SharingCell
-from proteus_cli.studies.sharing.slices import STREAM, Arrival, Lane, Ran, Work
 
 Combination = tuple[int, ...]
 """The places of the cell's variants that run: one alone, or all."""

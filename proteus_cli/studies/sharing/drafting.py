@@ -18,9 +18,10 @@ from proteus_cli.store.sharing import KnownSharing, extended, read_sharing, shar
 from proteus_cli.studies.draft import Job, JobTurn, StudyDraft, keep_nothing
 from proteus_cli.studies.peak.drafts import mode_for
 from proteus_cli.studies.profiled import mean_batch_s, measured_variant
+from proteus_cli.studies.sharing.bench.mps import sees_mps
+from proteus_cli.studies.sharing.bench.stream import STREAM_TURN_S
 from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell, cells_of
 from proteus_cli.studies.sharing.concluding import checks_of, costs_of
-from proteus_cli.studies.sharing.mps import sees_mps
 from proteus_cli.studies.sharing.opening import (
     EmulatedPair,
     HardwareBench,
@@ -30,7 +31,6 @@ from proteus_cli.studies.sharing.opening import (
 )
 from proteus_cli.studies.sharing.question import SharingQuestion, usual_variants
 from proteus_cli.studies.sharing.rounds import FEWEST_ROUNDS, SharingMeter, wanted_s
-from proteus_cli.studies.sharing.stream import STREAM_TURN_S
 
 KIND = "share"
 USUAL_LOADS = (0.5, 0.9, 1.0)

@@ -17,12 +17,12 @@ from proteus_cli.store import Workspace
 from proteus_cli.store.sharing import read_sharing
 from proteus_cli.studies.hardware import profiled_here
 from proteus_cli.studies.profiled import of_variants
-from proteus_cli.studies.sharing.bench import Bench
+from proteus_cli.studies.sharing.bench.bench import Bench
+from proteus_cli.studies.sharing.bench.emulated import EmulatedBench
+from proteus_cli.studies.sharing.bench.messages import Engine, Open
+from proteus_cli.studies.sharing.bench.processes import opened_bench
+from proteus_cli.studies.sharing.bench.stream import largest_cache_bytes, stream_bytes
 from proteus_cli.studies.sharing.cells import BatchSizes
-from proteus_cli.studies.sharing.emulated_bench import EmulatedBench
-from proteus_cli.studies.sharing.messages import Engine, Open
-from proteus_cli.studies.sharing.process_bench import opened_bench
-from proteus_cli.studies.sharing.stream import largest_cache_bytes, stream_bytes
 
 MOST_NEIGHBOURS = 3
 """That a study uses: each has all engines in memory."""

@@ -10,7 +10,8 @@ import numpy as np
 from proteus_cli.domain.studies.sharing import FULL_LOAD, SharingMember, SharingResult
 from proteus_cli.errors import EngineError
 from proteus_cli.intervals import hodges_lehmann
-from proteus_cli.studies.sharing.bench import Bench
+from proteus_cli.studies.sharing.bench.bench import Bench
+from proteus_cli.studies.sharing.bench.slices import STREAM, Lane, Work
 from proteus_cli.studies.sharing.cells import SharingCell
 from proteus_cli.studies.sharing.combinations import (
     Combination,
@@ -21,7 +22,6 @@ from proteus_cli.studies.sharing.combinations import (
     lanes_of,
     sight_of,
 )
-from proteus_cli.studies.sharing.slices import STREAM, Lane, Work
 from proteus_cli.units import format_duration
 
 FEWEST_ROUNDS = 6

@@ -16,7 +16,7 @@ from proteus_cli.serving.adaptation.feedback.documents import (
 )
 from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
 from proteus_cli.serving.json_bodies import decoded
-from proteus_cli.serving.requests.answer_log import AnswerLog, KeptAnswer
+from proteus_cli.serving.requests.answers.answer_log import AnswerLog, KeptAnswer
 from proteus_cli.serving.requests.data_plane import DataPlane
 
 LONGEST_BODY = 2**20

@@ -18,7 +18,7 @@ from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.logs import fields
-from proteus_cli.serving.requests.answer_log import KeptAnswer
+from proteus_cli.serving.requests.answers.answer_log import KeptAnswer
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.units import format_percent
 

@@ -22,7 +22,7 @@ from proteus_cli.serving.adaptation.feedback.feedback import LONGEST_BODY, ROWS_
 from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
 from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
-from proteus_cli.serving.requests.answer_log import AnswerLog
+from proteus_cli.serving.requests.answers.answer_log import AnswerLog
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Staged
 from proteus_cli.serving.requests.query import Query
 

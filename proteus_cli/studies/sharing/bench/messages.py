@@ -5,7 +5,7 @@ import msgspec
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.serving.devices.process.messages import SentError
-from proteus_cli.studies.sharing.slices import Lane, Ran
+from proteus_cli.studies.sharing.bench.slices import Lane, Ran
 
 
 class Engine(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ import msgspec
 
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import ANY_VERSION
-from proteus_cli.serving.requests.classes import classes_of
+from proteus_cli.serving.requests.answers.classes import classes_of
 from proteus_cli.serving.requests.in_flight import Answered, Result, ResultCallback
 from proteus_cli.serving.requests.query import Query
 

@@ -16,14 +16,14 @@ from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceLost, EngineError
 from proteus_cli.serving.devices.process.channel import Channel
 from proteus_cli.serving.devices.process.messages import SentError
+from proteus_cli.studies.sharing.bench.child import MeasuredDevice, busy_clock
+from proteus_cli.studies.sharing.bench.messages import COMMANDS, EVENTS, Command, Done, RunSlice
+from proteus_cli.studies.sharing.bench.mps import sees_mps
+from proteus_cli.studies.sharing.bench.processes import DeviceChannel, ProcessBench, opened_bench
+from proteus_cli.studies.sharing.bench.slices import STREAM, Arrival, Lane, Ran, Work
+from proteus_cli.studies.sharing.bench.stream import TURN_BYTES, Stream, largest_cache_bytes, stream_bytes
 from proteus_cli.studies.sharing.cells import BatchSizes
-from proteus_cli.studies.sharing.child import MeasuredDevice, busy_clock
-from proteus_cli.studies.sharing.messages import COMMANDS, EVENTS, Command, Done, RunSlice
-from proteus_cli.studies.sharing.mps import sees_mps
 from proteus_cli.studies.sharing.opening import hardware_bench
-from proteus_cli.studies.sharing.process_bench import DeviceChannel, ProcessBench, opened_bench
-from proteus_cli.studies.sharing.slices import STREAM, Arrival, Lane, Ran, Work
-from proteus_cli.studies.sharing.stream import TURN_BYTES, Stream, largest_cache_bytes, stream_bytes
 from proteus_cli.studies.telemetry.process_tree import tree
 
 LATE_S = 30.0

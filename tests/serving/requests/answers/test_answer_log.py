@@ -7,8 +7,8 @@ import pytest
 from builders import hosted
 
 from proteus_cli.errors import Overloaded
-from proteus_cli.serving.requests import answer_log
-from proteus_cli.serving.requests.answer_log import FORGOTTEN_AT_ONCE, LONGEST_ID, MOST_ROWS, AnswerLog
+from proteus_cli.serving.requests.answers import answer_log
+from proteus_cli.serving.requests.answers.answer_log import FORGOTTEN_AT_ONCE, LONGEST_ID, MOST_ROWS, AnswerLog
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Result, Staged
 from proteus_cli.serving.requests.query import Query
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from proteus_cli.domain.studies.study import Mode
-from proteus_cli.studies.sharing.slices import Lane, Ran
+from proteus_cli.studies.sharing.bench.slices import Lane, Ran
 
 
 class Bench(Protocol):

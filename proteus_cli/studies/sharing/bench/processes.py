@@ -12,8 +12,8 @@ from proteus_cli.domain.studies.study import Mode
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, ProteusError
 from proteus_cli.serving.child_process import LIMITS_HINT, start_process
 from proteus_cli.serving.devices.process.channel import Channel, UnreadableMessage
-from proteus_cli.studies.sharing.messages import EVENTS, Command, Done, Event, Failed, Open, Opened, RunSlice
-from proteus_cli.studies.sharing.slices import Lane, Ran
+from proteus_cli.studies.sharing.bench.messages import EVENTS, Command, Done, Event, Failed, Open, Opened, RunSlice
+from proteus_cli.studies.sharing.bench.slices import Lane, Ran
 
 LEAD_S = 0.01
 """Until a slice begins, so that all processes have the command by then."""
@@ -120,7 +120,7 @@ def _started(device: str) -> Iterator[DeviceChannel]:
     try:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with contextlib.closing(its):
-            process = start_process("proteus_cli.studies.sharing.child", its.fileno())
+            process = start_process("proteus_cli.studies.sharing.bench.child", its.fileno())
     except OSError as error:
         raise DeviceUnavailable(f"No process can be started for {device}: {error}", hint=LIMITS_HINT) from error
     channel: Channel[Event] = Channel(ours, EVENTS)

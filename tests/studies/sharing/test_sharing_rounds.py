@@ -11,10 +11,10 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.studies.sharing import Served, SharingMember, SharingResult
 from proteus_cli.domain.studies.study import Mode
 from proteus_cli.errors import EngineError
+from proteus_cli.studies.sharing.bench.slices import Lane, Ran, Work
 from proteus_cli.studies.sharing.cells import SharingCell
 from proteus_cli.studies.sharing.concluding import checks_of, costs_of
 from proteus_cli.studies.sharing.rounds import FEWEST_ROUNDS, MOST_ROUNDS, SharingMeter
-from proteus_cli.studies.sharing.slices import Lane, Ran, Work
 
 A, B, C = (VariantKey("f", name) for name in "abc")
 ALONE_S = {A: 0.001, B: 0.004}

@@ -16,9 +16,9 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, Outcome, Request
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.serving.devices.executor import BatchResult
+from proteus_cli.serving.requests.answers.second_stages import ComputedConfidence, DrawnConfidence
 from proteus_cli.serving.requests.in_flight import Answered, Result, Staged
 from proteus_cli.serving.requests.query import RequestOptions
-from proteus_cli.serving.requests.second_stages import ComputedConfidence, DrawnConfidence
 
 
 def test_a_sure_answer_goes_out_after_the_first_stage() -> None:

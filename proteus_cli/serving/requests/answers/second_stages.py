@@ -21,7 +21,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import CascadeRoute, FirstStage, Host, Launch
 from proteus_cli.domain.request import ANY_VERSION, Bounds, Request
 from proteus_cli.domain.stages.confidence import margin, output_of
-from proteus_cli.serving.requests.checks import Checks
+from proteus_cli.serving.requests.answers.checks import Checks
 from proteus_cli.serving.requests.families import ServedFamily, confidence_place
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, InFlightRequest, Staged, nobody
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from proteus_cli.domain.profile.interference import SharingModel
 from proteus_cli.domain.profile.profile import LatencyTable, Profile
 from proteus_cli.domain.studies.study import Mode
-from proteus_cli.studies.sharing.slices import Lane, LaneClock, Ran, Work, run_lane
-from proteus_cli.studies.sharing.stream import STREAM_TURN_S
+from proteus_cli.studies.sharing.bench.slices import Lane, LaneClock, Ran, Work, run_lane
+from proteus_cli.studies.sharing.bench.stream import STREAM_TURN_S
 
 
 class _Timeline:

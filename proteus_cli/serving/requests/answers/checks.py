@@ -17,8 +17,8 @@ from proteus_cli.control.replanning.disagreement import DisagreementWatch
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import fields
-from proteus_cli.serving.requests.classes import class_of
-from proteus_cli.serving.requests.exits import is_cut
+from proteus_cli.serving.requests.answers.classes import class_of
+from proteus_cli.serving.requests.answers.exits import is_cut
 from proteus_cli.serving.requests.in_flight import AsideInFlight, InFlightRequest, nobody
 from proteus_cli.units import format_percent
 

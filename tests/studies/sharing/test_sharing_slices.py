@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.studies.sharing.bench.slices import MOST_BATCHES, STREAM, Arrival, Lane, LaneClock, Ran, Work, run_lane
 from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell, cells_of
 from proteus_cli.studies.sharing.combinations import IDLE, combinations_of, lanes_of, midmean, sight_of
-from proteus_cli.studies.sharing.slices import MOST_BATCHES, STREAM, Arrival, Lane, LaneClock, Ran, Work, run_lane
 
 A, B, C = (VariantKey("f", name) for name in "abc")
 SMALL = {key: Work(key, 1) for key in (A, B, C)}
