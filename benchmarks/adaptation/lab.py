@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import numpy as np
 import uvloop
@@ -175,11 +175,12 @@ def replayed(
         return runner.run(run())
 
 
-def until_warm(url: str) -> None:
+def until_warm(url: str, token: str = "") -> None:
     """Wait for the solver, if there is one: how fast a server starts is another question."""
-    stop_s = time.monotonic() + WARM_WITHIN_S
+    stop_s, headers = time.monotonic() + WARM_WITHIN_S, {"Authorization": f"Bearer {token}"} if token else {}
     while True:
-        with urlopen(f"{url}/v2/proteus/status") as reply:  # noqa: S310 - of our own server
+        asked = Request(f"{url}/v2/proteus/status", headers=headers)  # noqa: S310 - of our own server
+        with urlopen(asked) as reply:  # noqa: S310 - of our own server
             solver = json.load(reply)["solver"]
         if solver is None or solver["is_warm"]:
             return

@@ -1,11 +1,12 @@
-"""Models that are trained anew, tasks, accuracy that is lost or guarded, and data that shift; 45 minutes.
+"""Models that are trained anew, tasks, accuracy that is lost or guarded, and data that shift; 50 minutes.
 
 ``swap``: a new version of the model that serves is put in place under load, live, in rounds with and without.
 ``noticing``: how many labelled rows it takes until a loss of accuracy is noticed, and how often one is that there is
-not. ``guard``: whether version roll-outs are rolled back and promoted as they should be, simulated. ``drift``: how many
-rows without labels it takes until it is noticed that they are no longer like the eval split. ``retraining``: what of
-the accuracy that is lost as inputs shift comes back by `proteus task retrain`. ``tasks``: five tasks on two cores
-beside the best single model for each, simulated. A line for each aim; exits with 1 where one is missed.
+not. ``guard``: whether version roll-outs are rolled back and promoted as they should be, simulated. ``canaries``: some
+of these live. ``drift``: how many rows without labels it takes until it is noticed that they are no longer like the
+eval split. ``retraining``: what of the accuracy that is lost as inputs shift comes back by `proteus task retrain`.
+``tasks``: five tasks on two cores beside the best single model for each, simulated. A line for each aim; exits with 1
+where one is missed.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.adaptation.lab import laboratory
-from benchmarks.lifecycle import guard, noticing, retraining, shifting, swap, tasks
+from benchmarks.lifecycle import canaries, guard, noticing, retraining, shifting, swap, tasks
 from benchmarks.machine import machine
 from benchmarks.tables import Aim, Table, aim_line, rich_table
 from proteus_cli.store import Workspace
@@ -50,6 +51,13 @@ def _guard(_directory: Path, *, quick: bool) -> Found:
     return guard.tables(found), guard.aims(found, fails)
 
 
+def _canaries(directory: Path, *, quick: bool) -> Found:
+    lab = laboratory(directory, BUDGET)
+    swap.prepare(lab)
+    cases = canaries.measured(lab, 1 if quick else canaries.SEEDS)
+    return [canaries.table(cases)], canaries.aims(cases)
+
+
 def _drift(directory: Path, *, quick: bool) -> Found:
     noticed, calm = shifting.measured(_zoo(directory), QUICK_SEEDS if quick else shifting.SEEDS)
     return shifting.tables(noticed, calm), shifting.aims(noticed, calm)
@@ -71,7 +79,8 @@ def _zoo(directory: Path) -> Workspace:
 
 
 PARTS = {
-    "swap": _swap, "noticing": _noticing, "guard": _guard, "drift": _drift, "retraining": _retraining, "tasks": _tasks,
+    "swap": _swap, "noticing": _noticing, "guard": _guard, "canaries": _canaries, "drift": _drift,
+    "retraining": _retraining, "tasks": _tasks,
 }  # fmt: skip
 
 

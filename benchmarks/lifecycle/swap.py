@@ -171,13 +171,13 @@ def _replacing(model: Path, seed: int) -> Iterator[list[float]]:
         thread.join()
 
 
-def other_version(model: Path, seed: int) -> bytes:
-    """The same network with weights that differ by a thousandth."""
+def other_version(model: Path, seed: int, noise: float = 1e-3) -> bytes:
+    """The same network with weights that differ by a thousandth, or by another relative ``noise``."""
     rng, network = np.random.default_rng(seed), onnx.load(model)
     for weights in network.graph.initializer:
         values = numpy_helper.to_array(weights)
         if values.dtype == np.float32:
-            noisy = values * (1 + 1e-3 * rng.standard_normal(values.shape)).astype(np.float32)
+            noisy = values * (1 + noise * rng.standard_normal(values.shape)).astype(np.float32)
             weights.CopyFrom(numpy_helper.from_array(noisy, weights.name))
     content: bytes = network.SerializeToString()
     return content
