@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from proteus_cli.cli.options.groups.study import PEAK_OF_SERVER
+from proteus_cli.cli.options.groups.study.peak import OF_NO_SERVER
 from proteus_cli.cli.workflows.live_replay import token, trusting
 from proteus_cli.errors import UsageError
 from proteus_cli.simulation.conditions import JITTERS
@@ -59,7 +59,7 @@ def _family(asked: CarrierOptions) -> str:
 
 
 def _require_server_only(asked: CarrierOptions, given: set[str]) -> None:
-    strange = sorted(given & PEAK_OF_SERVER)
+    strange = sorted(given & OF_NO_SERVER)
     if asked.plan is not None or strange:
         option = strange[0] if strange else str(asked.plan)
         raise UsageError(

@@ -4,14 +4,14 @@ from pathlib import Path
 
 from proteus_cli.cli import console
 from proteus_cli.cli.options import common
-from proteus_cli.cli.options.groups import study as options
+from proteus_cli.cli.options.groups.study import shared
 
 
 def all_studies(
     *,
-    budget: options.Budget = None,
-    force: options.Force = False,
-    output: options.Page = Path("studies.html"),
+    budget: shared.Budget = None,
+    force: shared.Force = False,
+    output: shared.Page = Path("studies.html"),
     state: common.State = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,

@@ -1,19 +1,20 @@
 """``proteus study concurrency``: how much at once a device should do."""
 
-from proteus_cli.cli.options import common, study_concurrency
-from proteus_cli.cli.options.groups import study
+from proteus_cli.cli.options import common
+from proteus_cli.cli.options.groups.study import concurrency as options
+from proteus_cli.cli.options.groups.study import shared
 
 
 def concurrency(
     *,
-    device: study_concurrency.Device,
-    variants: study_concurrency.SomeVariants = None,
-    batch: study_concurrency.Batch = None,
-    in_flight: study_concurrency.InFlight = None,
-    emulate: study_concurrency.Emulate = False,
-    name: study.Name = None,
-    budget: study.Budget = None,
-    force: study.Force = False,
+    device: shared.Device,
+    variants: options.Variants = None,
+    batch: options.Batch = None,
+    in_flight: options.InFlight = None,
+    emulate: shared.Emulate = False,
+    name: shared.Name = None,
+    budget: shared.Budget = None,
+    force: shared.Force = False,
     state: common.State = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options.groups import plan as plan_options
-from proteus_cli.cli.options.groups import study as options
+from proteus_cli.cli.options.groups.study import cost as options
+from proteus_cli.cli.options.groups.study import shared
 
 if TYPE_CHECKING:
     from proteus_cli.store import Workspace
@@ -15,15 +16,15 @@ def cost(
     *,
     traffic: options.Traffic,
     price: options.Prices = None,
-    percentile: options.Percentile = common.unparsed("p99"),
-    fleet: options.CostFleet = None,
+    percentile: shared.Percentile = common.unparsed("p99"),
+    fleet: options.Fleet = None,
     residency: plan_options.Residency = "3",
     min_accuracy: plan_options.MinAccuracy = None,
-    jitter: options.Jitter = "p95",
-    seed: options.Seed = 0,
-    budget: options.Budget = None,
-    force: options.Force = False,
-    name: options.Name = None,
+    jitter: shared.Jitter = "p95",
+    seed: shared.Seed = 0,
+    budget: shared.Budget = None,
+    force: shared.Force = False,
+    name: shared.Name = None,
     state: common.State = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,

@@ -6,7 +6,8 @@ import typer
 
 from proteus_cli.cli.command_line.defaults import flags
 from proteus_cli.cli.options import common
-from proteus_cli.cli.options.groups import study as options
+from proteus_cli.cli.options.groups.study import peak as options
+from proteus_cli.cli.options.groups.study import shared
 
 if TYPE_CHECKING:
     from proteus_cli.domain.studies.peak import PeakRules
@@ -14,24 +15,24 @@ if TYPE_CHECKING:
 
 def peak(
     context: typer.Context,
-    plan: options.PeakPlan = None,
+    plan: options.Plan = None,
     *,
     family: options.Family = None,
     variant: options.Variants = None,
-    device: options.OneDevice = None,
+    device: options.Device = None,
     url: options.Url = None,
     mode: options.Mode = options.StudyMode.MEASURED,
     batching: options.Batchings = "greedy",
-    percentile: options.Percentile = common.unparsed("p99"),
+    percentile: shared.Percentile = common.unparsed("p99"),
     max_violations: options.MaxViolations = None,
     slo: options.Slo = None,
     precision: options.Precision = common.unparsed("2%"),
-    jitter: options.Jitter = "p99",
-    seed: options.Seed = 0,
+    jitter: shared.Jitter = "p99",
+    seed: shared.Seed = 0,
     ca: common.Ca = None,
-    budget: options.Budget = None,
-    force: options.Force = False,
-    name: options.Name = None,
+    budget: shared.Budget = None,
+    force: shared.Force = False,
+    name: shared.Name = None,
     state: common.State = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,

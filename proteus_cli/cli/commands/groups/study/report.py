@@ -4,13 +4,13 @@ from pathlib import Path
 
 from proteus_cli.cli import console
 from proteus_cli.cli.options import common
-from proteus_cli.cli.options.groups import study as options
+from proteus_cli.cli.options.groups.study import shared
 
 
 def report(
-    names: options.Names = None,
+    names: shared.Names = None,
     *,
-    output: options.Page = Path("studies.html"),
+    output: shared.Page = Path("studies.html"),
     state: common.State = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
 ) -> None:

@@ -1,20 +1,21 @@
 """``proteus study share``: what it costs variants to share a device."""
 
-from proteus_cli.cli.options import common, study_concurrency, study_sharing
-from proteus_cli.cli.options.groups import study
+from proteus_cli.cli.options import common
+from proteus_cli.cli.options.groups.study import share as options
+from proteus_cli.cli.options.groups.study import shared
 
 
 def share(
     *,
-    device: study_concurrency.Device,
-    variants: study_sharing.Variants = None,
-    load: study_sharing.Load = common.unparsed("50%,90%,100%"),
-    where: study_sharing.Where = study_sharing.SharingPlace.BOTH,
-    sets: study_sharing.Sets = None,
-    emulate: study_concurrency.Emulate = False,
-    name: study.Name = None,
-    budget: study.Budget = None,
-    force: study.Force = False,
+    device: shared.Device,
+    variants: options.Variants = None,
+    load: options.Load = common.unparsed("50%,90%,100%"),
+    where: options.Where = options.SharingPlace.BOTH,
+    sets: options.Sets = None,
+    emulate: shared.Emulate = False,
+    name: shared.Name = None,
+    budget: shared.Budget = None,
+    force: shared.Force = False,
     state: common.State = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,

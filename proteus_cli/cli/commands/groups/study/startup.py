@@ -1,18 +1,19 @@
 """``proteus study startup``: from nothing to the first answer."""
 
 from proteus_cli.cli.options import common
-from proteus_cli.cli.options.groups import study as options
+from proteus_cli.cli.options.groups.study import shared
+from proteus_cli.cli.options.groups.study import startup as options
 
 
 def startup(
     *,
-    family: options.OnlyFamilies = None,
-    variant: options.StartedVariants = None,
-    device: options.StartedDevice = None,
+    family: options.Families = None,
+    variant: options.Variants = None,
+    device: options.Device = None,
     runs: options.Runs = 20,
-    budget: options.Budget = None,
-    force: options.Force = False,
-    name: options.Name = None,
+    budget: shared.Budget = None,
+    force: shared.Force = False,
+    name: shared.Name = None,
     state: common.State = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,

@@ -5,17 +5,11 @@ from typing import Annotated
 
 from typer import Option
 
-from proteus_cli.cli.command_line import completion, sections
+from proteus_cli.cli.command_line import sections
 
 _measuring = partial(Option, rich_help_panel=sections.MEASURING)
 
-Device = Annotated[
-    str,
-    Option(
-        "--device", metavar="DEVICE", autocompletion=completion.devices, help="The device to study, such as `cpu0`."
-    ),
-]
-SomeVariants = Annotated[
+Variants = Annotated[
     str | None,
     _measuring(
         "--variants",
@@ -32,13 +26,5 @@ InFlight = Annotated[
     int | None,
     _measuring(
         min=2, max=16, metavar="N", show_default="slots and 2 more", help="The most batches in flight to measure."
-    ),
-]
-Emulate = Annotated[
-    bool,
-    Option(
-        "--emulate",
-        help="Study the emulated device of the profile: batches take what its files say.",
-        rich_help_panel=sections.DEVICES,
     ),
 ]

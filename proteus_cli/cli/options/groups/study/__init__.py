@@ -1,0 +1,1 @@
+"""Options of the studies, one module a study."""

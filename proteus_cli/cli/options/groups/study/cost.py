@@ -1,0 +1,33 @@
+"""Options of `proteus study cost`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from proteus_cli.cli.command_line import completion, sections
+from proteus_cli.cli.command_line.names import environment
+
+Traffic = Annotated[Path, Option(metavar="TRACE", help="The trace of the queries that are to be served (CSV).")]
+Prices = Annotated[
+    str | None,
+    Option(
+        "--price",
+        metavar="TYPE=PRICE/h,…",
+        show_default="those of the catalog",
+        help="What devices cost per hour, such as `cpu-1c=0.03/h,gpu0=0.35/h`, in any one currency.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]
+Fleet = Annotated[
+    str | None,
+    Option(
+        "--fleet",
+        envvar=environment("fleet"),
+        metavar="TYPE:COUNT,…",
+        autocompletion=completion.fleets,
+        show_default="16 of each profiled type",
+        help="The most devices of each type that a fleet may have, such as `cpu-1c:8,v100:2`.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]

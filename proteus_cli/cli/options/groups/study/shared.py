@@ -1,0 +1,78 @@
+"""Options that several studies have."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from proteus_cli.cli.command_line import completion, sections
+from proteus_cli.cli.command_line.names import environment
+from proteus_cli.cli.options.common import DURATION
+from proteus_cli.errors import UsageError
+
+_measuring = partial(Option, rich_help_panel=sections.MEASURING)
+
+Budget = Annotated[
+    float | None,
+    Option(
+        **DURATION,
+        envvar=environment("budget"),
+        show_default="as long as it takes",
+        help="The time to measure in, such as `60s`. What is not measured then is, by the same command again.",
+    ),
+]
+Force = Annotated[bool, Option("--force", help="Measure again what is measured already.")]
+Name = Annotated[
+    str | None,
+    Option(
+        metavar="NAME", show_default="by what is studied", help="The study's files are studies/NAME.json, .csv, .html."
+    ),
+]
+Names = Annotated[
+    list[str] | None, Argument(metavar="NAME", help="Studies of the workspace.", show_default="all of them")
+]
+Page = Annotated[Path, Option("--output", "-o", metavar="HTML", help="The page to write; `-` is stdout.")]
+Device = Annotated[
+    str,
+    Option(
+        "--device", metavar="DEVICE", autocompletion=completion.devices, help="The device to study, such as `cpu0`."
+    ),
+]
+Emulate = Annotated[
+    bool,
+    Option(
+        "--emulate",
+        help="Study the emulated device of the profile: batches take what its files say.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]
+
+
+def parse_percentile(text: str) -> float:
+    """``"p99.9"`` → 0.999. Raises `UsageError`."""
+    try:
+        percent = float(text.removeprefix("p"))
+    except ValueError:
+        percent = 0.0
+    part = round(percent / 100, 12)
+    if not text.startswith("p") or not 0 < part < 1:
+        raise UsageError(f"`{text}` is no percentile.", hint="write it like `p99` or `p99.9`")
+    return part
+
+
+Percentile = Annotated[
+    float,
+    _measuring(
+        parser=parse_percentile, metavar="pN", help="The percentile of the latency that must be within the SLO."
+    ),
+]
+Jitter = Annotated[
+    str,
+    Option(
+        metavar="p90|p95|p99|none",
+        help="Draw the batch times of simulated devices from the profile, up to this percentile; `none`: their mean.",
+        rich_help_panel=sections.SIMULATION,
+    ),
+]
+Seed = Annotated[int, _measuring(min=0, metavar="N", help="The seed of the arrivals, and of jitter.")]
