@@ -13,7 +13,7 @@ from tiny import Tiny, add_profiles, make_workspace
 from proteus_cli.cli.workflows.cluster import diagnosis as cluster_diagnosis
 from proteus_cli.cli.workflows.cluster.diagnosis import diagnose_cluster
 from proteus_cli.cli.workflows.cluster.hosts import host_list
-from proteus_cli.diagnosis import Finding
+from proteus_cli.cli.workflows.diagnosis import Finding
 from proteus_cli.store import Workspace, write_json
 
 DEVICES = [CPU, msgspec.structs.replace(CPU, id="cpu1"), msgspec.structs.replace(CPU, id="cpu2")]

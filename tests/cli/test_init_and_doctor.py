@@ -7,7 +7,7 @@ import pytest
 from command_line import Ended, files, proteus
 from tiny import Tiny, add_plan, change_json, mlp
 
-from proteus_cli import diagnosis
+from proteus_cli.cli.workflows import diagnosis
 from proteus_cli.store import Workspace
 from proteus_cli.zoo import zoo_files
 

@@ -21,7 +21,7 @@ def doctor(
     With --cluster, also its hosts: whether they can be reached, their versions, what they have free, and which of their
     devices are measured.
     """
-    from proteus_cli.diagnosis import diagnose
+    from proteus_cli.cli.workflows.diagnosis import diagnose
     from proteus_cli.tables import table, text
 
     findings = diagnose(workspace_dir)
