@@ -1,7 +1,7 @@
 """Output: data on stdout, messages and progress on stderr. No text is markup: names and paths may have brackets."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +81,17 @@ def show_json(value: object) -> None:
 
     sys.stdout.write(to_json(value).decode())
     sys.stdout.flush()
+
+
+def deliver(value: object, *, json: bool, tables: Iterable[RenderableType] = (), lines: Iterable[str] = ()) -> None:
+    """Print a result: as JSON, or for people, the tables as data and then the lines as what there is to say."""
+    if json:
+        show_json(value)
+        return
+    for each in tables:
+        show(each)
+    for line in lines:
+        say(line)
 
 
 def save(value: object, output: Path) -> None:

@@ -182,8 +182,4 @@ def _export(workspace: "Workspace", path: Path) -> None:
 def _show(profiles: "Sequence[Profile]", catalog: "Catalog", *, json: bool) -> None:
     from proteus_cli.cli.views.profile_tables import profile_tables
 
-    if json:
-        console.show_json(profiles)
-        return
-    for part in profile_tables(profiles, catalog):
-        console.show(part)
+    console.deliver(profiles, json=json, tables=profile_tables(profiles, catalog))

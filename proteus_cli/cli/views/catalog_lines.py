@@ -1,6 +1,7 @@
-"""What was added to the catalog, and what was derived, in lines and a table."""
+"""What was added to the catalog, and what was derived, in lines and tables."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from rich.console import RenderableType
 
@@ -33,6 +34,10 @@ def changes_table(changes: Sequence[CatalogChange]) -> RenderableType:
     for each in changes:
         rows.add_row(each.family or "all", each.variant, each.kind, each.what)
     return rows
+
+
+def wrote_catalog(path: Path) -> str:
+    return f"wrote {path}; next: proteus profile, proteus plan"
 
 
 def split_lines(made: SplitModel) -> Iterator[str]:

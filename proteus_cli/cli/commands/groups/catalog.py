@@ -38,7 +38,7 @@ def add(
     extra `derive`. Without `--eval`, `--accuracy` or `--calibration` the first variant of a new family counts as
     always right, and that is shown as an estimate.
     """
-    from proteus_cli.cli.views.catalog_lines import addition_lines
+    from proteus_cli.cli.views.catalog_lines import addition_lines, wrote_catalog
     from proteus_cli.store import Workspace
     from proteus_cli.variants.accuracy import Evidence, parse_accuracies
     from proteus_cli.variants.adding import add
@@ -49,12 +49,7 @@ def add(
     evidence = Evidence(eval, stated, calibration)
     with console.progress(f"adding to {family}") as advance:
         made = add(workspace, family, named, slo=slo, evidence=evidence, backend=_backend(workspace), advance=advance)
-    if json:
-        console.show_json(made)
-        return
-    for line in addition_lines(made):
-        console.say(line)
-    console.say(f"wrote {workspace.catalog_path}; next: proteus profile, proteus plan")
+    console.deliver(made, json=json, lines=[*addition_lines(made), wrote_catalog(workspace.catalog_path)])
 
 
 @app.command(cls=Command)
@@ -74,7 +69,7 @@ def split(
     The stages must compute what the whole model does. Accuracies are measured on the eval split of the family; labels
     have no part in the thresholds of the variants that are made. Needs the extra `derive`.
     """
-    from proteus_cli.cli.views.catalog_lines import split_lines
+    from proteus_cli.cli.views.catalog_lines import split_lines, wrote_catalog
     from proteus_cli.store import Workspace
     from proteus_cli.variants.cutting import parse_cuts
     from proteus_cli.variants.splitting import split
@@ -85,12 +80,7 @@ def split(
             workspace, family, model, cuts,
             slo=slo, eval_path=eval, stop_when=stop_when, backend=_backend(workspace), advance=advance,
         )  # fmt: skip
-    if json:
-        console.show_json(made)
-        return
-    for line in split_lines(made):
-        console.say(line)
-    console.say(f"wrote {workspace.catalog_path}; next: proteus profile, proteus plan")
+    console.deliver(made, json=json, lines=[*split_lines(made), wrote_catalog(workspace.catalog_path)])
 
 
 @app.command(cls=Command)
@@ -111,12 +101,8 @@ def diff(
     from proteus_cli.units import counted
 
     found = catalog_changes(Workspace(workspace_dir), url, ca)
-    if json:
-        console.show_json(found)
-        return
-    if found:
-        console.show(changes_table(found))
-    console.say(f"{counted(len(found), 'difference')} between the catalog and what {url} serves")
+    line = f"{counted(len(found), 'difference')} between the catalog and what {url} serves"
+    console.deliver(found, json=json, tables=[changes_table(found)] if found else [], lines=[line])
 
 
 @app.command(cls=Command)
@@ -159,24 +145,17 @@ def derive(
 def _show(made: "Derivation", *, json: bool) -> None:
     from proteus_cli.cli.views.catalog_lines import derivation_lines, derivation_table, loss_warnings
 
-    if json:
-        console.show_json(made)
-        return
-    console.show(derivation_table(made))
-    for line in derivation_lines(made):
-        console.say(line)
-    for warning in loss_warnings(made):
-        console.warn(warning)
+    console.deliver(made, json=json, tables=[derivation_table(made)], lines=derivation_lines(made))
+    if not json:
+        for warning in loss_warnings(made):
+            console.warn(warning)
 
 
 def _list(parent: "Parent", recipes: "Sequence[Recipe]", *, json: bool) -> None:
     """Show what would be made."""
     planned = [{"variant": parent.key(each).variant, "onnx": parent.onnx(each), "how": each.how} for each in recipes]
-    if json:
-        console.show_json(planned)
-        return
-    for each in planned:
-        console.say(f"would make {each['variant']} ({each['how']}) as {each['onnx']}")
+    lines = [f"would make {each['variant']} ({each['how']}) as {each['onnx']}" for each in planned]
+    console.deliver(planned, json=json, lines=lines)
 
 
 def _backend(workspace: "Workspace") -> "Backend":

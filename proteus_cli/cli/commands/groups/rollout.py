@@ -70,16 +70,11 @@ def status(
         watch_rollouts(lambda: RolloutCalls(url, ca).status().rollouts)
         return
     found = RolloutCalls(url, ca).status()
-    if json:
-        console.show_json(found)
-        return
     if not found.rollouts:
-        console.say(f"{url} rolls no version out")
+        console.deliver(found, json=json, lines=[f"{url} rolls no version out"])
         return
-    console.show(rollout_table(found.rollouts))
-    for each in found.rollouts:
-        for line in rollout_lines(each):
-            console.say(line)
+    lines = [line for each in found.rollouts for line in rollout_lines(each)]
+    console.deliver(found, json=json, tables=[rollout_table(found.rollouts)], lines=lines)
 
 
 @app.command(cls=Command)
@@ -121,9 +116,4 @@ def abort(
 def _show(status: "RolloutStatus", *, json: bool) -> None:
     from proteus_cli.cli.views.rollout_tables import rollout_lines, rollout_table
 
-    if json:
-        console.show_json(status)
-        return
-    console.show(rollout_table([status]))
-    for line in rollout_lines(status):
-        console.say(line)
+    console.deliver(status, json=json, tables=[rollout_table([status])], lines=rollout_lines(status))

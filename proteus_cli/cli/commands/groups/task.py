@@ -37,6 +37,7 @@ def add(
     Each is measured on rows that none is trained on, and within the latency target. Kept is what is more accurate
     than all that is faster. Needs the extra `train`. Run `proteus profile` and `proteus plan` afterwards.
     """
+    from proteus_cli.cli.views.catalog_lines import wrote_catalog
     from proteus_cli.cli.views.task_lines import added_lines, added_table
     from proteus_cli.domain.catalog.family_policy import FamilyPolicy
     from proteus_cli.store import Workspace
@@ -50,13 +51,8 @@ def add(
     on = _cpu(workspace, device)
     with console.progress(f"training {name}") as advance:
         made = add_task(place, family, data, kinds, *on, Limits(budget, memory), advance)
-    if json:
-        console.show_json(made)
-        return
-    console.show(added_table(made))
-    for line in added_lines(made):
-        console.say(line)
-    console.say(f"wrote {workspace.catalog_path}; next: proteus profile, proteus plan")
+    lines = [*added_lines(made), wrote_catalog(workspace.catalog_path)]
+    console.deliver(made, json=json, tables=[added_table(made)], lines=lines)
 
 
 @app.command(cls=Command)
@@ -97,12 +93,8 @@ def retrain(
             known, *on, limits, max_loss=max_loss, keeps_split=keep_eval, keeps_catalog=keep_catalog, advance=advance,
             say=console.say,
         )  # fmt: skip
-    if json:
-        console.show_json(made)
-    else:
-        console.show(retrained_table(made, in_catalog=not keep_catalog))
-        for line in retrained_lines(made, in_catalog=not keep_catalog, url=url):
-            console.say(line)
+    lines = retrained_lines(made, in_catalog=not keep_catalog, url=url)
+    console.deliver(made, json=json, tables=[retrained_table(made, in_catalog=not keep_catalog)], lines=lines)
     if url is not None and not keep_catalog and any(each.passed for each in made.versions):
         have_catalog_read(url, ca)
         console.say(f"{url} has read the catalog")
@@ -143,12 +135,7 @@ def show(
     task = registered(workspace, workspace.catalog().family(name))
     if task is None:
         raise UsageError(f"Family `{name}` is no task.", hint="`proteus task list` lists those that are")
-    if json:
-        console.show_json(task)
-        return
-    console.show(versions_table(task))
-    for line in task_lines(task):
-        console.say(line)
+    console.deliver(task, json=json, tables=[versions_table(task)], lines=task_lines(task))
 
 
 def _cpu(workspace: "Workspace", name: str | None) -> "tuple[Device, Backend]":
