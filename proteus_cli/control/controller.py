@@ -127,16 +127,16 @@ class Controller:
 
     def hosted_on(self, device: str) -> tuple[Host, ...]:
         """What a device has active; during a load in place, what it had before."""
-        return self._topology.hosted_on(device)
+        return self._topology.steps.hosted_on(device)
 
     def resident_on(self, device: str) -> frozenset[VariantKey]:
         """All that a device is to have loaded, standbys included: the driver frees the rest."""
-        return self._topology.resident_on(device)
+        return self._topology.steps.resident_on(device)
 
     @property
     def standbys(self) -> Mapping[str, frozenset[VariantKey]]:
         """The standbys of the devices that have any: plans may place them without a load."""
-        return self._topology.standbys
+        return self._topology.steps.standbys
 
     def is_lost(self, family: str) -> bool:
         """All devices that host a family are lost, or the plan does without the family for that reason."""
@@ -224,7 +224,7 @@ class Controller:
 
     def make_room(self, hosted: Sequence[Host]) -> None:
         """Give standbys up, so that ``hosted`` can be loaded beside what is active: see `resident_on`."""
-        self._topology.make_room(hosted)
+        self._topology.steps.make_room(hosted)
 
     def loads_give_way(self, plan: Plan, now_s: float) -> bool:
         """Engines that are loaded for a plan, beside what serves, are to take the time only that batches leave."""
@@ -236,11 +236,11 @@ class Controller:
 
     def standby_ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float) -> None:
         """The load of a standby has ended. It need not stand by now, as plans may have changed: see `resident_on`."""
-        self._topology.standby_ended(load, how, now_s)
+        self._topology.warming.ended(load, how, now_s)
 
     def memory_short(self, device: str, now_s: float) -> None:
         """A device has too little memory: it gives up its standbys (see `resident_on`), and gets none for a while."""
-        self._topology.memory_short(device, now_s)
+        self._topology.warming.memory_short(device, now_s)
 
     def share(self, device: str, servers: int) -> None:
         """So many servers share a device: standbys may take this server's part of its memory, see `resident_on`."""

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load, StandbyEnd, StandbyLoad
+from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load, StandbyLoad
 from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.workers import WorkerState
@@ -16,7 +16,10 @@ from proteus_cli.domain.plan.plan import Plan
 
 
 class Topology:
-    """Devices and engines that come and go, and the plan changes on them."""
+    """Devices and engines that come and go, and the plan changes on them.
+
+    What concerns one part alone is asked of it: ``steps``, what each device hosts, and ``warming``, loads of standbys.
+    """
 
     def __init__(
         self,
@@ -28,8 +31,8 @@ class Topology:
         """``workers`` is empty yet; all parts of the controller see there what `add_device` adds."""
         self._families, self._workers, self._dispatch = families, workers, dispatch
         self._standbys = Standbys()
-        self._steps = PlanSteps(workers, max_unavailable_frac, self._standbys)
-        self._warming = Warming(workers, self._steps, self._standbys)
+        self.steps = PlanSteps(workers, max_unavailable_frac, self._standbys)
+        self.warming = Warming(workers, self.steps, self._standbys)
         self.plan: Plan | None = None
         self.outages = Outages()
 
@@ -40,36 +43,14 @@ class Topology:
 
     @property
     def hosted(self) -> tuple[Host, ...]:
-        return self._steps.hosted
-
-    def hosted_on(self, device: str) -> tuple[Host, ...]:
-        """What a device has active; during a load in place, what it had before."""
-        return self._steps.hosted_on(device)
-
-    def resident_on(self, device: str) -> frozenset[VariantKey]:
-        """All that a device has loaded, or is loading: what is active, and its standbys."""
-        return self._steps.resident_on(device)
-
-    @property
-    def standbys(self) -> dict[str, frozenset[VariantKey]]:
-        """The standbys of the devices that have any."""
-        return self._steps.standbys
-
-    def make_room(self, hosted: Sequence[Host]) -> None:
-        self._steps.make_room(hosted)
+        return self.steps.hosted
 
     def next_standby(self, now_s: float) -> StandbyLoad | None:
-        return self._warming.next(now_s, self.outages.engines)
-
-    def standby_ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float) -> None:
-        self._warming.ended(load, how, now_s)
-
-    def memory_short(self, device: str, now_s: float) -> None:
-        self._warming.memory_short(device, now_s)
+        return self.warming.next(now_s, self.outages.engines)
 
     def share(self, device: str, servers: int) -> None:
         self._standbys.share(device, servers)
-        self._warming.changed()
+        self.warming.changed()
 
     @property
     def memory_limits(self) -> Mapping[str, int]:
@@ -78,7 +59,7 @@ class Topology:
 
     def use_memory(self, memory: Mapping[str, DeviceMemory]) -> None:
         self._standbys.use(memory)
-        self._warming.changed()
+        self.warming.changed()
 
     def pin_standbys(self, keys: Collection[VariantKey]) -> None:
         self._standbys.pinned = frozenset(keys)
@@ -86,26 +67,26 @@ class Topology:
     def adopt(self, plan: Plan, hosted: Sequence[Host], in_place: Collection[str]) -> Effects:
         self.plan = plan
         self._dispatch.cascades.use(plan, hosted)
-        return self._rehost(self._steps.begin(hosted, plan.demand_qps, in_place))
+        return self._rehost(self.steps.begin(hosted, plan.demand_qps, in_place))
 
     def loaded(self, load: Load, engines: Collection[VariantKey]) -> Effects:
-        loads = self._steps.loaded(load, engines)
+        loads = self.steps.loaded(load, engines)
         return NO_EFFECTS if loads is None else self._rehost(loads)
 
     def add_device(self, worker: WorkerState, memory: DeviceMemory | None) -> None:
         """A device that serves, and hosts nothing; without its ``memory``, nothing stands by there."""
         self._workers[worker.device] = worker
-        self._steps.add_device(worker.device)
+        self.steps.add_device(worker.device)
         if memory is not None:
             self._standbys.add_device(worker.device, memory)
-        self._warming.changed()
+        self.warming.changed()
 
     def device_lost(self, device: str, running: Sequence[Launch]) -> Effects:
         self.outages = replace(self.outages, devices=self.outages.devices | {device})
-        self._steps.device_lost(device)
-        self._warming.give_up(device)
+        self.steps.device_lost(device)
+        self.warming.give_up(device)
         self._dispatch.count_capacity(self._workers[device])
-        unfit = self._dispatch.rehost_twins(self._steps.hosted)
+        unfit = self._dispatch.rehost_twins(self.steps.hosted)
         for family in self._families.values():
             family.was_lost = family.was_lost or family.base.is_lost
         unhosted = [request for launch in running for request in self._dispatch.requeue(launch)]
@@ -113,25 +94,25 @@ class Topology:
 
     def device_recovered(self, device: str, hosted: tuple[Host, ...] | None) -> Effects:
         self.outages = replace(self.outages, devices=self.outages.devices - {device})
-        return self._rehost(self._steps.device_recovered(device, hosted))
+        return self._rehost(self.steps.device_recovered(device, hosted))
 
     def engine_failed(self, device: str, key: VariantKey) -> None:
         self.outages = replace(self.outages, engines=self.outages.engines | {(device, *key)})
-        self._warming.engine_failed(device, key)
+        self.warming.engine_failed(device, key)
 
     def engine_recovered(self, device: str, key: VariantKey) -> None:
         self.outages = replace(self.outages, engines=self.outages.engines - {(device, *key)})
-        self._warming.changed()
+        self.warming.changed()
 
     def forget_variants(self, keys: Collection[VariantKey]) -> None:
         engines = frozenset(each for each in self.outages.engines if VariantKey(*each[1:]) not in keys)
         self.outages = replace(self.outages, engines=engines)
 
     def _rehost(self, loads: tuple[Load, ...]) -> Effects:
-        self._warming.changed()
+        self.warming.changed()
         for load in loads:
-            self._warming.give_up(load.device)
-        unhosted = (*self._dispatch.host(self._steps.hosted), *self._dispatch.give_up_lost())
+            self.warming.give_up(load.device)
+        unhosted = (*self._dispatch.host(self.steps.hosted), *self._dispatch.give_up_lost())
         for family in self._families.values():
             if family.hosts and not family.base.is_lost:
                 family.was_lost = False
