@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from proteus_cli.errors import EngineError
+from proteus_cli.serving.child_process import environment
 from proteus_cli.serving.measuring_child import LAST, NORMAL
 from proteus_cli.serving.measuring_time import tell_waits
 
@@ -25,12 +26,13 @@ async def measured(root: Path, options: Sequence[str], say: Say, *, leaves_time:
     where it waits for that, it is told, too (`measuring_time`). Cancelled, it ends at once, and what it has measured so
     far is in the workspace. Raises `EngineError`.
     """
+    without_options = {name: value for name, value in environment().items() if not name.startswith("PROTEUS_")}
     process = await asyncio.create_subprocess_exec(
         *[sys.executable, "-P", "-m", MEASURING, str(os.getpid()), LAST if leaves_time else NORMAL, "profile"],
         *options,
         *["--workspace", str(root), "--json"],
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        env=_environment(), limit=_MAX_LINE_BYTES,
+        env=without_options, limit=_MAX_LINE_BYTES,
     )  # fmt: skip
     waits = asyncio.create_task(tell_waits(process.pid, say)) if leaves_time else None
     try:
@@ -45,12 +47,6 @@ async def measured(root: Path, options: Sequence[str], say: Say, *, leaves_time:
     if code != 0:
         raise EngineError(f"`proteus profile` can't measure: {last or f'exit code {code}'}")
     return output
-
-
-def _environment() -> dict[str, str]:
-    """Without options of this process; with the paths that this program was found at."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PROTEUS_")}
-    return kept | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
 
 
 async def _read(stream: asyncio.StreamReader | None) -> bytes:

@@ -6,16 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
 
 from proteus_cli.reporting.device_groups import grouped_devices
 from proteus_cli.reporting.plots.line_plots import PlottedRun
-from proteus_cli.reporting.plots.plot_style import COLOURS
+from proteus_cli.reporting.plots.plot_style import COLOURS, draw_cells
 from proteus_cli.units import UNKNOWN
 
 _MAX_NUMBERED = 12  # columns; with more, numbers do not fit into cells
 _MAX_COLUMNS = 64  # beyond this, similar devices share a column
-_MAX_ALPHA = 0.6  # of a cell, so that the number in it can be read
 _NUMBER_POINTS = 9
 _MAX_LABELS = 12  # of groups; of more, some have none
 _LABEL_CHARACTERS = 40  # that fit below all columns together
@@ -110,12 +108,8 @@ def _draw(
 ) -> None:
     """Draw cells coloured by ``strength``, from 0 to 1, runs from top to bottom, with numbers where they fit."""
     rows, across = cells.shape
-    shades = np.empty((rows, across, 4))
-    shades[...] = to_rgba(colour)
-    shades[..., 3] = _MAX_ALPHA * np.nan_to_num(strength)
-    if across:
-        axes.pcolormesh(np.arange(across + 1), np.arange(rows + 1), shades)
-    else:
+    draw_cells(axes, strength, colour)
+    if not across:
         axes.text(0.5, rows / 2, "none is known", ha="center", va="center")
     if across <= _MAX_NUMBERED:
         for (row, column), value in np.ndenumerate(cells):
@@ -133,7 +127,3 @@ def _draw(
         rotation_mode="anchor",
     )
     axes.set_yticks(np.arange(rows) + 0.5, [run.heading for run in runs])
-    axes.set_xlim(0, max(1, across))
-    axes.set_ylim(rows, 0)
-    axes.grid(visible=False)
-    axes.tick_params(length=0)

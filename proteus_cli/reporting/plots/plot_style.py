@@ -9,11 +9,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7D7D7D")
 INK = "#1a1a1a"
 PNG_DPI = 160
+
+_MAX_ALPHA = 0.6  # of a cell, so that the number in it can be read
 
 _DASHES = ("-", "--", "-.", ":")  # 4 dashes and 7 colours have no common factor: 28 runs look different
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "h", "d")
@@ -30,6 +35,20 @@ def line_style(place: int, *, among: int) -> Mapping[str, Any]:
         "markersize": 4.0 if is_thin else 5.0,
         "zorder": 2.0 if is_thin else 2.5,
     }
+
+
+def draw_cells(axes: Axes, strength: "np.ndarray[tuple[int, int]]", colour: str) -> None:
+    """The cells of a heat map, the first row on top, as strong as ``strength`` says, from 0 to 1; NaN is none."""
+    rows, across = strength.shape
+    shades = np.empty((rows, across, 4))
+    shades[...] = to_rgba(colour)
+    shades[..., 3] = _MAX_ALPHA * np.nan_to_num(strength)
+    if across:
+        axes.pcolormesh(np.arange(across + 1), np.arange(rows + 1), shades)
+    axes.set_xlim(0, max(1, across))
+    axes.set_ylim(rows, 0)
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
 
 
 def render_axes(draw: Callable[..., None], *, rows: int, size_inches: tuple[float, float], **options: object) -> bytes:

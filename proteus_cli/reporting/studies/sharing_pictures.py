@@ -6,17 +6,15 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
 
 from proteus_cli.domain.profile.interference import Slowdown, Where
 from proteus_cli.domain.studies.sharing import FULL_LOAD, SharingMember, SharingResult
-from proteus_cli.reporting.plots.plot_style import COLOURS
+from proteus_cli.reporting.plots.plot_style import COLOURS, draw_cells
 from proteus_cli.reporting.studies.drawing import colour, page_colour, picture
 from proteus_cli.reporting.studies.section import Picture
 
 _PAIR = 2
 _LARGE_EXCESS = 0.5  # in the strongest colour, unless a cell has more
-_MAX_ALPHA = 0.6  # so that numbers can be read
 _FAINT = 0.35
 _MOST_LINES = 7
 _TITLES: dict[Where, str] = {"device": "Sharing one device", "neighbour": "Beside a neighbour"}
@@ -111,10 +109,7 @@ def _draw_matrix(
     axes: Axes, rows: Sequence[str], columns: Sequence[str], factors: "np.ndarray[tuple[int, int]]"
 ) -> None:
     strongest = max(_LARGE_EXCESS, float(np.nanmax(factors)) - 1)
-    shades = np.empty((*factors.shape, 4))
-    shades[...] = to_rgba(COLOURS[1])
-    shades[..., 3] = _MAX_ALPHA * np.nan_to_num((factors - 1) / strongest)
-    axes.pcolormesh(np.arange(len(columns) + 1), np.arange(len(rows) + 1), shades)
+    draw_cells(axes, (factors - 1) / strongest, COLOURS[1])
     for (row, column), factor in np.ndenumerate(factors):
         text = "–" if np.isnan(factor) else "1" if factor == 1 else f"{factor:.2f}"
         axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", alpha=_FAINT if text == "–" else 1.0)
@@ -124,10 +119,6 @@ def _draw_matrix(
     axes.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=20, ha="right", rotation_mode="anchor")
     axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
     axes.set_xlabel("beside")
-    axes.set_xlim(0, len(columns))
-    axes.set_ylim(len(rows), 0)
-    axes.grid(visible=False)
-    axes.tick_params(length=0)
 
 
 def latency_pictures(name: str, meetings: Sequence[Meeting]) -> list[Picture]:
