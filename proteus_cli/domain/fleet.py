@@ -17,7 +17,7 @@ _MAX_DIGITS = 18
 _EXAMPLE = "write it like `--fleet cpu:20,v100:10`"
 _HOSTS_EXAMPLE = "write it like `--fleet 'a=cpu:4,gpu:1;b=cpu:4'`"
 
-Counts = Mapping[str, int]
+DeviceCounts = Mapping[str, int]
 """How many devices of each type, or like each profiled device."""
 
 
@@ -35,7 +35,7 @@ def fleet_of(profiles: Mapping[str, Profile], fleet: str | None) -> Mapping[str,
 
 
 def parse_fleet(text: str) -> dict[str, dict[str, int]]:
-    """``"cpu:20,v100:10"``, or on hosts ``"a=cpu:4,gpu:1;b=cpu:4"`` → `Counts` by host; that of no host is empty.
+    """``"cpu:20,v100:10"``, or on hosts ``"a=cpu:4,gpu:1;b=cpu:4"`` → `DeviceCounts` by host; that of no host is empty.
 
     Raises `UsageError`.
     """
@@ -75,7 +75,7 @@ def _count(name: str, text: str | None) -> int:
     return int(text)
 
 
-def hypothetical_fleet(counts: Counts, profiles: Mapping[str, Profile], host: str = "") -> dict[str, Profile]:
+def hypothetical_fleet(counts: DeviceCounts, profiles: Mapping[str, Profile], host: str = "") -> dict[str, Profile]:
     """Profiles by made-up device id (``cpu-0``, ``cpu-1``, …; ``a/cpu-0``, … on a ``host`` a) of a fleet.
 
     ``counts`` is by device type, or by the id of a profiled device ("four like cpu0"); ``profiles`` by device id. A

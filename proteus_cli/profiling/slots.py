@@ -8,7 +8,7 @@ from proteus_cli.domain.profile.profile import Point, VariantProfile
 MAX_SLOTS = 4
 GROWTH_FRAC = 0.03  # the least gain in throughput that justifies one more slot
 
-Measured = tuple[VariantProfile, float]
+MeasuredWithSlo = tuple[VariantProfile, float]
 """A measured variant, and the SLO of its family in seconds."""
 
 
@@ -44,7 +44,7 @@ def missing_points(measured: VariantProfile, slo_s: float, slots: int) -> Iterat
             yield from ((point.batch, count) for count in range(2, slots + 1) if count not in known)
 
 
-def best_slots(variants: Sequence[Measured], max_slots: int = MAX_SLOTS) -> int:
+def best_slots(variants: Sequence[MeasuredWithSlo], max_slots: int = MAX_SLOTS) -> int:
     """The number of slots to serve a device with, whatever it hosts; ``max_slots`` at most.
 
     A device has one number of slots, while each plan may change which variants it hosts. So the number goes by the

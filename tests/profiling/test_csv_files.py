@@ -13,7 +13,7 @@ from proteus_cli.domain.catalog.catalog import Catalog
 from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.profile.profile import Point, Profile, VariantProfile, reached_over
 from proteus_cli.errors import ArtefactError, UsageError
-from proteus_cli.profiling.csv_files.columns import NEEDED, Kind, ProfileRow
+from proteus_cli.profiling.csv_files.columns import NEEDED, DeviceKind, ProfileRow
 from proteus_cli.profiling.csv_files.profiles import profiles_from
 from proteus_cli.profiling.csv_files.reading import parse_rows
 from proteus_cli.profiling.csv_files.writing import to_csv
@@ -196,7 +196,7 @@ SECONDS = st.floats(1e-7, 1e4)
 NAMES = st.text("abcXYZ019", min_size=1, max_size=3)
 ACCURACIES = st.fixed_dictionaries({}, optional={(f, v): st.floats(0, 1) for f in "ab" for v in ("s", "m", "l")})
 BYTES = st.integers(0, 2**50)
-KINDS: st.SearchStrategy[Kind] = st.sampled_from(["cpu", "gpu"])
+KINDS: st.SearchStrategy[DeviceKind] = st.sampled_from(["cpu", "gpu"])
 
 
 @st.composite
@@ -232,7 +232,7 @@ def workspaces(draw: st.DrawFn) -> list[Profile]:
     ]
 
 
-def _as_imported(profile: Profile, kind: Kind) -> Profile:
+def _as_imported(profile: Profile, kind: DeviceKind) -> Profile:
     """What a file can say of it: no backend, no runs, no models."""
     device = msgspec.structs.replace(profile.device, name=profile.device.id, kind=kind, cores=())
     return msgspec.structs.replace(

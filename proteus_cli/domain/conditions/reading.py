@@ -20,13 +20,13 @@ class ConditionError(ValueError):
         super().__init__(f"{self.problem}, at column {column + 1}:\n{_pointing(text, column)}\nhint: {hint}")
 
 
-Kind = Literal["word", "number", "operator", "(", ")", "end", "unknown"]
+TokenKind = Literal["word", "number", "operator", "(", ")", "end", "unknown"]
 
 
 class Token(NamedTuple):
     """A piece of a text, and the column where it begins, from 0."""
 
-    kind: Kind
+    kind: TokenKind
     text: str
     column: int
 
@@ -70,7 +70,7 @@ _TOKEN = re.compile(
     r"\s*(?:(?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?:\s*(?:%|(?!(?:and|or)\b)[A-Za-zµ]+))?)"
     r"|(?P<word>[A-Za-z_][A-Za-z_0-9]*)|(?P<operator>[<>=!&|]+)|(?P<open>\()|(?P<close>\))|(?P<unknown>\S)|\Z)"
 )
-_KINDS: dict[str | None, Kind] = {
+_KINDS: dict[str | None, TokenKind] = {
     "number": "number", "word": "word", "operator": "operator", "open": "(", "close": ")", "unknown": "unknown",
     None: "end",
 }  # fmt: skip

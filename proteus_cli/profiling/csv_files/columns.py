@@ -20,7 +20,7 @@ KIND = ("device_kind",)
 OPTIONAL = (*USUAL, *SLOTS, *NOISE, *DIGEST, *KIND, *NETWORK)
 HINT = "docs/formats.md describes profile files; `proteus profile --to-csv` writes one"
 
-Kind = Literal["cpu", "gpu"]
+DeviceKind = Literal["cpu", "gpu"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,10 @@ class ProfileRow:
     slot_bytes: int | None = None
     device_slots: int = 1
     model_digest: str | None = None
-    device_kind: Kind | None = None
+    device_kind: DeviceKind | None = None
     network: RowNetwork | None = None
 
 
-def kind_by_name(device_type: str) -> Kind:
+def kind_by_name(device_type: str) -> DeviceKind:
     """The kind of a type of which no row says it."""
     return "cpu" if device_type.lower().startswith("cpu") else "gpu"

@@ -10,7 +10,7 @@ from proteus_cli.csv_cells import csv_table, fraction, number, positive_number, 
 from proteus_cli.domain.base import LARGEST_BATCH, LONGEST_S, SHORTEST_S, require
 from proteus_cli.domain.catalog.catalog import is_name
 from proteus_cli.domain.profile.profile import LARGEST_SLOTS, Point
-from proteus_cli.profiling.csv_files.columns import HINT, NEEDED, OPTIONAL, PERCENTILES, Kind, ProfileRow
+from proteus_cli.profiling.csv_files.columns import HINT, NEEDED, OPTIONAL, PERCENTILES, DeviceKind, ProfileRow
 from proteus_cli.profiling.csv_files.contradictions import EarlierRows
 from proteus_cli.profiling.csv_files.network import network_in
 
@@ -78,7 +78,7 @@ def _point(cells: Mapping[str, str], known: Mapping[str, str]) -> Point:
     return Point(batch, 1, mean_s, p50_s, p90_s, p95_s, p99_s, qps=qps, slots=slots, noise_frac=noise_frac)
 
 
-def _kind(cell: str) -> Kind:
+def _kind(cell: str) -> DeviceKind:
     match cell.strip():
         case "cpu" | "gpu" as kind:
             return kind

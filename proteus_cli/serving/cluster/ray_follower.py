@@ -17,7 +17,7 @@ from proteus_cli.input_files import SETTINGS, read_bytes
 from proteus_cli.serving.child_process import depend_on_parent
 from proteus_cli.serving.cluster.ray_actors import connected
 from proteus_cli.serving.cluster.ray_placing import Placing
-from proteus_cli.serving.cluster.ray_reports import Problem, Report
+from proteus_cli.serving.cluster.ray_reports import Problem, RayReport
 
 LOOK_S = 1.0
 """Between two looks at the nodes and agents."""
@@ -28,7 +28,7 @@ ALL_S = 60.0
 """For the agents of all nodes to be there at first; then those that there are are listed."""
 
 
-def follow(address: str, key: bytes, report: Callable[[Report], None]) -> None:
+def follow(address: str, key: bytes, report: Callable[[RayReport], None]) -> None:
     """Follow the nodes of a cluster as long as it is there. Raises `DeviceUnavailable`."""
     with connected(address) as actors:
         placing, began_s = Placing(actors, key, report), time.monotonic()
@@ -42,7 +42,7 @@ def main() -> None:
     reports = os.dup(_STDOUT)
     os.dup2(_STDERR, _STDOUT)  # Ray writes there whatever happens to its nodes
 
-    def write(report: Report) -> None:
+    def write(report: RayReport) -> None:
         os.write(reports, msgspec.json.encode(report) + b"\n")
 
     try:

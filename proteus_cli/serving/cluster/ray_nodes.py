@@ -17,7 +17,7 @@ import msgspec
 
 from proteus_cli.errors import BackendUnavailable, DeviceUnavailable, printable
 from proteus_cli.serving.child_process import environment
-from proteus_cli.serving.cluster.ray_reports import Listed, Problem, Report
+from proteus_cli.serving.cluster.ray_reports import Listed, Problem, RayReport
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.links.host_list import Agents
 from proteus_cli.serving.lifecycle import running
@@ -80,7 +80,7 @@ class RayNodes:
             assert follower.stdout is not None  # noqa: S101 - it is a pipe
             has_said_why = False
             while line := await follower.stdout.readline():
-                match msgspec.json.decode(line, type=Report):
+                match msgspec.json.decode(line, type=RayReport):
                     case Listed(hosts=hosts):
                         self._has_listed = True
                         self._said.clear()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from proteus_cli.domain.catalog.catalog import is_name
-from proteus_cli.serving.cluster.ray_reports import Listed, Problem, Report
+from proteus_cli.serving.cluster.ray_reports import Listed, Problem, RayReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,11 @@ def named(nodes: Iterable[RayNode], before: Mapping[str, str]) -> dict[str, str]
 class Placing:
     """Places agents, and reports hosts that change."""
 
-    def __init__(self, actors: Actors, key: bytes, report: Callable[[Report], None]) -> None:
+    def __init__(self, actors: Actors, key: bytes, report: Callable[[RayReport], None]) -> None:
         self._actors, self._key, self._report = actors, key, report
         self._names: dict[str, str] = {}  # of hosts, by node
         self._where: dict[str, tuple[str, int]] = {}  # by node
-        self._before: Report | None = None
+        self._before: RayReport | None = None
         self._said: set[str] = set()
 
     def look(self, *, is_patient: bool) -> None:

@@ -19,4 +19,4 @@ class Problem(msgspec.Struct, frozen=True, tag=True):
     is_fatal: bool = True
 
 
-Report = Listed | Problem
+RayReport = Listed | Problem

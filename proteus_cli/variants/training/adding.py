@@ -54,7 +54,7 @@ class AddedTask:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TaskPlace:
     """Where a task is put: a workspace, and its catalog as it is read before; None where there is none."""
 
     workspace: store.Workspace
@@ -62,16 +62,18 @@ class Place:
     catalog: Catalog | None
 
 
-def read_place(workspace: store.Workspace) -> Place:
+def read_place(workspace: store.Workspace) -> TaskPlace:
     """Raises `ArtefactError` where there is a catalog that can't be read."""
     path = workspace.catalog_path
     if not path.exists():
-        return Place(workspace, None, None)
+        return TaskPlace(workspace, None, None)
     text = read_text(path, CATALOG, hint="name another workspace with `--workspace`")
-    return Place(workspace, text, store.parse_catalog(text.encode(), path))
+    return TaskPlace(workspace, text, store.parse_catalog(text.encode(), path))
 
 
-def new_family(place: Place, name: str, slo: str, data: Path, policy: FamilyPolicy, *, seed: int, rows: int) -> Family:
+def new_family(
+    place: TaskPlace, name: str, slo: str, data: Path, policy: FamilyPolicy, *, seed: int, rows: int
+) -> Family:
     """The family of a new task, yet without variants that are trained. Raises `UsageError`, also where it is there."""
     if place.catalog is not None and name in place.catalog.names:
         raise UsageError(
@@ -89,8 +91,8 @@ def catalog_name(workspace: store.Workspace, data: Path) -> str:
 
 
 def add_task(
-    place: Place, family: Family, data: Path, kinds: Sequence[str], device: Device, backend: Backend, limits: Limits,
-    advance: Advance,
+    place: TaskPlace, family: Family, data: Path, kinds: Sequence[str], device: Device, backend: Backend,
+    limits: Limits, advance: Advance,
 ) -> AddedTask:  # fmt: skip
     """Train the kinds of models, measure them, and add those that are worth it as the variants of ``family``.
 
@@ -161,7 +163,7 @@ def _judged(found: Mapping[str, Measurement], onnx: Mapping[str, str], staged: S
     )  # fmt: skip
 
 
-def _keep(place: Place, family: Family, staged: Staging, made: Sequence[TrainedVariant]) -> None:
+def _keep(place: TaskPlace, family: Family, staged: Staging, made: Sequence[TrainedVariant]) -> None:
     kept = [each for each in made if each.kept]
     if not kept:
         raise TrainingFailed(
@@ -174,5 +176,5 @@ def _keep(place: Place, family: Family, staged: Staging, made: Sequence[TrainedV
     staged.commit(_text(place, family, variants), before=place.text)
 
 
-def _text(place: Place, family: Family, variants: Sequence[Variant]) -> str:
+def _text(place: TaskPlace, family: Family, variants: Sequence[Variant]) -> str:
     return changed_text(place.workspace, place.text, place.catalog, family, variants, made_by="proteus task add")

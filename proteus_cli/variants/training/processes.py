@@ -36,7 +36,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EndedCommand:
     """How a command ended: its exit code, negative for a signal; ``is_late``: its time was over, so it was ended."""
 
     code: int
@@ -45,7 +45,7 @@ class Ended:
 
 def run_command(
     command: Sequence[str], directory: Path, limits: Limits, say: Say, *, settings: Mapping[str, str] | None = None
-) -> Ended:
+) -> EndedCommand:
     """Run a command in ``directory``, within ``limits``, and ``say`` each line that it writes to stdout or stderr.
 
     It has our environment without our own variables (`PROTEUS_…`), and with ``settings``. However this ends, also by
@@ -56,10 +56,10 @@ def run_command(
     with _started(command, directory, limits, own | dict(settings or {}), say) as process:
         is_late = not _has_ended_by(process, stop_s)
         _end_group(process)
-        return Ended(process.wait(), is_late)
+        return EndedCommand(process.wait(), is_late)
 
 
-def require_success(ended: Ended, name: str, limits: Limits) -> None:
+def require_success(ended: EndedCommand, name: str, limits: Limits) -> None:
     """Raise `TrainingFailed` that tells how a command failed."""
     memory = f"each of its processes may take {format_size(limits.memory_bytes)}: `--memory` gives more"
     if ended.is_late:

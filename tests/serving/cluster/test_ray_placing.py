@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from proteus_cli.serving.cluster.ray_placing import Placing, RayNode, named
-from proteus_cli.serving.cluster.ray_reports import Listed, Problem, Report
+from proteus_cli.serving.cluster.ray_reports import Listed, Problem, RayReport
 
 AT = ("10.0.0.1", 7000)
 
@@ -46,8 +46,8 @@ class Ray:
         return self.agents
 
 
-def placing(ray: Ray) -> tuple[Placing, list[Report]]:
-    said = list[Report]()
+def placing(ray: Ray) -> tuple[Placing, list[RayReport]]:
+    said = list[RayReport]()
     return Placing(ray, b"key", said.append), said
 
 

@@ -17,7 +17,7 @@ from proteus_cli.errors import DeviceLost, EngineError
 from proteus_cli.serving.devices.process.channel import Channel
 from proteus_cli.serving.devices.process.messages import SentError
 from proteus_cli.studies.sharing.bench.child import MeasuredDevice, busy_clock
-from proteus_cli.studies.sharing.bench.messages import COMMANDS, EVENTS, Command, Done, RunSlice
+from proteus_cli.studies.sharing.bench.messages import COMMANDS, EVENTS, BenchCommand, Done, RunSlice
 from proteus_cli.studies.sharing.bench.mps import sees_mps
 from proteus_cli.studies.sharing.bench.processes import DeviceChannel, ProcessBench, opened_bench
 from proteus_cli.studies.sharing.bench.slices import STREAM, Arrival, Lane, Ran, Work
@@ -56,7 +56,7 @@ def test_a_device_runs_slices_in_its_process_until_that_is_lost(tiny: Tiny) -> N
                 bench.run([arriving], LATE_S)
 
 
-def _far_end(device: str) -> tuple[DeviceChannel, Channel[Command]]:
+def _far_end(device: str) -> tuple[DeviceChannel, Channel[BenchCommand]]:
     """A device, and the end of its process, of which a test plays the part."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     return DeviceChannel(device, Channel(ours, EVENTS)), Channel(its, COMMANDS)

@@ -12,13 +12,13 @@ import pytest
 from command_line import hearing_interrupts
 
 from proteus_cli.errors import TrainingFailed
-from proteus_cli.variants.training.processes import Ended, Limits, require_success, run_command
+from proteus_cli.variants.training.processes import EndedCommand, Limits, require_success, run_command
 
 GENEROUS = Limits(time_s=600, memory_bytes=2**32)
 LEAVES_A_CHILD = "sleep 1000 & echo $! >child; "
 
 
-def run(script: str, directory: Path, limits: Limits = GENEROUS) -> tuple[Ended, list[str]]:
+def run(script: str, directory: Path, limits: Limits = GENEROUS) -> tuple[EndedCommand, list[str]]:
     lines: list[str] = []
     return run_command(["sh", "-c", script], directory, limits, lines.append), lines
 
@@ -37,7 +37,10 @@ def is_there(pid: int) -> bool:
 
 
 def test_each_line_of_both_streams_is_told(tmp_path: Path) -> None:
-    assert run("echo one; echo two >&2; pwd", tmp_path) == (Ended(0, is_late=False), ["one", "two", str(tmp_path)])
+    assert run("echo one; echo two >&2; pwd", tmp_path) == (
+        EndedCommand(0, is_late=False),
+        ["one", "two", str(tmp_path)],
+    )
 
 
 def test_an_exit_code_is_told(tmp_path: Path) -> None:
@@ -70,7 +73,7 @@ def test_what_takes_too_long_is_ended_with_all_that_it_started(tmp_path: Path) -
 
 def test_what_a_command_leaves_behind_is_ended(tmp_path: Path) -> None:
     ended, _ = run(f"{LEAVES_A_CHILD} exit 0", tmp_path)
-    assert ended == Ended(0, is_late=False)
+    assert ended == EndedCommand(0, is_late=False)
     wait_until(lambda: not is_there(int((tmp_path / "child").read_text())))
 
 

@@ -24,8 +24,8 @@ from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Re
 
 log = logging.getLogger("proteus.shifts")
 
-Reading = Callable[[], Floats | None]
-InThread = Callable[[Reading], Awaitable[Floats | None]]
+RowReading = Callable[[], Floats | None]
+InThread = Callable[[RowReading], Awaitable[Floats | None]]
 
 EVERY_S = 0.2
 """Between two looks at requests of a family: at most 5 rows a second."""
@@ -158,7 +158,7 @@ class Shifts:
         if found is not None and key in self.confidence:
             self.confidence[key] = ShiftWatch(("confidence",), found)
 
-    async def _read(self, what: str, read: Reading) -> Floats | None:
+    async def _read(self, what: str, read: RowReading) -> Floats | None:
         """A reference; None where there is none, or it has too few rows."""
         content = self._served.content
         try:

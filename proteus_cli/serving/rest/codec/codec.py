@@ -40,7 +40,7 @@ from proteus_cli.serving.rest.codec.json_values import SLICE_BYTES, JsonValues
 from proteus_cli.serving.rest.codec.outline import (
     ID_PLACEHOLDER,
     LOOK_BYTES,
-    Cut,
+    CutRequest,
     array_of,
     cut,
     decoded_id,
@@ -219,7 +219,7 @@ class RestCodec:
                 inputs.append((yield from values.read(body, *arrays[array], layout.query.rows)))
         return tuple(inputs)
 
-    def _layout(self, request: Cut, binary_bytes: int) -> _Layout:
+    def _layout(self, request: CutRequest, binary_bytes: int) -> _Layout:
         """Decode and check an outline. Raises `BadRequest`."""
         outline = request.outline()
         decoded = _parsed(outline)
@@ -301,7 +301,7 @@ def _parsed(content: Buffer) -> InferRequest:
         raise BadRequest(problem(error)) from None
 
 
-def _last(request: Cut, layout: _Layout) -> _Last | None:
+def _last(request: CutRequest, layout: _Layout) -> _Last | None:
     """What the next request may be like; None where it has more than one array, or none, or is long."""
     pieces, has_id = request.pieces, request.id_at >= 0
     if len(request.arrays) != 1 or len(layout.sources) != 1 or has_id != layout.has_id:

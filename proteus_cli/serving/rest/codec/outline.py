@@ -8,8 +8,8 @@
 The requests of a client differ in their values and little else, so what an outline says can be remembered. An outline
 has `MAX_BYTES` at most, and only outlines are decoded as a whole; values are decoded by their datatype.
 
-`Cut.outline` puts a placeholder where something was cut out. A placeholder holds a number that no client knows, so a
-decoded outline shows which values belong to which tensor, however the request is written.
+`CutRequest.outline` puts a placeholder where something was cut out. A placeholder holds a number that no client knows,
+so a decoded outline shows which values belong to which tensor, however the request is written.
 """
 
 import json
@@ -32,7 +32,7 @@ ID_PLACEHOLDER = str(_SECRET)
 LOOK_BYTES = 1024 * 1024  # that are looked through at once, in a tenth of a millisecond
 
 
-class Cut(NamedTuple):
+class CutRequest(NamedTuple):
     """A request whose arrays of values, and whose id if there is one, were cut out from between ``pieces``.
 
     ``arrays``: from where to where in the request. ``id_at``: after which piece the id was; -1 where none was cut out.
@@ -57,7 +57,7 @@ class Cut(NamedTuple):
         return b"".join([*between, self.pieces[-1]])
 
 
-def cut(request: bytes | bytearray, size: int) -> Steps[Cut]:
+def cut(request: bytes | bytearray, size: int) -> Steps[CutRequest]:
     """Cut the values and the id out of the first ``size`` bytes of a request. Raises `BadRequest`.
 
     Values that hold strings, objects or nulls stay in the outline: no tensor takes them.
@@ -95,14 +95,14 @@ def _end_of_numbers(request: bytes | bytearray, at: int, size: int) -> Steps[int
     return size
 
 
-def _without_id(pieces: list[bytes], arrays: Sequence[tuple[int, int]]) -> Cut:
+def _without_id(pieces: list[bytes], arrays: Sequence[tuple[int, int]]) -> CutRequest:
     for at, piece in enumerate(pieces):
         found = _ID.search(piece)
         identity = None if found is None else decoded_id(found[1])
         if found is not None and identity is not None:
             pieces[at : at + 1] = piece[: found.start(1)], piece[found.end(1) :]
-            return Cut(tuple(pieces), arrays, at, identity)
-    return Cut(tuple(pieces), arrays, -1, None)
+            return CutRequest(tuple(pieces), arrays, at, identity)
+    return CutRequest(tuple(pieces), arrays, -1, None)
 
 
 def decoded_id(quoted: bytes | bytearray) -> str | None:

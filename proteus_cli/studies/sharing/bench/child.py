@@ -21,7 +21,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.serving.child_process import depend_on_parent
 from proteus_cli.serving.devices.process.channel import Channel
 from proteus_cli.serving.devices.process.messages import SentError
-from proteus_cli.studies.sharing.bench.messages import COMMANDS, Command, Done, Failed, Open, Opened, RunSlice
+from proteus_cli.studies.sharing.bench.messages import COMMANDS, BenchCommand, Done, Failed, Open, Opened, RunSlice
 from proteus_cli.studies.sharing.bench.slices import STREAM, LaneClock, Ran, Work, run_lane
 from proteus_cli.studies.sharing.bench.stream import Stream
 
@@ -103,7 +103,7 @@ def opened_device(opening: Open, stack: ExitStack) -> MeasuredDevice:
 def main(descriptor: int) -> None:
     """Open the device that the first message names, and run slices until the other end closes."""
     depend_on_parent()
-    channel: Channel[Command] = Channel(socket.socket(fileno=descriptor), COMMANDS)
+    channel: Channel[BenchCommand] = Channel(socket.socket(fileno=descriptor), COMMANDS)
     send = partial(channel.send, wait=True)
     device: MeasuredDevice | None = None
     with ExitStack() as stack:

@@ -48,7 +48,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     error: SentError
 
 
-Command = Open | RunSlice
-Event = Opened | Done | Failed
-COMMANDS = msgspec.msgpack.Decoder(Command)
-EVENTS = msgspec.msgpack.Decoder(Event)
+BenchCommand = Open | RunSlice
+BenchEvent = Opened | Done | Failed
+COMMANDS = msgspec.msgpack.Decoder(BenchCommand)
+EVENTS = msgspec.msgpack.Decoder(BenchEvent)

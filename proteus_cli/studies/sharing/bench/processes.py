@@ -12,7 +12,16 @@ from proteus_cli.domain.studies.study import Mode
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, ProteusError
 from proteus_cli.serving.child_process import LIMITS_HINT, start_process
 from proteus_cli.serving.devices.process.channel import Channel, UnreadableMessage
-from proteus_cli.studies.sharing.bench.messages import EVENTS, Command, Done, Event, Failed, Open, Opened, RunSlice
+from proteus_cli.studies.sharing.bench.messages import (
+    EVENTS,
+    BenchCommand,
+    BenchEvent,
+    Done,
+    Failed,
+    Open,
+    Opened,
+    RunSlice,
+)
 from proteus_cli.studies.sharing.bench.slices import Lane, Ran
 
 LEAD_S = 0.01
@@ -33,10 +42,10 @@ class DeviceChannel:
     """The way to a device's process. Once it is lost, whatever is asked of it raises that loss."""
 
     device: str
-    channel: Channel[Event]
+    channel: Channel[BenchEvent]
     loss: DeviceLost | None = None
 
-    def send(self, command: Command) -> None:
+    def send(self, command: BenchCommand) -> None:
         """Raises `DeviceLost`."""
         if self.loss is not None:
             raise DeviceLost(self.loss.message, hint=self.loss.hint)
@@ -45,7 +54,7 @@ class DeviceChannel:
         except ConnectionError:
             raise self._lost("its process has ended", _ENDED_HINT) from None
 
-    def receive(self, timeout_s: float) -> Event:
+    def receive(self, timeout_s: float) -> BenchEvent:
         """The answer to what was sent. Raises what the process sent, and `DeviceLost`."""
         self.channel.set_timeout(timeout_s)
         try:
@@ -86,7 +95,7 @@ class ProcessBench:
         return [answer.ran if isinstance(answer, Done) else [] for answer in found]
 
 
-def _unsent(process: DeviceChannel, command: Command) -> DeviceLost | None:
+def _unsent(process: DeviceChannel, command: BenchCommand) -> DeviceLost | None:
     """Send a command; why it could not be sent."""
     try:
         process.send(command)
@@ -95,7 +104,7 @@ def _unsent(process: DeviceChannel, command: Command) -> DeviceLost | None:
     return None
 
 
-def _answer(process: DeviceChannel, timeout_s: float) -> Event | ProteusError:
+def _answer(process: DeviceChannel, timeout_s: float) -> BenchEvent | ProteusError:
     try:
         return process.receive(timeout_s)
     except ProteusError as error:
@@ -123,7 +132,7 @@ def _started(device: str) -> Iterator[DeviceChannel]:
             process = start_process("proteus_cli.studies.sharing.bench.child", its.fileno())
     except OSError as error:
         raise DeviceUnavailable(f"No process can be started for {device}: {error}", hint=LIMITS_HINT) from error
-    channel: Channel[Event] = Channel(ours, EVENTS)
+    channel: Channel[BenchEvent] = Channel(ours, EVENTS)
     try:
         yield DeviceChannel(device, channel)
     finally:
