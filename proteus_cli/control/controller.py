@@ -230,6 +230,14 @@ class Controller:
         """Engines that are loaded for a plan, beside what serves, are to take the time only that batches leave."""
         return not self.replanning.is_relief(plan, now_s)
 
+    def loads_began(self, devices: Iterable[str]) -> None:
+        """Engines are being loaded on devices, whose batches may take longer until `loads_ended`."""
+        self._topology.loads_began(devices)
+
+    def loads_ended(self, devices: Iterable[str]) -> None:
+        """These loads are over, and what batches took longer with them."""
+        self._topology.loads_ended(devices)
+
     def next_standby(self, now_s: float) -> StandbyLoad | None:
         """A standby to load now, if any; to be asked for when the driver has nothing else to load, again and again."""
         return self._topology.next_standby(now_s)

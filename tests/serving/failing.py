@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 from builders import NeverHurried, make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
 from virtual_loop import VirtualLoop
@@ -32,7 +33,7 @@ from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.rollouts.versioned_plans import VersionedPlans
 from proteus_cli.serving.adaptation.solver.jobs import Standbys
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
-from proteus_cli.serving.devices.executor import Batch, BatchCallback, OnLost
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, OnLost
 from proteus_cli.serving.fleet.recovery import Recovery
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.data_plane import DataPlaneOptions, make_data_plane
@@ -55,7 +56,8 @@ VARIANTS = (
 class FailingExecutor(EmulatedExecutor):
     """Takes profiled times.
 
-    While it ``hangs`` nothing ends or is loaded, ``broken`` engines fail, ``spoilt`` ones don't load.
+    While it ``hangs`` nothing ends or is loaded, ``broken`` engines fail, ``spoilt`` ones don't load. Batches have
+    computed ``slowed_by`` times as long, it says.
     """
 
     hangs = False
@@ -66,6 +68,7 @@ class FailingExecutor(EmulatedExecutor):
         self.loads: list[VariantKey] = []
         self.gave_way: list[bool] = []
         self._giving_way_takes_s = 0.0
+        self.slowed_by = 1.0
         self.batches: list[Batch] = []
         self._world = world
 
@@ -91,8 +94,14 @@ class FailingExecutor(EmulatedExecutor):
         elif (self._device_id, batch.key) in self._world.broken:
             number = self._register(done)
             asyncio.get_running_loop().call_soon(lambda: self._complete(number, EngineBroken("it fails on anything")))
+        elif self.slowed_by != 1.0:
+            super().submit(batch, lambda result: done(self._as_slow(result)))
         else:
             super().submit(batch, done)
+
+    def _as_slow(self, result: BatchResult | Exception) -> BatchResult:
+        assert isinstance(result, BatchResult)
+        return msgspec.structs.replace(result, compute_s=self.slowed_by * result.compute_s)
 
     def die(self) -> None:
         self.lose(DeviceLost(f"{self._device_id} was killed"))

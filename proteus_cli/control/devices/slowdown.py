@@ -22,6 +22,7 @@ class SlowdownEstimator:
     def __init__(self) -> None:
         self._ratio = self._p95_ratio = self.factor = self.upper = 1.0
         self._deviation = 0.0
+        self._before_load: tuple[float, float] | None = None  # ratio and deviation
 
     def ran(self, *, took_s: float, mean_s: float, p95_s: float, is_busy: bool = False) -> bool:
         """Learn from one batch, by its profiled times; it followed another at once if the device ``is_busy``.
@@ -43,7 +44,21 @@ class SlowdownEstimator:
         """The profile has changed to ``ratio`` times its latencies."""
         self._ratio /= ratio
         self._deviation /= ratio
+        if self._before_load is not None:
+            self._before_load = self._before_load[0] / ratio, self._before_load[1] / ratio
         self._settle()
+
+    def load_began(self) -> None:
+        """An engine is being loaded beside the batches, which take longer meanwhile."""
+        self._before_load = self._before_load or (self._ratio, self._deviation)
+
+    def load_ended(self) -> None:
+        """No load slows batches any more: expect no more than before it."""
+        if self._before_load is not None:
+            ratio, deviation = self._before_load
+            self._ratio, self._deviation = min(self._ratio, ratio), min(self._deviation, deviation)
+            self._before_load = None
+            self._settle()
 
     def doubt(self) -> None:
         """Expect less, as nothing runs any more that could show it: the device would be too slow for each request."""

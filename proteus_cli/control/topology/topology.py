@@ -1,6 +1,6 @@
 """What there is to serve with: devices and engines that can be used, the plan in force, and what each device hosts."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load, StandbyLoad
@@ -47,6 +47,15 @@ class Topology:
 
     def next_standby(self, now_s: float) -> StandbyLoad | None:
         return self.warming.next(now_s, self.outages.engines)
+
+    def loads_began(self, devices: Iterable[str]) -> None:
+        for device in devices:
+            self._workers[device].slowdown.load_began()
+
+    def loads_ended(self, devices: Iterable[str]) -> None:
+        for device in devices:
+            self._workers[device].slowdown.load_ended()
+            self._dispatch.count_capacity(self._workers[device])
 
     def share(self, device: str, servers: int) -> None:
         self._standbys.share(device, servers)

@@ -302,8 +302,14 @@ class Fleet:
         """
         limit_s = HURRIED_S if self._controller.placements else UNHURRIED_S
         executors = {device: worker.executor for device, worker in self.workers.items()}
-        failures = []
-        for failed in await self.loader.load_all(hosts, executors, self.engines.proof_s, limit_s, gives_way):
+        wanted, failures = tuple(hosts), []
+        loading = {host.device for host in wanted if host.key not in self.loader.loaded(host.device)}
+        self._controller.loads_began(loading)
+        try:
+            failed_loads = await self.loader.load_all(wanted, executors, self.engines.proof_s, limit_s, gives_way)
+        finally:
+            self._controller.loads_ended(loading)
+        for failed in failed_loads:
             if isinstance(failed.error, HostLost):
                 self._died(failed.device, failed.error)
             elif isinstance(failed.error, DeviceLost):

@@ -85,6 +85,7 @@ class StandbyLoader:
     async def _run(self, load: StandbyLoad) -> None:
         self._loader.keep_only(load.device, self._workers[load.device].executor, load.keeps)
         how = StandbyEnd.GIVEN_UP
+        self._controller.loads_began([load.device])
         try:
             executor = self._workers[load.device].executor
             await self._loader.load(load.device, executor, load.key, load.max_batch, gives_way=self._gives_way)
@@ -96,6 +97,7 @@ class StandbyLoader:
                 extra=fields(family=load.key.family, variant=load.key.variant, device=load.device),
             )  # fmt: skip
         finally:
+            self._controller.loads_ended([load.device])
             self._controller.standby_ended(load, how, self._clock())
             self._free(load.device)
 

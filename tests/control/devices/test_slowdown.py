@@ -120,6 +120,36 @@ def test_scatter_beyond_what_was_profiled_calls_for_caution() -> None:
     assert wild.upper == pytest.approx(1.5 / 1.2, abs=0.02)
 
 
+def test_what_batches_take_longer_beside_a_load_is_forgotten_as_it_ends() -> None:
+    slowdown = paced_by([1.2, 1.1, 1.3] * 20)
+    factor, upper = slowdown.factor, slowdown.upper
+    slowdown.load_began()
+    for _ in range(50):
+        slowdown.ran(took_s=0.025, mean_s=0.010, p95_s=0.010)
+    assert slowdown.factor > 2.0, "while it goes on, it counts"
+    slowdown.load_began()  # another one, beside it
+    slowdown.load_ended()
+    assert (slowdown.factor, slowdown.upper) == (near(factor), near(upper))
+
+
+def test_a_device_that_is_fast_again_by_the_end_of_a_load_stays_fast() -> None:
+    slowdown = paced_by([2.0] * 200)
+    slowdown.load_began()
+    for _ in range(200):
+        slowdown.ran(took_s=0.010, mean_s=0.010, p95_s=0.010)
+    factor = slowdown.factor
+    slowdown.load_ended()
+    assert slowdown.factor == factor < 1.01
+
+
+def test_a_profile_that_changes_during_a_load_counts_afterwards() -> None:
+    slowdown = paced_by([2.0] * 500)
+    slowdown.load_began()
+    slowdown.rebase(2.0)
+    slowdown.load_ended()
+    assert slowdown.factor == near(1.0)
+
+
 def test_a_sliding_maximum_forgets_a_value_after_a_while() -> None:
     recent = SlidingMaximum()
     values = [

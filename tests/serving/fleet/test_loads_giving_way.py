@@ -87,3 +87,20 @@ def test_a_standby_gives_way_also_while_the_demand_is_too_much_until_an_urgent_p
         await asking
 
     played_on_busy_cores(stand_by, NEVER_S, resident_bytes=1100)
+
+
+def test_batches_that_a_load_has_slowed_slow_nothing_down_once_it_is_over() -> None:
+    async def change(world: World) -> None:
+        executor = world.executor("cpu0")
+        asking = asyncio.create_task(world.ask(50.0, 3 * SECOND_S))
+        await asyncio.sleep(SECOND_S)
+        executor.slowed_by = 2.0
+        changing = asyncio.create_task(world.fleet.deploy(world.plan_of(OTHER)))
+        await asyncio.sleep(SECOND_S)
+        assert not changing.done()
+        assert world.controller.slowdown_of("cpu0") > 1.5
+        await changing
+        assert world.controller.slowdown_of("cpu0") == 1.0
+        await asking
+
+    played_on_busy_cores(change, 2 * SECOND_S)
