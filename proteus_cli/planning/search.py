@@ -38,8 +38,9 @@ from proteus_cli.planning.placements.host_counts import (
 from proteus_cli.planning.placements.loads import current_replicas, devices_with_more_loads
 from proteus_cli.planning.placements.pack import pack, serves_all
 from proteus_cli.planning.placements.spares import with_spares
-from proteus_cli.planning.solver.lexicographic import Infeasible, Solution, optimise
+from proteus_cli.planning.solver.lexicographic import Infeasible, optimise
 from proteus_cli.planning.solver.program import prepare
+from proteus_cli.planning.solver.solution import Solution
 from proteus_cli.planning.solver.solve import OutOfTime
 from proteus_cli.planning.solver.target_demand import TargetDemand
 

@@ -14,7 +14,7 @@ from proteus_cli.domain.profile.capacity import capacity_at
 from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.placements.pack import Packed
-from proteus_cli.planning.solver.lexicographic import Solution
+from proteus_cli.planning.solver.solution import Solution
 from proteus_cli.planning.solver.target_demand import NEGLIGIBLE
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from proteus_cli.planning.model.hosted_now import NOTHING, Now
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.placements.cascades import cascades_in_use, evenly_placed
 from proteus_cli.planning.placements.pack import Bundle, Packed
-from proteus_cli.planning.solver.lexicographic import Solution
+from proteus_cli.planning.solver.solution import Solution
 
 MAX_REASSIGNED = 200
 """Devices of a group, of which all are assigned anew to save a load: the time grows faster than with their square."""

@@ -11,7 +11,7 @@ from proteus_cli.domain.plan.plan import Placement
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.planning.model.hosted_now import Now
 from proteus_cli.planning.model.instance import Instance
-from proteus_cli.planning.solver.lexicographic import Solution
+from proteus_cli.planning.solver.solution import Solution
 
 
 def kept_replicas(instance: Instance, solution: Solution, rules: Rules) -> Ints:

@@ -8,7 +8,7 @@ from proteus_cli.arrays import Ints
 from proteus_cli.domain.plan.plan import Placement
 from proteus_cli.planning.model.hosted_now import NOTHING, HostedKeys
 from proteus_cli.planning.model.instance import Instance
-from proteus_cli.planning.solver.lexicographic import Solution
+from proteus_cli.planning.solver.solution import Solution
 
 
 def current_replicas(instance: Instance, resident: HostedKeys) -> Ints:

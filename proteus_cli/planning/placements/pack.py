@@ -9,7 +9,7 @@ from proteus_cli.arrays import Ints
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.placements.host_counts import kept_replicas
-from proteus_cli.planning.solver.lexicographic import Solution
+from proteus_cli.planning.solver.solution import Solution
 from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, TargetDemand
 
 NEGLIGIBLE_DEVICE_FRAC = 2e-6  # a smaller part of a device, or of its time, is the solver's rounding
