@@ -14,7 +14,7 @@ from proteus_cli.serving.requests.answers.answer_log import LONGEST_ID, MOST_ROW
 from proteus_cli.serving.requests.answers.classes import classes_of
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
-from proteus_cli.serving.requests.samples.writer import LARGEST_BYTES, Captured, SampleWriter, ToldLabels
+from proteus_cli.serving.requests.samples.writer import LARGEST_BYTES, Captured, CapturedLabels, SampleWriter
 
 MOST_IDS = 100_000
 """Of captured requests whose labels are waited for."""
@@ -76,7 +76,7 @@ class SampleCapture:
         if number is None:
             return
         if self.writer.has_room(0):
-            self.writer.put(ToldLabels(family, number, tuple(labels)))
+            self.writer.put(CapturedLabels(family, number, tuple(labels)))
         else:
             self.dropped[family, "busy"] += 1
 

@@ -74,7 +74,7 @@ class Captured:
 
 
 @dataclass(frozen=True, slots=True)
-class ToldLabels:
+class CapturedLabels:
     """Labels of a captured request, one for each row."""
 
     family: str
@@ -110,7 +110,7 @@ class SampleWriter:
     def __init__(self, settings: SampleSettings, unix_clock: Callable[[], float]) -> None:
         self.settings, self._clock = settings, unix_clock
         self.run = secrets.token_hex(4)
-        self._queue = queue.SimpleQueue[Captured | ToldLabels | None]()
+        self._queue = queue.SimpleQueue[Captured | CapturedLabels | None]()
         self._open: dict[str, _Open] = {}
         self._number = 0
         self._looked_s = -np.inf
@@ -137,9 +137,9 @@ class SampleWriter:
         self._released += 1
         self._released_bytes += size
 
-    def put(self, item: Captured | ToldLabels) -> None:
+    def put(self, item: Captured | CapturedLabels) -> None:
         """A sample that was reserved, or labels."""
-        if isinstance(item, ToldLabels):
+        if isinstance(item, CapturedLabels):
             self.reserve(0)
         self._queue.put(item)
 
@@ -165,7 +165,7 @@ class SampleWriter:
 
     def _work(self) -> None:
         while True:
-            item: Captured | ToldLabels | None = None
+            item: Captured | CapturedLabels | None = None
             is_over = False
             with contextlib.suppress(queue.Empty):
                 item = self._queue.get(timeout=LOOK_S)
@@ -176,9 +176,9 @@ class SampleWriter:
             if is_over:
                 return
 
-    def _add(self, item: Captured | ToldLabels) -> None:
+    def _add(self, item: Captured | CapturedLabels) -> None:
         opened = self._open.setdefault(item.family, _Open(self._clock()))
-        if isinstance(item, ToldLabels):
+        if isinstance(item, CapturedLabels):
             opened.labels[item.number] = item.labels
         else:
             if opened.items and opened.items[0].specs != item.specs:
