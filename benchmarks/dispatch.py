@@ -37,7 +37,8 @@ from proteus_cli.domain.profile.profile import BackendInfo, Point, Profile, Vari
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.simulation.conditions import Conditions
-from proteus_cli.simulation.run import SimulationResult, simulate
+from proteus_cli.simulation.result import SimulationResult
+from proteus_cli.simulation.run import simulate
 
 SLO_S = 0.15
 ROW_S = (0.022, 0.030, 0.040, 0.055, 0.075, 0.100)  # a batch of one row, by variant; each further row takes 0.6 of it

@@ -36,7 +36,8 @@ from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.planner import Planner
 from proteus_cli.replay.synthesis import Burst, make_trace
 from proteus_cli.replay.trace import read_trace
-from proteus_cli.simulation.run import SimulationResult, simulate
+from proteus_cli.simulation.result import SimulationResult
+from proteus_cli.simulation.run import simulate
 
 HEADROOM = 1.2
 MAX_S = 15.0  # the whole paper trace, a plan every second

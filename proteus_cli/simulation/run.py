@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, repeat
 from types import MappingProxyType
@@ -32,9 +31,8 @@ from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog.catalog import Catalog, VariantKey, variant_labels
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan_changes.change_text import hosting_text
-from proteus_cli.domain.profile.deferral import MeasuredDeferral
 from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.domain.report import Loss, Replan
+from proteus_cli.domain.report import Replan
 from proteus_cli.domain.request import Bounds, Outcome, Request, RequestRecord
 from proteus_cli.domain.stages.walk import Walk
 from proteus_cli.domain.trace import Trace
@@ -47,6 +45,7 @@ from proteus_cli.simulation.events import Events, Timer
 from proteus_cli.simulation.exits import SimulatedExits, answers
 from proteus_cli.simulation.fleet import SimulatedDevice, SimulatedFleet
 from proteus_cli.simulation.losses import Losses
+from proteus_cli.simulation.result import SimulationResult
 from proteus_cli.simulation.timing import SharedTimes, batch_times, load_time_s
 
 NEVER_S = math.inf
@@ -57,24 +56,6 @@ ReplanFunction = Callable[..., Plan]
 """Called with a demand, the plan in force and, by name, outages, standbys and what cascades were measured to defer.
 
 Of these three, only those that there are. Raises `NoFeasiblePlan`."""
-
-
-@dataclass(slots=True)
-class SimulationResult:
-    """What happened: a record for each request, in the order of their ends, and the plans that were made.
-
-    ``changes`` are without those of `ReplanRequest.is_routine` that changed nothing but rates; ``losses`` are in order.
-    ``measured``: what plans count on in the end where first stages defer something else than was profiled.
-    ``interrupted_s``: the virtual time at which Ctrl-C ended the run; requests that waited or ran have no record.
-    """
-
-    ended: list[RequestRecord] = field(default_factory=list)
-    replans: list[Replan] = field(default_factory=list)
-    changes: list[Replan] = field(default_factory=list)
-    launches: list[tuple[float, Launch]] = field(default_factory=list)
-    losses: list[Loss] = field(default_factory=list)
-    measured: tuple[MeasuredDeferral, ...] = ()
-    interrupted_s: float | None = None
 
 
 def simulate(

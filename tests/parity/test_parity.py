@@ -25,7 +25,8 @@ from proteus_cli.domain.profile.profile import Point, Profile, with_load_time
 from proteus_cli.domain.request import Outcome
 from proteus_cli.planning.planner import Planner
 from proteus_cli.simulation.conditions import Conditions
-from proteus_cli.simulation.run import SimulationResult, simulate
+from proteus_cli.simulation.result import SimulationResult
+from proteus_cli.simulation.run import simulate
 
 CPUS = ("cpu0", "cpu1", "cpu2", "cpu3", "cpu4")
 AT_ONCE = {2: 1.3, 3: 1.8}

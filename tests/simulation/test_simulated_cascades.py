@@ -33,7 +33,8 @@ from proteus_cli.domain.trace import Trace
 from proteus_cli.simulation.conditions import Conditions, Failure
 from proteus_cli.simulation.eval_rows import RowAnswers
 from proteus_cli.simulation.oracle import simulate_oracle
-from proteus_cli.simulation.run import SimulationResult, simulate
+from proteus_cli.simulation.result import SimulationResult
+from proteus_cli.simulation.run import simulate
 
 EXACT = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)
 CATALOG = make_catalog(make_family("a", {"s": 0.8, "l": 0.95}))

@@ -25,7 +25,8 @@ from proteus_cli.planning.heuristics import InfaasPlanner, SommelierPlanner, fro
 from proteus_cli.planning.planner import Planner
 from proteus_cli.simulation.conditions import JITTERS, Conditions, Failure
 from proteus_cli.simulation.losses import SILENT_S
-from proteus_cli.simulation.run import SimulationResult, simulate
+from proteus_cli.simulation.result import SimulationResult
+from proteus_cli.simulation.run import simulate
 
 SEED = 7
 SIMULATED = [policy for policy in POLICIES.values() if policy.plans != "oracle"]

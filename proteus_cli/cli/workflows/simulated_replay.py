@@ -34,7 +34,8 @@ from proteus_cli.reporting.measures import report
 from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.simulation.eval_rows import RowAnswers, RowAnswersOf
 from proteus_cli.simulation.oracle import simulate_oracle
-from proteus_cli.simulation.run import SimulationResult, simulate
+from proteus_cli.simulation.result import SimulationResult
+from proteus_cli.simulation.run import simulate
 from proteus_cli.store import Workspace
 from proteus_cli.store.answers import kept_rows
 from proteus_cli.store.eval_splits import eval_rows

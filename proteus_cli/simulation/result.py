@@ -1,0 +1,26 @@
+"""What happened in a simulation."""
+
+from dataclasses import dataclass, field
+
+from proteus_cli.control.decision import Launch
+from proteus_cli.domain.profile.deferral import MeasuredDeferral
+from proteus_cli.domain.report import Loss, Replan
+from proteus_cli.domain.request import RequestRecord
+
+
+@dataclass(slots=True)
+class SimulationResult:
+    """What happened: a record for each request, in the order of their ends, and the plans that were made.
+
+    ``changes`` are without those of `ReplanRequest.is_routine` that changed nothing but rates; ``losses`` are in order.
+    ``measured``: what plans count on in the end where first stages defer something else than was profiled.
+    ``interrupted_s``: the virtual time at which Ctrl-C ended the run; requests that waited or ran have no record.
+    """
+
+    ended: list[RequestRecord] = field(default_factory=list)
+    replans: list[Replan] = field(default_factory=list)
+    changes: list[Replan] = field(default_factory=list)
+    launches: list[tuple[float, Launch]] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+    measured: tuple[MeasuredDeferral, ...] = ()
+    interrupted_s: float | None = None
