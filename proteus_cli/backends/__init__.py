@@ -8,7 +8,8 @@ To add a backend:
    opened, and raises `BackendUnavailable` with the `pip install` command as its hint where the runtime is missing.
 2. Open it in `registry.open_backend`. Where its devices are of a new kind, find them in `discovery.discover`, and name
    the kind in `domain.device.Device`.
-3. Profiles and servers use it now. `serving.devices.cpu` runs its batches in the server. Where a fault of the
-   runtime may end the process, give it a spec in `serving.devices.process.spec`, which a process of its own opens.
+3. Profiles and servers use it now. Name it in `REAL` of `serving.devices.hardware`, or servers say that its times are
+   emulated. `serving.devices.cpu` runs its batches in the server. Where a fault of the runtime may end the process,
+   give it a spec in `serving.devices.process.spec`, which a process of its own opens.
 4. Test it like `tests/backends/test_onnxruntime_backend.py` does.
 """
