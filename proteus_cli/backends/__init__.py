@@ -13,3 +13,9 @@ To add a backend:
    give it a spec in `serving.devices.process.spec`, which a process of its own opens.
 4. Test it like `tests/backends/test_onnxruntime_backend.py` does.
 """
+
+import os
+
+# ONNX Runtime would record its use in a database below the user's home, send that to its makers, and hold up the end of
+# a process that can't reach them, by 30 s. It reads this where it is imported; who wants it sets 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -127,3 +127,9 @@ def test_slices_are_found_once_for_each_model_that_is_loaded(tmp_path: Path, mon
     with runtime.runner(mlp(model, hidden=9)) as runner:
         runner.infer(runner.signature.sample(1, np.random.default_rng(0)))
     assert len(found) == 2
+
+
+def test_the_runtime_keeps_no_record_of_its_use() -> None:
+    """It would have its database open in each process that has imported it."""
+    files = [path.resolve() for path in Path("/proc/self/fd").iterdir()]
+    assert [file for file in files if "onnxruntime.db" in file.name] == []
