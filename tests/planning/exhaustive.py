@@ -6,11 +6,12 @@ Written from the rules' own words, not from the package's model.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import combinations, pairwise, product
 
-import highspy
 import numpy as np
 import pytest
+from linear_program import least
 from tiny_fleets import Tiny
 
 from proteus_cli.arrays import Floats
@@ -25,12 +26,6 @@ Objective = tuple[str, int]
 
 SAME = 1e-9  # hostings that differ less are equally good
 CLOSE = 3e-6  # a plan that is worse by less is as good
-LP_OPTIONS = {
-    "output_flag": False,
-    "threads": 1,
-    "primal_feasibility_tolerance": 1e-10,
-    "dual_feasibility_tolerance": 1e-10,
-}
 SERVED = 1e-6  # a smaller part of a demand isn't served
 
 
@@ -136,6 +131,7 @@ def _assert_rates(tiny: Tiny, plan: Plan, mine: Hosting) -> None:
 # What may be hosted ----------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=1)
 def hosts_of(tiny: Tiny) -> dict[str, list[Host]]:
     """By device, each variant that may be there at all."""
     allowed = {
@@ -187,6 +183,7 @@ def _cascades_of(tiny: Tiny) -> list[CascadeProfile]:
     return [c for c in tiny.cascades if tiny.rules.prefers(c.family) == "accuracy" and c.family not in limited]
 
 
+@lru_cache(maxsize=1)
 def best_worths(tiny: Tiny) -> dict[str, float]:
     """What a family's worth is relative to: its best variant, whatever that takes; or the best that may be hosted."""
     worths: dict[str, float] = {}
@@ -203,9 +200,9 @@ def _pairs(tiny: Tiny, hosts: Sequence[Host]) -> Iterator[tuple[Host, Host, Casc
             is_pair = (first.variant, second.variant) == (cascade.first, cascade.second)
             if not is_pair or not _is_accurate(tiny, second):
                 continue
-            least = tiny.rules.expected_accuracy.get(first.family, 0.0)
+            at_least = tiny.rules.expected_accuracy.get(first.family, 0.0)
             if any(first.slo_part <= split and second.slo_part <= 1 - split for split in (0.25, 0.5)):
-                yield from ((first, second, point) for point in cascade.points if point.accuracy >= least)
+                yield from ((first, second, point) for point in cascade.points if point.accuracy >= at_least)
 
 
 def _hosts(tiny: Tiny, device: str, kind: str, family: str, variant: str, accuracy: float) -> Iterator[Host]:
@@ -574,27 +571,11 @@ class _Shared(_Worth):
     def _run(self, row: Floats) -> float | None:
         if self.size == 0:
             return 0.0
-        matrix = np.array([self._padded(each) for each, _ in self.rows])
-        solver = highspy.Highs()
-        for option, value in LP_OPTIONS.items():
-            solver.setOptionValue(option, value)
-        lp = highspy.HighsLp()
-        lp.num_row_, lp.num_col_ = matrix.shape
-        lp.col_cost_ = -self._padded(row)
-        lp.col_lower_, lp.col_upper_ = np.zeros(self.size), np.full(self.size, highspy.kHighsInf)
-        lp.row_lower_ = np.full(len(matrix), -highspy.kHighsInf)
-        lp.row_upper_ = np.array([most for _, most in self.rows])
-        lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-        lp.a_matrix_.start_ = np.arange(0, matrix.size + 1, self.size)
-        lp.a_matrix_.index_ = np.tile(np.arange(self.size), len(matrix))
-        lp.a_matrix_.value_ = matrix.ravel()
-        solver.passModel(lp)
-        solver.run()
-        status = solver.getModelStatus()
-        if status == highspy.HighsModelStatus.kInfeasible:
-            return None
-        assert status == highspy.HighsModelStatus.kOptimal, status
-        return -float(solver.getInfo().objective_function_value)
+        matrix = np.zeros((len(self.rows), self.size))
+        for number, (each, _) in enumerate(self.rows):
+            matrix[number, : len(each)] = each
+        found = least(-self._padded(row), matrix, [most for _, most in self.rows])
+        return None if found is None else -found
 
     def _padded(self, row: Floats) -> Floats:
         return np.concatenate([row, np.zeros(self.size - len(row))])

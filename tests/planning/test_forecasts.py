@@ -1,6 +1,7 @@
 """Plans for a forecast, against every way to host on a few devices."""
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from itertools import product
 
 import msgspec
@@ -8,11 +9,12 @@ import pytest
 from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.demand import Forecast, LossCurve
 from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import PAPER_RULES, Rules
+from proteus_cli.domain.plan.rules import PAPER_RULES
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.planning.planner import Planner
 from proteus_cli.planning.solver.target_demand import HORIZON_S, LOAD_EFFORT_S
@@ -32,9 +34,13 @@ def profiles(devices: int, load_s: float = 0.0) -> dict[str, Profile]:
     return {f"cpu{i}": make_profile(f"cpu{i}", *measured) for i in range(devices)}
 
 
-def planner(devices: int, load_s: float = 0.0, rules: Rules = PAPER_RULES) -> Planner:
-    given_rules = policy_named("proteus")
-    return Planner(CATALOG, profiles(devices, load_s), given_rules, headroom=1.0, inputs={}, rules=rules)
+@cache
+def planner(devices: int, load_s: float = 0.0, residency: int = 1, preferring_latency: str = "") -> Planner:
+    """It makes plans for all forecasts, as in a server."""
+    prefer = {preferring_latency: "latency"} if preferring_latency else UNSET
+    rules = msgspec.structs.replace(PAPER_RULES, residency=residency, prefer=prefer)
+    policy = policy_named("proteus")
+    return Planner(CATALOG, profiles(devices, load_s), policy, headroom=1.0, inputs={}, rules=rules)
 
 
 @st.composite
@@ -110,7 +116,7 @@ def test_no_way_to_host_loses_less_where_a_family_prefers_latency(
     """Of the SLO of 1 s, the small variant takes 10 ms and the large one 50 ms."""
     worths = {"a": ACCURACY["a"], "b": {"small": 0.99 * 0.995 + 0.005, "large": 0.99 * 0.975 + 0.009}}
     forecast = Forecast(dict(zip("ab", demand, strict=True)), dict(zip("ab", both, strict=True)))
-    plan = planner(devices, rules=msgspec.structs.replace(PAPER_RULES, prefer={"b": "latency"}))(forecast)
+    plan = planner(devices, preferring_latency="b")(forecast)
     least = min(loss(forecast, hosted, worths) for hosted in ways(devices, forecast))
     assert sum(plan.unserved_qps.values()) == pytest.approx(0.0, abs=1e-6)
     assert loss(forecast, hosted_by(plan), worths) <= least * 1.01 + 1e-4

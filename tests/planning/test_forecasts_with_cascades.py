@@ -7,7 +7,7 @@ from drawing import examples
 from exhaustive import Cascading, Hosting, allowed_hostings, hosting_of
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import linprog
+from linear_program import least
 from test_forecasts import curves
 from tiny_fleets import Tiny
 from tiny_rules import cascaded_fleets
@@ -32,9 +32,9 @@ def accuracy_in_time(tiny: Tiny, hosting: Hosting, by_family: dict[str, LossCurv
     rows = [np.r_[row, np.zeros(len(steps))] for row in rows]
     for k, (family, accuracy) in enumerate(steps):
         up_to = shared.part_of[family] * (shared.accuracy >= accuracy)
-        for lost, saved in (*by_family[family].lines, (by_family[family].lost[-1], 0.0)):
+        for lost_frac, saved in (*by_family[family].lines, (by_family[family].lost[-1], 0.0)):
             rows.append(np.r_[-saved * up_to, -lost_of[k]])
-            limits.append(-lost)
+            limits.append(-lost_frac)
         is_last = k + 1 == len(steps) or steps[k + 1][0] != family
         gained = (
             shared.wanted[family] / sum(shared.wanted.values()) * (accuracy - (0.0 if is_last else steps[k + 1][1]))
@@ -44,8 +44,8 @@ def accuracy_in_time(tiny: Tiny, hosting: Hosting, by_family: dict[str, LossCurv
     for family in families:
         rows.append(np.r_[-shared.part_of[family], np.zeros(len(steps))])
         limits.append(-1.0)
-    found = linprog(np.concatenate(worth), A_ub=np.array(rows), b_ub=limits)
-    return constant - found.fun if found.status == 0 else -math.inf
+    lost = least(np.concatenate(worth), np.array(rows), limits)
+    return -math.inf if lost is None else constant - lost
 
 
 @given(cascaded_fleets(), st.tuples(curves(), curves()))

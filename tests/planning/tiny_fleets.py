@@ -25,7 +25,7 @@ Latencies = dict[tuple[str, str, str], dict[int, float]]
 """Seconds by batch size, by device type, family and variant."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # what was worked out for one is found again by which it is
 class Tiny:
     """``accuracy`` by family and variant; ``devices`` are the type of each; ``demand_qps`` by family.
 
