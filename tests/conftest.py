@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forking.program import start_child
+from forking import program
 from hypothesis import settings
 from hypothesis.internal.conjecture import providers
 from installed import HOW_TO_ADD, missing_for_the_page
@@ -39,10 +39,6 @@ FIRST = (
 LAST = ("contract/api/test_pycuda.py", "contract/e2e/test_gpu0.py", "contract/runtime/test_devices.py")
 """… and these wait for that."""
 FOUND_BY_TEXT = ("alone", "extended", "hosts", "ray")
-STARTING_CHILDREN = (
-    "proteus_cli.serving.adaptation.solver.process",
-    "proteus_cli.serving.devices.process.executor",
-)
 SET_IN_NAME = re.compile(r"\{\([^{}:]*\)\}|\{'[^{}:]*'\}|frozenset\(")
 
 # `make test` draws the same examples each time; `make fuzz` draws new ones (tests/fuzz.py).
@@ -167,11 +163,13 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 @pytest.fixture(autouse=True)
 def _children_are_forked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes of devices and of solvers are not started from nothing, but by tests that are about them."""
-    if not request.node.get_closest_marker("from_nothing"):
-        for name in STARTING_CHILDREN:
-            if name in sys.modules:
-                monkeypatch.setattr(sys.modules[name], "start_process", start_child)
+    """Servers, and processes of devices and of solvers, are started from nothing only by tests that are about them."""
+    if request.node.get_closest_marker("from_nothing"):
+        monkeypatch.setattr(program, "are_children_forked", False)
+    else:
+        for (module, name), ours in program.STARTING_CHILDREN.items():
+            if module in sys.modules:
+                monkeypatch.setattr(sys.modules[module], name, ours)
 
 
 @pytest.fixture(scope="session")

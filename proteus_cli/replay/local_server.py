@@ -27,20 +27,10 @@ def local_server(plan: Path, workspace: Path, *, emulate: bool = False, options:
     ``emulate``: its devices are emulated; ``options`` are others of `proteus serve`. Raises `ServerError` with the end
     of the log where the server doesn't become ready.
     """
-    command = [sys.executable, "-m", "proteus_cli", "serve", str(plan), "--port", "0", "--workspace", str(workspace)]
-    command += ["--no-resume", "--plan-history", "0"]  # each run is the same, and leaves nothing behind
-    command += ["--emulate", *options] if emulate else options
-    with (
-        _ending_by_exception(),
-        tempfile.TemporaryFile() as log,
-        subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            process_group=0,  # Ctrl-C is for the replay, which ends the server after it
-        ) as process,
-    ):
+    arguments = [str(plan), "--port", "0", "--workspace", str(workspace)]
+    arguments += ["--no-resume", "--plan-history", "0"]  # each run is the same, and leaves nothing behind
+    arguments += ["--emulate", *options] if emulate else options
+    with _ending_by_exception(), tempfile.TemporaryFile() as log, start_server(arguments, log) as process:
         try:
             yield _ready_url(process, log)
         finally:
@@ -49,6 +39,17 @@ def local_server(plan: Path, workspace: Path, *, emulate: bool = False, options:
                 process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def start_server(arguments: Sequence[str], log: BinaryIO) -> "subprocess.Popen[bytes]":
+    """Start ``proteus serve``, in its own process group: Ctrl-C is for the replay, which ends the server after it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "proteus_cli", "serve", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        process_group=0,
+    )
 
 
 @contextmanager

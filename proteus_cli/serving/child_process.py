@@ -23,7 +23,7 @@ def start_process(module: str, descriptor: int) -> "subprocess.Popen[bytes]":
 
     The process begins with `GROUP_SIGNALS` blocked, until it calls `depend_on_parent`.
     """
-    with _group_signals_blocked():
+    with group_signals_blocked():
         return subprocess.Popen(
             [sys.executable, "-P", "-m", module, str(descriptor)],
             stdin=subprocess.DEVNULL,
@@ -50,7 +50,7 @@ def environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _group_signals_blocked() -> Iterator[None]:
+def group_signals_blocked() -> Iterator[None]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
     try:
         yield

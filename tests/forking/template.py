@@ -3,6 +3,7 @@
 It imports the modules, and forks whenever it is asked to. Each of its children becomes a program of its own: with its
 arguments, environment, directory, process group, limits and open files, with whatever Python does before the first line
 of a program, and with Python's usual end. Nothing that it imports may start a thread, as children would lack it.
+Programs may have their own children forked, too, over a socket that all of them have (`forking.program.fork_children`).
 """
 
 import fcntl
@@ -17,6 +18,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +29,7 @@ NUMBER_BYTES = 8
 MAX_FILES = 8
 """stdin, stdout, stderr, those that are passed on; and where it is told which process it is, and how that has ended."""
 STANDARD, FIRST_FREE = 3, 1000
+TESTS = Path(__file__).parents[1]
 TASKS, STATUS = Path("/proc/self/task"), Path("/proc/self/status")
 LIMITS = (
     resource.RLIMIT_NOFILE,
@@ -40,32 +43,37 @@ LIMITS = (
 def main() -> None:
     """Fork until nobody asks any more. In a child, this returns, and the program has been the last thing it did."""
     channel = socket.socket(fileno=int(sys.argv[1]))
+    of_programs, to_us = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sys.path[0] = str(TESTS)
     for module in sys.argv[2:]:
         import_module(module)
     tasks = list(TASKS.iterdir())
     assert len(tasks) == 1, f"what was imported has started {len(tasks) - 1} threads"
     gc.collect()
     gc.freeze()
-    asked = _next_call(channel)
+    asked = _next_call(channel, of_programs)
     if asked is not None:
-        _become(*asked)
+        _become(*asked, to_us.fileno())
 
 
-def _next_call(channel: socket.socket) -> tuple[Any, list[int]] | None:
+def _next_call(channel: socket.socket, of_programs: socket.socket) -> tuple[Any, list[int]] | None:
     """In a child, what it is to become; None where nobody asks any more."""
+    asking = {each.fileno(): each for each in (channel, of_programs)}
     running: dict[int, tuple[int, int]] = {}
     poll = select.poll()
-    poll.register(channel, select.POLLIN)
+    for each in asking:
+        poll.register(each, select.POLLIN)
     while True:
         for ready, _ in poll.poll():
-            if ready != channel.fileno():
+            if ready not in asking:
                 poll.unregister(ready)
                 child, status = running.pop(ready)
-                os.write(status, os.waitpid(child, 0)[1].to_bytes(NUMBER_BYTES))
+                with suppress(BrokenPipeError):  # whoever asked for it has ended before it
+                    os.write(status, os.waitpid(child, 0)[1].to_bytes(NUMBER_BYTES))
                 os.close(ready)
                 os.close(status)
                 continue
-            received, files, _, _ = socket.recv_fds(channel, MAX_CALL_BYTES, MAX_FILES)
+            received, files, _, _ = socket.recv_fds(asking[ready], MAX_CALL_BYTES, MAX_FILES)
             if not received:
                 return None
             child = os.fork()
@@ -78,22 +86,26 @@ def _next_call(channel: socket.socket) -> tuple[Any, list[int]] | None:
             poll.register(ended, select.POLLIN)
 
 
-def _become(call: Mapping[str, Any], files: Sequence[int]) -> None:
+def _become(call: Mapping[str, Any], files: Sequence[int], to_template: int) -> None:
+    to_template = fcntl.fcntl(to_template, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE)
     *passed, status = (fcntl.fcntl(file, fcntl.F_DUPFD, FIRST_FREE) for file in files)
     numbers = [*range(STANDARD), *call["passed"]]
     for number, file in zip(numbers, passed, strict=True):
         os.dup2(file, number)
+    inherit(call["inherited"])
     if call["process_group"] >= 0:
         os.setpgid(0, call["process_group"])
     os.write(status, os.getpid().to_bytes(NUMBER_BYTES))
-    inherit(call["inherited"])
     os.chdir(call["directory"])
     os.environ.clear()
     os.environ.update(call["environment"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for first, last in pairwise([*sorted(numbers), os.sysconf("SC_OPEN_MAX")]):
+    kept = sorted([*numbers, *[to_template] * call["forks_children"]])
+    for first, last in pairwise([*kept, os.sysconf("SC_OPEN_MAX")]):
         os.closerange(first + 1, last)
     _open_standard_files()
+    if call["forks_children"]:
+        import_module("forking.program").fork_children(to_template)
     sys.path += [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in sys.path]
     module, *arguments = call["arguments"]
     sys.argv[1:], sys.path[0] = arguments, os.getcwd()  # noqa: PTH109 - as Python does
@@ -108,6 +120,7 @@ def inherited() -> dict[str, Any]:
         "limits": [resource.getrlimit(kind) for kind in LIMITS],
         "cores": sorted(os.sched_getaffinity(0)),
         "umask": int(umask, 8),
+        "blocked": sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
         "nice": os.getpriority(os.PRIO_PROCESS, 0),
     }
 
@@ -117,6 +130,7 @@ def inherit(found: Mapping[str, Any]) -> None:
         resource.setrlimit(kind, tuple(limits))
     os.sched_setaffinity(0, found["cores"])
     os.umask(found["umask"])
+    signal.pthread_sigmask(signal.SIG_SETMASK, found["blocked"])
     os.setpriority(os.PRIO_PROCESS, 0, found["nice"])
 
 

@@ -13,7 +13,7 @@ from tiny import Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, looking_
 
 from proteus_cli.units import parse_duration
 
-pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended]
+pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended, pytest.mark.from_nothing]
 
 WARM_UP_S = 3.0
 FLAT_BYTES = 12 * 2**20

@@ -25,7 +25,7 @@ from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.serving.cluster.new_key import write_key
 from proteus_cli.store import read_json
 
-pytestmark = [pytest.mark.live, pytest.mark.extended]
+pytestmark = [pytest.mark.live, pytest.mark.extended, pytest.mark.from_nothing]
 
 RATE_QPS = 40.0
 

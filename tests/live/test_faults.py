@@ -42,7 +42,7 @@ from proteus_cli.control.devices.breaker import MIN_HANG_TIMEOUT_S
 from proteus_cli.serving.adaptation.plan_journal import records
 from proteus_cli.store import Workspace, write_text
 
-pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended]
+pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended, pytest.mark.from_nothing]
 
 PROCESSES = ("--executor", "process")
 

@@ -15,7 +15,7 @@ from live_server import LiveServer, serving
 from steady import Steady, asking, row
 from tiny import SHAPES, Tiny, add_plan, make_workspace
 
-pytestmark = [pytest.mark.live, pytest.mark.extended, pytest.mark.hosts]
+pytestmark = [pytest.mark.live, pytest.mark.extended, pytest.mark.hosts, pytest.mark.from_nothing]
 
 RATE_QPS = 40.0
 DEVICES = ("a/cpu0", "b/cpu0")

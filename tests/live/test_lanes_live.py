@@ -17,7 +17,7 @@ from tiny import INPUTS, Tiny, add_plan, add_profiles, make_workspace
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.device import Device
 
-pytestmark = [pytest.mark.live, pytest.mark.alone]
+pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.from_nothing]
 
 OPTIONS = ("--executor", "process", "--replan", "off", "--log-format", "json")
 PATIENCE_S = 10.0

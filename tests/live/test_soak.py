@@ -43,7 +43,7 @@ from proteus_cli.reporting.measures import report
 from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.units import parse_duration
 
-pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended]
+pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended, pytest.mark.from_nothing]
 
 RUDE_PAUSE = 10.0
 WARM_UP_FRAC = 1 / 3  # in which caches fill, and everything has happened once

@@ -84,6 +84,7 @@ def test_requests_in_flight_are_answered_before_the_server_stops(made: Tiny, num
         assert "drained, stopped" in live.log.read_text()
 
 
+@pytest.mark.from_nothing
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_process_group_stops_the_server_and_ends_no_child_early(made: Tiny, number: int) -> None:
     """As Ctrl-C in a terminal and service managers send it: devices and the solver have work to do until the end."""

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from builders import make_catalog, make_family, make_measured, make_profile
+from forking.program import of_proteus
 from onnx import TensorProto, helper
 from tiny import CLASSES, INPUTS, looking_up, mlp, save_model, tensor
 
@@ -58,8 +59,6 @@ from proteus_cli.serving.devices.process.messages import (
 )
 from proteus_cli.serving.devices.process.shared_memory import TransferBuffer
 from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
-
-pytestmark = pytest.mark.from_nothing
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 KEY: VariantKey = VariantKey("f", "v")
@@ -155,6 +154,12 @@ async def opened(spec: DeviceSpec = ON_CPU, on_lost: OnLost = print) -> AsyncIte
         await until(lambda: not exists(executor.pid))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _template() -> None:
+    """What processes are forked from is there before any test counts what is open."""
+    of_proteus()
+
+
 def run(test: Callable[[], Awaitable[None]]) -> None:
     async def in_loop() -> None:
         await test()
@@ -174,6 +179,7 @@ def same(found: Sequence[npt.NDArray[Any]], wanted: Sequence[npt.NDArray[Any]]) 
     return all(a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.from_nothing
 def test_outputs_are_those_of_a_thread_for_all_types_and_sizes(tmp_path: Path) -> None:
     """Also of batches that are larger than any before, several at once, and of two engines in turn."""
 
@@ -310,6 +316,7 @@ def test_a_model_that_cannot_be_loaded_has_the_same_error_as_in_a_thread(tmp_pat
     run(test)
 
 
+@pytest.mark.from_nothing
 def test_a_device_that_cannot_be_opened_has_the_error_of_its_backend() -> None:
     async def test() -> None:
         gpu = Device("gpu0", "t4", "gpu", "a GPU", 2**30)
@@ -392,6 +399,7 @@ def test_an_engine_whose_load_was_cancelled_is_not_kept(tmp_path: Path) -> None:
 # --- losses
 
 
+@pytest.mark.from_nothing
 def test_when_the_process_is_killed_on_lost_is_called_first_and_the_device_can_be_opened_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -468,6 +476,7 @@ def test_a_stopped_process_is_abandoned_at_once_and_leaves_no_zombie(tmp_path: P
     run(test)
 
 
+@pytest.mark.from_nothing
 def test_a_process_that_ends_while_it_is_being_opened_is_lost() -> None:
     async def test() -> None:
         told: list[Any] = []
@@ -558,6 +567,7 @@ def no_more_files() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
+@pytest.mark.from_nothing
 def test_without_free_file_descriptors_a_batch_fails_or_its_device_is_lost(
     tmp_path: Path,
 ) -> None:
@@ -633,15 +643,16 @@ def test_a_process_that_does_not_end_is_killed_and_its_batches_fail(
     run(test)
 
 
+@pytest.mark.from_nothing
 def test_opening_and_closing_many_times_leaves_nothing() -> None:
     """Most are ended before they are open, as that is quick."""
 
     async def test() -> None:
         pids = []
-        for number in range(200):
+        for number in range(24):
             executor = ProcessExecutor(ON_CPU, print)
             pids.append(executor.pid)
-            if number % 50 == 0:
+            if number % 9 == 0:
                 await executor.opened()
             (executor.abandon if number % 2 else executor.close)()
         await until(lambda: not any(map(exists, pids)))
@@ -652,6 +663,7 @@ def test_opening_and_closing_many_times_leaves_nothing() -> None:
 # --- devices of this machine
 
 
+@pytest.mark.from_nothing
 def test_local_devices_run_in_processes_on_request_and_can_be_opened_again(tmp_path: Path) -> None:
     async def test() -> None:
         one, other = CPU, Device("cpu1", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
