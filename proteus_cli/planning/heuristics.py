@@ -12,6 +12,7 @@ from proteus_cli.domain.demand import Demand, check_demand
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.plan.plan import Placement, Plan, Solver
 from proteus_cli.domain.plan.rules import Reserved
+from proteus_cli.domain.profile.capacity import Capacity
 from proteus_cli.domain.profile.deferral import MeasuredDeferral
 from proteus_cli.planning.model.choices import Choice
 from proteus_cli.planning.model.hosted_now import HostedKeys
@@ -26,8 +27,12 @@ class _Option:
     """A variant on a device: its capacity, and how much less accurate it is than the best of its family."""
 
     choice: Choice
-    capacity_qps: float
+    capacity: Capacity
     drop: float
+
+    @property
+    def capacity_qps(self) -> float:
+        return self.capacity.qps
 
     @property
     def family(self) -> str:
@@ -69,7 +74,7 @@ class _Heuristic(Planner):
         found: dict[int, list[_Option]] = {}
         for c, choice in enumerate(instance.choices):
             drop = float(instance.best_accuracy[choice.family] - instance.accuracy[c])
-            found.setdefault(choice.group, []).append(_Option(choice, float(instance.capacity_qps[c]), drop))
+            found.setdefault(choice.group, []).append(_Option(choice, instance.capacities[c], drop))
         ordered = {g: sorted(options, key=lambda o: (o.drop, -o.capacity_qps)) for g, options in found.items()}
         return {device: ordered.get(g, []) for g, group in enumerate(instance.groups) for device in group.devices}
 
@@ -193,7 +198,7 @@ def _placements(hosting: Hosting, demand_qps: Mapping[str, float], shares: Mappi
             device=device,
             family=option.family,
             variant=option.choice.measured.variant,
-            max_batch=option.choice.capacity.max_batch,
+            max_batch=option.capacity.max_batch,
             rate_qps=min(shares[device] * served_qps, option.capacity_qps),
             share=shares[device] if served_qps > 0 else 0.0,
             capacity_qps=option.capacity_qps,

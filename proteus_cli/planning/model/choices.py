@@ -8,7 +8,7 @@ from proteus_cli.control.policies import VariantRule
 from proteus_cli.domain.catalog.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.plan.answer_limits import knows_amounts, why_not_within
 from proteus_cli.domain.plan.rules import DeviceLimits, Rules, limits_of
-from proteus_cli.domain.profile.capacity import Capacity, CapacityStep, capacity_at
+from proteus_cli.domain.profile.capacity import CapacityStep, capacity_at
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.errors import UsageError
 from proteus_cli.planning.networks import row_bytes
@@ -42,15 +42,14 @@ class Pool(NamedTuple):
 class Choice:
     """One variant on one group of devices: a column of the model.
 
-    ``capacity`` for the number of hosts that the instance counts on, ``capacity_steps`` for any. ``accuracy`` is what
-    plans count on, and ``slo_part`` the part of the SLO that its batches may take: the whole, but for cascades, where
-    ``whole_slo_steps`` are what it could do in the whole.
+    ``capacity_steps`` are by the number of hosts. ``accuracy`` is what plans count on, and ``slo_part`` the part of the
+    SLO that its batches may take: the whole, but for cascades, where ``whole_slo_steps`` are what it could do in the
+    whole.
     """
 
     group: int
     family: int
     measured: VariantProfile
-    capacity: Capacity
     capacity_steps: tuple[CapacityStep, ...]
     accuracy: float
     slo_part: float = 1.0
@@ -136,9 +135,9 @@ def choices_of(
                 key = id(measured), group.profile.slots
                 if key not in known:
                     known[key] = rules.capacity_steps(slo_s[family.name], group.profile.points_of(measured))
-                capacity = capacity_at(known[key], devices)
-                if capacity.qps > 0 and _may_host(group, family, measured, slo_s[family.name], rules):
-                    yield Choice(g, f, measured, capacity, known[key], measured.accuracy)
+                is_in_time = capacity_at(known[key], devices).qps > 0
+                if is_in_time and _may_host(group, family, measured, slo_s[family.name], rules):
+                    yield Choice(g, f, measured, known[key], measured.accuracy)
 
 
 def _may_host(group: DeviceGroup, family: Family, measured: VariantProfile, slo_s: float, rules: Rules) -> bool:

@@ -1,9 +1,10 @@
 """The planning instance: catalog, profiles and rules as arrays."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from proteus_cli.domain.catalog.catalog import Catalog
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.capacity import Capacity, CapacityStep, capacity_at
 from proteus_cli.domain.profile.profile import Profile, best_accuracy
+from proteus_cli.planning.model.capacity_table import CapacityTable
 from proteus_cli.planning.model.choices import (
     Choice,
     DeviceGroup,
@@ -25,17 +27,28 @@ from proteus_cli.planning.model.choices import (
 from proteus_cli.planning.model.modelling import sp
 from proteus_cli.planning.model.resident_sets import ResidentSets, resident_sets
 from proteus_cli.planning.model.ways import Ways, with_ways
-from proteus_cli.planning.model.worths import worths_of
+from proteus_cli.planning.model.worths import steps_of, worths_of
 from proteus_cli.planning.networks import limits_of_hosts
+
+if TYPE_CHECKING:
+    _once = cached_property
+else:
+
+    class _once(cached_property):  # noqa: N801 - used as a decorator
+        """What does not depend on hosts: computed once for an instance and all that `with_hosts` makes of it."""
+
+        def __get__(self, instance: "Instance | None", owner: type | None = None) -> object:
+            """Of the instance that counts on all devices."""
+            return super().__get__(instance if instance is None else instance.whole or instance, owner)
 
 
 @dataclass(frozen=True, eq=False)
 class Instance:
     """``F`` families, ``G`` device groups, ``C`` choices, ``L`` steps of accuracy.
 
-    By choice: ``capacity_qps``, ``accuracy``, ``worth`` (see `worths`; accuracy, unless the family prefers something
-    else), ``power_w``, ``pinned`` (devices that must host it), ``memory_frac``, the
-    part of a device's memory that it takes, and ``network_frac_s``, the part of what its host's network may carry that
+    By choice: ``capacities``, and the rate of each, ``capacity_qps``; ``accuracy``; ``worth`` (see `worths`; accuracy,
+    unless the family prefers something else); ``power_w``; ``pinned`` (devices that must host it); ``memory_frac``, the
+    part of a device's memory that it takes; and ``network_frac_s``, the part of what its host's network may carry that
     one query per second takes; 0 without a limit. ``family_choices`` [F, C] and ``group_choices`` [G, C] are 1 where
     the choice is of the family, or of the group, else 0; ``device_count`` is [G].
 
@@ -46,8 +59,8 @@ class Instance:
     family's last step. ``best_worth`` [F] is what the worth of the worst family is relative to.
 
     A choice meets its SLO, if all devices serve its family, fits its device and is allowed. Capacities count on a
-    number of hosts of each family: that of all devices, or what `with_hosts` was told. ``unplaceable``: pins whose
-    variant has no choice on that group.
+    number of hosts of each family: that of all devices, or what `with_hosts` was told; then ``whole`` is the instance
+    that counts on all. ``unplaceable``: pins whose variant has no choice on that group.
 
     Families with cascades have ``ways``. Of these is what they lose, so here each has one step, of the least accurate
     way, with no choice in it. And choices of one variant on one group may differ in their part of the SLO; what is
@@ -60,6 +73,7 @@ class Instance:
     families: tuple[str, ...]
     groups: tuple[DeviceGroup, ...]
     choices: tuple[Choice, ...]
+    capacities: tuple[Capacity, ...]
     capacity_qps: Floats
     accuracy: Floats
     worth: Floats
@@ -81,16 +95,22 @@ class Instance:
     hosts: tuple[int, ...]
     ways: Ways | None = None
     sets: ResidentSets | None = None
+    whole: "Instance | None" = None
 
     def with_hosts(self, hosts: Ints) -> "Instance":
         """The same instance with the capacities where so many hosts serve each family [F]."""
-        counts = hosts.tolist()
-        choices = tuple(
-            replace(choice, capacity=capacity_at(choice.capacity_steps, counts[choice.family]))
-            for choice in self.choices
+        capacities, capacity_qps = self._capacity_table.at(hosts[self.choice_family])
+        return replace(
+            self,
+            capacities=capacities,
+            capacity_qps=capacity_qps,
+            hosts=tuple(hosts.tolist()),
+            whole=self.whole or self,
         )
-        capacity_qps = np.array([choice.capacity.qps for choice in choices])
-        return replace(self, choices=choices, capacity_qps=capacity_qps, hosts=tuple(counts))
+
+    @_once
+    def _capacity_table(self) -> CapacityTable:
+        return CapacityTable.of([choice.capacity_steps for choice in self.choices])
 
     def steps_among(self, c: int, held: Iterable[int]) -> tuple[CapacityStep, ...]:
         """The capacity of a choice on a device that holds these choices, itself among them."""
@@ -101,45 +121,45 @@ class Instance:
     def capacity_among(self, c: int, held: Iterable[int]) -> Capacity:
         """The same for the hosts that the instance counts on."""
         if self.sets is None:
-            return self.choices[c].capacity
+            return self.capacities[c]
         return capacity_at(self.steps_among(c, held), self.hosts[self.choices[c].family])
 
-    @cached_property
+    @_once
     def is_shared(self) -> Bools:
         """Whether what else its device holds costs a choice any time [C]."""
         shared = self.sets.shared if self.sets is not None else frozenset()
         return np.array([choice.group in shared for choice in self.choices], dtype=bool)
 
-    @cached_property
+    @_once
     def depends_on_hosts(self) -> bool:
         """Some capacity depends on the number of hosts."""
         of_sets = self.sets.steps if self.sets is not None else ()
         every = (*(choice.capacity_steps for choice in self.choices), *of_sets)
         return any(step.hosts > 1 for steps in every for step in steps)
 
-    @cached_property
+    @_once
     def load_s(self) -> Floats:
         """Seconds to load each engine [E]."""
         return np.array([self.choices[c].measured.load_s for c in self.engine_choice.tolist()])
 
-    @cached_property
+    @_once
     def price_per_hour(self) -> Floats:
         """The price of a device of each group [G]; 0 where it is unknown."""
         return np.array([group.price_per_hour or 0.0 for group in self.groups])
 
-    @cached_property
+    @_once
     def top_worth(self) -> Floats:
         """The worth of each family's most valuable choice [F]; 0 where it has none."""
         top: Floats = np.zeros(len(self.families))
         np.maximum.at(top, self.choice_family, self.worth)
         return top if self.ways is None else np.maximum(top, self.ways.top)
 
-    @cached_property
+    @_once
     def best_worth(self) -> Floats:
         """Of each family, the accuracy of its best variant, whatever that takes; with another aim, `top_worth` [F]."""
         return np.where(self.prefers_accuracy, self.best_accuracy, self.top_worth)
 
-    @cached_property
+    @_once
     def engine_of(self) -> Ints:
         """The engine of each choice [C]: a variant on a group, whatever the part of the SLO."""
         if self.ways is None:
@@ -147,12 +167,12 @@ class Instance:
         engines = {key: e for e, key in enumerate(dict.fromkeys((each.group, each.key) for each in self.choices))}
         return np.array([engines[choice.group, choice.key] for choice in self.choices], dtype=np.int64)
 
-    @cached_property
+    @_once
     def engine_choice(self) -> Ints:
         """The first choice of each engine [E]; without cascades, all choices."""
         return np.unique(self.engine_of, return_index=True)[1] if self.ways is not None else self.engine_of
 
-    @cached_property
+    @_once
     def engines(self) -> sp.csr_array:
         """Which choices are of which engine: 0/1 [E, C]."""
         return members(self.engine_of, len(self.engine_choice))
@@ -161,13 +181,13 @@ class Instance:
         """How many devices host each engine [E], by replicas of choices [C]."""
         return np.asarray(replicas if self.ways is None else self.engines @ replicas, dtype=np.float64)
 
-    @cached_property
+    @_once
     def last_step_ways(self) -> sp.csr_array:
         """Which ways are of the family of each step: 0/1 [L, W]; where there are any."""
         assert self.ways is not None  # noqa: S101 - asked for ways only
         return members(self.last_step[self.ways.family], len(self.step_family))
 
-    @cached_property
+    @_once
     def family_steps(self) -> sp.csr_array:
         """Which steps are of which family: 0/1 [F, L]."""
         return members(self.step_family, len(self.families))
@@ -180,7 +200,7 @@ class Instance:
         """The same of hosts of the cluster, in the order of their first groups, where all groups have one."""
         return self._pairs_with_family(self._choice_host)
 
-    @cached_property
+    @_once
     def network_choices(self) -> sp.csr_array:
         """Which choices take of which host's network, for hosts with a limit: 0/1 [N, C]."""
         is_limited = self.network_frac_s > 0
@@ -188,7 +208,7 @@ class Instance:
         columns = np.flatnonzero(is_limited)
         return sp.csr_array((np.ones(len(columns)), (row_of, columns)), (len(limited), len(self.choices)))
 
-    @cached_property
+    @_once
     def _choice_host(self) -> Ints:
         """A number for the host of each choice [C]; one for all where it doesn't matter."""
         hosts = {host: h for h, host in enumerate(dict.fromkeys(group.host for group in self.groups))}
@@ -199,13 +219,18 @@ class Instance:
         (firsts, families), pair_of = np.unique(both, axis=1, return_inverse=True)
         return len(firsts), members(pair_of.ravel(), len(firsts)), firsts, families
 
-    @cached_property
-    def rivals(self) -> tuple[Ints, ...]:
-        """For each pair of `group_family_pairs`: the indices of its choices."""
+    @_once
+    def rivals(self) -> Ints:
+        """The R pairs of a choice and one of its family and group that is worth more [2, R]; none of shared devices."""
         of_pair = self.group_family_pairs()[1]
-        return tuple(row.astype(np.int64) for row in np.split(of_pair.indices, of_pair.indptr[1:-1]))
+        found = [np.empty((2, 0), dtype=np.int64)]
+        for mine in np.split(of_pair.indices.astype(np.int64), of_pair.indptr[1:-1]):
+            if not self.is_shared[mine[0]]:  # there it may cost the others less
+                one, other = np.nonzero(self.worth[mine][:, None] < self.worth[mine])
+                found.append(np.stack((mine[one], mine[other])))
+        return np.concatenate(found, axis=1)
 
-    @cached_property
+    @_once
     def may_answer_alone(self) -> Bools:
         """Whether a choice may answer queries that go through no cascade [C]."""
         if self.ways is None:
@@ -214,17 +239,17 @@ class Instance:
         has_ways = self.ways.has_ways
         return np.array([not has_ways[each.family] or each.pool in alone for each in self.choices], dtype=bool)
 
-    @cached_property
+    @_once
     def choice_group(self) -> Ints:
         """Index of the group of each choice [C]."""
         return np.array([choice.group for choice in self.choices], dtype=np.int64)
 
-    @cached_property
+    @_once
     def choice_family(self) -> Ints:
         """Index of the family of each choice [C]."""
         return np.array([choice.family for choice in self.choices], dtype=np.int64)
 
-    @cached_property
+    @property
     def max_qps(self) -> Floats:
         """An upper bound of what any plan can serve of each family [F]."""
         capacity_qps = self.capacity_qps * (self.device_count @ self.group_choices)
@@ -254,10 +279,11 @@ def make_instance(
     if rules.uses_cascades:
         choices, ways = with_ways(catalog, groups, choices, rules)
     require_known(groups, choices, rules)
-    slo_s = rules.planned_slo_s(catalog.slo_s())
+    slo_s, devices = rules.planned_slo_s(catalog.slo_s()), sum(len(group.devices) for group in groups)
+    capacities = tuple(capacity_at(choice.capacity_steps, devices) for choice in choices)
     sets = resident_sets(groups, choices, [slo_s[name] for name in catalog.names], rules)
     worths = worths_of(catalog, groups, choices, rules)
-    steps = list(_steps(catalog, choices, worths.tolist(), ways))
+    steps = list(steps_of(catalog, choices, worths.tolist(), ways))
     up_to_step = np.array([(s, c) for s, step in enumerate(steps) for c in step.choices], dtype=np.int64).reshape(-1, 2)
     best = best_accuracy(profiles.values())
     placeable = {(choice.group, choice.key) for choice in choices}
@@ -265,7 +291,8 @@ def make_instance(
         families=catalog.names,
         groups=groups,
         choices=choices,
-        capacity_qps=np.array([choice.capacity.qps for choice in choices]),
+        capacities=capacities,
+        capacity_qps=np.array([capacity.qps for capacity in capacities]),
         accuracy=np.array([choice.accuracy for choice in choices]),
         worth=worths,
         power_w=np.array([choice.measured.power_w or 0.0 for choice in choices]),
@@ -290,32 +317,10 @@ def make_instance(
             for key in sorted(group.limits.pinned)
             if (g, key) not in placeable
         ),
-        hosts=(sum(len(group.devices) for group in groups),) * len(catalog.families),
+        hosts=(devices,) * len(catalog.families),
         ways=ways,
         sets=sets,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    family: int
-    choices: list[int]
-    loss: float
-    is_last: bool
-
-
-def _steps(catalog: Catalog, choices: Sequence[Choice], worths: Sequence[float], ways: Ways | None) -> Iterator[_Step]:
-    by_family: list[list[int]] = [[] for _ in catalog.families]
-    for c, choice in enumerate(choices):
-        by_family[choice.family].append(c)
-    for f, mine in enumerate(by_family):
-        if ways is not None and ways.has_ways[f]:
-            yield _Step(f, [], float(ways.least[f]), is_last=True)
-            continue
-        distinct = sorted({worths[c] for c in mine}, reverse=True) or [0.0]
-        for worth, worse in zip(distinct, [*distinct[1:], None], strict=True):
-            at_least = [c for c in mine if worths[c] >= worth]
-            yield _Step(f, at_least, worth - (worse or 0.0), worse is None)
 
 
 def members(row_of: Sequence[int] | Ints, rows: int) -> sp.csr_array:

@@ -226,7 +226,7 @@ def _by_part(
 
     Rates that are measured to be the same don't make another part; only the whole SLO counts to the last bit.
     """
-    devices, slo_s = sum(len(group.devices) for group in groups), rules.planned_slo_s(catalog.slo_s())
+    slo_s = rules.planned_slo_s(catalog.slo_s())
     known: dict[tuple[int, int], list[tuple[float, tuple[CapacityStep, ...]]]] = {}
     for choice in choices:
         slower: tuple[CapacityStep, ...] = ()
@@ -239,13 +239,7 @@ def _by_part(
             for part, steps in known[key]:
                 if part in wanted and _is_faster(steps, slower, 1 + SAME_RATE_FRAC):
                     slower = steps
-                    yield replace(
-                        choice,
-                        slo_part=part,
-                        capacity=capacity_at(steps, devices),
-                        capacity_steps=steps,
-                        whole_slo_steps=choice.capacity_steps,
-                    )
+                    yield replace(choice, slo_part=part, capacity_steps=steps, whole_slo_steps=choice.capacity_steps)
         if _is_faster(choice.capacity_steps, slower, 1.0):
             yield choice
 

@@ -13,7 +13,8 @@ A worth is of the choice alone, so the most valuable are filled first, as the mo
 the place of steps of accuracy. There are more of them, as an answer takes something else on each type of devices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from proteus_cli.domain.catalog.family_policy import Preference
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.query_amounts import cost_of, energy_of, latency_of
 from proteus_cli.planning.model.choices import Choice, DeviceGroup
+from proteus_cli.planning.model.ways import Ways
 
 ACCURACY_PART = 0.01  # of a worth that is about something else
 
@@ -51,3 +53,28 @@ def _amount(group: DeviceGroup, choice: Choice, of: Preference) -> float:
             return cost_of(group.price_per_hour or 0.0, least_qps)
         case "accuracy":
             return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One of the distinct worths of a family's choices: which choices are worth so much, and the loss to the next."""
+
+    family: int
+    choices: list[int]
+    loss: float
+    is_last: bool
+
+
+def steps_of(catalog: Catalog, choices: Sequence[Choice], worths: Sequence[float], ways: Ways | None) -> Iterator[Step]:
+    """The steps of each family, falling; one of 0 without choices, and one of the least way where there are ways."""
+    by_family: list[list[int]] = [[] for _ in catalog.families]
+    for c, choice in enumerate(choices):
+        by_family[choice.family].append(c)
+    for f, mine in enumerate(by_family):
+        if ways is not None and ways.has_ways[f]:
+            yield Step(f, [], float(ways.least[f]), is_last=True)
+            continue
+        distinct = sorted({worths[c] for c in mine}, reverse=True) or [0.0]
+        for worth, worse in zip(distinct, [*distinct[1:], None], strict=True):
+            at_least = [c for c in mine if worths[c] >= worth]
+            yield Step(f, at_least, worth - (worse or 0.0), worse is None)

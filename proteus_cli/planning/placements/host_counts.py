@@ -54,7 +54,7 @@ def needed_hosts(instance: Instance, replicas: Ints) -> Ints:
     needed: Ints = np.zeros(len(instance.families), dtype=np.int64)
     for c in np.flatnonzero(replicas).tolist():
         choice = instance.choices[c]
-        fewest = min(step.hosts for step in choice.capacity_steps if step.capacity == choice.capacity)
+        fewest = min(step.hosts for step in choice.capacity_steps if step.capacity == instance.capacities[c])
         needed[choice.family] = max(needed[choice.family], fewest)
     return needed
 

@@ -121,7 +121,7 @@ def _spare(instance: Instance, choice: int, device: str) -> Placement:
         device=device,
         family=family,
         variant=variant,
-        max_batch=instance.choices[choice].capacity.max_batch,
+        max_batch=instance.capacities[choice].max_batch,
         rate_qps=0.0,
         share=0.0,
         capacity_qps=float(instance.capacity_qps[choice]),

@@ -152,14 +152,11 @@ def _is_dominated(instance: Instance, rules: Rules, capacity_frac: Floats) -> Bo
     speed = instance.capacity_qps if rules.is_resident_set else capacity_frac
     power_w = instance.power_w if "power" in rules.resources else nothing
     memory = instance.memory_frac if rules.is_resident_set else nothing
+    mine, other = instance.rivals
+    as_fast = (speed[mine] <= speed[other]) & (capacity_frac[mine] <= capacity_frac[other])
+    as_cheap = (power_w[mine] >= power_w[other]) & (memory[mine] >= memory[other])
     dominated = np.zeros(len(capacity_frac), dtype=bool)
-    for mine in instance.rivals:
-        if instance.is_shared[mine[0]]:  # it may cost the others less
-            continue
-        better = instance.worth[mine][:, None] < instance.worth[mine]
-        as_fast = (speed[mine][:, None] <= speed[mine]) & (capacity_frac[mine][:, None] <= capacity_frac[mine])
-        as_cheap = (power_w[mine][:, None] >= power_w[mine]) & (memory[mine][:, None] >= memory[mine])
-        dominated[mine] = np.any(better & as_fast & as_cheap, axis=1)
+    dominated[mine[as_fast & as_cheap]] = True
     return dominated if instance.ways is None else _without_stages(dominated, instance)
 
 
