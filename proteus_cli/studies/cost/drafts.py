@@ -37,6 +37,7 @@ class CostQuestion:
 
     ``rules`` hold for both usages; their ``residency`` is how many variants a shared device may hold. ``most``: the
     devices that a fleet may have at most, by type or id; empty: `MOST_OF_TYPE` of each type with a profile.
+    A fleet keeps the SLO even where devices take ``headroom`` times as long as profiled.
     """
 
     prices: Mapping[str, float]
@@ -45,6 +46,7 @@ class CostQuestion:
     allowed_frac: float
     jitter: str
     seed: int
+    headroom: float = 1.0
 
 
 def cost_draft(workspace: Workspace, traffic: Path, question: CostQuestion, name: str = "") -> StudyDraft:
@@ -64,11 +66,14 @@ def cost_draft(workspace: Workspace, traffic: Path, question: CostQuestion, name
     jobs = []
     for scope, counts in scopes.items():
         fleet = with_sharing(workspace, hypothetical_fleet(counts, profiles))
-        trials = PlanTrials(catalog, fleet, trace, question.allowed_frac, question.jitter, question.seed)
+        trials = PlanTrials(
+            catalog, fleet, trace, question.allowed_frac, question.jitter, question.seed, question.headroom
+        )
         jobs += [_job(f"{scope}, {usage}", usage, workspace, trials, question.rules, demand) for usage in USAGES]
     subject = {
         "traffic": f"{trace.name}, {len(trace):,} queries in {trace.duration_s:,.0f} s",
         "within the SLO": f"at least {format_percent(1 - question.allowed_frac)} of each family's queries",
+        "headroom": f"devices may take {question.headroom:g} times as long as profiled",
         "prices per hour": ", ".join(f"{kind} {price:g}" for kind, price in catalog.price_per_hour.items()),
     }
     options = _options(question, catalog, most)
@@ -86,6 +91,7 @@ def _options(question: CostQuestion, catalog: Catalog, most: Mapping[str, int]) 
         "min_accuracy": ",".join(f"{name}={least:g}" for name, least in sorted(question.rules.min_accuracy.items())),
         "jitter": question.jitter,
         "seed": question.seed,
+        "headroom": question.headroom,
     }
 
 

@@ -47,7 +47,10 @@ class TrialResult:
 
 @dataclass(frozen=True, slots=True)
 class PlanTrials:
-    """What plans are tried with. ``allowed_frac`` of each family's queries may miss."""
+    """What plans are tried with. ``allowed_frac`` of each family's queries may miss.
+
+    Devices take ``headroom`` times as long as profiled, as they are not as fast in each minute.
+    """
 
     catalog: Catalog
     profiles: Mapping[str, Profile]
@@ -55,11 +58,12 @@ class PlanTrials:
     allowed_frac: float
     jitter: str
     seed: int
+    headroom: float = 1.0
 
     def try_out(self, plan: Plan, planner: Planner, progress: Callable[[float], None]) -> TrialResult:
         """Simulate the trace on a plan that stays as it is."""
         policy = replace(policy_named("proteus"), replanning=None)
-        conditions = Conditions(jitter=JITTERS[self.jitter] if self.jitter else None)
+        conditions = Conditions(jitter=JITTERS[self.jitter] if self.jitter else None, slowdown=self.headroom)
         ended: list[RequestRecord] = []
         for number in range(SEEDS if self.jitter else 1):
             rng = np.random.default_rng((self.seed, number))

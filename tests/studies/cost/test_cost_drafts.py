@@ -68,6 +68,18 @@ def test_where_sharing_costs_more_time_than_there_is_it_saves_nothing(tiny: Tiny
     assert not shared.assumed
 
 
+def test_a_fleet_with_headroom_keeps_the_slo_on_slower_devices(tiny: Tiny) -> None:
+    """On devices that take ten thousand times as long as profiled, nothing is in time."""
+    path = tiny.root / "t.csv"
+    path.write_text(LITTLE)
+    without, with_much = (cost_draft(tiny.place, path, replace(question(tiny), headroom=each)) for each in (1.0, 1e4))
+    turn = JobTurn(math.inf, {}, lambda _now, _done: None)
+    assert isinstance(without.jobs[0].measure(turn), FleetCost)
+    with pytest.raises(EngineError, match="keeps the SLO of all families"):
+        with_much.jobs[0].measure(turn)
+    assert without.options["headroom"] != with_much.options["headroom"], "cells of another headroom count no more"
+
+
 def test_a_fleet_that_is_too_small_fails_its_cell_and_says_so(tiny: Tiny) -> None:
     much = "arrival_s,family\n" + "".join(f"{n / 8000:.5f},shapes\n" for n in range(4000))
     study = studied(tiny, much)

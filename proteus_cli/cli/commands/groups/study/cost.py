@@ -20,6 +20,7 @@ def cost(
     fleet: options.Fleet = None,
     residency: plan_options.Residency = "3",
     min_accuracy: plan_options.MinAccuracy = None,
+    headroom: common.Headroom = common.HEADROOM,
     jitter: shared.Jitter = "p95",
     seed: shared.Seed = 0,
     budget: shared.Budget = None,
@@ -32,14 +33,15 @@ def cost(
     """Find what a million queries cost within the SLO: with a variant on each device, and on devices that are shared.
 
     For each type of devices, and for all types together, the planner looks for the cheapest fleet, and the simulator
-    replays the traffic on it. Prices are those of the catalog's [price_per_hour], which --price replaces.
+    replays the traffic on it; with --headroom, on devices that take so many times as long as profiled. Prices are those
+    of the catalog's [price_per_hour], which --price replaces.
     """
     from proteus_cli.cli.workflows.study.running import show, studied
     from proteus_cli.store import Workspace
     from proteus_cli.studies.cost.drafts import cost_draft
 
     workspace = Workspace(workspace_dir, state)
-    question = _question(workspace, price, fleet, residency, min_accuracy, 1 - percentile, jitter, seed)
+    question = _question(workspace, price, fleet, residency, min_accuracy, 1 - percentile, headroom, jitter, seed)
     draft = cost_draft(workspace, traffic, question, name or "")
     show(studied(workspace, draft, budget, force=force), json=json)
 
@@ -51,6 +53,7 @@ def _question(
     residency: str,
     min_accuracy: str | None,
     allowed_frac: float,
+    headroom: float,
     jitter: str,
     seed: int,
 ) -> "CostQuestion":
@@ -66,4 +69,4 @@ def _question(
         minimize="cost",
     )  # fmt: skip
     prices = parse_prices(price) if price is not None else {}
-    return CostQuestion(prices, rules, most_of(fleet), allowed_frac, jitter_named(jitter), seed)
+    return CostQuestion(prices, rules, most_of(fleet), allowed_frac, jitter_named(jitter), seed, headroom)
