@@ -9,13 +9,14 @@ import sys
 from collections.abc import Mapping
 
 from benchmarks.machine import machine
-from benchmarks.study import concurrency, cost, peak, server_peak, share, telemetry
+from benchmarks.study import concurrency, cost, drift, peak, server_peak, share, telemetry
 from benchmarks.study.parts import Part
 from benchmarks.tables import aim_line
 
 PARTS: Mapping[str, Part] = {
     "concurrency": concurrency.measure,
     "cost": cost.measure,
+    "drift": drift.measure,
     "peak": peak.measure,
     "share": share.measure,
     "server-peak": server_peak.measure,

@@ -4,6 +4,10 @@ ln(v / (1 - v)) = level + steepness · (ln rate - ln centre), fitted to the viol
 likelihood of binomial counts, with requests in clumps counting less. Two assumptions keep few data from absurd
 answers, each as strong as a few violations: that the level is within some powers of what is allowed, and that the
 steepness is that of a usual queue.
+
+The line is straight near the peak only: beyond it, a server misses what it can't carry, and the odds rise slowly. So a
+stretch that misses many times what is allowed counts as one that misses `CLIPPED` times that. It says that its rate is
+too high, at least for the speed that the server had then; by how much, it does not say.
 """
 
 import math
@@ -23,6 +27,9 @@ LEVEL_SPREAD = 3.0
 
 LEAST_STEEPNESS = 1.0
 """A flatter line does not say where it crosses."""
+
+CLIPPED = 8.0
+"""So many times what is allowed is the most that a stretch is taken to miss."""
 
 _STEPS, _CLOSE = 50, 1e-10
 _LARGEST = 20.0  # a logarithm; a wider interval says no less
@@ -52,6 +59,7 @@ def crossing(stretches: Sequence[Stretch], allowed_frac: float) -> Crossing:
     x = np.array([math.log(each.rate_qps) - centre for each in stretches])
     requests = np.array([each.requests for each in stretches], dtype=np.float64)
     violations = np.array([each.violations for each in stretches], dtype=np.float64)
+    violations = np.minimum(violations, CLIPPED * allowed_frac * requests)
     wanted = math.log(allowed_frac / (1 - allowed_frac))
     together = clump(stretches)
     line, covariance = _fitted(x, requests / together, violations / together, wanted)

@@ -15,6 +15,9 @@ from proteus_cli.units import counted, format_rate
 
 LEAST_REQUESTS = 50
 """A stretch that is cut to what is left of the time has so many, or is left out."""
+LONGEST_FRAC, LONGEST_SLOS = 0.05, 20.0
+"""Of the time, a stretch takes at most this part, or so many times the SLO where that is longer: a long one would count
+how fast the machine was just then, which differs from minute to minute."""
 
 
 def measured_peak(
@@ -34,7 +37,8 @@ def measured_peak(
     rng = np.random.default_rng(seed)
     while (offer := search.next()) is not None:
         left_s = allowed_s - (now_s() - begun_s)
-        fitting = fitted(offer, carrier.slo_s, left_s) if carrier.is_real_time else offer
+        longest_s = min(left_s, max(LONGEST_FRAC * allowed_s, LONGEST_SLOS * carrier.slo_s))
+        fitting = fitted(offer, carrier.slo_s, longest_s) if carrier.is_real_time else offer
         if fitting is None or left_s <= 0:
             break
         doing = f"{counted(fitting.requests, 'request')} at {format_rate(fitting.rate_qps)}"

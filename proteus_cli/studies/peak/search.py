@@ -28,18 +28,21 @@ that shed answer about what they can carry. It is at least, and at most, these p
 LEAST_QPS = 0.01
 """Where a lower rate violates, too, there is no peak."""
 
-REFINE_VIOLATIONS, REFINE_CLUMPS = 20.0, 2.0
+REFINE_VIOLATIONS, REFINE_CLUMPS = 40.0, 2.0
 """A stretch has as many requests as have so many violations, and so many clumps of them, at the peak."""
-FEWEST_STRETCHES = 6
+FEWEST_STRETCHES = 10
 """Fewer do not tell how well a line fits."""
+LOW_HIGH_HIGH_LOW = (True, False, False, True)
+"""Whether stretches are below the peak, in turn: a speed that rises or falls meanwhile is the same on both sides."""
 DIFFERENCE = 0.8
 """Of the logarithms of the odds, between the peak and the rates on either side: far enough to tell the steepness."""
-NEAREST, FARTHEST, FIRST_AWAY = 0.008, 0.12, 0.04
+NEAREST, FARTHEST, FIRST_AWAY = 0.012, 0.12, 0.04
 """How near to the peak, and how far from it, stretches are, as a part of the rate; and how far at first."""
-WINDOW = 2.2
-"""Stretches that are so many times as far from the peak are no part of the fit: the line is straight near it only."""
-CONFIRMED = 2
-"""The interval is narrow enough that many times in a row: once may be by chance."""
+WINDOW, LEAST_WINDOW = 2.2, 0.06
+"""Stretches that are so many times as far from the peak are no part of the fit, as the line is straight near it only.
+What is as near as the second, a part of the rate, always is, so that it is not thrown away where the peak moves."""
+CONFIRMED = 1.3
+"""The interval stays narrow enough until there are so many times the requests: once may be by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +66,14 @@ class PeakSearch:
         self._centre_qps: float | None = None
         self._fall = 1 / RISE
         self._away = FIRST_AWAY
-        self._confirmed = 0
+        self._narrow_at: int | None = None  # requests near the peak when the interval became narrow enough
+        self._is_known = False
         self._limit: Limit = "slo"
 
     def next(self) -> Offer | None:
         """What to offer next; None where enough is known, or no more is allowed."""
         left = self._rules.most_requests - sum(each.requests for each in self._seen)
-        if self._limit != "slo" or left <= 0 or self._confirmed >= CONFIRMED:
+        if self._limit != "slo" or left <= 0 or self._is_known:
             return None
         offer = self._bracketing_offer() if self._centre_qps is None else self._refining_offer()
         return Offer(offer.rate_qps, min(offer.requests, left))
@@ -146,24 +150,14 @@ class PeakSearch:
     # --- refining
 
     def _refining_offer(self) -> Offer:
-        """The side of the peak with fewer requests so far, and as many requests as the interval still needs."""
-        centre_qps, near = self._centre_qps or self._rate_qps, self._near()
-        least = math.ceil(max(REFINE_VIOLATIONS, REFINE_CLUMPS * clump(near)) / self._rules.allowed_frac)
-        at = self._crossing()
-        low = sum(each.requests for each in near if each.rate_qps < centre_qps)
-        high = sum(each.requests for each in near if each.rate_qps >= centre_qps)
-        rate_qps = centre_qps * (1 - self._away if low <= high else 1 + self._away)
-        return Offer(rate_qps, least if at is None else self._needed(at, least))
+        """As short as tells anything: the more stretches, the less counts how fast the server was in one."""
+        centre_qps = self._centre_qps or self._rate_qps
+        is_low = LOW_HIGH_HIGH_LOW[len(self._refining) % len(LOW_HIGH_HIGH_LOW)]
+        violations = max(REFINE_VIOLATIONS, REFINE_CLUMPS * clump(self._near()))
+        rate_qps = centre_qps * (1 - self._away if is_low else 1 + self._away)
+        return Offer(rate_qps, math.ceil(violations / self._rules.allowed_frac))
 
-    def _needed(self, at: Crossing, least: int) -> int:
-        """Half of what the interval still needs, as requests make it narrower by their root; not too many at once."""
-        so_far = sum(each.requests for each in self._near())
-        if math.isinf(at.half_width_frac):
-            return max(least, so_far // 2)
-        missing = so_far * ((at.half_width_frac / self._rules.precision_frac) ** 2 - 1)
-        return math.ceil(min(max(least, missing / 2), max(least, so_far / 2)))
-
-    def _is_known(self, at: Crossing) -> bool:
+    def _is_narrow(self, at: Crossing) -> bool:
         return (
             len(self._near()) >= FEWEST_STRETCHES
             and at.half_width_frac <= self._rules.precision_frac
@@ -184,7 +178,12 @@ class PeakSearch:
         at = crossing(self._near(), self._rules.allowed_frac)
         self._centre_qps = min(max(at.rate_qps, before_qps / limit), before_qps * limit)
         self._away = min(max(DIFFERENCE / max(at.steepness, 1.0), NEAREST), FARTHEST)
-        self._confirmed = self._confirmed + 1 if self._is_known(at) else 0
+        requests = sum(each.requests for each in self._near())
+        if not self._is_narrow(at):
+            self._narrow_at = None
+        elif self._narrow_at is None:
+            self._narrow_at = requests
+        self._is_known = self._narrow_at is not None and requests >= CONFIRMED * self._narrow_at
 
     def _crossing(self) -> Crossing | None:
         """Where the line crosses; None before the stretches are on both sides."""
@@ -193,7 +192,7 @@ class PeakSearch:
 
     def _near(self) -> Sequence[Stretch]:
         """The stretches that are near to where the peak seems to be, the last one always."""
-        centre_qps, width = self._centre_qps or self._rate_qps, 1 + WINDOW * self._away
+        centre_qps, width = self._centre_qps or self._rate_qps, 1 + max(WINDOW * self._away, LEAST_WINDOW)
         before, last = self._refining[:-1], self._refining[-1:]
         return [each for each in before if centre_qps / width <= each.rate_qps <= centre_qps * width] + last
 

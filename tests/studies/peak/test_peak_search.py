@@ -102,6 +102,47 @@ def test_clumps_count_as_fewer_requests() -> None:
     assert crossing([clumped] * 6, 0.01).half_width_frac > 2 * near_qps.half_width_frac
 
 
+def test_a_stretch_that_is_overloaded_counts_no_more_for_being_so_by_far() -> None:
+    """As one at a moment at which the server was slow: it says that the rate is too high, and not by how much."""
+    near = [Stretch(rate, 1000, missed, 16.0, 16) for rate, missed in ((96.0, 4), (98.0, 7), (102.0, 14), (104.0, 25))]
+    at, far, farther = (
+        crossing([*near, Stretch(100.0, 1000, 1000 * each // 100, 16.0, 16)], 0.01) for each in (8, 20, 90)
+    )
+    assert at == far == farther
+    assert at.rate_qps < crossing(near, 0.01).rate_qps
+
+
+def test_next_to_the_peak_stretches_are_short_and_a_steady_drift_is_alike_on_both_sides() -> None:
+    search = PeakSearch(P99, 100.0)
+    offered = list[Offer]()
+    while len(offered) < 16 and (offer := search.next()) is not None:
+        offered.append(offer)
+        violations = round(offer.requests * min(1.0, 0.01 * (offer.rate_qps / 100.0) ** 20))
+        search.saw(Stretch(offer.rate_qps, offer.requests, violations, 15.0, WINDOWS))
+    refining = offered[-8:]
+    assert {each.requests for each in refining} == {4000}
+    is_below = [each.rate_qps < 100.0 for each in refining]
+    assert is_below == 2 * [True, False, False, True]
+
+
+def test_no_stretch_takes_more_than_a_part_of_the_time() -> None:
+    """A server may be slow for a while: it counts as little as any other while."""
+    now_s, lasted_s = 0.0, list[float]()
+
+    class Slow(OneServer):
+        def carry(self, offer: Offer, rng: np.random.Generator) -> Stretch:
+            nonlocal now_s
+            lasted_s.append(duration_s(offer, self.slo_s))
+            now_s += lasted_s[-1]
+            return super().carry(offer, rng)
+
+    measured_peak(
+        Slow(0.01, 0.05, is_real_time=True), P99, 50.0, 400.0, 1, lambda _now, _done: None, now_s=lambda: now_s
+    )
+    assert 380.0 < now_s <= 400.0
+    assert max(lasted_s) <= 20.0
+
+
 def test_a_verdict_is_open_until_it_is_sure() -> None:
     few, many = Stretch(10.0, 100, 0, 0.0, 16), Stretch(10.0, 1000, 0, 0.0, 16)
     assert (verdict([few], 0.01), verdict([many], 0.01)) == ("open", "carried")
