@@ -51,23 +51,36 @@ class Chain(Protocol):
 
 
 class EngineChain:
-    """The engine of a device; behind a request, its batch is run once more, to see what the whole would have taken."""
+    """The engine of a device; behind a request, its batch is run once more, to see what its other stages take.
+
+    What a request passed counts as it was: a run that was interrupted is no other for the oracle.
+    """
 
     def __init__(self, runner: ExitRunner, rows: NamedArrays, exits: int) -> None:
         self._runner, self._rows, self._inputs = runner, rows, rows
         never = tuple(ExitProfile(points=(StagePoint(1, 1.0, 1.0),)) for _ in range(exits))
         self._all = ExitBounds((math.inf,), (1,), never, stop_when=f"exit >= {exits}")
+        self._passed_s: list[float] = []
 
     def clock(self) -> float:
         return monotonic()
 
     def arrives(self, sample: int) -> None:
         self._inputs = {name: values[sample : sample + 1] for name, values in self._rows.items()}
+        self._passed_s = []
 
     def run(self, bounds: ExitBounds) -> int:
-        return int(self._runner.infer(self._inputs, bounds)[EXIT_NOTE][0])
+        exit_, self._passed_s = self._timed(bounds)
+        return exit_
 
     def ends_s(self) -> Floats:
+        _, all_s = self._timed(self._all)
+        passed = len(self._passed_s)
+        later_s = np.array(all_s[passed:]) + (self._passed_s[-1] - all_s[passed - 1] if passed else 0.0)
+        return np.array([*self._passed_s, *later_s])
+
+    def _timed(self, bounds: ExitBounds) -> tuple[int, list[float]]:
+        """The exit that answered, and when each exit up to that would have, in seconds from the start."""
         moments_s: list[float] = []
 
         def noting() -> float:
@@ -75,9 +88,9 @@ class EngineChain:
             return moments_s[-1]
 
         start_s = monotonic()
-        self._runner.infer(self._inputs, self._all, noting)
+        exit_ = int(self._runner.infer(self._inputs, bounds, noting)[EXIT_NOTE][0])
         out_s = monotonic() - moments_s[-2]
-        return np.array(moments_s[1:-1]) - start_s + out_s
+        return exit_, [moment_s - start_s + out_s for moment_s in moments_s[1:-1]]
 
 
 @dataclass(frozen=True, slots=True)

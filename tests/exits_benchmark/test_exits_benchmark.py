@@ -1,15 +1,20 @@
 """What the benchmark of exits makes of requests: shares within bounds, and the accuracy that an oracle would have."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.exits import serving
 from benchmarks.exits.emulated import CORES, STAGES_S, EmulatedChain, profile_of
 from benchmarks.exits.judging import Requests, Samples, aims, ends_of, losses_of
-from benchmarks.exits.serving import OneDevice, run
+from benchmarks.exits.serving import EngineChain, OneDevice, run
+from proteus_cli.backends.exits.runner import EXIT_NOTE
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.stages.forecast import ExitBounds
 
 SAMPLES = Samples(
     stops_at=np.array([1, 3, 3]),
@@ -65,6 +70,28 @@ def test_what_no_policy_keeps_is_not_possible_and_losses_are_told_apart() -> Non
         "not in time though an oracle would be: 1 refused, 0 late at the first exit, 1 by going on; "
         "answered before the oracle's exit: 25.00 %, behind it: 25.00 %"
     )
+
+
+def test_what_a_request_passed_counts_as_it_was_for_the_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its second stage took 5 s. When the batch is run again, each stage takes 1 s, and the answer 0.1 s."""
+    now_s, script = [0.0], [(2.0, 5.0), (1.0, 1.0, 1.0, 1.0)]
+
+    class Runner:
+        def infer(self, _inputs: object, _bounds: object, clock: Callable[[], float]) -> Any:
+            times_s = script.pop(0)
+            clock()
+            for time_s in times_s:
+                now_s[0] += time_s
+                clock()
+            now_s[0] += 0.1
+            clock()
+            return {EXIT_NOTE: np.array([len(times_s)])}
+
+    monkeypatch.setattr(serving, "monotonic", lambda: now_s[0])
+    runner: Any = Runner()
+    chain = EngineChain(runner, {}, 4)
+    assert chain.run(ExitBounds([1.0], [1], [])) == 2
+    assert chain.ends_s() == pytest.approx([2.1, 7.1, 8.1, 9.1])
 
 
 def test_an_emulated_core_keeps_bounds_that_it_has_time_for() -> None:

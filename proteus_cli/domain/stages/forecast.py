@@ -117,7 +117,7 @@ class StageForecast:
 
     def __init__(self, bounds: ExitBounds, pace: StagePace, start_s: float) -> None:
         self._bounds, self._pace, self._since_s = bounds, pace, start_s
-        self._first_due_s, self._first_end_s = min(bounds.due_s), start_s
+        self._first_due_s, self._first_end_s, self._at_stake_s = min(bounds.due_s), start_s, start_s
         self._may_cut = self._first_due_s < math.inf
         self.leaving: Leaving | None = None
         self._means = [_mean(tuple(each.points)) for each in bounds.exits] if self._may_cut else []
@@ -133,6 +133,8 @@ class StageForecast:
         is_usual = self._pace.ran(now_s - self._since_s, self._means[stage - 1].of(len(rows)))
         self._since_s, self.leaving, stops = now_s, None, is_enough
         left = len(rows) - int(np.count_nonzero(is_enough))
+        if left:
+            self._at_stake_s = now_s + self._pace.most * sum([each.of(left) for each in self._means[stage:]])
         if left and not self._are_all_in_time(stage + 1, left, now_s):
             stops, going = is_enough.copy(), ~is_enough
             in_time, end_s = self.in_time(stage + 1, rows[going], now_s)
@@ -195,12 +197,15 @@ class StageForecast:
         return self._bounds.slowdown, _within(points, self._bounds.attainment), 0.0
 
     def _judge(self, answered_s: float) -> None:
-        """All rows have their answers: the pace learns from those that were in time when the first stage had ended."""
-        due_s, late = self._due_s, 0
-        if answered_s > self._first_due_s:
-            due_s = due_s[due_s >= self._first_end_s + self._pace.out_s]
-            late = int(np.count_nonzero(due_s < answered_s))
-        self._pace.went_on(len(due_s), late, self._bounds.attainment)
+        """All rows have their answers: the pace learns from those that were in time when the first stage had ended.
+
+        Only where they were at stake: what has time enough whatever the margin, is no reason to risk other rows.
+        """
+        due_s = self._due_s[self._due_s >= self._first_end_s + self._pace.out_s]
+        late = int(np.count_nonzero(due_s < answered_s))
+        rows = int(np.count_nonzero(due_s < max(answered_s, self._at_stake_s)))
+        if rows:
+            self._pace.went_on(rows, late, self._bounds.attainment)
 
     @cached_property
     def _due_s(self) -> Floats:

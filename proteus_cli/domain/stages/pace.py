@@ -33,9 +33,10 @@ class StagePace:
     """How long stages take, as a multiple of their profiled mean: ``factor``, the level and a margin.
 
     The level is a running mean. The margin is ``multiple`` mean deviations, as in the timer of TCP (Jacobson 1988).
-    The multiple is raised by each row that was late as its batch went on, and lowered by rows that were in time, so
-    much that as many are late as `PREDICTABLE` of what the attainment allows (adaptive conformal inference, Gibbs and
-    Candès 2021). ``out_s``: the time from the end of the last stage until the answers are out of the chain.
+    The multiple is raised by each row that was late as its batch went on, and lowered by rows that were in time though
+    they were at stake, so much that as many are late as `PREDICTABLE` of what the attainment allows (adaptive conformal
+    inference, Gibbs and Candès 2021). ``out_s``: the time from the end of the last stage until the answers are out of
+    the chain.
     ``parting_s``: the time that a chain needs between two stages to send the answers of a part of its rows.
     """
 
@@ -53,6 +54,11 @@ class StagePace:
     def factor(self) -> float:
         """What the next stage takes at most, of its profiled mean."""
         return self.level + max(self.multiple * self._scatter, LEAST_MARGIN * self.level)
+
+    @property
+    def most(self) -> float:
+        """What stages take at most where they are not interrupted."""
+        return OUTLIER * self.level
 
     def ran(self, took_s: float, mean_s: float) -> bool:
         """Learn from one stage, by its profiled mean time. False where it was interrupted, which none can predict."""
@@ -81,7 +87,7 @@ class StagePace:
         self.parting_s = _averaged(self.parting_s, took_s)
 
     def went_on(self, rows: int, late: int, attainment: float) -> None:
-        """So many rows have their answers now, of a batch that went on behind the first exit; some of them are late."""
+        """So many rows have their answers now that might have been late, as their batch went on; some of them are."""
         multiple = self.multiple + STEP * (late - PREDICTABLE * (1 - attainment) * rows)
         self.multiple = min(max(multiple, LEAST_MULTIPLE), MOST_MULTIPLE)
 

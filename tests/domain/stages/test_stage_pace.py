@@ -143,6 +143,19 @@ def test_what_is_doubted_comes_down_to_the_fastest_that_was_seen() -> None:
     assert pace.level > 1.1, "a batch of four stages shows that it is not over"
 
 
+@pytest.mark.parametrize(("due_s", "changes"), [(5.9, True), (6.1, False)])
+def test_rows_that_have_time_enough_whatever_the_margin_are_no_reason_to_risk_others(
+    due_s: float, *, changes: bool
+) -> None:
+    """The two stages after 2 s take 1 s each by a pace of 1; where they are not interrupted, 2 s at most."""
+    pace = after(*[1.0] * FIRST)
+    before = pace.multiple
+    exits = [ExitProfile(points=(StagePoint(1, s, s),)) for s in (2.0, 1.0, 1.0)]
+    chain = ProfiledChain(exits, [lambda _rows, each=each: each for each in (2.0, 1.0, 1.0)])  # type: ignore[misc]
+    chain.walk(np.array([2]), ExitBounds([due_s], [1], exits, attainment=0.9), pace, 0.0)
+    assert (pace.multiple < before) == changes
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("is_changing", [False, True])
 def test_of_rows_that_go_on_as_many_are_late_as_the_attainment_allows(seed: int, *, is_changing: bool) -> None:
