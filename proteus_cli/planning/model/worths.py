@@ -56,7 +56,7 @@ def _amount(group: DeviceGroup, choice: Choice, of: Preference) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class WorthStep:
     """One of the distinct worths of a family's choices: which choices are worth so much, and the loss to the next."""
 
     family: int
@@ -65,16 +65,18 @@ class Step:
     is_last: bool
 
 
-def steps_of(catalog: Catalog, choices: Sequence[Choice], worths: Sequence[float], ways: Ways | None) -> Iterator[Step]:
+def steps_of(
+    catalog: Catalog, choices: Sequence[Choice], worths: Sequence[float], ways: Ways | None
+) -> Iterator[WorthStep]:
     """The steps of each family, falling; one of 0 without choices, and one of the least way where there are ways."""
     by_family: list[list[int]] = [[] for _ in catalog.families]
     for c, choice in enumerate(choices):
         by_family[choice.family].append(c)
     for f, mine in enumerate(by_family):
         if ways is not None and ways.has_ways[f]:
-            yield Step(f, [], float(ways.least[f]), is_last=True)
+            yield WorthStep(f, [], float(ways.least[f]), is_last=True)
             continue
         distinct = sorted({worths[c] for c in mine}, reverse=True) or [0.0]
         for worth, worse in zip(distinct, [*distinct[1:], None], strict=True):
             at_least = [c for c in mine if worths[c] >= worth]
-            yield Step(f, at_least, worth - (worse or 0.0), worse is None)
+            yield WorthStep(f, at_least, worth - (worse or 0.0), worse is None)
