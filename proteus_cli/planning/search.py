@@ -39,7 +39,6 @@ from proteus_cli.planning.placements.loads import current_replicas, devices_with
 from proteus_cli.planning.placements.pack import pack, serves_all
 from proteus_cli.planning.placements.spares import with_spares
 from proteus_cli.planning.solver.lexicographic import Infeasible, optimise
-from proteus_cli.planning.solver.program import prepare
 from proteus_cli.planning.solver.solution import Solution
 from proteus_cli.planning.solver.solve import OutOfTime
 from proteus_cli.planning.solver.target_demand import TargetDemand
@@ -273,7 +272,6 @@ class PlacementSearch:
                     hint=self._too_inaccurate() or "loosen `slo` in the catalog or the rules, or add faster variants",
                 )
             model = formulate(instance, self._rules, lines)
-            prepare(model)
             found = instance, model
             split = [key for key in self._compiled if key[0]]
             for key in split[: max(len(split) - MOST_SPLIT + 1, 0)] if numbers else ():

@@ -16,13 +16,14 @@ short of its best. That there is capacity for all of the mean demand is then a r
 Amounts are parts of the family's demand, so that a family of 0.01 qps counts like one of 10,000.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.planning.model.affine_map import AffineMap
 from proteus_cli.planning.model.answering import lost_by_ways, ways_within_limits
 from proteus_cli.planning.model.holding import devices_hold_sets
 from proteus_cli.planning.model.instance import Instance, members
@@ -34,7 +35,7 @@ Objective = Literal["worst served", "unserved", "cost", "power", "worst loss", "
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parameters:
-    """What differs between solves of one model.
+    """What differs between solves of one model: parameters of CVXPY, or the values of these for one demand.
 
     By family: ``has_demand`` 1 or 0; ``demand_frac`` its part of the demand of all families; ``servable_frac`` and
     ``max_share_frac``: see `TargetDemand`; ``accuracy_floor`` the relative accuracy that "worst loss" is measured from.
@@ -101,10 +102,22 @@ class Parameters:
             **of_sets,
         )
 
+    def each(self) -> Iterator[Any]:
+        """All that the model has, one after another."""
+        for name in self.__slots__:
+            some = getattr(self, name)
+            if some is not None:
+                yield from some if isinstance(some, list | tuple) else (some,)
+
     @property
     def has_forecast(self) -> bool:
         """A demand without a forecast has one line."""
         return len(self.lost_at_0) > 1
+
+
+def has_served(instance: Instance, rules: Rules) -> bool:
+    """What a choice serves is less than what its replicas could: their devices, or networks, are shared."""
+    return rules.is_resident_set or instance.network_choices.shape[0] > 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,7 +164,7 @@ class Variables:
             unserved=shortfall[instance.last_step] if lines == 1 else cp.Variable(len(instance.families), nonneg=True),
             devices_used=cp.Variable(groups, integer=True) if is_shared else instance.group_choices @ replicas,
             loads=cp.Variable(len(instance.engine_choice), nonneg=True),
-            served=cp.Variable(choices, nonneg=True) if is_shared or instance.network_choices.shape[0] else None,
+            served=cp.Variable(choices, nonneg=True) if has_served(instance, rules) else None,
             power_w=cp.Variable(groups, nonneg=True) if is_shared and "power" in rules.resources else None,
             answered=cp.Variable(len(ways.ways), nonneg=True) if ways is not None else None,
             reached=cp.Variable(upper, nonneg=True) if upper is not None else None,
@@ -163,14 +176,14 @@ class Variables:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """Compiled once for an instance; between solves only the parameters change (DPP).
+    """Compiled once for an instance, to ``arrays``; between solves only the values of ``parameters`` change (DPP).
 
     ``objectives`` is a variable with an entry for each objective, to be minimised one after another;
     ``objective_index`` says which is which ("worst served" has one for each number of families). ``is_by_host``: some
     groups are of one host of the cluster each.
     """
 
-    problem: Any
+    arrays: AffineMap
     parameters: Parameters
     variables: Variables
     objectives: Any
@@ -192,7 +205,7 @@ def formulate(instance: Instance, rules: Rules, lines: int = 1) -> Model:
     values = cp.Variable(len(order))
     constraints += [*defined, values == cp.hstack([expression for _, expression in order])]
     return Model(
-        problem=cp.Problem(cp.Minimize(values[0]), constraints),
+        arrays=AffineMap.of(cp.Problem(cp.Minimize(values[0]), constraints)),
         parameters=p,
         variables=v,
         objectives=values,

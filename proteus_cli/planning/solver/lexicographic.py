@@ -17,7 +17,7 @@ from proteus_cli.planning.solver.program import Program, SolverPoint, compile_pr
 from proteus_cli.planning.solver.rates_by_way import RatesByWay, rates_by_way
 from proteus_cli.planning.solver.solution import Solution
 from proteus_cli.planning.solver.solve import FIRST_GAP, TOLERANCE, OutOfTime, minimise
-from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, TargetDemand, set_parameters
+from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, TargetDemand, parameter_values
 
 FORECAST_GAP = 0.01  # of an objective's value: a forecast is not known any better
 UNSERVED_GAP_SCALE = 0.01  # serving comes before all else, so its gap must be a hundred times smaller
@@ -42,8 +42,8 @@ def optimise(
     `time.perf_counter`) the result is the best point found so far, with its proven gap. Raises `Infeasible` where no
     plan obeys the rules, and `OutOfTime` where no point was found in time.
     """
-    set_parameters(model, instance, rules, target, current_replicas)
-    search = _Search(compile_program(model), deadline_s, FORECAST_GAP if target.is_forecast else FIRST_GAP)
+    program = compile_program(model, parameter_values(instance, rules, target, current_replicas))
+    search = _Search(program, deadline_s, FORECAST_GAP if target.is_forecast else FIRST_GAP)
     is_replan = current_replicas is not None
     if start_replicas is not None:
         search.best = _point_at(search, instance, rules, target, start_replicas, is_replan=is_replan)
@@ -150,7 +150,7 @@ def _gap(value: float, bound: float, unit: float | None) -> float:
 
 def _merits(search: _Search, instance: Instance, rules: Rules, target: TargetDemand) -> Iterator[float]:
     """Of all that is asked for, not of what could be served: that differs between models of the same demand."""
-    program, columns, p = search.program, search.point.columns, search.program.model.parameters
+    program, columns, values = search.program, search.point.columns, search.program.values
     if rules.minimize is not None:
         yield -float(columns[program.objective(rules.minimize)])
     else:
@@ -160,7 +160,7 @@ def _merits(search: _Search, instance: Instance, rules: Rules, target: TargetDem
         yield target.counted_frac * (1 - float(columns[program.objective("unserved")]))
     if rules.objective == "min-family":
         yield _worst_accuracy(instance, program, search.point, _unserved_columns(program, instance, target))
-    accuracy = float(p.demand_frac.value @ (instance.top_worth * p.has_demand.value))
+    accuracy = float(values.demand_frac @ (instance.top_worth * values.has_demand))
     yield target.counted_frac * (accuracy - float(columns[program.objective("loss")]))
 
 
@@ -285,9 +285,8 @@ def _most_of_best(instance: Instance) -> float:
 
 def _with_accuracy_floor(program: Program, floor: float) -> Program:
     """The program where each family's relative accuracy over what is answered is ``floor`` or more."""
-    parameters = program.model.parameters
-    parameters.accuracy_floor.value = floor * parameters.has_demand.value
-    compiled = replace(compile_program(program.model), lower=program.lower, upper=program.upper)
+    values = replace(program.values, accuracy_floor=floor * program.values.has_demand)
+    compiled = replace(compile_program(program.model, values), lower=program.lower, upper=program.upper)
     return compiled.limit_objective("worst loss", 0.0)
 
 
@@ -295,7 +294,7 @@ def _worst_accuracy(instance: Instance, program: Program, point: SolverPoint, un
     """The lowest relative accuracy among the families that are served at a point; 0 where none is."""
     variables = program.model.variables
     shortfall = point.columns[program.columns(variables.shortfall)]
-    has_demand = program.model.parameters.has_demand.value
+    has_demand = program.values.has_demand
     answered = has_demand - point.columns[unserved_columns]
     lost = instance.family_steps @ (instance.step_loss * shortfall)
     if instance.ways is not None:
@@ -314,7 +313,7 @@ def _rates(
     model: Model, instance: Instance, replicas: Ints, search: _Search, rules: Rules, target: TargetDemand
 ) -> tuple[Floats, RatesByWay | None]:
     """Queries per second that each choice answers [C], the one of most worth first; and what goes each way."""
-    capacity_frac = model.parameters.capacity_frac.value
+    capacity_frac = search.program.values.capacity_frac
     if model.variables.served is None:
         available = replicas * capacity_frac
     else:

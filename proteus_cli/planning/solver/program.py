@@ -1,4 +1,4 @@
-"""A model with its parameters set, as arrays: what the solver is given, and what its answers are checked against.
+"""A model with values of its parameters, as arrays: what the solver is given, and what its answers are checked against.
 
 CVXPY compiles a model once; for each demand its arrays are handed to the solver directly. That saves what CVXPY does
 around each solve, and gives what it hides: bounds of single columns, starting points, limits by effort, proven bounds.
@@ -11,8 +11,8 @@ import numpy as np
 
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.planning.model.instance import Instance
-from proteus_cli.planning.model.milp import Model, Objective
-from proteus_cli.planning.model.modelling import cp, sp
+from proteus_cli.planning.model.milp import Model, Objective, Parameters
+from proteus_cli.planning.model.modelling import sp
 from proteus_cli.planning.model.ways import Ways
 
 MAX_VIOLATION = 1e-5  # of a bound, by a sound answer of the solver
@@ -34,20 +34,20 @@ class SolverPoint:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Program:
-    """Bounds of the columns, and of the rows ``matrix @ columns``."""
+    """Bounds of the columns, and of the rows ``matrix @ columns``, for these values of the model's parameters."""
 
     model: Model
+    values: Parameters
     matrix: sp.csc_array
     row_lower: Floats
     row_upper: Floats
     lower: Floats
     upper: Floats
     is_integer: Bools
-    first_column: dict[int, int]
 
     def columns(self, variable: Any) -> slice:
         """Where a variable of the model is among the columns."""
-        first = self.first_column[variable.id]
+        first = self.model.arrays.first_column[variable.id]
         return slice(first, first + variable.size)
 
     def objective(self, objective: Objective, index: int = 0) -> int:
@@ -82,59 +82,38 @@ class Program:
         return self.limit_columns(self.objective(objective, index), maximum)
 
 
-def prepare(model: Model) -> None:
-    """Let CVXPY do now what it does once per model, so that it isn't part of the first solve's time."""
-    p = model.parameters
-    bounds = p.max_replicas, p.min_shortfall, p.has_demand, p.set_limits
-    for parameter in (*model.problem.parameters(), *(each for each in bounds if each is not None)):
-        parameter.value = np.zeros(parameter.shape)
-    compile_program(model)
-
-
-def compile_program(model: Model) -> Program:
-    """The program of a model for the parameters that it has now."""
-    data = model.problem.get_problem_data(cp.HIGHS)[0]
-    size = len(data["c"])
-    row_upper = np.asarray(data["b"], dtype=np.float64)
-    is_equality = np.arange(len(row_upper)) < data["dims"].zero
-    lower = _or_default(data["lower_bounds"], -np.inf, size)
-    upper = _or_default(data["upper_bounds"], np.inf, size)
-    is_bool, is_integer = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
-    is_bool[data["bool_vars_idx"]] = True
-    is_integer[[*data["int_vars_idx"], *data["bool_vars_idx"]]] = True
+def compile_program(model: Model, values: Parameters) -> Program:
+    """The program of a model for these values of its parameters."""
+    arrays, variables = model.arrays, model.variables
+    matrix, row_upper = arrays.at(zip(model.parameters.each(), values.each(), strict=True))
     program = Program(
         model=model,
-        matrix=sp.csc_array(data["A"]),
-        row_lower=np.where(is_equality, row_upper, -np.inf),
+        values=values,
+        matrix=matrix,
+        row_lower=np.where(arrays.is_equality, row_upper, -np.inf),
         row_upper=row_upper,
-        lower=np.where(is_bool, 0.0, lower),
-        upper=np.where(is_bool, 1.0, upper),
-        is_integer=is_integer,
-        first_column=dict(data["param_prob"].var_id_to_col),
+        lower=arrays.lower.copy(),
+        upper=arrays.upper.copy(),
+        is_integer=arrays.is_integer,
     )
-    variables, parameters = model.variables, model.parameters
-    new_replicas = model.instance.hosted(parameters.max_replicas.value) - parameters.current_replicas.value
+    new_replicas = model.instance.hosted(values.max_replicas) - values.current_replicas
     program.lower[program.columns(variables.replicas)] = 0.0
-    program.upper[program.columns(variables.replicas)] = parameters.max_replicas.value
-    program.lower[program.columns(variables.shortfall)] = parameters.min_shortfall.value
+    program.upper[program.columns(variables.replicas)] = values.max_replicas
+    program.lower[program.columns(variables.shortfall)] = values.min_shortfall
     if model.instance.ways is not None:
         _bound_ways(program, model.instance, model.instance.ways)
     if variables.sets is not None:
         program.lower[program.columns(variables.sets)] = 0.0
-        program.upper[program.columns(variables.sets)] = parameters.set_limits.value
+        program.upper[program.columns(variables.sets)] = values.set_limits
     program.upper[program.columns(variables.loads)] = np.maximum(new_replicas, 0.0)
     return program
 
 
 def _bound_ways(program: Program, instance: Instance, ways: Ways) -> None:
     """Nothing goes the ways of a family without demand; what no capacity saves is lost at all steps."""
-    variables, parameters = program.model.variables, program.model.parameters
-    is_asked = parameters.has_demand.value[ways.family] > 0
+    variables, values = program.model.variables, program.values
+    is_asked = values.has_demand[ways.family] > 0
     program.upper[program.columns(variables.answered)] = np.where(is_asked, np.inf, 0.0)
     if variables.upper_shortfall is not None:
-        least = parameters.min_shortfall.value[instance.last_step]
+        least = values.min_shortfall[instance.last_step]
         program.lower[program.columns(variables.upper_shortfall)] = least[ways.upper_steps.family]
-
-
-def _or_default(bounds: Floats | None, default: float, size: int) -> Floats:
-    return np.full(size, default) if bounds is None else np.asarray(bounds, dtype=np.float64)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -9,8 +10,7 @@ from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.domain.demand import LossCurve
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.planning.model.instance import Instance
-from proteus_cli.planning.model.milp import Model
-from proteus_cli.planning.model.resident_sets import ResidentSets
+from proteus_cli.planning.model.milp import Parameters, has_served
 
 NEGLIGIBLE = 1e-6  # a smaller part of a demand is the solver's rounding
 HORIZON_S = 10.0  # s that a forecast is taken to hold: what it was made from
@@ -65,58 +65,80 @@ class TargetDemand:
         return bool(np.any(self.servable_frac < 1))
 
 
-def set_parameters(
-    model: Model, instance: Instance, rules: Rules, target: TargetDemand, current_replicas: Ints | None
-) -> None:
-    """Set all parameters of a model, for a demand and for the replicas [E] that need no load; None: without a plan."""
-    p, qps = model.parameters, target.qps[instance.choice_family]
-    useful = target.useful[instance.choice_family]
+def parameter_values(
+    instance: Instance, rules: Rules, target: TargetDemand, current_replicas: Ints | None
+) -> Parameters:
+    """The values of a model's parameters, for a demand and the replicas [E] that need no load; None: without a plan."""
+    qps, useful = target.qps[instance.choice_family], target.useful[instance.choice_family]
+    has_demand = (target.qps > 0).astype(np.float64)
     replica_qps = np.minimum(instance.capacity_qps, target.share_qps[instance.choice_family] * useful)
-    p.has_demand.value = (target.qps > 0).astype(np.float64)
-    p.demand_frac.value = target.qps / max(float(target.qps.sum()), np.finfo(np.float64).tiny)
-    p.servable_frac.value = target.servable_frac
-    p.max_share_frac.value = _ratio(np.minimum(target.share_qps, target.qps), target.qps)
-    p.accuracy_floor.value = np.zeros(len(target.qps))
-    p.capacity_frac.value = np.minimum(_ratio(replica_qps, qps), useful)
-    p.load_loss.value = (LOAD_EFFORT_S + instance.load_s) / (HORIZON_S * instance.device_count.sum())
-    p.network_frac.value = qps * instance.network_frac_s
-    p.min_shortfall.value = (target.lost_at_best * p.has_demand.value)[instance.step_family]
-    of_replica = p.capacity_frac.value if model.variables.served is None else np.ones(len(qps))
-    for lost_at_0, saved, lost, saved_by in zip(p.lost_at_0, p.saved, target.lost_at_0, target.saved, strict=True):
-        lost_at_0.value = lost * p.has_demand.value
-        saved.value = np.minimum(saved_by[instance.choice_family] * of_replica, lost[instance.choice_family])
-    for saved_by_all, saved_by in zip(p.saved_by_all, target.saved, strict=False):
-        saved_by_all.value = saved_by
-    if instance.ways is not None:
-        is_free = instance.ways.has_ways & (instance.max_share >= 1)  # both stages may be on one device
-        p.max_share_frac.value = np.where(is_free, 2.0, p.max_share_frac.value)
-        of_family = target.useful[instance.choice_family[instance.ways.choice_of]]
-        most = instance.ways.most_needed[instance.ways.row_of] * of_family
-        p.usable_frac.value = np.minimum(p.capacity_frac.value[instance.ways.choice_of], most)
+    capacity_frac = np.minimum(_ratio(replica_qps, qps), useful)
     # With too few hosts, a choice has no capacity: `max_replicas` leaves it out.
-    p.utilisation.value = _ratio(qps, instance.capacity_qps)
-    max_replicas = _max_replicas(p.capacity_frac.value, useful, instance, rules, current_replicas)
-    p.max_replicas.value = max_replicas
-    if instance.sets is not None:
-        _set_set_parameters(model, instance, instance.sets, target)
+    max_replicas = _max_replicas(capacity_frac, useful, instance, rules, current_replicas)
     # Without a plan in force, nothing counts as a load.
     without_load = instance.hosted(max_replicas) if current_replicas is None else current_replicas
-    p.current_replicas.value = without_load.astype(np.float64)
+    return Parameters(
+        has_demand=has_demand,
+        demand_frac=target.qps / max(float(target.qps.sum()), np.finfo(np.float64).tiny),
+        servable_frac=target.servable_frac,
+        max_share_frac=_max_share_frac(instance, target),
+        accuracy_floor=np.zeros(len(target.qps)),
+        capacity_frac=capacity_frac,
+        utilisation=_ratio(qps, instance.capacity_qps),
+        current_replicas=without_load.astype(np.float64),
+        max_replicas=max_replicas,
+        load_loss=(LOAD_EFFORT_S + instance.load_s) / (HORIZON_S * instance.device_count.sum()),
+        network_frac=qps * instance.network_frac_s,
+        min_shortfall=(target.lost_at_best * has_demand)[instance.step_family],
+        lost_at_0=[lost * has_demand for lost in target.lost_at_0],
+        saved=_saved(instance, rules, target, capacity_frac),
+        **_of_ways(instance, target, capacity_frac),
+        **_of_sets(instance, target),
+    )
 
 
-def _set_set_parameters(model: Model, instance: Instance, sets: ResidentSets, target: TargetDemand) -> None:
+def _max_share_frac(instance: Instance, target: TargetDemand) -> Floats:
+    most = _ratio(np.minimum(target.share_qps, target.qps), target.qps)
+    if instance.ways is None:
+        return most
+    is_free = instance.ways.has_ways & (instance.max_share >= 1)  # both stages may be on one device
+    return np.where(is_free, 2.0, most)
+
+
+def _saved(instance: Instance, rules: Rules, target: TargetDemand, capacity_frac: Floats) -> list[Floats]:
+    of_replica = np.ones(len(capacity_frac)) if has_served(instance, rules) else capacity_frac
+    both = zip(target.saved, target.lost_at_0, strict=True)
+    of_choice = instance.choice_family
+    return [np.minimum(saved[of_choice] * of_replica, lost[of_choice]) for saved, lost in both]
+
+
+def _of_ways(instance: Instance, target: TargetDemand, capacity_frac: Floats) -> dict[str, Any]:
+    ways = instance.ways
+    if ways is None:
+        return {}
+    most = ways.most_needed[ways.row_of] * target.useful[instance.choice_family[ways.choice_of]]
+    usable_frac = np.minimum(capacity_frac[ways.choice_of], most)
+    return {"saved_by_all": [*target.saved], "usable_frac": usable_frac}
+
+
+def _of_sets(instance: Instance, target: TargetDemand) -> dict[str, Any]:
     """Of sets in which a variant has no choice that is in time with so few hosts, there is none."""
-    p, qps = model.parameters, target.qps[instance.choice_family[sets.pair_choice]]
+    sets = instance.sets
+    if sets is None:
+        return {}
+    qps = target.qps[instance.choice_family[sets.pair_choice]]
     pair_qps = np.array([capacity.qps for capacity in sets.capacities(instance.hosts, instance.choices)])
     devices, is_in_time = instance.device_count[sets.group], pair_qps > 0
     engines = np.stack((sets.pair_set, instance.engine_of[sets.pair_choice]))
     (set_of, _), engine_in_set = np.unique(engines, axis=1, return_inverse=True)
     in_time = np.bincount(engine_in_set.ravel(), is_in_time, minlength=len(set_of))
     is_late = np.bincount(set_of, in_time == 0, minlength=len(devices)) > 0
-    p.set_utilisation.value = _ratio(qps, pair_qps)
-    p.set_limits.value = np.where(is_late, 0.0, devices)
     useful = target.useful[instance.choice_family[sets.pair_choice]]
-    p.pair_frac.value = np.minimum(_ratio(pair_qps, qps), useful)
+    return {
+        "set_utilisation": _ratio(qps, pair_qps),
+        "set_limits": np.where(is_late, 0.0, devices),
+        "pair_frac": np.minimum(_ratio(pair_qps, qps), useful),
+    }
 
 
 def _ratio(part: Floats, whole: Floats, *, where_zero: float = 0.0) -> Floats:
