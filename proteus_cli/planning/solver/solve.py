@@ -12,9 +12,8 @@ from functools import cache
 import highspy
 import numpy as np
 
-from proteus_cli.arrays import Bools, Floats
+from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.interruption import INTERRUPTION
-from proteus_cli.planning.model.modelling import sp
 from proteus_cli.planning.solver.program import MAX_VIOLATION, Program, SolverPoint
 
 FIRST_GAP = 1e-6  # of the objective's own value: where little accuracy is lost, the last bit of it is found …
@@ -185,11 +184,16 @@ def _solve(program: Program, goal: _Goal, start: SolverPoint | None) -> SolverPo
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _ReducedProgram:
-    """The columns of a program that aren't fixed, and the rows that have any of them: most have none."""
+    """The columns of a program that aren't fixed, and the rows that have any of them: most have none.
+
+    ``entries`` of the matrix by column, from ``starts`` on, each in one of the ``rows``.
+    """
 
     program: Program
     columns: Bools
-    matrix: sp.csc_array
+    starts: Ints
+    rows: Ints
+    entries: Floats
     row_lower: Floats
     row_upper: Floats
     is_feasible: bool
@@ -198,11 +202,23 @@ class _ReducedProgram:
     def of(cls, program: Program) -> "_ReducedProgram":
         columns = program.lower < program.upper
         fixed = program.matrix @ np.where(columns, 0.0, program.lower)
-        matrix = program.matrix[:, columns]
-        rows = np.bincount(matrix.indices, minlength=len(fixed)) > 0
+        matrix = program.matrix
+        sizes = np.diff(matrix.indptr)
+        kept = np.repeat(columns, sizes)
+        indices = matrix.indices[kept]
+        rows = np.bincount(indices, minlength=len(fixed)) > 0
         row_lower, row_upper = program.row_lower - fixed, program.row_upper - fixed
         is_feasible = bool(np.all((rows | (row_lower <= MAX_VIOLATION)) & (rows | (row_upper >= -MAX_VIOLATION))))
-        return cls(program, columns, sp.csc_array(matrix[rows]), row_lower[rows], row_upper[rows], is_feasible)
+        return cls(
+            program=program,
+            columns=columns,
+            starts=np.r_[0, np.cumsum(sizes[columns])],
+            rows=(np.cumsum(rows) - 1)[indices],
+            entries=matrix.data[kept],
+            row_lower=row_lower[rows],
+            row_upper=row_upper[rows],
+            is_feasible=is_feasible,
+        )
 
     @property
     def is_mip(self) -> bool:
@@ -266,8 +282,7 @@ def _lp(reduced: _ReducedProgram, column: int) -> highspy.HighsLp:
     lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost[columns], program.lower[columns], program.upper[columns]
     lp.row_lower_, lp.row_upper_ = reduced.row_lower, reduced.row_upper
     lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-    lp.a_matrix_.start_, lp.a_matrix_.index_ = reduced.matrix.indptr, reduced.matrix.indices
-    lp.a_matrix_.value_ = reduced.matrix.data
+    lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = reduced.starts, reduced.rows, reduced.entries
     if reduced.is_mip:
         kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
         lp.integrality_ = [kinds[is_integer] for is_integer in program.is_integer[columns].tolist()]
