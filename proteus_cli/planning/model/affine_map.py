@@ -15,6 +15,8 @@ from proteus_cli.planning.model.modelling import cp, sp
 
 CONSTANT_ID = -1  # CVXPY's id for the parameter that is one
 
+ROUNDING = 1e-10  # a difference that is 0 may be less by so much; CVXPY allows the same
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AffineMap:
@@ -71,8 +73,8 @@ class AffineMap:
             first = self.first_value.get(parameter.id)
             if first is not None:
                 vector[first : first + len(value)] = value
-        if not np.all(vector >= 0):
-            raise ValueError("a parameter of the model is negative, or not a number")
+        if not np.all(vector >= -ROUNDING):
+            raise ValueError(f"a parameter of the model is negative, or not a number: {vector[~(vector >= -ROUNDING)]}")
         found = self.entries @ vector
         ends = int(self.starts[-2])
         matrix = sp.csc_array((-found[:ends], self.rows[:ends], self.starts[:-1]), (self.row_count, len(self.lower)))
