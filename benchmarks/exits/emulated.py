@@ -17,8 +17,8 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
-from proteus_cli.domain.stages.forecast import ExitBounds
 from proteus_cli.domain.stages.pace import StagePace
+from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.domain.stages.walk import ProfiledChain
 
 STAGES_S = (73e-6, 177e-6, 108e-6, 154e-6)

@@ -24,7 +24,7 @@ from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
-from proteus_cli.domain.stages.forecast import ExitBounds
+from proteus_cli.domain.stages.stage_forecast import ExitBounds
 
 AT_ONCE = Policy("at once", "all", GreedyBatcher(answer_frac=0.0), None)
 """Answers go nowhere here, so no time is kept back for that."""

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.tables import Aim, Table
 from proteus_cli.control.rollouts.guard import Arm, Guard
 from proteus_cli.control.rollouts.version_rollout import VersionRollout
-from proteus_cli.domain.rollouts.guard import DEFAULT_GUARD
+from proteus_cli.domain.rollouts.guard_terms import DEFAULT_GUARD
 from proteus_cli.domain.rollouts.specification import DEFAULT_CANARY, RolloutSpecification
 from proteus_cli.domain.rollouts.status import Ending, RolloutStage, Verdict
 

@@ -18,8 +18,8 @@ from proteus_cli.backends.base import OutputArrays, Part, Signature, TensorSpec
 from proteus_cli.backends.exits.runner import NOTES
 from proteus_cli.buffers import Buffer
 from proteus_cli.domain.profile.profile import LatencyTable, VariantProfile
-from proteus_cli.domain.stages.forecast import ExitBounds
 from proteus_cli.domain.stages.pace import StagePace
+from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.domain.stages.walk import ProfiledChain, Walk, stage_means
 from proteus_cli.errors import EngineError
 

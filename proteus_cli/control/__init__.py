@@ -63,7 +63,7 @@ controller decides as one that had the device from the start.
        └───── device lost ──► lost ◄── device lost ──┘
                                └── device recovered ──► serving
 
-**Plan change** (`topology.plan_change`). Where old and new engines fit together, the driver loads the new ones before
+**Plan change** (`topology.plan_steps`). Where old and new engines fit together, the driver loads the new ones before
 it calls `adopt`, and the device switches at once. Other devices load *in place*: `Effects.load` says which of them
 start now, so that no family misses more capacity than it can, and at most `MAX_UNAVAILABLE_FRAC` of it. The end of each
 load may start others. Each `Load` is a value: if a later plan gives it up, its end changes nothing.

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from proteus_cli.control.decision import NO_EFFECTS, Admitted, Effects, Host, Launch, Load, StandbyEnd, StandbyLoad
 from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.control.dispatch.dispatch import Dispatch
-from proteus_cli.control.dispatch.exits import exit_bounds
+from proteus_cli.control.dispatch.exit_bounds import exit_bounds
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
 from proteus_cli.control.dispatch.queues.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
@@ -18,13 +18,13 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.control.replanning.notices import DeviceChanged
 from proteus_cli.control.replanning.replanning import Replanning
-from proteus_cli.control.topology.plan_change import MAX_UNAVAILABLE_FRAC
+from proteus_cli.control.topology.plan_steps import MAX_UNAVAILABLE_FRAC
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.request import Request
-from proteus_cli.domain.stages.forecast import ExitBounds
+from proteus_cli.domain.stages.stage_forecast import ExitBounds
 
 
 class Controller:

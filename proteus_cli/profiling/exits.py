@@ -17,7 +17,7 @@ from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.backends.base import NamedArrays, Signature
 from proteus_cli.backends.exits.runner import EXIT_NOTE, ExitRunner
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
-from proteus_cli.domain.stages.forecast import ExitBounds
+from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import EngineError
 from proteus_cli.profiling.measuring.measure import EVAL_BATCH, FEWEST_RUNS
 from proteus_cli.store.eval_splits import labelled_rows

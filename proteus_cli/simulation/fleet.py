@@ -8,7 +8,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects, Host, Launch
 from proteus_cli.control.devices.breaker import hang_timeout_s
 from proteus_cli.control.topology.hosting import hosted_by
-from proteus_cli.control.topology.plan_change import keys
+from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.request import MAX_RUNS, Outcome, Request

@@ -26,7 +26,7 @@ from proteus_cli.control.decision import (
 )
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import device_memory, hosted_by, slots_of
-from proteus_cli.control.topology.plan_change import keys
+from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog.catalog import Catalog, VariantKey, variant_labels
 from proteus_cli.domain.plan.plan import Plan

@@ -38,7 +38,7 @@ from proteus_cli.control.decision import (
     WakeOthers,
 )
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.topology.plan_change import keys
+from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.domain.request import Bounds, Request
 from proteus_cli.domain.stages.cascade import PlannedCascade
 

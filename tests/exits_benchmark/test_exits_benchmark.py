@@ -14,7 +14,7 @@ from benchmarks.exits.serving import EngineChain, OneDevice, run
 from proteus_cli.backends.exits.runner import EXIT_NOTE
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey
-from proteus_cli.domain.stages.forecast import ExitBounds
+from proteus_cli.domain.stages.stage_forecast import ExitBounds
 
 SAMPLES = Samples(
     stops_at=np.array([1, 3, 3]),

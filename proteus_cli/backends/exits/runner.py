@@ -15,8 +15,8 @@ from proteus_cli.domain.conditions.condition import Condition, holds
 from proteus_cli.domain.conditions.metrics import Metric
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.stages.confidence import margin, output_of
-from proteus_cli.domain.stages.forecast import ExitBounds, Leaving, StageForecast
 from proteus_cli.domain.stages.pace import StagePace
+from proteus_cli.domain.stages.stage_forecast import ExitBounds, Leaving, StageForecast
 from proteus_cli.errors import EngineError
 
 EXIT_NOTE, CONFIDENCE_NOTE, CUT_NOTE, HELD_NOTE = "exit (note)", "confidence (note)", "cut (note)", "held (note)"

@@ -31,7 +31,7 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Request
-from proteus_cli.domain.stages.forecast import first_stage_s, profiled_s
+from proteus_cli.domain.stages.stage_forecast import first_stage_s, profiled_s
 
 # The shortest batch that is submitted ahead though it is not full: of a shorter one, more rows are worth more.
 MIN_PARTIAL_AHEAD_S = 1e-3

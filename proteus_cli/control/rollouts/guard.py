@@ -4,7 +4,7 @@ from collections import Counter
 from enum import StrEnum
 
 from proteus_cli.control.rollouts.term_test import TermTest, Thresholds
-from proteus_cli.domain.rollouts.guard import QUANTILES, GuardMetric
+from proteus_cli.domain.rollouts.guard_terms import QUANTILES, GuardMetric
 from proteus_cli.domain.rollouts.specification import RolloutSpecification
 from proteus_cli.domain.rollouts.status import StepCounts, TermStatus, Verdict
 from proteus_cli.units import counted, format_percent

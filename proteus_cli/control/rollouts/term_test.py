@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from proteus_cli.control.rollouts.betting import BettingEvidence, Parts, Spread
 from proteus_cli.control.rollouts.comparison import Arms
-from proteus_cli.domain.rollouts.guard import HIGHER_IS_BETTER, QUANTILES, GuardMetric, Term
+from proteus_cli.domain.rollouts.guard_terms import HIGHER_IS_BETTER, QUANTILES, GuardMetric, Term
 from proteus_cli.domain.rollouts.status import TermStatus, Verdict
 from proteus_cli.intervals import wilson
 

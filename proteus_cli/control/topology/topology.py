@@ -7,7 +7,7 @@ from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load
 from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.workers import WorkerState
-from proteus_cli.control.topology.plan_change import PlanSteps
+from proteus_cli.control.topology.plan_steps import PlanSteps
 from proteus_cli.control.topology.standbys import DeviceMemory, Standbys
 from proteus_cli.control.topology.warming import Warming
 from proteus_cli.domain.catalog.catalog import VariantKey

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 
 from proteus_cli.control.decision import StandbyEnd, StandbyLoad
 from proteus_cli.control.dispatch.workers import WorkerState
-from proteus_cli.control.topology.plan_change import PlanSteps, keys
+from proteus_cli.control.topology.plan_steps import PlanSteps, keys
 from proteus_cli.control.topology.standbys import Standbys
 from proteus_cli.domain.catalog.catalog import VariantKey
 

@@ -1,7 +1,7 @@
 """Version roll-outs: what is asked for, the guard's language, and what is told of one.
 
 A *version roll-out* brings a new version of a variant into service by steps, in which it answers a growing share of the
-queries. `guard.py` has the language of its guard::
+queries. `guard_terms.py` has the language of its guard::
 
     accuracy >= old - 0.005 and p99 <= slo and errors <= 1%
 

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from proteus_cli.domain.base import Value, is_amount, is_count, require
-from proteus_cli.domain.rollouts.guard import DEFAULT_GUARD, Term, parse_guard
+from proteus_cli.domain.rollouts.guard_terms import DEFAULT_GUARD, Term, parse_guard
 
 DEFAULT_CANARY = (0.01, 0.1, 0.5)
 DEFAULT_CONFIDENCE = 0.95

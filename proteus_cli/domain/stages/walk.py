@@ -11,8 +11,8 @@ import numpy as np
 
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.domain.stages.exits import ExitProfile
-from proteus_cli.domain.stages.forecast import ExitBounds, Leaving, StageForecast, StageTimes
 from proteus_cli.domain.stages.pace import StagePace
+from proteus_cli.domain.stages.stage_forecast import ExitBounds, Leaving, StageForecast, StageTimes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 from proteus_cli.control.concurrency.slot_tuner import SlotTuner
 from proteus_cli.control.concurrency.surroundings import Surroundings, surroundings
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.topology.plan_change import keys
+from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.logs import fields

@@ -13,7 +13,7 @@ from proteus_cli.backends.exits.runner import ExitRunner, Leave
 from proteus_cli.backends.free_memory import within_free_memory
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.stages.forecast import ExitBounds, Leaving
+from proteus_cli.domain.stages.stage_forecast import ExitBounds, Leaving
 from proteus_cli.errors import EngineError
 from proteus_cli.serving.devices.bisection import run_with_bisection
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, LeavingCallback, OnLost

@@ -13,7 +13,7 @@ import msgspec
 
 from proteus_cli.backends.base import OutputArrays, Part, Signature
 from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.stages.forecast import ExitBounds
+from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import DeviceLost
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from proteus_cli.control.decision import Effects, Host, Load
 from proteus_cli.control.devices.breaker import NEW, Breaker, BreakerEvent, BreakerState
 from proteus_cli.control.devices.device_news import DeviceHealth
 from proteus_cli.control.topology.hosting import hosted_by
-from proteus_cli.control.topology.plan_change import keys
+from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.control.topology.room import without_room
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog.catalog import VariantKey

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Admitted, Effects, Host, Idle, Launch, StandbyEnd, StandbyLoad, WaitUntil
 from proteus_cli.control.policies import PROTEUS
-from proteus_cli.control.topology.plan_change import keys
+from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import NONE_OUT, Outages

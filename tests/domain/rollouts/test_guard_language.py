@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.domain.conditions.reading import LONGEST_TEXT, ConditionError
-from proteus_cli.domain.rollouts.guard import DEFAULT_GUARD, QUANTILES, GuardMetric, Term, guard_text, parse_guard
+from proteus_cli.domain.rollouts.guard_terms import DEFAULT_GUARD, QUANTILES, GuardMetric, Term, guard_text, parse_guard
 
 PARTS = st.floats(0, 1, exclude_min=True, exclude_max=True)
 ADDED = st.floats(-1, 1, exclude_min=True, exclude_max=True).map(lambda value: value + 0.0)  # -0.0 is 0

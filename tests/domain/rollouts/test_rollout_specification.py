@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from proteus_cli.domain.rollouts.guard import GuardMetric, Term
+from proteus_cli.domain.rollouts.guard_terms import GuardMetric, Term
 from proteus_cli.domain.rollouts.specification import RolloutSpecification
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
-from proteus_cli.domain.stages.forecast import ExitBounds, first_stage_s, profiled_s
 from proteus_cli.domain.stages.pace import FIRST, StagePace
+from proteus_cli.domain.stages.stage_forecast import ExitBounds, first_stage_s, profiled_s
 from proteus_cli.domain.stages.walk import ProfiledChain, Walk, stage_means
 
 SIZES = (1, 2, 8)

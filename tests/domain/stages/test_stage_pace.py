@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
-from proteus_cli.domain.stages.forecast import ExitBounds
 from proteus_cli.domain.stages.pace import (
     FIRST,
     LEAST_LEVEL,
@@ -16,6 +15,7 @@ from proteus_cli.domain.stages.pace import (
     STEP,
     StagePace,
 )
+from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.domain.stages.walk import ProfiledChain
 
 near = pytest.approx

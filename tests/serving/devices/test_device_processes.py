@@ -31,7 +31,7 @@ from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
-from proteus_cli.domain.stages.forecast import ExitBounds
+from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import (
     BackendUnavailable,
     DeviceLost,

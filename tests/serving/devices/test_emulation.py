@@ -31,7 +31,7 @@ from proteus_cli.backends.exits.runner import NOTES
 from proteus_cli.control.decision import IDLE, Launch
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
-from proteus_cli.domain.stages.forecast import ExitBounds
+from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import EngineError
 from proteus_cli.serving.devices import emulated
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread

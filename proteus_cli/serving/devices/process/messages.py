@@ -12,7 +12,7 @@ import numpy as np
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.stages.forecast import ExitBounds
+from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import (
     ArtefactError,
     BackendUnavailable,

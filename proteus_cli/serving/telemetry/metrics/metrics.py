@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from proteus_cli import __version__
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.devices.breaker import BreakerState
-from proteus_cli.control.topology.plan_change import keys
+from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.adaptation.control_loop import ChangeTotals

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from proteus_cli.control.decision import Launch
 from proteus_cli.domain.request import Request
-from proteus_cli.domain.stages.forecast import ExitBounds
+from proteus_cli.domain.stages.stage_forecast import ExitBounds
 
 
 def exit_bounds(
