@@ -10,7 +10,7 @@ from proteus_cli.domain.studies.peak import Peak, PeakRules
 from proteus_cli.errors import EngineError
 from proteus_cli.studies.peak.carriers import Carrier
 from proteus_cli.studies.peak.search import Offer, PeakSearch
-from proteus_cli.studies.peak.stretches import duration_s
+from proteus_cli.studies.peak.stretches import WARM_UP_FRAC, WARM_UP_SLOS, duration_s
 from proteus_cli.units import counted, format_rate
 
 LEAST_REQUESTS = 50
@@ -18,6 +18,7 @@ LEAST_REQUESTS = 50
 LONGEST_FRAC, LONGEST_SLOS = 0.05, 20.0
 """Of the time, a stretch takes at most this part, or so many times the SLO where that is longer: a long one would count
 how fast the machine was just then, which differs from minute to minute."""
+_ROUNDING = 1e-9
 
 
 def measured_peak(
@@ -37,7 +38,7 @@ def measured_peak(
     rng = np.random.default_rng(seed)
     while (offer := search.next()) is not None:
         left_s = allowed_s - (now_s() - begun_s)
-        longest_s = min(left_s, max(LONGEST_FRAC * allowed_s, LONGEST_SLOS * carrier.slo_s))
+        longest_s = min(left_s, _longest_s(offer.rate_qps, carrier.slo_s, allowed_s))
         fitting = fitted(offer, carrier.slo_s, longest_s) if carrier.is_real_time else offer
         if fitting is None or left_s <= 0:
             break
@@ -55,6 +56,13 @@ def fitted(offer: Offer, slo_s: float, left_s: float) -> Offer | None:
     """As many of the requests as there is time for; None where these are too few to say anything."""
     if duration_s(offer, slo_s) <= left_s:
         return offer
-    rest_s = left_s - (duration_s(offer, slo_s) - offer.requests / offer.rate_qps)
-    requests = int(rest_s * offer.rate_qps)
-    return Offer(offer.rate_qps, requests) if requests >= LEAST_REQUESTS else None
+    counted_s = (left_s - WARM_UP_SLOS * slo_s) / (1 + WARM_UP_FRAC)
+    requests = max(LEAST_REQUESTS, int(counted_s * offer.rate_qps * (1 - _ROUNDING)))
+    cut = Offer(offer.rate_qps, min(requests, offer.requests))
+    return cut if duration_s(cut, slo_s) <= left_s else None
+
+
+def _longest_s(rate_qps: float, slo_s: float, allowed_s: float) -> float:
+    """Seconds that a stretch may take where all of the time is left: the fewest requests always fit."""
+    fewest_s = duration_s(Offer(rate_qps, LEAST_REQUESTS), slo_s)
+    return max(LONGEST_FRAC * allowed_s, LONGEST_SLOS * slo_s, fewest_s)

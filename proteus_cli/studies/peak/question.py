@@ -17,6 +17,9 @@ from proteus_cli.units import format_percent
 FIRST_OF_CAPACITY = 0.7
 """Of what the profile says that batches can carry: where the search begins."""
 
+SEARCH = 2
+"""Counts changes of the search that change results: cells of an earlier one are measured anew."""
+
 
 @dataclass(frozen=True, slots=True)
 class PeakQuestion:
@@ -33,6 +36,7 @@ class PeakQuestion:
         asked: dict[str, Scalar] = msgspec.to_builtins(self.rules)
         return {
             **asked,
+            "search": SEARCH,
             "mode": self.mode,
             "jitter": self.jitter if self.mode == "simulated" else "",
             "seed": self.seed,

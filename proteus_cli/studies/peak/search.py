@@ -18,8 +18,9 @@ from proteus_cli.studies.peak.verdicts import clump, verdict, violation_interval
 
 FIRST_VIOLATIONS = 8.0
 """A probe begins with as many requests as have so many violations where the rate is just carried."""
-LOOKS = 3
-"""Probes get twice as many requests at each look: up to 8 times as many as at first."""
+ENOUGH = 6.0
+"""Probes get twice as many requests at each look. One that says nothing with so many times as many as at first is near
+the peak: the fourth look has 8 times, or fewer where stretches are cut to the time that is left."""
 RISE, NARROW = 2.0, 1.25
 """The next rate is so many times the last one, until the peak is bracketed; the bracket is refined from here on."""
 LOWEST_FALL, HIGHEST_FALL, OF_ANSWERED = 0.25, 0.87, 0.95
@@ -113,14 +114,17 @@ class PeakSearch:
 
     def _bracketing_offer(self) -> Offer:
         """As many requests as the probe has had so far, at first a few."""
-        requests = FIRST_VIOLATIONS / self._rules.allowed_frac * 2 ** max(0, len(self._probe) - 1)
-        return Offer(self._rate_qps, math.ceil(requests))
+        return Offer(self._rate_qps, max(self._first_requests, sum(each.requests for each in self._probe)))
+
+    @property
+    def _first_requests(self) -> int:
+        return math.ceil(FIRST_VIOLATIONS / self._rules.allowed_frac)
 
     def _judge(self) -> None:
         """Take the next rate where the probe has said something, or has had its looks."""
         said = verdict(self._probe, self._rules.allowed_frac)
         if said == "open":
-            if len(self._probe) > LOOKS:
+            if sum(each.requests for each in self._probe) >= ENOUGH * self._first_requests:
                 self._centre_qps = self._rate_qps
             return
         if said == "carried":

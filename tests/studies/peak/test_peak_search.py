@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -143,6 +144,51 @@ def test_no_stretch_takes_more_than_a_part_of_the_time() -> None:
     assert max(lasted_s) <= 20.0
 
 
+@pytest.mark.parametrize(
+    ("peak_qps", "rules", "allowed_s", "least_s"),
+    [(20.0, P99, 20.0, 15.0), (100.0, P99, 60.0, 50.0), (800.0, PeakRules(0.001), 60.0, 50.0)],
+)
+def test_a_slow_server_is_asked_until_the_time_is_over(
+    peak_qps: float, rules: PeakRules, allowed_s: float, least_s: float
+) -> None:
+    """A twentieth of the time has fewer requests than the probe asks for, and yet the time is used."""
+    clock = Clock(peak_qps, rules.allowed_frac)
+    peak = measured_peak(
+        clock, rules, 0.7 * peak_qps, allowed_s, 1, lambda _now, _done: None, now_s=lambda: clock.now_s
+    )
+    assert least_s < clock.now_s <= allowed_s
+    assert peak.low_qps < peak_qps < (peak.high_qps or math.inf)
+
+
+@dataclass
+class Clock:
+    """A server that misses what is allowed at its peak, on a clock that stretches move on."""
+
+    peak_qps: float
+    allowed_frac: float
+    slo_s: float = 0.1
+    is_real_time: bool = True
+    now_s: float = 0.0
+
+    def carry(self, offer: Offer, rng: np.random.Generator) -> Stretch:
+        self.now_s += duration_s(offer, self.slo_s)
+        missed_frac = min(1.0, self.allowed_frac * (offer.rate_qps / self.peak_qps) ** 30)
+        return Stretch(
+            offer.rate_qps, offer.requests, int(rng.binomial(offer.requests, missed_frac)), WINDOWS - 1.0, WINDOWS
+        )
+
+
+def test_a_probe_that_is_cut_has_its_looks_by_requests() -> None:
+    """An open verdict after four short looks says nothing yet, so they do not make the rate the peak."""
+    search, offered = PeakSearch(P99, 100.0), list[Offer]()
+    for _ in range(20):
+        offered.append(search.next() or Offer(0.0, 0))
+        search.saw(Stretch(100.0, 100, 1, 15.0, WINDOWS))
+    assert {each.rate_qps for each in offered} == {100.0}
+    assert [each.requests for each in offered[:8]] == [800] * 8
+    assert offered[-1].requests == 1900
+
+
 def test_a_verdict_is_open_until_it_is_sure() -> None:
     few, many = Stretch(10.0, 100, 0, 0.0, 16), Stretch(10.0, 1000, 0, 0.0, 16)
     assert (verdict([few], 0.01), verdict([many], 0.01)) == ("open", "carried")
@@ -198,3 +244,9 @@ def test_a_stretch_is_cut_to_the_time_that_is_left() -> None:
     assert cut is not None
     assert duration_s(cut, 0.1) <= 5.0
     assert fitted(offer, 0.1, 1.0) is None
+
+
+def test_a_stretch_that_is_cut_has_the_warm_up_of_what_is_left() -> None:
+    """5 % of what is measured, not of what was asked for: that alone may be longer than the time."""
+    cut = fitted(Offer(20.0, 4000), 0.1, 9.0)
+    assert cut == Offer(20.0, 161)
