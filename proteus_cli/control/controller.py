@@ -226,9 +226,9 @@ class Controller:
         """Give standbys up, so that ``hosted`` can be loaded beside what is active: see `resident_on`."""
         self._topology.steps.make_room(hosted)
 
-    def loads_give_way(self, plan: Plan, now_s: float) -> bool:
-        """Engines that are loaded for a plan, beside what serves, are to take the time only that batches leave."""
-        return not self.replanning.is_relief(plan, now_s)
+    def loads_give_way(self, now_s: float) -> bool:
+        """Engines that are loaded for plans, beside what serves, are to take the time only that batches leave."""
+        return not self.replanning.loses_requests(now_s)
 
     def loads_began(self, devices: Iterable[str]) -> None:
         """Engines are being loaded on devices, whose batches may take longer until `loads_ended`."""

@@ -14,8 +14,6 @@ from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.device import NONE_OUT
 from proteus_cli.domain.plan.plan import Plan
 
-NOTABLE_GAIN = 1.05  # of a family's capacity; two measurements of one model differ by less
-
 
 class Replanning:
     """Decides which plan to ask for, and when. ``rule`` is None where the first plan stays for good.
@@ -133,22 +131,21 @@ class Replanning:
             return False
         return self._rule.overload(self._context(plan, now_s)) is None
 
-    def is_relief(self, plan: Plan, now_s: float) -> bool:
-        """Requests are lost until a plan is in force, so that the change to it is to be over soon.
+    def loses_requests(self, now_s: float) -> bool:
+        """Requests are lost until another plan is in force, so that no load may hold it up.
 
-        It is the first, or devices or engines are out that the plan in force counts on. Or it carries more of a family,
-        and that is asked for: more than the plan in force carries, or anything where that does without the family.
+        There is none yet, or devices or engines are out that the plan in force counts on; or more of some family is
+        asked for than that carries, or anything of a family that it does without.
         """
-        before, out = self._topology.plan, self._topology.outages
-        if before is None or any(
-            each.device in out.devices or (each.device, *each.key) in out.engines for each in before.placements
+        plan, out = self._topology.plan, self._topology.outages
+        if plan is None or any(
+            each.device in out.devices or (each.device, *each.key) in out.engines for each in plan.placements
         ):
             return True
-        carried_qps = {name: before.capacity_qps(name) for name in self._families}
-        gains = [name for name, qps in carried_qps.items() if plan.capacity_qps(name) > NOTABLE_GAIN * qps]
-        if any(not carried_qps[name] and not self._demand.is_silent(name, now_s) for name in gains):
+        hosted = {placement.family for placement in plan.placements}
+        if any(name not in hosted and not self._demand.is_silent(name, now_s) for name in self._families):
             return True
-        return bool(gains) and self._rule is not None and self._rule.overload(self._context(before, now_s)) is not None
+        return self._rule is not None and self._rule.overload(self._context(plan, now_s)) is not None
 
     def overtaken(self, wanted: ReplanRequest) -> None:
         """There will be no plan for a request, as something else is more urgent; what must not be forgotten is owed."""

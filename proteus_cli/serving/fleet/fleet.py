@@ -27,7 +27,7 @@ from proteus_cli.errors import DeviceLost, HostLost, OutOfDeviceMemory
 from proteus_cli.serving.devices.executor import Executor, OpenDevice
 from proteus_cli.serving.devices.remote.links.absent import AbsentExecutor
 from proteus_cli.serving.fleet.broken_engines import BrokenEngines
-from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, FailedLoad, GivesWay, Loader
+from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, FailedLoad, GivesWay, Loader, SharedLook
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.standbys import StandbyLoader
 from proteus_cli.serving.fleet.watched_worker import WatchedWorker
@@ -77,6 +77,7 @@ class Fleet:
         self.hosted_before_loss: dict[str, tuple[Host, ...]] = {}
         self.lost_with_host: dict[str, str] = {}
         self.lost_by: dict[str, VariantKey] = {}
+        self._gives_way = SharedLook(controller.loads_give_way, clock)
         self._changing = asyncio.Lock()
         self.workers: dict[str, Worker] = {}
         self.tuners: dict[str, SlotTuner] = {}
@@ -142,8 +143,8 @@ class Fleet:
         has changed; if it happens in place, the earlier plan is deployed again. What ``before_switch`` raises ends the
         change, and nothing has changed.
         """
-        gives_way = partial(self._gives_way, plan)
-        await self.standbys.make_way({(placement.device, placement.key) for placement in plan.placements}, gives_way)
+        wanted = {(placement.device, placement.key) for placement in plan.placements}
+        await self.standbys.make_way(wanted, self._gives_way)
         async with self._changing:
             before = {device: self._controller.hosted_on(device) for device in self.workers}
             loaded_before = {device: self.loader.load_times_s(device) for device in self.workers}
@@ -188,7 +189,7 @@ class Fleet:
     async def _deploy(self, plan: Plan, before: Plan | None, before_switch: Callable[[], None] = lambda: None) -> None:
         """As `deploy`. Where loads in place fail, ``before`` is deployed again; None: do not go back (again)."""
         hosted = hosted_by(plan, self._profiles, self._controller.attainment)
-        in_place = await self._load_beside(hosted, partial(self._gives_way, plan))
+        in_place = await self._load_beside(hosted)
         try:
             before_switch()
         except BaseException:
@@ -212,7 +213,7 @@ class Fleet:
                 was_warm = loaded_before[device].get(key) == load_s[key]
                 yield EngineChange(device, *key, load_s=None if was_warm else round(load_s[key], 6))
 
-    async def _load_beside(self, hosted: Sequence[Host], gives_way: GivesWay) -> set[str]:
+    async def _load_beside(self, hosted: Sequence[Host]) -> set[str]:
         """Load engines beside those that serve; returns the devices that have no memory for that.
 
         Raises `EngineError` where an engine cannot be loaded for another reason.
@@ -225,8 +226,8 @@ class Fleet:
         in_place = {device for device, hosts in wanted.items() if not self._fits_beside(device, hosts)}
         in_place |= self._without_room({device: hosts for device, hosts in wanted.items() if device not in in_place})
         beside = [device for device in self._usable() if device not in in_place]
-        failures = await self._load((host for device in beside for host in wanted.get(device, ())), gives_way)
-        failures = await self._again_without_standbys(failures, wanted, gives_way)
+        failures = await self._load((host for device in beside for host in wanted.get(device, ())), self._gives_way)
+        failures = await self._again_without_standbys(failures, wanted)
         too_full = {
             failed.device
             for failed in failures
@@ -240,7 +241,7 @@ class Fleet:
         return in_place | too_full
 
     async def _again_without_standbys(
-        self, failures: list[FailedLoad], wanted: Mapping[str, Sequence[Host]], gives_way: GivesWay
+        self, failures: list[FailedLoad], wanted: Mapping[str, Sequence[Host]]
     ) -> list[FailedLoad]:
         """Where memory was short, give the device's standbys up and load once more; returns what failed still."""
         short = {
@@ -253,7 +254,7 @@ class Fleet:
             needed = self._controller.resident_on(device) | keys(wanted[device])
             self.loader.keep_only(device, self.workers[device].executor, needed)
         return [failed for failed in failures if failed.device not in short] + await self._load(
-            (host for device in short for host in wanted[device]), gives_way
+            (host for device in short for host in wanted[device]), self._gives_way
         )
 
     def _fits_beside(self, device: str, hosts: Iterable[Host]) -> bool:
@@ -290,10 +291,6 @@ class Fleet:
             failures = await self._load(load.hosts)
         effects = self._controller.loaded(load, self.loader.loaded(device), self._clock())
         return failures + await self._follow(effects)
-
-    def _gives_way(self, plan: Plan) -> bool:
-        """Whether loads for a plan, beside what serves, are to leave the devices to batches now."""
-        return self._controller.loads_give_way(plan, self._clock())
 
     async def _load(self, hosts: Iterable[Host], gives_way: GivesWay = lambda: False) -> list[FailedLoad]:
         """Load engines concurrently. A device that is lost meanwhile is given up (`lose`) and not returned.

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,21 @@ LOOK_S = 0.2  # between two looks at whether a load still gives way: as often as
 
 GivesWay = Callable[[], bool]
 """Whether a load is to leave the time to batches that they need; asked again and again while it does."""
+
+
+class SharedLook:
+    """Asks ``gives_way`` once for all loads that look at about the same time: a plan may have one on each device."""
+
+    def __init__(self, gives_way: Callable[[float], bool], clock: Callable[[], float]) -> None:
+        self._gives_way, self._clock = gives_way, clock
+        self._until_s, self._found = -math.inf, False
+
+    def __call__(self) -> bool:
+        now_s = self._clock()
+        if now_s >= self._until_s:
+            self._until_s, self._found = now_s + LOOK_S / 2, self._gives_way(now_s)
+        return self._found
+
 
 log = logging.getLogger("proteus.loading")
 

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
-from failing import LOAD_S, World, played
+from builders import make_measured
+from failing import LOAD_S, VARIANTS, World, played
 
 from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.serving.fleet.loading import HURRIED_S, LIMIT_MULTIPLE, LOOK_S
+from proteus_cli.serving.fleet.loading import HURRIED_S, LIMIT_MULTIPLE, LOOK_S, SharedLook
 from proteus_cli.serving.fleet.standbys import EVERY_S
 
-GOOD, FAST = VariantKey("f", "good"), VariantKey("f", "fast")
+GOOD, FAST, BETTER = VariantKey("f", "good"), VariantKey("f", "fast"), VariantKey("f", "better")
 ONE, OTHER = {"cpu0": "good"}, {"cpu0": "fast"}
 SECOND_S = 1.0  # of demand, before which nobody knows it
 NEVER_S = 1e3
@@ -17,7 +19,7 @@ FULL_SPEED, GIVING_WAY = False, True
 
 
 def played_on_busy_cores(
-    test: Callable[[World], Awaitable[None]], giving_way_takes_s: float = 2 * LOAD_S, resident_bytes: int = 0
+    test: Callable[[World], Awaitable[None]], giving_way_takes_s: float = 2 * LOAD_S, **of_world: Any
 ) -> None:
     """Loads that give way take so long."""
 
@@ -26,7 +28,7 @@ def played_on_busy_cores(
             world.executor(device).give_way(giving_way_takes_s)
         await test(world)
 
-    played(played_here, ONE, devices=tuple(ONE), replans=False, resident_bytes=resident_bytes)
+    played(played_here, ONE, devices=tuple(ONE), replans=False, **of_world)
 
 
 def test_a_plan_that_nobody_waits_for_is_loaded_with_the_time_that_batches_leave() -> None:
@@ -51,17 +53,35 @@ def test_a_plan_for_a_demand_that_is_too_much_is_loaded_at_full_speed() -> None:
 
 
 def test_a_load_gives_way_no_longer_once_the_demand_is_too_much() -> None:
+    """Also one for a plan that carries less, as the plan that would carry it waits for that."""
+
     async def change(world: World) -> None:
-        changing = asyncio.create_task(world.fleet.deploy(world.plan_of(OTHER)))
+        changing = asyncio.create_task(world.fleet.deploy(world.plan_of({"cpu0": "better"})))
         await asyncio.sleep(LOOK_S)
         asking = asyncio.create_task(world.ask(400.0, 3 * SECOND_S))
         await asyncio.sleep(SECOND_S + LOOK_S + LOAD_S)
         assert changing.done()
         assert world.executor("cpu0").gave_way == [FULL_SPEED, GIVING_WAY, FULL_SPEED]
-        assert world.fleet.loader.loaded("cpu0") == {FAST}
+        assert world.fleet.loader.loaded("cpu0") == {BETTER}
         await asking
+        await asyncio.sleep(SECOND_S)  # which answers the last of the queue
 
-    played_on_busy_cores(change, NEVER_S)
+    better = make_measured("f", "better", 0.95, {1: 0.012, 2: 0.024, 4: 0.048}, load_s=LOAD_S, memory_bytes=300)
+    played_on_busy_cores(change, NEVER_S, variants=(*VARIANTS, better))
+
+
+def test_loads_that_look_at_the_same_time_ask_once() -> None:
+    asked, now_s = list[float](), [0.0]
+
+    def gives_way(at_s: float) -> bool:
+        asked.append(at_s)
+        return at_s < LOOK_S
+
+    look = SharedLook(gives_way, lambda: now_s[0])
+    assert [look(), look()] == [True, True]
+    now_s[0] = LOOK_S
+    assert [look(), look()] == [False, False]
+    assert asked == [0.0, LOOK_S]
 
 
 def test_a_core_that_is_never_idle_does_not_keep_a_plan_from_loading() -> None:
