@@ -46,7 +46,11 @@ class WithExits:
 
 
 class _SharedStages:
-    """Engines by the content of their files, each loaded while anybody has it. Any thread may load and leave."""
+    """Engines by the content of their files, each loaded while anybody has it. Any thread may load and leave.
+
+    None waits while another loads, which may give way to batches: two that load one at once both do, and the one that
+    is done later frees its own.
+    """
 
     def __init__(self, backend: Backend) -> None:
         self._backend, self._lock = backend, Lock()
@@ -56,19 +60,36 @@ class _SharedStages:
     def loaded(self, stage: Path) -> Iterator[Runner]:
         """The engine of a file, which may be removed once this is entered. Raises `EngineError`."""
         key = sha256_of(stage, MODEL, hint="it was unpacked just now").hex()
-        with self._lock:
-            if key not in self._loaded:
-                self._loaded[key] = _Shared(self._backend, stage)
-            shared = self._loaded[key]
-            shared.users += 1
+        shared = self._take(key) or self._add(key, _Shared(self._backend, stage))
         try:
             yield shared.runner
         finally:
-            with self._lock:
-                shared.users -= 1
-                if not shared.users:
-                    del self._loaded[key]
-                    shared.close()
+            self._leave(key, shared)
+
+    def _take(self, key: str) -> "_Shared | None":
+        with self._lock:
+            shared = self._loaded.get(key)
+            if shared is not None:
+                shared.users += 1
+        return shared
+
+    def _add(self, key: str, made: "_Shared") -> "_Shared":
+        """Share an engine that was made; another one where that has been added meanwhile."""
+        with self._lock:
+            shared = self._loaded.setdefault(key, made)
+            shared.users += 1
+        if shared is not made:
+            made.close()
+        return shared
+
+    def _leave(self, key: str, shared: "_Shared") -> None:
+        with self._lock:
+            shared.users -= 1
+            is_last = not shared.users
+            if is_last:
+                del self._loaded[key]
+        if is_last:
+            shared.close()
 
 
 class _Shared:

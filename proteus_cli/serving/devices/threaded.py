@@ -67,11 +67,16 @@ class ThreadedExecutor(ExecutorBase, Generic[AnyEngine]):
         loaded: asyncio.Future[AnyEngine] = self._loop.create_future()
 
         def load_engine() -> None:
+            if loaded.done():  # nobody waits for it any more
+                return
             try:
                 result: AnyEngine | Exception = self._load_if_open(key, model, warm_up_rows)
             except Exception as error:  # noqa: BLE001 - the caller of `load` gets it
                 result = error
-            self._on_loop(_settle_or_close, loaded, result)
+            if loaded.done() and not isinstance(result, Exception):
+                result.close()
+            else:
+                self._on_loop(self._settle_or_free, loaded, result)
 
         is_giving_way = gives_way and self.can_give_way
         self._after_batches(partial(self._giving_way.put, load_engine) if is_giving_way else load_engine)
@@ -111,12 +116,24 @@ class ThreadedExecutor(ExecutorBase, Generic[AnyEngine]):
             engine = await self._until_loaded(loading)
         except asyncio.CancelledError:
             if loading.done() and not loading.cancelled() and loading.exception() is None:
-                loading.result().close()
+                self._free(loading.result())
             raise
         if self.is_lost:
-            engine.close()
+            self._free(engine)
             self._require_open()
         return engine
+
+    def _settle_or_free(self, loaded: "asyncio.Future[AnyEngine]", result: AnyEngine | Exception) -> None:
+        """Hand an engine to the caller of `load`; free it where nobody waits for it any more."""
+        if not settle(loaded, result) and not isinstance(result, Exception):
+            self._free(result)
+
+    def _free(self, engine: AnyEngine) -> None:
+        """Free an engine that nobody gets: as all others, so that the loop need not wait, while there are threads."""
+        if self.is_lost or self._is_closed:
+            engine.close()
+        else:
+            self._after_batches(engine.close)
 
     # --- on the threads
 
@@ -177,9 +194,3 @@ def _do_all(jobs: "SimpleQueue[ThreadJob | None]") -> None:
 def _do_giving_way(jobs: "SimpleQueue[ThreadJob | None]") -> None:
     give_way()
     _do_all(jobs)
-
-
-def _settle_or_close(loaded: "asyncio.Future[AnyEngine]", result: AnyEngine | Exception) -> None:
-    """Hand an engine to the caller of `load`; close it where nobody waits for it any more."""
-    if not settle(loaded, result) and not isinstance(result, Exception):
-        result.close()

@@ -1,8 +1,10 @@
 """Multi-exit models: rows stop at the first exit that is enough, whatever batch they are in."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 import msgspec
 import numpy as np
@@ -21,6 +23,8 @@ from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.stages.confidence import margin
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.store.models.exit_chains import ExitChain, chain_file
+
+WITHIN_S = 10.0
 
 
 def one_by_one(stages: tuple[Runner, ...], stop_when: str, inputs: NamedArrays) -> list[tuple[int, list[float]]]:
@@ -172,15 +176,48 @@ def test_chains_share_the_engines_of_their_stages(tmp_path: Path) -> None:
         assert backend.loads == 6
 
 
+def test_a_load_does_not_wait_for_one_of_the_same_stages_that_gives_way(tmp_path: Path) -> None:
+    made = chain_file(chain(tmp_path, "exit >= 3"), tmp_path / "made")
+    backend = Counting(OnnxRuntime(CPU))
+    both = WithExits(backend)
+
+    def load_and_leave() -> None:
+        with both.runner(made) as runner:
+            assert runner.infer(inputs_of(2))[EXIT_NOTE].tolist() == [3, 3]
+
+    with ThreadPoolExecutor(1) as other:
+        backend.slow = Slow()
+        giving_way = other.submit(load_and_leave)
+        assert backend.slow.has_begun.wait(WITHIN_S)
+        slow, backend.slow = backend.slow, None
+        with both.runner(made):
+            assert backend.open == 3
+            slow.may_end.set()
+            giving_way.result(WITHIN_S)
+            assert (backend.loads, backend.open) == (4, 3)
+    assert backend.open == 0
+
+
+class Slow:
+    """A load that has begun, and waits until it may end."""
+
+    def __init__(self) -> None:
+        self.has_begun, self.may_end = Event(), Event()
+
+
 class Counting:
-    """A backend that counts the engines that it loads, and has ``open`` of them."""
+    """A backend that counts the engines that it loads, and has ``open`` of them. A load may be ``slow``."""
 
     def __init__(self, inner: OnnxRuntime) -> None:
         self._inner, self.loads, self.open = inner, 0, 0
+        self.slow: Slow | None = None
         self.versions, self.max_slots, self.meter, self.prepare = inner.versions, 1, None, inner.prepare
 
     @contextmanager
     def runner(self, model: Path, owner: object = None) -> Iterator[Runner]:
+        if self.slow is not None:
+            self.slow.has_begun.set()
+            assert self.slow.may_end.wait(WITHIN_S)
         with self._inner.runner(model) as runner:
             self.loads, self.open = self.loads + 1, self.open + 1
             yield runner

@@ -27,10 +27,12 @@ class NotedEngine:
 
     def __init__(self, name: str, notes: list[str]) -> None:
         self._name, self._notes = name, notes
+        self.freed_on = ""
         notes.append(f"load {name}")
 
     def close(self) -> None:
         self._notes.append(f"free {self._name}")
+        self.freed_on = threading.current_thread().name
 
 
 class NotedExecutor(ThreadedExecutor[NotedEngine]):
@@ -39,6 +41,7 @@ class NotedExecutor(ThreadedExecutor[NotedEngine]):
     def __init__(self, *, loads_give_way: bool = False) -> None:
         self.notes: list[str] = []
         self.niceness: dict[str, int] = {}
+        self.engines: list[NotedEngine] = []
         self.may_load = {OLD: threading.Event(), NEW: threading.Event()}
         for each in self.may_load.values():
             each.set()
@@ -56,7 +59,8 @@ class NotedExecutor(ThreadedExecutor[NotedEngine]):
     def _load(self, key: VariantKey, model: Path, warm_up_rows: int) -> NotedEngine:
         assert self.may_load[key].wait(WITHIN_S)
         self.niceness[key.variant] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-        return NotedEngine(key.variant, self.notes)
+        self.engines.append(NotedEngine(key.variant, self.notes))
+        return self.engines[-1]
 
 
 class Commanding(CommandingExecutor):
@@ -100,6 +104,45 @@ def test_an_engine_is_freed_before_the_next_is_loaded() -> None:
         return executor.notes
 
     assert asyncio.run(run()) == ["load old", "batch", "free old", "load new", "free new"]
+
+
+def test_a_load_that_nobody_waits_for_any_more_does_not_begin() -> None:
+    async def run() -> list[str]:
+        executor = NotedExecutor()
+        executor.may_load[OLD].clear()
+        first, second = (asyncio.create_task(executor.load(key, Path(), 1)) for key in (OLD, NEW))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.wait([second])
+        executor.may_load[OLD].set()
+        await asyncio.wait_for(first, WITHIN_S)
+        executor.close()
+        return executor.notes
+
+    assert asyncio.run(run()) == ["load old", "free old"]
+
+
+@pytest.mark.parametrize("has_come", [False, True])
+def test_an_engine_that_nobody_waits_for_any_more_is_not_freed_on_the_loop(*, has_come: bool) -> None:
+    """Whether the load is cancelled while it goes on, or just as the engine comes."""
+
+    async def run() -> NotedEngine:
+        executor = NotedExecutor()
+        executor.may_load[OLD].clear()
+        loading = asyncio.create_task(executor.load(OLD, Path(), 1))
+        await asyncio.sleep(0)
+        if has_come:
+            executor.may_load[OLD].set()
+            while not executor._loading or not next(iter(executor._loading)).done():
+                await asyncio.sleep(0)
+        loading.cancel()
+        await asyncio.wait([loading])
+        executor.may_load[OLD].set()
+        await asyncio.wait_for(executor.load(NEW, Path(), 1), WITHIN_S)
+        executor.close()
+        return executor.engines[0]
+
+    assert asyncio.run(run()).freed_on == "cpu0-load"
 
 
 only_on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a nice value for each thread")
