@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects, Host, Launch
@@ -78,7 +78,7 @@ class SimulatedFleet:
 
         The requests wait again, or fail if they were on too many lost devices.
         """
-        effects, failed = list[Effects](), list[Request]()
+        effects, failed, over = list[Effects](), list[Request](), set[Request]()
         for device in devices:
             state = self._devices[device]
             state.hosted_before_loss = self._controller.hosted_on(device)
@@ -91,11 +91,13 @@ class SimulatedFleet:
                 is_answered = request.id in state.answered
                 if is_answered or self._lost_runs[request.id] >= MAX_RUNS:
                     self._controller.cancel(request)  # its effects add nothing: those of the loss ask all workers
+                    over.add(request)
                     failed += [] if is_answered else [request]
             state.answered.clear()
         self._end(failed, Outcome.FAILED, now_s)
         for each in effects:  # only now, as no other of these devices may be asked
-            self._apply(each, now_s)
+            dropped = tuple([request for request in each.dropped if request not in over])
+            self._apply(replace(each, dropped=dropped), now_s)
 
     def is_needed(self, device: str) -> bool:
         """A family that the lost device can host has no device."""

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from builders import (
@@ -29,6 +30,7 @@ from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.stages.cascade import PlannedCascade
+from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.trace import Trace
 from proteus_cli.simulation.conditions import Conditions, Failure
 from proteus_cli.simulation.eval_rows import RowAnswers
@@ -225,6 +227,27 @@ def replace_device(placement: Placement, device: str) -> Placement:
         device, placement.family, placement.variant, placement.max_batch, placement.rate_qps, placement.share,
         placement.capacity_qps, placement.deferred_qps,
     )  # fmt: skip
+
+
+def test_what_has_left_a_batch_whose_device_is_lost_ends_once() -> None:
+    """Behind a sure query, two are a batch on cpu0 from 10 ms on. One leaves at 20 ms; its second stage ends at 520. At
+    350 a plan without the family is in force, and at 400 cpu0 is lost: only the other is dropped then.
+    """
+    times = [(StagePoint(1, takes_s, takes_s), StagePoint(2, takes_s, takes_s)) for takes_s in (0.010, 1.0)]
+    exits = (ExitProfile(0.5, 0.9, 0.7, times[0]), ExitProfile(0.5, 0.7, None, times[1]))
+    first, second = profiles(0.5)["cpu0"].variants
+    of_exits = make_profile("cpu0", msgspec.structs.replace(first, exits=exits), second)
+    trace = trace_of((0.0, SURE), (0.001, UNSURE), (0.002, UNSURE), (0.7, SURE))
+    found = simulate(
+        replace(trace, slo_s=np.array([9.0, 0.9, 9.0, 9.0])), plan_of(FIRST, SECOND), CATALOG,
+        profiles(0.5) | {"cpu0": of_exits}, replace(EXACT, replanning=PeriodicRule(period_s=0.3, every_s=0.3)),
+        lambda *_, **__: plan_of(cascades=()), conditions=Conditions(failures=(Failure(("cpu0",), 0.4, 1.0),)),
+    )  # fmt: skip
+    ended = sorted((each.arrival_s, each.outcome, each.is_deferred) for each in found.ended)
+    assert ended == [
+        (0.0, Outcome.SERVED, False), (0.001, Outcome.SERVED, True), (0.002, Outcome.DROPPED, False),
+        (0.7, Outcome.REJECTED, False),
+    ]  # fmt: skip
 
 
 @given(

@@ -166,7 +166,7 @@ class Results:
             if isinstance(request, DeferredInFlight):
                 self._send_first(request)
                 request.release_inputs()
-            elif not request.has_ended:
+            elif request.needs_batch:
                 self._counts[request.family].ended(Outcome.DROPPED)
                 self._warn_of_missed_deadline(request.family)
                 self._end(request, _dropped())

@@ -3,6 +3,7 @@
 import asyncio
 
 import numpy as np
+from builders import make_plan
 from one_device import FLOAT, World, outputs, run
 from two_stages import UNSURE, TwoStages
 from two_stages import run as run_cascade
@@ -86,3 +87,22 @@ def test_what_leaves_the_first_stage_of_a_cascade_is_deferred_once() -> None:
         assert world.counted == ({("cpu1", "served"): 1}, 1, 0)
 
     run_cascade(deferred)
+
+
+def test_what_is_deferred_when_its_first_device_is_lost_and_nothing_hosts_its_family_ends_once() -> None:
+    """A plan without the family came meanwhile: nothing may run the rest of the batch again."""
+
+    async def losing(world: TwoStages) -> None:
+        world.submit(UNSURE)
+        await asyncio.sleep(0.005)
+        leave(world, (0,), UNSURE)
+        await asyncio.sleep(0.001)
+        world.plane.controller.adopt(make_plan(devices=("cpu0", "cpu1"), demand_qps={"f": 0.0}), (), 0.0)
+        world.first.release(DeviceLost("it is lost"))
+        await asyncio.sleep(0.001)
+        assert world.results == [], "the second stage is asked still"
+        world.second.release()
+        assert world.answer[2].stages == 2
+        assert world.counted == ({("cpu1", "served"): 1}, 1, 0)
+
+    run_cascade(losing)
