@@ -197,9 +197,9 @@ class Controller:
         """Drop a request that waits; no effects where it does not wait, as it runs or has ended."""
         return self._dispatch.cancel(request)
 
-    def refuse(self, family: str, rows: int, now_s: float) -> None:
-        """Count a request that the driver refuses, as one like it was refused a moment ago."""
-        self._dispatch.refuse(family, rows, now_s)
+    def refuse(self, family: str, rows: int, now_s: float, within_s: float) -> None:
+        """Count a request that the driver refuses, as one like it, with as much time, was refused a moment ago."""
+        self._dispatch.refuse(family, rows, now_s, within_s)
 
     def withdraw(self, request: Request, now_s: float) -> Effects:
         """Take back a request that was admitted at ``now_s``, as if it had not been offered: its tensors are wrong."""

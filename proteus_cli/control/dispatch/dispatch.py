@@ -98,7 +98,7 @@ class Dispatch:
                 before_rows = family.rows_before(request, tier)  # no more than `family.rows`, but slower to count
                 is_over = before_rows and before_rows + rows > most_rows
                 if is_over and family.waiting_rows + rows > tier.rows_at_once(self._batcher.due_s(request) - now_s):
-                    family.patience.gave_up(rows)
+                    _refused(family, tier, rows, self._batcher.due_s(request) - now_s)
                     return Refused(retry_after_s(before_rows, tier.capacity_qps))
         family.rows += rows
         owner = tier.queue.push(request)
@@ -119,7 +119,7 @@ class Dispatch:
         if tier is None or tier.is_lost or left_s <= 0:
             return None
         if self._admits_timely:
-            if not any(each.serving and each.least_s(rows) <= left_s for each in tier.classes):
+            if not tier.is_timely(rows, left_s):
                 return None
             most_rows = admitted_rows(tier.capacity_qps * left_s, tier.batch_rows, self._admitted_frac)
             before_rows = family.rows_before(request, tier)
@@ -171,9 +171,12 @@ class Dispatch:
         family.rows -= request.rows
         return Effects(ask=family.longest_free(), dropped=(request,))
 
-    def refuse(self, family: str, rows: int, now_s: float) -> None:
-        """Count a request that is refused without being offered."""
-        self._families[family].counts.arrived(rows, now_s)
+    def refuse(self, family: str, rows: int, now_s: float, within_s: float) -> None:
+        """Count a request that is refused without being offered, and had ``within_s`` to be answered."""
+        of = self._families[family]
+        of.counts.arrived(rows, now_s)
+        due_s = self._batcher.due_s(Request(0, family, now_s, now_s + within_s, rows))
+        _refused(of, of.base, rows, due_s - now_s)
 
     def withdraw(self, request: Request, now_s: float) -> Effects:
         """Take back a request that was admitted at ``now_s``, as if it had not been offered."""
@@ -330,7 +333,7 @@ class Dispatch:
         for request in self._uncount(dropped):
             time_s, alone_s = self._batcher.due_s(request) - request.arrival_s, hosted.least_latency(request.rows)
             slowed_s = worker.slowdown_at(hosted) * alone_s
-            if slowed_s <= time_s:
+            if slowed_s <= time_s and not request.is_deferred:  # which has an answer already
                 self._families[hosted.family].patience.gave_up(request.rows)
             if worker.least_at(hosted) * alone_s <= time_s < slowed_s:
                 if worker.doubt(hosted):
@@ -382,6 +385,12 @@ class Dispatch:
                     worker.to_wake += each.tier.next_worker(each.queue, self._batcher.due_s, start_s).devices
         is_more_to_do = worker.free > 0 or bool(worker.to_wake)
         return Launch(hosted, requests, rows, start_s, is_more_to_do=is_more_to_do, is_ahead=is_ahead)
+
+
+def _refused(family: FamilyState, tier: AccuracyTier, rows: int, left_s: float) -> None:
+    """Count rows that are refused, if an idle device would have had the time for them."""
+    if tier.is_timely(rows, left_s):
+        family.patience.gave_up(rows)
 
 
 def admitted_rows(timely_rows: float, batch_rows: int, admitted_frac: float) -> float:

@@ -25,5 +25,5 @@ class Patience:
         self._left_rows = min(self._left_rows + PREDICTABLE * (1 - attainment) * rows, MOST_SAVED)
 
     def gave_up(self, rows: int) -> None:
-        """So many rows have no answer, though an idle device would have had the time for them."""
+        """So many rows get no answer at all, though an idle device would have had the time for one."""
         self._left_rows = max(self._left_rows - rows, -MOST_OWED)

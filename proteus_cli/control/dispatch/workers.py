@@ -98,6 +98,10 @@ class AccuracyTier:
         """The most rows, up to ``at_most``, that a batch of one of the hosts answers in that time, as profiled."""
         return max([each.host.least_latency.max_rows_within(budget_s, at_most) for each in self.classes], default=0)
 
+    def is_timely(self, rows: int, budget_s: float) -> bool:
+        """A host that serves has an answer to so many rows in that time, where it has nothing else to do."""
+        return any(each.serving and each.least_s(rows) <= budget_s for each in self.classes)
+
     def rows_at_once(self, budget_s: float) -> int:
         """The rows that free workers which cut rows short have answers to in that time, in one batch each.
 

@@ -242,7 +242,7 @@ class Admission:
         family, rows = query.family, query.rows
         refused_rows, refusal = self._refused.get(family, (inf, None))
         if refusal is not None and rows >= refused_rows and query.options == DEFAULT_OPTIONS:
-            self._controller.refuse(family, rows, now_s)
+            self._controller.refuse(family, rows, now_s, self._families[family].slo_s)
             self._counts.by_family[family].ended(Outcome.REJECTED)
             self._warn(family, _OVERLOADED)
             raise refusal.with_traceback(None)

@@ -9,7 +9,7 @@ from builders import controller_hosting, hosted, ids, launched, make_table
 
 from proteus_cli.control.batching import Batcher, GreedyBatcher, NexusBatcher, ProactiveBatcher, StaticBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Admitted, Drop, Host, Launch, TooManyRows, WaitUntil
+from proteus_cli.control.decision import Admitted, Drop, Host, Launch, Refused, TooManyRows, WaitUntil
 from proteus_cli.control.devices.stage_slowdown import FRESH
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import Bounds, DeferredRequest, Request
@@ -85,6 +85,35 @@ def test_of_little_time_no_more_is_admitted_than_free_workers_have_first_answers
     assert not isinstance(controller.offer(within(0.0171, 9), 0.0), Admitted)
     whole = [within(0.0171, number, minimum=0.5) for number in range(2)]
     assert not any(isinstance(controller.offer(each, 0.0), Admitted) for each in whole)
+
+
+@pytest.mark.parametrize("is_offered", [True, False])
+def test_only_rows_that_an_idle_device_had_the_time_for_use_up_patience(*, is_offered: bool) -> None:
+    """While a batch runs, newcomers are refused; without it, a row would have a first answer in 10 ms."""
+    for time_s, may_leave in ((0.0099, True), (0.0101, False)):
+        controller = controller_of(EXITS)
+        controller.offer(within(1.0), 0.0)
+        launch = launched(controller, "cpu0", 0.0)
+        if is_offered:
+            assert isinstance(controller.offer(within(time_s, 1), 0.0), Refused)
+        else:
+            controller.refuse("a", 1, 0.0, time_s)
+        bounds = controller.exit_bounds(launch)
+        assert bounds is not None
+        assert bounds.may_leave is may_leave
+
+
+def test_a_deferred_request_that_is_given_up_has_an_answer_and_uses_up_no_patience() -> None:
+    controller = controller_of(EXITS)
+    controller.offer(within(1.0), 0.0)
+    launch = launched(controller, "cpu0", 0.0)
+    assert controller.defer(DeferredRequest(1, "a", 0.0, 0.05, min_accuracy=0.9), 0.0) is not None
+    controller.finished(launch, 0.03)
+    assert isinstance(controller.decide("cpu0", 0.03), Drop)
+    controller.offer(within(2.0, 2), 0.03)
+    bounds = controller.exit_bounds(launched(controller, "cpu0", 0.03))
+    assert bounds is not None
+    assert bounds.may_leave
 
 
 def test_a_batch_waits_for_company_as_long_as_the_whole_has_time() -> None:
