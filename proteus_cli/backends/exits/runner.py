@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec
@@ -73,9 +74,11 @@ class ExitRunner:
         """The outputs of all rows, each of the exit where it stopped, and the notes. Raises `EngineError`.
 
         With ``bounds`` of the rows, those that the next stage would be too late for are cut short. Parts that are due
-        before it ends ``leave``; their rows are in the outputs as well. For that, the ``clock`` is asked at the start,
-        behind each stage, when a part has left, and when the answers are there.
+        before it ends ``leave``, where that is given; their rows are in the outputs as well. For that, the ``clock`` is
+        asked at the start, behind each stage, when a part has left, and when the answers are there.
         """
+        if bounds is not None and leave is None:
+            bounds = replace(bounds, may_leave=False)
         forecast = StageForecast(bounds, self._pace, clock()) if bounds is not None else None
         live, least = (bounds.stop_when, bounds.least_by_row()) if bounds is not None else (None, None)
         stop_when = self._stop_when if live is None else _parsed(live)

@@ -48,12 +48,12 @@ class CpuEngine:
         if rows > self._max_rows:
             self._reserve(rows)
 
-        def leave(left: Leaving, given: NamedArrays) -> None:
-            if leaving is not None:
-                leaving(left.parts, self._result(tuple(given.values()), {}, start_s))
-
+        leave = leaving and partial(self._leave, leaving, start_s)
         run = self._run if bounds is None else partial(self._run, bounds=bounds, leave=leave)
         return self._result(*run_with_bisection(parts, run, self._known_good), start_s)
+
+    def _leave(self, leaving: LeavingCallback, start_s: float, left: Leaving, given: NamedArrays) -> None:
+        leaving(left.parts, self._result(tuple(given.values()), {}, start_s))
 
     def _result(self, given: OutputArrays, failures: Mapping[int, EngineError], start_s: float) -> BatchResult:
         outputs, notes = self.signature.told_apart(given)

@@ -164,11 +164,12 @@ class Worker:
             self._counted_s = now_s
         parts = self._results.started(launch)
         bounds = self._controller.exit_bounds(launch) if hosted.exits else None
-        leaving = partial(self._left, launch) if bounds is not None else None
+        slowdown_of = self._controller.slowdown_of
+        is_inline = not self.running and hosted.latency(launch.rows) * slowdown_of(self.device) <= self._inline_s
+        leaving = None if bounds is None or is_inline else partial(self._left, launch)  # inline, all end at once
         batch = Batch(hosted.key, parts, launch.rows, bounds, hosted.others, leaving)
         try:
-            slowdown_of = self._controller.slowdown_of
-            if not self.running and hosted.latency(launch.rows) * slowdown_of(self.device) <= self._inline_s:
+            if is_inline:
                 self._end(launch, now_s, self.executor.run(batch))
             else:
                 self.executor.submit(batch, partial(self._finished, launch))
@@ -184,7 +185,7 @@ class Worker:
         self.ask()
 
     def _left(self, launch: Launch, parts: Sequence[int], result: BatchResult) -> None:
-        """Parts have left a batch; of one that runs inline, which has ended before anybody could be told, none do."""
+        """Parts have left a batch, which may have been taken back."""
         running = self.running.get(id(launch))
         if running is not None:
             self._came(result)

@@ -162,6 +162,13 @@ def test_a_part_leaves_before_the_stage_that_it_has_no_time_for(tmp_path: Path) 
         np.testing.assert_array_equal(values, whole[name][:3])
 
 
+def test_where_nobody_takes_what_leaves_all_wait_for_the_first_that_is_due(tmp_path: Path) -> None:
+    with loaded(exit_stages(tmp_path), "exit >= 3") as runner:
+        bounds = ExitBounds([NEVER / 2, 2 * NEVER, 0.0], [3, 2, 1], taking(1.0, NEVER / 4, NEVER / 2))
+        exits = runner.infer(inputs_of(6), bounds, lambda: 1.0)[EXIT_NOTE]
+    assert exits.tolist() == [2, 2, 2, 2, 2, 1]
+
+
 def test_sending_what_leaves_is_no_time_of_the_next_stage_and_counts_before_it(tmp_path: Path) -> None:
     """By a clock on which all takes 2 s, once that is known: a stage, the way of the answers, and to part with some."""
     clock = Steps(2.0)

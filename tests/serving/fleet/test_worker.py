@@ -332,3 +332,21 @@ def test_of_a_shared_device_a_batch_counts_as_what_this_servers_part_can_do(
 
 def test_a_batch_on_a_shared_device_hangs_later_as_it_may_wait_for_turns() -> None:
     assert hang_timeout_s(0.02, servers=3) == hang_timeout_s(0.02) + 2 * LONGEST_TURN_S
+
+
+def test_nothing_leaves_a_batch_that_runs_on_the_loop() -> None:
+    """It has ended before anybody could be told."""
+    host, batches = replace(hosted(latency_s={1: INLINE_S / 2}), exits=(ExitProfile(),)), list[Batch]()
+
+    def run(batch: Batch) -> BatchResult:
+        batches.append(batch)
+        return BatchResult((), INLINE_S / 2)
+
+    async def ask() -> None:
+        controller, executor = CuttingController([Launch(host, (make_request(),), 1, 1.0)]), double(SlowExecutor())
+        controller.exit_bounds = lambda _launch: ExitBounds([1.0], [1], [])  # type: ignore[method-assign, assignment]
+        executor.run = run
+        Worker("cpu0", double(controller), executor, double(Results()), Clock(), {}, double(None), 3600.0).ask()
+
+    asyncio.run(ask())
+    assert [each.leaving for each in batches] == [None]

@@ -117,11 +117,14 @@ class DeviceProcess:
         self._end_if_idle()
 
     def _left(self, number: int, layout: BatchLayout, parts: Sequence[int], result: BatchResult) -> None:
+        """Send what leaves a batch. Where that fails, it is in the result of the whole, as all is."""
         buffer = TransferBuffer()
         try:
             shapes = layout.write_outputs(result.given, buffer)
             event = messages.LeftEvent(number, parts, result.compute_s, result.ended_s, shapes)
             self._channel.send(event, buffer.take_unsent(), wait=True)
+        except OSError as error:
+            log.warning("answers that leave a batch wait for its end: %s", error)
         finally:
             buffer.close()
 
