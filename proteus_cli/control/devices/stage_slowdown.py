@@ -18,6 +18,7 @@ class StageSlowdown:
     def __init__(self) -> None:
         self._pace = StagePace()
         self._tail, self._given_up, self.factor = 1.0, 0, 1.0
+        self._before_load: tuple[float, float, float] | None = None
 
     @property
     def least(self) -> float:
@@ -38,6 +39,16 @@ class StageSlowdown:
         """So many rows had a first answer; of these, some were late by that alone."""
         self._pace.went_on(rows, late, attainment)
         self._settle()
+
+    def load_began(self) -> None:
+        """As `SlowdownEstimator` has it."""
+        self._before_load = self._before_load or self._pace.learned
+
+    def load_ended(self) -> None:
+        if self._before_load is not None:
+            self._pace.forget_beyond(self._before_load)
+            self._before_load = None
+            self._settle()
 
     def doubt(self) -> bool:
         """A request was given up that may have been in time. True where less is expected by that."""

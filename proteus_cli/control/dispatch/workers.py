@@ -246,6 +246,16 @@ class WorkerState:
         self.slowdown.doubt()
         return True
 
+    def load_began(self) -> None:
+        """An engine is being loaded beside the batches, which take longer meanwhile."""
+        self.slowdown.load_began()
+        self.stage_slowdown.load_began()
+
+    def load_ended(self) -> None:
+        """No load slows batches any more: expect no more than before it."""
+        self.slowdown.load_ended()
+        self.stage_slowdown.load_ended()
+
     def on(self, event: WorkerEvent) -> None:
         self.phase = TRANSITIONS[self.phase][event]
         self.is_serving = self.phase is WorkerPhase.SERVING

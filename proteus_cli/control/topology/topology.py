@@ -50,11 +50,11 @@ class Topology:
 
     def loads_began(self, devices: Iterable[str]) -> None:
         for device in devices:
-            self._workers[device].slowdown.load_began()
+            self._workers[device].load_began()
 
     def loads_ended(self, devices: Iterable[str]) -> None:
         for device in devices:
-            self._workers[device].slowdown.load_ended()
+            self._workers[device].load_ended()
             self._dispatch.count_capacity(self._workers[device])
 
     def share(self, device: str, servers: int) -> None:

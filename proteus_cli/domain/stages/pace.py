@@ -36,8 +36,7 @@ class StagePace:
     The multiple is raised by each row that was late as its batch went on, and lowered by rows that were in time though
     they were at stake, so much that as many are late as `PREDICTABLE` of what the attainment allows (adaptive conformal
     inference, Gibbs and Candès 2021). ``out_s``: the time from the end of the last stage until the answers are out of
-    the chain.
-    ``parting_s``: the time that a chain needs between two stages to send the answers of a part of its rows.
+    the chain. ``parting_s``: the time that a chain needs between two stages to send the answers of a part of its rows.
     """
 
     def __init__(self) -> None:
@@ -77,6 +76,15 @@ class StagePace:
         """Expect less, as nothing runs any more that could show it."""
         self.level -= DOUBT_GAIN * (self.level - self.fastest)
         self._scatter -= DOUBT_GAIN * self._scatter
+
+    @property
+    def learned(self) -> tuple[float, float, float]:
+        """What the factor goes by: level, scatter and multiple."""
+        return self.level, self._scatter, self.multiple
+
+    def forget_beyond(self, learned: tuple[float, float, float]) -> None:
+        """What slowed stages since then is over: expect no more."""
+        self.level, self._scatter, self.multiple = map(min, self.learned, learned)
 
     def came_out(self, took_s: float) -> None:
         """Learn how long answers take out of the chain."""
