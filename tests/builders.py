@@ -267,6 +267,11 @@ def launched(controller: Controller, device: str, now_s: float) -> Launch:
     return decision
 
 
+def routes_of(controller: Controller, launch: Launch) -> tuple[CascadeRoute | None, ...]:
+    """Which way the requests of a batch go that has ended in time."""
+    return tuple(controller.cascades.route(request, launch.hosted) for request in launch.requests)
+
+
 def ids(launch: Launch) -> list[int]:
     return [request.id for request in launch.requests]
 

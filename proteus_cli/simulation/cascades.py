@@ -61,16 +61,17 @@ class SimulatedCascades:
             self._second_ended(launch, now_s)
             return ()
         devices: dict[str, None] = {}
-        routes = self._controller.cascades.routes(launch)
-        for place, (request, route) in enumerate(zip(launch.requests, routes, strict=True)):
+        cascades = self._controller.cascades
+        for place, request in enumerate(launch.requests):
             if request.id in answered:
                 continue
+            route = cascades.route(request, launch.hosted) if now_s <= request.deadline_s else None
             if route is None:
                 own = exits[place] if exits else ExitAnswer(launch.hosted.accuracy, is_cut=False)
                 self._end(request, launch, own.accuracy, now_s, is_cut=own.is_cut)
                 continue
             level = self._level(request, route.stage, launch.hosted)
-            self._controller.cascades.saw(route.stage, (level,), now_s)
+            cascades.saw(route.stage, (level,), now_s)
             if level > route.cut:
                 self._end(request, launch, route.first_accuracy[level], now_s)
             else:

@@ -8,7 +8,7 @@ from heapq import heappop, heappush
 from itertools import combinations, count
 from typing import Any, Literal, TypeVar
 
-from builders import hosted, make_cascade, make_deferred, make_placement, make_plan
+from builders import hosted, make_cascade, make_deferred, make_placement, make_plan, routes_of
 from drawing import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -323,7 +323,7 @@ class Driver:
         self._running[device].remove(launch)
         self.controller.finished(launch, took_s if self.measured else None)
         woken = {device: None}
-        for request, route in zip(launch.requests, self.controller.cascades.routes(launch), strict=True):
+        for request, route in zip(launch.requests, routes_of(self.controller, launch), strict=True):
             rows = sum(self.is_unsure() for _ in range(request.rows)) if route is not None else 0
             if route is not None and rows:
                 taken_j = launch.hosted.energy_j(request.rows, launch.rows)

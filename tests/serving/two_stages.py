@@ -43,7 +43,8 @@ def plan_of(*more: Placement, cascades: tuple[Any, ...] = (CASCADE,)) -> Plan:
     return make_plan(FIRST, *more, devices=("cpu0", "cpu1"), demand_qps={"f": 10.0}, cascades=cascades)
 
 
-PLAN = plan_of(Placement("cpu1", "f", "l", 8, 0.0, 0.0, 400.0, deferred_qps=5.0))
+SECOND = Placement("cpu1", "f", "l", 8, 0.0, 0.0, 400.0, deferred_qps=5.0)
+PLAN = plan_of(SECOND)
 
 
 class TwoStages:

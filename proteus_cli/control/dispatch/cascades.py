@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import accumulate
 
-from proteus_cli.control.decision import CascadeRoute, FirstStage, Host, Launch
+from proteus_cli.control.decision import CascadeRoute, FirstStage, Host
 from proteus_cli.control.dispatch.checks import checker_of
 from proteus_cli.control.dispatch.queues.quota import WeightedShares
 from proteus_cli.control.replanning.deferral import KEEP_S, DeferralWatch
@@ -62,17 +62,17 @@ class Cascades:
             else:
                 watch.used = frozenset(used)
 
-    def routes(self, launch: Launch) -> Sequence[CascadeRoute | None]:
-        """The way of each request of a batch that has ended; None: its answer is sent, however sure it is."""
-        shares = self._shares.get(launch.hosted.key)
-        if shares is None or launch.requests[0].is_deferred:  # all of a batch are alike: they come from one queue
-            return (None,) * len(launch.requests)
-        return [
-            shares.next(request.rows)
-            if request.bounds is None
-            else self._bounded(request, request.bounds, launch.hosted)
-            for request in launch.requests
-        ]
+    def route(self, request: Request, hosted: Host) -> CascadeRoute | None:
+        """The way of a request that ``hosted`` has answered in time; None: the answer is sent, however sure it is.
+
+        It takes its share of the cascades by that: ask once.
+        """
+        shares = self._shares.get(hosted.key)
+        if shares is None or request.is_deferred:
+            return None
+        if request.bounds is None:
+            return shares.next(request.rows)
+        return self._bounded(request, request.bounds, hosted)
 
     def _bounded(self, request: Request, bounds: Bounds, hosted: Host) -> CascadeRoute | None:
         """The way of a request with bounds: that of others, or, where it needs a cascade, the one that gets most.

@@ -112,7 +112,7 @@ class Results:
     def _answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
         """Requests of a batch, all of it or what has left it, have their answers, but for those that have ended."""
         stages = self._second_stages
-        routes = stages.routes.routes(launch) if stages is not None and stages.routes.ever_in_use else None
+        routes = stages.routes if stages is not None and stages.routes.ever_in_use else None
         now_s, hosted, failures = self._clock(), launch.hosted, result.failures
         counts, took_s = self._counts[hosted.family], now_s - started_s
         batch = AnsweredBatch(hosted, launch.rows, result.outputs, result.compute_s, is_emulated=self._is_emulated)
@@ -123,7 +123,7 @@ class Results:
         served_waited_s = gain = 0.0
         for place, request in enumerate(in_flight(launch.requests)):
             first, last = last, last + request.rows
-            if not request.needs_batch:
+            if request.has_ended or request.deferred is not None:  # `needs_batch`, without a call for each row
                 continue
             if place in failures or (non_finite is not None and non_finite[first:last].any()):
                 self._failed(request, hosted, failures.get(place))
@@ -136,7 +136,7 @@ class Results:
                 continue
             answer = Answered(batch, first, request.rows, waited_s)
             if not is_plain:
-                route = routes[place] if routes is not None else None
+                route = routes.route(request, hosted) if routes is not None else None
                 own = answer if not result.notes else of_exits(answer, result.notes)
                 to_send = self._after_first_stage(request, route, own, took_s, now_s)
                 if to_send is None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from builders import hosted, ids, make_cascade, make_placement, make_plan
+from builders import hosted, ids, make_cascade, make_placement, make_plan, routes_of
 from drawing import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,7 +129,7 @@ def test_a_first_stage_asks_no_second_that_the_request_does_not_accept(
     controller.offer(asking(0, *variants), 0.0)
     launch = controller.decide("cpu0", 0.0)
     assert isinstance(launch, Launch)
-    (route,) = controller.cascades.routes(launch)
+    (route,) = routes_of(controller, launch)
     assert (route is not None) is second
     bounds = Bounds(min_expected_accuracy=0.9, version=AskedVersion("v", frozenset(variants)) if variants else None)
     alone = controller_of(replace(S, weight=5.0), large, twins=None, cascades=(CASCADE,))

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from builders import hosted, ids, launched, make_cascade, make_placement, make_plan, near
+from builders import hosted, ids, launched, make_cascade, make_placement, make_plan, near, routes_of
 from drawing import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,7 +86,7 @@ def test_what_a_cascade_reaches_counts_as_expected_accuracy_and_only_there() -> 
     offered = controller.offer(asking(min_expected_accuracy=EXPECTED), 0.0)
     assert offered == Admitted(("cpu0",))
     launch = launched(controller, "cpu0", 0.0)
-    (route,) = controller.cascades.routes(launch)
+    (route,) = routes_of(controller, launch)
     assert route is not None
     assert route.cascade == CASCADE
     assert isinstance(controller.offer(asking(1, minimum=EXPECTED, min_expected_accuracy=0.96), 0.0), Unfit)
@@ -97,7 +97,7 @@ def test_where_the_variant_itself_is_enough_its_shares_hold() -> None:
     controller = controller_of(SMALL, LARGE, cascades=(make_cascade("a", "a-s", "a-l", rate_qps=2.5),))
     for number in range(4):
         controller.offer(asking(number, min_expected_accuracy=0.8, max_energy_j=0.1), 0.0)
-    routes = controller.cascades.routes(launched(controller, "cpu0", 0.0))
+    routes = routes_of(controller, launched(controller, "cpu0", 0.0))
     assert sorted(route is None for route in routes) == [False, False, True, True]
 
 
@@ -108,7 +108,7 @@ def test_of_several_cascades_it_goes_by_one_that_is_accurate_enough() -> None:
     best = replace(large, device="cpu2", variant="a-x", accuracy=0.99)
     controller = controller_of(SMALL, large, best, cascades=(worse, better))
     controller.offer(asking(min_expected_accuracy=better.point.accuracy, max_energy_j=0.5), 0.0)
-    (route,) = controller.cascades.routes(launched(controller, "cpu0", 0.0))
+    (route,) = routes_of(controller, launched(controller, "cpu0", 0.0))
     assert route is not None
     assert route.cascade == better
 

@@ -14,6 +14,7 @@ from builders import (
     make_plan,
     make_request,
     near,
+    routes_of,
 )
 
 from proteus_cli.control.batching import Batcher, GreedyBatcher, ProactiveBatcher
@@ -88,7 +89,7 @@ def deferred(
     controller: Controller, request: Request, now_s: float, *, rows: int = 1
 ) -> tuple[Request, Admitted | None]:
     """A request of which the first stage was not sure, and what became of it."""
-    route = controller.cascades.routes(first_answers(controller, request, at_s=request.arrival_s))[0]
+    route = routes_of(controller, first_answers(controller, request, at_s=request.arrival_s))[0]
     assert route is not None
     waits = make_deferred(request, route, rows=rows)
     return waits, controller.defer(waits, now_s)
@@ -112,9 +113,7 @@ def test_a_first_stage_shares_its_queries_among_cascades_and_itself_as_planned()
     for number in range(0, 40, 4):
         now_s = number / 10
         launch = first_answers(controller, *(make_request(number + n, at_s=now_s) for n in range(4)), at_s=now_s)
-        seen.update(
-            route.cascade.second if route is not None else "alone" for route in controller.cascades.routes(launch)
-        )
+        seen.update(route.cascade.second if route is not None else "alone" for route in routes_of(controller, launch))
         assert all(
             abs(seen[way] - part * sum(seen.values())) < 1 for way, part in (("a-l", 0.5), ("a-x", 0.3), ("alone", 0.2))
         )
@@ -125,9 +124,9 @@ def test_the_rows_of_a_request_go_one_way_and_count_for_the_shares() -> None:
     """Half go by the cascade: after a request of three rows, the next three of one row are answered alone."""
     controller = controller_of(FIRST, SECOND, cascades=(replace_rate(CASCADE, 5.0),))
     launch = first_answers(controller, make_request(0, rows=3))
-    assert [route is not None for route in controller.cascades.routes(launch)] == [True]
+    assert [route is not None for route in routes_of(controller, launch)] == [True]
     launch = first_answers(controller, *(make_request(n) for n in (1, 2, 3, 4)))
-    assert [route is not None for route in controller.cascades.routes(launch)] == [False, False, False, True]
+    assert [route is not None for route in routes_of(controller, launch)] == [False, False, False, True]
 
 
 def test_a_request_with_a_minimum_of_confidence_goes_by_the_cascade_that_gets_the_most() -> None:
@@ -135,24 +134,24 @@ def test_a_request_with_a_minimum_of_confidence_goes_by_the_cascade_that_gets_th
     controller = controller_of(FIRST, SECOND, BEST, cascades=(less, more))
     bounded = [Request(n, "a", 0.0, 0.1, bounds=Bounds(min_confidence=0.9)) for n in range(3)]
     launch = first_answers(controller, *bounded)
-    assert [route and route.cascade.second for route in controller.cascades.routes(launch)] == ["a-l"] * 3
+    assert [route and route.cascade.second for route in routes_of(controller, launch)] == ["a-l"] * 3
 
 
 def test_a_request_with_bounds_has_its_answers_looked_at_also_without_cascades() -> None:
     controller = controller_of(FIRST, SECOND, cascades=())
     offered(controller, Request(0, "a", 0.0, 0.1, bounds=Bounds(min_confidence=0.9)))
     assert controller.cascades.ever_in_use
-    assert controller.cascades.routes(launched(controller, "cpu0", 0.0)) == (None,)
+    assert routes_of(controller, launched(controller, "cpu0", 0.0)) == (None,)
 
 
 def test_other_variants_and_second_stages_go_no_way() -> None:
     controller = controller_of(FIRST, replace(SECOND, weight=1.0))
     offered(controller, Request(0, "a", 0.0, 0.1, min_accuracy=0.9))
     launch = launched(controller, "cpu1", 0.0)
-    assert controller.cascades.routes(launch) == (None,)
+    assert routes_of(controller, launch) == (None,)
     controller.finished(launch, 0.020)
     waiting(controller, 1)
-    assert controller.cascades.routes(launched(controller, "cpu1", 0.020)) == (None,)
+    assert routes_of(controller, launched(controller, "cpu1", 0.020)) == (None,)
 
 
 def test_without_cascades_in_the_plan_there_is_nothing_to_ask() -> None:
@@ -249,7 +248,7 @@ def test_deferred_queries_are_bound_to_a_device_where_newcomers_are(assignment: 
     for device in DEVICES:
         while isinstance(launch := controller.decide(device, 0.0), Launch):
             controller.finished(launch, None)
-            for request, route in zip(launch.requests, controller.cascades.routes(launch), strict=True):
+            for request, route in zip(launch.requests, routes_of(controller, launch), strict=True):
                 if route is not None:
                     asked.append(controller.defer(make_deferred(request, route), 0.016))
     spread = {Admitted(("cpu1",)), Admitted(("cpu2",))} if assignment == "uniform" else {Admitted(("cpu1",))}
@@ -336,7 +335,7 @@ def test_the_plan_in_force_when_a_batch_ends_says_which_way_its_queries_go() -> 
     launch = launched(controller, "cpu0", 0.0)
     other = replace_rate(make_cascade("a", "a-s", "a-x", deferred_frac=0.25), 10.0)
     controller.adopt(planned(FIRST, BEST, cascades=(other,)), (FIRST, BEST), 0.005)
-    (route,) = controller.cascades.routes(launch)
+    (route,) = routes_of(controller, launch)
     assert route is not None
     assert (route.cascade, route.min_accuracy) == (other, 0.99)
 

@@ -3,9 +3,9 @@
 import asyncio
 
 import numpy as np
-from builders import make_plan
+from builders import make_cascade, make_plan
 from one_device import FLOAT, World, outputs, run
-from two_stages import UNSURE, TwoStages
+from two_stages import SECOND, SURE, UNSURE, TwoStages, plan_of
 from two_stages import run as run_cascade
 
 from proteus_cli.domain.request import Outcome
@@ -106,3 +106,25 @@ def test_what_is_deferred_when_its_first_device_is_lost_and_nothing_hosts_its_fa
         assert world.counted == ({("cpu1", "served"): 1}, 1, 0)
 
     run_cascade(losing)
+
+
+def test_what_has_left_a_batch_takes_no_other_share_of_the_cascades() -> None:
+    """Every other query goes by the cascade: the first, and the third, which has not left."""
+
+    async def leaving(world: TwoStages) -> None:
+        world.submit(SURE)
+        await asyncio.sleep(0.001)
+        world.submit(UNSURE)
+        world.submit(UNSURE)
+        world.first.release()
+        await asyncio.sleep(0.001)
+        leave(world, (0,), UNSURE)
+        assert len(world.results) == 2
+        world.results.clear()
+        world.first.release()
+        await asyncio.sleep(0.001)
+        assert world.results == []
+        world.second.release()
+        assert world.answer[2].stages == 2
+
+    run_cascade(leaving, plan_of(SECOND, cascades=(make_cascade("f", "s", "l", rate_qps=5.0),)))
