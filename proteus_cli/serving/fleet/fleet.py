@@ -298,15 +298,11 @@ class Fleet:
         The new plan goes ahead without such a device. Returns the other failures. ``gives_way`` as in `Loader.load`.
         """
         limit_s = HURRIED_S if self._controller.placements else UNHURRIED_S
-        executors = {device: worker.executor for device, worker in self.workers.items()}
-        wanted, failures = tuple(hosts), []
-        loading = {host.device for host in wanted if host.key not in self.loader.loaded(host.device)}
-        self._controller.loads_began(loading)
-        try:
-            failed_loads = await self.loader.load_all(wanted, executors, self.engines.proof_s, limit_s, gives_way)
-        finally:
-            self._controller.loads_ended(loading)
-        for failed in failed_loads:
+        wanted, failures = dict[str, list[Host]](), list[FailedLoad]()
+        for host in hosts:
+            wanted.setdefault(host.device, []).append(host)
+        loads = [self._load_on(device, on_device, limit_s, gives_way) for device, on_device in wanted.items()]
+        for failed in chain.from_iterable(await asyncio.gather(*loads)):
             if isinstance(failed.error, HostLost):
                 self._died(failed.device, failed.error)
             elif isinstance(failed.error, DeviceLost):
@@ -314,6 +310,18 @@ class Fleet:
             else:
                 failures.append(failed)
         return failures
+
+    async def _load_on(
+        self, device: str, hosts: Sequence[Host], limit_s: float, gives_way: GivesWay
+    ) -> list[FailedLoad]:
+        """Load engines on a device, whose batches may take longer until that is done."""
+        loading = {device} if any(host.key not in self.loader.loaded(device) for host in hosts) else ()
+        executors = {device: self.workers[device].executor}
+        self._controller.loads_began(loading)
+        try:
+            return await self.loader.load_all(hosts, executors, self.engines.proof_s, limit_s, gives_way)
+        finally:
+            self._controller.loads_ended(loading)
 
     def _free_the_rest(self) -> None:
         """Free what is neither active nor a standby."""

@@ -178,10 +178,14 @@ class Loader:
         try:
             while gives_way() and self._clock() < until_s:
                 if (await asyncio.wait([loading], timeout=LOOK_S))[0]:
-                    return await loading
-            return None
+                    return loading.result()
+        except asyncio.CancelledError:
+            if loading.done() and loading.exception() is None:  # it has come just now, and nobody will know of it
+                executor.unload(key)
+            raise
         finally:
             loading.cancel()
+        return None
 
     async def load_all(
         self,

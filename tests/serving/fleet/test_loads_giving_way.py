@@ -1,12 +1,14 @@
 """Loads beside what serves leave the time to batches, in virtual time: unless requests are lost until they are over."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+import pytest
 from builders import make_measured
 from failing import LOAD_S, VARIANTS, World, played
 
+from proteus_cli.backends.base import Signature
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.serving.fleet.loading import HURRIED_S, LIMIT_MULTIPLE, LOOK_S, SharedLook
 from proteus_cli.serving.fleet.standbys import EVERY_S
@@ -124,3 +126,46 @@ def test_batches_that_a_load_has_slowed_slow_nothing_down_once_it_is_over() -> N
         await asking
 
     played_on_busy_cores(change, 2 * SECOND_S)
+
+
+def test_the_load_of_each_device_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what it has slowed is forgotten there, however long others load."""
+    ended = list[tuple[float, list[str]]]()
+
+    async def change(world: World) -> None:
+        forget = world.controller.loads_ended
+
+        def note(devices: Iterable[str]) -> None:
+            ended.append((world.loop.time() - start_s, list(devices)))
+            forget(devices)
+
+        monkeypatch.setattr(world.controller, "loads_ended", note)
+        for device, takes_s in {"cpu0": 3 * LOAD_S, "cpu1": 2 * LOAD_S}.items():
+            world.executor(device).give_way(takes_s)
+        start_s = world.loop.time()
+        await world.fleet.deploy(world.plan_of({"cpu0": "fast", "cpu1": "fast"}))
+        assert ended == [(pytest.approx(2 * LOAD_S), ["cpu1"]), (pytest.approx(3 * LOAD_S), ["cpu0"])]
+
+    played(change, {"cpu0": "good", "cpu1": "good"}, replans=False)
+
+
+def test_an_engine_that_comes_just_as_its_load_is_cancelled_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    freed = list[VariantKey]()
+
+    async def cancel(world: World) -> None:
+        executor = world.executor("cpu0")
+        load = executor.load
+
+        async def load_and_cancel(*arguments: Any, **options: Any) -> Signature:
+            signature = await load(*arguments, **options)
+            world.loop.call_soon(loading.cancel)
+            return signature
+
+        monkeypatch.setattr(executor, "load", load_and_cancel)
+        monkeypatch.setattr(executor, "unload", freed.append)
+        loading = asyncio.create_task(world.fleet.loader.load("cpu0", executor, FAST, 1, gives_way=lambda: True))
+        await asyncio.wait([loading])
+        assert loading.cancelled()
+        assert freed == [FAST]
+
+    played_on_busy_cores(cancel)
