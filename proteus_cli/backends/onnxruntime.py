@@ -12,12 +12,12 @@ import numpy as np
 import onnxruntime as ort
 
 from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec, require_batched, require_size
-from proteus_cli.backends.slices import Find, KnownSlices, SlicedInference
+from proteus_cli.backends.slices import MAX_KNOWN_BYTES, Find, KnownSlices, SlicedInference, fastest_slice
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.profile import BackendInfo
 from proteus_cli.errors import EngineError
-from proteus_cli.store.digests import model_stamp
+from proteus_cli.input_files import MODEL, sha256_of
 from proteus_cli.store.models.onnx_files import TOLD_BY_CHECK
 from proteus_cli.units import format_size
 
@@ -57,7 +57,9 @@ class OnnxRuntime:
         before_bytes = _resident_bytes()
         session = open_session(model, threads=len(self._cores))
         memory_bytes = max(_resident_bytes() - before_bytes, model.stat().st_size)
-        find_slices = partial(self._slices.find, (str(model), model_stamp([model])))
+        find_slices: Find = fastest_slice
+        if model.stat().st_size <= MAX_KNOWN_BYTES:  # known by its content: a stage has another file at each load
+            find_slices = partial(self._slices.find, sha256_of(model, MODEL, hint="it was loaded just now"))
         yield _Session(model, session, _signature(session, model), memory_bytes, find_slices)
 
 

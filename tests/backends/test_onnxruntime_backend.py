@@ -123,6 +123,11 @@ def test_slices_are_found_once_for_each_model_that_is_loaded(tmp_path: Path, mon
         with runtime.runner(model) as runner:
             runner.infer(runner.signature.sample(1, np.random.default_rng(0)))
     assert len(found) == 1
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes(model.read_bytes())
+    with runtime.runner(copy) as runner:
+        runner.infer(runner.signature.sample(1, np.random.default_rng(0)))
+    assert len(found) == 1
     model.unlink()
     with runtime.runner(mlp(model, hidden=9)) as runner:
         runner.infer(runner.signature.sample(1, np.random.default_rng(0)))

@@ -98,3 +98,18 @@ def test_only_so_many_models_are_remembered() -> None:
     for number in range(2 * MOST_KNOWN):
         assert known.find(number, model.infer, model.signature) == WHOLE
     assert len(known) == MOST_KNOWN
+
+
+def test_a_model_that_is_loaded_again_and_again_stays_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, model = KnownSlices(), DoublingModel(4e-4, 8e-4, out=None)
+    tried = list[object]()
+
+    def find(infer: object, _signature: object) -> int:
+        tried.append(infer)
+        return WHOLE
+
+    monkeypatch.setattr(slices, "fastest_slice", find)
+    for number in range(2 * MOST_KNOWN):
+        known.find(number, model.infer, model.signature)
+        known.find("kept", model.infer, model.signature)
+    assert len(tried) == 2 * MOST_KNOWN + 1
