@@ -29,7 +29,7 @@ def pin_this_thread(cores: Sequence[int]) -> None:
 def give_way() -> None:
     """The calling thread, and threads that it starts from now on, leave the cores to others where it `CAN_GIVE_WAY`.
 
-    That is for good: only a privileged process may lower a nice value.
+    That is for good: only a privileged process may lower a nice value. Raises `OSError` where the system refuses it.
     """
     if CAN_GIVE_WAY:
         thread = threading.get_native_id()

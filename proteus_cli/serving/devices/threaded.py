@@ -60,7 +60,7 @@ class ThreadedExecutor(ExecutorBase, Generic[AnyEngine]):
         self._start_thread("run", self._do_jobs)
         self._start_thread("load", self._do_loads)
         if self.can_give_way:
-            self._start_thread("give-way", partial(_do_giving_way, self._giving_way))
+            self._start_thread("give-way", self._do_giving_way)
 
     async def load(self, key: VariantKey, model: Path, warm_up_rows: int, *, gives_way: bool = False) -> Signature:
         self._require_open()
@@ -168,6 +168,14 @@ class ThreadedExecutor(ExecutorBase, Generic[AnyEngine]):
         finally:
             self._giving_way.put(None)
 
+    def _do_giving_way(self) -> None:
+        try:
+            give_way()
+        except OSError as error:  # a sandbox may forbid it
+            self.can_give_way = False
+            log.warning("loads on %s have full speed: %s", self._device_id, error, extra=fields(device=self._device_id))
+        _do_all(self._giving_way)
+
     def _load_if_open(self, key: VariantKey, model: Path, warm_up_rows: int) -> AnyEngine:
         self._require_open()
         engine = self._load(key, model, warm_up_rows)
@@ -189,8 +197,3 @@ class ThreadedExecutor(ExecutorBase, Generic[AnyEngine]):
 def _do_all(jobs: "SimpleQueue[ThreadJob | None]") -> None:
     while (job := jobs.get()) is not None:
         job()
-
-
-def _do_giving_way(jobs: "SimpleQueue[ThreadJob | None]") -> None:
-    give_way()
-    _do_all(jobs)

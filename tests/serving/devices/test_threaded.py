@@ -11,6 +11,7 @@ import pytest
 from proteus_cli.backends.affinity import NICE
 from proteus_cli.backends.emulated import STUB
 from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.serving.devices import threaded
 from proteus_cli.serving.devices.process import messages
 from proteus_cli.serving.devices.process.commanding import CommandingExecutor, SentCommand
 from proteus_cli.serving.devices.process.engines import CommandedEngines
@@ -223,3 +224,22 @@ def test_without_a_thread_for_it_no_load_gives_way() -> None:
         return executor
 
     assert asyncio.run(run()).niceness == {"new": os.getpriority(os.PRIO_PROCESS, 0)}
+
+
+@only_on_linux
+def test_where_the_system_refuses_it_loads_have_full_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(threaded, "give_way", refuse)
+
+    async def run() -> NotedExecutor:
+        executor = NotedExecutor(loads_give_way=True)
+        await asyncio.wait_for(executor.load(NEW, Path(), 1, gives_way=True), WITHIN_S)
+        assert not executor.is_lost
+        executor.close()
+        return executor
+
+    executor = asyncio.run(run())
+    assert not executor.can_give_way
+    assert executor.niceness == {"new": os.getpriority(os.PRIO_PROCESS, 0)}
