@@ -23,7 +23,7 @@ from proteus_cli.serving.devices.process.messages import (
 )
 from proteus_cli.serving.devices.process.spec import EmulatedSpec
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Both ends must have the same version of all messages; `Hello`, `Inquiry` and `ConnectionRefused` never change."""
 
 MAX_FIRST_BYTES = 4096
