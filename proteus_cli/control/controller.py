@@ -242,9 +242,9 @@ class Controller:
         """A standby to load now, if any; to be asked for when the driver has nothing else to load, again and again."""
         return self._topology.next_standby(now_s)
 
-    def standby_ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float) -> None:
+    def standby_ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float, *, gave_way: bool = False) -> None:
         """The load of a standby has ended. It need not stand by now, as plans may have changed: see `resident_on`."""
-        self._topology.warming.ended(load, how, now_s)
+        self._topology.warming.ended(load, how, now_s, gave_way=gave_way)
 
     def memory_short(self, device: str, now_s: float) -> None:
         """A device has too little memory: it gives up its standbys (see `resident_on`), and gets none for a while."""

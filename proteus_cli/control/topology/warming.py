@@ -12,6 +12,9 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 MAX_LOADING_FRAC = 0.1
 """Of the time of a device, as a load takes cores, or a part of the bandwidth, from the batches that run meanwhile."""
 
+GIVING_WAY_FRAC = 0.1
+"""Of a core that batches keep busy, which a load gets that gives way; what it takes of an idle core, nobody misses."""
+
 LOOK_S = 1.0  # s between two looks for a device that is free, as a look takes a millisecond on 40 devices
 
 RETRY_S = 60.0
@@ -59,12 +62,13 @@ class Warming:
         is_resting = self._rests_until_s.get(device, 0.0) > now_s
         return device not in self._loads and not is_resting and self._workers[device].free > 0
 
-    def ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float) -> None:
+    def ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float, *, gave_way: bool) -> None:
         """A load has ended. Where the controller gave it up meanwhile, its variant does not stand by."""
         if self._loads.get(load.device) is not load:
             return
         del self._loads[load.device]
-        self._rests_until_s[load.device] = now_s + (now_s - load.start_s) * (1 / MAX_LOADING_FRAC - 1)
+        taken_s = (now_s - load.start_s) * (GIVING_WAY_FRAC if gave_way else 1.0)
+        self._rests_until_s[load.device] = now_s + taken_s * (1 / MAX_LOADING_FRAC - 1)
         match how:
             case StandbyEnd.LOADED:
                 self._steps.add_standby(load.device, load.key)

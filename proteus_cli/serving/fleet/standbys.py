@@ -86,8 +86,8 @@ class StandbyLoader:
         self._loader.keep_only(load.device, self._workers[load.device].executor, load.keeps)
         how = StandbyEnd.GIVEN_UP
         self._controller.loads_began([load.device])
+        executor = self._workers[load.device].executor
         try:
-            executor = self._workers[load.device].executor
             await self._loader.load(load.device, executor, load.key, load.max_batch, gives_way=self._gives_way)
             how = StandbyEnd.LOADED
         except EngineError as error:
@@ -98,7 +98,7 @@ class StandbyLoader:
             )  # fmt: skip
         finally:
             self._controller.loads_ended([load.device])
-            self._controller.standby_ended(load, how, self._clock())
+            self._controller.standby_ended(load, how, self._clock(), gave_way=executor.can_give_way)
             self._free(load.device)
 
     def _ended(self, load: StandbyLoad, loading: "asyncio.Task[None]") -> None:

@@ -1,5 +1,6 @@
 """Which variants stand by, when they load, and that plans activate them without a load."""
 
+import pytest
 from builders import hosted, launched, make_request, plan_hosting
 from hypothesis import given
 from hypothesis import strategies as st
@@ -184,6 +185,21 @@ def with_standby(driven: Driven, device: str, key: VariantKey) -> Driven:
 
 
 # --- when
+
+
+@pytest.mark.parametrize(("gave_way", "rests_s"), [(False, 9.0), (True, 0.9)])
+def test_a_device_rests_nine_times_as_long_as_a_load_took_of_its_core(*, gave_way: bool, rests_s: float) -> None:
+    driven = Driven(host(SLOW), host(SLOW, "cpu1"), limit=3)
+    driven.adopt(host(OTHER))
+    load = driven.controller.next_standby(10.0)
+    assert load is not None
+    driven.controller.standby_ended(load, StandbyEnd.LOADED, 11.0, gave_way=gave_way)
+
+    def free_at(now_s: float) -> bool:
+        return driven.controller._topology.warming._may_load(load.device, now_s)
+
+    assert not free_at(11.0 + rests_s - 0.01)
+    assert free_at(11.0 + rests_s + 0.01)
 
 
 def test_one_standby_loads_on_a_device_at_a_time_and_then_it_rests() -> None:
