@@ -117,7 +117,8 @@ class StageForecast:
 
     def __init__(self, bounds: ExitBounds, pace: StagePace, start_s: float) -> None:
         self._bounds, self._pace, self._since_s = bounds, pace, start_s
-        self._first_due_s, self._first_end_s, self._at_stake_s = min(bounds.due_s), start_s, start_s
+        self._first_due_s, self._first_end_s = min(bounds.due_s), start_s
+        self._went_on = start_s, 0.0, 0, 0  # when rows last did, at what pace at most, how many, behind which stage
         self._may_cut = self._first_due_s < math.inf
         self.leaving: Leaving | None = None
         self._means = [_mean(tuple(each.points)) for each in bounds.exits] if self._may_cut else []
@@ -126,7 +127,7 @@ class StageForecast:
         """Those of ``rows`` that stop behind a ``stage``, which has ended now.
 
         They have enough, or the next would end too late for them. Deciding takes time that the rows would have, so most
-        often, where all that would go on may do so and none has to leave, it is one comparison.
+        often, where all that would go on may do so and none has to leave, no row is looked at.
         """
         if not self._may_cut:
             return is_enough
@@ -134,7 +135,7 @@ class StageForecast:
         self._since_s, self.leaving, stops = now_s, None, is_enough
         left = len(rows) - int(np.count_nonzero(is_enough))
         if left:
-            self._at_stake_s = now_s + self._pace.most * sum([each.of(left) for each in self._means[stage:]])
+            self._went_on = now_s, self._pace.most, left, stage
         if left and not self._are_all_in_time(stage + 1, left, now_s):
             stops, going = is_enough.copy(), ~is_enough
             in_time, end_s = self.in_time(stage + 1, rows[going], now_s)
@@ -203,9 +204,14 @@ class StageForecast:
         """
         due_s = self._due_s[self._due_s >= self._first_end_s + self._pace.out_s]
         late = int(np.count_nonzero(due_s < answered_s))
-        rows = int(np.count_nonzero(due_s < max(answered_s, self._at_stake_s)))
+        rows = int(np.count_nonzero(due_s < max(answered_s, self._at_stake_s())))
         if rows:
             self._pace.went_on(rows, late, self._bounds.attainment)
+
+    def _at_stake_s(self) -> float:
+        """What is due later has time enough, whatever the margin."""
+        at_s, pace, left, stage = self._went_on
+        return at_s + pace * sum([each.of(left) for each in self._means[stage:]])
 
     @cached_property
     def _due_s(self) -> Floats:
