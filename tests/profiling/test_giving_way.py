@@ -47,6 +47,17 @@ def test_what_a_run_has_waited_is_no_part_of_its_time(monkeypatch: pytest.Monkey
     assert (beside.mean_s, beside.p99_s) == (near(0.008), near(0.010))
 
 
+def test_what_it_takes_to_read_the_waits_is_no_part_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+
+    def waited_s() -> float:
+        clock.now_s += 0.002
+        return clock.waited_s
+
+    monkeypatch.setattr(measure, "time", clock)
+    assert measure_point(clock.run, 1, 1.0, waited_s=waited_s).mean_s == near(0.006)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux knows SCHED_IDLE")
 def test_only_who_gives_way_leaves_its_waits_out() -> None:
     def measures() -> tuple[bool, float]:
