@@ -22,13 +22,13 @@ NOT_NPZ = (  # what zipfile, zlib and numpy raise for files that are damaged, or
 def array_in(
     arrays: ZipFile, name: str, dtype: npt.DTypeLike, max_bytes: int, shape: tuple[int, ...] | None = None
 ) -> npt.NDArray[Any]:
-    """An array of that type and shape (None: any list). Nothing is unpacked before its header fits its size."""
+    """An array of that type and shape (None: any list). Only what its header says that it is gets unpacked."""
     info = arrays.getinfo(f"{name}.npy")
     require(info.file_size <= max_bytes, f"`{name}` is too large")
     with arrays.open(info) as member:
         require(read_magic(member) == (1, 0), f"`{name}` has an unknown version")
         found, _, stored = read_array_header_1_0(member)
+        fits = len(found) == 1 if shape is None else found == shape
+        require(stored == np.dtype(dtype) and fits, f"`{name}` does not fit the index")
         content = member.read(info.file_size)
-    fits = len(found) == 1 if shape is None else found == shape
-    require(stored == np.dtype(dtype) and fits, f"`{name}` does not fit the index")
     return np.frombuffer(content, stored).reshape(found)

@@ -186,7 +186,7 @@ class ThreadedExecutor(ExecutorBase, Generic[AnyEngine]):
 
     @abstractmethod
     def _load(self, key: VariantKey, model: Path, warm_up_rows: int) -> AnyEngine:
-        """Load an engine and warm it up, on the loading thread. Raises `EngineError`."""
+        """Load an engine and warm it up, on one of the threads that load. Raises `EngineError`."""
 
     def _on_loop(self, call: Callable[..., object], *arguments: Any) -> None:
         """Have the loop make a call. A thread that was left behind may outlive the loop."""
