@@ -106,9 +106,9 @@ def _become(call: Mapping[str, Any], files: Sequence[int], to_template: int) -> 
     _open_standard_files()
     if call["forks_children"]:
         import_module("forking.program").fork_children(to_template)
-    sys.path += [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in sys.path]
     module, *arguments = call["arguments"]
     sys.argv[1:], sys.path[0] = arguments, os.getcwd()  # noqa: PTH109 - as Python does
+    sys.path += [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in sys.path]
     sys.modules.pop(f"{module}.__main__", None)
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
