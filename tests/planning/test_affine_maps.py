@@ -30,6 +30,12 @@ def test_arrays_are_those_that_cvxpy_makes_of_the_same_values() -> None:
     assert arrays.lower.tolist() == [0.0] * 3 + [-np.inf] * 2
 
 
+def test_a_value_may_be_below_0_by_what_rounding_leaves() -> None:
+    x, p = cp.Variable(1), cp.Parameter(1, nonneg=True)
+    _, right = AffineMap.of(cp.Problem(cp.Minimize(x[0]), [x <= p])).at([(p, np.array([0.3 - (0.1 + 0.2)]))])
+    assert right == pytest.approx([0.0], abs=1e-15)
+
+
 @pytest.mark.parametrize("value", [-1.0, np.nan])
 def test_values_that_no_parameter_has_are_refused(value: float) -> None:
     x, p = cp.Variable(1), cp.Parameter(1, nonneg=True)
