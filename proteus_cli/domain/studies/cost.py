@@ -17,7 +17,8 @@ class FleetCost(Value, frozen=True):
     dropped, rejected or failed: of the family that missed the most, the part ``missed_frac``, ``low_frac`` to
     ``high_frac`` at 95 %. ``percentile_s`` is by family the latency at the percentile that was asked for, None where
     that query was not answered. Plans were made for ``multiple`` times the demand of the trace's busiest seconds;
-    ``tried`` of them were simulated. ``assumed`` says what of sharing was not measured, with the command that does so.
+    ``tried`` of them were simulated. All of this is on devices that take the study's headroom times as long as
+    profiled. ``assumed`` says what of sharing was not measured, with the command that does so.
     """
 
     usage: Usage

@@ -71,7 +71,15 @@ def _how(study: Study) -> list[str]:
         "The planner looked for the cheapest fleet for a multiple of the demand of the traffic's busiest 10 s; the "
         f"traffic was then simulated on it, with {scatter}. The cheapest that keeps the SLO counts."
     )
-    return [search, _COSTS, _INTERVALS]
+    return [search, *_slower(study), _COSTS, _INTERVALS]
+
+
+def _slower(study: Study) -> list[str]:
+    """On which devices the figures are, where these are not as profiled."""
+    headroom = float(study.options.get("headroom") or 1.0)
+    if headroom == 1.0:
+        return []
+    return [f"Misses and latencies are those of devices that take {headroom:g} times as long as profiled (--headroom)."]
 
 
 def _table(cells: Sequence[tuple[Cell, FleetCost]]) -> StudyTable:

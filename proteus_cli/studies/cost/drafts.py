@@ -110,7 +110,7 @@ def _job(
         if found is None:
             raise EngineError(
                 f"No {usage} fleet of at most {len(trials.profiles)} devices keeps the SLO of all families.",
-                hint="allow more devices with `--fleet`, or ask for less with `--percentile`",
+                hint="allow more devices with `--fleet`, or ask for less with `--percentile` or `--headroom`",
             )
         gaps = tuple(sharing_gaps(workspace, trials.profiles, found.plan.plan.hosted()))
         return msgspec.structs.replace(cost_of(usage, found, trials), assumed=gaps)

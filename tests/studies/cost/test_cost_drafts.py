@@ -39,6 +39,9 @@ def studied(tiny: Tiny, trace: str = LITTLE) -> Study:
 
 def test_families_that_need_little_cost_half_on_a_device_that_they_share(tiny: Tiny) -> None:
     study = studied(tiny)
+    assert not any("as long as profiled" in line for line in section(study).how)
+    slower = msgspec.structs.replace(study, options={**study.options, "headroom": 1.2})
+    assert any("devices that take 1.2 times as long as profiled" in line for line in section(slower).how)
     dedicated, shared = (cell.read(FleetCost) for cell in study.cells)
     assert [cell.mode for cell in study.cells] == ["simulated"] * 2
     assert (dedicated.devices, shared.devices) == (2, 1)
@@ -72,9 +75,15 @@ def test_a_fleet_with_headroom_keeps_the_slo_on_slower_devices(tiny: Tiny) -> No
     """On devices that take ten thousand times as long as profiled, nothing is in time."""
     path = tiny.root / "t.csv"
     path.write_text(LITTLE)
-    without, with_much = (cost_draft(tiny.place, path, replace(question(tiny), headroom=each)) for each in (1.0, 1e4))
+    asked = replace(question(tiny), jitter="")
+    without, with_some, with_much = (
+        cost_draft(tiny.place, path, replace(asked, headroom=each)) for each in (1.0, 1.5, 1e4)
+    )
     turn = JobTurn(math.inf, {}, lambda _now, _done: None)
-    assert isinstance(without.jobs[0].measure(turn), FleetCost)
+    usual, slower = (each.jobs[0].measure(turn) for each in (without, with_some))
+    assert isinstance(usual, FleetCost)
+    assert isinstance(slower, FleetCost)
+    assert slower.percentile_s["shapes"] == pytest.approx(1.5 * (usual.percentile_s["shapes"] or 0))
     with pytest.raises(EngineError, match="keeps the SLO of all families"):
         with_much.jobs[0].measure(turn)
     assert without.options["headroom"] != with_much.options["headroom"], "cells of another headroom count no more"

@@ -20,7 +20,7 @@ def cost(
     fleet: options.Fleet = None,
     residency: plan_options.Residency = "3",
     min_accuracy: plan_options.MinAccuracy = None,
-    headroom: common.Headroom = common.HEADROOM,
+    headroom: options.Headroom = common.HEADROOM,
     jitter: shared.Jitter = "p95",
     seed: shared.Seed = 0,
     budget: shared.Budget = None,

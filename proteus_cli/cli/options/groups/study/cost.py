@@ -19,6 +19,16 @@ Prices = Annotated[
         rich_help_panel=sections.DEVICES,
     ),
 ]
+Headroom = Annotated[
+    float,
+    Option(
+        "--headroom",
+        min=1.0,
+        metavar="FACTOR",
+        help="Fleets have to keep the SLO on devices whose batches take so many times as long as profiled.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]
 Fleet = Annotated[
     str | None,
     Option(
