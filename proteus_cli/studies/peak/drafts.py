@@ -163,7 +163,7 @@ def _url_name(url: str, family: str) -> str:
     """Servers, and families of one, have studies of their own: ``peak-127.0.0.1-8000-resnet``."""
     at = urlsplit(url)
     place = "-".join(filter(None, (at.hostname, str(at.port or ""), at.path.strip("/"))))
-    return default_name(KIND, re.sub(r"[^A-Za-z0-9._-]+", "-", place), family)
+    return default_name(KIND, *(re.sub(r"[^A-Za-z0-9._-]+", "-", part) for part in (place, family)))
 
 
 # --- the whole workspace

@@ -216,6 +216,8 @@ def test_each_server_and_family_has_a_study_of_its_own() -> None:
     assert name("http://127.0.0.1:8000") == "peak-127.0.0.1-8000-m"
     assert name("https://[::1]:8000/a b/") == "peak--1-8000-a-b-m"
     assert name("http://h/models", "a/b") == "peak-h-models-a-b"
+    assert name("http://h", "llama3:8b") == "peak-h-llama3-8b"
+    assert name("http://h", "bert base") == "peak-h-bert-base"
     assert name("http://127.0.0.1:8000", given="mine") == "mine"
 
 
