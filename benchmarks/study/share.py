@@ -1,8 +1,8 @@
 """How well pairs predict sets of three that share a device: real measurements of the zoo on this machine.
 
 The prediction of a triple has seen its pairs and nothing else. Beside it stands what would be off if sharing were taken
-to cost nothing; and by how much a triple differs from itself, measured again after all others. Nothing can predict it
-better than that: what is beyond is the error of the model, not of the measurement.
+to cost nothing; and by how much a triple differs from itself, measured again after all others: what is beyond
+about that is the error of the model, not of the measurement.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -108,7 +108,7 @@ def test_what_varies_on_which_device() -> None:
     assert ways_of(gpu, emulated=True) == ("emulated",)
 
 
-def test_arms_of_a_device() -> None:
+def test_levels_of_a_device() -> None:
     in_flight = levels_of("thread", CPU, 1, None)
     assert [(level.number, level.in_flight, level.devices) for level in in_flight] == [
         (n, n, (CPU,)) for n in (1, 2, 3)

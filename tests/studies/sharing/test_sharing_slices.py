@@ -69,7 +69,7 @@ def test_what_counts_leaves_out_the_first_batch_and_what_ended_late() -> None:
     assert (sight.rows, sight.span_s) == (3, 2.25 if len(ran) % 2 == 0 else 2.0)
 
 
-def test_each_arm_runs_its_variants_on_their_devices() -> None:
+def test_each_combination_runs_its_variants_on_their_devices() -> None:
     rng = np.random.default_rng(0)
     cell = SharingCell("neighbour", 1.0, (SMALL[A], SMALL[B]))
     assert combinations_of(cell) == ((0,), (1,), (0, 1))
