@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -31,6 +31,8 @@ from proteus_cli.backends.discovery import discover
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.request import Outcome
+from proteus_cli.domain.rollouts.guard_terms import GuardMetric
 from proteus_cli.domain.rollouts.status import Ending, RolloutStage, RolloutStatus
 from proteus_cli.planning.analysis.explain import max_multiple
 from proteus_cli.replay.http_client import HttpClient
@@ -59,12 +61,14 @@ BEFORE_S, AFTER_S, LASTS_S = 2.0, 3.0, 85.0
 """Of load before a roll-out and after its end, and in all at most."""
 LOOK_S = 0.25
 WITHIN = 2_000
+GUARD_FAILS = "the guard fails"
+"""How the reason of such a roll-back begins."""
 NEW = f"{VARIANT}@2"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a roll-out went on by itself. ``ending``: None where the new version was promoted.
+    """How a roll-out went on by itself. ``ending``: None where the new version was promoted; ``reason``: of the ending.
 
     ``labelled``: the queries that the new version had answered, with a label, by then. ``measuring_s`` of the
     ``took_s`` were before its first step.
@@ -74,6 +78,13 @@ class Verdict:
     labelled: int
     measuring_s: float
     took_s: float
+    reason: str = ""
+
+    @property
+    def is_by_accuracy(self) -> bool:
+        """It was rolled back as its guard failed, by the accuracy, if by other terms, too."""
+        is_failed = self.ending is Ending.ROLLED_BACK and self.reason.startswith(GUARD_FAILS)
+        return is_failed and GuardMetric.ACCURACY in self.reason
 
 
 @dataclass(frozen=True)
@@ -86,13 +97,14 @@ class Case:
     rate_qps: float
     verdict: Verdict | RolloutStage
     losses: Losses
+    """``lost``: those that failed. What is dropped or rejected may be so by the load alone: it is a violation."""
 
     @property
     def is_right(self) -> bool:
         if isinstance(self.verdict, RolloutStage):
             return False
         if self.is_worse:
-            return self.verdict.ending is Ending.ROLLED_BACK and self.verdict.labelled < WITHIN
+            return self.verdict.is_by_accuracy and self.verdict.labelled < WITHIN
         return self.verdict.ending is None
 
 
@@ -115,7 +127,8 @@ def _case(prepared: Lab, *, is_worse: bool, seed: int) -> Case:
         until_warm(url, token)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             load, verdict = runner.run(_rolled_out(lab, url, token, rate_qps, seed))
-    return Case(is_worse, seed, loss, rate_qps, verdict, losses(load.records, _slo_s(lab)))
+    failed = sum(each.outcome is Outcome.FAILED for each in load.records)
+    return Case(is_worse, seed, loss, rate_qps, verdict, replace(losses(load.records, _slo_s(lab)), lost=failed))
 
 
 # --- versions
@@ -179,7 +192,8 @@ async def _rolled_out(
         telling = group.create_task(clients.tell_all())
         judging = group.create_task(_judged(client, clients, url, token))
         stop = asyncio.Event()
-        judging.add_done_callback(lambda _: stop.set())
+        loop = asyncio.get_running_loop()
+        judging.add_done_callback(lambda _: loop.call_later(AFTER_S, stop.set))
         load = await replay(trace, clients, {FAMILY: _slo_s(lab)}, stop=stop)
         telling.cancel()
         judging.cancel()
@@ -197,8 +211,7 @@ async def _judged(client: HttpClient, clients: Labelling, url: str, token: str) 
     await _until(client, lambda status: status.stage not in {RolloutStage.SHADOW, RolloutStage.CANARY})
     labelled, took_s = clients.told.get(NEW, 0), time.perf_counter() - start_s
     status = await _until(client, lambda status: status.stage is not RolloutStage.PROMOTING)
-    await asyncio.sleep(AFTER_S)
-    return Verdict(status.ending, labelled, measuring_s, took_s)
+    return Verdict(status.ending, labelled, measuring_s, took_s, status.reason)
 
 
 async def _start(url: str, token: str) -> None:
@@ -223,7 +236,8 @@ async def _until(client: HttpClient, holds: Callable[[RolloutStatus], bool]) -> 
 
 def table(cases: Sequence[Case]) -> Table:
     columns = (
-        "version", "lacks, pt", "verdict", "labelled", "measured, s", "verdict, s", "requests", "lost", "violations, %",
+        "version", "lacks, pt", "verdict", "labelled", "measured, s", "verdict, s", "requests", "failed",
+        "violations, %",
     )  # fmt: skip
     rows = tuple(
         (
@@ -243,17 +257,18 @@ def table(cases: Sequence[Case]) -> Table:
 def _of_verdict(verdict: Verdict | RolloutStage) -> tuple[str, str, str, str]:
     if isinstance(verdict, RolloutStage):
         return f"none: {verdict}", UNKNOWN, UNKNOWN, UNKNOWN
-    ending = "promoted" if verdict.ending is None else str(verdict.ending)
+    by = " (not by its accuracy)" if verdict.ending is Ending.ROLLED_BACK and not verdict.is_by_accuracy else ""
+    ending = "promoted" if verdict.ending is None else f"{verdict.ending}{by}"
     return ending, f"{verdict.labelled:,}", f"{verdict.measuring_s:.1f}", f"{verdict.took_s:.1f}"
 
 
 def aims(cases: Sequence[Case]) -> list[Aim]:
     """What the issue asks for."""
     equal, worse = ([each.is_right for each in cases if each.is_worse is is_worse] for is_worse in (False, True))
-    lost = sum(each.losses.lost for each in cases)
+    failed = sum(each.losses.lost for each in cases)
     what = f"worse versions rolled back before {WITHIN:,} labelled canary queries"
     return [
         Aim("equal versions promoted", sum(equal), len(equal), f"of {len(equal)}", is_most=False),
         Aim(what, sum(worse), len(worse), f"of {len(worse)}", is_most=False),
-        Aim("requests lost in roll-outs", lost, 0, "requests", is_most=True),
+        Aim("requests that failed in roll-outs", failed, 0, "requests", is_most=True),
     ]

@@ -19,8 +19,13 @@ from proteus_cli.replay.target import Reply
 FINE = Losses(1_000, 0, 0.001)
 
 
-def case(*, is_worse: bool, ending: Ending | None, labelled: int = 100, losses: Losses = FINE) -> Case:
-    return Case(is_worse, 0, 0.02 * is_worse, 100.0, Verdict(ending, labelled, 5.0, 20.0), losses)
+BY_ACCURACY = "the guard fails: accuracy >= old - 0.005 (90 %, old 92 %, 100 queries)"
+
+
+def case(
+    *, is_worse: bool, ending: Ending | None, labelled: int = 100, losses: Losses = FINE, reason: str = BY_ACCURACY
+) -> Case:
+    return Case(is_worse, 0, 0.02 * is_worse, 100.0, Verdict(ending, labelled, 5.0, 20.0, reason), losses)
 
 
 @pytest.mark.parametrize("cost", [0.01, 0.05, 0.4])
@@ -43,13 +48,15 @@ def test_equal_versions_are_to_be_promoted_and_worse_ones_rolled_back_soon() -> 
         *right,
         case(is_worse=False, ending=Ending.ROLLED_BACK, losses=Losses(1_000, 1, 0.001)),
         case(is_worse=True, ending=Ending.ROLLED_BACK, labelled=2_000),
+        case(is_worse=True, ending=Ending.ROLLED_BACK, reason="the guard fails: p99 <= slo (3 % late, 100 queries)"),
+        case(is_worse=True, ending=Ending.ROLLED_BACK, reason="undecided after 9 queries: accuracy >= old - 0.005"),
         case(is_worse=True, ending=None),
         case(is_worse=True, ending=Ending.FAILED),
         Case(False, 1, 0.0, 100.0, RolloutStage.SHADOW, FINE),
     ]
     assert [(aim.measured, aim.limit, aim.is_reached) for aim in aims(wrong)] == [
         (1, 3, False),
-        (1, 4, False),
+        (1, 6, False),
         (1, 0, False),
     ]
 
