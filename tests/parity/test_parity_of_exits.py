@@ -113,7 +113,8 @@ def test_both_cut_the_same_queries_short(
     assert sum(live.cut.values()) == sum(each.is_cut for each in served)
     ends_s = {(each.device, round(each.arrival_s + (each.latency_s or 0.0), 9)) for each in served}
     assert len(ends_s) > len(simulated.launches) or bounds_s != PATIENT_S, "some have left their batch"
-    assert 0.01 * len(served) < sum(each.is_cut for each in served) < 0.9 * len(served)
+    least_frac = 0.01 if bounds_s == PATIENT_S else 0.05
+    assert least_frac * len(served) < sum(each.is_cut for each in served) < 0.9 * len(served)
 
 
 def answered(batch: AnsweredBatch) -> tuple[bool, float]:

@@ -644,12 +644,13 @@ def test_a_process_that_does_not_end_is_killed_and_its_batches_fail(
 
 
 @pytest.mark.from_nothing
-def test_opening_and_closing_many_times_leaves_nothing() -> None:
+@pytest.mark.parametrize("times", [24, pytest.param(200, marks=pytest.mark.extended)])
+def test_opening_and_closing_many_times_leaves_nothing(times: int) -> None:
     """Most are ended before they are open, as that is quick."""
 
     async def test() -> None:
         pids = []
-        for number in range(24):
+        for number in range(times):
             executor = ProcessExecutor(ON_CPU, print)
             pids.append(executor.pid)
             if number % 9 == 0:
