@@ -5,9 +5,11 @@ likelihood of binomial counts, with requests in clumps counting less. Two assump
 answers, each as strong as a few violations: that the level is within some powers of what is allowed, and that the
 steepness is that of a usual queue.
 
-The line is straight near the peak only: beyond it, a server misses what it can't carry, and the odds rise slowly. So a
-stretch that misses many times what is allowed counts as one that misses `CLIPPED` times that. It says that its rate is
-too high, at least for the speed that the server had then; by how much, it does not say.
+The line is straight near the peak only: beyond it, a server misses what it can't carry, and the odds rise slowly. So
+stretches above the peak that miss many times what is allowed count as ones that miss `CLIPPED` times that. They say
+that their rate is too high; by how much, they do not say. Below the peak, each miss counts: what is missed there is
+missed in slow moments, and these are part of what a peak is. Which stretches are above it, a first fit says, in which
+all of them are clipped.
 """
 
 import math
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proteus_cli.arrays import Floats
+from proteus_cli.arrays import Bools, Floats
 from proteus_cli.domain.studies.peak import Stretch
 from proteus_cli.intervals import OF_95_PERCENT
 from proteus_cli.studies.peak.verdicts import clump
@@ -29,7 +31,8 @@ LEAST_STEEPNESS = 1.0
 """A flatter line does not say where it crosses."""
 
 CLIPPED = 8.0
-"""So many times what is allowed is the most that a stretch is taken to miss."""
+"""So many times what is allowed is the most that a stretch above the peak is taken to miss; or so many requests, where
+that is more, as in stretches that are cut short."""
 
 _STEPS, _CLOSE = 50, 1e-10
 _LARGEST = 20.0  # a logarithm; a wider interval says no less
@@ -59,9 +62,11 @@ def crossing(stretches: Sequence[Stretch], allowed_frac: float) -> Crossing:
     x = np.array([math.log(each.rate_qps) - centre for each in stretches])
     requests = np.array([each.requests for each in stretches], dtype=np.float64)
     violations = np.array([each.violations for each in stretches], dtype=np.float64)
-    violations = np.minimum(violations, CLIPPED * allowed_frac * requests)
     wanted = math.log(allowed_frac / (1 - allowed_frac))
     together = clump(stretches)
+    clipped = np.minimum(violations, CLIPPED * np.maximum(allowed_frac * requests, 1.0))
+    line, _ = _fitted(x, requests / together, clipped / together, wanted)
+    violations = np.where(_is_above(x, line, wanted), clipped, violations)
     line, covariance = _fitted(x, requests / together, violations / together, wanted)
     together *= (excess := _misfit(x, requests / together, violations / together, line))
     level, steepness = line.tolist()
@@ -102,6 +107,13 @@ def _fitted(x: Floats, requests: Floats, violations: Floats, wanted: float) -> t
     fraction = _odds_to_fraction(line @ inputs)
     covariance = np.linalg.inv((inputs * (requests * fraction * (1 - fraction))) @ inputs.T + trust)
     return line, covariance.astype(np.float64)
+
+
+def _is_above(x: Floats, line: Floats, wanted: float) -> Bools:
+    """Whether rates are beyond where the line crosses."""
+    level, steepness = line.tolist()
+    above: Bools = x >= (wanted - level) / max(steepness, LEAST_STEEPNESS)
+    return above
 
 
 def _misfit(x: Floats, requests: Floats, violations: Floats, line: Floats) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from benchmarks.study.drift import DriftingDevice, long_peak_qps
 from benchmarks.study.peak import OneServer
 from proteus_cli.domain.studies.peak import Peak, PeakRules, Stretch
 from proteus_cli.errors import EngineError
@@ -111,6 +112,33 @@ def test_a_stretch_that_is_overloaded_counts_no_more_for_being_so_by_far() -> No
     )
     assert at == far == farther
     assert at.rate_qps < crossing(near, 0.01).rate_qps
+
+
+def test_rare_slow_moments_are_part_of_the_peak() -> None:
+    """4 % of the stretches miss 15 %, whatever the rate: that alone is 0.6 % of the requests, of the 1 % allowed."""
+    stalls_frac, stalled_missed = 0.04, 0.15
+    usual_frac = (0.01 - stalls_frac * stalled_missed) / (1 - stalls_frac)
+    truth_qps = 100.0 * (usual_frac / 0.01) ** (1 / 30)
+
+    def peak(seed: int) -> Peak:
+        rng = np.random.default_rng(seed)
+
+        def missed(rate_qps: float) -> float:
+            return stalled_missed if rng.random() < stalls_frac else min(1.0, 0.01 * (rate_qps / 100.0) ** 30)
+
+        return searched(missed, PeakRules(0.01, precision_frac=0.001, most_requests=400_000), 100.0, seed)
+
+    peaks = [peak(seed) for seed in range(6)]
+    assert np.mean([each.rate_qps for each in peaks]) == pytest.approx(truth_qps, rel=0.01)
+    assert sum(each.low_qps < truth_qps < (each.high_qps or 0) for each in peaks) >= 5
+
+
+def test_pairs_of_runs_on_a_steady_device_find_its_peak() -> None:
+    """The device of the benchmark, whose speed does not drift here."""
+    truth_qps = long_peak_qps(0.0, 580.0, 60.0)
+    device = DriftingDevice.walking(0.0, np.random.default_rng(1))
+    peak = measured_peak(device, P99, 300.0, 60.0, 1, lambda _now, _done: None, now_s=lambda: device.now_s)
+    assert peak.rate_qps == pytest.approx(truth_qps, rel=0.03)
 
 
 def test_next_to_the_peak_stretches_are_short_and_a_steady_drift_is_alike_on_both_sides() -> None:
