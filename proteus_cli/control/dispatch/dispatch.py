@@ -1,4 +1,7 @@
-"""Requests on their way: admitted, queued, put into batches, finished or given up."""
+"""Requests on their way: admitted, queued, put into batches, finished or given up.
+
+One class, though a long one: each of these steps changes the queues of families and the workers' batches together.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
