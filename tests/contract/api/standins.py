@@ -38,14 +38,18 @@ def wanted(extension: Path) -> Wanted:
 
 
 def make(extension: Path, into: Path) -> Wanted:
-    """Compile the libraries that an extension misses. Raises `CalledProcessError`."""
+    """Compile the libraries that an extension misses. Raises `CalledProcessError`.
+
+    Each is replaced whole: another process may load what was made before while this one compiles.
+    """
     missing = wanted(extension)
     into.mkdir(parents=True, exist_ok=True)
     source = into / "standin.c"
     source.write_text(SOURCE.format(symbols="\n".join(f"STAND_IN({name})" for name in missing.symbols)))
     for library in missing.libraries:  # symbols have no home in ELF, so each library may have them all
-        options = ["-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", str(into / library)]
-        subprocess.run(["gcc", *options, source], check=True)
+        compiled = into / f"{library}.new"
+        subprocess.run(["gcc", "-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", compiled, source], check=True)
+        compiled.replace(into / library)
     return missing
 
 
