@@ -14,7 +14,7 @@ from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.stages.confidence import discriminator_of
 from proteus_cli.errors import ArtefactError
-from proteus_cli.input_files import CATALOG, read_bytes
+from proteus_cli.input_files import ARTEFACT, CATALOG, read_bytes, sha256_of
 from proteus_cli.store.catalog_files import parse_catalog, read_labels
 from proteus_cli.store.digests import content_digest, model_digest
 from proteus_cli.store.files import read_json
@@ -28,6 +28,7 @@ from proteus_cli.store.models.prepared_models import (
 )
 
 _SHARING = ".sharing.json"
+_NO_PLAN = "run `proteus plan --demand RATE` to make a plan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +305,11 @@ class Workspace:
 
     def plan(self, name: Path) -> Plan:
         """The plan at `plan_path`. Raises `ArtefactError`."""
-        return read_json(self.plan_path(name), Plan, hint="run `proteus plan --demand RATE` to make a plan")
+        return read_json(self.plan_path(name), Plan, hint=_NO_PLAN)
+
+    def plan_digest(self, name: Path) -> str:
+        """SHA-256 of the file at `plan_path`, in hex. Raises `ArtefactError`."""
+        return sha256_of(self.plan_path(name), ARTEFACT, hint=_NO_PLAN).hex()
 
     def digests(self, paths: Iterable[Path]) -> dict[str, str]:
         """`content_digest` by path relative to the workspace, for a plan's ``inputs``."""

@@ -274,6 +274,10 @@ def test_a_plan_that_makes_no_sense_is_refused(
     assert problem in refused(planned, *call)
 
 
+def test_where_there_is_no_plan_to_serve_it_is_said_how_to_make_one(tiny: Tiny) -> None:
+    assert "hint: run `proteus plan --demand RATE`" in proteus(*SERVE, "-w", tiny.root).stderr
+
+
 def test_a_plan_whose_name_is_too_long_for_a_file_is_not_there(tiny: Tiny) -> None:
     assert "Can't read" in refused(tiny, "serve", "a" * 300)
 

@@ -22,7 +22,7 @@ from proteus_cli.domain.plan_changes.record import Base
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import printable
 from proteus_cli.planning.from_workspace import DeferredPlanner, PlannerSettings, deferred_planner
-from proteus_cli.store import Workspace, digest, write_json
+from proteus_cli.store import Workspace, write_json
 
 
 @dataclass(slots=True)
@@ -99,4 +99,4 @@ class WorkspacePlans:
 
 def base_of(workspace: Workspace, name: Path) -> Base:
     """The plan file of that name, as it is now. Raises `ArtefactError`."""
-    return Base(printable(str(name)), digest(workspace.plan_path(name)))
+    return Base(printable(str(name)), workspace.plan_digest(name))
