@@ -103,12 +103,13 @@ class PeakSearch:
 
     @property
     def done_frac(self) -> float:
-        """About how much of the search is done."""
+        """About how much of the search is done, while it goes on: never all of it."""
         if self._centre_qps is None:
             return 0.1 * (self._below_qps > 0) + 0.1 * (self._above_qps < math.inf)
         at = self._crossing()
         width = at.half_width_frac if at is not None else math.inf
-        return max(0.3, min(1.0, (self._rules.precision_frac / width) ** 2)) if width > 0 else 1.0
+        requests_frac = (self._rules.precision_frac / width) ** 2 / CONFIRMED if width > 0 else 1.0
+        return max(0.3, min(0.99, requests_frac))
 
     # --- the bracket
 

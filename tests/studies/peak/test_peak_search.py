@@ -13,7 +13,7 @@ from proteus_cli.domain.studies.peak import Peak, PeakRules, Stretch
 from proteus_cli.errors import EngineError
 from proteus_cli.studies.peak.fit import crossing, student_t
 from proteus_cli.studies.peak.measuring import fitted, measured_peak
-from proteus_cli.studies.peak.search import Offer, PeakSearch
+from proteus_cli.studies.peak.search import CONFIRMED, Offer, PeakSearch
 from proteus_cli.studies.peak.stretches import WINDOWS, duration_s, stretch_of
 from proteus_cli.studies.peak.verdicts import clump, verdict, violation_interval
 
@@ -41,6 +41,14 @@ def test_a_peak_is_found_from_far_away_whatever_the_steepness(truth_qps: float, 
     assert peak.is_precise
     assert peak.low_qps < peak.rate_qps < (peak.high_qps or 0)
     assert math.sqrt((peak.high_qps or math.inf) / peak.low_qps) - 1 <= P99.precision_frac
+
+
+def test_a_search_says_that_all_is_done_no_earlier_than_it_ends() -> None:
+    """The interval is narrow enough long before enough requests have confirmed it."""
+    told: list[float] = []
+    rules = PeakRules(0.05)
+    measured_peak(OneServer(0.01, 0.05), rules, 20.0, math.inf, 1, lambda _doing, done_frac: told.append(done_frac))
+    assert 1 / CONFIRMED < max(told) < 1.0
 
 
 @pytest.mark.parametrize(("missed", "low_qps", "high_qps"), [(0, 0.0, None), (200, 0.0, 40.0)])
