@@ -127,8 +127,8 @@ def losses_table(reports: Sequence[Report]) -> RenderableType:
 
 def family_table(found: FamilyTable, *, has_runs: bool) -> RenderableType:
     """One of `family_tables`; where it ``has_runs``, they have a column."""
-    policies = (text("", "policy"),) if has_runs else ()
-    rows = table(*policies, text("", "family"), *(number("", heading) for heading in found.headings))
+    policies = (text("policy"),) if has_runs else ()
+    rows = table(*policies, text("family"), *(number(heading) for heading in found.headings))
     for row in found.rows:
         cells = row.family, *row.cells
         rows.add_row(*map(Text, (row.name, *cells) if policies else cells))
