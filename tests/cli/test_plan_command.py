@@ -137,6 +137,11 @@ def test_strictly_the_smallest_conflict_is_named(workspace: Path) -> None:
     assert message.splitlines()[1:] == ["  - a: serve 100 qps", "  - a: only variants of accuracy 0.9 or more"]
 
 
+def test_a_demand_that_no_rule_stands_in_the_way_of_is_named_alone(workspace: Path) -> None:
+    message = plan(workspace, "--demand", "a=800qps,b=5qps", "--strict").refused(3)
+    assert message.endswith("unserved. This alone can't be met:\n  - a: serve 800 qps")
+
+
 def test_rules_that_conflict_are_named(workspace: Path) -> None:
     message = plan(workspace, "--demand", "a=1qps", "--pin", "small:a-l", "--ban", "small-1:a-l").refused(3)
     assert message.splitlines()[1:] == ["  - small-1: a-l is banned", "  - small: a-l is pinned"]

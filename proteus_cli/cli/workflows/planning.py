@@ -44,7 +44,7 @@ def made_plan(planner: Planner, demand_qps: Mapping[str, float], current: Plan |
         plan = planner(demand_qps, current)
     except RulesConflict:
         raise RulesConflict(
-            "No plan obeys all rules. These can't be met together:\n" + _conflict(planner, demand_qps),
+            f"No plan obeys all rules.{_conflict(planner, demand_qps)}",
             hint="loosen one of them, or give the fleet more devices",
         ) from None
     if strict and has_shortfall(plan):
@@ -87,12 +87,14 @@ def why_no_cascade(profiles: Mapping[str, Profile], plan: Plan) -> str:
 def _shortfall(planner: Planner, plan: Plan) -> NoFeasiblePlan:
     missing, total = format_rate(plan.shortfall_qps), format_rate(sum(plan.demand_qps.values()))
     conflict = _conflict(planner.with_changes(headroom=1.0), plan.demand_qps)
-    together = f" These can't be met together:\n{conflict}" if conflict else ""
     return NoFeasiblePlan(
-        f"The plan would leave {missing} of {total} unserved.{together}",
+        f"The plan would leave {missing} of {total} unserved.{conflict}",
         hint="lower the demand, add faster variants, or leave out `--strict` to plan for what can be served",
     )
 
 
 def _conflict(planner: Planner, demand_qps: Mapping[str, float]) -> str:
-    return "\n".join(f"  - {wish}" for wish in smallest_conflict(planner, demand_qps))
+    """What can't be met, as a sentence that follows another, and a list; empty where all can."""
+    wishes = smallest_conflict(planner, demand_qps)
+    sentence = "These can't be met together:" if len(wishes) > 1 else "This alone can't be met:"
+    return "\n  - ".join((f" {sentence}", *wishes)) if wishes else ""
