@@ -46,7 +46,7 @@ def startup_draft(
     subject = {
         "families": ", ".join(dict.fromkeys(family.name for family, _ in chosen)),
         "devices": ", ".join(f"{on.id} ({on.name})" for on in devices),
-        "starts of each": f"{runs} with the file cache cold, {runs} warm",
+        "starts of each": f"up to {runs} with the file cache cold, {runs} warm",
     }
     own_name = default_name(KIND, *families, *variants)
     return StudyDraft(KIND, name or own_name, subject, {"runs": runs, "devices": ids}, digests, jobs, devices=devices)
