@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.axis import Axis
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from proteus_cli.domain.studies.peak import Peak
 from proteus_cli.domain.studies.study import Cell, Study
@@ -15,6 +16,7 @@ _LATE_FRAC = 0.05
 """Of the SLO: a generator that is later than this is part of what was measured."""
 _NONE = 0.6  # of the smallest part that a probe can see: where a probe without violations is drawn
 _MOST_LINES = 7
+_WIDE_RATIO = 10
 
 _OPEN_LOOP = "at random times (Poisson), open loop. Latency counts from the moment at which a request was to be sent."
 _METHOD = (
@@ -154,13 +156,19 @@ def _probes(name: str, cells: Sequence[tuple[Cell, Peak]], allowed_frac: float) 
         axes.axhline(100 * allowed_frac, color="#010203", linewidth=1, linestyle=(0, (1, 2)))
         axes.set_xscale("log")
         axes.set_yscale("log")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-            axis.set_minor_formatter(NullFormatter())
+        label_logarithmic(axes.xaxis, [probe.rate_qps for _, peak in cells for probe in peak.probes])
+        label_logarithmic(axes.yaxis)
         axes.set_xlabel("offered rate (queries per second)")
         axes.set_ylabel("requests that\nmiss the SLO (%)")
 
     about = "Each mark is a rate that was offered; a triangle had no miss at all. Dotted: what is allowed."
     keys = [(page_colour(place), cell.key) for place, (cell, _) in enumerate(cells)]
     return picture(f"{name}-probes", "Misses by rate", about, draw, keys=keys)
+
+
+def label_logarithmic(axis: Axis, values: Sequence[float] = ()) -> None:
+    """Numbers along an axis that is logarithmic already: where all ``values`` are near, 1, 2, 5, 10, … would be few."""
+    is_narrow = bool(values) and max(values) < _WIDE_RATIO * min(values)
+    axis.set_major_locator(MaxNLocator(6) if is_narrow else LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_formatter(NullFormatter())
