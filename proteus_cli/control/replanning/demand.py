@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 WINDOWS_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # from two buckets to all that is kept
+TREND_S = 2.0  # a change of rate over more than this is a trend, which the estimate follows, and no scatter
 PARTS = 10  # of a window, between which arrivals scatter
 AGREEMENT_SIGMAS = 3.0  # chance alone breaks it in 1 of 370 comparisons
 
@@ -53,11 +54,12 @@ class DemandEstimator:
         return counts.total == counts.before(int(now_s / self.bucket_s) - round(max(WINDOWS_S) / self.bucket_s))
 
     def estimate(self, family: str, served_s: float, now_s: float) -> "Rate":
-        """The present rate: the mean of the longest of `WINDOWS_S` that agrees with all shorter ones.
+        """The present rate: the mean of the longest of `WINDOWS_S` that agrees with all shorter ones and with itself.
 
         A short window sees a change early, a long one says more of a rate that stays (Lepski's method). Windows agree
-        where they differ by `AGREEMENT_SIGMAS` standard deviations of the shorter one at most. Windows that began
-        before the server did, ``served_s`` ago, are left out.
+        where they differ by `AGREEMENT_SIGMAS` standard deviations of the shorter one at most; so do the halves of one
+        of `TREND_S` or more, which show a trend soonest. Windows that began before the server did, ``served_s`` ago,
+        are left out.
         """
         known_s = [window_s for window_s in WINDOWS_S if window_s <= served_s] or [WINDOWS_S[0]]
         arrivals = self.arrivals(family, known_s[-1], now_s)
@@ -68,8 +70,17 @@ class DemandEstimator:
             bound = AGREEMENT_SIGMAS**2 * rates_qps[place]
             if any((rates_qps[place] - rates_qps[i]) ** 2 * known_s[i] > bound * scatter[i] for i in range(place)):
                 break
+            growth_qps = _growth_qps(arrivals, known_s[place], self.bucket_s) if known_s[place] >= TREND_S else 0.0
+            if growth_qps**2 * known_s[place] > 4 * bound * scatter[place]:
+                break
             found = place
         return Rate(rates_qps[found], math.sqrt(rates_qps[found] * scatter[found] / known_s[found]))
+
+
+def _growth_qps(arrivals: Sequence[int], window_s: float, bucket_s: float) -> float:
+    """The rate in the later half of a window less that in the earlier, whose variance is four times the mean's."""
+    half = round(window_s / bucket_s / 2)
+    return (sum(arrivals[-half:]) - sum(arrivals[-2 * half : -half])) / (half * bucket_s)
 
 
 def dispersion(arrivals: Sequence[int], width: int) -> float:

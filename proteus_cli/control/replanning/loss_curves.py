@@ -6,11 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from proteus_cli.arrays import Floats
-from proteus_cli.control.replanning.demand import Rate
+from proteus_cli.control.replanning.demand import TREND_S, Rate
 from proteus_cli.domain.demand import LossCurve
 
 HISTORY_S = 20.0  # of arrivals that are replayed
-TREND_S = 2.0  # a change of rate over more than this is a trend, which the forecast of the rate follows, and no scatter
 FEWEST_WAITING = 0.01  # queries that arrive while one may wait; fewer make no difference to a curve's capacities
 _ABOVE_RATE = np.array((-1.0, -0.15, 0.0, 0.1, 0.3, 0.7, 1.5, 4.0))  # capacities of a curve, beyond the rate
 _DEVIATIONS = np.array((-math.sqrt(3), 0.0, math.sqrt(3)))  # three points that stand for a normal distribution …

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,6 +62,27 @@ def test_after_a_step_the_estimate_is_of_a_window_since_then() -> None:
     rate = seen(*steps).estimate("a", served_s=21.0, now_s=21.01)
     assert rate.qps == pytest.approx(100.0)
     assert rate.deviation_qps >= 10.0
+
+
+@pytest.mark.parametrize(("first_qps", "growth_qps"), [(400, 10), (600, -10)], ids=["rising", "falling"])
+def test_a_window_with_a_trend_does_not_agree_with_itself(first_qps: int, growth_qps: int) -> None:
+    """The mean of 10 s agrees with all shorter ones, and lags by 50 qps; of 5 s, the halves agree, too."""
+    counts = [round(first_qps + growth_qps * (second + 0.5)) for second in range(20)]
+    arrivals = [second + (i + 0.5) / count for second, count in enumerate(counts) for i in range(count)]
+    rate = seen(*arrivals).estimate("a", served_s=20.0, now_s=20.01)
+    assert rate.qps == pytest.approx(first_qps + growth_qps * 20, abs=30)
+
+
+def test_of_a_steady_rate_that_scatters_the_estimate_has_no_bias() -> None:
+    """100 qps, Poisson: short windows are taken by chance in few of 200 runs, and as often with more as with less."""
+    rng = np.random.default_rng(0)
+    rates = [
+        seen(*np.sort(rng.uniform(0.0, 20.0, rng.poisson(2000)))).estimate("a", served_s=20.0, now_s=20.01)
+        for _ in range(200)
+    ]
+    errors = np.array([rate.qps - 100.0 for rate in rates])
+    assert abs(errors.mean()) < 3 * errors.std() / np.sqrt(len(errors))
+    assert np.mean(np.abs(errors) < 3 * np.array([rate.deviation_qps for rate in rates])) > 0.97
 
 
 def test_windows_that_began_before_the_server_are_left_out() -> None:
