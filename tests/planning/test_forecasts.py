@@ -25,22 +25,25 @@ CATALOG = make_catalog(*(make_family(family, variants, slo="1s") for family, var
 CAPACITIES = (0.0, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0)
 
 
-def profiles(devices: int, load_s: float = 0.0) -> dict[str, Profile]:
+def profiles(devices: int, load_s: float = 0.0, memory_for: int = 1000) -> dict[str, Profile]:
     measured = [
-        make_measured(family, variant, accuracy, {1: 1 / QPS[variant]}, load_s=load_s)
+        make_measured(family, variant, accuracy, {1: 1 / QPS[variant]}, load_s=load_s, memory_bytes=1000)
         for family, variants in ACCURACY.items()
         for variant, accuracy in variants.items()
     ]
-    return {f"cpu{i}": make_profile(f"cpu{i}", *measured) for i in range(devices)}
+    memory_bytes = 1000 * memory_for
+    return {f"cpu{i}": make_profile(f"cpu{i}", *measured, memory_bytes=memory_bytes) for i in range(devices)}
 
 
 @cache
-def planner(devices: int, load_s: float = 0.0, residency: int = 1, preferring_latency: str = "") -> Planner:
-    """It makes plans for all forecasts, as in a server."""
+def planner(
+    devices: int, load_s: float = 0.0, residency: int = 1, preferring_latency: str = "", memory_for: int = 1000
+) -> Planner:
+    """It makes plans for all forecasts, as in a server. Devices have memory for so many variants."""
     prefer = {preferring_latency: "latency"} if preferring_latency else UNSET
     rules = msgspec.structs.replace(PAPER_RULES, residency=residency, prefer=prefer)
     policy = policy_named("proteus")
-    return Planner(CATALOG, profiles(devices, load_s), policy, headroom=1.0, inputs={}, rules=rules)
+    return Planner(CATALOG, profiles(devices, load_s, memory_for), policy, headroom=1.0, inputs={}, rules=rules)
 
 
 @st.composite
@@ -148,3 +151,17 @@ def test_a_change_must_gain_more_than_its_loads_cost() -> None:
     assert even_s > 0.1
     assert planner(2, load_s=even_s * 0.8)(forecast, now).swaps_from(now) == 1
     assert planner(2, load_s=even_s * 1.2)(forecast, now).swaps_from(now) == 0
+
+
+@pytest.mark.parametrize(("memory_for", "loads"), [(4, 1), (3, 0)], ids=["memory for all", "memory for three of four"])
+def test_a_load_beside_what_serves_costs_its_own_time_alone(memory_for: int, loads: int) -> None:
+    """A load that takes 3.95 s is to gain accuracy for all queries; in place, batches end before it, too."""
+    steady = LossCurve(CAPACITIES, (1.0, 0.2, *(0.0,) * 6))
+    now = make_plan(
+        make_placement("cpu0", "a", "small", rate_qps=10.0, capacity_qps=100.0), demand_qps={"a": 10.0, "b": 0.0}
+    )
+    gained_s = (ACCURACY["a"]["large"] - ACCURACY["a"]["small"]) * HORIZON_S
+    assert gained_s - LOAD_EFFORT_S < 3.95 < gained_s
+    made = planner(1, load_s=3.95, residency=2, memory_for=memory_for)
+    forecast = Forecast({"a": 10.0, "b": 0.0}, {"a": steady, "b": steady})
+    assert made(forecast, now).swaps_from(now) == loads

@@ -66,8 +66,8 @@ class Instance:
     way, with no choice in it. And choices of one variant on one group may differ in their part of the SLO; what is
     loaded for them is one *engine*: of ``E``, which without cascades are the choices.
 
-    Where sharing a device costs time, ``sets`` are what its devices may hold, and ``hosts`` how many of them capacities
-    count on, by family.
+    Devices ``may_hold_several`` variants, or one. Where sharing a device costs time, ``sets`` are what its devices may
+    hold, and ``hosts`` how many of them capacities count on, by family.
     """
 
     families: tuple[str, ...]
@@ -93,6 +93,7 @@ class Instance:
     max_share: Floats
     unplaceable: tuple[str, ...]
     hosts: tuple[int, ...]
+    may_hold_several: bool = False
     ways: Ways | None = None
     sets: ResidentSets | None = None
     whole: "Instance | None" = None
@@ -141,6 +142,14 @@ class Instance:
     def load_s(self) -> Floats:
         """Seconds to load each engine [E]."""
         return np.array([self.choices[c].measured.load_s for c in self.engine_choice.tolist()])
+
+    @_once
+    def loads_beside(self) -> Bools:
+        """Whether engines [E] load beside what serves: devices may hold several variants, and have memory for all."""
+        of_engine = self.engine_choice
+        group = self.choice_group[of_engine]
+        taken = np.bincount(group, self.memory_frac[of_engine], minlength=len(self.groups))
+        return self.may_hold_several & (self.memory_frac[of_engine] > 0) & (taken[group] <= 1)
 
     @_once
     def price_per_hour(self) -> Floats:
@@ -318,6 +327,7 @@ def make_instance(
             if (g, key) not in placeable
         ),
         hosts=(devices,) * len(catalog.families),
+        may_hold_several=rules.is_resident_set,
         ways=ways,
         sets=sets,
     )

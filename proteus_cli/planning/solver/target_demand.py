@@ -15,7 +15,7 @@ from proteus_cli.planning.model.milp import Parameters, has_served
 NEGLIGIBLE = 1e-6  # a smaller part of a demand is the solver's rounding
 HORIZON_S = 10.0  # s that a forecast is taken to hold: what it was made from
 LOAD_EFFORT_S = 0.1
-"""Seconds of a device that a load costs beside its own time: batches end before it, and plans change again."""
+"""Seconds of a device that a load in place costs beside its own time: batches end before it, and plans change again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +87,8 @@ def parameter_values(
         utilisation=_ratio(qps, instance.capacity_qps),
         current_replicas=without_load.astype(np.float64),
         max_replicas=max_replicas,
-        load_loss=(LOAD_EFFORT_S + instance.load_s) / (HORIZON_S * instance.device_count.sum()),
+        load_loss=(np.where(instance.loads_beside, 0.0, LOAD_EFFORT_S) + instance.load_s)
+        / (HORIZON_S * instance.device_count.sum()),
         network_frac=qps * instance.network_frac_s,
         min_shortfall=(target.lost_at_best * has_demand)[instance.step_family],
         lost_at_0=[lost * has_demand for lost in target.lost_at_0],
