@@ -8,6 +8,9 @@ variants that are worth most per byte stand by. The probability is the part of t
 many replicas of the variant on devices of that type: one replica is wanted more often than a second. One of these plans
 is imagined: a burst, for which each device has the fastest variant of each of its families. So the fast variant of a
 family stands by before it was ever needed.
+
+**What is left.** Memory that no such variant needs holds the others of the device's families, those with the longest
+loads first: a plan that wants one that no plan had is then free to place it, too.
 """
 
 import math
@@ -140,6 +143,13 @@ class Standbys:
 
         ``without``: engines (device, family, variant) that are broken.
         """
+        return self._most_valuable(active, resident, devices, without) or self._in_what_is_left(
+            active, resident, devices, without
+        )
+
+    def _most_valuable(
+        self, active: Resident, resident: Resident, devices: Collection[str], without: Collection[tuple[str, str, str]]
+    ) -> tuple[str, VariantKey] | None:
         replicas = self.replicas(resident)
         for kind, key in self._wanted(replicas):
             for device in sorted(devices, key=lambda each: key.family not in _families(active.get(each, NOTHING))):
@@ -151,6 +161,25 @@ class Standbys:
                 if self._is_gain(memory, key, active.get(device, NOTHING), resident[device], replicas):
                     return device, key
         return None
+
+    def _in_what_is_left(
+        self, active: Resident, resident: Resident, devices: Collection[str], without: Collection[tuple[str, str, str]]
+    ) -> tuple[str, VariantKey] | None:
+        """Where there is room, the longest to load of the variants that plans may place, of the device's families."""
+        found: list[tuple[float, str, VariantKey]] = []
+        for device in devices:
+            memory = self._memory.get(device)
+            if memory is None:
+                continue
+            families, mine = _families(active.get(device, NOTHING)), resident[device]
+            left_bytes = memory.memory_bytes - _bytes(memory, mine)
+            found += (
+                (-each.load_s, device, key)
+                for key, each in memory.loadable.items()
+                if each.qps > 0 and each.load_s > 0 and each.memory_bytes <= left_bytes
+                if key.family in families and key not in mine and (device, *key) not in without
+            )
+        return min(found)[1:] if found else None
 
     def loadable(self, device: str, key: VariantKey) -> Loadable:
         return self._memory[device].loadable[key]

@@ -63,7 +63,7 @@ def test_the_fast_variant_of_the_family_stands_by_before_it_was_ever_needed() ->
     standbys.adopted([host(SLOW)])
     active = {"cpu0": keys(SLOW)}
     assert standbys.next(active, active, ["cpu0"], ()) == ("cpu0", FAST)
-    assert standbys.next(active, active, ["cpu0"], {("cpu0", *FAST)}) is None, "it is broken there"
+    assert standbys.next(active, active, ["cpu0"], {("cpu0", *FAST)}) != ("cpu0", FAST), "it is broken there"
     assert standbys.next(active, active, [], ()) is None
     assert standbys.next(active, {"cpu0": keys(SLOW, FAST)}, ["cpu0"], ()) is None, "no plan wants a second"
 
@@ -88,6 +88,19 @@ def test_a_second_replica_is_worth_less_than_the_first_of_another_variant() -> N
     standbys.adopted([host(FAST), host(FAST, "cpu1")])
     resident = {"cpu0": keys(FAST, OTHER), "cpu1": keys(FAST, OTHER, SLOW)}
     assert standbys.kept("cpu1", resident["cpu1"], keys(FAST), standbys.replicas(resident)) == {SLOW}
+
+
+def test_memory_that_is_left_holds_what_no_plan_had_the_longest_loads_first() -> None:
+    """Of the device's families alone; it displaces nothing, and makes way for what a plan had."""
+    loadable = {SLOW: Loadable(1, 1.0, 8, 10.0), FAST: Loadable(1, 1.0, 8, 100.0), OTHER: Loadable(1, 2.0, 8, 50.0)}
+    more = {LARGE: Loadable(1, 9.0, 8, 5.0), ON_B: Loadable(1, 99.0, 8, 100.0)}
+    standbys = Standbys({"cpu0": DeviceMemory("cpu", 3, loadable | more)})
+    standbys.adopted([host(SLOW)])
+    active, resident = {"cpu0": keys(SLOW)}, {"cpu0": keys(SLOW, FAST)}
+    assert standbys.next(active, resident, ["cpu0"], ()) == ("cpu0", LARGE)
+    assert standbys.next(active, resident, ["cpu0"], {("cpu0", *LARGE)}) == ("cpu0", OTHER), "it is broken there"
+    assert standbys.next(active, {"cpu0": keys(SLOW, FAST, LARGE)}, ["cpu0"], ()) is None, "there is no memory"
+    assert standbys.next(active, {"cpu0": keys(SLOW, OTHER, LARGE)}, ["cpu0"], ()) == ("cpu0", FAST)
 
 
 def test_idle_devices_get_the_fast_variants_of_all_families_in_turn() -> None:
