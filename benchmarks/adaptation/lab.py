@@ -22,6 +22,8 @@ import uvloop
 
 from benchmarks.adaptation.results import LEAST_ACCURATE, MEAN, MOST_ACCURATE, ORACLE, PEAK, PROTEUS
 from proteus_cli.backends.affinity import pinned, usable_cores
+from proteus_cli.backends.free_memory import free_bytes
+from proteus_cli.cli.command_line.memory import memory_limits
 from proteus_cli.cli.workflows.simulated_replay import Scenario, first_demand, simulated, starting_plan
 from proteus_cli.control.policies import PROTEUS as POLICY
 from proteus_cli.control.policies import Policy, policy_named
@@ -138,7 +140,9 @@ class Lab:
 
     def simulated(self, name: str, plan: Plan, trace: Trace) -> Report:
         policy = policy_named("oracle") if name == ORACLE else POLICY
-        scenario = Scenario(self.place, self.profiles, trace, plan, plan.headroom, Conditions(), 0)
+        devices = {device: profile.device for device, profile in self.profiles.items()}
+        conditions = Conditions(memory_bytes=memory_limits(None, devices, free_bytes()))  # as of the live server
+        scenario = Scenario(self.place, self.profiles, trace, plan, plan.headroom, conditions, 0)
         (found,) = simulated(scenario, [policy])
         return found
 

@@ -98,7 +98,7 @@ def tables(done: Benchmark) -> Iterator[Table]:
             for each in done.reactions
         ),
         f"From {done.low_qps:.0f} to {done.high_qps:.0f} queries per second at once; from the first arrival after the "
-        "step.",
+        "step. 0: the plan in force carried it all already, by variants that its devices host for bursts.",
     )
 
 

@@ -76,6 +76,9 @@ def _began(lab: Lab, start_unix_s: float) -> Iterator[tuple[float, PlanRecord]]:
 def _reaction(
     lab: Lab, number: int, began: list[tuple[float, PlanRecord]], step_s: float, high_qps: float, *, resident: bool
 ) -> Reaction:
+    before = [record for then_s, record in began if then_s < step_s]
+    if _carries(lab, before[-1], high_qps):
+        return Reaction(number, resident, None, 0.0, 0)
     mine = [(then_s - step_s, record) for then_s, record in began if step_s <= then_s < step_s + HIGH_S]
     swaps, first_s = 0, mine[0][0] if mine else None
     for after_s, record in mine:

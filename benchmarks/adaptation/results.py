@@ -60,7 +60,8 @@ class Reaction(Value, frozen=True):
     """To one step in demand, from its first arrival: seconds to the next plan, and to one that carries it all.
 
     ``resident``: all variants were loaded all the time; else ``swaps`` of them had to be loaded until then. None: no
-    such plan came before the step was over.
+    such plan came before the step was over. ``carried_s`` is 0 where the plan in force carried it all already, as
+    devices host fast variants beside accurate ones.
     """
 
     step: int
