@@ -50,17 +50,22 @@ class LiveRay:
         if is_head:
             role = ("--head", "--port", str(self.port), "--temp-dir", str(self.directory / "ray"))
             role += ("--include-dashboard", "false", "--ray-client-server-port", str(free_port()))
-        with (self.directory / f"{name}.log").open("ab") as log:
-            self.nodes[name] = subprocess.Popen(
-                [_RAY, "start", "--block", "--node-name", name, *role, *_LITTLE, *_ANY_PORTS],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, "PROTEUS_STATE": str(self.state), HEAD_GONE[0]: HEAD_GONE[1]},
-            )
-        until(lambda: "runtime started" in self.log(name) or self.nodes[name].poll() is not None, "a node of Ray")
-        assert self.nodes[name].poll() is None, (self.nodes[name].poll(), self.log(name))
+        command: tuple[str | Path, ...] = (_RAY, "start", "--block", "--node-name", name, *role, *_LITTLE, *_ANY_PORTS)
+        until(lambda: self._runs(name, command), "a node of Ray")
+
+    def _runs(self, name: str, command: tuple[str | Path, ...]) -> bool:
+        """Whether a node runs. One that has given up is started again, as where no core is free it does so in 5 s."""
+        if name not in self.nodes or self.nodes[name].poll() is not None:
+            with (self.directory / f"{name}.log").open("wb") as log:
+                self.nodes[name] = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    env={**os.environ, "PROTEUS_STATE": str(self.state), HEAD_GONE[0]: HEAD_GONE[1]},
+                )
+        return "runtime started" in self.log(name)
 
     def log(self, name: str) -> str:
         return (self.directory / f"{name}.log").read_text()
