@@ -143,13 +143,6 @@ class Standbys:
 
         ``without``: engines (device, family, variant) that are broken.
         """
-        return self._most_valuable(active, resident, devices, without) or self._in_what_is_left(
-            active, resident, devices, without
-        )
-
-    def _most_valuable(
-        self, active: Resident, resident: Resident, devices: Collection[str], without: Collection[tuple[str, str, str]]
-    ) -> tuple[str, VariantKey] | None:
         replicas = self.replicas(resident)
         for kind, key in self._wanted(replicas):
             for device in sorted(devices, key=lambda each: key.family not in _families(active.get(each, NOTHING))):
@@ -160,7 +153,7 @@ class Standbys:
                     continue
                 if self._is_gain(memory, key, active.get(device, NOTHING), resident[device], replicas):
                     return device, key
-        return None
+        return self._in_what_is_left(active, resident, devices, without)
 
     def _in_what_is_left(
         self, active: Resident, resident: Resident, devices: Collection[str], without: Collection[tuple[str, str, str]]
