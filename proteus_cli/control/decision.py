@@ -70,6 +70,11 @@ class Host:
         return VariantKey(self.family, self.variant)
 
     @property
+    def mean_row_s(self) -> float:
+        """What a row of a full batch takes, in the mean."""
+        return self.mean_latency(self.max_batch) / self.max_batch
+
+    @property
     def cuts(self) -> bool:
         """Rows whose time is short are answered by an exit before their own."""
         return self.first_exit is not None

@@ -1,6 +1,7 @@
 """The state of each worker, and the queues that it takes from."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -81,7 +82,9 @@ class AccuracyTier:
         self.placements = frozenset((host.device, host.variant) for host in self.queue.hosts)
         self.running = sum(rows for host, rows in running.items() if (host.device, host.variant) in self.placements)
         self.has_reserved = any(each.is_reserved for each in self.classes)
+        planned_s = _planned_s(self.queue.hosts, workers)
         for each in self.classes:
+            each.alone_qps = sum([planned_s.get(host.device, 0.0) / host.mean_row_s for host in each.hosts])
             for host in each.hosts:
                 worker = workers[host.device]
                 if worker.free > 0:
@@ -150,6 +153,15 @@ class AccuracyTier:
         self.batch_rows = sum([each.serving * each.host.max_batch for each in classes])
         usual_qps = sum([each.usual_qps for each in classes])
         self.slowdown = sum([each.planned_qps for each in classes]) / usual_qps if usual_qps > 0 else 1.0
+
+
+def _planned_s(hosts: Sequence[Host], workers: "Mapping[str, WorkerState]") -> dict[str, float]:
+    """The seconds per second that a plan gives these hosts of a family, of each device with several of them."""
+    count, planned_s = Counter(host.device for host in hosts), dict[str, float]()
+    for host in hosts:
+        if count[host.device] > 1:
+            planned_s[host.device] = planned_s.get(host.device, 0.0) + host.capacity_qps * host.mean_row_s
+    return {device: min(seconds, workers[device].slots) for device, seconds in planned_s.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

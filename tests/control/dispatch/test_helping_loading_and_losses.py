@@ -90,6 +90,27 @@ def test_where_both_variants_have_quota_the_faster_one_goes_first_under_pressure
     assert (relieved.hosted.variant, ids(relieved)) == ("a-0.9", [0, 1, 2])
 
 
+@pytest.mark.parametrize(("waiting", "variant"), [(18, "a-0.95"), (19, "a-0.9"), (30, "a-0.9"), (31, "a-0.8")])
+def test_of_several_faster_variants_the_most_accurate_that_makes_all_goes_on(waiting: int, variant: str) -> None:
+    """In 100 ms the plan has time for 10, 10 and 50 rows. In all of that, a-0.95 makes 18 by itself, and a-0.9 30."""
+    controller = controller_of(
+        of_plan("a-0.95", 0.95, 0.005, 100.0),
+        of_plan("a-0.9", 0.9, 0.003, 100.0),
+        of_plan("a-0.8", 0.8, 0.0002, 500.0),
+    )
+    offered(controller, *(make_request(n) for n in range(waiting)))
+    assert launched(controller, "cpu0", 0.0).hosted.variant == variant
+
+
+def of_plan(variant: str, accuracy: float, row_s: float, capacity_qps: float) -> Host:
+    """A variant that has that part of the time of cpu0; what is planned goes to the most accurate one."""
+    weight = 1.0 if accuracy == 0.95 else 0.0
+    return hosted(
+        "cpu0", "a", variant, latency_s={1: row_s}, max_batch=1,
+        weight=weight, capacity_qps=capacity_qps, accuracy=accuracy,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("waiting", [1, 2])
 def test_a_worker_answers_with_its_accurate_variant_what_that_can_make(waiting: int) -> None:
     controller = controller_of(slow("cpu0", weight=1.0, accuracy=0.95), fast("cpu0"))

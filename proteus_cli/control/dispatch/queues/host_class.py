@@ -27,7 +27,8 @@ class HostClass:
     what others can't make.
     ``quota``: rows that their workers may take. ``free``: devices that have a free slot, the longest free first, each
     with the answer that names it. ``serving`` workers serve; at their slowdowns they carry ``usual_qps``, at the upper
-    bounds of these ``capacity_qps``.
+    bounds of these ``capacity_qps``. ``alone_qps`` is what all of them would carry in the time that the plan gives
+    their family on their devices, if that went to this variant alone; 0 where they host no other one of the family.
     """
 
     hosts: tuple[Host, ...]
@@ -40,6 +41,7 @@ class HostClass:
     serving: int = 0
     capacity_qps: float = 0.0
     usual_qps: float = 0.0
+    alone_qps: float = 0.0
     slowdown: float = 1.0  # the mean of those that serve
     least_slowdown: float = 1.0  # the same, until rows have an answer: where rows are cut short, that of stages
     row_s: float = field(init=False)  # how long one row takes
