@@ -216,11 +216,11 @@ def _overflow(source: WorkSource, left_s: float) -> float:
     """How many of the rows that wait are more than what more accurate workers can make while the first is in time.
 
     These are busy, and in the mean free after half a batch; from then on they carry their capacity. The worker itself,
-    where it hosts a more accurate variant, too, is free. Where devices host several variants, one of these may have all
-    of their family's time: so the most accurate one that makes all that waits goes on alone, and no faster one takes
-    any. For a class that is reserved, all other workers count.
+    where it hosts a more accurate variant, too, is free, and that may have all of their family's time: so of several,
+    the most accurate that makes all goes on. For a class that is reserved, all other workers count.
     """
-    own, own_device, timely, alone = source.host_class, source.hosted.device, 0.0, 0.0
+    own, own_device = source.host_class, source.hosted.device
+    timely = own.spared_qps / source.tier.slowdown * max(left_s, 0.0) if own.spared_qps else 0.0
     rank = -math.inf if own.is_reserved else own.host.rank
     for each in source.tier.classes:
         if each.host.rank <= rank:  # the classes come in order
@@ -228,11 +228,8 @@ def _overflow(source: WorkSource, left_s: float) -> float:
         if each is own:
             continue
         if each.serving:
-            within_s = max(left_s if own_device in each.free else left_s - each.half_full_s, 0.0)
-            timely += each.usual_qps * within_s
-            if each.alone_qps:
-                alone = max(alone, each.alone_qps / source.tier.slowdown * within_s)
-    return source.queue.rows - max(timely, alone)
+            timely += each.usual_qps * max(left_s if own_device in each.free else left_s - each.half_full_s, 0.0)
+    return source.queue.rows - timely
 
 
 def _drop(source: WorkSource, count: int) -> Drop:

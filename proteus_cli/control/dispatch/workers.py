@@ -1,7 +1,6 @@
 """The state of each worker, and the queues that it takes from."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,7 +13,7 @@ from proteus_cli.control.dispatch.answer_way import AnswerWay
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
 from proteus_cli.control.dispatch.queues.deadline_queue import DeadlineQueue
 from proteus_cli.control.dispatch.queues.family_queue import FamilyQueue
-from proteus_cli.control.dispatch.queues.host_class import HostClass
+from proteus_cli.control.dispatch.queues.host_class import HostClass, spared_qps
 from proteus_cli.domain.request import Request
 
 
@@ -82,9 +81,9 @@ class AccuracyTier:
         self.placements = frozenset((host.device, host.variant) for host in self.queue.hosts)
         self.running = sum(rows for host, rows in running.items() if (host.device, host.variant) in self.placements)
         self.has_reserved = any(each.is_reserved for each in self.classes)
-        planned_s = _planned_s(self.queue.hosts, workers)
+        spared = spared_qps(self.queue.hosts, {host.device: workers[host.device].slots for host in self.queue.hosts})
         for each in self.classes:
-            each.alone_qps = sum([planned_s.get(host.device, 0.0) / host.mean_row_s for host in each.hosts])
+            each.spared_qps = sum([spared.get(host, 0.0) for host in each.hosts])
             for host in each.hosts:
                 worker = workers[host.device]
                 if worker.free > 0:
@@ -153,15 +152,6 @@ class AccuracyTier:
         self.batch_rows = sum([each.serving * each.host.max_batch for each in classes])
         usual_qps = sum([each.usual_qps for each in classes])
         self.slowdown = sum([each.planned_qps for each in classes]) / usual_qps if usual_qps > 0 else 1.0
-
-
-def _planned_s(hosts: Sequence[Host], workers: "Mapping[str, WorkerState]") -> dict[str, float]:
-    """The seconds per second that a plan gives these hosts of a family, of each device with several of them."""
-    count, planned_s = Counter(host.device for host in hosts), dict[str, float]()
-    for host in hosts:
-        if count[host.device] > 1:
-            planned_s[host.device] = planned_s.get(host.device, 0.0) + host.capacity_qps * host.mean_row_s
-    return {device: min(seconds, workers[device].slots) for device, seconds in planned_s.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,6 +1,6 @@
 """Hosts that decisions need not tell apart."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -27,8 +27,8 @@ class HostClass:
     what others can't make.
     ``quota``: rows that their workers may take. ``free``: devices that have a free slot, the longest free first, each
     with the answer that names it. ``serving`` workers serve; at their slowdowns they carry ``usual_qps``, at the upper
-    bounds of these ``capacity_qps``. ``alone_qps`` is what all of them would carry in the time that the plan gives
-    their family on their devices, if that went to this variant alone; 0 where they host no other one of the family.
+    bounds of these ``capacity_qps``. ``spared_qps`` is what all of them may leave to more accurate variants of the
+    family on their devices, beyond what the plan has these carry (`spared_qps`).
     """
 
     hosts: tuple[Host, ...]
@@ -41,7 +41,7 @@ class HostClass:
     serving: int = 0
     capacity_qps: float = 0.0
     usual_qps: float = 0.0
-    alone_qps: float = 0.0
+    spared_qps: float = 0.0
     slowdown: float = 1.0  # the mean of those that serve
     least_slowdown: float = 1.0  # the same, until rows have an answer: where rows are cut short, that of stages
     row_s: float = field(init=False)  # how long one row takes
@@ -120,6 +120,28 @@ def classes_of(hosts: Iterable[Host], *, of_deferred: bool = False) -> tuple[Hos
     for host in hosts:
         alike.setdefault(_kind(host), []).append(host)
     return by_rank(_of_tier(alike.values(), of_deferred=of_deferred))
+
+
+def spared_qps(hosts: Iterable[Host], slots: Mapping[str, int]) -> dict[Host, float]:
+    """What a host of a family may leave to more accurate ones on its device, beyond what the plan has these carry.
+
+    The plan gives the family a part of the device's time. Of the more accurate variants, there is one that would carry
+    the most if all of that went to it. Hosts that are alone on their devices are left out; ``slots`` are by device.
+    """
+    found, of_device = dict[Host, float](), dict[str, list[Host]]()
+    for host in hosts:
+        of_device.setdefault(host.device, []).append(host)
+    for device, mine in of_device.items():
+        if len(mine) == 1:
+            continue
+        mine.sort(key=lambda each: -each.rank)
+        planned_s = min(sum([host.capacity_qps * host.mean_row_s for host in mine]), slots[device])
+        alone_qps = planned_qps = 0.0
+        for host in mine:
+            found[host] = max(alone_qps - planned_qps, 0.0)
+            alone_qps = max(alone_qps, planned_s / host.mean_row_s)
+            planned_qps += host.capacity_qps
+    return found
 
 
 def single_classes(hosts: Iterable[Host], *, of_deferred: bool = False) -> tuple[HostClass, ...]:
