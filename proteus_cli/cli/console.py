@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console, RenderableType
 
 from proteus_cli.errors import printable
+from proteus_cli.progress import Advance
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -115,10 +116,6 @@ def writing(output: Path) -> Iterator[Callable[[str], object]]:
         return
     with writing_text(output) as write:
         yield write
-
-
-Advance = Callable[[str, float], None]
-"""Takes the name of the current step, and how much of the total is done (0 to 1)."""
 
 
 @contextmanager

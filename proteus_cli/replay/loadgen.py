@@ -37,7 +37,7 @@ async def replay(
     trace: Trace,
     target: Target,
     slo_s: Mapping[str, float],
-    progress: Callable[[float], None] = lambda _done_frac: None,
+    progress: Callable[[float], object] = lambda _done_frac: None,
     stop: asyncio.Event | None = None,
 ) -> ReplayResult:
     """Send the trace, until ``stop`` is set. Returns when every request that was sent has ended."""

@@ -30,7 +30,7 @@ _NOT_JSON = (msgspec.DecodeError, ValueError, RecursionError)  # a value error: 
 OF_STATUS = {429: Outcome.REJECTED, 503: Outcome.REJECTED, 504: Outcome.DROPPED}
 
 
-Answered = TypeVar("Answered")
+AnsweredT = TypeVar("AnsweredT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,11 +244,11 @@ class HttpTarget:
         )
 
     async def _get(
-        self, path: str, kind: type[Answered], *, hint: str = "does the server serve the families of the trace?"
-    ) -> Answered:
+        self, path: str, kind: type[AnsweredT], *, hint: str = "does the server serve the families of the trace?"
+    ) -> AnsweredT:
         return await self._answer(self._client.get(path), path, kind, hint=hint)
 
-    async def _answer(self, request: Awaitable[HttpReply], path: str, kind: type[Answered], *, hint: str) -> Answered:
+    async def _answer(self, request: Awaitable[HttpReply], path: str, kind: type[AnsweredT], *, hint: str) -> AnsweredT:
         return _decoded(await _reply(request, self._url), f"{self._url}{path}", kind, hint=hint)
 
 
@@ -258,7 +258,7 @@ async def is_proteus(client: HttpClient, url: str) -> bool:
     return reply.status in {OK, _UNAUTHORIZED}
 
 
-async def get_json(client: HttpClient, url: str, path: str, kind: type[Answered], *, hint: str) -> Answered:
+async def get_json(client: HttpClient, url: str, path: str, kind: type[AnsweredT], *, hint: str) -> AnsweredT:
     """What the server at a URL answers to GET. Raises `ServerError`, with the hint where it is another status."""
     return _decoded(await _reply(client.get(path), url), f"{url}{path}", kind, hint=hint)
 
@@ -275,7 +275,7 @@ async def _reply(request: Awaitable[HttpReply], url: str) -> HttpReply:
         raise ServerError(f"Can't reach the server at `{url}`: {error}.", hint="is it running?") from error
 
 
-def _decoded(reply: HttpReply, where: str, kind: type[Answered], *, hint: str) -> Answered:
+def _decoded(reply: HttpReply, where: str, kind: type[AnsweredT], *, hint: str) -> AnsweredT:
     if reply.status != OK:
         raise ServerError(
             f"`{where}` answered {reply.status}: {reply.body[:200].decode(errors='replace')}",

@@ -11,7 +11,7 @@ from proteus_cli.errors import NotReady
 
 log = logging.getLogger("proteus.server")
 
-Result = TypeVar("Result")
+ResultT = TypeVar("ResultT")
 
 
 class ServerState(StrEnum):
@@ -58,7 +58,7 @@ class StoppedEarly(Exception):
     """The server was told to stop before it was ready."""
 
 
-async def run_unless(stop: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Result:
+async def run_unless(stop: asyncio.Event, work: Coroutine[Any, Any, ResultT]) -> ResultT:
     """The result of ``work``, unless ``stop`` is set before it is done: then cancel it and raise `StoppedEarly`."""
     working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     try:

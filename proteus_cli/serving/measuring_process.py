@@ -3,10 +3,11 @@
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from proteus_cli.errors import EngineError
+from proteus_cli.progress import Say
 from proteus_cli.serving.child_process import environment
 from proteus_cli.serving.measuring_child import LAST, NORMAL
 from proteus_cli.serving.measuring_time import tell_waits
@@ -15,8 +16,6 @@ MEASURING = "proteus_cli.serving.measuring_child"
 
 MAX_OUTPUT_BYTES = 64 * 2**20
 _MAX_LINE_BYTES = 64 * 2**10
-
-Say = Callable[[str], object]
 
 
 async def measured(root: Path, options: Sequence[str], say: Say, *, leaves_time: bool) -> bytes:

@@ -18,7 +18,7 @@ def simulate_oracle(
     plan_for: Callable[[Demand], Plan],
     accuracy_of: Callable[[str, str, str], float],
     *,
-    progress: Callable[[float], None] = lambda _done_frac: None,
+    progress: Callable[[float], object] = lambda _done_frac: None,
 ) -> list[RequestRecord]:
     """Plan each second for exactly what arrives in it, and answer at once what is served.
 

@@ -69,7 +69,7 @@ def simulate(
     conditions: Conditions = Conditions(),  # noqa: B008 - frozen
     answers: RowAnswersOf = MappingProxyType({}),
     rng: np.random.Generator | None = None,
-    progress: Callable[[float], None] = lambda _done_frac: None,
+    progress: Callable[[float], object] = lambda _done_frac: None,
 ) -> SimulationResult:
     """Replay a trace on the devices of a plan.
 

@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 
 from proteus_cli.domain.base import Value, require
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.studies.study import Cell, Mode, Scalar
-
-Advance = Callable[[str, float], None]
-"""Takes what is done now, and how much of the job is done (0 to 1)."""
+from proteus_cli.domain.studies.study import Cell, CellMode, Scalar
+from proteus_cli.progress import Advance
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,7 @@ class Job:
     """
 
     key: str
-    mode: Mode
+    mode: CellMode
     wanted_s: float
     measure: Callable[[JobTurn], Value]
     least_s: float = 0.0

@@ -3,10 +3,10 @@
 from zlib import crc32
 
 from proteus_cli.domain.catalog.catalog import LONGEST_NAME
-from proteus_cli.domain.studies.study import Mode
+from proteus_cli.domain.studies.study import CellMode
 
 
-def default_name(kind: str, *parts: str, mode: Mode = "measured") -> str:
+def default_name(kind: str, *parts: str, mode: CellMode = "measured") -> str:
     """What is studied, and how where nothing is measured: ``peak-digits-cpu0-simulated``.
 
     One that is too long ends in a checksum of all of it.

@@ -11,10 +11,11 @@ from proteus_cli.domain.base import FORMAT, Value
 from proteus_cli.domain.studies.study import Cell, Study
 from proteus_cli.domain.studies.telemetry import Telemetry
 from proteus_cli.errors import BackendUnavailable, EngineError, ProteusError, ServerError
+from proteus_cli.progress import Advance
 from proteus_cli.store import made_by
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
-from proteus_cli.studies.draft import Advance, Job, JobTurn, StudyDraft
+from proteus_cli.studies.draft import Job, JobTurn, StudyDraft
 from proteus_cli.studies.machine import this_machine
 from proteus_cli.studies.telemetry.sampler import Watch, watching
 

@@ -14,11 +14,11 @@ from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, is_name
 from proteus_cli.errors import UsageError
 from proteus_cli.input_files import CATALOG, read_text
 from proteus_cli.profiling.importing import parse_slo
+from proteus_cli.progress import Advance, StepCounter
 from proteus_cli.store import catalog_text
 from proteus_cli.variants.accuracy import AccuracyFinder, Evidence
 from proteus_cli.variants.models import NewModel, name_in, require_same_tensors, stage_model
 from proteus_cli.variants.staging import Staging, staging
-from proteus_cli.variants.steps import Advance, Steps
 
 _HINT = "name another workspace with `--workspace`"
 
@@ -72,7 +72,7 @@ def add(
     reference = _reference(place, known)
     finder = AccuracyFinder(backend, family, evidence, reference)
     finder.require_enough(list(models), is_new=known is None)
-    steps = Steps(advance, len(models))
+    steps = StepCounter(advance, len(models))
     with within_free_memory("the models"), staging(place) as staged:
         made = [stage_model(staged, place, family, name, path, backend) for name, path in models.items()]
         new = [replace(model, file=staged.loaded(known, model.file)) for model in made]
@@ -172,7 +172,7 @@ def eval_name(staged: Staging, place: store.Workspace, family: str, eval_path: P
 
 
 def _measured(
-    new: Sequence[NewModel], finder: AccuracyFinder, backend: Backend, steps: Steps
+    new: Sequence[NewModel], finder: AccuracyFinder, backend: Backend, steps: StepCounter
 ) -> Iterator[AddedVariant]:
     for model in new:
         steps.begin(f"accuracy of {model.variant}")

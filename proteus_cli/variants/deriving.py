@@ -12,6 +12,7 @@ from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, Variant
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError, EngineError, UsageError
 from proteus_cli.input_files import CATALOG, read_text
+from proteus_cli.progress import Advance, StepCounter
 from proteus_cli.store import catalog_text
 from proteus_cli.store.eval_splits import unlabelled_rows
 from proteus_cli.variants.accuracy import Accuracy, AccuracyFinder, Evidence
@@ -21,7 +22,6 @@ from proteus_cli.variants.judging import Judgement, Standing, judge
 from proteus_cli.variants.measuring import STEPS_OF_A_MODEL, Measurement, measure_beside
 from proteus_cli.variants.models import unusable
 from proteus_cli.variants.staging import staging
-from proteus_cli.variants.steps import Advance, Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def derive(
     After an error all is as before. Raises `UsageError`, `ArtefactError`, and `EngineError`.
     """
     _text(parent, [Variant(parent.key(each).variant, 1.0, parent.onnx(each)) for each in made])  # raises early
-    steps = Steps(advance, len(made) + len(devices) * (1 + len(made)) * STEPS_OF_A_MODEL)
+    steps = StepCounter(advance, len(made) + len(devices) * (1 + len(made)) * STEPS_OF_A_MODEL)
     with staging(parent.place) as staged:
         for recipe in made:
             steps.begin(f"making {parent.key(recipe).variant}")
@@ -173,7 +173,7 @@ def _require_work(models: Mapping[VariantKey, Path], parent: Parent, backend: Ba
 
 
 def _measured(
-    models: Mapping[VariantKey, Path], parent: Parent, devices: Sequence[tuple[Device, Backend]], steps: Steps
+    models: Mapping[VariantKey, Path], parent: Parent, devices: Sequence[tuple[Device, Backend]], steps: StepCounter
 ) -> dict[str, dict[VariantKey, Measurement]]:
     """What was measured, by device and variant."""
     own = Accuracy(parent.variant.accuracy, parent.variant.estimated, "as in the catalog")

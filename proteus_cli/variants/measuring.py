@@ -14,8 +14,8 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.capacity import capacity, points_in_time
 from proteus_cli.profiling.measuring.measure import measure_point
+from proteus_cli.progress import StepCounter
 from proteus_cli.variants.accuracy import Accuracy, AccuracyFinder
-from proteus_cli.variants.steps import Steps
 
 BATCHES = (1, 4, 16)
 CELL_S = 0.2
@@ -45,7 +45,7 @@ def measure_beside(
     models: Mapping[VariantKey, Path],
     slo_s: float,
     finder: AccuracyFinder,
-    steps: Steps,
+    steps: StepCounter,
 ) -> dict[VariantKey, Measurement]:
     """Measure models by the variants that they are, in `STEPS_OF_A_MODEL` for each.
 

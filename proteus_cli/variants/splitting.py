@@ -22,6 +22,7 @@ from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.input_files import CATALOG, read_text
 from proteus_cli.profiling.exits import judged
+from proteus_cli.progress import Advance, StepCounter
 from proteus_cli.store.eval_splits import labelled_rows
 from proteus_cli.store.models.exit_chains import ExitChain, chain_file
 from proteus_cli.store.models.onnx_files import onnx_package
@@ -29,7 +30,6 @@ from proteus_cli.variants.adding import changed_text, eval_name, family_slo
 from proteus_cli.variants.cutting import Cut, outputs_by_exit, stages_of
 from proteus_cli.variants.models import require_same_tensors, unusable, variant_names
 from proteus_cli.variants.staging import Staging, staging
-from proteus_cli.variants.steps import Advance, Steps
 
 STOPPING = {"fast": 0.7, "balanced": 0.4, "accurate": 0.1}
 """The operating points that are proposed: the part of the rows that stops at the first exit."""
@@ -84,7 +84,7 @@ def split(
     ((stem, _),) = variant_names([model]).items()
     wanted = [stem] if stop_when is not None else [f"{stem}-{name}" for name in STOPPING]
     _require_new(known, wanted)
-    steps = Steps(advance, 2 + len(wanted))
+    steps = StepCounter(advance, 2 + len(wanted))
     steps.begin("cutting")
     with within_free_memory("the model"), staging(place) as staged:
         contents = stages_of(onnx, model, cuts)

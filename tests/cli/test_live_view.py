@@ -36,6 +36,12 @@ DIGITS = structs.replace(
 )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _a_terminal_that_can_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dumb terminal is shown no frames."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
 def device(
     *variants: str, load: float, mean_batch: float | None, state: BreakerState = BreakerState.CLOSED, reason: str = ""
 ) -> DeviceSnapshot:
@@ -324,7 +330,6 @@ def test_a_bug_in_the_view_is_logged_and_ends_the_view_only(caplog: pytest.LogCa
 
 @pytest.mark.parametrize("no_color", [False, True])
 def test_no_color_is_heeded(monkeypatch: pytest.MonkeyPatch, *, no_color: bool) -> None:
-    monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
     if no_color:
         monkeypatch.setenv("NO_COLOR", "1")

@@ -25,7 +25,7 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import RequestError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.solver.jobs import Replanner, Standbys
+from proteus_cli.serving.adaptation.solver.jobs import Replanner, StandbyVariants
 from proteus_cli.serving.fleet.recovery import Recovery
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.answers.second_stages import Confidence
@@ -129,7 +129,7 @@ async def _run(
     await adaptation.start(plan, "start", "the first")
     plane.lifecycle.on(LifecycleEvent.WARMED_UP)
 
-    async def solve(wanted: ReplanRequest, current: Plan, standbys: Standbys) -> Plan:
+    async def solve(wanted: ReplanRequest, current: Plan, standbys: StandbyVariants) -> Plan:
         await asyncio.sleep(SOLVE_S)
         return replan(wanted.demand_qps, current, wanted.without, standbys, wanted.measured)
 

@@ -111,7 +111,7 @@ def starting_plan(planner: Planner, policy: Policy, given: Plan | None, arrivals
     return planner(policy.replanning.initial_demand(first_demand(arrivals), planner.catalog.slo_s()))
 
 
-def _run(scenario: Scenario, policy: Policy, progress: Callable[[float], None]) -> SimulationResult:
+def _run(scenario: Scenario, policy: Policy, progress: Callable[[float], object]) -> SimulationResult:
     planner = _planner(scenario, policy)
     if policy.plans == "oracle":
         return SimulationResult(

@@ -348,7 +348,7 @@ class OfBatch(Protocol):
     def batch(self) -> int: ...
 
 
-Measured = TypeVar("Measured", bound=OfBatch)
+MeasuredT = TypeVar("MeasuredT", bound=OfBatch)
 
 
 class LatencyTable:
@@ -357,7 +357,7 @@ class LatencyTable:
     Beyond the largest measured batch it goes on with the cost per row of that batch.
     """
 
-    def __init__(self, points: Sequence[Measured], of: Callable[[Measured], float]) -> None:
+    def __init__(self, points: Sequence[MeasuredT], of: Callable[[MeasuredT], float]) -> None:
         require(bool(points), "a latency table needs at least one point")
         batches = [point.batch for point in points]
         latencies_s = np.maximum.accumulate([of(point) for point in points])

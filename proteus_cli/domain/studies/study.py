@@ -8,11 +8,11 @@ from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, is_count, 
 from proteus_cli.domain.studies.telemetry import Telemetry
 from proteus_cli.errors import ArtefactError
 
-Mode = Literal["simulated", "emulated", "measured"]
+CellMode = Literal["simulated", "emulated", "measured"]
 """Where figures come from: virtual time, devices that wait for as long as a profile says, or devices that compute."""
 
 Scalar = str | float | int | bool | None
-Result = TypeVar("Result", bound=Value)
+ResultT = TypeVar("ResultT", bound=Value)
 
 
 class Machine(Value, frozen=True):
@@ -38,7 +38,7 @@ class Cell(Value, frozen=True):
     """
 
     key: str
-    mode: Mode
+    mode: CellMode
     begun_unix_s: float
     took_s: float
     result: dict[str, Any]
@@ -49,7 +49,7 @@ class Cell(Value, frozen=True):
         require(bool(self.key), "a cell needs a key")
         require(is_amount(self.begun_unix_s) and is_amount(self.took_s), f"times of `{self.key}` must not be negative")
 
-    def read(self, kind: type[Result]) -> Result:
+    def read(self, kind: type[ResultT]) -> ResultT:
         """The result as a value of its kind. Raises `ArtefactError` where it is none."""
         try:
             return msgspec.convert(self.result, kind)

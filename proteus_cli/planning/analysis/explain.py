@@ -1,7 +1,7 @@
 """What limits a plan, and what each limit costs: its price is found by planning again without it."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +19,7 @@ from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning.analysis.conflict import without_each
 from proteus_cli.planning.networks import limit_in_words, limits_of_hosts, without_limits
 from proteus_cli.planning.planner import Planner
+from proteus_cli.progress import Advance
 from proteus_cli.units import format_rate
 
 LimitKind = Literal["demand", "device", "rule", "network", "sharing"]
@@ -91,9 +92,7 @@ class Explanation(Value, frozen=True):
     max_multiple: float
 
 
-def explain(
-    planner: Planner, plan: Plan, *, progress: Callable[[str, float], None] = lambda _now, _done_frac: None
-) -> Explanation:
+def explain(planner: Planner, plan: Plan, *, progress: Advance = lambda _now, _done_frac: None) -> Explanation:
     """Explain a plan that ``planner`` made.
 
     Takes a solve for each family, device type, rule and limited network, and one where sharing costs time.

@@ -36,8 +36,8 @@ MOST_SETS = 400
 """Of a group: all sets of up to three of twelve variants are 298."""
 
 Keys = frozenset[VariantKey]
-Steps = tuple[CapacityStep, ...]
-Pairs = list[tuple[int, Steps]]
+CapacitySteps = tuple[CapacityStep, ...]
+Pairs = list[tuple[int, CapacitySteps]]
 """Of a set: choices, each with its capacity there."""
 
 
@@ -54,10 +54,10 @@ class ResidentSets:
     keys: tuple[Keys, ...]
     pair_set: Ints
     pair_choice: Ints
-    steps: tuple[Steps, ...]
+    steps: tuple[CapacitySteps, ...]
 
     @cached_property
-    def in_time(self) -> dict[tuple[int, Keys], Steps]:
+    def in_time(self) -> dict[tuple[int, Keys], CapacitySteps]:
         """The capacity by choice and all that its device holds."""
         pairs = zip(self.pair_choice.tolist(), self.pair_set.tolist(), self.steps, strict=True)
         return {(c, self.keys[s]): steps for c, s, steps in pairs}
@@ -81,7 +81,7 @@ def resident_sets(
     """The sets of all groups where sharing costs anything; None where it does in none. ``slo_s`` by family."""
     if not rules.is_resident_set:
         return None
-    known: dict[tuple[int, float, int], tuple[VariantProfile, Steps]] = {}
+    known: dict[tuple[int, float, int], tuple[VariantProfile, CapacitySteps]] = {}
     found: list[tuple[int, Keys, Pairs]] = []
     shared = []
     for g, group in enumerate(groups):
@@ -117,7 +117,7 @@ class _SetsOfGroup:
     choices: Sequence[tuple[int, Choice]]
     slo_s: Sequence[float]
     rules: Rules
-    known: dict[tuple[int, float, int], tuple[VariantProfile, Steps]]
+    known: dict[tuple[int, float, int], tuple[VariantProfile, CapacitySteps]]
 
     def all(self) -> dict[Keys, Pairs]:
         """Each set with the choices that are in time in it, the smallest sets first.
@@ -173,7 +173,7 @@ class _SetsOfGroup:
         in_time = {choice.key for c, choice in mine if any(c == other for other, _ in pairs)}
         return pairs if in_time == keys else []
 
-    def _steps(self, choice: Choice, keys: Keys) -> Steps:
+    def _steps(self, choice: Choice, keys: Keys) -> CapacitySteps:
         profile = self.group.profile
         among = beside(profile, choice.measured, keys - {choice.key})
         if among is choice.measured:

@@ -15,6 +15,7 @@ import numpy as np
 
 from proteus_cli.csv_cells import number, whole_number
 from proteus_cli.errors import ArtefactError
+from proteus_cli.progress import Advance
 from proteus_cli.replay.conversion.external_sort import CHUNK, RECORD, ArrivalSorter, Records
 from proteus_cli.replay.conversion.families import FamilyRule, RowFamilies, parse_rule
 from proteus_cli.replay.conversion.formats import DAY_US, MINUTE_US, SECOND_US, Column, Format, is_number
@@ -28,8 +29,6 @@ MICROSECOND = timedelta(microseconds=1)
 
 OnSource = Callable[[str, Format, FamilyRule], None]
 """Called with the name of each source, its format, and the rule for its families."""
-Progress = Callable[[str, float], None]
-"""Called with the name of the source that is read, and how much of it was."""
 
 ArrivalRow = tuple[int, int, tuple[float, ...], int]
 """Time in microseconds, index of the family, a value for each column of `trace.OWN`, number of arrivals.
@@ -51,7 +50,7 @@ class TraceReader:
         self._days = 0
 
     def read(
-        self, path: Path, wanted: Format | None, rule: FamilyRule | None, *, on_source: OnSource, progress: Progress
+        self, path: Path, wanted: Format | None, rule: FamilyRule | None, *, on_source: OnSource, progress: Advance
     ) -> None:
         """Add all arrivals of a source. Raises `ArtefactError` with the line that is wrong, `UsageError`."""
         with open_lines(path) as lines:

@@ -10,8 +10,9 @@ from typing import IO
 import numpy as np
 
 from proteus_cli.errors import UsageError
+from proteus_cli.progress import Advance
 from proteus_cli.replay.conversion import stream
-from proteus_cli.replay.conversion.arrivals import EPOCH, OnSource, Progress, TraceReader
+from proteus_cli.replay.conversion.arrivals import EPOCH, OnSource, TraceReader
 from proteus_cli.replay.conversion.external_sort import ArrivalSorter
 from proteus_cli.replay.conversion.families import FamilyRule, RowFamilies, Shares
 from proteus_cli.replay.conversion.formats import SECOND_US, Format
@@ -57,7 +58,7 @@ def convert(
     spool: IO[bytes],
     *,
     on_source: OnSource = lambda _name, _format, _rule: None,
-    progress: Progress = lambda _now, _done_frac: None,
+    progress: Advance = lambda _now, _done_frac: None,
 ) -> Conversion:
     """Read all sources, and return one trace that is ready to be written.
 

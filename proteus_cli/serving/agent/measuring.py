@@ -13,8 +13,9 @@ from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog.catalog import Catalog, Family
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceUnavailable
+from proteus_cli.progress import Say
 from proteus_cli.serving.devices.remote.channel.messages import MeasureDevices, MeasureOptions
-from proteus_cli.serving.measuring_process import Say, measured
+from proteus_cli.serving.measuring_process import measured
 from proteus_cli.store import Workspace, write_text
 from proteus_cli.store.catalog_text import new_text
 

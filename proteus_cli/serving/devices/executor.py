@@ -67,7 +67,7 @@ LeavingCallback = Callable[[Sequence[int], BatchResult], object]
 OnLost = Callable[[DeviceLost], None]
 """Called once, on the running loop, when a device is lost; before any batch or load of it fails."""
 
-OpenDevice = Callable[[str, OnLost], "Executor"]
+OpenExecutor = Callable[[str, OnLost], "Executor"]
 """Opens the device of an id. Raises `DeviceUnavailable`."""
 
 Awaited = TypeVar("Awaited")

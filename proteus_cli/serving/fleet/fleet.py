@@ -24,7 +24,7 @@ from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan_changes.record import EngineChange
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.errors import DeviceLost, HostLost, OutOfDeviceMemory
-from proteus_cli.serving.devices.executor import Executor, OpenDevice
+from proteus_cli.serving.devices.executor import Executor, OpenExecutor
 from proteus_cli.serving.devices.remote.links.absent import AbsentExecutor
 from proteus_cli.serving.fleet.broken_engines import BrokenEngines
 from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, FailedLoad, GivesWay, Loader, SharedLook
@@ -56,7 +56,7 @@ class Fleet:
         self,
         controller: Controller,
         devices: Iterable[str],
-        open_device: OpenDevice,
+        open_device: OpenExecutor,
         results: ResultSink,
         clock: Clock,
         *,

@@ -44,7 +44,7 @@ from proteus_cli.serving.requests.query import (
     Query,
     ReadInputs,
     RequestOptions,
-    Steps,
+    Stepwise,
     drained,
 )
 
@@ -155,7 +155,7 @@ class GrpcCodec:
         )
         return InTurns(steps, memory_bytes) if memory_bytes > SLICE_BYTES else partial(drained, steps)
 
-    def _typed_inputs(self, request: Any, values: Sequence[PackedValues | None], head: RequestHead) -> Steps[Inputs]:
+    def _typed_inputs(self, request: Any, values: Sequence[PackedValues | None], head: RequestHead) -> Stepwise[Inputs]:
         query, inputs = head.usual, list[Buffer]()
         specs = self._families[query.family].signature.inputs
         for place, spec in zip(head.places, specs, strict=True):
@@ -203,7 +203,7 @@ class GrpcCodec:
             parts += (_RAW_OUTPUT, varint(rows * row_bytes), content[first * row_bytes : (first + rows) * row_bytes])
         return b"".join(parts)
 
-    def _encoded_classes(self, query: Query, answered: Answered) -> Steps[bytes]:
+    def _encoded_classes(self, query: Query, answered: Answered) -> Stepwise[bytes]:
         """An answer that has the classes of some outputs."""
         head = self._answer_head(query, answered)
         parts: list[Buffer] = [head, integer_parameter("queue_us", round(answered.queue_s * _US_PER_S))]
@@ -279,7 +279,7 @@ def _parameters(entries: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if kind is None else getattr(entries[name], kind) for name, kind in kinds.items()}
 
 
-def _contents(tensor: Any, packed: PackedValues | None, spec: TensorSpec, rows: int) -> Steps[Buffer]:
+def _contents(tensor: Any, packed: PackedValues | None, spec: TensorSpec, rows: int) -> Stepwise[Buffer]:
     """The bytes of a tensor whose values come as numbers, with a pause after each slice. Raises `BadRequest`.
 
     Floats that are packed are such bytes.

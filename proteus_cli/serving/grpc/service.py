@@ -27,7 +27,7 @@ from proteus_cli.serving.oip.unpacking import put_together
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered
-from proteus_cli.serving.requests.query import InTurns, Steps
+from proteus_cli.serving.requests.query import InTurns, Stepwise
 from proteus_cli.serving.transport.tokens import Tokens
 from proteus_cli.serving.transport.turns import Turns
 
@@ -242,7 +242,7 @@ class InferCall(UnaryCall, Inference[bytes]):
     def decode(self, content: Buffer) -> Decoded | InTurns[Decoded]:
         return InTurns(self._unpacked_and_decoded(content)) if self.is_compressed else self._decoded(content)
 
-    def _unpacked_and_decoded(self, content: Buffer) -> Steps[Decoded]:
+    def _unpacked_and_decoded(self, content: Buffer) -> Stepwise[Decoded]:
         message = yield from put_together(self.unpacked(content), self.reserve)
         return self._decoded(memoryview(message))
 

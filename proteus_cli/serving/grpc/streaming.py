@@ -14,7 +14,7 @@ from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.inference import Decoded, Inference, InferencePipeline, InFlight
 from proteus_cli.serving.oip.unpacking import NO_MEMORY, put_together
 from proteus_cli.serving.requests.in_flight import Answered
-from proteus_cli.serving.requests.query import InTurns, Steps
+from proteus_cli.serving.requests.query import InTurns, Stepwise
 from proteus_cli.serving.transport.turns import Turns
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class _StreamRequest(Inference[bytes]):
             raise NotReady(NO_MEMORY)
         return InTurns(self._unpacked_and_decoded(content)) if self._call.is_compressed else self._decoded(content)
 
-    def _unpacked_and_decoded(self, content: Buffer) -> Steps[Decoded]:
+    def _unpacked_and_decoded(self, content: Buffer) -> Stepwise[Decoded]:
         message = yield from put_together(self._call.unpacked(content), self.reserve)
         return self._decoded(memoryview(message))
 
@@ -148,7 +148,7 @@ class _StreamRequest(Inference[bytes]):
         return bytes(response.SerializeToString())
 
 
-def _wrapped_later(steps: Steps[bytes]) -> Steps[bytes]:
+def _wrapped_later(steps: Stepwise[bytes]) -> Stepwise[bytes]:
     return _wrapped((yield from steps))
 
 

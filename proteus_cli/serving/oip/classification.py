@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from proteus_cli.serving.requests.query import Classes, Query, Steps
+from proteus_cli.serving.requests.query import Classes, Query, Stepwise
 
 _VALUES_AT_ONCE = 8192  # which take half a millisecond to order
 _TEXTS_AT_ONCE = 512  # which take as long
@@ -27,7 +27,7 @@ def wants_classes(query: Query) -> bool:
     return False
 
 
-def highest_classes(values: Values, count: int, labels: Sequence[str]) -> Steps[list[str]]:
+def highest_classes(values: Values, count: int, labels: Sequence[str]) -> Stepwise[list[str]]:
     """The ``count`` highest values of each row, one row behind another, with a pause wherever it takes long.
 
     The highest come first; of equal ones, those with the lower index. NaN counts as -inf. A class beyond the
@@ -48,7 +48,7 @@ def highest_classes(values: Values, count: int, labels: Sequence[str]) -> Steps[
     return texts
 
 
-def packed(texts: Sequence[str]) -> Steps[bytes]:
+def packed(texts: Sequence[str]) -> Stepwise[bytes]:
     """Texts as a binary tensor of BYTES, each behind its length in four bytes, with pauses."""
     parts = list[bytes]()
     for at in range(0, len(texts), _TEXTS_AT_ONCE):
@@ -59,7 +59,7 @@ def packed(texts: Sequence[str]) -> Steps[bytes]:
     return b"".join(parts)
 
 
-def _highest(rows: Values, count: int) -> Steps[npt.NDArray[np.intp]]:
+def _highest(rows: Values, count: int) -> Stepwise[npt.NDArray[np.intp]]:
     """The indices of the ``count`` highest values of each row, with a pause after each part of the columns."""
     classes, highest = rows.shape[1], np.empty((len(rows), 0), np.intp)
     for first in range(0, classes, _VALUES_AT_ONCE):

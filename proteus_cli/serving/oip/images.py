@@ -20,7 +20,7 @@ from proteus_cli.buffers import Buffer
 from proteus_cli.domain.catalog.catalog import ImageInput
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.requests.query import Inputs, Steps
+from proteus_cli.serving.requests.query import Inputs, Stepwise
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -75,7 +75,7 @@ def image_rows(name: str, shape: Sequence[int]) -> int:
     return shape[0]
 
 
-def read_images(content: Buffer, rows: int, image: ImageInput) -> Steps[Inputs]:
+def read_images(content: Buffer, rows: int, image: ImageInput) -> Stepwise[Inputs]:
     """The pixels of as many images, each behind its length in four bytes, with a pause after each.
 
     Raises `BadRequest`.

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any
 
-from proteus_cli.serving.requests.query import InThreads, InTurns, Result, Steps
+from proteus_cli.serving.requests.query import InThreads, InTurns, ResultT, Stepwise
 from proteus_cli.serving.transport.turns import Turns
 
 THREADS = 2
@@ -22,7 +22,7 @@ def start(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     return task
 
 
-async def result_of(work: InTurns[Result], turns: Turns, check: Callable[[], None] = lambda: None) -> Result:
+async def result_of(work: InTurns[ResultT], turns: Turns, check: Callable[[], None] = lambda: None) -> ResultT:
     """The result of the work, each part of which waits for its turn. Raises what it raises, or ``check`` in between."""
     if isinstance(work, InThreads):
         return await _in_threads(work.steps, check)
@@ -34,20 +34,20 @@ async def result_of(work: InTurns[Result], turns: Turns, check: Callable[[], Non
         try:
             next(work.steps)
         except StopIteration as ended:
-            result: Result = ended.value
+            result: ResultT = ended.value
             return result
 
 
-async def _in_threads(steps: Steps[Result], check: Callable[[], None]) -> Result:
+async def _in_threads(steps: Stepwise[ResultT], check: Callable[[], None]) -> ResultT:
     loop, threads = asyncio.get_running_loop(), _threads()
     while True:
         check()
-        ended: list[Result] = await loop.run_in_executor(threads, _step, steps)
+        ended: list[ResultT] = await loop.run_in_executor(threads, _step, steps)
         if ended:
             return ended[0]
 
 
-def _step(steps: Steps[Result]) -> list[Result]:
+def _step(steps: Stepwise[ResultT]) -> list[ResultT]:
     """Do a step; returns the result once there is one. (A future can't hold a `StopIteration`.)"""
     try:
         next(steps)

@@ -4,14 +4,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from proteus_cli.errors import NotReady
-from proteus_cli.serving.requests.query import Steps
+from proteus_cli.serving.requests.query import Stepwise
 from proteus_cli.serving.unset_bytes import unset_bytes
 
 NO_MEMORY = "too many large requests at once"
 _PIECES_AT_ONCE = 8  # of those that are copied to their place: 1 MiB
 
 
-def put_together(pieces: Iterator[bytes | bytearray], reserve: Callable[[int], bool]) -> Steps[bytes | bytearray]:
+def put_together(pieces: Iterator[bytes | bytearray], reserve: Callable[[int], bool]) -> Stepwise[bytes | bytearray]:
     """One piece, or all in one place, with pauses; memory for each is reserved once it is there. Raises `NotReady`."""
     kept = deque[bytes | bytearray]()
     for piece in pieces:

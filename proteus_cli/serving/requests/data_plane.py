@@ -14,7 +14,7 @@ from proteus_cli.control.decision import Launch
 from proteus_cli.control.devices.drift import Drift
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.serving.devices.executor import OpenDevice
+from proteus_cli.serving.devices.executor import OpenExecutor
 from proteus_cli.serving.fleet.fleet import TIMER_RESOLUTION_S, Fleet
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.worker import Clock
@@ -86,7 +86,7 @@ def make_data_plane(
     controller: Controller,
     served: Sequence[ServedFamily],
     devices: Iterable[str],
-    open_device: OpenDevice,
+    open_device: OpenExecutor,
     clock: Clock,
     *,
     models: Mapping[VariantKey, Path],

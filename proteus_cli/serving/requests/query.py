@@ -51,11 +51,11 @@ class Query(msgspec.Struct, frozen=True, eq=False):
     id: str | None = None
 
 
-Result = TypeVar("Result")
-Steps = Generator[None, None, Result]
+ResultT = TypeVar("ResultT")
+Stepwise = Generator[None, None, ResultT]
 
 
-class InTurns(Generic[Result]):
+class InTurns(Generic[ResultT]):
     """Work that takes long: ``steps`` pause wherever others may be served first, and return the result.
 
     It fills ``memory_bytes``, unless it counts the memory that it takes itself.
@@ -63,23 +63,23 @@ class InTurns(Generic[Result]):
 
     __slots__ = ("memory_bytes", "steps")
 
-    def __init__(self, steps: Steps[Result], memory_bytes: int = 0) -> None:
+    def __init__(self, steps: Stepwise[ResultT], memory_bytes: int = 0) -> None:
         self.steps, self.memory_bytes = steps, memory_bytes
 
 
-class InThreads(InTurns[Result]):
+class InThreads(InTurns[ResultT]):
     """Work of which each step takes long in C, without the GIL: it is done in a thread, and others are served."""
 
     __slots__ = ()
 
 
-def drained(steps: Steps[Result]) -> Result:
+def drained(steps: Stepwise[ResultT]) -> ResultT:
     """The result of work, without its pauses."""
     while True:
         try:
             next(steps)
         except StopIteration as ended:
-            result: Result = ended.value
+            result: ResultT = ended.value
             return result
 
 

@@ -11,7 +11,7 @@ from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange
 from proteus_cli.serving.oip.inference import Decoded, Inference, InferencePipeline, InFlight
 from proteus_cli.serving.oip.unpacking import put_together
 from proteus_cli.serving.requests.in_flight import Answered
-from proteus_cli.serving.requests.query import Inputs, InTurns, ReadInputs, Steps
+from proteus_cli.serving.requests.query import Inputs, InTurns, ReadInputs, Stepwise
 from proteus_cli.serving.rest.codec.answers import EncodedAnswer
 from proteus_cli.serving.rest.codec.codec import DecodedRequest, RestCodec
 from proteus_cli.serving.rest.refusals import refuse
@@ -73,19 +73,19 @@ class RestInference(Inference[EncodedAnswer]):
         self._loop_turn.spend(units)
         return read_inputs()
 
-    def _decoded(self, body: bytes | bytearray) -> Steps[Decoded]:
+    def _decoded(self, body: bytes | bytearray) -> Stepwise[Decoded]:
         decoded = self._of.codec.decode(body, self._of.json_bytes)
         if isinstance(decoded, InTurns):
             return (yield from self._noted(decoded.steps))
         self._query = decoded[0]
         return decoded
 
-    def _noted(self, steps: Steps[DecodedRequest]) -> Steps[Decoded]:
+    def _noted(self, steps: Stepwise[DecodedRequest]) -> Stepwise[Decoded]:
         decoded = yield from steps
         self._query = decoded[0]
         return decoded
 
-    def _unpacked_and_decoded(self, body: bytes | bytearray, encoding: bytes) -> Steps[Decoded]:
+    def _unpacked_and_decoded(self, body: bytes | bytearray, encoding: bytes) -> Stepwise[Decoded]:
         content = yield from put_together(unpacked(body, encoding, self._of.max_bytes), self._exchange.reserve)
         return (yield from self._decoded(content))
 

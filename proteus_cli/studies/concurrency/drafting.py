@@ -11,7 +11,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.capacity import points_in_time, slo_fraction
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.domain.studies.concurrency import ConcurrencyConclusion, ConcurrencyResult, concluded
-from proteus_cli.domain.studies.study import Cell, Mode
+from proteus_cli.domain.studies.study import Cell, CellMode
 from proteus_cli.errors import DeviceUnavailable, UsageError
 from proteus_cli.profiling.slots import MAX_SLOTS
 from proteus_cli.settings import read_settings
@@ -116,7 +116,7 @@ def _job(
 ) -> Job:
     levels = levels_of(cell.way, device, setup.slots, question.in_flight)
     batch_s = mean_batch_s(setup.profile, cell.key, cell.batch)
-    mode: Mode = "emulated" if question.emulated else "measured"
+    mode: CellMode = "emulated" if question.emulated else "measured"
     return Job(
         cell.name(catalog.label(cell.key)),
         mode,

@@ -60,7 +60,7 @@ class PlanTrials:
     seed: int
     headroom: float = 1.0
 
-    def try_out(self, plan: Plan, planner: Planner, progress: Callable[[float], None]) -> TrialResult:
+    def try_out(self, plan: Plan, planner: Planner, progress: Callable[[float], object]) -> TrialResult:
         """Simulate the trace on a plan that stays as it is."""
         policy = replace(policy_named("proteus"), replanning=None)
         conditions = Conditions(jitter=JITTERS[self.jitter] if self.jitter else None, slowdown=self.headroom)

@@ -14,7 +14,7 @@ from proteus_cli.domain.catalog.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.domain.studies.peak import Peak, PeakRules
-from proteus_cli.domain.studies.study import Mode
+from proteus_cli.domain.studies.study import CellMode
 from proteus_cli.errors import UsageError
 from proteus_cli.settings import read_settings
 from proteus_cli.simulation.conditions import JITTERS, Conditions
@@ -31,8 +31,8 @@ from proteus_cli.studies.peak.servers import Server, served_peak, server_peak
 from proteus_cli.units import format_duration
 
 KIND = "peak"
-WANTED_S: Mapping[Mode, float] = {"simulated": 5.0, "emulated": 60.0, "measured": 60.0}
-LEAST_S: Mapping[Mode, float] = {"simulated": 0.2, "emulated": 8.0, "measured": 8.0}
+WANTED_S: Mapping[CellMode, float] = {"simulated": 5.0, "emulated": 60.0, "measured": 60.0}
+LEAST_S: Mapping[CellMode, float] = {"simulated": 0.2, "emulated": 8.0, "measured": 8.0}
 """About how long a cell takes, and what it needs at least, with the start of a server."""
 
 
@@ -190,7 +190,7 @@ def workspace_draft(workspace: Workspace) -> StudyDraft | str:
 ALLOWED_FRAC = 0.01
 
 
-def mode_for(workspace: Workspace, catalog: Catalog, profile: Profile) -> Mode:
+def mode_for(workspace: Workspace, catalog: Catalog, profile: Profile) -> CellMode:
     """Measured where the device and all models of the catalog are here, else simulated."""
     here = {device.id for device in discover(read_settings(workspace.root).devices)}
     files = [path for family, variant in catalog.variants for path in workspace.files_of(variant)]

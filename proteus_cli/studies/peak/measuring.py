@@ -8,6 +8,7 @@ import numpy as np
 
 from proteus_cli.domain.studies.peak import Peak, PeakRules
 from proteus_cli.errors import EngineError
+from proteus_cli.progress import Advance
 from proteus_cli.studies.peak.carriers import Carrier
 from proteus_cli.studies.peak.search import Offer, PeakSearch
 from proteus_cli.studies.peak.stretches import WARM_UP_FRAC, WARM_UP_SLOS, duration_s
@@ -27,7 +28,7 @@ def measured_peak(
     first_qps: float,
     allowed_s: float,
     seed: int,
-    advance: Callable[[str, float], None],
+    advance: Advance,
     now_s: Callable[[], float] = time.monotonic,
 ) -> Peak:
     """Search until enough is known, or until the time is over: the interval is wider then.

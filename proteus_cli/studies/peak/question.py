@@ -10,7 +10,7 @@ from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.studies.peak import PeakRules
-from proteus_cli.domain.studies.study import Mode, Scalar
+from proteus_cli.domain.studies.study import CellMode, Scalar
 from proteus_cli.store import Workspace
 from proteus_cli.units import format_percent
 
@@ -26,7 +26,7 @@ class PeakQuestion:
     """``batchings`` are names of batching rules. ``jitter`` is of simulated devices, a name of `JITTERS`, or empty."""
 
     rules: PeakRules
-    mode: Mode = "measured"
+    mode: CellMode = "measured"
     batchings: Sequence[str] = ("greedy",)
     jitter: str = "p99"
     seed: int = 0

@@ -3,7 +3,7 @@
 import ssl
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import msgspec
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.studies.peak import Peak
 from proteus_cli.errors import UsageError
+from proteus_cli.progress import Advance
 from proteus_cli.replay.http_client import HttpClient
 from proteus_cli.replay.local_server import local_server
 from proteus_cli.replay.plain_target import PlainTarget
@@ -60,7 +61,7 @@ def server_peak(
     question: PeakQuestion,
     first_qps: float | None,
     ends_s: float,
-    advance: Callable[[str, float], None],
+    advance: Advance,
 ) -> Peak:
     """The peak of a server, until the clock (`time.monotonic`) says ``ends_s``; None: no rate is known to begin with.
 

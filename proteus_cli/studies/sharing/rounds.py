@@ -10,6 +10,7 @@ import numpy as np
 from proteus_cli.domain.studies.sharing import FULL_LOAD, SharingMember, SharingResult
 from proteus_cli.errors import EngineError
 from proteus_cli.intervals import hodges_lehmann
+from proteus_cli.progress import Advance
 from proteus_cli.studies.sharing.bench.bench import Bench
 from proteus_cli.studies.sharing.bench.slices import STREAM, Lane, Work
 from proteus_cli.studies.sharing.cells import SharingCell
@@ -52,7 +53,7 @@ class SharingMeter:
     now_s: Callable[[], float] = time.monotonic
     _seen: dict[tuple[bool, int], Seen] = field(default_factory=dict)
 
-    def measure(self, allowed_s: float, advance: Callable[[str, float], None]) -> SharingResult:
+    def measure(self, allowed_s: float, advance: Advance) -> SharingResult:
         """Rounds until the ratios are precise, or the time is over. Raises `EngineError`."""
         begun_s, rounds = self.now_s(), 0
         took_s = [self._trial(work, expected_s) for work, expected_s in self._expected()]

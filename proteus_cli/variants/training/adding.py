@@ -12,13 +12,13 @@ from proteus_cli.domain.catalog.task import Task
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError, TrainingFailed, UsageError
 from proteus_cli.input_files import CATALOG, read_text
+from proteus_cli.progress import Advance, StepCounter
 from proteus_cli.variants.accuracy import AccuracyFinder, Evidence
 from proteus_cli.variants.adding import changed_text, family_slo
 from proteus_cli.variants.judging import Standing, frontier
 from proteus_cli.variants.measuring import STEPS_OF_A_MODEL, Measurement, measure_beside
 from proteus_cli.variants.models import name_in
 from proteus_cli.variants.staging import Staging, staging
-from proteus_cli.variants.steps import Advance, Steps
 from proteus_cli.variants.training.arrays import LabelledRows, apart_from, at_most, held_out, read_labelled
 from proteus_cli.variants.training.ladder import variant_name
 from proteus_cli.variants.training.processes import Limits
@@ -104,7 +104,7 @@ def add_task(
     rows = read_labelled(data)
     split = held_out(rows, seed)
     to_train = training_rows(rows, split, most, seed)
-    steps = Steps(advance, len(kinds) * (1 + STEPS_OF_A_MODEL))
+    steps = StepCounter(advance, len(kinds) * (1 + STEPS_OF_A_MODEL))
     with staging(place.workspace) as staged:
         _text(place, family, [Variant(family.variants[0].name, 1.0)])  # raises before anything is trained
         staged.write(str(family.eval), split.npz())  # raises where its place is taken
@@ -142,7 +142,7 @@ def version_path(family: str, variant: str, version: int) -> str:
 
 def measured(
     family: Family, staged: Staging, onnx: Mapping[str, str], split: Path, device: Device, backend: Backend,
-    steps: Steps,
+    steps: StepCounter,
 ) -> dict[str, Measurement]:  # fmt: skip
     """What models measure beside each other, by the names of their variants. Raises `EngineError`."""
     finder = AccuracyFinder(backend, family.name, Evidence(eval=split))

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from threading import Thread
 from typing import BinaryIO, cast
 
 from proteus_cli.errors import TrainingFailed
+from proteus_cli.progress import Say
 from proteus_cli.units import format_duration, format_size
 from proteus_cli.variants.training import limited
 
@@ -22,8 +23,6 @@ GIVES_WAY = 10
 """The niceness of what is trained beside what serves: others get nine tenths of a core that both want."""
 _LOOK_S = 0.05
 _LAST_LINES_S = 1.0
-
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from proteus_cli import store
 from proteus_cli.errors import BackendUnavailable, TrainingFailed
-from proteus_cli.variants.steps import Steps
+from proteus_cli.progress import StepCounter
 from proteus_cli.variants.training.arrays import LabelledRows
 from proteus_cli.variants.training.ladder import LADDER
 from proteus_cli.variants.training.processes import Limits, require_success, run_command
@@ -29,7 +29,7 @@ def require_packages() -> None:
 
 
 def train_ladder(
-    rows: LabelledRows, kinds: Sequence[str], seed: int, directory: Path, limits: Limits, steps: Steps
+    rows: LabelledRows, kinds: Sequence[str], seed: int, directory: Path, limits: Limits, steps: StepCounter
 ) -> dict[str, Path]:
     """The models by their kinds, in ``directory``; where the time ends, those that were done by then.
 

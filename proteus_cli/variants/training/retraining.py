@@ -13,16 +13,16 @@ from proteus_cli.domain.catalog.task import Task
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError, TrainingFailed, UsageError
 from proteus_cli.input_files import CATALOG, read_text
+from proteus_cli.progress import Advance, Say, StepCounter
 from proteus_cli.store import catalog_text
 from proteus_cli.variants.accuracy import DIGITS
 from proteus_cli.variants.measuring import STEPS_OF_A_MODEL, Measurement
 from proteus_cli.variants.models import require_same_tensors, unusable
 from proteus_cli.variants.staging import Staging, staging
-from proteus_cli.variants.steps import Advance, Steps
 from proteus_cli.variants.training.adding import catalog_name, measured, training_rows
 from proteus_cli.variants.training.arrays import LabelledRows, apart_from, held_out, read_labelled
 from proteus_cli.variants.training.ladder import kinds_of, variant_name
-from proteus_cli.variants.training.processes import Limits, Say, require_success, run_command
+from proteus_cli.variants.training.processes import Limits, require_success, run_command
 from proteus_cli.variants.training.recipes import require_packages, train_ladder
 
 
@@ -109,7 +109,7 @@ def retrain(
     rows = _rows(known, keeps_split=keeps_split, keeps_catalog=keeps_catalog)
     family = known.family
     wanted = [variant.name for variant in family.variants if variant.onnx is not None]
-    steps = Steps(advance, len(wanted) * (1 + 2 * STEPS_OF_A_MODEL))
+    steps = StepCounter(advance, len(wanted) * (1 + 2 * STEPS_OF_A_MODEL))
     with staging(known.workspace) as staged:
         staged.scratch.mkdir()
         models = _trained(known, rows.to_train, wanted, staged.scratch, limits, steps, say)
@@ -162,7 +162,13 @@ def _rows(known: KnownTask, *, keeps_split: bool, keeps_catalog: bool) -> _Rows:
 
 
 def _trained(
-    known: KnownTask, rows: LabelledRows, wanted: Sequence[str], directory: Path, limits: Limits, steps: Steps, say: Say
+    known: KnownTask,
+    rows: LabelledRows,
+    wanted: Sequence[str],
+    directory: Path,
+    limits: Limits,
+    steps: StepCounter,
+    say: Say,
 ) -> dict[str, Path]:
     """The new models by the names of their variants: by the user's own command, where there is one, or our recipe."""
     if known.task.retrain is not None:

@@ -18,7 +18,7 @@ from proteus_cli.domain.plan_changes.record import EngineChange
 from proteus_cli.errors import EngineError, NoFeasiblePlan
 from proteus_cli.serving.adaptation.control_loop import HOLD_S, ControlLoop
 from proteus_cli.serving.adaptation.plan_journal import Adopted
-from proteus_cli.serving.adaptation.solver.jobs import Standbys
+from proteus_cli.serving.adaptation.solver.jobs import StandbyVariants
 
 SLOW, FAST = (
     make_plan(
@@ -87,7 +87,7 @@ class World:
     def end_early(self) -> None:
         self.is_hurried.set()
 
-    async def __call__(self, wanted: ReplanRequest, current: Plan, standbys: Standbys) -> Plan:
+    async def __call__(self, wanted: ReplanRequest, current: Plan, standbys: StandbyVariants) -> Plan:
         self.asked.append(wanted)
         if self.before_answer is not None:
             await self.before_answer()

@@ -21,7 +21,7 @@ from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.solver.jobs import Standbys
+from proteus_cli.serving.adaptation.solver.jobs import StandbyVariants
 from proteus_cli.serving.adaptation.solver.process import SolverProcess
 
 EVERY_S, SLOW_S = 0.2, 30.0
@@ -64,7 +64,7 @@ class SlowSolver:
         self._early, self._is_hurried = early, asyncio.Event()
         self.misses = 0
 
-    async def __call__(self, wanted: ReplanRequest, _current: Plan, _standbys: Standbys) -> Plan:
+    async def __call__(self, wanted: ReplanRequest, _current: Plan, _standbys: StandbyVariants) -> Plan:
         clock = asyncio.get_running_loop().time
         start_s, takes_s = clock(), 0.05 if wanted.is_urgent else SLOW_S
         self._is_hurried.clear()
@@ -201,7 +201,7 @@ def test_demand_that_rises_on_does_not_end_the_plan_for_it() -> None:
 
 
 def slow(
-    started: Path, demand: Demand, current: Plan, without: Outages, standbys: Standbys, measured: object = ()
+    started: Path, demand: Demand, current: Plan, without: Outages, standbys: StandbyVariants, measured: object = ()
 ) -> Plan:
     """Solves until it is told to end, or for ten minutes."""
     started.touch()

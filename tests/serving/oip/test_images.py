@@ -33,7 +33,7 @@ from proteus_cli.serving.oip.images import (
 )
 from proteus_cli.serving.oip.in_turns import result_of
 from proteus_cli.serving.requests.families import ServedFamily
-from proteus_cli.serving.requests.query import InThreads, Query, ReadInputs, Steps, drained
+from proteus_cli.serving.requests.query import InThreads, Query, ReadInputs, Stepwise, drained
 from proteus_cli.serving.rest.codec.codec import RestCodec
 
 WANTED = ImageInput(size=(4, 6))
@@ -387,7 +387,7 @@ def test_images_in_typed_contents_are_refused() -> None:
 # --- threads
 
 
-def counting(threads: set[str]) -> Steps[int]:
+def counting(threads: set[str]) -> Stepwise[int]:
     for _ in range(3):
         threads.add(threading.current_thread().name)
         yield

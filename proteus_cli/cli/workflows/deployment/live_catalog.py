@@ -14,8 +14,9 @@ from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, Variant
 from proteus_cli.domain.catalog.changes import CatalogChange, CatalogContent, Digests, Succession, changes
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.errors import ProteusError
+from proteus_cli.progress import Say
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
-from proteus_cli.serving.measuring_process import Say, measured
+from proteus_cli.serving.measuring_process import measured
 from proteus_cli.store import Workspace, is_as_declared
 from proteus_cli.store import digest as digest_of_split
 from proteus_cli.store.sharing import sharing_paths, with_sharing

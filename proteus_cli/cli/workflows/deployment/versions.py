@@ -17,9 +17,10 @@ from proteus_cli.domain.catalog.changes import CatalogContent
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.errors import ArtefactError
+from proteus_cli.progress import Say
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
-from proteus_cli.serving.measuring_process import Say, measured
+from proteus_cli.serving.measuring_process import measured
 from proteus_cli.store import Workspace, read_json, write_json, write_text
 from proteus_cli.store.catalog_text import require_says, with_files
 

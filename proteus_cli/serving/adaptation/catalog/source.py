@@ -8,7 +8,7 @@ from typing import Protocol
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.catalog.changes import CatalogContent, Succession
 from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.serving.measuring_process import Say
+from proteus_cli.progress import Say
 
 
 @dataclass(frozen=True, slots=True)

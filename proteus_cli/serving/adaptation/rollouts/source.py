@@ -6,8 +6,8 @@ from typing import Protocol
 
 from proteus_cli.domain.catalog.catalog import Variant, VariantKey
 from proteus_cli.domain.profile.profile import VariantProfile
+from proteus_cli.progress import Say
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles
-from proteus_cli.serving.measuring_process import Say
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from proteus_cli.domain.device import NONE_OUT
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import ProteusError
 from proteus_cli.interruption import INTERRUPTION
-from proteus_cli.serving.adaptation.solver.jobs import END_EARLY, Job, Replanner, Solve, Use, WarmUp
+from proteus_cli.serving.adaptation.solver.jobs import END_EARLY, Replanner, Solve, SolverJob, Use, WarmUp
 from proteus_cli.serving.child_process import depend_on_parent
 
 NICE = 5
@@ -25,13 +25,13 @@ def serve_jobs(connection: Connection) -> None:
     replan: Replanner | None = None
     with contextlib.suppress(EOFError, ConnectionError):  # the server has ended
         while True:
-            job: Job = connection.recv()
+            job: SolverJob = connection.recv()
             if isinstance(job, Use):
                 replan = job.replan
             connection.send(_result(job, replan))
 
 
-def _result(job: Job, replan: Replanner | None) -> Plan | Exception | None:
+def _result(job: SolverJob, replan: Replanner | None) -> Plan | Exception | None:
     assert replan is not None  # noqa: S101 - `Use` comes first
     try:
         match job:

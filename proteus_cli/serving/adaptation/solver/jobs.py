@@ -13,7 +13,7 @@ from proteus_cli.domain.profile.deferral import MeasuredDeferral
 
 END_EARLY = signal.SIGUSR1
 """Sent to the process while it solves: the result is to be the best plan that it has found so far."""
-Standbys = Mapping[str, frozenset[VariantKey]]
+StandbyVariants = Mapping[str, frozenset[VariantKey]]
 
 
 class Replanner(Protocol):
@@ -28,7 +28,7 @@ class Replanner(Protocol):
         demand: Demand,
         current: Plan,
         without: Outages,
-        standbys: Standbys,
+        standbys: StandbyVariants,
         measured: tuple[MeasuredDeferral, ...] = (),
         /,
     ) -> Plan: ...
@@ -56,8 +56,8 @@ class Solve:
     demand: Demand
     current: Plan
     without: Outages
-    standbys: Standbys
+    standbys: StandbyVariants
     measured: tuple[MeasuredDeferral, ...]
 
 
-Job = Use | WarmUp | Solve
+SolverJob = Use | WarmUp | Solve

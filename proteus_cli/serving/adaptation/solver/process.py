@@ -13,7 +13,15 @@ from proteus_cli.control.devices.breaker import Breaker, BreakerEvent
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import SolverLost
-from proteus_cli.serving.adaptation.solver.jobs import END_EARLY, Job, Replanner, Solve, Standbys, Use, WarmUp
+from proteus_cli.serving.adaptation.solver.jobs import (
+    END_EARLY,
+    Replanner,
+    Solve,
+    SolverJob,
+    StandbyVariants,
+    Use,
+    WarmUp,
+)
 from proteus_cli.serving.child_process import LIMITS_HINT, start_process, waited_s
 from proteus_cli.serving.logs import fields
 
@@ -58,7 +66,7 @@ class SolverProcess:
         self._warm_up: WarmUp | None = None
         self._start()
 
-    async def __call__(self, wanted: ReplanRequest, current: Plan, standbys: Standbys) -> Plan:
+    async def __call__(self, wanted: ReplanRequest, current: Plan, standbys: StandbyVariants) -> Plan:
         """Raises `ProteusError` where there is no plan, and `SolverLost` where no process can make one.
 
         A process that died or hangs is replaced, and the next one is asked once more.
@@ -180,7 +188,7 @@ class _Child:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
-    def do(self, job: Job) -> "Future[Plan | None]":
+    def do(self, job: SolverJob) -> "Future[Plan | None]":
         """The result, which may be `SolverDied` or what the job raised."""
         return self._thread.submit(self._do, job)
 
@@ -198,7 +206,7 @@ class _Child:
         """Wait until the process and the thread have ended, after `kill`."""
         self._thread.shutdown(wait=True)
 
-    def _do(self, job: Job) -> Plan | None:
+    def _do(self, job: SolverJob) -> Plan | None:
         try:
             self._connection.send(job)
             result: Plan | Exception | None = self._connection.recv()

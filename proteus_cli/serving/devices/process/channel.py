@@ -19,17 +19,17 @@ _MAX_DESCRIPTORS = 2
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
 _FLAGS = socket.MSG_CMSG_CLOEXEC if hasattr(socket, "MSG_CMSG_CLOEXEC") else 0
 
-Received = TypeVar("Received")
+ReceivedT = TypeVar("ReceivedT")
 
 
 class UnreadableMessage(Exception):
     """A message that is malformed, or whose memory did not come with it."""
 
 
-class Channel(Generic[Received]):
+class Channel(Generic[ReceivedT]):
     """One end of the socket; ``decoder`` knows the messages of the other end. Any thread may send."""
 
-    def __init__(self, end: socket.socket, decoder: "msgspec.msgpack.Decoder[Received]") -> None:
+    def __init__(self, end: socket.socket, decoder: "msgspec.msgpack.Decoder[ReceivedT]") -> None:
         self._end, self._decoder = end, decoder
 
     def fileno(self) -> int:
@@ -59,7 +59,7 @@ class Channel(Generic[Received]):
             for descriptor in to_send:
                 os.close(descriptor)
 
-    def receive(self, *, wait: bool) -> tuple[Received, list[int]] | None:
+    def receive(self, *, wait: bool) -> tuple[ReceivedT, list[int]] | None:
         """The next message and the descriptors that came with it; None where the other end is closed.
 
         Raises `BlockingIOError` where there is none yet and ``wait`` is false, `TimeoutError` after the timeout, and

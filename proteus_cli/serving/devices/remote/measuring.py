@@ -1,7 +1,7 @@
 """Has the agent of another machine measure its devices."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,12 @@ from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.profile.profile import Profile, reached_over
 from proteus_cli.errors import ArtefactError, HostLost
 from proteus_cli.input_files import decoded
+from proteus_cli.progress import Say
 from proteus_cli.serving.devices.remote.channel.messages import MeasureDevices, MeasureOptions
 from proteus_cli.serving.devices.remote.sessions.crossings import measured_speed
 from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 from proteus_cli.serving.devices.signatures import signature_of
 from proteus_cli.serving.lifecycle import StoppedEarly, run_unless
-
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from proteus_cli.buffers import Buffer
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.classification import highest_classes, packed, wants_classes
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
-from proteus_cli.serving.requests.query import Classes, InTurns, Query, Steps
+from proteus_cli.serving.requests.query import Classes, InTurns, Query, Stepwise
 from proteus_cli.serving.rest.codec.bodies import (
     InferResponse,
     ResponseParameters,
@@ -86,7 +86,7 @@ class AnswerEncoder:
             tensors.append(values[first * size : (first + rows) * size])
         return json, tensors
 
-    def _encoded_classes(self, query: Query, answer: Answered) -> Steps[EncodedAnswer]:
+    def _encoded_classes(self, query: Query, answer: Answered) -> Stepwise[EncodedAnswer]:
         """An answer that has the classes of some outputs: it shares nothing with others of its batch."""
         batch, classes = answer.batch, dict[int, Texts]()
         own = AnsweredBatch(
@@ -153,7 +153,7 @@ def _in_binary(tensor: ResponseTensor, size: int) -> bytes:
     return _encode(msgspec.structs.replace(tensor, parameters=ResponseTensorParameters(size)))
 
 
-def _encoded_in_turns(json: bytes, shared: _SharedAnswer, query: Query, answer: Answered) -> Steps[EncodedAnswer]:
+def _encoded_in_turns(json: bytes, shared: _SharedAnswer, query: Query, answer: Answered) -> Stepwise[EncodedAnswer]:
     first, last, parts = answer.first, answer.first + answer.rows, [json]
     for values, end in shared.lists:
         if isinstance(values, list):

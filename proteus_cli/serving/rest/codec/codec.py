@@ -28,7 +28,7 @@ from proteus_cli.serving.requests.query import (
     InTurns,
     Query,
     ReadInputs,
-    Steps,
+    Stepwise,
     drained,
 )
 from proteus_cli.serving.rest.codec.answers import AnswerEncoder, EncodedAnswer
@@ -180,7 +180,7 @@ class RestCodec:
         steps = self._decoded(body, json_length)
         return drained(steps) if json_length <= LOOK_BYTES else InTurns(steps)
 
-    def _decoded(self, body: bytes | bytearray, json_length: int) -> Steps[DecodedRequest]:
+    def _decoded(self, body: bytes | bytearray, json_length: int) -> Stepwise[DecodedRequest]:
         binary_bytes = len(body) - json_length
         request = yield from cut(body, json_length)
         layout = self._layouts.get(request.key)
@@ -210,7 +210,7 @@ class RestCodec:
 
     def _read(
         self, layout: _Layout, body: bytes | bytearray, json_length: int, arrays: Sequence[tuple[int, int]]
-    ) -> Steps[Inputs]:
+    ) -> Stepwise[Inputs]:
         inputs: list[Buffer] = []
         for values, (array, start, end) in zip(self._values, layout.sources, strict=True):
             if array < 0:

@@ -22,7 +22,7 @@ import numpy as np
 from proteus_cli.backends.base import TensorSpec
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.oip.tensors import DATATYPE_OF
-from proteus_cli.serving.requests.query import Steps, drained
+from proteus_cli.serving.requests.query import Stepwise, drained
 
 _SMALL_BYTES = 16 * 1024  # are copied, which costs less than a view
 SLICE_BYTES = 64 * 1024  # hold at most 32,768 values, of 40 bytes each while they are decoded
@@ -62,7 +62,7 @@ class JsonValues:
             raise self._wrong_count(str(len(values)), rows)
         return (self._packed(values),)
 
-    def read(self, text: Text, start: int, end: int, rows: int) -> Steps[Text]:
+    def read(self, text: Text, start: int, end: int, rows: int) -> Stepwise[Text]:
         """The values of the array ``text[start:end]``, with a pause after each slice. Raises `BadRequest`."""
         slices, count, needed, packed = _Slices(self._leaf, text, start, end), 0, rows * self._row_values, bytearray()
         while not slices.is_done:

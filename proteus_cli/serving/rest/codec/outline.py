@@ -22,7 +22,7 @@ import msgspec
 
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.oip.tensors import OTHER_BYTES as MAX_BYTES
-from proteus_cli.serving.requests.query import Steps
+from proteus_cli.serving.requests.query import Stepwise
 
 _DATA = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
 _ID = re.compile(rb'"id"[ \t\r\n]*:[ \t\r\n]*"((?:[^"\\]|\\.)*)"')
@@ -57,7 +57,7 @@ class CutRequest(NamedTuple):
         return b"".join([*between, self.pieces[-1]])
 
 
-def cut(request: bytes | bytearray, size: int) -> Steps[CutRequest]:
+def cut(request: bytes | bytearray, size: int) -> Stepwise[CutRequest]:
     """Cut the values and the id out of the first ``size`` bytes of a request. Raises `BadRequest`.
 
     Values that hold strings, objects or nulls stay in the outline: no tensor takes them.
@@ -81,7 +81,7 @@ def cut(request: bytes | bytearray, size: int) -> Steps[CutRequest]:
     return _without_id(pieces, arrays)
 
 
-def _end_of_numbers(request: bytes | bytearray, at: int, size: int) -> Steps[int]:
+def _end_of_numbers(request: bytes | bytearray, at: int, size: int) -> Stepwise[int]:
     """Where what begins at ``at`` has a string or ends an object, with a pause after each `LOOK_BYTES`."""
     while at < size:
         stop = min(at + LOOK_BYTES, size)

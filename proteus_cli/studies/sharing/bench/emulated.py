@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from proteus_cli.domain.profile.interference import SharingModel
 from proteus_cli.domain.profile.profile import LatencyTable, Profile
-from proteus_cli.domain.studies.study import Mode
+from proteus_cli.domain.studies.study import CellMode
 from proteus_cli.studies.sharing.bench.slices import Lane, LaneClock, Ran, Work, run_lane
 from proteus_cli.studies.sharing.bench.stream import STREAM_TURN_S
 
@@ -25,7 +25,7 @@ class _Timeline:
 class EmulatedBench:
     """Devices with one profile. ``sleep`` is called with the length of each slice, so that it takes its time."""
 
-    mode: Mode = "emulated"
+    mode: CellMode = "emulated"
     slots = 1
 
     def __init__(self, profile: Profile, sharing: SharingModel, sleep: Callable[[float], object]) -> None:

@@ -22,7 +22,7 @@ from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import SolverLost
 from proteus_cli.serving.adaptation.solver import process as solver_process
-from proteus_cli.serving.adaptation.solver.jobs import Standbys
+from proteus_cli.serving.adaptation.solver.jobs import StandbyVariants
 from proteus_cli.serving.adaptation.solver.process import (
     MAX_STARVED,
     SLACK_S,
@@ -41,22 +41,22 @@ SOON_S = 20.0
 LIMIT_S = 2.0
 
 
-def answer(demand: Demand, current: Plan, without: Outages, standbys: Standbys, measured: object = ()) -> Plan:
+def answer(demand: Demand, current: Plan, without: Outages, standbys: StandbyVariants, measured: object = ()) -> Plan:
     return current
 
 
-def buggy(demand: Demand, current: Plan, without: Outages, standbys: Standbys, measured: object = ()) -> Plan:
+def buggy(demand: Demand, current: Plan, without: Outages, standbys: StandbyVariants, measured: object = ()) -> Plan:
     raise ZeroDivisionError
 
 
 def always(
-    found: Plan, demand: Demand, current: Plan, without: Outages, standbys: Standbys, measured: object = ()
+    found: Plan, demand: Demand, current: Plan, without: Outages, standbys: StandbyVariants, measured: object = ()
 ) -> Plan:
     return found
 
 
 def never(
-    started: Path, demand: Demand, current: Plan, without: Outages, standbys: Standbys, measured: object = ()
+    started: Path, demand: Demand, current: Plan, without: Outages, standbys: StandbyVariants, measured: object = ()
 ) -> Plan:
     started.touch()
     time.sleep(600)

@@ -23,7 +23,7 @@ MAX_UNSENT_BYTES = 2 * MAX_TENSOR_BYTES
 
 log = logging.getLogger("proteus.cluster")
 
-Received = TypeVar("Received")
+ReceivedT = TypeVar("ReceivedT")
 Received_contra = TypeVar("Received_contra", contravariant=True)
 
 
@@ -37,7 +37,7 @@ class ChannelOwner(Protocol[Received_contra]):
         ...
 
 
-class FrameChannel(asyncio.BufferedProtocol, Generic[Received]):
+class FrameChannel(asyncio.BufferedProtocol, Generic[ReceivedT]):
     """Sends frames, and hands those that come to its ``owner``.
 
     ``bytes_sent`` and ``bytes_received`` grow with whatever goes and comes, without what TLS adds; ``sent_s`` is when
@@ -51,9 +51,9 @@ class FrameChannel(asyncio.BufferedProtocol, Generic[Received]):
         self,
         decoder: "msgspec.msgpack.Decoder[Any]",
         parser: FrameParser,
-        on_connected: "Callable[[FrameChannel[Received]], object]" = lambda _: None,
+        on_connected: "Callable[[FrameChannel[ReceivedT]], object]" = lambda _: None,
     ) -> None:
-        self.owner: ChannelOwner[Received] | None = None
+        self.owner: ChannelOwner[ReceivedT] | None = None
         self.bytes_sent = self.bytes_received = 0
         self.sent_s = 0.0
         self.peer = ""

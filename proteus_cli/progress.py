@@ -1,12 +1,15 @@
-"""The progress of a command that has a known number of steps."""
+"""Whom long work tells of its progress."""
 
 from collections.abc import Callable
 
 Advance = Callable[[str, float], object]
 """Takes the name of the current step, and how much of the total is done (0 to 1)."""
 
+Say = Callable[[str], object]
+"""Takes a line about what is going on."""
 
-class Steps:
+
+class StepCounter:
     """Counts steps, of which there are ``total``, and tells ``advance`` of each when it begins."""
 
     def __init__(self, advance: Advance, total: int) -> None:
