@@ -118,11 +118,11 @@ class Controller:
         return tuple(host for host in self._families[family].all_hosts if host.variant in variants)
 
     def serves(self, key: VariantKey) -> bool:
-        """A device that serves hosts a variant for some requests at least."""
+        """Whether a serving device hosts the variant for at least some requests."""
         return self._families[key.family].serves(key.variant, self._workers)
 
     def keeps_bounds(self, request: Request, variant: str) -> bool:
-        """A hosted variant may answer a request by its bounds, and within its time where nothing else waits."""
+        """Whether a hosted variant keeps the bounds of a request, and its deadline where nothing else waits."""
         return self._families[request.family].keeps_bounds(request, variant)
 
     def hosted_on(self, device: str) -> tuple[Host, ...]:
@@ -139,7 +139,7 @@ class Controller:
         return self._topology.steps.standbys
 
     def is_lost(self, family: str) -> bool:
-        """All devices that host a family are lost, or the plan does without the family for that reason."""
+        """Whether all devices that host a family are lost, or the plan does without the family for that reason."""
         return self._families[family].is_lost
 
     def slowdown_of(self, device: str) -> float:
@@ -165,8 +165,8 @@ class Controller:
         """Have the unsure rows of a request wait for the second stage; None where that cannot answer them in time.
 
         Of what the second stage makes in time, what waits before the request may take ``room_frac``.
-        The driver keeps the first answer, and sends it where it gets None, where the deferred request is dropped, and
-        at `last_moment_s`, when it cancels a request that still waits.
+        The driver keeps the first answer. It sends that answer if this returns None, if the deferred request is
+        dropped, or at `last_moment_s`; then it also cancels the request that waits.
         """
         return self._dispatch.defer(request, now_s, room_frac)
 
@@ -197,9 +197,9 @@ class Controller:
         """Drop a request that waits; no effects where it does not wait, as it runs or has ended."""
         return self._dispatch.cancel(request)
 
-    def refuse(self, family: str, rows: int, now_s: float, within_s: float) -> None:
-        """Count a request that the driver refuses, as one like it, with as much time, was refused a moment ago."""
-        self._dispatch.refuse(family, rows, now_s, within_s)
+    def count_refused(self, family: str, rows: int, now_s: float, within_s: float) -> None:
+        """Count a request that the driver refuses by itself, as a similar one was just refused."""
+        self._dispatch.count_refused(family, rows, now_s, within_s)
 
     def withdraw(self, request: Request, now_s: float) -> Effects:
         """Take back a request that was admitted at ``now_s``, as if it had not been offered: its tensors are wrong."""
@@ -227,7 +227,7 @@ class Controller:
         self._topology.steps.make_room(hosted)
 
     def loads_give_way(self, now_s: float) -> bool:
-        """Engines that are loaded for plans, beside what serves, are to take the time only that batches leave."""
+        """Whether loads for plans, beside what serves, must use only the time that batches leave."""
         return not self.replanning.loses_requests(now_s)
 
     def loads_began(self, devices: Iterable[str]) -> None:
@@ -243,7 +243,7 @@ class Controller:
         return self._topology.next_standby(now_s)
 
     def standby_ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float, *, gave_way: bool = False) -> None:
-        """The load of a standby has ended. It need not stand by now, as plans may have changed: see `resident_on`."""
+        """The load of a standby has ended. A plan may have changed meanwhile: `resident_on` says what is to stay."""
         self._topology.warming.ended(load, how, now_s, gave_way=gave_way)
 
     def memory_short(self, device: str, now_s: float) -> None:

@@ -67,7 +67,7 @@ class SimulatedExits:
         return self._shared[key, hosted.others]
 
 
-def answers(launch: Launch, walk: Walk) -> list[ExitAnswer]:
+def exit_answers(launch: Launch, walk: Walk) -> list[ExitAnswer]:
     """The answer to each query of a batch; queries of a trace are of one row."""
     worth = walk.accuracies(launch.hosted.exits, launch.hosted.accuracy)
     return [ExitAnswer(accuracy, is_cut) for accuracy, is_cut in zip(worth, walk.cut.tolist(), strict=True)]

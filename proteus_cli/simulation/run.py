@@ -42,7 +42,7 @@ from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.simulation.confidences import Confidences
 from proteus_cli.simulation.eval_rows import EvalRows, RowAnswersOf
 from proteus_cli.simulation.events import Events, Timer
-from proteus_cli.simulation.exits import SimulatedExits, answers
+from proteus_cli.simulation.exits import SimulatedExits, exit_answers
 from proteus_cli.simulation.fleet import SimulatedDevice, SimulatedFleet
 from proteus_cli.simulation.losses import Losses
 from proteus_cli.simulation.result import SimulationResult
@@ -53,9 +53,10 @@ SERVED, LATE = Outcome.SERVED, Outcome.LATE  # to look an enum member up takes a
 PROGRESS_EVERY = 1000  # requests
 
 ReplanFunction = Callable[..., Plan]
-"""Called with a demand, the plan in force and, by name, outages, standbys and what cascades were measured to defer.
+"""Called with a demand and the plan in force, and by name with ``without``, ``standbys`` and ``measured``.
 
-Of these three, only those that there are. Raises `NoFeasiblePlan`."""
+These are the outages, the standbys, and what cascades were measured to defer; empty ones are not passed. Raises
+`NoFeasiblePlan`."""
 
 
 def simulate(
@@ -73,9 +74,9 @@ def simulate(
 ) -> SimulationResult:
     """Replay a trace on the devices of a plan.
 
-    A batch takes the profiled mean time of its size, among the variants that are active on the device (`shared_times`),
-    for as many batches as are there when it begins, times
-    ``conditions.slowdown``; one of a multi-exit model takes what its stages take of the rows that get there. Variants
+    A batch takes the profiled mean time of its size, given the other variants that are active on the device
+    (`shared_times`) and the number of batches that run when it begins. ``conditions.slowdown`` multiplies this time. A
+    batch of a multi-exit model takes the times of its stages, each for the rows that get there. Variants
     load beside the old ones in the profiled load time, then all devices switch at once, as in a live server with memory
     for both; with ``conditions.load_time_s``, devices load in place. ``rng`` is needed for jitter, and for the
     confidences that the trace does not know, where the plan has cascades or exits. Queries that are rows of eval splits
@@ -241,12 +242,12 @@ class _Simulation:
         self._events.at(end_s, self._finished, launch, run_s, state.life, walk)
 
     def _left(self, now_s: float, launch: Launch, walk: Walk, parts: Sequence[int], life: int) -> None:
-        """Queries have their answers before their batch has ended; where the device stands still, with its end."""
+        """Queries are answered before their batch ends; where the device is stalled, when the batch ends."""
         state = self._devices[launch.hosted.device]
         if state.life != life or now_s < state.stalled_until_s:
             return
         leaving = replace(launch, requests=tuple([launch.requests[place] for place in parts]))
-        told = answers(launch, walk)
+        told = exit_answers(launch, walk)
         to_ask = self._cascades.finished(leaving, now_s, [told[place] for place in parts])
         state.answered.update([request.id for request in leaving.requests])
         for each in to_ask:
@@ -269,7 +270,7 @@ class _Simulation:
         else:
             self._controller.finished(launch, took_s)
         if walk is not None or self._routes.ever_in_use or self._judges:
-            exits = answers(launch, walk) if walk is not None else ()
+            exits = exit_answers(launch, walk) if walk is not None else ()
             others = self._cascades.finished(launch, now_s, exits, state.answered)
             state.answered.difference_update([request.id for request in launch.requests])
             for each in dict.fromkeys((device, *others)):

@@ -144,7 +144,7 @@ def test_a_family_whose_devices_are_all_lost_is_refused_and_disturbs_no_other(cl
     assert {(ending.status, ending.retry_after) for ending in refused} == {(503, "1")}
     assert violations(steady.ended("tones", back_s)) < 0.1
     assert violations(steady.ended("shapes")) < 0.02
-    assert "tones: no device that hosts it is there, its queries are refused" in cluster.log.read_text()
+    assert "tones: no device that hosts it is available, its queries are refused" in cluster.log.read_text()
 
 
 def test_ten_times_the_demand_within_a_second_is_answered_less_accurately(cluster: LiveServer) -> None:

@@ -43,7 +43,7 @@ MIN_PARTIAL_AHEAD_S = 1e-3
 # queue, the first request has just the time for a full batch: any delay makes batches smaller, and so devices slower.
 HELD_BACK_FRAC = 0.1
 
-# Full batches of each worker that are admitted all the same: with less than one that runs and one that waits, it idles.
+# Full batches of each worker that are admitted all the same: a worker needs one that runs and one that waits.
 FULL_BATCHES = 2
 
 # Seconds after which to try again where nothing carries the family now: when it is carried again is not known.
@@ -76,7 +76,7 @@ class Dispatch:
     def offer(self, request: Request, now_s: float) -> Admitted | Refused | TooManyRows | Unfit:
         """Admit a request, or refuse it because no host keeps its bounds, or the plan cannot carry it in time.
 
-        What nothing that is hosted could answer, however little there was to do, is no demand.
+        A request that no host could answer in time even when idle does not count as demand.
         """
         family, rows = self._families[request.family], request.rows
         is_usual = not request.priority and not request.min_accuracy and request.bounds is None
@@ -85,9 +85,8 @@ class Dispatch:
             return family.unfit(request)
         if rows > 1 and self._admits_timely:
             max_rows = tier.max_rows_within(self._batcher.due_s(request) - now_s, rows)
-            if (
-                0 < max_rows < rows
-            ):  # where not even one row is in time, the deadline is too short, not the request too large
+            # Where not even one row is in time, the deadline is too short, not the request too large.
+            if 0 < max_rows < rows:
                 return TooManyRows(max_rows)
         family.counts.arrived(rows, now_s)
         if not tier.classes or (self._admits_timely and tier.is_lost):
@@ -101,7 +100,7 @@ class Dispatch:
                 before_rows = family.rows_before(request, tier)  # no more than `family.rows`, but slower to count
                 is_over = before_rows and before_rows + rows > most_rows
                 if is_over and family.waiting_rows + rows > tier.rows_at_once(self._batcher.due_s(request) - now_s):
-                    _refused(family, tier, rows, self._batcher.due_s(request) - now_s)
+                    _count_given_up(family, tier, rows, self._batcher.due_s(request) - now_s)
                     return Refused(retry_after_s(before_rows, tier.capacity_qps))
         family.rows += rows
         owner = tier.queue.push(request)
@@ -174,12 +173,12 @@ class Dispatch:
         family.rows -= request.rows
         return Effects(ask=family.longest_free(), dropped=(request,))
 
-    def refuse(self, family: str, rows: int, now_s: float, within_s: float) -> None:
+    def count_refused(self, family: str, rows: int, now_s: float, within_s: float) -> None:
         """Count a request that is refused without being offered, and had ``within_s`` to be answered."""
         of = self._families[family]
         of.counts.arrived(rows, now_s)
         due_s = self._batcher.due_s(Request(0, family, now_s, now_s + within_s, rows))
-        _refused(of, of.base, rows, due_s - now_s)
+        _count_given_up(of, of.base, rows, due_s - now_s)
 
     def withdraw(self, request: Request, now_s: float) -> Effects:
         """Take back a request that was admitted at ``now_s``, as if it had not been offered."""
@@ -390,7 +389,7 @@ class Dispatch:
         return Launch(hosted, requests, rows, start_s, is_more_to_do=is_more_to_do, is_ahead=is_ahead)
 
 
-def _refused(family: FamilyState, tier: AccuracyTier, rows: int, left_s: float) -> None:
+def _count_given_up(family: FamilyState, tier: AccuracyTier, rows: int, left_s: float) -> None:
     """Count rows that are refused, if an idle device would have had the time for them."""
     if tier.is_timely(rows, left_s):
         family.patience.gave_up(rows)

@@ -1,4 +1,4 @@
-"""The demand, estimated from arrivals."""
+"""The demand, estimated from arrivals. Rates are in rows per second: a request of n rows counts as n queries."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

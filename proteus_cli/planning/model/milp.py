@@ -3,7 +3,8 @@
 What a family loses is counted in steps. With the accuracies ``a_1 > a_2 > …`` of its variants, ``shortfall_k`` is the
 part of its demand that replicas of ``a_1 … a_k`` don't answer: 1 less their capacity, or more. The accuracy lost is
 then ``Σ (a_k - a_{k+1}) · shortfall_k``, and the shortfall of the last step is the part that stays unserved. Rates need
-no variables: once it is known what is hosted, it is best to fill the most accurate first. Compared with a rate for each
+no variables, but where devices are shared, networks limited, or cascades planned with: once it is known what is
+hosted, it is best to fill the most accurate first. Compared with a rate for each
 choice this has half the columns, and each row is a covering constraint, from which solvers derive strong cuts: the
 hardest of 300 demands of the paper's cluster took 0.1 instead of 2.6 s.
 
@@ -41,9 +42,8 @@ class Parameters:
     ``max_share_frac``: see `TargetDemand`; ``accuracy_floor`` the relative accuracy that "worst loss" is measured from.
 
     By choice: ``capacity_frac`` the part of the family's demand that one replica can answer; ``utilisation`` how many
-    devices all of it would keep busy; ``current_replicas`` replicas that need no load; ``max_replicas``: more are of no
-    use; ``load_loss`` what the load of one costs, as a loss; ``network_frac`` the part of what its host's network may
-    carry that all of the family's demand would take.
+    devices all of it would keep busy; ``max_replicas``: more are of no use; ``network_frac`` the part of what its
+    host's network may carry that all of the family's demand would take.
 
     By step: ``min_shortfall``, the part that is lost whatever the capacity.
 
@@ -51,7 +51,7 @@ class Parameters:
     ``served``, takes from it; ``saved_by_all`` by family what all of its demand takes from it, where there are ways.
     Of those, ``usable_frac`` [N] is what one replica can give to a row, where devices are not shared.
 
-    ``current_replicas`` and ``load_loss`` are by engine.
+    By engine: ``current_replicas`` replicas that need no load; ``load_loss`` what the load of one costs, as a loss.
 
     Where sharing a device costs time: ``set_utilisation`` [N] how many devices all of the family's demand would keep
     busy among the set, ``pair_frac`` [N] the part of it that one can answer, as far as that is of use, and

@@ -85,7 +85,7 @@ class ChangeTotals:
 
 
 class _NotWantedError(Exception):
-    """A plan was made that is not put in force, and why."""
+    """The plan that was just made is no longer wanted; the message says why."""
 
 
 class Journal(Protocol):
@@ -95,11 +95,11 @@ class Journal(Protocol):
 
 
 class ControlLoop:
-    """Changes the plan in force: the controller asks for it, as the demand or the devices changed, or a person does.
+    """Puts a new plan in force when the controller asks for one, as demand or devices changed, or a person does.
 
     One change is made at a time. A person's plan replaces one that was being solved meanwhile, and is left alone for
     `HOLD_S` unless devices are lost or come back. Each plan in force is recorded in the ``journal``. ``expand``
-    adds the versions that are rolled out to what the planner or a person has made.
+    takes a plan, and returns it with the placements of versions that are being rolled out.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class ControlLoop:
             self._journal.began(Adopted(plan, origin, reason, self._observation()))
 
     async def apply(self, plan: Plan, origin: Origin, reason: str, base: Base | None = None) -> PlanChange:
-        """Put a person's plan in force, after a change that is being made. Raises `EngineError`.
+        """Wait until a running change has ended, then put a person's plan in force. Raises `EngineError`.
 
         ``base`` is the plan file that the server goes on from, where that changes.
         """
@@ -154,18 +154,18 @@ class ControlLoop:
         self._controller.replanning.hold(self._clock() + HOLD_S)
         return change
 
-    async def rerate(self, change: Callable[[], Plan], reason: str, origin: Origin = "drift") -> None:
-        """Put the plan in force once more, with corrected capacities, by a ``change`` that is made as in `recount`.
+    async def redeploy(self, change: Callable[[], Plan], reason: str, origin: Origin = "drift") -> None:
+        """Deploy the plan in force again with corrected capacities, and record it. Raises `EngineError`.
 
-        Raises `EngineError`.
+        ``change`` makes it, once no other change is being made.
         """
         async with self._deploying:
             await self._deploy(change(), origin, reason, start_s=self._clock())
 
-    async def recount(self, change: Callable[[], Plan]) -> None:
-        """The plan in force gets other capacities, by a ``change`` that is made when no other is being made.
+    async def redeploy_unrecorded(self, change: Callable[[], Plan]) -> None:
+        """Like `redeploy`, but the journal has no record of it: the plan that follows has one.
 
-        That is not recorded, as the next plan is. Raises `EngineError`.
+        Raises `EngineError`.
         """
         async with self._deploying:
             await self._fleet.deploy(change())

@@ -81,7 +81,7 @@ class LiveConditions:
             self._use(family, text)
             try:
                 says = "as the catalog says" if text is None else f"when {text}"
-                await self._control_loop.rerate(lambda: self._controller.plan, f"{family} stops {says}", "request")
+                await self._control_loop.redeploy(lambda: self._controller.plan, f"{family} stops {says}", "request")
             except EngineError as error:
                 self._use(family, before)
                 raise Unprocessable(f"the plan can't be put in force anew: {error.message}", hint=error.hint) from error

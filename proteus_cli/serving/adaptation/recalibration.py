@@ -105,7 +105,7 @@ class Recalibration:
     async def _put_in_force(self, corrections: Sequence[Correction], reason: str) -> None:
         """Where an engine of the plan can't be loaded, the plan stays; the next one is made with the profiles."""
         try:
-            await self._control_loop.rerate(partial(self._corrected_plan, corrections), reason)
+            await self._control_loop.redeploy(partial(self._corrected_plan, corrections), reason)
         except ProteusError as error:
             log.error("kept the capacities: %s", error.message)  # noqa: TRY400
 

@@ -66,7 +66,7 @@ class Sharing:
         reason = "; ".join(_described(count, servers) for count in sorted(set(servers.values())))
         log.info("%s", reason, extra=fields(servers=dict(servers)))
         try:
-            await self._control_loop.recount(partial(self._recounted, servers))
+            await self._control_loop.redeploy_unrecorded(partial(self._recounted, servers))
         except ProteusError as error:
             log.error("kept the capacities: %s", error.message)  # noqa: TRY400
         self._planner.follow(self._controller.plan)

@@ -1,7 +1,8 @@
 """What an executor is: it loads engines on one device, runs batches there, and says when the device is lost.
 
-`Executor` is the protocol, `ExecutorBase` the book-keeping that all executors share. They are `CpuExecutor` (CPUs),
-`GpuExecutor`, `EmulatedExecutor`, and `ProcessExecutor`, which has any of these in a process of its own.
+`Executor` is the protocol, `ExecutorBase` the book-keeping that all executors share. `CpuExecutor`, `GpuExecutor` and
+`EmulatedExecutor` run batches in this process, `ProcessExecutor` has one of these in a child process, `RemoteExecutor`
+one on another host. `AbsentExecutor` stands for a device that cannot be reached.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,9 +25,9 @@ class Batch(msgspec.Struct, frozen=True, eq=False):  # made in a tenth of a data
     """What to run: an engine, and of each request its rows and its inputs, in the order of the signature.
 
     ``bounds`` say by when a multi-exit model must have answered the requests. Devices of other machines, whose clocks
-    differ, leave them out. Parts that leave such a batch before its end are told to ``leaving``, where there is one,
-    with the result of their rows; that of the whole has them, too. ``others`` are active on the device, too, and cost
-    the batch time: emulated devices take it.
+    differ, leave them out. When parts leave such a batch before its end, ``leaving`` gets their places and the result
+    of their rows; the result of the batch contains these rows, too. ``others`` are active on the device as well, and
+    cost the batch time, which emulated devices add.
     """
 
     key: VariantKey
@@ -97,8 +98,8 @@ class Executor(Protocol):
     async def load(self, key: VariantKey, model: Path, warm_up_rows: int, *, gives_way: bool = False) -> Signature:
         """Load an engine beside those that are loaded, and warm it up with batches of up to ``warm_up_rows`` rows.
 
-        One that ``gives_way`` takes the time that batches leave, and up to ten times as long; only where it
-        `can_give_way`. Raises `EngineError`, `DeviceLost` once lost.
+        A load that ``gives_way`` uses only the time that batches leave, and may take ten times as long; it is allowed
+        where `can_give_way` is true. Raises `EngineError`, `DeviceLost` once lost.
         """
         ...
 
@@ -116,7 +117,7 @@ class Executor(Protocol):
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         """Run a batch elsewhere, and call ``done`` on the running loop, exactly once unless abandoned.
 
-        What it has ``leaving`` is called there, too, before ``done`` alone.
+        ``batch.leaving`` is called on the same loop, and only before ``done``.
 
         Raises `RuntimeError` once closed, `DeviceLost` once lost or abandoned.
         """
@@ -176,7 +177,7 @@ class ExecutorBase:
             done(result)
 
     def _part_left(self, number: int, leaving: LeavingCallback, parts: Sequence[int], result: BatchResult) -> None:
-        """Parts have left a batch: call what it has for that, as `_complete` does."""
+        """Parts have left a batch: call ``leaving``, unless the device was lost or abandoned meanwhile."""
         if number in self._pending:
             leaving(parts, result)
 

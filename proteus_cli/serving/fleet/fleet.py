@@ -1,4 +1,7 @@
-"""The devices of a server: from one plan to the next without losing a request, and on without a device that is lost."""
+"""The devices of a server.
+
+`Fleet` changes from one plan to the next without losing a request, and goes on serving when a device is lost.
+"""
 
 import asyncio
 import logging
@@ -44,12 +47,14 @@ log = logging.getLogger("proteus.fleet")
 class Fleet:
     """The devices of a server by id: their workers, what is loaded on them, and whether they can be used.
 
-    ``breakers`` has one breaker per device, ``engines`` one per engine that ever failed on a device. ``away`` are the
-    devices whose breakers are not closed, and ``breaker_changes`` counts what ever changed: where hundreds of devices
-    serve, nobody has to ask them all whether anything did.
-    ``tuners`` are of the devices of several slots, where the fleet ``tunes_slots``.
-    ``hosted_before_loss`` is what each device served when it was last lost. ``lost_with_host`` are the devices that are
-    lost as their host is, each with the reason; ``lost_by`` those that are lost as a variant failed there.
+    ``breakers``: one per device.
+    ``broken_engines``: one breaker per engine that ever failed on a device.
+    ``away``: the devices whose breakers are not closed.
+    ``breaker_changes``: how often a breaker changed. Where hundreds of devices serve, it saves asking them all.
+    ``tuners``: one per device of several slots, where the fleet ``tunes_slots``.
+    ``hosted_before_loss``: what each device served when it was last lost.
+    ``lost_with_host``: the devices that are lost as their host is, each with the reason.
+    ``lost_by_variant``: the devices that are lost as a variant failed there, each with that variant.
     """
 
     def __init__(
@@ -76,13 +81,13 @@ class Fleet:
         self.breaker_changes = 0
         self.hosted_before_loss: dict[str, tuple[Host, ...]] = {}
         self.lost_with_host: dict[str, str] = {}
-        self.lost_by: dict[str, VariantKey] = {}
+        self.lost_by_variant: dict[str, VariantKey] = {}
         self._gives_way = SharedLook(controller.loads_give_way, clock)
         self._changing = asyncio.Lock()
         self.workers: dict[str, Worker] = {}
         self.tuners: dict[str, SlotTuner] = {}
         self._tunes_slots = tunes_slots
-        self.engines = BrokenEngines(controller, self.loader, self.workers, self.breakers, clock)
+        self.broken_engines = BrokenEngines(controller, self.loader, self.workers, self.breakers, clock)
         for device in devices:
             self._add(device, self.open_device(device))
         self.standbys = StandbyLoader(
@@ -90,7 +95,7 @@ class Fleet:
         )
 
     def add_device(self, device: str, memory: DeviceMemory | None = None) -> None:
-        """A device that is new, and whose profile is known: it is tried out as a lost one is (`recovery.Recovery`).
+        """Add a device whose profile is known. `recovery.Recovery` tries it out like a lost device.
 
         ``memory`` as in `Controller.add_device`.
         """
@@ -108,7 +113,14 @@ class Fleet:
             tuner = self.tuners[device] = SlotTuner(slots, self._clock())
             make_worker = partial(WatchedWorker, tuner)
         self.workers[device] = make_worker(
-            device, self._controller, executor, self._results, self._clock, self.workers, self._failed, self._timer_s
+            device,
+            self._controller,
+            executor,
+            self._results,
+            self._clock,
+            self.workers,
+            self._batch_failed,
+            self._timer_s,
         )
 
     def _breaker_changed(self, device: str) -> None:
@@ -120,7 +132,7 @@ class Fleet:
 
     def open_device(self, device: str) -> Executor:
         """Open a device; its executor reports a loss to `lose`. Raises `DeviceUnavailable`."""
-        return self._open_device(device, lambda loss: self._died(device, loss))
+        return self._open_device(device, lambda loss: self._device_died(device, loss))
 
     @property
     def is_changing(self) -> bool:
@@ -137,7 +149,7 @@ class Fleet:
         self._apply(self._controller.use_slots(device, slots, self._clock()))
 
     async def deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None) -> tuple[EngineChange, ...]:
-        """Put a plan in force: load its engines, switch, free the others. Returns what came to each device.
+        """Put a plan in force: load its engines, switch, free the others. Returns the engines that came to each device.
 
         Raises `EngineError` where an engine cannot be loaded. If that happens beside the engines that serve, nothing
         has changed; if it happens in place, the earlier plan is deployed again. What ``before_switch`` raises ends the
@@ -179,7 +191,7 @@ class Fleet:
         breaker = self.breakers[device]
         if breaker.state is not BreakerState.OPEN:
             return None
-        # It is needed where a family that it can host has no device that is there.
+        # The device is needed if it can host a family that has lost all of its devices.
         return breaker.retry_s(
             is_needed=any(self._controller.is_lost(each.family) for each in self.hostable_on(device))
         )
@@ -187,7 +199,7 @@ class Fleet:
     # --- plans
 
     async def _deploy(self, plan: Plan, before: Plan | None, before_switch: Callable[[], None] = lambda: None) -> None:
-        """As `deploy`. Where loads in place fail, ``before`` is deployed again; None: do not go back (again)."""
+        """As `deploy`. Where loads in place fail, ``before`` is deployed again, if there is one."""
         hosted = hosted_by(plan, self._profiles, self._controller.attainment)
         in_place = await self._load_beside(hosted)
         try:
@@ -197,7 +209,7 @@ class Fleet:
             raise
         failures = await self._follow(self._controller.adopt(plan, hosted, self._clock(), in_place))
         if failures:
-            self.engines.all_failed(failures)
+            self.broken_engines.all_failed(failures)
             if before is not None:
                 await self._deploy(before, None)
             raise failures[0].error
@@ -236,7 +248,7 @@ class Fleet:
         if any(failed.device not in too_full for failed in failures):
             self._free_the_rest()
             if self._controller.placements:  # before the first plan, there is nothing to plan around
-                self.engines.all_failed(failures)
+                self.broken_engines.all_failed(failures)
             raise failures[0].error
         return in_place | too_full
 
@@ -273,7 +285,7 @@ class Fleet:
     async def _follow(self, effects: Effects) -> list[FailedLoad]:
         """Apply effects, and do the loads in place that they start, until there are no more; returns what failed."""
         self._apply(effects)
-        self.engines.passed(chain.from_iterable(map(self._controller.hosted_on, self._usable())))
+        self.broken_engines.passed(chain.from_iterable(map(self._controller.hosted_on, self._usable())))
         return list(chain.from_iterable(await asyncio.gather(*map(self._load_in_place, effects.load))))
 
     def _apply(self, effects: Effects) -> None:
@@ -304,7 +316,7 @@ class Fleet:
         loads = [self._load_on(device, on_device, limit_s, gives_way) for device, on_device in wanted.items()]
         for failed in chain.from_iterable(await asyncio.gather(*loads)):
             if isinstance(failed.error, HostLost):
-                self._died(failed.device, failed.error)
+                self._device_died(failed.device, failed.error)
             elif isinstance(failed.error, DeviceLost):
                 self.lose(failed.device, BreakerEvent.HUNG, failed.error.message)
             else:
@@ -319,7 +331,7 @@ class Fleet:
         executors = {device: self.workers[device].executor}
         self._controller.loads_began(loading)
         try:
-            return await self.loader.load_all(hosts, executors, self.engines.proof_s, limit_s, gives_way)
+            return await self.loader.load_all(hosts, executors, self.broken_engines.proof_s, limit_s, gives_way)
         finally:
             self._controller.loads_ended(loading)
 
@@ -333,18 +345,18 @@ class Fleet:
 
     # --- losses and recoveries
 
-    def _failed(self, device: str, event: BreakerEvent, reason: str, running: VariantKey) -> None:
+    def _batch_failed(self, device: str, event: BreakerEvent, reason: str, running: VariantKey) -> None:
         """A batch of a variant has failed by a fault of the device, or of the variant's engine there."""
         if event is BreakerEvent.BROKE:
-            self.lost_by[device], reason = running, f"{self.loader.labels[running]}: {reason}"
+            self.lost_by_variant[device], reason = running, f"{self.loader.labels[running]}: {reason}"
         self.lose(device, event, reason)
 
     def forget_losses_by(self, key: VariantKey) -> None:
         """Devices that were given up as a variant failed there say nothing of what it does from now on."""
-        self.lost_by = {device: by for device, by in self.lost_by.items() if by != key}
+        self.lost_by_variant = {device: by for device, by in self.lost_by_variant.items() if by != key}
 
-    def _died(self, device: str, loss: DeviceLost) -> None:
-        """A host that is lost was logged once, for all of its devices."""
+    def _device_died(self, device: str, loss: DeviceLost) -> None:
+        """Lose a device. Where its host is lost, the log has one line for the host, and none for its devices."""
         why = loss.why if isinstance(loss, HostLost) else ""
         if why and self.breakers[device].is_closed:
             self.lost_with_host[device] = why
@@ -373,19 +385,19 @@ class Fleet:
         async with self._changing:
             of_plan = hosted_by(self._controller.plan, self._profiles, self._controller.attainment)
             wanted = [host for host in of_plan if host.device == device]
-            failures = await self.loader.load_all(wanted, {device: executor}, self.engines.proof_s, HURRIED_S)
+            failures = await self.loader.load_all(wanted, {device: executor}, self.broken_engines.proof_s, HURRIED_S)
             for failed in failures:
                 if isinstance(failed.error, DeviceLost):
                     raise failed.error
-            self.engines.all_failed(failures)
+            self.broken_engines.all_failed(failures)
             loaded = self.loader.loaded(device)
             self.workers[device].use(executor)
             self.breakers[device].on(BreakerEvent.PASSED, self._clock())
-            self.lost_by.pop(device, None)
+            self.lost_by_variant.pop(device, None)
             was_lost_with_host = self.lost_with_host.pop(device, None) is not None
             hosted = tuple(host for host in wanted if host.key in loaded)
             effects = self._controller.device_recovered(device, self._clock(), hosted)
-            self.engines.all_failed(await self._follow(effects))
+            self.broken_engines.all_failed(await self._follow(effects))
             self._free_the_rest()
         self._log_recovery(device, with_host=was_lost_with_host)
 

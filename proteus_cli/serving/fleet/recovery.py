@@ -80,7 +80,7 @@ class Recovery:
             if retry_s is not None and now_s >= retry_s and self._is_reachable(device):
                 self._fleet.breakers[device].on(BreakerEvent.RETRIED, now_s)
                 self._start(device)
-        for (device, key), breaker in self._fleet.engines.breakers.items():
+        for (device, key), breaker in self._fleet.broken_engines.breakers.items():
             if breaker.state is BreakerState.OPEN and now_s >= breaker.retry_s():
                 breaker.on(BreakerEvent.RETRIED, now_s)
                 self._controller.engine_recovered(device, key)
@@ -123,7 +123,7 @@ class Recovery:
             except DeviceLost:
                 raise
             except EngineError as error:
-                self._fleet.engines.failed(FailedLoad(device, key, error))
+                self._fleet.broken_engines.failed(FailedLoad(device, key, error))
             else:
                 works = True
         if not works:
@@ -144,7 +144,7 @@ class Recovery:
         return {key: rows for key, rows in keys.items() if key in hostable and not self._is_open(device, key)}
 
     def _is_open(self, device: str, key: VariantKey) -> bool:
-        breaker = self._fleet.engines.breakers.get((device, key))
+        breaker = self._fleet.broken_engines.breakers.get((device, key))
         return breaker is not None and breaker.state is BreakerState.OPEN
 
     def _takes_s(self, device: str, key: VariantKey, rows: int) -> float:

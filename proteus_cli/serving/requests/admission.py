@@ -52,7 +52,8 @@ class Admission:
 
     With ``refuses_non_finite``, NaN or infinity in an input is an error; else it passes through. No request waits
     longer than ``max_timeout_s``, or than the SLO of its family where that is longer, whatever timeout it asks for.
-    ``answers`` keeps those to requests with an id, where feedback is wanted; ``samples`` captures some requests.
+    ``answers`` records the answers to requests that have an id; None where no feedback is taken. ``samples`` captures
+    some requests.
     """
 
     def __init__(
@@ -206,8 +207,8 @@ class Admission:
         family, options = query.family, query.options
         if isinstance(offered, TooManyRows):
             return BadRequest(
-                f"what is hosted of `{family}` answers at most {counted(offered.max_rows, 'row')} of a request within "
-                f"{1000 * timeout_s:g} ms; got {query.rows}"
+                f"the hosted variants of `{family}` answer at most {counted(offered.max_rows, 'row')} of a request "
+                f"within {1000 * timeout_s:g} ms; got {query.rows}"
             )
         self._counts.by_family[family].ended(Outcome.REJECTED)
         if isinstance(offered, Unfit) and options.bounds is not None:
@@ -219,10 +220,10 @@ class Admission:
                 f"available: {available or 'none'}"
             )
         if offered.is_lost:
-            self._warn(family, "no device that hosts it is there, its queries are refused")
+            self._warn(family, "no device that hosts it is available, its queries are refused")
             version = options.bounds and options.bounds.version
             what = f"{version} of `{family}`" if version else f"`{family}`"
-            return NotReady(f"no device that hosts {what} is there", retry_after_s=offered.retry_after_s)
+            return NotReady(f"no device that hosts {what} is available", retry_after_s=offered.retry_after_s)
         self._warn(family, _OVERLOADED)
         refusal = Overloaded(
             f"more queries for `{family}` than the plan can carry", retry_after_s=offered.retry_after_s
@@ -234,7 +235,7 @@ class Admission:
         return refusal
 
     def _refuse_alike(self, query: Query, now_s: float) -> None:
-        """Raise the refusal of a request that was not larger, and refused in this turn of the loop, if there is one.
+        """If a request of the family with no more rows was refused in this turn of the loop, raise the same refusal.
 
         Requests that ask for nothing unusual are refused alike until the turn ends, or a request leaves its place.
         Under overload most requests are refused, and so in half of the time.
@@ -242,7 +243,7 @@ class Admission:
         family, rows = query.family, query.rows
         refused_rows, refusal = self._refused.get(family, (inf, None))
         if refusal is not None and rows >= refused_rows and query.options == DEFAULT_OPTIONS:
-            self._controller.refuse(family, rows, now_s, self._families[family].slo_s)
+            self._controller.count_refused(family, rows, now_s, self._families[family].slo_s)
             self._counts.by_family[family].ended(Outcome.REJECTED)
             self._warn(family, _OVERLOADED)
             raise refusal.with_traceback(None)

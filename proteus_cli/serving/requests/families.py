@@ -178,7 +178,7 @@ class Families:
         if why_out := self.by_name[name].why_out:
             return why_out
         if self._controller.is_lost(name):
-            return "no device that hosts it is there"
+            return "no device that hosts it is available"
         if not self._hosting(name, version):
             return "the plan in force hosts no variant of it"
         return None

@@ -102,7 +102,7 @@ def status(sources: StatusSources) -> ServerStatus:
         hosts=sources.hosts(),
         broken=[
             BrokenEngine(device, family, variant, breaker.reason)
-            for (device, (family, variant)), breaker in sources.plane.fleet.engines.breakers.items()
+            for (device, (family, variant)), breaker in sources.plane.fleet.broken_engines.breakers.items()
             if not breaker.is_closed
         ],
     )

@@ -97,7 +97,7 @@ def test_only_rows_that_an_idle_device_had_the_time_for_use_up_patience(*, is_of
         if is_offered:
             assert isinstance(controller.offer(within(time_s, 1), 0.0), Refused)
         else:
-            controller.refuse("a", 1, 0.0, time_s)
+            controller.count_refused("a", 1, 0.0, time_s)
         bounds = controller.exit_bounds(launch)
         assert bounds is not None
         assert bounds.may_leave is may_leave

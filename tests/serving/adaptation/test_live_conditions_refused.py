@@ -30,7 +30,7 @@ class Loop:
     error: Exception | None = None
     reasons: list[str] = field(default_factory=list)
 
-    async def rerate(self, change: Callable[[], Plan], reason: str, origin: str) -> None:
+    async def redeploy(self, change: Callable[[], Plan], reason: str, origin: str) -> None:
         assert isinstance(change(), Plan)
         if self.error is not None:
             raise self.error

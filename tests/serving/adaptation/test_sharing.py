@@ -46,7 +46,7 @@ class World:
     def share(self, device: str, servers: int) -> None:
         self.shared[device] = servers
 
-    async def recount(self, change: Callable[[], Plan]) -> None:
+    async def redeploy_unrecorded(self, change: Callable[[], Plan]) -> None:
         self.plan = change()
         if self.fails:
             raise EngineError("it can't be loaded")

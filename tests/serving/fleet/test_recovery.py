@@ -356,7 +356,7 @@ def test_the_check_of_a_suspect_engine_waits_for_the_turns_of_other_servers(serv
 
     async def checked(world: World) -> None:
         world.fleet.share("cpu0", servers)
-        breaker = world.fleet.engines.breakers["cpu0", VariantKey("f", "fast")] = Breaker()
+        breaker = world.fleet.broken_engines.breakers["cpu0", VariantKey("f", "fast")] = Breaker()
         for event in (BreakerEvent.BROKE, BreakerEvent.RETRIED):
             breaker.on(event, world.loop.time(), "it failed on everything")
         executor, submit = world.executor("cpu0"), world.executor("cpu0").submit
@@ -381,7 +381,7 @@ def test_while_all_devices_of_a_family_are_lost_it_is_not_ready_and_says_when_to
         (result,) = world.results
         assert isinstance(result, NotReady)
         assert result.retry_after_s == 1.0
-        assert world.plane.families.why_unavailable("f") == "no device that hosts it is there"
+        assert world.plane.families.why_unavailable("f") == "no device that hosts it is available"
         await asyncio.sleep(BACK_S)
         assert world.plane.families.why_unavailable("f") is None
         world.submit()
@@ -398,14 +398,14 @@ def test_a_variant_that_can_not_be_loaded_leaves_the_plan_in_force_and_is_planne
         world.spoilt[VariantKey("f", "fast")] = EngineError("the file is cut off")
         await world.ask(300.0, 8.0)
         assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
-        breakers = world.fleet.engines.breakers
+        breakers = world.fleet.broken_engines.breakers
         assert [breakers[device, VariantKey("f", "fast")].is_closed for device in BOTH] == [False, False]
         assert Outages(engines=frozenset({("cpu0", "f", "fast"), ("cpu1", "f", "fast")})) in world.asked
         before = world.counted[Outcome.SERVED]
         world.spoilt.clear()
         await world.ask(300.0, 20.0)
         assert "fast" in {variant for variants in world.hosts.values() for variant in variants}
-        assert BreakerState.OPEN not in {breaker.state for breaker in world.fleet.engines.breakers.values()}
+        assert BreakerState.OPEN not in {breaker.state for breaker in world.fleet.broken_engines.breakers.values()}
         assert world.counted[Outcome.SERVED] > before + 3000
         await asyncio.sleep(1.0)
 
@@ -417,7 +417,7 @@ def test_an_engine_whose_build_was_cancelled_is_not_broken() -> None:
         world.spoilt[VariantKey("f", "fast")] = BuildCancelled("someone stopped it")
         with pytest.raises(BuildCancelled):
             await world.fleet.deploy(world.plan_of({"cpu0": "fast", "cpu1": "fast"}))
-        assert world.fleet.engines.breakers == {}
+        assert world.fleet.broken_engines.breakers == {}
         world.spoilt.clear()
         await world.fleet.deploy(world.plan_of({"cpu0": "fast", "cpu1": "fast"}))
         assert world.hosts == {"cpu0": {"fast"}, "cpu1": {"fast"}}

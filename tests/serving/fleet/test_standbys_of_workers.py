@@ -96,7 +96,7 @@ def test_a_standby_that_can_not_be_loaded_changes_nothing() -> None:
         await asyncio.sleep(2 * WARM_S)
         assert world.controller.standbys == {}
         assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
-        assert world.fleet.engines.breakers == {}, "a plan that places it finds out"
+        assert world.fleet.broken_engines.breakers == {}, "a plan that places it finds out"
         assert [world.executor(device).loads for device in BOTH] == [[GOOD, FAST]] * 2, "it is tried once for now"
         world.submit()
         await asyncio.sleep(0.1)

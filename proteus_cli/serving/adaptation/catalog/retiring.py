@@ -78,7 +78,7 @@ class Retiring:
         for key in gone:
             del self.variants[key]
         fleet.loader.forget_models(gone)
-        fleet.engines.forget(gone)
+        fleet.broken_engines.forget(gone)
         controller.forget_variants(gone)
         self._accuracies.forget(gone)
         self._profiles.use([without_variants(profile, gone) for profile in self._profiles.alone.values()])

@@ -108,7 +108,7 @@ class LiveAccuracies:
         reason = "; ".join(_description(key, wanted, before) for key in sorted(wanted.keys() | before.keys()))
         log.warning("%s", reason)
         try:
-            await self._control_loop.rerate(self._plan_with_inputs, reason)
+            await self._control_loop.redeploy(self._plan_with_inputs, reason)
         except ProteusError as error:
             log.error("kept the accuracies: %s", error.message)  # noqa: TRY400
         controller.replanning.ask(reason, self._plane.clock())

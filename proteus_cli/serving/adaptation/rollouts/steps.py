@@ -73,9 +73,9 @@ class RolloutSteps:
         fleet, new = self._plane.fleet, running.new
         for device, *key in sorted(self._plane.controller.broken_engines):
             if tuple(key) == new:
-                breaker = fleet.engines.breakers.get((device, new))
+                breaker = fleet.broken_engines.breakers.get((device, new))
                 return f"{new.variant} is broken on {device}: {(breaker and breaker.reason) or 'it fails'}"
-        lost = sorted(device for device, key in fleet.lost_by.items() if key == new)
+        lost = sorted(device for device, key in fleet.lost_by_variant.items() if key == new)
         return f"{lost[0]} was given up: {fleet.breakers[lost[0]].reason}" if lost else None
 
     def _is_changed(self, running: Running) -> bool:
@@ -148,7 +148,7 @@ class RolloutSteps:
         running.is_twinned = True
         self._plane.controller.use_twins(running.family, Twins(running.old.variant, running.new.variant))
         reason = _reason(running, wanted)
-        await self._control_loop.rerate(self._plans.again, reason, "request")
+        await self._control_loop.redeploy(self._plans.again, reason, "request")
         if not places(self._plane.controller.plan, running.new) and not self._planner.replans:
             raise Unprocessable(f"no device has {running.new.variant}{_reasons(running.without)}")
         self._plane.admission.arms[running.family] = running.arms
@@ -171,7 +171,7 @@ class RolloutSteps:
         running.is_twinned = running.is_held = False
         self._plane.controller.use_twins(running.family, None)
         reason = f"{running.new.variant} serves in place of {running.old.variant}"
-        await self._control_loop.rerate(lambda: self._plans.only_new(running), reason, "request")
+        await self._control_loop.redeploy(lambda: self._plans.only_new(running), reason, "request")
         running.arms.use_fully()
         log.info("%s", reason, extra=fields(family=running.family))
         self._replan(reason)
@@ -182,7 +182,7 @@ class RolloutSteps:
         running.is_over = True
         self._keep_old()
         reason = f"{running.old.variant} is kept no longer: {running.new.variant} is rolled out"
-        await self._control_loop.rerate(lambda: self._plane.controller.plan, reason, "request")
+        await self._control_loop.redeploy(lambda: self._plane.controller.plan, reason, "request")
         log.info("%s is rolled out", running.new.variant, extra=fields(family=running.family))
 
     async def _go_back(self, running: Running) -> None:
@@ -197,7 +197,7 @@ class RolloutSteps:
             await self._naming.name_old(running)
         await self._control_loop.settled()
         if self._has_place_of_old(running):
-            await self._control_loop.rerate(lambda: self._plans.only_old(running), reason, "request")
+            await self._control_loop.redeploy(lambda: self._plans.only_old(running), reason, "request")
         self._plane.controller.use_twins(running.family, None)
         self._plane.admission.arms.pop(running.family, None)
         self._naming.live_catalog.release(running.new)
@@ -215,7 +215,7 @@ class RolloutSteps:
         """
         if places(self._plane.controller.plan, running.new):
             try:
-                await self._control_loop.rerate(lambda: self._plans.only_old(running), reason, "request")
+                await self._control_loop.redeploy(lambda: self._plans.only_old(running), reason, "request")
             except EngineError as error:
                 log.warning("%s can't serve at once: %s", running.old.variant, error.message)
 

@@ -134,7 +134,7 @@ def make_snapshot(
         hosted.setdefault(placement.device, []).append(labels[placement.key])
     kept = kept_fracs(controller)
     broken: dict[str, dict[str, str]] = {}
-    for (device, key), breaker in fleet.engines.breakers.items():
+    for (device, key), breaker in fleet.broken_engines.breakers.items():
         if not breaker.is_closed:
             broken.setdefault(device, {})[labels[key]] = breaker.reason or ""
     return Snapshot(

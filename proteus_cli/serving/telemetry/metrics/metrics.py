@@ -243,7 +243,7 @@ class Metrics:
         )
         exposition.add(LOSSES, [((device,), breaker.opened) for device, breaker in fleet.breakers.items()])
         engines = {(p.device, p.family, p.variant): 0 for p in controller.placements}
-        broken = fleet.engines.breakers.items()
+        broken = fleet.broken_engines.breakers.items()
         engines |= {(device, *key): int(not breaker.is_closed) for (device, key), breaker in broken}
         exposition.add(BROKEN, engines.items())
         exposition.add(STATE, _states(fleet, controller))

@@ -87,12 +87,12 @@ def test_a_version_that_is_broken_is_forgotten_with_its_failures(monkeypatch: py
         world.spoilt[VariantKey("f", "better")] = EngineError("it cannot be loaded")
         await catalog.live.read()
         await asyncio.sleep(PLANNED_S)
-        assert (hosted(world), len(world.fleet.engines.breakers)) == ({"good"}, 2)
+        assert (hosted(world), len(world.fleet.broken_engines.breakers)) == ({"good"}, 2)
         catalog.retrain("better", "33333333", accuracy=0.95)
         await catalog.live.read()
         await asyncio.sleep(GONE_S)
         assert hosted(world) == {"better@33333333"}
-        assert (world.fleet.engines.breakers, world.controller.replanning.without.engines) == ({}, frozenset())
+        assert (world.fleet.broken_engines.breakers, world.controller.replanning.without.engines) == ({}, frozenset())
 
     followed(story, monkeypatch)
 

@@ -87,7 +87,7 @@ class World:
         )  # fmt: skip
         self.feedback = Feedback(plane, self.accuracies)
 
-    async def rerate(self, change: Callable[[], Plan], reason: str) -> None:
+    async def redeploy(self, change: Callable[[], Plan], reason: str) -> None:
         self.plans.append(change())
         assert isinstance(self.plans[-1], Plan)
         self.reasons.append(reason)

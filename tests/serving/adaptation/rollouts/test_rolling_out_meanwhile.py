@@ -79,7 +79,7 @@ def test_a_device_that_an_earlier_rollout_has_cost_does_not_end_the_next_one(mon
         await begin(server)
         fleet = server.world.fleet
         server.world.shut.add("cpu1")
-        fleet._failed("cpu1", BreakerEvent.BROKE, "it fails on all inputs", VariantKey("f", NEW))
+        fleet._batch_failed("cpu1", BreakerEvent.BROKE, "it fails on all inputs", VariantKey("f", NEW))
         await asyncio.sleep(STEPPED_S)
         assert (server.at(), server.is_over()) == (("ended", "failed"), True)
         await server.start()

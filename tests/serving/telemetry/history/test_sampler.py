@@ -143,7 +143,7 @@ def test_what_was_cut_short_is_a_part_of_what_was_answered_and_unknown_without_e
 def test_a_lost_device_says_when_it_is_tried_again_and_which_variants_are_broken() -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         device, engine = world.fleet.breakers["cpu0"], Breaker(since_s=0.0)
-        world.fleet.engines.breakers["cpu0", VariantKey("f", "v")] = engine
+        world.fleet.broken_engines.breakers["cpu0", VariantKey("f", "v")] = engine
         seen = []
         for second, event in enumerate([None, Device.DIED, Device.RETRIED], 1):
             clock.now_s = float(second)

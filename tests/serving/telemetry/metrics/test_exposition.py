@@ -66,7 +66,7 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
     fleet = plane.fleet
     if ids:
         fleet.breakers[ids[0]].on(BreakerEvent.HUNG, 1.0, "a test")
-        fleet.engines.failed(FailedLoad(ids[0], VariantKey(names[0], "v0"), EngineError("a test")))
+        fleet.broken_engines.failed(FailedLoad(ids[0], VariantKey(names[0], "v0"), EngineError("a test")))
     for counts in plane.counts.by_family.values():
         for variant in VARIANTS:
             for device in ids[:run_on]:
