@@ -44,6 +44,7 @@ from proteus_cli.planning.solver.solve import OutOfTime
 from proteus_cli.planning.solver.target_demand import TargetDemand
 
 PLAIN_FRAC = 0.4  # of the search with cascades, the most that the plan without them may take
+FALLBACK_FRAC = 0.25  # of the search for several variants per device, kept for one variant on each where none is found
 SAME_MERIT = 1e-5
 MOST_SETS_APART = 100
 """Sets of variants, of all groups, up to which devices are told apart by what they host: exact loads need that."""
@@ -127,6 +128,9 @@ class PlacementSearch:
         if self._plain is None and rules.is_resident_set and any(profile.sharing for profile in profiles.values()):
             self._plain = PlacementSearch(catalog, profiles, variants, replace_fields(plain, residency=1))
             self._simplest = self._plain
+        self._fallback: PlacementSearch | None = None
+        if self._plain is None and rules.is_resident_set:
+            self._fallback = PlacementSearch(catalog, profiles, variants, replace_fields(rules, residency=1))
 
     def prepare(self, asked: PlanningDemand) -> None:
         """Compile the models that a demand needs first. Raises `NoFeasiblePlan` where no variant may be hosted."""
@@ -153,10 +157,13 @@ class PlacementSearch:
         """The best solution. With cascades, the better of two: that without them counts on hosts of its own.
 
         So is it where sharing costs time, of that and one variant on each device, which takes a tenth of the time.
-        Past the deadline, the best that was found. Raises `Infeasible`, `NoFeasiblePlan`, and `OutOfTime` where nothing
-        was found by then.
+        Past the deadline, the best that was found; with several variants on a device, where memory is scarce, that may
+        be nothing, and then it is one on each that serves all. Raises `Infeasible`, `NoFeasiblePlan`, and `OutOfTime`
+        where nothing was found by then.
         """
         self.prepare(asked)
+        if self._fallback is not None:
+            return self._shared_or_fallback(self._fallback, asked, now, deadline_s)
         if self._plain is None:
             return self._solve_and_place(asked, now, deadline_s)
         started_s, plain = time.perf_counter(), None
@@ -170,6 +177,19 @@ class PlacementSearch:
                 raise
             return replace(plain, solution=replace(plain.solution, is_limited=True))
         return plain if plain is not None and _is_better(plain.solution, found.solution) else found
+
+    def _shared_or_fallback(
+        self, fallback: "PlacementSearch", asked: PlanningDemand, now: Now, deadline_s: float
+    ) -> PlacedSolution:
+        started_s = time.perf_counter()
+        try:
+            return self._solve_and_place(asked, now, started_s + (1 - FALLBACK_FRAC) * (deadline_s - started_s))
+        except OutOfTime:
+            with suppress(OutOfTime, Infeasible, NoFeasiblePlan):
+                found = fallback.best(asked, now, deadline_s)
+                if found.serves_all:
+                    return replace(found, solution=replace(found.solution, is_limited=True))
+            raise
 
     def with_spares(self, placed: tuple[Placement, ...], asked: PlanningDemand, now: Now) -> tuple[Placement, ...]:
         """These placements, and spares on devices that are idle."""
