@@ -12,6 +12,7 @@ from builders import make_catalog, make_family, make_measured
 from failing import LOAD_S, World, played
 
 from proteus_cli.control.policies import PROTEUS
+from proteus_cli.control.replanning.replan_rules import ForecastRule
 from proteus_cli.domain.catalog.catalog import Family, VariantKey
 from proteus_cli.domain.catalog.changes import CatalogContent, Succession
 from proteus_cli.domain.profile.profile import VariantProfile
@@ -30,7 +31,9 @@ from proteus_cli.serving.requests.query import Query, RequestOptions
 BOTH = {"cpu0": "good", "cpu1": "good"}
 GONE_S = FORGET_AFTER_S + 2 * LOOK_S
 PLANNED_S = 1.0
-"""Another plan is in force by then."""
+"""Another plan is in force by then, …"""
+SETTLED_S = PLANNED_S + 2 * ForecastRule().refresh_s
+"""… and what idle devices host by then, no routine plan finds anything better for."""
 
 
 class Followed:

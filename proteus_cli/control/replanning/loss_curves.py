@@ -10,6 +10,7 @@ from proteus_cli.control.replanning.demand import TREND_S, Rate
 from proteus_cli.domain.demand import LossCurve
 
 HISTORY_S = 20.0  # of arrivals that are replayed
+REACHED_FRAC = 0.98  # of their capacity, what hosts reach in overload: 0.96 to 1.00 in benchmarks.dispatch
 FEWEST_WAITING = 0.01  # queries that arrive while one may wait; fewer make no difference to a curve's capacities
 _ABOVE_RATE = np.array((-1.0, -0.15, 0.0, 0.1, 0.3, 0.7, 1.5, 4.0))  # capacities of a curve, beyond the rate
 _DEVIATIONS = np.array((-math.sqrt(3), 0.0, math.sqrt(3)))  # three points that stand for a normal distribution …
@@ -22,8 +23,9 @@ def loss_curves(
     """The curve of each family, from how long its queries may wait and its present rate, known but for a deviation.
 
     ``arrivals``: by family, the rows of each of the last buckets, equally many. They are scaled to the rate, each part
-    of `TREND_S` by itself, and replayed through a leaky bucket: it drains at the capacity, and what doesn't fit in it
-    comes too late. No curve is below that of Poisson arrivals: what looked regular for seconds need not stay so.
+    of `TREND_S` by itself, and replayed through a leaky bucket: it drains at what hosts reach of the capacity, and what
+    doesn't fit in it comes too late. No curve is below that of Poisson arrivals: what looked regular for seconds need
+    not stay so.
     """
     qps = np.array([rate.qps for rate in rates])[:, None]
     deviation = np.array([rate.deviation_qps for rate in rates])[:, None] / qps
@@ -31,7 +33,7 @@ def loss_curves(
     spread = 1 / np.sqrt(np.clip(qps * slack[:, 0], FEWEST_WAITING, 1.0))  # rare queries scatter more
     capacities = 1 + _ABOVE_RATE * np.where(_ABOVE_RATE > 0, spread, 1.0)  # [F, points]
     likely = np.maximum(1 + _DEVIATIONS * deviation, 0.1)  # [F, 3], in multiples of the expected rate
-    capacity = capacities[:, :, None] / likely[:, None, :]  # [F, points, 3]
+    capacity = REACHED_FRAC * capacities[:, :, None] / likely[:, None, :]  # [F, points, 3]
     depth_s = slack * capacity + 1 / qps[:, :, None]  # what is drained in time, and one that need not wait
     scaled_s = np.array([_without_trend(each, bucket_s) for each in arrivals]).reshape(len(qps), -1)
     lost = np.maximum(_replayed(scaled_s, bucket_s, capacity, depth_s), _poisson(capacity, qps[:, :, None] * depth_s))

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from failing import World
-from following import GONE_S, PLANNED_S, Followed, followed
+from following import GONE_S, PLANNED_S, SETTLED_S, Followed, followed
 
 from proteus_cli.control.devices.breaker import BreakerState
 from proteus_cli.domain.catalog.catalog import VariantKey
@@ -47,7 +47,7 @@ def test_what_serves_goes_on_where_nobody_has_measured_what_replaces_it(monkeypa
         assert (hosted(catalog.world), catalog.known) == ({"good"}, {"good", "fast"})
         catalog.retrain("good", "22222222")
         await catalog.live.read()
-        await asyncio.sleep(PLANNED_S)
+        await asyncio.sleep(SETTLED_S)
         assert hosted(catalog.world) == {"good@22222222"}
 
     followed(story, monkeypatch)
