@@ -50,7 +50,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"{ROUNDS}, each with a trace of its own")
     parser.add_argument("--seconds", type=float, default=LASTS_S, help=f"of each trace: {LASTS_S:.0f}")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"in demand, where all variants are resident: {STEPS}")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"in demand, with standbys: {STEPS}")
     parser.add_argument("--budget", default=BUDGET, help=f"for profiling: {BUDGET}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     parser.add_argument("--docs", action="store_true", help="write the tables and the picture into docs/")
@@ -69,10 +69,10 @@ def _measured(lab: Lab, options: argparse.Namespace) -> tuple[Benchmark, list[Re
         found = _round(lab, options.seconds, number)
         runs += [Run.of(report.policy, number, report) for report in found]
         first = first or found
-    _say(f"{options.steps} steps in demand with resident variants, {LOADING_STEPS} with others")
+    _say(f"{options.steps} steps in demand with standbys, {LOADING_STEPS} without")
     asked = stairs(lab, options.steps, seed=options.rounds)
-    followed = reactions(lab, asked, resident=True)
-    followed += reactions(lab, stairs(lab, LOADING_STEPS, seed=options.rounds + 1), resident=False)
+    followed = reactions(lab, asked, standbys=True)
+    followed += reactions(lab, stairs(lab, LOADING_STEPS, seed=options.rounds + 1), standbys=False)
     return Benchmark(
         made_by=made_by(),
         command="python -m benchmarks.adaptation " + " ".join(sys.argv[1:]),

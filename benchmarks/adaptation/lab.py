@@ -127,11 +127,11 @@ class Lab:
 
     # --- runs
 
-    def live(self, name: str, plan: Plan, trace: Trace) -> tuple[Report, ReplayResult]:
-        """The trace against a server with that plan, which only proteus may change."""
+    def live(self, name: str, plan: Plan, trace: Trace, *more: str) -> tuple[Report, ReplayResult]:
+        """The trace against a server with that plan, which only proteus may change; ``more`` are options of it."""
         path = self.place.plans_dir / "adaptation.json"
         write_json(path, plan)
-        options = ("--plan-history=1000", f"--replan={'auto' if name == PROTEUS else 'off'}")
+        options = ("--plan-history=1000", f"--replan={'auto' if name == PROTEUS else 'off'}", *more)
         with local_server(path, self.root, options=options) as url, pinned((self.client_core,)):
             until_warm(url)
             load, status = replayed(url, trace)

@@ -1,6 +1,6 @@
 """How fast a live server follows a step in demand: from the step's first arrival, by the records that it keeps."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from benchmarks.adaptation.lab import RULES, Lab
 from benchmarks.adaptation.results import PROTEUS, Reaction
 from proteus_cli.control.policies import PROTEUS as POLICY
-from proteus_cli.domain.plan.rules import DeviceVariant
 from proteus_cli.domain.plan_changes.record import PlanRecord
+from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Poisson, make_trace
 from proteus_cli.serving.adaptation.plan_journal import records
@@ -47,24 +47,27 @@ def stairs(lab: Lab, steps: int, seed: int) -> Stairs:
     return Stairs(trace, tuple(steps_s), *rates)
 
 
-def reactions(lab: Lab, asked: Stairs, *, resident: bool) -> tuple[Reaction, ...]:
-    """To each step, on a server of its own, where all variants are ``resident`` or those of the plan in force only."""
-    rules = replace(RULES, pinned=_all_pairs(lab)) if resident else RULES
-    _, load = lab.live(PROTEUS, lab.first_plan(asked.trace, rules), asked.trace)
+def reactions(lab: Lab, asked: Stairs, *, standbys: bool) -> tuple[Reaction, ...]:
+    """To each step, on a server of its own, with or without ``standbys``.
+
+    Plans have as many variants on a device as there are families. More of them would carry each step without another
+    plan, as devices would host fast variants beside the accurate ones.
+    """
+    plan = lab.first_plan(asked.trace, replace(RULES, residency=len(lab.shares)))
+    _, load = lab.live(PROTEUS, plan, asked.trace, *(() if standbys else ("--memory=0B",)))
     began = sorted(_began(lab, load.started_unix_s), key=lambda pair: pair[0])
     return tuple(
-        _reaction(lab, number, began, at_s, asked.high_qps, resident=resident)
+        Reaction(
+            number, standbys, *_followed(lab, began, at_s, asked.high_qps), _lost_frac(load.records, at_s, at_s + 1.0)
+        )
         for number, at_s in enumerate(asked.steps_s)
     )
 
 
-def _all_pairs(lab: Lab) -> tuple[DeviceVariant, ...]:
-    """Each device hosts each variant."""
-    return tuple(
-        DeviceVariant(device, measured.family, measured.variant)
-        for device, profile in lab.profiles.items()
-        for measured in profile.variants
-    )
+def _lost_frac(records: Sequence[RequestRecord], start_s: float, end_s: float) -> float:
+    """The part of the requests that arrived then and were not served within their SLO."""
+    ended = [record.outcome for record in records if start_s <= record.arrival_s < end_s]
+    return sum(outcome is not Outcome.SERVED for outcome in ended) / len(ended)
 
 
 def _began(lab: Lab, start_unix_s: float) -> Iterator[tuple[float, PlanRecord]]:
@@ -73,19 +76,20 @@ def _began(lab: Lab, start_unix_s: float) -> Iterator[tuple[float, PlanRecord]]:
         yield datetime.fromisoformat(record.began).timestamp() - start_unix_s, record
 
 
-def _reaction(
-    lab: Lab, number: int, began: list[tuple[float, PlanRecord]], step_s: float, high_qps: float, *, resident: bool
-) -> Reaction:
+def _followed(
+    lab: Lab, began: Sequence[tuple[float, PlanRecord]], step_s: float, high_qps: float
+) -> tuple[float | None, float | None, int]:
+    """Seconds to the next plan, and to one that carries it all, and the loads until then."""
     before = [record for then_s, record in began if then_s < step_s]
     if _carries(lab, before[-1], high_qps):
-        return Reaction(number, resident, None, 0.0, 0)
+        return None, 0.0, 0
     mine = [(then_s - step_s, record) for then_s, record in began if step_s <= then_s < step_s + HIGH_S]
     swaps, first_s = 0, mine[0][0] if mine else None
     for after_s, record in mine:
         swaps += record.swaps
         if _carries(lab, record, high_qps):
-            return Reaction(number, resident, first_s, after_s, swaps)
-    return Reaction(number, resident, first_s, None, swaps)
+            return first_s, after_s, swaps
+    return first_s, None, swaps
 
 
 def _carries(lab: Lab, record: PlanRecord, qps: float) -> bool:

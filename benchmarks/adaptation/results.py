@@ -59,16 +59,17 @@ class Run(Value, frozen=True):
 class Reaction(Value, frozen=True):
     """To one step in demand, from its first arrival: seconds to the next plan, and to one that carries it all.
 
-    ``resident``: all variants were loaded all the time; else ``swaps`` of them had to be loaded until then. None: no
-    such plan came before the step was over. ``carried_s`` is 0 where the plan in force carried it all already, as
-    devices host fast variants beside accurate ones.
+    With ``standbys``, what that plan needs may be loaded already; ``swaps`` variants were loaded until then. None: no
+    such plan came before the step was over. ``carried_s`` is 0 where the plan in force carried it all already.
+    ``lost_frac`` is the part of the queries of the first second that missed their SLO.
     """
 
     step: int
-    resident: bool
+    standbys: bool
     first_s: float | None
     carried_s: float | None
     swaps: int
+    lost_frac: float
 
 
 class Benchmark(Value, frozen=True):

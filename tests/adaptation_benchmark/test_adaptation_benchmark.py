@@ -55,8 +55,8 @@ def found(*reactions: Reaction) -> Benchmark:
     )  # fmt: skip
 
 
-def reaction(carried_s: float | None, *, resident: bool = True) -> Reaction:
-    return Reaction(0, resident, 0.4, carried_s, 0 if resident else 2)
+def reaction(carried_s: float | None, *, standbys: bool = True, lost_frac: float = 0.02) -> Reaction:
+    return Reaction(0, standbys, 0.4, carried_s, 0 if standbys else 2, lost_frac)
 
 
 def test_a_static_plan_that_refuses_many_is_not_the_best_however_accurate() -> None:
@@ -70,9 +70,12 @@ def test_the_way_from_the_best_static_plan_to_the_oracle_is_a_percentage() -> No
 
 
 def test_a_step_that_was_not_followed_is_missed_and_one_that_had_to_load_does_not_count() -> None:
-    done = found(reaction(0.4), reaction(0.6), reaction(None), reaction(3.0, resident=False))
-    followed, next_median, _, median, longest = (aim for aim in aims(done) if "resident" in aim.what)
+    slow = reaction(3.0, standbys=False, lost_frac=0.9)
+    done = found(reaction(0.4, lost_frac=0.1), reaction(0.6), reaction(None, lost_frac=0.07), slow)
+    followed, next_median, _, median, longest, lost = (aim for aim in aims(done) if "standbys" in aim.what)
     assert (followed.measured, followed.limit, followed.is_reached) == (2, 3, False)
+    assert lost.measured == pytest.approx(7.0)
+    assert not lost.is_reached
     assert (next_median.measured, median.measured, longest.measured) == (0.4, 0.5, 0.6)
 
 
