@@ -345,15 +345,22 @@ def _among(tiny: Tiny, kind: str, residents: Residents) -> Residents:
     """The same, each as slow as the others make it."""
     if not tiny.sharing:
         return residents
+    held = {host.variant for host in residents}
     return tuple(
         replace(
             _host(tiny, host.device, kind, host.family, host.variant, host.accuracy, host.slo_part, slowed),
             worth=host.worth,
         )
-        if (slowed := max(tiny.sharing.get((kind, host.variant, o.variant), 1.0) for o in residents)) > 1
+        if (slowed := _slowed(tiny, kind, host.variant, held)) > 1
         else host
         for host in residents
     )
+
+
+def _slowed(tiny: Tiny, kind: str, variant: str, held: set[str]) -> float:
+    """By the worst of all that was measured of what its device holds."""
+    mine = ((others, by) for (of, one, *others), by in tiny.sharing.items() if (of, one) == (kind, variant))
+    return max((by for others, by in mine if held.issuperset(others)), default=1.0)
 
 
 def hosting_of(tiny: Tiny, plan: Plan) -> Hosting:

@@ -21,9 +21,10 @@ TWO, SETS = Rules(residency=2, slo_fraction=0.5), Rules(residency=3, slo_fractio
 
 
 def planner(rules: Rules, devices: int = 2, **ratios: float) -> Planner:
-    """``ab=1.5``: batches of a0 take so many times as long beside b0."""
+    """``ab=1.5``: batches of a0 take so many times as long beside b0; ``abc=1.5``: beside b0 and c0."""
     costs = tuple(
-        make_sharing_cost((pair[0], f"{pair[0]}0"), (pair[1], f"{pair[1]}0"), ratio=by) for pair, by in ratios.items()
+        make_sharing_cost((names[0], f"{names[0]}0"), *((other, f"{other}0") for other in names[1:]), ratio=by)
+        for names, by in ratios.items()
     )
     profiles = {
         f"cpu{n}": msgspec.structs.replace(make_profile(f"cpu{n}", *MEASURED), sharing=costs) for n in range(devices)
@@ -59,6 +60,20 @@ def test_three_on_a_device_cost_what_all_of_them_do() -> None:
     host = next(host for host in hosted_by(plan, made.profiles) if host.family == "a")
     assert host.mean_latency(4) == pytest.approx(0.04 * 1.3), "as beside the worst of the two"
     assert host.others == {("b", "b0"), ("c", "c0")}
+
+
+def test_what_only_all_of_three_cost_each_other_counts() -> None:
+    """As where any two fit the caches, and all three do not."""
+    made = planner(SETS, devices=1, abc=1.5, bac=1.5, cab=1.5)
+    plan = made({"a": 30.0, "b": 30.0, "c": 30.0})
+    assert together(plan) == {frozenset("abc")}
+    assert sum(p.rate_qps for p in plan.placements) == pytest.approx(100 / 1.5), "100 qps, as any two would serve"
+
+
+def test_a_set_that_costs_something_and_is_too_large_for_any_device_makes_no_sets() -> None:
+    made = planner(TWO, abc=1.5, ab=1.0)
+    made({"a": 50.0, "b": 60.0, "c": 70.0})
+    assert made._search._model((), 1)[0].sets is None
 
 
 @pytest.mark.parametrize("limit", [{"max_cost_per_million": {"a": 12.0}}, {"max_energy_j": {"a": 0.12}}], ids=str)

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from once_wrong import ONCE_WRONG
 from tiny_fleets import Tiny
-from tiny_rules import PARTS, SHARED, crowded, interfering, ruled, ruled_by_several, ruled_cascades
+from tiny_rules import PARTS, SHARED, crowded, interfering, interfering_as_sets, ruled, ruled_by_several, ruled_cascades
 
 from proteus_cli.planning.solver import solve
 
@@ -35,6 +35,15 @@ def test_no_hosting_beats_the_plan_where_variants_cost_each_other_time_and_the_r
     part: str, data: st.DataObject
 ) -> None:
     assert_best(data.draw(interfering(part)))
+
+
+@pytest.mark.parametrize("part", ["the lowest cost", "shares", "pins"])
+@given(st.data())
+@examples(4, fuzzed=40)
+def test_no_hosting_beats_the_plan_where_only_three_variants_cost_each_other_time(
+    part: str, data: st.DataObject
+) -> None:
+    assert_best(data.draw(interfering_as_sets(part)))
 
 
 @given(st.data())

@@ -33,8 +33,8 @@ class Tiny:
 
     ``memory`` (of variants by name, and of devices by type), ``power_w`` (by device type and variant) and ``price``
     (by device type) are small whole numbers where rules need them. ``tails``: by variant, how many times the latency
-    its mean, p50, p95 and p99 are. ``sharing``: by device type, variant and the one beside it, how many times as long
-    batches take.
+    its mean, p50, p95 and p99 are. ``sharing``: by device type, variant and all that are beside it, how many times as
+    long batches take.
     """
 
     accuracy: dict[str, dict[str, float]]
@@ -52,7 +52,7 @@ class Tiny:
     hosts: tuple[str, ...] = ()
     networks: dict[str, Network] = field(default_factory=dict)
     cascades: tuple[CascadeProfile, ...] = ()
-    sharing: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    sharing: dict[tuple[str, ...], float] = field(default_factory=dict)
 
     @property
     def catalog(self) -> Catalog:
@@ -84,8 +84,8 @@ class Tiny:
         profile = make_profile(device, *measured, device_type=kind, memory_bytes=self.memory.get(kind, 2**30))
         family_of = {variant: family for family, of in self.accuracy.items() for variant in of}
         costs = tuple(
-            make_sharing_cost((family_of[variant], variant), (family_of[other], other), ratio=ratio)
-            for (of_kind, variant, other), ratio in self.sharing.items()
+            make_sharing_cost((family_of[variant], variant), *((family_of[each], each) for each in others), ratio=ratio)
+            for (of_kind, variant, *others), ratio in self.sharing.items()
             if of_kind == kind
         )
         network = self.networks.get(host_of(device))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -73,6 +74,24 @@ def interfering(draw: st.DrawFn, part: str) -> Tiny:
     ]
     ratios = st.sampled_from([1.0, 1.0, 1.1, 1.25, 1.5, 2.0, 6.0])
     return PARTS[part](draw, replace(tiny, sharing={place: draw(ratios) for place in sorted(places)}))
+
+
+@st.composite
+def interfering_as_sets(draw: st.DrawFn, part: str) -> Tiny:
+    """Crowded devices where any two variants cost each other nothing, and three may, with memory for them."""
+    tiny = _asking(draw(crowded_fleets()), residency=draw(st.sampled_from([3, 3, "memory"])))
+    tiny = replace(tiny, memory=tiny.memory | dict.fromkeys(TYPES, draw(st.integers(3, 6))))
+    variants = [variant for of in tiny.accuracy.values() for variant in of]
+    kinds = sorted(set(tiny.devices))
+    pairs = {(kind, one, other): 1.0 for kind in kinds for one in variants for other in variants if one != other}
+    ratios = st.sampled_from([1.0, 1.1, 1.25, 1.5, 2.0, 6.0])
+    sets = {
+        (kind, one, *(each for each in three if each != one)): draw(ratios)
+        for kind in kinds
+        for three in combinations(variants, 3)
+        for one in three
+    }
+    return PARTS[part](draw, replace(tiny, sharing=pairs | sets))
 
 
 def _keys(tiny: Tiny) -> st.SearchStrategy[tuple[str, str]]:

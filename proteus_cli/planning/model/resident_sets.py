@@ -17,14 +17,15 @@ variant has a choice for each part of the SLO, and a device that holds the varia
 `search`, as any that cannot be packed.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from proteus_cli.arrays import Ints
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey, name_in_catalog
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.capacity import Capacity, CapacityStep, capacity_at
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
@@ -86,7 +87,7 @@ def resident_sets(
     shared = []
     for g, group in enumerate(groups):
         mine = [(c, choice) for c, choice in enumerate(choices) if choice.group == g]
-        if _costs_anything(group.profile, {choice.key: choice.measured for _, choice in mine}):
+        if _costs_anything(group.profile, {choice.key: choice.measured for _, choice in mine}, rules):
             shared.append(g)
             of_group = _SetsOfGroup(group, mine, slo_s, rules, known)
             found += [(g, keys, pairs) for keys, pairs in of_group.all().items()]
@@ -103,10 +104,21 @@ def resident_sets(
     )
 
 
-def _costs_anything(profile: Profile, measured: dict[VariantKey, VariantProfile]) -> bool:
-    if not profile.sharing:
-        return False
-    return any(beside(profile, measured[one], (other,)) is not measured[one] for one in measured for other in measured)
+def _costs_anything(profile: Profile, measured: Mapping[VariantKey, VariantProfile], rules: Rules) -> bool:
+    """Whether any set that a device may hold has a cost. It does where one that was measured has: pairs, or larger.
+
+    Costs are of names in the catalog, and ``measured`` has versions of these, too.
+    """
+    named: dict[VariantKey, list[VariantProfile]] = {}
+    for key, each in measured.items():
+        named.setdefault(VariantKey(key.family, name_in_catalog(key.variant)), []).append(each)
+    largest = math.inf if rules.residency == "memory" else int(rules.residency)
+    return any(
+        beside(profile, each, cost.others) is not each
+        for cost in profile.sharing
+        if cost.where == "device" and len(cost.others) < largest and named.keys() >= {cost.key, *cost.others}
+        for each in named[cost.key]
+    )
 
 
 @dataclass(frozen=True, slots=True)
