@@ -1,5 +1,6 @@
 """What a study is to measure: its jobs, and what they are about."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from proteus_cli.progress import Advance
 
 @dataclass(frozen=True, slots=True)
 class JobTurn:
-    """What a job is given: seconds, infinite without a budget; the finished cells; whom to tell of progress."""
+    """What a job is given: seconds, perhaps infinite; the finished cells; whom to tell of progress."""
 
     allowed_s: float
     finished: Mapping[str, Cell]
@@ -23,7 +24,8 @@ class JobTurn:
 class Job:
     """Measures one cell. ``measure`` returns its result, or raises a `ProteusError`.
 
-    ``wanted_s``: about how long it takes if it may; ``least_s``: with less, it is not begun.
+    ``wanted_s``: about how long it takes if it may; ``least_s``: with less, it is not begun. ``without_budget_s``: what
+    it is allowed where nobody limits the study.
     """
 
     key: str
@@ -31,6 +33,7 @@ class Job:
     wanted_s: float
     measure: Callable[[JobTurn], Value]
     least_s: float = 0.0
+    without_budget_s: float = math.inf
 
 
 Conclude = Callable[[Mapping[str, Cell]], Value | None]

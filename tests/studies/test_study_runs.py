@@ -117,6 +117,15 @@ def test_without_a_budget_jobs_may_take_as_long_as_they_want(tmp_path: Path) -> 
     assert squares.allowed_s == [math.inf]
 
 
+def test_without_a_budget_a_job_that_has_no_end_gets_the_time_that_it_says(tmp_path: Path) -> None:
+    squares = Squares()
+    draft = squares.draft(1, 2, wanted_s=50.0)
+    endless = replace(draft, jobs=[replace(job, without_budget_s=60.0) for job in draft.jobs])
+    studied(tmp_path, endless)
+    studied(tmp_path, endless, Budget(600.0, lambda: 0.0), force=True)
+    assert squares.allowed_s == [60.0, 60.0, 300.0, 600.0], "a budget may be longer"
+
+
 def test_parts_are_fair() -> None:
     assert fair_parts(100.0, {"a": 10.0, "b": 80.0, "c": 70.0}) == {"a": 10.0, "b": 45.0, "c": 45.0}
     assert fair_parts(300.0, {"a": 10.0, "b": 80.0}) == {"a": 10.0, "b": 80.0}

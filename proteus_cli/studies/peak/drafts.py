@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,15 +25,19 @@ from proteus_cli.studies.hardware import profiled_here
 from proteus_cli.studies.names import default_name
 from proteus_cli.studies.peak.carriers import SimulatedCarrier
 from proteus_cli.studies.peak.lone_plan import carries_any, lone_plan
-from proteus_cli.studies.peak.measuring import measured_peak
+from proteus_cli.studies.peak.measuring import LONGEST_SLOS, measured_peak
 from proteus_cli.studies.peak.question import PeakQuestion, Planned
+from proteus_cli.studies.peak.search import FEWEST_STRETCHES
 from proteus_cli.studies.peak.servers import Server, served_peak, server_peak
 from proteus_cli.units import format_duration
 
 KIND = "peak"
 WANTED_S: Mapping[CellMode, float] = {"simulated": 5.0, "emulated": 60.0, "measured": 60.0}
 LEAST_S: Mapping[CellMode, float] = {"simulated": 0.2, "emulated": 8.0, "measured": 8.0}
-"""About how long a cell takes, and what it needs at least, with the start of a server."""
+"""About how long a cell takes, and what it needs at least, with the start of a server.
+
+Without a budget, cells in real time take no longer; simulated ones go on until enough is known.
+"""
 
 
 # --- variants on a device
@@ -131,7 +135,14 @@ def _job(key: str, planned: Planned, rule: str, question: PeakQuestion, variant:
         return msgspec.structs.replace(peak, family=", ".join(planned.mix), variant=variant, batching=rule)
 
     batcher_named(rule)  # a name that is none is found before anything is measured
-    return Job(key, question.mode, WANTED_S[question.mode], measure, LEAST_S[question.mode])
+    return _timed(key, question.mode, planned.slo_s, measure)
+
+
+def _timed(key: str, mode: CellMode, slo_s: float, measure: Callable[[JobTurn], Peak]) -> Job:
+    if mode == "simulated":
+        return Job(key, mode, WANTED_S[mode], measure, LEAST_S[mode])
+    wanted_s = max(WANTED_S[mode], FEWEST_STRETCHES * LONGEST_SLOS * slo_s)
+    return Job(key, mode, wanted_s, measure, LEAST_S[mode], without_budget_s=wanted_s)
 
 
 def _simulated(planned: Planned, rule: str, question: PeakQuestion, turn: JobTurn) -> Peak:
@@ -155,7 +166,7 @@ def url_draft(server: Server, family: str, question: PeakQuestion, name: str = "
 
     subject = {"server": server.url, "family": family, **question.words()}
     options = {**question.options(), "url": server.url, "family": family, "slo_s": server.slo_s}
-    job = Job(f"{family} at {server.url}", question.mode, WANTED_S["measured"], measure, LEAST_S["measured"])
+    job = _timed(f"{family} at {server.url}", "measured", server.slo_s or 0.0, measure)
     return StudyDraft(KIND, name or _url_name(server.url, family), subject, options, {}, [job])
 
 

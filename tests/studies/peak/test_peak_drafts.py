@@ -62,6 +62,21 @@ def test_a_simulated_peak_is_the_same_for_the_same_seed(tiny: Tiny) -> None:
     assert job.measure(turn) == job.measure(turn)
 
 
+def test_without_a_budget_what_is_served_in_real_time_takes_as_long_as_is_announced(tiny: Tiny) -> None:
+    """Else it may take hours, in stretches of any length. In virtual time, the end of the search is near."""
+    emulated = PeakQuestion(PeakRules(0.1), "emulated")
+    for draft in (
+        device_draft(tiny.place, "shapes", ["shapes-s"], "cpu0", emulated),
+        plan_draft(tiny.place, add_plan(tiny, {"cpu0": "shapes-s"}), "shapes", emulated),
+        url_draft(Server("http://127.0.0.1:9", slo_s=0.05), "m", PeakQuestion(PeakRules(0.1))),
+    ):
+        assert [job.without_budget_s for job in draft.jobs] == [draft.wanted_s] == [60.0]
+    slow = url_draft(Server("http://127.0.0.1:9", slo_s=2.0), "m", PeakQuestion(PeakRules(0.1)))
+    assert [job.without_budget_s for job in slow.jobs] == [slow.wanted_s] == [400.0], "ten stretches of 20 SLOs"
+    (simulated,) = device_draft(tiny.place, "shapes", ["shapes-s"], "cpu0", SIMULATED).jobs
+    assert math.isinf(simulated.without_budget_s)
+
+
 def test_what_makes_no_sense_is_refused(tiny: Tiny) -> None:
     for variants, problem in ((["shapes-x"], "has no profile"), (["tones-s"], "has no profile")):
         with pytest.raises(UsageError, match=problem):

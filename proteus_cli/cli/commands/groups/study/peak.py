@@ -42,8 +42,9 @@ def peak(
     Requests come at random, open loop. With --device, each variant of the family is measured alone on that device; with
     PLAN, the plan as it is; with --url, a server of any make that speaks the Open Inference Protocol.
 
-    Each result has a 95 % confidence interval. Without a budget, requests are offered until it is as narrow as
-    --precision asks for, which takes many where the latency target is generous.
+    Each result has a 95 % confidence interval. Requests are offered until it is as narrow as --precision asks for, or
+    the time is over: the budget, else a minute for each cell (200 times the SLO where that is longer). Simulated cells
+    have no such limit.
     """
     from proteus_cli.cli.workflows.study.peaks import CarrierOptions, drafted
     from proteus_cli.cli.workflows.study.running import show, studied
