@@ -4,11 +4,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import msgspec
+import pytest
+from matplotlib.axes import Axes
 from studies.fake_study import Square, Squares
 from studies.test_study_runs import studied
 
 from proteus_cli.domain.studies.study import Study
-from proteus_cli.domain.studies.telemetry import Telemetry
+from proteus_cli.domain.studies.telemetry import MEASURES, Telemetry
 from proteus_cli.reporting.studies.load_pictures import load_pictures
 from proteus_cli.reporting.studies.page import busy_notes, missing_text, page
 from proteus_cli.reporting.studies.section import Section, StudyTable
@@ -84,3 +86,53 @@ def test_the_load_is_drawn_with_what_the_system_says(tmp_path: Path) -> None:
     assert [(each.title, [label for _, label in each.keys]) for each in drawn] == [
         ("Cores in use", ["the study"]), ("GPU power", ["power of gpu0"])
     ]  # fmt: skip
+
+
+def named(measure: str) -> str:
+    """As a sample has it."""
+    return f"{measure}@gpu0" if measure.startswith("gpu") else measure
+
+
+def test_all_that_is_sampled_is_shown(tmp_path: Path) -> None:
+    study = studied(tmp_path, Squares().draft(1))
+    begun_unix_s = study.cells[0].begun_unix_s - 1
+    drawn = [
+        load_pictures(msgspec.structs.replace(study, telemetry=(Telemetry(begun_unix_s, 0.5, {of: (1.0,) * 4}),)), "x")
+        for of in map(named, MEASURES)
+    ]
+    assert [len(pictures) for pictures in drawn] == [1] * len(MEASURES)
+
+
+def test_the_table_of_cells_has_heat_and_gpus(tmp_path: Path) -> None:
+    study = studied(tmp_path, Squares().draft(1))
+    load = {"throttles": 0.25, "gpu_memory_bytes@gpu0": 3 * 2.0**20, "gpu_busy_frac@gpu0": 0.5, "mhz": 2000.0}
+    (cell,) = (msgspec.structs.replace(cell, load=load) for cell in study.cells)
+    html = page([msgspec.structs.replace(study, cells=(cell,), telemetry=())], {"squares": section})
+    for text in (
+        "slowed by heat (/s)",
+        "gpu0 memory (MiB)",
+        "gpu0 use (%)",
+        "<td>0.25</td>",
+        "<td>3</td>",
+        "<td>50</td>",
+    ):
+        assert text in html
+
+
+def test_earlier_runs_of_a_study_stay_in_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With their cells, and without the time between the runs."""
+    study = studied(tmp_path, Squares().draft(1, 2))
+    cells = [
+        msgspec.structs.replace(cell, begun_unix_s=at, took_s=1.0)
+        for cell, at in zip(study.cells, (101.0, 5001.0), strict=True)
+    ]
+    runs = (Telemetry(100.0, 0.5, {"mhz": (1.0,) * 4}), Telemetry(5000.0, 0.5, {"cpu_cores": (1.0,) * 4}))
+    drawn = load_pictures(msgspec.structs.replace(study, cells=tuple(cells), telemetry=runs), "x")
+    assert [each.title for each in drawn] == ["Cores in use", "Clock of the cores"]
+    assert all("Dashed: here the study went on" in each.about for each in drawn)
+    spans, times_s = list[tuple[float, float]](), list[list[float]]()
+    monkeypatch.setattr(Axes, "axvspan", lambda _axes, begun_s, ended_s, **_: spans.append((begun_s, ended_s)))
+    monkeypatch.setattr(Axes, "plot", lambda _axes, at_s, _values, **_: times_s.append(at_s))
+    load_pictures(msgspec.structs.replace(study, cells=tuple(cells), telemetry=runs), "x")
+    assert set(spans) == {(1.0, 2.0)}, "every other cell is shaded"
+    assert [each for each in times_s if each] == [[2.5, 3.0, 3.5, 4.0], [0.5, 1.0, 1.5, 2.0]]

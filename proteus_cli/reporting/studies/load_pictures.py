@@ -1,11 +1,11 @@
 """What the machine did during a study, over time; importing this loads matplotlib."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from proteus_cli.domain.studies.study import Study
+from proteus_cli.domain.studies.study import Cell, Study
 from proteus_cli.domain.studies.telemetry import Telemetry
 from proteus_cli.reporting.plots.plot_style import INK
 from proteus_cli.reporting.studies.drawing import colour, page_colour, picture
@@ -14,6 +14,7 @@ from proteus_cli.reporting.studies.section import Picture
 _HEIGHT_INCHES = 2.1
 _FEWEST = 3  # samples that make a line
 _FAINT = 0.10
+_LATER_RUN = "Dashed: here the study went on in a later run."
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,32 +38,63 @@ _KINDS = (
     _Kind("Context switches", "As a thread waited, and as a core was taken from it.", "per second",
           {"voluntary_switches": "waited", "involuntary_switches": "core taken"}),
     _Kind("Clock of the cores", "The mean of all cores.", "MHz", {"mhz": "clock"}),
+    _Kind("Slowed by heat", "Times that the system slowed a core as it was too hot.", "per second",
+          {"throttles": "all cores"}),
     _Kind("GPU use", "Part of the time in which it computed.", "%", {"gpu_busy_frac": "busy"}, 0.01),
+    _Kind("GPU memory", "In use on the GPU, by all programs.", "MiB", {"gpu_memory_bytes": "in use"}, 2.0**20),
     _Kind("GPU power", "What it drew.", "W", {"gpu_power_w": "power"}),
     _Kind("GPU clock", "Clock of its multiprocessors.", "MHz", {"gpu_mhz": "clock"}),
 )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run of the study. Runs are drawn one after another, each from ``start_s``: no time lies between them."""
+
+    telemetry: Telemetry
+    start_s: float
+
+    @property
+    def end_s(self) -> float:
+        return self.at_s(self.telemetry.times_unix_s[-1])
+
+    def at_s(self, unix_s: float) -> float:
+        """Where that time is drawn."""
+        return self.start_s + unix_s - self.telemetry.begun_unix_s
+
+
 def load_pictures(study: Study, name: str) -> list[Picture]:
-    """What the system said during the last run of a study; ``name`` begins the ids of these pictures."""
-    if not study.telemetry or len(study.telemetry[-1].times_unix_s) < _FEWEST:
-        return []
-    run = study.telemetry[-1]
-    spans = [
-        (cell.begun_unix_s - run.begun_unix_s, cell.begun_unix_s - run.begun_unix_s + cell.took_s)
-        for cell in study.cells
-        if cell.begun_unix_s >= run.begun_unix_s
-    ]
-    found = [(kind, _lines(kind, run)) for kind in _KINDS]
+    """What the system said during the runs of a study; ``name`` begins the ids of these pictures."""
+    runs = _runs(study.telemetry)
+    spans = list(_spans(runs, study.cells))
+    found = [(kind, _lines(kind, runs)) for kind in _KINDS]
     return [
-        _picture(f"{name}-load{place}", kind, run, lines, spans) for place, (kind, lines) in enumerate(found) if lines
+        _picture(f"{name}-load{place}", kind, runs, lines, spans) for place, (kind, lines) in enumerate(found) if lines
     ]
 
 
-def _lines(kind: _Kind, run: Telemetry) -> list[tuple[str, str]]:
-    """The measures of a kind that the run has, and what they are called."""
+def _runs(kept: Sequence[Telemetry]) -> list[_Run]:
+    """Those with enough samples for a line, the earliest first."""
+    runs = list[_Run]()
+    for telemetry in sorted(kept, key=lambda each: each.begun_unix_s):
+        if len(telemetry.times_unix_s) >= _FEWEST:
+            runs.append(_Run(telemetry, runs[-1].end_s if runs else 0.0))
+    return runs
+
+
+def _spans(runs: Sequence[_Run], cells: Sequence[Cell]) -> Iterator[tuple[float, float]]:
+    """From when to when each cell is drawn, in the last run that began before it; earlier cells have no place."""
+    for cell in sorted(cells, key=lambda each: each.begun_unix_s):
+        run = next((run for run in reversed(runs) if run.telemetry.begun_unix_s <= cell.begun_unix_s), None)
+        if run is not None:
+            begun_s = run.at_s(cell.begun_unix_s)
+            yield begun_s, begun_s + cell.took_s
+
+
+def _lines(kind: _Kind, runs: Sequence[_Run]) -> list[tuple[str, str]]:
+    """The measures of a kind that any run has, and what they are called."""
     lines = []
-    for measure in run.measures:
+    for measure in dict.fromkeys(measure for run in runs for measure in run.telemetry.measures):
         name, _, device = measure.partition("@")
         if name in kind.measures:
             lines.append((measure, f"{kind.measures[name]} of {device}" if device else kind.measures[name]))
@@ -70,19 +102,32 @@ def _lines(kind: _Kind, run: Telemetry) -> list[tuple[str, str]]:
 
 
 def _picture(
-    name: str, kind: _Kind, run: Telemetry, lines: Sequence[tuple[str, str]], spans: Sequence[tuple[float, float]]
+    name: str,
+    kind: _Kind,
+    runs: Sequence[_Run],
+    lines: Sequence[tuple[str, str]],
+    spans: Sequence[tuple[float, float]],
 ) -> Picture:
     def draw(axes: Axes) -> None:
-        times_s = [at - run.begun_unix_s for at in run.times_unix_s]
         for begun_s, ended_s in spans[::2]:  # every other one, so that neighbours can be told apart
             axes.axvspan(begun_s, ended_s, color=INK, alpha=_FAINT, linewidth=0)
+        for run in runs[1:]:
+            axes.axvline(run.start_s, color=INK, linewidth=0.8, linestyle="--")
         for place, (measure, _) in enumerate(lines):
-            values = [float("nan") if value is None else value / kind.per for value in run.measures[measure]]
-            axes.plot(times_s, values, color=colour(place), linewidth=1.4)
-        axes.set_xlim(0, times_s[-1])
+            for run in runs:
+                _draw_line(axes, run, measure, kind.per, colour(place))
+        axes.set_xlim(0, runs[-1].end_s)
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("time since start (s)")
+        axes.set_xlabel("time of measuring (s)" if len(runs) > 1 else "time since start (s)")
         axes.set_ylabel(kind.label)
 
     keys = [(page_colour(place), label) for place, (_, label) in enumerate(lines)]
-    return picture(name, kind.title, kind.about, draw, height_inches=_HEIGHT_INCHES, keys=keys)
+    about = f"{kind.about} {_LATER_RUN}" if len(runs) > 1 else kind.about
+    return picture(name, kind.title, about, draw, height_inches=_HEIGHT_INCHES, keys=keys)
+
+
+def _draw_line(axes: Axes, run: _Run, measure: str, per: float, ink: str) -> None:
+    """One measure in one run, with gaps where the system did not say it."""
+    samples = run.telemetry.measures.get(measure, ())
+    times_s = [run.at_s(at) for at in run.telemetry.times_unix_s][: len(samples)]
+    axes.plot(times_s, [float("nan") if value is None else value / per for value in samples], color=ink, linewidth=1.4)

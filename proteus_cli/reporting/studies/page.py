@@ -17,9 +17,14 @@ _LOADS = {
     "involuntary_switches": ("cores taken (/s)", "{:,.0f}"),
     "steal_cores": ("stolen cores", "{:.2f}"),
     "mhz": ("MHz", "{:,.0f}"),
+    "throttles": ("slowed by heat (/s)", "{:,.2f}"),
+    "gpu_busy_frac": ("use (%)", "{:.0f}"),
+    "gpu_memory_bytes": ("memory (MiB)", "{:,.0f}"),
+    "gpu_power_w": ("power (W)", "{:,.0f}"),
+    "gpu_mhz": ("MHz", "{:,.0f}"),
 }
-"""Measures that the table of cells has, with their headings."""
-_PER = {"memory_bytes": 2.0**20}
+"""Measures that the table of cells has, with their headings; those of a GPU follow its id."""
+_PER = {"memory_bytes": 2.0**20, "gpu_memory_bytes": 2.0**20, "gpu_busy_frac": 0.01}
 
 TERMS = {
     "family, variant": "A family is a task, as to read digits. Its variants are models for it, more or less accurate.",
@@ -113,8 +118,9 @@ def missing_text(study: Study) -> str:
 
 def _cells_table(cells: Sequence[Cell]) -> StudyTable:
     """Each cell: where it is from, how long it took, and what the machine did meanwhile."""
-    loads = [measure for measure in _LOADS if any(measure in cell.load for cell in cells)]
-    headings = [_LOADS[measure][0] for measure in loads]
+    known = dict.fromkeys(measure for cell in cells for measure in cell.load)
+    loads = [measure for name in _LOADS for measure in known if measure.partition("@")[0] == name]
+    headings = [_load_heading(measure) for measure in loads]
     failed = ["failed"] if any(cell.failed for cell in cells) else []
     rows = [
         (
@@ -126,7 +132,7 @@ def _cells_table(cells: Sequence[Cell]) -> StudyTable:
         )
         for cell in cells
     ]
-    notes = "; ".join(f"{_LOADS[measure][0]}: {meaning(measure)}" for measure in loads)
+    notes = "; ".join(f"{_load_heading(measure)}: {meaning(measure)}" for measure in loads)
     return StudyTable(
         "Cells",
         ("cell", "from", "took", *headings, *failed),
@@ -136,6 +142,11 @@ def _cells_table(cells: Sequence[Cell]) -> StudyTable:
     )
 
 
+def _load_heading(measure: str) -> str:
+    name, _, device = measure.partition("@")
+    return f"{device} {_LOADS[name][0]}" if device else _LOADS[name][0]
+
+
 def _load_text(cell: Cell, measure: str) -> str:
-    value = cell.load.get(measure)
-    return UNKNOWN if value is None else _LOADS[measure][1].format(value / _PER.get(measure, 1.0))
+    name, value = measure.partition("@")[0], cell.load.get(measure)
+    return UNKNOWN if value is None else _LOADS[name][1].format(value / _PER.get(name, 1.0))
