@@ -1,7 +1,8 @@
 """What sharing costs, in a file beside a profile: `profiles/<device>.sharing.json`."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -14,6 +15,8 @@ from proteus_cli.errors import ArtefactError
 from proteus_cli.store.digests import digest_of
 from proteus_cli.store.files import read_json, write_json
 from proteus_cli.store.workspace import Workspace
+
+_PAIR = 2  # `proteus study share` measures all pairs; larger sets are named
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +35,16 @@ class KnownSharing:
         return SharingModel(self.interference.costs)
 
 
-def renewal(device: str, variants: Iterable[VariantKey]) -> str:
-    """The command that measures what sharing a device costs these variants, as far as plans count with it."""
+def renewal(device: str, variants: Iterable[VariantKey], sets: Iterable[Collection[VariantKey]] = ()) -> str:
+    """The command that measures what sharing a device costs these variants, as far as plans count with it.
+
+    ``sets``: of three or more of them, to be measured besides the pairs.
+    """
     names = variant_labels(keys := dict.fromkeys(variants))
     listed = ",".join(names[key] for key in keys)
-    return f"proteus study share --device {device} --variants {listed} --where device --load 100%"
+    together = ",".join("+".join(names[key] for key in sorted(each)) for each in sets)
+    chosen = f" --sets {together}" if together else ""
+    return f"proteus study share --device {device} --variants {listed}{chosen} --where device --load 100%"
 
 
 def sharing_digest(measured: VariantProfile) -> str:
@@ -86,38 +94,51 @@ def sharing_paths(workspace: Workspace, profiles: Iterable[Profile]) -> list[Pat
 
 
 def sharing_gaps(
-    workspace: Workspace, profiles: Mapping[str, Profile], hosted: Mapping[str, Collection[VariantKey]]
+    workspace: Workspace, profiles: Mapping[str, Profile], *hosted: Mapping[str, Collection[VariantKey]]
 ) -> Iterator[str]:
-    """What a plan that puts ``hosted`` on its devices does not know of their costs, and the command that measures it.
+    """What plans that put ``hosted`` on their devices do not know of the costs, and the command that measures it.
 
-    A line for each kind of devices on which several variants are together, of which not all pairs are known; or all
-    are, and were not measured on hardware.
+    A line for each kind of devices on which several variants are together that were not measured together, where some
+    pair of them was not either, or no part of them costs anything; or all were measured, and not on hardware.
     """
+    for (kind, measured_on), together in _shared(profiles, hosted).items():
+        alike = next(profile for profile in profiles.values() if profile.measured_on == measured_on)
+        known, model = read_sharing(workspace, alike), SharingModel(alike.sharing)
+        unknown = (among for among in together if not model.is_measured(among))
+        free = [among for among in unknown if model.unmeasured(sorted(among)) or model.is_free(among)]
+        if not free and (known is None or not known.interference.emulated):
+            continue
+        wanted = free or together
+        studied = sorted(frozenset().union(*wanted))
+        if len(studied) > 1 + MOST_BESIDE:
+            wanted, studied = wanted[:1], sorted(wanted[0])
+        names = variant_labels(studied)
+        sets = [among for among in wanted if _PAIR < len(among) <= 1 + MOST_BESIDE]
+        yield (
+            f"{', '.join(names[key] for key in studied)} on a {kind}: {_gap(known, model, free)}: "
+            f"`{renewal(measured_on, studied, sets)}`"
+        )
+
+
+def _shared(
+    profiles: Mapping[str, Profile], hosted: Iterable[Mapping[str, Collection[VariantKey]]]
+) -> dict[tuple[str, str], list[frozenset[VariantKey]]]:
+    """The sets of two or more variants, by the type of their device and what it is like."""
     shared: dict[tuple[str, str], list[frozenset[VariantKey]]] = {}
-    for device, keys in hosted.items():
+    for device, keys in chain.from_iterable(each.items() for each in hosted):
         profile, among = profiles[device], frozenset(map(_in_catalog, keys))
         if len(among) > 1:
             together = shared.setdefault((profile.device.type, profile.measured_on), [])
             together += [among] if among not in together else []
-    for (kind, measured_on), together in shared.items():
-        alike = next(profile for profile in profiles.values() if profile.measured_on == measured_on)
-        known, model = read_sharing(workspace, alike), SharingModel(alike.sharing)
-        unknown = [among for among in together if model.unmeasured(sorted(among))]
-        if not unknown and (known is None or not known.interference.emulated):
-            continue
-        every = sorted(frozenset().union(*(unknown or together)))
-        studied = every if len(every) <= 1 + MOST_BESIDE else sorted((unknown or together)[0])
-        names = variant_labels(studied)
-        yield (
-            f"{', '.join(names[key] for key in studied)} on a {kind}: {_gap(known, is_free=bool(unknown))}: "
-            f"`{renewal(measured_on, studied)}`"
-        )
+    return shared
 
 
-def _gap(known: KnownSharing | None, *, is_free: bool) -> str:
-    """What is not known. ``is_free``: some pairs cost nothing, as they were not measured."""
-    if not is_free:
+def _gap(known: KnownSharing | None, model: SharingModel, free: Sequence[frozenset[VariantKey]]) -> str:
+    """What is not known. ``free``: sets that cost nothing, all of them or some pairs, as they were not measured."""
+    if not free:
         return "what they cost each other is that of an emulated device, and was not measured"
+    if not any(model.unmeasured(sorted(among)) for among in free):
+        return "taken to cost each other no time, as no part of them does, and all together were not measured"
     stale = " of the models that there are now" if known is not None and known.stale else ""
     return f"taken to cost each other no time, as not all of it was measured{stale}"
 

@@ -1,5 +1,6 @@
 """What a server says its plans are made from: files as the workspace has them, so that the next server can resume."""
 
+import logging
 from pathlib import Path
 
 import msgspec
@@ -55,3 +56,15 @@ def test_what_was_measured_anew_meanwhile_stays_in_the_file(made: Tiny) -> None:
     corrected = profiles.correct("cpu0", CORRECTIONS)
     source.write_profile(corrected)
     assert made.place.profile("cpu0").variants == (corrected.variants[0], *others, added)
+
+
+def test_a_server_says_once_what_its_plan_takes_sharing_to_cost(made: Tiny, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "proteus.server")
+    opened(made)
+    assert "sharing" not in caplog.text, "a device has one variant"
+    path = made.place.plans_dir / "plan.json"
+    plan = made.place.plan(path)
+    beside = [msgspec.structs.replace(each, variant="shapes-m", share=0.0, rate_qps=0.0) for each in plan.placements]
+    write_json(path, msgspec.structs.replace(plan, placements=(*plan.placements, *beside)))
+    opened(made)
+    assert caplog.text.count("sharing: shapes-m, shapes-s on a cpu-1c: taken to cost each other no time") == 1

@@ -433,3 +433,14 @@ def test_a_plan_says_which_variants_the_profile_of_a_device_lacks(tiny: Tiny) ->
     stderr = proteus("plan", "--demand", "shapes=10qps", "-w", tiny.root).stderr
     assert "not profiled on cpu1, so not placed there: shapes-l, tones-s" in " ".join(stderr.split())
     assert stderr.count("warning:") == 1
+
+
+def test_what_sharing_is_taken_to_cost_is_said_of_a_plan_and_of_a_sweep(workspace: Path) -> None:
+    """Where devices are shared, and nobody has measured what that costs."""
+    one = ("--demand", "a=50qps,b=10qps", "--fleet", "small:1")
+    free = "a-s, b-s on a small: taken to cost each other no time, as not all of it was measured: `proteus study share"
+    assert "taken to cost" not in plan(workspace, *one, "--residency", "1").stderr
+    assert free in plan(workspace, *one, "--residency", "2").stderr
+    swept = plan(workspace, *one, "--residency", "2", "--sweep", "60qps:70qps:10qps", "--json")
+    assert swept.stderr.count(free) == 1
+    assert len(json.loads(swept.stdout)) == 2

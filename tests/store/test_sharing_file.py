@@ -117,3 +117,35 @@ def test_costs_of_an_emulated_device_are_told_to_be_no_measurement(tmp_path: Pat
     (made_up,) = sharing_gaps(workspace, profiles, {"cpu0": {SMALL.key, LARGE.key}})
     assert "that of an emulated device, and was not measured: `proteus study share --device cpu0" in made_up
     assert list(sharing_gaps(workspace, profiles, {"cpu0": {SMALL.key}})) == []
+
+
+def test_a_set_is_free_by_measurement_only_where_it_was_measured_itself(tmp_path: Path) -> None:
+    """That no two of three cost each other time does not tell that all three do not."""
+    workspace, names = Workspace(tmp_path), ("small", "mid", "large")
+    measured = [make_measured("f", name, 0.9, {1: 0.01}) for name in names]
+    three = frozenset(each.key for each in measured)
+
+    def cost(of: str, *others: str, ratio: float = 1.0) -> SharingCost:
+        point = CostPoint(1, 10, 0.01, ratio, ratio, ratio)
+        return SharingCost("f", of, "device", tuple(VariantName("f", each) for each in others), (point,))
+
+    def gaps(*costs: SharingCost) -> list[str]:
+        variants = tuple(MeasuredVariant(*each.key, sharing_digest(each)) for each in measured)
+        write_sharing(workspace, "cpu0", replace(interference(), variants=variants, costs=costs))
+        profiles = with_sharing(workspace, {"cpu0": make_profile("cpu0", *measured)})
+        return list(sharing_gaps(workspace, profiles, {"cpu0": three}))
+
+    pairs = [cost(one, other) for one in names for other in names if one != other]
+    (free,) = gaps(*pairs)
+    assert "as no part of them does, and all together were not measured" in free
+    assert " --variants large,mid,small --sets large+mid+small --where device" in free
+    assert gaps(cost("small", "mid", ratio=1.5), *pairs[1:]) == [], "what all three cost follows from that"
+    assert gaps(cost("small", "mid", "large"), cost("mid", "small", "large"), cost("large", "small", "mid")) == []
+
+
+def test_what_several_plans_take_to_be_free_is_one_line_for_each_kind_of_device(tmp_path: Path) -> None:
+    third = make_measured("f", "third", 0.9, {1: 0.01})
+    profiles = with_sharing(Workspace(tmp_path), {"cpu0": make_profile("cpu0", SMALL, LARGE, third)})
+    plans = [{"cpu0": {SMALL.key, LARGE.key}}, {"cpu0": {SMALL.key}}, {"cpu0": {SMALL.key, third.key}}]
+    (line,) = sharing_gaps(Workspace(tmp_path), profiles, *plans)
+    assert line.startswith("large, small, third on a cpu: ")

@@ -200,6 +200,17 @@ class SharingModel:
             return _at(measured, batch)
         return (self._worst_part if where == "device" else self._summed)(variant, others, batch)
 
+    def is_measured(self, variants: Collection[VariantKey]) -> bool:
+        """Whether it was measured of each of these variants what it costs beside all the others on one device."""
+        together = set(variants)
+        return all((one, "device", _in_order(together - {one})) in self._points for one in together)
+
+    def is_free(self, variants: Collection[VariantKey]) -> bool:
+        """Whether nothing that was measured of these variants on one device, of any of them, costs any time."""
+        together = set(variants)
+        found = ((part, points) for one in together for part, points in self._on_device.get(one, ()))
+        return all(point.slowdown.is_free for part, points in found if part <= together for point in points)
+
     def unmeasured(
         self, variants: Collection[VariantKey], where: Where = "device"
     ) -> list[tuple[VariantKey, VariantKey]]:

@@ -1,11 +1,11 @@
 """The accuracy of the best plans as the demand grows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from proteus_cli.domain.plan.plan import FrontierPoint
+from proteus_cli.domain.plan.plan import FrontierPoint, Plan
 from proteus_cli.errors import UsageError
 from proteus_cli.planning.planner import Planner
 from proteus_cli.units import parse_rate
@@ -28,9 +28,15 @@ def parse_sweep(text: str) -> tuple[float, ...]:
     return tuple(first + i * step for i in range(count))
 
 
-def sweep(planner: Planner, mix: Mapping[str, float], totals_qps: tuple[float, ...]) -> Iterator[FrontierPoint]:
+def sweep(
+    planner: Planner,
+    mix: Mapping[str, float],
+    totals_qps: tuple[float, ...],
+    saw: Callable[[Plan], object] = lambda _plan: None,
+) -> Iterator[FrontierPoint]:
     """The best plan for each total, shared among families as ``mix`` is; with cascades, also the best without.
 
+    ``saw`` is told each of the best plans.
     Raises `UsageError` where the mix is empty.
     """
     whole = sum(mix.values())
@@ -41,6 +47,7 @@ def sweep(planner: Planner, mix: Mapping[str, float], totals_qps: tuple[float, .
     for total_qps in totals_qps:
         demand_qps = {family: total_qps * part / whole for family, part in mix.items()}
         plan = planner(demand_qps)
+        saw(plan)
         yield FrontierPoint(
             demand_qps=total_qps,
             served_qps=sum(plan.served_qps.values()),

@@ -51,6 +51,24 @@ def test_what_is_unknown_and_the_variant_itself_cost_nothing() -> None:
     assert model.unmeasured([A, B]) == [(B, A)]
 
 
+def test_a_set_is_measured_where_each_of_it_was_beside_all_others() -> None:
+    pairs = [cost(one, (other,), point(1.0)) for one in (A, B, C) for other in (A, B, C) if one != other]
+    of_three = [cost(A, (B, C), point(1.0)), cost(B, (A, C), point(1.0)), cost(C, (A, B), point(1.0))]
+    assert SharingModel(pairs).is_measured([A, B])
+    assert not SharingModel(pairs).is_measured([A, B, C])
+    assert not SharingModel([*pairs, *of_three[1:]]).is_measured([A, B, C])
+    assert SharingModel(of_three).is_measured([C, B, A])
+    assert not SharingModel(of_three).is_measured([A, B])
+
+
+def test_a_set_is_free_where_no_part_of_it_costs_anything_at_any_batch() -> None:
+    model = SharingModel([cost(A, (B,), point(1.0), point(1.2, batch=8)), cost(A, (C,), point(1.0))])
+    assert model.is_free([A, C])
+    assert model.is_free([B, C])
+    assert not model.is_free([A, B, C])
+    assert SharingModel([cost(A, (B,), point(1.5), where="neighbour")]).is_free([A, B])
+
+
 def test_neighbours_count_as_often_as_there_are() -> None:
     model = SharingModel([cost(A, (A,), point(1.25), where="neighbour")])
     assert model.slowdown(A, [A, A], where="neighbour").factor == 1.5

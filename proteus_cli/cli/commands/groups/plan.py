@@ -13,7 +13,7 @@ from proteus_cli.cli.options.groups import plan as options
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from proteus_cli.domain.plan.plan import Plan
     from proteus_cli.domain.plan.rules import Rules
@@ -91,12 +91,12 @@ def plan(
     planner = _planner(workspace, profiles, rules, policy, headroom=headroom, time_limit_s=time_limit, spares=spares)
     _say_what_is_live(profiles)
     if sweep is not None:
-        _sweep(planner, sweep, demand, from_trace, output=output, plot=plot, json=json)
+        _sweep(workspace, planner, sweep, demand, from_trace, output=output, plot=plot, json=json)
     else:
         from proteus_cli.cli.workflows.plan_delivery import deliver
 
         made = _made(planner, demand, from_trace, workspace, current, strict=strict)
-        _say_what_sharing_is_taken_to_cost(workspace, profiles, made)
+        _say_what_sharing_is_taken_to_cost(workspace, profiles, [made])
         deliver(planner, made, output or workspace.plans_dir / "plan.json", explains=explain, json=json)
 
 
@@ -138,10 +138,12 @@ def _say_what_is_live(profiles: "Mapping[str, Profile]") -> None:
         console.say(f"{key.variant} counts with {format_percent(live.accuracy)}, by {rows} while serving ({live.time})")
 
 
-def _say_what_sharing_is_taken_to_cost(workspace: "Workspace", profiles: "Mapping[str, Profile]", made: "Plan") -> None:
+def _say_what_sharing_is_taken_to_cost(
+    workspace: "Workspace", profiles: "Mapping[str, Profile]", made: "Sequence[Plan]"
+) -> None:
     from proteus_cli.store.sharing import sharing_gaps
 
-    for line in sharing_gaps(workspace, profiles, made.hosted()):
+    for line in sharing_gaps(workspace, profiles, *(plan.hosted() for plan in made)):
         console.say(line)
 
 
@@ -209,6 +211,7 @@ def _warn_of_what_is_left_out(planner: "Planner") -> None:
 
 
 def _sweep(
+    workspace: "Workspace",
     planner: "Planner",
     text: str,
     demand: str | None,
@@ -223,10 +226,12 @@ def _sweep(
     from proteus_cli.planning.analysis.frontier import parse_sweep, sweep
 
     mix, totals, points = wanted_mix(demand, trace, planner.catalog), parse_sweep(text), []
+    plans: list[Plan] = []
     with console.progress("planning") as advance:
-        for point in sweep(planner, mix, totals):
+        for point in sweep(planner, mix, totals, plans.append):
             points.append(point)
             advance(f"{point.demand_qps:,.0f} qps", len(points) / len(totals))
+    _say_what_sharing_is_taken_to_cost(workspace, planner.profiles, plans)
     deliver_sweep(planner, mix, points, output, plot, json=json)
 
 

@@ -26,6 +26,7 @@ from proteus_cli.serving.adaptation.shifts.references import References
 from proteus_cli.serving.devices.remote.links.host_list import HostList
 from proteus_cli.serving.server.deployment import Deployment
 from proteus_cli.store import Workspace
+from proteus_cli.store.sharing import sharing_gaps
 
 log = logging.getLogger("proteus.server")
 
@@ -72,6 +73,8 @@ def deployment_of(
     catalog, plan, resources = workspace.catalog(), start.plan.with_attainment(attainment), start.resources
     workspace.require_current(plan.inputs)
     _require_in_catalog(plan, catalog)
+    for line in sharing_gaps(workspace, resources.profiles, plan.hosted()):
+        log.info("sharing: %s", line)
     policy = _policy(plan, replan, batching)
     settings = planner_settings(
         workspace, policy, plan.headroom, profiles=resources.profiles, rules=plan.rules, time_limit_s=SOLVE_LIMIT_S
