@@ -15,7 +15,8 @@ Combination = tuple[int, ...]
 _MIDDLE = 4
 """A quarter of the batches at either end has no part in the midmean."""
 
-FEWEST_ARRIVALS = 3
+FEWEST_COUNTED = 2
+"""Arrivals of a work in a slice that count, at least."""
 IDLE = Lane(())
 
 
@@ -48,7 +49,7 @@ def lanes_of(
         arrivals = None
         if cell.load < FULL_LOAD:
             rates_qps = [slots * cell.load / len(order) / took_s[place] for place in order]
-            arrivals = arrivals_of(rates_qps, length_s, rng)
+            arrivals = arrivals_of(rates_qps, length_s, slots + FEWEST_COUNTED, rng)
         lanes[device] = Lane(turns, arrivals)
     if with_stream and cell.where == "device":
         lanes[0] = Lane((*lanes[0].works, STREAM))
@@ -57,15 +58,17 @@ def lanes_of(
     return lanes
 
 
-def arrivals_of(rates_qps: Sequence[float], length_s: float, rng: np.random.Generator) -> tuple[Arrival, ...]:
-    """Batches that arrive at random: of each work as many as its rate makes, at independent times.
+def arrivals_of(
+    rates_qps: Sequence[float], length_s: float, fewest: int, rng: np.random.Generator
+) -> tuple[Arrival, ...]:
+    """Batches that arrive at random: of each work as many as its rate makes, ``fewest`` at least, at independent times.
 
     These are arrivals of Poisson processes, given how many there are; so each slice has the same work.
     """
     found = [
         Arrival(float(at_s), work)
         for work, rate_qps in enumerate(rates_qps)
-        for at_s in rng.uniform(0, length_s, max(round(rate_qps * length_s), FEWEST_ARRIVALS))
+        for at_s in rng.uniform(0, length_s, max(round(rate_qps * length_s), fewest))
     ]
     return tuple(sorted(found, key=lambda arrival: arrival.at_s))
 
@@ -79,14 +82,14 @@ class Sight:
     span_s: float
 
 
-def sight_of(work: Work, lane: Lane, ran: Sequence[Ran], length_s: float) -> Sight:
-    """The batches of a work that count.
+def sight_of(work: Work, lane: Lane, ran: Sequence[Ran], length_s: float, slots: int) -> Sight:
+    """The batches of a work that count, of a device with so many slots.
 
-    The first is left out, which finds the caches as the last slice left them, and so is what ended after the slice,
-    when others may have stopped.
+    The first of each slot is left out, which finds the caches as the last slice left them, and so is what ended after
+    the slice, when others may have stopped.
     """
-    of_work = [each for each in ran if lane.works[each.work] == work]
-    counted = [each for each in of_work[1:] if each.ended_s <= length_s]
+    of_work = sorted((each for each in ran if lane.works[each.work] == work), key=lambda each: each.began_s)
+    counted = [each for each in of_work[slots:] if each.ended_s <= length_s]
     last_s = max((each.ended_s for each in ran), default=length_s)
     first_s = min((each.began_s for each in ran), default=0.0) if lane.arrivals is None else 0.0
     span_s = last_s - first_s if lane.arrivals is None else max(last_s, length_s)

@@ -115,7 +115,10 @@ class SharingMeter:
         )  # fmt: skip
         ran = self.bench.run(lanes, length_s)
         at = {place: device_of(self.cell, place) for place in works}
-        return {place: sight_of(work, lanes[at[place]], ran[at[place]], length_s) for place, work in works.items()}
+        slots = self.bench.slots
+        return {
+            place: sight_of(work, lanes[at[place]], ran[at[place]], length_s, slots) for place, work in works.items()
+        }
 
     # --- what the rounds say
 

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from builders import make_measured, make_profile
 
 from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.profile.interference import SharingModel
+from proteus_cli.studies.sharing.bench.emulated import EmulatedBench
 from proteus_cli.studies.sharing.bench.slices import MOST_BATCHES, STREAM, Arrival, Lane, LaneClock, Ran, Work, run_lane
 from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell, cells_of
 from proteus_cli.studies.sharing.combinations import IDLE, combinations_of, lanes_of, midmean, sight_of
@@ -64,9 +67,39 @@ def test_a_slice_has_an_end_whatever_its_batches_take(monkeypatch: pytest.Monkey
 def test_what_counts_leaves_out_the_first_batch_and_what_ended_late() -> None:
     lane = Lane((SMALL[B], SMALL[A]))
     ran = Device().ran(lane, 2.0)
-    sight = sight_of(SMALL[B], lane, ran, 2.0)
+    sight = sight_of(SMALL[B], lane, ran, 2.0, 1)
     assert [each.began_s for each in sight.batches] == [0.75, 1.5]
     assert (sight.rows, sight.span_s) == (3, 2.25 if len(ran) % 2 == 0 else 2.0)
+
+
+def test_the_first_batch_of_each_slot_does_not_count() -> None:
+    """Answers of slots follow each other, whatever the times."""
+    lane = Lane((SMALL[A],))
+    ran = [*Device().ran(lane, 1.0), *Device().ran(lane, 1.0), *Device().ran(lane, 1.0)]
+    sight = sight_of(SMALL[A], lane, ran, 1.0, 3)
+    assert sorted(each.began_s for each in sight.batches) == sorted(3 * [0.25, 0.5, 0.75])
+    assert sight.rows == 12
+
+
+@pytest.mark.parametrize("slots", [1, 2, 4])
+def test_however_few_arrive_some_count_beside_the_first_of_each_slot(slots: int) -> None:
+    cell = SharingCell("device", 0.5, (SMALL[A], SMALL[B]))
+    rng = np.random.default_rng(0)
+    (lane,) = lanes_of(cell, {0: SMALL[A], 1: SMALL[B]}, (1.0, 1.0), 0.1, slots, rng, with_stream=False)
+    assert lane.arrivals is not None
+    assert len(lane.arrivals) == 2 * (slots + 2)
+
+
+def test_an_emulated_device_has_the_slots_of_its_profile_and_is_as_slow_as_when_all_are_busy() -> None:
+    measured = make_measured("f", "a", 0.9, {1: 0.25}, at_once_s={2: {1: 0.5}})
+    slept = list[float]()
+    bench = EmulatedBench(make_profile("gpu0", measured, slots=2), SharingModel(()), slept.append)
+    assert bench.slots == 2
+    (ran,) = bench.run([Lane((SMALL[A],))], 1.0)
+    assert [(each.began_s, each.ended_s) for each in ran] == 2 * [(0.0, 0.5), (0.5, 1.0)]
+    (shared,) = bench.run([Lane((SMALL[A],), (Arrival(0.0, 0), Arrival(0.1, 0)))], 1.0)
+    assert [(each.arrived_s, each.ended_s) for each in shared] == [(0.0, 0.5), (0.1, 0.6)]
+    assert slept == [1.0, 1.0]
 
 
 def test_each_combination_runs_its_variants_on_their_devices() -> None:

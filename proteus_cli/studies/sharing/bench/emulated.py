@@ -1,6 +1,7 @@
 """Emulated devices: batches take what the profile says, times what sharing is said to cost."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
 from proteus_cli.domain.profile.interference import SharingModel
 from proteus_cli.domain.profile.profile import LatencyTable, Profile
@@ -23,14 +24,19 @@ class _Timeline:
 
 
 class EmulatedBench:
-    """Devices with one profile. ``sleep`` is called with the length of each slice, so that it takes its time."""
+    """Devices with one profile, and its slots, as slow as when all of these are busy.
+
+    ``sleep`` is called with the length of each slice, so that it takes its time.
+    """
 
     mode: CellMode = "emulated"
-    slots = 1
 
     def __init__(self, profile: Profile, sharing: SharingModel, sleep: Callable[[float], object]) -> None:
+        self.slots = profile.slots
         self._tables = {
-            measured.key: LatencyTable(measured.points, of=lambda point: point.mean_s) for measured in profile.variants
+            measured.key: LatencyTable(points, of=lambda point: point.mean_s)
+            for measured in profile.variants
+            if (points := profile.points_of(measured) or measured.points)
         }
         self._sharing, self._sleep = sharing, sleep
 
@@ -44,12 +50,8 @@ class EmulatedBench:
 
     def _ran(self, lane: Lane, neighbours: Sequence[Lane], length_s: float) -> list[Ran]:
         seconds = {work: self._batch_s(work, lane, neighbours) for work in lane.works}
-        clock = _Timeline()
-
-        def run(work: Work) -> None:
-            clock.now_s += seconds[work]
-
-        return run_lane(lane, run, length_s, LaneClock(clock.read, clock.read, clock.sleep_until))
+        in_slots = (_in_slot(lane.part_of(slot, self.slots), slot, seconds, length_s) for slot in range(self.slots))
+        return list(chain.from_iterable(in_slots))
 
     def _batch_s(self, work: Work, lane: Lane, neighbours: Sequence[Lane]) -> float:
         if work.key is None:
@@ -60,3 +62,13 @@ class EmulatedBench:
         on_device = self._sharing.slowdown(work.key, beside, batch=work.batch)
         from_near = self._sharing.slowdown(work.key, near, batch=work.batch, where="neighbour")
         return alone_s * on_device.factor * from_near.factor
+
+
+def _in_slot(lane: Lane, slot: int, seconds: Mapping[Work, float], length_s: float) -> list[Ran]:
+    """What one slot runs; each begins with the next work, as slots of hardware do."""
+    clock = _Timeline()
+
+    def run(work: Work) -> None:
+        clock.now_s += seconds[work]
+
+    return run_lane(lane, run, length_s, LaneClock(clock.read, clock.read, clock.sleep_until), first=slot)
