@@ -30,8 +30,8 @@ class DeferredQuery(DeferredRequest, frozen=True, eq=False, kw_only=True):
 class SimulatedCascades:
     """Ends the queries of batches, as soon as the plan's cascades have their last answer; each query once.
 
-    A deferred query that the second stage has not answered by its last moment is answered by the first. Records go to
-    ``ended``, with the accuracies that profiles promise of queries of as much confidence. Queries that are
+    A deferred query that the second stage has not answered by its last moment is answered by the first. ``saw`` takes
+    the records, with the accuracies that profiles promise of queries of as much confidence. Queries that are
     ``eval_rows`` are deferred, and right or wrong, as they were when variants were profiled. ``apply`` does what the
     controller asks for.
     """
@@ -42,12 +42,12 @@ class SimulatedCascades:
         events: Events,
         confidences: Confidences,
         eval_rows: EvalRows,
-        ended: list[RequestRecord],
+        saw: Callable[[RequestRecord], object],
         apply: Callable[[Effects, float], None],
     ) -> None:
         self._controller, self._events = controller, events
         self._confidences, self._eval_rows = confidences, eval_rows
-        self._ended, self._apply = ended, apply
+        self._saw, self._apply = saw, apply
         self._deferred: set[int] = set()  # ids of queries whose first answers are held
 
     def finished(
@@ -139,7 +139,7 @@ class SimulatedCascades:
         outcome = Outcome.SERVED if now_s <= request.deadline_s else Outcome.LATE
         answer = latency_s, accuracy, hosted.variant, hosted.device, launch.rows
         is_correct = None if is_cut else self._eval_rows.is_correct(request.id, hosted)
-        self._ended.append(
+        self._saw(
             RequestRecord(
                 request.family, request.arrival_s, outcome, *answer, is_deferred, is_fallback, is_correct, is_cut=is_cut
             )

@@ -28,6 +28,7 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import device_memory, hosted_by, slots_of
 from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.control.topology.standbys import DeviceMemory
+from proteus_cli.domain.base import require
 from proteus_cli.domain.catalog.catalog import Catalog, VariantKey, variant_labels
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan_changes.change_text import hosting_text
@@ -71,6 +72,7 @@ def simulate(
     answers: RowAnswersOf = MappingProxyType({}),
     rng: np.random.Generator | None = None,
     progress: Callable[[float], object] = lambda _done_frac: None,
+    saw: Callable[[RequestRecord], object] | None = None,
 ) -> SimulationResult:
     """Replay a trace on the devices of a plan.
 
@@ -80,13 +82,15 @@ def simulate(
     load beside the old ones in the profiled load time, then all devices switch at once, as in a live server with memory
     for both; with ``conditions.load_time_s``, devices load in place. ``rng`` is needed for jitter, and for the
     confidences that the trace does not know, where the plan has cascades or exits. Queries that are rows of eval splits
-    are deferred, and judged, by these ``answers`` of variants.
+    are deferred, and judged, by these ``answers`` of variants. Where ``saw`` takes the records, the result has neither
+    these nor launches, which may be more than there is memory for; then there can be no failures. What ``progress`` or
+    ``saw`` raises ends the simulation.
 
     Raises `ArtefactError` where a placement was never profiled.
     """
     confidences = Confidences(trace, (rng or np.random.default_rng(0)).spawn(1)[0])
     eval_rows = EvalRows(trace, answers)
-    simulation = _Simulation(plan, catalog, profiles, policy, replan, conditions, confidences, eval_rows, rng)
+    simulation = _Simulation(plan, catalog, profiles, policy, replan, conditions, confidences, eval_rows, rng, saw)
     request: Request | None = None
     try:
         for request in _requests(trace, catalog.slo_s()):
@@ -125,8 +129,12 @@ class _Simulation:
         confidences: Confidences,
         eval_rows: EvalRows,
         rng: np.random.Generator | None,
+        saw: Callable[[RequestRecord], object] | None,
     ) -> None:
+        require(saw is None or not conditions.failures, "failures are simulated by what has ended, so it must be kept")
         self.result = SimulationResult()
+        self._saw = self.result.ended.append if saw is None else saw
+        self._keeps_launches = saw is None
         self._profiles, self._replan, self._rule, self._conditions = profiles, replan, policy.replanning, conditions
         self._variant_labels = variant_labels(v.key for profile in profiles.values() for v in profile.variants)
         memory = _memory(plan, catalog, profiles, conditions) if policy.standbys and self._rule is not None else {}
@@ -138,7 +146,7 @@ class _Simulation:
         self._routes = self._controller.cascades
         self._judges = bool(eval_rows.answers)
         self._cascades = SimulatedCascades(
-            self._controller, self._events, confidences, eval_rows, self.result.ended, apply=self._apply
+            self._controller, self._events, confidences, eval_rows, self._saw, apply=self._apply
         )
         self._exits = SimulatedExits(self._controller, profiles, confidences, conditions, rng)
         self._run_s, self._slowdown = batch_times(profiles, conditions, rng), conditions.slowdown
@@ -223,7 +231,8 @@ class _Simulation:
 
     def _launch(self, launch: Launch, now_s: float) -> None:
         hosted = launch.hosted
-        self.result.launches.append((now_s, launch))
+        if self._keeps_launches:
+            self.result.launches.append((now_s, launch))
         state = self._devices[hosted.device]
         walk = self._exits.walk(launch, now_s) if hosted.exits else None
         if walk is None:
@@ -276,12 +285,10 @@ class _Simulation:
             for each in dict.fromkeys((device, *others)):
                 self._ask(each, now_s)
             return
-        ended = self.result.ended
+        saw = self._saw
         for r in launch.requests:
             outcome = SERVED if now_s <= r.deadline_s else LATE
-            ended.append(
-                RequestRecord(r.family, r.arrival_s, outcome, now_s - r.arrival_s, accuracy, variant, device, rows)
-            )
+            saw(RequestRecord(r.family, r.arrival_s, outcome, now_s - r.arrival_s, accuracy, variant, device, rows))
         self._ask(device, now_s)
 
     def _end(self, requests: Iterable[Request], outcome: Outcome, now_s: float) -> None:
@@ -290,7 +297,7 @@ class _Simulation:
             if r.is_deferred:
                 self._cascades.fall_back(r, now_s)
             else:
-                self.result.ended.append(RequestRecord(r.family, r.arrival_s, outcome))
+                self._saw(RequestRecord(r.family, r.arrival_s, outcome))
 
     def _tick(self, now_s: float) -> None:
         """Ask for a plan, solve for it, and put it in force; the next tick comes after that."""

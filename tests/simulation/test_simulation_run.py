@@ -1,5 +1,5 @@
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 
@@ -20,7 +20,7 @@ from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import ArtefactError
 from proteus_cli.planning.planner import Planner
-from proteus_cli.simulation.conditions import SOLVE_S, Conditions
+from proteus_cli.simulation.conditions import SOLVE_S, Conditions, Failure
 from proteus_cli.simulation.result import SimulationResult
 from proteus_cli.simulation.run import simulate
 
@@ -41,6 +41,7 @@ def one_device(
     slow_by: float = 1.0,
     policy: Policy = EXACT,
     conditions: Conditions = Conditions(),  # noqa: B008 - frozen
+    saw: Callable[[RequestRecord], object] | None = None,
 ) -> SimulationResult:
     """A device that always hosts one variant; a batch really takes ``slow_by`` × what its p95 promises."""
     measured = make_measured("a", "s", 0.8, latency_s)
@@ -49,7 +50,7 @@ def one_device(
     capacity_qps = max_batch / latency_s[max_batch]
     plan = make_plan(make_placement("cpu0", "a", "s", capacity_qps=capacity_qps, max_batch=max_batch))
     catalog = make_catalog(make_family("a", {"s": 0.8}, slo="105ms"))
-    return simulate(trace, plan, catalog, {"cpu0": profile}, policy, never, conditions=conditions)
+    return simulate(trace, plan, catalog, {"cpu0": profile}, policy, never, conditions=conditions, saw=saw)
 
 
 def at_once(number: int) -> Trace:
@@ -71,6 +72,19 @@ def test_a_single_request_waits_for_a_second_as_long_as_it_can_and_is_served_alo
     assert run.ended == [
         RequestRecord("a", 1.0, Outcome.SERVED, near(0.095), accuracy=0.8, variant="s", device="cpu0", batch=1)
     ]
+
+
+def test_records_may_go_elsewhere_and_then_nothing_of_a_query_is_kept() -> None:
+    trace, latency_s = make_trace(*((n / 50, "a") for n in range(100))), {1: 0.010, 2: 0.020}
+    kept, seen = one_device(trace, latency_s, max_batch=2), list[RequestRecord]()
+    run = one_device(trace, latency_s, max_batch=2, saw=seen.append)
+    assert seen == kept.ended
+    assert len(seen) == 100
+    assert run.ended == []
+    assert run.launches == []
+    failing = Conditions(failures=(Failure(("cpu0",), 0.5, 1.0),))
+    with pytest.raises(ValueError, match="failures are simulated"):
+        one_device(trace, latency_s, max_batch=2, conditions=failing, saw=seen.append)
 
 
 def test_a_device_runs_as_many_batches_at_once_as_it_has_slots() -> None:

@@ -27,7 +27,8 @@ KIND = "cost"
 ALL_TYPES = "all types"
 USAGES: tuple[Usage, ...] = ("dedicated", "shared")
 MOST_OF_TYPE = 16
-WANTED_S = 30.0
+WANTED_S, LEAST_S = 30.0, 1.0
+"""About how long a cell takes with little traffic, and what it needs at least besides one trial."""
 USUAL_TRIED = 8
 
 
@@ -102,8 +103,8 @@ def _job(
         own = rules if usage == "shared" else msgspec.structs.replace(rules, residency=1)
         end_s = monotonic() + turn.allowed_s
 
-        def goes_on(tried: int) -> bool:
-            turn.advance(f"{counted(tried, 'plan')} tried", min(tried / USUAL_TRIED, 0.95))
+        def goes_on(tried: int, of_next_frac: float) -> bool:
+            turn.advance(f"{counted(tried, 'plan')} tried", min((tried + of_next_frac) / USUAL_TRIED, 0.95))
             return monotonic() < end_s
 
         found = cheapest_fleet(workspace, trials, own, demand, goes_on)
@@ -115,7 +116,8 @@ def _job(
         gaps = tuple(sharing_gaps(workspace, trials.profiles, found.plan.plan.hosted()))
         return msgspec.structs.replace(cost_of(usage, found, trials), assumed=gaps)
 
-    return Job(key, "simulated", WANTED_S, measure)
+    wanted_s = max(WANTED_S, USUAL_TRIED * trials.trial_s)
+    return Job(key, "simulated", wanted_s, measure, least_s=LEAST_S + trials.trial_s)
 
 
 def concluded(cells: Mapping[str, Cell]) -> CostConclusion | None:

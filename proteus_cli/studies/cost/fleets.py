@@ -20,23 +20,28 @@ PLAN_LIMIT_S = 10.0
 NEXT_TO_NOTHING = 1e-3
 """Such a multiple of the demand is served by any fleet that may serve it at all."""
 
+GoesOn = Callable[[int, float], bool]
+
+
+class _TimeOver(Exception):
+    """Ends a trial."""
+
 
 def cheapest_fleet(
     workspace: Workspace,
     trials: PlanTrials,
     rules: Rules,
     demand: Mapping[str, float],
-    goes_on: Callable[[int], bool] = lambda _tried: True,
+    goes_on: GoesOn = lambda _tried, _done_frac: True,
 ) -> CheapestPlan[PricedPlan, TrialResult] | None:
     """The cheapest plan that keeps the SLO, for a multiple of a demand; None where none does. See `search.cheapest`.
 
+    ``goes_on`` is told how many plans were tried, and which part of the next one, and says whether there is time left.
     Raises `EngineError` where none was found for another reason: too little time, or rules that conflict.
     """
     planner = _planner(workspace, trials, rules)
-    planning = _Planning(planner, demand, goes_on)
-    found = cheapest(
-        planning.plan, lambda plan: trials.try_out(plan.plan, planner, lambda _done_frac: None), planning.goes_on
-    )
+    planning = _Planning(planner, trials, demand, goes_on)
+    found = cheapest(planning.plan, planning.judge, planning.goes_on)
     if found is None:
         planning.require_end()
     return found
@@ -52,13 +57,15 @@ def _planner(workspace: Workspace, trials: PlanTrials, rules: Rules) -> Planner:
 
 @dataclass(slots=True)
 class _Planning:
-    """Plans for multiples of a demand; notes what kept it from one."""
+    """Plans for multiples of a demand, and tries them; notes what kept it from one."""
 
     planner: Planner
+    trials: PlanTrials
     demand: Mapping[str, float]
-    has_time: Callable[[int], bool]
+    has_time: GoesOn
     conflict: RulesConflict | None = None
     is_late: bool = False
+    tried: int = 0
 
     def plan(self, multiple: float) -> PricedPlan | None:
         """The cheapest plan; None where none serves so much by the rules, or the solver found none in time."""
@@ -72,8 +79,24 @@ class _Planning:
             return None
         return PricedPlan(plan, self.planner.spent(plan))
 
+    def judge(self, plan: PricedPlan) -> TrialResult | None:
+        """How a plan does; None where there is no time to see the end of it."""
+        try:
+            return self.trials.try_out(plan.plan, self.planner, self._require_time)
+        except _TimeOver:
+            return None
+
+    def _require_time(self, done_frac: float) -> None:
+        if not self._has_time(done_frac):
+            raise _TimeOver
+
     def goes_on(self, tried: int) -> bool:
-        has_time = self.has_time(tried)
+        """Whether there is time for another plan."""
+        self.tried = tried
+        return self._has_time(0.0)
+
+    def _has_time(self, done_frac: float) -> bool:
+        has_time = self.has_time(self.tried, done_frac)
         self.is_late |= not has_time
         return has_time
 

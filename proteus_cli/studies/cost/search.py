@@ -40,12 +40,15 @@ class CheapestPlan(Generic[P, J]):
 
 
 def cheapest(
-    plan_for: Callable[[float], P | None], judge: Callable[[P], J], goes_on: Callable[[int], bool] = lambda _tried: True
+    plan_for: Callable[[float], P | None],
+    judge: Callable[[P], J | None],
+    goes_on: Callable[[int], bool] = lambda _tried: True,
 ) -> CheapestPlan[P, J] | None:
     """The cheapest plan found; None where none keeps the SLO.
 
     ``plan_for`` makes the cheapest plan for a multiple of the demand, which costs no less for a larger one; None where
-    there is none. ``goes_on`` is told how many were tried, and says whether there is time for a further one.
+    there is none. ``goes_on`` is told how many were tried, and says whether there is time for a further one; where
+    ``judge`` says None, the time ended meanwhile.
     """
     best: CheapestPlan[P, J] | None = None
     low, high, tried = 0.0, math.inf, 0
@@ -61,8 +64,10 @@ def cheapest(
         if best is not None and plan.cost >= best.plan.cost:
             high = multiple  # whether or not it keeps the SLO: what costs less is for less
             continue
-        tried += 1
         judged = judge(plan)
+        if judged is None:
+            break
+        tried += 1
         if judged.keeps:
             best, high = CheapestPlan(plan, judged, multiple, tried), multiple
         else:

@@ -1,7 +1,11 @@
 """A plan is tried: the trace is simulated on it, and its misses are counted."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -16,6 +20,8 @@ from proteus_cli.simulation.conditions import JITTERS, Conditions
 from proteus_cli.simulation.run import simulate
 
 SEEDS = 2  # of the scatter of batch times; their queries count together
+SIMULATED_QPS = 20_000.0
+"""About how many queries are simulated in a second: `make bench-simulator` measures it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,35 +66,70 @@ class PlanTrials:
     seed: int
     headroom: float = 1.0
 
+    @property
+    def trial_s(self) -> float:
+        """About how long a trial takes."""
+        return self._runs * len(self.trace) / SIMULATED_QPS
+
+    @property
+    def _runs(self) -> int:
+        return SEEDS if self.jitter else 1
+
     def try_out(self, plan: Plan, planner: Planner, progress: Callable[[float], object]) -> TrialResult:
-        """Simulate the trace on a plan that stays as it is."""
+        """Simulate the trace on a plan that stays as it is. What ``progress`` raises ends the trial.
+
+        Of each query, little more than its latency is kept.
+        """
         policy = replace(policy_named("proteus"), replanning=None)
         conditions = Conditions(jitter=JITTERS[self.jitter] if self.jitter else None, slowdown=self.headroom)
-        ended: list[RequestRecord] = []
-        for number in range(SEEDS if self.jitter else 1):
+        tallies: dict[str, _Tally] = defaultdict(_Tally)
+        for number in range(self._runs):
             rng = np.random.default_rng((self.seed, number))
-            ended += simulate(
+            found = simulate(
                 self.trace, plan, self.catalog, self.profiles, policy, planner,
-                conditions=conditions, rng=rng, progress=progress,
-            ).ended  # fmt: skip
-        return self._judged(ended)
+                conditions=conditions, rng=rng, progress=partial(self._advance, progress, number),
+                saw=lambda record: tallies[record.family].add(record),
+            )  # fmt: skip
+            if found.interrupted_s is not None:
+                raise KeyboardInterrupt
+        return self._judged(tallies)
 
-    def _judged(self, ended: Sequence[RequestRecord]) -> TrialResult:
-        by_family: dict[str, list[RequestRecord]] = {}
-        for each in ended:
-            by_family.setdefault(each.family, []).append(each)
-        missed = {name: sum(each.outcome is not Outcome.SERVED for each in of) for name, of in by_family.items()}
-        known = [each.accuracy for each in ended if each.outcome is Outcome.SERVED and each.accuracy is not None]
+    def _advance(self, progress: Callable[[float], object], number: int, done_frac: float) -> None:
+        progress((number + done_frac) / self._runs)
+
+    def _judged(self, tallies: Mapping[str, "_Tally"]) -> TrialResult:
+        answered = sum(each.answered for each in tallies.values())
         return TrialResult(
-            queries={name: len(of) for name, of in by_family.items()},
-            missed=missed,
-            percentile_s={name: self._percentile_s(of) for name, of in by_family.items()},
-            accuracy=sum(known) / len(known) if known else None,
-            keeps=all(missed[name] <= self.allowed_frac * len(of) for name, of in by_family.items()),
+            queries={name: each.queries for name, each in tallies.items()},
+            missed={name: each.missed for name, each in tallies.items()},
+            percentile_s={name: each.percentile_s(self.allowed_frac) for name, each in tallies.items()},
+            accuracy=sum(each.accuracies for each in tallies.values()) / answered if answered else None,
+            keeps=all(each.missed <= self.allowed_frac * each.queries for each in tallies.values()),
         )
 
-    def _percentile_s(self, ended: Sequence[RequestRecord]) -> float | None:
+
+@dataclass(slots=True)
+class _Tally:
+    """A family's queries that have ended, and what counts of them: ``accuracies`` is the sum over ``answered`` ones."""
+
+    queries: int = 0
+    missed: int = 0
+    answered: int = 0
+    accuracies: float = 0.0
+    latencies_s: "array[float]" = field(default_factory=lambda: array("d"))
+
+    def add(self, record: RequestRecord) -> None:
+        self.queries += 1
+        if record.outcome is not Outcome.SERVED:
+            self.missed += 1
+        elif record.accuracy is not None:
+            self.answered, self.accuracies = self.answered + 1, self.accuracies + record.accuracy
+        if record.latency_s is not None:
+            self.latencies_s.append(record.latency_s)
+
+    def percentile_s(self, allowed_frac: float) -> float | None:
         """The latency that no more than the allowed part exceeds; what was not answered exceeds any."""
-        latencies_s = sorted(each.latency_s for each in ended if each.latency_s is not None)
-        place = int(np.ceil((1 - self.allowed_frac) * len(ended))) - 1
-        return latencies_s[place] if 0 <= place < len(latencies_s) else None
+        place = math.ceil((1 - allowed_frac) * self.queries) - 1
+        if not 0 <= place < len(self.latencies_s):
+            return None
+        return float(np.partition(np.array(self.latencies_s), place)[place])

@@ -87,6 +87,8 @@ class SimulatedCarrier:
             conditions=self.conditions,
             rng=rng,
         )
+        if found.interrupted_s is not None:
+            raise KeyboardInterrupt
         return stretch_of_records(offer, self.slo_s, found.ended)
 
 

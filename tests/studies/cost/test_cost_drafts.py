@@ -1,7 +1,8 @@
 """What a million queries cost in a tiny workspace, and what sharing saves there."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from itertools import count
 
 import msgspec
 import pytest
@@ -17,8 +18,10 @@ from proteus_cli.reporting.studies.cost import section
 from proteus_cli.store.sharing import sharing_digest, write_sharing
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
-from proteus_cli.studies.cost.drafts import CostQuestion, cost_draft, workspace_draft
-from proteus_cli.studies.draft import JobTurn
+from proteus_cli.studies.cost import drafts
+from proteus_cli.studies.cost.drafts import LEAST_S, WANTED_S, CostQuestion, cost_draft, workspace_draft
+from proteus_cli.studies.cost.trial import SIMULATED_QPS
+from proteus_cli.studies.draft import Job, JobTurn
 from proteus_cli.studies.run import run_study
 
 LITTLE = "arrival_s,family\n" + "".join(f"{n / 10:.2f},{'shapes' if n % 2 else 'tones'}\n" for n in range(200))
@@ -110,6 +113,58 @@ def test_too_little_time_and_rules_that_conflict_are_not_taken_for_a_fleet_that_
         with pytest.raises(EngineError, match=problem) as failed:
             job.measure(JobTurn(allowed_s, {}, lambda _now, _done: None))
         assert failed.value.hint
+
+
+@dataclass
+class Told:
+    """Notes how far a job says it is; ends with ``raises`` when it says so for the ``at``-th time."""
+
+    raises: BaseException | None = None
+    at: int = 2
+    done_frac: list[float] = field(default_factory=list)
+
+    def advance(self, _now: str, done_frac: float) -> None:
+        self.done_frac.append(done_frac)
+        if self.raises is not None and len(self.done_frac) == self.at:
+            raise self.raises
+
+
+def long_job(tiny: Tiny) -> Job:
+    path = tiny.root / "t.csv"
+    path.write_text("arrival_s,family\n" + "".join(f"{n / 50:.2f},shapes\n" for n in range(4000)))
+    return cost_draft(tiny.place, path, question(tiny)).jobs[0]
+
+
+def test_progress_is_told_while_a_plan_is_tried(tiny: Tiny) -> None:
+    told = Told()
+    long_job(tiny).measure(JobTurn(math.inf, {}, told.advance))
+    within_first = [done_frac for done_frac in told.done_frac if 0 < done_frac < 1 / 8]
+    assert within_first == [1 / 32, 2 / 32, 3 / 32], "of 4,000 queries, after each thousand"
+
+
+def test_a_trial_ends_when_the_time_is_over(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first trial asks four times."""
+    seconds = count()
+    monkeypatch.setattr(drafts, "monotonic", lambda: float(next(seconds)))
+    with pytest.raises(EngineError, match="The time was over"):
+        long_job(tiny).measure(JobTurn(3.5, {}, lambda _now, _done: None))
+
+
+def test_an_interrupt_during_a_trial_ends_the_study(tiny: Tiny) -> None:
+    """Simulations end with what they have; that is no result of a trial."""
+    with pytest.raises(KeyboardInterrupt):
+        long_job(tiny).measure(JobTurn(math.inf, {}, Told(KeyboardInterrupt()).advance))
+
+
+def test_more_traffic_wants_more_time_and_no_cell_is_begun_without_that_of_one_trial(tiny: Tiny) -> None:
+    job = long_job(tiny)
+    assert job.wanted_s == WANTED_S
+    assert job.least_s == pytest.approx(LEAST_S + 4000 / SIMULATED_QPS)
+    path = tiny.root / "much.csv"
+    path.write_text("arrival_s,family\n" + "0.0,shapes\n" * 100_000)
+    much = cost_draft(tiny.place, path, replace(question(tiny), jitter="p95")).jobs[0]
+    assert much.wanted_s == pytest.approx(8 * 10), "two seeds"
+    assert much.least_s == pytest.approx(LEAST_S + 10)
 
 
 def test_of_a_whole_workspace_nobody_knows_the_traffic(tiny: Tiny) -> None:

@@ -81,3 +81,18 @@ def test_it_ends_when_there_is_no_more_time_with_what_it_has() -> None:
     assert found is not None
     assert len(world.tried) == 3
     assert cheapest(world.plan, world.judge, lambda _tried: False) is None
+
+
+def test_where_the_time_ends_during_a_trial_the_best_so_far_is_found() -> None:
+    world = World(1.0, devices=8, enough=4.0)
+    whole = world.found()
+    assert whole is not None
+    again = World(1.0, devices=8, enough=4.0)
+
+    def judge(plan: Plan) -> Verdict | None:
+        return again.judge(plan) if len(again.tried) < whole.tried - 1 else None
+
+    found = cheapest(again.plan, judge)
+    assert found is not None
+    assert found.tried == len(again.tried) == whole.tried - 1
+    assert cheapest(again.plan, lambda _plan: None) is None
