@@ -58,7 +58,8 @@ class StudyDraft:
 
     ``jobs`` are in the order of their importance. ``devices``: those whose GPUs are watched. ``opened`` is entered
     around all jobs, if there is any to do: a server, processes. ``conclude`` only looks at cells, also for an estimate;
-    ``keep`` is called once for each cell that was measured, before it.
+    ``keep`` is called once for each cell that was measured, before it. ``notes``: what is to be said before anything is
+    measured.
     """
 
     kind: str
@@ -71,6 +72,7 @@ class StudyDraft:
     opened: Callable[[], AbstractContextManager[object]] = nullcontext
     conclude: Conclude = field(default=_nothing)
     keep: Keep = field(default=keep_nothing)
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         keys = [job.key for job in self.jobs]

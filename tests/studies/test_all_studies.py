@@ -1,5 +1,6 @@
 """`proteus study all`: each study gets a fair part, what fails is told, and one page has all."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,3 +118,12 @@ def test_kinds_have_names_of_their_own() -> None:
     names = [kind.name for kind in KINDS]
     assert len(names) == len(set(names))
     assert {"peak", "startup"} <= set(names)
+
+
+def test_what_a_draft_notes_is_said_before_it_is_measured(
+    tmp_path: Path, kinds: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    squares = Squares()
+    kinds(lambda _: dataclasses.replace(squares.draft(1), notes=("the file is damaged",)))
+    all_studied(Workspace(tmp_path), 10.0, force=False)
+    assert "warning: the file is damaged" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,9 +13,10 @@ import pytest
 
 from proteus_cli.backends.nvml import NvmlDevice
 from proteus_cli.domain.device import Device
-from proteus_cli.studies.telemetry import cores, gpus, process_tree
+from proteus_cli.errors import EngineError
+from proteus_cli.studies.telemetry import cores, gpus, process_tree, sampler
 from proteus_cli.studies.telemetry.counters import Reading, measures
-from proteus_cli.studies.telemetry.sampler import MOST_SAMPLES, TelemetrySamples, Watch, reader
+from proteus_cli.studies.telemetry.sampler import MOST_SAMPLES, TelemetrySamples, Watch, reader, watching
 
 
 def test_totals_become_rates_and_levels_stay() -> None:
@@ -123,6 +124,38 @@ def test_what_ends_the_sampling_is_raised() -> None:
     watch.join()
     with pytest.raises(StopIteration):
         watch.stop()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), EngineError("no memory")], ids=["Ctrl-C", "an error"])
+def test_what_ends_a_study_is_not_hidden_by_what_ended_the_sampling(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """So the exit code of Ctrl-C stays that of Ctrl-C."""
+
+    def breaking(_devices: object) -> Callable[[], Reading]:
+        readings = iter([Reading(time.monotonic())])
+
+        def read() -> Reading:
+            for reading in readings:
+                return reading
+            raise OSError("no file is left")
+
+        return read
+
+    monkeypatch.setattr(sampler, "reader", breaking)
+    monkeypatch.setattr(TelemetrySamples, "due_s", lambda _samples: 0.0)
+
+    def study() -> None:
+        with watching(()) as watch:
+            watch.join()
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        study()
+    assert raised.value is error
+    assert error.__notes__ == ["telemetry had ended before that: OSError('no file is left')"]
+    with pytest.raises(OSError, match="no file is left"), watching(()) as watch:
+        watch.join()
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system has no /proc")

@@ -93,7 +93,17 @@ def share_draft(workspace: Workspace, question: SharingQuestion, name: str = "")
         opened=partial(place.opened, measuring.opened),
         conclude=partial(_concluded, workspace, question, profile),
         keep=keep_nothing if question.emulated else partial(_save, workspace, question, profile),
+        notes=() if question.emulated else _notes(workspace, profile),
     )
+
+
+def _notes(workspace: Workspace, profile: Profile) -> tuple[str, ...]:
+    """That the sharing file can't be used, and what becomes of it."""
+    try:
+        read_sharing(workspace, profile)
+    except ArtefactError as error:
+        return (f"{error.message} What is measured now replaces it, and what it knew of other variants is lost.",)
+    return ()
 
 
 def _inputs(workspace: Workspace, question: SharingQuestion, profile: Profile) -> dict[str, str]:
@@ -188,7 +198,7 @@ def _found(question: SharingQuestion, profile: Profile, costs: Sequence[SharingC
 
 
 def _known(workspace: Workspace, profile: Profile) -> KnownSharing | None:
-    """What is known before; nothing where the file is damaged or of other devices, as it is measured anew now."""
+    """What is known before; nothing where the file is damaged or of other devices, as `_notes` has said before."""
     try:
         return read_sharing(workspace, profile)
     except ArtefactError:

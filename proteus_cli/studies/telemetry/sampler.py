@@ -92,10 +92,19 @@ class Watch:
 
     def stop(self) -> None:
         """End the thread. Raises what ended it before, if anything did."""
-        self._stopped.set()
-        self.join()
+        self._end()
         if self._failure is not None:
             raise self._failure
+
+    def stop_after(self, error: BaseException) -> None:
+        """End the thread, as an error ends the study; what ended it before is noted there."""
+        self._end()
+        if self._failure is not None:
+            error.add_note(f"telemetry had ended before that: {self._failure!r}")
+
+    def _end(self) -> None:
+        self._stopped.set()
+        self.join()
 
     def telemetry(self) -> Telemetry:
         """The samples so far."""
@@ -144,10 +153,12 @@ class _Span:
 
 @contextmanager
 def watching(devices: Sequence[Device]) -> Iterator[Watch]:
-    """A watch that samples during the block."""
+    """A watch that samples during the block. What ends the block counts, and else what ended the sampling."""
     watch = Watch(reader(devices))
     watch.start()
     try:
         yield watch
-    finally:
-        watch.stop()
+    except BaseException as error:
+        watch.stop_after(error)
+        raise
+    watch.stop()

@@ -194,3 +194,19 @@ def test_many_variants_are_studied_where_plans_count_with_it(tiny: Tiny) -> None
     drafted = share_draft(tiny.place, SharingQuestion("cpu0", keys, (1.0,), where=("device",), emulated=True))
     assert len({job.key for job in drafted.jobs}) == len(drafted.jobs)
     assert all(job.key.startswith("device") and job.key.count("+") == 1 for job in drafted.jobs), "pairs only"
+
+
+@pytest.mark.parametrize("is_damaged", [True, False], ids=["damaged", "of another type"])
+def test_that_a_file_is_replaced_which_cannot_be_used_is_said_before(tiny: Tiny, *, is_damaged: bool) -> None:
+    question, path = SharingQuestion("cpu0", (SMALL, LARGE), (1.0,)), tiny.place.sharing_path("cpu0")
+    assert share_draft(tiny.place, question).notes == ()
+    write_costs(tiny.place, cost(SMALL, MIDDLE, ratio=1.2), emulated=False)
+    assert share_draft(tiny.place, question).notes == ()
+    text = path.read_text().replace('"device_type": "cpu-1c"', '"device_type": "v100"')
+    path.write_text("{" if is_damaged else text)
+    (note,) = share_draft(tiny.place, question).notes
+    assert note.startswith(f"`{path}`")
+    assert note.endswith("What is measured now replaces it, and what it knew of other variants is lost.")
+    measured = measured_cell("device", 1.3)
+    share_draft(tiny.place, question).keep({measured.key: measured}, measured)
+    assert share_draft(tiny.place, question).notes == ()

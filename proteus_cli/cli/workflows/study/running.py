@@ -28,6 +28,8 @@ def studied(workspace: Workspace, draft: StudyDraft, budget_s: float | None, *, 
     console.say(
         f"{draft.name}: {counted(len(draft.jobs), 'cell')}, about {format_duration(draft.wanted_s)} without a budget"
     )
+    for note in draft.notes:
+        console.warn(note)
     try:
         with console.progress(draft.name) as advance:
             study = run_study(draft, files, budget, advance, force=force)
