@@ -43,7 +43,7 @@ def peak(place: Workspace, seed: int, allowed_s: float) -> Peak:
     """One run, as long as it may take."""
     question = PeakQuestion(PeakRules(ALLOWED_FRAC), "measured", seed=seed)
     (job,) = device_draft(place, FAMILY, [VARIANT], "cpu0", question).jobs
-    found = job.measure(JobTurn(allowed_s, {}, lambda _now, _done: None))
+    found = job.measure(JobTurn(allowed_s, lambda _now, _done: None))
     assert isinstance(found, Peak)
     return found
 

@@ -13,10 +13,9 @@ from proteus_cli.progress import Advance
 
 @dataclass(frozen=True, slots=True)
 class JobTurn:
-    """What a job is given: seconds, perhaps infinite; the finished cells; whom to tell of progress."""
+    """What a job is given: seconds, perhaps infinite; whom to tell of progress."""
 
     allowed_s: float
-    finished: Mapping[str, Cell]
     advance: Advance
 
 

@@ -114,7 +114,7 @@ class _Run:
             self.advance(f"{job.key}: {now}" if now else job.key, done_frac + part_frac * min(max(frac, 0.0), 1.0))
 
         advance("", 0.0)
-        turn = JobTurn(allowed_s, {cell.key: cell for cell in self.study.good}, advance)
+        turn = JobTurn(allowed_s, advance)
         begun_unix_s, begun_s = time.time(), time.monotonic()
         result, failed = dict[str, object](), ""
         with watch.load() as load:

@@ -23,7 +23,7 @@ def start(answered_s: float) -> ProcessStart:
 
 
 def turn(allowed_s: float = math.inf) -> JobTurn:
-    return JobTurn(allowed_s, {}, lambda _now, _done: None)
+    return JobTurn(allowed_s, lambda _now, _done: None)
 
 
 def test_the_median_lies_between_two_starts_whatever_the_distribution() -> None:

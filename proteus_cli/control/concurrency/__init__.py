@@ -25,7 +25,9 @@ A trial ends as soon as it is sure that it gains nothing, and each that fails ma
 
 **Why it does not oscillate.** Down needs proof that a slot is worth less than the tolerance, and up that it is worth
 more: one and the same device gives no proof of both. Chance may, so a change against the last one has to wait twice as
-long as the one before it, and to be surer: in a time T, a device that stays as it is changes O(log T) times.
+long as the one before it, up to `LONGEST_HOLD_S`, and to be surer, up to `MOST_ERRORS`. So a device that stays as it
+is goes back and forth ever more rarely, in the end never twice within the longest wait. What is taken for a change of
+the device (below) has the errors begin anew, and a change of its surroundings the wait, too.
 
 **When it begins anew.** Where windows with one number of slots leave what was estimated, in a row and by more than
 chance, older windows are forgotten. A change of what the device hosts, of its servers or of its neighbours

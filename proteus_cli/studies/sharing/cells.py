@@ -9,7 +9,7 @@ from proteus_cli.domain.profile.capacity import points_in_time, slo_fraction
 from proteus_cli.domain.profile.interference import Where
 from proteus_cli.domain.profile.profile import VariantProfile
 from proteus_cli.domain.studies.sharing import FULL_LOAD, format_load
-from proteus_cli.studies.sharing.bench.slices import STREAM, Work
+from proteus_cli.studies.sharing.bench.slices import Work
 
 LARGE_BATCH_S = 0.005
 """Batches that take longer are not measured: what a batch costs more beside others is a small part of so long a time,
@@ -53,11 +53,6 @@ class SharingCell:
         named = [f"{labels[work.key]} ×{work.batch}" for work in self.works if work.key is not None]
         stream = ["stream"] if self.with_stream else []
         return f"{self.where}, load {format_load(self.load)}: {' + '.join((*named, *stream))}"
-
-    @property
-    def on_device(self) -> tuple[Work, ...]:
-        """What the device runs in turn where they share it."""
-        return (*self.works, STREAM) if self.with_stream else self.works
 
 
 def cells_of(

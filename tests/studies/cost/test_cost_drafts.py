@@ -82,7 +82,7 @@ def test_a_fleet_with_headroom_keeps_the_slo_on_slower_devices(tiny: Tiny) -> No
     without, with_some, with_much = (
         cost_draft(tiny.place, path, replace(asked, headroom=each)) for each in (1.0, 1.5, 1e4)
     )
-    turn = JobTurn(math.inf, {}, lambda _now, _done: None)
+    turn = JobTurn(math.inf, lambda _now, _done: None)
     usual, slower = (each.jobs[0].measure(turn) for each in (without, with_some))
     assert isinstance(usual, FleetCost)
     assert isinstance(slower, FleetCost)
@@ -111,7 +111,7 @@ def test_too_little_time_and_rules_that_conflict_are_not_taken_for_a_fleet_that_
     ):
         job = cost_draft(tiny.place, path, each).jobs[0]
         with pytest.raises(EngineError, match=problem) as failed:
-            job.measure(JobTurn(allowed_s, {}, lambda _now, _done: None))
+            job.measure(JobTurn(allowed_s, lambda _now, _done: None))
         assert failed.value.hint
 
 
@@ -137,7 +137,7 @@ def long_job(tiny: Tiny) -> Job:
 
 def test_progress_is_told_while_a_plan_is_tried(tiny: Tiny) -> None:
     told = Told()
-    long_job(tiny).measure(JobTurn(math.inf, {}, told.advance))
+    long_job(tiny).measure(JobTurn(math.inf, told.advance))
     within_first = [done_frac for done_frac in told.done_frac if 0 < done_frac < 1 / 8]
     assert within_first == [1 / 32, 2 / 32, 3 / 32], "of 4,000 queries, after each thousand"
 
@@ -147,13 +147,13 @@ def test_a_trial_ends_when_the_time_is_over(tiny: Tiny, monkeypatch: pytest.Monk
     seconds = count()
     monkeypatch.setattr(drafts, "monotonic", lambda: float(next(seconds)))
     with pytest.raises(EngineError, match="The time was over"):
-        long_job(tiny).measure(JobTurn(3.5, {}, lambda _now, _done: None))
+        long_job(tiny).measure(JobTurn(3.5, lambda _now, _done: None))
 
 
 def test_an_interrupt_during_a_trial_ends_the_study(tiny: Tiny) -> None:
     """Simulations end with what they have; that is no result of a trial."""
     with pytest.raises(KeyboardInterrupt):
-        long_job(tiny).measure(JobTurn(math.inf, {}, Told(KeyboardInterrupt()).advance))
+        long_job(tiny).measure(JobTurn(math.inf, Told(KeyboardInterrupt()).advance))
 
 
 def test_more_traffic_wants_more_time_and_no_cell_is_begun_without_that_of_one_trial(tiny: Tiny) -> None:

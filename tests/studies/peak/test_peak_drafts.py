@@ -58,7 +58,7 @@ def test_another_plan_of_the_same_name_is_another_question(tiny: Tiny) -> None:
 
 def test_a_simulated_peak_is_the_same_for_the_same_seed(tiny: Tiny) -> None:
     (job,) = device_draft(tiny.place, "shapes", ["shapes-l"], "cpu0", SIMULATED).jobs
-    turn = JobTurn(math.inf, {}, lambda _now, _done: None)
+    turn = JobTurn(math.inf, lambda _now, _done: None)
     assert job.measure(turn) == job.measure(turn)
 
 
@@ -210,7 +210,7 @@ def test_a_server_of_another_make_is_offered_requests_that_it_knows(*, is_binary
     with server.listening() as url:
         draft = url_draft(Server(url, slo_s=0.05), "m", PeakQuestion(PeakRules(0.2, most_requests=1)))
         (job,) = draft.jobs
-        peak = job.measure(JobTurn(60.0, {}, lambda _now, _done: None))
+        peak = job.measure(JobTurn(60.0, lambda _now, _done: None))
     assert isinstance(peak, Peak)
     assert peak.requests > 0
     assert peak.low_qps <= 260.0
@@ -241,7 +241,7 @@ def test_a_server_that_says_no_slo_needs_one() -> None:
         for server, error in ((Server(url), UsageError), (Server(url, slo_s=1.0), ServerError)):
             (job,) = url_draft(server, "other" if server.slo_s else "m", PeakQuestion(PeakRules(0.01))).jobs
             with pytest.raises(error, match="says no SLO" if error is UsageError else "404"):
-                job.measure(JobTurn(1.0, {}, lambda _now, _done: None))
+                job.measure(JobTurn(1.0, lambda _now, _done: None))
 
 
 @pytest.mark.live

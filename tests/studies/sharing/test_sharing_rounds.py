@@ -9,7 +9,6 @@ import pytest
 
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.studies.sharing import Served, SharingMember, SharingResult
-from proteus_cli.domain.studies.study import CellMode
 from proteus_cli.errors import EngineError
 from proteus_cli.studies.sharing.bench.slices import Lane, Ran, Work
 from proteus_cli.studies.sharing.cells import SharingCell
@@ -29,7 +28,6 @@ class DriftingBench:
     scatter: float = 0.05
     stalls: bool = False
     drift: float = 0.25
-    mode: CellMode = "measured"
     slots: int = 1
     now_s: float = 0.0
     lengths_s: list[float] = field(default_factory=list)

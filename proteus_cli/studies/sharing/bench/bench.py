@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from proteus_cli.domain.studies.study import CellMode
 from proteus_cli.studies.sharing.bench.slices import Lane, Ran
 
 
 class Bench(Protocol):
     """Some devices that are alike. ``slots``: how many batches each runs at once."""
-
-    mode: CellMode
 
     @property
     def slots(self) -> int: ...

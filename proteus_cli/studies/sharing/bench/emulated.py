@@ -5,7 +5,6 @@ from itertools import chain
 
 from proteus_cli.domain.profile.interference import SharingModel
 from proteus_cli.domain.profile.profile import LatencyTable, Profile
-from proteus_cli.domain.studies.study import CellMode
 from proteus_cli.studies.sharing.bench.slices import Lane, LaneClock, Ran, Work, run_lane
 from proteus_cli.studies.sharing.bench.stream import STREAM_TURN_S
 
@@ -28,8 +27,6 @@ class EmulatedBench:
 
     ``sleep`` is called with the length of each slice, so that it takes its time.
     """
-
-    mode: CellMode = "emulated"
 
     def __init__(self, profile: Profile, sharing: SharingModel, sleep: Callable[[float], object]) -> None:
         self.slots = profile.slots

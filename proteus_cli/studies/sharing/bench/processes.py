@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from proteus_cli.domain.studies.study import CellMode
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, ProteusError
 from proteus_cli.serving.child_process import LIMITS_HINT, start_process
 from proteus_cli.serving.devices.process.channel import Channel, UnreadableMessage
@@ -77,8 +76,6 @@ class DeviceChannel:
 
 class ProcessBench:
     """The processes of devices that are open."""
-
-    mode: CellMode = "measured"
 
     def __init__(self, processes: Sequence[DeviceChannel], slots: int) -> None:
         self._processes, self.slots = processes, slots
