@@ -149,6 +149,21 @@ def test_a_device_uses_the_slots_that_are_worth_it_and_every_request_ends_once()
     assert 'proteus_slots_knee{device="gpu0"} 2' in text
 
 
+def test_a_device_that_another_server_uses_from_now_on_is_learned_anew_at_once() -> None:
+    begun_anew = dict[str, int]()
+
+    def share(plane: DataPlane, now_s: float) -> None:
+        tuner = plane.fleet.tuners["gpu0"]
+        if now_s >= 8.0 and "before" not in begun_anew:
+            begun_anew["before"] = tuner.begun_anew
+            plane.fleet.share("gpu0", 2)
+        elif now_s >= 8.15 and "after" not in begun_anew:
+            begun_anew["after"] = tuner.begun_anew
+
+    served(SharingExecutor(knee=2), 9.0, tunes=True, during=share)
+    assert begun_anew["after"] == begun_anew["before"] + 1
+
+
 def test_without_tuning_all_slots_stay_in_use_and_nothing_is_watched() -> None:
     executor = SharingExecutor(knee=2)
     plane = served(executor, 2.0, tunes=False)
