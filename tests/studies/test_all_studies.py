@@ -127,3 +127,19 @@ def test_what_a_draft_notes_is_said_before_it_is_measured(
     kinds(lambda _: dataclasses.replace(squares.draft(1), notes=("the file is damaged",)))
     all_studied(Workspace(tmp_path), 10.0, force=False)
     assert "warning: the file is damaged" in capsys.readouterr().err
+
+
+def test_a_study_that_needs_more_is_drafted_again_when_it_is_its_turn(
+    tmp_path: Path, kinds: Callable[..., None]
+) -> None:
+    """What was measured before it may be what it is made of."""
+    squares, drafted = Squares(), list[int]()
+
+    def given() -> StudyDraft:
+        drafted.append(len(squares.asked))
+        return named(squares.draft(2), "given")
+
+    kinds(lambda _: squares.draft(1), lambda _: "there is no trace")
+    found = all_studied(Workspace(tmp_path), None, force=False, given={"kind1": given})
+    assert [study.name for study in found.studies] == ["squares", "given"]
+    assert drafted == [0, 1]

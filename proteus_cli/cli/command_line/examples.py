@@ -138,7 +138,7 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
     ),
     "proteus study all": (
         ("proteus study all --budget 5min", "write studies.html within five minutes"),
-        ("proteus study all --budget 1h -o page.html --json", "take more time; print all studies as JSON"),
+        ("proteus study all --budget 1h --traffic trace.csv --price cpu-1c=0.03/h", "what serving that costs, too"),
     ),
     "proteus study cost": (
         ("proteus study cost --traffic trace.csv --price cpu-1c=0.03/h,gpu0=0.35/h", "by type of device"),

@@ -136,6 +136,6 @@ def concluded(cells: Mapping[str, Cell]) -> CostConclusion | None:
 
 
 def workspace_draft(workspace: Workspace) -> StudyDraft | str:
-    """What `proteus study all` does: nothing, as nobody but the user knows the traffic."""
+    """What `proteus study all` does by itself: nothing, as nobody but the user knows the traffic."""
     del workspace
-    return "which traffic is to be served is not known: `proteus study cost --traffic trace.csv`"
+    return "which traffic is to be served is not known: `--traffic trace.csv` says it"

@@ -1,9 +1,10 @@
 """All studies that make sense for a workspace, within one budget."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from proteus_cli.cli import console
 from proteus_cli.cli.workflows.study.running import StudyFailed, studied
@@ -34,12 +35,22 @@ class AllStudies:
             )
 
 
-def all_studied(workspace: Workspace, budget_s: float | None, *, force: bool) -> AllStudies:
+def all_studied(
+    workspace: Workspace,
+    budget_s: float | None,
+    *,
+    force: bool,
+    given: Mapping[str, Callable[[], StudyDraft]] = MappingProxyType({}),
+) -> AllStudies:
     """Run each study in turn. What one leaves of its part of the budget is divided among the others.
 
-    A study that fails is told, and the others go on.
+    A study that fails is told, and the others go on. ``given``: by kind, the drafts of studies for which the workspace
+    alone is not enough. They are made again when it is their turn, as studies before them may have measured what they
+    are made of. Raises what a given draft raises.
     """
-    drafts, studies, failures = _drafts(workspace), list[Study](), list[str]()
+    asked = {kind: make() for kind, make in given.items()}
+    remade = {draft.name: given[kind] for kind, draft in asked.items()}
+    drafts, studies, failures = _drafts(workspace, asked), list[Study](), list[str]()
     budget = Budget(math.inf if budget_s is None else budget_s)
     wanted_s = dict[str, float]()
     for draft in drafts:
@@ -50,7 +61,8 @@ def all_studied(workspace: Workspace, budget_s: float | None, *, force: bool) ->
         rest = {each.name: wanted_s[each.name] for each in readable[place:]}
         part_s = None if budget_s is None else _part_s(budget.left_s, rest, draft.name)
         with _telling(draft, failures):
-            studies.append(studied(workspace, draft, part_s, force=force))
+            now = remade[draft.name]() if draft.name in remade else draft
+            studies.append(studied(workspace, now, part_s, force=force))
     return AllStudies(studies, failures)
 
 
@@ -70,11 +82,11 @@ def _part_s(left_s: float, wanted_s: dict[str, float], name: str) -> float:
     return left_s * wanted_s[name] / total_s if 0 < total_s < left_s else fair_parts(left_s, wanted_s)[name]
 
 
-def _drafts(workspace: Workspace) -> list[StudyDraft]:
+def _drafts(workspace: Workspace, asked: Mapping[str, StudyDraft]) -> list[StudyDraft]:
     """The studies that make sense; of the others, it says why not. Raises `UsageError` where there is none."""
     drafts = []
     for kind in KINDS:
-        found = _draft(workspace, kind)
+        found = asked[kind.name] if kind.name in asked else _draft(workspace, kind)
         if isinstance(found, StudyDraft):
             console.say(f"{found.name}: about {format_duration(found.wanted_s)} without a budget")
             drafts.append(found)

@@ -1,8 +1,44 @@
 """What `proteus study cost` was asked for."""
 
+from proteus_cli.cli.command_line.plan_rules import plan_rules
+from proteus_cli.cli.options.common import HEADROOM
+from proteus_cli.cli.options.groups.study.shared import parse_percentile
 from proteus_cli.domain.fleet import parse_fleet
 from proteus_cli.errors import UsageError
 from proteus_cli.simulation.conditions import JITTERS
+from proteus_cli.store import Workspace
+from proteus_cli.studies.cost.drafts import CostQuestion
+from proteus_cli.studies.cost.prices import parse_prices
+
+
+def asked(
+    workspace: Workspace,
+    price: str | None,
+    fleet: str | None,
+    *,
+    residency: str,
+    min_accuracy: str | None,
+    allowed_frac: float,
+    headroom: float,
+    jitter: str,
+    seed: int,
+) -> CostQuestion:
+    """The question of the options of `proteus study cost`. Raises `UsageError`, `ArtefactError`."""
+    rules = plan_rules(
+        workspace.catalog(), workspace.profiles(), residency=residency, reserve=None, ban=None, pin=None,
+        min_accuracy=min_accuracy, min_expected_accuracy=None, max_share=None, prefer=None, survive=0, survive_host=0,
+        cascades=False, minimize="cost",
+    )  # fmt: skip
+    prices = parse_prices(price) if price is not None else {}
+    return CostQuestion(prices, rules, most_of(fleet), allowed_frac, jitter_named(jitter), seed, headroom)
+
+
+def usually_asked(workspace: Workspace, price: str | None) -> CostQuestion:
+    """What `proteus study cost` asks where no other option is given. Raises as `asked` does."""
+    return asked(
+        workspace, price, None, residency="3", min_accuracy=None, allowed_frac=1 - parse_percentile("p99"),
+        headroom=HEADROOM, jitter="p95", seed=0,
+    )  # fmt: skip
 
 
 def most_of(fleet: str | None) -> dict[str, int]:

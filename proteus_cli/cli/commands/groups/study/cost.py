@@ -1,15 +1,9 @@
 """``proteus study cost``: what a million queries cost, dedicated and shared, and on the best fleet."""
 
-from typing import TYPE_CHECKING
-
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options.groups import plan as plan_options
 from proteus_cli.cli.options.groups.study import cost as options
 from proteus_cli.cli.options.groups.study import shared
-
-if TYPE_CHECKING:
-    from proteus_cli.store import Workspace
-    from proteus_cli.studies.cost.drafts import CostQuestion
 
 
 def cost(
@@ -36,37 +30,15 @@ def cost(
     replays the traffic on it; with --headroom, on devices that take so many times as long as profiled. Prices are those
     of the catalog's [price_per_hour], which --price replaces.
     """
+    from proteus_cli.cli.workflows.study.costs import asked
     from proteus_cli.cli.workflows.study.running import show, studied
     from proteus_cli.store import Workspace
     from proteus_cli.studies.cost.drafts import cost_draft
 
     workspace = Workspace(workspace_dir, state)
-    question = _question(workspace, price, fleet, residency, min_accuracy, 1 - percentile, headroom, jitter, seed)
+    question = asked(
+        workspace, price, fleet, residency=residency, min_accuracy=min_accuracy, allowed_frac=1 - percentile,
+        headroom=headroom, jitter=jitter, seed=seed,
+    )  # fmt: skip
     draft = cost_draft(workspace, traffic, question, name or "")
     show(studied(workspace, draft, budget, force=force), json=json)
-
-
-def _question(
-    workspace: "Workspace",
-    price: str | None,
-    fleet: str | None,
-    residency: str,
-    min_accuracy: str | None,
-    allowed_frac: float,
-    headroom: float,
-    jitter: str,
-    seed: int,
-) -> "CostQuestion":
-    from proteus_cli.cli.command_line.plan_rules import plan_rules
-    from proteus_cli.cli.workflows.study.costs import jitter_named, most_of
-    from proteus_cli.studies.cost.drafts import CostQuestion
-    from proteus_cli.studies.cost.prices import parse_prices
-
-    catalog, profiles = workspace.catalog(), workspace.profiles()
-    rules = plan_rules(
-        catalog, profiles, residency=residency, reserve=None, ban=None, pin=None, min_accuracy=min_accuracy,
-        min_expected_accuracy=None, max_share=None, prefer=None, survive=0, survive_host=0, cascades=False,
-        minimize="cost",
-    )  # fmt: skip
-    prices = parse_prices(price) if price is not None else {}
-    return CostQuestion(prices, rules, most_of(fleet), allowed_frac, jitter_named(jitter), seed, headroom)

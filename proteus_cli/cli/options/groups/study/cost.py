@@ -9,6 +9,15 @@ from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.names import environment
 
 Traffic = Annotated[Path, Option(metavar="TRACE", help="The trace of the queries that are to be served (CSV).")]
+SomeTraffic = Annotated[
+    Path | None,
+    Option(
+        "--traffic",
+        metavar="TRACE",
+        show_default="no costs are studied",
+        help="A trace of queries (CSV): what it costs to serve them is studied, too.",
+    ),
+]
 Prices = Annotated[
     str | None,
     Option(
