@@ -76,8 +76,3 @@ class StudyDraft:
     def __post_init__(self) -> None:
         keys = [job.key for job in self.jobs]
         require(len(keys) == len(set(keys)), f"a job of the study `{self.name}` is listed twice")
-
-    @property
-    def wanted_s(self) -> float:
-        """About how long all jobs take."""
-        return sum(job.wanted_s for job in self.jobs)

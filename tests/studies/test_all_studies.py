@@ -56,11 +56,14 @@ def test_what_one_study_leaves_is_for_the_others(tmp_path: Path, kinds: Callable
     assert (tmp_path / "studies" / "long.html").exists()
 
 
-def test_a_second_run_measures_nothing_again(tmp_path: Path, kinds: Callable[..., None]) -> None:
+def test_a_second_run_measures_nothing_again_and_says_so(
+    tmp_path: Path, kinds: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
     squares = Squares()
     kinds(lambda _: squares.draft(1, 2))
-    for _ in range(2):
+    for said in ("squares: 2 cells, about 2.0 s without a budget", "squares: 2 cells, all measured before"):
         assert len(all_studied(Workspace(tmp_path), 10.0, force=False).studies) == 1
+        assert said in capsys.readouterr().err
     assert squares.asked == [1, 2]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from proteus_cli.cli import console
-from proteus_cli.cli.workflows.study.running import StudyFailed, studied
+from proteus_cli.cli.workflows.study.running import StudyFailed, studied, wanted_text
 from proteus_cli.domain.studies.study import Study
 from proteus_cli.errors import DeviceUnavailable, ProteusError, UsageError
 from proteus_cli.store import Workspace
@@ -16,7 +16,6 @@ from proteus_cli.studies.budget import Budget, fair_parts
 from proteus_cli.studies.draft import StudyDraft
 from proteus_cli.studies.kinds import KINDS, Kind
 from proteus_cli.studies.run import left_s
-from proteus_cli.units import format_duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +55,7 @@ def all_studied(
     for draft in drafts:
         with _telling(draft, failures):
             wanted_s[draft.name] = left_s(draft, StudyFiles(workspace, draft.name), force=force)
+            console.say(f"{draft.name}: {wanted_text(wanted_s[draft.name])}")
     readable = [draft for draft in drafts if draft.name in wanted_s]
     for place, draft in enumerate(readable):
         rest = {each.name: wanted_s[each.name] for each in readable[place:]}
@@ -88,7 +88,6 @@ def _drafts(workspace: Workspace, asked: Mapping[str, StudyDraft]) -> list[Study
     for kind in KINDS:
         found = asked[kind.name] if kind.name in asked else _draft(workspace, kind)
         if isinstance(found, StudyDraft):
-            console.say(f"{found.name}: about {format_duration(found.wanted_s)} without a budget")
             drafts.append(found)
         else:
             console.say(f"{kind.name} is left out: {found}")

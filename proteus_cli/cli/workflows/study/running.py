@@ -13,7 +13,7 @@ from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
 from proteus_cli.studies.draft import StudyDraft
 from proteus_cli.studies.kinds import SECTIONS
-from proteus_cli.studies.run import run_study
+from proteus_cli.studies.run import left_s, run_study
 from proteus_cli.units import counted, format_duration
 
 
@@ -25,9 +25,8 @@ def studied(workspace: Workspace, draft: StudyDraft, budget_s: float | None, *, 
     """Run a study, and write its files; after Ctrl-C or an error, what there is of it, too."""
     files = StudyFiles(workspace, draft.name)
     budget = Budget(math.inf if budget_s is None else budget_s)
-    console.say(
-        f"{draft.name}: {counted(len(draft.jobs), 'cell')}, about {format_duration(draft.wanted_s)} without a budget"
-    )
+    wanted = wanted_text(left_s(draft, files, force=force))
+    console.say(f"{draft.name}: {counted(len(draft.jobs), 'cell')}, {wanted}")
     for note in draft.notes:
         console.warn(note)
     try:
@@ -38,6 +37,11 @@ def studied(workspace: Workspace, draft: StudyDraft, budget_s: float | None, *, 
         raise
     _write_beside(files)
     return study
+
+
+def wanted_text(wanted_s: float) -> str:
+    """How long what is left of a study takes, in words."""
+    return f"about {format_duration(wanted_s)} without a budget" if wanted_s > 0 else "all measured before"
 
 
 def _write_on_the_way_out(files: StudyFiles) -> None:
