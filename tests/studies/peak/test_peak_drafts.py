@@ -15,11 +15,13 @@ from tiny import Tiny, add_plan
 from proteus_cli.domain.catalog.catalog import is_name
 from proteus_cli.domain.studies.peak import Peak, PeakRules
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, ServerError, UsageError
+from proteus_cli.simulation.result import SimulationResult
 from proteus_cli.store import Workspace, write_json
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
 from proteus_cli.studies.draft import JobTurn, StudyDraft
 from proteus_cli.studies.names import default_name
+from proteus_cli.studies.peak import carriers
 from proteus_cli.studies.peak.drafts import device_draft, plan_draft, url_draft, workspace_draft
 from proteus_cli.studies.peak.question import PeakQuestion
 from proteus_cli.studies.peak.servers import Server
@@ -75,6 +77,14 @@ def test_without_a_budget_what_is_served_in_real_time_takes_as_long_as_is_announ
     assert [(job.wanted_s, job.without_budget_s) for job in slow.jobs] == [(400.0, 400.0)], "ten stretches of 20 SLOs"
     (simulated,) = device_draft(tiny.place, "shapes", ["shapes-s"], "cpu0", SIMULATED).jobs
     assert math.isinf(simulated.without_budget_s)
+
+
+def test_an_interrupt_during_a_simulated_stretch_ends_the_study(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A simulation ends with what it has, which is no stretch."""
+    monkeypatch.setattr(carriers, "simulate", lambda *_, **__: SimulationResult(interrupted_s=0.5))
+    (job,) = device_draft(tiny.place, "shapes", ["shapes-l"], "cpu0", SIMULATED).jobs
+    with pytest.raises(KeyboardInterrupt):
+        job.measure(JobTurn(math.inf, lambda _now, _done: None))
 
 
 def test_what_makes_no_sense_is_refused(tiny: Tiny) -> None:
