@@ -5,6 +5,8 @@ next batch on. It is journaled as a plan by hand is: the plan in force begins an
 is recorded. It ends with the server.
 """
 
+import asyncio
+from contextlib import ExitStack
 from typing import Annotated
 
 import msgspec
@@ -17,6 +19,7 @@ from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.conditions.reach import reach
 from proteus_cli.domain.conditions.stopping import STOP_METRICS
 from proteus_cli.domain.device import host_of
+from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import BadRequest, Conflict, EngineError, Forbidden, NotReady, Unprocessable
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
@@ -60,6 +63,7 @@ class LiveConditions:
     ) -> None:
         self._control_loop, self._controller, self._lifecycle = control_loop, controller, lifecycle
         self._served, self._is_guarded, self._is_emulated = served, is_guarded, is_emulated
+        self._changing = asyncio.Lock()  # conditions are put in force in the order in which they came
 
     def of(self, family: str) -> FamilyConditions:
         """Of a family that is served. Raises `NotReady` where it leaves."""
@@ -74,18 +78,29 @@ class LiveConditions:
             raise Forbidden("conditions are taken only from clients with tokens: start the server with `--auth-tokens`")
         self._lifecycle.require_ready()
         change = decoded(body, ConditionChange, LONGEST_BODY, "a change of a condition")
-        self._require_exits(family)
-        text = None if change.stop_when is None else self._checked(family, change.stop_when)
-        before = self._controller.stop_when.get(family)
-        if text != before:
-            self._use(family, text)
+        async with self._changing:
+            self._require_exits(family)
+            text = None if change.stop_when is None else self._checked(family, change.stop_when)
+            if text != self._controller.stop_when.get(family):
+                await self._put_in_force(family, text)
+            return self.of(family)
+
+    async def _put_in_force(self, family: str, text: str | None) -> None:
+        """Change the condition once no plan is being changed; where that fails, it is again what it was."""
+        with ExitStack() as undo:
+
+            def changed() -> Plan:
+                self._require_exits(family)  # another plan or catalog may have come into force meanwhile
+                undo.callback(self._use, family, self._controller.stop_when.get(family))
+                self._use(family, text)
+                return self._controller.plan
+
+            says = "as the catalog says" if text is None else f"when {text}"
             try:
-                says = "as the catalog says" if text is None else f"when {text}"
-                await self._control_loop.redeploy(lambda: self._controller.plan, f"{family} stops {says}", "request")
+                await self._control_loop.redeploy(changed, f"{family} stops {says}", "request")
             except EngineError as error:
-                self._use(family, before)
                 raise Unprocessable(f"the plan can't be put in force anew: {error.message}", hint=error.hint) from error
-        return self.of(family)
+            undo.pop_all()
 
     def _use(self, family: str, text: str | None) -> None:
         if text is None:
