@@ -20,7 +20,8 @@ def exit_bounds(
     """The bounds of a batch on a device of that slowdown; None where the host is of no multi-exit model.
 
     ``due_s`` says when the answer to a request must be sent, to which it comes in ``way_s`` from the end of a stage;
-    ``stop_when`` has live conditions by family.
+    ``stop_when`` has live conditions by family. None counts for requests that ask for an accuracy: what is promised to
+    them is that of the catalog's condition.
     """
     hosted, requests = launch.hosted, launch.requests
     if not hosted.exits or not hosted.exits[0].points:
@@ -28,6 +29,8 @@ def exit_bounds(
     due = [due_s(each) - way_s if hosted.cuts else math.inf for each in requests]
     rows = [each.rows for each in requests]
     live = stop_when.get(hosted.family)
+    if live is not None and any(each.asks_for_accuracy for each in requests):
+        live = None
     least = _least_confidences(requests)
     return ExitBounds(due, rows, hosted.exits, slowdown, live, least, hosted.attainment, may_leave)
 

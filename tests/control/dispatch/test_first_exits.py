@@ -181,6 +181,31 @@ def test_rows_are_due_when_their_answer_must_be_there_and_never_where_none_may_b
     assert list(bounds.due_s) == [math.inf]
 
 
+@pytest.mark.parametrize("cuts", [True, False])
+@pytest.mark.parametrize(
+    "request_",
+    [within(1.0, minimum=0.5), within(1.0, bounds=Bounds(min_expected_accuracy=0.5))],
+    ids=["min", "expected"],
+)
+def test_for_an_accuracy_the_condition_counts_that_it_was_measured_with(request_: Request, *, cuts: bool) -> None:
+    """The live condition would answer all by the first exit, and what was profiled of the variant would say nothing."""
+    controller = controller_of(EXITS if cuts else EXITS.whole())
+    controller.stop_when["a"] = "exit >= 1"
+    controller.offer(request_, 0.0)
+    bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))
+    assert bounds is not None
+    assert bounds.stop_when is None
+
+
+def test_for_a_deferred_request_the_condition_counts_that_its_cascade_was_measured_with() -> None:
+    controller = controller_of(EXITS)
+    controller.stop_when["a"] = "exit >= 1"
+    assert controller.defer(DeferredRequest(0, "a", 0.0, 1.0, min_accuracy=EXITS.accuracy), 0.0) is not None
+    bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))
+    assert bounds is not None
+    assert bounds.stop_when is None
+
+
 def test_capacity_and_what_is_admitted_go_by_the_whole() -> None:
     """60 queries a second: of 100 with 0.5 s each, as many as 30 are admitted."""
     controller = controller_of(EXITS)
