@@ -70,6 +70,23 @@ def test_a_live_condition_counts_at_once_until_it_is_taken_back(server: LiveServ
     assert server.ask("GET", SHAPES_AT, headers=AUTHORIZED).document() == told(server, None)
 
 
+@pytest.mark.parametrize(
+    ("stop_when", "expected"),
+    [
+        ("latency >= 1h", 3),
+        ("response_time > 0s", 1),
+        ("confidence >= 1e9 or latency > 0s and exit >= 2", 2),
+        ("computation > 50%", 2),
+        ("accuracy >= 95% or exit >= 3", 3),
+    ],
+)
+def test_a_live_condition_may_compare_what_a_query_has_taken(server: LiveServer, stop_when: str, expected: int) -> None:
+    """Of three stages, each takes a third of the computation; no exit is 95 % right."""
+    assert patched(server, stop_when)[0] == 200
+    assert exits(server) == [expected] * len(ROWS)
+    assert patched(server, None)[0] == 200
+
+
 def test_status_metrics_and_journal_say_what_counts(server: LiveServer) -> None:
     assert patched(server, "exit >= 3")[0] == 200
     status = server.ask("GET", "/v2/proteus/status", headers=AUTHORIZED).document()
@@ -95,7 +112,9 @@ def test_status_metrics_and_journal_say_what_counts(server: LiveServer) -> None:
     ("stop_when", "status", "said"),
     [
         ("confidence > or", 400, "`or` where a number should be after `>`, at column 14:\n  confidence > or\n"),
-        ("latency >= 3ms", 400, "`stop_when` compares `latency`; stages know `confidence` and `exit`"),
+        ("latency >= 3", 400, "The duration `3` has no unit, at column 12"),
+        ("computation > 1", 400, "`computation > 1` never holds"),
+        ("energy >= 3J", 409, "the profile of `shapes-exits` on `cpu0` has no power"),
         ("exit > 3", 400, "`exit > 3` never holds: there are 3 exits"),
         (2, 400, "the body is not a change of a condition"),
     ],

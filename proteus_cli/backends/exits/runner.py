@@ -12,11 +12,13 @@ from msgspec.structs import replace
 
 from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec
-from proteus_cli.domain.conditions.condition import Condition, holds
+from proteus_cli.domain.conditions.condition import Condition, Values, holds, metrics
 from proteus_cli.domain.conditions.metrics import Metric
 from proteus_cli.domain.conditions.parser import parse
+from proteus_cli.domain.conditions.stopping import STOP_METRICS
 from proteus_cli.domain.stages.confidence import margin, output_of
 from proteus_cli.domain.stages.pace import StagePace
+from proteus_cli.domain.stages.progress import Progress
 from proteus_cli.domain.stages.stage_forecast import ExitBounds, Leaving, StageForecast
 from proteus_cli.errors import EngineError
 
@@ -75,25 +77,31 @@ class ExitRunner:
 
         With ``bounds`` of the rows, those that the next stage would be too late for are cut short. Parts that are due
         before it ends ``leave``, where that is given; their rows are in the outputs as well. For that, the ``clock`` is
-        asked at the start, behind each stage, when a part has left, and when the answers are there.
+        asked at the start, behind each stage, when a part has left, and when the answers are there. By it, a live
+        condition knows the time that rows have had.
         """
         if bounds is not None and leave is None:
             bounds = replace(bounds, may_leave=False)
-        forecast = StageForecast(bounds, self._pace, clock()) if bounds is not None else None
-        live, least = (bounds.stop_when, bounds.least_by_row()) if bounds is not None else (None, None)
-        stop_when = self._stop_when if live is None else _parsed(live)
+        start_s = clock() if bounds is not None else 0.0
+        forecast = StageForecast(bounds, self._pace, start_s) if bounds is not None else None
+        least = bounds.least_by_row() if bounds is not None else None
+        stop_when, progress = self._condition(bounds, start_s)
         rows = len(next(iter(inputs.values())))
         answers, held = _Answers(rows, self._names), np.zeros(rows, np.uint8)
         going = np.arange(rows)
         for place, stage in enumerate(self.stages, start=1):
             made = stage.infer(inputs)
-            confidence = self._confidence_of(made)
-            is_enough = stops = self._stops(place, confidence, stop_when)
+            confidence, ended_s = self._confidence_of(made), None
+            values: Values = {Metric.CONFIDENCE: confidence, Metric.EXIT: place}
+            if progress is not None:
+                ended_s = clock()
+                values = progress.behind(place, going, confidence, ended_s)
+            is_enough = stops = self._stops(place, values, stop_when, len(going))
             held[going] += place * (is_enough & (held[going] == 0)).astype(np.uint8)
             if least is not None and place < len(self.stages):
                 is_enough = stops = is_enough & (confidence >= least[going])
             if forecast is not None:
-                stops = forecast.stopping(place, going, is_enough, clock())
+                stops = forecast.stopping(place, going, is_enough, clock() if ended_s is None else ended_s)
             answers.add(place, going[stops], made, confidence, stops, ~is_enough[stops])
             if stops.all():
                 break
@@ -114,10 +122,17 @@ class ExitRunner:
             if place < len(self.stages):
                 inputs = self._features(place, made, None)
 
-    def _stops(self, place: int, confidence: Singles, stop_when: Condition) -> Bools:
+    def _condition(self, bounds: ExitBounds | None, start_s: float) -> tuple[Condition, Progress | None]:
+        """What counts for a batch, and its progress where the condition compares more than confidence and exit."""
+        if bounds is None or bounds.stop_when is None:
+            return self._stop_when, None
+        stop_when, is_of_answers = _live(bounds.stop_when)
+        return stop_when, None if is_of_answers else Progress(bounds, self._stop_when, start_s)
+
+    def _stops(self, place: int, values: Values, stop_when: Condition, rows: int) -> Bools:
         if place == len(self.stages):
-            return np.ones(len(confidence), np.bool_)
-        return holds(stop_when, {Metric.CONFIDENCE: confidence, Metric.EXIT: place}, len(confidence))
+            return np.ones(rows, np.bool_)
+        return holds(stop_when, values, rows)
 
     def _features(self, place: int, made: NamedArrays, chosen: Bools | None) -> NamedArrays:
         """What the stage after ``place`` takes of those rows; None: of all."""
@@ -132,8 +147,11 @@ class ExitRunner:
         return confidence
 
 
-_parsed = lru_cache(64)(parse)
-"""Conditions that are changed live come as texts, with each batch."""
+@lru_cache(64)
+def _live(text: str) -> tuple[Condition, bool]:
+    """A condition that was changed live, which comes as a text with each batch; whether answers alone decide it."""
+    condition = parse(text)
+    return condition, metrics(condition) <= STOP_METRICS
 
 
 class _Answers:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from msgspec.structs import replace
+
 from proteus_cli.control.decision import Launch
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
@@ -32,7 +34,10 @@ def exit_bounds(
     if live is not None and any(each.asks_for_accuracy for each in requests):
         live = None
     least = _least_confidences(requests)
-    return ExitBounds(due, rows, hosted.exits, slowdown, live, least, hosted.attainment, may_leave)
+    bounds = ExitBounds(due, rows, hosted.exits, slowdown, live, least, hosted.attainment, may_leave)
+    if live is None:
+        return bounds
+    return replace(bounds, arrival_s=[each.arrival_s for each in requests], power_w=hosted.power_w)
 
 
 def _least_confidences(requests: Sequence[Request]) -> Sequence[float]:

@@ -6,7 +6,7 @@ the metrics are tried, each metric along an axis of its own: exact, and with `MO
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,8 +25,21 @@ class Reach(NamedTuple):
 
 def reach(condition: Condition, exits: int | None = None) -> Reach:
     """What can become of it in a chain of so many exits; of any number without ``exits``."""
+    return _reach(condition, exits, {})
+
+
+def reach_in(condition: Condition, by_exit: Sequence[Mapping[Metric, Sequence[float]]]) -> Reach:
+    """What can become of it in a chain that has, by exit, none but these values of some metrics.
+
+    With `Metric.EXIT` among them, other metrics are tried together with the exits that they belong to.
+    """
+    found = [_reach(condition, len(by_exit), known) for known in by_exit]
+    return Reach(any(each.can_hold for each in found), any(each.can_fail for each in found))
+
+
+def _reach(condition: Condition, exits: int | None, known: Mapping[Metric, Sequence[float]]) -> Reach:
     used = sorted(metrics(condition))
-    axes = [_values_to_try(metric, condition, exits) for metric in used]
+    axes = [np.array(known[metric]) if metric in known else _values_to_try(metric, condition, exits) for metric in used]
     truth = condition.truth(dict(zip(used, np.meshgrid(*axes, indexing="ij", sparse=True), strict=True)))
     return Reach(can_hold=bool(np.any(truth)), can_fail=not np.all(truth))
 

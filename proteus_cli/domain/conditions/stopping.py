@@ -20,7 +20,11 @@ def require_stop_condition(text: str, exits: int, variant: str) -> None:
         raise ValueError(f"{where}: {error.problem}, at column {error.column + 1} of `{text}`; {error.hint}") from None
     others = sorted(metrics(condition) - STOP_METRICS)
     known = " and ".join(f"`{metric}`" for metric in sorted(STOP_METRICS))
-    require(not others, f"{where} compares `{', '.join(others)}`; that of a variant knows {known}")
+    require(
+        not others,
+        f"{where} compares `{', '.join(others)}`; that of a variant knows {known}, as it would have no accuracy of its "
+        "own with more: change the condition of its family live (PATCH /v2/proteus/families/NAME)",
+    )
     require(
         reach(condition, exits).can_hold, f"{where} never holds: there are {exits} exits, and the last always answers"
     )

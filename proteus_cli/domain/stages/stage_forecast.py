@@ -11,6 +11,7 @@ waits for the end of the batch, so that most batches are sent as a whole. What i
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
+from itertools import accumulate
 from typing import NamedTuple
 
 import msgspec
@@ -29,7 +30,9 @@ class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
     ``exits`` are those of the variant's profile on the device, which is slowed by the factor ``slowdown``. Where there
     is a text ``stop_when``, that condition counts in place of the variant's own. No part stops where it is less
     confident than its ``min_confidence``; empty: none asks for that. Of the rows that go on, the share ``attainment``
-    is to be in time. Only where parts ``may_leave`` may the batch take longer than the first of them has time.
+    is to be in time. Only where parts ``may_leave`` may the batch take longer than the first of them has time. With
+    ``stop_when``, it is known when each part arrived (``arrival_s``), and what the device draws for the batch
+    (``power_w``; None where that is unknown).
     """
 
     due_s: Sequence[float]
@@ -40,6 +43,8 @@ class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
     min_confidence: Sequence[float] = ()
     attainment: float = 1.0
     may_leave: bool = True
+    arrival_s: Sequence[float] = ()
+    power_w: float | None = None
 
     def by_row(self) -> Floats:
         return np.repeat(np.asarray(self.due_s, np.float64), self.rows)
@@ -94,6 +99,13 @@ def profiled_s(profiled: Sequence[ExitProfile], exits: Ints) -> float:
     """
     reached = [int(np.count_nonzero(exits >= place)) for place in range(1, len(profiled) + 1)]
     return sum([_mean(each.points).of(rows) for each, rows in zip(profiled, reached, strict=True) if rows])
+
+
+def computed_fracs(profiled: Sequence[ExitProfile]) -> list[float]:
+    """By exit, what a row has taken until there, as a fraction of what the whole chain takes; in the mean, alone."""
+    stages_s = [_mean(tuple(each.points)).of(1) for each in profiled]
+    whole_s = sum(stages_s)
+    return [min(taken_s / whole_s, 1.0) for taken_s in accumulate(stages_s)]
 
 
 def first_stage_s(profiled: Sequence[ExitProfile], rows: int) -> float:

@@ -6,6 +6,8 @@ is recorded. It ends with the server.
 """
 
 import asyncio
+import math
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from typing import Annotated
 
@@ -13,13 +15,15 @@ import msgspec
 from msgspec import Meta
 
 from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import Host
 from proteus_cli.domain.catalog.catalog import Variant
 from proteus_cli.domain.conditions.condition import Condition, metrics
+from proteus_cli.domain.conditions.metrics import Metric
 from proteus_cli.domain.conditions.parser import parse
-from proteus_cli.domain.conditions.reach import reach
-from proteus_cli.domain.conditions.stopping import STOP_METRICS
+from proteus_cli.domain.conditions.reach import reach, reach_in
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.stages.progress import values_by_exit
 from proteus_cli.errors import BadRequest, Conflict, EngineError, Forbidden, NotReady, Unprocessable
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
@@ -119,8 +123,7 @@ class LiveConditions:
             raise Conflict(f"no variant of `{family}` has exits: there is nothing to stop")
         if self._is_emulated:
             raise Conflict("devices are emulated: their batches have no exits")
-        with_exits = {variant.name for variant in self._variants(family)}
-        hosts = [host for host in self._controller.hosting(family) if host.variant in with_exits]
+        hosts = self._with_exits(family)
         unknown = [host.variant for host in hosts if not host.exits or not host.exits[0].points]
         if unknown:
             raise Conflict(f"the profile knows no exits of `{unknown[0]}`: run `proteus profile`")
@@ -129,16 +132,44 @@ class LiveConditions:
             raise Conflict(f"`{remote[0]}` is a device of another machine, where conditions of the catalog count")
 
     def _checked(self, family: str, text: str) -> str:
-        """The canonical text. Raises `BadRequest`."""
+        """The canonical text. Raises `BadRequest`, and `Conflict` where profiles lack what it compares."""
         try:
-            condition: Condition = parse(text, STOP_METRICS)
+            condition: Condition = parse(text)
         except ValueError as error:
             raise BadRequest(str(error)) from None
-        others = sorted(metrics(condition) - STOP_METRICS)
-        if others:
-            known = " and ".join(f"`{metric}`" for metric in sorted(STOP_METRICS))
-            raise BadRequest(f"`stop_when` compares `{', '.join(others)}`; stages know {known}")
         exits = max(len(variant.exits) for variant in self._variants(family))
         if not reach(condition, exits).can_hold:
             raise BadRequest(f"`{condition}` never holds: there are {exits} exits, and the last always answers")
+        hosts = self._with_exits(family)
+        compared = metrics(condition)
+        for host in hosts:
+            _require_known(host, compared)
+        if hosts and not any(reach_in(condition, values_by_exit(host.exits)).can_hold for host in hosts):
+            said = "; ".join(dict.fromkeys(_said_of_exits(host, compared) for host in hosts))
+            raise BadRequest(f"`{condition}` never holds: {said}")
         return str(condition)
+
+    def _with_exits(self, family: str) -> list[Host]:
+        with_exits = {variant.name for variant in self._variants(family)}
+        return [host for host in self._controller.hosting(family) if host.variant in with_exits]
+
+
+def _require_known(host: Host, compared: AbstractSet[Metric]) -> None:
+    """Raise `Conflict` where the profile of a host does not know what a condition compares."""
+    if Metric.ENERGY in compared and host.power_w is None:
+        raise Conflict(f"the profile of `{host.variant}` on `{host.device}` has no power, so its energy is not known")
+    if Metric.ACCURACY in compared and all(each.accuracy is None for each in host.exits):
+        raise Conflict(
+            f"the profile of `{host.variant}` on `{host.device}` knows no accuracy of its exits: "
+            "run `proteus profile` with an eval split"
+        )
+
+
+def _said_of_exits(host: Host, compared: AbstractSet[Metric]) -> str:
+    """What the profile says of a chain, as far as a condition compares it."""
+    by_exit = values_by_exit(host.exits)
+    said = f"`{host.variant}` has {len(by_exit)} exits"
+    for metric in sorted({Metric.COMPUTATION, Metric.ACCURACY} & compared):
+        values = sorted({value for of_exit in by_exit for value in of_exit[metric] if not math.isnan(value)})
+        said += f", {metric} {', '.join(f'{value:.4g}' for value in values)}"
+    return said

@@ -174,6 +174,7 @@ def test_rows_are_due_when_their_answer_must_be_there_and_never_where_none_may_b
     assert list(bounds.due_s) == pytest.approx([0.098, 0.196])
     assert list(bounds.rows) == [1, 2]
     assert (bounds.stop_when, list(bounds.min_confidence)) == ("exit >= 2", [-math.inf, 3.0])
+    assert (list(bounds.arrival_s), bounds.power_w) == ([0.0, 0.0], 10.0)
     controller = controller_of(EXITS)
     controller.offer(within(0.1, minimum=0.5), 0.0)
     bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))

@@ -165,7 +165,7 @@ def test_a_multi_exit_model_has_stages_and_a_condition() -> None:
         ({"exits": STAGES, "stop_when": "confidence >= "}, "stop_when of `a`: .*, at column 14 of `confidence >= `"),
         (
             {"exits": STAGES, "stop_when": "confidence >= 1 or latency >= 9ms"},
-            "compares `latency`; that of a variant knows",
+            r"compares `latency`; that of a variant knows `confidence` and `exit`, .* change the condition .* live",
         ),
         ({"exits": STAGES, "stop_when": "exit >= 3"}, "never holds: there are 2 exits"),
     ],

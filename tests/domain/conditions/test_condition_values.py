@@ -1,3 +1,4 @@
+import math
 from itertools import product
 
 import numpy as np
@@ -18,7 +19,7 @@ from proteus_cli.domain.conditions.condition import (
 )
 from proteus_cli.domain.conditions.metrics import Metric
 from proteus_cli.domain.conditions.parser import parse
-from proteus_cli.domain.conditions.reach import reach
+from proteus_cli.domain.conditions.reach import reach, reach_in
 
 LEVELS = (1.0, 2.0, 3.0)
 COMPARISONS = st.builds(
@@ -118,3 +119,30 @@ def test_a_condition_that_never_or_always_holds_is_known(
     text: str, exits: int | None, *, can_hold: bool, can_fail: bool
 ) -> None:
     assert reach(parse(text), exits) == (can_hold, can_fail)
+
+
+THIRDS = [
+    {Metric.EXIT: [1.0], Metric.COMPUTATION: [0.2], Metric.ACCURACY: [0.9, 0.4]},
+    {Metric.EXIT: [2.0], Metric.COMPUTATION: [0.5], Metric.ACCURACY: [0.9, 0.7, math.nan]},
+    {Metric.EXIT: [3.0], Metric.COMPUTATION: [1.0], Metric.ACCURACY: [0.9, 0.7, 0.6]},
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "can_hold", "can_fail"),
+    [
+        ("computation <= 0.2", True, True),
+        ("computation < 0.2", False, True),
+        ("computation >= 0.2", True, False),
+        ("computation > 0.5 and exit <= 2", False, True),
+        ("computation > 0.5 and exit <= 3 and latency > 2s", True, True),
+        ("accuracy > 0.9", False, True),
+        ("accuracy >= 0.4", True, True),  # one is unknown
+        ("accuracy < 0.5 and exit >= 2", False, True),
+        ("confidence >= 0.8 or latency >= 30ms and exit >= 2", True, True),
+        ("exit > 3", False, True),
+        ("latency < 0s", False, True),
+    ],
+)
+def test_what_a_profile_knows_of_exits_tells_more(text: str, *, can_hold: bool, can_fail: bool) -> None:
+    assert reach_in(parse(text), THIRDS) == (can_hold, can_fail)

@@ -1,62 +1,26 @@
 """Which changes of conditions a server refuses, and that nothing has changed then."""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 import pytest
-from builders import hosted, make_catalog, make_family, plan_hosting
+from conditioned import EXIT, Loop, conditions_of
 
-from proteus_cli.control.controller import Controller
-from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.catalog.catalog import Catalog
-from proteus_cli.domain.catalog.changes import CatalogContent
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
-from proteus_cli.errors import BodyTooLarge, Conflict, EngineError, Forbidden, NotReady, RequestError, Unprocessable
-from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
+from proteus_cli.domain.stages.exits import ExitProfile
+from proteus_cli.errors import (
+    BadRequest,
+    BodyTooLarge,
+    Conflict,
+    EngineError,
+    Forbidden,
+    NotReady,
+    RequestError,
+    Unprocessable,
+)
 from proteus_cli.serving.adaptation.live_conditions import LiveConditions
-from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent
 
-EXIT = ExitProfile(points=(StagePoint(1, 0.001, 0.001),))
-
-
-@dataclass
-class Loop:
-    """Puts plans in force anew, or fails."""
-
-    error: Exception | None = None
-    reasons: list[str] = field(default_factory=list)
-
-    async def redeploy(self, change: Callable[[], Plan], reason: str, origin: str) -> None:
-        assert isinstance(change(), Plan)
-        if self.error is not None:
-            raise self.error
-        self.reasons.append(f"{origin}: {reason}")
-
-
-def catalog_of(*, has_exits: bool) -> Catalog:
-    family = make_family("a", {"a-s": 0.8})
-    if has_exits:
-        chain = msgspec.structs.replace(family.variants[0], onnx=None, exits=("1", "2"), stop_when="confidence > 0.5")
-        family = msgspec.structs.replace(family, variants=(chain,))
-    return make_catalog(family)
-
-
-def conditions_of(
-    loop: Loop, *, device: str = "cpu0", has_exits: bool = True, is_known: bool = True, **how: Any
-) -> tuple[LiveConditions, Controller]:
-    host = replace(hosted(device, latency_s={1: 0.01}), exits=(EXIT, EXIT) if is_known else ())
-    controller = Controller({"a": 0.1}, {device: 1}, policy_named("proteus"))
-    controller.adopt(plan_hosting(host, demand_qps={"a": 1.0}, devices=(device,)), (host,), 0.0)
-    lifecycle = Lifecycle()
-    if how.pop("is_ready", True):
-        lifecycle.on(LifecycleEvent.WARMED_UP)
-    how = {"is_guarded": True, "is_emulated": False, **how}
-    served = ServedCatalog(CatalogContent(catalog_of(has_exits=has_exits), {}))
-    return LiveConditions(loop, controller, lifecycle, served, **how), controller  # type: ignore[arg-type]
+JUDGED = (ExitProfile(0.5, 0.9, 0.4, EXIT.points), ExitProfile(0.5, 0.7, None, EXIT.points))
 
 
 def change(conditions: LiveConditions, body: bytes = b'{"stop_when": "exit >= 2"}') -> object:
@@ -110,3 +74,36 @@ def test_where_the_plan_can_not_be_put_in_force_the_condition_is_what_it_was() -
         with pytest.raises(Unprocessable, match="no memory"):
             change(conditions, body)
         assert controller.stop_when == {"a": "exit >= 2"}
+
+
+def changed(stop_when: str, **how: Any) -> str:
+    conditions, controller = conditions_of(Loop(), **how)
+    change(conditions, msgspec.json.encode({"stop_when": stop_when}))
+    return controller.stop_when["a"]
+
+
+def test_a_condition_may_compare_all_that_is_known_of_a_query() -> None:
+    """The first example of `docs/bounds.md` is one."""
+    example = "confidence >= 0.8 or latency >= 30ms and exit >= 2"
+    assert changed(example) == example
+    assert changed("response_time>=0.03s or computation > 50%") == "latency >= 30ms or computation > 0.5"
+    assert changed("energy >= 2J and accuracy >= 0.9", power_w=5.0, exits=JUDGED) == "energy >= 2J and accuracy >= 0.9"
+
+
+@pytest.mark.parametrize(
+    ("stop_when", "how", "refusal", "said"),
+    [
+        ("energy >= 2J", {}, Conflict, "the profile of `a-s` on `cpu0` has no power"),
+        ("exit >= 2 or accuracy > 0.5", {}, Conflict, "the profile of `a-s` on `cpu0` knows no accuracy of its exits"),
+        ("computation < 0.5", {}, BadRequest, "`computation < 0.5` never holds: `a-s` has 2 exits, computation 0.5, 1"),
+        ("accuracy > 0.9", {"exits": JUDGED}, BadRequest, "never holds: `a-s` has 2 exits, accuracy 0.4, 0.7, 0.9"),
+        ("latency < 0s", {}, BadRequest, "never holds"),
+        ("latency >= 30", {}, BadRequest, "The duration `30` has no unit, at column 12"),
+    ],
+)
+def test_what_no_profile_knows_and_what_never_holds_is_refused(
+    stop_when: str, how: dict[str, Any], refusal: type[RequestError], said: str
+) -> None:
+    with pytest.raises(refusal) as refused:
+        changed(stop_when, **how)
+    assert said in refused.value.message

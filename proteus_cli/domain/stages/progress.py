@@ -1,0 +1,68 @@
+"""What the rows of a batch have taken so far, and what their answers are worth: what live conditions compare."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from proteus_cli.arrays import Floats, Ints, Singles
+from proteus_cli.domain.conditions.condition import Condition, Values, holds
+from proteus_cli.domain.conditions.metrics import Metric
+from proteus_cli.domain.stages.exits import ExitProfile
+from proteus_cli.domain.stages.stage_forecast import ExitBounds, computed_fracs
+
+
+class Progress:
+    """Of a batch, begun at ``start_s``, of a chain with a condition of its ``own``, that of the catalog."""
+
+    def __init__(self, bounds: ExitBounds, own: Condition, start_s: float) -> None:
+        self._own, self._since_s = own, start_s
+        self._arrival_s = np.repeat(np.asarray(bounds.arrival_s, np.float64), bounds.rows)
+        self._power_w = np.nan if bounds.power_w is None else bounds.power_w
+        self._computed_fracs = computed_fracs(bounds.exits)
+        self._accuracy, self._cut_accuracy = _accuracies(bounds.exits)
+        rows = len(self._arrival_s)
+        self._energy_j, self._held = np.zeros(rows), np.zeros(rows, np.int64)
+
+    def behind(self, stage: int, rows: Ints, confidence: Singles, now_s: float) -> Values:
+        """Of ``rows``, which have passed a ``stage`` that has ended now, with answers of that ``confidence``.
+
+        Call it once behind each stage, in their order.
+        """
+        self._energy_j[rows] += self._power_w * (now_s - self._since_s) / len(rows)
+        self._since_s = now_s
+        return {
+            Metric.LATENCY: now_s - self._arrival_s[rows],
+            Metric.CONFIDENCE: confidence,
+            Metric.ACCURACY: self._worth(stage, rows, confidence),
+            Metric.ENERGY: self._energy_j[rows],
+            Metric.COMPUTATION: self._computed_fracs[stage - 1],
+            Metric.EXIT: stage,
+        }
+
+    def _worth(self, stage: int, rows: Ints, confidence: Singles) -> Floats:
+        """What was profiled of an exit is of the rows for which the chain's own condition holds, there or before."""
+        is_own = holds(self._own, {Metric.CONFIDENCE: confidence, Metric.EXIT: stage}, len(rows))
+        held = np.where((self._held[rows] == 0) & is_own, stage, self._held[rows])
+        self._held[rows] = held
+        worth: Floats = np.where(held > 0, self._accuracy[held - 1], self._cut_accuracy[stage - 1])
+        return worth
+
+
+def values_by_exit(exits: Sequence[ExitProfile]) -> list[dict[Metric, list[float]]]:
+    """By exit, the values that a query may have there of the metrics that the profile decides; NaN where unknown."""
+    accuracy, cut_accuracy = _accuracies(exits)
+    return [
+        {
+            Metric.EXIT: [float(place)],
+            Metric.COMPUTATION: [computed_frac],
+            Metric.ACCURACY: [*accuracy[:place].tolist(), float(cut_accuracy[place - 1])],
+        }
+        for place, computed_frac in enumerate(computed_fracs(exits), start=1)
+    ]
+
+
+def _accuracies(exits: Sequence[ExitProfile]) -> tuple[Floats, Floats]:
+    """By exit, what its answers are worth, and those that are given before a row's own exit; NaN where unknown."""
+    known = [(each.accuracy, each.cut_accuracy) for each in exits]
+    accuracy, cut_accuracy = np.array(known, np.float64).T
+    return accuracy, cut_accuracy
