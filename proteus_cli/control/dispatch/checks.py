@@ -6,6 +6,7 @@ waits in no queue, and is no demand; so the most that it can cost a request is t
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 
 from proteus_cli.control.decision import Checker
 from proteus_cli.control.dispatch.workers import AccuracyTier, WorkerState, WorkSource
@@ -14,18 +15,24 @@ from proteus_cli.domain.stages.cascade import CascadeProfile, PlannedCascade, Su
 
 
 class EveryNth:
-    """Counts the sure answers of each first stage: every ``nth`` is to be checked. 0: none is."""
+    """Counts the sure answers of each first stage that may be checked: every ``nth`` is to be. 0: none is."""
 
     def __init__(self, nth: int) -> None:
         self._nth = nth
         self._counts: dict[VariantKey, int] = {}
 
-    def takes(self, first: VariantKey) -> bool:
-        """Count an answer of that first stage; whether it is to be checked."""
-        count = self._counts.get(first, 0) + 1
-        is_nth = count == self._nth
-        self._counts[first] = 0 if is_nth else count
-        return is_nth
+    def is_due(self, first: VariantKey) -> bool:
+        """Count an answer of that first stage; whether one is to be checked: this one will do until one was `taken`."""
+        count = self._counts[first] = min(self._counts.get(first, 0) + 1, self._nth)
+        return count == self._nth > 0
+
+    def taken(self, first: VariantKey) -> None:
+        """An answer is checked, as one was due."""
+        self._counts[first] = 0
+
+    def forget(self, keys: AbstractSet[VariantKey]) -> None:
+        """These variants are gone for good."""
+        self._counts = {first: count for first, count in self._counts.items() if first not in keys}
 
 
 def checker_of(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -46,6 +47,12 @@ class DataPlane:
     samples: SampleCapture | None
     confidence: ComputedConfidence
     answers: AnswerLog | None
+    checks: Checks
+
+    def forget_variants(self, keys: AbstractSet[VariantKey]) -> None:
+        """These variants are gone for good: no plan has them, and no device."""
+        self.controller.forget_variants(keys)
+        self.checks.forget_variants(keys)
 
     def use_families(self, served: Sequence[ServedFamily], planned: Iterable[str]) -> None:
         """From now on these are all families, in one step; plans are made for those that are ``planned``.
@@ -134,7 +141,7 @@ def make_data_plane(
     )  # fmt: skip
     return DataPlane(
         controller, lifecycle, families, counts, results, fleet, admission, clock, options.is_emulated, samples,
-        computed, answers,
+        computed, answers, checks,
     )  # fmt: skip
 
 

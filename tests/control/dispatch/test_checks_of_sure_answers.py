@@ -81,11 +81,39 @@ def test_where_nobody_knows_what_to_expect_the_most_accurate_variant_checks() ->
     assert checker(CASCADE) == Checker(BY, None)
 
 
+A_S, B_S = VariantKey("a", "a-s"), VariantKey("b", "b-s")
+
+
+def takes(due: EveryNth, first: VariantKey, *, can: bool = True) -> bool:
+    """Whether an answer of that first stage is checked, which ``can`` be."""
+    is_taken = due.is_due(first) and can
+    if is_taken:
+        due.taken(first)
+    return is_taken
+
+
 def test_every_nth_answer_of_a_first_stage_is_taken() -> None:
-    due, keys = EveryNth(3), [VariantKey("a", "a-s"), VariantKey("b", "b-s")]
-    assert [due.takes(keys[place % 2]) for place in range(12)] == [False] * 4 + [True, True] + [False] * 4 + [True] * 2
-    assert not any(EveryNth(0).takes(keys[0]) for _ in range(1000))
-    assert all(EveryNth(1).takes(keys[0]) for _ in range(3))
+    due, keys = EveryNth(3), [A_S, B_S]
+    assert [takes(due, keys[place % 2]) for place in range(12)] == [False] * 4 + [True, True] + [False] * 4 + [True] * 2
+    assert not any(takes(EveryNth(0), A_S) for _ in range(1000))
+    assert all(takes(EveryNth(1), A_S) for _ in range(3))
+
+
+def test_what_can_not_be_checked_when_its_turn_has_come_leaves_it_to_the_next() -> None:
+    due = EveryNth(3)
+    assert [takes(due, A_S, can=place not in {2, 3}) for place in range(9)] == [False] * 4 + [True] + [False] * 2 + [
+        True,
+        False,
+    ]
+
+
+def test_the_count_of_a_variant_that_is_gone_is_forgotten() -> None:
+    """A variant of its name begins anew."""
+    due = EveryNth(3)
+    for first in (A_S, B_S) * 2:
+        assert not takes(due, first)
+    due.forget({A_S})
+    assert (takes(due, A_S), takes(due, B_S)) == (False, True)
 
 
 def test_an_idle_worker_runs_a_check_at_once_and_is_free_again_after_it() -> None:

@@ -7,6 +7,7 @@ when its device is lost. A family has one at a time, with a copy of one row.
 import asyncio
 import logging
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 from proteus_cli.backends.base import OutputArrays
 from proteus_cli.buffers import Buffer
@@ -14,6 +15,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import CascadeRoute, Checker, Launch
 from proteus_cli.control.dispatch.checks import EveryNth
 from proteus_cli.control.replanning.disagreement import DisagreementWatch
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import fields
@@ -34,7 +36,10 @@ class CheckInFlight(AsideInFlight, frozen=False, gc=True, eq=False, kw_only=True
 
 
 class Checks:
-    """Has every ``nth`` sure answer checked (0: none), where a device is idle; ``run`` starts a batch on its device."""
+    """Has every ``nth`` sure answer checked (0: none), where a device is idle; ``run`` starts a batch on its device.
+
+    Answers that may not be checked do not count. Where the family has a check already, the next answer is taken.
+    """
 
     def __init__(
         self,
@@ -51,15 +56,17 @@ class Checks:
 
     def saw(self, request: InFlightRequest, route: CascadeRoute, outputs: OutputArrays) -> None:
         """A first stage is sure of its answer to all rows of a request, which goes out now."""
-        if not self._due.takes(route.stage.key) or route.checker is None or request.family in self.running:
+        checker, first = route.checker, route.stage.key
+        if checker is None or not self._may_check(request) or not self._due.is_due(first):
             return
-        answer = class_of(outputs)
-        if answer is None or not self._may_check(request):
+        answer = class_of(outputs) if request.family not in self.running else None
+        if answer is None:  # the next one will do
             return
+        self._due.taken(first)
         now_s = self._clock()
         check = CheckInFlight(
             request.id, request.family, now_s, now_s + request.slo_s, done=nobody, inputs=_first_row(request),
-            of=self, route=route, checker=route.checker, answer=answer,
+            of=self, route=route, checker=checker, answer=answer,
         )  # fmt: skip
         self.running[request.family] = check
         asyncio.get_running_loop().call_soon(self._start, check)  # the answer goes out first
@@ -85,6 +92,10 @@ class Checks:
     def failed(self, check: AsideInFlight) -> None:
         """The variant that checks has failed, which tells nothing."""
         self.forget(check)
+
+    def forget_variants(self, keys: AbstractSet[VariantKey]) -> None:
+        """These variants are gone for good."""
+        self._due.forget(keys)
 
     def _may_check(self, request: InFlightRequest) -> bool:
         """A live condition changes what exits answer, and who limits energy pays for no more."""

@@ -12,6 +12,7 @@ from one_device import FLOAT
 from two_stages import CASCADE, SURE, UNSURE, TwoStages, plan_of, run
 
 from proteus_cli.control.devices.breaker import BreakerEvent
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Placement
 from proteus_cli.domain.request import Bounds
 from proteus_cli.domain.stages.cascade import SureRows
@@ -102,6 +103,50 @@ def test_only_every_nth_sure_answer_is() -> None:
         assert found(world) == (3, 0)
 
     checking(counted, nth=3)
+
+
+def test_answers_that_may_not_be_checked_take_no_turn() -> None:
+    """Every second answer is of a request that limits its energy: of the others, every second one is checked."""
+
+    async def counted(world: TwoStages) -> None:
+        for place in range(12):
+            bounds = Bounds(max_energy_j=1.0) if place % 2 else None
+            await world.after_first_stage(SURE, options=RequestOptions(bounds=bounds))
+            while world.second.held:
+                world.second.release()
+        assert found(world) == (3, 0)
+
+    checking(counted, nth=2)
+
+
+def test_a_turn_that_comes_while_a_check_runs_is_that_of_the_next_answer() -> None:
+    async def counted(world: TwoStages) -> None:
+        for _ in range(4):
+            await world.after_first_stage(SURE)  # the check of the second runs on
+        assert len(world.second.held) == 1
+        world.second.release()
+        await world.after_first_stage(SURE)
+        assert len(world.second.held) == 1
+        world.second.release()
+        assert found(world) == (2, 0)
+
+    checking(counted, nth=2)
+
+
+def test_of_a_variant_that_is_gone_no_count_is_kept() -> None:
+    """Another of its name comes, and begins anew."""
+
+    async def gone(world: TwoStages) -> None:
+        await world.after_first_stage(SURE)
+        world.plane.forget_variants({VariantKey("f", "s")})
+        await world.plane.fleet.deploy(PLAN)
+        await world.after_first_stage(SURE)
+        assert world.second.held == []
+        await world.after_first_stage(SURE)
+        assert len(world.second.held) == 1
+        world.second.release()
+
+    checking(gone, nth=2)
 
 
 def test_what_is_deferred_is_not() -> None:
