@@ -54,7 +54,8 @@ def patched(server: LiveServer, stop_when: Any, at: str = SHAPES_AT) -> tuple[in
 
 
 def told(server: LiveServer, live: str | None) -> dict[str, object]:
-    return {"family": "shapes", "stop_when": live, "variants": {"shapes-exits": live or "confidence >= 2"}}
+    counts = {"shapes-exits": live or "confidence >= 2"}
+    return {"family": "shapes", "stop_when": live, "variants": counts, "exceptions": []}
 
 
 def test_a_live_condition_counts_at_once_until_it_is_taken_back(server: LiveServer) -> None:

@@ -1,6 +1,6 @@
 """Live conditions on a controller and a catalog, without a server."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -50,10 +50,12 @@ def conditions_of(
     is_known: bool = True,
     exits: tuple[ExitProfile, ...] = (EXIT, EXIT),
     power_w: float | None = None,
+    later_devices: Sequence[str] = (),
     **how: Any,
 ) -> tuple[LiveConditions, Controller]:
+    """Of a family `a` with one variant, hosted on ``device``; later plans may place it on others, too."""
     host = replace(hosted(device, latency_s={1: 0.01}), exits=exits if is_known else (), power_w=power_w)
-    controller = Controller({"a": 0.1}, {device: 1}, policy_named("proteus"))
+    controller = Controller({"a": 0.1}, dict.fromkeys((device, *later_devices), 1), policy_named("proteus"))
     controller.adopt(plan_hosting(host, demand_qps={"a": 1.0}, devices=(device,)), (host,), 0.0)
     lifecycle = Lifecycle()
     if how.pop("is_ready", True):

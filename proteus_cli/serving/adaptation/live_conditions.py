@@ -42,6 +42,14 @@ class ConditionChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ]
 
 
+class ConditionException(msgspec.Struct, frozen=True):
+    """Where a live condition does not count as it is written."""
+
+    variant: str
+    device: str
+    why: Annotated[str, Meta(description="Why it does not count there, or what of it nobody knows there.")]
+
+
 class FamilyConditions(msgspec.Struct, frozen=True):
     """What counts now."""
 
@@ -50,6 +58,10 @@ class FamilyConditions(msgspec.Struct, frozen=True):
     variants: Annotated[
         dict[str, str], Meta(description="The condition that counts for each of its multi-exit variants.")
     ]
+    exceptions: Annotated[
+        tuple[ConditionException, ...],
+        Meta(description="Where the plan in force hosts variants for which the live condition does not count."),
+    ] = ()
 
 
 class LiveConditions:
@@ -72,9 +84,8 @@ class LiveConditions:
     def of(self, family: str) -> FamilyConditions:
         """Of a family that is served. Raises `NotReady` where it leaves."""
         live = self._controller.stop_when.get(family)
-        return FamilyConditions(
-            family, live, {each.name: live or str(parse(each.stop_when or "")) for each in self._variants(family)}
-        )
+        counts = {each.name: live or str(parse(each.stop_when or "")) for each in self._variants(family)}
+        return FamilyConditions(family, live, counts, () if live is None else self._exceptions(family, live))
 
     async def from_client(self, family: str, body: bytes | bytearray) -> FamilyConditions:
         """Change the condition of a family of the catalog. Raises `RequestError`; then nothing has changed."""
@@ -83,7 +94,7 @@ class LiveConditions:
         self._lifecycle.require_ready()
         change = decoded(body, ConditionChange, LONGEST_BODY, "a change of a condition")
         async with self._changing:
-            self._require_exits(family)
+            self._require_use(family, change.stop_when)
             text = None if change.stop_when is None else self._checked(family, change.stop_when)
             if text != self._controller.stop_when.get(family):
                 await self._put_in_force(family, text)
@@ -94,7 +105,7 @@ class LiveConditions:
         with ExitStack() as undo:
 
             def changed() -> Plan:
-                self._require_exits(family)  # another plan or catalog may have come into force meanwhile
+                self._require_use(family, text)  # another plan or catalog may have come into force meanwhile
                 undo.callback(self._use, family, self._controller.stop_when.get(family))
                 self._use(family, text)
                 return self._controller.plan
@@ -117,19 +128,23 @@ class LiveConditions:
             raise NotReady(f"`{family}` is {LEAVING}")
         return [variant for variant in self._served.catalog.family(family).variants if variant.exits]
 
-    def _require_exits(self, family: str) -> None:
-        """Raise `Conflict` where a condition would change nothing."""
-        if not self._variants(family):
+    def _require_use(self, family: str, text: str | None) -> None:
+        """Raise `Conflict` where a condition would change nothing; a live one may always be taken back."""
+        variants = self._variants(family)
+        if text is None and family in self._controller.stop_when:
+            return
+        if not variants:
             raise Conflict(f"no variant of `{family}` has exits: there is nothing to stop")
         if self._is_emulated:
             raise Conflict("devices are emulated: their batches have no exits")
-        hosts = self._with_exits(family)
-        unknown = [host.variant for host in hosts if not host.exits or not host.exits[0].points]
-        if unknown:
-            raise Conflict(f"the profile knows no exits of `{unknown[0]}`: run `proteus profile`")
-        remote = [host.device for host in hosts if host_of(host.device)]
-        if remote:
-            raise Conflict(f"`{remote[0]}` is a device of another machine, where conditions of the catalog count")
+        for host in self._with_exits(family):
+            if why_not := _why_not_on(host):
+                raise Conflict(why_not)
+
+    def _exceptions(self, family: str, live: str) -> tuple[ConditionException, ...]:
+        compared = metrics(parse(live))
+        found = [(host, _why_not_on(host) or _unknown_on(host, compared)) for host in self._with_exits(family)]
+        return tuple(ConditionException(host.variant, host.device, why) for host, why in found if why)
 
     def _checked(self, family: str, text: str) -> str:
         """The canonical text. Raises `BadRequest`, and `Conflict` where profiles lack what it compares."""
@@ -143,7 +158,8 @@ class LiveConditions:
         hosts = self._with_exits(family)
         compared = metrics(condition)
         for host in hosts:
-            _require_known(host, compared)
+            if unknown := _unknown_on(host, compared):
+                raise Conflict(unknown)
         if hosts and not any(reach_in(condition, values_by_exit(host.exits)).can_hold for host in hosts):
             said = "; ".join(dict.fromkeys(_said_of_exits(host, compared) for host in hosts))
             raise BadRequest(f"`{condition}` never holds: {said}")
@@ -154,15 +170,25 @@ class LiveConditions:
         return [host for host in self._controller.hosting(family) if host.variant in with_exits]
 
 
-def _require_known(host: Host, compared: AbstractSet[Metric]) -> None:
-    """Raise `Conflict` where the profile of a host does not know what a condition compares."""
+def _why_not_on(host: Host) -> str | None:
+    """Why live conditions do not count on a host."""
+    if not host.exits or not host.exits[0].points:
+        return f"the profile knows no exits of `{host.variant}`: run `proteus profile`"
+    if host_of(host.device):
+        return f"`{host.device}` is a device of another machine, where conditions of the catalog count"
+    return None
+
+
+def _unknown_on(host: Host, compared: AbstractSet[Metric]) -> str | None:
+    """What the profile of a host does not know of what a condition compares: no such comparison ever holds there."""
     if Metric.ENERGY in compared and host.power_w is None:
-        raise Conflict(f"the profile of `{host.variant}` on `{host.device}` has no power, so its energy is not known")
+        return f"the profile of `{host.variant}` on `{host.device}` has no power, so its energy is not known"
     if Metric.ACCURACY in compared and all(each.accuracy is None for each in host.exits):
-        raise Conflict(
+        return (
             f"the profile of `{host.variant}` on `{host.device}` knows no accuracy of its exits: "
             "run `proteus profile` with an eval split"
         )
+    return None
 
 
 def _said_of_exits(host: Host, compared: AbstractSet[Metric]) -> str:
