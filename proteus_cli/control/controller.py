@@ -154,6 +154,10 @@ class Controller:
         """The most rows of one request that one of the hosts answers ``within_s`` where nothing else waits."""
         return self._dispatch.max_rows(hosts, within_s, at_most)
 
+    def least_timeout_s(self, request: Request) -> float | None:
+        """The least time in which a hosted variant answers a request on an idle device; None where it has that."""
+        return self._dispatch.least_timeout_s(request)
+
     # --- requests
 
     @property

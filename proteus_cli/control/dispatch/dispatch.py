@@ -165,6 +165,19 @@ class Dispatch:
         due_s = self._batcher.due_s(Request(0, hosts[0].family, 0.0, within_s))
         return max(1, *[host.least_latency.max_rows_within(due_s, at_most) for host in hosts])
 
+    def least_timeout_s(self, request: Request) -> float | None:
+        """The least time in which a request could be answered with nothing before it, as profiled.
+
+        None where it has that, or no host may answer it.
+        """
+        tier = self._families[request.family].tier_of(request)
+        least_s = tier.least_s(request.rows) if tier is not None else math.inf
+        due_s = self._batcher.due_s(request) - request.arrival_s
+        if due_s >= least_s or least_s == math.inf:
+            return None
+        kept_back_s = request.deadline_s - request.arrival_s - due_s  # a fixed part of the time
+        return least_s * (1 + kept_back_s / due_s)
+
     def cancel(self, request: Request) -> Effects:
         """Drop a request that waits; no effects where it does not wait, as it runs or has ended."""
         family = self._families[request.family]

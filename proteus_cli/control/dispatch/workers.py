@@ -100,6 +100,10 @@ class AccuracyTier:
         """The most rows, up to ``at_most``, that a batch of one of the hosts answers in that time, as profiled."""
         return max([each.host.least_latency.max_rows_within(budget_s, at_most) for each in self.classes], default=0)
 
+    def least_s(self, rows: int) -> float:
+        """What the fastest of the hosts takes to answer so many rows, as profiled; infinite where there is none."""
+        return min([each.host.least_latency(rows) for each in self.classes], default=math.inf)
+
     def is_timely(self, rows: int, budget_s: float) -> bool:
         """A host that serves has an answer to so many rows in that time, where it has nothing else to do."""
         return any(each.serving and each.least_s(rows) <= budget_s for each in self.classes)

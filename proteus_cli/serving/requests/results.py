@@ -1,6 +1,7 @@
 """How admitted requests end: each exactly once, whatever becomes of its batch, its device and its client."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -36,6 +37,7 @@ class Results:
 
     With ``refuses_non_finite``, NaN or infinity in an output fails the request. ``is_emulated``: no batch is computed,
     so times and outputs are made up; answers say so. Answers of first stages go to ``second_stages`` first.
+    ``least_timeout_s`` says what time a request would need that has too little for any variant, even on an idle device.
     """
 
     def __init__(
@@ -47,8 +49,9 @@ class Results:
         refuses_non_finite: bool = False,
         is_emulated: bool = False,
         second_stages: SecondStages | None = None,
+        least_timeout_s: Callable[[Request], float | None] = lambda _: None,
     ) -> None:
-        self._second_stages = second_stages
+        self._second_stages, self._least_timeout_s = second_stages, least_timeout_s
         self._counts, self._clock, self._drift = counts.by_family, clock, drift
         self._refuses_non_finite, self._is_emulated = refuses_non_finite, is_emulated
         self._deadlines = TimingWheel(clock, self._expired)
@@ -169,7 +172,7 @@ class Results:
             elif request.needs_batch:
                 self._counts[request.family].ended(Outcome.DROPPED)
                 self._warn_of_missed_deadline(request.family)
-                self._end(request, _dropped())
+                self._end(request, self._dropped(request))
                 request.release_inputs()
 
     def failed(self, launch: Launch, error: Exception) -> None:
@@ -322,8 +325,14 @@ class Results:
         if is_late:
             counts.latency.add(self._clock() - request.arrival_s)
         self._warn_of_missed_deadline(request.family)
-        self._end(request, _late() if is_late else _dropped())
+        self._end(request, _late() if is_late else self._dropped(request))
         self._give_up_second_stage(request)
+
+    def _dropped(self, request: InFlightRequest) -> DeadlineExceeded:
+        message = "no variant that is loaded could answer by the deadline"
+        if (least_s := self._least_timeout_s(request)) is not None:
+            message += f": even an idle device needs {math.ceil(least_s * 1e5) / 100:g} ms"
+        return DeadlineExceeded(message, is_late=False)
 
     def _end(self, request: InFlightRequest, error: RequestError) -> None:
         self._counts[request.family].failed_s += self._clock() - request.arrival_s
@@ -343,10 +352,6 @@ class Results:
     def _warn_of_missed_deadline(self, family: str) -> None:
         if times := self._log_limiter.occurred(family):
             log.warning("%s: some queries miss their deadline", family, extra=fields(family=family, requests=times))
-
-
-def _dropped() -> DeadlineExceeded:
-    return DeadlineExceeded("no variant that is loaded could answer by the deadline", is_late=False)
 
 
 def _late() -> DeadlineExceeded:

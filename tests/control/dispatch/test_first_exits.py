@@ -49,6 +49,15 @@ def test_what_the_first_exit_keeps_is_run(batcher: Batcher, assignment: str) -> 
         assert isinstance(controller.decide("cpu0", 0.0), Launch if runs else Drop)
 
 
+@pytest.mark.parametrize(
+    ("asked", "least_s"), [(within(0.001), 0.01), (within(0.001, minimum=0.5), 0.03), (within(0.01), None)]
+)
+def test_the_least_time_is_that_of_the_first_exit_or_of_a_whole_answer(asked: Request, least_s: float | None) -> None:
+    controller = controller_of(EXITS)
+    controller.offer(asked, 0.0)
+    assert controller.least_timeout_s(asked) == (None if least_s is None else pytest.approx(least_s))
+
+
 def test_a_batch_is_as_large_as_its_first_exit_is_in_time_for() -> None:
     """Until 17 ms there is an answer for three rows; the whole of three takes 50."""
     controller = controller_of(EXITS)
