@@ -74,7 +74,7 @@ def test_more_rows_than_fit_the_time_of_a_request_are_refused_at_once_with_the_n
 
     async def refused(world: World) -> None:
         eight = Query("f", 8, ((0, False),))
-        with pytest.raises(BadRequest, match="`f` answers at most 4 rows of a request within 100 ms; got 8"):
+        with pytest.raises(BadRequest, match="variants of `f` answer at most 4 rows of a request within 100 ms; got 8"):
             world.plane.admission.submit(eight, unread, world.results.append)
         assert (demand(world), world.counted) == (0, {})
         patient = Query("f", 8, ((0, False),), RequestOptions(timeout_s=1.0))
