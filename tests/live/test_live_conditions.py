@@ -37,12 +37,12 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         assert live.stop() == 0, live.log.read_text()
 
 
-def exits(server: LiveServer) -> list[int]:
+def exits(server: LiveServer, **parameters: float) -> list[int]:
     """By row, the exit that answers."""
     found = []
     for row in ROWS:
         tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": row.tolist()}
-        reply = server.infer("shapes", {"inputs": [tensor]}, AUTHORIZED)
+        reply = server.infer("shapes", {"inputs": [tensor], "parameters": parameters}, AUTHORIZED)
         assert reply.status == 200, reply.body
         found.append(reply.document()["parameters"]["exit"])
     return found
@@ -85,6 +85,14 @@ def test_a_live_condition_may_compare_what_a_query_has_taken(server: LiveServer,
     """Of three stages, each takes a third of the computation; no exit is 95 % right."""
     assert patched(server, stop_when)[0] == 200
     assert exits(server) == [expected] * len(ROWS)
+    assert patched(server, None)[0] == 200
+
+
+def test_who_is_promised_an_accuracy_is_answered_by_the_condition_of_the_catalog(server: LiveServer) -> None:
+    usual = exits(server)
+    assert patched(server, "exit >= 1")[0] == 200
+    assert exits(server, min_accuracy=0.5) == exits(server, min_expected_accuracy=0.5) == usual
+    assert exits(server) == [1] * len(ROWS)
     assert patched(server, None)[0] == 200
 
 

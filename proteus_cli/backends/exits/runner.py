@@ -1,7 +1,6 @@
 """Runs batches through the stages of a multi-exit model."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from itertools import pairwise
 from time import monotonic
 from typing import Any, NamedTuple
@@ -12,13 +11,10 @@ from msgspec.structs import replace
 
 from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec
-from proteus_cli.domain.conditions.condition import Condition, Values, holds, metrics
-from proteus_cli.domain.conditions.metrics import Metric
-from proteus_cli.domain.conditions.parser import parse
-from proteus_cli.domain.conditions.stopping import STOP_METRICS
+from proteus_cli.backends.exits.stop_rule import StopRule
+from proteus_cli.domain.conditions.condition import Condition
 from proteus_cli.domain.stages.confidence import margin, output_of
 from proteus_cli.domain.stages.pace import StagePace
-from proteus_cli.domain.stages.progress import Progress
 from proteus_cli.domain.stages.stage_forecast import ExitBounds, Leaving, StageForecast
 from proteus_cli.errors import EngineError
 
@@ -85,18 +81,15 @@ class ExitRunner:
         start_s = clock() if bounds is not None else 0.0
         forecast = StageForecast(bounds, self._pace, start_s) if bounds is not None else None
         least = bounds.least_by_row() if bounds is not None else None
-        stop_when, progress = self._condition(bounds, start_s)
+        rule = StopRule(self._stop_when, len(self.stages), bounds, start_s)
         rows = len(next(iter(inputs.values())))
         answers, held = _Answers(rows, self._names), np.zeros(rows, np.uint8)
         going = np.arange(rows)
         for place, stage in enumerate(self.stages, start=1):
             made = stage.infer(inputs)
-            confidence, ended_s = self._confidence_of(made), None
-            values: Values = {Metric.CONFIDENCE: confidence, Metric.EXIT: place}
-            if progress is not None:
-                ended_s = clock()
-                values = progress.behind(place, going, confidence, ended_s)
-            is_enough = stops = self._stops(place, values, stop_when, len(going))
+            confidence = self._confidence_of(made)
+            is_enough, ended_s = rule.behind(place, going, confidence, clock)
+            stops = is_enough
             held[going] += place * (is_enough & (held[going] == 0)).astype(np.uint8)
             if least is not None and place < len(self.stages):
                 is_enough = stops = is_enough & (confidence >= least[going])
@@ -122,18 +115,6 @@ class ExitRunner:
             if place < len(self.stages):
                 inputs = self._features(place, made, None)
 
-    def _condition(self, bounds: ExitBounds | None, start_s: float) -> tuple[Condition, Progress | None]:
-        """What counts for a batch, and its progress where the condition compares more than confidence and exit."""
-        if bounds is None or bounds.stop_when is None:
-            return self._stop_when, None
-        stop_when, is_of_answers = _live(bounds.stop_when)
-        return stop_when, None if is_of_answers else Progress(bounds, self._stop_when, start_s)
-
-    def _stops(self, place: int, values: Values, stop_when: Condition, rows: int) -> Bools:
-        if place == len(self.stages):
-            return np.ones(rows, np.bool_)
-        return holds(stop_when, values, rows)
-
     def _features(self, place: int, made: NamedArrays, chosen: Bools | None) -> NamedArrays:
         """What the stage after ``place`` takes of those rows; None: of all."""
         names = [spec.name for spec in self.stages[place].signature.inputs]
@@ -145,13 +126,6 @@ class ExitRunner:
         values = margin(made[self._names[0]]) if self._confidence is None else made[self._confidence].reshape(-1)
         confidence: Singles = values.astype(np.float32, copy=False)
         return confidence
-
-
-@lru_cache(64)
-def _live(text: str) -> tuple[Condition, bool]:
-    """A condition that was changed live, which comes as a text with each batch; whether answers alone decide it."""
-    condition = parse(text)
-    return condition, metrics(condition) <= STOP_METRICS
 
 
 class _Answers:

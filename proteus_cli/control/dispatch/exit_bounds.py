@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from proteus_cli.control.decision import Launch
+from proteus_cli.control.decision import Host, Launch
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 
@@ -22,22 +22,36 @@ def exit_bounds(
     """The bounds of a batch on a device of that slowdown; None where the host is of no multi-exit model.
 
     ``due_s`` says when the answer to a request must be sent, to which it comes in ``way_s`` from the end of a stage;
-    ``stop_when`` has live conditions by family. None counts for requests that ask for an accuracy: what is promised to
-    them is that of the catalog's condition.
+    ``stop_when`` has live conditions by family. What a request is promised was measured with that of the catalog, so
+    none counts where it asks for an accuracy, or limits its energy.
     """
     hosted, requests = launch.hosted, launch.requests
     if not hosted.exits or not hosted.exits[0].points:
         return None
     due = [due_s(each) - way_s if hosted.cuts else math.inf for each in requests]
     rows = [each.rows for each in requests]
-    live = stop_when.get(hosted.family)
-    if live is not None and any(each.asks_for_accuracy for each in requests):
-        live = None
     least = _least_confidences(requests)
-    bounds = ExitBounds(due, rows, hosted.exits, slowdown, live, least, hosted.attainment, may_leave)
-    if live is None:
+    bounds = ExitBounds(due, rows, hosted.exits, slowdown, None, least, hosted.attainment, may_leave)
+    live = stop_when.get(hosted.family)
+    return bounds if live is None else _with_live(bounds, live, hosted, requests)
+
+
+def _with_live(bounds: ExitBounds, live: str, hosted: Host, requests: Sequence[Request]) -> ExitBounds:
+    """The bounds with a live condition, for those of the requests that it counts for."""
+    by_own = [_relies_on_profile(each) for each in requests]
+    if all(by_own):
         return bounds
-    return replace(bounds, arrival_s=[each.arrival_s for each in requests], power_w=hosted.power_w)
+    return replace(
+        bounds,
+        stop_when=live,
+        arrival_s=[each.arrival_s for each in requests],
+        power_w=hosted.power_w,
+        by_own=by_own if any(by_own) else (),
+    )
+
+
+def _relies_on_profile(request: Request) -> bool:
+    return request.asks_for_accuracy or (request.bounds is not None and request.bounds.is_energy_limited)
 
 
 def _least_confidences(requests: Sequence[Request]) -> Sequence[float]:

@@ -32,7 +32,8 @@ class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
     confident than its ``min_confidence``; empty: none asks for that. Of the rows that go on, the share ``attainment``
     is to be in time. Only where parts ``may_leave`` may the batch take longer than the first of them has time. With
     ``stop_when``, it is known when each part arrived (``arrival_s``), and what the device draws for the batch
-    (``power_w``; None where that is unknown).
+    (``power_w``; None where that is unknown). Parts that go ``by_own`` stop by the variant's own condition all the
+    same; empty: none does.
     """
 
     due_s: Sequence[float]
@@ -45,6 +46,7 @@ class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
     may_leave: bool = True
     arrival_s: Sequence[float] = ()
     power_w: float | None = None
+    by_own: Sequence[bool] = ()
 
     def by_row(self) -> Floats:
         return np.repeat(np.asarray(self.due_s, np.float64), self.rows)
@@ -52,6 +54,10 @@ class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
     def least_by_row(self) -> Floats | None:
         """The confidence that each row asks for; None where none does."""
         return np.repeat(np.asarray(self.min_confidence, np.float64), self.rows) if self.min_confidence else None
+
+    def by_own_row(self) -> Bools | None:
+        """Whether each row goes by the variant's own condition; None where none does."""
+        return np.repeat(np.asarray(self.by_own, np.bool_), self.rows) if self.by_own else None
 
 
 class StageTimes:

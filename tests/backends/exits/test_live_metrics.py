@@ -70,3 +70,15 @@ def test_rows_are_worth_what_their_like_were_under_the_condition_of_the_catalog(
     assert {1} < set(own)
     found = exits(tmp_path / "live", "accuracy >= 0.9", [1.0] * 20, own="confidence >= 2")
     assert [place == 1 for place in found] == [place == 1 for place in own]
+
+
+def test_rows_that_rely_on_the_condition_of_the_catalog_stop_by_it(tmp_path: Path) -> None:
+    """The first request has nine rows and goes by its own; the other one by the live condition, in the same batch."""
+    with loaded(exit_stages(tmp_path), "confidence >= 2") as runner:
+        own = runner.infer(inputs_of(12))[EXIT_NOTE].tolist()
+        for stop_when in ("exit >= 2", "latency >= 0s and exit >= 2"):
+            bounds = ExitBounds(
+                [np.inf] * 2, [9, 3], EXITS, stop_when=stop_when, arrival_s=[1.0] * 2, by_own=[True, False]
+            )
+            assert runner.infer(inputs_of(12), bounds, ticking())[EXIT_NOTE].tolist() == [*own[:9], 2, 2, 2]
+    assert {1, 3} <= set(own[:9]), "they differ from the others"

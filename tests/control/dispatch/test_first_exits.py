@@ -207,6 +207,19 @@ def test_for_an_accuracy_the_condition_counts_that_it_was_measured_with(request_
     assert bounds.stop_when is None
 
 
+def test_who_limits_energy_is_answered_by_the_condition_that_it_was_measured_with() -> None:
+    """Its batch goes by the live condition all the same, where there are others in it."""
+    limited, other = within(1.0, 0, bounds=Bounds(max_energy_j=10.0)), within(1.0, 1)
+    for requests, live, by_own in (([limited], None, []), ([limited, other], "exit >= 2", [True, False])):
+        controller = controller_of(EXITS)
+        controller.stop_when["a"] = "exit >= 2"
+        for each in requests:
+            controller.offer(each, 0.0)
+        bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))
+        assert bounds is not None
+        assert (bounds.stop_when, list(bounds.by_own)) == (live, by_own)
+
+
 def test_for_a_deferred_request_the_condition_counts_that_its_cascade_was_measured_with() -> None:
     controller = controller_of(EXITS)
     controller.stop_when["a"] = "exit >= 1"
