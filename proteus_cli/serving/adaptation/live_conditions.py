@@ -136,7 +136,7 @@ class LiveConditions:
         if not variants:
             raise Conflict(f"no variant of `{family}` has exits: there is nothing to stop")
         if self._is_emulated:
-            raise Conflict("devices are emulated: their batches have no exits")
+            raise Conflict("devices are emulated: nobody knows how confident answers are that are made up")
         for host in self._with_exits(family):
             if why_not := _why_not_on(host):
                 raise Conflict(why_not)
