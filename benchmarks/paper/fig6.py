@@ -12,7 +12,7 @@ from proteus_cli.control.policies import POLICIES, Policy, batcher_named
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Constant, Gamma, Poisson, Shape, make_trace
 
-RULES = ("proteus", "aimd", "nexus", "greedy", "static-1", "static-4", "static-8")
+RULES = ("proactive", "aimd", "nexus", "greedy", "static-1", "static-4", "static-8")
 ARRIVALS: dict[str, Shape] = {"uniform": Constant(), "Poisson": Poisson(), "Gamma (0.05)": Gamma(0.05)}
 IMAGES = ("densenet", "efficientnet", "mobilenet", "resnest", "resnet")
 LOAD, HEADROOM = 0.7, 1.1
