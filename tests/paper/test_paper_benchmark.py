@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.paper import generality, oracle, pages
+from benchmarks.paper import fig6, generality, oracle, pages
 from benchmarks.paper.lab import Case, Lab, Size, check
 from benchmarks.paper.results import Benchmark, Figures, Section, beside
 from benchmarks.paper.traces import Bursts, cut
@@ -126,3 +126,10 @@ def test_the_page_has_all_tables_and_escapes_stars() -> None:
         "    cmd",
     ):
         assert text in page
+
+
+def test_each_batching_rule_is_measured_under_each_kind_of_arrivals(lab: Lab) -> None:
+    early, late = fig6.measure(lab).tables
+    for table in (early, late):
+        assert [row[0] for row in table.rows] == list(fig6.ARRIVALS)
+        assert {len(row) for row in table.rows} == {len(table.columns)}
