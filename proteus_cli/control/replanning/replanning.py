@@ -232,6 +232,7 @@ class Backoff:
     def __init__(self) -> None:
         self.failures = 0
         self.until_s = 0.0
+        self._next_pause_s = FIRST_PAUSE_S
         self._failed: ReplanRequest | None = None
 
     def allows(self, wanted: ReplanRequest, now_s: float) -> bool:
@@ -240,13 +241,14 @@ class Backoff:
 
     def failed(self, wanted: ReplanRequest, now_s: float) -> None:
         """A request has failed."""
-        self.until_s = now_s + min(FIRST_PAUSE_S * 2.0**self.failures, LONGEST_PAUSE_S)
+        self.until_s = now_s + self._next_pause_s
+        self._next_pause_s = min(2 * self._next_pause_s, LONGEST_PAUSE_S)
         self.failures += 1
         self._failed = wanted
 
     def succeeded(self) -> None:
         """A plan was found and is in force."""
-        self.failures, self.until_s, self._failed = 0, 0.0, None
+        self.failures, self.until_s, self._next_pause_s, self._failed = 0, 0.0, FIRST_PAUSE_S, None
 
 
 def _differs(wanted: ReplanRequest, failed: ReplanRequest) -> bool:

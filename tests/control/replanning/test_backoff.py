@@ -58,3 +58,14 @@ def test_success_forgets_the_failures() -> None:
     assert backoff.allows(CALM, 1.0)
     backoff.failed(CALM, 1.0)
     assert backoff.until_s == pytest.approx(1.0 + FIRST_PAUSE_S)
+
+
+def test_thousands_of_failures_in_a_row_are_as_good_as_a_few() -> None:
+    """A floating-point power of two of the failures would be infinite after 1,024: a day of failures."""
+    backoff, now_s = Backoff(), 0.0
+    for _ in range(3000):
+        backoff.failed(CALM, now_s)
+        assert now_s < backoff.until_s <= now_s + LONGEST_PAUSE_S
+        now_s = backoff.until_s
+    assert not backoff.allows(CALM, now_s - 0.01)
+    assert backoff.allows(CALM, now_s)
