@@ -46,12 +46,14 @@ class Choices:
         """By the paper's rules. With ``hosts`` by the default ones, where each family has so many; one, if left out."""
         rules = PAPER_RULES if hosts is None else Rules()
         families, slo_s = fleet.catalog.names, fleet.catalog.slo_s()
+        in_time = rules.attainment_targets(fleet.catalog)
         found = [
             (k, families.index(measured.family), within.qps, measured.accuracy)
             for k, profile in enumerate(fleet.types.values())
             for measured in profile.variants
             for count in [1 if hosts is None else hosts.get(measured.family, 1)]
-            if (within := rules.capacity_within(slo_s[measured.family], measured.points, count)).qps > 0
+            for of in [measured.family]
+            if (within := rules.capacity_within(slo_s[of], measured.points, count, in_time[of])).qps > 0
         ]
         kind, family, qps, accuracy = (np.array(column) for column in zip(*found, strict=True))
         return cls(fleet, kind, family, qps, accuracy)

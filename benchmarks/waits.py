@@ -17,12 +17,13 @@ from benchmarks.machine import machine
 from benchmarks.planner_instances import NOBODY
 from benchmarks.tables import Aim, Table, aim_line, rich_table
 from proteus_cli.control.policies import policy_named
+from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.capacity import LONG_WAIT_FRAC, slo_fraction
+from proteus_cli.domain.profile.capacity import slo_fraction
 from proteus_cli.domain.profile.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.replay.synthesis import Poisson, make_trace
@@ -40,12 +41,12 @@ CLOSE = 0.1  # batches; a wait that is longer than predicted by less is as predi
 QUERIES = 40_000
 STEADY = (1.0, 1.0, 1.0, 1.0, 1.0)  # mean, p50, p90, p95, p99 over the p95
 TAIL = (0.90, 0.86, 0.97, 1.0, 1.08)  # the mean is that of times between these percentiles
-LOST_PERCENT = 100 * LONG_WAIT_FRAC
+LOST_PERCENT = 100 * (1 - DEFAULT_ATTAINMENT)
 
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """Of one run: the wait that so few queries exceed as `LONG_WAIT_FRAC`, in full batches, and the part lost."""
+    """Of one run: the wait that as few queries exceed as may be late, in full batches, and the part that is lost."""
 
     longest: float
     lost_frac: float
@@ -102,7 +103,7 @@ def simulated(hosts: int, load: float, queries: int, jitter: float | None = None
     waits_s = [at_s - request.arrival_s for at_s, launch in found.launches for request in launch.requests]
     lost = sum(record.outcome is not Outcome.SERVED for record in found.ended)
     full_s = profiles["w0"].variants[0].points[-1].p95_s
-    return Waited(float(np.quantile(waits_s, 1 - LONG_WAIT_FRAC)) / full_s, lost / len(trace))
+    return Waited(float(np.quantile(waits_s, DEFAULT_ATTAINMENT)) / full_s, lost / len(trace))
 
 
 def made_up(hosts: int, tail: tuple[float, ...] = STEADY) -> tuple[Plan, Mapping[str, Profile], Catalog]:

@@ -21,6 +21,7 @@ from proteus_cli.control.replanning.replanning import Replanning
 from proteus_cli.control.topology.plan_steps import MAX_UNAVAILABLE_FRAC
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.control.topology.topology import Topology
+from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.request import Request
@@ -84,6 +85,12 @@ class Controller:
         self.replanning.use_families()
 
     # --- what the controller knows
+
+    @property
+    def slo_targets(self) -> dict[str, SloTarget]:
+        """The SLO of each family, and the share of its queries that must be within it, as the catalog says."""
+        shares = self.attainment
+        return {name: SloTarget(s, shares.get(name, DEFAULT_ATTAINMENT)) for name, s in self.demand.slo_s.items()}
 
     @property
     def plan(self) -> Plan:

@@ -32,6 +32,17 @@ class Attainment(Value, frozen=True):
         return cls(target, reached, reached >= target, violations / ((1 - target) * requests))
 
 
+class SloTarget(Value, frozen=True):
+    """An SLO, and the share of a family's queries that must be answered within it."""
+
+    slo_s: float
+    attainment: float = DEFAULT_ATTAINMENT
+
+    def of_part(self, part: float) -> "SloTarget":
+        """The same for a part of the SLO, as a stage of a cascade may take it."""
+        return SloTarget(part * self.slo_s, self.attainment)
+
+
 def is_attainment_target(share: float) -> bool:
     """Whether a target asks for some requests in time, and allows some that are not."""
     return 0 < share < 1

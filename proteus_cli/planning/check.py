@@ -35,7 +35,7 @@ class _Checked:
 
     def __init__(self, plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile]) -> None:
         self.plan, self.rules, self.catalog, self.profiles = plan, plan.rules, catalog, profiles
-        self.slo_s = plan.rules.planned_slo_s(catalog.slo_s())
+        self.targets = plan.rules.planned_targets(catalog.slo_targets())
         self.by_device = plan.by_device()
         self.by_family: dict[str, list[Placement]] = {family: [] for family in plan.demand_qps}
         for placement in plan.placements:
@@ -76,7 +76,7 @@ class _Checked:
             alone = profile.of(placement.family, placement.variant)
             measured = beside(profile, alone, others) if alone is not None else None
             points = profile.points_of(measured) if measured is not None else ()
-            self._known[key] = measured, tuple(self.rules.stage_steps(self.slo_s[placement.family], points))
+            self._known[key] = measured, tuple(self.rules.stage_steps(self.targets[placement.family], points))
         return self._known[key]
 
 
@@ -215,7 +215,7 @@ def _problems_of_policies(given: _Checked) -> Iterator[str]:
             if energy_j > energies[family] * (1 + _REL):
                 yield f"{where} takes {energy_j:g} J of a query, and may take {energies[family]:g} J"
         if family in costs:
-            fewest_hosts = given.rules.capacity_steps(given.slo_s[family], points)[0]
+            fewest_hosts = given.rules.capacity_steps(given.targets[family], points)[0]
             price = given.catalog.price_of(placement.device, profile.device.type)
             cost = cost_of(price or 0.0, fewest_hosts.capacity.qps)
             if cost > costs[family] * (1 + _REL):

@@ -52,13 +52,13 @@ def row_bytes(profile: Profile, family: str) -> int:
 
 
 def _most_bytes_per_s(catalog: Catalog, profile: Profile, rules: Rules) -> float:
-    slo_s = rules.planned_slo_s(catalog.slo_s())
+    targets = rules.planned_targets(catalog.slo_targets())
     return max(
         (
             step.capacity.qps * row_bytes(profile, measured.family)
             for measured in profile.variants
-            if measured.family in slo_s
-            for step in rules.capacity_steps(slo_s[measured.family], profile.points_of(measured))
+            if measured.family in targets
+            for step in rules.capacity_steps(targets[measured.family], profile.points_of(measured))
         ),
         default=0.0,
     )

@@ -192,8 +192,8 @@ class Planner:
         measured = beside(profile, alone, others) if alone is not None else None
         points = profile.points_of(measured) if measured is not None else ()
         family = self.catalog.family(placement.family)
-        slo_s = self.rules.planned_slo_s({family.name: family.slo_s})[family.name]
-        capacities = [step.capacity for _, steps in self.rules.stage_steps(slo_s, points) for step in steps]
+        target = self.rules.planned_target(family.name, family.slo_target)
+        capacities = [step.capacity for _, steps in self.rules.stage_steps(target, points) for step in steps]
         return max((each.qps for each in capacities if each.max_batch == placement.max_batch), default=0.0)
 
     def spent(self, plan: Plan) -> float:

@@ -394,4 +394,6 @@ def _memory(
     plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile], conditions: Conditions
 ) -> Mapping[str, DeviceMemory]:
     limit_bytes = {device: limit for device, limit in conditions.memory_bytes.items() if device in plan.devices}
-    return device_memory(limit_bytes, profiles, catalog.slo_s(), plan.rules, catalog.keys, load_time_s(conditions))
+    return device_memory(
+        limit_bytes, profiles, catalog.slo_targets(), plan.rules, catalog.keys, load_time_s(conditions)
+    )

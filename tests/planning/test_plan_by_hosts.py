@@ -2,19 +2,25 @@
 
 from dataclasses import replace
 
+import msgspec
+import pytest
 from drawing import examples
 from hypothesis import assume, example, given
+from hypothesis import strategies as st
 from tiny_fleets import Tiny, Worth, tinies
 
 from proteus_cli.control.policies import policy_named
+from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.capacity import slo_fraction
 from proteus_cli.domain.profile.profile import LatencyTable
 from proteus_cli.errors import NoFeasiblePlan
+from proteus_cli.planning.check import PlanCheckError, check_plan
 from proteus_cli.planning.planner import Planner
 
 ONE_HOST = Rules(slo_fraction=slo_fraction(1))
+ATTAINMENTS = st.sampled_from([None, 0.9, 0.99, 0.999])
 SLOW_AND_FAST = Tiny(
     accuracy={"a": {"slow": 0.9, "fast": 0.5}},
     latency_s={("cpu", "a", "slow"): {1: 0.060}, ("cpu", "a", "fast"): {1: 0.010}},
@@ -37,6 +43,25 @@ def test_idle_devices_join_where_the_demand_alone_needs_fewer_hosts() -> None:
     assert [(p.variant, round(p.rate_qps, 6)) for p in plan.placements] == [("slow", 6.666667)] * 6
 
 
+@pytest.mark.parametrize("attainment", [0.9, 0.99, 0.999])
+def test_the_fewer_queries_must_be_in_time_the_fewer_hosts_a_slow_variant_takes(attainment: float) -> None:
+    """At 90 % two hosts and a tenth, at 99 % 4.2, at 99.9 % 6.3 let a batch of 60 ms be in time: 3, 6 and 8."""
+    needed = {0.9: 3, 0.99: 6, 0.999: 8}[attainment]
+    for hosts, variant in ((needed, "slow"), (needed - 1, "fast")):
+        asked = replace(SLOW_AND_FAST, devices=("cpu",) * hosts, demand_qps={"a": 15.0 * hosts})
+        by_rules = replace(asked, rules=Rules(attainment=attainment)).planned()
+        assert {p.variant for p in by_rules.placements} == {variant}
+        assert _of_catalog(asked, attainment).placements == by_rules.placements
+
+
+def test_a_plan_for_one_attainment_is_none_for_a_higher_one() -> None:
+    tiny = replace(SLOW_AND_FAST, devices=("cpu",) * 3, demand_qps={"a": 45.0}, rules=Rules(attainment=0.9))
+    plan = tiny.planned()
+    check_plan(plan, tiny.catalog, tiny.profiles)
+    with pytest.raises(PlanCheckError, match="another batch size than its capacity is for"):
+        check_plan(plan.with_attainment(0.995), tiny.catalog, tiny.profiles)
+
+
 def test_no_device_joins_where_devices_are_to_be_few() -> None:
     packed = replace(SLOW_AND_FAST, demand_qps={"a": 40.0}, rules=Rules(pack=True)).planned()
     assert [p.variant for p in packed.placements] == ["fast"]
@@ -46,6 +71,14 @@ def test_another_plan_counts_on_the_hosts_that_there_are() -> None:
     before = SLOW_AND_FAST.planned()
     again = replace(SLOW_AND_FAST, current=before).planned()
     assert again.hosted() == before.hosted()
+
+
+def _of_catalog(tiny: Tiny, attainment: float) -> Plan:
+    """Where the catalog has the attainment, and the rules have none."""
+    families = tuple(msgspec.structs.replace(family, attainment=attainment) for family in tiny.catalog.families)
+    catalog = msgspec.structs.replace(tiny.catalog, families=families)
+    policy = policy_named("proteus")
+    return Planner(catalog, tiny.profiles, policy, headroom=1.0, inputs={}, rules=tiny.rules)(tiny.demand_qps)
 
 
 def _with_spares(tiny: Tiny) -> Plan:
@@ -60,14 +93,16 @@ def _assert_in_time(plan: Plan, tiny: Tiny) -> None:
         assert measured is not None
         hosts = sum(each.family == placement.family for each in plan.placements)
         p95_s = LatencyTable(measured.points, lambda point: point.p95_s)(placement.max_batch)
-        assert p95_s <= slo_fraction(hosts) * tiny.slo_ms / 1000 + 1e-12
+        assert p95_s <= slo_fraction(hosts, plan.rules.attainment or DEFAULT_ATTAINMENT) * tiny.slo_ms / 1000 + 1e-12
 
 
-@given(tinies())
+@given(tinies(), ATTAINMENTS)
 @examples(30, fuzzed=100)
-def test_where_devices_hold_several_variants_each_batch_is_in_time_with_the_hosts_of_the_plan(tiny: Tiny) -> None:
+def test_where_devices_hold_several_variants_each_batch_is_in_time_with_the_hosts_of_the_plan(
+    tiny: Tiny, attainment: float | None
+) -> None:
     """Few devices may hold all that the solver gave to many; then the family has fewer hosts than it counted on."""
-    by_hosts = replace(tiny, rules=Rules(residency="memory"))
+    by_hosts = replace(tiny, rules=Rules(residency="memory", attainment=attainment))
     try:
         plan = by_hosts.planned()
     except NoFeasiblePlan:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tiny_fleets import Tiny, tinies
 
 from proteus_cli.control.policies import policy_named
+from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.device import Outages, host_of
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan.rules import Rules
@@ -157,7 +158,7 @@ def test_what_is_left_after_any_loss_has_the_capacity_with_the_hosts_that_are_le
         for family in tiny.accuracy:
             left = [p for p in plan.placements if p.family == family and tiny.rules.unit_of(p.device) != lost]
             steps = [
-                tiny.rules.capacity_steps(tiny.slo_ms / 1000, measured.points)
+                tiny.rules.capacity_steps(SloTarget(tiny.slo_ms / 1000), measured.points)
                 for p in left
                 if (measured := tiny.profiles[p.device].of(family, p.variant)) is not None
             ]

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.topology.twinning import Twinning, blended, contracted, expanded
+from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.plan.rules import DeviceVariant, Rules
 from proteus_cli.domain.profile.profile import Profile
@@ -25,6 +26,7 @@ from proteus_cli.planning.check import check_plan
 from proteus_cli.planning.planner import Planner
 
 SLO_S = 0.1
+TARGET = SloTarget(SLO_S)
 CATALOG = make_catalog(make_family("a", {"s": 0.8, "l": 0.9}), make_family("b", {"b": 0.7}))
 WITH_NEW = make_catalog(make_family("a", {"s": 0.8, "l": 0.9, "l@2": 0.91}), make_family("b", {"b": 0.7}))
 OLD_S = {1: 0.008, 4: 0.016, 8: 0.03}
@@ -78,7 +80,7 @@ def test_a_plan_with_both_versions_keeps_all_that_the_planner_has_made(
     """
     profiles = {f"cpu{n}": profile_of(f"cpu{n}", slower=each) for n, each in enumerate(slower)}
     plan = planned(profiles, {"a": of_a_qps, "b": of_b_qps}, share)
-    found = expanded(plan, twinning(share), profiles, SLO_S)
+    found = expanded(plan, twinning(share), profiles, TARGET)
     if _has_as_large_batches(found.plan):
         check_plan(found.plan, WITH_NEW, profiles)
     assert not found.without
@@ -92,7 +94,7 @@ def test_a_plan_with_both_versions_keeps_all_that_the_planner_has_made(
     assert back.hosted() == plan.hosted()
     assert [p.rate_qps for p in back.placements] == pytest.approx([p.rate_qps for p in plan.placements])
     assert back.effective_accuracy == pytest.approx(plan.effective_accuracy)
-    again = expanded(back, twinning(share), profiles, SLO_S)
+    again = expanded(back, twinning(share), profiles, TARGET)
     assert [p.capacity_qps for p in again.plan.placements] == pytest.approx(
         [p.capacity_qps for p in found.plan.placements]
     )
@@ -112,7 +114,7 @@ TWO = make_plan(place("cpu0"), place("cpu1"), demand_qps={"a": 100.0})
 
 def test_where_the_new_version_has_no_memory_it_gets_its_share_elsewhere() -> None:
     profiles = {"cpu0": profile_of("cpu0", memory_bytes=1500), "cpu1": profile_of("cpu1")}
-    found = expanded(TWO, twinning(0.25), profiles, SLO_S)
+    found = expanded(TWO, twinning(0.25), profiles, TARGET)
     assert found.without == {"cpu0": "the device has no memory for both versions"}
     assert found.share == near(0.25)
     assert [(p.device, p.variant, p.rate_qps) for p in found.plan.placements] == [
@@ -124,7 +126,7 @@ def test_where_the_new_version_has_no_memory_it_gets_its_share_elsewhere() -> No
 
 def test_no_more_than_the_devices_with_room_have_is_moved() -> None:
     profiles = {"cpu0": profile_of("cpu0", memory_bytes=1500), "cpu1": profile_of("cpu1")}
-    found = expanded(TWO, twinning(0.8), profiles, SLO_S)
+    found = expanded(TWO, twinning(0.8), profiles, TARGET)
     assert found.share == near(0.5)
     assert rates(found.plan, "l@2") == near(50.0)
 
@@ -153,7 +155,7 @@ def test_where_it_has_no_place_the_plan_stays_as_it_is_and_says_why(change: dict
         cascade = make_cascade("a", "s", "l", rate_qps=10.0)
         plan = msgspec.structs.replace(plan, placements=(small, *plan.placements), cascades=(cascade,))
     broken = change.get("broken", ())
-    found = expanded(plan, twinning(0.1), profiles, SLO_S, broken)  # type: ignore[arg-type]
+    found = expanded(plan, twinning(0.1), profiles, TARGET, broken)  # type: ignore[arg-type]
     assert found.plan == plan
     assert found.share == 0.0
     assert found.without == {"cpu0": why, "cpu1": why}
@@ -162,7 +164,7 @@ def test_where_it_has_no_place_the_plan_stays_as_it_is_and_says_why(change: dict
 def test_the_accuracy_of_the_plan_counts_what_is_moved() -> None:
     profiles = {device: profile_of(device) for device in ("cpu0", "cpu1")}
     plan = msgspec.structs.replace(TWO, effective_accuracy=0.9)
-    assert expanded(plan, twinning(0.5), profiles, SLO_S).plan.effective_accuracy == near(0.905)
+    assert expanded(plan, twinning(0.5), profiles, TARGET).plan.effective_accuracy == near(0.905)
 
 
 def test_the_planner_counts_on_what_both_versions_take_in_the_mean_and_no_less_than_the_old_one() -> None:
@@ -185,7 +187,7 @@ def test_devices_of_several_slots_count_batches_at_once() -> None:
     assert mixed is not None
     assert [point.mean_s for point in mixed.points_at(2)] == [near(1.5 * 1.5 * seconds) for seconds in OLD_S.values()]
     plan = make_plan(place("cpu0", max_batch=8))
-    found = expanded(plan, twinning(0.5), {"cpu0": profile}, SLO_S)
+    found = expanded(plan, twinning(0.5), {"cpu0": profile}, TARGET)
     old, new = found.plan.placements
     assert old.capacity_qps == near(new.capacity_qps)
     of_old_qps, of_new_qps = (2 * p.max_batch / (1.5 * OLD_S[p.max_batch] * by) for p, by in ((old, 1), (new, 2)))
@@ -211,9 +213,9 @@ def test_devices_of_several_slots_count_batches_at_once() -> None:
 def test_a_new_version_keeps_the_rules_about_answers_of_its_family(rules: Rules, why: str | None) -> None:
     profiles = {"cpu0": profile_of("cpu0", slower=1.5)}
     plan = msgspec.structs.replace(make_plan(place("cpu0"), demand_qps={"a": 50.0}), rules=rules)
-    found = expanded(plan, twinning(0.5), profiles, SLO_S)
+    found = expanded(plan, twinning(0.5), profiles, TARGET)
     assert found.without == ({} if why is None else {"cpu0": why})
-    planned_s = rules.planned_slo_s({"a": SLO_S})["a"]
+    planned_s = rules.planned_target("a", TARGET).slo_s
     for each in found.plan.placements:
         if each.variant == "l@2":
             measured = profiles["cpu0"].of(*each.key)
@@ -229,7 +231,7 @@ def test_an_answer_of_a_new_version_takes_no_more_energy_than_the_policy_allows(
     profile = make_profile("cpu0", make_measured("a", "l", 0.9, OLD_S, power_w=50.0), new)
     plan = make_plan(place("cpu0"), demand_qps={"a": 50.0})
     plan = msgspec.structs.replace(plan, rules=Rules(max_energy_j={"a": 1.0}))
-    found = expanded(plan, twinning(0.5), {"cpu0": profile}, SLO_S)
+    found = expanded(plan, twinning(0.5), {"cpu0": profile}, TARGET)
     assert found.without == ({} if is_allowed else {"cpu0": "an answer may take 2.4 J there, and 1 J at most"})
 
 
@@ -240,5 +242,5 @@ def test_answers_of_a_new_version_cost_no_more_than_the_policy_allows(slower: fl
     plan = make_plan(place("cpu0"), demand_qps={"a": 50.0})
     plan = msgspec.structs.replace(plan, rules=Rules(max_cost_per_million={"a": 4.0}))
     prices = msgspec.structs.replace(CATALOG, price_per_hour={"cpu": 3.6})
-    found = expanded(plan, twinning(0.5), {"cpu0": profile}, SLO_S, price_of=prices.price_of)
+    found = expanded(plan, twinning(0.5), {"cpu0": profile}, TARGET, price_of=prices.price_of)
     assert found.without == ({} if is_allowed else {"cpu0": "a million answers cost 5.62 there, and may cost 4"})

@@ -226,7 +226,7 @@ class World:
 
     def _memory(self, devices: Iterable[str]) -> dict[str, DeviceMemory]:
         limits = dict.fromkeys(devices, self._resident_bytes)
-        return device_memory(limits, self.profiles, self.catalog.slo_s(), Rules(), self.catalog.keys)
+        return device_memory(limits, self.profiles, self.catalog.slo_targets(), Rules(), self.catalog.keys)
 
     def _open(self, device: str, on_lost: OnLost) -> FailingExecutor:
         if device in self.shut:

@@ -82,7 +82,7 @@ def burst_qps(workspace: "Workspace") -> float:
         )
     first = next(iter(profiles.values()))
     best = [
-        Rules().capacity_within(family.slo_s, first.points_of(measured)).qps
+        Rules().capacity_within(family.slo_s, first.points_of(measured), attainment=family.attainment).qps
         for family in catalog.families
         if (measured := first.of(family.name, family.variants[-1].name)) is not None
     ]

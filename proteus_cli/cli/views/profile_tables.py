@@ -73,8 +73,9 @@ def _variants_table(profiles: Sequence[Profile], catalog: Catalog) -> Table:
 
 
 def _numbers(profile: Profile, variant: VariantProfile, family: Family) -> Iterator[str]:
-    one, within = variant.points[0], Rules().capacity_within(family.slo_s, profile.points_of(variant))
-    best = next((point for point in profile.points_of(variant) if point.batch == within.max_batch), None)
+    one, points = variant.points[0], profile.points_of(variant)
+    within = Rules().capacity_within(family.slo_s, points, attainment=family.attainment)
+    best = next((point for point in points if point.batch == within.max_batch), None)
     yield format_accuracy(variant.accuracy, estimated=variant.estimated)
     yield _marked(one, format_duration(one.p95_s)) if one.batch == 1 else UNKNOWN
     yield _marked(best, f"{within.qps:,.0f}") if within.qps else UNKNOWN

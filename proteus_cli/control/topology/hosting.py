@@ -7,7 +7,7 @@ from types import MappingProxyType
 from proteus_cli.control.decision import Host
 from proteus_cli.control.topology.ranking import ranked
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
-from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
+from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.plan.rules import DeviceLimits, Rules, limits_of
@@ -75,7 +75,7 @@ def slots_of(devices: Iterable[str], profiles: Mapping[str, Profile]) -> dict[st
 def device_memory(
     limit_bytes: Mapping[str, int],
     profiles: Mapping[str, Profile],
-    slo_s: Mapping[str, float],
+    targets: Mapping[str, SloTarget],
     rules: Rules,
     variants: Container[VariantKey],
     load_s: Callable[[VariantProfile], float] = lambda measured: measured.load_s,
@@ -93,7 +93,7 @@ def device_memory(
         key = id(profile.variants), profile.slots, profile.device.type, limits
         if key not in known:
             current = [each for each in profile.variants if each.key in variants]
-            known[key] = dict(_loadable(profile, current, limits, rules.planned_slo_s(slo_s), rules, load_s))
+            known[key] = dict(_loadable(profile, current, limits, rules.planned_targets(targets), rules, load_s))
         if known[key] and limit > 0:
             found[device] = DeviceMemory(profile.device.type, limit, known[key])
     return found
@@ -121,7 +121,7 @@ def _loadable(
     profile: Profile,
     variants: Iterable[VariantProfile],
     limits: DeviceLimits,
-    slo_s: Mapping[str, float],
+    targets: Mapping[str, SloTarget],
     rules: Rules,
     load_s: Callable[[VariantProfile], float],
 ) -> Iterator[tuple[VariantKey, Loadable]]:
@@ -130,7 +130,7 @@ def _loadable(
         if not memory_bytes:
             continue
         is_allowed = limits.allows(key) and measured.accuracy >= rules.least_hosted(key.family)
-        steps = rules.capacity_steps(slo_s[key.family], profile.points_of(measured)) if is_allowed else ()
+        steps = rules.capacity_steps(targets[key.family], profile.points_of(measured)) if is_allowed else ()
         qps = max((step.capacity.qps for step in steps), default=0.0)
         max_batch = max((step.capacity.max_batch for step in steps), default=1)
         yield key, Loadable(memory_bytes, load_s(measured), max_batch, qps)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.answer_limits import why_not_within
 from proteus_cli.domain.plan.plan import Placement, Plan
@@ -62,7 +63,7 @@ def expanded(
     plan: Plan,
     twinning: Twinning,
     profiles: Mapping[str, Profile],
-    slo_s: float,
+    target: SloTarget,
     broken: Collection[tuple[str, str, str]] = (),
     price_of: PriceOf = _no_price,
 ) -> Expansion:
@@ -73,7 +74,7 @@ def expanded(
     of_old = [each for each in plan.placements if each.key == twinning.old_key]
     without, batches = dict[str, str](), dict[str, tuple[int, int]]()
     for placement in of_old:
-        fit: tuple[int, int] | str = _batches(placement, plan, twinning, profiles[placement.device], slo_s, price_of)
+        fit: tuple[int, int] | str = _batches(placement, plan, twinning, profiles[placement.device], target, price_of)
         if (placement.device, *twinning.new_key) in broken:
             fit = "it is broken there"
         if isinstance(fit, str):
@@ -116,13 +117,13 @@ def replaced(
     plan: Plan,
     twinning: Twinning,
     profiles: Mapping[str, Profile],
-    slo_s: float,
+    target: SloTarget,
     broken: Collection[tuple[str, str, str]] = (),
     price_of: PriceOf = _no_price,
 ) -> Plan:
     """The plan with the new version in place of the old one wherever it has room."""
     whole = replace(twinning, share=1.0)
-    both = expanded(contracted(plan, whole, profiles), whole, profiles, slo_s, broken, price_of).plan
+    both = expanded(contracted(plan, whole, profiles), whole, profiles, target, broken, price_of).plan
     new = {each.device for each in both.placements if each.key == whole.new_key}
     left = tuple(each for each in both.placements if each.key != whole.old_key or each.device not in new)
     return msgspec.structs.replace(both, placements=left)
@@ -148,7 +149,7 @@ def blended(profile: Profile, twinning: Twinning) -> Profile:
 
 
 def _batches(
-    placement: Placement, plan: Plan, twinning: Twinning, profile: Profile, slo_s: float, price_of: PriceOf
+    placement: Placement, plan: Plan, twinning: Twinning, profile: Profile, target: SloTarget, price_of: PriceOf
 ) -> tuple[int, int] | str:
     """The largest batches of the old version and of the new one beside it; or why that has no place there."""
     new, old = profile.of(*twinning.new_key), profile.of(*twinning.old_key)
@@ -160,16 +161,20 @@ def _batches(
         return "it is banned there"
     hosts = sum(each.family == twinning.family for each in plan.placements)
     held = {each.key for each in plan.placements if each.device == placement.device}
-    planned_s = plan.rules.planned_slo_s({twinning.family: slo_s})[twinning.family]
+    planned = plan.rules.planned_target(twinning.family, target)
     points = [profile.points_of(beside(profile, each, held)) for each in (old, new)]
-    of_old, of_new = (capacity_at(plan.rules.capacity_steps(planned_s, each), hosts).max_batch for each in points)
+    of_old, of_new = (capacity_at(plan.rules.capacity_steps(planned, each), hosts).max_batch for each in points)
     if not of_new:
-        return "it is too slow for the SLO there" if planned_s == slo_s else "it is too slow for the family's policy"
+        return (
+            "it is too slow for the SLO there"
+            if planned.slo_s == target.slo_s
+            else "it is too slow for the family's policy"
+        )
     least = plan.rules.least_alone(new.family)
     if new.accuracy < least:
         return f"its accuracy, {new.accuracy:.4g}, is below {least:g}, which the family must have"
     price = price_of(placement.device, profile.device.type)
-    if (why_not := why_not_within(new, profile, planned_s, price, plan.rules)) is not None:
+    if (why_not := why_not_within(new, profile, planned, price, plan.rules)) is not None:
         return why_not
     memory_bytes = profile.device.memory_bytes
     residents = [profile.of(*each.key) for each in plan.placements if each.device == placement.device]

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, is_attainment_target
+from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget, is_attainment_target
 from proteus_cli.domain.base import FORMAT, Value, is_amount, require
 from proteus_cli.domain.catalog.family_policy import DEFAULT_POLICY, FamilyPolicy
 from proteus_cli.domain.catalog.task import Task
@@ -198,6 +198,11 @@ class Family(Value, frozen=True):
         except ProteusError as error:  # a bad unit in a file is a broken file
             raise ValueError(f"slo of `{self.name}`: {error.message}") from None
 
+    @property
+    def slo_target(self) -> SloTarget:
+        """The SLO, and the share of queries that must be within it."""
+        return SloTarget(self.slo_s, self.attainment)
+
     def variant(self, name: str) -> Variant:
         """The variant of that name. Raises `UsageError`."""
         for variant in self.variants:
@@ -279,6 +284,10 @@ class Catalog(Value, frozen=True):
     def slo_s(self) -> Mapping[str, float]:
         """Latency target in seconds by family."""
         return {family.name: family.slo_s for family in self.families}
+
+    def slo_targets(self) -> Mapping[str, SloTarget]:
+        """The SLO of each family, and the share of its queries that must be within it."""
+        return {family.name: family.slo_target for family in self.families}
 
 
 def name_in_catalog(variant: str) -> str:

@@ -3,6 +3,7 @@
 As amounts are of the two alone, the planner and the steps of version roll-outs agree on what may answer.
 """
 
+from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.domain.profile.query_amounts import cost_of, most_energy_of
@@ -14,11 +15,11 @@ def knows_amounts(measured: VariantProfile, price_per_hour: float | None, rules:
 
 
 def why_not_within(
-    measured: VariantProfile, profile: Profile, slo_s: float, price_per_hour: float | None, rules: Rules
+    measured: VariantProfile, profile: Profile, target: SloTarget, price_per_hour: float | None, rules: Rules
 ) -> str | None:
     """Which limit an answer exceeds, or what of it is unknown; None: it keeps all.
 
-    ``slo_s`` is what plans count on. Some batches of the variant must be in time on the device of the ``profile``.
+    ``target`` is what plans count on. Some batches of the variant must be in time on the device of the ``profile``.
     """
     if (why := _unknown(measured, price_per_hour, rules)) is not None:
         return why
@@ -26,7 +27,7 @@ def why_not_within(
         rules.amount_bounds[name].get(measured.family) for name in ("max_energy_j", "max_cost_per_million")
     )
     points = profile.points_of(measured)
-    steps = rules.capacity_steps(slo_s, points)
+    steps = rules.capacity_steps(target, points)
     if energy_j is not None and measured.power_w is not None:
         max_batch = max(step.capacity.max_batch for step in steps)
         most_j = most_energy_of(measured.power_w, points, max_batch)

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from proteus_cli.domain.attainment import is_attainment_target
+from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget, is_attainment_target
 from proteus_cli.domain.base import Value, is_amount, is_count, require
 from proteus_cli.domain.catalog.catalog import Catalog, VariantKey, name_in_catalog
 from proteus_cli.domain.catalog.family_policy import Preference
@@ -133,21 +133,25 @@ class Rules(Value, frozen=True):
         # With several variants per device a loss takes capacity from all of them, and each loss asks for another plan.
         require(not self.survive or self.residency == 1, "survive takes one variant per device (residency 1)")
 
-    def capacity_steps(self, slo_s: float, points: Sequence[Point]) -> tuple[CapacityStep, ...]:
+    def capacity_steps(self, target: SloTarget, points: Sequence[Point]) -> tuple[CapacityStep, ...]:
         """The capacity of a variant of which these points were measured, by the number of its family's hosts."""
         if self.slo_fraction is not None:
-            in_time = points_in_time(points, self.slo_fraction * slo_s, of=self.capacity)
+            in_time = points_in_time(points, self.slo_fraction * target.slo_s, of=self.capacity)
             return (CapacityStep(1, capacity(in_time, of=self.capacity)),) if in_time else ()
-        return tuple(capacity_by_hosts(points, slo_s, of=self.capacity))
+        return tuple(capacity_by_hosts(points, target, of=self.capacity))
 
-    def stage_steps(self, slo_s: float, points: Sequence[Point]) -> Iterator[tuple[float, tuple[CapacityStep, ...]]]:
+    def stage_steps(
+        self, target: SloTarget, points: Sequence[Point]
+    ) -> Iterator[tuple[float, tuple[CapacityStep, ...]]]:
         """For each part of the SLO that plans may give to a variant, the smallest first: it, and `capacity_steps`."""
         for part in SLO_PARTS if self.uses_cascades else (1.0,):
-            yield part, self.capacity_steps(slo_s * part, points)
+            yield part, self.capacity_steps(target.of_part(part), points)
 
-    def capacity_within(self, slo_s: float, points: Sequence[Point], hosts: int = 1) -> Capacity:
+    def capacity_within(
+        self, slo_s: float, points: Sequence[Point], hosts: int = 1, attainment: float = DEFAULT_ATTAINMENT
+    ) -> Capacity:
         """The capacity of a variant of which these points were measured, where so many hosts serve its family."""
-        return capacity_at(self.capacity_steps(slo_s, points), hosts)
+        return capacity_at(self.capacity_steps(SloTarget(slo_s, attainment), points), hosts)
 
     def with_names(self, rename: Callable[[VariantKey], str]) -> "Rules":
         """These rules with other names of variants."""
@@ -196,10 +200,17 @@ class Rules(Value, frozen=True):
         }
         return {name: {} if bounds is UNSET else bounds for name, bounds in named.items()}
 
-    def planned_slo_s(self, slo_s: Mapping[str, float]) -> Mapping[str, float]:
-        """What plans count on by family: the SLO, or the latency that its policy bounds."""
-        bounds = self.amount_bounds["max_latency_s"]
-        return {family: min(seconds, bounds.get(family, seconds)) for family, seconds in slo_s.items()}
+    def planned_target(self, family: str, target: SloTarget) -> SloTarget:
+        """What plans count on for a family: its SLO, or the latency that its policy bounds, and what must be in time.
+
+        ``target`` is what the catalog says.
+        """
+        slo_s = min(target.slo_s, self.amount_bounds["max_latency_s"].get(family, target.slo_s))
+        return SloTarget(slo_s, target.attainment if self.attainment is None else self.attainment)
+
+    def planned_targets(self, targets: Mapping[str, SloTarget]) -> Mapping[str, SloTarget]:
+        """What plans count on by family; ``targets`` are what the catalog says."""
+        return {family: self.planned_target(family, target) for family, target in targets.items()}
 
     def least_alone(self, family: str) -> float:
         """The accuracy of the least accurate variant of a family that may answer by itself."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from proteus_cli.arrays import Floats
+from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.profile.profile import LatencyStatistic, Point
 
@@ -34,32 +35,28 @@ ROUNDING = 1e-9  # hosts; a count that is whole but for the last bits is not the
 SAME_RATE_FRAC = 0.03
 """Rates that differ by less are the same: batches are measured until their p95 is stable to so much. The largest batch
 is a limit, and with a larger one the server has less to do for each query."""
-LONG_WAIT_FRAC = 0.005
-"""The part of queries that may wait longer than `slo_fraction` counts on: so many miss an attainment of 99.5 %."""
-
-
 HOST_STEPS = np.array([1, *(n * 2**power for power in range(17) for n in (2, 3)), math.inf])
 """The numbers of hosts at which capacities change: 1, 2, 3, 4, 6, 8, 12 … With finer steps, plans of one host less than
 their batches count on would be the rule, and each of them is solved again."""
 
 
-def slo_fraction(hosts: int) -> float:
+def slo_fraction(hosts: int, attainment: float = DEFAULT_ATTAINMENT) -> float:
     """The part of the SLO that one batch may take where so many hosts serve a family from one queue.
 
     The first query in the queue waits for the first host that ends its batch. If all are busy with batches of a latency
     L, at any place in them, it waits longer than w with the probability ``(1 - w/L) ** hosts``. The wait that no more
-    than `LONG_WAIT_FRAC` of queries exceed, and the batch itself, fit the SLO: near a half with one host, as a query
+    queries exceed than the attainment leaves, and the batch itself, fit the SLO: near a half with one host, as a query
     may just miss a batch, and near 1 with many.
     """
-    longest_wait = 1 - math.pow(LONG_WAIT_FRAC, 1 / hosts)  # in batches
+    longest_wait = 1 - math.pow(1 - attainment, 1 / hosts)  # in batches
     return 1 / (1 + longest_wait)
 
 
-def hosts_needed(parts: Floats) -> Floats:
+def hosts_needed(parts: Floats, attainment: float = DEFAULT_ATTAINMENT) -> Floats:
     """The fewest hosts with which one batch may take each part of the SLO; infinite where no number is enough."""
     found = np.where(parts < 1, 1.0, math.inf)
-    is_longer = (parts > slo_fraction(1)) & (parts < 1)
-    found[is_longer] = np.ceil(math.log(LONG_WAIT_FRAC) / np.log(2 - 1 / parts[is_longer]) - ROUNDING)
+    is_longer = (parts > slo_fraction(1, attainment)) & (parts < 1)
+    found[is_longer] = np.ceil(math.log(1 - attainment) / np.log(2 - 1 / parts[is_longer]) - ROUNDING)
     return found
 
 
@@ -80,7 +77,9 @@ def capacity(points: Iterable[Point], *, of: LatencyStatistic = "mean") -> Capac
     return Capacity(qps=_rate_qps(best, of), max_batch=best.batch)
 
 
-def capacity_by_hosts(points: Sequence[Point], slo_s: float, *, of: LatencyStatistic = "mean") -> list[CapacityStep]:
+def capacity_by_hosts(
+    points: Sequence[Point], target: SloTarget, *, of: LatencyStatistic = "mean"
+) -> list[CapacityStep]:
     """The capacity by the number of hosts that serve a family: the best rate of all batches that may wait for so many.
 
     Of all sizes, as latencies are linear between the measured ones, that of the best rate; or the largest measured one
@@ -90,7 +89,8 @@ def capacity_by_hosts(points: Sequence[Point], slo_s: float, *, of: LatencyStati
         return []
     measured = [point.batch for point in points]
     batches = np.arange(measured[0], measured[-1] + 1)
-    needed = hosts_needed(np.interp(batches, measured, [point.p95_s for point in points]) / slo_s)
+    p95_s = np.interp(batches, measured, [point.p95_s for point in points])
+    needed = hosts_needed(p95_s / target.slo_s, target.attainment)
     hosts = HOST_STEPS[np.searchsorted(HOST_STEPS, needed)]
     rates_qps = points[0].slots * batches / np.interp(batches, measured, [point.latency_s(of) for point in points])
     steps: list[CapacityStep] = []

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from proteus_cli.control.policies import VariantRule
+from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.catalog.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.plan.answer_limits import knows_amounts, why_not_within
 from proteus_cli.domain.plan.rules import DeviceLimits, Rules, limits_of
@@ -126,7 +127,7 @@ def choices_of(
 ) -> Iterator[Choice]:
     """The variants that meet their SLO on each group, if all devices serve the family, fit it and are allowed."""
     known: dict[tuple[int, int], tuple[CapacityStep, ...]] = {}
-    devices, slo_s = sum(len(group.devices) for group in groups), rules.planned_slo_s(catalog.slo_s())
+    devices, targets = sum(len(group.devices) for group in groups), rules.planned_targets(catalog.slo_targets())
     for g, group in enumerate(groups):
         measured_of = {(measured.family, measured.variant): measured for measured in group.profile.variants}
         for f, family in enumerate(catalog.families):
@@ -134,20 +135,20 @@ def choices_of(
             for measured in _allowed([each for each in found if each is not None], variants):
                 key = id(measured), group.profile.slots
                 if key not in known:
-                    known[key] = rules.capacity_steps(slo_s[family.name], group.profile.points_of(measured))
+                    known[key] = rules.capacity_steps(targets[family.name], group.profile.points_of(measured))
                 is_in_time = capacity_at(known[key], devices).qps > 0
-                if is_in_time and _may_host(group, family, measured, slo_s[family.name], rules):
+                if is_in_time and _may_host(group, family, measured, targets[family.name], rules):
                     yield Choice(g, f, measured, known[key], measured.accuracy)
 
 
-def _may_host(group: DeviceGroup, family: Family, measured: VariantProfile, slo_s: float, rules: Rules) -> bool:
+def _may_host(group: DeviceGroup, family: Family, measured: VariantProfile, target: SloTarget, rules: Rules) -> bool:
     is_pinned = measured.key in group.limits.pinned  # so it is hosted where no cascade begins with it, too
     least = rules.least_alone(family.name) if is_pinned else rules.least_hosted(family.name)
     return (
         group.limits.allows(measured.key)
         and measured.accuracy >= least
         and memory_frac(group.profile, measured) <= 1
-        and why_not_within(measured, group.profile, slo_s, group.price_per_hour, rules) is None
+        and why_not_within(measured, group.profile, target, group.price_per_hour, rules) is None
     )
 
 

@@ -288,9 +288,9 @@ def make_instance(
     if rules.uses_cascades:
         choices, ways = with_ways(catalog, groups, choices, rules)
     require_known(groups, choices, rules)
-    slo_s, devices = rules.planned_slo_s(catalog.slo_s()), sum(len(group.devices) for group in groups)
+    targets, devices = rules.planned_targets(catalog.slo_targets()), sum(len(group.devices) for group in groups)
     capacities = tuple(capacity_at(choice.capacity_steps, devices) for choice in choices)
-    sets = resident_sets(groups, choices, [slo_s[name] for name in catalog.names], rules)
+    sets = resident_sets(groups, choices, [targets[name] for name in catalog.names], rules)
     worths = worths_of(catalog, groups, choices, rules)
     steps = list(steps_of(catalog, choices, worths.tolist(), ways))
     up_to_step = np.array([(s, c) for s, step in enumerate(steps) for c in step.choices], dtype=np.int64).reshape(-1, 2)

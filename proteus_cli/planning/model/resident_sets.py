@@ -25,6 +25,7 @@ from functools import cached_property
 import numpy as np
 
 from proteus_cli.arrays import Ints
+from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.catalog.catalog import VariantKey, name_in_catalog
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.capacity import Capacity, CapacityStep, capacity_at
@@ -77,19 +78,19 @@ class ResidentSets:
 
 
 def resident_sets(
-    groups: Sequence[DeviceGroup], choices: Sequence[Choice], slo_s: Sequence[float], rules: Rules
+    groups: Sequence[DeviceGroup], choices: Sequence[Choice], targets: Sequence[SloTarget], rules: Rules
 ) -> ResidentSets | None:
-    """The sets of all groups where sharing costs anything; None where it does in none. ``slo_s`` by family."""
+    """The sets of all groups where sharing costs anything; None where it does in none. ``targets`` by family."""
     if not rules.is_resident_set:
         return None
-    known: dict[tuple[int, float, int], tuple[VariantProfile, CapacitySteps]] = {}
+    known: dict[tuple[int, SloTarget, int], tuple[VariantProfile, CapacitySteps]] = {}
     found: list[tuple[int, Keys, Pairs]] = []
     shared = []
     for g, group in enumerate(groups):
         mine = [(c, choice) for c, choice in enumerate(choices) if choice.group == g]
         if _costs_anything(group.profile, {choice.key: choice.measured for _, choice in mine}, rules):
             shared.append(g)
-            of_group = _SetsOfGroup(group, mine, slo_s, rules, known)
+            of_group = _SetsOfGroup(group, mine, targets, rules, known)
             found += [(g, keys, pairs) for keys, pairs in of_group.all().items()]
     if not shared:
         return None
@@ -123,13 +124,13 @@ def _costs_anything(profile: Profile, measured: Mapping[VariantKey, VariantProfi
 
 @dataclass(frozen=True, slots=True)
 class _SetsOfGroup:
-    """``known`` has the steps of what was measured, by identity, SLO and slots, and what that is."""
+    """``known`` has the steps of what was measured, by identity, SLO target and slots, and what that is."""
 
     group: DeviceGroup
     choices: Sequence[tuple[int, Choice]]
-    slo_s: Sequence[float]
+    targets: Sequence[SloTarget]
     rules: Rules
-    known: dict[tuple[int, float, int], tuple[VariantProfile, CapacitySteps]]
+    known: dict[tuple[int, SloTarget, int], tuple[VariantProfile, CapacitySteps]]
 
     def all(self) -> dict[Keys, Pairs]:
         """Each set with the choices that are in time in it, the smallest sets first.
@@ -190,8 +191,8 @@ class _SetsOfGroup:
         among = beside(profile, choice.measured, keys - {choice.key})
         if among is choice.measured:
             return choice.capacity_steps
-        slo_s = self.slo_s[choice.family] * choice.slo_part
-        place = id(among), slo_s, profile.slots
+        target = self.targets[choice.family].of_part(choice.slo_part)
+        place = id(among), target, profile.slots
         if place not in self.known:
-            self.known[place] = among, self.rules.capacity_steps(slo_s, profile.points_of(among))
+            self.known[place] = among, self.rules.capacity_steps(target, profile.points_of(among))
         return self.known[place][1]

@@ -226,7 +226,7 @@ def _by_part(
 
     Rates that are measured to be the same don't make another part; only the whole SLO counts to the last bit.
     """
-    slo_s = rules.planned_slo_s(catalog.slo_s())
+    targets = rules.planned_targets(catalog.slo_targets())
     known: dict[tuple[int, int], list[tuple[float, tuple[CapacityStep, ...]]]] = {}
     for choice in choices:
         slower: tuple[CapacityStep, ...] = ()
@@ -234,8 +234,8 @@ def _by_part(
         for wanted in [parts[_variant(choice)]] if _variant(choice) in parts else []:
             key = id(choice.measured), profile.slots
             if key not in known:
-                family_slo_s = slo_s[catalog.names[choice.family]]
-                known[key] = list(rules.stage_steps(family_slo_s, profile.points_of(choice.measured)))
+                target = targets[catalog.names[choice.family]]
+                known[key] = list(rules.stage_steps(target, profile.points_of(choice.measured)))
             for part, steps in known[key]:
                 if part in wanted and _is_faster(steps, slower, 1 + SAME_RATE_FRAC):
                     slower = steps

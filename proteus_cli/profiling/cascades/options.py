@@ -34,8 +34,9 @@ class Option:
 
 def options_of(family: Family, profile: Profile) -> list[Option]:
     """All options of which each variant meets the SLO on the device, with the batches that are best for it."""
+    slo_s, attainment = family.slo_s, family.attainment
     rates_qps = {
-        measured.variant: Rules().capacity_within(family.slo_s, profile.points_of(measured)).qps
+        measured.variant: Rules().capacity_within(slo_s, profile.points_of(measured), attainment=attainment).qps
         for measured in profile.variants
         if measured.family == family.name
     }

@@ -166,7 +166,7 @@ class Joining:
         by_id = {profile.device.id: profile for profile in profiles}
         limits = self._known.memory_bytes([each for each in new if each.id in by_id], session.inventory.free_bytes)
         controller, models = self._plane.controller, self._plane.fleet.loader.models
-        return device_memory(limits, by_id, controller.demand.slo_s, controller.plan.rules, models)
+        return device_memory(limits, by_id, controller.slo_targets, controller.plan.rules, models)
 
     def _ended(self, host: str, task: "asyncio.Task[None]") -> None:
         del self._tasks[host]

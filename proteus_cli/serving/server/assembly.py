@@ -132,8 +132,8 @@ def _memory(deployment: Deployment) -> Mapping[str, DeviceMemory]:
     """Of the devices that may have standbys: those whose profiles know memory."""
     if not deployment.has_standbys:
         return {}
-    slo_s, rules, keys = deployment.catalog.slo_s(), deployment.plan.rules, deployment.catalog.keys
-    memory = device_memory(deployment.memory_bytes, deployment.profiles, slo_s, rules, keys)
+    targets, rules, keys = deployment.catalog.slo_targets(), deployment.plan.rules, deployment.catalog.keys
+    memory = device_memory(deployment.memory_bytes, deployment.profiles, targets, rules, keys)
     if any(deployment.memory_bytes.values()) and not memory:
         log.info("the profiles know no memory of variants, so none stands by")
     return memory

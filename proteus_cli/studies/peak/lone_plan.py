@@ -15,8 +15,8 @@ def lone_plan(
     catalog: Catalog, family: Family, measured: VariantProfile, profile: Profile, inputs: Mapping[str, str]
 ) -> Plan:
     """The plan, with the batches that fit the SLO. Raises `UsageError` where not even one row does."""
-    rules, slo_s = Rules(), catalog.slo_s()[family.name]
-    capacity = rules.capacity_within(slo_s, profile.points_of(measured))
+    rules, slo_s = Rules(), family.slo_s
+    capacity = rules.capacity_within(slo_s, profile.points_of(measured), attainment=family.attainment)
     if not capacity.max_batch:
         raise UsageError(
             f"No batch of `{measured.variant}` on `{profile.device.id}` is done within the SLO of "

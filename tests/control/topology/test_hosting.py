@@ -13,6 +13,7 @@ from proteus_cli.control.batching import (
 from proteus_cli.control.decision import Host
 from proteus_cli.control.policies import POLICIES, batcher_named, live_policy_named, policies_named, policy_named
 from proteus_cli.control.topology.hosting import device_memory, hosted_by
+from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.profile import Point, VariantProfile
@@ -154,6 +155,6 @@ def test_what_a_profile_knows_and_the_catalog_has_no_more_stands_nowhere_by() ->
     """It has no model: to load it failed again and again."""
     variants = (make_measured("a", name, 0.8, {1: 0.01}, memory_bytes=10) for name in ("kept", "gone"))
     profile = make_profile("cpu0", *variants)
-    found = device_memory({"cpu0": 100}, {"cpu0": profile}, {"a": 0.1}, Rules(), {VariantKey("a", "kept")})
+    found = device_memory({"cpu0": 100}, {"cpu0": profile}, {"a": SloTarget(0.1)}, Rules(), {VariantKey("a", "kept")})
     assert set(found["cpu0"].loadable) == {VariantKey("a", "kept")}
-    assert device_memory({"cpu0": 100}, {"cpu0": profile}, {"a": 0.1}, Rules(), set()) == {}
+    assert device_memory({"cpu0": 100}, {"cpu0": profile}, {"a": SloTarget(0.1)}, Rules(), set()) == {}

@@ -6,6 +6,7 @@ from builders import make_points, make_table, near
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.plan.rules import PAPER_RULES, Rules
 from proteus_cli.domain.profile.capacity import NO_CAPACITY, Capacity, hosts_needed, slo_fraction
 from proteus_cli.domain.profile.profile import Point
@@ -58,10 +59,25 @@ def test_a_batch_may_take_the_more_of_the_slo_the_more_hosts_there_are() -> None
     assert [round(slo_fraction(hosts), 2) for hosts in (1, 2, 4, 8, 60)] == [0.50, 0.52, 0.58, 0.67, 0.92]
 
 
+def test_a_batch_may_take_the_more_of_the_slo_the_fewer_queries_must_be_in_time() -> None:
+    """A wait that is longer than planned for may be as frequent as the attainment leaves."""
+    assert [round(slo_fraction(8, share), 2) for share in (0.9, 0.99, 0.995, 0.999)] == [0.80, 0.70, 0.67, 0.63]
+    assert slo_fraction(8) == slo_fraction(8, 0.995)
+
+
+@pytest.mark.parametrize("attainment", [0.9, 0.99, 0.995, 0.9999])
 @pytest.mark.parametrize("hosts", [1, 2, 3, 7, 60, 1000])
-def test_so_many_hosts_are_needed_for_the_largest_batch_that_they_allow(hosts: int) -> None:
-    parts = np.array([slo_fraction(hosts), slo_fraction(hosts) + 1e-6])
-    assert hosts_needed(parts).tolist() == [hosts, hosts + 1]
+def test_so_many_hosts_are_needed_for_the_largest_batch_that_they_allow(hosts: int, attainment: float) -> None:
+    fraction = slo_fraction(hosts, attainment)
+    assert hosts_needed(np.array([fraction, fraction + 1e-6]), attainment).tolist() == [hosts, hosts + 1]
+
+
+@pytest.mark.parametrize("attainment", [math.nextafter(1, 0), math.ulp(0)])
+def test_every_attainment_that_families_may_have_leaves_finite_numbers(attainment: float) -> None:
+    """One of 1 is refused: then no query could miss a batch."""
+    assert 0.5 <= slo_fraction(1, attainment) <= 1
+    needed = hosts_needed(np.array([0.1, 0.75, 0.999]), attainment)
+    assert np.all((needed >= 0) & np.isfinite(needed))
 
 
 def test_no_number_of_hosts_allows_a_batch_as_long_as_the_slo() -> None:
@@ -70,7 +86,7 @@ def test_no_number_of_hosts_allows_a_batch_as_long_as_the_slo() -> None:
 
 def test_capacity_rises_with_the_hosts_in_steps() -> None:
     """SLO 100 ms: 1 row takes 40 ms, 2 take 60 ms (5 hosts, so 6), 3 take 80 ms (19: 24), 4 take 100 ms (never)."""
-    steps = Rules().capacity_steps(0.1, make_points({1: 0.040, 2: 0.060, 3: 0.080, 4: 0.100}))
+    steps = Rules().capacity_steps(SloTarget(0.1), make_points({1: 0.040, 2: 0.060, 3: 0.080, 4: 0.100}))
     assert [(step.hosts, step.capacity.max_batch, round(step.capacity.qps, 1)) for step in steps] == [
         (1, 1, 25.0),
         (6, 2, 33.3),
@@ -81,7 +97,9 @@ def test_capacity_rises_with_the_hosts_in_steps() -> None:
 def test_batches_between_the_measured_ones_count() -> None:
     """As above, with latencies that are linear between those of 1 and 4 rows; only those were measured."""
     measured = make_points({1: 0.040, 2: 0.060, 3: 0.080, 4: 0.100})
-    assert Rules().capacity_steps(0.1, (measured[0], measured[-1])) == Rules().capacity_steps(0.1, measured)
+    assert Rules().capacity_steps(SloTarget(0.1), (measured[0], measured[-1])) == Rules().capacity_steps(
+        SloTarget(0.1), measured
+    )
 
 
 def test_by_the_papers_rules_only_measured_batches_count() -> None:
@@ -91,7 +109,7 @@ def test_by_the_papers_rules_only_measured_batches_count() -> None:
 @given(LATENCIES)
 def test_steps_of_capacity_rise_and_are_the_best_of_all_batches_in_time(latency_s: dict[int, float]) -> None:
     rising = dict(zip(latency_s, sorted(latency_s.values()), strict=True))
-    steps, table = Rules().capacity_steps(1.0, make_points(rising)), make_table(rising)
+    steps, table = Rules().capacity_steps(SloTarget(1.0), make_points(rising)), make_table(rising)
     assert [step.capacity.qps for step in steps] == sorted({step.capacity.qps for step in steps})
     for step in steps:
         in_time = [

@@ -319,7 +319,7 @@ class LiveCatalog:
     def _use_memory(self) -> None:
         controller, keys = self._plane.controller, self._served.catalog.keys
         known, limits = keys | self._retiring.held.keys() | self._retiring.kept, controller.memory_limits
-        memory = device_memory(limits, self._profiles, controller.demand.slo_s, controller.plan.rules, known)
+        memory = device_memory(limits, self._profiles, controller.slo_targets, controller.plan.rules, known)
         controller.use_memory({device: each.placing_only(keys) for device, each in memory.items()})
 
     async def _give_up_following(self) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.twinning import PriceOf, Twinning, contracted, expanded, replaced
+from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import Profile
@@ -43,10 +44,10 @@ class VersionedPlans:
         back = Twinning(running.family, old=running.new.variant, new=running.old.variant)
         return replaced(plan, back, self._profiles, *self._conditions(running))
 
-    def _conditions(self, running: Running) -> tuple[float, Collection[tuple[str, str, str]], PriceOf]:
+    def _conditions(self, running: Running) -> tuple[SloTarget, Collection[tuple[str, str, str]], PriceOf]:
         """What a version must keep: the SLO of its family; the broken engines; and what devices cost."""
-        slo_s = self._controller.demand.slo_s[running.family]
-        return slo_s, self._controller.broken_engines, self._served.catalog.price_of
+        target = self._controller.slo_targets[running.family]
+        return target, self._controller.broken_engines, self._served.catalog.price_of
 
 
 def twinning(running: Running) -> Twinning:
