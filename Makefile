@@ -125,7 +125,7 @@ docs-check: setup
 	$(BIN)/python docs/generate_cli.py --check
 
 bench: setup  ## how close the simulator is to the live server, on this machine
-	$(BIN)/python benchmarks/parity.py
+	$(BIN)/python -m benchmarks.parity
 
 bench-planner: setup  ## how fast the planner is, and how good; 3.5 minutes
 	$(BIN)/python benchmarks/planner.py

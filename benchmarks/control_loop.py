@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,18 +26,20 @@ from rich.table import Table
 
 from benchmarks.machine import machine
 from benchmarks.paper.cluster import Cluster, cluster_at
+from benchmarks.tables import Aim, conclude
 from proteus_cli.domain.report import Report
 from proteus_cli.store import read_json
 
 SLO = "300ms"
 KEEPS, SOLVES = "keeps its plan", "solves"
 WAYS = {KEEPS: ("--replan=off",), SOLVES: ("--replan=period=200ms",)}
-TO_REACH = 1.05
+MAX_P99_RATIO = 1.05  # of a server that solves, over one that keeps its plan
+MAX_READY_S = 3.0  # after a crash; emulated devices load in no time
 MIN_BUSY_FRAC = 0.01  # of the time in the solver: p99 would hardly show less
 
 
-def main() -> None:
-    """Run the benchmark and print its tables."""
+def main() -> int:
+    """Run the benchmark, and print its tables and aims; 1 where an aim is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=20, help="length of a run")
@@ -51,7 +53,9 @@ def main() -> None:
         traces = [_trace(cluster, options.rate, options.seconds, seed) for seed in range(options.rounds)]
         rounds = [{way: _run(cluster, trace, way) for way in WAYS} for trace in traces]
         console.print(_compared(rounds))
-        console.print(_restarts([_restart(cluster) for _ in range(options.rounds)]))
+        restarts = [_restart(cluster) for _ in range(options.rounds)]
+        console.print(_restarts(restarts))
+    return conclude(aims(rounds, restarts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +131,9 @@ def _compared(rounds: list[dict[str, Run]]) -> Table:
             f"{100 * statistics.median(run.report.slo_violation_ratio for run in runs):.2f} %",
             f"{100 * statistics.median(run.solving_frac for run in runs):.0f} % of the time",
         )
-    ratios = [_latency_s(each[SOLVES], "p99") / _latency_s(each[KEEPS], "p99") for each in rounds]
+    ratios = _p99_ratios(rounds)
     spread = f"{min(ratios):.3f}–{max(ratios):.3f}"
-    table.caption = f"p99 {statistics.median(ratios):.3f} times ({spread}) that without solving; to reach: {TO_REACH}"
+    table.caption = f"p99 {statistics.median(ratios):.3f} times ({spread}) that without solving"
     return table
 
 
@@ -164,8 +168,20 @@ def _restarts(found: list[Restart]) -> Table:
         ("until the solver is ready", [each.solver_s for each in found]),
     ):
         table.add_row(name, f"{statistics.median(seconds):.2f} ({min(seconds):.2f}–{max(seconds):.2f})")
-    table.caption = "to reach: 3 s and the time to load"
     return table
+
+
+def _p99_ratios(rounds: Sequence[Mapping[str, Run]]) -> list[float]:
+    return [_latency_s(each[SOLVES], "p99") / _latency_s(each[KEEPS], "p99") for each in rounds]
+
+
+def aims(rounds: Sequence[Mapping[str, Run]], restarts: Sequence[Restart]) -> list[Aim]:
+    """What was to be reached, in the median of all rounds."""
+    ratio, ready_s = statistics.median(_p99_ratios(rounds)), statistics.median(each.ready_s for each in restarts)
+    return [
+        Aim("p99 while plans are solved", ratio, MAX_P99_RATIO, "times that without", is_most=True),
+        Aim("after a crash, until requests are taken", ready_s, MAX_READY_S, "s", is_most=True),
+    ]
 
 
 # --- commands
@@ -190,4 +206,4 @@ def _proteus(cluster: Cluster, *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,6 +12,7 @@ by not knowing these. A worker learns them within `LEARNED_S`.
 """
 
 import argparse
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,7 @@ from rich.console import Console
 from benchmarks.machine import machine
 from benchmarks.paper.cluster import slowed
 from benchmarks.planner_instances import NOBODY
-from benchmarks.tables import Aim, Table, aim_line, rich_table
+from benchmarks.tables import Aim, Table, conclude, rich_table
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant
@@ -193,8 +194,8 @@ def _rate_qps(placement: Placement, slower: float) -> float:
     return max((rows / takes_s for rows, takes_s in times_s.items() if takes_s <= SLO_S), default=0.0)
 
 
-def main() -> None:
-    """Run the benchmark and print its tables and aims."""
+def main() -> int:
+    """Run the benchmark, and print its tables and aims; 1 where an aim is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--most", type=int, default=max(MANY), help="the most workers")
     parser.add_argument("--seed", type=int, default=1, help="of the arrivals")
@@ -206,8 +207,7 @@ def main() -> None:
     console.print(rich_table(_overload([*FEW, *many], options.seed, aims)))
     console.print(rich_table(_slower([*FEW, many[0]], options.seed, aims)))
     console.print(rich_table(_surge([*FEW, many[0]], options.seed, aims)))
-    for aim in aims:
-        print(aim_line(aim))
+    return conclude(aims)
 
 
 def _overload(counts: list[int], seed: int, aims: list[Aim]) -> Table:
@@ -290,4 +290,4 @@ def _never(*_asked: object) -> Plan:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

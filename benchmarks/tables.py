@@ -59,6 +59,13 @@ def aim_line(aim: Aim) -> str:
     return f"{mark} {aim.what}: {aim.measured:.2f} {aim.unit} (to reach: {sign} {aim.limit:g}{possible})"
 
 
+def conclude(aims: Sequence[Aim]) -> int:
+    """Print a line for each aim. The exit code of a benchmark: 1 where one is missed, else 0."""
+    for aim in aims:
+        print(aim_line(aim))
+    return 0 if all(aim.is_reached for aim in aims) else 1
+
+
 def rich_table(table: Table) -> RichTable:
     """For the terminal; a row that ends in a star is bold."""
     drawn = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, caption=table.note or None)

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks.machine import machine
 from benchmarks.planner_instances import NOBODY
-from benchmarks.tables import Aim, Table, aim_line, rich_table
+from benchmarks.tables import Aim, Table, conclude, rich_table
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
 from proteus_cli.domain.base import FORMAT
@@ -77,8 +77,7 @@ def main() -> int:
         "simulated / % of queries late, dropped or refused."
     )
     Console(width=110).print(machine(), rich_table(Table("Waits for a host", columns, tuple(rows), note)))
-    print(*map(aim_line, aims), sep="\n")
-    return 0 if all(aim.is_reached for aim in aims) else 1
+    return conclude(aims)
 
 
 def simulated(hosts: int, load: float, queries: int, jitter: float | None = None) -> Waited:
