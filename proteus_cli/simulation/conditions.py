@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from proteus_cli.control.topology.plan_steps import MAX_UNAVAILABLE_FRAC
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile.profile import Point
 from proteus_cli.domain.stages.exits import StagePoint
@@ -45,6 +46,8 @@ class Conditions:
     ``no_solver``: from when until when no process solves for plans; what is asked for meanwhile comes after that.
     ``opening_s``: seconds until a device that was lost is open again; profiles do not know it.
     ``memory_bytes``: what variants may take of each device's memory, standbys included; without, there are none.
+    ``max_unavailable_frac``: the largest part of a family's capacity that may be unavailable while variants load in
+    place.
     """
 
     load_time_s: float | None = None
@@ -55,6 +58,7 @@ class Conditions:
     no_solver: tuple[tuple[float, float], ...] = ()
     opening_s: float = 0.0
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
+    max_unavailable_frac: float = MAX_UNAVAILABLE_FRAC
 
 
 def parse_failure(text: str, devices: Collection[str]) -> Failure:

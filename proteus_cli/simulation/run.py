@@ -140,7 +140,12 @@ class _Simulation:
         memory = _memory(plan, catalog, profiles, conditions) if policy.standbys and self._rule is not None else {}
         attainment = {family.name: family.attainment for family in catalog.families}
         self._controller = Controller(
-            catalog.slo_s(), slots_of(plan.devices, profiles), policy, memory=memory, attainment=attainment
+            catalog.slo_s(),
+            slots_of(plan.devices, profiles),
+            policy,
+            max_unavailable_frac=conditions.max_unavailable_frac,
+            memory=memory,
+            attainment=attainment,
         )
         self._events = Events()
         self._routes = self._controller.cascades

@@ -274,7 +274,9 @@ def test_a_failure_is_of_a_device_of_the_plan_or_fleet_that_is_simulated(tiny: T
 
 
 @pytest.mark.parametrize("target", ["--url=http://127.0.0.1:1", "--serve=plan"])
-@pytest.mark.parametrize("option", ["--batching=greedy", "--load-time=1s", "--jitter=p95", "--fail=cpu0@1s..2s"])
+@pytest.mark.parametrize(
+    "option", ["--batching=greedy", "--load-time=1s", "--max-unavailable=1", "--jitter=p95", "--fail=cpu0@1s..2s"]
+)
 def test_conditions_are_for_simulations_only(tiny: Tiny, target: str, option: str) -> None:
     """Refused before the trace is read or anybody is asked."""
     ended = proteus("replay", "nowhere.csv", target, option, "-w", tiny.root)

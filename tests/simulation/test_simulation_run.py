@@ -343,3 +343,30 @@ def test_a_published_system_has_no_standbys_whatever_memory_there_is() -> None:
     run = simulate(burst(), planner({"a": 10.0}), CATALOG, profiles(), policy, planner, conditions=conditions)
     assert sum(replan.swaps for replan in run.replans) > 0
     assert all(replan.activated == 0 for replan in run.replans)
+
+
+@pytest.mark.parametrize(("max_unavailable_frac", "by_second"), [(0.25, [1, 1, 1, 1]), (0.5, [2, 2]), (1.0, [3, 1])])
+def test_no_more_capacity_is_away_at_once_than_may_be_during_a_change_in_place(
+    max_unavailable_frac: float, by_second: list[int]
+) -> None:
+    """More is asked by far than the four devices carry, and each load takes 1 s. One device goes on in any case."""
+    devices = [f"cpu{place}" for place in range(4)]
+    before, after = (
+        make_plan(
+            *(make_placement(device, "a", variant, capacity_qps=20.0) for device in devices), demand_qps={"a": qps}
+        )
+        for variant, qps in (("large", 80.0), ("small", 10_000.0))
+    )
+    trace = make_trace(*((n / 2000, "a") for n in range(12_000)))
+    policy = replace(EXACT, replanning=PeriodicRule(every_s=0.2))
+    conditions = Conditions(load_time_s=1.0, max_unavailable_frac=max_unavailable_frac)
+    known = dict.fromkeys(devices, profiles()["cpu0"])
+    run = simulate(trace, before, CATALOG, known, policy, lambda *_: after, conditions=conditions)
+    first_s = {
+        device: min(
+            at_s for at_s, launch in run.launches if launch.hosted.device == device and launch.hosted.variant == "small"
+        )
+        for device in devices
+    }
+    seconds = Counter(round(at_s - min(first_s.values())) for at_s in first_s.values())
+    assert [seconds[second] for second in sorted(seconds)] == by_second

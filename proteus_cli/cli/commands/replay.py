@@ -40,6 +40,7 @@ def replay(
     attainment: common.Attainment = None,
     batching: options.Batching = None,
     load_time: options.LoadTime = None,
+    max_unavailable: options.MaxUnavailable = 0.5,
     memory: common.Memory = None,
     jitter: options.Jitter = None,
     fail: options.Fail = None,
@@ -73,7 +74,7 @@ def replay(
         from proteus_cli.cli.workflows.simulated_replay import Scenario, simulated
 
         profiles = _fleet(workspace, given, fleet)
-        conditions = _conditions(load_time, memory, jitter, fail or (), profiles)
+        conditions = _conditions(load_time, max_unavailable, memory, jitter, fail or (), profiles)
         made = simulated(
             Scenario(workspace, profiles, arrivals, given, headroom, conditions, seed, attainment),
             _policies(policy, batching),
@@ -148,6 +149,7 @@ def _fleet(workspace: "Workspace", plan: "Plan | None", fleet: str | None) -> "M
 
 def _conditions(
     load_time_s: float | None,
+    max_unavailable_frac: float,
     memory: "Mapping[str, int] | None",
     jitter: str | None,
     failures: "Sequence[str]",
@@ -165,6 +167,7 @@ def _conditions(
         jitter=JITTERS[jitter] if jitter is not None else None,
         failures=tuple(parse_failure(text, profiles) for text in failures),
         memory_bytes=memory_limits(memory, {device: profile.device for device, profile in profiles.items()}),
+        max_unavailable_frac=max_unavailable_frac,
     )
 
 

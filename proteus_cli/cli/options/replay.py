@@ -13,7 +13,7 @@ from proteus_cli.cli.options.common import DURATION, RATE
 
 HEADROOM = 1.0  # policies that re-plan have forecasts of how arrivals scatter
 LIVE_ONLY = {"--inputs"}
-SIMULATED_ONLY = {"--batching", "--load-time", "--memory", "--jitter", "--fail"}
+SIMULATED_ONLY = {"--batching", "--load-time", "--max-unavailable", "--memory", "--jitter", "--fail"}
 
 
 class InputSource(StrEnum):
@@ -82,6 +82,16 @@ LoadTime = Annotated[
         **DURATION,
         show_default="as profiled, while the device serves",
         help="How long a device serves nothing when it loads a variant. Only in simulation.",
+    ),
+]
+MaxUnavailable = Annotated[
+    float,
+    _simulation(
+        min=0,
+        max=1,
+        metavar="FRACTION",
+        help="The largest part of a family's capacity that may be unavailable during a plan change, while devices load "
+        "for `--load-time`. Only in simulation.",
     ),
 ]
 Jitter = Annotated[
