@@ -82,6 +82,13 @@ class Forecast(Mapping[str, float]):
     demand_qps: Mapping[str, float]
     curves: Mapping[str, LossCurve]
 
+    def attainment(self, family: str, capacity_qps: float) -> float | None:
+        """The share of a family's queries that are in time with that capacity; None where nothing is asked of it."""
+        qps, curve = self.demand_qps.get(family, 0.0), self.curves.get(family)
+        if curve is None or qps <= 0:
+            return None
+        return max(1 - curve.at(capacity_qps / qps), 0.0)  # of 1 but for the last bit
+
     def __getitem__(self, family: str) -> float:
         return self.demand_qps[family]
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace as replace_fields
 from proteus_cli import store
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
-from proteus_cli.domain.demand import Demand, check_demand
+from proteus_cli.domain.demand import Demand, Forecast, check_demand
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.fleet import ids_by_type
 from proteus_cli.domain.plan.catalog_rules import with_catalog
@@ -117,7 +117,7 @@ class Planner:
             solve_s=time.perf_counter() - start_s,
         )
         placed = self._search.with_spares(found.placements, asked, now) if self._adds_spares else found.placements
-        plan = self.plan_of(asked.demand_qps, placed, solver, found.cascades)
+        plan = _expecting(demand, self.plan_of(asked.demand_qps, placed, solver, found.cascades))
         check_plan(plan, self.catalog, self.profiles)
         return plan
 
@@ -274,6 +274,15 @@ class Planner:
             gained = relative(cascade.point.accuracy, whole) - relative(alone, whole)
             sum_qps += cascade.rate_qps * gained
         return sum_qps / total_qps if total_qps > 0 else None
+
+
+def _expecting(demand: Demand, plan: Plan) -> Plan:
+    """The plan with the attainment that its capacities have under a forecast; without one, as it is."""
+    if not isinstance(demand, Forecast):
+        return plan
+    shares = {family: demand.attainment(family, plan.capacity_qps(family)) for family in plan.demand_qps}
+    known = {family: share for family, share in shares.items() if share is not None}
+    return replace_fields(plan, expected_attainment=known)
 
 
 def _when_over(time_limit_s: float) -> str:

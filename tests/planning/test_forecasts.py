@@ -6,7 +6,7 @@ from itertools import product
 
 import msgspec
 import pytest
-from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
+from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile, near
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
@@ -134,6 +134,27 @@ def test_capacity_beyond_the_mean_is_hosted_where_arrivals_scatter() -> None:
         hosted = {variant: count for (family, variant), count in hosted_by(made).items() if family == "a" and count}
         assert hosted.items() >= expected.items()
         assert sum(p.rate_qps for p in made.placements if p.variant == "small") == 0.0
+
+
+def test_a_plan_for_a_forecast_says_which_attainment_it_expects() -> None:
+    """Of all that is hosted for a family, whatever its share. Of a family without queries, nothing is expected."""
+    bursty = LossCurve(CAPACITIES, (1.0, 0.8, 0.74, 0.68, 0.6, 0.5, 0.3, 0.0))
+    forecast = Forecast({"a": 16.0, "b": 0.0}, {"a": bursty, "b": bursty})
+    plan = planner(2)(forecast)
+    assert plan.expected_attainment_of("a") == near(1 - bursty.at(plan.capacity_qps("a") / 16.0))
+    assert plan.expected_attainment_of("b") is None
+    assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan
+    alone = planner(2)({"a": 16.0, "b": 0.0})
+    assert alone.expected_attainment is UNSET
+    assert b"expected_attainment" not in msgspec.json.encode(alone)
+
+
+@given(curve=curves(), multiple=st.floats(0.0, 10.0))
+def test_an_attainment_is_a_fraction_that_rises_with_the_capacity(curve: LossCurve, multiple: float) -> None:
+    forecast = Forecast({"a": 16.0}, {"a": curve})
+    found = [forecast.attainment("a", 16.0 * capacity) for capacity in (0.0, multiple, multiple + 1)]
+    assert found == sorted(found)  # type: ignore[type-var] # none is None
+    assert all(0 <= share <= 1 for share in found if share is not None)
 
 
 def test_a_change_must_gain_more_than_its_loads_cost() -> None:

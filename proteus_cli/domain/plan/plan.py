@@ -75,7 +75,8 @@ class Plan(Value, frozen=True, omit_defaults=True):
     ``fleet`` lists the device ids by type that the plan may use. ``inputs`` are the files that the plan was made from:
     by path relative to the workspace, the SHA-256 of what each says, comments and layout apart
     (`store.content_digest`). ``estimated`` are the families with accuracies that are estimates, if there are any, and
-    ``cascades`` those in use.
+    ``cascades`` those in use. ``expected_attainment``, of a plan for a forecast: by family, the share of its queries
+    that are in time with what is hosted, if they go on to arrive as they did.
     """
 
     format: int
@@ -95,6 +96,7 @@ class Plan(Value, frozen=True, omit_defaults=True):
     inputs: dict[str, str]
     estimated: tuple[str, ...] | UnsetType = UNSET
     cascades: tuple[PlannedCascade, ...] = ()
+    expected_attainment: dict[str, float] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         require(self.format == PLAN_FORMAT, f"`format` is {self.format}; this version reads {PLAN_FORMAT}")
@@ -106,6 +108,8 @@ class Plan(Value, frozen=True, omit_defaults=True):
         for placement in self.placements:
             require(placement.device in devices, f"placement on `{placement.device}`, which is not in the fleet")
             require(placement.family in self.demand_qps, f"placement of `{placement.family}`, which has no demand")
+        for family, share in ({} if self.expected_attainment is UNSET else self.expected_attainment).items():
+            require(0 <= share <= 1, f"expected_attainment of `{family}` must be a fraction from 0 to 1")
         hosted = {placement.key for placement in self.placements}
         for cascade in self.cascades:
             for variant in (cascade.first, cascade.second):
@@ -128,6 +132,10 @@ class Plan(Value, frozen=True, omit_defaults=True):
         )
         rules = self.rules.with_names(rename)
         return msgspec.structs.replace(self, rules=rules, placements=placements, cascades=cascades)
+
+    def expected_attainment_of(self, family: str) -> float | None:
+        """The share of a family's queries that the plan expects in time; None where it was made for no forecast."""
+        return None if self.expected_attainment is UNSET else self.expected_attainment.get(family)
 
     @property
     def devices(self) -> tuple[str, ...]:

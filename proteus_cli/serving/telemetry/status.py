@@ -147,6 +147,7 @@ def _families(sources: StatusSources) -> dict[str, FamilyStatus]:
             p99_s=lately[family].p99_s,
             attainment=counts.attainment(plane.families.attainment_target(family)),
             recent_attainment=lately[family].recent_attainment,
+            expected_attainment=controller.plan.expected_attainment_of(family),
             waiting=controller.waiting_of(family),
             loaded=served.is_loaded,
             cascades=cascades_of(controller, family),

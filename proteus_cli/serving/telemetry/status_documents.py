@@ -54,6 +54,10 @@ class FamilyStatus(Struct, frozen=True):
     p99_s: float | None
     attainment: Annotated[Attainment, Meta(description="Since the start.")]
     recent_attainment: Annotated[Attainment, Meta(description="Over the last 15 minutes.")]
+    expected_attainment: Annotated[
+        Fraction | None,
+        Meta(description="With what the plan hosts, if arrivals stay as they were. Null: it is for no forecast."),
+    ]
     waiting: Annotated[Count, Meta(description="Requests in the queues.")]
     loaded: Annotated[bool, Meta(description="False: it was unloaded, or leaves, and takes no requests.")]
     cascades: Annotated[Sequence[CascadeStatus], Meta(description="Of the plan in force.")]

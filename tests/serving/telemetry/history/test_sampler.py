@@ -254,6 +254,20 @@ def test_the_status_tells_the_attainment_and_its_target() -> None:
     watched(test)
 
 
+def test_the_status_tells_which_attainment_the_plan_in_force_expects() -> None:
+    """A plan that was made for no forecast expects none."""
+
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        plane = world.plane
+        control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock)
+        sources = StatusSources(plane, control_loop, {"cpu0": make_profile("cpu0")}, history, "off")
+        assert status(sources).families["f"].expected_attainment is None
+        await world.fleet.deploy(msgspec.structs.replace(world.plan, expected_attainment={"f": 0.97}))
+        assert status(sources).families["f"].expected_attainment == 0.97
+
+    watched(test)
+
+
 def test_the_load_of_a_device_is_the_fraction_of_time_in_which_batches_ran() -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         world.fleet.workers["cpu0"].busy_s += 0.5
