@@ -46,8 +46,8 @@ class Warming:
         free = [device for device in devices if self._may_load(device, now_s)]
         resident = {device: self._steps.resident_on(device) for device in devices}
         active = {device: keys(self._steps.hosted_on(device)) for device in devices}
-        failed = {engine for engine, until_s in self._failed_until_s.items() if until_s > now_s}
-        found = self._standbys.next(active, resident, free, failed.union(broken))
+        self._forget_past(now_s)
+        found = self._standbys.next(active, resident, free, self._failed_until_s.keys() | set(broken))
         if found is None:
             is_done = self._standbys.next(active, resident, devices, broken) is None
             self._looks_again_s = math.inf if is_done else now_s + LOOK_S
@@ -57,6 +57,11 @@ class Warming:
         max_batch = self._standbys.loadable(device, key).max_batch
         self._loads[device] = StandbyLoad(device, key, max_batch, self._steps.resident_on(device), now_s)
         return self._loads[device]
+
+    def _forget_past(self, now_s: float) -> None:
+        """What is over, of devices and variants that may be gone by now."""
+        self._rests_until_s = {device: until_s for device, until_s in self._rests_until_s.items() if until_s > now_s}
+        self._failed_until_s = {engine: until_s for engine, until_s in self._failed_until_s.items() if until_s > now_s}
 
     def _may_load(self, device: str, now_s: float) -> bool:
         is_resting = self._rests_until_s.get(device, 0.0) > now_s

@@ -240,6 +240,21 @@ def test_one_standby_loads_on_a_device_at_a_time_and_then_it_rests() -> None:
     assert tried.device == first.device
 
 
+def test_what_failed_and_what_rested_is_forgotten_once_that_is_over() -> None:
+    """Else names of versions, and devices that come and go, would pile up for as long as a server runs."""
+    driven = Driven(host(SLOW), host(SLOW, "cpu1"), limit=3)
+    warming = driven.controller._topology.warming
+    for start_s in (0.0, 2 * RETRY_S, 4 * RETRY_S):
+        load = driven.controller.next_standby(start_s)
+        assert load is not None
+        driven.controller.standby_ended(load, StandbyEnd.FAILED, start_s + 1.0)
+    assert len(warming._failed_until_s) == 1
+    assert len(warming._rests_until_s) == 1
+    driven.controller.next_standby(8 * RETRY_S)
+    assert not warming._failed_until_s
+    assert not warming._rests_until_s
+
+
 def test_a_device_without_a_free_slot_loads_no_standby() -> None:
     driven = Driven(host(SLOW))
     driven.controller.device_lost("cpu1", [])
