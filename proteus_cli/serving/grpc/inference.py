@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.buffers import Buffer
 from proteus_cli.errors import BadRequest
+from proteus_cli.memo import remember
 from proteus_cli.serving.grpc.messages import ModelInferResponse
 from proteus_cli.serving.grpc.protobuf_wire import (
     SLICE_BYTES,
@@ -119,11 +120,11 @@ class GrpcCodec:
             if any(outline.values) or any(tensor.HasField("contents") for tensor in decoded.inputs):
                 raise BadRequest("tensors come either all in raw_input_contents, or all in contents")
             if len(rest) <= _MAX_HEAD_BYTES:
-                _remember(self._known, rest, head)
+                remember(self._known, rest, head, _MAX_KNOWN)
         if not head.sizes:
             return head.query(request_id, timeout_s), self._images(raw, head)
         if 0 <= tail <= _MAX_HEAD_BYTES and request_id is None and (len(raw[0]),) == head.sizes:
-            _remember(self._starts, len(message), (bytes(message[:tail]), head.usual))
+            remember(self._starts, len(message), (bytes(message[:tail]), head.usual), _MAX_KNOWN)
         return head.query(request_id, timeout_s), partial(self._raw, raw, head)
 
     def _raw(self, raw: Sequence[Buffer], head: RequestHead) -> tuple[Buffer, ...]:
@@ -238,19 +239,13 @@ class GrpcCodec:
                 for spec in [of_family[place]]
             ]
             known = _described(batch, tensors)
-            _remember(self._heads, key, known)
+            remember(self._heads, key, known, _MAX_KNOWN)
         return (
             known
             + integer_parameter("batch_size", batch.rows)
             + integer_parameter("compute_us", round(batch.compute_s * _US_PER_S))
             + (b"" if batch.staged is None else _staged(batch.staged))
         )
-
-
-def _remember(known: dict[Any, Any], key: object, value: object) -> None:
-    if len(known) >= _MAX_KNOWN:
-        known.clear()
-    known[key] = value
 
 
 def _with_deadline(options: RequestOptions, timeout_s: float | None) -> RequestOptions:

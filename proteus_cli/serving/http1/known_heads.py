@@ -1,5 +1,6 @@
 """A cache of parsed heads of requests: clients repeat themselves."""
 
+from proteus_cli.memo import remember
 from proteus_cli.serving.http1.exchange import Head
 
 _MAX_HEADS = 1024
@@ -21,6 +22,4 @@ class KnownHeads:
         """Remember a head, unless it is long or has empty lines before it: those may belong to any request."""
         if not text.startswith(head.method + b" ") or len(text) > MAX_HEAD_BYTES:
             return
-        if len(self._known) >= _MAX_HEADS:
-            self._known.clear()
-        self._known[text] = head, body_bytes
+        remember(self._known, text, (head, body_bytes), _MAX_HEADS)

@@ -8,6 +8,7 @@ from hpack.exceptions import HPACKDecodingError
 from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
+from proteus_cli.memo import remember
 from proteus_cli.serving.http2.frames import ConnectionFault, ErrorCode
 from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.transport.turns import Turn
@@ -61,9 +62,7 @@ class HeaderBlocks(Generic[T]):
         fields = fields_of(self.decode(block))
         request = self._read(fields), _content_length(fields)
         if self._state() == before and len(block) <= _LARGEST_KNOWN:
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
-            self._known[block] = request
+            remember(self._known, block, request, _MAX_KNOWN)
         return request
 
     def decode(self, block: bytes) -> list[tuple[bytes, bytes]]:

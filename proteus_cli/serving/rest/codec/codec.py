@@ -8,7 +8,7 @@ Answers, values, bodies and images have modules of their own.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,6 +17,7 @@ from proteus_cli.buffers import Buffer
 from proteus_cli.domain.catalog.catalog import ImageInput
 from proteus_cli.domain.request import AskedVersion
 from proteus_cli.errors import BadRequest, BodyTooLarge
+from proteus_cli.memo import remember
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.images import image_rows, max_bytes, may_be_encoded, read_images
 from proteus_cli.serving.oip.parameters import OutputParameters, problem, request_options
@@ -187,12 +188,12 @@ class RestCodec:
         if layout is None or layout.binary_bytes != binary_bytes:
             layout = self._layout(request, binary_bytes)
             if sum(map(len, request.pieces)) <= _LONGEST_KNOWN:
-                _remember(self._layouts, request.key, layout)
+                remember(self._layouts, request.key, layout, _MAX_KNOWN)
         query = layout.query if request.id is None or not layout.has_id else _with_id(layout.query, request.id)
         if layout.has_images:
             return query, self._images(layout, body, json_length)
         if not request.arrays and request.id is None and json_length <= _LONGEST_KNOWN:
-            _remember(self._starts, len(body), (request.pieces[0], layout))
+            remember(self._starts, len(body), (request.pieces[0], layout), _MAX_KNOWN)
         self._last = _last(request, layout)
         if json_length > _AT_ONCE_BYTES:
             of_json = (values for values, source in zip(self._values, layout.sources, strict=True) if source.array >= 0)
@@ -274,12 +275,6 @@ class RestCodec:
     def encode(self, query: Query, answer: Answered) -> EncodedAnswer | InTurns[EncodedAnswer]:
         """The JSON of an answer, and the binary tensors that follow it."""
         return self._answers.encode(query, answer)
-
-
-def _remember(known: dict[Any, Any], key: object, value: object) -> None:
-    if len(known) >= _MAX_KNOWN:
-        known.clear()
-    known[key] = value
 
 
 def _with_id(query: Query, identity: str) -> Query:
