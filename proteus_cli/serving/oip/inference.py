@@ -161,8 +161,8 @@ class InferencePipeline:
         if trace is None:
             return self._admission.submit(query, read_inputs, inference.complete, arrival_s)
         trace.asks(query.family)
-        in_flight = self._admission.submit(query, read_inputs, trace.then(inference.complete), arrival_s)
-        in_flight.on_gone = trace.cancelled
+        done = trace.then(inference.complete)
+        in_flight = self._admission.submit(query, read_inputs, done, arrival_s, trace.cancelled)
         inference.is_traced(trace.traceparent)
         return in_flight
 

@@ -88,9 +88,16 @@ class Admission:
         return self._clock()
 
     def submit(  # noqa: C901, PLR0912 - a few checks one after another; a call for some of them would cost each request
-        self, query: Query, read_inputs: ReadInputs | None, done: ResultCallback, arrival_s: float | None = None
+        self,
+        query: Query,
+        read_inputs: ReadInputs | None,
+        done: ResultCallback,
+        arrival_s: float | None = None,
+        on_gone: Callable[[], None] | None = None,
     ) -> InFlightRequest:
         """Admit a request and read its tensors; ``done`` is called with its result, never before this returns.
+
+        ``on_gone`` is what else wants to know that its client is gone.
 
         It arrives now, unless ``arrival_s`` says when it did. Raises the `RequestError` of a request that is not
         admitted, and what ``read_inputs`` raises: then it is as if the request had never been offered. Without
@@ -130,6 +137,7 @@ class Admission:
             options.min_accuracy,
             bounds,
             done=done,
+            on_gone=on_gone,
         )
         offered = self._controller.offer(request, now_s)
         if not isinstance(offered, Admitted):
