@@ -13,6 +13,7 @@ from proteus_cli.tables import bars, described, folded_name, number, table, text
 from proteus_cli.units import (
     ESTIMATED,
     UNKNOWN,
+    counted,
     format_accuracy,
     format_bar,
     format_percent,
@@ -317,6 +318,16 @@ def _add_device(rows: Table, alike: "Sequence[DeviceChange]", hosts: Sequence[st
         who, hosts = "", ()
     if not marked:
         rows.add_row(who, "", "idle", *[UNKNOWN] * (3 + has_deferred), *hosts)
+
+
+def difference_lines(found: "PlanDifference", estimated: Sequence[Sequence[str]]) -> Iterator[str]:
+    """What the change costs and gains; ``estimated`` are the families with estimated accuracies, before and after."""
+    marked = bool(estimated[0]), bool(estimated[1])
+    accuracy = changed(found.effective_accuracy, lambda value: f"{value:.4f}", estimated=marked)
+    relative = changed(found.relative_accuracy, format_percent, estimated=marked)
+    yield f"{counted(found.swaps, 'load')}; effective accuracy {accuracy}, of the best {relative}"
+    if families := dict.fromkeys(family for each in estimated for family in each):
+        yield estimate_note(families)
 
 
 def changed(

@@ -1,9 +1,11 @@
 """Tasks, in tables and lines."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from rich.console import RenderableType
 
+from proteus_cli.cli.views.catalog_lines import wrote_catalog
 from proteus_cli.errors import GateFailed
 from proteus_cli.tables import described, name, number, table, text
 from proteus_cli.units import UNKNOWN, counted, format_size
@@ -26,11 +28,13 @@ def added_table(made: AddedTask) -> RenderableType:
     )
 
 
-def added_lines(made: AddedTask) -> Iterator[str]:
+def added_lines(made: AddedTask, catalog: Path) -> Iterator[str]:
+    """What became of the models that were asked for, and where the family stands."""
     if made.untrained:
         yield f"no time was left to train {', '.join(made.untrained)}: `--budget` gives more"
     kept = sum(each.kept for each in made.variants)
     yield f"added `{made.family}` with {counted(kept, 'variant')}"
+    yield wrote_catalog(catalog)
 
 
 def retrained_table(made: Retraining, *, in_catalog: bool) -> RenderableType:

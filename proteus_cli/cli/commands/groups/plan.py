@@ -74,13 +74,11 @@ def plan(
         _require_no_flags(context)
         return
     from proteus_cli.cli.command_line.plan_rules import plan_rules
-    from proteus_cli.domain.fleet import fleet_of
     from proteus_cli.store import Workspace
-    from proteus_cli.store.sharing import with_sharing
 
     _require_compatible(sweep=sweep, plot=plot, explain=explain, current=current, strict=strict)
     workspace = Workspace(workspace_dir)
-    catalog, profiles = workspace.catalog(), with_sharing(workspace, fleet_of(workspace.profiles(), fleet))
+    catalog, profiles = workspace.catalog(), _profiles(workspace, fleet)
     rules = plan_rules(
         catalog, profiles, residency=residency, reserve=reserve, ban=ban, pin=pin, min_accuracy=min_accuracy,
         min_expected_accuracy=min_expected_accuracy, max_share=max_share, capacity=capacity, slo_fraction=slo_fraction,
@@ -89,15 +87,11 @@ def plan(
         cascades=cascades,
     )  # fmt: skip
     planner = _planner(workspace, profiles, rules, policy, headroom=headroom, time_limit_s=time_limit, spares=spares)
-    _say_what_is_live(profiles)
     if sweep is not None:
         _sweep(workspace, planner, sweep, demand, from_trace, output=output, plot=plot, json=json)
     else:
-        from proteus_cli.cli.workflows.plan_delivery import deliver
-
         made = _made(planner, demand, from_trace, workspace, current, strict=strict)
-        _say_what_sharing_is_taken_to_cost(workspace, profiles, [made])
-        deliver(planner, made, output or workspace.plans_dir / "plan.json", explains=explain, json=json)
+        _deliver(planner, made, workspace, output, explains=explain, json=json)
 
 
 @app.command(cls=Command)
@@ -109,24 +103,14 @@ def diff(
     json: common.Json = False,
 ) -> None:
     """Show what changes from plan A to plan B: what each device keeps, loads and unloads, and its rates."""
-    from proteus_cli.cli.views.plan_tables import changed, difference_tables, estimate_note
+    from proteus_cli.cli.views.plan_tables import difference_lines, difference_tables
     from proteus_cli.domain.plan_changes.difference import difference
     from proteus_cli.store import Workspace
-    from proteus_cli.units import counted, format_percent
 
     workspace = Workspace(workspace_dir)
     plans = workspace.plan(before), workspace.plan(after)
-    found = difference(*plans)
-    if json:
-        console.show_json(found)
-        return
-    console.show(difference_tables(found))
-    estimated = bool(plans[0].estimated), bool(plans[1].estimated)
-    accuracy = changed(found.effective_accuracy, lambda value: f"{value:.4f}", estimated=estimated)
-    relative = changed(found.relative_accuracy, format_percent, estimated=estimated)
-    console.say(f"{counted(found.swaps, 'load')}; effective accuracy {accuracy}, of the best {relative}")
-    if families := dict.fromkeys(family for each in plans for family in each.estimated or ()):
-        console.say(estimate_note(families))
+    found, estimated = difference(*plans), [plan.estimated or () for plan in plans]
+    console.deliver(found, json=json, tables=[difference_tables(found)], lines=difference_lines(found, estimated))
 
 
 def _say_what_is_live(profiles: "Mapping[str, Profile]") -> None:
@@ -145,6 +129,24 @@ def _say_what_sharing_is_taken_to_cost(
 
     for line in sharing_gaps(workspace, profiles, *(plan.hosted() for plan in made)):
         console.say(line)
+
+
+def _deliver(
+    planner: "Planner", made: "Plan", workspace: "Workspace", output: Path | None, *, explains: bool, json: bool
+) -> None:
+    """Say what sharing is taken to cost, then show the plan and write it."""
+    from proteus_cli.cli.workflows.plan_delivery import deliver
+
+    _say_what_sharing_is_taken_to_cost(workspace, planner.profiles, [made])
+    deliver(planner, made, output or workspace.plans_dir / "plan.json", explains=explains, json=json)
+
+
+def _profiles(workspace: "Workspace", fleet: str | None) -> "Mapping[str, Profile]":
+    """Those of the devices to plan for, with what sharing costs."""
+    from proteus_cli.domain.fleet import fleet_of
+    from proteus_cli.store.sharing import with_sharing
+
+    return with_sharing(workspace, fleet_of(workspace.profiles(), fleet))
 
 
 def _require_no_flags(context: typer.Context) -> None:
@@ -177,7 +179,7 @@ def _planner(
     time_limit_s: float,
     spares: bool | None,
 ) -> "Planner":
-    """The planner, after a warning of the variants and rules that it leaves out."""
+    """The planner, after a warning of what it leaves out; and says which accuracies were measured while serving."""
     from proteus_cli.control.policies import live_policy_named
     from proteus_cli.planning.from_workspace import planner_settings
 
@@ -186,6 +188,7 @@ def _planner(
         profiles=profiles, rules=rules, time_limit_s=time_limit_s, spares=spares,
     ).make()  # fmt: skip
     _warn_of_what_is_left_out(planner)
+    _say_what_is_live(profiles)
     return planner
 
 

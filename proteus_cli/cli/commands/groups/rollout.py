@@ -70,11 +70,9 @@ def status(
         watch_rollouts(lambda: RolloutCalls(url, ca).status().rollouts)
         return
     found = RolloutCalls(url, ca).status()
-    if not found.rollouts:
-        console.deliver(found, json=json, lines=[f"{url} rolls no version out"])
-        return
+    tables = [rollout_table(found.rollouts)] if found.rollouts else []
     lines = [line for each in found.rollouts for line in rollout_lines(each)]
-    console.deliver(found, json=json, tables=[rollout_table(found.rollouts)], lines=lines)
+    console.deliver(found, json=json, tables=tables, lines=lines if tables else [f"{url} rolls no version out"])
 
 
 @app.command(cls=Command)

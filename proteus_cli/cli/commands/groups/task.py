@@ -9,6 +9,8 @@ from proteus_cli.cli.options.groups import task as options
 from proteus_cli.cli.options.groups.task import Preferred
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from proteus_cli.backends.base import Backend
     from proteus_cli.domain.device import Device
     from proteus_cli.store import Workspace
@@ -37,7 +39,6 @@ def add(
     Each is measured on rows that none is trained on, and within the latency target. Kept is what is more accurate
     than all that is faster. Needs the extra `train`. Run `proteus profile` and `proteus plan` afterwards.
     """
-    from proteus_cli.cli.views.catalog_lines import wrote_catalog
     from proteus_cli.cli.views.task_lines import added_lines, added_table
     from proteus_cli.domain.catalog.family_policy import FamilyPolicy
     from proteus_cli.store import Workspace
@@ -51,7 +52,7 @@ def add(
     on = _cpu(workspace, device)
     with console.progress(f"training {name}") as advance:
         made = add_task(place, family, data, kinds, *on, Limits(budget, memory), advance)
-    lines = [*added_lines(made), wrote_catalog(workspace.catalog_path)]
+    lines = added_lines(made, workspace.catalog_path)
     console.deliver(made, json=json, tables=[added_table(made)], lines=lines)
 
 
@@ -80,7 +81,6 @@ def retrain(
     else it needs the extra `train`.
     """
     from proteus_cli.cli.views.task_lines import require_passed, retrained_lines, retrained_table
-    from proteus_cli.cli.workflows.deployment.live_catalog import have_catalog_read
     from proteus_cli.store import Workspace
     from proteus_cli.variants.training.processes import GIVES_WAY, Limits
     from proteus_cli.variants.training.retraining import known_task, retrain
@@ -96,9 +96,15 @@ def retrain(
     lines = retrained_lines(made, in_catalog=not keep_catalog, url=url)
     console.deliver(made, json=json, tables=[retrained_table(made, in_catalog=not keep_catalog)], lines=lines)
     if url is not None and not keep_catalog and any(each.passed for each in made.versions):
-        have_catalog_read(url, ca)
-        console.say(f"{url} has read the catalog")
+        _have_catalog_read(url, ca)
     require_passed(made, max_loss)
+
+
+def _have_catalog_read(url: str, ca: "Path | None") -> None:
+    from proteus_cli.cli.workflows.deployment.live_catalog import have_catalog_read
+
+    have_catalog_read(url, ca)
+    console.say(f"{url} has read the catalog")
 
 
 @app.command("list", cls=Command)
