@@ -52,7 +52,7 @@ def kept_rows(rows: int) -> slice:
     return slice(None, None, -(-rows // MAX_ROWS))
 
 
-class _Entry(Value, frozen=True):
+class _StoredAnswers(Value, frozen=True):
     family: str
     variant: str
     engine_digest: str
@@ -64,10 +64,10 @@ class _Entry(Value, frozen=True):
         require(is_count(self.rows, 1, MAX_ROWS), f"rows of `{self.variant}` must be from 1 to {MAX_ROWS:,}")
 
 
-class _Index(Value, frozen=True):
+class _AnswersIndex(Value, frozen=True):
     format: int
     made_by: MadeBy
-    variants: tuple[_Entry, ...]
+    variants: tuple[_StoredAnswers, ...]
 
     def __post_init__(self) -> None:
         require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")
@@ -82,10 +82,10 @@ def write_answers(path: Path, answers: Mapping[VariantKey, Answers]) -> None:
         path.unlink(missing_ok=True)
         return
     entries = [
-        _Entry(*key, each.engine_digest, each.eval_digest, each.confidence, len(each.correct))
+        _StoredAnswers(*key, each.engine_digest, each.eval_digest, each.confidence, len(each.correct))
         for key, each in answers.items()
     ]
-    index = msgspec.json.encode(_Index(FORMAT, made_by(), tuple(entries)))
+    index = msgspec.json.encode(_AnswersIndex(FORMAT, made_by(), tuple(entries)))
     content = BytesIO()
     np.savez_compressed(
         content,
@@ -115,7 +115,9 @@ def _parsed(content: bytes) -> dict[VariantKey, Answers]:
     with ZipFile(BytesIO(content)) as arrays:
         if "classes.npy" not in arrays.namelist():
             return {}
-        index = msgspec.json.decode(array_in(arrays, "index", np.uint8, ANSWERS.max_bytes).tobytes(), type=_Index)
+        index = msgspec.json.decode(
+            array_in(arrays, "index", np.uint8, ANSWERS.max_bytes).tobytes(), type=_AnswersIndex
+        )
         confidences, correct, classes = (
             array_in(arrays, name, dtype, ANSWERS.max_bytes)
             for name, dtype in (("confidences", np.float32), ("correct", np.bool_), ("classes", np.int32))

@@ -127,7 +127,7 @@ def _summarised(
         ]
 
 
-class _Rows:
+class _RowReader:
     """The rows of an array in an open ``.npz``, one after another."""
 
     def __init__(self, member: IO[bytes], stored: np.dtype[Any], spec: InputSpec) -> None:
@@ -144,7 +144,7 @@ class _Rows:
 
 
 @contextmanager
-def _rows_of(arrays: NpzFile, name: str, spec: InputSpec, rows: int) -> Iterator[_Rows]:
+def _rows_of(arrays: NpzFile, name: str, spec: InputSpec, rows: int) -> Iterator[_RowReader]:
     assert arrays.zip is not None  # noqa: S101 - it is open
     found, _ = array_header(arrays, name, spec.dtype)
     require(found == (rows, *spec.shape), f"it has shape {found} for `{spec.name}`; the model takes {spec.shape}")
@@ -152,7 +152,7 @@ def _rows_of(arrays: NpzFile, name: str, spec: InputSpec, rows: int) -> Iterator
         _, is_fortran, stored = _header(member)
         require(not is_fortran, f"`{spec.name}` is stored column by column")
         require(not stored.hasobject, f"`{spec.name}` holds objects")
-        yield _Rows(member, stored, spec)
+        yield _RowReader(member, stored, spec)
 
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -36,7 +36,7 @@ def run_study(draft: StudyDraft, files: StudyFiles, budget: Budget, advance: Adv
     study = _begun(draft, before)
     if not study.missing:
         return study
-    run = _Run(draft, files, budget, advance, study)
+    run = _StudyRun(draft, files, budget, advance, study)
     with ExitStack() as stack:
         watch = stack.enter_context(watching(draft.devices))
         stack.enter_context(draft.opened())
@@ -82,7 +82,7 @@ def as_in_a_file(value: Value) -> dict[str, object]:
 
 
 @dataclass(slots=True)
-class _Run:
+class _StudyRun:
     """``study`` is what is known so far: it is replaced as cells are finished."""
 
     draft: StudyDraft

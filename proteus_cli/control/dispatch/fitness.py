@@ -34,7 +34,7 @@ Routes = Mapping[VariantKey, Sequence[CascadeRoute]]
 """The cascades of a plan by their first variant, those that get the most first."""
 
 
-class _Kind:
+class _AlikeHosts:
     """Hosts alike, of which ``host`` is one; ``routes`` are the cascades that begin there.
 
     It ``cuts`` where it stands for answers that may be cut short.
@@ -67,7 +67,7 @@ class Fitness:
         *,
         has_new: bool = False,
     ) -> None:
-        self._kinds: list[_Kind] = []
+        self._kinds: list[_AlikeHosts] = []
         self._routes, self._places = routes, dict[Hashable, int]()
         self._place = {host: self._place_of(host) for host in hosts}
         self._whole = {host: host.whole() for host in hosts if host.cuts}
@@ -152,10 +152,10 @@ class Fitness:
         alike = host.variant, host.accuracy, host.power_w, host.max_batch, id(host.mean_latency), host.cuts
         if alike not in self._places:
             self._places[alike] = len(self._kinds)
-            self._kinds.append(_Kind(host, self._routes.get(host.key, ())))
+            self._kinds.append(_AlikeHosts(host, self._routes.get(host.key, ())))
         return self._places[alike]
 
-    def _keeps(self, kind: _Kind, request: Request, bounds: Bounds) -> bool:
+    def _keeps(self, kind: _AlikeHosts, request: Request, bounds: Bounds) -> bool:
         """Whether an answer that begins there keeps the bounds."""
         if not bounds.accepts(kind.host.variant):
             return False

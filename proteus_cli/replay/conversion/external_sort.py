@@ -22,7 +22,7 @@ Records = npt.NDArray[np.void]
 
 
 @dataclass(slots=True)
-class _Run:
+class _SortedRun:
     """Records ``start`` … ``stop`` of the file, in order, from ``first_us`` to ``last_us``."""
 
     start: int
@@ -36,7 +36,7 @@ class ArrivalSorter:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self._runs: list[_Run] = []
+        self._runs: list[_SortedRun] = []
         self._length = 0
 
     @property
@@ -60,7 +60,7 @@ class ArrivalSorter:
         if self._runs and first_us >= self._runs[-1].last_us:
             self._runs[-1].stop, self._runs[-1].last_us = stop, last_us
         else:
-            self._runs.append(_Run(start, stop, first_us, last_us))
+            self._runs.append(_SortedRun(start, stop, first_us, last_us))
 
     def merged(self) -> Iterator[Records]:
         """All records in order, in blocks of a few chunks at most."""
@@ -83,7 +83,7 @@ class ArrivalSorter:
 class _Cursor:
     """A run that is read from the disk: one block of records in memory."""
 
-    def __init__(self, handle: int, run: _Run, block: int) -> None:
+    def __init__(self, handle: int, run: _SortedRun, block: int) -> None:
         self._handle, self._block = handle, block
         self._next, self._stop = run.start, run.stop
         self._records: Records = np.empty(0, dtype=RECORD)

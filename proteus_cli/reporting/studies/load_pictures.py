@@ -18,7 +18,7 @@ _LATER_RUN = "Dashed: here the study went on in a later run."
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
+class _SharedAxes:
     """Measures that share axes, with their names in the legend; values are divided by ``per``."""
 
     title: str
@@ -29,26 +29,26 @@ class _Kind:
 
 
 _KINDS = (
-    _Kind("Cores in use", "Shaded: cells, one after another.", "cores",
+    _SharedAxes("Cores in use", "Shaded: cells, one after another.", "cores",
           {"machine_cores": "all programs", "cpu_cores": "the study", "steal_cores": "taken by the host"}),
-    _Kind("Memory", "Resident memory of the study's processes; shared pages count in each.", "MiB",
+    _SharedAxes("Memory", "Resident memory of the study's processes; shared pages count in each.", "MiB",
           {"memory_bytes": "the study"}, 2.0**20),
-    _Kind("Page faults", "Without reading from the disk, and with.", "per second",
+    _SharedAxes("Page faults", "Without reading from the disk, and with.", "per second",
           {"minor_faults": "without reading", "major_faults": "with reading"}),
-    _Kind("Context switches", "As a thread waited, and as a core was taken from it.", "per second",
+    _SharedAxes("Context switches", "As a thread waited, and as a core was taken from it.", "per second",
           {"voluntary_switches": "waited", "involuntary_switches": "core taken"}),
-    _Kind("Clock of the cores", "The mean of all cores.", "MHz", {"mhz": "clock"}),
-    _Kind("Slowed by heat", "Times that the system slowed a core as it was too hot.", "per second",
+    _SharedAxes("Clock of the cores", "The mean of all cores.", "MHz", {"mhz": "clock"}),
+    _SharedAxes("Slowed by heat", "Times that the system slowed a core as it was too hot.", "per second",
           {"throttles": "all cores"}),
-    _Kind("GPU use", "Part of the time in which it computed.", "%", {"gpu_busy_frac": "busy"}, 0.01),
-    _Kind("GPU memory", "In use on the GPU, by all programs.", "MiB", {"gpu_memory_bytes": "in use"}, 2.0**20),
-    _Kind("GPU power", "What it drew.", "W", {"gpu_power_w": "power"}),
-    _Kind("GPU clock", "Clock of its multiprocessors.", "MHz", {"gpu_mhz": "clock"}),
+    _SharedAxes("GPU use", "Part of the time in which it computed.", "%", {"gpu_busy_frac": "busy"}, 0.01),
+    _SharedAxes("GPU memory", "In use on the GPU, by all programs.", "MiB", {"gpu_memory_bytes": "in use"}, 2.0**20),
+    _SharedAxes("GPU power", "What it drew.", "W", {"gpu_power_w": "power"}),
+    _SharedAxes("GPU clock", "Clock of its multiprocessors.", "MHz", {"gpu_mhz": "clock"}),
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _TelemetryRun:
     """One run of the study. Runs are drawn one after another, each from ``start_s``: no time lies between them."""
 
     telemetry: Telemetry
@@ -73,16 +73,16 @@ def load_pictures(study: Study, name: str) -> list[Picture]:
     ]
 
 
-def _runs(kept: Sequence[Telemetry]) -> list[_Run]:
+def _runs(kept: Sequence[Telemetry]) -> list[_TelemetryRun]:
     """Those with enough samples for a line, the earliest first."""
-    runs = list[_Run]()
+    runs = list[_TelemetryRun]()
     for telemetry in sorted(kept, key=lambda each: each.begun_unix_s):
         if len(telemetry.times_unix_s) >= _FEWEST:
-            runs.append(_Run(telemetry, runs[-1].end_s if runs else 0.0))
+            runs.append(_TelemetryRun(telemetry, runs[-1].end_s if runs else 0.0))
     return runs
 
 
-def _spans(runs: Sequence[_Run], cells: Sequence[Cell]) -> Iterator[tuple[float, float]]:
+def _spans(runs: Sequence[_TelemetryRun], cells: Sequence[Cell]) -> Iterator[tuple[float, float]]:
     """From when to when each cell is drawn, in the last run that began before it; earlier cells have no place."""
     for cell in sorted(cells, key=lambda each: each.begun_unix_s):
         run = next((run for run in reversed(runs) if run.telemetry.begun_unix_s <= cell.begun_unix_s), None)
@@ -91,7 +91,7 @@ def _spans(runs: Sequence[_Run], cells: Sequence[Cell]) -> Iterator[tuple[float,
             yield begun_s, begun_s + cell.took_s
 
 
-def _lines(kind: _Kind, runs: Sequence[_Run]) -> list[tuple[str, str]]:
+def _lines(kind: _SharedAxes, runs: Sequence[_TelemetryRun]) -> list[tuple[str, str]]:
     """The measures of a kind that any run has, and what they are called."""
     lines = []
     for measure in dict.fromkeys(measure for run in runs for measure in run.telemetry.measures):
@@ -103,8 +103,8 @@ def _lines(kind: _Kind, runs: Sequence[_Run]) -> list[tuple[str, str]]:
 
 def _picture(
     name: str,
-    kind: _Kind,
-    runs: Sequence[_Run],
+    kind: _SharedAxes,
+    runs: Sequence[_TelemetryRun],
     lines: Sequence[tuple[str, str]],
     spans: Sequence[tuple[float, float]],
 ) -> Picture:
@@ -126,7 +126,7 @@ def _picture(
     return picture(name, kind.title, about, draw, height_inches=_HEIGHT_INCHES, keys=keys)
 
 
-def _draw_line(axes: Axes, run: _Run, measure: str, per: float, ink: str) -> None:
+def _draw_line(axes: Axes, run: _TelemetryRun, measure: str, per: float, ink: str) -> None:
     """One measure in one run, with gaps where the system did not say it."""
     samples = run.telemetry.measures.get(measure, ())
     times_s = [run.at_s(at) for at in run.telemetry.times_unix_s][: len(samples)]

@@ -92,7 +92,7 @@ async def open_adaptation(
         )
 
 
-class _Planning(NamedTuple):
+class _PlanningParts(NamedTuple):
     solver: SolverProcess | None
     planner: LivePlanner
     journal: PlanJournal | None
@@ -107,7 +107,7 @@ async def _open_planning(
     served: ServedCatalog,
     stack: AsyncExitStack,
     stop: asyncio.Event,
-) -> _Planning:
+) -> _PlanningParts:
     """The plan is in force then. Raises like `open_adaptation`."""
     rule, solver = deployment.policy.replanning, None
     if rule is not None:
@@ -126,7 +126,7 @@ async def _open_planning(
         await stack.enter_async_context(running(solver.watch()))
         await stack.enter_async_context(running(control_loop.run(rule.every_s, solver)))
     planner = LivePlanner(deployment.source, profiles, solver)
-    return _Planning(solver, planner, journal, control_loop, versions)
+    return _PlanningParts(solver, planner, journal, control_loop, versions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class _Parts:
     hardware: Hardware
     plane: DataPlane
     profiles: ProfileStore
-    planning: _Planning
+    planning: _PlanningParts
     is_guarded: bool
     stack: AsyncExitStack
 

@@ -62,7 +62,7 @@ class ExitChain:
         return self.preparation if place == 1 else Preparation(discriminator=self.preparation.discriminator)
 
 
-class _Index(Value, frozen=True):
+class _ChainIndex(Value, frozen=True):
     format: int
     stages: int
     stop_when: str
@@ -124,7 +124,7 @@ def unpacked(model: Path) -> Iterator[UnpackedChain]:
 
 
 def _unpacked(content: ZipFile, directory: Path) -> UnpackedChain:
-    index = msgspec.json.decode(content.read(_INDEX), type=_Index)
+    index = msgspec.json.decode(content.read(_INDEX), type=_ChainIndex)
     stages = []
     for place in range(1, index.stages + 1):
         member = content.getinfo(_stage(place))
@@ -140,7 +140,7 @@ def _packed(chain: ExitChain, directories: Sequence[Path]) -> bytes:
             f"The stages {', '.join(f'`{stage}`' for stage in chain.stages)} have {format_size(size_bytes)} together.",
             hint=f"a multi-exit model may have less than {format_size(MODEL.max_bytes)}",
         )
-    index = _Index(FORMAT, len(chain.stages), chain.stop_when, chain.confidence)
+    index = _ChainIndex(FORMAT, len(chain.stages), chain.stop_when, chain.confidence)
     packed = BytesIO()
     with ZipFile(packed, "w", ZIP_STORED) as file:
         file.writestr(ZipInfo(_INDEX, _NO_TIME), msgspec.json.encode(index))

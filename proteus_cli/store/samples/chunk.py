@@ -58,7 +58,7 @@ class SampledRequest(Value, frozen=True):
         require(0 <= self.unix_s <= LATEST_S, f"unix_s of request {self.number} must be a time")
 
 
-class _Index(Value, frozen=True):
+class _ChunkIndex(Value, frozen=True):
     format: int
     made_by: MadeBy
     family: str
@@ -105,7 +105,7 @@ def encoded_labels(family: str, run: str, labels: Mapping[int, Sequence[int | No
 
 def encoded_chunk(chunk: Chunk) -> bytes:
     """The content of a file of samples."""
-    index = msgspec.json.encode(_Index(FORMAT, made_by(), chunk.family, chunk.run, chunk.inputs, chunk.requests))
+    index = msgspec.json.encode(_ChunkIndex(FORMAT, made_by(), chunk.family, chunk.run, chunk.inputs, chunk.requests))
     content = BytesIO()
     arrays: dict[str, npt.NDArray[Any]] = {f"input{place}": values for place, values in enumerate(chunk.rows)}
     arrays |= {"index": np.frombuffer(index, np.uint8), "classes": chunk.classes, "confidences": chunk.confidences}
@@ -164,6 +164,6 @@ def _parsed(content: bytes) -> Chunk:
     return Chunk(index.family, index.run, index.inputs, index.requests, classes, confidences, rows)
 
 
-def _index(arrays: ZipFile) -> _Index:
+def _index(arrays: ZipFile) -> _ChunkIndex:
     text = array_in(arrays, "index", np.uint8, SAMPLES.max_bytes).tobytes()
-    return msgspec.json.decode(text, type=_Index)
+    return msgspec.json.decode(text, type=_ChunkIndex)

@@ -40,7 +40,7 @@ def cheapest_fleet(
     Raises `EngineError` where none was found for another reason: too little time, or rules that conflict.
     """
     planner = _planner(workspace, trials, rules)
-    planning = _Planning(planner, trials, demand, goes_on)
+    planning = _NotingPlanner(planner, trials, demand, goes_on)
     found = cheapest(planning.plan, planning.judge, planning.goes_on)
     if found is None:
         planning.require_end()
@@ -56,7 +56,7 @@ def _planner(workspace: Workspace, trials: PlanTrials, rules: Rules) -> Planner:
 
 
 @dataclass(slots=True)
-class _Planning:
+class _NotingPlanner:
     """Plans for multiples of a demand, and tries them; notes what kept it from one."""
 
     planner: Planner

@@ -88,7 +88,7 @@ def to_int8(onnx: Any, model: Path, rows: NamedArrays | None) -> bytes:
                 quantization.quantize_static(
                     named,
                     made,
-                    _Rows(rows),
+                    _CalibrationRows(rows),
                     op_types_to_quantize=sorted(_CONVOLUTIONS | _BETWEEN),
                     nodes_to_exclude=_behind_convolutions(named.graph),
                     quant_format=quantization.QuantFormat.QDQ,
@@ -132,7 +132,7 @@ def _flags() -> set[str]:
     return {flag for line in text.splitlines() if line.startswith("flags") for flag in line.split()}
 
 
-class _Rows:
+class _CalibrationRows:
     """Calibration rows in batches, as the quantiser asks for them."""
 
     def __init__(self, rows: NamedArrays) -> None:

@@ -72,7 +72,7 @@ class KnownTask:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class _RetrainingRows:
     """What is trained on, and what both versions are judged on; ``is_new``: it is not the family's eval split."""
 
     to_train: LabelledRows
@@ -131,7 +131,7 @@ def retrain(
     )
 
 
-def _rows(known: KnownTask, *, keeps_split: bool, keeps_catalog: bool) -> _Rows:
+def _rows(known: KnownTask, *, keeps_split: bool, keeps_catalog: bool) -> _RetrainingRows:
     """Raises `ArtefactError` where no rows are left, to train on or to judge by.
 
     A catalog that is kept names the eval split that there is, so its rows are not trained on either.
@@ -158,7 +158,7 @@ def _rows(known: KnownTask, *, keeps_split: bool, keeps_catalog: bool) -> _Rows:
         split = held_out(others, seed)
     if keeps_catalog:
         rows = apart_from(rows, kept)
-    return _Rows(training_rows(rows, split, known.task.rows, seed), split, is_new)
+    return _RetrainingRows(training_rows(rows, split, known.task.rows, seed), split, is_new)
 
 
 def _trained(
@@ -217,7 +217,7 @@ def _next_version(known: KnownTask, variant: str) -> tuple[int, str]:
     return version, str(directory / str(version) / current.name)
 
 
-def _split_path(known: KnownTask, staged: Staging, rows: _Rows) -> str:
+def _split_path(known: KnownTask, staged: Staging, rows: _RetrainingRows) -> str:
     """How the catalog names the rows that both versions are judged on."""
     if not rows.is_new:
         return str(known.family.eval)

@@ -23,7 +23,7 @@ _MAX_VARIANTS = 3  # that the row of a host names
 _INDENT = "  "
 
 
-class _Group(NamedTuple):
+class _HostDevices(NamedTuple):
     """The devices of a host, or, without ``host``, of this machine."""
 
     name: str
@@ -95,13 +95,13 @@ def _by_host(now: "Snapshot", count: int, *, is_wide: bool) -> list[FrameRow]:
     ]
 
 
-def _groups(now: "Snapshot") -> Iterator[_Group]:
+def _groups(now: "Snapshot") -> Iterator[_HostDevices]:
     found = by_host(now.devices)
     for name in dict.fromkeys((*found, *now.hosts)):
-        yield _Group(name, now.hosts.get(name), {device: now.devices[device] for device in found.get(name, ())})
+        yield _HostDevices(name, now.hosts.get(name), {device: now.devices[device] for device in found.get(name, ())})
 
 
-def _group_rows(group: _Group, *, is_wide: bool, has_all: bool = False) -> Iterator[FrameRow]:
+def _group_rows(group: _HostDevices, *, is_wide: bool, has_all: bool = False) -> Iterator[FrameRow]:
     devices = list(group.devices.values())
     style = "bold red" if group.is_lost else "bold"
     label = f"host {group.name}" if group.host is not None else "this machine"
@@ -112,7 +112,7 @@ def _group_rows(group: _Group, *, is_wide: bool, has_all: bool = False) -> Itera
             yield _device(_INDENT + name, [of], is_wide=is_wide)
 
 
-def _host_state(group: _Group) -> str:
+def _host_state(group: _HostDevices) -> str:
     """``"connected, 8 devices, 0.4 ms away"``, or ``"LOST 12 s ago, 8 devices: nothing came from it for 500 ms"``."""
     host, devices = group.host, group.devices.values()
     working = sum(of.breaker == "closed" for of in devices)

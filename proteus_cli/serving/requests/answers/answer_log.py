@@ -55,7 +55,7 @@ class AnswerLog:
         superseded: Callable[[tuple[str, str]], None] | None = None,
     ) -> None:
         self.keep_s, self._clock, self._superseded = keep_s, clock, superseded
-        self._kept = OrderedDict[tuple[str, str], _Entry]()  # the oldest first
+        self._kept = OrderedDict[tuple[str, str], _KeptRequest]()  # the oldest first
         self._rows = 0
 
     def __len__(self) -> int:
@@ -94,7 +94,7 @@ class AnswerLog:
         now_s = self._clock()
         before = self._kept.pop(key, None)  # so that it is the newest
         self._rows += result.rows - (before.rows if before is not None else 0)
-        self._kept[key] = _Entry(now_s, result.rows, _kept(result))
+        self._kept[key] = _KeptRequest(now_s, result.rows, _kept(result))
         self._forget_old(now_s)
 
     def _forget_old(self, now_s: float) -> None:
@@ -109,11 +109,11 @@ class AnswerLog:
             self._rows -= oldest.rows
             forgotten += 1
 
-    def _is_old(self, entry: "_Entry", now_s: float) -> bool:
+    def _is_old(self, entry: "_KeptRequest", now_s: float) -> bool:
         return entry.at_s <= now_s - self.keep_s
 
 
-class _Entry(msgspec.Struct, gc=False):
+class _KeptRequest(msgspec.Struct, gc=False):
     """What is kept of a request; without its ``answer`` once there was feedback."""
 
     at_s: float

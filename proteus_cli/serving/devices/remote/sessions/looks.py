@@ -47,20 +47,20 @@ class Looks:
     """Looks at all connections of a server each `BEAT_S`, and pings each once in `PING_BEATS`, while there are any."""
 
     def __init__(self) -> None:
-        self._groups: list[_Group] = []
+        self._groups: list[_HostGroup] = []
 
     @contextmanager
     def at(self, watched: Watched) -> Iterator[None]:
         """Look at a connection until left; for the first time within a beat."""
         group = next((group for group in self._groups if group.size < GROUP), None)
         if group is None:
-            group = _Group(len(self._groups) * _APART % 1.0 * BEAT_S)
+            group = _HostGroup(len(self._groups) * _APART % 1.0 * BEAT_S)
             self._groups.append(group)
         with group.having(watched):
             yield
 
 
-class _Group:
+class _HostGroup:
     """Connections that are looked at together, ``offset_s`` into each beat; each is pinged in one of the `_turns`."""
 
     def __init__(self, offset_s: float) -> None:
