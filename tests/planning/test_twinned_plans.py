@@ -206,6 +206,7 @@ def test_devices_of_several_slots_count_batches_at_once() -> None:
         (Rules(max_cost_per_million={"a": 5.0}), "the device has no price, and its family counts cost"),
         (Rules(max_latency_s={"a": 0.01}), "it is too slow for the family's policy"),
         (Rules(max_latency_s={"a": 0.03}, residency="memory"), None),
+        (Rules(attainment=0.5), None),
         (Rules(min_accuracy={"b": 0.99}, max_energy_j={"b": 1e-9}), None),
     ],
     ids=str,
@@ -215,12 +216,13 @@ def test_a_new_version_keeps_the_rules_about_answers_of_its_family(rules: Rules,
     plan = msgspec.structs.replace(make_plan(place("cpu0"), demand_qps={"a": 50.0}), rules=rules)
     found = expanded(plan, twinning(0.5), profiles, TARGET)
     assert found.without == ({} if why is None else {"cpu0": why})
-    planned_s = rules.planned_target("a", TARGET).slo_s
+    planned = rules.planned_target("a", TARGET)
     for each in found.plan.placements:
         if each.variant == "l@2":
             measured = profiles["cpu0"].of(*each.key)
             assert measured is not None
-            assert each.max_batch == rules.capacity_within(planned_s, profiles["cpu0"].points_of(measured), 1).max_batch
+            points = profiles["cpu0"].points_of(measured)
+            assert each.max_batch == rules.capacity_within(planned.slo_s, points, 1, planned.attainment).max_batch
 
 
 @pytest.mark.parametrize(("power_w", "is_allowed"), [(50.0, True), (300.0, False)])
