@@ -113,9 +113,9 @@ class Admission:
         if served.why_out:
             raise NotReady(f"`{family}` is {served.why_out}")
         rows, options = query.rows, query.options
-        bounds = options.bounds
+        bounds, mark = options.bounds, None
         if self.arms and (arms := self.arms.get(family)) is not None:
-            bounds, read_inputs, done = arms.enter(query, read_inputs, done, arrival_s)
+            bounds, read_inputs, done, mark = arms.enter(query, read_inputs, done, arrival_s)
         if rows > served.max_rows:
             raise BadRequest(f"`{family}` takes at most {counted(served.max_rows, 'row')} a request; got {rows}")
         slo_s, now_s = served.slo_s, self._clock()
@@ -125,7 +125,7 @@ class Admission:
                 self._refuse_alike(query, now_s)
         timeout_s = slo_s if options.timeout_s is None else min(options.timeout_s, max(self._max_timeout_s, slo_s))
         if self._answers is not None and query.id is not None:
-            done = self._answers.noting(query, done)
+            done = self._answers.noting(query, done, mark)
         request = InFlightRequest(
             next(self._ids),
             family,

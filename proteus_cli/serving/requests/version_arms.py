@@ -10,7 +10,6 @@ waits for that, and nobody sees it.
 
 import asyncio
 import math
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from itertools import count
@@ -27,26 +26,24 @@ from proteus_cli.domain.request import Bounds, Request
 from proteus_cli.errors import EngineFailed
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.lifecycle import Lifecycle
+from proteus_cli.serving.requests.answers.answer_log import RolloutMark
 from proteus_cli.serving.requests.answers.classes import class_of
 from proteus_cli.serving.requests.answers.exits import is_cut
 from proteus_cli.serving.requests.in_flight import Answered, AsideInFlight, Result, ResultCallback, nobody
 from proteus_cli.serving.requests.query import Inputs, Query, ReadInputs
-
-MOST_KEPT_CLASSES = 1000
-"""Of shadowed requests with an id, so that a label tells of both versions."""
 
 
 class ShadowInFlight(AsideInFlight, frozen=False, gc=True, eq=False, kw_only=True):  # type: ignore[misc]  # as its base
     """The first row of a request to which the old version has given the class ``answer``."""
 
     answer: int
-    request_id: str | None
+    mark: RolloutMark | None
 
 
 class _Shadowed(msgspec.Struct, gc=False):
     """A request that is to be shadowed; its first row, once its tensors are read."""
 
-    request_id: str | None
+    mark: RolloutMark | None
     inputs: tuple[Buffer, ...] = ()
 
 
@@ -72,7 +69,7 @@ class VersionArms:
         self._shadow_share = self._shadow_due = 0.0
         self._others_by = Arm.OLD  # who answers those that are no canaries
         self._shadow: ShadowInFlight | None = None
-        self._classes = OrderedDict[str, int]()
+        self._rollout = object()
         self._numbers = count()
         self.reached_s = clock()
 
@@ -90,28 +87,35 @@ class VersionArms:
 
     def enter(
         self, query: Query, read_inputs: ReadInputs | None, done: ResultCallback, arrival_s: float | None
-    ) -> tuple[Bounds | None, ReadInputs | None, ResultCallback]:
-        """The bounds of a request in its arm, and what is to be called for it."""
+    ) -> tuple[Bounds | None, ReadInputs | None, ResultCallback, RolloutMark | None]:
+        """The bounds of a request in its arm, what is to be called for it, and its mark where labels may tell of it."""
         bounds = query.options.bounds
         if bounds is not None and bounds.version is not None:
-            return bounds, read_inputs, done
+            return bounds, read_inputs, done, None
         arrived_s = self._clock() if arrival_s is None else arrival_s
         if _has_bounds(query) and not self._controller.keeps_bounds(_asking(query, arrived_s), self._new.variant):
-            return bounds, read_inputs, done
+            return bounds, read_inputs, done, None
+        mark = RolloutMark(self._rollout) if query.id is not None else None
         if self._canaries.share and self._canaries.has(self._key(query)):
             bounds = Bounds(is_canary=True) if bounds is None else msgspec.structs.replace(bounds, is_canary=True)
-            return bounds, read_inputs, partial(self._canary_ended, done, arrived_s)
-        shadowed = self._to_shadow(query) if read_inputs is not None else None
+            return bounds, read_inputs, partial(self._canary_ended, done, arrived_s), mark
+        shadowed = self._to_shadow(mark) if read_inputs is not None else None
         if shadowed is not None and read_inputs is not None:
             read_inputs = partial(_read, shadowed, read_inputs, query.rows)
-        return bounds, read_inputs, partial(self._other_ended, done, arrived_s, shadowed)
+        return bounds, read_inputs, partial(self._other_ended, done, arrived_s, shadowed), mark
 
-    def labelled(self, key: VariantKey, request_id: str, label: int | None, score: float) -> None:
-        """There is feedback of an answer of a variant; ``label`` of its first row, where it is of one."""
+    def labelled(self, key: VariantKey, mark: RolloutMark | None, label: int | None, score: float) -> None:
+        """There is feedback of an answer of a variant; ``label`` of its first row, where it is of one.
+
+        Of requests that were in no arm of this roll-out, the guard is told nothing: those that came before it began,
+        or in another one of the same versions; those that asked for a version, or for what the new one cannot keep.
+        """
+        if mark is None or mark.rollout is not self._rollout:
+            return
         if key == self._new:
             self._guard.labelled(Arm.NEW, score)
-        elif key == self._old and label is not None and request_id in self._classes:
-            self._guard.labelled_shadow(score, float(self._classes.pop(request_id) == label))
+        elif key == self._old and label is not None and mark.shadow_class is not None:
+            self._guard.labelled_shadow(score, float(mark.shadow_class == label))
         elif key == self._old:
             self._guard.labelled(Arm.OLD, score)
 
@@ -157,14 +161,14 @@ class VersionArms:
 
     # --- shadows
 
-    def _to_shadow(self, query: Query) -> _Shadowed | None:
+    def _to_shadow(self, mark: RolloutMark | None) -> _Shadowed | None:
         if self._shadow is not None or not self._shadow_share:
             return None
         self._shadow_due += self._shadow_share
         if self._shadow_due < 1:
             return None
         self._shadow_due -= 1
-        return _Shadowed(query.id)
+        return _Shadowed(mark)
 
     def _begin_shadow(self, result: Answered, shadowed: _Shadowed) -> None:
         answer = class_of(result.outputs)
@@ -173,7 +177,7 @@ class VersionArms:
         now_s = self._clock()
         self._shadow = ShadowInFlight(
             0, self._new.family, now_s, now_s, done=nobody, inputs=shadowed.inputs,
-            of=self, answer=answer, request_id=shadowed.request_id,
+            of=self, answer=answer, mark=shadowed.mark,
         )  # fmt: skip
         asyncio.get_running_loop().call_soon(self._start, self._shadow)  # the answer goes out first
 
@@ -195,10 +199,8 @@ class VersionArms:
             self._guard.shadowed(None)
             return
         self._guard.shadowed(float(found == shadow.answer))
-        if shadow.request_id is not None:
-            self._classes[shadow.request_id] = found
-            if len(self._classes) > MOST_KEPT_CLASSES:
-                self._classes.popitem(last=False)
+        if shadow.mark is not None:
+            shadow.mark.shadow_class = found
 
     def failed(self, shadow: AsideInFlight) -> None:
         """The new version has failed on a shadow."""

@@ -1,9 +1,10 @@
 """Requests while a version is rolled out: who is asked, what its guard is told, and that each ends once."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pytest
 from builders import make_measured, make_placement, make_plan, make_profile, near
@@ -19,9 +20,11 @@ from proteus_cli.domain.request import AskedVersion, Bounds
 from proteus_cli.domain.rollouts.specification import RolloutSpecification
 from proteus_cli.domain.rollouts.status import StepCounts
 from proteus_cli.errors import EngineFailed
+from proteus_cli.serving.adaptation.feedback.feedback import Feedback
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.lifecycle import LifecycleEvent
-from proteus_cli.serving.requests.data_plane import make_data_plane
+from proteus_cli.serving.requests.answers.answer_log import KeptAnswer
+from proteus_cli.serving.requests.data_plane import DataPlaneOptions, make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, Result, nobody
 from proteus_cli.serving.requests.query import Query, RequestOptions
@@ -30,6 +33,7 @@ from proteus_cli.serving.requests.version_arms import VersionArms
 OLD, NEW = VariantKey("f", "v"), VariantKey("f", "v@2")
 GUARD = "accuracy >= old - 0.005 and agreement >= 0.9 and errors <= 0.01 and p99 <= slo"
 BATCH_S = 0.01
+KEEP_S = 3600.0
 
 
 class Versions(HeldExecutor):
@@ -49,6 +53,13 @@ class Versions(HeldExecutor):
     def run(self, batch: Batch) -> BatchResult:
         (scores,) = super().run(batch).outputs
         return BatchResult((-scores if self._opposes and batch.key == NEW else scores,), BATCH_S)
+
+
+class Unlooked:
+    """Labels are counted nowhere but in roll-outs."""
+
+    def count(self, answer: KeptAnswer, scores: Sequence[float]) -> None:
+        pass
 
 
 class World:
@@ -78,15 +89,22 @@ class World:
         models: Any = {OLD: None, NEW: None}
         self.plane = make_data_plane(
             controller, [served], ["cpu0"], lambda _device, _on_lost: self.executor, asyncio.get_running_loop().time,
-            models=models, profiles={"cpu0": profile},
+            models=models, profiles={"cpu0": profile}, options=DataPlaneOptions(keep_answers_s=KEEP_S),
         )  # fmt: skip
-        specification = RolloutSpecification("f", "v", "v@2", guard=GUARD)
-        self.guard = Guard(specification, SLO_S)
-        worker = self.plane.fleet.workers["cpu0"]
-        self.arms = VersionArms(OLD, NEW, self.guard, controller, self.plane.lifecycle, self.plane.clock, worker.run)
-        self.arms.use(share, shadow_share)
-        self.plane.admission.arms["f"] = self.arms
+        self.feedback = Feedback(self.plane, cast("Any", Unlooked()))
+        self.begin_rollout(share, shadow_share)
         self.results: list[Result] = []
+
+    def begin_rollout(self, share: float, shadow_share: float = 0.0) -> None:
+        """Of the new version, in place of an earlier one of it."""
+        plane, worker = self.plane, self.plane.fleet.workers["cpu0"]
+        self.guard = Guard(RolloutSpecification("f", "v", "v@2", guard=GUARD), SLO_S)
+        self.arms = VersionArms(OLD, NEW, self.guard, plane.controller, plane.lifecycle, plane.clock, worker.run)
+        self.arms.use(share, shadow_share)
+        plane.admission.arms["f"] = self.arms
+
+    def end_rollout(self) -> None:
+        del self.plane.admission.arms["f"]
 
     async def start(self) -> None:
         await self.plane.fleet.deploy(self.plan)
@@ -107,6 +125,12 @@ class World:
         query = Query("f", len(rows), ((0, False),), options, request_id)
         self.plane.admission.submit(query, lambda: (content,), self.results.append)
 
+    async def label(self, request_id: str, label: int) -> None:
+        """A client tells the class of a request."""
+        item = {"model": "f", "id": request_id, "label": label}
+        taken = await self.feedback.from_client(msgspec.json.encode({"feedback": [item]}))
+        assert taken.accepted == 1, taken
+
     async def end(self, result: BatchResult | Exception | None = None) -> None:
         """One batch runs, and ends."""
         await asyncio.sleep(BATCH_S)
@@ -119,6 +143,11 @@ class World:
         return [
             each.batch.hosted.variant if isinstance(each, Answered) else type(each).__name__ for each in self.results
         ]
+
+    def accuracies(self) -> tuple[float | None, float | None]:
+        """Of the new version, and of the old one, by the labels that the guard was told."""
+        accuracy = self.guard.status()[0]
+        return accuracy.new, accuracy.old
 
     def seen(self, metric: str) -> tuple[int, float | None]:
         """Observations, and what was seen of the new version."""
@@ -277,7 +306,7 @@ def test_what_another_variant_fails_on_tells_of_neither_version() -> None:
     async def story(world: World) -> None:
         query = Query("f", 1, ((0, False),))
         for variant in ("another", "v", "v@2", ""):
-            _, _, done = world.arms.enter(query, None, nobody, None)
+            _, _, done, _ = world.arms.enter(query, None, nobody, None)
             done(EngineFailed("it fails", variant=variant))
         assert world.guard.counts.canary == 2
         assert world.seen("errors") == (2, 1.0)
@@ -303,11 +332,72 @@ def test_a_label_of_a_shadowed_request_tells_of_both_versions() -> None:
         world.submit(1.0, request_id="r1")
         await world.end()
         await world.end()
-        world.arms.labelled(OLD, "r1", 1, 1.0)
-        (accuracy, *_) = world.guard.status()
-        assert (accuracy.observations, accuracy.new, accuracy.old) == (1, 0.0, 1.0)
-        world.arms.labelled(NEW, "r2", 1, 1.0)
-        assert world.guard.counts.labelled == 1
+        await world.label("r1", 1)
+        assert (world.accuracies(), world.guard.counts.labelled) == ((0.0, 1.0), 0)
+        world.arms.use(1.0, 1.0)
+        world.submit(1.0, request_id="r2")
+        await world.end()
+        await world.label("r2", 1)
+        assert (world.accuracies(), world.guard.counts.labelled) == ((0.0, 1.0), 1)
+
+    played(story, opposes=True, shadow_share=1.0)
+
+
+def test_a_label_of_an_answer_from_before_the_rollout_tells_of_no_arm() -> None:
+    async def story(world: World) -> None:
+        world.end_rollout()
+        world.submit(1.0, request_id="r1")
+        await world.end()
+        world.begin_rollout(share=0.0)
+        await world.label("r1", 1)
+        assert world.accuracies() == (None, None)
+        world.submit(1.0, request_id="r2")
+        await world.end()
+        await world.label("r2", 1)
+        assert world.accuracies() == (None, 1.0)
+
+    played(story)
+
+
+def test_labels_of_a_rollout_that_was_aborted_do_not_tell_of_the_next_one_of_the_same_version() -> None:
+    async def story(world: World) -> None:
+        for share, request_id in ((1.0, "new"), (0.0, "old")):
+            world.arms.use(share, 0.0)
+            world.submit(1.0, request_id=request_id)
+            await world.end()
+        assert world.answered_by == ["v@2", "v"]
+        world.end_rollout()
+        world.begin_rollout(share=1.0)
+        await world.label("new", 1)
+        await world.label("old", 1)
+        assert (world.accuracies(), world.guard.counts.labelled) == ((None, None), 0)
+
+    played(story)
+
+
+@pytest.mark.parametrize("asked", [{"min_accuracy": 0.87}, {"version": "v"}], ids=["accuracy", "version"])
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_label_of_what_the_new_version_was_not_to_answer_tells_of_no_arm(share: float, asked: dict[str, Any]) -> None:
+    async def story(world: World) -> None:
+        world.submit(1.0, request_id="r1", **asked)
+        await world.end()
+        assert world.answered_by == ["v"]
+        await world.label("r1", 1)
+        assert world.accuracies() == (None, None)
+
+    played(story, share=share, shadow_share=1.0, new_accuracy=0.85)
+
+
+def test_where_an_id_comes_again_what_the_shadow_of_the_first_request_said_does_not_count() -> None:
+    async def story(world: World) -> None:
+        world.submit(1.0, request_id="r1")
+        await world.end()
+        await world.end()  # its shadow says 0
+        world.arms.use(0.0, 0.0)
+        world.submit(-1.0, request_id="r1")
+        await world.end()
+        await world.label("r1", 0)
+        assert world.accuracies() == (None, 1.0)  # of the new version, nothing is known
 
     played(story, opposes=True, shadow_share=1.0)
 

@@ -77,10 +77,9 @@ class Feedback:
         if self._plane.samples is not None and item.label is not None:
             self._plane.samples.told(item.model, item.id, self._numbers(item, answer))
         self._accuracies.count(answer, scores)
-        is_of_arm = answer.is_plain and not answer.is_of_version
-        if (arms := self._plane.admission.arms.get(item.model)) is not None and is_of_arm and scores:
+        if (arms := self._plane.admission.arms.get(item.model)) is not None and answer.is_plain and scores:
             label = self._numbers(item, answer)[0] if item.label is not None and answer.rows == 1 else None
-            arms.labelled(answer.key, item.id, label, sum(scores) / len(scores))
+            arms.labelled(answer.key, answer.mark, label, sum(scores) / len(scores))
         return "accepted"
 
     def _scores(self, item: FeedbackItem, answer: KeptAnswer) -> list[float]:

@@ -10,7 +10,6 @@ from functools import partial
 import msgspec
 
 from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.request import ANY_VERSION
 from proteus_cli.serving.requests.answers.classes import classes_of
 from proteus_cli.serving.requests.in_flight import Answered, Result, ResultCallback
 from proteus_cli.serving.requests.query import Query
@@ -25,12 +24,22 @@ FORGOTTEN_AT_ONCE = 100
 """Answers that are too old, so that nobody waits for long where many are, as after a pause."""
 
 
+class RolloutMark(msgspec.Struct, gc=False):
+    """A request that is in an arm of a version roll-out, which ``rollout`` stands for and nothing else does.
+
+    ``shadow_class`` is what the new version has said of it when nobody saw it; None where it was not asked.
+    """
+
+    rollout: object
+    shadow_class: int | None = None
+
+
 class KeptAnswer(msgspec.Struct, frozen=True, gc=False):
     """The answer of a variant: its class by row, and the ``accuracy`` that was promised.
 
     A class is None where the scores hold NaN; ``classes`` is empty where the first output has no scores by class, else
     of ``class_count`` ones. It ``is_plain`` where the variant alone gave it, as a whole: by no cascade, and cut short
-    by no deadline. It ``is_of_version`` where the client has asked for its version.
+    by no deadline. It has a ``mark`` where the request was in an arm of a version roll-out.
     """
 
     key: VariantKey
@@ -39,7 +48,7 @@ class KeptAnswer(msgspec.Struct, frozen=True, gc=False):
     class_count: int
     accuracy: float
     is_plain: bool
-    is_of_version: bool
+    mark: RolloutMark | None
 
 
 class AnswerLog:
@@ -61,11 +70,11 @@ class AnswerLog:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def noting(self, query: Query, done: ResultCallback) -> ResultCallback:
+    def noting(self, query: Query, done: ResultCallback, mark: RolloutMark | None = None) -> ResultCallback:
         """Have the answer to a request kept, once it has gone out by ``done``."""
         if query.id is None or len(query.id) > LONGEST_ID or query.rows > MOST_ROWS:
             return done
-        return partial(self._saw, (query.family, query.id), done)
+        return partial(self._saw, (query.family, query.id), done, mark)
 
     def peek(self, family: str, request_id: str) -> KeptAnswer | None:
         """The answer to a request. Raises `KeyError` where none is kept; None where it was taken before."""
@@ -85,7 +94,7 @@ class AnswerLog:
         for key in [key for key in self._kept if key[0] in families]:
             self._rows -= self._kept.pop(key).rows
 
-    def _saw(self, key: tuple[str, str], done: ResultCallback, result: Result) -> None:
+    def _saw(self, key: tuple[str, str], done: ResultCallback, mark: RolloutMark | None, result: Result) -> None:
         done(result)
         if not isinstance(result, Answered):
             return
@@ -94,7 +103,7 @@ class AnswerLog:
         now_s = self._clock()
         before = self._kept.pop(key, None)  # so that it is the newest
         self._rows += result.rows - (before.rows if before is not None else 0)
-        self._kept[key] = _KeptRequest(now_s, result.rows, _kept(result))
+        self._kept[key] = _KeptRequest(now_s, result.rows, _kept(result, mark))
         self._forget_old(now_s)
 
     def _forget_old(self, now_s: float) -> None:
@@ -121,11 +130,8 @@ class _KeptRequest(msgspec.Struct, gc=False):
     answer: KeptAnswer | None
 
 
-def _kept(result: Answered) -> KeptAnswer:
+def _kept(result: Answered, mark: RolloutMark | None) -> KeptAnswer:
     batch, scores = result.batch, result.outputs[0]
     classes = classes_of(result.outputs)
     count = scores.shape[1] if classes else 0
-    is_of_version = batch.version != ANY_VERSION
-    return KeptAnswer(
-        batch.hosted.key, result.rows, classes, count, batch.accuracy, batch.staged is None, is_of_version
-    )
+    return KeptAnswer(batch.hosted.key, result.rows, classes, count, batch.accuracy, batch.staged is None, mark)
