@@ -142,6 +142,12 @@ def move_in_order(files: Mapping[Path, Path]) -> None:
             raise
 
 
+def remove(path: Path) -> None:
+    """Remove a file, where there is one. Raises `ArtefactError`."""
+    with _as_artefact_error(path):
+        path.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def _interrupts_deferred() -> Iterator[None]:
     """Hold Ctrl-C back until the end.

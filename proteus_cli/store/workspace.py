@@ -94,6 +94,14 @@ class Workspace:
         """What was measured of versions that were rolled out; of each variant, the last."""
         return self.root / "engines" / "versions" / f"{device}.json"
 
+    @property
+    def namings_dir(self) -> Path:
+        """By family, what is being written where the catalog is to name another version."""
+        return self.root / "engines" / "naming"
+
+    def naming_path(self, family: str) -> Path:
+        return self.namings_dir / f"{family}.json"
+
     def answers_path(self, device: str) -> Path:
         """What the variants answered on a device, row by row of their eval splits."""
         return self.profiles_dir / f"{device}.answers.npz"

@@ -12,16 +12,21 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog, model_digests
+from proteus_cli.cli.workflows.deployment.naming_intents import (
+    NamingIntent,
+    ProfileChange,
+    is_named,
+    with_variant_of,
+)
 from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.catalog.changes import CatalogContent
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
-from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.progress import Say
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 from proteus_cli.serving.measuring_process import measured
-from proteus_cli.store import Workspace, read_json, write_json, write_text
+from proteus_cli.store import Workspace, read_json, remove, write_json, write_text
 from proteus_cli.store.catalog_text import require_says, with_files
 
 
@@ -30,7 +35,7 @@ class WorkspaceVersions:
     """New versions are measured as what is new in the ``catalog`` is."""
 
     catalog: WorkspaceCatalog
-    _before: dict[VariantKey, dict[str, "_Known"]] = field(default_factory=dict)
+    _intents: dict[VariantKey, NamingIntent] = field(default_factory=dict)
 
     def require_writable(self) -> None:
         """See `VersionSource`."""
@@ -109,38 +114,59 @@ class WorkspaceVersions:
     def write(self, candidate: Candidate, measured: Mapping[str, VariantProfile]) -> None:
         """See `VersionSource`."""
         workspace, plain = self._workspace, candidate.plain
-        before = self._before[plain] = {}
-        if not self._names(plain, candidate.before):
+        self._intents.pop(plain, None)
+        if not is_named(workspace.catalog(), plain, candidate.before):
             raise ArtefactError(
                 f"The catalog names another model of `{plain.family}/{plain.variant}` now.",
                 hint="have it read, and roll out the version anew",
             )
-        for device, each in measured.items():
-            if workspace.profile_path(device).is_file():
-                profile = workspace.profile(device)
-                before[device] = _Known.of(profile, plain)
-                write_json(workspace.profile_path(device), _Known(each, ()).within(profile, plain))
-        self._name(candidate.plain, candidate.after)
+        changes = {device: self._change(device, each) for device, each in measured.items() if self._has_profile(device)}
+        intent = self._intents[plain] = NamingIntent.of(plain.family, candidate.before, candidate.after, changes)
+        with self._intending(intent):
+            for device, change in changes.items():
+                write_json(workspace.profile_path(device), change.after)
+            self._name(plain, candidate.after)
 
     def write_back(self, candidate: Candidate) -> bool:
         """See `VersionSource`."""
         workspace, plain = self._workspace, candidate.plain
-        before, is_new_named = self._before.get(plain, {}), self._names(plain, candidate.after)
-        if not is_new_named and not self._names(plain, candidate.before):
-            self._before.pop(plain, None)
+        catalog, intent = workspace.catalog(), self._intents.get(plain)
+        is_new_named = is_named(catalog, plain, candidate.after)
+        if not is_new_named and not is_named(catalog, plain, candidate.before):
+            self._forget(plain)
             return False
-        for device, known in before.items():
-            if workspace.profile_path(device).is_file():
-                write_json(workspace.profile_path(device), known.within(workspace.profile(device), plain))
-        if is_new_named:
-            self._name(plain, candidate.before)
-        self._before.pop(plain, None)  # after all is written: until then it is tried again
+        if intent is not None:
+            with self._intending(intent):
+                for device, change in intent.profiles.items():
+                    if self._has_profile(device):
+                        profile = with_variant_of(workspace.profile(device), change.after, change.before, plain)
+                        write_json(workspace.profile_path(device), profile)
+                if is_new_named:
+                    self._name(plain, candidate.before)
+        self._forget(plain)  # after all is written: until then it is tried again
         return True
 
-    def _names(self, plain: VariantKey, variant: Variant) -> bool:
-        """Whether the catalog names the files of this version, and not what somebody has made of it meanwhile."""
-        files = {VariantKey(family.name, each.name): each.files for family, each in self._workspace.catalog().variants}
-        return files.get(plain) == variant.files
+    @contextmanager
+    def _intending(self, intent: NamingIntent) -> Iterator[None]:
+        """The intent is on the disk until all is written; after an error it stays there, until that is undone."""
+        path = self._workspace.naming_path(intent.family)
+        write_json(path, intent)
+        yield
+        remove(path)
+
+    def _forget(self, plain: VariantKey) -> None:
+        """What was written is undone, or it is somebody else's by now."""
+        if self._intents.pop(plain, None) is not None:
+            remove(self._workspace.naming_path(plain.family))
+
+    def _change(self, device: str, measured: VariantProfile) -> ProfileChange:
+        """Of the profile of a device, where it is to say what was measured of a version."""
+        profile, key = self._workspace.profile(device), measured.key
+        wanted = msgspec.structs.replace(profile, variants=(measured,), cascades=())
+        return ProfileChange(profile, with_variant_of(profile, wanted, wanted, key))
+
+    def _has_profile(self, device: str) -> bool:
+        return self._workspace.profile_path(device).is_file()
 
     def _name(self, plain: VariantKey, variant: Variant) -> None:
         """Have the catalog name the files of a variant. Raises `ArtefactError`; then it stays as it is."""
@@ -157,7 +183,7 @@ class WorkspaceVersions:
             copy = Path(directory)
             _link_all(root, copy, apart_from={"engines", "profiles"})
             (copy / "engines").mkdir()
-            _link_all(root / "engines", copy / "engines", apart_from={"catalog.toml", "versions"})
+            _link_all(root / "engines", copy / "engines", apart_from={"catalog.toml", "versions", "naming"})
             text = with_files(self._workspace.catalog_path.read_text(), candidate.plain.family, candidate.after)
             write_text(copy / "engines" / "catalog.toml", text)
             if self._workspace.profiles_dir.is_dir():
@@ -169,33 +195,10 @@ class WorkspaceVersions:
         return self.catalog.plans.workspace
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What a profile says of a variant, and of its cascades."""
-
-    measured: VariantProfile | None
-    cascades: tuple[CascadeProfile, ...]
-
-    @classmethod
-    def of(cls, profile: Profile, plain: VariantKey) -> "_Known":
-        return cls(profile.of(*plain), tuple(each for each in profile.cascades if _is_of(each, plain)))
-
-    def within(self, profile: Profile, plain: VariantKey) -> Profile:
-        """The profile with that in place of what it says of the variant."""
-        others = tuple(each for each in profile.variants if each.key != plain)
-        cascades = tuple(each for each in profile.cascades if not _is_of(each, plain))
-        own = (self.measured,) if self.measured is not None else ()
-        return msgspec.structs.replace(profile, variants=(*others, *own), cascades=(*cascades, *self.cascades))
-
-
 def _fit(profile: Profile, candidate: Candidate) -> VariantProfile | None:
     """What a profile says of the version."""
     found, digest = profile.of(*candidate.plain), candidate.files.content.digest(candidate.plain)
     return found if found is not None and found.model_digest == digest and found.points else None
-
-
-def _is_of(cascade: CascadeProfile, plain: VariantKey) -> bool:
-    return cascade.family == plain.family and plain.variant in {cascade.first, cascade.second}
 
 
 def _with_version(variant: Variant, version: str) -> Variant:

@@ -46,7 +46,7 @@ class VersionSource(Protocol):
     def write(self, candidate: Candidate, measured: Mapping[str, VariantProfile]) -> None:
         """Have the catalog name the version, and profiles say what was measured of it.
 
-        Raises `ArtefactError` where it does not name the version before it any more.
+        The catalog is written last. Raises `ArtefactError` where it does not name the version before it any more.
         """
         ...
 
