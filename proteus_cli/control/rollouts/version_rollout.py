@@ -90,10 +90,12 @@ class VersionRollout:
     def decide(self, now_s: float) -> WantedStep:
         """Look at the guard and the time."""
         stage = self.wanted.stage
-        if stage not in {RolloutStage.SHADOW, RolloutStage.CANARY, RolloutStage.FULL}:
+        if stage in {RolloutStage.MEASURING, RolloutStage.ENDED}:
             return self.wanted
         if self.guard.verdict is Verdict.FAIL:
             return self._end(Ending.ROLLED_BACK, f"the guard fails: {self.guard.reason}", now_s)
+        if stage is RolloutStage.PROMOTING:
+            return self.wanted
         if stage is RolloutStage.FULL:
             is_over = now_s - self.since_s >= self.specification.rollback_window_s
             return self._end(Ending.DONE, "", now_s) if is_over else self.wanted

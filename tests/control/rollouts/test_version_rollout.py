@@ -88,6 +88,21 @@ def test_it_is_rolled_back_by_itself_once_the_guard_fails(*, is_auto: bool) -> N
     assert one.wanted.reason == "the guard fails: errors <= 0.01 (100.0 %, 50 queries)"
 
 
+def test_while_it_is_promoted_the_guard_and_a_person_bring_the_old_version_back() -> None:
+    by_guard, by_person = rollout(), rollout()
+    for one in (by_guard, by_person):
+        one.ready(1.0)
+        one.promote(2.0, fully=True)
+        assert place(one.decide(3.0)) == (RolloutStage.PROMOTING, 0.5)
+    answers(by_guard, 50, is_failed=True)
+    by_guard.decide(4.0)
+    by_person.abort(4.0, "on request")
+    assert [one.wanted.ending for one in (by_guard, by_person)] == [Ending.ROLLED_BACK, Ending.ABORTED]
+    for one in (by_guard, by_person):
+        with pytest.raises(Conflict):
+            one.promoted(5.0)
+
+
 def test_in_the_rollback_window_the_guard_and_a_person_bring_the_old_version_back() -> None:
     by_guard, by_person = rollout(), rollout()
     for one in (by_guard, by_person):

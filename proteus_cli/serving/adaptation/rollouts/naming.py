@@ -50,7 +50,10 @@ class CatalogNaming:
         return family in self._following
 
     async def name_new(self, running: Running) -> None:
-        """Have the catalog name the new version. Raises `ProteusError` where that does not serve then."""
+        """Have the catalog name the new version. Raises `ProteusError` where that does not serve then.
+
+        It returns early where the roll-out ends meanwhile; what was written then is to be written back.
+        """
         source = self.source
 
         def write() -> bool:
@@ -58,7 +61,7 @@ class CatalogNaming:
             return True
 
         running.is_named = True
-        await self._name(running.family, running.new, write)
+        await self._name(running.family, running.new, write, lambda: running.machine.wanted.ending is None)
 
     async def name_old(self, running: Running) -> None:
         """Have the catalog name the old version again; what another has made of it is read as it is.
@@ -69,18 +72,27 @@ class CatalogNaming:
             log.warning("the catalog names another model than %s: it stays", running.new.variant)
         running.is_named = False
 
-    async def _name(self, family: str, serving: VariantKey, write: Callable[[], bool]) -> bool:
-        """Change the file, and read it until it is followed; False where ``write`` has left it, as it is another's."""
+    async def _name(
+        self, family: str, serving: VariantKey, write: Callable[[], bool], is_wanted: Callable[[], bool] = lambda: True
+    ) -> bool:
+        """Change the file, and read it until it is followed, or not wanted any more.
+
+        False where ``write`` has left the file, as it is another's.
+        """
         live, stop_s = self.live_catalog, self._clock() + FOLLOWED_S
         self._following.add(family)
         try:
             async with self._changing:
+                if not is_wanted():
+                    return True
                 if not await asyncio.to_thread(write):
                     await live.read(rolled_out=self._following - {family})
                     return False
                 await live.read(rolled_out=frozenset(self._following))
             # While another roll-out writes, the files may not fit together; what it reads then is all that was written.
             while (live.status().state == "measuring" or self._changing.locked()) and self._clock() < stop_s:
+                if not is_wanted():
+                    return True
                 await asyncio.sleep(POLL_S)
         finally:
             self._following.discard(family)

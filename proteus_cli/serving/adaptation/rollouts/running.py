@@ -9,6 +9,7 @@ from proteus_cli.control.rollouts.version_rollout import Step, VersionRollout
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import VariantProfile
 from proteus_cli.domain.rollouts.status import Ending, RolloutStage
+from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 from proteus_cli.serving.measuring_time import GOES_ON, WAITS
 from proteus_cli.serving.requests.version_arms import VersionArms
@@ -32,7 +33,8 @@ class Running:
     ``is_named`` by the catalog file, as we wrote it; the old one is kept loaded from then on (``keeps_old``).
     ``nowhere_since_s``: since when no device has had it. ``without``: why devices are without it. ``problem``: the last
     one, which was logged. Where going back has failed, it is tried again at ``again_s``. ``changed`` is set where a
-    person has said something. ``measuring_said`` is the last that measuring has told.
+    person has said something, or ``promoting`` has ended; that and ``measuring`` run in the background.
+    ``measuring_said`` is the last that measuring has told.
     """
 
     machine: VersionRollout
@@ -44,6 +46,7 @@ class Running:
     done: tuple[Step, Ending | None] | None = None
     measuring: "asyncio.Task[None] | None" = None
     measuring_said: str = ""
+    promoting: "asyncio.Task[None] | None" = None
     measured: Mapping[str, VariantProfile] = field(default_factory=dict)
     is_held: bool = False
     is_twinned: bool = False
@@ -91,11 +94,26 @@ class Running:
 
     def give_up(self) -> None:
         """End what runs in the background."""
-        if self.measuring is not None:
-            self.measuring.cancel()
+        for task in (self.measuring, self.promoting):
+            if task is not None:
+                task.cancel()
 
     async def given_up(self) -> None:
         """End what runs in the background, and wait until it has ended."""
         self.give_up()
-        if self.measuring is not None:
-            await asyncio.gather(self.measuring, return_exceptions=True)
+        tasks = [task for task in (self.measuring, self.promoting) if task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def stopped_promoting(self) -> None:
+        """Wait until what names the new version has ended, which it does soon once that is not wanted any more.
+
+        What it was cut off by is logged, unless it was told before.
+        """
+        promoting, self.promoting = self.promoting, None
+        if promoting is None:
+            return
+        (error,) = await asyncio.gather(promoting, return_exceptions=True)
+        if isinstance(error, ProteusError):
+            log.warning("%s was not named by the catalog: %s", self.new.variant, error.message)
+        elif isinstance(error, Exception):
+            log.error("a bug while the catalog was to name %s", self.new.variant, exc_info=error)

@@ -113,6 +113,7 @@ class RolloutSteps:
                 await self._share(running, wanted)
             case RolloutStage.PROMOTING:
                 await self._promote(running)
+                return
             case RolloutStage.FULL:
                 await self._switch(running)
             case RolloutStage.ENDED:
@@ -157,13 +158,17 @@ class RolloutSteps:
         self._replan(reason)
 
     async def _promote(self, running: Running) -> None:
-        """Have the catalog name the new version, and follow it."""
-        running.keeps_old = True
-        self._keep_old()
-        self._planner.twinnings.pop(running.family, None)
-        log.info("%s is to serve in place of %s", running.new.variant, running.old.variant)
-        await self._naming.name_new(running)
-        if running.machine.wanted.stage is RolloutStage.PROMOTING:  # else it was aborted meanwhile
+        """Have the catalog name the new version, and follow it, in the background: it may have to end meanwhile."""
+        if running.promoting is None:
+            running.keeps_old = True
+            self._keep_old()
+            self._planner.twinnings.pop(running.family, None)
+            log.info("%s is to serve in place of %s", running.new.variant, running.old.variant)
+            running.promoting = asyncio.create_task(self._naming.name_new(running))
+            running.promoting.add_done_callback(lambda _: running.changed.set())
+        elif running.promoting.done():
+            promoting, running.promoting = running.promoting, None
+            await promoting
             running.machine.promoted(self._plane.clock())
 
     async def _switch(self, running: Running) -> None:
@@ -187,8 +192,9 @@ class RolloutSteps:
 
     async def _go_back(self, running: Running) -> None:
         """The old version serves as before, or again."""
-        running.give_up()
         running.arms.use(0.0, 0.0)
+        await running.stopped_promoting()
+        running.give_up()
         self._planner.twinnings.pop(running.family, None)
         wanted, running.is_twinned = running.machine.wanted, False
         reason = f"{running.new.variant} is not rolled out ({wanted.ending}): {wanted.reason}"

@@ -15,9 +15,10 @@ has become of it:
   kept loaded, as a standby, until the rollback window is over.
 * To go back, plans are contracted again; where the catalog names the new version already, it names the old one again.
 
-Each roll-out has its own task, so that none waits for another: where one is promoted, which may take two minutes, the
-guards of others are looked at. What they share has its order: plans come into force one after another, in the control
-loop, and the catalog file is changed by one after another (`naming`).
+Each roll-out has its own task, so that none waits for another. Where one is promoted, which may take two minutes, its
+guard is looked at, too: canaries are asked until then, and where the guard fails, or a person aborts, it goes back.
+What roll-outs share has its order: plans come into force one after another, in the control loop, and the catalog file
+is changed by one after another (`naming`).
 
 The old version serves on whatever becomes of the new one. An engine of the new version that breaks, a catalog that
 another one changes, a family that is unloaded, and a new version that no device has for `NOWHERE_S` end a roll-out.

@@ -9,9 +9,11 @@ from following import GONE_S, PLANNED_S
 from rolling import NEW, STEPPED_S, Rolled, rolled
 
 from proteus_cli.control.devices.breaker import BreakerEvent
+from proteus_cli.control.rollouts.guard import Arm
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import ArtefactError, Conflict
+from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
 from proteus_cli.serving.adaptation.rollouts import steps, version_rollouts
 from proteus_cli.serving.adaptation.rollouts.running import LONGEST_PAUSE_S
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
@@ -68,6 +70,40 @@ def test_a_version_that_is_aborted_while_it_is_promoted_goes_back(
         server.abort()
         with pytest.raises(Conflict, match=r"is being taken back$"):
             await server.start("good@33333333")
+        await require_old_alone(server)
+
+    rolled(story, monkeypatch)
+    assert "can't go back" not in caplog.text
+
+
+@pytest.mark.parametrize("by", ["person", "guard"])
+def test_a_promotion_that_takes_long_is_ended_at_once_by_a_person_and_by_the_guard(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, by: str
+) -> None:
+    """The canaries are answered by the new version until then."""
+
+    async def story(server: Rolled) -> None:
+        await begin(server)
+        known = server.live._measuring.known
+
+        async def measured(files: CatalogFiles) -> Measurements:
+            await asyncio.sleep(60.0)
+            return await known(files)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(server.live._measuring, "measured", measured)
+            server.promote()
+            await asyncio.sleep(10.0)
+            assert (server.at(), server.hosted()) == (("promoting", None), {"good", NEW})
+            if by == "person":
+                server.abort()
+            else:
+                for _ in range(500):
+                    server.rollouts._of["f"].machine.guard.answered(Arm.NEW, None, is_failed=True)
+            await asyncio.sleep(STEPPED_S)
+        ending = "aborted" if by == "person" else "rolled back"
+        assert (server.at(), server.is_over()) == (("ended", ending), True)
+        assert server.hosted() == {"good"}
         await require_old_alone(server)
 
     rolled(story, monkeypatch)
