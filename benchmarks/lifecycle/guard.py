@@ -124,7 +124,7 @@ def simulated(accuracy: float, change: float, share: float | None, seed: int, sh
         canary_fracs=DEFAULT_CANARY if share is None else (share,), guard=DEFAULT_GUARD, is_auto=True,
     )  # fmt: skip
     rng = np.random.default_rng((seed, round(1000 * accuracy), round(1000 * (change + 1)), round(1000 * (share or 0))))
-    rollout = VersionRollout(specification, SLO_S, 0.0)
+    rollout = VersionRollout(specification, SLO_S, 0.0, accuracy)
     rollout.ready(0.0)
     labelled = 0
     for second in range(1, MOST_SECONDS):
@@ -166,7 +166,7 @@ def _queries(accuracy: float, change: float, rng: np.random.Generator) -> Iterat
 
 def fails_at_the_bound(seed: int) -> bool:
     """Whether a version fails within `BOUND_QUERIES` that keeps all terms, but none with anything to spare."""
-    guard = Guard(RolloutSpecification("digits", "digits-l", "digits-l@2", guard=BOUND_GUARD), SLO_S)
+    guard = Guard(RolloutSpecification("digits", "digits-l", "digits-l@2", guard=BOUND_GUARD), SLO_S, BOUND_ACCURACY)
     guard.begin_step(0.5)
     drawn = np.random.default_rng((seed, 1)).random((4, BOUND_QUERIES))
     new, old = drawn[0] < BOUND_ACCURACY - BOUND_LOSS, drawn[1] < BOUND_ACCURACY

@@ -25,15 +25,19 @@ class Guard:
     """Tell it of each query what is known, each fact once, at any time.
 
     A request is one query, with the mean over its rows. ``counts`` are those of the step that began last.
+    ``old_accuracy`` is that of the old version on an eval split, where it was measured.
     """
 
-    def __init__(self, specification: RolloutSpecification, slo_s: float) -> None:
+    def __init__(self, specification: RolloutSpecification, slo_s: float, old_accuracy: float | None = None) -> None:
         terms = specification.terms
         confidence, steps = specification.confidence, len(specification.canary_fracs) + 2
-        self._tests = [TermTest(term, slo_s, Thresholds.of(confidence, term, terms), steps) for term in terms]
+        self._tests = [
+            TermTest(term, slo_s, Thresholds.of(confidence, term, terms), steps, old_accuracy) for term in terms
+        ]
         self._by_metric = {test.term.metric: test for test in self._tests}
         self._late = [test for test in self._tests if test.term.metric in QUANTILES]
         self._counted: Counter[str] = Counter()
+        self._are_labels_told = False
 
     def begin_step(self, share: float) -> None:
         """The new version has that share of the queries from now on; 0 where it is only shadowed."""
@@ -53,17 +57,23 @@ class Guard:
             for test in self._late:
                 test.saw(float(latency_s is None or latency_s > test.latest_s))
 
+    def label_came(self) -> None:
+        """There is feedback of any query of the family, also of one that is in no arm: labels do come."""
+        self._are_labels_told = True
+
     def labelled(self, arm: Arm, score: float) -> None:
         """There is feedback of a query of that arm that was not shadowed: how right its answer was, from 0 to 1.
 
         The query was answered since the roll-out began.
         """
+        self.label_came()
         self._counted["labelled"] += arm is Arm.NEW
         if (accuracy := self._by_metric.get(GuardMetric.ACCURACY)) is not None:
             accuracy.saw(1 - score) if arm is Arm.NEW else accuracy.saw_old(1 - score)
 
     def labelled_shadow(self, old_score: float, new_score: float) -> None:
         """There is feedback of a query that was shadowed: how right either version's answer was."""
+        self.label_came()
         if (accuracy := self._by_metric.get(GuardMetric.ACCURACY)) is not None:
             accuracy.saw_both(1 - old_score, 1 - new_score)
 
@@ -102,7 +112,20 @@ class Guard:
     def reason(self) -> str:
         """The terms that have the verdict of the guard, and what was seen of them."""
         verdict = self.verdict
-        return "; ".join(in_words(test.status()) for test in self._tests if test.verdict is verdict)
+        return "; ".join(_told(test) for test in self._tests if test.verdict is verdict)
+
+    @property
+    def lacking_labels(self) -> str:
+        """The term that cannot pass without labels, as none has come; empty where there is none."""
+        if self._are_labels_told:
+            return ""
+        return "; ".join(_told(test) for test in self._tests if test.needs_labels)
+
+    @property
+    def reason_of_shadow(self) -> str:
+        """The terms that shadowed queries can tell of, and that do not pass yet."""
+        tests = [test for test in self._tests if test.term.metric in TOLD_BY_SHADOW]
+        return "; ".join(_told(test) for test in tests if test.verdict is not Verdict.PASS)
 
     def status(self) -> tuple[TermStatus, ...]:
         return tuple(test.status() for test in self._tests)
@@ -117,6 +140,15 @@ def in_words(status: TermStatus) -> str:
     return (
         f"{status.term} ({format_percent(status.new)}{late}{old}, {counted(status.observations, 'query', 'queries')})"
     )
+
+
+def _told(test: TermTest) -> str:
+    """A term in words; where it has no label, with what shadowed queries tell of it."""
+    status, differ = test.status(), test.disagreement
+    if status.new is not None or not differ.count:
+        return in_words(status)
+    queries = counted(differ.count, "query", "queries")
+    return f"{status.term} (no labels; both versions answer {format_percent(differ.mean)} of {queries} differently)"
 
 
 def _together(verdicts: list[Verdict]) -> Verdict:

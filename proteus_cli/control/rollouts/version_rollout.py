@@ -16,8 +16,10 @@ one end.
 **When a step is passed.** A canary step, once the new version has answered `LEAST_QUERIES` in it and all terms pass.
 The shadow, once so many were compared, and all terms pass that it can tell of; as nobody sees its answers, also once
 `MOST_SHADOWED` were compared, or after `LONGEST_SHADOW_S`, and the guard does not fail: the first canary step goes on
-from what was learned. A canary step that was not passed after ``most_queries`` ends the roll-out: the version may be
-good, but that could not be told. Where a person decides when to go on, there is no such bound.
+from what was learned, and its ``note`` says that the shadow is undecided. A canary step that was not passed after
+``most_queries`` ends the roll-out: the version may be good, but that could not be told. So does a step after
+`MOST_UNLABELLED` queries where no label has come, and the guard cannot pass without. Where a person decides when to go
+on, there is no such bound: the ``note`` says what is undecided, and why.
 """
 
 from dataclasses import dataclass, replace
@@ -31,6 +33,8 @@ from proteus_cli.errors import Conflict
 LEAST_QUERIES = 100
 """Of a step; at any share, so that latency is seen under its load."""
 MOST_SHADOWED = 2_000
+MOST_UNLABELLED = 2_000
+"""Answers of the new version, or shadowed queries of the shadow: by then a label of the family is to have come."""
 LONGEST_SHADOW_S = 3_600.0
 """Devices may be too busy to shadow anything."""
 
@@ -51,6 +55,7 @@ class WantedStep:
 
     ``share`` of the queries goes to the new version, the rest to the old one; ``shadow_share`` of what the old one
     answers is compared. ``catalog``: which one it is to name. The old version is kept loaded until ``ending``.
+    ``note``: what could not be decided, and why.
     """
 
     step: Step
@@ -58,6 +63,7 @@ class WantedStep:
     waits_for_promote: bool = False
     ending: Ending | None = None
     reason: str = ""
+    note: str = ""
 
     @property
     def stage(self) -> RolloutStage:
@@ -73,10 +79,15 @@ class WantedStep:
 
 
 class VersionRollout:
-    """``wanted`` is what is to be now, since ``since_s``. Calls that make no sense then raise `Conflict`."""
+    """``wanted`` is what is to be now, since ``since_s``. Calls that make no sense then raise `Conflict`.
 
-    def __init__(self, specification: RolloutSpecification, slo_s: float, now_s: float) -> None:
-        self.specification, self.guard = specification, Guard(specification, slo_s)
+    ``old_accuracy`` as in `Guard`.
+    """
+
+    def __init__(
+        self, specification: RolloutSpecification, slo_s: float, now_s: float, old_accuracy: float | None = None
+    ) -> None:
+        self.specification, self.guard = specification, Guard(specification, slo_s, old_accuracy)
         self._steps = _steps(specification)
         self._place = 0
         self.since_s = now_s
@@ -99,14 +110,18 @@ class VersionRollout:
         if stage is RolloutStage.FULL:
             is_over = now_s - self.since_s >= self.specification.rollback_window_s
             return self._end(Ending.DONE, "", now_s) if is_over else self.wanted
-        is_passed = self._is_passed(now_s)
-        if self.specification.is_auto:
-            if is_passed:
-                return self._advance(now_s)
-            if self.guard.counts.canary >= self.specification.most_queries:
-                reason = f"undecided after {self.guard.counts.canary:,} queries: {self.guard.reason}"
-                return self._end(Ending.ROLLED_BACK, reason, now_s)
-        self.wanted = replace(self.wanted, waits_for_promote=is_passed)
+        is_passed, unlabelled, undecided = self._is_passed(), self._unlabelled(), self._undecided_shadow(now_s)
+        if not self.specification.is_auto:
+            waits = is_passed or bool(undecided)
+            self.wanted = replace(self.wanted, waits_for_promote=waits, note=unlabelled or undecided)
+            return self.wanted
+        if unlabelled:
+            return self._end(Ending.ROLLED_BACK, unlabelled, now_s)
+        if is_passed or undecided:
+            return self._advance(now_s, undecided)
+        if self.guard.counts.canary >= self.specification.most_queries:
+            reason = f"undecided after {self.guard.counts.canary:,} queries: {self.guard.reason}"
+            return self._end(Ending.ROLLED_BACK, reason, now_s)
         return self.wanted
 
     def promote(self, now_s: float, *, fully: bool = False) -> WantedStep:
@@ -138,22 +153,36 @@ class VersionRollout:
         return RolloutStatus(
             self.specification, wanted.stage, wanted.step.number, wanted.share, wanted.shadow_share,
             max(now_s - self.since_s, 0.0), guard.verdict, wanted.waits_for_promote, guard.counts, guard.status(),
-            wanted.ending, wanted.reason,
+            wanted.ending, wanted.reason, wanted.note,
         )  # fmt: skip
 
-    def _is_passed(self, now_s: float) -> bool:
+    def _is_passed(self) -> bool:
         counts = self.guard.counts
         if self.wanted.stage is RolloutStage.CANARY:
             return counts.canary >= LEAST_QUERIES and self.guard.verdict is Verdict.PASS
-        if counts.shadowed >= MOST_SHADOWED or now_s - self.since_s >= LONGEST_SHADOW_S:
-            return True
         return counts.shadowed >= LEAST_QUERIES and self.guard.verdict_of_shadow is Verdict.PASS
 
-    def _advance(self, now_s: float) -> WantedStep:
+    def _unlabelled(self) -> str:
+        """That the guard cannot pass, as no label has come in so many queries; empty where it may."""
+        counts = self.guard.counts
+        queries = counts.shadowed if self.wanted.stage is RolloutStage.SHADOW else counts.canary
+        lacking = self.guard.lacking_labels if queries >= MOST_UNLABELLED else ""
+        return lacking and f"no label has come in {queries:,} queries, without which it cannot pass: {lacking}"
+
+    def _undecided_shadow(self, now_s: float) -> str:
+        """That the shadow has lasted long enough, and has not passed; else empty."""
+        if self.wanted.stage is not RolloutStage.SHADOW or self.guard.verdict_of_shadow is Verdict.PASS:
+            return ""
+        shadowed = self.guard.counts.shadowed
+        if shadowed < MOST_SHADOWED and now_s - self.since_s < LONGEST_SHADOW_S:
+            return ""
+        return f"the shadow is undecided after {shadowed:,} queries: {self.guard.reason_of_shadow or 'too few'}"
+
+    def _advance(self, now_s: float, note: str = "") -> WantedStep:
         self._place += 1
         step = self._steps[self._place]
         catalog: Literal["old", "new"] = "new" if step.stage in {RolloutStage.PROMOTING, RolloutStage.FULL} else "old"
-        self.wanted, self.since_s = WantedStep(step, catalog), now_s
+        self.wanted, self.since_s = WantedStep(step, catalog, note=note), now_s
         if step.stage is not RolloutStage.PROMOTING:
             self.guard.begin_step(step.share)
         return self.wanted

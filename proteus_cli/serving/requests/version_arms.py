@@ -107,9 +107,11 @@ class VersionArms:
     def labelled(self, key: VariantKey, mark: RolloutMark | None, label: int | None, score: float) -> None:
         """There is feedback of an answer of a variant; ``label`` of its first row, where it is of one.
 
-        Of requests that were in no arm of this roll-out, the guard is told nothing: those that came before it began,
-        or in another one of the same versions; those that asked for a version, or for what the new one cannot keep.
+        Of requests that were in no arm of this roll-out, the guard is told that labels come, and nothing else: of those
+        that came before it began, or in another one of the same versions; that asked for a version, or for what the new
+        one cannot keep.
         """
+        self._guard.label_came()
         if mark is None or mark.rollout is not self._rollout:
             return
         if key == self._new:

@@ -1,6 +1,7 @@
 """What a guard makes of what is seen of both versions."""
 
 import numpy as np
+import pytest
 
 from proteus_cli.control.rollouts.guard import Arm, Guard
 from proteus_cli.domain.rollouts.specification import RolloutSpecification
@@ -47,6 +48,47 @@ def test_a_version_that_is_notably_worse_seldom_passes() -> None:
     found = [decided("accuracy >= old - 0.005", (0.01, 0.03), seed)[0] for seed in range(40)]
     assert found.count(Verdict.PASS) <= 4
     assert found.count(Verdict.FAIL) >= 36
+
+
+OLD_ACCURACY = 0.92
+
+
+def disagreeing(text: str, differ: float, seed: int, queries: int = 3_000) -> tuple[Verdict, int]:
+    """By shadowed queries without labels, of which both versions answer a part differently."""
+    tested = Guard(RolloutSpecification("a", "m", "m@2", guard=text), SLO_S, OLD_ACCURACY)
+    tested.begin_step(0.0)
+    for place, chance in enumerate(np.random.default_rng(seed).random(queries).tolist(), 1):
+        tested.shadowed(float(chance >= differ))
+        if tested.verdict is not Verdict.HOLD:
+            return tested.verdict, place
+    return tested.verdict, queries
+
+
+@pytest.mark.parametrize("text", ["accuracy >= old - 0.005", "accuracy >= 0.9"])
+def test_without_labels_a_version_that_is_plainly_wrong_fails_by_what_it_disagrees_on(text: str) -> None:
+    found = [disagreeing(text, 0.6, seed) for seed in range(20)]
+    assert {verdict for verdict, _ in found} == {Verdict.FAIL}
+    assert max(queries for _, queries in found) < 100
+
+
+def test_without_labels_a_version_that_may_be_right_where_it_disagrees_does_not_fail() -> None:
+    """Of all queries the old version errs on 8 %: the new one may be right there, and wrong on half a point more."""
+    found = [disagreeing("accuracy >= old - 0.005", 2 * (1 - OLD_ACCURACY) + 0.005, seed)[0] for seed in range(40)]
+    assert set(found) == {Verdict.HOLD}
+    unknown = Guard(RolloutSpecification("a", "m", "m@2", guard="accuracy >= old - 0.005"), SLO_S)
+    for _ in range(1_000):
+        unknown.shadowed(0.0)
+    assert unknown.verdict is Verdict.HOLD  # the old one may err on anything
+
+
+def test_what_a_term_fails_by_is_told_without_labels_too() -> None:
+    tested = Guard(RolloutSpecification("a", "m", "m@2", guard="accuracy >= old - 0.005"), SLO_S, OLD_ACCURACY)
+    for _ in range(100):
+        tested.shadowed(0.0)
+    assert tested.reason == (
+        "accuracy >= old - 0.005 (no labels; both versions answer 100.0 % of 100 queries differently)"
+    )
+    assert tested.status()[0].against == 1.0
 
 
 def test_arms_tell_of_labels_as_well() -> None:

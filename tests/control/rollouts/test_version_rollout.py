@@ -12,6 +12,7 @@ from proteus_cli.control.rollouts.version_rollout import (
     LEAST_QUERIES,
     LONGEST_SHADOW_S,
     MOST_SHADOWED,
+    MOST_UNLABELLED,
     VersionRollout,
     WantedStep,
 )
@@ -134,9 +135,61 @@ def test_a_shadow_goes_on_after_a_number_of_queries_or_a_time_where_the_guard_ca
     for number in range(MOST_SHADOWED):
         assert by_number.decide(2.0).stage is RolloutStage.SHADOW
         by_number.guard.shadowed(float(number % 10 != 0))
+    by_number.guard.label_came()  # and others will
     assert by_number.decide(2.0).stage is RolloutStage.CANARY
+    undecided = "the shadow is undecided after 2,000 queries: accuracy >= old - 0.005"
+    differ = "(no labels; both versions answer 10.0 % of 2,000 queries differently)"
+    assert by_number.status(2.0).note == by_number.decide(3.0).note == f"{undecided} {differ}"
     assert by_time.decide(1.0 + LONGEST_SHADOW_S - 0.1).stage is RolloutStage.SHADOW
     assert by_time.decide(1.0 + LONGEST_SHADOW_S).stage is RolloutStage.CANARY
+    nothing = "the shadow is undecided after 0 queries: accuracy >= old - 0.005 (nothing is known of it)"
+    assert by_time.status(5_000.0).note == nothing
+
+
+def unlabelled(**fields: Any) -> VersionRollout:
+    """Both versions answer a tenth of the shadowed queries differently, of which the old one errs on as many."""
+    one = rollout(shadow_frac=0.05, guard="accuracy >= old - 0.005", **fields)
+    one.ready(1.0)
+    for number in range(MOST_UNLABELLED):
+        assert one.decide(2.0).stage is RolloutStage.SHADOW
+        one.guard.shadowed(float(number % 10 != 0))
+    return one
+
+
+def test_where_no_labels_come_a_version_that_disagrees_by_too_much_to_pass_is_rolled_back_or_a_person_is_told() -> None:
+    reason = (
+        "no label has come in 2,000 queries, without which it cannot pass: accuracy >= old - 0.005 "
+        "(no labels; both versions answer 10.0 % of 2,000 queries differently)"
+    )
+    by_itself, by_hand = unlabelled(is_auto=True), unlabelled()
+    assert place(by_itself.decide(3.0)) == (RolloutStage.ENDED, 0.0)
+    assert (by_itself.wanted.ending, by_itself.wanted.reason) == (Ending.ROLLED_BACK, reason)
+    wanted = by_hand.decide(3.0)
+    assert (wanted.stage, wanted.waits_for_promote, wanted.note) == (RolloutStage.SHADOW, True, reason)
+    assert by_hand.status(3.0).note == reason
+
+
+@pytest.mark.parametrize("guard", ["accuracy >= old - 0.005", "accuracy >= 0.9"])
+def test_without_a_shadow_and_labels_nothing_can_tell_and_few_canaries_are_asked(guard: str) -> None:
+    one = rollout(is_auto=True, guard=guard)
+    one.ready(1.0)
+    answers(one, MOST_UNLABELLED - 1)
+    assert one.decide(2.0).ending is None
+    answers(one, 1)
+    assert one.decide(2.0).ending is Ending.ROLLED_BACK
+    assert one.wanted.reason.startswith("no label has come in 2,000 queries, without which it cannot pass: accuracy")
+
+
+def test_where_labels_come_or_hardly_anything_differs_a_step_has_all_its_queries() -> None:
+    labelled, alike = rollout(is_auto=True, guard="accuracy >= old"), rollout(is_auto=True, guard="accuracy >= old")
+    for one in (labelled, alike):
+        one.ready(1.0)
+    labelled.guard.label_came()
+    for number in range(MOST_UNLABELLED):
+        alike.guard.shadowed(float(number % 67 != 0))  # of 1.5 %, nobody can say whether it is more than passes
+    for one in (labelled, alike):
+        answers(one, MOST_UNLABELLED)
+        assert one.decide(2.0).stage is RolloutStage.CANARY
 
 
 def test_calls_that_make_no_sense_are_refused() -> None:

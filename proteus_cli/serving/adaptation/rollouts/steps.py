@@ -247,8 +247,8 @@ class RolloutSteps:
 def _reason(running: Running, wanted: WantedStep) -> str:
     if wanted.stage is RolloutStage.SHADOW:
         return f"{running.new.variant} is shadowed"
-    share = format_percent(wanted.share)
-    return f"{running.new.variant} answers {share} of {running.family} in place of {running.old.variant}"
+    share, note = format_percent(wanted.share), wanted.note and f"; {wanted.note}"
+    return f"{running.new.variant} answers {share} of {running.family} in place of {running.old.variant}{note}"
 
 
 def _reasons(without: Mapping[str, str]) -> str:

@@ -100,8 +100,9 @@ class VersionRollouts:
         """By family, its last roll-out."""
         now_s = self._plane.clock()
         return {
-            family: msgspec.structs.replace(running.machine.status(now_s), note=running.note(now_s))
+            family: msgspec.structs.replace(status, note=running.note(now_s) or status.note)
             for family, running in self._of.items()
+            if (status := running.machine.status(now_s))
         }
 
     def status(self) -> RolloutsStatus:
@@ -135,7 +136,7 @@ class VersionRollouts:
         specification = asked.specification(old.variant, new.variant)
         self._require_idle(asked.family)
         family, now_s = self._plane.families.require(asked.family), self._plane.clock()
-        machine = VersionRollout(specification, family.slo_s, now_s)
+        machine = VersionRollout(specification, family.slo_s, now_s, self._accuracy_of(old))
         arms = VersionArms(
             old, new, machine.guard, self._plane.controller, self._plane.lifecycle, self._plane.clock, self._run_shadow
         )
@@ -228,6 +229,12 @@ class VersionRollouts:
         if self._source is None or self._live_catalog is None:
             raise NotFound("this server reads no catalog")
         return self._source, self._live_catalog
+
+    def _accuracy_of(self, key: VariantKey) -> float | None:
+        """The least that a variant has on an eval split; None where it was not measured."""
+        found = (profile.of(*key) for profile in self._profiles.values())
+        measured = [each for each in found if each is not None and each.eval_digest is not None]
+        return min((each.accuracy for each in measured), default=None)
 
     def _forget_gone(self) -> None:
         """Of families that are not served any more, the last few roll-outs are told of."""

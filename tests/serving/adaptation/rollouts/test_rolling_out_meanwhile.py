@@ -1,6 +1,7 @@
 """Versions are rolled out while catalogs, families and plans change, in virtual time: what was, serves again."""
 
 import asyncio
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -9,6 +10,7 @@ from following import GONE_S, PLANNED_S
 from rolling import NEW, STEPPED_S, Rolled, rolled
 
 from proteus_cli.control.devices.breaker import BreakerEvent
+from proteus_cli.control.rollouts import version_rollout
 from proteus_cli.control.rollouts.guard import Arm
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Plan
@@ -108,6 +110,28 @@ def test_a_promotion_that_takes_long_is_ended_at_once_by_a_person_and_by_the_gua
 
     rolled(story, monkeypatch)
     assert "can't go back" not in caplog.text
+
+
+def test_a_shadow_that_goes_on_undecided_is_told_by_the_reason_of_the_plan_and_the_status(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(version_rollout, "LONGEST_SHADOW_S", 3.0)
+
+    async def story(server: Rolled) -> None:
+        reasons: list[str] = []
+        journal = SimpleNamespace(began=lambda adopted: reasons.append(adopted.reason))
+        monkeypatch.setattr(server.world.adaptation, "_journal", journal)
+        await asyncio.sleep(PLANNED_S)
+        await server.start(shadow=0.0001, guard="accuracy >= old - 0.005", auto=True)
+        await asyncio.sleep(3.0 + 2 * STEPPED_S)
+        assert server.at() == ("canary", None)
+        note = "the shadow is undecided after 0 queries: accuracy >= old - 0.005 (nothing is known of it)"
+        assert server.rollouts.all["f"].note == note
+        assert f"{NEW} answers 50.0 % of f in place of good; {note}" in reasons
+        server.abort()
+        await require_old_alone(server)
+
+    rolled(story, monkeypatch)
 
 
 def test_a_device_that_an_earlier_rollout_has_cost_does_not_end_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
