@@ -1,5 +1,12 @@
 """Versions of models in a workspace: which files they are, and that the catalog names them, and the old ones again."""
 
+import asyncio
+import shutil
+import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -8,9 +15,11 @@ import pytest
 from msgspec.structs import replace
 from tiny import SHAPES, Tiny, TinyFamily, add_profiles, make_workspace, mlp
 
+from proteus_cli.cli.workflows.deployment import versions as versions_module
 from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog
 from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
 from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.profile.profile import VariantProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store import Workspace, model_digest
 
@@ -102,6 +111,91 @@ def test_where_a_profile_cannot_be_written_all_are_as_before_in_the_end(fails: s
     broken.write_text(content)
     versions.write_back(candidate)
     assert {device: made.place.profile(device).of(*PLAIN) for device in before} == before
+
+
+def types_of(made: Tiny) -> dict[str, str]:
+    return {"cpu0": made.place.profile("cpu0").device.type}
+
+
+@dataclass
+class Measuring:
+    """Takes the place of `proteus profile` in a copy of the workspace, and says which threads have touched the copy."""
+
+    patch: pytest.MonkeyPatch
+    lasts: bool = False
+    copies: list[Path] = field(default_factory=list)
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    threads: dict[str, set[bool]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for module, name in ((versions_module, "_link_all"), (shutil, "copytree"), (shutil, "rmtree")):
+            self.patch.setattr(module, name, partial(self._called, name, getattr(module, name)))
+        self.patch.setattr(versions_module, "measured", self._measured)
+
+    def _called(self, name: str, real: Any, *args: Any, **options: Any) -> object:
+        self.threads.setdefault(name, set()).add(threading.current_thread() is threading.main_thread())
+        return real(*args, **options)
+
+    async def _measured(self, root: Path, options: Any, say: Any, *, leaves_time: bool) -> bytes:
+        assert leaves_time
+        self.copies.append(root)
+        self.begun.set()
+        assert (root / "engines" / "catalog.toml").read_text().count("/2/") == 1
+        if self.lasts:
+            await asyncio.Event().wait()
+        return b""
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True], ids=["measured", "aborted"])
+def test_the_copy_to_measure_in_is_made_and_removed_while_requests_are_served(
+    made: Tiny, monkeypatch: pytest.MonkeyPatch, *, is_cancelled: bool
+) -> None:
+    versions, model = versions_of(made), made.model("shapes-m")
+    mlp(model.parent / "2" / model.name, hidden=8, seed=17)
+    candidate, measuring = versions.candidate(PLAIN, "2"), Measuring(monkeypatch, lasts=is_cancelled)
+
+    async def measure() -> Mapping[str, VariantProfile]:
+        task = asyncio.create_task(versions.measure(candidate, ["cpu0"], types_of(made), lambda _line: None))
+        if not is_cancelled:
+            return await task
+        await measuring.begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return {}
+
+    assert asyncio.run(measure()) == {}
+    (copy,) = measuring.copies
+    assert not copy.exists()
+    assert measuring.threads == {name: {False} for name in ("_link_all", "copytree", "rmtree")}
+
+
+def test_a_copy_that_nobody_wants_any_more_is_removed_once_it_is_made(
+    made: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    versions, model = versions_of(made), made.model("shapes-m")
+    mlp(model.parent / "2" / model.name, hidden=8, seed=17)
+    candidate, before = versions.candidate(PLAIN, "2"), set(tmp_path.iterdir())
+    begun, goes_on, copytree = threading.Event(), threading.Event(), shutil.copytree
+
+    def slow(*args: Any) -> object:
+        begun.set()
+        assert goes_on.wait(60.0)
+        return copytree(*args)
+
+    monkeypatch.setattr(shutil, "copytree", slow)
+
+    async def measure() -> None:
+        task = asyncio.create_task(versions.measure(candidate, ["cpu0"], types_of(made), lambda _line: None))
+        assert await asyncio.to_thread(begun.wait, 60.0)
+        task.cancel()
+        await asyncio.sleep(0)
+        goes_on.set()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(measure())
+    assert set(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("why", ["state", "budget"])

@@ -3,11 +3,11 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 
 import msgspec
 
@@ -76,12 +76,16 @@ class WorkspaceVersions:
         if all(device in known for device in devices):
             return known
         options = [f"--device={','.join(devices)}", f"--budget={self.catalog.budget_s}s", "--accept-noise"]
-        with self._copy(candidate) as copy:
+        async with self._copy(candidate) as copy:
             await measured(copy.root, options, say, leaves_time=True)
-            found = await asyncio.to_thread(copy.profiles_for, types)
+            return known | await asyncio.to_thread(self._taken_from, copy, candidate, types)
+
+    def _taken_from(self, copy: Workspace, candidate: Candidate, types: Mapping[str, str]) -> dict[str, VariantProfile]:
+        """What was measured in a copy, which is kept."""
+        found = copy.profiles_for(types)
         fit = {device: each for device, profile in found.items() if (each := _fit(profile, candidate)) is not None}
-        await asyncio.to_thread(self._remember, fit, found)
-        return known | fit
+        self._remember(fit, found)
+        return fit
 
     def _known(self, candidate: Candidate, types: Mapping[str, str]) -> dict[str, VariantProfile]:
         """What was measured of the version before, by an earlier roll-out."""
@@ -175,12 +179,24 @@ class WorkspaceVersions:
         require_says(text, _with_variant(self._workspace.catalog(), plain.family, variant, only_files=True), path)
         write_text(path, text)
 
-    @contextmanager
-    def _copy(self, candidate: Candidate) -> Iterator[Workspace]:
-        """The workspace as it would be with the version; what is measured there stays there."""
-        root = self._workspace.root.absolute()
-        with TemporaryDirectory(prefix="proteus-version-") as directory:
-            copy = Path(directory)
+    @asynccontextmanager
+    async def _copy(self, candidate: Candidate) -> AsyncIterator[Workspace]:
+        """The workspace as it would be with the version; what is measured there stays there.
+
+        It is made and removed in a thread, as requests are served meanwhile. Where nobody wants it before it is
+        made, it is removed then.
+        """
+        making = asyncio.ensure_future(asyncio.to_thread(self._copied, candidate))
+        try:
+            yield await asyncio.shield(making)
+        finally:
+            await asyncio.wait([making])
+            if making.exception() is None:
+                await asyncio.to_thread(shutil.rmtree, making.result().root)
+
+    def _copied(self, candidate: Candidate) -> Workspace:
+        root, copy = self._workspace.root.absolute(), Path(mkdtemp(prefix="proteus-version-"))
+        try:
             _link_all(root, copy, apart_from={"engines", "profiles"})
             (copy / "engines").mkdir()
             _link_all(root / "engines", copy / "engines", apart_from={"catalog.toml", "versions", "naming"})
@@ -188,7 +204,10 @@ class WorkspaceVersions:
             write_text(copy / "engines" / "catalog.toml", text)
             if self._workspace.profiles_dir.is_dir():
                 shutil.copytree(self._workspace.profiles_dir, copy / "profiles")
-            yield Workspace(copy)
+        except BaseException:
+            shutil.rmtree(copy)
+            raise
+        return Workspace(copy)
 
     @property
     def _workspace(self) -> Workspace:
