@@ -94,6 +94,10 @@ class Workspace:
         """What was measured of versions that were rolled out; of each variant, the last."""
         return self.root / "engines" / "versions" / f"{device}.json"
 
+    def version_answers_path(self, device: str) -> Path:
+        """What versions of variants have answered that the catalog does not name; of each variant, one."""
+        return self.root / "engines" / "versions" / f"{device}.answers.npz"
+
     @property
     def namings_dir(self) -> Path:
         """By family, what is being written where the catalog is to name another version."""

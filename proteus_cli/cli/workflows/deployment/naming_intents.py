@@ -10,6 +10,7 @@ import logging
 
 import msgspec
 
+from proteus_cli.cli.workflows.deployment.version_answers import use_answers
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, require
 from proteus_cli.domain.catalog.catalog import Catalog, Variant, VariantKey
 from proteus_cli.domain.profile.profile import Profile
@@ -105,7 +106,9 @@ def _use(workspace: Workspace, key: VariantKey, changes: dict[str, tuple[Profile
         if path.is_file():
             profile = workspace.profile(device)
             if _model(profile, key) == _model(was, key):
-                write_json(path, with_variant_of(profile, was, wanted, key))
+                profile = with_variant_of(profile, was, wanted, key)
+                write_json(path, profile)
+            use_answers(workspace, device, profile.of(*key))
 
 
 def _model(profile: Profile, key: VariantKey) -> str | None:

@@ -18,6 +18,7 @@ from proteus_cli.cli.workflows.deployment.naming_intents import (
     is_named,
     with_variant_of,
 )
+from proteus_cli.cli.workflows.deployment.version_answers import cascades_with, keep_answers, use_answers
 from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.catalog.changes import CatalogContent
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
@@ -85,6 +86,8 @@ class WorkspaceVersions:
         found = copy.profiles_for(types)
         fit = {device: each for device, profile in found.items() if (each := _fit(profile, candidate)) is not None}
         self._remember(fit, found)
+        for device, each in fit.items():
+            keep_answers(self._workspace, copy, device, found[device].measured_on, each)
         return fit
 
     def _known(self, candidate: Candidate, types: Mapping[str, str]) -> dict[str, VariantProfile]:
@@ -130,6 +133,8 @@ class WorkspaceVersions:
             for device, change in changes.items():
                 write_json(workspace.profile_path(device), change.after)
             self._name(plain, candidate.after)
+            for device, change in changes.items():
+                use_answers(workspace, device, change.after.of(*plain))
 
     def write_back(self, candidate: Candidate) -> bool:
         """See `VersionSource`."""
@@ -147,6 +152,8 @@ class WorkspaceVersions:
                         write_json(workspace.profile_path(device), profile)
                 if is_new_named:
                     self._name(plain, candidate.before)
+                for device, change in intent.profiles.items():
+                    use_answers(workspace, device, change.before.of(*plain))
         self._forget(plain)  # after all is written: until then it is tried again
         return True
 
@@ -167,7 +174,9 @@ class WorkspaceVersions:
         """Of the profile of a device, where it is to say what was measured of a version."""
         profile, key = self._workspace.profile(device), measured.key
         wanted = msgspec.structs.replace(profile, variants=(measured,), cascades=())
-        return ProfileChange(profile, with_variant_of(profile, wanted, wanted, key))
+        after = with_variant_of(profile, wanted, wanted, key)
+        cascades = (*after.cascades, *cascades_with(self._workspace, device, after, key))
+        return ProfileChange(profile, msgspec.structs.replace(after, cascades=cascades))
 
     def _has_profile(self, device: str) -> bool:
         return self._workspace.profile_path(device).is_file()
