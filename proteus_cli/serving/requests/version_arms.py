@@ -32,6 +32,9 @@ from proteus_cli.serving.requests.answers.exits import is_cut
 from proteus_cli.serving.requests.in_flight import Answered, AsideInFlight, Result, ResultCallback, nobody
 from proteus_cli.serving.requests.query import Inputs, Query, ReadInputs
 
+MOST_DUE = 100.0
+"""Requests that are still to be shadowed, as another one was meanwhile: of more, the rest is left out."""
+
 
 class ShadowInFlight(AsideInFlight, frozen=False, gc=True, eq=False, kw_only=True):  # type: ignore[misc]  # as its base
     """The first row of a request to which the old version has given the class ``answer``."""
@@ -164,10 +167,11 @@ class VersionArms:
     # --- shadows
 
     def _to_shadow(self, mark: RolloutMark | None) -> _Shadowed | None:
-        if self._shadow is not None or not self._shadow_share:
+        """Whether a request is to be shadowed. Where another one is, it is due later, so that the share holds."""
+        if not self._shadow_share:
             return None
-        self._shadow_due += self._shadow_share
-        if self._shadow_due < 1:
+        self._shadow_due = min(self._shadow_due + self._shadow_share, MOST_DUE)
+        if self._shadow is not None or self._shadow_due < 1:
             return None
         self._shadow_due -= 1
         return _Shadowed(mark)

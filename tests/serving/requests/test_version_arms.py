@@ -221,6 +221,25 @@ def test_a_share_of_the_answers_is_shadowed() -> None:
     played(story, shadow_share=0.25)
 
 
+def test_the_share_holds_where_requests_come_while_another_one_is_shadowed() -> None:
+    async def story(world: World) -> None:
+        for _ in range(2):
+            world.submit(1.0)
+            await world.end()
+        assert world.executor.asked == [("v", 1), ("v", 1), ("v@2", 1)]  # which runs
+        world.submit(1.0, 1.0)
+        world.submit(1.0)
+        while world.executor.held or world.plane.results.in_flight_count:
+            await world.end()
+        world.submit(1.0)
+        while world.executor.held or world.plane.results.in_flight_count:
+            await world.end()
+        assert [variant for variant, _ in world.executor.asked].count("v@2") == 2  # of five
+        assert world.guard.counts.shadowed == 2
+
+    played(story, shadow_share=0.5)
+
+
 def test_canaries_are_answered_by_the_new_version_and_its_guard_is_told() -> None:
     async def story(world: World) -> None:
         world.submit(1.0)

@@ -104,16 +104,18 @@ class Running:
         tasks = [task for task in (self.measuring, self.promoting) if task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def stopped_promoting(self) -> None:
-        """Wait until what names the new version has ended, which it does soon once that is not wanted any more.
+    async def stopped(self) -> None:
+        """End measuring, and wait until what names the new version has ended, as it does soon where that is not wanted.
 
-        What it was cut off by is logged, unless it was told before.
+        What they fail of meanwhile is logged; the roll-out has its reason to end already.
         """
-        promoting, self.promoting = self.promoting, None
-        if promoting is None:
-            return
-        (error,) = await asyncio.gather(promoting, return_exceptions=True)
-        if isinstance(error, ProteusError):
-            log.warning("%s was not named by the catalog: %s", self.new.variant, error.message)
-        elif isinstance(error, Exception):
-            log.error("a bug while the catalog was to name %s", self.new.variant, exc_info=error)
+        tasks = {"measuring": self.measuring, "naming": self.promoting}
+        if self.measuring is not None:
+            self.measuring.cancel()
+        self.measuring = self.promoting = None
+        for what, task in tasks.items():
+            (error,) = await asyncio.gather(task, return_exceptions=True) if task is not None else (None,)
+            if isinstance(error, ProteusError):
+                log.warning("%s %s failed, after its roll-out has ended: %s", what, self.new.variant, error.message)
+            elif isinstance(error, Exception):
+                log.error("a bug while %s %s", what, self.new.variant, exc_info=error)

@@ -125,7 +125,8 @@ class RolloutSteps:
         if running.measuring is None:
             running.measuring = asyncio.create_task(self._measured(running))
         elif running.measuring.done():
-            await running.measuring
+            measuring, running.measuring = running.measuring, None
+            await measuring
             running.machine.ready(self._plane.clock())
 
     async def _measured(self, running: Running) -> None:
@@ -193,8 +194,7 @@ class RolloutSteps:
     async def _go_back(self, running: Running) -> None:
         """The old version serves as before, or again."""
         running.arms.use(0.0, 0.0)
-        await running.stopped_promoting()
-        running.give_up()
+        await running.stopped()
         self._planner.twinnings.pop(running.family, None)
         wanted, running.is_twinned = running.machine.wanted, False
         reason = f"{running.new.variant} is not rolled out ({wanted.ending}): {wanted.reason}"

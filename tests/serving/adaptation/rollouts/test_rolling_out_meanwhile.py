@@ -1,7 +1,9 @@
 """Versions are rolled out while catalogs, families and plans change, in virtual time: what was, serves again."""
 
 import asyncio
+from collections.abc import Mapping
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,6 +16,7 @@ from proteus_cli.control.rollouts import version_rollout
 from proteus_cli.control.rollouts.guard import Arm
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.profile.profile import VariantProfile
 from proteus_cli.errors import ArtefactError, Conflict
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
 from proteus_cli.serving.adaptation.rollouts import steps, version_rollouts
@@ -110,6 +113,31 @@ def test_a_promotion_that_takes_long_is_ended_at_once_by_a_person_and_by_the_gua
 
     rolled(story, monkeypatch)
     assert "can't go back" not in caplog.text
+
+
+def test_what_fails_while_measuring_after_an_abort_is_waited_for_and_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(server: Rolled) -> None:
+        await asyncio.sleep(PLANNED_S)
+
+        async def measure(*_: Any) -> Mapping[str, VariantProfile]:
+            try:
+                await asyncio.sleep(60.0)
+            finally:
+                await asyncio.sleep(1.0)
+                raise ArtefactError("Can't remove the copy.")
+
+        monkeypatch.setattr(server, "measure", measure)
+        await server.start()
+        await asyncio.sleep(STEPPED_S)
+        server.abort()
+        await asyncio.sleep(STEPPED_S)
+        assert (server.at(), server.is_over()) == (("ended", "aborted"), True)
+        await require_old_alone(server)
+
+    rolled(story, monkeypatch)
+    assert caplog.text.count(f"measuring {NEW} failed, after its roll-out has ended: Can't remove the copy.") == 1
 
 
 def test_a_shadow_that_goes_on_undecided_is_told_by_the_reason_of_the_plan_and_the_status(
