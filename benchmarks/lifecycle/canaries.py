@@ -52,7 +52,7 @@ WORSE, NEARLY = 0.02, 0.003
 """The accuracy that a worse version lacks, and how near to that it is to be."""
 STRONGEST, STEPS = 2.0, 30
 """Of the noise of its weights, and of the search for it."""
-LOAD, MOST_QPS = 0.3, 600.0
+LOAD, MAX_QPS = 0.3, 600.0
 """Of what the variant carries, so that its core has time to measure and for the shadow; and what the client carries."""
 SHADOW, CANARY = "10%", "5%,25%,50%"
 BUDGET = "10s"
@@ -118,7 +118,7 @@ def _case(prepared: Lab, *, is_worse: bool, seed: int) -> Case:
     shutil.copytree(prepared.root, lab.root)
     loss = _make_version(lab, seed, WORSE if is_worse else 0.0)
     planner = lab.planner(policy_named("proteus"), 1.2, Rules())
-    rate_qps = min(LOAD * max_multiple(planner, {FAMILY: 1.0}), MOST_QPS)
+    rate_qps = min(LOAD * max_multiple(planner, {FAMILY: 1.0}), MAX_QPS)
     write_json(path := lab.place.plans_dir / "lifecycle.json", planner({FAMILY: rate_qps}))
     (tokens := lab.root / "tokens").write_text(token := secrets.token_hex(32))
     tokens.chmod(0o600)

@@ -27,13 +27,13 @@ SEEDS = 100
 WITHIN = 2_000
 """Labelled canary queries in which a loss of `LOSS` is to be found."""
 LOSS = 0.02
-LEAST_PERCENT = 95.0
+MIN_PERCENT = 95.0
 SHADOW = 0.05
 COMMON = 0.5
 """Of the queries that the old version errs on, the new one errs on this part, too."""
 QUERIES_A_SECOND = 100
 SLO_S, LATENCY_S = 0.1, 0.02
-MOST_SECONDS = 60_000
+MAX_SECONDS = 60_000
 """Of simulated time: more than any of these roll-outs takes."""
 
 BOUND_GUARD, BOUND_QUERIES = "accuracy >= old - 0.005 and p99 <= slo and errors <= 1%", 5_000
@@ -101,7 +101,7 @@ def best_power(accuracy: float, change: float, share: float) -> float:
     normal, new = NormalDist(), accuracy + change
     old = accuracy * (1 - accuracy) * share / (1 - share)
     equal, other = (math.sqrt((old + each * (1 - each)) / WITHIN) for each in (accuracy, new))
-    return normal.cdf((-change - normal.inv_cdf(LEAST_PERCENT / 100) * equal) / other)
+    return normal.cdf((-change - normal.inv_cdf(MIN_PERCENT / 100) * equal) / other)
 
 
 def measured(seeds: int) -> list[Found]:
@@ -127,7 +127,7 @@ def simulated(accuracy: float, change: float, share: float | None, seed: int, sh
     rollout = VersionRollout(specification, SLO_S, 0.0, accuracy)
     rollout.ready(0.0)
     labelled = 0
-    for second in range(1, MOST_SECONDS):
+    for second in range(1, MAX_SECONDS):
         labelled += _one_second(rollout, accuracy, change, rng)
         stage = rollout.decide(float(second)).stage
         if stage in {RolloutStage.PROMOTING, RolloutStage.ENDED}:
@@ -210,7 +210,7 @@ def aims(found: Sequence[Found], fails: Sequence[bool]) -> list[Aim]:
     whole, arms = ([each for each in found if (each.share is None) is is_whole] for is_whole in (True, False))
     failed = 100 * sum(fails) / len(fails)
     what = f"as bad as the guard allows, tested {BOUND_QUERIES:,} times: rolled back"
-    at_the_bound = Aim(what, failed, 100 - LEAST_PERCENT, "% of seeds", is_most=True)
+    at_the_bound = Aim(what, failed, 100 - MIN_PERCENT, "% of seeds", is_most=True)
     kinds = dict.fromkeys((each.accuracy, each.shadow) for each in whole)
     of_whole = (_aims([each for each in whole if (each.accuracy, each.shadow) == kind], _kind(*kind)) for kind in kinds)
     return [*(aim for each in of_whole for aim in each), *_aims(arms, "arms alone"), at_the_bound]
@@ -228,10 +228,10 @@ def _aims(found: Sequence[Found], what: str) -> Iterator[Aim]:
     yield Aim(
         text,
         worse.rolled_back_within_percent,
-        LEAST_PERCENT,
+        MIN_PERCENT,
         "% of seeds",
         is_most=False,
         possible=worse.possible_percent,
     )
-    yield Aim(f"{what}, equal: promoted", equal, LEAST_PERCENT, "% of seeds", is_most=False)
-    yield Aim(f"{what}, 2 points worse: promoted", missed, 100 - LEAST_PERCENT, "% of seeds", is_most=True)
+    yield Aim(f"{what}, equal: promoted", equal, MIN_PERCENT, "% of seeds", is_most=False)
+    yield Aim(f"{what}, 2 points worse: promoted", missed, 100 - MIN_PERCENT, "% of seeds", is_most=True)

@@ -33,10 +33,10 @@ Spoil = Callable[[Values], Values]
 
 SEEDS, ROWS = 100, 1_000
 QUIET_ROWS = 5_000
-MOST_ROWS, AT_ONCE = 2_000, 128
+MAX_ROWS, AT_ONCE = 2_000, 128
 NOISE, DEGREES = (0.05, 0.1, 0.25, 0.5, 1.0), (15.0, 30.0, 60.0)
 """In standard deviations of the rows; of images, to the left."""
-LEAST_LOSS, WITHIN_PERCENT, MOST_ALARMS = 0.05, 95.0, 0.01
+MIN_LOSS, WITHIN_PERCENT, MAX_ALARMS = 0.05, 95.0, 0.01
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def measured(place: Workspace, seeds: int) -> tuple[list[Noticed], list[Quiet]]:
         variant = family.variants[len(family.variants) // 2 - 1]
         with open_backend(device).runner(place.loaded_paths()[VariantKey(family.name, variant.name)]) as runner:
             rows, labels = labelled_rows(split, runner.signature.inputs)
-            rows, labels = {name: each[:MOST_ROWS] for name, each in rows.items()}, labels[:MOST_ROWS]
+            rows, labels = {name: each[:MAX_ROWS] for name, each in rows.items()}, labels[:MAX_ROWS]
             clean = _judged(runner, rows, labels)
             quiet.append(Quiet(family.name, [_alarms(clean, seed) for seed in range(seeds)]))
             for how, spoil in _ways(rows):
@@ -191,11 +191,11 @@ def _rows(found: Sequence[float], percent: float) -> str:
 
 def aims(noticed: Sequence[Noticed], quiet: Sequence[Quiet]) -> list[Aim]:
     """What issue and docs promise."""
-    large = [each.within_percent for each in noticed if each.loss >= LEAST_LOSS]
+    large = [each.within_percent for each in noticed if each.loss >= MIN_LOSS]
     alarms = [sum(pair) for each in quiet for pair in each.alarms]
-    what = f"shifts that cost {100 * LEAST_LOSS:g} points and more, noticed within {ROWS:,} rows without labels"
+    what = f"shifts that cost {100 * MIN_LOSS:g} points and more, noticed within {ROWS:,} rows without labels"
     promised = f"false alarms in {QUIET_ROWS:,} rows (promised: one in {ALARM_ROWS:,} at most)"
     return [
         Aim(what, min(large), WITHIN_PERCENT, "% of seeds", is_most=False),
-        Aim(promised, float(np.mean(alarms)), MOST_ALARMS, "in the mean", is_most=True),
+        Aim(promised, float(np.mean(alarms)), MAX_ALARMS, "in the mean", is_most=True),
     ]

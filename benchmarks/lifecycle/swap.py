@@ -49,7 +49,7 @@ BEFORE_S, LASTS_S = 5.0, 75.0
 AROUND_S = 1.0
 """The change is looked at from so long before the switch to as long after it."""
 LOST = frozenset({Outcome.FAILED, Outcome.REJECTED, Outcome.DROPPED})
-MOST_VIOLATIONS_PERCENT, MOST_SWAP_S = 0.2, 60.0
+MAX_VIOLATIONS_PERCENT, MAX_SWAP_S = 0.2, 60.0
 
 
 @dataclass(frozen=True)
@@ -235,6 +235,6 @@ def aims(found: list[Round]) -> list[Aim]:
     took_s = median(each.swap.took_s for each in found)
     return [
         Aim("requests lost by a change", lost, 0, "requests", is_most=True),
-        Aim("violations added by a change", violations, MOST_VIOLATIONS_PERCENT, "%", is_most=True),
-        Aim("from the file to the first answer", took_s, MOST_SWAP_S, "s", is_most=True),
+        Aim("violations added by a change", violations, MAX_VIOLATIONS_PERCENT, "%", is_most=True),
+        Aim("from the file to the first answer", took_s, MAX_SWAP_S, "s", is_most=True),
     ]

@@ -104,7 +104,7 @@ _FRAME = struct.Struct(">IBI")  # length and type in one, flags, stream
 FRAME_BYTES = 9
 _LARGEST_WINDOW = 2**31 - 1
 _FIRST_WINDOW = 65_535
-MOST_CALLS = 16  # at once on one connection
+MAX_CALLS = 16  # at once on one connection
 _INITIAL_WINDOW_SIZE, _HEADER_TABLE_SIZE, _ENABLE_PUSH = 4, 1, 2
 
 
@@ -156,7 +156,7 @@ class Grpc:
 
     @property
     def most(self) -> int:
-        return MOST_CALLS if self._window >= self._largest_bytes else 0
+        return MAX_CALLS if self._window >= self._largest_bytes else 0
 
     def ask(self, index: int, request: bytes) -> bytes:
         self._window -= len(request)

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.serving.connections import MOST_CALLS, OK, Broken, Connection, Grpc, Http1, Reply
+from benchmarks.serving.connections import MAX_CALLS, OK, Broken, Connection, Grpc, Http1, Reply
 from benchmarks.serving.models import Samples
 from benchmarks.serving.poisson import Job, Played
 from benchmarks.serving.processes import Tree
@@ -193,7 +193,7 @@ def _playing(
     tick_s: float = 0.0,
 ) -> Iterator["subprocess.Popen[bytes]"]:
     path = GRPC_INFER if target.dialect.over_http2 else ""
-    lines = math.ceil(connections / MOST_CALLS) if path else connections
+    lines = math.ceil(connections / MAX_CALLS) if path else connections
     job = Job(target.port, path, target.requests, rate_qps, duration_s, lines, keep, seed, tick_s)
     command = (sys.executable, "-m", "benchmarks.serving.poisson")
     with _ended(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

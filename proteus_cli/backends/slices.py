@@ -24,7 +24,7 @@ TRIES = 5
 MAX_ONE_ROW_S = 0.001  # a slower model is not tried, as that would delay its first batch: 16 batches take 0.5 s then
 MAX_TRIED_BYTES = 64 * 2**20  # of the inputs of a whole batch
 MAX_KNOWN_BYTES = 64 * 2**20  # of a model; to digest a larger one takes longer than its tries, as it is not quick
-MOST_KNOWN = 256  # models of which a device remembers what was found
+MAX_KNOWN = 256  # models of which a device remembers what was found
 WORTHWHILE = 0.95  # of the time of the whole batch; closer times change places from one load to the next
 
 
@@ -60,7 +60,7 @@ class KnownSlices:
     def find(self, model: Hashable, infer: Infer, signature: Signature) -> int:
         """As `fastest_slice`, for a model that ``infer`` runs. What was used last is remembered for the longest."""
         rows = self._rows.pop(model, None) or fastest_slice(infer, signature)
-        if len(self._rows) >= MOST_KNOWN:
+        if len(self._rows) >= MAX_KNOWN:
             self._rows.pop(next(iter(self._rows)), None)
         self._rows[model] = rows
         return rows

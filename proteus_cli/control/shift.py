@@ -35,7 +35,7 @@ WINDOWS = (100, 500, 1_000)
 BOUND = 2.17
 """C of the inequality above, for any number of rows (at most 2.16863 for m = n of 4 and more; 2 beyond 458)."""
 OVER = 0.75
-LEAST_REFERENCE_ROWS = 30
+MIN_REFERENCE_ROWS = 30
 """Of fewer rows, nothing but chance is to be told."""
 
 

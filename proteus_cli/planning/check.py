@@ -9,7 +9,7 @@ from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.plan.rules import Resource, selects
 from proteus_cli.domain.profile.capacity import Capacity, CapacityStep
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
-from proteus_cli.domain.profile.query_amounts import cost_of, most_energy_of
+from proteus_cli.domain.profile.query_amounts import cost_of, max_energy_of
 from proteus_cli.domain.profile.shared_times import beside
 from proteus_cli.planning.cascade_check import gained_qps, problems_of_cascades
 from proteus_cli.planning.networks import NETWORK_FRAC
@@ -211,7 +211,7 @@ def _problems_of_policies(given: _Checked) -> Iterator[str]:
             continue
         points = profile.points_of(alone)
         if family in energies:
-            energy_j = most_energy_of(alone.power_w or 0.0, points, placement.max_batch)
+            energy_j = max_energy_of(alone.power_w or 0.0, points, placement.max_batch)
             if energy_j > energies[family] * (1 + _REL):
                 yield f"{where} takes {energy_j:g} J of a query, and may take {energies[family]:g} J"
         if family in costs:

@@ -29,7 +29,7 @@ def limits_of_hosts(catalog: Catalog, profiles: Mapping[str, Profile], rules: Ru
             limits[host] = min(limits.get(host, limit), limit)
             key = id(profile.variants), profile.slots, id(profile.network)
             if key not in known:
-                known[key] = _most_bytes_per_s(catalog, profile, rules)
+                known[key] = _max_bytes_per_s(catalog, profile, rules)
             most[host] = most.get(host, 0.0) + known[key]
     return {host: limit for host, limit in limits.items() if most[host] > limit}
 
@@ -51,7 +51,7 @@ def row_bytes(profile: Profile, family: str) -> int:
     return profile.network.row_bytes.get(family, 0) if profile.network is not None else 0
 
 
-def _most_bytes_per_s(catalog: Catalog, profile: Profile, rules: Rules) -> float:
+def _max_bytes_per_s(catalog: Catalog, profile: Profile, rules: Rules) -> float:
     targets = rules.planned_targets(catalog.slo_targets())
     return max(
         (

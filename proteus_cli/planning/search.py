@@ -46,9 +46,9 @@ from proteus_cli.planning.solver.target_demand import TargetDemand
 PLAIN_FRAC = 0.4  # of the search with cascades, the most that the plan without them may take
 FALLBACK_FRAC = 0.25  # of the search for several variants per device, kept for one variant on each where none is found
 SAME_MERIT = 1e-5
-MOST_SETS_APART = 100
+MAX_SETS_APART = 100
 """Sets of variants, of all groups, up to which devices are told apart by what they host: exact loads need that."""
-MOST_SPLIT = 2  # models of other groupings than the simplest that are kept
+MAX_SPLIT = 2  # models of other groupings than the simplest that are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +271,7 @@ class PlacementSearch:
     def _is_wide(self, asked: PlanningDemand, now: Now) -> bool:
         """Apart by what they host, devices would have too many sets: then the loads that are counted are a bound."""
         sets = self._model((), asked.lines)[0].sets
-        return sets is not None and len(sets.keys) * len(set(now.hosted.values())) > MOST_SETS_APART
+        return sets is not None and len(sets.keys) * len(set(now.hosted.values())) > MAX_SETS_APART
 
     def _round_by_s(self, instance: Instance, deadline_s: float) -> float:
         """When a round must end: with cascades, or losses to be survived, one for fewer hosts is likely to follow."""
@@ -294,7 +294,7 @@ class PlacementSearch:
             model = formulate(instance, self._rules, lines)
             found = instance, model
             split = [key for key in self._compiled if key[0]]
-            for key in split[: max(len(split) - MOST_SPLIT + 1, 0)] if numbers else ():
+            for key in split[: max(len(split) - MAX_SPLIT + 1, 0)] if numbers else ():
                 del self._compiled[key]
         self._compiled[numbers, lines] = found
         return found
@@ -303,7 +303,7 @@ class PlacementSearch:
         """Of which families the rules leave out all variants as too inaccurate; empty where there is none."""
         found = []
         for family, best in best_accuracy(self._profiles.values()).items():
-            least = self._rules.least_alone(family)
+            least = self._rules.min_accuracy_alone(family)
             if best < least:
                 found.append(f"no variant of `{family}` has an accuracy of {least:g}, the best has {best:.4f}")
         return "; ".join(found)

@@ -16,7 +16,7 @@ from proteus_cli.store.eval_splits import labelled_rows
 from proteus_cli.units import counted, format_size
 
 RANDOM_ROWS = 64  # different ones of each family …
-MOST_BYTES = 64 << 20  # … and of eval splits, too, unless all rows together take more than this
+MAX_BYTES = 64 << 20  # … and of eval splits, too, unless all rows together take more than this
 NUMPY = {
     "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
     "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
@@ -68,7 +68,7 @@ def plain_bodies(
 ) -> list[PlainBody]:
     """Rows as `random_samples` has them, without parameters. Raises `ServerError` where they can't be sent."""
     specs = _specs(inputs, where)
-    count = min(RANDOM_ROWS, MOST_BYTES // _row_bytes(specs))
+    count = min(RANDOM_ROWS, MAX_BYTES // _row_bytes(specs))
     rows = [{spec.name: spec.random(rng) for spec in specs} for _ in range(count)]
     return [_binary_body(specs, row) if is_binary else _json_body(specs, row) for row in rows]
 
@@ -97,28 +97,28 @@ def _json_body(specs: Sequence["_Spec"], row: Mapping[str, npt.NDArray[Any]]) ->
 def random_samples(inputs: Sequence[InputMetadata], where: str, rng: np.random.Generator) -> list[Sample]:
     """For the inputs that a model has, as told at the URL ``where``. Raises `ServerError` where they can't be sent."""
     specs = _specs(inputs, where)
-    rows = min(RANDOM_ROWS, MOST_BYTES // _row_bytes(specs))
+    rows = min(RANDOM_ROWS, MAX_BYTES // _row_bytes(specs))
     return [_sample(specs, {spec.name: spec.random(rng) for spec in specs}) for _ in range(rows)]
 
 
 def eval_samples(
     path: Path, inputs: Sequence[InputMetadata], where: str, rng: np.random.Generator, last_row: int | None = None
 ) -> list[Sample]:
-    """The rows of an eval split in random order, as many as take `MOST_BYTES` at most.
+    """The rows of an eval split in random order, as many as take `MAX_BYTES` at most.
 
     With a ``last_row``, they are in the order of the split, and that one is there. Raises `ArtefactError` where the
     split does not fit the inputs, or has no such row, and `ServerError` where the inputs can't be sent.
     """
     specs = _specs(inputs, where)
     rows, labels = labelled_rows(path, specs)
-    most = MOST_BYTES // _row_bytes(specs)
+    most = MAX_BYTES // _row_bytes(specs)
     if last_row is None:
         order = rng.permutation(len(labels))[:most].tolist()
     else:
         require_row(last_row, len(labels), path)
         if last_row >= most:
             raise ArtefactError(
-                f"The first {last_row + 1:,} rows of `{path}` take more than {format_size(MOST_BYTES)}.",
+                f"The first {last_row + 1:,} rows of `{path}` take more than {format_size(MAX_BYTES)}.",
                 hint="name earlier rows in the column `eval_row` of the trace",
             )
         order = list(range(min(len(labels), most)))
@@ -158,10 +158,10 @@ class _Spec:
 def _specs(inputs: Sequence[InputMetadata], where: str) -> list[_Spec]:
     specs = [_Spec(each.name, each.datatype, tuple(map(abs, each.shape[1:]))) for each in inputs]
     is_known = all(spec.datatype in NUMPY and spec.row_bytes for spec in specs)
-    if not is_known or not 0 < _row_bytes(specs) <= MOST_BYTES:
+    if not is_known or not 0 < _row_bytes(specs) <= MAX_BYTES:
         raise ServerError(
             f"`{where}` has inputs that can't be sent.",
-            hint=f"inputs are numbers, and a row of all takes {MOST_BYTES} bytes at most",
+            hint=f"inputs are numbers, and a row of all takes {MAX_BYTES} bytes at most",
         )
     return specs
 

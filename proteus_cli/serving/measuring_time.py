@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 LOOK_S = 5.0
-LEAST_SHARE = 0.05
+MIN_SHARE = 0.05
 """Of a core: the kernel leaves less to what runs last on cores that are busy, and measuring takes all that it gets."""
 WAITS, GOES_ON = "waits: the cores are busy", "goes on: the cores have time"
 
@@ -32,7 +32,7 @@ async def tell_waits(pid: int, say: Callable[[str], object], cpu_s: Callable[[in
         now = cpu_s(pid)
         if now is None:
             return
-        waits = now - before < LEAST_SHARE * LOOK_S
+        waits = now - before < MIN_SHARE * LOOK_S
         if waits != waited:
             say(WAITS if waits else GOES_ON)
         before, waited = now, waits

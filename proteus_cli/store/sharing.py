@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from proteus_cli.domain.catalog.catalog import VariantKey, name_in_catalog, variant_labels
 from proteus_cli.domain.fleet import origins
-from proteus_cli.domain.profile.interference import MOST_BESIDE, Interference, SharingCost, SharingModel
+from proteus_cli.domain.profile.interference import MAX_BESIDE, Interference, SharingCost, SharingModel
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store.digests import digest_of
@@ -110,10 +110,10 @@ def sharing_gaps(
             continue
         wanted = free or together
         studied = sorted(frozenset().union(*wanted))
-        if len(studied) > 1 + MOST_BESIDE:
+        if len(studied) > 1 + MAX_BESIDE:
             wanted, studied = wanted[:1], sorted(wanted[0])
         names = variant_labels(studied)
-        sets = [among for among in wanted if _PAIR < len(among) <= 1 + MOST_BESIDE]
+        sets = [among for among in wanted if _PAIR < len(among) <= 1 + MAX_BESIDE]
         yield (
             f"{', '.join(names[key] for key in studied)} on a {kind}: {_gap(known, model, free)}: "
             f"`{renewal(measured_on, studied, sets)}`"

@@ -20,7 +20,7 @@ from proteus_cli.studies.draft import Job, JobTurn, StudyDraft
 from proteus_cli.studies.machine import this_machine
 from proteus_cli.studies.telemetry.sampler import Watch, watching
 
-MOST_RUNS = 8
+MAX_RUNS = 8
 """Of which telemetry is kept: the latest."""
 OF_A_CELL: tuple[type[ProteusError], ...] = (EngineError, ServerError, BackendUnavailable)
 """Errors that say nothing of other cells."""
@@ -94,7 +94,7 @@ class _StudyRun:
     def measure_all(self, watch: Watch) -> None:
         """Do the jobs that the budget has room for; one that has no room is left out, and smaller ones may follow."""
         jobs = [job for job in self.draft.jobs if job.key in set(self.study.missing)]
-        earlier = self.study.telemetry[-(MOST_RUNS - 1) :]
+        earlier = self.study.telemetry[-(MAX_RUNS - 1) :]
         for place, job in enumerate(jobs):
             wanted_s = sum(each.wanted_s for each in jobs[place:])
             allowed_s = self._allowed_s(job, wanted_s)

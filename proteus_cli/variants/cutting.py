@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from proteus_cli.domain.stages.exits import MOST_EXITS
+from proteus_cli.domain.stages.exits import MAX_EXITS
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.store.models.onnx_files import content_of, inputs_of, read_graph
 from proteus_cli.units import counted
@@ -24,8 +24,8 @@ def parse_cuts(text: str) -> tuple[Cut, ...]:
     """``"a,b+c"`` → (("a",), ("b", "c")). Raises `UsageError`."""
     cuts = tuple(tuple(name.strip() for name in cut.split("+")) for cut in text.split(","))
     names = [name for cut in cuts for name in cut]
-    if not all(names) or len(set(names)) != len(names) or len(cuts) >= MOST_EXITS:
-        raise UsageError(f"`--at {text}` names no 1 to {MOST_EXITS - 1} different tensors.", hint=_AT_HINT)
+    if not all(names) or len(set(names)) != len(names) or len(cuts) >= MAX_EXITS:
+        raise UsageError(f"`--at {text}` names no 1 to {MAX_EXITS - 1} different tensors.", hint=_AT_HINT)
     return cuts
 
 

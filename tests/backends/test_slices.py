@@ -6,8 +6,8 @@ import pytest
 from proteus_cli.backends import slices
 from proteus_cli.backends.base import NamedArrays, Signature, TensorSpec
 from proteus_cli.backends.slices import (
+    MAX_KNOWN,
     MAX_TRIED_BYTES,
-    MOST_KNOWN,
     TRIED_ROWS,
     WHOLE,
     KnownSlices,
@@ -95,9 +95,9 @@ def test_a_model_that_is_loaded_again_is_not_tried_again(monkeypatch: pytest.Mon
 
 def test_only_so_many_models_are_remembered() -> None:
     known, model = KnownSlices(), DoublingModel(4e-4, 8e-4, out=None)  # which needs no tries
-    for number in range(2 * MOST_KNOWN):
+    for number in range(2 * MAX_KNOWN):
         assert known.find(number, model.infer, model.signature) == WHOLE
-    assert len(known) == MOST_KNOWN
+    assert len(known) == MAX_KNOWN
 
 
 def test_a_model_that_is_loaded_again_and_again_stays_known(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_a_model_that_is_loaded_again_and_again_stays_known(monkeypatch: pytest.
         return WHOLE
 
     monkeypatch.setattr(slices, "fastest_slice", find)
-    for number in range(2 * MOST_KNOWN):
+    for number in range(2 * MAX_KNOWN):
         known.find(number, model.infer, model.signature)
         known.find("kept", model.infer, model.signature)
-    assert len(tried) == 2 * MOST_KNOWN + 1
+    assert len(tried) == 2 * MAX_KNOWN + 1

@@ -20,7 +20,7 @@ ROOM_BYTES = 2**30
 """What an input may take above what the process has, before its allocations fail."""
 
 _CASES_BETWEEN_NOTES = 100
-_MOST_MUTATIONS = 4
+_MAX_MUTATIONS = 4
 _SLOWER = 1.1  # an input must be so much worse than the worst to replace it: written files are few
 
 
@@ -64,7 +64,7 @@ class Session:
 
 def mutated(target: "Target", content: bytes, rng: Random) -> bytes:
     """A few mutations of an input; those that would make it too large are left out."""
-    for _ in range(rng.randint(1, _MOST_MUTATIONS)):
+    for _ in range(rng.randint(1, _MAX_MUTATIONS)):
         longer = target.mutate(content, rng)
         content = longer if len(longer) <= MAX_INPUT_BYTES else content
     return content

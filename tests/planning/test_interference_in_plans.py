@@ -110,7 +110,7 @@ def test_without_a_cost_there_are_no_sets_and_the_model_is_as_before() -> None:
 def test_with_too_many_sets_small_ones_are_left_and_a_plan_is_no_promise_too_much(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(resident_sets, "MOST_SETS", 3)  # so single variants only
+    monkeypatch.setattr(resident_sets, "MAX_SETS", 3)  # so single variants only
     made = planner(SETS, ab=1.2)
     plan = made({"a": 30.0, "b": 30.0, "c": 30.0})
     assert all(len(keys) <= 1 for keys in plan.hosted().values())
@@ -118,7 +118,7 @@ def test_with_too_many_sets_small_ones_are_left_and_a_plan_is_no_promise_too_muc
 
 
 def test_what_is_pinned_is_in_a_set_however_many_sets_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resident_sets, "MOST_SETS", 3)  # sets of two would be too many, if all of them counted
+    monkeypatch.setattr(resident_sets, "MAX_SETS", 3)  # sets of two would be too many, if all of them counted
     pins = tuple(DeviceVariant("cpu0", *each.key) for each in MEASURED)
     made = planner(msgspec.structs.replace(SETS, pinned=pins), ab=1.2)
     plan = made({"a": 30.0, "b": 30.0, "c": 30.0})
@@ -127,7 +127,7 @@ def test_what_is_pinned_is_in_a_set_however_many_sets_there_are(monkeypatch: pyt
 
 
 def test_single_variants_are_never_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resident_sets, "MOST_SETS", 2)
+    monkeypatch.setattr(resident_sets, "MAX_SETS", 2)
     made = planner(SETS, devices=3, ab=1.2)
     plan = made({"a": 30.0, "b": 30.0, "c": 30.0})
     assert together(plan) == {frozenset("a"), frozenset("b"), frozenset("c")}

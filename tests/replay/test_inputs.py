@@ -41,7 +41,7 @@ def test_each_row_of_an_eval_split_is_sent_once_with_its_label_in_random_order(t
 
 def test_of_a_large_split_so_much_is_sent_as_is_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     split = save_eval(tmp_path / "eval.npz", rows=32)
-    monkeypatch.setattr(inputs, "MOST_BYTES", 10 * INPUTS * 4 + 1)
+    monkeypatch.setattr(inputs, "MAX_BYTES", 10 * INPUTS * 4 + 1)
     rows = {sent(sample) for sample in eval_samples(split, METADATA, WHERE, rng())}
     assert len(rows) == 10
     assert rows <= set(map(tuple, np.load(split)["x"].tolist()))
@@ -53,7 +53,7 @@ def test_rows_that_a_trace_names_are_in_their_places(tmp_path: Path, monkeypatch
     assert [sent(sample) for sample in eval_samples(split, METADATA, WHERE, rng(), last_row=31)] == expected
     with pytest.raises(ArtefactError, match=r"names row 32 of the eval split .*, which has 32 rows"):
         eval_samples(split, METADATA, WHERE, rng(), last_row=32)
-    monkeypatch.setattr(inputs, "MOST_BYTES", 10 * INPUTS * 4 + 1)
+    monkeypatch.setattr(inputs, "MAX_BYTES", 10 * INPUTS * 4 + 1)
     assert [sent(sample) for sample in eval_samples(split, METADATA, WHERE, rng(), last_row=9)] == expected[:10]
     with pytest.raises(ArtefactError, match=r"The first 11 rows of .* take more than"):
         eval_samples(split, METADATA, WHERE, rng(), last_row=10)

@@ -16,7 +16,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.errors import EngineError
 from proteus_cli.studies.telemetry import cores, gpus, process_tree, sampler
 from proteus_cli.studies.telemetry.counters import Reading, measures
-from proteus_cli.studies.telemetry.sampler import MOST_SAMPLES, TelemetrySamples, Watch, reader, watching
+from proteus_cli.studies.telemetry.sampler import MAX_SAMPLES, TelemetrySamples, Watch, reader, watching
 
 
 def test_totals_become_rates_and_levels_stay() -> None:
@@ -31,7 +31,7 @@ def test_samples_are_bounded_and_their_means_stay() -> None:
         samples.add({"mhz": samples.due_s()}, samples.due_s())  # each sample is the time that it is taken at
     found = samples.telemetry()
     values = [value for value in found.measures["mhz"] if value is not None]
-    assert len(values) < MOST_SAMPLES
+    assert len(values) < MAX_SAMPLES
     assert found.times_unix_s[-1] == pytest.approx(2100.0, abs=found.every_s)
     assert [100.0 + value for value in values] == pytest.approx(found.times_unix_s, abs=found.every_s)
 
@@ -63,7 +63,7 @@ class InterruptedSample(Mapping[str, float]):
         return 1
 
 
-@pytest.mark.parametrize("taken_meanwhile", [1, MOST_SAMPLES])
+@pytest.mark.parametrize("taken_meanwhile", [1, MAX_SAMPLES])
 def test_samples_that_are_taken_while_all_are_asked_for_come_the_next_time(taken_meanwhile: int) -> None:
     samples = TelemetrySamples(0.0, 1.0)
     samples.add({"mhz": 1.0, "memory_bytes": 1.0}, 0.0)

@@ -80,7 +80,7 @@ class ExitRunner:
             bounds = replace(bounds, may_leave=False)
         start_s = clock() if bounds is not None else 0.0
         forecast = StageForecast(bounds, self._pace, start_s) if bounds is not None else None
-        least = bounds.least_by_row() if bounds is not None else None
+        least = bounds.min_by_row() if bounds is not None else None
         rule = StopRule(self._stop_when, len(self.stages), bounds, start_s)
         rows = len(next(iter(inputs.values())))
         answers, held = _Answers(rows, self._names), np.zeros(rows, np.uint8)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from proteus_cli.cli.views.live.live_view import LiveView
     from proteus_cli.serving.logs import LogStream
 
-LEAST_SAMPLES_BYTES = 32 * 2**20
+MIN_SAMPLES_BYTES = 32 * 2**20
 
 
 def serve(
@@ -145,9 +145,9 @@ def _require_compatible(
         )
     if not captures and given & {"--samples-space", "--samples-for"}:
         raise UsageError("No request is captured.", hint="add `--samples 1%`, or leave out `--samples-…`")
-    if samples_bytes < LEAST_SAMPLES_BYTES:
+    if samples_bytes < MIN_SAMPLES_BYTES:
         raise UsageError(
-            f"`--samples-space` must be {format_size(LEAST_SAMPLES_BYTES)} at least.",
+            f"`--samples-space` must be {format_size(MIN_SAMPLES_BYTES)} at least.",
             hint="a file of samples may be that large",
         )
     if record and writes_elsewhere:

@@ -25,7 +25,7 @@ A trial ends as soon as it is sure that it gains nothing, and each that fails ma
 
 **Why it does not oscillate.** Down needs proof that a slot is worth less than the tolerance, and up that it is worth
 more: one and the same device gives no proof of both. Chance may, so a change against the last one has to wait twice as
-long as the one before it, up to `LONGEST_HOLD_S`, and to be surer, up to `MOST_ERRORS`. So a device that stays as it
+long as the one before it, up to `LONGEST_HOLD_S`, and to be surer, up to `MAX_ERRORS`. So a device that stays as it
 is goes back and forth ever more rarely, in the end never twice within the longest wait. What is taken for a change of
 the device (below) has the errors begin anew, and a change of its surroundings the wait, too.
 

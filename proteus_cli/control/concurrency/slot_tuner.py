@@ -22,14 +22,14 @@ OVERLOADED_PAUSE_S = 4.0  # then the other number runs in 5 to 12 % of the time
 
 FIRST_HOLD_S, LONGEST_HOLD_S = 2.0, 600.0  # between a change and the one back
 ERRORS_OF_REVERSAL = 1.0  # for so many standard errors more each must be sure that follows, as one of them was wrong
-MOST_ERRORS = 5.0
+MAX_ERRORS = 5.0
 
 LEFT_FRAC = 0.15  # of what was to be expected: such a window leaves the estimate …
 LEFT_ERRORS = 4.0  # … if that is so many times the usual scatter of windows …
 LEFT_WINDOWS = 2  # … and so does the next one
 SCATTER_WEIGHT = 0.1  # of one window
 TINY_S = 1e-9
-MOST_REMEMBERED = 16
+MAX_REMEMBERED = 16
 
 
 class TuningReason(StrEnum):
@@ -121,7 +121,7 @@ class SlotTuner:
         """
         self._remembered.pop(self._around, None)
         self._remembered[self._around] = self.settled
-        if len(self._remembered) > MOST_REMEMBERED:
+        if len(self._remembered) > MAX_REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
         self._around = around
         self.windows.clear()
@@ -172,7 +172,7 @@ class SlotTuner:
             return False
         if is_reversal:
             self._hold_s = min(2 * self._hold_s, LONGEST_HOLD_S)
-            self._errors = min(self._errors + ERRORS_OF_REVERSAL, MOST_ERRORS)
+            self._errors = min(self._errors + ERRORS_OF_REVERSAL, MAX_ERRORS)
         self._settle(target, TuningReason.MORE_CARRY_MORE if step > 0 else TuningReason.FEWER_CARRY_AS_MUCH, now_s)
         self.trial, self._last_step, self._changed_s = None, step, now_s
         self._pause_s = {step: 0.0, -step: FIRST_PAUSE_S}  # one more step the same way may be as good

@@ -8,12 +8,12 @@ import numpy as np
 from proteus_cli.arrays import Floats
 from proteus_cli.control.concurrency.slot_bins import SlotWindow
 
-LEAST_ERROR = 0.002  # the relative standard error of devices without any scatter: clocks have some
+MIN_ERROR = 0.002  # the relative standard error of devices without any scatter: clocks have some
 SURE_ERRORS = 2.0  # standard errors on one side: 97.7 %
 RIDGE = 1e-9  # of the trace: numbers that were never seen have no equation
-LEAST_WINDOWS = 3  # that a number must have been seen in
+MIN_WINDOWS = 3  # that a number must have been seen in
 SEEN_FRAC = 0.02  # of the time of batches in a window, that it was seen there
-MOST_GROUPS = 12  # of windows, one of which is left out at a time
+MAX_GROUPS = 12  # of windows, one of which is left out at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +57,7 @@ class Throughputs:
 
     def _error(self, without: Floats) -> float:
         """The standard error; larger where few windows tell it, about as Student's t has it."""
-        return (1 + 2 / max(len(without) - 1, 1)) * max(self._jackknife(without), LEAST_ERROR)
+        return (1 + 2 / max(len(without) - 1, 1)) * max(self._jackknife(without), MIN_ERROR)
 
     def _jackknife(self, without: Floats) -> float:
         groups = len(without)
@@ -67,15 +67,15 @@ class Throughputs:
 def throughputs(windows: Sequence[SlotWindow]) -> Throughputs | None:
     """The estimate over these windows; None where no number was seen in enough of them."""
     windows = [window for window in windows if window.batches]
-    if len(windows) < LEAST_WINDOWS:
+    if len(windows) < MIN_WINDOWS:
         return None
     products, work = np.array([each.products for each in windows]), np.array([each.work for each in windows])
     batch_s = products.sum(axis=2)
     seen = batch_s >= SEEN_FRAC * batch_s.sum(axis=1, keepdims=True)
-    is_known = (seen & (batch_s > 0)).sum(axis=0) >= LEAST_WINDOWS
+    is_known = (seen & (batch_s > 0)).sum(axis=0) >= MIN_WINDOWS
     if not is_known.any():
         return None
-    groups = min(len(windows), MOST_GROUPS)
+    groups = min(len(windows), MAX_GROUPS)
     of_group = np.arange(len(windows)) % groups
     grouped_products = np.array([products[of_group == group].sum(axis=0) for group in range(groups)])
     grouped_work = np.array([work[of_group == group].sum(axis=0) for group in range(groups)])

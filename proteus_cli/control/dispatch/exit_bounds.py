@@ -30,7 +30,7 @@ def exit_bounds(
         return None
     due = [due_s(each) - way_s if hosted.cuts else math.inf for each in requests]
     rows = [each.rows for each in requests]
-    least = _least_confidences(requests)
+    least = _min_confidences(requests)
     bounds = ExitBounds(due, rows, hosted.exits, slowdown, None, least, hosted.attainment, may_leave)
     live = stop_when.get(hosted.family)
     return bounds if live is None else _with_live(bounds, live, hosted, requests)
@@ -54,7 +54,7 @@ def _relies_on_profile(request: Request) -> bool:
     return request.asks_for_accuracy or (request.bounds is not None and request.bounds.is_energy_limited)
 
 
-def _least_confidences(requests: Sequence[Request]) -> Sequence[float]:
+def _min_confidences(requests: Sequence[Request]) -> Sequence[float]:
     """The confidence that each request asks for; empty where none does."""
     found = [-math.inf if each.bounds is None else each.bounds.min_confidence for each in requests]
     return found if max(found) > -math.inf else ()

@@ -12,7 +12,7 @@ from proteus_cli.control.dispatch.workers import AccuracyTier, WorkerState
 from proteus_cli.control.replanning.demand import Counts
 from proteus_cli.domain.request import Request
 
-MOST_IDLE_TIERS = 16
+MAX_IDLE_TIERS = 16
 """With so many tiers, those in which nothing waits are closed before another is opened: clients choose their bounds."""
 
 
@@ -191,7 +191,7 @@ class FamilyState:
         is_of_deferred: bool = False,
         is_of_canaries: bool = False,
     ) -> AccuracyTier:
-        if len(self.tiers) >= MOST_IDLE_TIERS:
+        if len(self.tiers) >= MAX_IDLE_TIERS:
             self._close_idle()
         tier = AccuracyTier(
             self._new_queue(is_of_deferred), is_of_deferred=is_of_deferred, is_of_canaries=is_of_canaries

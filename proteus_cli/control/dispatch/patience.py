@@ -2,7 +2,7 @@
 
 from proteus_cli.domain.stages.pace import PREDICTABLE
 
-MOST_SAVED, MOST_OWED = 1.0, 8.0
+MAX_SAVED, MAX_OWED = 1.0, 8.0
 """Rows: what was long ago does not count."""
 
 
@@ -22,8 +22,8 @@ class Patience:
 
     def answered(self, rows: int, attainment: float) -> None:
         """So many rows were answered."""
-        self._left_rows = min(self._left_rows + PREDICTABLE * (1 - attainment) * rows, MOST_SAVED)
+        self._left_rows = min(self._left_rows + PREDICTABLE * (1 - attainment) * rows, MAX_SAVED)
 
     def gave_up(self, rows: int) -> None:
         """So many rows get no answer at all, though an idle device would have had the time for one."""
-        self._left_rows = max(self._left_rows - rows, -MOST_OWED)
+        self._left_rows = max(self._left_rows - rows, -MAX_OWED)

@@ -19,7 +19,7 @@ TIMES = (1.25, 1.5, 2.0, 4.0)
 """Of the promised part of wrong answers: what is tested. A loss between two of them is found about as soon."""
 RECENT_ROWS = 1_000
 """Labelled rows that tell how accurate a variant is now."""
-LEAST_WRONG = 0.005
+MIN_WRONG = 0.005
 """The part of wrong answers that is promised at least: eval splits are too small to promise less."""
 
 
@@ -57,7 +57,7 @@ class LiveAccuracy:
             self._recent_right -= self._recent[0]
         self._recent.append(score)
         self._recent_right += score
-        wrong = max(1 - promised, LEAST_WRONG)
+        wrong = max(1 - promised, MIN_WRONG)
         if wrong >= 1:
             return False
         self._evidence = [

@@ -172,7 +172,7 @@ class ForecastRule:
     def initial_demand(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> Demand:
         """Arrivals are assumed to be Poisson."""
         expected_qps = [demand_qps.get(family, 0.0) for family in slo_s]
-        rates = [Rate(max(qps, self._least_qps(qps)), 0.0) for qps in expected_qps]
+        rates = [Rate(max(qps, self._min_qps(qps)), 0.0) for qps in expected_qps]
         slack_s = {family: UNKNOWN_SLACK_FRAC * target_s for family, target_s in slo_s.items()}
         return _forecast(rates, slack_s, [() for _ in rates], 1.0)
 
@@ -186,13 +186,13 @@ class ForecastRule:
         """At profiled speed."""
         rate = context.demand.estimate(family, context.now_s - context.started_s, context.now_s)
         slowdown = context.slowdown[family]
-        least_qps = self._least_qps(self._recent_qps(context, family))
+        least_qps = self._min_qps(self._recent_qps(context, family))
         return Rate(max(rate.qps * slowdown, least_qps), rate.deviation_qps * slowdown)
 
     def _recent_qps(self, context: ReplanContext, family: str) -> float:
         return context.demand.rate_qps(family, max(WINDOWS_S), context.now_s)
 
-    def _least_qps(self, seen_qps: float) -> float:
+    def _min_qps(self, seen_qps: float) -> float:
         return self.min_demand_qps if seen_qps > 0 else self.idle_demand_qps
 
 

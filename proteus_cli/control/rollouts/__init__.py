@@ -20,7 +20,7 @@ version or on differences between both (`comparison.py`).
 than each other, and the old one err on a part e of all. Where they differ, the old one is wrong on e of all queries at
 most, so the new one is wrong on d - e at least: its accuracy is below that of the old one by d - 2 e or more, and is
 1 - d + e at most. A d that is beyond what a term allows by that is evidence against the term. A d of less than what is
-notably worse lets it pass. Between the two, no test can tell: once no label has come within `MOST_UNLABELLED` queries,
+notably worse lets it pass. Between the two, no test can tell: once no label has come within `MAX_UNLABELLED` queries,
 and d is by all evidence more than what passes, the roll-out ends, or asks a person.
 
 **What is assumed.** The old version errs on no more queries than on its eval split, and `DOUBT`. A query is in the arm

@@ -14,9 +14,9 @@ have a mean square of g at least where they are whole numbers, so λ is at most 
 import math
 from typing import TypeAlias
 
-MOST_RISKED = 0.75
+MAX_RISKED = 0.75
 """Of the wealth, with one value: it must not be lost at once."""
-MOST_WEALTH = 1e9
+MAX_WEALTH = 1e9
 """More is given away: it must not take forever to lose what was won before something changes."""
 LATER = 0.1
 """Of the wealth: after n values, the part that is bet from the next one on is this by n (n + 1), so that it lasts."""
@@ -57,7 +57,7 @@ class BettingEvidence:
     __slots__ = ("_bets", "_bound", "_most", "_parts", "_start", "_starts", "_values", "_waiting", "wealth")
 
     def __init__(self, bound: float, least: float, parts: Parts, starts: int = 1) -> None:
-        self._bound, self._most = bound, MOST_RISKED / (bound - least) if bound > least else math.inf
+        self._bound, self._most = bound, MAX_RISKED / (bound - least) if bound > least else math.inf
         self._parts, self._start, self._starts, self._values = parts, (1 - LATER) / starts, starts, 0
         self._bets, self._waiting, self.wealth = [0.0] * len(parts), 1.0, 1.0
         self.start()
@@ -74,7 +74,7 @@ class BettingEvidence:
         self._bet_more(LATER / (self._values * (self._values + 1)))
         excess = value - self._bound
         self._bets = [
-            min(bet * self._factor(gap, variance, excess), MOST_WEALTH)
+            min(bet * self._factor(gap, variance, excess), MAX_WEALTH)
             for bet, (gap, _) in zip(self._bets, self._parts, strict=True)
         ]
         self.wealth = sum(self._bets) + self._waiting

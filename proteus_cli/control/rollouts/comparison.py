@@ -8,7 +8,7 @@ of the queries changes both.
 from collections import deque
 from collections.abc import Iterator
 
-MOST_WAITING = 1_000
+MAX_WAITING = 1_000
 """Values of either arm that wait for the other one; of more, the oldest are forgotten."""
 EXPECTED = 100
 """How many values each arm has for each one of the other is taken from its share at first: it counts like that of so
@@ -22,8 +22,8 @@ class Arms:
     __slots__ = ("_new", "_new_seen", "_old", "_old_seen")
 
     def __init__(self) -> None:
-        self._new: deque[float] = deque(maxlen=MOST_WAITING)
-        self._old: deque[float] = deque(maxlen=MOST_WAITING)
+        self._new: deque[float] = deque(maxlen=MAX_WAITING)
+        self._old: deque[float] = deque(maxlen=MAX_WAITING)
         self.split(0.5)
 
     def split(self, new_frac: float) -> None:
@@ -47,7 +47,7 @@ class Arms:
         """
         if not self._new:
             return
-        per_new = max(1, min(round(self._old_seen / self._new_seen), MOST_WAITING))
+        per_new = max(1, min(round(self._old_seen / self._new_seen), MAX_WAITING))
         while self._new and len(self._old) >= (per_new + 1) // 2:
             taken = [self._old.popleft() for _ in range(min(per_new, len(self._old)))]
             yield self._new.popleft() - sum(taken) / len(taken)

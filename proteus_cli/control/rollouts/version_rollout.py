@@ -13,12 +13,12 @@ now on; `decide` is to be called every second or so. What is wanted twice is har
 with ``is_auto``, or a person says so. After the end nothing is asked of the new version, unless it is done. There is
 one end.
 
-**When a step is passed.** A canary step, once the new version has answered `LEAST_QUERIES` in it and all terms pass.
+**When a step is passed.** A canary step, once the new version has answered `MIN_QUERIES` in it and all terms pass.
 The shadow, once so many were compared, and all terms pass that it can tell of; as nobody sees its answers, also once
-`MOST_SHADOWED` were compared, or after `LONGEST_SHADOW_S`, and the guard does not fail: the first canary step goes on
+`MAX_SHADOWED` were compared, or after `LONGEST_SHADOW_S`, and the guard does not fail: the first canary step goes on
 from what was learned, and its ``note`` says that the shadow is undecided. A canary step that was not passed after
 ``most_queries`` ends the roll-out: the version may be good, but that could not be told. So does a step after
-`MOST_UNLABELLED` queries where no label has come, and the guard cannot pass without. Where a person decides when to go
+`MAX_UNLABELLED` queries where no label has come, and the guard cannot pass without. Where a person decides when to go
 on, there is no such bound: the ``note`` says what is undecided, and why.
 """
 
@@ -30,10 +30,10 @@ from proteus_cli.domain.rollouts.specification import RolloutSpecification
 from proteus_cli.domain.rollouts.status import Ending, RolloutStage, RolloutStatus, Verdict
 from proteus_cli.errors import Conflict
 
-LEAST_QUERIES = 100
+MIN_QUERIES = 100
 """Of a step; at any share, so that latency is seen under its load."""
-MOST_SHADOWED = 2_000
-MOST_UNLABELLED = 2_000
+MAX_SHADOWED = 2_000
+MAX_UNLABELLED = 2_000
 """Answers of the new version, or shadowed queries of the shadow: by then a label of the family is to have come."""
 LONGEST_SHADOW_S = 3_600.0
 """Devices may be too busy to shadow anything."""
@@ -159,14 +159,14 @@ class VersionRollout:
     def _is_passed(self) -> bool:
         counts = self.guard.counts
         if self.wanted.stage is RolloutStage.CANARY:
-            return counts.canary >= LEAST_QUERIES and self.guard.verdict is Verdict.PASS
-        return counts.shadowed >= LEAST_QUERIES and self.guard.verdict_of_shadow is Verdict.PASS
+            return counts.canary >= MIN_QUERIES and self.guard.verdict is Verdict.PASS
+        return counts.shadowed >= MIN_QUERIES and self.guard.verdict_of_shadow is Verdict.PASS
 
     def _unlabelled(self) -> str:
         """That the guard cannot pass, as no label has come in so many queries; empty where it may."""
         counts = self.guard.counts
         queries = counts.shadowed if self.wanted.stage is RolloutStage.SHADOW else counts.canary
-        lacking = self.guard.lacking_labels if queries >= MOST_UNLABELLED else ""
+        lacking = self.guard.lacking_labels if queries >= MAX_UNLABELLED else ""
         return lacking and f"no label has come in {queries:,} queries, without which it cannot pass: {lacking}"
 
     def _undecided_shadow(self, now_s: float) -> str:
@@ -174,7 +174,7 @@ class VersionRollout:
         if self.wanted.stage is not RolloutStage.SHADOW or self.guard.verdict_of_shadow is Verdict.PASS:
             return ""
         shadowed = self.guard.counts.shadowed
-        if shadowed < MOST_SHADOWED and now_s - self.since_s < LONGEST_SHADOW_S:
+        if shadowed < MAX_SHADOWED and now_s - self.since_s < LONGEST_SHADOW_S:
             return ""
         return f"the shadow is undecided after {shadowed:,} queries: {self.guard.reason_of_shadow or 'too few'}"
 

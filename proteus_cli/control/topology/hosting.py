@@ -129,7 +129,7 @@ def _loadable(
         memory_bytes, key = measured.memory_with(profile.slots), measured.key
         if not memory_bytes:
             continue
-        is_allowed = limits.allows(key) and measured.accuracy >= rules.least_hosted(key.family)
+        is_allowed = limits.allows(key) and measured.accuracy >= rules.min_accuracy_hosted(key.family)
         steps = rules.capacity_steps(targets[key.family], profile.points_of(measured)) if is_allowed else ()
         qps = max((step.capacity.qps for step in steps), default=0.0)
         max_batch = max((step.capacity.max_batch for step in steps), default=1)

@@ -170,7 +170,7 @@ def _batches(
             if planned.slo_s == target.slo_s
             else "it is too slow for the family's policy"
         )
-    least = plan.rules.least_alone(new.family)
+    least = plan.rules.min_accuracy_alone(new.family)
     if new.accuracy < least:
         return f"its accuracy, {new.accuracy:.4g}, is below {least:g}, which the family must have"
     price = price_of(placement.device, profile.device.type)

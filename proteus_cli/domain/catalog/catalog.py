@@ -13,13 +13,13 @@ from proteus_cli.domain.catalog.family_policy import DEFAULT_POLICY, FamilyPolic
 from proteus_cli.domain.catalog.task import Task
 from proteus_cli.domain.conditions.stopping import require_stop_condition
 from proteus_cli.domain.stages.confidence import MARGIN, output_of
-from proteus_cli.domain.stages.exits import MOST_EXITS
+from proteus_cli.domain.stages.exits import MAX_EXITS
 from proteus_cli.errors import ProteusError, UsageError
 from proteus_cli.units import parse_duration
 
 LONGEST_NAME = 100
 _LARGEST_SIDE = 16_384
-_MOST_CHANNELS = 64
+_MAX_CHANNELS = 64
 
 
 VERSION_MARK = "@"
@@ -81,8 +81,8 @@ class Variant(Value, frozen=True):
                 self.stop_when is None, f"stop_when of `{self.name}` needs `exits`: without, there is nothing to stop"
             )
             return
-        count = f"exits of `{self.name}` must be the ONNX files of 2 to {MOST_EXITS} stages"
-        require(2 <= len(self.exits) <= MOST_EXITS and all(self.exits), count)  # noqa: PLR2004
+        count = f"exits of `{self.name}` must be the ONNX files of 2 to {MAX_EXITS} stages"
+        require(2 <= len(self.exits) <= MAX_EXITS and all(self.exits), count)  # noqa: PLR2004
         require(self.onnx is None, f"`{self.name}` has `exits` and `onnx`: leave one of them out")
         require(self.stop_when is not None, f'`{self.name}` has `exits`, and needs `stop_when = "confidence >= 0.9"`')
         require_stop_condition(self.stop_when or "", len(self.exits), self.name)
@@ -115,7 +115,7 @@ class ImageInput(Value, frozen=True):
         require(is_name(self.name), f"name `{self.name}` of an input must be letters, digits, `.`, `_`, `-`")
         largest = f"from 1 to {_LARGEST_SIDE:,}"
         require(all(1 <= side <= _LARGEST_SIDE for side in self.size), f"size of `{self.name}` must be {largest}")
-        require(1 <= self.channels <= _MOST_CHANNELS, f"channels of `{self.name}` must be from 1 to {_MOST_CHANNELS}")
+        require(1 <= self.channels <= _MAX_CHANNELS, f"channels of `{self.name}` must be from 1 to {_MAX_CHANNELS}")
         require(math.isfinite(self.scale) and self.scale != 0, f"scale of `{self.name}` must be a number other than 0")
         for what, values in (("mean", self.mean), ("std", self.std)):
             require(len(values) in {0, self.channels}, f"{what} of `{self.name}` must have a number for each channel")

@@ -14,8 +14,8 @@ TOLERANCE_FRAC = 0.03
 
 RESAMPLES = 400  # so the confidence is known to about ± 2 points
 INTERVAL = (5.0, 95.0)  # percentiles of the resamples: an interval of 90 %
-MOST_LEVELS = 64  # numbers in flight; the fit takes quadratic time
-MOST_SAMPLES = 1000  # of each
+MAX_LEVELS = 64  # numbers in flight; the fit takes quadratic time
+MAX_SAMPLES = 1000  # of each
 
 
 class ScatterSample(Value, frozen=True):
@@ -69,15 +69,15 @@ def knee_place(throughputs: Sequence[float], weights: Sequence[float] | None = N
 def fit_knee(samples: Sequence[ScatterSample], rng: np.random.Generator) -> Knee:
     """The knee of a scatter of samples of the same length, by bootstrap.
 
-    Raises `ValueError` without samples, and above `MOST_LEVELS` numbers in flight or `MOST_SAMPLES` samples of one.
+    Raises `ValueError` without samples, and above `MAX_LEVELS` numbers in flight or `MAX_SAMPLES` samples of one.
     """
     by_level: dict[int, list[ScatterSample]] = {}
     for sample in samples:
         by_level.setdefault(sample.in_flight, []).append(sample)
     numbers = sorted(by_level)
-    require(0 < len(numbers) <= MOST_LEVELS, f"a scatter has from 1 to {MOST_LEVELS} numbers in flight")
+    require(0 < len(numbers) <= MAX_LEVELS, f"a scatter has from 1 to {MAX_LEVELS} numbers in flight")
     most = max(len(each) for each in by_level.values())
-    require(most <= MOST_SAMPLES, f"a scatter has {MOST_SAMPLES} samples of a number in flight at most")
+    require(most <= MAX_SAMPLES, f"a scatter has {MAX_SAMPLES} samples of a number in flight at most")
     measured = [np.array([sample.throughput for sample in by_level[number]]) for number in numbers]
     weights = [float(len(each)) for each in measured]
     means = [float(each.mean()) for each in measured]

@@ -7,7 +7,7 @@ from proteus_cli.domain.conditions.metrics import SCALES, Metric, metric_named
 from proteus_cli.domain.conditions.reading import Token, TokenReader
 from proteus_cli.errors import UsageError
 
-MOST_COMPARISONS = 24
+MAX_COMPARISONS = 24
 DEEPEST = 16
 """Parentheses within each other."""
 
@@ -65,8 +65,8 @@ class _Parser(TokenReader):
     def _comparison(self) -> Comparison:
         at = self.next
         self._comparisons += 1
-        if self._comparisons > MOST_COMPARISONS:
-            self.fail("one comparison too many", hint=f"write at most {MOST_COMPARISONS}")
+        if self._comparisons > MAX_COMPARISONS:
+            self.fail("one comparison too many", hint=f"write at most {MAX_COMPARISONS}")
         metric = self._metric()
         operator = self._operator(after=at)
         return Comparison(metric, operator, self._quantity(metric, operator))

@@ -2,7 +2,7 @@
 
 A comparison changes its answer only at its value. So it is enough to try, of each metric, each value that it is
 compared with, the next float above it, and one below all of them: every other is like one of these. All combinations of
-the metrics are tried, each metric along an axis of its own: exact, and with `MOST_COMPARISONS` at most half a million.
+the metrics are tried, each metric along an axis of its own: exact, and with `MAX_COMPARISONS` at most half a million.
 """
 
 import math

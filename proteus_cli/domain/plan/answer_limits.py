@@ -6,7 +6,7 @@ As amounts are of the two alone, the planner and the steps of version roll-outs 
 from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
-from proteus_cli.domain.profile.query_amounts import cost_of, most_energy_of
+from proteus_cli.domain.profile.query_amounts import cost_of, max_energy_of
 
 
 def knows_amounts(measured: VariantProfile, price_per_hour: float | None, rules: Rules) -> bool:
@@ -30,9 +30,9 @@ def why_not_within(
     steps = rules.capacity_steps(target, points)
     if energy_j is not None and measured.power_w is not None:
         max_batch = max(step.capacity.max_batch for step in steps)
-        most_j = most_energy_of(measured.power_w, points, max_batch)
-        if most_j > energy_j:
-            return f"an answer may take {most_j:.3g} J there, and {energy_j:g} J at most"
+        max_j = max_energy_of(measured.power_w, points, max_batch)
+        if max_j > energy_j:
+            return f"an answer may take {max_j:.3g} J there, and {energy_j:g} J at most"
     if cost is not None and price_per_hour is not None:
         found = cost_of(price_per_hour, steps[0].capacity.qps)
         if found > cost:

@@ -212,18 +212,18 @@ class Rules(Value, frozen=True):
         """What plans count on by family; ``targets`` are what the catalog says."""
         return {family: self.planned_target(family, target) for family, target in targets.items()}
 
-    def least_alone(self, family: str) -> float:
+    def min_accuracy_alone(self, family: str) -> float:
         """The accuracy of the least accurate variant of a family that may answer by itself."""
         return max(self.min_accuracy.get(family, 0.0), self.expected_accuracy.get(family, 0.0))
 
-    def least_hosted(self, family: str) -> float:
+    def min_accuracy_hosted(self, family: str) -> float:
         """The accuracy of the least accurate variant of a family that may be hosted.
 
-        It may be less than `least_alone` as the first stage of a cascade; not where a device or host may be lost, as
-        each query is answered by one variant then.
+        It may be less than `min_accuracy_alone` as the first stage of a cascade; not where a device or host may be
+        lost, as each query is answered by one variant then.
         """
         is_stage = self.may_use_cascades(family) and not self.survive
-        return self.min_accuracy.get(family, 0.0) if is_stage else self.least_alone(family)
+        return self.min_accuracy.get(family, 0.0) if is_stage else self.min_accuracy_alone(family)
 
     @property
     def survives(self) -> LossUnit | None:

@@ -35,7 +35,7 @@ from proteus_cli.domain.base import LARGEST_BATCH, LONGEST_S, SHORTEST_S, MadeBy
 from proteus_cli.domain.catalog.catalog import VariantKey
 
 SHARING_FORMAT = 1
-MOST_BESIDE = 8
+MAX_BESIDE = 8
 LARGEST_RATIO = 1e6
 
 Where = Literal["device", "neighbour"]
@@ -100,7 +100,7 @@ class SharingCost(Value, frozen=True):
     points: tuple[CostPoint, ...]
 
     def __post_init__(self) -> None:
-        require(len(self.beside) <= MOST_BESIDE, f"beside `{self.variant}` there may be {MOST_BESIDE} variants")
+        require(len(self.beside) <= MAX_BESIDE, f"beside `{self.variant}` there may be {MAX_BESIDE} variants")
         is_once = self.where == "neighbour" or len({self.key, *self.others}) == 1 + len(self.others)
         require(is_once, f"a device has `{self.variant}`, and what is beside it, once")
         batches = [point.batch for point in self.points]

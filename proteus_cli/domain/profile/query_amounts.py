@@ -24,7 +24,7 @@ def energy_of(power_w: float, qps: float) -> float:
     return power_w / qps
 
 
-def most_energy_of(power_w: float, points: Sequence[Point], max_batch: int) -> float:
+def max_energy_of(power_w: float, points: Sequence[Point], max_batch: int) -> float:
     """Joules of a query in the batch of up to ``max_batch`` rows that is worst for it."""
     batches = np.arange(1, max_batch + 1)
     mean_s = np.interp(batches, [point.batch for point in points], [point.mean_s for point in points])

@@ -5,7 +5,7 @@ dispatch, simulations and emulated devices all take it from `beside`, so they co
 
 **Never less with one more.** What is measured of a set may be less than what is measured of a part of it, by chance.
 Here a variant beside several others costs at least what it costs beside any of them, so that to leave a variant out
-never makes the others slower: of parts of up to `MOST_IN_PART` others, and of the whole set.
+never makes the others slower: of parts of up to `MAX_IN_PART` others, and of the whole set.
 """
 
 from collections.abc import Collection, Iterator
@@ -21,7 +21,7 @@ from proteus_cli.domain.profile.interference import SharingCost, SharingModel
 from proteus_cli.domain.profile.profile import Point, Profile, VariantProfile
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 
-MOST_IN_PART = 3
+MAX_IN_PART = 3
 """Others in a part of a set that is looked at. With up to four others that is every part; of more, as `study share`
 measures with ``--sets``, larger parts count only where the whole set was not measured."""
 MODELS_KEPT = 64
@@ -78,7 +78,7 @@ class _Costs:
 
     def _parts(self) -> Iterator[Collection[VariantKey]]:
         yield self.others
-        for count in range(1, min(MOST_IN_PART, len(self.others) - 1) + 1):
+        for count in range(1, min(MAX_IN_PART, len(self.others) - 1) + 1):
             yield from combinations(sorted(self.others), count)
 
 

@@ -11,8 +11,8 @@ DEFAULT_ROLLBACK_WINDOW_S = 600.0
 DEFAULT_MOST_QUERIES = 25_000
 """A version that is as good as the old one has passed by then in 95 of 100 cases, also in the hardest one: an accuracy
 of 50 %, half of all queries (`control/rollouts/`, "How long it takes")."""
-MOST_STEPS = 10
-LEAST_CONFIDENCE, MOST_CONFIDENCE = 0.5, 0.9999
+MAX_STEPS = 10
+MIN_CONFIDENCE, MAX_CONFIDENCE = 0.5, 0.9999
 
 
 class RolloutSpecification(Value, frozen=True):
@@ -38,11 +38,11 @@ class RolloutSpecification(Value, frozen=True):
         require(self.old != self.new, f"`{self.new}` serves already")
         require(0 <= self.shadow_frac <= 1, "shadow_frac must be a part of all answers, from 0 to 1")
         steps = self.canary_fracs
-        require(1 <= len(steps) <= MOST_STEPS, f"there are 1 to {MOST_STEPS} canary steps")
+        require(1 <= len(steps) <= MAX_STEPS, f"there are 1 to {MAX_STEPS} canary steps")
         require(all(0 < each < 1 for each in steps), "a canary step must be more than none and less than all queries")
         require(all(a < b for a, b in pairwise(steps)), "each canary step must be larger than the last")
-        within = LEAST_CONFIDENCE <= self.confidence <= MOST_CONFIDENCE
-        require(within, f"the confidence must be from {LEAST_CONFIDENCE} to {MOST_CONFIDENCE}")
+        within = MIN_CONFIDENCE <= self.confidence <= MAX_CONFIDENCE
+        require(within, f"the confidence must be from {MIN_CONFIDENCE} to {MAX_CONFIDENCE}")
         require(is_amount(self.rollback_window_s), "rollback_window_s must not be negative")
         require(is_count(self.most_queries, 1), "most_queries must be 1 or more")
         parse_guard(self.guard)

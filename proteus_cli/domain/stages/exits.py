@@ -7,7 +7,7 @@ import numpy as np
 
 from proteus_cli.domain.base import Value, is_count, require
 
-MOST_EXITS = 16
+MAX_EXITS = 16
 """Of a model. Each costs a call of the runtime, so more would be slower, not better."""
 ROUNDING = 1e-6
 
@@ -72,7 +72,7 @@ def require_exits(exits: Sequence[ExitProfile], variant: str) -> None:
     """Raise `ValueError` unless these can be all exits of a variant, of the first to the last; none is fine, too."""
     if not exits:
         return
-    require(is_count(len(exits), 2, MOST_EXITS), f"exits of `{variant}` must be 2 to {MOST_EXITS}")
+    require(is_count(len(exits), 2, MAX_EXITS), f"exits of `{variant}` must be 2 to {MAX_EXITS}")
     shares = [each.share for each in exits if each.share is not None]
     all_or_none = not shares or (len(shares) == len(exits) and abs(sum(shares) - 1) <= ROUNDING)
     require(all_or_none, f"shares of the exits of `{variant}` must be 1 together")

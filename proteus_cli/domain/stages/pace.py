@@ -13,11 +13,11 @@ FIRST = 32
 """Stages that are measured before their pace counts; in the scatter, each of them then weighs the same."""
 OUTLIER = 2.0
 """Times the level: a stage that took longer was interrupted. It counts as if it took just that, and is no scatter."""
-LEAST_LEVEL = 0.1
+MIN_LEVEL = 0.1
 """A stage is not expected to take less of the profile, whatever a clock says."""
-LEAST_MARGIN = 0.02
+MIN_MARGIN = 0.02
 """Of the level: the device, not scatter, is what is trusted where nothing scatters, as in an emulation."""
-LEAST_MULTIPLE, MOST_MULTIPLE = 0.0, 4.0
+MIN_MULTIPLE, MAX_MULTIPLE = 0.0, 4.0
 """Mean deviations in the margin; it begins in the middle. Where few deadlines are close, the level alone will do; TCP
 has the most."""
 STEP = 0.5
@@ -40,7 +40,7 @@ class StagePace:
     """
 
     def __init__(self) -> None:
-        self.level, self.multiple, self.out_s = 1.0, (LEAST_MULTIPLE + MOST_MULTIPLE) / 2, 0.0
+        self.level, self.multiple, self.out_s = 1.0, (MIN_MULTIPLE + MAX_MULTIPLE) / 2, 0.0
         self.fastest, self.parting_s = 1.0, 0.0
         self._scatter, self._seen = 0.0, 0
 
@@ -52,7 +52,7 @@ class StagePace:
     @property
     def factor(self) -> float:
         """What the next stage takes at most, of its profiled mean."""
-        return self.level + max(self.multiple * self._scatter, LEAST_MARGIN * self.level)
+        return self.level + max(self.multiple * self._scatter, MIN_MARGIN * self.level)
 
     @property
     def most(self) -> float:
@@ -68,7 +68,7 @@ class StagePace:
         error, is_usual = ratio - self.level, ratio <= OUTLIER * self.level
         if is_usual:
             self._scatter += max(SCATTER_GAIN, 1 / self._seen) * (abs(error) - self._scatter)
-        self.level = max(self.level + LEVEL_GAIN * min(error, (OUTLIER - 1) * self.level), LEAST_LEVEL)
+        self.level = max(self.level + LEVEL_GAIN * min(error, (OUTLIER - 1) * self.level), MIN_LEVEL)
         self.fastest = min(self.fastest, self.level)
         return is_usual
 
@@ -97,7 +97,7 @@ class StagePace:
     def went_on(self, rows: int, late: int, attainment: float) -> None:
         """So many rows have their answers now that might have been late, as their batch went on; some of them are."""
         multiple = self.multiple + STEP * (late - PREDICTABLE * (1 - attainment) * rows)
-        self.multiple = min(max(multiple, LEAST_MULTIPLE), MOST_MULTIPLE)
+        self.multiple = min(max(multiple, MIN_MULTIPLE), MAX_MULTIPLE)
 
 
 def _averaged(known_s: float, took_s: float) -> float:

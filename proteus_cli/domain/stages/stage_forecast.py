@@ -51,7 +51,7 @@ class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
     def by_row(self) -> Floats:
         return np.repeat(np.asarray(self.due_s, np.float64), self.rows)
 
-    def least_by_row(self) -> Floats | None:
+    def min_by_row(self) -> Floats | None:
         """The confidence that each row asks for; None where none does."""
         return np.repeat(np.asarray(self.min_confidence, np.float64), self.rows) if self.min_confidence else None
 

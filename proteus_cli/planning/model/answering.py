@@ -24,7 +24,7 @@ def ways_within_limits(instance: Instance, p: "Parameters", v: "Variables") -> l
     """What the ways need of variants is within what those can give, and makes up for what would be unserved or lost."""
     ways = instance.ways
     assert ways is not None  # noqa: S101 - asked for ways only
-    rows, pairs = len(ways.most_needed), np.arange(len(ways.row_of))
+    rows, pairs = len(ways.max_needed), np.arange(len(ways.row_of))
     given = v.replicas[ways.choice_of] if v.served is None else v.served[ways.choice_of]
     if v.served is None:
         given = cp.multiply(p.usable_frac, given)

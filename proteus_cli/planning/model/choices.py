@@ -143,7 +143,7 @@ def choices_of(
 
 def _may_host(group: DeviceGroup, family: Family, measured: VariantProfile, target: SloTarget, rules: Rules) -> bool:
     is_pinned = measured.key in group.limits.pinned  # so it is hosted where no cascade begins with it, too
-    least = rules.least_alone(family.name) if is_pinned else rules.least_hosted(family.name)
+    least = rules.min_accuracy_alone(family.name) if is_pinned else rules.min_accuracy_hosted(family.name)
     return (
         group.limits.allows(measured.key)
         and measured.accuracy >= least

@@ -11,7 +11,7 @@ this is linear and exact, and as devices that hold the same set are alike, nothi
 
 A set counts if it fits the memory, holds all that is pinned there, and each of its variants is in time beside the
 others. With more variants beside it none gets faster, so sets grow from those that count: from what is pinned, or from
-single variants. Where there are more than `MOST_SETS` of a group, the largest are left out, never the smallest: that
+single variants. Where there are more than `MAX_SETS` of a group, the largest are left out, never the smallest: that
 forbids plans, so what is found is a plan all the same, and never promises more than it can keep. With cascades, a
 variant has a choice for each part of the SLO, and a device that holds the variant in two of them is taken apart by
 `search`, as any that cannot be packed.
@@ -34,7 +34,7 @@ from proteus_cli.domain.profile.shared_times import beside
 from proteus_cli.planning.model.choices import Choice, DeviceGroup, memory_frac
 from proteus_cli.planning.model.modelling import sp
 
-MOST_SETS = 400
+MAX_SETS = 400
 """Of a group: all sets of up to three of twelve variants are 298."""
 
 Keys = frozenset[VariantKey]
@@ -143,12 +143,12 @@ class _SetsOfGroup:
         return dict(self._growing([pinned] if pinned else singles, keys)) or self._in_time(singles, len(singles))
 
     def _growing(self, smallest: Sequence[Keys], keys: Sequence[VariantKey]) -> Iterator[tuple[Keys, Pairs]]:
-        """All sets that are in time, from the ``smallest``, up to a size at which there are `MOST_SETS`.
+        """All sets that are in time, from the ``smallest``, up to a size at which there are `MAX_SETS`.
 
         The smallest are always among them, however many they are.
         """
         largest = len(keys) if self.rules.residency == "memory" else int(self.rules.residency)
-        size, left = len(smallest[0]), max(MOST_SETS, len(smallest))
+        size, left = len(smallest[0]), max(MAX_SETS, len(smallest))
         now = self._in_time(smallest, left) if size <= largest else {}
         while now and len(now) <= left:
             yield from now.items()

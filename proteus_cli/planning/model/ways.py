@@ -86,7 +86,7 @@ class Ways:
         return found
 
     @cached_property
-    def most_needed(self) -> Floats:
+    def max_needed(self) -> Floats:
         """The most executions in each row that one query may need [R]."""
         most: Floats = self.needed.max(axis=1).toarray().ravel()
         return most
@@ -160,7 +160,7 @@ def with_ways(
     A variant that is a stage has the same accuracy everywhere: the lowest of any group. One that is too inaccurate to
     answer by itself is the first stage of cascades, or has no choice.
     """
-    least_alone = [rules.least_alone(name) for name in catalog.names]
+    min_accuracy_alone = [rules.min_accuracy_alone(name) for name in catalog.names]
     cascades = tuple(_agreed(catalog, groups, choices, rules))
     parts: dict[tuple[int, str], set[float]] = {}
     for cascade in cascades:
@@ -171,8 +171,8 @@ def with_ways(
         replace(choice, accuracy=lowest[key]) if (key := _variant(choice)) in parts else choice for choice in choices
     ]
     every = tuple(_by_part(catalog, groups, stages, parts, rules))
-    ways = tuple(_ways(every, cascades, least_alone))
-    kept = tuple(_needed(every, ways, least_alone))
+    ways = tuple(_ways(every, cascades, min_accuracy_alone))
+    kept = tuple(_needed(every, ways, min_accuracy_alone))
     return kept, _as_rows(kept, ways, len(catalog.families)) if ways else None
 
 
@@ -194,7 +194,7 @@ def _agreed(
 
     As accurate as it must be, by family, are the cascade and its second variant, which may get queries by itself.
     """
-    lowest, least_alone = _lowest_accuracies(choices), [rules.least_alone(name) for name in catalog.names]
+    lowest, min_accuracy_alone = _lowest_accuracies(choices), [rules.min_accuracy_alone(name) for name in catalog.names]
     knowing: dict[tuple[int, str], dict[int, DeviceGroup]] = {}
     for choice in choices:
         group = groups[choice.group]
@@ -208,10 +208,14 @@ def _agreed(
             mine = [each for each in group.profile.cascades if (family_of.get(each.family), each.first) == (f, first)]
             points.append({each.second: {point.threshold: point for point in each.points} for each in mine})
         for second, measured in points[0].items():
-            for threshold in measured if lowest.get((f, second), -1.0) >= least_alone[f] else ():
+            for threshold in measured if lowest.get((f, second), -1.0) >= min_accuracy_alone[f] else ():
                 same = [found for each in points if (found := each.get(second, {}).get(threshold)) is not None]
                 worst = min(same, key=lambda point: point.accuracy)
-                if len(same) == len(points) and worst.accuracy > lowest[f, first] and worst.accuracy >= least_alone[f]:
+                if (
+                    len(same) == len(points)
+                    and worst.accuracy > lowest[f, first]
+                    and worst.accuracy >= min_accuracy_alone[f]
+                ):
                     yield Cascade(f, first, second, worst)
 
 
@@ -249,7 +253,7 @@ def _is_faster(steps: Sequence[CapacityStep], than: Sequence[CapacityStep], time
     return any(capacity_at(steps, count).qps > times * capacity_at(than, count).qps for count in hosts)
 
 
-def _ways(choices: Sequence[Choice], cascades: Sequence[Cascade], least_alone: Sequence[float]) -> Iterator[Way]:
+def _ways(choices: Sequence[Choice], cascades: Sequence[Cascade], min_accuracy_alone: Sequence[float]) -> Iterator[Way]:
     """Alone, each pool that may be of the families that have cascades; then these, for the splits that are of use."""
     families = {cascade.family for cascade in cascades}
     of_pool: dict[Pool, list[int]] = {}
@@ -257,7 +261,7 @@ def _ways(choices: Sequence[Choice], cascades: Sequence[Cascade], least_alone: S
         if choice.family in families:
             of_pool.setdefault(choice.pool, []).append(c)
     for pool in of_pool:
-        if pool.accuracy < least_alone[pool.family]:
+        if pool.accuracy < min_accuracy_alone[pool.family]:
             continue
         yield Way(pool.family, pool.accuracy, (Stage(pool, 1.0, 1.0),))
     stage_pool = {(pool.family, pool.variant): pool for pool in of_pool}
@@ -280,7 +284,7 @@ def _ways(choices: Sequence[Choice], cascades: Sequence[Cascade], least_alone: S
                 yield Way(cascade.family, cascade.point.accuracy, stages, cascade)
 
 
-def _needed(choices: Sequence[Choice], ways: Iterable[Way], least_alone: Sequence[float]) -> Iterator[Choice]:
+def _needed(choices: Sequence[Choice], ways: Iterable[Way], min_accuracy_alone: Sequence[float]) -> Iterator[Choice]:
     """Without those for parts of the SLO that no way can use: for each part that one can, a group's longest counts.
 
     Of families without ways, all that may answer alone.
@@ -294,7 +298,7 @@ def _needed(choices: Sequence[Choice], ways: Iterable[Way], least_alone: Sequenc
         longest |= {(choice.group, pool, choice.slo_part) for choice in of_group.values()}
     families = {way.family for way in ways}
     for choice in choices:
-        is_alone = choice.family not in families and choice.accuracy >= least_alone[choice.family]
+        is_alone = choice.family not in families and choice.accuracy >= min_accuracy_alone[choice.family]
         if is_alone or (choice.group, choice.pool, choice.slo_part) in longest:
             yield choice
 

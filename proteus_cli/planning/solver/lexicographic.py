@@ -264,7 +264,7 @@ def _maximise_worst_accuracy(search: _Search, instance: Instance, unserved_colum
     of the point itself reach it: within the solver's tolerance, which is absolute, a family of which little is answered
     passes a bound that it misses.
     """
-    low, high = 0.0, _most_of_best(instance)
+    low, high = 0.0, _max_of_best(instance)
     while high - low > NEGLIGIBLE:
         middle = (low + high) / 2
         tried = _with_accuracy_floor(search.program, middle)
@@ -277,7 +277,7 @@ def _maximise_worst_accuracy(search: _Search, instance: Instance, unserved_colum
     search.program = _with_accuracy_floor(search.program, max(low - NEGLIGIBLE, 0.0))
 
 
-def _most_of_best(instance: Instance) -> float:
+def _max_of_best(instance: Instance) -> float:
     """The most that a family's relative accuracy can be: above 1 where a cascade is better than the best variant."""
     is_known = instance.best_worth > 0
     return float(max(1.0, np.max(instance.top_worth[is_known] / instance.best_worth[is_known], initial=1.0)))
@@ -321,7 +321,7 @@ def _rates(
         available = np.where(available > NEGLIGIBLE, available, 0.0)
     rates, unanswered = np.zeros(len(replicas)), np.ones(len(target.qps))
     if rules.survives is not None:
-        lost = _most_lost(instance, rules, available, capacity_frac * (replicas > 0))
+        lost = _max_lost(instance, rules, available, capacity_frac * (replicas > 0))
         unanswered = np.minimum(unanswered, instance.family_choices @ available - lost)
     limit = unanswered.copy()
     for c in np.argsort(-instance.worth, kind="stable"):
@@ -344,7 +344,7 @@ def _room_qps(search: _Search, instance: Instance, rules: Rules, target: TargetD
     return np.maximum(served_qps, executed_qps)
 
 
-def _most_lost(instance: Instance, rules: Rules, available: Floats, of_replica: Floats) -> Floats:
+def _max_lost(instance: Instance, rules: Rules, available: Floats, of_replica: Floats) -> Floats:
     """The most of each family's demand [F] that one device, or one host, may take with it when it is lost.
 
     By choice [C]: what all replicas can answer, ``available``, and what one can.

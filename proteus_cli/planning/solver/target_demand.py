@@ -117,7 +117,7 @@ def _of_ways(instance: Instance, target: TargetDemand, capacity_frac: Floats) ->
     ways = instance.ways
     if ways is None:
         return {}
-    most = ways.most_needed[ways.row_of] * target.useful[instance.choice_family[ways.choice_of]]
+    most = ways.max_needed[ways.row_of] * target.useful[instance.choice_family[ways.choice_of]]
     usable_frac = np.minimum(capacity_frac[ways.choice_of], most)
     return {"saved_by_all": [*target.saved], "usable_frac": usable_frac}
 

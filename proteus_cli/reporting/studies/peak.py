@@ -15,7 +15,7 @@ from proteus_cli.units import UNKNOWN, format_duration, format_percent, format_q
 _LATE_FRAC = 0.05
 """Of the SLO: a generator that is later than this is part of what was measured."""
 _NONE = 0.6  # of the smallest part that a probe can see: where a probe without violations is drawn
-_MOST_LINES = 7
+_MAX_LINES = 7
 _WIDE_RATIO = 10
 
 _OPEN_LOOP = "at random times (Poisson), open loop. Latency counts from the moment at which a request was to be sent."
@@ -124,7 +124,7 @@ def _rate(qps: float | None) -> str:
 
 
 def _pictures(name: str, cells: Sequence[tuple[Cell, Peak]], allowed_frac: float) -> list[Picture]:
-    return [_bars(name, cells), _probes(name, cells[:_MOST_LINES], allowed_frac)]
+    return [_bars(name, cells), _probes(name, cells[:_MAX_LINES], allowed_frac)]
 
 
 def _bars(name: str, cells: Sequence[tuple[Cell, Peak]]) -> Picture:

@@ -14,7 +14,7 @@ from proteus_cli.reporting.studies.section import Section, StudyTable
 from proteus_cli.reporting.studies.sharing_pictures import Meeting, latency_pictures, matrix_pictures
 from proteus_cli.units import counted, format_duration, format_percent, format_rate
 
-_MOST_NAMED = 3
+_MAX_NAMED = 3
 _QUIET_CORES = 0.1
 _WHERE: tuple[Where, ...] = ("device", "neighbour")
 _PLACES = {"device": "on the same device", "neighbour": "beside a neighbour"}
@@ -148,7 +148,7 @@ def _costs_of(where: Where, meetings: Sequence[Meeting]) -> Iterator[str]:
         return
     named = "; ".join(
         f"{each.name} takes {each.slowdown.factor:.2f} times as long beside {each.others}"
-        for each in costly[:_MOST_NAMED]
+        for each in costly[:_MAX_NAMED]
     )
     yield (
         f"{_PLACES[where].capitalize()}, a cost is proven in {len(costly)} of {counted(len(meetings), 'case')}. "

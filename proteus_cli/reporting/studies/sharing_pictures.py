@@ -16,7 +16,7 @@ from proteus_cli.reporting.studies.section import Picture
 _PAIR = 2
 _LARGE_EXCESS = 0.5  # in the strongest colour, unless a cell has more
 _FAINT = 0.35
-_MOST_LINES = 7
+_MAX_LINES = 7
 _TITLES: dict[Where, str] = {"device": "Sharing one device", "neighbour": "Beside a neighbour"}
 
 
@@ -137,7 +137,7 @@ def _latencies(name: str, title: str, where: Where, meetings: Sequence[Meeting])
             by_load = lines.setdefault(f"{each.name} beside {each.others}", {})
             by_load[each.result.load] = each.member.together.p99_s / each.member.alone.p99_s
     found = [line for line in lines.items() if len(line[1]) > 1]
-    shown = sorted(found, key=lambda line: -max(line[1].values()))[:_MOST_LINES]
+    shown = sorted(found, key=lambda line: -max(line[1].values()))[:_MAX_LINES]
     if not shown:
         return None
 

@@ -11,7 +11,7 @@ from proteus_cli.reporting.studies.drawing import colour, name_bars, page_colour
 from proteus_cli.reporting.studies.section import Picture, Section, StudyTable
 from proteus_cli.units import UNKNOWN, format_duration, format_size
 
-_MOST_LINES = 7
+_MAX_LINES = 7
 _ROW_INCHES, _ABOVE_INCHES = 0.36, 0.85
 _FEW = 6
 """Of fewer starts, the 95 % interval of the median is unknown."""
@@ -83,7 +83,7 @@ def _read(starts: Starts) -> str:
 
 
 def _pictures(name: str, cells: Sequence[tuple[Cell, Startup]]) -> list[Picture]:
-    return [_distributions(name, cells[:_MOST_LINES]), _stages(name, cells)]
+    return [_distributions(name, cells[:_MAX_LINES]), _stages(name, cells)]
 
 
 def _distributions(name: str, cells: Sequence[tuple[Cell, Startup]]) -> Picture:

@@ -16,7 +16,7 @@ from proteus_cli.units import counted
 log = logging.getLogger("proteus.adaptation")
 
 EVERY_S = 0.1
-MOST_ESTIMATES = 8
+MAX_ESTIMATES = 8
 """In one turn, of all devices: each takes the event loop some 0.2 ms."""
 
 
@@ -37,7 +37,7 @@ class SlotTuning:
             self.look()
 
     def look(self) -> None:
-        """Look once at the devices that have a window of batches to look at, `MOST_ESTIMATES` at most."""
+        """Look once at the devices that have a window of batches to look at, `MAX_ESTIMATES` at most."""
         tuners, now_s = self._fleet.tuners, self._clock()
         if not tuners:
             return
@@ -45,10 +45,10 @@ class SlotTuning:
         devices = list(tuners)
         first = self._next % len(devices)
         due = [device for device in (*devices[first:], *devices[:first]) if tuners[device].is_due(now_s)]
-        for device in due[:MOST_ESTIMATES]:
+        for device in due[:MAX_ESTIMATES]:
             self._look_at(device, now_s)
-        if len(due) > MOST_ESTIMATES:
-            self._next = devices.index(due[MOST_ESTIMATES])
+        if len(due) > MAX_ESTIMATES:
+            self._next = devices.index(due[MAX_ESTIMATES])
 
     def _look_at(self, device: str, now_s: float) -> None:
         tuner = self._fleet.tuners[device]

@@ -24,7 +24,7 @@ from proteus_cli.domain.profile.shared_times import beside
 from proteus_cli.errors import EngineError
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase, OnLost, settle
 
-MOST_SLOWED = 64
+MAX_SLOWED = 64
 """Variants beside sets of others that a device keeps the times of: plans change, and with them the sets."""
 
 
@@ -145,7 +145,7 @@ class EmulatedExecutor(ExecutorBase):
         if not others:
             return alone
         if (key, others) not in self._slowed:
-            if len(self._slowed) >= MOST_SLOWED:
+            if len(self._slowed) >= MAX_SLOWED:
                 del self._slowed[next(iter(self._slowed))]
             self._slowed[key, others] = self._engine(key, others)
         return self._slowed[key, others]

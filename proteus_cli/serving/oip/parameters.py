@@ -20,9 +20,9 @@ from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Classes, Form, R
 LOWEST_PRIORITY = 2**31 - 1
 LONGEST_US = 2**63 - 1
 MAX_CLASSES = 1000
-MOST_CONFIDENT = 3e38
+MAX_CONFIDENCE = 3e38
 """Confidences are floats of 32 bits."""
-MOST_ENERGY_J = 1e12
+MAX_ENERGY_J = 1e12
 LONGEST_CLIENT_KEY = 128
 _US_PER_S = 1e6
 _UNKNOWN = re.compile(r"Object contains unknown field (`.*?`)(?: - at .*)?", re.DOTALL)
@@ -45,7 +45,7 @@ class RequestParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_
         Annotated[float, Meta(ge=0, le=1)] | None, Meta(description="Only variants at least this accurate may answer.")
     ] = None
     min_confidence: Annotated[
-        Annotated[float, Meta(ge=-MOST_CONFIDENT, le=MOST_CONFIDENT)] | None,
+        Annotated[float, Meta(ge=-MAX_CONFIDENCE, le=MAX_CONFIDENCE)] | None,
         Meta(description="First stages of cascades are sure only of rows that are at least so confident."),
     ] = None
     min_expected_accuracy: Annotated[
@@ -53,7 +53,7 @@ class RequestParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_
         Meta(description="At least so accurate an answer is to be expected; a cascade counts as both stages together."),
     ] = None
     max_energy_j: Annotated[
-        Annotated[float, Meta(gt=0, le=MOST_ENERGY_J)] | None,
+        Annotated[float, Meta(gt=0, le=MAX_ENERGY_J)] | None,
         Meta(description="Joules that the answer may take at most; only where profiles know the power."),
     ] = None
     client_key: Annotated[

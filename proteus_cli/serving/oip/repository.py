@@ -20,7 +20,7 @@ from proteus_cli.serving.requests.families import LEAVING, UNLOADED, Families, S
 EXTENSIONS = ("classification", "model_configuration", "model_repository", "schedule_policy", "statistics")
 """What both protocols offer beyond the Open Inference Protocol."""
 
-_MOST_VERSION = 2**63 - 1
+_MAX_VERSION = 2**63 - 1
 _NS_PER_S = 1e9
 _US_PER_S = 1e6
 _MS_PER_S = 1e3
@@ -211,8 +211,8 @@ def _config_tensor(spec: TensorSpec) -> documents.ConfigTensor:
 
 def _numbers(versions: Iterable[str]) -> set[int]:
     """The versions that are numbers as Triton's clients know them."""
-    named = (name for name in versions if name.isdecimal() and len(name) <= len(str(_MOST_VERSION)))
-    return {number for number in map(int, named) if number <= _MOST_VERSION}
+    named = (name for name in versions if name.isdecimal() and len(name) <= len(str(_MAX_VERSION)))
+    return {number for number in map(int, named) if number <= _MAX_VERSION}
 
 
 def _sizes(spec: TensorSpec) -> list[int]:

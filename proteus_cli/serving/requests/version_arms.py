@@ -32,7 +32,7 @@ from proteus_cli.serving.requests.answers.exits import is_cut
 from proteus_cli.serving.requests.in_flight import Answered, AsideInFlight, Result, ResultCallback, nobody
 from proteus_cli.serving.requests.query import Inputs, Query, ReadInputs
 
-MOST_DUE = 100.0
+MAX_DUE = 100.0
 """Requests that are still to be shadowed, as another one was meanwhile: of more, the rest is left out."""
 
 
@@ -170,7 +170,7 @@ class VersionArms:
         """Whether a request is to be shadowed. Where another one is, it is due later, so that the share holds."""
         if not self._shadow_share:
             return None
-        self._shadow_due = min(self._shadow_due + self._shadow_share, MOST_DUE)
+        self._shadow_due = min(self._shadow_due + self._shadow_share, MAX_DUE)
         if self._shadow is not None or self._shadow_due < 1:
             return None
         self._shadow_due -= 1

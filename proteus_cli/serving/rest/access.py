@@ -32,7 +32,7 @@ OPEN_TARGETS = frozenset(
 
 ANY_HOST = "*"
 _READS = frozenset({b"GET", b"HEAD"})
-_MOST_NAMED = 16  # hosts that have lines of the log of their own
+_MAX_NAMED = 16  # hosts that have lines of the log of their own
 _AUTHORITY = re.compile(r"\[([0-9a-f:.]+)\](?::\d*)?|([^][:@/?#\s]+)(?::\d*)?", re.ASCII)
 
 
@@ -85,7 +85,7 @@ class Access:
         if not host:
             return Refusal(403, "`Host` is not the name or address of a host")
         hint = f"for the host `{host}` only with `--allowed-hosts {host}`, or with tokens"
-        if len(self._named) < _MOST_NAMED:  # as clients may think of any number
+        if len(self._named) < _MAX_NAMED:  # as clients may think of any number
             self._named.add(host)
         if times := self._log_limiter.occurred(host if host in self._named else ANY_HOST):
             log.warning("refused requests: this server answers %s", hint, extra=fields(requests=times))

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 from proteus_cli.control.concurrency.slot_tuner import SlotTuner
 from proteus_cli.domain.base import Count
 
-MOST_SHOWN = 6
+MAX_SHOWN = 6
 """Devices in one answer that is asked for every second."""
 
 _OF_PROFILE = "Over what the profile has with all slots busy."
@@ -88,7 +88,7 @@ def slots_status(tuner: SlotTuner, now_s: float) -> SlotsStatus:
 
 
 def lately_changed(tuners: Mapping[str, SlotTuner], now_s: float) -> dict[str, SlotsStatus]:
-    """The slots of `MOST_SHOWN` devices: those that changed last, in the order of all."""
+    """The slots of `MAX_SHOWN` devices: those that changed last, in the order of all."""
     last_s = {device: tuner.changes[-1].at_s if tuner.changes else 0.0 for device, tuner in tuners.items()}
-    shown = set(sorted(last_s, key=lambda device: -last_s[device])[:MOST_SHOWN])
+    shown = set(sorted(last_s, key=lambda device: -last_s[device])[:MAX_SHOWN])
     return {device: slots_status(tuner, now_s) for device, tuner in tuners.items() if device in shown}

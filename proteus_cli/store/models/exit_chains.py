@@ -19,7 +19,7 @@ from proteus_cli.domain.catalog.catalog import Variant
 from proteus_cli.domain.conditions.condition import Condition
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.stages.confidence import output_of
-from proteus_cli.domain.stages.exits import MOST_EXITS
+from proteus_cli.domain.stages.exits import MAX_EXITS
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.input_files import MODEL, open_input, read_bytes
 from proteus_cli.store.digests import digest_of, model_digest, model_parts, single_file_digest
@@ -70,7 +70,7 @@ class _ChainIndex(Value, frozen=True):
 
     def __post_init__(self) -> None:
         require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")
-        require(is_count(self.stages, 2, MOST_EXITS), f"it must have 2 to {MOST_EXITS} stages")
+        require(is_count(self.stages, 2, MAX_EXITS), f"it must have 2 to {MAX_EXITS} stages")
         output_of(self.confidence)
 
 

@@ -11,8 +11,8 @@ from proteus_cli.domain.studies.concurrency import StudiedWay
 
 BESIDE_SLOTS = 2
 """More batches in flight than slots: those wait in the device's process, so that it never waits for the server."""
-MOST_IN_FLIGHT = 16
-MOST_SPLITS = 8  # each is a process with a copy of the model
+MAX_IN_FLIGHT = 16
+MAX_SPLITS = 8  # each is a process with a copy of the model
 AHEAD = 2  # batches in flight on each device where something else varies: one runs, one waits
 
 
@@ -61,11 +61,11 @@ def levels_of(way: StudiedWay, device: Device, slots: int, most: int | None) -> 
             return [StudiedLevel(n, (_part(device, f"t{n}", device.cores[:n]),), AHEAD) for n in steps]
         case "split":
             return [
-                StudiedLevel(n, tuple(_parts(device, n)), AHEAD) for n in _doubling(min(len(device.cores), MOST_SPLITS))
+                StudiedLevel(n, tuple(_parts(device, n)), AHEAD) for n in _doubling(min(len(device.cores), MAX_SPLITS))
             ]
         case _:
             last = most if most is not None else slots + BESIDE_SLOTS
-            steps = list(range(1, last + 1)) if last <= MOST_SPLITS else _doubling(last)
+            steps = list(range(1, last + 1)) if last <= MAX_SPLITS else _doubling(last)
             return [StudiedLevel(n, (device,), n) for n in steps]
 
 

@@ -16,7 +16,7 @@ from proteus_cli.errors import DeviceUnavailable, UsageError
 from proteus_cli.profiling.slots import MAX_SLOTS
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
-from proteus_cli.studies.concurrency.cells import MOST_IN_FLIGHT, ConcurrencyCell, levels_of, ways_of
+from proteus_cli.studies.concurrency.cells import MAX_IN_FLIGHT, ConcurrencyCell, levels_of, ways_of
 from proteus_cli.studies.concurrency.measuring import FEWEST_ROUNDS, USUAL_ROUNDS, measured, wanted_s
 from proteus_cli.studies.concurrency.opening import DeviceSetup
 from proteus_cli.studies.draft import Job, StudyDraft
@@ -46,9 +46,9 @@ class ConcurrencyQuestion:
                 f"Nothing was profiled on `{self.device}` that the catalog has.",
                 hint=f"run `proteus profile --device {self.device}`",
             )
-        if self.in_flight is not None and not 1 < self.in_flight <= MOST_IN_FLIGHT:
+        if self.in_flight is not None and not 1 < self.in_flight <= MAX_IN_FLIGHT:
             raise UsageError(
-                f"From 2 to {MOST_IN_FLIGHT} batches can be in flight.", hint="leave out `--in-flight`, or give 8"
+                f"From 2 to {MAX_IN_FLIGHT} batches can be in flight.", hint="leave out `--in-flight`, or give 8"
             )
 
 

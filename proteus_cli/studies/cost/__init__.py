@@ -9,7 +9,7 @@ cost, picks counts of devices for a multiple of the demand of the trace's busies
 less cost carries that in the mean. Whether the percentile holds is a matter of scatter, which the simulator tells
 (`trial.py`): the trace is replayed on the plan, with batch times that scatter as profiled. Too many misses, and a
 larger multiple is planned for; else a smaller one, until the multiples on both sides are alike. What would cost no less
-than the best so far is not simulated; at most `MOST_TRIED` plans are, so the work is bounded.
+than the best so far is not simulated; at most `MAX_TRIED` plans are, so the work is bounded.
 
 Costs are those of devices in use, for as long as the trace, by the queries that were answered in time.
 """

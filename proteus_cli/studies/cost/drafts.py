@@ -26,8 +26,8 @@ from proteus_cli.units import counted, format_percent
 KIND = "cost"
 ALL_TYPES = "all types"
 USAGES: tuple[Usage, ...] = ("dedicated", "shared")
-MOST_OF_TYPE = 16
-WANTED_S, LEAST_S = 30.0, 1.0
+MAX_OF_TYPE = 16
+WANTED_S, MIN_S = 30.0, 1.0
 """About how long a cell takes with little traffic, and what it needs at least besides one trial."""
 USUAL_TRIED = 8
 
@@ -37,7 +37,7 @@ class CostQuestion:
     """What costs are asked of.
 
     ``rules`` hold for both usages; their ``residency`` is how many variants a shared device may hold. ``most``: the
-    devices that a fleet may have at most, by type or id; empty: `MOST_OF_TYPE` of each type with a profile.
+    devices that a fleet may have at most, by type or id; empty: `MAX_OF_TYPE` of each type with a profile.
     A fleet keeps the SLO even where devices take ``headroom`` times as long as profiled.
     """
 
@@ -56,7 +56,7 @@ def cost_draft(workspace: Workspace, traffic: Path, question: CostQuestion, name
     catalog = priced(workspace.catalog(), profiles, question.prices)
     demand = trace.peak_demand()
     check_demand(demand, catalog)
-    most = question.most or dict.fromkeys(ids_by_type(profiles), MOST_OF_TYPE)
+    most = question.most or dict.fromkeys(ids_by_type(profiles), MAX_OF_TYPE)
     scopes = {kind: {kind: count} for kind, count in most.items()}
     if len(scopes) > 1:
         scopes[ALL_TYPES] = dict(most)
@@ -117,7 +117,7 @@ def _job(
         return msgspec.structs.replace(cost_of(usage, found, trials), assumed=gaps)
 
     wanted_s = max(WANTED_S, USUAL_TRIED * trials.trial_s)
-    return Job(key, "simulated", wanted_s, measure, least_s=LEAST_S + trials.trial_s)
+    return Job(key, "simulated", wanted_s, measure, least_s=MIN_S + trials.trial_s)
 
 
 def concluded(cells: Mapping[str, Cell]) -> CostConclusion | None:

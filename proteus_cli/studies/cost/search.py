@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-MOST_TRIED = 16
+MAX_TRIED = 16
 STEP = 1.25
 LEAST, MOST = STEP**-8, STEP**8  # from a sixth of the busiest seconds' demand to six times it
 ALIKE = 1.02  # multiples that differ by less are the same
@@ -53,7 +53,7 @@ def cheapest(
     best: CheapestPlan[P, J] | None = None
     low, high, tried = 0.0, math.inf, 0
     multiples = _Multiples()
-    while tried < MOST_TRIED and (multiple := multiples.next(low, high)) is not None and goes_on(tried):
+    while tried < MAX_TRIED and (multiple := multiples.next(low, high)) is not None and goes_on(tried):
         plan = plan_for(multiple)
         if plan is None and best is None:
             multiples.most = min(multiples.most, multiple)

@@ -33,7 +33,7 @@ from proteus_cli.units import format_duration
 
 KIND = "peak"
 WANTED_S: Mapping[CellMode, float] = {"simulated": 5.0, "emulated": 60.0, "measured": 60.0}
-LEAST_S: Mapping[CellMode, float] = {"simulated": 0.2, "emulated": 8.0, "measured": 8.0}
+MIN_S: Mapping[CellMode, float] = {"simulated": 0.2, "emulated": 8.0, "measured": 8.0}
 """About how long a cell takes, and what it needs at least, with the start of a server.
 
 Without a budget, cells in real time take no longer; simulated ones go on until enough is known.
@@ -140,9 +140,9 @@ def _job(key: str, planned: Planned, rule: str, question: PeakQuestion, variant:
 
 def _timed(key: str, mode: CellMode, slo_s: float, measure: Callable[[JobTurn], Peak]) -> Job:
     if mode == "simulated":
-        return Job(key, mode, WANTED_S[mode], measure, LEAST_S[mode])
+        return Job(key, mode, WANTED_S[mode], measure, MIN_S[mode])
     wanted_s = max(WANTED_S[mode], FEWEST_STRETCHES * LONGEST_SLOS * slo_s)
-    return Job(key, mode, wanted_s, measure, LEAST_S[mode], without_budget_s=wanted_s)
+    return Job(key, mode, wanted_s, measure, MIN_S[mode], without_budget_s=wanted_s)
 
 
 def _simulated(planned: Planned, rule: str, question: PeakQuestion, turn: JobTurn) -> Peak:

@@ -27,7 +27,7 @@ ASSUMED_STEEPNESS, STEEPNESS_SPREAD = 15.0, 15.0
 LEVEL_SPREAD = 3.0
 """Standard deviations of what is assumed of the steepness, and of the level around what is allowed."""
 
-LEAST_STEEPNESS = 1.0
+MIN_STEEPNESS = 1.0
 """A flatter line does not say where it crosses."""
 
 CLIPPED = 8.0
@@ -37,7 +37,7 @@ that is more, as in stretches that are cut short."""
 _STEPS, _CLOSE = 50, 1e-10
 _LARGEST = 20.0  # a logarithm; a wider interval says no less
 _OF_THE_LINE = 2  # parameters: level and steepness
-_LEAST_DEGREES = 4  # of stretches beyond those: fewer don't tell whether a line fits
+_MIN_DEGREES = 4  # of stretches beyond those: fewer don't tell whether a line fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def crossing(stretches: Sequence[Stretch], allowed_frac: float) -> Crossing:
     line, covariance = _fitted(x, requests / together, violations / together, wanted)
     together *= (excess := _misfit(x, requests / together, violations / together, line))
     level, steepness = line.tolist()
-    if steepness < LEAST_STEEPNESS:
+    if steepness < MIN_STEEPNESS:
         return Crossing(math.exp(centre), 0.0, math.inf, steepness, together)
     at = (wanted - level) / steepness
     slope = np.array([1.0, at])
@@ -112,14 +112,14 @@ def _fitted(x: Floats, requests: Floats, violations: Floats, wanted: float) -> t
 def _is_above(x: Floats, line: Floats, wanted: float) -> Bools:
     """Whether rates are beyond where the line crosses."""
     level, steepness = line.tolist()
-    above: Bools = x >= (wanted - level) / max(steepness, LEAST_STEEPNESS)
+    above: Bools = x >= (wanted - level) / max(steepness, MIN_STEEPNESS)
     return above
 
 
 def _misfit(x: Floats, requests: Floats, violations: Floats, line: Floats) -> float:
     """By how much stretches scatter around the line more than their windows say, at least 1."""
     degrees = len(x) - _OF_THE_LINE
-    if degrees < _LEAST_DEGREES:
+    if degrees < _MIN_DEGREES:
         return 1.0
     fraction = _odds_to_fraction(line @ np.stack((np.ones_like(x), x)))
     expected = np.maximum(requests * fraction, 1e-12)

@@ -14,7 +14,7 @@ from proteus_cli.studies.peak.search import Offer, PeakSearch
 from proteus_cli.studies.peak.stretches import WARM_UP_FRAC, WARM_UP_SLOS, duration_s
 from proteus_cli.units import counted, format_rate
 
-LEAST_REQUESTS = 50
+MIN_REQUESTS = 50
 """A stretch that is cut to what is left of the time has so many, or is left out."""
 LONGEST_FRAC, LONGEST_SLOS = 0.05, 20.0
 """Of the time, a stretch takes at most this part, or so many times the SLO where that is longer: a long one would count
@@ -58,12 +58,12 @@ def fitted(offer: Offer, slo_s: float, left_s: float) -> Offer | None:
     if duration_s(offer, slo_s) <= left_s:
         return offer
     counted_s = (left_s - WARM_UP_SLOS * slo_s) / (1 + WARM_UP_FRAC)
-    requests = max(LEAST_REQUESTS, int(counted_s * offer.rate_qps * (1 - _ROUNDING)))
+    requests = max(MIN_REQUESTS, int(counted_s * offer.rate_qps * (1 - _ROUNDING)))
     cut = Offer(offer.rate_qps, min(requests, offer.requests))
     return cut if duration_s(cut, slo_s) <= left_s else None
 
 
 def _longest_s(rate_qps: float, slo_s: float, allowed_s: float) -> float:
     """Seconds that a stretch may take where all of the time is left: the fewest requests always fit."""
-    fewest_s = duration_s(Offer(rate_qps, LEAST_REQUESTS), slo_s)
+    fewest_s = duration_s(Offer(rate_qps, MIN_REQUESTS), slo_s)
     return max(LONGEST_FRAC * allowed_s, LONGEST_SLOS * slo_s, fewest_s)

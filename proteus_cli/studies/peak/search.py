@@ -26,7 +26,7 @@ RISE, NARROW = 2.0, 1.25
 LOWEST_FALL, HIGHEST_FALL, OF_ANSWERED = 0.25, 0.87, 0.95
 """Below a rate that is violated, the next one is this part of what was answered in time: where too much comes, servers
 that shed answer about what they can carry. It is at least, and at most, these parts of the rate."""
-LEAST_QPS = 0.01
+MIN_QPS = 0.01
 """Where a lower rate violates, too, there is no peak."""
 
 REFINE_VIOLATIONS, REFINE_CLUMPS = 40.0, 2.0
@@ -39,7 +39,7 @@ DIFFERENCE = 0.8
 """Of the logarithms of the odds, between the peak and the rates on either side: far enough to tell the steepness."""
 NEAREST, FARTHEST, FIRST_AWAY = 0.012, 0.12, 0.04
 """How near to the peak, and how far from it, stretches are, as a part of the rate; and how far at first."""
-WINDOW, LEAST_WINDOW = 2.2, 0.06
+WINDOW, MIN_WINDOW = 2.2, 0.06
 """Stretches that are so many times as far from the peak are no part of the fit, as the line is straight near it only.
 What is as near as the second, a part of the rate, always is, so that it is not thrown away where the peak moves."""
 CONFIRMED = 1.3
@@ -139,7 +139,7 @@ class PeakSearch:
 
     def _take_next_rate(self) -> None:
         below, above = self._below_qps, self._above_qps
-        if above <= LEAST_QPS:
+        if above <= MIN_QPS:
             self._limit = "none"
         elif below >= self._rules.most_qps:
             self._limit = "generator"
@@ -197,7 +197,7 @@ class PeakSearch:
 
     def _near(self) -> Sequence[Stretch]:
         """The stretches that are near to where the peak seems to be, the last one always."""
-        centre_qps, width = self._centre_qps or self._rate_qps, 1 + max(WINDOW * self._away, LEAST_WINDOW)
+        centre_qps, width = self._centre_qps or self._rate_qps, 1 + max(WINDOW * self._away, MIN_WINDOW)
         before, last = self._refining[:-1], self._refining[-1:]
         return [each for each in before if centre_qps / width <= each.rate_qps <= centre_qps * width] + last
 

@@ -8,7 +8,7 @@ from proteus_cli.studies.peak.search import Offer
 
 WARM_UP_SLOS = 5.0
 """So many times the SLO are not counted: queues are empty at first."""
-LEAST_SLOS = 10.0
+MIN_SLOS = 10.0
 """A stretch is so many times the SLO long, at least: shorter ones say nothing of what lasts."""
 WARM_UP_FRAC = 0.05
 WINDOWS = 16
@@ -23,7 +23,7 @@ def warm_up_s(offer: Offer, slo_s: float) -> float:
 
 def counted_s(offer: Offer, slo_s: float) -> float:
     """Seconds that count."""
-    return max(offer.requests / offer.rate_qps, LEAST_SLOS * slo_s)
+    return max(offer.requests / offer.rate_qps, MIN_SLOS * slo_s)
 
 
 def duration_s(offer: Offer, slo_s: float) -> float:

@@ -24,7 +24,7 @@ from proteus_cli.studies.sharing.bench.processes import opened_bench
 from proteus_cli.studies.sharing.bench.stream import largest_cache_bytes, stream_bytes
 from proteus_cli.studies.sharing.cells import BatchSizes
 
-MOST_NEIGHBOURS = 3
+MAX_NEIGHBOURS = 3
 """That a study uses: each has all engines in memory."""
 _UNKNOWN_FREE_BYTES = 2**30
 
@@ -104,7 +104,7 @@ def _neighbours(device: Device, here: Sequence[Device]) -> tuple[Device, ...]:
     """Other CPU devices that are alike. GPUs have memory of their own, so that they are none."""
     if device.kind != "cpu":
         return ()
-    return tuple(each for each in here if each.id != device.id and each.is_like(device))[:MOST_NEIGHBOURS]
+    return tuple(each for each in here if each.id != device.id and each.is_like(device))[:MAX_NEIGHBOURS]
 
 
 def _engines(

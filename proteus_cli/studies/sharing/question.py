@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from itertools import chain
 
 from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
-from proteus_cli.domain.profile.interference import MOST_BESIDE, Where
+from proteus_cli.domain.profile.interference import MAX_BESIDE, Where
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import UsageError
 
-MOST_VARIANTS = 24
-MOST_TOGETHER = 4
+MAX_VARIANTS = 24
+MAX_TOGETHER = 4
 """All variants are measured together where there are no more; plans have few on a device."""
-MOST_IN_SET = 1 + MOST_BESIDE
+MAX_IN_SET = 1 + MAX_BESIDE
 WAYS: tuple[Where, ...] = ("device", "neighbour")
 _PAIR = 2
 _WITHOUT_NAMES = 3
@@ -36,15 +36,15 @@ class SharingQuestion:
 
     def __post_init__(self) -> None:
         _require_distinct(self.variants)
-        if not _PAIR <= len(self.variants) <= MOST_VARIANTS:
+        if not _PAIR <= len(self.variants) <= MAX_VARIANTS:
             raise UsageError(
-                f"Sharing is studied of 2 to {MOST_VARIANTS} variants.", hint="`--variants digits-s,digits-l`"
+                f"Sharing is studied of 2 to {MAX_VARIANTS} variants.", hint="`--variants digits-s,digits-l`"
             )
         for each in self.sets:
             _require_distinct(each)
-            if not _PAIR < len(each) <= MOST_IN_SET:
+            if not _PAIR < len(each) <= MAX_IN_SET:
                 raise UsageError(
-                    f"A set has 3 to {MOST_IN_SET} variants.", hint="all pairs are measured; `--sets a+b+c` adds a set"
+                    f"A set has 3 to {MAX_IN_SET} variants.", hint="all pairs are measured; `--sets a+b+c` adds a set"
                 )
         strays = [key.variant for key in chain.from_iterable(self.sets) if key not in self.variants]
         if strays:
@@ -55,7 +55,7 @@ class SharingQuestion:
     @property
     def larger_sets(self) -> tuple[tuple[VariantKey, ...], ...]:
         """The sets of three or more: all variants together, and those that are asked for."""
-        everything = self.variants if _PAIR < len(self.variants) <= MOST_TOGETHER else ()
+        everything = self.variants if _PAIR < len(self.variants) <= MAX_TOGETHER else ()
         asked = (tuple(sorted(each, key=self.variants.index)) for each in self.sets)
         return tuple(dict.fromkeys(each for each in (everything, *asked) if each))
 

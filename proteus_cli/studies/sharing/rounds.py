@@ -27,8 +27,8 @@ from proteus_cli.units import format_duration
 
 FEWEST_ROUNDS = 6
 """With fewer, there is no interval of 95 %."""
-MOST_ROUNDS = 20
-MOST_TRIES = 5
+MAX_ROUNDS = 20
+MAX_TRIES = 5
 """Of a round."""
 PRECISE_FRAC = 0.01
 """Half the width of an interval that is narrow enough, as a part of the ratio."""
@@ -60,11 +60,11 @@ class SharingMeter:
         length_s = slice_s(took_s, self.cell.load)
         places = range(len(self.cell.works))
         self._seen = {(beside, place): Seen() for beside in (False, True) for place in places}
-        while rounds < MOST_ROUNDS:
+        while rounds < MAX_ROUNDS:
             self._round(took_s, length_s)
             rounds += 1
             passed_s = self.now_s() - begun_s
-            advance(f"round {rounds}", max(rounds / MOST_ROUNDS, passed_s / allowed_s))
+            advance(f"round {rounds}", max(rounds / MAX_ROUNDS, passed_s / allowed_s))
             is_late = passed_s * (rounds + 1) / rounds > allowed_s
             if rounds >= FEWEST_ROUNDS and (is_late or all(map(self._is_precise, places))):
                 break
@@ -152,7 +152,7 @@ class SharingMeter:
 
 def _longer_and_longer(length_s: float) -> Iterator[float]:
     """The lengths of the tries of a slice."""
-    return (length_s * 2**tried for tried in range(MOST_TRIES))
+    return (length_s * 2**tried for tried in range(MAX_TRIES))
 
 
 def _busy(length_s: float) -> EngineError:

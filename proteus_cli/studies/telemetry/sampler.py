@@ -11,7 +11,7 @@ from proteus_cli.studies.telemetry import cores, gpus, process_tree
 from proteus_cli.studies.telemetry.counters import Reading, measures
 
 EVERY_S = 0.5
-MOST_SAMPLES = 480
+MAX_SAMPLES = 480
 """Of each measure; an even number, so that neighbours can be merged."""
 
 Read = Callable[[], Reading]
@@ -30,7 +30,7 @@ def reader(devices: Sequence[Device]) -> Read:
 
 
 class TelemetrySamples:
-    """Samples of measures at even distances; of `MOST_SAMPLES`, neighbours are merged, and the distance doubles.
+    """Samples of measures at even distances; of `MAX_SAMPLES`, neighbours are merged, and the distance doubles.
 
     One thread may add samples while another one asks for all: what it gets is of one moment.
     """
@@ -49,7 +49,7 @@ class TelemetrySamples:
         """Add the next sample, taken that long after the beginning: late, it stands for those that were missed, too."""
         while True:
             samples, every_s = (*self._taken[0], sample), self._taken[1]
-            if len(samples) == MOST_SAMPLES:
+            if len(samples) == MAX_SAMPLES:
                 samples = tuple(_mean(pair) for pair in zip(samples[::2], samples[1::2], strict=True))
                 every_s *= 2
             self._taken = samples, every_s

@@ -21,8 +21,8 @@ LABELS = "y"
 HELD_OUT_FRAC = 0.2
 FEWEST_ROWS = 5
 """Of each class: one of them is held out."""
-MOST_CLASSES = 10_000
-MOST_VALUES = 2**28
+MAX_CLASSES = 10_000
+MAX_VALUES = 2**28
 """Of all rows, in FP32 1 GiB."""
 EVAL_ROWS = 20_000
 """The most that are held out: as many tell an accuracy to within 0.7 points."""
@@ -69,7 +69,7 @@ def _read(file: BinaryIO, max_bytes: int, fewest: int) -> LabelledRows:
         require(len(shape) > 1 and 0 not in shape, f"`{name}` must have a row of numbers for each label, not {shape}")
         require(shape[0] == labels_shape[0], f"`{name}` has {shape[0]} rows, and `y` {labels_shape[0]} labels")
         require(needed_bytes + labels_bytes <= max_bytes, "its arrays take far more than its size")
-        require(math.prod(shape) <= MOST_VALUES, f"`{name}` has more than {MOST_VALUES:,} numbers")
+        require(math.prod(shape) <= MAX_VALUES, f"`{name}` has more than {MAX_VALUES:,} numbers")
         x, y = arrays[name], arrays[LABELS]
     return LabelledRows(name, _numbers(x, name), _classes(y, fewest))
 
@@ -102,8 +102,8 @@ def _classes(y: npt.NDArray[Any], fewest: int) -> Ints:
     require(is_whole, "`y` must have whole numbers: the classes, from 0")
     unlabelled = int((y == NO_LABEL).sum())
     without = f"; {counted(unlabelled, 'row')} of {NO_LABEL} (`proteus samples export --labelled-only` leaves them out)"
-    problem = f"labels must be from 0 to {MOST_CLASSES - 1}{without if unlabelled else ''}"
-    require(bool((y >= 0).all() and (y < MOST_CLASSES).all()), problem)
+    problem = f"labels must be from 0 to {MAX_CLASSES - 1}{without if unlabelled else ''}"
+    require(bool((y >= 0).all() and (y < MAX_CLASSES).all()), problem)
     labels = y.astype(np.int64)
     counts = np.bincount(labels)
     require(len(counts) > 1, "all rows are of one class: there is nothing to tell apart")

@@ -21,7 +21,7 @@ OPSETS = MappingProxyType({"": 17, "ai.onnx.ml": 3})
 OUTPUT = "scores"
 MLP_EPOCHS, MLP_ROWS = 200, 4_000_000
 """A network sees each row so often at most, and so many rows in all."""
-MOST_LEAVES = 4_096
+MAX_LEAVES = 4_096
 """Of a tree: a bound of the model's size."""
 
 
@@ -63,7 +63,7 @@ def _linear(_rows: int, seed: int) -> Any:
 def _forest(_rows: int, seed: int, trees: int) -> Any:
     from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415
 
-    return RandomForestClassifier(trees, max_leaf_nodes=MOST_LEAVES, n_jobs=1, random_state=seed)
+    return RandomForestClassifier(trees, max_leaf_nodes=MAX_LEAVES, n_jobs=1, random_state=seed)
 
 
 def _boost(_rows: int, seed: int, stages: int) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from moving_knee import AimdSlots, Curve, FixedSlots, Ran, curve, poisson, run
 
-from proteus_cli.control.concurrency.slot_tuner import MOST_REMEMBERED, OVERLOADED_PAUSE_S, SlotTuner
+from proteus_cli.control.concurrency.slot_tuner import MAX_REMEMBERED, OVERLOADED_PAUSE_S, SlotTuner
 from proteus_cli.control.concurrency.surroundings import surroundings
 from proteus_cli.domain.catalog.catalog import VariantKey
 
@@ -168,7 +168,7 @@ def test_in_surroundings_that_it_knows_it_goes_on_from_where_it_had_settled() ->
     assert (tuner.slots, tuner.changes[-1].reason) == (3, "as in the same surroundings before")
     for other in range(100):
         tuner.begin_anew(4.0, other)
-    assert len(tuner._remembered) <= MOST_REMEMBERED
+    assert len(tuner._remembered) <= MAX_REMEMBERED
 
 
 def test_surroundings_change_with_what_is_hosted_with_servers_and_with_neighbours() -> None:

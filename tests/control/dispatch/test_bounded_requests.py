@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import IDLE, Admitted, CascadeRoute, FirstStage, Host, Unfit
-from proteus_cli.control.dispatch.family import MOST_IDLE_TIERS
+from proteus_cli.control.dispatch.family import MAX_IDLE_TIERS
 from proteus_cli.control.dispatch.fitness import Fitness, Routes
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog.catalog import VariantKey
@@ -181,7 +181,7 @@ def test_tiers_in_which_nothing_waits_are_closed_before_there_are_many() -> None
             request = asking(1, minimum=0.7 + least / 100, max_energy_j=(1.0 + most) * 0.01)
             assert isinstance(controller.offer(request, 0.0), Admitted)
             controller.cancel(request)
-            assert len(controller._families["a"].tiers) <= MOST_IDLE_TIERS
+            assert len(controller._families["a"].tiers) <= MAX_IDLE_TIERS
     assert controller.cancel(waiting).dropped == (waiting,)
 
 
@@ -216,14 +216,14 @@ def test_a_host_is_fit_where_each_answer_that_begins_there_keeps_the_bounds(
     route = CascadeRoute(cascade, hosts[-1].accuracy, stage, 0, (0.6, 0.95), (0.9, 0.9))
     routes: Routes = {VariantKey("a", "a-0"): (route,)} if has_cascade else {}
 
-    def most_j(host: Host) -> float:
+    def max_j(host: Host) -> float:
         if host.power_w is None:
             return math.inf
         sizes = range(min(rows, host.max_batch), host.max_batch + 1)
         return max(host.power_w * host.mean_latency(size) / size * rows for size in sizes)
 
     def within(*used: Host) -> bool:
-        return limit_j == math.inf or sum(map(most_j, used)) <= limit_j
+        return limit_j == math.inf or sum(map(max_j, used)) <= limit_j
 
     def keeps(host: Host) -> bool:
         if host.accuracy < minimum or not within(host):

@@ -14,7 +14,7 @@ from proteus_cli.control.devices.stage_slowdown import FRESH
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import Bounds, DeferredRequest, Request
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
-from proteus_cli.domain.stages.pace import FIRST, LEAST_MARGIN
+from proteus_cli.domain.stages.pace import FIRST, MIN_MARGIN
 
 POINTS = (StagePoint(1, 0.01, 0.01), StagePoint(4, 0.02, 0.02))
 CHAIN = hosted("cpu0", latency_s={1: 0.03, 4: 0.06}, capacity_qps=60.0, power_w=10.0)
@@ -251,7 +251,7 @@ def test_a_batch_that_was_cut_short_does_not_make_its_device_seem_fast() -> None
     controller = controller_of(EXITS)
     bounds = controller.exit_bounds(served(controller, 0.0101 * 2.1, 0.02))
     assert bounds is not None
-    assert bounds.slowdown == pytest.approx(2.0 * (1 + LEAST_MARGIN))
+    assert bounds.slowdown == pytest.approx(2.0 * (1 + MIN_MARGIN))
     controller.offer(within(0.0195, 300), 0.0)
     assert isinstance(controller.decide("cpu0", 0.0), Drop)
     assert controller.slowdown_of("cpu0") == 1.0  # by whole batches, there is room for more
@@ -263,7 +263,7 @@ def test_hard_queries_take_capacity_and_are_not_cut_short_for_it() -> None:
     controller = controller_of(replace(EXITS, exits=(EXITS.exits[0], second)))
     bounds = controller.exit_bounds(served(controller, 0.1, 0.06, 2))
     assert bounds is not None
-    assert bounds.slowdown == pytest.approx(1 + LEAST_MARGIN)
+    assert bounds.slowdown == pytest.approx(1 + MIN_MARGIN)
     assert controller.slowdown_of("cpu0") == pytest.approx(2.0, abs=0.02)
     answers = [controller.offer(within(0.5, 300 + number), 0.0) for number in range(100)]
     assert sum(isinstance(answer, Admitted) for answer in answers) in {14, 15}

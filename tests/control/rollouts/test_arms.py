@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from proteus_cli.control.rollouts.comparison import MOST_WAITING, Arms
+from proteus_cli.control.rollouts.comparison import MAX_WAITING, Arms
 
 
 def differences(arms: Arms, order: str) -> Iterator[float]:
@@ -40,6 +40,6 @@ def test_where_labels_come_more_often_for_one_arm_its_values_do_not_wait_for_wha
 
 def test_the_oldest_values_are_forgotten_where_one_arm_has_none() -> None:
     arms = Arms()
-    for value in range(MOST_WAITING + 5):
+    for value in range(MAX_WAITING + 5):
         assert list(arms.saw_old(float(value))) == []
     assert list(arms.saw_new(0.0)) == [-15.0]  # the mean of the 21 oldest that are left, from 5 on

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from proteus_cli.control.rollouts.betting import MOST_WEALTH, BettingEvidence, Spread
+from proteus_cli.control.rollouts.betting import MAX_WEALTH, BettingEvidence, Spread
 from proteus_cli.control.rollouts.comparison import Arms
 
 PARTS = ((0.1, 0.75), (0.4, 0.25))
@@ -60,7 +60,7 @@ def test_evidence_grows_where_the_mean_is_above_and_shrinks_where_it_is_below() 
 
 def test_nothing_may_be_above_a_bound_that_is_the_least_value() -> None:
     assert wealth_after([0.0] * 100, 0.0, 0.0) == pytest.approx(1.0)
-    assert wealth_after([0.0] * 100 + [1.0, 0.0], 0.0, 0.0) >= MOST_WEALTH
+    assert wealth_after([0.0] * 100 + [1.0, 0.0], 0.0, 0.0) >= MAX_WEALTH
 
 
 def values_until(found: float, evidence: BettingEvidence, bad: Sequence[float]) -> int:

@@ -9,10 +9,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from proteus_cli.control.rollouts.guard import Arm
 from proteus_cli.control.rollouts.version_rollout import (
-    LEAST_QUERIES,
     LONGEST_SHADOW_S,
-    MOST_SHADOWED,
-    MOST_UNLABELLED,
+    MAX_SHADOWED,
+    MAX_UNLABELLED,
+    MIN_QUERIES,
     VersionRollout,
     WantedStep,
 )
@@ -49,7 +49,7 @@ def test_with_auto_it_goes_to_the_end_by_itself_as_long_as_the_guard_passes() ->
     one = rollout(is_auto=True, shadow_frac=0.05)
     assert place(one.wanted) == (RolloutStage.MEASURING, 0.0)
     assert (place(one.ready(1.0)), one.wanted.shadow_share) == ((RolloutStage.SHADOW, 0.0), 0.05)
-    for _ in range(LEAST_QUERIES):
+    for _ in range(MIN_QUERIES):
         one.guard.shadowed(1.0)
     assert (place(one.decide(2.0)), one.wanted.shadow_share) == ((RolloutStage.CANARY, 0.1), 0.05)
     assert place(one.decide(3.0)) == (RolloutStage.CANARY, 0.1)
@@ -132,7 +132,7 @@ def test_a_shadow_goes_on_after_a_number_of_queries_or_a_time_where_the_guard_ca
     by_number, by_time = (rollout(is_auto=True, shadow_frac=0.05, guard="accuracy >= old - 0.005") for _ in range(2))
     for one in (by_number, by_time):
         one.ready(1.0)
-    for number in range(MOST_SHADOWED):
+    for number in range(MAX_SHADOWED):
         assert by_number.decide(2.0).stage is RolloutStage.SHADOW
         by_number.guard.shadowed(float(number % 10 != 0))
     by_number.guard.label_came()  # and others will
@@ -150,7 +150,7 @@ def unlabelled(**fields: Any) -> VersionRollout:
     """Both versions answer a tenth of the shadowed queries differently, of which the old one errs on as many."""
     one = rollout(shadow_frac=0.05, guard="accuracy >= old - 0.005", **fields)
     one.ready(1.0)
-    for number in range(MOST_UNLABELLED):
+    for number in range(MAX_UNLABELLED):
         assert one.decide(2.0).stage is RolloutStage.SHADOW
         one.guard.shadowed(float(number % 10 != 0))
     return one
@@ -173,7 +173,7 @@ def test_where_no_labels_come_a_version_that_disagrees_by_too_much_to_pass_is_ro
 def test_without_a_shadow_and_labels_nothing_can_tell_and_few_canaries_are_asked(guard: str) -> None:
     one = rollout(is_auto=True, guard=guard)
     one.ready(1.0)
-    answers(one, MOST_UNLABELLED - 1)
+    answers(one, MAX_UNLABELLED - 1)
     assert one.decide(2.0).ending is None
     answers(one, 1)
     assert one.decide(2.0).ending is Ending.ROLLED_BACK
@@ -185,10 +185,10 @@ def test_where_labels_come_or_hardly_anything_differs_a_step_has_all_its_queries
     for one in (labelled, alike):
         one.ready(1.0)
     labelled.guard.label_came()
-    for number in range(MOST_UNLABELLED):
+    for number in range(MAX_UNLABELLED):
         alike.guard.shadowed(float(number % 67 != 0))  # of 1.5 %, nobody can say whether it is more than passes
     for one in (labelled, alike):
-        answers(one, MOST_UNLABELLED)
+        answers(one, MAX_UNLABELLED)
         assert one.decide(2.0).stage is RolloutStage.CANARY
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from proteus_cli.domain.concurrency.knee import MOST_LEVELS, Knee, ScatterSample, fit_knee, knee_place
+from proteus_cli.domain.concurrency.knee import MAX_LEVELS, Knee, ScatterSample, fit_knee, knee_place
 from proteus_cli.domain.concurrency.unimodal import rise_and_fall
 
 
@@ -106,6 +106,6 @@ def test_bounds() -> None:
     with pytest.raises(ValueError, match="from 1 to 64 numbers"):
         fit_knee([], np.random.default_rng(0))
     with pytest.raises(ValueError, match="from 1 to 64 numbers"):
-        fit({number + 1: 1.0 for number in range(MOST_LEVELS + 1)}, samples=1)
+        fit({number + 1: 1.0 for number in range(MAX_LEVELS + 1)}, samples=1)
     with pytest.raises(ValueError, match="1000 samples"):
         fit({1: 1.0}, samples=1001)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from proteus_cli.domain.conditions.condition import OPERATORS, AllOf, AnyOf, Comparison, Condition, all_of, any_of
 from proteus_cli.domain.conditions.metrics import Metric
-from proteus_cli.domain.conditions.parser import DEEPEST, MOST_COMPARISONS, parse
+from proteus_cli.domain.conditions.parser import DEEPEST, MAX_COMPARISONS, parse
 from proteus_cli.domain.conditions.reading import LONGEST_TEXT, ConditionError
 
 POSITIVE = st.floats(0, allow_infinity=False)
@@ -40,7 +40,7 @@ PIECES = ["and ", "or ", "(", ")", "exit", " latency", ">=", "==", "0.8", "30ms"
 @given(CONDITIONS)
 def test_the_text_of_a_condition_stands_for_just_that_condition_and_is_not_too_long(condition: Condition) -> None:
     assert parse(str(condition)) == condition
-    assert len(str(condition)) <= LONGEST_TEXT / MOST_COMPARISONS * len(condition.comparisons)
+    assert len(str(condition)) <= LONGEST_TEXT / MAX_COMPARISONS * len(condition.comparisons)
 
 
 @examples(300, fuzzed=20_000)

@@ -6,10 +6,10 @@ import pytest
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.pace import (
     FIRST,
-    LEAST_LEVEL,
-    LEAST_MARGIN,
-    LEAST_MULTIPLE,
-    MOST_MULTIPLE,
+    MAX_MULTIPLE,
+    MIN_LEVEL,
+    MIN_MARGIN,
+    MIN_MULTIPLE,
     OUTLIER,
     PREDICTABLE,
     STEP,
@@ -41,7 +41,7 @@ def test_it_is_known_after_some_stages() -> None:
 def test_where_nothing_scatters_it_is_the_level_and_the_least_margin(level: float) -> None:
     pace = after(*[level] * FIRST)
     assert pace.level == near(level)
-    assert pace.factor == near(level * (1 + LEAST_MARGIN))
+    assert pace.factor == near(level * (1 + MIN_MARGIN))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -50,15 +50,15 @@ def test_it_is_never_below_the_level_and_within_bounds(seed: int) -> None:
     for ratio in rng.lognormal(0.0, 2.0, 500):
         pace.ran(ratio, 1.0)
         pace.went_on(int(rng.integers(1, 9)), int(rng.integers(0, 2)), 0.995)
-        assert pace.level >= LEAST_LEVEL
-        assert pace.factor >= 0.999 * (1 + LEAST_MARGIN) * pace.level
+        assert pace.level >= MIN_LEVEL
+        assert pace.factor >= 0.999 * (1 + MIN_MARGIN) * pace.level
         assert pace.factor < 1e3, "of times that scatter so, the largest is far above"
-        assert LEAST_MULTIPLE <= pace.multiple <= MOST_MULTIPLE
+        assert MIN_MULTIPLE <= pace.multiple <= MAX_MULTIPLE
 
 
 def test_a_clock_that_stands_still_does_not_stop_it_for_good() -> None:
     pace = after(*[0.0] * 100)
-    assert pace.level == LEAST_LEVEL
+    assert pace.level == MIN_LEVEL
     for _ in range(30):
         pace.ran(1.0, 1.0)
     assert pace.level == near(1.0, abs=0.01)
@@ -85,7 +85,7 @@ def test_one_outlier_costs_little_and_not_for_long(outlier: float) -> None:
     usual = after(*[1.0] * 200)
     hit = after(*[1.0] * 200, outlier)
     assert hit.level <= 1 + (OUTLIER - 1) / 4
-    assert hit.factor == near(hit.level * (1 + LEAST_MARGIN)), "it is no scatter"
+    assert hit.factor == near(hit.level * (1 + MIN_MARGIN)), "it is no scatter"
     for _ in range(100):
         hit.ran(1.0, 1.0)
     assert hit.factor == near(usual.factor, rel=0.02)
@@ -126,9 +126,9 @@ def test_the_multiple_comes_from_late_rows() -> None:
     pace.went_on(round(1 / allowed), 1, 0.99)
     assert pace.multiple == near(before - allowed * STEP), "as many as are allowed change nothing"
     pace.went_on(10**6, 0, 0.99)
-    assert pace.multiple == LEAST_MULTIPLE
+    assert pace.multiple == MIN_MULTIPLE
     pace.went_on(50, 50, 0.99)
-    assert pace.multiple == MOST_MULTIPLE
+    assert pace.multiple == MAX_MULTIPLE
 
 
 def test_what_is_doubted_comes_down_to_the_fastest_that_was_seen() -> None:
@@ -137,7 +137,7 @@ def test_what_is_doubted_comes_down_to_the_fastest_that_was_seen() -> None:
     assert pace.fastest == 0.5
     for _ in range(100):
         pace.doubt()
-    assert pace.factor == near(0.5 * (1 + LEAST_MARGIN), rel=0.01)
+    assert pace.factor == near(0.5 * (1 + MIN_MARGIN), rel=0.01)
     for _ in range(4):
         pace.ran(2.0, 1.0)
     assert pace.level > 1.1, "a batch of four stages shows that it is not over"

@@ -12,7 +12,7 @@ Mutate = Callable[[bytes, Random], bytes]
 GZIP = b"\x1f\x8b"
 _BREAK_FRAC = 0.2  # mutations of the packed bytes
 _MAX_UNPACKED_BYTES = 2**22
-_MOST_MEMBERS = 20
+_MAX_MEMBERS = 20
 
 
 def gunzipped(content: bytes) -> bytes:
@@ -42,7 +42,7 @@ def mutated_zip(content: bytes, rng: Random, mutate: Mutate) -> bytes:
         return broken(content, rng)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as packed:
-            names = packed.namelist()[:_MOST_MEMBERS]
+            names = packed.namelist()[:_MAX_MEMBERS]
             members = {name: packed.open(name).read(_MAX_UNPACKED_BYTES) for name in names}
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError):
         return broken(content, rng)

@@ -10,7 +10,7 @@ from hpack import Encoder
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.frames import FRAME_HEADER, PREFACE
 
-MOST_FRAMES = 1_000
+MAX_FRAMES = 1_000
 """Only the first frames are mutated, as a mutation must not cost more than what it tests."""
 
 _MAX_BYTES = 900_000
@@ -45,7 +45,7 @@ class FrameMutations:
 
     def __call__(self, content: bytes, rng: Random) -> bytes:
         start = PREFACE if content.startswith(PREFACE) else b""
-        found, rest = parsed(content.removeprefix(PREFACE), MOST_FRAMES)
+        found, rest = parsed(content.removeprefix(PREFACE), MAX_FRAMES)
         if found:
             rng.choice(self._kinds)(found, rng.randrange(len(found)), rng)
         return b"".join([start, *(frame.encoded() for frame in found), rest])

@@ -4,7 +4,7 @@ from random import Random
 
 from fuzzing.in_process.http2_messages import data, parsed
 from fuzzing.mutations.archives import gunzipped, gzipped
-from fuzzing.mutations.frames import MOST_FRAMES
+from fuzzing.mutations.frames import MAX_FRAMES
 from fuzzing.mutations.protobuf import mutated_message
 
 from proteus_cli.serving.http2 import frames
@@ -19,7 +19,7 @@ _MAX_BYTES = 900_000
 
 def mutated_messages(content: bytes, rng: Random) -> bytes:
     """What a client sends, with a message of one of its calls mutated."""
-    found, rest = parsed(content.removeprefix(PREFACE), MOST_FRAMES)
+    found, rest = parsed(content.removeprefix(PREFACE), MAX_FRAMES)
     streams = [frame.stream for frame in found if frame.kind == frames.DATA and frame.payload]
     if not streams:
         return content

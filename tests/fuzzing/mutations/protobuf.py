@@ -16,7 +16,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _SIZES = {_FIXED64: 8, _FIXED32: 4}
 _LONGEST, _MORE = 10, 0x80
 _LARGEST_NUMBER = 2**29 - 1
-_MOST_FIELDS = 500
+_MAX_FIELDS = 500
 _TEXT_FRAC = 0.2  # of contents that become another text
 
 
@@ -69,10 +69,10 @@ def _encoded(number: int, kind: int, content: bytes) -> bytes:
 
 
 def first_fields(message: bytes) -> list[Field]:
-    """The first `_MOST_FIELDS` fields of a message; none where it is no message."""
+    """The first `_MAX_FIELDS` fields of a message; none where it is no message."""
     fields, at = list[Field](), 0
     try:
-        while at < len(message) and len(fields) < _MOST_FIELDS:
+        while at < len(message) and len(fields) < _MAX_FIELDS:
             start = at
             tag, at = _varint_at(message, at)
             kind, first = tag & 7, at

@@ -21,7 +21,7 @@ from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.query import Query, RequestOptions
 from proteus_cli.serving.telemetry.metrics.exposition import Exposition
 from proteus_cli.serving.telemetry.metrics.slots import add_slots
-from proteus_cli.serving.telemetry.slots import MOST_SHOWN, lately_changed, slots_status
+from proteus_cli.serving.telemetry.slots import MAX_SHOWN, lately_changed, slots_status
 
 SLOTS, ROW_S, RATE_QPS = 4, 0.01, 150.0
 ONE_ROW = Signature(
@@ -143,7 +143,7 @@ def test_a_device_uses_the_slots_that_are_worth_it_and_every_request_ends_once()
     assert len(columns.slots) == len(columns.running) == len(columns.throughput) == len(columns.service_s) > 5
     assert status.last[-1].slots == 2
     assert lately_changed(plane.fleet.tuners, 20.0) == {"gpu0": status}
-    assert len(lately_changed({f"gpu{n}": tuner for n in range(20)}, 20.0)) == MOST_SHOWN
+    assert len(lately_changed({f"gpu{n}": tuner for n in range(20)}, 20.0)) == MAX_SHOWN
     text = _metrics(plane)
     assert 'proteus_slots_used{device="gpu0"} 2' in text
     assert 'proteus_slots_knee{device="gpu0"} 2' in text

@@ -99,7 +99,7 @@ def test_batches_run_one_after_another_for_the_times_of_their_sizes() -> None:
 
 
 def test_times_beside_others_are_of_what_is_loaded_and_not_kept_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(emulated, "MOST_SLOWED", 2)
+    monkeypatch.setattr(emulated, "MAX_SLOWED", 2)
     costs = (make_sharing_cost(SMALL, LARGE, ratio=2.0),)
     agenda = Agenda()
     executor = loaded(agenda, msgspec.structs.replace(PROFILE, sharing=costs))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from proteus_cli.studies.cost.search import ALIKE, LEAST, MOST_TRIED, CheapestPlan, cheapest
+from proteus_cli.studies.cost.search import ALIKE, LEAST, MAX_TRIED, CheapestPlan, cheapest
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def test_it_is_the_cheapest_of_all_within_how_fine_multiples_are(of_one: float, 
     assert found is not None
     fewest = math.ceil(enough / of_one)
     assert fewest <= found.plan.cost <= max(fewest * ALIKE, fewest)
-    assert found.tried == len(world.tried) <= MOST_TRIED
+    assert found.tried == len(world.tried) <= MAX_TRIED
 
 
 def test_a_fleet_that_is_too_small_is_used_to_its_end_before_it_is_given_up() -> None:

@@ -13,7 +13,7 @@ from proteus_cli.errors import EngineError
 from proteus_cli.studies.sharing.bench.slices import Lane, Ran, Work
 from proteus_cli.studies.sharing.cells import SharingCell
 from proteus_cli.studies.sharing.concluding import checks_of, costs_of
-from proteus_cli.studies.sharing.rounds import FEWEST_ROUNDS, MOST_ROUNDS, SharingMeter
+from proteus_cli.studies.sharing.rounds import FEWEST_ROUNDS, MAX_ROUNDS, SharingMeter
 
 A, B, C = (VariantKey("f", name) for name in "abc")
 ALONE_S = {A: 0.001, B: 0.004}
@@ -78,7 +78,7 @@ def test_rounds_end_when_ratios_are_precise_or_the_time_is_over() -> None:
         return meter(bench).measure(allowed_s, lambda _now, _done: None)
 
     precise, late, noisy = measured(0.0, 60.0), measured(0.5, 1e-9), measured(0.5, 1e9)
-    assert (precise.rounds, late.rounds, noisy.rounds) == (FEWEST_ROUNDS, FEWEST_ROUNDS, MOST_ROUNDS)
+    assert (precise.rounds, late.rounds, noisy.rounds) == (FEWEST_ROUNDS, FEWEST_ROUNDS, MAX_ROUNDS)
     assert noisy.slowdown(1).is_free
 
 

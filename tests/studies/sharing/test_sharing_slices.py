@@ -9,7 +9,7 @@ from builders import make_measured, make_profile
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.interference import SharingModel
 from proteus_cli.studies.sharing.bench.emulated import EmulatedBench
-from proteus_cli.studies.sharing.bench.slices import MOST_BATCHES, STREAM, Arrival, Lane, LaneClock, Ran, Work, run_lane
+from proteus_cli.studies.sharing.bench.slices import MAX_BATCHES, STREAM, Arrival, Lane, LaneClock, Ran, Work, run_lane
 from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell, cells_of
 from proteus_cli.studies.sharing.combinations import IDLE, combinations_of, lanes_of, midmean, sight_of
 
@@ -61,7 +61,7 @@ def test_slots_share_the_arrivals_of_a_device() -> None:
 
 def test_a_slice_has_an_end_whatever_its_batches_take(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SECONDS, SMALL[A], 0.0)
-    assert len(Device().ran(Lane((SMALL[A],)), 1.0)) == MOST_BATCHES
+    assert len(Device().ran(Lane((SMALL[A],)), 1.0)) == MAX_BATCHES
 
 
 def test_what_counts_leaves_out_the_first_batch_and_what_ended_late() -> None:

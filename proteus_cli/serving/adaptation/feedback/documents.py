@@ -7,8 +7,8 @@ from msgspec import Meta, Struct
 
 from proteus_cli.domain.base import Count, Fraction
 
-MOST_ITEMS = 10_000
-MOST_PROBLEMS = 100
+MAX_ITEMS = 10_000
+MAX_PROBLEMS = 100
 """That an answer names; of more, their number."""
 
 Label = int | str
@@ -31,7 +31,7 @@ class FeedbackItem(Struct, frozen=True, forbid_unknown_fields=True):
 class FeedbackBatch(Struct, frozen=True, forbid_unknown_fields=True):
     """What is known of requests."""
 
-    feedback: Annotated[list[FeedbackItem], Meta(max_length=MOST_ITEMS)]
+    feedback: Annotated[list[FeedbackItem], Meta(max_length=MAX_ITEMS)]
 
 
 class FeedbackProblem(Struct, frozen=True):
@@ -48,7 +48,7 @@ class FeedbackTaken(Struct, frozen=True):
     unknown: Annotated[Count, Meta(description="No answer is kept: it is too old, or there was none with this id.")]
     repeated: Annotated[Count, Meta(description="There was feedback of this request before.")]
     wrong: Annotated[Count, Meta(description="They do not fit their request.")]
-    problems: Annotated[Sequence[FeedbackProblem], Meta(description=f"The first {MOST_PROBLEMS} of the wrong ones.")]
+    problems: Annotated[Sequence[FeedbackProblem], Meta(description=f"The first {MAX_PROBLEMS} of the wrong ones.")]
 
 
 class VariantFeedback(Struct, frozen=True):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from proteus_cli.errors import BadRequest, Conflict
 from proteus_cli.serving.adaptation.feedback.documents import (
-    MOST_PROBLEMS,
+    MAX_PROBLEMS,
     FeedbackBatch,
     FeedbackItem,
     FeedbackProblem,
@@ -49,7 +49,7 @@ class Feedback:
                 ends["wrong"] += 1
                 problems.append(FeedbackProblem(place, error.message))
         return FeedbackTaken(
-            ends["accepted"], ends["unknown"], ends["repeated"], ends["wrong"], problems[:MOST_PROBLEMS]
+            ends["accepted"], ends["unknown"], ends["repeated"], ends["wrong"], problems[:MAX_PROBLEMS]
         )
 
     def status(self) -> FeedbackStatus:

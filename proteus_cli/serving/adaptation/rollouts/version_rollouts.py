@@ -65,7 +65,7 @@ LOOK_S = 0.5
 """Between two looks at a roll-out."""
 
 LONGEST_BODY = 16_384
-MOST_GONE = 20
+MAX_GONE = 20
 """Families that are not served any more, and whose last roll-out is told of."""
 
 
@@ -240,7 +240,7 @@ class VersionRollouts:
         """Of families that are not served any more, the last few roll-outs are told of."""
         served = self._plane.families.by_name
         gone = [family for family, running in self._of.items() if running.is_over and family not in served]
-        for family in gone[: max(0, len(gone) - MOST_GONE)]:
+        for family in gone[: max(0, len(gone) - MAX_GONE)]:
             del self._of[family]
 
     def _require_idle(self, family: str) -> None:

@@ -14,7 +14,7 @@ from proteus_cli.store import Workspace
 from proteus_cli.store.answers import read_answers
 from proteus_cli.store.eval_splits import summaries_of_rows
 
-MOST_ROWS = 2_000
+MAX_ROWS = 2_000
 """Of a reference; of more, as many at equal distances."""
 
 
@@ -30,7 +30,7 @@ class References:
         path = self._workspace.eval_path(known) if known is not None else None
         if path is None:
             return None
-        return np.concatenate(summaries_of_rows(path, signature.inputs, MOST_ROWS, summary.of))
+        return np.concatenate(summaries_of_rows(path, signature.inputs, MAX_ROWS, summary.of))
 
     def confidences(self, key: VariantKey, profiles: Mapping[str, Profile]) -> Floats | None:
         """Those of a variant, one a row, by the engine that it was profiled as; None: nobody knows them."""
@@ -41,7 +41,7 @@ class References:
             for path in {self._path(device), self._path(profile.measured_on)}:
                 for each in read_answers(path).values():
                     if (each.engine_digest, each.eval_digest) == (measured.engine_digest, measured.eval_digest):
-                        step = -(-len(each.confidences) // MOST_ROWS)
+                        step = -(-len(each.confidences) // MAX_ROWS)
                         return each.confidences[::step, np.newaxis].astype(np.float64)
         return None
 

@@ -10,7 +10,7 @@ import numpy as np
 from proteus_cli.arrays import Floats
 from proteus_cli.backends.base import OutputArrays
 from proteus_cli.buffers import Buffer
-from proteus_cli.control.shift import LEAST_REFERENCE_ROWS, ShiftWatch
+from proteus_cli.control.shift import MIN_REFERENCE_ROWS, ShiftWatch
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
@@ -170,7 +170,7 @@ class Shifts:
             log.exception("a bug while what the %s are compared with was read", what)
             return None
         is_current = content is self._served.content  # else it is wanted once more
-        return found if is_current and found is not None and len(found) >= LEAST_REFERENCE_ROWS else None
+        return found if is_current and found is not None and len(found) >= MIN_REFERENCE_ROWS else None
 
 
 def _log_change(what: str, watch: ShiftWatch, family: str, variant: str = "") -> None:

@@ -9,9 +9,9 @@ import numpy.typing as npt
 from proteus_cli.arrays import Floats, Ints
 from proteus_cli.backends.base import TensorSpec
 
-MOST_INPUTS = 4
+MAX_INPUTS = 4
 """Of a model; more are not looked at."""
-MOST_VALUES = 4096
+MAX_VALUES = 4096
 """Of an input; of a larger one, places that are drawn once."""
 PROJECTIONS = 8
 """Of all inputs together: sums with weights that are drawn once."""
@@ -21,7 +21,7 @@ class RowSummary:
     """Makes the same ``names`` numbers of rows, those of the eval split and those of requests."""
 
     def __init__(self, specs: Sequence[TensorSpec]) -> None:
-        looked_at = specs[:MOST_INPUTS]
+        looked_at = specs[:MAX_INPUTS]
         self._inputs = [_InputSummary(spec, PROJECTIONS // len(looked_at)) for spec in looked_at]
         self.names = tuple(
             f"{name} of {spec.name}" for spec, each in zip(looked_at, self._inputs, strict=True) for name in each.names
@@ -37,8 +37,8 @@ class _InputSummary:
     def __init__(self, spec: TensorSpec, projections: int) -> None:
         size = math.prod(spec.sizes)
         rng = np.random.default_rng(0)
-        self._places = _pairs(size, rng) if size > MOST_VALUES else None
-        count = min(size, MOST_VALUES)
+        self._places = _pairs(size, rng) if size > MAX_VALUES else None
+        count = min(size, MAX_VALUES)
         self._weights = rng.standard_normal((count, projections)) / math.sqrt(count) if count > 1 else None
         moments = ("mean", "deviation", "lowest", "highest", "roughness")
         self.names = (
@@ -58,7 +58,7 @@ class _InputSummary:
 
 
 def _pairs(size: int, rng: np.random.Generator) -> Ints:
-    """Places of `MOST_VALUES` values of so many: pairs of neighbours, whose differences tell noise and blur."""
-    first = 2 * np.sort(rng.choice(size // 2, MOST_VALUES // 2, replace=False))
+    """Places of `MAX_VALUES` values of so many: pairs of neighbours, whose differences tell noise and blur."""
+    first = 2 * np.sort(rng.choice(size // 2, MAX_VALUES // 2, replace=False))
     places: Ints = np.stack((first, first + 1), axis=1).reshape(-1)
     return places

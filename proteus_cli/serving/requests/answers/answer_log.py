@@ -14,11 +14,11 @@ from proteus_cli.serving.requests.answers.classes import classes_of
 from proteus_cli.serving.requests.in_flight import Answered, Result, ResultCallback
 from proteus_cli.serving.requests.query import Query
 
-MOST_KEPT_ROWS = 100_000
+MAX_KEPT_ROWS = 100_000
 """Of all answers together; each has one at least."""
 LONGEST_ID = 128
 """Characters; the answer to a request with a longer id is not kept."""
-MOST_ROWS = 256
+MAX_ROWS = 256
 """Nor is that to a request of more rows."""
 FORGOTTEN_AT_ONCE = 100
 """Answers that are too old, so that nobody waits for long where many are, as after a pause."""
@@ -72,7 +72,7 @@ class AnswerLog:
 
     def noting(self, query: Query, done: ResultCallback, mark: RolloutMark | None = None) -> ResultCallback:
         """Have the answer to a request kept, once it has gone out by ``done``."""
-        if query.id is None or len(query.id) > LONGEST_ID or query.rows > MOST_ROWS:
+        if query.id is None or len(query.id) > LONGEST_ID or query.rows > MAX_ROWS:
             return done
         return partial(self._saw, (query.family, query.id), done, mark)
 
@@ -112,7 +112,7 @@ class AnswerLog:
         while self._kept:
             oldest = next(iter(self._kept.values()))
             is_due = self._is_old(oldest, now_s) and forgotten < FORGOTTEN_AT_ONCE
-            if not is_due and self._rows <= MOST_KEPT_ROWS:
+            if not is_due and self._rows <= MAX_KEPT_ROWS:
                 return
             self._kept.popitem(last=False)
             self._rows -= oldest.rows

@@ -10,13 +10,13 @@ import numpy as np
 from proteus_cli.arrays import Singles
 from proteus_cli.backends.base import OutputArrays
 from proteus_cli.buffers import Buffer
-from proteus_cli.serving.requests.answers.answer_log import LONGEST_ID, MOST_ROWS
+from proteus_cli.serving.requests.answers.answer_log import LONGEST_ID, MAX_ROWS
 from proteus_cli.serving.requests.answers.classes import classes_of
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
 from proteus_cli.serving.requests.samples.writer import LARGEST_BYTES, Captured, CapturedLabels, SampleWriter
 
-MOST_IDS = 100_000
+MAX_IDS = 100_000
 """Of captured requests whose labels are waited for."""
 
 
@@ -100,7 +100,7 @@ class SampleCapture:
         self.writer.forget(families)
 
     def _why_not(self, request: InFlightRequest, size: int) -> str | None:
-        if size > LARGEST_BYTES or request.rows > MOST_ROWS:
+        if size > LARGEST_BYTES or request.rows > MAX_ROWS:
             return "large"
         return None if self.writer.has_room(size) else "busy"
 
@@ -123,7 +123,7 @@ class SampleCapture:
     def _expect_label(self, key: tuple[str, str], number: int) -> None:
         self._numbers.pop(key, None)
         self._numbers[key] = number
-        if len(self._numbers) > MOST_IDS:
+        if len(self._numbers) > MAX_IDS:
             self._numbers.popitem(last=False)
 
     def _draw(self, first_id: int) -> None:

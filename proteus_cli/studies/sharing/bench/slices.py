@@ -8,7 +8,7 @@ import msgspec
 
 from proteus_cli.domain.catalog.catalog import VariantKey
 
-MOST_BATCHES = 20_000
+MAX_BATCHES = 20_000
 """Of a lane in a slice: what comes after is not run, so that an answer fits in memory."""
 
 
@@ -75,7 +75,7 @@ def run_lane(
     """
     arrivals = lane.arrivals if lane.arrivals is not None else _in_turn(len(lane.works), first)
     done: list[Ran] = []
-    for arrival in islice(arrivals, MOST_BATCHES):
+    for arrival in islice(arrivals, MAX_BATCHES):
         if arrival.at_s > 0:
             clock.sleep_until(arrival.at_s)
         began_s, busy_s = clock.now_s(), clock.busy_s()

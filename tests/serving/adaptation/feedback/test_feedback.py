@@ -17,7 +17,7 @@ from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.errors import ArtefactError, BadRequest, BodyTooLarge, Conflict
-from proteus_cli.serving.adaptation.feedback.documents import MOST_ITEMS, MOST_PROBLEMS
+from proteus_cli.serving.adaptation.feedback.documents import MAX_ITEMS, MAX_PROBLEMS
 from proteus_cli.serving.adaptation.feedback.feedback import LONGEST_BODY, ROWS_AT_ONCE, Feedback
 from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
 from proteus_cli.serving.adaptation.live_planner import LivePlanner
@@ -267,7 +267,7 @@ def test_others_have_their_turn_between_rows_of_a_large_batch() -> None:
         (b"{", BadRequest),
         (b'{"feedback": [{"model": "a", "id": "x", "score": 1.5}]}', BadRequest),
         (b'{"feedback": [{"model": "a", "id": "x", "label": []}]}', BadRequest),
-        (b'{"feedback": [%b]}' % b",".join([b'{"model":"a","id":"x"}'] * (MOST_ITEMS + 1)), BadRequest),
+        (b'{"feedback": [%b]}' % b",".join([b'{"model":"a","id":"x"}'] * (MAX_ITEMS + 1)), BadRequest),
         (b" " * (LONGEST_BODY + 1), BodyTooLarge),
     ],
     ids=["no JSON", "a score", "no label", "too many", "too long"],
@@ -282,8 +282,8 @@ def test_what_is_no_feedback_counts_nothing(body: bytes, error: type[Exception])
 
 def test_only_the_first_problems_are_named() -> None:
     async def story(world: World) -> None:
-        told = await world.tell(*({"id": "x"} for _ in range(MOST_PROBLEMS + 5)))
-        assert (told.wrong, len(told.problems)) == (MOST_PROBLEMS + 5, MOST_PROBLEMS)
+        told = await world.tell(*({"id": "x"} for _ in range(MAX_PROBLEMS + 5)))
+        assert (told.wrong, len(told.problems)) == (MAX_PROBLEMS + 5, MAX_PROBLEMS)
 
     played(story)
 

@@ -239,7 +239,7 @@ def test_a_family_that_is_unloaded_stays_so_when_its_version_goes(
 
 
 def test_a_family_that_is_removed_can_come_back_and_be_rolled_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(version_rollouts, "MOST_GONE", 0)
+    monkeypatch.setattr(version_rollouts, "MAX_GONE", 0)
 
     async def story(server: Rolled) -> None:
         await with_g(server)

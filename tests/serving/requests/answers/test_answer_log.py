@@ -8,7 +8,7 @@ from builders import hosted
 
 from proteus_cli.errors import Overloaded
 from proteus_cli.serving.requests.answers import answer_log
-from proteus_cli.serving.requests.answers.answer_log import FORGOTTEN_AT_ONCE, LONGEST_ID, MOST_ROWS, AnswerLog
+from proteus_cli.serving.requests.answers.answer_log import FORGOTTEN_AT_ONCE, LONGEST_ID, MAX_ROWS, AnswerLog
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Result, Staged
 from proteus_cli.serving.requests.query import Query
 
@@ -54,7 +54,7 @@ def test_an_answer_by_stages_is_kept_with_what_it_promised() -> None:
 def test_requests_without_an_id_that_can_be_kept_cost_nothing(request_id: str | None) -> None:
     world = World()
     assert world.log.noting(Query("a", 1, (), id=request_id), world.sent.append) == world.sent.append
-    assert world.log.noting(Query("a", MOST_ROWS + 1, (), id="x"), world.sent.append) == world.sent.append
+    assert world.log.noting(Query("a", MAX_ROWS + 1, (), id="x"), world.sent.append) == world.sent.append
 
 
 def test_a_request_that_was_not_served_has_no_answer() -> None:
@@ -81,7 +81,7 @@ def test_answers_are_kept_for_a_while_and_of_one_id_the_last() -> None:
 
 
 def test_no_more_rows_are_kept_than_fit_and_the_oldest_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answer_log, "MOST_KEPT_ROWS", 6)
+    monkeypatch.setattr(answer_log, "MAX_KEPT_ROWS", 6)
     world = World()
     for name in "abcbde":
         world.answer(name, [[0.9, 0.1]] * 2, rows=2)
