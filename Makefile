@@ -127,7 +127,7 @@ docs-check: setup
 bench: setup  ## how close the simulator is to the live server, on this machine
 	$(BIN)/python -m benchmarks.parity
 
-bench-planner: setup  ## how fast the planner is, and how good; 3.5 minutes
+bench-planner: setup  ## how fast the planner is, and how good; 6 minutes
 	$(BIN)/python benchmarks/planner.py
 
 bench-simulator: setup  ## how many queries per second the simulator plays; 2 minutes
