@@ -78,4 +78,6 @@ class RolloutStatus(Value, frozen=True):
     terms: tuple[TermStatus, ...]
     ending: Ending | None = None
     reason: str = ""
-    note: Annotated[str, Meta(description="What it waits for, where nothing seems to happen.")] = ""
+    note: Annotated[str, Meta(description="What it waits for, where nothing seems to happen, or could not decide.")] = (
+        ""
+    )

@@ -5,10 +5,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from proteus_cli.control.rollouts.version_rollout import Step, VersionRollout
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import VariantProfile
-from proteus_cli.domain.rollouts.status import Ending, RolloutStage
+from proteus_cli.domain.rollouts.status import Ending, RolloutStage, RolloutStatus
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 from proteus_cli.serving.measuring_time import GOES_ON, WAITS
@@ -75,7 +77,12 @@ class Running:
         level = logging.INFO if line in {WAITS, GOES_ON} else logging.DEBUG
         log.log(level, "measuring %s: %s", self.new.variant, line)
 
-    def note(self, now_s: float) -> str:
+    def status(self, now_s: float) -> RolloutStatus:
+        """What is told of it."""
+        status = self.machine.status(now_s)
+        return msgspec.structs.replace(status, note=self._waits_for(now_s) or status.note)
+
+    def _waits_for(self, now_s: float) -> str:
         """What it waits for, where nothing seems to happen."""
         machine = self.machine
         if machine.wanted.stage is RolloutStage.MEASURING:

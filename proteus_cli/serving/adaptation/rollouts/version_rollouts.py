@@ -32,8 +32,6 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 
-import msgspec
-
 from proteus_cli.control.decision import Launch
 from proteus_cli.control.rollouts.version_rollout import VersionRollout
 from proteus_cli.domain.catalog.catalog import VariantKey
@@ -99,11 +97,7 @@ class VersionRollouts:
     def all(self) -> Mapping[str, RolloutStatus]:
         """By family, its last roll-out."""
         now_s = self._plane.clock()
-        return {
-            family: msgspec.structs.replace(status, note=running.note(now_s) or status.note)
-            for family, running in self._of.items()
-            if (status := running.machine.status(now_s))
-        }
+        return {family: running.status(now_s) for family, running in self._of.items()}
 
     def status(self) -> RolloutsStatus:
         return RolloutsStatus(list(self.all.values()))
