@@ -122,7 +122,8 @@ def _deliver(done: Benchmark, pictures: Mapping[str, bytes], options: argparse.N
     else:
         Console(width=None if sys.stdout.isatty() else 150).print(pages.shown(done))
     for directory in ([DOCS] if options.docs else []) + ([options.out] if options.out else []):
-        write_text(directory / "paper.md", pages.markdown(done))
+        path = directory / "paper.md"
+        write_text(path, pages.renewed(path.read_text(encoding="utf-8") if path.is_file() else "", done))
         for name, content in pictures.items():
             write_bytes(directory / name, content)
     if options.out:

@@ -12,15 +12,18 @@ from benchmarks.tables import aim_line, rich_table, table_lines
 INTRODUCTION = """\
 # The paper's experiments, and ours beside them
 
-The command below writes this whole page, so run it again after a change. Each run uses the functions of `proteus
-replay`, in simulation, and the benchmark checks that every query ended exactly once. Violations are always counted at
-the SLO: late, dropped, refused and failed queries over all queries.
+The command below writes this page but its last section, so run it again after a change. Each run uses the functions of
+`proteus replay`, in simulation, and the benchmark checks that every query ended exactly once. Violations are always
+counted at the SLO: late, dropped, refused and failed queries over all queries.
 
 The paper is Ahmad et al., *Proteus: A High-Throughput Inference-Serving System with Accuracy Scaling*, ASPLOS 2024.
 `docs/policies.md` describes the policies. The paper's profiles and trace aren't part of this repository: they are
 read from `../shared/data/proteus-asplos24` beside it; without them synthetic traces run on a synthetic cluster.
 Figures 5 to 8 were published as plots only, so only their shapes can be compared.
 """
+
+OTHERS = "## Other arrivals"
+"""The heading of the last section, whose benchmark is `benchmarks.arrivals`."""
 
 
 def shown(done: Benchmark) -> RenderableType:
@@ -34,6 +37,12 @@ def shown(done: Benchmark) -> RenderableType:
     parts += [Text(text, style="yellow") for text in done.skipped]
     parts.append(Text(f"\n{len(done.runs)} runs in {done.seconds:.0f} s; {done.machine}; {_versions(done)}"))
     return Group(*parts)
+
+
+def renewed(page: str, done: Benchmark) -> str:
+    """The page of what was found, with the section about other arrivals, of another benchmark, that the old one has."""
+    _, heading, others = page.partition(OTHERS)
+    return markdown(done) + (f"\n{heading}{others}" if heading else "")
 
 
 def markdown(done: Benchmark) -> str:

@@ -133,3 +133,12 @@ def test_each_batching_rule_is_measured_under_each_kind_of_arrivals(lab: Lab) ->
     for table in (early, late):
         assert [row[0] for row in table.rows] == list(fig6.ARRIVALS)
         assert {len(row) for row in table.rows} == {len(table.columns)}
+
+
+def test_a_renewed_page_keeps_the_section_of_the_other_benchmark() -> None:
+    done = Benchmark(MadeBy("0", "h", "2026-01-02T00:00:00"), "cmd", "m", {"a": "1"}, "c", 1.0, (), (), ())
+    page = pages.renewed(f"# Old\n\nold\n\n{pages.OTHERS}\n\nkept\n", done)
+    assert page.startswith(pages.INTRODUCTION)
+    assert page.endswith(f"\n\n{pages.OTHERS}\n\nkept\n")
+    assert "\nold\n" not in page
+    assert pages.renewed("", done) == pages.markdown(done)
