@@ -5,17 +5,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from proteus_cli.cli.commands.demo import HEADROOM, RESIDENCY, plan_command
+from proteus_cli.cli.commands.demo import HEADROOM, plan_command
 from proteus_cli.cli.main import app
 from proteus_cli.errors import ArtefactError
 
 
-def test_by_default_a_core_hosts_what_fits_and_there_are_no_cascades() -> None:
-    told = "plan --demand 182qps --headroom 1.5 --residency memory"
-    assert plan_command(182.4, HEADROOM, RESIDENCY, cascades=False) == told.split()
+def test_by_default_there_is_one_variant_on_a_core_and_no_cascade() -> None:
+    assert plan_command(182.4, HEADROOM, "1", cascades=False) == ["plan", "--demand", "182qps", "--headroom", "1.5"]
 
 
-@pytest.mark.parametrize(("residency", "cascades"), [("memory", True), ("1", False)])
+@pytest.mark.parametrize(("residency", "cascades"), [("memory", True), ("2", False)])
 def test_what_is_asked_for_is_passed_on_and_understood(tmp_path: Path, residency: str, *, cascades: bool) -> None:
     """There is nothing to plan for in an empty directory, but that is what the command gets to."""
     command = plan_command(100.0, 1.25, residency, cascades=cascades)

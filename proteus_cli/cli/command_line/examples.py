@@ -205,6 +205,6 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
     ),
     "proteus demo": (
         ("proteus demo", "in the directory proteus-demo"),
-        ("proteus demo /tmp/demo --residency 1", "in another one, with one variant on each core"),
+        ("proteus demo /tmp/demo --cascades --residency memory", "in another one, with cascades on shared cores"),
     ),
 })  # fmt: skip

@@ -20,7 +20,6 @@ BUDGET = "40s"
 BURST_FACTOR = 2.5  # rate of the burst, over the capacity of the most accurate variants
 BASE_FRAC = 0.16  # rate of the bundled trace outside its burst, over that of the burst
 HEADROOM = 1.5  # more than the default: here the front end and the load share the cores with the models
-RESIDENCY = "memory"  # more accurate in the burst than one variant on each core
 MAX_QPS = 2000.0  # what the load generator can send beside the server on a small machine
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory of the demo's workspace.")]
@@ -29,13 +28,13 @@ Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory of
 def demo(
     directory: Directory = Path("proteus-demo"),
     headroom: common.Headroom = HEADROOM,
-    residency: options.Residency = RESIDENCY,
+    residency: options.Residency = "1",
     cascades: options.Cascades = False,
 ) -> None:
     """Profile, plan, serve and replay a burst with the sample models: accuracy falls, the SLO holds, accuracy returns.
 
     The same trace is replayed with only the most accurate variants, which miss the SLO. Takes about two minutes. By
-    default a core hosts as many variants as fit, and plans have no cascades, with which they take longer to find.
+    default plans host one variant on each core, and have no cascades: these are found soonest in a burst.
     """
     from proteus_cli.store import Workspace
 
@@ -56,7 +55,9 @@ def demo(
 
 def plan_command(demand_qps: float, headroom: float, residency: str, *, cascades: bool) -> list[str]:
     """The command that makes the first plan; those that the server makes have the same rules."""
-    command = ["plan", "--demand", f"{demand_qps:.0f}qps", "--headroom", f"{headroom:g}", "--residency", residency]
+    command = ["plan", "--demand", f"{demand_qps:.0f}qps", "--headroom", f"{headroom:g}"]
+    if residency != "1":
+        command += ["--residency", residency]
     return [*command, "--cascades"] if cascades else command
 
 
