@@ -83,7 +83,8 @@ def pycuda() -> Path:
         _pip("download", "--no-deps", "--no-binary", "pycuda", "--no-build-isolation", PYCUDA, "--dest", source)
         (archive,) = source.glob("pycuda-*.tar.gz")
         with tarfile.open(archive) as packed:
-            packed.extractall(source, filter="data")
+            packed.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.2, Debian's, has none
+            packed.extractall(source)
         (tree,) = (path for path in source.iterdir() if path.is_dir())
         options = [
             f"--cuda-inc-dir={','.join(map(str, headers()))}",
