@@ -186,14 +186,14 @@ def test_a_good_version_is_promoted_and_a_bad_one_goes_back_and_no_request_is_lo
         server.until_ended("done")
         assert 'onnx = "models/shapes/2/shapes-s.onnx"' in server.catalog()
         assert server.catalog().startswith("# what we serve")
-        assert server.hosted() == {NEW}
+        server.until(lambda _: server.hosted() == {NEW})
     measure(server.made, server.version(3))
     server.start(**steps, variant="shapes-s@3")
     with asking(server):
         found = server.until_ended("rolled back")
         assert "accuracy" in found["reason"]
         assert 'onnx = "models/shapes/2/shapes-s.onnx"' in server.catalog()
-        assert server.hosted() == {NEW}
+        server.until(lambda _: server.hosted() == {NEW})
     assert {status for status, _, _ in server.answers} == {200}, server.live.log.read_text()
     assert all(right for _, variant, right in server.answers if variant in {OLD, NEW})
     assert {variant for _, variant, _ in server.answers} == {OLD, NEW, "shapes-s@3"}

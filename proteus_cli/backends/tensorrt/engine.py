@@ -35,9 +35,9 @@ class LoadedEngine:
         self._errors: list[str] = []  # what TensorRT logged
         with context.current():
             try:
-                self._open(plan, slots)
-            except BaseException as error:
-                traceback.clear_frames(error.__traceback__)  # their objects must be freed while the context is current
+                with _freed_frames():
+                    self._open(plan, slots)
+            except BaseException:
                 self._drop()
                 raise
         for slot in self._slots:
@@ -54,7 +54,7 @@ class LoadedEngine:
 
     def add_slot(self) -> None:
         """Add a slot. Raises `OutOfDeviceMemory`; then there are as many as before."""
-        with self._context.current():
+        with self._context.current(), _freed_frames():
             slot = self._new_slot()
         self._slots.append(slot)
         self._free.put(slot)
@@ -140,6 +140,16 @@ class LoadedEngine:
         self._slots = []
         self.__dict__.pop("_engine", None)
         self.__dict__.pop("_runtime", None)
+
+
+@contextmanager
+def _freed_frames() -> Iterator[None]:
+    """What the frames of an error hold is freed while the context is current, not with the error."""
+    try:
+        yield
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        raise
 
 
 def _part(inputs: NamedArrays, signature: Signature) -> Part:
