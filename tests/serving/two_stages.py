@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from builders import make_cascade, make_measured, make_placement, make_plan, make_profile
@@ -19,6 +19,9 @@ from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Result, Staged
 from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, RequestOptions
 
+if TYPE_CHECKING:
+    from proteus_cli.backends.base import OutputArrays
+
 SURE, UNSURE = (5.0, 9.0), (5.0, 5.1)
 """Rows whose scores, twice as much, are 8 and 0.2 apart; the threshold is 0.5."""
 CASCADE = make_cascade("f", "s", "l", rate_qps=10.0)
@@ -26,17 +29,21 @@ FIRST = make_placement("cpu0", "f", "s", max_batch=8, rate_qps=10.0, capacity_qp
 
 
 class Scaling(HeldExecutor):
-    """Scores are so many times those of the first variant; below 0, it gives the other class."""
+    """Scores are so many times those of the first variant; below 0, it gives the other class.
+
+    ``notes`` are what a multi-exit model says of each batch.
+    """
 
     def __init__(self, factor: float) -> None:
         super().__init__(FLOAT)
         self._factor = np.float32(factor)
+        self.notes: OutputArrays = ()
         self.inputs: list[list[float]] = []
 
     def run(self, batch: Batch) -> BatchResult:
         self.inputs.append(np.frombuffer(b"".join(bytes(i[0]) for _, i in batch.parts), FLOAT).tolist())
         (scores,) = super().run(batch).outputs
-        return BatchResult((scores * self._factor,), 0.001)
+        return BatchResult((scores * self._factor,), 0.001, notes=self.notes)
 
 
 def plan_of(*more: Placement, cascades: tuple[Any, ...] = (CASCADE,)) -> Plan:

@@ -22,11 +22,12 @@ _SMALL_BYTES = 16 * 1024
 class Staged(msgspec.Struct, frozen=True):
     """How an answer of a cascade or a multi-exit model came about, and what ``accuracy`` is to be expected of it.
 
-    A cascade took so many ``stages``, and a multi-exit model gave it from ``exit``, the highest of all rows; of a
-    request with bounds both may be None. ``confidence`` is that of a cascade's first stage; or, with an exit or with
-    `min_confidence`, of the answer: the lowest of all rows; None where it is unknown. The answer ``is_fallback`` where
-    the first stage was not sure of it, and it is sent all the same. ``energy_j``, only of a request that limits it:
-    what all stages took, the power of the profile × the request's share of the batches' time.
+    A cascade took so many ``stages``, and a multi-exit model gave it from ``exit``, the highest of all rows, and in
+    a cascade of those of its last stage; of a request with bounds both may be None. ``confidence`` is that of a
+    cascade's first stage; or, with an exit or with `min_confidence`, of the answer: the lowest of all rows; None
+    where it is unknown. The answer ``is_fallback`` where the first stage was not sure of it, and it is sent all the
+    same. ``energy_j``, only of a request that limits it: what all stages took, the power of the profile × the
+    request's share of the batches' time.
     """
 
     stages: int | None

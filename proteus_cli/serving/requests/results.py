@@ -232,6 +232,7 @@ class Results:
         now_s, hosted, last = self._clock(), launch.hosted, 0
         counts, took_s = self._counts[hosted.family], now_s - started_s
         non_finite, waits_s = self._non_finite_rows(result), list[float]()
+        batch = AnsweredBatch(hosted, launch.rows, result.outputs, result.compute_s, is_emulated=self._is_emulated)
         ended: list[tuple[ResultCallback, Result]] = []
         for place, deferred in enumerate(in_flight(launch.requests)):
             assert isinstance(deferred, DeferredInFlight)  # noqa: S101 - all of a batch come from one queue
@@ -239,12 +240,16 @@ class Results:
             if deferred.has_ended:
                 continue
             is_wrong = place in result.failures or (non_finite is not None and non_finite[first:last].any())
-            rows = tuple(values[first:last] for values in result.outputs)
-            own = None if is_wrong else stages.second_answer(deferred, launch, rows, result.compute_s)
+            waited_s = started_s - deferred.arrival_s
+            second = Answered(batch, first, deferred.rows, waited_s)
+            if result.notes:
+                second = of_exits(second, result.notes)
+            own = None if is_wrong else stages.second_answer(deferred, second)
             if own is None or now_s > deferred.deadline_s:
                 self._send_first(deferred)
                 continue
-            waited_s, origin = started_s - deferred.arrival_s, deferred.settle()
+            origin = deferred.settle()
+            _count_cut(counts, own)
             waits_s.append(waited_s)
             self._count_deferred(hosted.family, is_fallback=False)
             counts.ended(Outcome.SERVED, hosted.variant, hosted.device)
@@ -280,6 +285,7 @@ class Results:
             counts.failed_s += latency_s
             _call([(origin.end(), _late())])
             return
+        _count_cut(counts, own)
         counts.ended(Outcome.SERVED, hosted.variant, hosted.device)
         counts.served(
             1, rows=origin.rows, waited_s=latency_s - deferred.took_s, took_s=deferred.took_s,

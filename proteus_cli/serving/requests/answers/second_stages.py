@@ -18,7 +18,7 @@ from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.backends.base import OutputArrays, Signature
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import CascadeRoute, FirstStage, Host, Launch
+from proteus_cli.control.decision import CascadeRoute, FirstStage, Host
 from proteus_cli.domain.request import ANY_VERSION, Bounds, Request
 from proteus_cli.domain.stages.confidence import margin, output_of
 from proteus_cli.serving.requests.answers.checks import Checks
@@ -122,11 +122,13 @@ class DeferredInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only
 
     def first_answer(self) -> AnsweredBatch:
         """The first answer, as a fallback."""
-        self.first.staged = Staged(1, self.confidence, self.first_accuracy, is_fallback=True, energy_j=self.first_j)
+        staged = Staged(1, self.confidence, self.first_accuracy, is_fallback=True, energy_j=self.first_j)
+        self.first.staged = _with_exit(staged, self.first)
         return self.first
 
-    def second_answer(self, launch: Launch, outputs: OutputArrays, compute_s: float) -> AnsweredBatch | None:
-        """``outputs`` in the place of the unsure rows of the first answer; None where they do not fit there."""
+    def second_answer(self, second: Answered) -> AnsweredBatch | None:
+        """Its outputs in the place of the unsure rows of the first answer; None where they do not fit there."""
+        batch, outputs = second.batch, second.outputs
         if not self.unsure.all():
             merged = []
             for before, after in zip(self.first.outputs, outputs, strict=True):
@@ -136,13 +138,12 @@ class DeferredInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only
                 values[self.unsure] = after
                 merged.append(values)
             outputs = tuple(merged)
-        second_j = _energy_j(self, launch.hosted, compute_s, launch.rows)
+        second_j = _energy_j(self, batch.hosted, batch.compute_s, batch.rows)
         energy_j = None if self.first_j is None or second_j is None else self.first_j + second_j
         staged = Staged(2, self.confidence, self.second_accuracy, is_fallback=False, energy_j=energy_j)
-        is_emulated = self.first.is_emulated
         return AnsweredBatch(
-            launch.hosted, launch.rows, outputs, compute_s,
-            is_emulated=is_emulated, staged=staged, version=self.first.version,
+            batch.hosted, batch.rows, outputs, batch.compute_s,
+            is_emulated=batch.is_emulated, staged=_with_exit(staged, batch), version=self.first.version,
         )  # fmt: skip
 
 
@@ -175,7 +176,7 @@ class SecondStages:
         batch, outputs = answer.batch, answer.outputs
         own = AnsweredBatch(
             batch.hosted, batch.rows, outputs, batch.compute_s,
-            is_emulated=batch.is_emulated, version=_version(request),
+            is_emulated=batch.is_emulated, staged=batch.staged, version=_version(request),
         )  # fmt: skip
         levels, confidence = self._confidence.levels(request, route.stage, outputs)
         self.routes.saw(route.stage, levels.tolist(), now_s)
@@ -186,7 +187,7 @@ class SecondStages:
         rows = int(np.count_nonzero(unsure))
         first_j = _energy_j(request, batch.hosted, batch.compute_s, batch.rows)
         if not rows:
-            own.staged = Staged(1, confidence, by_first, is_fallback=False, energy_j=first_j)
+            own.staged = _with_exit(Staged(1, confidence, by_first, is_fallback=False, energy_j=first_j), batch)
             self.checks.saw(request, route, outputs)
             return own
         bounds = request.bounds and request.bounds.without(batch.hosted.energy_j(request.rows, batch.rows))
@@ -229,11 +230,9 @@ class SecondStages:
         energy_j = _energy_j(request, batch.hosted, batch.compute_s, batch.rows)
         return msgspec.structs.replace(of_exits, confidence=confidence, energy_j=energy_j)
 
-    def second_answer(
-        self, deferred: DeferredInFlight, launch: Launch, outputs: OutputArrays, compute_s: float
-    ) -> AnsweredBatch | None:
-        """The answer with the second stage's ``outputs``; None where they do not fit the first answer."""
-        own, bounds = deferred.second_answer(launch, outputs, compute_s), deferred.origin.bounds
+    def second_answer(self, deferred: DeferredInFlight, second: Answered) -> AnsweredBatch | None:
+        """The answer with the outputs of the second stage; None where they do not fit the first answer."""
+        own, bounds = deferred.second_answer(second), deferred.origin.bounds
         if own is not None and own.staged is not None and bounds is not None and bounds.needs_confidence:
             _, confidence = self._confidence.below(deferred.family, bounds.min_confidence, own.outputs)
             own.staged = replace(own.staged, confidence=confidence)
@@ -245,6 +244,12 @@ class SecondStages:
         if effects.dropped:
             deferred.release_inputs()
         self._ask(effects.ask)
+
+
+def _with_exit(staged: Staged, batch: AnsweredBatch) -> Staged:
+    """With the exit that gave the answer, where the variant of the stage is a multi-exit model."""
+    of_exits = batch.staged
+    return staged if of_exits is None else replace(staged, exit=of_exits.exit, is_cut=of_exits.is_cut)
 
 
 def _version(request: InFlightRequest) -> str:

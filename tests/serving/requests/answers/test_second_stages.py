@@ -1,6 +1,7 @@
 """Cascades in the server: rows that the first stage is not sure of, and what their clients get in the end."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from builders import make_placement, near
 from one_device import FLOAT, SLO_S, twice
 from two_stages import SURE, UNSURE, TwoStages, plan_of, run
 
-from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.backends.base import OutputArrays, Signature, TensorSpec
 from proteus_cli.control.decision import FirstStage
 from proteus_cli.control.devices.breaker import BreakerEvent
 from proteus_cli.domain.catalog.catalog import VariantKey
@@ -45,6 +46,38 @@ def test_an_unsure_one_is_the_second_stages() -> None:
         assert world.plane.counts.by_family["f"].accuracy == near(0.9)
 
     run(unsure)
+
+
+def exits(exit_: int, *, is_cut: bool) -> OutputArrays:
+    """What a multi-exit model says of a batch of one row."""
+    return np.array([exit_], np.uint8), np.array([8.0], np.float32), np.array([is_cut]), np.array([exit_], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("row", "ends", "expected"),
+    [
+        (SURE, lambda world: None, Staged(1, 8.0, 0.95, exit=2, is_cut=True)),
+        (UNSURE, lambda world: world.second.release(), Staged(2, near(0.2), 0.9, exit=3)),
+        (
+            UNSURE,
+            lambda world: world.second.release(EngineError("it fails")),
+            Staged(1, near(0.2), 0.6, is_fallback=True, exit=2, is_cut=True),
+        ),
+    ],
+    ids=["first", "second", "fallback"],
+)
+def test_an_answer_of_a_cascade_of_multi_exit_models_tells_the_exit_of_its_last_stage(
+    row: tuple[float, float], ends: Callable[[TwoStages], None], expected: Staged
+) -> None:
+    async def of_exits(world: TwoStages) -> None:
+        world.first.notes, world.second.notes = exits(2, is_cut=True), exits(3, is_cut=False)
+        await world.after_first_stage(row)
+        ends(world)
+        assert world.answer[2] == expected
+        cut = world.plane.counts.by_family["f"].cut
+        assert cut == ({("s", 2): 1} if expected.is_cut else {})
+
+    run(of_exits)
 
 
 def near_to(*values: float) -> Any:
