@@ -85,7 +85,7 @@ def share_draft(workspace: Workspace, question: SharingQuestion, name: str = "")
     return StudyDraft(
         kind=KIND,
         name=name or _name(question),
-        subject=_subject(question, profile, labels, place.names),
+        subject=_subject(question, profile, labels, place.neighbours),
         options=_options(question, place.names),
         inputs=_inputs(workspace, question, profile),
         jobs=[measuring.job(cell) for cell in cells],
@@ -148,12 +148,11 @@ def _options(question: SharingQuestion, devices: Sequence[str]) -> dict[str, Sca
 
 
 def _subject(
-    question: SharingQuestion, profile: Profile, labels: Mapping[VariantKey, str], devices: Sequence[str]
+    question: SharingQuestion, profile: Profile, labels: Mapping[VariantKey, str], neighbours: Sequence[str]
 ) -> dict[str, str]:
-    neighbours = ", ".join(devices[1:]) or "none that is like it"
     return {
         "device": f"{question.device}, {'emulated' if question.emulated else profile.device.name}",
-        "neighbours": neighbours,
+        "neighbours": ", ".join(neighbours) or "none that is like it",
         "variants": ", ".join(labels.values()),
         "loads": ", ".join(format_load(load) for load in sorted(question.loads)),
     }

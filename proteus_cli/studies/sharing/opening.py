@@ -23,6 +23,7 @@ from proteus_cli.studies.sharing.bench.messages import Engine, Open
 from proteus_cli.studies.sharing.bench.processes import opened_bench
 from proteus_cli.studies.sharing.bench.stream import largest_cache_bytes, stream_bytes
 from proteus_cli.studies.sharing.cells import BatchSizes
+from proteus_cli.studies.sharing.core_threads import shares_a_core
 
 MAX_NEIGHBOURS = 3
 """That a study uses: each has all engines in memory."""
@@ -48,6 +49,12 @@ class HardwareBench:
         return tuple(device.id for device in self.devices)
 
     @property
+    def neighbours(self) -> tuple[str, ...]:
+        """The other devices, and which of them are as near as can be."""
+        first, *others = self.devices
+        return tuple(f"{each.id} (same physical core)" if shares_a_core(first, each) else each.id for each in others)
+
+    @property
     def has_stream(self) -> bool:
         """Whether a stream of memory says anything of these devices."""
         return self.devices[0].kind == "cpu"
@@ -69,7 +76,11 @@ class EmulatedPair:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (self.profile.device.id, f"{self.profile.device.id} (another)")
+        return (self.profile.device.id, *self.neighbours)
+
+    @property
+    def neighbours(self) -> tuple[str, ...]:
+        return (f"{self.profile.device.id} (another)",)
 
     @property
     def devices(self) -> tuple[Device, ...]:
@@ -101,10 +112,11 @@ def hardware_bench(
 
 
 def _neighbours(device: Device, here: Sequence[Device]) -> tuple[Device, ...]:
-    """Other CPU devices that are alike. GPUs have memory of their own, so that they are none."""
+    """Other CPU devices that are alike, first those on the same physical core. GPUs have memory of their own."""
     if device.kind != "cpu":
         return ()
-    return tuple(each for each in here if each.id != device.id and each.is_like(device))[:MAX_NEIGHBOURS]
+    alike = [each for each in here if each.id != device.id and each.is_like(device)]
+    return tuple(sorted(alike, key=lambda each: not shares_a_core(device, each)))[:MAX_NEIGHBOURS]
 
 
 def _engines(
