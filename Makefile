@@ -13,7 +13,7 @@ PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint type layers unit ray extended fuzz contract contract-key test-gpu chaos soak golden proto docs docs-check
-.PHONY: bench bench-planner bench-simulator bench-dispatch bench-paper bench-arrivals bench-waits bench-serving bench-overload bench-executors bench-large-json bench-first-hour bench-attacks bench-emulation bench-cluster bench-control-loop bench-cascades bench-cascades-live bench-exits bench-lifecycle bench-adaptation bench-gpu bench-compare
+.PHONY: bench bench-planner bench-simulator bench-dispatch bench-dispatch-emulated bench-paper bench-arrivals bench-waits bench-serving bench-overload bench-executors bench-large-json bench-first-hour bench-attacks bench-emulation bench-cluster bench-control-loop bench-cascades bench-cascades-live bench-exits bench-lifecycle bench-adaptation bench-gpu bench-compare
 .PHONY: lock all clean test-hosts test-ray
 
 help:  ## show the verbs
@@ -135,6 +135,9 @@ bench-simulator: setup  ## how many queries per second the simulator plays; 2 mi
 
 bench-dispatch: setup  ## goodput and cost of dispatch in overload, for up to 6,000 workers; 4 minutes
 	$(BIN)/python -m benchmarks.dispatch
+
+bench-dispatch-emulated: setup  ## the same goodput over HTTP, from servers with emulated devices; 9 minutes
+	$(BIN)/python -m benchmarks.dispatch_emulated
 
 bench-paper: setup  ## the paper's experiments, and ours beside them; about 10 minutes
 	$(BIN)/python -m benchmarks.paper

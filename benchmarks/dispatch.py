@@ -85,15 +85,8 @@ class World:
         self, loads: list[tuple[float, float]], *, slower: float = 1.0, seed: int = 1, warm_up_s: float = WARM_UP_S
     ) -> Run:
         """Simulate Poisson arrivals: so many times the capacity for so many seconds each."""
-        rng, parts, start_s = np.random.default_rng(seed), [], 0.0
-        for load, for_s in loads:
-            count = rng.poisson(load * self.capacity_qps * for_s)
-            parts.append(np.sort(rng.uniform(start_s, start_s + for_s, count)))
-            start_s += for_s
-        arrival_s = np.concatenate(parts)
-        count = len(arrival_s)
-        none, family = np.full(count, np.nan), np.zeros(count, np.int64)
-        trace = Trace("poisson", ("images",), arrival_s, family, none, np.zeros(count))
+        trace = self.trace(loads, seed)
+        count = len(trace)
         policy = replace(policy_named("proteus"), replanning=None)
         conditions = Conditions(slowdown=slower)
         before_s = time.process_time()
@@ -102,8 +95,21 @@ class World:
         assert len(result.ended) == count, "each request ends once"
         counted = [ended for ended in result.ended if ended.arrival_s >= warm_up_s]
         served = Counter(ended.outcome for ended in counted)[Outcome.SERVED]
-        possible = most_answered(arrival_s.tolist(), self.rate_qps(slower), warm_up_s)
+        possible = most_answered(trace.arrival_s.tolist(), self.rate_qps(slower), warm_up_s)
         return Run(served, served / possible, 1 - served / len(counted), query_s, result)
+
+    def trace(self, loads: Sequence[tuple[float, float]], seed: int) -> Trace:
+        """Poisson arrivals: so many times the capacity for so many seconds each."""
+        rng, parts, start_s = np.random.default_rng(seed), [], 0.0
+        for load, for_s in loads:
+            count = rng.poisson(load * self.capacity_qps * for_s)
+            parts.append(np.sort(rng.uniform(start_s, start_s + for_s, count)))
+            start_s += for_s
+        arrival_s = np.concatenate(parts)
+        count = len(arrival_s)
+        return Trace(
+            "poisson", ("images",), arrival_s, np.zeros(count, np.int64), np.full(count, np.nan), np.zeros(count)
+        )
 
     def informed(self, slower: float) -> "World":
         """Workers with the same variants and the same demand, whose plan and profiles have the true times."""

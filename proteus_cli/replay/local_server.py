@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from proteus_cli.errors import ServerError
 
+PROTEUS = (sys.executable, "-m", "proteus_cli")
 READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
 _LOG_TAIL = 2000  # bytes of the log in an error
@@ -44,7 +45,7 @@ def local_server(plan: Path, workspace: Path, *, emulate: bool = False, options:
 def start_server(arguments: Sequence[str], log: BinaryIO) -> "subprocess.Popen[bytes]":
     """Start ``proteus serve``, in its own process group: Ctrl-C is for the replay, which ends the server after it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "proteus_cli", "serve", *arguments],
+        [*PROTEUS, "serve", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=log,
