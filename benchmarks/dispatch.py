@@ -2,8 +2,9 @@
 
 `python -m benchmarks.dispatch` (5 minutes). Workers of one family host six variants, from fast to accurate; the plan is
 written down here and never changes. It is simulated with Poisson arrivals at 0.9 to 2 times its capacity; with batches
-that take 15 and 30 % longer than profiled; and with two seconds of twice the capacity, after which nothing may be late
-or dropped that arrives two seconds later. Batches are as large as fits a part of the SLO that grows with the workers: a
+that take 15 and 30 % longer than profiled; with two seconds of twice the capacity, after which nothing may be late
+or dropped that arrives two seconds later; and with three seconds of batches that take 5 to 30 % longer, after which
+goodput must be back two seconds later. Batches are as large as fits a part of the SLO that grows with the workers: a
 lone worker must start a batch behind another, of many workers one is free soon.
 
 Goodput is compared with what no dispatch exceeds, not even one that knows the arrivals (`most_answered`). Where batches
@@ -37,7 +38,7 @@ from proteus_cli.domain.profile.capacity import slo_fraction
 from proteus_cli.domain.profile.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
-from proteus_cli.simulation.conditions import Conditions
+from proteus_cli.simulation.conditions import Conditions, SlowSpan
 from proteus_cli.simulation.result import SimulationResult
 from proteus_cli.simulation.run import simulate
 
@@ -48,6 +49,8 @@ LOADS = (0.9, 1.0, 1.3, 2.0)  # times the capacity
 SLOWER = (1.15, 1.3)  # times as long as profiled, which the controller is not told
 SLOWER_LOADS = (0.8, 1.0, 1.3)  # times the capacity
 WARM_UP_S, SURGE_S, RECOVERED_S = 1.0, (2.0, 4.0), 6.0
+SLOW_S, SLOW_LOADS, SLOW_FACTORS = (1.0, 4.0), (0.9, 1.3, 2.0), (1.05, 1.15, 1.3)  # devices are slow for a while
+BACK_S = (6.0, 8.0)  # goodput is looked at from 2 s after that on
 LEARNED_S = 3.0  # s after which a slowdown is known: each batch counts for a tenth of what is known
 QUERIES = 30_000  # of each run, about
 MANY, FEW = (60, 600, 6000), (2, 12)
@@ -82,20 +85,30 @@ class World:
         return max(QUERIES / self.capacity_qps, 3 * WARM_UP_S)
 
     def run(
-        self, loads: list[tuple[float, float]], *, slower: float = 1.0, seed: int = 1, warm_up_s: float = WARM_UP_S
+        self,
+        loads: list[tuple[float, float]],
+        *,
+        slower: float | SlowSpan = 1.0,
+        seed: int = 1,
+        warm_up_s: float = WARM_UP_S,
     ) -> Run:
-        """Simulate Poisson arrivals: so many times the capacity for so many seconds each."""
+        """Simulate Poisson arrivals: so many times the capacity for so many seconds each.
+
+        Batches take ``slower`` times as long as profiled. Where that is for a while only, what is possible is bounded
+        by what is without it.
+        """
+        slow, lasting = (slower, 1.0) if isinstance(slower, SlowSpan) else (SlowSpan(slower), slower)
         trace = self.trace(loads, seed)
         count = len(trace)
         policy = replace(policy_named("proteus"), replanning=None)
-        conditions = Conditions(slowdown=slower)
+        conditions = Conditions(slow=slow)
         before_s = time.process_time()
         result = simulate(trace, self.plan, self.catalog, self.profiles, policy, _never, conditions=conditions)
         query_s = (time.process_time() - before_s) / count
         assert len(result.ended) == count, "each request ends once"
         counted = [ended for ended in result.ended if ended.arrival_s >= warm_up_s]
         served = Counter(ended.outcome for ended in counted)[Outcome.SERVED]
-        possible = most_answered(trace.arrival_s.tolist(), self.rate_qps(slower), warm_up_s)
+        possible = most_answered(trace.arrival_s.tolist(), self.rate_qps(lasting), warm_up_s)
         return Run(served, served / possible, 1 - served / len(counted), query_s, result)
 
     def trace(self, loads: Sequence[tuple[float, float]], seed: int) -> Trace:
@@ -213,6 +226,7 @@ def main() -> int:
     console.print(rich_table(_overload([*FEW, *many], options.seed, aims)))
     console.print(rich_table(_slower([*FEW, many[0]], options.seed, aims)))
     console.print(rich_table(_surge([*FEW, many[0]], options.seed, aims)))
+    console.print(rich_table(_recovered([*FEW, many[0]], options.seed, aims)))
     return conclude(aims)
 
 
@@ -270,6 +284,36 @@ def _surge(counts: list[int], seed: int, aims: list[Aim]) -> Table:
         aims.append(Aim(f"{workers} workers, 2 s after a surge: violations", after, most, "of all", is_most=True))
     title = "Violations around 2 s of twice the capacity, at 0.7 × else"
     return Table(title, ("workers", "before", "during", "2 s after"), tuple(rows))
+
+
+def _recovered(counts: list[int], seed: int, aims: list[Aim]) -> Table:
+    rows = []
+    for workers in counts:
+        parts = [recovered_fracs(world(workers), load, seed=seed) for load in SLOW_LOADS]
+        for load, by_factor in zip(SLOW_LOADS, parts, strict=True):
+            what = f"{workers} workers, 2 s after they were slow for 3 s, {load:g} × capacity: goodput"
+            least = min(by_factor.values())
+            aims.append(Aim(what, least, MIN_GOODPUT_FRAC, "of what it is without that", is_most=False))
+        rows.append((f"{workers}", *(" / ".join(f"{part:.1%}" for part in each.values()) for each in parts)))
+    factors = " / ".join(f"{factor:g}" for factor in SLOW_FACTORS)
+    return Table(
+        f"Goodput 2 to 4 s after 3 s of batches that take {factors} × as long, of what it is then without these",
+        ("workers", *(f"{load:g} × capacity" for load in SLOW_LOADS)),
+        tuple(rows),
+    )
+
+
+def recovered_fracs(each: World, load: float, *, seed: int = 1) -> dict[float, float]:
+    """By `SLOW_FACTORS`: goodput in `BACK_S` with batches that long in `SLOW_S`, of what it is without these."""
+    loads = [(load, BACK_S[1])]
+    slow = {factor: each.run(loads, slower=SlowSpan(factor, *SLOW_S), seed=seed) for factor in SLOW_FACTORS}
+    usual = _served(each.run(loads, seed=seed).result, *BACK_S)
+    return {factor: _served(run.result, *BACK_S) / usual for factor, run in slow.items()}
+
+
+def _served(result: SimulationResult, from_s: float, to_s: float) -> int:
+    """How many of the requests that arrived then were answered in time."""
+    return sum(ended.outcome is Outcome.SERVED for ended in result.ended if from_s <= ended.arrival_s < to_s)
 
 
 def _goodput(what: str, run: Run) -> Aim:

@@ -18,7 +18,7 @@ from proteus_cli.control.policies import Policy, policy_named
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.report import Report
 from proteus_cli.domain.trace import Trace
-from proteus_cli.simulation.conditions import Conditions
+from proteus_cli.simulation.conditions import Conditions, SlowSpan
 
 MAIN = ("proteus", "proteus-paper", "infaas-accuracy", "sommelier", "clipper-ha", "clipper-ht")
 
@@ -125,7 +125,7 @@ def play(case: Case, cluster: Cluster) -> tuple[Report, Figures]:
         cluster = cluster.with_memory_for(case.resident)
         memory_bytes = {device: profile.device.memory_bytes for device, profile in cluster.profiles.items()}
     conditions = Conditions(
-        load_time_s=load_time_s, jitter=case.jitter, slowdown=case.slowdown, memory_bytes=memory_bytes
+        load_time_s=load_time_s, jitter=case.jitter, slow=SlowSpan(case.slowdown), memory_bytes=memory_bytes
     )
     scenario = Scenario(cluster.place, cluster.profiles, case.trace, given, options.HEADROOM, conditions, seed=0)
     start_s = time.process_time()

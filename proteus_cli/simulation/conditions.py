@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from proteus_cli.control.topology.plan_steps import MAX_UNAVAILABLE_FRAC
+from proteus_cli.domain.base import require
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile.profile import Point
 from proteus_cli.domain.stages.exits import StagePoint
@@ -37,11 +38,35 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class SlowSpan:
+    """Batches that begin from ``from_s`` on and before ``until_s`` take ``factor`` times as long as profiled.
+
+    That counts for the whole batch: where it ends does not matter. Raises `ValueError` for a factor that is not
+    positive, or a span that ends before it starts.
+    """
+
+    factor: float = 1.0
+    from_s: float = 0.0
+    until_s: float = math.inf
+
+    def __post_init__(self) -> None:
+        require(0 < self.factor < math.inf, "batches take a positive, finite time")
+        require(self.from_s < self.until_s, "a span ends after it starts")
+
+    def factor_at(self, now_s: float) -> float:
+        """How many times as long as profiled a batch takes that begins then."""
+        return self.factor if self.from_s <= now_s < self.until_s else 1.0
+
+
+AS_PROFILED = SlowSpan()
+
+
+@dataclass(frozen=True, slots=True)
 class Conditions:
     """``load_time_s``: seconds of a load in place; None: variants load beside those that serve, in profiled time.
 
     ``jitter``: batch times scatter between the profiled percentiles, up to this fraction; None: they are the mean.
-    ``slowdown``: batches take so many times as long as profiled, which the controller is not told.
+    ``slow``: batches take longer than profiled, all the time or for a while, which the controller is not told.
     ``solve_s``: seconds of virtual time from the wish for a plan to the plan, which is solved for in another process.
     ``no_solver``: from when until when no process solves for plans; what is asked for meanwhile comes after that.
     ``opening_s``: seconds until a device that was lost is open again; profiles do not know it.
@@ -53,7 +78,7 @@ class Conditions:
     load_time_s: float | None = None
     jitter: float | None = None
     failures: tuple[Failure, ...] = ()
-    slowdown: float = 1.0
+    slow: SlowSpan = AS_PROFILED
     solve_s: float = SOLVE_S
     no_solver: tuple[tuple[float, float], ...] = ()
     opening_s: float = 0.0

@@ -42,7 +42,7 @@ class SimulatedExits:
         conditions: Conditions,
         rng: np.random.Generator | None,
     ) -> None:
-        self._controller, self._confidences, self._slowdown = controller, confidences, conditions.slowdown
+        self._controller, self._confidences, self._slow = controller, confidences, conditions.slow
         self._chains = _chains(profiles, conditions, rng)
         self._paces = {key: StagePace() for key in self._chains}
         self._shared: dict[tuple[ChainKey, frozenset[VariantKey]], ProfiledChain] = {}
@@ -58,7 +58,7 @@ class SimulatedExits:
         if hosted.others:
             chain = self._among(key, hosted)
         ranks = np.repeat([self._confidences[request.id] for request in launch.requests], bounds.rows)
-        return chain.walk(chain.stops_at(ranks), bounds, self._paces[key], now_s, self._slowdown)
+        return chain.walk(chain.stops_at(ranks), bounds, self._paces[key], now_s, self._slow.factor_at(now_s))
 
     def _among(self, key: ChainKey, hosted: Host) -> ProfiledChain:
         """The stages of a host, slower as others are active on its device: its exits have those times."""

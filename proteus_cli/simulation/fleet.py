@@ -51,7 +51,7 @@ class SimulatedFleet:
         end: Callable[[Iterable[Request], Outcome, float], None],
     ) -> None:
         self._devices, self._profiles, self._controller, self._run_s = devices, profiles, controller, run_s
-        self._slowdown, self._opening_s = conditions.slowdown, conditions.opening_s
+        self._slow, self._opening_s = conditions.slow, conditions.opening_s
         self._load_time_s = load_time_s(conditions)
         self._apply, self._end = apply, end
         self._lost_runs: Counter[int] = Counter()
@@ -103,7 +103,7 @@ class SimulatedFleet:
         """A family that the lost device can host has no device."""
         return any(each.points and self._controller.is_lost(each.family) for each in self._profiles[device].variants)
 
-    def try_out_s(self, device: str) -> float:
+    def try_out_s(self, device: str, now_s: float) -> float:
         """Begin the probation of a device; returns the seconds that it takes.
 
         It loads what it hosted before its loss, else what loads soonest, and runs a batch of each.
@@ -114,8 +114,9 @@ class SimulatedFleet:
             usable = [each for each in self._profiles[device].variants if each.points]
             rows = {each.key: 1 for each in sorted(usable, key=self._load_time_s)[:1]}
         state.tried_out = frozenset(rows)
-        batches_s = (self._run_s[device, *key][0](count) * self._slowdown for key, count in rows.items())
-        return self._opening_s + self._loading_s(device, rows) + sum(batches_s)
+        ready_s = self._opening_s + self._loading_s(device, rows)
+        batches_s = sum(self._run_s[device, *key][0](count) for key, count in rows.items())
+        return ready_s + batches_s * self._slow.factor_at(now_s + ready_s)
 
     def load_rest_s(self, device: str) -> float:
         """Load what the plan in force wants there and is not loaded; returns the seconds that it takes."""

@@ -185,7 +185,7 @@ class Losses:
         if now_s < each.shut_until_s:
             each.breaker.on(BreakerEvent.DIED, now_s)
         else:
-            self._events.at(now_s + self._fleet.try_out_s(device), self._tried_out, device, each.life)
+            self._events.at(now_s + self._fleet.try_out_s(device, now_s), self._tried_out, device, each.life)
 
     def _tried_out(self, now_s: float, device: str, life: int) -> None:
         each = self._devices[device]

@@ -77,7 +77,7 @@ def simulate(
     """Replay a trace on the devices of a plan.
 
     A batch takes the profiled mean time of its size, given the other variants that are active on the device
-    (`shared_times`) and the number of batches that run when it begins. ``conditions.slowdown`` multiplies this time. A
+    (`shared_times`) and the number of batches that run when it begins. ``conditions.slow`` multiplies this time. A
     batch of a multi-exit model takes the times of its stages, each for the rows that get there. Variants
     load beside the old ones in the profiled load time, then all devices switch at once, as in a live server with memory
     for both; with ``conditions.load_time_s``, devices load in place. ``rng`` is needed for jitter, and for the
@@ -154,7 +154,7 @@ class _Simulation:
             self._controller, self._events, confidences, eval_rows, self._saw, apply=self._apply
         )
         self._exits = SimulatedExits(self._controller, profiles, confidences, conditions, rng)
-        self._run_s, self._slowdown = batch_times(profiles, conditions, rng), conditions.slowdown
+        self._run_s, self._slow = batch_times(profiles, conditions, rng), conditions.slow
         self._shared_run_s = SharedTimes(profiles, conditions, rng)
         self._load_time_s = load_time_s(conditions)
         self._arrived, self._arrived_s, self._arrivals_over = 0, 0.0, False
@@ -245,7 +245,7 @@ class _Simulation:
                 times = self._shared_run_s.of(hosted)
             else:
                 times = self._run_s[hosted.device, hosted.family, hosted.variant]
-            run_s = times[len(state.running)](launch.rows) * self._slowdown
+            run_s = times[len(state.running)](launch.rows) * self._slow.factor_at(now_s)
         else:
             run_s = walk.took_s
             for after_s, leaving in walk.left:

@@ -23,7 +23,7 @@ from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.profile import LatencyTable, Profile, VariantProfile
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Diurnal, Poisson, make_trace
-from proteus_cli.simulation.conditions import Conditions, Failure
+from proteus_cli.simulation.conditions import Conditions, Failure, SlowSpan
 from proteus_cli.store import Workspace
 
 FIRST_FAULT_S = 4.0
@@ -354,7 +354,7 @@ def conditions(injected: Sequence[Injected], plans_s: Sequence[float], slowdown:
     return Conditions(
         failures=tuple(failure for each in injected for failure in each.failures),
         no_solver=tuple(away for each in injected for away in each.no_solver),
-        slowdown=slowdown,
+        slow=SlowSpan(slowdown),
         solve_s=median(plans_s),
         opening_s=OPENING_S,
     )

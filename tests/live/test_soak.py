@@ -310,7 +310,7 @@ def summary(
         interval = f"{each.likely / scale:.2f} ({each.least / scale:.2f} to {each.most / scale:.2f})"
         first, last = (f"{value:.1f}" if unit else f"{value:.0f}" for value in ends)
         held.add_row(f"{name} {unit}".strip(), first, last, interval, f"≤ {MAX_GROWTH[name] / scale:g}")
-    show(f"a plan took {1000 * given.solve_s:.0f} ms, a batch {given.slowdown:.2f} times what was profiled")
+    show(f"a plan took {1000 * given.solve_s:.0f} ms, a batch {given.slow.factor:.2f} times what was profiled")
     for table in (faults, requests, measures, held):
         show(table)
     judged = "" if kept_time(run) else " (too late to judge violations and accuracy)"

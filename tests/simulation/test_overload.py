@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from benchmarks.dispatch import LEARNED_S, violations_frac, world
+from benchmarks.dispatch import LEARNED_S, recovered_fracs, violations_frac, world
 
 MIXES = ((0, 1, 2, 3, 4, 5), (0,), (0, 5), (2, 3), (5, 5, 5, 0), (1, 4))  # variants, from the fastest to the slowest
 LOADS, SLOWER = (0.8, 1.1, 2.0), (1.05, 1.15, 1.3)
@@ -34,6 +34,13 @@ def test_two_seconds_after_a_surge_it_is_as_if_there_had_been_none(workers: int)
     calm = each.run([(0.6, 8.0)])
     assert violations_frac(run.result, 2.0, 4.0) > 0.3
     assert violations_frac(run.result, 6.0, 8.0) <= violations_frac(calm.result, 1.0, 8.0) + 0.01
+
+
+@pytest.mark.parametrize("workers", [2, 12])
+@pytest.mark.parametrize("load", [0.9, 1.1, 2.0])
+def test_two_seconds_after_devices_were_slow_goodput_is_back(workers: int, load: float) -> None:
+    """They took 5, 15 or 30 % longer for three seconds."""
+    assert min(recovered_fracs(world(workers), load).values()) >= 0.95
 
 
 def test_below_its_capacity_a_plan_answers_nearly_all() -> None:

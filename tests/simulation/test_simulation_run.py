@@ -1,5 +1,6 @@
+import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -20,7 +21,7 @@ from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import ArtefactError
 from proteus_cli.planning.planner import Planner
-from proteus_cli.simulation.conditions import SOLVE_S, Conditions, Failure
+from proteus_cli.simulation.conditions import SOLVE_S, Conditions, Failure, SlowSpan
 from proteus_cli.simulation.result import SimulationResult
 from proteus_cli.simulation.run import simulate
 
@@ -119,10 +120,24 @@ def test_a_batch_takes_the_mean_time_though_decisions_go_by_the_95th_percentile(
 
 def test_slow_devices_take_longer_than_anyone_is_told() -> None:
     """Batches of 40 ms take 50. Two of 45 ms would be in time within 105 ms; they take 56.25, so the second is late."""
-    conditions = Conditions(slowdown=1.25)
+    conditions = Conditions(slow=SlowSpan(1.25))
     run = one_device(at_once(2), {1: 0.040}, max_batch=1, conditions=conditions)
     assert latencies(run) == [near(0.050), near(0.100)]
     assert outcomes(one_device(at_once(2), {1: 0.045}, max_batch=1, conditions=conditions)) == {"served": 1, "late": 1}
+
+
+def test_devices_that_are_slow_for_a_while_slow_the_batches_that_begin_meanwhile() -> None:
+    """From 1 to 2 s batches of 40 ms take 50, also the one that ends after 2 s, and not the one that ends after 1 s."""
+    conditions = Conditions(slow=SlowSpan(1.25, 1.0, 2.0))
+    trace = make_trace(*((at_s, "a") for at_s in (0.5, 0.99, 1.5, 1.99, 2.5)), families=("a",))
+    run = one_device(trace, {1: 0.040}, max_batch=1, conditions=conditions)
+    assert latencies(run) == pytest.approx([0.040, 0.040, 0.050, 0.050, 0.040])
+
+
+@pytest.mark.parametrize("span", [(0.0,), (math.inf,), (1.2, 2.0, 2.0), (1.2, 2.0, 1.0)])
+def test_a_slow_span_that_makes_no_sense_is_refused(span: Sequence[float]) -> None:
+    with pytest.raises(ValueError, match=r"positive|ends"):
+        SlowSpan(*span)
 
 
 def test_more_than_fits_the_slo_is_rejected_at_the_door() -> None:

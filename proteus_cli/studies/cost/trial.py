@@ -16,7 +16,7 @@ from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.planner import Planner
-from proteus_cli.simulation.conditions import JITTERS, Conditions
+from proteus_cli.simulation.conditions import JITTERS, Conditions, SlowSpan
 from proteus_cli.simulation.run import simulate
 
 SEEDS = 2  # of the scatter of batch times; their queries count together
@@ -81,7 +81,7 @@ class PlanTrials:
         Of each query, little more than its latency is kept.
         """
         policy = replace(policy_named("proteus"), replanning=None)
-        conditions = Conditions(jitter=JITTERS[self.jitter] if self.jitter else None, slowdown=self.headroom)
+        conditions = Conditions(jitter=JITTERS[self.jitter] if self.jitter else None, slow=SlowSpan(self.headroom))
         tallies: dict[str, _Tally] = defaultdict(_Tally)
         for number in range(self._runs):
             rng = np.random.default_rng((self.seed, number))
