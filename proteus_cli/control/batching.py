@@ -120,10 +120,10 @@ class GreedyBatcher(_Timely):
         return self
 
     def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
-        budget_s = (self.due_s(head) - now_s) / slowdown
-        if hosted.least_latency(head.rows) > budget_s:
+        budget_s = self.due_s(head) - now_s
+        if slowdown * hosted.least_latency(head.rows) > budget_s:
             return CANNOT_MEET_DEADLINE
-        return self._start(hosted, head, waiting, budget_s)
+        return self._start(hosted, head, waiting, budget_s / slowdown)
 
 
 @dataclass(frozen=True, slots=True)

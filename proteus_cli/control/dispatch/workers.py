@@ -47,7 +47,7 @@ TRANSITIONS: dict[WorkerPhase, dict[WorkerEvent, WorkerPhase]] = {
 
 
 NOBODY = Admitted(())
-_IS_RESERVED = attrgetter("is_reserved")
+IS_RESERVED = attrgetter("is_reserved")
 
 
 @dataclass(slots=True, eq=False)
@@ -135,7 +135,7 @@ class AccuracyTier:
         if not free or least == math.inf:
             return NOBODY
         if self.has_reserved:
-            free.sort(key=_IS_RESERVED)
+            free.sort(key=IS_RESERVED)
         last_left_s, left_s = due_s(queue.last()) - now_s, due_s(queue.head()) - now_s
         for each in free:
             if each.least_row_s <= (last_left_s if each.host.rank >= least else left_s):

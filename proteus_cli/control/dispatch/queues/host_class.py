@@ -84,6 +84,14 @@ class HostClass:
         """The slowdown of a device that serves."""
         return self._slowdowns[device][0]
 
+    def least_slowdown_of(self, device: str) -> float:
+        """The slowdown of a device that serves, until rows have an answer."""
+        return self._stage_slowdowns.get(device, self._slowdowns[device][0])
+
+    def least_s_on(self, device: str, rows: int) -> float:
+        """How long it takes on a device that serves until all of so many rows have an answer."""
+        return self.least_slowdown_of(device) * self.host.least_latency(rows)
+
     def count(self, host: Host, slowdown: SlowdownEstimator | None, stages: StageSlowdown | None = None) -> None:
         """Count one host, in place of what was counted for it before; None: its worker does not serve.
 
