@@ -110,6 +110,13 @@ class Replan(Value, frozen=True):
     what: str = ""
 
 
+class SwapsPerReplan(Value, frozen=True):
+    """How many variants a change of plan loaded: in the mean, and at most."""
+
+    mean: float
+    most: int
+
+
 class Loss(Value, frozen=True):
     """A device, or a host with all its devices, that was lost in a simulated run: ``what``, ``v100-3`` or ``host a``.
 
@@ -137,7 +144,8 @@ class Report(Summary, frozen=True):
     ``interrupted``: the run was ended by hand, after ``duration_s`` of the trace.
     ``estimated`` are the families with accuracies that are estimates, without labels. ``noisy_cells``: how many cells
     of the profiles that it goes by are marked as noisy; None where these are not known.
-    ``losses`` are those of a simulated run.
+    ``losses`` are those of a simulated run. ``swaps_per_replan`` is None where the plan never changed, and in reports
+    of older versions.
     """
 
     format: int
@@ -158,6 +166,7 @@ class Report(Summary, frozen=True):
     estimated: tuple[str, ...] = ()
     noisy_cells: int | None = None
     losses: tuple[Loss, ...] = ()
+    swaps_per_replan: SwapsPerReplan | None = None
 
     def __post_init__(self) -> None:
         require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal
 
-from proteus_cli.domain.report import FamilySummary, Report, Summary
+from proteus_cli.domain.report import FamilySummary, Report, Summary, SwapsPerReplan
 from proteus_cli.intervals import wilson
 from proteus_cli.units import ESTIMATED, format_duration, format_qps, mark_estimate, or_unknown
 
@@ -164,7 +164,7 @@ ATTAINMENT = (
 def comparison_rows(reports: Sequence[Report], *, percentiles: Iterable[str] = ("p50", "p99")) -> tuple[ReportRow, ...]:
     """The measures of whole runs, one cell per report."""
     measures = (*OUTCOMES, *ACCURACY, *RATES, *BATCHES, *_latencies(percentiles))
-    return (*_measured(measures, reports), *_run_rows(reports))
+    return (*_measured(measures, reports), *_run_rows(reports, with_mean_swaps=True))
 
 
 def outcome_rows(reports: Sequence[Report]) -> tuple[ReportRow, ...]:
@@ -273,9 +273,12 @@ def _latencies(percentiles: Iterable[str]) -> list[Measure]:
     return [measure for measure in PERCENTILES if measure.short in wanted]
 
 
-def _run_rows(reports: Sequence[Report]) -> Iterable[ReportRow]:
+def _run_rows(reports: Sequence[Report], *, with_mean_swaps: bool = False) -> Iterable[ReportRow]:
     yield _counted("replans", [len(report.replans) for report in reports])
     yield _counted("swaps", [sum(replan.swaps for replan in report.replans) for report in reports])
+    if with_mean_swaps and any(each.most for report in reports if (each := report.swaps_per_replan) is not None):
+        cells = tuple(or_unknown(report.swaps_per_replan, _mean_and_most) for report in reports)
+        yield ReportRow("  per replan", cells, plain=cells, short="per replan")
     if any(report.noisy_cells for report in reports):
         noisy = tuple(or_unknown(report.noisy_cells, format_count) for report in reports)
         yield ReportRow("noisy cells in profiles", noisy, plain=noisy, short="noisy cells")
@@ -287,6 +290,10 @@ def _run_rows(reports: Sequence[Report]) -> Iterable[ReportRow]:
         cells = tuple(or_unknown(lag, format_duration) for lag in lags)
         plain = tuple(or_unknown(lag, format_milliseconds) for lag in lags)
         yield ReportRow("generator lag p99", cells, plain=plain, unit="ms", short="lag p99")
+
+
+def _mean_and_most(swaps: SwapsPerReplan) -> str:
+    return f"{swaps.mean:.1f}, most {format_count(swaps.most)}"
 
 
 def _counted(label: str, numbers: Sequence[int]) -> ReportRow:

@@ -21,6 +21,7 @@ from proteus_cli.domain.report import (
     Replan,
     Report,
     Summary,
+    SwapsPerReplan,
     Window,
 )
 from proteus_cli.domain.request import Outcome, RequestRecord
@@ -180,7 +181,13 @@ def report(
         estimated=tuple(name for name in slo_s if name in estimated),
         noisy_cells=noisy_cells,
         losses=tuple(losses),
+        swaps_per_replan=_swaps_per_replan(replans),
     )
+
+
+def _swaps_per_replan(replans: Sequence[Replan]) -> SwapsPerReplan | None:
+    swaps = [replan.swaps for replan in replans]
+    return SwapsPerReplan(sum(swaps) / len(swaps), max(swaps)) if swaps else None
 
 
 def summary(columns: RequestColumns, duration_s: float) -> Summary:

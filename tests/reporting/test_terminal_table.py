@@ -53,6 +53,7 @@ def test_measures_have_rows_and_policies_have_columns() -> None:
     assert row(lines, "requests") == "requests 2,000 2,000"
     assert row(lines, "replans") == "replans 1 0"
     assert row(lines, "swaps") == "swaps 3 0"
+    assert row(lines, "per replan") == "per replan 3.0, most 3 –"
 
 
 def test_the_best_of_a_row_is_starred_without_colour() -> None:
