@@ -29,6 +29,7 @@ SIGNALS = FamilySnapshot(
     slo_s=0.05, best_accuracy=None, estimated=False, demand_qps=4.26, throughput_qps=0.0, goodput_qps=0.0,
     violations=None, accuracy=None, relative_accuracy=None, p99_s=None, waiting=0, deferred=None, fallbacks=None,
     disagreed=None, drifts=False, cut=None, shifted=False, prefers="accuracy", attainment=NONE, recent_attainment=NONE,
+    expected_attainment=None,
 )  # fmt: skip
 DIGITS = structs.replace(
     SIGNALS, best_accuracy=0.98, demand_qps=1234.4, throughput_qps=1200.0, goodput_qps=1190.0, violations=0.002,

@@ -386,6 +386,23 @@ def test_the_difference_of_two_plans_is_shown_device_by_device(tiny: Tiny) -> No
     assert [device["device"] for device in document["devices"] if device["loads"]] == ["cpu1"]
 
 
+def test_the_difference_of_two_plans_shows_the_attainment_that_they_expect(tiny: Tiny) -> None:
+    """A plan that was made for no forecast expects none; where both expect the same, nothing is said."""
+    add_plan(tiny, {"cpu0": "shapes-s", "cpu1": "shapes-l"}, name="a")
+    forecast = add_plan(tiny, {"cpu0": "shapes-s", "cpu1": "shapes-l"}, name="b")
+    forecast.write_text(json.dumps(json.loads(forecast.read_text()) | {"expected_attainment": {"shapes": 0.97}}))
+    shown = proteus("plan", "diff", "a", "b", "-w", tiny.root)
+    assert shown.code == 0, shown
+    (row,) = [line for line in shown.stdout.splitlines() if line.startswith("shapes ")]
+    assert row.endswith("– → 97.00 %"), shown.stdout
+    assert "expected" not in proteus("plan", "diff", "b", "b", "-w", tiny.root).stdout
+    families = proteus("plan", "diff", "a", "b", "--json", "-w", tiny.root).document()["families"]
+    assert {each["family"]: each["expected_attainment"] for each in families}["shapes"] == {
+        "before": None,
+        "after": 0.97,
+    }
+
+
 def test_the_difference_of_two_plans_shows_their_cascades(workspace: Path) -> None:
     add_cascades(workspace)
     pinned = ("--pin", "big:a-l", "--cascades")

@@ -132,7 +132,7 @@ def test_it_shows_what_each_family_attained_and_how_much_of_its_error_budget_was
     used = [family["recent_attainment"]["error_budget_used"] for family in families]
     assert browser.run(
         "return [...document.querySelectorAll('#attainment tbody tr')]"
-        ".map((row) => +row.cells[3].querySelector('rect:last-child').getAttribute('width'))"
+        ".map((row) => +row.cells[4].querySelector('rect:last-child').getAttribute('width'))"
     ) == pytest.approx([40 * min(1, part) for part in used])
     missed = sum(not family[of]["met"] for family in families for of in ("attainment", "recent_attainment"))
     assert len(browser.all("#attainment td.bad")) == 2 * missed
@@ -145,8 +145,12 @@ def attained(server: LiveServer) -> dict[str, list[str]]:
         used = 100 * of["error_budget_used"]
         return [f"{100 * of['reached']:.2f} %", f"{round(used, 1):g} %" if used < 9.95 else f"{used:,.0f} %"]
 
+    def expected(family: dict[str, float]) -> str:
+        """Of the plan in force, which was made for a forecast by now."""
+        return f"{100 * family['expected_attainment']:.2f} %"
+
     return {
-        name: ["99.5 %", *shown(family["recent_attainment"]), *shown(family["attainment"])]
+        name: ["99.5 %", expected(family), *shown(family["recent_attainment"]), *shown(family["attainment"])]
         for name, family in server.status()["families"].items()
     }
 

@@ -254,12 +254,18 @@ def difference_tables(found: "PlanDifference") -> RenderableType:
     return Group(_changed_families(found), "", _changed_devices(found), *changed_cascades)
 
 
-def _changed_families(found: "PlanDifference") -> Table:
-    rows = table(folded_name("family"), *map(number, ("demand", "served", "capacity")))
-    for family in found.families:
+def _changed_families(found: "PlanDifference") -> RenderableType:
+    expected = [family.expected_attainment for family in found.families]
+    has_expected = any(pair.before != pair.after for pair in expected)
+    rows = table(
+        folded_name("family"), *map(number, ("demand", "served", "capacity", *(["expected"] if has_expected else [])))
+    )
+    for family, pair in zip(found.families, expected, strict=True):
         rates = (family.demand_qps, family.served_qps, family.capacity_qps)
-        rows.add_row(family.family, *(changed(pair, format_qps) for pair in rates))
-    return rows
+        shares = [changed(pair, lambda share: f"{100 * share:.2f} %")] if has_expected else []
+        rows.add_row(family.family, *(changed(rate, format_qps) for rate in rates), *shares)
+    notes = ["expected: attainment, if queries arrive as when the plan was made"] if has_expected else []
+    return described(rows, *notes)
 
 
 def _changed_devices(found: "PlanDifference") -> RenderableType:

@@ -52,12 +52,16 @@ class DeviceChange(Value, frozen=True):
 
 
 class FamilyChange(Value, frozen=True):
-    """Queries per second of a family; ``capacity_qps`` is the most that its hosts can take."""
+    """Queries per second of a family; ``capacity_qps`` is the most that its hosts can take.
+
+    ``expected_attainment`` is the share of its queries that each plan expects in time; None in one for no forecast.
+    """
 
     family: str
     demand_qps: BeforeAfter
     served_qps: BeforeAfter
     capacity_qps: BeforeAfter
+    expected_attainment: BeforeAfter
 
 
 class CascadeChange(Value, frozen=True):
@@ -115,6 +119,7 @@ def _family(family: str, before: Plan, after: Plan) -> FamilyChange:
         BeforeAfter(before.demand_qps.get(family), after.demand_qps.get(family)),
         BeforeAfter(before.served_qps.get(family), after.served_qps.get(family)),
         BeforeAfter(before.capacity_qps(family), after.capacity_qps(family)),
+        BeforeAfter(before.expected_attainment_of(family), after.expected_attainment_of(family)),
     )
 
 

@@ -1,5 +1,6 @@
 """From one plan to another, device by device."""
 
+import msgspec
 import pytest
 from builders import make_cascade_point, make_placement, make_plan
 
@@ -45,6 +46,14 @@ def test_each_family_says_what_is_asked_and_what_its_hosts_can_take() -> None:
     a, b = difference(BEFORE, AFTER).families
     assert (a.demand_qps, a.capacity_qps) == (BeforeAfter(20.0, 80.0), BeforeAfter(24.0, 102.0))
     assert (b.demand_qps, b.capacity_qps) == (BeforeAfter(None, 5.0), BeforeAfter(0.0, 9.0))
+
+
+def test_each_family_says_which_attainment_the_plans_expect() -> None:
+    """A plan that was made for no forecast expects none."""
+    after = msgspec.structs.replace(AFTER, expected_attainment={"a": 0.97})
+    assert [each.expected_attainment for each in difference(BEFORE, after).families] == [
+        BeforeAfter(None, 0.97), BeforeAfter(None, None),
+    ]  # fmt: skip
 
 
 def test_cascades_that_begin_end_or_change_are_listed() -> None:

@@ -99,11 +99,11 @@ export function families(table, of) {
   })));
 }
 
-// For each family its target; of the last minutes and since the start, the attainment and a bar of the budget.
+// For each family its target, and what the plan in force expects; of the last minutes and since the start, the attainment and a bar of the budget.
 export function attainment(table, of) {
-  fill(table, Object.entries(of).map(([name, {attainment: all, recent_attainment: recent}]) => ({
+  fill(table, Object.entries(of).map(([name, {attainment: all, recent_attainment: recent, expected_attainment: expected}]) => ({
     key: name,
-    cells: [text(name), text(format.exactPercent(all.target)), ...[recent, all].flatMap(attained)],
+    cells: [text(name), text(format.exactPercent(all.target)), text(format.hundredths(expected)), ...[recent, all].flatMap(attained)],
   })));
 }
 

@@ -77,6 +77,10 @@ class FamilySnapshot(Struct, frozen=True):
     prefers: Annotated[Preference, Meta(description="What plans aim for once all demand is served.")]
     attainment: Annotated[Attainment, Meta(description="Since the start.")]
     recent_attainment: Annotated[Attainment, Meta(description="Over the last 15 minutes.")]
+    expected_attainment: Annotated[
+        Fraction | None,
+        Meta(description="With what the plan hosts, if arrivals stay as they were. Null: it is for no forecast."),
+    ]
 
 
 class DeviceSnapshot(Struct, frozen=True):
@@ -204,6 +208,7 @@ def _family(
         waiting=plane.controller.waiting_of(name),
         attainment=plane.counts.by_family[name].attainment(target),
         recent_attainment=Attainment.of(requests, violations, target),
+        expected_attainment=plane.controller.plan.expected_attainment_of(name),
         deferred=min(deferred_qps / served_qps, 1.0) if has_cascades and served_qps else None,
         fallbacks=fallback_qps / deferred_qps if deferred_qps else None,
         disagreed=disagreed,

@@ -254,7 +254,7 @@ def test_the_status_tells_the_attainment_and_its_target() -> None:
     watched(test)
 
 
-def test_the_status_tells_which_attainment_the_plan_in_force_expects() -> None:
+def test_status_and_page_tell_which_attainment_the_plan_in_force_expects() -> None:
     """A plan that was made for no forecast expects none."""
 
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
@@ -264,6 +264,9 @@ def test_the_status_tells_which_attainment_the_plan_in_force_expects() -> None:
         assert status(sources).families["f"].expected_attainment is None
         await world.fleet.deploy(msgspec.structs.replace(world.plan, expected_attainment={"f": 0.97}))
         assert status(sources).families["f"].expected_attainment == 0.97
+        assert history.now.families["f"].expected_attainment is None  # as of the last sample
+        history.sample()
+        assert history.now.families["f"].expected_attainment == 0.97
 
     watched(test)
 
