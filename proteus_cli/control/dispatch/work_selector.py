@@ -4,7 +4,7 @@ import math
 
 from proteus_cli.control.batching import CANNOT_MEET_DEADLINE, Batcher, Batching, CannotMeetDeadline, Delay, Start
 from proteus_cli.control.decision import Delegate, Drop, Host
-from proteus_cli.control.dispatch.workers import IS_RESERVED, NOBODY, WorkerState, WorkSource
+from proteus_cli.control.dispatch.workers import NOBODY, WorkerState, WorkSource
 from proteus_cli.domain.request import Request
 
 
@@ -35,10 +35,6 @@ class WorkSelector:
         batching = self._earliest(worker, source, quota, now_s)
         if isinstance(batching, Start) and not batching.place:
             return batching
-        if isinstance(batching, CannotMeetDeadline) and not source.host_class.quota:
-            able = _other_able(worker, source, self._batcher.due_s(source.queue.head()) - now_s)
-            if able is not None:
-                return able
         hopeless = self._hopeless(source, now_s)
         if hopeless:
             return _drop(source, hopeless)
@@ -209,23 +205,6 @@ class WorkSelector:
         if isinstance(batching, Start):
             return min(max_rows, batching.rows)
         return max_rows if isinstance(batching, Delay) else 0
-
-
-def _other_able(worker: WorkerState, source: WorkSource, left_s: float) -> Delegate | None:
-    """The most accurate free worker that makes the first request, where this one has no quota and cannot.
-
-    Who is asked follows from the mean slowdown of each class, which the asked worker may exceed. The other one is the
-    least slowed of its class, and faster than this one, so that no two of them name each other.
-    """
-    rows, own = source.queue.head().rows, source.host_class
-    own_s = own.least_s_on(worker.device, rows)
-    for each in sorted(source.tier.classes, key=IS_RESERVED):
-        if each.free and each.host.least_latency(rows) <= left_s:
-            device = min(each.free, key=each.least_slowdown_of)
-            takes_s = each.least_s_on(device, rows)
-            if takes_s <= left_s and takes_s < own_s:
-                return Delegate(device)
-    return None
 
 
 def _as_if_s(worker: WorkerState, hosted: Host, now_s: float) -> float:

@@ -47,7 +47,7 @@ TRANSITIONS: dict[WorkerPhase, dict[WorkerEvent, WorkerPhase]] = {
 
 
 NOBODY = Admitted(())
-IS_RESERVED = attrgetter("is_reserved")
+_IS_RESERVED = attrgetter("is_reserved")
 
 
 @dataclass(slots=True, eq=False)
@@ -135,11 +135,12 @@ class AccuracyTier:
         if not free or least == math.inf:
             return NOBODY
         if self.has_reserved:
-            free.sort(key=IS_RESERVED)
+            free.sort(key=_IS_RESERVED)
         last_left_s, left_s = due_s(queue.last()) - now_s, due_s(queue.head()) - now_s
         for each in free:
-            if each.least_row_s <= (last_left_s if each.host.rank >= least else left_s):
-                return next(iter(each.free.values()))
+            within_s = last_left_s if each.host.rank >= least else left_s
+            if each.least_row_s <= within_s and (able := each.free_within(within_s)) is not None:
+                return able
         return next(iter(free[-1].free.values()))
 
     def _count(self, host: Host, host_class: HostClass, worker: "WorkerState") -> None:
