@@ -600,7 +600,7 @@ def test_a_lost_device_stands_out_in_words_and_on_the_time_axis(browser: Browser
         assert browser.text("#lost") == "1 lost"
         assert browser.find("#devices tbody tr.lost").text.startswith("cpu1")
         assert "✕ cpu1" in browser.run("return document.querySelector('.diagram .lost text').textContent")
-        assert f"its process {process} has ended" in browser.text("#events")
+        browser.until(lambda: f"its process {process} has ended" in browser.text("#events"))
         assert browser.find("#news").get_attribute("textContent") == "Lost: cpu1."
         assert browser.run(CONTRASTS) == []
         elsewhere.rename(models)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import pickle
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -208,7 +209,8 @@ class _Child:
 
     def _do(self, job: SolverJob) -> Plan | None:
         try:
-            self._connection.send(job)
+            # Not by `send`: where that fails, the error holds a buffer which cannot be collected without a complaint.
+            self._connection.send_bytes(pickle.dumps(job))
             result: Plan | Exception | None = self._connection.recv()
         except (EOFError, OSError) as error:
             raise SolverDied from error

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import os
 import signal
 import subprocess
@@ -101,6 +102,24 @@ def test_a_process_that_died_is_replaced_and_the_solve_is_repeated() -> None:
             solver.close()
 
     assert asyncio.run(run()) == PLAN
+
+
+def test_what_is_left_of_a_job_that_could_not_be_sent_is_collected_without_a_complaint() -> None:
+    """A complaint would end this test as an error."""
+
+    async def run() -> None:
+        solver = SolverProcess(answer, LIMIT_S)
+        try:
+            await solver(ASKED, PLAN, {})
+            os.kill(_pid(solver), signal.SIGKILL)
+            ended = os.WEXITED | os.WNOWAIT  # with all of its threads
+            await asyncio.to_thread(os.waitid, os.P_PID, _pid(solver), ended)
+            assert await solver(ASKED, PLAN, {}) == PLAN
+        finally:
+            solver.close()
+
+    asyncio.run(run())
+    gc.collect()
 
 
 def test_the_solver_is_one_process_with_none_beside_it() -> None:
