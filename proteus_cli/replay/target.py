@@ -3,17 +3,18 @@
 import asyncio
 import math
 import ssl
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 import numpy as np
 
-from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.catalog.catalog import Catalog, name_in_catalog
 from proteus_cli.domain.catalog.changes import CatalogContent, Digests
 from proteus_cli.domain.request import Bounds, Outcome
 from proteus_cli.errors import ArtefactError, ServerError
@@ -133,6 +134,20 @@ class CatalogReply(msgspec.Struct):
     digests: Digests
 
 
+class PlacementReply(msgspec.Struct):
+    """One variant on one device."""
+
+    family: str
+    variant: str
+    rate_qps: float
+
+
+class PlanReply(msgspec.Struct):
+    """The part of ``/v2/proteus/plan`` that says which variants are asked."""
+
+    placements: list[PlacementReply]
+
+
 class HttpTarget:
     """A server at ``url``. A request carries one row, and the time until its deadline as ``timeout``.
 
@@ -185,10 +200,17 @@ class HttpTarget:
         found = await self._get("/v2/proteus/catalog", CatalogReply, hint="is it a Proteus server of this version?")
         return CatalogContent(found.catalog, found.digests)
 
-    async def read_catalog(self) -> None:
-        """Have the server read its catalog anew. Raises `ServerError` where it can't follow it, and why."""
-        post = self._client.post(self._client.head("POST", path := "/v2/proteus/catalog"), b"", b"")
-        await self._answer(post, path, dict[str, Any], hint="docs/lifecycle.md says what a server follows")
+    async def planned_qps(self, family: str) -> dict[str, float]:
+        """What the plan in force sends to each variant of a family, by its name in the catalog. Raises `ServerError`.
+
+        A variant of which a version is rolled out has the queries of both versions.
+        """
+        plan = await self._get("/v2/proteus/plan", PlanReply, hint="is it a Proteus server of this version?")
+        rates = defaultdict[str, float](float)
+        for each in plan.placements:
+            if each.family == family:
+                rates[name_in_catalog(each.variant)] += each.rate_qps
+        return dict(rates)
 
     async def send(
         self, family: str, number: int, timeout_s: float, min_accuracy: float, bounds: Bounds | None = None

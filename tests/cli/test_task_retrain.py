@@ -168,6 +168,32 @@ def test_versions_for_a_roll_out_are_written_and_the_catalog_is_as_it_was(ws: Pa
     ]
 
 
+def test_a_server_that_is_not_there_is_told_before_anything_is_trained(ws: Path) -> None:
+    assert "Can't reach the server at `http://127.0.0.1:9`" in refused(ws, "--url", "http://127.0.0.1:9", code=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--canary=0%", "--keep-catalog"), "`0%` is not a share"),
+        (("--canary=50%,10%", "--keep-catalog"), "each canary step must be larger than the last"),
+        (("--guard=speed >= 3", "--url=http://127.0.0.1:9"), "no metric `speed`"),
+        (("--auto",), "There is no roll-out that these options could be about."),
+    ],
+)
+def test_a_roll_out_that_makes_no_sense_is_refused_before_anything_is_trained(
+    ws: Path, options: tuple[str, ...], problem: str
+) -> None:
+    assert problem in refused(ws, *options)
+
+
+def test_the_command_that_rolls_a_version_out_has_the_options_that_were_given(ws: Path) -> None:
+    ended = retrained(ws, "--keep-catalog", "--canary=5%,50%", "--guard", "errors <= 1%", "--most-queries=500")
+    assert ended.code == 0, ended
+    options = "--canary 5%,50% --guard 'errors <= 1%' --auto --most-queries 500"
+    assert ended.stderr.splitlines()[-1] == f"  proteus rollout start spots spots-s@2 {options}"
+
+
 @pytest.mark.parametrize(
     ("script", "problem"),
     [

@@ -53,7 +53,7 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
     ),
     "proteus task retrain": (
         ("proteus task retrain wine --data new.npz", "train new versions, and judge them beside the earlier ones"),
-        ("proteus task retrain wine --url http://127.0.0.1:8000", "then have a server take them over"),
+        ("proteus task retrain wine --url http://127.0.0.1:8000 --auto", "then have a server roll one out by steps"),
     ),
     "proteus task show": (
         ("proteus task show wine", "what it was trained on, and its versions"),

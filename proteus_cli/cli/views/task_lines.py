@@ -1,17 +1,20 @@
 """Tasks, in tables and lines."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import RenderableType
 
 from proteus_cli.cli.views.catalog_lines import wrote_catalog
+from proteus_cli.cli.workflows.retrained_rollout import RetrainedRollout
+from proteus_cli.cli.workflows.rollout_options import RolloutOptions
 from proteus_cli.errors import GateFailed
 from proteus_cli.tables import described, name, number, table, text
 from proteus_cli.units import UNKNOWN, counted, format_size
 from proteus_cli.variants.training.adding import AddedTask
 from proteus_cli.variants.training.registered import RegisteredTask
-from proteus_cli.variants.training.retraining import Retraining
+from proteus_cli.variants.training.retraining import NewVersion, Retraining
 
 
 def added_table(made: AddedTask) -> RenderableType:
@@ -43,7 +46,7 @@ def retrained_table(made: Retraining, *, in_catalog: bool) -> RenderableType:
     for each in made.versions:
         rate = f"{each.qps:,.0f}" if each.qps else UNKNOWN
         what = "yes" if each.passed else "no: it misses the SLO" if not each.qps else "no: it is less accurate"
-        rows.add_row(f"{each.variant}@{each.version}", f"{each.old_accuracy:.4f}", f"{each.accuracy:.4f}", rate, what)
+        rows.add_row(each.name, f"{each.old_accuracy:.4f}", f"{each.accuracy:.4f}", rate, what)
     split = f" ({made.eval})" if in_catalog else ""
     return described(
         rows,
@@ -52,29 +55,36 @@ def retrained_table(made: Retraining, *, in_catalog: bool) -> RenderableType:
     )
 
 
-def retrained_lines(made: Retraining, *, in_catalog: bool, url: str | None) -> Iterator[str]:
-    """What was left out, and how to have a server take over what is as good."""
+def retrained_lines(made: Retraining, *, in_catalog: bool, by_hand: RolloutOptions | None) -> Iterator[str]:
+    """What was left out, and how to have a server take over what is as good: ``by_hand``, where no server is told."""
     if made.untrained:
         yield f"not trained anew: {', '.join(made.untrained)}"
-    passed = [each for each in made.versions if each.passed]
-    if not passed:
+    if not made.passed:
         return
     if in_catalog:
         yield "wrote engines/catalog.toml"
-        if url is None:
-            yield "a server takes it over with `--watch`, by SIGHUP, or told by `--url`; without: proteus profile"
+        yield "a server takes it over with `--watch`, or by SIGHUP; without: proteus profile"
         return
-    yield "the catalog is as it was; to roll a version out by steps:"
-    server = f" --url {url}" if url is not None else ""
-    for each in passed:
-        yield f"  proteus rollout start {made.family} {each.variant}@{each.version} --auto{server}"
+    if by_hand is not None:
+        yield "the catalog is as it was; to roll a version out by steps:"
+        for each in made.passed:
+            yield f"  {replace(by_hand, auto=True).command(made.family, each.name)}"
+
+
+def rolled_out_lines(server: RetrainedRollout, first: NewVersion, made: Retraining) -> Iterator[str]:
+    """That the server rolls out the first version, and how to go on with the others."""
+    yield f"{server.url} rolls {first.name} out; how far it is: proteus rollout status --url {server.url}"
+    others = [each for each in made.passed if each is not first]
+    if others:
+        yield "one version of a family is rolled out at a time; once this one is, the others:"
+        yield from server.commands(others)
 
 
 def require_passed(made: Retraining, max_loss: float) -> None:
     """Raise `GateFailed` where a new version stays out of the catalog."""
     failed = [each for each in made.versions if not each.passed]
     if failed:
-        names = ", ".join(f"`{each.variant}@{each.version}`" for each in failed)
+        names = ", ".join(f"`{each.name}`" for each in failed)
         raise GateFailed(
             f"Not for the catalog: {names}, less accurate by more than {max_loss:.4f}, or too slow for the SLO.",
             hint="the earlier versions stay; train on more or other rows, or allow more with `--max-loss`",

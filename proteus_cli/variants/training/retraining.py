@@ -39,6 +39,11 @@ class NewVersion:
     qps: float
     passed: bool
 
+    @property
+    def name(self) -> str:
+        """As servers call it: ``wine-mlp-64@2``."""
+        return f"{self.variant}{VERSION_MARK}{self.version}"
+
 
 @dataclass(frozen=True, slots=True)
 class Retraining:
@@ -52,6 +57,11 @@ class Retraining:
     eval_rows: int
     versions: tuple[NewVersion, ...]
     untrained: tuple[str, ...]
+
+    @property
+    def passed(self) -> tuple[NewVersion, ...]:
+        """Those that are as good as was asked for."""
+        return tuple(each for each in self.versions if each.passed)
 
 
 @dataclass(frozen=True, slots=True)

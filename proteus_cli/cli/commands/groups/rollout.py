@@ -19,12 +19,12 @@ def start(
     version: options.Version,
     *,
     shadow: options.Shadow = None,
-    canary: options.Canary = "1%,10%,50%",
-    guard: options.Guard = "accuracy >= old - 0.005 and p99 <= slo",
-    confidence: options.Confidence = "0.95",
+    canary: options.Canary = options.CANARY,
+    guard: options.Guard = options.GUARD,
+    confidence: options.Confidence = options.CONFIDENCE,
     auto: options.Auto = False,
-    most_queries: options.MostQueries = 25_000,
-    rollback_window: options.RollbackWindow = "10min",
+    most_queries: options.MostQueries = options.MOST_QUERIES,
+    rollback_window: options.RollbackWindow = options.ROLLBACK_WINDOW,
     url: options.Url = "http://127.0.0.1:8000",
     ca: common.Ca = None,
     json: common.Json = False,
@@ -34,17 +34,10 @@ def start(
     The server measures the version first, and loads it beside the old one. A token is read from PROTEUS_TOKEN.
     """
     from proteus_cli.cli.workflows.rollout_calls import RolloutCalls
-    from proteus_cli.serving.adaptation.rollouts.requests import RolloutStart
-    from proteus_cli.units import parse_duration, parse_share
+    from proteus_cli.cli.workflows.rollout_options import RolloutOptions
 
-    asked = RolloutStart(
-        family, version,
-        shadow=parse_share(shadow) if shadow is not None else 0.0,
-        canary=tuple(parse_share(each) for each in canary.split(",")), guard=guard,
-        confidence=parse_share(confidence), auto=auto, rollback_window_s=parse_duration(rollback_window),
-        most_queries=most_queries,
-    )  # fmt: skip
-    _show(RolloutCalls(url, ca).start(asked), json=json)
+    asked = RolloutOptions(shadow, canary, guard, confidence, auto, most_queries, rollback_window)
+    _show(RolloutCalls(url, ca).start(asked.start_of(family, version)), json=json)
 
 
 @app.command(cls=Command)

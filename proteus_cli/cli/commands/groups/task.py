@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING
 from proteus_cli.cli import console
 from proteus_cli.cli.command_line.command import Command, group_of_commands
 from proteus_cli.cli.options import common
+from proteus_cli.cli.options.groups import rollout
 from proteus_cli.cli.options.groups import task as options
 from proteus_cli.cli.options.groups.task import Preferred
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from proteus_cli.backends.base import Backend
     from proteus_cli.domain.device import Device
     from proteus_cli.store import Workspace
@@ -68,6 +67,13 @@ def retrain(
     memory: options.Memory = common.unparsed("4GiB"),
     device: options.Device = None,
     url: options.ServerUrl = None,
+    shadow: rollout.Shadow = None,
+    canary: rollout.Canary = rollout.CANARY,
+    guard: rollout.Guard = rollout.GUARD,
+    confidence: rollout.Confidence = rollout.CONFIDENCE,
+    auto: rollout.Auto = False,
+    most_queries: rollout.MostQueries = rollout.MOST_QUERIES,
+    rollback_window: rollout.RollbackWindow = rollout.ROLLBACK_WINDOW,
     ca: common.Ca = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
@@ -76,35 +82,42 @@ def retrain(
 
     Each new version is written beside the earlier one, in a directory of its number. Both are judged on the same
     rows; the exit code is 5 where a new one is less accurate by more than --max-loss, which stays out of the catalog.
-    A server takes the others over with --url, by SIGHUP, or with --watch; or by steps, with --keep-catalog and then
-    `proteus rollout start`. `retrain` in `[family.task]` of the catalog names a command of your own to train with;
+    A server takes the others over by SIGHUP, or with --watch. With --url the catalog stays as it is, and that server
+    rolls one of them out by steps, as by `proteus rollout start`: of the variant that is asked the most. A token is
+    read from PROTEUS_TOKEN. `retrain` in `[family.task]` of the catalog names a command of your own to train with;
     else it needs the extra `train`.
     """
-    from proteus_cli.cli.views.task_lines import require_passed, retrained_lines, retrained_table
+    from proteus_cli.cli.views.task_lines import (
+        require_passed,
+        retrained_lines,
+        retrained_table,
+        rolled_out_lines,
+    )
+    from proteus_cli.cli.workflows.retrained_rollout import RetrainedRollout
+    from proteus_cli.cli.workflows.rollout_options import RolloutOptions
     from proteus_cli.store import Workspace
     from proteus_cli.variants.training.processes import GIVES_WAY, Limits
     from proteus_cli.variants.training.retraining import known_task, retrain
 
-    workspace = Workspace(workspace_dir)
+    workspace, in_catalog = Workspace(workspace_dir), url is None and not keep_catalog
     known = known_task(workspace, name, data)
+    asked = RolloutOptions(shadow, canary, guard, confidence, auto, most_queries, rollback_window)
+    asked.require_possible(name, is_given_in_vain=in_catalog)
+    server = RetrainedRollout(name, asked, url, ca) if url is not None else None
+    if server is not None:
+        server.require_served(workspace)
     on, limits = _cpu(workspace, device), Limits(budget, memory, GIVES_WAY)
     with console.progress(f"training {name}") as advance:
         made = retrain(
-            known, *on, limits, max_loss=max_loss, keeps_split=keep_eval, keeps_catalog=keep_catalog, advance=advance,
-            say=console.say,
+            known, *on, limits, max_loss=max_loss, keeps_split=keep_eval, keeps_catalog=not in_catalog,
+            advance=advance, say=console.say,
         )  # fmt: skip
-    lines = retrained_lines(made, in_catalog=not keep_catalog, url=url)
-    console.deliver(made, json=json, tables=[retrained_table(made, in_catalog=not keep_catalog)], lines=lines)
-    if url is not None and not keep_catalog and any(each.passed for each in made.versions):
-        _have_catalog_read(url, ca)
+    lines = retrained_lines(made, in_catalog=in_catalog, by_hand=None if server is not None else asked)
+    console.deliver(made, json=json, tables=[retrained_table(made, in_catalog=in_catalog)], lines=lines)
+    if server is not None and made.passed:
+        for line in rolled_out_lines(server, server.start(made), made):
+            console.say(line)
     require_passed(made, max_loss)
-
-
-def _have_catalog_read(url: str, ca: "Path | None") -> None:
-    from proteus_cli.cli.workflows.deployment.live_catalog import have_catalog_read
-
-    have_catalog_read(url, ca)
-    console.say(f"{url} has read the catalog")
 
 
 @app.command("list", cls=Command)

@@ -110,8 +110,14 @@ MaxLoss = Annotated[
     ),
 ]
 KeepCatalog = Annotated[
-    bool, Option("--keep-catalog", help="Only write the new versions: for `proteus rollout start`.")
+    bool, Option("--keep-catalog", help="Only write the new versions, and say how to roll them out.")
 ]
 ServerUrl = Annotated[
-    str | None, Option("--url", metavar="URL", help="Then have this server read its catalog; PROTEUS_TOKEN is sent.")
+    str | None,
+    Option(
+        "--url",
+        metavar="URL",
+        help="Leave the catalog as it is, and have the server of this workspace roll the new version out.",
+        rich_help_panel=sections.ROLLOUT,
+    ),
 ]

@@ -86,16 +86,6 @@ def catalog_changes(workspace: Workspace, url: str, ca: Path | None) -> list[Cat
     return list(changes(asyncio.run(served()), CatalogContent(catalog, model_digests(workspace, catalog, {}))))
 
 
-def have_catalog_read(url: str, ca: Path | None) -> None:
-    """Have a server at ``url`` read its catalog; ``ca`` is to be trusted. Raises `ServerError` where it can't."""
-
-    async def read() -> None:
-        async with server_at(url, ca) as target:
-            await target.read_catalog()
-
-    asyncio.run(read())
-
-
 def model_digests(workspace: Workspace, catalog: Catalog, profiles: Mapping[str, Profile]) -> Digests:
     """The digests of models that are here; profiles have most of them, and were compared with the files."""
     measured = {each.key: each.model_digest for profile in profiles.values() for each in profile.variants}

@@ -1,0 +1,65 @@
+"""The version roll-out that `proteus task retrain --url` ends in."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from proteus_cli.cli.workflows.deployment.live_catalog import catalog_changes
+from proteus_cli.cli.workflows.live_replay import server_at
+from proteus_cli.cli.workflows.rollout_calls import RolloutCalls
+from proteus_cli.cli.workflows.rollout_options import RolloutOptions
+from proteus_cli.domain.catalog.changes import in_words
+from proteus_cli.errors import ProteusError, ServerError, UsageError
+from proteus_cli.store import Workspace
+from proteus_cli.variants.training.retraining import NewVersion, Retraining
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainedRollout:
+    """Of a new version of a family, on the server at ``url``; ``ca`` is to be trusted."""
+
+    family: str
+    options: RolloutOptions
+    url: str
+    ca: Path | None
+
+    def require_served(self, workspace: Workspace) -> None:
+        """Raise where the server does not serve what the catalog says: it would not find the new versions.
+
+        Nothing needs to be trained to know that. Raises `UsageError`, and `ServerError` where it does not answer.
+        """
+        found = catalog_changes(workspace, self.url, self.ca)
+        if not found:
+            return
+        is_unknown = any((each.family, each.variant, each.kind) == (self.family, "", "new") for each in found)
+        raise UsageError(
+            f"The server at `{self.url}` serves no family `{self.family}`."
+            if is_unknown
+            else f"The server at `{self.url}` serves another catalog than that of this workspace: {in_words(found)}.",
+            hint="name the server of this workspace; what has changed in the catalog since then, it reads by SIGHUP",
+        )
+
+    def start(self, made: Retraining) -> NewVersion:
+        """Start to roll out one version that passed: of the variant that the plan sends the most queries to.
+
+        Raises `ServerError` where the roll-out does not start: its hint has the commands to type.
+        """
+        try:
+            rates = asyncio.run(self._planned_qps())
+            first = max(made.passed, key=lambda each: (rates.get(each.variant, 0.0), each.accuracy))
+            RolloutCalls(self.url, self.ca).start(self.options.start_of(self.family, first.name))
+        except ProteusError as error:
+            hint = "\n".join([*filter(None, [error.hint]), "to roll them out then:", *self.commands(made.passed)])
+            message = f"The new versions are written, but not rolled out: {error.message}"
+            raise ServerError(message, hint=hint) from error
+        return first
+
+    def commands(self, versions: Iterable[NewVersion]) -> Iterator[str]:
+        """What is to be typed to roll these out, a line each."""
+        for each in versions:
+            yield f"  {self.options.command(self.family, each.name, self.url, self.ca)}"
+
+    async def _planned_qps(self) -> Mapping[str, float]:
+        async with server_at(self.url, self.ca) as target:
+            return await target.planned_qps(self.family)
