@@ -14,7 +14,7 @@ from tiny import SHAPES, Tiny, TinyFamily, add_profiles, make_workspace, mlp
 
 from proteus_cli.cli.workflows.deployment import versions as versions_module
 from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog
-from proteus_cli.cli.workflows.deployment.naming_intents import finish_namings
+from proteus_cli.cli.workflows.deployment.naming_intents import undo_namings
 from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import VariantProfile
@@ -115,10 +115,14 @@ def test_a_server_that_was_killed_has_the_answers_of_the_version_that_is_named(
                 act()
 
     killed_at("use_answers", lambda: versions.write(candidate, {"cpu0": of_new}))
-    finish_namings(made.place)
+    undo_namings(made.place)
+    assert (engines(made), is_referred_to(made)) == ({SMALL: "shapes-s 1", PLAIN: "shapes-m 1"}, True)
+    versions.write(candidate, {"cpu0": of_new})
+    versions.succeeded(candidate)
+    undo_namings(made.place)
     assert (engines(made), is_referred_to(made)) == ({SMALL: "shapes-s 1", PLAIN: "shapes-m 2"}, True)
     killed_at("remove", lambda: versions.write_back(candidate))
-    finish_namings(made.place)
+    undo_namings(made.place)
     assert (engines(made), is_referred_to(made)) == ({SMALL: "shapes-s 1", PLAIN: "shapes-m 1"}, True)
 
 

@@ -11,10 +11,11 @@ import pytest
 from msgspec.structs import replace
 from tiny import SHAPES, Tiny, TinyFamily, add_plan, add_profiles, make_workspace, mlp
 
+from proteus_cli.cli.workflows.deployment import naming_intents
 from proteus_cli.cli.workflows.deployment import versions as versions_module
 from proteus_cli.cli.workflows.deployment.deployment import deployment_of
 from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog
-from proteus_cli.cli.workflows.deployment.naming_intents import finish_namings
+from proteus_cli.cli.workflows.deployment.naming_intents import undo_namings
 from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import VariantProfile
@@ -52,9 +53,11 @@ def rolled_out(made: Tiny) -> tuple[WorkspaceVersions, Candidate, dict[str, Vari
     )
 
 
-def killed(patch: pytest.MonkeyPatch, act: Callable[[], object], *, at: str, after: int = 0) -> None:
+def killed(
+    patch: pytest.MonkeyPatch, act: Callable[[], object], *, at: str, after: int = 0, module: Any = versions_module
+) -> None:
     """Do something in a process that is killed at a call of that name, ``after`` so many of them."""
-    calls, real = 0, getattr(versions_module, at)
+    calls, real = 0, getattr(module, at)
 
     def call(*args: Any) -> object:
         nonlocal calls
@@ -64,7 +67,7 @@ def killed(patch: pytest.MonkeyPatch, act: Callable[[], object], *, at: str, aft
         return real(*args)
 
     with patch.context() as patched:
-        patched.setattr(versions_module, at, call)
+        patched.setattr(module, at, call)
         with pytest.raises(Killed):
             act()
 
@@ -84,7 +87,7 @@ def test_before_the_catalog_names_the_version_all_is_undone_and_the_plan_is_curr
 ) -> None:
     versions, candidate, measured = rolled_out(made)
     before = texts(made)
-    at, after = ("write_json", written) if written < 3 else ("write_text", 0)
+    at, after = ("write_json", written) if written < 3 else ("have_named", 0)
     killed(monkeypatch, lambda: versions.write(candidate, measured), at=at, after=after)
     assert (texts(made) == before) is (written == 1)
     with caplog.at_level(logging.WARNING, "proteus.rollouts"):
@@ -93,31 +96,48 @@ def test_before_the_catalog_names_the_version_all_is_undone_and_the_plan_is_curr
     assert (texts(made), left(made)) == (before, [])
     (line,) = [each.message for each in caplog.records if each.name == "proteus.rollouts"]
     assert line == (
-        "a server was killed while the catalog was to name another version: it names `models/shapes/shapes-m.onnx`, "
+        "a server ended while the catalog was to name another version: it names `models/shapes/shapes-m.onnx`, "
         "and profiles say so again"
     )
 
 
-def test_once_the_catalog_names_the_version_all_is_completed(made: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    versions, candidate, measured = rolled_out(made)
-    killed(monkeypatch, lambda: versions.write(candidate, measured), at="remove")
-    named = texts(made)
-    finish_namings(made.place)
-    assert (texts(made), left(made)) == (named, [])
-    assert {device: made.place.profile(device).of(*PLAIN) for device in measured} == measured
-
-
-def test_on_the_way_back_the_catalog_decides_as_well(made: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_killed", [False, True], ids=["the server stops", "it is killed while it undoes that"])
+def test_until_the_version_serves_all_is_undone_and_the_plan_is_current(
+    made: Tiny, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, is_killed: bool
+) -> None:
     versions, candidate, measured = rolled_out(made)
     before = texts(made)
     versions.write(candidate, measured)
+    assert made.place.profile("cpu0").of(*PLAIN) == measured["cpu0"]
+    if is_killed:
+        killed(monkeypatch, lambda: undo_namings(made.place), at="have_named", module=naming_intents)
+    with caplog.at_level(logging.WARNING, "proteus.rollouts"):
+        assert deployment_of(Path("plan"), made.place, replan="auto", batching=None).plan.placements
+    assert (texts(made), left(made)) == (before, [])
+    (line,) = [each.message for each in caplog.records if each.name == "proteus.rollouts"]
+    assert line == (
+        "a server ended while the catalog was to name another version: it names `models/shapes/shapes-m.onnx` again, "
+        "and profiles say so again"
+    )
+
+
+def test_once_the_version_serves_nothing_is_undone(made: Tiny) -> None:
+    versions, candidate, measured = rolled_out(made)
+    versions.write(candidate, measured)
     named = texts(made)
-    assert left(made) == []
-    killed(monkeypatch, lambda: versions.write_back(candidate), at="write_text")
-    finish_namings(made.place)
+    versions.succeeded(candidate)
+    undo_namings(made.place)
     assert (texts(made), left(made)) == (named, [])
-    killed(monkeypatch, lambda: versions.write_back(candidate), at="remove")
-    finish_namings(made.place)
+
+
+@pytest.mark.parametrize("at", ["have_named", "remove"])
+def test_on_the_way_back_all_is_completed(made: Tiny, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    versions, candidate, measured = rolled_out(made)
+    before = texts(made)
+    versions.write(candidate, measured)
+    versions.succeeded(candidate)
+    killed(monkeypatch, lambda: versions.write_back(candidate), at=at)
+    undo_namings(made.place)
     assert (texts(made), left(made)) == (before, [])
 
 
@@ -125,17 +145,17 @@ def test_what_was_measured_anew_or_named_by_hand_meanwhile_stays(made: Tiny, mon
     versions, candidate, measured = rolled_out(made)
     catalog = made.place.catalog_path.read_text()
     known = made.place.profile("cpu0")
-    killed(monkeypatch, lambda: versions.write(candidate, measured), at="write_text")
+    killed(monkeypatch, lambda: versions.write(candidate, measured), at="have_named")
     anew = replace(known, variants=tuple(replace(each, load_s=7.0) for each in known.variants))
     write_json(made.place.profile_path("cpu0"), anew)
-    finish_namings(made.place)
+    undo_namings(made.place)
     assert made.place.profile("cpu0") == anew
-    killed(monkeypatch, lambda: versions.write(candidate, measured), at="write_text")
+    killed(monkeypatch, lambda: versions.write(candidate, measured), at="have_named")
     model = made.model("shapes-m")
     mlp(model.parent / "3" / model.name, hidden=8, seed=18)
     made.place.catalog_path.write_text(catalog.replace("shapes/shapes-m.onnx", "shapes/3/shapes-m.onnx"))
     by_hand = texts(made)
-    finish_namings(made.place)
+    undo_namings(made.place)
     assert (texts(made), left(made)) == (by_hand, [])
 
 
@@ -143,8 +163,8 @@ def test_a_workspace_that_is_only_read_stays_as_it_is(
     made: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     versions, candidate, measured = rolled_out(made)
-    killed(monkeypatch, lambda: versions.write(candidate, measured), at="write_text")
+    killed(monkeypatch, lambda: versions.write(candidate, measured), at="have_named")
     halves = texts(made)
-    finish_namings(with_state(made.place, state=tmp_path / "state"))
+    undo_namings(with_state(made.place, state=tmp_path / "state"))
     assert (texts(made), len(left(made))) == (halves, 1)
     assert "start one without `--state`" in caplog.text

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -138,6 +138,10 @@ class Followed:
 
     def replanner(self, _plan: Any, profiles: Any) -> Planner:
         return Planner(self.world.catalog, dict(profiles), PROTEUS, headroom=1.0, inputs={}, spares=True, hurries=True)
+
+    def inputs(self) -> Mapping[str, str]:
+        """Plans are made from no files here."""
+        return {}
 
     def __getattr__(self, name: str) -> Any:  # the rest of a `PlanSource` is not asked for
         raise AttributeError(name)

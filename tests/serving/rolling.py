@@ -96,6 +96,10 @@ class Rolled:
         models[plain.variant] = candidate.files.content.digest(plain) or ""
         self.catalog.profiled[plain] = next(iter(measured.values()))
 
+    def succeeded(self, candidate: Candidate) -> None:
+        """What was written could be undone until now; it can be written back as before."""
+        assert candidate.plain in self._before
+
     def write_back(self, candidate: Candidate) -> bool:
         models = self.catalog.families.get(candidate.plain.family, {})
         if models.get(candidate.plain.variant) != candidate.files.content.digest(candidate.plain):

@@ -5,6 +5,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -93,6 +94,8 @@ class Journal(Protocol):
 
     def began(self, adopted: Adopted) -> None: ...
 
+    def written_by_now(self) -> Future[None]: ...
+
 
 class ControlLoop:
     """Puts a new plan in force when the controller asks for one, as demand or devices changed, or a person does.
@@ -174,6 +177,11 @@ class ControlLoop:
         """Wait until the plan that is coming into force, if any, is in force."""
         async with self._deploying:
             pass
+
+    async def recorded(self) -> None:
+        """Wait until the journal has written all plans that have come into force, as far as it can."""
+        if self._journal is not None:
+            await asyncio.wrap_future(self._journal.written_by_now())
 
     def _observation(self) -> Observation:
         """What the controller decides on, now."""

@@ -1,5 +1,7 @@
 """The planner of a running server: what the solver's process makes plans with."""
 
+import msgspec
+
 from proteus_cli.control.topology.twinning import Twinning, blended
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.serving.adaptation.plan_source import PlanSource
@@ -33,3 +35,10 @@ class LivePlanner:
         for twinning in self.twinnings.values():
             profiles = {device: blended(profile, twinning) for device, profile in profiles.items()}
         self._solver.use(self._source.replanner(plan, profiles))
+
+    def of_now(self, plan: Plan) -> Plan:
+        """The plan as one that is made of profiles and catalog as they are now: the next server can resume it."""
+        return msgspec.structs.replace(plan, inputs=dict(self._source.inputs()))
+
+    def is_of_now(self, plan: Plan) -> bool:
+        return plan.inputs == self.of_now(plan).inputs

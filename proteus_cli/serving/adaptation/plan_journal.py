@@ -132,11 +132,15 @@ class PlanJournal:
         self._plan, self._since_s, self._at_first = adopted.plan, self._clock(), tallies
         self._write(self._open, adopted.plan)
 
+    def written_by_now(self) -> "Future[None]":
+        """Done once all is written, or was given up, that was to be written until now."""
+        return self._writer.submit(lambda: None)
+
     def stopped(self) -> None:
         """The server stops. Writes that are not done within `LAST_WRITE_S` are given up."""
         self._end("stopped", self._counts.tallies())
         self._open = None
-        last = self._writer.submit(lambda: None)
+        last = self.written_by_now()
         with contextlib.suppress(TimeoutError):
             last.result(LAST_WRITE_S)
         self._writer.shutdown(wait=False, cancel_futures=True)

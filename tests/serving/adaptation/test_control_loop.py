@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,6 +64,11 @@ class Journal:
 
     def began(self, adopted: Adopted) -> None:
         self.origins.append(adopted.origin)
+
+    def written_by_now(self) -> Future[None]:
+        done = Future[None]()
+        done.set_result(None)
+        return done
 
 
 class World:

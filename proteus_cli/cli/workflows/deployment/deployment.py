@@ -12,7 +12,7 @@ from proteus_cli.cli.command_line.memory import memory_limits
 from proteus_cli.cli.workflows.cluster.hosts import known_hosts
 from proteus_cli.cli.workflows.deployment.joining import WorkspaceProfiles
 from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog, model_digests
-from proteus_cli.cli.workflows.deployment.naming_intents import finish_namings
+from proteus_cli.cli.workflows.deployment.naming_intents import undo_namings
 from proteus_cli.cli.workflows.deployment.resources import Emulation, Resources, on_fleet, resources_for
 from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
 from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans, base_of
@@ -65,12 +65,12 @@ def deployment_of(
     ``join_budget_s`` of measuring where no profile is of them; None: they do not join.
     ``attainment`` replaces the target of the plan and of its file when that is read again. With ``shifts``, what comes
     is compared with the eval splits. What is new in the catalog is measured for ``catalog_budget_s`` on each device;
-    with ``watch``, the catalog is read anew where it changes. What a server that was killed had begun to write when the
-    catalog was to name another version is undone, or completed. With ``fixed_slots``, devices use all their slots.
+    with ``watch``, the catalog is read anew where it changes. Where a server ended before a version served that the
+    catalog was to name, that is undone. With ``fixed_slots``, devices use all their slots.
     Raises `ArtefactError`, `UsageError` or `DeviceUnavailable`.
     """
     is_emulated = emulation is not None
-    finish_namings(workspace)
+    undo_namings(workspace)
     base = base_of(workspace, name)
     start = _starting_plan(workspace, name, base, emulation, known_hosts(hosts), resume=resume)
     catalog, plan, resources = workspace.catalog(), start.plan.with_attainment(attainment), start.resources

@@ -3,8 +3,8 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from tempfile import mkdtemp
@@ -15,11 +15,13 @@ from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog, 
 from proteus_cli.cli.workflows.deployment.naming_intents import (
     NamingIntent,
     ProfileChange,
+    have_named,
     is_named,
+    with_variant,
     with_variant_of,
 )
 from proteus_cli.cli.workflows.deployment.version_answers import cascades_with, keep_answers, use_answers
-from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.catalog.catalog import Variant, VariantKey
 from proteus_cli.domain.catalog.changes import CatalogContent
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
@@ -28,7 +30,7 @@ from proteus_cli.serving.adaptation.catalog.source import CatalogFiles
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 from proteus_cli.serving.measuring_process import measured
 from proteus_cli.store import Workspace, read_json, remove, write_json, write_text
-from proteus_cli.store.catalog_text import require_says, with_files
+from proteus_cli.store.catalog_text import with_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class WorkspaceVersions:
         if not before.files:
             raise ArtefactError(f"The catalog names no ONNX file of `{plain.family}/{plain.variant}`.")
         after = _with_version(before, version)
-        changed = _with_variant(catalog, plain.family, after)
+        changed = with_variant(catalog, plain.family, after)
         workspace.files_to("roll out", changed.family(plain.family), after)
         models = {
             VariantKey(family.name, variant.name): workspace.loaded_file(family, variant)
@@ -129,12 +131,16 @@ class WorkspaceVersions:
             )
         changes = {device: self._change(device, each) for device, each in measured.items() if self._has_profile(device)}
         intent = self._intents[plain] = NamingIntent.of(plain.family, candidate.before, candidate.after, changes)
-        with self._intending(intent):
-            for device, change in changes.items():
-                write_json(workspace.profile_path(device), change.after)
-            self._name(plain, candidate.after)
-            for device, change in changes.items():
-                use_answers(workspace, device, change.after.of(*plain))
+        write_json(workspace.naming_path(plain.family), intent)
+        for device, change in changes.items():
+            write_json(workspace.profile_path(device), change.after)
+        have_named(workspace, plain, candidate.after)
+        for device, change in changes.items():
+            use_answers(workspace, device, change.after.of(*plain))
+
+    def succeeded(self, candidate: Candidate) -> None:
+        """See `VersionSource`. What was written is known until it is written back, or another version is."""
+        remove(self._workspace.naming_path(candidate.plain.family))
 
     def write_back(self, candidate: Candidate) -> bool:
         """See `VersionSource`."""
@@ -145,25 +151,17 @@ class WorkspaceVersions:
             self._forget(plain)
             return False
         if intent is not None:
-            with self._intending(intent):
-                for device, change in intent.profiles.items():
-                    if self._has_profile(device):
-                        profile = with_variant_of(workspace.profile(device), change.after, change.before, plain)
-                        write_json(workspace.profile_path(device), profile)
-                if is_new_named:
-                    self._name(plain, candidate.before)
-                for device, change in intent.profiles.items():
-                    use_answers(workspace, device, change.before.of(*plain))
+            write_json(workspace.naming_path(plain.family), intent)
+            for device, change in intent.profiles.items():
+                if self._has_profile(device):
+                    profile = with_variant_of(workspace.profile(device), change.after, change.before, plain)
+                    write_json(workspace.profile_path(device), profile)
+            if is_new_named:
+                have_named(workspace, plain, candidate.before)
+            for device, change in intent.profiles.items():
+                use_answers(workspace, device, change.before.of(*plain))
         self._forget(plain)  # after all is written: until then it is tried again
         return True
-
-    @contextmanager
-    def _intending(self, intent: NamingIntent) -> Iterator[None]:
-        """The intent is on the disk until all is written; after an error it stays there, until that is undone."""
-        path = self._workspace.naming_path(intent.family)
-        write_json(path, intent)
-        yield
-        remove(path)
 
     def _forget(self, plain: VariantKey) -> None:
         """What was written is undone, or it is somebody else's by now."""
@@ -180,13 +178,6 @@ class WorkspaceVersions:
 
     def _has_profile(self, device: str) -> bool:
         return self._workspace.profile_path(device).is_file()
-
-    def _name(self, plain: VariantKey, variant: Variant) -> None:
-        """Have the catalog name the files of a variant. Raises `ArtefactError`; then it stays as it is."""
-        path = self._workspace.catalog_path
-        text = with_files(path.read_text(), plain.family, variant)
-        require_says(text, _with_variant(self._workspace.catalog(), plain.family, variant, only_files=True), path)
-        write_text(path, text)
 
     @asynccontextmanager
     async def _copy(self, candidate: Candidate) -> AsyncIterator[Workspace]:
@@ -240,21 +231,6 @@ def _with_version(variant: Variant, version: str) -> Variant:
     if variant.exits:
         return msgspec.structs.replace(variant, exits=tuple(map(moved, variant.exits)))
     return msgspec.structs.replace(variant, onnx=moved(variant.files[0]))
-
-
-def _with_variant(catalog: Catalog, family: str, variant: Variant, *, only_files: bool = False) -> Catalog:
-    """The catalog with another variant in the place of the one of that name; ``only_files``: with its files."""
-
-    def changed(each: Variant) -> Variant:
-        if each.name != variant.name:
-            return each
-        return msgspec.structs.replace(each, onnx=variant.onnx, exits=variant.exits) if only_files else variant
-
-    def of_family(each: Family) -> Family:
-        return msgspec.structs.replace(each, variants=tuple(map(changed, each.variants)))
-
-    families = tuple(of_family(each) if each.name == family else each for each in catalog.families)
-    return msgspec.structs.replace(catalog, families=families)
 
 
 def _link_all(place: Path, copy: Path, *, apart_from: set[str]) -> None:

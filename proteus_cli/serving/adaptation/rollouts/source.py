@@ -46,8 +46,13 @@ class VersionSource(Protocol):
     def write(self, candidate: Candidate, measured: Mapping[str, VariantProfile]) -> None:
         """Have the catalog name the version, and profiles say what was measured of it.
 
-        The catalog is written last. Raises `ArtefactError` where it does not name the version before it any more.
+        The catalog is written last. Where a server ends before the version has ``succeeded``, the next one finds out,
+        and undoes all. Raises `ArtefactError` where it does not name the version before it any more.
         """
+        ...
+
+    def succeeded(self, candidate: Candidate) -> None:
+        """The version that was written serves, by a plan that the next server can resume: nothing is undone there."""
         ...
 
     def write_back(self, candidate: Candidate) -> bool:

@@ -115,7 +115,7 @@ class RolloutSteps:
                 await self._promote(running)
                 return
             case RolloutStage.FULL:
-                await self._switch(running)
+                pass  # it serves already: see `_promote`
             case RolloutStage.ENDED:
                 await (self._finish(running) if running.is_done else self._go_back(running))
         running.done = wanted.step, wanted.ending
@@ -170,14 +170,19 @@ class RolloutSteps:
         elif running.promoting.done():
             promoting, running.promoting = running.promoting, None
             await promoting
-            running.machine.promoted(self._plane.clock())
+            await self._switch(running)
+            if running.machine.wanted.stage is RolloutStage.PROMOTING:  # else it has ended meanwhile
+                running.machine.promoted(self._plane.clock())
 
     async def _switch(self, running: Running) -> None:
-        """The new version in place of the old one, which stays loaded."""
+        """The new version in place of the old one, which stays loaded; then nothing is undone by the next server."""
         running.is_twinned = running.is_held = False
         self._plane.controller.use_twins(running.family, None)
         reason = f"{running.new.variant} serves in place of {running.old.variant}"
-        await self._control_loop.redeploy(lambda: self._plans.only_new(running), reason, "request")
+        plans = self._plans
+        await self._control_loop.redeploy(lambda: self._planner.of_now(plans.only_new(running)), reason, "request")
+        await self._control_loop.recorded()
+        await asyncio.to_thread(self._naming.source.succeeded, running.candidate)
         running.arms.use_fully()
         log.info("%s", reason, extra=fields(family=running.family))
         self._replan(reason)
@@ -196,14 +201,15 @@ class RolloutSteps:
         running.arms.use(0.0, 0.0)
         await running.stopped()
         self._planner.twinnings.pop(running.family, None)
-        wanted, running.is_twinned = running.machine.wanted, False
+        wanted, running.is_twinned, was_named = running.machine.wanted, False, running.is_named
         reason = f"{running.new.variant} is not rolled out ({wanted.ending}): {wanted.reason}"
         if running.is_named:
             await self._serve_old(running, reason)
             await self._naming.name_old(running)
         await self._control_loop.settled()
-        if self._has_place_of_old(running):
-            await self._control_loop.redeploy(lambda: self._plans.only_old(running), reason, "request")
+        if self._has_place_of_old(running) or (was_named and not self._planner.is_of_now(self._plane.controller.plan)):
+            of_now, plans = self._planner.of_now, self._plans
+            await self._control_loop.redeploy(lambda: of_now(plans.only_old(running)), reason, "request")
         self._plane.controller.use_twins(running.family, None)
         self._plane.admission.arms.pop(running.family, None)
         self._naming.live_catalog.release(running.new)

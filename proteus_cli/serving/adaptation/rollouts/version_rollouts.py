@@ -23,7 +23,7 @@ is changed by one after another (`naming`).
 The old version serves on whatever becomes of the new one. An engine of the new version that breaks, a catalog that
 another one changes, a family that is unloaded, and a new version that no device has for `NOWHERE_S` end a roll-out.
 Nothing of it is kept on the disk but the catalog: a server that is started anew serves what that says. Where a server
-was killed while it wrote, the next one has profiles fit the catalog (`VersionSource.write`).
+ends before the version that it has named serves, the next one names the old one again (`VersionSource.write`).
 """
 
 import asyncio
