@@ -12,6 +12,7 @@ from proteus_cli.cli.views.rollout_watch import watch_rollouts
 from proteus_cli.control.rollouts.guard import Arm
 from proteus_cli.control.rollouts.version_rollout import VersionRollout
 from proteus_cli.domain.rollouts.specification import RolloutSpecification
+from proteus_cli.domain.rollouts.status import RolloutStatus
 
 START = ("rollout", "start", "digits", "digits-l@2", "--url", "http://127.0.0.1:9")
 
@@ -86,6 +87,23 @@ def test_a_roll_out_is_watched_until_it_has_ended(*, is_terminal: bool) -> None:
             "digits: digits-l@2: canary 1 of 3, guard: hold",
             "digits: digits-l@2: aborted, guard: hold (labels are late)",
         ]
+
+
+def test_a_roll_out_is_watched_until_the_old_version_is_back() -> None:
+    machine, slept = VersionRollout(RolloutSpecification("digits", "digits-l", "digits-l@2"), 0.2, 0.0), list[float]()
+    machine.abort(2.0, "labels are late")
+
+    def look() -> list[RolloutStatus]:
+        note = "the old version is being put back" if len(slept) < 2 else ""
+        return [msgspec.structs.replace(machine.status(3.0), note=note)]
+
+    shown = Console(file=io.StringIO(), width=120)
+    watch_rollouts(look, shown, slept.append)
+    assert len(slept) == 2
+    assert shown.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "digits: digits-l@2: aborted, guard: hold (labels are late; the old version is being put back)",
+        "digits: digits-l@2: aborted, guard: hold (labels are late)",
+    ]
 
 
 def test_what_is_watched_is_no_json() -> None:

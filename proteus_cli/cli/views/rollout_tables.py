@@ -43,7 +43,7 @@ def rollout_lines(status: RolloutStatus) -> Iterator[str]:
 
 def progress_line(status: RolloutStatus) -> str:
     """Where it is, without the numbers that change with each query."""
-    wanted, why = status.specification, status.reason or status.note
+    wanted, why = status.specification, "; ".join(filter(None, [status.reason, status.note]))
     return f"{wanted.family}: {wanted.new}: {_step(status)}, guard: {status.verdict}{why and f' ({why})'}"
 
 

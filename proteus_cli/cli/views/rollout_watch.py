@@ -20,7 +20,7 @@ def watch_rollouts(
     console: Console | None = None,
     sleep: Callable[[float], object] = time.sleep,
 ) -> None:
-    """Show what ``look`` finds, until all roll-outs have ended. Raises what that raises."""
+    """Show what ``look`` finds, until all roll-outs are over. Raises what that raises."""
     shown = console or Console(highlight=False, emoji=False, markup=False)
     found = look()
     if not found:
@@ -47,7 +47,7 @@ def watch_rollouts(
 
 
 def _are_over(found: Sequence[RolloutStatus]) -> bool:
-    return all(each.ending is not None for each in found)
+    return all(each.is_over for each in found)
 
 
 def _picture(found: Sequence[RolloutStatus]) -> Group:

@@ -78,6 +78,15 @@ class RolloutStatus(Value, frozen=True):
     terms: tuple[TermStatus, ...]
     ending: Ending | None = None
     reason: str = ""
-    note: Annotated[str, Meta(description="What it waits for, where nothing seems to happen, or could not decide.")] = (
-        ""
-    )
+    note: Annotated[
+        str,
+        Meta(
+            description="What it waits for, where nothing seems to happen, or could not decide. After the end: that "
+            "the old version is being put back, until it serves alone."
+        ),
+    ] = ""
+
+    @property
+    def is_over(self) -> bool:
+        """It has ended, and what was to be put back is back."""
+        return self.ending is not None and not self.note

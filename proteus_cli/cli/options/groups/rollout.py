@@ -85,7 +85,7 @@ Version = Annotated[
         help="A variant of the catalog, and the directory of its new version, beside that of the old one.",
     ),
 ]
-Watch = Annotated[bool, Option("--watch", help="Show it again as it changes, until all roll-outs have ended.")]
+Watch = Annotated[bool, Option("--watch", help="Show it again as it changes, until all roll-outs are over.")]
 Fully = Annotated[bool, Option("--fully", help="To the end at once, and not to the next step alone.")]
 Reason = Annotated[str, Option(metavar="TEXT", help="Why, for the journal.")]
 Url = Annotated[str, Option(metavar="URL", help="The server.")]

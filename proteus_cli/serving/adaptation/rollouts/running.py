@@ -23,6 +23,7 @@ QUIET_S = 30.0
 comes."""
 LONGEST_NOTE = 200
 
+PUTTING_BACK = "the old version is being put back"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 """Between two tries to go back to the old version."""
 
@@ -85,6 +86,8 @@ class Running:
     def _waits_for(self, now_s: float) -> str:
         """What it waits for, where nothing seems to happen."""
         machine = self.machine
+        if machine.wanted.ending is not None:
+            return "" if self.is_over or self.is_done else self._puts_back()
         if machine.wanted.stage is RolloutStage.MEASURING:
             return self.measuring_said
         if machine.wanted.stage not in {RolloutStage.SHADOW, RolloutStage.CANARY}:
@@ -93,6 +96,10 @@ class Running:
         if quiet_s < QUIET_S:
             return ""
         return f"no query has reached {self.old.variant} or {self.new.variant} for {quiet_s:.0f} s"
+
+    def _puts_back(self) -> str:
+        """That the old version does not serve alone yet; and why not, where that was tried in vain."""
+        return f"{PUTTING_BACK}: {self.problem}"[:LONGEST_NOTE] if self.pause_s else PUTTING_BACK
 
     def could_not_go_back(self, now_s: float) -> None:
         """It is tried again after a pause that doubles."""

@@ -118,7 +118,7 @@ export function rollouts(table, of) {
     key: family,
     cells: [
       text(family), text(version), text(old),
-      text(ending ? `${ending}${reason && ` (${reason})`}` : (stage === "canary" ? `canary ${step} of ${canary_fracs.length}` : stage) + (note && ` (${note})`), ending && ending !== "done" ? "bad" : ""),
+      text(ending ? `${ending}${reason && ` (${reason})`}${note && `: ${note}`}` : (stage === "canary" ? `canary ${step} of ${canary_fracs.length}` : stage) + (note && ` (${note})`), ending && ending !== "done" ? "bad" : ""),
       text(format.percent(share)), text(format.count(counts.canary)), text(format.count(counts.labelled)),
       text(terms.map(termSeen).join("; "), terms.some(({verdict}) => verdict === "fail") ? "bad" : ""),
     ],

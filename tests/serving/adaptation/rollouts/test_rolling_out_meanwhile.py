@@ -20,7 +20,7 @@ from proteus_cli.domain.profile.profile import VariantProfile
 from proteus_cli.errors import ArtefactError, Conflict
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
 from proteus_cli.serving.adaptation.rollouts import steps, version_rollouts
-from proteus_cli.serving.adaptation.rollouts.running import LONGEST_PAUSE_S
+from proteus_cli.serving.adaptation.rollouts.running import LONGEST_PAUSE_S, PUTTING_BACK
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 
 
@@ -75,7 +75,9 @@ def test_a_version_that_is_aborted_while_it_is_promoted_goes_back(
         server.abort()
         with pytest.raises(Conflict, match=r"is being taken back$"):
             await server.start("good@33333333")
+        assert (server.at()[1], server.rollouts.all["f"].note) == ("aborted", PUTTING_BACK)
         await require_old_alone(server)
+        assert (server.at()[1], server.rollouts.all["f"].note) == ("aborted", "")
 
     rolled(story, monkeypatch)
     assert "can't go back" not in caplog.text
@@ -379,6 +381,7 @@ def test_what_cannot_be_undone_is_tried_again_ever_more_rarely(
             server.abort()
             await asyncio.sleep(65)
             assert (server.is_over(), server.hosted()) == (False, {NEW})
+            assert server.rollouts.all["f"].note == f"{PUTTING_BACK}: Can't write: no space."
         await asyncio.sleep(LONGEST_PAUSE_S)
         await require_old_alone(server)
 
