@@ -1,10 +1,11 @@
-"""The tours of the README and of the page on emulated devices, run as they stand, in an empty directory."""
+"""The tours of the README and of the page on emulated devices, run as they stand, each in an empty directory."""
 
 import os
 import re
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -44,11 +45,11 @@ def _unused_port() -> int:
         return port
 
 
-def _said(script: str, place: Path) -> str:
-    """What the script of a tour prints; it must end well."""
+def _said(script: str, place: Path, *, last: str) -> str:
+    """What the script of a tour prints, whose ``last`` command is there; it must end well."""
     script = script.replace("8000", str(_unused_port())).replace("8001", str(_unused_port()))
     assert "proteus profile" in script
-    assert "proteus replay" in script
+    assert last in script
     here = str(Path(sys.executable).parent)
     environment = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
@@ -68,7 +69,7 @@ def _said(script: str, place: Path) -> str:
 @pytest.mark.live
 @pytest.mark.timeout(PATIENCE_S)
 def test_the_readmes_tour_runs_as_it_stands(tmp_path: Path) -> None:
-    said = _said(_script(_tour(ROOT / "README.md", "A tour")), tmp_path)
+    said = _said(_script(_tour(ROOT / "README.md", "A tour")), tmp_path, last="proteus replay")
     assert '"variant":"signals-' in said
     assert "proteus_plan_info{" in said
     assert "SLO violations" in said
@@ -78,8 +79,20 @@ def test_the_readmes_tour_runs_as_it_stands(tmp_path: Path) -> None:
 @pytest.mark.extended
 @pytest.mark.live
 @pytest.mark.timeout(PATIENCE_S)
+@pytest.mark.skipif(find_spec("skl2onnx") is None, reason="trains, which needs skl2onnx")
+def test_the_life_of_a_model_runs_as_it_stands(tmp_path: Path) -> None:
+    """The label is right, so that it is said of the row that was asked about; the roll-out has begun at the end."""
+    said = _said(_script(_tour(ROOT / "README.md", "The life of a model")), tmp_path, last="proteus rollout status")
+    assert '"model_name":"scans"' in said
+    assert '"accepted":1' in said
+    assert re.search(r"^scans +scans-(linear|mlp-64)@2 +scans-", said, flags=re.MULTILINE)
+
+
+@pytest.mark.extended
+@pytest.mark.live
+@pytest.mark.timeout(PATIENCE_S)
 def test_the_tour_of_emulated_devices_runs_as_it_stands(tmp_path: Path) -> None:
-    said = _said(_script(_tour(ROOT / "docs" / "emulation.md", "Try it")), tmp_path)
+    said = _said(_script(_tour(ROOT / "docs" / "emulation.md", "Try it")), tmp_path, last="proteus replay")
     assert '"emulated":true' in said
     assert "burst.csv · emulated · 6 s" in said
     assert (tmp_path / "rehearsal" / "ready.txt").read_text().endswith("emulated\n")
