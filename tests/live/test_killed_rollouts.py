@@ -65,6 +65,14 @@ def full(server: Watched) -> None:
     server.until(lambda _: server.hosted() == {NEW})
 
 
+def put_back(server: Watched) -> None:
+    """The old version serves alone again."""
+    full(server)
+    assert server.post("/shapes/abort")[0] == 200
+    server.until(lambda found: found["ending"] == "aborted" and not found["note"])
+    assert server.hosted() == {OLD}
+
+
 STAGES: list[tuple[str, Callable[[Watched], None], str]] = [
     ("measuring", measuring, "period=1s"),
     ("shadow", shadow, "period=1s"),
@@ -72,6 +80,7 @@ STAGES: list[tuple[str, Callable[[Watched], None], str]] = [
     ("promoting", promoting, "period=1s"),
     ("full", full, "period=1s"),
     ("full, and nothing re-plans", full, "off"),
+    ("put back, and nothing re-plans", put_back, "off"),
 ]
 
 

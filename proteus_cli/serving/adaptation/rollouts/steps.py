@@ -210,6 +210,7 @@ class RolloutSteps:
         if self._has_place_of_old(running) or (was_named and not self._planner.is_of_now(self._plane.controller.plan)):
             of_now, plans = self._planner.of_now, self._plans
             await self._control_loop.redeploy(lambda: of_now(plans.only_old(running)), reason, "request")
+            await self._control_loop.recorded()
         self._plane.controller.use_twins(running.family, None)
         self._plane.admission.arms.pop(running.family, None)
         self._naming.live_catalog.release(running.new)
