@@ -105,9 +105,13 @@ class PlanJournal:
         return self._open.plan if self._open is not None else None
 
     def began(self, adopted: Adopted) -> None:
-        """A plan is in force now."""
+        """A plan is in force now.
+
+        What became of the one before is written after it: where the server is killed in between, either is there to
+        continue with.
+        """
         before, tallies = self.current, self._counts.tallies()
-        self._end("replaced", tallies)
+        ended = self._ended("replaced", tallies)
         self._base = adopted.base or self._base
         self._number += 1
         now = datetime.now(UTC)
@@ -131,6 +135,8 @@ class PlanJournal:
         )
         self._plan, self._since_s, self._at_first = adopted.plan, self._clock(), tallies
         self._write(self._open, adopted.plan)
+        if ended is not None:
+            self._write(*ended)
 
     def written_by_now(self) -> "Future[None]":
         """Done once all is written, or was given up, that was to be written until now."""
@@ -138,20 +144,23 @@ class PlanJournal:
 
     def stopped(self) -> None:
         """The server stops. Writes that are not done within `LAST_WRITE_S` are given up."""
-        self._end("stopped", self._counts.tallies())
+        ended = self._ended("stopped", self._counts.tallies())
+        if ended is not None:
+            self._write(*ended)
         self._open = None
         last = self.written_by_now()
         with contextlib.suppress(TimeoutError):
             last.result(LAST_WRITE_S)
         self._writer.shutdown(wait=False, cancel_futures=True)
 
-    def _end(self, why: Ended, tallies: Tallies) -> None:
+    def _ended(self, why: Ended, tallies: Tallies) -> tuple[PlanRecord, Plan] | None:
+        """What is to be written of the plan in force, which ends now."""
         if self._open is None or self._plan is None:
-            return
+            return None
         families = {name: _effect(tally.since(self._at_first.get(name))) for name, tally in tallies.items()}
         ended = datetime.now(UTC).isoformat(timespec="milliseconds")
         effect = Effect(ended, why, round(self._clock() - self._since_s, 3), families)
-        self._write(msgspec.structs.replace(self._open, effect=effect), self._plan)
+        return msgspec.structs.replace(self._open, effect=effect), self._plan
 
     def _write(self, record: PlanRecord, plan: Plan) -> None:
         if self._queued >= MAX_QUEUED:
@@ -162,7 +171,7 @@ class PlanJournal:
 
     def _save(self, record: PlanRecord, plan: Plan) -> None:
         """In the writer's thread."""
-        if self._claimed != record.base:
+        if record.effect is None and self._claimed != record.base:
             self._release()
             self._lock, self._claimed = claim(self.directory, record.base), record.base
         path, contents = self.directory / f"{record.plan}.json", {}

@@ -1,6 +1,7 @@
 """`plans/history/`: names that rise, a bounded number of plans, and only whole entries."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,6 +134,29 @@ def test_records_that_are_broken_are_passed_over(tmp_path: Path) -> None:
     content = msgspec.to_builtins(record) | {"plan": "000009-20260101T000000Z", "format": 2}
     store.write_json(tmp_path / "000009-20260101T000000Z.record.json", content)
     assert [found.plan for found in records(tmp_path)] == [record.plan]
+
+
+@pytest.mark.parametrize("writes", [1, 2, 3])
+def test_a_crash_while_a_plan_replaces_another_leaves_one_to_go_on_from(
+    writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record of the first, that of the second, and what became of the first."""
+    write_in_order, done = store.write_in_order, list[int]()
+
+    def until_killed(contents: Mapping[Path, bytes]) -> None:
+        if len(done) == writes:
+            raise SystemExit
+        done.append(len(contents))
+        write_in_order(contents)
+
+    monkeypatch.setattr(store, "write_in_order", until_killed)
+    killed = history(tmp_path)
+    killed.began(adopted())
+    killed.began(adopted())
+    killed._writer.shutdown(wait=True)
+    found = left_behind(records(tmp_path), BASE, emulated=False)
+    assert found is not None
+    assert found.plan.startswith("000001-" if writes == 1 else "000002-")
 
 
 def test_one_server_at_a_time_may_go_on_from_a_plan(tmp_path: Path) -> None:
