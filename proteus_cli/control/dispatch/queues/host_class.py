@@ -84,17 +84,10 @@ class HostClass:
         """The slowdown of a device that serves."""
         return self._slowdowns[device][0]
 
-    def least_slowdown_of(self, device: str) -> float:
-        """The slowdown of a device that serves, until rows have an answer."""
-        return self._stage_slowdowns.get(device, self._slowdowns[device][0])
-
     def free_within(self, budget_s: float) -> Admitted | None:
         """The longest free device that has an answer to one row in that time; one may be slower than the mean."""
-        return next((it for device, it in self.free.items() if self.least_s_on(device, 1) <= budget_s), None)
-
-    def least_s_on(self, device: str, rows: int) -> float:
-        """How long it takes on a device that serves until all of so many rows have an answer."""
-        return self.least_slowdown_of(device) * self.host.least_latency(rows)
+        one_row_s, stages, whole = self.host.least_latency(1), self._stage_slowdowns, self._slowdowns
+        return next((it for d, it in self.free.items() if stages.get(d, whole[d][0]) * one_row_s <= budget_s), None)
 
     def count(self, host: Host, slowdown: SlowdownEstimator | None, stages: StageSlowdown | None = None) -> None:
         """Count one host, in place of what was counted for it before; None: its worker does not serve.
