@@ -1,4 +1,8 @@
-"""The simulator: one trace through the controller in virtual time."""
+"""The simulator: one trace through the controller in virtual time.
+
+One class, though a long one: each event asks the controller, and what that decides becomes further events of the same
+run. Devices that are lost, stages of cascades and exits, and the times of batches have modules beside it.
+"""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence

@@ -1,6 +1,9 @@
 """The devices of a server.
 
 `Fleet` changes from one plan to the next without losing a request, and goes on serving when a device is lost.
+
+One class, though a long one: a change of plan, a loss and a return each touch what is loaded, the workers and the plan
+in force together, in an order that keeps requests. How a device is opened, tried out and watched has modules beside it.
 """
 
 import asyncio
