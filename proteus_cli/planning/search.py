@@ -31,7 +31,6 @@ from proteus_cli.planning.placements.host_counts import (
     needed_among,
     needed_hosts,
     replicas_of,
-    sure_count,
     sure_hosts,
     with_more_hosts,
 )
@@ -202,7 +201,7 @@ class PlacementSearch:
     ) -> PlacedSolution:
         """Solve for groups of devices; where a group's solution can't be placed, split groups and solve again.
 
-        The solver starts from what ``start`` places.
+        The solver starts from what ``start`` places: the plan without cascades.
 
         1. Equal devices together.
         2. If that cannot be placed and there is a plan in force: devices that host the same together. Rules that allow
@@ -237,7 +236,7 @@ class PlacementSearch:
         every, model = self._model(grouping.numbers(self._profiles, now.hosted), asked.lines)
         current = current_replicas(every, now.resident) if now else None
         asked_qps = np.array([qps * asked.headroom for qps in asked.demand_qps.values()])
-        instance, hosts = every, first_hosts(every, now, sure_count(self._profiles, self._rules))
+        instance, hosts = every, first_hosts(every, now, start, self._profiles, self._rules)
         while True:
             if instance.depends_on_hosts:
                 instance = every.with_hosts(hosts)
@@ -258,7 +257,7 @@ class PlacementSearch:
             fewer = np.where(found < needed, np.maximum(found, 1), hosts)
             if not instance.depends_on_hosts or (fewer == hosts).all():
                 break
-            hosts = fewer
+            hosts, start = fewer, None
         to_split = {device for g in packed.unplaced | packed.over_power for device in instance.groups[g].devices}
         if current is not None and not now.has_standbys and not self._is_wide(asked, now):
             to_split |= devices_with_more_loads(instance, solution, current, placed, now.hosted)

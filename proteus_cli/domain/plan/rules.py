@@ -138,7 +138,7 @@ class Rules(Value, frozen=True):
         if self.slo_fraction is not None:
             in_time = points_in_time(points, self.slo_fraction * target.slo_s, of=self.capacity)
             return (CapacityStep(1, capacity(in_time, of=self.capacity)),) if in_time else ()
-        return tuple(capacity_by_hosts(points, target, of=self.capacity))
+        return capacity_by_hosts(tuple(points), target, of=self.capacity)
 
     def stage_steps(
         self, target: SloTarget, points: Sequence[Point]

@@ -1,7 +1,8 @@
 """What a variant on a device carries within its SLO, by the number of hosts that serve its family."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 
@@ -35,6 +36,8 @@ ROUNDING = 1e-9  # hosts; a count that is whole but for the last bits is not the
 SAME_RATE_FRAC = 0.03
 """Rates that differ by less are the same: batches are measured until their p95 is stable to so much. The largest batch
 is a limit, and with a larger one the server has less to do for each query."""
+MANY_CURVES = 4096
+"""So many capacities are remembered: each plan asks again for those of what it hosts, to be checked."""
 HOST_STEPS = np.array([1, *(n * 2**power for power in range(17) for n in (2, 3)), math.inf])
 """The numbers of hosts at which capacities change: 1, 2, 3, 4, 6, 8, 12 … With finer steps, plans of one host less than
 their batches count on would be the rule, and each of them is solved again."""
@@ -77,16 +80,17 @@ def capacity(points: Iterable[Point], *, of: LatencyStatistic = "mean") -> Capac
     return Capacity(qps=_rate_qps(best, of), max_batch=best.batch)
 
 
+@lru_cache(maxsize=MANY_CURVES)
 def capacity_by_hosts(
-    points: Sequence[Point], target: SloTarget, *, of: LatencyStatistic = "mean"
-) -> list[CapacityStep]:
+    points: tuple[Point, ...], target: SloTarget, *, of: LatencyStatistic = "mean"
+) -> tuple[CapacityStep, ...]:
     """The capacity by the number of hosts that serve a family: the best rate of all batches that may wait for so many.
 
     Of all sizes, as latencies are linear between the measured ones, that of the best rate; or the largest measured one
     of the same rate, within what rates are measured to. All points are of one number of slots.
     """
     if not points:
-        return []
+        return ()
     measured = [point.batch for point in points]
     batches = np.arange(measured[0], measured[-1] + 1)
     p95_s = np.interp(batches, measured, [point.p95_s for point in points])
@@ -101,7 +105,7 @@ def capacity_by_hosts(
             same = [n for n in measured if within[n - measured[0]] >= (1 - SAME_RATE_FRAC) * within[best]]
             largest_batch = max([measured[0] + best, *same])
             steps.append(CapacityStep(int(fewest), Capacity(float(within[best]), largest_batch)))
-    return steps
+    return tuple(steps)
 
 
 def capacity_at(steps: Iterable[CapacityStep], hosts: int) -> Capacity:

@@ -10,7 +10,7 @@ import numpy as np
 
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.control.policies import VariantRule
-from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.capacity import Capacity, CapacityStep, capacity_at
 from proteus_cli.domain.profile.profile import Profile, best_accuracy
@@ -252,6 +252,22 @@ class Instance:
     def choice_group(self) -> Ints:
         """Index of the group of each choice [C]."""
         return np.array([choice.group for choice in self.choices], dtype=np.int64)
+
+    @_once
+    def group_of(self) -> Mapping[str, int]:
+        """The index of the group of each device (by id)."""
+        return {device: g for g, group in enumerate(self.groups) for device in group.devices}
+
+    @_once
+    def longest_choices(self) -> Mapping[tuple[int, VariantKey], int]:
+        """By group and variant, the choice for the longest part of the SLO."""
+        return {(choice.group, choice.key): c for c, choice in enumerate(self.choices)}  # parts rise
+
+    @_once
+    def whole_slo_steps(self) -> Mapping[tuple[int, VariantKey], tuple[CapacityStep, ...]]:
+        """By group and variant, what stages could do in the whole SLO, where sharing a device costs no time."""
+        pairs = zip(self.choices, self.is_shared.tolist(), strict=True)
+        return {(c.group, c.key): c.whole_slo_steps for c, is_shared in pairs if c.whole_slo_steps and not is_shared}
 
     @_once
     def choice_family(self) -> Ints:

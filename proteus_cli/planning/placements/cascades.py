@@ -57,24 +57,20 @@ def with_whole_batches(
     ``hosts`` [F]: how many each family has for sure.
     """
     stages = {(each.family, variant) for each in cascades for variant in (each.first, each.second)}
-    steps_of = {
-        (device, choice.key): choice.whole_slo_steps
-        for choice, is_shared in zip(instance.choices, instance.is_shared.tolist(), strict=True)
-        if choice.whole_slo_steps and choice.key not in stages and not is_shared
-        for device in instance.groups[choice.group].devices
-    }
     residents = Counter(placement.device for placement in placed)
     count_of = dict(zip(instance.families, hosts.tolist(), strict=True))
 
     def widened(placement: Placement) -> Placement:
-        steps = steps_of.get((placement.device, placement.key), ())
+        steps = instance.whole_slo_steps.get((instance.group_of[placement.device], placement.key), ())
+        if placement.key in stages:
+            return placement
         whole = capacity_at(steps, count_of[placement.family])
         if whole.max_batch <= placement.max_batch or whole.qps < placement.capacity_qps:
             return placement
         capacity_qps = whole.qps if residents[placement.device] == 1 else placement.capacity_qps
         return replace_fields(placement, max_batch=whole.max_batch, capacity_qps=capacity_qps)
 
-    return tuple(map(widened, placed)) if steps_of else placed
+    return tuple(map(widened, placed))
 
 
 def evenly_placed(instance: Instance, solution: Solution, packed: Packed) -> tuple[Packed, Floats]:

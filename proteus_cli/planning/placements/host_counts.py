@@ -27,26 +27,29 @@ def kept_replicas(instance: Instance, solution: Solution, rules: Rules) -> Ints:
 
 def replicas_of(instance: Instance, placed: Iterable[Placement]) -> Ints:
     """The replicas of each choice [C] that placements are: of a variant, those for the longest part of the SLO."""
-    group_of = {device: g for g, group in enumerate(instance.groups) for device in group.devices}
-    counts = Counter((group_of[each.device], each.key) for each in placed)
-    longest = {(choice.group, choice.key): c for c, choice in enumerate(instance.choices)}  # parts rise
+    counts = Counter((instance.group_of[each.device], each.key) for each in placed)
     replicas: Ints = np.zeros(len(instance.choices), dtype=np.int64)
     for place, count in counts.items():
-        if place in longest:
-            replicas[longest[place]] = count
+        if place in instance.longest_choices:
+            replicas[instance.longest_choices[place]] = count
     return replicas
 
 
-def first_hosts(instance: Instance, current: Now, devices: int) -> Ints:
-    """How many hosts of each family [F] to count on first: all devices; one more than the plan in force has.
+def first_hosts(
+    instance: Instance, current: Now, start: Collection[Placement] | None, devices: Collection[str], rules: Rules
+) -> Ints:
+    """How many hosts of each family [F] to count on first, so that most plans need one or two solves.
 
-    So most plans need one solve. A family that needs more hosts for larger batches gets them within a few plans.
-    ``devices``: how many can be counted on.
+    One more than the plan in force has, or for a new demand than ``start``, the plan without cascades; else all
+    ``devices`` (by id). A family that needs more hosts for larger batches gets them within a few plans.
     """
-    if not current:
-        return np.full(len(instance.families), devices)
-    now = Counter(key.family for keys in current.hosted.values() for key in keys)
-    return np.array([min(now[name] + 1, devices) for name in instance.families])
+    most = sure_count(devices, rules)
+    if current:
+        now = Counter(key.family for keys in current.hosted.values() for key in keys)
+        return np.array([min(now[name] + 1, most) for name in instance.families])
+    if start is not None:
+        return np.minimum(sure_hosts(instance, start, rules) + 1, most)
+    return np.full(len(instance.families), most)
 
 
 def needed_hosts(instance: Instance, replicas: Ints) -> Ints:
