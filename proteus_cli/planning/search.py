@@ -1,5 +1,6 @@
 """The search for the best solution that can be placed: hosts are counted anew, and groups are split, until one can."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ import numpy as np
 from msgspec import UNSET
 from msgspec.structs import replace as replace_fields
 
+from proteus_cli.arrays import Floats, Ints
 from proteus_cli.control.policies import VariantRule
 from proteus_cli.domain.catalog.catalog import Catalog
 from proteus_cli.domain.demand import Demand, Forecast, LossCurve
@@ -26,18 +28,19 @@ from proteus_cli.planning.model.milp import Model, formulate
 from proteus_cli.planning.placements.cascades import with_whole_batches
 from proteus_cli.planning.placements.decode import placements
 from proteus_cli.planning.placements.host_counts import (
-    first_hosts,
+    hosts_now,
     kept_replicas,
+    likely_hosts,
     needed_among,
     needed_hosts,
-    replicas_of,
+    sure_count,
     sure_hosts,
     with_more_hosts,
 )
 from proteus_cli.planning.placements.loads import current_replicas, devices_with_more_loads
 from proteus_cli.planning.placements.pack import pack, serves_all
 from proteus_cli.planning.placements.spares import with_spares
-from proteus_cli.planning.solver.lexicographic import Infeasible, optimise
+from proteus_cli.planning.solver.lexicographic import Infeasible, optimise, relaxed_replicas
 from proteus_cli.planning.solver.solution import Solution
 from proteus_cli.planning.solver.solve import OutOfTime
 from proteus_cli.planning.solver.target_demand import TargetDemand
@@ -66,6 +69,10 @@ class PlanningDemand:
         known = demand.curves if isinstance(demand, Forecast) else {}
         curves = tuple(known.get(name, any_curve) for any_curve in [*known.values()][:1] for name in catalog.names)
         return cls({name: float(demand.get(name, 0.0)) for name in catalog.names}, headroom, curves)
+
+    @property
+    def with_headroom_qps(self) -> Floats:
+        return np.array([qps * self.headroom for qps in self.demand_qps.values()])
 
     @property
     def lines(self) -> int:
@@ -170,7 +177,7 @@ class PlacementSearch:
         with suppress(OutOfTime, Infeasible):
             plain = self._plain.best(asked, now, by_s)
         try:
-            found = self._solve_and_place(asked, now, deadline_s, plain.placements if plain is not None else None)
+            found = self._solve_and_place(asked, now, deadline_s, plain)
         except (OutOfTime, Infeasible):
             if plain is None:
                 raise
@@ -197,11 +204,9 @@ class PlacementSearch:
         return placed + with_spares(instance, placed, asked.demand_qps, now)
 
     def _solve_and_place(
-        self, asked: PlanningDemand, now: Now, deadline_s: float, start: tuple[Placement, ...] | None = None
+        self, asked: PlanningDemand, now: Now, deadline_s: float, plain: PlacedSolution | None = None
     ) -> PlacedSolution:
         """Solve for groups of devices; where a group's solution can't be placed, split groups and solve again.
-
-        The solver starts from what ``start`` places: the plan without cascades.
 
         1. Equal devices together.
         2. If that cannot be placed and there is a plan in force: devices that host the same together. Rules that allow
@@ -213,7 +218,7 @@ class PlacementSearch:
         """
         grouping = _Grouping(by_hosted=bool(now) and self._rules.is_resident_set and not self._is_wide(asked, now))
         while True:
-            found = self._solve_grouped(grouping, asked, now, deadline_s, start)
+            found = self._solve_grouped(grouping, asked, now, deadline_s, plain)
             if not found.to_split:
                 return found
             if time.perf_counter() > deadline_s or INTERRUPTION.is_asked:
@@ -231,21 +236,19 @@ class PlacementSearch:
         asked: PlanningDemand,
         now: Now,
         deadline_s: float,
-        start: tuple[Placement, ...] | None,
+        plain: PlacedSolution | None,
     ) -> PlacedSolution:
         every, model = self._model(grouping.numbers(self._profiles, now.hosted), asked.lines)
         current = current_replicas(every, now.resident) if now else None
-        asked_qps = np.array([qps * asked.headroom for qps in asked.demand_qps.values()])
-        instance, hosts = every, first_hosts(every, now, start, self._profiles, self._rules)
+        instance, hosts = every, self._first_hosts(every, model, asked, now, plain, deadline_s)
         while True:
             if instance.depends_on_hosts:
                 instance = every.with_hosts(hosts)
-            target = TargetDemand.of(instance, asked_qps, asked.curves)
+            target = TargetDemand.of(instance, asked.with_headroom_qps, asked.curves)
             if instance.unplaceable or (self._rules.must_serve_all and target.exceeds_capacity):
                 raise Infeasible
             round_by_s = self._round_by_s(instance, deadline_s)
-            first = replicas_of(instance, start) if start is not None else None
-            solution = optimise(model, instance, self._rules, target, current, round_by_s, first)
+            solution = optimise(model, instance, self._rules, target, current, round_by_s)
             if self._may_use_more_devices:
                 solution = with_more_hosts(instance, solution, self._rules)
             needed = needed_hosts(instance, kept_replicas(instance, solution, self._rules))
@@ -257,7 +260,7 @@ class PlacementSearch:
             fewer = np.where(found < needed, np.maximum(found, 1), hosts)
             if not instance.depends_on_hosts or (fewer == hosts).all():
                 break
-            hosts, start = fewer, None
+            hosts = fewer
         to_split = {device for g in packed.unplaced | packed.over_power for device in instance.groups[g].devices}
         if current is not None and not now.has_standbys and not self._is_wide(asked, now):
             to_split |= devices_with_more_loads(instance, solution, current, placed, now.hosted)
@@ -266,6 +269,31 @@ class PlacementSearch:
             placed = with_whole_batches(instance, placed, cascades, found)
         is_served = serves_all(instance, solution, packed, target)
         return PlacedSolution(solution, placed, cascades, is_served, frozenset(to_split), is_over_budget)
+
+    def _first_hosts(
+        self, every: Instance, model: Model, asked: PlanningDemand, now: Now, plain: PlacedSolution | None, by_s: float
+    ) -> Ints:
+        """How many hosts of each family [F] to count on first, so that most plans need one or two solves.
+
+        One more than the family has now; for a new demand, than in the plan without cascades, or else in a relaxation;
+        where not all can be served, all devices. A family that needs more for larger batches gets them within a few
+        plans.
+        """
+        most = sure_count(self._profiles, self._rules)
+        if now:
+            return np.minimum(hosts_now(every, now) + 1, most)
+        if plain is not None:
+            return np.minimum(sure_hosts(every, plain.placements, self._rules) + 1, most)
+        everywhere = np.full(len(every.families), most)
+        if not every.depends_on_hosts:
+            return everywhere
+        instance = every.with_hosts(everywhere)
+        target = TargetDemand.of(instance, asked.with_headroom_qps, asked.curves)
+        replicas = relaxed_replicas(model, instance, self._rules, target, by_s)
+        if replicas is None:
+            return everywhere
+        idle = len(self._profiles) - math.ceil(replicas.sum()) if self._may_use_more_devices else 0
+        return np.minimum(likely_hosts(instance, replicas, idle), most)
 
     def _is_wide(self, asked: PlanningDemand, now: Now) -> bool:
         """Apart by what they host, devices would have too many sets: then the loads that are counted are a bound."""

@@ -259,11 +259,6 @@ class Instance:
         return {device: g for g, group in enumerate(self.groups) for device in group.devices}
 
     @_once
-    def longest_choices(self) -> Mapping[tuple[int, VariantKey], int]:
-        """By group and variant, the choice for the longest part of the SLO."""
-        return {(choice.group, choice.key): c for c, choice in enumerate(self.choices)}  # parts rise
-
-    @_once
     def whole_slo_steps(self) -> Mapping[tuple[int, VariantKey], tuple[CapacityStep, ...]]:
         """By group and variant, what stages could do in the whole SLO, where sharing a device costs no time."""
         pairs = zip(self.choices, self.is_shared.tolist(), strict=True)
@@ -277,7 +272,7 @@ class Instance:
     @property
     def max_qps(self) -> Floats:
         """An upper bound of what any plan can serve of each family [F]."""
-        capacity_qps = self.capacity_qps * (self.device_count @ self.group_choices)
+        capacity_qps = self.capacity_qps * self.device_count[self.choice_group]
         if self.ways is None:
             bound: Floats = self.family_choices @ capacity_qps
             return bound

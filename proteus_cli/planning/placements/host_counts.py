@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from proteus_cli.arrays import Ints
+from proteus_cli.arrays import Floats, Ints
 from proteus_cli.domain.plan.plan import Placement
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.planning.model.hosted_now import Now
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.solver.solution import Solution
+from proteus_cli.planning.solver.target_demand import NEGLIGIBLE
 
 
 def kept_replicas(instance: Instance, solution: Solution, rules: Rules) -> Ints:
@@ -25,31 +26,27 @@ def kept_replicas(instance: Instance, solution: Solution, rules: Rules) -> Ints:
     return kept.astype(np.int64)
 
 
-def replicas_of(instance: Instance, placed: Iterable[Placement]) -> Ints:
-    """The replicas of each choice [C] that placements are: of a variant, those for the longest part of the SLO."""
-    counts = Counter((instance.group_of[each.device], each.key) for each in placed)
-    replicas: Ints = np.zeros(len(instance.choices), dtype=np.int64)
-    for place, count in counts.items():
-        if place in instance.longest_choices:
-            replicas[instance.longest_choices[place]] = count
-    return replicas
+def hosts_now(instance: Instance, current: Now) -> Ints:
+    """How many hosts each family [F] has in the plan in force."""
+    count = Counter(key.family for keys in current.hosted.values() for key in keys)
+    return np.array([count[name] for name in instance.families])
 
 
-def first_hosts(
-    instance: Instance, current: Now, start: Collection[Placement] | None, devices: Collection[str], rules: Rules
-) -> Ints:
-    """How many hosts of each family [F] to count on first, so that most plans need one or two solves.
+def likely_hosts(instance: Instance, replicas: Floats, idle: int) -> Ints:
+    """How many hosts each family [F] is likely to have at most, by the replicas [C] of a relaxation.
 
-    One more than the plan in force has, or for a new demand than ``start``, the plan without cascades; else all
-    ``devices`` (by id). A family that needs more hosts for larger batches gets them within a few plans.
+    One more than these, and as many as the slowest variants need to be in time, if ``idle`` devices can join them.
     """
-    most = sure_count(devices, rules)
-    if current:
-        now = Counter(key.family for keys in current.hosted.values() for key in keys)
-        return np.array([min(now[name] + 1, most) for name in instance.families])
-    if start is not None:
-        return np.minimum(sure_hosts(instance, start, rules) + 1, most)
-    return np.full(len(instance.families), most)
+    hosts: Ints = np.ceil(instance.family_choices @ replicas - NEGLIGIBLE).astype(np.int64) + 1
+    fewest: Ints = np.zeros(len(instance.families), dtype=np.int64)
+    for c in np.flatnonzero(replicas > NEGLIGIBLE).tolist():
+        choice = instance.choices[c]
+        fewest[choice.family] = max(fewest[choice.family], choice.capacity_steps[0].hosts)
+    missing = np.maximum(fewest - hosts, 0)
+    for f in np.argsort(missing, kind="stable").tolist():
+        joining = int(missing[f]) if missing[f] <= idle else 0
+        hosts[f], idle = hosts[f] + joining, idle - joining
+    return hosts
 
 
 def needed_hosts(instance: Instance, replicas: Ints) -> Ints:

@@ -34,19 +34,15 @@ def optimise(
     target: TargetDemand,
     current_replicas: Ints | None,
     deadline_s: float,
-    start_replicas: Ints | None = None,
 ) -> Solution:
     """The best solution for a target demand: most served, then most accurate, then nearest to ``current_replicas`` [C].
 
-    It is no worse than the best with ``start_replicas`` [C], if these are given and feasible. Past ``deadline_s`` (by
-    `time.perf_counter`) the result is the best point found so far, with its proven gap. Raises `Infeasible` where no
-    plan obeys the rules, and `OutOfTime` where no point was found in time.
+    Past ``deadline_s`` (by `time.perf_counter`) the result is the best point found so far, with its proven gap. Raises
+    `Infeasible` where no plan obeys the rules, and `OutOfTime` where no point was found in time.
     """
     program = compile_program(model, parameter_values(instance, rules, target, current_replicas))
     search = _Search(program, deadline_s, FORECAST_GAP if target.is_forecast else FIRST_GAP)
     is_replan = current_replicas is not None
-    if start_replicas is not None:
-        search.best = _point_at(search, instance, rules, target, start_replicas, is_replan=is_replan)
     try:
         _minimise_in_order(search, instance, rules, target, is_replan=is_replan)
     except OutOfTime:
@@ -72,6 +68,24 @@ def optimise(
         sets=program.integers(point, variables.sets) if variables.sets is not None else None,
         served_in_set=point.columns[program.columns(variables.served_in_set)] if variables.sets is not None else None,
     )
+
+
+def relaxed_replicas(
+    model: Model, instance: Instance, rules: Rules, target: TargetDemand, deadline_s: float
+) -> Floats | None:
+    """The replicas [C] of a solution that serves all, if devices could be divided at will; None where there is none.
+
+    It is the best by the first objective, and takes a third of the time of a plan.
+    """
+    program = compile_program(model, parameter_values(instance, rules, target, None))
+    search = _Search(replace(program, is_integer=np.zeros_like(program.is_integer)), deadline_s, FIRST_GAP)
+    search.serve_all(_unserved_columns(program, instance, target))
+    accuracy: Objective = "worst loss" if rules.objective == "min-family" else "loss"
+    with suppress(Infeasible, OutOfTime):
+        search.minimise_and_fix(accuracy if rules.minimize is None else rules.minimize)
+        replicas: Floats = search.point.columns[program.columns(model.variables.replicas)]
+        return replicas
+    return None
 
 
 @dataclass(slots=True)
@@ -162,19 +176,6 @@ def _merits(search: _Search, instance: Instance, rules: Rules, target: TargetDem
         yield _worst_accuracy(instance, program, search.point, _unserved_columns(program, instance, target))
     accuracy = float(values.demand_frac @ (instance.top_worth * values.has_demand))
     yield target.counted_frac * (accuracy - float(columns[program.objective("loss")]))
-
-
-def _point_at(
-    search: _Search, instance: Instance, rules: Rules, target: TargetDemand, replicas: Ints, *, is_replan: bool
-) -> SolverPoint | None:
-    """The best point with these replicas [C], to start from: no more than a linear program is left of the model."""
-    columns = search.program.columns(search.program.model.variables.replicas)
-    fixed = replace(
-        search, program=search.program.fix_columns(columns, replicas.astype(np.float64)), least=dict(search.least)
-    )
-    with suppress(Infeasible, OutOfTime):
-        _minimise_in_order(fixed, instance, rules, target, is_replan=is_replan)
-    return fixed.best
 
 
 def _minimise_in_order(

@@ -71,12 +71,6 @@ class Program:
         upper[columns] = np.maximum(np.minimum(upper[columns], maximum), self.lower[columns])
         return replace(self, upper=upper)
 
-    def fix_columns(self, columns: slice, values: Floats) -> "Program":
-        """The same program where those columns have these values, as far as their bounds allow it."""
-        lower, upper = self.lower.copy(), self.upper.copy()
-        lower[columns] = upper[columns] = np.clip(values, lower[columns], upper[columns])
-        return replace(self, lower=lower, upper=upper)
-
     def limit_objective(self, objective: Objective, maximum: float, index: int = 0) -> "Program":
         """The same program where that objective is ``maximum`` at most."""
         return self.limit_columns(self.objective(objective, index), maximum)
