@@ -13,7 +13,7 @@ PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint type layers unit ray extended fuzz contract contract-key test-gpu chaos soak golden proto docs docs-check
-.PHONY: bench bench-planner bench-simulator bench-dispatch bench-dispatch-emulated bench-paper bench-arrivals bench-waits bench-serving bench-overload bench-executors bench-large-json bench-first-hour bench-attacks bench-emulation bench-cluster bench-control-loop bench-cascades bench-cascades-live bench-exits bench-lifecycle bench-adaptation bench-gpu bench-compare
+.PHONY: bench bench-planner bench-simulator bench-dispatch bench-dispatch-emulated bench-paper bench-arrivals bench-waits bench-serving bench-overload bench-executors bench-large-json bench-first-hour bench-attacks bench-emulation bench-cluster bench-control-loop bench-cascades bench-cascades-live bench-exits bench-lifecycle bench-adaptation bench-step bench-gpu bench-compare
 .PHONY: lock all clean test-hosts test-ray
 
 help:  ## show the verbs
@@ -190,6 +190,9 @@ bench-exits: setup  ## random bounds on the multi-exit model of the sample zoo; 
 
 bench-adaptation: setup  ## live proteus beside static plans, and how fast it reacts; 14 minutes
 	$(BIN)/python -m benchmarks.adaptation
+
+bench-step: setup  ## what one step in demand loses, live, with models of 7 to 25 ms; 6 minutes
+	$(BIN)/python -m benchmarks.adaptation.step
 
 bench-compare: setup  ## this tree against another checkout, BASE=PATH: each figure within 3 %; 9 minutes; needs wrk and nghttp2-client
 	$(BIN)/python -m benchmarks.compare $(BASE)

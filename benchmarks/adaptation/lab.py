@@ -62,10 +62,10 @@ RULES = Rules(residency="memory")  # so few devices must share families, and kee
 
 @dataclass
 class Lab:
-    """A profiled workspace, and the core on which the client runs."""
+    """A profiled workspace, and the cores on which the client runs."""
 
     root: Path
-    client_core: int
+    client_cores: tuple[int, ...]
 
     @property
     def place(self) -> Workspace:
@@ -132,7 +132,7 @@ class Lab:
         path = self.place.plans_dir / "adaptation.json"
         write_json(path, plan)
         options = ("--plan-history=1000", f"--replan={'auto' if name == PROTEUS else 'off'}", *more)
-        with local_server(path, self.root, options=options) as url, pinned((self.client_core,)):
+        with local_server(path, self.root, options=options) as url, pinned(self.client_cores):
             until_warm(url)
             load, status = replayed(url, trace)
         assert len(load.records) == len(trace), "each request must end once"
@@ -199,16 +199,16 @@ def laboratory(root: Path, budget: str) -> Lab:
     nothing would run as fast as was measured.
     """
     *cores, last = _cores()
-    _proteus("init", str(root))
+    proteus("init", str(root))
     (root / "proteus.toml").write_text(f"[devices]\ncpu = {[[core] for core in cores]}\n")
     with _busy(last):
-        _proteus("profile", "--budget", budget, "--workspace", str(root))
-    return Lab(root, last)
+        proteus("profile", "--budget", budget, "--workspace", str(root))
+    return Lab(root, (last,))
 
 
 def profiled_lab(root: Path) -> Lab:
     """A workspace whose devices are profiled, and leave out the last core."""
-    return Lab(root, _cores()[-1])
+    return Lab(root, _cores()[-1:])
 
 
 def _cores() -> tuple[int, ...]:
@@ -229,5 +229,6 @@ def _busy(core: int) -> Iterator[None]:
         process.wait()
 
 
-def _proteus(*arguments: str) -> None:
+def proteus(*arguments: str) -> None:
+    """Run a command, quietly. Raises `subprocess.CalledProcessError` where it fails."""
     subprocess.run((sys.executable, "-m", "proteus_cli", "-q", *arguments), check=True, stdout=subprocess.DEVNULL)

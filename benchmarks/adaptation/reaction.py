@@ -1,6 +1,6 @@
 """How fast a live server follows a step in demand: from the step's first arrival, by the records that it keeps."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -31,20 +31,26 @@ class Stairs:
 
 
 def stairs(lab: Lab, steps: int, seed: int) -> Stairs:
-    """Poisson arrivals, all families alike: low, high, low, high, …"""
+    """Low, high, low, high, …"""
+    low_qps, high_qps = LOW * lab.most_accurate_qps, HIGH * lab.most_accurate_qps
+    trace, starts_s = steps_of(lab, [(low_qps, LOW_S), (high_qps, HIGH_S)] * steps, seed)
+    return Stairs(trace, tuple(starts_s[1::2]), low_qps, high_qps)
+
+
+def steps_of(lab: Lab, parts: Iterable[tuple[float, float]], seed: int) -> tuple[Trace, list[float]]:
+    """Poisson arrivals, all families alike, at one rate in queries per second after another, each for so many seconds.
+
+    Beside the trace: when the first query of each part arrives.
+    """
     rng = np.random.default_rng(seed)
-    rates = LOW * lab.most_accurate_qps, HIGH * lab.most_accurate_qps
-    parts, starts_s, now_s = list[Trace](), list[float](), 0.0
-    for _ in range(steps):
-        for qps, lasts_s in zip(rates, (LOW_S, HIGH_S), strict=True):
-            parts.append(make_trace("steps", Poisson(), rate_qps=qps, duration_s=lasts_s, shares=lab.shares, rng=rng))
-            starts_s.append(now_s)
-            now_s += lasts_s
-    arrival_s = np.concatenate([part.arrival_s + start_s for part, start_s in zip(parts, starts_s, strict=True)])
-    family = np.concatenate([part.family for part in parts])
-    trace = Trace("steps", parts[0].families, arrival_s, family, np.full(len(family), np.nan))
-    steps_s = (float(part.arrival_s[0]) + start_s for part, start_s in zip(parts[1::2], starts_s[1::2], strict=True))
-    return Stairs(trace, tuple(steps_s), *rates)
+    made, starts_s = list[Trace](), [0.0]
+    for qps, lasts_s in parts:
+        made.append(make_trace("steps", Poisson(), rate_qps=qps, duration_s=lasts_s, shares=lab.shares, rng=rng))
+        starts_s.append(starts_s[-1] + lasts_s)
+    arrivals_s = [part.arrival_s + start_s for part, start_s in zip(made, starts_s, strict=False)]
+    family = np.concatenate([part.family for part in made])
+    trace = Trace("steps", made[0].families, np.concatenate(arrivals_s), family, np.full(len(family), np.nan))
+    return trace, [float(each_s[0]) for each_s in arrivals_s]
 
 
 def reactions(lab: Lab, asked: Stairs, *, standbys: bool) -> tuple[Reaction, ...]:
@@ -58,13 +64,13 @@ def reactions(lab: Lab, asked: Stairs, *, standbys: bool) -> tuple[Reaction, ...
     began = sorted(_began(lab, load.started_unix_s), key=lambda pair: pair[0])
     return tuple(
         Reaction(
-            number, standbys, *_followed(lab, began, at_s, asked.high_qps), _lost_frac(load.records, at_s, at_s + 1.0)
+            number, standbys, *_followed(lab, began, at_s, asked.high_qps), lost_frac(load.records, at_s, at_s + 1.0)
         )
         for number, at_s in enumerate(asked.steps_s)
     )
 
 
-def _lost_frac(records: Sequence[RequestRecord], start_s: float, end_s: float) -> float:
+def lost_frac(records: Sequence[RequestRecord], start_s: float, end_s: float) -> float:
     """The part of the requests that arrived then and were not served within their SLO."""
     ended = [record.outcome for record in records if start_s <= record.arrival_s < end_s]
     return sum(outcome is not Outcome.SERVED for outcome in ended) / len(ended)

@@ -170,7 +170,7 @@ def _live(lab: Lab, name: str, plan: Plan, trace: Trace) -> FamilySummary:
     write_json(path, plan)
     split = lab.place.eval_path(lab.place.catalog().family(name))
     assert split is not None
-    with local_server(path, lab.root, options=("--replan=off",)) as url, pinned((lab.client_core,)):
+    with local_server(path, lab.root, options=("--replan=off",)) as url, pinned(lab.client_cores):
         until_warm(url)
         load, status = replayed(url, trace, {name: split})
     columns = RequestColumns.of(load.records, status.best_accuracy, families=(name,))

@@ -114,7 +114,7 @@ def measured(prepared: Lab, seeds: int) -> list[Case]:
 
 
 def _case(prepared: Lab, *, is_worse: bool, seed: int) -> Case:
-    lab = Lab(prepared.root.with_name(f"{'worse' if is_worse else 'equal'}-{seed}"), prepared.client_core)
+    lab = Lab(prepared.root.with_name(f"{'worse' if is_worse else 'equal'}-{seed}"), prepared.client_cores)
     shutil.copytree(prepared.root, lab.root)
     loss = _make_version(lab, seed, WORSE if is_worse else 0.0)
     planner = lab.planner(policy_named("proteus"), 1.2, Rules())
@@ -123,7 +123,7 @@ def _case(prepared: Lab, *, is_worse: bool, seed: int) -> Case:
     (tokens := lab.root / "tokens").write_text(token := secrets.token_hex(32))
     tokens.chmod(0o600)
     options = ("--replan=auto", f"--catalog-budget={BUDGET}", "--feedback=10min", f"--auth-tokens={tokens}")
-    with local_server(path, lab.root, options=options) as url, pinned((lab.client_core,)):
+    with local_server(path, lab.root, options=options) as url, pinned(lab.client_cores):
         until_warm(url, token)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             load, verdict = runner.run(_rolled_out(lab, url, token, rate_qps, seed))

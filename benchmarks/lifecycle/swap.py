@@ -129,7 +129,7 @@ def _unchanged(prepared: Lab, seed: int) -> Losses:
 
 
 def _copy(prepared: Lab, name: str) -> Lab:
-    lab = Lab(prepared.root.with_name(name), prepared.client_core)
+    lab = Lab(prepared.root.with_name(name), prepared.client_cores)
     shutil.copytree(prepared.root, lab.root)
     return lab
 
@@ -146,7 +146,7 @@ def _under_load(lab: Lab, seed: int) -> Iterator[Callable[[], ReplayResult]]:
         rng=np.random.default_rng(seed),
     )  # fmt: skip
     options = ("--replan=auto", f"--catalog-budget={BUDGET}", "--watch")
-    with local_server(path, lab.root, options=options) as url, pinned((lab.client_core,)):
+    with local_server(path, lab.root, options=options) as url, pinned(lab.client_cores):
         until_warm(url)
         yield lambda: replayed(url, trace)[0]
 
