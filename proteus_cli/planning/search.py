@@ -42,7 +42,7 @@ from proteus_cli.planning.placements.pack import pack, serves_all
 from proteus_cli.planning.placements.spares import with_spares
 from proteus_cli.planning.solver.lexicographic import Infeasible, optimise, relaxed_replicas
 from proteus_cli.planning.solver.solution import Solution
-from proteus_cli.planning.solver.solve import OutOfTime
+from proteus_cli.planning.solver.solve import MANY_COLUMNS, OutOfTime
 from proteus_cli.planning.solver.target_demand import TargetDemand
 
 PLAIN_FRAC = 0.4  # of the search with cascades, the most that the plan without them may take
@@ -276,8 +276,8 @@ class PlacementSearch:
         """How many hosts of each family [F] to count on first, so that most plans need one or two solves.
 
         One more than the family has now; for a new demand, than in the plan without cascades, or else in a relaxation;
-        where not all can be served, all devices. A family that needs more for larger batches gets them within a few
-        plans.
+        where not all can be served, or the model is so large that its relaxation takes long, all devices. A family that
+        needs more for larger batches gets them within a few plans.
         """
         most = sure_count(self._profiles, self._rules)
         if now:
@@ -285,7 +285,7 @@ class PlacementSearch:
         if plain is not None:
             return np.minimum(sure_hosts(every, plain.placements, self._rules) + 1, most)
         everywhere = np.full(len(every.families), most)
-        if not every.depends_on_hosts:
+        if not every.depends_on_hosts or len(every.choices) > MANY_COLUMNS:
             return everywhere
         instance = every.with_hosts(everywhere)
         target = TargetDemand.of(instance, asked.with_headroom_qps, asked.curves)
