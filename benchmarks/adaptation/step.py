@@ -1,4 +1,4 @@
-"""One step in demand, to 5.7 times as much, with models of 7 to 25 ms: what is lost in it; 6 minutes.
+"""One step in demand, to 5.7 times as much, with models of 5 to 25 ms: what is lost in it; 6 minutes.
 
 A live server on all cores of this machine, which the client shares, with the defaults of `proteus serve`. Demand is
 half of what the most accurate variant carries, 5.7 times as much for 15 s, then half again: Poisson arrivals, another

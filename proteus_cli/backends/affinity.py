@@ -26,14 +26,14 @@ def pin_this_thread(cores: Sequence[int]) -> None:
         os.sched_setaffinity(0, cores)
 
 
-def give_way() -> None:
+def give_way(niceness: int = NICE) -> None:
     """The calling thread, and threads that it starts from now on, leave the cores to others where it `CAN_GIVE_WAY`.
 
     That is for good: only a privileged process may lower a nice value. Raises `OSError` where the system refuses it.
     """
     if CAN_GIVE_WAY:
         thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, min(os.getpriority(os.PRIO_PROCESS, thread) + NICE, 19))
+        os.setpriority(os.PRIO_PROCESS, thread, min(os.getpriority(os.PRIO_PROCESS, thread) + niceness, 19))
 
 
 @contextmanager

@@ -1,12 +1,15 @@
 """The solver's process: ``python -m proteus_cli.serving.adaptation.solver.child DESCRIPTOR`` (its connection's end)."""
 
 import contextlib
-import os
 import signal
 import sys
 import traceback
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib import import_module
 from multiprocessing.connection import Connection
 
+from proteus_cli.backends.affinity import give_way
 from proteus_cli.domain.device import NONE_OUT
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import ProteusError
@@ -15,12 +18,16 @@ from proteus_cli.serving.adaptation.solver.jobs import END_EARLY, Replanner, Sol
 from proteus_cli.serving.child_process import depend_on_parent
 
 NICE = 5
-"""Where there are too few cores, batches go first: a solve is short, and not urgent to the millisecond."""
+"""Where there are too few cores, batches go before a solve that nobody waits for."""
 
 
 def serve_jobs(connection: Connection) -> None:
-    """Receive jobs until the server ends, and answer each with its result or with the exception that it raised."""
+    """Receive jobs until the server ends, and answer each with its result or with the exception that it raised.
+
+    Solves that give way have a thread of their own, as a nice value cannot be taken back. Signals come here meanwhile.
+    """
     depend_on_parent()
+    giving_way = ThreadPoolExecutor(1, initializer=partial(give_way, NICE))
     signal.signal(END_EARLY, lambda *_: INTERRUPTION.ask())
     replan: Replanner | None = None
     with contextlib.suppress(EOFError, ConnectionError):  # the server has ended
@@ -28,7 +35,10 @@ def serve_jobs(connection: Connection) -> None:
             job: SolverJob = connection.recv()
             if isinstance(job, Use):
                 replan = job.replan
-            connection.send(_result(job, replan))
+            if isinstance(job, Solve) and job.gives_way:
+                connection.send(giving_way.submit(_result, job, replan).result())
+            else:
+                connection.send(_result(job, replan))
 
 
 def _result(job: SolverJob, replan: Replanner | None) -> Plan | Exception | None:
@@ -41,7 +51,7 @@ def _result(job: SolverJob, replan: Replanner | None) -> Plan | Exception | None
             case WarmUp():
                 with contextlib.suppress(ProteusError):  # a plan that can't be made is an error where it is wanted
                     replan(job.demand, job.current, NONE_OUT, {}, ())
-                os.nice(NICE)  # not before, as starting and importing should be over soon
+                import_module("scipy.optimize")  # the first plan that changes anything needs it; it takes 0.1 s
             case Use():
                 pass
     except Exception as error:  # noqa: BLE001 - the server raises it

@@ -51,13 +51,14 @@ class WarmUp:
 
 @dataclass(frozen=True, slots=True)
 class Solve:
-    """Make a plan: the result of this job."""
+    """Make a plan: the result of this job. It ``gives_way`` to batches where no request waits for it."""
 
     demand: Demand
     current: Plan
     without: Outages
     standbys: StandbyVariants
     measured: tuple[MeasuredDeferral, ...]
+    gives_way: bool
 
 
 SolverJob = Use | WarmUp | Solve

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +18,16 @@ import pytest
 from builders import make_placement, make_plan
 from virtual_loop import VirtualLoop
 
+from proteus_cli.backends.affinity import CAN_GIVE_WAY
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import SolverLost
+from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.serving.adaptation.solver import process as solver_process
-from proteus_cli.serving.adaptation.solver.jobs import StandbyVariants
+from proteus_cli.serving.adaptation.solver.child import NICE
+from proteus_cli.serving.adaptation.solver.jobs import StandbyVariants, WarmUp
 from proteus_cli.serving.adaptation.solver.process import (
     MAX_STARVED,
     SLACK_S,
@@ -61,6 +65,25 @@ def never(
 ) -> Plan:
     started.touch()
     time.sleep(600)
+    return current
+
+
+def noting(
+    notes: Path, demand: Demand, current: Plan, without: Outages, standbys: StandbyVariants, measured: object = ()
+) -> Plan:
+    """Notes the nice value of its thread, and whether what assigns variants to devices is imported."""
+    niceness = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    with notes.open("a", encoding="ascii") as file:
+        file.write(f"{niceness} {'scipy.optimize' in sys.modules}\n")
+    return current
+
+
+def until_ended_early(
+    started: Path, demand: Demand, current: Plan, without: Outages, standbys: StandbyVariants, measured: object = ()
+) -> Plan:
+    started.touch()
+    while not INTERRUPTION.is_asked:
+        time.sleep(0.01)
     return current
 
 
@@ -304,6 +327,54 @@ def test_a_running_process_takes_another_planner() -> None:
             solver.close()
 
     assert asyncio.run(run()) == (PLAN, other)
+
+
+def test_the_warm_up_imports_what_the_first_change_of_plan_needs(tmp_path: Path) -> None:
+    async def run() -> None:
+        solver = SolverProcess(partial(noting, tmp_path / "notes"), LIMIT_S)
+        try:
+            solver.warm_up(WarmUp(ASKED.demand_qps, PLAN))
+            await solver(ASKED, PLAN, {})
+        finally:
+            solver.close()
+
+    asyncio.run(run())
+    assert [line.split()[1] for line in (tmp_path / "notes").read_text().splitlines()] == ["False", "True"]
+
+
+@pytest.mark.skipif(not CAN_GIVE_WAY, reason="only Linux has a nice value for each thread")
+def test_only_solves_that_no_request_waits_for_give_way_to_batches(tmp_path: Path) -> None:
+    asked = [ASKED, replace(ASKED, is_routine=True), replace(ASKED, is_routine=True, is_urgent=True), ASKED]
+
+    async def run() -> None:
+        solver = SolverProcess(partial(noting, tmp_path / "notes"), LIMIT_S)
+        try:
+            for each in asked:
+                await solver(each, PLAN, {})
+        finally:
+            solver.close()
+
+    asyncio.run(run())
+    found = [int(line.split()[0]) for line in (tmp_path / "notes").read_text().splitlines()]
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    assert found == [usual, min(usual + NICE, 19), usual, usual]
+
+
+def test_a_solve_that_gives_way_can_be_ended_early(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+
+    async def run() -> Plan:
+        solver = SolverProcess(partial(until_ended_early, started), 600.0)
+        try:
+            question = asyncio.ensure_future(solver(replace(ASKED, is_routine=True), PLAN, {}))
+            while not started.exists():
+                await asyncio.sleep(0.01)
+            solver.end_early()
+            return await asyncio.wait_for(question, SOON_S)
+        finally:
+            solver.close()
+
+    assert asyncio.run(run()) == PLAN
 
 
 @pytest.mark.parametrize("is_stopped", [False, True])
