@@ -53,6 +53,15 @@ class DemandEstimator:
         counts = self._counts[family]
         return counts.total == counts.before(int(now_s / self.bucket_s) - round(max(WINDOWS_S) / self.bucket_s))
 
+    def may_exceed(self, family: str, qps: float, sigmas: float, now_s: float) -> bool:
+        """Whether `estimate` may be so many deviations above a rate, found in a tenth of its time.
+
+        It is the mean of some window, and scatters no less than Poisson arrivals do.
+        """
+        rates_qps = self.rates_qps(family, WINDOWS_S, now_s)
+        pairs = zip(rates_qps, WINDOWS_S, strict=True)
+        return any(seen - sigmas * math.sqrt(seen / window_s) > qps for seen, window_s in pairs)
+
     def estimate(self, family: str, served_s: float, now_s: float) -> "Rate":
         """The present rate: the mean of the longest of `WINDOWS_S` that agrees with all shorter ones and with itself.
 

@@ -123,7 +123,7 @@ class ForecastRule:
     Rates count ``slowdown`` times, as plans are made with profiled times.
     """
 
-    every_s: float = 0.1  # s between decisions; one bucket of the demand estimator
+    every_s: float = 0.2  # s between decisions; two buckets of the demand estimator
     refresh_s: float = 2.0  # s after which the same demand is planned for anew
     first_s: float = 1.0  # s of arrivals before the first estimate, as no scatter shows in fewer
     settle_s: float = 5.0  # s of arrivals before the first forecast of an unchanged demand
@@ -137,8 +137,8 @@ class ForecastRule:
             return None
         for family in context.demand.families:
             planned_qps = max(_acted_on_qps(context.plan, family), self.min_demand_qps)
-            rate = self._rate(context, family)
-            if rate.qps - self.up_sigmas * rate.deviation_qps > planned_qps:
+            rate = self._more_than(planned_qps, context, family)
+            if rate is not None:
                 slowdown = context.slowdown[family]
                 arriving = f"{rate.qps / slowdown:.0f} qps"
                 if slowdown > NOTABLE_SLOWDOWN:
@@ -156,8 +156,9 @@ class ForecastRule:
 
     def overload(self, context: ReplanContext) -> str | None:
         for family in context.demand.families:
-            carried_qps, rate = context.plan.capacity_qps(family), self._rate(context, family)
-            if rate.qps - self.up_sigmas * rate.deviation_qps > max(carried_qps, self.min_demand_qps):
+            carried_qps = context.plan.capacity_qps(family)
+            rate = self._more_than(max(carried_qps, self.min_demand_qps), context, family)
+            if rate is not None:
                 return f"{family}: {rate.qps:.0f} qps is more than the plan carries ({carried_qps:.0f})"
         return None
 
@@ -181,6 +182,13 @@ class ForecastRule:
         return max(context.plan.demand_qps.values(), default=0.0) <= self.min_demand_qps and not any(
             self._recent_qps(context, family) for family in context.demand.families
         )
+
+    def _more_than(self, qps: float, context: ReplanContext, family: str) -> Rate | None:
+        """The present rate at profiled speed, if that is surely more than ``qps``, at least `min_demand_qps`."""
+        if not context.demand.may_exceed(family, qps / context.slowdown[family], self.up_sigmas, context.now_s):
+            return None
+        rate = self._rate(context, family)
+        return rate if rate.qps - self.up_sigmas * rate.deviation_qps > qps else None
 
     def _rate(self, context: ReplanContext, family: str) -> Rate:
         """At profiled speed."""

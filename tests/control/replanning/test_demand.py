@@ -98,3 +98,21 @@ def test_one_step_is_no_dispersion_and_clumps_are() -> None:
     assert dispersion([1] * 50 + [10] * 50, 1) == 1.0
     assert dispersion([100, *[0] * 9] * 10, 1) > 50
     assert dispersion([100, *[0] * 9] * 10, 10) == 1.0
+
+
+@given(st.lists(st.integers(0, 60), min_size=5, max_size=220), st.floats(0.0, 300.0), st.floats(0.5, 40.0))
+def test_what_the_estimate_surely_exceeds_it_may_exceed(arrivals: list[int], qps: float, served_s: float) -> None:
+    demand = DemandEstimator({"a": 0.3})
+    for bucket, rows in enumerate(arrivals):
+        demand.counts_of("a").arrived(rows, (bucket + 0.5) / 10)
+    now_s = (len(arrivals) + 0.5) / 10
+    rate = demand.estimate("a", served_s, now_s)
+    if rate.qps - 2 * rate.deviation_qps > qps:
+        assert demand.may_exceed("a", qps, 2.0, now_s)
+
+
+def test_a_steady_rate_may_not_exceed_itself() -> None:
+    """10 arrivals in each bucket: 100 qps."""
+    demand = seen(*(i / 100 + 0.005 for i in range(2000)))
+    assert not demand.may_exceed("a", 100.0, 2.0, now_s=20.0)
+    assert demand.may_exceed("a", 80.0, 2.0, now_s=20.0)
