@@ -166,12 +166,12 @@ class _Simulation:
         self._timers = {device: Timer(partial(self._ask, device)) for device in plan.devices}
         self._in_place: Collection[str] = self._devices if conditions.load_time_s else ()
         self._apply(self._controller.adopt(plan, hosted_by(plan, profiles, attainment), 0.0), 0.0)
-        if self._rule is not None:
-            self._events.at(self._rule.every_s, self._tick)
         fleet = SimulatedFleet(
             self._devices, profiles, self._controller, self._run_s, conditions, apply=self._apply, end=self._end
         )
         self.losses = Losses(conditions.failures, self._events, fleet, self._open_requests)
+        if self._rule is not None:  # after the losses, so that a decision knows what is found out at its moment
+            self._events.at(self._rule.every_s, self._tick)
 
     def arrive(self, request: Request) -> None:
         now_s = request.arrival_s

@@ -123,7 +123,7 @@ class ForecastRule:
     Rates count ``slowdown`` times, as plans are made with profiled times.
     """
 
-    every_s: float = 0.2  # s between decisions; two buckets of the demand estimator
+    every_s: float = 0.1  # s between decisions; one bucket of the demand estimator
     refresh_s: float = 2.0  # s after which the same demand is planned for anew
     first_s: float = 1.0  # s of arrivals before the first estimate, as no scatter shows in fewer
     settle_s: float = 5.0  # s of arrivals before the first forecast of an unchanged demand
