@@ -72,6 +72,7 @@ class PlanningDemand:
 
     @property
     def with_headroom_qps(self) -> Floats:
+        """By family [F]."""
         return np.array([qps * self.headroom for qps in self.demand_qps.values()])
 
     @property
@@ -282,7 +283,7 @@ class PlacementSearch:
         most = sure_count(self._profiles, self._rules)
         if now:
             return np.minimum(hosts_now(every, now) + 1, most)
-        if plain is not None:
+        if plain is not None and self._rules.uses_cascades:  # else it has one variant on each device, and fewer hosts
             return np.minimum(sure_hosts(every, plain.placements, self._rules) + 1, most)
         everywhere = np.full(len(every.families), most)
         if not every.depends_on_hosts or len(every.choices) > MANY_COLUMNS:

@@ -150,3 +150,19 @@ def test_a_batch_among_others_is_neither_slow_nor_fast_within_what_sharing_costs
     host = next(each for each in hosted_by(made({"a": 50.0, "b": 20.0}), made.profiles) if each.family == "a")
     assert [host.unshared_s(1, took_s) for took_s in (0.008, 0.010, 0.012, 0.015)] == [0.008, 0.010, 0.010, 0.010]
     assert host.unshared_s(1, 0.030) == pytest.approx(0.020)
+
+
+def test_all_shared_devices_are_counted_on_for_a_variant_that_needs_many_hosts() -> None:
+    """A batch of 60 of 100 ms is in time where six hosts share a queue. On devices of its own, a has five at most."""
+    catalog = make_catalog(make_family("a", {"fast": 0.5, "slow": 0.9}), make_family("b", {"b0": 0.9}))
+    times_s = {("a", "fast", 0.5): 0.01, ("a", "slow", 0.9): 0.06, ("b", "b0", 0.9): 0.01}
+    measured = [make_measured(*variant, {1: seconds}) for variant, seconds in times_s.items()]
+    sharing = (make_sharing_cost(("a", "slow"), ("b", "b0"), ratio=1.01),)
+    profiles = {
+        f"cpu{n}": msgspec.structs.replace(make_profile(f"cpu{n}", *measured), sharing=sharing) for n in range(6)
+    }
+    rules = Rules(residency=2)
+    made = Planner(catalog, profiles, policy_named("proteus"), headroom=1.0, inputs={}, rules=rules)
+    plan = made({"a": 90.0, "b": 20.0})
+    assert {p.variant for p in plan.placements if p.family == "a"} == {"slow"}
+    assert plan.shortfall_qps == pytest.approx(0.0, abs=1e-3)
