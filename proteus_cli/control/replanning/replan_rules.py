@@ -127,7 +127,7 @@ class ForecastRule:
     refresh_s: float = 2.0  # s after which the same demand is planned for anew
     first_s: float = 1.0  # s of arrivals before the first estimate, as no scatter shows in fewer
     settle_s: float = 5.0  # s of arrivals before the first forecast of an unchanged demand
-    up_sigmas: float = 2.0  # deviations above the planned rate
+    up_sigmas: float = 2.5  # deviations above the planned rate
     min_demand_qps: float = 1.0  # queries/s planned for each family, so that each is hosted where the fleet allows
     idle_demand_qps: float = 0.5  # the same of a family without queries: where not all fit, the others come first
 
