@@ -42,7 +42,7 @@ COLUMNS = (
 
 
 class Round(Value, frozen=True):
-    """What one round lost, as parts of its queries, and its accuracy on time, relative to the best variant's."""
+    """What one round lost, as parts of its queries; the accuracy is that of what was answered, relative to the best."""
 
     low_qps: float
     high_qps: float

@@ -75,7 +75,7 @@ def relaxed_replicas(
 ) -> Floats | None:
     """The replicas [C] of a solution that serves all, if devices could be divided at will; None where there is none.
 
-    It is the best by the first objective, and takes a third of the time of a plan.
+    It is the best by the first objective. To find it takes a third of the time of a solve.
     """
     program = compile_program(model, parameter_values(instance, rules, target, None))
     search = _Search(replace(program, is_integer=np.zeros_like(program.is_integer)), deadline_s, FIRST_GAP)
