@@ -10,10 +10,14 @@ from proteus_cli.domain.request import Request
 
 
 class Start(msgspec.Struct, frozen=True, gc=False):
-    """Launch a batch of at most ``rows`` now, from the request at that ``place`` in the queue on."""
+    """Launch a batch of at most ``rows`` now, from the request at that ``place`` in the queue on.
+
+    ``by_standby``: not of the active variant, but of the standby for the overflow.
+    """
 
     rows: int
     place: int = 0
+    by_standby: bool = False
 
 
 class Delay(msgspec.Struct, frozen=True, gc=False):

@@ -235,7 +235,7 @@ class Controller:
 
     def make_room(self, hosted: Sequence[Host]) -> None:
         """Give standbys up, so that ``hosted`` can be loaded beside what is active: see `resident_on`."""
-        self._topology.steps.make_room(hosted)
+        self._topology.make_room(hosted)
 
     def loads_give_way(self, now_s: float) -> bool:
         """Whether loads for plans, beside what serves, must use only the time that batches leave."""
@@ -255,11 +255,11 @@ class Controller:
 
     def standby_ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float, *, gave_way: bool = False) -> None:
         """The load of a standby has ended. A plan may have changed meanwhile: `resident_on` says what is to stay."""
-        self._topology.warming.ended(load, how, now_s, gave_way=gave_way)
+        self._topology.standby_ended(load, how, now_s, gave_way=gave_way)
 
     def memory_short(self, device: str, now_s: float) -> None:
         """A device has too little memory: it gives up its standbys (see `resident_on`), and gets none for a while."""
-        self._topology.warming.memory_short(device, now_s)
+        self._topology.memory_short(device, now_s)
 
     def share(self, device: str, servers: int) -> None:
         """So many servers share a device: standbys may take this server's part of its memory, see `resident_on`."""

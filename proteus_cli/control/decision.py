@@ -37,6 +37,9 @@ class Host:
 
     ``others`` are active on the device, too, where that costs its batches anything: all times here are with that cost,
     but ``alone_latency``, the mean without.
+
+    ``overflow`` is a faster standby of its device, if there is one: its batches answer what all active variants of the
+    family together cannot answer in time. Such a host ``is_standby``, and the plan sends it nothing.
     """
 
     device: str
@@ -58,6 +61,8 @@ class Host:
     preference_rank: float | None = None
     others: frozenset[VariantKey] = frozenset()
     alone_latency: LatencyTable | None = None
+    overflow: "Host | None" = None
+    is_standby: bool = False
     least_latency: LatencyTable = field(init=False)
     rank: float = field(init=False)
 

@@ -224,7 +224,11 @@ class Dispatch:
                     self._given_up(worker, source.hosted, batching.requests)
                 return batching
         if best is not None:
-            return self._launch(worker, *best, now_s)
+            source, start = best
+            if source.overflow is None:
+                return self._launch(worker, source, start, now_s)
+            start = start if start.by_standby else self._selector.overflow(worker, source, now_s) or start
+            return self._launch(worker, source.overflow if start.by_standby else source, start, now_s)
         return WaitUntil(wake_s) if wake_s < math.inf else IDLE
 
     def finished(self, launch: Launch, took_s: float | None, exits: Ints | None = None) -> None:

@@ -33,7 +33,7 @@ class FamilyState:
         self.running: defaultdict[Host, int] = defaultdict(int)
         self.was_lost = False
         self.patience = Patience()
-        self.base = AccuracyTier(new_queue(False))
+        self.base = AccuracyTier(new_queue(False), is_base=True)
         self._new_queue = new_queue
         self._fitness = Fitness()
         self.twins: Twins | None = None

@@ -1,6 +1,7 @@
 """What a worker does at one of its work sources, and which requests make up its next batch."""
 
 import math
+from itertools import chain, islice
 
 from proteus_cli.control.batching import CANNOT_MEET_DEADLINE, Batcher, Batching, CannotMeetDeadline, Delay, Start
 from proteus_cli.control.decision import Delegate, Drop, Host
@@ -37,8 +38,19 @@ class WorkSelector:
             return batching
         hopeless = self._hopeless(source, now_s)
         if hopeless:
-            return _drop(source, hopeless)
+            return self._by_standby(worker, source, now_s, before=hopeless) or _drop(source, hopeless)
         return self._delegate(worker, source, now_s) if isinstance(batching, CannotMeetDeadline) else batching
+
+    def overflow(self, worker: WorkerState, source: WorkSource, now_s: float) -> Start | None:
+        """The batch of the standby for the overflow, where more waits than active variants can answer in time.
+
+        Those are all of the family that serve; each is in the mean in the middle of a batch where it is busy.
+        """
+        left_s, timely = self._batcher.due_s(source.queue.last()) - now_s, 0.0
+        for each in source.tier.classes:
+            if each.serving:
+                timely += each.usual_qps * left_s - (each.serving - len(each.free)) * each.host.max_batch / 2
+        return self._by_standby(worker, source, now_s) if source.queue.rows > timely else None
 
     def select_ahead(self, worker: WorkerState, start_s: float) -> tuple[WorkSource, Start] | None:
         """The source to serve once the worker is free at ``start_s``, and that batch.
@@ -55,7 +67,7 @@ class WorkSelector:
                 return None
             if source.host_class.quota > 0 and (first is None or source.is_before(first)):
                 first = source
-        if first is None:
+        if first is None or (first.overflow is not None and self.overflow(worker, first, start_s)):
             return None
         rows = min(first.host_class.quota, first.hosted.max_batch)
         if first.hosted.first_exit is not None:
@@ -92,6 +104,25 @@ class WorkSelector:
         quota, slowdown = source.host_class.quota, worker.slowdown_at(source.hosted)
         batching = self._batcher.decide(source.queue.head(), quota, source.hosted, now_s, slowdown)
         return batching if not isinstance(batching, CannotMeetDeadline) else _drop(source, 1)
+
+    def _by_standby(
+        self, worker: WorkerState, source: WorkSource, now_s: float, before: int | None = None
+    ) -> Start | None:
+        """The largest batch of the standby for the overflow, from one of the first requests, ``before`` that place.
+
+        None where there is no such batch, or a request in it asks for more than the standby gives.
+        """
+        own, queue = source.overflow, source.queue
+        if own is None:
+            return None
+        start = self._earliest(worker, own, min(queue.rows, own.hosted.max_batch), now_s)
+        if not isinstance(start, Start) or (before is not None and start.place >= before):
+            return None
+        queues = source.family_queue.queues_of(source.host_class).values()
+        asking = chain.from_iterable(islice(each, start.place + start.rows) for each in queues)
+        if any(request.bounds is not None or request.min_accuracy > own.hosted.accuracy for request in asking):
+            return None
+        return Start(start.rows, start.place, by_standby=True)
 
     def _earliest(self, worker: WorkerState, source: WorkSource, quota: int, now_s: float) -> Batching:
         """The largest batch of ``quota`` rows or fewer that is in time, from the earliest request from which it is.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from operator import attrgetter
 
@@ -54,8 +54,8 @@ _IS_RESERVED = attrgetter("is_reserved")
 class AccuracyTier:
     """A queue, and the classes of the hosts that take from it, the most accurate first.
 
-    The workers that serve carry ``capacity_qps`` even at the upper bounds of their slowdowns, in batches of
-    ``batch_rows`` together; ``slowdown`` is their mean, weighted by capacity. A tier ``is_lost`` where all of its
+    The workers that serve carry ``capacity_qps`` even at the upper bounds of their slowdowns, those of a tier that
+    ``is_base`` with the standbys for its overflow; they take batches of ``batch_rows`` together, without these. ``slowdown`` is their mean, weighted by capacity. A tier ``is_lost`` where all of its
     devices are lost. ``running`` counts rows in batches of a tier that not all hosts of the family belong to, on its
     ``placements`` (device and variant). Deferred requests have tiers of their own, each ``is_of_deferred``. A tier
     ``is_of_canaries`` where the new version of `Twins` takes from it.
@@ -66,6 +66,7 @@ class AccuracyTier:
     classes: tuple[HostClass, ...] = ()
     is_of_deferred: bool = False
     is_of_canaries: bool = False
+    is_base: bool = False
     placements: frozenset[tuple[str, str]] = frozenset()
     has_reserved: bool = False
     running: int = 0
@@ -154,6 +155,8 @@ class AccuracyTier:
         classes = self.classes
         self.is_lost = bool(self._lost) and len(self._lost) == len(self.queue.hosts)
         self.capacity_qps = sum([each.capacity_qps for each in classes])
+        if self.is_base:
+            self.capacity_qps += sum([each.overflow_qps for each in classes])
         self.batch_rows = sum([each.serving * each.host.max_batch for each in classes])
         usual_qps = sum([each.usual_qps for each in classes])
         self.slowdown = sum([each.planned_qps for each in classes]) / usual_qps if usual_qps > 0 else 1.0
@@ -164,7 +167,8 @@ class WorkSource:
     """One queue that a worker takes from, for one variant that it hosts.
 
     ``queue`` is the part of ``family_queue`` with the priority ``level``; ``is_only`` where there is no other level.
-    Its requests must have ended ``second_s`` before their deadlines, where they leave that to a second stage.
+    Its requests must have ended ``second_s`` before their deadlines, where they leave that to a second stage. Of the
+    base tier, ``overflow`` is the same for the standby that answers the overflow, if there is one.
     """
 
     hosted: Host
@@ -175,6 +179,7 @@ class WorkSource:
     queue: DeadlineQueue
     is_only: bool
     second_s: float
+    overflow: "WorkSource | None" = None
 
     def is_before(self, other: "WorkSource", place: int = 0, other_place: int = 0) -> bool:
         """The request at a place here is more urgent than that at a place of another source."""
@@ -188,10 +193,13 @@ def sources_of(hosted: Host, host_class: HostClass, tier: AccuracyTier) -> list[
     """One source for each level of priority."""
     queues = tier.queue.queues_of(host_class)
     is_only, second_s = len(queues) == 1, 0.0 if tier.is_of_deferred else hosted.second_s
-    return [
+    found = [
         WorkSource(hosted, host_class, tier, tier.queue, level, queue, is_only, second_s)
         for level, queue in queues.items()
     ]
+    if tier.is_base and hosted.overflow is not None:
+        return [replace(each, overflow=replace(each, hosted=hosted.overflow)) for each in found]
+    return found
 
 
 @dataclass(slots=True, eq=False)

@@ -133,7 +133,14 @@ def _loadable(
         steps = rules.capacity_steps(targets[key.family], profile.points_of(measured)) if is_allowed else ()
         qps = max((step.capacity.qps for step in steps), default=0.0)
         max_batch = max((step.capacity.max_batch for step in steps), default=1)
-        yield key, Loadable(memory_bytes, load_s(measured), max_batch, qps)
+        host = _standby(profile, measured, max_batch, qps, targets[key.family].attainment) if qps else None
+        yield key, Loadable(memory_bytes, load_s(measured), max_batch, qps, host)
+
+
+def _standby(profile: Profile, measured: VariantProfile, max_batch: int, qps: float, attainment: float) -> Host:
+    device = profile.device.id
+    placement = Placement(device, *measured.key, max_batch, rate_qps=0.0, share=0.0, capacity_qps=qps)
+    return replace(_hosted(placement, {device: profile}, attainment, NO_OTHERS, {}), is_standby=True)
 
 
 def _hosted(

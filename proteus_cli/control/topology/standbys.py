@@ -1,7 +1,8 @@
 """Standbys: variants that a device keeps loaded and warmed up beside those that the plan has there.
 
-A standby takes no requests. When a plan places it, it needs no load: it is *activated* at once, and the variant that it
-replaces stays as a standby in turn, as long as memory lasts.
+The plan sends a standby no requests. When a plan places it, it needs no load: it is *activated* at once, and the variant
+that it replaces stays as a standby in turn, as long as memory lasts. Until then, the fastest standby of a family that
+its device serves answers the *overflow*: what active variants cannot answer in time.
 
 **Value.** A standby is worth the probability that the next plan wants it, times the time that its load takes; the
 variants that are worth most per byte stand by. The probability is the part of the recent plans that had at least so
@@ -36,13 +37,15 @@ NOTHING: frozenset[VariantKey] = frozenset()
 class Loadable:
     """A variant: what it takes of a device's memory, and how long its load takes.
 
-    It serves up to ``qps``, in batches of up to ``max_batch`` rows; 0 where no plan may place it.
+    As ``host``, which is one on some device, it serves up to ``qps``, in batches of up to ``max_batch`` rows; 0 and None
+    where no plan may place it.
     """
 
     memory_bytes: int
     load_s: float
     max_batch: int
     qps: float
+    host: Host | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,9 @@ class DeviceMemory:
         """The same, where plans may place these variants alone."""
         if all(key in keys for key in self.loadable):
             return self
-        loadable = {key: each if key in keys else replace(each, qps=0.0) for key, each in self.loadable.items()}
+        loadable = {
+            key: each if key in keys else replace(each, qps=0.0, host=None) for key, each in self.loadable.items()
+        }
         return replace(self, loadable=loadable)
 
 
@@ -173,6 +178,20 @@ class Standbys:
                 if key.family in families and key not in mine and (device, *key) not in without
             )
         return min(found)[1:] if found else None
+
+    def overflow_of(self, host: Host, standbys: Collection[VariantKey]) -> Host | None:
+        """The fastest of the ``standbys`` of its device that carries more of the family than a host does.
+
+        None where there is none, or the family prefers something else to accuracy.
+        """
+        memory = self._memory.get(host.device)
+        if memory is None or host.preference_rank is not None:
+            return None
+        mine = [memory.loadable[key] for key in standbys if key.family == host.family and key in memory.loadable]
+        fastest = max(mine, key=lambda each: each.qps, default=None)
+        if fastest is None or fastest.host is None or fastest.qps <= host.capacity_qps:
+            return None
+        return replace(fastest.host, device=host.device)
 
     def loadable(self, device: str, key: VariantKey) -> Loadable:
         return self._memory[device].loadable[key]

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load, StandbyLoad
+from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load, StandbyEnd, StandbyLoad
 from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.workers import WorkerState
@@ -35,6 +35,7 @@ class Topology:
         self.warming = Warming(workers, self.steps, self._standbys)
         self.plan: Plan | None = None
         self.outages = Outages()
+        self._overflow: Mapping[Host, Host] = {}
 
     @property
     def devices(self) -> Collection[str]:
@@ -46,7 +47,22 @@ class Topology:
         return self.steps.hosted
 
     def next_standby(self, now_s: float) -> StandbyLoad | None:
-        return self.warming.next(now_s, self.outages.engines)
+        found = self.warming.next(now_s, self.outages.engines)
+        if found is not None:
+            self._use_standbys()
+        return found
+
+    def standby_ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float, *, gave_way: bool) -> None:
+        self.warming.ended(load, how, now_s, gave_way=gave_way)
+        self._use_standbys()
+
+    def memory_short(self, device: str, now_s: float) -> None:
+        self.warming.memory_short(device, now_s)
+        self._use_standbys()
+
+    def make_room(self, hosted: Sequence[Host]) -> None:
+        self.steps.make_room(hosted)
+        self._use_standbys()
 
     def loads_began(self, devices: Iterable[str]) -> None:
         for device in devices:
@@ -69,6 +85,7 @@ class Topology:
     def use_memory(self, memory: Mapping[str, DeviceMemory]) -> None:
         self._standbys.use(memory)
         self.warming.changed()
+        self._use_standbys()
 
     def pin_standbys(self, keys: Collection[VariantKey]) -> None:
         self._standbys.pinned = frozenset(keys)
@@ -95,7 +112,7 @@ class Topology:
         self.steps.device_lost(device)
         self.warming.give_up(device)
         self._dispatch.count_capacity(self._workers[device])
-        unfit = self._dispatch.rehost_twins(self.steps.hosted)
+        unfit = self._dispatch.rehost_twins(self._with_overflow(self._overflow_by_host()))
         for family in self._families.values():
             family.was_lost = family.was_lost or family.base.is_lost
         unhosted = [request for launch in running for request in self._dispatch.requeue(launch)]
@@ -108,6 +125,7 @@ class Topology:
     def engine_failed(self, device: str, key: VariantKey) -> None:
         self.outages = replace(self.outages, engines=self.outages.engines | {(device, *key)})
         self.warming.engine_failed(device, key)
+        self._use_standbys()
 
     def engine_recovered(self, device: str, key: VariantKey) -> None:
         self.outages = replace(self.outages, engines=self.outages.engines - {(device, *key)})
@@ -117,11 +135,34 @@ class Topology:
         engines = frozenset(each for each in self.outages.engines if VariantKey(*each[1:]) not in keys)
         self.outages = replace(self.outages, engines=engines)
 
+    def _use_standbys(self) -> None:
+        """Standbys have changed: others answer the overflow from now on."""
+        overflow = self._overflow_by_host()
+        if overflow.keys() != self._overflow.keys() or any(
+            each.key != self._overflow[host].key for host, each in overflow.items()
+        ):
+            self._dispatch.host(self._with_overflow(overflow))
+
+    def _overflow_by_host(self) -> dict[Host, Host]:
+        standbys = self.steps.standbys
+        found = {
+            host: self._standbys.overflow_of(host, standbys[host.device])
+            for host in self.steps.hosted
+            if host.device in standbys
+        }
+        return {host: overflow for host, overflow in found.items() if overflow is not None}
+
+    def _with_overflow(self, overflow: Mapping[Host, Host]) -> list[Host]:
+        self._overflow = overflow
+        hosted = self.steps.hosted
+        return [replace(host, overflow=overflow[host]) if host in overflow else host for host in hosted]
+
     def _rehost(self, loads: tuple[Load, ...]) -> Effects:
         self.warming.changed()
         for load in loads:
             self.warming.give_up(load.device)
-        unhosted = (*self._dispatch.host(self.steps.hosted), *self._dispatch.give_up_lost())
+        hosted = self._with_overflow(self._overflow_by_host())
+        unhosted = (*self._dispatch.host(hosted), *self._dispatch.give_up_lost())
         for family in self._families.values():
             if family.hosts and not family.base.is_lost:
                 family.was_lost = False

@@ -27,7 +27,7 @@ class HostClass:
     what others can't make.
     ``quota``: rows that their workers may take. ``free``: devices that have a free slot, the longest free first, each
     with the answer that names it. ``serving`` workers serve; at their slowdowns they carry ``usual_qps``, at the upper
-    bounds of these ``capacity_qps``. ``spared_qps`` is what all of them may leave to more accurate variants of the
+    bounds of these ``capacity_qps``, and ``overflow_qps`` more with the standbys of their devices. ``spared_qps`` is what all of them may leave to more accurate variants of the
     family on their devices, beyond what the plan has these carry (`spared_qps`).
     """
 
@@ -40,6 +40,7 @@ class HostClass:
     free: dict[str, Admitted] = field(default_factory=dict)
     serving: int = 0
     capacity_qps: float = 0.0
+    overflow_qps: float = 0.0
     usual_qps: float = 0.0
     spared_qps: float = 0.0
     slowdown: float = 1.0  # the mean of those that serve
@@ -99,14 +100,16 @@ class HostClass:
             factor, upper = self._slowdowns.pop(host.device)
             self.serving -= 1
             self.capacity_qps -= host.capacity_qps / upper
+            self.overflow_qps -= _overflow_qps(host) / upper
             self.usual_qps -= host.capacity_qps / factor
         if slowdown is not None:
             self._slowdowns[host.device] = slowdown.factor, slowdown.upper
             self.serving += 1
             self.capacity_qps += host.capacity_qps / slowdown.upper
+            self.overflow_qps += _overflow_qps(host) / slowdown.upper
             self.usual_qps += host.capacity_qps / slowdown.factor
         elif not self.serving:
-            self.capacity_qps = self.usual_qps = 0.0  # no rests of rounding
+            self.capacity_qps = self.overflow_qps = self.usual_qps = 0.0  # no rests of rounding
         self.slowdown = self.least_slowdown = self.planned_qps / self.usual_qps if self.usual_qps > 0 else 1.0
         if slowdown is not None and stages is not None and host.cuts:
             self._stage_slowdowns[host.device] = stages.factor
@@ -166,6 +169,10 @@ def _of_tier(alike: Iterable[list[Host]], *, of_deferred: bool) -> list[HostClas
 def by_rank(classes: Iterable[HostClass]) -> tuple[HostClass, ...]:
     """The most accurate first, or what the family prefers."""
     return tuple(sorted(classes, key=lambda each: -each.host.rank))
+
+
+def _overflow_qps(host: Host) -> float:
+    return host.overflow.capacity_qps - host.capacity_qps if host.overflow is not None else 0.0
 
 
 def _kind(host: Host) -> Hashable:
