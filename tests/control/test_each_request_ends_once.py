@@ -2,10 +2,11 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import combinations, count
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from builders import hosted, make_cascade, make_deferred, make_placement, make_plan, routes_of
@@ -33,12 +34,15 @@ from proteus_cli.control.decision import (
     Launch,
     Load,
     Refused,
+    StandbyEnd,
     Unfit,
     WaitUntil,
     WakeOthers,
 )
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.plan_steps import keys
+from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, Request
 from proteus_cli.domain.stages.cascade import PlannedCascade
 
@@ -87,7 +91,17 @@ class UseSlots:
     slots: int
 
 
-Change = Adopt | Lose | Return | UseSlots
+@dataclass(frozen=True)
+class StandBy:
+    """The next standby is loaded, wherever the controller wants one."""
+
+
+@dataclass(frozen=True)
+class MemoryShort:
+    device: str
+
+
+Change = Adopt | Lose | Return | UseSlots | StandBy | MemoryShort
 
 
 @dataclass
@@ -108,6 +122,7 @@ class Driver:
     waiting: dict[int, Request] = field(default_factory=dict)
     planned: Sequence[Host] = ()
     launches: int = 0
+    by_standbys: int = 0
     ahead: int = 0
     deferred: int = 0
     second_answers: int = 0
@@ -142,6 +157,13 @@ class Driver:
                 for each in self.controller.use_slots(device, slots, now_s).ask:
                     self._ask(each, now_s)
                 self._check_nobody_idles(now_s)
+            case StandBy():
+                load = self.controller.next_standby(now_s)
+                if load is not None:
+                    self.controller.standby_ended(load, StandbyEnd.LOADED, now_s)
+            case MemoryShort(device=device):
+                self.controller.memory_short(device, now_s)
+        self._check_quota()
 
     def _apply(self, effects: Effects, now_s: float) -> None:
         assert {*effects.ask} == {*DEVICES}
@@ -267,7 +289,14 @@ class Driver:
         host = launch.hosted
         assert host.device == device
         assert device not in self._away
-        assert any(host is loaded for loaded in self.hosted)
+        if host.is_standby:
+            assert host.key in self.controller.resident_on(device)
+            assert all(request.bounds is None and not request.is_deferred for request in launch.requests)
+            assert not launch.is_ahead
+            self.by_standbys += 1
+        else:
+            assert any(host is loaded for loaded in self.hosted)
+            assert all(host in self._fit(request) for request in launch.requests)
         start_s = launch.at_s
         if launch.is_ahead:
             assert self.slots[device] == 1
@@ -282,7 +311,6 @@ class Driver:
         assert launch.rows == sum(request.rows for request in launch.requests)
         assert all(request.family == host.family for request in launch.requests)
         assert all(request.min_accuracy <= host.accuracy for request in launch.requests)
-        assert all(host in self._fit(request) for request in launch.requests)
         assert list(launch.requests) == sorted(launch.requests, key=lambda r: (r.level, r.deadline_s, r.id))
         tier = self.controller._families[host.family].tier_of(launch.requests[0])
         assert tier is not None
@@ -488,12 +516,16 @@ def play(
     measured: bool = False,
     dispatch_ahead_s: float = 0.0,
     is_unsure: Callable[[], bool] = lambda: False,
+    memory: Mapping[str, DeviceMemory] = MappingProxyType({}),
 ) -> Driver:
     """Offer all, with changes at even distances; then let everything end."""
-    controller = Controller(dict.fromkeys(FAMILIES, 0.1), slots, policy, dispatch_ahead_s=dispatch_ahead_s)
+    slo_s = dict.fromkeys(FAMILIES, 0.1)
+    controller = Controller(slo_s, slots, policy, dispatch_ahead_s=dispatch_ahead_s, memory=memory)
     driver = Driver(controller, dict(slots), slowdown, measured, dispatch_ahead_s, is_unsure)
     now_s, coming = 0.0, list(changes)
     driver.change(coming.pop(0), now_s)
+    while coming and isinstance(coming[0], StandBy):  # before anything arrives
+        driver.change(coming.pop(0), now_s)
     every = -(-len(load) // len(changes))
     for number, query in enumerate(load):
         now_s += query.gap_s
@@ -735,6 +767,70 @@ def test_with_cascades_no_worker_idles_that_is_not_reserved(
     driver = play(load, [first, *changes], slots, lambda: 1.0, GREEDY, is_unsure=in_turn(unsure))
     assert driver.ended == Counter(range(len(load)))
     assert driver.controller.waiting == 0
+
+
+STANDBYS = {
+    f"a-{name}": hosted(
+        variant=f"a-{name}", latency_s={1: row_s, 8: 8 * row_s}, max_batch=8, weight=0.0, capacity_qps=1 / row_s,
+        accuracy=accuracy,
+    )
+    for name, row_s, accuracy in (("fast", 0.001, 0.6), ("faster", 0.0005, 0.5))
+}  # fmt: skip
+MEMORY = DeviceMemory(
+    "cpu",
+    3,
+    {
+        VariantKey("a", name): Loadable(1, 1.0, 8, host.capacity_qps, replace(host, is_standby=True))
+        for name, host in STANDBYS.items()
+    }
+    | {VariantKey(family, "a-s"): Loadable(1, 1.0, 8, 10.0) for family in FAMILIES},
+)
+STANDBY_CHANGES = st.lists(
+    UNEQUAL
+    | st.builds(Lose, st.sampled_from(DEVICES))
+    | st.builds(Return, st.sampled_from(DEVICES))
+    | st.builds(StandBy)
+    | st.builds(MemoryShort, st.sampled_from(DEVICES)),
+    max_size=8,
+)
+
+
+@given(
+    queries(3, priority=PRIORITIES, min_accuracy=st.sampled_from([0.0, 0.0, 0.0, 0.55, 0.7]), bounds=BOUNDS),
+    UNEQUAL,
+    STANDBY_CHANGES,
+    SLOTS,
+    SLOWDOWNS,
+    OTHER_POLICIES,
+    DISPATCH_AHEADS_S,
+)
+@examples(150, fuzzed=400)
+def test_all_rules_hold_where_standbys_answer_the_overflow(
+    load: list[Query],
+    first: Adopt,
+    changes: list[Change],
+    slots: dict[str, int],
+    slowdowns: list[float],
+    policy: Policy,
+    dispatch_ahead_s: float,
+) -> None:
+    driver = play(
+        load, [first, *[StandBy()] * 3, *changes], slots, in_turn(slowdowns), policy, measured=True,
+        dispatch_ahead_s=dispatch_ahead_s, memory=dict.fromkeys(DEVICES, MEMORY),
+    )  # fmt: skip
+    assert driver.ended == Counter(range(len(load)))
+    assert driver.controller.waiting == 0
+
+
+def test_the_rules_are_tested_on_runs_with_overflow() -> None:
+    """40 queries at once: the device has time for two batches, and a standby that takes a tenth of that."""
+    host = hosted("cpu0", "a", latency_s={1: 0.03, 4: 0.09}, capacity_qps=40.0)
+    load = [Query(0.0, "a", 0.2, 1)] * 40
+    plans: list[Change] = [Adopt([host]), StandBy(), StandBy()]
+    slots = dict.fromkeys(DEVICES, 1)
+    driver = play(load, plans, slots, lambda: 1.0, GREEDY, memory={"cpu0": MEMORY})
+    assert driver.ended == Counter(range(40))
+    assert driver.by_standbys > 0
 
 
 def test_the_rules_are_tested_on_runs_that_defer() -> None:

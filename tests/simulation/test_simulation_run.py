@@ -330,7 +330,7 @@ TWO = {"cpu0": 2000}
 
 @pytest.mark.parametrize("load_time_s", [None, 1.0])
 def test_with_memory_for_both_variants_a_burst_activates_what_stands_by(load_time_s: float | None) -> None:
-    """Without it the switch comes a second later, as the variant loads."""
+    """Without it the switch comes a second later, as the variant loads. Until then, it answers the overflow alone."""
     planner = Planner(CATALOG, profiles(), PROTEUS, headroom=1.0, inputs={})
 
     def run(memory_bytes: dict[str, int]) -> SimulationResult:
@@ -343,7 +343,8 @@ def test_with_memory_for_both_variants_a_burst_activates_what_stands_by(load_tim
     assert changes == [(0, 1), (0, 1)]
     up = next(replan for replan in warm.replans if replan.activated)
     assert up.at_s == pytest.approx(8.2 + SOLVE_S, abs=0.21)
-    assert variants(warm, 0, up.at_s) == {"large"}
+    assert variants(warm, 0, 8.0) == {"large"}
+    assert variants(warm, 8.0, up.at_s) == {"large", "small"}
     assert variants(warm, up.at_s, up.at_s + 1) == {"small"}
     assert all(replan.activated == 0 for replan in cold.replans)
     assert sum(replan.swaps for replan in cold.replans) == 2

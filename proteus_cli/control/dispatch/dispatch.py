@@ -224,11 +224,7 @@ class Dispatch:
                     self._given_up(worker, source.hosted, batching.requests)
                 return batching
         if best is not None:
-            source, start = best
-            if source.overflow is None:
-                return self._launch(worker, source, start, now_s)
-            start = start if start.by_standby else self._selector.overflow(worker, source, now_s) or start
-            return self._launch(worker, source.overflow if start.by_standby else source, start, now_s)
+            return self._launch(worker, *self._selector.or_overflow(worker, *best, now_s), now_s)
         return WaitUntil(wake_s) if wake_s < math.inf else IDLE
 
     def finished(self, launch: Launch, took_s: float | None, exits: Ints | None = None) -> None:
@@ -286,10 +282,9 @@ class Dispatch:
         self._assign_sources()
         return self._uncount(unhosted)
 
-    def rehost_twins(self, hosted: Sequence[Host]) -> Sequence[Request]:
-        """Where the new version of twins has stopped to serve, have all hosts share what waits; returns as `host`."""
-        losing = {name for name, family in self._families.items() if family.loses_new(self._workers)}
-        return self.host(hosted) if losing else ()
+    def loses_twins(self) -> bool:
+        """The new version of some twins has stopped to serve: all hosts are to share what waits."""
+        return any(family.loses_new(self._workers) for family in self._families.values())
 
     def use_slots(self, device: str, slots: int, now_s: float) -> Effects:
         """Run so many batches at once on a device. What it leaves others to do, one that is free is asked about."""

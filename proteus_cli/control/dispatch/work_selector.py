@@ -41,16 +41,14 @@ class WorkSelector:
             return self._by_standby(worker, source, now_s, before=hopeless) or _drop(source, hopeless)
         return self._delegate(worker, source, now_s) if isinstance(batching, CannotMeetDeadline) else batching
 
-    def overflow(self, worker: WorkerState, source: WorkSource, now_s: float) -> Start | None:
-        """The batch of the standby for the overflow, where more waits than active variants can answer in time.
-
-        Those are all of the family that serve; each is in the mean in the middle of a batch where it is busy.
-        """
-        left_s, timely = self._batcher.due_s(source.queue.last()) - now_s, 0.0
-        for each in source.tier.classes:
-            if each.serving:
-                timely += each.usual_qps * left_s - (each.serving - len(each.free)) * each.host.max_batch / 2
-        return self._by_standby(worker, source, now_s) if source.queue.rows > timely else None
+    def or_overflow(
+        self, worker: WorkerState, source: WorkSource, start: Start, now_s: float
+    ) -> tuple[WorkSource, Start]:
+        """The batch, or in its place one of the standby for the overflow, where that answers what would be late."""
+        if source.overflow is None:
+            return source, start
+        by_standby = start if start.by_standby else self._overflow_batch(worker, source, now_s)
+        return (source, start) if by_standby is None else (source.overflow, by_standby)
 
     def select_ahead(self, worker: WorkerState, start_s: float) -> tuple[WorkSource, Start] | None:
         """The source to serve once the worker is free at ``start_s``, and that batch.
@@ -67,7 +65,7 @@ class WorkSelector:
                 return None
             if source.host_class.quota > 0 and (first is None or source.is_before(first)):
                 first = source
-        if first is None or (first.overflow is not None and self.overflow(worker, first, start_s)):
+        if first is None or (first.overflow is not None and self._overflow_batch(worker, first, start_s)):
             return None
         rows = min(first.host_class.quota, first.hosted.max_batch)
         if first.hosted.first_exit is not None:
@@ -104,6 +102,19 @@ class WorkSelector:
         quota, slowdown = source.host_class.quota, worker.slowdown_at(source.hosted)
         batching = self._batcher.decide(source.queue.head(), quota, source.hosted, now_s, slowdown)
         return batching if not isinstance(batching, CannotMeetDeadline) else _drop(source, 1)
+
+    def _overflow_batch(self, worker: WorkerState, source: WorkSource, now_s: float) -> Start | None:
+        """A batch of the standby for the overflow, where more waits than active variants can answer in time.
+
+        These are all of the family that serve; those that are busy are in the mean in the middle of a batch.
+        """
+        queues = [each for each in source.family_queue.queues_of(source.host_class).values() if each.rows]
+        left_s, timely = max([self._batcher.due_s(each.last()) for each in queues]) - now_s, 0.0
+        for host_class in source.tier.classes:
+            if host_class.serving:
+                busy = host_class.serving - len(host_class.free)
+                timely += host_class.usual_qps * left_s - busy * host_class.host.max_batch / 2
+        return self._by_standby(worker, source, now_s) if sum([each.rows for each in queues]) > timely else None
 
     def _by_standby(
         self, worker: WorkerState, source: WorkSource, now_s: float, before: int | None = None

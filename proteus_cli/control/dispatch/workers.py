@@ -54,11 +54,12 @@ _IS_RESERVED = attrgetter("is_reserved")
 class AccuracyTier:
     """A queue, and the classes of the hosts that take from it, the most accurate first.
 
-    The workers that serve carry ``capacity_qps`` even at the upper bounds of their slowdowns, those of a tier that
-    ``is_base`` with the standbys for its overflow; they take batches of ``batch_rows`` together, without these. ``slowdown`` is their mean, weighted by capacity. A tier ``is_lost`` where all of its
-    devices are lost. ``running`` counts rows in batches of a tier that not all hosts of the family belong to, on its
-    ``placements`` (device and variant). Deferred requests have tiers of their own, each ``is_of_deferred``. A tier
-    ``is_of_canaries`` where the new version of `Twins` takes from it.
+    The workers that serve carry ``capacity_qps`` even at the upper bounds of their slowdowns, in batches of
+    ``batch_rows`` together; ``slowdown`` is their mean, weighted by capacity. Where the tier ``is_base``, the capacity
+    is that with the standbys for its overflow. A tier ``is_lost`` where all of its devices are lost. ``running`` counts
+    rows in batches of a tier that not all hosts of the family belong to, on its ``placements`` (device and variant).
+    Deferred requests have tiers of their own, each ``is_of_deferred``. A tier ``is_of_canaries`` where the new version
+    of `Twins` takes from it.
     What is counted here is kept up to date in steps: a decision never looks at all workers.
     """
 

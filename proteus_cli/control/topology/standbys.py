@@ -1,8 +1,8 @@
 """Standbys: variants that a device keeps loaded and warmed up beside those that the plan has there.
 
-The plan sends a standby no requests. When a plan places it, it needs no load: it is *activated* at once, and the variant
-that it replaces stays as a standby in turn, as long as memory lasts. Until then, the fastest standby of a family that
-its device serves answers the *overflow*: what active variants cannot answer in time.
+The plan sends a standby no requests. When a plan places it, it needs no load: it is *activated* at once, and the
+variant that it replaces stays as a standby in turn, as long as memory lasts. Until then, the fastest standby of a
+family that its device serves answers the *overflow*: what all active variants together cannot answer in time.
 
 **Value.** A standby is worth the probability that the next plan wants it, times the time that its load takes; the
 variants that are worth most per byte stand by. The probability is the part of the recent plans that had at least so
@@ -37,8 +37,8 @@ NOTHING: frozenset[VariantKey] = frozenset()
 class Loadable:
     """A variant: what it takes of a device's memory, and how long its load takes.
 
-    As ``host``, which is one on some device, it serves up to ``qps``, in batches of up to ``max_batch`` rows; 0 and None
-    where no plan may place it.
+    As ``host``, which is one on some device, it serves up to ``qps``, in batches of up to ``max_batch`` rows. Where no
+    plan may place it, these are 0 and None.
     """
 
     memory_bytes: int

@@ -13,6 +13,7 @@ from proteus_cli.control.topology.warming import Warming
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.request import Request
 
 
 class Topology:
@@ -112,7 +113,7 @@ class Topology:
         self.steps.device_lost(device)
         self.warming.give_up(device)
         self._dispatch.count_capacity(self._workers[device])
-        unfit = self._dispatch.rehost_twins(self._with_overflow(self._overflow_by_host()))
+        unfit = self._host() if self._dispatch.loses_twins() else ()
         for family in self._families.values():
             family.was_lost = family.was_lost or family.base.is_lost
         unhosted = [request for launch in running for request in self._dispatch.requeue(launch)]
@@ -136,34 +137,29 @@ class Topology:
         self.outages = replace(self.outages, engines=engines)
 
     def _use_standbys(self) -> None:
-        """Standbys have changed: others answer the overflow from now on."""
-        overflow = self._overflow_by_host()
-        if overflow.keys() != self._overflow.keys() or any(
-            each.key != self._overflow[host].key for host, each in overflow.items()
-        ):
-            self._dispatch.host(self._with_overflow(overflow))
-
-    def _overflow_by_host(self) -> dict[Host, Host]:
-        standbys = self.steps.standbys
-        found = {
-            host: self._standbys.overflow_of(host, standbys[host.device])
-            for host in self.steps.hosted
-            if host.device in standbys
-        }
-        return {host: overflow for host, overflow in found.items() if overflow is not None}
-
-    def _with_overflow(self, overflow: Mapping[Host, Host]) -> list[Host]:
-        self._overflow = overflow
-        hosted = self.steps.hosted
-        return [replace(host, overflow=overflow[host]) if host in overflow else host for host in hosted]
+        """Standbys have changed: from now on, those that there are answer the overflow."""
+        now, before = ({host: each.key for host, each in of.items()} for of in (self._overflow_of(), self._overflow))
+        if now != before:
+            self._host()
 
     def _rehost(self, loads: tuple[Load, ...]) -> Effects:
         self.warming.changed()
         for load in loads:
             self.warming.give_up(load.device)
-        hosted = self._with_overflow(self._overflow_by_host())
-        unhosted = (*self._dispatch.host(hosted), *self._dispatch.give_up_lost())
+        unhosted = (*self._host(), *self._dispatch.give_up_lost())
         for family in self._families.values():
             if family.hosts and not family.base.is_lost:
                 family.was_lost = False
         return Effects(ask=tuple(self._workers), dropped=unhosted, load=loads)
+
+    def _host(self) -> Sequence[Request]:
+        """Have what is hosted now share what waits, each host with its standby for the overflow; returns as `host`."""
+        self._overflow = overflow = self._overflow_of()
+        hosted = self.steps.hosted
+        return self._dispatch.host([replace(h, overflow=overflow[h]) if h in overflow else h for h in hosted])
+
+    def _overflow_of(self) -> dict[Host, Host]:
+        standbys = self.steps.standbys
+        mine = [host for host in self.steps.hosted if host.device in standbys]
+        found = {host: self._standbys.overflow_of(host, standbys[host.device]) for host in mine}
+        return {host: each for host, each in found.items() if each is not None}

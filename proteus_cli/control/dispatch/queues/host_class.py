@@ -27,8 +27,9 @@ class HostClass:
     what others can't make.
     ``quota``: rows that their workers may take. ``free``: devices that have a free slot, the longest free first, each
     with the answer that names it. ``serving`` workers serve; at their slowdowns they carry ``usual_qps``, at the upper
-    bounds of these ``capacity_qps``, and ``overflow_qps`` more with the standbys of their devices. ``spared_qps`` is what all of them may leave to more accurate variants of the
-    family on their devices, beyond what the plan has these carry (`spared_qps`).
+    bounds of these ``capacity_qps``, and ``overflow_qps`` more with the standbys for their overflow. ``spared_qps`` is
+    what all of them may leave to more accurate variants of the family on their devices, beyond what the plan has these
+    carry (`spared_qps`).
     """
 
     hosts: tuple[Host, ...]

@@ -1,0 +1,190 @@
+"""The overflow: what all active variants together cannot answer in time, a faster standby of their devices answers."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from builders import hosted, ids, launched, make_request, plan_hosting
+
+from proteus_cli.control.batching import GreedyBatcher
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import IDLE, Admitted, Host, Launch, Refused, StandbyEnd
+from proteus_cli.control.policies import Policy
+from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.request import Bounds, Request
+
+GREEDY = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)
+GOOD, FAST = VariantKey("a", "good"), VariantKey("a", "fast")
+BATCH_S = 0.04  # four rows of the good variant: 100 qps
+STANDBY = hosted(
+    "cpu9", *FAST, latency_s={1: 0.001, 8: 0.008}, max_batch=8, weight=0.0, capacity_qps=1000.0, accuracy=0.6
+)
+
+
+def good(device: str = "cpu0") -> Host:
+    return hosted(device, *GOOD, latency_s={1: 0.01, 4: BATCH_S}, max_batch=4, capacity_qps=100.0, accuracy=0.9)
+
+
+def memory(standby: Host | None = STANDBY) -> DeviceMemory:
+    host = standby and replace(standby, is_standby=True)
+    qps = host.capacity_qps if host is not None else 0.0
+    return DeviceMemory("cpu", 2, {GOOD: Loadable(1, 1.0, 4, 100.0), FAST: Loadable(1, 1.0, 8, qps, host)})
+
+
+def adopted(
+    *hosts: Host, limits: Mapping[str, DeviceMemory] | None = None, dispatch_ahead_s: float = 0.0
+) -> Controller:
+    """A controller that hosts these, and has as many standbys as there is memory for."""
+    devices = [host.device for host in hosts]
+    limits = dict.fromkeys(devices, memory()) if limits is None else limits
+    slots = dict.fromkeys(devices, 1)
+    controller = Controller({"a": 0.1}, slots, GREEDY, dispatch_ahead_s=dispatch_ahead_s, memory=limits)
+    controller.adopt(plan_hosting(*hosts, devices=devices), hosts, 0.0)
+    while (load := controller.next_standby(0.0)) is not None:
+        controller.standby_ended(load, StandbyEnd.LOADED, 0.0)
+    return controller
+
+
+def offered(controller: Controller, *numbers: int, at_s: float = 0.0, slo_s: float = 0.1) -> int:
+    """Offer requests; returns how many are admitted."""
+    requests = [make_request(number, at_s=at_s, slo_s=slo_s) for number in numbers]
+    return sum(isinstance(controller.offer(request, at_s), Admitted) for request in requests)
+
+
+def test_what_active_variants_answer_in_time_they_answer() -> None:
+    """Ten rows are what 100 qps make in 100 ms."""
+    controller = adopted(good())
+    assert offered(controller, *range(10)) == 10
+    launch = launched(controller, "cpu0", 0.0)
+    assert (launch.hosted.key, ids(launch)) == (GOOD, [0, 1, 2, 3])
+
+
+def test_of_more_a_standby_answers_as_much_as_it_can() -> None:
+    controller = adopted(good())
+    assert offered(controller, *range(11)) == 11
+    launch = launched(controller, "cpu0", 0.0)
+    assert (launch.hosted.key, ids(launch)) == (FAST, list(range(8)))
+    controller.finished(launch, 0.008)
+    launch = launched(controller, "cpu0", 0.008)
+    assert (launch.hosted.key, ids(launch)) == (GOOD, [8, 9, 10])
+
+
+def test_devices_in_the_middle_of_a_batch_make_less() -> None:
+    """In 100 ms, two devices make 18 rows while one of them runs a batch of four, half of which is to come."""
+    for count, expected in ((14, GOOD), (15, FAST)):
+        controller = adopted(good(), good("cpu1"))
+        offered(controller, *range(100, 108))
+        assert launched(controller, "cpu1", 0.0).rows == 4
+        assert offered(controller, *range(count)) == count
+        assert launched(controller, "cpu0", 0.0).hosted.key == expected
+
+
+def test_as_much_is_admitted_as_devices_make_with_their_standbys() -> None:
+    """A batch runs; 1000 qps make 100 rows in 100 ms, and without the standby it would be 10."""
+    alone = adopted(good(), limits={})
+    offered(alone, 0)
+    launched(alone, "cpu0", 0.0)
+    assert offered(alone, *range(1, 200)) == 9
+    controller = adopted(good())
+    offered(controller, 0)
+    launched(controller, "cpu0", 0.0)
+    assert offered(controller, *range(1, 200)) == 99
+    assert isinstance(controller.offer(make_request(200), 0.0), Refused)
+
+
+def test_what_no_active_variant_can_answer_any_more_a_standby_answers() -> None:
+    """Of two rows, the first has 5 ms left."""
+    controller = adopted(good())
+    assert offered(controller, 0, slo_s=0.005) == 1
+    assert offered(controller, 1) == 1
+    launch = launched(controller, "cpu0", 0.0)
+    assert (launch.hosted.key, ids(launch)) == (FAST, [0, 1])
+
+
+@pytest.mark.parametrize(
+    "asking",
+    [
+        Request(3, "a", 0.0, 0.1, 1, min_accuracy=0.7),
+        Request(3, "a", 0.0, 0.1, 1, bounds=Bounds(min_expected_accuracy=0.7)),
+    ],
+)
+def test_who_asks_for_more_accuracy_is_answered_by_an_active_variant(asking: Request) -> None:
+    controller = adopted(good())
+    assert offered(controller, *range(3)) == 3
+    assert isinstance(controller.offer(asking, 0.0), Admitted)
+    assert offered(controller, *range(4, 20)) == 16
+    assert launched(controller, "cpu0", 0.0).hosted.key == GOOD
+
+
+def test_who_asks_for_less_than_a_standby_gives_is_answered_by_it() -> None:
+    controller = adopted(good())
+    requests = [Request(number, "a", 0.0, 0.1, 1, min_accuracy=0.5) for number in range(20)]
+    assert all(isinstance(controller.offer(request, 0.0), Admitted) for request in requests)
+    assert launched(controller, "cpu0", 0.0).hosted.key == FAST
+
+
+def test_a_standby_is_nothing_that_clients_are_told_of() -> None:
+    controller = adopted(good())
+    assert [host.key for host in controller.hosting("a")] == [GOOD]
+    assert controller.max_rows(controller.hosting("a"), 0.1, 64) == 10  # by the active one
+    assert controller.hosting_version("a", {"fast"}) == ()
+
+
+def test_no_batch_is_submitted_ahead_where_a_standby_may_be_needed_next() -> None:
+    def ahead(count: int) -> Launch | object:
+        controller = adopted(good(), dispatch_ahead_s=0.002)
+        offered(controller, *range(100, 104))
+        launched(controller, "cpu0", 0.0)
+        offered(controller, *range(count))
+        return controller.decide("cpu0", BATCH_S - 0.001)
+
+    few = ahead(4)
+    assert isinstance(few, Launch)
+    assert few.is_ahead
+    assert ahead(30) == IDLE
+
+
+@pytest.mark.parametrize("how", ["short of memory", "engine failed", "gone from the catalog", "room for a plan"])
+def test_once_it_is_given_up_a_standby_answers_nothing(how: str) -> None:
+    controller = adopted(good())
+    assert offered(controller, *range(11)) == 11
+    match how:
+        case "short of memory":
+            controller.memory_short("cpu0", 0.0)
+        case "engine failed":
+            controller.engine_failed("cpu0", FAST)
+        case "gone from the catalog":
+            controller.use_memory({"cpu0": memory(standby=None)})
+        case _:
+            large = hosted("cpu0", "a", "large", latency_s={1: 0.02}, capacity_qps=50.0)
+            controller.make_room([large])
+    launch = launched(controller, "cpu0", 0.0)
+    assert (launch.hosted.key, ids(launch)) == (GOOD, [0, 1, 2, 3])
+
+
+def test_one_that_is_lost_with_its_device_is_not_counted_on() -> None:
+    controller = adopted(good(), good("cpu1"))
+    controller.device_lost("cpu1", ())
+    offered(controller, 1000)
+    launched(controller, "cpu0", 0.0)
+    assert offered(controller, *range(300)) == 99
+    controller.device_recovered("cpu1", 0.0, (good("cpu1"),))
+    assert offered(controller, *range(300, 600)) == 10, "what cpu1 carries alone"
+
+
+def test_a_standby_that_carries_no_more_or_that_the_family_does_not_prefer_answers_nothing() -> None:
+    slower = {"cpu0": memory(replace(STANDBY, capacity_qps=90.0))}
+    preferring = replace(good(), preference_rank=0.0)
+    for controller in (adopted(good(), limits=slower), adopted(preferring)):
+        assert controller.standbys == {"cpu0": {FAST}}
+        offered(controller, *range(20))
+        assert launched(controller, "cpu0", 0.0).hosted.key == GOOD
+
+
+def test_a_standby_for_the_overflow_has_higher_priorities_first() -> None:
+    controller = adopted(good())
+    offered(controller, *range(11))
+    assert isinstance(controller.offer(Request(99, "a", 0.0, 0.1, 1, priority=1), 0.0), Admitted)
+    launch = launched(controller, "cpu0", 0.0)
+    assert (launch.hosted.key, ids(launch)) == (FAST, [99, 0, 1, 2, 3, 4, 5, 6])
