@@ -123,13 +123,13 @@ class WorkSelector:
 
         None where there is no such batch, or a request in it asks for more than the standby gives.
         """
-        own, queue = source.overflow, source.queue
+        own, queues = source.overflow, source.family_queue.queues_of(source.host_class).values()
         if own is None:
             return None
-        start = self._earliest(worker, own, min(queue.rows, own.hosted.max_batch), now_s)
+        rows = min(sum([each.rows for each in queues]), own.hosted.max_batch)
+        start = self._earliest(worker, own, rows, now_s)
         if not isinstance(start, Start) or (before is not None and start.place >= before):
             return None
-        queues = source.family_queue.queues_of(source.host_class).values()
         asking = chain.from_iterable(islice(each, start.place + start.rows) for each in queues)
         if any(request.bounds is not None or request.min_accuracy > own.hosted.accuracy for request in asking):
             return None
