@@ -89,9 +89,9 @@ class FamilyCounts:
     ``outcomes`` are by (variant, device, outcome). ``cancelled`` requests, whose clients have gone, are
     among the dropped. ``retried`` ones ran on a device that was lost, and were queued again. Of those that were
     answered, first stages ``deferred`` some, and ``fallbacks`` of these got the first answer all the same; of those
-    served, ``cut`` were cut short, by variant and the last exit of their rows. The sums
-    from ``rows`` to ``accuracy`` are of served requests; ``failed_s`` is the time of admitted ones that were not
-    served. ``executions`` are by rows of the batch; the last batch ended at ``last_s`` (None: none yet).
+    served, ``cut`` were cut short, by variant and the last exit of their rows, and ``overflow`` were answered by
+    standbys. The sums from ``rows`` to ``accuracy`` are of served requests; ``failed_s`` is the time of admitted ones
+    that were not served. ``executions`` are by rows of the batch; the last batch ended at ``last_s`` (None: none yet).
     """
 
     latency: Histogram
@@ -104,6 +104,7 @@ class FamilyCounts:
     deferred: int = 0
     fallbacks: int = 0
     cut: Counter[tuple[str, int]] = field(default_factory=Counter)
+    overflow: int = 0
     answered_rows: int = 0
     rows: int = 0
     request_s: float = 0.0

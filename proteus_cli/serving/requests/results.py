@@ -154,6 +154,7 @@ class Results:
             ended.append((request.end(), answer))
         self._ended_count += len(ended)
         counts.ended(Outcome.SERVED, hosted.variant, hosted.device, served)
+        counts.overflow += served if hosted.is_standby else 0
         counts.ended(Outcome.LATE, hosted.variant, hosted.device, len(ended) - served)
         counts.waited(waits_s, took_s)
         if served:

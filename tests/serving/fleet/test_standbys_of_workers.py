@@ -161,3 +161,52 @@ def test_a_device_that_is_lost_loses_its_standbys_also_while_one_loads() -> None
         assert world.controller.standbys == {"cpu0": {FAST}, "cpu1": {FAST}}
 
     played(lose, BOTH, resident_bytes=BOTH_FIT, replans=False)
+
+
+# --- the overflow
+
+
+def test_standbys_answer_what_active_variants_cannot_in_time_with_no_change_of_plan() -> None:
+    """In 200 ms, the two devices answer 40 rows with the good variant, and 100 arrive at once."""
+
+    async def burst(world: World) -> None:
+        await asyncio.sleep(WARM_S)
+        for _ in range(100):
+            world.submit()
+        await asyncio.sleep(0.2)
+        assert world.counted == {Outcome.SERVED: 100}
+        assert {batch.key for device in BOTH for batch in world.executor(device).batches} == {GOOD, FAST}
+        assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
+
+    played(burst, BOTH, resident_bytes=BOTH_FIT, replans=False)
+
+
+def test_a_standby_that_is_freed_in_a_burst_ends_its_batch_first() -> None:
+    async def fill(world: World) -> None:
+        await asyncio.sleep(WARM_S)
+        for _ in range(100):
+            world.submit()
+        while not any(batch.key == FAST for device in BOTH for batch in world.executor(device).batches):
+            await asyncio.sleep(0.001)
+        world.memory[""] = HostMemory(0, is_short=True)
+        await asyncio.sleep(2 * EVERY_S)
+        assert world.controller.standbys == {}
+        assert all(world.fleet.loader.loaded(device) == {GOOD} for device in BOTH)
+        await asyncio.sleep(0.2)
+        assert Outcome.FAILED not in world.counted
+
+    played(fill, BOTH, resident_bytes=BOTH_FIT, replans=False)
+
+
+def test_a_device_that_dies_with_a_batch_of_a_standby_loses_no_request() -> None:
+    async def die(world: World) -> None:
+        await asyncio.sleep(WARM_S)
+        for _ in range(60):
+            world.submit()
+        while not any(batch.key == FAST for batch in world.executor("cpu0").batches):
+            await asyncio.sleep(0.0001)
+        world.executor("cpu0").die()
+        await asyncio.sleep(0.3)
+        assert world.counted == {Outcome.SERVED: 60}
+
+    played(die, BOTH, resident_bytes=BOTH_FIT, replans=False)

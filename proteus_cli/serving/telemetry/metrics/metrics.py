@@ -61,6 +61,10 @@ _COUNTERS: tuple[tuple[MetricDescription, Callable[[FamilyCounts], float]], ...]
         lambda counts: counts.fallbacks,
     ),
     (
+        counter("proteus_overflow_answers_total", "Served requests that a standby answered: the overflow.", "family"),
+        lambda counts: counts.overflow,
+    ),
+    (
         counter("proteus_accuracy_total", "Sum of the accuracies of served requests.", "family"),
         lambda counts: counts.accuracy,
     ),
