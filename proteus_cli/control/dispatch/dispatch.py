@@ -224,7 +224,9 @@ class Dispatch:
                     self._given_up(worker, source.hosted, batching.requests)
                 return batching
         if best is not None:
-            return self._launch(worker, *self._selector.or_overflow(worker, *best, now_s), now_s)
+            return self._launch(
+                worker, *self._selector.or_overflow(worker, *best, self._rows_of(best[0]), now_s), now_s
+            )
         return WaitUntil(wake_s) if wake_s < math.inf else IDLE
 
     def finished(self, launch: Launch, took_s: float | None, exits: Ints | None = None) -> None:
@@ -377,10 +379,16 @@ class Dispatch:
         if selected is None:
             return IDLE
         source, start = selected
+        if self._selector.or_overflow(worker, source, start, self._rows_of(source), start_s)[0] is not source:
+            return IDLE
         rows, is_next = start.rows, len(in_flight) == 1 and start_s > now_s
         if rows < source.hosted.max_batch and not (is_next and source.hosted.latency(rows) >= MIN_PARTIAL_AHEAD_S):
             return IDLE
         return self._launch(worker, source, start, start_s, is_ahead=True)
+
+    def _rows_of(self, source: WorkSource) -> int:
+        """Rows of the family that wait or run."""
+        return self._families[source.hosted.family].rows
 
     def _launch(
         self, worker: WorkerState, source: WorkSource, start: Start, start_s: float, *, is_ahead: bool = False

@@ -42,12 +42,15 @@ class WorkSelector:
         return self._delegate(worker, source, now_s) if isinstance(batching, CannotMeetDeadline) else batching
 
     def or_overflow(
-        self, worker: WorkerState, source: WorkSource, start: Start, now_s: float
+        self, worker: WorkerState, source: WorkSource, start: Start, rows: int, now_s: float
     ) -> tuple[WorkSource, Start]:
-        """The batch, or in its place one of the standby for the overflow, where that answers what would be late."""
+        """The batch, or in its place one of the standby for the overflow, where that answers what would be late.
+
+        ``rows`` of the family wait or run.
+        """
         if source.overflow is None:
             return source, start
-        by_standby = start if start.by_standby else self._overflow_batch(worker, source, now_s)
+        by_standby = start if start.by_standby else self._overflow_batch(worker, source, rows, now_s)
         return (source, start) if by_standby is None else (source.overflow, by_standby)
 
     def select_ahead(self, worker: WorkerState, start_s: float) -> tuple[WorkSource, Start] | None:
@@ -65,7 +68,7 @@ class WorkSelector:
                 return None
             if source.host_class.quota > 0 and (first is None or source.is_before(first)):
                 first = source
-        if first is None or (first.overflow is not None and self._overflow_batch(worker, first, start_s)):
+        if first is None:
             return None
         rows = min(first.host_class.quota, first.hosted.max_batch)
         if first.hosted.first_exit is not None:
@@ -103,18 +106,16 @@ class WorkSelector:
         batching = self._batcher.decide(source.queue.head(), quota, source.hosted, now_s, slowdown)
         return batching if not isinstance(batching, CannotMeetDeadline) else _drop(source, 1)
 
-    def _overflow_batch(self, worker: WorkerState, source: WorkSource, now_s: float) -> Start | None:
+    def _overflow_batch(self, worker: WorkerState, source: WorkSource, rows: int, now_s: float) -> Start | None:
         """A batch of the standby for the overflow, where more waits than active variants can answer in time.
 
-        These are all of the family that serve; those that are busy are in the mean in the middle of a batch.
+        These are all of the family, which has ``rows`` that wait or run; batches are in the mean half done.
         """
         queues = [each for each in source.family_queue.queues_of(source.host_class).values() if each.rows]
-        left_s, timely = max([self._batcher.due_s(each.last()) for each in queues]) - now_s, 0.0
-        for host_class in source.tier.classes:
-            if host_class.serving:
-                busy = host_class.serving - len(host_class.free)
-                timely += host_class.usual_qps * left_s - busy * host_class.host.max_batch / 2
-        return self._by_standby(worker, source, now_s) if sum([each.rows for each in queues]) > timely else None
+        left_s = max([self._batcher.due_s(each.last()) for each in queues]) - now_s
+        timely = left_s * sum([each.usual_qps for each in source.tier.classes])
+        waiting = sum([each.rows for each in queues])
+        return self._by_standby(worker, source, now_s) if (waiting + rows) / 2 > timely else None
 
     def _by_standby(
         self, worker: WorkerState, source: WorkSource, now_s: float, before: int | None = None
