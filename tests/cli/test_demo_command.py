@@ -10,7 +10,7 @@ from proteus_cli.cli.main import app
 from proteus_cli.errors import ArtefactError
 
 
-def test_by_default_there_is_one_variant_on_a_core_and_no_cascade() -> None:
+def test_one_variant_on_a_core_and_no_cascade_is_what_plans_have_anyway() -> None:
     assert plan_command(182.4, HEADROOM, "1", cascades=False) == ["plan", "--demand", "182qps", "--headroom", "1.5"]
 
 

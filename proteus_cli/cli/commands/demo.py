@@ -28,13 +28,14 @@ Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory of
 def demo(
     directory: Directory = Path("proteus-demo"),
     headroom: common.Headroom = HEADROOM,
-    residency: options.Residency = "1",
+    residency: options.Residency = "memory",
     cascades: options.Cascades = False,
 ) -> None:
     """Profile, plan, serve and replay a burst with the sample models: accuracy falls, the SLO holds, accuracy returns.
 
     The same trace is replayed with only the most accurate variants, which miss the SLO. Takes about two minutes. By
-    default plans host one variant on each core, and have no cascades: these are found soonest in a burst.
+    default plans host as many variants on each core as fit, and have no cascades, which take longest to find in a
+    burst.
     """
     from proteus_cli.store import Workspace
 
