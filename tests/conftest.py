@@ -38,7 +38,7 @@ FIRST = (
 """Files that take longest, so that no worker is left with one at the end. The first one compiles pycuda; …"""
 LAST = ("contract/api/test_pycuda.py", "contract/e2e/test_gpu0.py", "contract/runtime/test_devices.py")
 """… and these wait for that."""
-FOUND_BY_TEXT = ("alone", "extended", "hosts", "ray")
+FOUND_BY_TEXT = ("alone", "extended", "hosts", "ray", "torch")
 SET_IN_NAME = re.compile(r"\{\([^{}:]*\)\}|\{'[^{}:]*'\}|frozenset\(")
 
 # `make test` draws the same examples each time; `make fuzz` draws new ones (tests/fuzz.py).

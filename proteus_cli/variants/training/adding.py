@@ -20,9 +20,9 @@ from proteus_cli.variants.measuring import STEPS_OF_A_MODEL, Measurement, measur
 from proteus_cli.variants.models import name_in
 from proteus_cli.variants.staging import Staging, staging
 from proteus_cli.variants.training.arrays import LabelledRows, apart_from, at_most, held_out, read_labelled
-from proteus_cli.variants.training.ladder import variant_name
+from proteus_cli.variants.training.ladder import for_rows, require_packages, variant_name
 from proteus_cli.variants.training.processes import Limits
-from proteus_cli.variants.training.recipes import require_packages, train_ladder
+from proteus_cli.variants.training.recipes import train_ladder
 
 FIRST_VERSION = 1
 
@@ -91,18 +91,19 @@ def catalog_name(workspace: store.Workspace, data: Path) -> str:
 
 
 def add_task(
-    place: TaskPlace, family: Family, data: Path, kinds: Sequence[str], device: Device, backend: Backend,
+    place: TaskPlace, family: Family, data: Path, asked: Sequence[str] | None, device: Device, backend: Backend,
     limits: Limits, advance: Advance,
 ) -> AddedTask:  # fmt: skip
-    """Train the kinds of models, measure them, and add those that are worth it as the variants of ``family``.
+    """Train the kinds of models that are ``asked`` for, and add those that are worth it as variants of ``family``.
 
-    After an error all is as before. Raises `ArtefactError`, `TrainingFailed`, and `EngineError`.
+    None: all that fit the rows. After an error all is as before. Raises `UsageError`, `ArtefactError`,
+    `BackendUnavailable`, `TrainingFailed`, and `EngineError`.
     """
-    require_packages()
+    require_packages(asked)
     assert family.task is not None  # noqa: S101 - `new_family` made it
     seed, most = family.task.seed, family.task.rows
     rows = read_labelled(data)
-    split = held_out(rows, seed)
+    kinds, split = for_rows(asked, rows.x.shape[1:]), held_out(rows, seed)
     to_train = training_rows(rows, split, most, seed)
     steps = StepCounter(advance, len(kinds) * (1 + STEPS_OF_A_MODEL))
     with staging(place.workspace) as staged:

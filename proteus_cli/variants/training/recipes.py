@@ -3,29 +3,18 @@
 import os
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from proteus_cli import store
-from proteus_cli.errors import BackendUnavailable, TrainingFailed
+from proteus_cli.errors import TrainingFailed
 from proteus_cli.progress import StepCounter
 from proteus_cli.variants.training.arrays import LabelledRows
-from proteus_cli.variants.training.ladder import LADDER
+from proteus_cli.variants.training.ladder import KINDS
 from proteus_cli.variants.training.processes import Limits, require_success, run_command
 
 FITTING = "proteus_cli.variants.training.fitting"
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 KEPT_LINES = 20
-
-
-def require_packages() -> None:
-    """Raise `BackendUnavailable` without the packages of the extra `train`."""
-    for package in ("sklearn", "skl2onnx"):
-        if find_spec(package) is None:
-            raise BackendUnavailable(
-                f"The package `{package}` is needed to train models, and is not installed.",
-                hint="pip install 'proteus-serving[train]'",
-            )
 
 
 def train_ladder(
@@ -41,7 +30,7 @@ def train_ladder(
     said: list[str] = []
 
     def hear(line: str) -> None:
-        if line in LADDER:
+        if line in KINDS:
             steps.begin(f"training {line}")
         elif line:
             said.append(line)

@@ -21,9 +21,9 @@ from proteus_cli.variants.models import require_same_tensors, unusable
 from proteus_cli.variants.staging import Staging, staging
 from proteus_cli.variants.training.adding import catalog_name, measured, training_rows
 from proteus_cli.variants.training.arrays import LabelledRows, apart_from, held_out, read_labelled
-from proteus_cli.variants.training.ladder import kinds_of, variant_name
+from proteus_cli.variants.training.ladder import kinds_of, require_packages, variant_name
 from proteus_cli.variants.training.processes import Limits, require_success, run_command
-from proteus_cli.variants.training.recipes import require_packages, train_ladder
+from proteus_cli.variants.training.recipes import train_ladder
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +184,8 @@ def _trained(
     if known.task.retrain is not None:
         steps.begin("training")
         return _trained_by_command(known, rows, wanted, directory.absolute(), limits, say)
-    require_packages()
     kinds = kinds_of(known.family.name, wanted)
+    require_packages(kinds)
     if not kinds:
         raise UsageError(
             f"No variant of `{known.family.name}` was trained by `proteus task add`.",
