@@ -35,7 +35,8 @@ head of the queue, faster workers can make; if they are busy too long, it is dro
 as large as planned: that is why an overload ends with its cause. A worker without quota takes over rows of busy
 workers: at once if no accuracy is lost, or if there are more than the more accurate ones can make; else those that
 these cannot make any more. A worker that can make nothing transfers its quota to a faster class (`Delegate`). A
-request that no worker can make is dropped.
+request that no worker can make is dropped. What all of them together cannot make is the *overflow*: a worker whose
+device has a faster standby of the family (`Host.overflow`) runs a batch of that in place of its own.
 
 **Who is asked.** One worker at a time: a free one of the class that got the quota, else the one that may take over
 (`AccuracyTier.next_worker`). A worker that is full names the next one for what it leaves (`WakeOthers`). What classes

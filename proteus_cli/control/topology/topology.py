@@ -140,7 +140,8 @@ class Topology:
         """Standbys have changed: from now on, those that there are answer the overflow."""
         now, before = ({host: each.key for host, each in of.items()} for of in (self._overflow_of(), self._overflow))
         if now != before:
-            self._host()
+            unhosted = self._host()
+            assert not unhosted  # noqa: S101 - what is active has not changed, and it may answer all that waits
 
     def _rehost(self, loads: tuple[Load, ...]) -> Effects:
         self.warming.changed()
