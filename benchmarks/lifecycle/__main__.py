@@ -91,7 +91,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="few rounds and seeds, to see that it works")
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
     options = parser.parse_args()
-    console, wanted, aims = Console(), options.parts.split(","), list[Aim]()
+    console, wanted, aims = Console(width=None if sys.stdout.isatty() else 130), options.parts.split(","), list[Aim]()
     console.print(machine())
     with tempfile.TemporaryDirectory() as directory:
         for name, measure in PARTS.items():
