@@ -138,7 +138,10 @@ class Topology:
 
     def _use_standbys(self) -> None:
         """Standbys have changed: from now on, those that there are answer the overflow."""
-        now, before = ({host: each.key for host, each in of.items()} for of in (self._overflow_of(), self._overflow))
+        now, before = (
+            {host: (each.key, each.latency) for host, each in of.items()}
+            for of in (self._overflow_of(), self._overflow)
+        )
         if now != before:
             unhosted = self._host()
             assert not unhosted  # noqa: S101 - what is active has not changed, and it may answer all that waits

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from builders import hosted, ids, launched, make_request, plan_hosting
+from builders import hosted, ids, launched, make_request, make_table, plan_hosting
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
@@ -161,6 +161,14 @@ def test_once_it_is_given_up_a_standby_answers_nothing(how: str) -> None:
             controller.make_room([large])
     launch = launched(controller, "cpu0", 0.0)
     assert (launch.hosted.key, ids(launch)) == (GOOD, [0, 1, 2, 3])
+
+
+def test_a_standby_that_is_known_to_be_slower_than_before_is_counted_on_as_that() -> None:
+    controller = adopted(good())
+    controller.use_memory({"cpu0": memory(replace(STANDBY, latency=make_table({1: 0.002, 8: 0.08})))})
+    assert offered(controller, *range(20)) == 20
+    launch = launched(controller, "cpu0", 0.0)
+    assert (launch.hosted.key, launch.hosted.latency(8)) == (FAST, 0.08)
 
 
 def test_one_that_is_lost_with_its_device_is_not_counted_on() -> None:

@@ -176,6 +176,7 @@ def test_standbys_answer_what_active_variants_cannot_in_time_with_no_change_of_p
         await asyncio.sleep(0.2)
         assert world.counted == {Outcome.SERVED: 100}
         assert {batch.key for device in BOTH for batch in world.executor(device).batches} == {GOOD, FAST}
+        assert 0 < world.plane.counts.by_family["f"].overflow < 100
         assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
 
     played(burst, BOTH, resident_bytes=BOTH_FIT, replans=False)
