@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -70,6 +70,15 @@ async def run_unless(stop: asyncio.Event, work: Coroutine[Any, Any, ResultT]) ->
         working.cancel()
         stopping.cancel()
         await asyncio.gather(working, stopping, return_exceptions=True)
+
+
+async def in_thread(work: Callable[..., ResultT], *given: object) -> ResultT:
+    """The result of ``work`` in a thread. Cancelled, it ends after that has ended."""
+    working = asyncio.ensure_future(asyncio.to_thread(work, *given))
+    try:
+        return await asyncio.shield(working)
+    finally:
+        await asyncio.wait([working])
 
 
 @asynccontextmanager

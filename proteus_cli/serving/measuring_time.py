@@ -24,6 +24,11 @@ def cpu_s(pid: int) -> float | None:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def tells_of_waits(line: str) -> bool:
+    """A line that measuring has told, here or on a host, is about a wait for time."""
+    return line.endswith((WAITS, GOES_ON))
+
+
 async def tell_waits(pid: int, say: Callable[[str], object], cpu_s: Callable[[int], float | None] = cpu_s) -> None:
     """Say `WAITS` once a process gets next to no time, and `GOES_ON` once it gets some again, until it has ended."""
     before, waited = cpu_s(pid), False

@@ -12,12 +12,14 @@ import pytest
 from msgspec.structs import replace
 from tiny import SHAPES, Tiny, TinyFamily, add_profiles, make_workspace, mlp
 
+from proteus_cli.cli.workflows.deployment import measuring as measuring_module
 from proteus_cli.cli.workflows.deployment import versions as versions_module
 from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog
 from proteus_cli.cli.workflows.deployment.naming_intents import undo_namings
 from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import VariantProfile
+from proteus_cli.serving.adaptation.catalog.source import Measurable
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 from proteus_cli.serving.adaptation.shifts.references import References
 from proteus_cli.store import Workspace, write_json
@@ -63,10 +65,11 @@ def measured_version(made: Tiny, patch: pytest.MonkeyPatch) -> tuple[WorkspaceVe
         write_answers(copy.answers_path("cpu0"), found)
         return b""
 
-    types = {"cpu0": made.place.profile("cpu0").device.type}
+    cpu0 = made.place.profile("cpu0").device
+    here, types = Measurable([cpu0], {}), {"cpu0": cpu0.type}
     with patch.context() as patched:
-        patched.setattr(versions_module, "measured", measured)
-        found = asyncio.run(versions.measure(candidate, ["cpu0"], types, lambda _line: None))
+        patched.setattr(measuring_module, "measured", measured)
+        found = asyncio.run(versions.measure(candidate, here, types, lambda _line: None))
     assert engines(made) == {SMALL: "shapes-s 1", PLAIN: "shapes-m 1"}
     return versions, candidate, found["cpu0"]
 

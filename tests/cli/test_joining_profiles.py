@@ -14,7 +14,7 @@ from proteus_cli.cli.workflows.deployment.deployment import deployment_of
 from proteus_cli.cli.workflows.deployment.joining import WorkspaceProfiles
 from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog
 from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import Family, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan_changes.record import Observation
@@ -22,7 +22,7 @@ from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.serving.adaptation.plan_journal import Adopted, PlanJournal
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.cluster.hosts_file import HostsFile
-from proteus_cli.serving.devices.remote.channel.messages import MeasureDevices
+from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.store import Workspace, read_json
 
@@ -58,16 +58,17 @@ class FakeAgent:
     def __init__(self, made: Tiny) -> None:
         self._profile = made.place.profile("cpu0")
         self.has_ended, self.loss = asyncio.Event(), None
-        self.commands: list[MeasureDevices] = []
+        self.options: list[MeasureOptions] = []
 
     async def sent_model(self, model: Path) -> str:
         assert model.suffix in {".onnx", ".npz"}
         return "0" * 64
 
-    async def measure(self, command: MeasureDevices, say: Any) -> bytes:
-        self.commands.append(command)
+    async def measure(self, families: tuple[Family, ...], options: MeasureOptions, say: Any) -> bytes:
+        self.options.append(options)
+        self.families = families
         say("cpu0: 1 of 1")
-        devices = [msgspec.structs.replace(GPU, id=name) for name in command.options.devices.split(",")]
+        devices = [msgspec.structs.replace(GPU, id=name) for name in options.devices.split(",")]
         return msgspec.json.encode(
             [msgspec.structs.replace(self._profile, device=device, measured_on=device.id) for device in devices]
         )
@@ -123,9 +124,9 @@ def test_of_devices_that_are_alike_the_first_is_measured_and_all_are_known(made:
     agent, second = FakeAgent(made), msgspec.structs.replace(GPU, id="b/gpu1")
     assert known.measures
     measured(known, agent, GPU, second)
-    (command,) = agent.commands
-    assert (command.options.devices, command.options.budget_s) == ("gpu0", 7.0)
-    assert command.families[0].variants[0].onnx == command.families[0].eval == "0" * 64
+    (options,) = agent.options
+    assert (options.devices, options.budget_s) == ("gpu0", 7.0)
+    assert agent.families[0].variants[0].onnx == agent.families[0].eval == "0" * 64
     found = known.profiles_of([GPU, second])
     assert {device: profile.measured_on for device, profile in found.items()} == {
         "b/gpu0": "b/gpu0", "b/gpu1": "b/gpu0",

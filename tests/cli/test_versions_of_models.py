@@ -15,12 +15,14 @@ import pytest
 from msgspec.structs import replace
 from tiny import SHAPES, Tiny, TinyFamily, add_profiles, make_workspace, mlp
 
+from proteus_cli.cli.workflows.deployment import measuring as measuring_module
 from proteus_cli.cli.workflows.deployment import versions as versions_module
 from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog
 from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import VariantProfile
 from proteus_cli.errors import ArtefactError
+from proteus_cli.serving.adaptation.catalog.source import Measurable
 from proteus_cli.store import Workspace, model_digest
 
 PLAIN = VariantKey("shapes", "shapes-m")
@@ -113,6 +115,10 @@ def test_where_a_profile_cannot_be_written_all_are_as_before_in_the_end(fails: s
     assert {device: made.place.profile(device).of(*PLAIN) for device in before} == before
 
 
+def here(made: Tiny) -> Measurable:
+    return Measurable([made.place.profile("cpu0").device], {})
+
+
 def types_of(made: Tiny) -> dict[str, str]:
     return {"cpu0": made.place.profile("cpu0").device.type}
 
@@ -130,7 +136,7 @@ class Measuring:
     def __post_init__(self) -> None:
         for module, name in ((versions_module, "_link_all"), (shutil, "copytree"), (shutil, "rmtree")):
             self.patch.setattr(module, name, partial(self._called, name, getattr(module, name)))
-        self.patch.setattr(versions_module, "measured", self._measured)
+        self.patch.setattr(measuring_module, "measured", self._measured)
 
     def _called(self, name: str, real: Any, *args: Any, **options: Any) -> object:
         self.threads.setdefault(name, set()).add(threading.current_thread() is threading.main_thread())
@@ -155,7 +161,7 @@ def test_the_copy_to_measure_in_is_made_and_removed_while_requests_are_served(
     candidate, measuring = versions.candidate(PLAIN, "2"), Measuring(monkeypatch, lasts=is_cancelled)
 
     async def measure() -> Mapping[str, VariantProfile]:
-        task = asyncio.create_task(versions.measure(candidate, ["cpu0"], types_of(made), lambda _line: None))
+        task = asyncio.create_task(versions.measure(candidate, here(made), types_of(made), lambda _line: None))
         if not is_cancelled:
             return await task
         await measuring.begun.wait()
@@ -187,7 +193,7 @@ def test_a_copy_that_nobody_wants_any_more_is_removed_once_it_is_made(
     monkeypatch.setattr(shutil, "copytree", slow)
 
     async def measure() -> None:
-        task = asyncio.create_task(versions.measure(candidate, ["cpu0"], types_of(made), lambda _line: None))
+        task = asyncio.create_task(versions.measure(candidate, here(made), types_of(made), lambda _line: None))
         assert await asyncio.to_thread(begun.wait, 60.0)
         task.cancel()
         await asyncio.sleep(0)

@@ -110,12 +110,12 @@ def test_what_is_new_is_measured_on_the_devices_that_lack_it(made: Tiny, monkeyp
     """By `proteus profile` itself; at the usual priority here, so as to end on a busy machine."""
     usual = partial(measured, leaves_time=False)
     monkeypatch.setattr(
-        "proteus_cli.cli.workflows.deployment.live_catalog.measured",
+        "proteus_cli.cli.workflows.deployment.measuring.measured",
         lambda *given, leaves_time: usual(*given) if leaves_time else None,
     )
     mlp(made.model("shapes-m"), hidden=8, seed=17)
     catalog, said = source(made, 60.0), list[str]()
-    asyncio.run(catalog.measure(["cpu0"], said.append))
+    asyncio.run(catalog.measure([made.place.profile("cpu0").device], {}, said.append))
     assert known(catalog) == ["shapes-s", "shapes-m"]
     found = made.place.profile("cpu0").of("shapes", "shapes-m")
     assert found is not None

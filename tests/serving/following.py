@@ -54,7 +54,12 @@ class Followed:
         self.profiled = {measured.key: measured for measured in world.profiles["cpu0"].variants}
         self.results = list[Result]()
         hardware: Any = SimpleNamespace(
-            is_emulated=True, takes_variants=True, learn=self._learn, use_signatures=self._use_signatures, stubs=set()
+            sessions=dict,
+            is_emulated=True,
+            takes_variants=True,
+            learn=self._learn,
+            use_signatures=self._use_signatures,
+            stubs=set(),
         )
         solver: Any = SimpleNamespace(state=SimpleNamespace(is_busy=False), use=self._plan_with)
         source: Any = self

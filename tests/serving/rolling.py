@@ -1,7 +1,7 @@
 """A server in virtual time whose catalog is read anew, and that rolls out versions."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ from proteus_cli.domain.catalog.catalog import Variant, VariantKey
 from proteus_cli.domain.catalog.changes import CatalogContent
 from proteus_cli.domain.profile.profile import VariantProfile
 from proteus_cli.domain.rollouts.status import RolloutStatus
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles
+from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurable
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts
 from proteus_cli.serving.devices.hardware import NO_MODEL
@@ -81,14 +81,14 @@ class Rolled:
         return Candidate(plain, before, Variant(plain.variant, accuracy=0.5), changed)
 
     async def measure(
-        self, candidate: Candidate, devices: Sequence[str], types: Mapping[str, str], say: Callable[[str], object]
+        self, candidate: Candidate, possible: Measurable, types: Mapping[str, str], say: Callable[[str], object]
     ) -> Mapping[str, VariantProfile]:
         say(WAITS)
         await asyncio.sleep(1.2)  # between two looks
         plain = candidate.plain
         made = make_measured(plain.family, plain.variant, 0.9, {1: 0.01, 2: 0.02, 4: 0.04}, load_s=LOAD_S)
         made = msgspec.structs.replace(made, model_digest=candidate.files.content.digest(plain))
-        return dict.fromkeys(devices, made)
+        return dict.fromkeys((device.id for device in possible.devices), made)
 
     def write(self, candidate: Candidate, measured: Mapping[str, VariantProfile]) -> None:
         plain, models = candidate.plain, self.catalog.families[candidate.plain.family]

@@ -17,7 +17,8 @@ def succeeding_profile(served: Profile, measured: Profile, names: Names) -> Prof
     """The profile of a device from now on: what was ``measured`` of the variants in ``names``, by these.
 
     What is known of others stays: of those that serve until the next plan, and of those whose accuracy alone is not
-    current. So do corrections that were made while serving, of engines that are still the same.
+    current. So do corrections that were made while serving, of engines that are still the same. The network knows the
+    rows of new families.
     """
     current = [_current(served, each, names[each.key]) for each in measured.variants if each.key in names]
     now = {each.key for each in current}
@@ -25,7 +26,8 @@ def succeeding_profile(served: Profile, measured: Profile, names: Names) -> Prof
     cascades = [_renamed(each, names) for each in measured.cascades if all(key in names for key in _both(each))]
     going = {each.key for each in left}
     cascades += [each for each in served.cascades if going.intersection(_both(each))]
-    return msgspec.structs.replace(served, variants=(*current, *left), cascades=tuple(cascades))
+    network = measured.network or served.network
+    return msgspec.structs.replace(served, variants=(*current, *left), cascades=tuple(cascades), network=network)
 
 
 def has_news(served: Profile, measured: Profile, names: Names) -> bool:
@@ -84,6 +86,22 @@ def written_over(file: Profile, known: Profile) -> Profile:
     better = {_measured_as(each): each for each in known.variants}
     variants = tuple(better.get(_measured_as(each), each) for each in file.variants)
     return msgspec.structs.replace(known, variants=variants, cascades=file.cascades)
+
+
+def with_missing(file: Profile, measured: Profile) -> Profile:
+    """What the file of a profile is to say, once a device that is like its own was measured: of what it did not tell.
+
+    Names are those of the file. What it tells of the same models and eval splits stays.
+    """
+    told = {_measured_as(each): each for each in file.variants}
+    variants = tuple(told.get(_measured_as(each), each) for each in measured.variants)
+    news = {each.key for each in variants if _measured_as(each) not in told}
+    others = tuple(each for each in file.variants if each.key not in {each.key for each in variants})
+    cascades = tuple(each for each in measured.cascades if news.intersection(_both(each)))
+    kept = tuple(each for each in file.cascades if not news.intersection(_both(each)))
+    return msgspec.structs.replace(
+        file, variants=(*variants, *others), cascades=(*cascades, *kept), network=measured.network or file.network
+    )
 
 
 def _measured_as(measured: VariantProfile) -> tuple[object, ...]:

@@ -15,6 +15,7 @@ from proteus_cli.serving.devices.process import messages as device_messages
 from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
 from proteus_cli.serving.devices.remote.channel.messages import (
     AbandonDevice,
+    AbandonMeasuring,
     DevicesShared,
     FromDevice,
     Hello,
@@ -57,6 +58,7 @@ class ServerSession:
         self._told_shared: Mapping[str, int] = {}
         self._writing: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._measuring: dict[int, asyncio.Task[None]] = {}
         self._has_ended = False
         channel.owner = self
         self._start(beat(channel, self.end))
@@ -76,8 +78,8 @@ class ServerSession:
                 self._write(digest, self._offered.offered(message))
             case ModelPiece(digest=digest):
                 self._write(digest, self._offered.take(message, behind))
-            case MeasureDevices():
-                self._start(self._measure(message))
+            case MeasureDevices() | AbandonMeasuring():
+                self._obey_measuring(message)
             case Hello() | Inquiry():
                 self.end("it greets twice")
 
@@ -138,21 +140,31 @@ class ServerSession:
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
 
+    def _obey_measuring(self, command: MeasureDevices | AbandonMeasuring) -> None:
+        number = command.number
+        if isinstance(command, MeasureDevices):
+            task = self._measuring[number] = self._start(self._measure(command))
+            task.add_done_callback(lambda _: self._measuring.pop(number))
+        elif number in self._measuring:
+            self._measuring[number].cancel()
+
     async def _measure(self, command: MeasureDevices) -> None:
-        """Measure devices, after giving up what is open here: it would be measured, too."""
-        for device in list(self._opened.values()):
-            device.abandon()
+        """Measure devices; unless beside servers, what is open here is given up first, as it would be measured, too."""
+        if not command.options.beside_servers:
+            for device in list(self._opened.values()):
+                device.abandon()
+        number = command.number
         try:
             used = self._shared.open_devices
-            content = await self._measurer.measure(command, used, self._models.path_of, self._say)
-            self._channel.send(Measured(), [content])
+            content = await self._measurer.measure(
+                command, used, self._models.path_of, lambda line: self._channel.send(Measuring(number, line))
+            )
+            self._channel.send(Measured(number), [content])
         except Exception as error:  # noqa: BLE001 - it is sent to the server
-            self._channel.send(Measured(device_messages.SentError.logged(error)))
+            self._channel.send(Measured(number, device_messages.SentError.logged(error)))
 
-    def _say(self, line: str) -> None:
-        self._channel.send(Measuring(line))
-
-    def _start(self, work: "Coroutine[Any, Any, None]") -> None:
+    def _start(self, work: "Coroutine[Any, Any, None]") -> "asyncio.Task[None]":
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task

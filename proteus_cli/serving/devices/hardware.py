@@ -64,6 +64,10 @@ class Hardware(ABC):
         """How the hosts of a cluster are reached now, by name."""
         return {}
 
+    def sessions(self) -> list[tuple[str, AgentSession]]:
+        """The hosts of a cluster that are connected."""
+        return []
+
     def is_reachable(self, device: str) -> bool:  # noqa: ARG002
         """Whether it makes sense to open a device that was lost; not while its host is not connected."""
         return True

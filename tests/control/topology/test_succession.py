@@ -3,8 +3,15 @@
 import msgspec
 from builders import make_measured, make_profile
 
-from proteus_cli.control.topology.succession import as_recorded, in_catalog_names, succeeding_profile, without_variants
+from proteus_cli.control.topology.succession import (
+    as_recorded,
+    in_catalog_names,
+    succeeding_profile,
+    with_missing,
+    without_variants,
+)
 from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.profile.profile import LiveAccuracyRecord, Profile, Recorded, VariantProfile
 from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile
 
@@ -46,6 +53,27 @@ def test_what_was_measured_anew_has_its_name_here_and_what_retires_stays() -> No
 def test_a_variant_that_was_not_measured_anew_is_not_known_by_its_new_name() -> None:
     after = succeeding_profile(profile(measured("s"), measured("m")), profile(measured("s")), names(s="s", m="m@2"))
     assert [each.variant for each in after.variants] == ["s", "m"]
+
+
+def test_a_file_gets_what_it_did_not_tell_and_keeps_what_was_measured_of_the_same_models() -> None:
+    file = profile(measured("s"), measured("m"), measured("old"), cascades=(("s", "m"), ("s", "old")))
+    now = profile(measured("s", 0.5), measured("m", 0.03, "f"), measured("l"), cascades=(("s", "m"), ("m", "l")))
+    after = with_missing(file, now)
+    assert {each.variant: mean_s(after, each.variant) for each in after.variants} == {
+        "s": 0.01, "m": 0.03, "l": 0.01, "old": 0.01,
+    }  # fmt: skip
+    assert {(each.first, each.second) for each in after.cascades} == {("s", "m"), ("m", "l"), ("s", "old")}
+    assert after.of("a", "m") == now.of("a", "m")
+    assert with_missing(after, now) == after
+
+
+def test_the_network_knows_the_rows_of_new_families() -> None:
+    before = msgspec.structs.replace(profile(measured("s")), network=Network(0.01, 1e9, {"a": 4}))
+    now = msgspec.structs.replace(before, network=Network(0.01, 1e9, {"a": 4, "b": 8}))
+    assert succeeding_profile(before, now, names(s="s")).network == with_missing(before, now).network == now.network
+    without = msgspec.structs.replace(before, network=None)
+    assert succeeding_profile(before, without, names(s="s")).network == with_missing(before, without).network
+    assert with_missing(before, without).network == before.network
 
 
 def test_plans_count_on_the_last_accuracy_that_any_profile_has_of_a_variant() -> None:

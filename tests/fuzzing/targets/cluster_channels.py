@@ -42,7 +42,6 @@ from proteus_cli.serving.devices.remote.channel.messages import (
     PROTOCOL,
     Hello,
     Inventory,
-    MeasureDevices,
     MeasureOptions,
     Welcome,
 )
@@ -200,7 +199,7 @@ class Works:
             executor.submit(BATCH, self._ended)
             self._submitted += 1
         await self._all_ended.wait()
-        await session.measure(MeasureDevices((), _OPTIONS), lambda _: None)
+        await session.measure((), _OPTIONS, lambda _: None)
 
     def _ended(self, result: object) -> None:
         self.told.append(type(result).__name__)

@@ -37,7 +37,6 @@ from proteus_cli.serving.devices.remote.channel.frames import pieces_of
 from proteus_cli.serving.devices.remote.channel.messages import (
     PROTOCOL,
     Hello,
-    MeasureDevices,
     MeasureOptions,
     Ping,
     RunBatch,
@@ -361,9 +360,7 @@ def test_a_command_that_an_agent_cannot_carry_out_is_answered_with_what_went_wro
                     await remote_device(link).load(KEY, model, 4)
                 assert link.session is not None
                 with pytest.raises(RuntimeError, match="at least one"):
-                    await link.session.measure(
-                        MeasureDevices((), MeasureOptions("all", 1.0, 1, 1, False, None, False)), print
-                    )
+                    await link.session.measure((), MeasureOptions("all", 1.0, 1, 1, False, None, False), print)
 
     run(test)
 

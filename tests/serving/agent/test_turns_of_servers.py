@@ -22,7 +22,7 @@ from proteus_cli.serving.agent import sharing
 from proteus_cli.serving.agent.measuring import require_measurable
 from proteus_cli.serving.agent.sharing import DeviceTurn, SharedDevices, SharedOpening
 from proteus_cli.serving.devices.executor import Batch, BatchResult
-from proteus_cli.serving.devices.remote.channel.messages import MeasureDevices, MeasureOptions
+from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.serving.devices.remote.links.link import AgentLink
 from proteus_cli.serving.devices.remote.sessions.connecting import ask, connect
 from proteus_cli.serving.measuring_child import leave_time
@@ -257,7 +257,7 @@ def test_what_other_servers_use_is_not_measured(tmp_path: Path) -> None:
             for devices in ("all", "cpu9,cpu0"):
                 options = MeasureOptions(devices, 1.0, 1, 1, accepts_noise=True, as_type=None, force=False)
                 with pytest.raises(DeviceUnavailable, match="A server uses cpu0"):
-                    await measuring.measure(MeasureDevices((), options), print)
+                    await measuring.measure((), options, print)
             measuring.close()
 
     run(test)

@@ -7,20 +7,17 @@ from dataclasses import dataclass, field
 
 from proteus_cli.cli.command_line.memory import limits_of_host
 from proteus_cli.cli.workflows.cluster.measuring import measurable_in
+from proteus_cli.cli.workflows.deployment.measuring import firsts_of_alike, options_of_agent
 from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.fleet import on_device
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
-from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.serving.devices.remote.measuring import measured_by_agent
 from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 from proteus_cli.store import Workspace, require_current_models
 from proteus_cli.store.sharing import with_sharing
-
-MAX_BATCH, MAX_SLOTS = 64, 4
-"""As `proteus profile` without options."""
 
 log = logging.getLogger("proteus.joining")
 
@@ -67,11 +64,7 @@ class WorkspaceProfiles:
     async def measure(self, session: AgentSession, devices: Sequence[Device]) -> None:
         """See `ProfileSource`. Of devices that are alike, the first is measured."""
         host = devices[0].host
-        first = [d for at, d in enumerate(devices) if not any(d.is_like(before) for before in devices[:at])]
-        names = ",".join(device.id.removeprefix(f"{host}/") for device in first)
-        options = MeasureOptions(
-            names, self.budget_s, MAX_BATCH, MAX_SLOTS, accepts_noise=True, as_type=None, force=False
-        )
+        options = options_of_agent(firsts_of_alike(devices), self.budget_s, beside_servers=False)
         what = await asyncio.to_thread(measurable_in, self.workspace)
         profiles = await measured_by_agent(session, host, what, options, lambda line: log.debug("%s: %s", host, line))
         for profile in profiles:

@@ -8,15 +8,17 @@ from typing import Any
 
 import msgspec
 
+from proteus_cli.cli.workflows.deployment.measuring import measure_missing
 from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans
 from proteus_cli.cli.workflows.live_replay import server_at
 from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.catalog.changes import CatalogChange, CatalogContent, Digests, Succession, changes
+from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.errors import ProteusError
 from proteus_cli.progress import Say
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
-from proteus_cli.serving.measuring_process import measured
+from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 from proteus_cli.store import Workspace, is_as_declared
 from proteus_cli.store import digest as digest_of_split
 from proteus_cli.store.sharing import sharing_paths, with_sharing
@@ -58,10 +60,9 @@ class WorkspaceCatalog:
         profiles = {device: _current(profile, files.content, splits) for device, profile in found.items()}
         return Measurements(profiles, inputs)
 
-    async def measure(self, devices: Sequence[str], say: Say) -> None:
-        """See `CatalogSource`. What is off beside a server is recalibrated while it serves."""
-        options = [f"--device={','.join(devices)}", f"--budget={self.budget_s}s", "--accept-noise"]
-        await measured(self._workspace.root.absolute(), options, say, leaves_time=True)
+    async def measure(self, devices: Sequence[Device], sessions: Mapping[str, AgentSession], say: Say) -> None:
+        """See `CatalogSource`."""
+        await measure_missing(self._workspace, devices, sessions, self.budget_s, say)
 
     def use(self, following: Succession, inputs: Mapping[str, str]) -> None:
         """See `CatalogSource`."""

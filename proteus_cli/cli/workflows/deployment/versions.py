@@ -3,7 +3,7 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -12,6 +12,7 @@ from tempfile import mkdtemp
 import msgspec
 
 from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog, model_digests
+from proteus_cli.cli.workflows.deployment.measuring import measure_missing
 from proteus_cli.cli.workflows.deployment.naming_intents import (
     NamingIntent,
     ProfileChange,
@@ -26,9 +27,8 @@ from proteus_cli.domain.catalog.changes import CatalogContent
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.progress import Say
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles
+from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurable
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
-from proteus_cli.serving.measuring_process import measured
 from proteus_cli.store import Workspace, read_json, remove, write_json, write_text
 from proteus_cli.store.catalog_text import with_files
 
@@ -72,15 +72,15 @@ class WorkspaceVersions:
         return Candidate(plain, before, after, CatalogFiles(content, models))
 
     async def measure(
-        self, candidate: Candidate, devices: Sequence[str], types: Mapping[str, str], say: Say
+        self, candidate: Candidate, possible: Measurable, types: Mapping[str, str], say: Say
     ) -> Mapping[str, VariantProfile]:
         """See `VersionSource`."""
         known = await asyncio.to_thread(self._known, candidate, types)
-        if all(device in known for device in devices):
+        lacking = [device for device in possible.devices if device.id not in known]
+        if not lacking:
             return known
-        options = [f"--device={','.join(devices)}", f"--budget={self.catalog.budget_s}s", "--accept-noise"]
         async with self._copy(candidate) as copy:
-            await measured(copy.root, options, say, leaves_time=True)
+            await measure_missing(copy, lacking, possible.sessions, self.catalog.budget_s, say)
             return known | await asyncio.to_thread(self._taken_from, copy, candidate, types)
 
     def _taken_from(self, copy: Workspace, candidate: Candidate, types: Mapping[str, str]) -> dict[str, VariantProfile]:

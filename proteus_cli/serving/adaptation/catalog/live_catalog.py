@@ -36,7 +36,7 @@ from proteus_cli.serving.adaptation.catalog.measuring import CatalogMeasuring
 from proteus_cli.serving.adaptation.catalog.offers import Offers
 from proteus_cli.serving.adaptation.catalog.retiring import Retiring
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, CatalogSource, Measurements
+from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, CatalogSource, Measurable, Measurements
 from proteus_cli.serving.adaptation.catalog.status import CatalogStatus, State
 from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
 from proteus_cli.serving.adaptation.live_planner import LivePlanner
@@ -78,7 +78,7 @@ class LiveCatalog:
         self._served, self._hardware, self._plane, self._profiles = served, hardware, plane, profiles
         self._files, self._planner = files, planner
         self._offers = Offers(served, hardware, plane)
-        self._measuring = CatalogMeasuring(files, profiles, plane.clock, is_emulated=hardware.is_emulated)
+        self._measuring = CatalogMeasuring(files, profiles, plane.clock, hardware)
         self._is_guarded = is_guarded
         self._names: Mapping[VariantKey, str] = {key: key.variant for key in served.content.variants}
         self._retiring = Retiring(plane, profiles, accuracies)
@@ -273,6 +273,10 @@ class LiveCatalog:
         self._state = "served"
 
     # --- versions that are rolled out
+
+    def measurable(self) -> Measurable:
+        """The devices on which a version could be measured now."""
+        return self._measuring.measurable()
 
     def name_of(self, plain: VariantKey) -> VariantKey:
         """What a variant of the catalog file is called here."""

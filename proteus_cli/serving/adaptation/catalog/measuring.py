@@ -5,20 +5,27 @@ import logging
 
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, CatalogSource, Measurements
+from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, CatalogSource, Measurable, Measurements
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.devices.hardware import Hardware
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.logs import fields
-from proteus_cli.serving.measuring_time import GOES_ON, WAITS
+from proteus_cli.serving.measuring_time import tells_of_waits
 
 log = logging.getLogger("proteus.catalog")
 
 
 class CatalogMeasuring:
-    """Has variants measured on the CPUs of this machine, unless all devices are emulated."""
+    """Has variants measured on CPUs of this machine, and of hosts that are connected, unless devices are emulated."""
 
-    def __init__(self, files: CatalogSource, profiles: ProfileStore, clock: Clock, *, is_emulated: bool) -> None:
-        self._files, self._profiles, self._clock, self._is_emulated = files, profiles, clock, is_emulated
+    def __init__(self, files: CatalogSource, profiles: ProfileStore, clock: Clock, hardware: Hardware) -> None:
+        self._files, self._profiles, self._clock, self._hardware = files, profiles, clock, hardware
+
+    def measurable(self) -> Measurable:
+        """The CPUs that could be measured now, were they real."""
+        sessions = dict(self._hardware.sessions())
+        cpus = [profile.device for profile in self._profiles.values() if profile.device.kind == "cpu"]
+        return Measurable([cpu for cpu in cpus if not cpu.host or cpu.host in sessions], sessions)
 
     async def known(self, files: CatalogFiles) -> Measurements:
         """What is known of all devices now. Raises `ProteusError`."""
@@ -26,16 +33,15 @@ class CatalogMeasuring:
         return await asyncio.to_thread(self._files.measurements, files, types)
 
     async def measured(self, files: CatalogFiles) -> Measurements:
-        """What is known once what this machine's CPUs lack was measured, as far as time allowed.
-
-        Raises `ProteusError`.
-        """
-        found = await self.known(files)
-        lacking = [device for device, each in found.profiles.items() if self._may_measure(each) and _lacks(each, files)]
-        if lacking and self._files.measures:
-            start_s = self._clock()
-            log.info("measuring what is new on %s", ", ".join(lacking), extra=fields(devices=lacking))
-            await self._files.measure(lacking, _say)
+        """What is known once what CPUs lack was measured, as far as time allowed. Raises `ProteusError`."""
+        found, possible = await self.known(files), self.measurable()
+        lacking = [
+            cpu for cpu in possible.devices if cpu.id in found.profiles and _lacks(found.profiles[cpu.id], files)
+        ]
+        if lacking and self._files.measures and not self._hardware.is_emulated:
+            start_s, names = self._clock(), [cpu.id for cpu in lacking]
+            log.info("measuring what is new on %s", ", ".join(names), extra=fields(devices=names))
+            await self._files.measure(lacking, possible.sessions, _say)
             found = await self.known(files)
             log.info("measured it in %.0f s", self._clock() - start_s)
         for device, profile in found.profiles.items():
@@ -46,12 +52,9 @@ class CatalogMeasuring:
                 )  # fmt: skip
         return found
 
-    def _may_measure(self, profile: Profile) -> bool:
-        return profile.device.kind == "cpu" and not profile.device.host and not self._is_emulated
-
 
 def _say(line: str) -> None:
-    log.log(logging.INFO if line in {WAITS, GOES_ON} else logging.DEBUG, "proteus profile: %s", line)
+    log.log(logging.INFO if tells_of_waits(line) else logging.DEBUG, "proteus profile: %s", line)
 
 
 def _lacks(profile: Profile, files: CatalogFiles) -> set[VariantKey]:

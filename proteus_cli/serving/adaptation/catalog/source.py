@@ -7,8 +7,10 @@ from typing import Protocol
 
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.catalog.changes import CatalogContent, Succession
+from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.progress import Say
+from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,14 @@ class Measurements:
     inputs: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Measurable:
+    """The devices that may be measured beside what they serve, and the sessions with the agents of their hosts."""
+
+    devices: Sequence[Device]
+    sessions: Mapping[str, AgentSession]
+
+
 class CatalogSource(Protocol):
     """Methods may read files for long; names are those of the catalog file."""
 
@@ -51,8 +61,11 @@ class CatalogSource(Protocol):
         """What is known of devices, of which ``types`` has the type. Raises `ProteusError`."""
         ...
 
-    async def measure(self, devices: Sequence[str], say: Say) -> None:
-        """Measure what devices of this machine lack, in the time that these have left. Raises `ProteusError`."""
+    async def measure(self, devices: Sequence[Device], sessions: Mapping[str, AgentSession], say: Say) -> None:
+        """Measure what CPUs lack, in the time that these have left; ``sessions`` are those with agents, by host.
+
+        Raises `ProteusError` where those of this machine can't be measured.
+        """
         ...
 
     def use(self, following: Succession, inputs: Mapping[str, str]) -> None:

@@ -13,7 +13,7 @@ from proteus_cli.domain.profile.profile import VariantProfile
 from proteus_cli.domain.rollouts.status import Ending, RolloutStage, RolloutStatus
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
-from proteus_cli.serving.measuring_time import GOES_ON, WAITS
+from proteus_cli.serving.measuring_time import tells_of_waits
 from proteus_cli.serving.requests.version_arms import VersionArms
 
 log = logging.getLogger("proteus.rollouts")
@@ -75,7 +75,7 @@ class Running:
     def said(self, line: str) -> None:
         """Measuring has told something."""
         self.measuring_said = line[:LONGEST_NOTE]
-        level = logging.INFO if line in {WAITS, GOES_ON} else logging.DEBUG
+        level = logging.INFO if tells_of_waits(line) else logging.DEBUG
         log.log(level, "measuring %s: %s", self.new.variant, line)
 
     def status(self, now_s: float) -> RolloutStatus:

@@ -1,13 +1,13 @@
 """Where a server finds a new version of a model, has it measured, and has the catalog name it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from proteus_cli.domain.catalog.catalog import Variant, VariantKey
 from proteus_cli.domain.profile.profile import VariantProfile
 from proteus_cli.progress import Say
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles
+from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurable
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class VersionSource(Protocol):
         ...
 
     async def measure(
-        self, candidate: Candidate, devices: Sequence[str], types: Mapping[str, str], say: Say
+        self, candidate: Candidate, possible: Measurable, types: Mapping[str, str], say: Say
     ) -> Mapping[str, VariantProfile]:
-        """What is known of the version on these devices, once it was measured in the time that these have left.
+        """What is known of the version on devices, once it was measured where that is possible.
 
         ``types`` are those of all devices. The workspace stays as it is.
         """

@@ -131,9 +131,10 @@ class RolloutSteps:
 
     async def _measured(self, running: Running) -> None:
         types = {device: profile.device.type for device, profile in self._profiles.items()}
-        devices = [d for d, each in self._profiles.items() if each.device.kind == "cpu" and not each.device.host]
+        possible = self._naming.live_catalog.measurable()
+        devices = [device.id for device in possible.devices]
         log.info("measuring %s on %s", running.new.variant, ", ".join(devices), extra=fields(devices=devices))
-        running.measured = await self._naming.source.measure(running.candidate, devices, types, running.said)
+        running.measured = await self._naming.source.measure(running.candidate, possible, types, running.said)
         if not running.measured:
             raise Unprocessable(f"{running.new.variant} could not be measured on any device in time")
         model = running.candidate.files.models[running.candidate.plain]

@@ -13,7 +13,7 @@ from proteus_cli.domain.profile.profile import Profile, reached_over
 from proteus_cli.errors import ArtefactError, HostLost
 from proteus_cli.input_files import decoded
 from proteus_cli.progress import Say
-from proteus_cli.serving.devices.remote.channel.messages import MeasureDevices, MeasureOptions
+from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.serving.devices.remote.sessions.crossings import measured_speed
 from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 from proteus_cli.serving.devices.signatures import signature_of
@@ -30,20 +30,29 @@ class Measurable:
 
 
 async def measured_by_agent(
-    session: AgentSession, host: str, what: Measurable, options: MeasureOptions, say: Say
+    session: AgentSession,
+    host: str,
+    what: Measurable,
+    options: MeasureOptions,
+    say: Say,
+    network: Network | None = None,
 ) -> list[Profile]:
-    """Profiles of devices that are not open at the agent, by ids like ``b/cpu0``; ``options.devices`` are ids there.
+    """Profiles of devices of an agent, by ids like ``b/cpu0``; ``options.devices`` are ids there.
 
-    All have the network to the host, which is measured last. The agent gets the files that it does not have first.
-    ``say`` is told each line about progress. Raises what the agent raises, `HostLost`, and `ArtefactError` where its
-    answer is no list of profiles.
+    All have the network to the host, as fast as the ``network`` that is known; None: that is measured last, and seems
+    slower where devices of the host serve meanwhile. The agent gets the files that it does not have first. ``say`` is
+    told each line about progress. Raises what the agent raises, `HostLost`, and `ArtefactError` where its answer is no
+    list of profiles.
     """
     try:
         content = await run_unless(session.has_ended, _content(session, what, options, say))
-        round_trip_s, bytes_per_s = await measured_speed(session)
+        row_bytes = await asyncio.to_thread(_row_bytes, what)
+        if network is None:
+            network = Network.measured(*await measured_speed(session), row_bytes)
+        else:
+            network = msgspec.structs.replace(network, row_bytes=row_bytes)
     except StoppedEarly:
         raise session.loss or HostLost(f"host {host} is lost") from None
-    network = Network.measured(round_trip_s, bytes_per_s, await asyncio.to_thread(_row_bytes, what))
     return [reached_over(network, _of_host(profile, host)) for profile in profiles_in(content, host)]
 
 
@@ -64,7 +73,7 @@ def profiles_in(content: bytes, host: str) -> list[Profile]:
 async def _content(session: AgentSession, what: Measurable, options: MeasureOptions, say: Say) -> bytes:
     """What the agent measures, as JSON. Never returns where the session ends before all models are sent."""
     families = [await _sent(family, what, session) for family in what.families]
-    return await session.measure(MeasureDevices(tuple(families), options), say)
+    return await session.measure(tuple(families), options, say)
 
 
 async def _sent(family: Family, what: Measurable, session: AgentSession) -> Family:

@@ -23,7 +23,7 @@ from proteus_cli.serving.devices.process.messages import (
 )
 from proteus_cli.serving.devices.process.spec import EmulatedSpec
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Both ends must have the same version of all messages; `Hello`, `Inquiry` and `ConnectionRefused` never change."""
 
 MAX_FIRST_BYTES = 4096
@@ -135,13 +135,20 @@ class MeasureOptions(msgspec.Struct, frozen=True):
 
 
 class MeasureDevices(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Measure families on devices of the agent; answered by `Measured`.
+    """Measure families on devices of the agent; answered by `Measured`, with the same ``number``.
 
     ``onnx`` of each variant, and ``eval`` of a family, are digests of files that the agent has.
     """
 
+    number: int
     families: tuple[Family, ...]
     options: MeasureOptions
+
+
+class AbandonMeasuring(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """End a measurement; what was measured so far is kept for the next one. There is no answer."""
+
+    number: int
 
 
 class Ping(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -207,12 +214,14 @@ class DevicesShared(msgspec.Struct, frozen=True, array_like=True, tag=True):
 class Measuring(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A line about a measurement that goes on, for people."""
 
+    number: int
     line: str
 
 
 class Measured(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The profiles, as JSON, are behind this, unless there is an ``error``."""
 
+    number: int
     error: SentError | None = None
 
 
@@ -227,7 +236,17 @@ class Pong(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 ToAgent = (
-    Hello | Inquiry | OpenDevice | ToDevice | AbandonDevice | RunBatch | OfferModel | ModelPiece | MeasureDevices | Ping
+    Hello
+    | Inquiry
+    | OpenDevice
+    | ToDevice
+    | AbandonDevice
+    | RunBatch
+    | OfferModel
+    | ModelPiece
+    | MeasureDevices
+    | AbandonMeasuring
+    | Ping
 )
 FromAgent = (
     Welcome

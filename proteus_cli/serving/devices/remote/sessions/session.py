@@ -4,16 +4,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 from proteus_cli.backends.free_memory import HostMemory
+from proteus_cli.domain.catalog.catalog import Family
 from proteus_cli.errors import HostLost
 from proteus_cli.serving.devices.executor import OnLost, settle
 from proteus_cli.serving.devices.process.spec import EmulatedSpec
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
 from proteus_cli.serving.devices.remote.channel.messages import (
+    AbandonMeasuring,
     BatchRan,
     Beat,
     ConnectionRefused,
@@ -23,6 +26,7 @@ from proteus_cli.serving.devices.remote.channel.messages import (
     Inventory,
     Measured,
     MeasureDevices,
+    MeasureOptions,
     Measuring,
     ModelState,
     Ping,
@@ -40,11 +44,17 @@ from proteus_cli.serving.logs import fields
 log = logging.getLogger("proteus.cluster")
 
 
+@dataclass(frozen=True, slots=True)
+class _Measurement:
+    content: asyncio.Future[bytes]
+    say: Callable[[str], object]
+
+
 class AgentSession:
     """One connection with an agent, from its answer to `Hello` on. It ends once; then all its executors are lost.
 
     ``is_open`` until ``has_ended`` is set. ``shared``: how many servers have a device of the agent open, where that is
-    more than this one. ``is_measuring``: the agent measures devices.
+    more than this one. ``is_measuring``: the agent measures devices, and serves with none.
     """
 
     def __init__(
@@ -61,14 +71,17 @@ class AgentSession:
         self.send = channel.send
         self._uploads = Uploads(self.send, known)
         self.round_trips = RoundTrips()
-        self._say: Callable[[str], object] = lambda _: None
         self.shared: Mapping[str, int] = {}
-        self._measured: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._measurements = count()
+        self._measuring: dict[int, _Measurement] = {}
         self._echoed: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._echo_sent_s = 0.0
         self.crossings = Crossings()
-        self.is_measuring = False
         channel.owner = self
+
+    @property
+    def is_measuring(self) -> bool:
+        return bool(self._measuring) and not self._executors
 
     @property
     def bytes_received(self) -> int:
@@ -102,20 +115,24 @@ class AgentSession:
         """The digest of a model, once the agent has it; `EngineError` where it can't be sent."""
         return self._uploads.send(model)
 
-    async def measure(self, command: MeasureDevices, say: Callable[[str], object]) -> bytes:
-        """The profiles, as JSON, of devices that are not open; ``say`` is told how far it is. One at a time.
+    async def measure(
+        self, families: tuple[Family, ...], options: MeasureOptions, say: Callable[[str], object]
+    ) -> bytes:
+        """The profiles, as JSON, as `MeasureDevices` has it; ``say`` is told how far it is.
 
-        Raises what the agent raises, `HostLost`.
+        Cancelled, it ends at the agent, too. Raises what the agent raises, `HostLost`.
         """
         if self.loss is not None:
             raise HostLost(self.loss.message, hint=self.loss.hint)
-        self._measured, self._say = asyncio.get_running_loop().create_future(), say
-        self.is_measuring = True
+        number = next(self._measurements)
+        measurement = self._measuring[number] = _Measurement(asyncio.get_running_loop().create_future(), say)
         try:
-            self.send(command)
-            return await self._measured
+            self.send(MeasureDevices(number, families, options))
+            return await measurement.content
         finally:
-            self.is_measuring = False
+            del self._measuring[number]
+            if measurement.content.cancelled():
+                self.send(AbandonMeasuring(number))
 
     async def echo(self, size: int) -> float:
         """Seconds until so many bytes are back from the agent. One at a time. Raises `HostLost`."""
@@ -158,10 +175,10 @@ class AgentSession:
                 self._uploads.state(message)
             case DevicesShared(servers=servers):
                 self.shared = servers
-            case Measuring(line=line):
-                self._say(line)
-            case Measured(error=error):
-                settle(self._measured, bytes(behind) if error is None else error.error())
+            case Measuring(number=number, line=line) if number in self._measuring:
+                self._measuring[number].say(line)
+            case Measured(number=number, error=error) if number in self._measuring:
+                settle(self._measuring[number].content, bytes(behind) if error is None else error.error())
             case Welcome() | ConnectionRefused():
                 self.ended("it says what it has said before")
 
@@ -182,7 +199,8 @@ class AgentSession:
         lost, self._executors = self._executors, {}
         self.loss = HostLost(f"host {self._address} is lost: {reason}", why=reason)
         log.error("%s", self.loss, extra=fields(host=self._address.name, devices=len(lost), reason=reason))
-        settle(self._measured, self.loss)
+        for measurement in self._measuring.values():
+            settle(measurement.content, self.loss)
         settle(self._echoed, self.loss)
         for executor in lost.values():
             executor.lost(self.loss)
