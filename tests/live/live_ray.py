@@ -51,7 +51,11 @@ class LiveRay:
             role = ("--head", "--port", str(self.port), "--temp-dir", str(self.directory / "ray"))
             role += ("--include-dashboard", "false", "--ray-client-server-port", str(free_port()))
         command: tuple[str | Path, ...] = (_RAY, "start", "--block", "--node-name", name, *role, *_LITTLE, *_ANY_PORTS)
-        until(lambda: self._runs(name, command), "a node of Ray")
+        try:
+            until(lambda: self._runs(name, command), "a node of Ray")
+        except AssertionError as error:
+            error.add_note(f"its process has ended: {self.nodes[name].poll()}; its log:\n{self.log(name)}")
+            raise
 
     def _runs(self, name: str, command: tuple[str | Path, ...]) -> bool:
         """Whether a node runs. One that has given up is started again, as where no core is free it does so in 5 s."""

@@ -154,10 +154,20 @@ def test_what_a_server_does_not_roll_out_is_kept_and_the_command_is_said(
         assert (root / "engines/models/spots/spots-l/2/model.onnx").is_file()
 
 
-def test_a_server_that_asks_for_no_token_rolls_nothing_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("has_tokens", "options", "why"),
+    [
+        (False, (), "start with `--auth-tokens`"),
+        (True, ("--catalog-budget=0s",), "measures no new versions"),
+    ],
+)  # fmt: skip
+def test_nothing_is_trained_where_the_server_rolls_nothing_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], why: str, *, has_tokens: bool
+) -> None:
     root = make_spots(tmp_path / "ws")
-    with served(root) as live:
-        ended = retrained(root, "--url", url_of(live))
-        assert ended.code == 1, ended
-        assert "start with `--auth-tokens`" in ended.stderr
-        assert (root / "engines/models/spots/spots-l/2/model.onnx").is_file()
+    monkeypatch.setenv("PROTEUS_TOKEN", TOKEN)
+    with served(root, *([tokens_in(root)] if has_tokens else []), *options) as live:
+        message = retrained(root, "--url", url_of(live)).refused(2)
+        assert "rolls out no version" in message
+        assert why in message
+        assert not (root / "engines/models/spots/spots-l/2").exists()

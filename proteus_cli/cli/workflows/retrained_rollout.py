@@ -1,7 +1,7 @@
 """The version roll-out that `proteus task retrain --url` ends in."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from proteus_cli.cli.workflows.deployment.live_catalog import catalog_changes
 from proteus_cli.cli.workflows.live_replay import server_at
 from proteus_cli.cli.workflows.rollout_calls import RolloutCalls
 from proteus_cli.cli.workflows.rollout_options import RolloutOptions
-from proteus_cli.domain.catalog.changes import in_words
+from proteus_cli.domain.catalog.changes import CatalogChange, in_words
 from proteus_cli.errors import ProteusError, ServerError, UsageError
 from proteus_cli.store import Workspace
 from proteus_cli.variants.training.retraining import NewVersion, Retraining
@@ -24,16 +24,30 @@ class RetrainedRollout:
     url: str
     ca: Path | None
 
-    def require_served(self, workspace: Workspace) -> None:
-        """Raise where the server does not serve what the catalog says: it would not find the new versions.
+    def require_possible(self, workspace: Workspace) -> None:
+        """Raise where the server could not roll a version out, as far as that is known before anything is trained.
 
-        Nothing needs to be trained to know that. Raises `UsageError`, and `ServerError` where it does not answer.
+        It serves what the catalog says, else it would not find the new versions; it takes roll-outs, and none of the
+        family goes on. Raises `UsageError`, and `ServerError` where it does not answer.
         """
-        found = catalog_changes(workspace, self.url, self.ca)
-        if not found:
-            return
+        if found := catalog_changes(workspace, self.url, self.ca):
+            raise self._serves_another(found)
+        status = RolloutCalls(self.url, self.ca).status()
+        if status.refusal:
+            raise UsageError(
+                f"The server at `{self.url}` rolls out no version: {status.refusal.rstrip('.')}.",
+                hint="leave out `--url`, and a server takes the new versions over once it reads its catalog again",
+            )
+        for each in status.rollouts:
+            if each.specification.family == self.family and not each.is_over:
+                raise UsageError(
+                    f"The server at `{self.url}` rolls `{each.specification.new}` out already.",
+                    hint=f"end that first: `proteus rollout promote {self.family} --fully`, or `abort`",
+                )
+
+    def _serves_another(self, found: Sequence[CatalogChange]) -> UsageError:
         is_unknown = any((each.family, each.variant, each.kind) == (self.family, "", "new") for each in found)
-        raise UsageError(
+        return UsageError(
             f"The server at `{self.url}` serves no family `{self.family}`."
             if is_unknown
             else f"The server at `{self.url}` serves another catalog than that of this workspace: {in_words(found)}.",

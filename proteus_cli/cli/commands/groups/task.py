@@ -105,7 +105,7 @@ def retrain(
     asked.require_possible(name, is_given_in_vain=in_catalog)
     server = RetrainedRollout(name, asked, url, ca) if url is not None else None
     if server is not None:
-        server.require_served(workspace)
+        server.require_possible(workspace)
     on, limits = _cpu(workspace, device), Limits(budget, memory, GIVES_WAY)
     with console.progress(f"training {name}") as advance:
         made = retrain(

@@ -70,3 +70,4 @@ class RolloutsStatus(Struct, frozen=True):
     """The last version roll-out of each family that had one."""
 
     rollouts: Sequence[RolloutStatus]
+    refusal: Annotated[str, Meta(description="Why no version can be rolled out here; empty: one can.")] = ""

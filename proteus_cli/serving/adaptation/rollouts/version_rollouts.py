@@ -100,7 +100,7 @@ class VersionRollouts:
         return {family: running.status(now_s) for family, running in self._of.items()}
 
     def status(self) -> RolloutsStatus:
-        return RolloutsStatus(list(self.all.values()))
+        return RolloutsStatus(list(self.all.values()), self._refusal())
 
     # --- clients
 
@@ -223,6 +223,15 @@ class VersionRollouts:
         if self._source is None or self._live_catalog is None:
             raise NotFound("this server reads no catalog")
         return self._source, self._live_catalog
+
+    def _refusal(self) -> str:
+        """Why no roll-out can start, whatever it is of; empty where one can."""
+        try:
+            source, _ = self._require_possible()
+            source.require_writable()
+        except ProteusError as error:
+            return error.message
+        return ""
 
     def _accuracy_of(self, key: VariantKey) -> float | None:
         """The least that a variant has on an eval split; None where it was not measured."""
