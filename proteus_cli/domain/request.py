@@ -77,6 +77,10 @@ class Bounds(msgspec.Struct, frozen=True, gc=False):
         return Bounds(max_energy_j=left_j, is_canary=self.is_canary, version=self.version)
 
 
+ANY_CANARY = Bounds(is_canary=True)
+"""Of canaries that ask for nothing."""
+
+
 class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
     """A query as decisions see it; times in seconds on the driver's clock.
 

@@ -7,7 +7,7 @@ from proteus_cli.control.decision import Host, Unfit
 from proteus_cli.control.dispatch.fitness import Fitness, Routes
 from proteus_cli.control.dispatch.patience import Patience
 from proteus_cli.control.dispatch.queues.family_queue import FamilyQueue
-from proteus_cli.control.dispatch.twins import Twins, standing_for_both
+from proteus_cli.control.dispatch.twins import Twins, standing_for_both, without_overflow_by
 from proteus_cli.control.dispatch.workers import AccuracyTier, WorkerState
 from proteus_cli.control.replanning.demand import Counts
 from proteus_cli.domain.request import Request
@@ -21,6 +21,7 @@ class FamilyState:
 
     The ``base`` tier holds what any host may answer. A tier for a part of the hosts is opened when a request first
     needs it: `Fitness` says which may answer, and there are no more tiers than parts that bounds can tell apart.
+    Standbys answer the overflow of the base, and of canaries that ask for nothing.
     Deferred requests have tiers of their own: the plan's shares of these are others. ``new_queue`` makes a queue, by
     whether it is for deferred ones. With ``twins``, canaries have tiers, too, and the base is without the new version.
     ``rows`` wait or run, ``running`` of them by host, also of plans before: `Dispatch` alone counts both. ``was_lost``:
@@ -33,7 +34,7 @@ class FamilyState:
         self.running: defaultdict[Host, int] = defaultdict(int)
         self.was_lost = False
         self.patience = Patience()
-        self.base = AccuracyTier(new_queue(False), is_base=True)
+        self.base = AccuracyTier(new_queue(False), has_overflow=True)
         self._new_queue = new_queue
         self._fitness = Fitness()
         self.twins: Twins | None = None
@@ -194,9 +195,15 @@ class FamilyState:
         if len(self.tiers) >= MAX_IDLE_TIERS:
             self._close_idle()
         tier = AccuracyTier(
-            self._new_queue(is_of_deferred), is_of_deferred=is_of_deferred, is_of_canaries=is_of_canaries
+            self._new_queue(is_of_deferred),
+            is_of_deferred=is_of_deferred,
+            is_of_canaries=is_of_canaries,
+            has_overflow=is_of_canaries and fit == self._fitness.canary and not is_of_deferred,
         )
-        tier.queue.rehost(self._fitness.hosts(fit))
+        hosts = self._fitness.hosts(fit)
+        if self.twins is not None and tier.has_overflow:
+            hosts = without_overflow_by(hosts, self.twins.old)
+        tier.queue.rehost(hosts)
         tier.use(workers, self.running)
         (self._deferred_tiers if is_of_deferred else self._tiers)[fit] = tier
         self.tiers += (tier,)

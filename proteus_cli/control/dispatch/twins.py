@@ -59,6 +59,14 @@ def standing_for_both(hosts: Sequence[Host], twins: Twins) -> list[Host]:
     return [_scaled(host, *factors.get(host.variant, (1.0, 1.0))) for host in hosts]
 
 
+def without_overflow_by(hosts: Sequence[Host], variant: str) -> list[Host]:
+    """The hosts of an arm whose overflow that variant does not answer, as it is of the other arm."""
+    return [
+        replace(host, overflow=None) if host.overflow is not None and host.overflow.variant == variant else host
+        for host in hosts
+    ]
+
+
 def _ratio(both: float, own: float) -> float:
     return both / own if own > 0 else 1.0
 

@@ -6,7 +6,7 @@ from itertools import chain, islice
 from proteus_cli.control.batching import CANNOT_MEET_DEADLINE, Batcher, Batching, CannotMeetDeadline, Delay, Start
 from proteus_cli.control.decision import Delegate, Drop, Host
 from proteus_cli.control.dispatch.workers import NOBODY, WorkerState, WorkSource
-from proteus_cli.domain.request import Request
+from proteus_cli.domain.request import ANY_CANARY, Request
 
 
 class WorkSelector:
@@ -132,7 +132,7 @@ class WorkSelector:
         if not isinstance(start, Start) or (before is not None and start.place >= before):
             return None
         asking = chain.from_iterable(islice(each, start.place + start.rows) for each in queues)
-        if any(request.bounds is not None or request.min_accuracy > own.hosted.accuracy for request in asking):
+        if any(not _takes_standby(request, own.hosted) for request in asking):
             return None
         return Start(start.rows, start.place, by_standby=True)
 
@@ -273,6 +273,12 @@ def _overflow(source: WorkSource, left_s: float) -> float:
         if each.serving:
             timely += each.usual_qps * max(left_s if own_device in each.free else left_s - each.half_full_s, 0.0)
     return source.queue.rows - timely
+
+
+def _takes_standby(request: Request, standby: Host) -> bool:
+    """Whether a standby for the overflow keeps what a request asks for; canaries ask for nothing by being that."""
+    asks_more = request.bounds is not None and request.bounds != ANY_CANARY
+    return not asks_more and request.min_accuracy <= standby.accuracy
 
 
 def _drop(source: WorkSource, count: int) -> Drop:

@@ -55,8 +55,8 @@ class AccuracyTier:
     """A queue, and the classes of the hosts that take from it, the most accurate first.
 
     The workers that serve carry ``capacity_qps`` even at the upper bounds of their slowdowns, in batches of
-    ``batch_rows`` together; ``slowdown`` is their mean, weighted by capacity. Where the tier ``is_base``, the capacity
-    is that with the standbys for its overflow. A tier ``is_lost`` where all of its devices are lost. ``running`` counts
+    ``batch_rows`` together; ``slowdown`` is their mean, weighted by capacity. Where the tier ``has_overflow``, the
+    capacity is that with the standbys for it. A tier ``is_lost`` where all of its devices are lost. ``running`` counts
     rows in batches of a tier that not all hosts of the family belong to, on its ``placements`` (device and variant).
     Deferred requests have tiers of their own, each ``is_of_deferred``. A tier ``is_of_canaries`` where the new version
     of `Twins` takes from it.
@@ -67,7 +67,7 @@ class AccuracyTier:
     classes: tuple[HostClass, ...] = ()
     is_of_deferred: bool = False
     is_of_canaries: bool = False
-    is_base: bool = False
+    has_overflow: bool = False
     placements: frozenset[tuple[str, str]] = frozenset()
     has_reserved: bool = False
     running: int = 0
@@ -156,7 +156,7 @@ class AccuracyTier:
         classes = self.classes
         self.is_lost = bool(self._lost) and len(self._lost) == len(self.queue.hosts)
         self.capacity_qps = sum([each.capacity_qps for each in classes])
-        if self.is_base:
+        if self.has_overflow:
             self.capacity_qps += sum([each.overflow_qps for each in classes])
         self.batch_rows = sum([each.serving * each.host.max_batch for each in classes])
         usual_qps = sum([each.usual_qps for each in classes])
@@ -168,8 +168,8 @@ class WorkSource:
     """One queue that a worker takes from, for one variant that it hosts.
 
     ``queue`` is the part of ``family_queue`` with the priority ``level``; ``is_only`` where there is no other level.
-    Its requests must have ended ``second_s`` before their deadlines, where they leave that to a second stage. Of the
-    base tier, ``overflow`` is the same for the standby that answers the overflow, if there is one.
+    Its requests must have ended ``second_s`` before their deadlines, where they leave that to a second stage. Of a
+    tier that has overflow, ``overflow`` is the same for the standby that answers it, if there is one.
     """
 
     hosted: Host
@@ -198,7 +198,7 @@ def sources_of(hosted: Host, host_class: HostClass, tier: AccuracyTier) -> list[
         WorkSource(hosted, host_class, tier, tier.queue, level, queue, is_only, second_s)
         for level, queue in queues.items()
     ]
-    if tier.is_base and hosted.overflow is not None:
+    if tier.has_overflow and hosted.overflow is not None:
         return [replace(each, overflow=replace(each, hosted=hosted.overflow)) for each in found]
     return found
 

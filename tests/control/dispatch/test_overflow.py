@@ -9,6 +9,7 @@ from builders import hosted, ids, launched, make_request, make_table, plan_hosti
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import IDLE, Admitted, Host, Launch, Refused, StandbyEnd
+from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.catalog.catalog import VariantKey
@@ -115,6 +116,31 @@ def test_who_asks_for_more_accuracy_is_answered_by_an_active_variant(asking: Req
     assert isinstance(controller.offer(asking, 0.0), Admitted)
     assert offered(controller, *range(4, 20)) == 16
     assert launched(controller, "cpu0", 0.0).hosted.key == GOOD
+
+
+@pytest.mark.parametrize("standby", ["fast", "good"])
+def test_canaries_are_answered_by_standbys_but_for_the_version_that_others_have(standby: str) -> None:
+    """Of twins on two devices, whose standby is another variant, or the old version that the plan left there."""
+    new = VariantKey("a", "good@2")
+    stands_by = VariantKey("a", standby)
+    loadable = {
+        new: Loadable(1, 1.0, 4, 100.0),
+        stands_by: Loadable(1, 1.0, 8, 1000.0, replace(STANDBY, variant=standby, is_standby=True)),
+    }
+    twins = replace(good("cpu1"), variant="good@2")
+    controller = Controller(
+        {"a": 0.1}, {"cpu0": 1, "cpu1": 1}, GREEDY, memory={"cpu1": DeviceMemory("cpu", 2, loadable)}
+    )
+    controller.use_twins("a", Twins("good", "good@2"))
+    hosts = (good("cpu0"), twins)
+    controller.adopt(plan_hosting(*hosts, devices=["cpu0", "cpu1"]), hosts, 0.0)
+    while (load := controller.next_standby(0.0)) is not None:
+        controller.standby_ended(load, StandbyEnd.LOADED, 0.0)
+    canaries = [Request(number, "a", 0.0, 0.1, 1, bounds=Bounds(is_canary=True)) for number in range(40)]
+    admitted = [isinstance(controller.offer(request, 0.0), Admitted) for request in canaries]
+    answers_overflow = standby == "fast"
+    assert all(admitted) == answers_overflow
+    assert launched(controller, "cpu1", 0.0).hosted.key == (FAST if answers_overflow else new)
 
 
 def test_who_asks_for_less_than_a_standby_gives_is_answered_by_it() -> None:
