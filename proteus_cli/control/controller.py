@@ -24,6 +24,7 @@ from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Placement, Plan
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 
@@ -273,6 +274,10 @@ class Controller:
     def use_memory(self, memory: Mapping[str, DeviceMemory]) -> None:
         """What may be loaded on the devices that may have standbys has changed."""
         self._topology.use_memory(memory)
+
+    def use_profiles(self, profiles: Mapping[str, Profile]) -> None:
+        """Times or accuracies have changed, of what stands by, too; what may be loaded stays."""
+        self._topology.use_profiles(profiles, self.slo_targets, self.plan.rules)
 
     def add_device(self, device: str, slots: int, memory: DeviceMemory | None = None) -> None:
         """A new device. It counts as lost until it has passed its probation: the driver calls `device_recovered` then.

@@ -95,6 +95,16 @@ class Standbys:
         """The bytes that variants may take of each device that may have standbys, where one server has it."""
         return {device: each.memory_bytes for device, each in self._unshared.items()}
 
+    @property
+    def known(self) -> set[VariantKey]:
+        """The variants that may be loaded somewhere."""
+        return {key for each in self._memory.values() for key in each.loadable}
+
+    @property
+    def placeable(self) -> set[VariantKey]:
+        """The variants that plans may place somewhere."""
+        return {key for each in self._memory.values() for key, loadable in each.loadable.items() if loadable.qps > 0}
+
     def use(self, memory: Mapping[str, DeviceMemory]) -> None:
         """What may be loaded on devices has changed; on one that is left out, nothing may."""
         for device, before in list(self._unshared.items()):

@@ -7,12 +7,16 @@ from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load
 from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.workers import WorkerState
+from proteus_cli.control.topology.hosting import device_memory
 from proteus_cli.control.topology.plan_steps import PlanSteps
 from proteus_cli.control.topology.standbys import DeviceMemory, Standbys
 from proteus_cli.control.topology.warming import Warming
+from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.request import Request
 
 
@@ -88,6 +92,11 @@ class Topology:
         self.warming.changed()
         self._use_standbys()
 
+    def use_profiles(self, profiles: Mapping[str, Profile], targets: Mapping[str, SloTarget], rules: Rules) -> None:
+        known, placeable = self._standbys.known, self._standbys.placeable
+        memory = device_memory(self.memory_limits, profiles, targets, rules, known)
+        self.use_memory({device: each.placing_only(placeable) for device, each in memory.items()})
+
     def pin_standbys(self, keys: Collection[VariantKey]) -> None:
         self._standbys.pinned = frozenset(keys)
 
@@ -139,7 +148,7 @@ class Topology:
     def _use_standbys(self) -> None:
         """Standbys have changed: from now on, those that there are answer the overflow."""
         now, before = (
-            {host: (each.key, each.latency) for host, each in of.items()}
+            {host: (each.key, each.latency, each.accuracy) for host, each in of.items()}
             for of in (self._overflow_of(), self._overflow)
         )
         if now != before:

@@ -97,6 +97,7 @@ class Recalibration:
         """Correct profiles, write them, and then put plans in force that are made from what was written."""
         for device in dict.fromkeys(correction.device for correction in corrections):
             self._correct_device(device, [each for each in corrections if each.device == device])
+        self._controller.use_profiles(self._profiles)
         await asyncio.to_thread(self.write)
         reason = "; ".join(map(_description, corrections))
         await self._put_in_force(corrections, reason)

@@ -4,15 +4,29 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from builders import hosted, ids, launched, make_request, make_table, plan_hosting
+from builders import (
+    hosted,
+    ids,
+    launched,
+    make_measured,
+    make_profile,
+    make_request,
+    make_table,
+    plan_hosting,
+)
+from msgspec.structs import replace as replaced
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import IDLE, Admitted, Host, Launch, Refused, StandbyEnd
 from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.policies import Policy
+from proteus_cli.control.topology.hosting import device_memory
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
+from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.request import Bounds, Request
 
 GREEDY = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)
@@ -148,6 +162,35 @@ def test_who_asks_for_less_than_a_standby_gives_is_answered_by_it() -> None:
     requests = [Request(number, "a", 0.0, 0.1, 1, min_accuracy=0.5) for number in range(20)]
     assert all(isinstance(controller.offer(request, 0.0), Admitted) for request in requests)
     assert launched(controller, "cpu0", 0.0).hosted.key == FAST
+
+
+def profiled(fast_s: float, accuracy: float) -> dict[str, Profile]:
+    slow = make_measured("a", "good", 0.9, {1: 0.01, 4: BATCH_S})
+    fast = make_measured("a", "fast", accuracy, {1: fast_s, 8: 8 * fast_s})
+    held = make_measured("a", "held", 0.5, {1: 0.0001, 8: 0.0008})
+    return {"cpu0": make_profile("cpu0", *(replaced(each, memory_bytes=1) for each in (slow, fast, held)))}
+
+
+@pytest.mark.parametrize(
+    ("fast_s", "accuracy", "expected"),
+    [(0.001, 0.6, (FAST, 8)), (0.004, 0.6, (FAST, 8)), (0.001, 0.4, (GOOD, 4)), (0.5, 0.6, (GOOD, 4))],
+    ids=["as it was", "slower", "less accurate than is asked for", "slower than the SLO"],
+)
+def test_times_and_accuracies_that_are_corrected_are_those_of_standbys_too(
+    fast_s: float, accuracy: float, expected: tuple[VariantKey, int]
+) -> None:
+    """What a plan may not place, as a version that is held, is still nothing that answers."""
+    targets, rules, names = {"a": SloTarget(0.1)}, Rules(), [GOOD, FAST, VariantKey("a", "held")]
+    before = device_memory({"cpu0": 3}, profiled(0.001, 0.6), targets, rules, names)
+    controller = adopted(good(), limits={device: each.placing_only([GOOD, FAST]) for device, each in before.items()})
+    controller.use_profiles(profiled(fast_s, accuracy))
+    requests = [Request(number, "a", 0.0, 0.1, 1, min_accuracy=0.5) for number in range(20)]
+    for request in requests:
+        controller.offer(request, 0.0)
+    launch = launched(controller, "cpu0", 0.0)
+    assert (launch.hosted.key, launch.rows) == expected
+    if launch.hosted.key == FAST:
+        assert launch.hosted.latency(8) == pytest.approx(8 * fast_s)
 
 
 def test_a_standby_is_nothing_that_clients_are_told_of() -> None:
