@@ -19,7 +19,7 @@ from proteus_cli.cli.workflows.deployment.naming_intents import undo_namings
 from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import VariantProfile
-from proteus_cli.serving.adaptation.catalog.source import Measurable
+from proteus_cli.serving.adaptation.catalog.source import MeasurableDevices
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 from proteus_cli.serving.adaptation.shifts.references import References
 from proteus_cli.store import Workspace, write_json
@@ -66,7 +66,7 @@ def measured_version(made: Tiny, patch: pytest.MonkeyPatch) -> tuple[WorkspaceVe
         return b""
 
     cpu0 = made.place.profile("cpu0").device
-    here, types = Measurable([cpu0], {}), {"cpu0": cpu0.type}
+    here, types = MeasurableDevices([cpu0], {}), {"cpu0": cpu0.type}
     with patch.context() as patched:
         patched.setattr(measuring_module, "measured", measured)
         found = asyncio.run(versions.measure(candidate, here, types, lambda _line: None))

@@ -22,7 +22,7 @@ from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import VariantProfile
 from proteus_cli.errors import ArtefactError
-from proteus_cli.serving.adaptation.catalog.source import Measurable
+from proteus_cli.serving.adaptation.catalog.source import MeasurableDevices
 from proteus_cli.store import Workspace, model_digest
 
 PLAIN = VariantKey("shapes", "shapes-m")
@@ -115,8 +115,8 @@ def test_where_a_profile_cannot_be_written_all_are_as_before_in_the_end(fails: s
     assert {device: made.place.profile(device).of(*PLAIN) for device in before} == before
 
 
-def here(made: Tiny) -> Measurable:
-    return Measurable([made.place.profile("cpu0").device], {})
+def here(made: Tiny) -> MeasurableDevices:
+    return MeasurableDevices([made.place.profile("cpu0").device], {})
 
 
 def types_of(made: Tiny) -> dict[str, str]:

@@ -14,7 +14,7 @@ from proteus_cli.domain.catalog.catalog import Variant, VariantKey
 from proteus_cli.domain.catalog.changes import CatalogContent
 from proteus_cli.domain.profile.profile import VariantProfile
 from proteus_cli.domain.rollouts.status import RolloutStatus
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurable
+from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, MeasurableDevices
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts
 from proteus_cli.serving.devices.hardware import NO_MODEL
@@ -81,7 +81,7 @@ class Rolled:
         return Candidate(plain, before, Variant(plain.variant, accuracy=0.5), changed)
 
     async def measure(
-        self, candidate: Candidate, possible: Measurable, types: Mapping[str, str], say: Callable[[str], object]
+        self, candidate: Candidate, possible: MeasurableDevices, types: Mapping[str, str], say: Callable[[str], object]
     ) -> Mapping[str, VariantProfile]:
         say(WAITS)
         await asyncio.sleep(1.2)  # between two looks

@@ -27,7 +27,7 @@ from proteus_cli.domain.catalog.changes import CatalogContent
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.progress import Say
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurable
+from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, MeasurableDevices
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 from proteus_cli.store import Workspace, read_json, remove, write_json, write_text
 from proteus_cli.store.catalog_text import with_files
@@ -72,7 +72,7 @@ class WorkspaceVersions:
         return Candidate(plain, before, after, CatalogFiles(content, models))
 
     async def measure(
-        self, candidate: Candidate, possible: Measurable, types: Mapping[str, str], say: Say
+        self, candidate: Candidate, possible: MeasurableDevices, types: Mapping[str, str], say: Say
     ) -> Mapping[str, VariantProfile]:
         """See `VersionSource`."""
         known = await asyncio.to_thread(self._known, candidate, types)

@@ -36,7 +36,7 @@ from proteus_cli.serving.adaptation.catalog.measuring import CatalogMeasuring
 from proteus_cli.serving.adaptation.catalog.offers import Offers
 from proteus_cli.serving.adaptation.catalog.retiring import Retiring
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, CatalogSource, Measurable, Measurements
+from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, CatalogSource, MeasurableDevices, Measurements
 from proteus_cli.serving.adaptation.catalog.status import CatalogStatus, State
 from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
 from proteus_cli.serving.adaptation.live_planner import LivePlanner
@@ -274,7 +274,7 @@ class LiveCatalog:
 
     # --- versions that are rolled out
 
-    def measurable(self) -> Measurable:
+    def measurable(self) -> MeasurableDevices:
         """The devices on which a version could be measured now."""
         return self._measuring.measurable()
 

@@ -5,7 +5,7 @@ import logging
 
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, CatalogSource, Measurable, Measurements
+from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, CatalogSource, MeasurableDevices, Measurements
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.devices.hardware import Hardware
 from proteus_cli.serving.fleet.worker import Clock
@@ -21,11 +21,11 @@ class CatalogMeasuring:
     def __init__(self, files: CatalogSource, profiles: ProfileStore, clock: Clock, hardware: Hardware) -> None:
         self._files, self._profiles, self._clock, self._hardware = files, profiles, clock, hardware
 
-    def measurable(self) -> Measurable:
+    def measurable(self) -> MeasurableDevices:
         """The CPUs that could be measured now, were they real."""
         sessions = dict(self._hardware.sessions())
         cpus = [profile.device for profile in self._profiles.values() if profile.device.kind == "cpu"]
-        return Measurable([cpu for cpu in cpus if not cpu.host or cpu.host in sessions], sessions)
+        return MeasurableDevices([cpu for cpu in cpus if not cpu.host or cpu.host in sessions], sessions)
 
     async def known(self, files: CatalogFiles) -> Measurements:
         """What is known of all devices now. Raises `ProteusError`."""

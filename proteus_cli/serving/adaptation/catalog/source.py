@@ -34,7 +34,7 @@ class Measurements:
 
 
 @dataclass(frozen=True, slots=True)
-class Measurable:
+class MeasurableDevices:
     """The devices that may be measured beside what they serve, and the sessions with the agents of their hosts."""
 
     devices: Sequence[Device]

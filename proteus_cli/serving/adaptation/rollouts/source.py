@@ -7,7 +7,7 @@ from typing import Protocol
 from proteus_cli.domain.catalog.catalog import Variant, VariantKey
 from proteus_cli.domain.profile.profile import VariantProfile
 from proteus_cli.progress import Say
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurable
+from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, MeasurableDevices
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class VersionSource(Protocol):
         ...
 
     async def measure(
-        self, candidate: Candidate, possible: Measurable, types: Mapping[str, str], say: Say
+        self, candidate: Candidate, possible: MeasurableDevices, types: Mapping[str, str], say: Say
     ) -> Mapping[str, VariantProfile]:
         """What is known of the version on devices, once it was measured where that is possible.
 

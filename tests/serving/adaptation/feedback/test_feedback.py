@@ -64,11 +64,14 @@ class World:
     reasons: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     used: int = 0
+    accuracies_in_control: list[float] = field(default_factory=list)
     source: Source | None = None
     plans: list[Plan] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        controller = SimpleNamespace(plan=make_plan(), replanning=SimpleNamespace(ask=self._ask))
+        controller = SimpleNamespace(
+            plan=make_plan(), replanning=SimpleNamespace(ask=self._ask), use_profiles=self._use_in_control
+        )
         family = SimpleNamespace(labels=("x", "y"), variants={"a-s": 0.9})
         families = SimpleNamespace(by_name={"a": family}, use=self._use)
         admission = SimpleNamespace(arms={})
@@ -97,6 +100,9 @@ class World:
 
     def _use(self, _profiles: object) -> None:
         self.used += 1
+
+    def _use_in_control(self, profiles: ProfileStore) -> None:
+        self.accuracies_in_control.append(profiles["cpu0"].variants[0].accuracy)
 
     def answered(self, number: int, *, staged: Staged | None = None) -> None:
         batch = AnsweredBatch(HOST, 1, (np.array([[1.0, 0.0]]),), 0.0, staged=staged)
@@ -146,6 +152,7 @@ def test_plans_count_on_an_accuracy_that_is_lower_until_it_is_not(monkeypatch: p
     assert world.reasons[-1] == "a-s is as accurate as profiled again"
     assert len(world.reasons) <= 6
     assert (world.asked, world.used) == (world.reasons, len(world.reasons))
+    assert (world.accuracies_in_control[0], world.accuracies_in_control[-1]) == (0.0, 0.9)
 
 
 async def written(source: Source, times: int) -> None:
