@@ -194,7 +194,7 @@ bench-exits: setup  ## random bounds on the multi-exit model of the sample zoo; 
 	$(BIN)/python -m benchmarks.exits --emulated
 	$(BIN)/python -m benchmarks.exits
 
-bench-adaptation: setup  ## live proteus beside static plans, and how fast it reacts; 14 minutes
+bench-adaptation: setup  ## live proteus beside static plans, and how fast it reacts; 20 minutes
 	$(BIN)/python -m benchmarks.adaptation
 
 bench-step: setup  ## what one step in demand loses, live, with models of 5 to 25 ms; 6 minutes

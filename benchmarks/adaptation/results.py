@@ -14,7 +14,8 @@ STATIC = (MOST_ACCURATE, LEAST_ACCURATE, MEAN, PEAK)
 
 MAX_VIOLATIONS = 0.01
 
-Kind = Literal["measured", "simulated"]
+Kind = Literal["measured", "emulated", "simulated"]
+_KINDS: dict[Mode, Kind] = {"live": "measured", "emulated": "emulated", "simulated": "simulated"}
 
 
 class Run(Value, frozen=True):
@@ -53,7 +54,7 @@ class Run(Value, frozen=True):
 
     @property
     def kind(self) -> Kind:
-        return "simulated" if self.mode == "simulated" else "measured"
+        return _KINDS[self.mode]
 
 
 class Reaction(Value, frozen=True):
@@ -101,6 +102,11 @@ class Benchmark(Value, frozen=True):
         """The most accurate static plan that keeps to its SLO: one that refuses a third isn't accurate but small."""
         kept = [name for name in STATIC if self.median(name, "measured", violations) <= MAX_VIOLATIONS]
         return max(kept, key=lambda name: self.median(name, "measured", accuracy), default=None)
+
+    def way_to_oracle(self, static: str, kind: Kind) -> float:
+        """How far proteus gets in accuracy from a static plan to the oracle: 1 is all the way."""
+        low, high = self.median(static, kind, accuracy), self.median(ORACLE, "simulated", accuracy)
+        return (self.median(PROTEUS, kind, accuracy) - low) / (high - low)
 
 
 def violations(run: Run) -> float:
