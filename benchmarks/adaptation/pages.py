@@ -153,8 +153,8 @@ def aims(done: Benchmark) -> Iterator[Aim]:
     what = f"emulated proteus, accuracy on the way from the emulated plan ({PEAK}) to the oracle"
     yield Aim(what, 100 * done.way_to_oracle(PEAK, "emulated"), 50.0, "%", False)
     yield from _reaction_aims(done)
-    for served, of in (("measured", "live"), ("emulated", "emulated")):
-        yield from _apart(done, served, of)
+    yield from _apart(done, "measured", "live")
+    yield from _apart(done, "emulated", "emulated")
 
 
 def _apart(done: Benchmark, kind: Kind, of: str) -> Iterator[Aim]:
