@@ -197,7 +197,7 @@ bench-exits: setup  ## random bounds on the multi-exit model of the sample zoo; 
 bench-adaptation: setup  ## live proteus beside static plans, and how fast it reacts; 20 minutes
 	$(BIN)/python -m benchmarks.adaptation
 
-bench-step: setup  ## what one step in demand loses, live, with models of 5 to 25 ms; 6 minutes
+bench-step: setup  ## what one step in demand loses, live, with models of 5 to 25 ms; 9 minutes
 	$(BIN)/python -m benchmarks.adaptation.step
 
 bench-compare: setup  ## this tree against another checkout, BASE=PATH: each figure within 3 %; 9 minutes; needs wrk and nghttp2-client

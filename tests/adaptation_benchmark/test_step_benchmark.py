@@ -13,17 +13,27 @@ from benchmarks.adaptation.step import Round, aims, table
 from proteus_cli.backends.onnxruntime import open_session
 
 
-def round_of(violations: float, first_second: float) -> Round:
+def round_of(violations: float, first_second: float, *, is_emulated: bool = False) -> Round:
     return Round(
         low_qps=40.0, high_qps=228.0, requests=4000, violations=violations, first_second=first_second,
         second_second=0.01, afterwards=0.0, relative_accuracy=0.97, changes=3, lag_p99_s=0.002,
+        is_emulated=is_emulated,
     )  # fmt: skip
 
 
 def test_medians_are_judged_and_rounds_shown() -> None:
-    rounds = [round_of(0.002, 0.04), round_of(0.003, 0.06), round_of(0.03, 0.3)]
-    assert [(aim.measured, aim.is_reached) for aim in aims(rounds)] == [(pytest.approx(0.3), True), (6.0, False)]
-    assert table(rounds).rows[0] == ("1", "4,000", "0.20", "4.00", "1.00", "0.00", "97.00", "3", "2.0")
+    measured = [round_of(0.002, 0.04), round_of(0.003, 0.06), round_of(0.03, 0.3)]
+    emulated = [round_of(violations, 0.01, is_emulated=True) for violations in (0.001, 0.002, 0.009)]
+    rounds = [each for both in zip(measured, emulated, strict=True) for each in both]
+    assert [(aim.what.partition(",")[0], aim.measured, aim.is_reached) for aim in aims(rounds)] == [
+        ("measured", pytest.approx(0.3), True),
+        ("measured", 6.0, False),
+        ("emulated", pytest.approx(0.2), True),
+        ("emulated", 1.0, True),
+    ]
+    rows = table(rounds).rows
+    assert rows[0] == ("1", "measured", "4,000", "0.20", "4.00", "1.00", "0.00", "97.00", "3", "2.0")
+    assert [row[:2] for row in rows[1:3]] == [("1", "emulated"), ("2", "measured")]
 
 
 def test_a_trace_has_its_steps_where_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
