@@ -9,7 +9,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,11 @@ class Ended:
         return json.loads(self.stdout)
 
 
-def proteus(*arguments: str | Path) -> Ended:
-    """Run a command in this process."""
+def proteus(*arguments: str | Path, within_s: float = WITHIN_S) -> Ended:
+    """Run a command in this process. One that serves, where a test expects an error, is stopped after ``within_s``."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     with (
+        _stopped(within_s) if arguments[:1] in {("serve",), ("agent",)} else contextlib.nullcontext(),
         mock.patch.object(sys, "argv", ["proteus", *map(str, arguments)]),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
@@ -64,6 +66,27 @@ def proteus(*arguments: str | Path) -> Ended:
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
     return Ended(code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def _stopped(after_s: float) -> Iterator[None]:
+    """Stop a server. The time limit of pytest raises in a signal handler, and an event loop logs that and goes on."""
+    has_ended = threading.Event()
+
+    def stop() -> None:
+        is_late = not has_ended.wait(after_s)
+        while is_late and not has_ended.wait(0.1):
+            if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:  # else nobody serves, or not yet
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    watching = threading.Thread(target=stop)
+    watching.start()
+    try:
+        yield
+    finally:
+        has_ended.set()
+        watching.join()
 
 
 def command(*arguments: str | Path) -> list[str]:

@@ -15,9 +15,9 @@ from proteus_cli.cli.workflows.deployment import measuring as measuring_module
 from proteus_cli.cli.workflows.deployment.measuring import measure_missing
 from proteus_cli.domain.catalog.catalog import Family
 from proteus_cli.domain.cluster.network import Network
-from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.profile import Profile, VariantProfile, reached_over
 from proteus_cli.errors import EngineError, HostLost
+from proteus_cli.serving.adaptation.catalog.source import MeasurableDevices
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.store import Workspace, model_digest, write_json
 
@@ -52,10 +52,10 @@ def measured_anew(profile: Profile, model: str) -> Profile:
 
 
 class Host:
-    """A session with an agent that measures at once, unless it is lost."""
+    """A session with an agent that measures at once, or fails."""
 
-    def __init__(self, made: Tiny, loss: HostLost | None = None) -> None:
-        self._made, self.loss, self.has_ended = made, loss, asyncio.Event()
+    def __init__(self, made: Tiny, fails: Exception | None = None) -> None:
+        self._made, self._fails, self.loss, self.has_ended = made, fails, None, asyncio.Event()
         self.options: list[MeasureOptions] = []
 
     async def sent_model(self, model: Path) -> str:
@@ -64,8 +64,8 @@ class Host:
     async def measure(self, families: Sequence[Family], options: MeasureOptions, say: Any) -> bytes:
         assert [family.name for family in families] == ["shapes"]
         self.options.append(options)
-        if self.loss is not None:
-            raise self.loss
+        if self._fails is not None:
+            raise self._fails
         say("measured")
         made = self._made
         here = measured_anew(made.place.profile("cpu0"), model_digest(made.model("shapes-m")))
@@ -73,14 +73,10 @@ class Host:
         return msgspec.json.encode(named)
 
 
-def devices(made: Tiny, *names: str) -> list[Device]:
-    return [made.place.profile(name).device for name in names]
-
-
 def measure(made: Tiny, names: Sequence[str], **hosts: Host) -> list[str]:
     said = list[str]()
-    sessions = cast("Any", hosts)
-    asyncio.run(measure_missing(made.place, devices(made, *names), sessions, 60.0, said.append))
+    lacking = MeasurableDevices([made.place.profile(name).device for name in names], cast("Any", hosts))
+    asyncio.run(measure_missing(made.place, lacking, 60.0, said.append))
     return said
 
 
@@ -104,13 +100,23 @@ def test_of_devices_of_a_host_that_are_alike_one_is_measured_and_the_network_cou
         assert of_new.model_digest == model_digest(made.model("shapes-m"))
 
 
-def test_a_host_that_is_lost_is_told_and_the_others_go_on(made: Tiny, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("fails", "told"),
+    [
+        (HostLost("host c is lost: it burns"), "host c does not measure what is new: host c is lost: it burns"),
+        (RuntimeError("OSError(28)"), "a bug while host c measured what is new"),
+    ],
+    ids=["lost", "a bug there"],
+)
+def test_a_host_that_fails_is_told_and_the_others_go_on(
+    made: Tiny, caplog: pytest.LogCaptureFixture, fails: Exception, told: str
+) -> None:
     before = mean_s(made, "c/cpu0")
     with caplog.at_level(logging.WARNING, "proteus.catalog"):
-        measure(made, ["c/cpu0", "b/cpu0"], b=Host(made), c=Host(made, HostLost("host c is lost: it burns")))
+        measure(made, ["c/cpu0", "b/cpu0"], b=Host(made), c=Host(made, fails))
     assert mean_s(made, "b/cpu0")["shapes-m"] == NEW_OVER_NETWORK_S
     assert mean_s(made, "c/cpu0") == before
-    assert "host c does not measure what is new: host c is lost: it burns" in caplog.text
+    assert told in caplog.text
 
 
 def test_of_devices_here_that_are_alike_one_is_measured(made: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,15 @@ def test_a_catalog_that_makes_no_sense_is_refused_by_every_command(
     assert "engines/catalog.toml" in message
 
 
+def test_a_server_that_starts_in_place_of_an_error_is_stopped_and_has_no_error(tiny: Tiny) -> None:
+    add_profiles(tiny)
+    plan = add_plan(tiny, {"cpu0": "shapes-s"})
+    ended = proteus("serve", plan, "--port", "0", "-w", tiny.root, within_s=0.0)
+    assert ended.code == 0, ended
+    with pytest.raises(AssertionError):
+        ended.refused()
+
+
 def test_a_total_cannot_be_shared_where_all_weights_are_zero(tiny: Tiny) -> None:
     path = tiny.place.catalog_path
     path.write_text(path.read_text().replace("weight = 1.0", "weight = 0.0"))

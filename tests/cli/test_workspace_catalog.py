@@ -17,7 +17,7 @@ from proteus_cli.control.policies import live_policy_named
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.planning.from_workspace import planner_settings
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles
+from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, MeasurableDevices
 from proteus_cli.serving.measuring_process import measured
 
 FAMILY = TinyFamily("shapes", SHAPES.variants[:2], slo="10s", eval=SHAPES.eval)
@@ -115,7 +115,7 @@ def test_what_is_new_is_measured_on_the_devices_that_lack_it(made: Tiny, monkeyp
     )
     mlp(made.model("shapes-m"), hidden=8, seed=17)
     catalog, said = source(made, 60.0), list[str]()
-    asyncio.run(catalog.measure([made.place.profile("cpu0").device], {}, said.append))
+    asyncio.run(catalog.measure(MeasurableDevices([made.place.profile("cpu0").device], {}), said.append))
     assert known(catalog) == ["shapes-s", "shapes-m"]
     found = made.place.profile("cpu0").of("shapes", "shapes-m")
     assert found is not None

@@ -65,8 +65,8 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def until(holds: Any, what: str = "") -> None:
-    stop_s = time.monotonic() + ANSWER_WITHIN_S
+def until(holds: Any, what: str = "", within_s: float = ANSWER_WITHIN_S) -> None:
+    stop_s = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < stop_s, what
         time.sleep(0.02)

@@ -21,6 +21,9 @@ from proteus_cli.serving.transport.listening import listen
 HEAD_GONE = ("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
 """A variable: what is connected to Ray ends so long after its head; 60 s unless Ray is told otherwise."""
 
+NODE_WITHIN_S = 180.0
+"""A node has started by then, also where other tests keep all cores busy: Ray gives up several times before."""
+
 _RAY = Path(sys.executable).with_name("ray")
 _LITTLE = ("--num-cpus", "1", "--object-store-memory", str(75 * 2**20), "--disable-usage-stats")
 _ANY_PORTS = ("--min-worker-port", "0", "--max-worker-port", "0")
@@ -52,7 +55,7 @@ class LiveRay:
             role += ("--include-dashboard", "false", "--ray-client-server-port", str(free_port()))
         command: tuple[str | Path, ...] = (_RAY, "start", "--block", "--node-name", name, *role, *_LITTLE, *_ANY_PORTS)
         try:
-            until(lambda: self._runs(name, command), "a node of Ray")
+            until(lambda: self._runs(name, command), "a node of Ray", NODE_WITHIN_S)
         except AssertionError as error:
             error.add_note(f"its process has ended: {self.nodes[name].poll()}; its log:\n{self.log(name)}")
             raise

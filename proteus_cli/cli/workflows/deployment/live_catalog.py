@@ -13,12 +13,10 @@ from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans
 from proteus_cli.cli.workflows.live_replay import server_at
 from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.catalog.changes import CatalogChange, CatalogContent, Digests, Succession, changes
-from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.errors import ProteusError
 from proteus_cli.progress import Say
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
-from proteus_cli.serving.devices.remote.sessions.session import AgentSession
+from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, MeasurableDevices, Measurements
 from proteus_cli.store import Workspace, is_as_declared
 from proteus_cli.store import digest as digest_of_split
 from proteus_cli.store.sharing import sharing_paths, with_sharing
@@ -60,9 +58,9 @@ class WorkspaceCatalog:
         profiles = {device: _current(profile, files.content, splits) for device, profile in found.items()}
         return Measurements(profiles, inputs)
 
-    async def measure(self, devices: Sequence[Device], sessions: Mapping[str, AgentSession], say: Say) -> None:
+    async def measure(self, lacking: MeasurableDevices, say: Say) -> None:
         """See `CatalogSource`."""
-        await measure_missing(self._workspace, devices, sessions, self.budget_s, say)
+        await measure_missing(self._workspace, lacking, self.budget_s, say)
 
     def use(self, following: Succession, inputs: Mapping[str, str]) -> None:
         """See `CatalogSource`."""

@@ -6,7 +6,7 @@ same time; of devices of a host that are alike, one is measured for all.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from proteus_cli.cli.workflows.cluster.measuring import measurable_in
 from proteus_cli.control.topology.succession import with_missing
@@ -14,6 +14,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import ProteusError
 from proteus_cli.progress import Say
+from proteus_cli.serving.adaptation.catalog.source import MeasurableDevices
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.serving.devices.remote.measuring import measured_by_agent
 from proteus_cli.serving.devices.remote.sessions.session import AgentSession
@@ -27,20 +28,14 @@ MAX_BATCH, MAX_SLOTS = 64, 4
 log = logging.getLogger("proteus.catalog")
 
 
-async def measure_missing(
-    workspace: Workspace,
-    devices: Sequence[Device],
-    sessions: Mapping[str, AgentSession],
-    budget_s: float,
-    say: Say,
-) -> None:
-    """Measure, and write, for ``budget_s`` on each device; ``sessions`` are those with the agents, by host.
+async def measure_missing(workspace: Workspace, lacking: MeasurableDevices, budget_s: float, say: Say) -> None:
+    """Measure, and write, for ``budget_s`` on each device.
 
     A host that can't measure is logged, and the others go on. Raises `ProteusError` where this machine can't.
     """
-    by_host = _by_host(devices)
+    by_host = _by_host(lacking.devices)
     here = by_host.pop("", [])
-    work = [_on_host(workspace, host, sessions[host], of_host, budget_s, say) for host, of_host in by_host.items()]
+    work = [_on_host(workspace, lacking.sessions[host], devices, budget_s, say) for host, devices in by_host.items()]
     if here:
         work.append(_here(workspace, here, budget_s, say))
     for problem in await asyncio.gather(*work, return_exceptions=True):
@@ -75,23 +70,29 @@ def _share_here(workspace: Workspace, devices: Sequence[Device]) -> None:
 
 
 async def _on_host(
-    workspace: Workspace, host: str, session: AgentSession, devices: Sequence[Device], budget_s: float, say: Say
+    workspace: Workspace, session: AgentSession, devices: Sequence[Device], budget_s: float, say: Say
 ) -> None:
+    host = devices[0].host
     try:
-        known = await asyncio.to_thread(workspace.profiles_for, {device.id: device.type for device in devices})
+        known = await asyncio.to_thread(_known, workspace, devices)
         what = await asyncio.to_thread(measurable_in, workspace)
-        firsts = firsts_of_alike(devices)
-        options = options_of_agent(firsts, budget_s, beside_servers=True)
+        options = options_of_agent(firsts_of_alike(devices), budget_s, beside_servers=True)
         network = known[devices[0].id].network
         found = await measured_by_agent(session, host, what, options, lambda line: say(f"{host}: {line}"), network)
         await in_thread(_share, workspace, found, devices)
     except ProteusError as error:
         log.warning("host %s does not measure what is new: %s", host, error.message)
+    except Exception:  # whatever is wrong there, the others go on
+        log.exception("a bug while host %s measured what is new", host)
+
+
+def _known(workspace: Workspace, devices: Sequence[Device]) -> dict[str, Profile]:
+    return workspace.profiles_for({device.id: device.type for device in devices})
 
 
 def _share(workspace: Workspace, found: Sequence[Profile], devices: Sequence[Device]) -> None:
     """Write what was found on devices for those that are like them, each in a file of its own."""
-    known = workspace.profiles_for({device.id: device.type for device in devices})
+    known = _known(workspace, devices)
     for device in devices:
         for profile in found:
             own = known[device.id]

@@ -76,11 +76,11 @@ class WorkspaceVersions:
     ) -> Mapping[str, VariantProfile]:
         """See `VersionSource`."""
         known = await asyncio.to_thread(self._known, candidate, types)
-        lacking = [device for device in possible.devices if device.id not in known]
-        if not lacking:
+        lacking = possible.only([device.id for device in possible.devices if device.id not in known])
+        if not lacking.devices:
             return known
         async with self._copy(candidate) as copy:
-            await measure_missing(copy, lacking, possible.sessions, self.catalog.budget_s, say)
+            await measure_missing(copy, lacking, self.catalog.budget_s, say)
             return known | await asyncio.to_thread(self._taken_from, copy, candidate, types)
 
     def _taken_from(self, copy: Workspace, candidate: Candidate, types: Mapping[str, str]) -> dict[str, VariantProfile]:

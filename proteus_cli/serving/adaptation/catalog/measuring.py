@@ -34,14 +34,12 @@ class CatalogMeasuring:
 
     async def measured(self, files: CatalogFiles) -> Measurements:
         """What is known once what CPUs lack was measured, as far as time allowed. Raises `ProteusError`."""
-        found, possible = await self.known(files), self.measurable()
-        lacking = [
-            cpu for cpu in possible.devices if cpu.id in found.profiles and _lacks(found.profiles[cpu.id], files)
-        ]
-        if lacking and self._files.measures and not self._hardware.is_emulated:
-            start_s, names = self._clock(), [cpu.id for cpu in lacking]
+        found = await self.known(files)
+        lacking = self.measurable().only([device for device, each in found.profiles.items() if _lacks(each, files)])
+        if lacking.devices and self._files.measures and not self._hardware.is_emulated:
+            start_s, names = self._clock(), [cpu.id for cpu in lacking.devices]
             log.info("measuring what is new on %s", ", ".join(names), extra=fields(devices=names))
-            await self._files.measure(lacking, possible.sessions, _say)
+            await self._files.measure(lacking, _say)
             found = await self.known(files)
             log.info("measured it in %.0f s", self._clock() - start_s)
         for device, profile in found.profiles.items():

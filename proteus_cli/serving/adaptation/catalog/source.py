@@ -1,9 +1,9 @@
 """Where a server reads its catalog anew, and has variants measured that nobody has measured."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.catalog.changes import CatalogContent, Succession
@@ -35,10 +35,14 @@ class Measurements:
 
 @dataclass(frozen=True, slots=True)
 class MeasurableDevices:
-    """The devices that may be measured beside what they serve, and the sessions with the agents of their hosts."""
+    """Devices that may be measured beside what they serve, and by host the sessions with the agents of those."""
 
     devices: Sequence[Device]
     sessions: Mapping[str, AgentSession]
+
+    def only(self, devices: Container[str]) -> Self:
+        """Those of these ids."""
+        return replace(self, devices=[device for device in self.devices if device.id in devices])
 
 
 class CatalogSource(Protocol):
@@ -61,8 +65,8 @@ class CatalogSource(Protocol):
         """What is known of devices, of which ``types`` has the type. Raises `ProteusError`."""
         ...
 
-    async def measure(self, devices: Sequence[Device], sessions: Mapping[str, AgentSession], say: Say) -> None:
-        """Measure what CPUs lack, in the time that these have left; ``sessions`` are those with agents, by host.
+    async def measure(self, lacking: MeasurableDevices, say: Say) -> None:
+        """Measure what these lack, in the time that they have left.
 
         Raises `ProteusError` where those of this machine can't be measured.
         """
