@@ -124,7 +124,8 @@ def test_after_a_kill_the_old_version_serves_until_the_last_step_and_then_the_ne
         assert served_digest(server) == model_digest(serving_model)
         assert made.place.profile("cpu0").variants[0].model_digest == model_digest(serving_model)
         assert list(made.place.namings_dir.glob("*")) == []
-        assert server.live.ask("GET", "/v2/proteus/rollouts", headers=AUTHORIZED).document() == {"rollouts": [], "refusal": ""}
+        told = server.live.ask("GET", "/v2/proteus/rollouts", headers=AUTHORIZED).document()
+        assert told == {"rollouts": [], "refusal": ""}
         assert (server.hosted(), {server.ask() for _ in range(4)}) == ({OLD}, {OLD})
         assert {(status, right) for status, _, right in server.answers} == {(200, not is_new)}
 
