@@ -91,9 +91,9 @@ def written_over(file: Profile, known: Profile) -> Profile:
 def with_missing(file: Profile, measured: Profile) -> Profile:
     """What the file of a profile is to say, once a device that is like its own was measured: of what it did not tell.
 
-    Names are those of the file. What it tells of the same models and eval splits stays.
+    Names are those of the file. What it tells of the same models and eval splits stays, where it has times of them.
     """
-    told = {_measured_as(each): each for each in file.variants}
+    told = {_measured_as(each): each for each in file.variants if each.points}
     variants = tuple(told.get(_measured_as(each), each) for each in measured.variants)
     news = {each.key for each in variants if _measured_as(each) not in told}
     others = tuple(each for each in file.variants if each.key not in {each.key for each in variants})

@@ -67,6 +67,13 @@ def test_a_file_gets_what_it_did_not_tell_and_keeps_what_was_measured_of_the_sam
     assert with_missing(after, now) == after
 
 
+def test_a_file_gets_the_times_of_a_variant_that_there_was_no_time_for_before() -> None:
+    """It was loaded then, and no batch was measured."""
+    now = profile(measured("s"), measured("m", 0.03))
+    file = profile(measured("s"), msgspec.structs.replace(measured("m", 0.03), points=()))
+    assert with_missing(file, now) == now
+
+
 def test_the_network_knows_the_rows_of_new_families() -> None:
     before = msgspec.structs.replace(profile(measured("s")), network=Network(0.01, 1e9, {"a": 4}))
     now = msgspec.structs.replace(before, network=Network(0.01, 1e9, {"a": 4, "b": 8}))
