@@ -85,6 +85,7 @@ def test_the_server_does_what_its_document_says_to_good_requests_and_bad_ones(
     assert server.ask("POST", "/v2/repository/models/shapes/load").status == 200
 
 
+@pytest.mark.extended
 @pytest.mark.timeout(WITHIN_S + 30)
 def test_requests_that_fit_a_model_are_answered(server: LiveServer, tmp_path: Path) -> None:
     """The document with what else holds of this one family, so that a request that it allows has to be answered."""

@@ -20,7 +20,7 @@ from live_server import LiveServer, serving
 from selenium.webdriver.common.keys import Keys
 from tiny import Tiny, add_plan
 
-pytestmark = [pytest.mark.live, pytest.mark.browser]
+pytestmark = [pytest.mark.live, pytest.mark.browser, pytest.mark.extended]
 
 CALM_QPS, PEAK_QPS, CALM_S = 20, 150, 2.0  # the most accurate variants carry 115
 TOKEN = "f00d" * 8
@@ -483,7 +483,6 @@ def test_hosts_are_the_last_column_of_the_picture_where_there_are_several(browse
     ]
 
 
-@pytest.mark.extended
 def test_a_page_of_hosts_fits_the_screen_and_opens_them_by_keys(browser: Browser, tmp_path: Path) -> None:
     """Five emulated hosts with 20 devices, which are closed at first."""
     fleet = ";".join(f"host{number}=a:2,b:2" for number in range(5))

@@ -10,7 +10,7 @@ from cascaded import add_cascaded_plan, shapes_workspace
 from live_server import LiveServer, serving
 from tiny import add_plan
 
-pytestmark = [pytest.mark.live, pytest.mark.browser]
+pytestmark = [pytest.mark.live, pytest.mark.browser, pytest.mark.extended]
 
 ROWS = np.random.default_rng(5).normal(size=(8, 4)).astype(np.float32)
 SHARE = """

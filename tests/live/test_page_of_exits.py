@@ -12,7 +12,7 @@ from tiny import SHAPES, TinyFamily, add_plan, add_profiles, make_workspace
 
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 
-pytestmark = [pytest.mark.live, pytest.mark.browser]
+pytestmark = [pytest.mark.live, pytest.mark.browser, pytest.mark.extended]
 
 ROWS = np.random.default_rng(5).normal(size=(8, 4)).astype(np.float32)
 SHOWN = "return [...document.querySelectorAll('#families .of-exits')].map((cell) => getComputedStyle(cell).display)"
