@@ -4,7 +4,8 @@ The zoo is profiled here, and what its larger variants cost each other on a devi
 again, right before it is served; by how much batches differ says how much the speed of this machine drifts. The search
 of `study cost` finds the cheapest fleets among the devices of this machine, with the headroom that plans have by
 default. Each is served as `proteus serve` does, the trace is sent over HTTP in an open loop, and its misses are
-counted: costs and SLOs are measured, not modelled.
+counted: costs and SLOs are measured, not modelled. The same server with emulated devices, which take what was
+profiled, tells what part of the misses is due to the cores.
 """
 
 import subprocess
@@ -55,11 +56,12 @@ FULL, QUICK = Size("2min", "3min", "60s"), Size("15s", "10s", "5s")
 
 @dataclass(frozen=True, slots=True)
 class _Served:
-    """A plan, and what the server made of the trace."""
+    """A plan, and what the server made of the trace, on the devices and on emulated ones."""
 
     usage: Usage
     plan: Plan
     report: Report
+    emulated: Report
 
     @property
     def devices(self) -> int:
@@ -68,10 +70,6 @@ class _Served:
     @property
     def per_million(self) -> float:
         return 1e6 * self.devices * PRICE_PER_HOUR * self.report.duration_s / 3600 / self.report.served
-
-    @property
-    def worst_missed_frac(self) -> float:
-        return max(1 - family.served / family.requests for family in self.report.families.values() if family.requests)
 
 
 def measure(is_quick: bool) -> Found:  # noqa: FBT001 - a part of the benchmark
@@ -89,7 +87,7 @@ def measure(is_quick: bool) -> Found:  # noqa: FBT001 - a part of the benchmark
                  "--duration", size.trace, "--seed", "7", "-o", str(trace))  # fmt: skip
         served = {each.usage: each for each in _served(Workspace(root), trace)}
     dedicated, shared = served["dedicated"], served["shared"]
-    ratio, missed_percent = shared.per_million / dedicated.per_million, 100 * shared.worst_missed_frac
+    ratio, missed_percent = shared.per_million / dedicated.per_million, 100 * _worst_missed_frac(shared.report)
     return Found(
         [
             f"profiled again: batches take {drift:.3f} times as long on the slowest device; headroom {HEADROOM:g}",
@@ -137,13 +135,14 @@ def _served(workspace: Workspace, path: Path) -> Iterator[_Served]:
             raise SystemExit(f"no {usage} fleet of this machine's devices keeps the SLO, even simulated")
         name = workspace.root / f"{usage}.json"
         write_json(name, found.plan.plan)
-        yield _Served(usage, found.plan.plan, _replayed(workspace, name, path))
+        measured, emulated = (_replayed(workspace, name, path, emulate=emulate) for emulate in (False, True))
+        yield _Served(usage, found.plan.plan, measured, emulated)
 
 
-def _replayed(workspace: Workspace, plan: Path, trace: Path) -> Report:
+def _replayed(workspace: Workspace, plan: Path, trace: Path, *, emulate: bool) -> Report:
     """The trace, sent over HTTP to a server with that plan, which stays as it is."""
     found = workspace.root / "report.json"
-    with local_server(plan, workspace.root, options=("--replan", "off")) as url:
+    with local_server(plan, workspace.root, emulate=emulate, options=("--replan", "off")) as url:
         _proteus(workspace.root, "replay", str(trace), "--url", url, "-o", str(found))
     return read_json(found, Report, hint="`proteus replay` writes it")
 
@@ -154,8 +153,17 @@ def _line(served: _Served) -> str:
     p99 = ", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in latencies.items())
     return (
         f"{served.usage}: {served.per_million:.4f} per million, {served.devices} devices ({'; '.join(held)}), "
-        f"{100 * served.worst_missed_frac:.2f} % missed, p99 {p99}"
+        f"{_missed(served.report)}, p99 {p99}; emulated {_missed(served.emulated)}"
     )
+
+
+def _worst_missed_frac(report: Report) -> float:
+    return max(1 - family.served / family.requests for family in report.families.values() if family.requests)
+
+
+def _missed(report: Report) -> str:
+    ends = f"{report.rejected} refused, {report.dropped} given up, {report.late} late of {report.requests}"
+    return f"{100 * _worst_missed_frac(report):.2f} % of the worst family missed ({ends})"
 
 
 def _profile(root: Path, budget: str, *options: str) -> None:
