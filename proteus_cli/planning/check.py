@@ -129,8 +129,7 @@ def _problems_of_device(given: _Checked, device: str, residents: Sequence[Placem
         yield f"{device} hosts {len(keys)} variants"
     profile = given.profiles[device]
     memory_bytes = profile.device.memory_bytes
-    needed_bytes = sum(m.memory_with(profile.slots) for m in map(given.measured, residents) if m is not None)
-    if memory_bytes > 0 and needed_bytes > memory_bytes * (1 + _REL):
+    if memory_bytes > 0 and profile.needed_bytes(p.key for p in residents) > memory_bytes * (1 + _REL):
         yield f"{device} hosts more than its memory holds"
     sized = [(p, within.qps) for p in residents if (within := given.capacity(p)) is not None]
     if sum(_executed_qps(p) / alone_qps for p, alone_qps in sized) > 1 + _REL:

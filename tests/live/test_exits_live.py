@@ -31,8 +31,8 @@ SLOW_END = (*EXITS[:2], ExitProfile(0.2, 0.5, None, LONG))
 def serving_exits(root: Path, exits: Sequence[ExitProfile], how: str, whole_s: float = 0.0) -> Iterator[LiveServer]:
     made = make_workspace(root, (TinyFamily("shapes", SHAPES.variants[:1], slo="60s"),))
     path = add_exits(made, "shapes-exits", "confidence >= 2", exits, whole_s=whole_s)
-    apart = ["--executor", "process"] if how == "in a process" else []
-    with serving(made.root, path, "--replan=off", "--grpc-port", "0", *apart) as live:
+    options = {"in a process": ["--executor", "process"], "emulated": ["--emulate"]}.get(how, [])
+    with serving(made.root, path, "--replan=off", "--grpc-port", "0", *options) as live:
         yield live
         assert live.stop() == 0, live.log.read_text()
 
@@ -140,3 +140,10 @@ def test_a_bound_below_the_whole_chain_is_kept_by_the_first_exits(tmp_path: Path
     assert demanding.status == 504  # it may not be cut short
     cut = sum(bool(parameters.get("cut")) for parameters in told)
     assert f'proteus_cut_answers_total{{family="shapes",variant="shapes-exits",exit="2"}} {cut}' in metrics
+
+
+def test_emulated_answers_with_an_exit_are_marked(tmp_path: Path) -> None:
+    with serving_exits(tmp_path, EXITS, "emulated") as live:
+        parameters, _ = answered(live, ROWS[:1])
+    assert parameters["emulated"] is True
+    assert parameters["exit"] in {1, 2, 3}

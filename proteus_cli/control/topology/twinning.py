@@ -177,9 +177,8 @@ def _batches(
     if (why_not := why_not_within(new, profile, planned, price, plan.rules)) is not None:
         return why_not
     memory_bytes = profile.device.memory_bytes
-    residents = [profile.of(*each.key) for each in plan.placements if each.device == placement.device]
-    needed_bytes = sum(each.memory_with(profile.slots) for each in (*residents, new) if each is not None)
-    if 0 < memory_bytes < needed_bytes:
+    needed_bytes = profile.needed_bytes(each.key for each in plan.placements if each.device == placement.device)
+    if 0 < memory_bytes < needed_bytes + new.memory_with(profile.slots):
         return "the device has no memory for both versions"
     return of_old or placement.max_batch, of_new
 

@@ -247,6 +247,10 @@ class Profile(Value, frozen=True, omit_defaults=True):
         """The measured variant of that name, or None."""
         return next((v for v in self.variants if v.family == family and v.variant == variant), None)
 
+    def needed_bytes(self, keys: Iterable[VariantKey]) -> int:
+        """What loaded engines of these variants take together with all slots, as far as it was measured."""
+        return sum(m.memory_with(self.slots) for key in set(keys) if (m := self.of(*key)) is not None)
+
 
 def reached_over(network: Network, profile: Profile) -> Profile:
     """What was measured on the host itself, as the server sees it: each batch is on its way, too."""

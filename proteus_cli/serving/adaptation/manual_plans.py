@@ -161,6 +161,6 @@ def _require_once(plan: Plan) -> None:
 
 def _require_room(device: str, residents: list[Placement], profiles: Mapping[str, Profile]) -> None:
     memory_bytes = profiles[device].device.memory_bytes
-    needed_bytes = sum(measured_for(placement, profiles).memory_bytes for placement in residents)
+    needed_bytes = profiles[device].needed_bytes(placement.key for placement in residents)
     if 0 < memory_bytes < needed_bytes:
         raise Unprocessable(f"the plan needs {needed_bytes} bytes of memory on `{device}`, which has {memory_bytes}")

@@ -121,14 +121,11 @@ class Loader:
     def fits(self, device: str, keys: Iterable[VariantKey]) -> bool:
         """Whether a device has the memory for these engines together, as far as profiles know it."""
         profile = self._profiles[device]
-        measured = (profile.of(*key) for key in set(keys))
-        needed_bytes = sum(each.memory_bytes for each in measured if each is not None)
-        return not profile.device.memory_bytes or needed_bytes <= profile.device.memory_bytes
+        return not profile.device.memory_bytes or profile.needed_bytes(keys) <= profile.device.memory_bytes
 
     def missing_bytes(self, device: str, keys: Collection[VariantKey]) -> int:
         """The memory that these engines take on a device, without those that are loaded there; as profiles know it."""
-        measured = (self._profiles[device].of(*key) for key in set(keys) - self._loaded[device].keys())
-        return sum(each.memory_bytes for each in measured if each is not None)
+        return self._profiles[device].needed_bytes(set(keys) - self._loaded[device].keys())
 
     async def load(
         self,

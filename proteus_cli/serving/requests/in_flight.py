@@ -65,6 +65,15 @@ class AnsweredBatch:
         self.is_emulated, self.staged, self.version = is_emulated, staged, version
         self.memo: dict[Any, Any] = {}
 
+    def of_one(
+        self, outputs: tuple[npt.NDArray[Any], ...], *, staged: Staged | None, version: str = ANY_VERSION
+    ) -> "AnsweredBatch":
+        """The batch of one request, with the outputs of its rows."""
+        return AnsweredBatch(
+            self.hosted, self.rows, outputs, self.compute_s,
+            is_emulated=self.is_emulated, staged=staged, version=version,
+        )  # fmt: skip
+
     @property
     def accuracy(self) -> float:
         """What is to be expected of an answer."""

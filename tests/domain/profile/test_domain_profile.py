@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.domain.base import LARGEST_BATCH
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.rules import PAPER_RULES
 from proteus_cli.domain.profile.capacity import Capacity
 from proteus_cli.domain.profile.profile import LatencyTable, Point, Profile, best_accuracy
@@ -170,3 +171,10 @@ def test_what_a_device_is_called_is_printable(field: str) -> None:
     """It is shown in tables, logs and labels."""
     with pytest.raises(ValueError, match="printable"):
         msgspec.structs.replace(make_profile("cpu0").device, **{field: "cpu\x1b[2J"})
+
+
+def test_engines_take_memory_with_all_slots_of_their_device() -> None:
+    small = make_measured("a", "s", 0.8, {1: 0.01}, memory_bytes=900, slot_bytes=200)
+    unknown = make_measured("a", "m", 0.9, {1: 0.02}, memory_bytes=0, slot_bytes=200)
+    profile = make_profile("gpu0", small, unknown, slots=3)
+    assert profile.needed_bytes([small.key, small.key, unknown.key, VariantKey("a", "not measured")]) == 1300

@@ -4,7 +4,7 @@ import math
 
 from proteus_cli.backends.base import OutputArrays
 from proteus_cli.control.decision import Host
-from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Staged
+from proteus_cli.serving.requests.in_flight import Answered, Staged
 
 
 def of_exits(answer: Answered, notes: OutputArrays) -> Answered:
@@ -19,8 +19,7 @@ def of_exits(answer: Answered, notes: OutputArrays) -> Answered:
         exit=int(exits.max()),
         is_cut=bool(cut.any()),
     )
-    own = AnsweredBatch(batch.hosted, batch.rows, answer.outputs, batch.compute_s, staged=staged)
-    return Answered(own, 0, answer.rows, answer.queue_s)
+    return Answered(batch.of_one(answer.outputs, staged=staged), 0, answer.rows, answer.queue_s)
 
 
 def is_cut(notes: OutputArrays) -> bool:

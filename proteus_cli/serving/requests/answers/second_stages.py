@@ -141,10 +141,7 @@ class DeferredInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only
         second_j = _energy_j(self, batch.hosted, batch.compute_s, batch.rows)
         energy_j = None if self.first_j is None or second_j is None else self.first_j + second_j
         staged = Staged(2, self.confidence, self.second_accuracy, is_fallback=False, energy_j=energy_j)
-        return AnsweredBatch(
-            batch.hosted, batch.rows, outputs, batch.compute_s,
-            is_emulated=batch.is_emulated, staged=_with_exit(staged, batch), version=self.first.version,
-        )  # fmt: skip
+        return batch.of_one(outputs, staged=_with_exit(staged, batch), version=self.first.version)
 
 
 class SecondStages:
@@ -174,10 +171,7 @@ class SecondStages:
         ``at_last_moment`` is called when the second answer is not there by then.
         """
         batch, outputs = answer.batch, answer.outputs
-        own = AnsweredBatch(
-            batch.hosted, batch.rows, outputs, batch.compute_s,
-            is_emulated=batch.is_emulated, staged=batch.staged, version=_version(request),
-        )  # fmt: skip
+        own = batch.of_one(outputs, staged=batch.staged, version=_version(request))
         levels, confidence = self._confidence.levels(request, route.stage, outputs)
         self.routes.saw(route.stage, levels.tolist(), now_s)
         unsure: Bools = levels <= route.cut
@@ -215,10 +209,7 @@ class SecondStages:
         staged = batch.staged
         if bounds.needs_confidence or bounds.is_energy_limited:
             staged = self._with_bounds(request, bounds, answer)
-        own = AnsweredBatch(
-            batch.hosted, batch.rows, answer.outputs, batch.compute_s,
-            is_emulated=batch.is_emulated, staged=staged, version=_version(request),
-        )  # fmt: skip
+        own = batch.of_one(answer.outputs, staged=staged, version=_version(request))
         return Answered(own, 0, answer.rows, answer.queue_s)
 
     def _with_bounds(self, request: InFlightRequest, bounds: Bounds, answer: Answered) -> Staged:

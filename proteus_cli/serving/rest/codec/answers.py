@@ -89,10 +89,7 @@ class AnswerEncoder:
     def _encoded_classes(self, query: Query, answer: Answered) -> Stepwise[EncodedAnswer]:
         """An answer that has the classes of some outputs: it shares nothing with others of its batch."""
         batch, classes = answer.batch, dict[int, Texts]()
-        own = AnsweredBatch(
-            batch.hosted, batch.rows, answer.outputs, batch.compute_s,
-            is_emulated=batch.is_emulated, staged=batch.staged, version=batch.version,
-        )  # fmt: skip
+        own = batch.of_one(answer.outputs, staged=batch.staged, version=batch.version)
         for index, form in query.outputs:
             if isinstance(form, Classes):
                 labels = self._labels if index == 0 else ()
