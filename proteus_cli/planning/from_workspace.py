@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.topology.succession import as_recorded
 from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
 from proteus_cli.domain.demand import Demand, for_catalog
 from proteus_cli.domain.device import Outages
@@ -16,6 +15,7 @@ from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.deferral import MeasuredDeferral
 from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile.succession import as_recorded
 from proteus_cli.store import Workspace, require_current_models
 from proteus_cli.store.sharing import sharing_paths
 

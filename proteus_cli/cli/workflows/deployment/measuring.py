@@ -9,9 +9,9 @@ import logging
 from collections.abc import Sequence
 
 from proteus_cli.cli.workflows.cluster.measuring import measurable_in
-from proteus_cli.control.topology.succession import with_missing
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile.succession import with_missing
 from proteus_cli.errors import ProteusError
 from proteus_cli.progress import Say
 from proteus_cli.serving.adaptation.catalog.source import MeasurableDevices

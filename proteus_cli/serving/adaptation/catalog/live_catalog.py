@@ -25,11 +25,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from proteus_cli.control.topology.hosting import device_memory
-from proteus_cli.control.topology.succession import has_news, succeeding_profile, with_variant
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.catalog.changes import CatalogChange, CatalogContent, Succession, in_words, succession
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import VariantProfile
+from proteus_cli.domain.profile.succession import has_news, succeeding_profile, with_variant
 from proteus_cli.errors import Conflict, Forbidden, NotReady, ProteusError, Unprocessable
 from proteus_cli.serving.adaptation.catalog.followable import ReadCatalog, read_possible, require_successors
 from proteus_cli.serving.adaptation.catalog.measuring import CatalogMeasuring

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.topology.twinning import PriceOf, Twinning, contracted, expanded, replaced
+from proteus_cli.control.rollouts.twinning import PriceOf, Twinning, contracted, expanded, replaced
 from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Plan

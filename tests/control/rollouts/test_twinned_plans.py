@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.control.topology.twinning import Twinning, blended, contracted, expanded
+from proteus_cli.control.rollouts.twinning import Twinning, blended, contracted, expanded
 from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.plan.rules import DeviceVariant, Rules

@@ -3,16 +3,16 @@
 import msgspec
 from builders import make_measured, make_profile
 
-from proteus_cli.control.topology.succession import (
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.cluster.network import Network
+from proteus_cli.domain.profile.profile import LiveAccuracyRecord, Profile, Recorded, VariantProfile
+from proteus_cli.domain.profile.succession import (
     as_recorded,
     in_catalog_names,
     succeeding_profile,
     with_missing,
     without_variants,
 )
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.cluster.network import Network
-from proteus_cli.domain.profile.profile import LiveAccuracyRecord, Profile, Recorded, VariantProfile
 from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile
 
 POINT = CascadePoint(0.5, 0.5, 0.85, 0.8, 0.9, 0.9, 0.5, 0.8)
