@@ -1,7 +1,7 @@
 """Batching rules: when to launch how large a batch. The paper's (§5), simple ones, Clipper's and Nexus's."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
 import msgspec
 
@@ -67,6 +67,9 @@ class _Timely:
 
     answer_frac: float = 0.02
 
+    def fresh(self) -> Self:
+        return self
+
     def due_s(self, request: Request) -> float:
         """The deadline less the time to send the answer."""
         return request.deadline_s - self.answer_frac * (request.deadline_s - request.arrival_s)
@@ -94,9 +97,6 @@ class ProactiveBatcher(_Timely):
 
     margin_frac: float = 0.1
 
-    def fresh(self) -> "ProactiveBatcher":
-        return self
-
     def wanted_s(self, request: Request) -> float:
         """When a batch that waits for company ends at the latest: within the SLO, even if the deadline is later."""
         given_s = request.deadline_s - request.arrival_s
@@ -120,9 +120,6 @@ class ProactiveBatcher(_Timely):
 class GreedyBatcher(_Timely):
     """Work-conserving: a free worker takes at once what waits, as far as the most urgent request has time for."""
 
-    def fresh(self) -> "GreedyBatcher":
-        return self
-
     def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
         budget_s = self.due_s(head) - now_s
         if slowdown * hosted.least_latency(head.rows) > budget_s:
@@ -135,9 +132,6 @@ class StaticBatcher(_Timely):
     """Batches of ``rows``; a smaller batch starts when the most urgent request must."""
 
     rows: int = 1
-
-    def fresh(self) -> "StaticBatcher":
-        return self
 
     def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
         due_s, max_rows = self.due_s(head), min(self.rows, hosted.max_batch)
@@ -197,24 +191,18 @@ def _key(hosted: Host) -> tuple[str, str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class NexusBatcher:
+class NexusBatcher(_Timely):
     """Work-conserving batches of the planned size; requests without time for one are dropped.
 
     A window of that size slides along the queue up to the first request that has time for the whole window; those
-    before it are dropped (Shen et al., "Nexus", SOSP 2019, §4.3). Where fewer wait, the window is what waits.
+    before it are dropped (Shen et al., "Nexus", SOSP 2019, §4.3). Where fewer wait, the window is what waits. No time
+    is kept back.
     """
 
-    def fresh(self) -> "NexusBatcher":
-        return self
-
-    def due_s(self, request: Request) -> float:
-        return request.deadline_s
+    answer_frac: float = 0.0
 
     def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
         rows = max(min(waiting, hosted.max_batch), head.rows)
         if now_s + slowdown * hosted.least_latency(rows) > head.deadline_s:
             return CANNOT_MEET_DEADLINE
         return Start(rows)
-
-    def ran(self, launch: Launch, took_s: float) -> None:
-        """Nothing is learned."""

@@ -214,7 +214,7 @@ class _Simulation:
         to_ask: list[str] = []  # a stack, as there may be thousands
         while True:
             decision = decide(device, now_s)
-            # Not `match`, as in the live worker: class patterns take twice as long, which is 4 % of a simulation.
+            # Not `match`, unlike the live worker: class patterns take twice as long, which is 4 % of a simulation.
             if isinstance(decision, Idle):
                 pass
             elif isinstance(decision, Launch):

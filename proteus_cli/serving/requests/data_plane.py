@@ -113,7 +113,7 @@ def make_data_plane(
     lifecycle = Lifecycle()
     families, counts = Families(served, controller, lifecycle), RequestCounts(served)
     signatures = {family.name: family.signature for family in served}
-    computed = ComputedConfidence(signatures, {family.name: family.confidence for family in served})
+    computed = ComputedConfidence(served)
 
     def ask(devices: Iterable[str]) -> None:
         admission.ask(devices)  # which is made last

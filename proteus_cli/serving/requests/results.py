@@ -45,11 +45,11 @@ class Results:
         counts: RequestCounts,
         clock: Callable[[], float],
         *,
-        drift: Drift | None = None,
-        refuses_non_finite: bool = False,
-        is_emulated: bool = False,
-        second_stages: SecondStages | None = None,
-        least_timeout_s: Callable[[Request], float | None] = lambda _: None,
+        drift: Drift | None,
+        refuses_non_finite: bool,
+        is_emulated: bool,
+        second_stages: SecondStages,
+        least_timeout_s: Callable[[Request], float | None],
     ) -> None:
         self._second_stages, self._least_timeout_s = second_stages, least_timeout_s
         self._counts, self._clock, self._drift = counts.by_family, clock, drift
@@ -85,13 +85,13 @@ class Results:
 
     def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
         """A batch is done; single requests of it may have failed, or ended before."""
-        stages, first = self._second_stages, launch.requests[0]
+        first = launch.requests[0]
         if isinstance(first, AsideInFlight):
             first.of.answered(launch, result)
             return
         self._ran(launch, started_s, result, is_second=first.is_deferred)
-        if stages is not None and first.is_deferred:  # so are all: they come from one queue
-            self._second_answered(stages, launch, started_s, result)
+        if first.is_deferred:  # so are all: they come from one queue
+            self._second_answered(launch, started_s, result)
         else:
             self._answered(launch, started_s, result)
 
@@ -102,10 +102,10 @@ class Results:
 
     def _ran(self, launch: Launch, started_s: float, result: BatchResult, *, is_second: bool) -> None:
         """Count a batch that is done, and let drift learn from it."""
-        hosted, stages, compute_s = launch.hosted, self._second_stages, result.compute_s
+        hosted, compute_s = launch.hosted, result.compute_s
         counts = self._counts[hosted.family]
         counts.ran(rows=launch.rows, compute_s=compute_s, now_s=self._clock(), is_second=is_second)
-        is_as_profiled = (stages is None or hosted.family not in stages.live_conditions) and not is_cut(result.notes)
+        is_as_profiled = hosted.family not in self._second_stages.live_conditions and not is_cut(result.notes)
         if self._drift is not None and not result.failures and is_as_profiled:
             took_alone_s = hosted.unshared_s(launch.rows, compute_s)
             self._drift.ran(hosted.device, hosted.family, hosted.variant, rows=launch.rows, took_s=took_alone_s)
@@ -114,8 +114,7 @@ class Results:
 
     def _answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
         """Requests of a batch, all of it or what has left it, have their answers, but for those that have ended."""
-        stages = self._second_stages
-        routes = stages.routes if stages is not None and stages.routes.ever_in_use else None
+        routes = self._second_stages.routes if self._second_stages.routes.ever_in_use else None
         now_s, hosted, failures = self._clock(), launch.hosted, result.failures
         counts, took_s = self._counts[hosted.family], now_s - started_s
         batch = AnsweredBatch(hosted, launch.rows, result.outputs, result.compute_s, is_emulated=self._is_emulated)
@@ -219,8 +218,6 @@ class Results:
         self, request: InFlightRequest, route: CascadeRoute | None, answer: Answered, took_s: float, now_s: float
     ) -> Answered | None:
         """What to send of an answer now, whose batch took ``took_s``; None: nothing, as the second stage is asked."""
-        if self._second_stages is None:
-            return answer
         if route is None:
             return self._second_stages.only_answer(request, answer)
         own = self._second_stages.first_answer(request, route, answer, took_s, now_s, self._at_last_moment)
@@ -228,7 +225,7 @@ class Results:
             self._count_deferred(request.family, is_fallback=True)
         return None if own is None else Answered(own, 0, answer.rows, answer.queue_s)
 
-    def _second_answered(self, stages: SecondStages, launch: Launch, started_s: float, result: BatchResult) -> None:
+    def _second_answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
         """A batch of deferred requests is done: those whose origin has not ended are answered."""
         now_s, hosted, last = self._clock(), launch.hosted, 0
         counts, took_s = self._counts[hosted.family], now_s - started_s
@@ -245,7 +242,7 @@ class Results:
             second = Answered(batch, first, deferred.rows, waited_s)
             if result.notes:
                 second = of_exits(second, result.notes)
-            own = None if is_wrong else stages.second_answer(deferred, second)
+            own = None if is_wrong else self._second_stages.second_answer(deferred, second)
             if own is None or now_s > deferred.deadline_s:
                 self._send_first(deferred)
                 continue
@@ -267,8 +264,7 @@ class Results:
         """The second answer is not there, and no later one would be in time."""
         if not deferred.has_ended:
             self._send_first(deferred)
-            if self._second_stages is not None:
-                self._second_stages.give_up(deferred)
+            self._second_stages.give_up(deferred)
 
     def _send_first(self, deferred: DeferredInFlight) -> None:
         """The first answer goes out, unless the origin has ended."""
@@ -296,7 +292,7 @@ class Results:
 
     def _give_up_second_stage(self, request: InFlightRequest) -> None:
         """A request has ended: if rows of it are deferred, nobody waits for them."""
-        if request.deferred is not None and self._second_stages is not None:
+        if request.deferred is not None:
             deferred = request.deferred
             deferred.settle()
             self._second_stages.give_up(deferred)

@@ -7,7 +7,7 @@ answer; or with the first, where the deferred request is dropped or fails, and a
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import ClassVar, Protocol
 
 import msgspec
@@ -15,7 +15,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from proteus_cli.arrays import Bools, Ints, Singles
-from proteus_cli.backends.base import OutputArrays, Signature
+from proteus_cli.backends.base import OutputArrays
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import CascadeRoute, FirstStage, Host
@@ -44,10 +44,8 @@ class ComputedConfidence:
     A row whose confidence is no number reaches none. Raises `ArtefactError` where a family lacks the output it names.
     """
 
-    def __init__(self, signatures: Mapping[str, Signature], confidence: Mapping[str, str]) -> None:
-        self._place = {
-            family: confidence_place(family, output_of(text), signatures[family]) for family, text in confidence.items()
-        }
+    def __init__(self, served: Iterable[ServedFamily]) -> None:
+        self.use_families(served)
 
     def use_families(self, served: Iterable[ServedFamily]) -> None:
         """From now on these are all families."""

@@ -18,6 +18,7 @@ from proteus_cli.domain.request import Bounds, Outcome, Request
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.requests.answers.second_stages import ComputedConfidence, DrawnConfidence
+from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, Result, Staged
 from proteus_cli.serving.requests.query import RequestOptions
 
@@ -346,11 +347,16 @@ def request_of(rows: int) -> Request:
     return Request(0, "f", 0.0, 0.1, rows)
 
 
+def computed_of(signature: Signature, confidence: str) -> ComputedConfidence:
+    served = ServedFamily("f", signature, slo_s=0.1, max_rows=8, best_accuracy=0.9, confidence=confidence)
+    return ComputedConfidence([served])
+
+
 STAGE = FirstStage(VariantKey("f", "s"), thresholds=(0.25, 0.5), ranks=(0.2, 0.5))
 
 
 def test_the_confidence_is_the_margin_of_the_scores_and_what_has_none_reaches_no_threshold() -> None:
-    computed = ComputedConfidence({"f": twice(FLOAT)}, {"f": "margin"})
+    computed = computed_of(twice(FLOAT), "margin")
     scores = np.array([[0.1, 0.9], [0.5, 0.8], [np.nan, 1.0], [0.0, 0.5], [0.5, 0.6]], FLOAT)
     levels, lowest = computed.levels(request_of(5), STAGE, (scores,))
     assert (levels.tolist(), lowest) == ([2, 1, 0, 2, 0], None)
@@ -361,7 +367,7 @@ def test_or_an_output_that_the_family_names() -> None:
     signature = Signature(
         (TensorSpec("x", FLOAT, (2,)),), (TensorSpec("y", FLOAT, (2,)), TensorSpec("sure", FLOAT, (1,)))
     )
-    computed = ComputedConfidence({"f": signature}, {"f": "output:sure"})
+    computed = computed_of(signature, "output:sure")
     outputs = np.zeros((2, 2), FLOAT), np.array([[0.4], [0.5]], FLOAT)
     levels, lowest = computed.levels(request_of(2), STAGE, outputs)
     assert (levels.tolist(), lowest) == ([1, 2], near(0.4))
@@ -369,7 +375,7 @@ def test_or_an_output_that_the_family_names() -> None:
 
 def test_an_output_that_no_variant_has_is_an_error_that_names_those_that_there_are() -> None:
     with pytest.raises(ArtefactError, match="no variant has an output `sure`") as refused:
-        ComputedConfidence({"f": twice(FLOAT)}, {"f": "output:sure"})
+        computed_of(twice(FLOAT), "output:sure")
     assert "they have: y" in refused.value.hint
 
 
