@@ -4,6 +4,7 @@ Each function returns the new text. `require_says` checks that the text says wha
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from proteus_cli.domain.base import Value
 from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant
 from proteus_cli.domain.catalog.family_policy import DEFAULT_POLICY
 from proteus_cli.domain.catalog.task import Task
-from proteus_cli.domain.stages.confidence import MARGIN
+from proteus_cli.domain.stages.confidence import DISCRIMINATOR, MARGIN, discriminator_of
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store.catalog_files import parse_catalog
 
@@ -82,6 +83,28 @@ def with_files(text: str, family: str, changed: Variant) -> str:
         variant["exits"] = list(changed.exits)
     else:
         variant["onnx"] = changed.onnx
+    return tomlkit.dumps(document)
+
+
+def with_outer_paths_from(text: str, directory: Path) -> str:
+    """The catalog of a ``directory`` for another one: paths that lead out of it are absolute."""
+
+    def outer(path: str) -> str:
+        is_inside = not os.path.normpath(path).startswith(os.pardir)
+        return path if is_inside else os.path.normpath(directory.absolute() / path)
+
+    document: Any = tomlkit.parse(text)
+    for family in document["family"]:
+        for table, names in ((family, ("eval", "labels")), *((each, ("onnx",)) for each in family["variant"])):
+            for name in names:
+                if name in table:
+                    table[name] = outer(table[name])
+        for variant in family["variant"]:
+            if "exits" in variant:
+                variant["exits"] = [outer(path) for path in variant["exits"]]
+        discriminator = discriminator_of(family.get("confidence", MARGIN))
+        if discriminator is not None:
+            family["confidence"] = DISCRIMINATOR + outer(discriminator)
     return tomlkit.dumps(document)
 
 

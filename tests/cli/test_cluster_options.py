@@ -44,8 +44,12 @@ def test_an_address_has_a_host_and_a_port(text: str, found: tuple[str, int]) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":80", "host", "host:", "host:x", "host:65536", "::1:80", "h:-1", "h:²", "h\n:8", "[]:8"]
-)
+    "text",
+    [
+        "", ":80", "host", "host:", "host:x", "host:65536", "::1:80", "h:-1", "h:²", "h\n:8", "[]:8", "10.0.0..2:80",
+        f"{64 * 'h'}:80",
+    ],
+)  # fmt: skip
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no address with a port"):
         split_address(text)

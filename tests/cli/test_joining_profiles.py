@@ -144,7 +144,7 @@ def test_once_the_catalog_was_read_anew_a_device_joins_by_its_names(made: Tiny) 
     mlp(made.model("shapes-s"), hidden=5, seed=17)
     read = WorkspaceCatalog(source, 0.0).read()
     served = {VariantKey("shapes", name): f"{name}@2" for name in ("shapes-s", "shapes-m", "shapes-l")}
-    source.use_catalog(read.content.catalog, served, {})
+    source.use_catalog(read.content.catalog, served, {}, {})
     assert known.profiles_of([like_cpu0(made, "b/cpu1")]) == {}
     add_profiles(made, ["cpu0"])
     (joined,) = known.profiles_of([like_cpu0(made, "b/cpu1")]).values()

@@ -96,6 +96,35 @@ def test_what_a_person_has_made_of_the_catalog_stays(made: Tiny) -> None:
     assert (versions.write_back(candidate), path.read_text()) == (False, by_hand)
 
 
+def test_a_version_that_a_person_had_named_is_not_taken_back(made: Tiny) -> None:
+    versions, model, path = versions_of(made), made.model("shapes-m"), made.place.catalog_path
+    mlp(model.parent / "2" / model.name, hidden=8, seed=17)
+    candidate = versions.candidate(PLAIN, "2")
+    by_hand = path.read_text().replace("models/shapes/shapes-m.onnx", "models/shapes/2/shapes-m.onnx")
+    path.write_text(by_hand)
+    with pytest.raises(ArtefactError, match="names another model of `shapes/shapes-m` now"):
+        versions.write(candidate, {})
+    assert (versions.write_back(candidate), path.read_text()) == (False, by_hand)
+
+
+def test_a_version_is_measured_in_a_copy_that_has_what_lies_beside_the_workspace(tmp_path: Path) -> None:
+    root = tmp_path / "workspace"
+    root.mkdir()
+    made = make_workspace(root, (TinyFamily("shapes", SHAPES.variants[:2], eval=SHAPES.eval),))
+    (root / "engines" / "models").rename(tmp_path / "models")
+    path = made.place.catalog_path
+    path.write_text(path.read_text().replace('"models/', '"../../models/'))
+    mlp(tmp_path / "models" / "shapes" / "2" / "shapes-m.onnx", hidden=8, seed=17)
+    versions = versions_of(made)
+    copy = versions._copied(versions.candidate(PLAIN, "2"))
+    try:
+        files = [file for _, variant in copy.catalog().variants for file in copy.files_of(variant)]
+        assert [file.is_file() for file in files] == [True, True]
+        assert files[1].samefile(tmp_path / "models" / "shapes" / "2" / "shapes-m.onnx")
+    finally:
+        shutil.rmtree(copy.root)
+
+
 @pytest.mark.parametrize("fails", ["write", "write_back"])
 def test_where_a_profile_cannot_be_written_all_are_as_before_in_the_end(fails: str, made: Tiny) -> None:
     add_profiles(made, ("cpu0", "cpu1"))

@@ -15,6 +15,7 @@ from proteus_cli.cli.workflows.deployment.resources import Emulation
 from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog.changes import succession
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, MeasurableDevices
@@ -133,3 +134,18 @@ def test_what_cannot_be_measured_says_why(made: Tiny) -> None:
     (made.root / "engines" / "catalog.toml").write_text("format = 1\n")
     with pytest.raises(EngineError, match="`proteus profile` can't measure: "):
         asyncio.run(measured(made.root, ["--device=cpu0"], print, leaves_time=False))
+
+
+def test_what_was_written_since_profiles_were_read_is_what_plans_are_made_from(made: Tiny) -> None:
+    catalog, profile = source(made), made.place.profile("cpu0")
+    catalog.plans.write_profile(msgspec.structs.replace(profile, measured_on="cpu1"))
+    files = catalog.read()
+    inputs = catalog.measurements(files, TYPES).inputs
+    made.place.profile_path("cpu0").write_text(made.place.profile_path("cpu0").read_text() + "\n")  # by another program
+    following = succession(files.content, files.content, {})
+    catalog.use(following, inputs)
+    assert catalog.plans.inputs() == inputs
+    catalog.measurements(files, TYPES)
+    catalog.plans.write_profile(msgspec.structs.replace(profile, measured_on="cpu2"))
+    catalog.use(following, inputs)
+    made.place.require_current(catalog.plans.inputs())

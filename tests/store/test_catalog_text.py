@@ -10,7 +10,15 @@ from proteus_cli.domain.catalog.family_policy import FamilyPolicy
 from proteus_cli.domain.catalog.task import Task
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store import parse_catalog
-from proteus_cli.store.catalog_text import new_text, require_says, with_family, with_files, with_variant, with_variants
+from proteus_cli.store.catalog_text import (
+    new_text,
+    require_says,
+    with_family,
+    with_files,
+    with_outer_paths_from,
+    with_variant,
+    with_variants,
+)
 
 PATH = Path("catalog.toml")
 COMMENTED = """\
@@ -134,3 +142,30 @@ def test_a_variant_gets_other_files_and_nothing_else_changes() -> None:
     moved = parse_catalog(stages.encode(), PATH).family("a").variants[0]
     moved = msgspec.structs.replace(moved, exits=("2/a.onnx", "2/b.onnx"))
     assert parse_catalog(with_files(stages, "a", moved).encode(), PATH).family("a").variants[0] == moved
+
+
+def test_paths_that_lead_out_of_the_directory_are_absolute_in_another_one() -> None:
+    text = """\
+format = 1  # ours
+
+[[family]]
+name = "a"
+slo = "1s"
+eval = "../../data/eval.npz"
+labels = "labels.txt"
+confidence = "discriminator:../sure.onnx"
+[[family.variant]]
+name = "a-s"
+accuracy = 0.5
+onnx = "models/../../a-s.onnx"
+[[family.variant]]
+name = "a-e"
+accuracy = 0.6
+exits = ["models/1.onnx", "../2.onnx"]
+[[family.variant]]
+name = "a-l"
+accuracy = 0.9
+onnx = "/models/a-l.onnx"
+"""
+    moved = text.replace("models/../../a-s", "/w/a-s").replace("../../data", "/data").replace("../", "/w/")
+    assert with_outer_paths_from(text, Path("/w/engines")) == moved

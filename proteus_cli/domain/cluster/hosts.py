@@ -13,9 +13,17 @@ def split_address(text: str) -> tuple[str, int]:
     host, separator, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     is_port = port.isascii() and port.isdigit() and len(port) <= len(str(_LARGEST_PORT)) and int(port) <= _LARGEST_PORT
-    is_host = bool(bare) and bare.isprintable() and (":" not in bare or bare != host)
+    is_host = _is_resolvable(bare) and (":" not in bare or bare != host)
     require(bool(separator) and is_port and is_host, f"`{text}` is no address with a port, like `10.0.0.2:7000`")
     return bare, int(port)
+
+
+def _is_resolvable(host: str) -> bool:
+    """Whether a resolver may be asked for it: each label of a name has from 1 to 63 bytes."""
+    try:
+        return bool(host.encode("idna")) and host.isprintable()
+    except UnicodeError:
+        return False
 
 
 class ClusterHost(Value, frozen=True):

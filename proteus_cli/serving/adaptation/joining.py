@@ -38,6 +38,9 @@ LOOK_S = 0.5
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 600.0
 """Before a host is tried again whose devices could not join; each pause is twice the one before."""
 
+TRIES = 3
+"""So often a host is measured before its devices join without those that were measured in vain."""
+
 log = logging.getLogger("proteus.joining")
 
 
@@ -117,8 +120,10 @@ class Joining:
     async def _take_in(self, host: str, session: AgentSession, new: Sequence[Device]) -> None:
         """Have devices join, after measuring those that are unknown."""
         found = await asyncio.to_thread(self._known.profiles_of, new)
-        unknown = [device for device in new if device.id not in found]
-        if unknown and self._may_measure(host, unknown):
+        for _ in range(TRIES):  # what is measured while the catalog changes is of no use
+            unknown = [device for device in new if device.id not in found]
+            if not unknown or not self._may_measure(host, unknown):
+                break
             await self._measure(session, unknown)
             found = await asyncio.to_thread(self._known.profiles_of, new)
         self._left_out |= {device.id: session for device in new if device.id not in found}

@@ -53,7 +53,8 @@ def agent_in(state: Path) -> AgentRecord | None:
     try:
         with (state / LOCK).open("rb") as file:
             record = msgspec.json.decode(file.read(), type=AgentRecord)
-            os.kill(record.pid, 0)  # else the lock, which is tried next, could be missed by an agent that starts
+            with contextlib.suppress(PermissionError):  # a process of another user
+                os.kill(record.pid, 0)  # else the lock, which is tried next, could be missed by an agent that starts
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -32,16 +32,20 @@ class Measurer:
         self._devices, self._workspace = devices, Workspace(root.absolute())
         self._one_at_a_time = asyncio.Lock()
 
-    async def measure(self, command: MeasureDevices, used: Collection[str], find_model: FindModel, say: Say) -> bytes:
+    async def measure(
+        self, command: MeasureDevices, used_now: Callable[[], Collection[str]], find_model: FindModel, say: Say
+    ) -> bytes:
         """The profiles as JSON. ``find_model`` gives the file of a digest; ``say`` is told each line about progress.
 
         While servers use devices of the host, it runs only where these leave it time. Raises `EngineError`,
         `ArtefactError`, and `DeviceUnavailable` as `require_measurable` does.
         """
-        require_measurable(command.options, used, self._devices)
-        if used:
-            say(f"servers use {', '.join(sorted(used))}: measured at low priority, in the time that they leave")
+        require_measurable(command.options, used_now(), self._devices)
         async with self._one_at_a_time:
+            used = used_now()
+            require_measurable(command.options, used, self._devices)  # a server may have opened one meanwhile
+            if used:
+                say(f"servers use {', '.join(sorted(used))}: measured at low priority, in the time that they leave")
             return await self._measured(command, find_model, say, leaves_time=bool(used))
 
     async def _measured(self, command: MeasureDevices, find_model: FindModel, say: Say, *, leaves_time: bool) -> bytes:

@@ -155,9 +155,11 @@ class ServerSession:
                 device.abandon()
         number = command.number
         try:
-            used = self._shared.open_devices
             content = await self._measurer.measure(
-                command, used, self._models.path_of, lambda line: self._channel.send(Measuring(number, line))
+                command,
+                lambda: self._shared.open_devices,
+                self._models.path_of,
+                lambda line: self._channel.send(Measuring(number, line)),
             )
             self._channel.send(Measured(number), [content])
         except Exception as error:  # noqa: BLE001 - it is sent to the server

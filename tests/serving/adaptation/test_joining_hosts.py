@@ -15,7 +15,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.fleet import on_device
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import EngineError, HostLost
-from proteus_cli.serving.adaptation.joining import FIRST_PAUSE_S, LOOK_S, Joining
+from proteus_cli.serving.adaptation.joining import FIRST_PAUSE_S, LOOK_S, TRIES, Joining
 from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.devices.remote.channel.messages import Inventory
 from proteus_cli.serving.fleet.recovery import EVERY_S
@@ -55,13 +55,14 @@ class Hosts:
 
 @dataclass
 class Known:
-    """Knows the profiles of some devices; measuring takes `MEASURED_S`, or ``fails``."""
+    """Knows the profiles of some devices; measuring takes `MEASURED_S`, and ``fails``, or the catalog ``changes``."""
 
     world: World
     profiles: dict[str, Profile] = field(default_factory=dict)
     measures: bool = True
     measured: list[tuple[str, ...]] = field(default_factory=list)
     fails: Exception | None = None
+    changes: bool = False
 
     def profiles_of(self, devices: Sequence[Device]) -> Mapping[str, Profile]:
         return {device.id: self.profiles[device.id] for device in devices if device.id in self.profiles}
@@ -72,7 +73,8 @@ class Known:
         await asyncio.sleep(MEASURED_S)
         if self.fails is not None:
             raise self.fails
-        self.know(*devices)
+        if not self.changes:
+            self.know(*devices)
 
     def know(self, *devices: Device) -> None:
         self.profiles |= {device.id: on_device(self.world.profile("cpu0"), device) for device in devices}
@@ -284,3 +286,28 @@ def test_variants_stand_by_on_devices_that_join() -> None:
         assert [key.variant for key in at.world.controller.standbys["b/cpu0"]] == ["fast"]
 
     looking(test, has_standbys=True, replans=False)
+
+
+def test_a_device_that_was_measured_while_the_catalog_changed_is_measured_again() -> None:
+    async def test(at: Looking) -> None:
+        at.known.know(*of("b", CPU))
+        at.known.changes = True
+        at.hosts.connected["b"] = FakeSession([CPU, GPU])
+        await asyncio.sleep(LOOK_S + 1.5 * MEASURED_S)
+        assert (at.hosts.added, at.known.measured) == ([], [("b/gpu0",)] * 2)
+        at.known.changes = False
+        await asyncio.sleep(MEASURED_S + JOINED_S)
+        assert (at.hosts.added, at.known.measured) == (["b/cpu0", "b/gpu0"], [("b/gpu0",)] * 2)
+
+    looking(test)
+
+
+def test_one_that_is_measured_in_vain_again_and_again_keeps_no_other_out() -> None:
+    async def test(at: Looking) -> None:
+        at.known.know(*of("b", CPU))
+        at.known.changes = True
+        at.hosts.connected["b"] = FakeSession([CPU, GPU])
+        await asyncio.sleep(LOOK_S + TRIES * MEASURED_S + 60.0)
+        assert (at.hosts.added, len(at.known.measured)) == (["b/cpu0"], TRIES)
+
+    looking(test)

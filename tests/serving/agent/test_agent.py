@@ -219,6 +219,18 @@ def test_two_agents_do_not_share_a_directory(tmp_path: Path) -> None:
         pass
 
 
+def test_an_agent_that_has_ended_is_none_though_another_users_process_has_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_pid: int, _signal: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refused)
+    with claimed(tmp_path, RECORD):
+        assert agent_in(tmp_path) == RECORD
+    assert agent_in(tmp_path) is None
+
+
 # --- what comes over a connection
 
 

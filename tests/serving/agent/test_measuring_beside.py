@@ -1,19 +1,22 @@
 """What an agent measures beside what its devices serve, for several purposes at once, and until nobody wants it."""
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from agents import linked, remote_device, run, running_agent, until
+from msgspec.structs import replace
 from tiny import INPUTS, mlp
 
 from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.errors import HostLost
+from proteus_cli.errors import DeviceUnavailable, HostLost
 from proteus_cli.progress import Say
 from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.devices.executor import Batch, BatchResult
+from proteus_cli.serving.devices.remote import measuring as measuring_there
 from proteus_cli.serving.devices.remote.channel.messages import MeasureDevices, MeasureOptions
 from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 
@@ -103,5 +106,74 @@ def test_measuring_ends_with_its_host(tmp_path: Path, monkeypatch: pytest.Monkey
             with pytest.raises(HostLost):
                 await task
             await until(lambda: bool(profiling.ended))
+
+    run(test)
+
+
+@pytest.mark.parametrize("beside_servers", [False, True])
+def test_a_measurement_whose_turn_comes_when_a_server_uses_the_device_leaves_it_its_time(
+    beside_servers: bool,  # noqa: FBT001
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    leaving, let_go = list[bool](), asyncio.Event()
+
+    async def profiled(*_: Any, leaves_time: bool, **__: Any) -> bytes:
+        leaving.append(leaves_time)
+        await let_go.wait()
+        return b"[]"
+
+    monkeypatch.setattr(Measurer, "_measured", profiled)
+    given = replace(options(1.0), beside_servers=beside_servers)
+
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent, linked(agent.address) as one, linked(agent.address) as other:
+            assert one.session is not None
+            assert other.session is not None
+            first = asyncio.create_task(one.session.measure((), given, print))
+            await until(lambda: leaving == [False])
+            second = asyncio.create_task(other.session.measure((), given, print))
+            await other.session.echo(1)  # so the agent has the second command
+            async with linked(agent.address) as third:
+                await remote_device(third).opened()
+                let_go.set()
+                assert await first == b"[]"
+                if beside_servers:
+                    assert await second == b"[]"
+                    assert leaving == [False, True]
+                else:
+                    with pytest.raises(DeviceUnavailable, match="A server uses cpu0"):
+                        await second
+
+    run(test)
+
+
+def test_a_host_that_is_lost_after_it_was_measured_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the sizes of rows are read, in a thread."""
+    reads, is_lost = threading.Event(), threading.Event()
+
+    async def profiled(*_: Any, **__: Any) -> bytes:
+        return b"[]"
+
+    def slow(_: Any) -> dict[str, int]:
+        reads.set()
+        is_lost.wait(60.0)
+        return {}
+
+    monkeypatch.setattr(Measurer, "_measured", profiled)
+    monkeypatch.setattr(measuring_there, "_row_bytes", slow)
+
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent, linked(agent.address) as link:
+            session = link.session
+            assert session is not None
+            what = measuring_there.Measurable([], {}, {})
+            task = asyncio.create_task(measuring_there.measured_by_agent(session, "a", what, options(1.0), print))
+            await until(reads.is_set)
+            agent.agent.close()
+            await session.has_ended.wait()
+            is_lost.set()
+            with pytest.raises(HostLost):
+                await task
 
     run(test)

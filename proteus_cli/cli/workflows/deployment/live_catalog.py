@@ -22,13 +22,14 @@ from proteus_cli.store import digest as digest_of_split
 from proteus_cli.store.sharing import sharing_paths, with_sharing
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WorkspaceCatalog:
     """Measures what is new for ``budget_s`` on each device; 0: not at all. ``plans`` are made of what it reads."""
 
     plans: WorkspacePlans
     budget_s: float
     _looked_at: dict[str, Any] = field(default_factory=dict)
+    _written_before: Mapping[str, str] = field(default_factory=dict)  # the last measurements were read
 
     @property
     def measures(self) -> bool:
@@ -48,7 +49,7 @@ class WorkspaceCatalog:
 
     def measurements(self, files: CatalogFiles, types: Mapping[str, str]) -> Measurements:
         """See `CatalogSource`."""
-        workspace = self._workspace
+        workspace, self._written_before = self._workspace, dict(self.plans.written)
         splits = _split_digests(workspace, files.content.catalog)
         found = with_sharing(workspace, workspace.profiles_for(types))
         rules = self.plans.planner.rules
@@ -64,7 +65,7 @@ class WorkspaceCatalog:
 
     def use(self, following: Succession, inputs: Mapping[str, str]) -> None:
         """See `CatalogSource`."""
-        self.plans.use_catalog(following.content.catalog, following.names, inputs)
+        self.plans.use_catalog(following.content.catalog, following.names, inputs, self._written_before)
 
     @property
     def _workspace(self) -> Workspace:

@@ -30,7 +30,7 @@ from proteus_cli.progress import Say
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, MeasurableDevices
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 from proteus_cli.store import Workspace, read_json, remove, write_json, write_text
-from proteus_cli.store.catalog_text import with_files
+from proteus_cli.store.catalog_text import with_files, with_outer_paths_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +146,8 @@ class WorkspaceVersions:
         """See `VersionSource`."""
         workspace, plain = self._workspace, candidate.plain
         catalog, intent = workspace.catalog(), self._intents.get(plain)
-        is_new_named = is_named(catalog, plain, candidate.after)
-        if not is_new_named and not is_named(catalog, plain, candidate.before):
+        is_new_named = intent is not None and is_named(catalog, plain, candidate.after)
+        if not is_new_named and not is_named(catalog, plain, candidate.before):  # what it names, others have written
             self._forget(plain)
             return False
         if intent is not None:
@@ -201,7 +201,7 @@ class WorkspaceVersions:
             (copy / "engines").mkdir()
             _link_all(root / "engines", copy / "engines", apart_from={"catalog.toml", "versions", "naming"})
             text = with_files(self._workspace.catalog_path.read_text(), candidate.plain.family, candidate.after)
-            write_text(copy / "engines" / "catalog.toml", text)
+            write_text(copy / "engines" / "catalog.toml", with_outer_paths_from(text, root / "engines"))
             if self._workspace.profiles_dir.is_dir():
                 shutil.copytree(self._workspace.profiles_dir, copy / "profiles")
         except BaseException:

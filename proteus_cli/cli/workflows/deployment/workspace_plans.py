@@ -60,15 +60,24 @@ class WorkspacePlans:
             plan = msgspec.structs.replace(plan, rules=rules)
         return deferred_planner(self.planner, plan, profiles, self.inputs())
 
-    def use_catalog(self, catalog: Catalog, names: Mapping[VariantKey, str], inputs: Mapping[str, str]) -> None:
-        """Plans are made of another catalog from now on, and of profiles as their files are now (``inputs``)."""
+    def use_catalog(
+        self,
+        catalog: Catalog,
+        names: Mapping[VariantKey, str],
+        inputs: Mapping[str, str],
+        written_before: Mapping[str, str],
+    ) -> None:
+        """Plans are made of another catalog from now on, and of profiles as their files were (``inputs``).
+
+        Then, so much had been ``written_before``; what was written since counts.
+        """
         for each in (self.planner.catalog, catalog):
             of_catalog = with_catalog(Rules(), each)
             self._stood.update(pair.in_catalog for pair in (*of_catalog.banned, *of_catalog.pinned))
             self._limited |= family_limits(each)
         self.planner = replace(self.planner, catalog=catalog, inputs=inputs)
         self.names = names
-        self.written.clear()
+        self.written = {file: digest for file, digest in self.written.items() if written_before.get(file) != digest}
 
     def inputs(self) -> Mapping[str, str]:
         """Digests of a plan's inputs: a recalibrated profile counts once it is written back, and not before.

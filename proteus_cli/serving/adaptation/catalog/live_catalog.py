@@ -221,6 +221,8 @@ class LiveCatalog:
             models = self._models(read)
             await self._plane.fleet.loader.look_at(models)
             await self._offers.drain(self._left_out_by(read.following))
+            measured = await self._measuring.known(read.files)  # anew, as that may take long
+            require_successors(read.following, measured, self._profiles.alone)
             self._take_over(read, measured, models, f"the catalog has changed: {in_words(read.following.changes)}")
         except ProteusError as error:
             log.error("kept the catalog: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400

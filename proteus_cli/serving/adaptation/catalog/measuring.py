@@ -29,8 +29,11 @@ class CatalogMeasuring:
 
     async def known(self, files: CatalogFiles) -> Measurements:
         """What is known of all devices now. Raises `ProteusError`."""
-        types = {device: profile.device.type for device, profile in self._profiles.items()}
-        return await asyncio.to_thread(self._files.measurements, files, types)
+        while True:
+            types = {device: profile.device.type for device, profile in self._profiles.items()}
+            found = await asyncio.to_thread(self._files.measurements, files, types)
+            if self._profiles.keys() == types.keys():  # else devices have joined meanwhile
+                return found
 
     async def measured(self, files: CatalogFiles) -> Measurements:
         """What is known once what CPUs lack was measured, as far as time allowed. Raises `ProteusError`."""

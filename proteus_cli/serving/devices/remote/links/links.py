@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, ItemsView, Iterator, Mapping
 from functools import partial
 
+from proteus_cli.domain.cluster.connection import LONGEST_PAUSE_S
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.links.host_list import Agents
 from proteus_cli.serving.devices.remote.links.link import AgentLink
@@ -56,14 +57,15 @@ class AgentLinks(Mapping[str, AgentLink]):
 
     async def close(self) -> None:
         """End all connections."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while self._tasks:  # one that a bug has just ended starts again
+            tasks = list(self._tasks.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, address: AgentAddress) -> None:
+    def _start(self, address: AgentAddress, after_s: float = 0.0) -> None:
         link = self._links[address.name] = self._make_link(address)
-        self._tasks[link] = asyncio.create_task(link.run())
+        self._tasks[link] = asyncio.create_task(_run(link, after_s))
         self._tasks[link].add_done_callback(partial(self._ended, link))
 
     def _unlist(self, host: str) -> None:
@@ -78,10 +80,16 @@ class AgentLinks(Mapping[str, AgentLink]):
 
     def _ended(self, link: AgentLink, task: "asyncio.Task[None]") -> None:
         del self._tasks[link]
-        if not task.cancelled() and task.exception() is not None:
+        is_bug = not task.cancelled() and task.exception() is not None
+        if is_bug:
             log.critical("a bug has ended the link to host %s", link.address, exc_info=task.exception())
         host = link.address.name
         if self._links.get(host) is link and not task.cancelled():
             del self._links[host]
             if link.is_listed:  # again, at the moment of its end
-                self._start(link.address)
+                self._start(link.address, LONGEST_PAUSE_S if is_bug else 0.0)
+
+
+async def _run(link: AgentLink, after_s: float) -> None:
+    await asyncio.sleep(after_s)
+    await link.run()

@@ -122,8 +122,7 @@ class AgentSession:
 
         Cancelled, it ends at the agent, too. Raises what the agent raises, `HostLost`.
         """
-        if self.loss is not None:
-            raise HostLost(self.loss.message, hint=self.loss.hint)
+        self._require_open()
         number = next(self._measurements)
         measurement = self._measuring[number] = _Measurement(asyncio.get_running_loop().create_future(), say)
         try:
@@ -136,10 +135,15 @@ class AgentSession:
 
     async def echo(self, size: int) -> float:
         """Seconds until so many bytes are back from the agent. One at a time. Raises `HostLost`."""
+        self._require_open()
         content = bytes(size)
         self._echoed, self._echo_sent_s = asyncio.get_running_loop().create_future(), time.monotonic()
         self.send(Ping(self._echo_sent_s), [content])
         return await self._echoed
+
+    def _require_open(self) -> None:
+        if self.loss is not None:
+            raise HostLost(self.loss.message, hint=self.loss.hint)
 
     def forget(self, opening: int) -> None:
         """Nothing is to be told to the executor of this number any more."""

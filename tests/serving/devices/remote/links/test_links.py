@@ -6,9 +6,12 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from agents import remote_device, run, running_agent, until
 
+from proteus_cli.domain.cluster.connection import LONGEST_PAUSE_S
 from proteus_cli.errors import DeviceLost
+from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.links.host_list import Agents
 from proteus_cli.serving.devices.remote.links.link import AgentLink
 from proteus_cli.serving.devices.remote.links.links import AgentLinks
@@ -128,3 +131,27 @@ def test_each_list_that_comes_is_followed(tmp_path: Path) -> None:
             await until(connected(links))
 
     run(test)
+
+
+def test_a_link_that_a_bug_has_ended_starts_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts_s, pauses_s = list[float](), list[float]()
+    sleep = asyncio.sleep
+
+    async def run_wrong(_: AgentLink) -> None:
+        starts_s.append(sum(pauses_s))
+        raise RuntimeError("a bug")
+
+    async def pause(seconds: float) -> None:
+        pauses_s.append(seconds)
+        await sleep(0)
+
+    async def test() -> None:
+        async with opened() as links:
+            links.use({"a": AgentAddress("a", "127.0.0.1", 1, None)})
+            while len(starts_s) < 3:
+                await sleep(0)
+
+    monkeypatch.setattr(AgentLink, "run", run_wrong)
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    asyncio.run(test())
+    assert starts_s[:3] == [0.0, LONGEST_PAUSE_S, 2 * LONGEST_PAUSE_S]
