@@ -54,7 +54,7 @@ class SimulatedFleet:
         self._slow, self._opening_s = conditions.slow, conditions.opening_s
         self._load_time_s = load_time_s(conditions)
         self._apply, self._end = apply, end
-        self._lost_runs: Counter[int] = Counter()
+        self._lost_runs: Counter[tuple[int, bool]] = Counter()
 
     def stall(self, devices: Sequence[str], until_s: float) -> None:
         """No batch of these devices ends before then."""
@@ -87,9 +87,10 @@ class SimulatedFleet:
             state.life += 1
             effects.append(self._controller.device_lost(device, running))
             for request in (request for launch in running for request in launch.requests):
-                self._lost_runs[request.id] += 1
+                run = request.id, request.is_deferred  # as live, where what is deferred is another request
+                self._lost_runs[run] += 1
                 is_answered = request.id in state.answered
-                if is_answered or self._lost_runs[request.id] >= MAX_RUNS:
+                if is_answered or self._lost_runs[run] >= MAX_RUNS:
                     self._controller.cancel(request)  # its effects add nothing: those of the loss ask all workers
                     over.add(request)
                     failed += [] if is_answered else [request]

@@ -1,5 +1,6 @@
 """Cascades on two clocks: the live code and the simulator defer the same queries, and send the same first answers."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 from builders import make_cascade, make_cascade_point, make_plan
+from builders import make_trace as by_hand
 from parity_world import make_world
 from virtual_time import run_live
 
@@ -26,6 +28,10 @@ from proteus_cli.simulation.run import simulate
 
 DEVICES = ("cpu0", "cpu1", "cpu2")
 FIXED = replace(policy_named("proteus"), replanning=None, standbys=False)
+
+
+def never(*_asked: object) -> Plan:
+    raise AssertionError("this policy never re-plans")
 
 
 class KnownConfidence:
@@ -131,3 +137,27 @@ def _point(frac: float) -> CascadePoint:
     gain, unsure = 0.25 - 0.2 * frac, 0.76
     sure = (0.9 - frac * unsure) / (1 - frac)
     return CascadePoint(0.1 + frac, frac, 0.9 + frac * gain, 0.9, 1.0, sure, unsure, unsure + gain)
+
+
+def test_a_query_whose_first_and_second_stage_are_lost_once_each_is_answered_by_the_next_device() -> None:
+    catalog, profiles = make_world((*DEVICES, "cpu3"))
+    known = CascadeProfile("a", "a-small", "a-large", "digest", (make_cascade_point(0.5, 0.3, 0.92),))
+    profiles = {device: msgspec.structs.replace(each, cascades=(known,)) for device, each in profiles.items()}
+    plan = make_plan(
+        *(Placement(each, "a", "a-small", 32, 5.0, 0.5, 4400.0) for each in ("cpu0", "cpu1")),
+        *(Placement(each, "a", "a-large", 8, 0.0, 0.0, 105.0, deferred_qps=1.5) for each in ("cpu2", "cpu3")),
+        demand_qps={"a": 10.0, "b": 0.0},
+        devices=(*DEVICES, "cpu3"),
+        cascades=[make_cascade("a", "a-small", "a-large", rate_qps=10.0, deferred_frac=0.3)],
+    )
+    trace = replace(by_hand((1.0, "a"), families=("a", "b"), slo_s=[0.2]), confidence=np.array([0.1]))
+    failures: tuple[Failure, ...] = ()
+    for launch in (0, -1):  # the first batch of all, then, of what it deferred, the last one so far
+        found = simulate(trace, plan, catalog, profiles, FIXED, never, conditions=Conditions(failures=failures))
+        at_s, lost = found.launches[launch]
+        failures += (Failure((lost.hosted.device,), at_s + 0.0005, math.inf),)
+    simulated = simulate(trace, plan, catalog, profiles, FIXED, never, conditions=Conditions(failures=failures))
+    live = run_live(trace, plan, catalog, profiles, FIXED, never, failures, KnownConfidence(trace))
+    assert batches(live.launches) == batches(simulated.launches)
+    assert [launch.hosted.variant for _, launch in live.launches] == ["a-small"] * 2 + ["a-large"] * 2
+    assert [ended.is_fallback for ended in simulated.ended] == [False]

@@ -22,6 +22,7 @@ from proteus_cli.planning.solver.target_demand import HORIZON_S, LOAD_EFFORT_S
 ACCURACY = {"a": {"small": 0.6, "large": 1.0}, "b": {"small": 0.5, "large": 0.9}}
 QPS = {"small": 100.0, "large": 20.0}
 CATALOG = make_catalog(*(make_family(family, variants, slo="1s") for family, variants in ACCURACY.items()))
+SHARED = {"small": 0.7, "large": 0.9}
 CAPACITIES = (0.0, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0)
 
 
@@ -186,3 +187,27 @@ def test_a_load_beside_what_serves_costs_its_own_time_alone(memory_for: int, loa
     made = planner(1, load_s=3.95, residency=2, memory_for=memory_for)
     forecast = Forecast({"a": 10.0, "b": 0.0}, {"a": steady, "b": steady})
     assert made(forecast, now).swaps_from(now) == loads
+
+
+@pytest.mark.parametrize("types", [("fast", "slow", "slow"), ("fast", "slow"), ("slow",)])
+def test_room_beyond_the_demand_gives_no_device_more_of_it_than_a_familys_share(types: tuple[str, ...]) -> None:
+    """The fast device would carry all of the demand, and more."""
+    catalog = make_catalog(make_family("a", {"small": 0.7, "large": 0.9}, slo="1s"))
+    takes_s = {"fast": (0.002, 0.005), "slow": (0.010, 0.040)}
+    made = {
+        f"{kind}{i}": make_profile(
+            f"{kind}{i}",
+            *(
+                make_measured("a", name, acc, {1: s})
+                for (name, acc), s in zip(SHARED.items(), takes_s[kind], strict=True)
+            ),
+            device_type=kind,
+        )
+        for i, kind in enumerate(types)
+    }
+    policy = policy_named("proteus")
+    rules = msgspec.structs.replace(policy.rules, max_share={"a": 0.6})
+    forecast = Forecast({"a": 50.0}, {"a": LossCurve(CAPACITIES, (1.0, 0.2, *(0.0,) * 6))})
+    plan = Planner(catalog, made, policy, headroom=1.0, inputs={}, rules=rules)(forecast)
+    assert plan.served_qps["a"] == near(min(50.0, 30.0 * len(types)))
+    assert max(each.rate_qps for each in plan.placements) <= 30.0 * (1 + 1e-6)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from builders import (
     make_cascade,
+    make_cascade_point,
     make_catalog,
     make_family,
     make_measured,
@@ -29,9 +30,10 @@ from proteus_cli.control.replanning.replan_rules import PeriodicRule
 from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.request import Outcome, RequestRecord
-from proteus_cli.domain.stages.cascade import PlannedCascade
+from proteus_cli.domain.stages.cascade import CascadeProfile, PlannedCascade
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.trace import Trace
+from proteus_cli.planning.planner import Planner
 from proteus_cli.simulation.conditions import Conditions, Failure
 from proteus_cli.simulation.eval_rows import RowAnswers
 from proteus_cli.simulation.oracle import simulate_oracle
@@ -296,3 +298,33 @@ def test_each_query_ends_once_and_with_a_first_answer_it_is_served(
         confidence = dict(zip(arrivals_s, (confidence for _, confidence in queries), strict=True))
         if len(confidence) == len(queries):
             assert all(e.is_deferred == (confidence[e.arrival_s] < deferred_frac) for e in by_first)
+
+
+@pytest.mark.parametrize("accuracies", [(0.95, 0.95), (0.95, 0.94), (0.94, 0.95)])
+def test_second_stages_answer_what_is_planned_though_devices_differ_in_their_accuracy(
+    accuracies: tuple[float, float],
+) -> None:
+    """The planner counts on the lowest; so does dispatch, which has all of these devices answer what is deferred."""
+    catalog = make_catalog(make_family("a", {"s": 0.8, "l": 0.95}, slo="200ms"))
+    known = CascadeProfile("a", "s", "l", "digest", (make_cascade_point(0.5, 0.5, 0.935),))
+    profiles = {
+        f"{kind}{i}": msgspec.structs.replace(
+            make_profile(
+                f"{kind}{i}",
+                make_measured("a", "s", 0.8, {1: 0.003, 8: 0.012}),
+                make_measured("a", "l", accuracy, {1: 0.020, 4: 0.040}),
+                device_type=kind,
+            ),
+            cascades=(known,),
+        )
+        for kind, accuracy in zip(("cpu", "gpu"), accuracies, strict=True)
+        for i in range(2)
+    }
+    policy = replace(POLICIES["proteus"], replanning=None, standbys=False)
+    rules = msgspec.structs.replace(policy.rules, cascades=True)
+    plan = Planner(catalog, profiles, policy, headroom=1.2, inputs={}, rules=rules)({"a": 400.0})
+    assert plan.cascades
+    trace = make_trace(*((i / 400, "a") for i in range(4000)))
+    trace = replace(trace, confidence=np.random.default_rng(0).random(4000))
+    found = simulate(trace, plan, catalog, profiles, policy, never)
+    assert sum(each.is_fallback for each in found.ended) < 0.03 * 4000

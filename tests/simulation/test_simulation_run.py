@@ -386,3 +386,21 @@ def test_no_more_capacity_is_away_at_once_than_may_be_during_a_change_in_place(
     }
     seconds = Counter(round(at_s - min(first_s.values())) for at_s in first_s.values())
     assert [seconds[second] for second in sorted(seconds)] == by_second
+
+
+def test_a_device_answers_by_its_quicker_variant_what_the_one_with_the_rate_cannot_in_time() -> None:
+    """A query of 20 ms alone, each 0.1 s: `quick` takes 10 ms for it, `bulky`, which has most of the rate, 30 ms."""
+    catalog = make_catalog(make_family("a", {"quick": 0.9, "bulky": 0.8}, slo="200ms"))
+    measured = [
+        make_measured("a", "quick", 0.9, {1: 0.010, 32: 0.320}),
+        make_measured("a", "bulky", 0.8, {1: 0.030, 32: 0.060}),
+    ]
+    placed = [
+        make_placement("cpu0", "a", "quick", rate_qps=1.0, capacity_qps=10.0),
+        make_placement("cpu0", "a", "bulky", rate_qps=9.0, capacity_qps=400.0),
+    ]
+    plan = make_plan(*placed, devices=("cpu0",), demand_qps={"a": 10.0})
+    trace = make_trace(*((i / 10, "a") for i in range(100)), slo_s=[0.020] * 100)
+    policy = replace(policy_named("proteus"), replanning=None, standbys=False)
+    found = simulate(trace, plan, catalog, {"cpu0": make_profile("cpu0", *measured)}, policy, never)
+    assert Counter((each.outcome, each.variant) for each in found.ended) == {(Outcome.SERVED, "quick"): 100}

@@ -158,7 +158,9 @@ class Cascades:
 
 def _routes(plan: Plan, hosted: Sequence[Host]) -> Mapping[VariantKey, list[CascadeRoute]]:
     """The cascades of a plan, by first variant."""
-    accuracy = {host.key: host.accuracy for host in hosted}
+    accuracy = dict[VariantKey, float]()
+    for host in hosted:  # of several device types the lowest, as in plans
+        accuracy[host.key] = min(host.accuracy, accuracy.get(host.key, host.accuracy))
     points: dict[VariantKey, set[tuple[float, float]]] = {}
     for each in plan.cascades:
         points.setdefault(VariantKey(each.family, each.first), set()).add(_place(each.point))

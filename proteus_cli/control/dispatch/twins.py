@@ -45,7 +45,10 @@ class CanaryArm:
 
 
 def standing_for_both(hosts: Sequence[Host], twins: Twins) -> list[Host]:
-    """The hosts with the rates and capacities that they have in their arm: those of both versions together."""
+    """The hosts with the rates and capacities that they have in their arm: those of both versions together.
+
+    A version that has no share yet has on each device those of the other, for clients that ask for it by name.
+    """
     of_old = [host for host in hosts if host.variant == twins.old]
     of_new = [host for host in hosts if host.variant == twins.new]
     factors = {
@@ -56,7 +59,14 @@ def standing_for_both(hosts: Sequence[Host], twins: Twins) -> list[Host]:
         for each in (of_old, of_new)
         if each
     }
-    return [_scaled(host, *factors.get(host.variant, (1.0, 1.0))) for host in hosts]
+    without_share = {each[0].variant for each in (of_old, of_new) if each and not sum(h.capacity_qps for h in each)}
+    other_on = {h.device: h for h in (*of_old, *of_new) if h.variant not in without_share}
+    return [
+        _with_share_of(host, other_on.get(host.device))
+        if host.variant in without_share
+        else _scaled(host, *factors.get(host.variant, (1.0, 1.0)))
+        for host in hosts
+    ]
 
 
 def without_overflow_by(hosts: Sequence[Host], variant: str) -> list[Host]:
@@ -65,6 +75,10 @@ def without_overflow_by(hosts: Sequence[Host], variant: str) -> list[Host]:
         replace(host, overflow=None) if host.overflow is not None and host.overflow.variant == variant else host
         for host in hosts
     ]
+
+
+def _with_share_of(host: Host, other: Host | None) -> Host:
+    return host if other is None else replace(host, weight=other.weight, capacity_qps=other.capacity_qps)
 
 
 def _ratio(both: float, own: float) -> float:

@@ -211,6 +211,7 @@ class WorkSelector:
 
         That is the most accurate one which has a free worker that can make the first request, else the fastest. Which
         is faster depends on the rows of that request. Where none is, a less slowed device of its own class is asked.
+        That worker may be this one, by another variant of the family.
         """
         queue, own, tier = source.queue, source.host_class, source.tier
         if not own.quota:
@@ -229,7 +230,7 @@ class WorkSelector:
         target.quota += moved
         next_worker = tier.next_worker(queue, self._batcher.due_s, now_s)
         if next_worker in {NOBODY, worker.ask_self}:
-            return None
+            return Delegate(worker.device) if worker.device in target.free else None
         return Delegate(next_worker.devices[0])
 
     def _hopeless(self, source: WorkSource, now_s: float) -> int:

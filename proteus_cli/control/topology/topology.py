@@ -119,10 +119,12 @@ class Topology:
 
     def device_lost(self, device: str, running: Sequence[Launch]) -> Effects:
         self.outages = replace(self.outages, devices=self.outages.devices | {device})
+        before = self.steps.hosted
         self.steps.device_lost(device)
         self.warming.give_up(device)
         self._dispatch.count_capacity(self._workers[device])
-        unfit = self._host() if self._dispatch.loses_twins() else ()
+        has_changed = self.steps.hosted != before  # it was to change to another variant
+        unfit = self._host() if has_changed or self._dispatch.loses_twins() else ()
         for family in self._families.values():
             family.was_lost = family.was_lost or family.base.is_lost
         unhosted = [request for launch in running for request in self._dispatch.requeue(launch)]

@@ -71,7 +71,9 @@ def parameter_values(
     """The values of a model's parameters, for a demand and the replicas [E] that need no load; None: without a plan."""
     qps, useful = target.qps[instance.choice_family], target.useful[instance.choice_family]
     has_demand = (target.qps > 0).astype(np.float64)
-    replica_qps = np.minimum(instance.capacity_qps, target.share_qps[instance.choice_family] * useful)
+    # Room beyond the demand is of use, but no device gets more of the demand for it than the family may have there.
+    share_qps = target.share_qps * np.where(instance.max_share < 1, 1.0, target.useful)
+    replica_qps = np.minimum(instance.capacity_qps, share_qps[instance.choice_family])
     capacity_frac = np.minimum(_ratio(replica_qps, qps), useful)
     # With too few hosts, a choice has no capacity: `max_replicas` leaves it out.
     max_replicas = _max_replicas(capacity_frac, useful, instance, rules, current_replicas)

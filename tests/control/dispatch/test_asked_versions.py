@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from builders import hosted, ids, make_cascade, make_placement, make_plan, routes_of
+from builders import hosted, ids, make_cascade, make_placement, make_plan, plan_hosting, routes_of
 from drawing import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -157,3 +157,15 @@ def test_the_most_rows_and_the_hosts_of_a_version_are_its_own() -> None:
     assert {each.variant for each in controller.hosting("a")} == {"l", "m"}
     assert controller.max_rows(both, SLO_S, at_most=8) == 8
     assert controller.max_rows(controller.hosting_version("a", frozenset({"m"})), SLO_S, at_most=8) == 2
+
+
+def test_a_version_that_is_only_shadowed_answers_who_asks_for_it_while_others_are_answered() -> None:
+    devices = ("cpu0", "cpu1", "cpu2", "cpu3")
+    old, new = ([replace(each, device=device) for device in devices] for each in (OLD, NEW))
+    hosts = [*old, *(replace(each, weight=0.0, capacity_qps=0.0) for each in new)]
+    controller = Controller({"a": SLO_S}, dict.fromkeys(devices, 1), POLICY)
+    controller.use_twins("a", TWINS)
+    controller.adopt(plan_hosting(*hosts, devices=devices), hosts, 0.0)
+    for number in range(3):
+        assert isinstance(controller.offer(Request(number, "a", 0.0, SLO_S), 0.0), Admitted)
+    assert isinstance(controller.offer(asking(3, "l@2"), 0.0), Admitted)

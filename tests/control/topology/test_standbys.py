@@ -6,11 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Effects, Host, StandbyEnd, StandbyLoad
+from proteus_cli.control.decision import Admitted, Effects, Host, Launch, StandbyEnd, StandbyLoad
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable, Standbys
 from proteus_cli.control.topology.warming import LOOK_S, MAX_LOADING_FRAC, RETRY_S
 from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.request import Request
 
 SLOW, FAST, OTHER, LARGE = (VariantKey("a", f"a-{v}") for v in ("slow", "fast", "other", "large"))
 ON_B = VariantKey("b", "b-fast")
@@ -351,3 +352,30 @@ def test_where_nothing_may_be_loaded_any_more_nothing_stands_by() -> None:
     driven.controller.use_memory({"cpu1": memory()["cpu1"]})
     driven.load_all(0.0)
     assert (driven.standbys("cpu0"), driven.standbys("cpu1")) == (NOTHING, keys(FAST))
+
+
+def test_what_only_the_old_variant_of_a_lost_device_could_answer_is_dropped_with_the_device() -> None:
+    """The device was to change to a less accurate variant when it was lost; then a standby of another one is loaded."""
+    accuracies = {FAST: 0.9, OTHER: 0.8, SLOW: 0.7}
+
+    def of(key: VariantKey, device: str) -> Host:
+        return hosted(device, *key, latency_s={1: 0.05, 4: 0.05}, capacity_qps=80.0, accuracy=accuracies[key])
+
+    devices, demand_qps = ("cpu0", "cpu1", "cpu2"), {"a": 1000.0}
+    controller = Controller({"a": 1.0}, dict.fromkeys(devices, 1), PROTEUS, memory=memory(devices=("cpu2",)))
+    before, after = (of(FAST, "cpu0"), of(OTHER, "cpu1"), of(SLOW, "cpu2")), [of(SLOW, each) for each in devices]
+    controller.adopt(plan_hosting(*before, demand_qps=demand_qps, devices=devices), before, 0.0)
+    standby = controller.next_standby(0.0)
+    assert standby is not None
+    (load,) = controller.adopt(
+        plan_hosting(*after, demand_qps=demand_qps, devices=devices), after, 0.1, ("cpu0", "cpu1")
+    ).load
+    (lost,) = {"cpu0", "cpu1"} - {load.device}
+    runs, waits = (Request(n, "a", 0.2, 5.0, min_accuracy=0.75) for n in range(2))
+    assert isinstance(controller.offer(runs, 0.2), Admitted)
+    launch = controller.decide(lost, 0.2)
+    assert isinstance(launch, Launch)
+    assert isinstance(controller.offer(waits, 0.2), Admitted)
+    assert set(controller.device_lost(lost, [launch]).dropped) == {runs, waits}
+    controller.standby_ended(standby, StandbyEnd.LOADED, 0.3)
+    assert (controller.waiting, controller.rows_of("a")) == (0, 0)

@@ -13,8 +13,8 @@ class TierKind(Enum):
     """What a class of hosts is in the tier that it belongs to."""
 
     NEWCOMERS = "newcomers"
-    SECOND_STAGE = "second stage"  # of deferred requests: hosts of just the accuracy that they need
-    BEYOND_SECOND = "beyond second"  # more accurate ones
+    SECOND_STAGE = "second stage"  # of deferred requests: hosts of the variant that has just the accuracy they need
+    BEYOND_SECOND = "beyond second"  # of more accurate ones
 
 
 @dataclass(slots=True, eq=False)
@@ -162,8 +162,15 @@ def _of_tier(alike: Iterable[list[Host]], *, of_deferred: bool) -> list[HostClas
     groups = list(alike)
     if not of_deferred:
         return [HostClass(tuple(each)) for each in groups]
-    second = min((each[0].accuracy for each in groups), default=0.0)
-    kinds = [TierKind.BEYOND_SECOND if each[0].accuracy > second else TierKind.SECOND_STAGE for each in groups]
+    least = min((each[0].accuracy for each in groups), default=0.0)
+    variants = {each[0].variant for each in groups if each[0].accuracy <= least}
+
+    def is_second(mine: list[Host]) -> bool:
+        """Also of another device type, on which the variant is more accurate, where the plan has it be one."""
+        is_planned = mine[0].variant in variants and any(host.deferred_qps > 0 for host in mine)
+        return mine[0].accuracy <= least or is_planned
+
+    kinds = (TierKind.SECOND_STAGE if is_second(each) else TierKind.BEYOND_SECOND for each in groups)
     return [HostClass(tuple(each), kind) for each, kind in zip(groups, kinds, strict=True)]
 
 
