@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from proteus_cli.domain.catalog.catalog import VariantsByDevice
 from proteus_cli.domain.demand import Demand, check_demand
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.plan.plan import Placement, Plan, Solver
@@ -15,7 +16,6 @@ from proteus_cli.domain.plan.rules import Reserved
 from proteus_cli.domain.profile.capacity import Capacity
 from proteus_cli.domain.profile.deferral import MeasuredDeferral
 from proteus_cli.planning.model.choices import Choice
-from proteus_cli.planning.model.hosted_now import HostedKeys
 from proteus_cli.planning.model.instance import make_instance
 from proteus_cli.planning.planner import Planner
 
@@ -51,7 +51,7 @@ class _Heuristic(Planner):
         demand: Demand,
         current: Plan | None = None,
         without: Outages = NONE_OUT,
-        standbys: HostedKeys = MappingProxyType({}),  # noqa: ARG002 - what these would do without a load is not known
+        standbys: VariantsByDevice = MappingProxyType({}),  # noqa: ARG002 - what these would do without a load is not known
         measured: tuple[MeasuredDeferral, ...] = (),  # noqa: ARG002 - they have no cascades
     ) -> Plan:
         check_demand(demand, self.catalog)

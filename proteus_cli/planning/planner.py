@@ -11,7 +11,7 @@ from msgspec.structs import replace as replace_fields
 
 from proteus_cli import store
 from proteus_cli.control.policies import Policy
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog.catalog import Catalog, VariantKey, VariantsByDevice
 from proteus_cli.domain.demand import Demand, Forecast, check_demand
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.fleet import ids_by_type
@@ -26,7 +26,7 @@ from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.planning.check import check_plan, spent
 from proteus_cli.planning.model.choices import require_amounts
-from proteus_cli.planning.model.hosted_now import NOWHERE, HostedKeys, Now
+from proteus_cli.planning.model.hosted_now import NOWHERE, Now
 from proteus_cli.planning.search import PlacementSearch, PlanningDemand
 from proteus_cli.planning.solver.lexicographic import Infeasible
 from proteus_cli.planning.solver.solve import OutOfTime
@@ -76,7 +76,7 @@ class Planner:
         demand: Demand,
         current: Plan | None = None,
         without: Outages = NONE_OUT,
-        standbys: HostedKeys = MappingProxyType({}),
+        standbys: VariantsByDevice = MappingProxyType({}),
         measured: tuple[MeasuredDeferral, ...] = (),
     ) -> Plan:
         """The best plan for a demand, with the devices and engines that can be used.
@@ -144,7 +144,7 @@ class Planner:
             self._measured = measured, self.with_changes(profiles=profiles)
         return self._measured[1]
 
-    def _after_loss(self, demand: Demand, current: Plan | None, standbys: HostedKeys) -> Plan:
+    def _after_loss(self, demand: Demand, current: Plan | None, standbys: VariantsByDevice) -> Plan:
         """The best plan for what is left. It survives another loss only where that leaves nothing unserved.
 
         Each of two solves has half of the time.
@@ -168,13 +168,11 @@ class Planner:
         rules: Rules | None = None,
         profiles: Mapping[str, Profile] | None = None,
         headroom: float | None = None,
-        inputs: Mapping[str, str] | None = None,
     ) -> "Planner":
         """The same planner with these changes; ``rules`` are taken as they are, without those of the catalog."""
         other = copy(self)
         other._after_outages = None  # noqa: SLF001 - of another planner of ours
         other._measured = None  # noqa: SLF001 - of another planner of ours
-        other.inputs = self.inputs if inputs is None else dict(inputs)
         other.headroom = self.headroom if headroom is None else headroom
         other.rules = self.rules if rules is None else rules
         other.profiles = self.profiles if profiles is None else dict(profiles)

@@ -14,7 +14,7 @@ from msgspec.structs import replace as replace_fields
 
 from proteus_cli.arrays import Floats, Ints
 from proteus_cli.control.policies import VariantRule
-from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.catalog.catalog import NO_VARIANTS, Catalog, VariantsByDevice
 from proteus_cli.domain.demand import Demand, Forecast, LossCurve
 from proteus_cli.domain.plan.plan import Placement
 from proteus_cli.domain.plan.rules import Rules
@@ -22,7 +22,7 @@ from proteus_cli.domain.profile.profile import Profile, best_accuracy
 from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.interruption import INTERRUPTION
-from proteus_cli.planning.model.hosted_now import NOTHING, HostedKeys, Now
+from proteus_cli.planning.model.hosted_now import Now
 from proteus_cli.planning.model.instance import Instance, make_instance
 from proteus_cli.planning.model.milp import Model, formulate
 from proteus_cli.planning.placements.cascades import with_whole_batches
@@ -94,6 +94,10 @@ class PlacedSolution:
     to_split: frozenset[str]
     is_over_budget: bool
 
+    def limited(self) -> "PlacedSolution":
+        """The same, as the best that was found, though there may be a better one."""
+        return replace(self, solution=replace(self.solution, is_limited=True))
+
 
 Numbers = tuple[int, ...]
 """By device: those with different numbers are told apart. Empty: no devices are that are alike."""
@@ -106,12 +110,13 @@ class _Grouping:
     by_hosted: bool = False
     alone: frozenset[str] = frozenset()
 
-    def numbers(self, devices: Iterable[str], hosted: HostedKeys) -> Numbers:
+    def numbers(self, devices: Iterable[str], hosted: VariantsByDevice) -> Numbers:
         """In the order in which they first appear: what is grouped alike has the same numbers, whatever it hosts."""
         if not self.by_hosted and not self.alone:
             return ()
         kinds = [
-            each if each in self.alone else hosted.get(each, NOTHING) if self.by_hosted else NOTHING for each in devices
+            each if each in self.alone else hosted.get(each, NO_VARIANTS) if self.by_hosted else NO_VARIANTS
+            for each in devices
         ]
         number = {kind: n for n, kind in enumerate(dict.fromkeys(kinds))}
         return tuple(number[kind] for kind in kinds) if len(number) > 1 else ()
@@ -154,11 +159,7 @@ class PlacementSearch:
         """
         if self._simplest is None:
             return None
-        with suppress(OutOfTime, Infeasible, NoFeasiblePlan):
-            found = self._simplest.best(asked, now, deadline_s)
-            if found.serves_all:
-                return replace(found, solution=replace(found.solution, is_limited=True))
-        return None
+        return self._simplest.all_served(asked, now, deadline_s)
 
     def best(self, asked: PlanningDemand, now: Now, deadline_s: float) -> PlacedSolution:
         """The best solution. With cascades, the better of two: that without them counts on hosts of its own.
@@ -182,7 +183,7 @@ class PlacementSearch:
         except (OutOfTime, Infeasible):
             if plain is None:
                 raise
-            return replace(plain, solution=replace(plain.solution, is_limited=True))
+            return plain.limited()
         return plain if plain is not None and _is_better(plain.solution, found.solution) else found
 
     def _shared_or_fallback(
@@ -192,11 +193,18 @@ class PlacementSearch:
         try:
             return self._solve_and_place(asked, now, started_s + (1 - FALLBACK_FRAC) * (deadline_s - started_s))
         except OutOfTime:
-            with suppress(OutOfTime, Infeasible, NoFeasiblePlan):
-                found = fallback.best(asked, now, deadline_s)
-                if found.serves_all:
-                    return replace(found, solution=replace(found.solution, is_limited=True))
-            raise
+            found = fallback.all_served(asked, now, deadline_s)
+            if found is None:
+                raise
+            return found
+
+    def all_served(self, asked: PlanningDemand, now: Now, deadline_s: float) -> PlacedSolution | None:
+        """A limited solution that serves all, as the best may need other rules; None where none is found by then."""
+        with suppress(OutOfTime, Infeasible, NoFeasiblePlan):
+            found = self.best(asked, now, deadline_s)
+            if found.serves_all:
+                return found.limited()
+        return None
 
     def with_spares(self, placed: tuple[Placement, ...], asked: PlanningDemand, now: Now) -> tuple[Placement, ...]:
         """These placements, and spares on devices that are idle."""
@@ -225,7 +233,7 @@ class PlacementSearch:
             if time.perf_counter() > deadline_s or INTERRUPTION.is_asked:
                 if found.is_over_budget:
                     raise OutOfTime
-                return replace(found, solution=replace(found.solution, is_limited=True))
+                return found.limited()
             if not grouping.by_hosted and now:
                 grouping = replace(grouping, by_hosted=True)
             else:

@@ -202,9 +202,9 @@ class Workspace:
         self.files_to(to, family, variant, hint=hint)
         return self.loaded_file(family, variant)
 
-    def model_of(self, family: Family, variant: Variant, *, to: str, hint: str = "") -> Path:
+    def model_of(self, family: Family, variant: Variant, *, to: str) -> Path:
         """The one ONNX file of a variant. Raises like `files_to`, and where the variant is a multi-exit model."""
-        file, *others = self.files_to(to, family, variant, hint=hint)
+        file, *others = self.files_to(to, family, variant)
         if others:
             raise ArtefactError(
                 f"`{family.name}/{variant.name}` is a multi-exit model, of {1 + len(others)} ONNX files: there is no "

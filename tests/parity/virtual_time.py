@@ -18,14 +18,14 @@ from proteus_cli.control.decision import Decision, Launch
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.control.topology.hosting import slots_of
-from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.catalog.catalog import Catalog, VariantsByDevice
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import RequestError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.solver.jobs import Replanner, StandbyVariants
+from proteus_cli.serving.adaptation.solver.jobs import Replanner
 from proteus_cli.serving.fleet.recovery import Recovery
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.answers.second_stages import Confidence
@@ -129,7 +129,7 @@ async def _run(
     await adaptation.start(plan, "start", "the first")
     plane.lifecycle.on(LifecycleEvent.WARMED_UP)
 
-    async def solve(wanted: ReplanRequest, current: Plan, standbys: StandbyVariants) -> Plan:
+    async def solve(wanted: ReplanRequest, current: Plan, standbys: VariantsByDevice) -> Plan:
         await asyncio.sleep(SOLVE_S)
         return replan(wanted.demand_qps, current, wanted.without, standbys, wanted.measured)
 

@@ -17,7 +17,7 @@ from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.control.topology.hosting import device_memory
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey, VariantsByDevice
 from proteus_cli.domain.catalog.changes import CatalogContent
 from proteus_cli.domain.demand import for_catalog
 from proteus_cli.domain.device import Outages
@@ -31,7 +31,6 @@ from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.rollouts.versioned_plans import VersionedPlans
-from proteus_cli.serving.adaptation.solver.jobs import StandbyVariants
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, OnLost
 from proteus_cli.serving.fleet.recovery import Recovery
@@ -234,7 +233,7 @@ class World:
         self.opened.append(FailingExecutor(self, device, on_lost))
         return self.opened[-1]
 
-    async def solve(self, wanted: ReplanRequest, current: Plan, standbys: StandbyVariants) -> Plan:
+    async def solve(self, wanted: ReplanRequest, current: Plan, standbys: VariantsByDevice) -> Plan:
         self.asked.append(wanted.without)
         await asyncio.sleep(SOLVE_S)
         return self.planner(for_catalog(wanted.demand_qps, self.planner.catalog), current, wanted.without, standbys)

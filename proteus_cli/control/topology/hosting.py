@@ -8,7 +8,7 @@ from proteus_cli.control.decision import Host
 from proteus_cli.control.topology.ranking import ranked
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey
 from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.plan.rules import DeviceLimits, Rules, limits_of
 from proteus_cli.domain.profile.profile import LatencyTable, Point, Profile, VariantProfile
@@ -19,7 +19,6 @@ from proteus_cli.errors import ArtefactError
 Tables = tuple[LatencyTable, LatencyTable, LatencyTable | None]
 """What batches take at the p95 and in the mean, and what to their first exit, where that may answer all rows."""
 TablesKey = tuple[int, int, int, bool, float, frozenset[VariantKey]]
-NO_OTHERS: frozenset[VariantKey] = frozenset()
 
 
 def hosted_by(
@@ -140,7 +139,7 @@ def _loadable(
 def _standby(profile: Profile, measured: VariantProfile, max_batch: int, qps: float, attainment: float) -> Host:
     device = profile.device.id
     placement = Placement(device, *measured.key, max_batch, rate_qps=0.0, share=0.0, capacity_qps=qps)
-    return replace(_hosted(placement, {device: profile}, attainment, NO_OTHERS, {}), is_standby=True)
+    return replace(_hosted(placement, {device: profile}, attainment, NO_VARIANTS, {}), is_standby=True)
 
 
 def _hosted(
@@ -151,7 +150,7 @@ def _hosted(
     known: dict[TablesKey, tuple[VariantProfile, Tables]],
 ) -> Host:
     alone, profile = measured_for(placement, profiles), profiles[placement.device]
-    shares = others if profile.sharing else NO_OTHERS
+    shares = others if profile.sharing else NO_VARIANTS
     key = id(alone), id(profile.sharing), profile.slots, profile.has_stages(alone), attainment, shares
     if key not in known:
         among = beside(profile, alone, others)
@@ -173,7 +172,7 @@ def _hosted(
         exits=measured.exits,
         first_exit=first_exit,
         attainment=attainment,
-        others=others if is_slowed else NO_OTHERS,
+        others=others if is_slowed else NO_VARIANTS,
         alone_latency=_mean(profile.points_of(alone)) if is_slowed else None,
     )
 

@@ -22,15 +22,10 @@ from itertools import cycle, islice
 from types import MappingProxyType
 
 from proteus_cli.control.decision import Host
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey, VariantsByDevice
 
 RECENT_PLANS = 10
 """What the plans before these wanted no longer counts."""
-
-Resident = Mapping[str, frozenset[VariantKey]]
-"""The variants that are loaded on each device."""
-
-NOTHING: frozenset[VariantKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +74,7 @@ class Standbys:
     def __init__(self, memory: Mapping[str, DeviceMemory] = MappingProxyType({})) -> None:
         self._memory, self._unshared = dict[str, DeviceMemory](), dict[str, DeviceMemory]()
         self._servers = dict[str, int]()
-        self.pinned = NOTHING
+        self.pinned = NO_VARIANTS
         self._recent: deque[Counter[Replica]] = deque(maxlen=RECENT_PLANS)
         self._burst: Counter[Replica] = Counter()
         self._fastest = dict[str, dict[str, VariantKey]]()
@@ -142,7 +137,7 @@ class Standbys:
         """
         memory = self._memory.get(device)
         if memory is None or loaded <= needed:
-            return NOTHING
+            return NO_VARIANTS
         kept, left_bytes = set[VariantKey](), memory.memory_bytes - _bytes(memory, needed)
         spare = loaded - needed
         for key in sorted(spare, key=lambda key: (-self._kept_value(memory, key, replicas), key)):
@@ -152,7 +147,11 @@ class Standbys:
         return frozenset(kept)
 
     def next(
-        self, active: Resident, resident: Resident, devices: Collection[str], without: Collection[tuple[str, str, str]]
+        self,
+        active: VariantsByDevice,
+        resident: VariantsByDevice,
+        devices: Collection[str],
+        without: Collection[tuple[str, str, str]],
     ) -> tuple[str, VariantKey] | None:
         """The standby to load next, on one of ``devices``; None where none is worth more than what it would displace.
 
@@ -160,18 +159,22 @@ class Standbys:
         """
         replicas = self.replicas(resident)
         for kind, key in self._wanted(replicas):
-            for device in sorted(devices, key=lambda each: key.family not in _families(active.get(each, NOTHING))):
+            for device in sorted(devices, key=lambda each: key.family not in _families(active.get(each, NO_VARIANTS))):
                 memory = self._memory.get(device)
                 if memory is None or memory.type != kind or key not in memory.loadable:
                     continue
                 if key in resident[device] or (device, *key) in without:
                     continue
-                if self._is_gain(memory, key, active.get(device, NOTHING), resident[device], replicas):
+                if self._is_gain(memory, key, active.get(device, NO_VARIANTS), resident[device], replicas):
                     return device, key
         return self._in_what_is_left(active, resident, devices, without)
 
     def _in_what_is_left(
-        self, active: Resident, resident: Resident, devices: Collection[str], without: Collection[tuple[str, str, str]]
+        self,
+        active: VariantsByDevice,
+        resident: VariantsByDevice,
+        devices: Collection[str],
+        without: Collection[tuple[str, str, str]],
     ) -> tuple[str, VariantKey] | None:
         """Where there is room, the longest to load of the variants that plans may place, of the device's families."""
         found: list[tuple[float, str, VariantKey]] = []
@@ -179,7 +182,7 @@ class Standbys:
             memory = self._memory.get(device)
             if memory is None:
                 continue
-            families, mine = _families(active.get(device, NOTHING)), resident[device]
+            families, mine = _families(active.get(device, NO_VARIANTS)), resident[device]
             left_bytes = memory.memory_bytes - _bytes(memory, mine)
             found += (
                 (-each.load_s, device, key)
@@ -249,7 +252,7 @@ class Standbys:
         """What the last replica of a variant is worth."""
         return math.inf if key in self.pinned else self._value(memory, key, replicas[memory.type, key])
 
-    def replicas(self, resident: Resident) -> Counter[Replica]:
+    def replicas(self, resident: VariantsByDevice) -> Counter[Replica]:
         """On how many devices of a type each variant is loaded."""
         return Counter(
             (self._memory[device].type, key)

@@ -33,6 +33,12 @@ class VariantKey(NamedTuple):
     variant: str
 
 
+NO_VARIANTS: frozenset[VariantKey] = frozenset()
+
+VariantsByDevice = Mapping[str, frozenset[VariantKey]]
+"""What devices host, or have loaded, or standing by, by their ids."""
+
+
 def variant_labels(keys: Iterable[VariantKey]) -> dict[VariantKey, str]:
     """The name of each variant for people: with its family where another family has a variant of that name.
 

@@ -29,6 +29,7 @@ counts. On one device the excess falls with the batch, as caches are filled once
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Literal
 
 from proteus_cli.domain.base import LARGEST_BATCH, LONGEST_S, SHORTEST_S, MadeBy, Value, is_count, require
@@ -211,12 +212,9 @@ class SharingModel:
         found = ((part, points) for one in together for part, points in self._on_device.get(one, ()))
         return all(point.slowdown.is_free for part, points in found if part <= together for point in points)
 
-    def unmeasured(
-        self, variants: Collection[VariantKey], where: Where = "device"
-    ) -> list[tuple[VariantKey, VariantKey]]:
-        """The pairs (a variant, the one beside it) of which nothing is known."""
-        pairs = ((one, other) for one in variants for other in variants if one != other or where == "neighbour")
-        return [(one, other) for one, other in pairs if (one, where, (other,)) not in self._points]
+    def unmeasured(self, variants: Collection[VariantKey]) -> list[tuple[VariantKey, VariantKey]]:
+        """The pairs (a variant, the one beside it on a device) of which nothing is known."""
+        return [pair for pair in permutations(variants, 2) if (pair[0], "device", pair[1:]) not in self._points]
 
     def _worst_part(self, variant: VariantKey, others: Others, batch: int) -> Slowdown:
         """Beside the worst of all measured sets of which the others have each."""

@@ -3,13 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantsByDevice
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import Profile
-
-HostedKeys = Mapping[str, frozenset[VariantKey]]
-
-NOTHING: frozenset[VariantKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +16,16 @@ class Now:
     host but one, and to tell devices apart by their standbys would make a large model of a small one.
     """
 
-    hosted: HostedKeys
-    resident: HostedKeys
+    hosted: VariantsByDevice
+    resident: VariantsByDevice
 
     @classmethod
-    def of(cls, current: Plan | None, standbys: HostedKeys, profiles: Mapping[str, Profile]) -> "Now":
+    def of(cls, current: Plan | None, standbys: VariantsByDevice, profiles: Mapping[str, Profile]) -> "Now":
         """Of the devices with profiles."""
         if current is None:
             return NOWHERE
         hosted = {device: keys for device, keys in current.hosted().items() if device in profiles}
-        return cls(hosted, {device: keys | standbys.get(device, NOTHING) for device, keys in hosted.items()})
+        return cls(hosted, {device: keys | standbys.get(device, NO_VARIANTS) for device, keys in hosted.items()})
 
     @property
     def has_standbys(self) -> bool:

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from proteus_cli.arrays import Floats, Ints
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey
 from proteus_cli.domain.plan.plan import Placement
 from proteus_cli.domain.stages.cascade import PlannedCascade
-from proteus_cli.planning.model.hosted_now import NOTHING, Now
+from proteus_cli.planning.model.hosted_now import Now
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.placements.cascades import cascades_in_use, evenly_placed
 from proteus_cli.planning.placements.pack import Bundle, Packed
@@ -102,7 +102,7 @@ def _matched(
     """
     holding: dict[frozenset[VariantKey], list[str]] = {}
     for device in reversed(devices):
-        holding.setdefault(now.hosted.get(device, NOTHING), []).append(device)
+        holding.setdefault(now.hosted.get(device, NO_VARIANTS), []).append(device)
     same: list[tuple[str, Bundle]] = []
     waiting: list[Bundle] = []
     for bundle in bundles:
@@ -132,8 +132,8 @@ def _assigned(
 ) -> list[tuple[str, Bundle]]:
     """A device for each bundle: the fewest loads, and of these matchings one with the fewest activations."""
     wanted = [_keys(instance, bundle) for bundle in bundles]
-    resident = [now.resident.get(device, NOTHING) for device in devices]
-    hosted = [now.hosted.get(device, NOTHING) for device in devices]
+    resident = [now.resident.get(device, NO_VARIANTS) for device in devices]
+    hosted = [now.hosted.get(device, NO_VARIANTS) for device in devices]
     loads = np.array([[len(keys - mine) for keys in wanted] for mine in resident])
     changes = np.array([[len(keys - mine) for keys in wanted] for mine in hosted])
     cost = loads * (changes.max(axis=0).sum() + 1) + changes
@@ -151,7 +151,7 @@ def _cheapest(cost: Ints) -> Iterator[tuple[int, int]]:
 
 
 def _loads(instance: Instance, found: Iterable[tuple[str, Bundle]], now: Now) -> int:
-    return sum(len(_keys(instance, bundle) - now.resident.get(device, NOTHING)) for device, bundle in found)
+    return sum(len(_keys(instance, bundle) - now.resident.get(device, NO_VARIANTS)) for device, bundle in found)
 
 
 def _keys(instance: Instance, bundle: Bundle) -> frozenset[VariantKey]:

@@ -5,8 +5,9 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from proteus_cli.arrays import Bools, Floats
+from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantsByDevice
 from proteus_cli.domain.plan.plan import Placement
-from proteus_cli.planning.model.hosted_now import NOTHING, HostedKeys, Now
+from proteus_cli.planning.model.hosted_now import Now
 from proteus_cli.planning.model.instance import Instance
 
 ENOUGH_SIGMAS = 10.0  # of a second's Poisson arrivals: more capacity above the demand than that does nothing
@@ -81,9 +82,9 @@ def _least_worths(instance: Instance, placements: Collection[Placement]) -> Floa
     return np.where(np.isinf(least_worth), 0.0, least_worth)
 
 
-def _holding(instance: Instance, idle: list[list[str]], resident: HostedKeys) -> Bools:
+def _holding(instance: Instance, idle: list[list[str]], resident: VariantsByDevice) -> Bools:
     """Whether an idle device of the choice's group has it loaded now [C]."""
-    held = [{key for device in left for key in resident.get(device, NOTHING)} for left in idle]
+    held = [{key for device in left for key in resident.get(device, NO_VARIANTS)} for left in idle]
     return np.array([choice.key in held[choice.group] for choice in instance.choices], dtype=bool)
 
 
@@ -95,22 +96,22 @@ def _take(instance: Instance, choice: int, idle: list[list[str]], now: Now) -> s
     left, key = idle[int(instance.choice_group[choice])], instance.choices[choice].key
 
     def is_no(device: str) -> tuple[bool, bool, bool]:
-        mine = now.hosted.get(device, NOTHING)
-        return key not in now.resident.get(device, NOTHING), key not in mine, bool(mine)
+        mine = now.hosted.get(device, NO_VARIANTS)
+        return key not in now.resident.get(device, NO_VARIANTS), key not in mine, bool(mine)
 
     device: str = min(left, key=is_no)
     left.remove(device)
     return device
 
 
-def _kept_where_hosted(instance: Instance, idle: list[list[str]], hosted: HostedKeys) -> list[Placement]:
+def _kept_where_hosted(instance: Instance, idle: list[list[str]], hosted: VariantsByDevice) -> list[Placement]:
     can_serve = (instance.capacity_qps > 0) & instance.may_answer_alone
     choice_of = {(choice.group, choice.key): c for c, choice in enumerate(instance.choices) if can_serve[c]}
     return [
         _spare(instance, choice_of[g, key], device)
         for g, left in enumerate(idle)
         for device in left
-        for key in sorted(hosted.get(device, NOTHING))[:1]
+        for key in sorted(hosted.get(device, NO_VARIANTS))[:1]
         if (g, key) in choice_of
     ]
 

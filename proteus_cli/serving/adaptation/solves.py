@@ -13,9 +13,9 @@ from typing import Protocol
 
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.control.replanning.replanning import Replanning
+from proteus_cli.domain.catalog.catalog import VariantsByDevice
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import ProteusError
-from proteus_cli.serving.adaptation.solver.jobs import StandbyVariants
 from proteus_cli.serving.fleet.worker import Clock
 
 log = logging.getLogger("proteus.adaptation")
@@ -24,7 +24,7 @@ log = logging.getLogger("proteus.adaptation")
 class PlanSolver(Protocol):
     """Makes plans, one at a time."""
 
-    def __call__(self, wanted: ReplanRequest, current: Plan, standbys: StandbyVariants, /) -> Awaitable[Plan]:
+    def __call__(self, wanted: ReplanRequest, current: Plan, standbys: VariantsByDevice, /) -> Awaitable[Plan]:
         """Raises `ProteusError` where there is no plan."""
         ...
 
@@ -42,7 +42,7 @@ class Solves:
     def __init__(self, solver: PlanSolver, replanning: Replanning, clock: Clock, every_s: float) -> None:
         self._solver, self._replanning, self._clock, self._every_s = solver, replanning, clock, every_s
 
-    async def plan(self, wanted: ReplanRequest, current: Plan, standbys: StandbyVariants) -> Plan | None:
+    async def plan(self, wanted: ReplanRequest, current: Plan, standbys: VariantsByDevice) -> Plan | None:
         """The plan; None where another is more urgent now, to be asked for at once. Raises `ProteusError`."""
         solve = asyncio.ensure_future(self._solver(wanted, current, standbys))
         try:

@@ -10,14 +10,13 @@ from proteus_cli.control.decision import Admitted, Effects, Host, Launch, Standb
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable, Standbys
 from proteus_cli.control.topology.warming import LOOK_S, MAX_LOADING_FRAC, RETRY_S
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey
 from proteus_cli.domain.request import Request
 
 SLOW, FAST, OTHER, LARGE = (VariantKey("a", f"a-{v}") for v in ("slow", "fast", "other", "large"))
 ON_B = VariantKey("b", "b-fast")
 QPS = {SLOW: 10.0, FAST: 100.0, OTHER: 50.0, LARGE: 5.0, ON_B: 100.0}
 LOADABLE = {key: Loadable(4 if key is LARGE else 1, 1.0, 8, qps) for key, qps in QPS.items()}
-NOTHING: frozenset[VariantKey] = frozenset()
 
 
 def memory(limit: int = 3, devices: tuple[str, ...] = ("cpu0", "cpu1")) -> dict[str, DeviceMemory]:
@@ -53,7 +52,7 @@ class Driven:
         return loads
 
     def standbys(self, device: str = "cpu0") -> frozenset[VariantKey]:
-        return self.controller.standbys.get(device, NOTHING)
+        return self.controller.standbys.get(device, NO_VARIANTS)
 
 
 # --- which
@@ -107,7 +106,7 @@ def test_memory_that_is_left_holds_what_no_plan_had_the_longest_loads_first() ->
 def test_idle_devices_get_the_fast_variants_of_all_families_in_turn() -> None:
     standbys = Standbys(memory(limit=1))
     standbys.adopted([])
-    resident = {"cpu0": NOTHING, "cpu1": NOTHING}
+    resident = {"cpu0": NO_VARIANTS, "cpu1": NO_VARIANTS}
     first = standbys.next({}, resident, ["cpu0", "cpu1"], ())
     assert first is not None
     resident |= {first[0]: keys(first[1])}
@@ -141,7 +140,7 @@ def test_what_is_pinned_makes_way_for_a_plan_alone() -> None:
     standbys.pinned = keys(OTHER)
     assert standbys.kept("cpu0", loaded, keys(SLOW), replicas) == keys(OTHER)
     assert standbys.next({"cpu0": keys(SLOW)}, {"cpu0": keys(SLOW, OTHER)}, ["cpu0"], ()) is None
-    assert standbys.kept("cpu0", loaded, keys(SLOW, FAST), replicas) == NOTHING
+    assert standbys.kept("cpu0", loaded, keys(SLOW, FAST), replicas) == NO_VARIANTS
 
 
 @given(
@@ -291,8 +290,8 @@ def test_a_standby_without_memory_changes_nothing_that_is_active() -> None:
     load = driven.controller.next_standby(0.0)
     assert load is not None
     driven.controller.standby_ended(load, StandbyEnd.NO_MEMORY, 1.0)
-    assert driven.controller.resident_on(load.device) == {SLOW} if load.device == "cpu0" else NOTHING
-    assert driven.standbys(load.device) == NOTHING
+    assert driven.controller.resident_on(load.device) == {SLOW} if load.device == "cpu0" else NO_VARIANTS
+    assert driven.standbys(load.device) == NO_VARIANTS
 
 
 def test_a_lost_device_loses_its_standbys_and_a_broken_engine_stands_by_nowhere() -> None:
@@ -302,7 +301,7 @@ def test_a_lost_device_loses_its_standbys_and_a_broken_engine_stands_by_nowhere(
     driven.controller.engine_failed("cpu1", FAST)
     assert FAST not in driven.standbys("cpu1")
     driven.controller.device_lost("cpu0", [])
-    assert driven.standbys("cpu0") == NOTHING
+    assert driven.standbys("cpu0") == NO_VARIANTS
     assert all(load.device == "cpu1" and load.key != FAST for load in driven.load_all(100.0))
 
 
@@ -343,7 +342,7 @@ def test_memory_that_servers_share_stays_shared_where_it_changes() -> None:
     driven.controller.share("cpu0", 3)
     driven.controller.use_memory(memory())
     driven.load_all(0.0)
-    assert (driven.standbys("cpu0"), driven.standbys("cpu1")) == (NOTHING, keys(FAST))
+    assert (driven.standbys("cpu0"), driven.standbys("cpu1")) == (NO_VARIANTS, keys(FAST))
 
 
 def test_where_nothing_may_be_loaded_any_more_nothing_stands_by() -> None:
@@ -351,7 +350,7 @@ def test_where_nothing_may_be_loaded_any_more_nothing_stands_by() -> None:
     assert driven.controller.memory_limits == {"cpu0": 3, "cpu1": 3}
     driven.controller.use_memory({"cpu1": memory()["cpu1"]})
     driven.load_all(0.0)
-    assert (driven.standbys("cpu0"), driven.standbys("cpu1")) == (NOTHING, keys(FAST))
+    assert (driven.standbys("cpu0"), driven.standbys("cpu1")) == (NO_VARIANTS, keys(FAST))
 
 
 def test_what_only_the_old_variant_of_a_lost_device_could_answer_is_dropped_with_the_device() -> None:

@@ -12,14 +12,13 @@ from builders import hosted, make_placement, make_plan, make_request
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey, VariantsByDevice
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan_changes.record import EngineChange
 from proteus_cli.errors import EngineError, NoFeasiblePlan
 from proteus_cli.serving.adaptation.control_loop import HOLD_S, ControlLoop
 from proteus_cli.serving.adaptation.plan_journal import Adopted
-from proteus_cli.serving.adaptation.solver.jobs import StandbyVariants
 
 SLOW, FAST = (
     make_plan(
@@ -93,7 +92,7 @@ class World:
     def end_early(self) -> None:
         self.is_hurried.set()
 
-    async def __call__(self, wanted: ReplanRequest, current: Plan, standbys: StandbyVariants) -> Plan:
+    async def __call__(self, wanted: ReplanRequest, current: Plan, standbys: VariantsByDevice) -> Plan:
         self.asked.append(wanted)
         if self.before_answer is not None:
             await self.before_answer()

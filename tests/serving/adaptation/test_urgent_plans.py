@@ -15,13 +15,13 @@ from virtual_loop import VirtualLoop
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
+from proteus_cli.domain.catalog.catalog import VariantsByDevice
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.solver.jobs import StandbyVariants
 from proteus_cli.serving.adaptation.solver.process import SolverProcess
 
 EVERY_S, SLOW_S = 0.2, 30.0
@@ -64,7 +64,7 @@ class SlowSolver:
         self._early, self._is_hurried = early, asyncio.Event()
         self.misses = 0
 
-    async def __call__(self, wanted: ReplanRequest, _current: Plan, _standbys: StandbyVariants) -> Plan:
+    async def __call__(self, wanted: ReplanRequest, _current: Plan, _standbys: VariantsByDevice) -> Plan:
         clock = asyncio.get_running_loop().time
         start_s, takes_s = clock(), 0.05 if wanted.is_urgent else SLOW_S
         self._is_hurried.clear()
@@ -201,7 +201,7 @@ def test_demand_that_rises_on_does_not_end_the_plan_for_it() -> None:
 
 
 def slow(
-    started: Path, demand: Demand, current: Plan, without: Outages, standbys: StandbyVariants, measured: object = ()
+    started: Path, demand: Demand, current: Plan, without: Outages, standbys: VariantsByDevice, measured: object = ()
 ) -> Plan:
     """Solves until it is told to end, or for ten minutes."""
     started.touch()

@@ -1,11 +1,10 @@
 """What the server asks of the solver's process: one job after another, each of which has one answer."""
 
 import signal
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantsByDevice
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan.plan import Plan
@@ -13,7 +12,6 @@ from proteus_cli.domain.profile.deferral import MeasuredDeferral
 
 END_EARLY = signal.SIGUSR1
 """Sent to the process while it solves: the result is to be the best plan that it has found so far."""
-StandbyVariants = Mapping[str, frozenset[VariantKey]]
 
 
 class Replanner(Protocol):
@@ -28,7 +26,7 @@ class Replanner(Protocol):
         demand: Demand,
         current: Plan,
         without: Outages,
-        standbys: StandbyVariants,
+        standbys: VariantsByDevice,
         measured: tuple[MeasuredDeferral, ...] = (),
         /,
     ) -> Plan: ...
@@ -56,7 +54,7 @@ class Solve:
     demand: Demand
     current: Plan
     without: Outages
-    standbys: StandbyVariants
+    standbys: VariantsByDevice
     measured: tuple[MeasuredDeferral, ...]
     gives_way: bool
 

@@ -12,6 +12,7 @@ from multiprocessing.connection import Pipe
 
 from proteus_cli.control.devices.breaker import Breaker, BreakerEvent
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
+from proteus_cli.domain.catalog.catalog import VariantsByDevice
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import SolverLost
 from proteus_cli.serving.adaptation.solver.jobs import (
@@ -19,7 +20,6 @@ from proteus_cli.serving.adaptation.solver.jobs import (
     Replanner,
     Solve,
     SolverJob,
-    StandbyVariants,
     Use,
     WarmUp,
 )
@@ -60,14 +60,14 @@ class SolverProcess:
     core. Must be made on the main thread, as the process ends with the thread that started it.
     """
 
-    def __init__(self, replan: Replanner, limit_s: float, *, start_within_s: float = START_WITHIN_S) -> None:
-        self._replan, self._within_s, self._start_within_s = replan, limit_s + SLACK_S, start_within_s
+    def __init__(self, replan: Replanner, limit_s: float) -> None:
+        self._replan, self._within_s = replan, limit_s + SLACK_S
         self.state = SolverState()
         self._is_solving = self._is_ended_early = False
         self._warm_up: WarmUp | None = None
         self._start()
 
-    async def __call__(self, wanted: ReplanRequest, current: Plan, standbys: StandbyVariants) -> Plan:
+    async def __call__(self, wanted: ReplanRequest, current: Plan, standbys: VariantsByDevice) -> Plan:
         """Raises `ProteusError` where there is no plan, and `SolverLost` where no process can make one.
 
         A process that died or hangs is replaced, and the next one is asked once more.
@@ -77,7 +77,7 @@ class SolverProcess:
             problem = ""
             for _ in range(TRIES):
                 try:
-                    await in_time(self._ready, self._start_within_s, partial(waited_s, self._child.pid))
+                    await in_time(self._ready, START_WITHIN_S, partial(waited_s, self._child.pid))
                     gives_way = wanted.is_routine and not wanted.is_urgent
                     job = Solve(wanted.demand_qps, current, wanted.without, standbys, wanted.measured, gives_way)
                     self._is_solving = True

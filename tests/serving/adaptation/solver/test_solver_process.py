@@ -20,6 +20,7 @@ from virtual_loop import VirtualLoop
 
 from proteus_cli.backends.affinity import CAN_GIVE_WAY
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
+from proteus_cli.domain.catalog.catalog import VariantsByDevice
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan.plan import Plan
@@ -27,7 +28,7 @@ from proteus_cli.errors import SolverLost
 from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.serving.adaptation.solver import process as solver_process
 from proteus_cli.serving.adaptation.solver.child import NICE
-from proteus_cli.serving.adaptation.solver.jobs import StandbyVariants, WarmUp
+from proteus_cli.serving.adaptation.solver.jobs import WarmUp
 from proteus_cli.serving.adaptation.solver.process import (
     MAX_STARVED,
     SLACK_S,
@@ -46,22 +47,22 @@ SOON_S = 20.0
 LIMIT_S = 2.0
 
 
-def answer(demand: Demand, current: Plan, without: Outages, standbys: StandbyVariants, measured: object = ()) -> Plan:
+def answer(demand: Demand, current: Plan, without: Outages, standbys: VariantsByDevice, measured: object = ()) -> Plan:
     return current
 
 
-def buggy(demand: Demand, current: Plan, without: Outages, standbys: StandbyVariants, measured: object = ()) -> Plan:
+def buggy(demand: Demand, current: Plan, without: Outages, standbys: VariantsByDevice, measured: object = ()) -> Plan:
     raise ZeroDivisionError
 
 
 def always(
-    found: Plan, demand: Demand, current: Plan, without: Outages, standbys: StandbyVariants, measured: object = ()
+    found: Plan, demand: Demand, current: Plan, without: Outages, standbys: VariantsByDevice, measured: object = ()
 ) -> Plan:
     return found
 
 
 def never(
-    started: Path, demand: Demand, current: Plan, without: Outages, standbys: StandbyVariants, measured: object = ()
+    started: Path, demand: Demand, current: Plan, without: Outages, standbys: VariantsByDevice, measured: object = ()
 ) -> Plan:
     started.touch()
     time.sleep(600)
@@ -69,7 +70,7 @@ def never(
 
 
 def noting(
-    notes: Path, demand: Demand, current: Plan, without: Outages, standbys: StandbyVariants, measured: object = ()
+    notes: Path, demand: Demand, current: Plan, without: Outages, standbys: VariantsByDevice, measured: object = ()
 ) -> Plan:
     """Notes the nice value of its thread, and whether what assigns variants to devices is imported."""
     niceness = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
@@ -79,7 +80,7 @@ def noting(
 
 
 def until_ended_early(
-    started: Path, demand: Demand, current: Plan, without: Outages, standbys: StandbyVariants, measured: object = ()
+    started: Path, demand: Demand, current: Plan, without: Outages, standbys: VariantsByDevice, measured: object = ()
 ) -> Plan:
     started.touch()
     while not INTERRUPTION.is_asked:
