@@ -14,6 +14,8 @@ from proteus_cli.cli.options.groups import plan as options
 from proteus_cli.errors import ProteusError
 
 if TYPE_CHECKING:
+    from proteus_cli.domain.catalog.catalog import Family, VariantKey
+    from proteus_cli.domain.profile.profile import Profile
     from proteus_cli.store import Workspace
 
 BUDGET = "40s"
@@ -72,8 +74,11 @@ def _run(*arguments: str) -> None:
 
 
 def burst_qps(workspace: "Workspace") -> float:
-    """A rate that overloads the most accurate variants on this machine."""
-    from proteus_cli.domain.plan.rules import Rules
+    """A rate that overloads the most accurate variants on this machine.
+
+    Raises `ProteusError` where there are fewer devices than families, or one of these variants has no capacity.
+    """
+    from proteus_cli.domain.catalog.catalog import VariantKey
 
     profiles, catalog = workspace.profiles(), workspace.catalog()
     if len(profiles) < len(catalog.families):
@@ -83,9 +88,24 @@ def burst_qps(workspace: "Workspace") -> float:
             hint="it needs at least two cores",
         )
     first = next(iter(profiles.values()))
-    best = [
-        Rules().capacity_within(family.slo_s, first.points_of(measured), attainment=family.attainment).qps
-        for family in catalog.families
-        if (measured := first.of(family.name, family.variants[-1].name)) is not None
-    ]
-    return min(MAX_QPS, BURST_FACTOR * min(best) * len(profiles))
+    best = [(family, VariantKey(family.name, family.variants[-1].name)) for family in catalog.families]
+    best_qps = {catalog.label(key): _capacity_qps(first, family, key) for family, key in best}
+    if without := [variant for variant, qps in best_qps.items() if qps <= 0]:
+        raise ProteusError(
+            f"No capacity within the SLO was measured on {first.device.id} of: {', '.join(without)}. This machine is "
+            "too slow for the demo, or too busy now.",
+            hint=f"stop other programs, measure anew with `proteus profile --force --budget {BUDGET} --workspace "
+            f"{shlex.quote(str(workspace.root))}`, then run the demo again",
+        )
+    return min(MAX_QPS, BURST_FACTOR * min(best_qps.values()) * len(profiles))
+
+
+def _capacity_qps(profile: "Profile", family: "Family", key: "VariantKey") -> float:
+    """What a device carries of a variant of this family within the SLO; 0 where the variant was not measured."""
+    from proteus_cli.domain.plan.rules import Rules
+
+    measured = profile.of(key.family, key.variant)
+    if measured is None:
+        return 0.0
+    points = profile.points_of(measured)
+    return Rules().capacity_within(family.slo_s, points, attainment=family.attainment).qps
