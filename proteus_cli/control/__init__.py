@@ -1,4 +1,4 @@
-"""All decisions of Proteus, as code that is told the time and answers what to do: no clock, no I/O, no threads.
+"""Decisions about dispatch, topology and re-planning, as code that is told the time: no clock, no I/O, no threads.
 
 Theory of operation
 ===================

@@ -1,4 +1,4 @@
-"""`Controller`: all decisions behind one door, for the two drivers: the live server and the simulator."""
+"""`Controller`: decisions about dispatch, topology and re-planning, for two drivers: the live server, the simulator."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
