@@ -10,10 +10,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from builders import make_cascade_point, near
+from builders import make_cascade_point, make_plan, near
 from command_line import Ended, proteus
 from tiny import DEVICES, Tiny, add_plan, change_json
 
+from proteus_cli.cli.workflows.planning import short_families
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.plan.plan import FrontierPoint, Plan
 from proteus_cli.domain.stages.cascade import CascadeProfile
@@ -129,6 +130,40 @@ def test_what_stays_unserved_is_said_with_the_multiple_that_fits(workspace: Path
     assert ended.code == 0
     assert "the devices cannot serve 400 qps of the demand" in ended.stderr
     assert "they could serve 0.50 times this demand" in ended.stderr
+
+
+def one_device(workspace: Path, *arguments: str) -> Ended:
+    return proteus("plan", "--fleet", "small:1", "--headroom", "1", *arguments, "-w", workspace)
+
+
+def test_the_family_that_has_no_device_is_named_with_the_option_that_gives_it_one(workspace: Path) -> None:
+    """One device with one variant serves `a`; as both fit on it, each is served with half of its time."""
+    ended = one_device(workspace, "--demand", "a=30qps,b=10qps")
+    assert ended.code == 0
+    assert "cannot serve 10 qps of the demand (b: none of its 10 qps)" in ended.stderr
+    assert "1 device cannot host 2 families with one variant on each: `--residency 2`, or" in ended.stderr
+    wider = one_device(workspace, "--demand", "a=30qps,b=10qps", "--residency", "2")
+    assert (wider.code, "cannot" in wider.stderr) == (0, False)
+
+
+def test_families_that_are_served_in_part_are_named_and_need_no_wider_residency(workspace: Path) -> None:
+    """All three devices carry 400 qps of `a`, and there are devices for two families."""
+    ended = plan(workspace, "--demand", "a=800qps")
+    assert "cannot serve 400 qps of the demand (a: 400 qps of its 800 qps); they could" in ended.stderr
+    assert "--residency" not in ended.stderr
+
+
+def test_strictly_the_want_of_devices_is_a_hint(workspace: Path) -> None:
+    ended = one_device(workspace, "--demand", "a=30qps,b=10qps", "--strict")
+    assert ended.code == 3
+    assert "`--residency 2`" in ended.stderr.partition("hint: ")[2]
+
+
+def test_of_many_families_that_lack_devices_only_some_are_named() -> None:
+    demand_qps = {f"f{n}": 10.0 + n for n in range(8)}
+    made = make_plan(demand_qps=demand_qps)
+    assert short_families(made).startswith("f7: none of its 17 qps, f6: ")
+    assert short_families(made).endswith("f3: none of its 13 qps, and 3 more families")
 
 
 def test_strictly_the_smallest_conflict_is_named(workspace: Path) -> None:

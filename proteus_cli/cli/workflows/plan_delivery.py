@@ -12,7 +12,13 @@ from proteus_cli.cli.views.plan_tables import (
     plan_table,
     proven,
 )
-from proteus_cli.cli.workflows.planning import has_shortfall, noisy_placements, why_no_cascade
+from proteus_cli.cli.workflows.planning import (
+    has_shortfall,
+    noisy_placements,
+    short_families,
+    why_families_lack_devices,
+    why_no_cascade,
+)
 from proteus_cli.domain.plan.plan import FrontierPoint, Plan
 from proteus_cli.domain.profile.profile import estimated_families
 from proteus_cli.planning.analysis.explain import Explanation, explain, max_multiple
@@ -95,4 +101,7 @@ def _warn(planner: Planner, made: Plan) -> None:
     if has_shortfall(made):
         multiple = max_multiple(planner, made.demand_qps)
         possible = f"; they could serve {multiple:.2f} times this demand" if multiple > 0 else ""
-        console.warn(f"the devices cannot serve {format_rate(made.shortfall_qps)} of the demand{possible}")
+        short = f" ({short_families(made)})"
+        console.warn(f"the devices cannot serve {format_rate(made.shortfall_qps)} of the demand{short}{possible}")
+        if why := why_families_lack_devices(made):
+            console.warn(why)

@@ -11,9 +11,10 @@ from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.analysis.conflict import smallest_conflict
 from proteus_cli.planning.planner import Planner
 from proteus_cli.replay.trace import read_trace
-from proteus_cli.units import format_rate
+from proteus_cli.units import counted, format_rate
 
 NEGLIGIBLE_FRAC = 1e-4  # of the demand: a smaller shortfall is the solver's rounding
+FAMILIES_NAMED = 5  # in a warning
 ROUNDING_FRAC = 1e-6  # of the relative accuracy
 
 
@@ -57,6 +58,38 @@ def has_shortfall(plan: Plan) -> bool:
     return plan.shortfall_qps > NEGLIGIBLE_FRAC * sum(plan.demand_qps.values())
 
 
+def short_families(plan: Plan) -> str:
+    """The families that a plan does not serve in full, the one that lacks most first: ``b: none of its 150 qps``.
+
+    Of many only the first `FAMILIES_NAMED` are named.
+    """
+    lacking = {family: plan.unserved_qps.get(family, 0.0) for family in plan.demand_qps}
+    short = [family for family, qps in lacking.items() if qps > NEGLIGIBLE_FRAC * plan.demand_qps[family]]
+    short.sort(key=lacking.__getitem__, reverse=True)
+    named = [f"{family}: {_served_of(plan, family)}" for family in short[:FAMILIES_NAMED]]
+    others = len(short) - FAMILIES_NAMED
+    return ", ".join([*named, f"and {counted(others, 'more family', 'more families')}"] if others > 0 else named)
+
+
+def _served_of(plan: Plan, family: str) -> str:
+    demand_qps = plan.demand_qps[family]
+    served_qps = demand_qps - plan.unserved_qps[family]
+    if served_qps <= NEGLIGIBLE_FRAC * demand_qps:
+        return f"none of its {format_rate(demand_qps)}"
+    return f"{format_rate(served_qps)} of its {format_rate(demand_qps)}"
+
+
+def why_families_lack_devices(plan: Plan) -> str:
+    """What to do where each device hosts one variant and there are more families than devices; empty elsewhere."""
+    families = sum(qps > 0 for qps in plan.demand_qps.values())
+    if plan.rules.is_resident_set or plan.rules.survives is not None or families <= len(plan.devices):
+        return ""
+    return (
+        f"{counted(len(plan.devices), 'device')} cannot host {counted(families, 'family', 'families')} with one "
+        "variant on each: `--residency 2`, or `--residency memory`, hosts several on a device"
+    )
+
+
 def noisy_placements(profiles: Mapping[str, Profile], plan: Plan) -> list[str]:
     """The placements, as `variant on device`, whose batches up to the largest have noisy cells in their profile."""
     found: list[str] = []
@@ -87,9 +120,10 @@ def why_no_cascade(profiles: Mapping[str, Profile], plan: Plan) -> str:
 def _shortfall(planner: Planner, plan: Plan) -> NoFeasiblePlan:
     missing, total = format_rate(plan.shortfall_qps), format_rate(sum(plan.demand_qps.values()))
     conflict = _conflict(planner.with_changes(headroom=1.0), plan.demand_qps)
+    several = f"; {why}" if (why := why_families_lack_devices(plan)) else ""
     return NoFeasiblePlan(
         f"The plan would leave {missing} of {total} unserved.{conflict}",
-        hint="lower the demand, add faster variants, or leave out `--strict` to plan for what can be served",
+        hint=f"lower the demand, add faster variants, or leave out `--strict` to plan for what can be served{several}",
     )
 
 
