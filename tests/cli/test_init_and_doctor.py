@@ -98,6 +98,35 @@ def test_doctor_names_the_plan_that_is_stale(tiny: Tiny) -> None:
     assert (found["old.json"], found["new.json"], found["broken.json"]) == ("optional", "ok", "optional")
 
 
+def measure_elsewhere(tiny: Tiny) -> None:
+    """Make cpu0's profile that of another make of CPU."""
+    path = tiny.place.profile_path("cpu0")
+    measured = json.loads(path.read_text())["device"]
+    change_json(path, device=measured | {"name": "Another CPU"})
+
+
+def test_doctor_says_that_a_profile_is_of_other_hardware_as_serve_does(tiny: Tiny) -> None:
+    measure_elsewhere(tiny)
+    path = add_plan(tiny, {"cpu0": "shapes-l"})
+    add_plan(tiny, {"cpu1": "shapes-l"}, name="sound")
+    found = {each["what"]: each for each in proteus("doctor", "--json", "-w", tiny.root).document()}
+    assert [found[what]["state"] for what in ("profiles", "plan.json", "sound.json")] == ["optional", "optional", "ok"]
+    refused = proteus("serve", path, "-w", tiny.root).refused(4)
+    assert "The profile of `cpu0` is of a cpu-1c, Another CPU; here it is a " in refused
+    assert found["profiles"]["found"] == found["plan.json"]["found"] == refused
+    assert "`proteus profile --device cpu0`" in found["profiles"]["hint"]
+    assert "`proteus plan`" in found["plan.json"]["hint"]
+
+
+def test_doctor_has_nothing_against_profiles_of_devices_that_are_elsewhere(tiny: Tiny) -> None:
+    """As those that were imported to plan for."""
+    path = tiny.place.profile_path("cpu0")
+    document = json.loads(path.read_text())
+    other = document["device"] | {"id": "v100", "type": "v100", "name": "v100"}
+    tiny.place.profile_path("v100").write_text(json.dumps(document | {"device": other}))
+    assert states(proteus("doctor", "--json", "-w", tiny.root))["profiles"] == "ok"
+
+
 def test_doctor_names_the_model_that_changed(tiny: Tiny) -> None:
     mlp(tiny.model("shapes-m"), hidden=5)
     assert "shapes-m" in proteus("doctor", "--json", "-w", tiny.root).stdout
@@ -178,6 +207,16 @@ def test_devices_are_shown_with_whether_they_are_profiled(tiny: Tiny) -> None:
     tiny.place.profile_path("cpu1").unlink()
     lines = [line for line in proteus("devices", "-w", tiny.root).stdout.splitlines() if line.startswith("cpu")]
     assert ["yes" in line.split() for line in lines] == [True, False]
+
+
+def test_devices_whose_profile_is_of_other_hardware_or_damaged_are_told_apart(tiny: Tiny) -> None:
+    measure_elsewhere(tiny)
+    tiny.place.profile_path("cpu1").write_text("{")
+    other, damaged = [
+        line for line in proteus("devices", "-w", tiny.root).stdout.splitlines() if line.startswith("cpu")
+    ]
+    assert "on other hardware" in other
+    assert "unreadable" in damaged
 
 
 def test_devices_need_no_workspace(tmp_path: Path) -> None:

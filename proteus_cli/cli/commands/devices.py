@@ -63,7 +63,7 @@ def _show_cluster(workspace_dir: "Path", hosts: "HostList", *, json: bool) -> No
     if json:
         console.show_json({host: _as_json(each) for host, each in known.items()})
     else:
-        console.show(inventory_tables(known, partial(_is_profiled, workspace_dir), list(unknown)))
+        console.show(inventory_tables(known, partial(_profiled, workspace_dir), list(unknown)))
     for error in unknown.values():
         console.warn(f"{error.message} ({error.hint})" if error.hint else error.message)
     if not known:
@@ -81,14 +81,24 @@ def _show_table(devices: "Sequence[Device]", workspace_dir: "Path") -> None:
             device.type,
             " ".join(map(str, device.cores)) or UNKNOWN,
             format_size(device.memory_bytes),
-            "yes" if _is_profiled(workspace_dir, device.id) else "no",
+            _profiled(workspace_dir, device.id, device),
             device.name,
         )
     console.show(rows)
 
 
-def _is_profiled(workspace_dir: "Path", device: str) -> bool:
-    return (workspace_dir / "profiles" / f"{device}.json").is_file()
+def _profiled(workspace_dir: "Path", name: str, device: "Device") -> str:
+    """Whether the workspace has a profile of a device by its ``name`` there, and whether that is of this hardware."""
+    from proteus_cli.errors import ArtefactError
+    from proteus_cli.store import Workspace
+
+    workspace = Workspace(workspace_dir)
+    if not workspace.profile_path(name).is_file():
+        return "no"
+    try:
+        return "yes" if workspace.profile(name).device.is_like(device) else "on other hardware"
+    except ArtefactError:  # the commands that use the profile say what is wrong with it, as `proteus doctor` does
+        return "unreadable"
 
 
 def _with_readings(device: "Device", readings: "dict[str, Readings | None]") -> Any:

@@ -20,18 +20,18 @@ Shown = TypeVar("Shown", bound=Hashable)
 
 
 def inventory_tables(
-    hosts: Mapping[str, "ReachedHost"], is_profiled: Callable[[str], bool], unknown: Sequence[str]
+    hosts: Mapping[str, "ReachedHost"], profiled: Callable[[str, "Device"], str], unknown: Sequence[str]
 ) -> RenderableType:
     """The devices of each host, then a row for each host; those of ``unknown`` can't be reached.
 
-    ``is_profiled`` of an id like ``b/cpu0``.
+    ``profiled`` says of an id like ``b/cpu0``, and the device, whether it is.
     """
     is_small = sum(len(host.inventory.devices) for host in hosts.values()) <= _EACH_UP_TO
-    return Group(_devices(hosts, is_profiled, is_small=is_small), "", _hosts(hosts, unknown, is_small=is_small))
+    return Group(_devices(hosts, profiled, is_small=is_small), "", _hosts(hosts, unknown, is_small=is_small))
 
 
 def _devices(
-    hosts: Mapping[str, "ReachedHost"], is_profiled: Callable[[str], bool], *, is_small: bool
+    hosts: Mapping[str, "ReachedHost"], profiled: Callable[[str, "Device"], str], *, is_small: bool
 ) -> RenderableType:
     is_shared = any(host.inventory.shared for host in hosts.values())
     servers = [number("servers")] if is_shared else []
@@ -40,8 +40,8 @@ def _devices(
     def cells(host: str, device: "Device") -> tuple[str, ...]:
         shared = [str(hosts[host].inventory.shared.get(device.id, UNKNOWN))] if is_shared else []
         cores = " ".join(map(str, device.cores)) if is_small else str(len(device.cores) or "")
-        profiled = "yes" if is_profiled(f"{host}/{device.id}") else "no"
-        return device.type, cores or UNKNOWN, format_size(device.memory_bytes), profiled, *shared, device.name
+        is_profiled = profiled(f"{host}/{device.id}", device)
+        return device.type, cores or UNKNOWN, format_size(device.memory_bytes), is_profiled, *shared, device.name
 
     def of_host(host: str) -> tuple[tuple[str, ...], ...]:
         devices = hosts[host].inventory.devices

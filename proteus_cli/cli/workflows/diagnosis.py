@@ -14,6 +14,7 @@ import msgspec
 from proteus_cli import __version__
 from proteus_cli.backends.discovery import VISIBLE, discover, has_cuda_driver
 from proteus_cli.backends.nvml import nvml_device
+from proteus_cli.cli.workflows.deployment.resources import require_like
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
@@ -62,7 +63,13 @@ class Finding(Value, frozen=True):
 
 def diagnose(workspace_dir: Path) -> list[Finding]:
     """All findings, in the order in which a user needs the things."""
-    found = [*_installation(), *_devices(workspace_dir), *_workspace(workspace_dir)]
+    devices: Sequence[Device] = ()
+    try:
+        devices = discover(read_settings(workspace_dir).devices)
+        of_devices = [*_devices(devices)]
+    except ProteusError as error:
+        of_devices = [Finding("devices", "missing", error.message, error.hint)]
+    found = [*_installation(), *of_devices, *_workspace(workspace_dir, devices)]
     return [printable_finding(each) for each in found]
 
 
@@ -91,12 +98,7 @@ def _version(package: str) -> str:
         return "installed"
 
 
-def _devices(workspace_dir: Path) -> Iterator[Finding]:
-    try:
-        devices = discover(read_settings(workspace_dir).devices)
-    except ProteusError as error:
-        yield Finding("devices", "missing", error.message, error.hint)
-        return
+def _devices(devices: Sequence[Device]) -> Iterator[Finding]:
     for device in devices:
         if device.kind == "cpu":
             yield Finding(device.id, "ok", f"{counted(len(device.cores), 'core')}, {device.name}")
@@ -124,7 +126,7 @@ def _no_gpu() -> Finding:
     return Finding("gpu", "optional", "no CUDA driver (libcuda.so.1)", "only needed for NVIDIA GPUs")
 
 
-def _workspace(workspace_dir: Path) -> Iterator[Finding]:
+def _workspace(workspace_dir: Path, devices: Sequence[Device]) -> Iterator[Finding]:
     workspace = Workspace(workspace_dir)
     try:
         catalog = workspace.catalog()
@@ -141,13 +143,14 @@ def _workspace(workspace_dir: Path) -> Iterator[Finding]:
         for profile in profiles.values():
             here = tuple(measured for measured in profile.variants if measured.key not in absent)
             require_current_models(catalog, msgspec.structs.replace(profile, variants=here), workspace)
+        _require_measured_here(profiles, devices)
         finding = Finding("profiles", "ok", ", ".join(profiles))
     except ProteusError as error:
         finding = Finding("profiles", "optional", error.message, error.hint)
     yield from _models(catalog, absent, profiles)
     yield finding
     for path in sorted(workspace.plans_dir.glob("*.json")):
-        yield _plan(workspace, path)
+        yield _plan(workspace, path, devices)
 
 
 def _models(
@@ -169,9 +172,21 @@ def _models(
         )
 
 
-def _plan(workspace: Workspace, path: Path) -> Finding:
+def _require_measured_here(profiles: Mapping[str, Profile], devices: Sequence[Device], then: str = "") -> None:
+    """Raise `DeviceUnavailable` where a profile has the id of a device of this machine, and is of other hardware.
+
+    Profiles of devices that this machine does not have are of hosts, or for planning. ``then``: what its hint adds.
+    """
+    for device in devices:
+        if device.id in profiles:
+            require_like(profiles[device.id].device, device, f"run `proteus profile --device {device.id}`{then}")
+
+
+def _plan(workspace: Workspace, path: Path, devices: Sequence[Device]) -> Finding:
     try:
-        workspace.require_current(workspace.plan(path).inputs)
+        plan = workspace.plan(path)
+        workspace.require_current(plan.inputs)
+        _require_measured_here(workspace.profiles_of(plan), devices, then=", then `proteus plan` again")
     except ProteusError as error:
         return Finding(path.name, "optional", error.message, error.hint)
     return Finding(path.name, "ok", "plan is current")

@@ -103,6 +103,11 @@ def _require_here(measured: Device, here: Mapping[str, Device]) -> None:
         raise DeviceUnavailable(
             f"The plan uses `{measured.id}`, which is not on this machine (it has {', '.join(here)}).", hint=hint
         )
+    require_like(measured, found, hint)
+
+
+def require_like(measured: Device, found: Device, hint: str) -> None:
+    """Raise `DeviceUnavailable` with this hint where the device of a profile is other hardware than that of its id."""
     if not found.is_like(measured):
         raise DeviceUnavailable(
             f"The profile of `{measured.id}` is of a {measured.type}, {measured.name}; here it is a {found.type}, "
