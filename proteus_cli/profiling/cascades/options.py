@@ -72,8 +72,8 @@ def frontier(options: list[Option]) -> list[Option]:
 def substitute(options: list[Option]) -> tuple[Option, Option] | None:
     """The most accurate variant, and the fastest cascade that is as accurate, by `AS_ACCURATE_FRAC`.
 
-    Without such a cascade, the most accurate one of the `frontier`. None where that has none, or there is no variant to
-    compare it with.
+    A cascade does not count where some variant alone is at least as fast and as accurate. Without such a cascade, the
+    most accurate one of the `frontier`. None where that has none, or there is no variant to compare it with.
     """
     alone, cascades = (
         [option for option in options if (option.second is not None) == is_cascade] for is_cascade in (False, True)
@@ -81,8 +81,13 @@ def substitute(options: list[Option]) -> tuple[Option, Option] | None:
     if not alone or not cascades:
         return None
     best = max(alone, key=lambda option: option.accuracy)
-    as_accurate = [option for option in cascades if option.accuracy >= best.accuracy - AS_ACCURATE_FRAC]
+    least_accuracy = best.accuracy - AS_ACCURATE_FRAC
+    as_accurate = [option for option in cascades if option.accuracy >= least_accuracy and not _is_beaten(option, alone)]
     if as_accurate:
         return best, max(as_accurate, key=lambda option: option.qps)
     worth_it = [option for option in frontier(options) if option.second is not None]
     return (best, max(worth_it, key=lambda option: option.accuracy)) if worth_it else None
+
+
+def _is_beaten(cascade: Option, alone: list[Option]) -> bool:
+    return any(option.qps >= cascade.qps and option.accuracy >= cascade.accuracy for option in alone)

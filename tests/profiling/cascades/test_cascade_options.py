@@ -68,6 +68,15 @@ def test_a_cascade_that_a_variant_alone_beats_is_not_told() -> None:
     assert substitute([*alone, Option("digits", "s", 0.95, 200.0, "l", TENTH)]) is None
 
 
+def test_a_cascade_that_is_as_accurate_but_slower_than_its_second_variant_alone_is_not_told() -> None:
+    """.966 is .003 below .9677 at most, but the second variant alone is faster, too."""
+    alone = [Option("digits", name, accuracy, qps) for name, accuracy, qps in (("s", 0.94, 2e6), ("l", 0.9677, 9e5))]
+    assert substitute([*alone, Option("digits", "s", 0.9666, 8e5, "l", TENTH)]) is None
+    both = substitute([*alone, Option("digits", "s", 0.9666, 1e6, "l", TENTH)])
+    assert both is not None
+    assert both[1].qps == 1e6
+
+
 def test_there_is_nothing_to_tell_without_a_cascade_or_without_a_variant() -> None:
     assert substitute(options_of(FAMILY, profile())) is None
     assert substitute([Option("digits", "s", 0.95, 200.0, "l", TENTH)]) is None
