@@ -1,6 +1,6 @@
 """Reports in a terminal: readable without colour and when piped."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -32,7 +32,7 @@ from proteus_cli.units import UNKNOWN, counted, format_bar, or_unknown
 _MAX_ROWS = 12
 _MAX_COLUMNS = 8
 _BAR_COLUMNS = 14
-_ATTAINMENT = "in time: share of requests · budget: error budget used · ! target missed"
+_MISSED = "!"
 
 
 def report_tables(reports: Sequence[Report]) -> Iterator[RenderableType]:
@@ -50,18 +50,19 @@ def comparison_table(reports: Sequence[Report]) -> RenderableType:
     """The measures of runs; the best of each is bold and starred. A few runs have a column each, more a row each."""
     estimates = [note] if (note := estimate_note(reports)) else []
     if len(reports) <= MAX_BESIDE:
-        notes = ["* best of the row"] if len(reports) > 1 else []
+        notes = ["* best of the row"] if any(row.best for row in comparison_rows(reports)) else []
         return described(_in_columns(reports), *notes, *estimates, title=run_subject(reports))
     outcomes = outcome_rows(reports)
     requests, *others = outcomes
     is_same = len(set(requests.cells)) == 1
+    best = "* best of the column · " if any(row.best for row in (*outcomes, *quality_rows(reports))) else ""
     title = f"{run_subject(reports)} · {counted(reports[0].requests, 'request')}" if is_same else run_subject(reports)
     return Group(
         described(_in_rows(reports, others if is_same else outcomes), title=title),
         "",
         described(
             _in_rows(reports, quality_rows(reports)),
-            "* best of the column · viol.: SLO violations · eff., rel., drop: effective and",
+            f"{best}viol.: SLO violations · eff., rel., drop: effective and",
             "relative accuracy, and its largest drop · p50, p99: latency",
             *estimates,
             title="accuracy, batches, latency",
@@ -77,8 +78,9 @@ def attainment_table(reports: Sequence[Report]) -> RenderableType:
     """
     runs = [_attained(report) for report in reports]
     if len(reports) > MAX_BESIDE:
-        rows = _attained_in_rows(reports, runs)
-        return Group("", described(rows, "worst: the family that used most", _ATTAINMENT, title="attainment"))
+        worst = [run[family] for run in runs if (family := _worst(run)) is not None]
+        below = "worst: the family that used most", _attainment_note(worst)
+        return Group("", described(_attained_in_rows(reports, runs), *below, title="attainment"))
     targets = {family: of.target for run in runs for family, of in run.items()}
     shown = list(targets)
     if len(shown) > _MAX_ROWS:
@@ -90,7 +92,8 @@ def attainment_table(reports: Sequence[Report]) -> RenderableType:
         rows.add_row(Text(family), format_target(targets[family]), *cells)
     others = len(shown) - _MAX_ROWS
     notes = [f"and {counted(others, 'family', 'families')} that used less"] if others > 0 else []
-    return described(rows, *notes, _ATTAINMENT, title="attainment")
+    seen = [run[family] for run in runs for family in shown[:_MAX_ROWS] if family in run]
+    return described(rows, *notes, _attainment_note(seen), title="attainment")
 
 
 def timeline_table(reports: Sequence[Report]) -> RenderableType:
@@ -169,7 +172,7 @@ def _attained_in_rows(reports: Sequence[Report], runs: Sequence[Mapping[str, Att
     columns = (text("policy"), number("met"), text("worst"), number("target%"), number("in time%  budget%"))
     rows = table(*columns, is_dense=True)
     for label, run in zip(run_names(reports), runs, strict=True):
-        worst = max(run, key=lambda family: _used(run[family]), default=None)
+        worst = _worst(run)
         cells = [f"{sum(bool(of.met) for of in run.values())} of {len(run)}"]
         if worst is not None:
             cells += [worst, format_target(run[worst].target), _in_time(run[worst])]
@@ -181,13 +184,24 @@ def _attained(report: Report) -> dict[str, Attainment]:
     return {name: of.attainment for name, of in report.families.items() if of.requests}
 
 
+def _worst(run: Mapping[str, Attainment]) -> str | None:
+    """The family that used most of its error budget; None where none had requests."""
+    return max(run, key=lambda family: _used(run[family]), default=None)
+
+
+def _attainment_note(shown: Iterable[Attainment]) -> str:
+    """What the columns of attainment are, and the mark where one of those that are shown has it."""
+    missed = "" if all(of.met for of in shown) else f" · {_MISSED} target missed"
+    return f"in time: share of requests · budget: error budget used{missed}"
+
+
 def _used(of: Attainment) -> float:
     return of.error_budget_used or 0.0
 
 
 def _in_time(of: Attainment) -> str:
     reached, used = or_unknown(of.reached, format_hundredths), or_unknown(of.error_budget_used, format_budget)
-    return f"{reached:>6}  {used:>6}{' ' if of.met else '!'}"
+    return f"{reached:>6}  {used:>6}{' ' if of.met else _MISSED}"
 
 
 def _starred(row: ReportRow, cells: Sequence[str], star: str) -> list[Text]:

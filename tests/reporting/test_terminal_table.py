@@ -66,10 +66,18 @@ def test_the_best_of_a_row_is_starred_without_colour() -> None:
 
 
 def test_nothing_is_starred_where_all_read_the_same_or_nobody_competes() -> None:
-    alone = printed(comparison_table(PAIR[:1]))
-    same = printed(comparison_table([PAIR[0], PAIR[0]]))
-    assert not any("*" in line for line in alone)
-    assert not any("*" in line for line in same[:-1])
+    for reports in (PAIR[:1], [PAIR[0], PAIR[0]], [PAIR[0]] * len(MANY)):
+        assert not any("*" in line for line in printed(comparison_table(reports)))
+
+
+def test_the_marks_are_explained_only_where_a_cell_has_them() -> None:
+    """All of `proteus` are in time; `most-accurate` drops many."""
+    kept, missed = (printed(attainment_table(reports)) for reports in ([PAIR[0], PAIR[0]], PAIR))
+    assert kept[-1] == "in time: share of requests · budget: error budget used"
+    assert missed[-1].endswith("· ! target missed")
+    assert not any("!" in line for line in printed(attainment_table([PAIR[0]] * len(MANY))))
+    assert printed(attainment_table(MANY))[-1].endswith("· ! target missed")
+    assert any("* best of the column" in line for line in printed(comparison_table(MANY)))
 
 
 @pytest.mark.parametrize("reports", [PAIR[:1], PAIR, MANY[:3], MANY[:4], MANY])
