@@ -49,14 +49,17 @@ class PlainTarget:
         self,
         family: str,  # noqa: ARG002 - there is one model
         number: int,
-        timeout_s: float,  # noqa: ARG002 - the server is not told
+        timeout_s: float,
         min_accuracy: float,  # noqa: ARG002
         bounds: Bounds | None = None,  # noqa: ARG002
     ) -> Reply:
-        """Send one request; ``number`` determines its content. What is no answer counts as what its status says."""
+        """Send one request; ``number`` determines its content. What is no answer counts as what its status says.
+
+        The server is not told ``timeout_s``.
+        """
         body = self._bodies[number % len(self._bodies)]
         try:
-            async with asyncio.timeout(REPLY_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s + REPLY_TIMEOUT_S):
                 reply = await self._client.post(self._head, body.headers, body.content)
         except OSError:  # TimeoutError is one
             return Reply(Outcome.FAILED)
@@ -64,7 +67,7 @@ class PlainTarget:
 
     async def once(self) -> None:
         """Send one request, which must be answered. Raises `ServerError`."""
-        reply = await self.send(self._model, 0, REPLY_TIMEOUT_S, 0.0)
+        reply = await self.send(self._model, 0, 0.0, 0.0)
         if reply.outcome is not Outcome.SERVED:
             raise ServerError(
                 f"`{self._url}` does not answer a request for `{self._model}` with random inputs.",

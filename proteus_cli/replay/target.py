@@ -21,7 +21,7 @@ from proteus_cli.errors import ArtefactError, ServerError
 from proteus_cli.replay.http_client import HttpClient, HttpReply
 from proteus_cli.replay.inputs import NUMPY, InputMetadata, Sample, eval_samples, random_samples
 
-REPLY_TIMEOUT_S = 30.0  # beyond any deadline; without a reply by then, a request has failed
+REPLY_TIMEOUT_S = 30.0  # after the deadline; without a reply by then, a request has failed
 OK = 200
 _UNAUTHORIZED = 401
 _JSON_LENGTH = b"inference-header-content-length"
@@ -220,7 +220,7 @@ class HttpTarget:
         body, json_length = sample.body(timeout_s, min_accuracy, bounds)
         headers = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n" % json_length
         try:
-            async with asyncio.timeout(REPLY_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s + REPLY_TIMEOUT_S):
                 reply = await self._client.post(self._heads[family], headers, body)
         except OSError:  # TimeoutError is one
             return Reply(Outcome.FAILED)

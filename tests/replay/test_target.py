@@ -14,6 +14,8 @@ import pytest
 from proteus_cli.domain.request import Bounds, Outcome
 from proteus_cli.errors import ServerError
 from proteus_cli.replay import http_client
+from proteus_cli.replay import target as target_module
+from proteus_cli.replay.http_client import HttpReply
 from proteus_cli.replay.target import HttpTarget, Reply, http_target
 
 METADATA = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]}
@@ -110,6 +112,25 @@ def test_other_bounds_are_sent_as_parameters() -> None:
 )
 def test_the_outcome_is_that_of_the_header_or_else_of_the_status(answer: bytes, outcome: Outcome) -> None:
     assert played(Server(answer), lambda target: target.send("a", 0, 0.05, 0.9)) == Reply(outcome)
+
+
+@pytest.mark.parametrize(("timeout_s", "outcome"), [(60.0, Outcome.REJECTED), (0.0, Outcome.FAILED)])
+def test_an_answer_is_awaited_until_its_deadline_and_for_some_time_after_that(
+    timeout_s: float, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target_module, "REPLY_TIMEOUT_S", 0.05)
+
+    async def asked(target: HttpTarget) -> Reply:
+        post = target._client.post
+
+        async def slow(*given: bytes) -> HttpReply:
+            await asyncio.sleep(0.3)
+            return await post(*given)
+
+        monkeypatch.setattr(target._client, "post", slow)
+        return await target.send("a", 0, timeout_s, 0.0)
+
+    assert played(Server(refusing(429)), asked) == Reply(outcome)
 
 
 def _model(**changed: Any) -> dict[str, Any]:

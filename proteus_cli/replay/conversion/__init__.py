@@ -6,6 +6,6 @@ A source goes through these modules in this order; `convert` puts them together.
 * `formats`: what the columns of each known format mean.
 * `families`: which family a row belongs to.
 * `arrivals`: rows become chunks of arrival records, in the order of the source.
-* `external_sort`: chunks are sorted by time; a temporary file holds 28 bytes for each arrival.
+* `external_sort`: chunks are sorted by time; a temporary file holds 60 bytes for each arrival.
 * `stream`: sorted blocks are cut to a window, sped up, scaled, and written as CSV.
 """

@@ -63,7 +63,7 @@ def convert(
     """Read all sources, and return one trace that is ready to be written.
 
     ``shares`` by family are asked for only where rows are spread over families. ``spool`` is an empty temporary file,
-    which takes 28 bytes per arrival. Raises `ArtefactError` with the line that is wrong, `UsageError`.
+    which takes 60 bytes per arrival. Raises `ArtefactError` with the line that is wrong, `UsageError`.
     """
     # Counts are spread as `read_trace` does; the other draws have generators of their own, so that they don't depend
     # on how many counts there are.

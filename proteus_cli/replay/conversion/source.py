@@ -110,7 +110,7 @@ class SourceTable:
             for column in columns:
                 require(column in record, f"no `{column}`")
                 require(not isinstance(record[column], dict | list), f"`{column}` is neither a number nor a text")
-            yield [str(record[column]) for column in columns]
+            yield ["" if record[column] is None else str(record[column]) for column in columns]
 
 
 def _first_content(lines: SourceLines) -> str:

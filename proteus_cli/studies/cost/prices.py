@@ -43,10 +43,15 @@ def priced(catalog: Catalog, profiles: Mapping[str, Profile], given: Mapping[str
             raise UsageError(f"`{name}` is no device, nor a type of any.", hint=f"there are profiles of: {known}")
         if by_type.setdefault(kind, price) != price:
             raise UsageError(f"Two prices are given for `{kind}`.", hint="devices of a type cost the same")
+    given_types = set(by_type)
     for device, profile in profiles.items():
-        known_price = catalog.price_of(device, profile.device.type)
-        if known_price is not None:
-            by_type.setdefault(profile.device.type, known_price)
+        kind = profile.device.type
+        known_price = catalog.price_of(device, kind)
+        if known_price is not None and kind not in given_types and by_type.setdefault(kind, known_price) != known_price:
+            raise UsageError(
+                f"The catalog has two prices for `{kind}`.",
+                hint=f"devices of a type cost the same here: give one, as in `--price {kind}={known_price:g}/h`",
+            )
     if missing := sorted(types - by_type.keys()):
         raise UsageError(
             f"No price per hour is known of `{missing[0]}`.",

@@ -18,7 +18,7 @@ from proteus_cli.domain.studies.study import CellMode
 from proteus_cli.errors import UsageError
 from proteus_cli.settings import read_settings
 from proteus_cli.simulation.conditions import JITTERS, Conditions
-from proteus_cli.store import Workspace, digest_of
+from proteus_cli.store import Workspace, digest_of, require_current_models
 from proteus_cli.store.sharing import with_sharing
 from proteus_cli.studies.draft import Job, JobTurn, StudyDraft
 from proteus_cli.studies.hardware import profiled_here
@@ -29,6 +29,7 @@ from proteus_cli.studies.peak.measuring import LONGEST_SLOS, measured_peak
 from proteus_cli.studies.peak.question import PeakQuestion, Planned
 from proteus_cli.studies.peak.search import FEWEST_STRETCHES
 from proteus_cli.studies.peak.servers import Server, served_peak, server_peak
+from proteus_cli.studies.profiled import of_variants
 from proteus_cli.units import format_duration
 
 KIND = "peak"
@@ -52,6 +53,7 @@ def device_draft(
     devices = _measured_devices(workspace, question, [profile])
     inputs = workspace.digests([workspace.catalog_path, workspace.profile_path(device)])
     chosen = _chosen(catalog, family, profile, variants)
+    _require_current(workspace, question, of_variants(profile, [each.key for each in chosen]))
     plans = {each.variant: lone_plan(catalog, family, each, profile, inputs) for each in chosen}
     jobs = [
         _job(
@@ -80,6 +82,13 @@ def _measured_devices(workspace: Workspace, question: PeakQuestion, profiles: It
         return ()
     here = discover(read_settings(workspace.root).devices)
     return tuple(profiled_here(profile, here) for profile in profiles)
+
+
+def _require_current(workspace: Workspace, question: PeakQuestion, *profiles: Profile) -> None:
+    """Raises `ArtefactError` where something is measured, and a profile is of other models than there are now."""
+    if question.mode == "measured":
+        for profile in profiles:
+            require_current_models(workspace.catalog(), profile, workspace)
 
 
 def _chosen(catalog: Catalog, family: Family, profile: Profile, variants: Sequence[str]) -> list[VariantProfile]:
@@ -117,6 +126,8 @@ def plan_draft(
     mix = {family: 1.0} if family is not None else served
     profiles = with_sharing(workspace, workspace.profiles_of(plan))
     devices = _measured_devices(workspace, question, profiles.values())
+    placed = plan.hosted()
+    _require_current(workspace, question, *(of_variants(profiles[device], placed[device]) for device in placed))
     planned = Planned(workspace, catalog, profiles, plan, mix)
     jobs = [_job(f"{path.stem}, {rule}", planned, rule, question) for rule in question.batchings]
     subject = {"plan": path.stem, "families": ", ".join(mix), "devices": str(len(plan.devices)), **question.words()}

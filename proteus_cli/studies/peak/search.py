@@ -26,8 +26,8 @@ RISE, NARROW = 2.0, 1.25
 LOWEST_FALL, HIGHEST_FALL, OF_ANSWERED = 0.25, 0.87, 0.95
 """Below a rate that is violated, the next one is this part of what was answered in time: where too much comes, servers
 that shed answer about what they can carry. It is at least, and at most, these parts of the rate."""
-MIN_QPS = 0.01
-"""Where a lower rate violates, too, there is no peak."""
+MIN_QPS, MIN_FRAC = 0.01, 1e-3
+"""Where a lower rate violates, too, there is no peak; or one below this part of the first rate, where that is lower."""
 
 REFINE_VIOLATIONS, REFINE_CLUMPS = 40.0, 2.0
 """A stretch has as many requests as have so many violations, and so many clumps of them, at the peak."""
@@ -64,6 +64,7 @@ class PeakSearch:
         self._refining: list[Stretch] = []
         self._below_qps, self._above_qps = 0.0, math.inf
         self._rate_qps = min(first_qps, rules.most_qps)
+        self._least_qps = min(MIN_QPS, MIN_FRAC * self._rate_qps)
         self._centre_qps: float | None = None
         self._fall = 1 / RISE
         self._away = FIRST_AWAY
@@ -139,7 +140,7 @@ class PeakSearch:
 
     def _take_next_rate(self) -> None:
         below, above = self._below_qps, self._above_qps
-        if above <= MIN_QPS:
+        if above <= self._least_qps:
             self._limit = "none"
         elif below >= self._rules.most_qps:
             self._limit = "generator"

@@ -35,3 +35,13 @@ def test_names_of_no_device_two_prices_and_none_are_refused() -> None:
             priced(CATALOG, PROFILES, given)
     with pytest.raises(UsageError, match="No price per hour is known of `cpu`"):
         priced(make_catalog(*CATALOG.families), PROFILES, {"gpu0": 1.0})
+
+
+def test_two_prices_of_a_type_in_the_catalog_are_refused_unless_one_is_given() -> None:
+    profiles = {
+        device: make_profile(device, *PROFILES["cpu0"].variants, device_type="cpu") for device in ("cpu0", "cpu1")
+    }
+    catalog = msgspec.structs.replace(CATALOG, price_per_hour={"cpu0": 1.0, "cpu1": 9.0})
+    with pytest.raises(UsageError, match="two prices for `cpu`"):
+        priced(catalog, profiles, {})
+    assert priced(catalog, profiles, {"cpu": 2.0}).price_per_hour == {"cpu": 2.0}

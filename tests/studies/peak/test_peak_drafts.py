@@ -5,12 +5,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import msgspec
 import numpy as np
 import pytest
-from tiny import Tiny, add_plan
+from tiny import Tiny, add_plan, mlp
 
 from proteus_cli.domain.catalog.catalog import is_name
 from proteus_cli.domain.studies.peak import Peak, PeakRules
@@ -21,7 +22,7 @@ from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
 from proteus_cli.studies.draft import JobTurn, StudyDraft
 from proteus_cli.studies.names import default_name
-from proteus_cli.studies.peak import carriers
+from proteus_cli.studies.peak import carriers, drafts
 from proteus_cli.studies.peak.drafts import device_draft, plan_draft, url_draft, workspace_draft
 from proteus_cli.studies.peak.question import PeakQuestion
 from proteus_cli.studies.peak.servers import Server
@@ -266,3 +267,19 @@ def test_a_plan_is_served_here_and_offered_requests(tiny: Tiny) -> None:
     (probe,) = peak.probes
     assert probe.requests == peak.requests > 50
     assert (peak.slo_s, peak.family, peak.batching) == (0.2, "shapes", "nexus")
+
+
+def test_what_is_measured_is_of_the_models_that_were_profiled(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another model at the same path would have the peak of the one before told as its own."""
+    measured = replace(SIMULATED, mode="measured")
+    monkeypatch.setattr(drafts, "discover", lambda _: [tiny.place.profile("cpu0").device])
+    path = add_plan(tiny, {"cpu0": "shapes-s"})
+    mlp(tiny.model("shapes-l"), hidden=9, seed=17)
+    device_draft(tiny.place, "shapes", ["shapes-s"], "cpu0", measured)
+    plan_draft(tiny.place, path, "shapes", measured)
+    mlp(tiny.model("shapes-s"), hidden=9, seed=17)
+    plan_draft(tiny.place, path, "shapes", SIMULATED)
+    with pytest.raises(ArtefactError, match="`shapes/shapes-s` in the profile of `cpu0` was measured with another"):
+        device_draft(tiny.place, "shapes", ["shapes-s"], "cpu0", measured)
+    with pytest.raises(ArtefactError, match="`shapes/shapes-s` in the profile of `cpu0` was measured with another"):
+        plan_draft(tiny.place, path, "shapes", measured)
