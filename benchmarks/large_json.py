@@ -54,7 +54,10 @@ class Echo:
     def now_s(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def probe(self, _query: Query, arrival_s: float) -> float:
+    def probe(self, _query: Query, _arrival_s: float) -> None:
+        """All are admitted."""
+
+    def deadline_s(self, _query: Query, arrival_s: float) -> float:
         return arrival_s + 60.0
 
     def submit(self, query: Query, read_inputs: ReadInputs, done: ResultCallback, _arrival_s: float) -> asyncio.Handle:

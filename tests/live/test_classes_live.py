@@ -2,7 +2,9 @@
 
 import json
 import queue
+import socket
 from collections.abc import Iterator, Sequence
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +161,40 @@ def test_labels_that_are_no_file_end_the_server(tmp_path: Path) -> None:
     assert "No file" in ended.refused()
     (tmp_path / "engines" / "places.txt").mkdir()
     assert "is a directory" in proteus("serve", plan, "--port", "0", "-w", made.root).refused()
+
+
+TOKEN = "f00d" * 8
+AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
+
+
+def best_in_one_write(port: int) -> str:
+    """The best class of a row; head and body are sent together, as many clients do."""
+    body = json.dumps({
+        "inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": ROWS[0].tolist()}],
+        "outputs": [{"name": "scores", "parameters": {"classification": 1}}],
+    }).encode()  # fmt: skip
+    head = f"POST /v2/models/places/infer HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n"
+    with socket.create_connection(("127.0.0.1", port), 60.0) as connection:
+        connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        reply = HTTPResponse(connection)
+        reply.begin()
+        return json.loads(reply.read())["outputs"][0]["data"][0]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("how", ["another file", "the same file"])
+def test_other_labels_count_once_the_catalog_is_read_for_requests_with_a_known_head_too(
+    how: str, tmp_path: Path
+) -> None:
+    made, plan = make_places(tmp_path)
+    tokens = tmp_path / "tokens"
+    tokens.write_text(TOKEN)
+    tokens.chmod(0o600)
+    with serving(made.root, plan, "--replan=off", "--auth-tokens", str(tokens)) as live:
+        assert [best_in_one_write(live.port) for _ in range(2)] == ["4.0:1:rue de l'Église"] * 2
+        name = "others.txt" if how == "another file" else "places.txt"
+        (tmp_path / "engines" / name).write_text("A\nB\nC\nD\n")
+        catalog = tmp_path / "engines" / "catalog.toml"
+        catalog.write_text(catalog.read_text().replace("places.txt", name))
+        assert live.ask("POST", "/v2/proteus/catalog", b"", AUTHORIZED).status == 200
+        live.until(lambda _: best_in_one_write(live.port) == "4.0:1:B")
+        assert live.stop() == 0, live.log.read_text()

@@ -9,14 +9,18 @@ END_OF_HEAD = b"\r\n\r\n"
 
 
 class KnownHeads:
-    """Heads by their bytes before `END_OF_HEAD`, on which alone their meaning depends; emptied when full.
+    """Heads by their bytes before `END_OF_HEAD`, on which alone their meaning depends until `forget`.
 
-    Beside each, how many bytes of body follow it.
+    Beside each, how many bytes of body follow it. Emptied when full.
     """
 
     def __init__(self) -> None:
         self._known: dict[bytes, tuple[Head, int]] = {}
         self.get = self._known.get
+
+    def forget(self) -> None:
+        """Who answers requests has changed: what heads mean is to be found anew."""
+        self._known.clear()
 
     def remember(self, text: bytes, head: Head, body_bytes: int) -> None:
         """Remember a head, unless it is long or has empty lines before it: those may belong to any request."""

@@ -1,7 +1,7 @@
 """Work that takes long, in turns of some milliseconds, between which others are served, or in threads."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any
@@ -22,15 +22,14 @@ def start(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     return task
 
 
-async def result_of(work: InTurns[ResultT], turns: Turns, check: Callable[[], None] = lambda: None) -> ResultT:
-    """The result of the work, each part of which waits for its turn. Raises what it raises, or ``check`` in between."""
+async def result_of(work: InTurns[ResultT], turns: Turns) -> ResultT:
+    """The result of the work, each part of which waits for its turn. Raises what it raises."""
     if isinstance(work, InThreads):
-        return await _in_threads(work.steps, check)
+        return await _in_threads(work.steps)
     while True:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         turns.wait(partial(_begin, turn))
         await turn
-        check()
         try:
             next(work.steps)
         except StopIteration as ended:
@@ -38,10 +37,9 @@ async def result_of(work: InTurns[ResultT], turns: Turns, check: Callable[[], No
             return result
 
 
-async def _in_threads(steps: Stepwise[ResultT], check: Callable[[], None]) -> ResultT:
+async def _in_threads(steps: Stepwise[ResultT]) -> ResultT:
     loop, threads = asyncio.get_running_loop(), _threads()
     while True:
-        check()
         ended: list[ResultT] = await loop.run_in_executor(threads, _step, steps)
         if ended:
             return ended[0]

@@ -17,7 +17,6 @@ sampled requests are traced, and a bug of ours, in decoding or encoding, is answ
 
 import asyncio
 import logging
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import partial
@@ -35,6 +34,8 @@ from proteus_cli.serving.transport.turns import Turns
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.tracing import RequestTrace, Traces
+
+LATE_BEFORE_ADMISSION = "the deadline passed while the request was decoded"
 
 log = logging.getLogger("proteus.inference")
 
@@ -161,7 +162,7 @@ class InferencePipeline:
         if trace is None:
             return self._admission.submit(query, read_inputs, inference.complete, arrival_s)
         trace.asks(query.family)
-        done = trace.then(inference.complete)
+        done = trace.then(inference.complete, 0.0 if arrival_s is None else self._admission.now_s - arrival_s)
         in_flight = self._admission.submit(query, read_inputs, done, arrival_s, trace.cancelled)
         inference.is_traced(trace.traceparent)
         return in_flight
@@ -171,7 +172,7 @@ class InferencePipeline:
     ) -> asyncio.Task[None]:
         long = _LongRequest(self._admission)
         task = start(self._submit_in_turns(inference, decoded, trace, long))
-        task.add_done_callback(partial(_gone, long, trace))
+        task.add_done_callback(partial(self._taken_in, inference, trace, long))
         return task
 
     async def _submit_in_turns(
@@ -183,19 +184,40 @@ class InferencePipeline:
     ) -> None:
         turns = inference.turns()
         try:
+            if not isinstance(decoded, InTurns):
+                long.asks(decoded[0])
             async with inference.in_order():
                 query, read_inputs = await result_of(decoded, turns) if isinstance(decoded, InTurns) else decoded
+                long.asks(query)
                 if isinstance(read_inputs, InTurns):
-                    long.probe(query)
+                    self._admission.probe(query, long.arrival_s)
                     if not inference.reserve(read_inputs.memory_bytes):
                         raise NotReady(NO_MEMORY)  # noqa: TRY301 - as all that it is refused for
-                    inputs = await result_of(read_inputs, turns, long.require_time)
+                    inputs = await result_of(read_inputs, turns)
                     inference.is_now(self._admit(inference, query, lambda: inputs, trace, long.arrival_s))
                 else:
                     inference.is_now(self._admit(inference, query, read_inputs, trace, long.arrival_s))
         except Exception as error:  # noqa: BLE001 - a bug is logged, and the client answered
             inference.is_now(None)
             self._refuse(inference, error, trace)
+
+    def _taken_in(
+        self,
+        inference: Inference[Encoded],
+        trace: "RequestTrace | None",
+        long: "_LongRequest",
+        task: asyncio.Task[None],
+    ) -> None:
+        """A long request is admitted or refused by now; or its client is gone, or its deadline has passed before."""
+        long.ended()
+        if not task.cancelled():
+            return
+        long.dropped(is_cancelled=not long.is_late)
+        if long.is_late:
+            inference.is_now(None)
+            self._refuse(inference, DeadlineExceeded(LATE_BEFORE_ADMISSION, is_late=False), trace)
+        elif trace is not None:
+            trace.cancelled()
 
     def _refuse(self, inference: Inference[Encoded], error: Exception, trace: "RequestTrace | None") -> None:
         told = request_error(error)
@@ -213,28 +235,28 @@ class _LongRequest:
 
     def __init__(self, admission: Admission) -> None:
         self._admission, self.arrival_s = admission, admission.now_s
+        self.is_late = False
         self._query: Query | None = None
-        self._deadline_s = math.inf
+        self._timer: asyncio.TimerHandle | None = None
 
-    def probe(self, query: Query) -> None:
-        """Raise the `RequestError` of a request that would not be admitted now."""
-        self._deadline_s = self._admission.probe(query, self.arrival_s)
+    def asks(self, query: Query) -> None:
+        """It asks this: from now on the task that reads it, which calls this, is cancelled at the deadline."""
         self._query = query
+        if self._timer is None:
+            left_s = self._admission.deadline_s(query, self.arrival_s) - self._admission.now_s
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101 - a coroutine runs in one
+            self._timer = asyncio.get_running_loop().call_later(left_s, self._expire, task)
 
-    def require_time(self) -> None:
-        """Raise `DeadlineExceeded`."""
-        if self._admission.now_s > self._deadline_s:
-            self.dropped(is_cancelled=False)
-            raise DeadlineExceeded("the deadline passed while the request was decoded", is_late=False)
+    def ended(self) -> None:
+        """It is admitted, or has an answer."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     def dropped(self, *, is_cancelled: bool) -> None:
         if self._query is not None:
             self._admission.dropped(self._query, self.arrival_s, is_cancelled=is_cancelled)
 
-
-def _gone(long: _LongRequest, trace: "RequestTrace | None", task: asyncio.Task[None]) -> None:
-    """Where the client of a long request is gone before it was admitted."""
-    if task.cancelled():
-        long.dropped(is_cancelled=True)
-        if trace is not None:
-            trace.cancelled()
+    def _expire(self, task: asyncio.Task[None]) -> None:
+        self.is_late = True
+        task.cancel()

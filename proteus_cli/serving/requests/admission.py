@@ -123,7 +123,7 @@ class Admission:
             arrival_s = now_s
             if self._refused:
                 self._refuse_alike(query, now_s)
-        timeout_s = slo_s if options.timeout_s is None else min(options.timeout_s, max(self._max_timeout_s, slo_s))
+        timeout_s = self._timeout_s(options.timeout_s, slo_s)
         if self._answers is not None and query.id is not None:
             done = self._answers.noting(query, done, mark)
         request = InFlightRequest(
@@ -162,13 +162,23 @@ class Admission:
             self.ask(offered.devices)
         return request
 
+    def _timeout_s(self, asked_s: float | None, slo_s: float) -> float:
+        return slo_s if asked_s is None else min(asked_s, max(self._max_timeout_s, slo_s))
+
     def _withdraw(self, request: InFlightRequest, now_s: float) -> None:
         self._refused.clear()  # there is room again
         self.ask(self._controller.withdraw(request, now_s).ask)
 
-    def probe(self, query: Query, arrival_s: float) -> float:
-        """Whether a request would be admitted now: returns its deadline, or raises like `submit`."""
-        return self.submit(query, None, nobody, arrival_s).deadline_s
+    def probe(self, query: Query, arrival_s: float) -> None:
+        """Raise like `submit` where a request would not be admitted now."""
+        self.submit(query, None, nobody, arrival_s)
+
+    def deadline_s(self, query: Query, arrival_s: float) -> float:
+        """By when a request is to be answered. Raises `UnknownModel` where its family is no longer there."""
+        served = self._families.get(query.family)
+        if served is None:
+            raise UnknownModel(f"no model `{query.family}`")
+        return arrival_s + self._timeout_s(query.options.timeout_s, served.slo_s)
 
     def dropped(self, query: Query, arrival_s: float, *, is_cancelled: bool) -> None:
         """A request was given up before it was admitted: its deadline has passed, or its client has gone."""

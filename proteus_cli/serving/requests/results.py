@@ -315,7 +315,7 @@ class Results:
         self._end(request, result)
 
     def _log_failure(self, hosted: Host, error: Exception) -> None:
-        if times := self._log_limiter.occurred((hosted.variant, hosted.device)):
+        if times := self._log_limiter.occurred((hosted.key, hosted.device)):
             log.error(
                 "%s failed on %s: %s", hosted.variant, hosted.device, error,
                 extra=fields(family=hosted.family, variant=hosted.variant, device=hosted.device, requests=times),

@@ -75,14 +75,15 @@ def make_protocols(
     grpc = GrpcHandler(
         plane.admission, plane.families, models=models, max_message_bytes=body_bytes, tokens=tokens, tracing=tracing
     )
+    known_heads = KnownHeads()
 
     def families_changed() -> None:
         largest_bytes = _largest_body_bytes(plane.families, options)
         http.use_families(plane.families, largest_bytes)
         grpc.families_changed(largest_bytes)
+        known_heads.forget()
 
     plane.families.watch(families_changed)
-    known_heads = KnownHeads()
     return {
         "http": lambda: HttpConnection(http, connections, known_heads, HttpLimits(body_bytes=http.max_body_bytes)),
         "grpc": lambda: Http2Connection(grpc, connections),

@@ -20,7 +20,7 @@ from tritonclient.grpc import service_pb2
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.domain.catalog.catalog import ImageInput
-from proteus_cli.errors import BadRequest, BodyTooLarge, DeadlineExceeded
+from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.oip import images
 from proteus_cli.serving.oip.images import (
@@ -401,18 +401,28 @@ def test_the_steps_of_images_run_in_threads() -> None:
     assert all(name.startswith("images") for name in threads)
 
 
-def test_a_deadline_that_passes_between_two_images_ends_their_request() -> None:
-    checks = iter([None, DeadlineExceeded("late", is_late=False)])
+def test_a_request_that_ends_while_an_image_is_read_has_no_other_one_read() -> None:
+    """Its deadline has passed, or its client is gone: its task is cancelled."""
+    is_reading, may_end, read_count = threading.Event(), threading.Event(), list[int]()
 
-    def check() -> None:
-        error = next(checks)
-        if error is not None:
-            raise error
+    def steps() -> Stepwise[int]:
+        for number in range(3):
+            read_count.append(number)
+            is_reading.set()
+            may_end.wait(60.0)
+            yield
+        return 7
 
-    threads = set[str]()
-    with pytest.raises(DeadlineExceeded):
-        asyncio.run(result_of(InThreads(counting(threads)), NO_TURNS, check))
-    assert len(threads) == 1
+    async def cancelled() -> None:
+        task = asyncio.create_task(result_of(InThreads(steps()), NO_TURNS))
+        await asyncio.to_thread(is_reading.wait, 60.0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        may_end.set()
+
+    asyncio.run(cancelled())
+    assert read_count == [0]
 
 
 def test_what_a_step_raises_is_raised() -> None:

@@ -20,13 +20,13 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from tritonclient.grpc import service_pb2
 
 from proteus_cli.domain.request import Outcome
-from proteus_cli.errors import EngineError, Overloaded
+from proteus_cli.errors import DeadlineExceeded, EngineError, Overloaded
 from proteus_cli.serving.grpc.framing import framed
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.service import GrpcHandler
 from proteus_cli.serving.http1.exchange import NO_HEAD, Exchange, Head
 from proteus_cli.serving.http2.frames import ErrorCode, rst_stream
-from proteus_cli.serving.oip.codes import GrpcStatus
+from proteus_cli.serving.oip.codes import HTTP_STATUS, GrpcStatus
 from proteus_cli.serving.rest.access import Access, KnownHosts
 from proteus_cli.serving.rest.codec.codec import RestCodec
 from proteus_cli.serving.rest.handler import RestHandler
@@ -377,3 +377,18 @@ def test_the_span_says_that_the_client_went(protocol: Protocol) -> None:
             assert span.attributes["proteus.outcome"] == "dropped"
 
     scene(play)
+
+
+def test_the_queue_of_a_request_that_was_read_in_turns_begins_with_its_arrival() -> None:
+    with tracing() as (traces, exporter):
+        trace = traces.of_protocol("P", {}, code="c", ok=200, codes=HTTP_STATUS).begin(
+            PARENT["traceparent"].encode(), None
+        )
+        assert trace is not None
+        trace.then(lambda _: None, arrived_s_ago=2.0)
+        before_ns = trace._now_ns()
+        trace(DeadlineExceeded("late", is_late=False))
+        spans = spans_of(exporter)
+    queue = spans["queue"]
+    assert queue.end_time - queue.start_time >= 2e9
+    assert queue.start_time <= before_ns - 2e9

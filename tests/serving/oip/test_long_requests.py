@@ -441,3 +441,43 @@ def test_of_one_connection_one_body_at_a_time_is_unpacked(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(gunzip, "PIECE_BYTES", 32)
     play(scene)
+
+
+TURN_S = 0.05
+
+
+def slowly(client: Client) -> None:
+    """All requests come by one connection, and each slice of a long one waits `TURN_S` for its turn."""
+    shared, loop = client.connect(), asyncio.get_running_loop()
+    shared.connections = SimpleNamespace(
+        turns=SimpleNamespace(wait=lambda take: loop.call_later(TURN_S, take)),
+        loop_turn=client.connections.loop_turn, reserve=client.connections.reserve, free=client.connections.free,
+        is_draining=False,
+    )  # fmt: skip
+    client.shared = shared
+
+
+def test_a_request_that_waits_for_another_of_its_connection_is_answered_at_its_deadline() -> None:
+    async def scene(client: Client) -> None:
+        slowly(client)
+        client.ask(parameters={"timeout": AMPLE_US})
+        asked = client.ask(parameters={"timeout": 2 * SHORT_US})
+        await asyncio.sleep(2.1 * SHORT_US / 1e6)
+        assert answer(asked)[0] == 504
+        assert client.world.counted[Outcome.DROPPED] == 1
+
+    play(scene)
+
+
+def test_a_client_that_goes_while_its_request_waits_for_another_is_counted() -> None:
+    async def scene(client: Client) -> None:
+        slowly(client)
+        client.ask(parameters={"timeout": AMPLE_US})
+        asked = client.ask(parameters={"timeout": AMPLE_US})
+        await asyncio.sleep(TURN_S)
+        client.leave(asked)
+        await asyncio.sleep(TURN_S)
+        assert client.world.plane.counts.by_family["f"].cancelled == 1
+        assert client.world.counted[Outcome.DROPPED] == 1
+
+    play(scene)

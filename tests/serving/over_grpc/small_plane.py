@@ -58,6 +58,9 @@ class SmallPlane:
     def count_refusal(self, error: RequestError) -> None:
         self.refusals[type(error).__name__] += 1
 
+    def deadline_s(self, _query: Query, arrival_s: float) -> float:
+        return arrival_s + 60.0
+
     def submit(
         self, query: Query, read_inputs: ReadInputs, done: Callable[[Result], None], _arrival_s: float | None = None
     ) -> asyncio.Handle:

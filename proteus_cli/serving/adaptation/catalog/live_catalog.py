@@ -200,16 +200,20 @@ class LiveCatalog:
     # --- following
 
     async def _take_in(self, read: ReadCatalog) -> None:
-        """What was measured, or moved, since a catalog was read that was the same. Raises `ProteusError`."""
+        """What was measured, moved or labelled since a catalog was read that was the same. Raises `ProteusError`."""
         found = await self._measuring.known(read.files)
         models = self._models(read)
         await self._plane.fleet.loader.look_at(models)
         alone = self._profiles.alone
         names = read.following.names
-        news = [device for device, each in found.profiles.items() if has_news(alone[device], each, names)]
+        measured = [device for device, each in found.profiles.items() if has_news(alone[device], each, names)]
+        served = self._plane.families.by_name
+        labelled = [name for name, each in read.families.items() if tuple(each.labels) != tuple(served[name].labels)]
+        news = [f"profiles of {', '.join(measured)}"] if measured else []
+        news += [f"labels of {', '.join(labelled)}"] if labelled else []
         if news:
-            log.info("took in the profiles of %s", ", ".join(news), extra=fields(devices=news))
-            self._take_over(read, found, models, f"there are other profiles of {', '.join(news)}")
+            log.info("took in the %s", " and the ".join(news), extra=fields(devices=measured, families=labelled))
+            self._take_over(read, found, models, f"there are other {' and '.join(news)}")
         else:
             self._plane.fleet.loader.add_models(models)
 

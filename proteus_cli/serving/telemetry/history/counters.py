@@ -39,7 +39,8 @@ class Counters:
         for row, (name, of) in enumerate(counts.items()):
             if self.counts.get(name) is of:
                 families[row], latencies[row] = self.families[places[name]], self.latencies[places[name]]
-        return replace(self, counts=dict(counts), families=families, latencies=latencies)
+        answers = {key: number for key, number in self.answers.items() if self.counts.get(key[0]) is counts.get(key[0])}
+        return replace(self, counts=dict(counts), families=families, latencies=latencies, answers=answers)
 
     def family_rates(self, before: "Counters") -> Floats:
         """By how much ``families`` have grown per second."""

@@ -493,3 +493,23 @@ def test_what_comes_to_its_end_while_the_catalog_is_read_again_is_compared_with(
         assert set(everywhere(catalog).values()) == {False}
 
     followed(story, monkeypatch)
+
+
+def test_no_rate_of_a_family_that_comes_back_is_negative(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(catalog: Followed) -> None:
+        sampler = MetricsSampler(catalog.world.plane, asyncio.get_running_loop().time)
+        await with_g(catalog)
+        await ask_g(catalog, 50)
+        sampler.sample()
+        del catalog.families["g"]
+        await catalog.live.read()
+        await asyncio.sleep(GONE_S)
+        assert not any(everywhere(catalog).values())
+        await with_g(catalog)
+        await ask_g(catalog, 5)
+        sampler.sample()
+        feed = sampler.feed()
+        rates = [qps for each in feed.families["g"].samples.answered_qps.values() for qps in each if qps is not None]
+        assert min(*rates, *feed.flows.answered_qps) >= 0.0
+
+    followed(story, monkeypatch)
