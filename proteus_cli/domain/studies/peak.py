@@ -4,8 +4,9 @@ from typing import Literal
 
 from proteus_cli.domain.base import Value, is_amount, is_count, is_rate, require
 
-Limit = Literal["slo", "generator", "none"]
-"""What ends the rise: the SLO; the load generator, which can't offer more; nothing, as single requests are late."""
+Limit = Literal["slo", "generator", "late_generator", "none"]
+"""What ends the rise: the SLO; the load generator, which can't offer more, or which is late itself (the peak may be
+higher); nothing, as single requests are late."""
 
 
 class PeakRules(Value, frozen=True):

@@ -61,6 +61,8 @@ def _finding(cell: Cell, peak: Peak) -> str:
         return f"{name}: no rate at all; even single requests miss the SLO of {format_duration(peak.slo_s)}."
     if peak.limit == "generator":
         return f"{name}: more than {format_rate(peak.low_qps)}, the most that was offered."
+    if peak.limit == "late_generator":
+        return f"{name}: {_of_late_generator(peak)}"
     if peak.high_qps is None:
         return f"{name}: at least {format_rate(peak.low_qps)}; there was too little time to find the peak."
     if not peak.low_qps:
@@ -68,6 +70,16 @@ def _finding(cell: Cell, peak: Peak) -> str:
     sure = "" if peak.is_precise else "; a longer --budget, with --force, makes that narrower"
     between = f"from {format_qps(peak.low_qps)} to {format_rate(peak.high_qps)}"
     return f"{name}: {format_rate(peak.rate_qps)} ({between} with 95 % confidence{sure})."
+
+
+def _of_late_generator(peak: Peak) -> str:
+    carried = f"at least {format_rate(peak.low_qps)}" if peak.low_qps else "not known"
+    late, slo = format_duration(peak.lag_s), format_duration(peak.slo_s)
+    return (
+        f"{carried}; this is no peak of what was asked. At the rates that missed the SLO of {slo}, the load generator "
+        f"itself sent requests up to {late} late (p99). Measure when this machine is quiet, with "
+        "--force, or offer the load from another one, with --url."
+    )
 
 
 def _how(cells: Sequence[tuple[Cell, Peak]]) -> list[str]:
@@ -88,7 +100,7 @@ def _table(cells: Sequence[tuple[Cell, Peak]]) -> StudyTable:
         (
             cell.key,
             cell.mode,
-            _rate(peak.rate_qps if peak.low_qps or peak.limit == "none" else None),
+            _rate(_known_qps(peak)),
             f"{_rate(peak.low_qps)} to {_rate(peak.high_qps)}",
             format_duration(peak.slo_s),
         )
@@ -96,6 +108,12 @@ def _table(cells: Sequence[tuple[Cell, Peak]]) -> StudyTable:
     ]
     columns = ("cell", "from", "peak (qps)", "95 % interval", "SLO")
     return StudyTable("Peaks", columns, rows, of_text=frozenset({"from"}))
+
+
+def _known_qps(peak: Peak) -> float | None:
+    """The peak; None where only bounds of it are known."""
+    is_known = peak.limit == "none" or (peak.low_qps > 0 and peak.limit != "late_generator")
+    return peak.rate_qps if is_known else None
 
 
 def _search_table(cells: Sequence[tuple[Cell, Peak]]) -> StudyTable:

@@ -35,7 +35,7 @@ def measured_peak(
 
     Raises `EngineError` where there is no time for a single stretch.
     """
-    search, begun_s = PeakSearch(rules, first_qps), now_s()
+    search, begun_s = PeakSearch(rules, first_qps, carrier.slo_s), now_s()
     rng = np.random.default_rng(seed)
     while (offer := search.next()) is not None:
         left_s = allowed_s - (now_s() - begun_s)

@@ -17,7 +17,7 @@ from proteus_cli.units import format_percent
 FIRST_OF_CAPACITY = 0.7
 """Of what the profile says that batches can carry: where the search begins."""
 
-SEARCH = 2
+SEARCH = 3
 """Counts changes of the search that change results: cells of an earlier one are measured anew."""
 
 

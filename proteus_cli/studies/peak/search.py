@@ -12,6 +12,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from proteus_cli.domain.studies.peak import Limit, Peak, PeakRules, Probe, Stretch
 from proteus_cli.studies.peak.fit import Crossing, crossing
 from proteus_cli.studies.peak.verdicts import clump, verdict, violation_interval
@@ -42,6 +44,8 @@ NEAREST, FARTHEST, FIRST_AWAY = 0.012, 0.12, 0.04
 WINDOW, MIN_WINDOW = 2.2, 0.06
 """Stretches that are so many times as far from the peak are no part of the fit, as the line is straight near it only.
 What is as near as the second, a part of the rate, always is, so that it is not thrown away where the peak moves."""
+LATE_FRAC = 0.5
+"""A stretch that is sent later (p99) than this part of the SLO says more of the generator than of a server."""
 CONFIRMED = 1.3
 """The interval stays narrow enough until there are so many times the requests: once may be by chance."""
 
@@ -55,10 +59,13 @@ class Offer:
 
 
 class PeakSearch:
-    """Decides what to offer next. ``first_qps`` is a guess of the peak, which need not be good."""
+    """Decides what to offer next. ``first_qps`` is a guess of the peak, which need not be good.
 
-    def __init__(self, rules: PeakRules, first_qps: float) -> None:
-        self._rules = rules
+    ``slo_s``: of requests whose generator may be late.
+    """
+
+    def __init__(self, rules: PeakRules, first_qps: float, slo_s: float = math.inf) -> None:
+        self._rules, self._slo_s = rules, slo_s
         self._probe: list[Stretch] = []
         self._seen: list[Stretch] = []
         self._refining: list[Stretch] = []
@@ -92,15 +99,12 @@ class PeakSearch:
 
     def found(self) -> Peak:
         """The peak as it is known now."""
-        if self._limit == "none":
-            return self._peak(0.0, 0.0, min(self._above_qps, self._rules.most_qps), None, is_precise=True)
         if self._limit == "generator":
             return self._peak(self._below_qps, self._below_qps, math.inf, None, is_precise=False)
-        at = self._crossing()
-        if at is None:
-            return self._bracketed()
-        is_precise = at.half_width_frac <= self._rules.precision_frac and self._is_enclosed(at)
-        return self._peak(at.rate_qps, at.low_qps, at.high_qps, at, is_precise=is_precise)
+        peak = self._within_slo()
+        if not self._is_generator_late():
+            return peak
+        return replace(peak, rate_qps=peak.low_qps, high_qps=None, limit="late_generator", is_precise=False)
 
     @property
     def done_frac(self) -> float:
@@ -203,6 +207,25 @@ class PeakSearch:
         return [each for each in before if centre_qps / width <= each.rate_qps <= centre_qps * width] + last
 
     # --- what was found
+
+    def _is_generator_late(self) -> bool:
+        """Of the stretches that missed more than is allowed, most were sent late: these tell no end of the server."""
+        late = [
+            each.lag_s > LATE_FRAC * self._slo_s
+            for each in self._seen
+            if each.violations > self._rules.allowed_frac * each.requests
+        ]
+        return 2 * sum(late) > len(late)
+
+    def _within_slo(self) -> Peak:
+        """The peak, if the generator was in time."""
+        if self._limit == "none":
+            return self._peak(0.0, 0.0, min(self._above_qps, self._rules.most_qps), None, is_precise=True)
+        at = self._crossing()
+        if at is None:
+            return self._bracketed()
+        is_precise = at.half_width_frac <= self._rules.precision_frac and self._is_enclosed(at)
+        return self._peak(at.rate_qps, at.low_qps, at.high_qps, at, is_precise=is_precise)
 
     def _bracketed(self) -> Peak:
         """What the bracket alone says; where no rate was carried so far, the rate that was next is the guess."""

@@ -16,6 +16,7 @@ from tiny import Tiny, add_plan, mlp
 from proteus_cli.domain.catalog.catalog import is_name
 from proteus_cli.domain.studies.peak import Peak, PeakRules
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, ServerError, UsageError
+from proteus_cli.reporting.studies.peak import section
 from proteus_cli.simulation.result import SimulationResult
 from proteus_cli.store import Workspace, write_json
 from proteus_cli.studies.artefacts import StudyFiles
@@ -49,6 +50,26 @@ def test_two_devices_of_a_plan_carry_about_twice_as_much_as_one(tiny: Tiny) -> N
     two = plan_draft(tiny.place, add_plan(tiny, {"cpu0": "shapes-s", "cpu1": "shapes-s"}, name="two"), None, SIMULATED)
     (of_one,), (of_two,) = peaks(tiny, one).values(), peaks(tiny, two).values()
     assert 1.7 < of_two.rate_qps / of_one.rate_qps < 2.6
+
+
+def test_the_page_says_that_a_late_generator_found_no_peak(tiny: Tiny) -> None:
+    draft = device_draft(tiny.place, "shapes", ["shapes-s"], "cpu0", SIMULATED)
+    study = run_study(draft, StudyFiles(tiny.place, draft.name), Budget(), lambda _now, _done: None)
+    (cell,) = study.cells
+    late = msgspec.structs.replace(
+        cell.read(Peak), limit="late_generator", low_qps=505.0, rate_qps=505.0, high_qps=None, lag_s=0.0717
+    )
+    none = msgspec.structs.replace(
+        cell, key="none", result=msgspec.to_builtins(msgspec.structs.replace(late, low_qps=0.0))
+    )
+    found = section(
+        msgspec.structs.replace(study, cells=(msgspec.structs.replace(cell, result=msgspec.to_builtins(late)), none))
+    )
+    at_least, unknown = found.findings
+    assert "shapes-s on cpu0, greedy: at least 505 qps; this is no peak of what was asked" in at_least
+    assert "the load generator itself sent requests up to 71.7 ms late" in at_least
+    assert "not known; this is no peak" in unknown
+    assert [row[2] for row in found.tables[0].rows] == ["–", "–"]
 
 
 def test_another_plan_of_the_same_name_is_another_question(tiny: Tiny) -> None:

@@ -81,6 +81,29 @@ def test_where_nothing_is_ever_late_the_generator_is_the_limit() -> None:
     assert (peak.limit, peak.low_qps, peak.high_qps) == ("generator", 5000.0, None)
 
 
+def late_generator(lag_s: float) -> Peak:
+    """The peak where requests of an SLO of 80 ms are sent so late above 100 qps, where a twentieth misses it."""
+    search = PeakSearch(PeakRules(0.01, most_requests=60_000), 50.0, slo_s=0.08)
+    while (offer := search.next()) is not None:
+        is_over = offer.rate_qps > 100.0
+        missed = offer.requests // 20 if is_over else 0
+        search.saw(Stretch(offer.rate_qps, offer.requests, missed, 15.0, WINDOWS, lag_s if is_over else 0.001))
+    return search.found()
+
+
+def test_where_the_generator_is_late_at_the_rates_that_fail_that_is_no_peak() -> None:
+    peak = late_generator(0.072)
+    assert (peak.limit, peak.high_qps, peak.is_precise) == ("late_generator", None, False)
+    assert 0 < peak.low_qps == peak.rate_qps < 100.0
+    assert peak.lag_s == 0.072
+
+
+def test_a_generator_that_is_late_by_a_small_part_of_the_slo_does_not_hide_the_peak() -> None:
+    peak = late_generator(0.02)
+    assert peak.limit == "slo"
+    assert peak.low_qps < 100.0 < (peak.high_qps or 0)
+
+
 def test_requests_are_bounded_and_what_is_known_then_is_said() -> None:
     rules = PeakRules(0.01, precision_frac=1e-4, most_requests=60_000)
     peak = searched(lambda rate: min(1.0, 0.01 * (rate / 50.0) ** 8), rules)
