@@ -1,6 +1,5 @@
 """``proteus serve`` in a process of its own, for the duration of a replay."""
 
-import signal
 import subprocess
 import sys
 import tempfile
@@ -8,16 +7,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from select import select
-from types import FrameType
 from typing import BinaryIO
 
+from proteus_cli.ending_signals import ending_by_exception
 from proteus_cli.errors import ServerError
 
 PROTEUS = (sys.executable, "-m", "proteus_cli")
 READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
 _LOG_TAIL = 2000  # bytes of the log in an error
-_SIGNALLED = 128  # plus the number of a signal: the exit code of a program that it ended, as in shells
 
 
 @contextmanager
@@ -31,7 +29,7 @@ def local_server(plan: Path, workspace: Path, *, emulate: bool = False, options:
     arguments = [str(plan), "--port", "0", "--workspace", str(workspace)]
     arguments += ["--no-resume", "--plan-history", "0"]  # each run is the same, and leaves nothing behind
     arguments += ["--emulate", *options] if emulate else options
-    with _ending_by_exception(), tempfile.TemporaryFile() as log, start_server(arguments, log) as process:
+    with ending_by_exception(), tempfile.TemporaryFile() as log, start_server(arguments, log) as process:
         try:
             yield _ready_url(process, log)
         finally:
@@ -51,28 +49,6 @@ def start_server(arguments: Sequence[str], log: BinaryIO) -> "subprocess.Popen[b
         stderr=log,
         process_group=0,
     )
-
-
-@contextmanager
-def _ending_by_exception() -> Iterator[None]:
-    """Within the block, the first SIGTERM or SIGHUP raises `SystemExit`, and more of them don't disturb the way out.
-
-    A signal that is ignored, as by ``nohup``, or that has a handler stays as it is.
-    """
-    ending = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        for each in ending:
-            signal.signal(each, signal.SIG_IGN)
-        raise SystemExit(_SIGNALLED + number)
-
-    try:
-        for number in ending:
-            signal.signal(number, end)
-        yield
-    finally:
-        for number in ending:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def _ready_url(process: "subprocess.Popen[bytes]", log: BinaryIO) -> str:

@@ -1,16 +1,21 @@
 """Files on their way into a workspace."""
 
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from proteus_cli import store
 from proteus_cli.domain.catalog.catalog import Family
+from proteus_cli.ending_signals import ending_by_exception
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import CATALOG, WEIGHTS, open_input, read_text
 from proteus_cli.store.models.prepared_models import NO_PREPARATION, Preparation, prepared
+
+_PREFIX = ".adding-"
 
 
 class Staging:
@@ -89,16 +94,53 @@ class Staging:
 def staging(place: store.Workspace) -> Iterator[Staging]:
     """A `Staging` whose directory is removed at the end, with whatever was not committed. Raises `ArtefactError`.
 
-    The directory is beside the catalog: ``engines/`` may be another file system than the rest of the workspace.
+    The directory is beside the catalog: ``engines/`` may be another file system than the rest of the workspace. It is
+    removed after SIGTERM and SIGHUP, too; that of a process that was killed, by the next `staging` there.
     """
     parent = place.catalog_path.parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        directory = TemporaryDirectory(dir=parent, prefix=".adding-")
-    except OSError as error:
-        raise ArtefactError(
-            f"Can't write to `{parent}`: {error.strerror or error}.",
-            hint="choose another place with `--workspace`",
-        ) from error
-    with directory as name:
+    with ending_by_exception(), _locked_directory(parent) as name:
         yield Staging(place, Path(name))
+
+
+@contextmanager
+def _locked_directory(parent: Path) -> Iterator[str]:
+    """A new directory that is locked while it is used. Raises `ArtefactError` where ``parent`` can't be written."""
+    with ExitStack() as stack:
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            with _lock(parent):  # so that nobody takes a directory that is not locked yet for one that was left
+                _remove_left(parent)
+                directory = TemporaryDirectory(dir=parent, prefix=_PREFIX)
+                stack.enter_context(_lock(Path(directory.name)))
+        except OSError as error:
+            raise ArtefactError(
+                f"Can't write to `{parent}`: {error.strerror or error}.",
+                hint="choose another place with `--workspace`",
+            ) from error
+        yield stack.enter_context(directory)
+
+
+def _remove_left(parent: Path) -> None:
+    """Remove the directories of processes that are gone: the system has unlocked these."""
+    for directory in parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError), _lock(directory, fcntl.LOCK_NB) as is_left:  # it is gone by now, or another user's
+            if is_left:
+                shutil.rmtree(directory)
+
+
+@contextmanager
+def _lock(directory: Path, flags: int = 0) -> Iterator[bool]:
+    """Hold the lock of a directory; False where another process has it, or the file system has no locks."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        yield _is_locked(handle, flags)
+    finally:
+        os.close(handle)
+
+
+def _is_locked(handle: int, flags: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | flags)
+    except OSError:
+        return False
+    return True

@@ -1,5 +1,8 @@
 """New files and the catalog: edits meanwhile are kept, and files stay on the file system of ``engines/``."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from proteus_cli.variants.accuracy import Accuracy, Evidence
 from proteus_cli.variants.adding import add
 from proteus_cli.variants.conversions.recipes import Wanted
 from proteus_cli.variants.deriving import derive, read_parent
+from proteus_cli.variants.staging import staging
 
 DEVICE = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 CPU = OnnxRuntime(DEVICE)
@@ -68,3 +72,51 @@ def test_files_are_moved_within_engines_which_may_be_another_file_system(tiny: T
     add_to_tones(tiny, lambda: found.extend(tiny.root.rglob(".adding-*")))
     assert [path.parent for path in found] == [tiny.root / "engines"]
     assert not list(tiny.root.rglob(".adding-*"))
+
+
+STAGES = """
+import signal, sys
+from pathlib import Path
+from proteus_cli.store import Workspace
+from proteus_cli.variants.staging import staging
+
+with staging(Workspace(Path(sys.argv[1]))):
+    print("staged", flush=True)
+    signal.pause()
+"""
+
+
+def ended_while_staging(place: Workspace, number: signal.Signals) -> int:
+    """The exit code of a process that a signal ends while it stages."""
+    call = ("env", "--default-signal", sys.executable, "-c", STAGES, str(place.root))
+    with subprocess.Popen(call, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "staged\n"
+        process.send_signal(number)
+        return process.wait(60)
+
+
+def directories(place: Workspace) -> list[Path]:
+    return list(place.root.rglob(".adding-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_the_program_leaves_no_directory(tmp_path: Path, number: signal.Signals) -> None:
+    place = Workspace(tmp_path)
+    assert ended_while_staging(place, number) == 128 + number
+    assert directories(place) == []
+
+
+def test_the_directory_of_a_process_that_was_killed_is_removed_by_the_next(tmp_path: Path) -> None:
+    """Those that others still use are kept."""
+    place = Workspace(tmp_path)
+    assert ended_while_staging(place, signal.SIGKILL) == -signal.SIGKILL
+    (left,) = directories(place)
+    (left / "model.onnx").touch()
+    with staging(place):
+        (first,) = directories(place)
+        assert first != left
+        with staging(place):
+            assert first in directories(place)
+            assert len(directories(place)) == 2
+    assert directories(place) == []
