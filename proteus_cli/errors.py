@@ -59,6 +59,11 @@ class ProteusError(Exception):
         self.message, self.hint = printable(message), printable(hint)
         super().__init__(self.message)
 
+    @property
+    def sentences(self) -> str:
+        """Message and hint as running text."""
+        return f"{self.message} {self.hint[:1].upper()}{self.hint[1:]}".strip()
+
 
 class UsageError(ProteusError):
     exit_code = 2

@@ -121,7 +121,7 @@ class _StudyRun:
             try:
                 result = as_in_a_file(job.measure(turn))
             except OF_A_CELL as error:
-                failed = f"{error.message} {error.hint}".strip()
+                failed = error.sentences
         took_s = time.monotonic() - begun_s
         return Cell(job.key, job.mode, begun_unix_s, took_s, result, failed, load)
 

@@ -11,6 +11,7 @@ from studies.test_study_runs import studied
 
 from proteus_cli.domain.studies.study import Study
 from proteus_cli.domain.studies.telemetry import MEASURES, Telemetry
+from proteus_cli.errors import ServerError
 from proteus_cli.reporting.studies.load_pictures import load_pictures
 from proteus_cli.reporting.studies.page import busy_notes, missing_text, page
 from proteus_cli.reporting.studies.section import Section, StudyTable
@@ -61,15 +62,31 @@ def test_a_page_stands_alone_and_says_what_is_missing(tmp_path: Path) -> None:
 def test_a_busy_machine_is_told(tmp_path: Path) -> None:
     """By what other programs used while something was measured, not by what the study used itself."""
     study = studied(tmp_path, Squares().draft(1, 2))
-    own, others = 0.9 * study.machine.cores, 0.5 * study.machine.cores
+    own, others = 0.4 * study.machine.cores, 0.5 * study.machine.cores
 
     def with_load(used: float) -> Study:
-        cells = [msgspec.structs.replace(cell, load={"cpu_cores": own, "machine_cores": used}) for cell in study.cells]
+        load = {"cpu_cores": own, "machine_cores": used}
+        cells = [msgspec.structs.replace(cell, took_s=60.0, load=load) for cell in study.cells]
         return msgspec.structs.replace(study, cells=tuple(cells))
 
     assert busy_notes(with_load(own)) == []
     (note,) = busy_notes(with_load(own + others))
     assert f"up to {others:.1f} of" in note
+
+
+def test_cells_too_short_to_tell_and_failed_ones_are_no_busy_machine(tmp_path: Path) -> None:
+    study = studied(tmp_path, Squares().draft(1))
+    busy = msgspec.structs.replace(study.cells[0], took_s=60.0, load={"cpu_cores": 0.0, "machine_cores": 10.9})
+    (note,) = busy_notes(msgspec.structs.replace(study, cells=(busy,)))
+    assert f"up to {study.machine.cores:.1f} of" in note
+    short, failed = msgspec.structs.replace(busy, took_s=0.1), msgspec.structs.replace(busy, failed="no server")
+    for cell in (short, failed):
+        assert busy_notes(msgspec.structs.replace(study, cells=(cell,))) == []
+
+
+def test_an_error_and_its_hint_are_two_sentences() -> None:
+    assert ServerError("Connection refused.", hint="is it running?").sentences == "Connection refused. Is it running?"
+    assert ServerError("Connection refused.").sentences == "Connection refused."
 
 
 def test_only_some_missing_cells_are_named(tmp_path: Path) -> None:

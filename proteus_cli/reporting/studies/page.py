@@ -38,6 +38,8 @@ BUSY_FRAC = 0.25
 
 LISTED = 8
 """So many cells that are missing are named."""
+LEAST_S = 1.0
+"""In less time than that, counters of cores, which tick a hundred times a second, say nothing of a cell."""
 
 WHERE_FROM = {
     "measured": "Measured: models computed on the devices.",
@@ -100,9 +102,9 @@ def _part(study: Study, section: Section, anchor: str) -> StudyPart:
 def busy_notes(study: Study) -> list[str]:
     """A sentence where other programs used the machine while something was measured."""
     others = [
-        cell.load["machine_cores"] - cell.load["cpu_cores"]
-        for cell in study.cells
-        if cell.mode != "simulated" and {"machine_cores", "cpu_cores"} <= cell.load.keys()
+        min(cell.load["machine_cores"], study.machine.cores) - cell.load["cpu_cores"]
+        for cell in study.good
+        if cell.mode != "simulated" and cell.took_s >= LEAST_S and {"machine_cores", "cpu_cores"} <= cell.load.keys()
     ]
     if not others or max(others) <= BUSY_FRAC * study.machine.cores:
         return []

@@ -100,4 +100,4 @@ def _draft(workspace: Workspace, kind: Kind) -> StudyDraft | str:
     try:
         return kind.draft(workspace)
     except (UsageError, DeviceUnavailable) as error:
-        return f"{error.message} {error.hint}".strip()
+        return error.sentences
