@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from proteus_cli.units import format_size
 MAX_RATIO, MIN_UNPACKED_BYTES = 64, 32 * 2**20
 """An eval split may unpack to so many times its size, and so much more: arrays of few values do."""
 _PIECE_BYTES = 2**20
+_TEXT_SUFFIXES = {".csv", ".tsv"}
 MAX_LISTED = 8  # of the names of arrays, where one is missing
 T = TypeVar("T")
 Rows = dict[str, npt.NDArray[Any]]
@@ -86,8 +88,15 @@ def of_npz(path: Path, read: Callable[[BinaryIO, int], T], *, with_labels: bool,
         max_bytes = min(4 * EVAL_SPLIT.max_bytes, MIN_UNPACKED_BYTES + MAX_RATIO * os.fstat(file.fileno()).st_size)
         try:
             return read(file, max_bytes)
+        except BadZipFile:
+            raise ArtefactError(f"Can't use the {what or content} in `{path}`: {_no_npz(path)}.", hint=hint) from None
         except NOT_NPZ as error:
             raise ArtefactError(f"Can't use the {what or content} in `{path}`: {error}.", hint=hint) from error
+
+
+def _no_npz(path: Path) -> str:
+    is_text = path.suffix.lower() in _TEXT_SUFFIXES
+    return "CSV is not read, make an .npz of its columns" if is_text else "it is not an .npz file, or damaged"
 
 
 def _read(file: BinaryIO, max_bytes: int, *, inputs: Sequence[InputSpec], with_labels: bool) -> tuple[Rows, Labels]:
