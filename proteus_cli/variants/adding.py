@@ -11,7 +11,7 @@ from proteus_cli.backends.base import Backend, Signature, TensorSpec
 from proteus_cli.backends.free_memory import within_free_memory
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, is_name
-from proteus_cli.errors import UsageError
+from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.input_files import CATALOG, read_text
 from proteus_cli.profiling.importing import parse_slo
 from proteus_cli.progress import Advance, StepCounter
@@ -61,6 +61,9 @@ def add(
     Tensors are compared before anything is measured. The catalog is written last; after an error all is as before.
     Raises `UsageError`, `ArtefactError`, and `BackendUnavailable` where the package `onnx` is needed.
     """
+    for model in models.values():
+        if not model.is_file():
+            raise ArtefactError(f"No file `{model}`.", hint="name ONNX models that are there")
     text = read_text(place.catalog_path, CATALOG, hint=_HINT) if place.catalog_path.exists() else None
     before = store.parse_catalog(text.encode(), place.catalog_path) if text is not None else None
     known = before.family(family) if before is not None and family in before.names else None

@@ -243,6 +243,11 @@ def test_nothing_tells_how_accurate_a_second_model_is(tmp_path: Path) -> None:
     assert message == "Nothing tells how accurate `large` is."
 
 
+def test_a_model_that_is_not_there_is_told_before_its_accuracy_is_asked_for(tmp_path: Path) -> None:
+    missing = tmp_path / "nope.onnx"
+    assert refused(tmp_path, "things", two(tmp_path)[0], missing, "--slo", "1s") == f"No file `{missing}`."
+
+
 def test_a_model_of_a_family_without_models_is_not_taken_to_be_always_right(tmp_path: Path) -> None:
     """Its declared variant may be better, and can't be compared with."""
     path = tmp_path / "engines" / "catalog.toml"
