@@ -22,6 +22,7 @@ from proteus_cli.input_files import ARTEFACT, decoded, read_bytes
 
 T = TypeVar("T")
 
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _GZIP_LEVEL = 6  # 9 makes a trace 0.4 % smaller, in four times the time
 
 
@@ -174,9 +175,10 @@ def _as_artefact_error(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        hint = "choose another place with `-o` or `--workspace`"
         raise ArtefactError(
             f"Can't write `{path}`: {error.strerror or error}.",
-            hint="free some space, or choose another place with `-o` or `--workspace`",
+            hint=f"free some space, or {hint}" if error.errno in _FULL else hint,
         ) from error
 
 

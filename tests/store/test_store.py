@@ -100,6 +100,12 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(
     assert names(tmp_path) == ["plan.json"]
 
 
+def test_what_cannot_be_written_for_another_reason_has_no_hint_about_space(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="Can't write") as caught:
+        store.write_json(tmp_path, PLAN)
+    assert caught.value.hint == "choose another place with `-o` or `--workspace`"
+
+
 def test_a_write_that_is_interrupted_leaves_the_old_file_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
