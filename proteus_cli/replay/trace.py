@@ -124,6 +124,7 @@ OWN_NAMES = tuple(column.name for column in OWN)
 def _parse(name: str, table: CsvTable, rng: np.random.Generator) -> Trace:
     if set(table.header) == set(COUNTS):
         return _parse_counts(name, table, rng)
+    require(any(table.header), "the file is empty")
     known = set(_ARRIVALS) <= set(table.header) <= {*_ARRIVALS, *OWN_NAMES}
     shown = ",".join(table.header)
     ours = ",".join(_ARRIVALS) + "".join(f"[,{name}]" for name in OWN_NAMES)

@@ -404,7 +404,7 @@ def test_planning_where_no_variant_meets_its_slo_is_impossible(tiny: Tiny) -> No
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("", "line 1: unknown header"),
+        ("", "line 1: the file is empty"),
         ("arrival_s,family\n", "no arrivals"),
         ("when,what\n0,shapes\n", "line 1: unknown header `when,what`"),
         ("arrival_s,family\nnan,shapes\n", "line 2: arrival_s `nan`"),

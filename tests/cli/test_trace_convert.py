@@ -374,7 +374,7 @@ HEAD_2021 = "app,func,end_timestamp,duration\n"
     [
         ("", 1, "nothing to convert"),
         ("\n\n", 2, "nothing to convert"),
-        ("time,thing\n1,a\n", 1, "no known format begins with `time,thing`"),
+        ("time,thing\n1,a\n", 1, "with `time,thing`; name one with --format, or name its columns"),
         ("arrival_s,family,colour\n1,a,red\n", 1, "no known format"),
         ("app,app,func\n", 1, "names a column twice"),
         ("1,2,3,4,5\n", 1, "no known format"),

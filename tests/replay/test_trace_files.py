@@ -169,7 +169,7 @@ def test_counts_refuse_to_lose_latency_targets() -> None:
 @pytest.mark.parametrize(
     ("text", "line", "problem"),
     [
-        ("", 1, "unknown header ``"),
+        ("", 1, "the file is empty"),
         ("time,family\n1,a\n", 1, "unknown header `time,family`"),
         ("arrival_s,family,family\n1,a,a\n", 1, "names a column twice"),
         ("arrival_s,family,colour\n1,a,red\n", 1, "unknown header"),

@@ -68,7 +68,8 @@ class SourceTable:
         known = wanted or (fitting(cells) if self._is_named else fitting_unnamed(cells))
         if known is None:
             raise lines.error(
-                f"no known format begins with `{_shown(cells, ',')}`; name it with --format, or map its --map-column"
+                f"no known format begins with `{_shown(cells, ',')}`; name one with --format, or name its columns "
+                "with --map-column"
             )
         self.format = known
         self.columns = tuple(cells) if self._is_named else positions(known, len(cells))
