@@ -9,12 +9,13 @@ import msgspec
 from proteus_cli.input_files import ARTEFACT, EVAL_SPLIT, MODEL, WEIGHTS, decode_toml, decoded, read_bytes, sha256_of
 from proteus_cli.store.models.external_data import external_files
 
-_HINT = "the file is an input of the plan or profile"
+_HINT = "put it back as it was, or make it anew, and then what was made from it"
+_SPLIT_HINT = "put it back, or name another one as `eval` in engines/catalog.toml, and run `proteus profile` again"
 
 
 def digest(path: Path) -> str:
     """SHA-256 of the bytes of an eval split, in hex. Raises `ArtefactError`."""
-    return sha256_of(path, EVAL_SPLIT, hint=_HINT).hex()
+    return sha256_of(path, EVAL_SPLIT, hint=_SPLIT_HINT).hex()
 
 
 def content_digest(path: Path) -> str:

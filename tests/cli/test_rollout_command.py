@@ -34,6 +34,23 @@ def test_a_server_that_is_not_there_is_named() -> None:
     assert "Can't reach the server at `http://127.0.0.1:9`" in ended.stderr
 
 
+def test_what_waits_for_labels_says_so_and_a_shadow_counts_its_queries() -> None:
+    guard = "accuracy >= old - 0.005 and errors <= 1%"
+    machine = VersionRollout(RolloutSpecification("digits", "l", "l@2", shadow_frac=0.05, guard=guard), 0.2, 0.0)
+    machine.ready(1.0)
+    for _ in range(40):
+        machine.guard.shadowed(1.0)
+    status = machine.status(2.0)
+    waits = "digits: accuracy >= old - 0.005: hold, no label has come of its queries yet: clients send them as feedback"
+    errors = "digits: errors <= 0.01: hold, 0.0 % [0.0 % – 8.8 %] in 40 queries"
+    assert list(rollout_lines(status)) == [waits, errors]
+    console = Console(file=io.StringIO(), width=120)
+    console.print(rollout_table([status]))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "shadow" in shown
+    assert " 40 " in shown
+
+
 def test_a_roll_out_is_shown_with_its_step_and_what_is_known_by_the_terms_of_its_guard() -> None:
     specification = RolloutSpecification(
         "digits",

@@ -23,7 +23,7 @@ def rollout_table(rollouts: Sequence[RolloutStatus]) -> RenderableType:
         wanted = each.specification
         rows.add_row(
             wanted.family, wanted.new, wanted.old, _step(each), format_percent(each.share),
-            f"{each.counts.canary:,}", each.verdict.value,
+            f"{_queries(each):,}", each.verdict.value,
             style=_ENDINGS[each.ending] if each.ending is not None else _STYLES[each.verdict],
         )  # fmt: skip
     return rows
@@ -47,6 +47,11 @@ def progress_line(status: RolloutStatus) -> str:
     return f"{wanted.family}: {wanted.new}: {_step(status)}, guard: {status.verdict}{why and f' ({why})'}"
 
 
+def _queries(status: RolloutStatus) -> int:
+    """Those of the step that the new version has answered: alone, or in its shadow beside the old one."""
+    return status.counts.shadowed if status.stage is RolloutStage.SHADOW else status.counts.canary
+
+
 def _step(status: RolloutStatus) -> str:
     if status.ending is not None:
         return status.ending.value
@@ -55,6 +60,8 @@ def _step(status: RolloutStatus) -> str:
 
 
 def _seen(term: TermStatus) -> str:
+    if term.new is None and term.term.startswith("accuracy"):
+        return ", no label has come of its queries yet: clients send them as feedback"
     if term.new is None:
         return ", nothing is known of it yet"
     what = " late" if term.term.startswith(_QUANTILE) else ""
