@@ -36,7 +36,7 @@ class VariantKey(NamedTuple):
 NO_VARIANTS: frozenset[VariantKey] = frozenset()
 
 VariantsByDevice = Mapping[str, frozenset[VariantKey]]
-"""What devices host, or have loaded, or standing by, by their ids."""
+"""What devices host, have loaded, or have standing by; by their ids."""
 
 
 def variant_labels(keys: Iterable[VariantKey]) -> dict[VariantKey, str]:
