@@ -79,7 +79,7 @@ def without_slos(blocks: Blocks) -> Blocks:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a stream holds. ``peak_qps`` is over the busiest 10 s that begin with a second, or over all if shorter.
+    """What a stream holds. ``peak_qps`` is all demand of the busiest window, as `Trace.peak_demand` finds it.
 
     ``own_columns`` hold what single arrivals ask for.
     """
@@ -98,6 +98,7 @@ def survey(blocks: Blocks) -> Survey:
     """Read a stream once, and sum it up."""
     arrivals, last_us, own, peak_arrivals = 0, 0, set[str](), 0
     seconds, counts = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    last_window_us = np.empty(0, dtype=np.int64)
     for block in blocks:
         is_open = seconds > last_us // SECOND_US - PEAK_SECONDS  # windows that begin there may get more arrivals
         arrivals += len(block)
@@ -110,6 +111,9 @@ def survey(blocks: Blocks) -> Survey:
         up_to = np.concatenate([[0], np.cumsum(counts)])
         stops = np.searchsorted(seconds, seconds + PEAK_SECONDS)
         peak_arrivals = max(peak_arrivals, int((up_to[stops] - up_to[:-1]).max()))
+        last_window_us = np.concatenate([last_window_us, block["time_us"]])
+        last_window_us = last_window_us[last_window_us >= last_us - PEAK_SECONDS * SECOND_US]
+    peak_arrivals = max(peak_arrivals, len(last_window_us))
     duration_s = last_us / SECOND_US
     is_long = duration_s >= PEAK_WINDOW_S
     peak_qps = peak_arrivals / PEAK_WINDOW_S if is_long else arrivals / max(duration_s, 1.0)
