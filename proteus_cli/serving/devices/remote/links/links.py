@@ -26,6 +26,7 @@ class AgentLinks(Mapping[str, AgentLink]):
         self._make_link = make_link
         self._links: dict[str, AgentLink] = {}
         self._tasks: dict[AgentLink, asyncio.Task[None]] = {}
+        self._is_closed = False
 
     def __getitem__(self, host: str) -> AgentLink:
         return self._links[host]
@@ -57,11 +58,11 @@ class AgentLinks(Mapping[str, AgentLink]):
 
     async def close(self) -> None:
         """End all connections."""
-        while self._tasks:  # one that a bug has just ended starts again
-            tasks = list(self._tasks.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        self._is_closed = True
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(self, address: AgentAddress, after_s: float = 0.0) -> None:
         link = self._links[address.name] = self._make_link(address)
@@ -86,7 +87,7 @@ class AgentLinks(Mapping[str, AgentLink]):
         host = link.address.name
         if self._links.get(host) is link and not task.cancelled():
             del self._links[host]
-            if link.is_listed:  # again, at the moment of its end
+            if link.is_listed and not self._is_closed:  # again, at the moment of its end
                 self._start(link.address, LONGEST_PAUSE_S if is_bug else 0.0)
 
 

@@ -155,3 +155,23 @@ def test_a_link_that_a_bug_has_ended_starts_again_after_a_pause(monkeypatch: pyt
     monkeypatch.setattr(asyncio, "sleep", pause)
     asyncio.run(test())
     assert starts_s[:3] == [0.0, LONGEST_PAUSE_S, 2 * LONGEST_PAUSE_S]
+
+
+def test_links_close_at_the_moment_at_which_a_bug_ends_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_ended = list[str]()
+
+    async def run_wrong(link: AgentLink) -> None:
+        has_ended.append(link.address.name)
+        raise RuntimeError("a bug")
+
+    async def test() -> None:
+        async with opened() as links:
+            links.use({"a": AgentAddress("a", "127.0.0.1", 1, None)})
+            while not has_ended:
+                await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert has_ended == ["a"]
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    monkeypatch.setattr(AgentLink, "run", run_wrong)
+    asyncio.run(test())
