@@ -1,7 +1,7 @@
 """The rows of the table: which arrivals, on which devices, under which conditions, and what is to be reached.
 
 Constants of the controller may be chosen on `TUNING` seeds. The table is made on `VALIDATION` seeds, and has `UNSEEN`
-kinds of arrivals besides, which no tuning run can show. The paper's trace is what it is, whatever the seed. The first
+rows besides, which no tuning run can show. The paper's trace is what it is, whatever the seed. The first
 tuning seed is that of the synthetic traces of the paper's experiments.
 """
 
@@ -190,6 +190,9 @@ ROWS: dict[str, Row] = {
     "square-1s": Replayed("square wave, 1 s to load", kinds.square, limits=Limits(0.4, 99.3), load_time_s=1.0),
     "clumps": Replayed("clumps", kinds.clumps, 240.0, Limits(1.0, 99.2, 1.5, 400)),
     "larger-clumps": Replayed("larger clumps", kinds.larger_clumps, 240.0, Limits(1.7, 98.3, 4.4, 460)),
+    "family-clumps-warm": Replayed(
+        "clumps of one family, memory for 9 variants", kinds.family_clumps, 240.0, load_time_s=1.0, resident=9
+    ),
     "steps-60": Replayed("steps, 60 alike workers", STEPS, limits=Limits(0.2, 83.0), workers=60),
     "steps-80": Replayed("steps, 80 alike workers", STEPS, limits=Limits(0.2, 88.0), workers=80),
     "steps-slow": Replayed("steps, 60 workers 15 % slow", STEPS, limits=Limits(2.0), workers=60, slowdown=1.15),

@@ -36,13 +36,14 @@ as large as planned: that is why an overload ends with its cause. A worker witho
 workers: at once if no accuracy is lost, or if there are more than the more accurate ones can make; else those that
 these cannot make any more. A worker that can make nothing transfers its quota to a faster class (`Delegate`). A
 request that no worker can make is dropped. What all of them together cannot make is the *overflow*: a worker whose
-device has a faster standby of the family (`Host.overflow`) runs a batch of that in place of its own.
+device has a faster standby of the family (`Host.overflow`) runs a batch of that in place of its own, and a worker for
+which nothing waits runs one of a family that its device has a *foreign* standby of (`AccuracyTier.foreign`).
 
-**Who is asked.** One worker at a time: a free one of the class that got the quota, else the one that may take over
-(`AccuracyTier.next_worker`). A worker that is full names the next one for what it leaves (`WakeOthers`). What classes
-and tiers know of their workers is counted when it changes, so the steps of a decision grow with classes, not with
-workers: O(classes + log(requests)). With dispatch ahead, a full batch is submitted shortly before the running one
-ends.
+**Who is asked.** One worker at a time: a free one of the class that got the quota, else the one that may take over,
+else one with a foreign standby (`AccuracyTier.next_worker`). A worker that is full names the next one for what it
+leaves (`WakeOthers`). What classes and tiers know of their workers is counted when it changes, so the steps of a
+decision grow with classes, not with workers: O(classes + log(requests)). With dispatch ahead, a full batch is submitted
+shortly before the running one ends.
 
 **Cascades.** When a batch of newcomers has ended, `dispatch.cascades.Cascades` says which of its requests go by which
 cascade of the plan, and the driver whether the first stage was sure of them. Those that it was not sure of come back

@@ -352,6 +352,40 @@ def test_with_memory_for_both_variants_a_burst_activates_what_stands_by(load_tim
     assert sorted(ended.arrival_s for ended in warm.ended) == burst().arrival_s.tolist()
 
 
+def test_a_burst_of_one_family_is_answered_by_idle_devices_of_another_where_its_variant_stands_by() -> None:
+    """100 queries at once: the own device carries ten in their 500 ms, and the other's standby 200."""
+    measured = (
+        make_measured("a", "good", 0.9, {1: 0.05}, memory_bytes=1000, load_s=1.0),
+        make_measured("a", "fast", 0.6, {1: 0.0025, 8: 0.02}, memory_bytes=1000, load_s=1.0),
+        make_measured("b", "other", 0.9, {1: 0.05}, memory_bytes=1000, load_s=1.0),
+    )
+    of_both = {device: make_profile(device, *measured) for device in ("cpu0", "cpu1")}
+    catalog = make_catalog(
+        make_family("a", {"good": 0.9, "fast": 0.6}, slo="500ms"), make_family("b", {"other": 0.9}, slo="500ms")
+    )
+    plan = make_plan(
+        make_placement("cpu0", "a", "good", capacity_qps=20.0, max_batch=1),
+        make_placement("cpu1", "b", "other", capacity_qps=20.0, max_batch=1),
+    )
+    few = [(i / 2, family) for i in range(19) for family in "ab"]
+    trace = make_trace(*few, *[(9.75, "a")] * 100)
+
+    def kept(*_: object, **__: object) -> Plan:
+        return plan
+
+    def served(memory_bytes: dict[str, int]) -> Counter[str]:
+        run = simulate(trace, plan, catalog, of_both, PROTEUS, kept, conditions=Conditions(memory_bytes=memory_bytes))
+        assert sum(outcomes(run).values()) == len(trace)
+        return Counter(
+            f"{launch.hosted.device} {launch.hosted.variant}" for _, launch in run.launches for _ in launch.requests
+        )
+
+    alone, helped = served({}), served({"cpu1": 3000})
+    assert alone == {"cpu0 good": 28, "cpu1 other": 19}
+    assert helped["cpu1 other"] == 19, "the other family loses nothing"
+    assert helped["cpu1 fast"] == 100 + 19 - helped["cpu0 good"]
+
+
 def test_a_published_system_has_no_standbys_whatever_memory_there_is() -> None:
     policy = policy_named("proteus-paper")
     planner = Planner(CATALOG, profiles(), policy, headroom=1.0, inputs={})

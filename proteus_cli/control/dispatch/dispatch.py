@@ -96,6 +96,7 @@ class Dispatch:
         if self._admits_timely and family.rows:
             timely_rows = tier.capacity_qps * (self._batcher.due_s(request) - now_s)
             if family.rows + rows > self._admitted_frac * timely_rows:
+                timely_rows += tier.foreign_qps * (self._batcher.due_s(request) - now_s)
                 most_rows = admitted_rows(timely_rows, tier.batch_rows, self._admitted_frac)
                 before_rows = family.rows_before(request, tier)  # no more than `family.rows`, but slower to count
                 is_over = before_rows and before_rows + rows > most_rows
@@ -227,7 +228,7 @@ class Dispatch:
             return self._launch(
                 worker, *self._selector.or_overflow(worker, *best, self._rows_of(best[0]), now_s), now_s
             )
-        return WaitUntil(wake_s) if wake_s < math.inf else IDLE
+        return WaitUntil(wake_s) if wake_s < math.inf else self._decide_foreign(worker, now_s)
 
     def finished(self, launch: Launch, took_s: float | None, exits: Ints | None = None) -> None:
         """A batch has ended after ``took_s``, or failed (None): a slot of its worker is idle again.
@@ -237,6 +238,9 @@ class Dispatch:
         hosted, rows = launch.hosted, launch.rows
         worker, family = self._workers[hosted.device], self._families[hosted.family]
         worker.finished()
+        if hosted.is_standby:
+            for source in worker.foreign_sources:
+                source.host_class.helping.discard(worker.device)
         family.rows -= rows
         family.ran(hosted, -rows)
         if took_s is not None:
@@ -275,12 +279,16 @@ class Dispatch:
         """Empty all queues and return what was in them, for a driver that stops."""
         return self._uncount([request for family in self._families.values() for request in family.drain()])
 
-    def host(self, hosted: Sequence[Host]) -> Sequence[Request]:
-        """From now on workers host ``hosted``, which share anew what waits; returns what none of them may answer."""
+    def host(self, hosted: Sequence[Host], foreign: Sequence[Host]) -> Sequence[Request]:
+        """From now on workers host ``hosted``, which share anew what waits; returns what none of them may answer.
+
+        ``foreign`` standbys answer the overflow of a shared queue.
+        """
         unhosted: list[Request] = []
         for name, family in self._families.items():
             hosts = [host for host in hosted if host.family == name]
-            unhosted += family.rehost(hosts, self.cascades.by_first, self._workers)
+            others = [host for host in foreign if host.family == name] if self._is_shared else []
+            unhosted += family.rehost(hosts, others, self.cascades.by_first, self._workers)
         self._assign_sources()
         return self._uncount(unhosted)
 
@@ -302,7 +310,7 @@ class Dispatch:
 
     def count_capacity(self, worker: WorkerState) -> None:
         """A worker's phase or slowdown has changed: count the capacity of its families anew."""
-        for source in worker.sources:
+        for source in worker.all_sources:
             source.tier.count(source.hosted, source.host_class, worker)
 
     def _tier_for(self, family: FamilyState, request: Request) -> AccuracyTier | None:
@@ -315,14 +323,15 @@ class Dispatch:
 
     def _assign_sources(self) -> None:
         """Each worker has a source for each level of each tier that it takes from."""
-        sources: dict[str, list[WorkSource]] = {device: [] for device in self._workers}
+        own, foreign = (dict[str, list[WorkSource]]((device, []) for device in self._workers) for _ in range(2))
         for family in self._families.values():
             for tier in family.tiers:
-                for host_class in tier.classes:
-                    for host in host_class.hosts:
-                        sources[host.device] += sources_of(host, host_class, tier)
+                for sources, classes in ((own, tier.classes), (foreign, tier.foreign)):
+                    for host_class in classes:
+                        for host in host_class.hosts:
+                            sources[host.device] += sources_of(host, host_class, tier)
         for device, worker in self._workers.items():
-            worker.take_from(sources[device])
+            worker.take_from(own[device], foreign[device])
 
     def _uncount(self, requests: Sequence[Request]) -> Sequence[Request]:
         """Count these requests no longer, as they neither wait nor will run; returns them."""
@@ -366,6 +375,16 @@ class Dispatch:
             return IDLE
         return self._decide_ahead(worker, worker.in_flight, now_s)
 
+    def _decide_foreign(self, worker: WorkerState, now_s: float) -> Decision:
+        """What a worker does for which nothing waits: a batch of another family's overflow, the most urgent."""
+        best: tuple[WorkSource, Start] | None = None
+        for source in worker.foreign_sources:
+            if source.queue.rows:
+                start = self._selector.overflow_batch(worker, source, self._rows_of(source), now_s)
+                if start is not None and (best is None or source.is_before(best[0], start.place, best[1].place)):
+                    best = source, start
+        return IDLE if best is None else self._launch(worker, *best, now_s)
+
     def _decide_ahead(self, worker: WorkerState, in_flight: InFlightBatches, now_s: float) -> Decision:
         """The batch to submit shortly before a busy worker is free.
 
@@ -399,10 +418,12 @@ class Dispatch:
         else:
             requests, rows = self._selector.gather(worker, source, start, start_s)
         self._families[hosted.family].ran(hosted, rows)
+        if source.host_class.is_foreign:
+            source.host_class.helping.add(worker.device)
         has_slots = worker.in_flight is not None  # only then is the end of each batch estimated
         worker.launched(hosted.latency(rows) * worker.slowdown.factor if has_slots else 0.0, start_s)
         if self._is_shared and worker.free == 0:
-            for each in worker.sources:
+            for each in worker.all_sources:
                 if each.queue.rows:
                     worker.to_wake += each.tier.next_worker(each.queue, self._batcher.due_s, start_s).devices
         is_more_to_do = worker.free > 0 or bool(worker.to_wake)

@@ -21,7 +21,8 @@ class FamilyState:
 
     The ``base`` tier holds what any host may answer. A tier for a part of the hosts is opened when a request first
     needs it: `Fitness` says which may answer, and there are no more tiers than parts that bounds can tell apart.
-    Standbys answer the overflow of the base, and of canaries that ask for nothing.
+    Standbys answer the overflow of the base, and of canaries that ask for nothing; so do ``foreign`` ones, on devices
+    that host none of the family.
     Deferred requests have tiers of their own: the plan's shares of these are others. ``new_queue`` makes a queue, by
     whether it is for deferred ones. With ``twins``, canaries have tiers, too, and the base is without the new version.
     ``rows`` wait or run, ``running`` of them by host, also of plans before: `Dispatch` alone counts both. ``was_lost``:
@@ -38,6 +39,7 @@ class FamilyState:
         self._new_queue = new_queue
         self._fitness = Fitness()
         self.twins: Twins | None = None
+        self._foreign: Sequence[Host] = ()
         self._tiers: dict[int, AccuracyTier] = {self._fitness.everyone: self.base}  # by the set of their hosts
         self._deferred_tiers: dict[int, AccuracyTier] = {}
         self.tiers: tuple[AccuracyTier, ...] = (self.base,)  # those that are open, the base first
@@ -131,8 +133,13 @@ class FamilyState:
 
     # --- hosts and tiers
 
-    def rehost(self, hosts: Sequence[Host], routes: Routes, workers: Mapping[str, WorkerState]) -> list[Request]:
-        """From now on ``hosts`` share what waits, with cascades; returns the requests that none of them may answer."""
+    def rehost(
+        self, hosts: Sequence[Host], foreign: Sequence[Host], routes: Routes, workers: Mapping[str, WorkerState]
+    ) -> list[Request]:
+        """From now on ``hosts`` share what waits, with cascades; returns the requests that none of them may answer.
+
+        ``foreign`` are the foreign standbys of the family.
+        """
         moved = [request for tier in self.tiers if tier is not self.base for request in tier.queue.drain()]
         twins = self.twins
         if twins is not None and any(host.variant == twins.old for host in hosts):
@@ -145,11 +152,13 @@ class FamilyState:
         for request in [each for each in self.base.queue if not self._fitness.is_for_everyone(each)]:
             self.base.queue.remove(request)
             moved.append(request)
+        prefers_accuracy = all(host.preference_rank is None for host in hosts)
+        self._foreign = foreign if hosts and prefers_accuracy else ()
         unhosted = self.base.queue.rehost(hosts)
         self._tiers, self._deferred_tiers, self.tiers = {self._fitness.everyone: self.base}, {}, (self.base,)
         for host in [host for host, rows in self.running.items() if not rows]:
             del self.running[host]
-        self.base.use(workers, self.running)
+        self.base.use(workers, self.running, self._foreign_but(twins.new if twins is not None else ""))
         if self._fitness.canary:  # also while no request is a canary: shadows run there
             self._open(self._fitness.canary, workers, is_of_canaries=True)
         for request in moved:
@@ -200,14 +209,18 @@ class FamilyState:
             is_of_canaries=is_of_canaries,
             has_overflow=is_of_canaries and fit == self._fitness.canary and not is_of_deferred,
         )
-        hosts = self._fitness.hosts(fit)
+        hosts, foreign = self._fitness.hosts(fit), list[Host]()
         if self.twins is not None and tier.has_overflow:
-            hosts = without_overflow_by(hosts, self.twins.old)
+            hosts, foreign = without_overflow_by(hosts, self.twins.old), self._foreign_but(self.twins.old)
         tier.queue.rehost(hosts)
-        tier.use(workers, self.running)
+        tier.use(workers, self.running, foreign)
         (self._deferred_tiers if is_of_deferred else self._tiers)[fit] = tier
         self.tiers += (tier,)
         return tier
+
+    def _foreign_but(self, variant: str) -> list[Host]:
+        """The foreign standbys but those of a variant, which is that of the other arm."""
+        return [host for host in self._foreign if host.variant != variant]
 
     def _has_new(self, hosts: Sequence[Host], workers: Mapping[str, WorkerState]) -> bool:
         """The new version of twins serves somewhere."""

@@ -50,8 +50,19 @@ class WorkSelector:
         """
         if source.overflow is None:
             return source, start
-        by_standby = start if start.by_standby else self._overflow_batch(worker, source, rows, now_s)
+        by_standby = start if start.by_standby else self.overflow_batch(worker, source, rows, now_s)
         return (source, start) if by_standby is None else (source.overflow, by_standby)
+
+    def overflow_batch(self, worker: WorkerState, source: WorkSource, rows: int, now_s: float) -> Start | None:
+        """A batch of the standby for the overflow, where more waits than active variants can answer in time.
+
+        These are all of the family, which has ``rows`` that wait or run; batches are in the mean half done.
+        """
+        queues = [each for each in source.family_queue.queues_of(source.host_class).values() if each.rows]
+        left_s = max([self._batcher.due_s(each.last()) for each in queues]) - now_s
+        waiting = sum([each.rows for each in queues])
+        is_overflow = (waiting + rows) / 2 > left_s * source.tier.usual_qps
+        return self._by_standby(worker, source, now_s) if is_overflow else None
 
     def select_ahead(self, worker: WorkerState, start_s: float) -> tuple[WorkSource, Start] | None:
         """The source to serve once the worker is free at ``start_s``, and that batch.
@@ -105,17 +116,6 @@ class WorkSelector:
         quota, slowdown = source.host_class.quota, worker.slowdown_at(source.hosted)
         batching = self._batcher.decide(source.queue.head(), quota, source.hosted, now_s, slowdown)
         return batching if not isinstance(batching, CannotMeetDeadline) else _drop(source, 1)
-
-    def _overflow_batch(self, worker: WorkerState, source: WorkSource, rows: int, now_s: float) -> Start | None:
-        """A batch of the standby for the overflow, where more waits than active variants can answer in time.
-
-        These are all of the family, which has ``rows`` that wait or run; batches are in the mean half done.
-        """
-        queues = [each for each in source.family_queue.queues_of(source.host_class).values() if each.rows]
-        left_s = max([self._batcher.due_s(each.last()) for each in queues]) - now_s
-        timely = left_s * sum([each.usual_qps for each in source.tier.classes])
-        waiting = sum([each.rows for each in queues])
-        return self._by_standby(worker, source, now_s) if (waiting + rows) / 2 > timely else None
 
     def _by_standby(
         self, worker: WorkerState, source: WorkSource, now_s: float, before: int | None = None

@@ -13,7 +13,7 @@ from proteus_cli.control.dispatch.answer_way import AnswerWay
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
 from proteus_cli.control.dispatch.queues.deadline_queue import DeadlineQueue
 from proteus_cli.control.dispatch.queues.family_queue import FamilyQueue
-from proteus_cli.control.dispatch.queues.host_class import HostClass, spared_qps
+from proteus_cli.control.dispatch.queues.host_class import HostClass, classes_of, spared_qps
 from proteus_cli.domain.request import Request
 
 
@@ -55,8 +55,9 @@ class AccuracyTier:
     """A queue, and the classes of the hosts that take from it, the most accurate first.
 
     The workers that serve carry ``capacity_qps`` even at the upper bounds of their slowdowns, in batches of
-    ``batch_rows`` together; ``slowdown`` is their mean, weighted by capacity. Where the tier ``has_overflow``, the
-    capacity is that with the standbys for it. A tier ``is_lost`` where all of its devices are lost. ``running`` counts
+    ``batch_rows`` together, and ``usual_qps`` at their slowdowns as they are; ``slowdown`` is their mean, weighted by
+    capacity. Where the tier ``has_overflow``, the capacity is that with the standbys for it on these devices; classes
+    of ``foreign`` ones answer it, too. A tier ``is_lost`` where all of its devices are lost. ``running`` counts
     rows in batches of a tier that not all hosts of the family belong to, on its ``placements`` (device and variant).
     Deferred requests have tiers of their own, each ``is_of_deferred``. A tier ``is_of_canaries`` where the new version
     of `Twins` takes from it.
@@ -70,22 +71,30 @@ class AccuracyTier:
     has_overflow: bool = False
     placements: frozenset[tuple[str, str]] = frozenset()
     has_reserved: bool = False
+    foreign: tuple[HostClass, ...] = ()
     running: int = 0
     capacity_qps: float = 0.0
+    usual_qps: float = 0.0
     batch_rows: int = 0
     slowdown: float = 1.0
     is_lost: bool = False
     _lost: set[Host] = field(default_factory=set)
 
-    def use(self, workers: "Mapping[str, WorkerState]", running: Mapping[Host, int]) -> None:
-        """Count the workers of the queue's hosts from now on; they have so many rows ``running``."""
-        self.classes, self._lost = self.queue.classes, set()
+    def use(
+        self, workers: "Mapping[str, WorkerState]", running: Mapping[Host, int], foreign: Sequence[Host] = ()
+    ) -> None:
+        """Count the workers of the queue's hosts from now on; they have so many rows ``running``.
+
+        ``foreign`` standbys answer the overflow, too.
+        """
+        self.classes, self.foreign, self._lost = self.queue.classes, classes_of(foreign), set()
         self.placements = frozenset((host.device, host.variant) for host in self.queue.hosts)
         self.running = sum(rows for host, rows in running.items() if (host.device, host.variant) in self.placements)
         self.has_reserved = any(each.is_reserved for each in self.classes)
         spared = spared_qps(self.queue.hosts, {host.device: workers[host.device].slots for host in self.queue.hosts})
         for each in self.classes:
             each.spared_qps = sum([spared.get(host, 0.0) for host in each.hosts])
+        for each in (*self.classes, *self.foreign):
             for host in each.hosts:
                 worker = workers[host.device]
                 if worker.free > 0:
@@ -97,6 +106,14 @@ class AccuracyTier:
         """The phase or the slowdown of a worker has changed."""
         self._count(host, host_class, worker)
         self._sum_up()
+
+    @property
+    def foreign_qps(self) -> float:
+        """What foreign standbys carry on the devices that have a free slot now, or run a batch of theirs."""
+        serving = [each for each in self.foreign if each.serving]
+        return sum(
+            [each.capacity_qps * min(1.0, (len(each.free) + len(each.helping)) / each.serving) for each in serving]
+        )
 
     def max_rows_within(self, budget_s: float, at_most: int) -> int:
         """The most rows, up to ``at_most``, that a batch of one of the hosts answers in that time, as profiled."""
@@ -123,7 +140,7 @@ class AccuracyTier:
 
         First come workers with quota. Next, those that may take over from busy workers at once, since no accuracy is
         lost: the most accurate that can make any request. Else the most accurate that can make the first one. Those
-        that are reserved for second stages come last.
+        that are reserved for second stages come last. Where none is free, a device with a foreign standby may be.
         """
         free: list[HostClass] = []  # `list[HostClass]()` would take 0.6 µs
         least = math.inf
@@ -134,7 +151,9 @@ class AccuracyTier:
                 free.append(each)
             elif each.quota:
                 least = each.host.rank  # the classes come in order
-        if not free or least == math.inf:
+        if not free:
+            return self._next_foreign(queue, due_s, now_s) if self.foreign else NOBODY
+        if least == math.inf:
             return NOBODY
         if self.has_reserved:
             free.sort(key=_IS_RESERVED)
@@ -145,8 +164,19 @@ class AccuracyTier:
                 return able
         return next(iter(free[-1].free.values()))
 
+    def _next_foreign(self, queue: DeadlineQueue, due_s: Callable[[Request], float], now_s: float) -> Admitted:
+        """Ask one free device with a foreign standby, where more may wait than active variants answer in time."""
+        left_s = due_s(queue.last()) - now_s
+        if queue.rows + self.batch_rows / 2 > left_s * self.usual_qps:
+            for each in self.foreign:
+                if each.free and each.least_row_s <= left_s:
+                    return next(iter(each.free.values()))
+        return NOBODY
+
     def _count(self, host: Host, host_class: HostClass, worker: "WorkerState") -> None:
         host_class.count(host, worker.slowdown if worker.is_serving else None, worker.stage_slowdown)
+        if host.is_standby:  # the tier is lost without it, too
+            return
         if worker.phase is WorkerPhase.LOST:
             self._lost.add(host)
         else:
@@ -159,7 +189,7 @@ class AccuracyTier:
         if self.has_overflow:
             self.capacity_qps += sum([each.overflow_qps for each in classes])
         self.batch_rows = sum([each.serving * each.host.max_batch for each in classes])
-        usual_qps = sum([each.usual_qps for each in classes])
+        self.usual_qps = usual_qps = sum([each.usual_qps for each in classes])
         self.slowdown = sum([each.planned_qps for each in classes]) / usual_qps if usual_qps > 0 else 1.0
 
 
@@ -169,7 +199,8 @@ class WorkSource:
 
     ``queue`` is the part of ``family_queue`` with the priority ``level``; ``is_only`` where there is no other level.
     Its requests must have ended ``second_s`` before their deadlines, where they leave that to a second stage. Of a
-    tier that has overflow, ``overflow`` is the same for the standby that answers it, if there is one.
+    tier that has overflow, ``overflow`` is the same for the standby that answers it, if there is one; where the worker
+    hosts none of the family, that is what it takes the overflow by.
     """
 
     hosted: Host
@@ -200,6 +231,8 @@ def sources_of(hosted: Host, host_class: HostClass, tier: AccuracyTier) -> list[
     ]
     if tier.has_overflow and hosted.overflow is not None:
         return [replace(each, overflow=replace(each, hosted=hosted.overflow)) for each in found]
+    if hosted.is_standby:
+        return [replace(each, overflow=each) for each in found]
     return found
 
 
@@ -212,6 +245,8 @@ class WorkerState:
     and so do fewer slots than batches. ``free`` slots may take a batch: the idle ones while the worker serves, else
     none; the classes of its hosts know whether there are any. ``to_wake``: devices that this worker leaves work to.
     ``in_flight`` is None where batches are not submitted ahead. ``ask_self`` is the answer that names this worker.
+    Of ``sources`` it takes first; of ``foreign_sources``, for foreign standbys on its device, only where these are
+    empty.
 
     Capacity goes by ``slowdown``: what batches take in place of what any of their size takes. Of multi-exit models,
     that also depends on how hard their rows are, and falls where rows are cut short. So their deadlines go by
@@ -231,6 +266,8 @@ class WorkerState:
     stage_slowdown: StageSlowdown = field(default_factory=StageSlowdown)
     answer_way: AnswerWay = field(default_factory=AnswerWay)
     sources: tuple[WorkSource, ...] = ()
+    foreign_sources: tuple[WorkSource, ...] = ()
+    all_sources: tuple[WorkSource, ...] = ()
     to_wake: list[str] = field(default_factory=list)
     _classes: tuple[HostClass, ...] = ()
 
@@ -242,10 +279,11 @@ class WorkerState:
         """It serves, runs nothing, and nothing waits that it might run."""
         return self.free == self.slots and not any(source.queue.rows for source in self.sources)
 
-    def take_from(self, sources: Sequence[WorkSource]) -> None:
+    def take_from(self, sources: Sequence[WorkSource], foreign: Sequence[WorkSource]) -> None:
         """Take from these sources from now on."""
-        self.sources, self.to_wake = tuple(sources), []
-        self._classes = tuple(dict.fromkeys(source.host_class for source in sources))
+        self.sources, self.foreign_sources, self.to_wake = tuple(sources), tuple(foreign), []
+        self.all_sources = (*sources, *foreign)
+        self._classes = tuple(dict.fromkeys(source.host_class for source in self.all_sources))
 
     def slowdown_at(self, hosted: Host) -> float:
         """What deadlines go by there: a factor of its least latency."""

@@ -2,7 +2,8 @@
 
 The plan sends a standby no requests. When a plan places it, it needs no load: it is *activated* at once, and the
 variant that it replaces stays as a standby in turn, as long as memory lasts. Until then, the fastest standby of a
-family that its device serves answers the *overflow*: what all active variants together cannot answer in time.
+family on each device answers the *overflow*: what all active variants together cannot answer in time. On a device that
+hosts none of the family it is *foreign*, and does so only where nothing else is to do there.
 
 **Value.** A standby is worth the probability that the next plan wants it, times the time that its load takes; the
 variants that are worth most per byte stand by. The probability is the part of the recent plans that had at least so
@@ -11,14 +12,15 @@ is imagined: a burst, for which each device has the fastest variant of each of i
 family stands by before it was ever needed.
 
 **What is left.** Memory that no such variant needs holds the others of the device's families, those with the longest
-loads first: a plan that wants one that no plan had is then free to place it, too.
+loads first: a plan that wants one that no plan had is then free to place it, too. Then come the fastest variants of
+the other families that are served, for their overflow: those that have the fewest first.
 """
 
 import math
 from collections import Counter, deque
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from types import MappingProxyType
 
 from proteus_cli.control.decision import Host
@@ -167,7 +169,8 @@ class Standbys:
                     continue
                 if self._is_gain(memory, key, active.get(device, NO_VARIANTS), resident[device], replicas):
                     return device, key
-        return self._in_what_is_left(active, resident, devices, without)
+        own = self._in_what_is_left(active, resident, devices, without)
+        return own or self._foreign_in_what_is_left(active, resident, devices, without)
 
     def _in_what_is_left(
         self,
@@ -191,6 +194,48 @@ class Standbys:
                 if key.family in families and key not in mine and (device, *key) not in without
             )
         return min(found)[1:] if found else None
+
+    def _foreign_in_what_is_left(
+        self,
+        active: VariantsByDevice,
+        resident: VariantsByDevice,
+        devices: Collection[str],
+        without: Collection[tuple[str, str, str]],
+    ) -> tuple[str, VariantKey] | None:
+        """Where there is room, the fastest variant of a family that others serve, of which fewest devices have one."""
+        served = set(chain.from_iterable(map(_families, active.values())))
+        has = Counter(chain.from_iterable(map(_families, resident.values())))
+        found: list[tuple[int, str, VariantKey]] = []
+        for device in devices:
+            memory = self._memory.get(device)
+            if memory is None:
+                continue
+            left_bytes = memory.memory_bytes - _bytes(memory, resident[device])
+            for family in served - _families(resident[device]):
+                key = self._fastest[memory.type].get(family)
+                if key is None or (device, *key) in without or _bytes(memory, [key]) > left_bytes:
+                    continue
+                if memory.loadable[key].load_s > 0:
+                    found.append((has[family], device, key))
+        return min(found)[1:] if found else None
+
+    def foreign_on(self, device: str, standbys: Collection[VariantKey], hosted: Collection[Host]) -> list[Host]:
+        """The foreign standbys of a device, the fastest of each family: what it hosts is of others.
+
+        Their batches take no longer than a full one of what it hosts, so that this waits no longer than for itself.
+        """
+        memory = self._memory.get(device)
+        if memory is None:
+            return []
+        families = _families(host.key for host in hosted)
+        fastest = dict[str, Host]()
+        for key in standbys:
+            host = memory.loadable[key].host if key in memory.loadable else None
+            if host is not None and key.family not in families:
+                fastest[key.family] = max(fastest.get(key.family, host), host, key=lambda each: each.capacity_qps)
+        longest_s = max((host.latency(host.max_batch) for host in hosted), default=math.inf)
+        rows = {host: host.latency.max_rows_within(longest_s, host.max_batch) for host in fastest.values()}
+        return [replace(host, device=device, max_batch=most) for host, most in rows.items() if most]
 
     def overflow_of(self, host: Host, standbys: Collection[VariantKey]) -> Host | None:
         """The fastest of the ``standbys`` of its device that carries more of the family than a host does.

@@ -41,6 +41,7 @@ class Topology:
         self.plan: Plan | None = None
         self.outages = Outages()
         self._overflow: Mapping[Host, Host] = {}
+        self._foreign: Sequence[Host] = ()
 
     @property
     def devices(self) -> Collection[str]:
@@ -149,11 +150,8 @@ class Topology:
 
     def _use_standbys(self) -> None:
         """Standbys have changed: from now on, those that there are answer the overflow."""
-        now, before = (
-            {host: (each.key, each.latency, each.accuracy) for host, each in of.items()}
-            for of in (self._overflow_of(), self._overflow)
-        )
-        if now != before:
+        now, before = (self._overflow_of(), self._foreign_of()), (self._overflow, self._foreign)
+        if _told_apart(*now) != _told_apart(*before):
             unhosted = self._host()
             assert not unhosted  # noqa: S101 - what is active has not changed, and it may answer all that waits
 
@@ -169,12 +167,29 @@ class Topology:
 
     def _host(self) -> Sequence[Request]:
         """Have what is hosted now share what waits, each host with its standby for the overflow; returns as `host`."""
-        self._overflow = overflow = self._overflow_of()
-        hosted = self.steps.hosted
-        return self._dispatch.host([replace(h, overflow=overflow[h]) if h in overflow else h for h in hosted])
+        self._overflow, self._foreign = overflow, foreign = self._overflow_of(), self._foreign_of()
+        hosted = [replace(h, overflow=overflow[h]) if h in overflow else h for h in self.steps.hosted]
+        return self._dispatch.host(hosted, foreign)
 
     def _overflow_of(self) -> dict[Host, Host]:
         standbys = self.steps.standbys
         mine = [host for host in self.steps.hosted if host.device in standbys]
         found = {host: self._standbys.overflow_of(host, standbys[host.device]) for host in mine}
         return {host: each for host, each in found.items() if each is not None}
+
+    def _foreign_of(self) -> Sequence[Host]:
+        hosted_on = dict[str, list[Host]]()
+        for host in self.steps.hosted:
+            hosted_on.setdefault(host.device, []).append(host)
+        standbys = self.steps.standbys.items()
+        return [
+            host
+            for device, keys in standbys
+            for host in self._standbys.foreign_on(device, keys, hosted_on.get(device, []))
+        ]
+
+
+def _told_apart(overflow: Mapping[Host, Host], foreign: Iterable[Host]) -> Collection[object]:
+    """What dispatch knows of standbys."""
+    hosts = [*overflow.items(), *((host.device, host) for host in foreign)]
+    return {(of, each.key, each.latency, each.accuracy, each.max_batch) for of, each in hosts}

@@ -103,6 +103,21 @@ def test_memory_that_is_left_holds_what_no_plan_had_the_longest_loads_first() ->
     assert standbys.next(active, {"cpu0": keys(SLOW, OTHER, LARGE)}, ["cpu0"], ()) == ("cpu0", FAST)
 
 
+def test_then_come_the_fastest_variants_of_other_families_those_that_fewest_devices_have_first() -> None:
+    third = VariantKey("c", "c-fast")
+    loadable = {key: Loadable(1, 1.0, 8, 100.0) for key in (FAST, ON_B, third)} | {SLOW: Loadable(1, 1.0, 8, 10.0)}
+    standbys = Standbys({device: DeviceMemory("cpu", 4, loadable) for device in ("cpu0", "cpu1", "cpu2")})
+    active = {"cpu0": keys(FAST), "cpu1": keys(ON_B), "cpu2": keys(third)}
+    standbys.adopted([host(FAST), host(ON_B, "cpu1"), hosted("cpu2", *third, latency_s={1: 0.01})])
+    resident = active | {"cpu0": keys(FAST, SLOW)}
+    assert standbys.next(active, resident, list(active), ()) == ("cpu0", ON_B)
+    resident |= {"cpu0": keys(FAST, SLOW, ON_B)}
+    assert standbys.next(active, resident, list(active), ()) == ("cpu0", third), "cpu1 and cpu0 have b"
+    assert standbys.next(active, resident, ["cpu0"], {("cpu0", *third)}) is None, "it is broken there"
+    assert standbys.next(active, resident | {"cpu0": keys(FAST, SLOW, ON_B, OTHER)}, ["cpu0"], ()) is None, "it is full"
+    assert standbys.next(active | {"cpu2": NO_VARIANTS}, resident, ["cpu0"], ()) is None, "nobody serves c"
+
+
 def test_idle_devices_get_the_fast_variants_of_all_families_in_turn() -> None:
     standbys = Standbys(memory(limit=1))
     standbys.adopted([])

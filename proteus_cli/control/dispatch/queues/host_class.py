@@ -30,6 +30,7 @@ class HostClass:
     bounds of these ``capacity_qps``, and ``overflow_qps`` more with the standbys for their overflow. ``spared_qps`` is
     what all of them may leave to more accurate variants of the family on their devices, beyond what the plan has these
     carry (`spared_qps`).
+    Of foreign standbys, ``helping`` are the devices that run a batch of theirs.
     """
 
     hosts: tuple[Host, ...]
@@ -39,6 +40,7 @@ class HostClass:
     is_reserved: bool = field(init=False)
     quota: int = 0
     free: dict[str, Admitted] = field(default_factory=dict)
+    helping: set[str] = field(default_factory=set)
     serving: int = 0
     capacity_qps: float = 0.0
     overflow_qps: float = 0.0
@@ -64,6 +66,11 @@ class HostClass:
             case TierKind.BEYOND_SECOND:
                 self.weight, self.is_reserved = 0.0, newcomers_qps + deferred_qps > 0
         self._time()
+
+    @property
+    def is_foreign(self) -> bool:
+        """Standbys on devices that do not host the family; other standbys are no hosts of a class."""
+        return self.host.is_standby
 
     @property
     def planned_qps(self) -> float:
