@@ -12,7 +12,8 @@ MOST_ACCURATE, LEAST_ACCURATE = "most accurate", "least accurate"
 MEAN, PEAK = "static, mean demand", "static, peak demand"
 STATIC = (MOST_ACCURATE, LEAST_ACCURATE, MEAN, PEAK)
 
-MAX_VIOLATIONS = 0.01
+MAX_VIOLATIONS = 0.003  # of proteus: to be reached
+MAX_STATIC_VIOLATIONS = 0.01  # of a static plan: with more, it does not keep to its SLO
 
 Kind = Literal["measured", "emulated", "simulated"]
 _KINDS: dict[Mode, Kind] = {"live": "measured", "emulated": "emulated", "simulated": "simulated"}
@@ -100,7 +101,7 @@ class Benchmark(Value, frozen=True):
     @property
     def best_static(self) -> str | None:
         """The most accurate static plan that keeps to its SLO: one that refuses a third isn't accurate but small."""
-        kept = [name for name in STATIC if self.median(name, "measured", violations) <= MAX_VIOLATIONS]
+        kept = [name for name in STATIC if self.median(name, "measured", violations) <= MAX_STATIC_VIOLATIONS]
         return max(kept, key=lambda name: self.median(name, "measured", accuracy), default=None)
 
     def way_to_oracle(self, static: str, kind: Kind) -> float:
