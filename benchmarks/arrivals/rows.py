@@ -39,8 +39,8 @@ POLICIES = (OURS, *BOUNDS, PUBLISHED, STATIC)
 class Site:
     """Where rows are measured; clusters are made once. ``seeds``: a trace of each kind for each.
 
-    ``policies``: some of `POLICIES`, ours first. ``jitter`` of batch times as in `Conditions`, on all rows but those of
-    synthetic traces.
+    ``policies``: some of `POLICIES`, ours first. ``jitter`` of batch times as in `Conditions`: only the profiles of
+    alike workers know any.
     """
 
     directory: Path

@@ -1,6 +1,7 @@
 """The benchmark of arrivals: what its traces are like, what it counts, and that it runs without the paper's data."""
 
 import io
+import sys
 
 import msgspec
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.arrivals import kinds, pages
+from benchmarks.arrivals.__main__ import main
 from benchmarks.arrivals.ahead import told
 from benchmarks.arrivals.results import Benchmark, Found, Limits, Runs
 from benchmarks.arrivals.rows import BOUNDS, ORACLE, OURS, POLICIES, ROWS, TUNING, UNSEEN, VALIDATION, Replayed, Site
@@ -118,6 +120,21 @@ def test_devices_that_are_slow_take_longer_and_carry_less(site: Site) -> None:
 
 def _points(cluster: Cluster) -> list[Point]:
     return [point for profile in cluster.profiles.values() for each in profile.variants for point in each.points]
+
+
+def test_help_says_that_batch_times_scatter_on_alike_workers_alone(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each other profile, of the paper's cluster or of the synthetic one, has one time for each batch size."""
+    assert all(point.p50_s == point.p99_s for point in _points(site.lab.cluster()))
+    assert all(point.p50_s < point.p95_s for point in _points(site.alike(3)))
+    monkeypatch.setattr(sys, "argv", ["arrivals", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert "of alike workers (steps-…) scatter" in " ".join(capsys.readouterr().out.split())
+    assert [name for name, row in (ROWS | UNSEEN).items() if isinstance(row, Replayed) and row.workers is not None] == [
+        name for name in ROWS | UNSEEN if name.startswith("steps-")
+    ]
 
 
 def test_violations_are_of_all_queries_and_accuracy_of_those_that_were_answered() -> None:
