@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.paper import fig6, generality, oracle, pages
+from benchmarks.paper import fig5, fig6, fig7, fig8, generality, oracle, pages
 from benchmarks.paper.lab import Case, Lab, Size, check
 from benchmarks.paper.results import Benchmark, Figures, Section, beside
 from benchmarks.paper.traces import Bursts, cut
@@ -144,3 +144,11 @@ def test_a_renewed_page_keeps_the_section_of_the_other_benchmark() -> None:
     assert page.endswith(f"\n\n{pages.OTHERS}\n\nkept\n")
     assert "\nold\n" not in page
     assert pages.renewed("", done) == pages.markdown(done)
+
+
+def test_the_page_says_what_the_benchmark_would_write() -> None:
+    """A text that is mended in one place alone would come back, or go, with the next run."""
+    page = (Path(pages.__file__).parents[2] / "docs" / "paper.md").read_text(encoding="utf-8")
+    assert pages.INTRODUCTION in page
+    for text in (fig5.TEXT, fig6.TEXT, fig7.TEXT, fig8.TEXT, fig8.NOTE, generality.TEXT, oracle.TEXT):
+        assert text in page
